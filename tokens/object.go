@@ -1,0 +1,92 @@
+package tokens
+
+import (
+	"sync"
+
+	"p11fs/engine/p11"
+)
+
+// An Object is one version of an object. Its attributes never change: a
+// modification makes a new version under the same handle, and the old one
+// serves the operations that hold it until they end.
+type Object struct {
+	// Handle names the object, in every version, for the life of the process.
+	// Handles are unpredictable, so that they tell nothing of other objects.
+	Handle p11.ObjectHandle
+	// Name is the stable stored name of a token object, 8 characters; empty
+	// for a session object.
+	Name string
+	// Private says that CKA_PRIVATE is true.
+	Private bool
+
+	mu      sync.Mutex // guards all below; nothing is locked under it
+	attrs   p11.Attributes
+	users   int  // holders
+	dropped bool // no new holders; wiped when users is 0
+	memo    any  // parsed key, made by the token that uses it
+}
+
+// NewObject returns an object that owns attrs.
+func NewObject(h p11.ObjectHandle, name string, attrs p11.Attributes) *Object {
+	return &Object{Handle: h, Name: name, Private: attrs.Bool(p11.CKA_PRIVATE), attrs: attrs}
+}
+
+// Acquire keeps the object's memory from being wiped until Release, and returns
+// its attributes, which the caller does not change. It returns
+// CKR_OBJECT_HANDLE_INVALID when the object is gone already.
+func (o *Object) Acquire() (p11.Attributes, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.dropped {
+		return nil, p11.CKR_OBJECT_HANDLE_INVALID
+	}
+	o.users++
+	return o.attrs, nil
+}
+
+// Release ends one Acquire.
+func (o *Object) Release() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.users--; o.users < 0 {
+		panic("tokens: Object.Release without Acquire")
+	}
+	o.wipeLocked()
+}
+
+// Drop says that the owner has let go of this version: its memory is wiped once
+// nobody holds it. It may be called again.
+func (o *Object) Drop() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.dropped = true
+	o.wipeLocked()
+}
+
+func (o *Object) wipeLocked() {
+	if !o.dropped || o.users > 0 {
+		return
+	}
+	if c, ok := o.memo.(interface{ Close() }); ok {
+		c.Close()
+	}
+	o.memo = nil
+	o.attrs.Wipe()
+	o.attrs = nil
+}
+
+// Memo returns what parse made of the attributes, parsing at the first call
+// only. The caller holds the object (Acquire). A value with a method Close is
+// closed when the object is wiped.
+func (o *Object) Memo(parse func(p11.Attributes) (any, error)) (any, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.memo == nil {
+		v, err := parse(o.attrs)
+		if err != nil {
+			return nil, err
+		}
+		o.memo = v
+	}
+	return o.memo, nil
+}
