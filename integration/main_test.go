@@ -1,0 +1,234 @@
+package integration
+
+import (
+	"fmt"
+	"log"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The test run's own directory: bin holds the commands under test, and every
+// mount, store and socket of the run is below it, so that what is left over
+// can be told from what others do on the machine.
+const runDirEnv = "P11FS_INTEGRATION_DIR"
+
+func runDir() string         { return os.Getenv(runDirEnv) }
+func binary() string         { return filepath.Join(runDir(), "bin", "p11fs") }
+func onCI() bool             { return os.Getenv("CI") == "true" }
+func below(path string) bool { return path == runDir() || strings.HasPrefix(path, runDir()+"/") }
+
+// TestMain builds the commands, runs the tests, and fails the run for
+// whatever they left behind. The test binary itself, called as p11io, is the
+// Go program that the scripts use.
+func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == "p11io" {
+		os.Exit(p11io(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	}
+	log.SetFlags(0)
+	code, err := runAll(m)
+	if err != nil {
+		log.Print("integration: ", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func runAll(m *testing.M) (code int, err error) {
+	dir, err := os.MkdirTemp("", "p11fs-it-")
+	if err != nil {
+		return 1, err
+	}
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return 1, err
+	}
+	defer func() {
+		if rerr := os.RemoveAll(dir); err == nil {
+			err = rerr
+		}
+	}()
+	if err := os.Setenv(runDirEnv, dir); err != nil {
+		return 1, err
+	}
+	if err := build(dir); err != nil {
+		return 1, err
+	}
+	if err := os.Setenv("PATH", filepath.Join(dir, "bin")+":"+os.Getenv("PATH")+":/usr/sbin:/sbin"); err != nil {
+		return 1, err
+	}
+	// Messages are compared, so all programs speak one language.
+	if err := os.Setenv("LC_ALL", "C.UTF-8"); err != nil {
+		return 1, err
+	}
+	segments := sharedSegments()
+	code = m.Run()
+	if left := leftovers(segments); len(left) > 0 {
+		return 1, fmt.Errorf("the tests left behind:\n%s", strings.Join(left, "\n"))
+	}
+	return code, nil
+}
+
+// build puts p11fs and p11io into dir/bin, readable by every user.
+func build(dir string) error {
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return err
+	}
+	bin := filepath.Join(dir, "bin")
+	if err := os.Mkdir(bin, 0o755); err != nil {
+		return err
+	}
+	args := []string{"build", "-o", filepath.Join(bin, "p11fs")}
+	if raceEnabled {
+		args = append(args, "-race")
+	}
+	cmd := exec.Command(filepath.Join(runtime.GOROOT(), "bin", "go"), append(args, "p11fs/cmd/p11fs")...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%v: %v\n%s", cmd, err, out)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	b, err := os.ReadFile(self)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(bin, "p11io"), b, 0o755)
+}
+
+// leftovers names each mount and process of this run that still is, and each
+// new POSIX segment.
+func leftovers(segmentsBefore []string) []string {
+	var left []string
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		left = left[:0]
+		for _, m := range mountsBelow(runDir()) {
+			left = append(left, "mount "+m)
+		}
+		for _, pid := range processes() {
+			if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err == nil && below(exe) && pid != os.Getpid() {
+				left = append(left, fmt.Sprintf("process %d %s", pid, exe))
+			}
+		}
+		for _, s := range sharedSegments() {
+			if !slices.Contains(segmentsBefore, s) {
+				left = append(left, "segment "+s)
+			}
+		}
+		if len(left) == 0 || time.Now().After(deadline) {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	for _, m := range mountsBelow(runDir()) {
+		_ = syscall.Unmount(m, syscall.MNT_DETACH)
+	}
+	return left
+}
+
+// sharedSegments lists the POSIX shared memory that could be p11fs's.
+func sharedSegments() []string {
+	names, _ := filepath.Glob("/dev/shm/*opencryptoki*")
+	more, _ := filepath.Glob("/dev/shm/*p11fs*")
+	return append(names, more...)
+}
+
+// mountsBelow lists the mount points at or below dir.
+func mountsBelow(dir string) []string {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil
+	}
+	var found []string
+	for _, line := range lines(string(b)) {
+		if f := strings.Fields(line); len(f) > 4 && (f[4] == dir || strings.HasPrefix(f[4], dir+"/")) {
+			found = append(found, f[4])
+		}
+	}
+	return found
+}
+
+// workDir makes a directory that every user can reach, and removes it with
+// the test. It is not t.TempDir: socket paths must stay short.
+func workDir(t testing.TB, name string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(runDir(), name+"-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, m := range mountsBelow(dir) {
+			t.Errorf("%s is still mounted", m)
+			_ = syscall.Unmount(m, syscall.MNT_DETACH)
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Errorf("removing the test's directory: %v", err)
+		}
+	})
+	return dir
+}
+
+// startPinned starts cmd from a goroutine whose thread lives as long as the
+// process: Pdeathsig is about the thread, not the process.
+func startPinned(cmd *exec.Cmd) error {
+	starter.once.Do(func() {
+		starter.work = make(chan func())
+		go func() {
+			runtime.LockOSThread()
+			for f := range starter.work {
+				f()
+			}
+		}()
+	})
+	done := make(chan error)
+	starter.work <- func() { done <- cmd.Start() }
+	return <-done
+}
+
+// need skips a test on a laptop, for want of a tool or of root, and fails it
+// in CI unless the test may be skipped there.
+func need(t testing.TB, ok bool, what string) {
+	t.Helper()
+	if ok {
+		return
+	}
+	if onCI() && !slices.Contains(ciMaySkip, t.Name()) {
+		t.Fatalf("%s is missing, which CI must have", what)
+	}
+	t.Skip("needs " + what)
+}
+
+// needTools is need for programs.
+func needTools(t testing.TB, tools ...string) {
+	t.Helper()
+	for _, tool := range tools {
+		_, err := exec.LookPath(tool)
+		need(t, err == nil, tool)
+	}
+}
+
+// needRoot is need for tests that change users or namespaces.
+func needRoot(t testing.TB) {
+	t.Helper()
+	need(t, os.Geteuid() == 0, "root")
+}
+
+// ciMaySkip is the short list of tests that CI may skip.
+var ciMaySkip = []string{}
+
+// starter is the thread that starts the children of the whole test process.
+var starter struct {
+	once sync.Once
+	work chan func()
+}

@@ -1,0 +1,210 @@
+package integration
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// p11io is the Go program that the scripts use: it makes the calls that a
+// shell cannot, and says the errno of each by name.
+//
+//	p11io rw PATH           open read-write once, write standard input, read the result
+//	p11io write PATH        open for writing, write standard input, close; print each errno
+//	p11io append PATH       likewise with O_APPEND
+//	p11io truncate PATH N   truncate(2)
+//	p11io ftruncate PATH N  open for writing, ftruncate(2), write standard input, close
+//	p11io pwrite PATH OFF   open for writing, pwrite standard input at OFF, close
+//	p11io read PATH         open and read all
+//	p11io mkdir|rmdir|unlink|stat PATH, rename|link|symlink OLD NEW, chmod PATH, chown PATH, mknod PATH
+//
+// The first call that fails is printed as "CALL ERRNO" and ends the program
+// with status 1. A write that fails is followed by no close message.
+func p11io(args []string, in io.Reader, out, complaints io.Writer) int {
+	if err := p11ioRun(args, in, out); err != nil {
+		var call callError
+		if errors.As(err, &call) {
+			fmt.Fprintf(complaints, "%s %s\n", call.name, unix.ErrnoName(call.errno))
+			return 1
+		}
+		fmt.Fprintln(complaints, "p11io:", err)
+		return 2
+	}
+	return 0
+}
+
+// A callError is a system call that failed.
+type callError struct {
+	name  string
+	errno syscall.Errno
+}
+
+func (e callError) Error() string { return e.name + ": " + e.errno.Error() }
+
+func failed(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return callError{name, errno}
+	}
+	return err
+}
+
+func p11ioRun(args []string, in io.Reader, out io.Writer) error {
+	if len(args) < 2 {
+		return errors.New("usage: p11io CALL PATH [ARGUMENT]")
+	}
+	path, arg := args[1], ""
+	if len(args) > 2 {
+		arg = args[2]
+	}
+	number := func() (n int64, err error) {
+		_, err = fmt.Sscan(arg, &n)
+		return n, err
+	}
+	switch args[0] {
+	case "rw":
+		fd, err := unix.Open(path, unix.O_RDWR, 0)
+		if err != nil {
+			return failed("open", err)
+		}
+		if err := writeAll(fd, in, -1); err != nil {
+			return errors.Join(err, unix.Close(fd))
+		}
+		if err := readAll(fd, out); err != nil {
+			return errors.Join(err, unix.Close(fd))
+		}
+		return failed("close", unix.Close(fd))
+	case "write", "append", "pwrite", "ftruncate":
+		flags, offset := unix.O_WRONLY, int64(-1)
+		if args[0] == "append" {
+			flags |= unix.O_APPEND
+		}
+		fd, err := unix.Open(path, flags, 0)
+		if err != nil {
+			return failed("open", err)
+		}
+		if args[0] == "pwrite" {
+			if offset, err = number(); err != nil {
+				return err
+			}
+		}
+		if args[0] == "ftruncate" {
+			n, err := number()
+			if err != nil {
+				return err
+			}
+			if err := unix.Ftruncate(fd, n); err != nil {
+				return errors.Join(failed("ftruncate", err), unix.Close(fd))
+			}
+		}
+		if err := writeAll(fd, in, offset); err != nil {
+			return errors.Join(err, unix.Close(fd))
+		}
+		return failed("close", unix.Close(fd))
+	case "read":
+		fd, err := unix.Open(path, unix.O_RDONLY, 0)
+		if err != nil {
+			return failed("open", err)
+		}
+		if err := readAll(fd, out); err != nil {
+			return errors.Join(err, unix.Close(fd))
+		}
+		return failed("close", unix.Close(fd))
+	case "truncate":
+		n, err := number()
+		if err != nil {
+			return err
+		}
+		return failed("truncate", unix.Truncate(path, n))
+	case "mkdir":
+		return failed("mkdir", unix.Mkdir(path, 0o777))
+	case "rmdir":
+		return failed("rmdir", unix.Rmdir(path))
+	case "unlink":
+		return failed("unlink", unix.Unlink(path))
+	case "stat":
+		var st unix.Stat_t
+		return failed("stat", unix.Lstat(path, &st))
+	case "rename":
+		return failed("rename", unix.Rename(path, arg))
+	case "link":
+		return failed("link", unix.Link(path, arg))
+	case "symlink":
+		return failed("symlink", unix.Symlink(path, arg))
+	case "chmod":
+		return failed("chmod", unix.Chmod(path, 0o777))
+	case "chown":
+		return failed("chown", unix.Chown(path, 1, 1))
+	case "mknod":
+		return failed("mknod", unix.Mknod(path, unix.S_IFREG|0o666, 0))
+	}
+	return fmt.Errorf("unknown call %s", args[0])
+}
+
+// writeAll copies in to fd in pieces of 64 KiB, from offset on if that is not
+// negative. Empty input is still one write of 0 bytes.
+func writeAll(fd int, in io.Reader, offset int64) error {
+	buf := make([]byte, 64<<10)
+	for first := true; ; first = false {
+		n, err := io.ReadFull(in, buf)
+		if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+			return err
+		}
+		if n > 0 || first {
+			var wrote int
+			var werr error
+			if offset >= 0 {
+				wrote, werr = unix.Pwrite(fd, buf[:n], offset)
+				offset += int64(wrote)
+			} else {
+				wrote, werr = unix.Write(fd, buf[:n])
+			}
+			if werr != nil {
+				return failed("write", werr)
+			}
+			if wrote != n {
+				return fmt.Errorf("wrote %d of %d bytes", wrote, n)
+			}
+		}
+		if err != nil {
+			return nil
+		}
+	}
+}
+
+// readAll copies fd to out until a read gives 0 bytes.
+func readAll(fd int, out io.Writer) error {
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := unix.Read(fd, buf)
+		if err != nil {
+			return failed("read", err)
+		}
+		if n == 0 {
+			return nil
+		}
+		if _, err := out.Write(buf[:n]); err != nil {
+			return err
+		}
+	}
+}
+
+// errnoNamed returns the errno of that name, 0 for the empty one.
+func errnoNamed(name string) syscall.Errno {
+	if name = strings.TrimSpace(name); name == "" {
+		return 0
+	}
+	for e := syscall.Errno(1); e < 200; e++ {
+		if unix.ErrnoName(e) == name {
+			return e
+		}
+	}
+	panic("no errno is called " + name)
+}
