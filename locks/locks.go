@@ -1,0 +1,274 @@
+// Package locks holds the lock files through which p11fs and openCryptoki 3.8
+// processes keep out of each other's way: LCK..APIlock, which guards the slot
+// manager's segment, and one LCK..TOKEN a token, which guards the token's
+// directory and segment.
+//
+// A lock file is empty, is opened read-only, and is locked as a whole with
+// flock. The kernel drops the lock when its holder dies. flock belongs to the
+// open file description and so does not keep two goroutines of one process
+// apart: each Lock has a lock of its own above the file's.
+//
+// # Lock order
+//
+// Over the whole program, from first to last:
+//
+//  1. the API lock
+//  2. a token's lock
+//  3. mutexes in memory, each of which says what it guards
+//
+// The API lock and a token's lock are normally never held together, as stock
+// openCryptoki never does; where it cannot be helped the API lock comes first.
+// Nobody holds the locks of two tokens. No lock of this package is held over a
+// reply to a client or while a callback runs that may lock.
+package locks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// NoGroup says that lock files belong to their maker alone.
+const NoGroup = -1
+
+// Options say how a lock file that is absent is made. One that exists is taken
+// as it is.
+type Options struct {
+	// Group owns the file and its directory, with modes 0440 and 0770; with
+	// NoGroup the modes are 0400 and 0700 and the owner's group stays.
+	Group int
+}
+
+// A Lock is one lock file. It is used by several goroutines at once.
+type Lock struct {
+	path string
+	opts Options
+
+	// turn holds one token while nobody in this process has the lock. It is
+	// a channel so that waiting for it ends with a context. It guards f.
+	turn chan struct{}
+	f    *os.File
+
+	closed    chan struct{} // closed by Close
+	closeOnce sync.Once
+}
+
+// ErrClosed is what Lock returns once the Lock was closed.
+var ErrClosed = errors.New("lock is closed")
+
+// Open opens the lock file at path, making it and its directories where absent.
+func Open(path string, opts Options) (*Lock, error) {
+	f, err := open(path, opts)
+	if err != nil {
+		return nil, fmt.Errorf("lock file: %w", err)
+	}
+	l := &Lock{path: path, opts: opts, turn: make(chan struct{}, 1), f: f, closed: make(chan struct{})}
+	l.turn <- struct{}{}
+	return l, nil
+}
+
+// Path is the name that the lock file was opened by.
+func (l *Lock) Path() string { return l.path }
+
+// Lock waits until the caller has the lock alone, in this process and among
+// processes, or until ctx ends. The caller calls unlock once; its error says
+// that the kernel refused to unlock, and that the lock is lost to this process.
+func (l *Lock) Lock(ctx context.Context) (unlock func() error, err error) {
+	// An ended context never gets the lock, not even a free one.
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	select {
+	case <-l.closed:
+		return nil, fmt.Errorf("%s: %w", l.path, ErrClosed)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-l.turn:
+	}
+	select {
+	case <-l.closed:
+		l.turn <- struct{}{}
+		return nil, fmt.Errorf("%s: %w", l.path, ErrClosed)
+	default:
+	}
+	if err := l.lockFile(ctx); err != nil {
+		l.turn <- struct{}{}
+		return nil, fmt.Errorf("%s: %w", l.path, err)
+	}
+	return sync.OnceValue(func() error {
+		err := flock(l.f, unix.LOCK_UN)
+		l.turn <- struct{}{}
+		if err != nil {
+			return fmt.Errorf("%s: unlock: %w", l.path, err)
+		}
+		return nil
+	}), nil
+}
+
+// lockFile locks the file; the caller has the turn. A file that was removed
+// while we waited guards nothing any more, so its successor is locked instead.
+func (l *Lock) lockFile(ctx context.Context) error {
+	for {
+		if err := l.poll(ctx); err != nil {
+			return err
+		}
+		var st unix.Stat_t
+		if err := unix.Fstat(int(l.f.Fd()), &st); err != nil {
+			return err
+		}
+		if st.Nlink > 0 {
+			return nil
+		}
+		f, err := open(l.path, l.opts)
+		if err != nil {
+			_ = flock(l.f, unix.LOCK_UN)
+			return err
+		}
+		_ = l.f.Close() // unlocks it too
+		l.f = f
+	}
+}
+
+// Waiting times between two tries. A blocking flock would be woken at once, but
+// cannot be called off without a signal.
+const (
+	firstWait = 50 * time.Microsecond
+	lastWait  = 5 * time.Millisecond
+)
+
+func (l *Lock) poll(ctx context.Context) error {
+	var timer *time.Timer
+	for wait := firstWait; ; wait = min(2*wait, lastWait) {
+		err := flock(l.f, unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return err
+		}
+		if timer == nil {
+			timer = time.NewTimer(wait)
+			defer timer.Stop()
+		} else {
+			timer.Reset(wait)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-l.closed:
+			return ErrClosed
+		case <-timer.C:
+		}
+	}
+}
+
+// Close waits for the holder in this process, if any, and gives the descriptor
+// back. The file stays. Close may be called again.
+func (l *Lock) Close() (err error) {
+	l.closeOnce.Do(func() {
+		close(l.closed)
+		<-l.turn
+		err = l.f.Close()
+		l.turn <- struct{}{}
+	})
+	return err
+}
+
+func flock(f *os.File, how int) error {
+	for {
+		err := unix.Flock(int(f.Fd()), how)
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// open opens the lock file for reading, which is all that its mode allows.
+func open(path string, opts Options) (*os.File, error) {
+	const flags = unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NOFOLLOW | unix.O_NONBLOCK
+	fileMode, dirMode := fs.FileMode(0o440), fs.FileMode(0o770)
+	if opts.Group == NoGroup {
+		fileMode, dirMode = 0o400, 0o700
+	}
+	for {
+		f, err := os.OpenFile(path, flags, 0)
+		if err == nil {
+			if err := regular(f); err != nil {
+				_ = f.Close()
+				return nil, err
+			}
+			return f, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		if err := makeDir(filepath.Dir(path), dirMode, opts.Group); err != nil {
+			return nil, err
+		}
+		f, err = os.OpenFile(path, flags|unix.O_CREAT|unix.O_EXCL, fileMode)
+		if errors.Is(err, fs.ErrExist) {
+			continue // somebody was faster: take theirs
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := own(f, fileMode, opts.Group); err != nil {
+			_ = f.Close()
+			return nil, err
+		}
+		return f, nil
+	}
+}
+
+func regular(f *os.File) error {
+	fi, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if !fi.Mode().IsRegular() {
+		return fmt.Errorf("%s is not a regular file", f.Name())
+	}
+	return nil
+}
+
+// own gives f its mode whatever the umask, and its group as far as we may: stock
+// processes are as lenient.
+func own(f *os.File, mode fs.FileMode, group int) error {
+	if group != NoGroup {
+		if err := f.Chown(-1, group); err != nil && !errors.Is(err, fs.ErrPermission) {
+			return err
+		}
+	}
+	return f.Chmod(mode)
+}
+
+// makeDir makes dir, and what it lies in, where absent.
+func makeDir(dir string, mode fs.FileMode, group int) error {
+	if fi, err := os.Stat(dir); err == nil {
+		if !fi.IsDir() {
+			return fmt.Errorf("%s is not a directory", dir)
+		}
+		return nil
+	}
+	if up := filepath.Dir(dir); up != dir {
+		if err := makeDir(up, mode, group); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, mode); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			return nil
+		}
+		return err
+	}
+	f, err := os.OpenFile(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return own(f, mode, group)
+}
