@@ -1,0 +1,339 @@
+package shm
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// A token's segment: sizes in bytes and table lengths.
+const (
+	// TokenSize is the size of a token's segment.
+	TokenSize = tokenHeader + tokenPayload
+	// TokenDataSize is the size of the token data, and of NVTOK.DAT.
+	TokenDataSize = 232
+	// MaxObjects is the length of each of the two lists. Stock damages
+	// private entry 0 when it deletes from a full public list, so a peer
+	// stops one short: see Limit.
+	MaxObjects = 2048
+	// Limit is how many objects of a kind a peer makes.
+	Limit = MaxObjects - 1
+	// NameSize is the length of an object's name.
+	NameSize = 8
+
+	tokenHeader  = 264
+	tokenPayload = 82164
+
+	offReferences    = 0
+	offName          = 4
+	nameSize         = 256
+	offLength        = 260
+	offData          = 264
+	offPrivateCount  = 496
+	offPublicCount   = 500
+	offPrivateLoaded = 504
+	offPublicLoaded  = 505
+	offPublic        = 508
+	offPrivate       = offPublic + MaxObjects*entrySize
+
+	entrySize  = 20
+	entryName  = 1
+	entryLow   = 12
+	entryHigh  = 16
+	maxShmName = 255
+)
+
+// Mode is the mode of the segments that p11fs makes. Stock 3.8.1 makes them
+// 0666, which lets anyone on the machine change a token's PIN hashes.
+const Mode = 0o660
+
+// TokenName is the name of the segment of the token in dir, such as
+// "/var.lib.opencryptoki.swtok" for /var/lib/opencryptoki/swtok.
+func TokenName(dir string) (string, error) {
+	name := "/" + strings.ReplaceAll(strings.TrimPrefix(filepath.Clean(dir), "/"), "/", ".")
+	if len(name) > maxShmName {
+		return "", fmt.Errorf("token directory %s: its shared memory name has %d bytes, at most %d are allowed", dir, len(name), maxShmName)
+	}
+	return name, nil
+}
+
+// A List is one of the two lists of token objects.
+type List int
+
+// The two lists of a token's segment.
+const (
+	Public List = iota
+	Private
+)
+
+func (l List) count() int {
+	if l == Private {
+		return offPrivateCount
+	}
+	return offPublicCount
+}
+
+func (l List) loaded() int {
+	if l == Private {
+		return offPrivateLoaded
+	}
+	return offPublicLoaded
+}
+
+func (l List) entries() int {
+	if l == Private {
+		return offPrivate
+	}
+	return offPublic
+}
+
+// An Entry is one object of a list.
+type Entry struct {
+	Name [NameSize]byte
+	// Low and High count changes. Stock processes hold small numbers with
+	// High 0; a peer writes High ≥ 1, which none of them can hold.
+	Low, High uint32
+}
+
+// A TokenSegment is the mapped POSIX segment of one token. The caller holds the
+// token's lock around every method.
+type TokenSegment struct {
+	path string
+	mem  []byte
+}
+
+// OpenToken maps the segment called name, with its leading "/", in dir, which is
+// /dev/shm but for tests; it makes and zeroes it if there is none, with mode
+// 0660 and group gid (-1 leaves the creator's). fresh says that it was made.
+// repaired says that a segment with another mode or group, such as stock's
+// 0666, was found and put right. A segment of another size is refused and left
+// as it is.
+func OpenToken(dir, name string, gid int) (s *TokenSegment, fresh, repaired bool, err error) {
+	if len(name) < 2 || len(name) > maxShmName || name[0] != '/' || strings.ContainsAny(name[1:], "/\x00") {
+		return nil, false, false, fmt.Errorf("shared memory name %q is not usable", name)
+	}
+	path := filepath.Join(dir, name)
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, Mode)
+	if err != nil {
+		return nil, false, false, fmt.Errorf("shared memory: %w", &os.PathError{Op: "open", Path: path, Err: err})
+	}
+	defer func() { err = errors.Join(err, unix.Close(fd)) }()
+
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, false, false, fmt.Errorf("shared memory %s: %w", path, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, false, false, fmt.Errorf("shared memory %s is not a regular file", path)
+	}
+	fresh = st.Size == 0
+	if !fresh && st.Size != TokenSize {
+		return nil, false, false, fmt.Errorf("shared memory %s has %d bytes, not the %d of openCryptoki 3.8", path, st.Size, TokenSize)
+	}
+	repaired, err = repair(fd, &st, gid)
+	if err != nil {
+		return nil, false, false, fmt.Errorf("shared memory %s: %w", path, err)
+	}
+	if fresh {
+		if err := unix.Ftruncate(fd, TokenSize); err != nil {
+			return nil, false, false, fmt.Errorf("shared memory %s: %w", path, err)
+		}
+		// Pages that are reserved now cannot raise SIGBUS in the middle of
+		// an update when /dev/shm is full.
+		if err := unix.Fallocate(fd, 0, 0, TokenSize); err != nil {
+			return nil, false, false, errors.Join(fmt.Errorf("shared memory %s: %w", path, err), unix.Ftruncate(fd, 0))
+		}
+	}
+	mem, err := unix.Mmap(fd, 0, TokenSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, false, false, fmt.Errorf("shared memory %s: %w", path, err)
+	}
+	s = &TokenSegment{path: path, mem: mem}
+	if fresh {
+		copy(mem[offName:offName+nameSize], name)
+		putU32(mem, offLength, tokenPayload)
+		return s, true, false, nil
+	}
+	if got := string(bytes.TrimRight(mem[offName:offName+nameSize], "\x00")); got != name {
+		repaired = true
+		clear(mem[offName : offName+nameSize])
+		copy(mem[offName:offName+nameSize], name)
+	}
+	return s, false, repaired, nil
+}
+
+// repair gives the segment its mode and group. Who does not own it cannot, and
+// then works with it as it is: so do stock processes of other users.
+func repair(fd int, st *unix.Stat_t, gid int) (changed bool, err error) {
+	if euid := os.Geteuid(); euid != 0 && uint32(euid) != st.Uid {
+		return false, nil
+	}
+	if gid >= 0 && st.Gid != uint32(gid) {
+		if err := unix.Fchown(fd, -1, gid); err != nil {
+			return false, err
+		}
+		changed = st.Size != 0
+	}
+	if st.Mode&0o777 != Mode {
+		if err := unix.Fchmod(fd, Mode); err != nil {
+			return false, err
+		}
+		changed = changed || st.Size != 0
+	}
+	return changed, nil
+}
+
+// Path is the segment's file.
+func (s *TokenSegment) Path() string { return s.path }
+
+// Close unmaps the segment, which lives on.
+func (s *TokenSegment) Close() error {
+	if s.mem == nil {
+		return nil
+	}
+	err := unix.Munmap(s.mem)
+	s.mem = nil
+	return err
+}
+
+// References is the number of processes that attached and did not detach. It
+// only informs: crashes leave it too high.
+func (s *TokenSegment) References() int32 { return int32(u32(s.mem, offReferences)) }
+
+// Attach adds a reference. A count below 0, which would keep stock processes
+// from attaching, is mended.
+func (s *TokenSegment) Attach() {
+	putU32(s.mem, offReferences, uint32(max(s.References(), 0)+1))
+}
+
+// Detach takes a reference away, but never below 0.
+func (s *TokenSegment) Detach() {
+	putU32(s.mem, offReferences, uint32(max(s.References()-1, 0)))
+}
+
+// Data returns a copy of the token data.
+func (s *TokenSegment) Data() (d [TokenDataSize]byte) {
+	copy(d[:], s.mem[offData:])
+	return d
+}
+
+// SetData stores the token data.
+func (s *TokenSegment) SetData(d [TokenDataSize]byte) { copy(s.mem[offData:], d[:]) }
+
+// Loaded says whether some process has loaded the list from the directory.
+// While it is, the list and not the directory says which objects exist.
+func (s *TokenSegment) Loaded(l List) bool { return s.mem[l.loaded()] != 0 }
+
+// SetLoaded stores that.
+func (s *TokenSegment) SetLoaded(l List, on bool) {
+	s.mem[l.loaded()] = 0
+	if on {
+		s.mem[l.loaded()] = 1
+	}
+}
+
+// Count is the number of entries of l, at most MaxObjects whatever the segment
+// claims.
+func (s *TokenSegment) Count(l List) int {
+	return int(min(u32(s.mem, l.count()), MaxObjects))
+}
+
+// Entries returns a copy of the entries of l in order.
+func (s *TokenSegment) Entries(l List) []Entry {
+	es := make([]Entry, s.Count(l))
+	for i := range es {
+		b := s.entry(l, i)
+		copy(es[i].Name[:], b[entryName:])
+		es[i].Low, es[i].High = u32(b, entryLow), u32(b, entryHigh)
+	}
+	return es
+}
+
+// SetEntries makes es the list, and zeroes all behind it: residue there can
+// make a stock process take a deleted object for a live one.
+func (s *TokenSegment) SetEntries(l List, es []Entry) error {
+	if len(es) > MaxObjects {
+		return fmt.Errorf("a list of %d objects does not fit the segment's %d", len(es), MaxObjects)
+	}
+	// The count is lowered before the entries move and raised after, so that a
+	// crash in the middle leaves no entry that never was.
+	if len(es) < s.Count(l) {
+		putU32(s.mem, l.count(), uint32(len(es)))
+	}
+	for i, e := range es {
+		s.put(l, i, e)
+	}
+	putU32(s.mem, l.count(), uint32(len(es)))
+	s.ZeroTail(l)
+	return nil
+}
+
+// Append adds e at the end of l.
+func (s *TokenSegment) Append(l List, e Entry) error {
+	n := s.Count(l)
+	if n >= MaxObjects {
+		return fmt.Errorf("the segment's list of %d objects is full", MaxObjects)
+	}
+	s.put(l, n, e)
+	putU32(s.mem, l.count(), uint32(n+1))
+	return nil
+}
+
+// Remove takes the entries called name out of l, and reports whether there was
+// one.
+func (s *TokenSegment) Remove(l List, name [NameSize]byte) bool {
+	es := s.Entries(l)
+	kept := es[:0]
+	for _, e := range es {
+		if e.Name != name {
+			kept = append(kept, e)
+		}
+	}
+	if len(kept) == s.Count(l) {
+		return false
+	}
+	// A shorter list always fits.
+	if err := s.SetEntries(l, kept); err != nil {
+		panic(err)
+	}
+	return true
+}
+
+// Touch stores that the object called name has changed, with a counter that no
+// stock process can hold, and returns the new entry.
+func (s *TokenSegment) Touch(l List, name [NameSize]byte) (Entry, bool) {
+	for i, e := range s.Entries(l) {
+		if e.Name != name {
+			continue
+		}
+		e.Low++
+		e.High = max(e.High, 1)
+		s.put(l, i, e)
+		return e, true
+	}
+	return Entry{}, false
+}
+
+// ZeroTail zeroes what lies behind the entries of l.
+func (s *TokenSegment) ZeroTail(l List) {
+	at := l.entries()
+	clear(s.mem[at+s.Count(l)*entrySize : at+MaxObjects*entrySize])
+}
+
+func (s *TokenSegment) entry(l List, i int) []byte {
+	at := l.entries() + i*entrySize
+	return s.mem[at : at+entrySize]
+}
+
+func (s *TokenSegment) put(l List, i int, e Entry) {
+	b := s.entry(l, i)
+	clear(b)
+	copy(b[entryName:], e.Name[:])
+	putU32(b, entryLow, e.Low)
+	putU32(b, entryHigh, e.High)
+}
