@@ -41,6 +41,53 @@ type (
 	ObjectHandle uint64
 )
 
+// Values of attributes and of mechanism parameters, all CK_ULONG.
+type (
+	// CertificateCategory is CK_CERTIFICATE_CATEGORY.
+	CertificateCategory uint64
+	// SecurityDomain is CK_JAVA_MIDP_SECURITY_DOMAIN.
+	SecurityDomain uint64
+	// ProfileID is CK_PROFILE_ID.
+	ProfileID uint64
+	// Trust is CK_TRUST (PKCS#11 v3.2).
+	Trust uint64
+	// ValidationType is CK_VALIDATION_TYPE (PKCS#11 v3.2).
+	ValidationType uint64
+	// ValidationAuthority is CK_VALIDATION_AUTHORITY_TYPE (PKCS#11 v3.2).
+	ValidationAuthority uint64
+	// ValidationFlags says how a session's last operation was validated
+	// (PKCS#11 v3.2).
+	ValidationFlags uint64
+	// OTPFormat is the form of a one-time password.
+	OTPFormat uint64
+	// OTPRequirement says whether a one-time password takes a parameter.
+	OTPRequirement uint64
+	// OTPParam is CK_OTP_PARAM_TYPE.
+	OTPParam uint64
+	// OAEPSource is CK_RSA_PKCS_OAEP_SOURCE_TYPE.
+	OAEPSource uint64
+	// PBKDF2PRF is CK_PKCS5_PBKD2_PSEUDO_RANDOM_FUNCTION_TYPE.
+	PBKDF2PRF uint64
+	// PBKDF2SaltSource is CK_PKCS5_PBKDF2_SALT_SOURCE_TYPE.
+	PBKDF2SaltSource uint64
+	// IVGenerator is CK_GENERATOR_FUNCTION.
+	IVGenerator uint64
+	// Hedge is CK_HEDGE_TYPE (PKCS#11 v3.2).
+	Hedge uint64
+	// MLDSAParameterSet is CK_ML_DSA_PARAMETER_SET_TYPE (PKCS#11 v3.2).
+	MLDSAParameterSet uint64
+	// MLKEMParameterSet is CK_ML_KEM_PARAMETER_SET_TYPE (PKCS#11 v3.2).
+	MLKEMParameterSet uint64
+	// SLHDSAParameterSet is CK_SLH_DSA_PARAMETER_SET_TYPE (PKCS#11 v3.2).
+	SLHDSAParameterSet uint64
+	// SP800108 is CK_PRF_DATA_TYPE.
+	SP800108 uint64
+	// DKMLength is CK_SP800_108_DKM_LENGTH_METHOD.
+	DKMLength uint64
+	// Notification is CK_NOTIFICATION.
+	Notification uint64
+)
+
 // Version is CK_VERSION.
 type Version struct{ Major, Minor uint8 }
 
