@@ -84,13 +84,12 @@ func build(dir string) error {
 	if err := os.Mkdir(bin, 0o755); err != nil {
 		return err
 	}
-	args := []string{"build", "-o", filepath.Join(bin, "p11fs")}
+	var flags []string
 	if raceEnabled {
-		args = append(args, "-race")
+		flags = []string{"-race"}
 	}
-	cmd := exec.Command(filepath.Join(runtime.GOROOT(), "bin", "go"), append(args, "p11fs/cmd/p11fs")...)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%v: %v\n%s", cmd, err, out)
+	if err := goBuild(filepath.Join(bin, "p11fs"), flags...); err != nil {
+		return err
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -101,6 +100,34 @@ func build(dir string) error {
 		return err
 	}
 	return os.WriteFile(filepath.Join(bin, "p11io"), b, 0o755)
+}
+
+func goBuild(out string, flags ...string) error {
+	args := append([]string{"build", "-o", out}, flags...)
+	cmd := exec.Command("go", append(args, "p11fs/cmd/p11fs")...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%v: %v\n%s", cmd, err, out)
+	}
+	return nil
+}
+
+// plainBinary is p11fs without the race detector, for tests that measure it or
+// start it hundreds of times.
+func plainBinary(t testing.TB) string {
+	t.Helper()
+	if !raceEnabled {
+		return binary()
+	}
+	plain.once.Do(func() { plain.err = goBuild(filepath.Join(runDir(), "bin", "p11fs-plain")) })
+	if plain.err != nil {
+		t.Fatal(plain.err)
+	}
+	return filepath.Join(runDir(), "bin", "p11fs-plain")
+}
+
+var plain struct {
+	once sync.Once
+	err  error
 }
 
 // leftovers names each mount and process of this run that still is, and each

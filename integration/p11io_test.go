@@ -20,6 +20,7 @@ import (
 //	p11io ftruncate PATH N  open for writing, ftruncate(2), write standard input, close
 //	p11io pwrite PATH OFF   open for writing, pwrite standard input at OFF, close
 //	p11io read PATH         open and read all
+//	p11io crash TOKEN PIN SEED  the client of TestCrash
 //	p11io mkdir|rmdir|unlink|stat PATH, rename|link|symlink OLD NEW, chmod PATH, chown PATH, mknod PATH
 //
 // The first call that fails is printed as "CALL ERRNO" and ends the program
@@ -69,6 +70,8 @@ func p11ioRun(args []string, in io.Reader, out io.Writer) error {
 		return n, err
 	}
 	switch args[0] {
+	case "crash":
+		return runCrashClient(args[1:], in, out)
 	case "rw":
 		fd, err := unix.Open(path, unix.O_RDWR, 0)
 		if err != nil {

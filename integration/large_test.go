@@ -1,0 +1,37 @@
+package integration
+
+import (
+	"fmt"
+	"testing"
+)
+
+// TestLargeInput streams 1 GiB into each operation that takes data of any
+// length: the daemon's memory must not grow with it.
+func TestLargeInput(t *testing.T) {
+	t.Parallel()
+	needTools(t, "openssl")
+	const size, most = 1 << 30, 16 << 20
+	// Without the race detector, whose shadow memory would be measured too.
+	d, term := ready(t, daemonConfig{binary: plainBinary(t)})
+	prepareKeys(term)
+	data := fmt.Sprintf("openssl enc -aes-128-ctr -K 00 -iv 00 -nosalt -in /dev/zero 2>/dev/null | head -c %d", size)
+	warm := "head -c 10000000 /dev/zero"
+	for _, c := range []struct{ name, file, check string }{
+		{"digest", "$T/digest/sha256", "openssl dgst -sha256 -binary | cmp - result"},
+		{"rsa", "$O/web.key/sign", "openssl dgst -sha256 -verify web.pem -signature result"},
+		{"ec", "$O/ec.key/sign", "openssl dgst -sha256 -verify ec.pem -signature result"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			term.ok(warm + " | cat > " + c.file + " && cat " + c.file + " > /dev/null")
+			before := d.resident()
+			term.ok(data + " | cat > " + c.file)
+			grown := d.resident() - before
+			term.ok("cat " + c.file + " > result")
+			t.Logf("grown by %d KiB", grown>>10)
+			if grown >= most {
+				t.Errorf("resident memory grew by %d bytes, want less than %d", grown, most)
+			}
+			term.ok(data + " | " + c.check)
+		})
+	}
+}
