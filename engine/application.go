@@ -1,0 +1,218 @@
+package engine
+
+import (
+	"context"
+	"sync"
+
+	"github.com/google/btree"
+
+	"p11fs/engine/p11"
+	"p11fs/secret"
+)
+
+// Owner says whose application it is.
+type Owner struct {
+	UID, GID uint32
+	Name     string // for logs and status
+}
+
+// An Application is what PKCS#11 calls one: what shares logins, sessions and
+// session objects, and sees nothing of any other's.
+type Application struct {
+	engine *Engine
+	number uint64
+	owner  Owner
+
+	mu       sync.RWMutex            // guards all below; 1st in the order of doc.go
+	closed   bool                    //
+	last     p11.SessionHandle       // the newest session's handle
+	sessions *btree.BTreeG[*Session] // by handle
+	standing map[*Slot]*standing     // made at the first session on a slot, kept
+}
+
+func newApplication(e *Engine, owner Owner) *Application {
+	return &Application{
+		engine:   e,
+		owner:    owner,
+		sessions: btree.NewG(treeDegree, func(a, b *Session) bool { return a.handle < b.handle }),
+		standing: make(map[*Slot]*standing),
+	}
+}
+
+// Owner says whose application it is.
+func (a *Application) Owner() Owner { return a.owner }
+
+// Close ends all sessions, logins and session objects of the application, which
+// opens no more. It may be called again.
+func (a *Application) Close() {
+	a.mu.Lock()
+	a.closed = true
+	a.mu.Unlock()
+	for _, s := range a.Sessions(nil) {
+		_ = s.Close() // another may have closed it meanwhile
+	}
+	a.engine.forget(a)
+}
+
+// OpenSession is C_OpenSession (PKCS#11 v3.1 §5.6.1). Handles count up from 1 and
+// are not used again.
+func (a *Application) OpenSession(ctx context.Context, slot *Slot, flags p11.Flags) (*Session, error) {
+	if flags&p11.CKF_SERIAL_SESSION == 0 {
+		return nil, p11.Errorf(p11.CKR_SESSION_PARALLEL_NOT_SUPPORTED, "a session needs CKF_SERIAL_SESSION")
+	}
+	if slot.token == nil {
+		return nil, slot.absent()
+	}
+	rw := flags&p11.CKF_RW_SESSION != 0
+	if rw {
+		info, err := slot.token.Info(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if info.Flags&p11.CKF_WRITE_PROTECTED != 0 {
+			return nil, p11.Errorf(p11.CKR_TOKEN_WRITE_PROTECTED, "token %s is write-protected", slot.Name())
+		}
+	}
+	if err := interrupted(ctx); err != nil {
+		return nil, err
+	}
+	if err := a.engine.quota.take(a.owner.UID, a.engine.limits, 1, 0); err != nil {
+		return nil, err
+	}
+	if err := slot.enter(ctx, rw); err != nil {
+		a.engine.quota.give(a.owner.UID, 1, 0)
+		return nil, err
+	}
+	s, err := a.addSession(slot, rw)
+	if err != nil {
+		slot.leave(rw)
+		a.engine.quota.give(a.owner.UID, 1, 0)
+		return nil, err
+	}
+	a.engine.sessions.Add(1)
+	return s, nil
+}
+
+func (a *Application) addSession(slot *Slot, rw bool) (*Session, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return nil, p11.Errorf(p11.CKR_CRYPTOKI_NOT_INITIALIZED, "the application has ended")
+	}
+	st := a.standing[slot]
+	if st == nil {
+		st = newStanding(a, slot)
+		a.standing[slot] = st
+	}
+	if err := st.join(rw); err != nil {
+		return nil, err
+	}
+	a.last++
+	s := newSession(st, a.last, rw)
+	a.sessions.ReplaceOrInsert(s)
+	return s, nil
+}
+
+// removeSession takes s out of the tree, and says whether it was there.
+func (a *Application) removeSession(s *Session) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	_, ok := a.sessions.Delete(s)
+	return ok
+}
+
+// Session returns the application's session with that handle, or
+// CKR_SESSION_HANDLE_INVALID.
+func (a *Application) Session(h p11.SessionHandle) (*Session, error) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	if s, ok := a.sessions.Get(&Session{handle: h}); ok {
+		return s, nil
+	}
+	return nil, p11.Errorf(p11.CKR_SESSION_HANDLE_INVALID, "there is no session %d", uint64(h))
+}
+
+// Sessions returns the application's sessions on slot, or on every slot for nil,
+// in the order of their handles.
+func (a *Application) Sessions(slot *Slot) []*Session {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	var list []*Session
+	a.sessions.Ascend(func(s *Session) bool {
+		if slot == nil || s.standing.slot == slot {
+			list = append(list, s)
+		}
+		return true
+	})
+	return list
+}
+
+// CloseAllSessions is C_CloseAllSessions (PKCS#11 v3.1 §5.6.3).
+func (a *Application) CloseAllSessions(slot *Slot) error {
+	for _, s := range a.Sessions(slot) {
+		_ = s.Close() // another may have closed it meanwhile
+	}
+	return nil
+}
+
+// InitToken is C_InitToken (PKCS#11 v3.1 §5.5.7). It fails with
+// CKR_SESSION_EXISTS while any application has a session with the token.
+func (a *Application) InitToken(ctx context.Context, slot *Slot, pin *secret.Bytes, label string) error {
+	if slot.token == nil {
+		return slot.absent()
+	}
+	if len(label) > 32 {
+		return p11.Errorf(p11.CKR_ARGUMENTS_BAD, "the label has %d bytes and may have 32", len(label))
+	}
+	end, err := slot.beginInit()
+	if err != nil {
+		return err
+	}
+	defer end()
+	if err := interrupted(ctx); err != nil {
+		return err
+	}
+	if err := slot.token.InitToken(ctx, pin, label); err != nil {
+		return err
+	}
+	slot.epoch.Add(1)
+	a.engine.log.Info("token initialised", "token", slot.Name(), "uid", a.owner.UID)
+	return nil
+}
+
+// LoggedIn says who is logged in to the slot's token; not ok means nobody.
+func (a *Application) LoggedIn(slot *Slot) (user p11.UserType, ok bool) {
+	if l := a.login(slot); l != nil {
+		return l.user, true
+	}
+	return 0, false
+}
+
+// LoginGeneration returns a number that differs after each login, logout,
+// lock-out and token initialisation from all it was before: what was learned
+// under another generation is to be asked for again.
+func (a *Application) LoginGeneration(slot *Slot) uint64 {
+	epoch := slot.epoch.Load()
+	st := a.on(slot)
+	if st == nil {
+		return epoch
+	}
+	st.current()
+	return st.generation.Load() + epoch
+}
+
+// on returns the application's standing on slot, or nil when it never had a
+// session there.
+func (a *Application) on(slot *Slot) *standing {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.standing[slot]
+}
+
+func (a *Application) login(slot *Slot) *login {
+	st := a.on(slot)
+	if st == nil {
+		return nil
+	}
+	return st.current()
+}

@@ -1,0 +1,2 @@
+// Package engine applies the rules of PKCS#11.
+package engine

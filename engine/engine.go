@@ -1,0 +1,187 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/btree"
+
+	"p11fs/engine/p11"
+	"p11fs/tokens"
+)
+
+// treeDegree is the branching of the engine's trees: nodes of a few cache
+// lines.
+const treeDegree = 16
+
+// Config is what an Engine is made of.
+type Config struct {
+	Slots  []SlotConfig
+	Log    *slog.Logger     // nil discards
+	Now    func() time.Time // nil is time.Now
+	Limits Limits
+}
+
+// SlotConfig is one slot. A slot with a nil Token is empty.
+type SlotConfig struct {
+	ID           p11.SlotID
+	Description  string
+	Manufacturer string
+	Hardware     p11.Version
+	Firmware     p11.Version
+	Token        tokens.Token
+}
+
+// An Engine holds slots and the applications that use them. Its methods, and
+// those of everything it hands out, may be called by several goroutines at once.
+type Engine struct {
+	log    *slog.Logger
+	now    func() time.Time
+	limits Limits
+	slots  []*Slot // never changes
+	quota  quota
+
+	// Counters for Stats, kept where things are made and ended.
+	sessions       atomic.Int64
+	sessionObjects atomic.Int64
+	operations     atomic.Int64
+
+	mu      sync.Mutex                  // guards all below; 6th in the order of doc.go
+	closed  bool                        //
+	lastApp uint64                      // the newest application's number
+	apps    *btree.BTreeG[*Application] // by number
+}
+
+// New returns an engine for the slots of c. It does no I/O.
+func New(c Config) (*Engine, error) {
+	e := &Engine{
+		log:    c.Log,
+		now:    c.Now,
+		limits: c.Limits.withDefaults(),
+		apps:   btree.NewG(treeDegree, func(a, b *Application) bool { return a.number < b.number }),
+	}
+	if e.log == nil {
+		e.log = slog.New(slog.DiscardHandler)
+	}
+	if e.now == nil {
+		e.now = time.Now
+	}
+	e.quota.users = make(map[uint32]*usage)
+	for _, sc := range c.Slots {
+		for _, other := range e.slots {
+			if other.id == sc.ID {
+				return nil, fmt.Errorf("slot %d is configured twice", sc.ID)
+			}
+			if sc.Token != nil && other.token != nil && sc.Token.Name() == other.token.Name() {
+				return nil, fmt.Errorf("slots %d and %d have the same token %q", other.id, sc.ID, sc.Token.Name())
+			}
+		}
+		e.slots = append(e.slots, newSlot(e, sc))
+	}
+	return e, nil
+}
+
+// Close ends all applications. The tokens stay open: they belong to whoever
+// opened them.
+func (e *Engine) Close() error {
+	e.mu.Lock()
+	e.closed = true
+	var apps []*Application
+	e.apps.Ascend(func(a *Application) bool {
+		apps = append(apps, a)
+		return true
+	})
+	e.mu.Unlock()
+	for _, a := range apps {
+		a.Close()
+	}
+	return nil
+}
+
+// Slots returns the slots in the order of the configuration.
+func (e *Engine) Slots() []*Slot { return append([]*Slot(nil), e.slots...) }
+
+// Slot returns the slot with that number, or CKR_SLOT_ID_INVALID.
+func (e *Engine) Slot(id p11.SlotID) (*Slot, error) {
+	for _, s := range e.slots {
+		if s.id == id {
+			return s, nil
+		}
+	}
+	return nil, p11.Errorf(p11.CKR_SLOT_ID_INVALID, "there is no slot %d", uint64(id))
+}
+
+// SlotNamed returns the slot whose token has that name, or CKR_SLOT_ID_INVALID.
+func (e *Engine) SlotNamed(name string) (*Slot, error) {
+	for _, s := range e.slots {
+		if s.token != nil && s.token.Name() == name {
+			return s, nil
+		}
+	}
+	return nil, p11.Errorf(p11.CKR_SLOT_ID_INVALID, "there is no token %q", name)
+}
+
+// NewApplication returns a new application of owner: one per uid and POSIX
+// session, or per connection. Whoever made it calls Close. On a closed engine
+// it can open no session.
+func (e *Engine) NewApplication(owner Owner) *Application {
+	a := newApplication(e, owner)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		a.closed = true
+		return a
+	}
+	e.lastApp++
+	a.number = e.lastApp
+	e.apps.ReplaceOrInsert(a)
+	return a
+}
+
+func (e *Engine) forget(a *Application) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.apps.Delete(a)
+}
+
+// Stats counts what the engine holds.
+type Stats struct {
+	Applications   int
+	Sessions       int // tree of sessions
+	SessionObjects int // trees of session objects
+	PublicObjects  int // trees of public token objects
+	PrivateObjects int // trees of private token objects
+	Handles        int // object handles that name something
+	Operations     int // operations in progress
+}
+
+// Stats returns the counts as they stand now.
+func (e *Engine) Stats() Stats {
+	e.mu.Lock()
+	apps := e.apps.Len()
+	e.mu.Unlock()
+	st := Stats{
+		Applications:   apps,
+		Sessions:       int(e.sessions.Load()),
+		SessionObjects: int(e.sessionObjects.Load()),
+		Operations:     int(e.operations.Load()),
+	}
+	for _, s := range e.slots {
+		st.Handles += s.handles.len()
+		if s.token == nil {
+			continue
+		}
+		public, private := s.token.Counts()
+		st.PublicObjects += public
+		st.PrivateObjects += private
+	}
+	st.Handles += st.PublicObjects + st.PrivateObjects
+	return st
+}
+
+// errClosed is why nothing new starts in a closed engine or application.
+var errClosed = errors.New("closed")

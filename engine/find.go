@@ -1,0 +1,210 @@
+package engine
+
+import (
+	"context"
+
+	"p11fs/engine/p11"
+	"p11fs/tokens"
+)
+
+// search is what C_FindObjectsInit found and C_FindObjects has not yet given.
+type search struct {
+	handles []p11.ObjectHandle
+	login   *login // under which it was found
+}
+
+// search returns the objects that match template and that may be seen.
+func (v view) search(ctx context.Context, template p11.Attributes) ([]*tokens.Object, error) {
+	if err := interrupted(ctx); err != nil {
+		return nil, err
+	}
+	if err := template.Validate(); err != nil {
+		return nil, err
+	}
+	found, err := v.slot.token.Find(ctx, template, v.login != nil)
+	if err != nil {
+		return nil, err
+	}
+	if v.standing != nil {
+		for _, o := range v.standing.objects.index.Find(template) {
+			if !o.Private || v.login != nil {
+				found = append(found, o)
+			}
+		}
+	}
+	if o := v.byStoredName(template); o != nil {
+		found = append(found, o)
+	}
+	return filter(found, template), nil
+}
+
+// byStoredName finds an object whose CKA_UNIQUE_ID is its stored name, because
+// it was stored without one.
+func (v view) byStoredName(template p11.Attributes) *tokens.Object {
+	id := uniqueID(template)
+	if len(id) == 0 {
+		return nil
+	}
+	o, err := v.slot.token.ByName(string(id))
+	if err != nil || (o.Private && v.login == nil) {
+		return nil
+	}
+	attrs, err := o.Acquire()
+	if err != nil {
+		return nil
+	}
+	defer o.Release()
+	rest := template.Clone()
+	rest.Delete(p11.CKA_UNIQUE_ID)
+	if len(uniqueID(attrs)) > 0 || !attrs.Match(rest) {
+		return nil
+	}
+	return o
+}
+
+// filter takes out what matches but is not to be found: objects whose secret
+// attributes the template asks about, since an answer would reveal them; and
+// hardware features and mechanisms unless their class is asked for (PKCS#11
+// v3.1 §4.3, §4.13). It reuses the slice.
+func filter(found []*tokens.Object, template p11.Attributes) []*tokens.Object {
+	var secrets []p11.AttributeType
+	for _, a := range template {
+		if p11.SecretValue(a.Type) {
+			secrets = append(secrets, a.Type)
+		}
+	}
+	classAsked := template.Has(p11.CKA_CLASS)
+	if classAsked && secrets == nil {
+		return found
+	}
+	kept := found[:0]
+	for _, o := range found {
+		attrs, err := o.Acquire()
+		if err != nil {
+			continue // destroyed meanwhile
+		}
+		if seen(attrs, secrets, classAsked) {
+			kept = append(kept, o)
+		}
+		o.Release()
+	}
+	return kept
+}
+
+func seen(attrs p11.Attributes, secrets []p11.AttributeType, classAsked bool) bool {
+	if !classAsked {
+		switch class, _ := attrs.Class(); class {
+		case p11.CKO_HW_FEATURE, p11.CKO_MECHANISM:
+			return false
+		}
+	}
+	for _, t := range secrets {
+		if hidden(attrs, t) {
+			return false
+		}
+	}
+	return true
+}
+
+// Find returns the handles of all objects that match template and that the
+// session may see: token objects, then session objects, each in the order in
+// which they were made. An empty template matches all (PKCS#11 v3.1 §5.7.7).
+func (s *Session) Find(ctx context.Context, template p11.Attributes) ([]p11.ObjectHandle, error) {
+	handles, _, err := s.find(ctx, template)
+	return handles, err
+}
+
+func (s *Session) find(ctx context.Context, template p11.Attributes) ([]p11.ObjectHandle, *login, error) {
+	if s.closed() {
+		return nil, nil, s.gone()
+	}
+	if err := s.standing.slot.token.Refresh(ctx); err != nil {
+		return nil, nil, err
+	}
+	v := s.view()
+	found, err := v.search(ctx, template)
+	if err != nil {
+		return nil, nil, err
+	}
+	handles := make([]p11.ObjectHandle, 0, len(found))
+	stands := v.holds()
+	for _, o := range found {
+		if !o.Private || stands {
+			handles = append(handles, v.handle(o))
+		}
+	}
+	return handles, v.login, nil
+}
+
+// FindObjectsInit is C_FindObjectsInit (PKCS#11 v3.1 §5.7.7).
+func (s *Session) FindObjectsInit(ctx context.Context, template p11.Attributes) error {
+	if s.searching() {
+		return p11.Errorf(p11.CKR_OPERATION_ACTIVE, "a search is active; finish it first")
+	}
+	handles, l, err := s.find(ctx, template)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed() {
+		return s.gone()
+	}
+	if s.search != nil {
+		return p11.Errorf(p11.CKR_OPERATION_ACTIVE, "a search is active; finish it first")
+	}
+	s.search = &search{handles: handles, login: l}
+	return nil
+}
+
+func (s *Session) searching() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.search != nil
+}
+
+// FindObjects is C_FindObjects (PKCS#11 v3.1 §5.7.8): the next handles, at most
+// limit; none when all were given. A login or logout ends the search's results,
+// not the search.
+func (s *Session) FindObjects(ctx context.Context, limit int) ([]p11.ObjectHandle, error) {
+	if s.closed() {
+		return nil, s.gone()
+	}
+	if err := interrupted(ctx); err != nil {
+		return nil, err
+	}
+	if limit < 0 {
+		return nil, p11.Errorf(p11.CKR_ARGUMENTS_BAD, "a number of objects cannot be negative")
+	}
+	now := s.standing.user()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.search == nil {
+		return nil, notActive("search")
+	}
+	if s.search.login != nil && s.search.login != now {
+		s.search.handles = nil
+	}
+	n := min(limit, len(s.search.handles))
+	next := s.search.handles[:n:n]
+	s.search.handles = s.search.handles[n:]
+	return next, nil
+}
+
+// FindObjectsFinal is C_FindObjectsFinal (PKCS#11 v3.1 §5.7.9).
+func (s *Session) FindObjectsFinal(context.Context) error {
+	if s.closed() {
+		return s.gone()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.search == nil {
+		return notActive("search")
+	}
+	s.search = nil
+	return nil
+}
+
+func notActive(what string) error {
+	return p11.Errorf(p11.CKR_OPERATION_NOT_INITIALIZED, "no %s is active in this session", what)
+}

@@ -1,0 +1,78 @@
+package engine
+
+import (
+	"fmt"
+	"sync"
+
+	"p11fs/engine/p11"
+)
+
+// Limits bounds what one uid may hold in all its applications together. Zero
+// means the default, a negative number no limit.
+type Limits struct {
+	Sessions       int // 4096
+	SessionObjects int // 16384
+}
+
+func (l Limits) withDefaults() Limits {
+	if l.Sessions == 0 {
+		l.Sessions = 4096
+	}
+	if l.SessionObjects == 0 {
+		l.SessionObjects = 16384
+	}
+	return l
+}
+
+// A LimitError says that a uid holds all it may. It wraps CKR_SESSION_COUNT for
+// sessions and CKR_DEVICE_MEMORY for session objects.
+type LimitError struct {
+	UID  uint32
+	What string // "sessions" or "session objects"
+	Max  int
+	rv   p11.RV
+}
+
+// Error gives the reason.
+func (e *LimitError) Error() string {
+	return fmt.Sprintf("uid %d has all %d %s that a user may have", e.UID, e.Max, e.What)
+}
+
+// Unwrap returns the CK_RV.
+func (e *LimitError) Unwrap() error { return e.rv }
+
+// usage is what one uid holds.
+type usage struct{ sessions, objects int }
+
+// quota counts what each uid holds.
+type quota struct {
+	mu    sync.Mutex // guards users and what it holds; 7th in the order of doc.go
+	users map[uint32]*usage
+}
+
+func (q *quota) take(uid uint32, l Limits, sessions, objects int) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	u := q.users[uid]
+	if u == nil {
+		u = new(usage)
+		q.users[uid] = u
+	}
+	if sessions > 0 && l.Sessions >= 0 && u.sessions+sessions > l.Sessions {
+		return &LimitError{UID: uid, What: "sessions", Max: l.Sessions, rv: p11.CKR_SESSION_COUNT}
+	}
+	if objects > 0 && l.SessionObjects >= 0 && u.objects+objects > l.SessionObjects {
+		return &LimitError{UID: uid, What: "session objects", Max: l.SessionObjects, rv: p11.CKR_DEVICE_MEMORY}
+	}
+	u.sessions += sessions
+	u.objects += objects
+	if *u == (usage{}) {
+		delete(q.users, uid)
+	}
+	return nil
+}
+
+func (q *quota) give(uid uint32, sessions, objects int) {
+	// Giving back never meets a limit.
+	_ = q.take(uid, Limits{}, -sessions, -objects)
+}

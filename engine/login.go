@@ -1,0 +1,112 @@
+package engine
+
+import (
+	"context"
+
+	"p11fs/engine/p11"
+	"p11fs/secret"
+)
+
+// Login is C_Login (PKCS#11 v3.1 §5.6.7). It logs in the application, in all its
+// sessions with the token. CKU_CONTEXT_SPECIFIC authenticates the operation
+// just begun with a key that has CKA_ALWAYS_AUTHENTICATE. The PIN stays the
+// caller's.
+func (s *Session) Login(ctx context.Context, user p11.UserType, pin *secret.Bytes) error {
+	if s.closed() {
+		return s.gone()
+	}
+	switch user {
+	case p11.CKU_SO, p11.CKU_USER:
+	case p11.CKU_CONTEXT_SPECIFIC:
+		return s.authenticateActive(ctx, pin)
+	default:
+		return p11.Errorf(p11.CKR_USER_TYPE_INVALID, "there is no user of type %s", user)
+	}
+	st := s.standing
+	if err := st.mayLogin(user); err != nil {
+		return err
+	}
+	if err := interrupted(ctx); err != nil {
+		return err
+	}
+	t, err := st.slot.token.Login(ctx, user, pin)
+	if err != nil {
+		st.app.engine.log.Info("login refused", "token", st.slot.Name(), "uid", st.app.owner.UID, "user", user, "err", err)
+		return err
+	}
+	l, err := newLogin(t)
+	if err == nil {
+		err = st.begin(s, l)
+	}
+	if err != nil {
+		_ = t.Close() // the refusal is what the caller is to hear
+		return err
+	}
+	st.app.engine.log.Debug("login", "token", st.slot.Name(), "uid", st.app.owner.UID, "user", user)
+	return nil
+}
+
+// Logout is C_Logout (PKCS#11 v3.1 §5.6.8): private session objects, handles of
+// private objects and operations with private keys end.
+func (s *Session) Logout(ctx context.Context) error {
+	if s.closed() {
+		return s.gone()
+	}
+	if err := interrupted(ctx); err != nil {
+		return err
+	}
+	l := s.standing.current()
+	if l == nil || !s.standing.end(l) {
+		return p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "nobody is logged in to token %s", s.standing.slot.Name())
+	}
+	return nil
+}
+
+// InitPIN is C_InitPIN (PKCS#11 v3.1 §5.5.8), for the security officer.
+func (s *Session) InitPIN(ctx context.Context, pin *secret.Bytes) error {
+	if s.closed() {
+		return s.gone()
+	}
+	l := s.standing.current()
+	if l == nil || l.user != p11.CKU_SO {
+		return p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "only the security officer, logged in, sets the user's first PIN")
+	}
+	if err := interrupted(ctx); err != nil {
+		return err
+	}
+	return s.standing.slot.token.InitPIN(ctx, l.token, pin)
+}
+
+// SetPIN is C_SetPIN (PKCS#11 v3.1 §5.5.9): the security officer's PIN when they
+// are logged in, the user's otherwise, with or without a login.
+func (s *Session) SetPIN(ctx context.Context, old, pin *secret.Bytes) error {
+	if s.closed() {
+		return s.gone()
+	}
+	if !s.rw {
+		return p11.Errorf(p11.CKR_SESSION_READ_ONLY, "a PIN is changed in a read-write session only")
+	}
+	user := p11.UserType(p11.CKU_USER)
+	if l := s.standing.current(); l != nil {
+		user = l.user
+	}
+	if err := interrupted(ctx); err != nil {
+		return err
+	}
+	return s.standing.slot.token.SetPIN(ctx, user, old, pin)
+}
+
+// reauthenticate checks the user's PIN once more. It is no new login.
+func (s *Session) reauthenticate(ctx context.Context, pin *secret.Bytes) error {
+	if s.standing.user() == nil {
+		return p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "log in first")
+	}
+	if err := interrupted(ctx); err != nil {
+		return err
+	}
+	t, err := s.standing.slot.token.Login(ctx, p11.CKU_USER, pin)
+	if err != nil {
+		return err
+	}
+	return t.Close()
+}

@@ -1,0 +1,249 @@
+package engine
+
+import (
+	"context"
+
+	"p11fs/engine/p11"
+	"p11fs/tokens"
+)
+
+// ObjectInfo is what an application may know of an object.
+type ObjectInfo struct {
+	Handle  p11.ObjectHandle
+	Name    string // stored name; empty for a session object
+	Class   p11.ObjectClass
+	KeyType p11.KeyType // of keys and domain parameters
+	Label   string
+	ID      []byte
+	Token   bool
+	Private bool
+	Attrs   p11.Attributes // a copy, without what may not be revealed
+}
+
+// An entry is an object as one application sees it, held (tokens.Object.Acquire)
+// until release.
+type entry struct {
+	handle p11.ObjectHandle // the application's
+	object *tokens.Object
+	attrs  p11.Attributes // not to be changed
+	login  *login         // what lets a private object be seen; nil for a public one
+}
+
+func (e *entry) release() { e.object.Release() }
+
+func (e *entry) session() bool { return e.object.Name == "" }
+
+// noObject is the one answer for a handle that names nothing, whatever the
+// reason: before login a private object does not exist.
+func noObject(h p11.ObjectHandle) error {
+	return p11.Errorf(p11.CKR_OBJECT_HANDLE_INVALID, "there is no object %#x", uint64(h))
+}
+
+// A view is what an application sees on a slot at one moment.
+type view struct {
+	app      *Application
+	slot     *Slot
+	standing *standing // nil when the application never had a session there
+	login    *login    // nil unless CKU_USER is logged in
+}
+
+func (a *Application) view(slot *Slot) view {
+	v := view{app: a, slot: slot, standing: a.on(slot)}
+	if v.standing != nil {
+		v.login = v.standing.user()
+	}
+	return v
+}
+
+func (s *Session) view() view {
+	return view{app: s.standing.app, slot: s.standing.slot, standing: s.standing, login: s.standing.user()}
+}
+
+// handle returns what the application calls the object.
+func (v view) handle(o *tokens.Object) p11.ObjectHandle {
+	if o.Name != "" && o.Private {
+		return o.Handle ^ v.login.mask
+	}
+	return o.Handle
+}
+
+// find returns the object that the application calls h.
+func (v view) find(h p11.ObjectHandle) (*tokens.Object, error) {
+	if v.standing != nil {
+		if o := v.standing.objects.get(h); o != nil {
+			if o.Private && v.login == nil {
+				return nil, noObject(h)
+			}
+			return o, nil
+		}
+	}
+	if o, err := v.slot.token.ByHandle(h); err == nil && !o.Private {
+		return o, nil
+	}
+	if v.login != nil {
+		if o, err := v.slot.token.ByHandle(h ^ v.login.mask); err == nil && o.Private {
+			return o, nil
+		}
+	}
+	return nil, noObject(h)
+}
+
+// open returns the object, held.
+func (v view) open(h p11.ObjectHandle) (*entry, error) {
+	o, err := v.find(h)
+	if err != nil {
+		return nil, err
+	}
+	e, err := v.hold(o)
+	if err != nil {
+		return nil, noObject(h)
+	}
+	return e, nil
+}
+
+func (v view) hold(o *tokens.Object) (*entry, error) {
+	attrs, err := o.Acquire()
+	if err != nil {
+		return nil, err
+	}
+	e := &entry{handle: v.handle(o), object: o, attrs: attrs}
+	if o.Private {
+		e.login = v.login
+	}
+	return e, nil
+}
+
+// holds says whether what the view rests on still stands: a logout meanwhile
+// must not let private objects out.
+func (v view) holds() bool {
+	return v.login == nil || v.standing.user() == v.login
+}
+
+// open returns the object that the session's application calls h, held, after
+// bringing in what other processes changed.
+func (s *Session) open(ctx context.Context, h p11.ObjectHandle) (*entry, error) {
+	if s.closed() {
+		return nil, s.gone()
+	}
+	if err := interrupted(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.standing.slot.token.Refresh(ctx); err != nil {
+		return nil, err
+	}
+	return s.view().open(h)
+}
+
+// Objects returns the objects that match template and that the application may
+// see, in the order in which they were made, token objects first: the public
+// ones, the private ones while the user is logged in, and its session objects.
+// It needs no session.
+func (a *Application) Objects(ctx context.Context, slot *Slot, template p11.Attributes) ([]ObjectInfo, error) {
+	if slot.token == nil {
+		return nil, slot.absent()
+	}
+	if err := slot.token.Refresh(ctx); err != nil {
+		return nil, err
+	}
+	v := a.view(slot)
+	found, err := v.search(ctx, template)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]ObjectInfo, 0, len(found))
+	for _, o := range found {
+		e, err := v.hold(o)
+		if err != nil {
+			continue // destroyed meanwhile
+		}
+		list = append(list, e.info())
+		e.release()
+	}
+	if v.holds() {
+		return list, nil
+	}
+	public := list[:0]
+	for _, i := range list {
+		if !i.Private {
+			public = append(public, i)
+		}
+	}
+	return public, nil
+}
+
+// Object returns what the application may know of the object, or
+// CKR_OBJECT_HANDLE_INVALID when it may not see it or there is none.
+func (a *Application) Object(ctx context.Context, slot *Slot, h p11.ObjectHandle) (ObjectInfo, error) {
+	if slot.token == nil {
+		return ObjectInfo{}, slot.absent()
+	}
+	if err := slot.token.Refresh(ctx); err != nil {
+		return ObjectInfo{}, err
+	}
+	v := a.view(slot)
+	e, err := v.open(h)
+	if err != nil {
+		return ObjectInfo{}, err
+	}
+	defer e.release()
+	info := e.info()
+	if info.Private && !v.holds() {
+		return ObjectInfo{}, noObject(h)
+	}
+	return info, nil
+}
+
+// info copies what may be revealed.
+func (e *entry) info() ObjectInfo {
+	visible := make(p11.Attributes, 0, len(e.attrs)+1)
+	for _, a := range e.attrs {
+		if !hidden(e.attrs, a.Type) {
+			visible = append(visible, a)
+		}
+	}
+	visible = visible.Clone()
+	if len(uniqueID(e.attrs)) == 0 {
+		visible.Set(p11.CKA_UNIQUE_ID, e.uniqueID())
+	}
+	info := ObjectInfo{
+		Handle:  e.handle,
+		Name:    e.object.Name,
+		Label:   visible.Label(),
+		Token:   !e.session(),
+		Private: e.object.Private,
+		Attrs:   visible,
+	}
+	info.Class, _ = visible.Class()
+	info.KeyType, _ = visible.KeyType()
+	info.ID, _ = visible.Get(p11.CKA_ID)
+	return info
+}
+
+// hidden says whether the attribute may not be revealed: the secret ones of keys
+// that are sensitive or cannot be extracted (PKCS#11 v3.1 §4.9 and §4.10, note
+// 7). A key that does not say is taken to be both.
+func hidden(attrs p11.Attributes, t p11.AttributeType) bool {
+	if !p11.SecretValue(t) {
+		return false
+	}
+	switch class, _ := attrs.Class(); class {
+	case p11.CKO_PRIVATE_KEY, p11.CKO_SECRET_KEY, p11.CKO_OTP_KEY:
+	default:
+		return false
+	}
+	return !attrs.Has(p11.CKA_SENSITIVE) || attrs.Bool(p11.CKA_SENSITIVE) || !attrs.Bool(p11.CKA_EXTRACTABLE)
+}
+
+func uniqueID(attrs p11.Attributes) []byte {
+	id, _ := attrs.Get(p11.CKA_UNIQUE_ID)
+	return id
+}
+
+// uniqueID returns CKA_UNIQUE_ID. Objects of older formats have none: their
+// stored name does it, which is used once only.
+func (e *entry) uniqueID() []byte {
+	if id := uniqueID(e.attrs); len(id) > 0 {
+		return id
+	}
+	return []byte(e.object.Name)
+}

@@ -1,0 +1,134 @@
+package engine
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"p11fs/engine/p11"
+)
+
+// A Session is one session of an application with a token.
+type Session struct {
+	standing *standing
+	handle   p11.SessionHandle
+	rw       bool
+	ended    atomic.Bool   // set once, before what the session holds is ended
+	done     chan struct{} // closed with the session
+
+	mu         sync.Mutex              // guards all below; 8th in the order of doc.go
+	operations map[*operation]struct{} // all in progress, free-standing ones too
+	active     [activeKinds]*active    // those of the C_ functions
+	search     *search                 // between C_FindObjectsInit and C_FindObjectsFinal
+}
+
+func newSession(st *standing, h p11.SessionHandle, rw bool) *Session {
+	return &Session{
+		standing:   st,
+		handle:     h,
+		rw:         rw,
+		done:       make(chan struct{}),
+		operations: make(map[*operation]struct{}),
+	}
+}
+
+// Handle is the session's number within its application.
+func (s *Session) Handle() p11.SessionHandle { return s.handle }
+
+// Slot is the slot whose token the session is with.
+func (s *Session) Slot() *Slot { return s.standing.slot }
+
+// Application is whose session it is.
+func (s *Session) Application() *Application { return s.standing.app }
+
+// ReadWrite says whether it is a read-write session.
+func (s *Session) ReadWrite() bool { return s.rw }
+
+// Done is closed when the session ends.
+func (s *Session) Done() <-chan struct{} { return s.done }
+
+// Info is C_GetSessionInfo (PKCS#11 v3.1 §5.6.4).
+func (s *Session) Info() (p11.SessionInfo, error) {
+	if s.closed() {
+		return p11.SessionInfo{}, s.gone()
+	}
+	info := p11.SessionInfo{
+		SlotID: s.standing.slot.id,
+		Flags:  p11.CKF_SERIAL_SESSION,
+		State:  s.state(s.standing.current()),
+	}
+	if s.rw {
+		info.Flags |= p11.CKF_RW_SESSION
+	}
+	return info, nil
+}
+
+// state is the session's state under l (PKCS#11 v3.1 §5.6, five states).
+func (s *Session) state(l *login) p11.State {
+	switch {
+	case l == nil && s.rw:
+		return p11.CKS_RW_PUBLIC_SESSION
+	case l == nil:
+		return p11.CKS_RO_PUBLIC_SESSION
+	case l.user == p11.CKU_SO:
+		return p11.CKS_RW_SO_FUNCTIONS
+	case s.rw:
+		return p11.CKS_RW_USER_FUNCTIONS
+	}
+	return p11.CKS_RO_USER_FUNCTIONS
+}
+
+// Close is C_CloseSession (PKCS#11 v3.1 §5.6.2): its operations and session
+// objects end, and with the application's last session on the token its login.
+// It does not wait for calls in progress: each of them gives up what it holds
+// when it returns.
+func (s *Session) Close() error {
+	if !s.standing.app.removeSession(s) {
+		return s.gone()
+	}
+	s.ended.Store(true)
+	s.cut(func(*operation) bool { return true })
+	s.standing.objects.dropSession(s)
+	s.standing.leave(s.rw)
+	s.standing.slot.leave(s.rw)
+	e := s.standing.app.engine
+	e.quota.give(s.standing.app.owner.UID, 1, 0)
+	e.sessions.Add(-1)
+	close(s.done)
+	return nil
+}
+
+func (s *Session) closed() bool { return s.ended.Load() }
+
+func (s *Session) gone() error {
+	return p11.Errorf(p11.CKR_SESSION_HANDLE_INVALID, "session %d is closed", uint64(s.handle))
+}
+
+// writable refuses changes of token objects in a read-only session.
+func (s *Session) writable() error {
+	if s.rw {
+		return nil
+	}
+	return p11.Errorf(p11.CKR_SESSION_READ_ONLY, "session %d is read-only, and the object is a token object", uint64(s.handle))
+}
+
+// cut ends the operations that which chooses, and the search.
+func (s *Session) cut(which func(*operation) bool) {
+	s.mu.Lock()
+	var list []*operation
+	for o := range s.operations {
+		if which(o) {
+			list = append(list, o)
+		}
+	}
+	for kind, a := range s.active {
+		if a != nil && which(a.operation) {
+			a.wipe()
+			s.active[kind] = nil
+		}
+	}
+	s.search = nil
+	s.mu.Unlock()
+	for _, o := range list {
+		o.cut()
+	}
+}

@@ -1,0 +1,190 @@
+package engine
+
+import (
+	"sync"
+
+	"github.com/google/btree"
+
+	"p11fs/engine/p11"
+	"p11fs/tokens"
+)
+
+// sessionObjects are the session objects of one application on one slot. All of
+// the application's sessions there see them (PKCS#11 v3.1 §4.4).
+type sessionObjects struct {
+	standing *standing
+	index    *tokens.Index // safe for concurrent use by itself
+
+	mu    sync.Mutex                    // guards all below, and changes of index; 3rd in the order of doc.go
+	owner map[p11.ObjectHandle]*Session // which session made it
+}
+
+func (o *sessionObjects) init(st *standing) {
+	o.standing = st
+	o.index = tokens.NewIndex()
+	o.owner = make(map[p11.ObjectHandle]*Session)
+}
+
+// get returns the object with that handle, or nil.
+func (o *sessionObjects) get(h p11.ObjectHandle) *tokens.Object {
+	return o.index.Get(h)
+}
+
+// add keeps a new object of s. l is the login that lets a private one be made.
+// attrs become the object's.
+func (o *sessionObjects) add(s *Session, l *login, attrs p11.Attributes) (*tokens.Object, error) {
+	app := o.standing.app
+	if err := app.engine.quota.take(app.owner.UID, app.engine.limits, 0, 1); err != nil {
+		attrs.Wipe()
+		return nil, err
+	}
+	slot := o.standing.slot
+	h := slot.handles.reserve(func(h p11.ObjectHandle) bool {
+		_, err := slot.token.ByHandle(h)
+		return err == nil
+	})
+	obj := tokens.NewObject(h, "", attrs)
+	if err := o.insert(s, l, obj); err != nil {
+		slot.handles.release(h)
+		app.engine.quota.give(app.owner.UID, 0, 1)
+		obj.Drop()
+		return nil, err
+	}
+	app.engine.sessionObjects.Add(1)
+	return obj, nil
+}
+
+func (o *sessionObjects) insert(s *Session, l *login, obj *tokens.Object) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	// Both ends sweep under mu after they have said so: what comes later is
+	// refused here.
+	if s.closed() {
+		return s.gone()
+	}
+	if obj.Private && (l == nil || o.standing.login.Load() != l) {
+		return p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "the user logged out meanwhile")
+	}
+	o.index.Put(obj)
+	o.owner[obj.Handle] = s
+	return nil
+}
+
+// update replaces the object by a version with the attributes that change
+// returns, and drops the old version.
+func (o *sessionObjects) update(h p11.ObjectHandle, change func(p11.Attributes) (p11.Attributes, error)) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	old := o.get(h)
+	if old == nil {
+		return noObject(h)
+	}
+	attrs, err := old.Acquire()
+	if err != nil {
+		return noObject(h)
+	}
+	defer old.Release()
+	changed, err := change(attrs)
+	if err != nil {
+		return err
+	}
+	o.index.Put(tokens.NewObject(h, "", changed))
+	old.Drop()
+	return nil
+}
+
+// destroy removes the object when check agrees.
+func (o *sessionObjects) destroy(h p11.ObjectHandle, check func(p11.Attributes) error) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	obj := o.get(h)
+	if obj == nil {
+		return noObject(h)
+	}
+	attrs, err := obj.Acquire()
+	if err != nil {
+		return noObject(h)
+	}
+	err = check(attrs)
+	obj.Release()
+	if err != nil {
+		return err
+	}
+	o.removeLocked(h, obj)
+	return nil
+}
+
+// dropSession removes the objects that s made.
+func (o *sessionObjects) dropSession(s *Session) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for h, owner := range o.owner {
+		if owner == s {
+			o.removeLocked(h, o.get(h))
+		}
+	}
+}
+
+// dropPrivate removes the private objects (PKCS#11 v3.1 §5.6.8, C_Logout).
+func (o *sessionObjects) dropPrivate() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for h := range o.owner {
+		if obj := o.get(h); obj.Private {
+			o.removeLocked(h, obj)
+		}
+	}
+}
+
+func (o *sessionObjects) removeLocked(h p11.ObjectHandle, obj *tokens.Object) {
+	o.index.Remove(h)
+	delete(o.owner, h)
+	obj.Drop()
+	app := o.standing.app
+	o.standing.slot.handles.release(h)
+	app.engine.quota.give(app.owner.UID, 0, 1)
+	app.engine.sessionObjects.Add(-1)
+}
+
+// handleTree is the tree of a slot's session object handles, over all
+// applications: a handle names one object.
+type handleTree struct {
+	mu   sync.Mutex // guards tree; 4th in the order of doc.go
+	tree *btree.BTreeG[p11.ObjectHandle]
+}
+
+func (t *handleTree) init() {
+	t.tree = btree.NewG(treeDegree, func(a, b p11.ObjectHandle) bool { return a < b })
+}
+
+// reserve returns a new handle, for which taken is false.
+func (t *handleTree) reserve(taken func(p11.ObjectHandle) bool) p11.ObjectHandle {
+	for {
+		h := tokens.NewHandle()
+		if !taken(h) && t.insert(h) {
+			return h
+		}
+	}
+}
+
+func (t *handleTree) insert(h p11.ObjectHandle) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.tree.Has(h) {
+		return false
+	}
+	t.tree.ReplaceOrInsert(h)
+	return true
+}
+
+func (t *handleTree) release(h p11.ObjectHandle) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.tree.Delete(h)
+}
+
+func (t *handleTree) len() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.tree.Len()
+}

@@ -1,0 +1,194 @@
+package engine
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"p11fs/engine/p11"
+	"p11fs/tokens"
+)
+
+// A Slot is a place for a token.
+type Slot struct {
+	engine     *Engine
+	id         p11.SlotID
+	config     SlotConfig
+	token      tokens.Token // nil when absent
+	mechanisms map[p11.MechanismType]p11.MechanismInfo
+	handles    handleTree
+	counter    atomic.Uint64 // the last login generation given out
+	epoch      atomic.Uint64 // how often the token was initialised here
+
+	mu           sync.Mutex    // guards all below; 5th in the order of doc.go
+	sessions     int           // of all applications
+	rwSessions   int           // the read-write ones of them
+	initialising chan struct{} // closed when a running C_InitToken ends; nil when none runs
+}
+
+func newSlot(e *Engine, c SlotConfig) *Slot {
+	s := &Slot{engine: e, id: c.ID, config: c, token: c.Token}
+	s.handles.init()
+	if c.Token != nil {
+		list := c.Token.Mechanisms()
+		s.mechanisms = make(map[p11.MechanismType]p11.MechanismInfo, len(list))
+		for _, m := range list {
+			s.mechanisms[m.Type] = m
+		}
+	}
+	return s
+}
+
+// ID is the slot's number.
+func (s *Slot) ID() p11.SlotID { return s.id }
+
+// Name is the name of the token's directory, or empty for an empty slot.
+func (s *Slot) Name() string {
+	if s.token == nil {
+		return ""
+	}
+	return s.token.Name()
+}
+
+// Kind is the kind of token, such as "swtok", or empty for an empty slot.
+func (s *Slot) Kind() string {
+	if s.token == nil {
+		return ""
+	}
+	return s.token.Kind()
+}
+
+// Present says whether the slot has a token.
+func (s *Slot) Present() bool { return s.token != nil }
+
+// Info is C_GetSlotInfo (PKCS#11 v3.1 §5.5.2).
+func (s *Slot) Info() p11.SlotInfo {
+	info := p11.SlotInfo{
+		Description:     s.config.Description,
+		Manufacturer:    s.config.Manufacturer,
+		HardwareVersion: s.config.Hardware,
+		FirmwareVersion: s.config.Firmware,
+	}
+	if s.token != nil {
+		info.Flags |= p11.CKF_TOKEN_PRESENT
+	}
+	return info
+}
+
+// TokenInfo is C_GetTokenInfo (PKCS#11 v3.1 §5.5.3), with the engine's session
+// counts.
+func (s *Slot) TokenInfo(ctx context.Context) (p11.TokenInfo, error) {
+	if s.token == nil {
+		return p11.TokenInfo{}, s.absent()
+	}
+	info, err := s.token.Info(ctx)
+	if err != nil {
+		return p11.TokenInfo{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	info.Sessions, info.RWSessions = uint64(s.sessions), uint64(s.rwSessions)
+	return info, nil
+}
+
+// Mechanisms is C_GetMechanismList with C_GetMechanismInfo of each, in the
+// token's order. The caller does not change it.
+func (s *Slot) Mechanisms() []p11.MechanismInfo {
+	if s.token == nil {
+		return nil
+	}
+	return s.token.Mechanisms()
+}
+
+// Mechanism is C_GetMechanismInfo (PKCS#11 v3.1 §5.5.6).
+func (s *Slot) Mechanism(t p11.MechanismType) (p11.MechanismInfo, error) {
+	if s.token == nil {
+		return p11.MechanismInfo{}, s.absent()
+	}
+	m, ok := s.mechanisms[t]
+	if !ok {
+		return p11.MechanismInfo{}, p11.Errorf(p11.CKR_MECHANISM_INVALID, "token %s has no mechanism %s", s.Name(), t.Short())
+	}
+	return m, nil
+}
+
+// usable checks that the token has the mechanism for that use (a CKF_ flag of
+// CK_MECHANISM_INFO).
+func (s *Slot) usable(t p11.MechanismType, use p11.Flags, what string) error {
+	m, err := s.Mechanism(t)
+	if err != nil {
+		return err
+	}
+	if m.Flags&use == 0 {
+		return p11.Errorf(p11.CKR_MECHANISM_INVALID, "mechanism %s cannot %s", t.Short(), what)
+	}
+	return nil
+}
+
+func (s *Slot) absent() error {
+	return p11.Errorf(p11.CKR_TOKEN_NOT_PRESENT, "slot %d has no token", uint64(s.id))
+}
+
+// generation returns a number never returned before.
+func (s *Slot) generation() uint64 { return s.counter.Add(1) }
+
+// enter counts a new session, waiting for a C_InitToken that runs.
+func (s *Slot) enter(ctx context.Context, rw bool) error {
+	for {
+		s.mu.Lock()
+		wait := s.initialising
+		if wait == nil {
+			s.sessions++
+			if rw {
+				s.rwSessions++
+			}
+			s.mu.Unlock()
+			return nil
+		}
+		s.mu.Unlock()
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return interrupted(ctx)
+		}
+	}
+}
+
+func (s *Slot) leave(rw bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sessions--
+	if rw {
+		s.rwSessions--
+	}
+}
+
+// beginInit keeps sessions out until the returned function is called.
+// PKCS#11 v3.1 §5.5.7: C_InitToken fails while any application has a session.
+func (s *Slot) beginInit() (end func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.initialising != nil {
+		return nil, p11.Errorf(p11.CKR_SESSION_EXISTS, "token %s is being initialised already", s.Name())
+	}
+	if s.sessions > 0 {
+		return nil, p11.Errorf(p11.CKR_SESSION_EXISTS, "token %s has %d open sessions; close them first", s.Name(), s.sessions)
+	}
+	done := make(chan struct{})
+	s.initialising = done
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.initialising = nil
+		close(done)
+	}, nil
+}
+
+// interrupted returns CKR_FUNCTION_CANCELED once ctx is done. It is asked before
+// side effects only.
+func interrupted(ctx context.Context) error {
+	if ctx.Err() == nil {
+		return nil
+	}
+	return p11.Errorf(p11.CKR_FUNCTION_CANCELED, "interrupted")
+}
