@@ -123,6 +123,7 @@ func (d *daemon) env() []string {
 		"XDG_STATE_HOME=" + filepath.Join(d.dir, "state"),
 		"XDG_CACHE_HOME=" + filepath.Join(d.dir, "cache"),
 		"XDG_RUNTIME_DIR=" + d.dir,
+		"P11FS_MOUNT=" + d.mnt,
 		"P=" + d.mnt,
 		"T=" + filepath.Join(d.mnt, "swtok"),
 		"O=" + filepath.Join(d.mnt, "swtok/objects"),
@@ -217,13 +218,19 @@ func (d *daemon) stop() {
 	if err := syscall.Kill(d.pid(), syscall.SIGTERM); err != nil {
 		d.t.Errorf("SIGTERM: %v", err)
 	}
+	d.ended()
+}
+
+// ended waits for the daemon to end, and checks that it left nothing.
+func (d *daemon) ended() {
+	d.t.Helper()
 	select {
 	case err := <-d.exit:
 		if err != nil {
 			d.t.Errorf("p11fs ended with %v\n%s", err, d.said())
 		}
 	case <-time.After(20 * time.Second):
-		d.t.Errorf("p11fs did not end 20 s after SIGTERM\n%s", d.said())
+		d.t.Errorf("p11fs did not end within 20 s\n%s", d.said())
 		d.kill()
 	}
 	d.cmd = nil

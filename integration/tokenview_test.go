@@ -1,0 +1,86 @@
+package integration
+
+import (
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"p11fs/engine/p11"
+)
+
+// objectView is what the mount shows of one object: its attributes, as the
+// library would give them, in hexadecimal by number, like stockObject.
+type objectView map[string]string
+
+// number spells an attribute's number as stock.py does.
+func number(t p11.AttributeType) string { return fmt.Sprintf("0x%x", uint64(t)) }
+
+// viewObjects reads every attribute file of every object that the terminal
+// sees, by stored name. Secret values must not be among them.
+func viewObjects(t testing.TB, term *terminal) map[string]objectView {
+	t.Helper()
+	views := map[string]objectView{}
+	for _, name := range lines(term.ok("ls $T/by-uid")) {
+		views[name] = objectView{}
+	}
+	if len(views) == 0 {
+		return views
+	}
+	for _, line := range lines(term.ok("grep -r '' $T/by-uid/*/attr/")) {
+		_, rest, _ := strings.Cut(line, "/by-uid/")
+		name, rest, _ := strings.Cut(rest, "/attr/")
+		file, text, _ := strings.Cut(rest, ":")
+		at, err := p11.ParseAttributeType(file)
+		if err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		value, err := p11.ParseValue(at, text)
+		if err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		views[name][number(at)] = hex.EncodeToString(value)
+	}
+	return views
+}
+
+// what names an object for a message.
+func what(o map[string]string) string {
+	label, _ := hex.DecodeString(o[number(p11.CKA_LABEL)])
+	return "class " + o[number(p11.CKA_CLASS)] + " label " + string(label[:min(len(label), 40)]) + " id " + o[number(p11.CKA_ID)]
+}
+
+// sameObjects checks that stock and the mount show the same objects, and the
+// same value of every attribute that both show.
+func sameObjects(t testing.TB, views map[string]objectView, stock []stockObject) {
+	t.Helper()
+	byWhat := map[string]stockObject{}
+	for _, o := range stock {
+		if _, ok := byWhat[what(o)]; ok {
+			t.Errorf("stock lists %s twice", what(o))
+		}
+		byWhat[what(o)] = o
+	}
+	for _, name := range slices.Sorted(maps.Keys(views)) {
+		v := views[name]
+		o, ok := byWhat[what(v)]
+		if !ok {
+			t.Errorf("stock does not list %s, %s", name, what(v))
+			continue
+		}
+		delete(byWhat, what(v))
+		for at, value := range v {
+			if o[at] != value {
+				t.Errorf("%s, %s: attribute %s is %q to stock, %q over the mount", name, what(v), at, o[at], value)
+			}
+		}
+		if len(v) < 5 {
+			t.Errorf("the mount shows only %d attributes of %s", len(v), what(v))
+		}
+	}
+	for w := range byWhat {
+		t.Errorf("the mount does not show stock's %s", w)
+	}
+}
