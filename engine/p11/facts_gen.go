@@ -19,6 +19,7 @@ var (
 	keysDes                         = []KeyType{CKK_DES}
 	keysDes2                        = []KeyType{CKK_DES2}
 	keysDes3                        = []KeyType{CKK_DES3}
+	keysDes3Des2                    = []KeyType{CKK_DES3, CKK_DES2}
 	keysCdmf                        = []KeyType{CKK_CDMF}
 	keysGenericSecret               = []KeyType{CKK_GENERIC_SECRET}
 	keysGenericSecretMd5Hmac        = []KeyType{CKK_GENERIC_SECRET, CKK_MD5_HMAC}
@@ -311,19 +312,19 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_DES3_KEY_GEN:
 		return Facts{Functions: CKF_GENERATE, KeyTypes: keysDes3}, true
 	case CKM_DES3_ECB:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysDes3}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysDes3Des2}, true
 	case CKM_DES3_CBC:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysDes3, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysDes3Des2, Param: ParamIV}, true
 	case CKM_DES3_MAC:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysDes3}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysDes3Des2}, true
 	case CKM_DES3_MAC_GENERAL:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysDes3, Param: ParamMAC}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysDes3Des2, Param: ParamMAC}, true
 	case CKM_DES3_CBC_PAD:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysDes3, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysDes3Des2, Param: ParamIV}, true
 	case CKM_DES3_CMAC_GENERAL:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysDes3, Param: ParamMAC}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysDes3Des2, Param: ParamMAC}, true
 	case CKM_DES3_CMAC:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysDes3}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysDes3Des2}, true
 	case CKM_CDMF_KEY_GEN:
 		return Facts{Functions: CKF_GENERATE, KeyTypes: keysCdmf}, true
 	case CKM_CDMF_ECB:
@@ -837,9 +838,9 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_DES_CBC_ENCRYPT_DATA:
 		return Facts{Functions: CKF_DERIVE, KeyTypes: keysDes, Param: ParamIVData}, true
 	case CKM_DES3_ECB_ENCRYPT_DATA:
-		return Facts{Functions: CKF_DERIVE, KeyTypes: keysDes3, Param: ParamData}, true
+		return Facts{Functions: CKF_DERIVE, KeyTypes: keysDes3Des2, Param: ParamData}, true
 	case CKM_DES3_CBC_ENCRYPT_DATA:
-		return Facts{Functions: CKF_DERIVE, KeyTypes: keysDes3, Param: ParamIVData}, true
+		return Facts{Functions: CKF_DERIVE, KeyTypes: keysDes3Des2, Param: ParamIVData}, true
 	case CKM_AES_ECB_ENCRYPT_DATA:
 		return Facts{Functions: CKF_DERIVE, KeyTypes: keysAES, Param: ParamData}, true
 	case CKM_AES_CBC_ENCRYPT_DATA:

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// kinds maps an attribute's kind in the table to its Go constant.
+// kindConst maps an attribute's kind in the table to its Go constant.
 func kindConst(kind string) (string, error) {
 	switch kind {
 	case "bool", "ulong", "class", "mechanism", "bytes", "text", "date", "template", "curve", "profile", "trust",
@@ -102,9 +102,9 @@ func writeMechanismFacts(b *bytes.Buffer, s section, known map[string]bool) erro
 			key, value, _ := strings.Cut(f, "=")
 			switch key {
 			case "fn":
-				var flags []string
-				for _, w := range strings.Split(value, ",") {
-					flags = append(flags, constant("CKF_", w, known))
+				flags, err := constants("CKF_", value, known)
+				if err != nil {
+					return err
 				}
 				fmt.Fprintf(&cases, "Functions: %s, ", strings.Join(flags, "|"))
 			case "key":
@@ -116,7 +116,11 @@ func writeMechanismFacts(b *bytes.Buffer, s section, known map[string]bool) erro
 				}
 				fmt.Fprintf(&cases, "KeyTypes: %s, ", v)
 			case "hash":
-				fmt.Fprintf(&cases, "Hash: %s, ", constant("CKM_", value, known))
+				hash, err := constants("CKM_", value, known)
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(&cases, "Hash: %s, ", hash[0])
 			case "param":
 				fmt.Fprintf(&cases, "Param: Param%s, ", camel(value))
 			case "single":
@@ -129,14 +133,11 @@ func writeMechanismFacts(b *bytes.Buffer, s section, known map[string]bool) erro
 	}
 	b.WriteString("\n// Lists of key types; nothing changes them.\nvar (\n")
 	for _, l := range keyLists {
-		fmt.Fprintf(b, "%s = []KeyType{", keyVar[l])
-		for i, w := range strings.Split(l, ",") {
-			if i > 0 {
-				b.WriteString(", ")
-			}
-			b.WriteString(constant("CKK_", w, known))
+		types, err := constants("CKK_", l, known)
+		if err != nil {
+			return err
 		}
-		b.WriteString("}\n")
+		fmt.Fprintf(b, "%s = []KeyType{%s}\n", keyVar[l], strings.Join(types, ", "))
 	}
 	b.WriteString(")\n\n// MechanismFacts returns what the standard says of a mechanism, and whether it\n// is known. The caller does not change the slice in it.\nfunc MechanismFacts(t MechanismType) (Facts, bool) {\nswitch t {\n")
 	b.Write(cases.Bytes())
@@ -144,14 +145,17 @@ func writeMechanismFacts(b *bytes.Buffer, s section, known map[string]bool) erro
 	return nil
 }
 
-// constant turns a short name into a constant's; the compiler refuses one that
-// does not exist.
-func constant(prefix, short string, known map[string]bool) string {
-	c := prefix + strings.ToUpper(strings.ReplaceAll(short, "-", "_"))
-	if !known[c] {
-		panic("gen: table.txt: no " + c)
+// constants turns short names, joined by commas, into the constants' names.
+func constants(prefix, list string, known map[string]bool) ([]string, error) {
+	var names []string
+	for _, short := range strings.Split(list, ",") {
+		c := prefix + strings.ToUpper(strings.ReplaceAll(short, "-", "_"))
+		if !known[c] {
+			return nil, fmt.Errorf("table.txt has no %s", c)
+		}
+		names = append(names, c)
 	}
-	return c
+	return names, nil
 }
 
 func writeAdvice(b *bytes.Buffer, sections []section) error {
