@@ -1,0 +1,148 @@
+package pkix
+
+import (
+	"strings"
+
+	"p11fs/engine/p11"
+	"p11fs/secret"
+)
+
+// Kind says what a file must be. It narrows what [Parse] accepts: a file of
+// another kind is refused, so that what was meant as a certificate is never
+// stored as a private key.
+type Kind int
+
+const (
+	// Auto takes anything that Parse knows.
+	Auto Kind = iota
+	// PEM takes PEM blocks of any sort.
+	PEM
+	// DER takes any single binary structure.
+	DER
+	// PKCS8 takes a private key in PKCS#8, plain or encrypted, PEM or DER.
+	PKCS8
+	// PKCS12 takes a PKCS#12 file (DER).
+	PKCS12
+	// Certificate takes X.509 certificates, PEM or DER.
+	Certificate
+	// PublicKey takes public keys, PEM, DER or an OpenSSH line.
+	PublicKey
+)
+
+const kindNames = "auto pem der pkcs8 pkcs12 certificate public-key"
+
+// String is the name that ParseKind takes.
+func (k Kind) String() string {
+	names := strings.Fields(kindNames)
+	if k < 0 || int(k) >= len(names) {
+		return "unknown"
+	}
+	return names[k]
+}
+
+// ParseKind reads a Kind by name. The usual file name extensions of each kind
+// are taken too.
+func ParseKind(s string) (Kind, error) {
+	for i, name := range strings.Fields(kindNames) {
+		if s == name {
+			return Kind(i), nil
+		}
+	}
+	switch s {
+	case "":
+		return Auto, nil
+	case "p8":
+		return PKCS8, nil
+	case "p12", "pfx":
+		return PKCS12, nil
+	case "cert", "crt", "cer":
+		return Certificate, nil
+	case "public", "pub":
+		return PublicKey, nil
+	}
+	return 0, p11.Errorf(p11.CKR_ARGUMENTS_BAD, "unknown kind of file %q: one of %s", s, strings.ReplaceAll(kindNames, " ", ", "))
+}
+
+// Options are what Parse needs besides the file.
+type Options struct {
+	// Passphrase opens encrypted files; nil if there is none. It stays the
+	// caller's to close.
+	Passphrase *secret.Bytes
+}
+
+// Bounds of one call of Parse.
+const (
+	// MaxSize is the longest file that Parse takes, in bytes.
+	MaxSize = 1 << 20
+
+	maxObjects    = 256       // templates
+	maxDepth      = 4         // nested structures of PKCS#12
+	maxKeyDER     = 32 << 10  // bytes of one private or public key
+	maxRSABits    = 16384     // of an RSA modulus
+	maxPassphrase = 1024      // bytes
+	maxSalt       = 1024      // bytes
+	maxWork       = 5_000_000 // hash rounds of key derivation, over the whole file
+	maxScryptMem  = 64 << 20  // bytes
+	maxScryptWork = 1 << 22   // N·r·p
+	maxBcrypt     = 256       // rounds in an OpenSSH key
+)
+
+// form is what one structure in a file turned out to be.
+type form int
+
+const (
+	formUnknown form = iota
+	formPKCS1Private
+	formPKCS1Public
+	formSEC1
+	formPKCS8
+	formPKCS8Encrypted
+	formPKCS12
+	formSPKI
+	formCertificate
+	formOpenSSHPrivate
+	formOpenSSHPublic
+)
+
+func (f form) String() string {
+	switch f {
+	case formPKCS1Private:
+		return "a PKCS#1 private key"
+	case formPKCS1Public:
+		return "a PKCS#1 public key"
+	case formSEC1:
+		return "an EC private key"
+	case formPKCS8:
+		return "a PKCS#8 private key"
+	case formPKCS8Encrypted:
+		return "an encrypted PKCS#8 private key"
+	case formPKCS12:
+		return "a PKCS#12 file"
+	case formSPKI:
+		return "a public key"
+	case formCertificate:
+		return "a certificate"
+	case formOpenSSHPrivate:
+		return "an OpenSSH private key"
+	case formOpenSSHPublic:
+		return "an OpenSSH public key"
+	}
+	return "nothing known"
+}
+
+// takes says whether a file of kind k may hold f.
+func (k Kind) takes(f form) bool {
+	switch k {
+	case Auto, PEM, DER:
+		return f != formUnknown
+	case PKCS8:
+		return f == formPKCS8 || f == formPKCS8Encrypted
+	case PKCS12:
+		return f == formPKCS12
+	case Certificate:
+		return f == formCertificate
+	case PublicKey:
+		return f == formSPKI || f == formPKCS1Public || f == formOpenSSHPublic
+	}
+	return false
+}

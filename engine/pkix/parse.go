@@ -1,0 +1,324 @@
+package pkix
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/pem"
+	"strings"
+
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
+
+	"p11fs/engine/p11"
+	"p11fs/secret"
+)
+
+// Parse reads a file and returns one template for each object in it: a private
+// key gives a private and a public key object, a certificate one certificate
+// object. The same object is returned once. The templates are the caller's, to
+// wipe too; data is neither kept nor changed.
+func Parse(kind Kind, data []byte, opt Options) (templates []p11.Attributes, err error) {
+	if len(data) > MaxSize {
+		return nil, p11.Errorf(p11.CKR_DATA_LEN_RANGE, "the file is longer than %d bytes", MaxSize)
+	}
+	if opt.Passphrase.Len() > maxPassphrase {
+		return nil, p11.Errorf(p11.CKR_DATA_LEN_RANGE, "the pass phrase is longer than %d bytes", maxPassphrase)
+	}
+	if len(bytes.TrimSpace(data)) == 0 {
+		return nil, p11.Errorf(p11.CKR_DATA_INVALID, "the file is empty")
+	}
+	p := &parser{kind: kind, pass: opt.Passphrase, work: maxWork}
+	if err := p.file(data); err != nil {
+		p.wipe()
+		return nil, err
+	}
+	return p.finish()
+}
+
+// parser gathers what one file holds.
+type parser struct {
+	kind Kind
+	pass *secret.Bytes
+	work int // hash rounds left for key derivation
+	// bareEmpty says that the PKCS#12 file at hand takes an empty pass phrase
+	// as no bytes at all, and not as a terminator.
+	bareEmpty bool
+	out       []object
+}
+
+// object is one template on its way out.
+type object struct {
+	class p11.ObjectClass
+	id    string // CKA_ID
+	attrs p11.Attributes
+}
+
+func (p *parser) file(data []byte) error {
+	const begin = "-----BEGIN "
+	if bytes.HasPrefix(data, []byte(begin)) || bytes.Contains(data, []byte("\n"+begin)) {
+		if p.kind == DER || p.kind == PKCS12 {
+			return p11.Errorf(p11.CKR_DATA_INVALID, "a PEM file, where %s was wanted", p.kind)
+		}
+		return p.pemFile(data)
+	}
+	if p.kind == PEM {
+		return p11.Errorf(p11.CKR_DATA_INVALID, "no PEM block in the file")
+	}
+	if p.kind != DER && looksLikeSSH(data) {
+		return p.one(formOpenSSHPublic, data)
+	}
+	return p.one(sniff(data), data)
+}
+
+// pemFile reads all blocks of a PEM file. A damaged block is an error: leaving
+// it out would store half a bundle.
+func (p *parser) pemFile(data []byte) error {
+	want := bytes.Count(append([]byte("\n"), data...), []byte("\n-----BEGIN "))
+	for rest := data; ; want-- {
+		var block *pem.Block
+		block, rest = pem.Decode(rest)
+		if block == nil {
+			if want != 0 {
+				return p11.Errorf(p11.CKR_DATA_INVALID, "a PEM block is damaged")
+			}
+			return nil
+		}
+		err := p.pemBlock(block)
+		secret.Wipe(block.Bytes)
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (p *parser) pemBlock(block *pem.Block) error {
+	f := formUnknown
+	switch block.Type {
+	case "RSA PRIVATE KEY":
+		f = formPKCS1Private
+	case "EC PRIVATE KEY":
+		f = formSEC1
+	case "PRIVATE KEY":
+		f = formPKCS8
+	case "ENCRYPTED PRIVATE KEY":
+		f = formPKCS8Encrypted
+	case "OPENSSH PRIVATE KEY":
+		f = formOpenSSHPrivate
+	case "RSA PUBLIC KEY":
+		f = formPKCS1Public
+	case "PUBLIC KEY":
+		f = formSPKI
+	case "CERTIFICATE", "X509 CERTIFICATE":
+		f = formCertificate
+	case "TRUSTED CERTIFICATE":
+		// OpenSSL's form: its own trust settings follow the certificate.
+		f = formCertificate
+		if cert, ok := firstElement(block.Bytes); ok {
+			return p.one(f, cert)
+		}
+	case "EC PARAMETERS":
+		return nil // openssl ecparam puts the curve before the key, which repeats it
+	default:
+		return p11.Errorf(p11.CKR_DATA_INVALID, "a PEM block of type %q is not supported", clip(block.Type))
+	}
+	if !strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED") {
+		return p.one(f, block.Bytes)
+	}
+	der, err := p.decryptPEM(block)
+	if err != nil {
+		return err
+	}
+	defer secret.Wipe(der)
+	if sniff(der) != f {
+		return p.wrongPassphrase()
+	}
+	return p.one(f, der)
+}
+
+// decryptPEM opens the encryption of RFC 1421 as OpenSSL's traditional keys use
+// it: one MD5 of the pass phrase, so that there is no work to bound.
+func (p *parser) decryptPEM(block *pem.Block) (der []byte, err error) {
+	if p.pass.Len() == 0 {
+		return nil, p.wrongPassphrase()
+	}
+	p.pass.Use(func(pass []byte) {
+		der, err = x509.DecryptPEMBlock(block, pass) //nolint:staticcheck // deprecated for new files; old keys still come so
+	})
+	switch {
+	case err == x509.IncorrectPasswordError: //nolint:errorlint // returned as it is
+		return nil, p.wrongPassphrase()
+	case err != nil:
+		return nil, p11.Errorf(p11.CKR_DATA_INVALID, "encrypted PEM block: %v", err)
+	}
+	return der, nil
+}
+
+// one reads a single structure.
+func (p *parser) one(f form, data []byte) error {
+	if f == formUnknown {
+		return p11.Errorf(p11.CKR_DATA_INVALID, "not a key or certificate in a known form (DER, PEM, PKCS#8, PKCS#12, OpenSSH)")
+	}
+	if !p.kind.takes(f) {
+		return p11.Errorf(p11.CKR_DATA_INVALID, "this is %s, where %s was wanted", f, p.kind)
+	}
+	switch f {
+	case formPKCS1Private:
+		return p.rsaPrivate(data, "")
+	case formSEC1:
+		return p.ecPrivate(data, nil, "")
+	case formPKCS8:
+		return p.pkcs8(data, "")
+	case formPKCS8Encrypted:
+		return p.pkcs8Encrypted(data, "")
+	case formPKCS12:
+		return p.pkcs12(data)
+	case formPKCS1Public:
+		return p.rsaPublic(data)
+	case formSPKI:
+		return p.spki(data)
+	case formCertificate:
+		return p.certificate(data, "")
+	case formOpenSSHPrivate:
+		return p.sshPrivate(data)
+	default:
+		return p.sshPublic(data)
+	}
+}
+
+// sniff tells the DER structures apart by their first elements.
+func sniff(data []byte) form {
+	in := cryptobyte.String(data)
+	var s cryptobyte.String
+	if !in.ReadASN1(&s, asn1.SEQUENCE) || !in.Empty() {
+		return formUnknown
+	}
+	var first, second cryptobyte.String
+	var t1, t2 asn1.Tag
+	if !s.ReadAnyASN1(&first, &t1) || !s.ReadAnyASN1(&second, &t2) {
+		return formUnknown
+	}
+	third := !s.Empty()
+	switch {
+	case t1 == asn1.INTEGER && t2 == asn1.SEQUENCE && len(first) == 1 && first[0] == 3:
+		return formPKCS12
+	case t1 == asn1.INTEGER && t2 == asn1.SEQUENCE:
+		return formPKCS8
+	case t1 == asn1.INTEGER && t2 == asn1.OCTET_STRING:
+		return formSEC1
+	case t1 == asn1.INTEGER && t2 == asn1.INTEGER && third:
+		return formPKCS1Private
+	case t1 == asn1.INTEGER && t2 == asn1.INTEGER:
+		return formPKCS1Public
+	case t1 == asn1.SEQUENCE && t2 == asn1.OCTET_STRING:
+		return formPKCS8Encrypted
+	case t1 == asn1.SEQUENCE && t2 == asn1.BIT_STRING:
+		return formSPKI
+	case t1 == asn1.SEQUENCE && t2 == asn1.SEQUENCE && third:
+		return formCertificate
+	}
+	return formUnknown
+}
+
+// firstElement returns the first ASN.1 element of der, with its header.
+func firstElement(der []byte) ([]byte, bool) {
+	in := cryptobyte.String(der)
+	var e cryptobyte.String
+	var t asn1.Tag
+	ok := in.ReadAnyASN1Element(&e, &t)
+	return e, ok
+}
+
+// add takes over attrs.
+func (p *parser) add(class p11.ObjectClass, id []byte, label string, attrs p11.Attributes) error {
+	if len(p.out) >= maxObjects {
+		attrs.Wipe()
+		return p11.Errorf(p11.CKR_DATA_LEN_RANGE, "the file holds more than %d objects", maxObjects)
+	}
+	attrs.SetUlong(p11.CKA_CLASS, uint64(class))
+	attrs.Set(p11.CKA_ID, bytes.Clone(id))
+	if label != "" {
+		attrs.Set(p11.CKA_LABEL, []byte(label))
+	}
+	p.out = append(p.out, object{class: class, id: string(id), attrs: attrs})
+	return nil
+}
+
+// finish leaves out what came twice, and gives the keys the subjects, and if
+// they have none the labels, of their certificates.
+func (p *parser) finish() ([]p11.Attributes, error) {
+	if len(p.out) == 0 {
+		return nil, p11.Errorf(p11.CKR_DATA_INVALID, "no key or certificate in the file")
+	}
+	certs := make(map[string]p11.Attributes)
+	labels := make(map[string]string) // of keys
+	for _, o := range p.out {
+		if o.class == p11.CKO_CERTIFICATE {
+			if _, ok := certs[o.id]; !ok {
+				certs[o.id] = o.attrs
+			}
+		} else if l := o.attrs.Label(); l != "" && labels[o.id] == "" {
+			labels[o.id] = l
+		}
+	}
+	seen := make(map[string]bool)
+	templates := make([]p11.Attributes, 0, len(p.out))
+	for _, o := range p.out {
+		key := o.class.String() + "\x00" + o.id
+		if o.class == p11.CKO_CERTIFICATE {
+			value, _ := o.attrs.Get(p11.CKA_VALUE)
+			key += "\x00" + string(value)
+		}
+		if seen[key] {
+			o.attrs.Wipe()
+			continue
+		}
+		seen[key] = true
+		if o.class != p11.CKO_CERTIFICATE {
+			o.describe(certs[o.id], labels[o.id])
+		}
+		templates = append(templates, o.attrs)
+	}
+	p.out = nil
+	return templates, nil
+}
+
+// describe names a key after its certificate.
+func (o *object) describe(cert p11.Attributes, label string) {
+	if subject, ok := cert.Get(p11.CKA_SUBJECT); ok {
+		o.attrs.Set(p11.CKA_SUBJECT, bytes.Clone(subject))
+	}
+	if label == "" {
+		label = cert.Label()
+	}
+	if label != "" && !o.attrs.Has(p11.CKA_LABEL) {
+		o.attrs.Set(p11.CKA_LABEL, []byte(label))
+	}
+}
+
+func (p *parser) wipe() {
+	for _, o := range p.out {
+		o.attrs.Wipe()
+	}
+	p.out = nil
+}
+
+// wrongPassphrase is the error for a pass phrase that did not open the file.
+func (p *parser) wrongPassphrase() error {
+	if p.pass.Len() == 0 {
+		return p11.Errorf(p11.CKR_PIN_INCORRECT, "the file is encrypted and needs a pass phrase")
+	}
+	return p11.Errorf(p11.CKR_PIN_INCORRECT, "the pass phrase does not open the file, or the file is damaged")
+}
+
+// clip keeps text from a file short in an error.
+func clip(s string) string {
+	if len(s) > 40 {
+		return s[:40] + "…"
+	}
+	return s
+}
+
+// invalid is the error for a structure that is not what it says.
+func invalid(what form) error {
+	return p11.Errorf(p11.CKR_DATA_INVALID, "%s that is damaged or not in DER", what)
+}
