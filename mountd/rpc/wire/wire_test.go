@@ -1,0 +1,355 @@
+package wire
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"p11fs/engine/p11"
+)
+
+// vector is one captured call of the stock programs.
+type vector struct {
+	Name        string
+	Protocol    Protocol
+	Call        string
+	CallID      Call   `json:"call_id"`
+	RequestHex  string `json:"request_hex"`
+	ResponseHex string `json:"response_hex"`
+	Imitate     any    `json:"do_not_imitate_response"`
+}
+
+func vectors(t testing.TB) []vector {
+	t.Helper()
+	b, err := os.ReadFile("testdata/vectors.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct{ Vectors []vector }
+	if err := json.Unmarshal(b, &file); err != nil {
+		t.Fatal(err)
+	}
+	if len(file.Vectors) < 70 {
+		t.Fatalf("only %d vectors", len(file.Vectors))
+	}
+	return file.Vectors
+}
+
+func frame(t testing.TB, text string) (code uint32, body []byte) {
+	t.Helper()
+	b, err := hex.DecodeString(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := bufio.NewReader(bytes.NewReader(b))
+	code, body, err = ReadFrame(r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.ReadByte(); err != io.EOF {
+		t.Fatal("a frame has more bytes than it says")
+	}
+	return code, body
+}
+
+// copyValues reads the values that signature names and writes them again.
+func copyValues(r *Reader, w *Writer, signature string, last p11.MechanismType) {
+	for signature != "" && r.err == nil {
+		n := 1
+		if strings.ContainsRune("af", rune(signature[0])) {
+			n = 2
+		}
+		one := signature[:n]
+		signature = signature[n:]
+		switch one {
+		case "y":
+			w.Byte(r.Byte())
+		case "u":
+			w.Ulong(r.Ulong())
+		case "v":
+			w.Version(r.Version())
+		case "s", "z":
+			text := r.Text()
+			w.Space(text, len(text))
+		case "ay":
+			w.Array(r.Array())
+		case "au":
+			list, absent, count := r.Ulongs()
+			if absent {
+				w.Count(int(count))
+			} else {
+				Ulongs(w, list)
+			}
+		case "fy", "fu":
+			w.Room(r.Room())
+		case "aA":
+			w.Attributes(r.Attributes())
+		case "fA":
+			w.Wanted(r.Wanted())
+		case "M":
+			after := -1
+			if signature == "u" || signature == "" {
+				after = 8 * len(signature)
+			}
+			w.Mechanism(r.Mechanism(after))
+		case "P":
+			if p := r.protocol; p.takesParam(last) {
+				w.Byte(r.Byte())
+			}
+		default:
+			r.fail("value %q", one)
+		}
+	}
+}
+
+func TestVectors(t *testing.T) {
+	for _, v := range vectors(t) {
+		t.Run(v.Name, func(t *testing.T) {
+			sig, ok := Signatures(v.CallID)
+			if !ok || sig.Name != v.Call {
+				t.Fatalf("call %d is %q here, %q there", v.CallID, sig.Name, v.Call)
+			}
+			check := func(text, signature string, reply bool) {
+				t.Helper()
+				code, body := frame(t, text)
+				r := NewReader(body, v.Protocol)
+				call, got := r.Header()
+				if reply && call == uint32(CallError) {
+					signature = "u"
+				} else if call != uint32(v.CallID) {
+					t.Fatalf("call %d, want %d", call, v.CallID)
+				}
+				if got != signature {
+					t.Fatalf("signature %q, want %q", got, signature)
+				}
+				options := ""
+				if !reply {
+					options = "client"
+				}
+				b, start := AppendFrame(nil, code, options)
+				w := NewWriter(b, v.Protocol)
+				w.Header(call, signature)
+				copyValues(r, w, signature, p11.CKM_ECDH1_DERIVE)
+				if err := r.End(); err != nil {
+					t.Fatal(err)
+				}
+				if err := EndFrame(w.B, start); err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(text, hex.EncodeToString(w.B)); diff != "" {
+					t.Errorf("written again it differs (-want +got):\n%s", diff)
+				}
+			}
+			check(v.RequestHex, sig.Request, false)
+			if v.Imitate == nil {
+				check(v.ResponseHex, sig.Response, true)
+			}
+		})
+	}
+}
+
+func TestVectorsCutShort(t *testing.T) {
+	for _, v := range vectors(t) {
+		sig, _ := Signatures(v.CallID)
+		if strings.Contains(sig.Request, "M") || strings.Contains(sig.Request, "fA") || sig.Request == "" {
+			continue // where a mechanism or a list of wanted attributes ends is known from what follows
+		}
+		_, body := frame(t, v.RequestHex)
+		for n := range len(body) {
+			r := NewReader(body[:n], v.Protocol)
+			r.Header()
+			copyValues(r, NewWriter(nil, v.Protocol), sig.Request, 0)
+			if r.End() == nil && n < len(body) {
+				t.Errorf("%s: %d of %d bytes were taken for the whole", v.Name, n, len(body))
+			}
+		}
+	}
+}
+
+func TestAnswer(t *testing.T) {
+	for offered, want := range map[Protocol]byte{0: 0, 1: 1, 2: 2, 3: 2, 255: 2, Own: 0xC5} {
+		if got := offered.Answer(); got != want {
+			t.Errorf("offered %d: answer %d, want %d", offered, got, want)
+		}
+	}
+}
+
+func TestTablesAscend(t *testing.T) {
+	for name, list := range map[string][]p11.MechanismType{"bare0": bare0, "bare1": bare1, "param0": param0, "param1": param1} {
+		if !slices.IsSorted(list) {
+			t.Errorf("%s is not in ascending order", name)
+		}
+	}
+	if len(bare0)+len(param0) != 91 || len(bare1)+len(bare0) != 124 {
+		t.Errorf("%d mechanisms of protocol 0 and %d without parameter of protocol 1", len(bare0)+len(param0), len(bare1)+len(bare0))
+	}
+}
+
+func TestReadFrameLimits(t *testing.T) {
+	header := func(options, body uint32) []byte {
+		b := binary.BigEndian.AppendUint32(nil, 7)
+		b = binary.BigEndian.AppendUint32(b, options)
+		return binary.BigEndian.AppendUint32(b, body)
+	}
+	t.Run("drained", func(t *testing.T) {
+		in := append(header(MaxOptions+1, 3), make([]byte, MaxOptions+4)...)
+		in = append(in, append(header(0, 1), 'x')...)
+		r := bufio.NewReader(bytes.NewReader(in))
+		if code, _, err := ReadFrame(r, nil); code != 7 || !errors.Is(err, ErrTooLong) {
+			t.Errorf("code %d, %v; want 7 and ErrTooLong", code, err)
+		}
+		if _, body, err := ReadFrame(r, nil); err != nil || string(body) != "x" {
+			t.Errorf("the next frame: %q, %v", body, err)
+		}
+	})
+	t.Run("announced only", func(t *testing.T) {
+		n := testing.AllocsPerRun(1, func() {
+			_, _, err := ReadFrame(bufio.NewReaderSize(bytes.NewReader(header(0, MaxBody)), 16), nil)
+			if !errors.Is(err, io.ErrUnexpectedEOF) {
+				t.Errorf("error %v", err)
+			}
+		})
+		if n > 10 {
+			t.Errorf("%v allocations for a header alone", n)
+		}
+	})
+	t.Run("cut", func(t *testing.T) {
+		whole := append(header(2, 2), "abcd"...)
+		for n := range whole {
+			_, _, err := ReadFrame(bufio.NewReader(bytes.NewReader(whole[:n])), nil)
+			want := io.ErrUnexpectedEOF
+			if n == 0 {
+				want = io.EOF
+			}
+			if !errors.Is(err, want) {
+				t.Errorf("%d bytes: %v, want %v", n, err, want)
+			}
+		}
+	})
+}
+
+func TestNesting(t *testing.T) {
+	deep := func(levels int) []byte {
+		w := NewWriter(nil, V2)
+		a := Attribute{Type: p11.CKA_WRAP_TEMPLATE, Valid: true}
+		for range levels {
+			a = Attribute{Type: p11.CKA_WRAP_TEMPLATE, Valid: true, Length: 24, Nested: []Attribute{a}}
+		}
+		w.Attributes([]Attribute{a})
+		return w.B
+	}
+	if r := NewReader(deep(7), V2); r.Attributes() == nil || r.End() != nil {
+		t.Errorf("7 levels: %v", r.Err())
+	}
+	if r := NewReader(deep(9), V2); r.Attributes() != nil || r.End() == nil {
+		t.Error("9 levels were read")
+	}
+}
+
+func TestTemplate(t *testing.T) {
+	label := func(s string) Attribute {
+		return Attribute{Type: p11.CKA_LABEL, Valid: true, Length: uint32(len(s)), Value: []byte(s)}
+	}
+	tests := []struct {
+		name string
+		in   []Attribute
+		rv   p11.RV
+	}{
+		{"twice the same", []Attribute{label("a"), label("a")}, p11.CKR_OK},
+		{"twice", []Attribute{label("a"), label("b")}, p11.CKR_TEMPLATE_INCONSISTENT},
+		{"no value", []Attribute{{Type: p11.CKA_LABEL}}, p11.CKR_ATTRIBUTE_VALUE_INVALID},
+		{"length without pointer", []Attribute{{Type: p11.CKA_ID, Valid: true, Null: true, Length: 3}}, p11.CKR_ATTRIBUTE_VALUE_INVALID},
+		{"empty without pointer", []Attribute{{Type: p11.CKA_ID, Valid: true, Null: true}}, p11.CKR_OK},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if _, err := Template(tt.in); p11.RVOf(err) != tt.rv {
+				t.Errorf("%v, want %v", err, tt.rv)
+			}
+		})
+	}
+}
+
+func TestOwnMechanisms(t *testing.T) {
+	tests := []Mechanism{
+		{Null: true},
+		{Mechanism: p11.Mechanism{Type: p11.CKM_ECDSA}},
+		{Mechanism: p11.Mechanism{Type: p11.CKM_AES_CBC, Param: p11.IV(make([]byte, 16))}},
+		{Mechanism: p11.Mechanism{Type: p11.CKM_AES_GCM, Param: &p11.GCMParams{IV: make([]byte, 12), AAD: []byte("a"), TagBits: 128}}},
+		{Mechanism: p11.Mechanism{Type: p11.CKM_AES_CTR, Param: &p11.CTRParams{CounterBits: 64}}},
+		{Mechanism: p11.Mechanism{Type: p11.CKM_RSA_PKCS_PSS, Param: &p11.PSSParams{Hash: p11.CKM_SHA256, MGF: 2, SaltLen: 32}}},
+		{Mechanism: p11.Mechanism{Type: p11.CKM_RSA_PKCS_OAEP, Param: &p11.OAEPParams{Hash: p11.CKM_SHA_1, MGF: 1}}},
+		{Mechanism: p11.Mechanism{Type: p11.CKM_SHA256_HMAC_GENERAL, Param: p11.MACLength(8)}},
+		{Mechanism: p11.Mechanism{Type: p11.CKM_RSA_AES_KEY_WRAP, Param: &p11.RSAAESKeyWrapParams{AESKeyBits: 256, OAEP: &p11.OAEPParams{Hash: p11.CKM_SHA_1, MGF: 1}}}},
+		{Mechanism: p11.Mechanism{Type: p11.CKM_ECDH1_COFACTOR_DERIVE, Param: &p11.ECDH1Params{KDF: 1, PublicData: []byte{4}}}},
+		{Mechanism: p11.Mechanism{Type: 0x8fffffff, Param: p11.RawParam("raw")}},
+	}
+	for _, m := range tests {
+		t.Run(fmt.Sprint(m.Type), func(t *testing.T) {
+			w := NewWriter(nil, Own)
+			w.Mechanism(m)
+			r := NewReader(w.B, Own)
+			got := r.Mechanism(-1)
+			if err := r.End(); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(m, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+	t.Run("wrong layout", func(t *testing.T) {
+		w := NewWriter(nil, Own)
+		w.u32(uint32(p11.CKM_AES_GCM))
+		w.Byte(paramPresent)
+		w.Byte(byte(layoutPSS))
+		r := NewReader(w.B, Own)
+		r.Mechanism(-1)
+		if rv := p11.RVOf(r.Err()); rv != p11.CKR_MECHANISM_PARAM_INVALID {
+			t.Errorf("%v", rv)
+		}
+	})
+}
+
+func FuzzRequest(f *testing.F) {
+	for _, v := range vectors(f) {
+		_, body := frame(f, v.RequestHex)
+		f.Add(uint8(v.Protocol), body)
+	}
+	f.Add(uint8(Own), []byte{0, 0, 1, 0, 0, 0, 0, 7, 'u', 'M', 'u', 'a', 'y', 'f', 'y'})
+	f.Fuzz(func(t *testing.T, offered uint8, body []byte) {
+		p := Protocol(offered)
+		r := NewReader(body, p)
+		call, _ := r.Header()
+		sig, ok := Signatures(Call(call))
+		if !ok {
+			return
+		}
+		w := NewWriter(nil, p)
+		copyValues(r, w, sig.Request, 0)
+		if r.End() != nil {
+			return
+		}
+		// What was read prints, and what is printed reads and prints the same.
+		again := NewWriter(nil, p)
+		r = NewReader(w.B, p)
+		copyValues(r, again, sig.Request, 0)
+		if err := r.End(); err != nil {
+			t.Fatalf("what was written does not read: %v", err)
+		}
+		if !bytes.Equal(w.B, again.B) {
+			t.Fatalf("written twice it differs:\n%x\n%x", w.B, again.B)
+		}
+	})
+}
