@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -43,6 +42,7 @@ type Engine struct {
 	now    func() time.Time
 	limits Limits
 	slots  []*Slot // never changes
+	rules  *rules
 	quota  quota
 
 	// Counters for Stats, kept where things are made and ended.
@@ -62,6 +62,7 @@ func New(c Config) (*Engine, error) {
 		log:    c.Log,
 		now:    c.Now,
 		limits: c.Limits.withDefaults(),
+		rules:  newRules(),
 		apps:   btree.NewG(treeDegree, func(a, b *Application) bool { return a.number < b.number }),
 	}
 	if e.log == nil {
@@ -182,6 +183,3 @@ func (e *Engine) Stats() Stats {
 	st.Handles += st.PublicObjects + st.PrivateObjects
 	return st
 }
-
-// errClosed is why nothing new starts in a closed engine or application.
-var errClosed = errors.New("closed")

@@ -65,7 +65,7 @@ func (v view) byStoredName(template p11.Attributes) *tokens.Object {
 // filter takes out what matches but is not to be found: objects whose secret
 // attributes the template asks about, since an answer would reveal them; and
 // hardware features and mechanisms unless their class is asked for (PKCS#11
-// v3.1 §4.3, §4.13). It reuses the slice.
+// v3.1 §4.3, §4.12). It reuses the slice.
 func filter(found []*tokens.Object, template p11.Attributes) []*tokens.Object {
 	var secrets []p11.AttributeType
 	for _, a := range template {

@@ -7,7 +7,7 @@ import (
 	"p11fs/secret"
 )
 
-// Login is C_Login (PKCS#11 v3.1 §5.6.7). It logs in the application, in all its
+// Login is C_Login (PKCS#11 v3.1 §5.6.8). It logs in the application, in all its
 // sessions with the token. CKU_CONTEXT_SPECIFIC authenticates the operation
 // just begun with a key that has CKA_ALWAYS_AUTHENTICATE. The PIN stays the
 // caller's.
@@ -46,7 +46,7 @@ func (s *Session) Login(ctx context.Context, user p11.UserType, pin *secret.Byte
 	return nil
 }
 
-// Logout is C_Logout (PKCS#11 v3.1 §5.6.8): private session objects, handles of
+// Logout is C_Logout (PKCS#11 v3.1 §5.6.10): private session objects, handles of
 // private objects and operations with private keys end.
 func (s *Session) Logout(ctx context.Context) error {
 	if s.closed() {

@@ -7,7 +7,6 @@ import (
 
 	"p11fs/engine/p11"
 	"p11fs/secret"
-	"p11fs/tokens"
 )
 
 // An operation is what all operations in progress have in common: when they
@@ -241,19 +240,3 @@ func (o *operation) begin(s *Session, e *entry, what string, impl interface{ Clo
 	}
 	return o.start(impl)
 }
-
-// held is the token's side of an operation that is one call: the key, kept.
-type held struct {
-	mech p11.Mechanism
-	key  *tokens.Object
-}
-
-func hold(m p11.Mechanism, key *tokens.Object) (*held, error) {
-	if _, err := key.Acquire(); err != nil {
-		return nil, err
-	}
-	return &held{mech: m, key: key}, nil
-}
-
-// Close lets go of the key.
-func (h *held) Close() { h.key.Release() }

@@ -125,7 +125,7 @@ func (o *sessionObjects) dropSession(s *Session) {
 	}
 }
 
-// dropPrivate removes the private objects (PKCS#11 v3.1 §5.6.8, C_Logout).
+// dropPrivate removes the private objects (PKCS#11 v3.1 §5.6.10, C_Logout).
 func (o *sessionObjects) dropPrivate() {
 	o.mu.Lock()
 	defer o.mu.Unlock()

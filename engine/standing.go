@@ -33,7 +33,7 @@ type login struct {
 	user  p11.UserType
 	// mask turns the token's handles of private objects into the
 	// application's. It makes handles of before a logout name nothing after the
-	// next login (PKCS#11 v3.1 §5.6.8), though the token has kept the objects
+	// next login (PKCS#11 v3.1 §5.6.10), though the token has kept the objects
 	// for another application, and keeps applications from comparing handles.
 	mask p11.ObjectHandle
 }
@@ -115,7 +115,7 @@ func (st *standing) begin(s *Session, l *login) error {
 	return nil
 }
 
-// mayLogin applies the rules of C_Login (PKCS#11 v3.1 §5.6.7) that need no PIN.
+// mayLogin applies the rules of C_Login (PKCS#11 v3.1 §5.6.8) that need no PIN.
 func (st *standing) mayLogin(user p11.UserType) error {
 	st.current() // a login that no longer holds is no obstacle
 	st.mu.Lock()

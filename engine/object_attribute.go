@@ -1,0 +1,76 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+
+	"p11fs/engine/p11"
+)
+
+// AttributeResult is one attribute asked for, or why it is not given:
+// CKR_ATTRIBUTE_SENSITIVE or CKR_ATTRIBUTE_TYPE_INVALID.
+type AttributeResult struct {
+	Type  p11.AttributeType
+	Value []byte // the caller's
+	Err   error
+}
+
+// GetAttributeValue is C_GetAttributeValue (PKCS#11 v3.1 §5.7.5). There is one
+// result for each type, in their order; the error is of the call as a whole and
+// none of theirs.
+func (s *Session) GetAttributeValue(ctx context.Context, h p11.ObjectHandle, types ...p11.AttributeType) ([]AttributeResult, error) {
+	e, err := s.open(ctx, h)
+	if err != nil {
+		return nil, err
+	}
+	defer e.release()
+	results := make([]AttributeResult, len(types))
+	for i, t := range types {
+		results[i] = e.attribute(t)
+	}
+	if e.login != nil && s.standing.user() != e.login {
+		return nil, noObject(h)
+	}
+	return results, nil
+}
+
+func (e *entry) attribute(t p11.AttributeType) AttributeResult {
+	r := AttributeResult{Type: t}
+	if hidden(e.attrs, t) {
+		r.Err = p11.Errorf(p11.CKR_ATTRIBUTE_SENSITIVE, "%s: the key is sensitive or not extractable", t.Short())
+		return r
+	}
+	v, ok := e.attrs.Get(t)
+	if t == p11.CKA_UNIQUE_ID && len(v) == 0 {
+		v = e.uniqueID()
+		ok = len(v) > 0
+	}
+	if !ok {
+		r.Err = p11.Errorf(p11.CKR_ATTRIBUTE_TYPE_INVALID, "%s: the object has no such attribute", t.Short())
+		return r
+	}
+	r.Value = bytes.Clone(v)
+	return r
+}
+
+// SetAttributeValue is C_SetAttributeValue (PKCS#11 v3.1 §5.7.6): all of the
+// template or nothing.
+func (s *Session) SetAttributeValue(ctx context.Context, h p11.ObjectHandle, template p11.Attributes) error {
+	o, err := s.mine(ctx, h)
+	if err != nil {
+		return err
+	}
+	so := s.isSO()
+	rules := s.standing.app.engine.rules
+	change := func(attrs p11.Attributes) (p11.Attributes, error) {
+		if err := mayModify(attrs); err != nil {
+			return nil, err
+		}
+		return rules.change(attrs, template, false, so)
+	}
+	if o.Name == "" {
+		return s.standing.objects.update(h, change)
+	}
+	_, err = s.standing.slot.token.Update(ctx, o.Handle, change)
+	return masked(h, err)
+}

@@ -1,0 +1,36 @@
+package engine
+
+import (
+	"context"
+
+	"p11fs/engine/p11"
+)
+
+// GenerateRandom is C_GenerateRandom (PKCS#11 v3.1 §5.19.2).
+func (s *Session) GenerateRandom(ctx context.Context, n int) ([]byte, error) {
+	if s.closed() {
+		return nil, s.gone()
+	}
+	if n < 0 {
+		return nil, p11.Errorf(p11.CKR_ARGUMENTS_BAD, "a length cannot be negative")
+	}
+	if err := interrupted(ctx); err != nil {
+		return nil, err
+	}
+	b := make([]byte, n)
+	if err := s.standing.slot.token.GenerateRandom(ctx, b); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// SeedRandom is C_SeedRandom (PKCS#11 v3.1 §5.19.1).
+func (s *Session) SeedRandom(ctx context.Context, seed []byte) error {
+	if s.closed() {
+		return s.gone()
+	}
+	if err := interrupted(ctx); err != nil {
+		return err
+	}
+	return s.standing.slot.token.SeedRandom(ctx, seed)
+}

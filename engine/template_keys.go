@@ -1,0 +1,161 @@
+package engine
+
+import "p11fs/engine/p11"
+
+// addPublicKeys: §4.8. What a key may do by default is what its type can do,
+// but for wrapping.
+func (r *rules) addPublicKeys() {
+	common := newRuleset(storage(p11.CKO_PUBLIC_KEY), keys(), []rule{
+		{p11.CKA_SUBJECT, modifiable, empty()},
+		{p11.CKA_ENCRYPT, modifiable, no()},
+		{p11.CKA_VERIFY, modifiable, no()},
+		{p11.CKA_VERIFY_RECOVER, modifiable, no()},
+		{p11.CKA_WRAP, modifiable, no()},
+		{p11.CKA_TRUSTED, trueBySO, no()},
+		{p11.CKA_WRAP_TEMPLATE, 0, nil},
+		{p11.CKA_PUBLIC_KEY_INFO, 0, nil},
+	})
+	r.classes[p11.CKO_PUBLIC_KEY] = common
+	add := func(t p11.KeyType, list ...rule) {
+		r.exact[kind{p11.CKO_PUBLIC_KEY, uint64(t)}] = newRuleset(common.rules, list)
+	}
+	add(p11.CKK_RSA,
+		rule{p11.CKA_ENCRYPT, modifiable, yes()},
+		rule{p11.CKA_VERIFY, modifiable, yes()},
+		rule{p11.CKA_VERIFY_RECOVER, modifiable, yes()},
+		rule{p11.CKA_MODULUS, needCreate | keyPart, nil},
+		rule{p11.CKA_MODULUS_BITS, needGenerate | noUnwrap, nil},
+		rule{p11.CKA_PUBLIC_EXPONENT, needCreate | noUnwrap, nil},
+	)
+	for _, t := range []p11.KeyType{p11.CKK_EC, p11.CKK_EC_EDWARDS, p11.CKK_EC_MONTGOMERY} {
+		add(t,
+			rule{p11.CKA_VERIFY, modifiable, p11.Bool(t != p11.CKK_EC_MONTGOMERY)},
+			rule{p11.CKA_EC_PARAMS, needCreate | needGenerate | noUnwrap, nil},
+			rule{p11.CKA_EC_POINT, needCreate | keyPart, nil},
+		)
+	}
+	add(p11.CKK_DH,
+		rule{p11.CKA_PRIME, needCreate | needGenerate, nil},
+		rule{p11.CKA_BASE, needCreate | needGenerate, nil},
+		rule{p11.CKA_VALUE, needCreate | keyPart, nil},
+	)
+	add(p11.CKK_DSA,
+		rule{p11.CKA_VERIFY, modifiable, yes()},
+		rule{p11.CKA_PRIME, needCreate | needGenerate, nil},
+		rule{p11.CKA_SUBPRIME, needCreate | needGenerate, nil},
+		rule{p11.CKA_BASE, needCreate | needGenerate, nil},
+		rule{p11.CKA_VALUE, needCreate | keyPart, nil},
+	)
+}
+
+// addPrivateKeys: §4.9. CKA_EXTRACTABLE depends on the origin (extractable).
+func (r *rules) addPrivateKeys() {
+	common := newRuleset(storage(p11.CKO_PRIVATE_KEY), keys(), []rule{
+		{p11.CKA_SUBJECT, modifiable, empty()},
+		{p11.CKA_SENSITIVE, modifiable | staysTrue, yes()},
+		{p11.CKA_DECRYPT, modifiable, no()},
+		{p11.CKA_SIGN, modifiable, no()},
+		{p11.CKA_SIGN_RECOVER, modifiable, no()},
+		{p11.CKA_UNWRAP, modifiable, no()},
+		{p11.CKA_EXTRACTABLE, modifiable | staysFalse, nil},
+		{p11.CKA_ALWAYS_SENSITIVE, computed, nil},
+		{p11.CKA_NEVER_EXTRACTABLE, computed, nil},
+		{p11.CKA_WRAP_WITH_TRUSTED, modifiable | staysTrue, no()},
+		{p11.CKA_UNWRAP_TEMPLATE, 0, nil},
+		{p11.CKA_DERIVE_TEMPLATE, 0, nil},
+		{p11.CKA_ALWAYS_AUTHENTICATE, 0, no()},
+		{p11.CKA_PUBLIC_KEY_INFO, modifiable, nil},
+	})
+	r.classes[p11.CKO_PRIVATE_KEY] = common
+	add := func(t p11.KeyType, list ...rule) {
+		r.exact[kind{p11.CKO_PRIVATE_KEY, uint64(t)}] = newRuleset(common.rules, list)
+	}
+	add(p11.CKK_RSA,
+		rule{p11.CKA_DECRYPT, modifiable, yes()},
+		rule{p11.CKA_SIGN, modifiable, yes()},
+		rule{p11.CKA_SIGN_RECOVER, modifiable, yes()},
+		rule{p11.CKA_MODULUS, needCreate | keyPart, nil},
+		rule{p11.CKA_PUBLIC_EXPONENT, needCreate | keyPart, nil},
+		rule{p11.CKA_PRIVATE_EXPONENT, needCreate | keyPart, nil},
+		rule{p11.CKA_PRIME_1, keyPart, nil},
+		rule{p11.CKA_PRIME_2, keyPart, nil},
+		rule{p11.CKA_EXPONENT_1, keyPart, nil},
+		rule{p11.CKA_EXPONENT_2, keyPart, nil},
+		rule{p11.CKA_COEFFICIENT, keyPart, nil},
+	)
+	for _, t := range []p11.KeyType{p11.CKK_EC, p11.CKK_EC_EDWARDS, p11.CKK_EC_MONTGOMERY} {
+		add(t,
+			rule{p11.CKA_SIGN, modifiable, p11.Bool(t != p11.CKK_EC_MONTGOMERY)},
+			rule{p11.CKA_EC_PARAMS, needCreate | keyPart, nil},
+			rule{p11.CKA_VALUE, needCreate | keyPart, nil},
+			// Not in the standard's table, but given by many importers, and
+			// checked against the value.
+			rule{p11.CKA_EC_POINT, keyPart, nil},
+		)
+	}
+	add(p11.CKK_DH,
+		rule{p11.CKA_PRIME, needCreate | keyPart, nil},
+		rule{p11.CKA_BASE, needCreate | keyPart, nil},
+		rule{p11.CKA_VALUE, needCreate | keyPart, nil},
+		rule{p11.CKA_VALUE_BITS, noCreate | noUnwrap, nil},
+	)
+	add(p11.CKK_DSA,
+		rule{p11.CKA_SIGN, modifiable, yes()},
+		rule{p11.CKA_PRIME, needCreate | keyPart, nil},
+		rule{p11.CKA_SUBPRIME, needCreate | keyPart, nil},
+		rule{p11.CKA_BASE, needCreate | keyPart, nil},
+		rule{p11.CKA_VALUE, needCreate | keyPart, nil},
+	)
+}
+
+// addSecretKeys: §4.10. CKA_EXTRACTABLE depends on the origin (extractable).
+func (r *rules) addSecretKeys() {
+	common := newRuleset(storage(p11.CKO_SECRET_KEY), keys(), []rule{
+		{p11.CKA_SENSITIVE, modifiable | staysTrue, yes()},
+		{p11.CKA_ENCRYPT, modifiable, no()},
+		{p11.CKA_DECRYPT, modifiable, no()},
+		{p11.CKA_SIGN, modifiable, no()},
+		{p11.CKA_VERIFY, modifiable, no()},
+		{p11.CKA_WRAP, modifiable, no()},
+		{p11.CKA_UNWRAP, modifiable, no()},
+		{p11.CKA_EXTRACTABLE, modifiable | staysFalse, nil},
+		{p11.CKA_ALWAYS_SENSITIVE, computed, nil},
+		{p11.CKA_NEVER_EXTRACTABLE, computed, nil},
+		{p11.CKA_CHECK_VALUE, 0, nil},
+		{p11.CKA_WRAP_WITH_TRUSTED, modifiable | staysTrue, no()},
+		{p11.CKA_TRUSTED, trueBySO, no()},
+		{p11.CKA_WRAP_TEMPLATE, 0, nil},
+		{p11.CKA_UNWRAP_TEMPLATE, 0, nil},
+		{p11.CKA_DERIVE_TEMPLATE, 0, nil},
+		{p11.CKA_VALUE, needCreate | keyPart, nil},
+	})
+	r.classes[p11.CKO_SECRET_KEY] = common
+	add := func(t p11.KeyType, list ...rule) {
+		r.exact[kind{p11.CKO_SECRET_KEY, uint64(t)}] = newRuleset(common.rules, list)
+	}
+	cipher := []rule{
+		{p11.CKA_ENCRYPT, modifiable, yes()},
+		{p11.CKA_DECRYPT, modifiable, yes()},
+	}
+	mac := []rule{
+		{p11.CKA_SIGN, modifiable, yes()},
+		{p11.CKA_VERIFY, modifiable, yes()},
+	}
+	length := rule{p11.CKA_VALUE_LEN, needGenerate, nil}
+	for _, t := range []p11.KeyType{p11.CKK_AES, p11.CKK_AES_XTS} {
+		add(t, append([]rule{length}, cipher...)...)
+	}
+	for _, t := range []p11.KeyType{p11.CKK_DES, p11.CKK_DES2, p11.CKK_DES3, p11.CKK_CHACHA20} {
+		add(t, append([]rule{{p11.CKA_VALUE_LEN, 0, nil}}, cipher...)...)
+	}
+	for _, t := range []p11.KeyType{
+		p11.CKK_GENERIC_SECRET, p11.CKK_MD5_HMAC, p11.CKK_SHA_1_HMAC, p11.CKK_SHA224_HMAC,
+		p11.CKK_SHA256_HMAC, p11.CKK_SHA384_HMAC, p11.CKK_SHA512_HMAC, p11.CKK_HKDF,
+	} {
+		add(t, append([]rule{length}, mac...)...)
+	}
+}
+
+// extractable is the default of CKA_EXTRACTABLE. An unwrapped key was outside
+// already (PKCS#11 v3.1 §5.18.4: true); others do not leave unless asked.
+func extractable(o origin) bool { return o == unwrapped }
