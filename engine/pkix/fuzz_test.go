@@ -36,7 +36,7 @@ func FuzzParse(f *testing.F) {
 	})
 	f.Fuzz(func(t *testing.T, kind byte, data []byte, pass string) {
 		before := bytes.Clone(data)
-		got, err := pkix.Parse(pkix.Kind(kind%7), data, options(t, pass))
+		got, err := pkix.ParseCheaply(pkix.Kind(kind%7), data, options(t, pass))
 		if !bytes.Equal(data, before) {
 			t.Fatal("Parse changed its input")
 		}

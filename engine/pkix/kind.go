@@ -84,7 +84,7 @@ const (
 	maxWork       = 5_000_000 // hash rounds of key derivation, over the whole file
 	maxScryptMem  = 64 << 20  // bytes
 	maxScryptWork = 1 << 22   // N·r·p
-	maxBcrypt     = 256       // rounds in an OpenSSH key
+	bcryptWork    = 20_000    // hash rounds that one of an OpenSSH key's rounds takes as long as
 )
 
 // form is what one structure in a file turned out to be.

@@ -18,6 +18,11 @@ import (
 // object. The same object is returned once. The templates are the caller's, to
 // wipe too; data is neither kept nor changed.
 func Parse(kind Kind, data []byte, opt Options) (templates []p11.Attributes, err error) {
+	return parse(kind, data, opt, maxWork)
+}
+
+// parse is Parse with a bound on the key derivation.
+func parse(kind Kind, data []byte, opt Options, work int) ([]p11.Attributes, error) {
 	if len(data) > MaxSize {
 		return nil, p11.Errorf(p11.CKR_DATA_LEN_RANGE, "the file is longer than %d bytes", MaxSize)
 	}
@@ -27,7 +32,7 @@ func Parse(kind Kind, data []byte, opt Options) (templates []p11.Attributes, err
 	if len(bytes.TrimSpace(data)) == 0 {
 		return nil, p11.Errorf(p11.CKR_DATA_INVALID, "the file is empty")
 	}
-	p := &parser{kind: kind, pass: opt.Passphrase, work: maxWork}
+	p := &parser{kind: kind, pass: opt.Passphrase, work: work}
 	if err := p.file(data); err != nil {
 		p.wipe()
 		return nil, err

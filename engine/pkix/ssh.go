@@ -58,7 +58,7 @@ func (p *parser) sshPrivate(data []byte) error {
 	if len(data) > maxKeyDER {
 		return p11.Errorf(p11.CKR_DATA_LEN_RANGE, "the OpenSSH key is too long")
 	}
-	encrypted, err := sshRounds(data)
+	encrypted, err := p.sshRounds(data)
 	if err != nil {
 		return err
 	}
@@ -96,7 +96,7 @@ func (p *parser) sshPrivate(data []byte) error {
 
 // sshRounds reads the head of an OpenSSH key: whether it is encrypted, and that
 // the rounds of bcrypt it asks for are bearable.
-func sshRounds(data []byte) (encrypted bool, err error) {
+func (p *parser) sshRounds(data []byte) (encrypted bool, err error) {
 	const magic = "openssh-key-v1\x00"
 	bad := invalid(formOpenSSHPrivate)
 	if !bytes.HasPrefix(data, []byte(magic)) {
@@ -118,8 +118,8 @@ func sshRounds(data []byte) (encrypted bool, err error) {
 	if !readSSH(&kdfOptions, &salt) || !kdfOptions.ReadUint32(&rounds) {
 		return false, bad
 	}
-	if rounds > maxBcrypt {
-		return false, p11.Errorf(p11.CKR_DATA_LEN_RANGE, "an OpenSSH key with more than %d rounds of key derivation", maxBcrypt)
+	if err := p.spend(int(rounds), bcryptWork); err != nil {
+		return false, err
 	}
 	return true, nil
 }
