@@ -1,0 +1,216 @@
+package tokens
+
+import (
+	"fmt"
+	"runtime"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"p11fs/engine/p11"
+)
+
+func attributes(class p11.ObjectClass, label string, id ...byte) p11.Attributes {
+	return p11.Attributes{
+		{Type: p11.CKA_CLASS, Value: p11.Ulong(uint64(class))},
+		{Type: p11.CKA_TOKEN, Value: p11.Bool(true)},
+		{Type: p11.CKA_LABEL, Value: []byte(label)},
+		{Type: p11.CKA_ID, Value: id},
+	}
+}
+
+func template(t testing.TB, text string) p11.Attributes {
+	t.Helper()
+	a, err := p11.ParseTemplate(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func names(os []*Object) []string {
+	var s []string
+	for _, o := range os {
+		s = append(s, o.Name)
+	}
+	return s
+}
+
+func TestNewHandle(t *testing.T) {
+	seen := map[p11.ObjectHandle]bool{}
+	for range 10000 {
+		h := NewHandle()
+		if h == 0 || h >= 1<<48 || seen[h] {
+			t.Fatalf("handle %#x", uint64(h))
+		}
+		seen[h] = true
+	}
+}
+
+func TestIndexFind(t *testing.T) {
+	x := NewIndex()
+	x.PutAt(NewObject(7, "late", attributes(p11.CKO_DATA, "d", 9)), 100)
+	x.Put(NewObject(9, "a", attributes(p11.CKO_PRIVATE_KEY, "web", 1)))
+	x.Put(NewObject(3, "b", attributes(p11.CKO_PUBLIC_KEY, "web", 1)))
+	x.Put(NewObject(5, "c", attributes(p11.CKO_PUBLIC_KEY, "mail", 2)))
+	x.Put(NewObject(1, "", attributes(p11.CKO_DATA, "", 1)))
+	x.PutAt(NewObject(8, "early", p11.Attributes{{Type: p11.CKA_CLASS, Value: p11.Ulong(uint64(p11.CKO_DATA))}}), 2)
+
+	tests := []struct {
+		template string
+		want     []string
+	}{
+		{"", []string{"early", "late", "a", "b", "c", ""}},
+		{"label=web", []string{"a", "b"}},
+		{"id=0x01", []string{"a", "b", ""}},
+		{"class=public-key", []string{"b", "c"}},
+		{"class=public-key label=web", []string{"b"}},
+		{"class=public-key label=web id=0x01", []string{"b"}},
+		{"class=data label=web", nil},
+		{`label=""`, []string{""}},
+		{"label=none", nil},
+		{"token=true id=0x02", []string{"c"}},
+		{"token=false", nil},
+		{"class=data", []string{"early", "late", ""}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.template, func(t *testing.T) {
+			if d := cmp.Diff(tt.want, names(x.Find(template(t, tt.template)))); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}
+
+func TestIndexVersions(t *testing.T) {
+	x := NewIndex()
+	v1 := NewObject(5, "n", attributes(p11.CKO_DATA, "old", 1))
+	last := NewObject(6, "m", attributes(p11.CKO_DATA, "old", 1))
+	if x.Put(v1) != nil || x.Put(last) != nil {
+		t.Error("a new object replaced something")
+	}
+	v2 := NewObject(5, "n", attributes(p11.CKO_DATA, "new", 1))
+	if x.Put(v2) != v1 {
+		t.Error("the old version does not come back")
+	}
+	if got := x.Find(template(t, "label=old")); len(got) != 1 || got[0] != last {
+		t.Errorf("found by the old label: %v", names(got))
+	}
+	if d := cmp.Diff([]string{"n", "m"}, names(x.Find(nil))); d != "" {
+		t.Errorf("a new version lost its place: %s", d)
+	}
+	if x.Get(5) != v2 || x.ByName("n") != v2 || x.Len() != 2 {
+		t.Error("not the new version")
+	}
+	if x.Remove(5) != v2 || x.Remove(5) != nil || x.Get(5) != nil || x.ByName("n") != nil || x.Len() != 1 {
+		t.Error("not removed")
+	}
+	if x.Remove(6) != last {
+		t.Error("not removed")
+	}
+	for name, tree := range map[string]int{"order": x.order.Len(), "names": x.names.Len(), "classes": x.classes.Len(), "labels": x.labels.Len(), "ids": x.ids.Len()} {
+		if tree != 0 {
+			t.Errorf("%s keeps %d items", name, tree)
+		}
+	}
+	if x.ByName("") != nil {
+		t.Error("an object without a name")
+	}
+}
+
+// TestIndexAscendChanges changes the index while walking over it.
+func TestIndexAscendChanges(t *testing.T) {
+	x := NewIndex()
+	for i := range 200 {
+		x.Put(NewObject(p11.ObjectHandle(i+1), fmt.Sprint(i), attributes(p11.CKO_DATA, "l")))
+	}
+	n := 0
+	x.Ascend(func(o *Object) bool {
+		n++
+		x.Remove(o.Handle)
+		x.Put(NewObject(o.Handle+1000, "", attributes(p11.CKO_DATA, "new")))
+		return n < 150
+	})
+	if n != 150 || x.Len() != 200 || len(x.Find(template(t, "label=new"))) != 150 {
+		t.Errorf("%d calls, %d objects", n, x.Len())
+	}
+}
+
+func TestIndexConcurrent(t *testing.T) {
+	x := NewIndex()
+	tmpl := template(t, "class=data label=l1")
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			for i := range 300 {
+				h := p11.ObjectHandle(g*1000 + i + 1)
+				x.Put(NewObject(h, fmt.Sprint(h), attributes(p11.CKO_DATA, fmt.Sprintf("l%d", i%3))))
+				for _, o := range x.Find(tmpl) {
+					x.Get(o.Handle)
+				}
+				if i%2 == 0 {
+					x.Remove(h).Drop()
+				}
+				if i%50 == 0 {
+					x.Ascend(func(*Object) bool { return true })
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if x.Len() != 600 {
+		t.Errorf("%d objects", x.Len())
+	}
+}
+
+func filled(n int) *Index {
+	x := NewIndex()
+	for i := range n {
+		id := []byte{byte(i), byte(i >> 8), byte(i >> 16)}
+		x.Put(NewObject(NewHandle(), fmt.Sprintf("%08d", i), attributes(p11.CKO_DATA, fmt.Sprintf("label %d", i), id...)))
+	}
+	return x
+}
+
+// TestIndexMemory bounds what the index costs besides the objects.
+func TestIndexMemory(t *testing.T) {
+	const n = 100_000
+	objs := make([]*Object, n)
+	for i := range objs {
+		objs[i] = NewObject(NewHandle(), fmt.Sprintf("%08d", i), attributes(p11.CKO_DATA, fmt.Sprintf("label %d", i), byte(i), byte(i>>8), byte(i>>16)))
+	}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	x := NewIndex()
+	for _, o := range objs {
+		x.Put(o)
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	each := int64(after.HeapAlloc-before.HeapAlloc) / n
+	t.Logf("%d bytes an object", each)
+	if each > 300 {
+		t.Errorf("the index takes %d bytes an object", each)
+	}
+	runtime.KeepAlive(x)
+	runtime.KeepAlive(objs)
+}
+
+func BenchmarkIndexFind(b *testing.B) {
+	for _, n := range []int{100, 10_000, 100_000} {
+		x := filled(n)
+		for _, text := range []string{`label="label 57"`, "id=0x390000", `class=data label="label 57" id=0x390000`} {
+			tmpl := template(b, text)
+			b.Run(fmt.Sprintf("%d/%s", n, text), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					if len(x.Find(tmpl)) != 1 {
+						b.Fatal("not found")
+					}
+				}
+			})
+		}
+	}
+}
