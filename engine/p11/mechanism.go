@@ -104,7 +104,7 @@ const (
 // Facts is what the standard says of a mechanism.
 type Facts struct {
 	Functions  Flags         // CKF_ENCRYPT | …: every function that it may serve
-	Hash       MechanismType // its digest, 0 if it has none (0 is no digest)
+	Hash       MechanismType // the digest in it; 0, which is no digest, if there is none or it is one itself
 	KeyTypes   []KeyType     // of the keys it uses or makes; nil for none or any
 	Param      ParamKind
 	SinglePart bool // its data cannot come in parts
