@@ -1,0 +1,87 @@
+# p11fs. "make help" lists the targets.
+
+GO         ?= go
+PREFIX     ?= /usr/local
+DESTDIR    ?=
+FUZZTIME   ?= 10s
+BENCHTIME  ?= 1s
+TIMEOUT    ?= 12m
+LINTER     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+SHELL      := /bin/sh
+BIN        := bin/p11fs
+MAY_SKIP   := contrib/may-skip.txt
+
+.DEFAULT_GOAL := build
+.PHONY: help run test build integration fuzz lint check bench generate man install uninstall clean setup-run setup-test
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: setup-run build ## mount your own tokens in the foreground; Ctrl-C unmounts
+	@exec $(BIN) mount --welcome
+
+setup-run:
+	@sh contrib/setup.sh run
+
+setup-test:
+	@sh contrib/setup.sh test
+
+build: ## build bin/p11fs
+	$(GO) build -trimpath -o $(BIN) ./cmd/p11fs
+
+test: setup-test ## run all tests: with the race detector, and on one processor
+	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP) -- -race -count=1 -timeout $(TIMEOUT) ./...
+	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP) -- -short -count=1 -exec "env GOMAXPROCS=1" -timeout $(TIMEOUT) ./...
+
+integration: setup-test ## run the tests that drive the built program with real clients
+	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP) -- -race -count=1 -timeout $(TIMEOUT) ./integration/...
+
+fuzz: ## run every fuzz target for FUZZTIME (10s)
+	@sh contrib/fuzz.sh $(FUZZTIME)
+
+lint: bin/golangci-lint ## run the linters of .golangci.yml
+	bin/golangci-lint run ./...
+
+bin/golangci-lint:
+	GOBIN=$(CURDIR)/bin $(GO) install $(LINTER)
+
+check: ## check format, vet, lint and generated files, then run all tests
+	@out=$$(git ls-files '*.go' | xargs gofmt -l); [ -z "$$out" ] || { echo "not gofmt-ed: $$out"; exit 1; }
+	$(GO) vet ./...
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory generate
+	@git diff --exit-code --stat -- '*_gen.go' || { echo "generated files were out of date"; exit 1; }
+	@$(MAKE) --no-print-directory test
+
+bench: ## run the benchmarks
+	$(GO) test -run '^$$' -bench . -benchtime $(BENCHTIME) ./...
+
+generate: ## make the generated files anew
+	$(GO) generate ./...
+
+man: build ## write the manual pages into build/man
+	@rm -rf build/man && $(BIN) man build/man
+	@cp docs/man/*.[1-8] build/man/ 2>/dev/null || :
+
+install: build man ## install below PREFIX (/usr/local): program, manual pages, completion
+	install -D -m 0755 $(BIN) $(DESTDIR)$(PREFIX)/bin/p11fs
+	for page in build/man/*; do \
+		install -D -m 0644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit 1; done
+	mkdir -p build/completion
+	$(BIN) completion bash > build/completion/p11fs
+	$(BIN) completion zsh > build/completion/_p11fs
+	$(BIN) completion fish > build/completion/p11fs.fish
+	install -D -m 0644 build/completion/p11fs $(DESTDIR)$(PREFIX)/share/bash-completion/completions/p11fs
+	install -D -m 0644 build/completion/_p11fs $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_p11fs
+	install -D -m 0644 build/completion/p11fs.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/p11fs.fish
+
+uninstall: ## remove what install put below PREFIX
+	rm -f $(DESTDIR)$(PREFIX)/bin/p11fs
+	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/p11fs.1 $(DESTDIR)$(PREFIX)/share/man/man1/p11fs-*.1
+	rm -f $(DESTDIR)$(PREFIX)/share/man/man5/p11fs.5 $(DESTDIR)$(PREFIX)/share/man/man7/p11fs-tree.7
+	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/p11fs
+	rm -f $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_p11fs
+	rm -f $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/p11fs.fish
+
+clean: ## remove what was built; tokens stay
+	rm -rf bin build

@@ -1,0 +1,153 @@
+// Package layers checks that imports point down.
+package layers
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "p11fs"
+
+// floors lists the packages from the ground up. A package may import those on
+// floors below its own, and those beside it in its own directory tree. The
+// longest name that fits a package counts.
+var floors = [][]string{ //nolint:gochecknoglobals // a table, never written
+	{"secret", "locks", "shm"},
+	{"engine/p11"},
+	{"tokens"},
+	{"tokens/store", "engine/pkix"},
+	{"tokens/swtok"},
+	{"engine"},
+	{"fs"},
+	{"mountd"},
+	{"cmd"},
+	{"integration", "contrib"},
+}
+
+// never lists imports that would point down and are wrong all the same.
+var never = []struct {
+	from, to string
+	except   []string
+	why      string
+}{ //nolint:gochecknoglobals // likewise
+	{"engine", "tokens", []string{"tokens"}, "the engine knows tokens by their interface; mountd joins them"},
+	{"fs", "tokens", nil, "fs uses the engine's Go API and nothing else"},
+	{"engine", "github.com/hanwen/go-fuse", nil, "FUSE stops at fs"},
+	{"tokens", "github.com/hanwen/go-fuse", nil, "FUSE stops at fs"},
+	{"cmd", "github.com/hanwen/go-fuse", nil, "FUSE stops at fs"},
+	{"mountd", "github.com/hanwen/go-fuse", nil, "FUSE stops at fs"},
+}
+
+// within says whether pkg is dir or below it.
+func within(pkg, dir string) bool { return pkg == dir || strings.HasPrefix(pkg, dir+"/") }
+
+// floor is the floor of a package of the module, and the name it is there by.
+func floor(pkg string) (n int, name string) {
+	n = -1
+	for i, names := range floors {
+		for _, s := range names {
+			if within(pkg, s) && len(s) > len(name) {
+				n, name = i, s
+			}
+		}
+	}
+	return n, name
+}
+
+// check says what is wrong with pkg importing imp, both as go list names them.
+func check(pkg, imp string) string {
+	from := strings.TrimPrefix(pkg, module+"/")
+	to, ours := strings.CutPrefix(imp, module+"/")
+	for _, n := range never {
+		if within(from, n.from) && within(to, n.to) && !slices.Contains(n.except, to) {
+			return n.why
+		}
+	}
+	at, name := floor(from)
+	if at < 0 {
+		return "the package has no floor"
+	}
+	if !ours {
+		outside := strings.Contains(strings.SplitN(imp, "/", 2)[0], ".")
+		if at == 0 && outside && !strings.HasPrefix(imp, "golang.org/x/sys/") {
+			return "the ground stands on the standard library and x/sys"
+		}
+		return ""
+	}
+	below, beside := floor(to)
+	if below > at || below == at && name != beside {
+		return "imports point down"
+	}
+	return ""
+}
+
+func TestImportsPointDown(t *testing.T) {
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports", module+"/...")
+	out, err := cmd.Output()
+	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			t.Fatalf("go list: %s", exit.Stderr)
+		}
+		t.Fatal(err)
+	}
+	dec := json.NewDecoder(strings.NewReader(string(out)))
+	var seen []string
+	for {
+		var p struct {
+			ImportPath string
+			Imports    []string
+		}
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		seen = append(seen, p.ImportPath)
+		for _, imp := range p.Imports {
+			if why := check(p.ImportPath, imp); why != "" {
+				t.Errorf("%s imports %s: %s", p.ImportPath, imp, why)
+			}
+		}
+	}
+	for _, want := range []string{"p11fs/engine", "p11fs/mountd/config"} {
+		if !slices.Contains(seen, want) {
+			t.Errorf("go list did not list %s", want)
+		}
+	}
+}
+
+func TestCheck(t *testing.T) {
+	for _, c := range []struct {
+		pkg, imp string
+		ok       bool
+	}{
+		{"p11fs/engine", "p11fs/tokens", true},
+		{"p11fs/engine", "p11fs/engine/p11", true},
+		{"p11fs/engine", "p11fs/engine/pkix", true},
+		{"p11fs/engine", "p11fs/tokens/store", false},
+		{"p11fs/engine", "p11fs/fs", false},
+		{"p11fs/engine", "github.com/hanwen/go-fuse/v2/fuse", false},
+		{"p11fs/engine/p11", "p11fs/engine", false},
+		{"p11fs/tokens", "p11fs/tokens/store", false},
+		{"p11fs/tokens/swtok", "p11fs/tokens/store", true},
+		{"p11fs/fs", "github.com/hanwen/go-fuse/v2/fs", true},
+		{"p11fs/fs", "p11fs/tokens", false},
+		{"p11fs/fs", "p11fs/mountd", false},
+		{"p11fs/locks", "golang.org/x/sys/unix", true},
+		{"p11fs/locks", "github.com/google/btree", false},
+		{"p11fs/locks", "p11fs/shm", false},
+		{"p11fs/mountd", "p11fs/mountd/config", true},
+		{"p11fs/mountd", "p11fs/fs", true},
+		{"p11fs/elsewhere", "fmt", false},
+	} {
+		if why := check(c.pkg, c.imp); (why == "") != c.ok {
+			t.Errorf("%s imports %s: %q, want ok %v", c.pkg, c.imp, why, c.ok)
+		}
+	}
+}

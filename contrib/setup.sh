@@ -1,0 +1,58 @@
+#!/bin/sh
+# Makes this machine ready for p11fs: setup.sh run | setup.sh test
+#
+# As root it installs what is missing from contrib/packages.txt and opens
+# /dev/fuse to all users. An ordinary user is told the line that root has to
+# type; "run" then fails, and "test" goes on, since tests say what they miss.
+set -eu
+cd "$(dirname "$0")"
+purpose=${1:?usage: setup.sh run|test}
+wrong=0
+
+say() { echo "setup: $*" >&2; }
+
+missing=
+while read -r group package file; do
+	case $group in
+	run) ;;
+	test) [ "$purpose" = test ] || continue ;;
+	*) continue ;;
+	esac
+	[ -e "$file" ] || missing="$missing $package"
+done < packages.txt
+
+if [ -n "$missing" ]; then
+	if [ "$(id -u)" != 0 ]; then
+		say "these packages are missing:$missing. As root: apt-get install -y$missing"
+		wrong=1
+	elif command -v apt-get > /dev/null; then
+		say "installing$missing"
+		export DEBIAN_FRONTEND=noninteractive
+		# shellcheck disable=SC2086 # a list of words
+		apt-get install -y -q --no-install-recommends $missing > /dev/null ||
+			{ apt-get update -q > /dev/null && apt-get install -y -q --no-install-recommends $missing > /dev/null; }
+	else
+		say "these packages are missing, and this system has no apt-get:$missing"
+		wrong=1
+	fi
+fi
+
+if [ ! -e /dev/fuse ] && [ "$(id -u)" = 0 ]; then
+	modprobe fuse 2> /dev/null || say "the kernel module fuse could not be loaded"
+	[ -e /dev/fuse ] || mknod /dev/fuse c 10 229 || say "/dev/fuse could not be made"
+fi
+if [ ! -e /dev/fuse ]; then
+	say "/dev/fuse is missing. As root: modprobe fuse (in a container: run it with --device /dev/fuse)"
+	wrong=1
+elif [ "$(id -u)" = 0 ]; then
+	# 0666 is what udev gives it: mounting is fusermount3's to permit.
+	case $(stat -c %a /dev/fuse) in
+	*[67][67][67]) ;;
+	*) chmod 0666 /dev/fuse && say "opened /dev/fuse to all users, as udev does" ;;
+	esac
+elif [ ! -r /dev/fuse ] || [ ! -w /dev/fuse ]; then
+	say "/dev/fuse is closed to you. As root: chmod 0666 /dev/fuse"
+	wrong=1
+fi
+
+[ "$purpose" = test ] || exit $wrong

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const sample = `{"Action":"build-output","ImportPath":"x","Output":"x.go:1: bad\n"}
+{"Action":"run","Package":"p/a","Test":"TestA"}
+{"Action":"output","Package":"p/a","Test":"TestA","Output":"noise\n"}
+{"Action":"pass","Package":"p/a","Test":"TestA"}
+{"Action":"output","Package":"p/a","Output":"PASS\n"}
+{"Action":"output","Package":"p/a","Output":"ok  \tp/a\t0.1s\n"}
+{"Action":"pass","Package":"p/a"}
+{"Action":"output","Package":"p/b","Test":"TestB","Output":"=== RUN   TestB\n"}
+{"Action":"output","Package":"p/b","Test":"TestB","Output":"    b_test.go:7: needs root\n"}
+{"Action":"output","Package":"p/b","Test":"TestB","Output":"--- SKIP: TestB (0.00s)\n"}
+{"Action":"skip","Package":"p/b","Test":"TestB"}
+{"Action":"output","Package":"p/b","Test":"TestC","Output":"    b_test.go:9: wrong\n"}
+{"Action":"fail","Package":"p/b","Test":"TestC"}
+{"Action":"output","Package":"p/b","Output":"FAIL\n"}
+{"Action":"output","Package":"p/b","Output":"FAIL\tp/b\t0.2s\n"}
+{"Action":"fail","Package":"p/b"}
+{"Action":"output","Package":"p/c","Test":"TestD","Output":"panic: cut off\n"}
+not json
+`
+
+func TestPrintEvents(t *testing.T) {
+	var out strings.Builder
+	res, err := printEvents(strings.NewReader(sample), &out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "x.go:1: bad\nok  \tp/a\t0.1s\n    b_test.go:9: wrong\nFAIL\nFAIL\tp/b\t0.2s\nnot json\npanic: cut off\n"
+	if diff := cmp.Diff(want, out.String()); diff != "" {
+		t.Errorf("printed (-want +got):\n%s", diff)
+	}
+	if res.passed != 1 || res.failed != 1 {
+		t.Errorf("%d passed, %d failed; want 1 and 1", res.passed, res.failed)
+	}
+	wantSkips := []skip{{"p/b", "TestB", "needs root"}}
+	if diff := cmp.Diff(wantSkips, res.skips, cmp.AllowUnexported(skip{})); diff != "" {
+		t.Errorf("skips (-want +got):\n%s", diff)
+	}
+}
+
+func TestReadList(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "list")
+	if err := os.WriteFile(path, []byte("# those\nTestA\n\n  TestB/sub # why\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := readList(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]bool{"TestA": true, "TestB/sub": true}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestLeftovers(t *testing.T) {
+	tmp := t.TempDir()
+	now := lookAround()
+	if left := leftovers(now, tmp); len(left) != 0 {
+		t.Skipf("something else comes and goes on this machine: %v", left)
+	}
+	file := filepath.Join(tmp, "forgotten")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	left := strings.Join(leftovers(now, tmp), "\n")
+	if !strings.Contains(left, "file "+file) {
+		t.Errorf("got %q, want the file %s", left, file)
+	}
+}
