@@ -1,0 +1,38 @@
+// Package store keeps a token directory in the format of openCryptoki 3.8: the
+// token's data and PIN hashes (NVTOK.DAT), its master key wrapped under both
+// PINs (MK_SO, MK_USER), and one file an object with an index (TOK_OBJ/). It
+// works on a directory at the same time as stock processes do.
+//
+// # Locks
+//
+// All that changes the directory runs in a section under the token's lock
+// (begin), which keeps out other processes and the other goroutines of this one,
+// and which first reads what others changed. Store.mu comes after it and guards
+// memory; it is never held over I/O. Readers (Find, ByHandle, …) take neither:
+// the index has its own lock.
+//
+// # What a crash leaves
+//
+// A file is replaced by writing a temporary one, syncing it, renaming it and
+// syncing the directory. A new object's name is first passed in NVTOK.DAT, so
+// that it is never given out again; then comes its file, and a line in OBJ.IDX
+// makes it an object. A destroyed object first loses its line, then its file. A
+// file without a line is no object, nor is a line without a file. After a crash
+// there is thus the old object or the new one. A line is appended to OBJ.IDX
+// rather than the whole rewritten, because a token may have 100,000 of them; a
+// line that was cut off names no object.
+//
+// A change of PIN replaces a master key file and NVTOK.DAT. Cut off between the
+// two, the new PIN opens the master key but its hash is not the token's yet:
+// Login recognises that and completes the change.
+//
+// # Others
+//
+// What others change is heard of through inotify before their system call
+// returns. Refresh reads it; so does every section under the lock. A stock
+// process may hold NVTOK.DAT empty for a moment, or an object file half written:
+// what was read before serves until they are whole again.
+//
+// The cryptography here (3DES under MD5 and SHA-1, fixed initialisation vectors)
+// is the format's. It protects little against who can read the directory.
+package store

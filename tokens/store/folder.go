@@ -1,0 +1,304 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"p11fs/engine/p11"
+)
+
+// kernel is what the store asks of the system to change a directory. Tests cut
+// it off at each step.
+type kernel interface {
+	// Create makes a new file, Extend opens one that exists for appending.
+	Create(dir int, name string, mode uint32, group int) (fd int, err error)
+	Extend(dir int, name string) (fd int, err error)
+	Write(fd int, b []byte) (int, error)
+	// Sync makes a file's contents, or a directory's entries, durable.
+	Sync(fd int) error
+	Rename(dir int, from, to string) error
+	Unlink(dir int, name string) error
+	Mkdir(dir int, name string, mode uint32, group int) error
+}
+
+// linux is the kernel of the machine. No call follows a symbolic link.
+type linux struct{}
+
+const openFlags = unix.O_NOFOLLOW | unix.O_CLOEXEC | unix.O_NONBLOCK
+
+func (linux) Create(dir int, name string, mode uint32, group int) (int, error) {
+	fd, err := openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, mode)
+	if err != nil {
+		return -1, err
+	}
+	if err := own(fd, mode, group); err != nil {
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+func (linux) Extend(dir int, name string) (int, error) {
+	return openat(dir, name, unix.O_WRONLY|unix.O_APPEND, 0)
+}
+
+func (linux) Write(fd int, b []byte) (int, error) {
+	return retry(func() (int, error) { return unix.Write(fd, b) })
+}
+
+func (linux) Sync(fd int) error {
+	_, err := retry(func() (int, error) { return 0, unix.Fsync(fd) })
+	return err
+}
+
+func (linux) Rename(dir int, from, to string) error { return unix.Renameat(dir, from, dir, to) }
+
+func (linux) Unlink(dir int, name string) error { return unix.Unlinkat(dir, name, 0) }
+
+func (linux) Mkdir(dir int, name string, mode uint32, group int) error {
+	if err := unix.Mkdirat(dir, name, mode); err != nil {
+		return err
+	}
+	fd, err := openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return own(fd, mode, group)
+}
+
+// own gives a new file or directory its mode whatever the umask, and its group.
+// Who may not give it away keeps it, as stock does.
+func own(fd int, mode uint32, group int) error {
+	if group != NoGroup {
+		if err := unix.Fchown(fd, -1, group); err != nil && !errors.Is(err, unix.EPERM) {
+			return err
+		}
+	}
+	return unix.Fchmod(fd, mode)
+}
+
+func openat(dir int, name string, flags int, mode uint32) (int, error) {
+	return retry(func() (int, error) { return unix.Openat(dir, name, flags|openFlags, mode) })
+}
+
+func retry(f func() (int, error)) (int, error) {
+	for {
+		n, err := f()
+		if !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+	}
+}
+
+// A folder is a directory that is held open. Every name used in it is one
+// component, so that nothing outside can be reached.
+type folder struct {
+	fd    int
+	path  string
+	k     kernel
+	group int
+}
+
+// A stamp changes with every change of a file. The zero stamp is that of a file
+// that is absent.
+type stamp struct {
+	inode        uint64
+	size         int64
+	mtime, ctime int64 // ns
+}
+
+func stampOf(st *unix.Stat_t) stamp {
+	return stamp{st.Ino, st.Size, st.Mtim.Nano(), st.Ctim.Nano()}
+}
+
+// openFolder opens a directory below dir, or at a path if dir is unix.AT_FDCWD.
+func openFolder(dir int, path string, k kernel, group int) (*folder, error) {
+	fd, err := openat(dir, path, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, ioError("open directory", path, err)
+	}
+	return &folder{fd: fd, path: path, k: k, group: group}, nil
+}
+
+func (d *folder) close() { _ = unix.Close(d.fd) }
+
+// fileMode is the mode of files: the group may write, as stock wants it.
+func (d *folder) fileMode() uint32 {
+	if d.group == NoGroup {
+		return 0o600
+	}
+	return 0o660
+}
+
+func dirMode(group int) uint32 {
+	if group == NoGroup {
+		return 0o700
+	}
+	return 0o770
+}
+
+// stamp returns the file's stamp now.
+func (d *folder) stamp(name string) (stamp, error) {
+	var st unix.Stat_t
+	err := unix.Fstatat(d.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	if errors.Is(err, unix.ENOENT) {
+		return stamp{}, nil
+	}
+	if err != nil {
+		return stamp{}, ioError("look at", name, err)
+	}
+	return stampOf(&st), nil
+}
+
+// errUnfit says that a file cannot be what its name says.
+var errUnfit = errors.New("not usable")
+
+// read returns the contents of a regular file of at most limit bytes, and the
+// stamp that it had before. An absent file gives an error that wraps
+// fs.ErrNotExist.
+func (d *folder) read(name string, limit int64) ([]byte, stamp, error) {
+	fd, err := openat(d.fd, name, unix.O_RDONLY, 0)
+	if err != nil {
+		if errors.Is(err, unix.ELOOP) {
+			return nil, stamp{}, fmt.Errorf("%s: %w: it is a symbolic link", name, errUnfit)
+		}
+		return nil, stamp{}, ioError("open", name, err)
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, stamp{}, ioError("look at", name, err)
+	}
+	s := stampOf(&st)
+	switch {
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return nil, s, fmt.Errorf("%s: %w: it is no regular file", name, errUnfit)
+	case st.Size > limit:
+		return nil, s, fmt.Errorf("%s: %w: it has %d bytes, more than %d", name, errUnfit, st.Size, limit)
+	}
+	b := make([]byte, st.Size)
+	n := 0
+	for n < len(b) {
+		m, err := retry(func() (int, error) { return unix.Pread(fd, b[n:], int64(n)) })
+		if err != nil {
+			return nil, s, ioError("read", name, err)
+		}
+		if m == 0 {
+			break
+		}
+		n += m
+	}
+	return b[:n], s, nil
+}
+
+// tempName is the name that the next version of a file is written under. The
+// token's lock is held, so one does.
+func tempName(name string) string { return ".p11fs." + name }
+
+// prepare writes the next version of a file, durably but under its temporary
+// name; commit puts it in place.
+func (d *folder) prepare(temp string, b []byte) error {
+	fd, err := d.k.Create(d.fd, temp, d.fileMode(), d.group)
+	if errors.Is(err, unix.EEXIST) { // left by a process that was killed
+		if err := d.k.Unlink(d.fd, temp); err != nil {
+			return ioError("remove", temp, err)
+		}
+		fd, err = d.k.Create(d.fd, temp, d.fileMode(), d.group)
+	}
+	if err != nil {
+		return ioError("create", temp, err)
+	}
+	err = d.fill(fd, b)
+	if cerr := unix.Close(fd); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		_ = d.k.Unlink(d.fd, temp)
+		return ioError("write", temp, err)
+	}
+	return nil
+}
+
+func (d *folder) fill(fd int, b []byte) error {
+	for len(b) > 0 {
+		n, err := d.k.Write(fd, b)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return io.ErrShortWrite
+		}
+		b = b[n:]
+	}
+	return d.k.Sync(fd)
+}
+
+// commit puts a prepared file in place of name, durably, and returns its stamp.
+func (d *folder) commit(temp, name string) (stamp, error) {
+	if err := d.k.Rename(d.fd, temp, name); err != nil {
+		return stamp{}, ioError("rename", name, err)
+	}
+	if err := d.k.Sync(d.fd); err != nil {
+		return stamp{}, ioError("sync the directory of", name, err)
+	}
+	return d.stamp(name)
+}
+
+// write replaces a file by one with the contents b: after a crash at any moment
+// the file is the old or the new one.
+func (d *folder) write(name, temp string, b []byte) (stamp, error) {
+	if err := d.prepare(temp, b); err != nil {
+		return stamp{}, err
+	}
+	return d.commit(temp, name)
+}
+
+// remove removes a file, which may be absent.
+func (d *folder) remove(name string) error {
+	if err := d.k.Unlink(d.fd, name); err != nil && !errors.Is(err, unix.ENOENT) {
+		return ioError("remove", name, err)
+	}
+	return nil
+}
+
+// ioError says what failed, with the return value that it means, and wraps err.
+func ioError(what, name string, err error) error {
+	return p11.Errorf(ioRV(err), "%s %s: %w", what, name, err)
+}
+
+func ioRV(err error) p11.RV {
+	var rv p11.RV
+	switch {
+	case errors.As(err, &rv):
+		return rv
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return p11.CKR_FUNCTION_CANCELED
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return p11.CKR_DEVICE_MEMORY
+	case errors.Is(err, unix.EROFS), errors.Is(err, fs.ErrPermission):
+		return p11.CKR_TOKEN_WRITE_PROTECTED
+	}
+	return p11.CKR_DEVICE_ERROR
+}
+
+// list returns the names in the directory.
+func (d *folder) list() ([]string, error) {
+	fd, err := openat(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, ioError("open", d.path, err)
+	}
+	f := os.NewFile(uintptr(fd), d.path)
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	if err != nil {
+		return nil, ioError("list", d.path, err)
+	}
+	return names, nil
+}

@@ -1,0 +1,195 @@
+package store
+
+import (
+	"context"
+	"slices"
+
+	"p11fs/engine/p11"
+	"p11fs/secret"
+	"p11fs/tokens"
+)
+
+var (
+	_ tokens.Admin   = (*Store)(nil)
+	_ tokens.Objects = (*Store)(nil)
+)
+
+// Find is tokens.Objects.
+func (s *Store) Find(ctx context.Context, template p11.Attributes, private bool) ([]*tokens.Object, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, ioError("search", s.cfg.Dir, err)
+	}
+	found := s.index.Find(template)
+	if !private {
+		found = slices.DeleteFunc(found, func(o *tokens.Object) bool { return o.Private })
+	}
+	return found, nil
+}
+
+// ByHandle is tokens.Objects.
+func (s *Store) ByHandle(h p11.ObjectHandle) (*tokens.Object, error) {
+	if o := s.index.Get(h); o != nil {
+		return o, nil
+	}
+	return nil, p11.CKR_OBJECT_HANDLE_INVALID
+}
+
+// ByName is tokens.Objects.
+func (s *Store) ByName(name string) (*tokens.Object, error) {
+	if o := s.index.ByName(name); o != nil {
+		return o, nil
+	}
+	return nil, p11.CKR_OBJECT_HANDLE_INVALID
+}
+
+// Counts is tokens.Objects.
+func (s *Store) Counts() (public, private int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.count[0], s.count[1]
+}
+
+// encode is the object file of attrs. A private one needs a login of the user.
+func (s *Store) encode(n name, private bool, attrs p11.Attributes) ([]byte, error) {
+	var c objectCipher
+	if private {
+		cs, err := s.openCiphers()
+		if err != nil {
+			return nil, err
+		}
+		if len(cs) == 0 {
+			return nil, p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "a private object needs a login of the user")
+		}
+		c = cs[0]
+	}
+	return encodeObject(n, private, attrs, c)
+}
+
+// publish makes attrs, which are in the object's file, the object's newest
+// version. If the user logged out meanwhile a private object is not known here
+// any more, and what is returned is gone already.
+func (s *Store) publish(n name, st stamp, private bool, attrs p11.Attributes) *tokens.Object {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.files[n]
+	if f == nil {
+		f = &file{}
+		s.files[n] = f
+	}
+	f.stamp, f.private = st, private
+	if private && s.roles[roleUser].key == nil {
+		o := tokens.NewObject(tokens.NewHandle(), n.String(), attrs)
+		o.Drop()
+		return o
+	}
+	return s.putLocked(n, f, attrs)
+}
+
+// Create is tokens.Objects. The name is reserved first, then the file is
+// written, and the index makes it an object.
+func (s *Store) Create(ctx context.Context, attrs p11.Attributes) (*tokens.Object, error) {
+	private := attrs.Bool(p11.CKA_PRIVATE)
+	if !attrs.Has(p11.CKA_PRIVATE) {
+		attrs.SetBool(p11.CKA_PRIVATE, false)
+	}
+	end, err := s.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	n, err := s.newName()
+	if err != nil {
+		return nil, err
+	}
+	b, err := s.encode(n, private, attrs)
+	if err != nil {
+		s.names.next = n // what cannot be stored costs no name
+		return nil, err
+	}
+	defer secret.Wipe(b)
+	st, err := s.objs.write(n.String(), objectTemp, b)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.enlist(n); err != nil {
+		// No object without its line. Whether the line arrived cannot be known,
+		// and a line without a file names no object either.
+		_ = s.objs.remove(n.String())
+		return nil, err
+	}
+	return s.publish(n, st, private, attrs), nil
+}
+
+// newest returns the object and a copy of its newest attributes.
+func (s *Store) newest(h p11.ObjectHandle) (*tokens.Object, name, p11.Attributes, error) {
+	o, err := s.ByHandle(h)
+	if err != nil {
+		return nil, name{}, nil, err
+	}
+	n, _ := parseName(o.Name)
+	attrs, err := o.Acquire()
+	if err != nil {
+		return nil, name{}, nil, err
+	}
+	defer o.Release()
+	return o, n, attrs.Clone(), nil
+}
+
+// Update is tokens.Objects.
+func (s *Store) Update(ctx context.Context, h p11.ObjectHandle, change func(p11.Attributes) (p11.Attributes, error)) (*tokens.Object, error) {
+	end, err := s.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	old, n, was, err := s.newest(h)
+	if err != nil {
+		return nil, err
+	}
+	attrs, err := change(was)
+	if err != nil {
+		return nil, err
+	}
+	if attrs.Bool(p11.CKA_PRIVATE) != old.Private {
+		return nil, p11.Errorf(p11.CKR_ATTRIBUTE_READ_ONLY, "CKA_PRIVATE of a stored object stays as it is")
+	}
+	b, err := s.encode(n, old.Private, attrs)
+	if err != nil {
+		return nil, err
+	}
+	defer secret.Wipe(b)
+	st, err := s.objs.write(n.String(), objectTemp, b)
+	if err != nil {
+		return nil, err
+	}
+	return s.publish(n, st, old.Private, attrs), nil
+}
+
+// Destroy is tokens.Objects. The object is gone once the index does not list it;
+// the file follows.
+func (s *Store) Destroy(ctx context.Context, h p11.ObjectHandle, check func(p11.Attributes) error) error {
+	end, err := s.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	_, n, attrs, err := s.newest(h)
+	if err != nil {
+		return err
+	}
+	err = check(attrs)
+	attrs.Wipe()
+	if err != nil {
+		return err
+	}
+	if err := s.delist(n); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.forgetLocked(n)
+	s.mu.Unlock()
+	if err := s.objs.remove(n.String()); err != nil {
+		s.cfg.Log.Warn("the file of a destroyed object stays", "dir", s.cfg.Dir, "name", n, "error", err)
+	}
+	return nil
+}

@@ -1,0 +1,479 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"runtime"
+	"sync"
+	"time"
+
+	"p11fs/engine/p11"
+	"p11fs/secret"
+	"p11fs/tokens"
+)
+
+// begin starts a section under the token's lock that changes the token: it waits
+// for the lock, and brings memory up to what the directory holds. The caller
+// calls end once. After begin ctx no longer counts: a change that was begun is
+// finished.
+func (s *Store) begin(ctx context.Context) (end func(), err error) {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil, errClosed()
+	}
+	s.active.Add(1)
+	s.mu.Unlock()
+	unlock, err := s.cfg.Lock.Lock(ctx)
+	if err != nil {
+		s.active.Done()
+		return nil, ioError("lock", s.cfg.Dir, err)
+	}
+	release := func() {
+		if err := unlock(); err != nil {
+			s.cfg.Log.Error("token lock", "dir", s.cfg.Dir, "error", err)
+		}
+		s.active.Done()
+	}
+	// A stock process may have truncated NVTOK.DAT under the lock and be about
+	// to write it after. If it never does, our copy is as good as any.
+	for deadline := time.Now().Add(shortWait); s.dataShort() && time.Now().Before(deadline); {
+		if unlock, err = pause(ctx, s.cfg.Lock, unlock); err != nil {
+			release()
+			return nil, err
+		}
+	}
+	if err := s.sync(ctx); err != nil {
+		release()
+		return nil, err
+	}
+	s.mu.Lock()
+	s.busy = true
+	s.mu.Unlock()
+	return func() {
+		s.mu.Lock()
+		if s.w != nil { // else begin looks at every file
+			s.w.drain(&s.pending)
+		}
+		s.busy = false
+		heard := s.pending
+		s.pending = changes{}
+		s.mu.Unlock()
+		// Most of what was heard is our own doing.
+		if s.stale(&heard) {
+			s.mu.Lock()
+			s.pending.merge(heard)
+			s.mu.Unlock()
+		}
+		release()
+	}, nil
+}
+
+func errClosed() error {
+	return p11.Errorf(p11.CKR_DEVICE_REMOVED, "the token is closed")
+}
+
+func (s *Store) dataShort() bool {
+	st, err := s.top.stamp(dataFile)
+	return err == nil && st != (stamp{}) && st.size < dataSize
+}
+
+// Refresh brings in what others changed in the directory before it was called.
+// While nothing has changed it costs one system call.
+func (s *Store) Refresh(ctx context.Context) error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return errClosed()
+	}
+	s.w.drain(&s.pending)
+	// A section of this process has read what was there when it began, and
+	// nobody else changes the token before it ends.
+	if !s.pending.any() || s.busy {
+		s.mu.Unlock()
+		return nil
+	}
+	s.active.Add(1)
+	s.mu.Unlock()
+	defer s.active.Done()
+	unlock, err := s.cfg.Lock.Lock(ctx)
+	if err != nil {
+		return ioError("lock", s.cfg.Dir, err)
+	}
+	err = s.sync(ctx)
+	if uerr := unlock(); uerr != nil {
+		s.cfg.Log.Error("token lock", "dir", s.cfg.Dir, "error", uerr)
+	}
+	return err
+}
+
+// stale reduces c to what really differs from memory, and says whether anything
+// is left. The token's lock is held.
+func (s *Store) stale(c *changes) bool {
+	if c.moved || !c.any() {
+		return c.moved
+	}
+	s.mu.Lock()
+	want := map[string]stamp{dataFile: s.dataStamp, soKeyFile: s.keyStamp}
+	idx := s.idxStamp
+	names := make(map[name]stamp, len(c.names))
+	for n := range c.names {
+		if f := s.files[n]; f != nil {
+			names[n] = f.stamp
+		}
+	}
+	if c.all {
+		for n, f := range s.files {
+			names[n] = f.stamp
+		}
+	}
+	s.mu.Unlock()
+	left := changes{}
+	for file, st := range want {
+		if c.data || c.all {
+			now, err := s.top.stamp(file)
+			left.data = left.data || err != nil || now != st
+		}
+	}
+	if c.index || c.all {
+		now, err := s.objs.stamp(indexFile)
+		left.index = err != nil || now != idx
+	}
+	for n, st := range names {
+		if now, err := s.objs.stamp(n.String()); err != nil || now != st {
+			left.add(n)
+		}
+	}
+	*c = left
+	return left.any()
+}
+
+// sync reads what was heard of. The token's lock is held. On an error what is not
+// read stays pending.
+func (s *Store) sync(ctx context.Context) (err error) {
+	s.mu.Lock()
+	s.w.drain(&s.pending)
+	c := s.pending
+	s.pending = changes{}
+	s.mu.Unlock()
+	if !c.any() {
+		return nil
+	}
+	again := s.failing(&c)
+	defer func() {
+		if err != nil {
+			// What was not read is looked for again.
+			s.mu.Lock()
+			s.pending.merge(c)
+			s.pending.all = true
+			s.idxStamp, s.idxClean = stamp{}, false
+			s.mu.Unlock()
+		}
+	}()
+	if c.moved {
+		if err := s.reopen(); err != nil {
+			return err
+		}
+		c = changes{all: true}
+	}
+	if !s.stale(&c) && len(again) == 0 {
+		return nil
+	}
+	if c.data {
+		if err := s.syncData(); err != nil {
+			return err
+		}
+	}
+	if c.index {
+		names, err := s.listed()
+		if err != nil {
+			return err
+		}
+		fresh := s.forgetOthers(names)
+		if err := s.load(ctx, fresh); err != nil {
+			return err
+		}
+	}
+	for _, n := range again {
+		c.add(n)
+	}
+	return s.load(ctx, s.known(c.names))
+}
+
+// failing returns those of the names heard of whose files could not be read the
+// last time: they are tried again although they look the same.
+func (s *Store) failing(c *changes) (names []name) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for n := range c.names {
+		if f := s.files[n]; f != nil && !f.failing.IsZero() {
+			names = append(names, n)
+		}
+	}
+	return names
+}
+
+// known returns those of names that are the token's.
+func (s *Store) known(names map[name]struct{}) (in []name) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for n := range names {
+		if s.files[n] != nil {
+			in = append(in, n)
+		}
+	}
+	return in
+}
+
+// reopen takes up the directory again after it was replaced.
+func (s *Store) reopen() error {
+	top, err := s.openTop(false)
+	if err != nil {
+		return err
+	}
+	objs, w, err := s.openObjects(top)
+	if err != nil {
+		top.close()
+		return err
+	}
+	s.cfg.Log.Info("the token directory was replaced", "dir", s.cfg.Dir)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.w.close()
+	s.objs.close()
+	s.top.close()
+	s.top, s.objs, s.w = top, objs, w
+	s.dataStamp, s.idxStamp, s.idxClean = stamp{}, stamp{}, false
+	s.names = reservation{}
+	s.endLoginsLocked(&s.roles[roleSO])
+	s.endLoginsLocked(&s.roles[roleUser])
+	return nil
+}
+
+// syncData reads NVTOK.DAT and MK_SO again and draws the consequences.
+func (s *Store) syncData() error {
+	raw, st, err := s.top.read(dataFile, dataSize)
+	if err != nil {
+		return notRecognized(s.cfg.Dir, err)
+	}
+	d, err := parseTokenData(raw)
+	if errors.Is(err, errShort) {
+		// A stock process is about to write it; ours serves until then.
+		s.mu.Lock()
+		s.pending.data = true
+		s.mu.Unlock()
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	keyStamp, err := s.top.stamp(soKeyFile)
+	if err != nil {
+		return err
+	}
+	key, err := s.readKeyFile(soKeyFile)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.data
+	back := d.next().number() < old.next().number()
+	// C_InitToken gives a new master key under the old SO PIN; a change of the
+	// PIN gives a new hash along with the file.
+	initialised := s.soKey != nil && !bytes.Equal(key, s.soKey) &&
+		(bytes.Equal(old.hash(offSOHash), d.hash(offSOHash)) || back || !d.userPINSet())
+	s.data, s.dataStamp, s.soKey, s.keyStamp = d, st, key, keyStamp
+	if back {
+		s.names = reservation{}
+	}
+	if initialised || d.flags()&p11.CKF_SO_PIN_LOCKED != 0 {
+		s.endLoginsLocked(&s.roles[roleSO])
+	}
+	if initialised || !d.userPINSet() || d.flags()&p11.CKF_USER_PIN_LOCKED != 0 {
+		s.endLoginsLocked(&s.roles[roleUser])
+	}
+	return nil
+}
+
+// forgetOthers drops the objects that are not among names, and returns the names
+// that are new.
+func (s *Store) forgetOthers(names []name) (fresh []name) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	in := make(map[name]struct{}, len(names))
+	for _, n := range names {
+		in[n] = struct{}{}
+		if s.files[n] == nil {
+			fresh = append(fresh, n)
+		}
+	}
+	if len(in) == len(s.files)+len(fresh) {
+		return fresh // nothing is gone
+	}
+	for n := range s.files {
+		if _, ok := in[n]; !ok {
+			s.forgetLocked(n)
+		}
+	}
+	return fresh
+}
+
+// A loaded is what reading one object file gave.
+type loaded struct {
+	name    name
+	stamp   stamp
+	private bool
+	attrs   p11.Attributes // nil if err, or if it is private and there is no key
+	err     error          // wraps fs.ErrNotExist if the file is absent
+}
+
+// load reads the files of names and brings the index up to them. New private
+// objects stay unread without a user login. The token's lock is held.
+func (s *Store) load(ctx context.Context, names []name) error {
+	if len(names) == 0 {
+		return nil
+	}
+	ciphers, err := s.openCiphers()
+	if err != nil {
+		return err
+	}
+	const batch = 256 // files between two looks at ctx
+	workers := max(1, min(runtime.GOMAXPROCS(0), len(names)/batch))
+	for len(names) > 0 {
+		if err := ctx.Err(); err != nil {
+			return ioError("load the objects of", s.cfg.Dir, err)
+		}
+		part := names[:min(len(names), batch*workers)]
+		names = names[len(part):]
+		results := make([]loaded, len(part))
+		var wg sync.WaitGroup
+		for w := range workers {
+			wg.Go(func() {
+				for i := w; i < len(part); i += workers {
+					results[i] = s.readObject(part[i], ciphers)
+				}
+			})
+		}
+		wg.Wait()
+		s.mu.Lock()
+		for i := range results {
+			s.takeLocked(&results[i])
+		}
+		s.mu.Unlock()
+	}
+	return nil
+}
+
+func (s *Store) readObject(n name, ciphers []objectCipher) loaded {
+	l := loaded{name: n}
+	var raw []byte
+	if raw, l.stamp, l.err = s.objs.read(n.String(), maxObjectFile); l.err != nil {
+		return l
+	}
+	defer secret.Wipe(raw)
+	if l.private, _, l.err = parseHeader(raw); l.err != nil || l.private && len(ciphers) == 0 {
+		return l
+	}
+	l.attrs, l.err = decodeObject(n, raw, ciphers...)
+	return l
+}
+
+// takeLocked brings what was read into memory.
+func (s *Store) takeLocked(l *loaded) {
+	f := s.files[l.name]
+	if errors.Is(l.err, fs.ErrNotExist) {
+		// Listed, but without its file: it is no object, or just being
+		// destroyed.
+		s.forgetLocked(l.name)
+		s.files[l.name] = &file{}
+		delete(s.bad, l.name)
+		return
+	}
+	if f == nil {
+		f = &file{}
+		s.files[l.name] = f
+	}
+	if l.err != nil {
+		s.takeDamagedLocked(l, f)
+		return
+	}
+	if _, was := s.bad[l.name]; was {
+		delete(s.bad, l.name)
+		s.cfg.Log.Info("object file is good again", "dir", s.cfg.Dir, "name", l.name)
+	}
+	f.failing = time.Time{}
+	if f.handle != 0 && f.private != l.private {
+		s.dropLocked(f) // another object under the old name
+	}
+	f.stamp, f.private = l.stamp, l.private
+	if l.attrs == nil {
+		return
+	}
+	if l.private && s.roles[roleUser].key == nil {
+		l.attrs.Wipe() // logged out meanwhile
+		return
+	}
+	s.putLocked(l.name, f, l.attrs)
+}
+
+func (s *Store) takeDamagedLocked(l *loaded, f *file) {
+	now := s.cfg.Now()
+	if f.handle != 0 {
+		if f.failing.IsZero() {
+			f.failing = now
+		}
+		if now.Sub(f.failing) < patience {
+			s.pending.add(l.name)
+			return
+		}
+		s.dropLocked(f)
+	}
+	f.stamp, f.failing = l.stamp, time.Time{}
+	if s.noteDamageLocked(l.name, l.err) {
+		s.cfg.Log.Warn("object skipped", "dir", s.cfg.Dir, "name", l.name, "error", l.err)
+	}
+}
+
+// putLocked makes attrs the newest version of the object, which the index then
+// holds.
+func (s *Store) putLocked(n name, f *file, attrs p11.Attributes) *tokens.Object {
+	if f.handle == 0 {
+		for f.handle == 0 || s.index.Get(f.handle) != nil {
+			f.handle = tokens.NewHandle()
+		}
+		s.count[side(f.private)]++
+	}
+	o := tokens.NewObject(f.handle, n.String(), attrs)
+	if old := s.index.PutAt(o, n.number()); old != nil {
+		old.Drop()
+	}
+	return o
+}
+
+// dropLocked takes the object out of the index.
+func (s *Store) dropLocked(f *file) {
+	if o := s.index.Remove(f.handle); o != nil {
+		o.Drop()
+		s.count[side(f.private)]--
+	}
+	f.handle = 0
+}
+
+// forgetLocked drops all that is known of a name.
+func (s *Store) forgetLocked(n name) {
+	if f := s.files[n]; f != nil {
+		s.dropLocked(f)
+		delete(s.files, n)
+	}
+	delete(s.bad, n)
+}
+
+func side(private bool) int {
+	if private {
+		return 1
+	}
+	return 0
+}
