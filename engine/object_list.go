@@ -1,0 +1,70 @@
+package engine
+
+import (
+	"context"
+
+	"p11fs/engine/p11"
+)
+
+// EachObject calls f with each object that Objects would return, one after the
+// other, until f returns false. However many there are, one description is in
+// memory at a time.
+func (a *Application) EachObject(ctx context.Context, slot *Slot, template p11.Attributes, f func(ObjectInfo) bool) error {
+	if slot.token == nil {
+		return slot.absent()
+	}
+	if err := slot.token.Refresh(ctx); err != nil {
+		return err
+	}
+	v := a.view(slot)
+	found, err := v.search(ctx, template)
+	if err != nil {
+		return err
+	}
+	for _, o := range found {
+		e, err := v.hold(o)
+		if err != nil {
+			continue // destroyed meanwhile
+		}
+		info := e.info()
+		e.release()
+		if info.Private && !v.holds() {
+			continue
+		}
+		if !f(info) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// ObjectNamed returns what the application may know of the token object with
+// that stored name, or CKR_OBJECT_HANDLE_INVALID when it may not see it or there
+// is none.
+func (a *Application) ObjectNamed(ctx context.Context, slot *Slot, name string) (ObjectInfo, error) {
+	none := p11.Errorf(p11.CKR_OBJECT_HANDLE_INVALID, "there is no object %q", name)
+	if slot.token == nil {
+		return ObjectInfo{}, slot.absent()
+	}
+	if name == "" {
+		return ObjectInfo{}, none
+	}
+	if err := slot.token.Refresh(ctx); err != nil {
+		return ObjectInfo{}, err
+	}
+	v := a.view(slot)
+	o, err := slot.token.ByName(name)
+	if err != nil || o.Private && v.login == nil {
+		return ObjectInfo{}, none
+	}
+	e, err := v.hold(o)
+	if err != nil {
+		return ObjectInfo{}, none
+	}
+	defer e.release()
+	info := e.info()
+	if info.Private && !v.holds() {
+		return ObjectInfo{}, none
+	}
+	return info, nil
+}
