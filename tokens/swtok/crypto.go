@@ -1,0 +1,77 @@
+package swtok
+
+import (
+	"context"
+	"crypto/rand"
+	"io"
+
+	"p11fs/engine/p11"
+	"p11fs/tokens"
+)
+
+// Crypto is the cryptography of a software token over a Provider. It keeps
+// nothing of its own but tables: parsed keys live with their objects
+// (tokens.Object.Memo).
+type Crypto struct {
+	provider Provider
+	rand     io.Reader
+	list     []p11.MechanismInfo
+	byType   map[p11.MechanismType]*mechanism
+}
+
+var _ tokens.Crypto = (*Crypto)(nil)
+
+// NewCrypto returns the cryptography over p. random makes symmetric keys, salts
+// and C_GenerateRandom; nil is the system's. Asymmetric keys and nonces
+// always come from the provider's own generator.
+func NewCrypto(p Provider, random io.Reader) *Crypto {
+	if random == nil {
+		random = rand.Reader
+	}
+	c := &Crypto{provider: p, rand: random}
+	c.list, c.byType = mechanismTable(p)
+	return c
+}
+
+// Provider returns the library in use.
+func (c *Crypto) Provider() Provider { return c.provider }
+
+// Mechanisms returns the list: what stock openCryptoki 3.8 has in its order,
+// then the rest.
+func (c *Crypto) Mechanisms() []p11.MechanismInfo { return c.list }
+
+// mechanism returns what is known of m, which must serve the function of flag.
+func (c *Crypto) mechanism(m p11.Mechanism, flag p11.Flags) (*mechanism, error) {
+	mech := c.byType[m.Type]
+	if mech == nil || mech.Flags&flag == 0 {
+		return nil, p11.Errorf(p11.CKR_MECHANISM_INVALID, "the token has no mechanism %s for this", m.Type.Short())
+	}
+	return mech, nil
+}
+
+// noParam refuses a parameter where the mechanism has none.
+func noParam(m p11.Mechanism) error {
+	switch p := m.Param.(type) {
+	case nil:
+		return nil
+	case p11.RawParam:
+		if len(p) == 0 {
+			return nil
+		}
+	}
+	return p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "%s takes no parameter", m.Type.Short())
+}
+
+// GenerateRandom fills b (PKCS#11 v3.1 §5.19.2, C_GenerateRandom).
+func (c *Crypto) GenerateRandom(_ context.Context, b []byte) error {
+	if _, err := io.ReadFull(c.rand, b); err != nil {
+		return p11.Errorf(p11.CKR_FUNCTION_FAILED, "random bytes: %v", err)
+	}
+	return nil
+}
+
+// SeedRandom refuses, as stock openCryptoki does: the generator is the kernel's
+// and needs no help.
+func (c *Crypto) SeedRandom(context.Context, []byte) error {
+	return p11.CKR_RANDOM_SEED_NOT_SUPPORTED
+}

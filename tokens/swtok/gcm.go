@@ -1,0 +1,162 @@
+package swtok
+
+import (
+	"crypto/cipher"
+	"crypto/subtle"
+	"encoding/binary"
+
+	"p11fs/engine/p11"
+	"p11fs/tokens"
+)
+
+// A gcmCipher is AES-GCM in parts (PKCS#11 v3.1 §6.13, NIST SP 800-38D), with
+// any length of IV and any whole number of bytes of tag. The standard library's
+// AEAD takes whole messages only; this one encrypts any amount in constant
+// memory. Decryption holds the ciphertext, and there is no plaintext at all
+// before the tag has been checked.
+type gcmCipher struct {
+	key     *tokens.Object // held; nil after Close
+	decrypt bool
+	stream  ctr32
+	hash    ghash
+	tagMask block128 // E(J0)
+	tagLen  int
+	aadLen  uint64
+	n       uint64 // bytes of text
+	held    []byte // decrypting: the ciphertext, and the tag behind it
+	err     error
+}
+
+// gcmMaxText is the longest text under one IV (SP 800-38D §5.2.1.1).
+const gcmMaxText = (1<<32 - 2) * aesBlock
+
+func newGCMCipher(m p11.Mechanism, key *tokens.Object, k *secretKey, decrypt bool) (*gcmCipher, error) {
+	p, ok := m.Param.(*p11.GCMParams)
+	switch {
+	case !ok || p == nil || len(p.IV) == 0:
+		return nil, p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "%s needs an iv, of 12 bytes if there is no reason for another length", m.Type.Short())
+	case p.TagBits%8 != 0 || p.TagBits < 32 || p.TagBits > 128:
+		return nil, p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "%s takes a tag of 32 to 128 bits in whole bytes", m.Type.Short())
+	}
+	base, err := k.gcm()
+	if err != nil {
+		return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "gcm: %v", err)
+	}
+	g := &gcmCipher{key: key, decrypt: decrypt, hash: *base, tagLen: int(p.TagBits / 8), aadLen: uint64(len(p.AAD))}
+	block := k.aes.Block()
+	var j0 [16]byte
+	if len(p.IV) == 12 {
+		copy(j0[:], p.IV)
+		j0[15] = 1
+	} else {
+		iv := *base
+		iv.write(p.IV)
+		iv.sum(0, uint64(len(p.IV))*8).store(j0[:])
+	}
+	var mask [16]byte
+	block.Encrypt(mask[:], j0[:])
+	g.tagMask = load128(mask[:])
+	g.stream = newCTR32(block, j0)
+	g.hash.write(p.AAD)
+	g.hash.pad()
+	return g, nil
+}
+
+func (g *gcmCipher) Update(part []byte) ([]byte, error) {
+	switch {
+	case g.key == nil:
+		return nil, p11.CKR_OPERATION_NOT_INITIALIZED
+	case g.err != nil:
+		return nil, g.err
+	case len(part) == 0:
+		return nil, nil
+	case g.decrypt && len(part) > maxHeld+g.tagLen-len(g.held):
+		g.err = p11.Errorf(p11.CKR_DATA_LEN_RANGE, "an authenticated decryption holds at most %d MiB", maxHeld>>20)
+		return nil, g.err
+	case g.decrypt:
+		g.held = append(g.held, part...)
+		return nil, nil
+	case uint64(len(part)) > gcmMaxText-g.n:
+		g.err = p11.Errorf(p11.CKR_DATA_LEN_RANGE, "the data is too long for one iv")
+		return nil, g.err
+	}
+	out := make([]byte, len(part))
+	g.stream.xor(out, part)
+	g.hash.write(out)
+	g.n += uint64(len(part))
+	return out, nil
+}
+
+func (g *gcmCipher) Final() ([]byte, error) {
+	switch {
+	case g.key == nil:
+		return nil, p11.CKR_OPERATION_NOT_INITIALIZED
+	case g.err != nil:
+		return nil, g.err
+	case !g.decrypt:
+		return g.tag(), nil
+	case len(g.held) < g.tagLen:
+		return nil, p11.Errorf(p11.CKR_ENCRYPTED_DATA_LEN_RANGE, "the encrypted data is shorter than its tag")
+	}
+	text, tag := g.held[:len(g.held)-g.tagLen], g.held[len(g.held)-g.tagLen:]
+	g.held = nil
+	g.hash.write(text)
+	g.n = uint64(len(text))
+	if subtle.ConstantTimeCompare(g.tag(), tag) != 1 {
+		return nil, p11.Errorf(p11.CKR_ENCRYPTED_DATA_INVALID, "the authentication tag is wrong")
+	}
+	g.stream.xor(text, text)
+	return text, nil
+}
+
+func (g *gcmCipher) tag() []byte {
+	tag := make([]byte, 16)
+	g.hash.sum(g.aadLen*8, g.n*8).xor(g.tagMask).store(tag)
+	return tag[:g.tagLen]
+}
+
+func (g *gcmCipher) Close() {
+	if g.key == nil {
+		return
+	}
+	g.key.Release()
+	g.key, g.held = nil, nil
+	g.stream = ctr32{}
+	g.hash.wipe()
+}
+
+// ctr32 is counter mode where only the low 32 bits count, modulo 2^32, as GCM
+// has it: the standard library's, which counts in all 128, begun anew where
+// they differ.
+type ctr32 struct {
+	block   cipher.Block
+	counter [16]byte // of the stream's first block
+	stream  cipher.Stream
+	left    uint64 // bytes of the stream until the low 32 bits are 0 again
+}
+
+// newCTR32 returns the stream that begins after j0.
+func newCTR32(b cipher.Block, j0 [16]byte) ctr32 {
+	c := ctr32{block: b, counter: j0}
+	low := binary.BigEndian.Uint32(j0[12:]) + 1
+	c.begin(low)
+	return c
+}
+
+func (c *ctr32) begin(low uint32) {
+	binary.BigEndian.PutUint32(c.counter[12:], low)
+	c.stream = cipher.NewCTR(c.block, c.counter[:])
+	c.left = (1<<32 - uint64(low)) * aesBlock
+}
+
+func (c *ctr32) xor(dst, src []byte) {
+	for len(src) > 0 {
+		if c.left == 0 {
+			c.begin(0)
+		}
+		n := min(uint64(len(src)), c.left)
+		c.stream.XORKeyStream(dst[:n], src[:n])
+		dst, src = dst[n:], src[n:]
+		c.left -= n
+	}
+}

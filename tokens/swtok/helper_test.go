@@ -1,0 +1,98 @@
+package swtok
+
+import (
+	"context"
+	"testing"
+
+	"p11fs/engine/p11"
+	"p11fs/tokens"
+)
+
+// providers returns every provider of this machine.
+func providers(t testing.TB) []Provider {
+	t.Helper()
+	ps := []Provider{GoProvider()}
+	for _, file := range []string{"libcrypto.so.3", "libcrypto.so.1.1"} {
+		if p, err := loadLibcrypto(file); err == nil {
+			return append(ps, p)
+		}
+	}
+	t.Log("no libcrypto on this machine: only Go's library is tested")
+	return ps
+}
+
+// eachProvider runs a test with every provider.
+func eachProvider(t *testing.T, f func(*testing.T, *Crypto)) {
+	for _, p := range providers(t) {
+		t.Run(p.Name(), func(t *testing.T) { f(t, NewCrypto(p, nil)) })
+	}
+}
+
+// step is the length of parts of the helpers below: odd, so that blocks and
+// parts never agree.
+const step = 23
+
+func parts(b []byte, f func([]byte) error) error {
+	for len(b) > step {
+		if err := f(b[:step]); err != nil {
+			return err
+		}
+		b = b[step:]
+	}
+	return f(b)
+}
+
+func signAll(c *Crypto, m p11.Mechanism, key *tokens.Object, data []byte) ([]byte, error) {
+	s, err := c.Sign(context.Background(), m, key)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	if err := parts(data, s.Update); err != nil {
+		return nil, err
+	}
+	return s.Final()
+}
+
+func verifyAll(c *Crypto, m p11.Mechanism, key *tokens.Object, data, sig []byte) error {
+	v, err := c.Verify(context.Background(), m, key)
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	if err := parts(data, v.Update); err != nil {
+		return err
+	}
+	return v.Final(sig)
+}
+
+func cryptAll(op tokens.Cipher, data []byte) ([]byte, error) {
+	defer op.Close()
+	var out []byte
+	err := parts(data, func(b []byte) error {
+		x, err := op.Update(b)
+		out = append(out, x...)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	last, err := op.Final()
+	return append(out, last...), err
+}
+
+func encryptAll(c *Crypto, m p11.Mechanism, key *tokens.Object, data []byte) ([]byte, error) {
+	op, err := c.Encrypt(context.Background(), m, key)
+	if err != nil {
+		return nil, err
+	}
+	return cryptAll(op, data)
+}
+
+func decryptAll(c *Crypto, m p11.Mechanism, key *tokens.Object, data []byte) ([]byte, error) {
+	op, err := c.Decrypt(context.Background(), m, key)
+	if err != nil {
+		return nil, err
+	}
+	return cryptAll(op, data)
+}

@@ -1,0 +1,205 @@
+package swtok
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/ecdh"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/rsa"
+	"errors"
+	"math"
+	"math/big"
+	"runtime"
+	"sync"
+)
+
+// goProvider is Go's own library. It has no constant-time bare RSA private
+// operation to offer, and refuses moduli below 1024 bits.
+type goProvider struct{}
+
+// GoProvider returns the provider that is always there.
+func GoProvider() Provider { return goProvider{} }
+
+func (goProvider) Name() string    { return "go" }
+func (goProvider) Version() string { return runtime.Version() }
+func (goProvider) MinRSABits() int { return 1024 }
+func (goProvider) RawRSA() bool    { return false }
+
+func (goProvider) GenerateRSA(bits int) (*RSANumbers, error) {
+	k, err := rsa.GenerateKey(rand.Reader, bits)
+	if err != nil {
+		return nil, err
+	}
+	return &RSANumbers{
+		N: k.N, E: big.NewInt(int64(k.E)), D: k.D, P: k.Primes[0], Q: k.Primes[1],
+		DP: k.Precomputed.Dp, DQ: k.Precomputed.Dq, QInv: k.Precomputed.Qinv,
+	}, nil
+}
+
+func newGoRSA(n, e *big.Int) (rsa.PublicKey, error) {
+	if !e.IsInt64() || e.Int64() > math.MaxInt32 {
+		return rsa.PublicKey{}, errors.New("public exponent above 31 bits")
+	}
+	return rsa.PublicKey{N: new(big.Int).Set(n), E: int(e.Int64())}, nil
+}
+
+func (goProvider) NewRSAPublicKey(n, e *big.Int) (RSAPublicKey, error) {
+	pub, err := newGoRSA(n, e)
+	if err != nil {
+		return nil, err
+	}
+	return &goRSAPublic{key: pub, e: new(big.Int).Set(e)}, nil
+}
+
+func (goProvider) NewRSAPrivateKey(k *RSANumbers) (RSAPrivateKey, error) {
+	pub, err := newGoRSA(k.N, k.E)
+	if err != nil {
+		return nil, err
+	}
+	key := &rsa.PrivateKey{
+		PublicKey: pub,
+		D:         new(big.Int).Set(k.D),
+		Primes:    []*big.Int{new(big.Int).Set(k.P), new(big.Int).Set(k.Q)},
+	}
+	key.Precompute()
+	if err := key.Validate(); err != nil {
+		return nil, err
+	}
+	return &goRSAPrivate{key}, nil
+}
+
+type goRSAPublic struct {
+	key rsa.PublicKey
+	e   *big.Int
+}
+
+func (k *goRSAPublic) Raw(in []byte) ([]byte, error) {
+	x := new(big.Int).SetBytes(in)
+	if x.Cmp(k.key.N) >= 0 {
+		return nil, errors.New("number not below the modulus")
+	}
+	return x.Exp(x, k.e, k.key.N).FillBytes(make([]byte, k.key.Size())), nil
+}
+
+func (k *goRSAPublic) EncryptPKCS1(msg []byte) ([]byte, error) {
+	return rsa.EncryptPKCS1v15(rand.Reader, &k.key, msg)
+}
+
+func (k *goRSAPublic) EncryptOAEP(hash, mgf crypto.Hash, msg, label []byte) ([]byte, error) {
+	return rsa.EncryptOAEPWithOptions(rand.Reader, &k.key, msg, &rsa.OAEPOptions{Hash: hash, MGFHash: mgf, Label: label})
+}
+
+type goRSAPrivate struct{ key *rsa.PrivateKey }
+
+// Close wipes the numbers; what the library derived from them is the garbage
+// collector's.
+func (k *goRSAPrivate) Close() {
+	for _, x := range append(k.key.Primes, k.key.D, k.key.Precomputed.Dp, k.key.Precomputed.Dq, k.key.Precomputed.Qinv) {
+		wipeInt(x)
+	}
+}
+
+func (k *goRSAPrivate) Raw([]byte) ([]byte, error) { return nil, errNoRaw }
+
+func (k *goRSAPrivate) SignPKCS1(tbs []byte) ([]byte, error) {
+	return rsa.SignPKCS1v15(nil, k.key, crypto.Hash(0), tbs)
+}
+
+func (k *goRSAPrivate) SignPSS(hash crypto.Hash, digest []byte, saltLen int) ([]byte, error) {
+	return rsa.SignPSS(rand.Reader, k.key, hash, digest, &rsa.PSSOptions{SaltLength: saltLen})
+}
+
+func (k *goRSAPrivate) DecryptPKCS1(ct []byte) ([]byte, error) {
+	return rsa.DecryptPKCS1v15(nil, k.key, ct)
+}
+
+func (k *goRSAPrivate) DecryptOAEP(hash, mgf crypto.Hash, ct, label []byte) ([]byte, error) {
+	return k.key.Decrypt(nil, ct, &rsa.OAEPOptions{Hash: hash, MGFHash: mgf, Label: label})
+}
+
+func (goProvider) GenerateEC(c *Curve) (scalar, point []byte, err error) {
+	k, err := c.ecdh.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	return k.Bytes(), k.PublicKey().Bytes(), nil
+}
+
+func (goProvider) NewECPublicKey(c *Curve, point []byte) (ECPublicKey, error) {
+	k, err := ecdsa.ParseUncompressedPublicKey(c.sign, point)
+	if err != nil {
+		return nil, err
+	}
+	return &goECPublic{key: k, size: c.Size}, nil
+}
+
+func (goProvider) NewECPrivateKey(c *Curve, scalar, _ []byte) (ECPrivateKey, error) {
+	k, err := ecdsa.ParseRawPrivateKey(c.sign, scalar)
+	if err != nil {
+		return nil, err
+	}
+	return &goECPrivate{key: k, curve: c, ecdh: sync.OnceValues(k.ECDH)}, nil
+}
+
+type goECPublic struct {
+	key  *ecdsa.PublicKey
+	size int
+}
+
+func (k *goECPublic) Verify(digest, sig []byte) bool {
+	der, ok := derSignature(sig, k.size)
+	return ok && ecdsa.VerifyASN1(k.key, digest, der)
+}
+
+type goECPrivate struct {
+	key   *ecdsa.PrivateKey
+	curve *Curve
+	ecdh  func() (*ecdh.PrivateKey, error)
+}
+
+func (k *goECPrivate) Sign(digest []byte) ([]byte, error) {
+	der, err := ecdsa.SignASN1(rand.Reader, k.key, digest)
+	if err != nil {
+		return nil, err
+	}
+	return rawSignature(der, k.curve.Size)
+}
+
+func (k *goECPrivate) ECDH(point []byte) ([]byte, error) {
+	priv, err := k.ecdh()
+	if err != nil {
+		return nil, err
+	}
+	pub, err := k.curve.ecdh.NewPublicKey(point)
+	if err != nil {
+		return nil, err
+	}
+	return priv.ECDH(pub)
+}
+
+func (goProvider) NewAES(key []byte) (AES, error) {
+	b, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return goAES{b}, nil
+}
+
+type goAES struct{ block cipher.Block }
+
+func (a goAES) Block() cipher.Block                     { return a.block }
+func (a goAES) CBCEncrypter(iv []byte) cipher.BlockMode { return cipher.NewCBCEncrypter(a.block, iv) }
+func (a goAES) CBCDecrypter(iv []byte) cipher.BlockMode { return cipher.NewCBCDecrypter(a.block, iv) }
+
+// leftPad returns b in n bytes, with zeros in front.
+func leftPad(b []byte, n int) []byte {
+	if len(b) == n {
+		return bytes.Clone(b)
+	}
+	out := make([]byte, n)
+	copy(out[n-len(b):], b)
+	return out
+}

@@ -1,0 +1,222 @@
+package swtok
+
+import (
+	"context"
+	"crypto/subtle"
+	"hash"
+
+	"p11fs/engine/p11"
+	"p11fs/tokens"
+)
+
+// A message is what a signature or its check has seen of the data: its running
+// hash, or, for the mechanisms that sign data as given, the data itself up to
+// max bytes.
+type message struct {
+	key  *tokens.Object // held; nil after Close
+	h    hash.Hash      // nil when data is collected
+	data []byte
+	max  int
+	why  string // said when the data is too long
+	err  error  // of an Update, and of all after it
+}
+
+func (m *message) Update(part []byte) error {
+	switch {
+	case m.key == nil:
+		return p11.CKR_OPERATION_NOT_INITIALIZED
+	case m.err != nil:
+		return m.err
+	case m.h != nil:
+		m.h.Write(part)
+		return nil
+	case len(part) > m.max-len(m.data):
+		m.err = p11.Errorf(p11.CKR_DATA_LEN_RANGE, "%s", m.why)
+		return m.err
+	}
+	m.data = append(m.data, part...)
+	return nil
+}
+
+// finish returns the digest, or the data.
+func (m *message) finish() ([]byte, error) {
+	switch {
+	case m.key == nil:
+		return nil, p11.CKR_OPERATION_NOT_INITIALIZED
+	case m.err != nil:
+		return nil, m.err
+	case m.h != nil:
+		return m.h.Sum(nil), nil
+	}
+	return m.data, nil
+}
+
+func (m *message) Close() {
+	if m.key == nil {
+		return
+	}
+	m.key.Release()
+	m.key = nil
+	wipe(m.data)
+	if m.h != nil {
+		m.h.Reset()
+	}
+	m.h, m.data = nil, nil
+}
+
+// signature is a tokens.Signature.
+type signature struct {
+	message
+	size int
+	sign func(data []byte) ([]byte, error)
+}
+
+func (s *signature) Size() int { return s.size }
+
+func (s *signature) Final() ([]byte, error) {
+	data, err := s.finish()
+	if err != nil {
+		return nil, err
+	}
+	return s.sign(data)
+}
+
+// verification is a tokens.Verification.
+type verification struct {
+	message
+	size   int
+	verify func(data, sig []byte) bool
+}
+
+func (v *verification) Size() int { return v.size }
+
+func (v *verification) Final(sig []byte) error {
+	data, err := v.finish()
+	switch {
+	case err != nil:
+		return err
+	case len(sig) != v.size:
+		return p11.Errorf(p11.CKR_SIGNATURE_LEN_RANGE, "the signature has %d bytes, not %d", len(sig), v.size)
+	case !v.verify(data, sig):
+		return p11.CKR_SIGNATURE_INVALID
+	}
+	return nil
+}
+
+// Sign begins a signature or MAC (PKCS#11 v3.1 §5.13.1, C_SignInit).
+func (c *Crypto) Sign(_ context.Context, m p11.Mechanism, key *tokens.Object) (tokens.Signature, error) {
+	mech, err := c.mechanism(m, p11.CKF_SIGN)
+	if err != nil {
+		return nil, err
+	}
+	switch mech.kind {
+	case kindHMAC, kindHMACGeneral:
+		return c.signHMAC(mech, m, key)
+	case kindECDSA, kindECDSAHash:
+		return c.signECDSA(mech, m, key)
+	}
+	return c.signRSA(mech, m, key)
+}
+
+// Verify begins the check of a signature or MAC (PKCS#11 v3.1 §5.15.1,
+// C_VerifyInit).
+func (c *Crypto) Verify(_ context.Context, m p11.Mechanism, key *tokens.Object) (tokens.Verification, error) {
+	mech, err := c.mechanism(m, p11.CKF_VERIFY)
+	if err != nil {
+		return nil, err
+	}
+	switch mech.kind {
+	case kindHMAC, kindHMACGeneral:
+		return c.verifyHMAC(mech, m, key)
+	case kindECDSA, kindECDSAHash:
+		return c.verifyECDSA(mech, m, key)
+	}
+	return c.verifyRSA(mech, m, key)
+}
+
+func (c *Crypto) signHMAC(mech *mechanism, m p11.Mechanism, key *tokens.Object) (tokens.Signature, error) {
+	h, size, err := c.beginHMAC(mech, m, key)
+	if err != nil {
+		return nil, err
+	}
+	return &signature{message{key: key, h: h}, size, func(mac []byte) ([]byte, error) { return mac[:size], nil }}, nil
+}
+
+func (c *Crypto) verifyHMAC(mech *mechanism, m p11.Mechanism, key *tokens.Object) (tokens.Verification, error) {
+	h, size, err := c.beginHMAC(mech, m, key)
+	if err != nil {
+		return nil, err
+	}
+	return &verification{message{key: key, h: h}, size, func(mac, sig []byte) bool {
+		return subtle.ConstantTimeCompare(mac[:size], sig) == 1
+	}}, nil
+}
+
+// beginHMAC holds the key when it succeeds.
+func (c *Crypto) beginHMAC(mech *mechanism, m p11.Mechanism, key *tokens.Object) (hash.Hash, int, error) {
+	size, err := hmacSize(mech, m)
+	if err != nil {
+		return nil, 0, err
+	}
+	k, err := hold[*secretKey](c, key)
+	if err != nil {
+		return nil, 0, err
+	}
+	h, err := newHMAC(mech, k)
+	if err != nil {
+		key.Release()
+		return nil, 0, err
+	}
+	return h, size, nil
+}
+
+// maxDigest is the longest input of CKM_ECDSA, which is a digest: longer
+// data would be cut to the leading bits of the curve's size and the rest left
+// unsigned, so it is refused (PKCS#11 v3.1 §6.3.12 leaves the limit open).
+const maxDigest = 66
+
+func ecdsaMessage(mech *mechanism, m p11.Mechanism, key *tokens.Object) (message, error) {
+	if err := noParam(m); err != nil {
+		return message{}, err
+	}
+	msg := message{key: key, max: maxDigest, why: "ecdsa signs a digest of at most 66 bytes; ecdsa-sha256 signs data of any length"}
+	if mech.kind == kindECDSAHash {
+		msg.h = mech.hash.New()
+	}
+	return msg, nil
+}
+
+func (c *Crypto) signECDSA(mech *mechanism, m p11.Mechanism, key *tokens.Object) (tokens.Signature, error) {
+	msg, err := ecdsaMessage(mech, m, key)
+	if err != nil {
+		return nil, err
+	}
+	k, err := hold[*ecPrivate](c, key)
+	if err != nil {
+		return nil, err
+	}
+	return &signature{msg, 2 * k.curve.Size, func(digest []byte) ([]byte, error) {
+		if len(digest) == 0 {
+			return nil, p11.Errorf(p11.CKR_DATA_LEN_RANGE, "there is no digest to sign")
+		}
+		sig, err := k.key.Sign(digest)
+		if err != nil {
+			return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "ecdsa: %v", err)
+		}
+		return sig, nil
+	}}, nil
+}
+
+func (c *Crypto) verifyECDSA(mech *mechanism, m p11.Mechanism, key *tokens.Object) (tokens.Verification, error) {
+	msg, err := ecdsaMessage(mech, m, key)
+	if err != nil {
+		return nil, err
+	}
+	k, err := hold[*ecPublic](c, key)
+	if err != nil {
+		return nil, err
+	}
+	return &verification{msg, 2 * k.curve.Size, func(digest, sig []byte) bool {
+		return len(digest) > 0 && k.key.Verify(digest, sig)
+	}}, nil
+}
