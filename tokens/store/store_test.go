@@ -33,14 +33,17 @@ func untar(t testing.TB, name string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	root := t.TempDir()
+	root, top := t.TempDir(), ""
 	for r := tar.NewReader(z); ; {
 		h, err := r.Next()
 		if err == io.EOF {
-			return filepath.Join(root, name)
+			return filepath.Join(root, top)
 		}
 		if err != nil {
 			t.Fatal(err)
+		}
+		if top == "" {
+			top = filepath.Clean("/" + h.Name)
 		}
 		path := filepath.Join(root, filepath.Clean("/"+h.Name))
 		switch h.Typeflag {
