@@ -254,11 +254,11 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_SHA512_T:
 		return Facts{Functions: CKF_DIGEST, Param: ParamRaw}, true
 	case CKM_SHA512_T_HMAC:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysGenericSecretSha512THmac, Hash: CKM_SHA512_T}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysGenericSecretSha512THmac, Hash: CKM_SHA512_T, Param: ParamRaw}, true
 	case CKM_SHA512_T_HMAC_GENERAL:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysGenericSecretSha512THmac, Hash: CKM_SHA512_T, Param: ParamMAC}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysGenericSecretSha512THmac, Hash: CKM_SHA512_T, Param: ParamRaw}, true
 	case CKM_SHA512_T_KEY_DERIVATION:
-		return Facts{Functions: CKF_DERIVE, Hash: CKM_SHA512_T}, true
+		return Facts{Functions: CKF_DERIVE, Hash: CKM_SHA512_T, Param: ParamRaw}, true
 	case CKM_TLS12_EXTENDED_MASTER_KEY_DERIVE:
 		return Facts{Functions: CKF_DERIVE, Param: ParamRaw}, true
 	case CKM_TLS12_EXTENDED_MASTER_KEY_DERIVE_DH:

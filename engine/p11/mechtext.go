@@ -367,17 +367,25 @@ func (p *paramParser) number(name string, absent uint64) (uint64, error) {
 	return v, nil
 }
 
-// bytes returns nil for an absent word. The error holds no value: data and
-// shared may be secret.
+// bytes returns nil for an absent word, and for an empty one that may be
+// absent. The error holds no value: data and shared may be secret.
 func (p *paramParser) bytes(name string) ([]byte, error) {
 	w, ok := p.get(name)
 	if !ok {
 		return nil, nil
 	}
+	digits, _ := cutHexPrefix(w.value)
+	if w.value == "" || digits == "" && w.form == formBare {
+		switch name {
+		case "iv", "public":
+			return nil, p.errorf("%s= is empty", name)
+		case "aad", "source", "shared":
+			return nil, nil
+		}
+	}
 	if w.form == formQuoted {
 		return []byte(w.value), nil
 	}
-	digits, _ := cutHexPrefix(w.value)
 	b, err := hex.DecodeString(digits)
 	if err != nil {
 		return nil, p.errorf("%s= wants hexadecimal digits in pairs", name)
@@ -441,7 +449,7 @@ func (m Mechanism) String() string {
 			w.oaep(p.OAEP)
 		}
 	case RawParam:
-		if f, _ := MechanismFacts(m.Type); f.Param == ParamPublic {
+		if f, _ := MechanismFacts(m.Type); f.Param == ParamPublic && len(p) > 0 {
 			w.bytes("public", p, true)
 		} else {
 			w.bytes("param", p, true)

@@ -1,0 +1,319 @@
+package p11
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const (
+	iv16 = "0x000102030405060708090a0b0c0d0e0f"
+	iv8  = "0x0001020304050607"
+)
+
+func bytesTo(n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(i)
+	}
+	return b
+}
+
+func TestParseMechanism(t *testing.T) {
+	for _, c := range []struct {
+		in   string
+		text string // "" for the same
+		want Mechanism
+	}{
+		{in: "sha256-rsa-pkcs", want: Mechanism{CKM_SHA256_RSA_PKCS, nil}},
+		{in: "CKM_SHA256_RSA_PKCS", text: "sha256-rsa-pkcs", want: Mechanism{CKM_SHA256_RSA_PKCS, nil}},
+		{in: "sha1", text: "sha-1", want: Mechanism{CKM_SHA_1, nil}},
+		{in: "sha256-rsa-pkcs-pss,salt=20", want: Mechanism{CKM_SHA256_RSA_PKCS_PSS, &PSSParams{CKM_SHA256, CKG_MGF1_SHA256, 20}}},
+		{in: "sha384-rsa-pkcs-pss", text: "sha384-rsa-pkcs-pss,salt=48", want: Mechanism{CKM_SHA384_RSA_PKCS_PSS, &PSSParams{CKM_SHA384, CKG_MGF1_SHA384, 48}}},
+		{in: "rsa-pkcs-pss,hash=sha1", text: "rsa-pkcs-pss,hash=sha-1,salt=20", want: Mechanism{CKM_RSA_PKCS_PSS, &PSSParams{CKM_SHA_1, CKG_MGF1_SHA1, 20}}},
+		{in: "rsa-pkcs-pss hash=sha512 mgf=sha256 salt=0", text: "rsa-pkcs-pss,hash=sha512,mgf=mgf1-sha256,salt=0", want: Mechanism{CKM_RSA_PKCS_PSS, &PSSParams{CKM_SHA512, CKG_MGF1_SHA256, 0}}},
+		{in: "rsa-pkcs-oaep", want: Mechanism{CKM_RSA_PKCS_OAEP, &OAEPParams{CKM_SHA_1, CKG_MGF1_SHA1, nil}}},
+		{in: "rsa-pkcs-oaep,hash=sha256", want: Mechanism{CKM_RSA_PKCS_OAEP, &OAEPParams{CKM_SHA256, CKG_MGF1_SHA256, nil}}},
+		{in: `rsa-pkcs-oaep,hash=sha256,mgf=mgf1-sha1,source="abc"`, text: "rsa-pkcs-oaep,hash=sha256,mgf=mgf1-sha1,source=0x616263", want: Mechanism{CKM_RSA_PKCS_OAEP, &OAEPParams{CKM_SHA256, CKG_MGF1_SHA1, []byte("abc")}}},
+		{in: "aes-cbc-pad,iv=" + iv16[2:], text: "aes-cbc-pad,iv=" + iv16, want: Mechanism{CKM_AES_CBC_PAD, IV(bytesTo(16))}},
+		{in: "aes-cbc-pad", want: Mechanism{CKM_AES_CBC_PAD, nil}},
+		{in: "des3-cbc,iv=" + iv8, want: Mechanism{CKM_DES3_CBC, IV(bytesTo(8))}},
+		{in: "aes-gcm", want: Mechanism{CKM_AES_GCM, &GCMParams{nil, nil, 128}}},
+		{in: `aes-gcm,iv=0x000102030405060708090a0b,aad="hello",tag=96`, text: "aes-gcm,iv=0x000102030405060708090a0b,aad=0x68656c6c6f,tag=96", want: Mechanism{CKM_AES_GCM, &GCMParams{bytesTo(12), []byte("hello"), 96}}},
+		{in: `aes-gcm,iv=00,aad="",tag=128`, text: "aes-gcm,iv=0x00", want: Mechanism{CKM_AES_GCM, &GCMParams{[]byte{0}, nil, 128}}},
+		{in: "aes-ctr,counter=" + iv16, want: Mechanism{CKM_AES_CTR, &CTRParams{128, [16]byte(bytesTo(16))}}},
+		{in: "aes-ctr,counter=" + iv16 + ",bits=32", want: Mechanism{CKM_AES_CTR, &CTRParams{32, [16]byte(bytesTo(16))}}},
+		{in: "ecdh1-derive", want: Mechanism{CKM_ECDH1_DERIVE, &ECDH1Params{CKD_NULL, nil, nil}}},
+		{in: "ecdh1-derive,kdf=null,public=0x0401", text: "ecdh1-derive,public=0x0401", want: Mechanism{CKM_ECDH1_DERIVE, &ECDH1Params{CKD_NULL, nil, []byte{4, 1}}}},
+		{in: "ecdh1-derive,kdf=sha256,shared=0x02,public=0x0401", text: "ecdh1-derive,kdf=sha256-kdf,shared=0x02,public=0x0401", want: Mechanism{CKM_ECDH1_DERIVE, &ECDH1Params{CKD_SHA256_KDF, []byte{2}, []byte{4, 1}}}},
+		{in: "sha256-hmac-general,mac=16", want: Mechanism{CKM_SHA256_HMAC_GENERAL, MACLength(16)}},
+		{in: "rsa-aes-key-wrap", want: Mechanism{CKM_RSA_AES_KEY_WRAP, &RSAAESKeyWrapParams{256, &OAEPParams{CKM_SHA_1, CKG_MGF1_SHA1, nil}}}},
+		{in: "rsa-aes-key-wrap,bits=128,hash=sha256", want: Mechanism{CKM_RSA_AES_KEY_WRAP, &RSAAESKeyWrapParams{128, &OAEPParams{CKM_SHA256, CKG_MGF1_SHA256, nil}}}},
+		{in: "xor-base-and-data,data=0x0102", want: Mechanism{CKM_XOR_BASE_AND_DATA, &StringDataParams{[]byte{1, 2}}}},
+		{in: "aes-cbc-encrypt-data,iv=" + iv16 + ",data=" + iv16, want: Mechanism{CKM_AES_CBC_ENCRYPT_DATA, &CBCDataParams{bytesTo(16), bytesTo(16)}}},
+		{in: "dh-pkcs-derive,public=0x05", want: Mechanism{CKM_DH_PKCS_DERIVE, RawParam{5}}},
+		{in: "dh-pkcs-derive", want: Mechanism{CKM_DH_PKCS_DERIVE, nil}},
+		{in: "aes-key-wrap", want: Mechanism{CKM_AES_KEY_WRAP, nil}},
+		{in: "aes-key-wrap,iv=" + iv8, want: Mechanism{CKM_AES_KEY_WRAP, IV(bytesTo(8))}},
+		{in: "0x80010036,param=0x01", text: "ibm-ml-dsa,param=0x01", want: Mechanism{CKM_IBM_ML_DSA, RawParam{1}}},
+		{in: "0x80099999,param=0x01", want: Mechanism{0x80099999, RawParam{1}}},
+		{in: "0x80099999", want: Mechanism{0x80099999, nil}},
+		{in: "aes-gcm,param=0x0102", want: Mechanism{CKM_AES_GCM, RawParam{1, 2}}},
+	} {
+		t.Run(c.in, func(t *testing.T) {
+			got, err := ParseMechanism(c.in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("mechanism (-want +got):\n%s", diff)
+			}
+			want := c.text
+			if want == "" {
+				want = c.in
+			}
+			if got.String() != want {
+				t.Errorf("prints as %s, want %s", got, want)
+			}
+		})
+	}
+}
+
+func TestParseMechanismErrors(t *testing.T) {
+	for _, c := range []struct {
+		in   string
+		rv   RV
+		text string
+	}{
+		{"", CKR_ARGUMENTS_BAD, "a mechanism is missing; it stands first, such as sha256-rsa-pkcs"},
+		{"salt=32", CKR_ARGUMENTS_BAD, "a mechanism is missing; it stands first, such as sha256-rsa-pkcs"},
+		{",aes-gcm", CKR_ARGUMENTS_BAD, "word 1 is empty: a comma stands only between two words"},
+		{"sha256-rsa-pkcs,", CKR_ARGUMENTS_BAD, "word 2 is empty: a comma stands only between two words"},
+		{"rot13", CKR_MECHANISM_INVALID, `unknown mechanism "rot13"`},
+		{"sha256-rsa-pkcs,salt=32", CKR_MECHANISM_PARAM_INVALID, "sha256-rsa-pkcs: has no parameter salt; it takes no parameter"},
+		{"sha256-rsa-pkcs,param=0x01", CKR_MECHANISM_PARAM_INVALID, "sha256-rsa-pkcs: takes no parameter"},
+		{"aes-gcm,salt=32", CKR_MECHANISM_PARAM_INVALID, "aes-gcm: has no parameter salt; it takes iv=, aad=, tag="},
+		{"aes-gcm,label=x", CKR_MECHANISM_PARAM_INVALID, "label is no parameter of aes-gcm; it takes iv=, aad=, tag="},
+		{"aes-gcm,itag=96", CKR_ATTRIBUTE_TYPE_INVALID, `word 2: unknown attribute "itag"`},
+		{"aes-gcm,tag=12", CKR_MECHANISM_PARAM_INVALID, "aes-gcm: tag= is 128, 120, 112, 104, 96, 64 or 32 bits, not 12"},
+		{"aes-gcm,tag", CKR_MECHANISM_PARAM_INVALID, "aes-gcm: tag= wants a value"},
+		{"aes-gcm,tag={x}", CKR_MECHANISM_PARAM_INVALID, "aes-gcm: tag= wants a value"},
+		{"aes-gcm,tag=x", CKR_MECHANISM_PARAM_INVALID, `aes-gcm: tag= wants a number, not "x"`},
+		{"aes-gcm,tag=96,tag=96", CKR_MECHANISM_PARAM_INVALID, "aes-gcm: tag is given twice"},
+		{"aes-gcm,param=0x01,tag=96", CKR_MECHANISM_PARAM_INVALID, "aes-gcm: param= stands alone"},
+		{"aes-gcm,iv=0x" + strings.Repeat("00", 257), CKR_MECHANISM_PARAM_INVALID, "aes-gcm: iv= has at most 256 bytes, not 257"},
+		{"aes-cbc,iv=00", CKR_MECHANISM_PARAM_INVALID, "aes-cbc: iv= has 16 bytes, not 1"},
+		{"aes-cbc,iv=0", CKR_MECHANISM_PARAM_INVALID, "aes-cbc: iv= wants hexadecimal digits in pairs"},
+		{"aes-cbc,iv=", CKR_MECHANISM_PARAM_INVALID, "aes-cbc: iv= is empty"},
+		{"des3-cbc,iv=" + iv16, CKR_MECHANISM_PARAM_INVALID, "des3-cbc: iv= has 8 bytes, not 16"},
+		{"aes-key-wrap,iv=" + iv16, CKR_MECHANISM_PARAM_INVALID, "aes-key-wrap: iv= has 8 bytes, not 16"},
+		{"aes-key-wrap-kwp,iv=" + iv8, CKR_MECHANISM_PARAM_INVALID, "aes-key-wrap-kwp: iv= has 4 bytes, not 8"},
+		{"aes-ctr", CKR_MECHANISM_PARAM_INVALID, "aes-ctr: counter= wants a block of 16 bytes, not 0"},
+		{"aes-ctr,counter=" + iv16 + ",bits=129", CKR_MECHANISM_PARAM_INVALID, "aes-ctr: bits= is 1 to 128, not 129"},
+		{"rsa-pkcs-pss", CKR_MECHANISM_PARAM_INVALID, "rsa-pkcs-pss: hash= is missing: the digest that the data is, such as hash=sha256"},
+		{"rsa-pkcs-pss,hash=aes-cbc", CKR_MECHANISM_PARAM_INVALID, `rsa-pkcs-pss: hash=: no digest "aes-cbc"; sha256 is one`},
+		{"rsa-pkcs-pss,hash=md5", CKR_MECHANISM_PARAM_INVALID, "rsa-pkcs-pss: mgf= is missing: md5 has none of its own"},
+		{"rsa-pkcs-pss,hash=sha256,mgf=md5", CKR_MECHANISM_PARAM_INVALID, `rsa-pkcs-pss: unknown mask generation function "md5"`},
+		{"rsa-pkcs-pss,hash=sha256,mgf=0x99", CKR_MECHANISM_PARAM_INVALID, "rsa-pkcs-pss: mgf= is not known: 0x99"},
+		{"rsa-pkcs-pss,hash=sha256,salt=99999", CKR_MECHANISM_PARAM_INVALID, "rsa-pkcs-pss: salt= is too long: 99999 bytes"},
+		{"sha256-rsa-pkcs-pss,hash=sha1", CKR_MECHANISM_PARAM_INVALID, "sha256-rsa-pkcs-pss: hash= is sha256 by the mechanism's name, not sha-1"},
+		{"sha256-hmac-general", CKR_MECHANISM_PARAM_INVALID, "sha256-hmac-general: mac= is missing: the length of the MAC in bytes"},
+		{"sha256-hmac-general,mac=33", CKR_MECHANISM_PARAM_INVALID, "sha256-hmac-general: mac= is 1 to 32 bytes, not 33"},
+		{"aes-cmac-general,mac=0", CKR_MECHANISM_PARAM_INVALID, "aes-cmac-general: mac= is 1 to 16 bytes, not 0"},
+		{"ecdh1-derive,kdf=rot13", CKR_MECHANISM_PARAM_INVALID, `ecdh1-derive: unknown key derivation function "rot13"`},
+		{"ecdh1-derive,kdf=0x99", CKR_MECHANISM_PARAM_INVALID, "ecdh1-derive: kdf= is not known: 0x99"},
+		{"ecdh1-derive,shared=00", CKR_MECHANISM_PARAM_INVALID, "ecdh1-derive: shared= needs a kdf="},
+		{"rsa-aes-key-wrap,bits=100", CKR_MECHANISM_PARAM_INVALID, "rsa-aes-key-wrap: bits= is 128, 192 or 256, not 100"},
+		{"xor-base-and-data", CKR_MECHANISM_PARAM_INVALID, "xor-base-and-data: data= is missing"},
+		{"xor-base-and-data,data=xyzzy", CKR_MECHANISM_PARAM_INVALID, "xor-base-and-data: data= wants hexadecimal digits in pairs"},
+		{"aes-cbc-encrypt-data", CKR_MECHANISM_PARAM_INVALID, "aes-cbc-encrypt-data: iv= and data= are missing"},
+		{"aes-cbc-encrypt-data,iv=" + iv16 + ",data=00", CKR_MECHANISM_PARAM_INVALID, "aes-cbc-encrypt-data: data= has a multiple of 16 bytes, not 1"},
+	} {
+		t.Run(c.in, func(t *testing.T) {
+			m, err := ParseMechanism(c.in)
+			if err == nil {
+				t.Fatalf("parses as %v", m)
+			}
+			if err.Error() != c.text || RVOf(err) != c.rv {
+				t.Errorf("error %v\n%s, want %v\n%s", RVOf(err), err, c.rv, c.text)
+			}
+		})
+	}
+}
+
+func TestParseOperation(t *testing.T) {
+	for _, c := range []struct{ in, mechanism, template string }{
+		{"aes-key-wrap,class=secret-key,key-type=aes,label=x", "aes-key-wrap", "class=secret-key key-type=aes label=x"},
+		{"aes-key-wrap class=secret-key iv=" + iv8 + " label=\"x y\"", "aes-key-wrap,iv=" + iv8, `class=secret-key label="x y"`},
+		{"ecdh1-derive,public=0x04,class=secret-key,value-len=32", "ecdh1-derive,public=0x04", "class=secret-key value-len=32"},
+		{"rsa-pkcs", "rsa-pkcs", ""},
+		{"aes-cbc-pad,value=0x01,iv=" + iv16, "aes-cbc-pad,iv=" + iv16, ""},
+	} {
+		t.Run(c.in, func(t *testing.T) {
+			m, a, err := ParseOperation(c.in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if m.String() != c.mechanism || a.Text() != c.template {
+				t.Errorf("%s | %s, want %s | %s", m, a.Text(), c.mechanism, c.template)
+			}
+		})
+	}
+	for in, rv := range map[string]RV{
+		"aes-key-wrap,class=secret-key,class=data": CKR_TEMPLATE_INCONSISTENT,
+		"aes-key-wrap,class":                       CKR_ARGUMENTS_BAD,
+		"aes-key-wrap,class=secret-key,iv=00":      CKR_MECHANISM_PARAM_INVALID,
+		"class=secret-key":                         CKR_ARGUMENTS_BAD,
+		"":                                         CKR_ARGUMENTS_BAD,
+	} {
+		if m, a, err := ParseOperation(in); RVOf(err) != rv {
+			t.Errorf("ParseOperation(%q) = %v, %v, %v; want %v", in, m, a, err, rv)
+		}
+	}
+}
+
+// What ParseMechanism lets be absent, and wrong types of parameters, Validate
+// refuses.
+func TestMechanismValidate(t *testing.T) {
+	oaep := &OAEPParams{CKM_SHA256, CKG_MGF1_SHA256, nil}
+	for _, c := range []struct {
+		name string
+		m    Mechanism
+		ok   bool
+	}{
+		{"no parameter", Mechanism{CKM_SHA256_RSA_PKCS, nil}, true},
+		{"an empty one", Mechanism{CKM_SHA256_RSA_PKCS, RawParam{}}, true},
+		{"one too many", Mechanism{CKM_SHA256_RSA_PKCS, IV{1}}, false},
+		{"iv", Mechanism{CKM_AES_CBC, IV(bytesTo(16))}, true},
+		{"iv absent", Mechanism{CKM_AES_CBC, nil}, false},
+		{"iv short", Mechanism{CKM_AES_CBC, IV{}}, false},
+		{"iv of another type", Mechanism{CKM_AES_CBC, MACLength(16)}, false},
+		{"wrap without iv", Mechanism{CKM_AES_KEY_WRAP, nil}, true},
+		{"gmac", Mechanism{CKM_AES_GMAC, IV(bytesTo(12))}, true},
+		{"gmac without", Mechanism{CKM_AES_GMAC, IV{}}, false},
+		{"gcm", Mechanism{CKM_AES_GCM, &GCMParams{bytesTo(12), nil, 128}}, true},
+		{"gcm without iv", Mechanism{CKM_AES_GCM, &GCMParams{nil, nil, 128}}, false},
+		{"gcm without all", Mechanism{CKM_AES_GCM, nil}, false},
+		{"gcm with an iv only", Mechanism{CKM_AES_GCM, IV(bytesTo(12))}, false},
+		{"pss", Mechanism{CKM_RSA_PKCS_PSS, &PSSParams{CKM_SHA256, CKG_MGF1_SHA256, 32}}, true},
+		{"pss without", Mechanism{CKM_RSA_PKCS_PSS, nil}, false},
+		{"pss zero", Mechanism{CKM_RSA_PKCS_PSS, &PSSParams{}}, false},
+		{"oaep", Mechanism{CKM_RSA_PKCS_OAEP, oaep}, true},
+		{"oaep zero", Mechanism{CKM_RSA_PKCS_OAEP, &OAEPParams{}}, false},
+		{"key wrap", Mechanism{CKM_RSA_AES_KEY_WRAP, &RSAAESKeyWrapParams{256, oaep}}, true},
+		{"key wrap without oaep", Mechanism{CKM_RSA_AES_KEY_WRAP, &RSAAESKeyWrapParams{256, nil}}, false},
+		{"ctr", Mechanism{CKM_AES_CTR, &CTRParams{1, [16]byte{}}}, true},
+		{"ctr zero", Mechanism{CKM_AES_CTR, &CTRParams{}}, false},
+		{"ecdh", Mechanism{CKM_ECDH1_DERIVE, &ECDH1Params{CKD_NULL, nil, []byte{4}}}, true},
+		{"ecdh without public", Mechanism{CKM_ECDH1_DERIVE, &ECDH1Params{CKD_NULL, nil, nil}}, false},
+		{"ecdh zero", Mechanism{CKM_ECDH1_DERIVE, &ECDH1Params{}}, false},
+		{"dh", Mechanism{CKM_DH_PKCS_DERIVE, RawParam{5}}, true},
+		{"dh without", Mechanism{CKM_DH_PKCS_DERIVE, nil}, false},
+		{"dh empty", Mechanism{CKM_DH_PKCS_DERIVE, RawParam{}}, false},
+		{"mac", Mechanism{CKM_SHA_1_HMAC_GENERAL, MACLength(20)}, true},
+		{"mac long", Mechanism{CKM_SHA_1_HMAC_GENERAL, MACLength(21)}, false},
+		{"raw", Mechanism{CKM_EDDSA, RawParam{1}}, true},
+		{"raw absent", Mechanism{CKM_EDDSA, nil}, true},
+		{"raw of another type", Mechanism{CKM_EDDSA, IV{1}}, false},
+		{"not known", Mechanism{0x80099999, RawParam{1}}, true},
+		{"not known with a type", Mechanism{0x80099999, IV{1}}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			switch err := c.m.Validate(); {
+			case c.ok && err != nil:
+				t.Error(err)
+			case !c.ok && RVOf(err) != CKR_MECHANISM_PARAM_INVALID:
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}
+
+// Each mechanism's text reads back, and the facts agree with its name.
+func TestMechanismFacts(t *testing.T) {
+	words := map[ParamKind]string{
+		ParamCTR: ",counter=" + iv16, ParamMAC: ",mac=4", ParamData: ",data=0x01",
+	}
+	for _, typ := range AllMechanismTypes() {
+		t.Run(typ.String(), func(t *testing.T) {
+			f, ok := MechanismFacts(typ)
+			if !ok {
+				if typ != CKM_VENDOR_DEFINED {
+					t.Fatal("no facts")
+				}
+				return
+			}
+			if f.Functions == 0 {
+				t.Error("serves no function")
+			}
+			if f.Hash != 0 && HashSize(f.Hash) == 0 && f.Hash != CKM_SHA512_T { // its size is a parameter
+				t.Errorf("its hash %v has no size", f.Hash)
+			}
+			if f.Functions&CKF_DIGEST != 0 && f.Functions&CKF_SIGN == 0 && HashSize(typ) == 0 && f.Param != ParamRaw && typ != CKM_FASTHASH {
+				t.Error("a digest without a size")
+			}
+			in := typ.Short() + words[f.Param]
+			switch f.Param {
+			case ParamPSS:
+				in += ",hash=sha256"
+				if f.Hash != 0 {
+					in = typ.Short()
+				}
+			case ParamIVData:
+				iv := "0x" + strings.Repeat("00", blockSize(f))
+				in += ",iv=" + iv + ",data=" + iv
+			}
+			m, err := ParseMechanism(in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			again, err := ParseMechanism(m.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(m, again); diff != "" {
+				t.Errorf("%s reads back otherwise:\n%s", m, diff)
+			}
+		})
+	}
+	for _, c := range []struct {
+		typ  MechanismType
+		want Facts
+	}{
+		{CKM_SHA256_RSA_PKCS, Facts{CKF_SIGN | CKF_VERIFY, CKM_SHA256, []KeyType{CKK_RSA}, ParamNone, false}},
+		{CKM_RSA_PKCS_PSS, Facts{CKF_SIGN | CKF_VERIFY, 0, []KeyType{CKK_RSA}, ParamPSS, true}},
+		{CKM_ECDSA, Facts{CKF_SIGN | CKF_VERIFY, 0, []KeyType{CKK_EC}, ParamNone, true}},
+		{CKM_ECDSA_SHA1, Facts{CKF_SIGN | CKF_VERIFY, CKM_SHA_1, []KeyType{CKK_EC}, ParamNone, false}},
+		{CKM_SHA512_HMAC, Facts{CKF_SIGN | CKF_VERIFY, CKM_SHA512, []KeyType{CKK_GENERIC_SECRET, CKK_SHA512_HMAC}, ParamNone, false}},
+		{CKM_SHA512, Facts{CKF_DIGEST, 0, nil, ParamNone, false}},
+		{CKM_AES_GCM, Facts{CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, 0, []KeyType{CKK_AES}, ParamGCM, false}},
+		{CKM_AES_KEY_GEN, Facts{CKF_GENERATE, 0, []KeyType{CKK_AES}, ParamNone, false}},
+		{CKM_DES3_CBC_PAD, Facts{CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, 0, []KeyType{CKK_DES3, CKK_DES2}, ParamIV, false}},
+	} {
+		got, _ := MechanismFacts(c.typ)
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%v (-want +got):\n%s", c.typ, diff)
+		}
+	}
+}
+
+func TestHash(t *testing.T) {
+	for _, m := range AllMGFs() {
+		h := m.HashOf()
+		if h == 0 {
+			if !strings.Contains(m.String(), "IBM") && m != CKG_VENDOR_DEFINED {
+				t.Errorf("%v has no hash", m)
+			}
+			continue
+		}
+		if MGFOf(h) != m || HashSize(h) == 0 {
+			t.Errorf("%v is over %v, whose MGF is %v", m, h, MGFOf(h))
+		}
+	}
+	for typ, want := range map[MechanismType]uint64{CKM_SHA_1: 20, CKM_SHA256: 32, CKM_SHA512: 64, CKM_MD5: 16, CKM_RSA_PKCS: 0, 0: 0} {
+		if got := HashSize(typ); got != want {
+			t.Errorf("HashSize(%v) = %d, want %d", typ, got, want)
+		}
+	}
+}
