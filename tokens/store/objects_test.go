@@ -1,0 +1,489 @@
+package store
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"p11fs/engine/p11"
+	"p11fs/locks"
+	"p11fs/tokens"
+)
+
+func relabel(label string) func(p11.Attributes) (p11.Attributes, error) {
+	return func(a p11.Attributes) (p11.Attributes, error) {
+		return a.With(p11.CKA_LABEL, []byte(label)), nil
+	}
+}
+
+func allow(p11.Attributes) error { return nil }
+
+func destroy(t testing.TB, s *Store, o *tokens.Object) {
+	t.Helper()
+	if err := s.Destroy(t.Context(), o.Handle, allow); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestObjects(t *testing.T) {
+	cfg := freshConfig(t)
+	s := initialised(t, cfg)
+	ctx := t.Context()
+	_, err := s.Create(ctx, dataObject("p", "", true))
+	wantRV(t, "private without login", err, p11.CKR_USER_NOT_LOGGED_IN)
+	user := login(t, s, p11.CKU_USER, testUser)
+	a := create(t, s, dataObject("a", "1", false))
+	b := create(t, s, dataObject("b", "2", true))
+	noPrivate := dataObject("c", "3", false)
+	noPrivate.Delete(p11.CKA_PRIVATE)
+	c := create(t, s, noPrivate)
+	if a.Name != "00000000" || b.Name != "10000000" || c.Name != "20000000" || c.Private || !b.Private {
+		t.Errorf("names %s %s %s", a.Name, b.Name, c.Name)
+	}
+	if pub, priv := s.Counts(); pub != 2 || priv != 1 {
+		t.Errorf("%d public, %d private", pub, priv)
+	}
+	found, err := s.Find(ctx, p11.Attributes{{Type: p11.CKA_LABEL, Value: []byte("b")}}, false)
+	if err != nil || len(found) != 0 {
+		t.Errorf("a private object among the public: %v %v", found, err)
+	}
+
+	a2, err := s.Update(ctx, a.Handle, relabel("A"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a2.Handle != a.Handle || a2.Name != a.Name || attributesOf(t, a2).Label() != "A" {
+		t.Errorf("%v %s", a2.Handle, a2.Name)
+	}
+	_, err = a.Acquire()
+	wantRV(t, "the old version", err, p11.CKR_OBJECT_HANDLE_INVALID)
+	if got, err := s.ByHandle(a.Handle); err != nil || got != a2 {
+		t.Errorf("ByHandle: %v %v", got, err)
+	}
+	if _, err := s.Update(ctx, b.Handle, relabel("B")); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]string{"A=1", "B=2", "c=3"}, contents(t, s)); d != "" {
+		t.Error(d)
+	}
+
+	refuse := errors.New("refused")
+	before := tree(t, cfg.Dir)
+	_, err = s.Update(ctx, a.Handle, func(p11.Attributes) (p11.Attributes, error) { return nil, refuse })
+	if !errors.Is(err, refuse) {
+		t.Errorf("Update: %v", err)
+	}
+	if err := s.Destroy(ctx, a.Handle, func(p11.Attributes) error { return refuse }); !errors.Is(err, refuse) {
+		t.Errorf("Destroy: %v", err)
+	}
+	_, err = s.Update(ctx, a.Handle, func(x p11.Attributes) (p11.Attributes, error) {
+		return x.With(p11.CKA_PRIVATE, p11.Bool(true)), nil
+	})
+	wantRV(t, "made private", err, p11.CKR_ATTRIBUTE_READ_ONLY)
+	_, err = s.Update(ctx, 12345, relabel("x"))
+	wantRV(t, "no such object", err, p11.CKR_OBJECT_HANDLE_INVALID)
+	wantRV(t, "no such object", s.Destroy(ctx, 12345, allow), p11.CKR_OBJECT_HANDLE_INVALID)
+	_, err = s.ByName("nowhere")
+	wantRV(t, "no such name", err, p11.CKR_OBJECT_HANDLE_INVALID)
+	if tree(t, cfg.Dir) != before {
+		t.Error("what was refused changed the directory")
+	}
+
+	destroy(t, s, a)
+	wantRV(t, "destroyed", s.Destroy(ctx, a.Handle, allow), p11.CKR_OBJECT_HANDLE_INVALID)
+	if got := string(readFile(t, cfg.Dir, objectsDir, indexFile)); got != "10000000\n20000000\n" {
+		t.Errorf("index %q", got)
+	}
+	if _, err := os.Stat(filepath.Join(cfg.Dir, objectsDir, a.Name)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the file: %v", err)
+	}
+	_ = user.Close()
+
+	// Everything is there again in another life, and no name comes back.
+	_ = s.Close()
+	s = openStore(t, cfg)
+	login(t, s, p11.CKU_USER, testUser)
+	if d := cmp.Diff([]string{"B=2", "c=3"}, contents(t, s)); d != "" {
+		t.Error(d)
+	}
+	if o := create(t, s, dataObject("d", "4", false)); o.Name <= "20000000" {
+		t.Errorf("name %s was used before", o.Name)
+	}
+}
+
+func TestCannotBeStored(t *testing.T) {
+	s := newStore(t)
+	big := dataObject("a", "", false)
+	big.Set(p11.CKA_VALUE, make([]byte, maxObjectFile))
+	wide := dataObject("a", "", false)
+	wide.SetUlong(p11.CKA_CLASS, 1<<32)
+	short := dataObject("a", "", false)
+	short.Set(p11.CKA_VALUE_LEN, []byte{1})
+	strange := dataObject("a", "", false)
+	strange.Set(1<<32, nil)
+	var many p11.Attributes
+	for i := range maxAttributes + 1 {
+		many = append(many, p11.Attribute{Type: p11.AttributeType(0x80001000 + i)})
+	}
+	before := readFile(t, s.cfg.Dir, dataFile)
+	for name, tt := range map[string]struct {
+		attrs p11.Attributes
+		want  p11.RV
+	}{
+		"size":   {big, p11.CKR_DEVICE_MEMORY},
+		"number": {many, p11.CKR_DEVICE_MEMORY},
+		"wide":   {wide, p11.CKR_ATTRIBUTE_VALUE_INVALID},
+		"short":  {short, p11.CKR_ATTRIBUTE_VALUE_INVALID},
+		"type":   {strange, p11.CKR_ATTRIBUTE_TYPE_INVALID},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := s.Create(t.Context(), tt.attrs)
+			wantRV(t, "Create", err, tt.want)
+		})
+	}
+	if o := create(t, s, dataObject("a", "", false)); o.Name != "00000000" {
+		t.Errorf("what could not be stored cost names up to %s", o.Name)
+	}
+	if string(before) == string(readFile(t, s.cfg.Dir, dataFile)) {
+		t.Error("no name was reserved")
+	}
+}
+
+// TestNamesSkip has files in the way, and the next name gone back, as after a
+// stock process copied an old NVTOK.DAT.
+func TestNamesSkip(t *testing.T) {
+	cfg := freshConfig(t)
+	s := openStore(t, cfg)
+	old := readFile(t, cfg.Dir, dataFile)
+	var names []string
+	for range 9 {
+		names = append(names, create(t, s, dataObject("x", "", false)).Name)
+	}
+	writeFile(t, []byte("left behind"), cfg.Dir, objectsDir, "90000000")
+	symlink(t, "nowhere", cfg.Dir, objectsDir, "A0000000")
+	writeFile(t, old, cfg.Dir, dataFile)
+	names = append(names, create(t, s, dataObject("x", "", false)).Name)
+	destroyed, _ := s.ByName("80000000")
+	destroy(t, s, destroyed)
+	for range 100 {
+		names = append(names, create(t, s, dataObject("x", "", false)).Name)
+	}
+	seen := map[string]bool{"90000000": true, "A0000000": true}
+	for _, n := range names {
+		if seen[n] {
+			t.Errorf("%s twice", n)
+		}
+		seen[n] = true
+	}
+	if names[8] != "80000000" || names[9] != "B0000000" {
+		t.Errorf("%v", names[:12])
+	}
+}
+
+func TestNames(t *testing.T) {
+	n := firstName()
+	for i := range uint64(2000) {
+		if n.number() != i {
+			t.Fatalf("%s is number %d, not %d", n, n.number(), i)
+		}
+		if again, ok := parseName(n.String()); !ok || again != n {
+			t.Fatalf("%s does not parse", n)
+		}
+		n = n.next()
+	}
+	for from, to := range map[string]string{
+		"90000000": "A0000000", "Z0000000": "01000000", "ZZ000000": "00100000",
+		"ZZZZZZZY": "0000000Z", "ZZZZZZZZ": "10000000",
+	} {
+		n, ok := parseName(from)
+		if !ok || n.next().String() != to {
+			t.Errorf("after %s comes %s, want %s", from, n.next(), to)
+		}
+	}
+	for _, bad := range []string{"", "0000000", "000000000", "0000000a", "0000/000", "........", "0000000\n"} {
+		if _, ok := parseName(bad); ok {
+			t.Errorf("%q parses", bad)
+		}
+	}
+}
+
+// TestHostileFiles lists files that are no objects: each is reported, and the
+// rest of the token works.
+func TestHostileFiles(t *testing.T) {
+	cfg := freshConfig(t)
+	s := initialised(t, cfg)
+	login(t, s, p11.CKU_USER, testUser)
+	create(t, s, dataObject("good", "public", false))
+	create(t, s, dataObject("good", "private", true))
+	pub := readFile(t, cfg.Dir, objectsDir, "00000000")
+	priv := readFile(t, cfg.Dir, objectsDir, "10000000")
+	change := func(b []byte, at int, v ...byte) []byte {
+		c := append([]byte(nil), b...)
+		copy(c[at:], v)
+		return c
+	}
+	named := func(n string) []byte { return change(pub, headerSize+8, []byte(n)...) }
+	files := map[string][]byte{
+		"A0000000": nil,
+		"B0000000": []byte("\x05\x00\x00"),
+		"C0000000": change(named("C0000000"), 0, 0xff, 0xff, 0xff, 0xff),          // longer than it is
+		"D0000000": change(named("D0000000"), 4, 2),                               // neither public nor private
+		"E0000000": change(named("E0000000"), 4, 1),                               // not encrypted
+		"F0000000": pub,                                                           // another's name
+		"G0000000": change(named("G0000000"), headerSize+4, 0xff, 0xff, 0xff, 15), // too many attributes
+		"H0000000": change(named("H0000000"), headerSize+flatSize+8, 0xff, 0xff, 0xff, 0x7f),
+		"I0000000": change(named("I0000000"), headerSize+4, 6),     // bytes are left
+		"J0000000": change(priv, len(priv)-1, priv[len(priv)-1]^1), // damaged ciphertext
+		"K0000000": priv[:len(priv)-1],                             // cut off
+		"L0000000": twice(t),
+		"M0000000": make([]byte, 64),
+	}
+	for n, b := range files {
+		writeFile(t, b, cfg.Dir, objectsDir, n)
+	}
+	// A CKA_PRIVATE that disagrees with the header.
+	attrs := dataObject("liar", "", true)
+	n, _ := parseName("N0000000")
+	b, err := encodeObject(n, false, attrs, objectCipher{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	files["N0000000"] = b
+	writeFile(t, b, cfg.Dir, objectsDir, "N0000000")
+	symlink(t, "00000000", cfg.Dir, objectsDir, "O0000000")
+	if err := unix.Mkfifo(filepath.Join(cfg.Dir, objectsDir, "P0000000"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(cfg.Dir, objectsDir, "Q0000000"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(mustCreate(t, cfg.Dir, objectsDir, "R0000000"), maxObjectFile+1); err != nil {
+		t.Fatal(err)
+	}
+	files["O0000000"], files["P0000000"], files["Q0000000"], files["R0000000"] = nil, nil, nil, nil
+
+	idx := "S0000000\n../../../x\n\n00000000\n" // S: no file
+	for n := range files {
+		idx += n + "\n"
+	}
+	idx += "10000000\n00000000\nT000" // twice, and cut off
+	writeFile(t, []byte(idx), cfg.Dir, objectsDir, indexFile)
+
+	check := func(t *testing.T, s *Store) {
+		t.Helper()
+		if d := cmp.Diff([]string{"good=public", "good=private"}, contents(t, s)); d != "" {
+			t.Error(d)
+		}
+		var got []string
+		for _, d := range s.Damaged() {
+			if _, known := files[d.Name]; !known || d.Err == nil {
+				t.Errorf("damaged %v", d)
+			}
+			got = append(got, d.Name)
+		}
+		if len(got) != len(files) {
+			t.Errorf("damaged %v", got)
+		}
+	}
+	t.Run("seen live", func(t *testing.T) {
+		if err := s.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		check(t, s)
+	})
+	_ = s.Close()
+	s = openStore(t, cfg)
+	login(t, s, p11.CKU_USER, testUser)
+	t.Run("opened", func(t *testing.T) { check(t, s) })
+	t.Run("written", func(t *testing.T) {
+		o := create(t, s, dataObject("new", "object", false))
+		idx := string(readFile(t, cfg.Dir, objectsDir, indexFile))
+		if len(idx)%9 != 0 || strings.Contains(idx, "..") || !strings.HasSuffix(idx, "\n"+o.Name+"\n") || strings.Count(idx, "00000000\n") != 1 || !strings.Contains(idx, "A0000000\n") {
+			t.Errorf("index %q", idx)
+		}
+		destroy(t, s, o)
+		check(t, s)
+	})
+	t.Run("repaired", func(t *testing.T) {
+		writeFile(t, named("A0000000"), cfg.Dir, objectsDir, "A0000000")
+		if err := s.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if o, err := s.ByName("A0000000"); err != nil || attributesOf(t, o).Label() != "good" {
+			t.Errorf("%v", err)
+		}
+		if len(s.Damaged()) != len(files)-1 {
+			t.Error("it still counts as damaged")
+		}
+	})
+}
+
+// twice is an object file in which one attribute stands twice.
+func twice(t *testing.T) []byte {
+	n, _ := parseName("L0000000")
+	a := dataObject("l", "", false)
+	b, err := encodeObject(n, false, append(a, a[0]), objectCipher{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func mustCreate(t *testing.T, path ...string) string {
+	writeFile(t, nil, path...)
+	return filepath.Join(path...)
+}
+
+// TestTrailingBytes reads a file that is longer than its header says.
+func TestTrailingBytes(t *testing.T) {
+	n := firstName()
+	b, err := encodeObject(n, false, dataObject("a", "b", false), objectCipher{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := decodeObject(n, append(b, "more"...)); err != nil {
+		t.Error(err)
+	}
+	binary.LittleEndian.PutUint32(b, 4)
+	if _, err := decodeObject(n, b); !errors.Is(err, errDamaged) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestConcurrent(t *testing.T) {
+	dir := t.TempDir()
+	cfg := config(t, filepath.Join(dir, "swtok"))
+	lock, err := locks.Open(filepath.Join(dir, "lock", "LCK..swtok"), locks.Options{Group: locks.NoGroup})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	cfg.Lock = lock
+	s := initialised(t, cfg)
+	login(t, s, p11.CKU_USER, testUser)
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			for i := range 15 {
+				o, err := s.Create(t.Context(), dataObject(fmt.Sprintf("g%d", g), fmt.Sprint(i), i%2 == 0))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := s.Update(t.Context(), o.Handle, relabel(fmt.Sprintf("G%d", g))); err != nil {
+					t.Error(err)
+				}
+				if i%3 == 0 {
+					if err := s.Destroy(t.Context(), o.Handle, allow); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+		wg.Go(func() {
+			for range 50 {
+				if err := s.Refresh(t.Context()); err != nil {
+					t.Error(err)
+				}
+				if _, err := s.Find(t.Context(), p11.Attributes{{Type: p11.CKA_LABEL, Value: []byte("G1")}}, true); err != nil {
+					t.Error(err)
+				}
+				s.Info()
+				l, err := s.Login(t.Context(), p11.CKU_USER, pin(t, testUser))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_ = l.Valid()
+				_ = l.Close()
+			}
+		})
+	}
+	wg.Wait()
+	if n := len(contents(t, s)); n != 40 {
+		t.Errorf("%d objects", n)
+	}
+	again := openStore(t, cfg)
+	login(t, again, p11.CKU_USER, testUser)
+	if d := cmp.Diff(contents(t, s), contents(t, again)); d != "" {
+		t.Error(d)
+	}
+}
+
+// TestManyObjects bounds time and memory for a hundred thousand objects.
+func TestManyObjects(t *testing.T) {
+	if testing.Short() {
+		t.Skip("writes 100,000 files")
+	}
+	const n = 100_000
+	cfg := freshConfig(t)
+	_ = openStore(t, cfg).Close()
+	next := firstName()
+	var idx []name
+	for i := range n {
+		a := dataObject(fmt.Sprintf("object %d", i), "some value of some length", false)
+		b, err := encodeObject(next, false, a, objectCipher{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, b, cfg.Dir, objectsDir, next.String())
+		idx = append(idx, next)
+		next = next.next()
+	}
+	writeFile(t, printIndex(idx), cfg.Dir, objectsDir, indexFile)
+	idx = nil
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	start := time.Now()
+	s := openStore(t, cfg)
+	took := time.Since(start)
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	each := int64(after.HeapAlloc-before.HeapAlloc) / n
+	t.Logf("opened in %v, %d bytes an object", took, each)
+	if pub, _ := s.Counts(); pub != n {
+		t.Fatalf("%d objects", pub)
+	}
+	if each > 1536 {
+		t.Errorf("%d bytes an object", each)
+	}
+	start = time.Now()
+	o := create(t, s, dataObject("one more", "", false))
+	created := time.Since(start)
+	start = time.Now()
+	destroy(t, s, o)
+	t.Logf("created in %v, destroyed in %v", created, time.Since(start))
+	start = time.Now()
+	if err := s.Refresh(context.Background()); err != nil {
+		t.Error(err)
+	}
+	t.Logf("refreshed in %v", time.Since(start))
+}
+
+func BenchmarkRefresh(b *testing.B) {
+	s := newStore(b)
+	for b.Loop() {
+		if err := s.Refresh(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkCreateDestroy(b *testing.B) {
+	s := newStore(b)
+	for b.Loop() {
+		destroy(b, s, create(b, s, dataObject("a", "b", false)))
+	}
+}
