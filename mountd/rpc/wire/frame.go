@@ -11,26 +11,37 @@ import (
 // FrameHeader is the length in bytes of a frame's header.
 const FrameHeader = 12
 
-// ErrTooLong says that a frame was read to its end and thrown away because it
-// is longer than a server takes.
-var ErrTooLong = errors.New("frame too long")
+// These say that a frame was read to its end and thrown away: the connection can
+// go on.
+var (
+	ErrTooLong    = errors.New("frame too long")
+	ErrNotAllowed = errors.New("no memory for the frame")
+)
 
-// ReadFrame reads one frame, reusing buf for the body if it is large enough. A
-// frame whose parts are longer than allowed is read and dropped, with its code
-// and ErrTooLong: the connection can go on. io.EOF says that the client
-// closed between frames.
-func ReadFrame(r *bufio.Reader, buf []byte) (code uint32, body []byte, err error) {
+// ReadFrame reads one frame, reusing buf for the body if it is large enough;
+// otherwise allow, which may be nil, says whether so many bytes may be had. A
+// frame that is too long, or not allowed, is read and dropped, with its code and
+// ErrTooLong or ErrNotAllowed. io.EOF says that the client closed between
+// frames.
+func ReadFrame(r *bufio.Reader, buf []byte, allow func(bytes int) bool) (code uint32, body []byte, err error) {
 	var h [FrameHeader]byte
 	if _, err := io.ReadFull(r, h[:]); err != nil {
 		return 0, nil, err
 	}
 	code = binary.BigEndian.Uint32(h[0:])
 	options, length := binary.BigEndian.Uint32(h[4:]), binary.BigEndian.Uint32(h[8:])
-	if options > MaxOptions || length > MaxBody {
+	refusal := error(nil)
+	switch {
+	case options > MaxOptions || length > MaxBody:
+		refusal = ErrTooLong
+	case int(length) > cap(buf) && allow != nil && !allow(int(length)):
+		refusal = ErrNotAllowed
+	}
+	if refusal != nil {
 		if _, err := io.CopyN(io.Discard, r, int64(options)+int64(length)); err != nil {
 			return 0, nil, unexpected(err)
 		}
-		return code, nil, ErrTooLong
+		return code, nil, refusal
 	}
 	if _, err := r.Discard(int(options)); err != nil {
 		return 0, nil, unexpected(err)

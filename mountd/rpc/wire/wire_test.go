@@ -53,7 +53,7 @@ func frame(t testing.TB, text string) (code uint32, body []byte) {
 		t.Fatal(err)
 	}
 	r := bufio.NewReader(bytes.NewReader(b))
-	code, body, err = ReadFrame(r, nil)
+	code, body, err = ReadFrame(r, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,16 +206,16 @@ func TestReadFrameLimits(t *testing.T) {
 		in := append(header(MaxOptions+1, 3), make([]byte, MaxOptions+4)...)
 		in = append(in, append(header(0, 1), 'x')...)
 		r := bufio.NewReader(bytes.NewReader(in))
-		if code, _, err := ReadFrame(r, nil); code != 7 || !errors.Is(err, ErrTooLong) {
+		if code, _, err := ReadFrame(r, nil, nil); code != 7 || !errors.Is(err, ErrTooLong) {
 			t.Errorf("code %d, %v; want 7 and ErrTooLong", code, err)
 		}
-		if _, body, err := ReadFrame(r, nil); err != nil || string(body) != "x" {
+		if _, body, err := ReadFrame(r, nil, nil); err != nil || string(body) != "x" {
 			t.Errorf("the next frame: %q, %v", body, err)
 		}
 	})
 	t.Run("announced only", func(t *testing.T) {
 		n := testing.AllocsPerRun(1, func() {
-			_, _, err := ReadFrame(bufio.NewReaderSize(bytes.NewReader(header(0, MaxBody)), 16), nil)
+			_, _, err := ReadFrame(bufio.NewReaderSize(bytes.NewReader(header(0, MaxBody)), 16), nil, nil)
 			if !errors.Is(err, io.ErrUnexpectedEOF) {
 				t.Errorf("error %v", err)
 			}
@@ -227,7 +227,7 @@ func TestReadFrameLimits(t *testing.T) {
 	t.Run("cut", func(t *testing.T) {
 		whole := append(header(2, 2), "abcd"...)
 		for n := range whole {
-			_, _, err := ReadFrame(bufio.NewReader(bytes.NewReader(whole[:n])), nil)
+			_, _, err := ReadFrame(bufio.NewReader(bytes.NewReader(whole[:n])), nil, nil)
 			want := io.ErrUnexpectedEOF
 			if n == 0 {
 				want = io.EOF

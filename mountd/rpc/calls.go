@@ -1,0 +1,277 @@
+package rpc
+
+import (
+	"p11fs/engine"
+	"p11fs/engine/p11"
+	"p11fs/mountd/rpc/wire"
+)
+
+// handlers answer the calls. Those that are missing are not supported: the
+// operation states of C_GetOperationState, which would carry key material out
+// of the daemon, and the messages of PKCS#11 v3.0 §5.9 to §5.16.
+var handlers = map[wire.Call]func(*request) error{
+	wire.CallFinalize:         (*request).finalize,
+	wire.CallGetInfo:          (*request).getInfo,
+	wire.CallGetSlotList:      (*request).getSlotList,
+	wire.CallGetSlotInfo:      (*request).getSlotInfo,
+	wire.CallGetTokenInfo:     (*request).getTokenInfo,
+	wire.CallGetMechanismList: (*request).getMechanismList,
+	wire.CallGetMechanismInfo: (*request).getMechanismInfo,
+	wire.CallInitToken:        (*request).initToken,
+	wire.CallInitToken2:       (*request).initToken,
+	wire.CallWaitForSlotEvent: (*request).waitForSlotEvent,
+
+	wire.CallOpenSession:      (*request).openSession,
+	wire.CallCloseSession:     (*request).closeSession,
+	wire.CallCloseAllSessions: (*request).closeAllSessions,
+	wire.CallGetSessionInfo:   (*request).getSessionInfo,
+	wire.CallSessionCancel:    (*request).sessionCancel,
+	wire.CallInitPIN:          (*request).initPIN,
+	wire.CallSetPIN:           (*request).setPIN,
+	wire.CallLogin:            (*request).login,
+	wire.CallLoginUser:        (*request).loginUser,
+	wire.CallLogout:           (*request).logout,
+
+	wire.CallCreateObject:      (*request).createObject,
+	wire.CallCopyObject:        (*request).copyObject,
+	wire.CallDestroyObject:     (*request).destroyObject,
+	wire.CallGetObjectSize:     (*request).getObjectSize,
+	wire.CallGetAttributeValue: (*request).getAttributeValue,
+	wire.CallSetAttributeValue: (*request).setAttributeValue,
+	wire.CallFindObjectsInit:   (*request).findObjectsInit,
+	wire.CallFindObjects:       (*request).findObjects,
+	wire.CallFindObjectsFinal:  (*request).findObjectsFinal,
+
+	wire.CallEncryptInit:         keyInit((*engine.Session).EncryptInit, p11.CKF_ENCRYPT),
+	wire.CallEncrypt:             transform((*engine.Session).Encrypt),
+	wire.CallEncryptUpdate:       transform((*engine.Session).EncryptUpdate),
+	wire.CallEncryptFinal:        cipherFinal((*engine.Session).EncryptFinal, (*engine.Session).EncryptSize, p11.CKF_ENCRYPT),
+	wire.CallDecryptInit:         keyInit((*engine.Session).DecryptInit, p11.CKF_DECRYPT),
+	wire.CallDecrypt:             transform((*engine.Session).Decrypt),
+	wire.CallDecryptUpdate:       transform((*engine.Session).DecryptUpdate),
+	wire.CallDecryptFinal:        cipherFinal((*engine.Session).DecryptFinal, (*engine.Session).DecryptSize, p11.CKF_DECRYPT),
+	wire.CallDigestInit:          (*request).digestInit,
+	wire.CallDigest:              transform((*engine.Session).Digest),
+	wire.CallDigestUpdate:        update((*engine.Session).DigestUpdate),
+	wire.CallDigestKey:           (*request).digestKey,
+	wire.CallDigestFinal:         final((*engine.Session).DigestFinal),
+	wire.CallSignInit:            keyInit((*engine.Session).SignInit, p11.CKF_SIGN),
+	wire.CallSign:                transform((*engine.Session).Sign),
+	wire.CallSignUpdate:          update((*engine.Session).SignUpdate),
+	wire.CallSignFinal:           final((*engine.Session).SignFinal),
+	wire.CallSignRecoverInit:     keyInit((*engine.Session).SignRecoverInit, p11.CKF_SIGN_RECOVER),
+	wire.CallSignRecover:         transform((*engine.Session).SignRecover),
+	wire.CallVerifyInit:          keyInit((*engine.Session).VerifyInit, p11.CKF_VERIFY),
+	wire.CallVerify:              (*request).verify,
+	wire.CallVerifyUpdate:        update((*engine.Session).VerifyUpdate),
+	wire.CallVerifyFinal:         update((*engine.Session).VerifyFinal),
+	wire.CallVerifyRecoverInit:   keyInit((*engine.Session).VerifyRecoverInit, p11.CKF_VERIFY_RECOVER),
+	wire.CallVerifyRecover:       transform((*engine.Session).VerifyRecover),
+	wire.CallDigestEncryptUpdate: transform((*engine.Session).DigestEncryptUpdate),
+	wire.CallDecryptDigestUpdate: transform((*engine.Session).DecryptDigestUpdate),
+	wire.CallSignEncryptUpdate:   transform((*engine.Session).SignEncryptUpdate),
+	wire.CallDecryptVerifyUpdate: transform((*engine.Session).DecryptVerifyUpdate),
+	wire.CallGenerateKey:         (*request).generateKey,
+	wire.CallGenerateKeyPair:     (*request).generateKeyPair,
+	wire.CallWrapKey:             (*request).wrapKey,
+	wire.CallUnwrapKey:           (*request).unwrapKey,
+	wire.CallDeriveKey:           (*request).deriveKey,
+	wire.CallDeriveKey2:          (*request).deriveKey,
+	wire.CallSeedRandom:          update((*engine.Session).SeedRandom),
+	wire.CallGenerateRandom:      (*request).generateRandom,
+
+	wire.CallSignOnce:    once(keyInit((*engine.Session).SignInit, p11.CKF_SIGN), (*engine.Session).Sign),
+	wire.CallVerifyOnce:  (*request).verifyOnce,
+	wire.CallEncryptOnce: once(keyInit((*engine.Session).EncryptInit, p11.CKF_ENCRYPT), (*engine.Session).Encrypt),
+	wire.CallDecryptOnce: once(keyInit((*engine.Session).DecryptInit, p11.CKF_DECRYPT), (*engine.Session).Decrypt),
+	wire.CallDigestOnce:  once((*request).digestInit, (*engine.Session).Digest),
+}
+
+// The lengths of the fixed fields, in bytes.
+const (
+	descriptionSize  = 64
+	manufacturerSize = 32
+	labelSize        = 32
+	modelSize        = 16
+	serialSize       = 16
+	timeSize         = 16
+)
+
+func (q *request) finalize() error {
+	if err := q.r.End(); err != nil {
+		return err
+	}
+	q.conn.state.finalize()
+	return nil
+}
+
+func (q *request) getInfo() error {
+	if err := q.r.End(); err != nil {
+		return err
+	}
+	version := p11.Version{Major: 3, Minor: 0}
+	if q.conn.protocol == wire.V0 {
+		version = p11.Version{Major: 2, Minor: 40} // those clients know no later
+	}
+	q.w.Version(version)
+	q.w.Space("p11fs", manufacturerSize)
+	q.w.Ulong(0)
+	q.w.Space("p11fs token daemon", 32)
+	q.w.Version(q.conn.server.config.Version)
+	return nil
+}
+
+func (q *request) getSlotList() error {
+	present, room := q.r.Byte() != 0, q.r.Room()
+	if err := q.r.End(); err != nil {
+		return err
+	}
+	var ids []p11.SlotID
+	for _, s := range q.conn.server.config.Engine.Slots() {
+		if !present || s.Present() {
+			ids = append(ids, s.ID())
+		}
+	}
+	list(q, ids, room)
+	return nil
+}
+
+// list writes the `au` of a function with room for a list.
+func list[T ~uint64](q *request, items []T, room wire.Room) {
+	if len(items) > int(room) {
+		q.w.Count(len(items))
+		return
+	}
+	wire.Ulongs(q.w, items)
+}
+
+func (q *request) getSlotInfo() error {
+	slot, err := q.slot()
+	if err != nil {
+		return err
+	}
+	if err := q.r.End(); err != nil {
+		return err
+	}
+	i := slot.Info()
+	q.w.Space(i.Description, descriptionSize)
+	q.w.Space(i.Manufacturer, manufacturerSize)
+	q.w.Ulong(uint64(i.Flags))
+	q.w.Version(i.HardwareVersion)
+	q.w.Version(i.FirmwareVersion)
+	return nil
+}
+
+func (q *request) getTokenInfo() error {
+	slot, err := q.slot()
+	if err != nil {
+		return err
+	}
+	if err := q.r.End(); err != nil {
+		return err
+	}
+	i, err := slot.TokenInfo(q.ctx)
+	if err != nil {
+		return err
+	}
+	q.w.Space(i.Label, labelSize)
+	q.w.Space(i.Manufacturer, manufacturerSize)
+	q.w.Space(i.Model, modelSize)
+	q.w.Space(i.Serial, serialSize)
+	for _, v := range []uint64{
+		uint64(i.Flags), i.MaxSessions, i.Sessions, i.MaxRWSessions, i.RWSessions, i.MaxPINLen, i.MinPINLen,
+		i.TotalPublicMem, i.FreePublicMem, i.TotalPrivateMem, i.FreePrivateMem,
+	} {
+		q.w.Ulong(v)
+	}
+	q.w.Version(i.HardwareVersion)
+	q.w.Version(i.FirmwareVersion)
+	q.w.Space(i.UTCTime, timeSize)
+	return nil
+}
+
+func (q *request) getMechanismList() error {
+	slot, err := q.slot()
+	if err != nil {
+		return err
+	}
+	room := q.r.Room()
+	if err := q.r.End(); err != nil {
+		return err
+	}
+	if !slot.Present() {
+		return p11.CKR_TOKEN_NOT_PRESENT
+	}
+	var types []p11.MechanismType
+	for _, m := range slot.Mechanisms() {
+		if q.conn.protocol.Passes(m.Type) {
+			types = append(types, m.Type)
+		}
+	}
+	list(q, types, room)
+	return nil
+}
+
+func (q *request) getMechanismInfo() error {
+	slot, err := q.slot()
+	if err != nil {
+		return err
+	}
+	t := p11.MechanismType(q.r.Ulong())
+	if err := q.r.End(); err != nil {
+		return err
+	}
+	m, err := slot.Mechanism(t)
+	if err != nil {
+		return err
+	}
+	q.w.Ulong(m.MinKeySize)
+	q.w.Ulong(m.MaxKeySize)
+	q.w.Ulong(uint64(m.Flags))
+	return nil
+}
+
+// initToken also answers C_InitToken2, which only fixes the label's length.
+func (q *request) initToken() error {
+	slot, err := q.slot()
+	if err != nil {
+		return err
+	}
+	pin, err := q.pin()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = pin.Close() }()
+	label := q.r.Text()
+	if err := q.r.End(); err != nil {
+		return err
+	}
+	// Clients measure the blank padded field as a C string, and so may send
+	// less or more of it.
+	return q.app.InitToken(q.ctx, slot, pin, trimBlanks(label[:min(len(label), labelSize)]))
+}
+
+func trimBlanks(s string) string {
+	for len(s) > 0 && s[len(s)-1] == ' ' {
+		s = s[:len(s)-1]
+	}
+	return s
+}
+
+// waitForSlotEvent waits for what does not happen, slots being fixed while the
+// daemon runs, until C_Finalize ends it (PKCS#11 v3.1 §5.5.3).
+func (q *request) waitForSlotEvent() error {
+	flags := p11.Flags(q.r.Ulong())
+	if err := q.r.End(); err != nil {
+		return err
+	}
+	if flags&p11.CKF_DONT_BLOCK != 0 {
+		return p11.CKR_NO_EVENT
+	}
+	select {
+	case <-q.end:
+		return p11.CKR_CRYPTOKI_NOT_INITIALIZED
+	case <-q.ctx.Done():
+		return q.ctx.Err()
+	}
+}

@@ -1,0 +1,222 @@
+package rpc
+
+import (
+	"p11fs/engine"
+	"p11fs/engine/p11"
+	"p11fs/mountd/rpc/wire"
+)
+
+func (q *request) handleOf(h p11.ObjectHandle, err error) error {
+	if err != nil {
+		return err
+	}
+	q.w.Ulong(uint64(h))
+	return nil
+}
+
+func (q *request) createObject() error {
+	s, err := q.session()
+	if err != nil {
+		return err
+	}
+	template, err := q.template()
+	if err != nil {
+		return err
+	}
+	if err := q.r.End(); err != nil {
+		return err
+	}
+	return q.handleOf(s.CreateObject(q.ctx, template))
+}
+
+func (q *request) copyObject() error {
+	s, err := q.session()
+	if err != nil {
+		return err
+	}
+	h := q.object()
+	template, err := q.template()
+	if err != nil {
+		return err
+	}
+	if err := q.r.End(); err != nil {
+		return err
+	}
+	return q.handleOf(s.CopyObject(q.ctx, h, template))
+}
+
+func (q *request) destroyObject() error {
+	s, err := q.session()
+	if err != nil {
+		return err
+	}
+	h := q.object()
+	if err := q.r.End(); err != nil {
+		return err
+	}
+	return s.DestroyObject(q.ctx, h)
+}
+
+func (q *request) getObjectSize() error {
+	s, err := q.session()
+	if err != nil {
+		return err
+	}
+	h := q.object()
+	if err := q.r.End(); err != nil {
+		return err
+	}
+	n, err := s.ObjectSize(q.ctx, h)
+	if err != nil {
+		return err
+	}
+	q.w.Ulong(n)
+	return nil
+}
+
+func (q *request) setAttributeValue() error {
+	s, err := q.session()
+	if err != nil {
+		return err
+	}
+	h := q.object()
+	template, err := q.template()
+	if err != nil {
+		return err
+	}
+	if err := q.r.End(); err != nil {
+		return err
+	}
+	return s.SetAttributeValue(q.ctx, h, template)
+}
+
+// getAttributeValue answers every attribute on its own (PKCS#11 v3.1 §5.7.5):
+// the reply carries those that fit, and at its end the CK_RV of the call.
+func (q *request) getAttributeValue() error {
+	s, err := q.session()
+	if err != nil {
+		return err
+	}
+	h := q.object()
+	wanted := q.r.Wanted()
+	if err := q.r.End(); err != nil {
+		return err
+	}
+	types := make([]p11.AttributeType, len(wanted))
+	for i, a := range wanted {
+		types[i] = a.Type
+		// A client that sends no nested list cannot read one, and would take
+		// the whole reply for a fault of the device.
+		if wire.IsTemplate(a.Type) && !a.HasNested && (q.conn.protocol == wire.V0 || q.conn.protocol == wire.V1) {
+			return p11.Errorf(p11.CKR_ATTRIBUTE_TYPE_INVALID, "%v cannot be read by this client", a.Type)
+		}
+	}
+	results, err := s.GetAttributeValue(q.ctx, h, types...)
+	if err != nil {
+		return err
+	}
+	rv := p11.CKR_OK
+	reply := make([]wire.Attribute, len(results))
+	for i, res := range results {
+		a, one, err := attributeReply(res, wanted[i])
+		if err != nil {
+			return err
+		}
+		reply[i] = a
+		if rv == p11.CKR_OK {
+			rv = one
+		}
+	}
+	q.w.Attributes(reply)
+	q.w.Ulong(uint64(rv))
+	for _, a := range results {
+		clear(a.Value)
+	}
+	return nil
+}
+
+// attributeReply is the reply for one attribute, and its share of the CK_RV.
+func attributeReply(res engine.AttributeResult, wanted wire.Wanted) (wire.Attribute, p11.RV, error) {
+	none := wire.Attribute{Type: res.Type}
+	switch rv := p11.RVOf(res.Err); rv {
+	case p11.CKR_OK:
+	case p11.CKR_ATTRIBUTE_SENSITIVE, p11.CKR_ATTRIBUTE_TYPE_INVALID:
+		return none, rv, nil
+	default:
+		return none, rv, res.Err
+	}
+	a, err := wire.Wire(res.Type, res.Value)
+	if err != nil {
+		return none, p11.CKR_OK, err
+	}
+	switch {
+	case wanted.Room == 0:
+		return a.Placeholder(), p11.CKR_OK, nil
+	case wanted.Room < a.Length:
+		return none, p11.CKR_BUFFER_TOO_SMALL, nil
+	}
+	if !wire.IsTemplate(res.Type) {
+		return a, p11.CKR_OK, nil
+	}
+	// A template is an array whose elements have rooms of their own.
+	if len(wanted.Nested) < len(a.Nested) {
+		return none, p11.CKR_BUFFER_TOO_SMALL, nil
+	}
+	rv := p11.CKR_OK
+	for i, inner := range a.Nested {
+		switch room := wanted.Nested[i].Room; {
+		case room == 0:
+			a.Nested[i] = inner.Placeholder()
+		case room < inner.Length:
+			a.Nested[i] = wire.Attribute{Type: inner.Type}
+			rv = p11.CKR_BUFFER_TOO_SMALL
+		}
+	}
+	return a, rv, nil
+}
+
+func (q *request) findObjectsInit() error {
+	s, err := q.session()
+	if err != nil {
+		return err
+	}
+	template, err := q.template()
+	if err != nil {
+		return err
+	}
+	if err := q.r.End(); err != nil {
+		return err
+	}
+	return s.FindObjectsInit(q.ctx, template)
+}
+
+// maxFound bounds what one C_FindObjects returns, whatever room is claimed.
+const maxFound = 1 << 16
+
+func (q *request) findObjects() error {
+	s, err := q.session()
+	if err != nil {
+		return err
+	}
+	room := q.r.Room()
+	if err := q.r.End(); err != nil {
+		return err
+	}
+	handles, err := s.FindObjects(q.ctx, min(int(room), maxFound))
+	if err != nil {
+		return err
+	}
+	wire.Ulongs(q.w, handles)
+	return nil
+}
+
+func (q *request) findObjectsFinal() error {
+	s, err := q.session()
+	if err != nil {
+		return err
+	}
+	if err := q.r.End(); err != nil {
+		return err
+	}
+	return s.FindObjectsFinal(q.ctx)
+}

@@ -1,0 +1,166 @@
+package rpc
+
+import (
+	"p11fs/engine/p11"
+)
+
+func (q *request) openSession() error {
+	slot, err := q.slot()
+	if err != nil {
+		return err
+	}
+	flags := p11.Flags(q.r.Ulong())
+	if err := q.r.End(); err != nil {
+		return err
+	}
+	s, err := q.app.OpenSession(q.ctx, slot, flags)
+	if err != nil {
+		return err
+	}
+	q.w.Ulong(uint64(s.Handle()))
+	return nil
+}
+
+func (q *request) closeSession() error {
+	s, err := q.session()
+	if err != nil {
+		return err
+	}
+	if err := q.r.End(); err != nil {
+		return err
+	}
+	return s.Close()
+}
+
+func (q *request) closeAllSessions() error {
+	slot, err := q.slot()
+	if err != nil {
+		return err
+	}
+	if err := q.r.End(); err != nil {
+		return err
+	}
+	return q.app.CloseAllSessions(slot)
+}
+
+func (q *request) getSessionInfo() error {
+	s, err := q.session()
+	if err != nil {
+		return err
+	}
+	if err := q.r.End(); err != nil {
+		return err
+	}
+	i, err := s.Info()
+	if err != nil {
+		return err
+	}
+	q.w.Ulong(uint64(i.SlotID))
+	q.w.Ulong(uint64(i.State))
+	q.w.Ulong(uint64(i.Flags))
+	q.w.Ulong(i.DeviceError)
+	return nil
+}
+
+func (q *request) sessionCancel() error {
+	s, err := q.session()
+	if err != nil {
+		return err
+	}
+	flags := p11.Flags(q.r.Ulong())
+	if err := q.r.End(); err != nil {
+		return err
+	}
+	return s.SessionCancel(q.ctx, flags)
+}
+
+func (q *request) initPIN() error {
+	s, err := q.session()
+	if err != nil {
+		return err
+	}
+	pin, err := q.pin()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = pin.Close() }()
+	if err := q.r.End(); err != nil {
+		return err
+	}
+	return s.InitPIN(q.ctx, pin)
+}
+
+func (q *request) setPIN() error {
+	s, err := q.session()
+	if err != nil {
+		return err
+	}
+	old, err := q.pin()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = old.Close() }()
+	pin, err := q.pin()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = pin.Close() }()
+	if err := q.r.End(); err != nil {
+		return err
+	}
+	return s.SetPIN(q.ctx, old, pin)
+}
+
+func (q *request) login() error {
+	s, err := q.session()
+	if err != nil {
+		return err
+	}
+	user := p11.UserType(q.r.Ulong())
+	pin, err := q.pin()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = pin.Close() }()
+	if err := q.r.End(); err != nil {
+		return err
+	}
+	return s.Login(q.ctx, user, pin)
+}
+
+// loginUser is C_LoginUser (PKCS#11 v3.0 §5.6.9). Tokens have no user names:
+// only an empty one is C_Login.
+func (q *request) loginUser() error {
+	s, err := q.session()
+	if err != nil {
+		return err
+	}
+	user := p11.UserType(q.r.Ulong())
+	pin, err := q.pin()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = pin.Close() }()
+	name, err := q.input()
+	if err != nil {
+		return err
+	}
+	if err := q.r.End(); err != nil {
+		return err
+	}
+	if len(name) != 0 {
+		return p11.Errorf(p11.CKR_FUNCTION_NOT_SUPPORTED, "the token has no named users")
+	}
+	return s.Login(q.ctx, user, pin)
+}
+
+func (q *request) logout() error {
+	s, err := q.session()
+	if err != nil {
+		return err
+	}
+	if err := q.r.End(); err != nil {
+		return err
+	}
+	return s.Logout(q.ctx)
+}

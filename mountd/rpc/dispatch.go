@@ -1,0 +1,244 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"p11fs/engine"
+	"p11fs/engine/p11"
+	"p11fs/mountd/rpc/wire"
+	"p11fs/secret"
+)
+
+// pause waits a little before the next accept; false means the server ended.
+func (s *Server) pause() bool {
+	time.Sleep(50 * time.Millisecond)
+	return !s.isClosed()
+}
+
+// state is what a connection is between C_Initialize and C_Finalize.
+type state struct {
+	conn *conn
+
+	mu      sync.Mutex          // guards all below; not held while the engine is called
+	app     *engine.Application // nil before C_Initialize and after C_Finalize
+	ended   chan struct{}       // closed with app
+	drained map[drain]struct{}
+}
+
+// drain is an operation whose end a protocol 0 client has asked for in a way
+// that it may have meant as a question for the length: the result was empty
+// either way. It stands until the next call decides.
+type drain struct {
+	session p11.SessionHandle
+	flag    p11.Flags // CKF_ENCRYPT or CKF_DECRYPT
+}
+
+func (st *state) init(c *conn) { st.conn = c }
+
+func (st *state) initialize() error {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.app != nil {
+		return p11.CKR_CRYPTOKI_ALREADY_INITIALIZED
+	}
+	p := st.conn.peer
+	st.app = st.conn.server.config.Engine.NewApplication(engine.Owner{UID: p.UID, GID: p.GID, Name: fmt.Sprintf("rpc pid %d", p.PID)})
+	st.ended = make(chan struct{})
+	st.drained = map[drain]struct{}{}
+	return nil
+}
+
+func (st *state) finalize() {
+	st.mu.Lock()
+	app, ended := st.app, st.ended
+	st.app = nil
+	st.mu.Unlock()
+	if app != nil {
+		close(ended)
+		app.Close()
+	}
+}
+
+func (st *state) application() (*engine.Application, <-chan struct{}, error) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.app == nil {
+		return nil, nil, p11.CKR_CRYPTOKI_NOT_INITIALIZED
+	}
+	return st.app, st.ended, nil
+}
+
+// drain marks an operation, settle forgets the mark and says whether it was.
+func (st *state) drain(d drain) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.drained[d] = struct{}{}
+}
+
+func (st *state) settle(d drain) bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	_, ok := st.drained[d]
+	delete(st.drained, d)
+	return ok
+}
+
+// A request is one call being answered.
+type request struct {
+	ctx  context.Context
+	conn *conn
+	app  *engine.Application
+	end  <-chan struct{} // of the application
+	call wire.Call
+	r    *wire.Reader
+	w    *wire.Writer
+}
+
+// handle answers one request and appends the reply's frame to b.
+func (c *conn) handle(ctx context.Context, b []byte, code uint32, body []byte) (out []byte) {
+	start := len(b)
+	defer func() {
+		if p := recover(); p != nil {
+			c.server.panics.Add(1)
+			// The value may hold what a client sent, which may be a PIN; the
+			// stack has no values of ours.
+			c.server.config.Log.Error("panic in an RPC call", "kind", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+			out = errorFrame(b[:start], code, p11.CKR_GENERAL_ERROR)
+		}
+	}()
+	framed, at := wire.AppendFrame(b, code, "")
+	q := &request{ctx: ctx, conn: c, r: wire.NewReader(body, c.protocol), w: wire.NewWriter(framed, c.protocol)}
+	err := q.answer()
+	if err == nil {
+		err = wire.EndFrame(q.w.B, at)
+	}
+	if err != nil {
+		rv := p11.RVOf(err)
+		if rv == p11.CKR_OK {
+			rv = p11.CKR_GENERAL_ERROR
+		}
+		return errorFrame(b[:start], code, rv)
+	}
+	return q.w.B
+}
+
+func (q *request) answer() error {
+	call, signature := q.r.Header()
+	if err := q.r.Err(); err != nil {
+		return err
+	}
+	q.call = wire.Call(call)
+	s, ok := wire.Signatures(q.call)
+	if !ok || !q.conn.offers(q.call) {
+		return p11.Errorf(p11.CKR_FUNCTION_NOT_SUPPORTED, "there is no call %d", call)
+	}
+	if signature != s.Request {
+		return p11.Errorf(p11.CKR_DEVICE_ERROR, "%s has signature %q, not %q", s.Name, s.Request, signature)
+	}
+	if q.conn.refused != nil {
+		return q.conn.refused
+	}
+	q.w.Header(call, s.Response)
+	if q.call == wire.CallInitialize {
+		return q.initialize()
+	}
+	var err error
+	if q.app, q.end, err = q.conn.state.application(); err != nil {
+		return err
+	}
+	h := handlers[q.call]
+	if h == nil {
+		return p11.CKR_FUNCTION_NOT_SUPPORTED
+	}
+	return h(q)
+}
+
+// offers says whether clients of the connection's protocol have the call.
+func (c *conn) offers(call wire.Call) bool {
+	return call < wire.CallSignOnce || c.protocol == wire.Own
+}
+
+func (q *request) initialize() error {
+	handshake := q.r.Array()
+	q.r.Byte()
+	q.r.Array()
+	if err := q.r.End(); err != nil {
+		return err
+	}
+	if string(handshake.Data) != wire.Handshake {
+		return p11.Errorf(p11.CKR_GENERAL_ERROR, "unknown handshake")
+	}
+	return q.conn.state.initialize()
+}
+
+// session reads the session of a call.
+func (q *request) session() (*engine.Session, error) {
+	h := q.r.Ulong()
+	if err := q.r.Err(); err != nil {
+		return nil, err
+	}
+	return q.app.Session(p11.SessionHandle(h))
+}
+
+func (q *request) slot() (*engine.Slot, error) {
+	id := q.r.Ulong()
+	if err := q.r.Err(); err != nil {
+		return nil, err
+	}
+	return q.conn.server.config.Engine.Slot(p11.SlotID(id))
+}
+
+func (q *request) object() p11.ObjectHandle { return p11.ObjectHandle(q.r.Ulong()) }
+
+// pin reads a PIN, which the caller closes. A NULL PIN asks for a protected
+// authentication path, which no token here has.
+func (q *request) pin() (*secret.Bytes, error) {
+	a := q.r.Array()
+	if err := q.r.Err(); err != nil {
+		return nil, err
+	}
+	if a.IsNull() {
+		return nil, p11.Errorf(p11.CKR_ARGUMENTS_BAD, "the token has no keypad: give a PIN")
+	}
+	return secret.New(append([]byte(nil), a.Data...))
+}
+
+func (q *request) template() (p11.Attributes, error) {
+	list := q.r.Attributes()
+	if err := q.r.Err(); err != nil {
+		return nil, err
+	}
+	return wire.Template(list)
+}
+
+// input reads an `ay` of data.
+func (q *request) input() ([]byte, error) {
+	a := q.r.Array()
+	if err := q.r.Err(); err != nil {
+		return nil, err
+	}
+	if a.Absent && a.Length != 0 {
+		return nil, p11.Errorf(p11.CKR_ARGUMENTS_BAD, "%d bytes at a NULL pointer", a.Length)
+	}
+	return a.Data, nil
+}
+
+// result writes the `ay` of a function with room for its result: the result,
+// or how long it is.
+func (q *request) result(b []byte, err error) error {
+	var short *engine.BufferError
+	switch {
+	case errors.As(err, &short):
+		q.w.Need(short.Need)
+	case err != nil:
+		return err
+	default:
+		q.w.Result(b)
+	}
+	return nil
+}

@@ -1,0 +1,335 @@
+package rpc
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"p11fs/engine"
+	"p11fs/engine/p11"
+	"p11fs/mountd/rpc/wire"
+	"p11fs/secret"
+)
+
+// Config is what a Server is made of.
+type Config struct {
+	Engine  *engine.Engine
+	Log     *slog.Logger
+	Version p11.Version // of p11fs, for C_GetInfo
+	// Allow says whether a peer may use the tokens; nil allows all whom the
+	// socket's mode lets in.
+	Allow func(Peer) error
+	// Limits on what clients hold; zero values mean the defaults.
+	MaxConnections int   // 4096
+	MaxPerUID      int   // connections of one uid but root's: 2048
+	MaxMemory      int64 // bytes of long requests of one uid in flight: 256 MiB
+}
+
+// A Peer is who is at the other end, from SO_PEERCRED.
+type Peer struct {
+	UID, GID uint32
+	PID      int32
+}
+
+// Stats are counts for the daemon's status and metrics.
+type Stats struct {
+	Connections int    // open now
+	Accepted    uint64 // since the start
+	Calls       uint64 // answered since the start
+	Panics      uint64
+}
+
+// A Server serves the RPC protocol.
+type Server struct {
+	config Config
+
+	mu       sync.Mutex // guards all below
+	conns    map[*conn]struct{}
+	users    map[uint32]*user
+	closed   bool
+	accepted uint64
+
+	calls  atomic.Uint64
+	panics atomic.Uint64
+	wg     sync.WaitGroup // of connections
+}
+
+// user is what one uid holds.
+type user struct {
+	conns  int // guarded by Server.mu
+	memory atomic.Int64
+}
+
+// New returns a server; it serves nothing yet.
+func New(c Config) *Server {
+	if c.MaxConnections == 0 {
+		c.MaxConnections = 4096
+	}
+	if c.MaxPerUID == 0 {
+		c.MaxPerUID = 2048
+	}
+	if c.MaxMemory == 0 {
+		c.MaxMemory = 256 << 20
+	}
+	return &Server{config: c, conns: map[*conn]struct{}{}, users: map[uint32]*user{}}
+}
+
+// Serve accepts connections on l until Close or an error of l; it returns nil
+// after Close.
+func (s *Server) Serve(l *net.UnixListener) error {
+	for {
+		c, err := l.AcceptUnix()
+		switch {
+		case err == nil:
+			s.start(c)
+		case s.isClosed():
+			return nil
+		case errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ECONNABORTED):
+			// The kernel keeps the client waiting; a descriptor gets free
+			// when another one leaves.
+			s.config.Log.Warn("RPC socket: cannot accept", "err", err)
+			if !s.pause() {
+				return nil
+			}
+		default:
+			return fmt.Errorf("RPC socket: %w", err)
+		}
+	}
+}
+
+// Close ends all connections and waits for their calls to end. The listener is
+// its maker's to close, before this.
+func (s *Server) Close() {
+	s.mu.Lock()
+	s.closed = true
+	for c := range s.conns {
+		_ = c.socket.Close() // wakes its read loop, which is all that counts
+	}
+	s.mu.Unlock()
+	s.wg.Wait()
+}
+
+// Stats returns the counts as they stand now.
+func (s *Server) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Stats{Connections: len(s.conns), Accepted: s.accepted, Calls: s.calls.Load(), Panics: s.panics.Load()}
+}
+
+func (s *Server) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
+// start admits a connection and runs it. Who is not admitted finds every call
+// refused rather than the connection closed.
+func (s *Server) start(socket *net.UnixConn) {
+	peer, err := peerOf(socket)
+	if err != nil {
+		s.config.Log.Warn("RPC socket: no credentials of the peer", "err", err)
+		_ = socket.Close() // nothing has been said on it
+		return
+	}
+	c := &conn{server: s, socket: socket, peer: peer}
+	s.mu.Lock()
+	u := s.users[peer.UID]
+	if u == nil {
+		u = &user{}
+		s.users[peer.UID] = u
+	}
+	c.user = u
+	switch {
+	case s.closed:
+		s.mu.Unlock()
+		_ = socket.Close() // the server ends
+		return
+	case len(s.conns) >= s.config.MaxConnections, peer.UID != 0 && u.conns >= s.config.MaxPerUID:
+		c.refused = p11.Errorf(p11.CKR_SESSION_COUNT, "too many connections of uid %d", peer.UID)
+	}
+	// A refused connection beyond all bounds is the one that is closed: its
+	// descriptor is what there is too little of.
+	if len(s.conns) >= 2*s.config.MaxConnections || u.conns >= 2*s.config.MaxPerUID {
+		s.mu.Unlock()
+		_ = socket.Close()
+		return
+	}
+	u.conns++
+	s.accepted++
+	s.conns[c] = struct{}{}
+	s.wg.Add(1)
+	s.mu.Unlock()
+	if c.refused == nil && s.config.Allow != nil {
+		c.refused = s.config.Allow(peer)
+	}
+	go func() {
+		defer s.wg.Done()
+		c.run()
+		s.mu.Lock()
+		delete(s.conns, c)
+		if u.conns--; u.conns == 0 && u.memory.Load() == 0 {
+			delete(s.users, peer.UID)
+		}
+		s.mu.Unlock()
+	}()
+}
+
+func peerOf(c *net.UnixConn) (p Peer, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return p, err
+	}
+	var cred *unix.Ucred
+	var sockErr error
+	if err := raw.Control(func(fd uintptr) { cred, sockErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil {
+		return p, err
+	}
+	if sockErr != nil {
+		return p, sockErr
+	}
+	return Peer{UID: cred.Uid, GID: cred.Gid, PID: cred.Pid}, nil
+}
+
+// conn is one connection. Its read loop owns r and buf.
+type conn struct {
+	server  *Server
+	socket  *net.UnixConn
+	peer    Peer
+	user    *user
+	refused error
+
+	protocol wire.Protocol
+	state    state
+
+	write sync.Mutex // orders replies; nothing is locked under it
+	wg    sync.WaitGroup
+}
+
+// run reads frames until the client closes.
+func (c *conn) run() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer func() {
+		cancel()
+		c.wg.Wait()
+		c.state.finalize()
+		_ = c.socket.Close() // nothing is left to be said
+	}()
+	r := bufio.NewReaderSize(c.socket, 4<<10)
+	offered, err := r.ReadByte()
+	if err != nil {
+		return
+	}
+	c.protocol = wire.Protocol(offered)
+	if _, err := c.socket.Write([]byte{c.protocol.Answer()}); err != nil {
+		return
+	}
+	c.state.init(c)
+	var (
+		in    = make([]byte, 0, 4<<10)
+		out   []byte
+		multi bool // the client has calls of several threads in flight
+	)
+	for {
+		code, body, err := wire.ReadFrame(r, in, c.allow)
+		switch {
+		case errors.Is(err, wire.ErrTooLong):
+			c.reply(errorFrame(nil, code, p11.CKR_DATA_LEN_RANGE))
+			continue
+		case errors.Is(err, wire.ErrNotAllowed):
+			c.reply(errorFrame(nil, code, p11.CKR_DEVICE_MEMORY))
+			continue
+		case err != nil:
+			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, unix.ECONNRESET) {
+				c.server.config.Log.Info("RPC connection ends in the middle of a request", "uid", c.peer.UID, "pid", c.peer.PID, "err", err)
+			}
+			return
+		}
+		own := cap(body) > cap(in) // the body is not the loop's buffer
+		call := callOf(body)
+		// A call is handled here, on the goroutine that is awake already,
+		// unless it may take long, or others wait behind it: waking another
+		// one costs more than most calls.
+		if multi = multi || r.Buffered() > 0; multi || slow(call) {
+			if !own {
+				body = append([]byte(nil), body...)
+				secret.Wipe(in[:cap(in)])
+			}
+			c.wg.Add(1)
+			go func() {
+				defer c.wg.Done()
+				b := c.handle(ctx, nil, code, body)
+				c.reply(b)
+				c.done(body, own)
+			}()
+			continue
+		}
+		out = c.handle(ctx, out[:0], code, body)
+		c.reply(out)
+		c.done(body, own)
+		if cap(out) > 64<<10 {
+			out = nil
+		}
+	}
+}
+
+// allow grants memory for a long request.
+func (c *conn) allow(n int) bool {
+	if c.user.memory.Add(int64(n)) <= c.server.config.MaxMemory {
+		return true
+	}
+	c.user.memory.Add(-int64(n))
+	return false
+}
+
+// done wipes a request, which may hold a PIN or a key, and gives its memory back.
+func (c *conn) done(body []byte, own bool) {
+	secret.Wipe(body)
+	if own {
+		c.user.memory.Add(-int64(len(body)))
+	}
+	c.server.calls.Add(1)
+}
+
+// reply sends a frame whole, and wipes it. That the client is gone shows at the
+// next read.
+func (c *conn) reply(frame []byte) {
+	c.write.Lock()
+	_, _ = c.socket.Write(frame)
+	c.write.Unlock()
+	secret.Wipe(frame)
+}
+
+func errorFrame(b []byte, code uint32, rv p11.RV) []byte {
+	b, start := wire.AppendFrame(b, code, "")
+	w := wire.NewWriter(b, wire.V0)
+	w.Header(uint32(wire.CallError), "u")
+	w.Ulong(uint64(rv))
+	if err := wire.EndFrame(w.B, start); err != nil {
+		panic(err) // 20 bytes always fit
+	}
+	return w.B
+}
+
+func callOf(body []byte) wire.Call {
+	call, _ := wire.NewReader(body, wire.V0).Header()
+	return wire.Call(call)
+}
+
+// slow says that a call may take milliseconds, or wait.
+func slow(call wire.Call) bool {
+	switch call {
+	case wire.CallWaitForSlotEvent, wire.CallGenerateKey, wire.CallGenerateKeyPair, wire.CallInitToken, wire.CallInitToken2,
+		wire.CallInitPIN, wire.CallSetPIN, wire.CallLogin, wire.CallLoginUser, wire.CallCreateObject, wire.CallCopyObject,
+		wire.CallDestroyObject, wire.CallSetAttributeValue, wire.CallUnwrapKey, wire.CallDeriveKey, wire.CallDeriveKey2:
+		return true
+	}
+	return false
+}

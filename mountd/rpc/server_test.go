@@ -1,0 +1,206 @@
+package rpc
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"p11fs/engine"
+	"p11fs/engine/enginetest"
+	"p11fs/engine/p11"
+	"p11fs/mountd/rpc/wire"
+)
+
+// The user's PIN of enginetest's token.
+const userPIN = "1234"
+
+// serve starts a server over a token in memory and returns the socket's path.
+func serve(t testing.TB, config Config) (string, *Server) {
+	t.Helper()
+	token := enginetest.NewToken("memtok", enginetest.Options{})
+	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	e, err := engine.New(engine.Config{Slots: []engine.SlotConfig{{ID: 3, Description: "test", Manufacturer: "p11fs", Token: token}}, Log: log,
+		Limits: engine.Limits{Sessions: 10000}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.Engine, config.Log = e, log
+	s := New(config)
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(l) }()
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+		s.Close()
+		if err := <-done; err != nil && !errors.Is(err, net.ErrClosed) {
+			t.Error(err)
+		}
+		if st := e.Stats(); st.Sessions != 0 || st.Applications != 0 {
+			t.Errorf("left behind: %+v", st)
+		}
+		if err := errors.Join(e.Close(), token.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	return path, s
+}
+
+// client is the other end of a connection, in one protocol.
+type client struct {
+	t        testing.TB
+	c        *net.UnixConn
+	r        *bufio.Reader
+	protocol wire.Protocol
+	code     uint32
+}
+
+// dial connects and agrees on the protocol.
+func dial(t testing.TB, path string, p wire.Protocol) *client {
+	t.Helper()
+	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	k := &client{t: t, c: c, r: bufio.NewReader(c), protocol: p, code: 15}
+	if _, err := c.Write([]byte{byte(p)}); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := k.r.ReadByte(); err != nil || b != p.Answer() {
+		t.Fatalf("version byte: %d, %v", b, err)
+	}
+	return k
+}
+
+// begin returns a Writer for a call's request.
+func (k *client) begin(call wire.Call) *wire.Writer {
+	k.code++
+	b, _ := wire.AppendFrame(nil, k.code, "client")
+	w := wire.NewWriter(b, k.protocol)
+	s, ok := wire.Signatures(call)
+	if !ok {
+		k.t.Fatalf("no call %d", call)
+	}
+	w.Header(uint32(call), s.Request)
+	return w
+}
+
+func (k *client) send(w *wire.Writer) {
+	k.t.Helper()
+	if err := wire.EndFrame(w.B, 0); err != nil {
+		k.t.Fatal(err)
+	}
+	if _, err := k.c.Write(w.B); err != nil {
+		k.t.Fatal(err)
+	}
+}
+
+// receive reads one reply: its code and a Reader behind the header, or the
+// CK_RV of an error.
+func (k *client) receive() (code uint32, r *wire.Reader, rv p11.RV) {
+	k.t.Helper()
+	code, body, err := wire.ReadFrame(k.r, nil, nil)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	r = wire.NewReader(body, k.protocol)
+	call, signature := r.Header()
+	if wire.Call(call) == wire.CallError {
+		rv = p11.RV(r.Ulong())
+		if signature != "u" || r.End() != nil || rv == p11.CKR_OK {
+			k.t.Fatalf("bad error reply %q, %v", signature, rv)
+		}
+		return code, r, rv
+	}
+	if s, ok := wire.Signatures(wire.Call(call)); !ok || s.Response != signature {
+		k.t.Fatalf("reply %d with signature %q", call, signature)
+	}
+	return code, r, p11.CKR_OK
+}
+
+// call sends one request and reads its reply.
+func (k *client) call(call wire.Call, fill func(*wire.Writer)) (*wire.Reader, p11.RV) {
+	k.t.Helper()
+	w := k.begin(call)
+	if fill != nil {
+		fill(w)
+	}
+	k.send(w)
+	code, r, rv := k.receive()
+	if code != k.code {
+		k.t.Fatalf("reply to %d, sent %d", code, k.code)
+	}
+	return r, rv
+}
+
+func (k *client) must(call wire.Call, fill func(*wire.Writer)) *wire.Reader {
+	k.t.Helper()
+	r, rv := k.call(call, fill)
+	if rv != p11.CKR_OK {
+		s, _ := wire.Signatures(call)
+		k.t.Fatalf("%s: %v", s.Name, rv)
+	}
+	return r
+}
+
+func data(b []byte) wire.Array { return wire.Array{Data: b} }
+
+func (k *client) initialize() *client {
+	k.t.Helper()
+	k.must(wire.CallInitialize, func(w *wire.Writer) {
+		w.Array(data([]byte(wire.Handshake)))
+		w.Byte(0)
+		w.Array(data([]byte{0}))
+	})
+	return k
+}
+
+// session opens a read-write session on slot 3.
+func (k *client) session() uint64 {
+	k.t.Helper()
+	r := k.must(wire.CallOpenSession, func(w *wire.Writer) {
+		w.Ulong(3)
+		w.Ulong(uint64(p11.CKF_SERIAL_SESSION | p11.CKF_RW_SESSION))
+	})
+	return r.Ulong()
+}
+
+func (k *client) login(session uint64) {
+	k.t.Helper()
+	k.must(wire.CallLogin, func(w *wire.Writer) {
+		w.Ulong(session)
+		w.Ulong(uint64(p11.CKU_USER))
+		w.Array(data([]byte(userPIN)))
+	})
+}
+
+func attribute(t p11.AttributeType, v []byte) wire.Attribute {
+	return wire.Attribute{Type: t, Valid: true, Length: uint32(len(v)), Value: v}
+}
+
+// ecKey makes a P-256 pair of session objects.
+func (k *client) ecKey(session uint64) (public, private uint64) {
+	k.t.Helper()
+	params, _ := p11.CurveParams("secp256r1")
+	r := k.must(wire.CallGenerateKeyPair, func(w *wire.Writer) {
+		w.Ulong(session)
+		w.Mechanism(wire.Mechanism{Mechanism: p11.Mechanism{Type: p11.CKM_EC_KEY_PAIR_GEN}})
+		w.Attributes([]wire.Attribute{attribute(p11.CKA_EC_PARAMS, params), attribute(p11.CKA_VERIFY, p11.Bool(true))})
+		w.Attributes([]wire.Attribute{attribute(p11.CKA_SIGN, p11.Bool(true))})
+	})
+	return r.Ulong(), r.Ulong()
+}
