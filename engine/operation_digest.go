@@ -50,8 +50,7 @@ func (o *DigestOp) Update(ctx context.Context, part []byte) error {
 // CKR_KEY_INDIGESTIBLE: the digest of a guessable value would tell it.
 func (o *DigestOp) DigestKey(ctx context.Context, h p11.ObjectHandle) error {
 	err := o.digestKey(ctx, h)
-	if err != nil {
-		o.stop.Store(true)
+	if err != nil && p11.RVOf(err) != p11.CKR_FUNCTION_CANCELED {
 		o.cut()
 	}
 	return err
