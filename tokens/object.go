@@ -1,6 +1,8 @@
 package tokens
 
 import (
+	"fmt"
+	"log/slog"
 	"sync"
 
 	"p11fs/engine/p11"
@@ -30,6 +32,16 @@ type Object struct {
 func NewObject(h p11.ObjectHandle, name string, attrs p11.Attributes) *Object {
 	return &Object{Handle: h, Name: name, Private: attrs.Bool(p11.CKA_PRIVATE), attrs: attrs}
 }
+
+// String names the object by its handle. Its attributes never print.
+func (o *Object) String() string { return fmt.Sprintf("object %#x", uint64(o.Handle)) }
+
+// Format prints String for every verb: fmt would print the attributes in the
+// unexported field as they are.
+func (o *Object) Format(f fmt.State, _ rune) { _, _ = fmt.Fprint(f, o.String()) }
+
+// LogValue gives slog what String returns.
+func (o *Object) LogValue() slog.Value { return slog.StringValue(o.String()) }
 
 // Acquire keeps the object's memory from being wiped until Release, and returns
 // its attributes, which the caller does not change. It returns
