@@ -31,7 +31,7 @@ func (v Flags) String() string { return hexNumber(uint64(v)) }
 
 // parseName reads a name with or without its prefix, in any case, with hyphens
 // or underscores, or a number in hexadecimal.
-func parseName[T ~uint64](s, prefix, words string, lookup func(string) (T, bool)) (T, error) {
+func parseName[T named](s, prefix, words string, lookup func(string) (T, bool), all func() []T) (T, error) {
 	if hex, ok := cutHexPrefix(s); ok {
 		n, err := strconv.ParseUint(hex, 16, 64)
 		if err != nil {
@@ -43,7 +43,60 @@ func parseName[T ~uint64](s, prefix, words string, lookup func(string) (T, bool)
 	if v, ok := lookup(strings.TrimPrefix(u, prefix)); ok {
 		return v, nil
 	}
+	if near := nearest(s, all()); near != "" {
+		return 0, badName(prefix, "unknown %s %s; did you mean %s?", words, quoteWord(s), near)
+	}
 	return 0, badName(prefix, "unknown %s %s", words, quoteWord(s))
+}
+
+// named is any of the named types.
+type named interface {
+	~uint64
+	Short() string
+}
+
+// nearest returns the short name that differs from s by a slip or two of the
+// finger, or "".
+func nearest[T named](s string, all []T) string {
+	s = strings.ToLower(strings.ReplaceAll(s, "_", "-"))
+	if len(s) < 3 || len(s) > 40 {
+		return ""
+	}
+	best, least := "", min(3, (len(s)+2)/3)
+	for _, v := range all {
+		name := v.Short()
+		if d := distance(s, name, least); d < least {
+			best, least = name, d
+		}
+	}
+	return best
+}
+
+// distance counts the letters to insert, delete, replace or swap with the next
+// that make b of a. It may return any number of at least most instead.
+func distance(a, b string, most int) int {
+	if len(a)-len(b) >= most || len(b)-len(a) >= most {
+		return most
+	}
+	before, prev, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		before, prev, row = prev, row, before
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			row[j+1] = min(prev[j]+cost, prev[j+1]+1, row[j]+1)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				row[j+1] = min(row[j+1], before[j-1]+1)
+			}
+		}
+	}
+	return row[len(b)]
 }
 
 // badName wraps the return value that fits names with the prefix.

@@ -995,7 +995,7 @@ func (v MechanismType) Short() string { return shortName(v.known(), "CKM_", uint
 
 // ParseMechanismType reads the name of a mechanism in either spelling, or its number.
 func ParseMechanismType(s string) (MechanismType, error) {
-	return parseName(s, "CKM_", "mechanism", lookupMechanismType)
+	return parseName(s, "CKM_", "mechanism", lookupMechanismType, AllMechanismTypes)
 }
 
 // AllMechanismTypes returns every known value, once each, in the order of the table.
@@ -2880,7 +2880,7 @@ func (v AttributeType) Short() string { return shortName(v.known(), "CKA_", uint
 
 // ParseAttributeType reads the name of an attribute in either spelling, or its number.
 func ParseAttributeType(s string) (AttributeType, error) {
-	return parseName(s, "CKA_", "attribute", lookupAttributeType)
+	return parseName(s, "CKA_", "attribute", lookupAttributeType, AllAttributeTypes)
 }
 
 // AllAttributeTypes returns every known value, once each, in the order of the table.
@@ -3518,7 +3518,7 @@ func (v ObjectClass) Short() string { return shortName(v.known(), "CKO_", uint64
 
 // ParseObjectClass reads the name of a class in either spelling, or its number.
 func ParseObjectClass(s string) (ObjectClass, error) {
-	return parseName(s, "CKO_", "class", lookupObjectClass)
+	return parseName(s, "CKO_", "class", lookupObjectClass, AllObjectClasses)
 }
 
 // AllObjectClasses returns every known value, once each, in the order of the table.
@@ -3729,7 +3729,7 @@ func (v KeyType) Short() string { return shortName(v.known(), "CKK_", uint64(v))
 
 // ParseKeyType reads the name of a key type in either spelling, or its number.
 func ParseKeyType(s string) (KeyType, error) {
-	return parseName(s, "CKK_", "key type", lookupKeyType)
+	return parseName(s, "CKK_", "key type", lookupKeyType, AllKeyTypes)
 }
 
 // AllKeyTypes returns every known value, once each, in the order of the table.
@@ -3980,7 +3980,7 @@ func (v CertificateType) Short() string { return shortName(v.known(), "CKC_", ui
 
 // ParseCertificateType reads the name of a certificate type in either spelling, or its number.
 func ParseCertificateType(s string) (CertificateType, error) {
-	return parseName(s, "CKC_", "certificate type", lookupCertificateType)
+	return parseName(s, "CKC_", "certificate type", lookupCertificateType, AllCertificateTypes)
 }
 
 // AllCertificateTypes returns every known value, once each, in the order of the table.
@@ -4030,7 +4030,7 @@ func (v HardwareFeatureType) Short() string { return shortName(v.known(), "CKH_"
 
 // ParseHardwareFeatureType reads the name of a hardware feature in either spelling, or its number.
 func ParseHardwareFeatureType(s string) (HardwareFeatureType, error) {
-	return parseName(s, "CKH_", "hardware feature", lookupHardwareFeatureType)
+	return parseName(s, "CKH_", "hardware feature", lookupHardwareFeatureType, AllHardwareFeatureTypes)
 }
 
 // AllHardwareFeatureTypes returns every known value, once each, in the order of the table.
@@ -4078,7 +4078,7 @@ func (v Hedge) Short() string { return shortName(v.known(), "CKH_", uint64(v)) }
 
 // ParseHedge reads the name of a hedge variant in either spelling, or its number.
 func ParseHedge(s string) (Hedge, error) {
-	return parseName(s, "CKH_", "hedge variant", lookupHedge)
+	return parseName(s, "CKH_", "hedge variant", lookupHedge, AllHedges)
 }
 
 // AllHedges returns every known value, once each, in the order of the table.
@@ -4123,7 +4123,7 @@ func (v UserType) Short() string { return shortName(v.known(), "CKU_", uint64(v)
 
 // ParseUserType reads the name of an user in either spelling, or its number.
 func ParseUserType(s string) (UserType, error) {
-	return parseName(s, "CKU_", "user", lookupUserType)
+	return parseName(s, "CKU_", "user", lookupUserType, AllUserTypes)
 }
 
 // AllUserTypes returns every known value, once each, in the order of the table.
@@ -4172,7 +4172,7 @@ func (v State) Short() string { return shortName(v.known(), "CKS_", uint64(v)) }
 
 // ParseState reads the name of a session state in either spelling, or its number.
 func ParseState(s string) (State, error) {
-	return parseName(s, "CKS_", "session state", lookupState)
+	return parseName(s, "CKS_", "session state", lookupState, AllStates)
 }
 
 // AllStates returns every known value, once each, in the order of the table.
@@ -4245,7 +4245,7 @@ func (v MGF) Short() string { return shortName(v.known(), "CKG_", uint64(v)) }
 
 // ParseMGF reads the name of a mask generation function in either spelling, or its number.
 func ParseMGF(s string) (MGF, error) {
-	return parseName(s, "CKG_", "mask generation function", lookupMGF)
+	return parseName(s, "CKG_", "mask generation function", lookupMGF, AllMGFs)
 }
 
 // AllMGFs returns every known value, once each, in the order of the table.
@@ -4327,7 +4327,7 @@ func (v IVGenerator) Short() string { return shortName(v.known(), "CKG_", uint64
 
 // ParseIVGenerator reads the name of an IV generator in either spelling, or its number.
 func ParseIVGenerator(s string) (IVGenerator, error) {
-	return parseName(s, "CKG_", "IV generator", lookupIVGenerator)
+	return parseName(s, "CKG_", "IV generator", lookupIVGenerator, AllIVGenerators)
 }
 
 // AllIVGenerators returns every known value, once each, in the order of the table.
@@ -4438,7 +4438,7 @@ func (v KDF) Short() string { return shortName(v.known(), "CKD_", uint64(v)) }
 
 // ParseKDF reads the name of a key derivation function in either spelling, or its number.
 func ParseKDF(s string) (KDF, error) {
-	return parseName(s, "CKD_", "key derivation function", lookupKDF)
+	return parseName(s, "CKD_", "key derivation function", lookupKDF, AllKDFs)
 }
 
 // AllKDFs returns every known value, once each, in the order of the table.
@@ -4569,7 +4569,7 @@ func (v OAEPSource) Short() string { return shortName(v.known(), "CKZ_", uint64(
 
 // ParseOAEPSource reads the name of an OAEP source in either spelling, or its number.
 func ParseOAEPSource(s string) (OAEPSource, error) {
-	return parseName(s, "CKZ_", "OAEP source", lookupOAEPSource)
+	return parseName(s, "CKZ_", "OAEP source", lookupOAEPSource, AllOAEPSources)
 }
 
 // AllOAEPSources returns every known value, once each, in the order of the table.
@@ -4604,7 +4604,7 @@ func (v PBKDF2SaltSource) Short() string { return shortName(v.known(), "CKZ_", u
 
 // ParsePBKDF2SaltSource reads the name of a PBKDF2 salt source in either spelling, or its number.
 func ParsePBKDF2SaltSource(s string) (PBKDF2SaltSource, error) {
-	return parseName(s, "CKZ_", "PBKDF2 salt source", lookupPBKDF2SaltSource)
+	return parseName(s, "CKZ_", "PBKDF2 salt source", lookupPBKDF2SaltSource, AllPBKDF2SaltSources)
 }
 
 // AllPBKDF2SaltSources returns every known value, once each, in the order of the table.
@@ -4653,7 +4653,7 @@ func (v PBKDF2PRF) Short() string { return shortName(v.known(), "CKP_", uint64(v
 
 // ParsePBKDF2PRF reads the name of a PBKDF2 pseudo-random function in either spelling, or its number.
 func ParsePBKDF2PRF(s string) (PBKDF2PRF, error) {
-	return parseName(s, "CKP_", "PBKDF2 pseudo-random function", lookupPBKDF2PRF)
+	return parseName(s, "CKP_", "PBKDF2 pseudo-random function", lookupPBKDF2PRF, AllPBKDF2PRFs)
 }
 
 // AllPBKDF2PRFs returns every known value, once each, in the order of the table.
@@ -4723,7 +4723,7 @@ func (v ProfileID) Short() string { return shortName(v.known(), "CKP_", uint64(v
 
 // ParseProfileID reads the name of a profile in either spelling, or its number.
 func ParseProfileID(s string) (ProfileID, error) {
-	return parseName(s, "CKP_", "profile", lookupProfileID)
+	return parseName(s, "CKP_", "profile", lookupProfileID, AllProfileIDs)
 }
 
 // AllProfileIDs returns every known value, once each, in the order of the table.
@@ -4783,7 +4783,7 @@ func (v MLDSAParameterSet) Short() string { return shortName(v.known(), "CKP_", 
 
 // ParseMLDSAParameterSet reads the name of a ML-DSA parameter set in either spelling, or its number.
 func ParseMLDSAParameterSet(s string) (MLDSAParameterSet, error) {
-	return parseName(s, "CKP_", "ML-DSA parameter set", lookupMLDSAParameterSet)
+	return parseName(s, "CKP_", "ML-DSA parameter set", lookupMLDSAParameterSet, AllMLDSAParameterSets)
 }
 
 // AllMLDSAParameterSets returns every known value, once each, in the order of the table.
@@ -4828,7 +4828,7 @@ func (v MLKEMParameterSet) Short() string { return shortName(v.known(), "CKP_", 
 
 // ParseMLKEMParameterSet reads the name of a ML-KEM parameter set in either spelling, or its number.
 func ParseMLKEMParameterSet(s string) (MLKEMParameterSet, error) {
-	return parseName(s, "CKP_", "ML-KEM parameter set", lookupMLKEMParameterSet)
+	return parseName(s, "CKP_", "ML-KEM parameter set", lookupMLKEMParameterSet, AllMLKEMParameterSets)
 }
 
 // AllMLKEMParameterSets returns every known value, once each, in the order of the table.
@@ -4891,7 +4891,7 @@ func (v SLHDSAParameterSet) Short() string { return shortName(v.known(), "CKP_",
 
 // ParseSLHDSAParameterSet reads the name of a SLH-DSA parameter set in either spelling, or its number.
 func ParseSLHDSAParameterSet(s string) (SLHDSAParameterSet, error) {
-	return parseName(s, "CKP_", "SLH-DSA parameter set", lookupSLHDSAParameterSet)
+	return parseName(s, "CKP_", "SLH-DSA parameter set", lookupSLHDSAParameterSet, AllSLHDSAParameterSets)
 }
 
 // AllSLHDSAParameterSets returns every known value, once each, in the order of the table.
@@ -4961,7 +4961,7 @@ func (v Notification) Short() string { return shortName(v.known(), "CKN_", uint6
 
 // ParseNotification reads the name of a notification in either spelling, or its number.
 func ParseNotification(s string) (Notification, error) {
-	return parseName(s, "CKN_", "notification", lookupNotification)
+	return parseName(s, "CKN_", "notification", lookupNotification, AllNotifications)
 }
 
 // AllNotifications returns every known value, once each, in the order of the table.
@@ -5007,7 +5007,7 @@ func (v Trust) Short() string { return shortName(v.known(), "CKT_", uint64(v)) }
 
 // ParseTrust reads the name of a trust in either spelling, or its number.
 func ParseTrust(s string) (Trust, error) {
-	return parseName(s, "CKT_", "trust", lookupTrust)
+	return parseName(s, "CKT_", "trust", lookupTrust, AllTrusts)
 }
 
 // AllTrusts returns every known value, once each, in the order of the table.
@@ -5062,7 +5062,7 @@ func (v ValidationType) Short() string { return shortName(v.known(), "CKV_TYPE_"
 
 // ParseValidationType reads the name of a validation type in either spelling, or its number.
 func ParseValidationType(s string) (ValidationType, error) {
-	return parseName(s, "CKV_TYPE_", "validation type", lookupValidationType)
+	return parseName(s, "CKV_TYPE_", "validation type", lookupValidationType, AllValidationTypes)
 }
 
 // AllValidationTypes returns every known value, once each, in the order of the table.
@@ -5115,7 +5115,7 @@ func (v ValidationAuthority) Short() string {
 
 // ParseValidationAuthority reads the name of a validation authority in either spelling, or its number.
 func ParseValidationAuthority(s string) (ValidationAuthority, error) {
-	return parseName(s, "CKV_AUTHORITY_TYPE_", "validation authority", lookupValidationAuthority)
+	return parseName(s, "CKV_AUTHORITY_TYPE_", "validation authority", lookupValidationAuthority, AllValidationAuthorities)
 }
 
 // AllValidationAuthorities returns every known value, once each, in the order of the table.
@@ -5156,7 +5156,7 @@ func (v ValidationFlags) Short() string { return shortName(v.known(), "CKS_", ui
 
 // ParseValidationFlags reads the name of a validation flag in either spelling, or its number.
 func ParseValidationFlags(s string) (ValidationFlags, error) {
-	return parseName(s, "CKS_", "validation flag", lookupValidationFlags)
+	return parseName(s, "CKS_", "validation flag", lookupValidationFlags, AllValidationFlags)
 }
 
 // AllValidationFlags returns every known value, once each, in the order of the table.
@@ -5199,7 +5199,7 @@ func (v CertificateCategory) Short() string {
 
 // ParseCertificateCategory reads the name of a certificate category in either spelling, or its number.
 func ParseCertificateCategory(s string) (CertificateCategory, error) {
-	return parseName(s, "CK_CERTIFICATE_CATEGORY_", "certificate category", lookupCertificateCategory)
+	return parseName(s, "CK_CERTIFICATE_CATEGORY_", "certificate category", lookupCertificateCategory, AllCertificateCategories)
 }
 
 // AllCertificateCategories returns every known value, once each, in the order of the table.
@@ -5249,7 +5249,7 @@ func (v SecurityDomain) Short() string { return shortName(v.known(), "CK_SECURIT
 
 // ParseSecurityDomain reads the name of a security domain in either spelling, or its number.
 func ParseSecurityDomain(s string) (SecurityDomain, error) {
-	return parseName(s, "CK_SECURITY_DOMAIN_", "security domain", lookupSecurityDomain)
+	return parseName(s, "CK_SECURITY_DOMAIN_", "security domain", lookupSecurityDomain, AllSecurityDomains)
 }
 
 // AllSecurityDomains returns every known value, once each, in the order of the table.
@@ -5299,7 +5299,7 @@ func (v OTPFormat) Short() string { return shortName(v.known(), "CK_OTP_FORMAT_"
 
 // ParseOTPFormat reads the name of an OTP format in either spelling, or its number.
 func ParseOTPFormat(s string) (OTPFormat, error) {
-	return parseName(s, "CK_OTP_FORMAT_", "OTP format", lookupOTPFormat)
+	return parseName(s, "CK_OTP_FORMAT_", "OTP format", lookupOTPFormat, AllOTPFormats)
 }
 
 // AllOTPFormats returns every known value, once each, in the order of the table.
@@ -5347,7 +5347,7 @@ func (v OTPRequirement) Short() string { return shortName(v.known(), "CK_OTP_PAR
 
 // ParseOTPRequirement reads the name of an OTP requirement in either spelling, or its number.
 func ParseOTPRequirement(s string) (OTPRequirement, error) {
-	return parseName(s, "CK_OTP_PARAM_", "OTP requirement", lookupOTPRequirement)
+	return parseName(s, "CK_OTP_PARAM_", "OTP requirement", lookupOTPRequirement, AllOTPRequirements)
 }
 
 // AllOTPRequirements returns every known value, once each, in the order of the table.
@@ -5402,7 +5402,7 @@ func (v OTPParam) Short() string { return shortName(v.known(), "CK_OTP_", uint64
 
 // ParseOTPParam reads the name of an OTP parameter in either spelling, or its number.
 func ParseOTPParam(s string) (OTPParam, error) {
-	return parseName(s, "CK_OTP_", "OTP parameter", lookupOTPParam)
+	return parseName(s, "CK_OTP_", "OTP parameter", lookupOTPParam, AllOTPParams)
 }
 
 // AllOTPParams returns every known value, once each, in the order of the table.
@@ -5466,7 +5466,7 @@ func (v SP800108) Short() string { return shortName(v.known(), "CK_SP800_108_", 
 
 // ParseSP800108 reads the name of a SP 800-108 field in either spelling, or its number.
 func ParseSP800108(s string) (SP800108, error) {
-	return parseName(s, "CK_SP800_108_", "SP 800-108 field", lookupSP800108)
+	return parseName(s, "CK_SP800_108_", "SP 800-108 field", lookupSP800108, AllSP800108)
 }
 
 // AllSP800108 returns every known value, once each, in the order of the table.
@@ -5515,7 +5515,7 @@ func (v DKMLength) Short() string { return shortName(v.known(), "CK_SP800_108_DK
 
 // ParseDKMLength reads the name of a SP 800-108 length method in either spelling, or its number.
 func ParseDKMLength(s string) (DKMLength, error) {
-	return parseName(s, "CK_SP800_108_DKM_LENGTH_", "SP 800-108 length method", lookupDKMLength)
+	return parseName(s, "CK_SP800_108_DKM_LENGTH_", "SP 800-108 length method", lookupDKMLength, AllDKMLengths)
 }
 
 // AllDKMLengths returns every known value, once each, in the order of the table.
@@ -5763,7 +5763,7 @@ func (v RV) Short() string { return shortName(v.known(), "CKR_", uint64(v)) }
 
 // ParseRV reads the name of a return value in either spelling, or its number.
 func ParseRV(s string) (RV, error) {
-	return parseName(s, "CKR_", "return value", lookupRV)
+	return parseName(s, "CKR_", "return value", lookupRV, AllRVs)
 }
 
 // AllRVs returns every known value, once each, in the order of the table.

@@ -172,7 +172,9 @@ func TestParseNameErrors(t *testing.T) {
 		text string
 	}{
 		{"mechanism", func() error { _, err := ParseMechanismType("rot13"); return err }, CKR_MECHANISM_INVALID, `unknown mechanism "rot13"`},
-		{"attribute", func() error { _, err := ParseAttributeType("lable"); return err }, CKR_ATTRIBUTE_TYPE_INVALID, `unknown attribute "lable"`},
+		{"attribute", func() error { _, err := ParseAttributeType("lable"); return err }, CKR_ATTRIBUTE_TYPE_INVALID, `unknown attribute "lable"; did you mean label?`},
+		{"attribute in the long spelling", func() error { _, err := ParseAttributeType("KEY_TIPE"); return err }, CKR_ATTRIBUTE_TYPE_INVALID, `unknown attribute "KEY_TIPE"; did you mean key-type?`},
+		{"missing letter", func() error { _, err := ParseMechanismType("sha256-rsa-pcks"); return err }, CKR_MECHANISM_INVALID, `unknown mechanism "sha256-rsa-pcks"; did you mean sha256-rsa-pkcs?`},
 		{"class", func() error { _, err := ParseObjectClass("key"); return err }, CKR_ATTRIBUTE_VALUE_INVALID, `unknown class "key"`},
 		{"number", func() error { _, err := ParseKeyType("0xzz"); return err }, CKR_ATTRIBUTE_VALUE_INVALID, `key type "0xzz" is not a hexadecimal number of 64 bits`},
 		{"binary", func() error { _, err := ParseKeyType("a\nb\x00"); return err }, CKR_ATTRIBUTE_VALUE_INVALID, `unknown key type "a\nb\x00"`},

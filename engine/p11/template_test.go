@@ -82,7 +82,7 @@ func TestParseTemplateErrors(t *testing.T) {
 		rv   RV
 		text string
 	}{
-		{`lable=x`, CKR_ATTRIBUTE_TYPE_INVALID, `word 1: unknown attribute "lable"`},
+		{`lable=x`, CKR_ATTRIBUTE_TYPE_INVALID, `word 1: unknown attribute "lable"; did you mean label?`},
 		{`label=web server`, CKR_ATTRIBUTE_TYPE_INVALID, `word 2, "server", is no attribute with a value (name=value)`},
 		{`label=x sign`, CKR_ARGUMENTS_BAD, `word 2, "sign": =value is missing`},
 		{`=x`, CKR_ARGUMENTS_BAD, `word 1: a name is missing before "="`},

@@ -115,8 +115,8 @@ func writeTypeNames(b *bytes.Buffer, s section) {
 	if strings.ContainsAny(s.words[:1], "aeiouIO") {
 		article = "an"
 	}
-	fmt.Fprintf(b, "\n// Parse%s reads the name of %s %s in either spelling, or its number.\nfunc Parse%s(s string) (%s, error) {\nreturn parseName(s, %q, %q, lookup%s)\n}\n",
-		t, article, s.words, t, t, s.prefix, s.words, t)
+	fmt.Fprintf(b, "\n// Parse%s reads the name of %s %s in either spelling, or its number.\nfunc Parse%s(s string) (%s, error) {\nreturn parseName(s, %q, %q, lookup%s, All%s)\n}\n",
+		t, article, s.words, t, t, s.prefix, s.words, t, plural(t))
 	fmt.Fprintf(b, "\n// All%s returns every known value, once each, in the order of the table.\nfunc All%s() []%s {\nreturn []%s{\n", plural(t), plural(t), t, t)
 	for _, n := range s.names {
 		fmt.Fprintf(b, "%s,\n", n.name)
