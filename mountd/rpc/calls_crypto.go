@@ -32,7 +32,7 @@ func keyInit(begin func(*engine.Session, context.Context, p11.Mechanism, p11.Obj
 		if err := q.initEnd(); err != nil {
 			return err
 		}
-		q.settle(s, flag)
+		q.conn.state.settle(drain{s.Handle(), flag})
 		if m.Null {
 			return s.SessionCancel(q.ctx, flag)
 		}
@@ -47,14 +47,6 @@ func (q *request) initEnd() error {
 		return q.r.Err()
 	}
 	return q.r.End()
-}
-
-// settle ends an operation that was finished in all but name.
-func (q *request) settle(s *engine.Session, flag p11.Flags) {
-	if q.conn.protocol == wire.V0 && q.conn.state.settle(drain{s.Handle(), flag}) {
-		// It may be gone with its login or session.
-		_ = s.SessionCancel(q.ctx, flag)
-	}
 }
 
 func (q *request) digestInit() error {
@@ -190,10 +182,10 @@ func final(f func(*engine.Session, context.Context, int) ([]byte, error)) func(*
 }
 
 // cipherFinal answers C_EncryptFinal and C_DecryptFinal. Clients of protocol 0
-// send a question for the length and a buffer of no length alike; where
-// the result is empty, the operation is left to be ended by whatever the client
-// does next.
-func cipherFinal(f func(*engine.Session, context.Context, int) ([]byte, error), size func(*engine.Session, int) (int, error), flag p11.Flags) func(*request) error {
+// send a question for the length and a buffer of no length alike, and where
+// the result is empty both get it: whichever it was, the client may ask once
+// more and is told the same.
+func cipherFinal(f func(*engine.Session, context.Context, int) ([]byte, error), flag p11.Flags) func(*request) error {
 	return func(q *request) error {
 		s, err := q.session()
 		if err != nil {
@@ -204,14 +196,15 @@ func cipherFinal(f func(*engine.Session, context.Context, int) ([]byte, error), 
 			return err
 		}
 		d := drain{s.Handle(), flag}
-		if q.conn.protocol == wire.V0 && room.Query() && !q.conn.state.settle(d) {
-			if n, err := size(s, 0); err == nil && n == 0 {
-				q.conn.state.drain(d)
-				q.w.Result(nil)
-				return nil
-			}
+		if q.conn.protocol == wire.V0 && q.conn.state.settle(d) {
+			q.w.Result(nil)
+			return nil
 		}
-		return q.result(f(s, q.ctx, room.Bytes()))
+		b, err := f(s, q.ctx, room.Bytes())
+		if err == nil && q.conn.protocol == wire.V0 && room.Query() {
+			q.conn.state.drain(d)
+		}
+		return q.result(b, err)
 	}
 }
 

@@ -30,9 +30,8 @@ type state struct {
 	drained map[drain]struct{}
 }
 
-// drain is an operation whose end a protocol 0 client has asked for in a way
-// that it may have meant as a question for the length: the result was empty
-// either way. It stands until the next call decides.
+// drain is an operation whose empty end a protocol 0 client has been told, and
+// which it may ask for again: see cipherFinal.
 type drain struct {
 	session p11.SessionHandle
 	flag    p11.Flags // CKF_ENCRYPT or CKF_DECRYPT
@@ -73,7 +72,8 @@ func (st *state) application() (*engine.Application, <-chan struct{}, error) {
 	return st.app, st.ended, nil
 }
 
-// drain marks an operation, settle forgets the mark and says whether it was.
+// drain marks an operation; settle forgets the mark and says whether it was
+// there.
 func (st *state) drain(d drain) {
 	st.mu.Lock()
 	defer st.mu.Unlock()

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -11,19 +12,60 @@ import (
 	"time"
 
 	"p11fs/engine"
-	"p11fs/engine/enginetest"
 	"p11fs/engine/p11"
+	"p11fs/locks"
 	"p11fs/mountd/rpc/wire"
+	"p11fs/secret"
+	"p11fs/tokens/store"
+	"p11fs/tokens/swtok"
 )
 
-// The user's PIN of enginetest's token.
-const userPIN = "1234"
+const (
+	soPIN   = "87654321"
+	userPIN = "1234567"
+)
 
-// serve starts a server over a token in memory and returns the socket's path.
+// newToken makes a software token with both PINs set.
+func newToken(t testing.TB, log *slog.Logger) *swtok.Token {
+	t.Helper()
+	dir := t.TempDir()
+	lock, err := locks.Open(filepath.Join(dir, "lock"), locks.Options{Group: locks.NoGroup})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = lock.Close() })
+	ctx := context.Background()
+	token, err := swtok.Open(ctx, swtok.Config{Dir: filepath.Join(dir, "swtok"), Lock: lock, Create: true, Group: store.NoGroup, Log: log, Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pin := func(s string) *secret.Bytes {
+		p, err := secret.New([]byte(s))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = p.Close() })
+		return p
+	}
+	if err := token.InitToken(ctx, pin(soPIN), "test"); err != nil {
+		t.Fatal(err)
+	}
+	so, err := token.Login(ctx, p11.CKU_SO, pin(soPIN))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(token.InitPIN(ctx, so, pin(userPIN)), so.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
+// serve starts a server over a software token in slot 3 and returns the
+// socket's path.
 func serve(t testing.TB, config Config) (string, *Server) {
 	t.Helper()
-	token := enginetest.NewToken("memtok", enginetest.Options{})
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	token := newToken(t, log)
 	e, err := engine.New(engine.Config{Slots: []engine.SlotConfig{{ID: 3, Description: "test", Manufacturer: "p11fs", Token: token}}, Log: log,
 		Limits: engine.Limits{Sessions: 10000}})
 	if err != nil {
