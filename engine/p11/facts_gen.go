@@ -294,7 +294,7 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_RC4_KEY_GEN:
 		return Facts{Functions: CKF_GENERATE, KeyTypes: keysRc4}, true
 	case CKM_RC4:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysRc4}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysRc4}, true
 	case CKM_DES_KEY_GEN:
 		return Facts{Functions: CKF_GENERATE, KeyTypes: keysDes}, true
 	case CKM_DES_ECB:
@@ -338,13 +338,13 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_CDMF_CBC_PAD:
 		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysCdmf, Param: ParamIV}, true
 	case CKM_DES_OFB64:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysDes, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysDes, Param: ParamIV}, true
 	case CKM_DES_OFB8:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysDes, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysDes, Param: ParamIV}, true
 	case CKM_DES_CFB64:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysDes, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysDes, Param: ParamIV}, true
 	case CKM_DES_CFB8:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysDes, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysDes, Param: ParamIV}, true
 	case CKM_MD2:
 		return Facts{Functions: CKF_DIGEST}, true
 	case CKM_MD2_HMAC:
@@ -634,7 +634,7 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_KEY_WRAP_SET_OAEP:
 		return Facts{Functions: CKF_WRAP | CKF_UNWRAP, KeyTypes: keysRSA, Param: ParamRaw, SinglePart: true}, true
 	case CKM_CMS_SIG:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, Param: ParamRaw}, true
+		return Facts{Functions: CKF_SIGN | CKF_SIGN_RECOVER | CKF_VERIFY | CKF_VERIFY_RECOVER, Param: ParamRaw}, true
 	case CKM_KIP_DERIVE:
 		return Facts{Functions: CKF_DERIVE, Param: ParamRaw}, true
 	case CKM_KIP_WRAP:
@@ -694,19 +694,19 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_SKIPJACK_KEY_GEN:
 		return Facts{Functions: CKF_GENERATE, KeyTypes: keysSkipjack}, true
 	case CKM_SKIPJACK_ECB64:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysSkipjack}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysSkipjack}, true
 	case CKM_SKIPJACK_CBC64:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysSkipjack, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysSkipjack, Param: ParamIV}, true
 	case CKM_SKIPJACK_OFB64:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysSkipjack, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysSkipjack, Param: ParamIV}, true
 	case CKM_SKIPJACK_CFB64:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysSkipjack, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysSkipjack, Param: ParamIV}, true
 	case CKM_SKIPJACK_CFB32:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysSkipjack, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysSkipjack, Param: ParamIV}, true
 	case CKM_SKIPJACK_CFB16:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysSkipjack, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysSkipjack, Param: ParamIV}, true
 	case CKM_SKIPJACK_CFB8:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysSkipjack, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysSkipjack, Param: ParamIV}, true
 	case CKM_SKIPJACK_WRAP:
 		return Facts{Functions: CKF_WRAP | CKF_UNWRAP, KeyTypes: keysSkipjack, Param: ParamRaw}, true
 	case CKM_SKIPJACK_PRIVATE_WRAP:
@@ -724,15 +724,15 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_BATON_KEY_GEN:
 		return Facts{Functions: CKF_GENERATE, KeyTypes: keysBaton}, true
 	case CKM_BATON_ECB128:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysBaton}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysBaton}, true
 	case CKM_BATON_ECB96:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysBaton}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysBaton}, true
 	case CKM_BATON_CBC128:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysBaton, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysBaton, Param: ParamIV}, true
 	case CKM_BATON_COUNTER:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysBaton, Param: ParamRaw}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysBaton, Param: ParamRaw}, true
 	case CKM_BATON_SHUFFLE:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysBaton, Param: ParamRaw}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysBaton, Param: ParamRaw}, true
 	case CKM_BATON_WRAP:
 		return Facts{Functions: CKF_WRAP | CKF_UNWRAP, KeyTypes: keysBaton, Param: ParamRaw}, true
 	case CKM_EC_KEY_PAIR_GEN:
@@ -776,19 +776,19 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_JUNIPER_KEY_GEN:
 		return Facts{Functions: CKF_GENERATE, KeyTypes: keysJuniper}, true
 	case CKM_JUNIPER_ECB128:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysJuniper}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysJuniper}, true
 	case CKM_JUNIPER_CBC128:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysJuniper, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysJuniper, Param: ParamIV}, true
 	case CKM_JUNIPER_COUNTER:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysJuniper, Param: ParamRaw}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysJuniper, Param: ParamRaw}, true
 	case CKM_JUNIPER_SHUFFLE:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysJuniper, Param: ParamRaw}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysJuniper, Param: ParamRaw}, true
 	case CKM_JUNIPER_WRAP:
 		return Facts{Functions: CKF_WRAP | CKF_UNWRAP, KeyTypes: keysJuniper, Param: ParamRaw}, true
 	case CKM_FASTHASH:
 		return Facts{Functions: CKF_DIGEST}, true
 	case CKM_AES_XTS:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysAESXts, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAESXts, Param: ParamIV}, true
 	case CKM_AES_XTS_KEY_GEN:
 		return Facts{Functions: CKF_GENERATE, KeyTypes: keysAESXts}, true
 	case CKM_AES_KEY_GEN:
@@ -930,7 +930,7 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_SHA512_T_KEY_GEN:
 		return Facts{Functions: CKF_GENERATE, KeyTypes: keysSha512THmac}, true
 	case CKM_NULL:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_SIGN | CKF_VERIFY | CKF_DIGEST | CKF_WRAP | CKF_UNWRAP}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_DIGEST | CKF_SIGN | CKF_SIGN_RECOVER | CKF_VERIFY | CKF_VERIFY_RECOVER | CKF_WRAP | CKF_UNWRAP | CKF_DERIVE}, true
 	case CKM_BLAKE2B_160:
 		return Facts{Functions: CKF_DIGEST}, true
 	case CKM_BLAKE2B_160_HMAC:
