@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"p11fs/engine/p11"
@@ -340,29 +341,40 @@ func (s *Store) load(ctx context.Context, names []name) error {
 	if err != nil {
 		return err
 	}
-	const batch = 256 // files between two looks at ctx
-	workers := max(1, min(runtime.GOMAXPROCS(0), len(names)/batch))
-	for len(names) > 0 {
-		if err := ctx.Err(); err != nil {
-			return ioError("load the objects of", s.cfg.Dir, err)
-		}
-		part := names[:min(len(names), batch*workers)]
-		names = names[len(part):]
-		results := make([]loaded, len(part))
-		var wg sync.WaitGroup
-		for w := range workers {
-			wg.Go(func() {
-				for i := w; i < len(part); i += workers {
-					results[i] = s.readObject(part[i], ciphers)
+	const batch = 128 // files between two looks at ctx
+	var (
+		next    atomic.Int64
+		batches = make(chan []loaded)
+		wg      sync.WaitGroup
+	)
+	for range max(1, min(runtime.GOMAXPROCS(0), len(names)/batch)) {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				from := int(next.Add(batch)) - batch
+				if from >= len(names) {
+					return
 				}
-			})
-		}
-		wg.Wait()
+				part := names[from:min(len(names), from+batch)]
+				ls := make([]loaded, len(part))
+				for i, n := range part {
+					ls[i] = s.readObject(n, ciphers)
+				}
+				batches <- ls
+			}
+		})
+	}
+	go func() { wg.Wait(); close(batches) }()
+	read := 0
+	for ls := range batches {
 		s.mu.Lock()
-		for i := range results {
-			s.takeLocked(&results[i])
+		for i := range ls {
+			s.takeLocked(&ls[i])
 		}
 		s.mu.Unlock()
+		read += len(ls)
+	}
+	if read < len(names) {
+		return ioError("load the objects of", s.cfg.Dir, ctx.Err())
 	}
 	return nil
 }
