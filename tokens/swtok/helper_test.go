@@ -6,6 +6,7 @@ import (
 
 	"p11fs/engine/p11"
 	"p11fs/tokens"
+	"p11fs/tokens/tokentest"
 )
 
 // providers returns every provider of this machine.
@@ -95,4 +96,24 @@ func decryptAll(c *Crypto, m p11.Mechanism, key *tokens.Object, data []byte) ([]
 		return nil, err
 	}
 	return cryptAll(op, data)
+}
+
+// generatedRSA and generatedEC make a key pair with the token's own mechanism.
+func generatedRSA(t testing.TB, c *Crypto, bits int) (pub, priv *tokens.Object) {
+	t.Helper()
+	return generatedPair(t, c, p11.CKM_RSA_PKCS_KEY_PAIR_GEN, p11.Attributes{{Type: p11.CKA_MODULUS_BITS, Value: p11.Ulong(uint64(bits))}})
+}
+
+func generatedEC(t testing.TB, c *Crypto, curve *Curve) (pub, priv *tokens.Object) {
+	t.Helper()
+	return generatedPair(t, c, p11.CKM_EC_KEY_PAIR_GEN, p11.Attributes{{Type: p11.CKA_EC_PARAMS, Value: curve.params}})
+}
+
+func generatedPair(t testing.TB, c *Crypto, m p11.MechanismType, public p11.Attributes) (pub, priv *tokens.Object) {
+	t.Helper()
+	a, b, err := c.GenerateKeyPair(context.Background(), p11.Mechanism{Type: m}, public, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tokentest.Object(t, a), tokentest.Object(t, b)
 }

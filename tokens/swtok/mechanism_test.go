@@ -1,0 +1,107 @@
+package swtok
+
+import (
+	"testing"
+
+	"p11fs/engine/p11"
+)
+
+// stock is the list of openCryptoki 3.8's software token, in its order.
+var stock = []p11.MechanismInfo{ //nolint:gochecknoglobals // a table, never written
+	{Type: 0x0000, MinKeySize: 512, MaxKeySize: 4096, Flags: 0x10000},
+	{Type: 0x0120, MinKeySize: 8, MaxKeySize: 8, Flags: 0x08000},
+	{Type: 0x0131, MinKeySize: 24, MaxKeySize: 24, Flags: 0x08000},
+	{Type: 0x0001, MinKeySize: 512, MaxKeySize: 4096, Flags: 0x67b00},
+	{Type: 0x000d, MinKeySize: 1024, MaxKeySize: 4096, Flags: 0x02800},
+	{Type: 0x000e, MinKeySize: 1024, MaxKeySize: 4096, Flags: 0x02800},
+	{Type: 0x0043, MinKeySize: 1024, MaxKeySize: 4096, Flags: 0x02800},
+	{Type: 0x0044, MinKeySize: 1024, MaxKeySize: 4096, Flags: 0x02800},
+	{Type: 0x0045, MinKeySize: 1024, MaxKeySize: 4096, Flags: 0x02800},
+	{Type: 0x0003, MinKeySize: 512, MaxKeySize: 4096, Flags: 0x67b00},
+	{Type: 0x0009, MinKeySize: 1024, MaxKeySize: 4096, Flags: 0x60300},
+	{Type: 0x0005, MinKeySize: 512, MaxKeySize: 4096, Flags: 0x02800},
+	{Type: 0x0006, MinKeySize: 512, MaxKeySize: 4096, Flags: 0x02800},
+	{Type: 0x0021, MinKeySize: 512, MaxKeySize: 2048, Flags: 0x80000},
+	{Type: 0x0020, MinKeySize: 512, MaxKeySize: 2048, Flags: 0x10000},
+	{Type: 0x0121, MinKeySize: 8, MaxKeySize: 8, Flags: 0x60300},
+	{Type: 0x0122, MinKeySize: 8, MaxKeySize: 8, Flags: 0x60300},
+	{Type: 0x0125, MinKeySize: 8, MaxKeySize: 8, Flags: 0x60300},
+	{Type: 0x0132, MinKeySize: 24, MaxKeySize: 24, Flags: 0x60300},
+	{Type: 0x0133, MinKeySize: 24, MaxKeySize: 24, Flags: 0x60300},
+	{Type: 0x0136, MinKeySize: 24, MaxKeySize: 24, Flags: 0x60300},
+	{Type: 0x0220, Flags: 0x00400},
+	{Type: 0x0221, Flags: 0x02800},
+	{Type: 0x0222, Flags: 0x02800},
+	{Type: 0x0250, Flags: 0x00400},
+	{Type: 0x0251, Flags: 0x02800},
+	{Type: 0x0252, Flags: 0x02800},
+	{Type: 0x0260, Flags: 0x00400},
+	{Type: 0x0261, Flags: 0x02800},
+	{Type: 0x0262, Flags: 0x02800},
+	{Type: 0x0270, Flags: 0x00400},
+	{Type: 0x0271, Flags: 0x02800},
+	{Type: 0x0272, Flags: 0x02800},
+	{Type: 0x0210, Flags: 0x00400},
+	{Type: 0x0211, Flags: 0x02800},
+	{Type: 0x0212, Flags: 0x02800},
+	{Type: 0x0370, MinKeySize: 48, MaxKeySize: 48, Flags: 0x08000},
+	{Type: 0x0371, MinKeySize: 48, MaxKeySize: 48, Flags: 0x80000},
+	{Type: 0x0372, MinKeySize: 48, MaxKeySize: 48, Flags: 0x80000},
+	{Type: 0x0380, MinKeySize: 384, MaxKeySize: 384, Flags: 0x02800},
+	{Type: 0x0381, MinKeySize: 384, MaxKeySize: 384, Flags: 0x02800},
+	{Type: 0x1080, MinKeySize: 16, MaxKeySize: 32, Flags: 0x08000},
+	{Type: 0x1081, MinKeySize: 16, MaxKeySize: 32, Flags: 0x60300},
+	{Type: 0x1082, MinKeySize: 16, MaxKeySize: 32, Flags: 0x60300},
+	{Type: 0x1085, MinKeySize: 16, MaxKeySize: 32, Flags: 0x60300},
+	{Type: 0x0350, MinKeySize: 80, MaxKeySize: 2048, Flags: 0x08000},
+}
+
+func TestMechanismList(t *testing.T) {
+	eachProvider(t, func(t *testing.T, c *Crypto) {
+		place := make(map[p11.MechanismType]int)
+		for i, m := range stock {
+			place[m.Type] = i
+		}
+		last, ours := -1, false
+		seen := make(map[p11.MechanismType]bool)
+		for _, m := range c.Mechanisms() {
+			if seen[m.Type] {
+				t.Errorf("%s is there twice", m.Type)
+			}
+			seen[m.Type] = true
+			i, ok := place[m.Type]
+			if !ok {
+				ours = true
+				continue
+			}
+			if ours || i < last {
+				t.Errorf("%s does not stand where stock has it", m.Type)
+			}
+			last = i
+			want := stock[i]
+			if c.provider.MinRSABits() > 512 && want.MinKeySize == 512 {
+				want.MinKeySize = uint64(c.provider.MinRSABits())
+			}
+			if m != want {
+				t.Errorf("%s: %+v, stock has %+v", m.Type, m, want)
+			}
+		}
+	})
+}
+
+// Every mechanism does, and only does, what the standard gives it to do.
+func TestMechanismFunctions(t *testing.T) {
+	eachProvider(t, func(t *testing.T, c *Crypto) {
+		const functions = flagsRaw | p11.CKF_DIGEST | p11.CKF_GENERATE | p11.CKF_GENERATE_KEY_PAIR | p11.CKF_DERIVE
+		for _, m := range c.Mechanisms() {
+			facts, ok := p11.MechanismFacts(m.Type)
+			if !ok {
+				t.Errorf("%s: nothing is known of it", m.Type)
+				continue
+			}
+			if extra := m.Flags & functions &^ facts.Functions; extra != 0 {
+				t.Errorf("%s: functions %#x are not in the standard", m.Type, uint64(extra))
+			}
+		}
+	})
+}
