@@ -1,0 +1,213 @@
+package fs
+
+import (
+	"context"
+	"sync"
+
+	"p11fs/engine"
+	"p11fs/engine/p11"
+)
+
+// An application is what one uid has in one POSIX session.
+type application struct {
+	key    appKey
+	leader leader
+	eng    *engine.Application
+
+	mu    sync.Mutex // guards all below, and the desks
+	ended bool
+	desks map[*engine.Slot]*desk
+}
+
+// A desk is what an application has on one slot.
+type desk struct {
+	self     *session // the default session; nil until it is needed
+	sessions map[p11.SessionHandle]*session
+	names    map[string]*session
+	last     lastError
+}
+
+// A sessionRef is how a path names a session: by number, by name, or, when it
+// is zero, as the default session of whoever asks.
+type sessionRef struct {
+	number p11.SessionHandle
+	name   string
+}
+
+func (r sessionRef) self() bool { return r == sessionRef{} }
+
+func (a *application) deskLocked(slot *engine.Slot) *desk {
+	d := a.desks[slot]
+	if d == nil {
+		d = &desk{sessions: make(map[p11.SessionHandle]*session), names: make(map[string]*session)}
+		a.desks[slot] = d
+	}
+	return d
+}
+
+// session returns the session, or nil when there is none.
+func (a *application) session(slot *engine.Slot, ref sessionRef) *session {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	d := a.desks[slot]
+	if d == nil {
+		return nil
+	}
+	var s *session
+	switch {
+	case ref.name != "":
+		s = d.names[ref.name]
+	case ref.number != 0:
+		s = d.sessions[ref.number]
+	default:
+		s = d.self
+	}
+	if s != nil && s.gone() {
+		d.forget(s)
+		return nil
+	}
+	return s
+}
+
+func (d *desk) forget(s *session) {
+	delete(d.sessions, s.eng.Handle())
+	if d.names[s.name] == s {
+		delete(d.names, s.name)
+	}
+	if d.self == s {
+		d.self = nil
+	}
+}
+
+// self returns the default session, which is made when it is first needed.
+func (a *application) self(ctx context.Context, f *FS, slot *engine.Slot) (*session, error) {
+	if s := a.session(slot, sessionRef{}); s != nil {
+		return s, nil
+	}
+	s, err := a.newSession(ctx, f, slot)
+	if err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	d := a.deskLocked(slot)
+	other := d.self
+	if other == nil || other.gone() {
+		d.self, other = s, nil
+	}
+	a.mu.Unlock()
+	if other != nil { // two requests at once, both the first
+		a.closeSession(s)
+		return other, nil
+	}
+	return s, nil
+}
+
+// open opens a session, with a name unless that is empty.
+func (a *application) open(ctx context.Context, f *FS, slot *engine.Slot, name string) (*session, error) {
+	s, err := a.newSession(ctx, f, slot)
+	if err != nil || name == "" {
+		return s, err
+	}
+	a.mu.Lock()
+	d := a.deskLocked(slot)
+	other := d.names[name]
+	if other == nil || other.gone() {
+		s.name = name
+		d.names[name], other = s, nil
+	}
+	a.mu.Unlock()
+	if other != nil {
+		a.closeSession(s)
+		return nil, errExists
+	}
+	return s, nil
+}
+
+func (a *application) newSession(ctx context.Context, f *FS, slot *engine.Slot) (*session, error) {
+	e, err := a.eng.OpenSession(ctx, slot, p11.CKF_SERIAL_SESSION|p11.CKF_RW_SESSION)
+	if err != nil {
+		return nil, err
+	}
+	s := newSession(f, a, slot, e)
+	a.mu.Lock()
+	ended := a.ended
+	if !ended {
+		a.deskLocked(slot).sessions[e.Handle()] = s
+	}
+	a.mu.Unlock()
+	if ended {
+		s.close()
+		return nil, p11.Errorf(p11.CKR_CRYPTOKI_NOT_INITIALIZED, "the application has ended")
+	}
+	return s, nil
+}
+
+// closeSession is C_CloseSession.
+func (a *application) closeSession(s *session) {
+	a.mu.Lock()
+	if d := a.desks[s.slot]; d != nil {
+		d.forget(s)
+	}
+	a.mu.Unlock()
+	s.close()
+}
+
+// sessions returns the living sessions on slot, and the default one of them.
+func (a *application) sessions(slot *engine.Slot) (all []*session, self *session) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	d := a.desks[slot]
+	if d == nil {
+		return nil, nil
+	}
+	for _, s := range d.sessions {
+		if s.gone() {
+			d.forget(s)
+			continue
+		}
+		all = append(all, s)
+	}
+	return all, d.self
+}
+
+// close ends the application and all that it has. It may be called again.
+func (a *application) close() {
+	a.mu.Lock()
+	a.ended = true
+	var all []*session
+	for _, d := range a.desks {
+		for _, s := range d.sessions {
+			all = append(all, s)
+		}
+	}
+	a.desks = make(map[*engine.Slot]*desk)
+	a.mu.Unlock()
+	for _, s := range all {
+		s.close()
+	}
+	a.eng.Close()
+}
+
+// lastError is what the file error shows.
+type lastError struct {
+	rv  p11.RV
+	why string
+}
+
+// note keeps what became of the caller's last operation on the slot.
+func (a *application) note(slot *engine.Slot, e lastError) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.ended {
+		a.deskLocked(slot).last = e
+	}
+}
+
+func (a *application) lastError(slot *engine.Slot) lastError {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if d := a.desks[slot]; d != nil {
+		return d.last
+	}
+	return lastError{}
+}

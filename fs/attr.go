@@ -1,0 +1,106 @@
+package fs
+
+import (
+	"context"
+	"syscall"
+
+	"p11fs/engine/p11"
+	"p11fs/secret"
+)
+
+// attrDir is the folder attr of an object: one attribute a file. Attributes
+// that the object may have and has not are found by name and not listed.
+type attrDir struct{ object *objectDir }
+
+func (d *attrDir) id(name string) string { return d.object.id("attr/" + name) }
+
+func (d *attrDir) list(ctx context.Context, c caller) ([]listed, error) {
+	i, err := d.object.info(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	var list []listed
+	for _, a := range i.Attrs {
+		if i.Attrs.Secret(a.Type) {
+			continue
+		}
+		name := a.Type.Short()
+		list = append(list, listed{name: name, id: d.id(name), kind: syscall.S_IFREG})
+	}
+	return list, nil
+}
+
+func (d *attrDir) lookup(ctx context.Context, c caller, name string) (*entry, error) {
+	t, err := p11.ParseAttributeType(name)
+	if err != nil {
+		return nil, errNoView
+	}
+	if _, err := d.object.info(ctx, c); err != nil {
+		return nil, err
+	}
+	perm := uint32(0o660)
+	if readOnlyAttribute(t) {
+		perm = 0o440
+	}
+	return &entry{id: d.id(name), place: d.object.objects.p, perm: perm, moody: true, file: d.file(t, name)}, nil
+}
+
+// readOnlyAttribute says that no object's attribute of that type can be changed
+// (PKCS#11 v3.1 §4, notes 7 and 8 of the tables). Of the others the engine
+// decides.
+func readOnlyAttribute(t p11.AttributeType) bool {
+	switch t {
+	case p11.CKA_CLASS, p11.CKA_KEY_TYPE, p11.CKA_CERTIFICATE_TYPE, p11.CKA_TOKEN, p11.CKA_PRIVATE, p11.CKA_MODIFIABLE,
+		p11.CKA_UNIQUE_ID, p11.CKA_LOCAL, p11.CKA_KEY_GEN_MECHANISM, p11.CKA_ALWAYS_SENSITIVE, p11.CKA_NEVER_EXTRACTABLE,
+		p11.CKA_MODULUS, p11.CKA_MODULUS_BITS, p11.CKA_PUBLIC_EXPONENT, p11.CKA_EC_PARAMS, p11.CKA_EC_POINT,
+		p11.CKA_VALUE_LEN, p11.CKA_ALLOWED_MECHANISMS, p11.CKA_ALWAYS_AUTHENTICATE:
+		return true
+	}
+	return false
+}
+
+// file is one attribute. It is read and written as in a template, without
+// quotes; a newline at the end is dropped.
+func (d *attrDir) file(t p11.AttributeType, name string) file {
+	f, p := d.object.fs(), d.object.objects.p
+	text := func(ctx context.Context, c caller) ([]byte, error) {
+		i, err := d.object.info(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		_, ok := i.Attrs.Get(t)
+		switch {
+		case p11.SecretValue(t) && i.Attrs.Secret(t) && isKey(i.Class):
+			return nil, p11.Errorf(p11.CKR_ATTRIBUTE_SENSITIVE, "%s is secret", name)
+		case !ok:
+			return nil, refuse(syscall.ENODATA, p11.CKR_ATTRIBUTE_TYPE_INVALID, "the object has no "+name)
+		case i.Attrs.Secret(t):
+			return nil, p11.Errorf(p11.CKR_ATTRIBUTE_SENSITIVE, "%s is in the file value", name)
+		}
+		return []byte(i.Attrs.FormatValue(t) + "\n"), nil
+	}
+	return &commandFile{
+		fs: f, p: p, key: d.id(name), text: text, empty: true,
+		run: func(ctx context.Context, o *opened, line []byte) ([]byte, error) {
+			i, err := o.s.app.eng.ObjectNamed(ctx, p.slot, d.object.ref.stored)
+			if d.object.ref.stored == "" {
+				i, err = o.s.app.eng.Object(ctx, p.slot, d.object.ref.handle)
+			}
+			if err != nil {
+				return nil, err
+			}
+			v, err := p11.ParseValue(t, string(line))
+			if err != nil {
+				return nil, err
+			}
+			defer secret.Wipe(v)
+			return nil, o.s.eng.SetAttributeValue(ctx, i.Handle, p11.Attributes{{Type: t, Value: v}})
+		},
+	}
+}
+
+// unlink takes no notice: the file is a view of the object.
+func (d *attrDir) unlink(ctx context.Context, c caller, name string) error {
+	_, err := d.lookup(ctx, c, name)
+	return err
+}

@@ -1,0 +1,116 @@
+package fs
+
+import (
+	"context"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"p11fs/engine/p11"
+	"p11fs/secret"
+)
+
+// maxBlob is the longest file in data and certs, in bytes.
+const maxBlob = 1 << 20
+
+// blobHandle is an ordinary file that is open for writing: its content is in
+// memory, and stored as a whole when a descriptor is closed.
+type blobHandle struct {
+	fs     *FS
+	p      place
+	s      *session
+	append bool
+	guard  bool   // a logout takes the content away
+	login  uint64 // the login generation at the open
+	// commit stores the content. It may come again.
+	commit func(ctx context.Context, data []byte) error
+
+	gate  gate // guards all below
+	data  []byte
+	dirty bool
+}
+
+// Write puts data at off, or at the end.
+func (h *blobHandle) Write(ctx context.Context, data []byte, off int64) (uint32, syscall.Errno) {
+	if !h.gate.enter(ctx) {
+		return 0, syscall.EINTR
+	}
+	defer h.gate.leave()
+	if h.append {
+		off = int64(len(h.data))
+	}
+	if err := h.resize(max(len(h.data), int(min(off, maxBlob))+len(data))); err != nil || off > maxBlob {
+		return 0, h.fs.doneIn(h.s.app, h.p, errTooLong)
+	}
+	copy(h.data[off:], data)
+	h.dirty = h.dirty || len(data) > 0
+	return uint32(len(data)), 0
+}
+
+// resize makes the content n bytes long, with zeros where it grows.
+func (h *blobHandle) resize(n int) error {
+	if n > maxBlob {
+		return errTooLong
+	}
+	old := len(h.data)
+	if n < old {
+		clear(h.data[n:])
+		h.data = h.data[:n]
+	} else {
+		h.data = appendWiped(h.data, make([]byte, n-old))
+	}
+	return nil
+}
+
+// truncate sets the length.
+func (h *blobHandle) truncate(ctx context.Context, size uint64) error {
+	if !h.gate.enter(ctx) {
+		return context.Canceled
+	}
+	defer h.gate.leave()
+	if err := h.resize(int(min(size, maxBlob+1))); err != nil {
+		return err
+	}
+	h.dirty = true
+	return nil
+}
+
+// Read returns the content at off.
+func (h *blobHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+	if !h.gate.enter(ctx) {
+		return nil, syscall.EINTR
+	}
+	defer h.gate.leave()
+	if h.guard && h.s.loginGeneration() != h.login {
+		return nil, h.fs.doneIn(h.s.app, h.p, errLoggedOut)
+	}
+	return readAt(h.data, dest, off), 0
+}
+
+// Flush stores the content if it has changed.
+func (h *blobHandle) Flush(ctx context.Context) syscall.Errno {
+	if !h.gate.enter(ctx) {
+		return syscall.EINTR
+	}
+	defer h.gate.leave()
+	if !h.dirty {
+		return 0
+	}
+	errno := h.fs.doneIn(h.s.app, h.p, h.commit(ctx, h.data))
+	if errno != syscall.EINTR {
+		h.dirty = false
+	}
+	return errno
+}
+
+// Release wipes the content. What was not flushed is not stored.
+func (h *blobHandle) Release(context.Context) syscall.Errno {
+	h.gate.force()
+	defer h.gate.leave()
+	secret.Wipe(h.data)
+	h.data = nil
+	h.fs.handles.Add(-1)
+	return 0
+}
+
+var errLoggedOut = p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "the login under which the file was opened has ended")

@@ -1,0 +1,258 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"p11fs/engine"
+	"p11fs/engine/p11"
+)
+
+// caller is who makes a request, as the kernel says: the ids for file access,
+// and a thread id, or 0 for a thread that the daemon cannot see.
+type caller struct{ uid, gid, pid uint32 }
+
+func callerOf(ctx context.Context) caller {
+	c, ok := fuse.FromContext(ctx)
+	if !ok {
+		return caller{}
+	}
+	return caller{uid: c.Uid, gid: c.Gid, pid: c.Pid}
+}
+
+// maxApplications bounds the applications of one uid. Each costs a descriptor.
+const maxApplications = 4096
+
+// A leader is a hold on the leader of a POSIX session.
+type leader interface {
+	// alive says whether the process lives. While it does, its session
+	// number means no other session.
+	alive() bool
+	// wait returns when the process has ended or close was called.
+	wait()
+	close()
+}
+
+// processes is what callers asks of the system; tests have their own.
+type processes struct {
+	// session returns the POSIX session of a thread.
+	session func(tid int) (int, error)
+	// leader returns a hold on the leader of a session.
+	leader func(sid int) (leader, error)
+}
+
+func systemProcesses() processes {
+	return processes{session: unix.Getsid, leader: openLeader}
+}
+
+// appKey is what tells applications apart. A session number is unique while its
+// leader lives.
+type appKey struct {
+	uid uint32
+	sid int
+}
+
+// callers knows the application of each caller.
+type callers struct {
+	engine *engine.Engine
+	system processes
+	nobody *engine.Application // sees public objects, never has a session
+
+	mu     sync.Mutex // guards all below
+	closed bool
+	apps   map[appKey]*application
+	users  map[uint32]int // applications of each uid
+	wg     sync.WaitGroup // the goroutines that watch leaders
+}
+
+func newCallers(e *engine.Engine, system processes) *callers {
+	return &callers{
+		engine: e,
+		system: system,
+		nobody: e.NewApplication(engine.Owner{UID: ^uint32(0), GID: ^uint32(0), Name: "nobody"}),
+		apps:   make(map[appKey]*application),
+		users:  make(map[uint32]int),
+	}
+}
+
+// close ends all applications.
+func (cs *callers) close() {
+	cs.mu.Lock()
+	cs.closed = true
+	apps := make([]*application, 0, len(cs.apps))
+	for _, a := range cs.apps {
+		apps = append(apps, a)
+	}
+	cs.mu.Unlock()
+	for _, a := range apps {
+		cs.end(a)
+	}
+	cs.wg.Wait()
+	cs.nobody.Close()
+}
+
+// find returns the caller's application, or nil when it has none.
+func (cs *callers) find(c caller) *application {
+	sid, ok := cs.sessionOf(c)
+	if !ok {
+		return nil
+	}
+	cs.mu.Lock()
+	a := cs.apps[appKey{c.uid, sid}]
+	cs.mu.Unlock()
+	if a == nil {
+		return nil
+	}
+	if !a.leader.alive() {
+		cs.end(a)
+		return nil
+	}
+	return a
+}
+
+func (cs *callers) sessionOf(c caller) (sid int, ok bool) {
+	if c.pid == 0 {
+		return 0, false
+	}
+	sid, err := cs.system.session(int(c.pid))
+	return sid, err == nil && sid > 0
+}
+
+// get returns the caller's application and makes it when it has none. It
+// fails for nobody.
+func (cs *callers) get(c caller) (*application, error) {
+	if a := cs.find(c); a != nil {
+		return a, nil
+	}
+	sid, ok := cs.sessionOf(c)
+	if !ok {
+		return nil, errNobody
+	}
+	l, err := cs.system.leader(sid)
+	if err != nil {
+		if errors.Is(err, syscall.ESRCH) {
+			return nil, errNobody
+		}
+		return nil, p11.Errorf(p11.CKR_HOST_MEMORY, "no hold on session leader %d: %v", sid, err)
+	}
+	// The caller is in the session that this leader leads only if it still
+	// is in the session of that number now that the leader is held.
+	if now, ok := cs.sessionOf(c); !ok || now != sid || !l.alive() {
+		l.close()
+		return nil, errNobody
+	}
+	return cs.add(c, sid, l)
+}
+
+func (cs *callers) add(c caller, sid int, l leader) (*application, error) {
+	key := appKey{c.uid, sid}
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	switch a := cs.apps[key]; {
+	case cs.closed:
+		l.close()
+		return nil, p11.Errorf(p11.CKR_CRYPTOKI_NOT_INITIALIZED, "the daemon is stopping")
+	case a != nil:
+		l.close()
+		return a, nil
+	case cs.users[c.uid] >= maxApplications:
+		l.close()
+		return nil, refuse(syscall.EDQUOT, p11.CKR_HOST_MEMORY, fmt.Sprintf("uid %d has %d applications already: end some terminals or services", c.uid, maxApplications))
+	}
+	a := &application{
+		key:    key,
+		leader: l,
+		desks:  make(map[*engine.Slot]*desk),
+		eng:    cs.engine.NewApplication(engine.Owner{UID: c.uid, GID: c.gid, Name: fmt.Sprintf("session %d", sid)}),
+	}
+	cs.apps[key] = a
+	cs.users[c.uid]++
+	cs.wg.Add(1)
+	go func() {
+		defer cs.wg.Done()
+		l.wait()
+		cs.end(a)
+	}()
+	return a, nil
+}
+
+// end ends an application. It may be called again.
+func (cs *callers) end(a *application) {
+	cs.mu.Lock()
+	if cs.apps[a.key] == a {
+		delete(cs.apps, a.key)
+		if cs.users[a.key.uid]--; cs.users[a.key.uid] == 0 {
+			delete(cs.users, a.key.uid)
+		}
+	}
+	cs.mu.Unlock()
+	a.close()
+	a.leader.close()
+}
+
+// count returns the number of applications.
+func (cs *callers) count() int {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return len(cs.apps)
+}
+
+// pidfd is a leader held by a descriptor that the runtime's poller watches: a
+// thousand of them cost no thread.
+type pidfd struct {
+	file *os.File
+	conn syscall.RawConn
+}
+
+// openLeader returns ESRCH when the session has no living leader.
+func openLeader(sid int) (leader, error) {
+	fd, err := unix.PidfdOpen(sid, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		return nil, err
+	}
+	file := os.NewFile(uintptr(fd), "pidfd")
+	conn, err := file.SyscallConn()
+	if err != nil {
+		_ = file.Close()
+		return nil, err
+	}
+	p := &pidfd{file: file, conn: conn}
+	// A process of that number that leads no session is another one.
+	if s, err := unix.Getsid(sid); err != nil || s != sid || !p.alive() {
+		p.close()
+		return nil, syscall.ESRCH
+	}
+	return p, nil
+}
+
+func (p *pidfd) alive() bool {
+	alive := false
+	err := p.conn.Control(func(fd uintptr) { alive = !exited(fd) })
+	return err == nil && alive
+}
+
+func (p *pidfd) wait() {
+	// The error says that close was called, which ends the wait as well.
+	_ = p.conn.Read(exited)
+}
+
+func (p *pidfd) close() {
+	_ = p.file.Close() // closed before, when it fails
+}
+
+// exited says whether the process has ended: then its pidfd is readable.
+func exited(fd uintptr) bool {
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		if !errors.Is(err, unix.EINTR) {
+			return err != nil || n > 0
+		}
+	}
+}

@@ -1,0 +1,222 @@
+package fs
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"p11fs/engine"
+	"p11fs/engine/p11"
+)
+
+// Config is what an FS is made of.
+type Config struct {
+	Engine *engine.Engine
+	Log    *slog.Logger     // nil discards
+	Now    func() time.Time // nil is time.Now
+
+	// The texts of the files of the same name in the root. A nil one makes
+	// the file empty.
+	Status    func() string
+	Resources func() string
+	Metrics   func() string
+
+	// UID and GID own the tree, except for session directories.
+	UID, GID uint32
+	// Private keeps the group out: the tree is its owner's alone.
+	Private bool
+}
+
+// FS is the file tree over one engine.
+type FS struct {
+	engine  *engine.Engine
+	log     *slog.Logger
+	now     func() time.Time
+	config  Config
+	callers *callers
+	started time.Time
+	inoKey  [24]byte
+	ops     []operation // never changes
+
+	panics  atomic.Uint64
+	handles atomic.Int64
+}
+
+// New returns the tree. Close ends it.
+func New(c Config) (*FS, error) { return newFS(c, systemProcesses()) }
+
+func newFS(c Config, system processes) (*FS, error) {
+	if c.Engine == nil {
+		return nil, fmt.Errorf("fs: no engine")
+	}
+	f := &FS{engine: c.Engine, log: c.Log, now: c.Now, config: c, ops: operations()}
+	if f.log == nil {
+		f.log = slog.New(slog.DiscardHandler)
+	}
+	if f.now == nil {
+		f.now = time.Now
+	}
+	if _, err := rand.Read(f.inoKey[:]); err != nil {
+		return nil, fmt.Errorf("random numbers: %w", err)
+	}
+	f.started = f.now()
+	f.callers = newCallers(c.Engine, system)
+	return f, nil
+}
+
+// Close ends the applications of all callers. The engine stays open.
+func (f *FS) Close() error {
+	f.callers.close()
+	return nil
+}
+
+// Stats counts what the tree holds, and what went wrong in it.
+type Stats struct {
+	Applications int    // callers with state
+	Handles      int    // open files that hold state
+	Panics       uint64 // requests that panicked, and were answered EIO
+}
+
+// Stats returns the counts as they stand now.
+func (f *FS) Stats() Stats {
+	return Stats{Applications: f.callers.count(), Handles: int(f.handles.Load()), Panics: f.panics.Load()}
+}
+
+// A place is where in the tree a node stands: on which slot, and in which of
+// the caller's sessions its operations run.
+type place struct {
+	slot     *engine.Slot
+	ref      sessionRef
+	uid, gid uint32 // whose directory it is, unless ref is the default session
+}
+
+// id is the part of a node's identity that its place makes.
+func (p place) id() string {
+	switch {
+	case p.slot == nil:
+		return "/"
+	case p.ref.self():
+		return fmt.Sprintf("%d/", uint64(p.slot.ID()))
+	}
+	return fmt.Sprintf("%d/s%d:%d:%s/", uint64(p.slot.ID()), p.uid, uint64(p.ref.number), p.ref.name)
+}
+
+// ino is the inode number of the node with that identity. The hash is keyed: a
+// number tells nothing of the node or of any other.
+func (f *FS) ino(id string) uint64 {
+	var buf [128]byte
+	sum := sha256.Sum256(append(append(buf[:0], f.inoKey[:]...), id...))
+	n := binary.LittleEndian.Uint64(sum[:])
+	if n < 16 || n == ^uint64(0) { // numbers that the kernel or go-fuse reserves
+		n ^= 1 << 40
+	}
+	return n
+}
+
+// session returns the session in which the caller's operations at p run. The
+// default session is made when there is none.
+func (f *FS) session(ctx context.Context, c caller, p place) (*session, error) {
+	a, err := f.callers.get(c)
+	if err != nil {
+		return nil, err
+	}
+	if p.ref.self() {
+		return a.self(ctx, f, p.slot)
+	}
+	if s := a.session(p.slot, p.ref); s != nil {
+		return s, nil
+	}
+	return nil, errNoSession
+}
+
+// present returns the caller's session at p, or nil when it has none. It makes
+// nothing.
+func (f *FS) present(c caller, p place) *session {
+	a := f.callers.find(c)
+	if a == nil {
+		return nil
+	}
+	return a.session(p.slot, p.ref)
+}
+
+// viewer returns the engine's application that says what the caller may see at
+// p. Below a session directory there must be that session.
+func (f *FS) viewer(c caller, p place) (*engine.Application, error) {
+	a := f.callers.find(c)
+	if !p.ref.self() && (a == nil || a.session(p.slot, p.ref) == nil) {
+		return nil, errNoSession
+	}
+	if a == nil {
+		return f.callers.nobody, nil
+	}
+	return a.eng, nil
+}
+
+// done keeps what became of an operation for the file error, and returns its
+// errno.
+func (f *FS) done(c caller, p place, err error) syscall.Errno {
+	errno := errnoFor(err)
+	if p.slot == nil || errno == syscall.EINTR || err == errNobody {
+		return errno
+	}
+	if err == nil {
+		// What went well is kept where there is something to correct.
+		if a := f.callers.find(c); a != nil {
+			f.note(a, p, lastError{})
+		}
+		return 0
+	}
+	a, getErr := f.callers.get(c)
+	if getErr != nil {
+		return errno
+	}
+	f.note(a, p, lastError{rv: p11.RVOf(err), why: err.Error()})
+	return errno
+}
+
+// doneIn is done for a handle: its caller may have ended since the open.
+func (f *FS) doneIn(a *application, p place, err error) syscall.Errno {
+	errno := errnoFor(err)
+	if errno == syscall.EINTR {
+		return errno
+	}
+	e := lastError{}
+	if err != nil {
+		e = lastError{rv: p11.RVOf(err), why: err.Error()}
+	}
+	f.note(a, p, e)
+	return errno
+}
+
+func (f *FS) note(a *application, p place, e lastError) {
+	if p.ref.self() {
+		a.note(p.slot, e)
+	} else if s := a.session(p.slot, p.ref); s != nil {
+		s.note(e)
+	}
+}
+
+// text is the line that the file error shows.
+func (e lastError) text() string {
+	if e.rv == p11.CKR_OK {
+		return "0x00000000 CKR_OK\n"
+	}
+	return fmt.Sprintf("%#08x %s: %s: %s\n", uint64(e.rv), e.rv, clean(e.why), e.rv.Advice())
+}
+
+// clean keeps a text on one line of printable characters.
+func clean(s string) string {
+	b := []rune(s)
+	for i, r := range b {
+		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+			b[i] = ' '
+		}
+	}
+	return string(b)
+}

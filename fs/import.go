@@ -1,0 +1,117 @@
+package fs
+
+import (
+	"context"
+	"strings"
+
+	"p11fs/engine/p11"
+	"p11fs/engine/pkix"
+)
+
+// importEntry finds the files that take keys and certificates in:
+//
+//	import  import:auto       whatever it is
+//	import:pem  import:der  import:pkcs8  import:pkcs12  import:cert  import:pub
+//
+// and, with or without the kind, attributes: import:pkcs8,label=web,id=0x01. The
+// objects are made at the close or at the read, and the read gives their names.
+// The pass phrase of an encrypted file is written to passphrase before.
+func (f *FS) importEntry(_ context.Context, _ caller, p place, name string) (*entry, error) {
+	spec, ok := strings.CutPrefix(name, "import:")
+	if !ok {
+		return nil, errNoEntry
+	}
+	kind, template, err := parseImport(spec)
+	if err != nil {
+		return nil, err
+	}
+	id := p.id() + name
+	return &entry{id: id, place: p, perm: 0o660, file: f.importFile(p, id, kind, template)}, nil
+}
+
+// parseImport reads what stands behind import:
+func parseImport(spec string) (pkix.Kind, p11.Attributes, error) {
+	n := wordEnd(spec)
+	first, rest := spec[:n], strings.TrimLeft(spec[n:], ", ")
+	if strings.Contains(first, "=") {
+		first, rest = "", spec
+	}
+	kind, err := pkix.ParseKind(first)
+	if err != nil {
+		return 0, nil, err
+	}
+	template, err := p11.ParseTemplate(rest)
+	return kind, template, err
+}
+
+func (f *FS) importFile(p place, key string, kind pkix.Kind, template p11.Attributes) *streamFile {
+	return &streamFile{
+		fs: f, p: p, key: key, creates: true,
+		start: func(_ context.Context, s *session) (transform, error) {
+			return &gather{s: s, limit: pkix.MaxSize, do: func(ctx context.Context, data []byte) ([]byte, error) {
+				handles, err := f.importData(ctx, s, kind, data, template)
+				if err != nil {
+					return nil, err
+				}
+				return f.objects(p).namesOf(context.WithoutCancel(ctx), s.app.eng, handles...)
+			}}, nil
+		},
+	}
+}
+
+// importData makes the objects that data holds: all of them or none.
+func (f *FS) importData(ctx context.Context, s *session, kind pkix.Kind, data []byte, template p11.Attributes) ([]p11.ObjectHandle, error) {
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	pass := s.takePassphrase()
+	defer pass.Close()
+	objects, err := pkix.Parse(kind, data, pkix.Options{Passphrase: pass})
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		for _, o := range objects {
+			o.Wipe()
+		}
+	}()
+	return createAll(ctx, s, objects, template)
+}
+
+// createAll makes all of the objects, or none of them.
+func createAll(ctx context.Context, s *session, objects []p11.Attributes, template p11.Attributes) ([]p11.ObjectHandle, error) {
+	var handles []p11.ObjectHandle
+	for i, o := range objects {
+		full := imported(o, template)
+		h, err := s.eng.CreateObject(ctx, full)
+		full.Wipe()
+		if err != nil {
+			undo(ctx, s, handles)
+			return nil, err
+		}
+		handles = append(handles, h)
+		if i == 0 {
+			ctx = context.WithoutCancel(ctx) // begun is done
+		}
+	}
+	return handles, nil
+}
+
+// undo destroys what was made before something failed.
+func undo(ctx context.Context, s *session, handles []p11.ObjectHandle) {
+	for _, h := range handles {
+		if err := s.eng.DestroyObject(context.WithoutCancel(ctx), h); err != nil {
+			s.fs.log.Error("an object of a failed import is left over", "token", s.slot.Name(), "err", err)
+		}
+	}
+}
+
+// imported is the template of an object from a file with what the caller said.
+func imported(o, template p11.Attributes) p11.Attributes {
+	class, _ := o.Class()
+	full := o.Merge(half(template, class))
+	if class == p11.CKO_PRIVATE_KEY || class == p11.CKO_SECRET_KEY {
+		return guardedKey(full)
+	}
+	return openObject(full)
+}

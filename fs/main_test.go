@@ -1,0 +1,266 @@
+package fs
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"p11fs/engine"
+	"p11fs/engine/enginetest"
+	"p11fs/engine/p11"
+)
+
+// daemonEnv makes the test binary a daemon that mounts a tree on the directory
+// of that name: a process that reads its own mount can wait for itself forever.
+const daemonEnv = "P11FS_TEST_MOUNT"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(daemonEnv); dir != "" {
+		if err := serve(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// The PINs of enginetest's token.
+const (
+	userPIN = "1234"
+	soPIN   = "87654321"
+)
+
+// newTree returns a tree over one token in memory.
+func newTree(c Config, system processes, o enginetest.Options) (*FS, *engine.Engine, error) {
+	token := enginetest.NewToken("tok", o)
+	e, err := engine.New(engine.Config{Log: c.Log, Slots: []engine.SlotConfig{{ID: 1, Description: "a test slot", Token: token}}})
+	if err != nil {
+		return nil, nil, err
+	}
+	c.Engine = e
+	f, err := newFS(c, system)
+	return f, e, err
+}
+
+// serve mounts a tree until standard input ends.
+func serve(dir string) error {
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	status := func() string { return "running\n" }
+	f, e, err := newTree(Config{Log: log, Status: status, Resources: status, Metrics: status, UID: uint32(os.Getuid()), GID: uint32(os.Getgid())},
+		systemProcesses(), enginetest.Options{Before: func(method string) error {
+			if method == "SeedRandom" && os.Getenv("P11FS_TEST_PANIC") != "" {
+				panic("as the test wants it")
+			}
+			if method == "GenerateKeyPair" && os.Getenv("P11FS_TEST_SLOW") != "" {
+				time.Sleep(300 * time.Millisecond)
+			}
+			return nil
+		}})
+	if err != nil {
+		return err
+	}
+	s, err := f.Mount(context.Background(), dir, Options{AllowOther: os.Getuid() == 0})
+	if err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	if err := s.Unmount(); err != nil {
+		return err
+	}
+	s.Wait()
+	stats := f.Stats()
+	if err := f.Close(); err != nil {
+		return err
+	}
+	left := e.Stats()
+	fmt.Printf("handles=%d panics=%d sessions=%d operations=%d applications=%d\n", stats.Handles, stats.Panics, left.Sessions, left.Operations, left.Applications)
+	return e.Close()
+}
+
+// mounted is a tree that another process serves.
+type mounted struct {
+	t    testing.TB
+	dir  string
+	last func() string // ends the daemon, and returns what it counted
+}
+
+// mount starts a daemon. It ends with the test, and must leave nothing.
+func mount(t testing.TB, env ...string) *mounted {
+	t.Helper()
+	if _, err := os.Stat("/dev/fuse"); err != nil {
+		t.Skip("no /dev/fuse")
+	}
+	dir := filepath.Join(t.TempDir(), "m")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(append(os.Environ(), daemonEnv+"="+dir), env...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	log, err := os.Create(filepath.Join(filepath.Dir(dir), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stderr = log
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	m := &mounted{t: t, dir: dir}
+	ended, counts := false, ""
+	m.last = func() string {
+		if ended {
+			return counts
+		}
+		ended = true
+		_ = in.Close()
+		timer := time.AfterFunc(20*time.Second, func() {
+			_ = cmd.Process.Kill()
+			_ = Detach(dir)
+		})
+		defer timer.Stop()
+		for lines.Scan() {
+			counts = lines.Text()
+		}
+		if err := cmd.Wait(); err != nil {
+			b, _ := os.ReadFile(log.Name())
+			t.Errorf("the daemon ended with %v\n%s", err, b)
+		}
+		_ = log.Close()
+		return counts
+	}
+	if !lines.Scan() || lines.Text() != "ready" {
+		_ = in.Close()
+		_ = cmd.Wait()
+		b, _ := os.ReadFile(log.Name())
+		t.Fatalf("the daemon did not start: %s", b)
+	}
+	t.Cleanup(func() {
+		want := "handles=0 panics=0 sessions=0 operations=0 applications=0"
+		if got := m.last(); got != want && !strings.Contains(strings.Join(env, " "), "PANIC") {
+			t.Errorf("the daemon left %s, want %s", got, want)
+		}
+		if b, _ := os.ReadFile(log.Name()); t.Failed() && len(b) > 0 {
+			t.Logf("the daemon wrote:\n%s", b)
+		}
+		if m, _ := os.ReadFile("/proc/self/mounts"); strings.Contains(string(m), dir) {
+			t.Errorf("%s is still mounted", dir)
+		}
+	})
+	return m
+}
+
+// terminal is a shell in a POSIX session of its own.
+type terminal struct {
+	t   testing.TB
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Reader
+	dir string
+	n   int
+}
+
+func (m *mounted) terminal(shell ...string) *terminal {
+	m.t.Helper()
+	if shell == nil {
+		shell = []string{"sh"}
+	}
+	dir := m.t.TempDir()
+	cmd := exec.Command(shell[0], shell[1:]...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "P="+m.dir, "T="+m.dir+"/tok", "O="+m.dir+"/tok/objects", "LC_ALL=C")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		m.t.Fatal(err)
+	}
+	term := &terminal{t: m.t, cmd: cmd, in: in, out: bufio.NewReader(out), dir: dir}
+	m.t.Cleanup(func() {
+		_ = in.Close()
+		_ = cmd.Wait()
+	})
+	return term
+}
+
+// run runs one line, and returns its standard output, its complaints and its
+// status.
+func (term *terminal) run(line string) (out, complaint string, status int) {
+	term.t.Helper()
+	term.n++
+	o, e := filepath.Join(term.dir, fmt.Sprintf("%d.o", term.n)), filepath.Join(term.dir, fmt.Sprintf("%d.e", term.n))
+	fmt.Fprintf(term.in, "{ %s\n} >%s 2>%s </dev/null; echo $?\n", line, o, e)
+	timer := time.AfterFunc(60*time.Second, func() { _ = term.cmd.Process.Kill() })
+	defer timer.Stop()
+	s, err := term.out.ReadString('\n')
+	if err != nil {
+		term.t.Fatalf("the shell ended in %q", line)
+	}
+	if _, err := fmt.Sscan(s, &status); err != nil {
+		term.t.Fatalf("%q: %v", s, err)
+	}
+	ob, _ := os.ReadFile(o)
+	eb, _ := os.ReadFile(e)
+	return string(ob), string(eb), status
+}
+
+// ok runs a line that must succeed.
+func (term *terminal) ok(line string) string {
+	term.t.Helper()
+	out, complaint, status := term.run(line)
+	if status != 0 {
+		e, _, _ := term.run("cat $T/error")
+		term.t.Fatalf("%s\nended with status %d: %s%serror: %s", line, status, out, complaint, e)
+	}
+	return out
+}
+
+// fails runs a line that must fail with the text of errno.
+func (term *terminal) fails(line string, errno syscall.Errno) {
+	term.t.Helper()
+	out, complaint, status := term.run(line)
+	if status == 0 || !strings.Contains(strings.ToLower(complaint), strings.ToLower(errno.Error())) {
+		term.t.Errorf("%s\nended with status %d and %q%q, want %q", line, status, out, complaint, errno.Error())
+	}
+}
+
+// want runs a line and compares what it writes.
+func (term *terminal) want(line, want string) {
+	term.t.Helper()
+	if got := term.ok(line); got != want {
+		term.t.Errorf("%s\nwrote %q, want %q", line, got, want)
+	}
+}
+
+// login logs the user in.
+func (term *terminal) login() {
+	term.t.Helper()
+	term.ok("echo " + userPIN + " > $T/login")
+}
+
+var _ p11.RV

@@ -1,0 +1,76 @@
+package fs
+
+import (
+	"context"
+	"syscall"
+
+	gofs "github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"p11fs/secret"
+)
+
+// openResult opens a file to read what another open of it, in the same session,
+// has left. Nothing is taken before the first read.
+func (f *FS) openResult(c caller, p place, key string) (gofs.FileHandle, uint32, error) {
+	f.handles.Add(1)
+	return &resultHandle{fs: f, p: p, key: key, s: f.present(c, p), gate: newGate()}, fuse.FOPEN_NOFLUSH, nil
+}
+
+// resultHandle reads a result once, with a cursor of its own: the offset that
+// the kernel sends is that of a descriptor that may have written before.
+type resultHandle struct {
+	fs  *FS
+	p   place
+	key string
+
+	gate  gate     // guards all below
+	s     *session // nil when the caller had none yet
+	taken bool
+	data  []byte
+	rest  []byte // what of data is unread
+}
+
+// Read takes the result at the first call. It ends with 0 bytes, and is
+// ENODATA when nothing waits.
+func (h *resultHandle) Read(ctx context.Context, dest []byte, _ int64) (fuse.ReadResult, syscall.Errno) {
+	if !h.gate.enter(ctx) {
+		return nil, syscall.EINTR
+	}
+	defer h.gate.leave()
+	if !h.taken {
+		if errno := h.take(); errno != 0 {
+			return nil, errno
+		}
+	}
+	n := copy(dest, h.rest)
+	h.rest = h.rest[n:]
+	return fuse.ReadResultData(dest[:n]), 0
+}
+
+func (h *resultHandle) take() syscall.Errno {
+	if h.s == nil {
+		return syscall.ENODATA
+	}
+	data, err := h.s.take(h.key)
+	switch err {
+	case nil:
+		h.data, h.rest, h.taken = data, data, true
+		return 0
+	case errNothing:
+		// Whoever reads a whole tree meets this everywhere: it does not
+		// push a real error out of the file error.
+		return syscall.ENODATA
+	}
+	return h.fs.doneIn(h.s.app, h.p, err)
+}
+
+// Release wipes what was read, and what was not.
+func (h *resultHandle) Release(context.Context) syscall.Errno {
+	h.gate.force()
+	defer h.gate.leave()
+	secret.Wipe(h.data)
+	h.data, h.rest = nil, nil
+	h.fs.handles.Add(-1)
+	return 0
+}

@@ -1,0 +1,114 @@
+package fs
+
+import (
+	"sync"
+
+	"p11fs/engine"
+	"p11fs/secret"
+)
+
+// maxHeld bounds the output and the input that a session keeps in memory, in
+// all its files together.
+const maxHeld = 64 << 20
+
+// A session is one PKCS#11 session and the file transactions that go on in it.
+type session struct {
+	fs   *FS
+	app  *application
+	slot *engine.Slot
+	eng  *engine.Session
+	name string // of its directory, or empty; set before others can see it
+
+	mu         sync.Mutex // guards all below
+	ended      bool
+	held       int64
+	exchanges  map[string]*exchange // by file
+	last       lastError
+	passphrase *secret.Bytes // for the next import
+}
+
+func newSession(f *FS, a *application, slot *engine.Slot, e *engine.Session) *session {
+	return &session{fs: f, app: a, slot: slot, eng: e, exchanges: make(map[string]*exchange)}
+}
+
+// gone says whether the session has ended.
+func (s *session) gone() bool {
+	select {
+	case <-s.eng.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+// close ends the session and wipes what it keeps. It may be called again.
+func (s *session) close() {
+	_ = s.eng.Close() // it may have ended by itself
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	for key, x := range s.exchanges {
+		s.setResultLocked(x, nil)
+		delete(s.exchanges, key)
+	}
+	_ = s.passphrase.Close()
+	s.passphrase = nil
+}
+
+// reserve counts n bytes that are to be held, and says whether there is room.
+func (s *session) reserve(n int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reserveLocked(n)
+}
+
+func (s *session) reserveLocked(n int) bool {
+	if s.held+int64(n) > maxHeld {
+		return false
+	}
+	s.held += int64(n)
+	return true
+}
+
+func (s *session) unreserve(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held -= int64(n)
+}
+
+// loginGeneration changes with each login and logout of the application.
+func (s *session) loginGeneration() uint64 { return s.app.eng.LoginGeneration(s.slot) }
+
+// setPassphrase keeps p for the next import, in place of another.
+func (s *session) setPassphrase(p *secret.Bytes) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_ = s.passphrase.Close()
+	s.passphrase = nil
+	if s.ended {
+		_ = p.Close()
+		return
+	}
+	s.passphrase = p
+}
+
+// takePassphrase gives the pass phrase away, or nil.
+func (s *session) takePassphrase() *secret.Bytes {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.passphrase
+	s.passphrase = nil
+	return p
+}
+
+func (s *session) note(e lastError) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last = e
+}
+
+func (s *session) lastError() lastError {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last
+}
