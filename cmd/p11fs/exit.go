@@ -1,0 +1,56 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"syscall"
+
+	"p11fs/mountd"
+)
+
+// The exit codes. They are part of the command line's contract.
+const (
+	exitOK          = 0
+	exitFailure     = 1
+	exitUsage       = 2
+	exitNotMounted  = 3
+	exitAuth        = 4
+	exitBusy        = 5
+	exitInterrupted = 130
+)
+
+var (
+	// errSilent fails a command that has printed all there is to say.
+	errSilent = errors.New("failed")
+	// errNotMounted is why a command finds no tree.
+	errNotMounted = errors.New("p11fs is not mounted")
+)
+
+// A usageError is a command line that cannot be understood.
+type usageError struct {
+	err   error
+	usage string // how it should look, or empty
+}
+
+func (u *usageError) Error() string { return u.err.Error() }
+func (u *usageError) Unwrap() error { return u.err }
+
+// exitCode is the one place where errors become exit codes.
+func exitCode(err error) int {
+	var usage *usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.Is(err, errNotMounted):
+		return exitNotMounted
+	case errors.Is(err, context.Canceled):
+		return exitInterrupted
+	case errors.Is(err, syscall.EKEYREJECTED), errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EKEYEXPIRED):
+		return exitAuth
+	case errors.Is(err, mountd.ErrBusy), errors.Is(err, syscall.EBUSY):
+		return exitBusy
+	}
+	return exitFailure
+}

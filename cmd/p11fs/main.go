@@ -1,0 +1,98 @@
+// Command p11fs mounts PKCS#11 tokens as a file tree, and acts on tokens
+// through that tree: every command but mount only reads and writes files in
+// it, so what the command line can do, cat and echo can do too.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	// The first signal asks for an orderly end. From then on the default
+	// holds again, so a second one kills.
+	context.AfterFunc(ctx, stop)
+	s := streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}
+	err := run(ctx, os.Args[1:], s)
+	report(s, err)
+	os.Exit(exitCode(err))
+}
+
+// streams is what a command reads and writes. A terminal is asked without
+// echo.
+type streams struct {
+	in       *os.File
+	out, err io.Writer
+}
+
+// run is the whole program.
+func run(ctx context.Context, args []string, s streams) error {
+	root := newRoot(s)
+	root.SetArgs(args)
+	root.SetIn(s.in)
+	root.SetOut(s.out)
+	root.SetErr(s.err)
+	return root.ExecuteContext(ctx)
+}
+
+// newRoot builds the command and all below it.
+func newRoot(s streams) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "p11fs",
+		Short: "PKCS#11 tokens as a file tree",
+		Long: `p11fs is a daemon that runs a PKCS#11 token engine and shows its tokens, keys
+and sessions as files: what is written to a key's file "sign" comes back signed.
+
+Exit status: 0 success; 1 failure; 2 wrong usage; 3 p11fs is not mounted;
+4 not logged in, or wrong PIN; 5 in use.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		// A word that is no command is a mistake, not an argument.
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err: err} })
+	c.AddCommand(
+		newMount(s), newUmount(s), newStatus(s), newPath(s), newInit(s), newLogin(s), newLogout(s),
+		newGenerate(s), newDoctor(s), newVersion(s), newMan(s),
+	)
+	for _, sub := range c.Commands() {
+		wrapArgs(sub)
+	}
+	wrapArgs(c)
+	return c
+}
+
+// wrapArgs makes a wrong number of arguments a usage error.
+func wrapArgs(c *cobra.Command) {
+	check := c.Args
+	if check == nil {
+		return
+	}
+	c.Args = func(c *cobra.Command, args []string) error {
+		if err := check(c, args); err != nil {
+			return &usageError{err: err, usage: c.UseLine()}
+		}
+		return nil
+	}
+}
+
+// report prints the error of a command, once.
+func report(s streams, err error) {
+	if err == nil || errors.Is(err, errSilent) {
+		return
+	}
+	fmt.Fprintf(s.err, "p11fs: %v\n", err)
+	var u *usageError
+	if errors.As(err, &u) && u.usage != "" {
+		fmt.Fprintf(s.err, "usage: %s\n", u.usage)
+	}
+}

@@ -1,0 +1,365 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/cobra"
+
+	"p11fs/mountd"
+	"p11fs/mountd/doctor"
+	"p11fs/mountd/mountpoint"
+)
+
+// fakeTree is a directory with the files of a mounted token. Writing to it
+// keeps what was written and does nothing.
+func fakeTree(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "swtok"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"status": "version 1\n", "slots": "0 swtok swtok x\n",
+		"swtok/login": "public\n", "swtok/logout": "", "swtok/ctl": "", "swtok/error": "0x00000000 CKR_OK\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// result is what one command did.
+type result struct {
+	out, err string
+	code     int
+}
+
+// command runs one command with that standard input.
+func command(t *testing.T, stdin string, args ...string) result {
+	t.Helper()
+	in, err := os.CreateTemp(t.TempDir(), "in")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	if _, err := in.WriteString(stdin); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := in.Seek(0, 0); err != nil {
+		t.Fatal(err)
+	}
+	var out, errOut bytes.Buffer
+	s := streams{in: in, out: &out, err: &errOut}
+	failure := run(t.Context(), args, s)
+	report(s, failure)
+	return result{out.String(), errOut.String(), exitCode(failure)}
+}
+
+func read(t *testing.T, elem ...string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(elem...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestExitCode(t *testing.T) {
+	errno := func(e syscall.Errno) error {
+		return &treeError{what: "login swtok", err: &os.PathError{Op: "write", Err: e}}
+	}
+	for _, c := range []struct {
+		err  error
+		want int
+	}{
+		{nil, 0},
+		{errors.New("any"), 1},
+		{errSilent, 1},
+		{&usageError{err: errors.New("bad")}, 2},
+		{fmt.Errorf("x: %w", &usageError{err: errors.New("bad")}), 2},
+		{errNotMounted, 3},
+		{fmt.Errorf("%w: x", errNotMounted), 3},
+		{errno(syscall.EKEYREJECTED), 4},
+		{errno(syscall.EACCES), 4},
+		{errno(syscall.EBUSY), 5},
+		{fmt.Errorf("x: %w", mountd.ErrBusy), 5},
+		{errno(syscall.EINVAL), 1},
+		{context.Canceled, 130},
+	} {
+		if got := exitCode(c.err); got != c.want {
+			t.Errorf("%v: exit code %d, want %d", c.err, got, c.want)
+		}
+	}
+}
+
+func TestUsageErrors(t *testing.T) {
+	t.Setenv(mountEnv, fakeTree(t))
+	for _, args := range [][]string{
+		{"frobnicate"},
+		{"login"},
+		{"login", "swtok", "more"},
+		{"login", "../swtok"},
+		{"login", "--frob", "swtok"},
+		{"generate", "swtok"},
+		{"mount", "a", "b"},
+		{"mount", "--log-level", "loud"},
+		{"mount", "--provider", "magic", filepath.Join(t.TempDir(), "m")},
+		{"status", "x"},
+		{"init", "swtok", "--label", "", "--pin-file", "/dev/null"},
+	} {
+		t.Run(strings.Join(args, " "), func(t *testing.T) {
+			r := command(t, "1\n2\n3\n", args...)
+			if r.code != exitUsage {
+				t.Errorf("exit code %d, want %d; it said %q", r.code, exitUsage, r.err)
+			}
+			if !strings.HasPrefix(r.err, "p11fs: ") {
+				t.Errorf("it said %q", r.err)
+			}
+		})
+	}
+}
+
+func TestLogin(t *testing.T) {
+	dir := fakeTree(t)
+	pinFile := filepath.Join(t.TempDir(), "pin")
+	if err := os.WriteFile(pinFile, []byte("from a file\nsecond line\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name  string
+		stdin string
+		args  []string
+		want  string
+		code  int
+	}{
+		{"first line", "1234\n5678\n", nil, "user:1234\n", 0},
+		{"no newline", "1234", nil, "user:1234\n", 0},
+		{"carriage return is part of it", "1234\r\n", nil, "user:1234\r\n", 0},
+		{"looks like a role", "so:1\n", nil, "user:so:1\n", 0},
+		{"security officer", "1234\n", []string{"--so"}, "so:1234\n", 0},
+		{"file", "", []string{"--pin-file", pinFile}, "user:from a file\n", 0},
+		{"empty", "\n", nil, "", 1},
+		{"nothing", "", nil, "", 1},
+		{"far too long", strings.Repeat("x", 5000) + "\n", nil, "", 1},
+		{"absent file", "", []string{"--pin-file", pinFile + "x"}, "", 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if err := os.WriteFile(filepath.Join(dir, "swtok/login"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			r := command(t, c.stdin, append([]string{"login", "--mount", dir, "swtok"}, c.args...)...)
+			if r.code != c.code {
+				t.Errorf("exit code %d, want %d; it said %q", r.code, c.code, r.err)
+			}
+			if got := read(t, dir, "swtok/login"); got != c.want {
+				t.Errorf("wrote %q, want %q", got, c.want)
+			}
+			if strings.Contains(r.err+r.out, "1234") {
+				t.Errorf("the PIN was printed: %q %q", r.out, r.err)
+			}
+		})
+	}
+}
+
+func TestInit(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		stdin string
+		args  []string
+		code  int
+	}{
+		{"all from standard input", "87654321\nmy token\n1234\n", nil, 0},
+		{"label by flag", "87654321\n1234\n", []string{"--label", "my token"}, 0},
+		{"too few lines", "87654321\nmy token\n", nil, 1},
+		{"empty PIN", "87654321\nmy token\n\n", nil, 1},
+		{"SO PIN with blanks", "8765 4321\nmy token\n1234\n", nil, 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := fakeTree(t)
+			r := command(t, c.stdin, append([]string{"init", "--mount", dir, "swtok"}, c.args...)...)
+			if r.code != c.code {
+				t.Fatalf("exit code %d, want %d; it said %q", r.code, c.code, r.err)
+			}
+			if c.code != 0 {
+				if got := read(t, dir, "swtok/ctl"); got != "" {
+					t.Errorf("it wrote %q", got)
+				}
+				return
+			}
+			// Each file shows the last command written to it.
+			got := []string{read(t, dir, "swtok/ctl"), read(t, dir, "swtok/login"), read(t, dir, "swtok/logout")}
+			if diff := cmp.Diff([]string{"init-pin 1234\n", "so:87654321\n", "\n"}, got); diff != "" {
+				t.Errorf("ctl, login, logout (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestRefusal(t *testing.T) {
+	dir := fakeTree(t)
+	// A directory where a file should be refuses the open.
+	if err := os.Remove(filepath.Join(dir, "swtok/login")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "swtok/login"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	why := "0x000000a0 CKR_PIN_INCORRECT: 2 tries left"
+	if err := os.WriteFile(filepath.Join(dir, "swtok/error"), []byte(why+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := command(t, "1234\n", "login", "--mount", dir, "swtok")
+	if want := "p11fs: login swtok: " + why + "\n"; r.err != want || r.code != exitFailure {
+		t.Errorf("exit code %d and %q, want %q", r.code, r.err, want)
+	}
+	r = command(t, "1234\n", "login", "--mount", dir, "nothing")
+	if !strings.Contains(r.err, `no token "nothing" (it has: swtok)`) || r.code != exitFailure {
+		t.Errorf("exit code %d and %q for a token that is not there", r.code, r.err)
+	}
+	r = command(t, "1234\n", "login", "--mount", dir+"x", "swtok")
+	if r.code != exitNotMounted {
+		t.Errorf("exit code %d and %q without a mount", r.code, r.err)
+	}
+}
+
+func TestStatusAndPath(t *testing.T) {
+	dir := fakeTree(t)
+	t.Setenv(mountEnv, dir)
+	if r := command(t, "", "status"); r.code != 0 || r.out != "version 1\n0 swtok swtok x\nlogin swtok public\n" {
+		t.Errorf("status: %+v", r)
+	}
+	if r := command(t, "", "path"); r.code != 0 || r.out != dir+"\n" {
+		t.Errorf("path: %+v", r)
+	}
+	if r := command(t, "", "path", "swtok"); r.code != 0 || r.out != dir+"/swtok\n" {
+		t.Errorf("path swtok: %+v", r)
+	}
+	if r := command(t, "", "path", "other"); r.code != exitFailure {
+		t.Errorf("path other: %+v", r)
+	}
+	if r := command(t, "", "version"); r.code != 0 || !strings.HasPrefix(r.out, "p11fs "+mountd.Version) {
+		t.Errorf("version: %+v", r)
+	}
+}
+
+func TestChooseMount(t *testing.T) {
+	mount := func(path, uid string) mountpoint.Mount {
+		return mountpoint.Mount{Path: path, Type: mountpoint.Type, Options: []string{"user_id=" + uid}}
+	}
+	for _, c := range []struct {
+		name   string
+		mounts []mountpoint.Mount
+		want   string
+		code   int
+	}{
+		{"none", nil, "", exitNotMounted},
+		{"usual place first", []mountpoint.Mount{mount("/a", "7"), mount("/usual", "7")}, "/usual", 0},
+		{"the only own one", []mountpoint.Mount{mount("/a", "7"), mount("/b", "8"), mount("/p11", "0")}, "/a", 0},
+		{"several own ones", []mountpoint.Mount{mount("/a", "7"), mount("/b", "7")}, "", exitUsage},
+		{"the system's", []mountpoint.Mount{mount("/b", "8"), mount("/p11", "0")}, "/p11", 0},
+		{"another's at the usual place", []mountpoint.Mount{mount("/usual", "8")}, "", exitNotMounted},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got, err := chooseMount(c.mounts, "/usual", "/p11", "7")
+			if got != c.want || exitCode(err) != c.code {
+				t.Errorf("got %q, %v; want %q, exit code %d", got, err, c.want, c.code)
+			}
+		})
+	}
+}
+
+func TestQuoteWord(t *testing.T) {
+	for in, want := range map[string]string{
+		"rsa:2048": "rsa:2048", "label=web": "label=web", "label=web server": `label="web server"`,
+		`label="web server"`: `label="web server"`, `label=a "b" \c`: `label="a \"b\" \\c"`, "two words": "two words",
+	} {
+		if got := quoteWord(in); got != want {
+			t.Errorf("%s: got %s, want %s", in, got, want)
+		}
+	}
+}
+
+func TestPrintFindings(t *testing.T) {
+	var out bytes.Buffer
+	s := streams{out: &out}
+	findings := []doctor.Finding{
+		{Check: "a", Detail: "fine"},
+		{Check: "b", Wrong: "broken", Mend: "mend b"},
+	}
+	if err := printFindings(s, findings, false); exitCode(err) != exitFailure {
+		t.Errorf("got %v, want failure", err)
+	}
+	want := "good   a: fine\nwrong  b: broken\n       mend it with: mend b\n"
+	if diff := cmp.Diff(want, out.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	out.Reset()
+	if err := printFindings(s, findings[:1], true); err != nil || out.Len() != 0 {
+		t.Errorf("got %v and %q for a healthy machine, quietly", err, out.String())
+	}
+}
+
+func TestColours(t *testing.T) {
+	// No terminal, no colours, whatever the environment says.
+	f, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if colours(streams{out: f}, func(string) string { return "" }) {
+		t.Error("a file gets colours")
+	}
+}
+
+// TestEveryCommandIsDocumented finds commands without a description, and flags
+// without a word.
+func TestEveryCommandIsDocumented(t *testing.T) {
+	var visit func(c *cobra.Command)
+	n := 0
+	visit = func(c *cobra.Command) {
+		n++
+		if c.Short == "" {
+			t.Errorf("%s has no description", c.CommandPath())
+		}
+		for _, sub := range c.Commands() {
+			visit(sub)
+		}
+	}
+	visit(newRoot(streams{}))
+	if n < 12 {
+		t.Errorf("%d commands, want all of them", n)
+	}
+}
+
+func TestMan(t *testing.T) {
+	dir := t.TempDir()
+	if r := command(t, "", "man", dir); r.code != 0 {
+		t.Fatalf("man: %+v", r)
+	}
+	for _, page := range []string{"p11fs.1", "p11fs-mount.1", "p11fs-login.1", "p11fs-doctor.1"} {
+		if text := read(t, dir, page); !strings.Contains(text, ".TH") {
+			t.Errorf("%s is no manual page", page)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "p11fs-man.1")); err == nil {
+		t.Error("the hidden command has a page")
+	}
+}
+
+func TestCompletion(t *testing.T) {
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		if r := command(t, "", "completion", shell); r.code != 0 || !strings.Contains(r.out, "p11fs") {
+			t.Errorf("%s: exit code %d, %d bytes, %q", shell, r.code, len(r.out), r.err)
+		}
+	}
+}

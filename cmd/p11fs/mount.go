@@ -1,0 +1,122 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"p11fs/mountd"
+)
+
+func newMount(s streams) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "mount [MOUNTPOINT]",
+		Short: "Mount the tokens and serve them, in the foreground",
+		Long: `Mount the tokens and serve them until SIGTERM, SIGINT or p11fs umount.
+
+By default it is your own daemon: each directory with an NVTOK.DAT in
+$XDG_DATA_HOME/p11fs is a token, and without any, one called swtok is made. It
+is mounted on MOUNTPOINT, or $XDG_RUNTIME_DIR/p11, or ~/p11, which is made if it
+is absent. With --system it is the machine's: slots from
+/etc/opencryptoki/opencryptoki.conf, tokens in /var/lib/opencryptoki, mounted on
+/p11 for root and the group pkcs11.`,
+		Args: cobra.MaximumNArgs(1),
+	}
+	where := placeFlags(c)
+	config := c.Flags().String("config", "", "read the slots from `FILE` instead of the usual opencryptoki.conf")
+	allowOther := c.Flags().Bool("allow-other", false, "let other users reach your mount (needs user_allow_other in /etc/fuse.conf)")
+	provider := c.Flags().String("provider", "auto", "cryptographic library: auto, go or libcrypto")
+	level := c.Flags().String("log-level", "info", "least important messages to log: debug, info, warn or error")
+	greet := c.Flags().Bool("welcome", false, "print a first session to paste once the tokens are mounted")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		log, err := newLogger(s, *level)
+		if err != nil {
+			return err
+		}
+		mode, paths, err := where()
+		if err != nil {
+			return err
+		}
+		conf := mountd.Config{Mode: mode, Paths: paths, AllowOther: *allowOther, Provider: *provider, Log: log}
+		if c.Flags().Changed("config") {
+			conf.Paths.Config, conf.ConfigRequired = *config, true
+		}
+		if len(args) > 0 {
+			conf.Paths.Mount = args[0]
+		}
+		if err := conf.Check(); err != nil {
+			return &usageError{err: err}
+		}
+		conf.Ready = func(r mountd.Ready) {
+			fmt.Fprintf(s.err, "p11fs: ready: %s (tokens: %s)\n", r.Mount, strings.Join(r.Tokens, " "))
+			if *greet {
+				fmt.Fprint(s.out, welcome(r))
+			}
+		}
+		// A terminal that closes, or a reader of the log that ends, must not
+		// take the keys away from everyone else.
+		signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
+		if err := mountd.Harden(conf.Mode, log); err != nil {
+			return err
+		}
+		return mountd.Run(c.Context(), conf)
+	}
+	return c
+}
+
+// placeFlags adds --system and --root, and returns what they come to.
+func placeFlags(c *cobra.Command) func() (mountd.Mode, mountd.Paths, error) {
+	system := c.Flags().Bool("system", false, "serve the machine's tokens; needs root")
+	root := c.Flags().String("root", "", "put every system path below `DIR`; implies --system")
+	return func() (mountd.Mode, mountd.Paths, error) {
+		if !*system && !c.Flags().Changed("root") {
+			home, _ := os.UserHomeDir()
+			paths, err := mountd.UserPaths(os.Getenv, home)
+			return mountd.User, paths, err
+		}
+		if *root == "" && os.Geteuid() != 0 {
+			return 0, mountd.Paths{}, &usageError{err: errors.New("--system needs root; without it you get your own tokens")}
+		}
+		return mountd.System, mountd.SystemPaths(*root), nil
+	}
+}
+
+func newLogger(s streams, level string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, &usageError{err: fmt.Errorf("--log-level %q is none of debug, info, warn, error", level)}
+	}
+	return slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: l})), nil
+}
+
+// welcome is a first session to paste.
+func welcome(r mountd.Ready) string {
+	token := "swtok"
+	if len(r.Tokens) > 0 {
+		token = r.Tokens[0]
+	}
+	self, err := os.Executable()
+	if err != nil {
+		self = "p11fs"
+	}
+	return fmt.Sprintf(`
+Your tokens are mounted on %[1]s. Ctrl-C unmounts them.
+A first session, to paste into a second terminal (init destroys what is in the token):
+
+  T='%[1]s/%[2]s'
+  printf '%%s\n' 87654321 demo 1234abcd | '%[3]s' init %[2]s
+  echo 1234abcd > $T/login
+  echo 'rsa:2048 label=web' > $T/generate
+  echo hello > msg
+  cat msg > $T/objects/web.key/sign && cat $T/objects/web.key/sign > sig
+  openssl dgst -sha256 -verify $T/objects/web.pub/public.pem -signature sig msg
+  echo > $T/logout
+
+`, r.Mount, token, self)
+}

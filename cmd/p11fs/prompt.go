@@ -1,0 +1,144 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/term"
+
+	"p11fs/secret"
+)
+
+// maxLine bounds an answer: far longer than any PIN or label.
+const maxLine = 4096
+
+// An asker gets answers: from the terminal with a prompt, secrets without echo;
+// or one line each from standard input that is no terminal.
+type asker struct {
+	s        streams
+	terminal bool
+	lines    *bufio.Reader
+}
+
+func newAsker(s streams) *asker {
+	return &asker{s: s, terminal: term.IsTerminal(int(s.in.Fd())), lines: bufio.NewReaderSize(s.in, maxLine)}
+}
+
+// secret asks for a PIN. The caller closes it.
+func (a *asker) secret(ctx context.Context, prompt string) (*secret.Bytes, error) {
+	if !a.terminal {
+		b, err := a.line(prompt)
+		if err != nil {
+			return nil, err
+		}
+		return secret.New(b)
+	}
+	b, err := a.noEcho(ctx, prompt)
+	if err != nil {
+		return nil, err
+	}
+	return secret.New(b)
+}
+
+// newSecret asks for a PIN to be set, on a terminal twice.
+func (a *asker) newSecret(ctx context.Context, prompt string) (*secret.Bytes, error) {
+	first, err := a.secret(ctx, prompt)
+	if err != nil || !a.terminal {
+		return first, err
+	}
+	again, err := a.secret(ctx, prompt+" again")
+	if err != nil {
+		_ = first.Close()
+		return nil, err
+	}
+	defer again.Close()
+	if !first.Equal(again) {
+		_ = first.Close()
+		return nil, errors.New("the two entries differ")
+	}
+	return first, nil
+}
+
+// text asks for something that may be seen.
+func (a *asker) text(prompt string) (string, error) {
+	if a.terminal {
+		fmt.Fprintf(a.s.err, "%s: ", prompt)
+	}
+	b, err := a.line(prompt)
+	return string(b), err
+}
+
+// line reads one line of standard input, without its newline.
+func (a *asker) line(what string) ([]byte, error) {
+	b, err := a.lines.ReadSlice('\n')
+	switch {
+	case errors.Is(err, io.EOF) && len(b) > 0:
+	case errors.Is(err, io.EOF):
+		return nil, fmt.Errorf("standard input ended before the line with the %s", what)
+	case errors.Is(err, bufio.ErrBufferFull):
+		return nil, fmt.Errorf("the line with the %s is longer than %d bytes", what, maxLine)
+	case err != nil:
+		return nil, err
+	}
+	line := bytes.Clone(bytes.TrimSuffix(b, []byte("\n")))
+	secret.Wipe(b)
+	return line, nil
+}
+
+// noEcho reads one line from the terminal without showing it. An interrupt puts
+// the terminal right again.
+func (a *asker) noEcho(ctx context.Context, prompt string) ([]byte, error) {
+	fd := int(a.s.in.Fd())
+	before, err := term.GetState(fd)
+	if err != nil {
+		return nil, err
+	}
+	fmt.Fprintf(a.s.err, "%s: ", prompt)
+	type result struct {
+		b   []byte
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		b, err := term.ReadPassword(fd)
+		done <- result{b, err}
+	}()
+	select {
+	case r := <-done:
+		fmt.Fprintln(a.s.err)
+		if errors.Is(r.err, io.EOF) {
+			return nil, fmt.Errorf("no %s was given", prompt)
+		}
+		return r.b, r.err
+	case <-ctx.Done():
+		// The reader stays behind in read(2); the process is about to end.
+		_ = term.Restore(fd, before)
+		fmt.Fprintln(a.s.err)
+		return nil, ctx.Err()
+	}
+}
+
+// secretFile reads a PIN from the first line of a file; "-" is not special, as
+// standard input is where PINs come from without a file.
+func secretFile(path string) (*secret.Bytes, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b := make([]byte, maxLine)
+	n, err := io.ReadFull(f, b)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
+		secret.Wipe(b)
+		return nil, err
+	}
+	line, _, _ := bytes.Cut(b[:n], []byte("\n"))
+	pin, err := secret.New(bytes.Clone(line))
+	secret.Wipe(b)
+	return pin, err
+}

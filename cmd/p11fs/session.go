@@ -1,0 +1,226 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"p11fs/secret"
+)
+
+// mountFlag adds --mount to a command that acts through the tree.
+func mountFlag(c *cobra.Command) *string {
+	return c.Flags().String("mount", "", "the mount point (default: $"+mountEnv+", or the one that is mounted)")
+}
+
+func newLogin(s streams) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "login TOKEN",
+		Short: "Log in to a token",
+		Long: `Log in to a token, for this terminal: everything that runs in the same POSIX
+session is logged in with it, and nothing else. The PIN is asked for without
+echo; if standard input is no terminal, it is its first line.`,
+		Args: cobra.ExactArgs(1),
+	}
+	mount := mountFlag(c)
+	so := c.Flags().Bool("so", false, "log in as the security officer")
+	pinFile := c.Flags().String("pin-file", "", "read the PIN from the first line of this `FILE`")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		t, err := tokenTree(*mount, args[0])
+		if err != nil {
+			return err
+		}
+		role, prompt := "user", "PIN"
+		if *so {
+			role, prompt = "so", "SO PIN"
+		}
+		pin, err := getPIN(c.Context(), newAsker(s), *pinFile, prompt, false)
+		if err != nil {
+			return err
+		}
+		defer pin.Close()
+		return t.login(args[0], role, pin)
+	}
+	return c
+}
+
+func newLogout(s streams) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "logout TOKEN",
+		Short: "Log this terminal out of a token",
+		Args:  cobra.ExactArgs(1),
+	}
+	mount := mountFlag(c)
+	c.RunE = func(_ *cobra.Command, args []string) error {
+		t, err := tokenTree(*mount, args[0])
+		if err != nil {
+			return err
+		}
+		return t.logout(args[0])
+	}
+	return c
+}
+
+func newInit(s streams) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "init TOKEN",
+		Short: "Initialise a token: all its objects go, and it gets a label and a user PIN",
+		Long: `Initialise a token and make it usable: C_InitToken with the SO PIN and the label,
+then C_InitPIN with the user's PIN. Every object in the token is destroyed.
+
+The SO PIN is the one that the token has; a token that was never initialised
+has 87654321. What is not given by a flag is asked for; if standard input is no
+terminal, it has one line each: SO PIN, label, user PIN.`,
+		Example: `  p11fs init swtok
+  printf '87654321\n1234\n' | p11fs init swtok --label demo`,
+		Args: cobra.ExactArgs(1),
+	}
+	mount := mountFlag(c)
+	label := c.Flags().String("label", "", "the token's label, up to 32 bytes")
+	soFile := c.Flags().String("so-pin-file", "", "read the SO PIN from the first line of this `FILE`")
+	pinFile := c.Flags().String("pin-file", "", "read the user's PIN from the first line of this `FILE`")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		t, err := tokenTree(*mount, args[0])
+		if err != nil {
+			return err
+		}
+		ask := newAsker(s)
+		soPIN, err := getPIN(c.Context(), ask, *soFile, "SO PIN", false)
+		if err != nil {
+			return err
+		}
+		defer soPIN.Close()
+		name := *label
+		if !c.Flags().Changed("label") {
+			if name, err = ask.text("label"); err != nil {
+				return err
+			}
+		}
+		if strings.ContainsAny(name, "\n\x00") || strings.TrimSpace(name) == "" {
+			return &usageError{err: errors.New("the label must be one line that is not blank")}
+		}
+		pin, err := getPIN(c.Context(), ask, *pinFile, "user PIN", true)
+		if err != nil {
+			return err
+		}
+		defer pin.Close()
+		return t.initialise(args[0], soPIN, name, pin)
+	}
+	return c
+}
+
+func newGenerate(s streams) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "generate TOKEN WHAT...",
+		Short: "Generate a key or a key pair, and print the names made",
+		Long: `Generate a key or a key pair in a token, as a line written to TOKEN/generate does,
+and print the names of the objects made.`,
+		Example: `  p11fs generate swtok rsa:2048 label=web
+  p11fs generate swtok ec:p256 label=ssh id=0x01`,
+		Args: cobra.MinimumNArgs(2),
+	}
+	mount := mountFlag(c)
+	c.RunE = func(_ *cobra.Command, args []string) error {
+		t, err := tokenTree(*mount, args[0])
+		if err != nil {
+			return err
+		}
+		words := make([]string, len(args)-1)
+		for i, w := range args[1:] {
+			words[i] = quoteWord(w)
+		}
+		answer, err := t.ask("generate "+args[0], args[0], "generate", []byte(strings.Join(words, " ")+"\n"))
+		fmt.Fprint(s.out, answer)
+		return err
+	}
+	return c
+}
+
+// quoteWord gives the value of a key=value word the quotes that the shell took
+// away, when it holds blanks.
+func quoteWord(w string) string {
+	key, value, ok := strings.Cut(w, "=")
+	if !ok || !strings.ContainsAny(value, " \t") || strings.HasPrefix(value, `"`) {
+		return w
+	}
+	return key + `="` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(value) + `"`
+}
+
+// tokenTree finds the mount and checks that it has the token.
+func tokenTree(mount, token string) (tree, error) {
+	t, err := findTree(mount, os.Getenv)
+	if err != nil {
+		return tree{}, err
+	}
+	return t, t.token(token)
+}
+
+// getPIN reads a PIN from the file if one is named, else asks for it.
+func getPIN(ctx context.Context, ask *asker, file, prompt string, isNew bool) (*secret.Bytes, error) {
+	var pin *secret.Bytes
+	var err error
+	switch {
+	case file != "":
+		pin, err = secretFile(file)
+	case isNew:
+		pin, err = ask.newSecret(ctx, prompt)
+	default:
+		pin, err = ask.secret(ctx, prompt)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if pin.Len() == 0 {
+		_ = pin.Close()
+		return nil, fmt.Errorf("the %s is empty", prompt)
+	}
+	return pin, nil
+}
+
+func (t tree) login(token, role string, pin *secret.Bytes) error {
+	return t.command("login "+token, token, "login", joinSecret(role+":", pin, ""))
+}
+
+func (t tree) logout(token string) error {
+	return t.command("logout "+token, token, "logout", []byte("\n"))
+}
+
+// initialise makes the token usable, and leaves nobody logged in.
+func (t tree) initialise(token string, soPIN *secret.Bytes, label string, pin *secret.Bytes) error {
+	what := "init " + token
+	if hasBlank(soPIN) {
+		return &usageError{err: errors.New("an SO PIN with blanks cannot be written to ctl")}
+	}
+	if err := t.command(what, token, "ctl", joinSecret("init ", soPIN, " "+label)); err != nil {
+		return err
+	}
+	if err := t.login(token, "so", soPIN); err != nil {
+		return fmt.Errorf("the token is initialised, but has no user PIN: %w", err)
+	}
+	err := t.command(what, token, "ctl", joinSecret("init-pin ", pin, ""))
+	if err != nil {
+		err = fmt.Errorf("the token is initialised, but has no user PIN: %w", err)
+	}
+	return errors.Join(err, t.logout(token))
+}
+
+func hasBlank(pin *secret.Bytes) (blank bool) {
+	pin.Use(func(b []byte) { blank = bytes.ContainsAny(b, " \t") })
+	return blank
+}
+
+// joinSecret returns before, pin, after and a newline in one slice, which
+// command wipes.
+func joinSecret(before string, pin *secret.Bytes, after string) []byte {
+	// One allocation, so that no copy of the PIN is left behind.
+	b := make([]byte, 0, len(before)+pin.Len()+len(after)+1)
+	b = append(b, before...)
+	pin.Use(func(p []byte) { b = append(b, p...) })
+	b = append(b, after...)
+	return append(b, '\n')
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"p11fs/mountd"
+)
+
+func newStatus(s streams) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Show the daemon's state, its slots, and who this terminal is logged in as",
+		Args:  cobra.NoArgs,
+	}
+	mount := mountFlag(c)
+	c.RunE = func(*cobra.Command, []string) error {
+		t, err := findTree(*mount, os.Getenv)
+		if err != nil {
+			return err
+		}
+		for _, file := range []string{"status", "slots"} {
+			text, err := t.read(file)
+			if err != nil {
+				return fmt.Errorf("%w: %w", errNotMounted, err)
+			}
+			fmt.Fprint(s.out, text)
+		}
+		for _, name := range t.tokens() {
+			who, err := t.read(name, "login")
+			if err != nil {
+				continue // a slot without a token has no login
+			}
+			fmt.Fprintf(s.out, "login %s %s\n", name, strings.TrimSpace(who))
+		}
+		return nil
+	}
+	return c
+}
+
+func newVersion(s streams) *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		Run: func(*cobra.Command, []string) {
+			fmt.Fprintf(s.out, "p11fs %s %s %s/%s\n", mountd.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		},
+	}
+}
+
+func newPath(s streams) *cobra.Command {
+	c := &cobra.Command{
+		Use:     "path [TOKEN]",
+		Short:   "Print the mount point, or the folder of a token in it",
+		Example: "  T=$(p11fs path swtok)",
+		Args:    cobra.MaximumNArgs(1),
+	}
+	mount := mountFlag(c)
+	c.RunE = func(_ *cobra.Command, args []string) error {
+		t, err := findTree(*mount, os.Getenv)
+		if err != nil {
+			return err
+		}
+		if len(args) > 0 {
+			if err := t.token(args[0]); err != nil {
+				return err
+			}
+		}
+		fmt.Fprintln(s.out, filepath.Join(append([]string{t.dir}, args...)...))
+		return nil
+	}
+	return c
+}

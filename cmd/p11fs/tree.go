@@ -1,0 +1,172 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"p11fs/mountd"
+	"p11fs/mountd/mountpoint"
+	"p11fs/secret"
+)
+
+// mountEnv names the mount point for all commands, as --mount does.
+const mountEnv = "P11FS_MOUNT"
+
+// maxAnswer bounds what is read back from a control file.
+const maxAnswer = 1 << 20
+
+// A tree is a mounted p11fs.
+type tree struct{ dir string }
+
+// findTree finds the mount to act on: the one named by --mount or P11FS_MOUNT,
+// else the user's own if it is mounted at its usual place, else the only one
+// that the user mounted, else the system's.
+func findTree(named string, getenv func(string) string) (tree, error) {
+	if named == "" {
+		named = getenv(mountEnv)
+	}
+	if named != "" {
+		if st, err := os.Stat(named); err != nil {
+			return tree{}, fmt.Errorf("%w: %w", errNotMounted, err)
+		} else if !st.IsDir() {
+			return tree{}, fmt.Errorf("%w: %s is no directory", errNotMounted, named)
+		}
+		return tree{named}, nil
+	}
+	mounts, err := mountpoint.Ours()
+	if err != nil {
+		return tree{}, err
+	}
+	home, _ := os.UserHomeDir()
+	usual := ""
+	if paths, err := mountd.UserPaths(getenv, home); err == nil {
+		usual = paths.Mount
+	}
+	dir, err := chooseMount(mounts, usual, mountd.SystemPaths("").Mount, strconv.Itoa(os.Getuid()))
+	return tree{dir}, err
+}
+
+// chooseMount picks the mount of user uid.
+func chooseMount(mounts []mountpoint.Mount, usual, system, uid string) (string, error) {
+	var own []string
+	haveSystem := false
+	for _, m := range mounts {
+		switch {
+		case m.Path == usual && m.UserID() == uid:
+			return m.Path, nil
+		case m.Path == system:
+			haveSystem = true
+		case m.UserID() == uid:
+			own = append(own, m.Path)
+		}
+	}
+	switch {
+	case len(own) == 1:
+		return own[0], nil
+	case len(own) > 1:
+		return "", &usageError{err: fmt.Errorf("several are mounted (%s): say which with --mount or %s", strings.Join(own, ", "), mountEnv)}
+	case haveSystem:
+		return system, nil
+	}
+	return "", fmt.Errorf("%w (start it with: p11fs mount)", errNotMounted)
+}
+
+// A treeError is a command that the tree refused.
+type treeError struct {
+	what string // such as "login swtok"
+	why  string // the line of the token's error file, or empty
+	err  error  // with the errno
+}
+
+func (e *treeError) Error() string {
+	if e.why != "" {
+		return e.what + ": " + e.why
+	}
+	return e.what + ": " + e.err.Error()
+}
+
+func (e *treeError) Unwrap() error { return e.err }
+
+// token checks that a token's folder is there.
+func (t tree) token(name string) error {
+	if name == "" || name != filepath.Base(name) || name == "." || name == ".." {
+		return &usageError{err: fmt.Errorf("%q is not a token's name", name)}
+	}
+	st, err := os.Stat(filepath.Join(t.dir, name))
+	switch {
+	case errors.Is(err, os.ErrNotExist) || (err == nil && !st.IsDir()):
+		return fmt.Errorf("%s has no token %q (it has: %s)", t.dir, name, strings.Join(t.tokens(), " "))
+	case errors.Is(err, syscall.ENOTCONN):
+		return fmt.Errorf("%w: the daemon of %s has died (p11fs mount cleans up)", errNotMounted, t.dir)
+	}
+	return err
+}
+
+// tokens lists the token folders.
+func (t tree) tokens() []string {
+	entries, _ := os.ReadDir(t.dir)
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}
+
+// command writes one command, in one write, into a file of the token, and tells
+// with the token's error file what went wrong. It wipes text.
+func (t tree) command(what, token, file string, text []byte) error {
+	defer secret.Wipe(text)
+	f, err := os.OpenFile(filepath.Join(t.dir, token, file), os.O_WRONLY|os.O_TRUNC, 0)
+	if err != nil {
+		return t.refused(what, token, err)
+	}
+	_, err = f.Write(text)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return t.refused(what, token, err)
+	}
+	return nil
+}
+
+// ask writes a command and reads the answer in the same open.
+func (t tree) ask(what, token, file string, text []byte) (string, error) {
+	f, err := os.OpenFile(filepath.Join(t.dir, token, file), os.O_RDWR, 0)
+	if err != nil {
+		return "", t.refused(what, token, err)
+	}
+	defer f.Close()
+	if _, err := f.Write(text); err != nil {
+		return "", t.refused(what, token, err)
+	}
+	answer, err := io.ReadAll(io.LimitReader(f, maxAnswer))
+	if err != nil {
+		return "", t.refused(what, token, err)
+	}
+	return string(answer), nil
+}
+
+// read returns the text of a file in the tree.
+func (t tree) read(elem ...string) (string, error) {
+	f, err := os.Open(filepath.Join(append([]string{t.dir}, elem...)...))
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxAnswer))
+	return string(b), err
+}
+
+func (t tree) refused(what, token string, err error) error {
+	if errors.Is(err, syscall.ENOTCONN) {
+		return fmt.Errorf("%w: the daemon of %s has died (p11fs mount cleans up)", errNotMounted, t.dir)
+	}
+	why, _ := t.read(token, "error")
+	return &treeError{what: what, why: strings.TrimSpace(why), err: err}
+}

@@ -1,0 +1,243 @@
+package mountd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	sddaemon "github.com/coreos/go-systemd/v22/daemon"
+
+	"p11fs/engine"
+	"p11fs/fs"
+	"p11fs/mountd/mountpoint"
+)
+
+// ErrBusy is why a daemon does not start where another one serves.
+var ErrBusy = errors.New("in use")
+
+// Config says what a Daemon serves, and where.
+type Config struct {
+	Mode  Mode
+	Paths Paths
+	// ConfigRequired says that Paths.Config must exist also in user mode.
+	ConfigRequired bool
+	// AllowOther lets users other than the owner reach the mount. A system
+	// daemon always does.
+	AllowOther bool
+	// Provider is the cryptographic library: auto, go or libcrypto. Empty is
+	// auto.
+	Provider string
+
+	Log *slog.Logger     // nil discards
+	Now func() time.Time // nil is time.Now
+	// Ready is called once, when the tree can be used. It may be nil.
+	Ready func(Ready)
+}
+
+// Ready is what a daemon says when it is ready.
+type Ready struct {
+	Mount  string   // absolute
+	Tokens []string // names of the token folders
+}
+
+// Check finds what is wrong with c itself, before anything is touched.
+func (c Config) Check() error {
+	switch c.Provider {
+	case "", "auto", "go", "libcrypto":
+	default:
+		return fmt.Errorf("the provider %q is none of auto, go, libcrypto", c.Provider)
+	}
+	if c.Paths.Mount == "" || c.Paths.Data == "" {
+		return errors.New("no mount point, or no directory of tokens")
+	}
+	return nil
+}
+
+// A Daemon serves tokens until it is closed.
+type Daemon struct {
+	conf       Config
+	log        *slog.Logger
+	now        func() time.Time
+	started    time.Time
+	selfTested time.Duration
+	provider   string
+
+	stores []*store
+	engine *engine.Engine
+	tree   *fs.FS
+	server *fs.Server
+
+	closeOnce sync.Once
+	closeErr  error
+	undo      []func() error // gives back what was taken, last first
+}
+
+// Run serves until ctx ends, or the tree is unmounted by another. A signal to
+// end is not an error.
+func Run(ctx context.Context, c Config) error {
+	d, err := New(ctx, c)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		d.log.Info("stopping")
+	case <-d.server.Done():
+		d.log.Info("unmounted; stopping")
+	}
+	notify(d.log, sddaemon.SdNotifyStopping)
+	return d.Close()
+}
+
+// New starts a daemon. When it returns, the tree can be used. ctx bounds the
+// start only.
+func New(ctx context.Context, c Config) (_ *Daemon, err error) {
+	if err := c.Check(); err != nil {
+		return nil, err
+	}
+	d := &Daemon{conf: c, log: c.Log, now: c.Now}
+	if d.log == nil {
+		d.log = slog.New(slog.DiscardHandler)
+	}
+	if d.now == nil {
+		d.now = time.Now
+	}
+	d.started = d.now()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.Close())
+		}
+	}()
+	if d.conf.Paths.Mount, err = mountpoint.Resolve(c.Paths.Mount); err != nil {
+		return nil, fmt.Errorf("the mount point: %w", err)
+	}
+	for _, step := range []func(context.Context) error{
+		d.loadSlots, d.prepareDirectories, d.takeGuards, d.openTokens, d.mount,
+	} {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if err := step(ctx); err != nil {
+			return nil, err
+		}
+	}
+	d.ready()
+	return d, nil
+}
+
+// Close ends the daemon: see the package comment. It may be called again.
+func (d *Daemon) Close() error {
+	d.closeOnce.Do(func() {
+		var errs []error
+		for i := len(d.undo) - 1; i >= 0; i-- {
+			errs = append(errs, d.undo[i]())
+		}
+		d.closeErr = errors.Join(errs...)
+	})
+	return d.closeErr
+}
+
+// later has f called by Close, before what was given earlier.
+func (d *Daemon) later(f func() error) { d.undo = append(d.undo, f) }
+
+// prepareDirectories makes what is absent.
+func (d *Daemon) prepareDirectories(context.Context) error {
+	p := d.conf.Paths
+	group := d.group()
+	mode := dirMode(d.conf.Mode)
+	for _, dir := range []string{p.Data, p.Locks} {
+		if err := makeDirectory(dir, mode, group); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dirMode is the mode of directories of tokens and locks.
+func dirMode(m Mode) os.FileMode {
+	if m == System {
+		return 0o770
+	}
+	return 0o700
+}
+
+// makeDirectory makes dir and what is above it, if it is absent, and gives it
+// its mode and group whatever the umask is.
+func makeDirectory(dir string, mode os.FileMode, group int) error {
+	if st, err := os.Stat(dir); err == nil {
+		if !st.IsDir() {
+			return fmt.Errorf("%s is no directory", dir)
+		}
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, mode); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	if group >= 0 {
+		if err := os.Chown(dir, -1, group); err != nil {
+			return err
+		}
+	}
+	return os.Chmod(dir, mode)
+}
+
+// takeGuards locks the store and the mount point, and clears a mount whose
+// daemon has died.
+func (d *Daemon) takeGuards(ctx context.Context) error {
+	release, err := takeGuard(ctx, d.conf.Paths.Guard)
+	if err != nil {
+		return err
+	}
+	d.later(release)
+	path := d.conf.Paths.Mount
+	cleaned, err := mountpoint.Clean(ctx, path)
+	if err != nil {
+		return err
+	}
+	if cleaned > 0 {
+		d.log.Warn("a daemon had died and left its mount; cleaned", "mount", path, "mounts", cleaned)
+	}
+	state, err := mountpoint.Probe(path)
+	if err != nil {
+		return err
+	}
+	if state != mountpoint.Free {
+		return fmt.Errorf("another p11fs is mounted on %s: %w", path, ErrBusy)
+	}
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		return fmt.Errorf("the mount point: %w", err)
+	}
+	if release, err = guardDirectory(ctx, path); err != nil {
+		return err
+	}
+	d.later(release)
+	return nil
+}
+
+// ready tells everybody who waits that the tree can be used.
+func (d *Daemon) ready() {
+	r := Ready{Mount: d.conf.Paths.Mount}
+	for _, s := range d.present() {
+		r.Tokens = append(r.Tokens, s.name)
+	}
+	if d.conf.Ready != nil {
+		d.conf.Ready(r)
+	}
+	notify(d.log, fmt.Sprintf("%s\nSTATUS=%d tokens on %s", sddaemon.SdNotifyReady, len(r.Tokens), r.Mount))
+	d.log.Debug("ready", "mount", r.Mount, "tokens", r.Tokens, "took", d.now().Sub(d.started))
+}
+
+// notify tells the service manager, if there is one.
+func notify(log *slog.Logger, state string) {
+	if _, err := sddaemon.SdNotify(false, state); err != nil {
+		log.Warn("telling the service manager", "err", err)
+	}
+}

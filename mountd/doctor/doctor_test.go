@@ -1,0 +1,206 @@
+package doctor
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"p11fs/mountd"
+)
+
+// healthy is a machine on which nothing is wrong, below a directory, as an
+// ordinary user sees it.
+func healthy(t *testing.T) (Patient, string) {
+	t.Helper()
+	root, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{"dev", "etc", "usr/bin", "data", "mnt"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := Patient{
+		Mode: mountd.User,
+		Paths: mountd.Paths{
+			Config: filepath.Join(root, "conf"), Data: filepath.Join(root, "data"), Mount: filepath.Join(root, "mnt"),
+		},
+		Libcrypto: func() (string, error) { return "3.0", nil },
+		Root:      root,
+		UID:       os.Geteuid(),
+		Group:     func(string) (string, []string, error) { return "105", []string{"root"}, nil },
+	}
+	put(t, filepath.Join(root, "dev/fuse"), "", 0o666)
+	put(t, filepath.Join(root, "usr/bin/fusermount3"), "", 0o755|os.ModeSetuid)
+	return p, root
+}
+
+func put(t *testing.T, path, text string, mode os.FileMode) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestExamine(t *testing.T) {
+	remove := func(t *testing.T, path string) {
+		if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		name  string
+		spoil func(t *testing.T, p *Patient, root string)
+		check string // the one that finds it; empty if nothing is wrong
+		wrong string
+		mend  string
+		root  bool // only root can make this trouble
+		user  bool // only an ordinary user has it
+	}{
+		{name: "healthy"},
+		{name: "no device", check: "/dev/fuse", wrong: "missing", mend: "modprobe fuse",
+			spoil: func(t *testing.T, _ *Patient, root string) { remove(t, root+"/dev/fuse") }},
+		{name: "closed device", check: "/dev/fuse", wrong: "closed", mend: "chmod 0666 /dev/fuse", user: true,
+			spoil: func(t *testing.T, _ *Patient, root string) { put(t, root+"/dev/fuse", "", 0) }},
+		{name: "no helper", check: "fusermount3", wrong: "not installed", mend: "apt-get install fuse3",
+			spoil: func(t *testing.T, _ *Patient, root string) { remove(t, root+"/usr/bin/fusermount3") }},
+		{name: "helper without setuid", check: "fusermount3", wrong: "not setuid", mend: "chmod u+s", root: true,
+			spoil: func(t *testing.T, p *Patient, root string) {
+				put(t, root+"/usr/bin/fusermount3", "", 0o755)
+				p.UID = 1000
+				own(t, root, 1000)
+			}},
+		{name: "no user_allow_other", check: "user_allow_other", wrong: "does not let", mend: "echo user_allow_other", root: true,
+			spoil: func(t *testing.T, p *Patient, root string) {
+				put(t, root+"/etc/fuse.conf", "#user_allow_other\nmount_max = 10\n", 0o644)
+				p.AllowOther, p.UID = true, 1000
+				own(t, root, 1000)
+			}},
+		{name: "user_allow_other", root: true,
+			spoil: func(t *testing.T, p *Patient, root string) {
+				put(t, root+"/etc/fuse.conf", "# all\nuser_allow_other\n", 0o644)
+				p.AllowOther, p.UID = true, 1000
+				own(t, root, 1000)
+			}},
+		{name: "no group", check: "group pkcs11", wrong: "does not exist", mend: "groupadd --system pkcs11",
+			spoil: func(t *testing.T, p *Patient, root string) {
+				p.Mode = mountd.System
+				p.Group = func(string) (string, []string, error) { return "", nil, errors.New("none") }
+				put(t, root+"/conf", "", 0o600)
+			}},
+		{name: "no system configuration", check: "conf", wrong: "missing", mend: "opencryptoki",
+			spoil: func(_ *testing.T, p *Patient, _ string) { p.Mode = mountd.System }},
+		{name: "mistake in the configuration", check: "conf", wrong: `conf:1: slot 1 has no "stdll"`, mend: "editor ",
+			spoil: func(t *testing.T, _ *Patient, root string) { put(t, root+"/conf", "slot 1 {\n}\n", 0o600) }},
+		{name: "warnings in the configuration", check: "conf", wrong: "(and 1 more)", mend: "editor ",
+			spoil: func(t *testing.T, _ *Patient, root string) {
+				put(t, root+"/conf", "slot 1 {\nstdll = x\nfrob = y\nhwversion = a.b\n}\n", 0o600)
+			}},
+		{name: "data absent", spoil: func(t *testing.T, _ *Patient, root string) { remove(t, root+"/data") }},
+		{name: "system data absent", check: "data", wrong: "missing", mend: "install -d -m 0770 -g pkcs11",
+			spoil: func(t *testing.T, p *Patient, root string) {
+				remove(t, root+"/data")
+				p.Mode = mountd.System
+				put(t, root+"/conf", "", 0o600)
+			}},
+		{name: "data is a file", check: "data", wrong: "no directory", mend: "ls -ld",
+			spoil: func(t *testing.T, _ *Patient, root string) {
+				remove(t, root+"/data")
+				put(t, root+"/data", "", 0o600)
+			}},
+		{name: "data of another", check: "data", wrong: "belongs to user 12345", mend: "chown -R", root: true,
+			spoil: func(t *testing.T, _ *Patient, root string) { own(t, root+"/data", 12345) }},
+		{name: "data open to others", check: "data", wrong: "others may write", mend: "chmod go-w",
+			spoil: func(t *testing.T, _ *Patient, root string) { mode(t, root+"/data", 0o770) }},
+		{name: "data closed to its owner", check: "data", wrong: "not use it yourself", mend: "chmod u+rwx",
+			spoil: func(t *testing.T, _ *Patient, root string) { mode(t, root+"/data", 0o500) }},
+		{name: "system data open to all", check: "data", wrong: "everybody", mend: "chmod o-w",
+			spoil: func(t *testing.T, p *Patient, root string) {
+				p.Mode = mountd.System
+				put(t, root+"/conf", "", 0o600)
+				mode(t, root+"/data", 0o777)
+			}},
+		{name: "mount point absent", spoil: func(t *testing.T, _ *Patient, root string) { remove(t, root+"/mnt") }},
+		{name: "mount point is a file", check: "mnt", wrong: "no directory", mend: "rm ",
+			spoil: func(t *testing.T, _ *Patient, root string) {
+				remove(t, root+"/mnt")
+				put(t, root+"/mnt", "", 0o600)
+			}},
+		{name: "mount point closed", check: "mnt", wrong: "may not write", mend: "chown", user: true,
+			spoil: func(t *testing.T, _ *Patient, root string) { mode(t, root+"/mnt", 0o500) }},
+		{name: "no libcrypto", check: "libcrypto", wrong: "slower", mend: "libssl3",
+			spoil: func(_ *testing.T, p *Patient, _ string) {
+				p.Libcrypto = func() (string, error) { return "", errors.New("absent") }
+			}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			switch root := os.Geteuid() == 0; {
+			case c.root && !root:
+				t.Skip("only root can make this trouble")
+			case c.user && root:
+				// Root has no such trouble: then nothing may be found.
+				c.check = ""
+			}
+			p, root := healthy(t)
+			if c.spoil != nil {
+				c.spoil(t, &p, root)
+			}
+			found := false
+			for _, f := range p.Examine() {
+				switch {
+				case f.Wrong == "":
+					if f.Detail == "" || f.Mend != "" {
+						t.Errorf("%s: nothing is wrong, but it says %+v", f.Check, f)
+					}
+				case c.check == "" || filepath.Base(f.Check) != filepath.Base(c.check):
+					t.Errorf("found %+v", f)
+				default:
+					found = true
+					if !strings.Contains(f.Wrong, c.wrong) || !strings.Contains(f.Mend, c.mend) {
+						t.Errorf("found %+v, want %q and %q", f, c.wrong, c.mend)
+					}
+					if strings.Contains(f.Wrong+f.Mend, "\n") {
+						t.Errorf("more than one line: %+v", f)
+					}
+				}
+			}
+			if c.check != "" && !found {
+				t.Errorf("%s found nothing wrong", c.check)
+			}
+		})
+	}
+}
+
+func own(t *testing.T, path string, uid int) {
+	t.Helper()
+	err := filepath.WalkDir(path, func(path string, _ os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		st, err := os.Lstat(path)
+		if err != nil {
+			return err
+		}
+		if err := os.Lchown(path, uid, uid); err != nil {
+			return err
+		}
+		return os.Chmod(path, st.Mode()) // chown takes the setuid bit away
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mode(t *testing.T, path string, m os.FileMode) {
+	t.Helper()
+	if err := os.Chmod(path, m); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Chmod(path, 0o700) })
+}

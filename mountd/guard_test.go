@@ -1,0 +1,73 @@
+package mountd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestGuard(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "LCK")
+	release, err := takeGuard(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Run("refuses a second one, naming the first", func(t *testing.T) {
+		_, err := takeGuard(t.Context(), path)
+		if !errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), fmt.Sprintf("process %d", os.Getpid())) {
+			t.Errorf("got %v, want ErrBusy with this process", err)
+		}
+	})
+	t.Run("gives up when asked to", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := takeGuard(ctx, path); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v, want that it was cancelled", err)
+		}
+	})
+	t.Run("waits for one who ends", func(t *testing.T) {
+		time.AfterFunc(200*time.Millisecond, func() { _ = release() })
+		again, err := takeGuard(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := again(); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("follows no link", func(t *testing.T) {
+		link := filepath.Join(t.TempDir(), "link")
+		if err := os.Symlink(path, link); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := takeGuard(t.Context(), link); err == nil {
+			t.Error("a symbolic link was locked")
+		}
+	})
+}
+
+func TestGuardDirectory(t *testing.T) {
+	dir := t.TempDir()
+	release, err := guardDirectory(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := guardDirectory(t.Context(), dir); !errors.Is(err, ErrBusy) {
+		t.Errorf("got %v, want ErrBusy", err)
+	}
+	if err := release(); err != nil {
+		t.Error(err)
+	}
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := guardDirectory(t.Context(), file); err == nil {
+		t.Error("a file was taken for a mount point")
+	}
+}

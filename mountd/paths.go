@@ -1,0 +1,87 @@
+package mountd
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+)
+
+// Mode says whose daemon it is.
+type Mode int
+
+// The modes.
+const (
+	User   Mode = iota // one user's: XDG directories, no door for the stock library
+	System             // the machine's, as pkcsslotd is
+)
+
+// String is "user" or "system".
+func (m Mode) String() string {
+	if m == System {
+		return "system"
+	}
+	return "user"
+}
+
+// Group owns what stock openCryptoki processes share with a system daemon, and
+// its members may use the mount.
+const Group = "pkcs11"
+
+// configName is the name of the slot configuration in its directory.
+const configName = "opencryptoki.conf"
+
+// Paths is where a daemon finds and puts things.
+type Paths struct {
+	Config string // opencryptoki.conf; in user mode it may be absent
+	Data   string // one directory a token
+	Locks  string // lock files of the tokens, as stock processes use them
+	Guard  string // file locked for as long as a daemon serves Data
+	Mount  string // where the tree is mounted unless told otherwise
+}
+
+// SystemPaths returns the paths of a system daemon, all of them below root.
+func SystemPaths(root string) Paths {
+	if root == "" {
+		root = "/"
+	}
+	locks := filepath.Join(root, "var/lock/opencryptoki")
+	return Paths{
+		Config: filepath.Join(root, "etc/opencryptoki", configName),
+		Data:   filepath.Join(root, "var/lib/opencryptoki"),
+		Locks:  locks,
+		Guard:  filepath.Join(locks, "LCK..p11fs"),
+		Mount:  filepath.Join(root, "p11"),
+	}
+}
+
+// UserPaths returns the paths of a user's daemon, by the XDG base directory
+// rules: getenv is os.Getenv, and home the user's home directory. The locks are
+// with the data, so that one store has one set of locks in every session,
+// whether or not it has XDG_RUNTIME_DIR.
+func UserPaths(getenv func(string) string, home string) (Paths, error) {
+	dir := func(name, fallback string) (string, error) {
+		// The rules say that a relative path is to be ignored.
+		if v := getenv(name); filepath.IsAbs(v) {
+			return v, nil
+		}
+		if !filepath.IsAbs(home) {
+			return "", fmt.Errorf("neither %s nor a home directory is known", name)
+		}
+		return filepath.Join(home, fallback), nil
+	}
+	data, errData := dir("XDG_DATA_HOME", ".local/share")
+	config, errConfig := dir("XDG_CONFIG_HOME", ".config")
+	mount, errMount := dir("XDG_RUNTIME_DIR", "")
+	if err := errors.Join(errData, errConfig, errMount); err != nil {
+		return Paths{}, err
+	}
+	data = filepath.Join(data, "p11fs")
+	locks := filepath.Join(data, ".lock")
+	return Paths{
+		Config: filepath.Join(config, "p11fs", configName),
+		Data:   data,
+		Locks:  locks,
+		Guard:  filepath.Join(locks, "LCK..p11fs"),
+		Mount:  filepath.Join(mount, "p11"),
+	}, nil
+}

@@ -1,0 +1,64 @@
+package mountd
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestSystemPaths(t *testing.T) {
+	for _, c := range []struct {
+		root string
+		want Paths
+	}{
+		{"", Paths{
+			Config: "/etc/opencryptoki/opencryptoki.conf", Data: "/var/lib/opencryptoki",
+			Locks: "/var/lock/opencryptoki", Guard: "/var/lock/opencryptoki/LCK..p11fs", Mount: "/p11",
+		}},
+		{"/tmp/r", Paths{
+			Config: "/tmp/r/etc/opencryptoki/opencryptoki.conf", Data: "/tmp/r/var/lib/opencryptoki",
+			Locks: "/tmp/r/var/lock/opencryptoki", Guard: "/tmp/r/var/lock/opencryptoki/LCK..p11fs", Mount: "/tmp/r/p11",
+		}},
+	} {
+		if diff := cmp.Diff(c.want, SystemPaths(c.root)); diff != "" {
+			t.Errorf("root %q (-want +got):\n%s", c.root, diff)
+		}
+	}
+}
+
+func TestUserPaths(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		home string
+		env  map[string]string
+		want Paths
+	}{
+		{"home only", "/home/a", nil, Paths{
+			Config: "/home/a/.config/p11fs/opencryptoki.conf", Data: "/home/a/.local/share/p11fs",
+			Locks: "/home/a/.local/share/p11fs/.lock", Guard: "/home/a/.local/share/p11fs/.lock/LCK..p11fs",
+			Mount: "/home/a/p11",
+		}},
+		{"all set", "", map[string]string{"XDG_DATA_HOME": "/d", "XDG_CONFIG_HOME": "/c", "XDG_RUNTIME_DIR": "/r"}, Paths{
+			Config: "/c/p11fs/opencryptoki.conf", Data: "/d/p11fs",
+			Locks: "/d/p11fs/.lock", Guard: "/d/p11fs/.lock/LCK..p11fs", Mount: "/r/p11",
+		}},
+		{"relative is ignored", "/home/a", map[string]string{"XDG_DATA_HOME": "d", "XDG_RUNTIME_DIR": "./r"}, Paths{
+			Config: "/home/a/.config/p11fs/opencryptoki.conf", Data: "/home/a/.local/share/p11fs",
+			Locks: "/home/a/.local/share/p11fs/.lock", Guard: "/home/a/.local/share/p11fs/.lock/LCK..p11fs",
+			Mount: "/home/a/p11",
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got, err := UserPaths(func(k string) string { return c.env[k] }, c.home)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+	if got, err := UserPaths(func(string) string { return "" }, ""); err == nil {
+		t.Errorf("without a home: got %+v", got)
+	}
+}

@@ -1,0 +1,174 @@
+package mountd
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+)
+
+// resource is one line of the file resources.
+type resource struct {
+	name  string
+	count int
+	size  int64 // in bytes; negative: not known, or not for everyone to know
+	users int   // negative likewise
+	state string
+}
+
+// unknown stands for a number that is not told.
+const unknown = -1
+
+// The states of a resource.
+const (
+	stateOn     = "on"
+	stateOff    = "off"    // p11fs has it, and it is not in use
+	stateAbsent = "absent" // a file that is not there
+	stateFailed = "failed"
+)
+
+// resources is the text of the file resources: what the daemon holds of the
+// system, in the order of openCryptoki's own list of its resources. How much a
+// token holds in private objects is told to nobody, in numbers or in sizes.
+func (d *Daemon) resources() string {
+	var all []resource
+	all = append(all, d.sharedMemory()...)
+	all = append(all, d.sockets()...)
+	all = append(all, d.files()...)
+	all = append(all, d.mutexes()...)
+	all = append(all, d.trees()...)
+
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 1, ' ', 0)
+	fmt.Fprintln(w, "name\tcount\tsize\tusers\tstate")
+	number := func(n int64) string {
+		if n < 0 {
+			return "-"
+		}
+		return fmt.Sprint(n)
+	}
+	for _, r := range all {
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\n", r.name, r.count, number(r.size), number(int64(r.users)), r.state)
+	}
+	_ = w.Flush() // a strings.Builder takes everything
+	return b.String()
+}
+
+// sharedMemory is the segments shared with stock processes.
+func (d *Daemon) sharedMemory() []resource {
+	out := []resource{{name: "shm/slot-manager", state: stateOff}}
+	for _, s := range d.present() {
+		out = append(out, resource{name: "shm/" + s.name, state: stateOff})
+	}
+	return out
+}
+
+// sockets is the socket that hands slots out to stock clients.
+func (d *Daemon) sockets() []resource {
+	return []resource{{name: "socket/slots", state: stateOff}}
+}
+
+// files is lock, trace, configuration, token data and object files.
+func (d *Daemon) files() []resource {
+	out := []resource{
+		{name: "lock/api", state: stateOff},
+		d.file("lock/daemon", d.conf.Paths.Guard, 1),
+	}
+	for _, s := range d.present() {
+		out = append(out, d.file("lock/"+s.name, s.lockPath, 1))
+	}
+	out = append(out,
+		resource{name: "trace", state: stateOff},
+		d.file("config/"+configName, d.conf.Paths.Config, 1),
+	)
+	for _, s := range d.stores {
+		if s.confName != "" {
+			path := s.confName
+			if !filepath.IsAbs(path) {
+				path = filepath.Join(filepath.Dir(d.conf.Paths.Config), path)
+			}
+			out = append(out, d.file("config/"+filepath.Base(path), path, 0))
+		}
+	}
+	for _, s := range d.stores {
+		if s.dir == "" {
+			continue
+		}
+		for _, name := range []string{"NVTOK.DAT", "MK_SO", "MK_USER"} {
+			r := d.file("token/"+s.name+"/"+name, filepath.Join(s.dir, name), 1)
+			if s.err != nil {
+				r.state, r.users = stateFailed, 0
+			}
+			out = append(out, r)
+		}
+	}
+	for _, s := range d.present() {
+		public, _ := s.token.Counts()
+		index := d.file("objects/"+s.name+"/OBJ.IDX", filepath.Join(s.dir, "TOK_OBJ", "OBJ.IDX"), 1)
+		index.size = unknown
+		out = append(out, index,
+			resource{name: "objects/" + s.name + "/public", count: public, size: unknown, users: 1, state: stateOn},
+			resource{name: "objects/" + s.name + "/private", count: 0, size: unknown, users: 1, state: "hidden"})
+	}
+	return out
+}
+
+// file is the resource of one file, used by users applications if it is there.
+func (d *Daemon) file(name, path string, users int) resource {
+	st, err := os.Lstat(path)
+	switch {
+	case err == nil && st.Mode().IsRegular():
+		return resource{name: name, count: 1, size: st.Size(), users: users, state: stateOn}
+	case err == nil || !isNotExist(err):
+		return resource{name: name, size: unknown, state: stateFailed}
+	}
+	return resource{name: name, state: stateAbsent}
+}
+
+func isNotExist(err error) bool {
+	pe, ok := err.(*fs.PathError) //nolint:errorlint // Lstat returns it bare
+	return ok && os.IsNotExist(pe)
+}
+
+// mutexes is what guards the trees and the tokens: they live in the daemon's
+// memory, where the original has semaphores of each process.
+func (d *Daemon) mutexes() []resource {
+	st := d.engine.Stats()
+	return []resource{
+		{name: "mutex/applications", count: st.Applications, size: unknown, users: st.Applications, state: stateOn},
+		{name: "mutex/engine", count: 1, size: unknown, users: st.Applications, state: stateOn},
+		{name: "mutex/sessions", count: st.Sessions, size: unknown, users: st.Applications, state: stateOn},
+		{name: "mutex/tokens", count: len(d.present()), size: unknown, users: st.Applications, state: stateOn},
+	}
+}
+
+// trees is the five trees of the engine and the tokens.
+func (d *Daemon) trees() []resource {
+	st := d.engine.Stats()
+	tree := func(name string, count int) resource {
+		return resource{name: "tree/" + name, count: count, size: unknown, users: st.Applications, state: stateOn}
+	}
+	hidden := tree("private-token-objects", 0)
+	hidden.state = "hidden"
+	handles := tree("object-handles", st.Handles-st.PrivateObjects)
+	return []resource{
+		tree("sessions", st.Sessions),
+		tree("session-objects", st.SessionObjects),
+		tree("public-token-objects", st.PublicObjects),
+		hidden,
+		handles,
+	}
+}
+
+// present returns the stores that have a token.
+func (d *Daemon) present() []*store {
+	var out []*store
+	for _, s := range d.stores {
+		if s.token != nil {
+			out = append(out, s)
+		}
+	}
+	return out
+}

@@ -1,0 +1,51 @@
+package mountd
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Version is the version of p11fs.
+const Version = "0.1.0"
+
+// status is the text of the file status: one fact a line, its name first. It
+// tells what every user of the mount may know, so private objects and other
+// people's logins are not in it.
+func (d *Daemon) status() string {
+	var b strings.Builder
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(&b, "%s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	st := d.engine.Stats()
+	present := 0
+	for _, s := range d.stores {
+		if s.token != nil {
+			present++
+		}
+	}
+	line("version", "%s", Version)
+	line("provider", "%s", d.provider)
+	line("mode", "%s", d.conf.Mode)
+	line("mount", "%s", d.conf.Paths.Mount)
+	line("uptime", "%s", d.now().Sub(d.started).Truncate(time.Second))
+	line("self-test", "passed in %s", d.selfTested.Round(time.Microsecond))
+	line("slots", "%d", len(d.stores))
+	line("tokens", "%d", present)
+	line("applications", "%d", st.Applications)
+	line("sessions", "%d", st.Sessions)
+	for _, s := range d.stores {
+		switch {
+		case s.token != nil:
+			line("store", "%s %s", s.name, s.dir)
+		case s.err != nil:
+			line("store", "%s failed: %s", s.label(), oneLine(s.err.Error()))
+		default:
+			line("store", "%s absent: %s", s.label(), s.why)
+		}
+	}
+	return b.String()
+}
+
+// oneLine keeps a text on one line.
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

@@ -1,0 +1,77 @@
+package mountd
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"p11fs/fs"
+)
+
+// How the end of a mount is waited for: stopTimeout is the longest, while files
+// with something in progress are open. Without any, a mount that does not end is
+// only held by somebody's working directory, and stopIdle is enough.
+const (
+	stopTimeout = 10 * time.Second
+	stopIdle    = 500 * time.Millisecond
+	stopPoll    = 20 * time.Millisecond
+)
+
+// mount makes the tree and mounts it.
+func (d *Daemon) mount(ctx context.Context) error {
+	c := fs.Config{
+		Engine: d.engine, Log: d.log, Now: d.now,
+		Status: d.status, Resources: d.resources,
+		UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()),
+		Private: d.conf.Mode == User && !d.conf.AllowOther,
+	}
+	if group := d.group(); group != noGroup {
+		c.GID = uint32(group)
+	}
+	m, err := newMetrics(d, d.started)
+	if err != nil {
+		return err
+	}
+	c.Metrics = m.text
+	if d.tree, err = fs.New(c); err != nil {
+		return err
+	}
+	d.later(d.tree.Close)
+	// Only root may let others in without being asked.
+	others := d.conf.AllowOther || d.conf.Mode == System && os.Geteuid() == 0
+	if d.server, err = d.tree.Mount(ctx, d.conf.Paths.Mount, fs.Options{AllowOther: others}); err != nil {
+		return err
+	}
+	d.later(d.unmount)
+	return nil
+}
+
+// unmount takes the tree out of the way, so that nothing new is opened, and
+// waits for what runs.
+func (d *Daemon) unmount() error {
+	if err := d.server.Unmount(); err != nil {
+		return fmt.Errorf("unmounting: %w", err)
+	}
+	deadline := time.NewTimer(stopTimeout)
+	defer deadline.Stop()
+	tick := time.NewTicker(stopPoll)
+	defer tick.Stop()
+	var idle time.Duration
+	for {
+		select {
+		case <-d.server.Done():
+			return nil
+		case <-deadline.C:
+			d.log.Warn("files in the tree are still open; their operations end here", "handles", d.tree.Stats().Handles)
+			return nil
+		case <-tick.C:
+			if idle += stopPoll; d.tree.Stats().Handles > 0 {
+				idle = 0
+			}
+			if idle >= stopIdle {
+				return nil
+			}
+		}
+	}
+}
