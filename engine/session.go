@@ -111,7 +111,7 @@ func (s *Session) writable() error {
 	return p11.Errorf(p11.CKR_SESSION_READ_ONLY, "session %d is read-only, and the object is a token object", uint64(s.handle))
 }
 
-// cut ends the operations that which chooses, and the search.
+// cut ends the operations that which chooses.
 func (s *Session) cut(which func(*operation) bool) {
 	s.mu.Lock()
 	var list []*operation
@@ -126,7 +126,6 @@ func (s *Session) cut(which func(*operation) bool) {
 			s.active[kind] = nil
 		}
 	}
-	s.search = nil
 	s.mu.Unlock()
 	for _, o := range list {
 		o.cut()

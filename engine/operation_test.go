@@ -1,0 +1,369 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"strings"
+	"testing"
+
+	"p11fs/engine/enginetest"
+	"p11fs/engine/p11"
+)
+
+const zeroIV = "0x00000000000000000000000000000000"
+
+func TestFreeStandingOperations(t *testing.T) {
+	ctx := t.Context()
+	b := newBench(t, enginetest.Options{})
+	s := b.user(t)
+	pub, priv := generateEC(t, s, "", "")
+	aes := create(t, s, aesKey)
+	data := []byte(strings.Repeat("data", 100))
+
+	t.Run("digest", func(t *testing.T) {
+		o, err := s.NewDigest(ctx, mech(t, "sha256"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer o.Close()
+		want(t, o.Update(ctx, data[:7]), p11.CKR_OK)
+		want(t, o.Update(ctx, data[7:]), p11.CKR_OK)
+		got, err := o.Final(ctx)
+		sum := sha256.Sum256(data)
+		if err != nil || !bytes.Equal(got, sum[:]) {
+			t.Errorf("%x, %v", got, err)
+		}
+		_, err = o.Final(ctx)
+		want(t, err, p11.CKR_OPERATION_NOT_INITIALIZED)
+		want(t, o.Update(ctx, data), p11.CKR_OPERATION_NOT_INITIALIZED)
+	})
+	t.Run("sign and verify, many at once", func(t *testing.T) {
+		var ops []*SignOp
+		for range 10 {
+			o, err := s.NewSign(ctx, mech(t, "ecdsa-sha256"), priv)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer o.Close()
+			ops = append(ops, o)
+		}
+		if n := b.Stats().Operations; n != 10 {
+			t.Errorf("%d operations, want 10", n)
+		}
+		for _, o := range ops {
+			want(t, o.Update(ctx, data), p11.CKR_OK)
+		}
+		for _, o := range ops {
+			sig, err := o.Final(ctx)
+			if err != nil || len(sig) != o.Size() {
+				t.Fatalf("%d bytes, %v", len(sig), err)
+			}
+			for _, bad := range []bool{false, true} {
+				v, err := s.NewVerify(ctx, mech(t, "ecdsa-sha256"), pub)
+				if err != nil {
+					t.Fatal(err)
+				}
+				want(t, v.Update(ctx, data), p11.CKR_OK)
+				if bad {
+					want(t, v.Update(ctx, data), p11.CKR_OK)
+					want(t, v.Final(ctx, sig), p11.CKR_SIGNATURE_INVALID)
+				} else {
+					want(t, v.Final(ctx, sig), p11.CKR_OK)
+				}
+				v.Close()
+			}
+		}
+		if n := b.Stats().Operations; n != 0 {
+			t.Errorf("%d operations left", n)
+		}
+	})
+	t.Run("encrypt and decrypt", func(t *testing.T) {
+		for _, m := range []string{"aes-cbc-pad,iv=" + zeroIV, "aes-ctr,bits=128,counter=" + zeroIV, "aes-gcm,iv=0x000000000000000000000000,tag=128"} {
+			e, err := s.NewEncrypt(ctx, mech(t, m), aes)
+			if err != nil {
+				t.Fatal(err)
+			}
+			bound := e.Size(len(data))
+			secret := run(t, e, data)
+			if len(secret) > bound {
+				t.Errorf("%s: %d bytes, bound %d", m, len(secret), bound)
+			}
+			d, err := s.NewDecrypt(ctx, mech(t, m), aes)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if plain := run(t, d, secret); !bytes.Equal(plain, data) {
+				t.Errorf("%s: %q", m, plain)
+			}
+		}
+	})
+}
+
+func run(t *testing.T, o *CipherOp, data []byte) []byte {
+	t.Helper()
+	defer o.Close()
+	var out []byte
+	for len(data) > 0 {
+		n := min(33, len(data))
+		part, err := o.Update(t.Context(), data[:n])
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, data = append(out, part...), data[n:]
+	}
+	rest, err := o.Final(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(out, rest...)
+}
+
+func TestKeyRules(t *testing.T) {
+	b := newBench(t, enginetest.Options{})
+	s := b.user(t)
+	pub, priv := generateEC(t, s, "", "")
+	tests := []struct {
+		name, mech string
+		key        p11.ObjectHandle
+		want       p11.RV
+	}{
+		{"sign", "sha256-hmac", create(t, s, macKey), p11.CKR_OK},
+		{"sign is false", "sha256-hmac", create(t, s, macKey+" sign=false"), p11.CKR_KEY_FUNCTION_NOT_PERMITTED},
+		{"allowed mechanism", "sha256-hmac", create(t, s, macKey+" allowed-mechanisms=aes-cbc+sha256-hmac"), p11.CKR_OK},
+		{"mechanism not allowed", "sha256-hmac", create(t, s, macKey+" allowed-mechanisms=aes-cbc+sha512-hmac"), p11.CKR_MECHANISM_INVALID},
+		{"expired", "sha256-hmac", create(t, s, macKey+" end-date=2001-01-01"), p11.CKR_OK},
+		{"mechanism absent", "sha512-hmac", create(t, s, macKey), p11.CKR_MECHANISM_INVALID},
+		{"mechanism for something else", "aes-cbc-pad,iv=" + zeroIV, create(t, s, aesKey+" sign=true"), p11.CKR_MECHANISM_INVALID},
+		{"no key", "sha256-hmac", create(t, s, "class=data"), p11.CKR_KEY_HANDLE_INVALID},
+		{"public key", "ecdsa-sha256", pub, p11.CKR_KEY_FUNCTION_NOT_PERMITTED},
+		{"private key", "ecdsa-sha256", priv, p11.CKR_OK},
+		{"wrong type of key", "ecdsa-sha256", create(t, s, macKey), p11.CKR_KEY_TYPE_INCONSISTENT},
+		{"handle 0", "sha256-hmac", 0, p11.CKR_KEY_HANDLE_INVALID},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			o, err := s.NewSign(t.Context(), mech(t, tt.mech), tt.key)
+			want(t, err, tt.want)
+			if o != nil {
+				o.Close()
+			}
+			want(t, s.SignInit(t.Context(), mech(t, tt.mech), tt.key), tt.want)
+			want(t, s.SessionCancel(t.Context(), p11.CKF_SIGN), p11.CKR_OK)
+		})
+	}
+}
+
+// Logout, lock-out and the end of the session cut operations with private keys
+// between any two of their calls.
+func TestOperationsAreCut(t *testing.T) {
+	cuts := []struct {
+		name string
+		cut  func(*testing.T, *bench, *Session)
+		want p11.RV
+		// publicGoesOn says that an operation with a public key is not cut.
+		publicGoesOn bool
+	}{
+		{"logout", func(t *testing.T, _ *bench, s *Session) { want(t, s.Logout(t.Context()), p11.CKR_OK) }, p11.CKR_USER_NOT_LOGGED_IN, true},
+		{"logout and login", func(t *testing.T, _ *bench, s *Session) {
+			want(t, s.Logout(t.Context()), p11.CKR_OK)
+			logIn(t, s, p11.CKU_USER, "1234")
+		}, p11.CKR_USER_NOT_LOGGED_IN, true},
+		{"lock-out by another process", func(_ *testing.T, b *bench, _ *Session) { b.token.Lock() }, p11.CKR_USER_NOT_LOGGED_IN, true},
+		{"token initialised by another process", func(t *testing.T, b *bench, _ *Session) {
+			want(t, b.token.InitToken(t.Context(), pin(t, "87654321"), "x"), p11.CKR_OK)
+		}, p11.CKR_USER_NOT_LOGGED_IN, true},
+		{"close", func(t *testing.T, _ *bench, s *Session) { want(t, s.Close(), p11.CKR_OK) }, p11.CKR_SESSION_HANDLE_INVALID, false},
+		{"end of the application", func(_ *testing.T, _ *bench, s *Session) { s.Application().Close() }, p11.CKR_SESSION_HANDLE_INVALID, false},
+	}
+	for _, c := range cuts {
+		t.Run(c.name, func(t *testing.T) {
+			ctx := t.Context()
+			b := newBench(t, enginetest.Options{})
+			s := b.user(t)
+			private := create(t, s, macKey+" token=true")
+			public := create(t, s, macKey+" private=false")
+			m := mech(t, "sha256-hmac")
+			secret, err := s.NewSign(ctx, m, private)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer secret.Close()
+			open, err := s.NewSign(ctx, m, public)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer open.Close()
+			want(t, s.SignInit(ctx, m, private), p11.CKR_OK)
+			want(t, secret.Update(ctx, []byte("x")), p11.CKR_OK)
+			want(t, open.Update(ctx, []byte("x")), p11.CKR_OK)
+			want(t, s.SignUpdate(ctx, []byte("x")), p11.CKR_OK)
+
+			c.cut(t, b, s)
+
+			want(t, secret.Update(ctx, []byte("y")), c.want)
+			_, err = secret.Final(ctx)
+			want(t, err, c.want)
+			_, err = open.Final(ctx)
+			if c.publicGoesOn {
+				want(t, err, p11.CKR_OK)
+			} else {
+				want(t, err, c.want)
+			}
+			if _, err = s.SignFinal(ctx, NoLimit); err == nil {
+				t.Error("C_SignFinal went on")
+			}
+			if n := b.Stats().Operations; n != 0 {
+				t.Errorf("%d operations left", n)
+			}
+		})
+	}
+}
+
+// A logout does not wait for a call in progress, whose result is then refused
+// or was the last; the key is given up when the call returns.
+func TestLogoutDuringACall(t *testing.T) {
+	ctx := t.Context()
+	inCall, finish := make(chan struct{}), make(chan struct{})
+	b := newBench(t, enginetest.Options{Before: func(method string) error {
+		if method == "Signature.Update" {
+			close(inCall)
+			<-finish
+		}
+		return nil
+	}})
+	s := b.user(t)
+	o, err := s.NewSign(ctx, mech(t, "sha256-hmac"), create(t, s, macKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error)
+	go func() { done <- o.Update(ctx, []byte("x")) }()
+	<-inCall
+	want(t, s.Logout(ctx), p11.CKR_OK)
+	if n := b.Stats().Operations; n != 1 {
+		t.Errorf("%d operations during the call, want 1", n)
+	}
+	close(finish)
+	<-done
+	if n := b.Stats().Operations; n != 0 {
+		t.Errorf("%d operations after the call, want 0", n)
+	}
+	_, err = o.Final(ctx)
+	want(t, err, p11.CKR_USER_NOT_LOGGED_IN)
+}
+
+// A destroyed key serves the operations that hold it to their end.
+func TestDestroyDuringOperation(t *testing.T) {
+	ctx := t.Context()
+	b := newBench(t, enginetest.Options{})
+	s := b.user(t)
+	h := create(t, s, macKey+" token=true")
+	o, err := s.NewSign(ctx, mech(t, "sha256-hmac"), h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	want(t, s.DestroyObject(ctx, h), p11.CKR_OK)
+	_, err = o.Final(ctx)
+	want(t, err, p11.CKR_OK)
+}
+
+func TestInterrupt(t *testing.T) {
+	b := newBench(t, enginetest.Options{})
+	s := b.user(t)
+	o, err := s.NewSign(t.Context(), mech(t, "sha256-hmac"), create(t, s, macKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	want(t, o.Update(ctx, []byte("x")), p11.CKR_FUNCTION_CANCELED)
+	_, err = o.Final(ctx)
+	want(t, err, p11.CKR_FUNCTION_CANCELED)
+	before := b.Stats().SessionObjects
+	_, err = s.CreateObject(ctx, tmpl(t, "class=data"))
+	want(t, err, p11.CKR_FUNCTION_CANCELED)
+	_, err = s.GenerateKey(ctx, mech(t, "aes-key-gen"), tmpl(t, "value-len=16"))
+	want(t, err, p11.CKR_FUNCTION_CANCELED)
+	if n := b.Stats().SessionObjects; n != before {
+		t.Error("an interrupted call made an object")
+	}
+	_, err = o.Final(t.Context()) // nothing was done: it goes on
+	want(t, err, p11.CKR_OK)
+}
+
+func TestAlwaysAuthenticate(t *testing.T) {
+	ctx := t.Context()
+	b := newBench(t, enginetest.Options{})
+	s := b.user(t)
+	_, h := generateEC(t, s, "", "always-authenticate=true derive=true")
+	m := mech(t, "ecdsa-sha256")
+	t.Run("free-standing", func(t *testing.T) {
+		o, err := s.NewSign(ctx, m, h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer o.Close()
+		want(t, o.Update(ctx, nil), p11.CKR_USER_NOT_LOGGED_IN)
+		want(t, o.Authenticate(ctx, pin(t, "9999")), p11.CKR_PIN_INCORRECT)
+		want(t, o.Update(ctx, nil), p11.CKR_USER_NOT_LOGGED_IN)
+		want(t, o.Authenticate(ctx, pin(t, "1234")), p11.CKR_OK)
+		want(t, o.Update(ctx, nil), p11.CKR_OK)
+		_, err = o.Final(ctx)
+		want(t, err, p11.CKR_OK)
+	})
+	t.Run("C_Login for the active operation", func(t *testing.T) {
+		want(t, s.SignInit(ctx, m, h), p11.CKR_OK)
+		_, err := s.Sign(ctx, []byte("x"), NoLimit)
+		want(t, err, p11.CKR_USER_NOT_LOGGED_IN)
+		want(t, s.Login(ctx, p11.CKU_CONTEXT_SPECIFIC, pin(t, "1234")), p11.CKR_OK)
+		_, err = s.Sign(ctx, []byte("x"), NoLimit)
+		want(t, err, p11.CKR_OK)
+		want(t, s.Login(ctx, p11.CKU_CONTEXT_SPECIFIC, pin(t, "1234")), p11.CKR_OPERATION_NOT_INITIALIZED)
+	})
+	t.Run("each use again", func(t *testing.T) {
+		want(t, s.SignInit(ctx, m, h), p11.CKR_OK)
+		_, err := s.Sign(ctx, []byte("x"), NoLimit)
+		want(t, err, p11.CKR_USER_NOT_LOGGED_IN)
+	})
+	t.Run("no derivation", func(t *testing.T) {
+		_, err := s.DeriveKey(ctx, mech(t, "ecdh1-derive,kdf=null"), h, nil)
+		want(t, err, p11.CKR_USER_NOT_LOGGED_IN)
+	})
+	if n := b.token.Logins(); n != 1 {
+		t.Errorf("%d logins open, want 1", n)
+	}
+}
+
+func TestDigestKey(t *testing.T) {
+	ctx := t.Context()
+	b := newBench(t, enginetest.Options{})
+	s := b.user(t)
+	open := create(t, s, macKey+" sensitive=false extractable=true")
+	for _, tt := range []struct {
+		name string
+		key  p11.ObjectHandle
+		want p11.RV
+	}{
+		{"open", open, p11.CKR_OK},
+		{"sensitive", create(t, s, macKey), p11.CKR_KEY_INDIGESTIBLE},
+		{"no key", 1, p11.CKR_KEY_HANDLE_INVALID},
+		{"data", create(t, s, "class=data"), p11.CKR_KEY_HANDLE_INVALID},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			want(t, s.DigestInit(ctx, mech(t, "sha256")), p11.CKR_OK)
+			want(t, s.DigestKey(ctx, tt.key), tt.want)
+			got, err := s.DigestFinal(ctx, NoLimit)
+			if tt.want != p11.CKR_OK {
+				want(t, err, p11.CKR_OPERATION_NOT_INITIALIZED)
+				return
+			}
+			sum := sha256.Sum256([]byte{0, 1, 2, 3, 4, 5, 6, 7})
+			if !bytes.Equal(got, sum[:]) {
+				t.Errorf("%x, %v", got, err)
+			}
+		})
+	}
+}
