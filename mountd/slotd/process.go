@@ -1,0 +1,77 @@
+package slotd
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// ticksPerSecond is USER_HZ, which Linux fixes at 100 for /proc on all
+// architectures that stock openCryptoki is built for.
+const ticksPerSecond = 100
+
+// processStart is when the process began, from /proc/PID/stat and the boot time.
+func processStart(proc string, pid int) (time.Time, error) {
+	b, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return time.Time{}, err
+	}
+	// The name in parentheses may hold anything; fields count from its end.
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	if len(fields) < 20 {
+		return time.Time{}, fmt.Errorf("process %d: stat has %d fields", pid, len(fields))
+	}
+	ticks, err := strconv.ParseInt(fields[19], 10, 64)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("process %d: %w", pid, err)
+	}
+	boot, err := bootTime(proc)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return boot.Add(time.Duration(ticks) * time.Second / ticksPerSecond), nil
+}
+
+func bootTime(proc string) (time.Time, error) {
+	f, err := os.Open(filepath.Join(proc, "stat"))
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer f.Close()
+	s := bufio.NewScanner(f)
+	s.Buffer(nil, 1<<20)
+	for s.Scan() {
+		if v, ok := strings.CutPrefix(s.Text(), "btime "); ok {
+			n, err := strconv.ParseInt(v, 10, 64)
+			return time.Unix(n, 0), err
+		}
+	}
+	return time.Time{}, fmt.Errorf("no boot time in %s/stat: %w", proc, s.Err())
+}
+
+// stockRunning says whether the pid file names a process that is the stock
+// daemon.
+func stockRunning(proc, pidFile string) (pid int, ok bool) {
+	b, err := os.ReadFile(pidFile)
+	if err != nil {
+		return 0, false
+	}
+	pid, err = strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || pid <= 0 || pid == os.Getpid() {
+		return 0, false
+	}
+	// Called by the same name through a link, p11fs looks the same but for
+	// its file.
+	self, errSelf := os.Stat(filepath.Join(proc, "self", "exe"))
+	other, err := os.Stat(filepath.Join(proc, strconv.Itoa(pid), "exe"))
+	if errSelf == nil && err == nil && os.SameFile(self, other) {
+		return 0, false
+	}
+	comm, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "comm"))
+	return pid, err == nil && strings.TrimSpace(string(comm)) == "pkcsslotd"
+}

@@ -1,0 +1,356 @@
+package slotd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"p11fs/engine/p11"
+	"p11fs/locks"
+	"p11fs/mountd/config"
+	"p11fs/shm"
+)
+
+const (
+	// collectEvery is how often dead processes are looked for, as stock does.
+	collectEvery = 10 * time.Second
+	// sendTimeout bounds how long one client may take to read its reply.
+	sendTimeout = 30 * time.Second
+	// maxClients bounds the clients that are being answered at once.
+	maxClients = 128
+)
+
+// ErrRunning says that a stock slot daemon serves already.
+var ErrRunning = errors.New("a slot daemon is running")
+
+// Config is what a Daemon is made of.
+type Config struct {
+	File    string // the pkcsslotd file that clients stat, for the segment's key
+	Socket  string
+	PIDFile string
+	APILock *locks.Lock // its maker's to close, after the Daemon
+	Group   int         // owns socket and segment; locks.NoGroup for the caller's own
+	Slots   []config.Slot
+	Log     *slog.Logger
+	Now     func() time.Time
+	// Proc is /proc, but for tests.
+	Proc string
+}
+
+// A Daemon stands in for pkcsslotd. It is registered as a process itself.
+type Daemon struct {
+	conf     Config
+	pid      int32
+	segment  *shm.SlotManager // used under the API lock, as closed is
+	closed   bool
+	listener *net.UnixListener
+	reply    []byte
+
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu       sync.Mutex     // guards sessions; the API lock is taken under it, never the other way round
+	sessions map[int]uint32 // by slot: this process's, as they are to be in the segment
+}
+
+// Open takes the place of pkcsslotd and serves until Close.
+func Open(ctx context.Context, c Config) (_ *Daemon, err error) {
+	if c.Proc == "" {
+		c.Proc = "/proc"
+	}
+	if pid, ok := stockRunning(c.Proc, c.PIDFile); ok {
+		return nil, fmt.Errorf("%w: pkcsslotd with process id %d; stop it first (systemctl stop opencryptoki, or kill %d)", ErrRunning, pid, pid)
+	}
+	if err := ensureFile(c.File); err != nil {
+		return nil, err
+	}
+	key, err := shm.Key(c.File)
+	if err != nil {
+		return nil, err
+	}
+	d := &Daemon{conf: c, pid: int32(os.Getpid()), reply: Reply(c.Slots), sessions: map[int]uint32{}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.Close())
+		}
+	}()
+	err = d.locked(ctx, func() error {
+		var kept bool
+		if d.segment, kept, err = shm.CreateSlotManager(key, c.Group, d.anyAlive); err != nil {
+			return err
+		}
+		if kept {
+			c.Log.Info("kept the shared memory of the slot manager: processes use it", "processes", len(d.segment.Processes()))
+		}
+		d.segment.Collect(d.alive)
+		return d.segment.Register(d.pid, c.Now())
+	})
+	if err != nil {
+		return nil, err
+	}
+	if d.listener, err = listen(c.Socket, c.Group); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(c.PIDFile, []byte(strconv.Itoa(int(d.pid))), 0o644); err != nil {
+		return nil, fmt.Errorf("pid file: %w", err)
+	}
+	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	d.cancel = cancel
+	d.wg.Add(2)
+	go func() { defer d.wg.Done(); d.serve(serving) }()
+	go func() { defer d.wg.Done(); d.collectLoop(serving) }()
+	return d, nil
+}
+
+// Close stops serving and gives everything back. The segment stays while other
+// processes are registered: they go on with it, and with the next daemon.
+func (d *Daemon) Close() (err error) {
+	if d.cancel != nil {
+		d.cancel()
+	}
+	if d.listener != nil {
+		err = errors.Join(err, d.listener.Close())
+		d.listener = nil
+		d.wg.Wait()
+		if e := os.Remove(d.conf.PIDFile); e != nil && !errors.Is(e, os.ErrNotExist) {
+			err = errors.Join(err, e)
+		}
+	}
+	if d.segment == nil {
+		return err
+	}
+	err = errors.Join(err, d.locked(context.Background(), func() (err error) {
+		d.segment.Unregister(d.pid)
+		d.segment.Collect(d.alive)
+		if len(d.segment.Processes()) == 0 {
+			err = d.segment.Remove()
+		}
+		d.closed = true
+		return errors.Join(err, d.segment.Detach())
+	}))
+	d.segment = nil
+	return err
+}
+
+// locked calls f under the API lock, or not at all after Close: our entry is
+// freed then.
+func (d *Daemon) locked(ctx context.Context, f func() error) (err error) {
+	unlock, err := d.conf.APILock.Lock(ctx)
+	if err != nil {
+		return fmt.Errorf("API lock: %w", err)
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	if d.closed {
+		return nil
+	}
+	return f()
+}
+
+// ensureFile makes the file whose inode names the segment, where the stock
+// package has not put it: clients stat it before anything else.
+func ensureFile(path string) error {
+	_, err := os.Stat(path)
+	if !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("the file that names the shared memory: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("the file that names the shared memory: %w", err)
+	}
+	if err := os.Symlink(self, path); err != nil {
+		return fmt.Errorf("the file that names the shared memory: %w", err)
+	}
+	return nil
+}
+
+// listen binds the slot socket anew. Clients check that it is root's and the
+// group's, not its mode.
+func listen(path string, gid int) (_ *net.UnixListener, err error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("slot socket: %w", err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("slot socket: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.Close())
+		}
+	}()
+	if gid >= 0 {
+		if err := os.Lchown(path, -1, gid); err != nil {
+			return nil, fmt.Errorf("slot socket: %w", err)
+		}
+	}
+	if err := os.Chmod(path, 0o770); err != nil {
+		return nil, fmt.Errorf("slot socket: %w", err)
+	}
+	return l, nil
+}
+
+// serve answers clients, each on a goroutine of its own: a slow one holds up
+// nobody.
+func (d *Daemon) serve(ctx context.Context) {
+	tickets := make(chan struct{}, maxClients)
+	for {
+		c, err := d.listener.AcceptUnix()
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			d.conf.Log.Warn("slot socket: cannot accept", "err", err)
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(100 * time.Millisecond):
+			}
+			continue
+		}
+		tickets <- struct{}{}
+		d.wg.Add(1)
+		go func() {
+			defer func() { <-tickets; d.wg.Done() }()
+			stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+			defer stop()
+			defer func() { _ = c.Close() }()
+			_ = c.SetWriteDeadline(d.conf.Now().Add(sendTimeout)) // without one the client's death ends it
+			if _, err := c.Write(d.reply); err != nil {
+				d.conf.Log.Info("slot socket: a client went away", "err", err)
+			}
+		}()
+	}
+}
+
+func (d *Daemon) collectLoop(ctx context.Context) {
+	t := time.NewTicker(collectEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		if err := d.Collect(ctx); err != nil && ctx.Err() == nil {
+			d.conf.Log.Error("collection of dead processes", "err", err)
+		}
+	}
+}
+
+// Collect frees what dead processes hold in the segment, and puts our own entry
+// right, which a stock process that lost its lock may have spoilt.
+func (d *Daemon) Collect(ctx context.Context) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.locked(ctx, func() error {
+		for _, p := range d.segment.Collect(d.alive) {
+			d.conf.Log.Info("freed the entry of a dead process", "pid", p.PID, "slots", len(p.Sessions))
+		}
+		return d.mendLocked()
+	})
+}
+
+// mendLocked registers us again if our entry is gone, with our sessions.
+func (d *Daemon) mendLocked() error {
+	for _, p := range d.segment.Processes() {
+		if p.PID == d.pid {
+			return nil
+		}
+	}
+	if err := d.segment.Register(d.pid, d.conf.Now()); err != nil {
+		return err
+	}
+	for slot, n := range d.sessions {
+		if err := d.segment.SetSessions(d.pid, slot, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// SessionOpened counts a session of this process on slot.
+func (d *Daemon) SessionOpened(ctx context.Context, slot p11.SlotID) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	err := d.locked(ctx, func() error { return d.segment.OpenSession(d.pid, int(slot)) })
+	if err == nil {
+		d.sessions[int(slot)]++
+	}
+	return err
+}
+
+// SessionClosed takes one off.
+func (d *Daemon) SessionClosed(slot p11.SlotID) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.sessions[int(slot)] > 0 {
+		d.sessions[int(slot)]--
+	}
+	return d.locked(context.Background(), func() error { return d.segment.CloseSession(d.pid, int(slot)) })
+}
+
+// Sessions is the number of sessions on slot, over all processes.
+func (d *Daemon) Sessions(ctx context.Context, slot p11.SlotID) (n uint32, err error) {
+	err = d.locked(ctx, func() error { n = d.segment.Sessions(int(slot)); return nil })
+	return n, err
+}
+
+// Stats is what the list of resources shows.
+type Stats struct {
+	Key       int
+	ID        int
+	Processes int
+	Attached  int
+	Socket    string
+}
+
+// Stats returns it as it stands now.
+func (d *Daemon) Stats(ctx context.Context) (s Stats, err error) {
+	key, err := shm.Key(d.conf.File)
+	if err != nil {
+		return s, err
+	}
+	err = d.locked(ctx, func() error {
+		n, err := d.segment.Attached()
+		s = Stats{Key: key, ID: d.segment.ID(), Processes: len(d.segment.Processes()), Attached: n, Socket: d.conf.Socket}
+		return err
+	})
+	return s, err
+}
+
+func (d *Daemon) anyAlive(ps []shm.Process) bool {
+	for _, p := range ps {
+		if p.PID != d.pid && d.alive(p.PID, p.Registered) {
+			return true
+		}
+	}
+	return false
+}
+
+// alive says whether the process exists. A zombie does, as for stock: its
+// entry goes when its parent has waited for it. One that began after it was
+// registered is another process with the same number.
+func (d *Daemon) alive(pid int32, registered time.Time) bool {
+	if pid <= 0 || errors.Is(unix.Kill(int(pid), 0), unix.ESRCH) {
+		return false
+	}
+	if pid == d.pid {
+		return true
+	}
+	started, err := processStart(d.conf.Proc, int(pid))
+	// A second either way: the start is known in clock ticks since boot, the
+	// registration in whole seconds.
+	return err != nil || !started.After(registered.Add(2*time.Second))
+}

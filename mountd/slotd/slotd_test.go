@@ -1,0 +1,270 @@
+package slotd
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"p11fs/locks"
+	"p11fs/mountd/config"
+	"p11fs/shm"
+)
+
+func gunzip(t *testing.T, name string) []byte {
+	t.Helper()
+	f, err := os.Open(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestReplyIsStock compares with what the stock daemon sent, every byte.
+func TestReplyIsStock(t *testing.T) {
+	multi, err := os.ReadFile("testdata/socket-multi-slot.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, conf := range map[string]string{
+		"socket-one-slot.bin.gz":   "version opencryptoki-3.1\nslot 3\n{\nstdll = libpkcs11_sw.so\n}\n",
+		"socket-multi-slot.bin.gz": string(multi),
+	} {
+		t.Run(name, func(t *testing.T) {
+			file, _, err := config.Parse(name, conf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, want := Reply(file.Slots), gunzip(t, name)
+			if len(got) != len(want) {
+				t.Fatalf("%d bytes, want %d", len(got), len(want))
+			}
+			for i := range got {
+				if got[i] != want[i] {
+					t.Fatalf("byte %d (slot %d, offset %d): %#x, want %#x", i, (i-replySlots)/slotSize, (i-replySlots)%slotSize, got[i], want[i])
+				}
+			}
+		})
+	}
+}
+
+type rig struct {
+	conf Config
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	dir := t.TempDir()
+	lock, err := locks.Open(filepath.Join(dir, "lock", "LCK..APIlock"), locks.Options{Group: locks.NoGroup})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := lock.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &rig{Config{
+		File: filepath.Join(dir, "sbin", "pkcsslotd"), Socket: filepath.Join(dir, "pkcsslotd.socket"), PIDFile: filepath.Join(dir, "pkcsslotd.pid"),
+		APILock: lock, Group: locks.NoGroup, Log: slog.New(slog.DiscardHandler), Now: time.Now,
+		Slots: []config.Slot{{ID: 3, Library: "libpkcs11_sw.so", Description: "Linux", Manufacturer: "IBM"}},
+	}}
+}
+
+func (r *rig) open(t *testing.T) *Daemon {
+	t.Helper()
+	d, err := Open(context.Background(), r.conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
+}
+
+func TestServe(t *testing.T) {
+	r := newRig(t)
+	d := r.open(t)
+	// Those that go away at once, and one that does not read, harm nobody.
+	for range 20 {
+		c, err := net.Dial("unix", r.conf.Socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stuck, err := net.Dial("unix", r.conf.Socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stuck.Close()
+	c, err := net.Dial("unix", r.conf.Socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(c)
+	if err != nil || !bytes.Equal(got, Reply(r.conf.Slots)) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	pid, err := os.ReadFile(r.conf.PIDFile)
+	if err != nil || string(pid) != strconv.Itoa(os.Getpid()) {
+		t.Errorf("pid file %q, %v", pid, err)
+	}
+	if fi, err := os.Stat(r.conf.Socket); err != nil || fi.Mode().Perm() != 0o770 {
+		t.Errorf("socket: %v, %v", fi.Mode(), err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{r.conf.PIDFile, r.conf.Socket} {
+		if _, err := os.Stat(p); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is left: %v", p, err)
+		}
+	}
+	key, err := shm.Key(r.conf.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, err := shm.AttachSlotManager(key); err == nil {
+		t.Errorf("the segment is left")
+		_ = m.Detach()
+	}
+}
+
+func TestSessions(t *testing.T) {
+	ctx := context.Background()
+	r := newRig(t)
+	d := r.open(t)
+	key, err := shm.Key(r.conf.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := shm.AttachSlotManager(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = client.Detach() }()
+	sleep := exec.Command("sleep", "60")
+	if err := sleep.Start(); err != nil {
+		t.Fatal(err)
+	}
+	other := int32(sleep.Process.Pid)
+	if err := errors.Join(client.Register(other, time.Now()), client.OpenSession(other, 3), d.SessionOpened(ctx, 3), d.SessionOpened(ctx, 3), d.SessionClosed(3)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := d.Sessions(ctx, 3); err != nil || n != 2 {
+		t.Errorf("%d sessions, %v; want 2", n, err)
+	}
+	if err := d.Collect(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(client.Processes()); n != 2 {
+		t.Errorf("%d processes, want 2: a live one was collected", n)
+	}
+	outer := t
+	t.Run("stop and start beside a live client", func(t *testing.T) {
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if ps := client.Processes(); len(ps) != 1 || ps[0].PID != other || client.Sessions(3) != 1 {
+			t.Errorf("after our end: %+v, %d sessions", ps, client.Sessions(3))
+		}
+		d = r.open(outer)
+		if n, err := d.Sessions(ctx, 3); err != nil || n != 1 {
+			t.Errorf("%d sessions, %v; want the client's", n, err)
+		}
+	})
+	t.Run("our entry is lost", func(t *testing.T) {
+		if err := d.SessionOpened(ctx, 3); err != nil {
+			t.Fatal(err)
+		}
+		client.Unregister(int32(os.Getpid()))
+		if err := d.Collect(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if n := client.Sessions(3); n != 2 {
+			t.Errorf("%d sessions, want 2", n)
+		}
+	})
+	t.Run("the client dies", func(t *testing.T) {
+		if err := sleep.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = sleep.Wait()
+		if err := d.Collect(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if ps := client.Processes(); len(ps) != 1 || client.Sessions(3) != 1 {
+			t.Errorf("%+v, %d sessions", ps, client.Sessions(3))
+		}
+	})
+}
+
+func TestBesideStock(t *testing.T) {
+	r := newRig(t)
+	// A script named pkcsslotd is, to the kernel, a process of that name.
+	fake := filepath.Join(t.TempDir(), "pkcsslotd")
+	sleep, err := exec.LookPath("sleep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(sleep)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(fake, b, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command(fake, "60")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Process.Kill(); _ = c.Wait() }()
+	if err := os.WriteFile(r.conf.PIDFile, []byte(strconv.Itoa(c.Process.Pid)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(context.Background(), r.conf); !errors.Is(err, ErrRunning) {
+		t.Errorf("%v, want ErrRunning", err)
+	}
+	if err := os.WriteFile(r.conf.PIDFile, []byte("1"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r.open(t) // process 1 is no slot daemon
+}
+
+func TestProcessStart(t *testing.T) {
+	began, err := processStart("/proc", os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if age := time.Since(began); age < -2*time.Second || age > time.Hour {
+		t.Errorf("this process is %v old", age)
+	}
+}
