@@ -192,7 +192,7 @@ func makeDirectory(dir string, mode os.FileMode, group int) error {
 // takeGuards locks the store and the mount point, and clears a mount whose
 // daemon has died.
 func (d *Daemon) takeGuards(ctx context.Context) error {
-	release, err := takeGuard(ctx, d.conf.Paths.Guard)
+	release, err := takeGuard(ctx, d.conf.Paths.Guard, d.conf.Paths.Data)
 	if err != nil {
 		return err
 	}

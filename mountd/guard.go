@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -20,10 +19,10 @@ const (
 )
 
 // takeGuard locks the file at path for the life of the daemon, so that two
-// daemons never serve one store, and writes the daemon's pid into it for the
+// daemons never serve the store in data, and writes the daemon's pid into it for the
 // one who is refused. The returned function lets go of it; the file stays. The
 // kernel lets go of it too when the process dies, so there are no stale guards.
-func takeGuard(ctx context.Context, path string) (release func() error, err error) {
+func takeGuard(ctx context.Context, path, data string) (release func() error, err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("the daemon's lock: %w", err)
@@ -33,7 +32,7 @@ func takeGuard(ctx context.Context, path string) (release func() error, err erro
 		_ = f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("another p11fs (process %s) serves %s: %w",
-				strings.TrimSpace(string(holder)), filepath.Dir(path), ErrBusy)
+				strings.TrimSpace(string(holder)), data, ErrBusy)
 		}
 		return nil, fmt.Errorf("the daemon's lock %s: %w", path, err)
 	}

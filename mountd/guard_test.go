@@ -13,26 +13,26 @@ import (
 
 func TestGuard(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "LCK")
-	release, err := takeGuard(t.Context(), path)
+	release, err := takeGuard(t.Context(), path, "the store")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Run("refuses a second one, naming the first", func(t *testing.T) {
-		_, err := takeGuard(t.Context(), path)
-		if !errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), fmt.Sprintf("process %d", os.Getpid())) {
+		_, err := takeGuard(t.Context(), path, "the store")
+		if !errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), fmt.Sprintf("process %d) serves the store", os.Getpid())) {
 			t.Errorf("got %v, want ErrBusy with this process", err)
 		}
 	})
 	t.Run("gives up when asked to", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, err := takeGuard(ctx, path); !errors.Is(err, context.Canceled) {
+		if _, err := takeGuard(ctx, path, "the store"); !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v, want that it was cancelled", err)
 		}
 	})
 	t.Run("waits for one who ends", func(t *testing.T) {
 		time.AfterFunc(200*time.Millisecond, func() { _ = release() })
-		again, err := takeGuard(t.Context(), path)
+		again, err := takeGuard(t.Context(), path, "the store")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -45,7 +45,7 @@ func TestGuard(t *testing.T) {
 		if err := os.Symlink(path, link); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := takeGuard(t.Context(), link); err == nil {
+		if _, err := takeGuard(t.Context(), link, "the store"); err == nil {
 			t.Error("a symbolic link was locked")
 		}
 	})
