@@ -1,0 +1,92 @@
+package engine
+
+import (
+	"errors"
+	"testing"
+
+	"p11fs/engine/enginetest"
+	"p11fs/engine/p11"
+)
+
+func TestLimitsPerUID(t *testing.T) {
+	ctx := t.Context()
+	b := newLimitedBench(t, enginetest.Options{}, Limits{Sessions: 3, SessionObjects: 2})
+	one, two := b.app(), b.app()
+	s := b.session(t, one, rw)
+	b.session(t, one, ro)
+	last := b.session(t, two, rw)
+	_, err := two.OpenSession(ctx, b.slot, ro)
+	want(t, err, p11.CKR_SESSION_COUNT)
+	var limit *LimitError
+	if !errors.As(err, &limit) || limit.UID != 1000 || limit.Max != 3 {
+		t.Errorf("%v is no LimitError of uid 1000", err)
+	}
+	other := b.NewApplication(Owner{UID: 1001})
+	b.session(t, other, ro)
+	want(t, last.Close(), p11.CKR_OK)
+	last = b.session(t, two, rw)
+
+	create(t, s, "class=data")
+	h := create(t, last, "class=data")
+	_, err = s.CreateObject(ctx, tmpl(t, "class=data"))
+	want(t, err, p11.CKR_DEVICE_MEMORY)
+	if !errors.As(err, &limit) {
+		t.Errorf("%v is no LimitError", err)
+	}
+	create(t, s, "class=data token=true") // token objects are the token's to limit
+	want(t, last.DestroyObject(ctx, h), p11.CKR_OK)
+	create(t, s, "class=data")
+}
+
+func TestStats(t *testing.T) {
+	b := newBench(t, enginetest.Options{})
+	s := b.user(t)
+	b.session(t, b.app(), ro)
+	create(t, s, "class=data token=true")
+	create(t, s, aesKey+" token=true")
+	create(t, s, aesKey+" token=true")
+	create(t, s, "class=data")
+	o, err := s.NewDigest(t.Context(), mech(t, "sha256"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	if got, want := b.Stats(), (Stats{Applications: 2, Sessions: 2, SessionObjects: 1, PublicObjects: 1, PrivateObjects: 2, Handles: 4, Operations: 1}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
+func TestSlots(t *testing.T) {
+	b := newBench(t, enginetest.Options{})
+	if s, err := b.Slot(3); err != nil || s != b.slot || !s.Present() || s.Name() != "tok" || s.Kind() != "test" {
+		t.Errorf("slot 3: %v, %v", s, err)
+	}
+	empty, err := b.Slot(4)
+	if err != nil || empty.Present() || empty.Name() != "" || empty.Mechanisms() != nil {
+		t.Errorf("slot 4: %v, %v", empty, err)
+	}
+	if b.slot.Info().Flags&p11.CKF_TOKEN_PRESENT == 0 || empty.Info().Flags&p11.CKF_TOKEN_PRESENT != 0 {
+		t.Error("CKF_TOKEN_PRESENT is wrong")
+	}
+	_, err = b.Slot(5)
+	want(t, err, p11.CKR_SLOT_ID_INVALID)
+	if s, err := b.SlotNamed("tok"); err != nil || s != b.slot {
+		t.Errorf("SlotNamed: %v, %v", s, err)
+	}
+	_, err = b.SlotNamed("")
+	want(t, err, p11.CKR_SLOT_ID_INVALID)
+	_, err = empty.TokenInfo(t.Context())
+	want(t, err, p11.CKR_TOKEN_NOT_PRESENT)
+	_, err = empty.Mechanism(p11.CKM_SHA256)
+	want(t, err, p11.CKR_TOKEN_NOT_PRESENT)
+	_, err = b.slot.Mechanism(p11.CKM_MD5)
+	want(t, err, p11.CKR_MECHANISM_INVALID)
+	_, err = b.app().Objects(t.Context(), empty, nil)
+	want(t, err, p11.CKR_TOKEN_NOT_PRESENT)
+	token := enginetest.NewToken("a", enginetest.Options{})
+	for _, slots := range [][]SlotConfig{{{ID: 1}, {ID: 1}}, {{ID: 1, Token: token}, {ID: 2, Token: token}}} {
+		if _, err := New(Config{Slots: slots}); err == nil {
+			t.Errorf("slots %v were accepted", slots)
+		}
+	}
+}
