@@ -11,8 +11,9 @@ import (
 	"p11fs/secret"
 )
 
-// maxCommand is the longest command, in bytes.
-const maxCommand = 64 << 10
+// maxCommand is the longest command, in bytes. It is shorter than what programs
+// write at once, so that a longer one is seen whole, and refused.
+const maxCommand = 32 << 10
 
 // commandFile is a file into which commands are written. They run inside WRITE,
 // so that echo sees the errno.

@@ -141,10 +141,10 @@ func (n *dirNode) Rename(ctx context.Context, name string, newParent gofs.InodeE
 		return n.fs.done(c, n.place, errFixed)
 	}
 	if to, ok := newParent.(*dirNode); !ok || to.id != n.id {
-		return syscall.EXDEV
+		return n.fs.done(c, n.place, errElsewhere)
 	}
 	if flags&^unix.RENAME_NOREPLACE != 0 || len(newName) > maxName {
-		return syscall.EINVAL
+		return n.fs.done(c, n.place, errRename)
 	}
 	return n.fs.done(c, n.place, r.rename(ctx, c, name, newName, flags))
 }

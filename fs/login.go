@@ -27,9 +27,14 @@ func (f *FS) loginFile(p place) *commandFile {
 					user, pin = p11.CKU_SO, rest
 				}
 			}
-			secretPIN, err := pinOf(pin)
+			if len(pin) == 0 {
+				return nil, errNoPIN
+			}
+			// Whatever else it is, it is a PIN, right or wrong: the token
+			// counts it.
+			secretPIN, err := secret.New(pin)
 			if err != nil {
-				return nil, err
+				return nil, p11.Errorf(p11.CKR_HOST_MEMORY, "%v", err)
 			}
 			defer secretPIN.Close()
 			return nil, o.s.eng.Login(ctx, user, secretPIN)
@@ -50,10 +55,12 @@ func (f *FS) loginFile(p place) *commandFile {
 	}
 }
 
-// pinOf takes a PIN out of a command, and wipes it there.
+var errNoPIN = p11.Errorf(p11.CKR_PIN_LEN_RANGE, "the PIN is missing")
+
+// pinOf takes a new PIN out of a command, and wipes it there.
 func pinOf(b []byte) (*secret.Bytes, error) {
 	if len(b) == 0 {
-		return nil, p11.Errorf(p11.CKR_PIN_LEN_RANGE, "the PIN is missing")
+		return nil, errNoPIN
 	}
 	if bytes.IndexByte(b, 0) >= 0 || bytes.IndexByte(b, '\n') >= 0 {
 		secret.Wipe(b)
@@ -191,7 +198,9 @@ func (f *FS) initToken(ctx context.Context, o *opened, p place, args []byte) err
 	// The session that reading and writing files made by itself is not to be
 	// in its own caller's way.
 	if all, self := o.app.sessions(p.slot); self != nil && len(all) == 1 {
-		o.app.closeSession(self)
+		if i, err := p.slot.TokenInfo(ctx); err == nil && i.Sessions == 1 {
+			o.app.closeSession(self)
+		}
 	}
 	return o.app.eng.InitToken(ctx, p.slot, secretPIN, text)
 }

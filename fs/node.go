@@ -185,10 +185,14 @@ func (n *node) Setattr(ctx context.Context, h gofs.FileHandle, in *fuse.SetAttrI
 	}
 	n.fs.attr(ctx, c, &n.entry, &out.Attr)
 	if uid, ok := in.GetUID(); ok && uid != out.Uid {
-		return syscall.EPERM
+		return n.fs.done(c, n.place, errKept)
 	}
 	if gid, ok := in.GetGID(); ok && gid != out.Gid {
-		return syscall.EPERM
+		return n.fs.done(c, n.place, errKept)
+	}
+	// cp -p sets the mode of what it has written: that is taken, not kept.
+	if mode, ok := in.GetMode(); ok && mode != out.Mode&0o7777 && n.perm&0o200 == 0 {
+		return n.fs.done(c, n.place, errKept)
 	}
 	if !n.moody {
 		out.SetTimeout(lasting)
