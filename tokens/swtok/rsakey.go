@@ -119,21 +119,22 @@ func completeRSA(k *RSANumbers) error {
 		return keyDamaged("its primes are not those of the modulus")
 	}
 	p1, q1 := new(big.Int).Sub(k.P, one), new(big.Int).Sub(k.Q, one)
-	phi := new(big.Int).Mul(p1, q1)
+	order := new(big.Int).Mul(p1, q1)
+	order.Div(order, new(big.Int).GCD(nil, nil, p1, q1))
 	defer wipeInt(p1)
 	defer wipeInt(q1)
-	defer wipeInt(phi)
+	defer wipeInt(order)
 	if k.D == nil {
 		if k.E == nil {
 			return keyDamaged("it has neither exponent")
 		}
-		k.D = new(big.Int).ModInverse(k.E, phi)
+		k.D = new(big.Int).ModInverse(k.E, order)
 		if k.D == nil {
 			return keyDamaged("its public exponent has no inverse")
 		}
 	}
 	if k.E == nil {
-		if k.E = new(big.Int).ModInverse(k.D, phi); k.E == nil {
+		if k.E = new(big.Int).ModInverse(new(big.Int).Mod(k.D, order), order); k.E == nil {
 			return keyDamaged("its private exponent has no inverse")
 		}
 	}

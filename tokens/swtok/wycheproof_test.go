@@ -92,7 +92,7 @@ func TestWycheproofSample(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if !runVectors(t, path.Base(p), b) {
+		if !runVectors(t, path.Base(p), b, 1) {
 			t.Errorf("no test for the sample %s", p)
 		}
 		files++
@@ -127,7 +127,7 @@ func TestWycheproof(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if runVectors(t, path.Base(h.Name), b) {
+		if runVectors(t, path.Base(h.Name), b, archiveStride) {
 			run++
 		}
 	}
@@ -136,9 +136,9 @@ func TestWycheproof(t *testing.T) {
 	}
 }
 
-// runVectors runs one file with every provider, and says whether there is a
-// mechanism for it.
-func runVectors(t *testing.T, name string, b []byte) bool {
+// runVectors runs every stride-th vector of a file with every provider, and says
+// whether there is a mechanism for it.
+func runVectors(t *testing.T, name string, b []byte, stride int) bool {
 	tests := []struct {
 		prefix, not string
 		run         func(*testing.T, *Crypto, *vectorGroup)
@@ -164,19 +164,28 @@ func runVectors(t *testing.T, name string, b []byte) bool {
 		if err := json.Unmarshal(b, &v); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
+		n := 0
+		for i := range v.TestGroups {
+			g := &v.TestGroups[i]
+			kept := g.Tests[:0]
+			for _, test := range g.Tests {
+				if g.KeySize <= maxRSABits && n%stride == 0 {
+					kept = append(kept, test)
+				}
+				n++
+			}
+			g.Tests = kept
+		}
+		if n == 0 {
+			t.Errorf("%s: no vectors", name)
+		}
 		for _, p := range providers(t) {
 			t.Run(p.Name()+"/"+strings.TrimSuffix(name, "_test.json"), func(t *testing.T) {
 				c := NewCrypto(p, nil)
-				n := 0
 				for i := range v.TestGroups {
-					if v.TestGroups[i].KeySize > maxRSABits {
-						continue
+					if len(v.TestGroups[i].Tests) > 0 {
+						test.run(t, c, &v.TestGroups[i])
 					}
-					n += len(v.TestGroups[i].Tests)
-					test.run(t, c, &v.TestGroups[i])
-				}
-				if n == 0 {
-					t.Error("no vectors")
 				}
 			})
 		}

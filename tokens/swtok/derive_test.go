@@ -1,0 +1,123 @@
+package swtok
+
+import (
+	"bytes"
+	"crypto"
+	"fmt"
+	"testing"
+
+	"p11fs/engine/p11"
+	"p11fs/tokens"
+	"p11fs/tokens/tokentest"
+)
+
+func point(t *testing.T, pub *tokens.Object) []byte {
+	t.Helper()
+	a, err := pub.Acquire()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pub.Release()
+	return clone(value(t, a, p11.CKA_EC_POINT))
+}
+
+// The vector of ANSI X9.63 with SHA-256 in NIST's CAVS 12.0 files.
+func TestX963(t *testing.T) {
+	got, err := stretch(tokentest.Hex(t, "96c05619d56c328ab95fe84b18264b08725b85e33fd34f08"), crypto.SHA256, nil, 16, p11.CKK_GENERIC_SECRET)
+	if err != nil || fmt.Sprintf("%x", got) != "443024c3dae66b95e6f5670601558f71" {
+		t.Errorf("%x, %v", got, err)
+	}
+}
+
+func TestDerive(t *testing.T) {
+	eachProvider(t, func(t *testing.T, c *Crypto) {
+		for _, curve := range curves {
+			t.Run(curve.Name, func(t *testing.T) {
+				pubA, privA := generatedEC(t, c, curve)
+				pubB, privB := generatedEC(t, c, curve)
+				derive := func(base *tokens.Object, m p11.MechanismType, p *p11.ECDH1Params, template p11.Attributes) []byte {
+					t.Helper()
+					a, err := c.DeriveKey(t.Context(), p11.Mechanism{Type: m, Param: p}, base, template)
+					if err != nil {
+						t.Fatal(err)
+					}
+					v := value(t, a, p11.CKA_VALUE)
+					if n, _ := a.Ulong(p11.CKA_VALUE_LEN); n != uint64(len(v)) {
+						t.Errorf("value-len %d of %d bytes", n, len(v))
+					}
+					return v
+				}
+				whole := secretTemplate(p11.CKK_GENERIC_SECRET, 0)
+				toB, toA := &p11.ECDH1Params{KDF: p11.CKD_NULL, PublicData: point(t, pubB)}, &p11.ECDH1Params{KDF: p11.CKD_NULL, PublicData: point(t, pubA)}
+				z := derive(privA, p11.CKM_ECDH1_DERIVE, toB, whole)
+				if len(z) != curve.Size {
+					t.Errorf("the secret has %d bytes", len(z))
+				}
+				if got := derive(privB, p11.CKM_ECDH1_COFACTOR_DERIVE, toA, whole); !bytes.Equal(got, z) {
+					t.Errorf("the two sides differ")
+				}
+				raw, _ := curve.rawPoint(point(t, pubB))
+				if got := derive(privA, p11.CKM_ECDH1_DERIVE, &p11.ECDH1Params{KDF: p11.CKD_NULL, PublicData: raw}, whole); !bytes.Equal(got, z) {
+					t.Errorf("a bare point gives another secret")
+				}
+				if got := derive(privA, p11.CKM_ECDH1_DERIVE, toB, secretTemplate(p11.CKK_AES, 16)); !bytes.Equal(got, z[len(z)-16:]) {
+					t.Errorf("not the trailing bytes")
+				}
+				for kdf, h := range map[p11.KDF]crypto.Hash{p11.CKD_SHA1_KDF: crypto.SHA1, p11.CKD_SHA256_KDF: crypto.SHA256, p11.CKD_SHA512_KDF: crypto.SHA512} {
+					shared := []byte("shared by both")
+					d := h.New()
+					d.Write(z)
+					d.Write([]byte{0, 0, 0, 1})
+					d.Write(shared)
+					p := &p11.ECDH1Params{KDF: kdf, SharedData: shared, PublicData: point(t, pubB)}
+					if got := derive(privA, p11.CKM_ECDH1_DERIVE, p, secretTemplate(p11.CKK_AES, 16)); !bytes.Equal(got, d.Sum(nil)[:16]) {
+						t.Errorf("%s differs", kdf)
+					}
+					if got := derive(privA, p11.CKM_ECDH1_DERIVE, p, secretTemplate(p11.CKK_GENERIC_SECRET, 200)); len(got) != 200 {
+						t.Errorf("%s: %d bytes", kdf, len(got))
+					}
+				}
+			})
+		}
+	})
+}
+
+func TestDeriveRules(t *testing.T) {
+	eachProvider(t, func(t *testing.T, c *Crypto) {
+		r := newKeyring(t, c)
+		other, _ := generatedEC(t, c, curves[1])
+		good := point(t, r.ecPub)
+		off := clone(good)
+		off[len(off)-1] ^= 1
+		whole := secretTemplate(p11.CKK_GENERIC_SECRET, 0)
+		for _, test := range []struct {
+			name     string
+			p        p11.Param
+			base     *tokens.Object
+			template p11.Attributes
+			want     p11.RV
+		}{
+			{"no parameters", nil, r.ecPriv, whole, p11.CKR_MECHANISM_PARAM_INVALID},
+			{"unknown KDF", &p11.ECDH1Params{KDF: 99, PublicData: good}, r.ecPriv, whole, p11.CKR_MECHANISM_PARAM_INVALID},
+			{"shared data without KDF", &p11.ECDH1Params{KDF: p11.CKD_NULL, PublicData: good, SharedData: []byte{1}}, r.ecPriv, whole, p11.CKR_MECHANISM_PARAM_INVALID},
+			{"no point", &p11.ECDH1Params{KDF: p11.CKD_NULL}, r.ecPriv, whole, p11.CKR_MECHANISM_PARAM_INVALID},
+			{"point off the curve", &p11.ECDH1Params{KDF: p11.CKD_NULL, PublicData: off}, r.ecPriv, whole, p11.CKR_MECHANISM_PARAM_INVALID},
+			{"point of another curve", &p11.ECDH1Params{KDF: p11.CKD_NULL, PublicData: point(t, other)}, r.ecPriv, whole, p11.CKR_MECHANISM_PARAM_INVALID},
+			{"public key", &p11.ECDH1Params{KDF: p11.CKD_NULL, PublicData: good}, r.ecPub, whole, p11.CKR_KEY_TYPE_INCONSISTENT},
+			{"RSA key", &p11.ECDH1Params{KDF: p11.CKD_NULL, PublicData: good}, r.rsaPriv, whole, p11.CKR_KEY_TYPE_INCONSISTENT},
+			{"empty template", &p11.ECDH1Params{KDF: p11.CKD_NULL, PublicData: good}, r.ecPriv, nil, p11.CKR_TEMPLATE_INCOMPLETE},
+			{"private key", &p11.ECDH1Params{KDF: p11.CKD_NULL, PublicData: good}, r.ecPriv, privateTemplate(p11.CKK_EC), p11.CKR_TEMPLATE_INCONSISTENT},
+			{"longer than the secret", &p11.ECDH1Params{KDF: p11.CKD_NULL, PublicData: good}, r.ecPriv, secretTemplate(p11.CKK_GENERIC_SECRET, 33), p11.CKR_KEY_SIZE_RANGE},
+			{"AES of no length, no natural one", &p11.ECDH1Params{KDF: p11.CKD_SHA1_KDF, PublicData: good}, r.ecPriv, secretTemplate(p11.CKK_AES, 0), p11.CKR_TEMPLATE_INCOMPLETE},
+			{"AES of natural length", &p11.ECDH1Params{KDF: p11.CKD_NULL, PublicData: good}, r.ecPriv, secretTemplate(p11.CKK_AES, 0), p11.CKR_OK},
+			{"absurd length", &p11.ECDH1Params{KDF: p11.CKD_SHA256_KDF, PublicData: good}, r.ecPriv, secretTemplate(p11.CKK_GENERIC_SECRET, 1<<40), p11.CKR_ATTRIBUTE_VALUE_INVALID},
+		} {
+			t.Run(test.name, func(t *testing.T) {
+				_, err := c.DeriveKey(t.Context(), p11.Mechanism{Type: p11.CKM_ECDH1_DERIVE, Param: test.p}, test.base, test.template)
+				if got := p11.RVOf(err); got != test.want {
+					t.Errorf("got %v (%v), want %v", got, err, test.want)
+				}
+			})
+		}
+	})
+}

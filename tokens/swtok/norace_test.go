@@ -1,0 +1,6 @@
+//go:build !race
+
+package swtok
+
+// archiveStride takes every vector of the archive.
+const archiveStride = 1

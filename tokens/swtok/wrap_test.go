@@ -1,0 +1,355 @@
+package swtok
+
+import (
+	"bytes"
+	"crypto/aes"
+	"crypto/rsa"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"testing"
+
+	"p11fs/engine/p11"
+	"p11fs/tokens"
+	"p11fs/tokens/tokentest"
+)
+
+// RFC 3394 §4.6 and RFC 5649 §6.
+func TestKeyWrapRFC(t *testing.T) {
+	block := func(key string) *secretKey {
+		b, err := aes.NewCipher(tokentest.Hex(t, key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &secretKey{aes: goAES{b}}
+	}
+	k := block("000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f").aes.Block()
+	got, err := kwWrap(k, kwIV, tokentest.Hex(t, "00112233445566778899aabbccddeeff000102030405060708090a0b0c0d0e0f"))
+	if err != nil || fmt.Sprintf("%x", got) != "28c9f404c4b810f4cbccb35cfb87f8263f5786e2d80ed326cbc7f0e71a99f43bfb988b9b7a02dd21" {
+		t.Errorf("RFC 3394: %x, %v", got, err)
+	}
+	k = block("5840df6e29b02af1ab493b705bf16ea1ae8338f4dcc176a8").aes.Block()
+	got, err = kwpWrap(k, kwpIV, tokentest.Hex(t, "c37b7e6492584340bed12207808941155068f738"))
+	if err != nil || fmt.Sprintf("%x", got) != "138bdeaa9b8fa7fc61f97742e72248ee5ae6ae5360d1ae6a5f54f373fa543b6a" {
+		t.Errorf("RFC 5649, 20 bytes: %x, %v", got, err)
+	}
+	got, err = kwpWrap(k, kwpIV, tokentest.Hex(t, "466f7250617369"))
+	if err != nil || fmt.Sprintf("%x", got) != "afbeb0f07dfbf5419200f2ccb50bb24f" {
+		t.Errorf("RFC 5649, 7 bytes: %x, %v", got, err)
+	}
+}
+
+func wrapIV() p11.IV { return p11.IV(bytes.Repeat([]byte{5}, 16)) }
+
+func rsaAES() *p11.RSAAESKeyWrapParams {
+	return &p11.RSAAESKeyWrapParams{AESKeyBits: 256, OAEP: &p11.OAEPParams{Hash: p11.CKM_SHA_1, MGF: p11.CKG_MGF1_SHA1}}
+}
+
+func value(t *testing.T, a p11.Attributes, at p11.AttributeType) []byte {
+	t.Helper()
+	b, ok := a.Get(at)
+	if !ok {
+		t.Fatalf("no %s", at)
+	}
+	return b
+}
+
+func TestWrapSecret(t *testing.T) {
+	eachProvider(t, func(t *testing.T, c *Crypto) {
+		r := newKeyring(t, c)
+		for _, test := range []struct {
+			m            p11.Mechanism
+			wrap, unwrap *tokens.Object
+			length       bool // unwrapping needs CKA_VALUE_LEN
+			multiple     int
+		}{
+			{p11.Mechanism{Type: p11.CKM_AES_ECB}, r.aes, r.aes, true, 1},
+			{p11.Mechanism{Type: p11.CKM_AES_CBC, Param: wrapIV()}, r.aes, r.aes, true, 1},
+			{p11.Mechanism{Type: p11.CKM_AES_CBC_PAD, Param: wrapIV()}, r.aes, r.aes, false, 1},
+			{p11.Mechanism{Type: p11.CKM_AES_GCM, Param: &p11.GCMParams{IV: wrapIV(), TagBits: 128}}, r.aes, r.aes, false, 1},
+			{p11.Mechanism{Type: p11.CKM_AES_KEY_WRAP}, r.aes, r.aes, false, 8},
+			{p11.Mechanism{Type: p11.CKM_AES_KEY_WRAP, Param: wrapIV()[:8]}, r.aes, r.aes, false, 8},
+			{p11.Mechanism{Type: p11.CKM_AES_KEY_WRAP_PAD}, r.aes, r.aes, false, 1},
+			{p11.Mechanism{Type: p11.CKM_AES_KEY_WRAP_KWP}, r.aes, r.aes, false, 1},
+			{p11.Mechanism{Type: p11.CKM_RSA_PKCS}, r.rsaPub, r.rsaPriv, false, 1},
+			{p11.Mechanism{Type: p11.CKM_RSA_X_509}, r.rsaPub, r.rsaPriv, true, 1},
+			{p11.Mechanism{Type: p11.CKM_RSA_PKCS_OAEP, Param: &p11.OAEPParams{Hash: p11.CKM_SHA_1, MGF: p11.CKG_MGF1_SHA256, Label: []byte("l")}}, r.rsaPub, r.rsaPriv, false, 1},
+			{p11.Mechanism{Type: p11.CKM_RSA_AES_KEY_WRAP, Param: rsaAES()}, r.rsaPub, r.rsaPriv, false, 1},
+		} {
+			if test.m.Type == p11.CKM_RSA_X_509 && !c.provider.RawRSA() {
+				continue
+			}
+			for _, k := range []struct {
+				kt p11.KeyType
+				n  int
+			}{{p11.CKK_AES, 16}, {p11.CKK_AES, 24}, {p11.CKK_AES, 32}, {p11.CKK_GENERIC_SECRET, 13}, {p11.CKK_DES3, 24}} {
+				t.Run(fmt.Sprintf("%s/%s-%d", test.m.Type.Short(), k.kt.Short(), k.n), func(t *testing.T) {
+					secret := bytes.Repeat([]byte{0xa1}, k.n)
+					key := tokentest.Secret(t, k.kt, secret)
+					wrapped, err := c.WrapKey(t.Context(), test.m, test.wrap, key)
+					if k.n%test.multiple != 0 {
+						if !errors.Is(err, p11.CKR_KEY_SIZE_RANGE) {
+							t.Errorf("wrapped: %v", err)
+						}
+						return
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+					template := secretTemplate(k.kt, 0)
+					if test.length && k.kt != p11.CKK_DES3 {
+						template = secretTemplate(k.kt, uint64(k.n))
+					}
+					a, err := c.UnwrapKey(t.Context(), test.m, test.unwrap, wrapped, template)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if got := value(t, a, p11.CKA_VALUE); !bytes.Equal(got, secret) {
+						t.Errorf("unwrapped %x", got)
+					}
+					if n, ok := a.Ulong(p11.CKA_VALUE_LEN); ok != (k.kt != p11.CKK_DES3) || ok && n != uint64(k.n) {
+						t.Errorf("value-len %d, %v", n, ok)
+					}
+					wrapped[len(wrapped)/2] ^= 1
+					if a, err := c.UnwrapKey(t.Context(), test.m, test.unwrap, wrapped, template); err == nil && bytes.Equal(value(t, a, p11.CKA_VALUE), secret) {
+						t.Errorf("a change is not noticed")
+					}
+				})
+			}
+		}
+	})
+}
+
+func privateTemplate(kt p11.KeyType) p11.Attributes {
+	return p11.Attributes{
+		{Type: p11.CKA_CLASS, Value: p11.Ulong(p11.CKO_PRIVATE_KEY)},
+		{Type: p11.CKA_KEY_TYPE, Value: p11.Ulong(kt)},
+		{Type: p11.CKA_LABEL, Value: []byte("kept")},
+	}
+}
+
+func TestWrapPrivate(t *testing.T) {
+	eachProvider(t, func(t *testing.T, c *Crypto) {
+		r := newKeyring(t, c)
+		for _, test := range []struct {
+			m            p11.Mechanism
+			wrap, unwrap *tokens.Object
+		}{
+			{p11.Mechanism{Type: p11.CKM_AES_CBC_PAD, Param: wrapIV()}, r.aes, r.aes},
+			{p11.Mechanism{Type: p11.CKM_AES_GCM, Param: &p11.GCMParams{IV: wrapIV(), TagBits: 128}}, r.aes, r.aes},
+			{p11.Mechanism{Type: p11.CKM_AES_KEY_WRAP_KWP}, r.aes, r.aes},
+			{p11.Mechanism{Type: p11.CKM_RSA_AES_KEY_WRAP, Param: rsaAES()}, r.rsaPub, r.rsaPriv},
+		} {
+			for _, k := range []struct {
+				kt   p11.KeyType
+				key  *tokens.Object
+				sign p11.Mechanism
+				pub  *tokens.Object
+				same []p11.AttributeType
+			}{
+				{p11.CKK_RSA, r.rsaPriv, p11.Mechanism{Type: p11.CKM_SHA256_RSA_PKCS}, r.rsaPub,
+					[]p11.AttributeType{p11.CKA_MODULUS, p11.CKA_PUBLIC_EXPONENT, p11.CKA_PRIVATE_EXPONENT, p11.CKA_PRIME_1, p11.CKA_PRIME_2, p11.CKA_EXPONENT_1, p11.CKA_EXPONENT_2, p11.CKA_COEFFICIENT}},
+				{p11.CKK_EC, r.ecPriv, p11.Mechanism{Type: p11.CKM_ECDSA_SHA256}, r.ecPub, []p11.AttributeType{p11.CKA_EC_PARAMS, p11.CKA_VALUE}},
+			} {
+				t.Run(test.m.Type.Short()+"/"+k.kt.Short(), func(t *testing.T) {
+					wrapped, err := c.WrapKey(t.Context(), test.m, test.wrap, k.key)
+					if err != nil {
+						t.Fatal(err)
+					}
+					a, err := c.UnwrapKey(t.Context(), test.m, test.unwrap, wrapped, privateTemplate(k.kt))
+					if err != nil {
+						t.Fatal(err)
+					}
+					if a.Label() != "kept" {
+						t.Errorf("the template is not in the result")
+					}
+					was, err := k.key.Acquire()
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer k.key.Release()
+					for _, at := range k.same {
+						if !bytes.Equal(value(t, a, at), value(t, was, at)) {
+							t.Errorf("%s differs", at)
+						}
+					}
+					sig, err := signAll(c, k.sign, tokentest.Object(t, a), []byte("x"))
+					if err != nil {
+						t.Fatal(err)
+					}
+					if err := verifyAll(c, k.sign, k.pub, []byte("x"), sig); err != nil {
+						t.Error(err)
+					}
+					other := p11.CKK_EC
+					if k.kt == p11.CKK_EC {
+						other = p11.CKK_RSA
+					}
+					if _, err := c.UnwrapKey(t.Context(), test.m, test.unwrap, wrapped, privateTemplate(other)); !errors.Is(err, p11.CKR_WRAPPED_KEY_INVALID) {
+						t.Errorf("as another type: %v", err)
+					}
+				})
+			}
+		}
+	})
+}
+
+// The standard library reads what is wrapped, and what it writes is read.
+func TestPKCS8AgainstStandardLibrary(t *testing.T) {
+	c := NewCrypto(GoProvider(), nil)
+	for _, test := range []struct {
+		name string
+		kt   p11.KeyType
+		make func() (pub, priv *tokens.Object)
+	}{
+		{"rsa", p11.CKK_RSA, func() (pub, priv *tokens.Object) { return generatedRSA(t, c, 1024) }},
+		{"p256", p11.CKK_EC, func() (pub, priv *tokens.Object) { return generatedEC(t, c, curves[0]) }},
+		{"p521", p11.CKK_EC, func() (pub, priv *tokens.Object) { return generatedEC(t, c, curves[2]) }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, priv := test.make()
+			a, err := priv.Acquire()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer priv.Release()
+			der, err := encodePrivateKey(a)
+			if err != nil {
+				t.Fatal(err)
+			}
+			k, err := x509.ParsePKCS8PrivateKey(der)
+			if err != nil {
+				t.Fatal(err)
+			}
+			again, err := x509.MarshalPKCS8PrivateKey(k)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := decodePrivateKey(again, test.kt)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !a.Match(b) {
+				t.Errorf("a key came back as another")
+			}
+			if k, ok := k.(*rsa.PrivateKey); ok && k.Validate() != nil {
+				t.Errorf("the key is not valid")
+			}
+		})
+	}
+}
+
+func TestWrapRules(t *testing.T) {
+	eachProvider(t, func(t *testing.T, c *Crypto) {
+		r := newKeyring(t, c)
+		kwp := p11.Mechanism{Type: p11.CKM_AES_KEY_WRAP_KWP}
+		ecb := p11.Mechanism{Type: p11.CKM_AES_ECB}
+		for _, test := range []struct {
+			name          string
+			m             p11.Mechanism
+			wrapping, key *tokens.Object
+			want          p11.RV
+		}{
+			{"a mechanism that does not wrap", p11.Mechanism{Type: p11.CKM_ECDSA}, r.ecPriv, r.aes, p11.CKR_MECHANISM_INVALID},
+			{"under a generic secret", kwp, r.secret, r.aes, p11.CKR_WRAPPING_KEY_TYPE_INCONSISTENT},
+			{"under a private key", p11.Mechanism{Type: p11.CKM_RSA_PKCS}, r.rsaPriv, r.aes, p11.CKR_WRAPPING_KEY_TYPE_INCONSISTENT},
+			{"a public key", kwp, r.aes, r.rsaPub, p11.CKR_KEY_NOT_WRAPPABLE},
+			{"a private key without padding", ecb, r.aes, r.rsaPriv, p11.CKR_KEY_NOT_WRAPPABLE},
+			{"a private key under RSA", p11.Mechanism{Type: p11.CKM_RSA_PKCS}, r.rsaPub, r.ecPriv, p11.CKR_KEY_NOT_WRAPPABLE},
+			{"a secret too long for RSA", p11.Mechanism{Type: p11.CKM_RSA_PKCS}, r.rsaPub, tokentest.Secret(t, p11.CKK_GENERIC_SECRET, make([]byte, 118)), p11.CKR_KEY_SIZE_RANGE},
+			{"bad parameters", p11.Mechanism{Type: p11.CKM_RSA_AES_KEY_WRAP, Param: &p11.RSAAESKeyWrapParams{AESKeyBits: 100, OAEP: rsaAES().OAEP}}, r.rsaPub, r.aes, p11.CKR_MECHANISM_PARAM_INVALID},
+		} {
+			t.Run(test.name, func(t *testing.T) {
+				_, err := c.WrapKey(t.Context(), test.m, test.wrapping, test.key)
+				if got := p11.RVOf(err); got != test.want {
+					t.Errorf("got %v (%v), want %v", got, err, test.want)
+				}
+			})
+		}
+		wrapped, err := c.WrapKey(t.Context(), kwp, r.aes, r.secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		blocks, err := c.WrapKey(t.Context(), ecb, r.aes, r.secret) // 22 bytes and 10 zeros
+		if err != nil {
+			t.Fatal(err)
+		}
+		none := secretTemplate(p11.CKK_GENERIC_SECRET, 0)
+		for _, test := range []struct {
+			name     string
+			m        p11.Mechanism
+			key      *tokens.Object
+			wrapped  []byte
+			template p11.Attributes
+			want     p11.RV
+		}{
+			{"as it was", kwp, r.aes, wrapped, none, p11.CKR_OK},
+			{"length said", kwp, r.aes, wrapped, secretTemplate(p11.CKK_GENERIC_SECRET, 22), p11.CKR_OK},
+			{"shortened", kwp, r.aes, wrapped, secretTemplate(p11.CKK_GENERIC_SECRET, 5), p11.CKR_TEMPLATE_INCONSISTENT},
+			{"lengthened", kwp, r.aes, wrapped, secretTemplate(p11.CKK_GENERIC_SECRET, 23), p11.CKR_TEMPLATE_INCONSISTENT},
+			{"as AES", kwp, r.aes, wrapped, secretTemplate(p11.CKK_AES, 0), p11.CKR_WRAPPED_KEY_LEN_RANGE},
+			{"as AES of 16 bytes", kwp, r.aes, wrapped, secretTemplate(p11.CKK_AES, 16), p11.CKR_TEMPLATE_INCONSISTENT},
+			{"as AES of 17 bytes", kwp, r.aes, wrapped, secretTemplate(p11.CKK_AES, 17), p11.CKR_ATTRIBUTE_VALUE_INVALID},
+			{"without class", kwp, r.aes, wrapped, none[1:], p11.CKR_TEMPLATE_INCOMPLETE},
+			{"without key type", kwp, r.aes, wrapped, none[:1], p11.CKR_TEMPLATE_INCOMPLETE},
+			{"as a certificate", kwp, r.aes, wrapped, none.With(p11.CKA_CLASS, p11.Ulong(p11.CKO_CERTIFICATE)), p11.CKR_TEMPLATE_INCONSISTENT},
+			{"as a private key", kwp, r.aes, wrapped, privateTemplate(p11.CKK_RSA), p11.CKR_WRAPPED_KEY_INVALID},
+			{"as a private key, without padding", ecb, r.aes, blocks, privateTemplate(p11.CKK_RSA), p11.CKR_TEMPLATE_INCONSISTENT},
+			{"short", kwp, r.aes, wrapped[:8], none, p11.CKR_WRAPPED_KEY_LEN_RANGE},
+			{"other bytes", kwp, r.aes, make([]byte, len(wrapped)), none, p11.CKR_WRAPPED_KEY_INVALID},
+			{"under a generic secret", kwp, r.secret, wrapped, none, p11.CKR_UNWRAPPING_KEY_TYPE_INCONSISTENT},
+			{"blocks, padding cut", ecb, r.aes, blocks, secretTemplate(p11.CKK_GENERIC_SECRET, 22), p11.CKR_OK},
+			{"blocks, key bytes cut", ecb, r.aes, blocks, secretTemplate(p11.CKK_GENERIC_SECRET, 21), p11.CKR_WRAPPED_KEY_INVALID},
+			{"blocks, a whole block cut", ecb, r.aes, blocks, secretTemplate(p11.CKK_GENERIC_SECRET, 16), p11.CKR_TEMPLATE_INCONSISTENT},
+			{"part of a block", ecb, r.aes, blocks[:20], none, p11.CKR_WRAPPED_KEY_LEN_RANGE},
+			{"nothing", ecb, r.aes, nil, none, p11.CKR_WRAPPED_KEY_LEN_RANGE},
+			{"RSA of other bytes", p11.Mechanism{Type: p11.CKM_RSA_PKCS}, r.rsaPriv, make([]byte, 128), none, p11.CKR_WRAPPED_KEY_INVALID},
+			{"RSA short", p11.Mechanism{Type: p11.CKM_RSA_PKCS}, r.rsaPriv, make([]byte, 127), none, p11.CKR_WRAPPED_KEY_LEN_RANGE},
+			{"RSA-AES short", p11.Mechanism{Type: p11.CKM_RSA_AES_KEY_WRAP, Param: rsaAES()}, r.rsaPriv, make([]byte, 128), none, p11.CKR_WRAPPED_KEY_LEN_RANGE},
+		} {
+			t.Run("unwrap/"+test.name, func(t *testing.T) {
+				_, err := c.UnwrapKey(t.Context(), test.m, test.key, test.wrapped, test.template)
+				if got := p11.RVOf(err); got != test.want {
+					t.Errorf("got %v (%v), want %v", got, err, test.want)
+				}
+			})
+		}
+	})
+}
+
+func FuzzDecodePrivateKey(f *testing.F) {
+	c := NewCrypto(GoProvider(), nil)
+	for _, make := range []func() (pub, priv *tokens.Object){
+		func() (pub, priv *tokens.Object) { return generatedRSA(f, c, 1024) },
+		func() (pub, priv *tokens.Object) { return generatedEC(f, c, curves[0]) },
+	} {
+		_, priv := make()
+		a, err := priv.Acquire()
+		if err != nil {
+			f.Fatal(err)
+		}
+		der, err := encodePrivateKey(a)
+		priv.Release()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(der)
+	}
+	f.Fuzz(func(t *testing.T, der []byte) {
+		for _, kt := range []p11.KeyType{p11.CKK_RSA, p11.CKK_EC} {
+			a, err := decodePrivateKey(der, kt)
+			if err != nil {
+				continue
+			}
+			// What parses prints back as a key that parses to the same.
+			a.SetUlong(p11.CKA_KEY_TYPE, uint64(kt))
+			again, err := encodePrivateKey(a)
+			if err != nil {
+				t.Fatalf("does not encode: %v", err)
+			}
+			b, err := decodePrivateKey(again, kt)
+			if err != nil || !a.Match(b) {
+				t.Fatalf("comes back as another key: %v", err)
+			}
+		}
+	})
+}
