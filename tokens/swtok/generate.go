@@ -154,7 +154,7 @@ const defaultExponent = 65537
 // primes are found here.
 func (c *Crypto) newRSA(ctx context.Context, bits int, e *big.Int) (*RSANumbers, error) {
 	if e.Cmp(big.NewInt(defaultExponent)) == 0 {
-		return c.provider.GenerateRSA(bits)
+		return c.provideRSA(ctx, bits)
 	}
 	one := big.NewInt(1)
 	prime := func(n int) (*big.Int, error) {
@@ -194,6 +194,32 @@ func (c *Crypto) newRSA(ctx context.Context, bits int, e *big.Int) (*RSANumbers,
 			continue
 		}
 		return k, nil
+	}
+}
+
+// provideRSA lets the provider make a key, which takes seconds and cannot be
+// stopped. Whoever is interrupted does not wait for it: the key is wiped when
+// it comes.
+func (c *Crypto) provideRSA(ctx context.Context, bits int) (*RSANumbers, error) {
+	type made struct {
+		key *RSANumbers
+		err error
+	}
+	done := make(chan made, 1)
+	go func() {
+		key, err := c.provider.GenerateRSA(bits)
+		done <- made{key, err}
+	}()
+	select {
+	case m := <-done:
+		return m.key, m.err
+	case <-ctx.Done():
+		go func() {
+			if m := <-done; m.err == nil {
+				m.key.Wipe()
+			}
+		}()
+		return nil, ctx.Err()
 	}
 }
 
