@@ -1,0 +1,660 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"p11fs/engine/p11"
+)
+
+// errKilled is what every call gives after the process was killed.
+var errKilled = errors.New("killed")
+
+// A mortal kernel carries out some steps and then none: the process was killed. A
+// write that is the last step arrives by half.
+type mortal struct {
+	linux
+	left int // steps; negative: immortal
+	n    int // steps taken
+}
+
+func (m *mortal) step() (alive, last bool) {
+	m.n++
+	if m.left < 0 {
+		return true, false
+	}
+	if m.left == 0 {
+		return false, false
+	}
+	m.left--
+	return true, m.left == 0
+}
+
+func (m *mortal) Create(dir int, name string, mode uint32, group int) (int, error) {
+	if alive, _ := m.step(); !alive {
+		return -1, errKilled
+	}
+	return m.linux.Create(dir, name, mode, group)
+}
+
+func (m *mortal) Extend(dir int, name string) (int, error) {
+	if alive, _ := m.step(); !alive {
+		return -1, errKilled
+	}
+	return m.linux.Extend(dir, name)
+}
+
+func (m *mortal) Write(fd int, b []byte) (int, error) {
+	alive, last := m.step()
+	if !alive {
+		return 0, errKilled
+	}
+	if last {
+		b = b[:len(b)/2]
+	}
+	return m.linux.Write(fd, b)
+}
+
+func (m *mortal) Sync(fd int) error {
+	if alive, _ := m.step(); !alive {
+		return errKilled
+	}
+	return nil // nobody cuts the power here
+}
+
+func (m *mortal) Rename(dir int, from, to string) error {
+	if alive, _ := m.step(); !alive {
+		return errKilled
+	}
+	return m.linux.Rename(dir, from, to)
+}
+
+func (m *mortal) Unlink(dir int, name string) error {
+	if alive, _ := m.step(); !alive {
+		return errKilled
+	}
+	return m.linux.Unlink(dir, name)
+}
+
+func (m *mortal) Mkdir(dir int, name string, mode uint32, group int) error {
+	if alive, _ := m.step(); !alive {
+		return errKilled
+	}
+	return m.linux.Mkdir(dir, name, mode, group)
+}
+
+// A state is what a user sees of a token: PINs that work, and objects.
+type state struct {
+	so, user string // PINs
+	label    string
+	objects  []string // label=value, sorted
+}
+
+func (s state) String() string {
+	return fmt.Sprintf("so=%s user=%s label=%q %v", s.so, s.user, s.label, s.objects)
+}
+
+// look opens the token in dir as a new process would and says what is there. Each
+// PIN that works must open its master key, and no object may be damaged.
+func look(t *testing.T, dir string, pins ...string) (st state) {
+	t.Helper()
+	s, err := Open(t.Context(), unsynced(t, dir))
+	if err != nil {
+		t.Fatalf("the store does not open: %v", err)
+	}
+	defer s.Close()
+	st.label = s.Info().Label
+	// A copy to try PINs on: three wrong ones lock it.
+	try, err := Open(t.Context(), unsynced(t, copyDir(t, dir)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer try.Close()
+	for _, text := range pins {
+		if tryLogin(t, try, p11.CKU_SO, text) == nil {
+			st.so += text
+		}
+		if tryLogin(t, try, p11.CKU_USER, text) == nil {
+			st.user += text
+		}
+	}
+	if slices.Contains(pins, st.user) {
+		defer login(t, s, p11.CKU_USER, st.user).Close()
+	}
+	st.objects = contents(t, s)
+	slices.Sort(st.objects)
+	if d := s.Damaged(); len(d) > 0 {
+		t.Errorf("damaged: %v", d)
+	}
+	return st
+}
+
+// unsynced opens a directory without waiting for the disk.
+func unsynced(t *testing.T, dir string) Config {
+	cfg := config(t, dir)
+	cfg.kernel = &mortal{left: -1}
+	return cfg
+}
+
+func copyDir(t *testing.T, dir string) string {
+	t.Helper()
+	to := filepath.Join(t.TempDir(), filepath.Base(dir))
+	if err := os.CopyFS(to, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+// Changes that are cut off in the tests: each knows the states that it may leave
+// beside the one before it.
+type change struct {
+	name  string
+	do    func(t *testing.T, s *Store) error
+	after func(before state) []state // the last is what it leaves in the end
+}
+
+func withObjects(b state, objects ...string) state {
+	slices.Sort(objects)
+	b.objects = objects
+	return b
+}
+
+const otherPIN = "11223344"
+
+func labelled(t *testing.T, s *Store, label string) p11.ObjectHandle {
+	t.Helper()
+	found, err := s.Find(t.Context(), p11.Attributes{{Type: p11.CKA_LABEL, Value: []byte(label)}}, true)
+	if err != nil || len(found) != 1 {
+		t.Fatalf("%q: %v %v", label, found, err)
+	}
+	return found[0].Handle
+}
+
+func crashChanges() []change {
+	one := func(f func(b state) state) func(state) []state {
+		return func(b state) []state { return []state{f(b)} }
+	}
+	return []change{
+		{"create public", func(t *testing.T, s *Store) error {
+			_, err := s.Create(t.Context(), dataObject("new", "3", false))
+			return err
+		}, one(func(b state) state { return withObjects(b, "pub=1", "priv=2", "new=3") })},
+		{"create private", func(t *testing.T, s *Store) error {
+			_, err := s.Create(t.Context(), dataObject("new", "3", true))
+			return err
+		}, one(func(b state) state { return withObjects(b, "pub=1", "priv=2", "new=3") })},
+		{"update public", func(t *testing.T, s *Store) error {
+			_, err := s.Update(t.Context(), labelled(t, s, "pub"), relabel("PUB"))
+			return err
+		}, one(func(b state) state { return withObjects(b, "PUB=1", "priv=2") })},
+		{"update private", func(t *testing.T, s *Store) error {
+			_, err := s.Update(t.Context(), labelled(t, s, "priv"), relabel("PRIV"))
+			return err
+		}, one(func(b state) state { return withObjects(b, "pub=1", "PRIV=2") })},
+		{"destroy", func(t *testing.T, s *Store) error {
+			return s.Destroy(t.Context(), labelled(t, s, "pub"), allow)
+		}, one(func(b state) state { return withObjects(b, "priv=2") })},
+		{"SetPIN user", func(t *testing.T, s *Store) error {
+			return s.SetPIN(t.Context(), p11.CKU_USER, pin(t, testUser), pin(t, otherPIN))
+		}, one(func(b state) state { b.user = otherPIN; return b })},
+		{"SetPIN SO", func(t *testing.T, s *Store) error {
+			return s.SetPIN(t.Context(), p11.CKU_SO, pin(t, testSO), pin(t, otherPIN))
+		}, one(func(b state) state { b.so = otherPIN; return b })},
+		{"InitPIN", func(t *testing.T, s *Store) error {
+			so, err := s.Login(t.Context(), p11.CKU_SO, pin(t, testSO))
+			if err != nil {
+				return err
+			}
+			defer so.Close()
+			return s.InitPIN(t.Context(), so, pin(t, otherPIN))
+		}, one(func(b state) state { b.user = otherPIN; return b })},
+		{"wrong PIN", func(t *testing.T, s *Store) error {
+			_, err := s.Login(t.Context(), p11.CKU_USER, pin(t, "9999"))
+			if p11.RVOf(err) == p11.CKR_PIN_INCORRECT && !errors.Is(err, errKilled) {
+				return nil
+			}
+			return err
+		}, one(func(b state) state { return b })},
+		{"InitToken", func(t *testing.T, s *Store) error {
+			return s.InitToken(t.Context(), pin(t, testSO), "emptied")
+		}, func(b state) []state {
+			b.objects = nil
+			end := b
+			end.user, end.label = "", "emptied"
+			return []state{b, end}
+		}},
+	}
+}
+
+func crashToken(t *testing.T) (dir string) {
+	t.Helper()
+	cfg := freshConfig(t)
+	s := initialised(t, cfg)
+	login(t, s, p11.CKU_USER, testUser)
+	create(t, s, dataObject("pub", "1", false))
+	create(t, s, dataObject("priv", "2", true))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return cfg.Dir
+}
+
+// TestKilled kills the process at every step of every change.
+func TestKilled(t *testing.T) {
+	seed := crashToken(t)
+	before := look(t, seed, testSO, testUser, otherPIN)
+	for _, c := range crashChanges() {
+		t.Run(c.name, func(t *testing.T) {
+			allowed := append([]state{before}, c.after(before)...)
+			var seen []string
+			for steps := 0; ; steps++ {
+				if steps > 100 {
+					t.Fatal("no end")
+				}
+				k := &mortal{left: -1}
+				cfg := config(t, copyDir(t, seed))
+				cfg.kernel = k
+				s, err := Open(t.Context(), cfg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				l := login(t, s, p11.CKU_USER, testUser)
+				k.left = steps
+				err = c.do(t, s)
+				done := k.left != 0
+				if done && err != nil {
+					t.Fatal(err)
+				}
+				if !done && steps > 0 && err == nil && !errors.Is(err, errKilled) && k.n == 0 {
+					t.Fatal("nothing was killed")
+				}
+				k.left = 0
+				_ = l.Close()
+				_ = s.Close()
+				got := look(t, cfg.Dir, testSO, testUser, otherPIN)
+				i := slices.IndexFunc(allowed, func(a state) bool { return a.String() == got.String() })
+				if i < 0 {
+					t.Errorf("killed after %d steps: %v", steps, got)
+				}
+				// What was reported done is done.
+				if err == nil && got.String() != allowed[len(allowed)-1].String() {
+					t.Errorf("done after %d steps, but %v", steps, got)
+				}
+				if len(seen) == 0 || seen[len(seen)-1] != got.String() {
+					seen = append(seen, got.String())
+				}
+				checkGoesOn(t, cfg.Dir, got)
+				if done {
+					break
+				}
+			}
+			if want := 1 + len(slices.CompactFunc(allowed, func(a, b state) bool { return a.String() == b.String() })) - 1; len(seen) != want {
+				t.Errorf("%d states were seen, %d are possible:\n%s", len(seen), want, strings.Join(seen, "\n"))
+			}
+		})
+	}
+}
+
+// TestDestroyOrder has the index let go of an object before its file goes: stock
+// processes must not find a line without a file.
+func TestDestroyOrder(t *testing.T) {
+	book := &diary{names: map[int]string{}, dirs: map[int]string{}}
+	cfg := freshConfig(t)
+	cfg.kernel = book
+	s := openStore(t, cfg)
+	o := create(t, s, dataObject("a", "", false))
+	book.ops = nil
+	destroy(t, s, o)
+	var got []string
+	for _, o := range book.ops {
+		if o.kind == "rename" || o.kind == "unlink" || o.kind == "syncdir" {
+			got = append(got, strings.TrimSpace(o.kind+" "+o.name+" "+o.to+o.dir))
+		}
+	}
+	want := []string{"rename TOK_OBJ/.p11fs.OBJ.IDX TOK_OBJ/OBJ.IDXTOK_OBJ", "syncdir  TOK_OBJ", "unlink TOK_OBJ/00000000 TOK_OBJ"}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("steps %q, want %q", got, want)
+	}
+}
+
+// checkGoesOn uses a token after a crash: a new object has a name of its own and
+// nothing else changes.
+func checkGoesOn(t *testing.T, dir string, st state) {
+	t.Helper()
+	s, err := Open(t.Context(), unsynced(t, dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if st.user != "" {
+		defer login(t, s, p11.CKU_USER, st.user).Close()
+	}
+	files := map[string]bool{}
+	entries, err := os.ReadDir(filepath.Join(dir, objectsDir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") {
+			t.Errorf("%s is left", e.Name())
+		}
+		files[e.Name()] = true
+	}
+	for range 3 {
+		o := create(t, s, dataObject("after", "crash", false))
+		if files[o.Name] {
+			t.Errorf("%s was used twice", o.Name)
+		}
+		files[o.Name] = true
+	}
+	if n := len(contents(t, s)); n != len(st.objects)+3 {
+		t.Errorf("%d objects, there were %d", n, len(st.objects))
+	}
+}
+
+// TestKilledFormat kills the process while it makes a new token.
+func TestKilledFormat(t *testing.T) {
+	for steps := 0; ; steps++ {
+		cfg := freshConfig(t)
+		k := &mortal{left: steps}
+		cfg.kernel = k
+		s, err := Open(t.Context(), cfg)
+		if err == nil {
+			_ = s.Close()
+		}
+		cfg.kernel = nil
+		s, oerr := Open(t.Context(), cfg)
+		if oerr != nil {
+			t.Fatalf("after %d steps: %v", steps, oerr)
+		}
+		login(t, s, p11.CKU_SO, defaultSOPIN)
+		_ = s.Close()
+		if err == nil {
+			if steps < 8 {
+				t.Errorf("done after %d steps", steps)
+			}
+			return
+		}
+	}
+}
+
+// TestFailing has one step of a change fail while the process lives on: the
+// change reports it, and memory and directory agree afterwards.
+func TestFailing(t *testing.T) {
+	seed := crashToken(t)
+	for _, c := range crashChanges() {
+		if c.name == "InitToken" {
+			continue // not one step: see there
+		}
+		t.Run(c.name, func(t *testing.T) {
+			for fail := 1; ; fail++ {
+				cfg := config(t, copyDir(t, seed))
+				k := &hiccup{}
+				cfg.kernel = k
+				s := openStore(t, cfg)
+				l := login(t, s, p11.CKU_USER, testUser)
+				k.at = k.n + fail
+				err := c.do(t, s)
+				if k.n < k.at {
+					return // every step had its turn
+				}
+				refresh(t, s)
+				objects := contents(t, s)
+				slices.Sort(objects)
+				_ = l.Close()
+				got := look(t, cfg.Dir, testSO, testUser, otherPIN)
+				if len(objects) > 0 && l.Valid() == nil && !slices.Equal(objects, got.objects) {
+					t.Errorf("step %d: memory has %v, the directory %v", fail, objects, got.objects)
+				}
+				if got.so == "" || got.user == "" {
+					t.Errorf("step %d: %v (%v)", fail, got, err)
+				}
+				if before := look(t, seed, testSO, testUser, otherPIN); err != nil && got.String() != before.String() && got.String() != c.after(before)[0].String() {
+					t.Errorf("step %d failed with %v and left %v", fail, err, got)
+				}
+				_ = s.Close()
+			}
+		})
+	}
+}
+
+// A hiccup is a kernel whose one step fails for want of room.
+type hiccup struct {
+	linux
+	n, at int
+}
+
+func (h *hiccup) fail() error {
+	h.n++
+	if h.n == h.at {
+		return unix.ENOSPC
+	}
+	return nil
+}
+
+func (h *hiccup) Create(dir int, name string, mode uint32, group int) (int, error) {
+	if err := h.fail(); err != nil {
+		return -1, err
+	}
+	return h.linux.Create(dir, name, mode, group)
+}
+
+func (h *hiccup) Write(fd int, b []byte) (int, error) {
+	if err := h.fail(); err != nil {
+		n, _ := h.linux.Write(fd, b[:len(b)/2])
+		_ = n
+		return 0, err
+	}
+	return h.linux.Write(fd, b)
+}
+
+func (h *hiccup) Sync(fd int) error {
+	if err := h.fail(); err != nil {
+		return err
+	}
+	return nil
+}
+
+func (h *hiccup) Rename(dir int, from, to string) error {
+	if err := h.fail(); err != nil {
+		return err
+	}
+	return h.linux.Rename(dir, from, to)
+}
+
+func (h *hiccup) Extend(dir int, name string) (int, error) {
+	if err := h.fail(); err != nil {
+		return -1, err
+	}
+	return h.linux.Extend(dir, name)
+}
+
+// A diary is a kernel that also writes down what a disk would know.
+type diary struct {
+	linux
+	names map[int]string // of open descriptors
+	dirs  map[int]string // of directories, by descriptor
+	ops   []op
+}
+
+// An op is one step as the disk sees it.
+type op struct {
+	kind     string // write, sync, syncdir, rename, unlink
+	dir      string
+	name, to string
+	data     []byte
+	fresh    bool // the write begins a new file
+}
+
+func (d *diary) dir(fd int) string {
+	if _, ok := d.dirs[fd]; !ok {
+		path, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+		d.dirs[fd] = filepath.Base(path)
+	}
+	return d.dirs[fd]
+}
+
+func (d *diary) Create(dir int, name string, mode uint32, group int) (int, error) {
+	fd, err := d.linux.Create(dir, name, mode, group)
+	if err == nil {
+		d.names[fd] = d.dir(dir) + "/" + name
+		d.ops = append(d.ops, op{kind: "write", name: d.names[fd], fresh: true})
+	}
+	return fd, err
+}
+
+func (d *diary) Extend(dir int, name string) (int, error) {
+	fd, err := d.linux.Extend(dir, name)
+	d.names[fd] = d.dir(dir) + "/" + name
+	return fd, err
+}
+
+func (d *diary) Write(fd int, b []byte) (int, error) {
+	d.ops = append(d.ops, op{kind: "write", name: d.names[fd], data: slices.Clone(b)})
+	return d.linux.Write(fd, b)
+}
+
+func (d *diary) Sync(fd int) error {
+	path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+	if err != nil {
+		return err
+	}
+	if fi, err := os.Stat(path); err == nil && fi.IsDir() {
+		d.ops = append(d.ops, op{kind: "syncdir", dir: filepath.Base(path)})
+	} else {
+		d.ops = append(d.ops, op{kind: "sync", name: d.names[fd]})
+	}
+	return nil
+}
+
+func (d *diary) Rename(dir int, from, to string) error {
+	d.ops = append(d.ops, op{kind: "rename", dir: d.dir(dir), name: d.dir(dir) + "/" + from, to: d.dir(dir) + "/" + to})
+	return d.linux.Rename(dir, from, to)
+}
+
+func (d *diary) Unlink(dir int, name string) error {
+	d.ops = append(d.ops, op{kind: "unlink", dir: d.dir(dir), name: d.dir(dir) + "/" + name})
+	return d.linux.Unlink(dir, name)
+}
+
+// An inode is a file's contents: as written, and as the disk surely has them.
+type inode struct{ now, safe []byte }
+
+// A disk is what a power cut leaves: names and contents that were synced are
+// there; with eager, names are there without (file systems may write them at any
+// time), but contents never are.
+type disk struct {
+	now, safe map[string]*inode
+	eager     bool
+}
+
+func newDisk(t *testing.T, dir string, eager bool) *disk {
+	d := &disk{now: map[string]*inode{}, eager: eager}
+	err := filepath.Walk(dir, func(path string, fi os.FileInfo, err error) error {
+		if err == nil && fi.Mode().IsRegular() {
+			b := readFile(t, path)
+			d.now[filepath.Base(filepath.Dir(path))+"/"+fi.Name()] = &inode{b, b}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.safe = maps.Clone(d.now)
+	return d
+}
+
+func (d *disk) apply(o op) {
+	switch o.kind {
+	case "write":
+		if o.fresh {
+			d.now[o.name] = &inode{}
+			break
+		}
+		f := d.now[o.name]
+		f.now = append(slices.Clone(f.now), o.data...)
+	case "sync":
+		d.now[o.name].safe = d.now[o.name].now
+	case "syncdir":
+		for n := range d.safe {
+			if filepath.Dir(n) == o.dir && d.now[n] == nil {
+				delete(d.safe, n)
+			}
+		}
+		for n, f := range d.now {
+			if filepath.Dir(n) == o.dir {
+				d.safe[n] = f
+			}
+		}
+	case "rename":
+		d.now[o.to] = d.now[o.name]
+		delete(d.now, o.name)
+	case "unlink":
+		delete(d.now, o.name)
+	}
+	if d.eager {
+		d.safe = maps.Clone(d.now)
+	}
+}
+
+// restore writes what the disk has after the power came back.
+func (d *disk) restore(t *testing.T, top string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Join(top, objectsDir), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for n, f := range d.safe {
+		path := filepath.Join(filepath.Dir(top), n)
+		if filepath.Dir(n) == objectsDir {
+			path = filepath.Join(top, n)
+		}
+		writeFile(t, f.safe, path)
+	}
+}
+
+// TestPowerCut cuts the power after every step of every change: what was not
+// synced is lost.
+func TestPowerCut(t *testing.T) {
+	seed := crashToken(t)
+	before := look(t, seed, testSO, testUser, otherPIN)
+	for _, c := range crashChanges() {
+		t.Run(c.name, func(t *testing.T) {
+			cfg := config(t, copyDir(t, seed))
+			book := &diary{names: map[int]string{}, dirs: map[int]string{}}
+			cfg.kernel = book
+			s := openStore(t, cfg)
+			login(t, s, p11.CKU_USER, testUser)
+			book.ops = nil
+			if err := c.do(t, s); err != nil {
+				t.Fatal(err)
+			}
+			allowed := append([]state{before}, c.after(before)...)
+			for _, eager := range []bool{false, true} {
+				for cut := range len(book.ops) + 1 {
+					d := newDisk(t, seed, eager)
+					for _, o := range book.ops[:cut] {
+						d.apply(o)
+					}
+					top := filepath.Join(t.TempDir(), filepath.Base(seed))
+					d.restore(t, top)
+					got := look(t, top, testSO, testUser, otherPIN)
+					if !slices.ContainsFunc(allowed, func(a state) bool { return a.String() == got.String() }) {
+						t.Errorf("eager=%v, cut after %d of %d: %v", eager, cut, len(book.ops), got)
+					}
+					if end := allowed[len(allowed)-1]; cut == len(book.ops) && got.String() != end.String() {
+						t.Errorf("eager=%v: not durable: %v, want %v", eager, got, end)
+					}
+					checkGoesOn(t, top, got)
+				}
+			}
+		})
+	}
+}
