@@ -13,8 +13,10 @@ type search struct {
 	login   *login // under which it was found
 }
 
-// search returns the objects that match template and that may be seen.
-func (v view) search(ctx context.Context, template p11.Attributes) ([]*tokens.Object, error) {
+// search returns the objects that match template and that may be seen. A
+// listing wants all of them, C_FindObjects not those that its template must ask
+// for by class.
+func (v view) search(ctx context.Context, template p11.Attributes, all bool) ([]*tokens.Object, error) {
 	if err := interrupted(ctx); err != nil {
 		return nil, err
 	}
@@ -35,7 +37,7 @@ func (v view) search(ctx context.Context, template p11.Attributes) ([]*tokens.Ob
 	if o := v.byStoredName(template); o != nil {
 		found = append(found, o)
 	}
-	return filter(found, template), nil
+	return filter(found, template, all), nil
 }
 
 // byStoredName finds an object whose CKA_UNIQUE_ID is its stored name, because
@@ -64,17 +66,17 @@ func (v view) byStoredName(template p11.Attributes) *tokens.Object {
 
 // filter takes out what matches but is not to be found: objects whose secret
 // attributes the template asks about, since an answer would reveal them; and
-// hardware features and mechanisms unless their class is asked for (PKCS#11
-// v3.1 §4.3, §4.12). It reuses the slice.
-func filter(found []*tokens.Object, template p11.Attributes) []*tokens.Object {
+// hardware features and mechanisms unless all are wanted or their class is asked
+// for (PKCS#11 v3.1 §4.3, §4.12). It reuses the slice.
+func filter(found []*tokens.Object, template p11.Attributes, all bool) []*tokens.Object {
 	var secrets []p11.AttributeType
 	for _, a := range template {
 		if p11.SecretValue(a.Type) {
 			secrets = append(secrets, a.Type)
 		}
 	}
-	classAsked := template.Has(p11.CKA_CLASS)
-	if classAsked && secrets == nil {
+	all = all || template.Has(p11.CKA_CLASS)
+	if all && secrets == nil {
 		return found
 	}
 	kept := found[:0]
@@ -83,7 +85,7 @@ func filter(found []*tokens.Object, template p11.Attributes) []*tokens.Object {
 		if err != nil {
 			continue // destroyed meanwhile
 		}
-		if seen(attrs, secrets, classAsked) {
+		if seen(attrs, secrets, all) {
 			kept = append(kept, o)
 		}
 		o.Release()
@@ -91,8 +93,8 @@ func filter(found []*tokens.Object, template p11.Attributes) []*tokens.Object {
 	return kept
 }
 
-func seen(attrs p11.Attributes, secrets []p11.AttributeType, classAsked bool) bool {
-	if !classAsked {
+func seen(attrs p11.Attributes, secrets []p11.AttributeType, all bool) bool {
+	if !all {
 		switch class, _ := attrs.Class(); class {
 		case p11.CKO_HW_FEATURE, p11.CKO_MECHANISM:
 			return false
@@ -122,7 +124,7 @@ func (s *Session) find(ctx context.Context, template p11.Attributes) ([]p11.Obje
 		return nil, nil, err
 	}
 	v := s.view()
-	found, err := v.search(ctx, template)
+	found, err := v.search(ctx, template, false)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -146,7 +146,7 @@ func (a *Application) Objects(ctx context.Context, slot *Slot, template p11.Attr
 		return nil, err
 	}
 	v := a.view(slot)
-	found, err := v.search(ctx, template)
+	found, err := v.search(ctx, template, true)
 	if err != nil {
 		return nil, err
 	}

@@ -17,7 +17,7 @@ func (a *Application) EachObject(ctx context.Context, slot *Slot, template p11.A
 		return err
 	}
 	v := a.view(slot)
-	found, err := v.search(ctx, template)
+	found, err := v.search(ctx, template, true)
 	if err != nil {
 		return err
 	}
