@@ -483,3 +483,5 @@ func tree(t testing.TB, dir string) string {
 	}
 	return b.String()
 }
+
+func testTime() time.Time { return time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC) }
