@@ -12,8 +12,9 @@ import (
 
 // view is everything that a terminal can learn of the token without asking
 // for anything: every name with its inode number, mode, link count, owner and
-// size, and the text of every listed file that is state of the token.
-const view = `cd $P && find . -path ./swtok/random -prune -o -printf '%p %i %M %n %U %s\n' | grep -v '^\./swtok/sessions/[0-9]' | sort && cat swtok/info && cat swtok/slot && ls -la swtok/objects swtok/by-id swtok/by-uid swtok/data swtok/certs && cd - >/dev/null`
+// size, and the text of every listed file that is state of the token. The
+// counts of the whole daemon are in files of their own.
+const view = `grep private $P/resources; cd $P && find . -path ./metrics -prune -o -path ./resources -prune -o -path ./status -prune -o -printf '%p %i %M %n %U %s\n' | grep -v '^\./swtok/sessions/[0-9]' | sort && cat swtok/info && cat swtok/slot && ls -la swtok/objects swtok/by-id swtok/by-uid swtok/data swtok/certs && cd - >/dev/null`
 
 // privateWork makes everything of which another application must learn
 // nothing: a login, private objects of each kind, waiting results, an error,
@@ -258,20 +259,18 @@ func eventually(t testing.TB, what string, ok func() bool) {
 // applications is the number of applications that the daemon knows.
 func applications(t testing.TB, term *terminal) int {
 	t.Helper()
-	return resource(t, term, "applications")
+	return counted(t, term, "applications")
 }
 
-// resource returns one count of the live list of resources.
-func resource(t testing.TB, term *terminal, name string) int {
+// counted returns one count of the file status.
+func counted(t testing.TB, term *terminal, name string) int {
 	t.Helper()
-	for _, line := range lines(term.ok("cat $P/resources")) {
+	for _, line := range lines(term.ok("cat $P/status")) {
 		var n int
-		if f := strings.Fields(line); len(f) > 1 && f[0] == name {
-			if _, err := fmt.Sscan(f[1], &n); err == nil {
-				return n
-			}
+		if _, err := fmt.Sscanf(line, name+" %d", &n); err == nil {
+			return n
 		}
 	}
-	t.Fatalf("resources does not count %s", name)
+	t.Fatalf("status does not count %s", name)
 	return 0
 }

@@ -20,7 +20,7 @@ func TestStopWhileInUse(t *testing.T) {
 	term.ok("cd $O/ec.key && exec 3<>sign && echo hello >&3")
 	begin := time.Now()
 	d.stop()
-	if took := time.Since(begin); took > 10*time.Second {
+	if took := time.Since(begin); took > 15*time.Second {
 		t.Errorf("ending took %v", took)
 	}
 	if r := term.run("cat <&3"); r.status == 0 {
@@ -42,19 +42,37 @@ func TestStopDuringMessages(t *testing.T) {
 	}
 }
 
-// A mount point that is in use is refused, and its daemon is not disturbed.
+// A mount point or a token directory that is in use is refused, and its daemon
+// is not disturbed.
 func TestSecondMount(t *testing.T) {
 	t.Parallel()
 	d, term := ready(t, daemonConfig{})
-	cmd := exec.Command(d.c.binary, "mount", d.mnt)
-	cmd.Env = append(os.Environ(), d.env()...)
-	out, err := cmd.CombinedOutput()
-	if err == nil || !strings.Contains(string(out), d.mnt) {
-		t.Errorf("a second mount on %s: %v\n%s", d.mnt, err, out)
-	}
-	term.want("cat $T/login", "user\n")
-	if m := mountsBelow(d.mnt); len(m) != 1 {
-		t.Errorf("%d mounts on %s", len(m), d.mnt)
+	other := newDaemon(t, daemonConfig{})
+	for _, c := range []struct {
+		name string
+		env  []string
+		mnt  string
+		says string
+	}{
+		{"mount point", other.env(), d.mnt, d.mnt},
+		{"tokens", d.env(), other.mnt, d.tokenRoot()},
+		{"both", d.env(), d.mnt, "in use"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cmd := exec.Command(d.c.binary, "mount", c.mnt)
+			cmd.Env = append(os.Environ(), c.env...)
+			out, err := cmd.CombinedOutput()
+			if err == nil || !strings.Contains(string(out), c.says) {
+				t.Errorf("%v\n%s", err, out)
+			}
+			term.want("cat $T/login", "user\n")
+			if m := mountsBelow(d.mnt); len(m) != 1 {
+				t.Errorf("%d mounts on %s", len(m), d.mnt)
+			}
+			if m := mountsBelow(other.mnt); len(m) != 0 {
+				t.Errorf("%d mounts on %s", len(m), other.mnt)
+			}
+		})
 	}
 }
 

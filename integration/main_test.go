@@ -22,7 +22,6 @@ const runDirEnv = "P11FS_INTEGRATION_DIR"
 
 func runDir() string         { return os.Getenv(runDirEnv) }
 func binary() string         { return filepath.Join(runDir(), "bin", "p11fs") }
-func onCI() bool             { return os.Getenv("CI") == "true" }
 func below(path string) bool { return path == runDir() || strings.HasPrefix(path, runDir()+"/") }
 
 // TestMain builds the commands, runs the tests, and fails the run for
@@ -223,17 +222,13 @@ func startPinned(cmd *exec.Cmd) error {
 	return <-done
 }
 
-// need skips a test on a laptop, for want of a tool or of root, and fails it
-// in CI unless the test may be skipped there.
+// need skips a test for want of a tool or of root. The test runner fails a run
+// in CI for a skip that is not on its list.
 func need(t testing.TB, ok bool, what string) {
 	t.Helper()
-	if ok {
-		return
+	if !ok {
+		t.Skip("needs " + what)
 	}
-	if onCI() && !slices.Contains(ciMaySkip, t.Name()) {
-		t.Fatalf("%s is missing, which CI must have", what)
-	}
-	t.Skip("needs " + what)
 }
 
 // needTools is need for programs.
@@ -250,9 +245,6 @@ func needRoot(t testing.TB) {
 	t.Helper()
 	need(t, os.Geteuid() == 0, "root")
 }
-
-// ciMaySkip is the short list of tests that CI may skip.
-var ciMaySkip = []string{}
 
 // starter is the thread that starts the children of the whole test process.
 var starter struct {

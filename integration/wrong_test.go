@@ -204,7 +204,7 @@ func TestWrongInputs(t *testing.T) {
 	public.ok("cat $T/login; cat $T/error")
 	const state = "ls -lR $O $T/data $T/certs | sed 's/ [0-9:]* / /g'; ls $T/sessions; cat $T/login; for f in $O/web.key/attr/*; do echo $f; cat $f; done"
 	before, fds := term.ok(state), d.descriptors()
-	sessions := resource(t, term, "sessions")
+	sessions := counted(t, term, "sessions")
 	content := filepath.Join(workDir(t, "content"), "content")
 	for _, w := range wrongs {
 		t.Run(w.name(), func(t *testing.T) {
@@ -241,7 +241,7 @@ func TestWrongInputs(t *testing.T) {
 	if after := term.ok(state); after != before {
 		t.Errorf("wrong inputs changed what is there:\n%s", difference(before, after))
 	}
-	if n := resource(t, term, "sessions"); n != sessions {
+	if n := counted(t, term, "sessions"); n != sessions {
 		t.Errorf("%d sessions, before %d", n, sessions)
 	}
 	eventually(t, "the descriptors to be closed", func() bool { return d.descriptors() <= fds })
