@@ -1,0 +1,56 @@
+package swtok
+
+import (
+	"log/slog"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"p11fs/locks"
+	"p11fs/tokens"
+	"p11fs/tokens/store"
+	"p11fs/tokens/tokentest"
+)
+
+// TestToken runs the suite of all tokens with both libraries.
+func TestToken(t *testing.T) {
+	for _, p := range providers(t) {
+		t.Run(p.Name(), func(t *testing.T) {
+			tokentest.Run(t, tokentest.Backend{
+				SOPIN: "87654321",
+				Open: func(t *testing.T, dir string) tokens.Token {
+					t.Helper()
+					lock, err := locks.Open(filepath.Join(dir, "lock", "token"), locks.Options{Group: locks.NoGroup})
+					if err != nil {
+						t.Fatal(err)
+					}
+					t.Cleanup(func() { _ = lock.Close() })
+					tok, err := Open(t.Context(), Config{
+						Name: "mine", Dir: filepath.Join(dir, "token"), Lock: lock, Create: true, Group: store.NoGroup,
+						Provider: p, Log: slog.New(slog.DiscardHandler), Now: time.Now,
+					})
+					if err != nil {
+						t.Fatal(err)
+					}
+					if tok.Name() != "mine" || tok.Kind() != Kind || tok.Provider() != p {
+						t.Errorf("%s, %s, %v", tok.Name(), tok.Kind(), tok.Provider())
+					}
+					return tok
+				},
+			})
+		})
+	}
+}
+
+func TestLoadProvider(t *testing.T) {
+	p := LoadProvider(slog.New(slog.DiscardHandler))
+	if p.Name() == "" || p.Version() == "" {
+		t.Errorf("name %q, version %q", p.Name(), p.Version())
+	}
+	if all := providers(t); p.Name() != all[len(all)-1].Name() {
+		t.Errorf("%s is chosen, and %s is there", p.Name(), all[len(all)-1].Name())
+	}
+	if _, err := loadLibcrypto("libcrypto.so.no-such"); err == nil {
+		t.Error("a library that is not there was loaded")
+	}
+}

@@ -1,0 +1,374 @@
+package tokentest
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+
+	"p11fs/engine/p11"
+	"p11fs/tokens"
+)
+
+// param makes a good parameter for a mechanism.
+func param(t *testing.T, facts p11.Facts) p11.Param {
+	hash := facts.Hash
+	if hash == 0 {
+		hash = p11.CKM_SHA_1
+	}
+	switch facts.Param {
+	case p11.ParamNone, p11.ParamOptionalIV:
+		return nil
+	case p11.ParamIV:
+		iv := make(p11.IV, 16)
+		if len(facts.KeyTypes) > 0 && facts.KeyTypes[0] != p11.CKK_AES {
+			iv = iv[:8]
+		}
+		return iv
+	case p11.ParamMAC:
+		return p11.MACLength(8)
+	case p11.ParamPSS:
+		return &p11.PSSParams{Hash: hash, MGF: p11.MGFOf(hash), SaltLen: p11.HashSize(hash)}
+	case p11.ParamOAEP:
+		return &p11.OAEPParams{Hash: hash, MGF: p11.MGFOf(hash)}
+	case p11.ParamRSAAESKeyWrap:
+		return &p11.RSAAESKeyWrapParams{AESKeyBits: 256, OAEP: &p11.OAEPParams{Hash: hash, MGF: p11.MGFOf(hash)}}
+	case p11.ParamGCM:
+		return &p11.GCMParams{IV: make([]byte, 12), AAD: []byte("aad"), TagBits: 128}
+	case p11.ParamCTR:
+		return &p11.CTRParams{CounterBits: 64}
+	case p11.ParamECDH1:
+		return &p11.ECDH1Params{KDF: p11.CKD_NULL} // the test fills in the point
+	}
+	t.Fatalf("the suite knows no parameter of kind %d", facts.Param)
+	return nil
+}
+
+// A ring makes keys of the types that mechanisms need, with the token's own
+// generation.
+type ring struct {
+	tok  tokens.Token
+	pub  map[p11.KeyType]*tokens.Object
+	priv map[p11.KeyType]*tokens.Object // and secret keys
+}
+
+func newRing(t *testing.T, tok tokens.Token) *ring {
+	r := &ring{tok, make(map[p11.KeyType]*tokens.Object), make(map[p11.KeyType]*tokens.Object)}
+	for _, m := range tok.Mechanisms() {
+		facts, _ := p11.MechanismFacts(m.Type)
+		mech := p11.Mechanism{Type: m.Type}
+		if m.Flags&p11.CKF_GENERATE != 0 {
+			kt := facts.KeyTypes[0]
+			template := p11.Attributes{
+				{Type: p11.CKA_CLASS, Value: p11.Ulong(p11.CKO_SECRET_KEY)},
+				{Type: p11.CKA_KEY_TYPE, Value: p11.Ulong(kt)},
+			}
+			if kt == p11.CKK_AES || kt == p11.CKK_GENERIC_SECRET {
+				template.SetUlong(p11.CKA_VALUE_LEN, 16)
+			}
+			a, err := tok.GenerateKey(t.Context(), mech, template)
+			if err != nil {
+				t.Errorf("%s: %v", m.Type, err)
+				continue
+			}
+			r.priv[kt] = Object(t, a)
+			r.pub[kt] = r.priv[kt]
+		}
+		if m.Flags&p11.CKF_GENERATE_KEY_PAIR != 0 {
+			kt := facts.KeyTypes[0]
+			var public p11.Attributes
+			switch kt {
+			case p11.CKK_RSA:
+				public.SetUlong(p11.CKA_MODULUS_BITS, 1152) // room for a PSS salt of SHA-512
+				public.Set(p11.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1})
+			case p11.CKK_EC:
+				public.Set(p11.CKA_EC_PARAMS, []byte{6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7})
+			default:
+				continue
+			}
+			a, b, err := tok.GenerateKeyPair(t.Context(), mech, public, nil)
+			if err != nil {
+				t.Errorf("%s: %v", m.Type, err)
+				continue
+			}
+			r.pub[kt], r.priv[kt] = Object(t, a), Object(t, b)
+		}
+	}
+	return r
+}
+
+// testMechanisms has every mechanism of the list do all that it says it does, and
+// undo it.
+func (b Backend) testMechanisms(t *testing.T) {
+	tok := b.open(t, t.TempDir())
+	r := newRing(t, tok)
+	done := 0
+	for _, m := range tok.Mechanisms() {
+		facts, ok := p11.MechanismFacts(m.Type)
+		if !ok {
+			t.Errorf("%s is not known", m.Type)
+			continue
+		}
+		for _, test := range []struct {
+			flag p11.Flags
+			name string
+			run  func(*testing.T, p11.Mechanism, p11.Facts)
+		}{
+			{p11.CKF_DIGEST, "digest", r.digest},
+			{p11.CKF_SIGN, "sign", r.sign},
+			{p11.CKF_SIGN_RECOVER, "sign-recover", r.recover},
+			{p11.CKF_ENCRYPT, "encrypt", r.encrypt},
+			{p11.CKF_WRAP, "wrap", r.wrap},
+			{p11.CKF_DERIVE, "derive", r.derive},
+		} {
+			if m.Flags&test.flag == 0 {
+				continue
+			}
+			done++
+			t.Run(m.Type.Short()+"/"+test.name, func(t *testing.T) {
+				test.run(t, p11.Mechanism{Type: m.Type, Param: param(t, facts)}, facts)
+			})
+		}
+	}
+	if done == 0 {
+		t.Error("the token does nothing")
+	}
+}
+
+// keys returns the pair that the mechanism uses.
+func (r *ring) keys(t *testing.T, facts p11.Facts) (pub, priv *tokens.Object) {
+	t.Helper()
+	for _, kt := range facts.KeyTypes {
+		if r.priv[kt] != nil {
+			return r.pub[kt], r.priv[kt]
+		}
+	}
+	t.Fatal("the token makes no key for it")
+	return nil, nil
+}
+
+func (r *ring) digest(t *testing.T, m p11.Mechanism, _ p11.Facts) {
+	whole := r.sum(t, m, "some data")
+	if parts := r.sum(t, m, "some", "", " data"); !bytes.Equal(parts, whole) || len(whole) == 0 {
+		t.Errorf("%x in parts, %x as a whole", parts, whole)
+	}
+	if other := r.sum(t, m, "some datb"); bytes.Equal(other, whole) {
+		t.Errorf("other data has the same digest")
+	}
+}
+
+func (r *ring) sum(t *testing.T, m p11.Mechanism, parts ...string) []byte {
+	t.Helper()
+	d, err := r.tok.Digest(t.Context(), m)
+	noError(t, err)
+	defer d.Close()
+	for _, p := range parts {
+		noError(t, d.Update([]byte(p)))
+	}
+	sum, err := d.Final()
+	noError(t, err)
+	if len(sum) != d.Size() {
+		t.Errorf("%d bytes, not %d", len(sum), d.Size())
+	}
+	return sum
+}
+
+// message is data that every mechanism can sign with the suite's keys: the
+// length of a SHA-1 digest.
+const message = "20 bytes to be sign."
+
+func (r *ring) sign(t *testing.T, m p11.Mechanism, facts p11.Facts) {
+	pub, priv := r.keys(t, facts)
+	s, err := r.tok.Sign(t.Context(), m, priv)
+	noError(t, err)
+	noError(t, s.Update([]byte(message)))
+	sig, err := s.Final()
+	noError(t, err)
+	if len(sig) > s.Size() || len(sig) == 0 {
+		t.Errorf("%d bytes, not at most %d", len(sig), s.Size())
+	}
+	s.Close()
+	verify := func(msg string, sig []byte) error {
+		v, err := r.tok.Verify(t.Context(), m, pub)
+		if err != nil {
+			return err
+		}
+		defer v.Close()
+		if err := v.Update([]byte(msg[:7])); err != nil {
+			return err
+		}
+		if err := v.Update([]byte(msg[7:])); err != nil {
+			return err
+		}
+		return v.Final(sig)
+	}
+	noError(t, verify(message, sig))
+	wantRV(t, "other data", verify("21"+message[2:], sig), p11.CKR_SIGNATURE_INVALID)
+	wantRV(t, "part of the signature", verify(message, sig[1:]), p11.CKR_SIGNATURE_LEN_RANGE)
+}
+
+func (r *ring) recover(t *testing.T, m p11.Mechanism, facts p11.Facts) {
+	pub, priv := r.keys(t, facts)
+	sig, err := r.tok.SignRecover(t.Context(), m, priv, []byte(message))
+	noError(t, err)
+	got, err := r.tok.VerifyRecover(t.Context(), m, pub, sig)
+	noError(t, err)
+	if !bytes.HasSuffix(got, []byte(message)) {
+		t.Errorf("recovered %q", got)
+	}
+}
+
+func (r *ring) crypt(op tokens.Cipher, err error, in []byte) ([]byte, error) {
+	if err != nil {
+		return nil, err
+	}
+	defer op.Close()
+	var out []byte
+	for _, part := range [][]byte{in[:len(in)/3], in[len(in)/3:]} {
+		x, err := op.Update(part)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, x...)
+	}
+	x, err := op.Final()
+	return append(out, x...), err
+}
+
+func (r *ring) encrypt(t *testing.T, m p11.Mechanism, facts p11.Facts) {
+	pub, priv := r.keys(t, facts)
+	plain := bytes.Repeat([]byte("16 bytes a block"), 3)
+	op, err := r.tok.Encrypt(t.Context(), m, pub)
+	ct, err := r.crypt(op, err, plain)
+	noError(t, err)
+	if bytes.Contains(ct, plain[:16]) {
+		t.Error("it is not encrypted")
+	}
+	op, err = r.tok.Decrypt(t.Context(), m, priv)
+	got, err := r.crypt(op, err, ct)
+	noError(t, err)
+	if !bytes.HasSuffix(got, plain) {
+		t.Errorf("decrypted %q", got)
+	}
+}
+
+func (r *ring) wrap(t *testing.T, m p11.Mechanism, facts p11.Facts) {
+	pub, priv := r.keys(t, facts)
+	value := []byte("24 bytes of a secret key")
+	wrapped, err := r.tok.WrapKey(t.Context(), m, pub, Secret(t, p11.CKK_GENERIC_SECRET, value))
+	noError(t, err)
+	template := p11.Attributes{
+		{Type: p11.CKA_CLASS, Value: p11.Ulong(p11.CKO_SECRET_KEY)},
+		{Type: p11.CKA_KEY_TYPE, Value: p11.Ulong(p11.CKK_GENERIC_SECRET)},
+		{Type: p11.CKA_VALUE_LEN, Value: p11.Ulong(uint64(len(value)))},
+		{Type: p11.CKA_LABEL, Value: []byte("from the template")},
+	}
+	a, err := r.tok.UnwrapKey(t.Context(), m, priv, wrapped, template)
+	noError(t, err)
+	if got, _ := a.Get(p11.CKA_VALUE); !bytes.Equal(got, value) || a.Label() != "from the template" {
+		t.Errorf("unwrapped %q, label %q", got, a.Label())
+	}
+}
+
+func (r *ring) derive(t *testing.T, m p11.Mechanism, facts p11.Facts) {
+	p, ok := m.Param.(*p11.ECDH1Params)
+	if !ok {
+		t.Skip("the suite derives with ECDH only")
+	}
+	pub, priv := r.keys(t, facts)
+	p.PublicData = attribute(t, pub, p11.CKA_EC_POINT)
+	template := p11.Attributes{
+		{Type: p11.CKA_CLASS, Value: p11.Ulong(p11.CKO_SECRET_KEY)},
+		{Type: p11.CKA_KEY_TYPE, Value: p11.Ulong(p11.CKK_AES)},
+		{Type: p11.CKA_VALUE_LEN, Value: p11.Ulong(uint64(32))},
+	}
+	a, err := r.tok.DeriveKey(t.Context(), m, priv, template)
+	noError(t, err)
+	if v, _ := a.Get(p11.CKA_VALUE); len(v) != 32 {
+		t.Errorf("derived %d bytes", len(v))
+	}
+}
+
+// testAbsent asks for what is not in the list.
+func (b Backend) testAbsent(t *testing.T) {
+	tok := b.open(t, t.TempDir())
+	flags := make(map[p11.MechanismType]p11.Flags)
+	for _, m := range tok.Mechanisms() {
+		flags[m.Type] = m.Flags
+	}
+	key := Secret(t, p11.CKK_GENERIC_SECRET, []byte("key"))
+	ctx := t.Context()
+	for _, mt := range []p11.MechanismType{0xffffffff, p11.CKM_SHA256, p11.CKM_SHA256_HMAC, p11.CKM_AES_CBC, p11.CKM_RSA_PKCS, p11.CKM_RSA_PKCS_KEY_PAIR_GEN, p11.CKM_SKIPJACK_CBC64} {
+		m := p11.Mechanism{Type: mt}
+		for _, test := range []struct {
+			flag p11.Flags
+			name string
+			try  func() error
+		}{
+			{p11.CKF_DIGEST, "digest", func() error { _, err := tok.Digest(ctx, m); return err }},
+			{p11.CKF_SIGN, "sign", func() error { _, err := tok.Sign(ctx, m, key); return err }},
+			{p11.CKF_VERIFY, "verify", func() error { _, err := tok.Verify(ctx, m, key); return err }},
+			{p11.CKF_SIGN_RECOVER, "sign-recover", func() error { _, err := tok.SignRecover(ctx, m, key, nil); return err }},
+			{p11.CKF_VERIFY_RECOVER, "verify-recover", func() error { _, err := tok.VerifyRecover(ctx, m, key, nil); return err }},
+			{p11.CKF_ENCRYPT, "encrypt", func() error { _, err := tok.Encrypt(ctx, m, key); return err }},
+			{p11.CKF_DECRYPT, "decrypt", func() error { _, err := tok.Decrypt(ctx, m, key); return err }},
+			{p11.CKF_GENERATE, "generate", func() error { _, err := tok.GenerateKey(ctx, m, nil); return err }},
+			{p11.CKF_GENERATE_KEY_PAIR, "generate a pair", func() error { _, _, err := tok.GenerateKeyPair(ctx, m, nil, nil); return err }},
+			{p11.CKF_WRAP, "wrap", func() error { _, err := tok.WrapKey(ctx, m, key, key); return err }},
+			{p11.CKF_UNWRAP, "unwrap", func() error { _, err := tok.UnwrapKey(ctx, m, key, nil, nil); return err }},
+			{p11.CKF_DERIVE, "derive", func() error { _, err := tok.DeriveKey(ctx, m, key, nil); return err }},
+		} {
+			if flags[mt]&test.flag != 0 {
+				continue
+			}
+			if err := test.try(); !errors.Is(err, p11.CKR_MECHANISM_INVALID) {
+				t.Errorf("%s with %s: %v", test.name, mt, err)
+			}
+		}
+	}
+}
+
+// testStoredKeys generates keys, stores them, and uses them from another open.
+func (b Backend) testStoredKeys(t *testing.T) {
+	dir := t.TempDir()
+	tok := b.ready(t, dir)
+	ctx := t.Context()
+	login(t, tok, p11.CKU_USER, userPIN)
+	m := p11.Mechanism{Type: p11.CKM_RSA_PKCS_KEY_PAIR_GEN}
+	stored := func(label string, private bool, bits uint64) p11.Attributes {
+		a := p11.Attributes{
+			{Type: p11.CKA_TOKEN, Value: p11.Bool(true)},
+			{Type: p11.CKA_PRIVATE, Value: p11.Bool(private)},
+			{Type: p11.CKA_LABEL, Value: []byte(label)},
+		}
+		if bits != 0 {
+			a.SetUlong(p11.CKA_MODULUS_BITS, bits)
+		}
+		return a
+	}
+	public, private, err := tok.GenerateKeyPair(ctx, m, stored("pub", false, 1024), stored("key", true, 0))
+	noError(t, err)
+	o, err := tok.Create(ctx, public)
+	noError(t, err)
+	p, err := tok.Create(ctx, private)
+	noError(t, err)
+
+	again := b.open(t, dir)
+	login(t, again, p11.CKU_USER, userPIN)
+	priv, err := again.ByName(p.Name)
+	noError(t, err)
+	pub, err := again.ByName(o.Name)
+	noError(t, err)
+	s, err := again.Sign(ctx, p11.Mechanism{Type: p11.CKM_RSA_PKCS}, priv)
+	noError(t, err)
+	defer s.Close()
+	noError(t, s.Update([]byte(message)))
+	// The key is destroyed in the middle; the operation still holds it.
+	noError(t, again.Destroy(ctx, priv.Handle, func(p11.Attributes) error { return nil }))
+	sig, err := s.Final()
+	noError(t, err)
+	v, err := again.Verify(ctx, p11.Mechanism{Type: p11.CKM_RSA_PKCS}, pub)
+	noError(t, err)
+	defer v.Close()
+	noError(t, v.Update([]byte(message)))
+	noError(t, v.Final(sig))
+}
