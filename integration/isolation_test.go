@@ -136,7 +136,7 @@ func TestTwoUsers(t *testing.T) {
 	outsider := d.terminalOf(anotherUser(t, "games"))
 	outsider.fails("ls $P", syscall.EACCES)
 	outsider.fails("cat $T/info", syscall.EACCES)
-	outsider.fails("sh -c 'echo "+userPIN+" >$T/login'", syscall.EACCES)
+	outsider.fails("sh -c '/bin/echo "+userPIN+" >$T/login'", syscall.EACCES)
 
 	// A session directory is its maker's, root or not.
 	alice.ok("mkdir $T/sessions/own && stat -c %a $T/sessions/own | grep -qx 700")

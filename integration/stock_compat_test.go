@@ -156,7 +156,7 @@ func TestStockAndP11fs(t *testing.T) {
 	host.stop()
 
 	d.start()
-	term.fails("sh -c 'echo "+pin+" > $T/login'", syscall.EKEYREJECTED)
+	term.fails("sh -c '/bin/echo "+pin+" > $T/login'", syscall.EKEYREJECTED)
 	term.ok("echo " + newPIN + " > $T/login")
 	sameObjects(t, viewObjects(t, term), theirs)
 	term.ok("cat theirs.sig msg > $O/theirs.pub/verify:sha1-rsa-pkcs && cat $O/theirs.pub/verify:sha1-rsa-pkcs")

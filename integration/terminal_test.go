@@ -136,9 +136,9 @@ func (term *terminal) fails(line string, errno syscall.Errno) {
 	term.t.Helper()
 	r := term.run(line)
 	if r.status == 0 {
-		term.t.Errorf("%s\nsucceeded, want %s\n%s%s", line, unix.ErrnoName(errno), r.out, r.err)
+		term.t.Errorf("%s\nsucceeded, want %s\n%s%s", line, errnoName(errno), r.out, r.err)
 	} else if !saysErrno(r.err, errno) {
-		term.t.Errorf("%s\nsaid %q, want %s (%v)", line, r.err, unix.ErrnoName(errno), errno)
+		term.t.Errorf("%s\nsaid %q, want %s (%v)", line, r.err, errnoName(errno), errno)
 	}
 }
 
@@ -147,7 +147,7 @@ func (term *terminal) fails(line string, errno syscall.Errno) {
 func saysErrno(complaint string, errno syscall.Errno) bool {
 	c := strings.ToLower(complaint)
 	return strings.Contains(c, strings.ToLower(errno.Error())) ||
-		strings.Contains(c, strings.ToLower(unix.ErrnoName(errno)))
+		strings.Contains(c, strings.ToLower(errnoName(errno)))
 }
 
 // want runs line and compares what it wrote.
