@@ -13,6 +13,7 @@ import (
 	sddaemon "github.com/coreos/go-systemd/v22/daemon"
 
 	"p11fs/engine"
+	"p11fs/engine/p11"
 	"p11fs/fs"
 	"p11fs/mountd/mountpoint"
 )
@@ -43,6 +44,7 @@ type Config struct {
 type Ready struct {
 	Mount  string   // absolute
 	Tokens []string // names of the token folders
+	Fresh  bool     // the first of them was never initialised
 }
 
 // Check finds what is wrong with c itself, before anything is touched.
@@ -71,6 +73,7 @@ type Daemon struct {
 	engine *engine.Engine
 	tree   *fs.FS
 	server *fs.Server
+	rpc    *rpcDoor
 
 	closeOnce sync.Once
 	closeErr  error
@@ -117,7 +120,7 @@ func New(ctx context.Context, c Config) (_ *Daemon, err error) {
 		return nil, fmt.Errorf("the mount point: %w", err)
 	}
 	for _, step := range []func(context.Context) error{
-		d.loadSlots, d.prepareDirectories, d.takeGuards, d.openTokens, d.mount,
+		d.loadSlots, d.prepareDirectories, d.takeGuards, d.openTokens, d.openRPC, d.mount,
 	} {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -126,7 +129,7 @@ func New(ctx context.Context, c Config) (_ *Daemon, err error) {
 			return nil, err
 		}
 	}
-	d.ready()
+	d.ready(ctx)
 	return d, nil
 }
 
@@ -223,10 +226,13 @@ func (d *Daemon) takeGuards(ctx context.Context) error {
 }
 
 // ready tells everybody who waits that the tree can be used.
-func (d *Daemon) ready() {
+func (d *Daemon) ready(ctx context.Context) {
 	r := Ready{Mount: d.conf.Paths.Mount}
-	for _, s := range d.present() {
+	for i, s := range d.present() {
 		r.Tokens = append(r.Tokens, s.name)
+		if info, err := s.token.Info(ctx); i == 0 && err == nil {
+			r.Fresh = info.Flags&p11.CKF_TOKEN_INITIALIZED == 0
+		}
 	}
 	if d.conf.Ready != nil {
 		d.conf.Ready(r)

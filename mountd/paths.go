@@ -37,6 +37,7 @@ type Paths struct {
 	Locks  string // lock files of the tokens, as stock processes use them
 	Guard  string // file locked for as long as a daemon serves Data
 	Mount  string // where the tree is mounted unless told otherwise
+	RPC    string // socket for PKCS#11 programs; empty for none
 }
 
 // SystemPaths returns the paths of a system daemon, all of them below root.
@@ -51,6 +52,7 @@ func SystemPaths(root string) Paths {
 		Locks:  locks,
 		Guard:  filepath.Join(locks, "LCK..p11fs"),
 		Mount:  filepath.Join(root, "p11"),
+		RPC:    filepath.Join(root, "run/p11fs", rpcSocketName),
 	}
 }
 
@@ -72,7 +74,11 @@ func UserPaths(getenv func(string) string, home string) (Paths, error) {
 	data, errData := dir("XDG_DATA_HOME", ".local/share")
 	config, errConfig := dir("XDG_CONFIG_HOME", ".config")
 	mount, errMount := dir("XDG_RUNTIME_DIR", "")
-	if err := errors.Join(errData, errConfig, errMount); err != nil {
+	sockets, errSockets := mount, error(nil)
+	if !filepath.IsAbs(getenv("XDG_RUNTIME_DIR")) {
+		sockets, errSockets = dir("XDG_CACHE_HOME", ".cache")
+	}
+	if err := errors.Join(errData, errConfig, errMount, errSockets); err != nil {
 		return Paths{}, err
 	}
 	data = filepath.Join(data, "p11fs")
@@ -83,5 +89,6 @@ func UserPaths(getenv func(string) string, home string) (Paths, error) {
 		Locks:  locks,
 		Guard:  filepath.Join(locks, "LCK..p11fs"),
 		Mount:  filepath.Join(mount, "p11"),
+		RPC:    filepath.Join(sockets, "p11fs", rpcSocketName),
 	}, nil
 }

@@ -13,11 +13,11 @@ func TestSystemPaths(t *testing.T) {
 	}{
 		{"", Paths{
 			Config: "/etc/opencryptoki/opencryptoki.conf", Data: "/var/lib/opencryptoki",
-			Locks: "/var/lock/opencryptoki", Guard: "/var/lock/opencryptoki/LCK..p11fs", Mount: "/p11",
+			Locks: "/var/lock/opencryptoki", Guard: "/var/lock/opencryptoki/LCK..p11fs", Mount: "/p11", RPC: "/run/p11fs/rpc.sock",
 		}},
 		{"/tmp/r", Paths{
 			Config: "/tmp/r/etc/opencryptoki/opencryptoki.conf", Data: "/tmp/r/var/lib/opencryptoki",
-			Locks: "/tmp/r/var/lock/opencryptoki", Guard: "/tmp/r/var/lock/opencryptoki/LCK..p11fs", Mount: "/tmp/r/p11",
+			Locks: "/tmp/r/var/lock/opencryptoki", Guard: "/tmp/r/var/lock/opencryptoki/LCK..p11fs", Mount: "/tmp/r/p11", RPC: "/tmp/r/run/p11fs/rpc.sock",
 		}},
 	} {
 		if diff := cmp.Diff(c.want, SystemPaths(c.root)); diff != "" {
@@ -36,16 +36,16 @@ func TestUserPaths(t *testing.T) {
 		{"home only", "/home/a", nil, Paths{
 			Config: "/home/a/.config/p11fs/opencryptoki.conf", Data: "/home/a/.local/share/p11fs",
 			Locks: "/home/a/.local/share/p11fs/.lock", Guard: "/home/a/.local/share/p11fs/.lock/LCK..p11fs",
-			Mount: "/home/a/p11",
+			Mount: "/home/a/p11", RPC: "/home/a/.cache/p11fs/rpc.sock",
 		}},
 		{"all set", "", map[string]string{"XDG_DATA_HOME": "/d", "XDG_CONFIG_HOME": "/c", "XDG_RUNTIME_DIR": "/r"}, Paths{
 			Config: "/c/p11fs/opencryptoki.conf", Data: "/d/p11fs",
-			Locks: "/d/p11fs/.lock", Guard: "/d/p11fs/.lock/LCK..p11fs", Mount: "/r/p11",
+			Locks: "/d/p11fs/.lock", Guard: "/d/p11fs/.lock/LCK..p11fs", Mount: "/r/p11", RPC: "/r/p11fs/rpc.sock",
 		}},
 		{"relative is ignored", "/home/a", map[string]string{"XDG_DATA_HOME": "d", "XDG_RUNTIME_DIR": "./r"}, Paths{
 			Config: "/home/a/.config/p11fs/opencryptoki.conf", Data: "/home/a/.local/share/p11fs",
 			Locks: "/home/a/.local/share/p11fs/.lock", Guard: "/home/a/.local/share/p11fs/.lock/LCK..p11fs",
-			Mount: "/home/a/p11",
+			Mount: "/home/a/p11", RPC: "/home/a/.cache/p11fs/rpc.sock",
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -65,9 +65,10 @@ func (d *Daemon) sharedMemory() []resource {
 	return out
 }
 
-// sockets is the socket that hands slots out to stock clients.
+// sockets is the socket that hands slots out to stock clients, and the one for
+// all other PKCS#11 programs.
 func (d *Daemon) sockets() []resource {
-	return []resource{{name: "socket/slots", state: stateOff}}
+	return []resource{{name: "socket/slots", state: stateOff}, d.rpcSocket()}
 }
 
 // files is lock, trace, configuration, token data and object files.
