@@ -97,7 +97,7 @@ func (p *parser) pemFile(data []byte) error {
 }
 
 func (p *parser) pemBlock(block *pem.Block) error {
-	f := formUnknown
+	var f form
 	switch block.Type {
 	case "RSA PRIVATE KEY":
 		f = formPKCS1Private
