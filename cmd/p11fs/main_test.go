@@ -289,6 +289,22 @@ func TestQuoteWord(t *testing.T) {
 	}
 }
 
+func TestWelcome(t *testing.T) {
+	fresh := welcome(mountd.Ready{Mount: "/mnt/it's mine", Tokens: []string{"swtok"}, Fresh: true})
+	for _, want := range []string{`T='/mnt/it'\''s mine/swtok'`, " init swtok\n", "1234abcd > $T/login"} {
+		if !strings.Contains(fresh, want) {
+			t.Errorf("the first session has no %q:\n%s", want, fresh)
+		}
+	}
+	used := welcome(mountd.Ready{Mount: "/mnt", Tokens: []string{"swtok"}})
+	if strings.Contains(used, "init") || !strings.Contains(used, " login swtok\n") || !strings.Contains(used, "T=/mnt/swtok\n") {
+		t.Errorf("for a token in use:\n%s", used)
+	}
+	if none := welcome(mountd.Ready{Mount: "/mnt"}); strings.Contains(none, "swtok") {
+		t.Errorf("without a token:\n%s", none)
+	}
+}
+
 func TestPrintFindings(t *testing.T) {
 	var out bytes.Buffer
 	s := streams{out: &out}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -97,26 +98,37 @@ func newLogger(s streams, level string) (*slog.Logger, error) {
 
 // welcome is a first session to paste.
 func welcome(r mountd.Ready) string {
-	token := "swtok"
-	if len(r.Tokens) > 0 {
-		token = r.Tokens[0]
+	if len(r.Tokens) == 0 {
+		return fmt.Sprintf("\n%s is mounted and has no token. Ctrl-C unmounts it.\n\n", r.Mount)
 	}
+	token := r.Tokens[0]
 	self, err := os.Executable()
 	if err != nil {
 		self = "p11fs"
 	}
+	login := fmt.Sprintf("%s login %s", shellQuote(self), token)
+	if r.Fresh {
+		login = fmt.Sprintf("printf '%%s\\n' 87654321 demo 1234abcd | %s init %s\n  echo 1234abcd > $T/login", shellQuote(self), token)
+	}
 	return fmt.Sprintf(`
-Your tokens are mounted on %[1]s. Ctrl-C unmounts them.
-A first session, to paste into a second terminal (init destroys what is in the token):
+Your tokens are mounted on %s. Ctrl-C unmounts them.
+A first session, to paste into a second terminal:
 
-  T='%[1]s/%[2]s'
-  printf '%%s\n' 87654321 demo 1234abcd | '%[3]s' init %[2]s
-  echo 1234abcd > $T/login
+  T=%s
+  %s
   echo 'rsa:2048 label=web' > $T/generate
   echo hello > msg
   cat msg > $T/objects/web.key/sign && cat $T/objects/web.key/sign > sig
   openssl dgst -sha256 -verify $T/objects/web.pub/public.pem -signature sig msg
   echo > $T/logout
 
-`, r.Mount, token, self)
+`, r.Mount, shellQuote(filepath.Join(r.Mount, token)), login)
+}
+
+// shellQuote makes one shell word of s.
+func shellQuote(s string) string {
+	if s != "" && strings.Trim(s, "/.-_=:,@0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

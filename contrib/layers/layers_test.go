@@ -29,12 +29,15 @@ var floors = [][]string{ //nolint:gochecknoglobals // a table, never written
 	{"integration", "contrib"},
 }
 
-// never lists imports that would point down and are wrong all the same.
-var never = []struct {
+// A rule forbids the packages at and below from to import those at and below to.
+type rule struct {
 	from, to string
 	except   []string
 	why      string
-}{ //nolint:gochecknoglobals // likewise
+}
+
+// never lists imports that would point down and are wrong all the same.
+var never = []rule{ //nolint:gochecknoglobals // likewise
 	{"engine", "tokens", []string{"tokens"}, "the engine knows tokens by their interface; mountd joins them"},
 	{"fs", "tokens", nil, "fs uses the engine's Go API and nothing else"},
 	{"engine", "github.com/hanwen/go-fuse", nil, "FUSE stops at fs"},

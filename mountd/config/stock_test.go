@@ -92,8 +92,11 @@ func askStock(t *testing.T, daemon, src string) (slots []string, started bool) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	exit := make(chan error, 1)
-	go func() { exit <- cmd.Wait() }()
+	exit := make(chan struct{})
+	go func() {
+		defer close(exit)
+		_ = cmd.Wait() // how it ends does not matter, and that it does
+	}()
 	stop := func() {
 		_ = cmd.Process.Kill()
 		<-exit

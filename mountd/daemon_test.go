@@ -1,0 +1,454 @@
+package mountd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"p11fs/mountd/mountpoint"
+)
+
+// childEnv makes the test binary a daemon in the directory that it names: a
+// test that kills a daemon needs one of its own.
+const childEnv = "P11FS_TEST_DAEMON"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childEnv); dir != "" {
+		c := userConfig(dir)
+		c.Ready = func(Ready) { fmt.Println("ready") }
+		if err := Run(context.Background(), c); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// userConfig is a user daemon below dir.
+func userConfig(dir string) Config {
+	data := filepath.Join(dir, "data")
+	return Config{
+		Paths: Paths{
+			Config: filepath.Join(dir, "conf"), Data: data, Locks: filepath.Join(data, ".lock"),
+			Guard: filepath.Join(data, ".lock", "LCK..p11fs"), Mount: filepath.Join(dir, "mnt"),
+		},
+		Log: slog.New(slog.DiscardHandler),
+	}
+}
+
+// needFUSE skips where nothing can be mounted.
+func needFUSE(t *testing.T) {
+	t.Helper()
+	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		t.Skipf("needs /dev/fuse: %v", err)
+	}
+	_ = f.Close()
+	if _, err := mountpoint.Helper(); err != nil {
+		t.Skip(err)
+	}
+}
+
+// tempDir is a directory whose mounts are gone when the test ends, or it fails.
+func tempDir(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, m := range mountsBelow(t, dir) {
+			t.Errorf("%s is still mounted", m)
+			_ = mountpoint.Detach(context.Background(), m)
+		}
+	})
+	return dir
+}
+
+func mountsBelow(t *testing.T, dir string) []string {
+	t.Helper()
+	ours, err := mountpoint.Ours()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for _, m := range ours {
+		if strings.HasPrefix(m.Path, dir+"/") {
+			found = append(found, m.Path)
+		}
+	}
+	return found
+}
+
+// start starts a daemon, and closes it with the test.
+func start(t *testing.T, c Config) *Daemon {
+	t.Helper()
+	d, err := New(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
+}
+
+// cat reads a file of the mount in another process: one that reads its own mount
+// may wait for itself.
+func cat(t *testing.T, elem ...string) string {
+	t.Helper()
+	out, err := exec.Command("cat", filepath.Join(elem...)).Output()
+	if err != nil {
+		t.Errorf("cat %s: %v", filepath.Join(elem...), err)
+	}
+	return string(out)
+}
+
+// descriptors counts the open descriptors of this process.
+func descriptors(t *testing.T) int {
+	t.Helper()
+	names, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(names)
+}
+
+func TestDaemon(t *testing.T) {
+	needFUSE(t)
+	dir := tempDir(t)
+	c := userConfig(dir)
+	var said []Ready
+	c.Ready = func(r Ready) { said = append(said, r) }
+	d := start(t, c)
+	if diff := cmp.Diff(Ready{Mount: filepath.Join(dir, "mnt"), Tokens: []string{"swtok"}, Fresh: true}, said[0]); diff != "" {
+		t.Errorf("ready (-want +got):\n%s", diff)
+	}
+	if got := mountsBelow(t, dir); len(got) != 1 {
+		t.Errorf("mounts: %v", got)
+	}
+	status := cat(t, dir, "mnt/status")
+	for _, want := range []string{"version " + Version + "\n", "mode user\n", "tokens 1\n", "store swtok " + dir + "/data/swtok\n"} {
+		if !strings.Contains(status, want) {
+			t.Errorf("status has no %q:\n%s", want, status)
+		}
+	}
+	metrics := cat(t, dir, "mnt/metrics")
+	for _, want := range []string{"p11fs_info{", "p11fs_panics_total 0\n", "p11fs_tokens 1\n", "go_goroutines ", "process_open_fds "} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("metrics has no %q", want)
+		}
+	}
+	t.Run("the store is in use", func(t *testing.T) {
+		other := c
+		other.Paths.Mount = filepath.Join(dir, "other")
+		if _, err := New(t.Context(), other); !errors.Is(err, ErrBusy) {
+			t.Errorf("got %v, want ErrBusy", err)
+		}
+	})
+	t.Run("the mount point is in use", func(t *testing.T) {
+		other := userConfig(filepath.Join(dir, "second"))
+		other.Paths.Mount = c.Paths.Mount
+		if _, err := New(t.Context(), other); !errors.Is(err, ErrBusy) {
+			t.Errorf("got %v, want ErrBusy", err)
+		}
+	})
+	t.Run("a second daemon elsewhere", func(t *testing.T) {
+		second := start(t, userConfig(filepath.Join(dir, "second")))
+		if got := cat(t, dir, "second/mnt/status"); !strings.Contains(got, "store swtok "+dir+"/second") {
+			t.Errorf("status of the second: %s", got)
+		}
+		if err := second.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := d.Close(); err != nil {
+		t.Errorf("closing again: %v", err)
+	}
+	if got := mountsBelow(t, dir); len(got) != 0 {
+		t.Errorf("mounts after Close: %v", got)
+	}
+}
+
+func TestNothingIsLeft(t *testing.T) {
+	needFUSE(t)
+	dir := tempDir(t)
+	cycle := func() {
+		d := start(t, userConfig(dir))
+		cat(t, dir, "mnt/metrics")
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The FUSE library keeps a few pipes for its next reply.
+	for range 3 {
+		cycle()
+	}
+	fds, goroutines := descriptors(t), runtime.NumGoroutine()
+	for range 5 {
+		cycle()
+	}
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if descriptors(t) <= fds && runtime.NumGoroutine() <= goroutines {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d descriptors and %d goroutines were left, of %d and %d before",
+				descriptors(t), runtime.NumGoroutine(), fds, goroutines)
+		}
+	}
+}
+
+func TestSystemDaemon(t *testing.T) {
+	needFUSE(t)
+	dir := tempDir(t)
+	c := Config{Mode: System, Paths: SystemPaths(dir)}
+	if _, err := New(t.Context(), c); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v without a configuration", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(c.Paths.Config), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	conf := "slot 0\n{\nstdll = libpkcs11_tpm.so\n}\nslot 3\n{\nstdll = libpkcs11_sw.so\n}\nslot 4\n{\nstdll = libpkcs11_sw.so\ntokname = bad\n}\nslot 5\n{\nstdll = libpkcs11_ep11.so\nconfname = ep11tok.conf\n}\n"
+	if err := os.WriteFile(c.Paths.Config, []byte(conf), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	// A token that cannot be opened leaves the others alone, and is not written.
+	bad := filepath.Join(c.Paths.Data, "bad", "NVTOK.DAT")
+	if err := os.MkdirAll(filepath.Dir(bad), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(bad, []byte("too short"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := start(t, c)
+	status := d.status()
+	for _, want := range []string{"mode system\n", "slots 4\n", "tokens 1\n", "store slot-0 absent: ", "store swtok " + dir, "store bad failed: "} {
+		if !strings.Contains(status, want) {
+			t.Errorf("status has no %q:\n%s", want, status)
+		}
+	}
+	if b, err := os.ReadFile(bad); err != nil || string(b) != "too short" {
+		t.Errorf("the bad token is now %q, %v", b, err)
+	}
+	var names []string
+	for line := range strings.Lines(d.resources()) {
+		f := strings.Fields(line)
+		if len(f) != 5 {
+			t.Errorf("a line of resources has %d columns: %q", len(f), line)
+			continue
+		}
+		names = append(names, f[0]+" "+f[4])
+	}
+	want := []string{
+		"name state",
+		"shm/slot-manager off", "shm/swtok off",
+		"socket/slots off", "socket/rpc on",
+		"lock/api off", "lock/daemon on", "lock/swtok on",
+		"trace off",
+		"config/opencryptoki.conf on", "config/ep11tok.conf absent",
+		"token/swtok/NVTOK.DAT on", "token/swtok/MK_SO on", "token/swtok/MK_USER absent",
+		"token/bad/NVTOK.DAT failed", "token/bad/MK_SO failed", "token/bad/MK_USER failed",
+		"objects/swtok/OBJ.IDX absent", "objects/swtok/public on", "objects/swtok/private hidden",
+		"mutex/applications on", "mutex/engine on", "mutex/sessions on", "mutex/tokens on",
+		"tree/sessions on", "tree/session-objects on", "tree/public-token-objects on",
+		"tree/private-token-objects hidden", "tree/object-handles on",
+	}
+	if diff := cmp.Diff(want, names); diff != "" {
+		t.Errorf("resources (-want +got):\n%s", diff)
+	}
+	if os.Geteuid() == 0 && d.group() != noGroup {
+		var st syscall.Stat_t
+		for _, path := range []string{c.Paths.Locks, filepath.Join(c.Paths.Data, "swtok")} {
+			if err := syscall.Stat(path, &st); err != nil || int(st.Gid) != d.group() || st.Mode&0o777 != 0o770 {
+				t.Errorf("%s: group %d, mode %o, %v; want group %d, mode 770", path, st.Gid, st.Mode&0o777, err, d.group())
+			}
+		}
+	}
+}
+
+func TestRun(t *testing.T) {
+	needFUSE(t)
+	for name, end := range map[string]func(cancel func(), mount string) error{
+		"ends with the context": func(cancel func(), _ string) error { cancel(); return nil },
+		"ends with the mount": func(_ func(), mount string) error {
+			return mountpoint.Unmount(context.Background(), mount)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := tempDir(t)
+			socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: shortName(t), Net: "unixgram"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer socket.Close()
+			t.Setenv("NOTIFY_SOCKET", socket.LocalAddr().String())
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			c := userConfig(dir)
+			ready := make(chan struct{})
+			c.Ready = func(Ready) { close(ready) }
+			done := make(chan error, 1)
+			go func() { done <- Run(ctx, c) }()
+			select {
+			case <-ready:
+			case err := <-done:
+				t.Fatal(err)
+			}
+			expect(t, socket, "READY=1")
+			if err := end(cancel, c.Paths.Mount); err != nil {
+				t.Fatal(err)
+			}
+			expect(t, socket, "STOPPING=1")
+			if err := <-done; err != nil {
+				t.Errorf("Run: %v", err)
+			}
+		})
+	}
+}
+
+// shortName is a path short enough for a socket.
+func shortName(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return filepath.Join(dir, "s")
+}
+
+// expect waits for a notice whose first line is want.
+func expect(t *testing.T, socket *net.UnixConn, want string) {
+	t.Helper()
+	if err := socket.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 4096)
+	n, err := socket.Read(buf)
+	if err != nil {
+		t.Fatalf("waiting for %s: %v", want, err)
+	}
+	if got, _, _ := strings.Cut(string(buf[:n]), "\n"); got != want {
+		t.Errorf("notified %q, want %q", got, want)
+	}
+}
+
+func TestStaleMount(t *testing.T) {
+	needFUSE(t)
+	dir := tempDir(t)
+	c := userConfig(dir)
+	// Twice over, one stale mount upon the other, cannot be made by p11fs
+	// itself; each start cleans what the one before left.
+	for range 2 {
+		killedDaemon(t, dir)
+		if state, err := mountpoint.Probe(c.Paths.Mount); err != nil || state != mountpoint.Stale {
+			t.Fatalf("after a kill the mount is %v, %v; want stale", state, err)
+		}
+		d := start(t, c)
+		if state, err := mountpoint.Probe(c.Paths.Mount); err != nil || state != mountpoint.Live {
+			t.Errorf("after a start the mount is %v, %v; want live", state, err)
+		}
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if state, err := mountpoint.Probe(c.Paths.Mount); err != nil || state != mountpoint.Free {
+		t.Errorf("at the end the mount is %v, %v; want free", state, err)
+	}
+}
+
+// killedDaemon runs a daemon below dir in another process and kills it.
+func killedDaemon(t *testing.T, dir string) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), childEnv+"="+dir)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 1024)
+	n, _ := out.Read(buf)
+	if got := string(buf[:n]); got != "ready\n" {
+		t.Errorf("the daemon said %q", got)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Error(err)
+	}
+	_ = cmd.Wait() // killed
+}
+
+// TestFailedStart starts daemons that fail at each step, and looks whether they
+// leave anything.
+func TestFailedStart(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		spoil func(t *testing.T, dir string, c *Config)
+	}{
+		{"configuration", func(t *testing.T, dir string, _ *Config) {
+			if err := os.WriteFile(filepath.Join(dir, "conf"), []byte("slot 1 {\n}\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"data is a file", func(t *testing.T, dir string, _ *Config) {
+			if err := os.WriteFile(filepath.Join(dir, "data"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"mount point is a file", func(t *testing.T, dir string, _ *Config) {
+			if err := os.WriteFile(filepath.Join(dir, "mnt"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"provider", func(_ *testing.T, _ string, c *Config) { c.Provider = "magic" }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := tempDir(t)
+			conf := userConfig(dir)
+			c.spoil(t, dir, &conf)
+			before := descriptors(t)
+			if d, err := New(t.Context(), conf); err == nil {
+				_ = d.Close()
+				t.Fatal("it started")
+			}
+			if after := descriptors(t); after > before {
+				t.Errorf("%d descriptors were left", after-before)
+			}
+			if got := mountsBelow(t, dir); len(got) != 0 {
+				t.Errorf("mounts: %v", got)
+			}
+		})
+	}
+	t.Run("cancelled", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := New(ctx, userConfig(tempDir(t))); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
