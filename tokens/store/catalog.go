@@ -20,7 +20,7 @@ func (s *Store) listed() ([]name, error) {
 	b, st, err := s.objs.read(indexFile, maxIndexFile)
 	absent := errors.Is(err, fs.ErrNotExist)
 	if err != nil && !absent {
-		return nil, err
+		return nil, notRecognized(s.cfg.Dir, err)
 	}
 	names, clean := parseIndex(b)
 	s.setIndex(st, clean && !absent)

@@ -39,7 +39,8 @@ type Locker interface {
 	Lock(ctx context.Context) (unlock func() error, err error)
 }
 
-// Config says which directory a Store keeps, and how.
+// Config says which directory a Store keeps, and how. All fields but Create and
+// Group must be set.
 type Config struct {
 	// Dir is the token directory. Its last component is no symbolic link.
 	Dir string
@@ -118,6 +119,9 @@ type Damage struct {
 // is none. An absent token gives CKR_TOKEN_NOT_PRESENT, a directory in another
 // format CKR_TOKEN_NOT_RECOGNIZED; neither is written to.
 func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
+	if cfg.Lock == nil || cfg.Log == nil || cfg.Now == nil || cfg.Rand == nil || cfg.Kind.MasterKeyLen < dataKeyLen {
+		return nil, p11.Errorf(p11.CKR_ARGUMENTS_BAD, "%s: the store's configuration is incomplete", cfg.Dir)
+	}
 	if cfg.kernel == nil {
 		cfg.kernel = linux{}
 	}

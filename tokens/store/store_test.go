@@ -338,6 +338,10 @@ func TestOpenRefuses(t *testing.T) {
 			}
 			symlink(t, "elsewhere", dir, objectsDir)
 		}, p11.CKR_DEVICE_ERROR},
+		{"index is a link", func(t *testing.T, dir string) {
+			remove(t, dir, objectsDir, indexFile)
+			symlink(t, "IDX.TMP", dir, objectsDir, indexFile)
+		}, p11.CKR_TOKEN_NOT_RECOGNIZED},
 		{"the directory is a link", func(t *testing.T, dir string) {
 			if err := os.Rename(dir, dir+".real"); err != nil {
 				t.Fatal(err)
@@ -379,6 +383,10 @@ func TestOpenRefuses(t *testing.T) {
 		if tree(t, cfg.Dir) != "" {
 			t.Error("an empty directory was written to")
 		}
+	})
+	t.Run("incomplete", func(t *testing.T) {
+		_, err := Open(t.Context(), Config{Dir: t.TempDir(), Group: NoGroup})
+		wantRV(t, "open", err, p11.CKR_ARGUMENTS_BAD)
 	})
 	t.Run("cancelled", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
