@@ -125,6 +125,9 @@ func (a *application) open(ctx context.Context, f *FS, slot *engine.Slot, name s
 
 func (a *application) newSession(ctx context.Context, f *FS, slot *engine.Slot) (*session, error) {
 	e, err := a.eng.OpenSession(ctx, slot, p11.CKF_SERIAL_SESSION|p11.CKF_RW_SESSION)
+	if p11.RVOf(err) == p11.CKR_TOKEN_WRITE_PROTECTED { // its keys can be used all the same
+		e, err = a.eng.OpenSession(ctx, slot, p11.CKF_SERIAL_SESSION)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -16,7 +16,6 @@ import (
 
 	"p11fs/engine"
 	"p11fs/engine/enginetest"
-	"p11fs/engine/p11"
 )
 
 // daemonEnv makes the test binary a daemon that mounts a tree on the directory
@@ -262,5 +261,3 @@ func (term *terminal) login() {
 	term.t.Helper()
 	term.ok("echo " + userPIN + " > $T/login")
 }
-
-var _ p11.RV
