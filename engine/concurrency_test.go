@@ -74,7 +74,6 @@ func mustWork(t *testing.T, b *bench) {
 	go func() {
 		ctx := t.Context()
 		a := b.app()
-		defer a.Close()
 		s, err := a.OpenSession(ctx, b.slot, rw)
 		if err == nil {
 			err = s.Login(ctx, p11.CKU_USER, p)
@@ -89,6 +88,7 @@ func mustWork(t *testing.T, b *bench) {
 			_, err = s.Digest(ctx, nil, NoLimit)
 		}
 		b.Stats()
+		a.Close()
 		done <- err
 	}()
 	select {

@@ -149,7 +149,8 @@ func (e *Engine) forget(a *Application) {
 	e.apps.Delete(a)
 }
 
-// Stats counts what the engine holds.
+// Stats counts what the engine holds, for whoever runs it: it counts private
+// objects, too, as long as anyone's login has opened them.
 type Stats struct {
 	Applications   int
 	Sessions       int // tree of sessions

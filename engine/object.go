@@ -195,13 +195,7 @@ func (a *Application) Object(ctx context.Context, slot *Slot, h p11.ObjectHandle
 
 // info copies what may be revealed.
 func (e *entry) info() ObjectInfo {
-	visible := make(p11.Attributes, 0, len(e.attrs)+1)
-	for _, a := range e.attrs {
-		if !hidden(e.attrs, a.Type) {
-			visible = append(visible, a)
-		}
-	}
-	visible = visible.Clone()
+	visible := copyVisible(e.attrs)
 	if len(uniqueID(e.attrs)) == 0 {
 		visible.Set(p11.CKA_UNIQUE_ID, e.uniqueID())
 	}
@@ -217,6 +211,26 @@ func (e *entry) info() ObjectInfo {
 	info.KeyType, _ = visible.KeyType()
 	info.ID, _ = visible.Get(p11.CKA_ID)
 	return info
+}
+
+// copyVisible copies the attributes that may be revealed, in one piece of memory:
+// listings of many objects are made of these.
+func copyVisible(attrs p11.Attributes) p11.Attributes {
+	size := 0
+	visible := make(p11.Attributes, 0, len(attrs)+1)
+	for _, a := range attrs {
+		if !hidden(attrs, a.Type) {
+			visible = append(visible, a)
+			size += len(a.Value)
+		}
+	}
+	values := make([]byte, 0, size)
+	for i, a := range visible {
+		start := len(values)
+		values = append(values, a.Value...)
+		visible[i].Value = values[start:len(values):len(values)]
+	}
+	return visible
 }
 
 // hidden says whether the attribute may not be revealed: the secret ones of keys

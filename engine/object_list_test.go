@@ -1,0 +1,83 @@
+package engine
+
+import (
+	"testing"
+
+	"p11fs/engine/enginetest"
+	"p11fs/engine/p11"
+)
+
+// One object at a time, the same is seen as in a list.
+func TestEachObject(t *testing.T) {
+	ctx := t.Context()
+	b := newBench(t, enginetest.Options{})
+	s := b.user(t)
+	create(t, s, "class=data token=true label=a")
+	create(t, s, aesKey+" token=true label=b")
+	create(t, s, "class=data label=c")
+	stranger := b.app()
+	for _, tt := range []struct {
+		name string
+		app  *Application
+		want string
+		stop int
+	}{
+		{"owner", s.Application(), "abc", 99},
+		{"owner, stopped", s.Application(), "ab", 2},
+		{"stranger", stranger, "a", 99},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := ""
+			err := tt.app.EachObject(ctx, b.slot, nil, func(i ObjectInfo) bool {
+				got += i.Label
+				return len(got) < tt.stop
+			})
+			if err != nil || got != tt.want {
+				t.Errorf("%q, %v; want %q", got, err, tt.want)
+			}
+		})
+	}
+	want(t, stranger.EachObject(ctx, b.slots[1], nil, nil), p11.CKR_TOKEN_NOT_PRESENT)
+}
+
+func TestObjectNamed(t *testing.T) {
+	ctx := t.Context()
+	b := newBench(t, enginetest.Options{})
+	s := b.user(t)
+	a, stranger := s.Application(), b.app()
+	name := func(h p11.ObjectHandle) string {
+		info, err := a.Object(ctx, b.slot, h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Name
+	}
+	public, private := create(t, s, "class=data token=true"), create(t, s, aesKey+" token=true")
+	session := create(t, s, "class=data")
+	if name(session) != "" {
+		t.Error("a session object has a stored name")
+	}
+	for _, tt := range []struct {
+		what string
+		app  *Application
+		name string
+		want p11.ObjectHandle // 0: CKR_OBJECT_HANDLE_INVALID
+	}{
+		{"public", a, name(public), public},
+		{"private", a, name(private), private},
+		{"public, stranger", stranger, name(public), public},
+		{"private, stranger", stranger, name(private), 0},
+		{"none", a, "ZZZZZZZZ", 0},
+		{"empty", a, "", 0},
+	} {
+		t.Run(tt.what, func(t *testing.T) {
+			info, err := tt.app.ObjectNamed(ctx, b.slot, tt.name)
+			if info.Handle != tt.want {
+				t.Errorf("handle %v, want %v", info.Handle, tt.want)
+			}
+			if tt.want == 0 {
+				want(t, err, p11.CKR_OBJECT_HANDLE_INVALID)
+			}
+		})
+	}
+}
