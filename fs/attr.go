@@ -80,7 +80,7 @@ func (d *attrDir) file(t p11.AttributeType, name string) file {
 		return []byte(i.Attrs.FormatValue(t) + "\n"), nil
 	}
 	return &commandFile{
-		fs: f, p: p, key: d.id(name), text: text, empty: true,
+		fs: f, p: p, key: p.key(d.id(name)), text: text, empty: true,
 		run: func(ctx context.Context, o *opened, line []byte) ([]byte, error) {
 			i, err := o.s.app.eng.ObjectNamed(ctx, p.slot, d.object.ref.stored)
 			if d.object.ref.stored == "" {

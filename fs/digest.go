@@ -38,7 +38,7 @@ func (d *digestDir) lookup(_ context.Context, _ caller, name string) (*entry, er
 		return nil, p11.Errorf(p11.CKR_MECHANISM_INVALID, "mechanism %s does not digest", m.Type.Short())
 	}
 	f := &streamFile{
-		fs: d.fs, p: d.p, key: d.id(name),
+		fs: d.fs, p: d.p, key: d.p.key(d.id(name)),
 		guarded: func(context.Context, caller) bool { return false },
 		start: func(ctx context.Context, s *session) (transform, error) {
 			op, err := s.eng.NewDigest(ctx, m)

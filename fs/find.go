@@ -10,7 +10,7 @@ import (
 // match, one a line, as they stand in objects. An empty template matches all.
 func (f *FS) findFile(p place) *commandFile {
 	return &commandFile{
-		fs: f, p: p, key: p.id() + "find", replies: true, empty: true,
+		fs: f, p: p, key: "find", replies: true, empty: true,
 		run: func(ctx context.Context, o *opened, line []byte) ([]byte, error) {
 			template, err := p11.ParseTemplate(string(line))
 			if err != nil {

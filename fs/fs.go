@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -107,6 +108,10 @@ func (p place) id() string {
 	return fmt.Sprintf("%d/s%d:%d:%s/", uint64(p.slot.ID()), p.uid, uint64(p.ref.number), p.ref.name)
 }
 
+// key is what a session knows the file of that identity by, which is the same
+// below the token and below each path of the session.
+func (p place) key(id string) string { return strings.TrimPrefix(id, p.id()) }
+
 // ino is the inode number of the node with that identity. The hash is keyed: a
 // number tells nothing of the node or of any other.
 func (f *FS) ino(id string) uint64 {
@@ -197,7 +202,11 @@ func (f *FS) doneIn(a *application, p place, err error) syscall.Errno {
 func (f *FS) note(a *application, p place, e lastError) {
 	if p.ref.self() {
 		a.note(p.slot, e)
-	} else if s := a.session(p.slot, p.ref); s != nil {
+	} else if s := a.session(p.slot, p.ref); s == nil {
+		return
+	} else if s == a.session(p.slot, sessionRef{}) {
+		a.note(p.slot, e)
+	} else {
 		s.note(e)
 	}
 }

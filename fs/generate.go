@@ -23,7 +23,7 @@ import (
 // the private key.
 func (f *FS) generateFile(p place) *commandFile {
 	return &commandFile{
-		fs: f, p: p, key: p.id() + "generate", replies: true,
+		fs: f, p: p, key: "generate", replies: true,
 		run: func(ctx context.Context, o *opened, line []byte) ([]byte, error) {
 			r, err := parseRecipe(string(line))
 			if err != nil {

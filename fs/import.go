@@ -46,7 +46,7 @@ func parseImport(spec string) (pkix.Kind, p11.Attributes, error) {
 
 func (f *FS) importFile(p place, key string, kind pkix.Kind, template p11.Attributes) *streamFile {
 	return &streamFile{
-		fs: f, p: p, key: key, creates: true,
+		fs: f, p: p, key: p.key(key), creates: true,
 		start: func(_ context.Context, s *session) (transform, error) {
 			return &gather{s: s, limit: pkix.MaxSize, do: func(ctx context.Context, data []byte) ([]byte, error) {
 				handles, err := f.importData(ctx, s, kind, data, template)

@@ -182,8 +182,11 @@ func (f *FS) errorText(c caller, p place) ([]byte, error) {
 		return []byte(a.lastError(p.slot).text()), nil
 	}
 	s := a.session(p.slot, p.ref)
-	if s == nil {
+	switch {
+	case s == nil:
 		return nil, errNoSession
+	case s == a.session(p.slot, sessionRef{}):
+		return []byte(a.lastError(p.slot).text()), nil
 	}
 	return []byte(s.lastError().text()), nil
 }

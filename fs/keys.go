@@ -15,7 +15,7 @@ const maxWrapped = 64 << 10
 func wrapFile(k *keyFile) file {
 	f := k.objects.fs
 	return &commandFile{
-		fs: f, p: k.objects.p, key: k.id, replies: true, limit: 4096,
+		fs: f, p: k.objects.p, key: k.objects.p.key(k.id), replies: true, limit: 4096,
 		run: func(ctx context.Context, o *opened, line []byte) ([]byte, error) {
 			h, err := k.handle(ctx, o.s)
 			if err != nil {

@@ -16,7 +16,7 @@ const maxPINCommand = 4096
 // loginFile is C_Login: PIN, user:PIN or so:PIN. It reads public, user or so.
 func (f *FS) loginFile(p place) *commandFile {
 	return &commandFile{
-		fs: f, p: p, key: p.id() + "login", limit: maxPINCommand,
+		fs: f, p: p, key: "login", limit: maxPINCommand,
 		run: func(ctx context.Context, o *opened, line []byte) ([]byte, error) {
 			user, pin := p11.UserType(p11.CKU_USER), line
 			if who, rest, ok := bytes.Cut(line, []byte(":")); ok {
@@ -77,7 +77,7 @@ func pinOf(b []byte) (*secret.Bytes, error) {
 // few words so that what was meant for another file is refused.
 func (f *FS) logoutFile(p place) *commandFile {
 	return &commandFile{
-		fs: f, p: p, key: p.id() + "logout", limit: maxPINCommand, empty: true,
+		fs: f, p: p, key: "logout", limit: maxPINCommand, empty: true,
 		run: func(ctx context.Context, o *opened, line []byte) ([]byte, error) {
 			switch string(bytes.TrimSpace(line)) {
 			case "", "1", "logout":
@@ -91,7 +91,7 @@ func (f *FS) logoutFile(p place) *commandFile {
 // pinFile is C_SetPIN: OLD NEW. It reads what the token tells of the PINs.
 func (f *FS) pinFile(p place) *commandFile {
 	return &commandFile{
-		fs: f, p: p, key: p.id() + "pin", limit: maxPINCommand,
+		fs: f, p: p, key: "pin", limit: maxPINCommand,
 		run: func(ctx context.Context, o *opened, line []byte) ([]byte, error) {
 			before, after, ok := bytes.Cut(line, []byte(" "))
 			if !ok || len(before) == 0 || len(after) == 0 || bytes.IndexByte(after, ' ') >= 0 {
@@ -154,7 +154,7 @@ func pinText(flags p11.Flags) string {
 //	cancel               drops the caller's results that wait
 func (f *FS) ctlFile(p place) *commandFile {
 	return &commandFile{
-		fs: f, p: p, key: p.id() + "ctl", limit: maxPINCommand, sessionless: true,
+		fs: f, p: p, key: "ctl", limit: maxPINCommand, sessionless: true,
 		run: func(ctx context.Context, o *opened, line []byte) ([]byte, error) {
 			verb, rest, _ := bytes.Cut(line, []byte(" "))
 			switch string(verb) {
@@ -222,7 +222,7 @@ func (f *FS) initPIN(ctx context.Context, o *opened, p place, args []byte) error
 // pass phrase in a file name or a command line would show in ps.
 func (f *FS) passphraseFile(p place) *commandFile {
 	return &commandFile{
-		fs: f, p: p, key: p.id() + "passphrase", limit: maxPINCommand,
+		fs: f, p: p, key: "passphrase", limit: maxPINCommand,
 		run: func(_ context.Context, o *opened, line []byte) ([]byte, error) {
 			b, err := pinOf(line)
 			if err != nil {

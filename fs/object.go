@@ -60,7 +60,7 @@ func (d *objectDir) list(ctx context.Context, c caller) ([]listed, error) {
 		}
 	}
 	for _, o := range d.fs().ops {
-		if i.Attrs.Bool(o.usage) && o.served(i.Class) {
+		if _, ok, _ := o.byDefault(d.objects.p.slot, i); ok && i.Attrs.Bool(o.usage) && o.served(i.Class) {
 			list = append(list, listed{name: o.name, id: d.id(o.name), kind: syscall.S_IFREG})
 		}
 	}

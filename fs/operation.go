@@ -150,7 +150,7 @@ func (k *keyFile) handle(ctx context.Context, s *session) (p11.ObjectHandle, err
 // stream is the data file with that start. A result of a private key goes with
 // the login.
 func (k *keyFile) stream(start func(ctx context.Context, s *session) (transform, error)) *streamFile {
-	return &streamFile{fs: k.objects.fs, p: k.objects.p, key: k.id, start: start, guarded: k.private}
+	return &streamFile{fs: k.objects.fs, p: k.objects.p, key: k.objects.p.key(k.id), start: start, guarded: k.private}
 }
 
 func (k *keyFile) private(ctx context.Context, c caller) bool {
