@@ -184,9 +184,9 @@ func (s *Store) checkPIN(p part, pin *secret.Bytes, count bool) (*secret.Bytes, 
 
 func repair(p part) string {
 	if p.user == p11.CKU_USER {
-		return "the SO mends it by setting the user's PIN anew"
+		return "if a change of the PIN was cut off, the new PIN opens the token; else the SO mends it by setting the user's PIN anew"
 	}
-	return "it must come back from a backup"
+	return "if a change of the PIN was cut off, the new PIN opens the token; else it must come back from a backup"
 }
 
 func isText(pin *secret.Bytes, text string) (is bool) {
