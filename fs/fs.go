@@ -216,7 +216,11 @@ func (e lastError) text() string {
 	if e.rv == p11.CKR_OK {
 		return "0x00000000 CKR_OK\n"
 	}
-	return fmt.Sprintf("%#08x %s: %s: %s\n", uint64(e.rv), e.rv, clean(e.why), e.rv.Advice())
+	why := clean(e.why) + ": "
+	if e.why == e.rv.String() {
+		why = ""
+	}
+	return fmt.Sprintf("%#08x %s: %s%s\n", uint64(e.rv), e.rv, why, e.rv.Advice())
 }
 
 // clean keeps a text on one line of printable characters.

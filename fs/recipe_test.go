@@ -1,0 +1,109 @@
+package fs
+
+import (
+	"strings"
+	"testing"
+
+	"p11fs/engine/p11"
+	"p11fs/engine/pkix"
+)
+
+func TestParseRecipe(t *testing.T) {
+	p256 := "ec-params=secp256r1"
+	for line, want := range map[string]string{
+		"rsa:2048 label=web id=01":                "rsa-pkcs-key-pair-gen pair label=web id=0x01 modulus-bits=2048",
+		"rsa bits=2048,label=web":                 "rsa-pkcs-key-pair-gen pair label=web modulus-bits=2048",
+		"rsa label=web bits=2048":                 "rsa-pkcs-key-pair-gen pair label=web modulus-bits=2048",
+		"rsa modulus-bits=2048":                   "rsa-pkcs-key-pair-gen pair modulus-bits=2048",
+		"  ec:p256  ":                             "ec-key-pair-gen pair " + p256,
+		"ec curve=P-256 label=\"bits=3 curve=x\"": "ec-key-pair-gen pair label=\"bits=3 curve=x\" " + p256,
+		"aes:256":                              "aes-key-gen value-len=32",
+		"aes bits=128, sign=true":              "aes-key-gen sign=true value-len=16",
+		"generic:512 label=mac":                "generic-secret-key-gen label=mac value-len=64",
+		"CKM_AES_KEY_GEN value-len=32 label=x": "aes-key-gen value-len=32 label=x",
+		"aes-key-gen bits=256":                 "aes-key-gen value-len=32",
+		"CKM_EC_KEY_PAIR_GEN curve=p256":       "ec-key-pair-gen pair " + p256,
+	} {
+		r, err := parseRecipe(line)
+		if err != nil {
+			t.Errorf("%q: %v", line, err)
+			continue
+		}
+		got := r.mechanism.Type.Short()
+		if r.pair {
+			got += " pair"
+		}
+		if text := r.template.Text(); text != "" {
+			got += " " + text
+		}
+		wantTemplate, err := p11.ParseTemplate(strings.TrimPrefix(strings.TrimPrefix(want, r.mechanism.Type.Short()), " pair"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want = strings.TrimSpace(r.mechanism.Type.Short() + map[bool]string{true: " pair"}[r.pair] + " " + wantTemplate.Text())
+		if got != want {
+			t.Errorf("%q is %q, want %q", line, got, want)
+		}
+	}
+}
+
+func FuzzParseRecipe(f *testing.F) {
+	for _, s := range []string{"rsa:2048 label=web id=01", "ec curve=p256", "aes bits=128,sign=true", `x "`, "CKM_AES_KEY_GEN value-len=32", "aes:256 label={", "rsa bits= curve="} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		r, err := parseRecipe(line)
+		if err != nil {
+			if p11.RVOf(err) == p11.CKR_GENERAL_ERROR {
+				t.Errorf("%q: %v carries no CK_RV", line, err)
+			}
+			return
+		}
+		// What parses prints back as something that parses to the same.
+		again, err := parseRecipe(r.mechanism.String() + " " + r.template.Text())
+		if err != nil || again.template.Text() != r.template.Text() || again.pair != r.pair {
+			t.Errorf("%q is %v, and that is %v, %v", line, r.template, again.template, err)
+		}
+	})
+}
+
+func TestParseImport(t *testing.T) {
+	for spec, want := range map[string]struct {
+		kind     pkix.Kind
+		template string
+	}{
+		"":                          {pkix.Auto, ""},
+		"auto":                      {pkix.Auto, ""},
+		"pem":                       {pkix.PEM, ""},
+		"label=web":                 {pkix.Auto, "label=web"},
+		"pkcs12,label=web,id=0x01":  {pkix.PKCS12, "label=web id=0x01"},
+		`cert,label="a, b" id=01`:   {pkix.Certificate, `label="a, b" id=0x01`},
+		`label="x y",private=false`: {pkix.Auto, `label="x y" private=false`},
+	} {
+		kind, template, err := parseImport(spec)
+		if err != nil || kind != want.kind || template.Text() != want.template {
+			t.Errorf("%q is %v %q, %v; want %v %q", spec, kind, template.Text(), err, want.kind, want.template)
+		}
+	}
+	for _, spec := range []string{"frob", "pem,frob", "pem label", "pem,colour=red", `label="open`} {
+		if _, _, err := parseImport(spec); err == nil {
+			t.Errorf("%q is taken", spec)
+		}
+	}
+}
+
+func TestHalves(t *testing.T) {
+	all, err := p11.ParseTemplate("label=x id=01 token=true private=false sensitive=false extractable=true sign=true verify=true modulus-bits=2048 derive=true encrypt=true class=data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for class, want := range map[p11.ObjectClass]string{
+		p11.CKO_PUBLIC_KEY:  "label=x id=0x01 token=true verify=true modulus-bits=2048 encrypt=true",
+		p11.CKO_PRIVATE_KEY: "label=x id=0x01 token=true private=false sensitive=false extractable=true sign=true derive=true",
+		p11.CKO_CERTIFICATE: "label=x id=0x01 token=true",
+	} {
+		if got := half(all, class).Text(); got != want {
+			t.Errorf("%s gets %q, want %q", class.Short(), got, want)
+		}
+	}
+}
