@@ -10,6 +10,7 @@ LINTER     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 SHELL      := /bin/sh
 BIN        := bin/p11fs
 MAY_SKIP   := contrib/may-skip.txt
+MAY_SKIP_SHORT := contrib/may-skip-short.txt
 
 .DEFAULT_GOAL := build
 .PHONY: help run test build integration fuzz lint check bench generate man install uninstall clean setup-run setup-test
@@ -31,7 +32,7 @@ build: ## build bin/p11fs
 
 test: setup-test ## run all tests: with the race detector, and on one processor
 	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP) -- -race -count=1 -timeout $(TIMEOUT) ./...
-	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP) -- -short -count=1 -exec "env GOMAXPROCS=1" -timeout $(TIMEOUT) ./...
+	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP_SHORT) -- -short -count=1 -exec "env GOMAXPROCS=1" -timeout $(TIMEOUT) ./...
 
 integration: setup-test ## run the tests that drive the built program with real clients
 	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP) -- -race -count=1 -timeout $(TIMEOUT) ./integration/...
@@ -65,6 +66,8 @@ man: build ## write the manual pages into build/man
 
 install: build man ## install below PREFIX (/usr/local): program, manual pages, completion
 	install -D -m 0755 $(BIN) $(DESTDIR)$(PREFIX)/bin/p11fs
+	install -D -m 0644 contrib/p11fs.service $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs.service
+	sed -i 's|/usr/local|$(PREFIX)|' $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs.service
 	for page in build/man/*; do \
 		install -D -m 0644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit 1; done
 	mkdir -p build/completion
@@ -76,7 +79,7 @@ install: build man ## install below PREFIX (/usr/local): program, manual pages, 
 	install -D -m 0644 build/completion/p11fs.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/p11fs.fish
 
 uninstall: ## remove what install put below PREFIX
-	rm -f $(DESTDIR)$(PREFIX)/bin/p11fs
+	rm -f $(DESTDIR)$(PREFIX)/bin/p11fs $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs.service
 	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/p11fs.1 $(DESTDIR)$(PREFIX)/share/man/man1/p11fs-*.1
 	rm -f $(DESTDIR)$(PREFIX)/share/man/man5/p11fs.5 $(DESTDIR)$(PREFIX)/share/man/man7/p11fs-tree.7
 	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/p11fs
