@@ -164,7 +164,7 @@ func (a *Application) InitToken(ctx context.Context, slot *Slot, pin *secret.Byt
 	if len(label) > 32 {
 		return p11.Errorf(p11.CKR_ARGUMENTS_BAD, "the label has %d bytes and may have 32", len(label))
 	}
-	end, err := slot.beginInit()
+	end, err := slot.beginInit(ctx)
 	if err != nil {
 		return err
 	}

@@ -168,6 +168,22 @@ func TestSessionObjects(t *testing.T) {
 	want(t, err, p11.CKR_OK)
 }
 
+// A private session object that is made while the user logs out is not made.
+func TestSessionObjectAfterLogout(t *testing.T) {
+	b := newBench(t, enginetest.Options{})
+	s := b.user(t)
+	stale := s.standing.user()
+	want(t, s.Logout(t.Context()), p11.CKR_OK)
+	_, err := s.standing.objects.add(s, stale, tmpl(t, "class=data private=true"))
+	want(t, err, p11.CKR_USER_NOT_LOGGED_IN)
+	want(t, s.Close(), p11.CKR_OK)
+	_, err = s.standing.objects.add(s, nil, tmpl(t, "class=data private=false"))
+	want(t, err, p11.CKR_SESSION_HANDLE_INVALID)
+	if n := b.Stats().SessionObjects; n != 0 {
+		t.Errorf("%d session objects", n)
+	}
+}
+
 // Objects that others stored with attributes or of kinds that have no rules here
 // can still be read, relabelled and destroyed.
 func TestForeignObjects(t *testing.T) {

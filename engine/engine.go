@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -23,6 +24,19 @@ type Config struct {
 	Log    *slog.Logger     // nil discards
 	Now    func() time.Time // nil is time.Now
 	Limits Limits
+	// Table counts sessions over all processes; nil where no other process
+	// shares the tokens.
+	Table SessionTable
+}
+
+// A SessionTable is where the processes that share tokens tell each other of
+// their sessions. The engine holds none of its locks while it calls it.
+type SessionTable interface {
+	// Opened and Closed say that the engine has one session more or less.
+	Opened(context.Context, p11.SlotID) error
+	Closed(p11.SlotID) error
+	// Others is the number of sessions of all other processes.
+	Others(context.Context, p11.SlotID) (uint64, error)
 }
 
 // SlotConfig is one slot. A slot with a nil Token is empty.
@@ -81,7 +95,7 @@ func New(c Config) (*Engine, error) {
 				return nil, fmt.Errorf("slots %d and %d have the same token %q", other.id, sc.ID, sc.Token.Name())
 			}
 		}
-		e.slots = append(e.slots, newSlot(e, sc))
+		e.slots = append(e.slots, newSlot(e, sc, c.Table))
 	}
 	return e, nil
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"testing"
+	"time"
 
 	"p11fs/engine/enginetest"
 	"p11fs/engine/p11"
@@ -135,7 +136,7 @@ func TestOpenDuringInitToken(t *testing.T) {
 	select {
 	case err := <-opened:
 		t.Fatalf("session opened during C_InitToken (%v)", err)
-	default:
+	case <-time.After(50 * time.Millisecond):
 	}
 	close(finish)
 	want(t, <-done, p11.CKR_OK)

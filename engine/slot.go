@@ -15,6 +15,7 @@ type Slot struct {
 	id         p11.SlotID
 	config     SlotConfig
 	token      tokens.Token // nil when absent
+	table      SessionTable // nil when no other process shares the token
 	mechanisms map[p11.MechanismType]p11.MechanismInfo
 	handles    handleTree
 	counter    atomic.Uint64 // the last login generation given out
@@ -26,8 +27,8 @@ type Slot struct {
 	initialising chan struct{} // closed when a running C_InitToken ends; nil when none runs
 }
 
-func newSlot(e *Engine, c SlotConfig) *Slot {
-	s := &Slot{engine: e, id: c.ID, config: c, token: c.Token}
+func newSlot(e *Engine, c SlotConfig, table SessionTable) *Slot {
+	s := &Slot{engine: e, id: c.ID, config: c, token: c.Token, table: table}
 	s.handles.init()
 	if c.Token != nil {
 		list := c.Token.Mechanisms()
@@ -85,10 +86,23 @@ func (s *Slot) TokenInfo(ctx context.Context) (p11.TokenInfo, error) {
 	if err != nil {
 		return p11.TokenInfo{}, err
 	}
+	others, err := s.othersSessions(ctx)
+	if err != nil {
+		return p11.TokenInfo{}, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	info.Sessions, info.RWSessions = uint64(s.sessions), uint64(s.rwSessions)
+	info.Sessions, info.RWSessions = uint64(s.sessions)+others, uint64(s.rwSessions)
 	return info, nil
+}
+
+// othersSessions is the number of sessions that other processes have with the
+// token. They do not tell which are read-write.
+func (s *Slot) othersSessions(ctx context.Context) (uint64, error) {
+	if s.table == nil {
+		return 0, nil
+	}
+	return s.table.Others(ctx, s.id)
 }
 
 // Mechanisms is C_GetMechanismList with C_GetMechanismInfo of each, in the
@@ -143,7 +157,7 @@ func (s *Slot) enter(ctx context.Context, rw bool) error {
 				s.rwSessions++
 			}
 			s.mu.Unlock()
-			return nil
+			return s.announce(ctx, rw)
 		}
 		s.mu.Unlock()
 		select {
@@ -154,7 +168,29 @@ func (s *Slot) enter(ctx context.Context, rw bool) error {
 	}
 }
 
+// announce tells the other processes of a session that was counted here, and
+// takes it back where that fails.
+func (s *Slot) announce(ctx context.Context, rw bool) error {
+	if s.table == nil {
+		return nil
+	}
+	err := s.table.Opened(ctx, s.id)
+	if err != nil {
+		s.uncount(rw)
+	}
+	return err
+}
+
 func (s *Slot) leave(rw bool) {
+	if s.table != nil {
+		if err := s.table.Closed(s.id); err != nil {
+			s.engine.log.Warn("a session's end was not told to the other processes", "slot", uint64(s.id), "err", err)
+		}
+	}
+	s.uncount(rw)
+}
+
+func (s *Slot) uncount(rw bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sessions--
@@ -165,14 +201,18 @@ func (s *Slot) leave(rw bool) {
 
 // beginInit keeps sessions out until the returned function is called.
 // PKCS#11 v3.1 §5.5.7: C_InitToken fails while any application has a session.
-func (s *Slot) beginInit() (end func(), err error) {
+func (s *Slot) beginInit(ctx context.Context) (end func(), err error) {
+	others, err := s.othersSessions(ctx)
+	if err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.initialising != nil {
 		return nil, p11.Errorf(p11.CKR_SESSION_EXISTS, "token %s is being initialised already", s.Name())
 	}
-	if s.sessions > 0 {
-		return nil, p11.Errorf(p11.CKR_SESSION_EXISTS, "token %s has %d open sessions; close them first", s.Name(), s.sessions)
+	if n := uint64(s.sessions) + others; n > 0 {
+		return nil, p11.Errorf(p11.CKR_SESSION_EXISTS, "token %s has %d open sessions; close them first", s.Name(), n)
 	}
 	done := make(chan struct{})
 	s.initialising = done

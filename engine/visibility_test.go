@@ -19,6 +19,7 @@ func TestMustNotBeSeen(t *testing.T) {
 		"private token object":        create(t, s, aesKey+" token=true label=secret id=0x01"),
 		"private session object":      create(t, s, aesKey+" label=secret"),
 		"public session object":       create(t, s, "class=data label=secret"),
+		"the token's own handle":      b.token.Put(tmpl(t, aesKey+" token=true label=secret")).Handle,
 		"a handle that never was one": 12345,
 	}
 	visible := create(t, s, "class=data token=true label=public")
@@ -71,9 +72,10 @@ func TestMustNotBeSeen(t *testing.T) {
 	})
 	t.Run("the owner sees all", func(t *testing.T) {
 		list, err := s.Find(ctx, nil)
-		if err != nil || len(list) != 4 {
-			t.Errorf("%d objects, %v; want 4", len(list), err)
+		if err != nil || len(list) != 5 {
+			t.Errorf("%d objects, %v; want 5", len(list), err)
 		}
+		checkAbsent(t, "the token's own handle", s, hidden["the token's own handle"])
 	})
 }
 

@@ -280,8 +280,8 @@ func (d *Daemon) mendLocked() error {
 	return nil
 }
 
-// SessionOpened counts a session of this process on slot.
-func (d *Daemon) SessionOpened(ctx context.Context, slot p11.SlotID) error {
+// Opened counts a session of this process on slot.
+func (d *Daemon) Opened(ctx context.Context, slot p11.SlotID) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	err := d.locked(ctx, func() error { return d.segment.OpenSession(d.pid, int(slot)) })
@@ -291,8 +291,8 @@ func (d *Daemon) SessionOpened(ctx context.Context, slot p11.SlotID) error {
 	return err
 }
 
-// SessionClosed takes one off.
-func (d *Daemon) SessionClosed(slot p11.SlotID) error {
+// Closed takes one off.
+func (d *Daemon) Closed(slot p11.SlotID) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.sessions[int(slot)] > 0 {
@@ -301,9 +301,17 @@ func (d *Daemon) SessionClosed(slot p11.SlotID) error {
 	return d.locked(context.Background(), func() error { return d.segment.CloseSession(d.pid, int(slot)) })
 }
 
-// Sessions is the number of sessions on slot, over all processes.
-func (d *Daemon) Sessions(ctx context.Context, slot p11.SlotID) (n uint32, err error) {
-	err = d.locked(ctx, func() error { n = d.segment.Sessions(int(slot)); return nil })
+// Others is the number of sessions of all other processes on slot.
+func (d *Daemon) Others(ctx context.Context, slot p11.SlotID) (n uint64, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	err = d.locked(ctx, func() error {
+		// The collection of a process whose counters had grown too high can
+		// leave less than our own.
+		all := d.segment.Sessions(int(slot))
+		n = uint64(max(all, d.sessions[int(slot)]) - d.sessions[int(slot)])
+		return nil
+	})
 	return n, err
 }
 

@@ -176,11 +176,11 @@ func TestSessions(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := int32(sleep.Process.Pid)
-	if err := errors.Join(client.Register(other, time.Now()), client.OpenSession(other, 3), d.SessionOpened(ctx, 3), d.SessionOpened(ctx, 3), d.SessionClosed(3)); err != nil {
+	if err := errors.Join(client.Register(other, time.Now()), client.OpenSession(other, 3), d.Opened(ctx, 3), d.Opened(ctx, 3), d.Closed(3)); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := d.Sessions(ctx, 3); err != nil || n != 2 {
-		t.Errorf("%d sessions, %v; want 2", n, err)
+	if n, err := d.Others(ctx, 3); err != nil || n != 1 || client.Sessions(3) != 2 {
+		t.Errorf("%d sessions of others, %d in all, %v; want 1 of 2", n, client.Sessions(3), err)
 	}
 	if err := d.Collect(ctx); err != nil {
 		t.Fatal(err)
@@ -197,12 +197,12 @@ func TestSessions(t *testing.T) {
 			t.Errorf("after our end: %+v, %d sessions", ps, client.Sessions(3))
 		}
 		d = r.open(outer)
-		if n, err := d.Sessions(ctx, 3); err != nil || n != 1 {
+		if n, err := d.Others(ctx, 3); err != nil || n != 1 {
 			t.Errorf("%d sessions, %v; want the client's", n, err)
 		}
 	})
 	t.Run("our entry is lost", func(t *testing.T) {
-		if err := d.SessionOpened(ctx, 3); err != nil {
+		if err := d.Opened(ctx, 3); err != nil {
 			t.Fatal(err)
 		}
 		client.Unregister(int32(os.Getpid()))
