@@ -3,6 +3,7 @@ package fs
 import (
 	"bytes"
 	"context"
+	"encoding/asn1"
 
 	"p11fs/engine/p11"
 	"p11fs/engine/pkix"
@@ -99,7 +100,12 @@ func withPublic(m p11.Mechanism, data []byte) (p11.Mechanism, error) {
 	own.PublicData = bytes.Clone(data)
 	if templates, err := pkix.Parse(pkix.PublicKey, data, pkix.Options{}); err == nil {
 		for _, t := range templates {
-			if point, ok := t.Get(p11.CKA_EC_POINT); ok {
+			// CKA_EC_POINT is the point in an OCTET STRING (PKCS#11 v3.1
+			// §6.3.3); the parameter is the point itself.
+			var point []byte
+			if der, ok := t.Get(p11.CKA_EC_POINT); !ok {
+				continue
+			} else if _, err := asn1.Unmarshal(der, &point); err == nil {
 				own.PublicData = point
 			}
 		}
