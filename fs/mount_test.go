@@ -2,6 +2,7 @@ package fs
 
 import (
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -38,4 +39,127 @@ func TestFirstSession(t *testing.T) {
 	if got := term.ok("ls $O"); strings.Contains(got, ".key") {
 		t.Errorf("after the logout there is %q", got)
 	}
+}
+
+// TestPanicIsAnswered has one request panic: it gets EIO, and the tree lives on.
+func TestPanicIsAnswered(t *testing.T) {
+	m := mount(t, "P11FS_TEST_PANIC=1")
+	term := m.terminal()
+	term.fails("printf seed | cat > $T/random", syscall.EIO)
+	term.ok("cat $P/status && echo abc > $T/digest/sha256 && cat $T/digest/sha256 >/dev/null && head -c 8 $T/random >/dev/null")
+	_ = term.in.Close()
+	_ = term.cmd.Wait()
+	if got := m.last(); !strings.HasPrefix(got, "handles=0 panics=1 ") {
+		t.Errorf("the daemon counted %s", got)
+	}
+}
+
+// TestInterrupt kills programs in the middle of what they do.
+func TestInterrupt(t *testing.T) {
+	m := mount(t, "P11FS_TEST_SLOW=1")
+	term := m.terminal("bash")
+	term.login()
+	term.run("timeout -s INT 0.1 sh -c 'echo rsa:1024 label=slow > $T/generate'")
+	term.ok("sleep 0.5")
+	if got := term.ok("ls $O"); got != "" && got != "slow.key\nslow.pub\n" {
+		t.Errorf("after an interrupt there is %q", got)
+	}
+	term.run("rmdir $O/slow.*")
+	term.run("sh -c 'echo lost; exec sleep 5' > $T/digest/sha256 & sleep 0.1; kill -9 $!; wait $!")
+	term.ok("printf abc > $T/digest/sha256; cat $T/digest/sha256 | cmp - <(printf abc | openssl dgst -sha256 -binary)")
+}
+
+// TestShellForms is the ways in which shells and tools open files.
+func TestShellForms(t *testing.T) {
+	m := mount(t)
+	for _, shell := range []string{"dash", "bash"} {
+		t.Run(shell, func(t *testing.T) {
+			term := m.terminal(shell)
+			term.login()
+			term.ok("D=$T/digest/sha256; printf 'one\\n' > a; printf 'two\\n' > b; cat a b > ab; openssl dgst -sha256 -binary ab > want; openssl dgst -sha256 -binary a > wantA")
+			for _, line := range []string{
+				"cat ab > $D; cat $D > got; cmp want got",
+				"cp ab $D; cp $D got2; cmp want got2",
+				"(cat a; cat b) > $D; cat $D > got; cmp want got",
+				"exec 3<>$D; cat ab >&3; cat <&3 > got; exec 3>&-; cmp want got",
+				"exec 3<>$D; cat a >&3; cat b >&3; cat <&3 > got; exec 3>&-; cmp want got",
+				"cat ab >> $D; cat $D > got; cmp want got",
+				"dd if=ab of=$D bs=3 2>/dev/null; dd if=$D of=got bs=5 2>/dev/null; cmp want got",
+				"dd if=ab of=$D bs=3 conv=notrunc,fsync 2>/dev/null; cat $D > got; cmp want got",
+				"tee $D < ab >/dev/null; cat $D > got; cmp want got",
+				"tee -a $D < ab >/dev/null; cat $D > got; cmp want got",
+				"echo one > $D; cat $D > got; cmp wantA got",
+				"printf 'one\\n' > $D; cat $D > got; cmp wantA got",
+				"head -c 4 ab > $D; head -c 100 $D > got; cmp wantA got",
+				"truncate -s 0 $D; cat a > $D; cat $D > got; cmp wantA got",
+				"cat b > $D; : > $D; ! cat $D 2>/dev/null",
+				"python3 -c 'import sys; f=open(sys.argv[1], \"r+b\", buffering=0); f.write(open(\"ab\",\"rb\").read()); sys.stdout.buffer.write(f.read())' $D > got; cmp want got",
+				"openssl base64 -in ab -out $D; cat $D > got; openssl base64 -in ab | openssl dgst -sha256 -binary | cmp - got",
+			} {
+				term.ok("set -e; " + line)
+				term.ok("set +e")
+			}
+		})
+	}
+}
+
+// TestImportAndCertificates brings in what openssl makes.
+func TestImportAndCertificates(t *testing.T) {
+	m := mount(t)
+	term := m.terminal()
+	term.login()
+	term.ok("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -out cert.pem -subj /CN=site.test -days 9 2>/dev/null")
+	term.ok("openssl pkcs8 -topk8 -in key.pem -out key.p8 -passout pass:open && openssl pkcs12 -export -in cert.pem -inkey key.pem -name bundle -out both.p12 -passout pass:open")
+	term.ok("echo hello > msg; openssl pkey -in key.pem -pubout -out pub.pem")
+	signs := "cat msg > $O/%.key/sign; cat $O/%.key/sign > sig; openssl dgst -sha256 -verify pub.pem -signature sig msg"
+
+	term.ok("cat key.pem > $T/import:label=plain && test \"$(cat $T/import:label=plain)\" = \"plain.key\nplain.pub\"")
+	term.ok(strings.ReplaceAll(signs, "%", "plain"))
+	term.fails("cat key.p8 > $T/import:pkcs8,label=locked", syscall.EKEYREJECTED)
+	term.ok("echo open > $T/passphrase; cat key.p8 > $T/import:pkcs8,label=locked; cat $T/import:pkcs8,label=locked")
+	term.ok(strings.ReplaceAll(signs, "%", "locked"))
+	term.ok("echo open > $T/passphrase; cp both.p12 $T/import; cat $T/import > names; grep -q bundle.key names; grep -q bundle.crt names")
+	term.ok(strings.ReplaceAll(signs, "%", "bundle"))
+	term.fails("cp both.p12 $T/import", syscall.EKEYREJECTED) // the pass phrase was for one import
+	term.ok("cat pub.pem > $T/import:pub,label=only; test -e $O/only.pub/verify")
+	term.ok("test \"$(cat $O/plain.key/attr/sensitive $O/plain.key/attr/extractable $O/plain.key/attr/private | tr '\\n' ' ')\" = 'true false true '")
+
+	term.ok("cp cert.pem $T/certs/plain.pem && cmp cert.pem $T/certs/plain.pem && test -e $O/plain.crt/cert.pem")
+	term.ok("openssl x509 -in cert.pem -outform DER -out cert.der && cp cert.der $T/certs/der.crt && cmp cert.pem $T/certs/der.pem && cmp cert.pem $T/certs/der.crt")
+	term.ok("openssl req -x509 -key key.pem -out new.pem -subj /CN=new.test -days 9 && cp new.pem $T/certs/der.pem && cmp new.pem $T/certs/der.pem")
+	if got := term.ok("ls $T/certs"); got != "bundle.pem\nder.pem\nplain.pem\n" {
+		t.Errorf("the certificates are %q", got)
+	}
+	term.ok("mv $T/certs/der.pem $T/certs/other.pem && rm $T/certs/other.pem && ! test -e $T/certs/other.pem")
+	term.ok("openssl x509 -in $T/certs/plain.pem -noout -subject | grep -q site.test")
+	if got := term.ok("ls $T/by-id | wc -l"); strings.TrimSpace(got) == "0" {
+		t.Error("nothing by id")
+	}
+	term.ok("for f in $T/by-id/* $T/by-uid/*; do cat $f/info > /dev/null || exit 1; done")
+}
+
+// TestRemovingAnObject destroys one object and nothing else.
+func TestRemovingAnObject(t *testing.T) {
+	m := mount(t)
+	term := m.terminal()
+	term.login()
+	for _, what := range []string{"rsa:1024 label=web", "aes:128 label=a", "aes:128 label=b"} {
+		term.ok("echo " + what + " > $T/generate")
+	}
+	term.ok("rm -r $O/web.key")
+	term.want("ls $O", "a.sec\nb.sec\nweb.pub\n")
+	term.ok("rm -rf $O/a.sec")
+	term.want("ls $O", "b.sec\nweb.pub\n")
+	term.ok("mkdir $T/sessions/mine")
+	term.run("rm -rf $T/sessions/mine")
+	term.want("ls $O", "b.sec\nweb.pub\n")
+	term.ok("rmdir $T/sessions/mine; cp -r $O/b.sec copy 2>/dev/null; test -s copy/info; test ! -s copy/encrypt")
+	term.want("ls $O; cat $T/login", "b.sec\nweb.pub\nuser\n")
+}
+
+// TestManyCallers works in many terminals at once.
+func TestManyCallers(t *testing.T) {
+	m := mount(t)
+	term := m.terminal()
+	term.ok("for i in $(seq 24); do setsid -w sh -c 'echo " + userPIN + " > $T/login; for j in 1 2 3 4 5 6 7 8; do echo $0 $j > $T/digest/sha256; cat $T/digest/sha256 > $0.got; echo $0 $j | openssl dgst -sha256 -binary | cmp - $0.got || echo bad >> bad; done; echo > $T/logout' $i & done; wait; test ! -e bad")
 }
