@@ -34,6 +34,10 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if mode := os.Getenv(hardenEnv); mode != "" {
+		printHardened(mode)
+		os.Exit(0)
+	}
 	os.Exit(m.Run())
 }
 

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"p11fs/secret"
+)
+
+// openTerminal returns the two ends of a pseudo-terminal.
+func openTerminal(t *testing.T) (master, slave *os.File) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Skipf("needs a pseudo-terminal: %v", err)
+	}
+	t.Cleanup(func() { _ = master.Close() })
+	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = slave.Close() })
+	return master, slave
+}
+
+// echoes says whether the terminal shows what is typed.
+func echoes(t *testing.T, f *os.File) bool {
+	t.Helper()
+	state, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return state.Lflag&unix.ECHO != 0
+}
+
+func waitNoEcho(t *testing.T, f *os.File) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); echoes(t, f); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the terminal goes on showing what is typed")
+		}
+	}
+}
+
+func text(t *testing.T, pin *secret.Bytes) (s string) {
+	t.Helper()
+	pin.Use(func(b []byte) { s = string(b) })
+	return s
+}
+
+func TestAskTerminal(t *testing.T) {
+	type answer struct {
+		pin *secret.Bytes
+		err error
+	}
+	t.Run("without echo", func(t *testing.T) {
+		master, slave := openTerminal(t)
+		var said bytes.Buffer
+		got := make(chan answer, 1)
+		go func() {
+			pin, err := newAsker(streams{in: slave, out: &said, err: &said}).secret(t.Context(), "PIN")
+			got <- answer{pin, err}
+		}()
+		waitNoEcho(t, slave)
+		if _, err := master.WriteString("1234abcd\n"); err != nil {
+			t.Fatal(err)
+		}
+		a := <-got
+		if a.err != nil || text(t, a.pin) != "1234abcd" {
+			t.Errorf("got %q, %v", text(t, a.pin), a.err)
+		}
+		if !echoes(t, slave) {
+			t.Error("the terminal was left without echo")
+		}
+		if said.String() != "PIN: \n" {
+			t.Errorf("it said %q", said.String())
+		}
+	})
+	t.Run("twice for a new one", func(t *testing.T) {
+		for typed, want := range map[string]string{"one\none\n": "", "one\ntwo\n": "differ"} {
+			master, slave := openTerminal(t)
+			var said bytes.Buffer
+			got := make(chan answer, 1)
+			go func() {
+				pin, err := newAsker(streams{in: slave, out: &said, err: &said}).newSecret(t.Context(), "PIN")
+				got <- answer{pin, err}
+			}()
+			waitNoEcho(t, slave)
+			if _, err := master.WriteString(typed); err != nil {
+				t.Fatal(err)
+			}
+			a := <-got
+			if (want == "") != (a.err == nil) || a.err != nil && !strings.Contains(a.err.Error(), want) {
+				t.Errorf("typed %q: %v, want %q", typed, a.err, want)
+			}
+		}
+	})
+	t.Run("an interrupt restores the echo", func(t *testing.T) {
+		master, slave := openTerminal(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		got := make(chan answer, 1)
+		go func() {
+			pin, err := newAsker(streams{in: slave, out: &bytes.Buffer{}, err: &bytes.Buffer{}}).secret(ctx, "PIN")
+			got <- answer{pin, err}
+		}()
+		waitNoEcho(t, slave)
+		cancel()
+		if a := <-got; !errors.Is(a.err, context.Canceled) {
+			t.Errorf("got %v", a.err)
+		}
+		if !echoes(t, slave) {
+			t.Error("the terminal was left without echo")
+		}
+		// Lets the reader that stayed behind go.
+		if _, err := master.WriteString("\n"); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
