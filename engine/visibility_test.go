@@ -19,7 +19,7 @@ func TestMustNotBeSeen(t *testing.T) {
 		"private token object":        create(t, s, aesKey+" token=true label=secret id=0x01"),
 		"private session object":      create(t, s, aesKey+" label=secret"),
 		"public session object":       create(t, s, "class=data label=secret"),
-		"the token's own handle":      b.token.Put(tmpl(t, aesKey+" token=true label=secret")).Handle,
+		"the token's own handle":      b.token.Put(tmpl(t, aesKey+" token=true private=true label=secret")).Handle,
 		"a handle that never was one": 12345,
 	}
 	visible := create(t, s, "class=data token=true label=public")
