@@ -74,6 +74,7 @@ type Daemon struct {
 	tree   *fs.FS
 	server *fs.Server
 	rpc    *rpcDoor
+	stock  *stockDoor
 
 	closeOnce sync.Once
 	closeErr  error
@@ -120,7 +121,7 @@ func New(ctx context.Context, c Config) (_ *Daemon, err error) {
 		return nil, fmt.Errorf("the mount point: %w", err)
 	}
 	for _, step := range []func(context.Context) error{
-		d.loadSlots, d.prepareDirectories, d.takeGuards, d.openTokens, d.openRPC, d.mount,
+		d.loadSlots, d.prepareDirectories, d.takeGuards, d.openStock, d.openTokens, d.openRPC, d.mount,
 	} {
 		if err := ctx.Err(); err != nil {
 			return nil, err

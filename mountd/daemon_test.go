@@ -266,7 +266,7 @@ func TestSystemDaemon(t *testing.T) {
 		"name state",
 		"shm/slot-manager off", "shm/swtok off",
 		"socket/slots off", "socket/rpc on",
-		"lock/api off", "lock/daemon on", "lock/swtok on",
+		"lock/api absent", "lock/daemon on", "lock/swtok on",
 		"trace off",
 		"config/opencryptoki.conf on", "config/ep11tok.conf absent",
 		"token/swtok/NVTOK.DAT on", "token/swtok/MK_SO on", "token/swtok/MK_USER absent",

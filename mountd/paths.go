@@ -38,6 +38,11 @@ type Paths struct {
 	Guard  string // file locked for as long as a daemon serves Data
 	Mount  string // where the tree is mounted unless told otherwise
 	RPC    string // socket for PKCS#11 programs; empty for none
+	// The door for openCryptoki's own library, which only a system daemon has.
+	SlotDaemon   string // the file that names the System V segment
+	SlotSocket   string
+	PIDFile      string
+	SharedMemory string // /dev/shm
 }
 
 // SystemPaths returns the paths of a system daemon, all of them below root.
@@ -53,6 +58,11 @@ func SystemPaths(root string) Paths {
 		Guard:  filepath.Join(locks, "LCK..p11fs"),
 		Mount:  filepath.Join(root, "p11"),
 		RPC:    filepath.Join(root, "run/p11fs", rpcSocketName),
+
+		SlotDaemon:   filepath.Join(root, "usr/sbin/pkcsslotd"),
+		SlotSocket:   filepath.Join(root, "var/run/pkcsslotd.socket"),
+		PIDFile:      filepath.Join(root, "var/run/pkcsslotd.pid"),
+		SharedMemory: filepath.Join(root, "dev/shm"),
 	}
 }
 

@@ -58,7 +58,7 @@ func (d *Daemon) resources() string {
 
 // sharedMemory is the segments shared with stock processes.
 func (d *Daemon) sharedMemory() []resource {
-	out := []resource{{name: "shm/slot-manager", state: stateOff}}
+	out := []resource{d.slotManager()}
 	for _, s := range d.present() {
 		out = append(out, resource{name: "shm/" + s.name, state: stateOff})
 	}
@@ -68,13 +68,13 @@ func (d *Daemon) sharedMemory() []resource {
 // sockets is the socket that hands slots out to stock clients, and the one for
 // all other PKCS#11 programs.
 func (d *Daemon) sockets() []resource {
-	return []resource{{name: "socket/slots", state: stateOff}, d.rpcSocket()}
+	return []resource{d.slotSocket(), d.rpcSocket()}
 }
 
 // files is lock, trace, configuration, token data and object files.
 func (d *Daemon) files() []resource {
 	out := []resource{
-		{name: "lock/api", state: stateOff},
+		d.file("lock/api", filepath.Join(d.conf.Paths.Locks, "LCK..APIlock"), 1),
 		d.file("lock/daemon", d.conf.Paths.Guard, 1),
 	}
 	for _, s := range d.present() {

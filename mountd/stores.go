@@ -165,7 +165,7 @@ func (d *Daemon) openTokens(ctx context.Context) error {
 			Hardware: s.slot.Hardware, Firmware: s.slot.Firmware, Token: s.token,
 		})
 	}
-	if d.engine, err = engine.New(engine.Config{Slots: slots, Log: d.log, Now: d.now}); err != nil {
+	if d.engine, err = engine.New(engine.Config{Slots: slots, Log: d.log, Now: d.now, Table: d.sessionTable()}); err != nil {
 		return err
 	}
 	d.later(d.engine.Close)

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
 	"sync"
 	"time"
@@ -69,9 +68,6 @@ func Open(ctx context.Context, c Config) (_ *Daemon, err error) {
 	}
 	if pid, ok := stockRunning(c.Proc, c.PIDFile); ok {
 		return nil, fmt.Errorf("%w: pkcsslotd with process id %d; stop it first (systemctl stop opencryptoki, or kill %d)", ErrRunning, pid, pid)
-	}
-	if err := ensureFile(c.File); err != nil {
-		return nil, err
 	}
 	key, err := shm.Key(c.File)
 	if err != nil {
@@ -153,26 +149,6 @@ func (d *Daemon) locked(ctx context.Context, f func() error) (err error) {
 		return nil
 	}
 	return f()
-}
-
-// ensureFile makes the file whose inode names the segment, where the stock
-// package has not put it: clients stat it before anything else.
-func ensureFile(path string) error {
-	_, err := os.Stat(path)
-	if !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("the file that names the shared memory: %w", err)
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return fmt.Errorf("the file that names the shared memory: %w", err)
-	}
-	if err := os.Symlink(self, path); err != nil {
-		return fmt.Errorf("the file that names the shared memory: %w", err)
-	}
-	return nil
 }
 
 // listen binds the slot socket anew. Clients check that it is root's and the
@@ -314,6 +290,9 @@ func (d *Daemon) Others(ctx context.Context, slot p11.SlotID) (n uint64, err err
 	})
 	return n, err
 }
+
+// SegmentSize is the size in bytes of the slot manager's segment.
+const SegmentSize = shm.SlotManagerSize
 
 // Stats is what the list of resources shows.
 type Stats struct {

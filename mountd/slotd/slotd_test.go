@@ -82,8 +82,12 @@ func newRig(t *testing.T) *rig {
 			t.Error(err)
 		}
 	})
+	file := filepath.Join(dir, "pkcsslotd")
+	if err := os.WriteFile(file, nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	return &rig{Config{
-		File: filepath.Join(dir, "sbin", "pkcsslotd"), Socket: filepath.Join(dir, "pkcsslotd.socket"), PIDFile: filepath.Join(dir, "pkcsslotd.pid"),
+		File: file, Socket: filepath.Join(dir, "pkcsslotd.socket"), PIDFile: filepath.Join(dir, "pkcsslotd.pid"),
 		APILock: lock, Group: locks.NoGroup, Log: slog.New(slog.DiscardHandler), Now: time.Now,
 		Slots: []config.Slot{{ID: 3, Library: "libpkcs11_sw.so", Description: "Linux", Manufacturer: "IBM"}},
 	}}

@@ -1,0 +1,118 @@
+package mountd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"p11fs/engine"
+	"p11fs/locks"
+	"p11fs/mountd/config"
+	"p11fs/mountd/slotd"
+)
+
+// stockDoor is the place of pkcsslotd, for programs that load openCryptoki's own
+// library. Only a system daemon run by root has it: the stock library asks for
+// files of root's.
+type stockDoor struct {
+	apiLock *locks.Lock
+	slots   *slotd.Daemon
+	err     error // why there is no door
+}
+
+// openStock takes the place of pkcsslotd. A pkcsslotd that runs stops the start:
+// two of them would share neither slots nor session counts.
+func (d *Daemon) openStock(ctx context.Context) error {
+	p := d.conf.Paths
+	if d.conf.Mode != System || os.Geteuid() != 0 || p.SlotSocket == "" {
+		return nil
+	}
+	if _, err := os.Stat(p.SlotDaemon); errors.Is(err, os.ErrNotExist) {
+		// Nobody can use the stock library here: it stats this file first.
+		d.log.Info("no door for the stock library: openCryptoki is not installed", "missing", p.SlotDaemon)
+		return nil
+	}
+	door := &stockDoor{}
+	d.stock = door
+	group := d.group()
+	if group < 0 {
+		door.err = fmt.Errorf("there is no group %s", Group)
+		d.log.Error("no door for the stock library", "err", door.err)
+		return nil
+	}
+	var slots []config.Slot
+	for _, s := range d.stores {
+		slots = append(slots, s.slot)
+	}
+	err := d.takeSlotDaemonsPlace(ctx, door, group, slots)
+	if errors.Is(err, slotd.ErrRunning) || ctx.Err() != nil {
+		return err
+	}
+	if err != nil {
+		// The doors fail apart.
+		door.err = err
+		d.log.Error("no door for the stock library", "err", err)
+	}
+	return nil
+}
+
+func (d *Daemon) takeSlotDaemonsPlace(ctx context.Context, door *stockDoor, group int, slots []config.Slot) (err error) {
+	p := d.conf.Paths
+	if err := makeDirectory(filepath.Dir(p.SlotSocket), 0o755, noGroup); err != nil {
+		return err
+	}
+	if door.apiLock, err = locks.Open(filepath.Join(p.Locks, "LCK..APIlock"), locks.Options{Group: group}); err != nil {
+		return err
+	}
+	d.later(door.apiLock.Close)
+	door.slots, err = slotd.Open(ctx, slotd.Config{
+		File: p.SlotDaemon, Socket: p.SlotSocket, PIDFile: p.PIDFile,
+		APILock: door.apiLock, Group: group, Slots: slots, Log: d.log, Now: d.now,
+	})
+	if err != nil {
+		return err
+	}
+	d.later(door.slots.Close)
+	return nil
+}
+
+// sessionTable is where sessions are counted for other processes; nil without
+// the stock door.
+func (d *Daemon) sessionTable() engine.SessionTable {
+	if d.stock == nil || d.stock.slots == nil {
+		return nil
+	}
+	return d.stock.slots
+}
+
+// slotManager and slotSocket are the door's lines in the list of resources.
+func (d *Daemon) slotManager() resource {
+	r := resource{name: "shm/slot-manager", state: stateOff}
+	if d.stock == nil {
+		return r
+	}
+	if d.stock.err != nil {
+		r.state = stateFailed
+		return r
+	}
+	st, err := d.stock.slots.Stats(context.Background())
+	if err != nil {
+		r.state = stateFailed
+		return r
+	}
+	return resource{name: r.name, count: 1, size: slotd.SegmentSize, users: st.Attached, state: stateOn}
+}
+
+func (d *Daemon) slotSocket() resource {
+	r := resource{name: "socket/slots", state: stateOff}
+	switch {
+	case d.stock == nil:
+	case d.stock.err != nil:
+		r.state = stateFailed
+	default:
+		r.count, r.size, r.state = 1, unknown, stateOn
+	}
+	return r
+}
