@@ -29,8 +29,9 @@ if [ -n "$missing" ]; then
 		say "installing$missing"
 		export DEBIAN_FRONTEND=noninteractive
 		# shellcheck disable=SC2086 # a list of words
-		apt-get install -y -q --no-install-recommends $missing > /dev/null ||
-			{ apt-get update -q > /dev/null && apt-get install -y -q --no-install-recommends $missing > /dev/null; }
+		install() { apt-get install -y -q --no-install-recommends $missing > /dev/null; }
+		install 2> /dev/null || { apt-get update -q > /dev/null && install; } ||
+			{ say "apt-get could not install$missing"; wrong=1; }
 	else
 		say "these packages are missing, and this system has no apt-get:$missing"
 		wrong=1

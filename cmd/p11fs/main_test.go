@@ -379,3 +379,14 @@ func TestCompletion(t *testing.T) {
 		}
 	}
 }
+
+func TestCompleteTokens(t *testing.T) {
+	t.Setenv(mountEnv, fakeTree(t))
+	r := command(t, "", "__complete", "login", "")
+	if want := "swtok\n:4\n"; r.code != 0 || r.out != want {
+		t.Errorf("got %+v, want %q", r, want)
+	}
+	if r := command(t, "", "__complete", "login", "swtok", ""); r.out != ":4\n" {
+		t.Errorf("a second argument: %+v", r)
+	}
+}

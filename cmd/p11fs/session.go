@@ -28,6 +28,7 @@ echo; if standard input is no terminal, it is its first line.`,
 		Args: cobra.ExactArgs(1),
 	}
 	mount := mountFlag(c)
+	c.ValidArgsFunction = completeTokens(mount)
 	so := c.Flags().Bool("so", false, "log in as the security officer")
 	pinFile := c.Flags().String("pin-file", "", "read the PIN from the first line of this `FILE`")
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -56,6 +57,7 @@ func newLogout(s streams) *cobra.Command {
 		Args:  cobra.ExactArgs(1),
 	}
 	mount := mountFlag(c)
+	c.ValidArgsFunction = completeTokens(mount)
 	c.RunE = func(_ *cobra.Command, args []string) error {
 		t, err := tokenTree(*mount, args[0])
 		if err != nil {
@@ -81,6 +83,7 @@ terminal, it has one line each: SO PIN, label, user PIN.`,
 		Args: cobra.ExactArgs(1),
 	}
 	mount := mountFlag(c)
+	c.ValidArgsFunction = completeTokens(mount)
 	label := c.Flags().String("label", "", "the token's label, up to 32 bytes")
 	soFile := c.Flags().String("so-pin-file", "", "read the SO PIN from the first line of this `FILE`")
 	pinFile := c.Flags().String("pin-file", "", "read the user's PIN from the first line of this `FILE`")
@@ -125,6 +128,7 @@ and print the names of the objects made.`,
 		Args: cobra.MinimumNArgs(2),
 	}
 	mount := mountFlag(c)
+	c.ValidArgsFunction = completeTokens(mount)
 	c.RunE = func(_ *cobra.Command, args []string) error {
 		t, err := tokenTree(*mount, args[0])
 		if err != nil {

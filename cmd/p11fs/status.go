@@ -62,6 +62,7 @@ func newPath(s streams) *cobra.Command {
 		Args:    cobra.MaximumNArgs(1),
 	}
 	mount := mountFlag(c)
+	c.ValidArgsFunction = completeTokens(mount)
 	c.RunE = func(_ *cobra.Command, args []string) error {
 		t, err := findTree(*mount, os.Getenv)
 		if err != nil {

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/spf13/cobra"
+
 	"p11fs/mountd"
 	"p11fs/mountd/mountpoint"
 	"p11fs/secret"
@@ -118,6 +120,20 @@ func (t tree) tokens() []string {
 		}
 	}
 	return names
+}
+
+// completeTokens offers the names of tokens to the shell for a first argument.
+func completeTokens(mount *string) cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		t, err := findTree(*mount, os.Getenv)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return t.tokens(), cobra.ShellCompDirectiveNoFileComp
+	}
 }
 
 // command writes one command, in one write, into a file of the token, and tells
