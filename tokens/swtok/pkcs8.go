@@ -126,11 +126,21 @@ func decodeRSA(seq cryptobyte.String) (p11.Attributes, error) {
 		a.Set(t, append([]byte(nil), x...))
 	}
 	k, err := rsaNumbers(a)
-	if err != nil || !seq.Empty() {
+	if err != nil {
 		a.Wipe()
 		return nil, errNoKey("its numbers do not fit together")
 	}
-	k.Wipe()
+	defer k.Wipe()
+	fits := seq.Empty()
+	for t, x := range map[p11.AttributeType]*big.Int{p11.CKA_EXPONENT_1: k.DP, p11.CKA_EXPONENT_2: k.DQ, p11.CKA_COEFFICIENT: k.QInv} {
+		given := attributeInt(a, t)
+		fits = fits && given.Cmp(x) == 0
+		wipeInt(given)
+	}
+	if !fits {
+		a.Wipe()
+		return nil, errNoKey("its numbers do not fit together")
+	}
 	return a, nil
 }
 
