@@ -29,7 +29,7 @@ if [ -n "$missing" ]; then
 		say "installing$missing"
 		export DEBIAN_FRONTEND=noninteractive
 		# shellcheck disable=SC2086 # a list of words
-		install() { apt-get install -y -q --no-install-recommends $missing > /dev/null; }
+		install() { apt-get -o DPkg::Lock::Timeout=120 install -y -q --no-install-recommends $missing > /dev/null; }
 		install 2> /dev/null || { apt-get update -q > /dev/null && install; } ||
 			{ say "apt-get could not install$missing"; wrong=1; }
 	else
