@@ -56,7 +56,8 @@ func rsaMessage(mech *mechanism, key *tokens.Object, k int, pss pssParams) (mess
 	case kindPSSHash:
 		m.h = mech.hash.New()
 	case kindPSS:
-		m.max, m.why = pss.hash.Size(), fmt.Sprintf("the mechanism signs a digest, here of %d bytes", pss.hash.Size())
+		m.min, m.max = pss.hash.Size(), pss.hash.Size()
+		m.why = fmt.Sprintf("the mechanism signs a digest, here of %d bytes", pss.hash.Size())
 	case kindRSAPKCS:
 		m.max = k - pkcs1Overhead
 		m.why = fmt.Sprintf("the mechanism signs at most %d bytes with this key; sha256-rsa-pkcs signs data of any length", m.max)
@@ -137,9 +138,6 @@ func (c *Crypto) canSignPSS(p pssParams) bool {
 func (p pssParams) providers() bool { return p.salt > 0 && p.hash == p.mgf }
 
 func (c *Crypto) signPSS(k *rsaPrivate, p pssParams, digest []byte) ([]byte, error) {
-	if len(digest) != p.hash.Size() {
-		return nil, p11.Errorf(p11.CKR_DATA_LEN_RANGE, "the mechanism signs a digest of %d bytes, not %d", p.hash.Size(), len(digest))
-	}
 	if p.providers() {
 		return rsaResult(k.key.SignPSS(p.hash, digest, p.salt))
 	}
@@ -203,7 +201,7 @@ func (k *rsaPublic) opens(sig, em []byte) bool {
 
 func (k *rsaPublic) verifyPSS(p pssParams, digest, sig []byte) bool {
 	em, ok := k.open(sig)
-	if !ok || len(digest) != p.hash.Size() {
+	if !ok {
 		return false
 	}
 	emLen := (k.bits - 1 + 7) / 8

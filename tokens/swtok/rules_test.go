@@ -139,6 +139,30 @@ func TestVerifyRules(t *testing.T) {
 	})
 }
 
+// Data that no signature can be of is said to be that, not a wrong signature.
+func TestVerifyDataLength(t *testing.T) {
+	eachProvider(t, func(t *testing.T, c *Crypto) {
+		r := newKeyring(t, c)
+		for _, test := range []struct {
+			m    p11.Mechanism
+			key  *tokens.Object
+			size int
+			data int
+		}{
+			{p11.Mechanism{Type: p11.CKM_RSA_PKCS_PSS, Param: pssParam(p11.CKM_SHA256, 32)}, r.rsaPub, 128, 31},
+			{p11.Mechanism{Type: p11.CKM_RSA_PKCS_PSS, Param: pssParam(p11.CKM_SHA256, 32)}, r.rsaPub, 128, 33},
+			{p11.Mechanism{Type: p11.CKM_RSA_PKCS}, r.rsaPub, 128, 118},
+			{p11.Mechanism{Type: p11.CKM_ECDSA}, r.ecPub, 64, 0},
+			{p11.Mechanism{Type: p11.CKM_ECDSA}, r.ecPub, 64, 67},
+		} {
+			err := verifyAll(c, test.m, test.key, make([]byte, test.data), make([]byte, test.size))
+			if !errors.Is(err, p11.CKR_DATA_LEN_RANGE) {
+				t.Errorf("%s of %d bytes: %v", test.m.Type.Short(), test.data, err)
+			}
+		}
+	})
+}
+
 func TestCipherRules(t *testing.T) {
 	eachProvider(t, func(t *testing.T, c *Crypto) {
 		r := newKeyring(t, c)

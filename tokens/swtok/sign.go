@@ -10,14 +10,15 @@ import (
 )
 
 // A message is what a signature or its check has seen of the data: its running
-// hash, or, for the mechanisms that sign data as given, the data itself up to
+// hash, or, for the mechanisms that sign data as given, the data itself, of min to
 // max bytes.
 type message struct {
 	key  *tokens.Object // held; nil after Close
 	h    hash.Hash      // nil when data is collected
 	data []byte
+	min  int
 	max  int
-	why  string // said when the data is too long
+	why  string // said when the data is too short or too long
 	err  error  // of an Update, and of all after it
 }
 
@@ -47,6 +48,8 @@ func (m *message) finish() ([]byte, error) {
 		return nil, m.err
 	case m.h != nil:
 		return m.h.Sum(nil), nil
+	case len(m.data) < m.min:
+		return nil, p11.Errorf(p11.CKR_DATA_LEN_RANGE, "%s", m.why)
 	}
 	return m.data, nil
 }
@@ -179,7 +182,7 @@ func ecdsaMessage(mech *mechanism, m p11.Mechanism, key *tokens.Object) (message
 	if err := noParam(m); err != nil {
 		return message{}, err
 	}
-	msg := message{key: key, max: maxDigest, why: "ecdsa signs a digest of at most 66 bytes; ecdsa-sha256 signs data of any length"}
+	msg := message{key: key, min: 1, max: maxDigest, why: "ecdsa signs a digest of 1 to 66 bytes; ecdsa-sha256 signs data of any length"}
 	if mech.kind == kindECDSAHash {
 		msg.h = mech.hash.New()
 	}
@@ -196,9 +199,6 @@ func (c *Crypto) signECDSA(mech *mechanism, m p11.Mechanism, key *tokens.Object)
 		return nil, err
 	}
 	return &signature{msg, 2 * k.curve.Size, func(digest []byte) ([]byte, error) {
-		if len(digest) == 0 {
-			return nil, p11.Errorf(p11.CKR_DATA_LEN_RANGE, "there is no digest to sign")
-		}
 		sig, err := k.key.Sign(digest)
 		if err != nil {
 			return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "ecdsa: %v", err)
@@ -217,6 +217,6 @@ func (c *Crypto) verifyECDSA(mech *mechanism, m p11.Mechanism, key *tokens.Objec
 		return nil, err
 	}
 	return &verification{msg, 2 * k.curve.Size, func(digest, sig []byte) bool {
-		return len(digest) > 0 && k.key.Verify(digest, sig)
+		return k.key.Verify(digest, sig)
 	}}, nil
 }
