@@ -40,8 +40,7 @@ func ctrBytes(counter [16]byte, n uint64) uint64 {
 	hi, lo := binary.BigEndian.Uint64(counter[:8]), binary.BigEndian.Uint64(counter[8:])
 	// 2^n - counter mod 2^n, where 2^128 - 0 does not fit and is endless.
 	if n < 64 {
-		hi, lo = 0, lo&(1<<n-1)
-		return mulBlocks(1<<n - lo)
+		return mulBlocks(1<<n - lo&(1<<n-1))
 	}
 	if n < 128 {
 		hi &= 1<<(n-64) - 1

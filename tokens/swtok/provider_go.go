@@ -85,7 +85,7 @@ func (k *goRSAPublic) Raw(in []byte) ([]byte, error) {
 }
 
 func (k *goRSAPublic) EncryptPKCS1(msg []byte) ([]byte, error) {
-	return rsa.EncryptPKCS1v15(rand.Reader, &k.key, msg)
+	return rsa.EncryptPKCS1v15(rand.Reader, &k.key, msg) //nolint:staticcheck // CKM_RSA_PKCS is this, and its users choose it
 }
 
 func (k *goRSAPublic) EncryptOAEP(hash, mgf crypto.Hash, msg, label []byte) ([]byte, error) {
@@ -113,7 +113,7 @@ func (k *goRSAPrivate) SignPSS(hash crypto.Hash, digest []byte, saltLen int) ([]
 }
 
 func (k *goRSAPrivate) DecryptPKCS1(ct []byte) ([]byte, error) {
-	return rsa.DecryptPKCS1v15(nil, k.key, ct)
+	return rsa.DecryptPKCS1v15(nil, k.key, ct) //nolint:staticcheck // likewise; PKCS#11 itself tells whether it worked
 }
 
 func (k *goRSAPrivate) DecryptOAEP(hash, mgf crypto.Hash, ct, label []byte) ([]byte, error) {

@@ -54,15 +54,6 @@ type vector struct {
 	Result  string   `json:"result"`
 }
 
-func (v *vector) has(flag string) bool {
-	for _, f := range v.Flags {
-		if f == flag {
-			return true
-		}
-	}
-	return false
-}
-
 // check compares the outcome of one vector with its result. "Acceptable" may go
 // either way.
 func (v *vector) check(t *testing.T, err error) {
