@@ -62,7 +62,7 @@ Exit status: 0 success; 1 failure; 2 wrong usage; 3 p11fs is not mounted;
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err: err} })
 	c.AddCommand(
 		newMount(s), newUmount(s), newStatus(s), newPath(s), newInit(s), newLogin(s), newLogout(s),
-		newGenerate(s), newDoctor(s), newVersion(s), newMan(s),
+		newGenerate(s), newEnv(s), newDoctor(s), newVersion(s), newMan(s),
 	)
 	for _, sub := range c.Commands() {
 		wrapArgs(sub)
