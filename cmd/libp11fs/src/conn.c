@@ -1,0 +1,403 @@
+/* One socket carries the calls of all threads. A thread sends its request and
+   becomes the reader if there is none; the reader hands over what is for
+   others, and when its own reply has come, lets one of them read on. So a thread
+   that is alone pays two system calls and no switch.
+
+   Order of locks: conn.send and conn.mu are never held together; open.mu is
+   taken under no other lock of this file. */
+#include "conn.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+/* A thread's call. It lies on the thread's stack, and in conn.waiters. */
+struct waiter {
+    struct waiter *next;
+    uint32_t code;
+    bool sleeping, done;
+    pthread_cond_t wake;
+    struct buffer *reply;
+};
+
+struct conn {
+    uint64_t generation;
+    atomic_uint refs;
+    int fd;                  /* -1 while there is none; guarded by open.mu until opened */
+    struct conn *prev, *next; /* guarded by open.mu */
+
+    pthread_mutex_t send; /* orders requests */
+
+    pthread_mutex_t mu; /* guards all below */
+    struct waiter *waiters;
+    uint32_t code; /* last used */
+    bool reading;  /* a thread is the reader, and owns in, start and end */
+    bool ended, malformed;
+
+    size_t start, end; /* of what in holds */
+    unsigned char in[8192];
+};
+
+/* All connections, so that a child can close them. */
+static struct {
+    pthread_mutex_t mu; /* guards all below */
+    struct conn *first;
+    uint64_t generation;
+} open_conns = {.mu = PTHREAD_MUTEX_INITIALIZER};
+
+static void unlink_locked(struct conn *c)
+{
+    if (c->prev != NULL)
+        c->prev->next = c->next;
+    else
+        open_conns.first = c->next;
+    if (c->next != NULL)
+        c->next->prev = c->prev;
+}
+
+static void discard(struct conn *c)
+{
+    if (c->fd >= 0)
+        close(c->fd);
+    explicit_bzero(c->in, sizeof c->in);
+    free(c);
+}
+
+static void limit(int fd, unsigned seconds)
+{
+    struct timeval t = {.tv_sec = (time_t)seconds};
+
+    /* A socket of which this is refused is not there. */
+    (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t);
+    (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t);
+}
+
+struct conn *conn_open(const char *path, unsigned seconds)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct conn *c;
+    int fd, rc;
+
+    if (strlen(path) >= sizeof address.sun_path) {
+        errno = ENAMETOOLONG;
+        return NULL;
+    }
+    memcpy(address.sun_path, path, strlen(path) + 1);
+    c = calloc(1, sizeof *c);
+    if (c == NULL)
+        return NULL;
+    atomic_init(&c->refs, 1);
+    pthread_mutex_init(&c->send, NULL);
+    pthread_mutex_init(&c->mu, NULL);
+    c->code = 15; /* codes begin at 16 */
+    /* Made and noted under one lock, which fork takes too: no child can hold a
+       descriptor that it does not know of. */
+    pthread_mutex_lock(&open_conns.mu);
+    fd = c->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    c->generation = ++open_conns.generation;
+    c->next = open_conns.first;
+    if (c->next != NULL)
+        c->next->prev = c;
+    open_conns.first = c;
+    pthread_mutex_unlock(&open_conns.mu);
+    rc = -1;
+    if (fd >= 0) {
+        limit(fd, seconds);
+        do
+            rc = connect(fd, (const struct sockaddr *)&address, sizeof address);
+        while (rc != 0 && errno == EINTR);
+    }
+    if (rc != 0) {
+        int saved = errno;
+
+        conn_release(c);
+        errno = saved;
+        return NULL;
+    }
+    return c;
+}
+
+void conn_unlimit(struct conn *c)
+{
+    limit(c->fd, 0);
+}
+
+void conn_hold(struct conn *c)
+{
+    atomic_fetch_add(&c->refs, 1);
+}
+
+void conn_release(struct conn *c)
+{
+    if (atomic_fetch_sub(&c->refs, 1) != 1)
+        return;
+    pthread_mutex_lock(&open_conns.mu);
+    unlink_locked(c);
+    if (c->fd >= 0)
+        close(c->fd);
+    c->fd = -1;
+    pthread_mutex_unlock(&open_conns.mu);
+    pthread_mutex_destroy(&c->send);
+    pthread_mutex_destroy(&c->mu);
+    discard(c);
+}
+
+uint64_t conn_generation(const struct conn *c)
+{
+    return c->generation;
+}
+
+static void end_locked(struct conn *c)
+{
+    if (c->ended)
+        return;
+    c->ended = true;
+    (void)shutdown(c->fd, SHUT_RDWR); /* wakes the reader; a dead socket needs none */
+    for (struct waiter *w = c->waiters; w != NULL; w = w->next)
+        pthread_cond_signal(&w->wake);
+}
+
+void conn_end(struct conn *c)
+{
+    pthread_mutex_lock(&c->mu);
+    end_locked(c);
+    pthread_mutex_unlock(&c->mu);
+}
+
+bool conn_ended(struct conn *c)
+{
+    bool ended;
+
+    pthread_mutex_lock(&c->mu);
+    ended = c->ended;
+    pthread_mutex_unlock(&c->mu);
+    return ended;
+}
+
+static bool send_all(int fd, const unsigned char *p, size_t n)
+{
+    while (n != 0) {
+        ssize_t sent = send(fd, p, n, MSG_NOSIGNAL);
+
+        if (sent < 0 && errno == EINTR)
+            continue;
+        if (sent <= 0)
+            return false;
+        p += sent;
+        n -= (size_t)sent;
+    }
+    return true;
+}
+
+/* receive returns how many bytes came, or 0 when no more will. */
+static size_t receive(int fd, unsigned char *p, size_t n)
+{
+    for (;;) {
+        ssize_t got = recv(fd, p, n, 0);
+
+        if (got > 0)
+            return (size_t)got;
+        if (got == 0 || errno != EINTR)
+            return 0;
+    }
+}
+
+bool conn_greet(struct conn *c, unsigned char offer, unsigned char *answer)
+{
+    return send_all(c->fd, &offer, 1) && receive(c->fd, answer, 1) == 1;
+}
+
+/* take moves n received bytes to p, or drops them if p is NULL. */
+static bool take(struct conn *c, unsigned char *p, size_t n)
+{
+    while (n != 0) {
+        size_t have = c->end - c->start;
+
+        if (have == 0) {
+            c->start = c->end = 0;
+            if (p != NULL && n >= sizeof c->in) {
+                size_t got = receive(c->fd, p, n);
+
+                if (got == 0)
+                    return false;
+                p += got;
+                n -= got;
+                continue;
+            }
+            c->end = have = receive(c->fd, c->in, sizeof c->in);
+            if (have == 0)
+                return false;
+        }
+        if (have > n)
+            have = n;
+        if (p != NULL) {
+            memcpy(p, c->in + c->start, have);
+            p += have;
+        }
+        explicit_bzero(c->in + c->start, have);
+        c->start += have;
+        n -= have;
+    }
+    return true;
+}
+
+/* read_frame reads one frame. Memory grows with what arrives, not with what a
+   header announces. */
+static enum outcome read_frame(struct conn *c, uint32_t *code, struct buffer *body)
+{
+    unsigned char header[FRAME_HEADER];
+    uint32_t options, left;
+
+    if (!take(c, header, sizeof header))
+        return OUTCOME_LOST;
+    *code = load32(header);
+    options = load32(header + 4);
+    left = load32(header + 8);
+    if (options > MAX_OPTIONS || left > MAX_REPLY)
+        return OUTCOME_MALFORMED;
+    if (!take(c, NULL, options))
+        return OUTCOME_LOST;
+    while (left != 0) {
+        size_t n = left < (256u << 10) ? left : 256u << 10;
+
+        if (!buffer_reserve(body, n) || !take(c, body->data + body->len, n))
+            return OUTCOME_LOST;
+        body->len += n;
+        left -= (uint32_t)n;
+    }
+    return OUTCOME_OK;
+}
+
+static struct waiter *find_locked(struct conn *c, uint32_t code)
+{
+    struct waiter *w = c->waiters;
+
+    while (w != NULL && w->code != code)
+        w = w->next;
+    return w;
+}
+
+/* deliver_locked gives a frame to the thread that waits for it. */
+static bool deliver_locked(struct conn *c, uint32_t code, struct buffer *frame)
+{
+    struct waiter *w = find_locked(c, code);
+
+    if (w == NULL || w->done)
+        return false;
+    buffer_move(w->reply, frame);
+    w->done = true;
+    pthread_cond_signal(&w->wake);
+    return true;
+}
+
+/* read_locked reads one frame, with mu free meanwhile. */
+static void read_locked(struct conn *c)
+{
+    struct buffer frame;
+    enum outcome got;
+    uint32_t code = 0;
+
+    buffer_init(&frame);
+    c->reading = true;
+    pthread_mutex_unlock(&c->mu);
+    got = read_frame(c, &code, &frame);
+    pthread_mutex_lock(&c->mu);
+    c->reading = false;
+    if (got == OUTCOME_OK && !deliver_locked(c, code, &frame))
+        got = OUTCOME_MALFORMED;
+    if (got != OUTCOME_OK && !c->ended) {
+        c->malformed = got == OUTCOME_MALFORMED;
+        end_locked(c);
+    }
+    buffer_free(&frame);
+}
+
+/* leave_locked takes w out, and wakes one that reads on. */
+static void leave_locked(struct conn *c, struct waiter *w)
+{
+    struct waiter **at = &c->waiters, *next;
+
+    while (*at != w)
+        at = &(*at)->next;
+    *at = w->next;
+    if (c->reading)
+        return;
+    for (next = c->waiters; next != NULL; next = next->next) {
+        if (next->sleeping && !next->done) {
+            pthread_cond_signal(&next->wake);
+            return;
+        }
+    }
+}
+
+enum outcome conn_exchange(struct conn *c, struct buffer *request, struct buffer *reply)
+{
+    struct waiter w = {.wake = PTHREAD_COND_INITIALIZER, .reply = reply};
+    enum outcome outcome = OUTCOME_OK;
+    bool sent;
+
+    pthread_mutex_lock(&c->mu);
+    if (c->ended) {
+        pthread_mutex_unlock(&c->mu);
+        return OUTCOME_LOST;
+    }
+    do
+        w.code = ++c->code;
+    while (w.code == 0 || find_locked(c, w.code) != NULL);
+    w.next = c->waiters;
+    c->waiters = &w;
+    pthread_mutex_unlock(&c->mu);
+
+    store32(request->data, w.code);
+    pthread_mutex_lock(&c->send);
+    sent = send_all(c->fd, request->data, request->len);
+    pthread_mutex_unlock(&c->send);
+
+    pthread_mutex_lock(&c->mu);
+    if (!sent)
+        end_locked(c);
+    while (!w.done && !c->ended) {
+        if (!c->reading) {
+            read_locked(c);
+            continue;
+        }
+        w.sleeping = true;
+        pthread_cond_wait(&w.wake, &c->mu);
+        w.sleeping = false;
+    }
+    leave_locked(c, &w);
+    if (!w.done)
+        outcome = c->malformed ? OUTCOME_MALFORMED : OUTCOME_LOST;
+    pthread_mutex_unlock(&c->mu);
+    pthread_cond_destroy(&w.wake);
+    return outcome;
+}
+
+void conn_fork_prepare(void)
+{
+    pthread_mutex_lock(&open_conns.mu);
+}
+
+void conn_fork_parent(void)
+{
+    pthread_mutex_unlock(&open_conns.mu);
+}
+
+/* The threads that used the connections are not in the child, and nothing of
+   theirs is waited for. */
+void conn_fork_child(void)
+{
+    while (open_conns.first != NULL) {
+        struct conn *c = open_conns.first;
+
+        open_conns.first = c->next;
+        discard(c);
+    }
+    pthread_mutex_unlock(&open_conns.mu);
+}

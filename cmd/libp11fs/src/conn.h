@@ -1,0 +1,54 @@
+/* A connection to the daemon, which any number of threads use at once. */
+#ifndef P11FS_CONN_H
+#define P11FS_CONN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "buffer.h"
+
+struct conn;
+
+enum {
+    FRAME_HEADER = 12,            /* bytes: code, length of options, length of body */
+    MAX_BODY = (64 << 20) + 4096, /* of a request, in bytes */
+    MAX_REPLY = (65 << 20),
+    MAX_OPTIONS = 4096,
+};
+
+enum outcome {
+    OUTCOME_OK,
+    OUTCOME_LOST,      /* the daemon is gone, or the connection was ended */
+    OUTCOME_MALFORMED, /* what came is no reply; the connection is ended */
+};
+
+/* Connects to the socket at path, waiting seconds at most for an answer. NULL
+   means that it failed, with errno. The caller releases it. */
+struct conn *conn_open(const char *path, unsigned seconds);
+
+/* Lifts the limit on waiting, once the daemon is known to talk. */
+void conn_unlimit(struct conn *c);
+
+/* Sends and receives a single byte before any frame; false means lost. */
+bool conn_greet(struct conn *c, unsigned char offer, unsigned char *answer);
+
+void conn_hold(struct conn *c);
+void conn_release(struct conn *c);
+
+/* Tells connections apart; never 0, never used again. */
+uint64_t conn_generation(const struct conn *c);
+
+/* Ends the connection: calls in flight and all later ones are lost. */
+void conn_end(struct conn *c);
+bool conn_ended(struct conn *c);
+
+/* Sends request, a frame whose code is filled in here, and waits for the reply,
+   whose body goes to reply, which holds nothing before. */
+enum outcome conn_exchange(struct conn *c, struct buffer *request, struct buffer *reply);
+
+/* Around fork: the child closes all descriptors, and says nothing on them. */
+void conn_fork_prepare(void);
+void conn_fork_parent(void);
+void conn_fork_child(void);
+
+#endif

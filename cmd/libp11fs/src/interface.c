@@ -1,0 +1,84 @@
+/* The function lists (PKCS#11 v3.1 §5.4.4 to §5.4.6). */
+#include <string.h>
+
+#include "pkcs11.h"
+
+/* A program that found the list of 2.40 is told so by C_GetInfo as well. */
+static CK_RV get_info_2_40(CK_INFO *info)
+{
+    CK_RV rv = C_GetInfo(info);
+
+    if (rv == CKR_OK)
+        info->cryptokiVersion = (CK_VERSION){2, 40};
+    return rv;
+}
+
+#define FUNCTION_POINTER(name, parameters) .name = name,
+
+static CK_FUNCTION_LIST_3_0 list_3_0 = {
+    .version = {3, 0},
+    FUNCTIONS_2_40(FUNCTION_POINTER)
+    FUNCTIONS_3_0(FUNCTION_POINTER)
+};
+
+#undef FUNCTION_POINTER
+
+/* The same but for C_GetInfo; the order is that of FUNCTIONS_2_40. */
+#define C_GetInfo get_info_2_40
+#define FUNCTION_POINTER(name, parameters) name,
+
+static CK_FUNCTION_LIST list_2_40 = {{2, 40}, FUNCTIONS_2_40(FUNCTION_POINTER)};
+
+#undef FUNCTION_POINTER
+#undef C_GetInfo
+
+/* The first is the one that a program gets that asks for none. */
+static CK_INTERFACE interfaces[] = {
+    {"PKCS 11", &list_3_0, CKF_INTERFACE_FORK_SAFE},
+    {"PKCS 11", &list_2_40, CKF_INTERFACE_FORK_SAFE},
+};
+
+enum { INTERFACES = sizeof interfaces / sizeof interfaces[0] };
+
+CK_RV C_GetFunctionList(CK_FUNCTION_LIST **list)
+{
+    if (list == NULL)
+        return CKR_ARGUMENTS_BAD;
+    *list = &list_2_40;
+    return CKR_OK;
+}
+
+CK_RV C_GetInterfaceList(CK_INTERFACE *list, CK_ULONG *count)
+{
+    CK_ULONG room;
+
+    if (count == NULL)
+        return CKR_ARGUMENTS_BAD;
+    room = *count;
+    *count = INTERFACES;
+    if (list == NULL)
+        return CKR_OK;
+    if (room < INTERFACES)
+        return CKR_BUFFER_TOO_SMALL;
+    memcpy(list, interfaces, sizeof interfaces);
+    return CKR_OK;
+}
+
+CK_RV C_GetInterface(CK_UTF8CHAR *name, CK_VERSION *version, CK_INTERFACE **interface, CK_FLAGS flags)
+{
+    if (interface == NULL)
+        return CKR_ARGUMENTS_BAD;
+    for (int i = 0; i < INTERFACES; i++) {
+        const CK_VERSION *v = interfaces[i].pFunctionList; /* every list begins with its version */
+
+        if (name != NULL && strcmp((const char *)name, interfaces[i].pInterfaceName) != 0)
+            continue;
+        if (version != NULL && (version->major != v->major || version->minor != v->minor))
+            continue;
+        if ((flags & ~interfaces[i].flags) != 0)
+            continue;
+        *interface = &interfaces[i];
+        return CKR_OK;
+    }
+    return CKR_FUNCTION_FAILED;
+}

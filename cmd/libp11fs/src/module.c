@@ -1,0 +1,453 @@
+#include "module.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "call.h"
+#include "session.h"
+
+enum {
+    VERSION_BYTE = 0xC5,
+    DEFAULT_TIMEOUT = 10, /* seconds to wait for a daemon that is being restarted */
+    MAX_TIMEOUT = 3600,
+    FIRST_PAUSE = 5, /* milliseconds between two tries, doubled each time */
+    LAST_PAUSE = 200,
+    PATH_SIZE = sizeof(((struct sockaddr_un *)0)->sun_path),
+};
+
+/* Whether a daemon that is not there is waited for. */
+enum patience {
+    PATIENCE_LATER, /* not in C_Initialize: the program may never ask for a slot */
+    PATIENCE_NOW,
+    PATIENCE_OVER, /* it was in vain; a connection renews it */
+};
+
+static struct {
+    pthread_mutex_t mu;       /* guards all below */
+    pthread_cond_t connected; /* an attempt to connect ended */
+    bool initialized;
+    uint64_t instance; /* counts C_Initialize and C_Finalize */
+    struct conn *conn; /* held; NULL if there is none */
+    bool connecting;   /* a thread is at it */
+    uint64_t attempts; /* that ended */
+    CK_RV attempt;     /* how the last one ended */
+    bool had;          /* there was a connection since C_Initialize */
+    enum patience patience;
+    unsigned timeout;  /* seconds */
+    /* Where the daemon may be, and the number of places: once it was found,
+       only that one, lest another daemon be taken for it. */
+    char place[2][PATH_SIZE];
+    unsigned places;
+} module = {.mu = PTHREAD_MUTEX_INITIALIZER, .connected = PTHREAD_COND_INITIALIZER};
+
+void module_lock(void)
+{
+    pthread_mutex_lock(&module.mu);
+}
+
+void module_unlock(void)
+{
+    pthread_mutex_unlock(&module.mu);
+}
+
+bool module_initialized(void)
+{
+    bool initialized;
+
+    module_lock();
+    initialized = module.initialized;
+    module_unlock();
+    return initialized;
+}
+
+struct conn *module_conn_locked(void)
+{
+    return module.conn;
+}
+
+/* drop_locked forgets the connection and the sessions that it had. */
+static void drop_locked(void)
+{
+    if (module.conn != NULL) {
+        conn_end(module.conn);
+        conn_release(module.conn);
+        module.conn = NULL;
+    }
+    sessions_clear_locked();
+}
+
+void module_lost(struct conn *c)
+{
+    module_lock();
+    if (module.conn == c)
+        drop_locked();
+    module_unlock();
+}
+
+/* Fork: the child starts as if C_Initialize had not been called. The locks are
+   held over it, so that the child finds the state whole. */
+static void before_fork(void)
+{
+    module_lock();
+    conn_fork_prepare();
+}
+
+static void after_fork_parent(void)
+{
+    conn_fork_parent();
+    module_unlock();
+}
+
+static void after_fork_child(void)
+{
+    conn_fork_child();
+    module.conn = NULL;
+    module.initialized = false;
+    module.instance++;
+    module.connecting = false;
+    pthread_cond_init(&module.connected, NULL); /* its sleepers are not here */
+    sessions_clear_locked();
+    module_unlock();
+}
+
+/* Whoever unloads the module without C_Finalize leaves no descriptor behind. At
+   the end of a process, other threads may still be in a call: what they use is
+   freed by the last of them. */
+__attribute__((destructor)) static void unload(void)
+{
+    module_lock();
+    module.initialized = false;
+    module.instance++;
+    drop_locked();
+    module_unlock();
+}
+
+static pthread_once_t watch_once = PTHREAD_ONCE_INIT;
+static int watch_error; /* written once, by watch_once */
+
+/* watch_fork: the C library forgets the handlers when the module is unloaded. */
+static void watch_fork(void)
+{
+    watch_error = pthread_atfork(before_fork, after_fork_parent, after_fork_child);
+}
+
+/* add_place notes directory and name as a place; one too long cannot be. */
+static void add_place_locked(const char *directory, const char *name)
+{
+    size_t d = strlen(directory), n = strlen(name);
+
+    if (d + n >= PATH_SIZE)
+        return;
+    memcpy(module.place[module.places], directory, d);
+    memcpy(module.place[module.places] + d, name, n + 1);
+    module.places++;
+}
+
+/* find_places_locked reads the environment, which a program with more rights
+   than its caller must not believe. */
+static void find_places_locked(void)
+{
+    const char *socket = secure_getenv("P11FS_SOCKET"), *user = secure_getenv("XDG_RUNTIME_DIR"),
+               *timeout = secure_getenv("P11FS_TIMEOUT");
+
+    module.places = 0;
+    if (socket != NULL) {
+        add_place_locked(socket, "");
+    } else {
+        if (user != NULL)
+            add_place_locked(user, "/p11fs/rpc.sock");
+        add_place_locked("/run/p11fs/rpc.sock", "");
+    }
+    module.timeout = DEFAULT_TIMEOUT;
+    if (timeout != NULL) {
+        char *end;
+        unsigned long seconds = strtoul(timeout, &end, 10);
+
+        if (end != timeout && *end == '\0')
+            module.timeout = seconds < MAX_TIMEOUT ? (unsigned)seconds : MAX_TIMEOUT;
+    }
+}
+
+static CK_RV check_args(const CK_C_INITIALIZE_ARGS *args)
+{
+    int callbacks;
+
+    if (args == NULL)
+        return CKR_OK;
+    if (args->pReserved != NULL)
+        return CKR_ARGUMENTS_BAD;
+    callbacks = (args->CreateMutex != NULL) + (args->DestroyMutex != NULL) + (args->LockMutex != NULL) +
+                (args->UnlockMutex != NULL);
+    if (callbacks != 0 && callbacks != 4)
+        return CKR_ARGUMENTS_BAD;
+    /* PKCS#11 v3.1 §5.4.1: only the program's mutexes, when those of the system
+       must not be used. */
+    if (callbacks == 4 && (args->flags & CKF_OS_LOCKING_OK) == 0)
+        return CKR_CANT_LOCK;
+    return CKR_OK;
+}
+
+CK_RV module_initialize(const CK_C_INITIALIZE_ARGS *args)
+{
+    struct conn *c = NULL;
+    CK_RV rv = check_args(args);
+
+    if (rv != CKR_OK)
+        return rv;
+    pthread_once(&watch_once, watch_fork);
+    if (watch_error != 0)
+        return CKR_HOST_MEMORY;
+    module_lock();
+    if (module.initialized) {
+        module_unlock();
+        return CKR_CRYPTOKI_ALREADY_INITIALIZED;
+    }
+    module.initialized = true;
+    module.instance++;
+    module.had = false;
+    module.patience = PATIENCE_LATER;
+    find_places_locked();
+    module_unlock();
+    rv = module_connect(&c);
+    if (c != NULL)
+        conn_release(c);
+    module_lock();
+    if (rv != CKR_OK) {
+        module.initialized = false;
+        module.instance++;
+    }
+    module.patience = PATIENCE_NOW;
+    module_unlock();
+    return rv;
+}
+
+CK_RV module_finalize(void)
+{
+    struct conn *c;
+
+    module_lock();
+    if (!module.initialized) {
+        module_unlock();
+        return CKR_CRYPTOKI_NOT_INITIALIZED;
+    }
+    module.initialized = false;
+    module.instance++;
+    c = module.conn;
+    module.conn = NULL;
+    sessions_clear_locked();
+    pthread_cond_broadcast(&module.connected);
+    module_unlock();
+    if (c != NULL) {
+        /* The daemon's answer says that the sessions are gone; without one they
+           are as well. */
+        (void)call_simple(c, CALL_Finalize, NULL, 0);
+        conn_end(c);
+        conn_release(c);
+    }
+    return CKR_OK;
+}
+
+static uint64_t milliseconds(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+static void pause_for(uint64_t ms)
+{
+    struct timespec t = {.tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000};
+
+    while (nanosleep(&t, &t) != 0 && errno == EINTR)
+        ;
+}
+
+/* The arguments of the daemon's C_Initialize: the handshake, no string. */
+static const unsigned char handshake[] = "\1\0\0\0\51PRIVATE-GNOME-KEYRING-PKCS11-PROTOCOL-V-1"
+                                         "\0"
+                                         "\1\0\0\0\1";
+
+/* greet makes an application of a fresh connection. again says that the daemon
+   went away meanwhile. */
+static CK_RV greet(struct conn *c, bool *again)
+{
+    unsigned char answer = 0;
+    CK_RV rv;
+
+    *again = true;
+    if (!conn_greet(c, VERSION_BYTE, &answer))
+        return CKR_DEVICE_ERROR;
+    *again = false;
+    if (answer != VERSION_BYTE)
+        return CKR_DEVICE_ERROR;
+    rv = call_simple(c, CALL_Initialize, handshake, sizeof handshake); /* the last byte is the string's NUL */
+    *again = rv != CKR_OK && conn_ended(c);
+    if (rv == CKR_OK)
+        conn_unlimit(c);
+    return rv;
+}
+
+/* What one try needs to know, and learns. */
+struct attempt {
+    uint64_t instance;
+    char place[2][PATH_SIZE];
+    unsigned places, timeout;
+    bool had;
+    unsigned found; /* the place of conn */
+    struct conn *conn;
+    bool again; /* a daemon may be about to come back */
+};
+
+/* try_places tries each place once, those beyond one that refuses only if
+   beyond. That no daemon is there is CKR_OK. */
+static CK_RV try_places(struct attempt *a, bool beyond)
+{
+    a->again = false;
+    for (unsigned i = 0; i < a->places; i++) {
+        struct conn *c = conn_open(a->place[i], a->timeout > 0 ? a->timeout : 1);
+        bool again;
+        CK_RV rv;
+
+        if (c == NULL) {
+            if (errno == ECONNREFUSED || errno == EAGAIN || (errno == ENOENT && a->had))
+                a->again = true;
+            if (errno == ENOMEM)
+                return CKR_HOST_MEMORY;
+            /* A user's daemon that is being restarted is still the one meant. */
+            if (errno == ECONNREFUSED && !beyond)
+                return CKR_OK;
+            continue;
+        }
+        rv = greet(c, &again);
+        if (rv == CKR_OK) {
+            a->conn = c;
+            a->found = i;
+            return CKR_OK;
+        }
+        conn_end(c);
+        conn_release(c);
+        if (!again)
+            return rv;
+        a->again = true;
+        return CKR_OK;
+    }
+    return CKR_OK;
+}
+
+/* still says that the attempt is wanted, and may wait. */
+static bool still(const struct attempt *a, enum patience *patience)
+{
+    bool same;
+
+    module_lock();
+    same = module.instance == a->instance;
+    *patience = module.patience;
+    module_unlock();
+    return same;
+}
+
+static CK_RV attempt(struct attempt *a)
+{
+    uint64_t end = milliseconds() + (uint64_t)a->timeout * 1000, wait = FIRST_PAUSE;
+    enum patience patience;
+
+    for (;;) {
+        CK_RV rv;
+        bool over;
+
+        if (!still(a, &patience))
+            return CKR_CRYPTOKI_NOT_INITIALIZED;
+        over = patience == PATIENCE_OVER || milliseconds() >= end;
+        rv = try_places(a, over);
+        if (rv != CKR_OK || a->conn != NULL || !a->again || patience != PATIENCE_NOW)
+            return rv;
+        if (over) {
+            module_lock();
+            module.patience = PATIENCE_OVER;
+            module_unlock();
+            return CKR_OK;
+        }
+        pause_for(wait);
+        wait = wait * 2 < LAST_PAUSE ? wait * 2 : LAST_PAUSE;
+    }
+}
+
+/* adopt_locked takes what an attempt brought. */
+static CK_RV adopt_locked(const struct attempt *a, CK_RV rv)
+{
+    if (module.instance != a->instance) {
+        if (a->conn != NULL) {
+            conn_end(a->conn);
+            conn_release(a->conn);
+        }
+        return CKR_CRYPTOKI_NOT_INITIALIZED;
+    }
+    if (a->conn != NULL) {
+        sessions_clear_locked();
+        module.conn = a->conn;
+        module.had = true;
+        module.patience = PATIENCE_NOW;
+        memmove(module.place[0], module.place[a->found], PATH_SIZE);
+        module.places = 1;
+    }
+    return rv;
+}
+
+CK_RV module_connect(struct conn **out)
+{
+    CK_RV rv = CKR_OK;
+    bool tried = false;
+
+    *out = NULL;
+    module_lock();
+    for (;;) {
+        struct attempt a;
+
+        if (!module.initialized) {
+            rv = CKR_CRYPTOKI_NOT_INITIALIZED;
+            break;
+        }
+        if (module.conn != NULL && conn_ended(module.conn))
+            drop_locked();
+        if (module.conn != NULL) {
+            conn_hold(module.conn);
+            *out = module.conn;
+            rv = CKR_OK;
+            break;
+        }
+        if (tried)
+            break;
+        tried = true;
+        if (module.connecting) {
+            /* How another thread's attempt ends is this one's answer too. */
+            uint64_t seen = module.attempts, instance = module.instance;
+
+            while (module.connecting && module.attempts == seen && module.instance == instance)
+                pthread_cond_wait(&module.connected, &module.mu);
+            rv = module.attempt;
+            continue;
+        }
+        memset(&a, 0, sizeof a);
+        a.instance = module.instance;
+        memcpy(a.place, module.place, sizeof a.place);
+        a.places = module.places;
+        a.timeout = module.timeout;
+        a.had = module.had;
+        module.connecting = true;
+        module_unlock();
+        rv = attempt(&a);
+        module_lock();
+        module.connecting = false;
+        module.attempts++;
+        module.attempt = rv = adopt_locked(&a, rv);
+        pthread_cond_broadcast(&module.connected);
+    }
+    module_unlock();
+    return rv;
+}

@@ -1,0 +1,125 @@
+#include "operation.h"
+
+#include "module.h"
+
+CK_RV operation_init(enum kind k, CK_SESSION_HANDLE session, const CK_MECHANISM *m, const CK_OBJECT_HANDLE *key)
+{
+    struct call c;
+    struct session *s;
+    size_t at;
+    uint64_t changes = 0;
+    bool deferred = false;
+
+    call_begin_session(&c, init_number(k), session);
+    c.pending = PENDING_DROP;
+    at = c.out.len;
+    put_mechanism(&c, m, true);
+    if (key != NULL)
+        put_ulong(&c, *key);
+    if (c.rv == CKR_OK) {
+        module_lock();
+        changes = sessions_changes_locked();
+        s = session_find_locked(session);
+        if (s != NULL && m != NULL)
+            deferred = session_defer_locked(s, k, c.out.data + at, c.out.len - at);
+        module_unlock();
+    }
+    if (deferred)
+        return call_end(&c);
+    call_exchange(&c);
+    if (m == NULL) {
+        call_settle(&c, k, true);
+    } else if (c.rv == CKR_OK) {
+        module_lock();
+        s = session_find_locked(session);
+        if (s != NULL)
+            session_granted_locked(s, k, c.out.data + at, c.out.len - at, changes);
+        module_unlock();
+    }
+    return call_end(&c);
+}
+
+CK_RV operation_begin(enum call_number number, CK_SESSION_HANDLE session, const CK_MECHANISM *m, CK_OBJECT_HANDLE key)
+{
+    struct call c;
+
+    call_begin_session(&c, number, session);
+    put_mechanism(&c, m, true);
+    put_ulong(&c, key);
+    call_exchange(&c);
+    return call_end(&c);
+}
+
+CK_RV operation_once(enum kind k, CK_SESSION_HANDLE session, const CK_BYTE *in, CK_ULONG in_len, CK_BYTE *out,
+                     CK_ULONG *out_len)
+{
+    struct call c;
+    bool whole;
+
+    call_begin_once(&c, k, session, out_len == NULL || (in == NULL && in_len != 0));
+    put_array(&c, in, in_len);
+    put_room(&c, out, out_len);
+    call_exchange(&c);
+    whole = get_result(&c, out, out_len);
+    call_settle(&c, k, whole);
+    return call_end(&c);
+}
+
+CK_RV operation_transform(enum call_number number, CK_SESSION_HANDLE session, const CK_BYTE *in, CK_ULONG in_len,
+                          CK_BYTE *out, CK_ULONG *out_len)
+{
+    struct call c;
+
+    call_begin_session(&c, number, session);
+    c.pending = PENDING_REPORT;
+    put_array(&c, in, in_len);
+    put_room(&c, out, out_len);
+    call_exchange(&c);
+    (void)get_result(&c, out, out_len);
+    return call_end(&c);
+}
+
+CK_RV operation_update(enum call_number number, CK_SESSION_HANDLE session, const CK_BYTE *part, CK_ULONG part_len)
+{
+    enum { AT_ONCE = 16 << 20 }; /* bytes in one request */
+    CK_ULONG done = 0;
+
+    do {
+        CK_ULONG n = part_len - done < AT_ONCE ? part_len - done : AT_ONCE;
+        struct call c;
+        CK_RV rv;
+
+        call_begin_session(&c, number, session);
+        c.pending = PENDING_REPORT;
+        put_array(&c, part != NULL ? part + done : NULL, n);
+        call_exchange(&c);
+        rv = call_end(&c);
+        if (rv != CKR_OK)
+            return rv;
+        done += n;
+    } while (done < part_len);
+    return CKR_OK;
+}
+
+CK_RV operation_final(enum call_number number, enum kind k, CK_SESSION_HANDLE session, CK_BYTE *out, CK_ULONG *out_len)
+{
+    struct call c;
+    bool whole;
+
+    call_begin_session(&c, number, session);
+    c.pending = PENDING_REPORT;
+    put_room(&c, out, out_len);
+    call_exchange(&c);
+    whole = get_result(&c, out, out_len);
+    call_settle(&c, k, whole);
+    return call_end(&c);
+}
+
+CK_RV operation_bare(enum call_number number, CK_SESSION_HANDLE session)
+{
+    struct call c;
+
+    call_begin_session(&c, number, session);
+    call_exchange(&c);
+    return call_end(&c);
+}

@@ -1,0 +1,250 @@
+/* Sessions, PINs, logins and random numbers (PKCS#11 v3.1 §5.6, §5.18, §5.20). */
+#include <string.h>
+
+#include "call.h"
+#include "module.h"
+
+CK_RV C_OpenSession(CK_SLOT_ID slot, CK_FLAGS flags, void *application, CK_NOTIFY notify, CK_SESSION_HANDLE *session)
+{
+    struct call c;
+    CK_ULONG remote;
+    CK_SESSION_HANDLE handle = 0;
+
+    /* Nothing here surrenders the processor, so there is nothing to notify. */
+    (void)application;
+    (void)notify;
+    call_begin(&c, CALL_OpenSession);
+    if (session == NULL)
+        call_fail(&c, CKR_ARGUMENTS_BAD);
+    put_ulong(&c, slot);
+    put_ulong(&c, flags);
+    call_exchange(&c);
+    remote = get_ulong(&c);
+    if (c.rv == CKR_OK) {
+        module_lock();
+        if (module_conn_locked() != c.conn)
+            c.rv = CKR_DEVICE_ERROR; /* lost again before it was of use */
+        else if ((handle = session_add_locked(slot, remote, conn_generation(c.conn))) == 0)
+            c.rv = CKR_HOST_MEMORY;
+        module_unlock();
+    }
+    if (c.rv == CKR_OK)
+        *session = handle;
+    return call_end(&c);
+}
+
+CK_RV C_CloseSession(CK_SESSION_HANDLE session)
+{
+    struct call c;
+    struct session *s;
+
+    call_begin_session(&c, CALL_CloseSession, session);
+    c.changes = true;
+    if (c.rv == CKR_OK) {
+        module_lock();
+        s = session_find_locked(session);
+        if (s != NULL)
+            (void)session_take_locked(s); /* it ends with the session */
+        module_unlock();
+    }
+    call_exchange(&c);
+    if (c.rv == CKR_OK || c.rv == CKR_SESSION_HANDLE_INVALID) {
+        module_lock();
+        session_remove_locked(session);
+        module_unlock();
+    }
+    return call_end(&c);
+}
+
+CK_RV C_CloseAllSessions(CK_SLOT_ID slot)
+{
+    struct call c;
+
+    call_begin(&c, CALL_CloseAllSessions);
+    c.changes = true;
+    put_ulong(&c, slot);
+    call_exchange(&c);
+    if (c.rv == CKR_OK) {
+        module_lock();
+        sessions_remove_slot_locked(slot);
+        module_unlock();
+    }
+    return call_end(&c);
+}
+
+CK_RV C_GetSessionInfo(CK_SESSION_HANDLE session, CK_SESSION_INFO *info)
+{
+    struct call c;
+    CK_SESSION_INFO i;
+
+    call_begin_session(&c, CALL_GetSessionInfo, session);
+    if (info == NULL)
+        call_fail(&c, CKR_ARGUMENTS_BAD);
+    call_exchange(&c);
+    i.slotID = get_ulong(&c);
+    i.state = get_ulong(&c);
+    i.flags = get_ulong(&c);
+    i.ulDeviceError = get_ulong(&c);
+    if (c.rv == CKR_OK)
+        *info = i;
+    return call_end(&c);
+}
+
+CK_RV C_SessionCancel(CK_SESSION_HANDLE session, CK_FLAGS flags)
+{
+    struct call c;
+
+    call_begin_session(&c, CALL_SessionCancel, session);
+    c.pending = PENDING_DROP;
+    put_ulong(&c, flags);
+    call_exchange(&c);
+    for (int k = 0; k < KINDS; k++) {
+        if ((flags & kind_flag((enum kind)k)) != 0)
+            call_settle(&c, (enum kind)k, true);
+    }
+    return call_end(&c);
+}
+
+CK_RV C_GetOperationState(CK_SESSION_HANDLE session, CK_BYTE *state, CK_ULONG *state_len)
+{
+    struct call c;
+
+    call_begin_session(&c, CALL_GetOperationState, session);
+    put_room(&c, state, state_len);
+    call_exchange(&c);
+    (void)get_result(&c, state, state_len);
+    return call_end(&c);
+}
+
+CK_RV C_SetOperationState(CK_SESSION_HANDLE session, CK_BYTE *state, CK_ULONG state_len,
+                          CK_OBJECT_HANDLE encryption_key, CK_OBJECT_HANDLE authentication_key)
+{
+    struct call c;
+
+    call_begin_session(&c, CALL_SetOperationState, session);
+    if (state == NULL)
+        call_fail(&c, CKR_ARGUMENTS_BAD);
+    c.pending = PENDING_DROP;
+    put_array(&c, state, state_len);
+    put_ulong(&c, encryption_key);
+    put_ulong(&c, authentication_key);
+    call_exchange(&c);
+    for (int k = 0; k < KINDS; k++)
+        call_settle(&c, (enum kind)k, false); /* any of them may be active now */
+    return call_end(&c);
+}
+
+CK_RV C_InitPIN(CK_SESSION_HANDLE session, CK_UTF8CHAR *pin, CK_ULONG pin_len)
+{
+    struct call c;
+
+    call_begin_session(&c, CALL_InitPIN, session);
+    put_array(&c, pin, pin_len);
+    call_exchange(&c);
+    return call_end(&c);
+}
+
+CK_RV C_SetPIN(CK_SESSION_HANDLE session, CK_UTF8CHAR *old_pin, CK_ULONG old_len, CK_UTF8CHAR *new_pin,
+               CK_ULONG new_len)
+{
+    struct call c;
+
+    call_begin_session(&c, CALL_SetPIN, session);
+    put_array(&c, old_pin, old_len);
+    put_array(&c, new_pin, new_len);
+    call_exchange(&c);
+    return call_end(&c);
+}
+
+CK_RV C_Login(CK_SESSION_HANDLE session, CK_USER_TYPE user, CK_UTF8CHAR *pin, CK_ULONG pin_len)
+{
+    struct call c;
+
+    call_begin_session(&c, CALL_Login, session);
+    c.changes = true;
+    put_ulong(&c, user);
+    put_array(&c, pin, pin_len);
+    call_exchange(&c);
+    return call_end(&c);
+}
+
+CK_RV C_LoginUser(CK_SESSION_HANDLE session, CK_USER_TYPE user, CK_UTF8CHAR *pin, CK_ULONG pin_len,
+                  CK_UTF8CHAR *name, CK_ULONG name_len)
+{
+    struct call c;
+
+    call_begin_session(&c, CALL_LoginUser, session);
+    c.changes = true;
+    put_ulong(&c, user);
+    put_array(&c, pin, pin_len);
+    put_array(&c, name, name_len);
+    call_exchange(&c);
+    return call_end(&c);
+}
+
+CK_RV C_Logout(CK_SESSION_HANDLE session)
+{
+    struct call c;
+
+    call_begin_session(&c, CALL_Logout, session);
+    c.changes = true;
+    call_exchange(&c);
+    return call_end(&c);
+}
+
+CK_RV C_SeedRandom(CK_SESSION_HANDLE session, CK_BYTE *seed, CK_ULONG seed_len)
+{
+    struct call c;
+
+    call_begin_session(&c, CALL_SeedRandom, session);
+    put_array(&c, seed, seed_len);
+    call_exchange(&c);
+    return call_end(&c);
+}
+
+CK_RV C_GenerateRandom(CK_SESSION_HANDLE session, CK_BYTE *random, CK_ULONG random_len)
+{
+    enum { AT_ONCE = 1 << 18 }; /* bytes that the daemon is asked for */
+    CK_ULONG done = 0;
+
+    do {
+        CK_ULONG n = random_len - done < AT_ONCE ? random_len - done : AT_ONCE, got = n;
+        struct call c;
+        CK_RV rv;
+
+        call_begin_session(&c, CALL_GenerateRandom, session);
+        if (random == NULL && random_len != 0)
+            call_fail(&c, CKR_ARGUMENTS_BAD);
+        put_room(&c, "", &n);
+        call_exchange(&c);
+        (void)get_result(&c, random != NULL ? random + done : NULL, &got);
+        if (c.rv == CKR_OK && got != n)
+            get_malformed(&c);
+        rv = call_end(&c);
+        if (rv != CKR_OK)
+            return rv;
+        done += n;
+    } while (done < random_len);
+    return CKR_OK;
+}
+
+/* The functions of parallel sessions, which there are none of (PKCS#11 v3.1
+   §5.19). */
+static CK_RV not_parallel(CK_SESSION_HANDLE session)
+{
+    struct call c;
+
+    call_begin_session(&c, CALL_GetSessionInfo, session);
+    call_fail(&c, CKR_FUNCTION_NOT_PARALLEL);
+    return call_end(&c);
+}
+
+CK_RV C_GetFunctionStatus(CK_SESSION_HANDLE session)
+{
+    return not_parallel(session);
+}
+
+CK_RV C_CancelFunction(CK_SESSION_HANDLE session)
+{
+    return not_parallel(session);
+}
