@@ -20,7 +20,7 @@ import (
 
 // lineTimeout is how long one line at a terminal may take: far more than any
 // should, so that what hangs ends as a failure that names the line.
-const lineTimeout = 60 * time.Second
+const lineTimeout = 3 * time.Minute
 
 // A terminal is a shell that leads a POSIX session, which is one application
 // to p11fs. Lines typed at it run one after the other in that same shell, so

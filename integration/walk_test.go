@@ -43,7 +43,7 @@ func TestWalkers(t *testing.T) {
 	for _, line := range walkers {
 		t.Run(strings.Fields(line)[0], func(t *testing.T) {
 			term.ok("cat msg > $O/web.key/sign")
-			res := term.run("timeout -k 1 30 sh -c " + quote(line))
+			res := term.run("timeout -k 1 120 sh -c " + quote(line))
 			if res.status == 124 || res.status == 137 {
 				t.Fatalf("%s does not end", line)
 			}
