@@ -32,6 +32,8 @@ type blobHandle struct {
 
 // Write puts data at off, or at the end.
 func (h *blobHandle) Write(ctx context.Context, data []byte, off int64) (uint32, syscall.Errno) {
+	ctx, end := h.fs.patience(ctx)
+	defer end()
 	if !h.gate.enter(ctx) {
 		return 0, syscall.EINTR
 	}
@@ -77,6 +79,8 @@ func (h *blobHandle) truncate(ctx context.Context, size uint64) error {
 
 // Read returns the content at off.
 func (h *blobHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+	ctx, end := h.fs.patience(ctx)
+	defer end()
 	if !h.gate.enter(ctx) {
 		return nil, syscall.EINTR
 	}
@@ -89,6 +93,8 @@ func (h *blobHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.Rea
 
 // Flush stores the content if it has changed.
 func (h *blobHandle) Flush(ctx context.Context) syscall.Errno {
+	ctx, end := h.fs.patience(ctx)
+	defer end()
 	if !h.gate.enter(ctx) {
 		return syscall.EINTR
 	}

@@ -108,6 +108,8 @@ type commandHandle struct {
 
 // Write runs the command.
 func (h *commandHandle) Write(ctx context.Context, data []byte, _ int64) (uint32, syscall.Errno) {
+	ctx, end := h.file.fs.patience(ctx)
+	defer end()
 	f := h.file
 	if !h.gate.enter(ctx) {
 		return 0, syscall.EINTR
@@ -160,6 +162,8 @@ func (h *commandHandle) run(ctx context.Context, line []byte) error {
 
 // Read gives the reply to the command that this handle wrote.
 func (h *commandHandle) Read(ctx context.Context, dest []byte, _ int64) (fuse.ReadResult, syscall.Errno) {
+	ctx, end := h.file.fs.patience(ctx)
+	defer end()
 	f := h.file
 	if !h.gate.enter(ctx) {
 		return nil, syscall.EINTR

@@ -15,6 +15,8 @@ const maxName = 255
 // Lookup finds one name. A name that is there in another form, such as an
 // operation that the key's attributes forbid, has an errno of its own.
 func (n *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
+	ctx, end := n.fs.patience(ctx)
+	defer end()
 	c := callerOf(ctx)
 	e, errno := n.find(ctx, c, name)
 	if errno != 0 {
@@ -58,6 +60,8 @@ type dirHandle struct {
 
 // Readdirent returns the next entry, or nil at the end.
 func (h *dirHandle) Readdirent(ctx context.Context) (*fuse.DirEntry, syscall.Errno) {
+	ctx, end := h.node.fs.patience(ctx)
+	defer end()
 	if !h.loaded {
 		if errno := h.load(ctx); errno != 0 {
 			return nil, errno
@@ -98,6 +102,8 @@ func (h *dirHandle) Seekdir(_ context.Context, off uint64) syscall.Errno {
 
 // Mkdir makes a session directory where there can be one.
 func (n *dirNode) Mkdir(ctx context.Context, name string, _ uint32, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
+	ctx, end := n.fs.patience(ctx)
+	defer end()
 	c := callerOf(ctx)
 	m, ok := n.dir.(dirMaker)
 	if !ok {
@@ -113,6 +119,8 @@ func (n *dirNode) Mkdir(ctx context.Context, name string, _ uint32, out *fuse.En
 
 // Rmdir destroys an object or closes a session.
 func (n *dirNode) Rmdir(ctx context.Context, name string) syscall.Errno {
+	ctx, end := n.fs.patience(ctx)
+	defer end()
 	c := callerOf(ctx)
 	r, ok := n.dir.(dirRemover)
 	if !ok {
@@ -125,6 +133,8 @@ func (n *dirNode) Rmdir(ctx context.Context, name string) syscall.Errno {
 // it is a view of its directory, so that rm -r of the directory comes to the
 // end.
 func (n *dirNode) Unlink(ctx context.Context, name string) syscall.Errno {
+	ctx, end := n.fs.patience(ctx)
+	defer end()
 	c := callerOf(ctx)
 	u, ok := n.dir.(unlinker)
 	if !ok {
@@ -135,6 +145,8 @@ func (n *dirNode) Unlink(ctx context.Context, name string) syscall.Errno {
 
 // Rename sets a label.
 func (n *dirNode) Rename(ctx context.Context, name string, newParent gofs.InodeEmbedder, newName string, flags uint32) syscall.Errno {
+	ctx, end := n.fs.patience(ctx)
+	defer end()
 	c := callerOf(ctx)
 	r, ok := n.dir.(renamer)
 	if !ok {
@@ -151,6 +163,8 @@ func (n *dirNode) Rename(ctx context.Context, name string, newParent gofs.InodeE
 
 // Create makes a file where there can be one.
 func (n *dirNode) Create(ctx context.Context, name string, flags, _ uint32, out *fuse.EntryOut) (*gofs.Inode, gofs.FileHandle, uint32, syscall.Errno) {
+	ctx, end := n.fs.patience(ctx)
+	defer end()
 	c := callerOf(ctx)
 	if len(name) > maxName {
 		return nil, nil, 0, syscall.ENAMETOOLONG

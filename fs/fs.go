@@ -43,7 +43,8 @@ type FS struct {
 	callers *callers
 	started time.Time
 	inoKey  [24]byte
-	ops     []operation // never changes
+	ops     []operation   // never changes
+	grace   time.Duration // interruptGrace, except in tests
 
 	panics  atomic.Uint64
 	handles atomic.Int64
@@ -56,7 +57,7 @@ func newFS(c Config, system processes) (*FS, error) {
 	if c.Engine == nil {
 		return nil, fmt.Errorf("fs: no engine")
 	}
-	f := &FS{engine: c.Engine, log: c.Log, now: c.Now, config: c, ops: operations()}
+	f := &FS{engine: c.Engine, log: c.Log, now: c.Now, config: c, ops: operations(), grace: interruptGrace}
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
 	}

@@ -24,7 +24,11 @@ const daemonEnv = "P11FS_TEST_MOUNT"
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(daemonEnv); dir != "" {
-		if err := serve(dir); err != nil {
+		run := serve
+		if os.Getenv("P11FS_TEST_EMPTY") != "" {
+			run = serveEmpty
+		}
+		if err := run(dir); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

@@ -154,6 +154,8 @@ func (f *FS) entryOut(ctx context.Context, c caller, e *entry, out *fuse.EntryOu
 
 // Getattr is stat. It makes nothing.
 func (n *node) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	ctx, end := n.fs.patience(ctx)
+	defer end()
 	c := callerOf(ctx)
 	if errno := n.standing(c); errno != 0 {
 		return errno
@@ -177,6 +179,8 @@ func (n *node) standing(c caller) syscall.Errno {
 // Setattr is truncate, chmod, chown and utimes. What copying programs set
 // besides is taken and not kept: there is nowhere to keep it.
 func (n *node) Setattr(ctx context.Context, h gofs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
+	ctx, end := n.fs.patience(ctx)
+	defer end()
 	c := callerOf(ctx)
 	if size, ok := in.GetSize(); ok {
 		if errno := n.truncate(ctx, c, h, size); errno != 0 {
@@ -228,6 +232,8 @@ func (n *node) Fsync(context.Context, gofs.FileHandle, uint32) syscall.Errno { r
 
 // Open is open(2) of a file.
 func (n *fileNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
+	ctx, end := n.fs.patience(ctx)
+	defer end()
 	c := callerOf(ctx)
 	if ctx.Err() != nil {
 		return nil, 0, syscall.EINTR
@@ -241,6 +247,8 @@ func (n *fileNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uin
 
 // Readlink is readlink(2).
 func (n *linkNode) Readlink(ctx context.Context) ([]byte, syscall.Errno) {
+	ctx, end := n.fs.patience(ctx)
+	defer end()
 	c := callerOf(ctx)
 	t, err := n.link.target(ctx, c)
 	if err != nil {

@@ -48,6 +48,8 @@ type randomHandle struct {
 
 // Read returns random bytes.
 func (h *randomHandle) Read(ctx context.Context, dest []byte, _ int64) (fuse.ReadResult, syscall.Errno) {
+	ctx, end := h.fs.patience(ctx)
+	defer end()
 	if !h.gate.enter(ctx) {
 		return nil, syscall.EINTR
 	}
@@ -66,6 +68,8 @@ func (h *randomHandle) Read(ctx context.Context, dest []byte, _ int64) (fuse.Rea
 
 // Write mixes a seed in.
 func (h *randomHandle) Write(ctx context.Context, data []byte, _ int64) (uint32, syscall.Errno) {
+	ctx, end := h.fs.patience(ctx)
+	defer end()
 	if errno := h.fs.doneIn(h.s.app, h.p, h.s.eng.SeedRandom(ctx, data)); errno != 0 {
 		return 0, errno
 	}

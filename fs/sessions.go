@@ -175,6 +175,8 @@ type newSessionHandle struct {
 
 // Read opens the session at the first call.
 func (h *newSessionHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+	ctx, end := h.dir.fs.patience(ctx)
+	defer end()
 	if !h.gate.enter(ctx) {
 		return nil, syscall.EINTR
 	}

@@ -118,6 +118,8 @@ type streamHandle struct {
 
 // Write takes the next part of the message.
 func (h *streamHandle) Write(ctx context.Context, data []byte, off int64) (uint32, syscall.Errno) {
+	ctx, end := h.file.fs.patience(ctx)
+	defer end()
 	if !h.gate.enter(ctx) {
 		return 0, syscall.EINTR
 	}
@@ -304,6 +306,8 @@ func (h *streamHandle) finish(ctx context.Context) error {
 // Flush is close(2) of one of the descriptors. It does nothing unless there was
 // a write since the last one. It comes without a caller.
 func (h *streamHandle) Flush(ctx context.Context) syscall.Errno {
+	ctx, end := h.file.fs.patience(ctx)
+	defer end()
 	if !h.gate.enter(ctx) {
 		return syscall.EINTR
 	}
@@ -331,6 +335,8 @@ func (h *streamHandle) settle(err error) syscall.Errno {
 // Read gives the output that is held. When none is, it ends the message and
 // gives the rest; after that it gives 0 bytes.
 func (h *streamHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+	ctx, end := h.file.fs.patience(ctx)
+	defer end()
 	if !h.gate.enter(ctx) {
 		return nil, syscall.EINTR
 	}

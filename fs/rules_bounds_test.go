@@ -1,0 +1,135 @@
+package fs
+
+import (
+	"context"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+func TestRule9OutputIsBounded(t *testing.T) {
+	p := alone(t)
+	const ctr = "tok/objects/disk.sec/encrypt:aes-ctr,counter=000102030405060708090a0b0c0d0e0f"
+	chunk := strings.Repeat("x", 1<<20)
+	f := p.opened(ctr, syscall.O_WRONLY)
+	n := 0
+	var errno syscall.Errno
+	for ; n < 80 && errno == 0; n++ {
+		errno = f.write(chunk)
+	}
+	wantErrno(t, "the write", errno, syscall.EFBIG)
+	if n < 60 || n > 66 {
+		t.Errorf("refused after %d MiB", n)
+	}
+	f.close()
+	t.Run("unless it is read meanwhile", func(t *testing.T) {
+		f := p.opened(ctr, syscall.O_RDWR)
+		defer f.close()
+		total := 0
+		for range 80 {
+			p.must(f.write(chunk))
+			s, errno := f.read(len(chunk))
+			p.must(errno)
+			total += len(s)
+		}
+		rest, errno := f.all()
+		p.must(errno)
+		if total+len(rest) != 80<<20 {
+			t.Errorf("%d bytes came out", total+len(rest))
+		}
+	})
+	t.Run("nothing stays held", func(t *testing.T) {
+		_, _ = p.cat("tok/generate")
+		s := p.w.fs.present(caller{uid: p.uid, pid: uint32(p.pid)}, place{slot: p.w.engine.Slots()[0]})
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.held != 0 {
+			t.Errorf("%d bytes are held", s.held)
+		}
+	})
+}
+
+func TestRule10AnInterruptComesBeforeTheEffect(t *testing.T) {
+	p := alone(t)
+	p.w.fs.grace = 0
+	cancel := make(chan struct{})
+	close(cancel)
+	interrupted := &fuse.Context{Caller: fuse.Caller{Owner: fuse.Owner{Uid: p.uid, Gid: p.uid}, Pid: uint32(p.pid)}, Cancel: cancel}
+	before := len(p.ls("tok/objects"))
+	text, _ := p.cat("tok/error")
+
+	g := p.opened("tok/generate", syscall.O_WRONLY)
+	_, errno := g.handle.(*commandHandle).Write(interrupted, []byte("aes:128 label=new"), 0)
+	wantErrno(t, "a command", errno, syscall.EINTR)
+	if n := len(p.ls("tok/objects")); n != before {
+		t.Error("the interrupted command made a key")
+	}
+	p.must(g.write("aes:128 label=new")) // it may be given again
+	p.must(g.close())
+	p.must(p.rmdir("tok/objects/new.sec"))
+
+	f := p.opened(sha, syscall.O_RDWR)
+	defer f.close()
+	p.must(f.write("abc"))
+	_, errno = f.handle.(*streamHandle).Write(interrupted, []byte("lost"), 3)
+	wantErrno(t, "a write", errno, syscall.EINTR)
+	_, errno = f.handle.(*streamHandle).Read(interrupted, make([]byte, 10), 3)
+	wantErrno(t, "a read", errno, syscall.EINTR)
+	wantErrno(t, "a close", f.handle.(*streamHandle).Flush(interrupted), syscall.EINTR)
+	p.must(f.write("def"))
+	if got, errno := f.all(); got != digest("abcdef") {
+		t.Errorf("after the interrupts: %x, %v", got, errno)
+	}
+	if after, _ := p.cat("tok/error"); after != text {
+		t.Errorf("error tells of an interrupt: %q", after)
+	}
+	t.Run("a wait can be interrupted", func(t *testing.T) {
+		h := f.handle.(*streamHandle)
+		h.gate.force()
+		defer h.gate.leave()
+		ctx, stop := context.WithCancel(p.ctx())
+		time.AfterFunc(10*time.Millisecond, stop)
+		_, errno := h.Read(ctx, make([]byte, 10), 0)
+		wantErrno(t, "a read that waits", errno, syscall.EINTR)
+	})
+}
+
+// TestInterruptsHavePatience interrupts what is quick, and what waits.
+func TestInterruptsHavePatience(t *testing.T) {
+	p := alone(t)
+	p.w.fs.grace = 50 * time.Millisecond
+	cancel := make(chan struct{})
+	close(cancel)
+	interrupted := &fuse.Context{Caller: fuse.Caller{Owner: fuse.Owner{Uid: p.uid, Gid: p.uid}, Pid: uint32(p.pid)}, Cancel: cancel}
+	f := p.opened(sha, syscall.O_WRONLY)
+	h := f.handle.(*streamHandle)
+	if _, errno := h.Write(interrupted, []byte("abc"), 0); errno != 0 {
+		t.Errorf("a quick write: %v", errno)
+	}
+	wantErrno(t, "a quick close", h.Flush(interrupted), 0)
+	p.reads(sha, digest("abc"))
+	h.gate.force()
+	start := time.Now()
+	_, errno := h.Write(interrupted, []byte("abc"), 3)
+	wantErrno(t, "a write that waits", errno, syscall.EINTR)
+	if d := time.Since(start); d < 40*time.Millisecond || d > 5*time.Second {
+		t.Errorf("it was given up after %v", d)
+	}
+	h.gate.leave()
+	f.release()
+
+	ctx, end := p.w.fs.patience(context.Background())
+	done := ctx.Done()
+	end()
+	select {
+	case <-done:
+		t.Error("a request that has ended counts as interrupted")
+	case <-time.After(70 * time.Millisecond):
+	}
+	if ctx.Err() != nil {
+		t.Error(ctx.Err())
+	}
+}
