@@ -16,7 +16,9 @@ MAY_SKIP_SHORT := contrib/may-skip-short.txt
 .PHONY: help run test build integration fuzz lint check bench generate man install uninstall clean setup-run setup-test
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+include cmd/libp11fs/build.mk
 
 run: setup-run build ## mount your own tokens in the foreground; Ctrl-C unmounts
 	@exec $(BIN) mount --welcome
@@ -64,8 +66,9 @@ man: build ## write the manual pages into build/man
 	@rm -rf build/man && $(BIN) man build/man
 	@cp docs/man/*.[1-8] build/man/ 2>/dev/null || :
 
-install: build man ## install below PREFIX (/usr/local): program, manual pages, completion
+install: build man libp11fs ## install below PREFIX (/usr/local): program, module, manual pages, completion
 	install -D -m 0755 $(BIN) $(DESTDIR)$(PREFIX)/bin/p11fs
+	install -D -m 0644 $(LIBP11FS) $(DESTDIR)$(PREFIX)/lib/pkcs11/libp11fs.so
 	install -D -m 0644 contrib/p11fs.service $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs.service
 	sed -i 's|/usr/local|$(PREFIX)|' $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs.service
 	for page in build/man/*; do \
@@ -79,7 +82,7 @@ install: build man ## install below PREFIX (/usr/local): program, manual pages, 
 	install -D -m 0644 build/completion/p11fs.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/p11fs.fish
 
 uninstall: ## remove what install put below PREFIX
-	rm -f $(DESTDIR)$(PREFIX)/bin/p11fs $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs.service
+	rm -f $(DESTDIR)$(PREFIX)/bin/p11fs $(DESTDIR)$(PREFIX)/lib/pkcs11/libp11fs.so $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs.service
 	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/p11fs.1 $(DESTDIR)$(PREFIX)/share/man/man1/p11fs-*.1
 	rm -f $(DESTDIR)$(PREFIX)/share/man/man5/p11fs.5 $(DESTDIR)$(PREFIX)/share/man/man7/p11fs-tree.7
 	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/p11fs
