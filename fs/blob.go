@@ -38,6 +38,7 @@ func (h *blobHandle) Write(ctx context.Context, data []byte, off int64) (uint32,
 		return 0, syscall.EINTR
 	}
 	defer h.gate.leave()
+	defer secret.Wipe(data) // the request's buffer goes back to a pool
 	if h.append {
 		off = int64(len(h.data))
 	}

@@ -185,7 +185,7 @@ func (h *commandHandle) Read(ctx context.Context, dest []byte, _ int64) (fuse.Re
 	}
 	n := copy(dest, h.rest)
 	h.rest = h.rest[n:]
-	return fuse.ReadResultData(dest[:n]), 0
+	return reply(dest[:n]), 0
 }
 
 // Release ends the open. No command runs here.

@@ -45,12 +45,15 @@ func (d *objectsDir) all(ctx context.Context, a *engine.Application, template p1
 	// name is looked up.
 	if len(template) > 0 {
 		var list []named
-		infos, err := a.Objects(ctx, d.p.slot, template)
+		err := a.EachObject(ctx, d.p.slot, template, func(i engine.ObjectInfo) bool {
+			list = append(list, named{d.nameOf(ctx, a, i), refOf(i)})
+			return ctx.Err() == nil
+		})
+		if err == nil {
+			err = ctx.Err()
+		}
 		if err != nil {
 			return nil, err
-		}
-		for _, i := range infos {
-			list = append(list, named{d.nameOf(ctx, a, i), refOf(i)})
 		}
 		return list, nil
 	}

@@ -56,14 +56,14 @@ func (h *randomHandle) Read(ctx context.Context, dest []byte, _ int64) (fuse.Rea
 	defer h.gate.leave()
 	n := min(len(dest), h.left)
 	if n == 0 {
-		return fuse.ReadResultData(nil), 0
+		return reply(nil), 0
 	}
 	b, err := h.s.eng.GenerateRandom(ctx, n)
 	if err != nil {
 		return nil, h.fs.doneIn(h.s.app, h.p, err)
 	}
 	h.left -= len(b)
-	return fuse.ReadResultData(b), 0
+	return reply(b), 0
 }
 
 // Write mixes a seed in.

@@ -45,7 +45,7 @@ func (h *resultHandle) Read(ctx context.Context, dest []byte, _ int64) (fuse.Rea
 	}
 	n := copy(dest, h.rest)
 	h.rest = h.rest[n:]
-	return fuse.ReadResultData(dest[:n]), 0
+	return reply(dest[:n]), 0
 }
 
 func (h *resultHandle) take() syscall.Errno {

@@ -124,15 +124,18 @@ func (h *streamHandle) Write(ctx context.Context, data []byte, off int64) (uint3
 		return 0, syscall.EINTR
 	}
 	defer h.gate.leave()
-	if err := h.write(ctx, data, off); err != nil {
+	n := len(data)
+	err := h.write(ctx, data, off)
+	secret.Wipe(data) // the request's buffer goes back to a pool
+	if err != nil {
 		errno := h.file.fs.doneIn(h.s.app, h.file.p, err)
 		if errno != syscall.EINTR {
 			h.fail(err)
 		}
 		return 0, errno
 	}
-	h.end = off + int64(len(data))
-	return uint32(len(data)), 0
+	h.end = off + int64(n)
+	return uint32(n), 0
 }
 
 func (h *streamHandle) write(ctx context.Context, data []byte, off int64) error {
@@ -362,7 +365,7 @@ func (h *streamHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.R
 	h.read = h.ended
 	h.lost = h.lost || !h.ended
 	h.end = off + int64(n)
-	return fuse.ReadResultData(dest[:n]), 0
+	return reply(dest[:n]), 0
 }
 
 // seeTruncation starts anew if the file was cut to length 0 by name.

@@ -70,10 +70,3 @@ func (h *textHandle) Read(_ context.Context, dest []byte, off int64) (fuse.ReadR
 	}
 	return readAt(h.data, dest, off), 0
 }
-
-func readAt(data, dest []byte, off int64) fuse.ReadResult {
-	if off < 0 || off >= int64(len(data)) {
-		return fuse.ReadResultData(nil)
-	}
-	return fuse.ReadResultData(dest[:copy(dest, data[off:])])
-}
