@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -105,6 +107,7 @@ type Entry struct {
 type TokenSegment struct {
 	path string
 	mem  []byte
+	cut  atomic.Bool // a page of mem is gone: see guard
 }
 
 // OpenToken maps the segment called name, with its leading "/", in dir, which is
@@ -188,6 +191,12 @@ func repair(fd int, st *unix.Stat_t, gid int) (changed bool, err error) {
 	return changed, nil
 }
 
+// holds says that an address lies in the mapping.
+func (s *TokenSegment) holds(addr uintptr) bool {
+	from := uintptr(unsafe.Pointer(unsafe.SliceData(s.mem)))
+	return addr >= from && addr-from < uintptr(len(s.mem))
+}
+
 // Path is the segment's file.
 func (s *TokenSegment) Path() string { return s.path }
 
@@ -203,34 +212,47 @@ func (s *TokenSegment) Close() error {
 
 // References is the number of processes that attached and did not detach. It
 // only informs: crashes leave it too high.
-func (s *TokenSegment) References() int32 { return int32(u32(s.mem, offReferences)) }
+func (s *TokenSegment) References() (n int32) {
+	defer s.guard()()
+	return int32(u32(s.mem, offReferences))
+}
 
 // Attach adds a reference. A count below 0, which would keep stock processes
 // from attaching, is mended.
 func (s *TokenSegment) Attach() {
+	defer s.guard()()
 	putU32(s.mem, offReferences, uint32(max(s.References(), 0)+1))
 }
 
 // Detach takes a reference away, but never below 0.
 func (s *TokenSegment) Detach() {
+	defer s.guard()()
 	putU32(s.mem, offReferences, uint32(max(s.References()-1, 0)))
 }
 
 // Data returns a copy of the token data.
 func (s *TokenSegment) Data() (d [TokenDataSize]byte) {
+	defer s.guard()()
 	copy(d[:], s.mem[offData:])
 	return d
 }
 
 // SetData stores the token data.
-func (s *TokenSegment) SetData(d [TokenDataSize]byte) { copy(s.mem[offData:], d[:]) }
+func (s *TokenSegment) SetData(d [TokenDataSize]byte) {
+	defer s.guard()()
+	copy(s.mem[offData:], d[:])
+}
 
 // Loaded says whether some process has loaded the list from the directory.
 // While it is, the list and not the directory says which objects exist.
-func (s *TokenSegment) Loaded(l List) bool { return s.mem[l.loaded()] != 0 }
+func (s *TokenSegment) Loaded(l List) (on bool) {
+	defer s.guard()()
+	return s.mem[l.loaded()] != 0
+}
 
 // SetLoaded stores that.
 func (s *TokenSegment) SetLoaded(l List, on bool) {
+	defer s.guard()()
 	s.mem[l.loaded()] = 0
 	if on {
 		s.mem[l.loaded()] = 1
@@ -239,13 +261,15 @@ func (s *TokenSegment) SetLoaded(l List, on bool) {
 
 // Count is the number of entries of l, at most MaxObjects whatever the segment
 // claims.
-func (s *TokenSegment) Count(l List) int {
+func (s *TokenSegment) Count(l List) (n int) {
+	defer s.guard()()
 	return int(min(u32(s.mem, l.count()), MaxObjects))
 }
 
 // Entries returns a copy of the entries of l in order.
-func (s *TokenSegment) Entries(l List) []Entry {
-	es := make([]Entry, s.Count(l))
+func (s *TokenSegment) Entries(l List) (es []Entry) {
+	defer s.guard()()
+	es = make([]Entry, s.Count(l))
 	for i := range es {
 		b := s.entry(l, i)
 		copy(es[i].Name[:], b[entryName:])
@@ -256,7 +280,8 @@ func (s *TokenSegment) Entries(l List) []Entry {
 
 // SetEntries makes es the list, and zeroes all behind it: residue there can
 // make a stock process take a deleted object for a live one.
-func (s *TokenSegment) SetEntries(l List, es []Entry) error {
+func (s *TokenSegment) SetEntries(l List, es []Entry) (err error) {
+	defer s.guard()()
 	if len(es) > MaxObjects {
 		return fmt.Errorf("a list of %d objects does not fit the segment's %d", len(es), MaxObjects)
 	}
@@ -274,7 +299,8 @@ func (s *TokenSegment) SetEntries(l List, es []Entry) error {
 }
 
 // Append adds e at the end of l.
-func (s *TokenSegment) Append(l List, e Entry) error {
+func (s *TokenSegment) Append(l List, e Entry) (err error) {
+	defer s.guard()()
 	n := s.Count(l)
 	if n >= MaxObjects {
 		return fmt.Errorf("the segment's list of %d objects is full", MaxObjects)
@@ -306,7 +332,8 @@ func (s *TokenSegment) Remove(l List, name [NameSize]byte) bool {
 
 // Touch stores that the object called name has changed, with a counter that no
 // stock process can hold, and returns the new entry.
-func (s *TokenSegment) Touch(l List, name [NameSize]byte) (Entry, bool) {
+func (s *TokenSegment) Touch(l List, name [NameSize]byte) (_ Entry, ok bool) {
+	defer s.guard()()
 	for i, e := range s.Entries(l) {
 		if e.Name != name {
 			continue
@@ -321,6 +348,7 @@ func (s *TokenSegment) Touch(l List, name [NameSize]byte) (Entry, bool) {
 
 // ZeroTail zeroes what lies behind the entries of l.
 func (s *TokenSegment) ZeroTail(l List) {
+	defer s.guard()()
 	at := l.entries()
 	clear(s.mem[at+s.Count(l)*entrySize : at+MaxObjects*entrySize])
 }
