@@ -6,6 +6,7 @@ import (
 	"syscall"
 
 	"p11fs/mountd"
+	"p11fs/mountd/slotd"
 )
 
 // The exit codes. They are part of the command line's contract.
@@ -49,7 +50,7 @@ func exitCode(err error) int {
 		return exitInterrupted
 	case errors.Is(err, syscall.EKEYREJECTED), errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EKEYEXPIRED):
 		return exitAuth
-	case errors.Is(err, mountd.ErrBusy), errors.Is(err, syscall.EBUSY):
+	case errors.Is(err, mountd.ErrBusy), errors.Is(err, slotd.ErrRunning), errors.Is(err, syscall.EBUSY):
 		return exitBusy
 	}
 	return exitFailure

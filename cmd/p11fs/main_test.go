@@ -17,6 +17,7 @@ import (
 	"p11fs/mountd"
 	"p11fs/mountd/doctor"
 	"p11fs/mountd/mountpoint"
+	"p11fs/mountd/slotd"
 )
 
 // fakeTree is a directory with the files of a mounted token. Writing to it
@@ -93,6 +94,7 @@ func TestExitCode(t *testing.T) {
 		{errno(syscall.EACCES), 4},
 		{errno(syscall.EBUSY), 5},
 		{fmt.Errorf("x: %w", mountd.ErrBusy), 5},
+		{fmt.Errorf("x: %w", slotd.ErrRunning), 5},
 		{errno(syscall.EINVAL), 1},
 		{context.Canceled, 130},
 	} {

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -52,7 +53,7 @@ func (p Patient) This() Patient {
 
 // Examine makes all checks, in the order in which their troubles are met.
 func (p Patient) Examine() []Finding {
-	checks := []func() Finding{p.device, p.helper, p.allowOther, p.group, p.configuration, p.data, p.mount, p.libcrypto}
+	checks := []func() Finding{p.device, p.helper, p.allowOther, p.group, p.configuration, p.data, p.slotDaemon, p.mount, p.libcrypto}
 	findings := make([]Finding, len(checks))
 	for i, check := range checks {
 		findings[i] = check()
@@ -224,6 +225,31 @@ func (p Patient) data() Finding {
 		f.Mend = "chmod o-w " + p.Paths.Data
 	default:
 		f.Detail = fmt.Sprintf("mode %04o", mode)
+	}
+	return f
+}
+
+// slotDaemon looks for a stock slot daemon, whose place a system daemon takes.
+func (p Patient) slotDaemon() Finding {
+	f := Finding{Check: "pkcsslotd", Detail: "does not run"}
+	if p.Mode != mountd.System {
+		f.Detail = "not in the way of your own tokens"
+		return f
+	}
+	b, err := os.ReadFile(p.Paths.PIDFile)
+	if err != nil {
+		return f
+	}
+	// The file outlives the process, and numbers are given out again.
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return f
+	}
+	name, err := os.ReadFile(p.path(fmt.Sprintf("proc/%d/comm", pid)))
+	if err == nil && strings.TrimSpace(string(name)) == "pkcsslotd" {
+		f.Wrong = "it runs, and p11fs has to take its place"
+		f.Mend = fmt.Sprintf("systemctl stop opencryptoki (or kill %d)", pid)
+		f.Detail = ""
 	}
 	return f
 }

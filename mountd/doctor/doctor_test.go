@@ -126,6 +126,10 @@ func TestExamine(t *testing.T) {
 				put(t, root+"/conf", "", 0o600)
 				mode(t, root+"/data", 0o777)
 			}},
+		{name: "slot daemon runs", check: "pkcsslotd", wrong: "it runs", mend: "kill 77",
+			spoil: func(t *testing.T, p *Patient, root string) { slotDaemon(t, p, root, "pkcsslotd\n") }},
+		{name: "number of a slot daemon that ended",
+			spoil: func(t *testing.T, p *Patient, root string) { slotDaemon(t, p, root, "bash\n") }},
 		{name: "mount point absent", spoil: func(t *testing.T, _ *Patient, root string) { remove(t, root+"/mnt") }},
 		{name: "mount point is a file", check: "mnt", wrong: "no directory", mend: "rm ",
 			spoil: func(t *testing.T, _ *Patient, root string) {
@@ -175,6 +179,19 @@ func TestExamine(t *testing.T) {
 			}
 		})
 	}
+}
+
+// slotDaemon makes a process 77 of that name, which the slot daemon's file names.
+func slotDaemon(t *testing.T, p *Patient, root, name string) {
+	t.Helper()
+	p.Mode = mountd.System
+	p.Paths.PIDFile = filepath.Join(root, "pid")
+	put(t, root+"/conf", "", 0o600)
+	put(t, root+"/pid", "77", 0o600)
+	if err := os.MkdirAll(root+"/proc/77", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	put(t, root+"/proc/77/comm", name, 0o600)
 }
 
 func own(t *testing.T, path string, uid int) {
