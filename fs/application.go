@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"p11fs/engine"
 	"p11fs/engine/p11"
@@ -13,6 +14,7 @@ type application struct {
 	key    appKey
 	leader leader
 	eng    *engine.Application
+	held   *atomic.Int64 // bytes that all sessions of the uid hold
 
 	mu    sync.Mutex // guards all below, and the desks
 	ended bool
@@ -84,7 +86,7 @@ func (a *application) self(ctx context.Context, f *FS, slot *engine.Slot) (*sess
 	if s := a.session(slot, sessionRef{}); s != nil {
 		return s, nil
 	}
-	s, err := a.newSession(ctx, f, slot)
+	s, err := a.open(ctx, f, slot, "")
 	if err != nil {
 		return nil, err
 	}
@@ -104,26 +106,6 @@ func (a *application) self(ctx context.Context, f *FS, slot *engine.Slot) (*sess
 
 // open opens a session, with a name unless that is empty.
 func (a *application) open(ctx context.Context, f *FS, slot *engine.Slot, name string) (*session, error) {
-	s, err := a.newSession(ctx, f, slot)
-	if err != nil || name == "" {
-		return s, err
-	}
-	a.mu.Lock()
-	d := a.deskLocked(slot)
-	other := d.names[name]
-	if other == nil || other.gone() {
-		s.name = name
-		d.names[name], other = s, nil
-	}
-	a.mu.Unlock()
-	if other != nil {
-		a.closeSession(s)
-		return nil, errExists
-	}
-	return s, nil
-}
-
-func (a *application) newSession(ctx context.Context, f *FS, slot *engine.Slot) (*session, error) {
 	e, err := a.eng.OpenSession(ctx, slot, p11.CKF_SERIAL_SESSION|p11.CKF_RW_SESSION)
 	if p11.RVOf(err) == p11.CKR_TOKEN_WRITE_PROTECTED { // its keys can be used all the same
 		e, err = a.eng.OpenSession(ctx, slot, p11.CKF_SERIAL_SESSION)
@@ -131,18 +113,29 @@ func (a *application) newSession(ctx context.Context, f *FS, slot *engine.Slot) 
 	if err != nil {
 		return nil, err
 	}
-	s := newSession(f, a, slot, e)
-	a.mu.Lock()
-	ended := a.ended
-	if !ended {
-		a.deskLocked(slot).sessions[e.Handle()] = s
-	}
-	a.mu.Unlock()
-	if ended {
+	s := newSession(f, a, slot, e, name)
+	if err := a.add(s); err != nil {
 		s.close()
-		return nil, p11.Errorf(p11.CKR_CRYPTOKI_NOT_INITIALIZED, "the application has ended")
+		return nil, err
 	}
 	return s, nil
+}
+
+func (a *application) add(s *session) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ended {
+		return p11.Errorf(p11.CKR_CRYPTOKI_NOT_INITIALIZED, "the application has ended")
+	}
+	d := a.deskLocked(s.slot)
+	if s.name != "" {
+		if other := d.names[s.name]; other != nil && !other.gone() {
+			return errExists
+		}
+		d.names[s.name] = s
+	}
+	d.sessions[s.eng.Handle()] = s
+	return nil
 }
 
 // closeSession is C_CloseSession.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -59,6 +60,13 @@ type appKey struct {
 	sid int
 }
 
+// user is what one uid has in all its applications. It is kept for good: uids
+// are few, and what is held may outlive an application for a moment.
+type user struct {
+	applications int          // guarded by callers.mu
+	held         atomic.Int64 // bytes
+}
+
 // callers knows the application of each caller.
 type callers struct {
 	engine *engine.Engine
@@ -68,7 +76,7 @@ type callers struct {
 	mu     sync.Mutex // guards all below
 	closed bool
 	apps   map[appKey]*application
-	users  map[uint32]int // applications of each uid
+	users  map[uint32]*user
 	wg     sync.WaitGroup // the goroutines that watch leaders
 }
 
@@ -78,7 +86,7 @@ func newCallers(e *engine.Engine, system processes) *callers {
 		system: system,
 		nobody: e.NewApplication(engine.Owner{UID: ^uint32(0), GID: ^uint32(0), Name: "nobody"}),
 		apps:   make(map[appKey]*application),
-		users:  make(map[uint32]int),
+		users:  make(map[uint32]*user),
 	}
 }
 
@@ -155,6 +163,11 @@ func (cs *callers) add(c caller, sid int, l leader) (*application, error) {
 	key := appKey{c.uid, sid}
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
+	u := cs.users[c.uid]
+	if u == nil {
+		u = new(user)
+		cs.users[c.uid] = u
+	}
 	switch a := cs.apps[key]; {
 	case cs.closed:
 		l.close()
@@ -162,18 +175,19 @@ func (cs *callers) add(c caller, sid int, l leader) (*application, error) {
 	case a != nil:
 		l.close()
 		return a, nil
-	case cs.users[c.uid] >= maxApplications:
+	case u.applications >= maxApplications:
 		l.close()
 		return nil, refuse(syscall.EDQUOT, p11.CKR_HOST_MEMORY, fmt.Sprintf("uid %d has %d applications already: end some terminals or services", c.uid, maxApplications))
 	}
 	a := &application{
 		key:    key,
 		leader: l,
+		held:   &u.held,
 		desks:  make(map[*engine.Slot]*desk),
 		eng:    cs.engine.NewApplication(engine.Owner{UID: c.uid, GID: c.gid, Name: fmt.Sprintf("session %d", sid)}),
 	}
 	cs.apps[key] = a
-	cs.users[c.uid]++
+	u.applications++
 	cs.wg.Add(1)
 	go func() {
 		defer cs.wg.Done()
@@ -188,9 +202,7 @@ func (cs *callers) end(a *application) {
 	cs.mu.Lock()
 	if cs.apps[a.key] == a {
 		delete(cs.apps, a.key)
-		if cs.users[a.key.uid]--; cs.users[a.key.uid] == 0 {
-			delete(cs.users, a.key.uid)
-		}
+		cs.users[a.key.uid].applications--
 	}
 	cs.mu.Unlock()
 	a.close()

@@ -270,8 +270,8 @@ func (t *gather) update(_ context.Context, part []byte) ([]byte, error) {
 	if len(t.data)+len(part) > t.limit {
 		return nil, errTooLong
 	}
-	if !t.s.reserve(len(part)) {
-		return nil, errHeld
+	if err := t.s.reserve(len(part)); err != nil {
+		return nil, err
 	}
 	t.data = appendWiped(t.data, part)
 	return nil, nil

@@ -210,6 +210,7 @@ var (
 	errOnce         = refuse(syscall.EINVAL, p11.CKR_ARGUMENTS_BAD, "one command an open: close the file, and open it again for the next")
 	errSuper        = refuse(syscall.EBUSY, p11.CKR_OPERATION_ACTIVE, "another open of the file for writing, in the same session, came in between: make a session directory for each script that runs in parallel")
 	errHeld         = refuse(syscall.EFBIG, p11.CKR_DATA_LEN_RANGE, "more output than a session may hold: open the file for reading and writing at once, and read while you write")
+	errHeldUser     = refuse(syscall.EDQUOT, p11.CKR_HOST_MEMORY, "more output than a user may have waiting in all sessions: read it, or write cancel to ctl")
 	errTooLong      = refuse(syscall.EFBIG, p11.CKR_DATA_LEN_RANGE, "more bytes than this file takes")
 	errReplay       = refuse(syscall.EINVAL, p11.CKR_ARGUMENTS_BAD, "more data after a close of so long a message: write it in one go, or to one open file")
 	errNoSession    = refuse(syscall.ENOENT, p11.CKR_SESSION_HANDLE_INVALID, "there is no such session: it is closed, or another application's")

@@ -107,9 +107,9 @@ func (s *session) publish(key string, generation uint64, guarded bool, data []by
 		return errSuper
 	}
 	s.setResultLocked(x, nil)
-	if !s.reserveLocked(len(data)) {
+	if err := s.reserveLocked(len(data)); err != nil {
 		secret.Wipe(data)
-		return errHeld
+		return err
 	}
 	r := &result{data: data, err: err, deadline: s.fs.now().Add(resultLife), login: login, guarded: guarded}
 	r.timer = time.AfterFunc(resultLife, func() { s.expire(key, r) })
@@ -144,7 +144,7 @@ func (s *session) take(key string) ([]byte, error) {
 	}
 	data, err := r.data, r.err
 	r.data = nil
-	s.held -= int64(len(data))
+	s.unreserveLocked(len(data))
 	s.setResultLocked(x, nil)
 	s.tidyLocked(key, x)
 	return data, err
@@ -163,7 +163,7 @@ func (s *session) expire(key string, r *result) {
 func (s *session) setResultLocked(x *exchange, r *result) {
 	if old := x.result; old != nil {
 		old.timer.Stop()
-		s.held -= int64(len(old.data))
+		s.unreserveLocked(len(old.data))
 		secret.Wipe(old.data)
 		old.data = nil
 	}

@@ -41,6 +41,15 @@ func TestRule9OutputIsBounded(t *testing.T) {
 			t.Errorf("%d bytes came out", total+len(rest))
 		}
 	})
+	t.Run("in all sessions of a user", func(t *testing.T) {
+		f := p.opened(ctr, syscall.O_RDWR)
+		defer f.close()
+		u := p.w.fs.callers.users[p.uid]
+		u.held.Add(maxHeldUser)
+		errno := f.write(chunk)
+		u.held.Add(-maxHeldUser)
+		wantErrno(t, "the write", errno, syscall.EDQUOT)
+	})
 	t.Run("nothing stays held", func(t *testing.T) {
 		_, _ = p.cat("tok/generate")
 		s := p.w.fs.present(caller{uid: p.uid, pid: uint32(p.pid)}, place{slot: p.w.engine.Slots()[0]})

@@ -7,9 +7,12 @@ import (
 	"p11fs/secret"
 )
 
-// maxHeld bounds the output and the input that a session keeps in memory, in
-// all its files together.
-const maxHeld = 64 << 20
+// Bounds of the input and output that are kept in memory: of a session, in all
+// its files together, and of a uid, in all its sessions.
+const (
+	maxHeld     = 64 << 20
+	maxHeldUser = 1 << 30
+)
 
 // A session is one PKCS#11 session and the file transactions that go on in it.
 type session struct {
@@ -17,7 +20,7 @@ type session struct {
 	app  *application
 	slot *engine.Slot
 	eng  *engine.Session
-	name string // of its directory, or empty; set before others can see it
+	name string // of its directory, or empty
 
 	mu         sync.Mutex // guards all below
 	ended      bool
@@ -27,8 +30,8 @@ type session struct {
 	passphrase *secret.Bytes // for the next import
 }
 
-func newSession(f *FS, a *application, slot *engine.Slot, e *engine.Session) *session {
-	return &session{fs: f, app: a, slot: slot, eng: e, exchanges: make(map[string]*exchange)}
+func newSession(f *FS, a *application, slot *engine.Slot, e *engine.Session, name string) *session {
+	return &session{fs: f, app: a, slot: slot, eng: e, name: name, exchanges: make(map[string]*exchange)}
 }
 
 // gone says whether the session has ended.
@@ -55,25 +58,34 @@ func (s *session) close() {
 	s.passphrase = nil
 }
 
-// reserve counts n bytes that are to be held, and says whether there is room.
-func (s *session) reserve(n int) bool {
+// reserve counts n bytes that are to be held, or says that there is no room.
+func (s *session) reserve(n int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.reserveLocked(n)
 }
 
-func (s *session) reserveLocked(n int) bool {
+func (s *session) reserveLocked(n int) error {
 	if s.held+int64(n) > maxHeld {
-		return false
+		return errHeld
+	}
+	if s.app.held.Add(int64(n)) > maxHeldUser {
+		s.app.held.Add(-int64(n))
+		return errHeldUser
 	}
 	s.held += int64(n)
-	return true
+	return nil
 }
 
 func (s *session) unreserve(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.unreserveLocked(n)
+}
+
+func (s *session) unreserveLocked(n int) {
 	s.held -= int64(n)
+	s.app.held.Add(-int64(n))
 }
 
 // loginGeneration changes with each login and logout of the application.

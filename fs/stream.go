@@ -211,7 +211,7 @@ func (h *streamHandle) remember(data []byte) {
 	if h.lost || h.file.creates {
 		return
 	}
-	if len(h.replay)+len(data) > maxReplay || !h.s.reserve(len(data)) {
+	if len(h.replay)+len(data) > maxReplay || h.s.reserve(len(data)) != nil {
 		h.forget()
 		h.lost = true
 		return
@@ -234,8 +234,8 @@ func (h *streamHandle) hold(out []byte) error {
 	if h.next == len(h.out) {
 		h.drop()
 	}
-	if !h.s.reserve(len(out)) {
-		return errHeld
+	if err := h.s.reserve(len(out)); err != nil {
+		return err
 	}
 	h.out = appendWiped(h.out, out)
 	return nil
@@ -299,7 +299,10 @@ func (h *streamHandle) finish(ctx context.Context) error {
 	data := h.out
 	if h.file.creates {
 		data = append([]byte(nil), data...) // names: more may follow
-		h.s.reserve(len(h.out))
+		if err := h.s.reserve(len(h.out)); err != nil {
+			h.out = nil
+			return err
+		}
 	} else {
 		h.out, h.next = nil, 0
 	}

@@ -47,6 +47,11 @@ func newWorld(t testing.TB, o enginetest.Options) *world {
 		if err := f.Close(); err != nil {
 			t.Error(err)
 		}
+		for uid, u := range f.callers.users {
+			if n := u.held.Load(); n != 0 && !t.Failed() {
+				t.Errorf("%d bytes of uid %d count as held", n, uid)
+			}
+		}
 		if s := e.Stats(); s.Sessions != 0 || s.Operations != 0 || s.SessionObjects != 0 || s.Applications != 0 {
 			t.Errorf("left over: %+v", s)
 		}
