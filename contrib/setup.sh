@@ -2,7 +2,7 @@
 # Makes this machine ready for p11fs: setup.sh run | setup.sh test
 #
 # As root it installs what is missing from contrib/packages.txt and opens
-# /dev/fuse to all users. An ordinary user is told the line that root has to
+# /dev/fuse to all users. Go it only looks for. An ordinary user is told the line that root has to
 # type; "run" then fails, and "test" goes on, since tests say what they miss.
 set -eu
 cd "$(dirname "$0")"
@@ -53,6 +53,15 @@ elif [ "$(id -u)" = 0 ]; then
 	esac
 elif [ ! -r /dev/fuse ] || [ ! -w /dev/fuse ]; then
 	say "/dev/fuse is closed to you. As root: chmod 0666 /dev/fuse"
+	wrong=1
+fi
+
+if ! command -v "${GO:-go}" > /dev/null; then
+	if [ -x /usr/local/go/bin/go ]; then
+		say "go is not in PATH. Type: PATH=\$PATH:/usr/local/go/bin"
+	else
+		say "go is not in PATH: install Go 1.26 from https://go.dev/doc/install"
+	fi
 	wrong=1
 fi
 
