@@ -2,8 +2,9 @@
 # Makes this machine ready for p11fs: setup.sh run | setup.sh test
 #
 # As root it installs what is missing from contrib/packages.txt and opens
-# /dev/fuse to all users. Go it only looks for. An ordinary user is told the line that root has to
+# /dev/fuse to all users. An ordinary user is told the line that root has to
 # type; "run" then fails, and "test" goes on, since tests say what they miss.
+# Go it only looks for.
 set -eu
 cd "$(dirname "$0")"
 purpose=${1:?usage: setup.sh run|test}
