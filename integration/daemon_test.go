@@ -315,17 +315,6 @@ func procStatus(pid int, key string) string {
 	return ""
 }
 
-// descriptors counts the daemon's open descriptors. A process that is not
-// dumpable shows them to root only.
-func (d *daemon) descriptors() int {
-	d.t.Helper()
-	names, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", d.pid()))
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	return len(names)
-}
-
 // resident is the daemon's resident memory in bytes.
 func (d *daemon) resident() int64 {
 	d.t.Helper()

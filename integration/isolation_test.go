@@ -274,3 +274,22 @@ func counted(t testing.TB, term *terminal, name string) int {
 	t.Fatalf("status does not count %s", name)
 	return 0
 }
+
+// held is what the daemon holds for its callers, by the metrics of that name:
+// descriptors of the system, open files of the tree, operations.
+func held(t testing.TB, term *terminal) map[string]float64 {
+	t.Helper()
+	counts := map[string]float64{}
+	for _, line := range lines(term.ok("cat $P/metrics")) {
+		for _, name := range []string{"process_open_fds", "p11fs_open_handles", "p11fs_operations", "p11fs_session_objects"} {
+			var n float64
+			if _, err := fmt.Sscanf(line, name+" %g", &n); err == nil {
+				counts[name] = n
+			}
+		}
+	}
+	if len(counts) != 4 {
+		t.Fatalf("metrics has only %v", counts)
+	}
+	return counts
+}

@@ -1,6 +1,8 @@
 package integration
 
 import (
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -206,7 +208,7 @@ func TestWrongInputs(t *testing.T) {
 	public := d.terminal()
 	public.ok("cat $T/login; cat $T/error; echo label=none > $T/find; cat $T/find")
 	const state = "ls -lR $O $T/data $T/certs | sed 's/ [0-9:]* / /g'; ls $T/sessions; cat $T/login; for f in $O/web.key/attr/*; do echo $f; cat $f; done"
-	before, fds := term.ok(state), d.descriptors()
+	before, holds := term.ok(state), held(t, term)
 	sessions := counted(t, term, "sessions")
 	content := filepath.Join(workDir(t, "content"), "content")
 	for _, w := range wrongs {
@@ -247,7 +249,7 @@ func TestWrongInputs(t *testing.T) {
 	if n := counted(t, term, "sessions"); n != sessions {
 		t.Errorf("%d sessions, before %d", n, sessions)
 	}
-	eventually(t, "the descriptors to be closed", func() bool { return d.descriptors() <= fds })
+	eventually(t, fmt.Sprint("what the daemon holds to be again ", holds), func() bool { return maps.Equal(held(t, term), holds) })
 }
 
 // name is the row's subtest: the call, and the kind of content.

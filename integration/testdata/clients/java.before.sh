@@ -1,0 +1,1 @@
+cp $CLIENTS/Token.java .
