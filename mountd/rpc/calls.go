@@ -50,7 +50,7 @@ var handlers = map[wire.Call]func(*request) error{
 	wire.CallDecrypt:             transform((*engine.Session).Decrypt),
 	wire.CallDecryptUpdate:       transform((*engine.Session).DecryptUpdate),
 	wire.CallDecryptFinal:        cipherFinal((*engine.Session).DecryptFinal, p11.CKF_DECRYPT),
-	wire.CallDigestInit:          (*request).digestInit,
+	wire.CallDigestInit:          keyInit(withoutKey((*engine.Session).DigestInit), p11.CKF_DIGEST),
 	wire.CallDigest:              transform((*engine.Session).Digest),
 	wire.CallDigestUpdate:        update((*engine.Session).DigestUpdate),
 	wire.CallDigestKey:           (*request).digestKey,
@@ -80,11 +80,11 @@ var handlers = map[wire.Call]func(*request) error{
 	wire.CallSeedRandom:          update((*engine.Session).SeedRandom),
 	wire.CallGenerateRandom:      (*request).generateRandom,
 
-	wire.CallSignOnce:    once(keyInit((*engine.Session).SignInit, p11.CKF_SIGN), (*engine.Session).Sign),
+	wire.CallSignOnce:    once((*engine.Session).SignInit, p11.CKF_SIGN, (*engine.Session).Sign),
 	wire.CallVerifyOnce:  (*request).verifyOnce,
-	wire.CallEncryptOnce: once(keyInit((*engine.Session).EncryptInit, p11.CKF_ENCRYPT), (*engine.Session).Encrypt),
-	wire.CallDecryptOnce: once(keyInit((*engine.Session).DecryptInit, p11.CKF_DECRYPT), (*engine.Session).Decrypt),
-	wire.CallDigestOnce:  once((*request).digestInit, (*engine.Session).Digest),
+	wire.CallEncryptOnce: once((*engine.Session).EncryptInit, p11.CKF_ENCRYPT, (*engine.Session).Encrypt),
+	wire.CallDecryptOnce: once((*engine.Session).DecryptInit, p11.CKF_DECRYPT, (*engine.Session).Decrypt),
+	wire.CallDigestOnce:  once(withoutKey((*engine.Session).DigestInit), p11.CKF_DIGEST, (*engine.Session).Digest),
 }
 
 // The lengths of the fixed fields, in bytes.
@@ -98,7 +98,7 @@ const (
 )
 
 func (q *request) finalize() error {
-	if err := q.r.End(); err != nil {
+	if err := q.end(); err != nil {
 		return err
 	}
 	q.conn.state.finalize()
@@ -106,7 +106,7 @@ func (q *request) finalize() error {
 }
 
 func (q *request) getInfo() error {
-	if err := q.r.End(); err != nil {
+	if err := q.end(); err != nil {
 		return err
 	}
 	version := p11.Version{Major: 3, Minor: 0}
@@ -123,7 +123,7 @@ func (q *request) getInfo() error {
 
 func (q *request) getSlotList() error {
 	present, room := q.r.Byte() != 0, q.r.Room()
-	if err := q.r.End(); err != nil {
+	if err := q.end(); err != nil {
 		return err
 	}
 	var ids []p11.SlotID
@@ -146,11 +146,8 @@ func list[T ~uint64](q *request, items []T, room wire.Room) {
 }
 
 func (q *request) getSlotInfo() error {
-	slot, err := q.slot()
-	if err != nil {
-		return err
-	}
-	if err := q.r.End(); err != nil {
+	slot := q.slot()
+	if err := q.end(); err != nil {
 		return err
 	}
 	i := slot.Info()
@@ -163,11 +160,8 @@ func (q *request) getSlotInfo() error {
 }
 
 func (q *request) getTokenInfo() error {
-	slot, err := q.slot()
-	if err != nil {
-		return err
-	}
-	if err := q.r.End(); err != nil {
+	slot := q.slot()
+	if err := q.end(); err != nil {
 		return err
 	}
 	i, err := slot.TokenInfo(q.ctx)
@@ -191,12 +185,9 @@ func (q *request) getTokenInfo() error {
 }
 
 func (q *request) getMechanismList() error {
-	slot, err := q.slot()
-	if err != nil {
-		return err
-	}
+	slot := q.slot()
 	room := q.r.Room()
-	if err := q.r.End(); err != nil {
+	if err := q.end(); err != nil {
 		return err
 	}
 	if !slot.Present() {
@@ -213,12 +204,9 @@ func (q *request) getMechanismList() error {
 }
 
 func (q *request) getMechanismInfo() error {
-	slot, err := q.slot()
-	if err != nil {
-		return err
-	}
+	slot := q.slot()
 	t := p11.MechanismType(q.r.Ulong())
-	if err := q.r.End(); err != nil {
+	if err := q.end(); err != nil {
 		return err
 	}
 	m, err := slot.Mechanism(t)
@@ -233,17 +221,11 @@ func (q *request) getMechanismInfo() error {
 
 // initToken also answers C_InitToken2, which only fixes the label's length.
 func (q *request) initToken() error {
-	slot, err := q.slot()
-	if err != nil {
-		return err
-	}
-	pin, err := q.pin()
-	if err != nil {
-		return err
-	}
+	slot := q.slot()
+	pin := q.pin()
 	defer func() { _ = pin.Close() }()
 	label := q.r.Text()
-	if err := q.r.End(); err != nil {
+	if err := q.end(); err != nil {
 		return err
 	}
 	// Clients measure the blank padded field as a C string, and so may send
@@ -262,14 +244,14 @@ func trimBlanks(s string) string {
 // daemon runs, until C_Finalize ends it (PKCS#11 v3.1 §5.5.3).
 func (q *request) waitForSlotEvent() error {
 	flags := p11.Flags(q.r.Ulong())
-	if err := q.r.End(); err != nil {
+	if err := q.end(); err != nil {
 		return err
 	}
 	if flags&p11.CKF_DONT_BLOCK != 0 {
 		return p11.CKR_NO_EVENT
 	}
 	select {
-	case <-q.end:
+	case <-q.ended:
 		return p11.CKR_CRYPTOKI_NOT_INITIALIZED
 	case <-q.ctx.Done():
 		return q.ctx.Err()

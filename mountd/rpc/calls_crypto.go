@@ -19,53 +19,42 @@ const sizeOfKey = 8
 // the operation that flag names (PKCS#11 v3.0 §5.8.1 and others).
 func keyInit(begin func(*engine.Session, context.Context, p11.Mechanism, p11.ObjectHandle) error, flag p11.Flags) func(*request) error {
 	return func(q *request) error {
-		s, err := q.session()
-		if err != nil {
-			return err
-		}
-		after := sizeOfKey
-		if q.call >= wire.CallSignOnce {
-			after = -1
-		}
-		m := q.r.Mechanism(after)
-		key := q.object()
-		if err := q.initEnd(); err != nil {
-			return err
-		}
-		q.conn.state.settle(drain{s.Handle(), flag})
-		if m.Null {
-			return s.SessionCancel(q.ctx, flag)
-		}
-		return begin(s, q.ctx, m.Mechanism, key)
-	}
-}
-
-// initEnd checks that the Init's part of the request is whole: of a combined
-// call more follows.
-func (q *request) initEnd() error {
-	if q.call >= wire.CallSignOnce {
-		return q.r.Err()
-	}
-	return q.r.End()
-}
-
-func (q *request) digestInit() error {
-	s, err := q.session()
-	if err != nil {
+		_, err := q.begin(begin, flag)
 		return err
 	}
-	after := 0
+}
+
+// begin reads and does the Init's part of a request. Of a combined call more
+// follows.
+func (q *request) begin(begin func(*engine.Session, context.Context, p11.Mechanism, p11.ObjectHandle) error, flag p11.Flags) (*engine.Session, error) {
+	s := q.session()
+	after, end := sizeOfKey, q.end
+	if flag == p11.CKF_DIGEST {
+		after = 0
+	}
 	if q.call >= wire.CallSignOnce {
-		after = -1
+		after, end = -1, q.failure
 	}
 	m := q.r.Mechanism(after)
-	if err := q.initEnd(); err != nil {
-		return err
+	var key p11.ObjectHandle
+	if flag != p11.CKF_DIGEST {
+		key = q.object()
 	}
+	if err := end(); err != nil {
+		return nil, err
+	}
+	q.conn.state.settle(drain{s.Handle(), flag})
 	if m.Null {
-		return s.SessionCancel(q.ctx, p11.CKF_DIGEST)
+		return s, s.SessionCancel(q.ctx, flag)
 	}
-	return s.DigestInit(q.ctx, m.Mechanism)
+	return s, begin(s, q.ctx, m.Mechanism, key)
+}
+
+// withoutKey gives C_DigestInit, which has no key, the form of the others.
+func withoutKey(begin func(*engine.Session, context.Context, p11.Mechanism) error) func(*engine.Session, context.Context, p11.Mechanism, p11.ObjectHandle) error {
+	return func(s *engine.Session, ctx context.Context, m p11.Mechanism, _ p11.ObjectHandle) error {
+		return begin(s, ctx, m)
+	}
 }
 
 // A withRoom is a function of a session that takes data and returns a result
@@ -75,21 +64,15 @@ type withRoom func(*engine.Session, context.Context, []byte, int) ([]byte, error
 // transform answers such a function.
 func transform(f withRoom) func(*request) error {
 	return func(q *request) error {
-		s, err := q.session()
-		if err != nil {
-			return err
-		}
+		s := q.session()
 		return q.transform(s, f)
 	}
 }
 
 func (q *request) transform(s *engine.Session, f withRoom) error {
-	data, err := q.input()
-	if err != nil {
-		return err
-	}
+	data := q.input()
 	room := q.r.Room()
-	if err := q.r.End(); err != nil {
+	if err := q.end(); err != nil {
 		return err
 	}
 	return q.result(f(s, q.ctx, data, room.Bytes()))
@@ -97,15 +80,10 @@ func (q *request) transform(s *engine.Session, f withRoom) error {
 
 // once answers an Init and its one-part operation in one request of our own
 // module.
-func once(begin func(*request) error, f withRoom) func(*request) error {
+func once(begin func(*engine.Session, context.Context, p11.Mechanism, p11.ObjectHandle) error, flag p11.Flags, f withRoom) func(*request) error {
 	return func(q *request) error {
-		peek := *q.r
-		s, err := q.session()
+		s, err := q.begin(begin, flag)
 		if err != nil {
-			return err
-		}
-		*q.r = peek
-		if err := begin(q); err != nil {
 			return err
 		}
 		return q.transform(s, f)
@@ -113,36 +91,22 @@ func once(begin func(*request) error, f withRoom) func(*request) error {
 }
 
 func (q *request) verifyOnce() error {
-	peek := *q.r
-	s, err := q.session()
+	s, err := q.begin((*engine.Session).VerifyInit, p11.CKF_VERIFY)
 	if err != nil {
-		return err
-	}
-	*q.r = peek
-	if err := keyInit((*engine.Session).VerifyInit, p11.CKF_VERIFY)(q); err != nil {
 		return err
 	}
 	return q.verifyWith(s)
 }
 
 func (q *request) verify() error {
-	s, err := q.session()
-	if err != nil {
-		return err
-	}
+	s := q.session()
 	return q.verifyWith(s)
 }
 
 func (q *request) verifyWith(s *engine.Session) error {
-	data, err := q.input()
-	if err != nil {
-		return err
-	}
-	signature, err := q.input()
-	if err != nil {
-		return err
-	}
-	if err := q.r.End(); err != nil {
+	data := q.input()
+	signature := q.input()
+	if err := q.end(); err != nil {
 		return err
 	}
 	return s.Verify(q.ctx, data, signature)
@@ -151,15 +115,9 @@ func (q *request) verifyWith(s *engine.Session) error {
 // update answers a function that takes data and returns nothing.
 func update(f func(*engine.Session, context.Context, []byte) error) func(*request) error {
 	return func(q *request) error {
-		s, err := q.session()
-		if err != nil {
-			return err
-		}
-		data, err := q.input()
-		if err != nil {
-			return err
-		}
-		if err := q.r.End(); err != nil {
+		s := q.session()
+		data := q.input()
+		if err := q.end(); err != nil {
 			return err
 		}
 		return f(s, q.ctx, data)
@@ -169,12 +127,9 @@ func update(f func(*engine.Session, context.Context, []byte) error) func(*reques
 // final answers a function that only returns a result.
 func final(f func(*engine.Session, context.Context, int) ([]byte, error)) func(*request) error {
 	return func(q *request) error {
-		s, err := q.session()
-		if err != nil {
-			return err
-		}
+		s := q.session()
 		room := q.r.Room()
-		if err := q.r.End(); err != nil {
+		if err := q.end(); err != nil {
 			return err
 		}
 		return q.result(f(s, q.ctx, room.Bytes()))
@@ -187,12 +142,9 @@ func final(f func(*engine.Session, context.Context, int) ([]byte, error)) func(*
 // more and is told the same.
 func cipherFinal(f func(*engine.Session, context.Context, int) ([]byte, error), flag p11.Flags) func(*request) error {
 	return func(q *request) error {
-		s, err := q.session()
-		if err != nil {
-			return err
-		}
+		s := q.session()
 		room := q.r.Room()
-		if err := q.r.End(); err != nil {
+		if err := q.end(); err != nil {
 			return err
 		}
 		d := drain{s.Handle(), flag}
@@ -209,28 +161,19 @@ func cipherFinal(f func(*engine.Session, context.Context, int) ([]byte, error), 
 }
 
 func (q *request) digestKey() error {
-	s, err := q.session()
-	if err != nil {
-		return err
-	}
+	s := q.session()
 	key := q.object()
-	if err := q.r.End(); err != nil {
+	if err := q.end(); err != nil {
 		return err
 	}
 	return s.DigestKey(q.ctx, key)
 }
 
 func (q *request) generateKey() error {
-	s, err := q.session()
-	if err != nil {
-		return err
-	}
+	s := q.session()
 	m := q.r.Mechanism(-1)
-	template, err := q.template()
-	if err != nil {
-		return err
-	}
-	if err := q.r.End(); err != nil {
+	template := q.template()
+	if err := q.end(); err != nil {
 		return err
 	}
 	if m.Null {
@@ -240,20 +183,11 @@ func (q *request) generateKey() error {
 }
 
 func (q *request) generateKeyPair() error {
-	s, err := q.session()
-	if err != nil {
-		return err
-	}
+	s := q.session()
 	m := q.r.Mechanism(-1)
-	public, err := q.template()
-	if err != nil {
-		return err
-	}
-	private, err := q.template()
-	if err != nil {
-		return err
-	}
-	if err := q.r.End(); err != nil {
+	public := q.template()
+	private := q.template()
+	if err := q.end(); err != nil {
 		return err
 	}
 	if m.Null {
@@ -269,13 +203,10 @@ func (q *request) generateKeyPair() error {
 }
 
 func (q *request) wrapKey() error {
-	s, err := q.session()
-	if err != nil {
-		return err
-	}
+	s := q.session()
 	m := q.r.Mechanism(-1)
 	wrapping, key, room := q.object(), q.object(), q.r.Room()
-	if err := q.r.End(); err != nil {
+	if err := q.end(); err != nil {
 		return err
 	}
 	if m.Null {
@@ -290,21 +221,12 @@ func (q *request) wrapKey() error {
 }
 
 func (q *request) unwrapKey() error {
-	s, err := q.session()
-	if err != nil {
-		return err
-	}
+	s := q.session()
 	m := q.r.Mechanism(-1)
 	unwrapping := q.object()
-	wrapped, err := q.input()
-	if err != nil {
-		return err
-	}
-	template, err := q.template()
-	if err != nil {
-		return err
-	}
-	if err := q.r.End(); err != nil {
+	wrapped := q.input()
+	template := q.template()
+	if err := q.end(); err != nil {
 		return err
 	}
 	if m.Null {
@@ -316,17 +238,11 @@ func (q *request) unwrapKey() error {
 // deriveKey answers C_DeriveKey, and C_DeriveKey2, whose reply carries the CK_RV
 // and what the mechanism changed in its parameter, which no mechanism here does.
 func (q *request) deriveKey() error {
-	s, err := q.session()
-	if err != nil {
-		return err
-	}
+	s := q.session()
 	m := q.r.Mechanism(-1)
 	base := q.object()
-	template, err := q.template()
-	if err != nil {
-		return err
-	}
-	if err := q.r.End(); err != nil {
+	template := q.template()
+	if err := q.end(); err != nil {
 		return err
 	}
 	if m.Null {
@@ -345,12 +261,9 @@ func (q *request) deriveKey() error {
 }
 
 func (q *request) generateRandom() error {
-	s, err := q.session()
-	if err != nil {
-		return err
-	}
+	s := q.session()
 	n := q.r.Room().Bytes()
-	if err := q.r.End(); err != nil {
+	if err := q.end(); err != nil {
 		return err
 	}
 	if n > maxRandom {

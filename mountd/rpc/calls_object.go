@@ -15,55 +15,37 @@ func (q *request) handleOf(h p11.ObjectHandle, err error) error {
 }
 
 func (q *request) createObject() error {
-	s, err := q.session()
-	if err != nil {
-		return err
-	}
-	template, err := q.template()
-	if err != nil {
-		return err
-	}
-	if err := q.r.End(); err != nil {
+	s := q.session()
+	template := q.template()
+	if err := q.end(); err != nil {
 		return err
 	}
 	return q.handleOf(s.CreateObject(q.ctx, template))
 }
 
 func (q *request) copyObject() error {
-	s, err := q.session()
-	if err != nil {
-		return err
-	}
+	s := q.session()
 	h := q.object()
-	template, err := q.template()
-	if err != nil {
-		return err
-	}
-	if err := q.r.End(); err != nil {
+	template := q.template()
+	if err := q.end(); err != nil {
 		return err
 	}
 	return q.handleOf(s.CopyObject(q.ctx, h, template))
 }
 
 func (q *request) destroyObject() error {
-	s, err := q.session()
-	if err != nil {
-		return err
-	}
+	s := q.session()
 	h := q.object()
-	if err := q.r.End(); err != nil {
+	if err := q.end(); err != nil {
 		return err
 	}
 	return s.DestroyObject(q.ctx, h)
 }
 
 func (q *request) getObjectSize() error {
-	s, err := q.session()
-	if err != nil {
-		return err
-	}
+	s := q.session()
 	h := q.object()
-	if err := q.r.End(); err != nil {
+	if err := q.end(); err != nil {
 		return err
 	}
 	n, err := s.ObjectSize(q.ctx, h)
@@ -75,16 +57,10 @@ func (q *request) getObjectSize() error {
 }
 
 func (q *request) setAttributeValue() error {
-	s, err := q.session()
-	if err != nil {
-		return err
-	}
+	s := q.session()
 	h := q.object()
-	template, err := q.template()
-	if err != nil {
-		return err
-	}
-	if err := q.r.End(); err != nil {
+	template := q.template()
+	if err := q.end(); err != nil {
 		return err
 	}
 	return s.SetAttributeValue(q.ctx, h, template)
@@ -93,13 +69,10 @@ func (q *request) setAttributeValue() error {
 // getAttributeValue answers every attribute on its own (PKCS#11 v3.1 §5.7.5):
 // the reply carries those that fit, and at its end the CK_RV of the call.
 func (q *request) getAttributeValue() error {
-	s, err := q.session()
-	if err != nil {
-		return err
-	}
+	s := q.session()
 	h := q.object()
 	wanted := q.r.Wanted()
-	if err := q.r.End(); err != nil {
+	if err := q.end(); err != nil {
 		return err
 	}
 	types := make([]p11.AttributeType, len(wanted))
@@ -176,15 +149,9 @@ func attributeReply(res engine.AttributeResult, wanted wire.Wanted) (wire.Attrib
 }
 
 func (q *request) findObjectsInit() error {
-	s, err := q.session()
-	if err != nil {
-		return err
-	}
-	template, err := q.template()
-	if err != nil {
-		return err
-	}
-	if err := q.r.End(); err != nil {
+	s := q.session()
+	template := q.template()
+	if err := q.end(); err != nil {
 		return err
 	}
 	return s.FindObjectsInit(q.ctx, template)
@@ -194,12 +161,9 @@ func (q *request) findObjectsInit() error {
 const maxFound = 1 << 16
 
 func (q *request) findObjects() error {
-	s, err := q.session()
-	if err != nil {
-		return err
-	}
+	s := q.session()
 	room := q.r.Room()
-	if err := q.r.End(); err != nil {
+	if err := q.end(); err != nil {
 		return err
 	}
 	handles, err := s.FindObjects(q.ctx, min(int(room), maxFound))
@@ -211,11 +175,8 @@ func (q *request) findObjects() error {
 }
 
 func (q *request) findObjectsFinal() error {
-	s, err := q.session()
-	if err != nil {
-		return err
-	}
-	if err := q.r.End(); err != nil {
+	s := q.session()
+	if err := q.end(); err != nil {
 		return err
 	}
 	return s.FindObjectsFinal(q.ctx)

@@ -5,12 +5,9 @@ import (
 )
 
 func (q *request) openSession() error {
-	slot, err := q.slot()
-	if err != nil {
-		return err
-	}
+	slot := q.slot()
 	flags := p11.Flags(q.r.Ulong())
-	if err := q.r.End(); err != nil {
+	if err := q.end(); err != nil {
 		return err
 	}
 	s, err := q.app.OpenSession(q.ctx, slot, flags)
@@ -22,33 +19,24 @@ func (q *request) openSession() error {
 }
 
 func (q *request) closeSession() error {
-	s, err := q.session()
-	if err != nil {
-		return err
-	}
-	if err := q.r.End(); err != nil {
+	s := q.session()
+	if err := q.end(); err != nil {
 		return err
 	}
 	return s.Close()
 }
 
 func (q *request) closeAllSessions() error {
-	slot, err := q.slot()
-	if err != nil {
-		return err
-	}
-	if err := q.r.End(); err != nil {
+	slot := q.slot()
+	if err := q.end(); err != nil {
 		return err
 	}
 	return q.app.CloseAllSessions(slot)
 }
 
 func (q *request) getSessionInfo() error {
-	s, err := q.session()
-	if err != nil {
-		return err
-	}
-	if err := q.r.End(); err != nil {
+	s := q.session()
+	if err := q.end(); err != nil {
 		return err
 	}
 	i, err := s.Info()
@@ -63,66 +51,42 @@ func (q *request) getSessionInfo() error {
 }
 
 func (q *request) sessionCancel() error {
-	s, err := q.session()
-	if err != nil {
-		return err
-	}
+	s := q.session()
 	flags := p11.Flags(q.r.Ulong())
-	if err := q.r.End(); err != nil {
+	if err := q.end(); err != nil {
 		return err
 	}
 	return s.SessionCancel(q.ctx, flags)
 }
 
 func (q *request) initPIN() error {
-	s, err := q.session()
-	if err != nil {
-		return err
-	}
-	pin, err := q.pin()
-	if err != nil {
-		return err
-	}
+	s := q.session()
+	pin := q.pin()
 	defer func() { _ = pin.Close() }()
-	if err := q.r.End(); err != nil {
+	if err := q.end(); err != nil {
 		return err
 	}
 	return s.InitPIN(q.ctx, pin)
 }
 
 func (q *request) setPIN() error {
-	s, err := q.session()
-	if err != nil {
-		return err
-	}
-	old, err := q.pin()
-	if err != nil {
-		return err
-	}
+	s := q.session()
+	old := q.pin()
 	defer func() { _ = old.Close() }()
-	pin, err := q.pin()
-	if err != nil {
-		return err
-	}
+	pin := q.pin()
 	defer func() { _ = pin.Close() }()
-	if err := q.r.End(); err != nil {
+	if err := q.end(); err != nil {
 		return err
 	}
 	return s.SetPIN(q.ctx, old, pin)
 }
 
 func (q *request) login() error {
-	s, err := q.session()
-	if err != nil {
-		return err
-	}
+	s := q.session()
 	user := p11.UserType(q.r.Ulong())
-	pin, err := q.pin()
-	if err != nil {
-		return err
-	}
+	pin := q.pin()
 	defer func() { _ = pin.Close() }()
-	if err := q.r.End(); err != nil {
+	if err := q.end(); err != nil {
 		return err
 	}
 	return s.Login(q.ctx, user, pin)
@@ -131,21 +95,12 @@ func (q *request) login() error {
 // loginUser is C_LoginUser (PKCS#11 v3.0 §5.6.9). Tokens have no user names:
 // only an empty one is C_Login.
 func (q *request) loginUser() error {
-	s, err := q.session()
-	if err != nil {
-		return err
-	}
+	s := q.session()
 	user := p11.UserType(q.r.Ulong())
-	pin, err := q.pin()
-	if err != nil {
-		return err
-	}
+	pin := q.pin()
 	defer func() { _ = pin.Close() }()
-	name, err := q.input()
-	if err != nil {
-		return err
-	}
-	if err := q.r.End(); err != nil {
+	name := q.input()
+	if err := q.end(); err != nil {
 		return err
 	}
 	if len(name) != 0 {
@@ -155,11 +110,8 @@ func (q *request) loginUser() error {
 }
 
 func (q *request) logout() error {
-	s, err := q.session()
-	if err != nil {
-		return err
-	}
-	if err := q.r.End(); err != nil {
+	s := q.session()
+	if err := q.end(); err != nil {
 		return err
 	}
 	return s.Logout(q.ctx)

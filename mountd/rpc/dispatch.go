@@ -90,13 +90,14 @@ func (st *state) settle(d drain) bool {
 
 // A request is one call being answered.
 type request struct {
-	ctx  context.Context
-	conn *conn
-	app  *engine.Application
-	end  <-chan struct{} // of the application
-	call wire.Call
-	r    *wire.Reader
-	w    *wire.Writer
+	ctx   context.Context
+	conn  *conn
+	app   *engine.Application
+	ended <-chan struct{} // closed when the application ends
+	call  wire.Call
+	r     *wire.Reader
+	w     *wire.Writer
+	err   error // the first failure of an argument
 }
 
 // handle answers one request and appends the reply's frame to b.
@@ -148,7 +149,7 @@ func (q *request) answer() error {
 		return q.initialize()
 	}
 	var err error
-	if q.app, q.end, err = q.conn.state.application(); err != nil {
+	if q.app, q.ended, err = q.conn.state.application(); err != nil {
 		return err
 	}
 	h := handlers[q.call]
@@ -176,56 +177,99 @@ func (q *request) initialize() error {
 	return q.conn.state.initialize()
 }
 
-// session reads the session of a call.
-func (q *request) session() (*engine.Session, error) {
-	h := q.r.Ulong()
-	if err := q.r.Err(); err != nil {
-		return nil, err
+// The functions below read one argument each. The first failure stands until
+// end or failure returns it, so that callers check once, before they use
+// anything.
+
+func (q *request) fail(err error) {
+	if q.err == nil {
+		q.err = err
 	}
-	return q.app.Session(p11.SessionHandle(h))
 }
 
-func (q *request) slot() (*engine.Slot, error) {
-	id := q.r.Ulong()
-	if err := q.r.Err(); err != nil {
-		return nil, err
+// failure returns what went wrong with the arguments so far.
+func (q *request) failure() error {
+	if q.err == nil {
+		q.err = q.r.Err()
 	}
-	return q.conn.server.config.Engine.Slot(p11.SlotID(id))
+	return q.err
+}
+
+// end returns that too, or that there are more arguments than there should be.
+func (q *request) end() error {
+	if q.err == nil {
+		q.err = q.r.End()
+	}
+	return q.err
+}
+
+// session reads the session of a call; nil after a failure.
+func (q *request) session() *engine.Session {
+	h := q.r.Ulong()
+	if q.failure() != nil {
+		return nil
+	}
+	s, err := q.app.Session(p11.SessionHandle(h))
+	if err != nil {
+		q.fail(err)
+		return nil
+	}
+	return s
+}
+
+// slot reads the slot of a call; nil after a failure.
+func (q *request) slot() *engine.Slot {
+	id := q.r.Ulong()
+	if q.failure() != nil {
+		return nil
+	}
+	s, err := q.conn.server.config.Engine.Slot(p11.SlotID(id))
+	if err != nil {
+		q.fail(err)
+		return nil
+	}
+	return s
 }
 
 func (q *request) object() p11.ObjectHandle { return p11.ObjectHandle(q.r.Ulong()) }
 
-// pin reads a PIN, which the caller closes. A NULL PIN asks for a protected
-// authentication path, which no token here has.
-func (q *request) pin() (*secret.Bytes, error) {
+// pin reads a PIN, which the caller closes, also when it is nil. A NULL PIN asks
+// for a protected authentication path, which no token here has.
+func (q *request) pin() *secret.Bytes {
 	a := q.r.Array()
-	if err := q.r.Err(); err != nil {
-		return nil, err
+	switch {
+	case q.failure() != nil:
+		return nil
+	case a.IsNull():
+		q.fail(p11.Errorf(p11.CKR_ARGUMENTS_BAD, "the token has no keypad: give a PIN"))
+		return nil
 	}
-	if a.IsNull() {
-		return nil, p11.Errorf(p11.CKR_ARGUMENTS_BAD, "the token has no keypad: give a PIN")
+	pin, err := secret.New(append([]byte(nil), a.Data...))
+	if err != nil {
+		q.fail(err)
 	}
-	return secret.New(append([]byte(nil), a.Data...))
+	return pin
 }
 
-func (q *request) template() (p11.Attributes, error) {
+func (q *request) template() p11.Attributes {
 	list := q.r.Attributes()
-	if err := q.r.Err(); err != nil {
-		return nil, err
+	if q.failure() != nil {
+		return nil
 	}
-	return wire.Template(list)
+	template, err := wire.Template(list)
+	if err != nil {
+		q.fail(err)
+	}
+	return template
 }
 
 // input reads an `ay` of data.
-func (q *request) input() ([]byte, error) {
+func (q *request) input() []byte {
 	a := q.r.Array()
-	if err := q.r.Err(); err != nil {
-		return nil, err
+	if q.failure() == nil && a.Absent && a.Length != 0 {
+		q.fail(p11.Errorf(p11.CKR_ARGUMENTS_BAD, "%d bytes at a NULL pointer", a.Length))
 	}
-	if a.Absent && a.Length != 0 {
-		return nil, p11.Errorf(p11.CKR_ARGUMENTS_BAD, "%d bytes at a NULL pointer", a.Length)
-	}
-	return a.Data, nil
+	return a.Data
 }
 
 // result writes the `ay` of a function with room for its result: the result,
