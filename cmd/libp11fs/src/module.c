@@ -156,10 +156,10 @@ static void find_places_locked(void)
                *timeout = secure_getenv("P11FS_TIMEOUT");
 
     module.places = 0;
-    if (socket != NULL) {
+    if (socket != NULL && *socket != '\0') {
         add_place_locked(socket, "");
     } else {
-        if (user != NULL)
+        if (user != NULL && *user != '\0')
             add_place_locked(user, "/p11fs/rpc.sock");
         add_place_locked("/run/p11fs/rpc.sock", "");
     }

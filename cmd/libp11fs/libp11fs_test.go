@@ -1,0 +1,119 @@
+package libp11fs
+
+import (
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// cases are those of the test program that need a daemon and nothing else; its
+// C files say what each holds the module to.
+var cases = []string{
+	"functions", "not-initialized", "arguments", "buffers", "mechanisms", "attributes", "deferred", "interfaces",
+	"initialize", "fork", "threads", "events", "dlclose",
+}
+
+// TestModule tests the module as users get it, compiled once.
+func TestModule(t *testing.T) {
+	b := compile(t, "")
+	for name, test := range map[string]func(*testing.T, build){
+		"exports": testExports, "interposed": testInterposed, "header": testHeader,
+		"cases": testCases, "absent": testAbsent, "restart": testRestart, "valgrind": testValgrind,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, b) })
+	}
+}
+
+func testCases(t *testing.T, b build) {
+	for _, name := range cases {
+		t.Run(name, func(t *testing.T) {
+			run(t, serve(t).command(b, name))
+		})
+	}
+}
+
+func testAbsent(t *testing.T, b build) {
+	for name, socket := range map[string]string{
+		"no socket": t.TempDir() + "/s",
+		"long path": "/" + strings.Repeat("x", 200),
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := exec.Command(b.check, b.module, "absent")
+			c.Env = environment(socket)
+			run(t, c)
+		})
+	}
+}
+
+// testRestart restarts the daemon again and again under a loop that signs.
+func testRestart(t *testing.T, b build) {
+	d := serve(t)
+	seconds := 20
+	if testing.Short() {
+		seconds = 5
+	}
+	c := d.command(b, "restart", fmt.Sprint(seconds))
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(500 * time.Millisecond):
+				d.stop()
+				time.Sleep(100 * time.Millisecond)
+				d.start()
+			}
+		}
+	}()
+	out := run(t, c)
+	close(stop)
+	<-stopped
+	t.Log(strings.TrimSpace(out))
+	var signatures, restarts int
+	if _, err := fmt.Sscanf(out, "%d signatures, %d restarts", &signatures, &restarts); err != nil || signatures < 100 || restarts < seconds {
+		t.Errorf("%q, %v", out, err)
+	}
+}
+
+// TestSanitizers runs the cases with the compiler's checks on memory, undefined
+// behaviour and races.
+func TestSanitizers(t *testing.T) {
+	for name, flags := range map[string]string{
+		"address":   "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined",
+		"undefined": "-O2 -g -fsanitize=undefined",
+		"thread":    "-O1 -g -fsanitize=thread",
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := compile(t, flags)
+			for _, c := range cases {
+				switch {
+				case name == "thread" && c == "fork":
+					continue // the sanitizer itself does not hold after a fork with threads
+				case name == "thread" && c == "dlclose":
+					continue // nor when what it watches is unloaded
+				}
+				t.Run(c, func(t *testing.T) { run(t, serve(t).command(b, c)) })
+			}
+		})
+	}
+}
+
+func testValgrind(t *testing.T, b build) {
+	valgrind := need(t, "valgrind")
+	for _, name := range []string{"functions", "arguments", "buffers", "mechanisms", "attributes", "deferred", "threads", "fork"} {
+		t.Run(name, func(t *testing.T) {
+			if testing.Short() && name != "functions" {
+				t.Skip("one is enough in a short run")
+			}
+			d := serve(t)
+			c := exec.Command(valgrind, "-q", "--error-exitcode=99", "--leak-check=full", "--errors-for-leak-kinds=definite,possible,indirect",
+				"--track-fds=no", "--child-silent-after-fork=no", b.check, b.module, name)
+			c.Env = environment(d.socket)
+			run(t, c)
+		})
+	}
+}

@@ -1,0 +1,325 @@
+/* Every function does what it should, through the daemon. */
+#include <stdio.h>
+#include <string.h>
+
+#include "check.h"
+
+static CK_BYTE data[] = "some data to work on, of no particular length";
+enum { DATA_LEN = sizeof data - 1 };
+
+static void check_info(CK_SLOT_ID slot)
+{
+    CK_INFO info;
+    CK_SLOT_INFO si;
+    CK_TOKEN_INFO ti;
+    CK_MECHANISM_INFO mi;
+    CK_MECHANISM_TYPE types[1024];
+    CK_ULONG n = 0, some = 1024;
+    bool eddsa = false;
+
+    OK(f->C_GetInfo(&info));
+    CHECK(info.cryptokiVersion.major == 3 && memcmp(info.manufacturerID, "p11fs ", 6) == 0);
+    OK(f->C_GetSlotInfo(slot, &si));
+    CHECK(memcmp(si.slotDescription, "test ", 5) == 0 && (si.flags & CKF_TOKEN_PRESENT) != 0);
+    OK(f->C_GetTokenInfo(slot, &ti));
+    CHECK(memcmp(ti.label, "test   ", 7) == 0 && (ti.flags & CKF_TOKEN_INITIALIZED) != 0);
+    RV(f->C_GetSlotInfo(77, &si), CKR_SLOT_ID_INVALID);
+    OK(f->C_GetMechanismList(slot, NULL, &n));
+    CHECK(n > 50);
+    OK(f->C_GetMechanismList(slot, types, &some));
+    CHECK(n == some);
+    for (CK_ULONG i = 0; i < n; i++) {
+        OK(f->C_GetMechanismInfo(slot, types[i], &mi));
+        eddsa = eddsa || types[i] == CKM_AES_KEY_WRAP;
+    }
+    CHECK(eddsa); /* no p11-kit client passes this one */
+}
+
+static void check_objects(CK_SESSION_HANDLE s)
+{
+    CK_ULONG class = CKO_DATA, n, size;
+    CK_BYTE label[32];
+    CK_ATTRIBUTE t[] = {{CKA_CLASS, &class, sizeof class}, {CKA_LABEL, "one", 3}, {CKA_VALUE, data, DATA_LEN}};
+    CK_ATTRIBUTE change = {CKA_LABEL, "three", 5}, get = {CKA_LABEL, label, sizeof label}, find = {CKA_LABEL, "two", 3};
+    CK_OBJECT_HANDLE h, copy, found[4];
+
+    OK(f->C_CreateObject(s, t, 3, &h));
+    OK(f->C_CopyObject(s, h, &find, 1, &copy));
+    OK(f->C_GetObjectSize(s, h, &size));
+    OK(f->C_FindObjectsInit(s, &find, 1));
+    OK(f->C_FindObjects(s, found, 4, &n));
+    CHECK(n == 1 && found[0] == copy);
+    OK(f->C_FindObjects(s, found, 4, &n));
+    CHECK(n == 0);
+    OK(f->C_FindObjectsFinal(s));
+    OK(f->C_SetAttributeValue(s, h, &change, 1));
+    OK(f->C_GetAttributeValue(s, h, &get, 1));
+    CHECK(get.ulValueLen == 5 && memcmp(label, "three", 5) == 0);
+    OK(f->C_DestroyObject(s, h));
+    RV(f->C_DestroyObject(s, h), CKR_OBJECT_HANDLE_INVALID);
+    OK(f->C_DestroyObject(s, copy));
+    OK(f->C_FindObjectsInit(s, NULL, 0));
+    OK(f->C_FindObjectsFinal(s));
+}
+
+static void check_ciphers(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE key)
+{
+    CK_BYTE iv[16] = {1, 2, 3}, out[256], back[256];
+    CK_MECHANISM m = {CKM_AES_CBC_PAD, iv, sizeof iv};
+    CK_ULONG n = sizeof out, part, k = sizeof back;
+
+    OK(f->C_EncryptInit(s, &m, key));
+    OK(f->C_Encrypt(s, data, DATA_LEN, out, &n));
+    CHECK(n == 48);
+    OK(f->C_DecryptInit(s, &m, key));
+    OK(f->C_Decrypt(s, out, n, back, &k));
+    CHECK(k == DATA_LEN && memcmp(back, data, k) == 0);
+
+    OK(f->C_EncryptInit(s, &m, key));
+    part = sizeof out;
+    OK(f->C_EncryptUpdate(s, data, 20, out, &part));
+    n = part;
+    part = sizeof out - n;
+    OK(f->C_EncryptUpdate(s, data + 20, DATA_LEN - 20, out + n, &part));
+    n += part;
+    part = sizeof out - n;
+    OK(f->C_EncryptFinal(s, out + n, &part));
+    n += part;
+    OK(f->C_DecryptInit(s, &m, key));
+    k = sizeof back;
+    OK(f->C_DecryptUpdate(s, out, n, back, &k));
+    part = sizeof back - k;
+    OK(f->C_DecryptFinal(s, back + k, &part));
+    CHECK(k + part == DATA_LEN && memcmp(back, data, DATA_LEN) == 0);
+}
+
+static void check_digests(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE key)
+{
+    CK_MECHANISM m = {CKM_SHA256, NULL, 0};
+    CK_BYTE one[32], parts[32];
+    CK_ULONG n = sizeof one;
+
+    OK(f->C_DigestInit(s, &m));
+    OK(f->C_Digest(s, data, DATA_LEN, one, &n));
+    CHECK(n == 32);
+    for (int i = 0; i < 3; i++) {
+        OK(f->C_DigestInit(s, &m));
+        OK(f->C_DigestUpdate(s, data, 7));
+        OK(f->C_DigestUpdate(s, data + 7, DATA_LEN - 7));
+        n = sizeof parts;
+        OK(f->C_DigestFinal(s, parts, &n));
+        CHECK(memcmp(one, parts, 32) == 0);
+    }
+    OK(f->C_DigestInit(s, &m));
+    OK(f->C_DigestKey(s, key));
+    n = sizeof parts;
+    OK(f->C_DigestFinal(s, parts, &n));
+    CHECK(memcmp(one, parts, 32) != 0);
+}
+
+static void check_dual(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE key)
+{
+    CK_OBJECT_HANDLE secret = mac_key(s);
+    CK_BYTE iv[16] = {9}, out[64], back[64], digest[32], signature[64];
+    CK_MECHANISM cbc = {CKM_AES_CBC, iv, sizeof iv}, sha = {CKM_SHA256, NULL, 0}, mac = {CKM_SHA256_HMAC, NULL, 0};
+    CK_ULONG n, k, d;
+
+    for (int i = 0; i < 2; i++) { /* the second time, with an Init that was put off */
+        OK(f->C_EncryptInit(s, &cbc, key));
+        OK(f->C_DigestInit(s, &sha));
+        n = sizeof out;
+        OK(f->C_DigestEncryptUpdate(s, data, 32, out, &n));
+        CHECK(n == 32);
+        d = sizeof digest;
+        OK(f->C_DigestFinal(s, digest, &d));
+        k = sizeof out;
+        OK(f->C_EncryptFinal(s, out + n, &k));
+        OK(f->C_DecryptInit(s, &cbc, key));
+        OK(f->C_DigestInit(s, &sha));
+        k = sizeof back;
+        OK(f->C_DecryptDigestUpdate(s, out, 32, back, &k));
+        CHECK(k == 32 && memcmp(back, data, 32) == 0);
+        d = sizeof digest;
+        OK(f->C_DigestFinal(s, digest, &d));
+        k = sizeof back;
+        OK(f->C_DecryptFinal(s, back, &k));
+        OK(f->C_SignInit(s, &mac, secret));
+        OK(f->C_EncryptInit(s, &cbc, key));
+        n = sizeof out;
+        OK(f->C_SignEncryptUpdate(s, data, 32, out, &n));
+        k = sizeof signature;
+        OK(f->C_SignFinal(s, signature, &k));
+        d = sizeof out;
+        OK(f->C_EncryptFinal(s, out + n, &d));
+        OK(f->C_VerifyInit(s, &mac, secret));
+        OK(f->C_DecryptInit(s, &cbc, key));
+        d = sizeof back;
+        OK(f->C_DecryptVerifyUpdate(s, out, n, back, &d));
+        OK(f->C_VerifyFinal(s, signature, k));
+        d = sizeof back;
+        OK(f->C_DecryptFinal(s, back, &d));
+    }
+}
+
+static void check_signatures(CK_SESSION_HANDLE s)
+{
+    CK_OBJECT_HANDLE public, private;
+    CK_MECHANISM m = {CKM_ECDSA_SHA256, NULL, 0};
+    CK_BYTE signature[64];
+    CK_ULONG n;
+
+    ec_key(s, &public, &private);
+    for (int i = 0; i < 5; i++)
+        OK(sign_once(s, public, private));
+    for (int i = 0; i < 2; i++) {
+        OK(f->C_SignInit(s, &m, private));
+        OK(f->C_SignUpdate(s, data, 10));
+        OK(f->C_SignUpdate(s, data + 10, 10));
+        n = sizeof signature;
+        OK(f->C_SignFinal(s, signature, &n));
+        OK(f->C_VerifyInit(s, &m, public));
+        OK(f->C_VerifyUpdate(s, data, 20));
+        OK(f->C_VerifyFinal(s, signature, n));
+        OK(f->C_VerifyInit(s, &m, public));
+        OK(f->C_Verify(s, data, 20, signature, n));
+        OK(f->C_VerifyInit(s, &m, public));
+        RV(f->C_Verify(s, data, 21, signature, n), CKR_SIGNATURE_INVALID);
+    }
+}
+
+static void check_recover(CK_SESSION_HANDLE s)
+{
+    CK_ULONG bits = 2048, n, k;
+    CK_BBOOL yes = 1;
+    CK_ATTRIBUTE pub[] = {{CKA_MODULUS_BITS, &bits, sizeof bits}, {CKA_VERIFY_RECOVER, &yes, 1}, {CKA_ENCRYPT, &yes, 1}};
+    CK_ATTRIBUTE priv[] = {{CKA_SIGN_RECOVER, &yes, 1}, {CKA_DECRYPT, &yes, 1}};
+    CK_MECHANISM gen = {CKM_RSA_PKCS_KEY_PAIR_GEN, NULL, 0}, m = {CKM_RSA_PKCS, NULL, 0};
+    CK_OBJECT_HANDLE public, private;
+    CK_BYTE signature[256], back[256];
+
+    OK(f->C_GenerateKeyPair(s, &gen, pub, 3, priv, 2, &public, &private));
+    OK(f->C_SignRecoverInit(s, &m, private));
+    n = sizeof signature;
+    OK(f->C_SignRecover(s, data, DATA_LEN, signature, &n));
+    OK(f->C_VerifyRecoverInit(s, &m, public));
+    k = sizeof back;
+    OK(f->C_VerifyRecover(s, signature, n, back, &k));
+    CHECK(k == DATA_LEN && memcmp(back, data, k) == 0);
+}
+
+static void check_keys(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE key)
+{
+    CK_MECHANISM wrap = {CKM_AES_KEY_WRAP, NULL, 0};
+    CK_ULONG class = CKO_SECRET_KEY, type = CKK_AES, n = 0;
+    CK_BBOOL yes = 1;
+    CK_ATTRIBUTE t[] = {{CKA_CLASS, &class, sizeof class}, {CKA_KEY_TYPE, &type, sizeof type}, {CKA_ENCRYPT, &yes, 1}};
+    CK_OBJECT_HANDLE inner = aes_key(s), again;
+    CK_BYTE out[64];
+
+    OK(f->C_WrapKey(s, &wrap, key, inner, NULL, &n));
+    CHECK(n == 40);
+    n = 39;
+    RV(f->C_WrapKey(s, &wrap, key, inner, out, &n), CKR_BUFFER_TOO_SMALL);
+    CHECK(n == 40);
+    n = sizeof out;
+    OK(f->C_WrapKey(s, &wrap, key, inner, out, &n));
+    OK(f->C_UnwrapKey(s, &wrap, key, out, n, t, 3, &again));
+    out[3] ^= 1;
+    RV(f->C_UnwrapKey(s, &wrap, key, out, n, t, 3, &again), CKR_WRAPPED_KEY_INVALID);
+}
+
+static void check_random(CK_SESSION_HANDLE s)
+{
+    static CK_BYTE much[700000], none[64];
+    CK_RV rv = f->C_SeedRandom(s, data, DATA_LEN);
+
+    CHECK(rv == CKR_OK || rv == CKR_RANDOM_SEED_NOT_SUPPORTED);
+    OK(f->C_GenerateRandom(s, much, sizeof much));
+    CHECK(memcmp(much + sizeof much - 64, none, 64) != 0);
+    OK(f->C_GenerateRandom(s, NULL, 0));
+    OK(f->C_GenerateRandom(s, much, 0));
+}
+
+static void check_unsupported(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE key)
+{
+    CK_BYTE out[64];
+    CK_ULONG n = sizeof out;
+    CK_MECHANISM m = {CKM_AES_GCM, NULL, 0};
+
+    RV(f->C_GetFunctionStatus(s), CKR_FUNCTION_NOT_PARALLEL);
+    RV(f->C_CancelFunction(s), CKR_FUNCTION_NOT_PARALLEL);
+    RV(f->C_GetOperationState(s, out, &n), CKR_FUNCTION_NOT_SUPPORTED);
+    RV(f->C_SetOperationState(s, out, 5, 0, 0), CKR_FUNCTION_NOT_SUPPORTED);
+    RV(f->C_MessageEncryptInit(s, &m, key), CKR_FUNCTION_NOT_SUPPORTED);
+    RV(f->C_EncryptMessage(s, out, 5, out, 5, out, 5, out, &n), CKR_FUNCTION_NOT_SUPPORTED);
+    RV(f->C_EncryptMessageBegin(s, out, 5, out, 5), CKR_FUNCTION_NOT_SUPPORTED);
+    RV(f->C_EncryptMessageNext(s, out, 5, out, 5, out, &n, 0), CKR_FUNCTION_NOT_SUPPORTED);
+    RV(f->C_MessageEncryptFinal(s), CKR_FUNCTION_NOT_SUPPORTED);
+    RV(f->C_MessageDecryptInit(s, &m, key), CKR_FUNCTION_NOT_SUPPORTED);
+    RV(f->C_DecryptMessage(s, out, 5, out, 5, out, 5, out, &n), CKR_FUNCTION_NOT_SUPPORTED);
+    RV(f->C_DecryptMessageBegin(s, out, 5, out, 5), CKR_FUNCTION_NOT_SUPPORTED);
+    RV(f->C_DecryptMessageNext(s, out, 5, out, 5, out, &n, 0), CKR_FUNCTION_NOT_SUPPORTED);
+    RV(f->C_MessageDecryptFinal(s), CKR_FUNCTION_NOT_SUPPORTED);
+    RV(f->C_MessageSignInit(s, &m, key), CKR_FUNCTION_NOT_SUPPORTED);
+    RV(f->C_SignMessage(s, NULL, 0, out, 5, out, &n), CKR_FUNCTION_NOT_SUPPORTED);
+    RV(f->C_SignMessageBegin(s, NULL, 0), CKR_FUNCTION_NOT_SUPPORTED);
+    RV(f->C_SignMessageNext(s, NULL, 0, out, 5, NULL, NULL), CKR_FUNCTION_NOT_SUPPORTED);
+    RV(f->C_MessageSignFinal(s), CKR_FUNCTION_NOT_SUPPORTED);
+    RV(f->C_MessageVerifyInit(s, &m, key), CKR_FUNCTION_NOT_SUPPORTED);
+    RV(f->C_VerifyMessage(s, NULL, 0, out, 5, out, 5), CKR_FUNCTION_NOT_SUPPORTED);
+    RV(f->C_VerifyMessageBegin(s, NULL, 0), CKR_FUNCTION_NOT_SUPPORTED);
+    RV(f->C_VerifyMessageNext(s, NULL, 0, out, 5, out, 5), CKR_FUNCTION_NOT_SUPPORTED);
+    RV(f->C_MessageVerifyFinal(s), CKR_FUNCTION_NOT_SUPPORTED);
+}
+
+/* A token of its own would be needed to set PINs without disturbing others: the
+   PIN that is set is the one that was. */
+static void check_pins(CK_SLOT_ID slot, CK_SESSION_HANDLE s)
+{
+    CK_UTF8CHAR label[32];
+
+    OK(f->C_Logout(s));
+    RV(f->C_Logout(s), CKR_USER_NOT_LOGGED_IN);
+    RV(f->C_Login(s, CKU_USER, SO_PIN, 7), CKR_PIN_INCORRECT);
+    OK(f->C_LoginUser(s, CKU_USER, PIN, PIN_LEN, NULL, 0));
+    OK(f->C_SetPIN(s, PIN, PIN_LEN, (CK_UTF8CHAR *)"another", 7));
+    OK(f->C_Logout(s));
+    OK(f->C_Login(s, CKU_SO, SO_PIN, SO_PIN_LEN));
+    OK(f->C_InitPIN(s, PIN, PIN_LEN));
+    OK(f->C_CloseAllSessions(slot));
+    RV(f->C_CloseSession(s), CKR_SESSION_HANDLE_INVALID);
+    memset(label, ' ', sizeof label);
+    memcpy(label, "test", 4);
+    RV(f->C_InitToken(slot, PIN, PIN_LEN, label), CKR_PIN_INCORRECT);
+    OK(f->C_InitToken(slot, SO_PIN, SO_PIN_LEN, label));
+}
+
+void case_functions(void)
+{
+    CK_SLOT_ID slot = start(), event;
+    CK_SESSION_HANDLE s = login(slot);
+    CK_OBJECT_HANDLE key = aes_key(s);
+    CK_SESSION_INFO info;
+    CK_MECHANISM m = {CKM_SHA256, NULL, 0};
+
+    check_info(slot);
+    OK(f->C_GetSessionInfo(s, &info));
+    CHECK(info.slotID == slot && info.state == CKS_RW_USER_FUNCTIONS);
+    check_objects(s);
+    check_ciphers(s, key);
+    check_digests(s, mac_key(s));
+    check_dual(s, key);
+    check_signatures(s);
+    check_recover(s);
+    check_keys(s, key);
+    check_random(s);
+    check_unsupported(s, key);
+    OK(f->C_DigestInit(s, &m));
+    OK(f->C_SessionCancel(s, CKF_DIGEST));
+    OK(f->C_DigestInit(s, &m));
+    OK(f->C_DigestInit(s, NULL)); /* cancels as well */
+    RV(f->C_WaitForSlotEvent(CKF_DONT_BLOCK, &event, NULL), CKR_NO_EVENT);
+    check_pins(slot, s);
+    OK(f->C_Finalize(NULL));
+    RV(f->C_Finalize(NULL), CKR_CRYPTOKI_NOT_INITIALIZED);
+}

@@ -1,0 +1,390 @@
+/* The module as a guest: forks, threads, unloading, and a daemon that comes and
+   goes. */
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "check.h"
+
+static void wait_for(pid_t child)
+{
+    int status;
+
+    CHECK(child > 0);
+    while (waitpid(child, &status, 0) < 0)
+        CHECK(errno == EINTR);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+/* busy signs in its own session until told to stop. */
+static struct {
+    pthread_mutex_t mu;
+    bool stop;
+} flag = {PTHREAD_MUTEX_INITIALIZER, false};
+
+static bool stopped(void)
+{
+    bool stop;
+
+    pthread_mutex_lock(&flag.mu);
+    stop = flag.stop;
+    pthread_mutex_unlock(&flag.mu);
+    return stop;
+}
+
+static void *busy(void *slot)
+{
+    CK_SESSION_HANDLE s = session_on(*(CK_SLOT_ID *)slot);
+    CK_OBJECT_HANDLE public, private;
+
+    ec_key(s, &public, &private);
+    while (!stopped())
+        OK(sign_once(s, public, private));
+    return NULL;
+}
+
+/* Forks while other threads are in calls. */
+void case_fork(void)
+{
+    int none = descriptors();
+    CK_SLOT_ID slot = start();
+    CK_SESSION_HANDLE s = login(slot), more;
+    CK_OBJECT_HANDLE public, private;
+    CK_SESSION_INFO info;
+    pthread_t thread[2];
+    pid_t child;
+
+    ec_key(s, &public, &private);
+    OK(sign_once(s, public, private));
+    child = fork();
+    if (child == 0) { /* without C_Initialize: nothing is left of it */
+        CHECK(descriptors() == none);
+        RV(f->C_GetSessionInfo(s, &info), CKR_CRYPTOKI_NOT_INITIALIZED);
+        RV(sign_once(s, public, private), CKR_CRYPTOKI_NOT_INITIALIZED);
+        RV(f->C_Finalize(NULL), CKR_CRYPTOKI_NOT_INITIALIZED);
+        _exit(0);
+    }
+    wait_for(child);
+    OK(sign_once(s, public, private));
+    child = fork();
+    if (child == 0) { /* and with: an application of its own */
+        CHECK(start() == slot);
+        RV(f->C_GetSessionInfo(s, &info), CKR_SESSION_HANDLE_INVALID);
+        more = login(slot);
+        ec_key(more, &public, &private);
+        for (int i = 0; i < 20; i++)
+            OK(sign_once(more, public, private));
+        OK(f->C_Finalize(NULL));
+        CHECK(descriptors() == none);
+        _exit(0);
+    }
+    wait_for(child);
+    OK(sign_once(s, public, private));
+    for (int i = 0; i < 2; i++)
+        CHECK(pthread_create(&thread[i], NULL, busy, &slot) == 0);
+    for (int i = 0; i < 100; i++) {
+        child = fork();
+        if (child == 0) {
+            RV(f->C_GetSessionInfo(s, &info), CKR_CRYPTOKI_NOT_INITIALIZED);
+            if (i % 4 == 0) {
+                CHECK(start() == slot);
+                (void)session_on(slot);
+                OK(f->C_Finalize(NULL));
+            }
+            _exit(0);
+        }
+        wait_for(child);
+        OK(sign_once(s, public, private));
+    }
+    pthread_mutex_lock(&flag.mu);
+    flag.stop = true;
+    pthread_mutex_unlock(&flag.mu);
+    for (int i = 0; i < 2; i++)
+        pthread_join(thread[i], NULL);
+    OK(f->C_Finalize(NULL));
+    CHECK(descriptors() == none);
+}
+
+enum { THREADS = 32, ROUNDS = 60 };
+
+static void *worker(void *slot)
+{
+    CK_SESSION_HANDLE s = session_on(*(CK_SLOT_ID *)slot);
+    CK_OBJECT_HANDLE public, private, key = aes_key(s), found[8];
+    CK_MECHANISM sha = {CKM_SHA256, NULL, 0};
+    static CK_BYTE large[100000];
+    CK_BYTE out[32], want_digest[32];
+    CK_ULONG n;
+    CK_SESSION_INFO info;
+
+    ec_key(s, &public, &private);
+    for (int i = 0; i < ROUNDS; i++) {
+        OK(sign_once(s, public, private));
+        OK(f->C_GetSessionInfo(s, &info));
+        n = sizeof out;
+        OK(f->C_DigestInit(s, &sha));
+        OK(f->C_Digest(s, large, sizeof large, out, &n));
+        if (i == 0)
+            memcpy(want_digest, out, sizeof out);
+        CHECK(memcmp(want_digest, out, sizeof out) == 0);
+        OK(f->C_FindObjectsInit(s, NULL, 0));
+        OK(f->C_FindObjects(s, found, 8, &n));
+        OK(f->C_FindObjectsFinal(s));
+    }
+    OK(f->C_DestroyObject(s, key));
+    OK(f->C_CloseSession(s));
+    return NULL;
+}
+
+void case_threads(void)
+{
+    int before = descriptors();
+    CK_SLOT_ID slot = start();
+    CK_SESSION_HANDLE s = login(slot);
+    pthread_t thread[THREADS];
+
+    for (int i = 0; i < THREADS; i++)
+        CHECK(pthread_create(&thread[i], NULL, worker, &slot) == 0);
+    CHECK(descriptors() <= before + 1); /* one connection for all */
+    for (int i = 0; i < THREADS; i++)
+        CHECK(pthread_join(thread[i], NULL) == 0);
+    OK(f->C_CloseSession(s));
+    OK(f->C_Finalize(NULL));
+    CHECK(descriptors() == before);
+}
+
+static void *waits(void *unused)
+{
+    CK_SLOT_ID slot;
+
+    (void)unused;
+    RV(f->C_WaitForSlotEvent(0, &slot, NULL), CKR_CRYPTOKI_NOT_INITIALIZED);
+    return NULL;
+}
+
+/* A thread that waits for events neither stops the others nor survives
+   C_Finalize. */
+void case_events(void)
+{
+    CK_SLOT_ID slot = start();
+    CK_SESSION_HANDLE s = login(slot);
+    CK_OBJECT_HANDLE public, private;
+    struct timespec t = {0, 50000000};
+    pthread_t thread;
+
+    CHECK(pthread_create(&thread, NULL, waits, NULL) == 0);
+    nanosleep(&t, NULL);
+    ec_key(s, &public, &private);
+    for (int i = 0; i < 50; i++)
+        OK(sign_once(s, public, private));
+    OK(f->C_Finalize(NULL));
+    CHECK(pthread_join(thread, NULL) == 0);
+}
+
+static double now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+/* Signs for so many seconds while the daemon is restarted again and again. A
+   lost session is the only thing that may be noticed. */
+void case_restart(int seconds)
+{
+    double end = now() + seconds, longest = 0;
+    long signatures = 0, restarts = 0;
+    int before = descriptors();
+    CK_SLOT_ID slot = start();
+
+    while (now() < end) {
+        CK_SESSION_HANDLE s;
+        CK_OBJECT_HANDLE public, private;
+        double began = now();
+        CK_RV rv;
+
+        OK(f->C_OpenSession(slot, CKF_SERIAL_SESSION | CKF_RW_SESSION, NULL, NULL, &s));
+        rv = f->C_Login(s, CKU_USER, PIN, PIN_LEN);
+        if (rv == CKR_SESSION_HANDLE_INVALID)
+            continue;
+        OK(rv);
+        {
+            static CK_BYTE p256[] = {6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7};
+            CK_BBOOL yes = 1;
+            CK_ATTRIBUTE pub[] = {{CKA_EC_PARAMS, p256, sizeof p256}, {CKA_VERIFY, &yes, 1}};
+            CK_ATTRIBUTE priv[] = {{CKA_SIGN, &yes, 1}};
+            CK_MECHANISM m = {CKM_EC_KEY_PAIR_GEN, NULL, 0};
+
+            rv = f->C_GenerateKeyPair(s, &m, pub, 2, priv, 1, &public, &private);
+        }
+        while (rv == CKR_OK && now() < end) {
+            rv = sign_once(s, public, private); /* verifies as well */
+            if (rv == CKR_OK) {
+                signatures++;
+                longest = now() - began > longest ? now() - began : longest;
+                began = now();
+            }
+        }
+        if (rv != CKR_OK) {
+            RV(rv, CKR_SESSION_HANDLE_INVALID);
+            RV(f->C_CloseSession(s), CKR_SESSION_HANDLE_INVALID);
+            restarts++;
+        }
+    }
+    OK(f->C_Finalize(NULL));
+    CHECK(descriptors() == before);
+    printf("%ld signatures, %ld restarts, longest pause %.0f ms\n", signatures, restarts, longest * 1000);
+}
+
+/* Without a daemon there are no slots, and nothing waits. */
+void case_absent(void)
+{
+    CK_ULONG n = 5;
+    CK_SLOT_ID slots[5];
+    CK_SESSION_HANDLE s;
+    CK_INFO info;
+    double began = now();
+    int before = descriptors();
+
+    OK(f->C_Initialize(NULL));
+    OK(f->C_GetSlotList(0, slots, &n));
+    CHECK(n == 0);
+    OK(f->C_GetInfo(&info));
+    RV(f->C_OpenSession(3, CKF_SERIAL_SESSION, NULL, NULL, &s), CKR_SLOT_ID_INVALID);
+    RV(f->C_Logout(1), CKR_SESSION_HANDLE_INVALID);
+    OK(f->C_Finalize(NULL));
+    CHECK(now() - began < 5);
+    CHECK(descriptors() == before);
+}
+
+/* Any answer may come, and none may do harm. A fake daemon lets C_Initialize
+   through and then misbehaves. */
+void case_hostile(void)
+{
+    CK_BYTE iv[16] = {1}, out[64];
+    CK_MECHANISM m = {CKM_AES_CBC, iv, 16}, sha = {CKM_SHA256, NULL, 0};
+    CK_SLOT_ID slots[2];
+    CK_SESSION_HANDLE s = 0;
+    CK_OBJECT_HANDLE h[2];
+    CK_TOKEN_INFO ti;
+    CK_ATTRIBUTE inner[2] = {{0, NULL, 0}, {0, out, 8}};
+    CK_ATTRIBUTE t[] = {{CKA_LABEL, out, 16}, {CKA_TOKEN, out, 1}, {CKA_ALLOWED_MECHANISMS, h, sizeof h},
+                        {CKA_WRAP_TEMPLATE, inner, sizeof inner}, {CKA_VALUE_LEN, h, sizeof h[0]}, {CKA_PARAMETER_SET, h, sizeof h[0]}};
+    CK_ULONG n = 2;
+    CK_RV rv = f->C_Initialize(NULL);
+
+    if (rv != CKR_OK) {
+        CHECK(rv != CKR_CRYPTOKI_ALREADY_INITIALIZED);
+        return;
+    }
+    rv = f->C_GetSlotList(1, slots, &n);
+    CHECK(rv != CKR_OK || n <= 2);
+    (void)f->C_GetTokenInfo(3, &ti);
+    n = 2;
+    (void)f->C_GetMechanismList(3, h, &n);
+    if (f->C_OpenSession(3, CKF_SERIAL_SESSION, NULL, NULL, &s) == CKR_OK) {
+        (void)f->C_GetAttributeValue(s, 5, t, sizeof t / sizeof t[0]);
+        (void)f->C_FindObjectsInit(s, NULL, 0);
+        (void)f->C_FindObjects(s, h, 2, &n);
+        n = sizeof out;
+        (void)f->C_DigestInit(s, &sha);
+        (void)f->C_Digest(s, iv, 16, out, &n);
+        n = sizeof out;
+        (void)f->C_EncryptInit(s, &m, 5);
+        (void)f->C_Encrypt(s, iv, 16, out, &n);
+        (void)f->C_GenerateRandom(s, out, sizeof out);
+        (void)f->C_CloseSession(s);
+    }
+    OK(f->C_Finalize(NULL));
+}
+
+/* A server of another protocol is none. */
+void case_version(void)
+{
+    int before = descriptors();
+
+    for (int i = 0; i < 3; i++)
+        RV(f->C_Initialize(NULL), CKR_DEVICE_ERROR);
+    RV(f->C_Finalize(NULL), CKR_CRYPTOKI_NOT_INITIALIZED);
+    CHECK(descriptors() == before);
+}
+
+/* Loads and unloads it a thousand times, with and without what should come
+   between. */
+void case_dlclose(const char *path)
+{
+    int before = descriptors();
+
+    for (int i = 0; i < 1000; i++) {
+        load(path);
+        if (i % 3 != 0) {
+            CK_SLOT_ID slot = start();
+
+            (void)session_on(slot);
+            if (i % 3 == 1) /* else unloaded as it is */
+                OK(f->C_Finalize(NULL));
+        }
+        unload();
+        CHECK(descriptors() == before);
+        if (i % 100 == 0) { /* no handler of it is left */
+            pid_t child = fork();
+
+            if (child == 0)
+                _exit(0);
+            wait_for(child);
+        }
+    }
+}
+
+/* The latency of a call that does nothing, and of a signature. Prints
+   microseconds: the median of 11 runs. */
+static int compare(const void *a, const void *b)
+{
+    double d = *(const double *)a - *(const double *)b;
+
+    return d < 0 ? -1 : d > 0;
+}
+
+void case_bench(CK_ULONG slot_index)
+{
+    enum { RUNS = 11, INFO_CALLS = 2000, SIGN_CALLS = 1000 };
+    CK_SLOT_ID slots[16];
+    CK_ULONG count = 16, n;
+    CK_SESSION_HANDLE s;
+    CK_SESSION_INFO info;
+    CK_OBJECT_HANDLE public, private;
+    CK_MECHANISM m = {CKM_ECDSA, NULL, 0};
+    CK_BYTE digest[32] = {1}, signature[64];
+    double infos[RUNS], signs[RUNS];
+
+    OK(f->C_Initialize(NULL));
+    OK(f->C_GetSlotList(1, slots, &count));
+    CHECK(slot_index < count);
+    s = login(slots[slot_index]);
+    ec_key(s, &public, &private);
+    for (int r = 0; r < RUNS; r++) {
+        double began = now();
+
+        for (int i = 0; i < INFO_CALLS; i++)
+            OK(f->C_GetSessionInfo(s, &info));
+        infos[r] = (now() - began) / INFO_CALLS * 1e6;
+        began = now();
+        for (int i = 0; i < SIGN_CALLS; i++) {
+            n = sizeof signature;
+            OK(f->C_SignInit(s, &m, private));
+            OK(f->C_Sign(s, digest, sizeof digest, signature, &n));
+        }
+        signs[r] = (now() - began) / SIGN_CALLS * 1e6;
+    }
+    qsort(infos, RUNS, sizeof infos[0], compare);
+    qsort(signs, RUNS, sizeof signs[0], compare);
+    OK(f->C_Finalize(NULL));
+    printf("%.2f %.2f\n", infos[RUNS / 2], signs[RUNS / 2]);
+}
