@@ -8,11 +8,12 @@ import (
 	"p11fs/tokens"
 )
 
-// InitToken is tokens.Admin (PKCS#11 v3.1 §5.5.7, C_InitToken). Wrong PINs are
-// not counted, as in stock.
+// InitToken is tokens.Admin (PKCS#11 v3.1 §5.5.7, C_InitToken). Wrong PINs count
+// as at a login.
 //
 // Nothing here can be one step. The order leaves a token that works wherever it
-// is cut off: first without objects, then without a user and under its new
+// is cut off: first without objects (as long as the index lists them the lists
+// in the segment are mended from it), then without a user and under its new
 // label, then with a new master key.
 func (s *Store) InitToken(ctx context.Context, pin *secret.Bytes, label string) error {
 	end, err := s.begin(ctx)
@@ -30,7 +31,7 @@ func (s *Store) InitToken(ctx context.Context, pin *secret.Bytes, label string) 
 	}
 	if !d.pinFits(pin.Len()) || !d.pinMatches(so.hash, pin) {
 		// A change of the SO's PIN that was cut off is completed first.
-		key, err := s.checkPIN(so, pin, false)
+		key, err := s.checkPIN(so, pin)
 		if err != nil {
 			return err
 		}
@@ -59,7 +60,12 @@ func (s *Store) InitToken(ctx context.Context, pin *secret.Bytes, label string) 
 		_ = s.top.remove(tempName(dataFile))
 		return err
 	}
+	put, err := s.shareNone()
+	if err != nil {
+		return err
+	}
 	if err := s.writeIndex(nil); err != nil {
+		put()
 		return err
 	}
 	s.endAll()
@@ -144,9 +150,8 @@ func (s *Store) InitPIN(ctx context.Context, so tokens.Login, pin *secret.Bytes)
 	return s.replacePIN(p, master, pin, d)
 }
 
-// SetPIN is tokens.Admin (PKCS#11 v3.1 §5.6.6, C_SetPIN). Wrong old PINs are not
-// counted, as in stock. The master key is unwrapped with the old PIN, whoever is
-// logged in.
+// SetPIN is tokens.Admin (PKCS#11 v3.1 §5.6.6, C_SetPIN). Wrong old PINs count as
+// at a login. The master key is unwrapped with the old PIN, whoever is logged in.
 func (s *Store) SetPIN(ctx context.Context, user p11.UserType, old, pin *secret.Bytes) error {
 	p, err := partOf(user)
 	if err != nil {
@@ -157,7 +162,7 @@ func (s *Store) SetPIN(ctx context.Context, user p11.UserType, old, pin *secret.
 		return err
 	}
 	defer end()
-	master, err := s.checkPIN(p, old, false)
+	master, err := s.checkPIN(p, old)
 	if err != nil {
 		return err
 	}

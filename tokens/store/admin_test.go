@@ -43,8 +43,8 @@ func TestInitToken(t *testing.T) {
 	ctx := t.Context()
 	wantRV(t, "wrong PIN", s.InitToken(ctx, pin(t, "11111111"), "x"), p11.CKR_PIN_INCORRECT)
 	wantRV(t, "no PIN", s.InitToken(ctx, nil, "x"), p11.CKR_PIN_INCORRECT)
-	if f := flagsOnDisk(t, s); f != 0x880045 {
-		t.Errorf("flags %#x", uint64(f))
+	if f := flagsOnDisk(t, s); f != 0x880045|p11.CKF_SO_PIN_FINAL_TRY {
+		t.Errorf("flags %#x: wrong PINs count", uint64(f))
 	}
 	for _, label := range []string{"a label that is longer than 32 bytes", "\xff\xfe", "nul\x00"} {
 		wantRV(t, "label", s.InitToken(ctx, pin(t, defaultSOPIN), label), p11.CKR_ARGUMENTS_BAD)
@@ -153,25 +153,33 @@ func TestSetPIN(t *testing.T) {
 		user     p11.UserType
 		old, new string
 		want     p11.RV
+		count    p11.Flags // how many wrong PINs stand in the flags then
 	}{
-		{"wrong", p11.CKU_USER, "9999", "1357", p11.CKR_PIN_INCORRECT},
-		{"wrong, and short", p11.CKU_USER, "9999", "1", p11.CKR_PIN_INCORRECT},
-		{"too long an old one", p11.CKU_USER, "123456789", "1357", p11.CKR_PIN_INCORRECT},
-		{"short", p11.CKU_USER, testUser, "123", p11.CKR_PIN_LEN_RANGE},
-		{"long", p11.CKU_USER, testUser, "123456789", p11.CKR_PIN_LEN_RANGE},
-		{"same", p11.CKU_USER, testUser, testUser, p11.CKR_PIN_INVALID},
-		{"default user", p11.CKU_USER, testUser, defaultUserPIN, p11.CKR_PIN_INVALID},
-		{"default SO", p11.CKU_SO, testSO, defaultSOPIN, p11.CKR_PIN_INVALID},
-		{"role", p11.CKU_CONTEXT_SPECIFIC, testSO, "1357", p11.CKR_USER_TYPE_INVALID},
-		{"SO", p11.CKU_SO, testSO, "1357", p11.CKR_OK},
-		{"user", p11.CKU_USER, testUser, defaultSOPIN, p11.CKR_OK},
+		{"wrong", p11.CKU_USER, "9999", "1357", p11.CKR_PIN_INCORRECT, p11.CKF_USER_PIN_COUNT_LOW},
+		{"wrong, and short", p11.CKU_USER, "9999", "1", p11.CKR_PIN_INCORRECT, p11.CKF_USER_PIN_FINAL_TRY},
+		{"right, but short", p11.CKU_USER, testUser, "123", p11.CKR_PIN_LEN_RANGE, 0},
+		{"too long an old one", p11.CKU_USER, "123456789", "1357", p11.CKR_PIN_INCORRECT, p11.CKF_USER_PIN_COUNT_LOW},
+		{"long", p11.CKU_USER, testUser, "123456789", p11.CKR_PIN_LEN_RANGE, 0},
+		{"same", p11.CKU_USER, testUser, testUser, p11.CKR_PIN_INVALID, 0},
+		{"default user", p11.CKU_USER, testUser, defaultUserPIN, p11.CKR_PIN_INVALID, 0},
+		{"default SO", p11.CKU_SO, testSO, defaultSOPIN, p11.CKR_PIN_INVALID, 0},
+		{"role", p11.CKU_CONTEXT_SPECIFIC, testSO, "1357", p11.CKR_USER_TYPE_INVALID, 0},
+		{"wrong SO", p11.CKU_SO, "9999", "1357", p11.CKR_PIN_INCORRECT, p11.CKF_SO_PIN_COUNT_LOW},
+		{"SO", p11.CKU_SO, testSO, "1357", p11.CKR_OK, 0},
+		{"user", p11.CKU_USER, testUser, defaultSOPIN, p11.CKR_OK, 0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			before := flagsOnDisk(t, s)
+			const counts = p11.CKF_USER_PIN_COUNT_LOW | p11.CKF_USER_PIN_FINAL_TRY | p11.CKF_USER_PIN_LOCKED |
+				p11.CKF_SO_PIN_COUNT_LOW | p11.CKF_SO_PIN_FINAL_TRY | p11.CKF_SO_PIN_LOCKED
+			before := flagsOnDisk(t, s) &^ counts
 			wantRV(t, "SetPIN", s.SetPIN(ctx, tt.user, pin(t, tt.old), pin(t, tt.new)), tt.want)
-			if tt.want != p11.CKR_OK && flagsOnDisk(t, s) != before {
-				t.Errorf("flags %#x", uint64(flagsOnDisk(t, s)))
+			after := flagsOnDisk(t, s)
+			if after&counts != tt.count {
+				t.Errorf("flags %#x", uint64(after))
+			}
+			if tt.want != p11.CKR_OK && after&^counts != before {
+				t.Errorf("flags %#x", uint64(after))
 			}
 		})
 	}

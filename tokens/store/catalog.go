@@ -13,10 +13,36 @@ import (
 // maxIndexFile bounds OBJ.IDX: 7 million objects.
 const maxIndexFile = 64 << 20
 
-// listed says which objects the token has, in the order in which they were made.
-// This is the one place that decides it: here it is OBJ.IDX. The token's lock is
-// held.
-func (s *Store) listed() ([]name, error) {
+// listed says which objects the token may have. This is the one place that decides
+// it: those that the index lists in lines, and those in the segment. mend brings the
+// two together. The token's lock is held.
+func (s *Store) listed(lines []name) []name {
+	if s.seg == nil {
+		return lines
+	}
+	var names []name
+	seen := make(map[name]struct{}, len(lines))
+	add := func(n name) {
+		if _, dup := seen[n]; !dup {
+			seen[n] = struct{}{}
+			names = append(names, n)
+		}
+	}
+	for _, l := range lists {
+		for _, e := range s.seg.Entries(l) {
+			if n, ok := parseName(string(e.Name[:])); ok {
+				add(n)
+			}
+		}
+	}
+	for _, n := range lines {
+		add(n)
+	}
+	return names
+}
+
+// lines reads the names in OBJ.IDX. The token's lock is held.
+func (s *Store) lines() ([]name, error) {
 	b, st, err := s.objs.read(indexFile, maxIndexFile)
 	absent := errors.Is(err, fs.ErrNotExist)
 	if err != nil && !absent {
@@ -54,7 +80,7 @@ func (s *Store) enlist(n name) error {
 		return err
 	}
 	if !same {
-		names, err := s.listed()
+		names, err := s.lines()
 		if err != nil {
 			return err
 		}
@@ -89,7 +115,7 @@ func (s *Store) delist(n name) error {
 		return err
 	}
 	if !same {
-		names, err := s.listed()
+		names, err := s.lines()
 		if err != nil {
 			return err
 		}
@@ -189,8 +215,9 @@ func (s *Store) snapshot() tokenData {
 	return s.data
 }
 
-// saveData makes d the token's data, durably. This is the one place that writes
-// it. The token's lock is held.
+// saveData makes d the token's data, durably. The file comes before the segment:
+// if the process is killed between the two, nobody has seen d in use, and a stock
+// process that starts copies the file over the segment. The token's lock is held.
 func (s *Store) saveData(d tokenData) error {
 	st, err := s.top.write(dataFile, tempName(dataFile), d[:])
 	if err != nil {
@@ -200,10 +227,12 @@ func (s *Store) saveData(d tokenData) error {
 	return nil
 }
 
+// setData makes d, which was s.data with changes and is in NVTOK.DAT, the data in
+// the segment and in memory.
 func (s *Store) setData(d tokenData, st stamp) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.data, s.dataStamp = d, st
+	s.data, s.dataStamp = s.shareLocked(d), st
 }
 
 // noteDamageLocked records that a file gives no object, and returns whether

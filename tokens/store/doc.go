@@ -26,6 +26,17 @@
 // two, the new PIN opens the master key but its hash is not the token's yet:
 // Login recognises that and completes the change.
 //
+// # The segment
+//
+// With Config.Shared the token is shared live with stock processes, through a
+// segment of shared memory (package shm). Its token data is then the truth and
+// NVTOK.DAT a copy; its two lists say which objects exist, and OBJ.IDX which will
+// after a restart of the machine. Every section takes over what is new in the
+// segment, and leaves its own changes there. In the order of what a crash leaves:
+// an object's entry comes last when it is made, and goes after the line and before
+// the file when it is destroyed; token data is in the file first. mend brings
+// segment, index and directory together again.
+//
 // # Others
 //
 // What others change is heard of through inotify before their system call

@@ -7,6 +7,7 @@ import (
 
 	"p11fs/engine/p11"
 	"p11fs/secret"
+	"p11fs/shm"
 	"p11fs/tokens"
 )
 
@@ -43,9 +44,16 @@ func (l *userLogin) Valid() error {
 
 func (s *Store) validLocked(l *userLogin) error {
 	if r := &s.roles[roleOf(l.user)]; s.closed || l.era != r.era || r.key == nil {
-		return p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "the login ended: the token was initialised or closed, or the PIN was locked")
+		return errEnded()
+	}
+	if !s.validInSegmentLocked(l.user) {
+		return errEnded()
 	}
 	return nil
+}
+
+func errEnded() error {
+	return p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "the login ended: the token was initialised or closed, or the PIN was locked")
 }
 
 func (l *userLogin) Close() error {
@@ -111,7 +119,7 @@ func (s *Store) Login(ctx context.Context, user p11.UserType, pin *secret.Bytes)
 		return nil, err
 	}
 	defer end()
-	key, err := s.checkPIN(p, pin, true)
+	key, err := s.checkPIN(p, pin)
 	if err != nil {
 		return nil, err
 	}
@@ -119,14 +127,14 @@ func (s *Store) Login(ctx context.Context, user p11.UserType, pin *secret.Bytes)
 }
 
 // checkPIN compares the PIN with the token's and opens the role's master key with
-// it. With count, failures and successes are counted in the token's flags, and
-// the third failure in a row locks the PIN. The token's lock is held.
+// it. Failures and successes are counted in the token's flags, and the third
+// failure in a row locks the PIN. The token's lock is held.
 //
 // A PIN whose hash is not the token's but which opens the master key is right
 // too: a change of PIN replaces two files, and was cut off between them. Its hash
 // is then put right. The SO's default PIN is no such proof, since stock wraps the
 // master key under it when it initialises a token that has another.
-func (s *Store) checkPIN(p part, pin *secret.Bytes, count bool) (*secret.Bytes, error) {
+func (s *Store) checkPIN(p part, pin *secret.Bytes) (*secret.Bytes, error) {
 	d := s.snapshot()
 	if p.user == p11.CKU_USER && !d.userPINSet() {
 		return nil, p11.Errorf(p11.CKR_USER_PIN_NOT_INITIALIZED, "the user has no PIN yet: the SO sets the first one")
@@ -157,14 +165,9 @@ func (s *Store) checkPIN(p part, pin *secret.Bytes, count bool) (*secret.Bytes, 
 	}
 	if !right {
 		_ = key.Close()
-		if !count {
-			return nil, p11.Errorf(p11.CKR_PIN_INCORRECT, "wrong %s PIN", p.title)
-		}
 		return nil, s.countFailure(p, d)
 	}
-	if count {
-		d.flag(0, p.countLow|p.finalTry|p.locked)
-	}
+	d.flag(0, p.countLow|p.finalTry|p.locked)
 	if d != s.snapshot() {
 		if err := s.saveData(d); err != nil {
 			_ = key.Close()
@@ -232,7 +235,9 @@ func (s *Store) countFailure(p part, d tokenData) error {
 	d.flag(next, all)
 	err := s.saveData(d)
 	s.mu.Lock()
-	s.data = d
+	if err != nil {
+		s.data = s.shareLocked(d)
+	}
 	if next == p.locked {
 		s.endLoginsLocked(&s.roles[roleOf(p.user)])
 	}
@@ -273,7 +278,16 @@ func (s *Store) join(p part, key *secret.Bytes) (tokens.Login, error) {
 	}
 	s.mu.Unlock()
 	// The login stands; what cannot be read is skipped and reported.
-	if err := s.load(context.Background(), private); err != nil {
+	err := s.load(context.Background(), private)
+	if err == nil && s.seg != nil && p.user == p11.CKU_USER && (first || !s.seg.Loaded(shm.Private)) {
+		// The first process that can read the private objects lists them for
+		// all, and not in two steps: what is made in between would stand twice.
+		var lines []name
+		if lines, err = s.lines(); err == nil {
+			s.mend(lines, true)
+		}
+	}
+	if err != nil {
 		_ = l.Close()
 		return nil, err
 	}

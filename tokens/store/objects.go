@@ -97,6 +97,9 @@ func (s *Store) Create(ctx context.Context, attrs p11.Attributes) (*tokens.Objec
 		return nil, err
 	}
 	defer end()
+	if err := s.room(private); err != nil {
+		return nil, err
+	}
 	n, err := s.newName()
 	if err != nil {
 		return nil, err
@@ -117,6 +120,7 @@ func (s *Store) Create(ctx context.Context, attrs p11.Attributes) (*tokens.Objec
 		_ = s.objs.remove(n.String())
 		return nil, err
 	}
+	s.shareNew(n, private)
 	return s.publish(n, st, private, attrs), nil
 }
 
@@ -162,18 +166,19 @@ func (s *Store) Update(ctx context.Context, h p11.ObjectHandle, change func(p11.
 	if err != nil {
 		return nil, err
 	}
+	s.shareChange(n, old.Private)
 	return s.publish(n, st, old.Private, attrs), nil
 }
 
-// Destroy is tokens.Objects. The object is gone once the index does not list it;
-// the file follows.
+// Destroy is tokens.Objects. The object is gone once the index does not list it,
+// nor the segment; the file follows.
 func (s *Store) Destroy(ctx context.Context, h p11.ObjectHandle, check func(p11.Attributes) error) error {
 	end, err := s.begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer end()
-	_, n, attrs, err := s.newest(h)
+	o, n, attrs, err := s.newest(h)
 	if err != nil {
 		return err
 	}
@@ -185,6 +190,7 @@ func (s *Store) Destroy(ctx context.Context, h p11.ObjectHandle, check func(p11.
 	if err := s.delist(n); err != nil {
 		return err
 	}
+	s.shareGone(n, o.Private)
 	s.mu.Lock()
 	s.forgetLocked(n)
 	s.mu.Unlock()

@@ -40,13 +40,13 @@ func (s *Store) begin(ctx context.Context) (end func(), err error) {
 	}
 	// A stock process may have truncated NVTOK.DAT under the lock and be about
 	// to write it after. If it never does, our copy is as good as any.
-	for deadline := time.Now().Add(shortWait); s.dataShort() && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(shortWait); s.seg == nil && s.dataShort() && time.Now().Before(deadline); {
 		if unlock, err = pause(ctx, s.cfg.Lock, unlock); err != nil {
 			release()
 			return nil, err
 		}
 	}
-	if err := s.sync(ctx); err != nil {
+	if err := s.sync(ctx, true); err != nil {
 		release()
 		return nil, err
 	}
@@ -68,6 +68,7 @@ func (s *Store) begin(ctx context.Context) (end func(), err error) {
 			s.pending.merge(heard)
 			s.mu.Unlock()
 		}
+		s.noteShared()
 		release()
 	}, nil
 }
@@ -81,8 +82,9 @@ func (s *Store) dataShort() bool {
 	return err == nil && st != (stamp{}) && st.size < dataSize
 }
 
-// Refresh brings in what others changed in the directory before it was called.
-// While nothing has changed it costs one system call.
+// Refresh brings in what others changed in the directory, and in the segment,
+// before it was called. While nothing has changed it costs one system call and
+// one comparison.
 func (s *Store) Refresh(ctx context.Context) error {
 	s.mu.Lock()
 	if s.closed {
@@ -92,7 +94,7 @@ func (s *Store) Refresh(ctx context.Context) error {
 	s.w.drain(&s.pending)
 	// A section of this process has read what was there when it began, and
 	// nobody else changes the token before it ends.
-	if !s.pending.any() || s.busy {
+	if s.busy || !s.pending.any() && s.sharedAsSeenLocked() {
 		s.mu.Unlock()
 		return nil
 	}
@@ -103,7 +105,7 @@ func (s *Store) Refresh(ctx context.Context) error {
 	if err != nil {
 		return ioError("lock", s.cfg.Dir, err)
 	}
-	err = s.sync(ctx)
+	err = s.sync(ctx, false)
 	if uerr := unlock(); uerr != nil {
 		s.cfg.Log.Error("token lock", "dir", s.cfg.Dir, "error", uerr)
 	}
@@ -151,15 +153,18 @@ func (s *Store) stale(c *changes) bool {
 	return left.any()
 }
 
-// sync reads what was heard of. The token's lock is held. On an error what is not
-// read stays pending.
-func (s *Store) sync(ctx context.Context) (err error) {
+// sync reads what was heard of, and what is new in the segment. section says that
+// the token is going to be changed. The token's lock is held. On an error what is
+// not read stays pending.
+func (s *Store) sync(ctx context.Context, section bool) (err error) {
+	s.sharedLost()
 	s.mu.Lock()
 	s.w.drain(&s.pending)
 	c := s.pending
 	s.pending = changes{}
+	shared := s.seg != nil && (!s.sharedAsSeenLocked() || section && len(s.odd) > 0)
 	s.mu.Unlock()
-	if !c.any() {
+	if !c.any() && !shared {
 		return nil
 	}
 	again := s.failing(&c)
@@ -170,6 +175,7 @@ func (s *Store) sync(ctx context.Context) (err error) {
 			s.pending.merge(c)
 			s.pending.all = true
 			s.idxStamp, s.idxClean = stamp{}, false
+			s.seen = s.seen[:0]
 			s.mu.Unlock()
 		}
 	}()
@@ -179,20 +185,20 @@ func (s *Store) sync(ctx context.Context) (err error) {
 		}
 		c = changes{all: true}
 	}
-	if !s.stale(&c) && len(again) == 0 {
+	if !s.stale(&c) && len(again) == 0 && !shared {
 		return nil
 	}
-	if c.data {
+	if c.data || shared {
 		if err := s.syncData(); err != nil {
 			return err
 		}
 	}
-	if c.index {
-		names, err := s.listed()
-		if err != nil {
+	var lines []name
+	if c.index || s.seg != nil {
+		if lines, err = s.lines(); err != nil {
 			return err
 		}
-		fresh := s.forgetOthers(names)
+		fresh := s.forgetOthers(s.listed(lines))
 		if err := s.load(ctx, fresh); err != nil {
 			return err
 		}
@@ -200,7 +206,12 @@ func (s *Store) sync(ctx context.Context) (err error) {
 	for _, n := range again {
 		c.add(n)
 	}
-	return s.load(ctx, s.known(c.names))
+	if err := s.load(ctx, s.known(c.names)); err != nil {
+		return err
+	}
+	s.mend(lines, section)
+	s.noteShared()
+	return nil
 }
 
 // failing returns those of the names heard of whose files could not be read the
@@ -239,6 +250,10 @@ func (s *Store) reopen() error {
 		top.close()
 		return err
 	}
+	raw, _, err := top.read(dataFile, dataSize)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		raw = nil
+	}
 	s.cfg.Log.Info("the token directory was replaced", "dir", s.cfg.Dir)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -250,16 +265,18 @@ func (s *Store) reopen() error {
 	s.names = reservation{}
 	s.endLoginsLocked(&s.roles[roleSO])
 	s.endLoginsLocked(&s.roles[roleUser])
+	if s.seg != nil {
+		// What the segment says is about the directory before.
+		if d, err := parseTokenData(raw); err == nil {
+			s.seg.SetData(d)
+		}
+	}
 	return nil
 }
 
-// syncData reads NVTOK.DAT and MK_SO again and draws the consequences.
+// syncData reads the token's data and MK_SO again and draws the consequences.
 func (s *Store) syncData() error {
-	raw, st, err := s.top.read(dataFile, dataSize)
-	if err != nil {
-		return notRecognized(s.cfg.Dir, err)
-	}
-	d, err := parseTokenData(raw)
+	d, st, err := s.readData()
 	if errors.Is(err, errShort) {
 		// A stock process is about to write it; ours serves until then.
 		s.mu.Lock()

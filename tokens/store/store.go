@@ -16,6 +16,7 @@ import (
 
 	"p11fs/engine/p11"
 	"p11fs/secret"
+	"p11fs/shm"
 	"p11fs/tokens"
 )
 
@@ -53,13 +54,17 @@ type Config struct {
 	// Group owns the files, with modes 0660 and 0770. With NoGroup they have
 	// the modes 0600 and 0700.
 	Group int
+	// Shared is the segment of shared memory that the token's stock processes
+	// use; nil says that there are none.
+	Shared *Shared
 
 	Log  *slog.Logger
 	Now  func() time.Time
 	Rand io.Reader
 
 	kernel  kernel // linux{} but in tests
-	noWatch bool   // look at every file, as if inotify were used up
+	segment func(*shm.TokenSegment) segment
+	noWatch bool // look at every file, as if inotify were used up
 }
 
 // A Store is one open token directory. It implements tokens.Admin and
@@ -68,10 +73,10 @@ type Store struct {
 	cfg   Config
 	index *tokens.Index
 
-	// The token's lock, cfg.Lock, guards the directory and, in memory, top,
-	// objs and names: only its holder changes them. mu is locked under it and
-	// nothing is locked under mu but the index and objects; no I/O is done
-	// under mu but for reading w.
+	// The token's lock, cfg.Lock, guards the directory, what seg points to and,
+	// in memory, top, objs, seg and names: only its holder changes them. mu is
+	// locked under it and nothing is locked under mu but the index and objects;
+	// no I/O is done under mu but for reading w.
 	mu     sync.Mutex
 	closed bool
 	active sync.WaitGroup // lock sections; Add under mu while not closed
@@ -80,6 +85,10 @@ type Store struct {
 	top, objs *folder
 	w         *watch
 	pending   changes // heard of and not yet read
+
+	seg  segment            // shared with stock processes; nil: none
+	seen []byte             // seg's State as it was last read; empty: not at all
+	odd  map[name]suspicion // what does not fit together in seg and directory
 
 	data      tokenData
 	dataStamp stamp
@@ -143,6 +152,7 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	}
 	defer func() {
 		if err != nil {
+			s.leave()
 			s.w.close()
 			if s.objs != nil {
 				s.objs.close()
@@ -156,7 +166,8 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 		return nil, err
 	}
 	raw, st, err := s.top.read(dataFile, dataSize)
-	if errors.Is(err, fs.ErrNotExist) {
+	made := errors.Is(err, fs.ErrNotExist)
+	if made {
 		if !cfg.Create {
 			return nil, p11.Errorf(p11.CKR_TOKEN_NOT_PRESENT, "no token in %s: %w", cfg.Dir, fs.ErrNotExist)
 		}
@@ -171,8 +182,8 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if err != nil {
 		return nil, notRecognized(cfg.Dir, err)
 	}
-	if s.data, err = parseTokenData(raw); err != nil {
-		return nil, notRecognized(cfg.Dir, err)
+	if err := s.attach(raw, made); err != nil {
+		return nil, err
 	}
 	s.dataStamp = st
 	if s.objs, s.w, err = s.openObjects(s.top); err != nil {
@@ -191,7 +202,7 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 		return nil, err
 	}
 	s.pending = changes{all: true}
-	if err := s.sync(ctx); err != nil {
+	if err := s.sync(ctx, true); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -338,6 +349,7 @@ func (s *Store) Close() error {
 	s.closed = true
 	s.mu.Unlock()
 	s.active.Wait()
+	s.detach()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range s.roles {

@@ -1,0 +1,313 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"p11fs/engine/p11"
+	"p11fs/shm"
+)
+
+// Shared says where the segment of shared memory is through which stock
+// processes share a token.
+type Shared struct {
+	Dir  string // /dev/shm
+	Name string // with its leading "/", as shm.TokenName makes it
+}
+
+// segment is what the store asks of a shm.TokenSegment. Tests cut it off at each
+// step.
+type segment interface {
+	Data() [dataSize]byte
+	SetData([dataSize]byte)
+	Loaded(shm.List) bool
+	SetLoaded(shm.List, bool)
+	Count(shm.List) int
+	Entries(shm.List) []shm.Entry
+	SetEntries(shm.List, []shm.Entry) error
+	Append(shm.List, shm.Entry) error
+	Remove(shm.List, [8]byte) bool
+	Touch(shm.List, [8]byte) (shm.Entry, bool)
+	ZeroTail(shm.List)
+	References() int32
+	Attach()
+	Detach()
+	State([]byte) []byte
+	Is([]byte) bool
+	Err() error
+	Close() error
+}
+
+var _ segment = (*shm.TokenSegment)(nil)
+
+// lists are the two lists of a segment, in the order of side.
+var lists = [2]shm.List{shm.Public, shm.Private}
+
+// detachTimeout bounds how long Close waits for the token's lock.
+const detachTimeout = 2 * time.Second
+
+// attach joins the token's segment and settles which of NVTOK.DAT and segment is
+// the truth: the segment once some process has loaded the public objects, the
+// file before. raw is the file's contents; made says that this store has just
+// made the token. The token's lock is held.
+func (s *Store) attach(raw []byte, made bool) error {
+	var err error
+	if s.data, err = parseTokenData(raw); err != nil && !(errors.Is(err, errShort) && s.cfg.Shared != nil) {
+		return notRecognized(s.cfg.Dir, err)
+	}
+	if s.cfg.Shared == nil {
+		return nil
+	}
+	fileErr := err
+	seg, _, repaired, err := shm.OpenToken(s.cfg.Shared.Dir, s.cfg.Shared.Name, s.cfg.Group)
+	if err != nil {
+		return p11.Errorf(p11.CKR_DEVICE_ERROR, "%s: %w", s.cfg.Dir, err)
+	}
+	if repaired {
+		s.cfg.Log.Warn("the token's shared memory was open to others than the token's users, or misnamed: it is put right", "dir", s.cfg.Dir, "path", seg.Path())
+	}
+	s.seg = seg
+	if s.cfg.segment != nil {
+		s.seg = s.cfg.segment(seg)
+	}
+	s.seg.Attach()
+	if made {
+		// What the segment says is about a token that is gone.
+		for _, l := range lists {
+			s.seg.SetLoaded(l, false)
+			if err := s.seg.SetEntries(l, nil); err != nil {
+				return p11.Errorf(p11.CKR_DEVICE_ERROR, "%w", err)
+			}
+		}
+	}
+	if !s.seg.Loaded(shm.Public) {
+		if fileErr != nil {
+			return notRecognized(s.cfg.Dir, fileErr)
+		}
+		s.seg.SetData(s.data)
+		return nil
+	}
+	d, err := parseTokenData(dataBytes(s.seg.Data()))
+	switch {
+	case err == nil:
+		s.data = d
+	case fileErr != nil:
+		return notRecognized(s.cfg.Dir, fileErr)
+	default:
+		s.seg.SetData(s.data)
+	}
+	return nil
+}
+
+func dataBytes(d [dataSize]byte) []byte { return d[:] }
+
+// detach leaves the segment. No section runs any more and none begins.
+func (s *Store) detach() {
+	if s.seg == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), detachTimeout)
+	defer cancel()
+	unlock, err := s.cfg.Lock.Lock(ctx)
+	if err != nil {
+		// The count of references only informs.
+		s.cfg.Log.Warn("left the token's shared memory without its lock", "dir", s.cfg.Dir, "error", err)
+		s.leave()
+		return
+	}
+	if len(s.odd) > 0 {
+		if err := s.sync(ctx, true); err != nil {
+			s.cfg.Log.Warn("the index may lack objects", "dir", s.cfg.Dir, "error", err)
+		}
+	}
+	s.leave()
+	if err := unlock(); err != nil {
+		s.cfg.Log.Error("token lock", "dir", s.cfg.Dir, "error", err)
+	}
+}
+
+// leave gives the segment back. The token's lock is held if it can be had.
+func (s *Store) leave() {
+	s.mu.Lock()
+	seg := s.seg
+	s.seg = nil
+	s.mu.Unlock()
+	if seg == nil {
+		return
+	}
+	seg.Detach()
+	if err := seg.Close(); err != nil {
+		s.cfg.Log.Error("the token's shared memory", "dir", s.cfg.Dir, "error", err)
+	}
+}
+
+// References is how many processes have attached to the token's segment and not
+// detached, as far as it is known; shared says whether there is a segment.
+func (s *Store) References() (n int, shared bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.seg == nil {
+		return 0, false
+	}
+	return int(s.seg.References()), true
+}
+
+// sharedAsSeenLocked says that the segment is as it was last seen, and that
+// nothing about it is due. It takes no lock between processes.
+func (s *Store) sharedAsSeenLocked() bool {
+	return s.seg == nil || s.seg.Is(s.seen) && !s.dueLocked()
+}
+
+// noteShared remembers the segment as it is now, for Refresh to compare. What a
+// process changed without the lock, as stock does at a login, since it was read
+// is not taken for seen. The token's lock is held.
+func (s *Store) noteShared() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.seg == nil {
+		return
+	}
+	s.seen = s.seg.State(s.seen[:0])
+	if tokenData(s.seen[:dataSize]) != s.data {
+		s.seen = s.seen[:0]
+	}
+}
+
+// readData returns the token's data: that in the segment, or in NVTOK.DAT without
+// one. errShort says that it will be there in a moment. The token's lock is held.
+func (s *Store) readData() (tokenData, stamp, error) {
+	if s.seg == nil {
+		raw, st, err := s.top.read(dataFile, dataSize)
+		if err != nil {
+			return tokenData{}, st, notRecognized(s.cfg.Dir, err)
+		}
+		d, err := parseTokenData(raw)
+		return d, st, err
+	}
+	st, err := s.top.stamp(dataFile)
+	if err != nil {
+		return tokenData{}, st, err
+	}
+	d, err := parseTokenData(dataBytes(s.seg.Data()))
+	if err != nil {
+		d = s.snapshot()
+		s.cfg.Log.Warn("the token's data in shared memory made no sense: it is put right", "dir", s.cfg.Dir, "error", err)
+		s.seg.SetData(d)
+	}
+	return d, st, nil
+}
+
+// shareLocked stores d, which was s.data with changes, in the segment, and
+// returns what is there then. The flags that d does not change stay as they are
+// there: stock changes them at a login without the lock. The token's lock is held.
+func (s *Store) shareLocked(d tokenData) tokenData {
+	if s.seg == nil {
+		return d
+	}
+	there := tokenData(s.seg.Data())
+	ours := s.data.flags() ^ d.flags()
+	d.setFlags(d.flags()&ours | there.flags()&^ours)
+	s.seg.SetData(d)
+	return d
+}
+
+// sharedLost says that the segment can no longer be used, and goes on without it.
+func (s *Store) sharedLost() {
+	if s.seg == nil || s.seg.Err() == nil {
+		return
+	}
+	s.cfg.Log.Error("the token is no longer shared with stock processes", "dir", s.cfg.Dir, "error", s.seg.Err())
+	s.leave()
+	s.mu.Lock()
+	s.pending.all = true
+	s.dataStamp, s.idxStamp = stamp{}, stamp{}
+	s.mu.Unlock()
+}
+
+// room returns CKR_HOST_MEMORY if the segment's list has no room for one more
+// object. The token's lock is held.
+func (s *Store) room(private bool) error {
+	if s.seg == nil || s.seg.Count(lists[side(private)]) < shm.Limit {
+		return nil
+	}
+	kind := [2]string{"public", "private"}[side(private)]
+	return p11.Errorf(p11.CKR_HOST_MEMORY, "a token that is shared with stock processes has at most %d %s objects: %w", shm.Limit, kind, unix.ENOSPC)
+}
+
+// shareNew adds a new object to the segment. The token's lock is held.
+func (s *Store) shareNew(n name, private bool) {
+	if s.seg == nil {
+		return
+	}
+	if err := s.seg.Append(lists[side(private)], shm.Entry{Name: n}); err != nil {
+		s.cfg.Log.Error("an object is not shared", "dir", s.cfg.Dir, "name", n, "error", err)
+	}
+}
+
+// shareChange tells stock processes that the object's file has changed. The
+// token's lock is held.
+func (s *Store) shareChange(n name, private bool) {
+	if s.seg == nil {
+		return
+	}
+	l := lists[side(private)]
+	if _, ok := s.seg.Touch(l, n); ok {
+		return
+	}
+	// Another process lost the entry; mend would add it later.
+	if s.seg.Count(l) < shm.Limit {
+		s.shareNew(n, private)
+		_, _ = s.seg.Touch(l, n)
+	}
+}
+
+// shareGone takes an object out of the segment. The token's lock is held.
+func (s *Store) shareGone(n name, private bool) {
+	if s.seg != nil {
+		s.seg.Remove(lists[side(private)], n)
+	}
+}
+
+// shareNone empties both lists of the segment; put brings them back. The token's
+// lock is held.
+func (s *Store) shareNone() (put func(), err error) {
+	if s.seg == nil {
+		return func() {}, nil
+	}
+	var was [2][]shm.Entry
+	put = func() {
+		for i, l := range lists {
+			if err := s.seg.SetEntries(l, was[i]); err != nil {
+				s.cfg.Log.Error("the list of objects in shared memory", "dir", s.cfg.Dir, "error", err)
+			}
+		}
+	}
+	for i, l := range lists {
+		was[i] = s.seg.Entries(l)
+	}
+	for _, l := range lists {
+		if err := s.seg.SetEntries(l, nil); err != nil {
+			put()
+			return nil, fmt.Errorf("%w (%w)", p11.CKR_DEVICE_ERROR, err)
+		}
+	}
+	return put, nil
+}
+
+// validInSegmentLocked says that the segment, as it stands, does not end logins
+// of user.
+func (s *Store) validInSegmentLocked(user p11.UserType) bool {
+	if s.seg == nil {
+		return true
+	}
+	p, err := partOf(user)
+	if err != nil {
+		return false
+	}
+	d := tokenData(s.seg.Data())
+	return s.seg.Err() != nil || d.flags()&p.locked == 0 && (user != p11.CKU_USER || d.userPINSet())
+}
