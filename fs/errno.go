@@ -180,6 +180,9 @@ func errnoFor(err error) syscall.Errno {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return syscall.EINTR
 	}
+	if errors.Is(err, syscall.ENOSPC) {
+		return syscall.ENOSPC // the disk, or a list that stock processes share, is full
+	}
 	return errnoOf(p11.RVOf(err))
 }
 

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"text/tabwriter"
+
+	"p11fs/shm"
 )
 
 // resource is one line of the file resources.
@@ -60,7 +62,13 @@ func (d *Daemon) resources() string {
 func (d *Daemon) sharedMemory() []resource {
 	out := []resource{d.slotManager()}
 	for _, s := range d.present() {
-		out = append(out, resource{name: "shm/" + s.name, state: stateOff})
+		r := resource{name: "shm/" + s.name, state: stateOff}
+		if t, ok := s.token.(interface{ References() (int, bool) }); ok {
+			if n, shared := t.References(); shared {
+				r.count, r.size, r.users, r.state = 1, shm.TokenSize, n, stateOn
+			}
+		}
+		out = append(out, r)
 	}
 	return out
 }

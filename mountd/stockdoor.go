@@ -11,6 +11,8 @@ import (
 	"p11fs/locks"
 	"p11fs/mountd/config"
 	"p11fs/mountd/slotd"
+	"p11fs/shm"
+	tokenstore "p11fs/tokens/store"
 )
 
 // stockDoor is the place of pkcsslotd, for programs that load openCryptoki's own
@@ -85,6 +87,20 @@ func (d *Daemon) sessionTable() engine.SessionTable {
 		return nil
 	}
 	return d.stock.slots
+}
+
+// sharedThrough is the segment through which stock processes share the token of s,
+// nil without the stock door. Its name is that of the token directory as they see
+// it: below --root.
+func (d *Daemon) sharedThrough(s *store) (*tokenstore.Shared, error) {
+	if d.sessionTable() == nil {
+		return nil, nil
+	}
+	name, err := shm.TokenName(filepath.Join(SystemPaths("").Data, s.name))
+	if err != nil {
+		return nil, err
+	}
+	return &tokenstore.Shared{Dir: d.conf.Paths.SharedMemory, Name: name}, nil
 }
 
 // slotManager and slotSocket are the door's lines in the list of resources.

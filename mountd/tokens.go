@@ -40,8 +40,12 @@ func (d *Daemon) openToken(ctx context.Context, s *store, provider swtok.Provide
 	if err != nil {
 		return nil, err
 	}
+	shared, err := d.sharedThrough(s)
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
 	token, err := swtok.Open(ctx, swtok.Config{
-		Name: s.name, Dir: s.dir, Lock: lock, Create: true, Group: group,
+		Name: s.name, Dir: s.dir, Lock: lock, Create: true, Group: group, Shared: shared,
 		Provider: provider, Log: d.log.With("token", s.name), Now: d.now,
 	})
 	if err != nil {

@@ -26,6 +26,9 @@ type Config struct {
 	Create bool
 	// Group owns the files, or is store.NoGroup.
 	Group int
+	// Shared is the segment that stock processes share the token through; nil
+	// says that there are none.
+	Shared *store.Shared
 	// Provider does RSA, elliptic curves and AES; nil is LoadProvider's choice.
 	Provider Provider
 
@@ -58,7 +61,7 @@ func Open(ctx context.Context, cfg Config) (*Token, error) {
 	}
 	s, err := store.Open(ctx, store.Config{
 		Dir: cfg.Dir, Kind: kind, Lock: cfg.Lock, Create: cfg.Create, Group: cfg.Group,
-		Log: cfg.Log, Now: cfg.Now, Rand: c.rand,
+		Shared: cfg.Shared, Log: cfg.Log, Now: cfg.Now, Rand: c.rand,
 	})
 	if err != nil {
 		return nil, err
@@ -72,5 +75,10 @@ func (t *Token) Name() string { return t.name }
 // Kind is "swtok".
 func (t *Token) Kind() string { return Kind }
 
-// Info returns the token's data.
-func (t *Token) Info(context.Context) (p11.TokenInfo, error) { return t.Store.Info(), nil }
+// Info returns the token's data, with what other processes changed.
+func (t *Token) Info(ctx context.Context) (p11.TokenInfo, error) {
+	if err := t.Refresh(ctx); err != nil {
+		return p11.TokenInfo{}, err
+	}
+	return t.Store.Info(), nil
+}
