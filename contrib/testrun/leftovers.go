@@ -1,8 +1,11 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -11,8 +14,9 @@ import (
 const settle = 5 * time.Second
 
 // lookAround returns what the tests could leave on the machine, each thing with
-// a name of its own.
-func lookAround() map[string]bool {
+// a name of its own. The tests have tmp as their temporary directory, by which
+// their mounts and processes are told from what other people do meanwhile.
+func lookAround(tmp string) map[string]bool {
 	found := map[string]bool{}
 	lines := func(path string, name func(fields []string) string) {
 		b, err := os.ReadFile(path)
@@ -25,8 +29,11 @@ func lookAround() map[string]bool {
 			}
 		}
 	}
+	// Besides tmp, where p11fs mounts if it is told no place.
+	home, _ := os.UserHomeDir()
+	usual := []string{"/p11", filepath.Join(home, "p11"), filepath.Join(os.Getenv("XDG_RUNTIME_DIR"), "p11")}
 	lines("/proc/self/mounts", func(f []string) string {
-		if len(f) > 2 && strings.Contains(f[2], "p11fs") {
+		if len(f) > 2 && strings.Contains(f[2], "p11fs") && (strings.HasPrefix(f[1], tmp+"/") || slices.Contains(usual, f[1])) {
 			return "mount " + f[1]
 		}
 		return ""
@@ -41,18 +48,31 @@ func lookAround() map[string]bool {
 	for _, s := range segments {
 		found["segment "+s] = true
 	}
-	processes, _ := filepath.Glob("/proc/[0-9]*/comm")
+	processes, _ := filepath.Glob("/proc/[0-9]*")
 	for _, p := range processes {
-		b, err := os.ReadFile(p)
-		if err != nil {
-			continue // it ended meanwhile
-		}
-		switch name := strings.TrimSpace(string(b)); name {
-		case "p11fs", "pkcsslotd":
-			found["process "+filepath.Base(filepath.Dir(p))+" "+name] = true
+		if ofTests(p, tmp) {
+			found["process "+filepath.Base(p)] = true
 		}
 	}
 	return found
+}
+
+// ofTests says whether a process has the environment of the tests, or may have
+// it: a daemon hides its own from the user who runs it.
+func ofTests(proc, tmp string) bool {
+	if filepath.Base(proc) == strconv.Itoa(os.Getpid()) {
+		return false
+	}
+	env, err := os.ReadFile(filepath.Join(proc, "environ"))
+	if err == nil {
+		return slices.Contains(strings.Split(string(env), "\x00"), "TMPDIR="+tmp)
+	}
+	name, err := os.ReadFile(filepath.Join(proc, "comm"))
+	if err != nil || strings.TrimSpace(string(name)) != "p11fs" {
+		return false
+	}
+	status, err := os.ReadFile(filepath.Join(proc, "status"))
+	return err == nil && strings.Contains(string(status), fmt.Sprintf("\nUid:\t%d\t", os.Getuid()))
 }
 
 // leftovers names what is there now and was not before, and the files in tmp. It
@@ -60,7 +80,7 @@ func lookAround() map[string]bool {
 func leftovers(before map[string]bool, tmp string) []string {
 	for deadline := time.Now().Add(settle); ; time.Sleep(100 * time.Millisecond) {
 		var left []string
-		for thing := range lookAround() {
+		for thing := range lookAround(tmp) {
 			if !before[thing] {
 				left = append(left, thing)
 			}

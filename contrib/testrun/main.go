@@ -49,7 +49,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err := os.Chmod(tmp, 0o777|os.ModeSticky); err != nil {
 		return err
 	}
-	before := lookAround()
+	before := lookAround(tmp)
 	res, err := goTest(ctx, tmp, flags.Args(), out)
 	errs := []error{err}
 	for _, s := range res.skips {

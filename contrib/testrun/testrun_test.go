@@ -1,8 +1,11 @@
 package main
 
 import (
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -64,16 +67,24 @@ func TestReadList(t *testing.T) {
 
 func TestLeftovers(t *testing.T) {
 	tmp := t.TempDir()
-	now := lookAround()
-	if left := leftovers(now, tmp); len(left) != 0 {
-		t.Skipf("something else comes and goes on this machine: %v", left)
-	}
+	now := lookAround(tmp)
 	file := filepath.Join(tmp, "forgotten")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	left := strings.Join(leftovers(now, tmp), "\n")
-	if !strings.Contains(left, "file "+file) {
-		t.Errorf("got %q, want the file %s", left, file)
+	child := exec.Command("sleep", "60")
+	child.Env = append(os.Environ(), "TMPDIR="+tmp)
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = child.Process.Kill()
+		_ = child.Wait()
+	})
+	left := leftovers(now, tmp)
+	for _, want := range []string{"file " + file, fmt.Sprintf("process %d", child.Process.Pid)} {
+		if !slices.Contains(left, want) {
+			t.Errorf("got %q, want %q in it", left, want)
+		}
 	}
 }
