@@ -82,10 +82,7 @@ func (d *attrDir) file(t p11.AttributeType, name string) file {
 	return &commandFile{
 		fs: f, p: p, key: p.key(d.id(name)), text: text, empty: true,
 		run: func(ctx context.Context, o *opened, line []byte) ([]byte, error) {
-			i, err := o.s.app.eng.ObjectNamed(ctx, p.slot, d.object.ref.stored)
-			if d.object.ref.stored == "" {
-				i, err = o.s.app.eng.Object(ctx, p.slot, d.object.ref.handle)
-			}
+			i, err := d.object.objects.infoIn(ctx, o.s.app.eng, d.object.ref)
 			if err != nil {
 				return nil, err
 			}

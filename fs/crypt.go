@@ -23,6 +23,10 @@ func signFile(k *keyFile) file {
 		if err != nil {
 			return nil, err
 		}
+		if err := k.authenticate(ctx, s, op); err != nil {
+			op.Close()
+			return nil, err
+		}
 		return &signing{op: op, der: k.der()}, nil
 	})
 }
@@ -184,6 +188,10 @@ func decryptFile(k *keyFile) file {
 		}
 		op, err := s.eng.NewDecrypt(ctx, k.mechanism, h)
 		if err != nil {
+			return nil, err
+		}
+		if err := k.authenticate(ctx, s, op); err != nil {
+			op.Close()
 			return nil, err
 		}
 		return &ciphering{op: op}, nil

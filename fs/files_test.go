@@ -252,3 +252,26 @@ func TestViews(t *testing.T) {
 		p.reads("tok/objects/back.sec/value", a)
 	})
 }
+
+func TestKeyThatWantsThePINEachTime(t *testing.T) {
+	w := newWorld(t, enginetest.Options{})
+	p := w.person(1000, 100)
+	p.must(p.echo(userPIN, "tok/login"))
+	p.must(p.echo("rsa:1024 label=strict always-authenticate=true", "tok/generate"))
+	const sign = "tok/objects/strict.key/sign"
+	for _, pin := range []struct {
+		pin  string
+		want syscall.Errno
+	}{{"", syscall.EACCES}, {"wrong", syscall.EKEYREJECTED}, {userPIN, 0}, {"", syscall.EACCES}} {
+		if pin.pin != "" {
+			p.must(p.echo("context-specific:"+pin.pin, "tok/login"))
+		}
+		wantErrno(t, "signing after "+pin.pin, p.print("message", sign), pin.want)
+	}
+	p.must(p.echo("context-specific:"+userPIN, "tok/login"))
+	p.must(p.print("message", sign))
+	if sig, errno := p.cat(sign); errno != 0 || len(sig) != 128 {
+		t.Errorf("%d bytes, %v", len(sig), errno)
+	}
+	p.reads("tok/login", "user\n")
+}

@@ -64,7 +64,7 @@ func (f *FS) importData(ctx context.Context, s *session, kind pkix.Kind, data []
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	pass := s.takePassphrase()
+	pass := s.takeSecret(importSecret)
 	defer pass.Close()
 	objects, err := pkix.Parse(kind, data, pkix.Options{Passphrase: pass})
 	if err != nil {

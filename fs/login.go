@@ -13,18 +13,24 @@ import (
 // maxPINCommand is the longest text with PINs in it.
 const maxPINCommand = 4096
 
-// loginFile is C_Login: PIN, user:PIN or so:PIN. It reads public, user or so.
+// loginFile is C_Login: PIN, user:PIN or so:PIN. It reads public, user or so. What
+// is written as context-specific:PIN is kept for the next signature or decryption
+// in the session by a key that wants the PIN each time
+// (CKA_ALWAYS_AUTHENTICATE).
 func (f *FS) loginFile(p place) *commandFile {
 	return &commandFile{
 		fs: f, p: p, key: "login", limit: maxPINCommand,
 		run: func(ctx context.Context, o *opened, line []byte) ([]byte, error) {
 			user, pin := p11.UserType(p11.CKU_USER), line
+			context := false
 			if who, rest, ok := bytes.Cut(line, []byte(":")); ok {
 				switch string(who) {
 				case "user":
 					pin = rest
 				case "so":
 					user, pin = p11.CKU_SO, rest
+				case "context-specific":
+					context, pin = true, rest
 				}
 			}
 			if len(pin) == 0 {
@@ -35,6 +41,10 @@ func (f *FS) loginFile(p place) *commandFile {
 			secretPIN, err := secret.New(pin)
 			if err != nil {
 				return nil, p11.Errorf(p11.CKR_HOST_MEMORY, "%v", err)
+			}
+			if context {
+				o.s.setSecret(contextSecret, secretPIN)
+				return nil, nil
 			}
 			defer secretPIN.Close()
 			return nil, o.s.eng.Login(ctx, user, secretPIN)
@@ -228,7 +238,7 @@ func (f *FS) passphraseFile(p place) *commandFile {
 			if err != nil {
 				return nil, err
 			}
-			o.s.setPassphrase(b)
+			o.s.setSecret(importSecret, b)
 			return nil, nil
 		},
 	}

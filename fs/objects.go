@@ -26,6 +26,11 @@ func (d *objectsDir) get(ctx context.Context, c caller, ref objectRef) (engine.O
 	if err != nil {
 		return engine.ObjectInfo{}, err
 	}
+	return d.infoIn(ctx, a, ref)
+}
+
+// infoIn is get among what a may see.
+func (d *objectsDir) infoIn(ctx context.Context, a *engine.Application, ref objectRef) (engine.ObjectInfo, error) {
 	if ref.stored != "" {
 		return a.ObjectNamed(ctx, d.p.slot, ref.stored)
 	}

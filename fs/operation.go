@@ -6,6 +6,7 @@ import (
 
 	"p11fs/engine"
 	"p11fs/engine/p11"
+	"p11fs/secret"
 )
 
 // An operation is one of the data files of a key.
@@ -40,7 +41,7 @@ type keyFile struct {
 
 // operations in the order of the listing.
 func operations() []operation {
-	public, private, secret := p11.ObjectClass(p11.CKO_PUBLIC_KEY), p11.ObjectClass(p11.CKO_PRIVATE_KEY), p11.ObjectClass(p11.CKO_SECRET_KEY)
+	public, private, symmetric := p11.ObjectClass(p11.CKO_PUBLIC_KEY), p11.ObjectClass(p11.CKO_PRIVATE_KEY), p11.ObjectClass(p11.CKO_SECRET_KEY)
 	mech := func(types ...p11.MechanismType) (list []p11.Mechanism) {
 		for _, t := range types {
 			list = append(list, p11.Mechanism{Type: t})
@@ -68,13 +69,13 @@ func operations() []operation {
 		p11.CKK_EC: {{Type: p11.CKM_ECDH1_DERIVE, Param: &p11.ECDH1Params{KDF: p11.CKD_NULL}}},
 	}
 	return []operation{
-		{name: "sign", usage: p11.CKA_SIGN, function: p11.CKF_SIGN, classes: []p11.ObjectClass{private, secret}, defaults: signing, file: signFile},
-		{name: "verify", usage: p11.CKA_VERIFY, function: p11.CKF_VERIFY, classes: []p11.ObjectClass{public, secret}, defaults: signing, file: verifyFile},
-		{name: "encrypt", usage: p11.CKA_ENCRYPT, function: p11.CKF_ENCRYPT, classes: []p11.ObjectClass{public, secret}, defaults: ciphers, file: encryptFile},
-		{name: "decrypt", usage: p11.CKA_DECRYPT, function: p11.CKF_DECRYPT, classes: []p11.ObjectClass{private, secret}, defaults: ciphers, file: decryptFile},
-		{name: "wrap", usage: p11.CKA_WRAP, function: p11.CKF_WRAP, classes: []p11.ObjectClass{public, secret}, defaults: wrapping, file: wrapFile},
-		{name: "unwrap", usage: p11.CKA_UNWRAP, function: p11.CKF_UNWRAP, classes: []p11.ObjectClass{private, secret}, defaults: wrapping, file: unwrapFile, template: true},
-		{name: "derive", usage: p11.CKA_DERIVE, function: p11.CKF_DERIVE, classes: []p11.ObjectClass{private, secret}, defaults: deriving, file: deriveFile, template: true},
+		{name: "sign", usage: p11.CKA_SIGN, function: p11.CKF_SIGN, classes: []p11.ObjectClass{private, symmetric}, defaults: signing, file: signFile},
+		{name: "verify", usage: p11.CKA_VERIFY, function: p11.CKF_VERIFY, classes: []p11.ObjectClass{public, symmetric}, defaults: signing, file: verifyFile},
+		{name: "encrypt", usage: p11.CKA_ENCRYPT, function: p11.CKF_ENCRYPT, classes: []p11.ObjectClass{public, symmetric}, defaults: ciphers, file: encryptFile},
+		{name: "decrypt", usage: p11.CKA_DECRYPT, function: p11.CKF_DECRYPT, classes: []p11.ObjectClass{private, symmetric}, defaults: ciphers, file: decryptFile},
+		{name: "wrap", usage: p11.CKA_WRAP, function: p11.CKF_WRAP, classes: []p11.ObjectClass{public, symmetric}, defaults: wrapping, file: wrapFile},
+		{name: "unwrap", usage: p11.CKA_UNWRAP, function: p11.CKF_UNWRAP, classes: []p11.ObjectClass{private, symmetric}, defaults: wrapping, file: unwrapFile, template: true},
+		{name: "derive", usage: p11.CKA_DERIVE, function: p11.CKF_DERIVE, classes: []p11.ObjectClass{private, symmetric}, defaults: deriving, file: deriveFile, template: true},
 	}
 }
 
@@ -143,8 +144,25 @@ func (k *keyFile) handle(ctx context.Context, s *session) (p11.ObjectHandle, err
 	if k.ref.stored == "" {
 		return k.ref.handle, nil
 	}
-	i, err := s.app.eng.ObjectNamed(ctx, s.slot, k.ref.stored)
+	i, err := k.objects.infoIn(ctx, s.app.eng, k.ref)
 	return i.Handle, err
+}
+
+// authenticate gives an operation the PIN that was written for it, if the key
+// wants one each time. Without one the operation refuses its data.
+func (k *keyFile) authenticate(ctx context.Context, s *session, op interface {
+	Authenticate(ctx context.Context, pin *secret.Bytes) error
+}) error {
+	i, err := k.objects.infoIn(ctx, s.app.eng, k.ref)
+	if err != nil || !i.Attrs.Bool(p11.CKA_ALWAYS_AUTHENTICATE) {
+		return err
+	}
+	pin := s.takeSecret(contextSecret)
+	if pin == nil {
+		return nil
+	}
+	defer pin.Close()
+	return op.Authenticate(ctx, pin)
 }
 
 // stream is the data file with that start. A result of a private key goes with

@@ -22,12 +22,12 @@ type session struct {
 	eng  *engine.Session
 	name string // of its directory, or empty
 
-	mu         sync.Mutex // guards all below
-	ended      bool
-	held       int64
-	exchanges  map[string]*exchange // by file
-	last       lastError
-	passphrase *secret.Bytes // for the next import
+	mu        sync.Mutex // guards all below
+	ended     bool
+	held      int64
+	exchanges map[string]*exchange // by file
+	last      lastError
+	secrets   [secretKinds]*secret.Bytes // each for its next use
 }
 
 func newSession(f *FS, a *application, slot *engine.Slot, e *engine.Session, name string) *session {
@@ -54,8 +54,10 @@ func (s *session) close() {
 		s.setResultLocked(x, nil)
 		delete(s.exchanges, key)
 	}
-	_ = s.passphrase.Close()
-	s.passphrase = nil
+	for kind, b := range s.secrets {
+		_ = b.Close()
+		s.secrets[kind] = nil
+	}
 }
 
 // reserve counts n bytes that are to be held, or says that there is no room.
@@ -91,26 +93,35 @@ func (s *session) unreserveLocked(n int) {
 // loginGeneration changes with each login and logout of the application.
 func (s *session) loginGeneration() uint64 { return s.app.eng.LoginGeneration(s.slot) }
 
-// setPassphrase keeps p for the next import, in place of another.
-func (s *session) setPassphrase(p *secret.Bytes) {
+// secretKind says what a secret that waits is for.
+type secretKind int
+
+const (
+	importSecret  secretKind = iota // the pass phrase of the next import
+	contextSecret                   // the PIN of the next use of a key that wants it each time
+	secretKinds
+)
+
+// setSecret keeps b for its next use, in place of another.
+func (s *session) setSecret(kind secretKind, b *secret.Bytes) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_ = s.passphrase.Close()
-	s.passphrase = nil
+	_ = s.secrets[kind].Close()
+	s.secrets[kind] = nil
 	if s.ended {
-		_ = p.Close()
+		_ = b.Close()
 		return
 	}
-	s.passphrase = p
+	s.secrets[kind] = b
 }
 
-// takePassphrase gives the pass phrase away, or nil.
-func (s *session) takePassphrase() *secret.Bytes {
+// takeSecret gives the secret away, or nil.
+func (s *session) takeSecret(kind secretKind) *secret.Bytes {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := s.passphrase
-	s.passphrase = nil
-	return p
+	b := s.secrets[kind]
+	s.secrets[kind] = nil
+	return b
 }
 
 func (s *session) note(e lastError) {
