@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -55,6 +56,8 @@ Exit status: 0 success; 1 failure; 2 wrong usage; 3 p11fs is not mounted;
 4 not logged in, or wrong PIN; 5 in use.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
+		// How many letters may be wrong in a misspelt command.
+		SuggestionsMinimumDistance: 2,
 		// A word that is no command is a mistake, not an argument.
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
@@ -79,16 +82,34 @@ func wrapArgs(c *cobra.Command) {
 	}
 	c.Args = func(c *cobra.Command, args []string) error {
 		if err := check(c, args); err != nil {
-			return &usageError{err: err, usage: c.UseLine()}
+			return &usageError{err: err, usage: usageLine(c, args)}
 		}
 		return nil
 	}
+}
+
+// usageLine says how c is used. A word that is none of its commands may be a
+// misspelt one.
+func usageLine(c *cobra.Command, args []string) string {
+	if c.HasParent() {
+		return c.UseLine()
+	}
+	line := c.Name() + " COMMAND; " + c.Name() + " --help lists them"
+	if len(args) > 0 {
+		if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+			line += " (did you mean " + strings.Join(near, " or ") + "?)"
+		}
+	}
+	return line
 }
 
 // report prints the error of a command, once.
 func report(s streams, err error) {
 	if err == nil || errors.Is(err, errSilent) {
 		return
+	}
+	if errors.Is(err, context.Canceled) {
+		err = errors.New("interrupted")
 	}
 	fmt.Fprintf(s.err, "p11fs: %v\n", err)
 	var u *usageError

@@ -131,6 +131,20 @@ func TestUsageErrors(t *testing.T) {
 	}
 }
 
+func TestReport(t *testing.T) {
+	var said bytes.Buffer
+	report(streams{err: &said}, fmt.Errorf("login: %w", context.Canceled))
+	if want := "p11fs: interrupted\n"; said.String() != want {
+		t.Errorf("an interrupt: it said %q, want %q", said.String(), want)
+	}
+	r := command(t, "", "statsu")
+	want := "p11fs: unknown command \"statsu\" for \"p11fs\"\n" +
+		"usage: p11fs COMMAND; p11fs --help lists them (did you mean status?)\n"
+	if diff := cmp.Diff(want, r.err); diff != "" {
+		t.Errorf("a misspelt command (-want +got):\n%s", diff)
+	}
+}
+
 func TestLogin(t *testing.T) {
 	dir := fakeTree(t)
 	pinFile := filepath.Join(t.TempDir(), "pin")

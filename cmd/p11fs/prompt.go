@@ -65,12 +65,37 @@ func (a *asker) newSecret(ctx context.Context, prompt string) (*secret.Bytes, er
 }
 
 // text asks for something that may be seen.
-func (a *asker) text(prompt string) (string, error) {
-	if a.terminal {
-		fmt.Fprintf(a.s.err, "%s: ", prompt)
+func (a *asker) text(ctx context.Context, prompt string) (string, error) {
+	if !a.terminal {
+		b, err := a.line(prompt)
+		return string(b), err
 	}
-	b, err := a.line(prompt)
+	fmt.Fprintf(a.s.err, "%s: ", prompt)
+	b, err := interruptible(ctx, func() ([]byte, error) { return a.line(prompt) })
+	if ctx.Err() != nil {
+		fmt.Fprintln(a.s.err)
+	}
 	return string(b), err
+}
+
+// interruptible returns what read does, or when ctx ends. The reader then stays
+// behind in read(2); the process is about to end.
+func interruptible(ctx context.Context, read func() ([]byte, error)) ([]byte, error) {
+	type result struct {
+		b   []byte
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		b, err := read()
+		done <- result{b, err}
+	}()
+	select {
+	case r := <-done:
+		return r.b, r.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // line reads one line of standard input, without its newline.
@@ -99,28 +124,15 @@ func (a *asker) noEcho(ctx context.Context, prompt string) ([]byte, error) {
 		return nil, err
 	}
 	fmt.Fprintf(a.s.err, "%s: ", prompt)
-	type result struct {
-		b   []byte
-		err error
-	}
-	done := make(chan result, 1)
-	go func() {
-		b, err := term.ReadPassword(fd)
-		done <- result{b, err}
-	}()
-	select {
-	case r := <-done:
-		fmt.Fprintln(a.s.err)
-		if errors.Is(r.err, io.EOF) {
-			return nil, fmt.Errorf("no %s was given", prompt)
-		}
-		return r.b, r.err
-	case <-ctx.Done():
-		// The reader stays behind in read(2); the process is about to end.
+	b, err := interruptible(ctx, func() ([]byte, error) { return term.ReadPassword(fd) })
+	if ctx.Err() != nil {
 		_ = term.Restore(fd, before)
-		fmt.Fprintln(a.s.err)
-		return nil, ctx.Err()
 	}
+	fmt.Fprintln(a.s.err)
+	if errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("no %s was given", prompt)
+	}
+	return b, err
 }
 
 // secretFile reads a PIN from the first line of a file; "-" is not special, as

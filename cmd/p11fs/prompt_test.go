@@ -131,4 +131,16 @@ func TestAskTerminal(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+	t.Run("an interrupt ends the wait for text", func(t *testing.T) {
+		master, slave := openTerminal(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err := newAsker(streams{in: slave, out: &bytes.Buffer{}, err: &bytes.Buffer{}}).text(ctx, "label")
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+		if _, err := master.WriteString("\n"); err != nil {
+			t.Fatal(err)
+		}
+	})
 }

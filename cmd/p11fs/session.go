@@ -93,6 +93,9 @@ terminal, it has one line each: SO PIN, label, user PIN.`,
 			return err
 		}
 		ask := newAsker(s)
+		if ask.terminal {
+			fmt.Fprintf(s.err, "Every object in %s goes. A token that was never initialised has the SO PIN 87654321.\n", args[0])
+		}
 		soPIN, err := getPIN(c.Context(), ask, *soFile, "SO PIN", false)
 		if err != nil {
 			return err
@@ -100,7 +103,7 @@ terminal, it has one line each: SO PIN, label, user PIN.`,
 		defer soPIN.Close()
 		name := *label
 		if !c.Flags().Changed("label") {
-			if name, err = ask.text("label"); err != nil {
+			if name, err = ask.text(c.Context(), "label"); err != nil {
 				return err
 			}
 		}
