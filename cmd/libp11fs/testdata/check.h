@@ -40,7 +40,7 @@ CK_OBJECT_HANDLE mac_key(CK_SESSION_HANDLE s); /* for HMAC, and not sensitive */
 /* Signs and verifies once with ECDSA. */
 CK_RV sign_once(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE public, CK_OBJECT_HANDLE private);
 
-/* The number of open descriptors. */
+/* The number of open sockets. */
 int descriptors(void);
 
 /* The cases: each its own file or a part of one. */

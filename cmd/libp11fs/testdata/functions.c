@@ -242,7 +242,7 @@ static void check_random(CK_SESSION_HANDLE s)
 
 static void check_unsupported(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE key)
 {
-    CK_BYTE out[64];
+    CK_BYTE out[64] = {0};
     CK_ULONG n = sizeof out;
     CK_MECHANISM m = {CKM_AES_GCM, NULL, 0};
 

@@ -55,7 +55,7 @@ void case_arguments(void)
     CK_OBJECT_HANDLE key = aes_key(s), secret = mac_key(s), h;
     CK_MECHANISM sha = {CKM_SHA256, NULL, 0}, ecb = {CKM_AES_ECB, NULL, 0}, mac = {CKM_SHA256_HMAC, NULL, 0};
     CK_MECHANISM gen = {CKM_AES_KEY_GEN, NULL, 0};
-    CK_BYTE b[64];
+    CK_BYTE b[64] = {0};
     CK_ULONG n = sizeof b;
     CK_FUNCTION_LIST *list;
 
