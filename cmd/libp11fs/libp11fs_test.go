@@ -20,7 +20,7 @@ func TestModule(t *testing.T) {
 	b := compile(t, "")
 	for name, test := range map[string]func(*testing.T, build){
 		"exports": testExports, "interposed": testInterposed, "header": testHeader,
-		"cases": testCases, "absent": testAbsent, "restart": testRestart, "valgrind": testValgrind,
+		"cases": testCases, "tools": testTools, "absent": testAbsent, "restart": testRestart, "valgrind": testValgrind,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, b) })
 	}
