@@ -209,12 +209,8 @@ func (d *Daemon) takeGuards(ctx context.Context) error {
 	if cleaned > 0 {
 		d.log.Warn("a daemon had died and left its mount; cleaned", "mount", path, "mounts", cleaned)
 	}
-	state, err := mountpoint.Probe(path)
-	if err != nil {
+	if err := checkFree(path); err != nil {
 		return err
-	}
-	if state != mountpoint.Free {
-		return fmt.Errorf("another p11fs is mounted on %s: %w", path, ErrBusy)
 	}
 	if err := os.MkdirAll(path, 0o755); err != nil {
 		return fmt.Errorf("the mount point: %w", err)
@@ -223,6 +219,20 @@ func (d *Daemon) takeGuards(ctx context.Context) error {
 		return err
 	}
 	d.later(release)
+	// Who mounted meanwhile had the lock of the directory below: what is
+	// locked now is the root of that mount.
+	return checkFree(path)
+}
+
+// checkFree fails if a p11fs is mounted on path.
+func checkFree(path string) error {
+	state, err := mountpoint.Probe(path)
+	if err != nil {
+		return err
+	}
+	if state != mountpoint.Free {
+		return fmt.Errorf("another p11fs is mounted on %s: %w", path, ErrBusy)
+	}
 	return nil
 }
 

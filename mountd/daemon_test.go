@@ -456,3 +456,39 @@ func TestFailedStart(t *testing.T) {
 		}
 	})
 }
+
+// TestTwoStartsAtOnce starts two daemons with different stores on one mount
+// point: exactly one of them gets it.
+func TestTwoStartsAtOnce(t *testing.T) {
+	needFUSE(t)
+	for range 2 { // the loser waits a while for one who ends
+		dir := tempDir(t)
+		type result struct {
+			d   *Daemon
+			err error
+		}
+		results := make(chan result, 2)
+		for _, name := range []string{"a", "b"} {
+			c := userConfig(filepath.Join(dir, name))
+			c.Paths.Mount = filepath.Join(dir, "mnt")
+			go func() {
+				d, err := New(t.Context(), c)
+				results <- result{d, err}
+			}()
+		}
+		a, b := <-results, <-results
+		if (a.err == nil) == (b.err == nil) {
+			t.Errorf("two starts: %v and %v; want that one succeeds", a.err, b.err)
+		}
+		for _, r := range []result{a, b} {
+			if r.err != nil && !errors.Is(r.err, ErrBusy) {
+				t.Errorf("refused with %v, want ErrBusy", r.err)
+			}
+			if r.d != nil {
+				if err := r.d.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}
+}
