@@ -8,10 +8,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"p11fs/engine/p11"
+	"p11fs/shm"
 )
 
 // errKilled is what every call gives after the process was killed.
@@ -23,6 +25,9 @@ type mortal struct {
 	linux
 	left int // steps; negative: immortal
 	n    int // steps taken
+	// silent says that it was killed at a change of the segment, which cannot
+	// fail: what the change returned nobody heard.
+	silent bool
 }
 
 func (m *mortal) step() (alive, last bool) {
@@ -142,6 +147,7 @@ func unsynced(t *testing.T, dir string) Config {
 	cfg := config(t, dir)
 	cfg.kernel = &mortal{left: -1}
 	cfg.noWatch = true
+	shareBeside(&cfg)
 	return cfg
 }
 
@@ -150,6 +156,11 @@ func copyDir(t *testing.T, dir string) string {
 	to := filepath.Join(t.TempDir(), filepath.Base(dir))
 	if err := os.CopyFS(to, os.DirFS(dir)); err != nil {
 		t.Fatal(err)
+	}
+	if _, err := os.Stat(besides(dir)); err == nil {
+		if err := os.CopyFS(besides(to), os.DirFS(besides(dir))); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return to
 }
@@ -235,9 +246,15 @@ func crashChanges() []change {
 	}
 }
 
-func crashToken(t *testing.T) (dir string) {
+func crashToken(t *testing.T, shared bool) (dir string) {
 	t.Helper()
 	cfg := freshConfig(t)
+	if shared {
+		if err := os.Mkdir(besides(cfg.Dir), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		shareBeside(&cfg)
+	}
 	s := initialised(t, cfg)
 	login(t, s, p11.CKU_USER, testUser)
 	create(t, s, dataObject("pub", "1", false))
@@ -250,7 +267,12 @@ func crashToken(t *testing.T) (dir string) {
 
 // TestKilled kills the process at every step of every change.
 func TestKilled(t *testing.T) {
-	seed := crashToken(t)
+	t.Run("alone", func(t *testing.T) { testKilled(t, false) })
+	t.Run("shared", func(t *testing.T) { testKilled(t, true) })
+}
+
+func testKilled(t *testing.T, shared bool) {
+	seed := crashToken(t, shared)
 	before := look(t, seed, testSO, testUser, otherPIN)
 	for _, c := range crashChanges() {
 		t.Run(c.name, func(t *testing.T) {
@@ -263,6 +285,8 @@ func TestKilled(t *testing.T) {
 				k := &mortal{left: -1}
 				cfg := config(t, copyDir(t, seed))
 				cfg.kernel = k
+				shareBeside(&cfg)
+				cfg.segment = k.segment
 				s, err := Open(t.Context(), cfg)
 				if err != nil {
 					t.Fatal(err)
@@ -280,13 +304,24 @@ func TestKilled(t *testing.T) {
 				k.left = 0
 				_ = l.Close()
 				_ = s.Close()
+				if shared {
+					// The machine restarts: the segment is gone.
+					reboot := copyDir(t, cfg.Dir)
+					if err := os.RemoveAll(besides(reboot)); err != nil {
+						t.Fatal(err)
+					}
+					got := look(t, reboot, testSO, testUser, otherPIN)
+					if !slices.ContainsFunc(allowed, func(a state) bool { return a.String() == got.String() }) {
+						t.Errorf("killed after %d steps, and restarted: %v", steps, got)
+					}
+				}
 				got := look(t, cfg.Dir, testSO, testUser, otherPIN)
 				i := slices.IndexFunc(allowed, func(a state) bool { return a.String() == got.String() })
 				if i < 0 {
 					t.Errorf("killed after %d steps: %v", steps, got)
 				}
 				// What was reported done is done.
-				if err == nil && got.String() != allowed[len(allowed)-1].String() {
+				if err == nil && !k.silent && got.String() != allowed[len(allowed)-1].String() {
 					t.Errorf("done after %d steps, but %v", steps, got)
 				}
 				if len(seen) == 0 || seen[len(seen)-1] != got.String() {
@@ -337,6 +372,16 @@ func checkGoesOn(t *testing.T, dir string, st state) {
 	if n := len(contents(t, s)); n != len(st.objects)+3 {
 		t.Errorf("%d objects, there were %d", n, len(st.objects))
 	}
+	if s.seg == nil {
+		return
+	}
+	// Once stock had time to end what looks like its work, it sees the same.
+	now := time.Now().Add(grace)
+	s.cfg.Now = func() time.Time { return now }
+	refresh(t, s)
+	if n := s.seg.Count(shm.Public) + s.seg.Count(shm.Private); st.user != "" && n != len(st.objects)+3 {
+		t.Errorf("%d entries, there were %d objects", n, len(st.objects))
+	}
 }
 
 // TestKilledFormat kills the process while it makes a new token.
@@ -368,7 +413,12 @@ func TestKilledFormat(t *testing.T) {
 // TestFailing has one step of a change fail while the process lives on: the
 // change reports it, and memory and directory agree afterwards.
 func TestFailing(t *testing.T) {
-	seed := crashToken(t)
+	t.Run("alone", func(t *testing.T) { testFailing(t, false) })
+	t.Run("shared", func(t *testing.T) { testFailing(t, true) })
+}
+
+func testFailing(t *testing.T, shared bool) {
+	seed := crashToken(t, shared)
 	for _, c := range crashChanges() {
 		if c.name == "InitToken" {
 			continue // not one step: see there
@@ -378,6 +428,7 @@ func TestFailing(t *testing.T) {
 				cfg := config(t, copyDir(t, seed))
 				k := &hiccup{}
 				cfg.kernel = k
+				shareBeside(&cfg)
 				s := openStore(t, cfg)
 				l := login(t, s, p11.CKU_USER, testUser)
 				k.at = k.n + fail

@@ -158,7 +158,7 @@ func (d *disk) restore(t *testing.T, top string) {
 // TestPowerCut cuts the power after every step of every change: what was not
 // synced is lost.
 func TestPowerCut(t *testing.T) {
-	seed := crashToken(t)
+	seed := crashToken(t, false)
 	before := look(t, seed, testSO, testUser, otherPIN)
 	for _, c := range crashChanges() {
 		t.Run(c.name, func(t *testing.T) {

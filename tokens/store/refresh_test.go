@@ -29,15 +29,23 @@ func fileLock(t testing.TB, path string) *locks.Lock {
 	return l
 }
 
+// A way is how two processes hear of one another's changes.
+type way struct{ noWatch, shared bool }
+
+func ways() []way { return []way{{}, {noWatch: true}, {shared: true}, {noWatch: true, shared: true}} }
+
 // pair opens one directory twice, as two processes would: each with its own
-// description of the lock file.
-func pair(t *testing.T, noWatch bool) (a, b *Store) {
+// description of the lock file, and its own mapping of the segment.
+func pair(t *testing.T, w way) (a, b *Store) {
 	t.Helper()
 	dir := t.TempDir()
 	open := func() *Store {
 		cfg := config(t, filepath.Join(dir, "swtok"))
 		cfg.Lock = fileLock(t, filepath.Join(dir, "LCK..swtok"))
-		cfg.noWatch = noWatch
+		cfg.noWatch = w.noWatch
+		if w.shared {
+			cfg.Shared = &Shared{Dir: dir, Name: "/segment"}
+		}
 		if _, err := os.Stat(cfg.Dir); err == nil {
 			return openStore(t, cfg)
 		}
@@ -63,9 +71,9 @@ func wantContents(t testing.TB, what string, s *Store, want ...string) {
 
 // TestTwoProcesses changes a token through one store and looks through another.
 func TestTwoProcesses(t *testing.T) {
-	for _, noWatch := range []bool{false, true} {
-		t.Run(fmt.Sprintf("noWatch=%v", noWatch), func(t *testing.T) {
-			a, b := pair(t, noWatch)
+	for _, w := range ways() {
+		t.Run(fmt.Sprintf("%+v", w), func(t *testing.T) {
+			a, b := pair(t, w)
 			ctx := t.Context()
 			o := create(t, a, dataObject("pub", "1", false))
 			wantContents(t, "created", b, "pub=1")
@@ -159,7 +167,7 @@ func TestTwoProcesses(t *testing.T) {
 // TestInitTokenUnseen initialises the token and sets the old PINs again before
 // the other process looks: its logins hold another master key.
 func TestInitTokenUnseen(t *testing.T) {
-	a, b := pair(t, false)
+	a, b := pair(t, way{})
 	l := login(t, a, p11.CKU_USER, testUser)
 	if err := b.InitToken(t.Context(), pin(t, testSO), "test token"); err != nil {
 		t.Fatal(err)
@@ -332,7 +340,7 @@ func TestDirectoryReplaced(t *testing.T) {
 // TestInterruptedLoad ends the reading of new objects in the middle: the next
 // Refresh finishes it.
 func TestInterruptedLoad(t *testing.T) {
-	a, b := pair(t, false)
+	a, b := pair(t, way{})
 	for i := range 300 {
 		n := firstName()
 		for range i {

@@ -1,0 +1,571 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"p11fs/engine/p11"
+	"p11fs/shm"
+)
+
+// A bench is a store over a segment, the segment as a stock process has it
+// mapped, and a clock.
+type bench struct {
+	t   *testing.T
+	cfg Config
+	s   *Store
+	seg *shm.TokenSegment
+	now time.Time
+}
+
+// newBench opens a token with the objects a, b (public), x and y (private), which
+// are listed in the segment.
+func newBench(t *testing.T) *bench {
+	b := &bench{t: t, now: testTime()}
+	b.cfg = freshConfig(t)
+	b.cfg.Now = func() time.Time { return b.now }
+	b.cfg.Shared = &Shared{Dir: t.TempDir(), Name: "/segment"}
+	b.s = initialised(t, b.cfg)
+	login(t, b.s, p11.CKU_USER, testUser)
+	for _, label := range []string{"a", "b", "x", "y"} {
+		create(t, b.s, dataObject(label, "1", label >= "x"))
+	}
+	b.seg = b.open()
+	return b
+}
+
+func (b *bench) open() *shm.TokenSegment {
+	b.t.Helper()
+	seg, fresh, _, err := shm.OpenToken(b.cfg.Shared.Dir, b.cfg.Shared.Name, NoGroup)
+	if err != nil || fresh {
+		b.t.Fatalf("segment: fresh %v, %v", fresh, err)
+	}
+	b.t.Cleanup(func() { _ = seg.Close() })
+	return seg
+}
+
+// nameOf is the name of the n-th object that newBench made.
+func (b *bench) nameOf(n int) name {
+	out := firstName()
+	for range n {
+		out = out.next()
+	}
+	return out
+}
+
+func entryNames(s *shm.TokenSegment, l shm.List) []string {
+	out := []string{}
+	for _, e := range s.Entries(l) {
+		out = append(out, string(e.Name[:]))
+	}
+	return out
+}
+
+// wantLists compares the lists with the numbers of objects of newBench.
+func (b *bench) wantLists(what string, public, private []int) {
+	b.t.Helper()
+	for l, numbers := range map[shm.List][]int{shm.Public: public, shm.Private: private} {
+		want := []string{}
+		for _, n := range numbers {
+			want = append(want, b.nameOf(n).String())
+		}
+		if d := cmp.Diff(want, entryNames(b.seg, l)); d != "" {
+			b.t.Errorf("%s: list %d: %s", what, l, d)
+		}
+	}
+}
+
+func (b *bench) lines() []string {
+	b.t.Helper()
+	names, _ := parseIndex(readFile(b.t, b.cfg.Dir, objectsDir, indexFile))
+	var out []string
+	for _, n := range names {
+		out = append(out, n.String())
+	}
+	slices.Sort(out)
+	return out
+}
+
+func (b *bench) set(l shm.List, es []shm.Entry) {
+	b.t.Helper()
+	if err := b.seg.SetEntries(l, es); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// restart opens the token as after a restart of the machine, and says what is in
+// it.
+func (b *bench) restart() []string {
+	b.t.Helper()
+	cfg := b.cfg
+	cfg.Dir = copyDir(b.t, b.cfg.Dir)
+	cfg.Shared = &Shared{Dir: b.t.TempDir(), Name: "/segment"}
+	s := openStore(b.t, cfg)
+	defer login(b.t, s, p11.CKU_USER, testUser).Close()
+	return contents(b.t, s)
+}
+
+func TestSharedLists(t *testing.T) {
+	b := newBench(t)
+	b.wantLists("created", []int{0, 1}, []int{2, 3})
+	if !b.seg.Loaded(shm.Public) || !b.seg.Loaded(shm.Private) || b.seg.References() != 1 {
+		t.Errorf("loaded %v %v, %d references", b.seg.Loaded(shm.Public), b.seg.Loaded(shm.Private), b.seg.References())
+	}
+	if _, err := b.s.Update(t.Context(), labelled(t, b.s, "b"), relabel("B")); err != nil {
+		t.Fatal(err)
+	}
+	if es := b.seg.Entries(shm.Public); es[0].High != 0 || es[1].High == 0 || es[1].Low == 0 {
+		t.Errorf("counters %v: those of a change are ones that no stock process holds", es)
+	}
+	if err := b.s.Destroy(t.Context(), labelled(t, b.s, "a"), allow); err != nil {
+		t.Fatal(err)
+	}
+	b.wantLists("destroyed", []int{1}, []int{2, 3})
+	if d := b.seg.Data(); d != b.s.snapshot() || !bytes.Equal(d[:], readFile(t, b.cfg.Dir, dataFile)) {
+		t.Error("segment, NVTOK.DAT and memory differ")
+	}
+	if err := b.s.InitToken(t.Context(), pin(t, testSO), "again"); err != nil {
+		t.Fatal(err)
+	}
+	b.wantLists("initialised", nil, nil)
+	if d := tokenData(b.seg.Data()); d.text(offLabel, 32) != "again" || d.next() != firstName() {
+		t.Error("the token data of before")
+	}
+	if err := b.s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n := b.seg.References(); n != 0 {
+		t.Errorf("%d references", n)
+	}
+}
+
+// TestSharedAttach opens a token over segments in every state.
+func TestSharedAttach(t *testing.T) {
+	tests := []struct {
+		name  string
+		spoil func(b *bench)
+		label string
+	}{
+		{"loaded: the segment is the truth", func(b *bench) {
+			d := tokenData(b.seg.Data())
+			d.setText(offLabel, 32, "newer")
+			b.seg.SetData(d)
+		}, "newer"},
+		{"fresh: the file is", func(b *bench) {
+			b.seg.SetData([dataSize]byte{})
+			b.seg.SetLoaded(shm.Public, false)
+			b.seg.SetLoaded(shm.Private, false)
+			b.set(shm.Public, nil)
+			b.set(shm.Private, nil)
+		}, "test token"},
+		{"half loaded", func(b *bench) {
+			b.seg.SetLoaded(shm.Public, false)
+			b.seg.SetLoaded(shm.Private, false)
+			b.set(shm.Private, b.seg.Entries(shm.Private)[:1])
+			b.set(shm.Public, b.seg.Entries(shm.Public)[:1])
+		}, "test token"},
+		{"loaded, but without sense", func(b *bench) { b.seg.SetData([dataSize]byte{7: 7}) }, "test token"},
+		{"NVTOK.DAT truncated by stock", func(b *bench) {
+			writeFile(b.t, nil, b.cfg.Dir, dataFile)
+		}, "test token"},
+		{"references below zero", func(b *bench) {
+			f, err := os.OpenFile(b.seg.Path(), os.O_WRONLY, 0)
+			if err != nil {
+				b.t.Fatal(err)
+			}
+			defer f.Close()
+			if _, err := f.Write([]byte{0xff, 0xff, 0xff, 0xff}); err != nil {
+				b.t.Fatal(err)
+			}
+		}, "test token"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBench(t)
+			if err := b.s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			tt.spoil(b)
+			s := openStore(t, b.cfg)
+			if i := s.Info(); i.Label != tt.label {
+				t.Errorf("label %q, want %q", i.Label, tt.label)
+			}
+			wantContents(t, "before login", s, "a=1", "b=1")
+			login(t, s, p11.CKU_USER, testUser)
+			wantContents(t, "after login", s, "a=1", "b=1", "x=1", "y=1")
+			b.wantLists("attached", []int{0, 1}, []int{2, 3})
+			if d := b.seg.Data(); d != s.snapshot() {
+				t.Error("segment and memory differ")
+			}
+			if b.seg.References() != 1 || !b.seg.Loaded(shm.Public) || !b.seg.Loaded(shm.Private) {
+				t.Errorf("%d references", b.seg.References())
+			}
+			create(t, s, dataObject("z", "1", true))
+			// Names are reserved in runs of 1, 2, 4, and a new process starts after.
+			b.wantLists("created", []int{0, 1}, []int{2, 3, 7})
+		})
+	}
+}
+
+// TestSharedRefused opens a token over a segment that cannot be used.
+func TestSharedRefused(t *testing.T) {
+	b := newBench(t)
+	if err := b.s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(b.seg.Path(), 1000); err != nil {
+		t.Fatal(err)
+	}
+	before := tree(t, b.cfg.Dir)
+	_, err := Open(t.Context(), b.cfg)
+	wantRV(t, "Open", err, p11.CKR_DEVICE_ERROR)
+	if tree(t, b.cfg.Dir) != before {
+		t.Error("the directory has changed")
+	}
+}
+
+// TestSharedNew makes a token where the segment of one that is gone still is.
+func TestSharedNew(t *testing.T) {
+	b := newBench(t)
+	if err := b.s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(b.cfg.Dir); err != nil {
+		t.Fatal(err)
+	}
+	s := openStore(t, b.cfg)
+	b.wantLists("new", nil, nil)
+	login(t, s, p11.CKU_SO, defaultSOPIN)
+	if d := b.seg.Data(); d != s.snapshot() || s.Info().Label != "IBM OS PKCS#11" {
+		t.Error("token data of the old token")
+	}
+}
+
+// TestMend has a stock process leave behind what it is known to leave behind
+// (the numbers are those of the specification's defects).
+func TestMend(t *testing.T) {
+	all := []string{"a=1", "b=1", "x=1", "y=1"}
+	tests := []struct {
+		name  string
+		spoil func(b *bench)
+		now   []string // what there is at once
+		// The lists then; after a while; the lines after a while and a section.
+		public, private           []int
+		laterPublic, laterPrivate []int
+		lines                     []int
+	}{
+		{"D3 lost lines", func(b *bench) {
+			writeFile(b.t, []byte(b.nameOf(1).String()+"\n"), b.cfg.Dir, objectsDir, indexFile)
+		}, all, []int{0, 1}, []int{2, 3}, []int{0, 1}, []int{2, 3}, []int{0, 1, 2, 3}},
+		{"D3 no index", func(b *bench) { remove(b.t, b.cfg.Dir, objectsDir, indexFile) },
+			all, []int{0, 1}, []int{2, 3}, []int{0, 1}, []int{2, 3}, []int{0, 1, 2, 3}},
+		{"D4 lost entry", func(b *bench) { b.seg.Remove(shm.Public, b.nameOf(0)) },
+			all, []int{1}, []int{2, 3}, []int{1, 0}, []int{2, 3}, []int{0, 1, 2, 3}},
+		{"D4 lost private entry", func(b *bench) { b.seg.Remove(shm.Private, b.nameOf(3)) },
+			all, []int{0, 1}, []int{2}, []int{0, 1}, []int{2, 3}, []int{0, 1, 2, 3}},
+		{"D5 private entry 0 cleared", func(b *bench) {
+			es := b.seg.Entries(shm.Private)
+			es[0] = shm.Entry{}
+			b.set(shm.Private, es)
+		}, all, []int{0, 1}, []int{3}, []int{0, 1}, []int{3, 2}, []int{0, 1, 2, 3}},
+		{"D6 duplicates", func(b *bench) {
+			b.set(shm.Public, append(b.seg.Entries(shm.Public), b.seg.Entries(shm.Public)...))
+		}, all, []int{0, 1}, []int{2, 3}, []int{0, 1}, []int{2, 3}, []int{0, 1, 2, 3}},
+		{"D7 ghost", func(b *bench) { remove(b.t, b.cfg.Dir, objectsDir, b.nameOf(0).String()) },
+			all[1:], []int{0, 1}, []int{2, 3}, []int{1}, []int{2, 3}, []int{1, 2, 3}},
+		{"D7 ghost alone", func(b *bench) {
+			b.set(shm.Public, []shm.Entry{{Name: b.nameOf(0)}})
+			writeFile(b.t, fmt.Appendf(nil, "%s\n%s\n", b.nameOf(2), b.nameOf(3)), b.cfg.Dir, objectsDir, indexFile)
+			remove(b.t, b.cfg.Dir, objectsDir, b.nameOf(0).String())
+			remove(b.t, b.cfg.Dir, objectsDir, b.nameOf(1).String())
+		}, all[2:], []int{0}, []int{2, 3}, []int{0}, []int{2, 3}, []int{2, 3}},
+		{"ghost without a line", func(b *bench) {
+			b.set(shm.Public, append(b.seg.Entries(shm.Public), shm.Entry{Name: name([]byte("GHOST000"))}))
+		}, all, []int{0, 1, -1}, []int{2, 3}, []int{0, 1}, []int{2, 3}, []int{0, 1, 2, 3}},
+		{"destroyed but for the entry", func(b *bench) {
+			writeFile(b.t, fmt.Appendf(nil, "%s\n%s\n%s\n", b.nameOf(1), b.nameOf(2), b.nameOf(3)), b.cfg.Dir, objectsDir, indexFile)
+			remove(b.t, b.cfg.Dir, objectsDir, b.nameOf(0).String())
+		}, all[1:], []int{0, 1}, []int{2, 3}, []int{1}, []int{2, 3}, []int{1, 2, 3}},
+		{"in the other list", func(b *bench) {
+			es := b.seg.Entries(shm.Public)
+			b.set(shm.Public, es[1:])
+			b.set(shm.Private, append(b.seg.Entries(shm.Private), es[0]))
+		}, all, []int{1, 0}, []int{2, 3}, []int{1, 0}, []int{2, 3}, []int{0, 1, 2, 3}},
+		{"in both lists", func(b *bench) {
+			b.set(shm.Private, append(b.seg.Entries(shm.Private), b.seg.Entries(shm.Public)[0]))
+		}, all, []int{0, 1}, []int{2, 3}, []int{0, 1}, []int{2, 3}, []int{0, 1, 2, 3}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBench(t)
+			numbered := func(in []int) (out []int) {
+				for _, n := range in {
+					if n >= 0 {
+						out = append(out, n)
+					}
+				}
+				return out
+			}
+			tt.spoil(b)
+			wantContents(t, "at once", b.s, tt.now...)
+			if len(numbered(tt.public)) == len(tt.public) {
+				b.wantLists("at once", tt.public, tt.private)
+			}
+			b.now = b.now.Add(grace)
+			wantContents(t, "later", b.s, tt.now...)
+			b.wantLists("later", tt.laterPublic, tt.laterPrivate)
+			o := create(t, b.s, dataObject("z", "1", true))
+			var lines []string
+			for _, n := range tt.lines {
+				lines = append(lines, b.nameOf(n).String())
+			}
+			lines = append(lines, o.Name)
+			slices.Sort(lines)
+			got := slices.DeleteFunc(b.lines(), func(n string) bool {
+				_, err := os.Stat(filepath.Join(b.cfg.Dir, objectsDir, n))
+				return err != nil // a line without its file is no object
+			})
+			if d := cmp.Diff(lines, got); d != "" {
+				t.Errorf("lines: %s", d)
+			}
+			if d := cmp.Diff(append(slices.Clone(tt.now), "z=1"), b.restart()); d != "" {
+				t.Errorf("after a restart: %s", d)
+			}
+		})
+	}
+}
+
+// TestMendResidue leaves a copy of a live entry beyond the count, which stock
+// would take for one when it destroys an object twice.
+func TestMendResidue(t *testing.T) {
+	b := newBench(t)
+	es := b.seg.Entries(shm.Public)
+	b.set(shm.Public, append(slices.Clone(es), es[1]))
+	// Stock lowers the count and leaves the entry.
+	f, err := os.OpenFile(b.seg.Path(), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte{2}, 500); err != nil {
+		t.Fatal(err)
+	}
+	create(t, b.s, dataObject("z", "1", false))
+	raw := readFile(t, b.seg.Path())
+	if n := bytes.Count(raw, []byte(b.nameOf(1).String())); n != 1 {
+		t.Errorf("the name stands %d times in the segment", n)
+	}
+	b.wantLists("created", []int{0, 1, 4}, []int{2, 3})
+}
+
+// TestSharedData changes the token data as stock does, in the segment first.
+func TestSharedData(t *testing.T) {
+	b := newBench(t)
+	l := login(t, b.s, p11.CKU_USER, testUser)
+	change := func(f func(d *tokenData)) {
+		d := tokenData(b.seg.Data())
+		f(&d)
+		b.seg.SetData(d)
+	}
+	change(func(d *tokenData) { d.setText(offLabel, 32, "by stock"); d.setNext(name([]byte("00A00000"))) })
+	refresh(t, b.s)
+	if i := b.s.Info(); i.Label != "by stock" {
+		t.Errorf("label %q", i.Label)
+	}
+	if o := create(t, b.s, dataObject("z", "1", false)); o.Name != "00A00000" {
+		// What was reserved before is given out first.
+		if n, _ := parseName(o.Name); n.number() < b.nameOf(4).number() {
+			t.Errorf("the new object is %s", o.Name)
+		}
+	}
+	change(func(d *tokenData) { d.setNext(firstName()) })
+	if o := create(t, b.s, dataObject("z", "1", false)); b.nameOf(0).String() == o.Name {
+		t.Errorf("the next name went back, and %s was used twice", o.Name)
+	}
+	change(func(d *tokenData) { d.flag(p11.CKF_USER_PIN_FINAL_TRY, 0) })
+	wantRV(t, "third wrong PIN", tryLogin(t, b.s, p11.CKU_USER, "1111"), p11.CKR_PIN_INCORRECT)
+	if d := tokenData(b.seg.Data()); d.flags()&p11.CKF_USER_PIN_LOCKED == 0 {
+		t.Error("the PIN is not locked for stock")
+	}
+	wantRV(t, "login after the third wrong PIN", l.Valid(), p11.CKR_USER_NOT_LOGGED_IN)
+
+	b = newBench(t)
+	l = login(t, b.s, p11.CKU_USER, testUser)
+	change(func(d *tokenData) { d.flag(p11.CKF_USER_PIN_LOCKED, 0) })
+	wantRV(t, "login, locked by stock", l.Valid(), p11.CKR_USER_NOT_LOGGED_IN)
+	wantContents(t, "locked by stock", b.s, "a=1", "b=1")
+	wantRV(t, "a new login", tryLogin(t, b.s, p11.CKU_USER, testUser), p11.CKR_PIN_LOCKED)
+}
+
+// TestSharedFlagsMerge changes flags in the segment in the middle of a section, as
+// stock does without the lock at a login.
+func TestSharedFlagsMerge(t *testing.T) {
+	b := newBench(t)
+	end, err := b.s.begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs := tokenData(b.seg.Data())
+	theirs.flag(p11.CKF_SO_PIN_COUNT_LOW, 0)
+	b.seg.SetData(theirs)
+	ours := b.s.snapshot()
+	ours.flag(p11.CKF_USER_PIN_COUNT_LOW, 0)
+	if err := b.s.saveData(ours); err != nil {
+		t.Fatal(err)
+	}
+	end()
+	d := tokenData(b.seg.Data())
+	if want := p11.CKF_SO_PIN_COUNT_LOW | p11.CKF_USER_PIN_COUNT_LOW; d.flags()&want != want || b.s.snapshot() != d {
+		t.Errorf("flags %v, in memory %v", d.flags(), b.s.Info().Flags)
+	}
+	// One that comes after our own store is seen at the next Refresh.
+	end, err = b.s.begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.flag(p11.CKF_SO_PIN_FINAL_TRY, 0)
+	b.seg.SetData(d)
+	end()
+	refresh(t, b.s)
+	if b.s.Info().Flags&p11.CKF_SO_PIN_FINAL_TRY == 0 {
+		t.Error("a change of the flags is lost")
+	}
+}
+
+// TestSharedFull fills the lists to the limit and beyond, as stock does.
+func TestSharedFull(t *testing.T) {
+	b := newBench(t)
+	if err := b.s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	n := b.nameOf(4)
+	var lines []byte
+	public := b.seg.Entries(shm.Public)
+	for len(public) < shm.MaxObjects {
+		file, err := encodeObject(n, false, dataObject("many", n.String(), false), objectCipher{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, file, b.cfg.Dir, objectsDir, n.String())
+		lines = append(lines, n.String()+"\n"...)
+		public = append(public, shm.Entry{Name: n})
+		n = n.next()
+	}
+	b.set(shm.Public, public)
+	writeFile(t, append(readFile(t, b.cfg.Dir, objectsDir, indexFile), lines...), b.cfg.Dir, objectsDir, indexFile)
+	b.cfg.kernel = &mortal{left: -1}
+	b.s = openStore(t, b.cfg)
+	if n := len(contents(t, b.s)); n != shm.MaxObjects {
+		t.Errorf("%d objects", n)
+	}
+	full := func() {
+		t.Helper()
+		before := tree(t, b.cfg.Dir)
+		_, err := b.s.Create(t.Context(), dataObject("more", "", false))
+		wantRV(t, "Create", err, p11.CKR_HOST_MEMORY)
+		if !errors.Is(err, unix.ENOSPC) || tree(t, b.cfg.Dir) != before {
+			t.Errorf("a refused object left something behind, or %v is not ENOSPC", err)
+		}
+	}
+	full()
+	login(t, b.s, p11.CKU_USER, testUser)
+	create(t, b.s, dataObject("the other list has room", "", true))
+	destroy := func() {
+		t.Helper()
+		if err := b.s.Destroy(t.Context(), b.s.index.ByName(name(public[0].Name).String()).Handle, allow); err != nil {
+			t.Fatal(err)
+		}
+		public = public[1:]
+	}
+	destroy()
+	if es := b.seg.Entries(shm.Private); string(es[0].Name[:]) != b.nameOf(2).String() {
+		t.Error("private entry 0 was cleared")
+	}
+	full() // 2047: stock may not fill the list either
+	destroy()
+	create(t, b.s, dataObject("more", "", false))
+	full()
+	// A list that is lost does not come back longer than the limit.
+	b.seg.SetLoaded(shm.Public, false)
+	b.set(shm.Public, nil)
+	refresh(t, b.s)
+	if n := b.seg.Count(shm.Public); n != shm.Limit {
+		t.Errorf("%d entries", n)
+	}
+}
+
+// TestSharedHostile has somebody who may write the segment write nonsense.
+func TestSharedHostile(t *testing.T) {
+	for name, spoil := range map[string]func(raw []byte){
+		"all ones":   func(raw []byte) { fill(raw, 0xff) },
+		"all zero":   func(raw []byte) { clear(raw) },
+		"all slash":  func(raw []byte) { fill(raw, '/') },
+		"dots":       func(raw []byte) { copy(raw[508:], "\x00../../..\x00\x00\x00") },
+		"counts":     func(raw []byte) { fill(raw[496:504], 0xff) },
+		"PIN length": func(raw []byte) { fill(raw[264+116:264+124], 0xff) },
+		"no objects": func(raw []byte) { clear(raw[496:]) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			raw := readFile(t, b.seg.Path())
+			spoil(raw)
+			writeInPlace(t, b.seg.Path(), raw)
+			_ = b.s.Refresh(t.Context())
+			_ = tryLogin(t, b.s, p11.CKU_USER, testUser)
+			_, _ = b.s.Create(t.Context(), dataObject("z", "1", false))
+			b.now = b.now.Add(grace)
+			_ = b.s.Refresh(t.Context())
+			b.s.Info()
+			if err := b.s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			// No file is lost: with a new segment all is as it was.
+			remove(t, b.seg.Path())
+			s := openStore(t, b.cfg)
+			login(t, s, p11.CKU_SO, testSO)
+			if l := s.Info(); l.Label != "test token" && name != "PIN length" {
+				t.Errorf("label %q", l.Label)
+			}
+			if n := len(contents(t, s)); n < 2 {
+				t.Errorf("%d objects", n)
+			}
+		})
+	}
+	t.Run("cut short", func(t *testing.T) {
+		b := newBench(t)
+		if err := os.Truncate(b.seg.Path(), 0); err != nil {
+			t.Fatal(err)
+		}
+		wantContents(t, "cut", b.s, "a=1", "b=1", "x=1", "y=1")
+		create(t, b.s, dataObject("z", "1", false))
+		wantContents(t, "cut", b.s, "a=1", "b=1", "x=1", "y=1", "z=1")
+		wantRV(t, "login", tryLogin(t, b.s, p11.CKU_USER, testUser), p11.CKR_OK)
+	})
+}
+
+func fill(b []byte, c byte) {
+	for i := range b {
+		b[i] = c
+	}
+}
+
+func writeInPlace(t *testing.T, path string, b []byte) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(b, 0); err != nil {
+		t.Fatal(err)
+	}
+}
