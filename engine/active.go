@@ -43,8 +43,15 @@ func (k activeKind) String() string {
 	return "decryption"
 }
 
-// NoLimit as the room for a result says that any length will do.
-const NoLimit = -1
+// What may stand for the room for a result instead of a length.
+const (
+	// NoLimit: any length will do.
+	NoLimit = -1
+	// OnlyLength: the caller has no buffer at all and asks for the length. The
+	// result is kept even where it is empty, and the operation goes on (PKCS#11
+	// v3.1 §5.2).
+	OnlyLength = -2
+)
 
 // A BufferError says that the result does not fit the caller's room. It wraps
 // CKR_BUFFER_TOO_SMALL. The operation goes on: the same call with enough room
@@ -186,7 +193,7 @@ func (s *Session) deliver(kind activeKind, a *active, c call, room int, last boo
 		}
 	}
 	s.mu.Lock()
-	if room >= 0 && len(out) > room {
+	if room == OnlyLength || room >= 0 && len(out) > room {
 		a.kept, a.keptFor, a.last = out, c, last
 		s.mu.Unlock()
 		return nil, &BufferError{Need: len(out)}

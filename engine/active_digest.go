@@ -36,7 +36,7 @@ func (s *Session) Digest(ctx context.Context, data []byte, room int) ([]byte, er
 	if err := s.oneCall(activeDigest, a); err != nil {
 		return nil, err
 	}
-	if room >= 0 && room < o.Size() {
+	if room != NoLimit && room < o.Size() {
 		return nil, &BufferError{Need: o.Size()}
 	}
 	defer s.settle(activeDigest, a)
@@ -69,7 +69,7 @@ func (s *Session) DigestFinal(ctx context.Context, room int) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if room >= 0 && room < o.Size() {
+	if room != NoLimit && room < o.Size() {
 		return nil, &BufferError{Need: o.Size()}
 	}
 	defer s.settle(activeDigest, a)

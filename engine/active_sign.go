@@ -36,7 +36,7 @@ func (s *Session) Sign(ctx context.Context, data []byte, room int) ([]byte, erro
 	if err := s.oneCall(activeSign, a); err != nil {
 		return nil, err
 	}
-	if room >= 0 && room < o.Size() {
+	if room != NoLimit && room < o.Size() {
 		return nil, &BufferError{Need: o.Size()}
 	}
 	defer s.settle(activeSign, a)
@@ -59,7 +59,7 @@ func (s *Session) SignFinal(ctx context.Context, room int) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if room >= 0 && room < o.Size() {
+	if room != NoLimit && room < o.Size() {
 		return nil, &BufferError{Need: o.Size()}
 	}
 	defer s.settle(activeSign, a)

@@ -44,11 +44,11 @@ var handlers = map[wire.Call]func(*request) error{
 
 	wire.CallEncryptInit:         keyInit((*engine.Session).EncryptInit, p11.CKF_ENCRYPT),
 	wire.CallEncrypt:             transform((*engine.Session).Encrypt),
-	wire.CallEncryptUpdate:       transform((*engine.Session).EncryptUpdate),
+	wire.CallEncryptUpdate:       cipherUpdate((*engine.Session).EncryptUpdate, p11.CKF_ENCRYPT),
 	wire.CallEncryptFinal:        cipherFinal((*engine.Session).EncryptFinal, p11.CKF_ENCRYPT),
 	wire.CallDecryptInit:         keyInit((*engine.Session).DecryptInit, p11.CKF_DECRYPT),
 	wire.CallDecrypt:             transform((*engine.Session).Decrypt),
-	wire.CallDecryptUpdate:       transform((*engine.Session).DecryptUpdate),
+	wire.CallDecryptUpdate:       cipherUpdate((*engine.Session).DecryptUpdate, p11.CKF_DECRYPT),
 	wire.CallDecryptFinal:        cipherFinal((*engine.Session).DecryptFinal, p11.CKF_DECRYPT),
 	wire.CallDigestInit:          keyInit(withoutKey((*engine.Session).DigestInit), p11.CKF_DIGEST),
 	wire.CallDigest:              transform((*engine.Session).Digest),

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 
 	"p11fs/engine"
@@ -43,7 +44,7 @@ func (q *request) begin(begin func(*engine.Session, context.Context, p11.Mechani
 	if err := end(); err != nil {
 		return nil, err
 	}
-	q.conn.state.settle(drain{s.Handle(), flag})
+	q.conn.state.settle(drain{s.Handle(), flag}, drainMark{})
 	if m.Null {
 		return s, s.SessionCancel(q.ctx, flag)
 	}
@@ -75,7 +76,16 @@ func (q *request) transform(s *engine.Session, f withRoom) error {
 	if err := q.end(); err != nil {
 		return err
 	}
-	return q.result(f(s, q.ctx, data, room.Bytes()))
+	return q.result(f(s, q.ctx, data, q.room(room)))
+}
+
+// room is a Room as the engine wants it. Up to protocol 0 a question for the
+// length cannot be told from a buffer of no length, and is taken for that.
+func (q *request) room(room wire.Room) int {
+	if room.Query() && q.conn.protocol != wire.V0 {
+		return engine.OnlyLength
+	}
+	return room.Bytes()
 }
 
 // once answers an Init and its one-part operation in one request of our own
@@ -132,7 +142,32 @@ func final(f func(*engine.Session, context.Context, int) ([]byte, error)) func(*
 		if err := q.end(); err != nil {
 			return err
 		}
-		return q.result(f(s, q.ctx, room.Bytes()))
+		return q.result(f(s, q.ctx, q.room(room)))
+	}
+}
+
+// cipherUpdate answers C_EncryptUpdate and C_DecryptUpdate, with the care for
+// clients of protocol 0 that cipherFinal takes: the same part sent again after
+// an empty result is the call that the question was for.
+func cipherUpdate(f withRoom, flag p11.Flags) func(*request) error {
+	return func(q *request) error {
+		s := q.session()
+		part := q.input()
+		room := q.r.Room()
+		if err := q.end(); err != nil {
+			return err
+		}
+		d := drain{s.Handle(), flag}
+		m := drainMark{call: q.call, part: sha256.Sum256(part)}
+		if q.conn.protocol == wire.V0 && q.conn.state.settle(d, m) {
+			q.w.Result(nil)
+			return nil
+		}
+		b, err := f(s, q.ctx, part, q.room(room))
+		if err == nil && q.conn.protocol == wire.V0 && room.Query() {
+			q.conn.state.drain(d, m)
+		}
+		return q.result(b, err)
 	}
 }
 
@@ -147,14 +182,14 @@ func cipherFinal(f func(*engine.Session, context.Context, int) ([]byte, error), 
 		if err := q.end(); err != nil {
 			return err
 		}
-		d := drain{s.Handle(), flag}
-		if q.conn.protocol == wire.V0 && q.conn.state.settle(d) {
+		d, m := drain{s.Handle(), flag}, drainMark{call: q.call}
+		if q.conn.protocol == wire.V0 && q.conn.state.settle(d, m) {
 			q.w.Result(nil)
 			return nil
 		}
-		b, err := f(s, q.ctx, room.Bytes())
+		b, err := f(s, q.ctx, q.room(room))
 		if err == nil && q.conn.protocol == wire.V0 && room.Query() {
-			q.conn.state.drain(d)
+			q.conn.state.drain(d, m)
 		}
 		return q.result(b, err)
 	}

@@ -293,6 +293,57 @@ func TestDrainRule(t *testing.T) {
 	}
 }
 
+// A question for the length changes nothing, also where the result is empty:
+// whichever protocol asks, what comes out is the encryption of what went in.
+func TestQueriesBeforeEachPart(t *testing.T) {
+	for _, version := range []wire.Protocol{wire.V0, wire.V1, wire.V2, wire.Own} {
+		t.Run(fmt.Sprint(version), func(t *testing.T) {
+			path, _ := serve(t, Config{})
+			k := dial(t, path, version).initialize()
+			s := k.session()
+			k.login(s)
+			key := k.must(wire.CallGenerateKey, func(w *wire.Writer) {
+				w.Ulong(s)
+				w.Mechanism(wire.Mechanism{Mechanism: p11.Mechanism{Type: p11.CKM_AES_KEY_GEN}})
+				w.Attributes([]wire.Attribute{attribute(p11.CKA_VALUE_LEN, p11.Ulong(uint64(16))),
+					attribute(p11.CKA_ENCRYPT, p11.Bool(true))})
+			}).Ulong()
+			init := func() {
+				k.must(wire.CallEncryptInit, func(w *wire.Writer) {
+					w.Ulong(s)
+					w.Mechanism(wire.Mechanism{Mechanism: p11.Mechanism{Type: p11.CKM_AES_ECB}})
+					w.Ulong(key)
+				})
+			}
+			plain := []byte("thirty-two bytes in three parts!")
+			init()
+			want := k.must(wire.CallEncrypt, func(w *wire.Writer) { w.Ulong(s); w.Array(data(plain)); w.Room(32) }).Array().Data
+			init()
+			var got []byte
+			for _, part := range [][]byte{plain[:5], plain[5:20], plain[20:]} {
+				update := func(room wire.Room) wire.Array {
+					return k.must(wire.CallEncryptUpdate, func(w *wire.Writer) { w.Ulong(s); w.Array(data(part)); w.Room(room) }).Array()
+				}
+				q := update(0)
+				// The length told is what the caller then has room for.
+				room := wire.Room(q.Length)
+				if room == 0 && version != wire.V0 {
+					room = 0xffffffff
+				}
+				got = append(got, update(room).Data...)
+			}
+			final := func(room wire.Room) wire.Array {
+				return k.must(wire.CallEncryptFinal, func(w *wire.Writer) { w.Ulong(s); w.Room(room) }).Array()
+			}
+			final(0)
+			got = append(got, final(16).Data...)
+			if !bytes.Equal(got, want) {
+				t.Errorf("in parts %x, at once %x", got, want)
+			}
+		})
+	}
+}
+
 func TestFramesCutAtEveryByte(t *testing.T) {
 	path, server := serve(t, Config{})
 	k := dial(t, path, wire.V2)

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -27,14 +28,20 @@ type state struct {
 	mu      sync.Mutex          // guards all below; not held while the engine is called
 	app     *engine.Application // nil before C_Initialize and after C_Finalize
 	ended   chan struct{}       // closed with app
-	drained map[drain]struct{}
+	drained map[drain]drainMark
 }
 
-// drain is an operation whose empty end a protocol 0 client has been told, and
-// which it may ask for again: see cipherFinal.
+// drain is an operation of which a protocol 0 client has been told that a call
+// has an empty result, and for which it may ask again: see cipherFinal.
 type drain struct {
 	session p11.SessionHandle
 	flag    p11.Flags // CKF_ENCRYPT or CKF_DECRYPT
+}
+
+// drainMark is that call: its number and what it was given.
+type drainMark struct {
+	call wire.Call
+	part [sha256.Size]byte
 }
 
 func (st *state) init(c *conn) { st.conn = c }
@@ -48,7 +55,7 @@ func (st *state) initialize() error {
 	p := st.conn.peer
 	st.app = st.conn.server.config.Engine.NewApplication(engine.Owner{UID: p.UID, GID: p.GID, Name: fmt.Sprintf("rpc pid %d", p.PID)})
 	st.ended = make(chan struct{})
-	st.drained = map[drain]struct{}{}
+	st.drained = map[drain]drainMark{}
 	return nil
 }
 
@@ -72,20 +79,19 @@ func (st *state) application() (*engine.Application, <-chan struct{}, error) {
 	return st.app, st.ended, nil
 }
 
-// drain marks an operation; settle forgets the mark and says whether it was
-// there.
-func (st *state) drain(d drain) {
+// drain marks an operation; settle forgets its mark and says whether it was m.
+func (st *state) drain(d drain, m drainMark) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	st.drained[d] = struct{}{}
+	st.drained[d] = m
 }
 
-func (st *state) settle(d drain) bool {
+func (st *state) settle(d drain, m drainMark) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	_, ok := st.drained[d]
+	was, ok := st.drained[d]
 	delete(st.drained, d)
-	return ok
+	return ok && was == m
 }
 
 // A request is one call being answered.
