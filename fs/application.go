@@ -2,6 +2,8 @@ package fs
 
 import (
 	"context"
+	"errors"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -188,6 +190,20 @@ func (a *application) close() {
 type lastError struct {
 	rv  p11.RV
 	why string
+	// told says that why ends in what to do, in terms of files, so that the
+	// advice of the CK_RV adds nothing.
+	told bool
+}
+
+// errorOf is what the file error has to say of err.
+func errorOf(err error) lastError {
+	if err == nil {
+		return lastError{}
+	}
+	e := lastError{rv: p11.RVOf(err), why: err.Error()}
+	var own *fileError
+	e.told = errors.As(err, &own) && strings.Contains(own.why, ": ")
+	return e
 }
 
 // note keeps what became of the caller's last operation on the slot.

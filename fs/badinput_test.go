@@ -200,7 +200,7 @@ func badInputs() []badInput {
 		{"tok/objects", "", eperm, "CKR_FUNCTION_REJECTED", removingDir},
 		{"tok/info", "", eperm, "CKR_FUNCTION_REJECTED", unlinking},
 		{"tok/objects/web.key", "", syscall.EISDIR, "CKR_ARGUMENTS_BAD", unlinking},
-		{"tok/objects/web.key", "tok/objects/web.sec", einval, "CKR_ARGUMENTS_BAD", renaming},
+		{"tok/objects/web.key", "tok/objects/web.sec", eperm, "CKR_ARGUMENTS_BAD", renaming},
 		{"tok/objects/web.key", "tok/data/web", syscall.EXDEV, "CKR_ARGUMENTS_BAD", renaming},
 		{"tok/info", "tok/slot", eperm, "CKR_FUNCTION_REJECTED", renaming},
 		{"tok/data/.hidden", "x", einval, "CKR_ARGUMENTS_BAD", nil},

@@ -28,6 +28,8 @@ type blobHandle struct {
 	gate  gate // guards all below
 	data  []byte
 	dirty bool
+	// failed says that a write was refused, so that the content is not whole.
+	failed bool
 }
 
 // Write puts data at off, or at the end.
@@ -43,6 +45,7 @@ func (h *blobHandle) Write(ctx context.Context, data []byte, off int64) (uint32,
 		off = int64(len(h.data))
 	}
 	if err := h.resize(max(len(h.data), int(min(off, maxBlob))+len(data))); err != nil || off > maxBlob {
+		h.failed = true
 		return 0, h.fs.doneIn(h.s.app, h.p, errTooLong)
 	}
 	copy(h.data[off:], data)
@@ -75,6 +78,7 @@ func (h *blobHandle) truncate(ctx context.Context, size uint64) error {
 		return err
 	}
 	h.dirty = true
+	h.failed = h.failed && size > 0
 	return nil
 }
 
@@ -100,6 +104,10 @@ func (h *blobHandle) Flush(ctx context.Context) syscall.Errno {
 		return syscall.EINTR
 	}
 	defer h.gate.leave()
+	if h.failed {
+		// What is stored stays as it was: half a secret is none.
+		return h.fs.doneIn(h.s.app, h.p, errTooLong)
+	}
 	if !h.dirty {
 		return 0
 	}

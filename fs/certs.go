@@ -160,7 +160,7 @@ func (f *certFile) handle(s *session, label string, old []p11.ObjectHandle, flag
 	h.commit = func(ctx context.Context, data []byte) error {
 		objects, err := pkix.Parse(pkix.Certificate, data, pkix.Options{})
 		if err != nil {
-			return err
+			return badFile(err)
 		}
 		made, err := createAll(ctx, s, objects, p11.Attributes{{Type: p11.CKA_LABEL, Value: []byte(label)}})
 		if err != nil {

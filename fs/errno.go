@@ -225,7 +225,7 @@ var (
 	errElsewhere    = refuse(syscall.EXDEV, p11.CKR_ARGUMENTS_BAD, "mv sets the label, in the same directory only")
 	errRename       = refuse(syscall.EINVAL, p11.CKR_ARGUMENTS_BAD, "a name cannot be moved in this way, or is too long")
 	errKept         = refuse(syscall.EPERM, p11.CKR_ATTRIBUTE_READ_ONLY, "mode and owner are fixed")
-	errFixed        = refuse(syscall.EPERM, p11.CKR_FUNCTION_REJECTED, "the names in this directory are fixed")
+	errFixed        = refuse(syscall.EPERM, p11.CKR_FUNCTION_REJECTED, "the names in this directory are fixed: ls shows them, and p11fs-tree(7) what they are for")
 	errDir          = refuse(syscall.EISDIR, p11.CKR_ARGUMENTS_BAD, "it is a directory")
 	errNotDir       = refuse(syscall.ENOTDIR, p11.CKR_ARGUMENTS_BAD, "it is no directory")
 	errEmpty        = refuse(syscall.EINVAL, p11.CKR_ARGUMENTS_BAD, "an empty command: write what the manual page p11fs-tree(7) gives for this file")

@@ -70,6 +70,18 @@ func TestDataFiles(t *testing.T) {
 		wantErrno(t, "far away", errno, syscall.EFBIG)
 		f.close()
 	})
+	t.Run("half a file is not stored", func(t *testing.T) {
+		p.must(p.print("whole", "tok/data/note"))
+		f := p.opened("tok/data/note", syscall.O_WRONLY|syscall.O_TRUNC)
+		p.must(f.write("half"))
+		_, errno := f.writeAt("x", maxBlob)
+		wantErrno(t, "the write", errno, syscall.EFBIG)
+		wantErrno(t, "the close", f.close(), syscall.EFBIG)
+		if line, _ := p.cat("tok/error"); !strings.Contains(line, "CKR_DATA_LEN_RANGE") {
+			t.Errorf("error is %q", line)
+		}
+		p.reads("tok/data/note", "whole")
+	})
 	t.Run("mv and rm", func(t *testing.T) {
 		p.must(p.print("a", "tok/data/a"))
 		p.must(p.print("b", "tok/data/b b"))

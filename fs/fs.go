@@ -182,7 +182,7 @@ func (f *FS) done(c caller, p place, err error) syscall.Errno {
 	if getErr != nil {
 		return errno
 	}
-	f.note(a, p, lastError{rv: p11.RVOf(err), why: err.Error()})
+	f.note(a, p, errorOf(err))
 	return errno
 }
 
@@ -192,11 +192,7 @@ func (f *FS) doneIn(a *application, p place, err error) syscall.Errno {
 	if errno == syscall.EINTR {
 		return errno
 	}
-	e := lastError{}
-	if err != nil {
-		e = lastError{rv: p11.RVOf(err), why: err.Error()}
-	}
-	f.note(a, p, e)
+	f.note(a, p, errorOf(err))
 	return errno
 }
 
@@ -217,11 +213,15 @@ func (e lastError) text() string {
 	if e.rv == p11.CKR_OK {
 		return "0x00000000 CKR_OK\n"
 	}
-	why := clean(e.why) + ": "
-	if e.why == e.rv.String() {
-		why = ""
+	why := clean(e.why)
+	switch {
+	case e.told:
+	case e.why == e.rv.String():
+		why = e.rv.Advice()
+	default:
+		why += ": " + e.rv.Advice()
 	}
-	return fmt.Sprintf("%#08x %s: %s%s\n", uint64(e.rv), e.rv, why, e.rv.Advice())
+	return fmt.Sprintf("%#08x %s: %s\n", uint64(e.rv), e.rv, why)
 }
 
 // clean keeps a text on one line of printable characters.

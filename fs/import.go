@@ -68,7 +68,7 @@ func (f *FS) importData(ctx context.Context, s *session, kind pkix.Kind, data []
 	defer pass.Close()
 	objects, err := pkix.Parse(kind, data, pkix.Options{Passphrase: pass})
 	if err != nil {
-		return nil, err
+		return nil, badFile(err)
 	}
 	defer func() {
 		for _, o := range objects {
@@ -76,6 +76,18 @@ func (f *FS) importData(ctx context.Context, s *session, kind pkix.Kind, data []
 		}
 	}()
 	return createAll(ctx, s, objects, template)
+}
+
+// badFile says what to do about a file that does not parse. The advice of the
+// CK_RV speaks of the token's PIN and of a mechanism's data.
+func badFile(err error) error {
+	switch rv := p11.RVOf(err); rv {
+	case p11.CKR_PIN_INCORRECT:
+		return refuse(errnoOf(rv), rv, err.Error()+": write the file's own pass phrase to passphrase, then the file again")
+	case p11.CKR_DATA_INVALID:
+		return refuse(errnoOf(rv), rv, err.Error()+": write a whole file of a key or a certificate; p11fs-tree(7) has the kinds")
+	}
+	return err
 }
 
 // createAll makes all of the objects, or none of them.

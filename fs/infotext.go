@@ -172,7 +172,7 @@ func stateText(s p11.State) string {
 // errorText is the file error.
 func (f *FS) errorText(c caller, p place) ([]byte, error) {
 	if _, ok := f.callers.sessionOf(c); !ok {
-		return []byte(lastError{rv: p11.RVOf(errNobody), why: errNobody.Error()}.text()), nil
+		return []byte(errorOf(errNobody).text()), nil
 	}
 	a := f.callers.find(c)
 	switch {

@@ -249,7 +249,9 @@ func (d *objectsDir) rename(ctx context.Context, c caller, name, newName string,
 	base, suf, ok := splitName(newName)
 	label, valid := unescape(base)
 	if !ok || suf != suffix(i.Class) || !valid {
-		return p11.Errorf(p11.CKR_ARGUMENTS_BAD, "the new name must end with %s and hold no ~ before it: it sets the label", suffix(i.Class))
+		// Not EINVAL: mv would take it for a move into a subdirectory of itself.
+		return refuse(syscall.EPERM, p11.CKR_ARGUMENTS_BAD,
+			"mv sets the label, and the suffix stays: the new name must end with "+suffix(i.Class)+" and hold no ~ before it")
 	}
 	if other, err := d.find(ctx, c, newName); err == nil {
 		if refOf(other) == refOf(i) {

@@ -172,8 +172,8 @@ func TestNames(t *testing.T) {
 		p.must(p.rename("tok/objects/tilde%7Ex.sec", "tok/objects/new name.sec"))
 		p.reads("tok/objects/new name.sec/attr/label", "new name\n")
 		for to, want := range map[string]syscall.Errno{
-			"new name.key": syscall.EINVAL, "new name": syscall.EINVAL, ".sec": syscall.EINVAL, "a~b.sec": syscall.EINVAL,
-			"%41.sec": syscall.EINVAL, "abcd.sec": syscall.EEXIST, "new name.sec": 0,
+			"new name.key": syscall.EPERM, "new name": syscall.EPERM, ".sec": syscall.EPERM, "a~b.sec": syscall.EPERM,
+			"%41.sec": syscall.EPERM, "abcd.sec": syscall.EEXIST, "new name.sec": 0,
 		} {
 			wantErrno(t, "to "+to, p.rename("tok/objects/new name.sec", "tok/objects/"+to), want)
 		}
