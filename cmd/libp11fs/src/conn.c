@@ -266,9 +266,11 @@ static enum outcome read_frame(struct conn *c, uint32_t *code, struct buffer *bo
     while (left != 0) {
         size_t n = left < (256u << 10) ? left : 256u << 10;
 
-        if (!buffer_reserve(body, n) || !take(c, body->data + body->len, n))
+        if (!buffer_reserve(body, n))
             return OUTCOME_LOST;
-        body->len += n;
+        body->len += n; /* before it is there, so that a part of it is wiped as well */
+        if (!take(c, body->data + body->len - n, n))
+            return OUTCOME_LOST;
         left -= (uint32_t)n;
     }
     return OUTCOME_OK;

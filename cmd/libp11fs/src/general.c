@@ -1,4 +1,5 @@
 /* The library, its slots and tokens (PKCS#11 v3.1 §5.4, §5.5). */
+#include <pthread.h>
 #include <string.h>
 
 #include "call.h"
@@ -8,14 +9,26 @@ enum { LABEL_SIZE = 32 };
 
 CK_RV C_Initialize(void *init_args)
 {
-    return module_initialize(init_args);
+    int state;
+    CK_RV rv;
+
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+    rv = module_initialize(init_args);
+    pthread_setcancelstate(state, NULL);
+    return rv;
 }
 
 CK_RV C_Finalize(void *reserved)
 {
+    int state;
+    CK_RV rv;
+
     if (reserved != NULL)
-        return CKR_ARGUMENTS_BAD;
-    return module_finalize();
+        return module_initialized() ? CKR_ARGUMENTS_BAD : CKR_CRYPTOKI_NOT_INITIALIZED;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+    rv = module_finalize();
+    pthread_setcancelstate(state, NULL);
+    return rv;
 }
 
 /* fill writes text and blanks to a field of n bytes. */

@@ -32,10 +32,11 @@ static CK_FUNCTION_LIST list_2_40 = {{2, 40}, FUNCTIONS_2_40(FUNCTION_POINTER)};
 #undef FUNCTION_POINTER
 #undef C_GetInfo
 
-/* The first is the one that a program gets that asks for none. */
+/* The first is the one that a program gets that asks for none. They are not what
+   the standard calls fork safe: a child has no copy of its parent's sessions. */
 static CK_INTERFACE interfaces[] = {
-    {"PKCS 11", &list_3_0, CKF_INTERFACE_FORK_SAFE},
-    {"PKCS 11", &list_2_40, CKF_INTERFACE_FORK_SAFE},
+    {"PKCS 11", &list_3_0, 0},
+    {"PKCS 11", &list_2_40, 0},
 };
 
 enum { INTERFACES = sizeof interfaces / sizeof interfaces[0] };
