@@ -30,6 +30,14 @@ type Config struct {
 	// AllowOther lets users other than the owner reach the mount. A system
 	// daemon always does.
 	AllowOther bool
+	// SlotDaemon has a system daemon be pkcsslotd before all: without the door
+	// for the stock library it does not start. The tree is mounted only if the
+	// mount point is a directory already, and whether that succeeds, and how
+	// long the mount lasts, is no condition.
+	SlotDaemon bool
+	// TraceLevel is the value of OPENCRYPTOKI_TRACE_LEVEL: see openTrace. A
+	// user's daemon has no trace.
+	TraceLevel string
 	// Provider is the cryptographic library: auto, go or libcrypto. Empty is
 	// auto.
 	Provider string
@@ -42,9 +50,11 @@ type Config struct {
 
 // Ready is what a daemon says when it is ready.
 type Ready struct {
-	Mount  string   // absolute
+	Mount  string   // absolute; empty: not mounted
 	Tokens []string // names of the token folders
 	Fresh  bool     // the first of them was never initialised
+	// The System V segment that stock processes use; 0 without the stock door.
+	SegmentKey, SegmentID int
 }
 
 // Check finds what is wrong with c itself, before anything is touched.
@@ -75,6 +85,7 @@ type Daemon struct {
 	server *fs.Server
 	rpc    *rpcDoor
 	stock  *stockDoor
+	trace  *trace
 
 	closeOnce sync.Once
 	closeErr  error
@@ -88,10 +99,14 @@ func Run(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
+	var unmounted <-chan struct{}
+	if d.server != nil && !c.SlotDaemon {
+		unmounted = d.server.Done()
+	}
 	select {
 	case <-ctx.Done():
 		d.log.Info("stopping")
-	case <-d.server.Done():
+	case <-unmounted:
 		d.log.Info("unmounted; stopping")
 	}
 	notify(d.log, sddaemon.SdNotifyStopping)
@@ -111,6 +126,9 @@ func New(ctx context.Context, c Config) (_ *Daemon, err error) {
 	if d.now == nil {
 		d.now = time.Now
 	}
+	if err := d.openTrace(); err != nil {
+		d.log.Error("no trace", "err", err)
+	}
 	d.started = d.now()
 	defer func() {
 		if err != nil {
@@ -121,7 +139,8 @@ func New(ctx context.Context, c Config) (_ *Daemon, err error) {
 		return nil, fmt.Errorf("the mount point: %w", err)
 	}
 	for _, step := range []func(context.Context) error{
-		d.loadSlots, d.prepareDirectories, d.takeGuards, d.openStock, d.openTokens, d.openRPC, d.mount,
+		d.loadSlots, d.prepareDirectories, d.guardStore, d.ifMounting(d.guardMount),
+		d.openStock, d.openTokens, d.openRPC, d.ifMounting(d.mount),
 	} {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -193,14 +212,42 @@ func makeDirectory(dir string, mode os.FileMode, group int) error {
 	return os.Chmod(dir, mode)
 }
 
-// takeGuards locks the store and the mount point, and clears a mount whose
-// daemon has died.
-func (d *Daemon) takeGuards(ctx context.Context) error {
+// ifMounting is the step if the tree is to be mounted. To a slot daemon the
+// mount is extra: where the step fails it goes on without.
+func (d *Daemon) ifMounting(step func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		path := d.conf.Paths.Mount
+		if path == "" {
+			return nil
+		}
+		if d.conf.SlotDaemon {
+			if st, err := os.Stat(path); errors.Is(err, os.ErrNotExist) || err == nil && !st.IsDir() {
+				d.conf.Paths.Mount = ""
+				return nil
+			}
+		}
+		err := step(ctx)
+		if err != nil && d.conf.SlotDaemon && ctx.Err() == nil {
+			d.log.Error("the tree is not mounted", "mount", path, "err", err)
+			d.conf.Paths.Mount = ""
+			return nil
+		}
+		return err
+	}
+}
+
+// guardStore locks the store.
+func (d *Daemon) guardStore(ctx context.Context) error {
 	release, err := takeGuard(ctx, d.conf.Paths.Guard, d.conf.Paths.Data)
 	if err != nil {
 		return err
 	}
 	d.later(release)
+	return nil
+}
+
+// guardMount locks the mount point, and clears a mount whose daemon has died.
+func (d *Daemon) guardMount(ctx context.Context) error {
 	path := d.conf.Paths.Mount
 	cleaned, err := mountpoint.Clean(ctx, path)
 	if err != nil {
@@ -215,7 +262,8 @@ func (d *Daemon) takeGuards(ctx context.Context) error {
 	if err := os.MkdirAll(path, 0o755); err != nil {
 		return fmt.Errorf("the mount point: %w", err)
 	}
-	if release, err = guardDirectory(ctx, path); err != nil {
+	release, err := guardDirectory(ctx, path)
+	if err != nil {
 		return err
 	}
 	d.later(release)
@@ -243,6 +291,11 @@ func (d *Daemon) ready(ctx context.Context) {
 		r.Tokens = append(r.Tokens, s.name)
 		if info, err := s.token.Info(ctx); i == 0 && err == nil {
 			r.Fresh = info.Flags&p11.CKF_TOKEN_INITIALIZED == 0
+		}
+	}
+	if d.sessionTable() != nil {
+		if st, err := d.stock.slots.Stats(ctx); err == nil {
+			r.SegmentKey, r.SegmentID = st.Key, st.ID
 		}
 	}
 	if d.conf.Ready != nil {

@@ -43,6 +43,7 @@ type Paths struct {
 	SlotSocket   string
 	PIDFile      string
 	SharedMemory string // /dev/shm
+	Trace        string // directory of the trace files
 }
 
 // SystemPaths returns the paths of a system daemon, all of them below root.
@@ -63,6 +64,7 @@ func SystemPaths(root string) Paths {
 		SlotSocket:   filepath.Join(root, "var/run/pkcsslotd.socket"),
 		PIDFile:      filepath.Join(root, "var/run/pkcsslotd.pid"),
 		SharedMemory: filepath.Join(root, "dev/shm"),
+		Trace:        filepath.Join(root, "var/log/opencryptoki"),
 	}
 }
 

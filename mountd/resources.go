@@ -89,7 +89,7 @@ func (d *Daemon) files() []resource {
 		out = append(out, d.file("lock/"+s.name, s.lockPath, 1))
 	}
 	out = append(out,
-		resource{name: "trace", state: stateOff},
+		d.traceFile(),
 		d.file("config/"+configName, d.conf.Paths.Config, 1),
 	)
 	for _, s := range d.stores {

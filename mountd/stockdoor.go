@@ -24,6 +24,10 @@ type stockDoor struct {
 	err     error // why there is no door
 }
 
+// ErrNoSlotDaemonFile says that the file is missing by which stock clients find
+// the slot manager's segment.
+var ErrNoSlotDaemonFile = errors.New("there is no pkcsslotd file")
+
 // openStock takes the place of pkcsslotd. A pkcsslotd that runs stops the start:
 // two of them would share neither slots nor session counts.
 func (d *Daemon) openStock(ctx context.Context) error {
@@ -33,6 +37,9 @@ func (d *Daemon) openStock(ctx context.Context) error {
 	}
 	if _, err := os.Stat(p.SlotDaemon); errors.Is(err, os.ErrNotExist) {
 		// Nobody can use the stock library here: it stats this file first.
+		if d.conf.SlotDaemon {
+			return fmt.Errorf("%w: %s", ErrNoSlotDaemonFile, p.SlotDaemon)
+		}
 		d.log.Info("no door for the stock library: openCryptoki is not installed", "missing", p.SlotDaemon)
 		return nil
 	}
@@ -41,6 +48,9 @@ func (d *Daemon) openStock(ctx context.Context) error {
 	group := d.group()
 	if group < 0 {
 		door.err = fmt.Errorf("there is no group %s", Group)
+		if d.conf.SlotDaemon {
+			return door.err
+		}
 		d.log.Error("no door for the stock library", "err", door.err)
 		return nil
 	}
@@ -49,7 +59,7 @@ func (d *Daemon) openStock(ctx context.Context) error {
 		slots = append(slots, s.slot)
 	}
 	err := d.takeSlotDaemonsPlace(ctx, door, group, slots)
-	if errors.Is(err, slotd.ErrRunning) || ctx.Err() != nil {
+	if errors.Is(err, slotd.ErrRunning) || ctx.Err() != nil || err != nil && d.conf.SlotDaemon {
 		return err
 	}
 	if err != nil {

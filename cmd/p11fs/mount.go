@@ -44,7 +44,10 @@ is absent. With --system it is the machine's: slots from
 		if err != nil {
 			return err
 		}
-		conf := mountd.Config{Mode: mode, Paths: paths, AllowOther: *allowOther, Provider: *provider, Log: log}
+		conf := mountd.Config{
+			Mode: mode, Paths: paths, AllowOther: *allowOther, Provider: *provider, Log: log,
+			TraceLevel: os.Getenv(mountd.TraceVariable),
+		}
 		if c.Flags().Changed("config") {
 			conf.Paths.Config, conf.ConfigRequired = *config, true
 		}

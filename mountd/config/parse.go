@@ -181,6 +181,7 @@ func (p *parser) add(word, number token, pairs []pair) {
 	if s.TokenName != "" {
 		if first, twice := p.names[s.TokenName]; twice {
 			p.refuse.add(seen[keyTokenName], "tokname %q is used already, by the slot in line %d", s.TokenName, first)
+			p.refuse.list[len(p.refuse.list)-1].kind = ErrTokenName
 			return
 		}
 		p.names[s.TokenName] = word.line

@@ -1,12 +1,19 @@
 package config
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
+
+// ErrTokenName is in the error of Parse when two slots have one tokname.
+var ErrTokenName = errors.New("tokname used twice")
 
 // A Problem is a mistake in a configuration file.
 type Problem struct {
 	File   string
 	Line   int // from 1; 0 when it is about the file as a whole
 	Reason string
+	kind   error // what errors.Is finds, or nil
 }
 
 // Error is "file:line: reason".
@@ -16,6 +23,9 @@ func (p *Problem) Error() string {
 	}
 	return fmt.Sprintf("%s:%d: %s", p.File, p.Line, p.Reason)
 }
+
+// Unwrap is the kind of the problem, if callers tell it from others.
+func (p *Problem) Unwrap() error { return p.kind }
 
 // problems collects what is wrong with one file.
 type problems struct {

@@ -28,6 +28,9 @@ const (
 	maxClients = 128
 )
 
+// ErrSocket says that the slot socket could not be made.
+var ErrSocket = errors.New("slot socket")
+
 // ErrRunning says that a stock slot daemon serves already.
 var ErrRunning = errors.New("a slot daemon is running")
 
@@ -155,11 +158,11 @@ func (d *Daemon) locked(ctx context.Context, f func() error) (err error) {
 // group's, not its mode.
 func listen(path string, gid int) (_ *net.UnixListener, err error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("slot socket: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrSocket, err)
 	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
-		return nil, fmt.Errorf("slot socket: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrSocket, err)
 	}
 	defer func() {
 		if err != nil {
@@ -168,11 +171,11 @@ func listen(path string, gid int) (_ *net.UnixListener, err error) {
 	}()
 	if gid >= 0 {
 		if err := os.Lchown(path, -1, gid); err != nil {
-			return nil, fmt.Errorf("slot socket: %w", err)
+			return nil, fmt.Errorf("%w: %w", ErrSocket, err)
 		}
 	}
 	if err := os.Chmod(path, 0o770); err != nil {
-		return nil, fmt.Errorf("slot socket: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrSocket, err)
 	}
 	return l, nil
 }
