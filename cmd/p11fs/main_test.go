@@ -31,6 +31,7 @@ func fakeTree(t *testing.T) string {
 	for name, text := range map[string]string{
 		"status": "version 1\n", "slots": "0 swtok swtok x\n",
 		"swtok/login": "public\n", "swtok/logout": "", "swtok/ctl": "", "swtok/error": "0x00000000 CKR_OK\n",
+		"swtok/info": "label: old\npin-length: 4-8\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -198,6 +199,8 @@ func TestInit(t *testing.T) {
 		{"label by flag", "87654321\n1234\n", []string{"--label", "my token"}, 0},
 		{"too few lines", "87654321\nmy token\n", nil, 1},
 		{"empty PIN", "87654321\nmy token\n\n", nil, 1},
+		{"short PIN", "87654321\nmy token\n123\n", nil, 1},
+		{"long PIN", "87654321\nmy token\n123456789\n", nil, 1},
 		{"SO PIN with blanks", "8765 4321\nmy token\n1234\n", nil, 2},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -203,6 +203,9 @@ func (t tree) initialise(token string, soPIN *secret.Bytes, label string, pin *s
 	if hasBlank(soPIN) {
 		return &usageError{err: errors.New("an SO PIN with blanks cannot be written to ctl")}
 	}
+	if err := t.fits(token, pin); err != nil {
+		return fmt.Errorf("%s: %w; nothing was changed", what, err)
+	}
 	if err := t.command(what, token, "ctl", joinSecret("init ", soPIN, " "+label)); err != nil {
 		return err
 	}
@@ -214,6 +217,25 @@ func (t tree) initialise(token string, soPIN *secret.Bytes, label string, pin *s
 		err = fmt.Errorf("the token is initialised, but has no user PIN: %w", err)
 	}
 	return errors.Join(err, t.logout(token))
+}
+
+// fits checks a new PIN against the lengths that the token's info gives. Only
+// the token decides; but it is asked when its objects are gone already.
+func (t tree) fits(token string, pin *secret.Bytes) error {
+	info, err := t.read(token, "info")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(info) {
+		shortest, longest := 0, 0
+		if n, _ := fmt.Sscanf(line, "pin-length: %d-%d", &shortest, &longest); n != 2 {
+			continue
+		}
+		if n := pin.Len(); n < shortest || n > longest {
+			return fmt.Errorf("the user PIN must have %d to %d bytes, not %d", shortest, longest, n)
+		}
+	}
+	return nil
 }
 
 func hasBlank(pin *secret.Bytes) (blank bool) {
