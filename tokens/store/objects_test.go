@@ -442,7 +442,6 @@ func TestManyObjects(t *testing.T) {
 		next = next.next()
 	}
 	writeFile(t, printIndex(idx), cfg.Dir, objectsDir, indexFile)
-	idx = nil
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)

@@ -45,7 +45,7 @@ type segment interface {
 var _ segment = (*shm.TokenSegment)(nil)
 
 // lists are the two lists of a segment, in the order of side.
-var lists = [2]shm.List{shm.Public, shm.Private}
+var lists = [2]shm.List{shm.Public, shm.Private} //nolint:gochecknoglobals // a table, never written
 
 // detachTimeout bounds how long Close waits for the token's lock.
 const detachTimeout = 2 * time.Second
@@ -56,7 +56,7 @@ const detachTimeout = 2 * time.Second
 // made the token. The token's lock is held.
 func (s *Store) attach(raw []byte, made bool) error {
 	var err error
-	if s.data, err = parseTokenData(raw); err != nil && !(errors.Is(err, errShort) && s.cfg.Shared != nil) {
+	if s.data, err = parseTokenData(raw); err != nil && (!errors.Is(err, errShort) || s.cfg.Shared == nil) {
 		return notRecognized(s.cfg.Dir, err)
 	}
 	if s.cfg.Shared == nil {

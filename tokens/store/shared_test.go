@@ -34,6 +34,7 @@ func newBench(t *testing.T) *bench {
 	b.cfg = freshConfig(t)
 	b.cfg.Now = func() time.Time { return b.now }
 	b.cfg.Shared = &Shared{Dir: t.TempDir(), Name: "/segment"}
+	b.cfg.kernel = &mortal{left: -1} // nobody waits for the disk
 	b.s = initialised(t, b.cfg)
 	login(t, b.s, p11.CKU_USER, testUser)
 	for _, label := range []string{"a", "b", "x", "y"} {

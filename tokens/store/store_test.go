@@ -36,7 +36,7 @@ func untar(t testing.TB, name string) string {
 	root, top := t.TempDir(), ""
 	for r := tar.NewReader(z); ; {
 		h, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return filepath.Join(root, top)
 		}
 		if err != nil {
