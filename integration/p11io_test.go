@@ -1,9 +1,13 @@
 package integration
 
 import (
+	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +24,8 @@ import (
 //	p11io pwrite PATH OFF   open for writing, pwrite standard input at OFF, close
 //	p11io read PATH         open and read all
 //	p11io crash TOKEN PIN SEED  the client of TestCrash
+//	p11io serve DIR         go to DIR and make one of these calls a line, whose standard
+//	                        input is DIR's file of the first word; answer each in a line
 //	p11io mkdir|rmdir|unlink|stat PATH, rename|link|symlink OLD NEW, chmod PATH, chown PATH, mknod PATH
 //
 // The first call that fails is printed as "CALL ERRNO" and ends the program
@@ -35,6 +41,33 @@ func p11io(args []string, in io.Reader, out, complaints io.Writer) int {
 		return 2
 	}
 	return 0
+}
+
+// p11ioServe makes many calls in one process, and so in one POSIX session. An
+// order is the path of the file that is written, and the call, in words.
+func p11ioServe(dir string, in io.Reader, out io.Writer) error {
+	if err := os.Chdir(dir); err != nil {
+		return err
+	}
+	orders := bufio.NewScanner(in)
+	for orders.Scan() {
+		words := strings.Fields(orders.Text())
+		if len(words) < 3 {
+			return fmt.Errorf("order %q", orders.Text())
+		}
+		content, err := os.ReadFile(words[0])
+		if err != nil {
+			return err
+		}
+		var result, complaint bytes.Buffer
+		p11io(words[1:], bytes.NewReader(content), &result, &complaint)
+		answer := strings.TrimSpace(complaint.String())
+		if answer == "" {
+			answer = "ok " + strings.TrimSpace(result.String())
+		}
+		fmt.Fprintln(out, strings.ReplaceAll(answer, "\n", " "))
+	}
+	return orders.Err()
 }
 
 // A callError is a system call that failed.
@@ -71,6 +104,8 @@ func p11ioRun(args []string, in io.Reader, out io.Writer) error {
 	switch args[0] {
 	case "crash":
 		return runCrashClient(args[1:], in, out)
+	case "serve":
+		return p11ioServe(path, in, out)
 	case "rw":
 		fd, err := unix.Open(path, unix.O_RDWR, 0)
 		if err != nil {

@@ -39,7 +39,9 @@ var lookers = []string{"ls -lR $P", "ls -laiR $T", "find $P", "tree -a $P", "du 
 func TestWalkers(t *testing.T) {
 	t.Parallel()
 	needTools(t, "tree", "rsync", "tar", "find", "grep", "du")
-	_, term := ready(t, daemonConfig{})
+	// Tens of thousands of requests one after the other: the race detector would
+	// see little of them, and take minutes.
+	_, term := ready(t, daemonConfig{binary: plainBinary(t)})
 	prepareKeys(term)
 	term.ok("echo secret > $T/data/note && mkdir $T/sessions/work && echo 'aes:128 label=temporary token=false' > $T/sessions/work/generate")
 	const state = "ls -R $O $T/data $T/certs $T/by-id $T/by-uid && cat $T/login && ls $T/sessions/work/objects && cat $T/data/note && stat $T/sessions/work >/dev/null"
