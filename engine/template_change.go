@@ -42,7 +42,7 @@ func (r *ruleset) mayChange(attrs p11.Attributes, a p11.Attribute, copying, so b
 		allowed |= onCopy
 	}
 	switch {
-	case one.traits&allowed == 0 && !(copying && same):
+	case one.traits&allowed == 0 && (!copying || !same):
 		return p11.Errorf(p11.CKR_ATTRIBUTE_READ_ONLY, "%s: cannot be changed", a.Type.Short())
 	case same:
 		return nil

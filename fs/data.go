@@ -202,7 +202,7 @@ func (f *dataFile) truncate(ctx context.Context, c caller, h gofs.FileHandle, si
 		return err
 	}
 	b := opened.(*blobHandle)
-	defer b.Release(ctx)
+	defer func() { _ = b.Release(ctx) }()
 	if err := b.truncate(ctx, size); err != nil {
 		return err
 	}

@@ -34,7 +34,7 @@ func (n *dirNode) find(ctx context.Context, c caller, name string) (*entry, sysc
 	if err != nil {
 		errno := errnoFor(err)
 		if errno != syscall.ENOENT {
-			n.fs.done(c, n.place, err)
+			_ = n.fs.done(c, n.place, err)
 		}
 		return nil, errno
 	}

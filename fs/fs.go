@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -168,7 +169,7 @@ func (f *FS) viewer(c caller, p place) (*engine.Application, error) {
 // errno.
 func (f *FS) done(c caller, p place, err error) syscall.Errno {
 	errno := errnoFor(err)
-	if p.slot == nil || errno == syscall.EINTR || err == errNobody {
+	if p.slot == nil || errno == syscall.EINTR || errors.Is(err, errNobody) {
 		return errno
 	}
 	if err == nil {

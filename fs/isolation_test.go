@@ -255,7 +255,9 @@ func TestInodesTellNothing(t *testing.T) {
 	for _, line := range p.view() {
 		var path string
 		var ino uint64
-		fmt.Sscanf(line, "%s ino=%d", &path, &ino)
+		if _, err := fmt.Sscanf(line, "%s ino=%d", &path, &ino); err != nil {
+			t.Errorf("%q: %v", line, err)
+		}
 		if other, twice := seen[ino]; twice {
 			t.Errorf("%s and %s have the number %d", path, other, ino)
 		}

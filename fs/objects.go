@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"strings"
 	"syscall"
 
@@ -129,12 +130,12 @@ func (d *objectsDir) owner(ctx context.Context, a *engine.Application, base, suf
 		return engine.ObjectInfo{}, errNoObject
 	}
 	if label, ok := unescape(base); ok {
-		if i, err := first(p11.CKA_LABEL, []byte(label), byLabel); err != errNoObject {
+		if i, err := first(p11.CKA_LABEL, []byte(label), byLabel); !errors.Is(err, errNoObject) {
 			return i, err
 		}
 	}
 	if id, err := hex.DecodeString(base); err == nil && len(id) > 0 && hex.EncodeToString(id) == base {
-		if i, err := first(p11.CKA_ID, id, byID); err != errNoObject {
+		if i, err := first(p11.CKA_ID, id, byID); !errors.Is(err, errNoObject) {
 			return i, err
 		}
 	}

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"errors"
 	"syscall"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
@@ -53,11 +54,11 @@ func (h *resultHandle) take() syscall.Errno {
 		return syscall.ENODATA
 	}
 	data, err := h.s.take(h.key)
-	switch err {
-	case nil:
+	switch {
+	case err == nil:
 		h.data, h.rest, h.taken = data, data, true
 		return 0
-	case errNothing:
+	case errors.Is(err, errNothing):
 		// Whoever reads a whole tree meets this everywhere: it does not
 		// push a real error out of the file error.
 		return syscall.ENODATA

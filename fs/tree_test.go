@@ -174,7 +174,7 @@ func (p person) walk(path string) (gofs.InodeEmbedder, fuse.EntryOut, syscall.Er
 		if errno != 0 {
 			return nil, out, errno
 		}
-		node, path = inode.Operations().(gofs.InodeEmbedder), rest
+		node, path = inode.Operations(), rest
 		if l, ok := node.(*linkNode); ok && path != "" {
 			if links++; links > 8 {
 				return nil, out, syscall.ELOOP
@@ -251,7 +251,7 @@ func (f *openFile) flush() syscall.Errno {
 
 func (f *openFile) release() {
 	if h, ok := f.handle.(gofs.FileReleaser); ok {
-		h.Release(fuse.NewContext(context.Background(), &fuse.Caller{}))
+		_ = h.Release(fuse.NewContext(context.Background(), &fuse.Caller{}))
 	}
 }
 

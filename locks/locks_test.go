@@ -211,8 +211,8 @@ func TestEnded(t *testing.T) {
 			t.Errorf("waiting Lock: %v", err)
 		}
 		select {
-		case <-closed:
-			t.Error("Close did not wait for the holder")
+		case err := <-closed:
+			t.Errorf("Close did not wait for the holder: %v", err)
 		case <-time.After(20 * time.Millisecond):
 		}
 		if err := unlock(); err != nil {

@@ -16,7 +16,7 @@ const module = "p11fs"
 // floors lists the packages from the ground up. A package may import those on
 // floors below its own, and those beside it in its own directory tree. The
 // longest name that fits a package counts.
-var floors = [][]string{ //nolint:gochecknoglobals // a table, never written
+var floors = [][]string{
 	{"secret", "locks", "shm"},
 	{"engine/p11"},
 	{"tokens"},
@@ -37,7 +37,7 @@ type rule struct {
 }
 
 // never lists imports that would point down and are wrong all the same.
-var never = []rule{ //nolint:gochecknoglobals // likewise
+var never = []rule{
 	{"engine", "tokens", []string{"tokens"}, "the engine knows tokens by their interface; mountd joins them"},
 	{"fs", "tokens", nil, "fs uses the engine's Go API and nothing else"},
 	{"engine", "github.com/hanwen/go-fuse", nil, "FUSE stops at fs"},

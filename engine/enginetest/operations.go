@@ -404,7 +404,7 @@ func (c *crypting) rsa(m p11.Mechanism, a p11.Attributes, encrypt bool) error {
 			if m.Type == p11.CKM_RSA_PKCS_OAEP {
 				out, err = rsa.EncryptOAEP(sha256.New(), rand.Reader, k, data, nil)
 			} else {
-				out, err = rsa.EncryptPKCS1v15(rand.Reader, k, data)
+				out, err = rsa.EncryptPKCS1v15(rand.Reader, k, data) //nolint:staticcheck // CKM_RSA_PKCS is this
 			}
 			if err != nil {
 				return nil, p11.CKR_DATA_LEN_RANGE
@@ -421,7 +421,7 @@ func (c *crypting) rsa(m p11.Mechanism, a p11.Attributes, encrypt bool) error {
 		if m.Type == p11.CKM_RSA_PKCS_OAEP {
 			out, err = rsa.DecryptOAEP(sha256.New(), nil, k, data, nil)
 		} else {
-			out, err = rsa.DecryptPKCS1v15(nil, k, data)
+			out, err = rsa.DecryptPKCS1v15(nil, k, data) //nolint:staticcheck // CKM_RSA_PKCS is this
 		}
 		if err != nil {
 			return nil, p11.CKR_ENCRYPTED_DATA_INVALID

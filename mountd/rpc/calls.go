@@ -9,7 +9,7 @@ import (
 // handlers answer the calls. Those that are missing are not supported: the
 // operation states of C_GetOperationState, which would carry key material out
 // of the daemon, and the messages of PKCS#11 v3.0 §5.9 to §5.16.
-var handlers = map[wire.Call]func(*request) error{
+var handlers = map[wire.Call]func(*request) error{ //nolint:gochecknoglobals // a table, never written
 	wire.CallFinalize:         (*request).finalize,
 	wire.CallGetInfo:          (*request).getInfo,
 	wire.CallGetSlotList:      (*request).getSlotList,

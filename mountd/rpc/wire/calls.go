@@ -122,7 +122,7 @@ func Signatures(call Call) (s Signature, ok bool) {
 	return s, s.Name != ""
 }
 
-var ownSignatures = [...]Signature{
+var ownSignatures = [...]Signature{ //nolint:gochecknoglobals // a table, never written
 	{"C_SignInit+C_Sign", "uMuayfy", "ay"},
 	{"C_VerifyInit+C_Verify", "uMuayay", ""},
 	{"C_EncryptInit+C_Encrypt", "uMuayfy", "ay"},
@@ -130,7 +130,7 @@ var ownSignatures = [...]Signature{
 	{"C_DigestInit+C_Digest", "uMayfy", "ay"},
 }
 
-var signatures = [...]Signature{
+var signatures = [...]Signature{ //nolint:gochecknoglobals // a table, never written
 	CallInitialize:          {"C_Initialize", "ayyay", ""},
 	CallFinalize:            {"C_Finalize", "", ""},
 	CallGetInfo:             {"C_GetInfo", "", "vsusv"},
