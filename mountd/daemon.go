@@ -173,7 +173,11 @@ func (d *Daemon) prepareDirectories(context.Context) error {
 	p := d.conf.Paths
 	group := d.group()
 	mode := dirMode(d.conf.Mode)
-	for _, dir := range []string{p.Data, p.Locks} {
+	dirs := []string{p.Data, p.Locks}
+	if p.Trace != "" {
+		dirs = append(dirs, p.Trace) // stock processes put their traces there
+	}
+	for _, dir := range dirs {
 		if err := makeDirectory(dir, mode, group); err != nil {
 			return err
 		}

@@ -17,6 +17,9 @@ import (
 )
 
 func main() {
+	if isSlotDaemon(os.Args[0]) {
+		os.Exit(slotDaemonMain(os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	// The first signal asks for an orderly end. From then on the default
 	// holds again, so a second one kills.

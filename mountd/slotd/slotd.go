@@ -102,6 +102,9 @@ func Open(ctx context.Context, c Config) (_ *Daemon, err error) {
 	if err := os.WriteFile(c.PIDFile, []byte(strconv.Itoa(int(d.pid))), 0o644); err != nil {
 		return nil, fmt.Errorf("pid file: %w", err)
 	}
+	if err := os.Chmod(c.PIDFile, 0o644); err != nil { // whatever the umask
+		return nil, fmt.Errorf("pid file: %w", err)
+	}
 	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	d.cancel = cancel
 	d.wg.Add(2)

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"log/syslog"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// slotLog is where pkcsslotd's messages go: to syslog, to the file of -l, and,
+// while there is a terminal, warnings and errors to standard error.
+type slotLog struct {
+	now func() time.Time
+
+	mu     sync.Mutex // guards what follows
+	buf    bytes.Buffer
+	stderr io.Writer
+	file   *os.File
+	syslog *syslog.Writer
+}
+
+// newSlotLog opens the file. Without it the daemon goes on, as stock does.
+func newSlotLog(stderr io.Writer, file string, now func() time.Time) *slotLog {
+	l := &slotLog{stderr: stderr, now: now}
+	if file == "" {
+		return l
+	}
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_APPEND|os.O_CREATE|unix.O_NOFOLLOW, 0o640)
+	if err != nil {
+		fmt.Fprintf(stderr, "%s: no log file: %v\n", slotDaemonName, err)
+		return l
+	}
+	l.file = f
+	return l
+}
+
+// noTerminal is called when the daemon leaves it.
+func (l *slotLog) noTerminal() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stderr = nil
+}
+
+func (l *slotLog) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.file != nil {
+		_ = l.file.Close()
+		l.file = nil
+	}
+	if l.syslog != nil {
+		_ = l.syslog.Close()
+		l.syslog = nil
+	}
+}
+
+// handler returns a handler for records from level on.
+func (l *slotLog) handler(level slog.Level) slog.Handler {
+	drop := func(groups []string, a slog.Attr) slog.Attr {
+		if len(groups) == 0 && (a.Key == slog.TimeKey || a.Key == slog.LevelKey || a.Key == slog.MessageKey) {
+			return slog.Attr{}
+		}
+		return a
+	}
+	return &slotHandler{log: l, attrs: slog.NewTextHandler(&l.buf, &slog.HandlerOptions{Level: level, ReplaceAttr: drop})}
+}
+
+// slotHandler writes "text key=value …".
+type slotHandler struct {
+	log   *slotLog
+	attrs slog.Handler // writes the attributes into log.buf
+}
+
+// Enabled implements slog.Handler.
+func (h *slotHandler) Enabled(ctx context.Context, level slog.Level) bool {
+	return h.attrs.Enabled(ctx, level)
+}
+
+// WithAttrs implements slog.Handler.
+func (h *slotHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return &slotHandler{log: h.log, attrs: h.attrs.WithAttrs(attrs)}
+}
+
+// WithGroup implements slog.Handler.
+func (h *slotHandler) WithGroup(name string) slog.Handler {
+	return &slotHandler{log: h.log, attrs: h.attrs.WithGroup(name)}
+}
+
+// Handle implements slog.Handler.
+func (h *slotHandler) Handle(ctx context.Context, r slog.Record) error {
+	l := h.log
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.buf.Reset()
+	err := h.attrs.Handle(ctx, r)
+	text := strings.TrimSpace(r.Message + " " + strings.TrimSpace(l.buf.String()))
+	text = strings.Map(func(c rune) rune {
+		if c < ' ' {
+			return ' '
+		}
+		return c
+	}, text)
+	word := map[slog.Level]string{slog.LevelDebug: "DEBUG", slog.LevelInfo: "INFO", slog.LevelWarn: "WARNING", slog.LevelError: "ERROR"}[r.Level]
+	line := fmt.Sprintf("%7s %s[%d]: %s\n", word, slotDaemonName, os.Getpid(), text)
+	if l.stderr != nil && r.Level >= slog.LevelWarn {
+		_, e := io.WriteString(l.stderr, line)
+		err = errors.Join(err, e)
+	}
+	if l.file != nil {
+		_, e := io.WriteString(l.file, l.now().Format(time.ANSIC)+" "+line)
+		err = errors.Join(err, e)
+	}
+	return errors.Join(err, l.toSyslog(r.Level, text))
+}
+
+// toSyslog sends one message. A machine without syslog is no error.
+func (l *slotLog) toSyslog(level slog.Level, text string) error {
+	if l.syslog == nil {
+		w, err := syslog.New(syslog.LOG_USER|syslog.LOG_INFO, slotDaemonName)
+		if err != nil {
+			return nil
+		}
+		l.syslog = w
+	}
+	switch {
+	case level >= slog.LevelError:
+		return l.syslog.Err(text)
+	case level >= slog.LevelWarn:
+		return l.syslog.Warning(text)
+	case level >= slog.LevelInfo:
+		return l.syslog.Info(text)
+	}
+	return l.syslog.Debug(text)
+}
