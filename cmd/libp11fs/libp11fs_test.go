@@ -2,6 +2,7 @@ package libp11fs
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -12,7 +13,7 @@ import (
 // C files say what each holds the module to.
 var cases = []string{
 	"functions", "not-initialized", "arguments", "buffers", "mechanisms", "attributes", "deferred", "interfaces",
-	"initialize", "fork", "threads", "events", "dlclose",
+	"initialize", "fork", "threads", "shared", "events", "dlclose",
 }
 
 // TestModule tests the module as users get it, compiled once.
@@ -20,7 +21,7 @@ func TestModule(t *testing.T) {
 	b := compile(t, "")
 	for name, test := range map[string]func(*testing.T, build){
 		"exports": testExports, "interposed": testInterposed, "header": testHeader,
-		"cases": testCases, "tools": testTools, "absent": testAbsent, "restart": testRestart, "valgrind": testValgrind,
+		"cases": testCases, "tools": testTools, "absent": testAbsent, "restart": testRestart, "differ": testDiffer, "once": testOnce, "valgrind": testValgrind,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, b) })
 	}
@@ -47,13 +48,45 @@ func testAbsent(t *testing.T, b build) {
 	}
 }
 
-// testRestart restarts the daemon again and again under a loop that signs.
-func testRestart(t *testing.T, b build) {
+// testOnce: an Init and its one-part operation are one request, but for the
+// first of a kind.
+func testOnce(t *testing.T, b build) {
 	d := serve(t)
+	run(t, d.command(b, "once"))
+	// C_Initialize to C_GenerateKeyPair, the first C_SignInit, C_Finalize.
+	const others = 7
+	if n := d.server.Stats().Calls; n != 100+others {
+		t.Errorf("%d calls for 100 signatures, want %d", n, 100+others)
+	}
+}
+
+// testDiffer makes the same calls at random through the module and through one
+// that puts no Init off. What the program sees must be the same.
+func testDiffer(t *testing.T, b build) {
+	if _, err := os.Stat(kitClient); err != nil {
+		t.Skip(err)
+	}
+	for seed := range 8 {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			d := serve(t)
+			c := d.command(b, "differ", fmt.Sprint(seed), kitClient)
+			c.Env = append(c.Env, "P11_KIT_SERVER_ADDRESS=unix:path="+d.socket)
+			run(t, c)
+		})
+	}
+}
+
+// testRestart restarts the daemon again and again under threads that sign.
+func testRestart(t *testing.T, b build) {
 	seconds := 10
 	if testing.Short() {
-		seconds = 5
+		seconds = 4
 	}
+	restart(t, b, seconds)
+}
+
+func restart(t *testing.T, b build, seconds int) {
+	d := serve(t)
 	c := d.command(b, "restart", fmt.Sprint(seconds))
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -100,6 +133,7 @@ func TestSanitizers(t *testing.T) {
 				}
 				t.Run(c, func(t *testing.T) { run(t, serve(t).command(b, c)) })
 			}
+			t.Run("restart", func(t *testing.T) { restart(t, b, 4) })
 		})
 	}
 }

@@ -177,7 +177,8 @@ static const struct {
     {"initialize", case_initialize}, {"fork", case_fork},
     {"threads", case_threads},       {"events", case_events},
     {"absent", case_absent},         {"hostile", case_hostile},
-    {"version", case_version},
+    {"version", case_version},       {"shared", case_shared},
+    {"once", case_once},
 };
 
 int main(int argc, char **argv)
@@ -188,6 +189,10 @@ int main(int argc, char **argv)
         return 2;
     if (strcmp(argv[2], "dlclose") == 0) {
         case_dlclose(argv[1]);
+        return 0;
+    }
+    if (strcmp(argv[2], "differ") == 0 && argc > 4) {
+        case_differ(argv[1], argv[4], number);
         return 0;
     }
     load(argv[1]);

@@ -55,12 +55,15 @@ void case_interfaces(void);
 void case_initialize(void);
 void case_fork(void);
 void case_threads(void);
+void case_shared(void);
+void case_once(void);
 void case_events(void);
 void case_restart(int seconds);
 void case_absent(void);
 void case_hostile(void);
 void case_version(void);
 void case_dlclose(const char *path);
+void case_differ(const char *path, const char *other, int seed);
 void case_bench(CK_ULONG slot_index);
 
 #endif

@@ -159,6 +159,49 @@ void case_threads(void)
     CHECK(descriptors() == before);
 }
 
+/* meddle uses a session that others use as well. Whatever that gives, it must
+   do no harm. */
+static void *meddle(void *session)
+{
+    CK_SESSION_HANDLE s = *(CK_SESSION_HANDLE *)session;
+    CK_MECHANISM sha = {CKM_SHA256, NULL, 0}, other = {CKM_SHA512, NULL, 0};
+    CK_BYTE out[64] = {0};
+
+    for (int i = 0; i < 300; i++) {
+        CK_ULONG n = sizeof out;
+        CK_SESSION_INFO info;
+
+        (void)f->C_DigestInit(s, i % 7 == 0 ? &other : &sha);
+        if (i % 5 == 0)
+            (void)f->C_GetSessionInfo(s, &info);
+        (void)f->C_Digest(s, out, 5, out, &n);
+        if (i % 11 == 0)
+            (void)f->C_SessionCancel(s, CKF_DIGEST);
+        if (i % 13 == 0)
+            (void)f->C_DestroyObject(s, 12345);
+    }
+    return NULL;
+}
+
+void case_shared(void)
+{
+    CK_SLOT_ID slot = start();
+    CK_SESSION_HANDLE s = login(slot), t;
+    pthread_t thread[8];
+    CK_SESSION_INFO info;
+
+    for (int i = 0; i < 8; i++)
+        CHECK(pthread_create(&thread[i], NULL, meddle, &s) == 0);
+    for (int i = 0; i < 20; i++) {
+        t = session_on(slot);
+        OK(f->C_CloseSession(t));
+    }
+    for (int i = 0; i < 8; i++)
+        CHECK(pthread_join(thread[i], NULL) == 0);
+    OK(f->C_GetSessionInfo(s, &info));
+    OK(f->C_Finalize(NULL));
+}
+
 static void *waits(void *unused)
 {
     CK_SLOT_ID slot;
@@ -195,49 +238,78 @@ static double now(void)
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-/* Signs for so many seconds while the daemon is restarted again and again. A
-   lost session is the only thing that may be noticed. */
-void case_restart(int seconds)
-{
-    double end = now() + seconds, longest = 0;
-    long signatures = 0, restarts = 0;
-    int before = descriptors();
-    CK_SLOT_ID slot = start();
+/* What a thread of the restart case does, and what became of it. */
+struct loop {
+    pthread_t thread;
+    CK_SLOT_ID slot;
+    double end;
+    long signatures, restarts;
+    double longest; /* seconds between two signatures */
+};
 
-    while (now() < end) {
+/* make_key is ec_key, but for a daemon that may go away. */
+static CK_RV make_key(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE *public, CK_OBJECT_HANDLE *private)
+{
+    static CK_BYTE p256[] = {6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7};
+    CK_BBOOL yes = 1;
+    CK_ATTRIBUTE pub[] = {{CKA_EC_PARAMS, p256, sizeof p256}, {CKA_VERIFY, &yes, 1}};
+    CK_ATTRIBUTE priv[] = {{CKA_SIGN, &yes, 1}, {CKA_PRIVATE, &(CK_BBOOL){0}, 1}};
+    CK_MECHANISM m = {CKM_EC_KEY_PAIR_GEN, NULL, 0};
+
+    return f->C_GenerateKeyPair(s, &m, pub, 2, priv, 2, public, private);
+}
+
+static void *sign_on(void *loop)
+{
+    struct loop *l = loop;
+    double began = now();
+
+    while (now() < l->end) {
         CK_SESSION_HANDLE s;
         CK_OBJECT_HANDLE public, private;
-        double began = now();
         CK_RV rv;
 
-        OK(f->C_OpenSession(slot, CKF_SERIAL_SESSION | CKF_RW_SESSION, NULL, NULL, &s));
-        rv = f->C_Login(s, CKU_USER, PIN, PIN_LEN);
-        if (rv == CKR_SESSION_HANDLE_INVALID)
-            continue;
-        OK(rv);
-        {
-            static CK_BYTE p256[] = {6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7};
-            CK_BBOOL yes = 1;
-            CK_ATTRIBUTE pub[] = {{CKA_EC_PARAMS, p256, sizeof p256}, {CKA_VERIFY, &yes, 1}};
-            CK_ATTRIBUTE priv[] = {{CKA_SIGN, &yes, 1}};
-            CK_MECHANISM m = {CKM_EC_KEY_PAIR_GEN, NULL, 0};
-
-            rv = f->C_GenerateKeyPair(s, &m, pub, 2, priv, 1, &public, &private);
-        }
-        while (rv == CKR_OK && now() < end) {
+        OK(f->C_OpenSession(l->slot, CKF_SERIAL_SESSION | CKF_RW_SESSION, NULL, NULL, &s));
+        rv = make_key(s, &public, &private);
+        while (rv == CKR_OK && now() < l->end) {
             rv = sign_once(s, public, private); /* verifies as well */
             if (rv == CKR_OK) {
-                signatures++;
-                longest = now() - began > longest ? now() - began : longest;
+                l->signatures++;
+                l->longest = now() - began > l->longest ? now() - began : l->longest;
                 began = now();
             }
         }
         if (rv != CKR_OK) {
             RV(rv, CKR_SESSION_HANDLE_INVALID);
             RV(f->C_CloseSession(s), CKR_SESSION_HANDLE_INVALID);
-            restarts++;
+            l->restarts++;
         }
     }
+    return NULL;
+}
+
+/* Signs for so many seconds in several threads while the daemon is restarted
+   again and again. A lost session is the only thing that may be noticed. */
+void case_restart(int seconds)
+{
+    enum { LOOPS = 4 };
+    struct loop loops[LOOPS];
+    int before = descriptors();
+    CK_SLOT_ID slot = start();
+    long signatures = 0, restarts = 0;
+    double longest = 0;
+
+    for (int i = 0; i < LOOPS; i++) {
+        loops[i] = (struct loop){.slot = slot, .end = now() + seconds};
+        CHECK(pthread_create(&loops[i].thread, NULL, sign_on, &loops[i]) == 0);
+    }
+    for (int i = 0; i < LOOPS; i++) {
+        CHECK(pthread_join(loops[i].thread, NULL) == 0);
+        signatures += loops[i].signatures;
+        restarts += loops[i].restarts;
+        longest = loops[i].longest > longest ? loops[i].longest : longest;
+    }
+    CHECK(descriptors() <= before + 1);
     OK(f->C_Finalize(NULL));
     CHECK(descriptors() == before);
     printf("%ld signatures, %ld restarts, longest pause %.0f ms\n", signatures, restarts, longest * 1000);

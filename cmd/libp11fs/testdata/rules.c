@@ -517,6 +517,25 @@ void case_deferred(void)
     OK(f->C_Finalize(NULL));
 }
 
+/* A hundred signatures, for the daemon to count the calls. */
+void case_once(void)
+{
+    CK_SLOT_ID slot = start();
+    CK_SESSION_HANDLE s = login(slot);
+    CK_OBJECT_HANDLE public, private;
+    CK_MECHANISM m = {CKM_ECDSA, NULL, 0};
+    CK_BYTE digest[32] = {1}, signature[64];
+
+    ec_key(s, &public, &private);
+    for (int i = 0; i < 100; i++) {
+        CK_ULONG n = sizeof signature;
+
+        OK(f->C_SignInit(s, &m, private));
+        OK(f->C_Sign(s, digest, sizeof digest, signature, &n));
+    }
+    OK(f->C_Finalize(NULL));
+}
+
 void case_interfaces(void)
 {
     CK_INTERFACE list[4], *i;
