@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"log/syslog"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -137,6 +138,7 @@ func TestSlotLog(t *testing.T) {
 	at := time.Date(2026, 11, 3, 4, 5, 6, 0, time.UTC)
 	l := newSlotLog(&terminal, path, func() time.Time { return at })
 	defer l.close()
+	l.dial = func() (*syslog.Writer, error) { return nil, errors.New("not the machine's") }
 	log := slog.New(l.handler(slog.LevelInfo))
 	log.Debug("not this")
 	log.Info("Shared memory file is x")

@@ -19,7 +19,8 @@ import (
 // slotLog is where pkcsslotd's messages go: to syslog, to the file of -l, and,
 // while there is a terminal, warnings and errors to standard error.
 type slotLog struct {
-	now func() time.Time
+	now  func() time.Time
+	dial func() (*syslog.Writer, error)
 
 	mu     sync.Mutex // guards what follows
 	buf    bytes.Buffer
@@ -30,7 +31,9 @@ type slotLog struct {
 
 // newSlotLog opens the file. Without it the daemon goes on, as stock does.
 func newSlotLog(stderr io.Writer, file string, now func() time.Time) *slotLog {
-	l := &slotLog{stderr: stderr, now: now}
+	l := &slotLog{stderr: stderr, now: now, dial: func() (*syslog.Writer, error) {
+		return syslog.New(syslog.LOG_USER|syslog.LOG_INFO, slotDaemonName)
+	}}
 	if file == "" {
 		return l
 	}
@@ -125,7 +128,7 @@ func (h *slotHandler) Handle(ctx context.Context, r slog.Record) error {
 // toSyslog sends one message. A machine without syslog is no error.
 func (l *slotLog) toSyslog(level slog.Level, text string) error {
 	if l.syslog == nil {
-		w, err := syslog.New(syslog.LOG_USER|syslog.LOG_INFO, slotDaemonName)
+		w, err := l.dial()
 		if err != nil {
 			return nil
 		}
