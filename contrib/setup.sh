@@ -19,7 +19,10 @@ while read -r group package file; do
 	test) [ "$purpose" = test ] || continue ;;
 	*) continue ;;
 	esac
-	[ -e "$file" ] || missing="$missing $package"
+	# The file may be a pattern, since some directories are named by machine.
+	# shellcheck disable=SC2086
+	set -- $file
+	[ -e "$1" ] || missing="$missing $package"
 done < packages.txt
 
 if [ -n "$missing" ]; then

@@ -52,16 +52,29 @@ func TestPrintEvents(t *testing.T) {
 }
 
 func TestReadList(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "list")
-	if err := os.WriteFile(path, []byte("# those\nTestA\n\n  TestB/sub # why\n"), 0o600); err != nil {
+	file := filepath.Join(t.TempDir(), "list")
+	if err := os.WriteFile(file, []byte("# those\nTestA\n\n  TestB/*/sub # why\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	got, err := readList(path)
+	got, err := readList(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(map[string]bool{"TestA": true, "TestB/sub": true}, got); diff != "" {
+	if diff := cmp.Diff([]string{"TestA", "TestB/*/sub"}, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+	for test, want := range map[string]bool{
+		"TestA": true, "TestA/x": false, "TestAB": false, "TestB/x/sub": true, "TestB/x/y/sub": false, "TestB": false,
+	} {
+		if listed(got, test) != want {
+			t.Errorf("%s: got %v, want %v", test, !want, want)
+		}
+	}
+	if err := os.WriteFile(file, []byte("Test[\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readList(file); err == nil {
+		t.Error("a broken pattern was taken")
 	}
 }
 
