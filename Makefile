@@ -3,6 +3,8 @@
 GO         ?= go
 PREFIX     ?= /usr/local
 DESTDIR    ?=
+# Where p11-kit looks for modules; below another PREFIX it does not look.
+P11MODULES ?= $(if $(filter /usr /usr/local,$(PREFIX)),/etc/pkcs11/modules,$(PREFIX)/share/p11-kit/modules)
 FUZZTIME   ?= 10s
 BENCHTIME  ?= 1s
 TIMEOUT    ?= 12m
@@ -71,6 +73,9 @@ install: build man libp11fs ## install below PREFIX (/usr/local): program, modul
 	install -D -m 0644 $(LIBP11FS) $(DESTDIR)$(PREFIX)/lib/pkcs11/libp11fs.so
 	install -D -m 0644 contrib/p11fs.service $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs.service
 	sed -i 's|/usr/local|$(PREFIX)|' $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs.service
+	install -D -m 0644 contrib/p11fs-rpc.socket $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs-rpc.socket
+	install -D -m 0644 contrib/p11fs.module $(DESTDIR)$(P11MODULES)/p11fs.module
+	sed -i 's|/usr/local|$(PREFIX)|' $(DESTDIR)$(P11MODULES)/p11fs.module
 	for page in build/man/*; do \
 		install -D -m 0644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit 1; done
 	mkdir -p build/completion
@@ -83,6 +88,7 @@ install: build man libp11fs ## install below PREFIX (/usr/local): program, modul
 
 uninstall: ## remove what install put below PREFIX
 	rm -f $(DESTDIR)$(PREFIX)/bin/p11fs $(DESTDIR)$(PREFIX)/lib/pkcs11/libp11fs.so $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs.service
+	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs-rpc.socket $(DESTDIR)$(P11MODULES)/p11fs.module
 	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/p11fs.1 $(DESTDIR)$(PREFIX)/share/man/man1/p11fs-*.1
 	rm -f $(DESTDIR)$(PREFIX)/share/man/man5/p11fs.5 $(DESTDIR)$(PREFIX)/share/man/man7/p11fs-tree.7
 	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/p11fs
