@@ -22,9 +22,9 @@ tool --login --login-type so --so-pin 76543210 --init-pin --new-pin 1234
 user --list-objects
 ! tool --login --pin 4321 --list-objects
 
-# Keys of every kind, and what they do.
+# Keys of every kind, and what they do. (OpenSC 0.23 cannot write a P-384 key out.)
 user --keypairgen --key-type rsa:2048 --id 01 --label rsa
-user --keypairgen --key-type EC:secp384r1 --id 02 --label ec --usage-sign
+user --keypairgen --key-type EC:secp521r1 --id 02 --label ec --usage-sign
 user --keygen --key-type AES:32 --id 03 --label aes
 user --keygen --key-type GENERIC:32 --id 04 --label generic
 for id in 01 02; do tool --read-object --type pubkey --id $id -o $id.der; done

@@ -1,0 +1,116 @@
+package integration
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// suitePIN is the PIN that the suites have written into them.
+const suitePIN = "1234"
+
+// A goSuite is the test suite of a Go package that uses PKCS#11 modules. Its
+// module is required by testdata/clients/suites, not by p11fs.
+type goSuite struct {
+	pkg string
+	// Tests that cannot pass, by module: for what reason is said beside each.
+	skip map[string][]string
+}
+
+func goSuites() []goSuite {
+	return []goSuite{
+		{pkg: "github.com/miekg/pkcs11", skip: map[string][]string{
+			"": {
+				"TestGetInfo",      // wants to hear that the manufacturer is SoftHSM
+				"TestConstCouunt$", // reads its own source in the working directory
+			},
+			"p11-kit-client": {
+				"TestSymmetricEncryption/.*/CBC", // AES-CBC is not passed by p11-kit 0.24
+			},
+		}},
+		{pkg: "github.com/ThalesGroup/crypto11", skip: map[string][]string{
+			"": {
+				"TestInvalidPinDoesntDestroyLibrary", // wants two tokens, called token1 and token2
+				"TestNoLogin",                        // with SoftHSM as well: wants secret keys to be private where the template does not say so
+				"TestHardECDSA",                      // begins with P-224
+				// Want no error for a key that is not there, where the package
+				// itself gives one, with SoftHSM as well.
+				"TestKeyPairDelete", "TestKeyDelete", "TestAccessSameLibraryTwice",
+				"TestHmac", // makes its keys by mechanisms of another vendor
+			},
+			"p11-kit-client": {
+				"TestBlockMode", "TestHardSymmetric/.*/(CBC|GCM).*", // AES-CBC and AES-GCM are not passed by p11-kit 0.24
+			},
+		}},
+	}
+}
+
+// TestAlone runs the clients that want a token for themselves, since they
+// initialise it or count its objects: pkcs11-tool with all its commands, the
+// suites of two Go packages, and graphene-pk11 for Node.js.
+func TestAlone(t *testing.T) {
+	t.Parallel()
+	for _, m := range modules() {
+		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
+			d := newClientDaemon(t, "printf '%s\\n' 87654321 demo "+suitePIN+" | p11fs init swtok\n")
+			t.Run("pkcs11-tool", func(t *testing.T) {
+				needTools(t, "pkcs11-tool", "openssl")
+				runClient(t, d, m.path(t), clientFile(t, "pkcs11-tool-all.sh"), nil)
+			})
+			for _, s := range goSuites() {
+				t.Run(s.pkg, func(t *testing.T) { s.run(t, d, m) })
+			}
+			t.Run("graphene-pk11", func(t *testing.T) {
+				needTools(t, "node", "npm", "gcc")
+				files := map[string]string{}
+				for _, name := range []string{"package.json", "package-lock.json", "use.js"} {
+					files[name] = clientFile(t, filepath.Join("graphene", name))
+				}
+				fetched := command0(t, "", "npm", "view", "graphene-pk11@2.3.6", "version")
+				need(t, fetched == nil, "the npm registry")
+				runClient(t, d, m.path(t), "npm ci --no-audit --no-fund --nodedir=\"$(node -p 'path.resolve(process.execPath, \"../..\")')\"\nnode use.js $M "+suitePIN+"\n", files)
+			})
+		})
+	}
+}
+
+// run builds the suite as a program and runs it in a directory of its own.
+func (s goSuite) run(t *testing.T, d *daemon, m module) {
+	needTools(t, "go", "gcc")
+	dir := workDir(t, "suite")
+	own := filepath.Join("testdata", "clients", "suites")
+	need(t, command0(t, own, "go", "mod", "download") == nil, "the modules of "+own)
+	program := filepath.Join(dir, "suite.test")
+	build := exec.Command("go", "test", "-c", "-vet=off", "-mod=readonly", "-o", program, s.pkg)
+	build.Dir = own
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v\n%s", build, err, out)
+	}
+	config, err := json.Marshal(map[string]string{"Path": m.path(t), "TokenLabel": "demo", "Pin": suitePIN})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "config"), config, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	script := "cd " + dir + "\nSOFTHSM_LIB=$M SOFTHSM_PIN=" + suitePIN + " CRYPTO11_SKIP=DSA ./suite.test"
+	if skip := append(append([]string{}, s.skip[""]...), s.skip[m.name]...); len(skip) > 0 {
+		script += " -test.skip '" + strings.Join(skip, "|") + "'"
+	}
+	out := runClient(t, d, m.path(t), script+"\n", nil)
+	if !strings.Contains(out, "\nPASS\n") || strings.Contains(out, "no tests to run") {
+		t.Errorf("it did not say that it passed:\n%s", out)
+	}
+}
+
+// command0 runs a program for its status.
+func command0(t testing.TB, dir, name string, args ...string) error {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), name, args...)
+	cmd.Dir = dir
+	return cmd.Run()
+}
