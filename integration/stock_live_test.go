@@ -22,16 +22,21 @@ type liveHost struct {
 // startLive boots a liveHost over the token that stock made.
 func startLive(t testing.TB) *liveHost {
 	t.Helper()
+	root := workDir(t, "tokens")
+	unpackToken(t, root)
+	return startLiveOver(t, root)
+}
+
+// startLiveOver boots a liveHost whose /var/lib/opencryptoki is root.
+func startLiveOver(t testing.TB, root string) *liveHost {
+	t.Helper()
 	h := &liveHost{module: needStock(t)}
 	dir := workDir(t, "live")
-	conf, root, mnt := filepath.Join(dir, "opencryptoki.conf"), filepath.Join(dir, "tokens"), filepath.Join(dir, "p11")
+	conf, mnt := filepath.Join(dir, "opencryptoki.conf"), filepath.Join(dir, "p11")
 	h.log = filepath.Join(dir, "log")
-	for _, d := range []string{root, mnt} {
-		if err := os.Mkdir(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
+	if err := os.Mkdir(mnt, 0o755); err != nil {
+		t.Fatal(err)
 	}
-	unpackToken(t, root)
 	if err := os.WriteFile(conf, []byte(stockConfig), 0o644); err != nil {
 		t.Fatal(err)
 	}
