@@ -22,6 +22,18 @@ type liar func(r *rand.Rand, code uint32, call wire.Call) []byte
 // and leaves the rest to a liar.
 func fakeServe(t *testing.T, seed uint64, lie liar) (socket string) {
 	t.Helper()
+	return liarServe(t, seed, func(r *rand.Rand, code uint32, call wire.Call) []byte {
+		if call == wire.CallInitialize || call == wire.CallFinalize {
+			return honest(code, call, nil)
+		}
+		return lie(r, code, call)
+	})
+}
+
+// liarServe runs a server that greets as the daemon does and leaves all else to
+// a liar.
+func liarServe(t *testing.T, seed uint64, lie liar) (socket string) {
+	t.Helper()
 	socket = filepath.Join(t.TempDir(), "s")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
 	if err != nil {
@@ -62,13 +74,7 @@ func fakeConn(c *net.UnixConn, r *rand.Rand, lie liar) {
 			return
 		}
 		number, _ := wire.NewReader(body, wire.Own).Header()
-		call := wire.Call(number)
-		var out []byte
-		if call == wire.CallInitialize || call == wire.CallFinalize {
-			out = honest(code, call, nil)
-		} else {
-			out = lie(r, code, call)
-		}
+		out := lie(r, code, wire.Call(number))
 		if out == nil {
 			return
 		}
@@ -205,6 +211,9 @@ func TestHostile(t *testing.T) {
 	for name, lie := range liars {
 		t.Run(name, func(t *testing.T) {
 			runHostile(t, b, fakeServe(t, 1, lie))
+		})
+		t.Run(name+" from the start", func(t *testing.T) {
+			runHostile(t, b, liarServe(t, 1, lie))
 		})
 	}
 	rounds := 60

@@ -115,14 +115,12 @@ func restart(t *testing.T, b build, seconds int) {
 // TestSanitizers runs the cases with the compiler's checks on memory, undefined
 // behaviour and races.
 func TestSanitizers(t *testing.T) {
-	for name, flags := range map[string]string{
-		"address": "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined",
-		"thread":  "-O1 -g -fsanitize=thread",
-	} {
+	sanitizers := map[string]string{"address": "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined"}
+	if !testing.Short() { // one is enough there
+		sanitizers["thread"] = "-O1 -g -fsanitize=thread"
+	}
+	for name, flags := range sanitizers {
 		t.Run(name, func(t *testing.T) {
-			if testing.Short() && name != "address" {
-				t.Skip("one is enough in a short run")
-			}
 			b := compile(t, flags)
 			for _, c := range cases {
 				switch {
@@ -140,11 +138,12 @@ func TestSanitizers(t *testing.T) {
 
 func testValgrind(t *testing.T, b build) {
 	valgrind := need(t, "valgrind")
-	for _, name := range []string{"functions", "arguments", "buffers", "mechanisms", "attributes", "deferred", "threads", "fork"} {
+	names := []string{"functions", "arguments", "buffers", "mechanisms", "attributes", "deferred", "threads", "fork"}
+	if testing.Short() {
+		names = names[:1]
+	}
+	for _, name := range names {
 		t.Run(name, func(t *testing.T) {
-			if testing.Short() && name != "functions" {
-				t.Skip("one is enough in a short run")
-			}
 			d := serve(t)
 			c := exec.Command(valgrind, "-q", "--error-exitcode=99", "--leak-check=full", "--errors-for-leak-kinds=definite,possible,indirect",
 				"--track-fds=no", "--child-silent-after-fork=no", b.check, b.module, name)

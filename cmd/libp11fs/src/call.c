@@ -228,7 +228,7 @@ CK_RV call_simple(struct conn *conn, enum call_number number, const void *values
     conn_hold(conn);
     c.conn = conn;
     if (c.rv == CKR_OK && !transmit(&c))
-        c.rv = CKR_DEVICE_ERROR;
+        c.rv = CKR_DEVICE_REMOVED;
     return call_end(&c);
 }
 

@@ -57,7 +57,8 @@ void call_settle(struct call *c, enum kind k, bool ended);
 /* Ends the call, also one that failed, and returns its CK_RV. */
 CK_RV call_end(struct call *c);
 
-/* Sends a call with n bytes of values whose reply has none. */
+/* Sends a call with n bytes of values whose reply has none. CKR_DEVICE_REMOVED
+   means that the connection was lost. */
 CK_RV call_simple(struct conn *conn, enum call_number number, const void *values, size_t n);
 
 /* The number of the Init of kind k. */

@@ -287,7 +287,7 @@ static CK_RV greet(struct conn *c, bool *again)
     if (answer != VERSION_BYTE)
         return CKR_DEVICE_ERROR;
     rv = call_simple(c, CALL_Initialize, handshake, sizeof handshake); /* the last byte is the string's NUL */
-    *again = rv != CKR_OK && conn_ended(c);
+    *again = rv == CKR_DEVICE_REMOVED;
     if (rv == CKR_OK)
         conn_unlimit(c);
     return rv;
