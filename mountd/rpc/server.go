@@ -30,7 +30,8 @@ type Config struct {
 	// Limits on what clients hold; zero values mean the defaults.
 	MaxConnections int   // 4096
 	MaxPerUID      int   // connections of one uid but root's: 2048
-	MaxMemory      int64 // bytes of long requests of one uid in flight: 256 MiB
+	MaxMemory      int64 // bytes of long requests and replies of one uid in flight: 256 MiB
+	MaxCalls       int64 // calls of one uid in flight, beyond one a connection: 4096
 }
 
 // A Peer is who is at the other end, from SO_PEERCRED.
@@ -66,6 +67,7 @@ type Server struct {
 type user struct {
 	conns  int // guarded by Server.mu
 	memory atomic.Int64
+	calls  atomic.Int64 // in flight beside the read loops
 }
 
 // New returns a server; it serves nothing yet.
@@ -78,6 +80,9 @@ func New(c Config) *Server {
 	}
 	if c.MaxMemory == 0 {
 		c.MaxMemory = 256 << 20
+	}
+	if c.MaxCalls == 0 {
+		c.MaxCalls = 4096
 	}
 	return &Server{config: c, conns: map[*conn]struct{}{}, users: map[uint32]*user{}}
 }
@@ -233,12 +238,21 @@ func (c *conn) run() {
 	}
 	c.state.init(c)
 	var (
-		in    = make([]byte, 0, 4<<10)
-		out   []byte
-		multi bool // the client has calls of several threads in flight
+		in      = make([]byte, 0, 4<<10)
+		out     []byte
+		multi   bool // the client has calls of several threads in flight
+		granted int  // to the request that is being read
 	)
+	allow := func(n int) bool {
+		if !c.allow(n) {
+			return false
+		}
+		granted = n
+		return true
+	}
 	for {
-		code, body, err := wire.ReadFrame(r, in, c.allow)
+		granted = 0
+		code, body, err := wire.ReadFrame(r, in, allow)
 		switch {
 		case errors.Is(err, wire.ErrTooLong):
 			c.reply(errorFrame(nil, code, p11.CKR_DATA_LEN_RANGE))
@@ -247,6 +261,7 @@ func (c *conn) run() {
 			c.reply(errorFrame(nil, code, p11.CKR_DEVICE_MEMORY))
 			continue
 		case err != nil:
+			c.user.memory.Add(-int64(granted))
 			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, unix.ECONNRESET) {
 				c.server.config.Log.Info("RPC connection ends in the middle of a request", "uid", c.peer.UID, "pid", c.peer.PID, "err", err)
 			}
@@ -257,7 +272,9 @@ func (c *conn) run() {
 		// A call is handled here, on the goroutine that is awake already,
 		// unless it may take long, or others wait behind it: waking another
 		// one costs more than most calls.
-		if multi = multi || r.Buffered() > 0; multi || slow(call) {
+		// A client that sends and does not read stops here, at one that is
+		// handled by the loop: its replies must not pile up.
+		if multi = multi || r.Buffered() > 0; (multi || slow(call)) && c.branch() {
 			if !own {
 				body = append([]byte(nil), body...)
 				secret.Wipe(in[:cap(in)])
@@ -265,14 +282,17 @@ func (c *conn) run() {
 			c.wg.Add(1)
 			go func() {
 				defer c.wg.Done()
-				b := c.handle(ctx, nil, code, body)
-				c.reply(b)
+				c.answer(ctx, nil, code, body)
 				c.done(body, own)
+				c.user.calls.Add(-1)
 			}()
 			continue
 		}
-		out = c.handle(ctx, out[:0], code, body)
-		c.reply(out)
+		if call == wire.CallWaitForSlotEvent { // the loop cannot wait
+			c.reply(errorFrame(nil, code, p11.CKR_DEVICE_MEMORY))
+		} else {
+			out = c.answer(ctx, out[:0], code, body)
+		}
 		c.done(body, own)
 		if cap(out) > 64<<10 {
 			out = nil
@@ -280,7 +300,37 @@ func (c *conn) run() {
 	}
 }
 
-// allow grants memory for a long request.
+// branch grants a call a goroutine of its own.
+func (c *conn) branch() bool {
+	if c.user.calls.Add(1) <= c.server.config.MaxCalls {
+		return true
+	}
+	c.user.calls.Add(-1)
+	return false
+}
+
+// maxFreeReply is how long a reply may be without being counted while the client
+// does not read it.
+const maxFreeReply = 4 << 10
+
+// answer handles a call and sends its reply, for which b is a buffer.
+func (c *conn) answer(ctx context.Context, b []byte, code uint32, body []byte) []byte {
+	b = c.handle(ctx, b, code, body)
+	n := len(b)
+	switch {
+	case n <= maxFreeReply:
+		c.reply(b)
+	case c.allow(n):
+		c.reply(b)
+		c.user.memory.Add(-int64(n))
+	default:
+		secret.Wipe(b)
+		c.reply(errorFrame(nil, code, p11.CKR_DEVICE_MEMORY))
+	}
+	return b
+}
+
+// allow grants memory for a long request or reply.
 func (c *conn) allow(n int) bool {
 	if c.user.memory.Add(int64(n)) <= c.server.config.MaxMemory {
 		return true
