@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -127,7 +128,10 @@ func slotDaemonMain(args []string, s streams) int {
 		return slotdFailure
 	}
 	d := &slotDaemon{opts: opts, paths: mountd.SystemPaths(""), s: s}
-	d.sinks = newSlotLog(s.err, opts.logFile, time.Now)
+	d.sinks = newSlotLog(s.err, time.Now)
+	if err := d.sinks.open(opts.logFile); err != nil && !stays {
+		fmt.Fprintf(s.err, "%s: no log file: %v\n", slotDaemonName, err) // and on without it, as stock
+	}
 	defer d.sinks.close()
 	level := slog.LevelInfo
 	if opts.verbose > 0 {
@@ -182,13 +186,17 @@ func (d *slotDaemon) check() int {
 		fmt.Fprintln(d.s.err, err)
 		d.log.Error("Failed to read config file.")
 		return slotdFailure
-	case errors.Is(err, config.ErrTokenName):
+	}
+	d.sayFile() // stock gets this far first
+	if errors.Is(err, config.ErrTokenName) {
 		d.log.Error("Duplicate token name", "err", oneLine(err))
 		return slotdSameName
 	}
 	d.log.Error("Failed to populate slot info.", "err", oneLine(err))
 	return slotdSlots
 }
+
+func (d *slotDaemon) sayFile() { d.log.Info("Shared memory file is " + d.paths.SlotDaemon) }
 
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
@@ -243,7 +251,7 @@ func (d *slotDaemon) serve() int {
 		return slotdFailure
 	}
 	old := segmentOf(d.paths.SlotDaemon)
-	d.log.Info("Shared memory file is " + d.paths.SlotDaemon)
+	d.sayFile()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	signals := make(chan os.Signal, 1)
@@ -270,7 +278,7 @@ func (d *slotDaemon) serve() int {
 func (d *slotDaemon) isReady(r mountd.Ready, old int) {
 	if old >= 0 && old != r.SegmentID {
 		d.log.Error(fmt.Sprintf("Shared memory creation failed (%#x)", int(unix.EEXIST)))
-		d.log.Error(fmt.Sprintf("Reclaiming %#X", uint32(r.SegmentKey)))
+		d.log.Error(fmt.Sprintf("Reclaiming 0x%X", uint32(r.SegmentKey)))
 	}
 	d.log.Debug(fmt.Sprintf("SHMID %d  token %#X", r.SegmentID, uint32(r.SegmentKey)))
 	if r.Mount != "" {
@@ -321,13 +329,29 @@ func slotExit(err error) (code int, text string) {
 	case errors.Is(err, config.ErrTokenName):
 		return slotdSameName, "Duplicate token name"
 	case errors.Is(err, slotd.ErrSocket):
-		return slotdSocket, "Failed to create listener socket"
+		return slotdSocket, socketTrouble(err)
 	case errors.Is(err, mountd.ErrNoSlotDaemonFile):
 		return slotdFailure, "Shared Memory Key Token creation file does not exist"
 	case errors.Is(err, slotd.ErrRunning), errors.Is(err, mountd.ErrBusy):
 		return slotdFailure, "A slot daemon is running already"
 	}
 	return slotdFailure, "Failed to start"
+}
+
+// socketTrouble is what failed with the socket, in the stock daemon's words.
+func socketTrouble(err error) string {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		switch path.Op {
+		case "remove":
+			return "Failed to unlink socket file"
+		case "lchown":
+			return "Could not change file group on socket"
+		case "chmod":
+			return "Could not change file permissions on socket"
+		}
+	}
+	return "Failed to bind to socket"
 }
 
 // segmentOf is the id of the slot manager's segment that there is, or -1.

@@ -136,8 +136,11 @@ func TestSlotLog(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	var terminal bytes.Buffer
 	at := time.Date(2026, 11, 3, 4, 5, 6, 0, time.UTC)
-	l := newSlotLog(&terminal, path, func() time.Time { return at })
+	l := newSlotLog(&terminal, func() time.Time { return at })
 	defer l.close()
+	if err := l.open(path); err != nil {
+		t.Fatal(err)
+	}
 	l.dial = func() (*syslog.Writer, error) { return nil, errors.New("not the machine's") }
 	log := slog.New(l.handler(slog.LevelInfo))
 	log.Debug("not this")

@@ -29,21 +29,23 @@ type slotLog struct {
 	syslog *syslog.Writer
 }
 
-// newSlotLog opens the file. Without it the daemon goes on, as stock does.
-func newSlotLog(stderr io.Writer, file string, now func() time.Time) *slotLog {
-	l := &slotLog{stderr: stderr, now: now, dial: func() (*syslog.Writer, error) {
+func newSlotLog(stderr io.Writer, now func() time.Time) *slotLog {
+	return &slotLog{stderr: stderr, now: now, dial: func() (*syslog.Writer, error) {
 		return syslog.New(syslog.LOG_USER|syslog.LOG_INFO, slotDaemonName)
 	}}
+}
+
+// open has the messages go to a file as well; "" is none.
+func (l *slotLog) open(file string) error {
 	if file == "" {
-		return l
+		return nil
 	}
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_APPEND|os.O_CREATE|unix.O_NOFOLLOW, 0o640)
 	if err != nil {
-		fmt.Fprintf(stderr, "%s: no log file: %v\n", slotDaemonName, err)
-		return l
+		return err
 	}
 	l.file = f
-	return l
+	return nil
 }
 
 // noTerminal is called when the daemon leaves it.
