@@ -107,16 +107,35 @@ class Client:
         return " ".join(sorted(self.get(h, LABEL).decode().replace(" ", "_") for h in self.find([])))
 
     def do_create(self, label, value, private="0"):
+        self.create(label, value, private)
+
+    def create(self, label, value, private):
         handle = U()
         t = template([
             (CLASS, DATA.to_bytes(8, "little")), (TOKEN, b"\1"), (PRIVATE, bytes([int(private)])),
             (LABEL, label.encode()), (APPLICATION, b""), (VALUE, value.encode()),
         ])
         check(self.lib.C_CreateObject(self.session, t, U(6), ctypes.byref(handle)))
+        return handle
 
     def do_many(self, prefix, count):
         for i in range(int(count)):
             self.do_create("%s%d" % (prefix, i), "x")
+
+    def do_load(self, prefix, rounds):
+        """Creates, changes and destroys its own objects; the answer is what is left."""
+        left = []
+        for i in range(int(rounds)):
+            label = "%s-%d" % (prefix, i)
+            handle = self.create(label, label, str(i % 2))
+            if i % 3 == 0:
+                label += "-new"
+                self.relabel(handle, label)
+            if i % 4 == 0:
+                check(self.lib.C_DestroyObject(self.session, handle))
+            else:
+                left.append(label)
+        return " ".join(left)
 
     def do_value(self, label):
         return self.get(self.one(label), VALUE).decode().strip()
@@ -128,7 +147,10 @@ class Client:
         return self.get(self.held, LABEL).decode() + " " + self.get(self.held, VALUE).decode().strip()
 
     def do_relabel(self, old, new):
-        check(self.lib.C_SetAttributeValue(self.session, U(self.one(old)), template([(LABEL, new.encode())]), U(1)))
+        self.relabel(U(self.one(old)), new)
+
+    def relabel(self, handle, label):
+        check(self.lib.C_SetAttributeValue(self.session, handle, template([(LABEL, label.encode())]), U(1)))
 
     def do_destroy(self, label):
         check(self.lib.C_DestroyObject(self.session, U(self.one(label))))
