@@ -19,10 +19,19 @@ func newStatus(s streams) *cobra.Command {
 		Args:  cobra.NoArgs,
 	}
 	mount := mountFlag(c)
+	resources := c.Flags().Bool("resources", false, "show instead what the daemon holds of the system: name, count, size, users, state")
 	c.RunE = func(*cobra.Command, []string) error {
 		t, err := findTree(*mount, os.Getenv)
 		if err != nil {
 			return err
+		}
+		if *resources {
+			text, err := t.read("resources")
+			if err != nil {
+				return fmt.Errorf("%w: %w", errNotMounted, err)
+			}
+			fmt.Fprint(s.out, text)
+			return nil
 		}
 		for _, file := range []string{"status", "slots"} {
 			text, err := t.read(file)
