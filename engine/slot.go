@@ -212,7 +212,7 @@ func (s *Slot) beginInit(ctx context.Context) (end func(), err error) {
 		return nil, p11.Errorf(p11.CKR_SESSION_EXISTS, "token %s is being initialised already", s.Name())
 	}
 	if n := uint64(s.sessions) + others; n > 0 {
-		return nil, p11.Errorf(p11.CKR_SESSION_EXISTS, "token %s has %d open sessions; close them first", s.Name(), n)
+		return nil, p11.Errorf(p11.CKR_SESSION_EXISTS, "open sessions on token %s: %d", s.Name(), n)
 	}
 	done := make(chan struct{})
 	s.initialising = done

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -65,6 +66,9 @@ func (f *FS) Mount(ctx context.Context, dir string, o Options) (*Server, error) 
 	raw := gofs.NewNodeFS(f.rootNode(), options)
 	server, err := fuse.NewServer(raw, dir, &options.MountOptions)
 	if err != nil {
+		if strings.HasPrefix(err.Error(), "fusermount exited") {
+			err = errors.New("fusermount3 refused, for the reason above; p11fs doctor looks for others")
+		}
 		return nil, fmt.Errorf("mounting on %s: %w", dir, err)
 	}
 	s := &Server{server: server, dir: dir, done: make(chan struct{})}

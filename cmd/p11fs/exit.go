@@ -39,6 +39,7 @@ func (u *usageError) Unwrap() error { return u.err }
 // exitCode is the one place where errors become exit codes.
 func exitCode(err error) int {
 	var usage *usageError
+	var tree *treeError
 	switch {
 	case err == nil:
 		return exitOK
@@ -48,7 +49,7 @@ func exitCode(err error) int {
 		return exitNotMounted
 	case errors.Is(err, context.Canceled):
 		return exitInterrupted
-	case errors.Is(err, syscall.EKEYREJECTED), errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EKEYEXPIRED):
+	case errors.As(err, &tree) && (errors.Is(err, syscall.EKEYREJECTED) || errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EKEYEXPIRED)):
 		return exitAuth
 	case errors.Is(err, mountd.ErrBusy), errors.Is(err, slotd.ErrRunning), errors.Is(err, syscall.EBUSY):
 		return exitBusy

@@ -97,6 +97,7 @@ func TestExitCode(t *testing.T) {
 		{fmt.Errorf("x: %w", mountd.ErrBusy), 5},
 		{fmt.Errorf("x: %w", slotd.ErrRunning), 5},
 		{errno(syscall.EINVAL), 1},
+		{&os.PathError{Op: "mkdir", Err: syscall.EACCES}, 1},
 		{context.Canceled, 130},
 	} {
 		if got := exitCode(c.err); got != c.want {

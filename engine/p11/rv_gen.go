@@ -108,7 +108,7 @@ func (v RV) Advice() string {
 	case CKR_SESSION_READ_ONLY:
 		return "use a read-write session; this one may not change token objects"
 	case CKR_SESSION_EXISTS:
-		return "close every session on the token first, those of other programs too"
+		return "close every session on the token first, those of other terminals and programs too: write close-all to ctl in each, or end it"
 	case CKR_SESSION_READ_ONLY_EXISTS:
 		return "close the read-only sessions first; the security officer cannot log in beside them"
 	case CKR_SESSION_READ_WRITE_SO_EXISTS:
