@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -568,5 +569,28 @@ func writeInPlace(t *testing.T, path string, b []byte) {
 	defer f.Close()
 	if _, err := f.WriteAt(b, 0); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// BenchmarkRefreshShared is what each use of an object pays to hear of other processes.
+func BenchmarkRefreshShared(b *testing.B) {
+	for _, shared := range []bool{false, true} {
+		for _, objects := range []int{20, 2000} {
+			b.Run(fmt.Sprintf("shared=%v,objects=%d", shared, objects), func(b *testing.B) {
+				cfg := freshConfig(b)
+				cfg.kernel = &mortal{left: -1}
+				cfg.Log = slog.New(slog.DiscardHandler)
+				if shared {
+					cfg.Shared = &Shared{Dir: b.TempDir(), Name: "/segment"}
+				}
+				s := openStore(b, cfg)
+				for range objects {
+					create(b, s, dataObject("x", "1", false))
+				}
+				for b.Loop() {
+					refresh(b, s)
+				}
+			})
+		}
 	}
 }
