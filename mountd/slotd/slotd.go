@@ -108,7 +108,7 @@ func Open(ctx context.Context, c Config) (_ *Daemon, err error) {
 	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	d.cancel = cancel
 	d.wg.Add(2)
-	go func() { defer d.wg.Done(); d.serve(serving) }()
+	go func(l *net.UnixListener) { defer d.wg.Done(); d.serve(serving, l) }(d.listener)
 	go func() { defer d.wg.Done(); d.collectLoop(serving) }()
 	return d, nil
 }
@@ -185,10 +185,10 @@ func listen(path string, gid int) (_ *net.UnixListener, err error) {
 
 // serve answers clients, each on a goroutine of its own: a slow one holds up
 // nobody.
-func (d *Daemon) serve(ctx context.Context) {
+func (d *Daemon) serve(ctx context.Context, l *net.UnixListener) {
 	tickets := make(chan struct{}, maxClients)
 	for {
-		c, err := d.listener.AcceptUnix()
+		c, err := l.AcceptUnix()
 		switch {
 		case ctx.Err() != nil:
 			return
