@@ -2,7 +2,10 @@ package store
 
 import (
 	"context"
+	"errors"
 	"slices"
+
+	"golang.org/x/sys/unix"
 
 	"p11fs/engine/p11"
 	"p11fs/secret"
@@ -187,7 +190,7 @@ func (s *Store) Destroy(ctx context.Context, h p11.ObjectHandle, check func(p11.
 	if err != nil {
 		return err
 	}
-	if err := s.delist(n); err != nil {
+	if err := s.strike(n); err != nil {
 		return err
 	}
 	s.shareGone(n, o.Private)
@@ -196,6 +199,27 @@ func (s *Store) Destroy(ctx context.Context, h p11.ObjectHandle, check func(p11.
 	s.mu.Unlock()
 	if err := s.objs.remove(n.String()); err != nil {
 		s.cfg.Log.Warn("the file of a destroyed object stays", "dir", s.cfg.Dir, "name", n, "error", err)
+	}
+	return nil
+}
+
+// strike ends an object on disk: its line goes, and so it is none. On a full
+// disk there may be no room for the next index, and who is told to destroy
+// objects must be able to. Then the file goes first, which ends the object too,
+// and makes the room. If it is too little, the line stays, and names nothing.
+func (s *Store) strike(n name) error {
+	err := s.delist(n)
+	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
+		return err
+	}
+	if err := s.objs.remove(n.String()); err != nil {
+		return err
+	}
+	if err := s.objs.k.Sync(s.objs.fd); err != nil {
+		return ioError("sync the directory of", n.String(), err)
+	}
+	if err := s.delist(n); err != nil {
+		s.cfg.Log.Warn("the line of a destroyed object stays", "dir", s.cfg.Dir, "name", n, "error", err)
 	}
 	return nil
 }
