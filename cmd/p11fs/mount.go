@@ -54,6 +54,9 @@ is absent. With --system it is the machine's: slots from
 		if len(args) > 0 {
 			conf.Paths.Mount = args[0]
 		}
+		if mode == mountd.System && !c.Flags().Changed("root") && os.Geteuid() != 0 {
+			return &usageError{err: errors.New("--system needs root; without it you get your own tokens")}
+		}
 		if err := conf.Check(); err != nil {
 			return &usageError{err: err}
 		}
@@ -76,16 +79,13 @@ is absent. With --system it is the machine's: slots from
 
 // placeFlags adds --system and --root, and returns what they come to.
 func placeFlags(c *cobra.Command) func() (mountd.Mode, mountd.Paths, error) {
-	system := c.Flags().Bool("system", false, "serve the machine's tokens; needs root")
+	system := c.Flags().Bool("system", false, "the machine's tokens instead of your own")
 	root := c.Flags().String("root", "", "put every system path below `DIR`; implies --system")
 	return func() (mountd.Mode, mountd.Paths, error) {
 		if !*system && !c.Flags().Changed("root") {
 			home, _ := os.UserHomeDir()
 			paths, err := mountd.UserPaths(os.Getenv, home)
 			return mountd.User, paths, err
-		}
-		if *root == "" && os.Geteuid() != 0 {
-			return 0, mountd.Paths{}, &usageError{err: errors.New("--system needs root; without it you get your own tokens")}
 		}
 		return mountd.System, mountd.SystemPaths(*root), nil
 	}

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"p11fs/mountd"
 	"p11fs/mountd/mountpoint"
@@ -39,7 +41,7 @@ func findTree(named string, getenv func(string) string) (tree, error) {
 		} else if !st.IsDir() {
 			return tree{}, fmt.Errorf("%w: %s is no directory", errNotMounted, named)
 		}
-		return tree{named}, nil
+		return tree{named}, mayUse(named)
 	}
 	mounts, err := mountpoint.Ours()
 	if err != nil {
@@ -51,7 +53,28 @@ func findTree(named string, getenv func(string) string) (tree, error) {
 		usual = paths.Mount
 	}
 	dir, err := chooseMount(mounts, usual, mountd.SystemPaths("").Mount, strconv.Itoa(os.Getuid()))
+	if err == nil {
+		err = mayUse(dir)
+	}
 	return tree{dir}, err
+}
+
+// mayUse says why a user may not use a mount at all, and what mends it.
+func mayUse(dir string) error {
+	err := unix.Access(dir, unix.R_OK|unix.X_OK)
+	if !errors.Is(err, unix.EACCES) {
+		return nil // what else is wrong shows when the tree is used
+	}
+	who := strconv.Itoa(os.Getuid())
+	if u, err := user.LookupId(who); err == nil {
+		who = u.Username
+	}
+	var st unix.Stat_t
+	g, lookErr := user.LookupGroup(mountd.Group)
+	if unix.Stat(dir, &st) == nil && lookErr == nil && strconv.Itoa(int(st.Gid)) == g.Gid {
+		return fmt.Errorf("%s is for root and the members of the group %s (as root: usermod -aG %[2]s %s; then log in anew): %w", dir, mountd.Group, who, err)
+	}
+	return fmt.Errorf("%s is another user's: %w", dir, err)
 }
 
 // chooseMount picks the mount of user uid.

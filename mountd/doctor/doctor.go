@@ -39,21 +39,30 @@ type Patient struct {
 	Libcrypto func() (string, error)
 
 	// What follows is the machine; the zero value is this one.
-	Root  string // where /dev, /etc and /usr are
-	UID   int    // who asks
-	Group func(name string) (gid string, members []string, err error)
+	Root   string // where /dev, /etc and /usr are
+	UID    int    // who asks
+	User   string // the name
+	Groups []int  // the groups that the process has
+	Group  func(name string) (gid string, members []string, err error)
 }
 
 // This returns p with the machine that the process runs on.
 func (p Patient) This() Patient {
 	p.UID = os.Geteuid()
+	p.User = strconv.Itoa(p.UID)
+	if u, err := user.LookupId(p.User); err == nil {
+		p.User = u.Username
+	}
+	p.Groups, _ = os.Getgroups() // without them the check says what is missing
+	p.Groups = append(p.Groups, os.Getegid())
 	p.Group = groupOf
 	return p
 }
 
 // Examine makes all checks, in the order in which their troubles are met.
 func (p Patient) Examine() []Finding {
-	checks := []func() Finding{p.device, p.helper, p.allowOther, p.group, p.configuration, p.data, p.slotDaemon, p.mount, p.libcrypto}
+	checks := []func() Finding{p.device, p.helper, p.allowOther, p.group, p.member, p.configuration, p.data, p.modes,
+		p.slotDaemon, p.segments, p.lockFiles, p.socket, p.mount, p.libcrypto}
 	findings := make([]Finding, len(checks))
 	for i, check := range checks {
 		findings[i] = check()
@@ -247,6 +256,10 @@ func (p Patient) slotDaemon() Finding {
 	}
 	name, err := os.ReadFile(p.path(fmt.Sprintf("proc/%d/comm", pid)))
 	if err == nil && strings.TrimSpace(string(name)) == "pkcsslotd" {
+		if p.ours(pid) {
+			f.Detail = fmt.Sprintf("is p11fs (process %d)", pid)
+			return f
+		}
 		f.Wrong = "it runs, and p11fs has to take its place"
 		f.Mend = fmt.Sprintf("systemctl stop opencryptoki (or kill %d)", pid)
 		f.Detail = ""

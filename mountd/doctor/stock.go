@@ -1,0 +1,305 @@
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"p11fs/mountd"
+	"p11fs/shm"
+)
+
+// The troubles of a machine whose tokens stock openCryptoki shares. A user's own
+// daemon has none of them.
+
+// trouble is one thing that is wrong, of which a check may find several.
+type trouble struct{ wrong, mend string }
+
+// add puts the first trouble into f, and counts the others.
+func (f Finding) add(troubles []trouble) Finding {
+	if len(troubles) == 0 {
+		return f
+	}
+	f.Wrong, f.Mend = troubles[0].wrong, troubles[0].mend
+	if more := len(troubles) - 1; more > 0 {
+		f.Wrong += fmt.Sprintf(" (and %d more like it)", more)
+	}
+	return f
+}
+
+// gid is the number of the group pkcs11, or -1.
+func (p Patient) gid() int {
+	gid, _, err := p.Group(mountd.Group)
+	if err != nil {
+		return -1
+	}
+	n, err := strconv.Atoi(gid)
+	if err != nil {
+		return -1
+	}
+	return n
+}
+
+// member checks that who asks may use the tokens. Stock clients ask for the name
+// in the group's list of members, and the kernel for the group itself.
+func (p Patient) member() Finding {
+	f := Finding{Check: "your membership in " + mountd.Group}
+	if p.Mode != mountd.System {
+		f.Detail = "not needed for your own tokens"
+		return f
+	}
+	_, members, err := p.Group(mountd.Group)
+	switch {
+	case p.UID == 0:
+		f.Detail = "root needs none"
+	case err != nil:
+		f.Detail = "there is no such group" // told already
+	case !slices.Contains(members, p.User):
+		f.Wrong = fmt.Sprintf("user %s is not in the group %s, and gets nothing of the tokens", p.User, mountd.Group)
+		f.Mend = fmt.Sprintf("usermod -aG %s %s (as root; then log in anew)", mountd.Group, p.User)
+	case !slices.Contains(p.Groups, p.gid()):
+		f.Wrong = "you became a member after this login, which does not have the group yet"
+		f.Mend = "newgrp " + mountd.Group + " (or log in anew)"
+	default:
+		f.Detail = p.User + " is a member"
+	}
+	return f
+}
+
+// segments looks for shared memory of a crash, of another version, or open to
+// everybody.
+func (p Patient) segments() Finding {
+	f := Finding{Check: "shared memory", Detail: "nothing in the way"}
+	if p.Mode != mountd.System {
+		f.Detail = "your own tokens use none"
+		return f
+	}
+	troubles := p.slotManager()
+	paths, _ := filepath.Glob(filepath.Join(p.Paths.SharedMemory, "var.lib.opencryptoki.*"))
+	gid := p.gid()
+	for _, path := range paths {
+		var st unix.Stat_t
+		if err := unix.Lstat(path, &st); err != nil {
+			continue // gone meanwhile
+		}
+		switch mode := st.Mode & 0o777; {
+		case st.Mode&unix.S_IFMT != unix.S_IFREG:
+			troubles = append(troubles, trouble{path + " is no shared memory", "rm -r " + path})
+		case st.Size != shm.TokenSize:
+			troubles = append(troubles, trouble{
+				fmt.Sprintf("%s has %d bytes, not the %d of openCryptoki 3.8: another version made it", path, st.Size, shm.TokenSize),
+				"rm " + path + " (when no program uses the token)",
+			})
+		case mode&0o007 != 0:
+			troubles = append(troubles, trouble{
+				fmt.Sprintf("%s is open to everybody (mode %04o), PIN hashes and all", path, mode), "chmod 0660 " + path,
+			})
+		case gid >= 0 && int(st.Gid) != gid:
+			troubles = append(troubles, trouble{
+				fmt.Sprintf("%s belongs to group %d, so members of %s cannot attach", path, st.Gid, mountd.Group),
+				fmt.Sprintf("chgrp %s %s", mountd.Group, path),
+			})
+		}
+	}
+	return f.add(troubles)
+}
+
+// slotManager looks at the System V segment.
+func (p Patient) slotManager() []trouble {
+	key, err := shm.Key(p.Paths.SlotDaemon)
+	if err != nil {
+		return nil // no file, no stock client
+	}
+	b, err := os.ReadFile(p.path("proc/sysvipc/shm"))
+	if err != nil {
+		return nil
+	}
+	for line := range strings.Lines(string(b)) {
+		// key shmid perms size cpid lpid nattch uid gid …
+		s := strings.Fields(line)
+		if len(s) < 9 || s[0] != strconv.Itoa(key) {
+			continue
+		}
+		mend := fmt.Sprintf("ipcrm -M %#x", uint32(key))
+		switch {
+		case s[3] != strconv.Itoa(shm.SlotManagerSize):
+			return []trouble{{fmt.Sprintf("the slot manager's segment has %s bytes, not %d: another version made it", s[3], shm.SlotManagerSize), mend}}
+		case s[6] == "0":
+			return []trouble{{"the slot manager's segment was left by a daemon that died: nobody is attached", mend + " (p11fs does it too when it starts)"}}
+		case s[8] != strconv.Itoa(p.gid()):
+			return []trouble{{fmt.Sprintf("the slot manager's segment belongs to group %s, so members of %s cannot attach", s[8], mountd.Group), mend + " (then restart the daemon)"}}
+		}
+	}
+	return nil
+}
+
+// How long a lock may be held before it counts as stuck, and how often it is
+// tried.
+const (
+	lockPatience = time.Second
+	lockPoll     = 50 * time.Millisecond
+)
+
+// lockFiles looks for lock files that members cannot open and for locks that are
+// not given back.
+func (p Patient) lockFiles() Finding {
+	f := Finding{Check: p.Paths.Locks, Detail: "free"}
+	if p.Mode != mountd.System {
+		return f
+	}
+	paths, _ := filepath.Glob(filepath.Join(p.Paths.Locks, "LCK..APIlock"))
+	more, _ := filepath.Glob(filepath.Join(p.Paths.Locks, "*", "LCK..*"))
+	gid := p.gid()
+	var troubles []trouble
+	for _, path := range append(paths, more...) {
+		var st unix.Stat_t
+		if err := unix.Lstat(path, &st); err != nil {
+			continue
+		}
+		switch {
+		case st.Mode&unix.S_IFMT != unix.S_IFREG:
+			troubles = append(troubles, trouble{path + " is no lock file", "rm -r " + path})
+		case st.Mode&0o440 != 0o440 || st.Mode&0o007 != 0:
+			troubles = append(troubles, trouble{fmt.Sprintf("%s has mode %04o", path, st.Mode&0o777), "chmod 0440 " + path})
+		case gid >= 0 && int(st.Gid) != gid:
+			troubles = append(troubles, trouble{
+				fmt.Sprintf("%s belongs to group %d, so members of %s cannot lock it", path, st.Gid, mountd.Group),
+				fmt.Sprintf("chgrp %s %s", mountd.Group, path),
+			})
+		case stuck(path):
+			t := trouble{path + " is locked all the time", "fuser -v " + path}
+			if pid := p.holder(st.Ino); pid > 0 {
+				t = trouble{fmt.Sprintf("%s is locked all the time, by process %d", path, pid), fmt.Sprintf("kill %d (after: ps -fp %[1]d)", pid)}
+			}
+			troubles = append(troubles, t)
+		}
+	}
+	return f.add(troubles)
+}
+
+// stuck says that a lock is not to be had. Who may not even open the file is told
+// so by the other checks.
+func stuck(path string) bool {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = unix.Close(fd) }() // which gives the lock back
+	for begin := time.Now(); ; time.Sleep(lockPoll) {
+		if err := unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
+			return false
+		}
+		if time.Since(begin) > lockPatience {
+			return true
+		}
+	}
+}
+
+// holder is the process that has locked the file with this inode, or 0.
+func (p Patient) holder(inode uint64) int {
+	b, _ := os.ReadFile(p.path("proc/locks"))
+	for line := range strings.Lines(string(b)) {
+		// 1: FLOCK  ADVISORY  WRITE 123 00:2f:4711 0 EOF
+		s := strings.Fields(line)
+		if len(s) > 5 && s[1] == "FLOCK" && strings.HasSuffix(s[5], fmt.Sprintf(":%d", inode)) {
+			pid, _ := strconv.Atoi(s[4])
+			return pid
+		}
+	}
+	return 0
+}
+
+// socket looks for a slot socket whose daemon has died, or that clients refuse.
+// It does not connect: who connects and goes ends an idle stock daemon.
+func (p Patient) socket() Finding {
+	f := Finding{Check: p.Paths.SlotSocket, Detail: "not there: no slot daemon serves"}
+	if p.Mode != mountd.System {
+		f.Check, f.Detail = "slot socket", "your own tokens have none"
+		return f
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(p.Paths.SlotSocket, &st); err != nil {
+		return f
+	}
+	b, err := os.ReadFile(p.path("proc/net/unix"))
+	gid := p.gid()
+	switch {
+	case err == nil && !slices.ContainsFunc(strings.Split(string(b), "\n"), func(line string) bool {
+		s := strings.Fields(line)
+		return len(s) == 8 && (s[7] == p.Paths.SlotSocket || "/var"+s[7] == p.Paths.SlotSocket)
+	}):
+		f.Wrong, f.Mend = "its daemon has died and left it behind", "rm "+p.Paths.SlotSocket+" (p11fs does it too when it starts)"
+	case gid >= 0 && int(st.Gid) != gid:
+		f.Wrong = fmt.Sprintf("it belongs to group %d, so stock clients refuse it", st.Gid)
+		f.Mend = fmt.Sprintf("chgrp %s %s", mountd.Group, p.Paths.SlotSocket)
+	default:
+		f.Detail = "a slot daemon serves"
+	}
+	return f
+}
+
+// modes looks at what lies in the token directories and at the configuration.
+// What only root can see is left to root.
+func (p Patient) modes() Finding {
+	f := Finding{Check: "modes of tokens", Detail: "as they should be"}
+	if p.Mode != mountd.System {
+		return f
+	}
+	var troubles []trouble
+	gid := p.gid()
+	var st unix.Stat_t
+	if unix.Lstat(p.Paths.Config, &st) == nil && st.Mode&0o022 != 0 {
+		troubles = append(troubles, trouble{
+			fmt.Sprintf("%s can be written by others (mode %04o), and says which libraries stock programs load", p.Paths.Config, st.Mode&0o777),
+			"chmod 0644 " + p.Paths.Config,
+		})
+	}
+	_ = filepath.WalkDir(p.Paths.Data, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || path == p.Paths.Data {
+			return nil // may not be seen; or has a check of its own
+		}
+		var st unix.Stat_t
+		if unix.Lstat(path, &st) != nil || st.Mode&unix.S_IFMT == unix.S_IFLNK {
+			return nil
+		}
+		mode, want := st.Mode&0o777, uint32(0o660)
+		if e.IsDir() {
+			want = 0o770
+		}
+		switch {
+		case mode&0o007 != 0:
+			troubles = append(troubles, trouble{fmt.Sprintf("%s is open to everybody (mode %04o)", path, mode), fmt.Sprintf("chmod %04o %s", want, path)})
+		case gid >= 0 && int(st.Gid) != gid:
+			troubles = append(troubles, trouble{
+				fmt.Sprintf("%s belongs to group %d, so members of %s cannot use it", path, st.Gid, mountd.Group),
+				fmt.Sprintf("chgrp -R %s %s", mountd.Group, path),
+			})
+		case mode&want != want:
+			troubles = append(troubles, trouble{fmt.Sprintf("%s is closed to members of %s (mode %04o)", path, mountd.Group, mode), fmt.Sprintf("chmod %04o %s", want, path)})
+		}
+		return nil
+	})
+	return f.add(troubles)
+}
+
+// ours says whether process pid is p11fs under the name of pkcsslotd. Who may not
+// look at the process goes by the file that has the name.
+func (p Patient) ours(pid int) bool {
+	self, err := os.Stat("/proc/self/exe")
+	if err != nil {
+		return false
+	}
+	other, err := os.Stat(p.path(fmt.Sprintf("proc/%d/exe", pid)))
+	if err != nil {
+		other, err = os.Stat(p.Paths.SlotDaemon)
+	}
+	return err == nil && os.SameFile(self, other)
+}
