@@ -1,0 +1,241 @@
+/* What goes over the wire taken apart: parameters of mechanisms, attributes. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+
+static void *sized(size_t n, int fill)
+{
+    void *p = malloc(n);
+
+    CHECK(p != NULL);
+    memset(p, fill, n);
+    return p;
+}
+
+/* round_trip encrypts and decrypts with a mechanism. */
+static void round_trip(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE key, CK_MECHANISM *m, CK_ULONG len)
+{
+    CK_BYTE in[64] = {1, 2, 3}, out[512], back[512];
+    CK_ULONG n = sizeof out, k = sizeof back;
+
+    OK(f->C_EncryptInit(s, m, key));
+    OK(f->C_Encrypt(s, in, len, out, &n));
+    OK(f->C_DecryptInit(s, m, key));
+    OK(f->C_Decrypt(s, out, n, back, &k));
+    CHECK(k == len && memcmp(in, back, k) == 0);
+}
+
+static void rsa(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE secret)
+{
+    CK_ULONG bits = 2048, n;
+    CK_BBOOL yes = 1;
+    CK_ATTRIBUTE pub[] = {{CKA_MODULUS_BITS, &bits, sizeof bits}, {CKA_VERIFY, &yes, 1}, {CKA_ENCRYPT, &yes, 1}, {CKA_WRAP, &yes, 1}};
+    CK_ATTRIBUTE priv[] = {{CKA_SIGN, &yes, 1}, {CKA_DECRYPT, &yes, 1}, {CKA_UNWRAP, &yes, 1}};
+    CK_MECHANISM gen = {CKM_RSA_PKCS_KEY_PAIR_GEN, NULL, 0};
+    CK_RSA_PKCS_PSS_PARAMS pss = {CKM_SHA256, CKG_MGF1_SHA256, 20};
+    CK_RSA_PKCS_OAEP_PARAMS oaep = {CKM_SHA256, CKG_MGF1_SHA256, CKZ_DATA_SPECIFIED, "label", 5};
+    CK_RSA_AES_KEY_WRAP_PARAMS wrap = {256, &oaep};
+    CK_MECHANISM m = {CKM_SHA256_RSA_PKCS_PSS, &pss, sizeof pss}, enc = {CKM_RSA_PKCS_OAEP, &oaep, sizeof oaep};
+    CK_MECHANISM aes = {CKM_RSA_AES_KEY_WRAP, &wrap, sizeof wrap}, info = {CKM_RSA_AES_KEY_WRAP, NULL, 0};
+    CK_MECHANISM_INFO mi;
+    CK_OBJECT_HANDLE public, private;
+    CK_BYTE in[40] = {5}, out[512];
+
+    OK(f->C_GenerateKeyPair(s, &gen, pub, 4, priv, 3, &public, &private));
+    OK(f->C_SignInit(s, &m, private));
+    n = sizeof out;
+    OK(f->C_Sign(s, in, sizeof in, out, &n));
+    CHECK(n == 256);
+    OK(f->C_VerifyInit(s, &m, public));
+    OK(f->C_Verify(s, in, sizeof in, out, n));
+    pss.sLen = 21; /* another parameter is another mechanism */
+    OK(f->C_VerifyInit(s, &m, public));
+    RV(f->C_Verify(s, in, sizeof in, out, n), CKR_SIGNATURE_INVALID);
+    OK(f->C_EncryptInit(s, &enc, public));
+    n = sizeof out;
+    OK(f->C_Encrypt(s, in, sizeof in, out, &n));
+    OK(f->C_DecryptInit(s, &enc, private));
+    n = sizeof out;
+    OK(f->C_Decrypt(s, out, 256, out, &n));
+    CHECK(n == sizeof in && memcmp(in, out, n) == 0);
+    m.ulParameterLen--;
+    RV(f->C_SignInit(s, &m, private), CKR_MECHANISM_PARAM_INVALID);
+    if (f->C_GetMechanismInfo(3, info.mechanism, &mi) == CKR_OK) {
+        n = sizeof out;
+        OK(f->C_WrapKey(s, &aes, public, secret, out, &n));
+    }
+    wrap.pOAEPParams = NULL;
+    RV(f->C_WrapKey(s, &aes, public, secret, out, &n), CKR_MECHANISM_PARAM_INVALID);
+}
+
+static void ecdh(CK_SESSION_HANDLE s)
+{
+    CK_OBJECT_HANDLE pub[2], priv[2], key;
+    CK_BYTE point[128];
+    CK_ATTRIBUTE get = {CKA_EC_POINT, point, sizeof point};
+    CK_ULONG class = CKO_SECRET_KEY, type = CKK_GENERIC_SECRET, len = 32;
+    CK_BBOOL yes = 1, no = 0;
+    CK_ATTRIBUTE t[] = {{CKA_CLASS, &class, sizeof class}, {CKA_KEY_TYPE, &type, sizeof type}, {CKA_VALUE_LEN, &len, sizeof len},
+                        {CKA_EXTRACTABLE, &yes, 1}, {CKA_SENSITIVE, &no, 1}};
+    CK_BYTE value[2][32];
+    CK_ECDH1_DERIVE_PARAMS p = {CKD_NULL, 0, NULL, 0, NULL};
+    CK_MECHANISM m = {CKM_ECDH1_DERIVE, &p, sizeof p};
+
+    for (int i = 0; i < 2; i++)
+        ec_key(s, &pub[i], &priv[i]);
+    for (int i = 0; i < 2; i++) {
+        CK_ATTRIBUTE v = {CKA_VALUE, value[i], 32};
+
+        get.ulValueLen = sizeof point;
+        OK(f->C_GetAttributeValue(s, pub[1 - i], &get, 1));
+        p.pPublicData = point;
+        p.ulPublicDataLen = get.ulValueLen;
+        OK(f->C_DeriveKey(s, &m, priv[i], t, 5, &key));
+        OK(f->C_GetAttributeValue(s, key, &v, 1));
+    }
+    CHECK(memcmp(value[0], value[1], 32) == 0);
+}
+
+void case_mechanisms(void)
+{
+    CK_SLOT_ID slot = start();
+    CK_SESSION_HANDLE s = login(slot);
+    CK_OBJECT_HANDLE key = aes_key(s), secret = mac_key(s);
+    CK_BYTE iv[16] = {3}, aad[5] = {4}, out[64];
+    CK_GCM_PARAMS gcm = {iv, 12, 96, aad, 5, 128};
+    CK_GCM_PARAMS_NO_IV_BITS old = {iv, 12, aad, 5, 96};
+    CK_AES_CTR_PARAMS ctr = {64, {1, 2, 3}};
+    CK_ULONG length = 8, n = sizeof out;
+    CK_BYTE *exact = sized(16, 9);
+    CK_MECHANISM m[] = {{CKM_AES_GCM, &gcm, sizeof gcm}, {CKM_AES_GCM, &old, sizeof old}, {CKM_AES_CTR, &ctr, sizeof ctr},
+                        {CKM_AES_CBC_PAD, iv, 16},       {CKM_AES_CBC_PAD, exact, 16}};
+    CK_MECHANISM mac = {CKM_SHA256_HMAC_GENERAL, &length, sizeof length};
+    CK_MECHANISM unknown = {CKM_VENDOR_DEFINED + 0x7777, iv, 16}, wide = {~0UL - 5, NULL, 0}, null = {CKM_AES_CBC, NULL, 16};
+
+    for (size_t i = 0; i < sizeof m / sizeof m[0]; i++) {
+        round_trip(s, key, &m[i], 32);
+        round_trip(s, key, &m[i], 32);
+    }
+    free(exact);
+    OK(f->C_SignInit(s, &mac, secret));
+    OK(f->C_Sign(s, iv, 16, out, &n));
+    CHECK(n == 8);
+    RV(f->C_SignInit(s, &unknown, key), CKR_MECHANISM_INVALID);
+    RV(f->C_SignInit(s, &wide, key), CKR_MECHANISM_INVALID);
+    RV(f->C_EncryptInit(s, &null, key), CKR_MECHANISM_PARAM_INVALID);
+    gcm.ulIvLen = 12, gcm.pIv = NULL;
+    RV(f->C_EncryptInit(s, &m[0], key), CKR_MECHANISM_PARAM_INVALID);
+    m[2].ulParameterLen = 5;
+    RV(f->C_EncryptInit(s, &m[2], key), CKR_MECHANISM_PARAM_INVALID);
+    rsa(s, key);
+    ecdh(s);
+    OK(f->C_Finalize(NULL));
+}
+
+void case_attributes(void)
+{
+    CK_SLOT_ID slot = start();
+    CK_SESSION_HANDLE s = login(slot);
+    CK_ULONG class = CKO_SECRET_KEY, type = CKK_AES, len = 16, got_class = 0, got_len = 0;
+    CK_BBOOL yes = 1, no = 0, token = 9;
+    CK_MECHANISM_TYPE allowed[] = {CKM_AES_CBC, CKM_AES_GCM}, got_allowed[4];
+    CK_BYTE label[8], value[64], date[] = "20300131", got_date[8];
+    CK_ATTRIBUTE inner[] = {{CKA_ENCRYPT, &yes, 1}, {CKA_KEY_TYPE, &type, sizeof type}, {CKA_LABEL, "in", 2}};
+    CK_ATTRIBUTE t[] = {{CKA_CLASS, &class, sizeof class},
+                        {CKA_KEY_TYPE, &type, sizeof type},
+                        {CKA_VALUE_LEN, &len, sizeof len},
+                        {CKA_LABEL, "nested", 6},
+                        {CKA_SENSITIVE, &yes, 1},
+                        {CKA_WRAP, &yes, 1},
+                        {CKA_START_DATE, date, 8},
+                        {CKA_END_DATE, NULL, 0},
+                        {CKA_ALLOWED_MECHANISMS, allowed, sizeof allowed},
+                        {CKA_WRAP_TEMPLATE, inner, sizeof inner}};
+    CK_MECHANISM gen = {CKM_AES_KEY_GEN, NULL, 0};
+    CK_OBJECT_HANDLE key;
+    CK_BBOOL in_bool = 0;
+    CK_ULONG in_type = 0;
+    CK_BYTE in_label[8];
+    CK_ATTRIBUTE in_got[4];
+
+    OK(f->C_GenerateKey(s, &gen, t, sizeof t / sizeof t[0], &key));
+    {
+        CK_ATTRIBUTE g[] = {{CKA_CLASS, &got_class, sizeof got_class}, {CKA_TOKEN, &token, 1}, {CKA_LABEL, label, sizeof label},
+                            {CKA_VALUE_LEN, &got_len, sizeof got_len}, {CKA_START_DATE, got_date, 8}, {CKA_END_DATE, got_date, 8},
+                            {CKA_ALLOWED_MECHANISMS, got_allowed, sizeof got_allowed}};
+
+        OK(f->C_GetAttributeValue(s, key, g, 7));
+        CHECK(got_class == CKO_SECRET_KEY && token == 0 && got_len == 16);
+        CHECK(g[2].ulValueLen == 6 && memcmp(label, "nested", 6) == 0);
+        CHECK(g[4].ulValueLen == 8 && memcmp(got_date, date, 8) == 0 && g[5].ulValueLen == 0);
+        CHECK(g[6].ulValueLen == sizeof allowed && memcmp(got_allowed, allowed, sizeof allowed) == 0);
+    }
+    { /* lengths only */
+        CK_ATTRIBUTE g[] = {{CKA_CLASS, NULL, 0}, {CKA_TOKEN, NULL, 5}, {CKA_LABEL, NULL, 0}, {CKA_START_DATE, NULL, 0},
+                            {CKA_ALLOWED_MECHANISMS, NULL, 0}, {CKA_WRAP_TEMPLATE, NULL, 0}};
+
+        OK(f->C_GetAttributeValue(s, key, g, 6));
+        CHECK(g[0].ulValueLen == sizeof(CK_ULONG) && g[1].ulValueLen == 1 && g[2].ulValueLen == 6 && g[3].ulValueLen == 8);
+        CHECK(g[4].ulValueLen == sizeof allowed && g[5].ulValueLen == 3 * sizeof(CK_ATTRIBUTE));
+    }
+    { /* every attribute on its own: too small, sensitive, absent, right */
+        CK_ATTRIBUTE g[] = {{CKA_LABEL, label, 3}, {CKA_VALUE, value, sizeof value}, {CKA_MODULUS, value, sizeof value},
+                            {CKA_CLASS, &got_class, sizeof got_class}};
+        CK_RV rv = f->C_GetAttributeValue(s, key, g, 4);
+
+        CHECK(rv == CKR_BUFFER_TOO_SMALL || rv == CKR_ATTRIBUTE_SENSITIVE || rv == CKR_ATTRIBUTE_TYPE_INVALID);
+        CHECK(g[0].ulValueLen == CK_UNAVAILABLE_INFORMATION && g[1].ulValueLen == CK_UNAVAILABLE_INFORMATION);
+        CHECK(g[2].ulValueLen == CK_UNAVAILABLE_INFORMATION && g[3].ulValueLen == sizeof got_class);
+        g[0].ulValueLen = 0; /* a pointer, but no room */
+        RV(f->C_GetAttributeValue(s, key, g, 1), CKR_BUFFER_TOO_SMALL);
+        CHECK(g[0].ulValueLen == CK_UNAVAILABLE_INFORMATION);
+        OK(f->C_GetAttributeValue(s, key, NULL, 0));
+    }
+    { /* a template: its attributes have rooms of their own */
+        CK_ATTRIBUTE g = {CKA_WRAP_TEMPLATE, in_got, 3 * sizeof in_got[0]};
+
+        for (int pass = 0; pass < 2; pass++) {
+            bool seen[3] = {false};
+
+            for (int i = 0; i < 3; i++) {
+                CK_ATTRIBUTE none = {0, pass == 0 ? NULL : value + 16 * i, pass == 0 ? 0 : 16};
+
+                in_got[i] = none;
+            }
+            g.ulValueLen = 3 * sizeof in_got[0];
+            OK(f->C_GetAttributeValue(s, key, &g, 1));
+            CHECK(g.ulValueLen == 3 * sizeof in_got[0]);
+            for (int i = 0; i < 3; i++) {
+                const CK_BYTE *v = in_got[i].pValue;
+
+                if (in_got[i].type == CKA_ENCRYPT) {
+                    CHECK(in_got[i].ulValueLen == 1 && (v == NULL || v[0] == 1));
+                    seen[0] = true;
+                } else if (in_got[i].type == CKA_KEY_TYPE) {
+                    CHECK(in_got[i].ulValueLen == sizeof type && (v == NULL || memcmp(v, &type, sizeof type) == 0));
+                    seen[1] = true;
+                } else if (in_got[i].type == CKA_LABEL) {
+                    CHECK(in_got[i].ulValueLen == 2 && (v == NULL || memcmp(v, "in", 2) == 0));
+                    seen[2] = true;
+                }
+            }
+            CHECK(seen[0] && seen[1] && seen[2]);
+        }
+        g.ulValueLen = 2 * sizeof in_got[0];
+        RV(f->C_GetAttributeValue(s, key, &g, 1), CKR_BUFFER_TOO_SMALL);
+        CHECK(g.ulValueLen == CK_UNAVAILABLE_INFORMATION);
+        (void)in_bool, (void)in_type, (void)in_label;
+    }
+    { /* values that have no form */
+        CK_ATTRIBUTE wrong[] = {{CKA_SENSITIVE, &yes, 2}, {CKA_VALUE_LEN, &len, 3}, {CKA_LABEL, NULL, 3},
+                                {CKA_ALLOWED_MECHANISMS, allowed, 9}, {CKA_WRAP_TEMPLATE, inner, 5}};
+        CK_ATTRIBUTE loop = {CKA_WRAP_TEMPLATE, &loop, sizeof loop}, wide = {1UL << 40, &no, 1};
+
+        for (int i = 0; i < 5; i++)
+            RV(f->C_GenerateKey(s, &gen, &wrong[i], 1, &key), CKR_ATTRIBUTE_VALUE_INVALID);
+        RV(f->C_GenerateKey(s, &gen, &loop, 1, &key), CKR_ARGUMENTS_BAD);
+        RV(f->C_GenerateKey(s, &gen, &wide, 1, &key), CKR_ATTRIBUTE_TYPE_INVALID);
+    }
+    OK(f->C_Finalize(NULL));
+}
