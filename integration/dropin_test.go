@@ -81,6 +81,7 @@ func newSlotHost(t testing.TB, conf string) *slotHost {
 	})
 	h.ok("python3 $STATE/syslog.py & syslog=$!")
 	h.ok("for i in $(seq 100); do [ -S /dev/log ] && break; sleep 0.05; done; [ -S /dev/log ]")
+	h.ok("chgrp pkcs11 /var/lib/opencryptoki && chmod 0770 /var/lib/opencryptoki")
 	h.ours()
 	return h
 }

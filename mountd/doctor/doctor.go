@@ -261,7 +261,7 @@ func (p Patient) slotDaemon() Finding {
 			return f
 		}
 		f.Wrong = "it runs, and p11fs has to take its place"
-		f.Mend = fmt.Sprintf("systemctl stop opencryptoki (or kill %d)", pid)
+		f.Mend = fmt.Sprintf("systemctl stop pkcsslotd (or kill %d)", pid)
 		f.Detail = ""
 	}
 	return f

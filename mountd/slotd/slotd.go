@@ -70,7 +70,7 @@ func Open(ctx context.Context, c Config) (_ *Daemon, err error) {
 		c.Proc = "/proc"
 	}
 	if pid, ok := stockRunning(c.Proc, c.PIDFile); ok {
-		return nil, fmt.Errorf("%w: pkcsslotd with process id %d; stop it first (systemctl stop opencryptoki, or kill %d)", ErrRunning, pid, pid)
+		return nil, fmt.Errorf("%w: pkcsslotd with process id %d; stop it first (systemctl stop pkcsslotd, or kill %d)", ErrRunning, pid, pid)
 	}
 	key, err := shm.Key(c.File)
 	if err != nil {

@@ -1,0 +1,238 @@
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"p11fs/mountd"
+	"p11fs/shm"
+)
+
+// machine is a system on which nothing is wrong, below a directory: a token, its
+// segment and locks, and a configuration, all of them the test's group's.
+func machine(t *testing.T) (Patient, string) {
+	t.Helper()
+	root, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := Patient{
+		Mode: mountd.System, Paths: mountd.SystemPaths(root), Root: root,
+		Libcrypto: func() (string, error) { return "3.0", nil },
+		UID:       1000, User: "alice", Groups: []int{os.Getgid()},
+		Group: func(string) (string, []string, error) {
+			return strconv.Itoa(os.Getgid()), []string{"root", "alice"}, nil
+		},
+	}
+	token := filepath.Join(p.Paths.Data, "swtok")
+	for path, mode := range map[string]os.FileMode{
+		p.Paths.Config: 0o644, p.Paths.SlotDaemon: 0o755,
+		filepath.Join(token, "NVTOK.DAT"): 0o660, filepath.Join(token, "TOK_OBJ/OBJ.IDX"): 0o660,
+		filepath.Join(p.Paths.Locks, "LCK..APIlock"): 0o440, filepath.Join(p.Paths.Locks, "swtok/LCK..swtok"): 0o440,
+		filepath.Join(root, "proc/locks"): 0o444, filepath.Join(root, "proc/sysvipc/shm"): 0o444, filepath.Join(root, "proc/net/unix"): 0o444,
+		p.Paths.PIDFile: 0o644,
+	} {
+		if err := os.MkdirAll(filepath.Dir(path), 0o770); err != nil {
+			t.Fatal(err)
+		}
+		put(t, path, "", mode)
+	}
+	for _, dir := range []string{p.Paths.Data, token, filepath.Join(token, "TOK_OBJ")} {
+		mode(t, dir, 0o770)
+	}
+	if err := os.MkdirAll(p.Paths.SharedMemory, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	put(t, segmentOf(p), string(make([]byte, shm.TokenSize)), 0o660)
+	return p, root
+}
+
+func segmentOf(p Patient) string {
+	return filepath.Join(p.Paths.SharedMemory, "var.lib.opencryptoki.swtok")
+}
+
+// segmentLine is a line of /proc/sysvipc/shm for the machine's slot manager.
+func segmentLine(t *testing.T, p Patient, root string, size, attached, gid int) {
+	t.Helper()
+	key, err := shm.Key(p.Paths.SlotDaemon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, filepath.Join(root, "proc/sysvipc/shm"), "       key      shmid perms size  cpid  lpid nattch   uid   gid\n"+
+		fmt.Sprintf("%10d 0 660 %d 100 100 %d 0 %d 0 0 0 0 0 0 0\n", key, size, attached, gid), 0o644)
+}
+
+func TestStockTroubles(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		spoil func(t *testing.T, p *Patient, root string)
+		check func(Patient) Finding
+		wrong string // empty if nothing is
+		mend  string
+	}{
+		{name: "member", check: Patient.member},
+		{name: "root", check: Patient.member, spoil: func(_ *testing.T, p *Patient, _ string) { p.UID, p.User = 0, "root" }},
+		{name: "no member", check: Patient.member, wrong: "user bob is not in the group pkcs11", mend: "usermod -aG pkcs11 bob",
+			spoil: func(_ *testing.T, p *Patient, _ string) { p.User = "bob" }},
+		{name: "a user whose name only begins like a member's", check: Patient.member, wrong: "user al is not", mend: "usermod -aG pkcs11 al ",
+			spoil: func(_ *testing.T, p *Patient, _ string) { p.User = "al" }},
+		{name: "member since this login", check: Patient.member, wrong: "after this login", mend: "newgrp pkcs11",
+			spoil: func(_ *testing.T, p *Patient, _ string) { p.Groups = nil }},
+		{name: "segments", check: Patient.segments},
+		{name: "segment of another version", check: Patient.segments, wrong: "another version", mend: "rm ",
+			spoil: func(t *testing.T, p *Patient, _ string) { put(t, segmentOf(*p), "short", 0o660) }},
+		{name: "segment open to everybody", check: Patient.segments, wrong: "open to everybody (mode 0666)", mend: "chmod 0660 ",
+			spoil: func(t *testing.T, p *Patient, _ string) { mode(t, segmentOf(*p), 0o666) }},
+		{name: "segment of another group", check: Patient.segments, wrong: "cannot attach", mend: "chgrp pkcs11 ",
+			spoil: func(_ *testing.T, p *Patient, _ string) { otherGroup(p) }},
+		{name: "slot manager in use", check: Patient.segments,
+			spoil: func(t *testing.T, p *Patient, root string) {
+				segmentLine(t, *p, root, shm.SlotManagerSize, 1, os.Getgid())
+			}},
+		{name: "slot manager of a crash", check: Patient.segments, wrong: "daemon that died", mend: "ipcrm -M 0x62",
+			spoil: func(t *testing.T, p *Patient, root string) {
+				segmentLine(t, *p, root, shm.SlotManagerSize, 0, os.Getgid())
+			}},
+		{name: "slot manager of another version", check: Patient.segments, wrong: "another version", mend: "ipcrm -M 0x62",
+			spoil: func(t *testing.T, p *Patient, root string) { segmentLine(t, *p, root, 4096, 1, os.Getgid()) }},
+		{name: "slot manager of another group", check: Patient.segments, wrong: "members of pkcs11 cannot attach", mend: "ipcrm -M 0x62",
+			spoil: func(t *testing.T, p *Patient, root string) {
+				segmentLine(t, *p, root, shm.SlotManagerSize, 1, os.Getgid()+1)
+			}},
+		{name: "locks", check: Patient.lockFiles},
+		{name: "lock that is a directory", check: Patient.lockFiles, wrong: "is no lock file", mend: "rm -r ",
+			spoil: func(t *testing.T, p *Patient, _ string) {
+				path := filepath.Join(p.Paths.Locks, "LCK..APIlock")
+				if err := errors.Join(os.Remove(path), os.Mkdir(path, 0o770)); err != nil {
+					t.Fatal(err)
+				}
+			}},
+		{name: "lock closed to members", check: Patient.lockFiles, wrong: "has mode 0400", mend: "chmod 0440 ",
+			spoil: func(t *testing.T, p *Patient, _ string) {
+				mode(t, filepath.Join(p.Paths.Locks, "swtok/LCK..swtok"), 0o400)
+			}},
+		{name: "lock of another group", check: Patient.lockFiles, wrong: "cannot lock it (and 1 more", mend: "chgrp pkcs11 ",
+			spoil: func(_ *testing.T, p *Patient, _ string) { otherGroup(p) }},
+		{name: "lock that is not given back", check: Patient.lockFiles, wrong: "locked all the time, by process 4711", mend: "kill 4711",
+			spoil: func(t *testing.T, p *Patient, root string) {
+				f, err := os.Open(filepath.Join(p.Paths.Locks, "LCK..APIlock"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = f.Close() })
+				st, err := f.Stat()
+				if err == nil {
+					err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				put(t, filepath.Join(root, "proc/locks"), fmt.Sprintf("1: POSIX  ADVISORY  WRITE 1 00:01:%d 0 EOF\n2: FLOCK  ADVISORY  WRITE 4711 00:01:%[1]d 0 EOF\n",
+					st.Sys().(*syscall.Stat_t).Ino), 0o644)
+			}},
+		{name: "no socket", check: Patient.socket},
+		{name: "socket of a crash", check: Patient.socket, wrong: "has died and left it", mend: "rm ",
+			spoil: func(t *testing.T, p *Patient, _ string) { put(t, p.Paths.SlotSocket, "", 0o770) }},
+		{name: "socket in use", check: Patient.socket, spoil: listening},
+		{name: "socket of another group", check: Patient.socket, wrong: "stock clients refuse it", mend: "chgrp pkcs11 ",
+			spoil: func(t *testing.T, p *Patient, root string) {
+				listening(t, p, root)
+				otherGroup(p)
+			}},
+		{name: "modes", check: Patient.modes},
+		{name: "configuration that others write", check: Patient.modes, wrong: "can be written by others (mode 0666)", mend: "chmod 0644 ",
+			spoil: func(t *testing.T, p *Patient, _ string) { mode(t, p.Paths.Config, 0o666) }},
+		{name: "token open to everybody", check: Patient.modes, wrong: "swtok is open to everybody (mode 0777)", mend: "chmod 0770 ",
+			spoil: func(t *testing.T, p *Patient, _ string) { mode(t, filepath.Join(p.Paths.Data, "swtok"), 0o777) }},
+		{name: "token data open to everybody", check: Patient.modes, wrong: "NVTOK.DAT is open to everybody (mode 0664)", mend: "chmod 0660 ",
+			spoil: func(t *testing.T, p *Patient, _ string) {
+				mode(t, filepath.Join(p.Paths.Data, "swtok/NVTOK.DAT"), 0o664)
+			}},
+		{name: "token data closed to members", check: Patient.modes, wrong: "NVTOK.DAT is closed to members of pkcs11 (mode 0600)", mend: "chmod 0660 ",
+			spoil: func(t *testing.T, p *Patient, _ string) {
+				mode(t, filepath.Join(p.Paths.Data, "swtok/NVTOK.DAT"), 0o600)
+			}},
+		{name: "token of another group", check: Patient.modes, wrong: "cannot use it (and 3 more", mend: "chgrp -R pkcs11 ",
+			spoil: func(_ *testing.T, p *Patient, _ string) { otherGroup(p) }},
+		{name: "stock daemon", check: Patient.slotDaemon, wrong: "it runs", mend: "systemctl stop pkcsslotd",
+			spoil: func(t *testing.T, p *Patient, root string) { running(t, p, root, "/bin/sleep") }},
+		{name: "p11fs as the slot daemon", check: Patient.slotDaemon,
+			spoil: func(t *testing.T, p *Patient, root string) { running(t, p, root, "/proc/self/exe") }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p, root := machine(t)
+			if c.spoil != nil {
+				c.spoil(t, &p, root)
+			}
+			f := c.check(p)
+			if c.wrong == "" {
+				if f.Wrong != "" || f.Detail == "" {
+					t.Errorf("%+v, want nothing wrong", f)
+				}
+				return
+			}
+			if !strings.Contains(f.Wrong, c.wrong) || !strings.Contains(f.Mend, c.mend) {
+				t.Errorf("%+v, want %q and %q", f, c.wrong, c.mend)
+			}
+		})
+	}
+}
+
+// TestMendLines does what some findings say, and looks again.
+func TestMendLines(t *testing.T) {
+	p, _ := machine(t)
+	mode(t, segmentOf(p), 0o666)
+	mode(t, filepath.Join(p.Paths.Data, "swtok/NVTOK.DAT"), 0o600)
+	mode(t, filepath.Join(p.Paths.Locks, "LCK..APIlock"), 0o600)
+	mode(t, p.Paths.Config, 0o666)
+	for _, check := range []func(Patient) Finding{Patient.segments, Patient.lockFiles, Patient.modes, Patient.modes} {
+		f := check(p)
+		if f.Wrong == "" {
+			t.Fatalf("%s: nothing wrong", f.Check)
+		}
+		if out, err := exec.Command("sh", "-c", f.Mend).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", f.Mend, err, out)
+		}
+	}
+	for _, check := range []func(Patient) Finding{Patient.segments, Patient.lockFiles, Patient.modes} {
+		if f := check(p); f.Wrong != "" {
+			t.Errorf("still wrong: %+v", f)
+		}
+	}
+}
+
+// otherGroup makes pkcs11 another group than the one that all files have.
+func otherGroup(p *Patient) {
+	p.Group = func(string) (string, []string, error) { return strconv.Itoa(os.Getgid() + 1), []string{"alice"}, nil }
+}
+
+func listening(t *testing.T, p *Patient, root string) {
+	t.Helper()
+	l, err := net.Listen("unix", p.Paths.SlotSocket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	put(t, filepath.Join(root, "proc/net/unix"), "Num RefCount Protocol Flags Type St Inode Path\n0: 00000002 00000000 00010000 0001 01 4711 "+p.Paths.SlotSocket+"\n", 0o644)
+}
+
+// running makes process 4711 one that is called pkcsslotd.
+func running(t *testing.T, p *Patient, root, exe string) {
+	t.Helper()
+	dir := filepath.Join(root, "proc/4711")
+	if err := errors.Join(os.Mkdir(dir, 0o755), os.Symlink(exe, filepath.Join(dir, "exe"))); err != nil {
+		t.Fatal(err)
+	}
+	put(t, filepath.Join(dir, "comm"), "pkcsslotd\n", 0o644)
+	put(t, p.Paths.PIDFile, "4711", 0o644)
+}
