@@ -137,7 +137,7 @@ func mount(t testing.TB, env ...string) *mounted {
 		ended = true
 		_ = in.Close()
 		timer := time.AfterFunc(20*time.Second, func() {
-			_ = cmd.Process.Kill()
+			_ = cmd.Process.Signal(syscall.SIGQUIT) // it writes what it waits for
 			_ = Detach(dir)
 		})
 		defer timer.Stop()

@@ -230,6 +230,9 @@ func (d *daemon) ended() {
 			d.t.Errorf("p11fs ended with %v\n%s", err, d.said())
 		}
 	case <-time.After(20 * time.Second):
+		// SIGQUIT has it write what it waits for.
+		_ = syscall.Kill(d.pid(), syscall.SIGQUIT)
+		time.Sleep(time.Second)
 		d.t.Errorf("p11fs did not end within 20 s\n%s", d.said())
 		d.kill()
 	}
@@ -271,7 +274,7 @@ func (d *daemon) kill() {
 // crash kills the daemon and leaves everything as it falls.
 func (d *daemon) crash() {
 	_ = syscall.Kill(d.pid(), syscall.SIGKILL)
-	<-d.exit
+	<-d.exit //nolint:errcheck // killed
 	d.cmd = nil
 }
 
