@@ -3,6 +3,9 @@
 GO         ?= go
 PREFIX     ?= /usr/local
 DESTDIR    ?=
+# Stock clients look for the slot daemon's file here, whatever PREFIX is. Empty:
+# install no link.
+SLOTD      ?= /usr/sbin/pkcsslotd
 # Where p11-kit looks for modules; below another PREFIX it does not look.
 P11MODULES ?= $(if $(filter /usr /usr/local,$(PREFIX)),/etc/pkcs11/modules,$(PREFIX)/share/p11-kit/modules)
 FUZZTIME   ?= 10s
@@ -74,6 +77,12 @@ install: build man libp11fs ## install below PREFIX (/usr/local): program, modul
 	install -D -m 0644 contrib/p11fs.service $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs.service
 	sed -i 's|/usr/local|$(PREFIX)|' $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs.service
 	install -D -m 0644 contrib/p11fs-rpc.socket $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs-rpc.socket
+	install -D -m 0644 contrib/p11fs.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/p11fs.conf
+	install -D -m 0644 contrib/p11fs.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/p11fs.conf
+	@if [ -z "$(SLOTD)" ]; then :; \
+	elif [ -e "$(DESTDIR)$(SLOTD)" ] || [ -L "$(DESTDIR)$(SLOTD)" ]; then \
+		echo "$(SLOTD) is there and stays as it is; docs/stock.md tells how to put p11fs in its place"; \
+	else mkdir -p "$(DESTDIR)$(dir $(SLOTD))" && ln -s "$(PREFIX)/bin/p11fs" "$(DESTDIR)$(SLOTD)"; fi
 	install -D -m 0644 contrib/p11fs.module $(DESTDIR)$(P11MODULES)/p11fs.module
 	sed -i 's|/usr/local|$(PREFIX)|' $(DESTDIR)$(P11MODULES)/p11fs.module
 	for page in build/man/*; do \
@@ -88,6 +97,8 @@ install: build man libp11fs ## install below PREFIX (/usr/local): program, modul
 
 uninstall: ## remove what install put below PREFIX
 	rm -f $(DESTDIR)$(PREFIX)/bin/p11fs $(DESTDIR)$(PREFIX)/lib/pkcs11/libp11fs.so $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs.service
+	rm -f $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/p11fs.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/p11fs.conf
+	@[ -z "$(SLOTD)" ] || [ "$$(readlink "$(DESTDIR)$(SLOTD)")" != "$(PREFIX)/bin/p11fs" ] || rm -f "$(DESTDIR)$(SLOTD)"
 	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs-rpc.socket $(DESTDIR)$(P11MODULES)/p11fs.module
 	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/p11fs.1 $(DESTDIR)$(PREFIX)/share/man/man1/p11fs-*.1
 	rm -f $(DESTDIR)$(PREFIX)/share/man/man5/p11fs.5 $(DESTDIR)$(PREFIX)/share/man/man7/p11fs-tree.7
