@@ -72,9 +72,9 @@ func (d *certsDir) lookup(ctx context.Context, c caller, name string) (*entry, e
 // create opens a certificate that is yet to be made: nothing can be made of
 // nothing.
 func (d *certsDir) create(ctx context.Context, c caller, name string, flags uint32) (*entry, gofs.FileHandle, error) {
-	label, ok := unescape(certLabel(name))
-	if !ok {
-		return nil, nil, p11.Errorf(p11.CKR_ARGUMENTS_BAD, "a new certificate's name is a label: no leading dot, no ~, and %% only as %%25")
+	label, err := newLabel(certLabel(name))
+	if err != nil {
+		return nil, nil, err
 	}
 	s, err := d.fs.session(ctx, c, d.p)
 	if err != nil {
@@ -100,9 +100,9 @@ func (d *certsDir) rename(ctx context.Context, c caller, name, newName string, f
 	if err != nil {
 		return err
 	}
-	label, ok := unescape(certLabel(newName))
-	if !ok {
-		return p11.Errorf(p11.CKR_ARGUMENTS_BAD, "the new name is a label: no leading dot, no ~, and %% only as %%25")
+	label, err := newLabel(certLabel(newName))
+	if err != nil {
+		return err
 	}
 	return d.objects().replace(ctx, c, object, certLabel(newName)+certSuffix, label, flags)
 }

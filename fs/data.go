@@ -68,9 +68,9 @@ func (d *dataDir) entry(ref objectRef) *entry {
 
 // create makes an empty data object and opens it.
 func (d *dataDir) create(ctx context.Context, c caller, name string, flags uint32) (*entry, gofs.FileHandle, error) {
-	label, ok := unescape(name)
-	if !ok {
-		return nil, nil, p11.Errorf(p11.CKR_ARGUMENTS_BAD, "a new file's name is a label: no leading dot, no ~, and %% only as %%25")
+	label, err := newLabel(name)
+	if err != nil {
+		return nil, nil, err
 	}
 	s, err := d.fs.session(ctx, c, d.p)
 	if err != nil {
@@ -101,9 +101,9 @@ func (d *dataDir) unlink(ctx context.Context, c caller, name string) error {
 
 // rename sets the label. An object that has it already goes, as files do.
 func (d *dataDir) rename(ctx context.Context, c caller, name, newName string, flags uint32) error {
-	label, ok := unescape(newName)
-	if !ok {
-		return p11.Errorf(p11.CKR_ARGUMENTS_BAD, "the new name is a label: no leading dot, no ~, and %% only as %%25")
+	label, err := newLabel(newName)
+	if err != nil {
+		return err
 	}
 	return d.objects().replace(ctx, c, name+dataSuffix, newName+dataSuffix, label, flags)
 }

@@ -224,6 +224,7 @@ var (
 	errBelowSession = refuse(syscall.EPERM, p11.CKR_ACTION_PROHIBITED, "token objects are not removed below a session directory, so that rm -r of a session removes none: use the token's own directory")
 	errElsewhere    = refuse(syscall.EXDEV, p11.CKR_ARGUMENTS_BAD, "mv sets the label, in the same directory only")
 	errRename       = refuse(syscall.EINVAL, p11.CKR_ARGUMENTS_BAD, "a name cannot be moved in this way, or is too long")
+	errLongName     = refuse(syscall.ENAMETOOLONG, p11.CKR_ARGUMENTS_BAD, "a new name takes 229 bytes, without the suffix: a directory has no room for a longer one")
 	errKept         = refuse(syscall.EPERM, p11.CKR_ATTRIBUTE_READ_ONLY, "mode and owner are fixed")
 	errFixed        = refuse(syscall.EPERM, p11.CKR_FUNCTION_REJECTED, "the names in this directory are fixed: ls shows them, and p11fs-tree(7) what they are for")
 	errDir          = refuse(syscall.EISDIR, p11.CKR_ARGUMENTS_BAD, "it is a directory")

@@ -254,6 +254,9 @@ func (d *objectsDir) rename(ctx context.Context, c caller, name, newName string,
 		return refuse(syscall.EPERM, p11.CKR_ARGUMENTS_BAD,
 			"mv sets the label, and the suffix stays: the new name must end with "+suffix(i.Class)+" and hold no ~ before it")
 	}
+	if len(base) > maxBase {
+		return errLongName
+	}
 	if other, err := d.find(ctx, c, newName); err == nil {
 		if refOf(other) == refOf(i) {
 			return nil

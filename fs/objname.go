@@ -117,6 +117,19 @@ func unescape(name string) (label string, ok bool) {
 	return label, label != "" && escape(label) == name
 }
 
+// newLabel is the label of what is to have that name. A name that would be cut is
+// refused: the file would not be found under it.
+func newLabel(name string) (string, error) {
+	if len(name) > maxBase {
+		return "", errLongName
+	}
+	label, ok := unescape(name)
+	if !ok {
+		return "", p11.Errorf(p11.CKR_ARGUMENTS_BAD, "a new name is a label: no leading dot, no ~, and %% only as %%25")
+	}
+	return label, nil
+}
+
 // An objectRef is who an object is, whoever looks and whatever its label: the
 // stored name of a token object, or the handle of a session object.
 type objectRef struct {
