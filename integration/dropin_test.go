@@ -102,7 +102,8 @@ func (h *slotHost) stock() {
 func (h *slotHost) startSlotd() {
 	h.t.Helper()
 	h.ok("pkcsslotd")
-	h.ok("slotd=$(cat /run/pkcsslotd.pid); [ -d /proc/$slotd ]")
+	// The stock one writes its number when its starter has ended.
+	h.ok("for i in $(seq 100); do [ -s /run/pkcsslotd.pid ] && break; sleep 0.05; done; slotd=$(cat /run/pkcsslotd.pid); [ -d /proc/$slotd ]")
 }
 
 // endSlotd ends the slot daemon, and waits for it.
@@ -263,6 +264,18 @@ func TestDropInServes(t *testing.T) {
 		if said := h.syslog(); !strings.Contains(said, "<14>pkcsslotd: Exiting on SIGTERM (15; 0xf)") || strings.Contains(said, userPIN) || strings.Contains(said, soPIN) {
 			t.Errorf("syslog: %s", said)
 		}
+	})
+	t.Run("beside a stock daemon", func(t *testing.T) {
+		h.stock()
+		h.startSlotd()
+		h.ok("ln -s " + quote(binary()) + " $STATE/pkcsslotd")
+		r := h.run("$STATE/pkcsslotd")
+		if r.status != 1 || !strings.Contains(r.err, "pkcsslotd with process id "+strings.TrimSpace(h.ok("echo $slotd"))) {
+			t.Errorf("status %d, %q", r.status, r.err)
+		}
+		h.ok("pkcsconf -s && rm $STATE/pkcsslotd")
+		h.endSlotd()
+		h.ours()
 	})
 	t.Run("without a mount point", func(t *testing.T) {
 		h.ok("rmdir /p11")
