@@ -221,11 +221,10 @@ func (r *Reader) param(t p11.MechanismType, l layout) p11.Param {
 		return r.oaep(clone)
 	case layoutGCM:
 		p := &p11.GCMParams{IV: clone()}
-		bits := r.Ulong()
+		// ulIvBits is not to be used for the length (PKCS#11 v3.1 §6.13.3), and
+		// there are programs that leave it unset.
+		_ = r.Ulong()
 		p.AAD, p.TagBits = clone(), r.Ulong()
-		if bits != 0 && bits != 8*uint64(len(p.IV)) {
-			r.refuse(p11.CKR_MECHANISM_PARAM_INVALID, "the IV has %d bytes and says it has %d bits", len(p.IV), bits)
-		}
 		return p
 	case layoutCTR:
 		p := &p11.CTRParams{CounterBits: r.Ulong()}

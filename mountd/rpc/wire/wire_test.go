@@ -309,6 +309,25 @@ func TestOwnMechanisms(t *testing.T) {
 			}
 		})
 	}
+	// pkcs11js leaves it as malloc gave it.
+	t.Run("bits of the IV unset", func(t *testing.T) {
+		w := NewWriter(nil, Own)
+		w.u32(uint32(p11.CKM_AES_GCM))
+		w.Byte(paramPresent)
+		w.Byte(byte(layoutGCM))
+		w.bytes(make([]byte, 12))
+		w.Ulong(0xdeadbeef)
+		w.bytes(nil)
+		w.Ulong(128)
+		r := NewReader(w.B, Own)
+		got := r.Mechanism(-1)
+		if err := r.End(); err != nil {
+			t.Fatal(err)
+		}
+		if p, ok := got.Param.(*p11.GCMParams); !ok || len(p.IV) != 12 || p.TagBits != 128 {
+			t.Errorf("%#v", got.Param)
+		}
+	})
 	t.Run("wrong layout", func(t *testing.T) {
 		w := NewWriter(nil, Own)
 		w.u32(uint32(p11.CKM_AES_GCM))
