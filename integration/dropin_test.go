@@ -257,6 +257,19 @@ func TestDropInServes(t *testing.T) {
 		}
 		h.ok("[ -d /proc/$slotd ] && pkcsconf -t")
 	})
+	t.Run("after a crash", func(t *testing.T) {
+		h.ok("kill -KILL $slotd; for i in $(seq 100); do [ -d /proc/$slotd ] || break; sleep 0.05; done")
+		r := h.run("p11fs doctor --system --quiet")
+		for _, want := range []string{"segment was left by a daemon that died", "pkcsslotd.socket: its daemon has died", "left the mount behind"} {
+			if !strings.Contains(r.out, want) {
+				t.Errorf("the doctor says\n%swant %q", r.out, want)
+			}
+		}
+		h.ok("mends=$(p11fs doctor --system --quiet | sed -n 's/^ *mend it with: //; s/ (.*//p' | grep -E '^(ipcrm|rm|p11fs umount)'); echo \"$mends\"; eval \"$mends\"")
+		h.ok("p11fs doctor --system --quiet")
+		h.startSlotd()
+		h.ok("p11fs doctor --system --quiet && pkcsconf -t && cat /p11/swtok/info")
+	})
 	t.Run("the end", func(t *testing.T) {
 		h.syslog()
 		h.endSlotd()

@@ -54,6 +54,7 @@ func TestStockUsers(t *testing.T) {
 			"echo 'aes:256 label=theirs' > $T/generate && rmdir $T/objects/theirs.sec && rmdir $T/objects/members.key $T/objects/members.pub",
 			"P11_KIT_SERVER_ADDRESS=unix:path=/run/p11fs/rpc.sock pkcs11-tool --module /usr/lib/*/pkcs11/p11-kit-client.so -L | grep -q users",
 			"p11fs status --mount /p11 > all",
+			"p11fs doctor --system",
 			"cat /var/lib/opencryptoki/swtok/NVTOK.DAT > all && ls /var/lock/opencryptoki > all",
 			"$dump sysv /usr/sbin/pkcsslotd > all && $dump socket /run/pkcsslotd.socket > all && cat /dev/shm/var.lib.opencryptoki.swtok > all",
 			"echo > $T/logout",
@@ -63,6 +64,11 @@ func TestStockUsers(t *testing.T) {
 			}
 		}
 		h.ok(tool + "--login --pin " + userPIN + " -O | grep -q note && ! " + tool + "--login --pin " + userPIN + " -O | grep -q members")
+	})
+	t.Run("the doctor finds nothing", func(t *testing.T) {
+		if r := h.run("p11fs doctor --system --quiet"); r.status != 0 {
+			t.Errorf("status %d\n%s%s", r.status, r.out, r.err)
+		}
 	})
 	t.Run("member's login is the member's", func(t *testing.T) {
 		h.ok("export T; " + as("daemon", "cat $T/login") + " | grep -q public && grep -q user $T/login")
