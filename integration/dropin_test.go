@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// A slotHost is a terminal on a machine of its own: private mount, IPC and
+// A slotHost is a terminal on a machine of its own: private mount, IPC, network and
 // process namespaces and a root directory of its own, with openCryptoki's
 // directories fresh, a syslog that collects, and a /p11 to mount on. What
 // /usr/sbin/pkcsslotd is there, the test says.
@@ -75,7 +75,7 @@ func newSlotHost(t testing.TB, conf string) *slotHost {
 	}
 	h.terminal = newTerminal(t, terminalConfig{
 		shell: []string{
-			"unshare", "--mount", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private", "sh", "-c", hostSetup,
+			"unshare", "--mount", "--ipc", "--pid", "--net", "--fork", "--kill-child", "--mount-proc", "--propagation", "private", "sh", "-c", hostSetup,
 		},
 		env: []string{"R=" + root, "STATE=" + h.state},
 	})
