@@ -215,13 +215,20 @@ func TestResources(t *testing.T) {
 		}
 	})
 	t.Run("it is live", func(t *testing.T) {
-		h.ok("(echo C_Initialize; sleep 60) | pkcs11-tool --module " + h.module + " --login --pin " + userPIN + " --sign --id 01 --input-file /dev/stdin 2>/dev/null & tool=$!")
+		h.dumper()
+		h.ok("$dump hold " + h.module + " 0 2 0 > held & tool=$!; for i in $(seq 200); do [ -s held ] && break; sleep 0.05; done; [ -s held ]")
+		with, _ := readResources(t, h.ok("cat /p11/resources"))
+		for _, name := range []string{"shm/slot-manager", "shm/swtok"} {
+			if got, want := with[name].users, all[name].users+1; got != want {
+				t.Errorf("%s has %d users with a stock process, want %d", name, got, want)
+			}
+		}
+		h.ok("kill $tool")
 		h.ok("rmdir $T/objects/open.sec && rmdir $T/sessions/one")
 		now, _ := readResources(t, h.ok("cat /p11/resources"))
 		if a, b := now["objects/swtok/public"].count, now["tree/session-objects"].count; a != 1 || b != 0 {
 			t.Errorf("%d public objects and %d session objects, want 1 and 0", a, b)
 		}
-		h.ok("kill $tool 2>/dev/null; true")
 	})
 	h.endSlotd()
 	// The token segments are stock processes' too, and stay.
