@@ -78,8 +78,9 @@ func (s *Store) mend(lines []name, section bool) {
 	s.mu.Unlock()
 	for i, l := range lists {
 		if !changed[i] {
-			s.seg.ZeroTail(l)
-		} else if err := s.seg.SetEntries(l, entries[i]); err != nil {
+			continue
+		}
+		if err := s.seg.SetEntries(l, entries[i]); err != nil {
 			s.cfg.Log.Error("the list of objects in shared memory", "dir", s.cfg.Dir, "error", err)
 		}
 	}

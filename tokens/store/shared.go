@@ -171,8 +171,13 @@ func (s *Store) noteShared() {
 	if s.seg == nil {
 		return
 	}
+	// Residue behind the lists can make stock take a destroyed object for a live
+	// one.
+	for _, l := range lists {
+		s.seg.ZeroTail(l)
+	}
 	s.seen = s.seg.State(s.seen[:0])
-	if tokenData(s.seen[:dataSize]) != s.data {
+	if len(s.seen) < dataSize || tokenData(s.seen[:dataSize]) != s.data {
 		s.seen = s.seen[:0]
 	}
 }
@@ -209,6 +214,9 @@ func (s *Store) shareLocked(d tokenData) tokenData {
 		return d
 	}
 	there := tokenData(s.seg.Data())
+	if s.seg.Err() != nil {
+		return d
+	}
 	ours := s.data.flags() ^ d.flags()
 	d.setFlags(d.flags()&ours | there.flags()&^ours)
 	s.seg.SetData(d)

@@ -361,12 +361,12 @@ func TestMendResidue(t *testing.T) {
 	if _, err := f.WriteAt([]byte{2}, 500); err != nil {
 		t.Fatal(err)
 	}
-	create(t, b.s, dataObject("z", "1", false))
+	create(t, b.s, dataObject("z", "1", true))
 	raw := readFile(t, b.seg.Path())
 	if n := bytes.Count(raw, []byte(b.nameOf(1).String())); n != 1 {
 		t.Errorf("the name stands %d times in the segment", n)
 	}
-	b.wantLists("created", []int{0, 1, 4}, []int{2, 3})
+	b.wantLists("created", []int{0, 1}, []int{2, 3, 4})
 }
 
 // TestSharedData changes the token data as stock does, in the segment first.
@@ -551,6 +551,32 @@ func TestSharedHostile(t *testing.T) {
 		create(t, b.s, dataObject("z", "1", false))
 		wantContents(t, "cut", b.s, "a=1", "b=1", "x=1", "y=1", "z=1")
 		wantRV(t, "login", tryLogin(t, b.s, p11.CKU_USER, testUser), p11.CKR_OK)
+	})
+	t.Run("cut short in a section", func(t *testing.T) {
+		b := newBench(t)
+		end, err := b.s.begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(b.seg.Path(), 0); err != nil {
+			t.Fatal(err)
+		}
+		d := b.s.snapshot()
+		d.flag(p11.CKF_USER_PIN_COUNT_LOW, 0)
+		if err := b.s.saveData(d); err != nil {
+			t.Fatal(err)
+		}
+		b.s.shareNew(b.nameOf(9), false)
+		b.s.shareChange(b.nameOf(0), false)
+		b.s.shareGone(b.nameOf(1), false)
+		end()
+		if b.s.snapshot() != d {
+			t.Error("token data is lost")
+		}
+		wantContents(t, "cut", b.s, "a=1", "b=1", "x=1", "y=1")
+		if _, shared := b.s.References(); shared {
+			t.Error("the segment is still in use")
+		}
 	})
 }
 
