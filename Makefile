@@ -14,6 +14,7 @@ TIMEOUT    ?= 30m
 LINTER     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 SHELL      := /bin/sh
 BIN        := bin/p11fs
+BUILD      := build
 MAY_SKIP   := contrib/may-skip.txt
 MAY_SKIP_SHORT := contrib/may-skip-short.txt
 
@@ -68,8 +69,8 @@ generate: ## make the generated files anew
 	$(GO) generate ./...
 
 man: build ## write the manual pages into build/man
-	@rm -rf build/man && $(BIN) man build/man
-	@cp docs/man/*.[1-8] build/man/ 2>/dev/null || :
+	@rm -rf $(BUILD)/man && $(BIN) man $(BUILD)/man
+	@cp docs/man/*.[1-8] $(BUILD)/man/ 2>/dev/null || :
 
 install: build man libp11fs ## install below PREFIX (/usr/local): program, module, manual pages, completion
 	install -D -m 0755 $(BIN) $(DESTDIR)$(PREFIX)/bin/p11fs
@@ -85,15 +86,15 @@ install: build man libp11fs ## install below PREFIX (/usr/local): program, modul
 	else mkdir -p "$(DESTDIR)$(dir $(SLOTD))" && ln -s "$(PREFIX)/bin/p11fs" "$(DESTDIR)$(SLOTD)"; fi
 	install -D -m 0644 contrib/p11fs.module $(DESTDIR)$(P11MODULES)/p11fs.module
 	sed -i 's|/usr/local|$(PREFIX)|' $(DESTDIR)$(P11MODULES)/p11fs.module
-	for page in build/man/*; do \
+	for page in $(BUILD)/man/*; do \
 		install -D -m 0644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit 1; done
-	mkdir -p build/completion
-	$(BIN) completion bash > build/completion/p11fs
-	$(BIN) completion zsh > build/completion/_p11fs
-	$(BIN) completion fish > build/completion/p11fs.fish
-	install -D -m 0644 build/completion/p11fs $(DESTDIR)$(PREFIX)/share/bash-completion/completions/p11fs
-	install -D -m 0644 build/completion/_p11fs $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_p11fs
-	install -D -m 0644 build/completion/p11fs.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/p11fs.fish
+	mkdir -p $(BUILD)/completion
+	$(BIN) completion bash > $(BUILD)/completion/p11fs
+	$(BIN) completion zsh > $(BUILD)/completion/_p11fs
+	$(BIN) completion fish > $(BUILD)/completion/p11fs.fish
+	install -D -m 0644 $(BUILD)/completion/p11fs $(DESTDIR)$(PREFIX)/share/bash-completion/completions/p11fs
+	install -D -m 0644 $(BUILD)/completion/_p11fs $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_p11fs
+	install -D -m 0644 $(BUILD)/completion/p11fs.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/p11fs.fish
 
 uninstall: ## remove what install put below PREFIX
 	rm -f $(DESTDIR)$(PREFIX)/bin/p11fs $(DESTDIR)$(PREFIX)/lib/pkcs11/libp11fs.so $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs.service

@@ -19,7 +19,7 @@ func TestInstall(t *testing.T) {
 	built := workDir(t, "built")
 	run := func(target string) {
 		t.Helper()
-		cmd := exec.Command("make", "-s", target, "PREFIX="+prefix, "BIN="+built+"/p11fs", "LIBP11FS="+built+"/libp11fs.so", "SLOTD=")
+		cmd := exec.Command("make", "-s", target, "PREFIX="+prefix, "BIN="+built+"/p11fs", "BUILD="+built, "LIBP11FS="+built+"/libp11fs.so", "SLOTD=")
 		cmd.Dir = ".."
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%v: %v\n%s", cmd, err, out)

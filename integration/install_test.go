@@ -21,7 +21,7 @@ func TestInstallDestdir(t *testing.T) {
 	built := workDir(t, "built")
 	run := func(target string, more ...string) string {
 		t.Helper()
-		args := append([]string{"-s", target, "DESTDIR=" + dest, "PREFIX=/usr", "BIN=" + built + "/p11fs", "LIBP11FS=" + built + "/libp11fs.so"}, more...)
+		args := append([]string{"-s", target, "DESTDIR=" + dest, "PREFIX=/usr", "BIN=" + built + "/p11fs", "BUILD=" + built, "LIBP11FS=" + built + "/libp11fs.so"}, more...)
 		cmd := exec.Command("make", args...)
 		cmd.Dir = ".."
 		out, err := cmd.CombinedOutput()
