@@ -52,9 +52,7 @@ func runScripts(t *testing.T, cred *syscall.Credential) {
 		Setup: func(env *testscript.Env) error {
 			tb := env.T().(testing.TB)
 			d := newDaemon(tb, daemonConfig{cred: cred})
-			for _, v := range d.env() {
-				env.Vars = append(env.Vars, v)
-			}
+			env.Vars = append(env.Vars, d.env()...)
 			env.Setenv("PATH", os.Getenv("PATH"))
 			env.Setenv("LC_ALL", "C.UTF-8")
 			env.Setenv("PIN", userPIN)
