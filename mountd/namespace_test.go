@@ -49,6 +49,8 @@ func TestMountCopiedByANamespace(t *testing.T) {
 	case <-time.After(8 * time.Second):
 		t.Error("the daemon waits for another namespace")
 		_ = guest.Process.Kill()
-		<-closed
+		if err := <-closed; err != nil {
+			t.Error(err)
+		}
 	}
 }
