@@ -273,7 +273,13 @@ func (d *Daemon) guardMount(ctx context.Context) error {
 	d.later(release)
 	// Who mounted meanwhile had the lock of the directory below: what is
 	// locked now is the root of that mount.
-	return checkFree(path)
+	if err := checkFree(path); err != nil {
+		return err
+	}
+	if below, err := os.ReadDir(path); err == nil && len(below) > 0 {
+		d.log.Warn("the mount point is not empty; what is in it is out of sight until the tree is unmounted", "mount", path, "entries", len(below))
+	}
+	return nil
 }
 
 // checkFree fails if a p11fs is mounted on path.

@@ -1,6 +1,7 @@
 package mountd
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -353,6 +354,33 @@ func expect(t *testing.T, socket *net.UnixConn, want string) {
 	}
 	if got, _, _ := strings.Cut(string(buf[:n]), "\n"); got != want {
 		t.Errorf("notified %q, want %q", got, want)
+	}
+}
+
+// TestMountPointNotEmpty: files that go out of sight are worth a word.
+func TestMountPointNotEmpty(t *testing.T) {
+	needFUSE(t)
+	for name, files := range map[string]int{"empty": 0, "not empty": 2} {
+		t.Run(name, func(t *testing.T) {
+			c := userConfig(tempDir(t))
+			var log bytes.Buffer
+			c.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
+			if err := os.MkdirAll(c.Paths.Mount, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			for i := range files {
+				if err := os.WriteFile(filepath.Join(c.Paths.Mount, fmt.Sprint(i)), nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			d := start(t, c)
+			if err := d.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.Contains(log.String(), "not empty"); got != (files > 0) {
+				t.Errorf("warned %v:\n%s", got, log.String())
+			}
+		})
 	}
 }
 
