@@ -61,7 +61,7 @@ func (p Patient) This() Patient {
 
 // Examine makes all checks, in the order in which their troubles are met.
 func (p Patient) Examine() []Finding {
-	checks := []func() Finding{p.device, p.helper, p.allowOther, p.group, p.member, p.configuration, p.data, p.modes,
+	checks := []func() Finding{p.device, p.helper, p.allowOther, p.group, p.member, p.configuration, p.data, p.tokens, p.modes,
 		p.slotDaemon, p.segments, p.lockFiles, p.socket, p.mount, p.libcrypto}
 	findings := make([]Finding, len(checks))
 	for i, check := range checks {

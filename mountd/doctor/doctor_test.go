@@ -64,6 +64,13 @@ func TestExamine(t *testing.T) {
 		user  bool // only an ordinary user has it
 	}{
 		{name: "healthy"},
+		{name: "token data cut short", check: "tokens", wrong: "has 8 bytes", mend: "mv ",
+			spoil: func(t *testing.T, p *Patient, _ string) {
+				if err := os.Mkdir(filepath.Join(p.Paths.Data, "swtok"), 0o700); err != nil {
+					t.Fatal(err)
+				}
+				put(t, filepath.Join(p.Paths.Data, "swtok/NVTOK.DAT"), "garbage\n", 0o600)
+			}},
 		{name: "no device", check: "/dev/fuse", wrong: "missing", mend: "modprobe fuse",
 			spoil: func(t *testing.T, _ *Patient, root string) { remove(t, root+"/dev/fuse") }},
 		{name: "closed device", check: "/dev/fuse", wrong: "closed", mend: "chmod 0666 /dev/fuse", user: true,
