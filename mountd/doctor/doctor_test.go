@@ -31,7 +31,9 @@ func healthy(t *testing.T) (Patient, string) {
 		Libcrypto: func() (string, error) { return "3.0", nil },
 		Root:      root,
 		UID:       os.Geteuid(),
-		Group:     func(string) (string, []string, error) { return "105", []string{"root"}, nil },
+		User:      "alice",
+		Groups:    []int{105},
+		Group:     func(string) (string, []string, error) { return "105", []string{"root", "alice"}, nil },
 	}
 	put(t, filepath.Join(root, "dev/fuse"), "", 0o666)
 	put(t, filepath.Join(root, "usr/bin/fusermount3"), "", 0o755|os.ModeSetuid)
@@ -40,6 +42,10 @@ func healthy(t *testing.T) (Patient, string) {
 
 func put(t *testing.T, path, text string, mode os.FileMode) {
 	t.Helper()
+	// Anew: the file that is there may be read-only.
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
