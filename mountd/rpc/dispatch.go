@@ -109,6 +109,8 @@ type request struct {
 // handle answers one request and appends the reply's frame to b.
 func (c *conn) handle(ctx context.Context, b []byte, code uint32, body []byte) (out []byte) {
 	start := len(b)
+	// Before the reply, so that who has it finds its call counted.
+	c.server.calls.Add(1)
 	defer func() {
 		if p := recover(); p != nil {
 			c.server.panics.Add(1)

@@ -44,7 +44,7 @@ type Peer struct {
 type Stats struct {
 	Connections int    // open now
 	Accepted    uint64 // since the start
-	Calls       uint64 // answered since the start
+	Calls       uint64 // taken up since the start
 	Panics      uint64
 }
 
@@ -345,7 +345,6 @@ func (c *conn) done(body []byte, own bool) {
 	if own {
 		c.user.memory.Add(-int64(len(body)))
 	}
-	c.server.calls.Add(1)
 }
 
 // reply sends a frame whole, and wipes it. That the client is gone shows at the
