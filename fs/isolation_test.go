@@ -177,30 +177,30 @@ func TestSessionDirectories(t *testing.T) {
 	w := newWorld(t, enginetest.Options{})
 	p := w.person(1000, 100)
 	p.keys()
-	p.must(p.mkdir("tok/sessions/work"))
+	p.must(p.mkdir("tok/sessions/job"))
 	number, errno := p.cat("tok/sessions/new")
 	p.must(errno)
 	number = strings.TrimSpace(number)
-	if got := p.ls("tok/sessions"); !slices.Equal(got, []string{"new", "self", "1", "work", number}) {
+	if got := p.ls("tok/sessions"); !slices.Equal(got, []string{"new", "self", "1", "job", number}) {
 		t.Errorf("the sessions are %q", got)
 	}
-	_, out, errno := p.walk("tok/sessions/work")
+	_, out, errno := p.walk("tok/sessions/job")
 	p.must(errno)
 	if out.Mode != fuse.S_IFDIR|0o700 || out.Uid != 1000 || out.Gid != 1000 {
 		t.Errorf("mode %o of %d:%d", out.Mode, out.Uid, out.Gid)
 	}
 	p.reads("tok/sessions/self/login", "user\n")
 	t.Run("results are each session's own", func(t *testing.T) {
-		p.must(p.print("a", "tok/sessions/work/digest/sha256"))
+		p.must(p.print("a", "tok/sessions/job/digest/sha256"))
 		p.must(p.print("b", "tok/sessions/"+number+"/digest/sha256"))
 		p.must(p.print("c", sha))
 		p.reads("tok/sessions/"+number+"/digest/sha256", digest("b"))
-		p.reads("tok/sessions/work/digest/sha256", digest("a"))
+		p.reads("tok/sessions/job/digest/sha256", digest("a"))
 		p.reads("tok/sessions/self/digest/sha256", digest("c"))
 	})
 	t.Run("errors too", func(t *testing.T) {
-		wantErrno(t, "a wrong command", p.echo("class=x", "tok/sessions/work/find"), syscall.EINVAL)
-		if text, _ := p.cat("tok/sessions/work/error"); !strings.Contains(text, "CKR_ATTRIBUTE_VALUE_INVALID") {
+		wantErrno(t, "a wrong command", p.echo("class=x", "tok/sessions/job/find"), syscall.EINVAL)
+		if text, _ := p.cat("tok/sessions/job/error"); !strings.Contains(text, "CKR_ATTRIBUTE_VALUE_INVALID") {
 			t.Errorf("error is %q", text)
 		}
 		p.reads("tok/error", "0x00000000 CKR_OK\n")
@@ -208,29 +208,29 @@ func TestSessionDirectories(t *testing.T) {
 	t.Run("names", func(t *testing.T) {
 		for name, want := range map[string]syscall.Errno{
 			"12": syscall.EINVAL, "new": syscall.EINVAL, "self": syscall.EINVAL, ".x": syscall.EINVAL, "a b": syscall.EINVAL,
-			"": syscall.EINVAL, "é": syscall.EINVAL, strings.Repeat("x", 65): syscall.EINVAL, "work": syscall.EEXIST,
+			"": syscall.EINVAL, "é": syscall.EINVAL, strings.Repeat("x", 65): syscall.EINVAL, "job": syscall.EEXIST,
 		} {
 			wantErrno(t, "mkdir "+name, p.mkdir("tok/sessions/"+name), want)
 		}
 	})
 	t.Run("session objects", func(t *testing.T) {
-		p.must(p.echo("aes:128 label=passing token=false", "tok/sessions/work/generate"))
-		p.reads("tok/sessions/work/generate", "passing.sec\n")
+		p.must(p.echo("aes:128 label=passing token=false", "tok/sessions/job/generate"))
+		p.reads("tok/sessions/job/generate", "passing.sec\n")
 		if !slices.Contains(p.ls("tok/objects"), "passing.sec") {
 			t.Error("the application's other sessions do not see it")
 		}
 	})
 	t.Run("rm -r of one removes no token object", func(t *testing.T) {
-		wantErrno(t, "rmdir", p.rmdir("tok/sessions/work/objects/web.key"), syscall.EPERM)
-		p.must(p.rmdir("tok/sessions/work/objects/passing.sec"))
+		wantErrno(t, "rmdir", p.rmdir("tok/sessions/job/objects/web.key"), syscall.EPERM)
+		p.must(p.rmdir("tok/sessions/job/objects/passing.sec"))
 	})
 	t.Run("rmdir closes it", func(t *testing.T) {
-		f := p.opened("tok/sessions/work/objects/web.key/sign", syscall.O_WRONLY)
+		f := p.opened("tok/sessions/job/objects/web.key/sign", syscall.O_WRONLY)
 		p.must(f.write("x"))
-		p.must(p.rmdir("tok/sessions/work"))
+		p.must(p.rmdir("tok/sessions/job"))
 		wantErrno(t, "what was open", f.write("y"), syscall.ENOENT)
 		f.release()
-		for _, name := range []string{"tok/sessions/work", "tok/sessions/work/digest/sha256"} {
+		for _, name := range []string{"tok/sessions/job", "tok/sessions/job/digest/sha256"} {
 			_, _, errno := p.walk(name)
 			wantErrno(t, name, errno, syscall.ENOENT)
 		}
