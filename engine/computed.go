@@ -141,15 +141,17 @@ func finishRSA(attrs *p11.Attributes, class p11.ObjectClass) error {
 	if err != nil {
 		return err
 	}
-	if n.Bit(0) == 0 || n.BitLen() < 16 {
-		return p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "modulus: is even or too small")
+	if n.Bit(0) == 0 {
+		return p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "modulus: is even")
 	}
-	if e.Bit(0) == 0 || e.Cmp(n) >= 0 || e.BitLen() < 2 {
-		return p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "public-exponent: is even, 1 or too large")
+	if e.Bit(0) == 0 || e.BitLen() < 2 {
+		return p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "public-exponent: is even or 1")
 	}
 	if class == p11.CKO_PRIVATE_KEY {
 		return completeRSA(attrs, n, e)
 	}
+	// Whether a public key of that size is of use is the token's to say when it
+	// is used: other tokens keep any, and programs count on it.
 	bits := uint64(n.BitLen())
 	if given, ok := attrs.Ulong(p11.CKA_MODULUS_BITS); ok && given != bits {
 		return p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "modulus-bits: is %d, but the modulus has %d bits", given, bits)

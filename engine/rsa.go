@@ -11,6 +11,12 @@ import (
 // and what belongs to them where they were not given: tokens, and other
 // programs on the same token directory, count on them.
 func completeRSA(attrs *p11.Attributes, n, e *big.Int) error {
+	if n.BitLen() < 16 {
+		return p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "modulus: is too small")
+	}
+	if e.Cmp(n) >= 0 {
+		return p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "public-exponent: is larger than the modulus")
+	}
 	d, err := positive(*attrs, p11.CKA_PRIVATE_EXPONENT)
 	if err != nil {
 		return err

@@ -61,6 +61,7 @@ func TestCreateRules(t *testing.T) {
 		{"public attribute in a secret key", aesKey + " verify-recover=true", p11.CKR_ATTRIBUTE_TYPE_INVALID, "verify-recover"},
 
 		{"rsa public without exponent", "class=public-key key-type=rsa modulus=0xc5", p11.CKR_TEMPLATE_INCOMPLETE, "public-exponent"},
+		{"rsa public, of no use", "class=public-key key-type=rsa modulus=0x0001 public-exponent=0x010001", p11.CKR_OK, ""},
 		{"rsa public, even modulus", "class=public-key key-type=rsa modulus=0xc4c4c4c4 public-exponent=0x03", p11.CKR_ATTRIBUTE_VALUE_INVALID, "modulus"},
 		{"rsa public, zero modulus", "class=public-key key-type=rsa modulus=0x0000 public-exponent=0x03", p11.CKR_ATTRIBUTE_VALUE_INVALID, "modulus"},
 		{"rsa public, wrong bits", "class=public-key key-type=rsa modulus=0xc4c4c4c5 public-exponent=0x03 modulus-bits=31", p11.CKR_TEMPLATE_INCONSISTENT, "modulus-bits"},
@@ -169,8 +170,8 @@ func TestDefaults(t *testing.T) {
 			[]p11.AttributeType{p11.CKA_TOKEN, p11.CKA_PRIVATE, p11.CKA_TRUSTED},
 			[]p11.AttributeType{p11.CKA_ID, p11.CKA_ISSUER, p11.CKA_SERIAL_NUMBER}},
 		{"imported secret key", create(t, s, aesKey),
-			[]p11.AttributeType{p11.CKA_PRIVATE, p11.CKA_SENSITIVE, p11.CKA_ENCRYPT, p11.CKA_DECRYPT},
-			[]p11.AttributeType{p11.CKA_EXTRACTABLE, p11.CKA_LOCAL, p11.CKA_ALWAYS_SENSITIVE, p11.CKA_NEVER_EXTRACTABLE, p11.CKA_WRAP, p11.CKA_UNWRAP, p11.CKA_DERIVE, p11.CKA_WRAP_WITH_TRUSTED, p11.CKA_SIGN, p11.CKA_VERIFY},
+			[]p11.AttributeType{p11.CKA_PRIVATE, p11.CKA_ENCRYPT, p11.CKA_DECRYPT},
+			[]p11.AttributeType{p11.CKA_SENSITIVE, p11.CKA_EXTRACTABLE, p11.CKA_LOCAL, p11.CKA_ALWAYS_SENSITIVE, p11.CKA_NEVER_EXTRACTABLE, p11.CKA_WRAP, p11.CKA_UNWRAP, p11.CKA_DERIVE, p11.CKA_WRAP_WITH_TRUSTED, p11.CKA_SIGN, p11.CKA_VERIFY},
 			[]p11.AttributeType{p11.CKA_ID, p11.CKA_START_DATE, p11.CKA_END_DATE}},
 		{"generic secret", create(t, s, macKey),
 			[]p11.AttributeType{p11.CKA_SIGN, p11.CKA_VERIFY},
