@@ -91,7 +91,8 @@ func TestCopyObject(t *testing.T) {
 		{"not modifiable, made so", "class=data modifiable=false", "modifiable=true", p11.CKR_ATTRIBUTE_READ_ONLY},
 		{"not destroyable", "class=data", "destroyable=false", p11.CKR_OK},
 		{"sensitive key", aesKey, "label=new", p11.CKR_OK},
-		{"less sensitive key", aesKey, "sensitive=false", p11.CKR_ATTRIBUTE_READ_ONLY},
+		{"less sensitive key", aesKey + " sensitive=true", "sensitive=false", p11.CKR_ATTRIBUTE_READ_ONLY},
+		{"more sensitive key", aesKey, "sensitive=true", p11.CKR_OK},
 		{"extractable key", aesKey, "extractable=true", p11.CKR_ATTRIBUTE_READ_ONLY},
 		{"key to public", aesKey, "private=false", p11.CKR_TEMPLATE_INCONSISTENT},
 	}

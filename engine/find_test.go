@@ -16,7 +16,7 @@ func TestFind(t *testing.T) {
 	s := b.user(t)
 	a := create(t, s, "class=data token=true label=a")
 	web := create(t, s, certificate+" token=true label=web id=0x01")
-	key := create(t, s, aesKey+" token=true label=web id=0x01")
+	key := create(t, s, aesKey+" token=true label=web id=0x01 sensitive=true")
 	session := create(t, s, "class=data label=web")
 	clock := b.token.Put(tmpl(t, "class=hw-feature hw-feature-type=clock token=true label=web")).Handle
 	tests := []struct {

@@ -17,6 +17,7 @@ func TestGenerateKey(t *testing.T) {
 		{"aes into the token", "aes-key-gen", "value-len=16 token=true label=x", p11.CKR_OK},
 		{"class and type said", "aes-key-gen", "class=secret-key key-type=aes value-len=16", p11.CKR_OK},
 		{"generic secret", "generic-secret-key-gen", "value-len=20", p11.CKR_OK},
+		{"sensitive", "generic-secret-key-gen", "value-len=20 sensitive=true", p11.CKR_OK},
 		{"no length", "aes-key-gen", "", p11.CKR_TEMPLATE_INCOMPLETE},
 		{"bad length", "aes-key-gen", "value-len=17", p11.CKR_KEY_SIZE_RANGE},
 		{"length 0", "generic-secret-key-gen", "value-len=0", p11.CKR_KEY_SIZE_RANGE},
@@ -36,7 +37,7 @@ func TestGenerateKey(t *testing.T) {
 			if err != nil {
 				return
 			}
-			if !flag(t, s, h, p11.CKA_LOCAL) || !flag(t, s, h, p11.CKA_ALWAYS_SENSITIVE) || !flag(t, s, h, p11.CKA_NEVER_EXTRACTABLE) {
+			if !flag(t, s, h, p11.CKA_LOCAL) || flag(t, s, h, p11.CKA_ALWAYS_SENSITIVE) != flag(t, s, h, p11.CKA_SENSITIVE) || !flag(t, s, h, p11.CKA_NEVER_EXTRACTABLE) {
 				t.Error("its history is not that of a generated key")
 			}
 			made := get(t, s, h, p11.CKA_KEY_GEN_MECHANISM)
@@ -186,7 +187,7 @@ func TestUnwrap(t *testing.T) {
 		want      p11.RV
 		holds     string // attributes of the new key
 	}{
-		{"secret key", wrapping, wrappedKey, aes, p11.CKR_OK, "extractable=true sensitive=true private=true local=false always-sensitive=false never-extractable=false value-len=16"},
+		{"secret key", wrapping, wrappedKey, aes, p11.CKR_OK, "extractable=true sensitive=false private=true local=false always-sensitive=false never-extractable=false value-len=16"},
 		{"private key", wrapping, wrappedPair, "class=private-key key-type=ec", p11.CKR_OK, "sensitive=true sign=true"},
 		{"length said", wrapping, wrappedKey, aes + " value-len=16", p11.CKR_OK, ""},
 		{"wrong length said", wrapping, wrappedKey, aes + " value-len=32", p11.CKR_TEMPLATE_INCONSISTENT, ""},
@@ -236,7 +237,7 @@ func TestDerive(t *testing.T) {
 		want           p11.RV
 		holds          string
 	}{
-		{"generic secret by default", "", priv, p11.CKR_OK, "key-type=generic-secret sensitive=true extractable=false always-sensitive=true never-extractable=true local=false value-len=32"},
+		{"generic secret by default", "", priv, p11.CKR_OK, "key-type=generic-secret sensitive=false extractable=false always-sensitive=false never-extractable=true local=false value-len=32"},
 		{"from an open key", "", open, p11.CKR_OK, "always-sensitive=false never-extractable=false"},
 		{"open", "sensitive=false extractable=true", priv, p11.CKR_OK, "always-sensitive=false never-extractable=false"},
 		{"aes", "key-type=aes value-len=16", priv, p11.CKR_OK, "key-type=aes value-len=16 encrypt=true"},

@@ -108,10 +108,12 @@ func (r *rules) addPrivateKeys() {
 	)
 }
 
-// addSecretKeys: §4.10. CKA_EXTRACTABLE depends on the origin (extractable).
+// addSecretKeys: §4.10, which says that CKA_SENSITIVE is false unless asked for,
+// and leaves CKA_EXTRACTABLE to the token: it depends on the origin (extractable),
+// and a key that is made here does not leave without being asked either way.
 func (r *rules) addSecretKeys() {
 	common := newRuleset(storage(p11.CKO_SECRET_KEY), keys(), []rule{
-		{p11.CKA_SENSITIVE, modifiable | staysTrue, yes()},
+		{p11.CKA_SENSITIVE, modifiable | staysTrue, no()},
 		{p11.CKA_ENCRYPT, modifiable, no()},
 		{p11.CKA_DECRYPT, modifiable, no()},
 		{p11.CKA_SIGN, modifiable, no()},
