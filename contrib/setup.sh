@@ -1,8 +1,8 @@
 #!/bin/sh
 # Makes this machine ready for p11fs: setup.sh run | setup.sh test
 #
-# As root it installs what is missing from contrib/packages.txt and opens
-# /dev/fuse to all users. An ordinary user is told the line that root has to
+# As root it installs what is missing from contrib/packages.txt, without starting
+# the services among it, and opens /dev/fuse to all users. An ordinary user is told the line that root has to
 # type; "run" then fails, and "test" goes on, since tests say what they miss.
 # Go it only looks for.
 set -eu
@@ -22,7 +22,11 @@ while read -r group package file; do
 	# The file may be a pattern, since some directories are named by machine.
 	# shellcheck disable=SC2086
 	set -- $file
-	[ -e "$1" ] || missing="$missing $package"
+	[ -e "$1" ] && continue
+	case "$missing " in
+	*" $package "*) ;;
+	*) missing="$missing $package" ;;
+	esac
 done < packages.txt
 
 if [ -n "$missing" ]; then
@@ -32,6 +36,12 @@ if [ -n "$missing" ]; then
 	elif command -v apt-get > /dev/null; then
 		say "installing$missing"
 		export DEBIAN_FRONTEND=noninteractive
+		# Servers that are only wanted for tests must not start on this machine.
+		policy=/usr/sbin/policy-rc.d
+		if [ ! -e $policy ]; then
+			trap 'rm -f $policy' EXIT
+			printf '#!/bin/sh\nexit 101\n' > $policy && chmod 755 $policy
+		fi
 		# shellcheck disable=SC2086 # a list of words
 		install() { apt-get -o DPkg::Lock::Timeout=120 install -y -q --no-install-recommends $missing > /dev/null; }
 		install 2> /dev/null || { apt-get update -q > /dev/null && install; } ||

@@ -231,10 +231,20 @@ func need(t testing.TB, ok bool, what string) {
 	}
 }
 
-// needTools is need for programs.
+// needTools is need for programs. Each must be one that any Debian machine with
+// a compiler has, or stand in contrib/packages.txt: who installed it by hand
+// would not notice that make test does not.
 func needTools(t testing.TB, tools ...string) {
 	t.Helper()
+	packages, err := os.ReadFile(filepath.Join("..", "contrib", "packages.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	everywhere := strings.Fields("du find flock gcc go grep ipcrm ipcs make mount setpriv sh tar umount")
 	for _, tool := range tools {
+		if !slices.Contains(everywhere, tool) && !strings.Contains(string(packages), "/"+tool+"\n") {
+			t.Errorf("contrib/packages.txt does not say which package brings %s", tool)
+		}
 		_, err := exec.LookPath(tool)
 		need(t, err == nil, tool)
 	}
