@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -64,18 +65,56 @@ func TestAlone(t *testing.T) {
 			for _, s := range goSuites() {
 				t.Run(s.pkg, func(t *testing.T) { s.run(t, d, m) })
 			}
-			t.Run("graphene-pk11", func(t *testing.T) {
-				needTools(t, "node", "npm", "gcc")
-				files := map[string]string{}
-				for _, name := range []string{"package.json", "package-lock.json", "use.js"} {
-					files[name] = clientFile(t, filepath.Join("graphene", name))
-				}
-				fetched := command0(t, "", "npm", "view", "graphene-pk11@2.3.6", "version")
-				need(t, fetched == nil, "the npm registry")
-				runClient(t, d, m.path(t), "npm ci --no-audit --no-fund --nodedir=\"$(node -p 'path.resolve(process.execPath, \"../..\")')\"\nnode use.js $M "+suitePIN+"\n", files)
-			})
+			t.Run("graphene-pk11", func(t *testing.T) { runGraphene(t, d, m) })
 		})
 	}
+}
+
+// grapheneSkips are the tests of graphene-pk11 that cannot pass, by module.
+func grapheneSkips(module string) string {
+	skip := []string{
+		"AES AesCBC wrap/unwrap",         // wraps a key that was not asked to be extractable
+		"ECDSA generate ECDSA secp192r1", // P-192 is not offered
+		"ECDSA sign/verify",              // wants an exception where the present version of the package returns false
+		"Module NSS",                     // is about the module of NSS
+		"Object set function",            // wants CKA_PRIVATE to be true unless said; PKCS#11 leaves it to the token
+		"Slot slot props",                // wants the slot and the token to have one manufacturer
+		"Slot token props",               // asks for timeUtc, which the package calls utcTime
+		"Slot mechanism collection",      // wants the first mechanism to be MD5; it fails with SoftHSM as well
+	}
+	if module == "p11-kit-client" {
+		// Not passed by p11-kit 0.24.
+		skip = append(skip, "AES AesCBC", "AES AesGCM", "ECDSA derive", "RSA sign/verify SHA-224", "RSA PSS")
+	}
+	return strings.Join(skip, "|")
+}
+
+// runGraphene runs a program of ours over graphene-pk11, and its own tests.
+// Node.js and npm are not among what make test installs: npm alone brings some
+// 400 packages.
+func runGraphene(t *testing.T, d *daemon, m module) {
+	for _, tool := range []string{"node", "npm"} {
+		_, err := exec.LookPath(tool)
+		need(t, err == nil, tool)
+	}
+	needTools(t, "gcc")
+	files := map[string]string{}
+	for _, name := range []string{"package.json", "package-lock.json", "use.js", "suite.js"} {
+		files[name] = clientFile(t, filepath.Join("graphene", name))
+	}
+	fetched := command0(t, "", "npm", "view", "graphene-pk11@2.3.6", "version")
+	need(t, fetched == nil, "the npm registry")
+	out := runClient(t, d, m.path(t), `npm ci --no-audit --no-fund --nodedir="$(node -p 'path.resolve(process.execPath, "../..")')"
+node use.js $M `+suitePIN+`
+pkcs11-tool --module $M --login --login-type so --so-pin 76543210 --change-pin --new-pin `+suitePIN+`
+node suite.js $M `+suitePIN+` '`+grapheneSkips(m.name)+`'
+`, files)
+	passing := regexp.MustCompile(`(?m)^ *(\d+) passing`).FindStringSubmatch(out)
+	if passing == nil || len(passing[1]) < 2 {
+		t.Errorf("its tests did not run:\n%s", out)
+		return
+	}
+	t.Logf("%s of its tests passed", passing[1])
 }
 
 // run builds the suite as a program and runs it in a directory of its own.
