@@ -302,6 +302,7 @@ void case_functions(void)
     CK_SESSION_INFO info;
     CK_MECHANISM m = {CKM_SHA256, NULL, 0};
 
+    CHECK(slot == 3);
     check_info(slot);
     OK(f->C_GetSessionInfo(s, &info));
     CHECK(info.slotID == slot && info.state == CKS_RW_USER_FUNCTIONS);
