@@ -96,6 +96,11 @@ type Objects interface {
 // the wrong class or type CKR_KEY_TYPE_INCONSISTENT. Usage flags, login and
 // allowed mechanisms have been checked by the engine. An operation holds its
 // key (Object.Acquire) until Close.
+//
+// Final ends no operation. It gives the result of what Update has taken so far
+// and leaves the operation as it was, also when it gives an error: Update may
+// go on with the same message, and a later Final gives the result of all of it.
+// An error of Update stays.
 type Crypto interface {
 	Digest(ctx context.Context, m p11.Mechanism) (Digest, error)
 	Sign(ctx context.Context, m p11.Mechanism, key *Object) (Signature, error)
@@ -154,9 +159,11 @@ type Verification interface {
 	Close()
 }
 
-// A Cipher encrypts or decrypts a message in parts. What Update returns is the
-// caller's. An authenticated decryption returns nothing before Final has
-// checked the tag (PKCS#11 v3.1 §5.10).
+// A Cipher encrypts or decrypts a message in parts. What Update and Final return
+// is the caller's; what Final returns is no part of what a later Update does. An
+// authenticated decryption returns nothing before Final has checked the tag
+// (PKCS#11 v3.1 §5.10). Two tags of one authenticated encryption tell its
+// authentication key: whoever calls Final twice lets out one of them.
 type Cipher interface {
 	Update(part []byte) ([]byte, error)
 	Final() ([]byte, error)

@@ -1,6 +1,7 @@
 package swtok
 
 import (
+	"bytes"
 	"crypto/cipher"
 	"crypto/subtle"
 	"slices"
@@ -41,23 +42,26 @@ func readIV(m p11.Mechanism, n int) ([]byte, error) {
 // A blockCipher is ECB, CBC or CBC with PKCS#7 padding, in parts.
 type blockCipher struct {
 	key     *tokens.Object // held; nil after Close
+	block   cipher.Block
 	mode    cipher.BlockMode
 	decrypt bool
 	pad     bool
+	chain   [aesBlock]byte // the ciphertext block before the held one, or the IV
 	held    [aesBlock]byte // the begun block; decrypting padded, the last whole one
 	nheld   int
 }
 
 func newBlockCipher(mech *mechanism, m p11.Mechanism, key *tokens.Object, k *secretKey, decrypt bool) (*blockCipher, error) {
-	b := &blockCipher{key: key, decrypt: decrypt, pad: mech.kind == kindCBCPad}
+	b := &blockCipher{key: key, block: k.aes.Block(), decrypt: decrypt, pad: mech.kind == kindCBCPad}
 	if mech.kind == kindECB {
-		b.mode = ecb{k.aes.Block(), decrypt}
+		b.mode = ecb{b.block, decrypt}
 		return b, noParam(m)
 	}
 	iv, err := readIV(m, aesBlock)
 	if err != nil {
 		return nil, err
 	}
+	copy(b.chain[:], iv)
 	if decrypt {
 		b.mode = k.aes.CBCDecrypter(iv)
 	} else {
@@ -81,15 +85,27 @@ func (b *blockCipher) Update(part []byte) ([]byte, error) {
 	}
 	out := make([]byte, whole)
 	if b.nheld == 0 {
-		b.mode.CryptBlocks(out, part[:whole])
+		b.crypt(out, part[:whole])
 		b.nheld = copy(b.held[:], part[whole:])
 		return out, nil
 	}
 	n := copy(out, b.held[:b.nheld])
 	taken := copy(out[n:], part)
-	b.mode.CryptBlocks(out, out)
+	b.crypt(out, out)
 	b.nheld = copy(b.held[:], part[taken:])
 	return out, nil
+}
+
+// crypt runs the mode over whole blocks, and keeps the last of the ciphertext.
+func (b *blockCipher) crypt(dst, src []byte) {
+	end := len(src) - aesBlock
+	if b.decrypt {
+		copy(b.chain[:], src[end:])
+	}
+	b.mode.CryptBlocks(dst, src)
+	if !b.decrypt {
+		copy(b.chain[:], dst[end:])
+	}
 }
 
 func (b *blockCipher) Final() ([]byte, error) {
@@ -104,20 +120,32 @@ func (b *blockCipher) Final() ([]byte, error) {
 	case b.decrypt:
 		return b.finalUnpad()
 	}
-	for i := b.nheld; i < aesBlock; i++ {
-		b.held[i] = byte(aesBlock - b.nheld)
-	}
 	out := make([]byte, aesBlock)
-	b.mode.CryptBlocks(out, b.held[:])
+	for i := copy(out, b.held[:b.nheld]); i < aesBlock; i++ {
+		out[i] = byte(aesBlock - b.nheld)
+	}
+	b.last(out)
 	return out, nil
+}
+
+// last is CBC of the padded block, in place. The mode stays where it is, for the
+// message may go on.
+func (b *blockCipher) last(padded []byte) {
+	if b.decrypt {
+		b.block.Decrypt(padded, padded)
+		subtle.XORBytes(padded, padded, b.chain[:])
+		return
+	}
+	subtle.XORBytes(padded, padded, b.chain[:])
+	b.block.Encrypt(padded, padded)
 }
 
 // finalUnpad decrypts the last block and takes the padding off. It looks at
 // every byte, whichever is wrong; that the padding was wrong is the
 // answer PKCS#11 asks for, CKR_ENCRYPTED_DATA_INVALID.
 func (b *blockCipher) finalUnpad() ([]byte, error) {
-	last := make([]byte, aesBlock)
-	b.mode.CryptBlocks(last, b.held[:])
+	last := bytes.Clone(b.held[:])
+	b.last(last)
 	n := int(last[aesBlock-1])
 	good := subtle.ConstantTimeLessOrEq(1, n) & subtle.ConstantTimeLessOrEq(n, aesBlock)
 	for i, x := range last {
@@ -136,6 +164,6 @@ func (b *blockCipher) Close() {
 		return
 	}
 	b.key.Release()
-	b.key, b.mode = nil, nil
+	b.key, b.block, b.mode = nil, nil, nil
 	wipe(b.held[:])
 }

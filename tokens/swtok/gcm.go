@@ -17,12 +17,14 @@ import (
 type gcmCipher struct {
 	key     *tokens.Object // held; nil after Close
 	decrypt bool
-	stream  ctr32
+	block   cipher.Block
+	j0      [16]byte // the counter block before the first
+	stream  ctr32    // encrypting
 	hash    ghash
 	tagMask block128 // E(J0)
 	tagLen  int
 	aadLen  uint64
-	n       uint64 // bytes of text
+	n       uint64 // bytes of text; encrypting
 	held    []byte // decrypting: the ciphertext, and the tag behind it
 	err     error
 }
@@ -42,21 +44,24 @@ func newGCMCipher(m p11.Mechanism, key *tokens.Object, k *secretKey, decrypt boo
 	if err != nil {
 		return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "gcm: %v", err)
 	}
-	g := &gcmCipher{key: key, decrypt: decrypt, hash: *base, tagLen: int(p.TagBits / 8), aadLen: uint64(len(p.AAD))}
-	block := k.aes.Block()
-	var j0 [16]byte
+	g := &gcmCipher{
+		key: key, decrypt: decrypt, block: k.aes.Block(), hash: *base,
+		tagLen: int(p.TagBits / 8), aadLen: uint64(len(p.AAD)),
+	}
 	if len(p.IV) == 12 {
-		copy(j0[:], p.IV)
-		j0[15] = 1
+		copy(g.j0[:], p.IV)
+		g.j0[15] = 1
 	} else {
 		iv := *base
 		iv.write(p.IV)
-		iv.sum(0, uint64(len(p.IV))*8).store(j0[:])
+		iv.sum(0, uint64(len(p.IV))*8).store(g.j0[:])
 	}
 	var mask [16]byte
-	block.Encrypt(mask[:], j0[:])
+	g.block.Encrypt(mask[:], g.j0[:])
 	g.tagMask = load128(mask[:])
-	g.stream = newCTR32(block, j0)
+	if !decrypt {
+		g.stream = newCTR32(g.block, g.j0)
+	}
 	g.hash.write(p.AAD)
 	g.hash.pad()
 	return g, nil
@@ -93,25 +98,29 @@ func (g *gcmCipher) Final() ([]byte, error) {
 		return nil, p11.CKR_OPERATION_NOT_INITIALIZED
 	case g.err != nil:
 		return nil, g.err
-	case !g.decrypt:
-		return g.tag(), nil
-	case len(g.held) < g.tagLen:
+	case g.decrypt && len(g.held) < g.tagLen:
 		return nil, p11.Errorf(p11.CKR_ENCRYPTED_DATA_LEN_RANGE, "the encrypted data is shorter than its tag")
 	}
+	h := g.hash // a copy, for the message may go on
+	defer h.wipe()
+	if !g.decrypt {
+		return g.tag(&h, g.n), nil
+	}
 	text, tag := g.held[:len(g.held)-g.tagLen], g.held[len(g.held)-g.tagLen:]
-	g.held = nil
-	g.hash.write(text)
-	g.n = uint64(len(text))
-	if subtle.ConstantTimeCompare(g.tag(), tag) != 1 {
+	h.write(text)
+	if subtle.ConstantTimeCompare(g.tag(&h, uint64(len(text))), tag) != 1 {
 		return nil, p11.Errorf(p11.CKR_ENCRYPTED_DATA_INVALID, "the authentication tag is wrong")
 	}
-	g.stream.xor(text, text)
-	return text, nil
+	plain := make([]byte, len(text))
+	stream := newCTR32(g.block, g.j0)
+	stream.xor(plain, text)
+	return plain, nil
 }
 
-func (g *gcmCipher) tag() []byte {
+// tag is the tag of a message of n bytes whose hash is h, which it ends.
+func (g *gcmCipher) tag(h *ghash, n uint64) []byte {
 	tag := make([]byte, 16)
-	g.hash.sum(g.aadLen*8, g.n*8).xor(g.tagMask).store(tag)
+	h.sum(g.aadLen*8, n*8).xor(g.tagMask).store(tag)
 	return tag[:g.tagLen]
 }
 
@@ -120,7 +129,7 @@ func (g *gcmCipher) Close() {
 		return
 	}
 	g.key.Release()
-	g.key, g.held = nil, nil
+	g.key, g.block, g.held = nil, nil, nil
 	g.stream = ctr32{}
 	g.hash.wipe()
 }

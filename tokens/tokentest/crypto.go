@@ -154,6 +154,19 @@ func (r *ring) digest(t *testing.T, m p11.Mechanism, _ p11.Facts) {
 	if other := r.sum(t, m, "some datb"); bytes.Equal(other, whole) {
 		t.Errorf("other data has the same digest")
 	}
+	d, err := r.tok.Digest(t.Context(), m)
+	noError(t, err)
+	defer d.Close()
+	for i := range message {
+		for range 2 {
+			got, err := d.Final()
+			noError(t, err)
+			if !bytes.Equal(got, r.sum(t, m, message[:i])) {
+				t.Errorf("the digest of %d bytes is wrong when more follow", i)
+			}
+		}
+		noError(t, d.Update([]byte(message[i:i+1])))
+	}
 }
 
 func (r *ring) sum(t *testing.T, m p11.Mechanism, parts ...string) []byte {
@@ -204,6 +217,36 @@ func (r *ring) sign(t *testing.T, m p11.Mechanism, facts p11.Facts) {
 	noError(t, verify(message, sig))
 	wantRV(t, "other data", verify("21"+message[2:], sig), p11.CKR_SIGNATURE_INVALID)
 	wantRV(t, "part of the signature", verify(message, sig[1:]), p11.CKR_SIGNATURE_LEN_RANGE)
+	r.signOn(t, m, facts, verify)
+}
+
+// signOn takes signatures, and checks them, of a message that goes on. A
+// mechanism that wants data of one length refuses all but the whole.
+func (r *ring) signOn(t *testing.T, m p11.Mechanism, facts p11.Facts, verify func(string, []byte) error) {
+	pub, priv := r.keys(t, facts)
+	s, err := r.tok.Sign(t.Context(), m, priv)
+	noError(t, err)
+	defer s.Close()
+	v, err := r.tok.Verify(t.Context(), m, pub)
+	noError(t, err)
+	defer v.Close()
+	at := 0
+	for _, end := range []int{7, 12, len(message), len(message)} {
+		part := []byte(message[at:end])
+		at = end
+		noError(t, s.Update(part))
+		noError(t, v.Update(part))
+		sig, err := s.Final()
+		if p11.RVOf(err) == p11.CKR_DATA_LEN_RANGE && end < len(message) {
+			wantRV(t, "a part", v.Final(make([]byte, v.Size())), p11.CKR_DATA_LEN_RANGE)
+			continue
+		}
+		noError(t, err)
+		noError(t, verify(message[:end], sig))
+		noError(t, v.Final(sig))
+		sig[0] ^= 1
+		wantRV(t, "another signature", v.Final(sig), p11.CKR_SIGNATURE_INVALID)
+	}
 }
 
 func (r *ring) recover(t *testing.T, m p11.Mechanism, facts p11.Facts) {
@@ -248,6 +291,62 @@ func (r *ring) encrypt(t *testing.T, m p11.Mechanism, facts p11.Facts) {
 	noError(t, err)
 	if !bytes.HasSuffix(got, plain) {
 		t.Errorf("decrypted %q", got)
+	}
+	r.encryptOn(t, m, facts, plain)
+	r.decryptOn(t, m, facts, ct, plain)
+}
+
+// encryptOn takes the result of a message that goes on. A mechanism that wants
+// whole blocks refuses the other lengths.
+func (r *ring) encryptOn(t *testing.T, m p11.Mechanism, facts p11.Facts, plain []byte) {
+	pub, priv := r.keys(t, facts)
+	op, err := r.tok.Encrypt(t.Context(), m, pub)
+	noError(t, err)
+	defer op.Close()
+	var out []byte
+	at := 0
+	for _, end := range []int{5, 16, 29, 32, len(plain), len(plain)} {
+		x, err := op.Update(plain[at:end])
+		noError(t, err)
+		out, at = append(out, x...), end
+		rest, err := op.Final()
+		if p11.RVOf(err) == p11.CKR_DATA_LEN_RANGE && end < len(plain) {
+			continue
+		}
+		noError(t, err)
+		back, err := r.tok.Decrypt(t.Context(), m, priv)
+		got, err := r.crypt(back, err, append(bytes.Clone(out), rest...))
+		noError(t, err)
+		if !bytes.HasSuffix(got, plain[:end]) || len(got) > end && got[len(got)-end-1] != 0 {
+			t.Errorf("the first %d bytes come back as %q", end, got)
+		}
+	}
+}
+
+// decryptOn asks for the result of parts of a ciphertext, most of which are
+// none, and then of the whole.
+func (r *ring) decryptOn(t *testing.T, m p11.Mechanism, facts p11.Facts, ct, plain []byte) {
+	_, priv := r.keys(t, facts)
+	op, err := r.tok.Decrypt(t.Context(), m, priv)
+	noError(t, err)
+	defer op.Close()
+	var out []byte
+	at := 0
+	for _, end := range []int{5, 16, 29, 32, len(ct) - 1} {
+		x, err := op.Update(ct[at:end])
+		noError(t, err)
+		out, at = append(out, x...), end
+		_, _ = op.Final()
+	}
+	x, err := op.Update(ct[at:])
+	noError(t, err)
+	out = append(out, x...)
+	for range 2 {
+		rest, err := op.Final()
+		noError(t, err)
+		if got := append(bytes.Clone(out), rest...); !bytes.HasSuffix(got, plain) {
+			t.Errorf("the whole comes back as %q", got)
+		}
 	}
 }
 
