@@ -101,6 +101,13 @@ func (o *operation) returned(err error) error {
 	return err
 }
 
+// answered is returned for a call whose error is of the data so far, and ends
+// nothing.
+func (o *operation) answered(err error) error {
+	o.inCall = false
+	return err
+}
+
 // leave ends a call, deferred, also after a panic in the token.
 func (o *operation) leave() {
 	if o.inCall {

@@ -67,6 +67,20 @@ func (o *CipherOp) Update(ctx context.Context, part []byte) ([]byte, error) {
 	return out, o.returned(err)
 }
 
+// Result returns the rest of the result of the data so far. The operation goes
+// on, also after an error, and what Update gives next does not follow this rest:
+// the next Result, or Final, is of all the data. What tokens.Cipher says of two
+// tags is the caller's to heed, and one authentication
+// (CKA_ALWAYS_AUTHENTICATE) serves the whole message.
+func (o *CipherOp) Result(ctx context.Context) ([]byte, error) {
+	if err := o.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer o.leave()
+	out, err := o.token.Final()
+	return out, o.answered(err)
+}
+
 // Final returns the rest of the result and ends the operation.
 func (o *CipherOp) Final(ctx context.Context) ([]byte, error) {
 	if err := o.enter(ctx); err != nil {

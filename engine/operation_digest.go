@@ -76,6 +76,17 @@ func (o *DigestOp) digestKey(ctx context.Context, h p11.ObjectHandle) error {
 	return o.returned(o.token.DigestKey(e.object))
 }
 
+// Result returns the digest of the data so far. The operation goes on, also after
+// an error: the next Result, or Final, is of all the data.
+func (o *DigestOp) Result(ctx context.Context) ([]byte, error) {
+	if err := o.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer o.leave()
+	digest, err := o.token.Final()
+	return digest, o.answered(err)
+}
+
 // Final returns the digest and ends the operation.
 func (o *DigestOp) Final(ctx context.Context) ([]byte, error) {
 	return o.finish(ctx, nil)

@@ -45,6 +45,19 @@ func (o *SignOp) Update(ctx context.Context, part []byte) error {
 	return o.returned(o.token.Update(part))
 }
 
+// Result returns the signature of the data so far. The operation goes on, also
+// after an error: the next Result, or Final, is of all the data. One
+// authentication (CKA_ALWAYS_AUTHENTICATE) serves the whole message: the caller
+// lets out one of its results.
+func (o *SignOp) Result(ctx context.Context) ([]byte, error) {
+	if err := o.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer o.leave()
+	signature, err := o.token.Final()
+	return signature, o.answered(err)
+}
+
 // Final returns the signature and ends the operation.
 func (o *SignOp) Final(ctx context.Context) ([]byte, error) {
 	return o.finish(ctx, nil)

@@ -201,9 +201,17 @@ func TestOperationsAreCut(t *testing.T) {
 
 			c.cut(t, b, s)
 
+			_, err = secret.Result(ctx)
+			want(t, err, c.want)
 			want(t, secret.Update(ctx, []byte("y")), c.want)
 			_, err = secret.Final(ctx)
 			want(t, err, c.want)
+			_, err = open.Result(ctx)
+			if c.publicGoesOn {
+				want(t, err, p11.CKR_OK)
+			} else {
+				want(t, err, c.want)
+			}
 			_, err = open.Final(ctx)
 			if c.publicGoesOn {
 				want(t, err, p11.CKR_OK)
@@ -223,34 +231,44 @@ func TestOperationsAreCut(t *testing.T) {
 // A logout does not wait for a call in progress, whose result is then refused
 // or was the last; the key is given up when the call returns.
 func TestLogoutDuringACall(t *testing.T) {
-	ctx := t.Context()
-	inCall, finish := make(chan struct{}), make(chan struct{})
-	b := newBench(t, enginetest.Options{Before: func(method string) error {
-		if method == "Signature.Update" {
-			close(inCall)
-			<-finish
-		}
-		return nil
-	}})
-	s := b.user(t)
-	o, err := s.NewSign(ctx, mech(t, "sha256-hmac"), create(t, s, macKey))
-	if err != nil {
-		t.Fatal(err)
+	for _, c := range []struct {
+		method string // of the token
+		call   func(context.Context, *SignOp) error
+	}{
+		{"Signature.Update", func(ctx context.Context, o *SignOp) error { return o.Update(ctx, []byte("x")) }},
+		{"Signature.Final", func(ctx context.Context, o *SignOp) error { _, err := o.Result(ctx); return err }},
+	} {
+		t.Run(c.method, func(t *testing.T) {
+			ctx := t.Context()
+			inCall, finish := make(chan struct{}), make(chan struct{})
+			b := newBench(t, enginetest.Options{Before: func(method string) error {
+				if method == c.method {
+					close(inCall)
+					<-finish
+				}
+				return nil
+			}})
+			s := b.user(t)
+			o, err := s.NewSign(ctx, mech(t, "sha256-hmac"), create(t, s, macKey))
+			if err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan error)
+			go func() { done <- c.call(ctx, o) }()
+			<-inCall
+			want(t, s.Logout(ctx), p11.CKR_OK)
+			if n := b.Stats().Operations; n != 1 {
+				t.Errorf("%d operations during the call, want 1", n)
+			}
+			close(finish)
+			<-done //nolint:errcheck // cut by the logout, or just before it
+			if n := b.Stats().Operations; n != 0 {
+				t.Errorf("%d operations after the call, want 0", n)
+			}
+			_, err = o.Final(ctx)
+			want(t, err, p11.CKR_USER_NOT_LOGGED_IN)
+		})
 	}
-	done := make(chan error)
-	go func() { done <- o.Update(ctx, []byte("x")) }()
-	<-inCall
-	want(t, s.Logout(ctx), p11.CKR_OK)
-	if n := b.Stats().Operations; n != 1 {
-		t.Errorf("%d operations during the call, want 1", n)
-	}
-	close(finish)
-	<-done //nolint:errcheck // cut by the logout, or just before it
-	if n := b.Stats().Operations; n != 0 {
-		t.Errorf("%d operations after the call, want 0", n)
-	}
-	_, err = o.Final(ctx)
-	want(t, err, p11.CKR_USER_NOT_LOGGED_IN)
 }
 
 // A destroyed key serves the operations that hold it to their end.
@@ -280,6 +298,8 @@ func TestInterrupt(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	want(t, o.Update(ctx, []byte("x")), p11.CKR_FUNCTION_CANCELED)
+	_, err = o.Result(ctx)
+	want(t, err, p11.CKR_FUNCTION_CANCELED)
 	_, err = o.Final(ctx)
 	want(t, err, p11.CKR_FUNCTION_CANCELED)
 	before := b.Stats().SessionObjects
@@ -308,9 +328,12 @@ func TestAlwaysAuthenticate(t *testing.T) {
 		defer o.Close()
 		want(t, o.Update(ctx, nil), p11.CKR_USER_NOT_LOGGED_IN)
 		want(t, o.Authenticate(ctx, pin(t, "9999")), p11.CKR_PIN_INCORRECT)
-		want(t, o.Update(ctx, nil), p11.CKR_USER_NOT_LOGGED_IN)
+		_, err = o.Result(ctx)
+		want(t, err, p11.CKR_USER_NOT_LOGGED_IN)
 		want(t, o.Authenticate(ctx, pin(t, "1234")), p11.CKR_OK)
 		want(t, o.Update(ctx, nil), p11.CKR_OK)
+		_, err = o.Result(ctx)
+		want(t, err, p11.CKR_OK)
 		_, err = o.Final(ctx)
 		want(t, err, p11.CKR_OK)
 	})

@@ -46,6 +46,16 @@ func (o *VerifyOp) Update(ctx context.Context, part []byte) error {
 	return o.returned(o.token.Update(part))
 }
 
+// Result checks the signature of the data so far. The operation goes on, also
+// after an error: the next Result, or Final, is of all the data.
+func (o *VerifyOp) Result(ctx context.Context, signature []byte) error {
+	if err := o.enter(ctx); err != nil {
+		return err
+	}
+	defer o.leave()
+	return o.answered(o.token.Final(signature))
+}
+
 // Final checks the signature and ends the operation. It gives
 // CKR_SIGNATURE_INVALID or CKR_SIGNATURE_LEN_RANGE when it does not fit the data.
 func (o *VerifyOp) Final(ctx context.Context, signature []byte) error {
