@@ -157,7 +157,13 @@ func (h *commandHandle) run(ctx context.Context, line []byte) error {
 		h.reply, h.rest = reply, reply
 		return nil
 	}
-	return h.opened.s.publish(f.key, h.generation, true, reply, nil)
+	s := h.opened.s
+	out := newOutput(s)
+	defer out.release()
+	if err := out.add(reply); err != nil {
+		return err
+	}
+	return s.publish(f.key, h.generation, &result{out: out, login: s.loginGeneration(), guarded: true})
 }
 
 // Read gives the reply to the command that this handle wrote.

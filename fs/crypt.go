@@ -23,11 +23,12 @@ func signFile(k *keyFile) file {
 		if err != nil {
 			return nil, err
 		}
-		if err := k.authenticate(ctx, s, op); err != nil {
+		always, err := k.authenticate(ctx, s, op)
+		if err != nil {
 			op.Close()
 			return nil, err
 		}
-		return &signing{op: op, der: k.der()}, nil
+		return &signing{op: op, der: k.der(), one: always}, nil
 	})
 }
 
@@ -36,19 +37,22 @@ func (k *keyFile) der() bool { return k.bare && k.keyType == p11.CKK_EC }
 type signing struct {
 	op  *engine.SignOp
 	der bool
+	one bool // the PIN was given for one signature
 }
 
 func (t *signing) update(ctx context.Context, part []byte) ([]byte, error) {
 	return nil, t.op.Update(ctx, part)
 }
 
-func (t *signing) final(ctx context.Context) ([]byte, error) {
-	sig, err := t.op.Final(ctx)
+func (t *signing) result(ctx context.Context) ([]byte, error) {
+	sig, err := t.op.Result(ctx)
 	if err != nil || !t.der {
 		return sig, err
 	}
 	return pkix.ECDSARawToDER(sig)
 }
+
+func (t *signing) once() bool { return t.one }
 
 func (t *signing) close() { t.op.Close() }
 
@@ -116,7 +120,7 @@ func (t *verifying) takeSignature(part []byte) int {
 // maxDERSignature is longer than any ECDSA signature of a known curve.
 const maxDERSignature = 160
 
-func (t *verifying) final(ctx context.Context) ([]byte, error) {
+func (t *verifying) result(ctx context.Context) ([]byte, error) {
 	if !t.full {
 		return nil, p11.Errorf(p11.CKR_SIGNATURE_LEN_RANGE, "there are %d bytes, which is no whole signature", len(t.sig))
 	}
@@ -128,11 +132,13 @@ func (t *verifying) final(ctx context.Context) ([]byte, error) {
 		}
 		sig = raw
 	}
-	if err := t.op.Final(ctx, sig); err != nil {
+	if err := t.op.Result(ctx, sig); err != nil {
 		return nil, err
 	}
 	return []byte("ok\n"), nil
 }
+
+func (t *verifying) once() bool { return false }
 
 func (t *verifying) close() { t.op.Close() }
 
@@ -152,6 +158,11 @@ func (k *keyFile) withIV(iv []byte) p11.Mechanism {
 
 func (k *keyFile) ownIV() bool { return k.bare && k.mechanism.Type == p11.CKM_AES_GCM }
 
+// oneTag says that a message of m may have one tag only: two of them under one
+// nonce, over a message and its beginning, tell GCM's authentication key (NIST SP
+// 800-38D, appendix A), with which anybody makes tags for any ciphertext.
+func oneTag(m p11.MechanismType) bool { return m == p11.CKM_AES_GCM }
+
 // encryptFile encrypts what is written.
 func encryptFile(k *keyFile) file {
 	return k.stream(func(ctx context.Context, s *session) (transform, error) {
@@ -159,7 +170,7 @@ func encryptFile(k *keyFile) file {
 		if err != nil {
 			return nil, err
 		}
-		m, t := k.mechanism, &ciphering{}
+		m, t := k.mechanism, &ciphering{one: oneTag(k.mechanism.Type)}
 		if k.ownIV() {
 			t.head = make([]byte, gcmIVLen)
 			if _, err := rand.Read(t.head); err != nil {
@@ -190,29 +201,24 @@ func decryptFile(k *keyFile) file {
 		if err != nil {
 			return nil, err
 		}
-		if err := k.authenticate(ctx, s, op); err != nil {
+		always, err := k.authenticate(ctx, s, op)
+		if err != nil {
 			op.Close()
 			return nil, err
 		}
-		return &ciphering{op: op}, nil
+		return &ciphering{op: op, one: always}, nil
 	})
 }
 
 // ciphering is an encryption or a decryption. head goes in front of the output.
 type ciphering struct {
 	op   *engine.CipherOp
-	head []byte
+	head []byte // until it is given
+	one  bool   // one result, for its tag or its PIN
 }
 
 func (t *ciphering) update(ctx context.Context, part []byte) ([]byte, error) {
-	return t.out(t.op.Update(ctx, part))
-}
-
-func (t *ciphering) final(ctx context.Context) ([]byte, error) {
-	return t.out(t.op.Final(ctx))
-}
-
-func (t *ciphering) out(b []byte, err error) ([]byte, error) {
+	b, err := t.op.Update(ctx, part)
 	if err != nil || t.head == nil {
 		return b, err
 	}
@@ -220,6 +226,11 @@ func (t *ciphering) out(b []byte, err error) ([]byte, error) {
 	t.head = nil
 	return b, nil
 }
+
+// result comes after an update, which has given the head.
+func (t *ciphering) result(ctx context.Context) ([]byte, error) { return t.op.Result(ctx) }
+
+func (t *ciphering) once() bool { return t.one }
 
 func (t *ciphering) close() { t.op.Close() }
 
@@ -253,12 +264,14 @@ func (t *openingGCM) update(ctx context.Context, part []byte) ([]byte, error) {
 	return t.op.Update(ctx, part)
 }
 
-func (t *openingGCM) final(ctx context.Context) ([]byte, error) {
+func (t *openingGCM) result(ctx context.Context) ([]byte, error) {
 	if t.op == nil {
 		return nil, p11.Errorf(p11.CKR_ENCRYPTED_DATA_INVALID, "the message is shorter than its IV of %d bytes", gcmIVLen)
 	}
-	return t.op.Final(ctx)
+	return t.op.Result(ctx)
 }
+
+func (t *openingGCM) once() bool { return false }
 
 func (t *openingGCM) close() {
 	if t.op != nil {
@@ -285,7 +298,9 @@ func (t *gather) update(_ context.Context, part []byte) ([]byte, error) {
 	return nil, nil
 }
 
-func (t *gather) final(ctx context.Context) ([]byte, error) { return t.do(ctx, t.data) }
+func (t *gather) result(ctx context.Context) ([]byte, error) { return t.do(ctx, t.data) }
+
+func (t *gather) once() bool { return false }
 
 func (t *gather) close() {
 	t.s.unreserve(len(t.data))

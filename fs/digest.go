@@ -57,6 +57,8 @@ func (t *digesting) update(ctx context.Context, part []byte) ([]byte, error) {
 	return nil, t.op.Update(ctx, part)
 }
 
-func (t *digesting) final(ctx context.Context) ([]byte, error) { return t.op.Final(ctx) }
+func (t *digesting) result(ctx context.Context) ([]byte, error) { return t.op.Result(ctx) }
+
+func (t *digesting) once() bool { return false }
 
 func (t *digesting) close() { t.op.Close() }

@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"p11fs/engine/p11"
-	"p11fs/secret"
 )
 
 // resultLife is how long a result waits for its reader.
@@ -17,12 +16,13 @@ type exchange struct {
 	writers    int    // open handles for writing
 	truncated  uint64 // counts truncations by name
 	result     *result
+	taken      bool // what was published last was read
 }
 
 // A result waits for its reader. It is read once.
 type result struct {
-	data     []byte // wiped when it is dropped; its reader's once it is taken
-	err      error  // what the reader gets instead
+	out      *output // released when it is dropped; its reader's once it is taken
+	err      error   // what the reader gets instead
 	deadline time.Time
 	login    uint64 // the login generation under which it holds, if guarded
 	guarded  bool   // it came from what only a login may use
@@ -91,44 +91,44 @@ func (s *session) truncations(key string) uint64 {
 	return 0
 }
 
-// publish makes data, or err, the result of that generation. data becomes the
-// session's. It is refused when a newer generation has begun.
-func (s *session) publish(key string, generation uint64, guarded bool, data []byte, err error) error {
-	login := s.loginGeneration()
+// publish makes r the result of that generation, and shares what it gives. It is
+// refused when a newer generation has begun.
+func (s *session) publish(key string, generation uint64, r *result) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	x := s.exchanges[key]
 	switch {
 	case s.ended:
-		secret.Wipe(data)
 		return p11.Errorf(p11.CKR_SESSION_HANDLE_INVALID, "the session is closed")
 	case x == nil || x.generation != generation:
-		secret.Wipe(data)
 		return errSuper
 	}
 	s.setResultLocked(x, nil)
-	if err := s.reserveLocked(len(data)); err != nil {
-		secret.Wipe(data)
-		return err
+	if r.out != nil {
+		r.out.users++
 	}
-	r := &result{data: data, err: err, deadline: s.fs.now().Add(resultLife), login: login, guarded: guarded}
+	r.deadline = s.fs.now().Add(resultLife)
 	r.timer = time.AfterFunc(resultLife, func() { s.expire(key, r) })
-	x.result = r
+	x.result, x.taken = r, false
 	return nil
 }
 
-// withdraw drops the result of that generation: more of its message came.
-func (s *session) withdraw(key string, generation uint64) {
+// withdraw drops the result of that generation, for more of its message came,
+// and says whether it was read before.
+func (s *session) withdraw(key string, generation uint64) (taken bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if x := s.exchanges[key]; x != nil && x.generation == generation {
-		s.setResultLocked(x, nil)
+	x := s.exchanges[key]
+	if x == nil || x.generation != generation {
+		return false
 	}
+	s.setResultLocked(x, nil)
+	return x.taken
 }
 
-// take gives the waiting result away, to be read once. Its error is
-// errNothing when nothing waits.
-func (s *session) take(key string) ([]byte, error) {
+// take gives the waiting result away, to be read once and then released. Its
+// error is errNothing when nothing waits.
+func (s *session) take(key string) (*output, error) {
 	login := s.loginGeneration()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -142,12 +142,12 @@ func (s *session) take(key string) ([]byte, error) {
 		s.tidyLocked(key, x)
 		return nil, errNothing
 	}
-	data, err := r.data, r.err
-	r.data = nil
-	s.unreserveLocked(len(data))
+	out, err := r.out, r.err
+	r.out = nil
+	x.taken = out != nil
 	s.setResultLocked(x, nil)
 	s.tidyLocked(key, x)
-	return data, err
+	return out, err
 }
 
 func (s *session) expire(key string, r *result) {
@@ -159,13 +159,14 @@ func (s *session) expire(key string, r *result) {
 	}
 }
 
-// setResultLocked puts r in place of the waiting result, which is wiped.
+// setResultLocked puts r in place of the waiting result, which is released.
 func (s *session) setResultLocked(x *exchange, r *result) {
 	if old := x.result; old != nil {
 		old.timer.Stop()
-		s.unreserveLocked(len(old.data))
-		secret.Wipe(old.data)
-		old.data = nil
+		if old.out != nil {
+			old.out.releaseLocked()
+			old.out = nil
+		}
 	}
 	x.result = r
 }

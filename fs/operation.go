@@ -149,20 +149,21 @@ func (k *keyFile) handle(ctx context.Context, s *session) (p11.ObjectHandle, err
 }
 
 // authenticate gives an operation the PIN that was written for it, if the key
-// wants one each time. Without one the operation refuses its data.
+// wants one each time, and says whether it does. Without one the operation refuses
+// its data.
 func (k *keyFile) authenticate(ctx context.Context, s *session, op interface {
 	Authenticate(ctx context.Context, pin *secret.Bytes) error
-}) error {
+}) (always bool, err error) {
 	i, err := k.objects.infoIn(ctx, s.app.eng, k.ref)
 	if err != nil || !i.Attrs.Bool(p11.CKA_ALWAYS_AUTHENTICATE) {
-		return err
+		return false, err
 	}
 	pin := s.takeSecret(contextSecret)
 	if pin == nil {
-		return nil
+		return true, nil
 	}
 	defer pin.Close()
-	return op.Authenticate(ctx, pin)
+	return true, op.Authenticate(ctx, pin)
 }
 
 // stream is the data file with that start. A result of a private key goes with

@@ -7,8 +7,6 @@ import (
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
-
-	"p11fs/secret"
 )
 
 // openResult opens a file to read what another open of it, in the same session,
@@ -28,8 +26,8 @@ type resultHandle struct {
 	gate  gate     // guards all below
 	s     *session // nil when the caller had none yet
 	taken bool
-	data  []byte
-	rest  []byte // what of data is unread
+	out   *output // nil before it is taken, and once all of it is read
+	rest  []byte  // what of it is unread
 }
 
 // Read takes the result at the first call. It ends with 0 bytes, and is
@@ -45,7 +43,9 @@ func (h *resultHandle) Read(ctx context.Context, dest []byte, _ int64) (fuse.Rea
 		}
 	}
 	n := copy(dest, h.rest)
-	h.rest = h.rest[n:]
+	if h.rest = h.rest[n:]; len(h.rest) == 0 {
+		h.release()
+	}
 	return reply(dest[:n]), 0
 }
 
@@ -53,10 +53,10 @@ func (h *resultHandle) take() syscall.Errno {
 	if h.s == nil {
 		return syscall.ENODATA
 	}
-	data, err := h.s.take(h.key)
+	out, err := h.s.take(h.key)
 	switch {
 	case err == nil:
-		h.data, h.rest, h.taken = data, data, true
+		h.out, h.rest, h.taken = out, out.bytes(), true
 		return 0
 	case errors.Is(err, errNothing):
 		// Whoever reads a whole tree meets this everywhere: it does not
@@ -66,12 +66,18 @@ func (h *resultHandle) take() syscall.Errno {
 	return h.fs.doneIn(h.s.app, h.p, err)
 }
 
-// Release wipes what was read, and what was not.
+func (h *resultHandle) release() {
+	if h.out != nil {
+		h.out.release()
+		h.out, h.rest = nil, nil
+	}
+}
+
+// Release gives back what was not read to its end.
 func (h *resultHandle) Release(context.Context) syscall.Errno {
 	h.gate.force()
 	defer h.gate.leave()
-	secret.Wipe(h.data)
-	h.data, h.rest = nil, nil
+	h.release()
 	h.fs.handles.Add(-1)
 	return 0
 }

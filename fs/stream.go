@@ -11,18 +11,19 @@ import (
 	"p11fs/secret"
 )
 
-// maxReplay is how much input a handle keeps so that a message can go on after
-// a close of one of several descriptors, as in (cat a; cat b) > sign.
-const maxReplay = 1 << 20
-
 // A transform is one message in progress: what is written goes in, what is read
 // comes out.
 type transform interface {
 	// update takes the next part and returns what output it gives. It keeps
 	// nothing of part. An interrupt (EINTR) leaves it as it was.
 	update(ctx context.Context, part []byte) ([]byte, error)
-	// final ends the message and returns the rest of the output.
-	final(ctx context.Context) ([]byte, error)
+	// result returns the rest of the output, as if the message ended here. It
+	// may go on, also after an error: update and result then do as if result had
+	// not been called.
+	result(ctx context.Context) ([]byte, error)
+	// once says that no two results of one message may be let out: together they
+	// would tell more than each, or only one was allowed.
+	once() bool
 	// close gives up what is held. It may be called again.
 	close()
 }
@@ -35,8 +36,8 @@ type streamFile struct {
 
 	// start begins a message.
 	start func(ctx context.Context, s *session) (transform, error)
-	// creates says that final makes objects: it runs once for each piece of
-	// input, and later input is a piece of its own.
+	// creates says that the result makes objects: it is asked for once for each
+	// piece of input, and later input is a piece of its own.
 	creates bool
 	// guarded says that a logout takes the result away.
 	guarded func(ctx context.Context, c caller) bool
@@ -88,31 +89,32 @@ func (f *streamFile) truncate(ctx context.Context, c caller, h gofs.FileHandle, 
 
 // streamHandle is a file transaction: an open for writing, or for both.
 //
-// A message begins with the first write and ends at the first FLUSH after a
-// write, or at the first read that finds no output waiting. Data after that
-// FLUSH continues the message: its result is computed anew from all of it. Data
-// after a read that ended the message begins the next one.
+// A message begins with the first write. A FLUSH after a write gives the result
+// of all that was written so far, and data after it continues the message: the
+// result is withdrawn, and the next one is of all of it. A FLUSH that fails is the
+// failure of what was written so far, and ends the message no more than one that
+// gives a result does. A read that finds no output waiting ends the message, as
+// does a read of its result; data after that begins the next one.
 type streamHandle struct {
 	file       *streamFile
 	s          *session
 	private    bool // open for reading too: the result stays here
 	append     bool
 	guarded    bool
-	login      uint64 // the login generation at the open
 	generation uint64
 
 	gate      gate // guards all below
 	truncated uint64
-	t         transform // nil when none is begun
+	login     uint64    // the login generation when t began
+	t         transform // nil when none is begun, and when the message cannot go on
 	wrote     int64     // bytes of the message, all descriptors together
 	end       int64     // where the last read or write of the kernel ended
 	dirty     bool      // written since the last FLUSH
-	ended     bool      // final has run
+	ended     bool      // there is a result of all that was written, or err
 	read      bool      // something was read since
-	err       error     // why the message failed: it stays so
-	replay    []byte    // the message so far, unless lost
-	lost      bool      // the message is longer than replay may be, or its output is partly read
-	out       []byte    // output that is held
+	err       error     // instead of a result
+	out       *output   // output that is held; nil when there never was any
+	kept      int       // how much of out stays when the message goes on
 	next      int       // where in out the next read begins
 }
 
@@ -130,7 +132,7 @@ func (h *streamHandle) Write(ctx context.Context, data []byte, off int64) (uint3
 	if err != nil {
 		errno := h.file.fs.doneIn(h.s.app, h.file.p, err)
 		if errno != syscall.EINTR {
-			h.fail(err)
+			h.breakOff(err)
 		}
 		return 0, errno
 	}
@@ -144,7 +146,7 @@ func (h *streamHandle) write(ctx context.Context, data []byte, off int64) error 
 		h.reset()
 		h.end = off // wherever the descriptor stands now
 	}
-	if h.err != nil {
+	if h.err != nil && h.t == nil {
 		return h.err
 	}
 	if !h.append && off != h.wrote && off != h.end {
@@ -153,13 +155,13 @@ func (h *streamHandle) write(ctx context.Context, data []byte, off int64) error 
 	if len(data) == 0 {
 		return nil
 	}
-	if h.ended {
-		if err := h.resume(ctx); err != nil {
-			return err
-		}
-	}
 	if err := h.begin(ctx); err != nil {
 		return err
+	}
+	if h.ended {
+		if err := h.resume(); err != nil {
+			return err
+		}
 	}
 	out, err := h.t.update(ctx, data)
 	if err != nil {
@@ -167,8 +169,11 @@ func (h *streamHandle) write(ctx context.Context, data []byte, off int64) error 
 	}
 	h.wrote += int64(len(data))
 	h.dirty = true
-	h.remember(data)
-	return h.hold(out)
+	if err := h.hold(out); err != nil {
+		return err
+	}
+	h.kept = len(h.out.bytes())
+	return nil
 }
 
 // begin starts the transform if there is none.
@@ -180,49 +185,29 @@ func (h *streamHandle) begin(ctx context.Context) (err error) {
 	return err
 }
 
-// resume goes on with a message that a FLUSH ended.
-func (h *streamHandle) resume(ctx context.Context) error {
-	if h.lost {
-		return errReplay
+// stop closes the transform.
+func (h *streamHandle) stop() {
+	if h.t != nil {
+		h.t.close()
+		h.t = nil
 	}
-	if !h.private {
-		h.s.withdraw(h.file.key, h.generation)
-	}
-	if h.file.creates { // what was made stays, with its names
-		h.ended = false
-		return nil
-	}
-	h.drop()
-	t, err := h.file.start(ctx, h.s)
-	if err != nil {
-		return err
-	}
-	out, err := t.update(ctx, h.replay)
-	if err != nil {
-		t.close()
-		return err
-	}
-	h.t, h.ended = t, false
-	return h.hold(out)
 }
 
-// remember keeps the input for resume.
-func (h *streamHandle) remember(data []byte) {
-	if h.lost || h.file.creates {
-		return
+// resume goes on with a message that has a result. What was made stays, with
+// its names.
+func (h *streamHandle) resume() (err error) {
+	if !h.private && h.s.withdraw(h.file.key, h.generation) && h.t.once() {
+		return errOneResult
 	}
-	if len(h.replay)+len(data) > maxReplay || h.s.reserve(len(data)) != nil {
-		h.forget()
-		h.lost = true
-		return
+	if h.out != nil {
+		if h.out, err = h.out.only(h.kept); err != nil {
+			return err
+		}
 	}
-	h.replay = appendWiped(h.replay, data)
-}
-
-func (h *streamHandle) forget() {
-	h.s.unreserve(len(h.replay))
-	secret.Wipe(h.replay)
-	h.replay = h.replay[:0]
+	// The next FLUSH has to give a result again, even if this write comes to
+	// nothing.
+	h.ended, h.err, h.dirty = false, nil, true
+	return nil
 }
 
 // hold keeps output until it is read.
@@ -230,83 +215,71 @@ func (h *streamHandle) hold(out []byte) error {
 	if len(out) == 0 {
 		return nil
 	}
-	defer secret.Wipe(out)
-	if h.next == len(h.out) {
+	if h.out == nil {
+		h.out = newOutput(h.s)
+	} else if h.next > 0 && h.next == len(h.out.data) {
 		h.drop()
 	}
-	if err := h.s.reserve(len(out)); err != nil {
-		return err
-	}
-	h.out = appendWiped(h.out, out)
-	return nil
+	return h.out.add(out)
 }
 
-// drop wipes the output that is held.
+// drop gives up the output that is held.
 func (h *streamHandle) drop() {
-	h.s.unreserve(len(h.out))
-	secret.Wipe(h.out)
-	h.out, h.next = h.out[:0], 0
-}
-
-// appendWiped is append that leaves no copy behind when it moves.
-func appendWiped(b, data []byte) []byte {
-	if len(b)+len(data) > cap(b) {
-		bigger := make([]byte, len(b), max(2*cap(b), len(b)+len(data)))
-		copy(bigger, b)
-		secret.Wipe(b)
-		b = bigger
+	if h.out != nil {
+		h.out, _ = h.out.only(0) // which needs no room
 	}
-	return append(b, data...)
+	h.kept, h.next = 0, 0
 }
 
-// fail ends the message with an error, which the read gets too.
+// fail makes err the result.
 func (h *streamHandle) fail(err error) {
-	if h.t != nil {
-		h.t.close()
-		h.t = nil
+	if h.file.creates {
+		h.stop() // what was not made is no beginning of the next piece
 	}
-	h.drop()
-	h.forget()
 	h.err, h.ended, h.dirty = err, true, false
 	if !h.private {
 		// Superseded or closed: then nobody waits for it.
-		_ = h.s.publish(h.file.key, h.generation, false, nil, err)
+		_ = h.s.publish(h.file.key, h.generation, &result{err: err})
 	}
 }
 
-// finish ends the message. What it gives is held, or published.
+// breakOff makes err the result of a message that cannot go on.
+func (h *streamHandle) breakOff(err error) {
+	h.stop()
+	h.drop()
+	h.fail(err)
+}
+
+// finish computes the result of what was written so far. It is held, or
+// published.
 func (h *streamHandle) finish(ctx context.Context) error {
 	h.dirty = false
-	if h.err != nil {
-		return h.err
-	}
 	if err := h.begin(ctx); err != nil {
 		return err
 	}
-	out, err := h.t.final(ctx)
+	rest, err := h.t.result(ctx)
 	if err != nil {
 		return err
 	}
-	h.t.close()
-	h.t, h.ended, h.read = nil, true, false
-	if err := h.hold(out); err != nil {
+	if err := h.hold(rest); err != nil {
 		return err
+	}
+	h.ended, h.read = true, false
+	if h.file.creates {
+		h.stop()
+		h.kept = len(h.out.bytes())
 	}
 	if h.private {
 		return nil
 	}
-	h.s.unreserve(len(h.out)) // the session counts what is published itself
-	data := h.out
-	if h.file.creates {
-		data = append([]byte(nil), data...) // names: more may follow
-		if err := h.s.reserve(len(h.out)); err != nil {
-			h.out = nil
-			return err
-		}
-	} else {
-		h.out, h.next = nil, 0
+	if h.out == nil {
+		h.out = newOutput(h.s)
 	}
-	return h.s.publish(h.file.key, h.generation, h.guarded, data, nil)
+	err = h.s.publish(h.file.key, h.generation, &result{out: h.out, login: h.login, guarded: h.guarded})
+	if err != nil {
+		h.stop()
+	}
+	return err
 }
 
 // Flush is close(2) of one of the descriptors. It does nothing unless there was
@@ -325,7 +298,7 @@ func (h *streamHandle) Flush(ctx context.Context) syscall.Errno {
 	return h.settle(h.finish(ctx))
 }
 
-// settle says what became of a message that has ended.
+// settle says what became of finish.
 func (h *streamHandle) settle(err error) syscall.Errno {
 	errno := h.file.fs.doneIn(h.s.app, h.file.p, err)
 	switch errno {
@@ -347,26 +320,28 @@ func (h *streamHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.R
 		return nil, syscall.EINTR
 	}
 	defer h.gate.leave()
-	if h.err != nil {
-		h.read = true
-		return nil, errnoFor(h.err)
-	}
 	if h.wrote == 0 && !h.ended {
 		return nil, syscall.ENODATA
 	}
-	if h.next == len(h.out) && !h.ended {
-		if errno := h.settle(h.finish(ctx)); errno != 0 {
+	if h.next == len(h.out.bytes()) && !h.ended {
+		if errno := h.settle(h.finish(ctx)); errno == syscall.EINTR {
 			return nil, errno
 		}
 	}
+	if h.ended { // and that was it
+		h.stop()
+		h.read = true
+	}
+	if h.err != nil {
+		return nil, errnoFor(h.err)
+	}
 	if h.guarded && h.login != h.s.loginGeneration() {
 		err := p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "the login ended after the message was written")
-		return nil, h.settle(err)
+		h.breakOff(err)
+		return nil, h.file.fs.doneIn(h.s.app, h.file.p, err)
 	}
-	n := copy(dest, h.out[h.next:])
+	n := copy(dest, h.out.bytes()[h.next:])
 	h.next += n
-	h.read = h.ended
-	h.lost = h.lost || !h.ended
 	h.end = off + int64(n)
 	return reply(dest[:n]), 0
 }
@@ -399,27 +374,22 @@ func (h *streamHandle) truncate(ctx context.Context) error {
 
 // reset forgets the message.
 func (h *streamHandle) reset() {
-	if h.t != nil && h.wrote > 0 || h.ended {
-		if h.t != nil {
-			h.t.close()
-		}
-		h.t = nil
+	if h.wrote > 0 || h.ended {
+		h.stop()
 	}
 	h.drop()
-	h.forget()
-	h.wrote, h.end, h.dirty, h.ended, h.read, h.err, h.lost = 0, 0, false, false, false, nil, false
+	h.wrote, h.end, h.dirty, h.ended, h.read, h.err = 0, 0, false, false, false, nil
 }
 
 // Release ends the open. Nothing is computed or made here.
 func (h *streamHandle) Release(context.Context) syscall.Errno {
 	h.gate.force()
 	defer h.gate.leave()
-	if h.t != nil {
-		h.t.close()
-		h.t = nil
+	h.stop()
+	if h.out != nil {
+		h.out.release()
+		h.out = nil
 	}
-	h.drop()
-	h.forget()
 	if !h.private {
 		h.s.endWriting(h.file.key)
 	}
