@@ -24,6 +24,9 @@ fails() { # fails TEXT COMMAND...: the command fails and says TEXT
 nothing() { # nothing FILE: no result is waiting
 	fails 'No data available' cat "$1"
 }
+noise() { # noise N: N bytes, the same each time
+	openssl enc -aes-128-ctr -K 00 -iv 00 -nosalt -in /dev/zero 2>/dev/null | head -c "$1"
+}
 `
 
 // A rule is one sentence of the design about file transactions, and a script
@@ -62,6 +65,25 @@ var rules = []rule{
 	// Data streams, and a FLUSH in the middle is no end.
 	{"(cat a; cat b)", `(cat a; cat b) >$S; cat $S >sig; good sig msg`},
 	{"{ cat a; cat b; }", `{ cat a; cat b; } >$S; cat $S >sig; good sig msg`},
+	{"40 MB and 40 MB", `noise 40000000 >x; noise 80000000 | tail -c 40000000 >y
+		(cat x; cat y) >$S; cat $S >sig; noise 80000000 >m; good sig m
+		(cat x; cat y) >$E; cat $E >sig; openssl dgst -sha256 -verify ec.pem -signature sig m
+		(cat x; cat y) >$D; cat $D >got; openssl dgst -sha256 -binary m | cmp - got; rm x y m`},
+	{"three pieces of one file", `noise 8000000 >x; (head -c 3000000 x; tail -c +3000001 x | head -c 17; tail -c +3000018 x) >$S; cat $S >sig; good sig x`},
+	{"a result on the way", `exec 3>$S; cat a >&3; cat $S >sig; good sig a; cat b >&3; exec 3>&-; cat $S >sig; good sig msg`},
+	{"a signature, then its data", `cat msg >$S; cat $S >sig; if ! (cat sig; cat msg) >$V 2>first; then exit 1; fi; grep -qi 'bad message' first; test "$(cat $V)" = ok`},
+	{"three pieces into ciphers", `noise 8000000 >x
+		for m in '' :aes-cbc-pad,iv=00000000000000000000000000000000 :aes-ctr,counter=00000000000000000000000000000000 :aes-gcm,iv=000000000000000000000000; do
+			(head -c 3000001 x; tail -c +3000002 x | head -c 17; tail -c +3000019 x) >$O/aes.sec/encrypt$m; cat $O/aes.sec/encrypt$m >c
+			cat c >$O/aes.sec/decrypt$m; cat $O/aes.sec/decrypt$m | cmp - x
+			if ! (head -c 3000001 c; tail -c +3000002 c | head -c 17; tail -c +3000019 c) >$O/aes.sec/decrypt$m 2>/dev/null; then exit 1; fi
+			cat $O/aes.sec/decrypt$m | cmp - x
+		done`},
+	{"output on the way", `C=$O/aes.sec/encrypt:aes-ctr,counter=00000000000000000000000000000000; noise 3000000 >x; noise 8000000 | tail -c 5000000 >y
+		exec 3>$C; cat x >&3; cat $C >c1; cat y >&3; exec 3>&-; cat $C >c2; head -c 3000000 c2 | cmp - c1; test $(wc -c <c2) = 8000000
+		C=$O/aes.sec/decrypt:aes-ctr,counter=00000000000000000000000000000000; cat c2 >$C; noise 8000000 >m; cat $C | cmp - m`},
+	{"one nonce, one tag", `C=$O/aes.sec/encrypt; exec 3>$C; cat a >&3; cat $C >c; fails 'Invalid argument' cat b >&3; exec 3>&-; grep -q 'one result' $T/error
+		fails 'Invalid argument' cat $C; cat c >$O/aes.sec/decrypt; cat $O/aes.sec/decrypt | cmp - a`},
 	{"many small writes", `while read -r line; do printf '%s\n' "$line"; done <lines >$S; cat $S >sig; good sig lines`},
 	{"writes of a shell and its children", `{ printf 1; /bin/echo 2; printf 3; sh -c 'printf 4'; } >$D; cat $D >got; printf '12\n34' | openssl dgst -sha256 -binary | cmp - got`},
 	{"a big message", `head -c 5000000 /dev/zero >big; cat big >$S; cat $S >sig; good sig big`},
