@@ -9,6 +9,8 @@ SLOTD      ?= /usr/sbin/pkcsslotd
 # Where p11-kit looks for modules; below another PREFIX it does not look.
 P11MODULES ?= $(if $(filter /usr /usr/local,$(PREFIX)),/etc/pkcs11/modules,$(PREFIX)/share/p11-kit/modules)
 FUZZTIME   ?= 10s
+# How long make test fuzzes the server that every user of the machine reaches.
+SERVERTIME ?= 60s
 BENCHTIME  ?= 1s
 TIMEOUT    ?= 30m
 LINTER     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
@@ -38,9 +40,10 @@ setup-test:
 build: ## build bin/p11fs
 	$(GO) build -trimpath -o $(BIN) ./cmd/p11fs
 
-test: setup-test ## run all tests: with the race detector, and on one processor
+test: setup-test ## run all tests: with the race detector, on one processor, and the server's fuzz target
 	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP) -- -race -count=1 -timeout $(TIMEOUT) ./...
 	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP_SHORT) -- -short -count=1 -exec "env GOMAXPROCS=1" -timeout $(TIMEOUT) ./...
+	@sh contrib/fuzz.sh $(SERVERTIME) ./mountd/rpc FuzzServer
 
 integration: setup-test ## run the tests that drive the built program with real clients
 	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP) -- -race -count=1 -timeout $(TIMEOUT) ./integration/...

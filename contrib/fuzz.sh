@@ -1,10 +1,11 @@
 #!/bin/sh
-# Runs each fuzz target of the module for a while: fuzz.sh [TIME]
+# Runs fuzz targets for a while: fuzz.sh [TIME [PACKAGE TARGET]], or all of the
+# module's.
 set -eu
 time=${1:-10s}
 status=0
-for package in $(go list ./...); do
-	for target in $(go test -list '^Fuzz' "$package" | grep '^Fuzz' || :); do
+for package in ${2:-$(go list ./...)}; do
+	for target in ${3:-$(go test -list '^Fuzz' "$package" | grep '^Fuzz' || :)}; do
 		echo "fuzz: $package $target"
 		go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" "$package" || status=1
 	done
