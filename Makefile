@@ -21,7 +21,7 @@ MAY_SKIP   := contrib/may-skip.txt
 MAY_SKIP_SHORT := contrib/may-skip-short.txt
 
 .DEFAULT_GOAL := build
-.PHONY: help run test build integration fuzz lint check bench generate man install uninstall clean setup-run setup-test
+.PHONY: help run test build integration fuzz lint check bench generate man install uninstall clean setup-run setup-test setup-bench
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ setup-run:
 
 setup-test:
 	@sh contrib/setup.sh test
+
+setup-bench:
+	@sh contrib/setup.sh bench
 
 build: ## build bin/p11fs
 	$(GO) build -trimpath -o $(BIN) ./cmd/p11fs
@@ -65,7 +68,7 @@ check: ## check format, vet, lint and generated files, then run all tests
 	@git diff --exit-code --stat -- '*_gen.go' || { echo "generated files were out of date"; exit 1; }
 	@$(MAKE) --no-print-directory test
 
-bench: ## run the benchmarks
+bench: setup-bench ## run the benchmarks, beside SoftHSM2
 	$(GO) test -run '^$$' -bench . -benchtime $(BENCHTIME) ./...
 
 generate: ## make the generated files anew

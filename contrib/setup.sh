@@ -1,13 +1,13 @@
 #!/bin/sh
-# Makes this machine ready for p11fs: setup.sh run | setup.sh test
+# Makes this machine ready for p11fs: setup.sh run | test | bench
 #
 # As root it installs what is missing from contrib/packages.txt, without starting
 # the services among it, and opens /dev/fuse to all users. An ordinary user is told the line that root has to
-# type; "run" then fails, and "test" goes on, since tests say what they miss.
+# type; "run" then fails, and the others go on, since tests say what they miss.
 # Go it only looks for.
 set -eu
 cd "$(dirname "$0")"
-purpose=${1:?usage: setup.sh run|test}
+purpose=${1:?usage: setup.sh run|test|bench}
 wrong=0
 
 say() { echo "setup: $*" >&2; }
@@ -16,7 +16,8 @@ missing=
 while read -r group package file; do
 	case $group in
 	run) ;;
-	test) [ "$purpose" = test ] || continue ;;
+	test) [ "$purpose" != run ] || continue ;;
+	bench) [ "$purpose" = bench ] || continue ;;
 	*) continue ;;
 	esac
 	# The file may be a pattern, since some directories are named by machine.
@@ -79,4 +80,4 @@ if ! command -v "${GO:-go}" > /dev/null; then
 	wrong=1
 fi
 
-[ "$purpose" = test ] || exit $wrong
+[ "$purpose" != run ] || exit $wrong
