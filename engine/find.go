@@ -37,7 +37,7 @@ func (v view) search(ctx context.Context, template p11.Attributes, all bool) ([]
 	if o := v.byStoredName(template); o != nil {
 		found = append(found, o)
 	}
-	return filter(found, template, all), nil
+	return v.filter(found, template, all), nil
 }
 
 // byStoredName finds an object whose CKA_UNIQUE_ID is its stored name, because
@@ -51,24 +51,33 @@ func (v view) byStoredName(template p11.Attributes) *tokens.Object {
 	if err != nil || (o.Private && v.login == nil) {
 		return nil
 	}
-	attrs, err := o.Acquire()
+	e, err := v.hold(o)
 	if err != nil {
 		return nil
 	}
-	defer o.Release()
-	rest := template.Clone()
-	rest.Delete(p11.CKA_UNIQUE_ID)
-	if len(uniqueID(attrs)) > 0 || !attrs.Match(rest) {
+	defer e.release()
+	if !matchesStoredName(e.object, e.attrs, template) {
 		return nil
 	}
-	return o
+	return e.object
+}
+
+// matchesStoredName says whether an object that was stored without a
+// CKA_UNIQUE_ID matches template with its stored name for one.
+func matchesStoredName(o *tokens.Object, attrs, template p11.Attributes) bool {
+	if id := uniqueID(template); len(id) == 0 || string(id) != o.Name || len(uniqueID(attrs)) > 0 {
+		return false
+	}
+	rest := template.Clone()
+	rest.Delete(p11.CKA_UNIQUE_ID)
+	return attrs.Match(rest)
 }
 
 // filter takes out what matches but is not to be found: objects whose secret
 // attributes the template asks about, since an answer would reveal them; and
 // hardware features and mechanisms unless all are wanted or their class is asked
 // for (PKCS#11 v3.1 §4.3, §4.12). It reuses the slice.
-func filter(found []*tokens.Object, template p11.Attributes, all bool) []*tokens.Object {
+func (v view) filter(found []*tokens.Object, template p11.Attributes, all bool) []*tokens.Object {
 	var secrets []p11.AttributeType
 	for _, a := range template {
 		if p11.SecretValue(a.Type) {
@@ -81,14 +90,14 @@ func filter(found []*tokens.Object, template p11.Attributes, all bool) []*tokens
 	}
 	kept := found[:0]
 	for _, o := range found {
-		attrs, err := o.Acquire()
+		e, err := v.holdFound(o, template)
 		if err != nil {
 			continue // destroyed meanwhile
 		}
-		if seen(attrs, secrets, all) {
-			kept = append(kept, o)
+		if seen(e.attrs, secrets, all) {
+			kept = append(kept, e.object)
 		}
-		o.Release()
+		e.release()
 	}
 	return kept
 }

@@ -101,16 +101,49 @@ func (v view) open(h p11.ObjectHandle) (*entry, error) {
 	return e, nil
 }
 
+// hold holds o, or the version that has replaced it since it was found: an
+// object that is changed meanwhile is there all the time.
 func (v view) hold(o *tokens.Object) (*entry, error) {
 	attrs, err := o.Acquire()
-	if err != nil {
-		return nil, err
+	for err != nil {
+		newest := v.newest(o)
+		if newest == nil || newest == o {
+			return nil, err
+		}
+		o = newest
+		attrs, err = o.Acquire()
 	}
 	e := &entry{handle: v.handle(o), object: o, attrs: attrs}
 	if o.Private {
 		e.login = v.login
 	}
 	return e, nil
+}
+
+// newest returns the newest version of o, nil if it is gone.
+func (v view) newest(o *tokens.Object) *tokens.Object {
+	if o.Name == "" {
+		if v.standing == nil {
+			return nil
+		}
+		return v.standing.objects.get(o.Handle)
+	}
+	newest, err := v.slot.token.ByHandle(o.Handle)
+	if err != nil || newest.Private != o.Private {
+		return nil
+	}
+	return newest
+}
+
+// holdFound is hold for what a search for template found. A version that has
+// replaced it may not match any more.
+func (v view) holdFound(o *tokens.Object, template p11.Attributes) (*entry, error) {
+	e, err := v.hold(o)
+	if err != nil || e.object == o || e.attrs.Match(template) || matchesStoredName(e.object, e.attrs, template) {
+		return e, err
+	}
+	e.release()
+	return nil, noObject(e.handle)
 }
 
 // holds says whether what the view rests on still stands: a logout meanwhile
@@ -152,7 +185,7 @@ func (a *Application) Objects(ctx context.Context, slot *Slot, template p11.Attr
 	}
 	list := make([]ObjectInfo, 0, len(found))
 	for _, o := range found {
-		e, err := v.hold(o)
+		e, err := v.holdFound(o, template)
 		if err != nil {
 			continue // destroyed meanwhile
 		}

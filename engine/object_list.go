@@ -22,7 +22,7 @@ func (a *Application) EachObject(ctx context.Context, slot *Slot, template p11.A
 		return err
 	}
 	for _, o := range found {
-		e, err := v.hold(o)
+		e, err := v.holdFound(o, template)
 		if err != nil {
 			continue // destroyed meanwhile
 		}

@@ -81,3 +81,58 @@ func TestObjectNamed(t *testing.T) {
 		})
 	}
 }
+
+// An object that is changed between its being found and its being looked at is
+// listed all the same, unless it does not match any more.
+func TestListingMeetsChange(t *testing.T) {
+	ctx := t.Context()
+	for _, tt := range []struct{ name, attributes, template, want string }{
+		{"token objects", "token=true private=false", "", "first changed "},
+		{"private objects", "token=true private=true", "", "first changed "},
+		{"session objects", "token=false", "", "first changed "},
+		{"by another attribute", "token=true", "application=x", "first changed "},
+		{"by the changed attribute", "token=true", "label=second", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBench(t, enginetest.Options{})
+			s := b.user(t)
+			create(t, s, "class=data application=x label=first "+tt.attributes)
+			second := create(t, s, "class=data application=x label=second "+tt.attributes)
+			// The change comes after the search.
+			v := s.view()
+			template := tmpl(t, tt.template)
+			found, err := v.search(ctx, template, true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.SetAttributeValue(ctx, second, tmpl(t, "label=changed")); err != nil {
+				t.Fatal(err)
+			}
+			got := ""
+			for _, o := range v.filter(found, template, false) {
+				e, err := v.holdFound(o, template)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got += e.info().Label + " "
+				e.release()
+			}
+			if got != tt.want {
+				t.Errorf("%q, want %q", got, tt.want)
+			}
+			got = ""
+			if err := s.Application().EachObject(ctx, b.slot, nil, func(i ObjectInfo) bool {
+				got += i.Label + " "
+				if i.Label == "first" {
+					err = s.SetAttributeValue(ctx, second, tmpl(t, "label=again"))
+				}
+				return true
+			}); err != nil {
+				t.Fatal(err)
+			}
+			if got != "first again " || err != nil {
+				t.Errorf("%q, %v, want both", got, err)
+			}
+		})
+	}
+}
