@@ -150,7 +150,12 @@ func (m *mending) lists() (entries [2][]shm.Entry, changed [2]bool, add []name) 
 		delete(m.odd, n)
 		listed[n] = true
 		changed[i] = true
-		entries[i] = append(entries[i], shm.Entry{Name: n})
+		e := shm.Entry{Name: n}
+		if s.seg.Loaded(lists[i]) {
+			// Stock processes that knew the object must read it again.
+			e.High = 1
+		}
+		entries[i] = append(entries[i], e)
 	}
 	return entries, changed, add
 }
