@@ -232,7 +232,7 @@ func (s *Store) saveData(d tokenData) error {
 func (s *Store) setData(d tokenData, st stamp) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.data, s.dataStamp = s.shareLocked(d), st
+	s.data, s.dataStamp, s.shortSince = s.shareLocked(d), st, time.Time{}
 }
 
 // noteDamageLocked records that a file gives no object, and returns whether

@@ -35,7 +35,9 @@
 // segment, and leaves its own changes there. In the order of what a crash leaves:
 // an object's entry comes last when it is made, and goes after the line and before
 // the file when it is destroyed; token data is in the file first. mend brings
-// segment, index and directory together again.
+// segment, index and directory together again. A stock process that starts copies
+// NVTOK.DAT over the segment, and stock processes that write it at once may leave
+// the older data there: the next name goes back in neither.
 //
 // # Others
 //

@@ -287,6 +287,7 @@ func (s *Store) syncData() error {
 	if err != nil {
 		return err
 	}
+	behind, st := s.fileBehind(d, st)
 	keyStamp, err := s.top.stamp(soKeyFile)
 	if err != nil {
 		return err
@@ -295,6 +296,15 @@ func (s *Store) syncData() error {
 	if err != nil {
 		return err
 	}
+	if s.takeData(d, st, key, keyStamp) || behind {
+		s.bringUpData()
+	}
+	return nil
+}
+
+// takeData brings what was read into memory, and says whether the next name had
+// gone back in the segment.
+func (s *Store) takeData(d tokenData, st stamp, key []byte, keyStamp stamp) (wentBack bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.data
@@ -307,13 +317,21 @@ func (s *Store) syncData() error {
 	if back {
 		s.names = reservation{}
 	}
+	if back && !initialised && d.userPINSet() == old.userPINSet() && s.seg != nil {
+		// No C_InitToken, not even one under way: a stock process has started
+		// and copied NVTOK.DAT over the segment, whatever it held. No name is to
+		// come back.
+		d.setNext(old.next())
+		s.data = s.shareLocked(d)
+		wentBack = true
+	}
 	if initialised || d.flags()&p11.CKF_SO_PIN_LOCKED != 0 {
 		s.endLoginsLocked(&s.roles[roleSO])
 	}
 	if initialised || !d.userPINSet() || d.flags()&p11.CKF_USER_PIN_LOCKED != 0 {
 		s.endLoginsLocked(&s.roles[roleUser])
 	}
-	return nil
+	return wentBack
 }
 
 // forgetOthers drops the objects that are not among names, and returns the names

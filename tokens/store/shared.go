@@ -206,6 +206,51 @@ func (s *Store) readData() (tokenData, stamp, error) {
 	return d, st, nil
 }
 
+// fileBehind says that NVTOK.DAT, whose stamp is st now, is behind d, which is in
+// the segment: stock processes write the file after they gave the lock back, and
+// so older data may come last, or none if they are killed. It returns the stamp to
+// remember. The token's lock is held.
+func (s *Store) fileBehind(d tokenData, st stamp) (bool, stamp) {
+	if s.seg == nil {
+		return false, st
+	}
+	s.mu.Lock()
+	same := st == s.dataStamp
+	s.mu.Unlock()
+	if same {
+		return false, st
+	}
+	raw, _, err := s.top.read(dataFile, dataSize)
+	if err != nil {
+		return false, st
+	}
+	f, err := parseTokenData(raw)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !errors.Is(err, errShort) {
+		s.shortSince = time.Time{}
+		return err == nil && f.next().number() < d.next().number(), st
+	}
+	now := s.cfg.Now()
+	if s.shortSince.IsZero() {
+		s.shortSince = now
+	}
+	s.pending.data = true
+	return now.Sub(s.shortSince) >= shortWait, stamp{}
+}
+
+// bringUpData writes NVTOK.DAT, which is behind the segment. A stock process that
+// starts would otherwise give out names again that are in use, and write over
+// their objects; over a file without data it would not start. The token's lock is
+// held.
+func (s *Store) bringUpData() {
+	if err := s.saveData(s.snapshot()); err != nil {
+		// A full disk must not keep anybody from using the token, and from
+		// destroying objects.
+		s.cfg.Log.Warn("NVTOK.DAT is behind shared memory", "dir", s.cfg.Dir, "error", err)
+	}
+}
+
 // shareLocked stores d, which was s.data with changes, in the segment, and
 // returns what is there then. The flags that d does not change stay as they are
 // there: stock changes them at a login without the lock. The token's lock is held.

@@ -90,17 +90,18 @@ type Store struct {
 	seen []byte             // seg's State as it was last read; empty: not at all
 	odd  map[name]suspicion // what does not fit together in seg and directory
 
-	data      tokenData
-	dataStamp stamp
-	soKey     []byte // contents of MK_SO, to know another's C_InitToken by
-	keyStamp  stamp  // of MK_SO
-	idxStamp  stamp
-	idxClean  bool            // OBJ.IDX is what printIndex makes
-	files     map[name]*file  // what the index lists
-	count     [2]int          // objects in the index: public, private
-	roles     [2]role         // by roleOf: SO, user
-	names     reservation     // names that are ours to give out
-	bad       map[name]Damage // files that give no object
+	data       tokenData
+	dataStamp  stamp
+	shortSince time.Time // since when NVTOK.DAT has no data beside the segment
+	soKey      []byte    // contents of MK_SO, to know another's C_InitToken by
+	keyStamp   stamp     // of MK_SO
+	idxStamp   stamp
+	idxClean   bool            // OBJ.IDX is what printIndex makes
+	files      map[name]*file  // what the index lists
+	count      [2]int          // objects in the index: public, private
+	roles      [2]role         // by roleOf: SO, user
+	names      reservation     // names that are ours to give out
+	bad        map[name]Damage // files that give no object
 }
 
 // A file is what is known of one object file.

@@ -1,0 +1,122 @@
+package store
+
+import (
+	"testing"
+	"time"
+
+	"p11fs/shm"
+)
+
+// nextIn is the next name in the segment, and in NVTOK.DAT.
+func (b *bench) nextIn() (segment, file name) {
+	b.t.Helper()
+	d := tokenData(b.seg.Data())
+	f, err := parseTokenData(readFile(b.t, b.cfg.Dir, dataFile))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return d.next(), f.next()
+}
+
+// TestNextNameGoesBack starts a stock process while NVTOK.DAT is older than the
+// segment: it copies the one over the other.
+func TestNextNameGoesBack(t *testing.T) {
+	b := newBench(t)
+	o := create(t, b.s, dataObject("gone", "1", false))
+	gone, _ := parseName(o.Name)
+	if err := b.s.Destroy(t.Context(), o.Handle, allow); err != nil {
+		t.Fatal(err)
+	}
+	was, _ := b.nextIn()
+	d := tokenData(b.seg.Data())
+	d.setNext(gone)
+	b.seg.SetData(d)
+	writeFile(t, d[:], b.cfg.Dir, dataFile)
+	refresh(t, b.s)
+	if now, _ := b.nextIn(); now.number() < was.number() {
+		t.Errorf("the next name is %s, and was %s", now, was)
+	}
+	again := create(t, b.s, dataObject("z", "1", false))
+	if n, _ := parseName(again.Name); n.number() < was.number() {
+		t.Errorf("the new object is %s, and %s may have been another one", n, n)
+	}
+	if segment, file := b.nextIn(); segment != file {
+		t.Errorf("the next name is %s in the segment and %s in NVTOK.DAT", segment, file)
+	}
+}
+
+// TestNextNameOfInitialised initialises the token as stock does, from whose first
+// name on all are free again.
+func TestNextNameOfInitialised(t *testing.T) {
+	b := newBench(t)
+	d := tokenData(b.seg.Data())
+	d.setNext(firstName())
+	copy(d[offUserHash:], noPIN)
+	// It writes the segment first, and then MK_SO.
+	b.seg.SetData(d)
+	for range 2 {
+		refresh(t, b.s)
+		if now, _ := b.nextIn(); now != firstName() {
+			t.Errorf("the next name is %s", now)
+		}
+		writeFile(t, make([]byte, b.cfg.Kind.wrappedLen()), b.cfg.Dir, soKeyFile)
+	}
+}
+
+// TestNextNameInFile has two stock processes write NVTOK.DAT in the wrong order.
+func TestNextNameInFile(t *testing.T) {
+	b := newBench(t)
+	older := tokenData(b.seg.Data())
+	newer := older
+	newer.setNext(older.next().next())
+	b.seg.SetData(newer)
+	writeFile(t, newer[:], b.cfg.Dir, dataFile)
+	refresh(t, b.s)
+	writeFile(t, older[:], b.cfg.Dir, dataFile)
+	refresh(t, b.s)
+	if segment, file := b.nextIn(); segment != newer.next() || file != segment {
+		t.Errorf("the next name is %s in the segment and %s in NVTOK.DAT, want %s", segment, file, newer.next())
+	}
+}
+
+// TestSharedDataShort has a stock process truncate NVTOK.DAT and be killed: the
+// file stays as it is as long as the process may live, and then gets its data.
+func TestSharedDataShort(t *testing.T) {
+	b := newBench(t)
+	writeFile(t, nil, b.cfg.Dir, dataFile)
+	for _, wait := range []time.Duration{0, shortWait - 1} {
+		b.now = b.now.Add(wait)
+		refresh(t, b.s)
+		if n := len(readFile(t, b.cfg.Dir, dataFile)); n != 0 {
+			t.Errorf("NVTOK.DAT has %d bytes after %v", n, wait)
+		}
+	}
+	b.now = b.now.Add(1)
+	refresh(t, b.s)
+	if d := b.seg.Data(); string(readFile(t, b.cfg.Dir, dataFile)) != string(d[:]) {
+		t.Error("NVTOK.DAT has not its data again")
+	}
+	before := readFile(t, b.cfg.Dir, dataFile)
+	writeFile(t, nil, b.cfg.Dir, dataFile)
+	refresh(t, b.s)
+	if n := len(readFile(t, b.cfg.Dir, dataFile)); n != 0 {
+		t.Error("the second time it does not wait")
+	}
+	writeFile(t, before, b.cfg.Dir, dataFile)
+	b.now = b.now.Add(shortWait)
+	refresh(t, b.s)
+}
+
+// TestMendedEntryIsNew has a stock process lose an entry that another one knows
+// from before the object's last change.
+func TestMendedEntryIsNew(t *testing.T) {
+	b := newBench(t)
+	b.seg.Remove(shm.Public, b.nameOf(0))
+	refresh(t, b.s)
+	b.now = b.now.Add(grace)
+	refresh(t, b.s)
+	es := b.seg.Entries(shm.Public)
+	if len(es) != 2 || es[1].Name != b.nameOf(0) || es[1].High == 0 {
+		t.Errorf("the list is %v: a stock process would take what it knows for new", es)
+	}
+}
