@@ -21,6 +21,9 @@ type application struct {
 	mu    sync.Mutex // guards all below, and the desks
 	ended bool
 	desks map[*engine.Slot]*desk
+	// emptied has the open files whose content O_TRUNC took, which is not
+	// stored yet.
+	emptied map[*blobHandle]struct{}
 }
 
 // A desk is what an application has on one slot.
@@ -47,6 +50,39 @@ func (a *application) deskLocked(slot *engine.Slot) *desk {
 		a.desks[slot] = d
 	}
 	return d
+}
+
+// unsettled says that h has an empty content to store, settled that it has not any
+// more.
+func (a *application) unsettled(h *blobHandle) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.emptied == nil {
+		a.emptied = make(map[*blobHandle]struct{})
+	}
+	a.emptied[h] = struct{}{}
+}
+
+func (a *application) settled(h *blobHandle) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.emptied, h)
+}
+
+// settle has what is to be stored of the object stored, before the application
+// looks at it.
+func (a *application) settle(ctx context.Context, p place, ref objectRef) {
+	a.mu.Lock()
+	var due []*blobHandle
+	for h := range a.emptied {
+		if h.p.slot == p.slot && h.ref == ref {
+			due = append(due, h)
+		}
+	}
+	a.mu.Unlock()
+	for _, h := range due {
+		h.settle(ctx)
+	}
 }
 
 // session returns the session, or nil when there is none.

@@ -28,6 +28,14 @@ type blobHandle struct {
 	gate  gate // guards all below
 	data  []byte
 	dirty bool
+	// emptied says that O_TRUNC took the content and nothing came since. To
+	// store that is not for the first close: in a shell's `echo x > f` it comes
+	// before the write, and the object would be empty in between, for good if
+	// the daemon died. It is for the next close, the end of the handle, or a
+	// look at the object by the application itself; closed says that one of
+	// these is due.
+	emptied, closed bool
+	ref             objectRef // of the object, where O_TRUNC takes its content
 	// failed says that a write was refused, so that the content is not whole.
 	failed bool
 }
@@ -49,8 +57,19 @@ func (h *blobHandle) Write(ctx context.Context, data []byte, off int64) (uint32,
 		return 0, h.fs.doneIn(h.s.app, h.p, errTooLong)
 	}
 	copy(h.data[off:], data)
-	h.dirty = h.dirty || len(data) > 0
+	if len(data) > 0 {
+		h.changed()
+	}
 	return uint32(len(data)), 0
+}
+
+// changed says that there is something to store.
+func (h *blobHandle) changed() {
+	h.dirty = true
+	if h.emptied {
+		h.emptied = false
+		h.s.app.settled(h)
+	}
 }
 
 // resize makes the content n bytes long, with zeros where it grows.
@@ -77,7 +96,7 @@ func (h *blobHandle) truncate(ctx context.Context, size uint64) error {
 	if err := h.resize(int(min(size, maxBlob+1))); err != nil {
 		return err
 	}
-	h.dirty = true
+	h.changed()
 	h.failed = h.failed && size > 0
 	return nil
 }
@@ -108,6 +127,19 @@ func (h *blobHandle) Flush(ctx context.Context) syscall.Errno {
 		// What is stored stays as it was: half a secret is none.
 		return h.fs.doneIn(h.s.app, h.p, errTooLong)
 	}
+	if h.emptied && !h.closed {
+		h.closed = true
+		h.s.app.unsettled(h)
+		return 0
+	}
+	return h.store(ctx)
+}
+
+// store stores the content if it has changed. The gate is held.
+func (h *blobHandle) store(ctx context.Context) syscall.Errno {
+	if h.emptied {
+		h.changed()
+	}
 	if !h.dirty {
 		return 0
 	}
@@ -118,10 +150,24 @@ func (h *blobHandle) Flush(ctx context.Context) syscall.Errno {
 	return errno
 }
 
+// settle stores that O_TRUNC took the content, if a descriptor was closed since.
+func (h *blobHandle) settle(ctx context.Context) {
+	if !h.gate.enter(ctx) {
+		return
+	}
+	defer h.gate.leave()
+	if h.emptied && h.closed {
+		_ = h.store(ctx)
+	}
+}
+
 // Release wipes the content. What was not flushed is not stored.
-func (h *blobHandle) Release(context.Context) syscall.Errno {
+func (h *blobHandle) Release(ctx context.Context) syscall.Errno {
 	h.gate.force()
 	defer h.gate.leave()
+	if h.emptied && h.closed {
+		_ = h.store(context.WithoutCancel(ctx))
+	}
 	secret.Wipe(h.data)
 	h.data = nil
 	h.fs.handles.Add(-1)

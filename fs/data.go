@@ -179,14 +179,14 @@ func (f *dataFile) open(ctx context.Context, c caller, flags uint32) (gofs.FileH
 
 // handle opens the object for writing.
 func (f *dataFile) handle(s *session, i engine.ObjectInfo, flags uint32) *blobHandle {
-	h := &blobHandle{fs: f.dir.fs, p: f.dir.p, s: s, append: flags&syscall.O_APPEND != 0, guard: i.Private, login: s.loginGeneration(), gate: newGate()}
+	h := &blobHandle{fs: f.dir.fs, p: f.dir.p, s: s, ref: f.ref, append: flags&syscall.O_APPEND != 0, guard: i.Private, login: s.loginGeneration(), gate: newGate()}
 	h.commit = func(ctx context.Context, data []byte) error {
 		return s.eng.SetAttributeValue(ctx, i.Handle, p11.Attributes{{Type: p11.CKA_VALUE, Value: data}})
 	}
 	if v, ok := i.Attrs.Get(p11.CKA_VALUE); ok && flags&syscall.O_TRUNC == 0 {
 		h.data = append([]byte(nil), v...)
 	} else {
-		h.dirty = len(v) > 0
+		h.emptied = len(v) > 0
 	}
 	f.dir.fs.handles.Add(1)
 	return h

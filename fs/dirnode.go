@@ -2,11 +2,14 @@ package fs
 
 import (
 	"context"
+	"errors"
 	"syscall"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"p11fs/engine/p11"
 )
 
 // maxName is the longest name of a directory entry, in bytes.
@@ -171,7 +174,13 @@ func (n *dirNode) Create(ctx context.Context, name string, flags, _ uint32, out 
 	}
 	m, ok := n.dir.(creator)
 	if !ok {
-		return nil, nil, 0, n.fs.done(c, n.place, errFixed)
+		err := errFixed
+		// A view of an object that went away between the kernel's look at it
+		// and its open.
+		if _, gone := n.dir.lookup(ctx, c, name); errors.Is(gone, p11.CKR_OBJECT_HANDLE_INVALID) {
+			err = gone
+		}
+		return nil, nil, 0, n.fs.done(c, n.place, err)
 	}
 	e, h, err := m.create(ctx, c, name, flags)
 	if err != nil {

@@ -6,6 +6,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
+
 	"p11fs/engine/enginetest"
 )
 
@@ -34,6 +36,54 @@ func TestDataFiles(t *testing.T) {
 		f = p.opened("tok/data/note", syscall.O_WRONLY|syscall.O_TRUNC)
 		f.release() // a process that is killed
 		p.reads("tok/data/note", "something longer")
+	})
+	t.Run("emptied", func(t *testing.T) {
+		other := w.person(1000, 200)
+		other.must(other.echo(userPIN, "tok/login"))
+		for _, c := range []struct {
+			name      string
+			do        func(f *openFile)
+			then, own string // what others see, and the application itself
+		}{
+			{"one close, as a shell's before it writes", func(f *openFile) { p.must(f.flush()) }, "was", ""},
+			{"the write after it", func(f *openFile) { p.must(f.flush()); p.must(f.write("is")) }, "was", "was"},
+			{"its close", func(f *openFile) { p.must(f.flush()); p.must(f.write("is")); p.must(f.flush()) }, "is", "is"},
+			{"two closes, as a shell's that writes nothing", func(f *openFile) { p.must(f.flush()); p.must(f.flush()) }, "", ""},
+			{"the end", func(f *openFile) { p.must(f.flush()); f.release() }, "", ""},
+			{"no close", func(f *openFile) {}, "was", "was"},
+		} {
+			p.must(p.print("was", "tok/data/emptied"))
+			f := p.opened("tok/data/emptied", syscall.O_WRONLY|syscall.O_TRUNC)
+			c.do(f)
+			if got, errno := other.cat("tok/data/emptied"); got != c.then || errno != 0 {
+				t.Errorf("%s: another application reads %q (%v), want %q", c.name, got, errno, c.then)
+			}
+			if got, errno := p.cat("tok/objects/emptied.dat/value"); got != c.own || errno != 0 {
+				t.Errorf("%s: the application reads %q (%v), want %q", c.name, got, errno, c.own)
+			}
+			if c.name != "the end" {
+				f.release()
+			}
+			if n := len(w.fs.callers.find(callerOf(p.ctx())).emptied); n != 0 {
+				t.Errorf("%s: %d files are still to be stored", c.name, n)
+			}
+		}
+		p.must(p.unlink("tok/data/emptied"))
+	})
+	t.Run("opened when it has gone", func(t *testing.T) {
+		p.must(p.print("x", "tok/data/going"))
+		attr, _, errno := p.walk("tok/objects/going.dat/attr")
+		if errno != 0 {
+			t.Fatal(errno)
+		}
+		create := func(name string) syscall.Errno {
+			var out fuse.EntryOut
+			_, _, _, errno := attr.(*dirNode).Create(p.ctx(), name, syscall.O_WRONLY|syscall.O_CREAT, 0o600, &out)
+			return errno
+		}
+		wantErrno(t, "a file that the directory does not have", create("new"), syscall.EPERM)
+		p.must(p.unlink("tok/data/going"))
+		wantErrno(t, "a view of an object that has gone", create("application"), syscall.ENOENT)
 	})
 	t.Run("anywhere", func(t *testing.T) {
 		f := p.opened("tok/data/note", syscall.O_RDWR)

@@ -27,6 +27,9 @@ func (d *objectsDir) get(ctx context.Context, c caller, ref objectRef) (engine.O
 	if err != nil {
 		return engine.ObjectInfo{}, err
 	}
+	if own := d.fs.callers.find(c); own != nil {
+		own.settle(ctx, d.p, ref)
+	}
 	return d.infoIn(ctx, a, ref)
 }
 
