@@ -93,6 +93,7 @@ func (s *Store) endAll() {
 		s.forgetLocked(n)
 	}
 	s.names = reservation{}
+	clear(s.struck)
 }
 
 // removeObjects removes every file that has the name of an object, so that names

@@ -32,14 +32,45 @@ func (s *Store) listed(lines []name) []name {
 		for _, e := range s.seg.Entries(l) {
 			if n, ok := parseName(string(e.Name[:])); ok {
 				add(n)
+				s.struck.forget(n) // a stock process has given the name out again
 			}
 		}
 	}
 	for _, n := range lines {
-		add(n)
+		if !s.struck.has(n) {
+			add(n)
+		}
 	}
 	return names
 }
+
+// A graveyard has the names of objects that were destroyed here a short time ago.
+// A stock process that changes an object writes its file and its line without the
+// lock: it may bring both back.
+type graveyard map[name]time.Time
+
+// A stock process is between its look at an object and the end of its change for
+// milliseconds; one that is stopped there for longer brings an object back.
+const (
+	graves    = 1 << 12
+	graveTime = time.Minute
+)
+
+// add remembers n, and forgets the oldest names when there are many.
+func (g graveyard) add(n name, now time.Time) {
+	if len(g) >= graves {
+		for o, since := range g {
+			if now.Sub(since) >= graveTime {
+				delete(g, o)
+			}
+		}
+	}
+	g[n] = now
+}
+
+func (g graveyard) has(n name) bool { _, ok := g[n]; return ok }
+
+func (g graveyard) forget(n name) { delete(g, n) }
 
 // lines reads the names in OBJ.IDX. The token's lock is held.
 func (s *Store) lines() ([]name, error) {

@@ -12,9 +12,11 @@ import (
 type oddity int
 
 const (
-	noFile  oddity = iota + 1 // an entry without a file
-	noLine                    // an entry and a file, no line
-	noEntry                   // a line and a file, no entry
+	noFile   oddity = iota + 1 // an entry without a file
+	noLine                     // an entry and a file, no line
+	noEntry                    // a line and a file, no entry
+	revived                    // a line and a file of an object that was destroyed here
+	badIndex                   // of no name: lines that are double or no names
 )
 
 // A suspicion is an oddity that may pass: a stock process destroys an object
@@ -51,6 +53,9 @@ type mending struct {
 	odd     map[name]suspicion // what is found odd this time
 	lines   []name
 	lined   map[name]bool
+	rewrite bool   // the index is to be written, with lines for the names in add
+	add     []name // and without those of what does not exist
+	remove  []name // files to remove
 }
 
 // mend brings the segment's lists, the index and the directory together; lines
@@ -72,7 +77,11 @@ func (s *Store) mend(lines []name, section bool) {
 		m.lined[n] = true
 	}
 	s.mu.Lock()
-	entries, changed, add := m.lists()
+	entries, changed := m.lists()
+	if len(lines) > 0 && !s.idxClean && (m.due(name{}, badIndex) || section) {
+		delete(m.odd, name{})
+		m.rewrite = true
+	}
 	s.odd = m.odd
 	opened := s.roles[roleUser].key != nil
 	s.mu.Unlock()
@@ -88,14 +97,18 @@ func (s *Store) mend(lines []name, section bool) {
 	if opened {
 		s.seg.SetLoaded(shm.Private, true)
 	}
-	if len(add) > 0 {
-		m.addLines(add)
+	for _, n := range m.remove {
+		if err := s.objs.remove(n.String()); err != nil {
+			s.cfg.Log.Warn("the file of a destroyed object stays", "dir", s.cfg.Dir, "name", n, "error", err)
+		}
+	}
+	if m.rewrite {
+		m.writeLines()
 	}
 }
 
-// lists returns what the segment's lists shall be, whether that is new, and the
-// names that the index lacks.
-func (m *mending) lists() (entries [2][]shm.Entry, changed [2]bool, add []name) {
+// lists returns what the segment's lists shall be, and whether that is new.
+func (m *mending) lists() (entries [2][]shm.Entry, changed [2]bool) {
 	s := m.s
 	listed := make(map[name]bool)
 	for i, l := range lists {
@@ -127,7 +140,8 @@ func (m *mending) lists() (entries [2][]shm.Entry, changed [2]bool, add []name) 
 			case s.bad[n].Err == nil && !m.lined[n]:
 				if m.due(n, noLine) || m.section {
 					delete(m.odd, n)
-					add = append(add, n)
+					m.rewrite = true
+					m.add = append(m.add, n)
 				}
 			}
 			listed[n] = true
@@ -136,6 +150,16 @@ func (m *mending) lists() (entries [2][]shm.Entry, changed [2]bool, add []name) 
 	}
 	for _, n := range m.lines {
 		f := s.files[n]
+		if s.struck.has(n) && !listed[n] {
+			// A stock process that was about to change the object wrote its
+			// file after it was destroyed.
+			if m.due(n, revived) || m.section {
+				delete(m.odd, n)
+				m.rewrite = true
+				m.remove = append(m.remove, n)
+			}
+			continue
+		}
 		if listed[n] || !m.exists(f) || f.handle == 0 {
 			continue // absent, damaged, or private and not opened
 		}
@@ -157,7 +181,7 @@ func (m *mending) lists() (entries [2][]shm.Entry, changed [2]bool, add []name) 
 		}
 		entries[i] = append(entries[i], e)
 	}
-	return entries, changed, add
+	return entries, changed
 }
 
 // exists says that the object's file was there when it was last looked for.
@@ -175,15 +199,17 @@ func (m *mending) due(n name, what oddity) bool {
 	return due
 }
 
-// addLines writes the index with lines for the names in add, and without those of
-// names that have neither file nor entry.
-func (m *mending) addLines(add []name) {
+// writeLines writes the index with lines for the names in add, each once, and
+// without those of names that have neither file nor entry.
+func (m *mending) writeLines() {
 	s := m.s
 	s.mu.Lock()
 	lines := slices.DeleteFunc(slices.Clone(m.lines), func(n name) bool { return !m.exists(s.files[n]) })
 	s.mu.Unlock()
-	s.cfg.Log.Info("the index had lost objects: they are back", "dir", s.cfg.Dir, "objects", len(add))
-	if err := s.writeIndex(printIndex(append(lines, add...))); err != nil {
-		s.cfg.Log.Warn("the index lacks objects", "dir", s.cfg.Dir, "objects", len(add), "error", err)
+	if len(m.add) > 0 {
+		s.cfg.Log.Info("the index had lost objects: they are back", "dir", s.cfg.Dir, "objects", len(m.add))
+	}
+	if err := s.writeIndex(printIndex(append(lines, m.add...))); err != nil {
+		s.cfg.Log.Warn("the index lacks objects", "dir", s.cfg.Dir, "objects", len(m.add), "error", err)
 	}
 }

@@ -194,6 +194,9 @@ func (s *Store) Destroy(ctx context.Context, h p11.ObjectHandle, check func(p11.
 		return err
 	}
 	s.shareGone(n, o.Private)
+	if s.seg != nil {
+		s.struck.add(n, s.cfg.Now())
+	}
 	s.mu.Lock()
 	s.forgetLocked(n)
 	s.mu.Unlock()

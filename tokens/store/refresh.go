@@ -162,7 +162,7 @@ func (s *Store) sync(ctx context.Context, section bool) (err error) {
 	s.w.drain(&s.pending)
 	c := s.pending
 	s.pending = changes{}
-	shared := s.seg != nil && (!s.sharedAsSeenLocked() || section && len(s.odd) > 0)
+	shared := s.seg != nil && (!s.sharedAsSeenLocked() || section && (len(s.odd) > 0 || !s.idxClean))
 	s.mu.Unlock()
 	if !c.any() && !shared {
 		return nil
@@ -263,6 +263,7 @@ func (s *Store) reopen() error {
 	s.top, s.objs, s.w = top, objs, w
 	s.dataStamp, s.idxStamp, s.idxClean = stamp{}, stamp{}, false
 	s.names = reservation{}
+	clear(s.struck)
 	s.endLoginsLocked(&s.roles[roleSO])
 	s.endLoginsLocked(&s.roles[roleUser])
 	if s.seg != nil {
@@ -316,6 +317,9 @@ func (s *Store) takeData(d tokenData, st stamp, key []byte, keyStamp stamp) (wen
 	s.data, s.dataStamp, s.soKey, s.keyStamp = d, st, key, keyStamp
 	if back {
 		s.names = reservation{}
+	}
+	if initialised {
+		clear(s.struck)
 	}
 	if back && !initialised && d.userPINSet() == old.userPINSet() && s.seg != nil {
 		// No C_InitToken, not even one under way: a stock process has started

@@ -119,7 +119,7 @@ func (s *Store) detach() {
 		s.leave()
 		return
 	}
-	if len(s.odd) > 0 {
+	if len(s.odd) > 0 || !s.idxClean {
 		if err := s.sync(ctx, true); err != nil {
 			s.cfg.Log.Warn("the index may lack objects", "dir", s.cfg.Dir, "error", err)
 		}

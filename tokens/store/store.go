@@ -74,7 +74,7 @@ type Store struct {
 	index *tokens.Index
 
 	// The token's lock, cfg.Lock, guards the directory, what seg points to and,
-	// in memory, top, objs, seg and names: only its holder changes them. mu is
+	// in memory, top, objs, seg, names and struck: only its holder changes them. mu is
 	// locked under it and nothing is locked under mu but the index and objects;
 	// no I/O is done under mu but for reading w.
 	mu     sync.Mutex
@@ -101,6 +101,7 @@ type Store struct {
 	count      [2]int          // objects in the index: public, private
 	roles      [2]role         // by roleOf: SO, user
 	names      reservation     // names that are ours to give out
+	struck     graveyard       // names of which nothing may come back
 	bad        map[name]Damage // files that give no object
 }
 
@@ -146,10 +147,11 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 		}
 	}()
 	s := &Store{
-		cfg:   cfg,
-		index: tokens.NewIndex(),
-		files: make(map[name]*file),
-		bad:   make(map[name]Damage),
+		cfg:    cfg,
+		index:  tokens.NewIndex(),
+		files:  make(map[name]*file),
+		struck: make(graveyard),
+		bad:    make(map[name]Damage),
 	}
 	defer func() {
 		if err != nil {

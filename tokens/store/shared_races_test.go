@@ -1,6 +1,10 @@
 package store
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -118,5 +122,72 @@ func TestMendedEntryIsNew(t *testing.T) {
 	es := b.seg.Entries(shm.Public)
 	if len(es) != 2 || es[1].Name != b.nameOf(0) || es[1].High == 0 {
 		t.Errorf("the list is %v: a stock process would take what it knows for new", es)
+	}
+}
+
+// TestDestroyedStays has a stock process write an object's file and line after the
+// object was destroyed, which it was about to change.
+func TestDestroyedStays(t *testing.T) {
+	for name, then := range map[string]func(b *bench){
+		"in a section": func(b *bench) { create(t, b.s, dataObject("z", "1", false)) },
+		"later": func(b *bench) {
+			b.now = b.now.Add(grace)
+			refresh(t, b.s)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			n := b.nameOf(0)
+			file := readFile(t, b.cfg.Dir, objectsDir, n.String())
+			if err := b.s.Destroy(t.Context(), b.s.index.ByName(n.String()).Handle, allow); err != nil {
+				t.Fatal(err)
+			}
+			writeFile(t, file, b.cfg.Dir, objectsDir, n.String())
+			writeFile(t, append(readFile(t, b.cfg.Dir, objectsDir, indexFile), n.String()+"\n"...), b.cfg.Dir, objectsDir, indexFile)
+			for range 2 {
+				wantContents(t, "destroyed", b.s, "b=1", "x=1", "y=1")
+			}
+			then(b)
+			if slices.Contains(b.lines(), n.String()) {
+				t.Error("the line is still there")
+			}
+			if _, err := os.Stat(filepath.Join(b.cfg.Dir, objectsDir, n.String())); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("the file is still there: %v", err)
+			}
+			// A name that stock gives out again is another object's.
+			writeFile(t, file, b.cfg.Dir, objectsDir, n.String())
+			b.set(shm.Public, append(b.seg.Entries(shm.Public), shm.Entry{Name: n}))
+			refresh(t, b.s)
+			if got := contents(t, b.s); !slices.Contains(got, "a=1") {
+				t.Errorf("there is %q", got)
+			}
+		})
+	}
+}
+
+// TestDoubleLine has a stock process add a line that was just put back.
+func TestDoubleLine(t *testing.T) {
+	for name, then := range map[string]func(b *bench){
+		"later":  func(b *bench) { b.now = b.now.Add(grace); refresh(t, b.s) },
+		"change": func(b *bench) { create(t, b.s, dataObject("z", "1", false)) },
+		"end": func(b *bench) {
+			if err := b.s.Close(); err != nil {
+				t.Error(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			double := append(readFile(t, b.cfg.Dir, objectsDir, indexFile), b.nameOf(0).String()+"\n"...)
+			writeFile(t, double, b.cfg.Dir, objectsDir, indexFile)
+			refresh(t, b.s)
+			then(b)
+			if _, clean := parseIndex(readFile(t, b.cfg.Dir, objectsDir, indexFile)); !clean {
+				t.Error("a line is still double")
+			}
+			if n := len(b.lines()); n < 4 {
+				t.Errorf("%d lines", n)
+			}
+		})
 	}
 }
