@@ -289,7 +289,7 @@ func (q *request) deriveKey() error {
 	}
 	if q.call == wire.CallDeriveKey2 {
 		q.w.Ulong(uint64(p11.CKR_OK))
-		q.w.ParamUpdate(m.Type)
+		q.w.ParamUpdate(m.Mechanism)
 	}
 	q.w.Ulong(uint64(h))
 	return nil

@@ -371,9 +371,16 @@ func (w *Writer) param(p p11.Param) {
 }
 
 // ParamUpdate writes `P` of C_DeriveKey2 for a mechanism that changes no
-// parameter: a byte for those that take one, nothing for the others.
-func (w *Writer) ParamUpdate(t p11.MechanismType) {
-	if w.protocol == Own || w.protocol.takesParam(t) {
+// parameter: for those that take one, a byte that says whether there was one,
+// nothing for the others.
+func (w *Writer) ParamUpdate(m p11.Mechanism) {
+	switch {
+	case w.protocol == Own:
 		w.Byte(paramAbsent)
+	case !w.protocol.takesParam(m.Type):
+	case m.Param == nil:
+		w.Byte(paramAbsent)
+	default:
+		w.Byte(paramPresent)
 	}
 }

@@ -341,6 +341,27 @@ func TestOwnMechanisms(t *testing.T) {
 	})
 }
 
+func TestParamUpdate(t *testing.T) {
+	ecdh := p11.Mechanism{Type: p11.CKM_ECDH1_DERIVE, Param: &p11.ECDH1Params{KDF: 1}}
+	tests := []struct {
+		protocol  Protocol
+		mechanism p11.Mechanism
+		want      string
+	}{
+		{V2, ecdh, "\x01"},
+		{V2, p11.Mechanism{Type: p11.CKM_ECDH1_DERIVE}, "\x00"},
+		{V2, p11.Mechanism{Type: p11.CKM_SHA256}, ""},
+		{Own, ecdh, "\x00"},
+	}
+	for _, tt := range tests {
+		w := NewWriter(nil, tt.protocol)
+		w.ParamUpdate(tt.mechanism)
+		if string(w.B) != tt.want {
+			t.Errorf("protocol %d, %v: %x, want %x", tt.protocol, tt.mechanism.Type, w.B, tt.want)
+		}
+	}
+}
+
 func FuzzRequest(f *testing.F) {
 	for _, v := range vectors(f) {
 		_, body := frame(f, v.RequestHex)
