@@ -6,9 +6,9 @@ import (
 	"p11fs/mountd/rpc/wire"
 )
 
-// handlers answer the calls. Those that are missing are not supported: the
-// operation states of C_GetOperationState, which would carry key material out
-// of the daemon, and the messages of PKCS#11 v3.0 §5.9 to §5.16.
+// handlers answer the calls. Those that are missing have a session and are not
+// supported: the operation states of C_GetOperationState, which would carry key
+// material out of the daemon, and the messages of PKCS#11 v3.0 §5.9 to §5.16.
 var handlers = map[wire.Call]func(*request) error{ //nolint:gochecknoglobals // a table, never written
 	wire.CallFinalize:         (*request).finalize,
 	wire.CallGetInfo:          (*request).getInfo,
@@ -96,6 +96,16 @@ const (
 	serialSize       = 16
 	timeSize         = 16
 )
+
+// unsupported answers the calls that are missing, of whose values it reads the
+// session alone.
+func (q *request) unsupported() error {
+	q.session()
+	if err := q.failure(); err != nil {
+		return err
+	}
+	return p11.CKR_FUNCTION_NOT_SUPPORTED
+}
 
 func (q *request) finalize() error {
 	if err := q.end(); err != nil {

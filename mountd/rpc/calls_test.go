@@ -293,6 +293,20 @@ func TestDrainRule(t *testing.T) {
 	}
 }
 
+// Calls that are not supported say first whether there is a session.
+func TestUnsupportedCalls(t *testing.T) {
+	path, _ := serve(t, Config{})
+	k := dial(t, path, wire.V2).initialize()
+	s := k.session()
+	for _, call := range []wire.Call{wire.CallGetOperationState, wire.CallSetOperationState, wire.CallMessageSignInit, wire.CallMessageVerifyFinal} {
+		for session, want := range map[uint64]p11.RV{s: p11.CKR_FUNCTION_NOT_SUPPORTED, s + 1: p11.CKR_SESSION_HANDLE_INVALID} {
+			if _, rv := k.call(call, func(w *wire.Writer) { w.Ulong(session) }); rv != want {
+				t.Errorf("call %d of session %d: %v, want %v", call, session, rv, want)
+			}
+		}
+	}
+}
+
 // A question for the length changes nothing, also where the result is empty:
 // whichever protocol asks, what comes out is the encryption of what went in.
 func TestQueriesBeforeEachPart(t *testing.T) {

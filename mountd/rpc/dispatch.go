@@ -162,7 +162,7 @@ func (q *request) answer() error {
 	}
 	h := handlers[q.call]
 	if h == nil {
-		return p11.CKR_FUNCTION_NOT_SUPPORTED
+		return q.unsupported()
 	}
 	return h(q)
 }
