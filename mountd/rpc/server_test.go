@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -26,7 +27,7 @@ const (
 )
 
 // newToken makes a software token with both PINs set.
-func newToken(t testing.TB, log *slog.Logger) *swtok.Token {
+func newToken(t testing.TB, log *slog.Logger, name string) *swtok.Token {
 	t.Helper()
 	dir := t.TempDir()
 	lock, err := locks.Open(filepath.Join(dir, "lock"), locks.Options{Group: locks.NoGroup})
@@ -35,7 +36,7 @@ func newToken(t testing.TB, log *slog.Logger) *swtok.Token {
 	}
 	t.Cleanup(func() { _ = lock.Close() })
 	ctx := context.Background()
-	token, err := swtok.Open(ctx, swtok.Config{Dir: filepath.Join(dir, "swtok"), Lock: lock, Create: true, Group: store.NoGroup, Log: log, Now: time.Now})
+	token, err := swtok.Open(ctx, swtok.Config{Name: name, Dir: filepath.Join(dir, "swtok"), Lock: lock, Create: true, Group: store.NoGroup, Log: log, Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,10 +65,21 @@ func newToken(t testing.TB, log *slog.Logger) *swtok.Token {
 // socket's path.
 func serve(t testing.TB, config Config) (string, *Server) {
 	t.Helper()
+	return serveSlots(t, config, 1)
+}
+
+// serveSlots is serve with more slots behind slot 3.
+func serveSlots(t testing.TB, config Config, slots int) (string, *Server) {
+	t.Helper()
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	token := newToken(t, log)
-	e, err := engine.New(engine.Config{Slots: []engine.SlotConfig{{ID: 3, Description: "test", Manufacturer: "p11fs", Token: token}}, Log: log,
-		Limits: engine.Limits{Sessions: 10000}})
+	var list []engine.SlotConfig
+	var tokens []*swtok.Token
+	for i := range slots {
+		token := newToken(t, log, "swtok"+strings.Repeat("x", i))
+		tokens = append(tokens, token)
+		list = append(list, engine.SlotConfig{ID: p11.SlotID(3 + i), Description: "test", Manufacturer: "p11fs", Token: token})
+	}
+	e, err := engine.New(engine.Config{Slots: list, Log: log, Limits: engine.Limits{Sessions: 10000}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,8 +103,13 @@ func serve(t testing.TB, config Config) (string, *Server) {
 		if st := e.Stats(); st.Sessions != 0 || st.Applications != 0 {
 			t.Errorf("left behind: %+v", st)
 		}
-		if err := errors.Join(e.Close(), token.Close()); err != nil {
+		if err := e.Close(); err != nil {
 			t.Error(err)
+		}
+		for _, token := range tokens {
+			if err := token.Close(); err != nil {
+				t.Error(err)
+			}
 		}
 	})
 	return path, s
