@@ -44,7 +44,7 @@ func (q *request) begin(begin func(*engine.Session, context.Context, p11.Mechani
 	if err := end(); err != nil {
 		return nil, err
 	}
-	q.conn.state.settle(drain{s.Handle(), flag}, drainMark{})
+	q.conn.state.settle(drain{s, flag}, q.call, nil)
 	if m.Null {
 		return s, s.SessionCancel(q.ctx, flag)
 	}
@@ -62,21 +62,21 @@ func withoutKey(begin func(*engine.Session, context.Context, p11.Mechanism) erro
 // for which the caller has so much room.
 type withRoom func(*engine.Session, context.Context, []byte, int) ([]byte, error)
 
-// transform answers such a function.
-func transform(f withRoom) func(*request) error {
+// transform answers such a function, which belongs to the operation of flag.
+func transform(f withRoom, flag p11.Flags) func(*request) error {
 	return func(q *request) error {
 		s := q.session()
-		return q.transform(s, f)
+		return q.transform(s, f, flag)
 	}
 }
 
-func (q *request) transform(s *engine.Session, f withRoom) error {
+func (q *request) transform(s *engine.Session, f withRoom, flag p11.Flags) error {
 	data := q.input()
 	room := q.r.Room()
 	if err := q.end(); err != nil {
 		return err
 	}
-	return q.result(f(s, q.ctx, data, q.room(room)))
+	return q.answered(drain{s, flag}, data, room, func() ([]byte, error) { return f(s, q.ctx, data, q.room(room)) })
 }
 
 // room is a Room as the engine wants it. Up to protocol 0 a question for the
@@ -96,7 +96,7 @@ func once(begin func(*engine.Session, context.Context, p11.Mechanism, p11.Object
 		if err != nil {
 			return err
 		}
-		return q.transform(s, f)
+		return q.transform(s, f, flag)
 	}
 }
 
@@ -135,64 +135,35 @@ func update(f func(*engine.Session, context.Context, []byte) error) func(*reques
 }
 
 // final answers a function that only returns a result.
-func final(f func(*engine.Session, context.Context, int) ([]byte, error)) func(*request) error {
+func final(f func(*engine.Session, context.Context, int) ([]byte, error), flag p11.Flags) func(*request) error {
 	return func(q *request) error {
 		s := q.session()
 		room := q.r.Room()
 		if err := q.end(); err != nil {
 			return err
 		}
-		return q.result(f(s, q.ctx, q.room(room)))
+		return q.answered(drain{s, flag}, nil, room, func() ([]byte, error) { return f(s, q.ctx, q.room(room)) })
 	}
 }
 
-// cipherUpdate answers C_EncryptUpdate and C_DecryptUpdate, with the care for
-// clients of protocol 0 that cipherFinal takes: the same part sent again after
-// an empty result is the call that the question was for.
-func cipherUpdate(f withRoom, flag p11.Flags) func(*request) error {
-	return func(q *request) error {
-		s := q.session()
-		part := q.input()
-		room := q.r.Room()
-		if err := q.end(); err != nil {
-			return err
-		}
-		d := drain{s.Handle(), flag}
-		m := drainMark{call: q.call, part: sha256.Sum256(part)}
-		if q.conn.protocol == wire.V0 && q.conn.state.settle(d, m) {
-			q.w.Result(nil)
-			return nil
-		}
-		b, err := f(s, q.ctx, part, q.room(room))
-		if err == nil && q.conn.protocol == wire.V0 && room.Query() {
-			q.conn.state.drain(d, m)
-		}
+// answered writes the result of f, which is given data. Clients of protocol 0
+// send a question for the length and a buffer of no length alike, and where the
+// result is empty both get it: whichever it was, the client may make the same
+// call once more and is told the same.
+func (q *request) answered(d drain, data []byte, room wire.Room, f func() ([]byte, error)) error {
+	if q.conn.protocol != wire.V0 {
+		b, err := f()
 		return q.result(b, err)
 	}
-}
-
-// cipherFinal answers C_EncryptFinal and C_DecryptFinal. Clients of protocol 0
-// send a question for the length and a buffer of no length alike, and where
-// the result is empty both get it: whichever it was, the client may ask once
-// more and is told the same.
-func cipherFinal(f func(*engine.Session, context.Context, int) ([]byte, error), flag p11.Flags) func(*request) error {
-	return func(q *request) error {
-		s := q.session()
-		room := q.r.Room()
-		if err := q.end(); err != nil {
-			return err
-		}
-		d, m := drain{s.Handle(), flag}, drainMark{call: q.call}
-		if q.conn.protocol == wire.V0 && q.conn.state.settle(d, m) {
-			q.w.Result(nil)
-			return nil
-		}
-		b, err := f(s, q.ctx, q.room(room))
-		if err == nil && q.conn.protocol == wire.V0 && room.Query() {
-			q.conn.state.drain(d, m)
-		}
-		return q.result(b, err)
+	if q.conn.state.settle(d, q.call, data) {
+		q.w.Result(nil)
+		return nil
 	}
+	b, err := f()
+	if err == nil && room.Query() {
+		q.conn.state.drain(d, drainMark{call: q.call, part: sha256.Sum256(data)})
+	}
+	return q.result(b, err)
 }
 
 func (q *request) digestKey() error {
@@ -297,9 +268,14 @@ func (q *request) deriveKey() error {
 
 func (q *request) generateRandom() error {
 	s := q.session()
-	n := q.r.Room().Bytes()
+	room := q.r.Room()
+	n := room.Bytes()
 	if err := q.end(); err != nil {
 		return err
+	}
+	if room.Query() { // nothing random
+		q.nothing()
+		return nil
 	}
 	if n > maxRandom {
 		return p11.Errorf(p11.CKR_DATA_LEN_RANGE, "%d random bytes at once are too many", n)

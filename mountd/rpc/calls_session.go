@@ -23,7 +23,9 @@ func (q *request) closeSession() error {
 	if err := q.end(); err != nil {
 		return err
 	}
-	return s.Close()
+	err := s.Close()
+	q.conn.state.forget()
+	return err
 }
 
 func (q *request) closeAllSessions() error {
@@ -31,7 +33,9 @@ func (q *request) closeAllSessions() error {
 	if err := q.end(); err != nil {
 		return err
 	}
-	return q.app.CloseAllSessions(slot)
+	err := q.app.CloseAllSessions(slot)
+	q.conn.state.forget()
+	return err
 }
 
 func (q *request) getSessionInfo() error {

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"p11fs/engine/p11"
 	"p11fs/mountd/rpc/wire"
 )
@@ -290,6 +292,105 @@ func TestDrainRule(t *testing.T) {
 	_, _ = final()
 	if rv := init(); rv != p11.CKR_OK {
 		t.Errorf("an Init after a drained operation: %v", rv)
+	}
+}
+
+// A client of protocol 0 that asks how long what it decrypts is, and hears that it
+// is empty, still gets it.
+func TestEmptyPlaintextAfterQuery(t *testing.T) {
+	path, _ := serve(t, Config{})
+	keys := readKeys(t)
+	for _, p := range []wire.Protocol{wire.V0, wire.V1, wire.V2, wire.Own} {
+		t.Run(fmt.Sprint(p), func(t *testing.T) {
+			k := dial(t, path, p).initialize()
+			s := k.session()
+			k.login(s)
+			make := func(list []wire.Attribute) uint64 {
+				return k.must(wire.CallCreateObject, func(w *wire.Writer) { w.Ulong(s); w.Attributes(list) }).Ulong()
+			}
+			private, public := make(keys.rsaPrivate), make(keys.rsaPublic)
+			init := func(call wire.Call, key uint64) {
+				k.must(call, func(w *wire.Writer) { w.Ulong(s); w.Mechanism(m(p11.CKM_RSA_PKCS)); w.Ulong(key) })
+			}
+			once := func(call wire.Call, in []byte, room wire.Room) (wire.Array, p11.RV) {
+				r, rv := k.call(call, func(w *wire.Writer) { w.Ulong(s); w.Array(data(in)); w.Room(room) })
+				return r.Array(), rv
+			}
+			init(wire.CallEncryptInit, public)
+			secret, rv := once(wire.CallEncrypt, nil, 256)
+			if rv != p11.CKR_OK || len(secret.Data) != 256 {
+				t.Fatalf("%v, %d bytes", rv, len(secret.Data))
+			}
+			init(wire.CallDecryptInit, private)
+			for _, room := range []wire.Room{0, 100} {
+				if a, rv := once(wire.CallDecrypt, secret.Data, room); rv != p11.CKR_OK || a.Absent || len(a.Data) != 0 {
+					t.Errorf("room %d: %+v, %v", room, a, rv)
+				}
+			}
+			if _, rv := once(wire.CallDecrypt, secret.Data, 100); rv != p11.CKR_OPERATION_NOT_INITIALIZED {
+				t.Errorf("once more: %v", rv)
+			}
+		})
+	}
+}
+
+// What is kept of a session's operations goes with it.
+func TestDrainedSessionsAreForgotten(t *testing.T) {
+	path, server := serve(t, Config{})
+	k := dial(t, path, wire.V0).initialize()
+	s := k.session()
+	k.login(s)
+	key := k.must(wire.CallCreateObject, func(w *wire.Writer) { w.Ulong(s); w.Attributes(aes(16)) }).Ulong()
+	drained := func() int {
+		server.mu.Lock()
+		defer server.mu.Unlock()
+		for c := range server.conns {
+			c.state.mu.Lock()
+			defer c.state.mu.Unlock()
+			return len(c.state.drained)
+		}
+		return -1
+	}
+	ask := func(s uint64) {
+		k.must(wire.CallEncryptInit, func(w *wire.Writer) { w.Ulong(s); w.Mechanism(m(p11.CKM_AES_ECB)); w.Ulong(key) })
+		k.must(wire.CallEncryptFinal, func(w *wire.Writer) { w.Ulong(s); w.Room(0) })
+	}
+	other := k.session()
+	ask(s)
+	ask(other)
+	if n := drained(); n != 2 {
+		t.Fatalf("%d marks, want 2", n)
+	}
+	k.must(wire.CallCloseSession, func(w *wire.Writer) { w.Ulong(other) })
+	if n := drained(); n != 1 {
+		t.Errorf("%d marks after C_CloseSession, want 1", n)
+	}
+	k.must(wire.CallCloseAllSessions, func(w *wire.Writer) { w.Ulong(3) })
+	if n := drained(); n != 0 {
+		t.Errorf("%d marks after C_CloseAllSessions", n)
+	}
+}
+
+// An empty result that is asked for without a buffer is there, and is what
+// p11-kit's server says in each protocol.
+func TestEmptyResults(t *testing.T) {
+	for p, want := range map[wire.Protocol]wire.Array{
+		wire.V0: {Data: []byte{}}, wire.V1: {Null: true}, wire.V2: {Null: true}, wire.Own: {Data: []byte{}},
+	} {
+		t.Run(fmt.Sprint(p), func(t *testing.T) {
+			path, _ := serve(t, Config{})
+			k := dial(t, path, p).initialize()
+			s := k.session()
+			k.login(s)
+			key := k.must(wire.CallCreateObject, func(w *wire.Writer) { w.Ulong(s); w.Attributes(aes(16)) }).Ulong()
+			k.must(wire.CallEncryptInit, func(w *wire.Writer) { w.Ulong(s); w.Mechanism(m(p11.CKM_AES_ECB)); w.Ulong(key) })
+			if got := k.must(wire.CallEncryptFinal, func(w *wire.Writer) { w.Ulong(s); w.Room(0) }).Array(); !cmp.Equal(got, want) {
+				t.Errorf("C_EncryptFinal: %+v, want %+v", got, want)
+			}
+			if got := k.must(wire.CallGenerateRandom, func(w *wire.Writer) { w.Ulong(s); w.Room(0) }).Array(); !cmp.Equal(got, want) {
+				t.Errorf("C_GenerateRandom: %+v, want %+v", got, want)
+			}
+		})
 	}
 }
 

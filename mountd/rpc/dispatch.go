@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -32,10 +33,10 @@ type state struct {
 }
 
 // drain is an operation of which a protocol 0 client has been told that a call
-// has an empty result, and for which it may ask again: see cipherFinal.
+// has an empty result, and for which it may ask again: see answered.
 type drain struct {
-	session p11.SessionHandle
-	flag    p11.Flags // CKF_ENCRYPT or CKF_DECRYPT
+	session *engine.Session
+	flag    p11.Flags // CKF_ENCRYPT and the like
 }
 
 // drainMark is that call: its number and what it was given.
@@ -79,19 +80,34 @@ func (st *state) application() (*engine.Application, <-chan struct{}, error) {
 	return st.app, st.ended, nil
 }
 
-// drain marks an operation; settle forgets its mark and says whether it was m.
+// drain marks an operation; settle forgets its mark and says whether it was left
+// by the same call with the same data.
 func (st *state) drain(d drain, m drainMark) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.drained[d] = m
 }
 
-func (st *state) settle(d drain, m drainMark) bool {
+func (st *state) settle(d drain, call wire.Call, data []byte) bool {
 	st.mu.Lock()
-	defer st.mu.Unlock()
 	was, ok := st.drained[d]
 	delete(st.drained, d)
-	return ok && was == m
+	st.mu.Unlock()
+	return ok && was.call == call && was.part == sha256.Sum256(data)
+}
+
+// forget drops the marks of sessions that have ended.
+func (st *state) forget() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	maps.DeleteFunc(st.drained, func(d drain, _ drainMark) bool {
+		select {
+		case <-d.session.Done():
+			return true
+		default:
+			return false
+		}
+	})
 }
 
 // A request is one call being answered.
@@ -285,6 +301,8 @@ func (q *request) input() []byte {
 func (q *request) result(b []byte, err error) error {
 	var short *engine.BufferError
 	switch {
+	case errors.As(err, &short) && short.Need == 0:
+		q.nothing()
 	case errors.As(err, &short):
 		q.w.Need(short.Need)
 	case err != nil:
@@ -293,4 +311,11 @@ func (q *request) result(b []byte, err error) error {
 		q.w.Result(b)
 	}
 	return nil
+}
+
+// nothing writes the `ay` of an empty result that was asked for without a buffer.
+// p11-kit's server writes a NULL pointer; its clients up to protocol 0 do not
+// read that.
+func (q *request) nothing() {
+	q.w.Array(wire.Array{Null: q.conn.protocol != wire.V0 && q.conn.protocol != wire.Own})
 }

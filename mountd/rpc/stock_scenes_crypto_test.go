@@ -227,6 +227,11 @@ func cipherSteps() []step {
 		}
 		steps = append(steps, do(wire.CallDecryptInit, s, c.Mechanism, ref("rsa")), do(wire.CallDecrypt, s, []byte("short"), room(256)))
 	}
+	// What is empty when it is decrypted.
+	steps = append(steps, do(wire.CallEncryptInit, s, oaep, ref("rsapub")), do(wire.CallEncrypt, s, []byte{}, room(256)).unlike().as("secret"))
+	for _, r := range []room{0, 1, 256} {
+		steps = append(steps, do(wire.CallDecryptInit, s, oaep, ref("rsa")), do(wire.CallDecrypt, s, kept("secret"), r), do(wire.CallDecrypt, s, kept("secret"), room(256)))
+	}
 	for _, c := range []cipher{encrypting, decrypting} {
 		steps = append(steps,
 			do(c.init, s, m(p11.CKM_AES_ECB), 0x7ffffff0),
