@@ -128,7 +128,7 @@ func consistent(attrs p11.Attributes) error {
 		return p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "value: %d bytes are no %s key", len(value), kt.Short())
 	}
 	if hasLength && !fits(kt, length) {
-		return p11.Errorf(p11.CKR_KEY_SIZE_RANGE, "value-len: %d bytes are no %s key", length, kt.Short())
+		return p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "value-len: %d bytes are no %s key", length, kt.Short())
 	}
 	return nil
 }
