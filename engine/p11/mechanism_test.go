@@ -59,6 +59,7 @@ func TestParseMechanism(t *testing.T) {
 		{in: "0x80010036,param=0x01", text: "ibm-ml-dsa,param=0x01", want: Mechanism{CKM_IBM_ML_DSA, RawParam{1}}},
 		{in: "0x80099999,param=0x01", want: Mechanism{0x80099999, RawParam{1}}},
 		{in: "0x80099999", want: Mechanism{0x80099999, nil}},
+		{in: "aes-cbc,param=" + iv16, text: "aes-cbc,iv=" + iv16, want: Mechanism{CKM_AES_CBC, IV(bytesTo(16))}},
 		{in: "aes-gcm,param=0x0102", want: Mechanism{CKM_AES_GCM, RawParam{1, 2}}},
 	} {
 		t.Run(c.in, func(t *testing.T) {
@@ -101,6 +102,7 @@ func TestParseMechanismErrors(t *testing.T) {
 		{"aes-gcm,tag={x}", CKR_MECHANISM_PARAM_INVALID, "aes-gcm: tag= wants a value"},
 		{"aes-gcm,tag=x", CKR_MECHANISM_PARAM_INVALID, `aes-gcm: tag= wants a number, not "x"`},
 		{"aes-gcm,tag=96,tag=96", CKR_MECHANISM_PARAM_INVALID, "aes-gcm: tag is given twice"},
+		{"aes-cbc,param=0x01", CKR_MECHANISM_PARAM_INVALID, "aes-cbc: iv= has 16 bytes, not 1"},
 		{"aes-gcm,param=0x01,tag=96", CKR_MECHANISM_PARAM_INVALID, "aes-gcm: param= stands alone"},
 		{"aes-gcm,iv=0x" + strings.Repeat("00", 257), CKR_MECHANISM_PARAM_INVALID, "aes-gcm: iv= has at most 256 bytes, not 257"},
 		{"aes-cbc,iv=00", CKR_MECHANISM_PARAM_INVALID, "aes-cbc: iv= has 16 bytes, not 1"},

@@ -193,14 +193,17 @@ func (p *paramParser) get(name string) (word, bool) {
 
 // build makes the parameter from the words.
 func (p *paramParser) build() (Param, error) {
+	f, _ := MechanismFacts(p.mech)
 	if p.has("param") {
 		if len(p.given) > 1 {
 			return nil, p.errorf("param= stands alone")
 		}
 		b, err := p.bytes("param")
+		if f.Param == ParamIV || f.Param == ParamOptionalIV {
+			return IV(b), err // which is all of the parameter
+		}
 		return RawParam(b), err
 	}
-	f, _ := MechanismFacts(p.mech)
 	switch f.Param {
 	case ParamIV, ParamOptionalIV:
 		b, err := p.bytes("iv")
