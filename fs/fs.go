@@ -201,7 +201,7 @@ func (f *FS) note(a *application, p place, e lastError) {
 	if p.ref.self() {
 		a.note(p.slot, e)
 	} else if s := a.session(p.slot, p.ref); s == nil {
-		return
+		a.note(p.slot, e) // with the session went its file error
 	} else if s == a.session(p.slot, sessionRef{}) {
 		a.note(p.slot, e)
 	} else {

@@ -229,6 +229,9 @@ func TestSessionDirectories(t *testing.T) {
 		p.must(f.write("x"))
 		p.must(p.rmdir("tok/sessions/job"))
 		wantErrno(t, "what was open", f.write("y"), syscall.ENOENT)
+		if line, _ := p.cat("tok/error"); !strings.Contains(line, "CKR_SESSION_HANDLE_INVALID") {
+			t.Errorf("error is %q", line)
+		}
 		f.release()
 		for _, name := range []string{"tok/sessions/job", "tok/sessions/job/digest/sha256"} {
 			_, _, errno := p.walk(name)
