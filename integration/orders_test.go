@@ -16,7 +16,7 @@ import (
 // and answers each with one line.
 type orders struct {
 	t       testing.TB
-	cmd     *exec.Cmd
+	kill    func() error
 	in      io.Writer
 	answers *bufio.Reader
 }
@@ -44,7 +44,7 @@ func newOrders(t testing.TB, d *daemon, name string, args ...string) *orders {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	return &orders{t, cmd, in, bufio.NewReader(out)}
+	return &orders{t, cmd.Process.Kill, in, bufio.NewReader(out)}
 }
 
 // begin gives an order and returns a function that waits for the answer.
@@ -55,7 +55,7 @@ func (o *orders) begin(order string) func() string {
 	}
 	return func() string {
 		o.t.Helper()
-		timer := time.AfterFunc(lineTimeout, func() { _ = o.cmd.Process.Kill() })
+		timer := time.AfterFunc(lineTimeout, func() { _ = o.kill() })
 		defer timer.Stop()
 		answer, err := o.answers.ReadString('\n')
 		if err != nil {

@@ -24,6 +24,7 @@ import (
 //	p11io pwrite PATH OFF   open for writing, pwrite standard input at OFF, close
 //	p11io read PATH         open and read all
 //	p11io crash TOKEN PIN SEED  the client of TestCrash
+//	p11io conformance TOKEN  an application of the conformance suite
 //	p11io serve DIR         go to DIR and make one of these calls a line, whose standard
 //	                        input is DIR's file of the first word; answer each in a line
 //	p11io mkdir|rmdir|unlink|stat PATH, rename|link|symlink OLD NEW, chmod PATH, chown PATH, mknod PATH
@@ -104,6 +105,8 @@ func p11ioRun(args []string, in io.Reader, out io.Writer) error {
 	switch args[0] {
 	case "crash":
 		return runCrashClient(args[1:], in, out)
+	case "conformance":
+		return runFilesApplication(path, in, out)
 	case "serve":
 		return p11ioServe(path, in, out)
 	case "rw":

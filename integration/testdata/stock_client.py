@@ -180,4 +180,5 @@ def main():
             print(e, flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()
