@@ -197,9 +197,16 @@ func judge(s step, p wire.Protocol, ours, stock reply) (key string, err error) {
 	return "", errors.New("the replies differ")
 }
 
+// sceneTime is how long the longest scene, of thousands of requests, may take on a
+// slow machine.
+const sceneTime = 5 * time.Minute
+
 func dialPeer(t *testing.T, path string, p wire.Protocol) *peer {
 	t.Helper()
 	k := dial(t, path, p)
+	if err := k.c.SetDeadline(time.Now().Add(sceneTime)); err != nil {
+		t.Fatal(err)
+	}
 	return newPeer("ours", p, k.r, k.c)
 }
 
@@ -243,7 +250,7 @@ func (s stock) connect(t *testing.T) *peer {
 		_ = cmd.Wait() // how it ends is in what it says
 		_ = w.Close()
 	}()
-	kill := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+	kill := time.AfterFunc(sceneTime, func() { _ = cmd.Process.Kill() })
 	t.Cleanup(func() {
 		_ = in.Close()  // it may be gone
 		_ = out.Close() // ends what it still writes
