@@ -7,7 +7,7 @@ status=0
 for package in ${2:-$(go list ./...)}; do
 	for target in ${3:-$(go test -list '^Fuzz' "$package" | grep '^Fuzz' || :)}; do
 		echo "fuzz: $package $target"
-		go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" "$package" || status=1
+		go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 10x "$package" || status=1
 	done
 done
 exit $status
