@@ -84,6 +84,15 @@ func CreateSlotManager(key, gid int, keep func([]Process) bool) (m *SlotManager,
 	return nil, false, errors.Join(err, rmErr)
 }
 
+// SlotManagerID is the System V identifier of the segment that has key now.
+func SlotManagerID(key int) (int, error) {
+	id, err := unix.SysvShmGet(key, 0, 0)
+	if err != nil {
+		return 0, fmt.Errorf("shared memory segment %#x: %w", uint32(key), err)
+	}
+	return id, nil
+}
+
 // AttachSlotManager attaches the segment of key as a client does.
 func AttachSlotManager(key int) (*SlotManager, error) {
 	id, err := unix.SysvShmGet(key, SlotManagerSize, 0o660)

@@ -360,7 +360,7 @@ func segmentOf(file string) int {
 	if err != nil {
 		return -1
 	}
-	id, err := unix.SysvShmGet(key, 0, 0)
+	id, err := shm.SlotManagerID(key)
 	if err != nil {
 		return -1
 	}
