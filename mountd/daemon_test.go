@@ -246,7 +246,7 @@ func TestSystemDaemon(t *testing.T) {
 	}
 	d := start(t, c)
 	status := d.status()
-	for _, want := range []string{"mode system\n", "slots 4\n", "tokens 1\n", "store slot-0 absent: ", "store swtok " + dir, "store bad failed: "} {
+	for _, want := range []string{"mode system\n", "slot-daemon off\n", "slots 4\n", "tokens 1\n", "store slot-0 absent: ", "store swtok " + dir, "store bad failed: "} {
 		if !strings.Contains(status, want) {
 			t.Errorf("status has no %q:\n%s", want, status)
 		}

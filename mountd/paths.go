@@ -41,6 +41,7 @@ type Paths struct {
 	// The door for openCryptoki's own library, which only a system daemon has.
 	SlotDaemon   string // the file that names the System V segment
 	SlotSocket   string
+	SlotConfig   string // what a stock slot daemon reads when it starts, whatever Config is
 	PIDFile      string
 	SharedMemory string // /dev/shm
 	Trace        string // directory of the trace files
@@ -62,6 +63,7 @@ func SystemPaths(root string) Paths {
 
 		SlotDaemon:   filepath.Join(root, "usr/sbin/pkcsslotd"),
 		SlotSocket:   filepath.Join(root, "var/run/pkcsslotd.socket"),
+		SlotConfig:   filepath.Join(root, "etc/opencryptoki", configName),
 		PIDFile:      filepath.Join(root, "var/run/pkcsslotd.pid"),
 		SharedMemory: filepath.Join(root, "dev/shm"),
 		Trace:        filepath.Join(root, "var/log/opencryptoki"),

@@ -14,12 +14,12 @@ func TestSystemPaths(t *testing.T) {
 		{"", Paths{
 			Config: "/etc/opencryptoki/opencryptoki.conf", Data: "/var/lib/opencryptoki",
 			Locks: "/var/lock/opencryptoki", Guard: "/var/lock/opencryptoki/LCK..p11fs", Mount: "/p11", RPC: "/run/p11fs/rpc.sock",
-			SlotDaemon: "/usr/sbin/pkcsslotd", SlotSocket: "/var/run/pkcsslotd.socket", PIDFile: "/var/run/pkcsslotd.pid", SharedMemory: "/dev/shm", Trace: "/var/log/opencryptoki",
+			SlotDaemon: "/usr/sbin/pkcsslotd", SlotSocket: "/var/run/pkcsslotd.socket", SlotConfig: "/etc/opencryptoki/opencryptoki.conf", PIDFile: "/var/run/pkcsslotd.pid", SharedMemory: "/dev/shm", Trace: "/var/log/opencryptoki",
 		}},
 		{"/tmp/r", Paths{
 			Config: "/tmp/r/etc/opencryptoki/opencryptoki.conf", Data: "/tmp/r/var/lib/opencryptoki",
 			Locks: "/tmp/r/var/lock/opencryptoki", Guard: "/tmp/r/var/lock/opencryptoki/LCK..p11fs", Mount: "/tmp/r/p11", RPC: "/tmp/r/run/p11fs/rpc.sock",
-			SlotDaemon: "/tmp/r/usr/sbin/pkcsslotd", SlotSocket: "/tmp/r/var/run/pkcsslotd.socket", PIDFile: "/tmp/r/var/run/pkcsslotd.pid",
+			SlotDaemon: "/tmp/r/usr/sbin/pkcsslotd", SlotSocket: "/tmp/r/var/run/pkcsslotd.socket", SlotConfig: "/tmp/r/etc/opencryptoki/opencryptoki.conf", PIDFile: "/tmp/r/var/run/pkcsslotd.pid",
 			SharedMemory: "/tmp/r/dev/shm",
 			Trace:        "/tmp/r/var/log/opencryptoki",
 		}},

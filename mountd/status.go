@@ -30,6 +30,7 @@ func (d *Daemon) status() string {
 	line("mount", "%s", d.conf.Paths.Mount)
 	line("uptime", "%s", d.now().Sub(d.started).Truncate(time.Second))
 	line("self-test", "passed in %s", d.selfTested.Round(time.Microsecond))
+	line("slot-daemon", "%s", d.slotDaemonState())
 	line("slots", "%d", len(d.stores))
 	line("tokens", "%d", present)
 	line("applications", "%d", st.Applications)

@@ -79,7 +79,9 @@ func (d *Daemon) takeSlotDaemonsPlace(ctx context.Context, door *stockDoor, grou
 		return err
 	}
 	d.later(door.apiLock.Close)
+	stock := SystemPaths("")
 	door.slots, err = slotd.Open(ctx, slotd.Config{
+		StockFile: stock.SlotDaemon, StockSocket: stock.SlotSocket, StockConf: p.SlotConfig,
 		File: p.SlotDaemon, Socket: p.SlotSocket, PIDFile: p.PIDFile,
 		APILock: door.apiLock, Group: group, Slots: slots, Log: d.log, Now: d.now,
 	})
@@ -124,7 +126,7 @@ func (d *Daemon) slotManager() resource {
 		return r
 	}
 	st, err := d.stock.slots.Stats(context.Background())
-	if err != nil {
+	if err != nil || d.stock.slots.Lost() != nil {
 		r.state = stateFailed
 		return r
 	}
@@ -135,10 +137,27 @@ func (d *Daemon) slotSocket() resource {
 	r := resource{name: "socket/slots", state: stateOff}
 	switch {
 	case d.stock == nil:
-	case d.stock.err != nil:
+	case d.stock.err != nil || d.stock.slots.Lost() != nil:
 		r.state = stateFailed
 	default:
 		r.count, r.size, r.state = 1, unknown, stateOn
 	}
 	return r
+}
+
+// slotDaemonState is the door's line in the file status.
+func (d *Daemon) slotDaemonState() string {
+	switch {
+	case d.stock == nil:
+		return stateOff
+	case d.stock.err != nil:
+		return stateFailed + ": " + oneLine(d.stock.err.Error())
+	}
+	if err := d.stock.slots.Lost(); err != nil {
+		return "lost: " + oneLine(err.Error())
+	}
+	if err := d.stock.slots.Unrefusable(); err != nil {
+		return stateOn + "; " + oneLine(err.Error())
+	}
+	return stateOn + "; a stock one that starts is refused"
 }

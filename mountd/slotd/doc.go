@@ -25,6 +25,7 @@
 //
 // A client that connects and goes away harms nothing; a segment with live
 // processes is kept when the daemon starts, and when it stops; its own
-// processes' counters go down as well as up; and it does not start beside a
-// pkcsslotd that runs.
+// processes' counters go down as well as up; it does not start beside a
+// pkcsslotd that runs; and one that starts beside it is refused where the kernel
+// lets it, and noticed where not.
 package slotd

@@ -53,25 +53,3 @@ func bootTime(proc string) (time.Time, error) {
 	}
 	return time.Time{}, fmt.Errorf("no boot time in %s/stat: %w", proc, s.Err())
 }
-
-// stockRunning says whether the pid file names a process that is the stock
-// daemon.
-func stockRunning(proc, pidFile string) (pid int, ok bool) {
-	b, err := os.ReadFile(pidFile)
-	if err != nil {
-		return 0, false
-	}
-	pid, err = strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil || pid <= 0 || pid == os.Getpid() {
-		return 0, false
-	}
-	// Called by the same name through a link, p11fs looks the same but for
-	// its file.
-	self, errSelf := os.Stat(filepath.Join(proc, "self", "exe"))
-	other, err := os.Stat(filepath.Join(proc, strconv.Itoa(pid), "exe"))
-	if errSelf == nil && err == nil && os.SameFile(self, other) {
-		return 0, false
-	}
-	comm, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "comm"))
-	return pid, err == nil && strings.TrimSpace(string(comm)) == "pkcsslotd"
-}

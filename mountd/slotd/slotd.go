@@ -24,6 +24,10 @@ const (
 	collectEvery = 10 * time.Second
 	// sendTimeout bounds how long one client may take to read its reply.
 	sendTimeout = 30 * time.Second
+	// rivalPatience is how long a stock daemon that is seen at our start has to
+	// end: one that came too late is refused by then.
+	rivalPatience = time.Second
+	rivalPoll     = 20 * time.Millisecond
 	// maxClients bounds the clients that are being answered at once.
 	maxClients = 128
 )
@@ -33,6 +37,9 @@ var ErrSocket = errors.New("slot socket")
 
 // ErrRunning says that a stock slot daemon serves already.
 var ErrRunning = errors.New("a slot daemon is running")
+
+// ErrLost says that stock clients do not come to the daemon any more.
+var ErrLost = errors.New("stock programs do not reach this daemon")
 
 // Config is what a Daemon is made of.
 type Config struct {
@@ -44,6 +51,10 @@ type Config struct {
 	Slots   []config.Slot
 	Log     *slog.Logger
 	Now     func() time.Time
+	// What a stock daemon in our place goes by, seen from its own root
+	// directory: File and Socket; and the configuration that it reads when it
+	// starts, seen from ours.
+	StockFile, StockSocket, StockConf string
 	// Proc is /proc, but for tests.
 	Proc string
 }
@@ -56,12 +67,20 @@ type Daemon struct {
 	closed   bool
 	listener *net.UnixListener
 	reply    []byte
+	refusal  *refusal // nil if it cannot be had
+
+	// What clients find, as it was made: to tell whether it is still ours.
+	key, segmentID int
+	socket         os.FileInfo
 
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
 	mu       sync.Mutex     // guards sessions; the API lock is taken under it, never the other way round
 	sessions map[int]uint32 // by slot: this process's, as they are to be in the segment
+
+	refusing    sync.Mutex // guards unrefusable; nothing is locked under it
+	unrefusable error      // why a stock daemon that starts is not refused
 }
 
 // Open takes the place of pkcsslotd and serves until Close.
@@ -69,19 +88,24 @@ func Open(ctx context.Context, c Config) (_ *Daemon, err error) {
 	if c.Proc == "" {
 		c.Proc = "/proc"
 	}
-	if pid, ok := stockRunning(c.Proc, c.PIDFile); ok {
-		return nil, fmt.Errorf("%w: pkcsslotd with process id %d; stop it first (systemctl stop pkcsslotd, or kill %d)", ErrRunning, pid, pid)
-	}
 	key, err := shm.Key(c.File)
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{conf: c, pid: int32(os.Getpid()), reply: Reply(c.Slots), sessions: map[int]uint32{}}
+	d := &Daemon{conf: c, pid: int32(os.Getpid()), reply: Reply(c.Slots), key: key, sessions: map[int]uint32{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.Close())
 		}
 	}()
+	// In this order a rival is refused, or seen, or both.
+	if d.refusal, err = refuse(c); err != nil {
+		c.Log.Info("one that is started beside this daemon will take its place", "reason", err)
+	}
+	d.setUnrefusable(err)
+	if err = d.alone(ctx); err != nil {
+		return nil, err
+	}
 	err = d.locked(ctx, func() error {
 		var kept bool
 		if d.segment, kept, err = shm.CreateSlotManager(key, c.Group, d.anyAlive); err != nil {
@@ -90,6 +114,7 @@ func Open(ctx context.Context, c Config) (_ *Daemon, err error) {
 		if kept {
 			c.Log.Info("kept the shared memory of the slot manager: processes use it", "processes", len(d.segment.Processes()))
 		}
+		d.segmentID = d.segment.ID()
 		d.segment.Collect(d.alive)
 		return d.segment.Register(d.pid, c.Now())
 	})
@@ -98,6 +123,9 @@ func Open(ctx context.Context, c Config) (_ *Daemon, err error) {
 	}
 	if d.listener, err = listen(c.Socket, c.Group); err != nil {
 		return nil, err
+	}
+	if d.socket, err = os.Lstat(c.Socket); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrSocket, err)
 	}
 	if err := os.WriteFile(c.PIDFile, []byte(strconv.Itoa(int(d.pid))), 0o644); err != nil {
 		return nil, fmt.Errorf("pid file: %w", err)
@@ -119,12 +147,22 @@ func (d *Daemon) Close() (err error) {
 	if d.cancel != nil {
 		d.cancel()
 	}
+	if d.refusal != nil {
+		defer func() { // last: one that starts meanwhile is refused
+			err = errors.Join(err, d.refusal.close())
+			d.refusal = nil
+		}()
+	}
 	if d.listener != nil {
+		// Not what a thief put in their place.
+		if d.socketIsOurs() {
+			err = errors.Join(err, os.Remove(d.conf.Socket))
+		}
 		err = errors.Join(err, d.listener.Close())
 		d.listener = nil
 		d.wg.Wait()
-		if e := os.Remove(d.conf.PIDFile); e != nil && !errors.Is(e, os.ErrNotExist) {
-			err = errors.Join(err, e)
+		if pid, e := os.ReadFile(d.conf.PIDFile); e == nil && string(pid) == strconv.Itoa(int(d.pid)) {
+			err = errors.Join(err, os.Remove(d.conf.PIDFile))
 		}
 	}
 	if d.segment == nil {
@@ -180,6 +218,7 @@ func listen(path string, gid int) (_ *net.UnixListener, err error) {
 	if err := os.Chmod(path, 0o770); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSocket, err)
 	}
+	l.SetUnlinkOnClose(false) // the daemon does it, if it is ours still
 	return l, nil
 }
 
@@ -219,6 +258,7 @@ func (d *Daemon) serve(ctx context.Context, l *net.UnixListener) {
 func (d *Daemon) collectLoop(ctx context.Context) {
 	t := time.NewTicker(collectEvery)
 	defer t.Stop()
+	lost := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -228,6 +268,14 @@ func (d *Daemon) collectLoop(ctx context.Context) {
 		if err := d.Collect(ctx); err != nil && ctx.Err() == nil {
 			d.conf.Log.Error("collection of dead processes", "err", err)
 		}
+		if d.refusal != nil {
+			d.setUnrefusable(d.refusal.mark())
+		}
+		err := d.Lost()
+		if err != nil && !lost {
+			d.conf.Log.Error("the door for the stock library is lost", "err", err)
+		}
+		lost = err != nil
 	}
 }
 

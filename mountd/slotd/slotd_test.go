@@ -86,8 +86,22 @@ func newRig(t *testing.T) *rig {
 	if err := os.WriteFile(file, nil, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	proc := t.TempDir()
+	if err := os.Symlink("/proc/stat", filepath.Join(proc, "stat")); err != nil {
+		t.Fatal(err)
+	}
+	socket, conf := filepath.Join(dir, "run", "pkcsslotd.socket"), filepath.Join(dir, "etc", "opencryptoki.conf")
+	for _, path := range []string{socket, conf} {
+		if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(conf, []byte("slots\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	return &rig{Config{
-		File: file, Socket: filepath.Join(dir, "pkcsslotd.socket"), PIDFile: filepath.Join(dir, "pkcsslotd.pid"),
+		File: file, Socket: socket, PIDFile: filepath.Join(dir, "pkcsslotd.pid"),
+		StockFile: file, StockSocket: socket, StockConf: conf, Proc: proc,
 		APILock: lock, Group: locks.NoGroup, Log: slog.New(slog.DiscardHandler), Now: time.Now,
 		Slots: []config.Slot{{ID: 3, Library: "libpkcs11_sw.so", Description: "Linux", Manufacturer: "IBM"}},
 	}}
@@ -180,6 +194,7 @@ func TestSessions(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := int32(sleep.Process.Pid)
+	r.see(t, sleep.Process.Pid)
 	if err := errors.Join(client.Register(other, time.Now()), client.OpenSession(other, 3), d.Opened(ctx, 3), d.Opened(ctx, 3), d.Closed(3)); err != nil {
 		t.Fatal(err)
 	}
@@ -229,38 +244,6 @@ func TestSessions(t *testing.T) {
 			t.Errorf("%+v, %d sessions", ps, client.Sessions(3))
 		}
 	})
-}
-
-func TestBesideStock(t *testing.T) {
-	r := newRig(t)
-	// A script named pkcsslotd is, to the kernel, a process of that name.
-	fake := filepath.Join(t.TempDir(), "pkcsslotd")
-	sleep, err := exec.LookPath("sleep")
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := os.ReadFile(sleep)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(fake, b, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	c := exec.Command(fake, "60")
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = c.Process.Kill(); _ = c.Wait() }()
-	if err := os.WriteFile(r.conf.PIDFile, []byte(strconv.Itoa(c.Process.Pid)), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Open(context.Background(), r.conf); !errors.Is(err, ErrRunning) {
-		t.Errorf("%v, want ErrRunning", err)
-	}
-	if err := os.WriteFile(r.conf.PIDFile, []byte("1"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	r.open(t) // process 1 is no slot daemon
 }
 
 func TestProcessStart(t *testing.T) {

@@ -1,0 +1,90 @@
+package slotd
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// IsStock says whether process pid is openCryptoki's slot daemon. It is known by
+// the name of its program, which has pkcsslotd in it wherever a package or an
+// administrator put it (pkcsslotd.stock), and which is not the program that asks:
+// p11fs may bear that name too. Who may not look at another's program goes by the
+// name of the process, and by what file is, the pkcsslotd that clients stat.
+func IsStock(proc string, pid int, file string) bool {
+	program := filepath.Join(proc, strconv.Itoa(pid), "exe")
+	name, err := os.Readlink(program)
+	if err != nil {
+		b, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "comm"))
+		if err != nil {
+			return false
+		}
+		name, program = strings.TrimSpace(string(b)), file
+	}
+	return strings.Contains(filepath.Base(name), "pkcsslotd") && !sameFile(program, "/proc/self/exe")
+}
+
+func sameFile(a, b string) bool {
+	x, errX := os.Stat(a)
+	y, errY := os.Stat(b)
+	return errX == nil && errY == nil && os.SameFile(x, y)
+}
+
+// rival says whether process pid is a stock slot daemon that serves, or is about
+// to, where we do: one that has our socket's directory, or our segment's key in
+// our IPC namespace. Another container's daemon, or that of another root
+// directory, is none. What cannot be found out is a no.
+func (c Config) rival(pid int) bool {
+	if !IsStock(c.Proc, pid, c.File) {
+		return false
+	}
+	if c.sees(pid, filepath.Dir(c.StockSocket), filepath.Dir(c.Socket)) {
+		return true
+	}
+	ours, err := os.Readlink("/proc/self/ns/ipc")
+	theirs, errTheirs := os.Readlink(filepath.Join(c.Proc, strconv.Itoa(pid), "ns", "ipc"))
+	return err == nil && errTheirs == nil && ours == theirs && c.sees(pid, c.StockFile, c.File)
+}
+
+// sees says whether what is at path for process pid is what is at own for us.
+// Links on the way lead below the process's root directory. Nothing is opened
+// but as a path, which no fanotify group is asked about.
+func (c Config) sees(pid int, path, own string) bool {
+	root, err := unix.Open(filepath.Join(c.Proc, strconv.Itoa(pid), "root"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = unix.Close(root) }()
+	fd, err := unix.Openat2(root, path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
+	if err != nil {
+		return false
+	}
+	defer func() { _ = unix.Close(fd) }()
+	return sameFile(fmt.Sprintf("/proc/self/fd/%d", fd), own)
+}
+
+// findRival looks for a rival among all processes. The one that our pid file names
+// is one also where it cannot be looked into, for want of CAP_SYS_PTRACE.
+func (c Config) findRival() (pid int, ok bool) {
+	if b, err := os.ReadFile(c.PIDFile); err == nil {
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && IsStock(c.Proc, pid, c.File) {
+			return pid, true
+		}
+	}
+	dir, err := os.Open(c.Proc)
+	if err != nil {
+		return 0, false
+	}
+	defer dir.Close()
+	names, _ := dir.Readdirnames(-1) // what was read before an error counts
+	for _, name := range names {
+		if pid, err := strconv.Atoi(name); err == nil && c.rival(pid) {
+			return pid, true
+		}
+	}
+	return 0, false
+}
