@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,6 +20,7 @@ import (
 	"p11fs/mountd"
 	"p11fs/mountd/config"
 	"p11fs/mountd/mountpoint"
+	"p11fs/mountd/slotd"
 )
 
 // A Finding is the result of one check.
@@ -44,6 +46,8 @@ type Patient struct {
 	User   string // the name
 	Groups []int  // the groups that the process has
 	Group  func(name string) (gid string, members []string, err error)
+	// CanRefuse is nil, or why no stock daemon can be refused.
+	CanRefuse func() error
 }
 
 // This returns p with the machine that the process runs on.
@@ -56,13 +60,14 @@ func (p Patient) This() Patient {
 	p.Groups, _ = os.Getgroups() // without them the check says what is missing
 	p.Groups = append(p.Groups, os.Getegid())
 	p.Group = groupOf
+	p.CanRefuse = slotd.CanRefuse
 	return p
 }
 
 // Examine makes all checks, in the order in which their troubles are met.
 func (p Patient) Examine() []Finding {
 	checks := []func() Finding{p.device, p.helper, p.allowOther, p.group, p.member, p.configuration, p.data, p.tokens, p.modes,
-		p.slotDaemon, p.segments, p.lockFiles, p.socket, p.mount, p.libcrypto}
+		p.slotDaemon, p.refusal, p.segments, p.lockFiles, p.socket, p.mount, p.libcrypto}
 	findings := make([]Finding, len(checks))
 	for i, check := range checks {
 		findings[i] = check()
@@ -255,14 +260,14 @@ func (p Patient) slotDaemon() Finding {
 		return f
 	}
 	name, err := os.ReadFile(p.path(fmt.Sprintf("proc/%d/comm", pid)))
-	if err == nil && strings.TrimSpace(string(name)) == "pkcsslotd" {
-		if p.ours(pid) {
-			f.Detail = fmt.Sprintf("is p11fs (process %d)", pid)
-			return f
-		}
+	switch {
+	case err != nil: // there is no such process
+	case slotd.IsStock(p.path("proc"), pid, p.Paths.SlotDaemon):
 		f.Wrong = "it runs, and p11fs has to take its place"
 		f.Mend = fmt.Sprintf("systemctl stop pkcsslotd (or kill %d)", pid)
 		f.Detail = ""
+	case slices.Contains([]string{"pkcsslotd", "p11fs"}, strings.TrimSpace(string(name))):
+		f.Detail = fmt.Sprintf("is p11fs (process %d)", pid)
 	}
 	return f
 }

@@ -29,6 +29,7 @@ func healthy(t *testing.T) (Patient, string) {
 			Config: filepath.Join(root, "conf"), Data: filepath.Join(root, "data"), Mount: filepath.Join(root, "mnt"),
 		},
 		Libcrypto: func() (string, error) { return "3.0", nil },
+		CanRefuse: func() error { return nil },
 		Root:      root,
 		UID:       os.Geteuid(),
 		User:      "alice",

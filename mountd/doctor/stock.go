@@ -74,6 +74,23 @@ func (p Patient) member() Finding {
 	return f
 }
 
+// refusal says whether p11fs can keep a stock slot daemon from starting beside it.
+// Without, it is not wrong: it serves all the same.
+func (p Patient) refusal() Finding {
+	f := Finding{Check: "a stock pkcsslotd beside p11fs", Detail: "is refused when it starts"}
+	switch {
+	case p.Mode != mountd.System:
+		f.Detail = "not in the way of your own tokens"
+	case p.UID != 0:
+		f.Detail = "only root can tell whether it is refused"
+	default:
+		if err := p.CanRefuse(); err != nil {
+			f.Detail = "takes its place: " + err.Error() + ". Keep it from starting: systemctl mask pkcsslotd"
+		}
+	}
+	return f
+}
+
 // segments looks for shared memory of a crash, of another version, or open to
 // everybody.
 func (p Patient) segments() Finding {
@@ -288,18 +305,4 @@ func (p Patient) modes() Finding {
 		return nil
 	})
 	return f.add(troubles)
-}
-
-// ours says whether process pid is p11fs under the name of pkcsslotd. Who may not
-// look at the process goes by the file that has the name.
-func (p Patient) ours(pid int) bool {
-	self, err := os.Stat("/proc/self/exe")
-	if err != nil {
-		return false
-	}
-	other, err := os.Stat(p.path(fmt.Sprintf("proc/%d/exe", pid)))
-	if err != nil {
-		other, err = os.Stat(p.Paths.SlotDaemon)
-	}
-	return err == nil && os.SameFile(self, other)
 }

@@ -33,6 +33,7 @@ func machine(t *testing.T) (Patient, string) {
 		Group: func(string) (string, []string, error) {
 			return strconv.Itoa(os.Getgid()), []string{"root", "alice"}, nil
 		},
+		CanRefuse: func() error { return nil },
 	}
 	token := filepath.Join(p.Paths.Data, "swtok")
 	for path, mode := range map[string]os.FileMode{
@@ -79,6 +80,8 @@ func TestStockTroubles(t *testing.T) {
 		check func(Patient) Finding
 		wrong string // empty if nothing is
 		mend  string
+		// part of what was found if nothing is wrong
+		detail string
 	}{
 		{name: "member", check: Patient.member},
 		{name: "root", check: Patient.member, spoil: func(_ *testing.T, p *Patient, _ string) { p.UID, p.User = 0, "root" }},
@@ -165,8 +168,15 @@ func TestStockTroubles(t *testing.T) {
 		{name: "token of another group", check: Patient.modes, wrong: "cannot use it (and 3 more", mend: "chgrp -R pkcs11 ",
 			spoil: func(_ *testing.T, p *Patient, _ string) { otherGroup(p) }},
 		{name: "stock daemon", check: Patient.slotDaemon, wrong: "it runs", mend: "systemctl stop pkcsslotd",
-			spoil: func(t *testing.T, p *Patient, root string) { running(t, p, root, "/bin/sleep") }},
-		{name: "p11fs as the slot daemon", check: Patient.slotDaemon,
+			spoil: func(t *testing.T, p *Patient, root string) { running(t, p, root, "/usr/sbin/pkcsslotd.stock") }},
+		{name: "a stock daemon can be refused", check: Patient.refusal, detail: "is refused",
+			spoil: func(_ *testing.T, p *Patient, _ string) { p.UID = 0 }},
+		{name: "a stock daemon cannot be refused", check: Patient.refusal, detail: "no fanotify. Keep it from starting: ",
+			spoil: func(_ *testing.T, p *Patient, _ string) {
+				p.UID, p.CanRefuse = 0, func() error { return errors.New("no fanotify") }
+			}},
+		{name: "a stock daemon, asked by a user", check: Patient.refusal, detail: "only root"},
+		{name: "p11fs as the slot daemon", detail: "is p11fs (process 4711)", check: Patient.slotDaemon,
 			spoil: func(t *testing.T, p *Patient, root string) { running(t, p, root, "/proc/self/exe") }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -176,8 +186,8 @@ func TestStockTroubles(t *testing.T) {
 			}
 			f := c.check(p)
 			if c.wrong == "" {
-				if f.Wrong != "" || f.Detail == "" {
-					t.Errorf("%+v, want nothing wrong", f)
+				if f.Wrong != "" || f.Detail == "" || !strings.Contains(f.Detail, c.detail) {
+					t.Errorf("%+v, want nothing wrong, and %q", f, c.detail)
 				}
 				return
 			}
