@@ -108,6 +108,12 @@ func (s *Store) mend(lines []name, section bool) {
 }
 
 // lists returns what the segment's lists shall be, and whether that is new.
+//
+// A stock process takes an object for unchanged if the counter in its entry is
+// the one that it holds, and two processes come to the same one (defect D9), or
+// store it where the entry was a moment ago (D4). So no counter stays that a stock
+// process may hold, once an object was changed or when we have not seen what was
+// before.
 func (m *mending) lists() (entries [2][]shm.Entry, changed [2]bool) {
 	s := m.s
 	listed := make(map[name]bool)
@@ -117,6 +123,13 @@ func (m *mending) lists() (entries [2][]shm.Entry, changed [2]bool) {
 		for _, e := range es {
 			n, ok := parseName(string(e.Name[:]))
 			f := s.files[n]
+			if f != nil && e.High == 0 && (e.Low != 0 || f.rewritten || s.seen == nil) {
+				e.Low, e.High = e.Low+1, 1
+				changed[i] = true
+			}
+			if f != nil {
+				f.rewritten = false
+			}
 			switch {
 			case !ok, listed[n]:
 				// A hole, garbage, or a second entry of one object.

@@ -459,6 +459,7 @@ func (s *Store) takeLocked(l *loaded) {
 	if f.handle != 0 && f.private != l.private {
 		s.dropLocked(f) // another object under the old name
 	}
+	f.rewritten = f.rewritten || f.stamp != stamp{} && f.stamp != l.stamp
 	f.stamp, f.private = l.stamp, l.private
 	if l.attrs == nil {
 		return

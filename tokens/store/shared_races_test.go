@@ -191,3 +191,47 @@ func TestDoubleLine(t *testing.T) {
 		})
 	}
 }
+
+// TestForeignChangeIsTold has a stock process change an object, and its counter in
+// the segment be one that another process may hold.
+func TestForeignChangeIsTold(t *testing.T) {
+	b := newBench(t)
+	entry := func() shm.Entry { return b.seg.Entries(shm.Public)[0] }
+	rewrite := func(value string) {
+		t.Helper()
+		file, err := encodeObject(b.nameOf(0), false, dataObject("a", value, false), objectCipher{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, file, b.cfg.Dir, objectsDir, b.nameOf(0).String())
+	}
+	store := func(low uint32) {
+		es := b.seg.Entries(shm.Public)
+		es[0].Low, es[0].High = low, 0
+		b.set(shm.Public, es)
+	}
+	told := func(what string) {
+		t.Helper()
+		refresh(t, b.s)
+		if e := entry(); e.High == 0 {
+			t.Errorf("%s: the counter is %d, %d", what, e.High, e.Low)
+		}
+	}
+	if e := entry(); e.High != 0 {
+		t.Fatalf("a new object has the counter %d, %d", e.High, e.Low)
+	}
+	rewrite("2")
+	told("the file is changed and the counter is not")
+	rewrite("3")
+	store(1)
+	told("both are changed")
+	store(1)
+	told("the counter is stored late")
+	store(0)
+	if err := b.s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b.s = openStore(t, b.cfg)
+	told("nobody knows what was before")
+	wantContents(t, "in the end", b.s, "a=3", "b=1")
+}

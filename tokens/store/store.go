@@ -111,6 +111,9 @@ type file struct {
 	handle  p11.ObjectHandle // 0: not in the index
 	private bool
 	failing time.Time // since when it cannot be read; the old version serves on
+	// rewritten says that another process has changed the file, and mend has
+	// not yet seen to its entry.
+	rewritten bool
 }
 
 // A role is the logins of the SO or of the user.
