@@ -7,8 +7,6 @@
 
 #include "module.h"
 
-enum { TRIES = 16 }; /* of a call whose daemon goes away again and again */
-
 #define CALL_SIGNATURE(name, number, request, reply) {(number), (request), (reply)},
 static const struct signature {
     enum call_number number;

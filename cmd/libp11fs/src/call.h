@@ -14,6 +14,8 @@
 enum call_number { CALLS(CALL_NUMBER) };
 #undef CALL_NUMBER
 
+enum { TRIES = 16 }; /* of a call whose daemon goes away again and again */
+
 /* What becomes of the session's Init that was put off, if it fails when this
    call sends it first. */
 enum pending {

@@ -4,15 +4,15 @@
 #include "call.h"
 #include "module.h"
 
-CK_RV C_OpenSession(CK_SLOT_ID slot, CK_FLAGS flags, void *application, CK_NOTIFY notify, CK_SESSION_HANDLE *session)
+/* open_session is one try of C_OpenSession. lost says that the daemon went away
+   after it had answered, and the session with it. */
+static CK_RV open_session(CK_SLOT_ID slot, CK_FLAGS flags, CK_SESSION_HANDLE *session, bool *lost)
 {
     struct call c;
     CK_ULONG remote;
     CK_SESSION_HANDLE handle = 0;
 
-    /* Nothing here surrenders the processor, so there is nothing to notify. */
-    (void)application;
-    (void)notify;
+    *lost = false;
     call_begin(&c, CALL_OpenSession);
     if (session == NULL)
         call_fail(&c, CKR_ARGUMENTS_BAD);
@@ -22,15 +22,30 @@ CK_RV C_OpenSession(CK_SLOT_ID slot, CK_FLAGS flags, void *application, CK_NOTIF
     remote = get_ulong(&c);
     if (c.rv == CKR_OK) {
         module_lock();
-        if (module_conn_locked() != c.conn)
-            c.rv = CKR_DEVICE_ERROR; /* lost again before it was of use */
-        else if ((handle = session_add_locked(slot, remote, conn_generation(c.conn))) == 0)
+        if (module_conn_locked() != c.conn) {
+            *lost = true;
+            c.rv = CKR_DEVICE_ERROR;
+        } else if ((handle = session_add_locked(slot, remote, conn_generation(c.conn))) == 0) {
             c.rv = CKR_HOST_MEMORY;
+        }
         module_unlock();
     }
     if (c.rv == CKR_OK)
         *session = handle;
     return call_end(&c);
+}
+
+CK_RV C_OpenSession(CK_SLOT_ID slot, CK_FLAGS flags, void *application, CK_NOTIFY notify, CK_SESSION_HANDLE *session)
+{
+    bool lost = true;
+    CK_RV rv = CKR_DEVICE_ERROR;
+
+    /* Nothing here surrenders the processor, so there is nothing to notify. */
+    (void)application;
+    (void)notify;
+    for (int i = 0; lost && i < TRIES; i++)
+        rv = open_session(slot, flags, session, &lost);
+    return rv;
 }
 
 CK_RV C_CloseSession(CK_SESSION_HANDLE session)
