@@ -11,6 +11,7 @@ P11MODULES ?= $(if $(filter /usr /usr/local,$(PREFIX)),/etc/pkcs11/modules,$(PRE
 FUZZTIME   ?= 10s
 # How long make test fuzzes the server that every user of the machine reaches.
 SERVERTIME ?= 60s
+SOAKTIME   ?= 10m
 BENCHTIME  ?= 1s
 TIMEOUT    ?= 30m
 LINTER     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
@@ -21,7 +22,7 @@ MAY_SKIP   := contrib/may-skip.txt
 MAY_SKIP_SHORT := contrib/may-skip-short.txt
 
 .DEFAULT_GOAL := build
-.PHONY: help run test build integration fuzz lint check bench generate man install uninstall clean setup-run setup-test setup-bench
+.PHONY: help run test build integration soak fuzz lint check bench generate man install uninstall clean setup-run setup-test setup-bench
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +51,9 @@ test: setup-test ## run all tests: with the race detector, on one processor, and
 
 integration: setup-test ## run the tests that drive the built program with real clients
 	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP) -- -race -count=1 -timeout $(TIMEOUT) ./integration/...
+
+soak: setup-test ## have stock programs and shells work on one token for SOAKTIME (10m), with kills, and check all they saw
+	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP) -- -race -count=1 -timeout 0 -v -run '^TestStockLoad$$' ./integration -args -load $(SOAKTIME)
 
 fuzz: ## run every fuzz target for FUZZTIME (10s)
 	@sh contrib/fuzz.sh $(FUZZTIME)

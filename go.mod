@@ -3,6 +3,7 @@ module p11fs
 go 1.26.8
 
 require (
+	github.com/anishathalye/porcupine v1.3.1
 	github.com/coreos/go-systemd/v22 v22.7.0
 	github.com/golang-fips/openssl/v2 v2.0.3
 	github.com/google/btree v1.1.3

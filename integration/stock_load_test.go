@@ -1,93 +1,467 @@
 package integration
 
 import (
+	"crypto"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/pem"
+	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
-	"github.com/google/go-cmp/cmp"
+	"github.com/anishathalye/porcupine"
+	"golang.org/x/sys/unix"
 )
 
-// TestStockLoad has stock processes and shell loops create, change and destroy
-// objects at once, each its own. In the end the mount, stock, and a daemon
-// after a restart of the machine have exactly what is left.
+// loadTime is how long TestStockLoad works, if it gets that much done; make soak
+// sets it.
+var loadTime = flag.Duration("load", time.Minute, "let stock processes and shells work for this long in TestStockLoad")
+
+const (
+	// loadPerMinute is how many operations must come together in a minute.
+	loadPerMinute = 20000
+	// loadPatience is how much longer a slow machine may take for them.
+	loadPatience = 5 * time.Minute
+	// collectionPeriod is how often the slot daemon frees what dead processes
+	// had, and how long it may take for it on a busy machine.
+	collectionPeriod = 10*time.Second + 2*time.Second
+	loadWorkers      = 4
+)
+
+// A loadTest is a machine where stock processes and shells work on one token.
+type loadTest struct {
+	*liveHost
+	root    string // the token directories
+	pin     string
+	dir     string // where the workers write
+	program string // stock_load
+	workers []string
+	clients [loadWorkers]string // the stock processes that run, by number
+	ops     []*loadOp
+	ends    []*loadOp         // what was listed after the load
+	final   map[string]string // the objects of the load in the end, as the first view has them
+	// kills counts the processes that were killed, held those that held the
+	// token's lock then; forgetting is the longest that a stock process was
+	// registered after its death; downs are the times without a daemon.
+	kills, held int
+	forgetting  time.Duration
+	downs       []span
+}
+
+// A span is a time, in microseconds.
+type span struct{ from, to int64 }
+
+// meets says that the operation was under way in the span.
+func (s span) meets(o *loadOp) bool { return o.call < s.to && o.back > s.from }
+
+func newLoadTest(t *testing.T) *loadTest {
+	t.Helper()
+	needTools(t, "bash", "gcc", "flock")
+	l := &loadTest{root: workDir(t, "tokens"), pin: readManifest(t).UserPIN, dir: workDir(t, "load")}
+	unpackToken(t, l.root)
+	l.liveHost = startLiveOver(t, l.root)
+	l.program = filepath.Join(l.dir, "stock_load")
+	if out, err := exec.Command("gcc", "-O2", "-I/usr/include/p11-kit-1", "testdata/stock_load.c", "-o", l.program, "-ldl").CombinedOutput(); err != nil {
+		t.Fatalf("gcc: %v\n%s", err, out)
+	}
+	l.ok("cd " + l.dir + " && " + mountLister)
+	l.login()
+	l.ok("echo 'rsa:2048 label=load id=0x77' > $T/generate && cat $O/load.pub/public.pem > load.pem")
+	return l
+}
+
+func (l *loadTest) login() {
+	l.t.Helper()
+	l.ok("echo " + l.pin + " > $T/login")
+}
+
+// startShell starts a shell loop, which is an application of its own.
+func (l *loadTest) startShell(n int) {
+	l.t.Helper()
+	script, err := filepath.Abs("testdata/stock_load.sh")
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.ok(fmt.Sprintf("setsid bash %s %s %s %d 2>>shell.err & shell%d=$!", script, l.pin, l.dir, n, n))
+	l.workers = append(l.workers, fmt.Sprintf("sh%d", n))
+}
+
+// startClient starts a stock process. Others do not create objects meanwhile, and
+// NVTOK.DAT is as new as the segment once the mount has been used: else the
+// process would put the next name back for all (defect D2).
+func (l *loadTest) startClient(n int) {
+	l.t.Helper()
+	name := fmt.Sprintf("c%dg%d", n, len(l.workers))
+	l.ok("exec 9>gate && flock 9 && ls $O >/dev/null")
+	l.ok(fmt.Sprintf("%s %s %s %s %d %s %d 2>>client.err 9>&- & client%d=$!", l.program, l.module, l.pin, l.dir, n, name, rand.Uint32()>>1, n))
+	l.workers = append(l.workers, name)
+	l.clients[n] = name
+	l.await(name, "working")
+	l.ok("exec 9>&-")
+}
+
+// await waits until a stock process says a line in its log.
+func (l *loadTest) await(name, line string) {
+	l.t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		if r := l.run("grep -q '^# " + line + "' " + name + ".log"); r.status == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			l.t.Fatalf("%s does not say that it is %s: %s", name, line, l.ok("cat client.err"))
+		}
+	}
+}
+
+// killClient kills a stock process, at best one that holds the token's lock, and
+// starts another. The lock is free at once, and the slot manager has forgotten the
+// process within a collection period.
+func (l *loadTest) killClient() {
+	l.t.Helper()
+	const locks = "/run/lock/opencryptoki/"
+	n := rand.IntN(loadWorkers)
+	l.kills++
+	held := l.ok(fmt.Sprintf("dead=$client%d; %s kill $dead %sswtok/LCK..swtok && wait $dead; true", n, l.program, locks)) == "held\n"
+	if held {
+		l.held++
+	}
+	at := time.Now()
+	for _, lock := range []string{"LCK..APIlock", "swtok/LCK..swtok"} {
+		l.ok("flock --timeout 10 " + locks + lock + " true")
+	}
+	free := time.Since(at)
+	l.startClient(n)
+	l.ok(l.program + " await $dead")
+	forgotten := time.Since(at)
+	l.forgetting = max(l.forgetting, forgotten)
+	l.t.Logf("killed a stock process (it held the lock: %v): locks free after %v, its entry and sessions after %v",
+		held, free.Round(time.Millisecond), forgotten.Round(time.Millisecond))
+	if forgotten > collectionPeriod {
+		l.t.Errorf("a dead process was registered for %v, longer than the collection period", forgotten)
+	}
+	l.wantSessions()
+}
+
+// wantSessions compares the counts in the slot manager's segment: each stock
+// process has its two sessions, and all together are what is counted for all.
+func (l *loadTest) wantSessions() {
+	l.t.Helper()
+	var clients, pids []string
+	for n := range loadWorkers {
+		clients = append(clients, fmt.Sprintf("$client%d", n))
+	}
+	counts := map[string]int{}
+	all, sum := 0, 0
+	for _, line := range lines(l.ok(l.program + " sessions")) {
+		pid, n, _ := strings.Cut(line, " ")
+		count, err := strconv.Atoi(n)
+		if err != nil {
+			l.t.Fatalf("sessions: %q", line)
+		}
+		if pid == "all" {
+			all = count
+			continue
+		}
+		counts[pid] = count
+		sum += count
+	}
+	pids = strings.Fields(l.ok("echo " + strings.Join(clients, " ")))
+	for _, pid := range pids {
+		if counts[pid] != 2 {
+			l.t.Errorf("a stock process has 2 sessions, and %d are counted", counts[pid])
+		}
+	}
+	if all != sum || len(counts) != len(pids)+1 {
+		l.t.Errorf("%d sessions are counted for all, and %v for the daemon and %v", all, counts, pids)
+	}
+}
+
+// killDaemon kills the daemon, and starts it again.
+func (l *loadTest) killDaemon() {
+	l.t.Helper()
+	l.kills++
+	from := time.Now()
+	l.ok("kill -9 $p11fs; wait $p11fs; cat " + quote(l.log) + " >> daemon.log; : > " + quote(l.log))
+	time.Sleep(300 * time.Millisecond) // in which stock processes are alone
+	l.serve()
+	l.login()
+	l.downs = append(l.downs, span{from.UnixMicro(), time.Now().UnixMicro()})
+	l.t.Logf("killed the daemon: serves again after %v", time.Since(from).Round(time.Millisecond))
+	l.wantSessions()
+}
+
+// wantNames looks whether a stored name is another object's than it was.
+func (l *loadTest) wantNames(names map[string]string) {
+	l.t.Helper()
+	// What is destroyed meanwhile find complains about.
+	for _, line := range lines(l.ok("find $T/by-uid -type l -printf '%f %l\\n' 2>/dev/null || true")) {
+		name, target, _ := strings.Cut(line, " ")
+		if target == "" {
+			continue // destroyed meanwhile, too
+		}
+		key, _, _ := strings.Cut(filepath.Base(target), ".")
+		if was, known := names[name]; known && was != key {
+			l.t.Errorf("the stored name %s is %s's, and was %s's", name, key, was)
+		}
+		names[name] = key
+	}
+}
+
+// readLogs reads what the workers have done, and returns the number of creations,
+// changes, destructions and signatures that were good.
+func (l *loadTest) readLogs() (done int) {
+	l.t.Helper()
+	l.ops = l.ops[:0]
+	for _, name := range l.workers {
+		ops, err := readLoadLog(filepath.Join(l.dir, name+".log"), name)
+		if err != nil && !os.IsNotExist(err) {
+			l.t.Fatal(err)
+		}
+		l.ops = append(l.ops, ops...)
+	}
+	for _, o := range l.ops {
+		if o.result == "ok" && o.kind != "read" {
+			done++
+		}
+	}
+	return done
+}
+
+// work lets all work for d, and longer until enough is done, and kills one after
+// the other meanwhile.
+func (l *loadTest) work(d time.Duration) {
+	l.t.Helper()
+	wanted := int(float64(loadPerMinute) * min(1, d.Minutes()))
+	names := map[string]string{}
+	for n := range loadWorkers {
+		l.startShell(n)
+		l.startClient(n)
+	}
+	begin := time.Now()
+	every := max(time.Second, min(d/6, 10*time.Second))
+	next := begin.Add(every)
+	for round := 0; ; {
+		time.Sleep(every / 8)
+		l.wantNames(names)
+		if time.Now().Before(next) {
+			continue
+		}
+		// The first and the last part go undisturbed.
+		if left := d - time.Since(begin); left > every/2 {
+			if round%2 == 0 {
+				l.killDaemon()
+			} else {
+				l.killClient()
+			}
+			round++
+		} else if left <= 0 {
+			done := l.readLogs()
+			if done >= wanted {
+				break
+			}
+			if -left > loadPatience {
+				l.t.Fatalf("%d operations in %v, want %d", done, time.Since(begin), wanted)
+			}
+		}
+		next = time.Now().Add(every)
+	}
+	l.ok("touch stop")
+	for n := range loadWorkers {
+		l.ok(fmt.Sprintf("wait $shell%d", n))
+		l.await(l.clients[n], "stopped")
+	}
+	done := l.readLogs()
+	l.t.Logf("%d operations in %v; %d stored names seen", done, time.Since(begin).Round(time.Second/10), len(names))
+}
+
+// down says that there was no daemon for a part of the operation.
+func (l *loadTest) down(o *loadOp) bool {
+	return slices.ContainsFunc(l.downs, func(s span) bool { return s.meets(o) })
+}
+
+// cutOff marks what shells wrote into files of data while there was no daemon for
+// a moment: it counts when the file is closed, and shells do not tell whether that
+// went well.
+func (l *loadTest) cutOff() {
+	for _, o := range l.ops {
+		if o.shell() && o.kind == "write" && place(o.key) < 0 && l.down(o) {
+			o.result = "err"
+		}
+	}
+}
+
+// checkResults goes through what failed: a shell may miss the daemon while it is
+// down, and a stock process may meet a file that another one writes or destroys.
+// While the daemon is down stock processes work on.
+func (l *loadTest) checkResults() {
+	l.t.Helper()
+	tally := map[string]int{}
+	alone := make([]int, len(l.downs))
+	for _, o := range l.ops {
+		tally[o.worker[:1]+" "+o.kind+" "+o.result]++
+		switch {
+		case o.result != "err":
+		case o.shell() && l.down(o):
+		case o.stock() && o.kind == "read" && o.got == "0x6" && stockWriter(o.key) != "":
+		default:
+			l.t.Errorf("failed: %v", o)
+		}
+		for i, down := range l.downs {
+			if o.stock() && o.kind != "read" && o.result == "ok" && o.call > down.from && o.back < down.to {
+				alone[i]++
+			}
+		}
+	}
+	l.t.Logf("operations of stock processes (c) and shells (s): %v; of stock processes without a daemon: %v", tally, alone)
+	if slices.Contains(alone, 0) {
+		l.t.Error("stock processes did nothing while there was no daemon")
+	}
+}
+
+// checkSignatures verifies every signature.
+func (l *loadTest) checkSignatures() {
+	l.t.Helper()
+	b, err := os.ReadFile(filepath.Join(l.dir, "load.pem"))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	block, _ := pem.Decode(b)
+	key, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	good := 0
+	for _, o := range l.ops {
+		if o.kind != "sign" || o.result != "ok" {
+			continue
+		}
+		decode, hash := base64.StdEncoding.DecodeString, crypto.SHA256
+		if o.stock() {
+			decode, hash = hex.DecodeString, crypto.SHA1
+		}
+		sig, err := decode(o.got)
+		if err == nil {
+			h := hash.New()
+			h.Write([]byte(o.value))
+			err = rsa.VerifyPKCS1v15(key.(*rsa.PublicKey), hash, h.Sum(nil), sig)
+		}
+		if err != nil {
+			l.t.Errorf("%v: %v", o, err)
+			continue
+		}
+		good++
+	}
+	l.t.Logf("%d signatures are good", good)
+}
+
+// checkHistory looks whether there is an order of all operations in which each has
+// the result that it had, and which ends in what was listed.
+func (l *loadTest) checkHistory() {
+	l.t.Helper()
+	l.cutOff()
+	bad := 0
+	all := histories(append(l.ops, l.ends...))
+	for key, history := range all {
+		switch porcupine.CheckOperationsTimeout(loadModel(), history, time.Minute) {
+		case porcupine.Ok:
+			continue
+		case porcupine.Unknown:
+			l.t.Errorf("the history of %s could not be checked in time", key)
+		default:
+			l.t.Errorf("%s has a history that is not linearisable", key)
+		}
+		if bad++; bad <= 5 {
+			l.t.Log(tellHistory(history))
+		}
+	}
+	l.t.Logf("the histories of %d objects are checked", len(all))
+}
+
+// clockOffset is how far the clock that the workers read is from one that nobody
+// sets.
+func clockOffset(t testing.TB) time.Duration {
+	t.Helper()
+	var wall, steady unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &steady); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.ClockGettime(unix.CLOCK_REALTIME, &wall); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(wall.Nano() - steady.Nano())
+}
+
+// TestStockLoad has four stock processes and four shell loops create, change, read
+// and destroy objects, each its own and all together some, and sign. Stock
+// processes are killed meanwhile, and so is the daemon. Nothing is lost, no name is
+// used twice, every signature is good, and what everybody saw at any time fits
+// together. In the end the mount, each stock process, a new one, stock with its own
+// daemon, and ours after a restart of the machine have what is left.
 func TestStockLoad(t *testing.T) {
 	t.Parallel()
-	const rounds = 60
-	root := workDir(t, "tokens")
-	unpackToken(t, root)
-	h := startLiveOver(t, root)
-	m := readManifest(t)
-	h.ok("echo " + m.UserPIN + " > $T/login")
-	var want []string
-	for _, o := range m.Objects {
-		// By its name stock does not find the hardware feature, and one is empty.
-		if o.attr("CLASS") != "0500000000000000" && o.Label != "" {
-			want = append(want, strings.ReplaceAll(o.Label, " ", "_"))
-		}
+	d := *loadTime
+	if testing.Short() {
+		d = min(d, 5*time.Second)
 	}
-	clients := []*client{h.client(0), h.client(1)}
-	for i, c := range clients {
-		c.want("login "+m.UserPIN, "ok")
-		h.ok(fmt.Sprintf("echo 'load stock%d %d' >&%d", i, rounds, c.in))
-	}
-	for i := range 2 {
-		h.ok(fmt.Sprintf(`cat > loop%[1]d <<'END'
-set -e
-i=0
-while [ $i -lt %[2]d ]; do
-	l=mount%[1]d-$i
-	echo $l > $T/data/$l
-	if [ $((i %% 3)) = 0 ]; then mv $T/data/$l $T/data/$l-new; l=$l-new; fi
-	if [ $((i %% 4)) = 0 ]; then rm $T/data/$l; else echo $l >> left%[1]d; fi
-	i=$((i+1))
-done
-END
-sh loop%[1]d & loop%[1]d=$!`, i, rounds))
-	}
-	for _, c := range clients {
-		left := strings.Fields(h.ok(fmt.Sprintf("IFS= read -r line <&%d; printf '%%s\\n' \"$line\"", c.out)))
-		if len(left) == 0 || left[0] != "ok" {
-			t.Fatalf("stock: %q", left)
-		}
-		want = append(want, left[1:]...)
-	}
-	for i := range 2 {
-		h.ok(fmt.Sprintf("wait $loop%d", i))
-		want = append(want, lines(h.ok(fmt.Sprintf("cat left%d", i)))...)
-	}
-	slices.Sort(want)
-	compare := func(where string, got []string) {
-		t.Helper()
-		slices.Sort(got)
-		if d := cmp.Diff(want, got); d != "" {
-			t.Errorf("%s (- wanted, + found):\n%s", where, d)
-		}
-	}
-	labels := func() []string {
-		return lines(h.ok(`for o in $T/by-uid/*; do case $(cat $o/attr/class) in hw-feature) ;; *) cat $o/attr/label;; esac; done | grep . | tr ' ' _`))
-	}
-	compare("the mount", labels())
-	for _, c := range clients {
-		compare("a stock process", strings.Fields(c.do("list"))[1:])
-		c.end()
-	}
-	// Names were given out once.
-	names, err := os.ReadFile(filepath.Join(root, "swtok/TOK_OBJ/OBJ.IDX"))
+	l := newLoadTest(t)
+	offset := clockOffset(t)
+	before, err := parseView(l.ok("mount_list"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	seen := lines(string(names))
-	slices.Sort(seen)
-	if len(slices.Compact(slices.Clone(seen))) != len(seen) {
-		t.Errorf("OBJ.IDX has a name twice: %q", seen)
+	stockBefore, err := parseView(l.ok(l.program + " list " + l.module + " " + l.pin))
+	if err != nil {
+		t.Fatal(err)
 	}
-	h.ok("kill -TERM $p11fs; wait $p11fs; rm /dev/shm/*; : > " + quote(h.log))
-	h.serve()
-	h.ok("echo " + m.UserPIN + " > $T/login")
-	compare("after a restart of the machine", labels())
+	names := watchNames(t, filepath.Join(l.root, "swtok/TOK_OBJ"))
+	l.work(d)
+
+	names.stop(t)
+	l.look("mount", l.ok("mount_list"), before.before)
+	l.ok("touch list")
+	for n := range loadWorkers {
+		l.await(l.clients[n], "listed")
+		l.look(l.clients[n], l.ok("cat "+l.clients[n]+".list"), stockBefore.before)
+	}
+	list := l.program + " list " + l.module + " " + l.pin
+	l.look("new stock process", l.ok(list), stockBefore.before)
+	l.wantSessions()
+	l.ok("touch end")
+	for n := range loadWorkers {
+		l.ok(fmt.Sprintf("wait $client%d", n))
+	}
+	objects := len(lines(l.ok("ls $T/by-uid")))
+	l.want("cat client.err shell.err", "")
+
+	l.ok("kill -TERM $p11fs; wait $p11fs; cat " + quote(l.log) + " >> daemon.log; rm /dev/shm/*; : > " + quote(l.log))
+	l.checkDirectory(objects)
+	l.serve()
+	l.login()
+	l.look("mount after a restart", l.ok("mount_list"), before.before)
+	l.ok("cat daemon.log >> " + quote(l.log))
+	l.stop()
+	h := startStock(t, l.root)
+	if got := h.ok("pkcsconf -t"); !strings.Contains(got, "fixture token") {
+		t.Errorf("pkcsconf -t: %s", got)
+	}
+	l.look("stock with its own daemon", h.ok(list), stockBefore.before)
 	h.stop()
+
+	if moved := (clockOffset(t) - offset).Abs(); moved > d/1000+10*time.Millisecond {
+		t.Fatalf("the clock was set by %v: the times of this run tell nothing", moved)
+	}
+	l.checkResults()
+	l.checkSignatures()
+	l.checkHistory()
+	t.Logf("%d kills; %d processes were killed with the lock held; the slowest was forgotten after %v", l.kills, l.held, l.forgetting.Round(time.Millisecond))
 }
