@@ -13,6 +13,9 @@ import (
 // suitePIN is the PIN that the suites have written into them.
 const suitePIN = "1234"
 
+// suiteToken makes a token for a suite.
+const suiteToken = "printf '%s\\n' " + soPIN + " demo " + suitePIN + " | p11fs init swtok\n"
+
 // A goSuite is the test suite of a Go package that uses PKCS#11 modules. Its
 // module is required by testdata/clients/suites, not by p11fs.
 type goSuite struct {
@@ -57,7 +60,7 @@ func TestAlone(t *testing.T) {
 	for _, m := range modules() {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
-			d := newClientDaemon(t, "printf '%s\\n' 87654321 demo "+suitePIN+" | p11fs init swtok\n")
+			d := newClientDaemon(t, suiteToken)
 			t.Run("pkcs11-tool", func(t *testing.T) {
 				needTools(t, "pkcs11-tool", "openssl")
 				runClient(t, d, m.path(t), clientFile(t, "pkcs11-tool-all.sh"), nil)
@@ -65,7 +68,7 @@ func TestAlone(t *testing.T) {
 			for _, s := range goSuites() {
 				t.Run(s.pkg, func(t *testing.T) { s.run(t, d, m) })
 			}
-			t.Run("graphene-pk11", func(t *testing.T) { runGraphene(t, d, m) })
+			t.Run("graphene-pk11", func(t *testing.T) { runGraphene(t, m) })
 		})
 	}
 }
@@ -89,10 +92,11 @@ func grapheneSkips(module string) string {
 	return strings.Join(skip, "|")
 }
 
-// runGraphene runs a program of ours over graphene-pk11, and its own tests.
+// runGraphene runs a program of ours over graphene-pk11, and its own tests, which
+// want a token without objects.
 // Node.js and npm are not among what make test installs: npm alone brings some
 // 400 packages.
-func runGraphene(t *testing.T, d *daemon, m module) {
+func runGraphene(t *testing.T, m module) {
 	for _, tool := range []string{"node", "npm"} {
 		_, err := exec.LookPath(tool)
 		need(t, err == nil, tool)
@@ -104,9 +108,10 @@ func runGraphene(t *testing.T, d *daemon, m module) {
 	}
 	fetched := command0(t, "", "npm", "view", "graphene-pk11@2.3.6", "version")
 	need(t, fetched == nil, "the npm registry")
+	d := newClientDaemon(t, suiteToken)
 	out := runClient(t, d, m.path(t), `npm ci --no-audit --no-fund --nodedir="$(node -p 'path.resolve(process.execPath, "../..")')"
 node use.js $M `+suitePIN+`
-pkcs11-tool --module $M --login --login-type so --so-pin 76543210 --change-pin --new-pin `+suitePIN+`
+pkcs11-tool --module $M --login --login-type so --so-pin `+soPIN+` --change-pin --new-pin `+suitePIN+`
 node suite.js $M `+suitePIN+` '`+grapheneSkips(m.name)+`'
 `, files)
 	passing := regexp.MustCompile(`(?m)^ *(\d+) passing`).FindStringSubmatch(out)
