@@ -1,6 +1,7 @@
 package slotd
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -19,6 +20,11 @@ func IsStock(proc string, pid int, file string) bool {
 	program := filepath.Join(proc, strconv.Itoa(pid), "exe")
 	name, err := os.Readlink(program)
 	if err != nil {
+		// One that has ended, and whose parent has not waited for it, has no
+		// program any more.
+		if b, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "stat")); err == nil && bytes.Contains(b, []byte(") Z ")) {
+			return false
+		}
 		b, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "comm"))
 		if err != nil {
 			return false
