@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"testing"
 
 	"github.com/anishathalye/porcupine"
 )
@@ -194,4 +195,50 @@ func tellHistory(history []porcupine.Operation) string {
 		fmt.Fprintln(&b, op.Input)
 	}
 	return b.String()
+}
+
+// The checker itself: what it must take, and what it must not.
+func TestLoadModel(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name, log string // worker, call, return, operation, key, value, result, what was read
+		ok        bool
+	}{
+		{"in order", "sh0 1 2 create k a ok; sh0 3 4 write k b ok; c1 5 6 read k  ok b; sh1 7 8 destroy k  ok; c0 9 9 read k  absent", true},
+		{"at once", "sh0 1 2 create k a ok; sh0 3 9 write k b ok; c1 4 5 read k  ok a; c1 6 7 read k  ok b", true},
+		{"back again", "sh0 1 2 create k a ok; sh0 3 9 write k b ok; c1 4 5 read k  ok b; c1 6 7 read k  ok a", false},
+		{"stale", "sh0 1 2 create k a ok; sh0 3 4 write k b ok; c1 5 6 read k  ok a", false},
+		{"lost", "sh0 1 2 create k a ok; c1 3 4 read k  absent", false},
+		{"gone and back", "sh0 1 2 create k a ok; sh0 3 4 destroy k  ok; c1 5 6 read k  ok a", false},
+		{"destroyed twice", "sh0 1 2 create k a ok; sh0 3 5 destroy k  ok; sh1 4 6 destroy k  ok", false},
+		{"made twice", "sh0 1 2 create k a ok; sh1 3 4 create k b ok", false},
+		{"from nowhere", "sh0 1 2 create k a ok; c1 3 4 read k  ok z", false},
+		{"an error that happened", "sh0 1 2 create k a ok; sh0 3 4 write k b err; c1 8 9 read k  ok b", true},
+		{"an error that did not", "sh0 1 2 create k a ok; sh0 3 4 write k b err; c1 8 9 read k  ok a", true},
+		{"an error before its time", "sh0 1 2 create k a ok; c1 3 4 read k  ok b; sh0 5 6 write k b err", false},
+		{"stock's own, stale", "c0g1 1 2 create c0g1-1 a ok; c0g1 3 4 write c0g1-1 b ok; c0g1 5 6 read c0g1-1  ok a", false},
+		{"stock's, not found by other stock", "c0g1 1 2 create c0g1-1 a ok; c1g2 3 4 read c0g1-1  absent", true},
+		{"stock's, not found by a shell", "c0g1 1 2 create c0g1-1 a ok; sh0 3 4 read c0g1-1  absent", false},
+	} {
+		var ops []*loadOp
+		for line := range strings.SplitSeq(tt.log, "; ") {
+			w := append(strings.Split(line, " "), "")
+			call, err := strconv.ParseInt(w[1], 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			back, err := strconv.ParseInt(w[2], 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ops = append(ops, &loadOp{worker: w[0], call: call, back: back, kind: w[3], key: w[4], value: w[5], result: w[6], got: w[7]})
+		}
+		ok := true
+		for _, history := range histories(ops) {
+			ok = ok && porcupine.CheckOperations(loadModel(), history)
+		}
+		if ok != tt.ok {
+			t.Errorf("%s: linearisable %v, want %v", tt.name, ok, tt.ok)
+		}
+	}
 }
