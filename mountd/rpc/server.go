@@ -50,7 +50,8 @@ type Stats struct {
 
 // A Server serves the RPC protocol.
 type Server struct {
-	config Config
+	config  Config
+	pollers *pollers
 
 	mu       sync.Mutex // guards all below
 	conns    map[*conn]struct{}
@@ -84,7 +85,7 @@ func New(c Config) *Server {
 	if c.MaxCalls == 0 {
 		c.MaxCalls = 4096
 	}
-	return &Server{config: c, conns: map[*conn]struct{}{}, users: map[uint32]*user{}}
+	return &Server{config: c, pollers: newPollers(), conns: map[*conn]struct{}{}, users: map[uint32]*user{}}
 }
 
 // Serve accepts connections on l until Close or an error of l; it returns nil
@@ -227,7 +228,11 @@ func (c *conn) run() {
 		c.state.finalize()
 		_ = c.socket.Close() // nothing is left to be said
 	}()
-	r := bufio.NewReaderSize(c.socket, 4<<10)
+	socket, err := newInput(c.socket, c.server.pollers)
+	if err != nil {
+		return // the server ends
+	}
+	r := bufio.NewReaderSize(socket, 4<<10)
 	offered, err := r.ReadByte()
 	if err != nil {
 		return
