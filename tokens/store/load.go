@@ -1,0 +1,184 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"p11fs/engine/p11"
+	"p11fs/secret"
+	"p11fs/tokens"
+)
+
+// A loaded is what reading one object file gave.
+type loaded struct {
+	name    name
+	stamp   stamp
+	private bool
+	attrs   p11.Attributes // nil if err, or if it is private and there is no key
+	err     error          // wraps fs.ErrNotExist if the file is absent
+}
+
+// load reads the files of names and brings the index up to them. New private
+// objects stay unread without a user login. The token's lock is held.
+func (s *Store) load(ctx context.Context, names []name) error {
+	if len(names) == 0 {
+		return nil
+	}
+	ciphers, err := s.openCiphers()
+	if err != nil {
+		return err
+	}
+	const batch = 128 // files between two looks at ctx
+	var (
+		next    atomic.Int64
+		batches = make(chan []loaded)
+		wg      sync.WaitGroup
+	)
+	for range max(1, min(runtime.GOMAXPROCS(0), len(names)/batch)) {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				from := int(next.Add(batch)) - batch
+				if from >= len(names) {
+					return
+				}
+				part := names[from:min(len(names), from+batch)]
+				ls := make([]loaded, len(part))
+				for i, n := range part {
+					ls[i] = s.readObject(n, ciphers)
+				}
+				batches <- ls
+			}
+		})
+	}
+	go func() { wg.Wait(); close(batches) }()
+	read := 0
+	for ls := range batches {
+		s.mu.Lock()
+		for i := range ls {
+			s.takeLocked(&ls[i])
+		}
+		s.mu.Unlock()
+		read += len(ls)
+	}
+	if read < len(names) {
+		return ioError("load the objects of", s.cfg.Dir, ctx.Err())
+	}
+	return nil
+}
+
+func (s *Store) readObject(n name, ciphers []objectCipher) loaded {
+	l := loaded{name: n}
+	var raw []byte
+	if raw, l.stamp, l.err = s.objs.read(n.String(), maxObjectFile); l.err != nil {
+		return l
+	}
+	defer secret.Wipe(raw)
+	if l.private, _, l.err = parseHeader(raw); l.err != nil || l.private && len(ciphers) == 0 {
+		return l
+	}
+	l.attrs, l.err = decodeObject(n, raw, ciphers...)
+	return l
+}
+
+// takeLocked brings what was read into memory.
+func (s *Store) takeLocked(l *loaded) {
+	f := s.files[l.name]
+	if errors.Is(l.err, fs.ErrNotExist) {
+		// Listed, but without its file: it is no object, or just being
+		// destroyed.
+		s.forgetLocked(l.name)
+		s.files[l.name] = &file{}
+		delete(s.bad, l.name)
+		return
+	}
+	if f == nil {
+		f = &file{}
+		s.files[l.name] = f
+	}
+	if l.err != nil {
+		s.takeDamagedLocked(l, f)
+		return
+	}
+	if _, was := s.bad[l.name]; was {
+		delete(s.bad, l.name)
+		s.cfg.Log.Info("object file is good again", "dir", s.cfg.Dir, "name", l.name)
+	}
+	f.failing = time.Time{}
+	if f.handle != 0 && f.private != l.private {
+		s.dropLocked(f) // another object under the old name
+	}
+	f.rewritten = f.rewritten || f.stamp != stamp{} && f.stamp != l.stamp
+	f.stamp, f.private = l.stamp, l.private
+	if l.attrs == nil {
+		return
+	}
+	if l.private && s.roles[roleUser].key == nil {
+		l.attrs.Wipe() // logged out meanwhile
+		return
+	}
+	s.putLocked(l.name, f, l.attrs)
+}
+
+func (s *Store) takeDamagedLocked(l *loaded, f *file) {
+	now := s.cfg.Now()
+	if f.handle != 0 {
+		if f.failing.IsZero() {
+			f.failing = now
+		}
+		if now.Sub(f.failing) < patience {
+			s.pending.add(l.name)
+			return
+		}
+		s.dropLocked(f)
+	}
+	f.stamp, f.failing = l.stamp, time.Time{}
+	if s.noteDamageLocked(l.name, l.err) {
+		s.cfg.Log.Warn("object skipped", "dir", s.cfg.Dir, "name", l.name, "error", l.err)
+	}
+}
+
+// putLocked makes attrs the newest version of the object, which the index then
+// holds.
+func (s *Store) putLocked(n name, f *file, attrs p11.Attributes) *tokens.Object {
+	if f.handle == 0 {
+		for f.handle == 0 || s.index.Get(f.handle) != nil {
+			f.handle = tokens.NewHandle()
+		}
+		s.count[side(f.private)]++
+	}
+	o := tokens.NewObject(f.handle, n.String(), attrs)
+	if old := s.index.PutAt(o, n.number()); old != nil {
+		old.Drop()
+	}
+	return o
+}
+
+// dropLocked takes the object out of the index.
+func (s *Store) dropLocked(f *file) {
+	if o := s.index.Remove(f.handle); o != nil {
+		o.Drop()
+		s.count[side(f.private)]--
+	}
+	f.handle = 0
+}
+
+// forgetLocked drops all that is known of a name.
+func (s *Store) forgetLocked(n name) {
+	if f := s.files[n]; f != nil {
+		s.dropLocked(f)
+		delete(s.files, n)
+	}
+	delete(s.bad, n)
+}
+
+func side(private bool) int {
+	if private {
+		return 1
+	}
+	return 0
+}
