@@ -83,6 +83,7 @@ type Daemon struct {
 	engine *engine.Engine
 	tree   *fs.FS
 	server *fs.Server
+	watch  *mountpoint.Watch // of the mount; nil if it cannot be watched
 	rpc    *rpcDoor
 	stock  *stockDoor
 	trace  *trace
@@ -99,18 +100,29 @@ func Run(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
-	var unmounted <-chan struct{}
-	if d.server != nil && !c.SlotDaemon {
+	d.wait(ctx)
+	notify(d.log, sddaemon.SdNotifyStopping)
+	return d.Close()
+}
+
+// wait returns when ctx ends or the tree is unmounted, which says nothing to a
+// slot daemon.
+func (d *Daemon) wait(ctx context.Context) {
+	var unmounted, gone <-chan struct{}
+	if d.server != nil && !d.conf.SlotDaemon {
 		unmounted = d.server.Done()
+		if d.watch != nil {
+			gone = d.watch.Gone()
+		}
 	}
 	select {
 	case <-ctx.Done():
 		d.log.Info("stopping")
 	case <-unmounted:
 		d.log.Info("unmounted; stopping")
+	case <-gone:
+		d.log.Info("unmounted; stopping, with a copy in another mount namespace or open files left")
 	}
-	notify(d.log, sddaemon.SdNotifyStopping)
-	return d.Close()
 }
 
 // New starts a daemon. When it returns, the tree can be used. ctx bounds the

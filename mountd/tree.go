@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"p11fs/fs"
+	"p11fs/mountd/mountpoint"
 )
 
 // How the end of a mount is waited for: stopTimeout is the longest, while files
@@ -44,14 +45,21 @@ func (d *Daemon) mount(ctx context.Context) error {
 		return err
 	}
 	d.later(d.unmount)
+	if d.watch, err = mountpoint.NewWatch(d.conf.Paths.Mount); err != nil {
+		d.log.Warn("the mount's end shows late where another mount namespace has a copy of it", "err", err)
+		return nil
+	}
+	d.later(d.watch.Close)
 	return nil
 }
 
 // unmount takes the tree out of the way, so that nothing new is opened, and
 // waits for what runs.
 func (d *Daemon) unmount() error {
-	if err := d.server.Unmount(); err != nil {
-		return fmt.Errorf("unmounting: %w", err)
+	if !d.mountGone() {
+		if err := d.server.Unmount(); err != nil {
+			return fmt.Errorf("unmounting: %w", err)
+		}
 	}
 	deadline := time.NewTimer(stopTimeout)
 	defer deadline.Stop()
@@ -73,5 +81,19 @@ func (d *Daemon) unmount() error {
 				return nil
 			}
 		}
+	}
+}
+
+// mountGone says that somebody took the mount away: what is at its place is
+// another's.
+func (d *Daemon) mountGone() bool {
+	if d.watch == nil {
+		return false
+	}
+	select {
+	case <-d.watch.Gone():
+		return true
+	default:
+		return false
 	}
 }

@@ -19,7 +19,7 @@ func newUmount(s streams) *cobra.Command {
 		Args:    cobra.MaximumNArgs(1),
 	}
 	mount := mountFlag(c)
-	lazy := c.Flags().BoolP("lazy", "z", false, "take it away although it is in use")
+	lazy := c.Flags().BoolP("lazy", "z", false, "take it away although it is in use; what is open has 10 s left")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		path := *mount
 		if len(args) > 0 {

@@ -128,6 +128,7 @@ func Clean(ctx context.Context, path string) (int, error) {
 
 // Mount is one line of the kernel's list of mounts.
 type Mount struct {
+	Device  string // major:minor, of the file system; the same wherever it is mounted
 	Path    string
 	Type    string // such as ext4, or fuse.p11fs
 	Source  string
@@ -178,7 +179,7 @@ func parse(text string) []Mount {
 		if !ok || len(head) < 6 || len(tail) < 2 {
 			continue
 		}
-		m := Mount{Path: unescape(head[4]), Type: unescape(tail[0]), Source: unescape(tail[1])}
+		m := Mount{Device: head[2], Path: unescape(head[4]), Type: unescape(tail[0]), Source: unescape(tail[1])}
 		if len(tail) > 2 {
 			m.Options = strings.Split(unescape(tail[2]), ",")
 		}

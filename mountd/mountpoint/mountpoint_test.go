@@ -18,10 +18,10 @@ broken line
 
 func TestParse(t *testing.T) {
 	want := []Mount{
-		{Path: "/", Type: "ext4", Source: "/dev/sda1", Options: []string{"rw", "errors=remount-ro"}},
-		{Path: "/home/a/p11", Type: Type, Source: "p11fs", Options: []string{"rw", "user_id=1000", "group_id=1000"}},
-		{Path: "/tmp/a b\\c\td", Type: Type, Source: "p11fs", Options: []string{"rw", "user_id=0"}},
-		{Path: "/tmp/short", Type: "tmpfs", Source: "tmpfs"},
+		{Device: "8:1", Path: "/", Type: "ext4", Source: "/dev/sda1", Options: []string{"rw", "errors=remount-ro"}},
+		{Device: "0:40", Path: "/home/a/p11", Type: Type, Source: "p11fs", Options: []string{"rw", "user_id=1000", "group_id=1000"}},
+		{Device: "0:41", Path: "/tmp/a b\\c\td", Type: Type, Source: "p11fs", Options: []string{"rw", "user_id=0"}},
+		{Device: "0:42", Path: "/tmp/short", Type: "tmpfs", Source: "tmpfs"},
 	}
 	got := parse(sample)
 	if diff := cmp.Diff(want, got); diff != "" {
