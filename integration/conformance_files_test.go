@@ -232,6 +232,10 @@ func (a *filesApplication) call(name string, args []string) (string, error) {
 		path := a.operation("unwrap", s, arg(1), arg(2)) + "," + templateText(attributesOf(arg(4)))
 		out, err := a.exchange(path, raw(3))
 		return strings.TrimSpace(string(out)), err
+	case "derive":
+		path := a.operation("derive", s, arg(1), mech(p11.CKM_ECDH1_DERIVE)) + "," + templateText(attributesOf(arg(3)))
+		out, err := a.exchange(path, raw(2))
+		return strings.TrimSpace(string(out)), err
 	}
 	return "", errNoFile
 }

@@ -15,7 +15,7 @@ import (
 // sessions.
 type rig struct {
 	t      *testing.T
-	so     string // the security officer's PIN
+	so     string // the security officer's PIN; a rule that sets it notes it here
 	rule   tokenRule
 	errnos map[string]string
 	dev    deviation

@@ -292,6 +292,19 @@ func loginRules() []tokenRule {
 			s.logout().must()
 			s.login(p11.CKU_USER, userPIN).is("the old one stays", p11.CKR_OK)
 		}},
+		{name: "the security officer sets the own PIN", cites: "§5.5.9", stock: "its C_InitToken wraps the master key under the default PIN, so nobody logs in afterwards", run: func(r *rig) {
+			s := r.a.open()
+			s.login(p11.CKU_SO, r.so).must()
+			old := r.so
+			s.call("setpin", hexOf(old), hexOf("new-so-1")).is("C_SetPIN", p11.CKR_OK).must()
+			r.so = "new-so-1"
+			s.isState("state", p11.CKS_RW_SO_FUNCTIONS)
+			s.logout().must()
+			s.login(p11.CKU_SO, old).is("the old one", p11.CKR_PIN_INCORRECT)
+			s.login(p11.CKU_USER, userPIN).is("the user's stays", p11.CKR_OK)
+			s.logout().must()
+			s.login(p11.CKU_SO, r.so).is("the new one", p11.CKR_OK)
+		}},
 		{name: "the security officer alone gives the first PIN", cites: "§5.5.8", run: func(r *rig) {
 			s := r.a.open()
 			s.call("initpin", hexOf("new-1")).is("public", p11.CKR_USER_NOT_LOGGED_IN)

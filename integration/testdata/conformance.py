@@ -27,6 +27,12 @@ C_DecryptDigestUpdate C_SignEncryptUpdate C_DecryptVerifyUpdate C_GenerateKey C_
 C_DeriveKey""".split()
 
 
+class ECDH(ctypes.Structure):
+    """CK_ECDH1_DERIVE_PARAMS, without a key derivation function."""
+
+    _fields_ = [("kdf", U), ("shared_length", U), ("shared", ctypes.c_void_p), ("length", U), ("point", ctypes.c_char_p)]
+
+
 class SessionInfo(ctypes.Structure):
     _fields_ = [("slot", U), ("state", U), ("flags", U), ("error", U)]
 
@@ -214,6 +220,12 @@ class Application:
         by, kept = mechanism(m)
         wrapped = raw(wrapped)
         return self.handle("C_UnwrapKey", U(int(s, 16)), by, U(int(o, 16)), wrapped, U(len(wrapped)), *attributes(t))
+
+    def do_derive(self, s, o, point, t):
+        point = raw(point)
+        parameter = ECDH(1, 0, None, len(point), point)  # CKD_NULL
+        m = Mechanism(0x1050, ctypes.cast(ctypes.byref(parameter), ctypes.c_void_p), ctypes.sizeof(parameter))
+        return self.handle("C_DeriveKey", U(int(s, 16)), ctypes.byref(m), U(int(o, 16)), *attributes(t))
 
 
 def serve(module, first):
