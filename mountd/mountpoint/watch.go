@@ -3,8 +3,6 @@ package mountpoint
 import (
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 	"sync"
 
@@ -16,8 +14,10 @@ import (
 // the server hears of the end only when that one goes, too.
 type Watch struct {
 	gone chan struct{}
-	list *os.File // the kernel's list, which poll(2) says the changes of
-	stop *os.File // an eventfd
+	// The descriptors of the kernel's list, which poll(2) tells the changes of,
+	// and of an eventfd. An os.File of the list would hear of a change as well,
+	// through epoll, and a change is told once.
+	list, stop int
 	// The mount's own number will not do: the kernel gives it to the next
 	// mount. The file system keeps its own while any copy of it is mounted.
 	device string
@@ -28,9 +28,9 @@ type Watch struct {
 // NewWatch watches the p11fs mount on path, which Resolve has returned. The
 // caller closes it.
 func NewWatch(path string) (*Watch, error) {
-	list, err := os.Open(mountinfo)
+	list, err := unix.Open(mountinfo, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", mountinfo, err)
 	}
 	w := &Watch{gone: make(chan struct{}), list: list}
 	mounts, err := w.read()
@@ -42,14 +42,12 @@ func NewWatch(path string) (*Watch, error) {
 	if err == nil && w.device == "" {
 		err = fmt.Errorf("no p11fs mount is on %s", path)
 	}
-	var fd int
 	if err == nil {
-		fd, err = unix.Eventfd(0, unix.EFD_CLOEXEC)
+		w.stop, err = unix.Eventfd(0, unix.EFD_CLOEXEC)
 	}
 	if err != nil {
-		return nil, errors.Join(err, list.Close())
+		return nil, errors.Join(err, unix.Close(list))
 	}
-	w.stop = os.NewFile(uintptr(fd), "eventfd")
 	w.wg.Go(w.run)
 	return w, nil
 }
@@ -61,17 +59,17 @@ func (w *Watch) Gone() <-chan struct{} { return w.gone }
 // called again.
 func (w *Watch) Close() (err error) {
 	w.close.Do(func() {
-		_, err = w.stop.Write([]byte{1, 0, 0, 0, 0, 0, 0, 0})
+		_, err = unix.Write(w.stop, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 		w.wg.Wait()
-		err = errors.Join(err, w.stop.Close(), w.list.Close())
+		err = errors.Join(err, unix.Close(w.stop), unix.Close(w.list))
 	})
 	return err
 }
 
 func (w *Watch) run() {
 	fds := []unix.PollFd{
-		{Fd: int32(w.list.Fd()), Events: unix.POLLPRI},
-		{Fd: int32(w.stop.Fd()), Events: unix.POLLIN},
+		{Fd: int32(w.list), Events: unix.POLLPRI},
+		{Fd: int32(w.stop), Events: unix.POLLIN},
 	}
 	for {
 		// The list is read before it is waited for: what happened since it was
@@ -81,14 +79,8 @@ func (w *Watch) run() {
 			close(w.gone)
 			return
 		}
-		for {
-			_, err := unix.Poll(fds, -1)
-			if err == nil {
-				break
-			}
-			if !errors.Is(err, unix.EINTR) {
-				return // nothing can be said then
-			}
+		if poll(fds, -1) != nil { // nothing can be said then
+			return
 		}
 		if fds[1].Revents != 0 {
 			return
@@ -96,13 +88,33 @@ func (w *Watch) run() {
 	}
 }
 
+// readTries bounds how often a list is read that changes all the time.
+const readTries = 100
+
+// read reads the list. The kernel gives it in pieces, and a mount that goes
+// between two may hide another, so a list counts only if nothing has changed
+// since it was begun.
 func (w *Watch) read() ([]Mount, error) {
-	if _, err := w.list.Seek(0, io.SeekStart); err != nil {
-		return nil, err
+	fds := []unix.PollFd{{Fd: int32(w.list), Events: unix.POLLPRI}}
+	for range readTries {
+		mounts, err := List()
+		if err != nil {
+			return nil, err
+		}
+		if err := poll(fds, 0); err != nil {
+			return nil, err
+		}
+		if fds[0].Revents&unix.POLLPRI == 0 {
+			return mounts, nil
+		}
 	}
-	b, err := io.ReadAll(w.list)
-	if err != nil {
-		return nil, err
+	return nil, errors.New("the list of mounts changes all the time")
+}
+
+func poll(fds []unix.PollFd, timeout int) error {
+	for {
+		if _, err := unix.Poll(fds, timeout); !errors.Is(err, unix.EINTR) {
+			return err
+		}
 	}
-	return parse(string(b)), nil
 }
