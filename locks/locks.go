@@ -30,7 +30,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -52,9 +51,11 @@ type Lock struct {
 	opts Options
 
 	// turn holds one token while nobody in this process has the lock. It is
-	// a channel so that waiting for it ends with a context. It guards f.
-	turn chan struct{}
-	f    *os.File
+	// a channel so that waiting for it ends with a context. It guards f and
+	// waiter.
+	turn   chan struct{}
+	f      *os.File
+	waiter *waiter // that may still wait for f's lock; nil if none does
 
 	closed    chan struct{} // closed by Close
 	closeOnce sync.Once
@@ -116,7 +117,7 @@ func (l *Lock) Lock(ctx context.Context) (unlock func() error, err error) {
 // while we waited guards nothing any more, so its successor is locked instead.
 func (l *Lock) lockFile(ctx context.Context) error {
 	for {
-		if err := l.poll(ctx); err != nil {
+		if err := l.wait(ctx); err != nil {
 			return err
 		}
 		var st unix.Stat_t
@@ -136,34 +137,27 @@ func (l *Lock) lockFile(ctx context.Context) error {
 	}
 }
 
-// Waiting times between two tries. A blocking flock would be woken at once, but
-// cannot be called off without a signal.
-const (
-	firstWait = 50 * time.Microsecond
-	lastWait  = 5 * time.Millisecond
-)
-
-func (l *Lock) poll(ctx context.Context) error {
-	var timer *time.Timer
-	for wait := firstWait; ; wait = min(2*wait, lastWait) {
-		err := flock(l.f, unix.LOCK_EX|unix.LOCK_NB)
-		if !errors.Is(err, unix.EWOULDBLOCK) {
+// wait waits for the file's lock; the caller has the turn.
+func (l *Lock) wait(ctx context.Context) error {
+	if l.waiter == nil || !l.waiter.adopt() {
+		l.waiter = nil
+		if err := flock(l.f, unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
 			return err
 		}
-		if timer == nil {
-			timer = time.NewTimer(wait)
-			defer timer.Stop()
-		} else {
-			timer.Reset(wait)
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-l.closed:
-			return ErrClosed
-		case <-timer.C:
-		}
+		l.waiter = startWaiter(l.f)
 	}
+	var ended error
+	select {
+	case err := <-l.waiter.done:
+		l.waiter = nil
+		return err
+	case <-ctx.Done():
+		ended = ctx.Err()
+	case <-l.closed:
+		ended = ErrClosed
+	}
+	l.waiter.abandon()
+	return ended
 }
 
 // Close waits for the holder in this process, if any, and gives the descriptor
@@ -176,15 +170,6 @@ func (l *Lock) Close() (err error) {
 		l.turn <- struct{}{}
 	})
 	return err
-}
-
-func flock(f *os.File, how int) error {
-	for {
-		err := unix.Flock(int(f.Fd()), how)
-		if !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
 }
 
 // open opens the lock file for reading, which is all that its mode allows.

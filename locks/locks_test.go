@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -228,4 +229,48 @@ func TestEnded(t *testing.T) {
 			t.Errorf("Lock after Close: %v", err)
 		}
 	})
+}
+
+// Callers that give up leave one thread, which gives back what it gets, or to
+// the next caller.
+func TestAbandonedWaits(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "LCK..x")
+	l, other := openTest(t, path, Options{Group: NoGroup}), openTest(t, path, Options{Group: NoGroup})
+	giveUp := func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+		defer cancel()
+		if _, err := l.Lock(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Lock: %v", err)
+		}
+	}
+	before := runtime.NumGoroutine()
+	for range 20 {
+		unlock := mustLock(t, other)
+		for range 10 {
+			giveUp()
+		}
+		if n := runtime.NumGoroutine(); n > before+5 { // some of the runtime's come and go
+			t.Errorf("%d goroutines wait", n-before)
+		}
+		if err := unlock(); err != nil {
+			t.Fatal(err)
+		}
+		if err := mustLock(t, other)(); err != nil {
+			t.Fatal(err)
+		}
+		if err := mustLock(t, l)(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	unlock := mustLock(t, other)
+	giveUp()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := unlock(); err != nil {
+		t.Fatal(err)
+	}
+	if err := mustLock(t, other)(); err != nil {
+		t.Fatal(err)
+	}
 }
