@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"p11fs/engine"
 	"p11fs/engine/p11"
@@ -229,6 +230,20 @@ type lastError struct {
 	// told says that why ends in what to do, in terms of files, so that the
 	// advice of the CK_RV adds nothing.
 	told bool
+	// hint says that it may be no failure at all: see FS.hint.
+	hint bool
+	at   time.Time
+}
+
+// errorStays is how long an error is not pushed out by a hint.
+const errorStays = 5 * time.Second
+
+// then is what the file error shows after e and next.
+func (e lastError) then(next lastError) lastError {
+	if next.hint && !e.hint && e.rv != p11.CKR_OK && next.at.Sub(e.at) < errorStays {
+		return e
+	}
+	return next
 }
 
 // errorOf is what the file error has to say of err.
@@ -247,7 +262,8 @@ func (a *application) note(slot *engine.Slot, e lastError) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if !a.ended {
-		a.deskLocked(slot).last = e
+		d := a.deskLocked(slot)
+		d.last = d.last.then(e)
 	}
 }
 

@@ -179,7 +179,7 @@ func (h *commandHandle) Read(ctx context.Context, dest []byte, _ int64) (fuse.Re
 	case h.err != nil:
 		return nil, errnoFor(h.err)
 	case f.replies && !h.ran:
-		return nil, syscall.ENODATA
+		return nil, f.fs.hint(callerOf(ctx), f.p, errNothing)
 	case !f.replies && f.text != nil && h.reply == nil:
 		text, err := f.text(ctx, callerOf(ctx))
 		if err != nil {

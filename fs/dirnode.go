@@ -36,8 +36,11 @@ func (n *dirNode) find(ctx context.Context, c caller, name string) (*entry, sysc
 	e, err := n.dir.lookup(ctx, c, name)
 	if err != nil {
 		errno := errnoFor(err)
-		if errno != syscall.ENOENT {
+		switch {
+		case errno != syscall.ENOENT:
 			_ = n.fs.done(c, n.place, err)
+		case errors.Is(err, p11.CKR_OBJECT_HANDLE_INVALID):
+			_ = n.fs.hint(c, n.place, err)
 		}
 		return nil, errno
 	}

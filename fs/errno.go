@@ -207,7 +207,7 @@ func refuse(errno syscall.Errno, rv p11.RV, why string) error {
 var (
 	errNobody = refuse(syscall.EOPNOTSUPP, p11.CKR_FUNCTION_NOT_SUPPORTED,
 		"the caller's session is unknown here (its process is in another PID namespace, or its session leader has exited): start a session of your own with setsid, where p11fs runs")
-	errNothing      = refuse(syscall.ENODATA, p11.CKR_OPERATION_NOT_INITIALIZED, "nothing was written, or its result was read already: write first, then read once")
+	errNothing      = refuse(syscall.ENODATA, p11.CKR_OPERATION_NOT_INITIALIZED, "nothing was written in this session, or its result was read already, or it waited for more than a minute: write first, then read once")
 	errOrder        = refuse(syscall.EINVAL, p11.CKR_ARGUMENTS_BAD, "the data does not follow what was written before: write from the start to the end, without gaps and rewinds")
 	errTruncate     = refuse(syscall.EINVAL, p11.CKR_ARGUMENTS_BAD, "the file can be cut to length 0 only, which starts a new message")
 	errOnce         = refuse(syscall.EINVAL, p11.CKR_ARGUMENTS_BAD, "one command an open: close the file, and open it again for the next")
@@ -218,6 +218,7 @@ var (
 	errOneResult    = refuse(syscall.EINVAL, p11.CKR_ARGUMENTS_BAD, "more data after the result was read, where a message gives one result only (AES-GCM, or a key that wants its PIN each time): open the file again for the whole message")
 	errNoSession    = refuse(syscall.ENOENT, p11.CKR_SESSION_HANDLE_INVALID, "there is no such session: it is closed, or another application's")
 	errNoObject     = refuse(syscall.ENOENT, p11.CKR_OBJECT_HANDLE_INVALID, "there is no such object, or it may not be seen")
+	errUnseen       = refuse(syscall.ENOENT, p11.CKR_OBJECT_HANDLE_INVALID, "there is no such object among those that everybody may see, and you are not logged in: log in with p11fs login, or by writing the PIN to the file login")
 	errNoEntry      = refuse(syscall.ENOENT, p11.CKR_ARGUMENTS_BAD, "there is no such file")
 	errExists       = refuse(syscall.EEXIST, p11.CKR_ARGUMENTS_BAD, "there is one of that name already")
 	errReadOnly     = refuse(syscall.EACCES, p11.CKR_ATTRIBUTE_READ_ONLY, "the file is read only")

@@ -187,6 +187,25 @@ func (f *FS) done(c caller, p place, err error) syscall.Errno {
 	return errno
 }
 
+// hint is done for an answer that programs get without anything being wrong, as
+// whoever reads a whole tree or looks whether a name is taken: no such object, no
+// result. It does not push a real error out of the file error.
+func (f *FS) hint(c caller, p place, err error) syscall.Errno {
+	errno := errnoFor(err)
+	if p.slot == nil {
+		return errno
+	}
+	if a, getErr := f.callers.get(c); getErr == nil {
+		if _, in := a.eng.LoggedIn(p.slot); !in && errors.Is(err, p11.CKR_OBJECT_HANDLE_INVALID) {
+			err = errUnseen
+		}
+		e := errorOf(err)
+		e.hint = true
+		f.note(a, p, e)
+	}
+	return errno
+}
+
 // doneIn is done for a handle: its caller may have ended since the open.
 func (f *FS) doneIn(a *application, p place, err error) syscall.Errno {
 	errno := errnoFor(err)
@@ -198,6 +217,7 @@ func (f *FS) doneIn(a *application, p place, err error) syscall.Errno {
 }
 
 func (f *FS) note(a *application, p place, e lastError) {
+	e.at = f.now()
 	if p.ref.self() {
 		a.note(p.slot, e)
 	} else if s := a.session(p.slot, p.ref); s == nil {

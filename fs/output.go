@@ -59,6 +59,16 @@ func (o *output) only(n int) (*output, error) {
 	return own, own.add(append([]byte(nil), o.data[:n]...))
 }
 
+// forget drops the first n bytes, which only the one user has read.
+func (o *output) forget(n int) {
+	o.s.mu.Lock()
+	o.s.unreserveLocked(n)
+	o.s.mu.Unlock()
+	left := copy(o.data, o.data[n:])
+	secret.Wipe(o.data[left:])
+	o.data = o.data[:left]
+}
+
 // release is the end of one user.
 func (o *output) release() {
 	o.s.mu.Lock()

@@ -198,3 +198,45 @@ func TestOutputIsShared(t *testing.T) {
 	})
 	p.nothingHeld()
 }
+
+// Who reads behind the writing holds what is between, however long the message.
+func TestReadBehindTheWriting(t *testing.T) {
+	p := quiet(t)
+	const ctr = "tok/objects/disk.sec/encrypt:aes-ctr,counter=00000000000000000000000000000000"
+	const part = 1 << 20
+	chunk := strings.Repeat("\x00", part)
+	there, back := p.opened(ctr, syscall.O_RDWR), p.opened(ctr, syscall.O_RDWR) // which are each other's inverse
+	total, came := 0, 0
+	check := func(ct string) {
+		t.Helper()
+		if len(ct) == 0 {
+			return
+		}
+		p.must(back.write(ct))
+		got, errno := back.read(len(ct))
+		p.must(errno)
+		if got != chunk[:len(ct)] {
+			t.Fatalf("the bytes from %d on come back wrong", came)
+		}
+		came += len(got)
+	}
+	for total < maxHeld+8*part {
+		p.must(there.write(chunk))
+		total += part
+		ct, errno := there.read(part - 16)
+		p.must(errno)
+		check(ct)
+		if n := p.held(); n > 8*part {
+			t.Fatalf("%d bytes are held after %d", n, total)
+		}
+	}
+	rest, errno := there.all()
+	p.must(errno)
+	check(rest)
+	if came != total {
+		t.Errorf("%d bytes came of %d", came, total)
+	}
+	there.release()
+	back.release()
+	p.nothingHeld()
+}

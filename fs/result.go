@@ -38,7 +38,7 @@ func (h *resultHandle) Read(ctx context.Context, dest []byte, _ int64) (fuse.Rea
 	}
 	defer h.gate.leave()
 	if !h.taken {
-		if errno := h.take(); errno != 0 {
+		if errno := h.take(callerOf(ctx)); errno != 0 {
 			return nil, errno
 		}
 	}
@@ -49,9 +49,9 @@ func (h *resultHandle) Read(ctx context.Context, dest []byte, _ int64) (fuse.Rea
 	return reply(dest[:n]), 0
 }
 
-func (h *resultHandle) take() syscall.Errno {
+func (h *resultHandle) take(c caller) syscall.Errno {
 	if h.s == nil {
-		return syscall.ENODATA
+		return h.fs.hint(c, h.p, errNothing)
 	}
 	out, err := h.s.take(h.key)
 	switch {
@@ -59,9 +59,7 @@ func (h *resultHandle) take() syscall.Errno {
 		h.out, h.rest, h.taken = out, out.bytes(), true
 		return 0
 	case errors.Is(err, errNothing):
-		// Whoever reads a whole tree meets this everywhere: it does not
-		// push a real error out of the file error.
-		return syscall.ENODATA
+		return h.fs.hint(c, h.p, errNothing)
 	}
 	return h.fs.doneIn(h.s.app, h.p, err)
 }

@@ -127,7 +127,7 @@ func (s *session) takeSecret(kind secretKind) *secret.Bytes {
 func (s *session) note(e lastError) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.last = e
+	s.last = s.last.then(e)
 }
 
 func (s *session) lastError() lastError {

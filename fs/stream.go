@@ -217,8 +217,11 @@ func (h *streamHandle) hold(out []byte) error {
 	}
 	if h.out == nil {
 		h.out = newOutput(h.s)
-	} else if h.next > 0 && h.next == len(h.out.data) {
-		h.drop()
+	} else if unread := len(h.out.data) - h.next; h.next > 0 && h.next >= unread {
+		// Once there is more of it than of what is moved, so that reading
+		// behind the writing costs no more than it reads.
+		h.out.forget(h.next)
+		h.kept, h.next = h.kept-h.next, 0
 	}
 	return h.out.add(out)
 }
@@ -321,7 +324,7 @@ func (h *streamHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.R
 	}
 	defer h.gate.leave()
 	if h.wrote == 0 && !h.ended {
-		return nil, syscall.ENODATA
+		return nil, h.file.fs.hint(callerOf(ctx), h.file.p, errNothing)
 	}
 	if h.next == len(h.out.bytes()) && !h.ended {
 		if errno := h.settle(h.finish(ctx)); errno == syscall.EINTR {
