@@ -206,7 +206,7 @@ func dirMode(m Mode) os.FileMode {
 }
 
 // makeDirectory makes dir and what is above it, if it is absent, and gives it
-// its mode and group whatever the umask is.
+// its mode and group, whatever the umask is.
 func makeDirectory(dir string, mode os.FileMode, group int) error {
 	if st, err := os.Stat(dir); err == nil {
 		if !st.IsDir() {
@@ -214,7 +214,13 @@ func makeDirectory(dir string, mode os.FileMode, group int) error {
 		}
 		return nil
 	}
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+	// What is above a user's own is the user's own, too; the machine's
+	// directories are passed through by all.
+	above := os.FileMode(0o755)
+	if mode == 0o700 {
+		above = mode
+	}
+	if err := makeDirectory(filepath.Dir(dir), above, noGroup); err != nil {
 		return err
 	}
 	if err := os.Mkdir(dir, mode); err != nil && !errors.Is(err, os.ErrExist) {
@@ -275,7 +281,11 @@ func (d *Daemon) guardMount(ctx context.Context) error {
 	if err := checkFree(path); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(path, 0o755); err != nil {
+	mode := os.FileMode(0o700)
+	if d.conf.Mode == System {
+		mode = 0o755
+	}
+	if err := makeDirectory(path, mode, noGroup); err != nil {
 		return fmt.Errorf("the mount point: %w", err)
 	}
 	release, err := guardDirectory(ctx, path)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"p11fs/mountd/mountpoint"
 )
@@ -515,6 +516,30 @@ func TestTwoStartsAtOnce(t *testing.T) {
 			if r.d != nil {
 				if err := r.d.Close(); err != nil {
 					t.Error(err)
+				}
+			}
+		}
+	}
+}
+
+// What is above a directory of the machine lets everybody through, whatever the
+// umask; above a user's own, nobody.
+func TestMakeDirectory(t *testing.T) {
+	for _, umask := range []int{0o077, 0o022} {
+		old := unix.Umask(umask)
+		defer unix.Umask(old)
+		for mode, above := range map[os.FileMode]os.FileMode{0o770: 0o755, 0o755: 0o755, 0o700: 0o700} {
+			dir := filepath.Join(tempDir(t), "above", "dir")
+			if err := makeDirectory(dir, mode, noGroup); err != nil {
+				t.Fatal(err)
+			}
+			for path, want := range map[string]os.FileMode{dir: mode, filepath.Dir(dir): above} {
+				st, err := os.Stat(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if st.Mode().Perm() != want {
+					t.Errorf("umask %o: %s has mode %o, want %o", umask, path, st.Mode().Perm(), want)
 				}
 			}
 		}

@@ -77,9 +77,6 @@ func (d *Daemon) rpcListener(path string) (l *net.UnixListener, activated bool, 
 		}
 	}
 	dir := filepath.Dir(path)
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		return nil, false, err
-	}
 	group, mode := d.group(), os.FileMode(0o600)
 	if group >= 0 {
 		mode = 0o660
