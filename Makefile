@@ -1,6 +1,7 @@
 # p11fs. "make help" lists the targets.
 
-GO         ?= go
+# sudo's PATH often lacks it.
+GO         ?= $(or $(shell command -v go),$(wildcard /usr/local/go/bin/go),go)
 PREFIX     ?= /usr/local
 DESTDIR    ?=
 # Stock clients look for the slot daemon's file here, whatever PREFIX is. Empty:
@@ -82,7 +83,7 @@ man: build ## write the manual pages into build/man
 	@rm -rf $(BUILD)/man && $(BIN) man $(BUILD)/man
 	@cp docs/man/*.[1-8] $(BUILD)/man/ 2>/dev/null || :
 
-install: build man libp11fs ## install below PREFIX (/usr/local): program, module, manual pages, completion
+install: build libp11fs ## install below PREFIX (/usr/local), and p11fs.module and the link pkcsslotd (SLOTD=: none) where they are looked for
 	install -D -m 0755 $(BIN) $(DESTDIR)$(PREFIX)/bin/p11fs
 	install -D -m 0644 $(LIBP11FS) $(DESTDIR)$(PREFIX)/lib/pkcs11/libp11fs.so
 	install -D -m 0644 contrib/p11fs.service $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs.service
@@ -96,15 +97,15 @@ install: build man libp11fs ## install below PREFIX (/usr/local): program, modul
 	else mkdir -p "$(DESTDIR)$(dir $(SLOTD))" && ln -s "$(PREFIX)/bin/p11fs" "$(DESTDIR)$(SLOTD)"; fi
 	install -D -m 0644 contrib/p11fs.module $(DESTDIR)$(P11MODULES)/p11fs.module
 	sed -i 's|/usr/local|$(PREFIX)|' $(DESTDIR)$(P11MODULES)/p11fs.module
-	for page in $(BUILD)/man/*; do \
-		install -D -m 0644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit 1; done
-	mkdir -p $(BUILD)/completion
-	$(BIN) completion bash > $(BUILD)/completion/p11fs
-	$(BIN) completion zsh > $(BUILD)/completion/_p11fs
-	$(BIN) completion fish > $(BUILD)/completion/p11fs.fish
-	install -D -m 0644 $(BUILD)/completion/p11fs $(DESTDIR)$(PREFIX)/share/bash-completion/completions/p11fs
-	install -D -m 0644 $(BUILD)/completion/_p11fs $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_p11fs
-	install -D -m 0644 $(BUILD)/completion/p11fs.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/p11fs.fish
+	@# Not in BUILD: what root makes there, the owner could not remove.
+	@set -e; stage=$$(mktemp -d); trap 'rm -rf "$$stage"' EXIT; \
+	$(BIN) man "$$stage"; cp docs/man/*.[1-8] "$$stage"; \
+	for page in "$$stage"/*; do \
+		install -D -m 0644 "$$page" "$(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/}"; done; \
+	$(BIN) completion bash > "$$stage/bash"; $(BIN) completion zsh > "$$stage/zsh"; $(BIN) completion fish > "$$stage/fish"; \
+	install -D -m 0644 "$$stage/bash" "$(DESTDIR)$(PREFIX)/share/bash-completion/completions/p11fs"; \
+	install -D -m 0644 "$$stage/zsh" "$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_p11fs"; \
+	install -D -m 0644 "$$stage/fish" "$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/p11fs.fish"
 
 uninstall: ## remove what install put below PREFIX
 	rm -f $(DESTDIR)$(PREFIX)/bin/p11fs $(DESTDIR)$(PREFIX)/lib/pkcs11/libp11fs.so $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs.service
