@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"p11fs/secret"
@@ -23,6 +24,7 @@ type asker struct {
 	s        streams
 	terminal bool
 	lines    *bufio.Reader
+	asked    bool // for a secret
 }
 
 func newAsker(s streams) *asker {
@@ -122,6 +124,12 @@ func (a *asker) noEcho(ctx context.Context, prompt string) ([]byte, error) {
 	before, err := term.GetState(fd)
 	if err != nil {
 		return nil, err
+	}
+	if !a.asked {
+		a.asked = true
+		// What was pasted behind the command is no PIN. If it cannot be
+		// dropped, it is a wrong one at worst.
+		_ = unix.IoctlSetInt(fd, unix.TCFLSH, unix.TCIFLUSH)
 	}
 	fmt.Fprintf(a.s.err, "%s: ", prompt)
 	b, err := interruptible(ctx, func() ([]byte, error) { return term.ReadPassword(fd) })

@@ -70,6 +70,9 @@ func TestAskTerminal(t *testing.T) {
 	}
 	t.Run("without echo", func(t *testing.T) {
 		master, slave := openTerminal(t)
+		if _, err := master.WriteString("cat $T/login\n"); err != nil { // pasted with the command
+			t.Fatal(err)
+		}
 		var said bytes.Buffer
 		got := make(chan answer, 1)
 		go func() {

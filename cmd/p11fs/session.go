@@ -77,7 +77,11 @@ then C_InitPIN with the user's PIN. Every object in the token is destroyed.
 
 The SO PIN is the one that the token has; a token that was never initialised
 has 87654321. What is not given by a flag is asked for; if standard input is no
-terminal, it has one line each: SO PIN, label, user PIN.`,
+terminal, it has one line each: SO PIN, label, user PIN. A PIN is as long as
+TOKEN/info says: 4 to 8 bytes in a software token.
+
+The SO PIN stays as it is. To change it, log in with p11fs login --so TOKEN, and
+write the old one, a blank and the new one to TOKEN/pin.`,
 		Example: `  p11fs init swtok
   printf '87654321\n1234\n' | p11fs init swtok --label demo`,
 		Args: cobra.ExactArgs(1),
@@ -125,13 +129,28 @@ func newGenerate(s streams) *cobra.Command {
 		Use:   "generate TOKEN WHAT...",
 		Short: "Generate a key or a key pair, and print the names made",
 		Long: `Generate a key or a key pair in a token, as a line written to TOKEN/generate does,
-and print the names of the objects made.`,
+and print the names of the objects made.
+
+WHAT is first rsa:BITS, ec:CURVE (p256, p384, p521), aes:BITS, generic:BITS or a
+mechanism that makes keys, then attributes as NAME=VALUE: label, id, token, sign,
+extractable and all others that p11fs-tree(7) and PKCS#11 have.`,
 		Example: `  p11fs generate swtok rsa:2048 label=web
-  p11fs generate swtok ec:p256 label=ssh id=0x01`,
+  p11fs generate swtok ec:p256 label=ssh id=0x01
+  p11fs generate swtok aes:256 label=disk extractable=true`,
 		Args: cobra.MinimumNArgs(2),
 	}
 	mount := mountFlag(c)
-	c.ValidArgsFunction = completeTokens(mount)
+	c.ValidArgsFunction = func(c *cobra.Command, args []string, word string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		switch len(args) {
+		case 0:
+			return completeTokens(mount)(c, args, word)
+		case 1:
+			return []cobra.Completion{"rsa:2048", "rsa:3072", "rsa:4096", "ec:p256", "ec:p384", "ec:p521", "aes:128", "aes:256", "generic:256"},
+				cobra.ShellCompDirectiveNoFileComp
+		}
+		return []cobra.Completion{"label=", "id=", "token=", "private=", "sensitive=", "extractable=", "always-authenticate="},
+			cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+	}
 	c.RunE = func(_ *cobra.Command, args []string) error {
 		t, err := tokenTree(*mount, args[0])
 		if err != nil {

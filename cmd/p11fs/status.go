@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -28,7 +29,7 @@ func newStatus(s streams) *cobra.Command {
 		if *resources {
 			text, err := t.read("resources")
 			if err != nil {
-				return fmt.Errorf("%w: %w", errNotMounted, err)
+				return notMounted(err)
 			}
 			fmt.Fprint(s.out, text)
 			return nil
@@ -36,7 +37,7 @@ func newStatus(s streams) *cobra.Command {
 		for _, file := range []string{"status", "slots"} {
 			text, err := t.read(file)
 			if err != nil {
-				return fmt.Errorf("%w: %w", errNotMounted, err)
+				return notMounted(err)
 			}
 			fmt.Fprint(s.out, text)
 		}
@@ -50,6 +51,14 @@ func newStatus(s streams) *cobra.Command {
 		return nil
 	}
 	return c
+}
+
+// notMounted says that there is nothing to read, unless err says so itself.
+func notMounted(err error) error {
+	if errors.Is(err, errNotMounted) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errNotMounted, err)
 }
 
 func newVersion(s streams) *cobra.Command {

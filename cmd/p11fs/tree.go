@@ -40,8 +40,13 @@ func findTree(named string, getenv func(string) string) (tree, error) {
 			return tree{}, fmt.Errorf("%w: %w", errNotMounted, err)
 		} else if !st.IsDir() {
 			return tree{}, fmt.Errorf("%w: %s is no directory", errNotMounted, named)
+		} else if err := mayUse(named); err != nil {
+			return tree{}, err
 		}
-		return tree{named}, mayUse(named)
+		if _, err := os.Stat(filepath.Join(named, "status")); errors.Is(err, os.ErrNotExist) {
+			return tree{}, fmt.Errorf("%w on %s", errNotMounted, named)
+		}
+		return tree{named}, nil
 	}
 	mounts, err := mountpoint.Ours()
 	if err != nil {
@@ -128,9 +133,14 @@ func (t tree) token(name string) error {
 	case errors.Is(err, os.ErrNotExist) || (err == nil && !st.IsDir()):
 		return fmt.Errorf("%s has no token %q (it has: %s)", t.dir, name, strings.Join(t.tokens(), " "))
 	case errors.Is(err, syscall.ENOTCONN):
-		return fmt.Errorf("%w: the daemon of %s has died (p11fs mount cleans up)", errNotMounted, t.dir)
+		return t.died()
 	}
 	return err
+}
+
+// died says that the mount is one whose daemon is gone.
+func (t tree) died() error {
+	return fmt.Errorf("%w: the daemon of %s has died (p11fs mount cleans up)", errNotMounted, t.dir)
 }
 
 // tokens lists the token folders.
@@ -194,6 +204,9 @@ func (t tree) ask(what, token, file string, text []byte) (string, error) {
 // read returns the text of a file in the tree.
 func (t tree) read(elem ...string) (string, error) {
 	f, err := os.Open(filepath.Join(append([]string{t.dir}, elem...)...))
+	if errors.Is(err, syscall.ENOTCONN) {
+		return "", t.died()
+	}
 	if err != nil {
 		return "", err
 	}
@@ -204,7 +217,7 @@ func (t tree) read(elem ...string) (string, error) {
 
 func (t tree) refused(what, token string, err error) error {
 	if errors.Is(err, syscall.ENOTCONN) {
-		return fmt.Errorf("%w: the daemon of %s has died (p11fs mount cleans up)", errNotMounted, t.dir)
+		return t.died()
 	}
 	why, _ := t.read(token, "error")
 	return &treeError{what: what, why: strings.TrimSpace(why), err: err}
