@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -66,6 +67,10 @@ func (o *operation) stands() error {
 	return nil
 }
 
+// ErrPINAgain says that the user is logged in, and has to give the PIN to the
+// operation as well (CKA_ALWAYS_AUTHENTICATE).
+var ErrPINAgain = errors.New("the key wants the PIN again")
+
 // enter begins a call; without an error leave ends it.
 func (o *operation) enter(ctx context.Context) error {
 	if err := interrupted(ctx); err != nil {
@@ -81,7 +86,7 @@ func (o *operation) enter(ctx context.Context) error {
 		err = p11.Errorf(p11.CKR_OPERATION_NOT_INITIALIZED, "the %s has ended", o.what)
 	case o.locked:
 		// The operation goes on: the PIN can still be given.
-		err = p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "the key wants the PIN again for each %s", o.what)
+		err = p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "%w for each %s", ErrPINAgain, o.what)
 	}
 	if err != nil {
 		o.unlock()

@@ -254,6 +254,10 @@ func errorOf(err error) lastError {
 	e := lastError{rv: p11.RVOf(err), why: err.Error()}
 	var own *fileError
 	e.told = errors.As(err, &own) && strings.Contains(own.why, ": ")
+	if errors.Is(err, engine.ErrPINAgain) {
+		e.why += ": write context-specific:PIN to the file login, then the data"
+		e.told = true
+	}
 	return e
 }
 

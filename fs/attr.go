@@ -69,8 +69,9 @@ func (d *attrDir) file(t p11.AttributeType, name string) file {
 			return nil, err
 		}
 		_, ok := i.Attrs.Get(t)
+		shown := ok && t == p11.CKA_VALUE && i.Class == p11.CKO_SECRET_KEY // in value
 		switch {
-		case p11.SecretValue(t) && i.Attrs.Secret(t) && isKey(i.Class):
+		case i.Attrs.Secret(t) && isKey(i.Class) && !shown:
 			return nil, p11.Errorf(p11.CKR_ATTRIBUTE_SENSITIVE, "%s is secret", name)
 		case !ok:
 			return nil, refuse(syscall.ENODATA, p11.CKR_ATTRIBUTE_TYPE_INVALID, "the object has no "+name)

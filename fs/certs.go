@@ -61,6 +61,8 @@ func (d *certsDir) objectName(ctx context.Context, c caller, name string) (strin
 	return base + certSuffix, refOf(i), nil
 }
 
+func (*certsDir) mkdir(context.Context, caller, string) (*entry, error) { return nil, errNoFolder }
+
 func (d *certsDir) lookup(ctx context.Context, c caller, name string) (*entry, error) {
 	_, ref, err := d.objectName(ctx, c, name)
 	if err != nil {

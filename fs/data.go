@@ -54,6 +54,8 @@ func listByClass(ctx context.Context, f *FS, c caller, p place, template p11.Att
 	return list, nil
 }
 
+func (*dataDir) mkdir(context.Context, caller, string) (*entry, error) { return nil, errNoFolder }
+
 func (d *dataDir) lookup(ctx context.Context, c caller, name string) (*entry, error) {
 	i, err := d.objects().find(ctx, c, name+dataSuffix)
 	if err != nil {

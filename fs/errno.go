@@ -228,6 +228,7 @@ var (
 	errLongName     = refuse(syscall.ENAMETOOLONG, p11.CKR_ARGUMENTS_BAD, "a new name takes 229 bytes, without the suffix: a directory has no room for a longer one")
 	errKept         = refuse(syscall.EPERM, p11.CKR_ATTRIBUTE_READ_ONLY, "mode and owner are fixed")
 	errFixed        = refuse(syscall.EPERM, p11.CKR_FUNCTION_REJECTED, "the names in this directory are fixed: ls shows them, and p11fs-tree(7) what they are for")
+	errNoFolder     = refuse(syscall.EPERM, p11.CKR_FUNCTION_REJECTED, "there are no folders here: names are labels, so write a longer one")
 	errDir          = refuse(syscall.EISDIR, p11.CKR_ARGUMENTS_BAD, "it is a directory")
 	errNotDir       = refuse(syscall.ENOTDIR, p11.CKR_ARGUMENTS_BAD, "it is no directory")
 	errEmpty        = refuse(syscall.EINVAL, p11.CKR_ARGUMENTS_BAD, "an empty command: write what the manual page p11fs-tree(7) gives for this file")

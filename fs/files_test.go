@@ -243,13 +243,17 @@ func TestViews(t *testing.T) {
 	p := w.person(1000, 100)
 	p.keys()
 	for path, want := range map[string][]string{
-		"tok/objects/web.key":  {"attr", "info", "uri", "mechanisms", "public.pem", "public.ssh", "sign", "decrypt"},
+		"tok/objects/web.key":  {"attr", "info", "uri", "mechanisms", "public.pem", "public.ssh", "value", "sign", "decrypt"},
 		"tok/objects/web.pub":  {"attr", "info", "uri", "mechanisms", "public.pem", "public.ssh", "verify", "encrypt"},
-		"tok/objects/disk.sec": {"attr", "info", "uri", "mechanisms", "encrypt", "decrypt"},
+		"tok/objects/disk.sec": {"attr", "info", "uri", "mechanisms", "value", "encrypt", "decrypt"},
 	} {
 		if got := p.ls(path); !slices.Equal(got, want) {
 			t.Errorf("%s holds %q, want %q", path, got, want)
 		}
+	}
+	for _, key := range []string{"web.key", "disk.sec"} {
+		_, errno := p.cat("tok/objects/" + key + "/value")
+		wantErrno(t, key, errno, syscall.EPERM)
 	}
 	pem, errno := p.cat("tok/objects/web.key/public.pem")
 	p.must(errno)
@@ -329,6 +333,9 @@ func TestKeyThatWantsThePINEachTime(t *testing.T) {
 			p.must(p.echo("context-specific:"+pin.pin, "tok/login"))
 		}
 		wantErrno(t, "signing after "+pin.pin, p.print("message", sign), pin.want)
+		if text, _ := p.cat("tok/error"); pin.want == syscall.EACCES && !strings.Contains(text, "write context-specific:PIN to the file login") {
+			t.Errorf("error says %q", text)
+		}
 	}
 	p.must(p.echo("context-specific:"+userPIN, "tok/login"))
 	p.must(p.print("message", sign))

@@ -83,7 +83,26 @@ func parseRecipe(line string) (recipe, error) {
 			return recipe{}, err
 		}
 	}
-	return r, r.size(bits, curve)
+	if err := r.size(bits, curve); err != nil {
+		return recipe{}, err
+	}
+	return r, r.sized(word)
+}
+
+// sized says what is missing of a kind of key that has sizes.
+func (r *recipe) sized(word string) error {
+	example := map[string]struct {
+		in   p11.AttributeType
+		such string
+	}{
+		"rsa": {p11.CKA_MODULUS_BITS, "2048"}, "ec": {p11.CKA_EC_PARAMS, "p256"},
+		"aes": {p11.CKA_VALUE_LEN, "256"}, "generic": {p11.CKA_VALUE_LEN, "256"},
+	}
+	e, known := example[word]
+	if !known || r.template.Has(e.in) {
+		return nil
+	}
+	return p11.Errorf(p11.CKR_TEMPLATE_INCOMPLETE, "the size of the key is missing: write %s:%s, for one", word, e.such)
 }
 
 func (r *recipe) byMechanism(name string) error {
@@ -131,7 +150,7 @@ func (r *recipe) size(bits, curve string) error {
 	case r.pair:
 		return p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "the size of this kind of key is its curve")
 	case n%8 != 0:
-		return p11.Errorf(p11.CKR_KEY_SIZE_RANGE, "a secret key has whole bytes: %d bits are none", n)
+		return p11.Errorf(p11.CKR_KEY_SIZE_RANGE, "a secret key has whole bytes, and %d bits are not some", n)
 	}
 	return put(p11.CKA_VALUE_LEN, p11.Ulong(n/8))
 }
@@ -205,6 +224,9 @@ func (r *recipe) make(ctx context.Context, s *session) ([]p11.ObjectHandle, erro
 		return []p11.ObjectHandle{h}, err
 	}
 	template := r.template
+	if template.Has(p11.CKA_CLASS) {
+		return nil, p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "a pair has a public and a private key: leave class out")
+	}
 	if !template.Has(p11.CKA_ID) {
 		id := make([]byte, 8)
 		if _, err := rand.Read(id); err != nil {

@@ -3,7 +3,9 @@ package fs
 import (
 	"context"
 	"strings"
+	"syscall"
 
+	"p11fs/engine"
 	"p11fs/engine/p11"
 	"p11fs/engine/pkix"
 )
@@ -93,6 +95,11 @@ func badFile(err error) error {
 // createAll makes all of the objects, or none of them.
 func createAll(ctx context.Context, s *session, objects []p11.Attributes, template p11.Attributes) ([]p11.ObjectHandle, error) {
 	var handles []p11.ObjectHandle
+	for _, o := range objects {
+		if err := usable(s.slot, o); err != nil {
+			return nil, err
+		}
+	}
 	for i, o := range objects {
 		full := imported(o, template)
 		h, err := s.eng.CreateObject(ctx, full)
@@ -107,6 +114,22 @@ func createAll(ctx context.Context, s *session, objects []p11.Attributes, templa
 		}
 	}
 	return handles, nil
+}
+
+// usable refuses a key that no mechanism of the token could use.
+func usable(slot *engine.Slot, o p11.Attributes) error {
+	class, _ := o.Class()
+	if !isKey(class) {
+		return nil
+	}
+	kt, _ := o.Ulong(p11.CKA_KEY_TYPE)
+	keyType := p11.KeyType(kt)
+	for _, m := range slot.Mechanisms() {
+		if facts, known := p11.MechanismFacts(m.Type); known && m.Flags&(p11.CKF_GENERATE|p11.CKF_GENERATE_KEY_PAIR) == 0 && contains(facts.KeyTypes, keyType) {
+			return nil
+		}
+	}
+	return refuse(syscall.EOPNOTSUPP, p11.CKR_MECHANISM_INVALID, "the token has no mechanism for keys of type "+keyType.Short()+": the file mechanisms lists what it has")
 }
 
 // undo destroys what was made before something failed.

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"syscall"
@@ -69,7 +70,7 @@ func (d *objectDir) list(ctx context.Context, c caller) ([]listed, error) {
 
 func (d *objectDir) has(ctx context.Context, c caller, v aView, i engine.ObjectInfo) bool {
 	_, err := v.text(ctx, c, d, i)
-	return err == nil
+	return err == nil || errors.Is(err, errStays)
 }
 
 func (d *objectDir) lookup(ctx context.Context, c caller, name string) (*entry, error) {
@@ -234,11 +235,22 @@ func objectCertPEM(_ context.Context, _ caller, _ *objectDir, i engine.ObjectInf
 	return pkix.CertificatePEM(i.Attrs)
 }
 
+// errStays is what the file value of a key says whose bytes may not be seen. The
+// file is listed all the same: whoever copies such a key, as mv out of the tree
+// does before it removes it, has to learn that there is no copy.
+var errStays = refuse(syscall.EPERM, p11.CKR_ATTRIBUTE_SENSITIVE, "the key does not leave the token: the files beside this one use it where it is")
+
 // objectValue is the bytes of CKA_VALUE where they may be seen.
 func objectValue(_ context.Context, _ caller, _ *objectDir, i engine.ObjectInfo) ([]byte, error) {
 	v, ok := i.Attrs.Get(p11.CKA_VALUE)
 	switch i.Class {
-	case p11.CKO_DATA, p11.CKO_CERTIFICATE, p11.CKO_SECRET_KEY:
+	case p11.CKO_DATA, p11.CKO_CERTIFICATE:
+	case p11.CKO_SECRET_KEY:
+		if !ok {
+			return nil, errStays
+		}
+	case p11.CKO_PRIVATE_KEY:
+		return nil, errStays
 	default:
 		ok = false
 	}

@@ -101,3 +101,23 @@ func TestRemoveObject(t *testing.T) {
 	term.ok("cat $O/web.pub/public.pem | cmp - web.pem")
 	term.ok("rm -rf $O/aes.sec && test ! -e $O/aes.sec && test -e $O/ec.key/sign")
 }
+
+// TestMoveOut moves keys out of the tree, which mv does by a copy and rm -r: of a
+// key there is no copy, so it stays, whatever it may be used for.
+func TestMoveOut(t *testing.T) {
+	t.Parallel()
+	_, term := ready(t, daemonConfig{})
+	prepareKeys(term)
+	term.ok("echo 'rsa:1024 label=idle sign=false decrypt=false unwrap=false' > $T/generate && echo 'aes:128 label=idle encrypt=false decrypt=false' > $T/generate")
+	before := term.ok("ls $O")
+	for _, key := range []string{"web.key", "ec.key", "aes.sec", "idle.key", "idle.sec"} {
+		term.ok("mkdir out")
+		if res := term.run("mv $O/" + key + " out"); res.status == 0 {
+			t.Errorf("mv takes %s away", key)
+		}
+		term.ok("rm -rf out")
+	}
+	if after := term.ok("ls $O"); after != before {
+		t.Errorf("mv changed what is there:\n%s", difference(before, after))
+	}
+}
