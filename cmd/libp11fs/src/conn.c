@@ -152,14 +152,19 @@ void conn_hold(struct conn *c)
 
 void conn_release(struct conn *c)
 {
+    int state;
+
     if (atomic_fetch_sub(&c->refs, 1) != 1)
         return;
+    /* A thread that is cancelled as it closes would keep the lock for good. */
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
     pthread_mutex_lock(&open_conns.mu);
     unlink_locked(c);
     if (c->fd >= 0)
         close(c->fd);
     c->fd = -1;
     pthread_mutex_unlock(&open_conns.mu);
+    pthread_setcancelstate(state, NULL);
     pthread_mutex_destroy(&c->send);
     pthread_mutex_destroy(&c->mu);
     discard(c);

@@ -178,7 +178,7 @@ static const struct {
     {"threads", case_threads},       {"events", case_events},
     {"absent", case_absent},         {"hostile", case_hostile},
     {"version", case_version},       {"shared", case_shared},
-    {"once", case_once},
+    {"once", case_once},             {"cancel", case_cancel},
 };
 
 int main(int argc, char **argv)

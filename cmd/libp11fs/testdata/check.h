@@ -58,6 +58,7 @@ void case_threads(void);
 void case_shared(void);
 void case_once(void);
 void case_events(void);
+void case_cancel(void);
 void case_restart(int seconds);
 void case_absent(void);
 void case_hostile(void);

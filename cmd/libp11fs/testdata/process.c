@@ -230,6 +230,40 @@ void case_events(void)
     CHECK(pthread_join(thread, NULL) == 0);
 }
 
+static void *asks(void *slot)
+{
+    CK_TOKEN_INFO info;
+
+    for (;;) {
+        if (f->C_GetTokenInfo(*(CK_SLOT_ID *)slot, &info) != CKR_OK)
+            pthread_testcancel();
+    }
+    return NULL;
+}
+
+/* A thread that is cancelled in a call takes nothing with it that others need,
+   not even as the last one on a connection. */
+void case_cancel(void)
+{
+    int before = descriptors();
+
+    for (int i = 0; i < 200; i++) {
+        CK_SLOT_ID slot = start();
+        struct timespec t = {0, 200000};
+        pthread_t thread[4];
+
+        for (int j = 0; j < 4; j++)
+            CHECK(pthread_create(&thread[j], NULL, j == 0 ? waits : asks, &slot) == 0);
+        nanosleep(&t, NULL);
+        for (int j = 0; j < 4; j++)
+            CHECK(pthread_cancel(thread[j]) == 0);
+        OK(f->C_Finalize(NULL));
+        for (int j = 0; j < 4; j++)
+            CHECK(pthread_join(thread[j], NULL) == 0);
+        CHECK(descriptors() == before);
+    }
+}
+
 static double now(void)
 {
     struct timespec t;
