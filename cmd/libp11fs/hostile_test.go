@@ -295,6 +295,20 @@ func runHostile(t *testing.T, b build, socket string) {
 	run(t, c)
 }
 
+// TestMute: a server that greets and then says nothing is waited for as long as
+// P11FS_TIMEOUT says.
+func TestMute(t *testing.T) {
+	b := compile(t, "")
+	over := make(chan struct{})
+	defer close(over)
+	c := exec.Command(b.check, b.module, "mute")
+	c.Env = append(environment(liarServe(t, 1, func(*rand.Rand, uint32, wire.Call) []byte {
+		<-over
+		return nil
+	})), "P11FS_TIMEOUT=1")
+	run(t, c)
+}
+
 // TestVersion: a server that does not speak the module's protocol is refused.
 func TestVersion(t *testing.T) {
 	b := compile(t, "")

@@ -38,6 +38,7 @@ struct conn {
     int fd;                  /* -1 while there is none; guarded by open.mu until opened */
     struct conn *prev, *next; /* guarded by open.mu */
     bool polls;              /* there is a processor for the daemon meanwhile */
+    int64_t deadline;        /* of connecting and greeting; 0 later */
 
     pthread_mutex_t send; /* orders requests */
 
@@ -77,6 +78,16 @@ static void discard(struct conn *c)
     free(c);
 }
 
+static int64_t now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* limit lets no call of the kernel take longer. One that a signal interrupts
+   begins anew, so conn.deadline counts as well. */
 static void limit(int fd, unsigned seconds)
 {
     struct timeval t = {.tv_sec = (time_t)seconds};
@@ -126,9 +137,12 @@ struct conn *conn_open(const char *path, unsigned seconds)
     rc = -1;
     if (fd >= 0) {
         limit(fd, seconds);
+        c->deadline = now() + (int64_t)seconds * 1000000000;
         do
             rc = connect(fd, (const struct sockaddr *)&address, sizeof address);
-        while (rc != 0 && errno == EINTR);
+        while (rc != 0 && errno == EINTR && now() < c->deadline);
+        if (rc != 0 && errno == EINTR)
+            errno = EAGAIN; /* as without signals */
     }
     if (rc != 0) {
         int saved = errno;
@@ -143,6 +157,7 @@ struct conn *conn_open(const char *path, unsigned seconds)
 void conn_unlimit(struct conn *c)
 {
     limit(c->fd, 0);
+    c->deadline = 0;
 }
 
 void conn_hold(struct conn *c)
@@ -217,14 +232,6 @@ static bool send_all(int fd, const unsigned char *p, size_t n)
     return true;
 }
 
-static int64_t now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
 /* receive returns how many bytes came, or 0 when no more will. It polls after a
    reply that came within POLL_TIME, and sleeps through a slow call. */
 static size_t receive(struct conn *c, unsigned char *p, size_t n)
@@ -240,6 +247,8 @@ static size_t receive(struct conn *c, unsigned char *p, size_t n)
             return (size_t)got;
         }
         if (got == 0 || (errno != EINTR && (errno != EAGAIN || flags == 0)))
+            return 0;
+        if (c->deadline != 0 && now() >= c->deadline)
             return 0;
         if (now() - began >= POLL_TIME)
             flags = 0;

@@ -63,6 +63,7 @@ void case_restart(int seconds);
 void case_absent(void);
 void case_hostile(void);
 void case_version(void);
+void case_mute(void);
 void case_dlclose(const char *path);
 void case_differ(const char *path, const char *other, int seed);
 void case_bench(CK_ULONG slot_index);

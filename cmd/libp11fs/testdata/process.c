@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -408,6 +409,29 @@ void case_hostile(void)
         (void)f->C_GenerateRandom(s, out, sizeof out);
         (void)f->C_CloseSession(s);
     }
+    OK(f->C_Finalize(NULL));
+}
+
+static void ignore(int number)
+{
+    (void)number;
+}
+
+/* A daemon that greets and then says nothing is given up, also in a program
+   whose timer interrupts the waiting. */
+void case_mute(void)
+{
+    struct sigaction action = {.sa_handler = ignore, .sa_flags = SA_RESTART};
+    struct itimerval often = {{0, 50000}, {0, 50000}}, never = {{0, 0}, {0, 0}};
+    double began = now();
+    int before = descriptors();
+
+    CHECK(sigaction(SIGALRM, &action, NULL) == 0);
+    CHECK(setitimer(ITIMER_REAL, &often, NULL) == 0);
+    OK(f->C_Initialize(NULL));
+    CHECK(setitimer(ITIMER_REAL, &never, NULL) == 0);
+    CHECK(now() - began > 0.9);
+    CHECK(descriptors() == before);
     OK(f->C_Finalize(NULL));
 }
 
