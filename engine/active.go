@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 
 	"p11fs/engine/p11"
@@ -54,8 +55,9 @@ const (
 )
 
 // A BufferError says that the result does not fit the caller's room. It wraps
-// CKR_BUFFER_TOO_SMALL. The operation goes on: the same call with enough room
-// gives the result (PKCS#11 v3.1 §5.2).
+// CKR_BUFFER_TOO_SMALL. The operation goes on: the same call with the same data
+// and enough room gives the result (PKCS#11 v3.1 §5.2). Any other ends it, since
+// the data has been taken.
 type BufferError struct{ Need int }
 
 // Error says how much room it takes.
@@ -80,10 +82,11 @@ type active struct {
 	op        any // *SignOp …
 
 	// kept is a result that did not fit, for the repetition of the call that
-	// made it; last says that the operation ends with it. Session.mu guards
-	// them.
+	// made it, with the data of which keptOf is the SHA-256; last says that the
+	// operation ends with it. Session.mu guards them.
 	kept    []byte
 	keptFor call
+	keptOf  [sha256.Size]byte
 	last    bool
 }
 
@@ -128,26 +131,34 @@ func (s *Session) activate(kind activeKind, op any, o *operation) error {
 }
 
 // activeOf returns the session's operation of that kind. A result kept for
-// another call than c (0: none, a look) is lost, and the operation with it if it was the last.
+// another call than c (0: none, a look) is lost, and the operation with it, but
+// for the empty result of a part.
 func (s *Session) activeOf(kind activeKind, c call) (*active, error) {
 	if s.closed() {
 		return nil, s.gone()
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	a := s.active[kind]
+	other := a != nil && c != 0 && a.keptFor != 0 && a.keptFor != c
+	if other && !a.last && len(a.kept) == 0 {
+		a.wipe()
+		other = false
+	}
+	s.mu.Unlock()
 	if a == nil {
 		return nil, notActive(kind.String())
 	}
-	if c != 0 && a.keptFor != 0 && a.keptFor != c {
-		last := a.last
-		a.wipe()
-		if last {
-			s.active[kind] = nil
-			return nil, notActive(kind.String())
-		}
+	if other {
+		return nil, s.lost(kind, a)
 	}
 	return a, nil
+}
+
+// lost ends an operation whose kept result was not asked for: without it, what
+// the operation gives would not be that of the data.
+func (s *Session) lost(kind activeKind, a *active) error {
+	s.drop(kind, a)
+	return p11.Errorf(p11.CKR_OPERATION_NOT_INITIALIZED, "a result of the %s was not taken by the same call with the same data, and that ended it", kind)
 }
 
 // settle takes the operation out of its place when it has ended.
@@ -173,14 +184,17 @@ func (s *Session) drop(kind activeKind, a *active) {
 	}
 }
 
-// deliver runs compute, or takes its kept result, and keeps the result if it is
-// longer than room.
-func (s *Session) deliver(kind activeKind, a *active, c call, room int, last bool, compute func() ([]byte, error)) ([]byte, error) {
+// deliver runs compute, which takes data, or takes its kept result, and keeps the
+// result if it is longer than room.
+func (s *Session) deliver(kind activeKind, a *active, c call, data []byte, room int, last bool, compute func() ([]byte, error)) ([]byte, error) {
 	s.mu.Lock()
 	repeated := a.keptFor == c
-	out := a.kept
+	out, of := a.kept, a.keptOf
 	s.mu.Unlock()
 	if repeated {
+		if of != sha256.Sum256(data) {
+			return nil, s.lost(kind, a)
+		}
 		if err := a.operation.stands(); err != nil {
 			s.drop(kind, a)
 			return nil, err
@@ -194,6 +208,9 @@ func (s *Session) deliver(kind activeKind, a *active, c call, room int, last boo
 	}
 	s.mu.Lock()
 	if room == OnlyLength || room >= 0 && len(out) > room {
+		if !repeated {
+			a.keptOf = sha256.Sum256(data)
+		}
 		a.kept, a.keptFor, a.last = out, c, last
 		s.mu.Unlock()
 		return nil, &BufferError{Need: len(out)}

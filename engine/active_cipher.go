@@ -82,7 +82,7 @@ func (s *Session) cipherOnce(ctx context.Context, kind activeKind, data []byte, 
 	if err := s.oneCall(kind, a); err != nil {
 		return nil, err
 	}
-	return s.deliver(kind, a, callOnce, room, true, func() ([]byte, error) { return o.finish(ctx, data) })
+	return s.deliver(kind, a, callOnce, data, room, true, func() ([]byte, error) { return o.finish(ctx, data) })
 }
 
 func (s *Session) cipherUpdate(ctx context.Context, kind activeKind, part []byte, room int) ([]byte, error) {
@@ -90,7 +90,7 @@ func (s *Session) cipherUpdate(ctx context.Context, kind activeKind, part []byte
 	if err != nil {
 		return nil, err
 	}
-	return s.deliver(kind, a, callUpdate, room, false, func() ([]byte, error) { return o.Update(ctx, part) })
+	return s.deliver(kind, a, callUpdate, part, room, false, func() ([]byte, error) { return o.Update(ctx, part) })
 }
 
 func (s *Session) cipherFinal(ctx context.Context, kind activeKind, room int) ([]byte, error) {
@@ -98,7 +98,7 @@ func (s *Session) cipherFinal(ctx context.Context, kind activeKind, room int) ([
 	if err != nil {
 		return nil, err
 	}
-	return s.deliver(kind, a, callFinal, room, true, func() ([]byte, error) { return o.Final(ctx) })
+	return s.deliver(kind, a, callFinal, nil, room, true, func() ([]byte, error) { return o.Final(ctx) })
 }
 
 func (s *Session) cipherSize(kind activeKind, n int) (int, error) {

@@ -15,7 +15,7 @@ func (s *Session) DigestEncryptUpdate(ctx context.Context, part []byte, room int
 	if err != nil {
 		return nil, err
 	}
-	return s.deliver(activeEncrypt, a, callDual, room, false, func() ([]byte, error) {
+	return s.deliver(activeEncrypt, a, callDual, part, room, false, func() ([]byte, error) {
 		defer s.settle(activeDigest, d)
 		if err := digest.Update(ctx, part); err != nil {
 			return nil, err
@@ -34,7 +34,7 @@ func (s *Session) SignEncryptUpdate(ctx context.Context, part []byte, room int) 
 	if err != nil {
 		return nil, err
 	}
-	return s.deliver(activeEncrypt, a, callDual, room, false, func() ([]byte, error) {
+	return s.deliver(activeEncrypt, a, callDual, part, room, false, func() ([]byte, error) {
 		defer s.settle(activeSign, g)
 		if err := signature.Update(ctx, part); err != nil {
 			return nil, err
@@ -53,7 +53,7 @@ func (s *Session) DecryptDigestUpdate(ctx context.Context, part []byte, room int
 	if err != nil {
 		return nil, err
 	}
-	return s.deliver(activeDecrypt, a, callDual, room, false, func() ([]byte, error) {
+	return s.deliver(activeDecrypt, a, callDual, part, room, false, func() ([]byte, error) {
 		defer s.settle(activeDigest, d)
 		out, err := o.Update(ctx, part)
 		if err != nil {
@@ -73,7 +73,7 @@ func (s *Session) DecryptVerifyUpdate(ctx context.Context, part []byte, room int
 	if err != nil {
 		return nil, err
 	}
-	return s.deliver(activeDecrypt, a, callDual, room, false, func() ([]byte, error) {
+	return s.deliver(activeDecrypt, a, callDual, part, room, false, func() ([]byte, error) {
 		defer s.settle(activeVerify, v)
 		out, err := o.Update(ctx, part)
 		if err != nil {

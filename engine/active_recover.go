@@ -70,7 +70,7 @@ func (s *Session) recover(ctx context.Context, kind activeKind, data []byte, roo
 		return nil, err
 	}
 	o := a.op.(*recoverOp)
-	return s.deliver(kind, a, callOnce, room, true, func() ([]byte, error) {
+	return s.deliver(kind, a, callOnce, data, room, true, func() ([]byte, error) {
 		if err := o.enter(ctx); err != nil {
 			return nil, err
 		}

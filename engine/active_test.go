@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -144,6 +145,43 @@ func TestBufferTooSmall(t *testing.T) {
 		_, err = s.Encrypt(ctx, data, NoLimit)
 		want(t, err, p11.CKR_OPERATION_NOT_INITIALIZED)
 	})
+}
+
+// A result that did not fit is of the data that it was asked for: other data
+// never gets it, nor goes on without it.
+func TestKeptResultIsOfItsData(t *testing.T) {
+	ctx := t.Context()
+	b := newBench(t, enginetest.Options{})
+	s := b.user(t)
+	aes := create(t, s, aesKey)
+	ctr := mech(t, "aes-ctr,bits=128,counter="+zeroIV)
+	one, other := []byte("some data"), []byte("OTHER DATA")
+	once := func(data []byte, room int) error {
+		_, err := s.Encrypt(ctx, data, room)
+		return err
+	}
+	update := func(data []byte, room int) error {
+		_, err := s.EncryptUpdate(ctx, data, room)
+		return err
+	}
+	final := func(_ []byte, room int) error {
+		_, err := s.EncryptFinal(ctx, room)
+		return err
+	}
+	for name, calls := range map[string][2]func([]byte, int) error{
+		"one part": {once, once}, "parts": {update, update}, "part and end": {update, final}, "one part and part": {once, update},
+	} {
+		for _, room := range []int{3, OnlyLength} {
+			t.Run(fmt.Sprint(name, ", room ", room), func(t *testing.T) {
+				want(t, s.EncryptInit(ctx, ctr, aes), p11.CKR_OK)
+				want(t, calls[0](one, room), p11.CKR_BUFFER_TOO_SMALL)
+				want(t, calls[1](other, NoLimit), p11.CKR_OPERATION_NOT_INITIALIZED)
+				if n := b.Stats().Operations; n != 0 {
+					t.Errorf("%d operations left", n)
+				}
+			})
+		}
+	}
 }
 
 func TestRecover(t *testing.T) {
