@@ -14,8 +14,27 @@ import (
 
 // pollTime is how long a read looks for a client's next request before it
 // sleeps. Waking up costs 5 to 30 µs at each end, more than most calls, and a
-// client in a loop sends its next request in less than that.
-const pollTime = 100 * time.Microsecond
+// client in a loop, which looks for the reply, sends its next request in less than
+// this. A read looks if the last one took less than briskTime, in which it may
+// have woken up.
+const (
+	pollTime  = 20 * time.Microsecond
+	briskTime = 100 * time.Microsecond
+)
+
+// A yield that takes yieldTime or more says that others want the processor, or
+// that the process may have no more of it. Then nothing polls for a rest of
+// minRest, twice as long each time that it soon happens again, up to maxRest.
+const (
+	yieldTime = 500 * time.Microsecond
+	minRest   = time.Millisecond
+	maxRest   = 128 * time.Millisecond
+)
+
+// parkTime is how often a connection that polls parks all the same, when there is
+// input to wake it at once. Where no goroutine parks, the runtime looks for other
+// connections' input every 10 ms only.
+const parkTime = 100 * time.Microsecond
 
 // pollers bounds how many reads poll at once, so that there are processors left
 // for who has work.
@@ -40,12 +59,14 @@ func (p *pollers) enter() bool {
 
 func (p *pollers) leave() { p.now.Add(-1) }
 
-// input reads a connection. It polls after a request that came within pollTime,
-// so a client that takes its time costs nothing.
+// input reads a connection. A client that takes its time costs nothing.
 type input struct {
 	raw     syscall.RawConn
 	pollers *pollers
-	brisk   bool // the last read took less than pollTime
+	brisk   bool          // the last read was quick enough for polling
+	rest    time.Duration // how long the last rest from polling is
+	rests   time.Time     // when it ends
+	parked  time.Time     // when it last had the runtime look for input
 
 	attempt func(fd uintptr) bool // read as a value, which is made once
 	buf     []byte
@@ -72,7 +93,7 @@ func (in *input) Read(b []byte) (int, error) {
 	in.buf = b
 	err := in.raw.Read(in.attempt)
 	in.buf = nil
-	in.brisk = time.Since(began) < pollTime
+	in.brisk = time.Since(began) < briskTime
 	switch {
 	case err != nil:
 		return 0, err
@@ -85,23 +106,72 @@ func (in *input) Read(b []byte) (int, error) {
 }
 
 // read reads what there is; false means that there is nothing yet, and lets the
-// caller sleep.
+// caller park.
 func (in *input) read(fd uintptr) bool {
 	if in.once(fd) {
 		return true
 	}
-	if !in.brisk || !in.pollers.enter() {
+	if in.brisk {
+		look := in.once
+		due := time.Since(in.parked) >= parkTime
+		if due {
+			look = in.peek
+		}
+		// Nothing was there when the runtime was told to wait for it, so what
+		// comes now wakes the caller.
+		if in.poll(fd, look) && !due {
+			return true
+		}
+	}
+	in.parked = time.Now()
+	return false
+}
+
+// poll looks for a while.
+func (in *input) poll(fd uintptr, look func(fd uintptr) bool) bool {
+	began := time.Now()
+	if began.Before(in.rests) || !in.pollers.enter() {
 		return false
 	}
 	defer in.pollers.leave()
-	in.brisk = false // what wakes this read later is no reason to poll again
-	for began := time.Now(); time.Since(began) < pollTime; {
-		runtime.Gosched() // other connections' calls come first
-		if in.once(fd) {
+	for t := began; t.Sub(began) < pollTime; {
+		var gave bool
+		if t, gave = in.giveWay(); gave {
+			return false
+		}
+		if look(fd) {
 			return true
 		}
 	}
 	return false
+}
+
+// peek says whether there is anything to read, be it the end.
+func (in *input) peek(fd uintptr) bool {
+	for {
+		_, _, err := unix.Recvfrom(int(fd), in.buf[:1], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		if !errors.Is(err, unix.EINTR) {
+			return !errors.Is(err, unix.EAGAIN)
+		}
+	}
+}
+
+// giveWay lets other threads on this processor run, and says when they have, and
+// whether there were any.
+func (in *input) giveWay() (t time.Time, gave bool) {
+	before := time.Now()
+	_, _, _ = unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0) // always succeeds
+	t = time.Now()
+	if t.Sub(before) < yieldTime {
+		return t, false
+	}
+	if t.Sub(in.rests) > 16*in.rest {
+		in.rest = minRest
+	} else {
+		in.rest = min(2*in.rest, maxRest)
+	}
+	in.rests = t.Add(in.rest)
+	return t, true
 }
 
 func (in *input) once(fd uintptr) bool {

@@ -20,8 +20,14 @@
 #include <unistd.h>
 
 /* How long, in nanoseconds, a reader looks for a reply before it sleeps. Waking
-   up costs 5 to 30 us at each end, more than most calls. */
-enum { POLL_TIME = 100000 };
+   up costs 5 to 30 us at each end, more than most calls. It looks if the last
+   reply came within BRISK_TIME, in which both ends may have woken up. */
+enum { POLL_TIME = 100000, BRISK_TIME = 200000 };
+
+/* A yield that takes YIELD_TIME or more says that others want the processor, or
+   that the process may have no more of it. Then nobody polls for a rest of
+   MIN_REST, twice as long each time that it soon happens again, up to MAX_REST. */
+enum { YIELD_TIME = 500000, MIN_REST = 1000000, MAX_REST = 128000000 };
 
 /* A thread's call. It lies on the thread's stack, and in conn.waiters. */
 struct waiter {
@@ -48,7 +54,9 @@ struct conn {
     bool reading;  /* a thread is the reader, and owns all below the flags */
     bool ended, malformed;
 
-    bool brisk;        /* the last reply came within POLL_TIME */
+    bool brisk;        /* the last reply came soon enough for polling */
+    int64_t rest;      /* how long the last rest from polling is */
+    int64_t rests;     /* when it ends */
     size_t start, end; /* of what in holds */
     unsigned char in[8192];
 };
@@ -232,28 +240,46 @@ static bool send_all(int fd, const unsigned char *p, size_t n)
     return true;
 }
 
-/* receive returns how many bytes came, or 0 when no more will. It polls after a
-   reply that came within POLL_TIME, and sleeps through a slow call. */
+/* give_way lets others on this processor run, and moves t on. True means that
+   somebody did. */
+static bool give_way(struct conn *c, int64_t *t)
+{
+    int64_t before = now();
+
+    sched_yield();
+    *t = now();
+    if (*t - before < YIELD_TIME)
+        return false;
+    if (*t - c->rests > 16 * c->rest)
+        c->rest = MIN_REST;
+    else if (c->rest < MAX_REST)
+        c->rest *= 2;
+    c->rests = *t + c->rest;
+    return true;
+}
+
+/* receive returns how many bytes came, or 0 when no more will. */
 static size_t receive(struct conn *c, unsigned char *p, size_t n)
 {
-    int64_t began = now();
-    int flags = c->polls && c->brisk ? MSG_DONTWAIT : 0;
+    int64_t began = now(), t = began;
+    bool polls = c->polls && c->brisk && began >= c->rests;
+    int flags = polls ? MSG_DONTWAIT : 0;
 
     for (;;) {
         ssize_t got = recv(c->fd, p, n, flags);
 
         if (got > 0) {
-            c->brisk = now() - began < POLL_TIME;
+            c->brisk = now() - began < (polls ? POLL_TIME : BRISK_TIME);
             return (size_t)got;
         }
         if (got == 0 || (errno != EINTR && (errno != EAGAIN || flags == 0)))
             return 0;
+        if (flags != 0 && give_way(c, &t))
+            flags = 0;
+        if (t - began >= POLL_TIME)
+            flags = 0;
         if (c->deadline != 0 && now() >= c->deadline)
             return 0;
-        if (now() - began >= POLL_TIME)
-            flags = 0;
-        else if (flags != 0)
-            sched_yield(); /* others on this processor come first */
     }
 }
 
