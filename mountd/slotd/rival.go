@@ -45,7 +45,7 @@ func sameFile(a, b string) bool {
 // our IPC namespace. Another container's daemon, or that of another root
 // directory, is none. What cannot be found out is a no.
 func (c Config) rival(pid int) bool {
-	if !IsStock(c.Proc, pid, c.File) {
+	if c.ordinary(pid) || !IsStock(c.Proc, pid, c.File) {
 		return false
 	}
 	if c.sees(pid, filepath.Dir(c.StockSocket), filepath.Dir(c.Socket)) {
@@ -54,6 +54,24 @@ func (c Config) rival(pid int) bool {
 	ours, err := os.Readlink("/proc/self/ns/ipc")
 	theirs, errTheirs := os.Readlink(filepath.Join(c.Proc, strconv.Itoa(pid), "ns", "ipc"))
 	return err == nil && errTheirs == nil && ours == theirs && c.sees(pid, c.StockFile, c.File)
+}
+
+// ordinary says that process pid is an ordinary user's, who cannot start a slot
+// daemon, be he root in a user namespace of his own. Nothing of such a process is
+// looked at: his program and his root directory may lie in a file system that he
+// serves himself, and who looks waits for him.
+func (c Config) ordinary(pid int) bool {
+	b, err := os.ReadFile(filepath.Join(c.Proc, strconv.Itoa(pid), "status"))
+	if err != nil {
+		return false // it has ended
+	}
+	_, ids, _ := strings.Cut(string(b), "\nUid:")
+	ids, _, _ = strings.Cut(ids, "\n")
+	if ids := strings.Fields(ids); len(ids) >= 2 { // the real, the effective
+		uid, err := strconv.Atoi(ids[1])
+		return err == nil && uid != 0 && uid != os.Geteuid()
+	}
+	return false
 }
 
 // sees says whether what is at path for process pid is what is at own for us.
@@ -77,7 +95,7 @@ func (c Config) sees(pid int, path, own string) bool {
 // is one also where it cannot be looked into, for want of CAP_SYS_PTRACE.
 func (c Config) findRival() (pid int, ok bool) {
 	if b, err := os.ReadFile(c.PIDFile); err == nil {
-		if pid, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && IsStock(c.Proc, pid, c.File) {
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && !c.ordinary(pid) && IsStock(c.Proc, pid, c.File) {
 			return pid, true
 		}
 	}

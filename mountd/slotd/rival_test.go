@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -148,6 +149,38 @@ func TestBesideStock(t *testing.T) {
 		time.AfterFunc(rivalPatience/4, func() { _ = stock.Process.Kill() })
 		r.open(t)
 	})
+}
+
+// TestBesideOrdinary has a user run a program of stock's name: he is no rival, and
+// his program and his root directory are not looked at.
+func TestBesideOrdinary(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to be another user")
+	}
+	r := newRig(t)
+	name := program(t, "sleep", "pkcsslotd")
+	for dir := filepath.Dir(name); dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := exec.Command(name, "60")
+	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Process.Kill(); _ = c.Wait() })
+	r.see(t, c.Process.Pid)
+	if err := os.WriteFile(r.conf.PIDFile, []byte(strconv.Itoa(c.Process.Pid)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if !IsStock("/proc", c.Process.Pid, r.conf.File) || r.conf.rival(c.Process.Pid) {
+		t.Error("it has the name, and is no rival")
+	}
+	if pid, ok := r.conf.findRival(); ok {
+		t.Errorf("process %d is none", pid)
+	}
+	r.open(t)
 }
 
 // TestLost takes away what clients find, a piece at a time.
