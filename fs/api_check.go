@@ -30,7 +30,8 @@ var (
 	_ gofs.NodeStatfser   = (*linkNode)(nil)
 	_ gofs.NodeReadlinker = (*linkNode)(nil)
 
-	_ gofs.FileReader = (*textHandle)(nil)
+	_ gofs.FileReader  = (*textHandle)(nil)
+	_ gofs.FileLseeker = (*textHandle)(nil)
 
 	_ gofs.FileReader   = (*randomHandle)(nil)
 	_ gofs.FileWriter   = (*randomHandle)(nil)

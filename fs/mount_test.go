@@ -41,6 +41,13 @@ func TestFirstSession(t *testing.T) {
 	}
 }
 
+// TestChangingText has grep, which takes a file with holes for binary, read a text
+// whose length changes each time somebody asks.
+func TestChangingText(t *testing.T) {
+	term := mount(t).terminal()
+	term.want("for i in $(seq 30); do grep running $P/metrics; done | sort | uniq -c | tr -d ' '", "30running\n")
+}
+
 // TestPanicIsAnswered has one request panic: it gets EIO, and the tree lives on.
 func TestPanicIsAnswered(t *testing.T) {
 	m := mount(t, "P11FS_TEST_PANIC=1")
