@@ -123,8 +123,9 @@ func (r *refusal) close() error {
 	return err
 }
 
-// answer answers the kernel until the group is closed, or a question cannot be
-// read: then it closes the group itself, lest somebody wait for ever.
+// answer answers the kernel until the group is closed, or questions cannot be
+// read: then it closes the group itself, lest somebody wait for ever. A question
+// for which there is no descriptor left was answered by the kernel, by no.
 func (r *refusal) answer() {
 	const (
 		header = unix.FAN_EVENT_METADATA_LEN
@@ -133,6 +134,9 @@ func (r *refusal) answer() {
 	b := make([]byte, size)
 	for {
 		n, err := r.group.Read(b)
+		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
+			continue
+		}
 		if err != nil {
 			_ = r.group.Close() // closed already, or told by mark from now on
 			return

@@ -1,6 +1,7 @@
 package slotd
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -288,6 +289,59 @@ func TestUnrefusable(t *testing.T) {
 	}
 	if n := strings.Count(log.String(), "cannot be refused"); n != 1 {
 		t.Errorf("it says so %d times: %s", n, log)
+	}
+}
+
+// TestRefusalWithoutDescriptors has the kernel ask while the daemon can open
+// nothing.
+func TestRefusalWithoutDescriptors(t *testing.T) {
+	if err := CanRefuse(); err != nil {
+		t.Skip(err)
+	}
+	r := newRig(t)
+	// opens is a program that says, for each line that it is written, whether it
+	// may open the configuration.
+	opens := func(name string) (open func() string) {
+		c := exec.Command(program(t, "sh", name), "-c", `while read -r _; do if read -r version <"$0"; then echo yes; else echo no; fi; done`, r.conf.StockConf)
+		in, errIn := c.StdinPipe()
+		out, errOut := c.StdoutPipe()
+		if err := errors.Join(errIn, errOut, c.Start()); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = in.Close(); _ = c.Wait() })
+		answers := bufio.NewScanner(out)
+		if name == "pkcsslotd" {
+			r.see(t, c.Process.Pid)
+		}
+		return func() string {
+			if _, err := in.Write([]byte("\n")); err != nil || !answers.Scan() {
+				t.Fatal(err, answers.Err())
+			}
+			return answers.Text()
+		}
+	}
+	d := r.open(t)
+	other, rival := opens("other"), opens("pkcsslotd")
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: limit.Max}); err != nil {
+		t.Fatal(err)
+	}
+	other()
+	other()
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if got := other(); got != "yes" {
+		t.Errorf("another program may open the configuration: %s", got)
+	}
+	if got := rival(); got != "no" {
+		t.Errorf("a stock daemon may open the configuration: %s", got)
+	}
+	if err := d.refusal.mark(); err != nil {
+		t.Error(err)
 	}
 }
 

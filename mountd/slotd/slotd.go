@@ -269,7 +269,11 @@ func (d *Daemon) collectLoop(ctx context.Context) {
 			d.conf.Log.Error("collection of dead processes", "err", err)
 		}
 		if d.refusal != nil {
-			d.setUnrefusable(d.refusal.mark())
+			err := d.refusal.mark()
+			if err != nil && d.Unrefusable() == nil {
+				d.conf.Log.Warn("a stock slot daemon that is started from now on will take this one's place", "reason", err)
+			}
+			d.setUnrefusable(err)
 		}
 		err := d.Lost()
 		if err != nil && !lost {
