@@ -56,7 +56,12 @@ func (d *Daemon) mount(ctx context.Context) error {
 // unmount takes the tree out of the way, so that nothing new is opened, and
 // waits for what runs.
 func (d *Daemon) unmount() error {
-	if !d.mountGone() {
+	switch {
+	case d.mountGone():
+	case d.watch != nil && !d.watch.OnTop():
+		// What would be unmounted there is another's.
+		d.log.Warn("the mount was moved, or something is mounted over it: it is left; unmount it by hand", "mount", d.conf.Paths.Mount)
+	default:
 		if err := d.server.Unmount(); err != nil {
 			return fmt.Errorf("unmounting: %w", err)
 		}

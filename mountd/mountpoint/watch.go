@@ -21,6 +21,7 @@ type Watch struct {
 	// The mount's own number will not do: the kernel gives it to the next
 	// mount. The file system keeps its own while any copy of it is mounted.
 	device string
+	path   string
 	close  sync.Once
 	wg     sync.WaitGroup
 }
@@ -32,7 +33,7 @@ func NewWatch(path string) (*Watch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", mountinfo, err)
 	}
-	w := &Watch{gone: make(chan struct{}), list: list}
+	w := &Watch{gone: make(chan struct{}), list: list, path: path}
 	mounts, err := w.read()
 	for _, m := range mounts { // the last one covers those before it
 		if m.Path == path && m.Type == Type {
@@ -54,6 +55,23 @@ func NewWatch(path string) (*Watch, error) {
 
 // Gone is closed when the mount is not there any more.
 func (w *Watch) Gone() <-chan struct{} { return w.gone }
+
+// OnTop says that who goes to the path comes into the file system: it was not
+// moved away since, and nothing is mounted over it. In doubt it is.
+func (w *Watch) OnTop() bool {
+	mounts, err := List()
+	return err != nil || onTop(mounts, w.path, w.device)
+}
+
+func onTop(mounts []Mount, path, device string) bool {
+	top := Mount{}
+	for _, m := range mounts { // the last one covers those before it
+		if m.Path == path {
+			top = m
+		}
+	}
+	return top.Device == device
+}
 
 // Close ends the watch; a mount that is there then counts as there. It may be
 // called again.
