@@ -15,8 +15,10 @@ import (
 // architectures that stock openCryptoki is built for.
 const ticksPerSecond = 100
 
-// processStart is when the process began, from /proc/PID/stat and the boot time.
-func processStart(proc string, pid int) (time.Time, error) {
+// processStart is when the process began, from /proc/PID/stat and the boot time. The
+// kernel moves the latter when the clock is set; the earlier of what it is and what
+// it was, was, counts.
+func processStart(proc string, pid int, was time.Time) (time.Time, error) {
 	b, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "stat"))
 	if err != nil {
 		return time.Time{}, err
@@ -33,6 +35,9 @@ func processStart(proc string, pid int) (time.Time, error) {
 	boot, err := bootTime(proc)
 	if err != nil {
 		return time.Time{}, err
+	}
+	if !was.IsZero() && was.Before(boot) {
+		boot = was
 	}
 	return boot.Add(time.Duration(ticks) * time.Second / ticksPerSecond), nil
 }

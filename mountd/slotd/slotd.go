@@ -63,6 +63,7 @@ type Config struct {
 type Daemon struct {
 	conf     Config
 	pid      int32
+	boot     time.Time        // when the machine was started, by the clock at our start
 	segment  *shm.SlotManager // used under the API lock, as closed is
 	closed   bool
 	listener *net.UnixListener
@@ -93,6 +94,7 @@ func Open(ctx context.Context, c Config) (_ *Daemon, err error) {
 		return nil, err
 	}
 	d := &Daemon{conf: c, pid: int32(os.Getpid()), reply: Reply(c.Slots), key: key, sessions: map[int]uint32{}}
+	d.boot, _ = bootTime(c.Proc) // without one the clock is taken for unchanged
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.Close())
@@ -394,7 +396,7 @@ func (d *Daemon) alive(pid int32, registered time.Time) bool {
 	if pid == d.pid {
 		return true
 	}
-	started, err := processStart(d.conf.Proc, int(pid))
+	started, err := processStart(d.conf.Proc, int(pid), d.boot)
 	// A second either way: the start is known in clock ticks since boot, the
 	// registration in whole seconds.
 	return err != nil || !started.After(registered.Add(2*time.Second))

@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -247,11 +248,37 @@ func TestSessions(t *testing.T) {
 }
 
 func TestProcessStart(t *testing.T) {
-	began, err := processStart("/proc", os.Getpid())
+	began, err := processStart("/proc", os.Getpid(), time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if age := time.Since(began); age < -2*time.Second || age > time.Hour {
 		t.Errorf("this process is %v old", age)
+	}
+}
+
+// TestClockIsSet has somebody set the clock, with which the boot time in /proc goes:
+// a client from before still lives, and a number given out again is still found out.
+func TestClockIsSet(t *testing.T) {
+	r := newRig(t)
+	pid := start(t, program(t, "sleep", "client"), "60").Process.Pid
+	r.see(t, pid)
+	d := r.open(t)
+	now := time.Now()
+	for _, ahead := range []time.Duration{0, time.Hour, -time.Hour} {
+		stat := fmt.Sprintf("btime %d\n", d.boot.Add(ahead).Unix())
+		path := filepath.Join(r.conf.Proc, "stat")
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(stat), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if !d.alive(int32(pid), now) {
+			t.Errorf("%v ahead: a client that lives is taken for another process", ahead)
+		}
+		if ahead >= 0 && d.alive(int32(pid), now.Add(-time.Minute)) {
+			t.Errorf("%v ahead: a process that began after the registration is taken for the client", ahead)
+		}
 	}
 }
