@@ -88,7 +88,9 @@ func (o *output) releaseLocked() {
 // appendWiped is append that leaves no copy behind when it moves.
 func appendWiped(b, data []byte) []byte {
 	if len(b)+len(data) > cap(b) {
-		bigger := make([]byte, len(b), max(2*cap(b), len(b)+len(data)))
+		// A long one grows by less than what it has: only what it has is counted.
+		room := min(cap(b), max(cap(b)/8, 1<<20))
+		bigger := make([]byte, len(b), max(cap(b)+room, len(b)+len(data)))
 		copy(bigger, b)
 		secret.Wipe(b)
 		b = bigger

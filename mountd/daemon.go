@@ -258,17 +258,25 @@ func (d *Daemon) ifMounting(step func(context.Context) error) func(context.Conte
 	}
 }
 
-// guardStore locks the store.
+// guardStore locks the store: by a file that says who has it, and by its own
+// directory, as everybody in the group may remove the file.
 func (d *Daemon) guardStore(ctx context.Context) error {
 	release, err := takeGuard(ctx, d.conf.Paths.Guard, d.conf.Paths.Data)
 	if err != nil {
 		return err
 	}
 	d.later(release)
+	if release, err = guardDirectory(ctx, d.conf.Paths.Data, "serves"); err != nil {
+		return err
+	}
+	d.later(release)
 	return nil
 }
 
-// guardMount locks the mount point, and clears a mount whose daemon has died.
+// guardMount clears a mount whose daemon has died, and locks the directory under
+// the mount point, which is another inode than the root of the mount that comes to
+// lie on it. So two daemons that start at the same moment with different stores do
+// not mount on one another.
 func (d *Daemon) guardMount(ctx context.Context) error {
 	path := d.conf.Paths.Mount
 	cleaned, err := mountpoint.Clean(ctx, path)
@@ -288,7 +296,7 @@ func (d *Daemon) guardMount(ctx context.Context) error {
 	if err := makeDirectory(path, mode, noGroup); err != nil {
 		return fmt.Errorf("the mount point: %w", err)
 	}
-	release, err := guardDirectory(ctx, path)
+	release, err := guardDirectory(ctx, path, "is about to mount on")
 	if err != nil {
 		return err
 	}

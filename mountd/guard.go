@@ -27,6 +27,10 @@ func takeGuard(ctx context.Context, path, data string) (release func() error, er
 	if err != nil {
 		return nil, fmt.Errorf("the daemon's lock: %w", err)
 	}
+	if st, err := f.Stat(); err == nil && !st.Mode().IsRegular() {
+		_ = f.Close()
+		return nil, fmt.Errorf("the daemon's lock %s is no regular file: remove it", path)
+	}
 	if err := waitFlock(ctx, f); err != nil {
 		holder, _ := os.ReadFile(path)
 		_ = f.Close()
@@ -48,20 +52,18 @@ func writeAt(f *os.File, s string) error {
 	return err
 }
 
-// guardDirectory locks the directory under the mount point, which is another
-// inode than the root of the mount that comes to lie on it. So two daemons that
-// start at the same moment with different stores do not mount on one another.
-func guardDirectory(ctx context.Context, dir string) (release func() error, err error) {
-	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+// guardDirectory locks a directory itself, for what the daemon does with it.
+func guardDirectory(ctx context.Context, dir, does string) (release func() error, err error) {
+	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
-		return nil, fmt.Errorf("the mount point: %w", err)
+		return nil, fmt.Errorf("locking a directory: %w", err)
 	}
 	if err := waitFlock(ctx, f); err != nil {
 		_ = f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("another p11fs is about to mount on %s: %w", dir, ErrBusy)
+			return nil, fmt.Errorf("another p11fs %s %s: %w", does, dir, ErrBusy)
 		}
-		return nil, fmt.Errorf("locking the mount point %s: %w", dir, err)
+		return nil, fmt.Errorf("locking the directory %s: %w", dir, err)
 	}
 	return f.Close, nil
 }

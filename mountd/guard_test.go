@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestGuard(t *testing.T) {
@@ -40,6 +42,15 @@ func TestGuard(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	t.Run("takes files only", func(t *testing.T) {
+		fifo := filepath.Join(t.TempDir(), "fifo")
+		if err := unix.Mkfifo(fifo, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := takeGuard(t.Context(), fifo, "the store"); err == nil || !strings.Contains(err.Error(), "no regular file") {
+			t.Errorf("a FIFO: %v", err)
+		}
+	})
 	t.Run("follows no link", func(t *testing.T) {
 		link := filepath.Join(t.TempDir(), "link")
 		if err := os.Symlink(path, link); err != nil {
@@ -53,11 +64,11 @@ func TestGuard(t *testing.T) {
 
 func TestGuardDirectory(t *testing.T) {
 	dir := t.TempDir()
-	release, err := guardDirectory(t.Context(), dir)
+	release, err := guardDirectory(t.Context(), dir, "serves")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := guardDirectory(t.Context(), dir); !errors.Is(err, ErrBusy) {
+	if _, err := guardDirectory(t.Context(), dir, "serves"); !errors.Is(err, ErrBusy) {
 		t.Errorf("got %v, want ErrBusy", err)
 	}
 	if err := release(); err != nil {
@@ -67,7 +78,31 @@ func TestGuardDirectory(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := guardDirectory(t.Context(), file); err == nil {
-		t.Error("a file was taken for a mount point")
+	if _, err := guardDirectory(t.Context(), file, "serves"); err == nil {
+		t.Error("a file was taken for a directory")
+	}
+}
+
+// A guard that somebody removed lets no second daemon in.
+func TestGuardRemoved(t *testing.T) {
+	needFUSE(t)
+	c := userConfig(tempDir(t))
+	d, err := New(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(c.Paths.Guard); err != nil {
+		t.Fatal(err)
+	}
+	again := c
+	again.Paths.Mount = filepath.Join(filepath.Dir(c.Paths.Mount), "again")
+	if other, err := New(t.Context(), again); !errors.Is(err, ErrBusy) {
+		t.Errorf("a second daemon starts: %v", err)
+		if err == nil {
+			_ = other.Close()
+		}
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
 	}
 }

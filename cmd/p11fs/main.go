@@ -12,18 +12,22 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 )
+
+// secondSignal is how long after the first one a signal says nothing new.
+const secondSignal = 500 * time.Millisecond
 
 func main() {
 	if isSlotDaemon(os.Args[0]) {
 		os.Exit(slotDaemonMain(os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	// The first signal asks for an orderly end. From then on the default
-	// holds again, so a second one kills.
-	context.AfterFunc(ctx, stop)
+	// The first signal asks for an orderly end. Soon after the default holds
+	// again, so a second one kills; timeout(1) sends two at once.
+	context.AfterFunc(ctx, func() { time.AfterFunc(secondSignal, stop) })
 	s := streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}
 	err := run(ctx, os.Args[1:], s)
 	report(s, err)
