@@ -106,6 +106,7 @@ type Entry struct {
 // token's lock around every method.
 type TokenSegment struct {
 	path string
+	fd   int // of the file that is mapped, to know when it is removed by
 	mem  []byte
 	cut  atomic.Bool // a page of mem is gone: see guard
 }
@@ -125,7 +126,11 @@ func OpenToken(dir, name string, gid int) (s *TokenSegment, fresh, repaired bool
 	if err != nil {
 		return nil, false, false, fmt.Errorf("shared memory: %w", &os.PathError{Op: "open", Path: path, Err: err})
 	}
-	defer func() { err = errors.Join(err, unix.Close(fd)) }()
+	defer func() {
+		if s == nil {
+			err = errors.Join(err, unix.Close(fd))
+		}
+	}()
 
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -156,7 +161,7 @@ func OpenToken(dir, name string, gid int) (s *TokenSegment, fresh, repaired bool
 	if err != nil {
 		return nil, false, false, fmt.Errorf("shared memory %s: %w", path, err)
 	}
-	s = &TokenSegment{path: path, mem: mem}
+	s = &TokenSegment{path: path, fd: fd, mem: mem}
 	if fresh {
 		copy(mem[offName:offName+nameSize], name)
 		putU32(mem, offLength, tokenPayload)
@@ -200,12 +205,19 @@ func (s *TokenSegment) holds(addr uintptr) bool {
 // Path is the segment's file.
 func (s *TokenSegment) Path() string { return s.path }
 
+// Removed says that the file that is mapped has no name any more: processes that
+// open Path share nothing with this one.
+func (s *TokenSegment) Removed() bool {
+	var st unix.Stat_t
+	return s.mem != nil && unix.Fstat(s.fd, &st) == nil && st.Nlink == 0
+}
+
 // Close unmaps the segment, which lives on.
 func (s *TokenSegment) Close() error {
 	if s.mem == nil {
 		return nil
 	}
-	err := unix.Munmap(s.mem)
+	err := errors.Join(unix.Munmap(s.mem), unix.Close(s.fd))
 	s.mem = nil
 	return err
 }

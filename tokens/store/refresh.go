@@ -153,6 +153,7 @@ func (s *Store) stale(c *changes) bool {
 // not read stays pending.
 func (s *Store) sync(ctx context.Context, section bool) (err error) {
 	s.sharedLost()
+	s.rejoin()
 	s.mu.Lock()
 	s.w.drain(&s.pending)
 	c := s.pending

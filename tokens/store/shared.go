@@ -38,6 +38,7 @@ type segment interface {
 	Detach()
 	State([]byte) []byte
 	Is([]byte) bool
+	Removed() bool
 	Err() error
 	Close() error
 }
@@ -63,18 +64,9 @@ func (s *Store) attach(raw []byte, made bool) error {
 		return nil
 	}
 	fileErr := err
-	seg, _, repaired, err := shm.OpenToken(s.cfg.Shared.Dir, s.cfg.Shared.Name, s.cfg.Group)
-	if err != nil {
+	if s.seg, err = s.openSegment(); err != nil {
 		return p11.Errorf(p11.CKR_DEVICE_ERROR, "%s: %w", s.cfg.Dir, err)
 	}
-	if repaired {
-		s.cfg.Log.Warn("the token's shared memory was open to others than the token's users, or misnamed: it is put right", "dir", s.cfg.Dir, "path", seg.Path())
-	}
-	s.seg = seg
-	if s.cfg.segment != nil {
-		s.seg = s.cfg.segment(seg)
-	}
-	s.seg.Attach()
 	if made {
 		// What the segment says is about a token that is gone.
 		for _, l := range lists {
@@ -101,6 +93,52 @@ func (s *Store) attach(raw []byte, made bool) error {
 		s.seg.SetData(s.data)
 	}
 	return nil
+}
+
+// openSegment attaches to the segment at its path, which it makes if there is none. The
+// token's lock is held.
+func (s *Store) openSegment() (segment, error) {
+	seg, _, repaired, err := shm.OpenToken(s.cfg.Shared.Dir, s.cfg.Shared.Name, s.cfg.Group)
+	if err != nil {
+		return nil, err
+	}
+	if repaired {
+		s.cfg.Log.Warn("the token's shared memory was open to others than the token's users, or misnamed: it is put right", "dir", s.cfg.Dir, "path", seg.Path())
+	}
+	joined := segment(seg)
+	if s.cfg.segment != nil {
+		joined = s.cfg.segment(seg)
+	}
+	joined.Attach()
+	return joined, nil
+}
+
+// rejoin goes over to the segment that is at the path now, if somebody removed
+// ours: stock processes that start share that one. Those that run keep ours, and
+// hear of nothing any more. The token's lock is held.
+func (s *Store) rejoin() {
+	if s.seg == nil || !s.seg.Removed() {
+		return
+	}
+	s.cfg.Log.Warn("the token's shared memory was removed: stock processes that ran then share nothing until they start anew", "dir", s.cfg.Dir)
+	d := s.snapshot()
+	s.leave()
+	seg, err := s.openSegment()
+	if err != nil {
+		s.cfg.Log.Error("the token is no longer shared with stock processes", "dir", s.cfg.Dir, "error", err)
+	} else if there, err := parseTokenData(dataBytes(seg.Data())); err != nil || !seg.Loaded(shm.Public) || there.next().number() < d.next().number() {
+		// Names must not be given out twice.
+		seg.SetData(d)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil {
+		s.seg = seg
+	}
+	s.pending.all = true
+	s.seen = s.seen[:0]
+	clear(s.odd)
+	s.dataStamp, s.idxStamp, s.idxClean = stamp{}, stamp{}, false
 }
 
 func dataBytes(d [dataSize]byte) []byte { return d[:] }
@@ -159,7 +197,7 @@ func (s *Store) References() (n int, shared bool) {
 // sharedAsSeenLocked says that the segment is as it was last seen, and that
 // nothing about it is due. It takes no lock between processes.
 func (s *Store) sharedAsSeenLocked() bool {
-	return s.seg == nil || s.seg.Is(s.seen) && !s.dueLocked()
+	return s.seg == nil || s.seg.Is(s.seen) && !s.dueLocked() && !s.seg.Removed()
 }
 
 // noteShared remembers the segment as it is now, for Refresh to compare. What a

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -231,6 +232,45 @@ func TestSharedRefused(t *testing.T) {
 	wantRV(t, "Open", err, p11.CKR_DEVICE_ERROR)
 	if tree(t, b.cfg.Dir) != before {
 		t.Error("the directory has changed")
+	}
+}
+
+// TestSharedRemoved removes the segment under the store: it goes over to the one
+// that is there at its next use, or makes one.
+func TestSharedRemoved(t *testing.T) {
+	for _, stock := range []bool{false, true} {
+		t.Run(fmt.Sprintf("stock made another %v", stock), func(t *testing.T) {
+			b := newBench(t)
+			path := filepath.Join(b.cfg.Shared.Dir, b.cfg.Shared.Name)
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+			if stock { // from NVTOK.DAT, with the lists still to be loaded
+				seg, _, _, err := shm.OpenToken(b.cfg.Shared.Dir, b.cfg.Shared.Name, NoGroup)
+				if err != nil {
+					t.Fatal(err)
+				}
+				seg.SetData(b.seg.Data())
+				b.seg = seg
+				t.Cleanup(func() { _ = seg.Close() })
+			}
+			create(t, b.s, dataObject("c", "1", false))
+			if !stock {
+				b.seg = b.open()
+			}
+			b.wantLists("another object", []int{0, 1, 4}, []int{2, 3})
+			if b.seg.Data() != [dataSize]byte(b.s.snapshot()) {
+				t.Error("the new segment has other data")
+			}
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.s.Refresh(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			b.seg = b.open()
+			b.wantLists("a look", []int{0, 1, 4}, []int{2, 3})
+		})
 	}
 }
 

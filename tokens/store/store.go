@@ -76,7 +76,7 @@ type Store struct {
 	// The token's lock, cfg.Lock, guards the directory, what seg points to and,
 	// in memory, top, objs, seg, names and struck: only its holder changes them. mu is
 	// locked under it and nothing is locked under mu but the index and objects;
-	// no I/O is done under mu but for reading w.
+	// no I/O is done under mu but for reading w and looking for seg's file.
 	mu     sync.Mutex
 	closed bool
 	active sync.WaitGroup // lock sections; Add under mu while not closed
