@@ -12,7 +12,7 @@ import (
 // C files say what each holds the module to.
 var cases = []string{
 	"functions", "not-initialized", "arguments", "buffers", "mechanisms", "attributes", "deferred", "interfaces",
-	"initialize", "fork", "threads", "shared", "events", "cancel", "dlclose",
+	"initialize", "fork", "threads", "shared", "events", "cancel", "oversized", "dlclose",
 }
 
 // TestModule tests the module as users get it, compiled once.

@@ -62,7 +62,18 @@ CK_RV operation_once(enum kind k, CK_SESSION_HANDLE session, const CK_BYTE *in, 
     call_exchange(&c);
     whole = get_result(&c, out, out_len);
     call_settle(&c, k, whole);
-    return call_end(&c);
+    return operation_ended(&c, k);
+}
+
+CK_RV operation_ended(struct call *c, enum kind k)
+{
+    CK_SESSION_HANDLE session = c->session;
+    bool unsent = !c->exchanged;
+    CK_RV rv = call_end(c);
+
+    if (unsent && rv == CKR_DATA_LEN_RANGE)
+        (void)C_SessionCancel(session, kind_flag(k)); /* the error that counts is rv */
+    return rv;
 }
 
 CK_RV operation_transform(enum call_number number, CK_SESSION_HANDLE session, const CK_BYTE *in, CK_ULONG in_len,

@@ -179,7 +179,7 @@ static const struct {
     {"absent", case_absent},         {"hostile", case_hostile},
     {"version", case_version},       {"shared", case_shared},
     {"once", case_once},             {"cancel", case_cancel},
-    {"mute", case_mute},
+    {"mute", case_mute},             {"oversized", case_oversized},
 };
 
 int main(int argc, char **argv)

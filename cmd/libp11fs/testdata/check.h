@@ -56,7 +56,7 @@ void case_initialize(void);
 void case_fork(void);
 void case_threads(void);
 void case_shared(void);
-void case_once(void);
+void case_oversized(void), case_once(void);
 void case_events(void);
 void case_cancel(void);
 void case_restart(int seconds);

@@ -1,5 +1,6 @@
 /* What the module itself must hold to: arguments, buffers, interfaces, and that an Init which is put off cannot be told from one that is
    not. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "check.h"
@@ -294,6 +295,35 @@ void case_once(void)
         OK(f->C_Sign(s, digest, sizeof digest, signature, &n));
     }
     OK(f->C_Finalize(NULL));
+}
+
+/* Data that fits no request is refused, and ends the operation. */
+void case_oversized(void)
+{
+    enum { LENGTH = 65 << 20 };
+    CK_SLOT_ID slot = start();
+    CK_SESSION_HANDLE s = login(slot);
+    CK_OBJECT_HANDLE public, private;
+    CK_MECHANISM sha = {CKM_SHA256, NULL, 0}, ecdsa = {CKM_ECDSA_SHA256, NULL, 0};
+    CK_BYTE *data = calloc(1, LENGTH), out[64];
+
+    CHECK(data != NULL);
+    ec_key(s, &public, &private);
+    for (int i = 0; i < 3; i++) { /* the later Inits are put off */
+        CK_ULONG n = sizeof out;
+
+        OK(f->C_DigestInit(s, &sha));
+        RV(f->C_Digest(s, data, LENGTH, out, &n), CKR_DATA_LEN_RANGE);
+        OK(f->C_SignInit(s, &ecdsa, private));
+        n = sizeof out;
+        RV(f->C_Sign(s, data, LENGTH, out, &n), CKR_DATA_LEN_RANGE);
+        OK(f->C_VerifyInit(s, &ecdsa, public));
+        RV(f->C_Verify(s, data, LENGTH, out, sizeof out), CKR_DATA_LEN_RANGE);
+    }
+    OK(f->C_DigestInit(s, &sha));
+    OK(f->C_DigestUpdate(s, data, LENGTH)); /* which goes in parts */
+    OK(f->C_Finalize(NULL));
+    free(data);
 }
 
 void case_interfaces(void)
