@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -28,7 +29,9 @@ func callerOf(ctx context.Context) caller {
 	return caller{uid: c.Uid, gid: c.Gid, pid: c.Pid}
 }
 
-// maxApplications bounds the applications of one uid. Each costs a descriptor.
+// maxApplications bounds the applications of one uid. Each costs a descriptor, so
+// one uid also has a quarter of those that the process may have at most, and all
+// together have half: the rest is for sockets, stores and locks.
 const maxApplications = 4096
 
 // A leader is a hold on the leader of a POSIX session.
@@ -47,10 +50,17 @@ type processes struct {
 	session func(tid int) (int, error)
 	// leader returns a hold on the leader of a session.
 	leader func(sid int) (leader, error)
+	// descriptors is how many descriptors this process may have; 0 is no limit.
+	descriptors int
 }
 
 func systemProcesses() processes {
-	return processes{session: unix.Getsid, leader: openLeader}
+	p := processes{session: unix.Getsid, leader: openLeader}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && limit.Cur < math.MaxInt32 {
+		p.descriptors = int(limit.Cur)
+	}
+	return p
 }
 
 // appKey is what tells applications apart. A session number is unique while its
@@ -71,6 +81,7 @@ type user struct {
 type callers struct {
 	engine *engine.Engine
 	system processes
+	most   int                 // applications of one uid
 	nobody *engine.Application // sees public objects, never has a session
 
 	mu     sync.Mutex // guards all below
@@ -81,9 +92,14 @@ type callers struct {
 }
 
 func newCallers(e *engine.Engine, system processes) *callers {
+	most := maxApplications
+	if n := system.descriptors; n > 0 {
+		most = min(most, n/4)
+	}
 	return &callers{
 		engine: e,
 		system: system,
+		most:   most,
 		nobody: e.NewApplication(engine.Owner{UID: ^uint32(0), GID: ^uint32(0), Name: "nobody"}),
 		apps:   make(map[appKey]*application),
 		users:  make(map[uint32]*user),
@@ -175,9 +191,12 @@ func (cs *callers) add(c caller, sid int, l leader) (*application, error) {
 	case a != nil:
 		l.close()
 		return a, nil
-	case u.applications >= maxApplications:
+	case u.applications >= cs.most:
 		l.close()
-		return nil, refuse(syscall.EDQUOT, p11.CKR_HOST_MEMORY, fmt.Sprintf("uid %d has %d applications already: end some terminals or services", c.uid, maxApplications))
+		return nil, refuse(syscall.EDQUOT, p11.CKR_HOST_MEMORY, fmt.Sprintf("uid %d has %d applications already: end some terminals or services", c.uid, cs.most))
+	case cs.system.descriptors > 0 && len(cs.apps) >= cs.system.descriptors/2:
+		l.close()
+		return nil, refuse(syscall.EDQUOT, p11.CKR_HOST_MEMORY, "all users together have as many applications as there are descriptors for: raise the daemon's limit on open files")
 	}
 	a := &application{
 		key:    key,

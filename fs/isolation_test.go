@@ -6,6 +6,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -274,5 +275,34 @@ func TestInodesTellNothing(t *testing.T) {
 	}
 	if w.fs.ino("1/objects") == w2.fs.ino("1/objects") {
 		t.Error("two daemons number alike")
+	}
+}
+
+// Where descriptors are short, no uid takes them all, nor do all together.
+func TestDescriptorsAreShared(t *testing.T) {
+	w := newWorld(t, enginetest.Options{})
+	system := w.fs.callers.system
+	w.fs.callers.close()
+	system.descriptors = 8
+	w.fs.callers = newCallers(w.engine, system)
+	uses := func(p person, want syscall.Errno) {
+		t.Helper()
+		if errno := p.echo("label=x", "tok/find"); errno != want {
+			t.Errorf("uid %d, session %d: %v, want %v", p.uid, p.pid, errno, want)
+		}
+	}
+	first := w.person(1000, 100)
+	uses(first, 0)
+	uses(w.person(1000, 101), 0)
+	uses(w.person(1000, 102), syscall.EDQUOT)
+	uses(w.person(1001, 200), 0)
+	uses(w.person(1001, 201), 0)
+	other := w.person(1002, 300)
+	uses(other, syscall.EDQUOT)
+	first.dies()
+	for deadline := time.Now().Add(5 * time.Second); other.echo("label=x", "tok/find") != 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("an application that ended still counts")
+		}
 	}
 }
