@@ -72,12 +72,12 @@ func TestLoadSlots(t *testing.T) {
 		{name: "no data at all", want: []string{"0 swtok swtok"}},
 		{name: "empty data", files: map[string]string{"data/": ""}, want: []string{"0 swtok swtok"}},
 		{name: "own tokens", files: map[string]string{
-			"data/work/NVTOK.DAT": "", "data/home/NVTOK.DAT": "",
+			"data/office/NVTOK.DAT": "", "data/home/NVTOK.DAT": "",
 			"data/notoken/file": "", "data/.lock/NVTOK.DAT": "", "data/file": "", "data/dir/NVTOK.DAT/": "",
-		}, want: []string{"0 home home", "1 work work"}},
+		}, want: []string{"0 home home", "1 office office"}},
 		{name: "own configuration", files: map[string]string{
-			"conf":                "slot 7 {\nstdll = libpkcs11_sw.so\ntokname = a\n}\nslot 2 {\nstdll = libpkcs11_sw.so\n}\n",
-			"data/work/NVTOK.DAT": "",
+			"conf":                  "slot 7 {\nstdll = libpkcs11_sw.so\ntokname = a\n}\nslot 2 {\nstdll = libpkcs11_sw.so\n}\n",
+			"data/office/NVTOK.DAT": "",
 		}, want: []string{"7 a a", "2 swtok swtok"}},
 		{name: "own configuration asked for and absent", need: true, err: "no such file"},
 		{name: "system without configuration", mode: System, err: "no such file"},

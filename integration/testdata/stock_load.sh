@@ -56,26 +56,15 @@ create_data() { # KEY VALUE
 	exec 5>&-
 	done_ write "$1" "$2"
 }
-write_data() { # KEY VALUE
+put() { # KEY FILE VALUE
 	begin
-	{ echo "$2" >"$T/data/$1"; } 2>"$dir/$name.e"
-	done_ write "$1" "$2"
+	{ echo "$3" >"$2"; } 2>"$dir/$name.e"
+	done_ write "$1" "$3"
 }
-read_data() { # KEY
+get() { # KEY FILE
 	local v=
 	begin
-	{ read -r v <"$O/$1.dat/value"; } 2>"$dir/$name.e"
-	done_ read "$1" '' "$v"
-}
-write_attr() { # KEY FOLDER ATTRIBUTE VALUE
-	begin
-	{ echo "$4" >"$O/$2/attr/$3"; } 2>"$dir/$name.e"
-	done_ write "$1" "$4"
-}
-read_attr() { # KEY FOLDER ATTRIBUTE
-	local v=
-	begin
-	{ read -r v <"$O/$2/attr/$3"; } 2>"$dir/$name.e"
+	{ read -r v <"$2"; } 2>"$dir/$name.e"
 	done_ read "$1" '' "$v"
 }
 create_key() { # KEY LABEL ID VALUE
@@ -107,9 +96,9 @@ own_object() {
 		key=$name-$seq
 		create_data "$key" "$name.$seq" && own[i]=$key
 	elif [ $what -lt 45 ]; then
-		write_data "$key" "$name.$seq"
+		put "$key" "$T/data/$key" "$name.$seq"
 	elif [ $what -lt 60 ]; then
-		read_data "$key"
+		get "$key" "$O/$key.dat/value"
 	else
 		destroy "$key" "$key.dat"
 		own[i]=
@@ -148,14 +137,14 @@ shared_object() {
 	id
 	case $place in
 	0 | 1)
-		if [ $what -lt 50 ]; then read_attr "$key" "$key.dat" application
-		elif [ $what -lt 96 ]; then write_attr "$key" "$key.dat" application "$name.$seq"
+		if [ $what -lt 50 ]; then get "$key" "$O/$key.dat/attr/application"
+		elif [ $what -lt 96 ]; then put "$key" "$O/$key.dat/attr/application" "$name.$seq"
 		else destroy "$key" "$key.dat"
 		fi
 		;;
 	2)
-		if [ $what -lt 50 ]; then read_attr "$key" "$key.sec" id
-		elif [ $what -lt 96 ]; then write_attr "$key" "$key.sec" id "$id"
+		if [ $what -lt 50 ]; then get "$key" "$O/$key.sec/attr/id"
+		elif [ $what -lt 96 ]; then put "$key" "$O/$key.sec/attr/id" "$id"
 		else destroy "$key" "$key.sec"
 		fi
 		;;
@@ -184,7 +173,7 @@ shared_object() {
 		esac
 		;;
 	4 | 5)
-		if [ $place = 4 -o $what -lt 96 ]; then read_data "$key"
+		if [ $place = 4 -o $what -lt 96 ]; then get "$key" "$O/$key.dat/value"
 		else destroy "$key" "$key.dat"
 		fi
 		;;
