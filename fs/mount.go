@@ -11,7 +11,6 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
-	"syscall"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -127,12 +126,6 @@ func (s *Server) Wait() { <-s.done }
 
 // Done is closed when the mount has ended.
 func (s *Server) Done() <-chan struct{} { return s.done }
-
-// Stale says whether dir is the mount point of a daemon that is gone.
-func Stale(dir string) bool {
-	_, err := os.Stat(dir)
-	return errors.Is(err, syscall.ENOTCONN)
-}
 
 // Detach takes whatever is mounted on dir away, at once, though it is in use or
 // its daemon is gone.
