@@ -3,7 +3,7 @@ package engine
 import (
 	"context"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // EncryptInit is C_EncryptInit (PKCS#11 v3.1 §5.8.1).

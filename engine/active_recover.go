@@ -3,7 +3,7 @@ package engine
 import (
 	"context"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/tokens"
 )
 

@@ -3,7 +3,7 @@ package engine
 import (
 	"context"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // SignInit is C_SignInit (PKCS#11 v3.1 §5.13.1).

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"p11fs/engine/enginetest"
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // What C_ functions do to the session's active operation: which it needs, and

@@ -9,7 +9,7 @@ import (
 
 	"p11fs/engine"
 	"p11fs/engine/enginetest"
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/locks"
 	"p11fs/secret"
 	"p11fs/tokens"

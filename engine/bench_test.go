@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"p11fs/engine/enginetest"
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // BenchmarkFind finds one object among 10,000 by label, by id and by class and

@@ -9,7 +9,7 @@ import (
 	"encoding/hex"
 	"math/big"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // finish adds what the token computes for a new object: where it comes from, its

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"p11fs/engine/enginetest"
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // A panic in any call of the token leaves no lock held: everything else goes on.

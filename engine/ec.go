@@ -5,7 +5,7 @@ import (
 	"crypto/ecdh"
 	"encoding/asn1"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // finishEC checks the point of an elliptic curve key, computes it from a private

@@ -10,7 +10,7 @@ import (
 
 	"github.com/google/btree"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/tokens"
 )
 

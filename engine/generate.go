@@ -4,7 +4,7 @@ import (
 	"context"
 	"slices"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // GenerateKey is C_GenerateKey (PKCS#11 v3.1 §5.18.1). The template need not say

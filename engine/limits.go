@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"sync"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // Limits bounds what one uid may hold in all its applications together. Zero

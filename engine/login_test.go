@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"p11fs/engine/enginetest"
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 func TestLoginIsTheApplications(t *testing.T) {

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"context"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // AttributeResult is one attribute asked for, or why it is not given:

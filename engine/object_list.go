@@ -3,7 +3,7 @@ package engine
 import (
 	"context"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // EachObject calls f with each object that Objects would return, one after the

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"p11fs/engine/enginetest"
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 const zeroIV = "0x00000000000000000000000000000000"

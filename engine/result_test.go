@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"p11fs/engine/enginetest"
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // A Result is of the data so far, and the operation goes on to the Final of all

@@ -4,7 +4,7 @@ import (
 	"encoding/asn1"
 	"math/big"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // completeRSA checks the numbers of an RSA private key and computes the primes

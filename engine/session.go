@@ -4,7 +4,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // A Session is one session of an application with a token.

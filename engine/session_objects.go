@@ -5,7 +5,7 @@ import (
 
 	"github.com/google/btree"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/tokens"
 )
 

@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"p11fs/engine/enginetest"
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // step is one event of the session state machine (PKCS#11 v3.1 §5.6) and what

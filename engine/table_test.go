@@ -8,7 +8,7 @@ import (
 
 	"p11fs/engine"
 	"p11fs/engine/enginetest"
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/secret"
 )
 

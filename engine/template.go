@@ -1,7 +1,7 @@
 package engine
 
 import (
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // origin says how an object comes to be.

@@ -3,7 +3,7 @@ package engine
 import (
 	"bytes"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // change returns the attributes of an existing object after C_SetAttributeValue

@@ -1,6 +1,6 @@
 package engine
 
-import "p11fs/engine/p11"
+import "p11fs/p11"
 
 // addPublicKeys: §4.8. What a key may do by default is what its type can do,
 // but for wrapping.

@@ -3,7 +3,7 @@ package engine
 import (
 	"bytes"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // complete checks the template of a new object and fills in the defaults. so

@@ -1,6 +1,6 @@
 package engine
 
-import "p11fs/engine/p11"
+import "p11fs/p11"
 
 // newRules makes the tables of PKCS#11 v3.1 §4.4 to §4.11 and of the key objects
 // of §6. Defaults that the standard leaves to the token are explained in doc.go.

@@ -3,7 +3,7 @@ package engine
 import (
 	"context"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // WrapKey is C_WrapKey (PKCS#11 v3.1 §5.18.3).

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"p11fs/engine"
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // An application is what one uid has in one POSIX session.

@@ -4,7 +4,7 @@ import (
 	"context"
 	"syscall"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/secret"
 )
 

@@ -7,8 +7,8 @@ import (
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 
-	"p11fs/engine/p11"
-	"p11fs/engine/pkix"
+	"p11fs/p11"
+	"p11fs/p11/pkix"
 )
 
 // certsDir shows certificates as PEM files, named by their labels with .pem;

@@ -6,8 +6,8 @@ import (
 	"crypto/rand"
 
 	"p11fs/engine"
-	"p11fs/engine/p11"
-	"p11fs/engine/pkix"
+	"p11fs/p11"
+	"p11fs/p11/pkix"
 	"p11fs/secret"
 )
 

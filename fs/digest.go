@@ -5,7 +5,7 @@ import (
 	"syscall"
 
 	"p11fs/engine"
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // digestDir is the directory digest: one data file a digest.

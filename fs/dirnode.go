@@ -9,7 +9,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // maxName is the longest name of a directory entry, in bytes.

@@ -6,7 +6,7 @@ import (
 	"syscall"
 
 	"p11fs/engine"
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // errnoOf is the one table from CK_RV to errno. A value that is not listed, a

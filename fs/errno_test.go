@@ -7,7 +7,7 @@ import (
 	"syscall"
 	"testing"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // errnos is what each CK_RV is to a person who reads and writes files.

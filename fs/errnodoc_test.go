@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // TestErrnoDocument compares the table in docs/tree.md with errnoOf: each

@@ -3,7 +3,7 @@ package fs
 import (
 	"time"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // resultLife is how long a result waits for its reader.

@@ -3,7 +3,7 @@ package fs
 import (
 	"context"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // findFile is written a template, and reads the names of the objects that

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"p11fs/engine"
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // Config is what an FS is made of.

@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"strings"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // generateFile makes keys. It is written what to make, and reads the names made,

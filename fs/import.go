@@ -6,8 +6,8 @@ import (
 	"syscall"
 
 	"p11fs/engine"
-	"p11fs/engine/p11"
-	"p11fs/engine/pkix"
+	"p11fs/p11"
+	"p11fs/p11/pkix"
 )
 
 // importEntry finds the files that take keys and certificates in:

@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"p11fs/engine"
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // flagName is one bit of a CK_FLAGS and its name here.

@@ -5,8 +5,8 @@ import (
 	"context"
 	"encoding/asn1"
 
-	"p11fs/engine/p11"
-	"p11fs/engine/pkix"
+	"p11fs/p11"
+	"p11fs/p11/pkix"
 )
 
 // maxWrapped bounds a wrapped key, and the public value of another party.

@@ -7,7 +7,7 @@ import (
 	"syscall"
 
 	"p11fs/engine"
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // objectLink is a link to an object's directory.

@@ -8,8 +8,8 @@ import (
 	"syscall"
 
 	"p11fs/engine"
-	"p11fs/engine/p11"
-	"p11fs/engine/pkix"
+	"p11fs/p11"
+	"p11fs/p11/pkix"
 )
 
 // objectDir is the directory of one object. Its files are views: unlinking one

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p11fs/engine"
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // objectsDir is the directory objects: one directory an object.

@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 
 	"p11fs/engine"
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // The names of objects in a directory.

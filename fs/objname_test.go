@@ -10,7 +10,7 @@ import (
 
 	"p11fs/engine"
 	"p11fs/engine/enginetest"
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 func TestEscape(t *testing.T) {

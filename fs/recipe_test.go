@@ -4,8 +4,8 @@ import (
 	"strings"
 	"testing"
 
-	"p11fs/engine/p11"
-	"p11fs/engine/pkix"
+	"p11fs/p11"
+	"p11fs/p11/pkix"
 )
 
 func TestParseRecipe(t *testing.T) {

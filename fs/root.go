@@ -8,7 +8,7 @@ import (
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 
 	"p11fs/engine"
-	"p11fs/engine/pkix"
+	"p11fs/p11/pkix"
 )
 
 // rootNode returns the node of the tree's root.

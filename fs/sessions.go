@@ -10,7 +10,7 @@ import (
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // sessionsDir shows the caller's sessions and nobody else's: those with a name

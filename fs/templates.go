@@ -1,6 +1,6 @@
 package fs
 
-import "p11fs/engine/p11"
+import "p11fs/p11"
 
 // What keys and certificates are unless the caller says otherwise: token
 // objects; private and secret keys private, sensitive, and not to be taken out.

@@ -1,7 +1,7 @@
 package integration
 
 import (
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // derive makes a secret of 32 bytes, which everybody may see until the session

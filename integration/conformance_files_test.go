@@ -17,7 +17,7 @@ import (
 	"strings"
 	"syscall"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // filesApplication is one application of the mount for the conformance suite. It

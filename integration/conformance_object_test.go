@@ -3,7 +3,7 @@ package integration
 import (
 	"strconv"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 func visibilityRules() []tokenRule {

@@ -4,7 +4,7 @@ import (
 	"strconv"
 	"strings"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 func itoa(n int) string { return strconv.Itoa(n) }

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // A rig is what a rule runs on: a new token, and two applications without

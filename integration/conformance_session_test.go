@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strconv"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // Reasons why a rule is no matter of files.

@@ -1,7 +1,7 @@
 package integration
 
 import (
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // rsaPublic is a public key for C_CreateObject.

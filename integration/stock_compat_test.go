@@ -6,7 +6,7 @@ import (
 	"syscall"
 	"testing"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // knownAES is the stored name of the private AES key whose value the manifest

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // objectView is what the mount shows of one object: its attributes, as the

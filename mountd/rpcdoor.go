@@ -11,7 +11,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/activation"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/mountd/rpc"
 )
 

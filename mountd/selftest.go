@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/tokens"
 )
 

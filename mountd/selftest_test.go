@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/tokens"
 	"p11fs/tokens/swtok"
 )

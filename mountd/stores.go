@@ -12,7 +12,7 @@ import (
 	"strings"
 
 	"p11fs/engine"
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/mountd/config"
 	"p11fs/tokens"
 )

@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/btree"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // NewHandle returns an unpredictable object handle of 48 bits, never 0. The

@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 func attributes(class p11.ObjectClass, label string, id ...byte) p11.Attributes {

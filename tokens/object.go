@@ -5,7 +5,7 @@ import (
 	"log/slog"
 	"sync"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // An Object is one version of an object. Its attributes never change: a

@@ -9,7 +9,7 @@ package tokens
 import (
 	"context"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/secret"
 )
 

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"p11fs/engine"
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/locks"
 	"p11fs/mountd/rpc"
 	"p11fs/secret"

@@ -18,9 +18,9 @@ const module = "p11fs"
 // longest name that fits a package counts.
 var floors = [][]string{
 	{"secret", "locks", "shm"},
-	{"engine/p11"},
+	{"p11"},
 	{"tokens"},
-	{"tokens/store", "engine/pkix"},
+	{"tokens/store", "p11/pkix"},
 	{"tokens/swtok"},
 	{"engine"},
 	{"fs"},
@@ -131,12 +131,12 @@ func TestCheck(t *testing.T) {
 		ok       bool
 	}{
 		{"p11fs/engine", "p11fs/tokens", true},
-		{"p11fs/engine", "p11fs/engine/p11", true},
-		{"p11fs/engine", "p11fs/engine/pkix", true},
+		{"p11fs/engine", "p11fs/p11", true},
+		{"p11fs/engine", "p11fs/p11/pkix", true},
 		{"p11fs/engine", "p11fs/tokens/store", false},
 		{"p11fs/engine", "p11fs/fs", false},
 		{"p11fs/engine", "github.com/hanwen/go-fuse/v2/fuse", false},
-		{"p11fs/engine/p11", "p11fs/engine", false},
+		{"p11fs/p11", "p11fs/engine", false},
 		{"p11fs/tokens", "p11fs/tokens/store", false},
 		{"p11fs/tokens/swtok", "p11fs/tokens/store", true},
 		{"p11fs/fs", "github.com/hanwen/go-fuse/v2/fs", true},

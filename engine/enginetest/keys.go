@@ -12,7 +12,7 @@ import (
 	"encoding/asn1"
 	"math/big"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/tokens"
 )
 

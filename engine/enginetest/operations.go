@@ -17,7 +17,7 @@ import (
 	_ "crypto/sha1"
 	_ "crypto/sha512"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/tokens"
 )
 

@@ -10,7 +10,7 @@ import (
 	"slices"
 	"sync"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/secret"
 	"p11fs/tokens"
 )

@@ -3,7 +3,7 @@ package config
 import (
 	"strings"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // key is a keyword of a slot block.

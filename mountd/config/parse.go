@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"strings"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // maxFile bounds what Load reads: a full table of 1024 slots with every key at

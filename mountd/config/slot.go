@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strings"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // MaxSlots is the size of the stock slot table: slots are 0 to MaxSlots-1.

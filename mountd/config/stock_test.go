@@ -14,7 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // stockReply is the size of the structure that the stock daemon sends.

@@ -6,7 +6,7 @@ import (
 	"errors"
 
 	"p11fs/engine"
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/mountd/rpc/wire"
 )
 

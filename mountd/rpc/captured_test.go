@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/mountd/rpc/wire"
 )
 

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"p11fs/engine"
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/mountd/rpc/wire"
 	"p11fs/secret"
 )

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/mountd/rpc/wire"
 )
 

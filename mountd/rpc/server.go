@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p11fs/engine"
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/mountd/rpc/wire"
 	"p11fs/secret"
 )

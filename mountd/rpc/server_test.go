@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"p11fs/engine"
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/locks"
 	"p11fs/mountd/rpc/wire"
 	"p11fs/secret"

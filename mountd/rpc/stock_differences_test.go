@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/mountd/rpc/wire"
 )
 

@@ -1,7 +1,7 @@
 package rpc
 
 import (
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/mountd/rpc/wire"
 )
 

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/mountd/rpc/wire"
 )
 

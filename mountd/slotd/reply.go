@@ -3,7 +3,7 @@ package slotd
 import (
 	"encoding/binary"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/mountd/config"
 )
 

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/locks"
 	"p11fs/mountd/config"
 	"p11fs/shm"

@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/secret"
 )
 

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/shm"
 )
 

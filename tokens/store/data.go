@@ -11,7 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/secret"
 )
 

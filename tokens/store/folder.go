@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // kernel is what the store asks of the system to change a directory. Tests cut

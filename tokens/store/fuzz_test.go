@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // seeds are the files of the golden token whose names keep accepts.

@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // A hexText is bytes that the manifest spells in hexadecimal.

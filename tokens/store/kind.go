@@ -1,6 +1,6 @@
 package store
 
-import "p11fs/engine/p11"
+import "p11fs/p11"
 
 // A Kind is what a kind of token fixes about its directory.
 type Kind struct {

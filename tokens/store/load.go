@@ -9,7 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/secret"
 	"p11fs/tokens"
 )

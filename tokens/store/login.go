@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"sync"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/secret"
 	"p11fs/shm"
 	"p11fs/tokens"

@@ -11,7 +11,7 @@ import (
 	"io"
 	"math/bits"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/secret"
 )
 

@@ -10,7 +10,7 @@ import (
 	"fmt"
 	"math"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/secret"
 )
 

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // A diary is a kernel that also writes down what a disk would know.

@@ -7,7 +7,7 @@ import (
 	"io/fs"
 	"time"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // begin starts a section under the token's lock that changes the token: it waits

@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/secret"
 	"p11fs/shm"
 	"p11fs/tokens"

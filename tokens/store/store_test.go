@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/secret"
 	"p11fs/tokens"
 )

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"testing"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/tokens"
 	"p11fs/tokens/tokentest"
 )

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // A Curve is a named prime curve with cofactor 1.

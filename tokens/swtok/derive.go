@@ -5,7 +5,7 @@ import (
 	"crypto"
 	"encoding/binary"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/tokens"
 )
 

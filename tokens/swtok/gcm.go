@@ -5,7 +5,7 @@ import (
 	"crypto/subtle"
 	"encoding/binary"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/tokens"
 )
 

@@ -6,7 +6,7 @@ import (
 	"io"
 	"math/big"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // Generic secrets are of 80 to 2048 bits, as stock openCryptoki has it; both

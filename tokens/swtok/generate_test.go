@@ -6,7 +6,7 @@ import (
 	"errors"
 	"testing"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/tokens/tokentest"
 )
 

@@ -10,7 +10,7 @@ import (
 	_ "crypto/sha512"
 	"hash"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/tokens"
 )
 

@@ -4,7 +4,7 @@ import (
 	"context"
 	"testing"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/tokens"
 	"p11fs/tokens/tokentest"
 )

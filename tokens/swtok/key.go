@@ -4,7 +4,7 @@ import (
 	"crypto"
 	"sync"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/tokens"
 )
 

@@ -3,7 +3,7 @@ package swtok
 import (
 	"crypto"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // kind says which code serves a mechanism.

@@ -3,7 +3,7 @@ package swtok
 import (
 	"testing"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // stock is the list of openCryptoki 3.8's software token, in its order.

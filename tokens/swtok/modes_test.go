@@ -8,7 +8,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/tokens/tokentest"
 )
 

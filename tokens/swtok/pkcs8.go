@@ -7,7 +7,7 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // A private key is wrapped as the DER of its PrivateKeyInfo (PKCS#11 v3.1 §6.7,

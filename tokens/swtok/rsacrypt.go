@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"crypto"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/tokens"
 )
 

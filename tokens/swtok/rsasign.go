@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"io"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/tokens"
 )
 

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/tokens"
 	"p11fs/tokens/tokentest"
 )

@@ -6,7 +6,7 @@ import (
 	"log/slog"
 	"time"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/tokens"
 	"p11fs/tokens/store"
 )

@@ -4,7 +4,7 @@ import (
 	"encoding/hex"
 	"testing"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/tokens"
 )
 

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"testing"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 func (b Backend) testPINs(t *testing.T) {

@@ -3,7 +3,7 @@ package wire
 import (
 	"encoding/binary"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // form is how the protocol encodes the value of an attribute. It depends on a

@@ -15,7 +15,7 @@ import (
 	"errors"
 	"fmt"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // A Protocol is the version byte that a client offers when it connects. It is

@@ -3,7 +3,7 @@ package wire
 import (
 	"slices"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // since is the first protocol whose clients pass a mechanism.

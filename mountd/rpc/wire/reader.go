@@ -3,7 +3,7 @@ package wire
 import (
 	"encoding/binary"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // A Reader takes a body apart. After a failure every method returns zero values

@@ -1,7 +1,7 @@
 package wire
 
 import (
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // ParamLayout is the layout of t's parameter in our own protocol, by the name

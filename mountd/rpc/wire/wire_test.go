@@ -16,7 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // vector is one captured call of the stock programs.

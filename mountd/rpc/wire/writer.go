@@ -3,7 +3,7 @@ package wire
 import (
 	"encoding/binary"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // A Writer puts a body together at the end of B.

@@ -25,7 +25,7 @@ func TestGeneratedFilesAreCurrent(t *testing.T) {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(string(want), string(got)); diff != "" {
-			t.Errorf("%s is not what table.txt makes; run go generate ./engine/p11 (-want +got):\n%.2000s", name, diff)
+			t.Errorf("%s is not what table.txt makes; run go generate ./p11 (-want +got):\n%.2000s", name, diff)
 		}
 	}
 	stray, err := filepath.Glob("../*_gen.go")

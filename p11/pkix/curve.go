@@ -9,7 +9,7 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // A curve is a named elliptic curve. Go knows the arithmetic of the NIST curves

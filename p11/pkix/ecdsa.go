@@ -6,7 +6,7 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // An ECDSA signature is two numbers, r and s. PKCS#11 v3.1 §6.3.1 puts them side

@@ -3,7 +3,7 @@ package pkix
 import (
 	"strings"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 	"p11fs/secret"
 )
 

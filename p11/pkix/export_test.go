@@ -1,6 +1,6 @@
 package pkix
 
-import "p11fs/engine/p11"
+import "p11fs/p11"
 
 // ParseCheaply is Parse for the fuzzer: what takes long in key derivation is
 // refused, so that it spends its time on parsing.

@@ -7,8 +7,8 @@ import (
 	"path/filepath"
 	"testing"
 
-	"p11fs/engine/p11"
-	"p11fs/engine/pkix"
+	"p11fs/p11"
+	"p11fs/p11/pkix"
 )
 
 // seeds adds every file of testdata, and fails if there is none.

@@ -3,7 +3,7 @@ package pkix
 import (
 	"strings"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // URI names an object on a token by the path attributes of RFC 7512 §2.3:

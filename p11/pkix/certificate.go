@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 
-	"p11fs/engine/p11"
+	"p11fs/p11"
 )
 
 // certificate reads an X.509 certificate.

@@ -17,8 +17,8 @@ import (
 	"strings"
 	"testing"
 
-	"p11fs/engine/p11"
-	"p11fs/engine/pkix"
+	"p11fs/p11"
+	"p11fs/p11/pkix"
 )
 
 func parse(t testing.TB, name, pass string) []p11.Attributes {

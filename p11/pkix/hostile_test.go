@@ -18,8 +18,8 @@ import (
 
 	"software.sslmate.com/src/go-pkcs12"
 
-	"p11fs/engine/p11"
-	"p11fs/engine/pkix"
+	"p11fs/p11"
+	"p11fs/p11/pkix"
 )
 
 // ref is an element that is already encoded.
