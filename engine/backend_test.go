@@ -9,8 +9,8 @@ import (
 
 	"p11fs/engine"
 	"p11fs/engine/enginetest"
-	"p11fs/p11"
 	"p11fs/locks"
+	"p11fs/p11"
 	"p11fs/secret"
 	"p11fs/tokens"
 	"p11fs/tokens/store"

@@ -13,9 +13,9 @@ import (
 	sddaemon "github.com/coreos/go-systemd/v22/daemon"
 
 	"p11fs/engine"
-	"p11fs/p11"
 	"p11fs/fs"
 	"p11fs/mountd/mountpoint"
+	"p11fs/p11"
 )
 
 // ErrBusy is why a daemon does not start where another one serves.

@@ -11,8 +11,8 @@ import (
 
 	"github.com/coreos/go-systemd/v22/activation"
 
-	"p11fs/p11"
 	"p11fs/mountd/rpc"
+	"p11fs/p11"
 )
 
 // rpcSocketName is the name of the RPC socket in p11fs's directory below the

@@ -12,8 +12,8 @@ import (
 	"strings"
 
 	"p11fs/engine"
-	"p11fs/p11"
 	"p11fs/mountd/config"
+	"p11fs/p11"
 	"p11fs/tokens"
 )
 

@@ -6,8 +6,8 @@ import (
 	"errors"
 
 	"p11fs/engine"
-	"p11fs/p11"
 	"p11fs/mountd/rpc/wire"
+	"p11fs/p11"
 )
 
 // maxRandom bounds C_GenerateRandom, in bytes.

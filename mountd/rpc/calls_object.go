@@ -2,8 +2,8 @@ package rpc
 
 import (
 	"p11fs/engine"
-	"p11fs/p11"
 	"p11fs/mountd/rpc/wire"
+	"p11fs/p11"
 )
 
 func (q *request) handleOf(h p11.ObjectHandle, err error) error {

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"p11fs/p11"
 	"p11fs/mountd/rpc/wire"
+	"p11fs/p11"
 )
 
 var protocols = []wire.Protocol{wire.V0, wire.V1, wire.V2, wire.Own, 3, 255}

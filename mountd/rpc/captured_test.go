@@ -10,8 +10,8 @@ import (
 	"strings"
 	"testing"
 
-	"p11fs/p11"
 	"p11fs/mountd/rpc/wire"
+	"p11fs/p11"
 )
 
 // A capture is a request of p11-kit's client and the reply of p11-kit's server,

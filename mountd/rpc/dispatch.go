@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"p11fs/engine"
-	"p11fs/p11"
 	"p11fs/mountd/rpc/wire"
+	"p11fs/p11"
 	"p11fs/secret"
 )
 

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"p11fs/p11"
 	"p11fs/mountd/rpc/wire"
+	"p11fs/p11"
 )
 
 // TestMemoryOfCutRequests: requests that are announced and never come give back

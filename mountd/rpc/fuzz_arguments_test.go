@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"p11fs/p11"
 	"p11fs/mountd/rpc/wire"
+	"p11fs/p11"
 )
 
 // arguments writes the values of a request, made of the bytes of its record.

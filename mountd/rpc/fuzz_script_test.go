@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"p11fs/p11"
 	"p11fs/mountd/rpc/wire"
+	"p11fs/p11"
 )
 
 // A player is a client that plays a script: a byte of flags, then records of

@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"p11fs/engine"
-	"p11fs/p11"
 	"p11fs/mountd/rpc/wire"
+	"p11fs/p11"
 )
 
 // FuzzServer plays requests to a server as a client of any protocol, and looks

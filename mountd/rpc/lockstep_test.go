@@ -9,8 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"p11fs/p11"
 	"p11fs/mountd/rpc/wire"
+	"p11fs/p11"
 )
 
 // A step is one request that is sent to two servers.

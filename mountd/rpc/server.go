@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p11fs/engine"
-	"p11fs/p11"
 	"p11fs/mountd/rpc/wire"
+	"p11fs/p11"
 	"p11fs/secret"
 )
 

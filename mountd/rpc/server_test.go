@@ -13,9 +13,9 @@ import (
 	"time"
 
 	"p11fs/engine"
-	"p11fs/p11"
 	"p11fs/locks"
 	"p11fs/mountd/rpc/wire"
+	"p11fs/p11"
 	"p11fs/secret"
 	"p11fs/tokens/store"
 	"p11fs/tokens/swtok"

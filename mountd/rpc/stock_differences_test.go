@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 
-	"p11fs/p11"
 	"p11fs/mountd/rpc/wire"
+	"p11fs/p11"
 )
 
 // A difference is a row of docs/rpc.md, "Where p11-kit's own server differs".

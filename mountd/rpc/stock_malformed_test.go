@@ -4,8 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"p11fs/p11"
 	"p11fs/mountd/rpc/wire"
+	"p11fs/p11"
 )
 
 // malformed are requests that no client sends, one on each connection, since most

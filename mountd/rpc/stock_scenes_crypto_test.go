@@ -1,8 +1,8 @@
 package rpc
 
 import (
-	"p11fs/p11"
 	"p11fs/mountd/rpc/wire"
+	"p11fs/p11"
 )
 
 var (

@@ -6,9 +6,9 @@ import (
 	"slices"
 	"testing"
 
+	"p11fs/mountd/rpc/wire"
 	"p11fs/p11"
 	"p11fs/p11/pkix"
-	"p11fs/mountd/rpc/wire"
 )
 
 // keyring has the templates of keys with known values.

@@ -5,8 +5,8 @@ import (
 	"slices"
 	"strings"
 
-	"p11fs/p11"
 	"p11fs/mountd/rpc/wire"
+	"p11fs/p11"
 )
 
 // rooms are those that a request may have for a result of n bytes: for a

@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"p11fs/p11"
 	"p11fs/mountd/rpc/wire"
+	"p11fs/p11"
 )
 
 // A scene is a list of requests on one connection, C_Initialize first unless it

@@ -3,8 +3,8 @@ package slotd
 import (
 	"encoding/binary"
 
-	"p11fs/p11"
 	"p11fs/mountd/config"
+	"p11fs/p11"
 )
 
 // The reply's layout, in bytes.

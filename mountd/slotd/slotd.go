@@ -13,9 +13,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"p11fs/p11"
 	"p11fs/locks"
 	"p11fs/mountd/config"
+	"p11fs/p11"
 	"p11fs/shm"
 )
 

@@ -16,8 +16,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"p11fs/p11"
 	"p11fs/locks"
+	"p11fs/p11"
 	"p11fs/tokens"
 )
 

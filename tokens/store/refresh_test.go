@@ -15,8 +15,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"p11fs/p11"
 	"p11fs/locks"
+	"p11fs/p11"
 )
 
 func fileLock(t testing.TB, path string) *locks.Lock {

@@ -13,8 +13,8 @@ import (
 	"strconv"
 	"strings"
 
-	"p11fs/p11"
 	"p11fs/mountd/rpc/wire"
+	"p11fs/p11"
 )
 
 func main() {
