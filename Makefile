@@ -68,6 +68,7 @@ bin/golangci-lint:
 check: ## check format, vet, lint and generated files, then run all tests
 	@out=$$(git ls-files '*.go' | xargs gofmt -l); [ -z "$$out" ] || { echo "not gofmt-ed: $$out"; exit 1; }
 	$(GO) vet ./...
+	CGO_ENABLED=0 $(GO) vet ./...
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory generate
 	@git diff --exit-code --stat -- '*_gen.go' || { echo "generated files were out of date"; exit 1; }

@@ -249,9 +249,6 @@ func (a *libAES) CBCDecrypter(iv []byte) cipher.BlockMode {
 	}
 }
 
-// bulkFrom is the first part's length from which on libcrypto's CBC is faster.
-const bulkFrom = 8 << 10
-
 // bulkPart is the longest part in one call: libcrypto counts in a C int.
 const bulkPart = 1 << 30
 
