@@ -14,8 +14,10 @@ import (
 
 	"p11fs/engine"
 	"p11fs/fs"
+	"p11fs/locks"
 	"p11fs/mountd/mountpoint"
 	"p11fs/p11"
+	"p11fs/tokens"
 )
 
 // ErrBusy is why a daemon does not start where another one serves.
@@ -38,8 +40,10 @@ type Config struct {
 	// TraceLevel is the value of OPENCRYPTOKI_TRACE_LEVEL: see openTrace. A
 	// user's daemon has no trace.
 	TraceLevel string
-	// Provider is the cryptographic library: auto, go or libcrypto. Empty is
-	// auto.
+	// Kinds are the kinds of token that slots can have. The first is that of a
+	// user's own token directories.
+	Kinds []tokens.Kind
+	// Provider is what status and metrics say of the cryptographic library.
 	Provider string
 
 	Log *slog.Logger     // nil discards
@@ -59,10 +63,8 @@ type Ready struct {
 
 // Check finds what is wrong with c itself, before anything is touched.
 func (c Config) Check() error {
-	switch c.Provider {
-	case "", "auto", "go", "libcrypto":
-	default:
-		return fmt.Errorf("the provider %q is none of auto, go, libcrypto", c.Provider)
+	if len(c.Kinds) == 0 {
+		return errors.New("no kind of token")
 	}
 	if c.Paths.Mount == "" || c.Paths.Data == "" {
 		return errors.New("no mount point, or no directory of tokens")
@@ -77,9 +79,8 @@ type Daemon struct {
 	now        func() time.Time
 	started    time.Time
 	selfTested time.Duration
-	provider   string
 
-	stores []*store
+	slots  []*slot
 	engine *engine.Engine
 	tree   *fs.FS
 	server *fs.Server
@@ -220,7 +221,7 @@ func makeDirectory(dir string, mode os.FileMode, group int) error {
 	if mode == 0o700 {
 		above = mode
 	}
-	if err := makeDirectory(filepath.Dir(dir), above, noGroup); err != nil {
+	if err := makeDirectory(filepath.Dir(dir), above, locks.NoGroup); err != nil {
 		return err
 	}
 	if err := os.Mkdir(dir, mode); err != nil && !errors.Is(err, os.ErrExist) {
@@ -293,7 +294,7 @@ func (d *Daemon) guardMount(ctx context.Context) error {
 	if d.conf.Mode == System {
 		mode = 0o755
 	}
-	if err := makeDirectory(path, mode, noGroup); err != nil {
+	if err := makeDirectory(path, mode, locks.NoGroup); err != nil {
 		return fmt.Errorf("the mount point: %w", err)
 	}
 	release, err := guardDirectory(ctx, path, "is about to mount on")
@@ -328,7 +329,7 @@ func checkFree(path string) error {
 func (d *Daemon) ready(ctx context.Context) {
 	r := Ready{Mount: d.conf.Paths.Mount}
 	for i, s := range d.present() {
-		r.Tokens = append(r.Tokens, s.name)
+		r.Tokens = append(r.Tokens, s.Place.Name)
 		if info, err := s.token.Info(ctx); i == 0 && err == nil {
 			r.Fresh = info.Flags&p11.CKF_TOKEN_INITIALIZED == 0
 		}

@@ -19,7 +19,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"p11fs/locks"
 	"p11fs/mountd/mountpoint"
+	"p11fs/tokens"
+	"p11fs/tokens/swtok"
 )
 
 // childEnv makes the test binary a daemon in the directory that it names: a
@@ -51,9 +54,12 @@ func userConfig(dir string) Config {
 			Config: filepath.Join(dir, "conf"), Data: data, Locks: filepath.Join(data, ".lock"),
 			Guard: filepath.Join(data, ".lock", "LCK..p11fs"), Mount: filepath.Join(dir, "mnt"),
 		},
-		Log: slog.New(slog.DiscardHandler),
+		Kinds: kinds(), Log: slog.New(slog.DiscardHandler),
 	}
 }
+
+// kinds are those of the program.
+func kinds() []tokens.Kind { return []tokens.Kind{swtok.NewKind(swtok.GoProvider())} }
 
 // needFUSE skips where nothing can be mounted.
 func needFUSE(t *testing.T) {
@@ -226,7 +232,7 @@ func TestNothingIsLeft(t *testing.T) {
 func TestSystemDaemon(t *testing.T) {
 	needFUSE(t)
 	dir := tempDir(t)
-	c := Config{Mode: System, Paths: SystemPaths(dir)}
+	c := Config{Mode: System, Paths: SystemPaths(dir), Kinds: kinds()}
 	if _, err := New(t.Context(), c); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v without a configuration", err)
 	}
@@ -281,7 +287,7 @@ func TestSystemDaemon(t *testing.T) {
 	if diff := cmp.Diff(want, names); diff != "" {
 		t.Errorf("resources (-want +got):\n%s", diff)
 	}
-	if os.Geteuid() == 0 && d.group() != noGroup {
+	if os.Geteuid() == 0 && d.group() != locks.NoGroup {
 		var st syscall.Stat_t
 		for _, path := range []string{c.Paths.Locks, filepath.Join(c.Paths.Data, "swtok")} {
 			if err := syscall.Stat(path, &st); err != nil || int(st.Gid) != d.group() || st.Mode&0o777 != 0o770 {
@@ -458,7 +464,7 @@ func TestFailedStart(t *testing.T) {
 				t.Fatal(err)
 			}
 		}},
-		{"provider", func(_ *testing.T, _ string, c *Config) { c.Provider = "magic" }},
+		{"no kind of token", func(_ *testing.T, _ string, c *Config) { c.Kinds = nil }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := tempDir(t)
@@ -530,7 +536,7 @@ func TestMakeDirectory(t *testing.T) {
 		defer unix.Umask(old)
 		for mode, above := range map[os.FileMode]os.FileMode{0o770: 0o755, 0o755: 0o755, 0o700: 0o700} {
 			dir := filepath.Join(tempDir(t), "above", "dir")
-			if err := makeDirectory(dir, mode, noGroup); err != nil {
+			if err := makeDirectory(dir, mode, locks.NoGroup); err != nil {
 				t.Fatal(err)
 			}
 			for path, want := range map[string]os.FileMode{dir: mode, filepath.Dir(dir): above} {

@@ -23,7 +23,7 @@ func newMetrics(d *Daemon, started time.Time) (*metrics, error) {
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "p11fs_info",
 		Help:        "Version, cryptographic library and mode, as labels of the value 1.",
-		ConstLabels: prometheus.Labels{"version": Version, "provider": d.provider, "mode": d.conf.Mode.String()},
+		ConstLabels: prometheus.Labels{"version": Version, "provider": d.conf.Provider, "mode": d.conf.Mode.String()},
 	})
 	info.Set(1)
 	start := gauge("p11fs_start_time_seconds", "When the daemon started, in Unix seconds.",
@@ -35,7 +35,7 @@ func newMetrics(d *Daemon, started time.Time) (*metrics, error) {
 			Help: "Requests that ended in a panic and were answered EIO.",
 		}, func() float64 { return float64(d.tree.Stats().Panics) }),
 		gauge("p11fs_open_handles", "Open files that hold state.", func() float64 { return float64(d.tree.Stats().Handles) }),
-		gauge("p11fs_slots", "Slots.", func() float64 { return float64(len(d.stores)) }),
+		gauge("p11fs_slots", "Slots.", func() float64 { return float64(len(d.slots)) }),
 		gauge("p11fs_tokens", "Slots with a token.", func() float64 { return float64(len(d.present())) }),
 		gauge("p11fs_applications", "Applications: one a uid and POSIX session.",
 			func() float64 { return float64(d.engine.Stats().Applications) }),

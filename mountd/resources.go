@@ -62,7 +62,7 @@ func (d *Daemon) resources() string {
 func (d *Daemon) sharedMemory() []resource {
 	out := []resource{d.slotManager()}
 	for _, s := range d.present() {
-		r := resource{name: "shm/" + s.name, state: stateOff}
+		r := resource{name: "shm/" + s.Place.Name, state: stateOff}
 		if t, ok := s.token.(interface{ References() (int, bool) }); ok {
 			if n, shared := t.References(); shared {
 				r.count, r.size, r.users, r.state = 1, shm.TokenSize, n, stateOn
@@ -86,27 +86,23 @@ func (d *Daemon) files() []resource {
 		d.file("lock/daemon", d.conf.Paths.Guard, 1),
 	}
 	for _, s := range d.present() {
-		out = append(out, d.file("lock/"+s.name, s.lockPath, 1))
+		out = append(out, d.file("lock/"+s.Place.Name, s.lockPath, 1))
 	}
 	out = append(out,
 		d.traceFile(),
 		d.file("config/"+configName, d.conf.Paths.Config, 1),
 	)
-	for _, s := range d.stores {
-		if s.confName != "" {
-			path := s.confName
-			if !filepath.IsAbs(path) {
-				path = filepath.Join(filepath.Dir(d.conf.Paths.Config), path)
-			}
+	for _, s := range d.slots {
+		if path := d.conf.confPath(s.Slot.Slot); path != "" {
 			out = append(out, d.file("config/"+filepath.Base(path), path, 0))
 		}
 	}
-	for _, s := range d.stores {
-		if s.dir == "" {
+	for _, s := range d.slots {
+		if s.Kind == nil {
 			continue
 		}
-		for _, name := range []string{"NVTOK.DAT", "MK_SO", "MK_USER"} {
-			r := d.file("token/"+s.name+"/"+name, filepath.Join(s.dir, name), 1)
+		for _, name := range s.Kind.Files {
+			r := d.file("token/"+s.Place.Name+"/"+name, filepath.Join(s.Place.Dir, name), 1)
 			if s.err != nil {
 				r.state, r.users = stateFailed, 0
 			}
@@ -115,11 +111,11 @@ func (d *Daemon) files() []resource {
 	}
 	for _, s := range d.present() {
 		public, _ := s.token.Counts()
-		index := d.file("objects/"+s.name+"/OBJ.IDX", filepath.Join(s.dir, "TOK_OBJ", "OBJ.IDX"), 1)
+		index := d.file("objects/"+s.Place.Name+"/OBJ.IDX", filepath.Join(s.Place.Dir, "TOK_OBJ", "OBJ.IDX"), 1)
 		index.size = unknown
 		out = append(out, index,
-			resource{name: "objects/" + s.name + "/public", count: public, size: unknown, users: 1, state: stateOn},
-			resource{name: "objects/" + s.name + "/private", count: 0, size: unknown, users: 1, state: "hidden"})
+			resource{name: "objects/" + s.Place.Name + "/public", count: public, size: unknown, users: 1, state: stateOn},
+			resource{name: "objects/" + s.Place.Name + "/private", count: 0, size: unknown, users: 1, state: "hidden"})
 	}
 	return out
 }
@@ -169,15 +165,4 @@ func (d *Daemon) trees() []resource {
 		hidden,
 		handles,
 	}
-}
-
-// present returns the stores that have a token.
-func (d *Daemon) present() []*store {
-	var out []*store
-	for _, s := range d.stores {
-		if s.token != nil {
-			out = append(out, s)
-		}
-	}
-	return out
 }

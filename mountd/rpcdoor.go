@@ -11,6 +11,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/activation"
 
+	"p11fs/locks"
 	"p11fs/mountd/rpc"
 	"p11fs/p11"
 )
@@ -87,7 +88,7 @@ func (d *Daemon) rpcListener(path string) (l *net.UnixListener, activated bool, 
 	if d.conf.Mode == System {
 		dirMode = 0o755
 	}
-	if err := makeDirectory(dir, dirMode, noGroup); err != nil {
+	if err := makeDirectory(dir, dirMode, locks.NoGroup); err != nil {
 		return nil, false, err
 	}
 	// A daemon with other tokens may have it. Asking does it no harm.

@@ -18,31 +18,25 @@ func (d *Daemon) status() string {
 		fmt.Fprintf(&b, "%s %s\n", name, fmt.Sprintf(format, args...))
 	}
 	st := d.engine.Stats()
-	present := 0
-	for _, s := range d.stores {
-		if s.token != nil {
-			present++
-		}
-	}
 	line("version", "%s", Version)
-	line("provider", "%s", d.provider)
+	line("provider", "%s", d.conf.Provider)
 	line("mode", "%s", d.conf.Mode)
 	line("mount", "%s", d.conf.Paths.Mount)
 	line("uptime", "%s", d.now().Sub(d.started).Truncate(time.Second))
 	line("self-test", "passed in %s", d.selfTested.Round(time.Microsecond))
 	line("slot-daemon", "%s", d.slotDaemonState())
-	line("slots", "%d", len(d.stores))
-	line("tokens", "%d", present)
+	line("slots", "%d", len(d.slots))
+	line("tokens", "%d", len(d.present()))
 	line("applications", "%d", st.Applications)
 	line("sessions", "%d", st.Sessions)
-	for _, s := range d.stores {
+	for _, s := range d.slots {
 		switch {
 		case s.token != nil:
-			line("store", "%s %s", s.name, s.dir)
+			line("store", "%s %s", s.Place.Name, s.Place.Dir)
 		case s.err != nil:
 			line("store", "%s failed: %s", s.label(), oneLine(s.err.Error()))
 		default:
-			line("store", "%s absent: %s", s.label(), s.why)
+			line("store", "%s absent: %s", s.label(), s.Why)
 		}
 	}
 	return b.String()

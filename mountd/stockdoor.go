@@ -12,7 +12,7 @@ import (
 	"p11fs/mountd/config"
 	"p11fs/mountd/slotd"
 	"p11fs/shm"
-	tokenstore "p11fs/tokens/store"
+	"p11fs/tokens"
 )
 
 // stockDoor is the place of pkcsslotd, for programs that load openCryptoki's own
@@ -54,11 +54,7 @@ func (d *Daemon) openStock(ctx context.Context) error {
 		d.log.Error("no door for the stock library", "err", door.err)
 		return nil
 	}
-	var slots []config.Slot
-	for _, s := range d.stores {
-		slots = append(slots, s.slot)
-	}
-	err := d.takeSlotDaemonsPlace(ctx, door, group, slots)
+	err := d.takeSlotDaemonsPlace(ctx, door, group, d.stockSlots())
 	if errors.Is(err, slotd.ErrRunning) || ctx.Err() != nil || err != nil && d.conf.SlotDaemon {
 		return err
 	}
@@ -70,9 +66,22 @@ func (d *Daemon) openStock(ctx context.Context) error {
 	return nil
 }
 
+// stockSlots are the slots that stock programs get: not those whose directory has
+// a later format than their library's. They would take it for one of their own,
+// and ruin it at the first login.
+func (d *Daemon) stockSlots() []config.Slot {
+	var slots []config.Slot
+	for _, s := range d.slots {
+		if !tokens.NewFormat(s.Format) {
+			slots = append(slots, s.Slot.Slot)
+		}
+	}
+	return slots
+}
+
 func (d *Daemon) takeSlotDaemonsPlace(ctx context.Context, door *stockDoor, group int, slots []config.Slot) (err error) {
 	p := d.conf.Paths
-	if err := makeDirectory(filepath.Dir(p.SlotSocket), 0o755, noGroup); err != nil {
+	if err := makeDirectory(filepath.Dir(p.SlotSocket), 0o755, locks.NoGroup); err != nil {
 		return err
 	}
 	if door.apiLock, err = locks.Open(filepath.Join(p.Locks, "LCK..APIlock"), locks.Options{Group: group}); err != nil {
@@ -104,15 +113,15 @@ func (d *Daemon) sessionTable() engine.SessionTable {
 // sharedThrough is the segment through which stock processes share the token of s,
 // nil without the stock door. Its name is that of the token directory as they see
 // it: below --root.
-func (d *Daemon) sharedThrough(s *store) (*tokenstore.Shared, error) {
+func (d *Daemon) sharedThrough(s *slot) (*tokens.Shared, error) {
 	if d.sessionTable() == nil {
 		return nil, nil
 	}
-	name, err := shm.TokenName(filepath.Join(SystemPaths("").Data, s.name))
+	name, err := shm.TokenName(filepath.Join(SystemPaths("").Data, s.Place.Name))
 	if err != nil {
 		return nil, err
 	}
-	return &tokenstore.Shared{Dir: d.conf.Paths.SharedMemory, Name: name}, nil
+	return &tokens.Shared{Dir: d.conf.Paths.SharedMemory, Name: name}, nil
 }
 
 // slotManager and slotSocket are the door's lines in the list of resources.

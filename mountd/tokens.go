@@ -4,68 +4,90 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
+	"os"
+	"os/user"
+	"strconv"
 
+	"p11fs/engine"
 	"p11fs/locks"
 	"p11fs/tokens"
-	"p11fs/tokens/swtok"
 )
 
-// loadProvider returns the cryptographic library that the configuration asks
-// for.
-func (d *Daemon) loadProvider() (swtok.Provider, error) {
-	if d.conf.Provider == "go" {
-		return swtok.GoProvider(), nil
+// group returns the group that shares the token directories, or locks.NoGroup. Only
+// root can give files to it.
+func (d *Daemon) group() int {
+	if d.conf.Mode != System || os.Geteuid() != 0 {
+		return locks.NoGroup
 	}
-	p := swtok.LoadProvider(d.log)
-	if d.conf.Provider == "libcrypto" && p.Name() != "libcrypto" {
-		return nil, errors.New("the system's libcrypto cannot be loaded (apt-get install libssl3)")
+	g, err := user.LookupGroup(Group)
+	if err != nil {
+		return locks.NoGroup
 	}
-	return p, nil
+	gid, err := strconv.Atoi(g.Gid)
+	if err != nil {
+		return locks.NoGroup
+	}
+	return gid
+}
+
+// openTokens opens the token of each slot, tests it, and makes the engine.
+func (d *Daemon) openTokens(ctx context.Context) error {
+	var slots []engine.SlotConfig
+	for _, s := range d.slots {
+		if s.Kind != nil {
+			if s.token, s.err = d.openToken(ctx, s); s.err != nil {
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+				s.token = nil
+				d.log.Error("token not usable", "token", s.Place.Name, "dir", s.Place.Dir, "err", s.err)
+			}
+		}
+		if s.token != nil {
+			begin := d.now()
+			if err := selfTest(ctx, s.token); err != nil {
+				return fmt.Errorf("token %s: %w", s.Place.Name, err)
+			}
+			d.selfTested += d.now().Sub(begin)
+		}
+		slots = append(slots, engine.SlotConfig{
+			ID: s.ID, Description: s.Description, Manufacturer: s.Manufacturer,
+			Hardware: s.Hardware, Firmware: s.Firmware, Token: s.token,
+		})
+	}
+	var err error
+	if d.engine, err = engine.New(engine.Config{Slots: slots, Log: d.log, Now: d.now, Table: d.sessionTable()}); err != nil {
+		return err
+	}
+	d.later(d.engine.Close)
+	return nil
 }
 
 // openToken opens the token of a slot, making its directory and the token in it
 // if there is none.
-func (d *Daemon) openToken(ctx context.Context, s *store, provider swtok.Provider) (tokens.Token, error) {
-	group := d.group()
-	mode := dirMode(d.conf.Mode)
-	if err := makeDirectory(s.dir, mode, group); err != nil {
+func (d *Daemon) openToken(ctx context.Context, s *slot) (tokens.Token, error) {
+	p := s.Place
+	p.Group = d.group()
+	if err := makeDirectory(p.Dir, dirMode(d.conf.Mode), p.Group); err != nil {
 		return nil, err
 	}
-	lockGroup := locks.NoGroup
-	if group != noGroup {
-		lockGroup = group
-	}
-	lock, err := locks.Open(s.lockPath, locks.Options{Group: lockGroup})
+	lock, err := locks.Open(s.lockPath, locks.Options{Group: p.Group})
 	if err != nil {
 		return nil, err
 	}
-	shared, err := d.sharedThrough(s)
-	if err != nil {
+	if p.Shared, err = d.sharedThrough(s); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
-	token, err := swtok.Open(ctx, swtok.Config{
-		Name: s.name, Dir: s.dir, Lock: lock, Create: true, Group: group, Shared: shared,
-		Provider: provider, Log: d.log.With("token", s.name), Now: d.now,
-	})
+	p.Lock, p.Create, p.Log, p.Now = lock, true, d.log.With("token", p.Name), d.now
+	token, err := s.Kind.Open(ctx, p)
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
 	d.later(func() error {
 		if err := errors.Join(token.Close(), lock.Close()); err != nil {
-			return fmt.Errorf("closing token %s: %w", s.name, err)
+			return fmt.Errorf("closing token %s: %w", p.Name, err)
 		}
 		return nil
 	})
 	return token, nil
-}
-
-// Libcrypto returns the version of the system's libcrypto, or why it cannot be
-// used.
-func Libcrypto() (string, error) {
-	p := swtok.LoadProvider(slog.New(slog.DiscardHandler))
-	if p.Name() != "libcrypto" {
-		return "", errors.New("neither libcrypto.so.3 nor libcrypto.so.1.1 can be loaded")
-	}
-	return p.Version(), nil
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"p11fs/fs"
+	"p11fs/locks"
 	"p11fs/mountd/mountpoint"
 )
 
@@ -27,7 +28,7 @@ func (d *Daemon) mount(ctx context.Context) error {
 		UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()),
 		Private: d.conf.Mode == User && !d.conf.AllowOther,
 	}
-	if group := d.group(); group != noGroup {
+	if group := d.group(); group != locks.NoGroup {
 		c.GID = uint32(group)
 	}
 	m, err := newMetrics(d, d.started)

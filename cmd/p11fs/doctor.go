@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -31,8 +32,11 @@ status is 1 if something is wrong.`,
 		if len(args) > 0 {
 			paths.Mount = args[0]
 		}
-		p := doctor.Patient{Mode: mode, Paths: paths, AllowOther: *allowOther, Libcrypto: mountd.Libcrypto}
-		return printFindings(s, p.This().Examine(), *quiet)
+		daemon := mountd.Config{Mode: mode, Paths: paths, AllowOther: *allowOther, Log: slog.New(slog.DiscardHandler)}
+		if err := setKinds(&daemon, "auto"); err != nil {
+			return err
+		}
+		return printFindings(s, doctor.New(daemon, libcrypto).Run(), *quiet)
 	}
 	return c
 }

@@ -45,8 +45,11 @@ is absent. With --system it is the machine's: slots from
 			return err
 		}
 		conf := mountd.Config{
-			Mode: mode, Paths: paths, AllowOther: *allowOther, Provider: *provider, Log: log,
+			Mode: mode, Paths: paths, AllowOther: *allowOther, Log: log,
 			TraceLevel: os.Getenv(mountd.TraceVariable),
+		}
+		if err := setKinds(&conf, *provider); err != nil {
+			return err
 		}
 		if c.Flags().Changed("config") {
 			conf.Paths.Config, conf.ConfigRequired = *config, true

@@ -266,12 +266,15 @@ func (d *slotDaemon) serve() int {
 		cancel()
 	}()
 	defer signal.Stop(signals)
-	err := mountd.Run(ctx, mountd.Config{
+	conf := mountd.Config{
 		Mode: mountd.System, Paths: d.paths, SlotDaemon: true, Log: d.log,
 		TraceLevel: os.Getenv(mountd.TraceVariable),
 		Ready:      func(r mountd.Ready) { d.isReady(r, old) },
-	})
-	return d.exit(err)
+	}
+	if err := setKinds(&conf, "auto"); err != nil {
+		return d.exit(err)
+	}
+	return d.exit(mountd.Run(ctx, conf))
 }
 
 // isReady says so in the log, in the stock daemon's words, and to who waits.

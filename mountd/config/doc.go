@@ -18,8 +18,9 @@
 // of digits only needs quotes.
 //
 // Keys are stdll, description, manufacturer, hwversion, firmwareversion,
-// confname and tokname, each of which may be cut short ("d" is description).
-// The lines of a block take effect from the last to the first.
+// confname, tokname and, from later releases, tokversion, each of which may be
+// cut short ("d" is description). The lines of a block take effect from the last
+// to the first.
 //
 // # What happens with a mistake
 //
@@ -27,7 +28,8 @@
 // start, so do we, and say why: a block without stdll, a slot number used
 // twice or above 1023, a tokname used twice. We refuse too where the stock
 // daemon would write past its buffers (a value of 256 bytes or more, a tokname
-// over 50 bytes) or out of its directories (a tokname that is no plain name).
+// over 50 bytes) or out of its directories (a tokname that is no plain name), and
+// for a tokversion that later releases refuse.
 //
 // Where the stock daemon silently goes on with less, so do we, with a warning:
 // a syntax error drops everything behind it but keeps the slots that were

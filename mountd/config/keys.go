@@ -17,13 +17,14 @@ const (
 	keyFirmware     key = "firmwareversion"
 	keyConfName     key = "confname"
 	keyTokenName    key = "tokname"
+	keyFormat       key = "tokversion" // since openCryptoki 3.12
 )
 
 // lookupKey finds the keyword that s is or begins, in the stock order. The
 // empty string begins each, so it is the first.
 func lookupKey(s string) (key, bool) {
 	for _, k := range [...]key{
-		keyLibrary, keyDescription, keyManufacturer, keyHardware, keyFirmware, keyConfName, keyTokenName,
+		keyLibrary, keyDescription, keyManufacturer, keyHardware, keyFirmware, keyConfName, keyTokenName, keyFormat,
 	} {
 		if strings.HasPrefix(string(k), s) {
 			return k, true
@@ -102,7 +103,23 @@ func (p *parser) set(s *Slot, k key, kv pair) {
 			p.refuse.add(kv.line, "tokname %q %s", kv.value, why)
 		}
 		s.TokenName = kv.value
+	case keyFormat:
+		s.Format = p.format(kv)
 	}
+}
+
+// format reads tokversion, which openCryptoki since 3.12 wants to be two numbers
+// with a dot between them. To guess at a wrong one could ruin the token.
+func (p *parser) format(kv pair) p11.Version {
+	major, minor, _ := strings.Cut(kv.value, ".")
+	var v p11.Version
+	var okMajor, okMinor bool
+	v.Major, okMajor = atoi(major)
+	v.Minor, okMinor = atoi(minor)
+	if !okMajor || !okMinor {
+		p.refuse.add(kv.line, "%s %q is not MAJOR.MINOR with numbers up to 255", keyFormat, kv.value)
+	}
+	return v
 }
 
 // badTokenName says why name cannot be a directory below the token root and a

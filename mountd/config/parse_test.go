@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"p11fs/p11"
 )
 
 // row is one file and what comes of it. The stock daemon is asked about the
@@ -137,7 +139,10 @@ func rows() []row {
 		{name: "quoted key", src: "slot 3 {\n\"stdll\" = x\n}\n", slots: []string{"3 x"}},
 		{name: "key in capitals", src: block("Description = a"), slots: []string{"3 x.so"}, warn: []string{`4: unknown key "Description"`}},
 		{name: "key too long", src: block("tokname2 = a"), slots: []string{"3 x.so"}, warn: []string{`4: unknown key "tokname2"`}},
-		{name: "key of a later release", src: block("tokversion = 3.12", "usergroup = a"), slots: []string{"3 x.so"}, warn: []string{`5: unknown key "usergroup"`, `4: unknown key "tokversion"`}},
+		{name: "key of a later release", src: block("tokversion = 3.12", "usergroup = a"), slots: []string{"3 x.so"}, warn: []string{`5: unknown key "usergroup"`}},
+		{name: "tokversion that no release takes", src: block("tokversion = new"), refuse: []string{`4: tokversion "new" is not MAJOR.MINOR`}, differs: "it does not know the key"},
+		{name: "tokversion a whole number", src: block(`tokversion = "3"`), refuse: []string{`4: tokversion "3" is not MAJOR.MINOR`}, differs: "it does not know the key"},
+		{name: "tokversion over a byte", src: block(`tokversion = 3.268`), refuse: []string{`4: numbers up to 255`}, differs: "it does not know the key"},
 		{name: "repeated key", src: block("description = a", "description = b", "d = c"), slots: []string{"3 x.so d=a"}, warn: []string{"6: line 5 sets it", "5: line 4 sets it"}},
 		{name: "repeated key, first too long", src: block("description = "+long(65), "description = b"), slots: []string{"3 x.so d=b"}, warn: []string{"4: 65 bytes, of at most 64"}},
 
@@ -247,26 +252,37 @@ func TestParse(t *testing.T) {
 	}
 }
 
-func TestDirectory(t *testing.T) {
-	for _, c := range []struct{ library, tokname, kind, dir string }{
-		{"libpkcs11_sw.so", "", "swtok", "swtok"},
-		{"/usr/lib/pkcs11/libpkcs11_sw.so", "", "swtok", "swtok"},
-		{"libpkcs11_sw.so.0", "", "swtok", "swtok"},
-		{"libpkcs11_sw.so", "tk1", "swtok", "tk1"},
-		{"libpkcs11_ica.so", "", "lite", "lite"},
-		{"libpkcs11_cca.so", "", "ccatok", "ccatok"},
-		{"libpkcs11_ep11.so", "", "ep11tok", "ep11tok"},
-		{"libpkcs11_tpm.so", "", "tpm", "tpm"},
-		{"libpkcs11_icsf.so", "", "icsf", "icsf"},
-		{"libother.so", "", "", ""},
-		{"libother.so", "other", "", "other"},
-		{"libpkcs11_sw", "", "", ""},
-		{"", "", "", ""},
+func TestLibraryName(t *testing.T) {
+	for library, want := range map[string]string{
+		"libpkcs11_sw.so":                 "libpkcs11_sw",
+		"/usr/lib/pkcs11/libpkcs11_sw.so": "libpkcs11_sw",
+		"libpkcs11_sw.so.0":               "libpkcs11_sw",
+		"libother.so":                     "libother",
+		"libpkcs11_sw":                    "",
+		"":                                "",
 	} {
-		s := Slot{Library: c.library, TokenName: c.tokname}
-		if s.Kind() != c.kind || s.Directory() != c.dir {
-			t.Errorf("library %q tokname %q: kind %q directory %q, want %q %q",
-				c.library, c.tokname, s.Kind(), s.Directory(), c.kind, c.dir)
+		if got := (Slot{Library: library}).LibraryName(); got != want {
+			t.Errorf("library %q: got %q, want %q", library, got, want)
+		}
+	}
+}
+
+func TestFormat(t *testing.T) {
+	for line, want := range map[string]p11.Version{
+		"d = a":                {},
+		"tokversion = 0.0":     {},
+		"tokversion = 3.12":    {Major: 3, Minor: 12},
+		`tokversion = "3.27"`:  {Major: 3, Minor: 27},
+		"tokversion = 255.255": {Major: 255, Minor: 255},
+		"tokv = 3.11":          {Major: 3, Minor: 11},
+	} {
+		f, warn, err := Parse("the.conf", block(line))
+		if err != nil || len(warn) != 0 {
+			t.Errorf("%s: %v, %v", line, warn, err)
+			continue
+		}
+		if got := f.Slots[0].Format; got != want {
+			t.Errorf("%s: got %v, want %v", line, got, want)
 		}
 	}
 }
@@ -308,6 +324,30 @@ func write(t *testing.T, path, text string) {
 	}
 }
 
+// printed is a file that parses to the same slots.
+func printed(f *File) string {
+	var b strings.Builder
+	b.WriteString("version opencryptoki-3.1\n")
+	for _, s := range f.Slots {
+		fmt.Fprintf(&b, "\nslot %d\n{\n", s.ID)
+		line := func(key, value string) { fmt.Fprintf(&b, "%s = \"%s\"\n", key, value) }
+		line("stdll", s.Library)
+		line("description", s.Description)
+		line("manufacturer", s.Manufacturer)
+		line("hwversion", version(s.Hardware))
+		line("firmwareversion", version(s.Firmware))
+		line("tokversion", version(s.Format))
+		if s.ConfName != "" {
+			line("confname", s.ConfName)
+		}
+		if s.TokenName != "" {
+			line("tokname", s.TokenName)
+		}
+		b.WriteString("}\n")
+	}
+	return b.String()
+}
+
 func FuzzParse(f *testing.F) {
 	n := 0
 	for _, r := range rows() {
@@ -329,13 +369,13 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		// What parses prints back, and parses to the same without a warning.
-		again, warn, err := Parse("the.conf", file.String())
+		again, warn, err := Parse("the.conf", printed(file))
 		if err != nil {
-			t.Fatalf("printed file is refused: %v\n%s", err, file)
+			t.Fatalf("printed file is refused: %v\n%s", err, printed(file))
 		}
 		for _, w := range warn {
 			if !strings.Contains(w.Reason, "stdll is empty") {
-				t.Errorf("printed file warns: %v\n%s", w, file)
+				t.Errorf("printed file warns: %v\n%s", w, printed(file))
 			}
 		}
 		if len(again.Slots) != len(file.Slots) {

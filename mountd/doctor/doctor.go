@@ -31,17 +31,14 @@ type Finding struct {
 	Detail string // what was found, if nothing is wrong
 }
 
-// A Patient is the daemon to be: what Examine looks at.
-type Patient struct {
-	Mode       mountd.Mode
-	Paths      mountd.Paths
-	AllowOther bool // other users are to reach the mount
+// An Examination looks at a daemon before it is started, and at the machine.
+type Examination struct {
+	mountd.Config
 	// Libcrypto tells the version of the system's libcrypto, or why it
 	// cannot be used.
 	Libcrypto func() (string, error)
 
-	// What follows is the machine; the zero value is this one.
-	Root   string // where /dev, /etc and /usr are
+	Root   string // where /dev, /etc and /usr are; empty is /
 	UID    int    // who asks
 	User   string // the name
 	Groups []int  // the groups that the process has
@@ -50,24 +47,24 @@ type Patient struct {
 	CanRefuse func() error
 }
 
-// This returns p with the machine that the process runs on.
-func (p Patient) This() Patient {
-	p.UID = os.Geteuid()
-	p.User = strconv.Itoa(p.UID)
-	if u, err := user.LookupId(p.User); err == nil {
-		p.User = u.Username
+// New is the examination of a daemon that this process would start.
+func New(daemon mountd.Config, libcrypto func() (string, error)) Examination {
+	e := Examination{
+		Config: daemon, Libcrypto: libcrypto,
+		UID: os.Geteuid(), User: strconv.Itoa(os.Geteuid()), Group: groupOf, CanRefuse: slotd.CanRefuse,
 	}
-	p.Groups, _ = os.Getgroups() // without them the check says what is missing
-	p.Groups = append(p.Groups, os.Getegid())
-	p.Group = groupOf
-	p.CanRefuse = slotd.CanRefuse
-	return p
+	if u, err := user.LookupId(e.User); err == nil {
+		e.User = u.Username
+	}
+	e.Groups, _ = os.Getgroups() // without them the check says what is missing
+	e.Groups = append(e.Groups, os.Getegid())
+	return e
 }
 
-// Examine makes all checks, in the order in which their troubles are met.
-func (p Patient) Examine() []Finding {
-	checks := []func() Finding{p.device, p.helper, p.allowOther, p.group, p.member, p.configuration, p.data, p.tokens, p.modes,
-		p.slotDaemon, p.refusal, p.segments, p.lockFiles, p.socket, p.mount, p.libcrypto}
+// Run makes all checks, in the order in which their troubles are met.
+func (e Examination) Run() []Finding {
+	checks := []func() Finding{e.device, e.helper, e.allowOther, e.group, e.member, e.configuration, e.data, e.tokens, e.modes,
+		e.slotDaemon, e.refusal, e.segments, e.lockFiles, e.socket, e.mount, e.libcrypto}
 	findings := make([]Finding, len(checks))
 	for i, check := range checks {
 		findings[i] = check()
@@ -75,11 +72,11 @@ func (p Patient) Examine() []Finding {
 	return findings
 }
 
-func (p Patient) path(abs string) string { return filepath.Join("/", p.Root, abs) }
+func (e Examination) path(abs string) string { return filepath.Join("/", e.Root, abs) }
 
-func (p Patient) device() Finding {
+func (e Examination) device() Finding {
 	f := Finding{Check: "/dev/fuse"}
-	path := p.path("dev/fuse")
+	path := e.path("dev/fuse")
 	_, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -107,9 +104,9 @@ func (p Patient) device() Finding {
 	return f
 }
 
-func (p Patient) helper() Finding {
+func (e Examination) helper() Finding {
 	f := Finding{Check: "fusermount3", Mend: "apt-get install fuse3"}
-	path, err := p.lookHelper()
+	path, err := e.lookHelper()
 	if err != nil {
 		f.Wrong = "it is not installed"
 		return f
@@ -119,7 +116,7 @@ func (p Patient) helper() Finding {
 		f.Wrong = err.Error()
 		return f
 	}
-	if p.UID != 0 && st.Mode()&fs.ModeSetuid == 0 {
+	if e.UID != 0 && st.Mode()&fs.ModeSetuid == 0 {
 		f.Wrong = path + " is not setuid root, so it cannot mount for users"
 		f.Mend = "chmod u+s " + path
 		return f
@@ -128,24 +125,24 @@ func (p Patient) helper() Finding {
 	return f
 }
 
-func (p Patient) lookHelper() (string, error) {
-	if p.Root == "" {
+func (e Examination) lookHelper() (string, error) {
+	if e.Root == "" {
 		return mountpoint.Helper()
 	}
-	return exec.LookPath(p.path("usr/bin/fusermount3"))
+	return exec.LookPath(e.path("usr/bin/fusermount3"))
 }
 
-func (p Patient) allowOther() Finding {
+func (e Examination) allowOther() Finding {
 	f := Finding{Check: "user_allow_other"}
 	switch {
-	case p.UID == 0:
+	case e.UID == 0:
 		f.Detail = "root needs no permission"
 		return f
-	case !p.AllowOther:
+	case !e.AllowOther:
 		f.Detail = "not wanted: the mount is yours alone"
 		return f
 	}
-	path := p.path("etc/fuse.conf")
+	path := e.path("etc/fuse.conf")
 	b, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		f.Wrong, f.Mend = err.Error(), "chmod 0644 /etc/fuse.conf"
@@ -162,13 +159,13 @@ func (p Patient) allowOther() Finding {
 	return f
 }
 
-func (p Patient) group() Finding {
+func (e Examination) group() Finding {
 	f := Finding{Check: "group " + mountd.Group}
-	if p.Mode != mountd.System {
+	if e.Mode != mountd.System {
 		f.Detail = "not needed for your own tokens"
 		return f
 	}
-	_, members, err := p.Group(mountd.Group)
+	_, members, err := e.Group(mountd.Group)
 	if err != nil {
 		f.Wrong = "it does not exist: nobody but root could use the tokens"
 		f.Mend = "groupadd --system " + mountd.Group
@@ -178,24 +175,24 @@ func (p Patient) group() Finding {
 	return f
 }
 
-func (p Patient) configuration() Finding {
-	f := Finding{Check: p.Paths.Config}
-	_, warnings, err := config.Load(p.Paths.Config)
+func (e Examination) configuration() Finding {
+	f := Finding{Check: e.Paths.Config}
+	_, warnings, err := config.Load(e.Paths.Config)
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && p.Mode == mountd.User:
+	case errors.Is(err, fs.ErrNotExist) && e.Mode == mountd.User:
 		f.Detail = "absent, which is fine: each token directory is a slot"
 	case errors.Is(err, fs.ErrNotExist):
 		f.Wrong = "it is missing"
 		f.Mend = "apt-get install opencryptoki (or write it: p11fs(5))"
 	case err != nil:
 		f.Wrong = strings.Join(strings.Fields(strings.ReplaceAll(err.Error(), "\n", "; ")), " ")
-		f.Mend = "editor " + p.Paths.Config
+		f.Mend = "editor " + e.Paths.Config
 	case len(warnings) > 0:
 		f.Wrong = warnings[0].Error()
 		if more := len(warnings) - 1; more > 0 {
 			f.Wrong += fmt.Sprintf(" (and %d more)", more)
 		}
-		f.Mend = "editor " + p.Paths.Config
+		f.Mend = "editor " + e.Paths.Config
 	default:
 		f.Detail = "understood"
 	}
@@ -204,39 +201,39 @@ func (p Patient) configuration() Finding {
 
 // data checks who may come to the token directories. In user mode they are
 // their owner's alone; in system mode the group pkcs11 works in them.
-func (p Patient) data() Finding {
-	f := Finding{Check: p.Paths.Data}
+func (e Examination) data() Finding {
+	f := Finding{Check: e.Paths.Data}
 	var st unix.Stat_t
-	err := unix.Lstat(p.Paths.Data, &st)
+	err := unix.Lstat(e.Paths.Data, &st)
 	switch {
-	case errors.Is(err, unix.ENOENT) && p.Mode == mountd.User:
+	case errors.Is(err, unix.ENOENT) && e.Mode == mountd.User:
 		f.Detail = "absent; p11fs mount makes it"
 		return f
 	case errors.Is(err, unix.ENOENT):
 		f.Wrong = "it is missing"
-		f.Mend = fmt.Sprintf("install -d -m 0770 -g %s %s", mountd.Group, p.Paths.Data)
+		f.Mend = fmt.Sprintf("install -d -m 0770 -g %s %s", mountd.Group, e.Paths.Data)
 		return f
 	case err != nil:
-		f.Wrong, f.Mend = err.Error(), "ls -ld "+p.Paths.Data
+		f.Wrong, f.Mend = err.Error(), "ls -ld "+e.Paths.Data
 		return f
 	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
-		f.Wrong, f.Mend = "it is no directory", "ls -ld "+p.Paths.Data
+		f.Wrong, f.Mend = "it is no directory", "ls -ld "+e.Paths.Data
 		return f
 	}
 	mode := st.Mode & 0o777
 	switch {
-	case p.Mode == mountd.User && int(st.Uid) != p.UID:
+	case e.Mode == mountd.User && int(st.Uid) != e.UID:
 		f.Wrong = fmt.Sprintf("it belongs to user %d", st.Uid)
-		f.Mend = fmt.Sprintf("chown -R %d %s", p.UID, p.Paths.Data)
-	case p.Mode == mountd.User && mode&0o022 != 0:
+		f.Mend = fmt.Sprintf("chown -R %d %s", e.UID, e.Paths.Data)
+	case e.Mode == mountd.User && mode&0o022 != 0:
 		f.Wrong = fmt.Sprintf("others may write to it (mode %04o)", mode)
-		f.Mend = "chmod go-w " + p.Paths.Data
-	case p.Mode == mountd.User && mode&0o700 != 0o700:
+		f.Mend = "chmod go-w " + e.Paths.Data
+	case e.Mode == mountd.User && mode&0o700 != 0o700:
 		f.Wrong = fmt.Sprintf("you may not use it yourself (mode %04o)", mode)
-		f.Mend = "chmod u+rwx " + p.Paths.Data
-	case p.Mode == mountd.System && mode&0o002 != 0:
+		f.Mend = "chmod u+rwx " + e.Paths.Data
+	case e.Mode == mountd.System && mode&0o002 != 0:
 		f.Wrong = fmt.Sprintf("everybody may write to it (mode %04o)", mode)
-		f.Mend = "chmod o-w " + p.Paths.Data
+		f.Mend = "chmod o-w " + e.Paths.Data
 	default:
 		f.Detail = fmt.Sprintf("mode %04o", mode)
 	}
@@ -244,13 +241,13 @@ func (p Patient) data() Finding {
 }
 
 // slotDaemon looks for a stock slot daemon, whose place a system daemon takes.
-func (p Patient) slotDaemon() Finding {
+func (e Examination) slotDaemon() Finding {
 	f := Finding{Check: "pkcsslotd", Detail: "does not run"}
-	if p.Mode != mountd.System {
+	if e.Mode != mountd.System {
 		f.Detail = "not in the way of your own tokens"
 		return f
 	}
-	b, err := os.ReadFile(p.Paths.PIDFile)
+	b, err := os.ReadFile(e.Paths.PIDFile)
 	if err != nil {
 		return f
 	}
@@ -259,10 +256,10 @@ func (p Patient) slotDaemon() Finding {
 	if err != nil {
 		return f
 	}
-	name, err := os.ReadFile(p.path(fmt.Sprintf("proc/%d/comm", pid)))
+	name, err := os.ReadFile(e.path(fmt.Sprintf("proc/%d/comm", pid)))
 	switch {
 	case err != nil: // there is no such process
-	case slotd.IsStock(p.path("proc"), pid, p.Paths.SlotDaemon):
+	case slotd.IsStock(e.path("proc"), pid, e.Paths.SlotDaemon):
 		f.Wrong = "it runs, and p11fs has to take its place"
 		f.Mend = fmt.Sprintf("systemctl stop pkcsslotd (or kill %d)", pid)
 		f.Detail = ""
@@ -272,9 +269,9 @@ func (p Patient) slotDaemon() Finding {
 	return f
 }
 
-func (p Patient) mount() Finding {
-	f := Finding{Check: p.Paths.Mount}
-	path, err := mountpoint.Resolve(p.Paths.Mount)
+func (e Examination) mount() Finding {
+	f := Finding{Check: e.Paths.Mount}
+	path, err := mountpoint.Resolve(e.Paths.Mount)
 	if err != nil {
 		f.Wrong, f.Mend = err.Error(), "p11fs mount ANOTHER-DIRECTORY"
 		return f
@@ -301,19 +298,19 @@ func (p Patient) mount() Finding {
 		f.Wrong, f.Mend = err.Error(), "p11fs mount ANOTHER-DIRECTORY"
 	case !st.IsDir():
 		f.Wrong, f.Mend = "it is no directory", "rm "+path
-	case p.UID != 0 && unix.Access(path, unix.W_OK) != nil:
+	case e.UID != 0 && unix.Access(path, unix.W_OK) != nil:
 		// fusermount3 lets a user cover only what they could change anyway.
 		f.Wrong = "you may not write to it, so you may not mount on it"
-		f.Mend = fmt.Sprintf("chown %d %s", p.UID, path)
+		f.Mend = fmt.Sprintf("chown %d %s", e.UID, path)
 	default:
 		f.Detail = "not mounted"
 	}
 	return f
 }
 
-func (p Patient) libcrypto() Finding {
+func (e Examination) libcrypto() Finding {
 	f := Finding{Check: "libcrypto"}
-	version, err := p.Libcrypto()
+	version, err := e.Libcrypto()
 	if err != nil {
 		f.Wrong = fmt.Sprintf("it cannot be used (%v), so RSA is slower", err)
 		f.Mend = "apt-get install libssl3"

@@ -8,11 +8,13 @@ import (
 	"testing"
 
 	"p11fs/mountd"
+	"p11fs/tokens"
+	"p11fs/tokens/swtok"
 )
 
 // healthy is a machine on which nothing is wrong, below a directory, as an
 // ordinary user sees it.
-func healthy(t *testing.T) (Patient, string) {
+func healthy(t *testing.T) (Examination, string) {
 	t.Helper()
 	root, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
@@ -23,11 +25,10 @@ func healthy(t *testing.T) (Patient, string) {
 			t.Fatal(err)
 		}
 	}
-	p := Patient{
-		Mode: mountd.User,
-		Paths: mountd.Paths{
+	p := Examination{
+		Config: mountd.Config{Mode: mountd.User, Kinds: kinds(), Paths: mountd.Paths{
 			Config: filepath.Join(root, "conf"), Data: filepath.Join(root, "data"), Mount: filepath.Join(root, "mnt"),
-		},
+		}},
 		Libcrypto: func() (string, error) { return "3.0", nil },
 		CanRefuse: func() error { return nil },
 		Root:      root,
@@ -63,7 +64,7 @@ func TestExamine(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name  string
-		spoil func(t *testing.T, p *Patient, root string)
+		spoil func(t *testing.T, p *Examination, root string)
 		check string // the one that finds it; empty if nothing is wrong
 		wrong string
 		mend  string
@@ -72,88 +73,92 @@ func TestExamine(t *testing.T) {
 	}{
 		{name: "healthy"},
 		{name: "token data cut short", check: "tokens", wrong: "has 8 bytes", mend: "mv ",
-			spoil: func(t *testing.T, p *Patient, _ string) {
+			spoil: func(t *testing.T, p *Examination, _ string) {
 				if err := os.Mkdir(filepath.Join(p.Paths.Data, "swtok"), 0o700); err != nil {
 					t.Fatal(err)
 				}
 				put(t, filepath.Join(p.Paths.Data, "swtok/NVTOK.DAT"), "garbage\n", 0o600)
 			}},
+		{name: "token of a format to come", check: "tokens", wrong: "slot 3: the slot has tokversion = 3.12", mend: "tokversion = 0.0",
+			spoil: func(t *testing.T, _ *Examination, root string) {
+				put(t, root+"/conf", "slot 3 {\nstdll = libpkcs11_sw.so\ntokversion = 3.12\n}\n", 0o600)
+			}},
 		{name: "no device", check: "/dev/fuse", wrong: "missing", mend: "modprobe fuse",
-			spoil: func(t *testing.T, _ *Patient, root string) { remove(t, root+"/dev/fuse") }},
+			spoil: func(t *testing.T, _ *Examination, root string) { remove(t, root+"/dev/fuse") }},
 		{name: "closed device", check: "/dev/fuse", wrong: "closed", mend: "chmod 0666 /dev/fuse", user: true,
-			spoil: func(t *testing.T, _ *Patient, root string) { put(t, root+"/dev/fuse", "", 0) }},
+			spoil: func(t *testing.T, _ *Examination, root string) { put(t, root+"/dev/fuse", "", 0) }},
 		{name: "no helper", check: "fusermount3", wrong: "not installed", mend: "apt-get install fuse3",
-			spoil: func(t *testing.T, _ *Patient, root string) { remove(t, root+"/usr/bin/fusermount3") }},
+			spoil: func(t *testing.T, _ *Examination, root string) { remove(t, root+"/usr/bin/fusermount3") }},
 		{name: "helper without setuid", check: "fusermount3", wrong: "not setuid", mend: "chmod u+s", root: true,
-			spoil: func(t *testing.T, p *Patient, root string) {
+			spoil: func(t *testing.T, p *Examination, root string) {
 				put(t, root+"/usr/bin/fusermount3", "", 0o755)
 				p.UID = 1000
 				own(t, root, 1000)
 			}},
 		{name: "no user_allow_other", check: "user_allow_other", wrong: "does not let", mend: "echo user_allow_other", root: true,
-			spoil: func(t *testing.T, p *Patient, root string) {
+			spoil: func(t *testing.T, p *Examination, root string) {
 				put(t, root+"/etc/fuse.conf", "#user_allow_other\nmount_max = 10\n", 0o644)
 				p.AllowOther, p.UID = true, 1000
 				own(t, root, 1000)
 			}},
 		{name: "user_allow_other", root: true,
-			spoil: func(t *testing.T, p *Patient, root string) {
+			spoil: func(t *testing.T, p *Examination, root string) {
 				put(t, root+"/etc/fuse.conf", "# all\nuser_allow_other\n", 0o644)
 				p.AllowOther, p.UID = true, 1000
 				own(t, root, 1000)
 			}},
 		{name: "no group", check: "group pkcs11", wrong: "does not exist", mend: "groupadd --system pkcs11",
-			spoil: func(t *testing.T, p *Patient, root string) {
+			spoil: func(t *testing.T, p *Examination, root string) {
 				p.Mode = mountd.System
 				p.Group = func(string) (string, []string, error) { return "", nil, errors.New("none") }
 				put(t, root+"/conf", "", 0o600)
 			}},
 		{name: "no system configuration", check: "conf", wrong: "missing", mend: "opencryptoki",
-			spoil: func(_ *testing.T, p *Patient, _ string) { p.Mode = mountd.System }},
+			spoil: func(_ *testing.T, p *Examination, _ string) { p.Mode = mountd.System }},
 		{name: "mistake in the configuration", check: "conf", wrong: `conf:1: slot 1 has no "stdll"`, mend: "editor ",
-			spoil: func(t *testing.T, _ *Patient, root string) { put(t, root+"/conf", "slot 1 {\n}\n", 0o600) }},
+			spoil: func(t *testing.T, _ *Examination, root string) { put(t, root+"/conf", "slot 1 {\n}\n", 0o600) }},
 		{name: "warnings in the configuration", check: "conf", wrong: "(and 1 more)", mend: "editor ",
-			spoil: func(t *testing.T, _ *Patient, root string) {
+			spoil: func(t *testing.T, _ *Examination, root string) {
 				put(t, root+"/conf", "slot 1 {\nstdll = x\nfrob = y\nhwversion = a.b\n}\n", 0o600)
 			}},
-		{name: "data absent", spoil: func(t *testing.T, _ *Patient, root string) { remove(t, root+"/data") }},
+		{name: "data absent", spoil: func(t *testing.T, _ *Examination, root string) { remove(t, root+"/data") }},
 		{name: "system data absent", check: "data", wrong: "missing", mend: "install -d -m 0770 -g pkcs11",
-			spoil: func(t *testing.T, p *Patient, root string) {
+			spoil: func(t *testing.T, p *Examination, root string) {
 				remove(t, root+"/data")
 				p.Mode = mountd.System
 				put(t, root+"/conf", "", 0o600)
 			}},
 		{name: "data is a file", check: "data", wrong: "no directory", mend: "ls -ld",
-			spoil: func(t *testing.T, _ *Patient, root string) {
+			spoil: func(t *testing.T, _ *Examination, root string) {
 				remove(t, root+"/data")
 				put(t, root+"/data", "", 0o600)
 			}},
 		{name: "data of another", check: "data", wrong: "belongs to user 12345", mend: "chown -R", root: true,
-			spoil: func(t *testing.T, _ *Patient, root string) { own(t, root+"/data", 12345) }},
+			spoil: func(t *testing.T, _ *Examination, root string) { own(t, root+"/data", 12345) }},
 		{name: "data open to others", check: "data", wrong: "others may write", mend: "chmod go-w",
-			spoil: func(t *testing.T, _ *Patient, root string) { mode(t, root+"/data", 0o770) }},
+			spoil: func(t *testing.T, _ *Examination, root string) { mode(t, root+"/data", 0o770) }},
 		{name: "data closed to its owner", check: "data", wrong: "not use it yourself", mend: "chmod u+rwx",
-			spoil: func(t *testing.T, _ *Patient, root string) { mode(t, root+"/data", 0o500) }},
+			spoil: func(t *testing.T, _ *Examination, root string) { mode(t, root+"/data", 0o500) }},
 		{name: "system data open to all", check: "data", wrong: "everybody", mend: "chmod o-w",
-			spoil: func(t *testing.T, p *Patient, root string) {
+			spoil: func(t *testing.T, p *Examination, root string) {
 				p.Mode = mountd.System
 				put(t, root+"/conf", "", 0o600)
 				mode(t, root+"/data", 0o777)
 			}},
 		{name: "slot daemon runs", check: "pkcsslotd", wrong: "it runs", mend: "kill 77",
-			spoil: func(t *testing.T, p *Patient, root string) { slotDaemon(t, p, root, "pkcsslotd\n") }},
+			spoil: func(t *testing.T, p *Examination, root string) { slotDaemon(t, p, root, "pkcsslotd\n") }},
 		{name: "number of a slot daemon that ended",
-			spoil: func(t *testing.T, p *Patient, root string) { slotDaemon(t, p, root, "bash\n") }},
-		{name: "mount point absent", spoil: func(t *testing.T, _ *Patient, root string) { remove(t, root+"/mnt") }},
+			spoil: func(t *testing.T, p *Examination, root string) { slotDaemon(t, p, root, "bash\n") }},
+		{name: "mount point absent", spoil: func(t *testing.T, _ *Examination, root string) { remove(t, root+"/mnt") }},
 		{name: "mount point is a file", check: "mnt", wrong: "no directory", mend: "rm ",
-			spoil: func(t *testing.T, _ *Patient, root string) {
+			spoil: func(t *testing.T, _ *Examination, root string) {
 				remove(t, root+"/mnt")
 				put(t, root+"/mnt", "", 0o600)
 			}},
 		{name: "mount point closed", check: "mnt", wrong: "may not write", mend: "chown", user: true,
-			spoil: func(t *testing.T, _ *Patient, root string) { mode(t, root+"/mnt", 0o500) }},
+			spoil: func(t *testing.T, _ *Examination, root string) { mode(t, root+"/mnt", 0o500) }},
 		{name: "no libcrypto", check: "libcrypto", wrong: "slower", mend: "libssl3",
-			spoil: func(_ *testing.T, p *Patient, _ string) {
+			spoil: func(_ *testing.T, p *Examination, _ string) {
 				p.Libcrypto = func() (string, error) { return "", errors.New("absent") }
 			}},
 	} {
@@ -170,7 +175,7 @@ func TestExamine(t *testing.T) {
 				c.spoil(t, &p, root)
 			}
 			found := false
-			for _, f := range p.Examine() {
+			for _, f := range p.Run() {
 				switch {
 				case f.Wrong == "":
 					if f.Detail == "" || f.Mend != "" {
@@ -196,7 +201,7 @@ func TestExamine(t *testing.T) {
 }
 
 // slotDaemon makes a process 77 of that name, which the slot daemon's file names.
-func slotDaemon(t *testing.T, p *Patient, root, name string) {
+func slotDaemon(t *testing.T, p *Examination, root, name string) {
 	t.Helper()
 	p.Mode = mountd.System
 	p.Paths.PIDFile = filepath.Join(root, "pid")
@@ -235,3 +240,5 @@ func mode(t *testing.T, path string, m os.FileMode) {
 	}
 	t.Cleanup(func() { _ = os.Chmod(path, 0o700) })
 }
+
+func kinds() []tokens.Kind { return []tokens.Kind{swtok.NewKind(swtok.GoProvider())} }

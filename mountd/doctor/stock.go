@@ -36,8 +36,8 @@ func (f Finding) add(troubles []trouble) Finding {
 }
 
 // gid is the number of the group pkcs11, or -1.
-func (p Patient) gid() int {
-	gid, _, err := p.Group(mountd.Group)
+func (e Examination) gid() int {
+	gid, _, err := e.Group(mountd.Group)
 	if err != nil {
 		return -1
 	}
@@ -50,41 +50,41 @@ func (p Patient) gid() int {
 
 // member checks that who asks may use the tokens. Stock clients ask for the name
 // in the group's list of members, and the kernel for the group itself.
-func (p Patient) member() Finding {
+func (e Examination) member() Finding {
 	f := Finding{Check: "your membership in " + mountd.Group}
-	if p.Mode != mountd.System {
+	if e.Mode != mountd.System {
 		f.Detail = "not needed for your own tokens"
 		return f
 	}
-	_, members, err := p.Group(mountd.Group)
+	_, members, err := e.Group(mountd.Group)
 	switch {
-	case p.UID == 0:
+	case e.UID == 0:
 		f.Detail = "root needs none"
 	case err != nil:
 		f.Detail = "there is no such group" // told already
-	case !slices.Contains(members, p.User):
-		f.Wrong = fmt.Sprintf("user %s is not in the group %s, and gets nothing of the tokens", p.User, mountd.Group)
-		f.Mend = fmt.Sprintf("usermod -aG %s %s (as root; then log in anew)", mountd.Group, p.User)
-	case !slices.Contains(p.Groups, p.gid()):
+	case !slices.Contains(members, e.User):
+		f.Wrong = fmt.Sprintf("user %s is not in the group %s, and gets nothing of the tokens", e.User, mountd.Group)
+		f.Mend = fmt.Sprintf("usermod -aG %s %s (as root; then log in anew)", mountd.Group, e.User)
+	case !slices.Contains(e.Groups, e.gid()):
 		f.Wrong = "you became a member after this login, which does not have the group yet"
 		f.Mend = "newgrp " + mountd.Group + " (or log in anew)"
 	default:
-		f.Detail = p.User + " is a member"
+		f.Detail = e.User + " is a member"
 	}
 	return f
 }
 
 // refusal says whether p11fs can keep a stock slot daemon from starting beside it.
 // Without, it is not wrong: it serves all the same.
-func (p Patient) refusal() Finding {
+func (e Examination) refusal() Finding {
 	f := Finding{Check: "a stock pkcsslotd beside p11fs", Detail: "is refused when it starts"}
 	switch {
-	case p.Mode != mountd.System:
+	case e.Mode != mountd.System:
 		f.Detail = "not in the way of your own tokens"
-	case p.UID != 0:
+	case e.UID != 0:
 		f.Detail = "only root can tell whether it is refused"
 	default:
-		if err := p.CanRefuse(); err != nil {
+		if err := e.CanRefuse(); err != nil {
 			f.Detail = "takes its place: " + err.Error() + ". Keep it from starting: systemctl mask pkcsslotd"
 		}
 	}
@@ -93,15 +93,15 @@ func (p Patient) refusal() Finding {
 
 // segments looks for shared memory of a crash, of another version, or open to
 // everybody.
-func (p Patient) segments() Finding {
+func (e Examination) segments() Finding {
 	f := Finding{Check: "shared memory", Detail: "nothing in the way"}
-	if p.Mode != mountd.System {
+	if e.Mode != mountd.System {
 		f.Detail = "your own tokens use none"
 		return f
 	}
-	troubles := p.slotManager()
-	paths, _ := filepath.Glob(filepath.Join(p.Paths.SharedMemory, "var.lib.opencryptoki.*"))
-	gid := p.gid()
+	troubles := e.slotManager()
+	paths, _ := filepath.Glob(filepath.Join(e.Paths.SharedMemory, "var.lib.opencryptoki.*"))
+	gid := e.gid()
 	for _, path := range paths {
 		var st unix.Stat_t
 		if err := unix.Lstat(path, &st); err != nil {
@@ -130,12 +130,12 @@ func (p Patient) segments() Finding {
 }
 
 // slotManager looks at the System V segment.
-func (p Patient) slotManager() []trouble {
-	key, err := shm.Key(p.Paths.SlotDaemon)
+func (e Examination) slotManager() []trouble {
+	key, err := shm.Key(e.Paths.SlotDaemon)
 	if err != nil {
 		return nil // no file, no stock client
 	}
-	b, err := os.ReadFile(p.path("proc/sysvipc/shm"))
+	b, err := os.ReadFile(e.path("proc/sysvipc/shm"))
 	if err != nil {
 		return nil
 	}
@@ -151,7 +151,7 @@ func (p Patient) slotManager() []trouble {
 			return []trouble{{fmt.Sprintf("the slot manager's segment has %s bytes, not %d: another version made it", s[3], shm.SlotManagerSize), mend}}
 		case s[6] == "0":
 			return []trouble{{"the slot manager's segment was left by a daemon that died: nobody is attached", mend + " (p11fs does it too when it starts)"}}
-		case s[8] != strconv.Itoa(p.gid()):
+		case s[8] != strconv.Itoa(e.gid()):
 			return []trouble{{fmt.Sprintf("the slot manager's segment belongs to group %s, so members of %s cannot attach", s[8], mountd.Group), mend + " (then restart the daemon)"}}
 		}
 	}
@@ -167,14 +167,14 @@ const (
 
 // lockFiles looks for lock files that members cannot open and for locks that are
 // not given back.
-func (p Patient) lockFiles() Finding {
-	f := Finding{Check: p.Paths.Locks, Detail: "free"}
-	if p.Mode != mountd.System {
+func (e Examination) lockFiles() Finding {
+	f := Finding{Check: e.Paths.Locks, Detail: "free"}
+	if e.Mode != mountd.System {
 		return f
 	}
-	paths, _ := filepath.Glob(filepath.Join(p.Paths.Locks, "LCK..APIlock"))
-	more, _ := filepath.Glob(filepath.Join(p.Paths.Locks, "*", "LCK..*"))
-	gid := p.gid()
+	paths, _ := filepath.Glob(filepath.Join(e.Paths.Locks, "LCK..APIlock"))
+	more, _ := filepath.Glob(filepath.Join(e.Paths.Locks, "*", "LCK..*"))
+	gid := e.gid()
 	var troubles []trouble
 	for _, path := range append(paths, more...) {
 		var st unix.Stat_t
@@ -193,7 +193,7 @@ func (p Patient) lockFiles() Finding {
 			})
 		case stuck(path):
 			t := trouble{path + " is locked all the time", "fuser -v " + path}
-			if pid := p.holder(st.Ino); pid > 0 {
+			if pid := e.holder(st.Ino); pid > 0 {
 				t = trouble{fmt.Sprintf("%s is locked all the time, by process %d", path, pid), fmt.Sprintf("kill %d (after: ps -fp %[1]d)", pid)}
 			}
 			troubles = append(troubles, t)
@@ -221,8 +221,8 @@ func stuck(path string) bool {
 }
 
 // holder is the process that has locked the file with this inode, or 0.
-func (p Patient) holder(inode uint64) int {
-	b, _ := os.ReadFile(p.path("proc/locks"))
+func (e Examination) holder(inode uint64) int {
+	b, _ := os.ReadFile(e.path("proc/locks"))
 	for line := range strings.Lines(string(b)) {
 		// 1: FLOCK  ADVISORY  WRITE 123 00:2f:4711 0 EOF
 		s := strings.Fields(line)
@@ -236,27 +236,27 @@ func (p Patient) holder(inode uint64) int {
 
 // socket looks for a slot socket whose daemon has died, or that clients refuse.
 // It does not connect: who connects and goes ends an idle stock daemon.
-func (p Patient) socket() Finding {
-	f := Finding{Check: p.Paths.SlotSocket, Detail: "not there: no slot daemon serves"}
-	if p.Mode != mountd.System {
+func (e Examination) socket() Finding {
+	f := Finding{Check: e.Paths.SlotSocket, Detail: "not there: no slot daemon serves"}
+	if e.Mode != mountd.System {
 		f.Check, f.Detail = "slot socket", "your own tokens have none"
 		return f
 	}
 	var st unix.Stat_t
-	if err := unix.Lstat(p.Paths.SlotSocket, &st); err != nil {
+	if err := unix.Lstat(e.Paths.SlotSocket, &st); err != nil {
 		return f
 	}
-	b, err := os.ReadFile(p.path("proc/net/unix"))
-	gid := p.gid()
+	b, err := os.ReadFile(e.path("proc/net/unix"))
+	gid := e.gid()
 	switch {
 	case err == nil && !slices.ContainsFunc(strings.Split(string(b), "\n"), func(line string) bool {
 		s := strings.Fields(line)
-		return len(s) == 8 && (s[7] == p.Paths.SlotSocket || "/var"+s[7] == p.Paths.SlotSocket)
+		return len(s) == 8 && (s[7] == e.Paths.SlotSocket || "/var"+s[7] == e.Paths.SlotSocket)
 	}):
-		f.Wrong, f.Mend = "its daemon has died and left it behind", "rm "+p.Paths.SlotSocket+" (p11fs does it too when it starts)"
+		f.Wrong, f.Mend = "its daemon has died and left it behind", "rm "+e.Paths.SlotSocket+" (p11fs does it too when it starts)"
 	case gid >= 0 && int(st.Gid) != gid:
 		f.Wrong = fmt.Sprintf("it belongs to group %d, so stock clients refuse it", st.Gid)
-		f.Mend = fmt.Sprintf("chgrp %s %s", mountd.Group, p.Paths.SlotSocket)
+		f.Mend = fmt.Sprintf("chgrp %s %s", mountd.Group, e.Paths.SlotSocket)
 	default:
 		f.Detail = "a slot daemon serves"
 	}
@@ -265,22 +265,22 @@ func (p Patient) socket() Finding {
 
 // modes looks at what lies in the token directories and at the configuration.
 // What only root can see is left to root.
-func (p Patient) modes() Finding {
+func (e Examination) modes() Finding {
 	f := Finding{Check: "modes of tokens", Detail: "as they should be"}
-	if p.Mode != mountd.System {
+	if e.Mode != mountd.System {
 		return f
 	}
 	var troubles []trouble
-	gid := p.gid()
+	gid := e.gid()
 	var st unix.Stat_t
-	if unix.Lstat(p.Paths.Config, &st) == nil && st.Mode&0o022 != 0 {
+	if unix.Lstat(e.Paths.Config, &st) == nil && st.Mode&0o022 != 0 {
 		troubles = append(troubles, trouble{
-			fmt.Sprintf("%s can be written by others (mode %04o), and says which libraries stock programs load", p.Paths.Config, st.Mode&0o777),
-			"chmod 0644 " + p.Paths.Config,
+			fmt.Sprintf("%s can be written by others (mode %04o), and says which libraries stock programs load", e.Paths.Config, st.Mode&0o777),
+			"chmod 0644 " + e.Paths.Config,
 		})
 	}
-	_ = filepath.WalkDir(p.Paths.Data, func(path string, e fs.DirEntry, err error) error {
-		if err != nil || path == p.Paths.Data {
+	_ = filepath.WalkDir(e.Paths.Data, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || path == e.Paths.Data {
 			return nil // may not be seen; or has a check of its own
 		}
 		var st unix.Stat_t
@@ -288,7 +288,7 @@ func (p Patient) modes() Finding {
 			return nil
 		}
 		mode, want := st.Mode&0o777, uint32(0o660)
-		if e.IsDir() {
+		if entry.IsDir() {
 			want = 0o770
 		}
 		switch {

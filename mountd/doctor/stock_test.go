@@ -20,14 +20,14 @@ import (
 
 // machine is a system on which nothing is wrong, below a directory: a token, its
 // segment and locks, and a configuration, all of them the test's group's.
-func machine(t *testing.T) (Patient, string) {
+func machine(t *testing.T) (Examination, string) {
 	t.Helper()
 	root, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := Patient{
-		Mode: mountd.System, Paths: mountd.SystemPaths(root), Root: root,
+	p := Examination{
+		Config: mountd.Config{Mode: mountd.System, Paths: mountd.SystemPaths(root), Kinds: kinds()}, Root: root,
 		Libcrypto: func() (string, error) { return "3.0", nil },
 		UID:       1000, User: "alice", Groups: []int{os.Getgid()},
 		Group: func(string) (string, []string, error) {
@@ -58,12 +58,12 @@ func machine(t *testing.T) (Patient, string) {
 	return p, root
 }
 
-func segmentOf(p Patient) string {
+func segmentOf(p Examination) string {
 	return filepath.Join(p.Paths.SharedMemory, "var.lib.opencryptoki.swtok")
 }
 
 // segmentLine is a line of /proc/sysvipc/shm for the machine's slot manager.
-func segmentLine(t *testing.T, p Patient, root string, size, attached, gid int) {
+func segmentLine(t *testing.T, p Examination, root string, size, attached, gid int) {
 	t.Helper()
 	key, err := shm.Key(p.Paths.SlotDaemon)
 	if err != nil {
@@ -76,58 +76,58 @@ func segmentLine(t *testing.T, p Patient, root string, size, attached, gid int) 
 func TestStockTroubles(t *testing.T) {
 	for _, c := range []struct {
 		name  string
-		spoil func(t *testing.T, p *Patient, root string)
-		check func(Patient) Finding
+		spoil func(t *testing.T, p *Examination, root string)
+		check func(Examination) Finding
 		wrong string // empty if nothing is
 		mend  string
 		// part of what was found if nothing is wrong
 		detail string
 	}{
-		{name: "member", check: Patient.member},
-		{name: "root", check: Patient.member, spoil: func(_ *testing.T, p *Patient, _ string) { p.UID, p.User = 0, "root" }},
-		{name: "no member", check: Patient.member, wrong: "user bob is not in the group pkcs11", mend: "usermod -aG pkcs11 bob",
-			spoil: func(_ *testing.T, p *Patient, _ string) { p.User = "bob" }},
-		{name: "a user whose name only begins like a member's", check: Patient.member, wrong: "user al is not", mend: "usermod -aG pkcs11 al ",
-			spoil: func(_ *testing.T, p *Patient, _ string) { p.User = "al" }},
-		{name: "member since this login", check: Patient.member, wrong: "after this login", mend: "newgrp pkcs11",
-			spoil: func(_ *testing.T, p *Patient, _ string) { p.Groups = nil }},
-		{name: "segments", check: Patient.segments},
-		{name: "segment of another version", check: Patient.segments, wrong: "another version", mend: "rm ",
-			spoil: func(t *testing.T, p *Patient, _ string) { put(t, segmentOf(*p), "short", 0o660) }},
-		{name: "segment open to everybody", check: Patient.segments, wrong: "open to everybody (mode 0666)", mend: "chmod 0660 ",
-			spoil: func(t *testing.T, p *Patient, _ string) { mode(t, segmentOf(*p), 0o666) }},
-		{name: "segment of another group", check: Patient.segments, wrong: "cannot attach", mend: "chgrp pkcs11 ",
-			spoil: func(_ *testing.T, p *Patient, _ string) { otherGroup(p) }},
-		{name: "slot manager in use", check: Patient.segments,
-			spoil: func(t *testing.T, p *Patient, root string) {
+		{name: "member", check: Examination.member},
+		{name: "root", check: Examination.member, spoil: func(_ *testing.T, p *Examination, _ string) { p.UID, p.User = 0, "root" }},
+		{name: "no member", check: Examination.member, wrong: "user bob is not in the group pkcs11", mend: "usermod -aG pkcs11 bob",
+			spoil: func(_ *testing.T, p *Examination, _ string) { p.User = "bob" }},
+		{name: "a user whose name only begins like a member's", check: Examination.member, wrong: "user al is not", mend: "usermod -aG pkcs11 al ",
+			spoil: func(_ *testing.T, p *Examination, _ string) { p.User = "al" }},
+		{name: "member since this login", check: Examination.member, wrong: "after this login", mend: "newgrp pkcs11",
+			spoil: func(_ *testing.T, p *Examination, _ string) { p.Groups = nil }},
+		{name: "segments", check: Examination.segments},
+		{name: "segment of another version", check: Examination.segments, wrong: "another version", mend: "rm ",
+			spoil: func(t *testing.T, p *Examination, _ string) { put(t, segmentOf(*p), "short", 0o660) }},
+		{name: "segment open to everybody", check: Examination.segments, wrong: "open to everybody (mode 0666)", mend: "chmod 0660 ",
+			spoil: func(t *testing.T, p *Examination, _ string) { mode(t, segmentOf(*p), 0o666) }},
+		{name: "segment of another group", check: Examination.segments, wrong: "cannot attach", mend: "chgrp pkcs11 ",
+			spoil: func(_ *testing.T, p *Examination, _ string) { otherGroup(p) }},
+		{name: "slot manager in use", check: Examination.segments,
+			spoil: func(t *testing.T, p *Examination, root string) {
 				segmentLine(t, *p, root, shm.SlotManagerSize, 1, os.Getgid())
 			}},
-		{name: "slot manager of a crash", check: Patient.segments, wrong: "daemon that died", mend: "ipcrm -M 0x62",
-			spoil: func(t *testing.T, p *Patient, root string) {
+		{name: "slot manager of a crash", check: Examination.segments, wrong: "daemon that died", mend: "ipcrm -M 0x62",
+			spoil: func(t *testing.T, p *Examination, root string) {
 				segmentLine(t, *p, root, shm.SlotManagerSize, 0, os.Getgid())
 			}},
-		{name: "slot manager of another version", check: Patient.segments, wrong: "another version", mend: "ipcrm -M 0x62",
-			spoil: func(t *testing.T, p *Patient, root string) { segmentLine(t, *p, root, 4096, 1, os.Getgid()) }},
-		{name: "slot manager of another group", check: Patient.segments, wrong: "members of pkcs11 cannot attach", mend: "ipcrm -M 0x62",
-			spoil: func(t *testing.T, p *Patient, root string) {
+		{name: "slot manager of another version", check: Examination.segments, wrong: "another version", mend: "ipcrm -M 0x62",
+			spoil: func(t *testing.T, p *Examination, root string) { segmentLine(t, *p, root, 4096, 1, os.Getgid()) }},
+		{name: "slot manager of another group", check: Examination.segments, wrong: "members of pkcs11 cannot attach", mend: "ipcrm -M 0x62",
+			spoil: func(t *testing.T, p *Examination, root string) {
 				segmentLine(t, *p, root, shm.SlotManagerSize, 1, os.Getgid()+1)
 			}},
-		{name: "locks", check: Patient.lockFiles},
-		{name: "lock that is a directory", check: Patient.lockFiles, wrong: "is no lock file", mend: "rm -r ",
-			spoil: func(t *testing.T, p *Patient, _ string) {
+		{name: "locks", check: Examination.lockFiles},
+		{name: "lock that is a directory", check: Examination.lockFiles, wrong: "is no lock file", mend: "rm -r ",
+			spoil: func(t *testing.T, p *Examination, _ string) {
 				path := filepath.Join(p.Paths.Locks, "LCK..APIlock")
 				if err := errors.Join(os.Remove(path), os.Mkdir(path, 0o770)); err != nil {
 					t.Fatal(err)
 				}
 			}},
-		{name: "lock closed to members", check: Patient.lockFiles, wrong: "has mode 0400", mend: "chmod 0440 ",
-			spoil: func(t *testing.T, p *Patient, _ string) {
+		{name: "lock closed to members", check: Examination.lockFiles, wrong: "has mode 0400", mend: "chmod 0440 ",
+			spoil: func(t *testing.T, p *Examination, _ string) {
 				mode(t, filepath.Join(p.Paths.Locks, "swtok/LCK..swtok"), 0o400)
 			}},
-		{name: "lock of another group", check: Patient.lockFiles, wrong: "cannot lock it (and 1 more", mend: "chgrp pkcs11 ",
-			spoil: func(_ *testing.T, p *Patient, _ string) { otherGroup(p) }},
-		{name: "lock that is not given back", check: Patient.lockFiles, wrong: "locked all the time, by process 4711", mend: "kill 4711",
-			spoil: func(t *testing.T, p *Patient, root string) {
+		{name: "lock of another group", check: Examination.lockFiles, wrong: "cannot lock it (and 1 more", mend: "chgrp pkcs11 ",
+			spoil: func(_ *testing.T, p *Examination, _ string) { otherGroup(p) }},
+		{name: "lock that is not given back", check: Examination.lockFiles, wrong: "locked all the time, by process 4711", mend: "kill 4711",
+			spoil: func(t *testing.T, p *Examination, root string) {
 				f, err := os.Open(filepath.Join(p.Paths.Locks, "LCK..APIlock"))
 				if err != nil {
 					t.Fatal(err)
@@ -143,41 +143,41 @@ func TestStockTroubles(t *testing.T) {
 				put(t, filepath.Join(root, "proc/locks"), fmt.Sprintf("1: POSIX  ADVISORY  WRITE 1 00:01:%d 0 EOF\n2: FLOCK  ADVISORY  WRITE 4711 00:01:%[1]d 0 EOF\n",
 					st.Sys().(*syscall.Stat_t).Ino), 0o644)
 			}},
-		{name: "no socket", check: Patient.socket},
-		{name: "socket of a crash", check: Patient.socket, wrong: "has died and left it", mend: "rm ",
-			spoil: func(t *testing.T, p *Patient, _ string) { put(t, p.Paths.SlotSocket, "", 0o770) }},
-		{name: "socket in use", check: Patient.socket, spoil: listening},
-		{name: "socket of another group", check: Patient.socket, wrong: "stock clients refuse it", mend: "chgrp pkcs11 ",
-			spoil: func(t *testing.T, p *Patient, root string) {
+		{name: "no socket", check: Examination.socket},
+		{name: "socket of a crash", check: Examination.socket, wrong: "has died and left it", mend: "rm ",
+			spoil: func(t *testing.T, p *Examination, _ string) { put(t, p.Paths.SlotSocket, "", 0o770) }},
+		{name: "socket in use", check: Examination.socket, spoil: listening},
+		{name: "socket of another group", check: Examination.socket, wrong: "stock clients refuse it", mend: "chgrp pkcs11 ",
+			spoil: func(t *testing.T, p *Examination, root string) {
 				listening(t, p, root)
 				otherGroup(p)
 			}},
-		{name: "modes", check: Patient.modes},
-		{name: "configuration that others write", check: Patient.modes, wrong: "can be written by others (mode 0666)", mend: "chmod 0644 ",
-			spoil: func(t *testing.T, p *Patient, _ string) { mode(t, p.Paths.Config, 0o666) }},
-		{name: "token open to everybody", check: Patient.modes, wrong: "swtok is open to everybody (mode 0777)", mend: "chmod 0770 ",
-			spoil: func(t *testing.T, p *Patient, _ string) { mode(t, filepath.Join(p.Paths.Data, "swtok"), 0o777) }},
-		{name: "token data open to everybody", check: Patient.modes, wrong: "NVTOK.DAT is open to everybody (mode 0664)", mend: "chmod 0660 ",
-			spoil: func(t *testing.T, p *Patient, _ string) {
+		{name: "modes", check: Examination.modes},
+		{name: "configuration that others write", check: Examination.modes, wrong: "can be written by others (mode 0666)", mend: "chmod 0644 ",
+			spoil: func(t *testing.T, p *Examination, _ string) { mode(t, p.Paths.Config, 0o666) }},
+		{name: "token open to everybody", check: Examination.modes, wrong: "swtok is open to everybody (mode 0777)", mend: "chmod 0770 ",
+			spoil: func(t *testing.T, p *Examination, _ string) { mode(t, filepath.Join(p.Paths.Data, "swtok"), 0o777) }},
+		{name: "token data open to everybody", check: Examination.modes, wrong: "NVTOK.DAT is open to everybody (mode 0664)", mend: "chmod 0660 ",
+			spoil: func(t *testing.T, p *Examination, _ string) {
 				mode(t, filepath.Join(p.Paths.Data, "swtok/NVTOK.DAT"), 0o664)
 			}},
-		{name: "token data closed to members", check: Patient.modes, wrong: "NVTOK.DAT is closed to members of pkcs11 (mode 0600)", mend: "chmod 0660 ",
-			spoil: func(t *testing.T, p *Patient, _ string) {
+		{name: "token data closed to members", check: Examination.modes, wrong: "NVTOK.DAT is closed to members of pkcs11 (mode 0600)", mend: "chmod 0660 ",
+			spoil: func(t *testing.T, p *Examination, _ string) {
 				mode(t, filepath.Join(p.Paths.Data, "swtok/NVTOK.DAT"), 0o600)
 			}},
-		{name: "token of another group", check: Patient.modes, wrong: "cannot use it (and 3 more", mend: "chgrp -R pkcs11 ",
-			spoil: func(_ *testing.T, p *Patient, _ string) { otherGroup(p) }},
-		{name: "stock daemon", check: Patient.slotDaemon, wrong: "it runs", mend: "systemctl stop pkcsslotd",
-			spoil: func(t *testing.T, p *Patient, root string) { running(t, p, root, "/usr/sbin/pkcsslotd.stock") }},
-		{name: "a stock daemon can be refused", check: Patient.refusal, detail: "is refused",
-			spoil: func(_ *testing.T, p *Patient, _ string) { p.UID = 0 }},
-		{name: "a stock daemon cannot be refused", check: Patient.refusal, detail: "no fanotify. Keep it from starting: ",
-			spoil: func(_ *testing.T, p *Patient, _ string) {
+		{name: "token of another group", check: Examination.modes, wrong: "cannot use it (and 3 more", mend: "chgrp -R pkcs11 ",
+			spoil: func(_ *testing.T, p *Examination, _ string) { otherGroup(p) }},
+		{name: "stock daemon", check: Examination.slotDaemon, wrong: "it runs", mend: "systemctl stop pkcsslotd",
+			spoil: func(t *testing.T, p *Examination, root string) { running(t, p, root, "/usr/sbin/pkcsslotd.stock") }},
+		{name: "a stock daemon can be refused", check: Examination.refusal, detail: "is refused",
+			spoil: func(_ *testing.T, p *Examination, _ string) { p.UID = 0 }},
+		{name: "a stock daemon cannot be refused", check: Examination.refusal, detail: "no fanotify. Keep it from starting: ",
+			spoil: func(_ *testing.T, p *Examination, _ string) {
 				p.UID, p.CanRefuse = 0, func() error { return errors.New("no fanotify") }
 			}},
-		{name: "a stock daemon, asked by a user", check: Patient.refusal, detail: "only root"},
-		{name: "p11fs as the slot daemon", detail: "is p11fs (process 4711)", check: Patient.slotDaemon,
-			spoil: func(t *testing.T, p *Patient, root string) { running(t, p, root, "/proc/self/exe") }},
+		{name: "a stock daemon, asked by a user", check: Examination.refusal, detail: "only root"},
+		{name: "p11fs as the slot daemon", detail: "is p11fs (process 4711)", check: Examination.slotDaemon,
+			spoil: func(t *testing.T, p *Examination, root string) { running(t, p, root, "/proc/self/exe") }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p, root := machine(t)
@@ -205,7 +205,7 @@ func TestMendLines(t *testing.T) {
 	mode(t, filepath.Join(p.Paths.Data, "swtok/NVTOK.DAT"), 0o600)
 	mode(t, filepath.Join(p.Paths.Locks, "LCK..APIlock"), 0o600)
 	mode(t, p.Paths.Config, 0o666)
-	for _, check := range []func(Patient) Finding{Patient.segments, Patient.lockFiles, Patient.modes, Patient.modes} {
+	for _, check := range []func(Examination) Finding{Examination.segments, Examination.lockFiles, Examination.modes, Examination.modes} {
 		f := check(p)
 		if f.Wrong == "" {
 			t.Fatalf("%s: nothing wrong", f.Check)
@@ -214,7 +214,7 @@ func TestMendLines(t *testing.T) {
 			t.Fatalf("%s: %v\n%s", f.Mend, err, out)
 		}
 	}
-	for _, check := range []func(Patient) Finding{Patient.segments, Patient.lockFiles, Patient.modes} {
+	for _, check := range []func(Examination) Finding{Examination.segments, Examination.lockFiles, Examination.modes} {
 		if f := check(p); f.Wrong != "" {
 			t.Errorf("still wrong: %+v", f)
 		}
@@ -222,11 +222,11 @@ func TestMendLines(t *testing.T) {
 }
 
 // otherGroup makes pkcs11 another group than the one that all files have.
-func otherGroup(p *Patient) {
+func otherGroup(p *Examination) {
 	p.Group = func(string) (string, []string, error) { return strconv.Itoa(os.Getgid() + 1), []string{"alice"}, nil }
 }
 
-func listening(t *testing.T, p *Patient, root string) {
+func listening(t *testing.T, p *Examination, root string) {
 	t.Helper()
 	l, err := net.Listen("unix", p.Paths.SlotSocket)
 	if err != nil {
@@ -237,7 +237,7 @@ func listening(t *testing.T, p *Patient, root string) {
 }
 
 // running makes process 4711 one that is called pkcsslotd.
-func running(t *testing.T, p *Patient, root, exe string) {
+func running(t *testing.T, p *Examination, root, exe string) {
 	t.Helper()
 	dir := filepath.Join(root, "proc/4711")
 	if err := errors.Join(os.Mkdir(dir, 0o755), os.Symlink(exe, filepath.Join(dir, "exe"))); err != nil {

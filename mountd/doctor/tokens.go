@@ -3,34 +3,32 @@ package doctor
 import (
 	"fmt"
 	"os"
-	"path/filepath"
-
-	"p11fs/shm"
 )
 
-// icsfDataSize is the length in bytes of an icsf token's NVTOK.DAT, which has a
-// record behind what the others have.
-const icsfDataSize = shm.TokenDataSize + 20752
-
-// tokens looks for token data that no daemon will open.
-func (p Patient) tokens() Finding {
+// tokens looks for tokens that no daemon will open.
+func (e Examination) tokens() Finding {
 	f := Finding{Check: "tokens"}
-	files, err := filepath.Glob(filepath.Join(p.Paths.Data, "*", "NVTOK.DAT"))
+	slots, _, err := e.Slots()
 	if err != nil {
-		f.Wrong, f.Mend = err.Error(), "p11fs mount with another directory of tokens"
+		f.Detail = "not known without a configuration" // of which another check tells
 		return f
 	}
-	for _, file := range files {
-		st, err := os.Stat(file)
-		if err != nil || st.Size() == shm.TokenDataSize || st.Size() == icsfDataSize {
-			continue // who may not look is told so by other checks
+	found := 0
+	for _, s := range slots {
+		if s.Kind == nil {
+			continue
 		}
-		dir := filepath.Dir(file)
-		f.Wrong = fmt.Sprintf("%s has %d bytes where format 3.8 has %d: it is damaged or of another format, and the token stays closed",
-			file, st.Size(), shm.TokenDataSize)
-		f.Mend = fmt.Sprintf("put it back from a backup, or, for an empty token in its place: mv %s %s.damaged", dir, dir)
-		return f
+		if _, err := os.Stat(s.Place.Dir); err == nil {
+			found++
+		}
+		if s.Kind.Check == nil {
+			continue
+		}
+		if wrong, mend := s.Kind.Check(s.Place); wrong != "" {
+			f.Wrong, f.Mend = fmt.Sprintf("slot %d: %s", uint64(s.ID), wrong), mend
+			return f
+		}
 	}
-	f.Detail = fmt.Sprintf("%d found", len(files))
+	f.Detail = fmt.Sprintf("%d found", found)
 	return f
 }

@@ -1,14 +1,21 @@
 package mountd
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"p11fs/locks"
+	"p11fs/p11"
+	"p11fs/tokens"
 )
 
 // layout makes files below a new directory; a name that ends in a slash is a
@@ -43,17 +50,17 @@ func slotsOf(t *testing.T, c Config) ([]string, error) {
 		return nil, err
 	}
 	var out []string
-	for _, s := range d.stores {
-		line := fmt.Sprintf("%d %s", uint64(s.slot.ID), s.name)
-		if s.dir != "" {
-			rel, err := filepath.Rel(c.Paths.Data, s.dir)
+	for _, s := range d.slots {
+		line := fmt.Sprintf("%d %s", uint64(s.ID), s.Place.Name)
+		if s.Kind != nil {
+			rel, err := filepath.Rel(c.Paths.Data, s.Place.Dir)
 			if err != nil {
 				t.Fatal(err)
 			}
 			line += " " + rel
 		}
-		if s.why != "" {
-			line += "(" + s.why + ")"
+		if s.Why != "" {
+			line += "(" + s.Why + ")"
 		}
 		out = append(out, line)
 	}
@@ -84,7 +91,7 @@ func TestLoadSlots(t *testing.T) {
 		{name: "system", mode: System, files: map[string]string{
 			"conf": "slot 0\n{\nstdll = libpkcs11_tpm.so\n}\nslot 3\n{\nstdll = libpkcs11_sw.so\n}\nslot 4\n{\nstdll = other.so\ntokname = other\n}\nslot 5\n{\nstdll = other.so\n}\n",
 		}, want: []string{
-			`0 (p11fs has no tokens of the kind "tpm")`, "3 swtok swtok",
+			`0 (p11fs has no tokens for the library "libpkcs11_tpm.so")`, "3 swtok swtok",
 			`4 (p11fs has no tokens for the library "other.so")`, `5 (p11fs has no tokens for the library "other.so")`,
 		}},
 		{name: "one directory in two slots", mode: System, files: map[string]string{
@@ -95,7 +102,7 @@ func TestLoadSlots(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			dir := layout(t, c.files)
 			got, err := slotsOf(t, Config{
-				Mode: c.mode, ConfigRequired: c.need,
+				Mode: c.mode, ConfigRequired: c.need, Kinds: kinds(),
 				Paths: Paths{Config: filepath.Join(dir, "conf"), Data: filepath.Join(dir, "data")},
 			})
 			if (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
@@ -108,15 +115,67 @@ func TestLoadSlots(t *testing.T) {
 	}
 }
 
+// TestPlace: a kind of token is told all that the slot says, and why it does not
+// open the token stands in status. A stock program does not get a slot whose
+// directory its library would ruin.
+func TestPlace(t *testing.T) {
+	dir := layout(t, map[string]string{
+		"conf": "slot 1 {\nstdll = /lib/libelsewhere.so.3\ntokname = a\nconfname = a.conf\ntokversion = 3.27\n}\n" +
+			"slot 2 {\nstdll = libelsewhere.so\nconfname = /etc/b.conf\n}\n" +
+			"slot 3 {\nstdll = libpkcs11_sw.so\ntokversion = 3.12\n}\n",
+	})
+	var got []tokens.Place
+	c := userConfig(dir)
+	c.Kinds = append(kinds(), tokens.Kind{
+		Name: "elsewhere", Library: "libelsewhere", Files: []string{"KEYS"},
+		Open: func(_ context.Context, p tokens.Place) (tokens.Token, error) {
+			if p.Lock == nil || p.Log == nil || p.Now == nil || !p.Create || p.Group != locks.NoGroup {
+				t.Errorf("the place of %s is not complete: %+v", p.Name, p)
+			}
+			got = append(got, tokens.Place{Name: p.Name, Dir: p.Dir, Config: p.Config, Format: p.Format})
+			return nil, errors.New("the card is gone")
+		},
+	})
+	d := &Daemon{conf: c, log: slog.New(slog.DiscardHandler), now: time.Now}
+	for _, step := range []func(context.Context) error{d.loadSlots, d.prepareDirectories, d.openTokens} {
+		if err := step(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer d.Close()
+	want := []tokens.Place{
+		{Name: "a", Dir: filepath.Join(dir, "data/a"), Config: filepath.Join(dir, "a.conf"), Format: p11.Version{Major: 3, Minor: 27}},
+		{Name: "elsewhere", Dir: filepath.Join(dir, "data/elsewhere"), Config: "/etc/b.conf"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("places (-want +got):\n%s", diff)
+	}
+	status := d.status()
+	for _, line := range []string{
+		"tokens 0\n", "store a failed: the card is gone\n", "store elsewhere failed: the card is gone\n",
+		"store swtok failed: the slot has tokversion = 3.12, a format that p11fs does not read; mend it with: tokversion = 0.0 (in the slot",
+	} {
+		if !strings.Contains(status, line) {
+			t.Errorf("status has no %q:\n%s", line, status)
+		}
+	}
+	if resources := d.resources(); !strings.Contains(resources, "token/a/KEYS ") || strings.Contains(resources, "token/a/NVTOK.DAT ") {
+		t.Errorf("resources has other files than the kind's:\n%s", resources)
+	}
+	if slots := d.stockSlots(); len(slots) != 1 || slots[0].ID != 2 {
+		t.Errorf("stock programs get the slots %+v, want slot 2", slots)
+	}
+}
+
 func TestCheck(t *testing.T) {
-	good := Config{Paths: SystemPaths("/x")}
+	good := Config{Paths: SystemPaths("/x"), Kinds: kinds()}
 	if err := good.Check(); err != nil {
 		t.Errorf("got %v for a good configuration", err)
 	}
 	for name, change := range map[string]func(*Config){
-		"provider": func(c *Config) { c.Provider = "magic" },
-		"mount":    func(c *Config) { c.Paths.Mount = "" },
-		"data":     func(c *Config) { c.Paths.Data = "" },
+		"kinds": func(c *Config) { c.Kinds = nil },
+		"mount": func(c *Config) { c.Paths.Mount = "" },
+		"data":  func(c *Config) { c.Paths.Data = "" },
 	} {
 		c := good
 		if change(&c); c.Check() == nil {

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"p11fs/mountd"
+	"p11fs/tokens"
+	"p11fs/tokens/swtok"
+)
+
+// setKinds gives c all kinds of token that there are, with the cryptographic
+// library that provider names: auto, go or libcrypto. The first kind is that of
+// a user's own tokens.
+func setKinds(c *mountd.Config, provider string) error {
+	p, err := loadProvider(provider, c.Log)
+	if err != nil {
+		return err
+	}
+	c.Provider = p.Name() + " " + p.Version()
+	c.Kinds = []tokens.Kind{swtok.NewKind(p)}
+	return nil
+}
+
+func loadProvider(name string, log *slog.Logger) (swtok.Provider, error) {
+	switch name {
+	case "go":
+		return swtok.GoProvider(), nil
+	case "auto":
+		return swtok.LoadProvider(log), nil
+	case "libcrypto":
+		p := swtok.LoadProvider(log)
+		if p.Name() != "libcrypto" {
+			return nil, errors.New("the system's libcrypto cannot be loaded (apt-get install libssl3)")
+		}
+		return p, nil
+	}
+	return nil, &usageError{err: fmt.Errorf("the provider %q is none of auto, go, libcrypto", name)}
+}
+
+// libcrypto returns the version of the system's libcrypto, or why it cannot be
+// used.
+func libcrypto() (string, error) {
+	p := swtok.LoadProvider(slog.New(slog.DiscardHandler))
+	if p.Name() != "libcrypto" {
+		return "", errors.New("neither libcrypto.so.3 nor libcrypto.so.1.1 can be loaded")
+	}
+	return p.Version(), nil
+}

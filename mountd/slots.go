@@ -1,0 +1,160 @@
+package mountd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"p11fs/mountd/config"
+	"p11fs/p11"
+	"p11fs/tokens"
+)
+
+// A Slot is one slot of the configuration, and where its token is to be.
+type Slot struct {
+	config.Slot
+	Kind  *tokens.Kind // nil: the slot has no token
+	Place tokens.Place // Name, Dir, Config and Format; zero without a token
+	Why   string       // why the slot has no token
+}
+
+// Slots reads which slots there are: those of the configuration, and in user
+// mode without one, a slot for each token directory. The problems are warnings.
+func (c Config) Slots() ([]Slot, []*config.Problem, error) {
+	file, warnings, err := config.Load(c.Paths.Config)
+	var found []config.Slot
+	switch {
+	case err == nil:
+		found = file.Slots
+	case errors.Is(err, os.ErrNotExist) && c.Mode == User && !c.ConfigRequired:
+		if found, err = c.ownSlots(); err != nil {
+			return nil, nil, err
+		}
+	default:
+		return nil, warnings, fmt.Errorf("configuration: %w", err)
+	}
+	var slots []Slot
+	used := map[string]p11.SlotID{} // by the name of the token directory
+	for _, f := range found {
+		s := Slot{Slot: f}
+		kind := c.kind(f.LibraryName())
+		name := f.TokenName
+		if name == "" && kind != nil {
+			name = kind.Name
+		}
+		first, twice := used[name]
+		switch {
+		case kind == nil:
+			s.Why = fmt.Sprintf("p11fs has no tokens for the library %q", f.Library)
+		case twice:
+			// The stock library serves one directory through two slots; here
+			// a folder of the tree can only be one of them.
+			s.Why = fmt.Sprintf("slot %d has the token directory %s already", uint64(first), name)
+		default:
+			used[name] = f.ID
+			s.Kind = kind
+			s.Place = tokens.Place{Name: name, Dir: filepath.Join(c.Paths.Data, name), Config: c.confPath(f), Format: f.Format}
+		}
+		slots = append(slots, s)
+	}
+	return slots, warnings, nil
+}
+
+// kind is the kind of token that a library makes, or nil.
+func (c Config) kind(library string) *tokens.Kind {
+	i := slices.IndexFunc(c.Kinds, func(k tokens.Kind) bool { return k.Library == library })
+	if i < 0 {
+		return nil
+	}
+	return &c.Kinds[i]
+}
+
+// confPath is the path of the configuration file that a slot names, or empty.
+func (c Config) confPath(s config.Slot) string {
+	if s.ConfName == "" || filepath.IsAbs(s.ConfName) {
+		return s.ConfName
+	}
+	return filepath.Join(filepath.Dir(c.Paths.Config), s.ConfName)
+}
+
+// ownSlots returns a slot of the default kind for each token directory, in the
+// order of their names, or one for a token that is to be made.
+func (c Config) ownSlots() ([]config.Slot, error) {
+	kind := c.Kinds[0]
+	entries, err := os.ReadDir(c.Paths.Data)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if !e.IsDir() || strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		if st, err := os.Lstat(filepath.Join(c.Paths.Data, e.Name(), "NVTOK.DAT")); err == nil && st.Mode().IsRegular() {
+			names = append(names, e.Name())
+		}
+	}
+	if len(names) == 0 {
+		names = []string{kind.Name}
+	}
+	slices.Sort(names)
+	slots := make([]config.Slot, len(names))
+	for i, name := range names {
+		slots[i] = config.Slot{
+			ID: p11.SlotID(i), Library: kind.Library + ".so", Description: "p11fs " + name, Manufacturer: "p11fs", TokenName: name,
+		}
+	}
+	return slots, nil
+}
+
+// A slot is a Slot of a running daemon.
+type slot struct {
+	Slot
+	lockPath string
+	token    tokens.Token // nil: the slot is empty
+	err      error        // why the token is not served
+}
+
+// label names the slot for people.
+func (s *slot) label() string {
+	if s.Kind != nil {
+		return s.Place.Name
+	}
+	return fmt.Sprintf("slot-%d", uint64(s.ID))
+}
+
+// loadSlots decides which slots there are.
+func (d *Daemon) loadSlots(context.Context) error {
+	found, warnings, err := d.conf.Slots()
+	for _, w := range warnings {
+		d.log.Warn("configuration", "problem", w.Error())
+	}
+	if err != nil {
+		return err
+	}
+	for _, f := range found {
+		s := &slot{Slot: f}
+		if f.Kind != nil {
+			s.lockPath = filepath.Join(d.conf.Paths.Locks, f.Place.Name, "LCK.."+f.Place.Name)
+		} else {
+			d.log.Info("slot without a token", "slot", uint64(f.ID), "reason", f.Why)
+		}
+		d.slots = append(d.slots, s)
+	}
+	return nil
+}
+
+// present returns the slots that have a token.
+func (d *Daemon) present() []*slot {
+	var out []*slot
+	for _, s := range d.slots {
+		if s.token != nil {
+			out = append(out, s)
+		}
+	}
+	return out
+}

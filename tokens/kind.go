@@ -1,0 +1,69 @@
+package tokens
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"time"
+
+	"p11fs/locks"
+	"p11fs/p11"
+)
+
+// A Kind is one kind of token that slots can hold. The program hands the daemon
+// a list of them; nothing else names a kind.
+type Kind struct {
+	// Name is the kind's name, such as "swtok", and that of its token directory
+	// where a slot names none.
+	Name string
+	// Library is openCryptoki's library of this kind, which slots of
+	// opencryptoki.conf name, without path and version: "libpkcs11_sw".
+	Library string
+	// Files are the files in a token directory besides those of the objects.
+	Files []string
+	// Open opens the token in p.Dir. The directory is there; what of the token
+	// is in it is not looked at before.
+	Open func(ctx context.Context, p Place) (Token, error)
+	// Check looks for what keeps Open from opening p.Dir, p.Format and
+	// p.Config, without changing or locking anything. It returns one line that
+	// says what is wrong, and one that mends it; both are empty where nothing
+	// is wrong, and where there is no token yet. It may be nil.
+	Check func(p Place) (wrong, mend string)
+}
+
+// A Place says where a token is to be opened, and with what.
+type Place struct {
+	Name string // of the token
+	Dir  string // the token directory
+	// Config is the path of the kind's own configuration file, which confname
+	// of opencryptoki.conf names; empty without.
+	Config string
+	// Format is tokversion of opencryptoki.conf, which says what format the
+	// directory has: 3.8's below 3.12, and 3.12's from there on. Zero without.
+	Format p11.Version
+	// Lock is the token's lock; the token does not close it.
+	Lock *locks.Lock
+	// Shared is the shared memory through which programs with openCryptoki's
+	// library use the same token; nil where none do.
+	Shared *Shared
+	// Group owns what is made, or is locks.NoGroup.
+	Group int
+	// Create has a token be made where there is none.
+	Create bool
+
+	Log  *slog.Logger
+	Now  func() time.Time
+	Rand io.Reader // nil is the system's
+}
+
+// Shared names a segment of shared memory.
+type Shared struct {
+	Dir  string // /dev/shm
+	Name string
+}
+
+// NewFormat reports whether a directory with this tokversion has the format of
+// openCryptoki 3.12 rather than that of 3.8.
+func NewFormat(tokversion p11.Version) bool {
+	return tokversion.Major > 3 || tokversion.Major == 3 && tokversion.Minor >= 12
+}

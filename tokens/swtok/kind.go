@@ -1,0 +1,58 @@
+package swtok
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"p11fs/p11"
+	"p11fs/shm"
+	"p11fs/tokens"
+	"p11fs/tokens/store"
+)
+
+// NewKind is the kind of token that this package is, with its cryptography done
+// by p.
+func NewKind(p Provider) tokens.Kind {
+	return tokens.Kind{
+		Name: Kind, Library: "libpkcs11_sw", Files: []string{"NVTOK.DAT", "MK_SO", "MK_USER"},
+		Check: check,
+		Open: func(ctx context.Context, place tokens.Place) (tokens.Token, error) {
+			if wrong, mend := checkFormat(place.Format); wrong != "" {
+				return nil, p11.Errorf(p11.CKR_TOKEN_NOT_RECOGNIZED, "%s; mend it with: %s", wrong, mend)
+			}
+			t, err := Open(ctx, Config{
+				Name: place.Name, Dir: place.Dir, Lock: place.Lock, Create: place.Create, Group: place.Group,
+				Shared: (*store.Shared)(place.Shared), Provider: p, Log: place.Log, Now: place.Now, Rand: place.Rand,
+			})
+			if err != nil {
+				return nil, err // a nil *Token would be no nil tokens.Token
+			}
+			return t, nil
+		},
+	}
+}
+
+// checkFormat refuses a directory that is said to have another format than 3.8's.
+func checkFormat(v p11.Version) (wrong, mend string) {
+	if !tokens.NewFormat(v) {
+		return "", ""
+	}
+	return fmt.Sprintf("the slot has tokversion = %d.%d, a format that p11fs does not read", v.Major, v.Minor),
+		"tokversion = 0.0 (in the slot, and only if the directory has the format of openCryptoki 3.8)"
+}
+
+func check(p tokens.Place) (wrong, mend string) {
+	if wrong, mend = checkFormat(p.Format); wrong != "" {
+		return wrong, mend
+	}
+	file := filepath.Join(p.Dir, "NVTOK.DAT")
+	st, err := os.Stat(file)
+	if err != nil || st.Size() == shm.TokenDataSize {
+		return "", "" // also for those who may not look
+	}
+	return fmt.Sprintf("%s has %d bytes where format 3.8 has %d: it is damaged or of another format, and the token stays closed",
+			file, st.Size(), shm.TokenDataSize),
+		fmt.Sprintf("put it back from a backup, or, for an empty token in its place: mv %s %s.damaged", p.Dir, p.Dir)
+}
