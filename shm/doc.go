@@ -3,10 +3,10 @@
 // loads the library, and one POSIX segment per token.
 //
 // Both segments are file formats: the offsets below are pinned by a test
-// against dumps of the stock programs. All integers are little endian. The
-// other side may be hostile, or may have died half-way: every number is copied
-// out once and checked before it is used, and no count reaches beyond the
-// mapping.
+// against dumps of the stock programs. All integers have the machine's own byte
+// order. The other side may be hostile, or may have died half-way: every number
+// is copied out once and checked before it is used, and no count reaches beyond
+// the mapping.
 //
 // The package locks nothing. Callers hold the API lock around each use of a
 // SlotManager and the token's lock around each use of a TokenSegment; package

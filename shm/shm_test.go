@@ -3,10 +3,12 @@ package shm
 import (
 	"bytes"
 	"compress/gzip"
+	"encoding/binary"
 	"errors"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -14,7 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dump reads a dump of a segment of the stock programs.
+// dump reads a dump of a segment of the stock programs, as they would have made
+// it on a machine of this byte order.
 func dump(t testing.TB, name string) []byte {
 	t.Helper()
 	f, err := os.Open(filepath.Join("testdata", name))
@@ -30,7 +33,37 @@ func dump(t testing.TB, name string) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if binary.NativeEndian.Uint16([]byte{0, 1}) == 1 {
+		turnIntegers(b)
+	}
 	return b
+}
+
+// turnIntegers turns the byte order of each number in a segment.
+func turnIntegers(b []byte) {
+	turn := func(at, size int) { slices.Reverse(b[at : at+size]) }
+	if len(b) == SlotManagerSize {
+		for i := range Slots {
+			turn(4*i, 4)
+		}
+		for p := processTable; p < len(b); p += processSize {
+			turn(p+procPID, 4)
+			for i := range Slots {
+				turn(p+procSessions+4*i, 4)
+			}
+			turn(p+procTime, 8)
+		}
+		return
+	}
+	for _, at := range []int{offReferences, offLength, Private.count(), Public.count()} {
+		turn(at, 4)
+	}
+	for _, l := range []List{Public, Private} {
+		for e := l.entries(); e < l.entries()+MaxObjects*entrySize; e += entrySize {
+			turn(e+entryLow, 4)
+			turn(e+entryHigh, 4)
+		}
+	}
 }
 
 func name(s string) (n [NameSize]byte) {

@@ -176,7 +176,7 @@ func (m *SlotManager) Processes() []Process {
 		if e[procInUse] == 0 {
 			continue
 		}
-		p := Process{Index: i, PID: entryPID(e), Registered: time.Unix(int64(binary.LittleEndian.Uint64(e[procTime:])), 0), Sessions: map[int]uint32{}}
+		p := Process{Index: i, PID: entryPID(e), Registered: time.Unix(int64(binary.NativeEndian.Uint64(e[procTime:])), 0), Sessions: map[int]uint32{}}
 		for s := range Slots {
 			if n := u32(e, procSessions+4*s); n != 0 {
 				p.Sessions[s] = n
@@ -202,7 +202,7 @@ func (m *SlotManager) Register(pid int32, now time.Time) error {
 	e := m.entry(at)
 	clear(e)
 	putU32(e, procPID, uint32(pid))
-	binary.LittleEndian.PutUint64(e[procTime:], uint64(now.Unix()))
+	binary.NativeEndian.PutUint64(e[procTime:], uint64(now.Unix()))
 	e[procInUse] = 1
 	return nil
 }
@@ -320,5 +320,5 @@ func (m *SlotManager) find(pid int32) int {
 
 func entryPID(e []byte) int32 { return int32(u32(e, procPID)) }
 
-func u32(b []byte, at int) uint32       { return binary.LittleEndian.Uint32(b[at:]) }
-func putU32(b []byte, at int, v uint32) { binary.LittleEndian.PutUint32(b[at:], v) }
+func u32(b []byte, at int) uint32       { return binary.NativeEndian.Uint32(b[at:]) }
+func putU32(b []byte, at int, v uint32) { binary.NativeEndian.PutUint32(b[at:], v) }

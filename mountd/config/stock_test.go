@@ -143,7 +143,7 @@ func decodeReply(b []byte) []string {
 			continue
 		}
 		out = append(out, summary(Slot{
-			ID:           p11.SlotID(binary.LittleEndian.Uint64(e)),
+			ID:           p11.SlotID(binary.NativeEndian.Uint64(e)),
 			Description:  text(e[16:80]),
 			Manufacturer: text(e[80:112]),
 			Hardware:     p11.Version{Major: e[120], Minor: e[121]},

@@ -42,14 +42,14 @@ func Reply(slots []config.Slot) []byte {
 	putBlanks(info[infoDescription:infoDescription+32], "Meta PKCS11 LIBRARY")
 	putVersion(info[infoVersion:], p11.Version{Major: 3, Minor: 8})
 	for n := range config.MaxSlots {
-		binary.LittleEndian.PutUint64(b[replySlots+n*slotSize:], uint64(n))
+		binary.NativeEndian.PutUint64(b[replySlots+n*slotSize:], uint64(n))
 	}
 	for _, s := range slots {
 		e := b[replySlots+int(s.ID)*slotSize:][:slotSize]
 		e[slotPresent] = 1
 		copy(e[slotDescription:slotDescription+64], s.Description)
 		copy(e[slotManufacturer:slotManufacturer+32], s.Manufacturer)
-		binary.LittleEndian.PutUint64(e[slotFlags:], uint64(p11.CKF_TOKEN_PRESENT))
+		binary.NativeEndian.PutUint64(e[slotFlags:], uint64(p11.CKF_TOKEN_PRESENT))
 		putVersion(e[slotHardware:], s.Hardware)
 		putVersion(e[slotFirmware:], s.Firmware)
 		copy(e[slotLibrary:slotLibrary+slotText-1], s.Library)
