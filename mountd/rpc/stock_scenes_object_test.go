@@ -21,7 +21,7 @@ type keyring struct {
 func readKeys(t testing.TB) *keyring {
 	t.Helper()
 	parse := func(name string) (out [][]wire.Attribute) {
-		b, err := os.ReadFile(filepath.Join("..", "..", "engine", "pkix", "testdata", "files", name))
+		b, err := os.ReadFile(filepath.Join("..", "..", "p11", "pkix", "testdata", "files", name))
 		if err != nil {
 			t.Fatal(err)
 		}
