@@ -9,40 +9,11 @@ import (
 	"p11fs/secret"
 )
 
-// activeKind is a kind of operation of which a session has at most one that was
-// begun by a C_…Init function. Operations of different kinds are independent,
-// which the dual-function operations need.
-type activeKind int
-
-const (
-	activeDigest activeKind = iota
-	activeSign
-	activeSignRecover
-	activeVerify
-	activeVerifyRecover
-	activeEncrypt
-	activeDecrypt
-
-	activeKinds
-)
-
-func (k activeKind) String() string {
-	switch k {
-	case activeDigest:
-		return "digest"
-	case activeSign:
-		return "signature"
-	case activeSignRecover:
-		return "signature with recovery"
-	case activeVerify:
-		return "verification"
-	case activeVerifyRecover:
-		return "verification with recovery"
-	case activeEncrypt:
-		return "encryption"
-	}
-	return "decryption"
-}
+// A session has at most one active operation of each use: the one that a C_…Init
+// function began. Operations of different uses are independent, which the
+// dual-function operations need. The functions here are those of PKCS#11 v3.1 §5.8
+// to §5.17, with the use in place of the name: Init of CKF_SIGN is C_SignInit, Do is
+// C_Sign, Update C_SignUpdate and Final C_SignFinal.
 
 // What may stand for the room for a result instead of a length.
 const (
@@ -70,16 +41,15 @@ func (e *BufferError) Unwrap() error { return p11.CKR_BUFFER_TOO_SMALL }
 type call int
 
 const (
-	callOnce call = iota + 1
+	callDo call = iota + 1
 	callUpdate
 	callFinal
 	callDual
 )
 
-// active is the session's operation of one kind.
+// active is the session's operation of one use.
 type active struct {
-	operation *operation
-	op        any // *SignOp …
+	*Operation
 
 	// kept is a result that did not fit, for the repetition of the call that
 	// made it, with the data of which keptOf is the SHA-256; last says that the
@@ -96,32 +66,29 @@ func (a *active) wipe() {
 	a.kept, a.keptFor = nil, 0
 }
 
-// mayActivate refuses a second operation of a kind.
-func (s *Session) mayActivate(kind activeKind) error {
+// Init makes an operation the active one of its use, a CKF_ flag as for Begin. A
+// digest takes no key.
+func (s *Session) Init(ctx context.Context, flag p11.Flags, m p11.Mechanism, key p11.ObjectHandle) error {
+	u := mustUse(flag)
 	if s.closed() {
 		return s.gone()
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.mayActivateLocked(kind)
-}
-
-func (s *Session) mayActivateLocked(kind activeKind) error {
-	if s.active[kind] != nil {
-		return p11.Errorf(p11.CKR_OPERATION_ACTIVE, "a %s is active in this session; finish it first", kind)
+	err := s.mayActivateLocked(u)
+	s.mu.Unlock()
+	if err != nil {
+		return err
 	}
-	return nil
-}
-
-// activate makes op the session's operation of that kind, or closes it.
-func (s *Session) activate(kind activeKind, op any, o *operation) error {
+	o, err := s.beginParts(ctx, u, m, key)
+	if err != nil {
+		return err
+	}
 	s.mu.Lock()
-	err := s.mayActivateLocked(kind)
-	if err == nil && s.closed() {
+	if err = s.mayActivateLocked(u); err == nil && s.closed() {
 		err = s.gone()
 	}
 	if err == nil {
-		s.active[kind] = &active{operation: o, op: op}
+		s.active[flag] = &active{Operation: o}
 	}
 	s.mu.Unlock()
 	if err != nil {
@@ -130,109 +97,189 @@ func (s *Session) activate(kind activeKind, op any, o *operation) error {
 	return err
 }
 
-// activeOf returns the session's operation of that kind. A result kept for
-// another call than c (0: none, a look) is lost, and the operation with it, but
-// for the empty result of a part.
-func (s *Session) activeOf(kind activeKind, c call) (*active, error) {
+// mayActivateLocked refuses a second operation of a use.
+func (s *Session) mayActivateLocked(u use) error {
+	if s.active[u.flag] != nil {
+		return p11.Errorf(p11.CKR_OPERATION_ACTIVE, "a %s is active in this session; finish it first", u.noun)
+	}
+	return nil
+}
+
+// activeOf returns the session's operation of that use. A result kept for another
+// call than c is lost, and the operation with it, but for the empty result of a
+// part.
+func (s *Session) activeOf(flag p11.Flags, c call) (*active, error) {
 	if s.closed() {
 		return nil, s.gone()
 	}
 	s.mu.Lock()
-	a := s.active[kind]
-	other := a != nil && c != 0 && a.keptFor != 0 && a.keptFor != c
+	a := s.active[flag]
+	other := a != nil && a.keptFor != 0 && a.keptFor != c
 	if other && !a.last && len(a.kept) == 0 {
 		a.wipe()
 		other = false
 	}
 	s.mu.Unlock()
 	if a == nil {
-		return nil, notActive(kind.String())
+		return nil, notActive(mustUse(flag).noun)
 	}
 	if other {
-		return nil, s.lost(kind, a)
+		return nil, s.lost(a)
 	}
 	return a, nil
 }
 
 // lost ends an operation whose kept result was not asked for: without it, what
 // the operation gives would not be that of the data.
-func (s *Session) lost(kind activeKind, a *active) error {
-	s.drop(kind, a)
-	return p11.Errorf(p11.CKR_OPERATION_NOT_INITIALIZED, "a result of the %s was not taken by the same call with the same data, and that ended it", kind)
+func (s *Session) lost(a *active) error {
+	s.end(a)
+	return p11.Errorf(p11.CKR_OPERATION_NOT_INITIALIZED, "a result of the %s was not taken by the same call with the same data, and that ended it", a.use.noun)
 }
 
 // settle takes the operation out of its place when it has ended.
-func (s *Session) settle(kind activeKind, a *active) {
-	if !a.operation.stop.Load() {
+func (s *Session) settle(a *active) {
+	if !a.stop.Load() {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.active[kind] == a && a.keptFor == 0 {
-		s.active[kind] = nil
+	if s.active[a.use.flag] == a && a.keptFor == 0 {
+		delete(s.active, a.use.flag)
 	}
 }
 
-// drop ends the operation and takes it out of its place.
-func (s *Session) drop(kind activeKind, a *active) {
-	a.operation.Close()
+// end ends the operation and takes it out of its place.
+func (s *Session) end(a *active) {
+	a.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a.wipe()
-	if s.active[kind] == a {
-		s.active[kind] = nil
+	if s.active[a.use.flag] == a {
+		delete(s.active, a.use.flag)
 	}
 }
 
 // deliver runs compute, which takes data, or takes its kept result, and keeps the
-// result if it is longer than room.
-func (s *Session) deliver(kind activeKind, a *active, c call, data []byte, room int, last bool, compute func() ([]byte, error)) ([]byte, error) {
+// result if it is longer than room. last says that the operation ends with it.
+func (s *Session) deliver(a *active, c call, data []byte, room int, last bool, compute func() ([]byte, error)) ([]byte, error) {
+	defer s.settle(a) // also after a panic in the token
 	s.mu.Lock()
 	repeated := a.keptFor == c
 	out, of := a.kept, a.keptOf
 	s.mu.Unlock()
 	if repeated {
 		if of != sha256.Sum256(data) {
-			return nil, s.lost(kind, a)
+			return nil, s.lost(a)
 		}
-		if err := a.operation.stands(); err != nil {
-			s.drop(kind, a)
+		if err := a.stands(); err != nil {
+			s.end(a)
 			return nil, err
 		}
 	} else {
+		if n := a.Size(); last && n > 0 && room != NoLimit && room < n {
+			return nil, &BufferError{Need: n} // nothing needs to be computed for that
+		}
 		var err error
 		if out, err = compute(); err != nil {
-			s.settle(kind, a)
 			return nil, err
 		}
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if room == OnlyLength || room >= 0 && len(out) > room {
 		if !repeated {
 			a.keptOf = sha256.Sum256(data)
 		}
 		a.kept, a.keptFor, a.last = out, c, last
-		s.mu.Unlock()
 		return nil, &BufferError{Need: len(out)}
 	}
 	a.kept, a.keptFor = nil, 0
-	s.mu.Unlock()
-	s.settle(kind, a)
 	return out, nil
 }
 
-// oneCall refuses the one-part function after parts were given, which ends the
-// operation: PKCS#11 v3.1 §5.13.2, "C_Sign cannot be used to terminate a
-// multi-part operation".
-func (s *Session) oneCall(kind activeKind, a *active) error {
-	a.operation.mu.Lock()
-	parts := a.operation.parts
-	a.operation.unlock()
-	if !parts {
-		return nil
+// Do is the function that does an operation in one part (C_Digest, C_Sign,
+// C_Verify with its signature, C_Encrypt, …). A result longer than room is kept for
+// the repetition of the call (*BufferError); where its length is known before, as a
+// digest's or signature's is, nothing is done.
+func (s *Session) Do(ctx context.Context, flag p11.Flags, data, signature []byte, room int) ([]byte, error) {
+	a, err := s.activeOf(flag, callDo)
+	if err != nil {
+		return nil, err
 	}
-	s.drop(kind, a)
-	return p11.Errorf(p11.CKR_OPERATION_ACTIVE, "a %s in parts was begun, and ends with its Final function", kind)
+	a.mu.Lock()
+	parts := a.parts
+	a.unlock()
+	if parts {
+		// PKCS#11 v3.1 §5.13.2: "C_Sign cannot be used to terminate a
+		// multi-part operation".
+		s.end(a)
+		return nil, p11.Errorf(p11.CKR_OPERATION_ACTIVE, "a %s in parts was begun, and ends with its Final function", a.use.noun)
+	}
+	return s.deliver(a, callDo, data, room, true, func() ([]byte, error) { return a.whole(ctx, data, signature) })
+}
+
+// Update takes the next part of the data (C_DigestUpdate, C_EncryptUpdate, …), and
+// returns the output of an encryption or decryption.
+func (s *Session) Update(ctx context.Context, flag p11.Flags, part []byte, room int) ([]byte, error) {
+	a, err := s.activeOf(flag, callUpdate)
+	if err != nil {
+		return nil, err
+	}
+	return s.deliver(a, callUpdate, part, room, false, func() ([]byte, error) { return a.Operation.Update(ctx, part) })
+}
+
+// Final ends an operation in parts (C_DigestFinal, C_VerifyFinal with its signature,
+// …), and returns the rest of the result.
+func (s *Session) Final(ctx context.Context, flag p11.Flags, signature []byte, room int) ([]byte, error) {
+	a, err := s.activeOf(flag, callFinal)
+	if err != nil {
+		return nil, err
+	}
+	return s.deliver(a, callFinal, nil, room, true, func() ([]byte, error) { return a.Operation.Final(ctx, signature) })
+}
+
+// UpdateBoth is a dual-function operation (PKCS#11 v3.1 §5.17): it drives the active
+// encryption or decryption, the use flag, and the active digest, signature or check,
+// the use second, with one part of the plain text. An error ends the operation that
+// gave it.
+func (s *Session) UpdateBoth(ctx context.Context, flag, second p11.Flags, part []byte, room int) ([]byte, error) {
+	b, err := s.activeOf(second, callUpdate)
+	if err != nil {
+		return nil, err
+	}
+	a, err := s.activeOf(flag, callDual)
+	if err != nil {
+		return nil, err
+	}
+	return s.deliver(a, callDual, part, room, false, func() ([]byte, error) {
+		defer s.settle(b)
+		plain := part
+		var out []byte
+		if flag == p11.CKF_DECRYPT {
+			if out, err = a.Operation.Update(ctx, part); err != nil {
+				return nil, err
+			}
+			plain = out
+		}
+		if _, err := b.Operation.Update(ctx, plain); err != nil {
+			secret.Wipe(out)
+			return nil, err
+		}
+		if flag == p11.CKF_DECRYPT {
+			return out, nil
+		}
+		return a.Operation.Update(ctx, part)
+	})
+}
+
+// DigestKey is C_DigestKey (PKCS#11 v3.1 §5.12.4).
+func (s *Session) DigestKey(ctx context.Context, key p11.ObjectHandle) error {
+	a, err := s.activeOf(p11.CKF_DIGEST, callUpdate)
+	if err != nil {
+		return err
+	}
+	defer s.settle(a)
+	return a.Operation.DigestKey(ctx, key)
 }
 
 // SessionCancel is C_SessionCancel (PKCS#11 v3.1 §5.6.5): it ends the operations
@@ -241,53 +288,30 @@ func (s *Session) SessionCancel(_ context.Context, flags p11.Flags) error {
 	if s.closed() {
 		return s.gone()
 	}
-	for kind := range activeKinds {
-		if flags&kind.flag() == 0 {
-			continue
-		}
-		s.mu.Lock()
-		a := s.active[kind]
-		s.mu.Unlock()
-		if a != nil {
-			s.drop(kind, a)
+	var named []*active
+	s.mu.Lock()
+	for flag, a := range s.active {
+		if flags&flag != 0 {
+			named = append(named, a)
 		}
 	}
 	if flags&p11.CKF_FIND_OBJECTS != 0 {
-		s.mu.Lock()
 		s.search = nil
-		s.mu.Unlock()
+	}
+	s.mu.Unlock()
+	for _, a := range named {
+		s.end(a)
 	}
 	return nil
-}
-
-func (k activeKind) flag() p11.Flags {
-	switch k {
-	case activeDigest:
-		return p11.CKF_DIGEST
-	case activeSign:
-		return p11.CKF_SIGN
-	case activeSignRecover:
-		return p11.CKF_SIGN_RECOVER
-	case activeVerify:
-		return p11.CKF_VERIFY
-	case activeVerifyRecover:
-		return p11.CKF_VERIFY_RECOVER
-	case activeEncrypt:
-		return p11.CKF_ENCRYPT
-	}
-	return p11.CKF_DECRYPT
 }
 
 // authenticateActive is C_Login of CKU_CONTEXT_SPECIFIC: the PIN once more, for
 // the active operations whose keys want it.
 func (s *Session) authenticateActive(ctx context.Context, pin *secret.Bytes) error {
-	var waiting []*operation
+	var list, waiting []*Operation
 	s.mu.Lock()
-	var list []*operation
 	for _, a := range s.active {
-		if a != nil {
-			list = append(list, a.operation)
-		}
+		list = append(list, a.Operation)
 	}
 	s.mu.Unlock()
 	for _, o := range list {

@@ -13,7 +13,10 @@ import (
 // Owner says whose application it is.
 type Owner struct {
 	UID, GID uint32
-	Name     string // for logs and status
+	Groups   []uint32 // the supplementary ones; nil where they are not known
+	PID      int      // of whoever made the application; 0 where it is not known
+	Door     string   // the way it came: "files", "rpc"
+	Name     string   // for logs and status
 }
 
 // An Application is what PKCS#11 calls one: what shares logins, sessions and
@@ -27,7 +30,7 @@ type Application struct {
 	closed   bool                    //
 	last     p11.SessionHandle       // the newest session's handle
 	sessions *btree.BTreeG[*Session] // by handle
-	standing map[*Slot]*standing     // made at the first session on a slot, kept
+	slots    map[*Slot]*appSlot      // made at the first session on a slot, kept
 }
 
 func newApplication(e *Engine, owner Owner) *Application {
@@ -35,7 +38,7 @@ func newApplication(e *Engine, owner Owner) *Application {
 		engine:   e,
 		owner:    owner,
 		sessions: btree.NewG(treeDegree, func(a, b *Session) bool { return a.handle < b.handle }),
-		standing: make(map[*Slot]*standing),
+		slots:    make(map[*Slot]*appSlot),
 	}
 }
 
@@ -99,10 +102,10 @@ func (a *Application) addSession(slot *Slot, rw bool) (*Session, error) {
 	if a.closed {
 		return nil, p11.Errorf(p11.CKR_CRYPTOKI_NOT_INITIALIZED, "the application has ended")
 	}
-	st := a.standing[slot]
+	st := a.slots[slot]
 	if st == nil {
-		st = newStanding(a, slot)
-		a.standing[slot] = st
+		st = newAppSlot(a, slot)
+		a.slots[slot] = st
 	}
 	if err := st.join(rw); err != nil {
 		return nil, err
@@ -139,7 +142,7 @@ func (a *Application) Sessions(slot *Slot) []*Session {
 	defer a.mu.RUnlock()
 	var list []*Session
 	a.sessions.Ascend(func(s *Session) bool {
-		if slot == nil || s.standing.slot == slot {
+		if slot == nil || s.appSlot.slot == slot {
 			list = append(list, s)
 		}
 		return true
@@ -201,12 +204,12 @@ func (a *Application) LoginGeneration(slot *Slot) uint64 {
 	return st.generation.Load() + epoch
 }
 
-// on returns the application's standing on slot, or nil when it never had a
+// on returns the application's part of slot, or nil when it never had a
 // session there.
-func (a *Application) on(slot *Slot) *standing {
+func (a *Application) on(slot *Slot) *appSlot {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	return a.standing[slot]
+	return a.slots[slot]
 }
 
 func (a *Application) login(slot *Slot) *login {

@@ -48,11 +48,11 @@ func BenchmarkApplications(b *testing.B) {
 			b.ResetTimer()
 			b.RunParallel(func(pb *testing.PB) {
 				for i := next.Add(1); pb.Next(); i++ {
-					o, err := sessions[int(i)%n].NewDigest(ctx, m)
+					o, err := sessions[int(i)%n].Begin(ctx, p11.CKF_DIGEST, m, 0)
 					if err != nil {
 						b.Fatal(err)
 					}
-					if _, err := o.Final(ctx); err != nil {
+					if _, err := o.Final(ctx, nil); err != nil {
 						b.Fatal(err)
 					}
 				}
@@ -66,7 +66,7 @@ func BenchmarkUpdate(b *testing.B) {
 	e := newBench(b, enginetest.Options{})
 	s := e.user(b)
 	h := create(b, s, aesKey)
-	o, err := s.NewEncrypt(b.Context(), mech(b, "aes-ctr,bits=128,counter="+zeroIV), h)
+	o, err := s.Begin(b.Context(), p11.CKF_ENCRYPT, mech(b, "aes-ctr,bits=128,counter="+zeroIV), h)
 	if err != nil {
 		b.Fatal(err)
 	}

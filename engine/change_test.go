@@ -173,12 +173,12 @@ func TestSessionObjects(t *testing.T) {
 func TestSessionObjectAfterLogout(t *testing.T) {
 	b := newBench(t, enginetest.Options{})
 	s := b.user(t)
-	stale := s.standing.user()
+	stale := s.appSlot.user()
 	want(t, s.Logout(t.Context()), p11.CKR_OK)
-	_, err := s.standing.objects.add(s, stale, tmpl(t, "class=data private=true"))
+	_, err := s.appSlot.objects.add(s, stale, tmpl(t, "class=data private=true"), nil)
 	want(t, err, p11.CKR_USER_NOT_LOGGED_IN)
 	want(t, s.Close(), p11.CKR_OK)
-	_, err = s.standing.objects.add(s, nil, tmpl(t, "class=data private=false"))
+	_, err = s.appSlot.objects.add(s, nil, tmpl(t, "class=data private=false"), nil)
 	want(t, err, p11.CKR_SESSION_HANDLE_INVALID)
 	if n := b.Stats().SessionObjects; n != 0 {
 		t.Errorf("%d session objects", n)

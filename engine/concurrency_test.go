@@ -130,9 +130,9 @@ func TestConcurrentApplications(t *testing.T) {
 				go func() { // another thread of the application in the same session
 					defer shared.Done()
 					_, _ = s.Find(ctx, nil)
-					if o, err := s.NewDigest(ctx, p11.Mechanism{Type: p11.CKM_SHA256}); err == nil {
-						_ = o.Update(ctx, []byte("x"))
-						_, _ = o.Final(ctx)
+					if o, err := s.Begin(ctx, p11.CKF_DIGEST, p11.Mechanism{Type: p11.CKM_SHA256}, 0); err == nil {
+						_, _ = o.Update(ctx, []byte("x"))
+						_, _ = o.Final(ctx, nil)
 						o.Close()
 					}
 					_, _ = a.Objects(ctx, b.slot, nil)
@@ -140,12 +140,12 @@ func TestConcurrentApplications(t *testing.T) {
 				_ = s.Login(ctx, p11.CKU_USER, p)
 				h, err := s.CreateObject(ctx, mac)
 				if err == nil {
-					if o, err := s.NewSign(ctx, hmac, h); err == nil {
-						_ = o.Update(ctx, []byte("x"))
+					if o, err := s.Begin(ctx, p11.CKF_SIGN, hmac, h); err == nil {
+						_, _ = o.Update(ctx, []byte("x"))
 						if r.IntN(2) == 0 {
 							_ = s.Logout(ctx)
 						}
-						_, _ = o.Final(ctx)
+						_, _ = o.Final(ctx, nil)
 						o.Close()
 					}
 				}

@@ -43,27 +43,27 @@
 //   - A copy may become private, not public; what cannot be modified has copies
 //     that cannot be either.
 //   - Operations of different kinds may be active in a session at once, one of
-//     each. Free-standing operations (NewSign …) are not limited.
+//     each. Free-standing operations (Session.Begin) are not limited.
 //
 // # Locks
 //
 // Taken in this order, each guarding what stands below it in its struct; none
 // but the last is held while a token is called:
 //
-//  1. Application.mu: sessions, standings
-//  2. standing.mu: login, numbers of sessions
+//  1. Application.mu: sessions, appSlots
+//  2. appSlot.mu: login, numbers of sessions
 //  3. sessionObjects.mu: changes of an application's session objects
 //  4. handleTree.mu: handles of session objects of a slot
 //  5. Slot.mu: numbers of sessions, initialisation
 //  6. Engine.mu: applications
 //  7. quota.mu: what each uid holds
 //  8. Session.mu: operations in progress, the active ones, the search
-//  9. operation.mu: one operation, held during the token's call
+//  9. Operation.mu: one operation, held during the token's call
 //
-// Taking operation.mu before Session.mu is allowed nowhere: an operation that has
+// Taking Operation.mu before Session.mu is allowed nowhere: an operation that has
 // ended is taken out of its session after its lock is given back. Whoever ends
-// operations never waits for one: see operation. A signature over an open
-// operation takes operation.mu only.
+// operations never waits for one: see Operation. A signature over an open
+// operation takes Operation.mu only.
 //
 // tokens.Index and tokens.Object lock for themselves, below all of these.
 package engine

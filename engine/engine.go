@@ -114,6 +114,11 @@ func (e *Engine) Close() error {
 	for _, a := range apps {
 		a.Close()
 	}
+	for _, s := range e.slots {
+		if s.unwatch != nil {
+			s.unwatch()
+		}
+	}
 	return nil
 }
 

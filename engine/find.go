@@ -27,8 +27,8 @@ func (v view) search(ctx context.Context, template p11.Attributes, all bool) ([]
 	if err != nil {
 		return nil, err
 	}
-	if v.standing != nil {
-		for _, o := range v.standing.objects.index.Find(template) {
+	if v.appSlot != nil {
+		for _, o := range v.appSlot.objects.index.Find(template) {
 			if !o.Private || v.login != nil {
 				found = append(found, o)
 			}
@@ -73,19 +73,20 @@ func matchesStoredName(o *tokens.Object, attrs, template p11.Attributes) bool {
 	return attrs.Match(rest)
 }
 
-// filter takes out what matches but is not to be found: objects whose secret
-// attributes the template asks about, since an answer would reveal them; and
+// filter takes out what matches but is not to be found: objects with unreadable
+// attributes that the template asks about, since an answer would reveal them; and
 // hardware features and mechanisms unless all are wanted or their class is asked
 // for (PKCS#11 v3.1 §4.3, §4.12). It reuses the slice.
 func (v view) filter(found []*tokens.Object, template p11.Attributes, all bool) []*tokens.Object {
-	var secrets []p11.AttributeType
+	_, hides := v.slot.token.(tokens.Hider)
+	var asked []p11.AttributeType
 	for _, a := range template {
-		if p11.SecretValue(a.Type) {
-			secrets = append(secrets, a.Type)
+		if hides || p11.SecretValue(a.Type) {
+			asked = append(asked, a.Type)
 		}
 	}
 	all = all || template.Has(p11.CKA_CLASS)
-	if all && secrets == nil {
+	if all && asked == nil {
 		return found
 	}
 	kept := found[:0]
@@ -94,7 +95,7 @@ func (v view) filter(found []*tokens.Object, template p11.Attributes, all bool) 
 		if err != nil {
 			continue // destroyed meanwhile
 		}
-		if seen(e.attrs, secrets, all) {
+		if e.mayBeFound(asked, all) {
 			kept = append(kept, e.object)
 		}
 		e.release()
@@ -102,15 +103,15 @@ func (v view) filter(found []*tokens.Object, template p11.Attributes, all bool) 
 	return kept
 }
 
-func seen(attrs p11.Attributes, secrets []p11.AttributeType, all bool) bool {
+func (e *entry) mayBeFound(asked []p11.AttributeType, all bool) bool {
 	if !all {
-		switch class, _ := attrs.Class(); class {
+		switch class, _ := e.attrs.Class(); class {
 		case p11.CKO_HW_FEATURE, p11.CKO_MECHANISM:
 			return false
 		}
 	}
-	for _, t := range secrets {
-		if hidden(attrs, t) {
+	for _, t := range asked {
+		if e.visibility(t) != tokens.Readable {
 			return false
 		}
 	}
@@ -129,7 +130,7 @@ func (s *Session) find(ctx context.Context, template p11.Attributes) ([]p11.Obje
 	if s.closed() {
 		return nil, nil, s.gone()
 	}
-	if err := s.standing.slot.token.Refresh(ctx); err != nil {
+	if err := s.appSlot.slot.token.Refresh(ctx); err != nil {
 		return nil, nil, err
 	}
 	v := s.view()
@@ -187,7 +188,7 @@ func (s *Session) FindObjects(ctx context.Context, limit int) ([]p11.ObjectHandl
 	if limit < 0 {
 		return nil, p11.Errorf(p11.CKR_ARGUMENTS_BAD, "a number of objects cannot be negative")
 	}
-	now := s.standing.user()
+	now := s.appSlot.user()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.search == nil {

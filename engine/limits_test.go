@@ -46,7 +46,7 @@ func TestStats(t *testing.T) {
 	create(t, s, aesKey+" token=true")
 	create(t, s, aesKey+" token=true")
 	create(t, s, "class=data")
-	o, err := s.NewDigest(t.Context(), mech(t, "sha256"))
+	o, err := s.Begin(t.Context(), p11.CKF_DIGEST, mech(t, "sha256"), 0)
 	if err != nil {
 		t.Fatal(err)
 	}

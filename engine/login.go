@@ -22,7 +22,7 @@ func (s *Session) Login(ctx context.Context, user p11.UserType, pin *secret.Byte
 	default:
 		return p11.Errorf(p11.CKR_USER_TYPE_INVALID, "there is no user of type %s", user)
 	}
-	st := s.standing
+	st := s.appSlot
 	if err := st.mayLogin(user); err != nil {
 		return err
 	}
@@ -55,9 +55,9 @@ func (s *Session) Logout(ctx context.Context) error {
 	if err := interrupted(ctx); err != nil {
 		return err
 	}
-	l := s.standing.current()
-	if l == nil || !s.standing.end(l) {
-		return p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "nobody is logged in to token %s", s.standing.slot.Name())
+	l := s.appSlot.current()
+	if l == nil || !s.appSlot.end(l) {
+		return p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "nobody is logged in to token %s", s.appSlot.slot.Name())
 	}
 	return nil
 }
@@ -67,14 +67,14 @@ func (s *Session) InitPIN(ctx context.Context, pin *secret.Bytes) error {
 	if s.closed() {
 		return s.gone()
 	}
-	l := s.standing.current()
+	l := s.appSlot.current()
 	if l == nil || l.user != p11.CKU_SO {
 		return p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "only the security officer, logged in, sets the user's first PIN")
 	}
 	if err := interrupted(ctx); err != nil {
 		return err
 	}
-	return s.standing.slot.token.InitPIN(ctx, l.token, pin)
+	return s.appSlot.slot.token.InitPIN(ctx, l.token, pin)
 }
 
 // SetPIN is C_SetPIN (PKCS#11 v3.1 §5.5.9): the security officer's PIN when they
@@ -87,24 +87,24 @@ func (s *Session) SetPIN(ctx context.Context, old, pin *secret.Bytes) error {
 		return p11.Errorf(p11.CKR_SESSION_READ_ONLY, "a PIN is changed in a read-write session only")
 	}
 	user := p11.UserType(p11.CKU_USER)
-	if l := s.standing.current(); l != nil {
+	if l := s.appSlot.current(); l != nil {
 		user = l.user
 	}
 	if err := interrupted(ctx); err != nil {
 		return err
 	}
-	return s.standing.slot.token.SetPIN(ctx, user, old, pin)
+	return s.appSlot.slot.token.SetPIN(ctx, user, old, pin)
 }
 
 // reauthenticate checks the user's PIN once more. It is no new login.
 func (s *Session) reauthenticate(ctx context.Context, pin *secret.Bytes) error {
-	if s.standing.user() == nil {
+	if s.appSlot.user() == nil {
 		return p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "log in first")
 	}
 	if err := interrupted(ctx); err != nil {
 		return err
 	}
-	t, err := s.standing.slot.token.Login(ctx, p11.CKU_USER, pin)
+	t, err := s.appSlot.slot.token.Login(ctx, p11.CKU_USER, pin)
 	if err != nil {
 		return err
 	}

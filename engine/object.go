@@ -25,6 +25,7 @@ type ObjectInfo struct {
 type entry struct {
 	handle p11.ObjectHandle // the application's
 	object *tokens.Object
+	slot   *Slot
 	attrs  p11.Attributes // not to be changed
 	login  *login         // what lets a private object be seen; nil for a public one
 }
@@ -41,22 +42,22 @@ func noObject(h p11.ObjectHandle) error {
 
 // A view is what an application sees on a slot at one moment.
 type view struct {
-	app      *Application
-	slot     *Slot
-	standing *standing // nil when the application never had a session there
-	login    *login    // nil unless CKU_USER is logged in
+	app     *Application
+	slot    *Slot
+	appSlot *appSlot // nil when the application never had a session there
+	login   *login   // nil unless CKU_USER is logged in
 }
 
 func (a *Application) view(slot *Slot) view {
-	v := view{app: a, slot: slot, standing: a.on(slot)}
-	if v.standing != nil {
-		v.login = v.standing.user()
+	v := view{app: a, slot: slot, appSlot: a.on(slot)}
+	if v.appSlot != nil {
+		v.login = v.appSlot.user()
 	}
 	return v
 }
 
 func (s *Session) view() view {
-	return view{app: s.standing.app, slot: s.standing.slot, standing: s.standing, login: s.standing.user()}
+	return view{app: s.appSlot.app, slot: s.appSlot.slot, appSlot: s.appSlot, login: s.appSlot.user()}
 }
 
 // handle returns what the application calls the object.
@@ -69,8 +70,8 @@ func (v view) handle(o *tokens.Object) p11.ObjectHandle {
 
 // find returns the object that the application calls h.
 func (v view) find(h p11.ObjectHandle) (*tokens.Object, error) {
-	if v.standing != nil {
-		if o := v.standing.objects.get(h); o != nil {
+	if v.appSlot != nil {
+		if o := v.appSlot.objects.get(h); o != nil {
 			if o.Private && v.login == nil {
 				return nil, noObject(h)
 			}
@@ -113,7 +114,7 @@ func (v view) hold(o *tokens.Object) (*entry, error) {
 		o = newest
 		attrs, err = o.Acquire()
 	}
-	e := &entry{handle: v.handle(o), object: o, attrs: attrs}
+	e := &entry{handle: v.handle(o), object: o, slot: v.slot, attrs: attrs}
 	if o.Private {
 		e.login = v.login
 	}
@@ -123,10 +124,10 @@ func (v view) hold(o *tokens.Object) (*entry, error) {
 // newest returns the newest version of o, nil if it is gone.
 func (v view) newest(o *tokens.Object) *tokens.Object {
 	if o.Name == "" {
-		if v.standing == nil {
+		if v.appSlot == nil {
 			return nil
 		}
-		return v.standing.objects.get(o.Handle)
+		return v.appSlot.objects.get(o.Handle)
 	}
 	newest, err := v.slot.token.ByHandle(o.Handle)
 	if err != nil || newest.Private != o.Private {
@@ -149,7 +150,7 @@ func (v view) holdFound(o *tokens.Object, template p11.Attributes) (*entry, erro
 // holds says whether what the view rests on still stands: a logout meanwhile
 // must not let private objects out.
 func (v view) holds() bool {
-	return v.login == nil || v.standing.user() == v.login
+	return v.login == nil || v.appSlot.user() == v.login
 }
 
 // open returns the object that the session's application calls h, held, after
@@ -161,7 +162,7 @@ func (s *Session) open(ctx context.Context, h p11.ObjectHandle) (*entry, error) 
 	if err := interrupted(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.standing.slot.token.Refresh(ctx); err != nil {
+	if err := s.appSlot.slot.token.Refresh(ctx); err != nil {
 		return nil, err
 	}
 	return s.view().open(h)
@@ -228,7 +229,7 @@ func (a *Application) Object(ctx context.Context, slot *Slot, h p11.ObjectHandle
 
 // info copies what may be revealed.
 func (e *entry) info() ObjectInfo {
-	visible := copyVisible(e.attrs)
+	visible := e.copyReadable()
 	if len(uniqueID(e.attrs)) == 0 {
 		visible.Set(p11.CKA_UNIQUE_ID, e.uniqueID())
 	}
@@ -246,13 +247,13 @@ func (e *entry) info() ObjectInfo {
 	return info
 }
 
-// copyVisible copies the attributes that may be revealed, in one piece of memory:
+// copyReadable copies the attributes that may be revealed, in one piece of memory:
 // listings of many objects are made of these.
-func copyVisible(attrs p11.Attributes) p11.Attributes {
+func (e *entry) copyReadable() p11.Attributes {
 	size := 0
-	visible := make(p11.Attributes, 0, len(attrs)+1)
-	for _, a := range attrs {
-		if !hidden(attrs, a.Type) {
+	visible := make(p11.Attributes, 0, len(e.attrs)+1)
+	for _, a := range e.attrs {
+		if e.visibility(a.Type) == tokens.Readable {
 			visible = append(visible, a)
 			size += len(a.Value)
 		}
@@ -266,13 +267,22 @@ func copyVisible(attrs p11.Attributes) p11.Attributes {
 	return visible
 }
 
-// hidden says whether the attribute may not be revealed: the secret ones of keys
-// that are sensitive or cannot be extracted (PKCS#11 v3.1 §4.9 and §4.10, note
-// 7). A key that does not say is taken to be both.
-func hidden(attrs p11.Attributes, t p11.AttributeType) bool {
-	if !p11.SecretValue(t) {
-		return false
+// visibility tells whether the attribute may be revealed: not the secret ones of
+// keys that are sensitive or cannot be extracted (PKCS#11 v3.1 §4.9 and §4.10, note
+// 7), and not what the token keeps to itself (tokens.Hider).
+func (e *entry) visibility(t p11.AttributeType) tokens.Visibility {
+	if p11.SecretValue(t) && closed(e.attrs) {
+		return tokens.Withheld
 	}
+	if h, ok := e.slot.token.(tokens.Hider); ok {
+		return h.Visibility(e.attrs, t)
+	}
+	return tokens.Readable
+}
+
+// closed tells whether an object is a key that is sensitive or cannot be
+// extracted. A key that does not say is taken to be both.
+func closed(attrs p11.Attributes) bool {
 	switch class, _ := attrs.Class(); class {
 	case p11.CKO_PRIVATE_KEY, p11.CKO_SECRET_KEY, p11.CKO_OTP_KEY:
 	default:

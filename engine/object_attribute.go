@@ -5,6 +5,7 @@ import (
 	"context"
 
 	"p11fs/p11"
+	"p11fs/tokens"
 )
 
 // AttributeResult is one attribute asked for, or why it is not given:
@@ -28,7 +29,7 @@ func (s *Session) GetAttributeValue(ctx context.Context, h p11.ObjectHandle, typ
 	for i, t := range types {
 		results[i] = e.attribute(t)
 	}
-	if e.login != nil && s.standing.user() != e.login {
+	if e.login != nil && s.appSlot.user() != e.login {
 		return nil, noObject(h)
 	}
 	return results, nil
@@ -36,11 +37,13 @@ func (s *Session) GetAttributeValue(ctx context.Context, h p11.ObjectHandle, typ
 
 func (e *entry) attribute(t p11.AttributeType) AttributeResult {
 	r := AttributeResult{Type: t}
-	if hidden(e.attrs, t) {
+	visibility := e.visibility(t)
+	if visibility == tokens.Withheld {
 		r.Err = p11.Errorf(p11.CKR_ATTRIBUTE_SENSITIVE, "%s: the key is sensitive or not extractable", t.Short())
 		return r
 	}
 	v, ok := e.attrs.Get(t)
+	ok = ok && visibility == tokens.Readable
 	if t == p11.CKA_UNIQUE_ID && len(v) == 0 {
 		v = e.uniqueID()
 		ok = len(v) > 0
@@ -61,7 +64,7 @@ func (s *Session) SetAttributeValue(ctx context.Context, h p11.ObjectHandle, tem
 		return err
 	}
 	so := s.isSO()
-	rules := s.standing.app.engine.rules
+	rules := s.appSlot.app.engine.rules
 	change := func(attrs p11.Attributes) (p11.Attributes, error) {
 		if err := mayModify(attrs); err != nil {
 			return nil, err
@@ -69,8 +72,8 @@ func (s *Session) SetAttributeValue(ctx context.Context, h p11.ObjectHandle, tem
 		return rules.change(attrs, template, false, so)
 	}
 	if o.Name == "" {
-		return s.standing.objects.update(h, change)
+		return s.appSlot.objects.update(h, change)
 	}
-	_, err = s.standing.slot.token.Update(ctx, o.Handle, change)
+	_, err = s.appSlot.slot.token.Update(ctx, o.Handle, change)
 	return masked(h, err)
 }

@@ -16,7 +16,7 @@ func (s *Session) mayStore(attrs p11.Attributes) (*login, error) {
 	}
 	var l *login
 	if attrs.Bool(p11.CKA_PRIVATE) {
-		if l = s.standing.user(); l == nil {
+		if l = s.appSlot.user(); l == nil {
 			return nil, p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "private: is true, so the user must be logged in")
 		}
 	}
@@ -28,33 +28,91 @@ func (s *Session) mayStore(attrs p11.Attributes) (*login, error) {
 	return l, nil
 }
 
-// store makes the object, under the login that mayStore returned. attrs become
-// the object's, and are wiped when it is not made.
-func (s *Session) store(ctx context.Context, l *login, attrs p11.Attributes) (p11.ObjectHandle, error) {
-	if err := s.mayStillStore(ctx, l); err != nil {
-		attrs.Wipe()
+// A pending object is an object to be made, with the login that mayStore returned. Its
+// attributes are wiped when it is not made.
+type pending struct {
+	attrs p11.Attributes
+	login *login
+	life  *lifetime // of a session object
+}
+
+// adopt has the token take new objects, before any of them is stored: all or none.
+// Whatever comes to be, but for a copy, passes here.
+func (s *Session) adopt(ctx context.Context, list ...*pending) error {
+	err := s.adoptAll(ctx, list)
+	if err != nil {
+		for _, p := range list {
+			s.disown(p)
+		}
+	}
+	return err
+}
+
+func (s *Session) adoptAll(ctx context.Context, list []*pending) error {
+	a, adopts := s.appSlot.slot.token.(tokens.Adopter)
+	for _, p := range list {
+		if err := s.mayStillStore(ctx, p.login); err != nil {
+			return err
+		}
+		if !adopts {
+			continue
+		}
+		attrs, err := a.Adopt(ctx, p.attrs)
+		p.attrs = attrs
+		if err != nil {
+			p.attrs = nil // the token has wiped them
+			return interruptedBy(ctx, err)
+		}
+		if !attrs.Bool(p11.CKA_TOKEN) {
+			p.life = s.appSlot.objects.newLifetime()
+		}
+	}
+	return nil
+}
+
+// disown gives up an object that is not made after all.
+func (s *Session) disown(p *pending) {
+	if p.life != nil {
+		newObject(0, p.attrs, p.life).Drop()
+		return
+	}
+	p.attrs.Wipe()
+}
+
+// store makes the object.
+func (s *Session) store(ctx context.Context, p *pending) (p11.ObjectHandle, error) {
+	if err := s.mayStillStore(ctx, p.login); err != nil {
+		s.disown(p)
 		return 0, err
 	}
-	st := s.standing
-	if !attrs.Bool(p11.CKA_TOKEN) {
-		o, err := st.objects.add(s, l, attrs)
+	as := s.appSlot
+	if !p.attrs.Bool(p11.CKA_TOKEN) {
+		o, err := as.objects.add(s, p.login, p.attrs, p.life)
 		if err != nil {
 			return 0, err
 		}
 		return o.Handle, nil
 	}
-	o, err := st.slot.token.Create(ctx, attrs)
+	o, err := as.slot.token.Create(ctx, p.attrs)
 	if err != nil {
 		return 0, err
 	}
-	return view{login: l}.handle(o), nil
+	return view{login: p.login}.handle(o), nil
+}
+
+// make adopts and stores one object.
+func (s *Session) make(ctx context.Context, p *pending) (p11.ObjectHandle, error) {
+	if err := s.adopt(ctx, p); err != nil {
+		return 0, err
+	}
+	return s.store(ctx, p)
 }
 
 func (s *Session) mayStillStore(ctx context.Context, l *login) error {
 	if s.closed() {
 		return s.gone()
 	}
-	if l != nil && s.standing.user() != l {
+	if l != nil && s.appSlot.user() != l {
 		return p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "the user logged out meanwhile")
 	}
 	return interrupted(ctx)
@@ -62,14 +120,14 @@ func (s *Session) mayStillStore(ctx context.Context, l *login) error {
 
 // isSO says whether the security officer is logged in.
 func (s *Session) isSO() bool {
-	l := s.standing.current()
+	l := s.appSlot.current()
 	return l != nil && l.user == p11.CKU_SO
 }
 
 // CreateObject is C_CreateObject (PKCS#11 v3.1 §5.7.1): an import, without trust
 // in where the key has been.
 func (s *Session) CreateObject(ctx context.Context, template p11.Attributes) (p11.ObjectHandle, error) {
-	attrs, err := s.standing.app.engine.rules.complete(template, created, s.isSO())
+	attrs, err := s.appSlot.app.engine.rules.complete(template, created, s.isSO())
 	if err != nil {
 		return 0, err
 	}
@@ -81,7 +139,7 @@ func (s *Session) CreateObject(ctx context.Context, template p11.Attributes) (p1
 		attrs.Wipe()
 		return 0, err
 	}
-	return s.store(ctx, l, attrs)
+	return s.make(ctx, &pending{attrs: attrs, login: l})
 }
 
 // CopyObject is C_CopyObject (PKCS#11 v3.1 §5.7.2). The copy differs in what
@@ -95,7 +153,7 @@ func (s *Session) CopyObject(ctx context.Context, h p11.ObjectHandle, template p
 	if err := mayCopy(e.attrs); err != nil {
 		return 0, err
 	}
-	rules := s.standing.app.engine.rules
+	rules := s.appSlot.app.engine.rules
 	if mayModify(e.attrs) != nil {
 		if err := rules.existing(e.attrs).leavesAlone(e.attrs, template); err != nil {
 			return 0, err
@@ -113,7 +171,11 @@ func (s *Session) CopyObject(ctx context.Context, h p11.ObjectHandle, template p
 		attrs.Wipe()
 		return 0, err
 	}
-	return s.store(ctx, l, attrs)
+	p := &pending{attrs: attrs, login: l}
+	if e.session() && !attrs.Bool(p11.CKA_TOKEN) {
+		p.life = s.appSlot.objects.lifetimeOf(h)
+	}
+	return s.store(ctx, p)
 }
 
 // leavesAlone refuses a template that changes in the copy what cannot be changed
@@ -135,9 +197,9 @@ func (s *Session) DestroyObject(ctx context.Context, h p11.ObjectHandle) error {
 		return err
 	}
 	if o.Name == "" {
-		return s.standing.objects.destroy(h, mayDestroy)
+		return s.appSlot.objects.destroy(h, mayDestroy)
 	}
-	return masked(h, s.standing.slot.token.Destroy(ctx, o.Handle, mayDestroy))
+	return masked(h, s.appSlot.slot.token.Destroy(ctx, o.Handle, mayDestroy))
 }
 
 // mine returns an object that the session may change.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"sync"
@@ -8,61 +9,134 @@ import (
 
 	"p11fs/p11"
 	"p11fs/secret"
+	"p11fs/tokens"
 )
 
-// An operation is what all operations in progress have in common: when they
-// must stop, and who gives up the token's side.
+// An Operation is a use of a mechanism in progress: a digest, a signature or its
+// check, with or without recovery, an encryption or a decryption. Whoever began it
+// calls Close. Wrapping, deriving and encapsulating are operations of one call.
 //
 // Every call is between enter and leave, which hold mu, so that calls on one
 // operation go one after the other. Nobody else waits for mu: whoever cuts an
 // operation that is in a call leaves the closing to the caller's leave.
-type operation struct {
+type Operation struct {
 	session *Session
+	use     use
+	mech    p11.Mechanism
+	key     *entry // held; nil for a digest
 	login   *login // that lets the private key be used; nil for a public key or none
-	what    string // for errors
+	size    int    // of the longest digest or signature
 
 	stop atomic.Bool // no more calls; what is held is given up as soon as mu is free
 
-	mu     sync.Mutex           // guards all below; 9th and last in the order of doc.go
-	impl   interface{ Close() } // the token's side; nil when ended
-	inCall bool                 // a call has not come back: it panicked
-	locked bool                 // CKA_ALWAYS_AUTHENTICATE, and not yet authenticated
-	parts  bool                 // Update was called
-	in     int                  // bytes taken
-	out    int                  // bytes given
+	mu     sync.Mutex       // guards all below; 9th and last in the order of doc.go
+	open   bool             // it is registered with the session
+	impl   tokens.Operation // the token's side; nil in an operation of one call
+	inCall bool             // a call has not come back: it panicked
+	locked bool             // CKA_ALWAYS_AUTHENTICATE, and not yet authenticated
+	parts  bool             // Update was called
+	replay *replay          // nil unless Result needs it
 }
 
-// start registers o with its session. It closes impl when the session or the
-// login has ended meanwhile.
-func (o *operation) start(impl interface{ Close() }) error {
-	o.impl = impl
+// A replay is how an operation goes on after its result where the token's side
+// cannot (tokens.Resumer): it is begun anew and given the data once more.
+type replay struct {
+	data  []byte // of the message so far
+	given int    // bytes that Update has returned
+	long  bool   // the message is too long to be kept
+	ended bool   // the token's side has given its result
+}
+
+// maxReplay bounds the data that is kept for that, in bytes.
+const maxReplay = 1 << 20
+
+// Begin starts an operation that no C_…Init knows of: any number of them may be in
+// progress in a session. flag is the use of the mechanism: CKF_DIGEST, CKF_SIGN,
+// CKF_VERIFY, CKF_ENCRYPT, CKF_DECRYPT, CKF_SIGN_RECOVER or CKF_VERIFY_RECOVER. A
+// digest takes no key.
+func (s *Session) Begin(ctx context.Context, flag p11.Flags, m p11.Mechanism, key p11.ObjectHandle) (*Operation, error) {
+	o, err := s.beginParts(ctx, mustUse(flag), m, key)
+	if err != nil {
+		return nil, err
+	}
+	if _, resumes := o.impl.(tokens.Resumer); !resumes {
+		o.replay = &replay{}
+	}
+	return o, nil
+}
+
+// beginParts starts an operation in parts.
+func (s *Session) beginParts(ctx context.Context, u use, m p11.Mechanism, key p11.ObjectHandle) (*Operation, error) {
+	o, err := s.begin(ctx, u, m, key)
+	if err != nil {
+		return nil, err
+	}
+	if o.impl, err = o.atToken(ctx); err != nil {
+		o.release()
+		return nil, interruptedBy(ctx, err)
+	}
+	o.size = o.impl.Size()
+	return o, o.register()
+}
+
+// atToken starts the token's side.
+func (o *Operation) atToken(ctx context.Context) (tokens.Operation, error) {
+	var key *tokens.Object
+	if o.key != nil {
+		key = o.key.object
+	}
+	return o.token().Begin(ctx, o.use.flag, o.mech, key)
+}
+
+func (o *Operation) token() tokens.Token { return o.session.appSlot.slot.token }
+
+// register has the operation end with its session and login. If they have ended
+// meanwhile, so does the operation.
+func (o *Operation) register() error {
 	s := o.session
 	s.mu.Lock()
 	// Both ends collect the operations under s.mu after they have said so.
 	err := o.stands()
 	if err == nil {
+		o.open = true
 		s.operations[o] = struct{}{}
 	}
 	s.mu.Unlock()
 	if err != nil {
-		impl.Close()
+		o.release()
 		return err
 	}
-	s.standing.app.engine.operations.Add(1)
+	s.appSlot.app.engine.operations.Add(1)
 	return nil
+}
+
+// release gives up what a call or an operation holds.
+func (o *Operation) release() {
+	if o.impl != nil {
+		o.impl.Close()
+		o.impl = nil
+	}
+	if o.replay != nil {
+		secret.Wipe(o.replay.data)
+		o.replay = nil
+	}
+	if o.key != nil {
+		o.key.release()
+		o.key = nil
+	}
 }
 
 // stands checks what may have changed since the operation began. It takes no
 // lock.
-func (o *operation) stands() error {
+func (o *Operation) stands() error {
 	if o.session.closed() {
 		return o.session.gone()
 	}
 	if o.login == nil {
 		return nil
 	}
-	if o.session.standing.login.Load() != o.login || o.login.token.Valid() != nil {
-		return p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "the user logged out while the %s was in progress", o.what)
+	if o.session.appSlot.login.Load() != o.login || o.login.token.Valid() != nil {
+		return p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "the user logged out while the %s was in progress", o.use.noun)
 	}
 	return nil
 }
@@ -72,7 +146,7 @@ func (o *operation) stands() error {
 var ErrPINAgain = errors.New("the key wants the PIN again")
 
 // enter begins a call; without an error leave ends it.
-func (o *operation) enter(ctx context.Context) error {
+func (o *Operation) enter(ctx context.Context) error {
 	if err := interrupted(ctx); err != nil {
 		return err
 	}
@@ -81,12 +155,12 @@ func (o *operation) enter(ctx context.Context) error {
 	switch {
 	case err != nil:
 		o.stop.Store(true)
-	case o.stop.Load() || o.impl == nil || o.inCall:
+	case o.stop.Load() || !o.open || o.inCall:
 		o.stop.Store(true)
-		err = p11.Errorf(p11.CKR_OPERATION_NOT_INITIALIZED, "the %s has ended", o.what)
+		err = p11.Errorf(p11.CKR_OPERATION_NOT_INITIALIZED, "the %s has ended", o.use.noun)
 	case o.locked:
 		// The operation goes on: the PIN can still be given.
-		err = p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "%w for each %s", ErrPINAgain, o.what)
+		err = p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "%w for each %s", ErrPINAgain, o.use.noun)
 	}
 	if err != nil {
 		o.unlock()
@@ -96,78 +170,243 @@ func (o *operation) enter(ctx context.Context) error {
 	return nil
 }
 
-// returned says that the token's call came back: an error ends the operation
-// (PKCS#11 v3.1 §5.2).
-func (o *operation) returned(err error) error {
-	o.inCall = false
-	if err != nil {
-		o.stop.Store(true)
-	}
-	return err
-}
-
-// answered is returned for a call whose error is of the data so far, and ends
-// nothing.
-func (o *operation) answered(err error) error {
-	o.inCall = false
-	return err
-}
-
 // leave ends a call, deferred, also after a panic in the token.
-func (o *operation) leave() {
+func (o *Operation) leave() {
 	if o.inCall {
 		o.stop.Store(true)
 	}
 	o.unlock()
 }
 
-// unlock gives mu back, and the token's side up if the operation is to stop.
-func (o *operation) unlock() {
+// An ending says when a call ends its operation.
+type ending int
+
+const (
+	never   ending = iota // an error is of the data so far
+	onError               // PKCS#11 v3.1 §5.2
+	always
+)
+
+// run is where each call comes to the token, and where each result leaves. A call
+// that was interrupted ends nothing, since it did nothing. A result that comes
+// after the end of the login or session is not given out.
+func (o *Operation) run(ctx context.Context, end ending, call func() ([]byte, error)) ([]byte, error) {
+	if err := o.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer o.leave()
+	out, err := call()
+	o.inCall = false
+	if err == nil {
+		err = o.stands()
+	}
+	err = interruptedBy(ctx, err)
+	canceled := p11.RVOf(err) == p11.CKR_FUNCTION_CANCELED
+	if !canceled && (end == always || end == onError && err != nil) {
+		o.stop.Store(true)
+	}
+	if err != nil {
+		secret.Wipe(out)
+		return nil, err
+	}
+	return out, nil
+}
+
+// Update takes the next part of the data and returns what output there is. An
+// error ends the operation.
+func (o *Operation) Update(ctx context.Context, part []byte) ([]byte, error) {
+	return o.run(ctx, onError, func() ([]byte, error) { return o.update(ctx, part) })
+}
+
+func (o *Operation) update(ctx context.Context, part []byte) ([]byte, error) {
+	o.parts = true
+	if err := o.resume(ctx); err != nil {
+		return nil, err
+	}
+	out, err := o.impl.Update(ctx, part)
+	if r := o.replay; r != nil && err == nil {
+		r.given += len(out)
+		if r.long = r.long || len(r.data)+len(part) > maxReplay; !r.long {
+			r.data = secret.Append(r.data, part)
+		}
+	}
+	return out, err
+}
+
+// resume begins the message anew where a result has ended it.
+func (o *Operation) resume(ctx context.Context) error {
+	r := o.replay
+	if r == nil || !r.ended {
+		return nil
+	}
+	if r.long {
+		return p11.Errorf(p11.CKR_OPERATION_NOT_INITIALIZED,
+			"the message ended with its result: this token cannot go on with one of more than %d bytes", maxReplay)
+	}
+	impl, err := o.atToken(ctx)
+	if err != nil {
+		return err
+	}
+	out, err := impl.Update(ctx, r.data)
+	if err == nil && len(out) != r.given {
+		err = p11.Errorf(p11.CKR_FUNCTION_FAILED, "the token gave another output for the same data")
+	}
+	secret.Wipe(out)
+	if err != nil {
+		impl.Close()
+		return err
+	}
+	o.impl.Close()
+	o.impl, r.ended = impl, false
+	return nil
+}
+
+// Result returns the rest of the result of the data so far; see Final. The
+// operation goes on, also after an error: the next Result, or Final, is of all the
+// data, and what Update gives next does not follow this rest. Two tags of one
+// authenticated encryption tell its authentication key, and one authentication
+// (CKA_ALWAYS_AUTHENTICATE) serves the whole message: the caller lets out one of
+// its results.
+func (o *Operation) Result(ctx context.Context, signature []byte) ([]byte, error) {
+	return o.run(ctx, never, func() ([]byte, error) {
+		if r, ok := o.impl.(tokens.Resumer); ok {
+			return r.Result(ctx, signature)
+		}
+		if err := o.resume(ctx); err != nil {
+			return nil, err
+		}
+		out, err := o.impl.Final(ctx, signature)
+		if o.replay != nil && p11.RVOf(err) != p11.CKR_FUNCTION_CANCELED {
+			o.replay.ended = true
+		}
+		return out, err
+	})
+}
+
+// Final returns the rest of the result and ends the operation. A verification
+// returns nothing: it gives CKR_SIGNATURE_INVALID or CKR_SIGNATURE_LEN_RANGE when
+// signature, which other operations do not look at, does not fit the data.
+func (o *Operation) Final(ctx context.Context, signature []byte) ([]byte, error) {
+	return o.run(ctx, always, func() ([]byte, error) {
+		if err := o.resume(ctx); err != nil {
+			return nil, err
+		}
+		return o.impl.Final(ctx, signature)
+	})
+}
+
+// whole is Update and Final in one call.
+func (o *Operation) whole(ctx context.Context, data, signature []byte) ([]byte, error) {
+	return o.run(ctx, always, func() ([]byte, error) {
+		out, err := o.impl.Update(ctx, data)
+		if err != nil {
+			return nil, err
+		}
+		rest, err := o.impl.Final(ctx, signature)
+		switch {
+		case err != nil:
+			secret.Wipe(out)
+			return nil, err
+		case len(out) == 0:
+			return rest, nil
+		}
+		all := bytes.Join([][]byte{out, rest}, nil)
+		secret.Wipe(out)
+		secret.Wipe(rest)
+		return all, nil
+	})
+}
+
+// Size is the longest digest or signature in bytes, 0 for other operations.
+func (o *Operation) Size() int { return o.size }
+
+// DigestKey takes the value of a secret key as the next part of a digest (PKCS#11
+// v3.1 §5.12.4, C_DigestKey). A sensitive key, or one that cannot be extracted,
+// gives CKR_KEY_INDIGESTIBLE: the digest of a guessable value would tell it.
+func (o *Operation) DigestKey(ctx context.Context, h p11.ObjectHandle) error {
+	err := o.digestKey(ctx, h)
+	if err != nil && p11.RVOf(err) != p11.CKR_FUNCTION_CANCELED {
+		o.Close()
+	}
+	return err
+}
+
+func (o *Operation) digestKey(ctx context.Context, h p11.ObjectHandle) error {
+	e, err := o.session.openKey(ctx, h, p11.CKR_KEY_HANDLE_INVALID)
+	if err != nil {
+		return err
+	}
+	defer e.release()
+	if class, _ := e.attrs.Class(); class != p11.CKO_SECRET_KEY {
+		return p11.Errorf(p11.CKR_KEY_INDIGESTIBLE, "only a secret key can be digested")
+	}
+	if e.visibility(p11.CKA_VALUE) != tokens.Readable {
+		return p11.Errorf(p11.CKR_KEY_INDIGESTIBLE, "the key is sensitive or not extractable")
+	}
+	_, err = o.run(ctx, onError, func() ([]byte, error) {
+		d, ok := o.impl.(tokens.KeyDigester)
+		if !ok {
+			return nil, p11.Errorf(p11.CKR_KEY_INDIGESTIBLE, "the token digests no keys")
+		}
+		o.parts = true
+		return nil, d.DigestKey(ctx, e.object)
+	})
+	return err
+}
+
+// oneCall runs an operation that is one call of the token.
+func (o *Operation) oneCall(ctx context.Context, call func(key *tokens.Object) ([]byte, error)) ([]byte, error) {
+	if err := o.register(); err != nil {
+		return nil, err
+	}
+	defer o.Close()
+	return o.run(ctx, always, func() ([]byte, error) { return call(o.key.object) })
+}
+
+// unlock gives mu back, and what the operation holds if it is to stop.
+func (o *Operation) unlock() {
 	for {
-		var impl interface{ Close() }
-		if o.stop.Load() {
-			impl, o.impl = o.impl, nil
+		ended := o.open && o.stop.Load()
+		if ended {
+			o.open = false // no call begins any more
 		}
 		o.mu.Unlock()
-		if impl != nil {
-			o.forget()
-			impl.Close()
+		if ended {
+			o.unregister()
+			o.release()
 		}
 		// Someone may have cut the operation just before mu was free.
 		if !o.stop.Load() || !o.mu.TryLock() {
 			return
 		}
-		if o.impl == nil {
+		if !o.open {
 			o.mu.Unlock()
 			return
 		}
 	}
 }
 
-// cut ends the operation without waiting for a call in progress.
-func (o *operation) cut() {
+// Close ends the operation without waiting for a call in progress, which then
+// gives up what it holds when it comes back. It may be called again.
+func (o *Operation) Close() {
 	o.stop.Store(true)
 	if o.mu.TryLock() {
 		o.unlock()
 	}
 }
 
-// Close ends the operation. It may be called again, and while a call is in
-// progress.
-func (o *operation) Close() { o.cut() }
-
-func (o *operation) forget() {
+func (o *Operation) unregister() {
 	s := o.session
 	s.mu.Lock()
 	delete(s.operations, o)
 	s.mu.Unlock()
-	s.standing.app.engine.operations.Add(-1)
+	s.appSlot.app.engine.operations.Add(-1)
 }
 
 // Authenticate checks the user's PIN for an operation whose key has
 // CKA_ALWAYS_AUTHENTICATE: C_Login of CKU_CONTEXT_SPECIFIC for this operation
 // alone. A wrong PIN ends nothing.
-func (o *operation) Authenticate(ctx context.Context, pin *secret.Bytes) error {
+func (o *Operation) Authenticate(ctx context.Context, pin *secret.Bytes) error {
 	if err := o.stands(); err != nil {
 		return err
 	}
@@ -178,77 +417,4 @@ func (o *operation) Authenticate(ctx context.Context, pin *secret.Bytes) error {
 	defer o.unlock()
 	o.locked = false
 	return nil
-}
-
-// keyUse is what a key is wanted for.
-type keyUse struct {
-	flag    p11.AttributeType // usage attribute that must be true
-	mech    p11.Flags         // CKF_ flag that the mechanism must have
-	what    string            // for errors: "sign"
-	invalid p11.RV            // for a handle that names no key
-}
-
-// key returns the key h, held, after checking that it may be used so with m.
-func (s *Session) key(ctx context.Context, m p11.Mechanism, h p11.ObjectHandle, use keyUse) (*entry, error) {
-	if s.closed() {
-		return nil, s.gone()
-	}
-	if err := s.standing.slot.usable(m.Type, use.mech, use.what); err != nil {
-		return nil, err
-	}
-	e, err := s.openKey(ctx, h, use.invalid)
-	if err != nil {
-		return nil, err
-	}
-	if !e.attrs.Bool(use.flag) {
-		e.release()
-		return nil, p11.Errorf(p11.CKR_KEY_FUNCTION_NOT_PERMITTED, "the key may not %s: its %s is not true", use.what, use.flag.Short())
-	}
-	if !allows(e.attrs, m.Type) {
-		e.release()
-		return nil, p11.Errorf(p11.CKR_MECHANISM_INVALID, "the key's allowed-mechanisms do not name %s", m.Type.Short())
-	}
-	return e, nil
-}
-
-// openKey returns the key h, held; invalid is the error for what is no key.
-func (s *Session) openKey(ctx context.Context, h p11.ObjectHandle, invalid p11.RV) (*entry, error) {
-	e, err := s.open(ctx, h)
-	if err != nil {
-		if p11.RVOf(err) == p11.CKR_OBJECT_HANDLE_INVALID {
-			return nil, p11.Errorf(invalid, "there is no key %#x", uint64(h))
-		}
-		return nil, err
-	}
-	switch class, _ := e.attrs.Class(); class {
-	case p11.CKO_PUBLIC_KEY, p11.CKO_PRIVATE_KEY, p11.CKO_SECRET_KEY:
-		return e, nil
-	}
-	e.release()
-	return nil, p11.Errorf(invalid, "object %#x is no key", uint64(h))
-}
-
-// allows applies CKA_ALLOWED_MECHANISMS; absent or empty allows all.
-func allows(attrs p11.Attributes, m p11.MechanismType) bool {
-	list, ok := attrs.Get(p11.CKA_ALLOWED_MECHANISMS)
-	if !ok || len(list) == 0 {
-		return true
-	}
-	for ; len(list) >= 8; list = list[8:] {
-		if v, err := p11.ToUlong(list[:8]); err == nil && p11.MechanismType(v) == m {
-			return true
-		}
-	}
-	return false
-}
-
-// begin makes o an operation of s with the key e, for which impl is the token's
-// side.
-func (o *operation) begin(s *Session, e *entry, what string, impl interface{ Close() }) error {
-	o.session, o.what = s, what
-	if e != nil {
-		o.login = e.login
-		o.locked = e.attrs.Bool(p11.CKA_ALWAYS_AUTHENTICATE)
-	}
-	return o.start(impl)
 }

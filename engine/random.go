@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"p11fs/p11"
+	"p11fs/tokens"
 )
 
 // GenerateRandom is C_GenerateRandom (PKCS#11 v3.1 §5.19.2).
@@ -18,7 +19,7 @@ func (s *Session) GenerateRandom(ctx context.Context, n int) ([]byte, error) {
 		return nil, err
 	}
 	b := make([]byte, n)
-	if err := s.standing.slot.token.GenerateRandom(ctx, b); err != nil {
+	if err := s.appSlot.slot.token.GenerateRandom(ctx, b); err != nil {
 		return nil, err
 	}
 	return b, nil
@@ -32,5 +33,9 @@ func (s *Session) SeedRandom(ctx context.Context, seed []byte) error {
 	if err := interrupted(ctx); err != nil {
 		return err
 	}
-	return s.standing.slot.token.SeedRandom(ctx, seed)
+	seeder, ok := s.appSlot.slot.token.(tokens.RandomSeeder)
+	if !ok {
+		return p11.CKR_RANDOM_SEED_NOT_SUPPORTED
+	}
+	return seeder.SeedRandom(ctx, seed)
 }

@@ -21,37 +21,37 @@ func TestResult(t *testing.T) {
 	ends := []int{16, 48, len(data)}
 
 	t.Run("digest", func(t *testing.T) {
-		o, err := s.NewDigest(ctx, mech(t, "sha256"))
+		o, err := s.Begin(ctx, p11.CKF_DIGEST, mech(t, "sha256"), 0)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer o.Close()
 		at := 0
 		for _, end := range ends {
-			want(t, o.Update(ctx, data[at:end]), p11.CKR_OK)
+			want(t, errOf(o.Update(ctx, data[at:end])), p11.CKR_OK)
 			at = end
 			sum := sha256.Sum256(data[:end])
 			for range 2 {
-				if got, err := o.Result(ctx); err != nil || !bytes.Equal(got, sum[:]) {
+				if got, err := o.Result(ctx, nil); err != nil || !bytes.Equal(got, sum[:]) {
 					t.Errorf("of %d bytes: %x, %v", end, got, err)
 				}
 			}
 		}
 		sum := sha256.Sum256(data)
-		if got, err := o.Final(ctx); err != nil || !bytes.Equal(got, sum[:]) {
+		if got, err := o.Final(ctx, nil); err != nil || !bytes.Equal(got, sum[:]) {
 			t.Errorf("%x, %v", got, err)
 		}
-		_, err = o.Result(ctx)
+		_, err = o.Result(ctx, nil)
 		want(t, err, p11.CKR_OPERATION_NOT_INITIALIZED)
 	})
 	t.Run("sign and verify", func(t *testing.T) {
 		m := mech(t, "ecdsa-sha256")
-		o, err := s.NewSign(ctx, m, priv)
+		o, err := s.Begin(ctx, p11.CKF_SIGN, m, priv)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer o.Close()
-		v, err := s.NewVerify(ctx, m, pub)
+		v, err := s.Begin(ctx, p11.CKF_VERIFY, m, pub)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -59,27 +59,27 @@ func TestResult(t *testing.T) {
 		at := 0
 		var sig []byte
 		for _, end := range ends {
-			want(t, o.Update(ctx, data[at:end]), p11.CKR_OK)
-			want(t, v.Update(ctx, data[at:end]), p11.CKR_OK)
+			want(t, errOf(o.Update(ctx, data[at:end])), p11.CKR_OK)
+			want(t, errOf(v.Update(ctx, data[at:end])), p11.CKR_OK)
 			at = end
 			if sig != nil {
-				want(t, v.Result(ctx, sig), p11.CKR_SIGNATURE_INVALID)
+				want(t, errOf(v.Result(ctx, sig)), p11.CKR_SIGNATURE_INVALID)
 			}
-			if sig, err = o.Result(ctx); err != nil {
+			if sig, err = o.Result(ctx, nil); err != nil {
 				t.Fatal(err)
 			}
-			want(t, v.Result(ctx, sig[1:]), p11.CKR_SIGNATURE_LEN_RANGE)
-			want(t, v.Result(ctx, sig), p11.CKR_OK)
+			want(t, errOf(v.Result(ctx, sig[1:])), p11.CKR_SIGNATURE_LEN_RANGE)
+			want(t, errOf(v.Result(ctx, sig)), p11.CKR_OK)
 		}
-		if sig, err = o.Final(ctx); err != nil {
+		if sig, err = o.Final(ctx, nil); err != nil {
 			t.Fatal(err)
 		}
-		want(t, v.Final(ctx, sig), p11.CKR_OK)
-		want(t, v.Result(ctx, sig), p11.CKR_OPERATION_NOT_INITIALIZED)
+		want(t, errOf(v.Final(ctx, sig)), p11.CKR_OK)
+		want(t, errOf(v.Result(ctx, sig)), p11.CKR_OPERATION_NOT_INITIALIZED)
 	})
 	for _, m := range []string{"aes-cbc-pad,iv=" + zeroIV, "aes-ctr,bits=128,counter=" + zeroIV, "aes-gcm,iv=0x000000000000000000000000,tag=128"} {
 		t.Run(m, func(t *testing.T) {
-			e, err := s.NewEncrypt(ctx, mech(t, m), aes)
+			e, err := s.Begin(ctx, p11.CKF_ENCRYPT, mech(t, m), aes)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -90,9 +90,9 @@ func TestResult(t *testing.T) {
 				x, err := e.Update(ctx, data[at:end])
 				want(t, err, p11.CKR_OK)
 				out, at = append(out, x...), end
-				rest, err := e.Result(ctx)
+				rest, err := e.Result(ctx, nil)
 				want(t, err, p11.CKR_OK)
-				d, err := s.NewDecrypt(ctx, mech(t, m), aes)
+				d, err := s.Begin(ctx, p11.CKF_DECRYPT, mech(t, m), aes)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -100,11 +100,11 @@ func TestResult(t *testing.T) {
 					t.Errorf("of %d bytes: %q", end, plain)
 				}
 			}
-			rest, err := e.Final(ctx)
+			rest, err := e.Final(ctx, nil)
 			want(t, err, p11.CKR_OK)
 			secret := append(out, rest...)
 
-			d, err := s.NewDecrypt(ctx, mech(t, m), aes)
+			d, err := s.Begin(ctx, p11.CKF_DECRYPT, mech(t, m), aes)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -112,13 +112,13 @@ func TestResult(t *testing.T) {
 			x, err := d.Update(ctx, secret[:21])
 			want(t, err, p11.CKR_OK)
 			out = x
-			if _, err := d.Result(ctx); err != nil { // no whole ciphertext, and no end
+			if _, err := d.Result(ctx, nil); err != nil { // no whole ciphertext, and no end
 				want(t, d.stands(), p11.CKR_OK)
 			}
 			x, err = d.Update(ctx, secret[21:])
 			want(t, err, p11.CKR_OK)
 			out = append(out, x...)
-			rest, err = d.Result(ctx)
+			rest, err = d.Result(ctx, nil)
 			if err != nil || !bytes.Equal(append(out, rest...), data) {
 				t.Errorf("%q, %q, %v", out, rest, err)
 			}
@@ -136,7 +136,7 @@ func TestPanicInResult(t *testing.T) {
 		return nil
 	}})
 	s := b.user(t)
-	o, err := s.NewSign(ctx, mech(t, "sha256-hmac"), create(t, s, macKey))
+	o, err := s.Begin(ctx, p11.CKF_SIGN, mech(t, "sha256-hmac"), create(t, s, macKey))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,9 +147,9 @@ func TestPanicInResult(t *testing.T) {
 				t.Error("the panic was lost")
 			}
 		}()
-		_, _ = o.Result(ctx)
+		_, _ = o.Result(ctx, nil)
 	}()
-	want(t, o.Update(ctx, []byte("x")), p11.CKR_OPERATION_NOT_INITIALIZED)
+	want(t, errOf(o.Update(ctx, []byte("x"))), p11.CKR_OPERATION_NOT_INITIALIZED)
 	if n := b.Stats().Operations; n != 0 {
 		t.Errorf("%d operations left", n)
 	}

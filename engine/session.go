@@ -9,25 +9,26 @@ import (
 
 // A Session is one session of an application with a token.
 type Session struct {
-	standing *standing
-	handle   p11.SessionHandle
-	rw       bool
-	ended    atomic.Bool   // set once, before what the session holds is ended
-	done     chan struct{} // closed with the session
+	appSlot *appSlot
+	handle  p11.SessionHandle
+	rw      bool
+	ended   atomic.Bool   // set once, before what the session holds is ended
+	done    chan struct{} // closed with the session
 
 	mu         sync.Mutex              // guards all below; 8th in the order of doc.go
-	operations map[*operation]struct{} // all in progress, free-standing ones too
-	active     [activeKinds]*active    // those of the C_ functions
+	operations map[*Operation]struct{} // all in progress, those of Begin too
+	active     map[p11.Flags]*active   // those of the C_ functions, by use
 	search     *search                 // between C_FindObjectsInit and C_FindObjectsFinal
 }
 
-func newSession(st *standing, h p11.SessionHandle, rw bool) *Session {
+func newSession(st *appSlot, h p11.SessionHandle, rw bool) *Session {
 	return &Session{
-		standing:   st,
+		appSlot:    st,
 		handle:     h,
 		rw:         rw,
 		done:       make(chan struct{}),
-		operations: make(map[*operation]struct{}),
+		operations: make(map[*Operation]struct{}),
+		active:     make(map[p11.Flags]*active),
 	}
 }
 
@@ -35,13 +36,10 @@ func newSession(st *standing, h p11.SessionHandle, rw bool) *Session {
 func (s *Session) Handle() p11.SessionHandle { return s.handle }
 
 // Slot is the slot whose token the session is with.
-func (s *Session) Slot() *Slot { return s.standing.slot }
+func (s *Session) Slot() *Slot { return s.appSlot.slot }
 
 // Application is whose session it is.
-func (s *Session) Application() *Application { return s.standing.app }
-
-// ReadWrite says whether it is a read-write session.
-func (s *Session) ReadWrite() bool { return s.rw }
+func (s *Session) Application() *Application { return s.appSlot.app }
 
 // Done is closed when the session ends.
 func (s *Session) Done() <-chan struct{} { return s.done }
@@ -52,9 +50,9 @@ func (s *Session) Info() (p11.SessionInfo, error) {
 		return p11.SessionInfo{}, s.gone()
 	}
 	info := p11.SessionInfo{
-		SlotID: s.standing.slot.id,
+		SlotID: s.appSlot.slot.id,
 		Flags:  p11.CKF_SERIAL_SESSION,
-		State:  s.state(s.standing.current()),
+		State:  s.state(s.appSlot.current()),
 	}
 	if s.rw {
 		info.Flags |= p11.CKF_RW_SESSION
@@ -82,16 +80,16 @@ func (s *Session) state(l *login) p11.State {
 // It does not wait for calls in progress: each of them gives up what it holds
 // when it returns.
 func (s *Session) Close() error {
-	if !s.standing.app.removeSession(s) {
+	if !s.appSlot.app.removeSession(s) {
 		return s.gone()
 	}
 	s.ended.Store(true)
-	s.cut(func(*operation) bool { return true })
-	s.standing.objects.dropSession(s)
-	s.standing.leave(s.rw)
-	s.standing.slot.leave(s.rw)
-	e := s.standing.app.engine
-	e.quota.give(s.standing.app.owner.UID, 1, 0)
+	s.cut(func(*Operation) bool { return true })
+	s.appSlot.objects.dropSession(s)
+	s.appSlot.leave(s.rw)
+	s.appSlot.slot.leave(s.rw)
+	e := s.appSlot.app.engine
+	e.quota.give(s.appSlot.app.owner.UID, 1, 0)
 	e.sessions.Add(-1)
 	close(s.done)
 	return nil
@@ -112,22 +110,22 @@ func (s *Session) writable() error {
 }
 
 // cut ends the operations that which chooses.
-func (s *Session) cut(which func(*operation) bool) {
+func (s *Session) cut(which func(*Operation) bool) {
 	s.mu.Lock()
-	var list []*operation
+	var list []*Operation
 	for o := range s.operations {
 		if which(o) {
 			list = append(list, o)
 		}
 	}
-	for kind, a := range s.active {
-		if a != nil && which(a.operation) {
+	for flag, a := range s.active {
+		if which(a.Operation) {
 			a.wipe()
-			s.active[kind] = nil
+			delete(s.active, flag)
 		}
 	}
 	s.mu.Unlock()
 	for _, o := range list {
-		o.cut()
+		o.Close()
 	}
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/google/btree"
 
@@ -12,17 +13,60 @@ import (
 // sessionObjects are the session objects of one application on one slot. All of
 // the application's sessions there see them (PKCS#11 v3.1 §4.4).
 type sessionObjects struct {
-	standing *standing
-	index    *tokens.Index // safe for concurrent use by itself
+	appSlot *appSlot
+	index   *tokens.Index // safe for concurrent use by itself
 
-	mu    sync.Mutex                    // guards all below, and changes of index; 3rd in the order of doc.go
-	owner map[p11.ObjectHandle]*Session // which session made it
+	mu   sync.Mutex // guards all below, and changes of index; 3rd in the order of doc.go
+	made map[p11.ObjectHandle]made
 }
 
-func (o *sessionObjects) init(st *standing) {
-	o.standing = st
+// made is how an object came to be.
+type made struct {
+	by   *Session
+	life *lifetime
+}
+
+// A lifetime counts what holds a session object that the token has adopted: all
+// its versions, its copies, and operations that go on after the object is gone.
+// The last one has the token forget it. It is nil where the token has no use for
+// that.
+type lifetime struct {
+	holders atomic.Int64
+	token   tokens.Forgetter
+}
+
+func (o *sessionObjects) newLifetime() *lifetime {
+	f, ok := o.appSlot.slot.token.(tokens.Forgetter)
+	if !ok {
+		return nil
+	}
+	return &lifetime{token: f}
+}
+
+// newObject returns a version of an object with that lifetime.
+func newObject(h p11.ObjectHandle, attrs p11.Attributes, life *lifetime) *tokens.Object {
+	if life == nil {
+		return tokens.NewObject(h, "", attrs)
+	}
+	life.holders.Add(1)
+	return tokens.NewSessionObject(h, attrs, func(attrs p11.Attributes) {
+		if life.holders.Add(-1) == 0 {
+			life.token.Forget(attrs)
+		}
+	})
+}
+
+func (o *sessionObjects) init(st *appSlot) {
+	o.appSlot = st
 	o.index = tokens.NewIndex()
-	o.owner = make(map[p11.ObjectHandle]*Session)
+	o.made = make(map[p11.ObjectHandle]made)
+}
+
+// lifetimeOf returns the lifetime that a copy of the session object h shares.
+func (o *sessionObjects) lifetimeOf(h p11.ObjectHandle) *lifetime {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.made[h].life
 }
 
 // get returns the object with that handle, or nil.
@@ -31,20 +75,20 @@ func (o *sessionObjects) get(h p11.ObjectHandle) *tokens.Object {
 }
 
 // add keeps a new object of s. l is the login that lets a private one be made.
-// attrs become the object's.
-func (o *sessionObjects) add(s *Session, l *login, attrs p11.Attributes) (*tokens.Object, error) {
-	app := o.standing.app
+// attrs become the object's, and are wiped when it is not made.
+func (o *sessionObjects) add(s *Session, l *login, attrs p11.Attributes, life *lifetime) (*tokens.Object, error) {
+	app := o.appSlot.app
 	if err := app.engine.quota.take(app.owner.UID, app.engine.limits, 0, 1); err != nil {
 		attrs.Wipe()
 		return nil, err
 	}
-	slot := o.standing.slot
+	slot := o.appSlot.slot
 	h := slot.handles.reserve(func(h p11.ObjectHandle) bool {
 		_, err := slot.token.ByHandle(h)
 		return err == nil
 	})
-	obj := tokens.NewObject(h, "", attrs)
-	if err := o.insert(s, l, obj); err != nil {
+	obj := newObject(h, attrs, life)
+	if err := o.insert(made{s, life}, l, obj); err != nil {
 		slot.handles.release(h)
 		app.engine.quota.give(app.owner.UID, 0, 1)
 		obj.Drop()
@@ -54,19 +98,19 @@ func (o *sessionObjects) add(s *Session, l *login, attrs p11.Attributes) (*token
 	return obj, nil
 }
 
-func (o *sessionObjects) insert(s *Session, l *login, obj *tokens.Object) error {
+func (o *sessionObjects) insert(m made, l *login, obj *tokens.Object) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	// Both ends sweep under mu after they have said so: what comes later is
 	// refused here.
-	if s.closed() {
-		return s.gone()
+	if m.by.closed() {
+		return m.by.gone()
 	}
-	if obj.Private && (l == nil || o.standing.login.Load() != l) {
+	if obj.Private && (l == nil || o.appSlot.login.Load() != l) {
 		return p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "the user logged out meanwhile")
 	}
 	o.index.Put(obj)
-	o.owner[obj.Handle] = s
+	o.made[obj.Handle] = m
 	return nil
 }
 
@@ -88,7 +132,7 @@ func (o *sessionObjects) update(h p11.ObjectHandle, change func(p11.Attributes) 
 	if err != nil {
 		return err
 	}
-	o.index.Put(tokens.NewObject(h, "", changed))
+	o.index.Put(newObject(h, changed, o.made[h].life))
 	old.Drop()
 	return nil
 }
@@ -118,8 +162,8 @@ func (o *sessionObjects) destroy(h p11.ObjectHandle, check func(p11.Attributes) 
 func (o *sessionObjects) dropSession(s *Session) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for h, owner := range o.owner {
-		if owner == s {
+	for h, m := range o.made {
+		if m.by == s {
 			o.removeLocked(h, o.get(h))
 		}
 	}
@@ -129,7 +173,7 @@ func (o *sessionObjects) dropSession(s *Session) {
 func (o *sessionObjects) dropPrivate() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for h := range o.owner {
+	for h := range o.made {
 		if obj := o.get(h); obj.Private {
 			o.removeLocked(h, obj)
 		}
@@ -138,10 +182,10 @@ func (o *sessionObjects) dropPrivate() {
 
 func (o *sessionObjects) removeLocked(h p11.ObjectHandle, obj *tokens.Object) {
 	o.index.Remove(h)
-	delete(o.owner, h)
+	delete(o.made, h)
 	obj.Drop()
-	app := o.standing.app
-	o.standing.slot.handles.release(h)
+	app := o.appSlot.app
+	o.appSlot.slot.handles.release(h)
 	app.engine.quota.give(app.owner.UID, 0, 1)
 	app.engine.sessionObjects.Add(-1)
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -16,7 +17,8 @@ type Slot struct {
 	config     SlotConfig
 	token      tokens.Token // nil when absent
 	table      SessionTable // nil when no other process shares the token
-	mechanisms map[p11.MechanismType]p11.MechanismInfo
+	mechanisms atomic.Pointer[map[p11.MechanismType]p11.MechanismInfo]
+	unwatch    func() // ends tokens.Watcher; nil where there is none
 	handles    handleTree
 	counter    atomic.Uint64 // the last login generation given out
 	epoch      atomic.Uint64 // how often the token was initialised here
@@ -30,14 +32,20 @@ type Slot struct {
 func newSlot(e *Engine, c SlotConfig, table SessionTable) *Slot {
 	s := &Slot{engine: e, id: c.ID, config: c, token: c.Token, table: table}
 	s.handles.init()
-	if c.Token != nil {
-		list := c.Token.Mechanisms()
-		s.mechanisms = make(map[p11.MechanismType]p11.MechanismInfo, len(list))
-		for _, m := range list {
-			s.mechanisms[m.Type] = m
-		}
+	s.readMechanisms()
+	if w, ok := c.Token.(tokens.Watcher); ok {
+		s.unwatch = w.Watch(s.readMechanisms)
 	}
 	return s
+}
+
+// readMechanisms indexes the token's mechanism list.
+func (s *Slot) readMechanisms() {
+	byType := make(map[p11.MechanismType]p11.MechanismInfo)
+	for _, m := range s.Mechanisms() {
+		byType[m.Type] = m
+	}
+	s.mechanisms.Store(&byType)
 }
 
 // ID is the slot's number.
@@ -119,7 +127,7 @@ func (s *Slot) Mechanism(t p11.MechanismType) (p11.MechanismInfo, error) {
 	if s.token == nil {
 		return p11.MechanismInfo{}, s.absent()
 	}
-	m, ok := s.mechanisms[t]
+	m, ok := (*s.mechanisms.Load())[t]
 	if !ok {
 		return p11.MechanismInfo{}, p11.Errorf(p11.CKR_MECHANISM_INVALID, "token %s has no mechanism %s", s.Name(), t.Short())
 	}
@@ -135,6 +143,23 @@ func (s *Slot) usable(t p11.MechanismType, use p11.Flags, what string) error {
 	}
 	if m.Flags&use == 0 {
 		return p11.Errorf(p11.CKR_MECHANISM_INVALID, "mechanism %s cannot %s", t.Short(), what)
+	}
+	return nil
+}
+
+// Offline returns nil, or why the keys of the slot's token cannot be used now
+// (tokens.Offliner).
+func (s *Slot) Offline() error {
+	if o, ok := s.token.(tokens.Offliner); ok {
+		return o.Offline()
+	}
+	return nil
+}
+
+// online is Offline as the answer to a call.
+func (s *Slot) online() error {
+	if err := s.Offline(); err != nil {
+		return p11.Errorf(p11.CKR_DEVICE_REMOVED, "token %s is offline: %w", s.Name(), err)
 	}
 	return nil
 }
@@ -231,4 +256,12 @@ func interrupted(ctx context.Context) error {
 		return nil
 	}
 	return p11.Errorf(p11.CKR_FUNCTION_CANCELED, "interrupted")
+}
+
+// interruptedBy gives the error of a token's call that ctx ended its CK_RV.
+func interruptedBy(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return interrupted(ctx)
+	}
+	return err
 }

@@ -82,29 +82,9 @@ func mayLack(t p11.AttributeType, attrs p11.Attributes, o origin) bool {
 	case class == p11.CKO_SECRET_KEY && t == p11.CKA_VALUE_LEN:
 		// Of a fixed length, or for the mechanism to know.
 		kt, _ := attrs.KeyType()
-		return o != generated || len(keyLengths(kt)) == 1
+		return o != generated || len(p11.KeyLengths(kt)) == 1
 	}
 	return false
-}
-
-// keyLengths returns the lengths in bytes that a secret key of the type can
-// have; nil is any.
-func keyLengths(t p11.KeyType) []uint64 {
-	switch t {
-	case p11.CKK_AES:
-		return []uint64{16, 24, 32}
-	case p11.CKK_AES_XTS:
-		return []uint64{32, 64}
-	case p11.CKK_DES:
-		return []uint64{8}
-	case p11.CKK_DES2:
-		return []uint64{16}
-	case p11.CKK_DES3:
-		return []uint64{24}
-	case p11.CKK_CHACHA20:
-		return []uint64{32}
-	}
-	return nil
 }
 
 // consistent checks what the attributes say together.
@@ -124,26 +104,13 @@ func consistent(attrs p11.Attributes) error {
 	if hasValue && hasLength && uint64(len(value)) != length {
 		return p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "value-len: is %d, but the value has %d bytes", length, len(value))
 	}
-	if hasValue && !fits(kt, uint64(len(value))) {
+	if hasValue && !p11.FitsKey(kt, uint64(len(value))) {
 		return p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "value: %d bytes are no %s key", len(value), kt.Short())
 	}
-	if hasLength && !fits(kt, length) {
+	if hasLength && !p11.FitsKey(kt, length) {
 		return p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "value-len: %d bytes are no %s key", length, kt.Short())
 	}
 	return nil
-}
-
-func fits(t p11.KeyType, length uint64) bool {
-	lengths := keyLengths(t)
-	if lengths == nil {
-		return length > 0
-	}
-	for _, l := range lengths {
-		if l == length {
-			return true
-		}
-	}
-	return false
 }
 
 // impose adds a wrapping key's unwrap template, or a base key's derive template,

@@ -249,7 +249,7 @@ func TestComputedAttributes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		all := enginetest.RSAPrivate(k)
+		all := rsaPrivateKey(k)
 		a := tmpl(t, "class=private-key key-type=rsa sensitive=false extractable=true")
 		for _, attr := range all[:3] {
 			a.Set(attr.Type, attr.Value)

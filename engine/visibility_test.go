@@ -94,7 +94,7 @@ func checkAbsent(t *testing.T, what string, s *Session, h p11.ObjectHandle) {
 		{"Copy", p11.CKR_OBJECT_HANDLE_INVALID, func() error { _, err := s.CopyObject(ctx, h, nil); return err }},
 		{"Destroy", p11.CKR_OBJECT_HANDLE_INVALID, func() error { return s.DestroyObject(ctx, h) }},
 		{"Size", p11.CKR_OBJECT_HANDLE_INVALID, func() error { _, err := s.ObjectSize(ctx, h); return err }},
-		{"Sign", p11.CKR_KEY_HANDLE_INVALID, func() error { _, err := s.NewSign(ctx, mech(t, "sha256-hmac"), h); return err }},
+		{"Sign", p11.CKR_KEY_HANDLE_INVALID, func() error { _, err := s.Begin(ctx, p11.CKF_SIGN, mech(t, "sha256-hmac"), h); return err }},
 		{"Encrypt", p11.CKR_KEY_HANDLE_INVALID, func() error {
 			return s.EncryptInit(ctx, mech(t, "aes-cbc-pad,iv=0x00000000000000000000000000000000"), h)
 		}},

@@ -4,33 +4,36 @@ import (
 	"context"
 
 	"p11fs/p11"
+	"p11fs/tokens"
 )
 
 // WrapKey is C_WrapKey (PKCS#11 v3.1 §5.18.3).
 func (s *Session) WrapKey(ctx context.Context, m p11.Mechanism, wrapping, key p11.ObjectHandle) ([]byte, error) {
-	w, err := s.key(ctx, m, wrapping, keyUse{p11.CKA_WRAP, p11.CKF_WRAP, "wrap", p11.CKR_WRAPPING_KEY_HANDLE_INVALID})
+	w, err := s.begin(ctx, mustUse(p11.CKF_WRAP), m, wrapping)
 	if err != nil {
 		return nil, err
 	}
-	defer w.release()
 	k, err := s.openKey(ctx, key, p11.CKR_KEY_HANDLE_INVALID)
 	if err != nil {
+		w.release()
 		return nil, err
 	}
 	defer k.release()
-	if err := mayWrap(w.attrs, k.attrs, key); err != nil {
+	if err := mayWrap(w.key.attrs, k.attrs, key); err != nil {
+		w.release()
 		return nil, err
 	}
-	out, err := s.standing.slot.token.WrapKey(ctx, m, w.object, k.object)
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range []*entry{w, k} {
-		if err := s.mayStillUse(e); err != nil {
-			return nil, err
+	return w.oneCall(ctx, func(wrapping *tokens.Object) ([]byte, error) {
+		t, ok := w.token().(tokens.KeyWrapper)
+		if !ok {
+			return nil, errLacking
 		}
-	}
-	return out, nil
+		out, err := t.WrapKey(ctx, m, wrapping, k.object)
+		if err == nil {
+			err = s.sees(k)
+		}
+		return out, err
+	})
 }
 
 // mayWrap says whether the key w may wrap the key k (PKCS#11 v3.1 §4.9, §4.10,
@@ -57,66 +60,75 @@ func mayWrap(w, k p11.Attributes, handle p11.ObjectHandle) error {
 	return nil
 }
 
-// mayStillUse checks, after the token's call, that the login under which the key
-// was used still stands.
-func (s *Session) mayStillUse(e *entry) error {
-	if s.closed() {
-		return s.gone()
-	}
-	if e.login != nil && s.standing.user() != e.login {
+// sees checks, after the token's call, that the login under which a second key was
+// found still stands.
+func (s *Session) sees(e *entry) error {
+	if e.login != nil && s.appSlot.user() != e.login {
 		return p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "the user logged out meanwhile")
-	}
-	return nil
-}
-
-// once refuses a key that wants the PIN for each use in a function that is no
-// operation: there is no moment at which to give it.
-func once(e *entry, what string) error {
-	if e.attrs.Bool(p11.CKA_ALWAYS_AUTHENTICATE) {
-		return p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "the key's always-authenticate is true: it cannot %s", what)
 	}
 	return nil
 }
 
 // UnwrapKey is C_UnwrapKey (PKCS#11 v3.1 §5.18.4).
 func (s *Session) UnwrapKey(ctx context.Context, m p11.Mechanism, unwrapping p11.ObjectHandle, wrapped []byte, template p11.Attributes) (p11.ObjectHandle, error) {
-	w, err := s.key(ctx, m, unwrapping, keyUse{p11.CKA_UNWRAP, p11.CKF_UNWRAP, "unwrap", p11.CKR_UNWRAPPING_KEY_HANDLE_INVALID})
-	if err != nil {
-		return 0, err
-	}
-	defer w.release()
-	if err := once(w, "unwrap"); err != nil {
-		return 0, err
-	}
-	attrs, l, err := s.prepareFrom(template, w.attrs, p11.CKA_UNWRAP_TEMPLATE, unwrapped)
-	if err != nil {
-		return 0, err
-	}
-	attrs, err = s.standing.slot.token.UnwrapKey(ctx, m, w.object, wrapped, attrs)
-	if err == nil {
-		err = s.mayStillUse(w)
-	}
-	if err == nil {
-		err = finish(&attrs, unwrapped, 0, nil)
-	}
-	if err != nil {
-		attrs.Wipe()
-		return 0, err
-	}
-	return s.store(ctx, l, attrs)
+	f := from{p11.CKF_UNWRAP, unwrapped, p11.CKA_UNWRAP_TEMPLATE}
+	return s.makeFrom(ctx, f, m, unwrapping, template, func(t tokens.Token, key *tokens.Object, attrs p11.Attributes) (p11.Attributes, error) {
+		w, ok := t.(tokens.KeyWrapper)
+		if !ok {
+			return attrs, errLacking
+		}
+		return w.UnwrapKey(ctx, m, key, wrapped, attrs)
+	})
 }
 
 // DeriveKey is C_DeriveKey (PKCS#11 v3.1 §5.18.5). Without class and key type it
 // makes a generic secret.
 func (s *Session) DeriveKey(ctx context.Context, m p11.Mechanism, base p11.ObjectHandle, template p11.Attributes) (p11.ObjectHandle, error) {
-	b, err := s.key(ctx, m, base, keyUse{p11.CKA_DERIVE, p11.CKF_DERIVE, "derive", p11.CKR_KEY_HANDLE_INVALID})
+	f := from{p11.CKF_DERIVE, derived, p11.CKA_DERIVE_TEMPLATE}
+	return s.makeFrom(ctx, f, m, base, secretTemplate(template), func(t tokens.Token, key *tokens.Object, attrs p11.Attributes) (p11.Attributes, error) {
+		d, ok := t.(tokens.KeyDeriver)
+		if !ok {
+			return attrs, errLacking
+		}
+		return d.DeriveKey(ctx, m, key, attrs)
+	})
+}
+
+// EncapsulateKey is C_EncapsulateKey (PKCS#11 v3.2 §5.18.8): it returns the
+// ciphertext for the owner of the public key, and the secret key in it. Without class
+// and key type that is a generic secret.
+func (s *Session) EncapsulateKey(ctx context.Context, m p11.Mechanism, public p11.ObjectHandle, template p11.Attributes) (ciphertext []byte, key p11.ObjectHandle, err error) {
+	f := from{p11.CKF_ENCAPSULATE, derived, p11.CKA_ENCAPSULATE_TEMPLATE}
+	key, err = s.makeFrom(ctx, f, m, public, secretTemplate(template), func(t tokens.Token, key *tokens.Object, attrs p11.Attributes) (p11.Attributes, error) {
+		e, ok := t.(tokens.Encapsulator)
+		if !ok {
+			return attrs, errLacking
+		}
+		var err error
+		ciphertext, attrs, err = e.EncapsulateKey(ctx, m, key, attrs)
+		return attrs, err
+	})
 	if err != nil {
-		return 0, err
+		return nil, 0, err
 	}
-	defer b.release()
-	if err := once(b, "derive"); err != nil {
-		return 0, err
-	}
+	return ciphertext, key, nil
+}
+
+// DecapsulateKey is C_DecapsulateKey (PKCS#11 v3.2 §5.18.9).
+func (s *Session) DecapsulateKey(ctx context.Context, m p11.Mechanism, private p11.ObjectHandle, ciphertext []byte, template p11.Attributes) (p11.ObjectHandle, error) {
+	f := from{p11.CKF_DECAPSULATE, derived, p11.CKA_DECAPSULATE_TEMPLATE}
+	return s.makeFrom(ctx, f, m, private, secretTemplate(template), func(t tokens.Token, key *tokens.Object, attrs p11.Attributes) (p11.Attributes, error) {
+		e, ok := t.(tokens.Encapsulator)
+		if !ok {
+			return attrs, errLacking
+		}
+		return e.DecapsulateKey(ctx, m, key, ciphertext, attrs)
+	})
+}
+
+// secretTemplate is template with the class and type of a generic secret where it
+// has none.
+func secretTemplate(template p11.Attributes) p11.Attributes {
 	template = template.Clone()
 	if !template.Has(p11.CKA_CLASS) {
 		template.SetUlong(p11.CKA_CLASS, uint64(p11.CKO_SECRET_KEY))
@@ -124,41 +136,65 @@ func (s *Session) DeriveKey(ctx context.Context, m p11.Mechanism, base p11.Objec
 	if !template.Has(p11.CKA_KEY_TYPE) {
 		template.SetUlong(p11.CKA_KEY_TYPE, uint64(p11.CKK_GENERIC_SECRET))
 	}
-	attrs, l, err := s.prepareFrom(template, b.attrs, p11.CKA_DERIVE_TEMPLATE, derived)
+	return template
+}
+
+// from says how a key comes out of another.
+type from struct {
+	flag     p11.Flags         // the use of the other key
+	origin   origin            //
+	imposing p11.AttributeType // of the other key: a template that the new one has to fit
+}
+
+// makeFrom makes a key out of another: compute returns the complete attributes.
+func (s *Session) makeFrom(ctx context.Context, f from, m p11.Mechanism, key p11.ObjectHandle, template p11.Attributes,
+	compute func(tokens.Token, *tokens.Object, p11.Attributes) (p11.Attributes, error)) (p11.ObjectHandle, error) {
+	o, err := s.begin(ctx, mustUse(f.flag), m, key)
 	if err != nil {
 		return 0, err
 	}
-	attrs, err = s.standing.slot.token.DeriveKey(ctx, m, b.object, attrs)
-	if err == nil {
-		err = s.mayStillUse(b)
-	}
-	if err == nil {
-		err = finish(&attrs, derived, 0, b.attrs)
+	p, err := s.prepareFrom(template, o.key.attrs, f)
+	if err == nil && o.locked {
+		// There is no moment at which the PIN could be given.
+		err = p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "the key's always-authenticate is true: it cannot %s", o.use.verb)
 	}
 	if err != nil {
-		attrs.Wipe()
+		o.release()
 		return 0, err
 	}
-	return s.store(ctx, l, attrs)
+	_, err = o.oneCall(ctx, func(key *tokens.Object) ([]byte, error) {
+		attrs, err := compute(o.token(), key, p.attrs)
+		p.attrs = attrs
+		if err == nil {
+			err = finish(&p.attrs, f.origin, 0, o.key.attrs)
+		}
+		return nil, err
+	})
+	if err != nil {
+		p.attrs.Wipe()
+		return 0, err
+	}
+	return s.make(ctx, p)
 }
 
 // prepareFrom completes the template of a key that comes out of another, which
 // may impose attributes on it.
-func (s *Session) prepareFrom(template, key p11.Attributes, imposing p11.AttributeType, o origin) (p11.Attributes, *login, error) {
-	template, err := impose(template, key, imposing)
+func (s *Session) prepareFrom(template, key p11.Attributes, f from) (*pending, error) {
+	template, err := impose(template, key, f.imposing)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	attrs, err := s.standing.app.engine.rules.complete(template, o, s.isSO())
+	attrs, err := s.appSlot.app.engine.rules.complete(template, f.origin, s.isSO())
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if class, _ := attrs.Class(); !isSecretClass(class) {
-		return nil, nil, p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "class: %s a %s is not possible", o, class.Short())
+		return nil, p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "class: %s a %s is not possible", f.origin, class.Short())
 	}
 	l, err := s.mayStore(attrs)
 	if err != nil {
-		return nil, nil, err
+		attrs.Wipe()
+		return nil, err
 	}
-	return attrs, l, nil
+	return &pending{attrs: attrs, login: l}, nil
 }

@@ -82,7 +82,7 @@ func (h *blobHandle) resize(n int) error {
 		clear(h.data[n:])
 		h.data = h.data[:n]
 	} else {
-		h.data = appendWiped(h.data, make([]byte, n-old))
+		h.data = secret.Append(h.data, make([]byte, n-old))
 	}
 	return nil
 }

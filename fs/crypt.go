@@ -19,7 +19,7 @@ func signFile(k *keyFile) file {
 		if err != nil {
 			return nil, err
 		}
-		op, err := s.eng.NewSign(ctx, k.mechanism, h)
+		op, err := s.eng.Begin(ctx, p11.CKF_SIGN, k.mechanism, h)
 		if err != nil {
 			return nil, err
 		}
@@ -35,17 +35,17 @@ func signFile(k *keyFile) file {
 func (k *keyFile) der() bool { return k.bare && k.keyType == p11.CKK_EC }
 
 type signing struct {
-	op  *engine.SignOp
+	op  *engine.Operation
 	der bool
 	one bool // the PIN was given for one signature
 }
 
 func (t *signing) update(ctx context.Context, part []byte) ([]byte, error) {
-	return nil, t.op.Update(ctx, part)
+	return t.op.Update(ctx, part)
 }
 
 func (t *signing) result(ctx context.Context) ([]byte, error) {
-	sig, err := t.op.Result(ctx)
+	sig, err := t.op.Result(ctx, nil)
 	if err != nil || !t.der {
 		return sig, err
 	}
@@ -64,7 +64,7 @@ func verifyFile(k *keyFile) file {
 		if err != nil {
 			return nil, err
 		}
-		op, err := s.eng.NewVerify(ctx, k.mechanism, h)
+		op, err := s.eng.Begin(ctx, p11.CKF_VERIFY, k.mechanism, h)
 		if err != nil {
 			return nil, err
 		}
@@ -73,7 +73,7 @@ func verifyFile(k *keyFile) file {
 }
 
 type verifying struct {
-	op   *engine.VerifyOp
+	op   *engine.Operation
 	der  bool
 	need int // the length of a signature; of a DER one once its head is known
 	sig  []byte
@@ -88,7 +88,7 @@ func (t *verifying) update(ctx context.Context, part []byte) ([]byte, error) {
 	if took == len(part) {
 		return nil, ctx.Err()
 	}
-	err := t.op.Update(ctx, part[took:])
+	_, err := t.op.Update(ctx, part[took:])
 	if p11.RVOf(err) == p11.CKR_FUNCTION_CANCELED && took > 0 { // as it was
 		t.sig, t.full = t.sig[:len(t.sig)-took], false
 	}
@@ -132,7 +132,7 @@ func (t *verifying) result(ctx context.Context) ([]byte, error) {
 		}
 		sig = raw
 	}
-	if err := t.op.Result(ctx, sig); err != nil {
+	if _, err := t.op.Result(ctx, sig); err != nil {
 		return nil, err
 	}
 	return []byte("ok\n"), nil
@@ -178,7 +178,7 @@ func encryptFile(k *keyFile) file {
 			}
 			m = k.withIV(bytes.Clone(t.head))
 		}
-		if t.op, err = s.eng.NewEncrypt(ctx, m, h); err != nil {
+		if t.op, err = s.eng.Begin(ctx, p11.CKF_ENCRYPT, m, h); err != nil {
 			return nil, err
 		}
 		return t, nil
@@ -193,11 +193,11 @@ func decryptFile(k *keyFile) file {
 			return nil, err
 		}
 		if k.ownIV() {
-			return &openingGCM{begin: func(ctx context.Context, iv []byte) (*engine.CipherOp, error) {
-				return s.eng.NewDecrypt(ctx, k.withIV(iv), h)
+			return &openingGCM{begin: func(ctx context.Context, iv []byte) (*engine.Operation, error) {
+				return s.eng.Begin(ctx, p11.CKF_DECRYPT, k.withIV(iv), h)
 			}}, nil
 		}
-		op, err := s.eng.NewDecrypt(ctx, k.mechanism, h)
+		op, err := s.eng.Begin(ctx, p11.CKF_DECRYPT, k.mechanism, h)
 		if err != nil {
 			return nil, err
 		}
@@ -212,7 +212,7 @@ func decryptFile(k *keyFile) file {
 
 // ciphering is an encryption or a decryption. head goes in front of the output.
 type ciphering struct {
-	op   *engine.CipherOp
+	op   *engine.Operation
 	head []byte // until it is given
 	one  bool   // one result, for its tag or its PIN
 }
@@ -228,7 +228,7 @@ func (t *ciphering) update(ctx context.Context, part []byte) ([]byte, error) {
 }
 
 // result comes after an update, which has given the head.
-func (t *ciphering) result(ctx context.Context) ([]byte, error) { return t.op.Result(ctx) }
+func (t *ciphering) result(ctx context.Context) ([]byte, error) { return t.op.Result(ctx, nil) }
 
 func (t *ciphering) once() bool { return t.one }
 
@@ -236,9 +236,9 @@ func (t *ciphering) close() { t.op.Close() }
 
 // openingGCM is a decryption whose IV stands in front of the data.
 type openingGCM struct {
-	begin func(ctx context.Context, iv []byte) (*engine.CipherOp, error)
+	begin func(ctx context.Context, iv []byte) (*engine.Operation, error)
 	iv    []byte
-	op    *engine.CipherOp
+	op    *engine.Operation
 }
 
 func (t *openingGCM) update(ctx context.Context, part []byte) ([]byte, error) {
@@ -268,7 +268,7 @@ func (t *openingGCM) result(ctx context.Context) ([]byte, error) {
 	if t.op == nil {
 		return nil, p11.Errorf(p11.CKR_ENCRYPTED_DATA_INVALID, "the message is shorter than its IV of %d bytes", gcmIVLen)
 	}
-	return t.op.Result(ctx)
+	return t.op.Result(ctx, nil)
 }
 
 func (t *openingGCM) once() bool { return false }
@@ -294,7 +294,7 @@ func (t *gather) update(_ context.Context, part []byte) ([]byte, error) {
 	if err := t.s.reserve(len(part)); err != nil {
 		return nil, err
 	}
-	t.data = appendWiped(t.data, part)
+	t.data = secret.Append(t.data, part)
 	return nil, nil
 }
 

@@ -41,7 +41,7 @@ func (d *digestDir) lookup(_ context.Context, _ caller, name string) (*entry, er
 		fs: d.fs, p: d.p, key: d.p.key(d.id(name)),
 		guarded: func(context.Context, caller) bool { return false },
 		start: func(ctx context.Context, s *session) (transform, error) {
-			op, err := s.eng.NewDigest(ctx, m)
+			op, err := s.eng.Begin(ctx, p11.CKF_DIGEST, m, 0)
 			if err != nil {
 				return nil, err
 			}
@@ -51,13 +51,13 @@ func (d *digestDir) lookup(_ context.Context, _ caller, name string) (*entry, er
 	return &entry{id: d.id(name), place: d.p, perm: 0o660, fixed: true, file: f}, nil
 }
 
-type digesting struct{ op *engine.DigestOp }
+type digesting struct{ op *engine.Operation }
 
 func (t *digesting) update(ctx context.Context, part []byte) ([]byte, error) {
-	return nil, t.op.Update(ctx, part)
+	return t.op.Update(ctx, part)
 }
 
-func (t *digesting) result(ctx context.Context) ([]byte, error) { return t.op.Result(ctx) }
+func (t *digesting) result(ctx context.Context) ([]byte, error) { return t.op.Result(ctx, nil) }
 
 func (t *digesting) once() bool { return false }
 

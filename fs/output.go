@@ -32,7 +32,7 @@ func (o *output) add(b []byte) error {
 		o.data = b
 		return nil
 	}
-	o.data = appendWiped(o.data, b)
+	o.data = secret.Append(o.data, b)
 	secret.Wipe(b)
 	return nil
 }
@@ -83,17 +83,4 @@ func (o *output) releaseLocked() {
 	o.s.unreserveLocked(len(o.data))
 	secret.Wipe(o.data)
 	o.data = nil
-}
-
-// appendWiped is append that leaves no copy behind when it moves.
-func appendWiped(b, data []byte) []byte {
-	if len(b)+len(data) > cap(b) {
-		// A long one grows by less than what it has: only what it has is counted.
-		room := min(cap(b), max(cap(b)/8, 1<<20))
-		bigger := make([]byte, len(b), max(cap(b)+room, len(b)+len(data)))
-		copy(bigger, b)
-		secret.Wipe(b)
-		b = bigger
-	}
-	return append(b, data...)
 }

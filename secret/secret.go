@@ -104,6 +104,19 @@ func Wipe(b []byte) {
 	runtime.KeepAlive(b)
 }
 
+// Append is append that wipes the memory which b leaves when it moves. A long one
+// grows by less than what it has.
+func Append(b, data []byte) []byte {
+	if len(b)+len(data) > cap(b) {
+		room := min(cap(b), max(cap(b)/8, 1<<20))
+		bigger := make([]byte, len(b), max(cap(b)+room, len(b)+len(data)))
+		copy(bigger, b)
+		Wipe(b)
+		b = bigger
+	}
+	return append(b, data...)
+}
+
 const redacted = "[secret]"
 
 // String hides the secret.

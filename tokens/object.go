@@ -15,8 +15,8 @@ type Object struct {
 	// Handle names the object, in every version, for the life of the process.
 	// Handles are unpredictable, so that they tell nothing of other objects.
 	Handle p11.ObjectHandle
-	// Name is the stable stored name of a token object, 8 characters; empty
-	// for a session object.
+	// Name is the stable stored name of a token object, which only its storage
+	// understands; empty for a session object.
 	Name string
 	// Private says that CKA_PRIVATE is true.
 	Private bool
@@ -26,11 +26,20 @@ type Object struct {
 	users   int  // holders
 	dropped bool // no new holders; wiped when users is 0
 	memo    any  // parsed key, made by the token that uses it
+	forget  func(p11.Attributes)
 }
 
 // NewObject returns an object that owns attrs.
 func NewObject(h p11.ObjectHandle, name string, attrs p11.Attributes) *Object {
 	return &Object{Handle: h, Name: name, Private: attrs.Bool(p11.CKA_PRIVATE), attrs: attrs}
+}
+
+// NewSessionObject returns a session object that owns attrs. forget, if not nil, is
+// called before they are wiped.
+func NewSessionObject(h p11.ObjectHandle, attrs p11.Attributes, forget func(p11.Attributes)) *Object {
+	o := NewObject(h, "", attrs)
+	o.forget = forget
+	return o
 }
 
 // String names the object by its handle. Its attributes never print.
@@ -59,32 +68,41 @@ func (o *Object) Acquire() (p11.Attributes, error) {
 // Release ends one Acquire.
 func (o *Object) Release() {
 	o.mu.Lock()
-	defer o.mu.Unlock()
 	if o.users--; o.users < 0 {
+		o.mu.Unlock()
 		panic("tokens: Object.Release without Acquire")
 	}
-	o.wipeLocked()
+	o.unlock()
 }
 
 // Drop says that the owner has let go of this version: its memory is wiped once
 // nobody holds it. It may be called again.
 func (o *Object) Drop() {
 	o.mu.Lock()
-	defer o.mu.Unlock()
 	o.dropped = true
-	o.wipeLocked()
+	o.unlock()
 }
 
-func (o *Object) wipeLocked() {
-	if !o.dropped || o.users > 0 {
+// unlock gives mu back, and wipes what nobody holds any more.
+func (o *Object) unlock() {
+	var memo any
+	var attrs p11.Attributes
+	if o.dropped && o.users == 0 {
+		memo, attrs = o.memo, o.attrs
+		o.memo, o.attrs = nil, nil
+	}
+	forget := o.forget
+	o.mu.Unlock()
+	if attrs == nil {
 		return
 	}
-	if c, ok := o.memo.(interface{ Close() }); ok {
+	if c, ok := memo.(interface{ Close() }); ok {
 		c.Close()
 	}
-	o.memo = nil
-	o.attrs.Wipe()
-	o.attrs = nil
+	if forget != nil {
+		forget(attrs)
+	}
+	attrs.Wipe()
 }
 
 // Memo returns what parse made of the attributes, parsing at the first call

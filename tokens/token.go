@@ -13,19 +13,28 @@ import (
 	"p11fs/secret"
 )
 
-// A Token is one token. All methods may be called by several goroutines at
-// once. Errors carry a p11.RV (errors.As).
+// A Token is one token: a name and a kind, a Storage and a Crypto. All methods
+// may be called by several goroutines at once. Errors carry a p11.RV (errors.As).
+//
+// What only some tokens can do is an interface of its own, which whoever wants it
+// finds by assertion on the Token: KeyGenerator, KeyWrapper, KeyDeriver,
+// Encapsulator, RandomSeeder, Adopter, Forgetter, Hider, SelfTester, Watcher,
+// Offliner. Resumer and KeyDigester are found on an Operation.
 type Token interface {
 	// Name is the name of the token directory, such as "swtok".
 	Name() string
 	// Kind is the kind of token, such as "swtok" or "tpm".
 	Kind() string
+
+	Storage
+	Crypto
+}
+
+// Storage keeps a token's data, PINs and objects.
+type Storage interface {
 	// Info returns the token's data as it stands now. The session counts are
 	// the engine's to fill in.
 	Info(ctx context.Context) (p11.TokenInfo, error)
-	// Mechanisms returns the mechanism list in a fixed order; the caller does
-	// not change it.
-	Mechanisms() []p11.MechanismInfo
 	// Refresh brings in what other processes changed since the last call. The
 	// engine calls it before a search and before an object is used.
 	Refresh(ctx context.Context) error
@@ -34,7 +43,6 @@ type Token interface {
 
 	Admin
 	Objects
-	Crypto
 }
 
 // Admin is login and administration. The PINs stay the caller's to close.
@@ -79,93 +87,153 @@ type Objects interface {
 	// Counts returns how many public and private objects are known.
 	Counts() (public, private int)
 	// Create stores a new object durably. attrs is complete (defaults filled
-	// in) and becomes the token's.
+	// in) and becomes the token's, which wipes it also when it fails.
 	Create(ctx context.Context, attrs p11.Attributes) (*Object, error)
-	// Update stores a new version of an object durably. change is called
-	// under the store's lock with the newest attributes and returns the
-	// full new set, or an error that ends the update with nothing changed.
+	// Update stores a new version of an object durably. change is called with a
+	// copy of the newest attributes and returns the full new set, or an error
+	// that ends the update with nothing changed. It has no effect of its own,
+	// since it is called again when somebody else changed the object meanwhile.
 	// CKA_PRIVATE and CKA_TOKEN stay as they are.
 	Update(ctx context.Context, h p11.ObjectHandle, change func(p11.Attributes) (p11.Attributes, error)) (*Object, error)
-	// Destroy removes the object durably. check is called under the store's
-	// lock with the newest attributes and may refuse.
+	// Destroy removes the object durably. check is called with the newest
+	// attributes and may refuse; like change, it may be called again.
 	Destroy(ctx context.Context, h p11.ObjectHandle, check func(p11.Attributes) error) error
 }
 
-// Crypto is what a token can do with keys. A mechanism that is absent gives
-// CKR_MECHANISM_INVALID; bad parameters CKR_MECHANISM_PARAM_INVALID; a key of
-// the wrong class or type CKR_KEY_TYPE_INCONSISTENT. Usage flags, login and
-// allowed mechanisms have been checked by the engine. An operation holds its
-// key (Object.Acquire) until Close.
-//
-// Final ends no operation. It gives the result of what Update has taken so far
-// and leaves the operation as it was, also when it gives an error: Update may
-// go on with the same message, and a later Final gives the result of all of it.
-// An error of Update stays.
+// Crypto does a token's cryptography. The engine has checked that the token's list
+// has the mechanism for the use, that its parameter is valid (p11.Mechanism.Validate)
+// and that the key's type fits it, and usage attributes, login and allowed
+// mechanisms. What else is wrong with a parameter gives
+// CKR_MECHANISM_PARAM_INVALID.
 type Crypto interface {
-	Digest(ctx context.Context, m p11.Mechanism) (Digest, error)
-	Sign(ctx context.Context, m p11.Mechanism, key *Object) (Signature, error)
-	Verify(ctx context.Context, m p11.Mechanism, key *Object) (Verification, error)
-	SignRecover(ctx context.Context, m p11.Mechanism, key *Object, data []byte) ([]byte, error)
-	VerifyRecover(ctx context.Context, m p11.Mechanism, key *Object, signature []byte) ([]byte, error)
-	Encrypt(ctx context.Context, m p11.Mechanism, key *Object) (Cipher, error)
-	Decrypt(ctx context.Context, m p11.Mechanism, key *Object) (Cipher, error)
+	// Mechanisms returns the mechanism list in a fixed order; the caller does
+	// not change it.
+	Mechanisms() []p11.MechanismInfo
+	// Begin starts an operation. use is one of CKF_DIGEST, CKF_SIGN, CKF_VERIFY,
+	// CKF_SIGN_RECOVER, CKF_VERIFY_RECOVER, CKF_ENCRYPT and CKF_DECRYPT. A digest
+	// has no key; any other operation holds its key (Object.Acquire) until Close.
+	Begin(ctx context.Context, use p11.Flags, m p11.Mechanism, key *Object) (Operation, error)
+	// GenerateRandom fills b.
+	GenerateRandom(ctx context.Context, b []byte) error
+}
 
-	// GenerateKey returns template with the attributes that the mechanism
-	// adds (CKA_VALUE, …); defaults are the engine's.
+// An Operation is a use of a mechanism in progress. Its calls come one after the
+// other. What Update and Final return is the caller's.
+type Operation interface {
+	// Update takes the next part of the data, and returns what an encryption or
+	// decryption can give of its result. An authenticated decryption gives
+	// nothing before Final has checked the tag (PKCS#11 v3.1 §5.10). An error
+	// ends the operation, but for that of a ctx that was done before anything
+	// happened.
+	Update(ctx context.Context, part []byte) ([]byte, error)
+	// Final ends the message and returns the digest, the signature, the rest of
+	// the output, or what a signature recovers. A verification compares with
+	// signature, which is nil in any other operation, and returns nothing:
+	// CKR_SIGNATURE_INVALID or CKR_SIGNATURE_LEN_RANGE for one that does not fit.
+	Final(ctx context.Context, signature []byte) ([]byte, error)
+	// Size is the longest digest or signature in bytes, 0 for other operations.
+	Size() int
+	// Close gives up the key and wipes what the operation holds. It may be
+	// called again.
+	Close()
+}
+
+// A Resumer is an Operation whose message may go on after its result. Two tags of
+// one authenticated encryption tell its authentication key: whoever asks for two
+// results lets out one of them.
+type Resumer interface {
+	// Result is what Final would be, and leaves the operation as it was, also
+	// when it gives an error: Update may go on with the message.
+	Result(ctx context.Context, signature []byte) ([]byte, error)
+}
+
+// A KeyDigester is a digest that takes the value of a secret key as its next part
+// (C_DigestKey).
+type KeyDigester interface {
+	DigestKey(ctx context.Context, key *Object) error
+}
+
+// A KeyGenerator makes keys. The templates are complete but for what the mechanism
+// adds (CKA_VALUE, …), and become the token's.
+type KeyGenerator interface {
 	GenerateKey(ctx context.Context, m p11.Mechanism, template p11.Attributes) (p11.Attributes, error)
-	// GenerateKeyPair does so for a public and a private key.
 	GenerateKeyPair(ctx context.Context, m p11.Mechanism, public, private p11.Attributes) (p11.Attributes, p11.Attributes, error)
+}
+
+// A KeyWrapper wraps and unwraps keys.
+type KeyWrapper interface {
 	// WrapKey returns key, wrapped under wrapping.
 	WrapKey(ctx context.Context, m p11.Mechanism, wrapping, key *Object) ([]byte, error)
 	// UnwrapKey returns template with the key attributes that wrapped holds.
 	UnwrapKey(ctx context.Context, m p11.Mechanism, unwrapping *Object, wrapped []byte, template p11.Attributes) (p11.Attributes, error)
-	// DeriveKey returns template with the derived CKA_VALUE.
-	DeriveKey(ctx context.Context, m p11.Mechanism, base *Object, template p11.Attributes) (p11.Attributes, error)
+}
 
-	// GenerateRandom fills b.
-	GenerateRandom(ctx context.Context, b []byte) error
-	// SeedRandom mixes seed in, or gives CKR_RANDOM_SEED_NOT_SUPPORTED.
+// A KeyDeriver derives keys.
+type KeyDeriver interface {
+	// DeriveKey returns template with the derived key attributes.
+	DeriveKey(ctx context.Context, m p11.Mechanism, base *Object, template p11.Attributes) (p11.Attributes, error)
+}
+
+// An Encapsulator has key encapsulation (PKCS#11 v3.2 §5.18.8, §5.18.9).
+type Encapsulator interface {
+	// EncapsulateKey returns the ciphertext for the owner of public, and template
+	// with the attributes of the shared secret key.
+	EncapsulateKey(ctx context.Context, m p11.Mechanism, public *Object, template p11.Attributes) ([]byte, p11.Attributes, error)
+	// DecapsulateKey returns template with the attributes of the key in ciphertext.
+	DecapsulateKey(ctx context.Context, m p11.Mechanism, private *Object, ciphertext []byte, template p11.Attributes) (p11.Attributes, error)
+}
+
+// A RandomSeeder mixes a seed into its random numbers (C_SeedRandom).
+type RandomSeeder interface {
 	SeedRandom(ctx context.Context, seed []byte) error
 }
 
-// A Digest is a message digest in progress.
-type Digest interface {
-	Update(part []byte) error
-	// DigestKey mixes in the value of a secret key (C_DigestKey).
-	DigestKey(key *Object) error
-	Final() ([]byte, error)
-	// Size is the digest's length in bytes.
-	Size() int
-	Close()
+// An Adopter sees the attributes of each new object, token or session, before it
+// is stored: whatever is generated, created, unwrapped or derived, but not a copy.
+// It checks and completes what the key type asks for, turns secret values into the
+// token's own form (the blob of a card, the handle of a remote object), or refuses.
+// attrs become the token's, which wipes them when it refuses.
+type Adopter interface {
+	Adopt(ctx context.Context, attrs p11.Attributes) (p11.Attributes, error)
 }
 
-// A Signature is a signature or MAC in progress.
-type Signature interface {
-	Update(part []byte) error
-	Final() ([]byte, error)
-	// Size is the longest signature in bytes.
-	Size() int
-	Close()
+// A Forgetter keeps something of session objects elsewhere. Forget is called once
+// when the last holder of a session object that was adopted is gone, and does not
+// wait for anything; attrs are wiped when it returns.
+type Forgetter interface {
+	Forget(attrs p11.Attributes)
 }
 
-// A Verification is the check of a signature or MAC in progress.
-type Verification interface {
-	Update(part []byte) error
-	// Final gives CKR_SIGNATURE_INVALID or CKR_SIGNATURE_LEN_RANGE for a
-	// signature that does not fit the data.
-	Final(signature []byte) error
-	// Size is the length in bytes of a signature.
-	Size() int
-	Close()
+// A Visibility says how an attribute answers to C_GetAttributeValue.
+type Visibility int
+
+// The visibilities.
+const (
+	Readable Visibility = iota
+	Withheld            // CKR_ATTRIBUTE_SENSITIVE: it is there and may not be read
+	Hidden              // CKR_ATTRIBUTE_TYPE_INVALID: as if it were not there
+)
+
+// A Hider has attributes that are nobody's to read, besides those of sensitive
+// keys, which the engine knows.
+type Hider interface {
+	Visibility(attrs p11.Attributes, t p11.AttributeType) Visibility
 }
 
-// A Cipher encrypts or decrypts a message in parts. What Update and Final return
-// is the caller's; what Final returns is no part of what a later Update does. An
-// authenticated decryption returns nothing before Final has checked the tag
-// (PKCS#11 v3.1 §5.10). Two tags of one authenticated encryption tell its
-// authentication key: whoever calls Final twice lets out one of them.
-type Cipher interface {
-	Update(part []byte) ([]byte, error)
-	Final() ([]byte, error)
-	Close()
+// A SelfTester checks itself before it is served. A token whose test fails is not.
+type SelfTester interface {
+	SelfTest(ctx context.Context) error
+}
+
+// A Watcher is a token that comes and goes, or whose mechanism list changes.
+type Watcher interface {
+	// Watch has changed called after each such change, until stop.
+	Watch(changed func()) (stop func())
+}
+
+// An Offliner is a token that is there although what does its work may not be: a
+// card taken out, a server that does not answer. Its objects can be listed.
+type Offliner interface {
+	// Offline returns nil, or why keys cannot be used now. It does not wait.
+	Offline() error
 }

@@ -13,6 +13,7 @@ import (
 	"p11fs/p11"
 	"p11fs/secret"
 	"p11fs/tokens"
+	"p11fs/tokens/swtok"
 )
 
 // Options say how a token begins. The zero value is an initialised token with
@@ -39,6 +40,7 @@ type Options struct {
 type Token struct {
 	name   string
 	before func(string) error
+	crypto *swtok.Crypto
 
 	mu        sync.Mutex // guards all below
 	flags     p11.Flags
@@ -63,6 +65,7 @@ func NewToken(name string, o Options) *Token {
 	t := &Token{
 		name:    name,
 		before:  o.Before,
+		crypto:  newCrypto(),
 		tries:   o.Tries,
 		label:   o.Label,
 		soPIN:   o.SOPIN,
@@ -462,12 +465,4 @@ func (t *Token) GenerateRandom(ctx context.Context, b []byte) error {
 	}
 	_, err := rand.Read(b)
 	return err
-}
-
-// SeedRandom is tokens.Crypto's.
-func (t *Token) SeedRandom(ctx context.Context, _ []byte) error {
-	if err := t.enter(ctx, "SeedRandom"); err != nil {
-		return err
-	}
-	return p11.CKR_RANDOM_SEED_NOT_SUPPORTED
 }

@@ -16,18 +16,18 @@ const maxRandom = 1 << 20
 // sizeOfKey is the length in bytes of the key handle that follows a mechanism.
 const sizeOfKey = 8
 
-// keyInit answers a C_…Init of an operation with a key. A NULL mechanism cancels
-// the operation that flag names (PKCS#11 v3.0 §5.8.1 and others).
-func keyInit(begin func(*engine.Session, context.Context, p11.Mechanism, p11.ObjectHandle) error, flag p11.Flags) func(*request) error {
+// initialise answers a C_…Init. A NULL mechanism cancels the operation that flag
+// names (PKCS#11 v3.0 §5.8.1 and others).
+func initialise(flag p11.Flags) func(*request) error {
 	return func(q *request) error {
-		_, err := q.begin(begin, flag)
+		_, err := q.begin(flag)
 		return err
 	}
 }
 
 // begin reads and does the Init's part of a request. Of a combined call more
 // follows.
-func (q *request) begin(begin func(*engine.Session, context.Context, p11.Mechanism, p11.ObjectHandle) error, flag p11.Flags) (*engine.Session, error) {
+func (q *request) begin(flag p11.Flags) (*engine.Session, error) {
 	s := q.session()
 	after, end := sizeOfKey, q.end
 	if flag == p11.CKF_DIGEST {
@@ -48,21 +48,49 @@ func (q *request) begin(begin func(*engine.Session, context.Context, p11.Mechani
 	if m.Null {
 		return s, s.SessionCancel(q.ctx, flag)
 	}
-	return s, begin(s, q.ctx, m.Mechanism, key)
-}
-
-// withoutKey gives C_DigestInit, which has no key, the form of the others.
-func withoutKey(begin func(*engine.Session, context.Context, p11.Mechanism) error) func(*engine.Session, context.Context, p11.Mechanism, p11.ObjectHandle) error {
-	return func(s *engine.Session, ctx context.Context, m p11.Mechanism, _ p11.ObjectHandle) error {
-		return begin(s, ctx, m)
-	}
+	return s, s.Init(q.ctx, flag, m.Mechanism, key)
 }
 
 // A withRoom is a function of a session that takes data and returns a result
 // for which the caller has so much room.
 type withRoom func(*engine.Session, context.Context, []byte, int) ([]byte, error)
 
-// transform answers such a function, which belongs to the operation of flag.
+// whole is the one-part function of a use.
+func whole(flag p11.Flags) withRoom {
+	return func(s *engine.Session, ctx context.Context, data []byte, room int) ([]byte, error) {
+		return s.Do(ctx, flag, data, nil, room)
+	}
+}
+
+// part is the C_…Update of an encryption or decryption.
+func part(flag p11.Flags) withRoom {
+	return func(s *engine.Session, ctx context.Context, data []byte, room int) ([]byte, error) {
+		return s.Update(ctx, flag, data, room)
+	}
+}
+
+// both is a dual-function operation.
+func both(flag, second p11.Flags) withRoom {
+	return func(s *engine.Session, ctx context.Context, data []byte, room int) ([]byte, error) {
+		return s.UpdateBoth(ctx, flag, second, data, room)
+	}
+}
+
+// silent is a C_…Update that returns nothing.
+func silent(flag p11.Flags) func(*engine.Session, context.Context, []byte) error {
+	return func(s *engine.Session, ctx context.Context, data []byte) error {
+		_, err := s.Update(ctx, flag, data, engine.NoLimit)
+		return err
+	}
+}
+
+func verifyFinal(s *engine.Session, ctx context.Context, signature []byte) error {
+	_, err := s.Final(ctx, p11.CKF_VERIFY, signature, engine.NoLimit)
+	return err
+}
+
+// transform answers a function with data and a result, which belongs to the
+// operation of flag.
 func transform(f withRoom, flag p11.Flags) func(*request) error {
 	return func(q *request) error {
 		s := q.session()
@@ -90,18 +118,18 @@ func (q *request) room(room wire.Room) int {
 
 // once answers an Init and its one-part operation in one request of our own
 // module.
-func once(begin func(*engine.Session, context.Context, p11.Mechanism, p11.ObjectHandle) error, flag p11.Flags, f withRoom) func(*request) error {
+func once(flag p11.Flags) func(*request) error {
 	return func(q *request) error {
-		s, err := q.begin(begin, flag)
+		s, err := q.begin(flag)
 		if err != nil {
 			return err
 		}
-		return q.transform(s, f, flag)
+		return q.transform(s, whole(flag), flag)
 	}
 }
 
 func (q *request) verifyOnce() error {
-	s, err := q.begin((*engine.Session).VerifyInit, p11.CKF_VERIFY)
+	s, err := q.begin(p11.CKF_VERIFY)
 	if err != nil {
 		return err
 	}
@@ -119,7 +147,8 @@ func (q *request) verifyWith(s *engine.Session) error {
 	if err := q.end(); err != nil {
 		return err
 	}
-	return s.Verify(q.ctx, data, signature)
+	_, err := s.Do(q.ctx, p11.CKF_VERIFY, data, signature, engine.NoLimit)
+	return err
 }
 
 // update answers a function that takes data and returns nothing.
@@ -135,14 +164,16 @@ func update(f func(*engine.Session, context.Context, []byte) error) func(*reques
 }
 
 // final answers a function that only returns a result.
-func final(f func(*engine.Session, context.Context, int) ([]byte, error), flag p11.Flags) func(*request) error {
+func final(flag p11.Flags) func(*request) error {
 	return func(q *request) error {
 		s := q.session()
 		room := q.r.Room()
 		if err := q.end(); err != nil {
 			return err
 		}
-		return q.answered(drain{s, flag}, nil, room, func() ([]byte, error) { return f(s, q.ctx, q.room(room)) })
+		return q.answered(drain{s, flag}, nil, room, func() ([]byte, error) {
+			return s.Final(q.ctx, flag, nil, q.room(room))
+		})
 	}
 }
 

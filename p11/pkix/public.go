@@ -244,7 +244,7 @@ func buildSPKI(oid string, params, bits []byte) ([]byte, error) {
 	return der, nil
 }
 
-// parseOID reads one of this package's constants.
+// parseOID reads an object identifier in its dotted form.
 func parseOID(s string) (oid asn1.ObjectIdentifier) {
 	n := 0
 	for i := 0; i <= len(s); i++ {

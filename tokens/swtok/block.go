@@ -70,7 +70,7 @@ func newBlockCipher(mech *mechanism, m p11.Mechanism, key *tokens.Object, k *sec
 	return b, nil
 }
 
-func (b *blockCipher) Update(part []byte) ([]byte, error) {
+func (b *blockCipher) update(part []byte) ([]byte, error) {
 	if b.key == nil {
 		return nil, p11.CKR_OPERATION_NOT_INITIALIZED
 	}
@@ -108,7 +108,7 @@ func (b *blockCipher) crypt(dst, src []byte) {
 	}
 }
 
-func (b *blockCipher) Final() ([]byte, error) {
+func (b *blockCipher) result([]byte) ([]byte, error) {
 	if b.key == nil {
 		return nil, p11.CKR_OPERATION_NOT_INITIALIZED
 	}
@@ -159,7 +159,9 @@ func (b *blockCipher) finalUnpad() ([]byte, error) {
 	return last[:aesBlock-n], nil
 }
 
-func (b *blockCipher) Close() {
+func (b *blockCipher) size() int { return 0 }
+
+func (b *blockCipher) close() {
 	if b.key == nil {
 		return
 	}

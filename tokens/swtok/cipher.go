@@ -1,18 +1,12 @@
 package swtok
 
 import (
-	"context"
-
 	"p11fs/p11"
 	"p11fs/tokens"
 )
 
-// Encrypt begins an encryption (PKCS#11 v3.1 §5.8.1, C_EncryptInit).
-func (c *Crypto) Encrypt(_ context.Context, m p11.Mechanism, key *tokens.Object) (tokens.Cipher, error) {
-	mech, err := c.mechanism(m, p11.CKF_ENCRYPT)
-	if err != nil {
-		return nil, err
-	}
+// encrypt begins an encryption (PKCS#11 v3.1 §5.8.1, C_EncryptInit).
+func (c *Crypto) encrypt(mech *mechanism, m p11.Mechanism, key *tokens.Object) (part, error) {
 	switch mech.kind {
 	case kindRSAPKCS, kindRSAX509, kindOAEP:
 		return c.encryptRSA(mech, m, key)
@@ -20,12 +14,8 @@ func (c *Crypto) Encrypt(_ context.Context, m p11.Mechanism, key *tokens.Object)
 	return c.cipherAES(mech, m, key, false)
 }
 
-// Decrypt begins a decryption (PKCS#11 v3.1 §5.10.1, C_DecryptInit).
-func (c *Crypto) Decrypt(_ context.Context, m p11.Mechanism, key *tokens.Object) (tokens.Cipher, error) {
-	mech, err := c.mechanism(m, p11.CKF_DECRYPT)
-	if err != nil {
-		return nil, err
-	}
+// decrypt begins a decryption (PKCS#11 v3.1 §5.10.1, C_DecryptInit).
+func (c *Crypto) decrypt(mech *mechanism, m p11.Mechanism, key *tokens.Object) (part, error) {
 	switch mech.kind {
 	case kindRSAPKCS, kindRSAX509, kindOAEP:
 		return c.decryptRSA(mech, m, key)
@@ -34,7 +24,7 @@ func (c *Crypto) Decrypt(_ context.Context, m p11.Mechanism, key *tokens.Object)
 }
 
 // cipherAES begins any AES mode.
-func (c *Crypto) cipherAES(mech *mechanism, m p11.Mechanism, key *tokens.Object, decrypt bool) (tokens.Cipher, error) {
+func (c *Crypto) cipherAES(mech *mechanism, m p11.Mechanism, key *tokens.Object, decrypt bool) (part, error) {
 	k, err := c.holdAES(key)
 	if err != nil {
 		return nil, err
@@ -47,7 +37,7 @@ func (c *Crypto) cipherAES(mech *mechanism, m p11.Mechanism, key *tokens.Object,
 	return op, nil
 }
 
-func newAESCipher(mech *mechanism, m p11.Mechanism, key *tokens.Object, k *secretKey, decrypt bool) (tokens.Cipher, error) {
+func newAESCipher(mech *mechanism, m p11.Mechanism, key *tokens.Object, k *secretKey, decrypt bool) (part, error) {
 	switch mech.kind {
 	case kindECB, kindCBC, kindCBCPad:
 		return newBlockCipher(mech, m, key, k, decrypt)
@@ -89,7 +79,7 @@ func lenRange(decrypt bool) p11.RV {
 	return p11.CKR_DATA_LEN_RANGE
 }
 
-func (c *collector) Update(part []byte) ([]byte, error) {
+func (c *collector) update(part []byte) ([]byte, error) {
 	switch {
 	case c.key == nil:
 		return nil, p11.CKR_OPERATION_NOT_INITIALIZED
@@ -103,7 +93,7 @@ func (c *collector) Update(part []byte) ([]byte, error) {
 	return nil, nil
 }
 
-func (c *collector) Final() ([]byte, error) {
+func (c *collector) result([]byte) ([]byte, error) {
 	switch {
 	case c.key == nil:
 		return nil, p11.CKR_OPERATION_NOT_INITIALIZED
@@ -113,7 +103,9 @@ func (c *collector) Final() ([]byte, error) {
 	return c.run(c.data)
 }
 
-func (c *collector) Close() {
+func (c *collector) size() int { return 0 }
+
+func (c *collector) close() {
 	if c.key == nil {
 		return
 	}

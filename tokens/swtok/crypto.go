@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"p11fs/p11"
+	"p11fs/p11/pkix"
 	"p11fs/tokens"
 )
 
@@ -19,7 +20,13 @@ type Crypto struct {
 	byType   map[p11.MechanismType]*mechanism
 }
 
-var _ tokens.Crypto = (*Crypto)(nil)
+var (
+	_ tokens.Crypto       = (*Crypto)(nil)
+	_ tokens.KeyGenerator = (*Crypto)(nil)
+	_ tokens.KeyWrapper   = (*Crypto)(nil)
+	_ tokens.KeyDeriver   = (*Crypto)(nil)
+	_ tokens.Adopter      = (*Crypto)(nil)
+)
 
 // NewCrypto returns the cryptography over p. random makes symmetric keys, salts
 // and C_GenerateRandom; nil is the system's. Asymmetric keys and nonces
@@ -70,8 +77,11 @@ func (c *Crypto) GenerateRandom(_ context.Context, b []byte) error {
 	return nil
 }
 
-// SeedRandom refuses, as stock openCryptoki does: the generator is the kernel's
-// and needs no help.
-func (c *Crypto) SeedRandom(context.Context, []byte) error {
-	return p11.CKR_RANDOM_SEED_NOT_SUPPORTED
+// Adopt is tokens.Adopter: keys have their values in attributes.
+func (c *Crypto) Adopt(_ context.Context, attrs p11.Attributes) (p11.Attributes, error) {
+	if err := pkix.Complete(&attrs); err != nil {
+		attrs.Wipe()
+		return nil, err
+	}
+	return attrs, nil
 }

@@ -67,7 +67,7 @@ func mulBlocks(n uint64) uint64 {
 	return n * aesBlock
 }
 
-func (c *ctrCipher) Update(part []byte) ([]byte, error) {
+func (c *ctrCipher) update(part []byte) ([]byte, error) {
 	switch {
 	case c.key == nil:
 		return nil, p11.CKR_OPERATION_NOT_INITIALIZED
@@ -85,14 +85,16 @@ func (c *ctrCipher) Update(part []byte) ([]byte, error) {
 	return out, nil
 }
 
-func (c *ctrCipher) Final() ([]byte, error) {
+func (c *ctrCipher) result([]byte) ([]byte, error) {
 	if c.key == nil {
 		return nil, p11.CKR_OPERATION_NOT_INITIALIZED
 	}
 	return nil, c.err
 }
 
-func (c *ctrCipher) Close() {
+func (c *ctrCipher) size() int { return 0 }
+
+func (c *ctrCipher) close() {
 	if c.key == nil {
 		return
 	}

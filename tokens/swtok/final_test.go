@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"p11fs/p11"
-	"p11fs/tokens"
 	"p11fs/tokens/tokentest"
 )
 
@@ -66,7 +65,7 @@ func TestFinalEndsNothing(t *testing.T) {
 
 // inParts runs op over the parts, compares what Final says after each with whole
 // of the message so far, and returns what it says at the end.
-func inParts(t *testing.T, op tokens.Cipher, err error, list [][]byte, whole func([]byte) ([]byte, error)) ([]byte, error) {
+func inParts(t *testing.T, op tokentest.Cipher, err error, list [][]byte, whole func([]byte) ([]byte, error)) ([]byte, error) {
 	t.Helper()
 	if err != nil {
 		return nil, err

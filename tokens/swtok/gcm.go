@@ -67,7 +67,7 @@ func newGCMCipher(m p11.Mechanism, key *tokens.Object, k *secretKey, decrypt boo
 	return g, nil
 }
 
-func (g *gcmCipher) Update(part []byte) ([]byte, error) {
+func (g *gcmCipher) update(part []byte) ([]byte, error) {
 	switch {
 	case g.key == nil:
 		return nil, p11.CKR_OPERATION_NOT_INITIALIZED
@@ -92,7 +92,7 @@ func (g *gcmCipher) Update(part []byte) ([]byte, error) {
 	return out, nil
 }
 
-func (g *gcmCipher) Final() ([]byte, error) {
+func (g *gcmCipher) result([]byte) ([]byte, error) {
 	switch {
 	case g.key == nil:
 		return nil, p11.CKR_OPERATION_NOT_INITIALIZED
@@ -124,7 +124,9 @@ func (g *gcmCipher) tag(h *ghash, n uint64) []byte {
 	return tag[:g.tagLen]
 }
 
-func (g *gcmCipher) Close() {
+func (g *gcmCipher) size() int { return 0 }
+
+func (g *gcmCipher) close() {
 	if g.key == nil {
 		return
 	}

@@ -1,7 +1,6 @@
 package swtok
 
 import (
-	"context"
 	"crypto"
 	"crypto/hmac"
 	_ "crypto/md5" // registers what crypto.Hash names
@@ -56,12 +55,8 @@ func kdfHash(k p11.KDF) (crypto.Hash, bool) {
 	return 0, false
 }
 
-// Digest begins a digest (PKCS#11 v3.1 §5.12, C_DigestInit).
-func (c *Crypto) Digest(_ context.Context, m p11.Mechanism) (tokens.Digest, error) {
-	mech, err := c.mechanism(m, p11.CKF_DIGEST)
-	if err != nil {
-		return nil, err
-	}
+// digest begins a digest (PKCS#11 v3.1 §5.12, C_DigestInit).
+func (c *Crypto) digest(mech *mechanism, m p11.Mechanism) (*digest, error) {
 	if err := noParam(m); err != nil {
 		return nil, err
 	}
@@ -73,14 +68,14 @@ type digest struct {
 	h hash.Hash
 }
 
-func (d *digest) Size() int { return d.h.Size() }
+func (d *digest) size() int { return d.h.Size() }
 
-func (d *digest) Update(part []byte) error {
+func (d *digest) update(part []byte) ([]byte, error) {
 	d.h.Write(part)
-	return nil
+	return nil, nil
 }
 
-func (d *digest) DigestKey(key *tokens.Object) error {
+func (d *digest) digestKey(key *tokens.Object) error {
 	k, err := hold[*secretKey](d.c, key)
 	if err != nil {
 		if p11.RVOf(err) == p11.CKR_KEY_TYPE_INCONSISTENT {
@@ -93,9 +88,9 @@ func (d *digest) DigestKey(key *tokens.Object) error {
 	return nil
 }
 
-func (d *digest) Final() ([]byte, error) { return d.h.Sum(nil), nil }
+func (d *digest) result([]byte) ([]byte, error) { return d.h.Sum(nil), nil }
 
-func (d *digest) Close() { d.h.Reset() }
+func (d *digest) close() { d.h.Reset() }
 
 // hmacSize is the length of the MAC that m asks for: the whole, or the leading
 // bytes that the parameter of a …_HMAC_GENERAL gives (PKCS#11 v3.1 §6.21.3).

@@ -9,6 +9,36 @@ import (
 	"p11fs/tokens/tokentest"
 )
 
+// The operations in the forms that tests read best.
+
+func (c *Crypto) Digest(ctx context.Context, m p11.Mechanism) (tokentest.Digest, error) {
+	return tokentest.Calls{Crypto: c}.Digest(ctx, m)
+}
+
+func (c *Crypto) Sign(ctx context.Context, m p11.Mechanism, key *tokens.Object) (tokentest.Signature, error) {
+	return tokentest.Calls{Crypto: c}.Sign(ctx, m, key)
+}
+
+func (c *Crypto) Verify(ctx context.Context, m p11.Mechanism, key *tokens.Object) (tokentest.Verification, error) {
+	return tokentest.Calls{Crypto: c}.Verify(ctx, m, key)
+}
+
+func (c *Crypto) Encrypt(ctx context.Context, m p11.Mechanism, key *tokens.Object) (tokentest.Cipher, error) {
+	return tokentest.Calls{Crypto: c}.Encrypt(ctx, m, key)
+}
+
+func (c *Crypto) Decrypt(ctx context.Context, m p11.Mechanism, key *tokens.Object) (tokentest.Cipher, error) {
+	return tokentest.Calls{Crypto: c}.Decrypt(ctx, m, key)
+}
+
+func (c *Crypto) SignRecover(ctx context.Context, m p11.Mechanism, key *tokens.Object, data []byte) ([]byte, error) {
+	return tokentest.Calls{Crypto: c}.SignRecover(ctx, m, key, data)
+}
+
+func (c *Crypto) VerifyRecover(ctx context.Context, m p11.Mechanism, key *tokens.Object, signature []byte) ([]byte, error) {
+	return tokentest.Calls{Crypto: c}.VerifyRecover(ctx, m, key, signature)
+}
+
 // providers returns every provider of this machine.
 func providers(t testing.TB) []Provider {
 	t.Helper()
@@ -67,7 +97,7 @@ func verifyAll(c *Crypto, m p11.Mechanism, key *tokens.Object, data, sig []byte)
 	return v.Final(sig)
 }
 
-func cryptAll(op tokens.Cipher, data []byte) ([]byte, error) {
+func cryptAll(op tokentest.Cipher, data []byte) ([]byte, error) {
 	defer op.Close()
 	var out []byte
 	err := parts(data, func(b []byte) error {

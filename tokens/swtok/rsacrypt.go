@@ -97,7 +97,7 @@ func (s rsaScheme) decrypt(k *rsaPrivate, ct []byte) ([]byte, error) {
 	return msg, nil
 }
 
-func (c *Crypto) encryptRSA(mech *mechanism, m p11.Mechanism, key *tokens.Object) (tokens.Cipher, error) {
+func (c *Crypto) encryptRSA(mech *mechanism, m p11.Mechanism, key *tokens.Object) (part, error) {
 	s, err := newRSAScheme(mech, m)
 	if err != nil {
 		return nil, err
@@ -114,7 +114,7 @@ func (c *Crypto) encryptRSA(mech *mechanism, m p11.Mechanism, key *tokens.Object
 	return newCollector(key, room, false, func(msg []byte) ([]byte, error) { return s.encrypt(k, msg) }), nil
 }
 
-func (c *Crypto) decryptRSA(mech *mechanism, m p11.Mechanism, key *tokens.Object) (tokens.Cipher, error) {
+func (c *Crypto) decryptRSA(mech *mechanism, m p11.Mechanism, key *tokens.Object) (part, error) {
 	s, err := newRSAScheme(mech, m)
 	if err != nil {
 		return nil, err

@@ -2,7 +2,6 @@ package swtok
 
 import (
 	"bytes"
-	"context"
 	"crypto"
 	"crypto/subtle"
 	"fmt"
@@ -75,7 +74,7 @@ func readRSA(mech *mechanism, m p11.Mechanism, bits int) (pssParams, error) {
 	return pssParams{}, noParam(m)
 }
 
-func (c *Crypto) signRSA(mech *mechanism, m p11.Mechanism, key *tokens.Object) (tokens.Signature, error) {
+func (c *Crypto) signRSA(mech *mechanism, m p11.Mechanism, key *tokens.Object) (part, error) {
 	k, err := c.holdRSAPrivate(mech, key)
 	if err != nil {
 		return nil, err
@@ -94,7 +93,7 @@ func (c *Crypto) signRSA(mech *mechanism, m p11.Mechanism, key *tokens.Object) (
 		key.Release()
 		return nil, err
 	}
-	s := &signature{message: msg, size: k.k}
+	s := &signature{message: msg, length: k.k}
 	switch mech.kind {
 	case kindRSAPKCS:
 		s.sign = func(data []byte) ([]byte, error) { return rsaResult(k.key.SignPKCS1(data)) }
@@ -152,7 +151,7 @@ func (c *Crypto) signPSS(k *rsaPrivate, p pssParams, digest []byte) ([]byte, err
 	return rsaResult(k.key.Raw(leftPad(em, k.k)))
 }
 
-func (c *Crypto) verifyRSA(mech *mechanism, m p11.Mechanism, key *tokens.Object) (tokens.Verification, error) {
+func (c *Crypto) verifyRSA(mech *mechanism, m p11.Mechanism, key *tokens.Object) (part, error) {
 	k, err := c.holdRSAPublic(mech, key)
 	if err != nil {
 		return nil, err
@@ -167,7 +166,7 @@ func (c *Crypto) verifyRSA(mech *mechanism, m p11.Mechanism, key *tokens.Object)
 		key.Release()
 		return nil, err
 	}
-	v := &verification{message: msg, size: k.k}
+	v := &verification{message: msg, length: k.k}
 	switch mech.kind {
 	case kindRSAPKCS:
 		v.verify = func(data, sig []byte) bool { return k.opens(sig, padSignature(data, k.k)) }
@@ -214,30 +213,9 @@ func (k *rsaPublic) verifyPSS(p pssParams, digest, sig []byte) bool {
 	return pssVerify(p.hash, p.mgf, digest, em, k.bits-1, p.salt)
 }
 
-// SignRecover signs data so that it can be read back (PKCS#11 v3.1 §5.14.2,
-// C_SignRecover).
-func (c *Crypto) SignRecover(ctx context.Context, m p11.Mechanism, key *tokens.Object, data []byte) ([]byte, error) {
-	if _, err := c.mechanism(m, p11.CKF_SIGN_RECOVER); err != nil {
-		return nil, err
-	}
-	s, err := c.Sign(ctx, m, key)
-	if err != nil {
-		return nil, err
-	}
-	defer s.Close()
-	if err := s.Update(data); err != nil {
-		return nil, err
-	}
-	return s.Final()
-}
-
-// VerifyRecover returns the data that a signature of SignRecover holds (PKCS#11
-// v3.1 §5.16.2, C_VerifyRecover).
-func (c *Crypto) VerifyRecover(_ context.Context, m p11.Mechanism, key *tokens.Object, sig []byte) ([]byte, error) {
-	mech, err := c.mechanism(m, p11.CKF_VERIFY_RECOVER)
-	if err != nil {
-		return nil, err
-	}
+// verifyRecover begins the reading of data out of a signature, which is the data of
+// the operation (PKCS#11 v3.1 §5.16.1, C_VerifyRecoverInit).
+func (c *Crypto) verifyRecover(mech *mechanism, m p11.Mechanism, key *tokens.Object) (part, error) {
 	if err := noParam(m); err != nil {
 		return nil, err
 	}
@@ -245,7 +223,13 @@ func (c *Crypto) VerifyRecover(_ context.Context, m p11.Mechanism, key *tokens.O
 	if err != nil {
 		return nil, err
 	}
-	defer key.Release()
+	op := newCollector(key, k.k, false, func(sig []byte) ([]byte, error) { return k.recover(mech, sig) })
+	op.over = p11.CKR_SIGNATURE_LEN_RANGE
+	return op, nil
+}
+
+// recover returns the data that a signature holds.
+func (k *rsaPublic) recover(mech *mechanism, sig []byte) ([]byte, error) {
 	if len(sig) != k.k {
 		return nil, p11.Errorf(p11.CKR_SIGNATURE_LEN_RANGE, "the signature has %d bytes, not %d", len(sig), k.k)
 	}

@@ -1,7 +1,6 @@
 package swtok
 
 import (
-	"context"
 	"crypto/subtle"
 	"hash"
 
@@ -22,21 +21,21 @@ type message struct {
 	err  error  // of an Update, and of all after it
 }
 
-func (m *message) Update(part []byte) error {
+func (m *message) update(part []byte) ([]byte, error) {
 	switch {
 	case m.key == nil:
-		return p11.CKR_OPERATION_NOT_INITIALIZED
+		return nil, p11.CKR_OPERATION_NOT_INITIALIZED
 	case m.err != nil:
-		return m.err
+		return nil, m.err
 	case m.h != nil:
 		m.h.Write(part)
-		return nil
+		return nil, nil
 	case len(part) > m.max-len(m.data):
 		m.err = p11.Errorf(p11.CKR_DATA_LEN_RANGE, "%s", m.why)
-		return m.err
+		return nil, m.err
 	}
 	m.data = append(m.data, part...)
-	return nil
+	return nil, nil
 }
 
 // finish returns the digest, or the data.
@@ -54,7 +53,7 @@ func (m *message) finish() ([]byte, error) {
 	return m.data, nil
 }
 
-func (m *message) Close() {
+func (m *message) close() {
 	if m.key == nil {
 		return
 	}
@@ -67,16 +66,16 @@ func (m *message) Close() {
 	m.h, m.data = nil, nil
 }
 
-// signature is a tokens.Signature.
+// signature is a signature or MAC in progress.
 type signature struct {
 	message
-	size int
-	sign func(data []byte) ([]byte, error)
+	length int
+	sign   func(data []byte) ([]byte, error)
 }
 
-func (s *signature) Size() int { return s.size }
+func (s *signature) size() int { return s.length }
 
-func (s *signature) Final() ([]byte, error) {
+func (s *signature) result([]byte) ([]byte, error) {
 	data, err := s.finish()
 	if err != nil {
 		return nil, err
@@ -84,34 +83,30 @@ func (s *signature) Final() ([]byte, error) {
 	return s.sign(data)
 }
 
-// verification is a tokens.Verification.
+// verification is the check of a signature or MAC in progress.
 type verification struct {
 	message
-	size   int
+	length int
 	verify func(data, sig []byte) bool
 }
 
-func (v *verification) Size() int { return v.size }
+func (v *verification) size() int { return v.length }
 
-func (v *verification) Final(sig []byte) error {
+func (v *verification) result(sig []byte) ([]byte, error) {
 	data, err := v.finish()
 	switch {
 	case err != nil:
-		return err
-	case len(sig) != v.size:
-		return p11.Errorf(p11.CKR_SIGNATURE_LEN_RANGE, "the signature has %d bytes, not %d", len(sig), v.size)
+		return nil, err
+	case len(sig) != v.length:
+		return nil, p11.Errorf(p11.CKR_SIGNATURE_LEN_RANGE, "the signature has %d bytes, not %d", len(sig), v.length)
 	case !v.verify(data, sig):
-		return p11.CKR_SIGNATURE_INVALID
+		return nil, p11.CKR_SIGNATURE_INVALID
 	}
-	return nil
+	return nil, nil
 }
 
-// Sign begins a signature or MAC (PKCS#11 v3.1 §5.13.1, C_SignInit).
-func (c *Crypto) Sign(_ context.Context, m p11.Mechanism, key *tokens.Object) (tokens.Signature, error) {
-	mech, err := c.mechanism(m, p11.CKF_SIGN)
-	if err != nil {
-		return nil, err
-	}
+// sign begins a signature or MAC (PKCS#11 v3.1 §5.13.1, C_SignInit).
+func (c *Crypto) sign(mech *mechanism, m p11.Mechanism, key *tokens.Object) (part, error) {
 	switch mech.kind {
 	case kindHMAC, kindHMACGeneral:
 		return c.signHMAC(mech, m, key)
@@ -121,13 +116,9 @@ func (c *Crypto) Sign(_ context.Context, m p11.Mechanism, key *tokens.Object) (t
 	return c.signRSA(mech, m, key)
 }
 
-// Verify begins the check of a signature or MAC (PKCS#11 v3.1 §5.15.1,
+// verify begins the check of a signature or MAC (PKCS#11 v3.1 §5.15.1,
 // C_VerifyInit).
-func (c *Crypto) Verify(_ context.Context, m p11.Mechanism, key *tokens.Object) (tokens.Verification, error) {
-	mech, err := c.mechanism(m, p11.CKF_VERIFY)
-	if err != nil {
-		return nil, err
-	}
+func (c *Crypto) verify(mech *mechanism, m p11.Mechanism, key *tokens.Object) (part, error) {
 	switch mech.kind {
 	case kindHMAC, kindHMACGeneral:
 		return c.verifyHMAC(mech, m, key)
@@ -137,7 +128,7 @@ func (c *Crypto) Verify(_ context.Context, m p11.Mechanism, key *tokens.Object) 
 	return c.verifyRSA(mech, m, key)
 }
 
-func (c *Crypto) signHMAC(mech *mechanism, m p11.Mechanism, key *tokens.Object) (tokens.Signature, error) {
+func (c *Crypto) signHMAC(mech *mechanism, m p11.Mechanism, key *tokens.Object) (part, error) {
 	h, size, err := c.beginHMAC(mech, m, key)
 	if err != nil {
 		return nil, err
@@ -145,7 +136,7 @@ func (c *Crypto) signHMAC(mech *mechanism, m p11.Mechanism, key *tokens.Object) 
 	return &signature{message{key: key, h: h}, size, func(mac []byte) ([]byte, error) { return mac[:size], nil }}, nil
 }
 
-func (c *Crypto) verifyHMAC(mech *mechanism, m p11.Mechanism, key *tokens.Object) (tokens.Verification, error) {
+func (c *Crypto) verifyHMAC(mech *mechanism, m p11.Mechanism, key *tokens.Object) (part, error) {
 	h, size, err := c.beginHMAC(mech, m, key)
 	if err != nil {
 		return nil, err
@@ -189,7 +180,7 @@ func ecdsaMessage(mech *mechanism, m p11.Mechanism, key *tokens.Object) (message
 	return msg, nil
 }
 
-func (c *Crypto) signECDSA(mech *mechanism, m p11.Mechanism, key *tokens.Object) (tokens.Signature, error) {
+func (c *Crypto) signECDSA(mech *mechanism, m p11.Mechanism, key *tokens.Object) (part, error) {
 	msg, err := ecdsaMessage(mech, m, key)
 	if err != nil {
 		return nil, err
@@ -207,7 +198,7 @@ func (c *Crypto) signECDSA(mech *mechanism, m p11.Mechanism, key *tokens.Object)
 	}}, nil
 }
 
-func (c *Crypto) verifyECDSA(mech *mechanism, m p11.Mechanism, key *tokens.Object) (tokens.Verification, error) {
+func (c *Crypto) verifyECDSA(mech *mechanism, m p11.Mechanism, key *tokens.Object) (part, error) {
 	msg, err := ecdsaMessage(mech, m, key)
 	if err != nil {
 		return nil, err

@@ -166,7 +166,7 @@ func (c *Crypto) WrapKey(_ context.Context, m p11.Mechanism, wrapping, key *toke
 }
 
 func (c *Crypto) wrapBytes(mech *mechanism, m p11.Mechanism, wrapping *tokens.Object, plain []byte) ([]byte, error) {
-	var op tokens.Cipher
+	var op part
 	var err error
 	switch mech.kind {
 	case kindRSAAES:
@@ -183,7 +183,7 @@ func (c *Crypto) wrapBytes(mech *mechanism, m p11.Mechanism, wrapping *tokens.Ob
 }
 
 func (c *Crypto) unwrapBytes(mech *mechanism, m p11.Mechanism, unwrapping *tokens.Object, wrapped []byte) ([]byte, error) {
-	var op tokens.Cipher
+	var op part
 	var err error
 	switch mech.kind {
 	case kindRSAAES:
@@ -200,13 +200,13 @@ func (c *Crypto) unwrapBytes(mech *mechanism, m p11.Mechanism, unwrapping *token
 }
 
 // runCipher is a whole operation over in; op is closed.
-func runCipher(op tokens.Cipher, in []byte) ([]byte, error) {
-	defer op.Close()
-	out, err := op.Update(in)
+func runCipher(op part, in []byte) ([]byte, error) {
+	defer op.close()
+	out, err := op.update(in)
 	if err != nil {
 		return nil, err
 	}
-	rest, err := op.Final()
+	rest, err := op.result(nil)
 	if err != nil {
 		wipe(out)
 		return nil, err

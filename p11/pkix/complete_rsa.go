@@ -1,16 +1,15 @@
-package engine
+package pkix
 
 import (
-	"encoding/asn1"
 	"math/big"
 
 	"p11fs/p11"
 )
 
-// completeRSA checks the numbers of an RSA private key and computes the primes
+// completeRSAPrivate checks the numbers of an RSA private key and computes the primes
 // and what belongs to them where they were not given: tokens, and other
 // programs on the same token directory, count on them.
-func completeRSA(attrs *p11.Attributes, n, e *big.Int) error {
+func completeRSAPrivate(attrs *p11.Attributes, n, e *big.Int) error {
 	if n.BitLen() < 16 {
 		return p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "modulus: is too small")
 	}
@@ -111,17 +110,6 @@ func factor(n, e, d *big.Int) (p, q *big.Int) {
 	return nil, nil
 }
 
-// publicKeyInfo is SubjectPublicKeyInfo (RFC 5280 §4.1).
-type publicKeyInfo struct {
-	Algorithm algorithm
-	Key       asn1.BitString
-}
-
-type algorithm struct {
-	OID        asn1.ObjectIdentifier
-	Parameters asn1.RawValue `asn1:"optional"`
-}
-
 // rsaPublicKeyInfo makes CKA_PUBLIC_KEY_INFO of an RSA key.
 func rsaPublicKeyInfo(attrs p11.Attributes) ([]byte, error) {
 	n, err := positive(attrs, p11.CKA_MODULUS)
@@ -132,20 +120,5 @@ func rsaPublicKeyInfo(attrs p11.Attributes) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, err := asn1.Marshal(struct{ N, E *big.Int }{n, e})
-	if err != nil {
-		return nil, p11.Errorf(p11.CKR_GENERAL_ERROR, "public-key-info: %v", err)
-	}
-	return marshalInfo(algorithm{
-		OID:        asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 1},
-		Parameters: asn1.NullRawValue,
-	}, key)
-}
-
-func marshalInfo(a algorithm, key []byte) ([]byte, error) {
-	der, err := asn1.Marshal(publicKeyInfo{Algorithm: a, Key: asn1.BitString{Bytes: key, BitLength: 8 * len(key)}})
-	if err != nil {
-		return nil, p11.Errorf(p11.CKR_GENERAL_ERROR, "public-key-info: %v", err)
-	}
-	return der, nil
+	return buildSPKI(oidRSA, []byte{0x05, 0x00}, rsaPublicDER(n, e))
 }

@@ -1,76 +1,46 @@
-package engine
+package pkix
 
 import (
 	"bytes"
 	"crypto/aes"
 	"crypto/des"
-	"crypto/rand"
 	"crypto/sha1"
-	"encoding/hex"
 	"math/big"
 
 	"p11fs/p11"
 )
 
-// finish adds what the token computes for a new object: where it comes from, its
-// history, and what follows from the key. m made it, or is 0 with any other
-// origin than generated; base is the key it was derived from.
-func finish(attrs *p11.Attributes, o origin, m p11.MechanismType, base p11.Attributes) error {
-	if err := setUniqueID(attrs); err != nil {
-		return err
-	}
-	class, _ := attrs.Class()
-	if isKey(class) || class == p11.CKO_DOMAIN_PARAMETERS {
-		attrs.SetBool(p11.CKA_LOCAL, o == generated)
-	}
-	if isKey(class) {
-		made := p11.Unavailable
-		if o == generated {
-			made = uint64(m)
-		}
-		attrs.SetUlong(p11.CKA_KEY_GEN_MECHANISM, made)
-	}
-	if isSecretClass(class) {
-		sensitive, extract := attrs.Bool(p11.CKA_SENSITIVE), attrs.Bool(p11.CKA_EXTRACTABLE)
-		switch o {
-		case created, unwrapped: // it has been outside
-			sensitive, extract = false, true
-		case derived:
-			sensitive = sensitive && base.Bool(p11.CKA_ALWAYS_SENSITIVE)
-			extract = extract || !base.Bool(p11.CKA_NEVER_EXTRACTABLE)
-		}
-		attrs.SetBool(p11.CKA_ALWAYS_SENSITIVE, sensitive)
-		attrs.SetBool(p11.CKA_NEVER_EXTRACTABLE, !extract)
-	}
-	switch class {
+// Complete checks that the attributes of a key belong together, and adds those
+// that follow from others: an RSA key's primes and what belongs to them, an
+// elliptic curve key's point, CKA_PUBLIC_KEY_INFO, lengths, the check value of a
+// secret key. Other objects stay as they are. It is for tokens whose keys have
+// their values in attributes. Errors wrap CKR_ATTRIBUTE_VALUE_INVALID,
+// CKR_TEMPLATE_INCOMPLETE or CKR_TEMPLATE_INCONSISTENT.
+func Complete(attrs *p11.Attributes) error {
+	switch class, _ := attrs.Class(); class {
 	case p11.CKO_SECRET_KEY:
-		return finishSecret(attrs)
+		return completeSecret(attrs)
 	case p11.CKO_PUBLIC_KEY, p11.CKO_PRIVATE_KEY:
-		return finishPair(attrs, class)
+		return completePair(attrs, class)
 	}
 	return nil
 }
 
-// setUniqueID gives the object a CKA_UNIQUE_ID (PKCS#11 v3.1 §4.4.1).
-func setUniqueID(attrs *p11.Attributes) error {
-	var id [16]byte
-	if _, err := rand.Read(id[:]); err != nil {
-		return p11.Errorf(p11.CKR_GENERAL_ERROR, "random numbers: %v", err)
-	}
-	attrs.Set(p11.CKA_UNIQUE_ID, []byte(hex.EncodeToString(id[:])))
-	return nil
+func missing(t p11.AttributeType) error {
+	return p11.Errorf(p11.CKR_TEMPLATE_INCOMPLETE, "%s is missing", t.Short())
 }
 
-func finishSecret(attrs *p11.Attributes) error {
-	if err := consistent(*attrs); err != nil {
-		return err
-	}
+// completeSecret completes a secret key.
+func completeSecret(attrs *p11.Attributes) error {
 	value, ok := attrs.Get(p11.CKA_VALUE)
 	if !ok {
-		return incomplete(p11.CKA_VALUE)
+		return missing(p11.CKA_VALUE)
+	}
+	kt, _ := attrs.KeyType()
+	if !p11.FitsKey(kt, uint64(len(value))) {
+		return p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "value: %d bytes are no %s key", len(value), kt.Short())
 	}
 	attrs.SetUlong(p11.CKA_VALUE_LEN, uint64(len(value)))
-	kt, _ := attrs.KeyType()
 	want := checkValue(kt, value)
 	given, ok := attrs.Get(p11.CKA_CHECK_VALUE)
 	switch {
@@ -110,17 +80,18 @@ func checkValue(t p11.KeyType, value []byte) []byte {
 	return nil
 }
 
-func finishPair(attrs *p11.Attributes, class p11.ObjectClass) error {
+// completePair completes a public or private key.
+func completePair(attrs *p11.Attributes, class p11.ObjectClass) error {
 	kt, _ := attrs.KeyType()
 	var info []byte
 	var err error
 	switch kt {
 	case p11.CKK_RSA:
-		if err = finishRSA(attrs, class); err == nil {
+		if err = completeRSA(attrs, class); err == nil {
 			info, err = rsaPublicKeyInfo(*attrs)
 		}
 	case p11.CKK_EC, p11.CKK_EC_EDWARDS, p11.CKK_EC_MONTGOMERY:
-		info, err = finishEC(attrs, kt)
+		info, err = completeEC(attrs, kt)
 	}
 	if err != nil || info == nil {
 		return err
@@ -132,7 +103,7 @@ func finishPair(attrs *p11.Attributes, class p11.ObjectClass) error {
 	return nil
 }
 
-func finishRSA(attrs *p11.Attributes, class p11.ObjectClass) error {
+func completeRSA(attrs *p11.Attributes, class p11.ObjectClass) error {
 	n, err := positive(*attrs, p11.CKA_MODULUS)
 	if err != nil {
 		return err
@@ -148,7 +119,7 @@ func finishRSA(attrs *p11.Attributes, class p11.ObjectClass) error {
 		return p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "public-exponent: is even or 1")
 	}
 	if class == p11.CKO_PRIVATE_KEY {
-		return completeRSA(attrs, n, e)
+		return completeRSAPrivate(attrs, n, e)
 	}
 	// Whether a public key of that size is of use is the token's to say when it
 	// is used: other tokens keep any, and programs count on it.
@@ -164,7 +135,7 @@ func finishRSA(attrs *p11.Attributes, class p11.ObjectClass) error {
 func positive(attrs p11.Attributes, t p11.AttributeType) (*big.Int, error) {
 	b, ok := attrs.Get(t)
 	if !ok {
-		return nil, incomplete(t)
+		return nil, missing(t)
 	}
 	if len(b) > 4096 {
 		return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "%s: has %d bytes", t.Short(), len(b))

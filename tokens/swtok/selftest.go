@@ -1,4 +1,4 @@
-package mountd
+package swtok
 
 import (
 	"bytes"
@@ -11,9 +11,12 @@ import (
 	"p11fs/tokens"
 )
 
-// selfTest checks known answers of the token's cryptography, the way that
-// operations will come to it. It takes a few milliseconds. A token that fails
-// it must not be served.
+var _ tokens.SelfTester = (*Crypto)(nil)
+
+// SelfTest checks known answers, the way that operations will come to the
+// cryptography. It takes a few milliseconds.
+func (c *Crypto) SelfTest(ctx context.Context) error { return selfTest(ctx, c) }
+
 func selfTest(ctx context.Context, c tokens.Crypto) error {
 	for _, test := range []struct {
 		name string
@@ -60,15 +63,7 @@ func testKey(class p11.ObjectClass, kind p11.KeyType, values map[p11.AttributeTy
 }
 
 func testDigest(ctx context.Context, c tokens.Crypto) error {
-	d, err := c.Digest(ctx, p11.Mechanism{Type: p11.CKM_SHA256})
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := d.Update([]byte(testMessage)); err != nil {
-		return err
-	}
-	got, err := d.Final()
+	got, err := do(ctx, c, p11.CKF_DIGEST, p11.Mechanism{Type: p11.CKM_SHA256}, nil, []byte(testMessage), nil)
 	return compare(got, unhex(testSHA256), err)
 }
 
@@ -93,13 +88,11 @@ func testGCM(ctx context.Context, c tokens.Crypto) error {
 func thereAndBack(ctx context.Context, c tokens.Crypto, m p11.Mechanism, want []byte) error {
 	key := testKey(p11.CKO_SECRET_KEY, p11.CKK_AES, map[p11.AttributeType][]byte{p11.CKA_VALUE: unhex(testAESKey)})
 	defer key.Drop()
-	op, err := c.Encrypt(ctx, m, key)
-	got, err := crypt(op, err, []byte(testAESPlain))
+	got, err := do(ctx, c, p11.CKF_ENCRYPT, m, key, []byte(testAESPlain), nil)
 	if err := compare(got, want, err); err != nil {
 		return err
 	}
-	op, err = c.Decrypt(ctx, m, key)
-	got, err = crypt(op, err, want)
+	got, err = do(ctx, c, p11.CKF_DECRYPT, m, key, want, nil)
 	return compare(got, []byte(testAESPlain), err)
 }
 
@@ -166,37 +159,18 @@ func testRandom(ctx context.Context, c tokens.Crypto) error {
 
 // sign signs testMessage.
 func sign(ctx context.Context, c tokens.Crypto, m p11.Mechanism, key *tokens.Object) ([]byte, error) {
-	op, err := c.Sign(ctx, m, key)
-	if err != nil {
-		return nil, err
-	}
-	defer op.Close()
-	if err := op.Update([]byte(testMessage)); err != nil {
-		return nil, err
-	}
-	return op.Final()
+	return do(ctx, c, p11.CKF_SIGN, m, key, []byte(testMessage), nil)
 }
 
 // verify checks that sig is a signature of testMessage, and that one with
 // another bit is not.
 func verify(ctx context.Context, c tokens.Crypto, m p11.Mechanism, key *tokens.Object, sig []byte) error {
-	check := func(sig []byte) error {
-		op, err := c.Verify(ctx, m, key)
-		if err != nil {
-			return err
-		}
-		defer op.Close()
-		if err := op.Update([]byte(testMessage)); err != nil {
-			return err
-		}
-		return op.Final(sig)
-	}
-	if err := check(sig); err != nil {
+	if _, err := do(ctx, c, p11.CKF_VERIFY, m, key, []byte(testMessage), sig); err != nil {
 		return err
 	}
 	bad := bytes.Clone(sig)
 	bad[len(bad)-1] ^= 1
-	switch err := check(bad); {
+	switch _, err := do(ctx, c, p11.CKF_VERIFY, m, key, []byte(testMessage), bad); {
 	case err == nil:
 		return errBadAccepted
 	case !errors.Is(err, p11.CKR_SIGNATURE_INVALID):
@@ -205,17 +179,18 @@ func verify(ctx context.Context, c tokens.Crypto, m p11.Mechanism, key *tokens.O
 	return nil
 }
 
-// crypt runs one cipher operation over in.
-func crypt(op tokens.Cipher, err error, in []byte) ([]byte, error) {
+// do is one whole operation.
+func do(ctx context.Context, c tokens.Crypto, use p11.Flags, m p11.Mechanism, key *tokens.Object, data, sig []byte) ([]byte, error) {
+	op, err := c.Begin(ctx, use, m, key)
 	if err != nil {
 		return nil, err
 	}
 	defer op.Close()
-	out, err := op.Update(in)
+	out, err := op.Update(ctx, data)
 	if err != nil {
 		return nil, err
 	}
-	last, err := op.Final()
+	last, err := op.Final(ctx, sig)
 	return append(out, last...), err
 }
 

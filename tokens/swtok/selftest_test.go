@@ -1,4 +1,4 @@
-package mountd
+package swtok
 
 import (
 	"context"
@@ -10,16 +10,15 @@ import (
 
 	"p11fs/p11"
 	"p11fs/tokens"
-	"p11fs/tokens/swtok"
 )
 
 func TestSelfTest(t *testing.T) {
-	for name, provider := range map[string]swtok.Provider{
-		"go":   swtok.GoProvider(),
-		"best": swtok.LoadProvider(slog.New(slog.DiscardHandler)),
+	for name, provider := range map[string]Provider{
+		"go":   GoProvider(),
+		"best": LoadProvider(slog.New(slog.DiscardHandler)),
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := swtok.NewCrypto(provider, nil)
+			c := NewCrypto(provider, nil)
 			begin := time.Now()
 			if err := selfTest(t.Context(), c); err != nil {
 				t.Fatal(err)
@@ -32,55 +31,48 @@ func TestSelfTest(t *testing.T) {
 // faulty is a token's cryptography with one thing broken.
 type faulty struct {
 	tokens.Crypto
-	digest func(tokens.Digest) tokens.Digest
+	digest func(tokens.Operation) tokens.Operation
 	sign   func([]byte) []byte
 	verify func(error) error
 	random func([]byte)
 }
 
-func (f faulty) Digest(ctx context.Context, m p11.Mechanism) (tokens.Digest, error) {
-	d, err := f.Crypto.Digest(ctx, m)
-	if err == nil && f.digest != nil {
-		d = f.digest(d)
+func (f faulty) Begin(ctx context.Context, use p11.Flags, m p11.Mechanism, key *tokens.Object) (tokens.Operation, error) {
+	o, err := f.Crypto.Begin(ctx, use, m, key)
+	switch {
+	case err != nil:
+	case use == p11.CKF_DIGEST && f.digest != nil:
+		o = f.digest(o)
+	case use == p11.CKF_SIGN && f.sign != nil:
+		o = badSignature{o, f.sign}
+	case use == p11.CKF_VERIFY && f.verify != nil:
+		o = badVerification{o, f.verify}
 	}
-	return d, err
+	return o, err
 }
 
-type emptyDigest struct{ tokens.Digest }
+type emptyDigest struct{ tokens.Operation }
 
-func (emptyDigest) Update([]byte) error { return nil }
+func (emptyDigest) Update(context.Context, []byte) ([]byte, error) { return nil, nil }
 
 type badSignature struct {
-	tokens.Signature
+	tokens.Operation
 	change func([]byte) []byte
 }
 
-func (b badSignature) Final() ([]byte, error) {
-	sig, err := b.Signature.Final()
+func (b badSignature) Final(ctx context.Context, _ []byte) ([]byte, error) {
+	sig, err := b.Operation.Final(ctx, nil)
 	return b.change(sig), err
 }
 
-func (f faulty) Sign(ctx context.Context, m p11.Mechanism, key *tokens.Object) (tokens.Signature, error) {
-	s, err := f.Crypto.Sign(ctx, m, key)
-	if err == nil && f.sign != nil {
-		s = badSignature{s, f.sign}
-	}
-	return s, err
-}
-
 type badVerification struct {
-	tokens.Verification
+	tokens.Operation
 	change func(error) error
 }
 
-func (b badVerification) Final(sig []byte) error { return b.change(b.Verification.Final(sig)) }
-
-func (f faulty) Verify(ctx context.Context, m p11.Mechanism, key *tokens.Object) (tokens.Verification, error) {
-	v, err := f.Crypto.Verify(ctx, m, key)
-	if err == nil && f.verify != nil {
-		v = badVerification{v, f.verify}
-	}
-	return v, err
+func (b badVerification) Final(ctx context.Context, sig []byte) ([]byte, error) {
+	_, err := b.Operation.Final(ctx, sig)
+	return nil, b.change(err)
 }
 
 func (f faulty) GenerateRandom(ctx context.Context, b []byte) error {
@@ -92,13 +84,13 @@ func (f faulty) GenerateRandom(ctx context.Context, b []byte) error {
 }
 
 func TestSelfTestFindsFaults(t *testing.T) {
-	good := swtok.NewCrypto(swtok.GoProvider(), nil)
+	good := NewCrypto(GoProvider(), nil)
 	for _, c := range []struct {
 		name string
 		bad  faulty
 		want string
 	}{
-		{"digest", faulty{digest: func(d tokens.Digest) tokens.Digest { return emptyDigest{d} }}, "SHA-256"},
+		{"digest", faulty{digest: func(d tokens.Operation) tokens.Operation { return emptyDigest{d} }}, "SHA-256"},
 		{"signature", faulty{sign: func(b []byte) []byte { b[0] ^= 1; return b }}, "HMAC"},
 		{"RSA signature", faulty{sign: func(b []byte) []byte {
 			if len(b) == 256 {

@@ -1,4 +1,4 @@
-package engine
+package pkix
 
 import (
 	"bytes"
@@ -8,13 +8,13 @@ import (
 	"p11fs/p11"
 )
 
-// finishEC checks the point of an elliptic curve key, computes it from a private
+// completeEC checks the point of an elliptic curve key, computes it from a private
 // value where the curve is known, and returns CKA_PUBLIC_KEY_INFO, nil when it
 // cannot be made.
-func finishEC(attrs *p11.Attributes, t p11.KeyType) ([]byte, error) {
+func completeEC(attrs *p11.Attributes, t p11.KeyType) ([]byte, error) {
 	params, ok := attrs.Get(p11.CKA_EC_PARAMS)
 	if !ok {
-		return nil, incomplete(p11.CKA_EC_PARAMS)
+		return nil, missing(p11.CKA_EC_PARAMS)
 	}
 	curve := namedCurve(params)
 	point, err := ecPoint(*attrs, t)
@@ -36,11 +36,7 @@ func finishEC(attrs *p11.Attributes, t p11.KeyType) ([]byte, error) {
 		}
 		point = own
 	} else if point != nil {
-		der, err := encodePoint(point)
-		if err != nil {
-			return nil, err
-		}
-		attrs.Set(p11.CKA_EC_POINT, der)
+		attrs.Set(p11.CKA_EC_POINT, octetString(point))
 	}
 	if point == nil {
 		return nil, nil
@@ -65,14 +61,6 @@ func ecPoint(attrs p11.Attributes, t p11.KeyType) ([]byte, error) {
 	return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "ec-point: is no point")
 }
 
-func encodePoint(point []byte) ([]byte, error) {
-	der, err := asn1.Marshal(point)
-	if err != nil {
-		return nil, p11.Errorf(p11.CKR_GENERAL_ERROR, "ec-point: %v", err)
-	}
-	return der, nil
-}
-
 // namedCurve returns the curve of CKA_EC_PARAMS, nil for one that is not known
 // here.
 func namedCurve(params []byte) ecdh.Curve {
@@ -95,7 +83,7 @@ func namedCurve(params []byte) ecdh.Curve {
 func publicPoint(attrs p11.Attributes, curve ecdh.Curve) ([]byte, error) {
 	value, ok := attrs.Get(p11.CKA_VALUE)
 	if !ok {
-		return nil, incomplete(p11.CKA_VALUE)
+		return nil, missing(p11.CKA_VALUE)
 	}
 	size := map[ecdh.Curve]int{ecdh.P256(): 32, ecdh.P384(): 48, ecdh.P521(): 66}[curve]
 	scalar := bytes.TrimLeft(value, "\x00")
@@ -115,14 +103,11 @@ func publicPoint(attrs p11.Attributes, curve ecdh.Curve) ([]byte, error) {
 // ecPublicKeyInfo makes CKA_PUBLIC_KEY_INFO (RFC 5480, RFC 8410).
 func ecPublicKeyInfo(params, point []byte, t p11.KeyType) ([]byte, error) {
 	if t == p11.CKK_EC {
-		return marshalInfo(algorithm{
-			OID:        asn1.ObjectIdentifier{1, 2, 840, 10045, 2, 1},
-			Parameters: asn1.RawValue{FullBytes: params},
-		}, point)
+		return buildSPKI(oidEC, params, point)
 	}
 	var oid asn1.ObjectIdentifier
 	if rest, err := asn1.Unmarshal(params, &oid); err != nil || len(rest) > 0 {
 		return nil, nil // named in words: no algorithm identifier to take over
 	}
-	return marshalInfo(algorithm{OID: oid}, point)
+	return buildSPKI(oid.String(), nil, point)
 }

@@ -1,4 +1,4 @@
-package mountd
+package swtok
 
 // The known answers of the self-test. The RSA and EC keys were made for it and
 // are used for nothing else; the results come from other programs.

@@ -10,9 +10,9 @@ import (
 	"p11fs/tokens"
 )
 
-// A standing is one application on one slot: who is logged in, how many
+// An appSlot is one application on one slot: who is logged in, how many
 // sessions there are, and the session objects.
-type standing struct {
+type appSlot struct {
 	app     *Application
 	slot    *Slot
 	objects sessionObjects
@@ -38,15 +38,15 @@ type login struct {
 	mask p11.ObjectHandle
 }
 
-func newStanding(a *Application, slot *Slot) *standing {
-	st := &standing{app: a, slot: slot}
+func newAppSlot(a *Application, slot *Slot) *appSlot {
+	st := &appSlot{app: a, slot: slot}
 	st.objects.init(st)
 	return st
 }
 
 // current returns the login that holds, or nil. A login that the token declares
 // void (locked, initialised anew) ends here.
-func (st *standing) current() *login {
+func (st *appSlot) current() *login {
 	l := st.login.Load()
 	if l == nil {
 		return nil
@@ -60,7 +60,7 @@ func (st *standing) current() *login {
 }
 
 // user returns the login of CKU_USER that holds, or nil.
-func (st *standing) user() *login {
+func (st *appSlot) user() *login {
 	if l := st.current(); l != nil && l.user == p11.CKU_USER {
 		return l
 	}
@@ -69,7 +69,7 @@ func (st *standing) user() *login {
 
 // join counts a new session. PKCS#11 v3.1 §5.6.1: no read-only session beside the
 // security officer.
-func (st *standing) join(rw bool) error {
+func (st *appSlot) join(rw bool) error {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if l := st.login.Load(); !rw && l != nil && l.user == p11.CKU_SO {
@@ -83,7 +83,7 @@ func (st *standing) join(rw bool) error {
 }
 
 // leave counts a session out; the last one logs out (PKCS#11 v3.1 §5.6.2).
-func (st *standing) leave(rw bool) {
+func (st *appSlot) leave(rw bool) {
 	st.mu.Lock()
 	st.sessions--
 	if !rw {
@@ -99,9 +99,9 @@ func (st *standing) leave(rw bool) {
 	}
 }
 
-// begin makes l the standing's login. It checks again what may have changed
+// begin makes l the application's login. It checks again what may have changed
 // while the token checked the PIN.
-func (st *standing) begin(s *Session, l *login) error {
+func (st *appSlot) begin(s *Session, l *login) error {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if s.closed() {
@@ -116,14 +116,14 @@ func (st *standing) begin(s *Session, l *login) error {
 }
 
 // mayLogin applies the rules of C_Login (PKCS#11 v3.1 §5.6.8) that need no PIN.
-func (st *standing) mayLogin(user p11.UserType) error {
+func (st *appSlot) mayLogin(user p11.UserType) error {
 	st.current() // a login that no longer holds is no obstacle
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	return st.mayLoginLocked(user)
 }
 
-func (st *standing) mayLoginLocked(user p11.UserType) error {
+func (st *appSlot) mayLoginLocked(user p11.UserType) error {
 	if l := st.login.Load(); l != nil {
 		if l.user == user {
 			return p11.Errorf(p11.CKR_USER_ALREADY_LOGGED_IN, "%s is logged in already", userName(user))
@@ -138,7 +138,7 @@ func (st *standing) mayLoginLocked(user p11.UserType) error {
 
 // end is the logout of l; it does nothing when l has ended already. Private
 // session objects and operations with private keys go with it.
-func (st *standing) end(l *login) bool {
+func (st *appSlot) end(l *login) bool {
 	st.mu.Lock()
 	if st.login.Load() != l {
 		st.mu.Unlock()
@@ -150,7 +150,7 @@ func (st *standing) end(l *login) bool {
 
 	st.objects.dropPrivate()
 	for _, s := range st.app.Sessions(st.slot) {
-		s.cut(func(o *operation) bool { return o.login == l })
+		s.cut(func(o *Operation) bool { return o.login == l })
 	}
 	if err := l.token.Close(); err != nil {
 		st.app.engine.log.Warn("logout", "token", st.slot.Name(), "err", err)

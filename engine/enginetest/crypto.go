@@ -1,0 +1,145 @@
+package enginetest
+
+import (
+	"context"
+
+	"p11fs/p11"
+	"p11fs/tokens"
+	"p11fs/tokens/swtok"
+)
+
+// listed are the mechanisms that the token has of those of the cryptography: few
+// enough that tests can name one that is absent.
+func listed(t p11.MechanismType) bool {
+	switch t {
+	case p11.CKM_RSA_PKCS_KEY_PAIR_GEN, p11.CKM_EC_KEY_PAIR_GEN, p11.CKM_AES_KEY_GEN, p11.CKM_GENERIC_SECRET_KEY_GEN,
+		p11.CKM_RSA_PKCS, p11.CKM_SHA256_RSA_PKCS, p11.CKM_SHA256_RSA_PKCS_PSS, p11.CKM_RSA_PKCS_OAEP,
+		p11.CKM_ECDSA, p11.CKM_ECDSA_SHA256, p11.CKM_ECDH1_DERIVE,
+		p11.CKM_AES_CBC, p11.CKM_AES_CBC_PAD, p11.CKM_AES_CTR, p11.CKM_AES_GCM,
+		p11.CKM_SHA_1, p11.CKM_SHA256, p11.CKM_SHA384, p11.CKM_SHA512, p11.CKM_SHA256_HMAC:
+		return true
+	}
+	return false
+}
+
+func newCrypto() *swtok.Crypto { return swtok.NewCrypto(swtok.GoProvider(), nil) }
+
+// Mechanisms is tokens.Crypto's.
+func (t *Token) Mechanisms() []p11.MechanismInfo {
+	var list []p11.MechanismInfo
+	for _, m := range t.crypto.Mechanisms() {
+		if listed(m.Type) {
+			list = append(list, m)
+		}
+	}
+	return list
+}
+
+// Begin is tokens.Crypto's.
+func (t *Token) Begin(ctx context.Context, use p11.Flags, m p11.Mechanism, key *tokens.Object) (tokens.Operation, error) {
+	method, name := names(use)
+	if err := t.enter(ctx, method); err != nil {
+		return nil, err
+	}
+	o, err := t.crypto.Begin(ctx, use, m, key)
+	if err != nil {
+		return nil, err
+	}
+	return operation{o, t, name}, nil
+}
+
+// names are what Options.Before knows a use by.
+func names(use p11.Flags) (method, operation string) {
+	switch use {
+	case p11.CKF_DIGEST:
+		return "Digest", "Digest"
+	case p11.CKF_SIGN:
+		return "Sign", "Signature"
+	case p11.CKF_VERIFY:
+		return "Verify", "Verification"
+	case p11.CKF_SIGN_RECOVER:
+		return "SignRecover", "SignRecover"
+	case p11.CKF_VERIFY_RECOVER:
+		return "VerifyRecover", "VerifyRecover"
+	case p11.CKF_ENCRYPT:
+		return "Encrypt", "Cipher"
+	}
+	return "Decrypt", "Cipher"
+}
+
+// operation asks Options.Before at each call.
+type operation struct {
+	tokens.Operation
+	token *Token
+	name  string
+}
+
+func (o operation) Update(ctx context.Context, part []byte) ([]byte, error) {
+	if err := o.token.enter(ctx, o.name+".Update"); err != nil {
+		return nil, err
+	}
+	return o.Operation.Update(ctx, part)
+}
+
+func (o operation) Final(ctx context.Context, signature []byte) ([]byte, error) {
+	if err := o.token.enter(ctx, o.name+".Final"); err != nil {
+		return nil, err
+	}
+	return o.Operation.Final(ctx, signature)
+}
+
+func (o operation) Result(ctx context.Context, signature []byte) ([]byte, error) {
+	if err := o.token.enter(ctx, o.name+".Final"); err != nil {
+		return nil, err
+	}
+	return o.Operation.(tokens.Resumer).Result(ctx, signature)
+}
+
+func (o operation) DigestKey(ctx context.Context, key *tokens.Object) error {
+	return o.Operation.(tokens.KeyDigester).DigestKey(ctx, key)
+}
+
+// Adopt is tokens.Adopter's.
+func (t *Token) Adopt(ctx context.Context, attrs p11.Attributes) (p11.Attributes, error) {
+	return t.crypto.Adopt(ctx, attrs)
+}
+
+// GenerateKey is tokens.KeyGenerator's.
+func (t *Token) GenerateKey(ctx context.Context, m p11.Mechanism, template p11.Attributes) (p11.Attributes, error) {
+	if err := t.enter(ctx, "GenerateKey"); err != nil {
+		return nil, err
+	}
+	return t.crypto.GenerateKey(ctx, m, template)
+}
+
+// GenerateKeyPair is tokens.KeyGenerator's.
+func (t *Token) GenerateKeyPair(ctx context.Context, m p11.Mechanism, public, private p11.Attributes) (p11.Attributes, p11.Attributes, error) {
+	if err := t.enter(ctx, "GenerateKeyPair"); err != nil {
+		return nil, nil, err
+	}
+	return t.crypto.GenerateKeyPair(ctx, m, public, private)
+}
+
+// WrapKey is tokens.KeyWrapper's.
+func (t *Token) WrapKey(ctx context.Context, m p11.Mechanism, wrapping, key *tokens.Object) ([]byte, error) {
+	if err := t.enter(ctx, "WrapKey"); err != nil {
+		return nil, err
+	}
+	return t.crypto.WrapKey(ctx, m, wrapping, key)
+}
+
+// UnwrapKey is tokens.KeyWrapper's.
+func (t *Token) UnwrapKey(ctx context.Context, m p11.Mechanism, unwrapping *tokens.Object, wrapped []byte, template p11.Attributes) (p11.Attributes, error) {
+	if err := t.enter(ctx, "UnwrapKey"); err != nil {
+		return nil, err
+	}
+	return t.crypto.UnwrapKey(ctx, m, unwrapping, wrapped, template)
+}
+
+// DeriveKey is tokens.KeyDeriver's.
+func (t *Token) DeriveKey(ctx context.Context, m p11.Mechanism, base *tokens.Object, template p11.Attributes) (p11.Attributes, error) {
+	if err := t.enter(ctx, "DeriveKey"); err != nil {
+		return nil, err
+	}
+	return t.crypto.DeriveKey(ctx, m, base, template)
+}

@@ -1,0 +1,145 @@
+package engine
+
+import (
+	"context"
+	"slices"
+
+	"p11fs/p11"
+)
+
+// A use is a function of a mechanism: what a CKF_ flag of CK_MECHANISM_INFO names.
+type use struct {
+	flag  p11.Flags
+	usage p11.AttributeType // that must be true in the key; 0 where there is no key
+	verb  string            // for messages: "sign"
+	noun  string            // for messages: "signature"
+
+	invalid p11.RV // for a handle that names no key
+	unfit   p11.RV // for a key of the wrong type
+}
+
+// useOf returns the use of one flag, and not ok for flags that are none.
+func useOf(flag p11.Flags) (u use, ok bool) {
+	u = use{flag: flag, invalid: p11.CKR_KEY_HANDLE_INVALID, unfit: p11.CKR_KEY_TYPE_INCONSISTENT}
+	switch flag {
+	case p11.CKF_DIGEST:
+		u.verb, u.noun = "digest", "digest"
+	case p11.CKF_SIGN:
+		u.usage, u.verb, u.noun = p11.CKA_SIGN, "sign", "signature"
+	case p11.CKF_SIGN_RECOVER:
+		u.usage, u.verb, u.noun = p11.CKA_SIGN_RECOVER, "sign with recovery", "signature with recovery"
+	case p11.CKF_VERIFY:
+		u.usage, u.verb, u.noun = p11.CKA_VERIFY, "verify", "verification"
+	case p11.CKF_VERIFY_RECOVER:
+		u.usage, u.verb, u.noun = p11.CKA_VERIFY_RECOVER, "verify with recovery", "verification with recovery"
+	case p11.CKF_ENCRYPT:
+		u.usage, u.verb, u.noun = p11.CKA_ENCRYPT, "encrypt", "encryption"
+	case p11.CKF_DECRYPT:
+		u.usage, u.verb, u.noun = p11.CKA_DECRYPT, "decrypt", "decryption"
+	case p11.CKF_WRAP:
+		u.usage, u.verb, u.noun = p11.CKA_WRAP, "wrap", "key wrap"
+		u.invalid, u.unfit = p11.CKR_WRAPPING_KEY_HANDLE_INVALID, p11.CKR_WRAPPING_KEY_TYPE_INCONSISTENT
+	case p11.CKF_UNWRAP:
+		u.usage, u.verb, u.noun = p11.CKA_UNWRAP, "unwrap", "key unwrap"
+		u.invalid, u.unfit = p11.CKR_UNWRAPPING_KEY_HANDLE_INVALID, p11.CKR_UNWRAPPING_KEY_TYPE_INCONSISTENT
+	case p11.CKF_DERIVE:
+		u.usage, u.verb, u.noun = p11.CKA_DERIVE, "derive", "key derivation"
+	case p11.CKF_ENCAPSULATE:
+		u.usage, u.verb, u.noun = p11.CKA_ENCAPSULATE, "encapsulate", "key encapsulation"
+	case p11.CKF_DECAPSULATE:
+		u.usage, u.verb, u.noun = p11.CKA_DECAPSULATE, "decapsulate", "key decapsulation"
+	default:
+		return use{}, false
+	}
+	return u, true
+}
+
+// mustUse is useOf for a flag of the program's own.
+func mustUse(flag p11.Flags) use {
+	u, ok := useOf(flag)
+	if !ok {
+		panic("engine: " + flag.String() + " is no use of a mechanism")
+	}
+	return u
+}
+
+// begin is where each use of a mechanism, and so of a key, begins: it checks that
+// the session may use the key h so with m, and holds it in the operation that it
+// returns, which has not come to the token yet.
+func (s *Session) begin(ctx context.Context, u use, m p11.Mechanism, h p11.ObjectHandle) (*Operation, error) {
+	if s.closed() {
+		return nil, s.gone()
+	}
+	if err := s.appSlot.slot.usable(m.Type, u.flag, u.verb); err != nil {
+		return nil, err
+	}
+	if err := s.appSlot.slot.online(); err != nil {
+		return nil, err
+	}
+	o := &Operation{session: s, use: u, mech: m}
+	if u.usage == 0 {
+		if err := interrupted(ctx); err != nil {
+			return nil, err
+		}
+		return o, m.Validate()
+	}
+	e, err := s.openKey(ctx, h, u.invalid)
+	if err != nil {
+		return nil, err
+	}
+	if err := mayUse(e.attrs, u, m); err != nil {
+		e.release()
+		return nil, err
+	}
+	o.key, o.login = e, e.login
+	o.locked = e.attrs.Bool(p11.CKA_ALWAYS_AUTHENTICATE)
+	return o, nil
+}
+
+// mayUse checks that the key with these attributes may be used so with m.
+func mayUse(key p11.Attributes, u use, m p11.Mechanism) error {
+	if !key.Bool(u.usage) {
+		return p11.Errorf(p11.CKR_KEY_FUNCTION_NOT_PERMITTED, "the key may not %s: its %s is not true", u.verb, u.usage.Short())
+	}
+	if !allows(key, m.Type) {
+		return p11.Errorf(p11.CKR_MECHANISM_INVALID, "the key's allowed-mechanisms do not name %s", m.Type.Short())
+	}
+	facts, _ := p11.MechanismFacts(m.Type)
+	if kt, ok := key.KeyType(); ok && len(facts.KeyTypes) > 0 && !slices.Contains(facts.KeyTypes, kt) {
+		return p11.Errorf(u.unfit, "%s takes no %s key", m.Type.Short(), kt.Short())
+	}
+	return m.Validate()
+}
+
+// allows applies CKA_ALLOWED_MECHANISMS; absent or empty allows all.
+func allows(attrs p11.Attributes, m p11.MechanismType) bool {
+	list, ok := attrs.Get(p11.CKA_ALLOWED_MECHANISMS)
+	if !ok || len(list) == 0 {
+		return true
+	}
+	for ; len(list) >= 8; list = list[8:] {
+		if v, err := p11.ToUlong(list[:8]); err == nil && p11.MechanismType(v) == m {
+			return true
+		}
+	}
+	return false
+}
+
+// openKey returns the key h, held; invalid is the error for what is no key.
+func (s *Session) openKey(ctx context.Context, h p11.ObjectHandle, invalid p11.RV) (*entry, error) {
+	e, err := s.open(ctx, h)
+	if err != nil {
+		if p11.RVOf(err) == p11.CKR_OBJECT_HANDLE_INVALID {
+			return nil, p11.Errorf(invalid, "there is no key %#x", uint64(h))
+		}
+		return nil, err
+	}
+	if class, _ := e.attrs.Class(); isKey(class) {
+		return e, nil
+	}
+	e.release()
+	return nil, p11.Errorf(invalid, "object %#x is no key", uint64(h))
+}
+
+// errLacking says that a token's mechanism list promises what the token has not.
+var errLacking = p11.Errorf(p11.CKR_FUNCTION_NOT_SUPPORTED, "the token has no such function")
