@@ -86,7 +86,7 @@ func (p person) make(lines ...string) []string {
 	p.w.t.Helper()
 	var names []string
 	for _, line := range lines {
-		p.must(p.echo("generic:64 "+line, "tok/generate"))
+		p.must(p.echo("generic:128 "+line, "tok/generate"))
 		name, errno := p.cat("tok/generate")
 		p.must(errno)
 		names = append(names, strings.TrimSuffix(name, "\n"))

@@ -43,9 +43,9 @@ func (d *Daemon) openTokens(ctx context.Context) error {
 				d.log.Error("token not usable", "token", s.Place.Name, "dir", s.Place.Dir, "err", s.err)
 			}
 		}
-		if s.token != nil {
+		if t, ok := s.token.(tokens.SelfTester); ok {
 			begin := d.now()
-			if err := selfTest(ctx, s.token); err != nil {
+			if err := t.SelfTest(ctx); err != nil {
 				return fmt.Errorf("token %s: %w", s.Place.Name, err)
 			}
 			d.selfTested += d.now().Sub(begin)

@@ -143,3 +143,11 @@ func (t *Token) DeriveKey(ctx context.Context, m p11.Mechanism, base *tokens.Obj
 	}
 	return t.crypto.DeriveKey(ctx, m, base, template)
 }
+
+// SeedRandom is tokens.RandomSeeder's.
+func (t *Token) SeedRandom(ctx context.Context, _ []byte) error {
+	if err := t.enter(ctx, "SeedRandom"); err != nil {
+		return err
+	}
+	return p11.CKR_RANDOM_SEED_NOT_SUPPORTED
+}
