@@ -21,9 +21,13 @@ BIN        := bin/p11fs
 BUILD      := build
 MAY_SKIP   := contrib/may-skip.txt
 MAY_SKIP_SHORT := contrib/may-skip-short.txt
+MAY_SKIP_S390X := contrib/may-skip-s390x.txt
+# What needs neither FUSE, fanotify nor programs that start themselves, which
+# qemu-user has not.
+S390X_UNITS := ./shm/... ./locks ./secret ./p11/... ./tokens/... ./engine/... ./mountd/config ./mountd/rpc/...
 
 .DEFAULT_GOAL := build
-.PHONY: help run test build integration soak fuzz lint check bench generate man install uninstall clean setup-run setup-test setup-bench
+.PHONY: help run test test-s390x build integration soak fuzz lint check bench generate man install uninstall clean setup-run setup-test setup-s390x setup-bench
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +43,9 @@ setup-run:
 setup-test:
 	@sh contrib/setup.sh test
 
+setup-s390x:
+	@sh contrib/setup.sh s390x
+
 setup-bench:
 	@sh contrib/setup.sh bench
 
@@ -49,6 +56,10 @@ test: setup-test ## run all tests: with the race detector, on one processor, and
 	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP) -- -race -count=1 -timeout $(TIMEOUT) ./...
 	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP_SHORT) -- -short -count=1 -parallel 2 -exec "env GOMAXPROCS=1" -timeout $(TIMEOUT) ./...
 	@sh contrib/fuzz.sh $(SERVERTIME) ./mountd/rpc FuzzServer
+
+test-s390x: setup-s390x ## run the tests that need no FUSE on big-endian s390x, under qemu
+	$(GO) run -exec "env GOARCH=s390x CGO_ENABLED=0" ./contrib/testrun -may-skip $(MAY_SKIP_S390X) -- \
+		-short -count=1 -exec qemu-s390x-static -timeout $(TIMEOUT) $(S390X_UNITS)
 
 integration: setup-test ## run the tests that drive the built program with real clients
 	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP) -- -race -count=1 -timeout $(TIMEOUT) ./integration/...

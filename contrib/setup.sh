@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes this machine ready for p11fs: setup.sh run | test | bench
+# Makes this machine ready for p11fs: setup.sh run | test | s390x | bench
 #
 # As root it installs what is missing from contrib/packages.txt, without starting
 # the services among it, and opens /dev/fuse to all users. An ordinary user is told the line that root has to
@@ -7,7 +7,7 @@
 # Go it only looks for.
 set -eu
 cd "$(dirname "$0")"
-purpose=${1:?usage: setup.sh run|test|bench}
+purpose=${1:?usage: setup.sh run|test|s390x|bench}
 wrong=0
 
 say() { echo "setup: $*" >&2; }
@@ -17,7 +17,7 @@ while read -r group package file; do
 	case $group in
 	run) ;;
 	test) [ "$purpose" != run ] || continue ;;
-	bench) [ "$purpose" = bench ] || continue ;;
+	s390x | bench) [ "$purpose" = "$group" ] || continue ;;
 	*) continue ;;
 	esac
 	# The file may be a pattern, since some directories are named by machine.

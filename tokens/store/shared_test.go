@@ -16,6 +16,7 @@ import (
 
 	"p11fs/p11"
 	"p11fs/shm"
+	"p11fs/shm/shmtest"
 )
 
 // A bench is a store over a segment, the segment as a stock process has it
@@ -465,6 +466,7 @@ func TestSharedHostile(t *testing.T) {
 		})
 	}
 	t.Run("cut short", func(t *testing.T) {
+		shmtest.NeedFaultAddress(t)
 		b := newBench(t)
 		if err := os.Truncate(b.seg.Path(), 0); err != nil {
 			t.Fatal(err)
@@ -475,6 +477,7 @@ func TestSharedHostile(t *testing.T) {
 		wantRV(t, "login", tryLogin(t, b.s, p11.CKU_USER, testUser), p11.CKR_OK)
 	})
 	t.Run("cut short in a section", func(t *testing.T) {
+		shmtest.NeedFaultAddress(t)
 		b := newBench(t)
 		end, err := b.s.begin(t.Context())
 		if err != nil {
