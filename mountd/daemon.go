@@ -335,7 +335,7 @@ func (d *Daemon) ready(ctx context.Context) {
 		}
 	}
 	if d.sessionTable() != nil {
-		if st, err := d.stock.slots.Stats(ctx); err == nil {
+		if st, err := d.stock.slots.Stats(); err == nil {
 			r.SegmentKey, r.SegmentID = st.Key, st.ID
 		}
 	}

@@ -134,12 +134,12 @@ func (d *Daemon) slotManager() resource {
 		r.state = stateFailed
 		return r
 	}
-	st, err := d.stock.slots.Stats(context.Background())
+	st, err := d.stock.slots.Stats()
 	if err != nil || d.stock.slots.Lost() != nil {
 		r.state = stateFailed
 		return r
 	}
-	return resource{name: r.name, count: 1, size: slotd.SegmentSize, users: st.Attached, state: stateOn}
+	return resource{name: r.name, count: 1, size: shm.SlotManagerSize, users: st.Attached, state: stateOn}
 }
 
 func (d *Daemon) slotSocket() resource {

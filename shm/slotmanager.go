@@ -207,44 +207,15 @@ func (m *SlotManager) Register(pid int32, now time.Time) error {
 	return nil
 }
 
+// Registered reports whether pid has an entry.
+func (m *SlotManager) Registered(pid int32) bool { return m.find(pid) >= 0 }
+
 // Unregister frees the entry of pid, if it has one, and takes the sessions that
 // the entry still counts off the global counters.
 func (m *SlotManager) Unregister(pid int32) {
 	if i := m.find(pid); i >= 0 {
 		m.free(i)
 	}
-}
-
-// OpenSession counts one more session of pid on slot. A process that is not
-// registered (any more) is counted globally all the same, as stock does.
-func (m *SlotManager) OpenSession(pid int32, slot int) error {
-	if slot < 0 || slot >= Slots {
-		return fmt.Errorf("slot %d: the shared memory has slots 0 to %d", slot, Slots-1)
-	}
-	putU32(m.mem, 4*slot, u32(m.mem, 4*slot)+1)
-	if i := m.find(pid); i >= 0 {
-		e := m.entry(i)
-		putU32(e, procSessions+4*slot, u32(e, procSessions+4*slot)+1)
-	}
-	return nil
-}
-
-// CloseSession counts one session of pid on slot less. No counter goes below 0:
-// stock's collection may have lowered them already.
-func (m *SlotManager) CloseSession(pid int32, slot int) error {
-	if slot < 0 || slot >= Slots {
-		return fmt.Errorf("slot %d: the shared memory has slots 0 to %d", slot, Slots-1)
-	}
-	if n := u32(m.mem, 4*slot); n > 0 {
-		putU32(m.mem, 4*slot, n-1)
-	}
-	if i := m.find(pid); i >= 0 {
-		e := m.entry(i)
-		if n := u32(e, procSessions+4*slot); n > 0 {
-			putU32(e, procSessions+4*slot, n-1)
-		}
-	}
-	return nil
 }
 
 // SetSessions makes the counter of pid on slot n, and moves the global counter

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"p11fs/locks"
 	"p11fs/mountd"
 	"p11fs/shm"
 )
@@ -193,7 +194,7 @@ func (e Examination) lockFiles() Finding {
 			})
 		case stuck(path):
 			t := trouble{path + " is locked all the time", "fuser -v " + path}
-			if pid := e.holder(st.Ino); pid > 0 {
+			if pid, err := locks.Holder(e.path("proc"), path); err == nil && pid > 0 {
 				t = trouble{fmt.Sprintf("%s is locked all the time, by process %d", path, pid), fmt.Sprintf("kill %d (after: ps -fp %[1]d)", pid)}
 			}
 			troubles = append(troubles, t)
@@ -218,20 +219,6 @@ func stuck(path string) bool {
 			return true
 		}
 	}
-}
-
-// holder is the process that has locked the file with this inode, or 0.
-func (e Examination) holder(inode uint64) int {
-	b, _ := os.ReadFile(e.path("proc/locks"))
-	for line := range strings.Lines(string(b)) {
-		// 1: FLOCK  ADVISORY  WRITE 123 00:2f:4711 0 EOF
-		s := strings.Fields(line)
-		if len(s) > 5 && s[1] == "FLOCK" && strings.HasSuffix(s[5], fmt.Sprintf(":%d", inode)) {
-			pid, _ := strconv.Atoi(s[4])
-			return pid
-		}
-	}
-	return 0
 }
 
 // socket looks for a slot socket whose daemon has died, or that clients refuse.

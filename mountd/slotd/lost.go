@@ -13,7 +13,7 @@ import (
 // alone waits for a rival that was about to start when the refusal began, and is
 // refused, to end. One that stays was there first.
 func (d *Daemon) alone(ctx context.Context) error {
-	for deadline := time.Now().Add(rivalPatience); ; {
+	for deadline := time.Now().Add(rivalWait); ; {
 		pid, ok := d.conf.findRival()
 		switch {
 		case !ok:

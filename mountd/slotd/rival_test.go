@@ -147,7 +147,7 @@ func TestBesideStock(t *testing.T) {
 		}
 	})
 	t.Run("that is about to end", func(t *testing.T) {
-		time.AfterFunc(rivalPatience/4, func() { _ = stock.Process.Kill() })
+		time.AfterFunc(rivalWait/4, func() { _ = stock.Process.Kill() })
 		r.open(t)
 	})
 }

@@ -11,23 +11,18 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"p11fs/locks"
 	"p11fs/mountd/config"
-	"p11fs/p11"
 	"p11fs/shm"
 )
 
 const (
-	// collectEvery is how often dead processes are looked for, as stock does.
-	collectEvery = 10 * time.Second
 	// sendTimeout bounds how long one client may take to read its reply.
 	sendTimeout = 30 * time.Second
-	// rivalPatience is how long a stock daemon that is seen at our start has to
+	// rivalWait is how long a stock daemon that is seen at our start has to
 	// end: one that came too late is refused by then.
-	rivalPatience = time.Second
-	rivalPoll     = 20 * time.Millisecond
+	rivalWait = time.Second
+	rivalPoll = 20 * time.Millisecond
 	// maxClients bounds the clients that are being answered at once.
 	maxClients = 128
 )
@@ -57,15 +52,15 @@ type Config struct {
 	StockFile, StockSocket, StockConf string
 	// Proc is /proc, but for tests.
 	Proc string
+
+	lockWait time.Duration // lockWait, but for tests
 }
 
 // A Daemon stands in for pkcsslotd. It is registered as a process itself.
 type Daemon struct {
 	conf     Config
 	pid      int32
-	boot     time.Time        // when the machine was started, by the clock at our start
-	segment  *shm.SlotManager // used under the API lock, as closed is
-	closed   bool
+	boot     time.Time // when the machine was started, by the clock at our start
 	listener *net.UnixListener
 	reply    []byte
 	refusal  *refusal // nil if it cannot be had
@@ -77,8 +72,13 @@ type Daemon struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	mu       sync.Mutex     // guards sessions; the API lock is taken under it, never the other way round
-	sessions map[int]uint32 // by slot: this process's, as they are to be in the segment
+	// mu guards what follows. The API lock, where it is needed too, is taken
+	// before it, and nothing is locked under it.
+	mu       sync.Mutex
+	segment  *shm.SlotManager // nil after Close; changed under the API lock only
+	sessions map[int]uint32   // by slot: how many sessions this process has
+	told     map[int]uint32   // what of them stands in the segment
+	held     bool             // the last wait for the API lock was in vain
 
 	refusing    sync.Mutex // guards unrefusable; nothing is locked under it
 	unrefusable error      // why a stock daemon that starts is not refused
@@ -89,11 +89,14 @@ func Open(ctx context.Context, c Config) (_ *Daemon, err error) {
 	if c.Proc == "" {
 		c.Proc = "/proc"
 	}
+	if c.lockWait == 0 {
+		c.lockWait = lockWait
+	}
 	key, err := shm.Key(c.File)
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{conf: c, pid: int32(os.Getpid()), reply: Reply(c.Slots), key: key, sessions: map[int]uint32{}}
+	d := &Daemon{conf: c, pid: int32(os.Getpid()), reply: Reply(c.Slots), key: key, sessions: map[int]uint32{}, told: map[int]uint32{}}
 	d.boot, _ = bootTime(c.Proc) // without one the clock is taken for unchanged
 	defer func() {
 		if err != nil {
@@ -108,19 +111,7 @@ func Open(ctx context.Context, c Config) (_ *Daemon, err error) {
 	if err = d.alone(ctx); err != nil {
 		return nil, err
 	}
-	err = d.locked(ctx, func() error {
-		var kept bool
-		if d.segment, kept, err = shm.CreateSlotManager(key, c.Group, d.anyAlive); err != nil {
-			return err
-		}
-		if kept {
-			c.Log.Info("kept the shared memory of the slot manager: processes use it", "processes", len(d.segment.Processes()))
-		}
-		d.segmentID = d.segment.ID()
-		d.segment.Collect(d.alive)
-		return d.segment.Register(d.pid, c.Now())
-	})
-	if err != nil {
+	if err = d.takeSegment(ctx); err != nil {
 		return nil, err
 	}
 	if d.listener, err = listen(c.Socket, c.Group); err != nil {
@@ -167,34 +158,7 @@ func (d *Daemon) Close() (err error) {
 			err = errors.Join(err, os.Remove(d.conf.PIDFile))
 		}
 	}
-	if d.segment == nil {
-		return err
-	}
-	err = errors.Join(err, d.locked(context.Background(), func() (err error) {
-		d.segment.Unregister(d.pid)
-		d.segment.Collect(d.alive)
-		if len(d.segment.Processes()) == 0 {
-			err = d.segment.Remove()
-		}
-		d.closed = true
-		return errors.Join(err, d.segment.Detach())
-	}))
-	d.segment = nil
-	return err
-}
-
-// locked calls f under the API lock, or not at all after Close: our entry is
-// freed then.
-func (d *Daemon) locked(ctx context.Context, f func() error) (err error) {
-	unlock, err := d.conf.APILock.Lock(ctx)
-	if err != nil {
-		return fmt.Errorf("API lock: %w", err)
-	}
-	defer func() { err = errors.Join(err, unlock()) }()
-	if d.closed {
-		return nil
-	}
-	return f()
+	return errors.Join(err, d.leaveSegment())
 }
 
 // listen binds the slot socket anew. Clients check that it is root's and the
@@ -255,149 +219,4 @@ func (d *Daemon) serve(ctx context.Context, l *net.UnixListener) {
 			}
 		}()
 	}
-}
-
-func (d *Daemon) collectLoop(ctx context.Context) {
-	t := time.NewTicker(collectEvery)
-	defer t.Stop()
-	lost := false
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-		}
-		if err := d.Collect(ctx); err != nil && ctx.Err() == nil {
-			d.conf.Log.Error("collection of dead processes", "err", err)
-		}
-		if d.refusal != nil {
-			err := d.refusal.mark()
-			if err != nil && d.Unrefusable() == nil {
-				d.conf.Log.Warn("a stock slot daemon that is started from now on will take this one's place", "reason", err)
-			}
-			d.setUnrefusable(err)
-		}
-		err := d.Lost()
-		if err != nil && !lost {
-			d.conf.Log.Error("the door for the stock library is lost", "err", err)
-		}
-		lost = err != nil
-	}
-}
-
-// Collect frees what dead processes hold in the segment, and puts our own entry
-// right, which a stock process that lost its lock may have spoilt.
-func (d *Daemon) Collect(ctx context.Context) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.locked(ctx, func() error {
-		for _, p := range d.segment.Collect(d.alive) {
-			d.conf.Log.Info("freed the entry of a dead process", "pid", p.PID, "slots", len(p.Sessions))
-		}
-		return d.mendLocked()
-	})
-}
-
-// mendLocked registers us again if our entry is gone, with our sessions.
-func (d *Daemon) mendLocked() error {
-	for _, p := range d.segment.Processes() {
-		if p.PID == d.pid {
-			return nil
-		}
-	}
-	if err := d.segment.Register(d.pid, d.conf.Now()); err != nil {
-		return err
-	}
-	for slot, n := range d.sessions {
-		if err := d.segment.SetSessions(d.pid, slot, n); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// Opened counts a session of this process on slot.
-func (d *Daemon) Opened(ctx context.Context, slot p11.SlotID) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	err := d.locked(ctx, func() error { return d.segment.OpenSession(d.pid, int(slot)) })
-	if err == nil {
-		d.sessions[int(slot)]++
-	}
-	return err
-}
-
-// Closed takes one off.
-func (d *Daemon) Closed(slot p11.SlotID) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.sessions[int(slot)] > 0 {
-		d.sessions[int(slot)]--
-	}
-	return d.locked(context.Background(), func() error { return d.segment.CloseSession(d.pid, int(slot)) })
-}
-
-// Others is the number of sessions of all other processes on slot.
-func (d *Daemon) Others(ctx context.Context, slot p11.SlotID) (n uint64, err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	err = d.locked(ctx, func() error {
-		// The collection of a process whose counters had grown too high can
-		// leave less than our own.
-		all := d.segment.Sessions(int(slot))
-		n = uint64(max(all, d.sessions[int(slot)]) - d.sessions[int(slot)])
-		return nil
-	})
-	return n, err
-}
-
-// SegmentSize is the size in bytes of the slot manager's segment.
-const SegmentSize = shm.SlotManagerSize
-
-// Stats is what the list of resources shows.
-type Stats struct {
-	Key       int
-	ID        int
-	Processes int
-	Attached  int
-	Socket    string
-}
-
-// Stats returns it as it stands now.
-func (d *Daemon) Stats(ctx context.Context) (s Stats, err error) {
-	key, err := shm.Key(d.conf.File)
-	if err != nil {
-		return s, err
-	}
-	err = d.locked(ctx, func() error {
-		n, err := d.segment.Attached()
-		s = Stats{Key: key, ID: d.segment.ID(), Processes: len(d.segment.Processes()), Attached: n, Socket: d.conf.Socket}
-		return err
-	})
-	return s, err
-}
-
-func (d *Daemon) anyAlive(ps []shm.Process) bool {
-	for _, p := range ps {
-		if p.PID != d.pid && d.alive(p.PID, p.Registered) {
-			return true
-		}
-	}
-	return false
-}
-
-// alive says whether the process exists. A zombie does, as for stock: its
-// entry goes when its parent has waited for it. One that began after it was
-// registered is another process with the same number.
-func (d *Daemon) alive(pid int32, registered time.Time) bool {
-	if pid <= 0 || errors.Is(unix.Kill(int(pid), 0), unix.ESRCH) {
-		return false
-	}
-	if pid == d.pid {
-		return true
-	}
-	started, err := processStart(d.conf.Proc, int(pid), d.boot)
-	// A second either way: the start is known in clock ticks since boot, the
-	// registration in whole seconds.
-	return err != nil || !started.After(registered.Add(2*time.Second))
 }

@@ -11,12 +11,13 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"p11fs/locks"
 	"p11fs/mountd/config"
@@ -96,6 +97,8 @@ func newRig(t *testing.T) *rig {
 	if err := os.WriteFile(file, nil, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	// Also what a test that fails leaves with a process in it.
+	t.Cleanup(func() { removeSegment(t, file) })
 	proc := t.TempDir()
 	if err := os.Symlink("/proc/stat", filepath.Join(proc, "stat")); err != nil {
 		t.Fatal(err)
@@ -115,6 +118,20 @@ func newRig(t *testing.T) *rig {
 		APILock: lock, Group: locks.NoGroup, Log: slog.New(slog.DiscardHandler), Now: time.Now,
 		Slots: []config.Slot{{ID: 3, Library: "libpkcs11_sw.so", Description: "Linux", Manufacturer: "IBM"}},
 	}}
+}
+
+// removeSegment removes the slot manager's segment, if there is one.
+func removeSegment(t *testing.T, file string) {
+	t.Helper()
+	key, err := shm.Key(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id, err := shm.SlotManagerID(key); err == nil {
+		if _, err := unix.SysvShmCtl(id, unix.IPC_RMID, nil); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func (r *rig) open(t *testing.T) *Daemon {
@@ -199,13 +216,10 @@ func TestSessions(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = client.Detach() }()
-	sleep := exec.Command("sleep", "60")
-	if err := sleep.Start(); err != nil {
-		t.Fatal(err)
-	}
+	sleep := start(t, "sleep", "60")
 	other := int32(sleep.Process.Pid)
 	r.see(t, sleep.Process.Pid)
-	if err := errors.Join(client.Register(other, time.Now()), client.OpenSession(other, 3), d.Opened(ctx, 3), d.Opened(ctx, 3), d.Closed(3)); err != nil {
+	if err := errors.Join(client.Register(other, time.Now()), client.SetSessions(other, 3, 1), d.Opened(ctx, 3), d.Opened(ctx, 3), d.Closed(3)); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := d.Others(ctx, 3); err != nil || n != 1 || client.Sessions(3) != 2 {
