@@ -69,7 +69,7 @@ func (a *active) wipe() {
 // Init makes an operation the active one of its use, a CKF_ flag as for Begin. A
 // digest takes no key.
 func (s *Session) Init(ctx context.Context, flag p11.Flags, m p11.Mechanism, key p11.ObjectHandle) error {
-	u := mustUse(flag)
+	u := useOf(flag)
 	if s.closed() {
 		return s.gone()
 	}
@@ -121,7 +121,7 @@ func (s *Session) activeOf(flag p11.Flags, c call) (*active, error) {
 	}
 	s.mu.Unlock()
 	if a == nil {
-		return nil, notActive(mustUse(flag).noun)
+		return nil, notActive(useOf(flag).noun)
 	}
 	if other {
 		return nil, s.lost(a)

@@ -148,6 +148,7 @@ func (s *Session) prepare(m p11.Mechanism, template p11.Attributes, class p11.Ob
 	}
 	l, err := s.mayStore(attrs)
 	if err != nil {
+		attrs.Wipe()
 		return nil, err
 	}
 	return &pending{attrs: attrs, login: l}, nil

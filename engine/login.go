@@ -31,7 +31,7 @@ func (s *Session) Login(ctx context.Context, user p11.UserType, pin *secret.Byte
 	}
 	t, err := st.slot.token.Login(ctx, user, pin)
 	if err != nil {
-		st.app.engine.log.Info("login refused", "token", st.slot.Name(), "uid", st.app.owner.UID, "user", user, "err", err)
+		st.app.engine.log.Info("login refused", "token", st.slot.Name(), "uid", st.app.owner.UID, "pid", st.app.owner.PID, "door", st.app.owner.Door, "user", user, "err", err)
 		return err
 	}
 	l, err := newLogin(t)

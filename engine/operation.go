@@ -55,7 +55,7 @@ const maxReplay = 1 << 20
 // CKF_VERIFY, CKF_ENCRYPT, CKF_DECRYPT, CKF_SIGN_RECOVER or CKF_VERIFY_RECOVER. A
 // digest takes no key.
 func (s *Session) Begin(ctx context.Context, flag p11.Flags, m p11.Mechanism, key p11.ObjectHandle) (*Operation, error) {
-	o, err := s.beginParts(ctx, mustUse(flag), m, key)
+	o, err := s.beginParts(ctx, useOf(flag), m, key)
 	if err != nil {
 		return nil, err
 	}

@@ -33,6 +33,7 @@ func (r *rules) complete(template p11.Attributes, o origin, so bool) (p11.Attrib
 		}
 		switch {
 		case one.traits&o.needs() != 0 && !mayLack(one.attr, attrs, o):
+			attrs.Wipe()
 			return nil, incomplete(one.attr)
 		case one.attr == p11.CKA_EXTRACTABLE:
 			attrs.SetBool(one.attr, extractable(o))
@@ -41,6 +42,7 @@ func (r *rules) complete(template p11.Attributes, o origin, so bool) (p11.Attrib
 		}
 	}
 	if err := consistent(attrs); err != nil {
+		attrs.Wipe()
 		return nil, err
 	}
 	return attrs, nil

@@ -18,49 +18,36 @@ type use struct {
 	unfit   p11.RV // for a key of the wrong type
 }
 
-// useOf returns the use of one flag, and not ok for flags that are none.
-func useOf(flag p11.Flags) (u use, ok bool) {
-	u = use{flag: flag, invalid: p11.CKR_KEY_HANDLE_INVALID, unfit: p11.CKR_KEY_TYPE_INCONSISTENT}
-	switch flag {
-	case p11.CKF_DIGEST:
-		u.verb, u.noun = "digest", "digest"
-	case p11.CKF_SIGN:
-		u.usage, u.verb, u.noun = p11.CKA_SIGN, "sign", "signature"
-	case p11.CKF_SIGN_RECOVER:
-		u.usage, u.verb, u.noun = p11.CKA_SIGN_RECOVER, "sign with recovery", "signature with recovery"
-	case p11.CKF_VERIFY:
-		u.usage, u.verb, u.noun = p11.CKA_VERIFY, "verify", "verification"
-	case p11.CKF_VERIFY_RECOVER:
-		u.usage, u.verb, u.noun = p11.CKA_VERIFY_RECOVER, "verify with recovery", "verification with recovery"
-	case p11.CKF_ENCRYPT:
-		u.usage, u.verb, u.noun = p11.CKA_ENCRYPT, "encrypt", "encryption"
-	case p11.CKF_DECRYPT:
-		u.usage, u.verb, u.noun = p11.CKA_DECRYPT, "decrypt", "decryption"
-	case p11.CKF_WRAP:
-		u.usage, u.verb, u.noun = p11.CKA_WRAP, "wrap", "key wrap"
-		u.invalid, u.unfit = p11.CKR_WRAPPING_KEY_HANDLE_INVALID, p11.CKR_WRAPPING_KEY_TYPE_INCONSISTENT
-	case p11.CKF_UNWRAP:
-		u.usage, u.verb, u.noun = p11.CKA_UNWRAP, "unwrap", "key unwrap"
-		u.invalid, u.unfit = p11.CKR_UNWRAPPING_KEY_HANDLE_INVALID, p11.CKR_UNWRAPPING_KEY_TYPE_INCONSISTENT
-	case p11.CKF_DERIVE:
-		u.usage, u.verb, u.noun = p11.CKA_DERIVE, "derive", "key derivation"
-	case p11.CKF_ENCAPSULATE:
-		u.usage, u.verb, u.noun = p11.CKA_ENCAPSULATE, "encapsulate", "key encapsulation"
-	case p11.CKF_DECAPSULATE:
-		u.usage, u.verb, u.noun = p11.CKA_DECAPSULATE, "decapsulate", "key decapsulation"
-	default:
-		return use{}, false
-	}
-	return u, true
+// uses are all of them. Policy, grants and audit have one row to look at for each.
+var uses = [...]use{ //nolint:gochecknoglobals // a table, never written
+	keyUse(p11.CKF_SIGN, p11.CKA_SIGN, "sign", "signature"),
+	keyUse(p11.CKF_SIGN_RECOVER, p11.CKA_SIGN_RECOVER, "sign with recovery", "signature with recovery"),
+	keyUse(p11.CKF_VERIFY, p11.CKA_VERIFY, "verify", "verification"),
+	keyUse(p11.CKF_VERIFY_RECOVER, p11.CKA_VERIFY_RECOVER, "verify with recovery", "verification with recovery"),
+	keyUse(p11.CKF_ENCRYPT, p11.CKA_ENCRYPT, "encrypt", "encryption"),
+	keyUse(p11.CKF_DECRYPT, p11.CKA_DECRYPT, "decrypt", "decryption"),
+	keyUse(p11.CKF_DERIVE, p11.CKA_DERIVE, "derive", "key derivation"),
+	keyUse(p11.CKF_ENCAPSULATE, p11.CKA_ENCAPSULATE, "encapsulate", "key encapsulation"),
+	keyUse(p11.CKF_DECAPSULATE, p11.CKA_DECAPSULATE, "decapsulate", "key decapsulation"),
+	{p11.CKF_WRAP, p11.CKA_WRAP, "wrap", "key wrap",
+		p11.CKR_WRAPPING_KEY_HANDLE_INVALID, p11.CKR_WRAPPING_KEY_TYPE_INCONSISTENT},
+	{p11.CKF_UNWRAP, p11.CKA_UNWRAP, "unwrap", "key unwrap",
+		p11.CKR_UNWRAPPING_KEY_HANDLE_INVALID, p11.CKR_UNWRAPPING_KEY_TYPE_INCONSISTENT},
+	{flag: p11.CKF_DIGEST, verb: "digest", noun: "digest"},
 }
 
-// mustUse is useOf for a flag of the program's own.
-func mustUse(flag p11.Flags) use {
-	u, ok := useOf(flag)
-	if !ok {
-		panic("engine: " + flag.String() + " is no use of a mechanism")
+func keyUse(flag p11.Flags, usage p11.AttributeType, verb, noun string) use {
+	return use{flag, usage, verb, noun, p11.CKR_KEY_HANDLE_INVALID, p11.CKR_KEY_TYPE_INCONSISTENT}
+}
+
+// useOf returns the use of a CKF_ flag, which the program chooses.
+func useOf(flag p11.Flags) use {
+	for _, u := range uses {
+		if u.flag == flag {
+			return u
+		}
 	}
-	return u
+	panic("engine: " + flag.String() + " is no use of a mechanism")
 }
 
 // begin is where each use of a mechanism, and so of a key, begins: it checks that

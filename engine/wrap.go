@@ -9,7 +9,7 @@ import (
 
 // WrapKey is C_WrapKey (PKCS#11 v3.1 §5.18.3).
 func (s *Session) WrapKey(ctx context.Context, m p11.Mechanism, wrapping, key p11.ObjectHandle) ([]byte, error) {
-	w, err := s.begin(ctx, mustUse(p11.CKF_WRAP), m, wrapping)
+	w, err := s.begin(ctx, useOf(p11.CKF_WRAP), m, wrapping)
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +149,7 @@ type from struct {
 // makeFrom makes a key out of another: compute returns the complete attributes.
 func (s *Session) makeFrom(ctx context.Context, f from, m p11.Mechanism, key p11.ObjectHandle, template p11.Attributes,
 	compute func(tokens.Token, *tokens.Object, p11.Attributes) (p11.Attributes, error)) (p11.ObjectHandle, error) {
-	o, err := s.begin(ctx, mustUse(f.flag), m, key)
+	o, err := s.begin(ctx, useOf(f.flag), m, key)
 	if err != nil {
 		return 0, err
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -50,12 +52,15 @@ type processes struct {
 	session func(tid int) (int, error)
 	// leader returns a hold on the leader of a session.
 	leader func(sid int) (leader, error)
+	// groups returns the supplementary groups of a thread, nil if they cannot be
+	// had.
+	groups func(tid int) []uint32
 	// descriptors is how many descriptors this process may have; 0 is no limit.
 	descriptors int
 }
 
 func systemProcesses() processes {
-	p := processes{session: unix.Getsid, leader: openLeader}
+	p := processes{session: unix.Getsid, leader: openLeader, groups: threadGroups}
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && limit.Cur < math.MaxInt32 {
 		p.descriptors = int(limit.Cur)
@@ -100,7 +105,7 @@ func newCallers(e *engine.Engine, system processes) *callers {
 		engine: e,
 		system: system,
 		most:   most,
-		nobody: e.NewApplication(engine.Owner{UID: ^uint32(0), GID: ^uint32(0), Name: "nobody"}),
+		nobody: e.NewApplication(engine.Owner{UID: ^uint32(0), GID: ^uint32(0), Door: "files", Name: "nobody"}),
 		apps:   make(map[appKey]*application),
 		users:  make(map[uint32]*user),
 	}
@@ -172,17 +177,21 @@ func (cs *callers) get(c caller) (*application, error) {
 		l.close()
 		return nil, errNobody
 	}
-	return cs.add(c, sid, l)
+	owner := engine.Owner{UID: c.uid, GID: c.gid, PID: sid, Door: "files", Name: fmt.Sprintf("session %d", sid)}
+	if cs.system.groups != nil {
+		owner.Groups = cs.system.groups(int(c.pid))
+	}
+	return cs.add(owner, l)
 }
 
-func (cs *callers) add(c caller, sid int, l leader) (*application, error) {
-	key := appKey{c.uid, sid}
+func (cs *callers) add(owner engine.Owner, l leader) (*application, error) {
+	key := appKey{owner.UID, owner.PID}
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	u := cs.users[c.uid]
+	u := cs.users[key.uid]
 	if u == nil {
 		u = new(user)
-		cs.users[c.uid] = u
+		cs.users[key.uid] = u
 	}
 	switch a := cs.apps[key]; {
 	case cs.closed:
@@ -193,7 +202,7 @@ func (cs *callers) add(c caller, sid int, l leader) (*application, error) {
 		return a, nil
 	case u.applications >= cs.most:
 		l.close()
-		return nil, refuse(syscall.EDQUOT, p11.CKR_HOST_MEMORY, fmt.Sprintf("uid %d has %d applications already: end some terminals or services", c.uid, cs.most))
+		return nil, refuse(syscall.EDQUOT, p11.CKR_HOST_MEMORY, fmt.Sprintf("uid %d has %d applications already: end some terminals or services", key.uid, cs.most))
 	case cs.system.descriptors > 0 && len(cs.apps) >= cs.system.descriptors/2:
 		l.close()
 		return nil, refuse(syscall.EDQUOT, p11.CKR_HOST_MEMORY, "all users together have as many applications as there are descriptors for: raise the daemon's limit on open files")
@@ -203,7 +212,7 @@ func (cs *callers) add(c caller, sid int, l leader) (*application, error) {
 		leader: l,
 		held:   &u.held,
 		desks:  make(map[*engine.Slot]*desk),
-		eng:    cs.engine.NewApplication(engine.Owner{UID: c.uid, GID: c.gid, Name: fmt.Sprintf("session %d", sid)}),
+		eng:    cs.engine.NewApplication(owner),
 	}
 	cs.apps[key] = a
 	u.applications++
@@ -276,6 +285,26 @@ func (p *pidfd) wait() {
 
 func (p *pidfd) close() {
 	_ = p.file.Close() // closed before, when it fails
+}
+
+// threadGroups reads /proc: no system call tells another process's groups.
+func threadGroups(tid int) (groups []uint32) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", tid))
+	if err != nil {
+		return nil
+	}
+	for line := range strings.Lines(string(b)) {
+		list, ok := strings.CutPrefix(line, "Groups:")
+		if !ok {
+			continue
+		}
+		for _, word := range strings.Fields(list) {
+			if gid, err := strconv.ParseUint(word, 10, 32); err == nil {
+				groups = append(groups, uint32(gid))
+			}
+		}
+	}
+	return groups
 }
 
 // exited says whether the process has ended: then its pidfd is readable.

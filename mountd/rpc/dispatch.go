@@ -54,7 +54,9 @@ func (st *state) initialize() error {
 		return p11.CKR_CRYPTOKI_ALREADY_INITIALIZED
 	}
 	p := st.conn.peer
-	st.app = st.conn.server.config.Engine.NewApplication(engine.Owner{UID: p.UID, GID: p.GID, Name: fmt.Sprintf("rpc pid %d", p.PID)})
+	st.app = st.conn.server.config.Engine.NewApplication(engine.Owner{
+		UID: p.UID, GID: p.GID, Groups: p.Groups, PID: int(p.PID), Door: "rpc", Name: fmt.Sprintf("rpc pid %d", p.PID),
+	})
 	st.ended = make(chan struct{})
 	st.drained = map[drain]drainMark{}
 	return nil

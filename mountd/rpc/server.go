@@ -10,6 +10,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -34,10 +35,11 @@ type Config struct {
 	MaxCalls       int64 // calls of one uid in flight, beyond one a connection: 4096
 }
 
-// A Peer is who is at the other end, from SO_PEERCRED.
+// A Peer is who is at the other end, from SO_PEERCRED and SO_PEERGROUPS.
 type Peer struct {
 	UID, GID uint32
 	PID      int32
+	Groups   []uint32 // the supplementary ones
 }
 
 // Stats are counts for the daemon's status and metrics.
@@ -195,13 +197,36 @@ func peerOf(c *net.UnixConn) (p Peer, err error) {
 	}
 	var cred *unix.Ucred
 	var sockErr error
-	if err := raw.Control(func(fd uintptr) { cred, sockErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil {
+	var groups []uint32
+	if err := raw.Control(func(fd uintptr) {
+		if cred, sockErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); sockErr == nil {
+			groups, sockErr = peerGroups(fd)
+		}
+	}); err != nil {
 		return p, err
 	}
 	if sockErr != nil {
 		return p, sockErr
 	}
-	return Peer{UID: cred.Uid, GID: cred.Gid, PID: cred.Pid}, nil
+	return Peer{UID: cred.Uid, GID: cred.Gid, PID: cred.Pid, Groups: groups}, nil
+}
+
+// peerGroups returns the supplementary groups that the other end of a Unix socket
+// had when it connected.
+func peerGroups(fd uintptr) ([]uint32, error) {
+	const size = 4 // bytes of a gid
+	for n := 32; ; {
+		list := make([]uint32, n)
+		length := uint32(size * n)
+		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_PEERGROUPS,
+			uintptr(unsafe.Pointer(&list[0])), uintptr(unsafe.Pointer(&length)), 0)
+		switch n = int(length / size); {
+		case errno == 0:
+			return list[:n], nil
+		case errno != unix.ERANGE || n <= len(list): // else n is how many there are
+			return nil, errno
+		}
+	}
 }
 
 // conn is one connection. Its read loop owns r and buf.
