@@ -63,38 +63,11 @@ func (s *Session) GenerateKeyPair(ctx context.Context, m p11.Mechanism, public, 
 		priv.attrs.Wipe()
 		return 0, 0, interruptedBy(ctx, err)
 	}
-	if err := s.adopt(ctx, pub, priv); err != nil {
+	handles, err := s.makeAll(ctx, pub, priv)
+	if err != nil {
 		return 0, 0, err
 	}
-	hPub, err = s.store(ctx, pub)
-	if err != nil {
-		s.disown(priv)
-		return 0, 0, err
-	}
-	hPriv, err = s.store(ctx, priv)
-	if err != nil {
-		s.undo(ctx, hPub)
-		return 0, 0, err
-	}
-	return hPub, hPriv, nil
-}
-
-// undo takes back an object made just now. It is not to be interrupted.
-func (s *Session) undo(ctx context.Context, h p11.ObjectHandle) {
-	v := s.view()
-	o, err := v.find(h)
-	if err != nil {
-		return // ended with its session or login
-	}
-	anyway := func(p11.Attributes) error { return nil }
-	if o.Name == "" {
-		err = s.appSlot.objects.destroy(h, anyway)
-	} else {
-		err = v.slot.token.Destroy(context.WithoutCancel(ctx), o.Handle, anyway)
-	}
-	if err != nil {
-		s.appSlot.app.engine.log.Error("half of a key pair is left over", "token", v.slot.Name(), "err", err)
-	}
+	return handles[0], handles[1], nil
 }
 
 // inTemplate says which of two templates an error is about.

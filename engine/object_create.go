@@ -41,9 +41,7 @@ type pending struct {
 func (s *Session) adopt(ctx context.Context, list ...*pending) error {
 	err := s.adoptAll(ctx, list)
 	if err != nil {
-		for _, p := range list {
-			s.disown(p)
-		}
+		s.disown(list...)
 	}
 	return err
 }
@@ -70,42 +68,116 @@ func (s *Session) adoptAll(ctx context.Context, list []*pending) error {
 	return nil
 }
 
-// disown gives up an object that is not made after all.
-func (s *Session) disown(p *pending) {
-	if p.life != nil {
+// disown gives up objects that are not made after all.
+func (s *Session) disown(list ...*pending) {
+	for _, p := range list {
 		newObject(0, p.attrs, p.life).Drop()
-		return
 	}
-	p.attrs.Wipe()
 }
 
-// store makes the object.
-func (s *Session) store(ctx context.Context, p *pending) (p11.ObjectHandle, error) {
-	if err := s.mayStillStore(ctx, p.login); err != nil {
-		s.disown(p)
-		return 0, err
-	}
-	as := s.appSlot
-	if !p.attrs.Bool(p11.CKA_TOKEN) {
-		o, err := as.objects.add(s, p.login, p.attrs, p.life)
-		if err != nil {
-			return 0, err
+// store makes objects that the token has adopted: all or none. Once it has begun it
+// is not interrupted.
+func (s *Session) store(ctx context.Context, list ...*pending) ([]p11.ObjectHandle, error) {
+	for _, p := range list {
+		if err := s.mayStillStore(ctx, p.login); err != nil {
+			s.disown(list...)
+			return nil, err
 		}
-		return o.Handle, nil
 	}
-	o, err := as.slot.token.Create(ctx, p.attrs)
+	handles := make([]p11.ObjectHandle, len(list))
+	err := s.storeInToken(ctx, list, handles)
+	for i, p := range list {
+		if p.attrs.Bool(p11.CKA_TOKEN) {
+			continue
+		}
+		if err != nil {
+			s.disown(p)
+			continue
+		}
+		var o *tokens.Object
+		if o, err = s.appSlot.objects.add(s, p.login, p.attrs, p.life); err == nil {
+			handles[i] = o.Handle
+		}
+	}
 	if err != nil {
-		return 0, err
+		s.undo(ctx, handles)
+		return nil, err
 	}
-	return view{login: p.login}.handle(o), nil
+	return handles, nil
+}
+
+// storeInToken stores those of the list that are token objects.
+func (s *Session) storeInToken(ctx context.Context, list []*pending, handles []p11.ObjectHandle) error {
+	var which []int
+	var attrs []p11.Attributes
+	for i, p := range list {
+		if p.attrs.Bool(p11.CKA_TOKEN) {
+			which, attrs = append(which, i), append(attrs, p.attrs)
+		}
+	}
+	objects, err := createAll(ctx, s.appSlot.slot.token, attrs)
+	for j, o := range objects {
+		handles[which[j]] = view{login: list[which[j]].login}.handle(o)
+	}
+	return err
+}
+
+// createAll stores token objects. With an error, some of them may be stored: those
+// that it returns.
+func createAll(ctx context.Context, t tokens.Token, list []p11.Attributes) ([]*tokens.Object, error) {
+	if b, ok := t.(tokens.BatchCreator); ok && len(list) > 1 {
+		return b.CreateAll(ctx, list)
+	}
+	var made []*tokens.Object
+	for i, attrs := range list {
+		o, err := t.Create(ctx, attrs)
+		if err != nil {
+			for _, rest := range list[i+1:] {
+				rest.Wipe()
+			}
+			return made, err
+		}
+		made = append(made, o)
+		ctx = context.WithoutCancel(ctx) // begun is done
+	}
+	return made, nil
+}
+
+// undo takes back objects made just now. It is not to be interrupted.
+func (s *Session) undo(ctx context.Context, handles []p11.ObjectHandle) {
+	v := s.view()
+	for _, h := range handles {
+		o, err := v.find(h)
+		if err != nil {
+			continue // not made, or ended with its session or login
+		}
+		anyway := func(p11.Attributes) error { return nil }
+		if o.Name == "" {
+			err = s.appSlot.objects.destroy(h, anyway)
+		} else {
+			err = v.slot.token.Destroy(context.WithoutCancel(ctx), o.Handle, anyway)
+		}
+		if err != nil {
+			s.appSlot.app.engine.log.Error("an object of several that could not be made is left over", "token", v.slot.Name(), "err", err)
+		}
+	}
 }
 
 // make adopts and stores one object.
 func (s *Session) make(ctx context.Context, p *pending) (p11.ObjectHandle, error) {
-	if err := s.adopt(ctx, p); err != nil {
+	handles, err := s.makeAll(ctx, p)
+	if err != nil {
 		return 0, err
 	}
-	return s.store(ctx, p)
+	return handles[0], nil
+}
+
+// makeAll adopts and stores objects: all or none.
+func (s *Session) makeAll(ctx context.Context, list ...*pending) ([]p11.ObjectHandle, error) {
+	if err := s.adopt(ctx, list...); err != nil {
+		return nil, err
+	}
+	return s.store(ctx, list...)
 }
 
 func (s *Session) mayStillStore(ctx context.Context, l *login) error {
@@ -127,9 +199,32 @@ func (s *Session) isSO() bool {
 // CreateObject is C_CreateObject (PKCS#11 v3.1 §5.7.1): an import, without trust
 // in where the key has been.
 func (s *Session) CreateObject(ctx context.Context, template p11.Attributes) (p11.ObjectHandle, error) {
-	attrs, err := s.appSlot.app.engine.rules.complete(template, created, s.isSO())
+	handles, err := s.CreateObjects(ctx, []p11.Attributes{template})
 	if err != nil {
 		return 0, err
+	}
+	return handles[0], nil
+}
+
+// CreateObjects is C_CreateObject for several objects: all are made or none. There
+// is one handle for each, in their order.
+func (s *Session) CreateObjects(ctx context.Context, templates []p11.Attributes) ([]p11.ObjectHandle, error) {
+	var list []*pending
+	for _, template := range templates {
+		p, err := s.prepareCreated(template)
+		if err != nil {
+			s.disown(list...)
+			return nil, err
+		}
+		list = append(list, p)
+	}
+	return s.makeAll(ctx, list...)
+}
+
+func (s *Session) prepareCreated(template p11.Attributes) (*pending, error) {
+	attrs, err := s.appSlot.app.engine.rules.complete(template, created, s.isSO())
+	if err != nil {
+		return nil, err
 	}
 	l, err := s.mayStore(attrs)
 	if err == nil {
@@ -137,9 +232,9 @@ func (s *Session) CreateObject(ctx context.Context, template p11.Attributes) (p1
 	}
 	if err != nil {
 		attrs.Wipe()
-		return 0, err
+		return nil, err
 	}
-	return s.make(ctx, &pending{attrs: attrs, login: l})
+	return &pending{attrs: attrs, login: l}, nil
 }
 
 // CopyObject is C_CopyObject (PKCS#11 v3.1 §5.7.2). The copy differs in what
@@ -175,7 +270,11 @@ func (s *Session) CopyObject(ctx context.Context, h p11.ObjectHandle, template p
 	if e.session() && !attrs.Bool(p11.CKA_TOKEN) {
 		p.life = s.appSlot.objects.lifetimeOf(h)
 	}
-	return s.store(ctx, p)
+	handles, err := s.store(ctx, p)
+	if err != nil {
+		return 0, err
+	}
+	return handles[0], nil
 }
 
 // leavesAlone refuses a template that changes in the copy what cannot be changed

@@ -94,26 +94,19 @@ func badFile(err error) error {
 
 // createAll makes all of the objects, or none of them.
 func createAll(ctx context.Context, s *session, objects []p11.Attributes, template p11.Attributes) ([]p11.ObjectHandle, error) {
-	var handles []p11.ObjectHandle
+	var list []p11.Attributes
+	defer func() {
+		for _, full := range list {
+			full.Wipe()
+		}
+	}()
 	for _, o := range objects {
 		if err := usable(s.slot, o); err != nil {
 			return nil, err
 		}
+		list = append(list, imported(o, template))
 	}
-	for i, o := range objects {
-		full := imported(o, template)
-		h, err := s.eng.CreateObject(ctx, full)
-		full.Wipe()
-		if err != nil {
-			undo(ctx, s, handles)
-			return nil, err
-		}
-		handles = append(handles, h)
-		if i == 0 {
-			ctx = context.WithoutCancel(ctx) // begun is done
-		}
-	}
-	return handles, nil
+	return s.eng.CreateObjects(ctx, list)
 }
 
 // usable refuses a key that no mechanism of the token could use.
@@ -130,15 +123,6 @@ func usable(slot *engine.Slot, o p11.Attributes) error {
 		}
 	}
 	return refuse(syscall.EOPNOTSUPP, p11.CKR_MECHANISM_INVALID, "the token has no mechanism for keys of type "+keyType.Short()+": the file mechanisms lists what it has")
-}
-
-// undo destroys what was made before something failed.
-func undo(ctx context.Context, s *session, handles []p11.ObjectHandle) {
-	for _, h := range handles {
-		if err := s.eng.DestroyObject(context.WithoutCancel(ctx), h); err != nil {
-			s.fs.log.Error("an object of a failed import is left over", "token", s.slot.Name(), "err", err)
-		}
-	}
 }
 
 // imported is the template of an object from a file with what the caller said.

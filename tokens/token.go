@@ -18,7 +18,7 @@ import (
 //
 // What only some tokens can do is an interface of its own, which whoever wants it
 // finds by assertion on the Token: KeyGenerator, KeyWrapper, KeyDeriver,
-// Encapsulator, RandomSeeder, Adopter, Forgetter, Hider, SelfTester, Watcher,
+// Encapsulator, RandomSeeder, BatchCreator, Adopter, Forgetter, Hider, SelfTester, Watcher,
 // Offliner. Resumer and KeyDigester are found on an Operation.
 type Token interface {
 	// Name is the name of the token directory, such as "swtok".
@@ -195,6 +195,13 @@ type RandomSeeder interface {
 // attrs become the token's, which wipes them when it refuses.
 type Adopter interface {
 	Adopt(ctx context.Context, attrs p11.Attributes) (p11.Attributes, error)
+}
+
+// A BatchCreator stores several objects at once: after a crash all of them are
+// there or none. Without it the engine stores one after the other.
+type BatchCreator interface {
+	// CreateAll is Create for each of list, and makes all of them or none.
+	CreateAll(ctx context.Context, list []p11.Attributes) ([]*Object, error)
 }
 
 // A Forgetter keeps something of session objects elsewhere. Forget is called once
