@@ -22,6 +22,9 @@ BUILD      := build
 MAY_SKIP   := contrib/may-skip.txt
 MAY_SKIP_SHORT := contrib/may-skip-short.txt
 MAY_SKIP_S390X := contrib/may-skip-s390x.txt
+# A machine of that kind with stock programs, made by contrib/s390x.sh. Tests skip
+# where it cannot be fetched.
+S390X := $(CURDIR)/$(BUILD)/s390x
 # What needs neither FUSE, fanotify nor programs that start themselves, which
 # qemu-user has not.
 S390X_UNITS := ./shm/... ./locks ./secret ./p11/... ./tokens/... ./engine/... ./mountd/config ./mountd/rpc/...
@@ -57,9 +60,11 @@ test: setup-test ## run all tests: with the race detector, on one processor, and
 	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP_SHORT) -- -short -count=1 -parallel 2 -exec "env GOMAXPROCS=1" -timeout $(TIMEOUT) ./...
 	@sh contrib/fuzz.sh $(SERVERTIME) ./mountd/rpc FuzzServer
 
-test-s390x: setup-s390x ## run the tests that need no FUSE on big-endian s390x, under qemu
+test-s390x: setup-s390x ## run the tests that need no FUSE on big-endian s390x under qemu, and stock s390x programs beside ours
+	@sh contrib/s390x.sh $(S390X) || :
 	$(GO) run -exec "env GOARCH=s390x CGO_ENABLED=0" ./contrib/testrun -may-skip $(MAY_SKIP_S390X) -- \
 		-short -count=1 -exec qemu-s390x-static -timeout $(TIMEOUT) $(S390X_UNITS)
+	P11FS_S390X=$(S390X) $(GO) run ./contrib/testrun -- -count=1 -run '^TestS390X' ./integration
 
 integration: setup-test ## run the tests that drive the built program with real clients
 	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP) -- -race -count=1 -timeout $(TIMEOUT) ./integration/...
