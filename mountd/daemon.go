@@ -74,11 +74,13 @@ func (c Config) Check() error {
 
 // A Daemon serves tokens until it is closed.
 type Daemon struct {
-	conf       Config
-	log        *slog.Logger
-	now        func() time.Time
-	started    time.Time
-	selfTested time.Duration
+	conf    Config
+	log     *slog.Logger
+	now     func() time.Time
+	started time.Time
+
+	selfTested     time.Duration // how long the self-tests took that were passed
+	selfTestFailed []string      // the tokens that did not pass theirs
 
 	slots  []*slot
 	engine *engine.Engine

@@ -4,7 +4,7 @@
 // # Start
 //
 // Configuration and paths are checked first, then the locks are taken, a stale
-// mount is cleaned, the tokens are opened, the self-test runs, and the tree is
+// mount is cleaned, the tokens are opened and test themselves, and the tree is
 // mounted. Only then does the daemon say that it is ready, to systemd and
 // through Config.Ready. A start that fails leaves nothing behind.
 //
@@ -22,6 +22,6 @@
 // then applications, tokens and their keys are closed, in this order, the locks
 // last.
 //
-// A token that cannot be opened leaves its slot empty; the others are served. A
-// token that fails its self-test stops the start.
+// A token that cannot be opened, or that fails its self-test, leaves its slot
+// empty, and status says why; the others are served.
 package mountd

@@ -37,6 +37,15 @@ func newMetrics(d *Daemon, started time.Time) (*metrics, error) {
 		gauge("p11fs_open_handles", "Open files that hold state.", func() float64 { return float64(d.tree.Stats().Handles) }),
 		gauge("p11fs_slots", "Slots.", func() float64 { return float64(len(d.slots)) }),
 		gauge("p11fs_tokens", "Slots with a token.", func() float64 { return float64(len(d.present())) }),
+		gauge("p11fs_tokens_offline", "Tokens whose keys cannot be used now.", func() float64 {
+			n := 0
+			for _, s := range d.present() {
+				if s.offline() != nil {
+					n++
+				}
+			}
+			return float64(n)
+		}),
 		gauge("p11fs_applications", "Applications: one a uid and POSIX session.",
 			func() float64 { return float64(d.engine.Stats().Applications) }),
 		gauge("p11fs_sessions", "Open sessions.", func() float64 { return float64(d.engine.Stats().Sessions) }),

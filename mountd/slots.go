@@ -127,6 +127,14 @@ func (s *slot) label() string {
 	return fmt.Sprintf("slot-%d", uint64(s.ID))
 }
 
+// offline returns nil, or why the token's keys cannot be used now.
+func (s *slot) offline() error {
+	if t, ok := s.token.(tokens.Offliner); ok {
+		return t.Offline()
+	}
+	return nil
+}
+
 // loadSlots decides which slots there are.
 func (d *Daemon) loadSlots(context.Context) error {
 	found, warnings, err := d.conf.Slots()

@@ -1,6 +1,7 @@
 package mountd
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -164,6 +165,63 @@ func TestPlace(t *testing.T) {
 	}
 	if slots := d.stockSlots(); len(slots) != 1 || slots[0].ID != 2 {
 		t.Errorf("stock programs get the slots %+v, want slot 2", slots)
+	}
+}
+
+// sick is a token that fails its self-test, or has no card to work with.
+type sick struct {
+	tokens.Token
+	test, card error
+	closed     *bool
+}
+
+func (s sick) SelfTest(context.Context) error { return s.test }
+func (s sick) Offline() error                 { return s.card }
+func (s sick) Close() error                   { *s.closed = true; return s.Token.Close() }
+
+// TestSickTokens: a token that fails its self-test is closed and leaves its slot
+// empty, one that is offline stays; the others are served as ever.
+func TestSickTokens(t *testing.T) {
+	dir := layout(t, map[string]string{
+		"conf": "slot 1 {\nstdll = libpkcs11_sw.so\n}\nslot 2 {\nstdll = libbroken.so\n}\nslot 3 {\nstdll = libcard.so\n}\n",
+	})
+	good := kinds()[0]
+	closed := map[string]*bool{"broken": new(bool), "card": new(bool)}
+	kind := func(name string, test, card error) tokens.Kind {
+		return tokens.Kind{Name: name, Library: "lib" + name, Open: func(ctx context.Context, p tokens.Place) (tokens.Token, error) {
+			token, err := good.Open(ctx, p)
+			return sick{token, test, card, closed[name]}, err
+		}}
+	}
+	c := userConfig(dir)
+	c.Kinds = []tokens.Kind{good, kind("broken", errors.New("self-test of RSA failed"), nil), kind("card", nil, errors.New("no card"))}
+	var log bytes.Buffer
+	d := &Daemon{conf: c, log: slog.New(slog.NewTextHandler(&log, nil)), now: time.Now}
+	defer d.Close()
+	for _, step := range []func(context.Context) error{d.loadSlots, d.prepareDirectories, d.openTokens} {
+		if err := step(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	status := d.status()
+	for _, line := range []string{
+		"self-test failed: broken\n", "tokens 2\n", "store swtok " + dir, "store broken failed: self-test of RSA failed\n",
+		"store card " + dir, "offline card: no card\n",
+	} {
+		if !strings.Contains(status, line) {
+			t.Errorf("status has no %q:\n%s", line, status)
+		}
+	}
+	if !strings.Contains(log.String(), "self-test of RSA failed") {
+		t.Errorf("the log does not say why:\n%s", log.String())
+	}
+	for _, s := range d.engine.Slots() {
+		if want := s.ID() != 2; s.Present() != want {
+			t.Errorf("slot %d has a token: %v", uint64(s.ID()), s.Present())
+		}
+	}
+	if !*closed["broken"] || *closed["card"] {
+		t.Errorf("closed: broken %v, card %v", *closed["broken"], *closed["card"])
 	}
 }
 

@@ -23,7 +23,11 @@ func (d *Daemon) status() string {
 	line("mode", "%s", d.conf.Mode)
 	line("mount", "%s", d.conf.Paths.Mount)
 	line("uptime", "%s", d.now().Sub(d.started).Truncate(time.Second))
-	line("self-test", "passed in %s", d.selfTested.Round(time.Microsecond))
+	if len(d.selfTestFailed) == 0 {
+		line("self-test", "passed in %s", d.selfTested.Round(time.Microsecond))
+	} else {
+		line("self-test", "failed: %s", strings.Join(d.selfTestFailed, " "))
+	}
 	line("slot-daemon", "%s", d.slotDaemonState())
 	line("slots", "%d", len(d.slots))
 	line("tokens", "%d", len(d.present()))
@@ -33,6 +37,9 @@ func (d *Daemon) status() string {
 		switch {
 		case s.token != nil:
 			line("store", "%s %s", s.Place.Name, s.Place.Dir)
+			if err := s.offline(); err != nil {
+				line("offline", "%s: %s", s.Place.Name, oneLine(err.Error()))
+			}
 		case s.err != nil:
 			line("store", "%s failed: %s", s.label(), oneLine(s.err.Error()))
 		default:

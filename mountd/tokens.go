@@ -30,7 +30,8 @@ func (d *Daemon) group() int {
 	return gid
 }
 
-// openTokens opens the token of each slot, tests it, and makes the engine.
+// openTokens opens the token of each slot, and makes the engine. A slot whose
+// token cannot be opened, or fails its self-test, stays empty.
 func (d *Daemon) openTokens(ctx context.Context) error {
 	var slots []engine.SlotConfig
 	for _, s := range d.slots {
@@ -39,16 +40,8 @@ func (d *Daemon) openTokens(ctx context.Context) error {
 				if ctx.Err() != nil {
 					return ctx.Err()
 				}
-				s.token = nil
 				d.log.Error("token not usable", "token", s.Place.Name, "dir", s.Place.Dir, "err", s.err)
 			}
-		}
-		if t, ok := s.token.(tokens.SelfTester); ok {
-			begin := d.now()
-			if err := t.SelfTest(ctx); err != nil {
-				return fmt.Errorf("token %s: %w", s.Place.Name, err)
-			}
-			d.selfTested += d.now().Sub(begin)
 		}
 		slots = append(slots, engine.SlotConfig{
 			ID: s.ID, Description: s.Description, Manufacturer: s.Manufacturer,
@@ -63,8 +56,8 @@ func (d *Daemon) openTokens(ctx context.Context) error {
 	return nil
 }
 
-// openToken opens the token of a slot, making its directory and the token in it
-// if there is none.
+// openToken opens and tests the token of a slot, making its directory and the
+// token in it if there is none.
 func (d *Daemon) openToken(ctx context.Context, s *slot) (tokens.Token, error) {
 	p := s.Place
 	p.Group = d.group()
@@ -83,6 +76,9 @@ func (d *Daemon) openToken(ctx context.Context, s *slot) (tokens.Token, error) {
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
+	if err := d.selfTest(ctx, token); err != nil {
+		return nil, errors.Join(err, token.Close(), lock.Close())
+	}
 	d.later(func() error {
 		if err := errors.Join(token.Close(), lock.Close()); err != nil {
 			return fmt.Errorf("closing token %s: %w", p.Name, err)
@@ -90,4 +86,19 @@ func (d *Daemon) openToken(ctx context.Context, s *slot) (tokens.Token, error) {
 		return nil
 	})
 	return token, nil
+}
+
+// selfTest has a token test itself, if it can.
+func (d *Daemon) selfTest(ctx context.Context, t tokens.Token) error {
+	tester, ok := t.(tokens.SelfTester)
+	if !ok {
+		return nil
+	}
+	begin := d.now()
+	if err := tester.SelfTest(ctx); err != nil {
+		d.selfTestFailed = append(d.selfTestFailed, t.Name())
+		return err
+	}
+	d.selfTested += d.now().Sub(begin)
+	return nil
 }

@@ -284,6 +284,12 @@ func (e Examination) mount() Finding {
 	switch state {
 	case mountpoint.Live:
 		f.Detail = "p11fs is mounted"
+		status, err := readWithin(answerTime, filepath.Join(path, "status"))
+		if err != nil {
+			f.Wrong, f.Mend = fmt.Sprintf("p11fs is mounted and gives no status (%v)", err), "p11fs umount "+path
+		} else if why := notServed(status); why != "" {
+			f.Wrong, f.Mend = why, "restart the daemon once that is mended"
+		}
 		return f
 	case mountpoint.Stale:
 		f.Wrong = "its daemon has died and left the mount behind"

@@ -200,6 +200,21 @@ func TestExamine(t *testing.T) {
 	}
 }
 
+func TestNotServed(t *testing.T) {
+	const good = "version 0.1.0\nself-test passed in 3ms\nstore swtok /data/swtok\nstore slot-4 absent: p11fs has no tokens for it\n"
+	for status, want := range map[string]string{
+		"":   "",
+		good: "",
+		good + "store a failed: self-test of RSA failed: no\n": "the token a is not served: self-test of RSA failed: no",
+		good + "store b /data/b\noffline b: no card: 3\n":      "the token b is offline: no card: 3",
+		"store a failed: x\noffline b: y\nstore c failed: z\n": "the token a is not served: x (and 2 more)",
+	} {
+		if got := notServed(status); got != want {
+			t.Errorf("got %q, want %q, of\n%s", got, want, status)
+		}
+	}
+}
+
 // slotDaemon makes a process 77 of that name, which the slot daemon's file names.
 func slotDaemon(t *testing.T, p *Examination, root, name string) {
 	t.Helper()
