@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"slices"
 
 	"p11fs/p11"
 	"p11fs/secret"
@@ -60,11 +61,13 @@ func (s *Store) InitToken(ctx context.Context, pin *secret.Bytes, label string) 
 		_ = s.top.remove(tempName(dataFile))
 		return err
 	}
-	put, err := s.shareNone()
+	put, err := s.emptyLists()
 	if err != nil {
 		return err
 	}
-	if err := s.writeIndex(nil); err != nil {
+	// The lines are marked at first: if the process is killed, the files are
+	// removed later.
+	if err := s.rewriteIndex(func(name, bool) lineEdit { return markLine }); err != nil {
 		put()
 		return err
 	}
@@ -93,27 +96,32 @@ func (s *Store) endAll() {
 		s.forgetLocked(n)
 	}
 	s.names = reservation{}
-	clear(s.struck)
+	s.destroyed.clear()
 }
 
-// removeObjects removes every file that has the name of an object, so that names
-// can start again, and stock's scratch file.
+// removeObjects removes every file that has the name of an object or stands in the
+// index, so that names can start again, stock's scratch file, and what is in the
+// index.
 func (s *Store) removeObjects() error {
+	x, err := s.readIndex()
+	if err != nil {
+		return err
+	}
 	files, err := s.objs.list()
 	if err != nil {
 		return err
 	}
 	for _, file := range files {
-		if _, ok := parseName(file); ok || file == "IDX.TMP" {
+		if _, ok := parseName(file); ok || file == "IDX.TMP" || slices.Contains(x.unknown, file) {
 			if err := s.objs.remove(file); err != nil {
 				return err
 			}
 		}
 	}
-	if err := s.objs.k.Sync(s.objs.fd); err != nil {
-		return ioError("sync", objectsDir, err)
+	if err := s.objs.sync(); err != nil {
+		return err
 	}
-	return nil
+	return s.writeIndex(nil)
 }
 
 // InitPIN is tokens.Admin (PKCS#11 v3.1 §5.6.5, C_InitPIN).
@@ -216,7 +224,7 @@ func (s *Store) replacePIN(p part, master, pin *secret.Bytes, d tokenData) error
 	_ = s.top.remove(tempName(p.keyFile))
 	if before != nil {
 		if rerr := s.saveKey(p.keyFile, before); rerr != nil {
-			s.cfg.Log.Error("the change of PIN is half done: the new PIN opens the token", "dir", s.cfg.Dir, "role", p.title, "error", rerr)
+			s.cfg.Log.Error("the change of PIN is half done: the new PIN opens the token", "dir", s.cfg.Dir, "role", p.title, "err", rerr)
 		}
 	}
 	return err

@@ -19,9 +19,9 @@ import (
 // errKilled is what every call gives after the process was killed.
 var errKilled = errors.New("killed")
 
-// A mortal kernel carries out some steps and then none: the process was killed. A
+// A killable kernel carries out some steps and then none: the process was killed. A
 // write that is the last step arrives by half.
-type mortal struct {
+type killable struct {
 	linux
 	left int // steps; negative: immortal
 	n    int // steps taken
@@ -30,7 +30,7 @@ type mortal struct {
 	silent bool
 }
 
-func (m *mortal) step() (alive, last bool) {
+func (m *killable) step() (alive, last bool) {
 	m.n++
 	if m.left < 0 {
 		return true, false
@@ -42,21 +42,21 @@ func (m *mortal) step() (alive, last bool) {
 	return true, m.left == 0
 }
 
-func (m *mortal) Create(dir int, name string, mode uint32, group int) (int, error) {
+func (m *killable) Create(dir int, name string, mode uint32, group int) (int, error) {
 	if alive, _ := m.step(); !alive {
 		return -1, errKilled
 	}
 	return m.linux.Create(dir, name, mode, group)
 }
 
-func (m *mortal) Extend(dir int, name string) (int, error) {
+func (m *killable) Extend(dir int, name string) (int, error) {
 	if alive, _ := m.step(); !alive {
 		return -1, errKilled
 	}
 	return m.linux.Extend(dir, name)
 }
 
-func (m *mortal) Write(fd int, b []byte) (int, error) {
+func (m *killable) Write(fd int, b []byte) (int, error) {
 	alive, last := m.step()
 	if !alive {
 		return 0, errKilled
@@ -67,28 +67,46 @@ func (m *mortal) Write(fd int, b []byte) (int, error) {
 	return m.linux.Write(fd, b)
 }
 
-func (m *mortal) Sync(fd int) error {
+func (m *killable) Open(dir int, name string) (int, error) {
+	if alive, _ := m.step(); !alive {
+		return -1, errKilled
+	}
+	return m.linux.Open(dir, name)
+}
+
+func (m *killable) WriteAt(fd int, b []byte, at int64) (int, error) {
+	alive, last := m.step()
+	if !alive {
+		return 0, errKilled
+	}
+	if last {
+		b = b[:len(b)/2]
+	}
+	return m.linux.WriteAt(fd, b, at)
+}
+
+func (m *killable) Sync(fd int) error {
 	if alive, _ := m.step(); !alive {
 		return errKilled
 	}
 	return nil // nobody cuts the power here
 }
 
-func (m *mortal) Rename(dir int, from, to string) error {
+func (m *killable) Rename(dir int, from, to string) error {
 	if alive, _ := m.step(); !alive {
 		return errKilled
 	}
 	return m.linux.Rename(dir, from, to)
 }
 
-func (m *mortal) Unlink(dir int, name string) error {
+func (m *killable) Unlink(dir int, name string) error {
 	if alive, _ := m.step(); !alive {
 		return errKilled
 	}
 	return m.linux.Unlink(dir, name)
 }
 
-func (m *mortal) Mkdir(dir int, name string, mode uint32, group int) error {
+func (m *killable) Mkdir(dir int, name string, mode uint32, group int) error {
 	if alive, _ := m.step(); !alive {
 		return errKilled
 	}
@@ -145,9 +163,9 @@ func look(t *testing.T, dir string, pins ...string) (st state) {
 // watch, which the kernel takes its time for.
 func unsynced(t *testing.T, dir string) Config {
 	cfg := config(t, dir)
-	cfg.kernel = &mortal{left: -1}
+	cfg.kernel = &killable{left: -1}
 	cfg.noWatch = true
-	shareBeside(&cfg)
+	shareIfDir(&cfg)
 	return cfg
 }
 
@@ -157,8 +175,8 @@ func copyDir(t *testing.T, dir string) string {
 	if err := os.CopyFS(to, os.DirFS(dir)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(besides(dir)); err == nil {
-		if err := os.CopyFS(besides(to), os.DirFS(besides(dir))); err != nil {
+	if _, err := os.Stat(segmentDir(dir)); err == nil {
+		if err := os.CopyFS(segmentDir(to), os.DirFS(segmentDir(dir))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -250,10 +268,10 @@ func crashToken(t *testing.T, shared bool) (dir string) {
 	t.Helper()
 	cfg := freshConfig(t)
 	if shared {
-		if err := os.Mkdir(besides(cfg.Dir), 0o700); err != nil {
+		if err := os.Mkdir(segmentDir(cfg.Dir), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		shareBeside(&cfg)
+		shareIfDir(&cfg)
 	}
 	s := initialised(t, cfg)
 	login(t, s, p11.CKU_USER, testUser)
@@ -282,10 +300,10 @@ func testKilled(t *testing.T, shared bool) {
 				if steps > 100 {
 					t.Fatal("no end")
 				}
-				k := &mortal{left: -1}
+				k := &killable{left: -1}
 				cfg := config(t, copyDir(t, seed))
 				cfg.kernel = k
-				shareBeside(&cfg)
+				shareIfDir(&cfg)
 				cfg.segment = k.segment
 				s, err := Open(t.Context(), cfg)
 				if err != nil {
@@ -307,7 +325,7 @@ func testKilled(t *testing.T, shared bool) {
 				if shared {
 					// The machine restarts: the segment is gone.
 					reboot := copyDir(t, cfg.Dir)
-					if err := os.RemoveAll(besides(reboot)); err != nil {
+					if err := os.RemoveAll(segmentDir(reboot)); err != nil {
 						t.Fatal(err)
 					}
 					got := look(t, reboot, testSO, testUser, otherPIN)
@@ -362,6 +380,9 @@ func checkGoesOn(t *testing.T, dir string, st state) {
 		}
 		files[e.Name()] = true
 	}
+	for _, f := range leftFiles(t, s) {
+		t.Errorf("the file of %s is left, and it is no object", f)
+	}
 	for range 3 {
 		o := create(t, s, dataObject("after", "crash", false))
 		if files[o.Name] {
@@ -384,11 +405,26 @@ func checkGoesOn(t *testing.T, dir string, st state) {
 	}
 }
 
+// leftFiles returns the names of object files that are no objects.
+func leftFiles(t *testing.T, s *Store) (left []string) {
+	t.Helper()
+	entries, err := os.ReadDir(filepath.Join(s.cfg.Dir, objectsDir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if n, ok := parseName(e.Name()); ok && s.files[n] == nil {
+			left = append(left, e.Name())
+		}
+	}
+	return left
+}
+
 // TestKilledFormat kills the process while it makes a new token.
 func TestKilledFormat(t *testing.T) {
 	for steps := 0; ; steps++ {
 		cfg := freshConfig(t)
-		k := &mortal{left: steps}
+		k := &killable{left: steps}
 		cfg.kernel = k
 		s, err := Open(t.Context(), cfg)
 		if err == nil {
@@ -426,9 +462,9 @@ func testFailing(t *testing.T, shared bool) {
 		t.Run(c.name, func(t *testing.T) {
 			for fail := 1; ; fail++ {
 				cfg := config(t, copyDir(t, seed))
-				k := &hiccup{}
+				k := &failOnce{}
 				cfg.kernel = k
-				shareBeside(&cfg)
+				shareIfDir(&cfg)
 				s := openStore(t, cfg)
 				l := login(t, s, p11.CKU_USER, testUser)
 				k.at = k.n + fail
@@ -457,13 +493,13 @@ func testFailing(t *testing.T, shared bool) {
 	}
 }
 
-// A hiccup is a kernel whose one step fails for want of room.
-type hiccup struct {
+// A failOnce is a kernel whose one step fails for want of room.
+type failOnce struct {
 	linux
 	n, at int
 }
 
-func (h *hiccup) fail() error {
+func (h *failOnce) fail() error {
 	h.n++
 	if h.n == h.at {
 		return unix.ENOSPC
@@ -471,14 +507,14 @@ func (h *hiccup) fail() error {
 	return nil
 }
 
-func (h *hiccup) Create(dir int, name string, mode uint32, group int) (int, error) {
+func (h *failOnce) Create(dir int, name string, mode uint32, group int) (int, error) {
 	if err := h.fail(); err != nil {
 		return -1, err
 	}
 	return h.linux.Create(dir, name, mode, group)
 }
 
-func (h *hiccup) Write(fd int, b []byte) (int, error) {
+func (h *failOnce) Write(fd int, b []byte) (int, error) {
 	if err := h.fail(); err != nil {
 		n, _ := h.linux.Write(fd, b[:len(b)/2])
 		_ = n
@@ -487,21 +523,42 @@ func (h *hiccup) Write(fd int, b []byte) (int, error) {
 	return h.linux.Write(fd, b)
 }
 
-func (h *hiccup) Sync(fd int) error {
+func (h *failOnce) Open(dir int, name string) (int, error) {
+	if err := h.fail(); err != nil {
+		return -1, err
+	}
+	return h.linux.Open(dir, name)
+}
+
+func (h *failOnce) WriteAt(fd int, b []byte, at int64) (int, error) {
+	if err := h.fail(); err != nil {
+		return 0, err
+	}
+	return h.linux.WriteAt(fd, b, at)
+}
+
+func (h *failOnce) Unlink(dir int, name string) error {
+	if err := h.fail(); err != nil {
+		return err
+	}
+	return h.linux.Unlink(dir, name)
+}
+
+func (h *failOnce) Sync(fd int) error {
 	if err := h.fail(); err != nil {
 		return err
 	}
 	return nil
 }
 
-func (h *hiccup) Rename(dir int, from, to string) error {
+func (h *failOnce) Rename(dir int, from, to string) error {
 	if err := h.fail(); err != nil {
 		return err
 	}
 	return h.linux.Rename(dir, from, to)
 }
 
-func (h *hiccup) Extend(dir int, name string) (int, error) {
+func (h *failOnce) Extend(dir int, name string) (int, error) {
 	if err := h.fail(); err != nil {
 		return -1, err
 	}

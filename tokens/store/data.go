@@ -87,8 +87,12 @@ func parseTokenData(b []byte) (d tokenData, err error) {
 			"NVTOK.DAT has %d bytes, format 3.8 has %d: the token has another format", len(b), dataSize)
 	}
 	copy(d[:], b)
-	if _, ok := parseName(string(d[offNext : offNext+8])); !ok {
+	// Stock from 3.18 on leaves the name of the next object NUL.
+	if n := d.name(); n != (name{}) && !n.madeOf(digits) {
 		return d, p11.Errorf(p11.CKR_TOKEN_NOT_RECOGNIZED, "NVTOK.DAT holds no valid name for the next object")
+	}
+	if d.uint32(offMinPIN) != 4 && d.uint32(offTweaks) != 1 {
+		return d, p11.Errorf(p11.CKR_TOKEN_NOT_RECOGNIZED, "NVTOK.DAT is no token's data")
 	}
 	return d, nil
 }
@@ -116,7 +120,15 @@ func (d *tokenData) setFlags(f p11.Flags) { d.setUint32(offFlags, uint32(f)) }
 // flag sets some flags and clears others.
 func (d *tokenData) flag(set, clear p11.Flags) { d.setFlags(d.flags()&^clear | set) }
 
-func (d *tokenData) next() name { return name(d[offNext : offNext+8]) }
+func (d *tokenData) name() name { return name(d[offNext : offNext+8]) }
+
+// next is the name of the next object.
+func (d *tokenData) next() name {
+	if n := d.name(); n != (name{}) {
+		return n
+	}
+	return firstName()
+}
 
 func (d *tokenData) setNext(n name) { copy(d[offNext:], n[:]) }
 

@@ -15,12 +15,13 @@
 //
 // A file is replaced by writing a temporary one, syncing it, renaming it and
 // syncing the directory. A new object's name is first passed in NVTOK.DAT, so
-// that it is never given out again; then comes its file, and a line in OBJ.IDX
-// makes it an object. A destroyed object first loses its line, then its file. A
-// file without a line is no object, nor is a line without a file. After a crash
-// there is thus the old object or the new one. A line is appended to OBJ.IDX
-// rather than the whole rewritten, because a token may have 100,000 of them; a
-// line that was cut off names no object.
+// that it is never given out again; then comes its line in OBJ.IDX, and the file
+// makes it an object. The line of a destroyed object is first marked (index.go),
+// then its file goes. A file without a line is no object, nor is a line without a
+// file. After a crash there is thus the old object or the new one, and no file of
+// an object that is none: a marked line says which one is still to be removed.
+// Lines are appended and marked in place rather than the whole rewritten, because
+// a token may have 100,000 of them; what was cut off names no object.
 //
 // A change of PIN replaces a master key file and NVTOK.DAT. Cut off between the
 // two, the new PIN opens the master key but its hash is not the token's yet:

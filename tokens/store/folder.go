@@ -16,10 +16,13 @@ import (
 // kernel is what the store asks of the system to change a directory. Tests cut
 // it off at each step.
 type kernel interface {
-	// Create makes a new file, Extend opens one that exists for appending.
+	// Create makes a new file, Extend opens one that exists for appending, Open
+	// for writing anywhere.
 	Create(dir int, name string, mode uint32, group int) (fd int, err error)
 	Extend(dir int, name string) (fd int, err error)
+	Open(dir int, name string) (fd int, err error)
 	Write(fd int, b []byte) (int, error)
+	WriteAt(fd int, b []byte, at int64) (int, error)
 	// Sync makes a file's contents, or a directory's entries, durable.
 	Sync(fd int) error
 	Rename(dir int, from, to string) error
@@ -48,8 +51,14 @@ func (linux) Extend(dir int, name string) (int, error) {
 	return openat(dir, name, unix.O_WRONLY|unix.O_APPEND, 0)
 }
 
+func (linux) Open(dir int, name string) (int, error) { return openat(dir, name, unix.O_WRONLY, 0) }
+
 func (linux) Write(fd int, b []byte) (int, error) {
 	return retry(func() (int, error) { return unix.Write(fd, b) })
+}
+
+func (linux) WriteAt(fd int, b []byte, at int64) (int, error) {
+	return retry(func() (int, error) { return unix.Pwrite(fd, b, at) })
 }
 
 func (linux) Sync(fd int) error {
@@ -245,8 +254,8 @@ func (d *folder) commit(temp, name string) (stamp, error) {
 	if err := d.k.Rename(d.fd, temp, name); err != nil {
 		return stamp{}, ioError("rename", name, err)
 	}
-	if err := d.k.Sync(d.fd); err != nil {
-		return stamp{}, ioError("sync the directory of", name, err)
+	if err := d.sync(); err != nil {
+		return stamp{}, err
 	}
 	return d.stamp(name)
 }
@@ -260,7 +269,35 @@ func (d *folder) write(name, temp string, b []byte) (stamp, error) {
 	return d.commit(temp, name)
 }
 
-// remove removes a file, which may be absent.
+// overwrite replaces some bytes inside a file, durably.
+func (d *folder) overwrite(name string, b []byte, at int64) error {
+	fd, err := d.k.Open(d.fd, name)
+	if err != nil {
+		return ioError("open", name, err)
+	}
+	defer unix.Close(fd)
+	n, err := d.k.WriteAt(fd, b, at)
+	if err == nil && n < len(b) {
+		err = io.ErrShortWrite
+	}
+	if err == nil {
+		err = d.k.Sync(fd)
+	}
+	if err != nil {
+		return ioError("write in", name, err)
+	}
+	return nil
+}
+
+// sync makes what was created, renamed and removed in the directory durable.
+func (d *folder) sync() error {
+	if err := d.k.Sync(d.fd); err != nil {
+		return ioError("sync directory", d.path, err)
+	}
+	return nil
+}
+
+// remove removes a file, which may be absent. It is durable after sync.
 func (d *folder) remove(name string) error {
 	if err := d.k.Unlink(d.fd, name); err != nil && !errors.Is(err, unix.ENOENT) {
 		return ioError("remove", name, err)

@@ -32,10 +32,17 @@ func (k *full) Unlink(dir int, name string) error {
 
 // TestDestroyOnAFullDisk: objects can be destroyed where nothing can be written.
 func TestDestroyOnAFullDisk(t *testing.T) {
-	for name, gives := range map[string]bool{"the file makes room": true, "it does not": false} {
+	for name, tt := range map[string]struct{ shared, gives bool }{
+		"alone":                       {},
+		"shared, the file makes room": {shared: true, gives: true},
+		"shared, it does not":         {shared: true},
+	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := freshConfig(t)
-			k := &full{gives: gives}
+			if tt.shared {
+				cfg.Shared = &Shared{Dir: t.TempDir(), Name: "/segment"}
+			}
+			k := &full{gives: tt.gives}
 			cfg.kernel = k
 			s := openStore(t, cfg)
 			var handles []p11.ObjectHandle

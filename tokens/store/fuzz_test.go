@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -167,6 +168,9 @@ func FuzzTokenData(f *testing.F) {
 		if !bytes.Equal(d[:], b) {
 			t.Fatal("it came back changed")
 		}
+		if d.name() == (name{}) {
+			d.setNext(d.next())
+		}
 		i := d.info(testTime())
 		if len(i.Label) > 32 || len(i.Manufacturer) > 32 || len(i.Model) > 16 || len(i.Serial) > 16 || i.MinPINLen > i.MaxPINLen {
 			t.Errorf("%+v", i)
@@ -188,20 +192,36 @@ func FuzzIndexFile(f *testing.F) {
 	f.Add([]byte("00000000\n00000000\n"))
 	f.Add([]byte("00000000\n1000"))
 	f.Add([]byte("\n"))
+	f.Add([]byte("OB02PR0o\n\xb0\xb00\xb0\xb0\xb0\xb0\xb0\n00000000x\n.\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		names, clean := parseIndex(b)
-		out := printIndex(names)
-		if clean != bytes.Equal(out, b) {
-			t.Fatalf("%q prints as %q, clean is %v", b, out, clean)
+		x := parseIndex(b)
+		out := editIndex(b, nil)
+		if x.clean != bytes.Equal(out, b) {
+			t.Fatalf("%q is written as %q, clean is %v", b, out, x.clean)
 		}
-		again, clean := parseIndex(out)
-		if !clean || !cmp.Equal(names, again) {
-			t.Fatalf("%v came back as %v", names, again)
+		again := parseIndex(out)
+		if !again.clean || !cmp.Equal(x.names, again.names) || !cmp.Equal(x.destroyed, again.destroyed) {
+			t.Fatalf("%v came back as %v", x, again)
 		}
-		for _, n := range names {
+		for _, n := range x.names {
 			if !strings.Contains(string(b), n.String()) {
 				t.Fatalf("%s is made up", n)
 			}
+			if at := findLine(b, n); at < 0 || at > 0 && b[at-1] != '\n' {
+				t.Fatalf("the line of %s is not found", n)
+			}
+		}
+		if n := countMarked(b); n != x.marked {
+			t.Fatalf("%d lines are marked, or %d", n, x.marked)
+		}
+		for _, line := range x.unknown {
+			if canBeFile([]byte(line)) && !slices.Contains(again.unknown, line) {
+				t.Fatalf("the line %q is lost", line)
+			}
+		}
+		marked := editIndex(b, func(name, bool) lineEdit { return markLine })
+		if m := parseIndex(marked); len(m.names) > 0 || len(m.destroyed) < len(x.names) || len(m.unknown) != len(again.unknown) {
+			t.Fatalf("%q is marked as %q", b, marked)
 		}
 	})
 }
@@ -245,7 +265,7 @@ func FuzzSegment(f *testing.F) {
 	f.Add(uint32(509), []byte("../../xx"))                               // no name
 	f.Add(uint32(500), []byte{2, 8, 0, 0, 1, 1, 0, 0, 0, 'G', 'H', 'O'}) // more than there is room for
 	f.Fuzz(func(t *testing.T, at uint32, patch []byte) {
-		b := newBench(t)
+		b := newShared(t)
 		raw := readFile(t, b.seg.Path())
 		copy(raw[int(at)%len(raw):], patch)
 		writeInPlace(t, b.seg.Path(), raw)

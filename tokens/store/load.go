@@ -1,10 +1,12 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,6 +15,10 @@ import (
 	"p11fs/secret"
 	"p11fs/tokens"
 )
+
+// rereadTime is how long the old version of an object serves while its file cannot
+// be read: stock rewrites object files in place and without the lock.
+const rereadTime = time.Second
 
 // A loaded is what reading one object file gave.
 type loaded struct {
@@ -130,7 +136,7 @@ func (s *Store) takeDamagedLocked(l *loaded, f *file) {
 		if f.failing.IsZero() {
 			f.failing = now
 		}
-		if now.Sub(f.failing) < patience {
+		if now.Sub(f.failing) < rereadTime {
 			s.pending.add(l.name)
 			return
 		}
@@ -138,7 +144,7 @@ func (s *Store) takeDamagedLocked(l *loaded, f *file) {
 	}
 	f.stamp, f.failing = l.stamp, time.Time{}
 	if s.noteDamageLocked(l.name, l.err) {
-		s.cfg.Log.Warn("object skipped", "dir", s.cfg.Dir, "name", l.name, "error", l.err)
+		s.cfg.Log.Warn("object skipped", "dir", s.cfg.Dir, "name", l.name, "err", l.err)
 	}
 }
 
@@ -181,4 +187,25 @@ func side(private bool) int {
 		return 1
 	}
 	return 0
+}
+
+// noteDamageLocked records that a file gives no object, and returns whether
+// that is news.
+func (s *Store) noteDamageLocked(n name, err error) bool {
+	was, known := s.bad[n]
+	s.bad[n] = Damage{Name: n.String(), Err: err}
+	return !known || was.Err.Error() != err.Error()
+}
+
+func sortedDamage(bad map[name]Damage) []Damage {
+	var names []name
+	for n := range bad {
+		names = append(names, n)
+	}
+	slices.SortFunc(names, func(a, b name) int { return cmp.Compare(a.number(), b.number()) })
+	ds := make([]Damage, 0, len(names))
+	for _, n := range names {
+		ds = append(ds, bad[n])
+	}
+	return ds
 }

@@ -26,10 +26,10 @@ func roleOf(u p11.UserType) int {
 
 // A userLogin is one successful Login.
 type userLogin struct {
-	s    *Store
-	user p11.UserType
-	era  uint64
-	once sync.Once
+	s          *Store
+	user       p11.UserType
+	generation uint64
+	once       sync.Once
 }
 
 var _ tokens.Login = (*userLogin)(nil)
@@ -43,7 +43,7 @@ func (l *userLogin) Valid() error {
 }
 
 func (s *Store) validLocked(l *userLogin) error {
-	if r := &s.roles[roleOf(l.user)]; s.closed || l.era != r.era || r.key == nil {
+	if r := &s.roles[roleOf(l.user)]; s.closed || l.generation != r.generation || r.key == nil {
 		return errEnded()
 	}
 	if !s.validInSegmentLocked(l.user) {
@@ -62,7 +62,7 @@ func (l *userLogin) Close() error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		r := &s.roles[roleOf(l.user)]
-		if l.era != r.era {
+		if l.generation != r.generation {
 			return
 		}
 		if r.logins--; r.logins == 0 {
@@ -79,7 +79,7 @@ func (s *Store) endLoginsLocked(r *role) {
 		return
 	}
 	_ = r.key.Close()
-	*r = role{era: r.era + 1}
+	*r = role{generation: r.generation + 1}
 	if r != &s.roles[roleUser] {
 		return
 	}
@@ -214,7 +214,7 @@ func (s *Store) openDefault(wrapped []byte, pin *secret.Bytes) (*secret.Bytes, e
 		err = s.saveKey(soKeyFile, b)
 	}
 	if err != nil {
-		s.cfg.Log.Warn("MK_SO stays under the default PIN", "dir", s.cfg.Dir, "error", err)
+		s.cfg.Log.Warn("MK_SO stays under the default PIN", "dir", s.cfg.Dir, "err", err)
 	} else {
 		s.cfg.Log.Info("MK_SO was under the default PIN and is now under the SO's", "dir", s.cfg.Dir)
 	}
@@ -267,7 +267,7 @@ func (s *Store) join(p part, key *secret.Bytes) (tokens.Login, error) {
 		_ = key.Close()
 	}
 	r.logins++
-	l := &userLogin{s: s, user: p.user, era: r.era}
+	l := &userLogin{s: s, user: p.user, generation: r.generation}
 	var private []name
 	if first && p.user == p11.CKU_USER {
 		for n, f := range s.files {
@@ -282,9 +282,9 @@ func (s *Store) join(p part, key *secret.Bytes) (tokens.Login, error) {
 	if err == nil && s.seg != nil && p.user == p11.CKU_USER && (first || !s.seg.Loaded(shm.Private)) {
 		// The first process that can read the private objects lists them for
 		// all, and not in two steps: what is made in between would stand twice.
-		var lines []name
-		if lines, err = s.lines(); err == nil {
-			s.mend(lines, true)
+		var x index
+		if x, err = s.readIndex(); err == nil {
+			s.mend(x.names, true)
 		}
 	}
 	if err != nil {

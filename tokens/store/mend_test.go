@@ -19,57 +19,57 @@ func TestMend(t *testing.T) {
 	all := []string{"a=1", "b=1", "x=1", "y=1"}
 	tests := []struct {
 		name  string
-		spoil func(b *bench)
+		spoil func(b *sharedToken)
 		now   []string // what there is at once
 		// The lists then; after a while; the lines after a while and a section.
 		public, private           []int
 		laterPublic, laterPrivate []int
 		lines                     []int
 	}{
-		{"D3 lost lines", func(b *bench) {
+		{"D3 lost lines", func(b *sharedToken) {
 			writeFile(b.t, []byte(b.nameOf(1).String()+"\n"), b.cfg.Dir, objectsDir, indexFile)
 		}, all, []int{0, 1}, []int{2, 3}, []int{0, 1}, []int{2, 3}, []int{0, 1, 2, 3}},
-		{"D3 no index", func(b *bench) { remove(b.t, b.cfg.Dir, objectsDir, indexFile) },
+		{"D3 no index", func(b *sharedToken) { remove(b.t, b.cfg.Dir, objectsDir, indexFile) },
 			all, []int{0, 1}, []int{2, 3}, []int{0, 1}, []int{2, 3}, []int{0, 1, 2, 3}},
-		{"D4 lost entry", func(b *bench) { b.seg.Remove(shm.Public, b.nameOf(0)) },
+		{"D4 lost entry", func(b *sharedToken) { b.seg.Remove(shm.Public, b.nameOf(0)) },
 			all, []int{1}, []int{2, 3}, []int{1, 0}, []int{2, 3}, []int{0, 1, 2, 3}},
-		{"D4 lost private entry", func(b *bench) { b.seg.Remove(shm.Private, b.nameOf(3)) },
+		{"D4 lost private entry", func(b *sharedToken) { b.seg.Remove(shm.Private, b.nameOf(3)) },
 			all, []int{0, 1}, []int{2}, []int{0, 1}, []int{2, 3}, []int{0, 1, 2, 3}},
-		{"D5 private entry 0 cleared", func(b *bench) {
+		{"D5 private entry 0 cleared", func(b *sharedToken) {
 			es := b.seg.Entries(shm.Private)
 			es[0] = shm.Entry{}
 			b.set(shm.Private, es)
 		}, all, []int{0, 1}, []int{3}, []int{0, 1}, []int{3, 2}, []int{0, 1, 2, 3}},
-		{"D6 duplicates", func(b *bench) {
+		{"D6 duplicates", func(b *sharedToken) {
 			b.set(shm.Public, append(b.seg.Entries(shm.Public), b.seg.Entries(shm.Public)...))
 		}, all, []int{0, 1}, []int{2, 3}, []int{0, 1}, []int{2, 3}, []int{0, 1, 2, 3}},
-		{"D7 ghost", func(b *bench) { remove(b.t, b.cfg.Dir, objectsDir, b.nameOf(0).String()) },
+		{"D7 ghost", func(b *sharedToken) { remove(b.t, b.cfg.Dir, objectsDir, b.nameOf(0).String()) },
 			all[1:], []int{0, 1}, []int{2, 3}, []int{1}, []int{2, 3}, []int{1, 2, 3}},
-		{"D7 ghost alone", func(b *bench) {
+		{"D7 ghost alone", func(b *sharedToken) {
 			b.set(shm.Public, []shm.Entry{{Name: b.nameOf(0)}})
 			writeFile(b.t, fmt.Appendf(nil, "%s\n%s\n", b.nameOf(2), b.nameOf(3)), b.cfg.Dir, objectsDir, indexFile)
 			remove(b.t, b.cfg.Dir, objectsDir, b.nameOf(0).String())
 			remove(b.t, b.cfg.Dir, objectsDir, b.nameOf(1).String())
 		}, all[2:], []int{0}, []int{2, 3}, []int{0}, []int{2, 3}, []int{2, 3}},
-		{"ghost without a line", func(b *bench) {
+		{"ghost without a line", func(b *sharedToken) {
 			b.set(shm.Public, append(b.seg.Entries(shm.Public), shm.Entry{Name: name([]byte("GHOST000"))}))
 		}, all, []int{0, 1, -1}, []int{2, 3}, []int{0, 1}, []int{2, 3}, []int{0, 1, 2, 3}},
-		{"destroyed but for the entry", func(b *bench) {
+		{"destroyed but for the entry", func(b *sharedToken) {
 			writeFile(b.t, fmt.Appendf(nil, "%s\n%s\n%s\n", b.nameOf(1), b.nameOf(2), b.nameOf(3)), b.cfg.Dir, objectsDir, indexFile)
 			remove(b.t, b.cfg.Dir, objectsDir, b.nameOf(0).String())
 		}, all[1:], []int{0, 1}, []int{2, 3}, []int{1}, []int{2, 3}, []int{1, 2, 3}},
-		{"in the other list", func(b *bench) {
+		{"in the other list", func(b *sharedToken) {
 			es := b.seg.Entries(shm.Public)
 			b.set(shm.Public, es[1:])
 			b.set(shm.Private, append(b.seg.Entries(shm.Private), es[0]))
 		}, all, []int{1, 0}, []int{2, 3}, []int{1, 0}, []int{2, 3}, []int{0, 1, 2, 3}},
-		{"in both lists", func(b *bench) {
+		{"in both lists", func(b *sharedToken) {
 			b.set(shm.Private, append(b.seg.Entries(shm.Private), b.seg.Entries(shm.Public)[0]))
 		}, all, []int{0, 1}, []int{2, 3}, []int{0, 1}, []int{2, 3}, []int{0, 1, 2, 3}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			b := newBench(t)
+			b := newShared(t)
 			numbered := func(in []int) (out []int) {
 				for _, n := range in {
 					if n >= 0 {
@@ -110,7 +110,7 @@ func TestMend(t *testing.T) {
 // TestMendResidue leaves a copy of a live entry beyond the count, which stock
 // would take for one when it destroys an object twice.
 func TestMendResidue(t *testing.T) {
-	b := newBench(t)
+	b := newShared(t)
 	es := b.seg.Entries(shm.Public)
 	b.set(shm.Public, append(slices.Clone(es), es[1]))
 	// Stock lowers the count and leaves the entry.

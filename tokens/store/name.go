@@ -2,11 +2,18 @@ package store
 
 import "strings"
 
-// A name is the name of an object file: 8 digits of base 36, the least
-// significant first. Names are given out in ascending order and never twice.
+// A name is the name of an object file: 8 letters and digits.
+//
+// The names that p11fs and stock programs up to 3.17 make are numbers, with 8
+// digits of base 36, the least significant first: they are given out in ascending
+// order and never twice. Later stock programs make OB and 6 random letters and
+// digits, in directories of this format too.
 type name [8]byte
 
-const digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+const (
+	digits  = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	letters = digits + "abcdefghijklmnopqrstuvwxyz"
+)
 
 // firstName returns the name of the first object of a token.
 func firstName() name { return name([]byte("00000000")) }
@@ -16,17 +23,23 @@ func parseName(s string) (n name, ok bool) {
 	if len(s) != len(n) {
 		return name{}, false
 	}
-	for i := range len(s) {
-		if strings.IndexByte(digits, s[i]) < 0 {
-			return name{}, false
+	n = name([]byte(s))
+	return n, n.madeOf(letters)
+}
+
+func (n name) madeOf(chars string) bool {
+	for _, c := range n {
+		if strings.IndexByte(chars, c) < 0 {
+			return false
 		}
 	}
-	return name([]byte(s)), true
+	return true
 }
 
 func (n name) String() string { return string(n[:]) }
 
-// next is the name after n. After ZZZZZZZZ comes 10000000, as in stock.
+// next is the name after n, which is a number. After ZZZZZZZZ comes 10000000, as
+// in stock.
 func (n name) next() name {
 	for i, c := range n {
 		if d := strings.IndexByte(digits, c) + 1; d < len(digits) {
@@ -39,10 +52,19 @@ func (n name) next() name {
 	return n
 }
 
-// number is n's place in the order of names.
-func (n name) number() (v uint64) {
+// number is the number that n stands for, or of a name that is no number one
+// behind all numbers.
+func (n name) number() uint64 {
+	if n.madeOf(digits) {
+		return n.inBase(digits)
+	}
+	const numbers = 36 * 36 * 36 * 36 * 36 * 36 * 36 * 36
+	return numbers + n.inBase(letters)
+}
+
+func (n name) inBase(digits string) (v uint64) {
 	for i := len(n) - 1; i >= 0; i-- {
-		v = v*uint64(len(digits)) + uint64(max(0, strings.IndexByte(digits, n[i])))
+		v = v*uint64(len(digits)) + uint64(strings.IndexByte(digits, n[i]))
 	}
 	return v
 }

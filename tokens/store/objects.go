@@ -88,9 +88,15 @@ func (s *Store) publish(n name, st stamp, private bool, attrs p11.Attributes) *t
 	return s.putLocked(n, f, attrs)
 }
 
-// Create is tokens.Objects. The name is reserved first, then the file is
-// written, and the index makes it an object.
-func (s *Store) Create(ctx context.Context, attrs p11.Attributes) (*tokens.Object, error) {
+// Create is tokens.Objects. The name is reserved first; then come the file under
+// its temporary name, the line in the index, and the file's own name, which makes
+// it an object. If the process is killed in between, no file stays.
+func (s *Store) Create(ctx context.Context, attrs p11.Attributes) (_ *tokens.Object, err error) {
+	defer func() {
+		if err != nil {
+			attrs.Wipe()
+		}
+	}()
 	private := attrs.Bool(p11.CKA_PRIVATE)
 	if !attrs.Has(p11.CKA_PRIVATE) {
 		attrs.SetBool(p11.CKA_PRIVATE, false)
@@ -113,13 +119,17 @@ func (s *Store) Create(ctx context.Context, attrs p11.Attributes) (*tokens.Objec
 		return nil, err
 	}
 	defer secret.Wipe(b)
-	st, err := s.objs.write(n.String(), objectTemp, b)
-	if err != nil {
+	if err := s.objs.prepare(objectTemp, b); err != nil {
 		return nil, err
 	}
-	if err := s.enlist(n); err != nil {
-		// No object without its line. Whether the line arrived cannot be known,
-		// and a line without a file names no object either.
+	err = s.addLine(n)
+	var st stamp
+	if err == nil {
+		st, err = s.objs.commit(objectTemp, n.String())
+	}
+	if err != nil {
+		// A line without a file names no object.
+		_ = s.objs.remove(objectTemp)
 		_ = s.objs.remove(n.String())
 		return nil, err
 	}
@@ -143,7 +153,7 @@ func (s *Store) newest(h p11.ObjectHandle) (*tokens.Object, name, p11.Attributes
 }
 
 // Update is tokens.Objects.
-func (s *Store) Update(ctx context.Context, h p11.ObjectHandle, change func(p11.Attributes) (p11.Attributes, error)) (*tokens.Object, error) {
+func (s *Store) Update(ctx context.Context, h p11.ObjectHandle, change func(p11.Attributes) (p11.Attributes, error)) (_ *tokens.Object, err error) {
 	end, err := s.begin(ctx)
 	if err != nil {
 		return nil, err
@@ -155,8 +165,15 @@ func (s *Store) Update(ctx context.Context, h p11.ObjectHandle, change func(p11.
 	}
 	attrs, err := change(was)
 	if err != nil {
+		was.Wipe()
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			was.Wipe()
+			attrs.Wipe()
+		}
+	}()
 	if attrs.Bool(p11.CKA_PRIVATE) != old.Private {
 		return nil, p11.Errorf(p11.CKR_ATTRIBUTE_READ_ONLY, "CKA_PRIVATE of a stored object stays as it is")
 	}
@@ -174,7 +191,8 @@ func (s *Store) Update(ctx context.Context, h p11.ObjectHandle, change func(p11.
 }
 
 // Destroy is tokens.Objects. The object is gone once the index does not list it,
-// nor the segment; the file follows.
+// nor the segment; the file follows. If the process is killed before, the marked
+// line in the index says that the file is still to be removed.
 func (s *Store) Destroy(ctx context.Context, h p11.ObjectHandle, check func(p11.Attributes) error) error {
 	end, err := s.begin(ctx)
 	if err != nil {
@@ -190,39 +208,37 @@ func (s *Store) Destroy(ctx context.Context, h p11.ObjectHandle, check func(p11.
 	if err != nil {
 		return err
 	}
-	if err := s.strike(n); err != nil {
+	if err := s.unlist(n); err != nil {
 		return err
 	}
 	s.shareGone(n, o.Private)
 	if s.seg != nil {
-		s.struck.add(n, s.cfg.Now())
+		s.destroyed.add(n)
 	}
 	s.mu.Lock()
 	s.forgetLocked(n)
 	s.mu.Unlock()
-	if err := s.objs.remove(n.String()); err != nil {
-		s.cfg.Log.Warn("the file of a destroyed object stays", "dir", s.cfg.Dir, "name", n, "error", err)
-	}
+	s.removeFile(n)
 	return nil
 }
 
-// strike ends an object on disk: its line goes, and so it is none. On a full
+// unlist ends an object on disk: its line is marked, and so it is none. On a full
 // disk there may be no room for the next index, and who is told to destroy
 // objects must be able to. Then the file goes first, which ends the object too,
 // and makes the room. If it is too little, the line stays, and names nothing.
-func (s *Store) strike(n name) error {
-	err := s.delist(n)
+func (s *Store) unlist(n name) error {
+	err := s.markLine(n)
 	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
 		return err
 	}
 	if err := s.objs.remove(n.String()); err != nil {
 		return err
 	}
-	if err := s.objs.k.Sync(s.objs.fd); err != nil {
-		return ioError("sync the directory of", n.String(), err)
+	if err := s.objs.sync(); err != nil {
+		return err
 	}
-	if err := s.delist(n); err != nil {
-		s.cfg.Log.Warn("the line of a destroyed object stays", "dir", s.cfg.Dir, "name", n, "error", err)
+	if err := s.markLine(n); err != nil {
+		s.cfg.Log.Warn("the line of a destroyed object stays", "dir", s.cfg.Dir, "name", n, "err", err)
 	}
 	return nil
 }

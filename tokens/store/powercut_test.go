@@ -9,11 +9,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"p11fs/p11"
 )
 
-// A diary is a kernel that also writes down what a disk would know.
-type diary struct {
+// A recorder is a kernel that also writes down what a disk would know.
+type recorder struct {
 	linux
 	names map[int]string // of open descriptors
 	dirs  map[int]string // of directories, by descriptor
@@ -26,10 +28,11 @@ type op struct {
 	dir      string
 	name, to string
 	data     []byte
+	at       int  // where data goes; negative: at the end
 	fresh    bool // the write begins a new file
 }
 
-func (d *diary) dir(fd int) string {
+func (d *recorder) dir(fd int) string {
 	if _, ok := d.dirs[fd]; !ok {
 		path, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
 		d.dirs[fd] = filepath.Base(path)
@@ -37,7 +40,7 @@ func (d *diary) dir(fd int) string {
 	return d.dirs[fd]
 }
 
-func (d *diary) Create(dir int, name string, mode uint32, group int) (int, error) {
+func (d *recorder) Create(dir int, name string, mode uint32, group int) (int, error) {
 	fd, err := d.linux.Create(dir, name, mode, group)
 	if err == nil {
 		d.names[fd] = d.dir(dir) + "/" + name
@@ -46,18 +49,29 @@ func (d *diary) Create(dir int, name string, mode uint32, group int) (int, error
 	return fd, err
 }
 
-func (d *diary) Extend(dir int, name string) (int, error) {
+func (d *recorder) Extend(dir int, name string) (int, error) {
 	fd, err := d.linux.Extend(dir, name)
 	d.names[fd] = d.dir(dir) + "/" + name
 	return fd, err
 }
 
-func (d *diary) Write(fd int, b []byte) (int, error) {
-	d.ops = append(d.ops, op{kind: "write", name: d.names[fd], data: slices.Clone(b)})
+func (d *recorder) Write(fd int, b []byte) (int, error) {
+	d.ops = append(d.ops, op{kind: "write", name: d.names[fd], data: slices.Clone(b), at: -1})
 	return d.linux.Write(fd, b)
 }
 
-func (d *diary) Sync(fd int) error {
+func (d *recorder) Open(dir int, name string) (int, error) {
+	fd, err := d.linux.Open(dir, name)
+	d.names[fd] = d.dir(dir) + "/" + name
+	return fd, err
+}
+
+func (d *recorder) WriteAt(fd int, b []byte, at int64) (int, error) {
+	d.ops = append(d.ops, op{kind: "write", name: d.names[fd], data: slices.Clone(b), at: int(at)})
+	return d.linux.WriteAt(fd, b, at)
+}
+
+func (d *recorder) Sync(fd int) error {
 	path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
 	if err != nil {
 		return err
@@ -70,12 +84,12 @@ func (d *diary) Sync(fd int) error {
 	return nil
 }
 
-func (d *diary) Rename(dir int, from, to string) error {
+func (d *recorder) Rename(dir int, from, to string) error {
 	d.ops = append(d.ops, op{kind: "rename", dir: d.dir(dir), name: d.dir(dir) + "/" + from, to: d.dir(dir) + "/" + to})
 	return d.linux.Rename(dir, from, to)
 }
 
-func (d *diary) Unlink(dir int, name string) error {
+func (d *recorder) Unlink(dir int, name string) error {
 	d.ops = append(d.ops, op{kind: "unlink", dir: d.dir(dir), name: d.dir(dir) + "/" + name})
 	return d.linux.Unlink(dir, name)
 }
@@ -84,8 +98,8 @@ func (d *diary) Unlink(dir int, name string) error {
 type inode struct{ now, safe []byte }
 
 // A disk is what a power cut leaves: names and contents that were synced are
-// there; with eager, names are there without (file systems may write them at any
-// time), but contents never are.
+// there; with eager, names and what was written inside a file are there without
+// (file systems may write them at any time), but what was added never is.
 type disk struct {
 	now, safe map[string]*inode
 	eager     bool
@@ -115,7 +129,15 @@ func (d *disk) apply(o op) {
 			break
 		}
 		f := d.now[o.name]
-		f.now = append(slices.Clone(f.now), o.data...)
+		if o.at < 0 {
+			f.now = append(slices.Clone(f.now), o.data...)
+			break
+		}
+		f.now = slices.Clone(f.now)
+		copy(f.now[o.at:], o.data)
+		if d.eager {
+			f.safe = f.now
+		}
 	case "sync":
 		d.now[o.name].safe = d.now[o.name].now
 	case "syncdir":
@@ -163,28 +185,28 @@ func TestPowerCut(t *testing.T) {
 	for _, c := range crashChanges() {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := config(t, copyDir(t, seed))
-			book := &diary{names: map[int]string{}, dirs: map[int]string{}}
-			cfg.kernel = book
+			rec := &recorder{names: map[int]string{}, dirs: map[int]string{}}
+			cfg.kernel = rec
 			s := openStore(t, cfg)
 			login(t, s, p11.CKU_USER, testUser)
-			book.ops = nil
+			rec.ops = nil
 			if err := c.do(t, s); err != nil {
 				t.Fatal(err)
 			}
 			allowed := append([]state{before}, c.after(before)...)
 			for _, eager := range []bool{false, true} {
-				for cut := range len(book.ops) + 1 {
+				for cut := range len(rec.ops) + 1 {
 					d := newDisk(t, seed, eager)
-					for _, o := range book.ops[:cut] {
+					for _, o := range rec.ops[:cut] {
 						d.apply(o)
 					}
 					top := filepath.Join(t.TempDir(), filepath.Base(seed))
 					d.restore(t, top)
 					got := look(t, top, testSO, testUser, otherPIN)
 					if !slices.ContainsFunc(allowed, func(a state) bool { return a.String() == got.String() }) {
-						t.Errorf("eager=%v, cut after %d of %d: %v", eager, cut, len(book.ops), got)
+						t.Errorf("eager=%v, cut after %d of %d: %v", eager, cut, len(rec.ops), got)
 					}
-					if end := allowed[len(allowed)-1]; cut == len(book.ops) && got.String() != end.String() {
+					if end := allowed[len(allowed)-1]; cut == len(rec.ops) && got.String() != end.String() {
 						t.Errorf("eager=%v: not durable: %v, want %v", eager, got, end)
 					}
 					checkGoesOn(t, top, got)
@@ -195,23 +217,57 @@ func TestPowerCut(t *testing.T) {
 }
 
 // TestDestroyOrder has the index let go of an object before its file goes: stock
-// processes must not find a line without a file.
+// processes must not find a line without a file. All of it is durable.
 func TestDestroyOrder(t *testing.T) {
-	book := &diary{names: map[int]string{}, dirs: map[int]string{}}
-	cfg := freshConfig(t)
-	cfg.kernel = book
-	s := openStore(t, cfg)
-	o := create(t, s, dataObject("a", "", false))
-	book.ops = nil
-	destroy(t, s, o)
+	for name, tt := range map[string]struct {
+		shared bool
+		want   []string
+	}{
+		"alone":  {false, []string{"write TOK_OBJ/OBJ.IDX", "sync TOK_OBJ/OBJ.IDX", "unlink TOK_OBJ/00000000", "syncdir TOK_OBJ"}},
+		"shared": {true, []string{"write TOK_OBJ/.p11fs.OBJ.IDX", "write TOK_OBJ/.p11fs.OBJ.IDX", "sync TOK_OBJ/.p11fs.OBJ.IDX", "rename TOK_OBJ/.p11fs.OBJ.IDX TOK_OBJ/OBJ.IDX", "syncdir TOK_OBJ", "unlink TOK_OBJ/00000000", "syncdir TOK_OBJ"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rec := &recorder{names: map[int]string{}, dirs: map[int]string{}}
+			cfg := freshConfig(t)
+			cfg.kernel = rec
+			if tt.shared {
+				cfg.Shared = &Shared{Dir: t.TempDir(), Name: "/segment"}
+			}
+			s := openStore(t, cfg)
+			o := create(t, s, dataObject("a", "", false))
+			rec.ops = nil
+			destroy(t, s, o)
+			if d := cmp.Diff(tt.want, rec.steps()); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}
+
+// TestNewDirectoryIsDurable makes a token below directories that are absent: each
+// new one is durable in the one above it.
+func TestNewDirectoryIsDurable(t *testing.T) {
+	rec := &recorder{names: map[int]string{}, dirs: map[int]string{}}
+	root := t.TempDir()
+	cfg := config(t, filepath.Join(root, "a", "b", "swtok"))
+	cfg.kernel = rec
+	openStore(t, cfg)
 	var got []string
-	for _, o := range book.ops {
-		if o.kind == "rename" || o.kind == "unlink" || o.kind == "syncdir" {
-			got = append(got, strings.TrimSpace(o.kind+" "+o.name+" "+o.to+o.dir))
+	for _, step := range rec.steps() {
+		if strings.HasPrefix(step, "syncdir") {
+			got = append(got, strings.TrimPrefix(step, "syncdir "))
 		}
 	}
-	want := []string{"rename TOK_OBJ/.p11fs.OBJ.IDX TOK_OBJ/OBJ.IDXTOK_OBJ", "syncdir  TOK_OBJ", "unlink TOK_OBJ/00000000 TOK_OBJ"}
-	if fmt.Sprint(got) != fmt.Sprint(want) {
-		t.Errorf("steps %q, want %q", got, want)
+	want := []string{filepath.Base(root), "a", "b", "swtok"}
+	if len(got) < len(want) || !slices.Equal(got[:len(want)], want) {
+		t.Errorf("synced %q, want %q at first", got, want)
 	}
+}
+
+// steps says what was done in words.
+func (d *recorder) steps() (out []string) {
+	for _, o := range d.ops {
+		out = append(out, strings.Join(strings.Fields(fmt.Sprint(o.kind, " ", o.name, " ", o.to, " ", map[bool]string{true: o.dir}[o.kind == "syncdir"])), " "))
+	}
+	return out
 }

@@ -29,7 +29,7 @@ func (s *Store) begin(ctx context.Context) (end func(), err error) {
 	}
 	release := func() {
 		if err := unlock(); err != nil {
-			s.cfg.Log.Error("token lock", "dir", s.cfg.Dir, "error", err)
+			s.cfg.Log.Error("token lock", "dir", s.cfg.Dir, "err", err)
 		}
 		s.active.Done()
 	}
@@ -102,7 +102,7 @@ func (s *Store) Refresh(ctx context.Context) error {
 	}
 	err = s.sync(ctx, false)
 	if uerr := unlock(); uerr != nil {
-		s.cfg.Log.Error("token lock", "dir", s.cfg.Dir, "error", uerr)
+		s.cfg.Log.Error("token lock", "dir", s.cfg.Dir, "err", uerr)
 	}
 	return err
 }
@@ -115,7 +115,7 @@ func (s *Store) stale(c *changes) bool {
 	}
 	s.mu.Lock()
 	want := map[string]stamp{dataFile: s.dataStamp, soKeyFile: s.keyStamp}
-	idx := s.idxStamp
+	idx := s.idx.stamp
 	names := make(map[name]stamp, len(c.names))
 	for n := range c.names {
 		if f := s.files[n]; f != nil {
@@ -158,7 +158,7 @@ func (s *Store) sync(ctx context.Context, section bool) (err error) {
 	s.w.drain(&s.pending)
 	c := s.pending
 	s.pending = changes{}
-	shared := s.seg != nil && (!s.sharedAsSeenLocked() || section && (len(s.odd) > 0 || !s.idxClean))
+	shared := s.seg != nil && (!s.sharedAsSeenLocked() || section && (len(s.findings) > 0 || !s.idx.clean))
 	s.mu.Unlock()
 	if !c.any() && !shared {
 		return nil
@@ -170,7 +170,7 @@ func (s *Store) sync(ctx context.Context, section bool) (err error) {
 			s.mu.Lock()
 			s.pending.merge(c)
 			s.pending.all = true
-			s.idxStamp, s.idxClean = stamp{}, false
+			s.idx = indexState{}
 			s.seen = s.seen[:0]
 			s.mu.Unlock()
 		}
@@ -189,12 +189,13 @@ func (s *Store) sync(ctx context.Context, section bool) (err error) {
 			return err
 		}
 	}
-	var lines []name
+	var x index
 	if c.index || s.seg != nil {
-		if lines, err = s.lines(); err != nil {
+		if x, err = s.readIndex(); err != nil {
 			return err
 		}
-		fresh := s.forgetOthers(s.listed(lines))
+		fresh := s.forgetOthers(s.listed(x.names))
+		s.removeLeftovers(x.destroyed)
 		if err := s.load(ctx, fresh); err != nil {
 			return err
 		}
@@ -205,7 +206,7 @@ func (s *Store) sync(ctx context.Context, section bool) (err error) {
 	if err := s.load(ctx, s.known(c.names)); err != nil {
 		return err
 	}
-	s.mend(lines, section)
+	s.mend(x.names, section)
 	s.noteShared()
 	return nil
 }
@@ -257,9 +258,9 @@ func (s *Store) reopen() error {
 	s.objs.close()
 	s.top.close()
 	s.top, s.objs, s.w = top, objs, w
-	s.dataStamp, s.idxStamp, s.idxClean = stamp{}, stamp{}, false
+	s.dataStamp, s.idx = stamp{}, indexState{}
 	s.names = reservation{}
-	clear(s.struck)
+	s.destroyed.clear()
 	s.endLoginsLocked(&s.roles[roleSO])
 	s.endLoginsLocked(&s.roles[roleUser])
 	if s.seg != nil {
@@ -315,7 +316,7 @@ func (s *Store) takeData(d tokenData, st stamp, key []byte, keyStamp stamp) (wen
 		s.names = reservation{}
 	}
 	if initialised {
-		clear(s.struck)
+		s.destroyed.clear()
 	}
 	if back && !initialised && d.userPINSet() == old.userPINSet() && s.seg != nil {
 		// No C_InitToken, not even one under way: a stock process has started

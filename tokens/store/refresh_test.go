@@ -215,7 +215,7 @@ func TestStockModifies(t *testing.T) {
 			stockWrite(t, b[:len(b)/2], cfg.Dir, objectsDir, o.Name)
 			wantContents(t, "half written", s, "old=1")
 			stockWrite(t, nil, cfg.Dir, objectsDir, o.Name)
-			now = now.Add(patience / 2)
+			now = now.Add(rereadTime / 2)
 			wantContents(t, "empty", s, "old=1")
 			stockWrite(t, b, cfg.Dir, objectsDir, o.Name)
 			wantContents(t, "written", s, "new=2")
@@ -224,7 +224,7 @@ func TestStockModifies(t *testing.T) {
 			}
 			stockWrite(t, b[:len(b)-1], cfg.Dir, objectsDir, o.Name)
 			wantContents(t, "damaged", s, "new=2")
-			now = now.Add(2 * patience)
+			now = now.Add(2 * rereadTime)
 			wantContents(t, "damaged for long", s)
 			if len(s.Damaged()) != 1 {
 				t.Errorf("%v", s.Damaged())

@@ -125,7 +125,7 @@ func (s *Store) rejoin() {
 	s.leave()
 	seg, err := s.openSegment()
 	if err != nil {
-		s.cfg.Log.Error("the token is no longer shared with stock processes", "dir", s.cfg.Dir, "error", err)
+		s.cfg.Log.Error("the token is no longer shared with stock processes", "dir", s.cfg.Dir, "err", err)
 	} else if there, err := parseTokenData(dataBytes(seg.Data())); err != nil || !seg.Loaded(shm.Public) || there.next().number() < d.next().number() {
 		// Names must not be given out twice.
 		seg.SetData(d)
@@ -137,8 +137,8 @@ func (s *Store) rejoin() {
 	}
 	s.pending.all = true
 	s.seen = s.seen[:0]
-	clear(s.odd)
-	s.dataStamp, s.idxStamp, s.idxClean = stamp{}, stamp{}, false
+	clear(s.findings)
+	s.dataStamp, s.idx = stamp{}, indexState{}
 }
 
 func dataBytes(d [dataSize]byte) []byte { return d[:] }
@@ -153,18 +153,18 @@ func (s *Store) detach() {
 	unlock, err := s.cfg.Lock.Lock(ctx)
 	if err != nil {
 		// The count of references only informs.
-		s.cfg.Log.Warn("left the token's shared memory without its lock", "dir", s.cfg.Dir, "error", err)
+		s.cfg.Log.Warn("left the token's shared memory without its lock", "dir", s.cfg.Dir, "err", err)
 		s.leave()
 		return
 	}
-	if len(s.odd) > 0 || !s.idxClean {
+	if len(s.findings) > 0 || !s.idx.clean {
 		if err := s.sync(ctx, true); err != nil {
-			s.cfg.Log.Warn("the index may lack objects", "dir", s.cfg.Dir, "error", err)
+			s.cfg.Log.Warn("the index may lack objects", "dir", s.cfg.Dir, "err", err)
 		}
 	}
 	s.leave()
 	if err := unlock(); err != nil {
-		s.cfg.Log.Error("token lock", "dir", s.cfg.Dir, "error", err)
+		s.cfg.Log.Error("token lock", "dir", s.cfg.Dir, "err", err)
 	}
 }
 
@@ -179,7 +179,7 @@ func (s *Store) leave() {
 	}
 	seg.Detach()
 	if err := seg.Close(); err != nil {
-		s.cfg.Log.Error("the token's shared memory", "dir", s.cfg.Dir, "error", err)
+		s.cfg.Log.Error("the token's shared memory", "dir", s.cfg.Dir, "err", err)
 	}
 }
 
@@ -238,7 +238,7 @@ func (s *Store) readData() (tokenData, stamp, error) {
 	d, err := parseTokenData(dataBytes(s.seg.Data()))
 	if err != nil {
 		d = s.snapshot()
-		s.cfg.Log.Warn("the token's data in shared memory made no sense: it is put right", "dir", s.cfg.Dir, "error", err)
+		s.cfg.Log.Warn("the token's data in shared memory made no sense: it is put right", "dir", s.cfg.Dir, "err", err)
 		s.seg.SetData(d)
 	}
 	return d, st, nil
@@ -285,7 +285,7 @@ func (s *Store) bringUpData() {
 	if err := s.saveData(s.snapshot()); err != nil {
 		// A full disk must not keep anybody from using the token, and from
 		// destroying objects.
-		s.cfg.Log.Warn("NVTOK.DAT is behind shared memory", "dir", s.cfg.Dir, "error", err)
+		s.cfg.Log.Warn("NVTOK.DAT is behind shared memory", "dir", s.cfg.Dir, "err", err)
 	}
 }
 
@@ -311,11 +311,11 @@ func (s *Store) sharedLost() {
 	if s.seg == nil || s.seg.Err() == nil {
 		return
 	}
-	s.cfg.Log.Error("the token is no longer shared with stock processes", "dir", s.cfg.Dir, "error", s.seg.Err())
+	s.cfg.Log.Error("the token is no longer shared with stock processes", "dir", s.cfg.Dir, "err", s.seg.Err())
 	s.leave()
 	s.mu.Lock()
 	s.pending.all = true
-	s.dataStamp, s.idxStamp = stamp{}, stamp{}
+	s.dataStamp, s.idx = stamp{}, indexState{}
 	s.mu.Unlock()
 }
 
@@ -335,7 +335,7 @@ func (s *Store) shareNew(n name, private bool) {
 		return
 	}
 	if err := s.seg.Append(lists[side(private)], shm.Entry{Name: n}); err != nil {
-		s.cfg.Log.Error("an object is not shared", "dir", s.cfg.Dir, "name", n, "error", err)
+		s.cfg.Log.Error("an object is not shared", "dir", s.cfg.Dir, "name", n, "err", err)
 	}
 }
 
@@ -363,9 +363,9 @@ func (s *Store) shareGone(n name, private bool) {
 	}
 }
 
-// shareNone empties both lists of the segment; put brings them back. The token's
+// emptyLists empties both lists of the segment; put brings them back. The token's
 // lock is held.
-func (s *Store) shareNone() (put func(), err error) {
+func (s *Store) emptyLists() (put func(), err error) {
 	if s.seg == nil {
 		return func() {}, nil
 	}
@@ -373,7 +373,7 @@ func (s *Store) shareNone() (put func(), err error) {
 	put = func() {
 		for i, l := range lists {
 			if err := s.seg.SetEntries(l, was[i]); err != nil {
-				s.cfg.Log.Error("the list of objects in shared memory", "dir", s.cfg.Dir, "error", err)
+				s.cfg.Log.Error("the list of objects in shared memory", "dir", s.cfg.Dir, "err", err)
 			}
 		}
 	}

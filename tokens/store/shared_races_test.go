@@ -12,7 +12,7 @@ import (
 )
 
 // nextIn is the next name in the segment, and in NVTOK.DAT.
-func (b *bench) nextIn() (segment, file name) {
+func (b *sharedToken) nextIn() (segment, file name) {
 	b.t.Helper()
 	d := tokenData(b.seg.Data())
 	f, err := parseTokenData(readFile(b.t, b.cfg.Dir, dataFile))
@@ -25,7 +25,7 @@ func (b *bench) nextIn() (segment, file name) {
 // TestNextNameGoesBack starts a stock process while NVTOK.DAT is older than the
 // segment: it copies the one over the other.
 func TestNextNameGoesBack(t *testing.T) {
-	b := newBench(t)
+	b := newShared(t)
 	o := create(t, b.s, dataObject("gone", "1", false))
 	gone, _ := parseName(o.Name)
 	if err := b.s.Destroy(t.Context(), o.Handle, allow); err != nil {
@@ -52,7 +52,7 @@ func TestNextNameGoesBack(t *testing.T) {
 // TestNextNameOfInitialised initialises the token as stock does, from whose first
 // name on all are free again.
 func TestNextNameOfInitialised(t *testing.T) {
-	b := newBench(t)
+	b := newShared(t)
 	d := tokenData(b.seg.Data())
 	d.setNext(firstName())
 	copy(d[offUserHash:], noPIN)
@@ -69,7 +69,7 @@ func TestNextNameOfInitialised(t *testing.T) {
 
 // TestNextNameInFile has two stock processes write NVTOK.DAT in the wrong order.
 func TestNextNameInFile(t *testing.T) {
-	b := newBench(t)
+	b := newShared(t)
 	older := tokenData(b.seg.Data())
 	newer := older
 	newer.setNext(older.next().next())
@@ -86,7 +86,7 @@ func TestNextNameInFile(t *testing.T) {
 // TestSharedDataShort has a stock process truncate NVTOK.DAT and be killed: the
 // file stays as it is as long as the process may live, and then gets its data.
 func TestSharedDataShort(t *testing.T) {
-	b := newBench(t)
+	b := newShared(t)
 	writeFile(t, nil, b.cfg.Dir, dataFile)
 	for _, wait := range []time.Duration{0, shortWait - 1} {
 		b.now = b.now.Add(wait)
@@ -114,7 +114,7 @@ func TestSharedDataShort(t *testing.T) {
 // TestMendedEntryIsNew has a stock process lose an entry that another one knows
 // from before the object's last change.
 func TestMendedEntryIsNew(t *testing.T) {
-	b := newBench(t)
+	b := newShared(t)
 	b.seg.Remove(shm.Public, b.nameOf(0))
 	refresh(t, b.s)
 	b.now = b.now.Add(grace)
@@ -128,15 +128,15 @@ func TestMendedEntryIsNew(t *testing.T) {
 // TestDestroyedStays has a stock process write an object's file and line after the
 // object was destroyed, which it was about to change.
 func TestDestroyedStays(t *testing.T) {
-	for name, then := range map[string]func(b *bench){
-		"in a section": func(b *bench) { create(t, b.s, dataObject("z", "1", false)) },
-		"later": func(b *bench) {
+	for name, then := range map[string]func(b *sharedToken){
+		"in a section": func(b *sharedToken) { create(t, b.s, dataObject("z", "1", false)) },
+		"later": func(b *sharedToken) {
 			b.now = b.now.Add(grace)
 			refresh(t, b.s)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t)
+			b := newShared(t)
 			n := b.nameOf(0)
 			file := readFile(t, b.cfg.Dir, objectsDir, n.String())
 			if err := b.s.Destroy(t.Context(), b.s.index.ByName(n.String()).Handle, allow); err != nil {
@@ -167,22 +167,22 @@ func TestDestroyedStays(t *testing.T) {
 
 // TestDoubleLine has a stock process add a line that was just put back.
 func TestDoubleLine(t *testing.T) {
-	for name, then := range map[string]func(b *bench){
-		"later":  func(b *bench) { b.now = b.now.Add(grace); refresh(t, b.s) },
-		"change": func(b *bench) { create(t, b.s, dataObject("z", "1", false)) },
-		"end": func(b *bench) {
+	for name, then := range map[string]func(b *sharedToken){
+		"later":  func(b *sharedToken) { b.now = b.now.Add(grace); refresh(t, b.s) },
+		"change": func(b *sharedToken) { create(t, b.s, dataObject("z", "1", false)) },
+		"end": func(b *sharedToken) {
 			if err := b.s.Close(); err != nil {
 				t.Error(err)
 			}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t)
+			b := newShared(t)
 			double := append(readFile(t, b.cfg.Dir, objectsDir, indexFile), b.nameOf(0).String()+"\n"...)
 			writeFile(t, double, b.cfg.Dir, objectsDir, indexFile)
 			refresh(t, b.s)
 			then(b)
-			if _, clean := parseIndex(readFile(t, b.cfg.Dir, objectsDir, indexFile)); !clean {
+			if !parseIndex(readFile(t, b.cfg.Dir, objectsDir, indexFile)).clean {
 				t.Error("a line is still double")
 			}
 			if n := len(b.lines()); n < 4 {
@@ -195,7 +195,7 @@ func TestDoubleLine(t *testing.T) {
 // TestForeignChangeIsTold has a stock process change an object, and its counter in
 // the segment be one that another process may hold.
 func TestForeignChangeIsTold(t *testing.T) {
-	b := newBench(t)
+	b := newShared(t)
 	entry := func() shm.Entry { return b.seg.Entries(shm.Public)[0] }
 	rewrite := func(value string) {
 		t.Helper()

@@ -19,9 +19,9 @@ import (
 	"p11fs/shm/shmtest"
 )
 
-// A bench is a store over a segment, the segment as a stock process has it
+// A sharedToken is a store over a segment, the segment as a stock process has it
 // mapped, and a clock.
-type bench struct {
+type sharedToken struct {
 	t   *testing.T
 	cfg Config
 	s   *Store
@@ -29,14 +29,14 @@ type bench struct {
 	now time.Time
 }
 
-// newBench opens a token with the objects a, b (public), x and y (private), which
+// newShared opens a token with the objects a, b (public), x and y (private), which
 // are listed in the segment.
-func newBench(t *testing.T) *bench {
-	b := &bench{t: t, now: testTime()}
+func newShared(t *testing.T) *sharedToken {
+	b := &sharedToken{t: t, now: testTime()}
 	b.cfg = freshConfig(t)
 	b.cfg.Now = func() time.Time { return b.now }
 	b.cfg.Shared = &Shared{Dir: t.TempDir(), Name: "/segment"}
-	b.cfg.kernel = &mortal{left: -1} // nobody waits for the disk
+	b.cfg.kernel = &killable{left: -1} // nobody waits for the disk
 	b.s = initialised(t, b.cfg)
 	login(t, b.s, p11.CKU_USER, testUser)
 	for _, label := range []string{"a", "b", "x", "y"} {
@@ -46,7 +46,7 @@ func newBench(t *testing.T) *bench {
 	return b
 }
 
-func (b *bench) open() *shm.TokenSegment {
+func (b *sharedToken) open() *shm.TokenSegment {
 	b.t.Helper()
 	seg, fresh, _, err := shm.OpenToken(b.cfg.Shared.Dir, b.cfg.Shared.Name, NoGroup)
 	if err != nil || fresh {
@@ -56,8 +56,8 @@ func (b *bench) open() *shm.TokenSegment {
 	return seg
 }
 
-// nameOf is the name of the n-th object that newBench made.
-func (b *bench) nameOf(n int) name {
+// nameOf is the name of the n-th object that newShared made.
+func (b *sharedToken) nameOf(n int) name {
 	out := firstName()
 	for range n {
 		out = out.next()
@@ -73,8 +73,8 @@ func entryNames(s *shm.TokenSegment, l shm.List) []string {
 	return out
 }
 
-// wantLists compares the lists with the numbers of objects of newBench.
-func (b *bench) wantLists(what string, public, private []int) {
+// wantLists compares the lists with the numbers of objects of newShared.
+func (b *sharedToken) wantLists(what string, public, private []int) {
 	b.t.Helper()
 	for l, numbers := range map[shm.List][]int{shm.Public: public, shm.Private: private} {
 		want := []string{}
@@ -87,9 +87,9 @@ func (b *bench) wantLists(what string, public, private []int) {
 	}
 }
 
-func (b *bench) lines() []string {
+func (b *sharedToken) lines() []string {
 	b.t.Helper()
-	names, _ := parseIndex(readFile(b.t, b.cfg.Dir, objectsDir, indexFile))
+	names := parseIndex(readFile(b.t, b.cfg.Dir, objectsDir, indexFile)).names
 	var out []string
 	for _, n := range names {
 		out = append(out, n.String())
@@ -98,7 +98,7 @@ func (b *bench) lines() []string {
 	return out
 }
 
-func (b *bench) set(l shm.List, es []shm.Entry) {
+func (b *sharedToken) set(l shm.List, es []shm.Entry) {
 	b.t.Helper()
 	if err := b.seg.SetEntries(l, es); err != nil {
 		b.t.Fatal(err)
@@ -107,7 +107,7 @@ func (b *bench) set(l shm.List, es []shm.Entry) {
 
 // restart opens the token as after a restart of the machine, and says what is in
 // it.
-func (b *bench) restart() []string {
+func (b *sharedToken) restart() []string {
 	b.t.Helper()
 	cfg := b.cfg
 	cfg.Dir = copyDir(b.t, b.cfg.Dir)
@@ -118,7 +118,7 @@ func (b *bench) restart() []string {
 }
 
 func TestSharedLists(t *testing.T) {
-	b := newBench(t)
+	b := newShared(t)
 	b.wantLists("created", []int{0, 1}, []int{2, 3})
 	if !b.seg.Loaded(shm.Public) || !b.seg.Loaded(shm.Private) || b.seg.References() != 1 {
 		t.Errorf("loaded %v %v, %d references", b.seg.Loaded(shm.Public), b.seg.Loaded(shm.Private), b.seg.References())
@@ -155,32 +155,32 @@ func TestSharedLists(t *testing.T) {
 func TestSharedAttach(t *testing.T) {
 	tests := []struct {
 		name  string
-		spoil func(b *bench)
+		spoil func(b *sharedToken)
 		label string
 	}{
-		{"loaded: the segment is the truth", func(b *bench) {
+		{"loaded: the segment is the truth", func(b *sharedToken) {
 			d := tokenData(b.seg.Data())
 			d.setText(offLabel, 32, "newer")
 			b.seg.SetData(d)
 		}, "newer"},
-		{"fresh: the file is", func(b *bench) {
+		{"fresh: the file is", func(b *sharedToken) {
 			b.seg.SetData([dataSize]byte{})
 			b.seg.SetLoaded(shm.Public, false)
 			b.seg.SetLoaded(shm.Private, false)
 			b.set(shm.Public, nil)
 			b.set(shm.Private, nil)
 		}, "test token"},
-		{"half loaded", func(b *bench) {
+		{"half loaded", func(b *sharedToken) {
 			b.seg.SetLoaded(shm.Public, false)
 			b.seg.SetLoaded(shm.Private, false)
 			b.set(shm.Private, b.seg.Entries(shm.Private)[:1])
 			b.set(shm.Public, b.seg.Entries(shm.Public)[:1])
 		}, "test token"},
-		{"loaded, but without sense", func(b *bench) { b.seg.SetData([dataSize]byte{7: 7}) }, "test token"},
-		{"NVTOK.DAT truncated by stock", func(b *bench) {
+		{"loaded, but without sense", func(b *sharedToken) { b.seg.SetData([dataSize]byte{7: 7}) }, "test token"},
+		{"NVTOK.DAT truncated by stock", func(b *sharedToken) {
 			writeFile(b.t, nil, b.cfg.Dir, dataFile)
 		}, "test token"},
-		{"references below zero", func(b *bench) {
+		{"references below zero", func(b *sharedToken) {
 			f, err := os.OpenFile(b.seg.Path(), os.O_WRONLY, 0)
 			if err != nil {
 				b.t.Fatal(err)
@@ -193,7 +193,7 @@ func TestSharedAttach(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			b := newBench(t)
+			b := newShared(t)
 			if err := b.s.Close(); err != nil {
 				t.Fatal(err)
 			}
@@ -221,7 +221,7 @@ func TestSharedAttach(t *testing.T) {
 
 // TestSharedRefused opens a token over a segment that cannot be used.
 func TestSharedRefused(t *testing.T) {
-	b := newBench(t)
+	b := newShared(t)
 	if err := b.s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -241,7 +241,7 @@ func TestSharedRefused(t *testing.T) {
 func TestSharedRemoved(t *testing.T) {
 	for _, stock := range []bool{false, true} {
 		t.Run(fmt.Sprintf("stock made another %v", stock), func(t *testing.T) {
-			b := newBench(t)
+			b := newShared(t)
 			path := filepath.Join(b.cfg.Shared.Dir, b.cfg.Shared.Name)
 			if err := os.Remove(path); err != nil {
 				t.Fatal(err)
@@ -277,7 +277,7 @@ func TestSharedRemoved(t *testing.T) {
 
 // TestSharedNew makes a token where the segment of one that is gone still is.
 func TestSharedNew(t *testing.T) {
-	b := newBench(t)
+	b := newShared(t)
 	if err := b.s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -294,7 +294,7 @@ func TestSharedNew(t *testing.T) {
 
 // TestSharedData changes the token data as stock does, in the segment first.
 func TestSharedData(t *testing.T) {
-	b := newBench(t)
+	b := newShared(t)
 	l := login(t, b.s, p11.CKU_USER, testUser)
 	change := func(f func(d *tokenData)) {
 		d := tokenData(b.seg.Data())
@@ -323,7 +323,7 @@ func TestSharedData(t *testing.T) {
 	}
 	wantRV(t, "login after the third wrong PIN", l.Valid(), p11.CKR_USER_NOT_LOGGED_IN)
 
-	b = newBench(t)
+	b = newShared(t)
 	l = login(t, b.s, p11.CKU_USER, testUser)
 	change(func(d *tokenData) { d.flag(p11.CKF_USER_PIN_LOCKED, 0) })
 	wantRV(t, "login, locked by stock", l.Valid(), p11.CKR_USER_NOT_LOGGED_IN)
@@ -334,7 +334,7 @@ func TestSharedData(t *testing.T) {
 // TestSharedFlagsMerge changes flags in the segment in the middle of a section, as
 // stock does without the lock at a login.
 func TestSharedFlagsMerge(t *testing.T) {
-	b := newBench(t)
+	b := newShared(t)
 	end, err := b.s.begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -368,7 +368,7 @@ func TestSharedFlagsMerge(t *testing.T) {
 
 // TestSharedFull fills the lists to the limit and beyond, as stock does.
 func TestSharedFull(t *testing.T) {
-	b := newBench(t)
+	b := newShared(t)
 	if err := b.s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -387,7 +387,7 @@ func TestSharedFull(t *testing.T) {
 	}
 	b.set(shm.Public, public)
 	writeFile(t, append(readFile(t, b.cfg.Dir, objectsDir, indexFile), lines...), b.cfg.Dir, objectsDir, indexFile)
-	b.cfg.kernel = &mortal{left: -1}
+	b.cfg.kernel = &killable{left: -1}
 	b.s = openStore(t, b.cfg)
 	if n := len(contents(t, b.s)); n != shm.MaxObjects {
 		t.Errorf("%d objects", n)
@@ -440,7 +440,7 @@ func TestSharedHostile(t *testing.T) {
 		"no objects": func(raw []byte) { clear(raw[496:]) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t)
+			b := newShared(t)
 			raw := readFile(t, b.seg.Path())
 			spoil(raw)
 			writeInPlace(t, b.seg.Path(), raw)
@@ -467,7 +467,7 @@ func TestSharedHostile(t *testing.T) {
 	}
 	t.Run("cut short", func(t *testing.T) {
 		shmtest.NeedFaultAddress(t)
-		b := newBench(t)
+		b := newShared(t)
 		if err := os.Truncate(b.seg.Path(), 0); err != nil {
 			t.Fatal(err)
 		}
@@ -478,7 +478,7 @@ func TestSharedHostile(t *testing.T) {
 	})
 	t.Run("cut short in a section", func(t *testing.T) {
 		shmtest.NeedFaultAddress(t)
-		b := newBench(t)
+		b := newShared(t)
 		end, err := b.s.begin(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -529,7 +529,7 @@ func BenchmarkRefreshShared(b *testing.B) {
 		for _, objects := range []int{20, 2000} {
 			b.Run(fmt.Sprintf("shared=%v,objects=%d", shared, objects), func(b *testing.B) {
 				cfg := freshConfig(b)
-				cfg.kernel = &mortal{left: -1}
+				cfg.kernel = &killable{left: -1}
 				cfg.Log = slog.New(slog.DiscardHandler)
 				if shared {
 					cfg.Shared = &Shared{Dir: b.TempDir(), Name: "/segment"}

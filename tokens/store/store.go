@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -74,7 +73,7 @@ type Store struct {
 	index *tokens.Index
 
 	// The token's lock, cfg.Lock, guards the directory, what seg points to and,
-	// in memory, top, objs, seg, names and struck: only its holder changes them. mu is
+	// in memory, top, objs, seg, names, unknown and destroyed: only its holder changes them. mu is
 	// locked under it and nothing is locked under mu but the index and objects;
 	// no I/O is done under mu but for reading w and looking for seg's file.
 	mu     sync.Mutex
@@ -86,22 +85,22 @@ type Store struct {
 	w         *watch
 	pending   changes // heard of and not yet read
 
-	seg  segment            // shared with stock processes; nil: none
-	seen []byte             // seg's State as it was last read; empty: not at all
-	odd  map[name]suspicion // what does not fit together in seg and directory
+	seg      segment          // shared with stock processes; nil: none
+	seen     []byte           // seg's State as it was last read; empty: not at all
+	findings map[name]finding // what does not fit together in seg and directory
 
 	data       tokenData
 	dataStamp  stamp
 	shortSince time.Time // since when NVTOK.DAT has no data beside the segment
 	soKey      []byte    // contents of MK_SO, to know another's C_InitToken by
 	keyStamp   stamp     // of MK_SO
-	idxStamp   stamp
-	idxClean   bool            // OBJ.IDX is what printIndex makes
+	idx        indexState
+	unknown    []string        // lines of OBJ.IDX that are no names, as they were logged
 	files      map[name]*file  // what the index lists
 	count      [2]int          // objects in the index: public, private
 	roles      [2]role         // by roleOf: SO, user
 	names      reservation     // names that are ours to give out
-	struck     graveyard       // names of which nothing may come back
+	destroyed  recentNames     // names of which a stock process may bring something back
 	bad        map[name]Damage // files that give no object
 }
 
@@ -118,9 +117,9 @@ type file struct {
 
 // A role is the logins of the SO or of the user.
 type role struct {
-	key    *secret.Bytes // the opened master key; nil without logins
-	logins int
-	era    uint64 // logins of other eras are no longer valid
+	key        *secret.Bytes // the opened master key; nil without logins
+	logins     int
+	generation uint64 // logins of other eras are no longer valid
 }
 
 // A Damage is an object file that gives no object.
@@ -146,15 +145,14 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	// waitForData gives the lock back for a while.
 	defer func() {
 		if uerr := unlock(); uerr != nil {
-			cfg.Log.Error("token lock", "dir", cfg.Dir, "error", uerr)
+			cfg.Log.Error("token lock", "dir", cfg.Dir, "err", uerr)
 		}
 	}()
 	s := &Store{
-		cfg:    cfg,
-		index:  tokens.NewIndex(),
-		files:  make(map[name]*file),
-		struck: make(graveyard),
-		bad:    make(map[name]Damage),
+		cfg:   cfg,
+		index: tokens.NewIndex(),
+		files: make(map[name]*file),
+		bad:   make(map[name]Damage),
 	}
 	defer func() {
 		if err != nil {
@@ -259,13 +257,30 @@ func (s *Store) openTop(create bool) (*folder, error) {
 	if !create {
 		return nil, p11.Errorf(p11.CKR_TOKEN_NOT_PRESENT, "no token in %s: %w", dir, fs.ErrNotExist)
 	}
-	if err := os.MkdirAll(filepath.Dir(dir), os.FileMode(dirMode(s.cfg.Group))); err != nil {
-		return nil, ioError("create", filepath.Dir(dir), err)
-	}
-	if err := s.makeFolder(unix.AT_FDCWD, dir); err != nil {
+	if err := s.makePath(dir); err != nil {
 		return nil, err
 	}
 	return openFolder(unix.AT_FDCWD, dir, s.cfg.kernel, s.cfg.Group)
+}
+
+// makePath makes a directory and those above it that are absent, each durably.
+func (s *Store) makePath(dir string) error {
+	above := filepath.Dir(dir) // which may be a symbolic link
+	parent, err := openFolder(unix.AT_FDCWD, above+"/.", s.cfg.kernel, s.cfg.Group)
+	if errors.Is(err, fs.ErrNotExist) && above != dir {
+		if err := s.makePath(above); err != nil {
+			return err
+		}
+		parent, err = openFolder(unix.AT_FDCWD, above+"/.", s.cfg.kernel, s.cfg.Group)
+	}
+	if err != nil {
+		return err
+	}
+	defer parent.close()
+	if err := s.makeFolder(parent.fd, filepath.Base(dir)); err != nil {
+		return err
+	}
+	return parent.sync()
 }
 
 // openObjects opens the directory of the objects, making it if it is absent.
@@ -275,8 +290,8 @@ func (s *Store) openObjects(top *folder) (objs *folder, w *watch, err error) {
 		if err := s.makeFolder(top.fd, objectsDir); err != nil {
 			return nil, nil, err
 		}
-		if err := s.cfg.kernel.Sync(top.fd); err != nil {
-			return nil, nil, ioError("sync", s.cfg.Dir, err)
+		if err := top.sync(); err != nil {
+			return nil, nil, err
 		}
 		objs, err = openFolder(top.fd, objectsDir, s.cfg.kernel, s.cfg.Group)
 	}
@@ -285,7 +300,7 @@ func (s *Store) openObjects(top *folder) (objs *folder, w *watch, err error) {
 	}
 	// What changes from here on is heard of, so nothing is missed.
 	if w, err = newWatch(top, objs); err != nil {
-		s.cfg.Log.Warn("no watch on the token directory: every file is looked at before each use", "dir", s.cfg.Dir, "error", err)
+		s.cfg.Log.Warn("no watch on the token directory: every file is looked at before each use", "dir", s.cfg.Dir, "err", err)
 	}
 	return objs, w, nil
 }

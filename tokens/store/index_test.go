@@ -1,0 +1,235 @@
+package store
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"p11fs/p11"
+)
+
+// TestStockNames works on a directory of stock 3.27, whose names are random, and
+// whose name of the next object is NUL, or the first one.
+func TestStockNames(t *testing.T) {
+	for name, next := range map[string]string{"NUL": "\x00\x00\x00\x00\x00\x00\x00\x00", "first": "00000000"} {
+		t.Run(name, func(t *testing.T) {
+			cfg := config(t, untar(t, "swold"))
+			data := readFile(t, cfg.Dir, dataFile)
+			copy(data[offNext:], next)
+			writeFile(t, data, cfg.Dir, dataFile)
+			stock := parseIndex(readFile(t, cfg.Dir, objectsDir, indexFile)).names
+			if len(stock) != 14 {
+				t.Fatalf("the fixture has %d objects", len(stock))
+			}
+			check := func(what string, s *Store, more int) (order []string) {
+				t.Helper()
+				os, err := s.Find(t.Context(), nil, true)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, o := range os {
+					order = append(order, o.Name)
+				}
+				for _, n := range stock {
+					if !slices.Contains(order, n.String()) {
+						t.Errorf("%s: %s is gone", what, n)
+					}
+					if !slices.Contains(parseIndex(readFile(t, cfg.Dir, objectsDir, indexFile)).names, n) {
+						t.Errorf("%s: %s is gone from the index", what, n)
+					}
+				}
+				if len(order) != 14+more || len(s.Damaged()) > 0 {
+					t.Errorf("%s: %d objects, damaged %v", what, len(order), s.Damaged())
+				}
+				return order
+			}
+			s := openStore(t, cfg)
+			login(t, s, p11.CKU_USER, "12345678")
+			check("opened", s, 0)
+			for i := range 3 {
+				o := create(t, s, dataObject("ours", "1", i%2 == 0))
+				if i == 0 && o.Name != "00000000" {
+					t.Errorf("the first name is %s", o.Name)
+				}
+				if _, err := s.Update(t.Context(), o.Handle, relabel("still ours")); err != nil {
+					t.Fatal(err)
+				}
+				destroy(t, s, o)
+			}
+			create(t, s, dataObject("ours", "1", false))
+			order := check("written", s, 1)
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			s = openStore(t, cfg)
+			login(t, s, p11.CKU_USER, "12345678")
+			if d := cmp.Diff(order, check("opened again", s, 1)); d != "" {
+				t.Errorf("the order changed: %s", d)
+			}
+		})
+	}
+}
+
+// TestUnknownLines keeps lines of the index that are no names: a file that is named
+// otherwise may be an object for another program.
+func TestUnknownLines(t *testing.T) {
+	for _, shared := range []bool{false, true} {
+		t.Run(fmt.Sprint("shared ", shared), func(t *testing.T) {
+			cfg := freshConfig(t)
+			if shared {
+				cfg.Shared = &Shared{Dir: t.TempDir(), Name: "/segment"}
+			}
+			_ = openStore(t, cfg).Close()
+			const strange = "\x7f\x01ab#.tx"
+			writeFile(t, nil, cfg.Dir, objectsDir, strange)
+			idx := strange + "\nOBJECT-0\nlonger than a name\n"
+			writeFile(t, []byte(idx), cfg.Dir, objectsDir, indexFile)
+			s := openStore(t, cfg)
+			keep := create(t, s, dataObject("a", "1", false))
+			destroy(t, s, create(t, s, dataObject("b", "1", false)))
+			double := append(readFile(t, cfg.Dir, objectsDir, indexFile), keep.Name+"\n../x\n\n"+strings.Repeat("x", 300)+"\n"...)
+			writeFile(t, double, cfg.Dir, objectsDir, indexFile)
+			create(t, s, dataObject("c", "1", false))
+			got := parseIndex(readFile(t, cfg.Dir, objectsDir, indexFile))
+			if d := cmp.Diff(strings.Split(strings.TrimSpace(idx), "\n"), got.unknown); d != "" || !got.clean || len(got.names) != 2 {
+				t.Errorf("index %+v: %s", got, d)
+			}
+			// Initialising the token takes everything away.
+			if err := s.InitToken(t.Context(), pin(t, defaultSOPIN), "x"); err != nil {
+				t.Fatal(err)
+			}
+			if left, err := os.ReadDir(filepath.Join(cfg.Dir, objectsDir)); err != nil || len(left) != 1 {
+				t.Errorf("left: %v (%v)", left, err)
+			}
+		})
+	}
+}
+
+// A counting kernel counts the bytes written into OBJ.IDX and what replaces it.
+type counting struct {
+	linux
+	index map[int]bool // descriptors
+	bytes int
+}
+
+func (k *counting) note(fd int, name string, err error) (int, error) {
+	k.index[fd] = err == nil && strings.HasSuffix(name, indexFile)
+	return fd, err
+}
+
+func (k *counting) Create(dir int, name string, mode uint32, group int) (int, error) {
+	fd, err := k.linux.Create(dir, name, mode, group)
+	return k.note(fd, name, err)
+}
+
+func (k *counting) Extend(dir int, name string) (int, error) {
+	fd, err := k.linux.Extend(dir, name)
+	return k.note(fd, name, err)
+}
+
+func (k *counting) Open(dir int, name string) (int, error) {
+	fd, err := k.linux.Open(dir, name)
+	return k.note(fd, name, err)
+}
+
+func (k *counting) Write(fd int, b []byte) (int, error) {
+	if k.index[fd] {
+		k.bytes += len(b)
+	}
+	return k.linux.Write(fd, b)
+}
+
+func (k *counting) WriteAt(fd int, b []byte, at int64) (int, error) {
+	if k.index[fd] {
+		k.bytes += len(b)
+	}
+	return k.linux.WriteAt(fd, b, at)
+}
+
+// TestIndexOfManyObjects makes and destroys objects of a token that has very many:
+// the index is written anew rarely, and does not grow.
+func TestIndexOfManyObjects(t *testing.T) {
+	cfg := freshConfig(t)
+	k := &counting{index: map[int]bool{}}
+	cfg.kernel = k
+	_ = openStore(t, cfg).Close()
+	const lines, rounds = 20_000, 2*maxMarked + 10
+	n := name([]byte("0000A000"))
+	var names []name
+	for range lines {
+		names = append(names, n)
+		n = n.next()
+	}
+	for _, n := range names[:2] {
+		file, err := encodeObject(n, false, dataObject("kept", "1", false), objectCipher{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, file, cfg.Dir, objectsDir, n.String())
+	}
+	writeFile(t, editIndex(nil, nil, names...), cfg.Dir, objectsDir, indexFile)
+	s := openStore(t, cfg)
+	k.bytes = 0
+	for range rounds {
+		destroy(t, s, create(t, s, dataObject("x", "", false)))
+	}
+	idx := readFile(t, cfg.Dir, objectsDir, indexFile)
+	if max := 2*rounds*indexLine + 2*(lines+maxMarked+1)*indexLine; k.bytes > max {
+		t.Errorf("%d bytes were written, more than %d", k.bytes, max)
+	}
+	if len(idx) > (lines+maxMarked+1)*indexLine {
+		t.Errorf("the index has %d bytes", len(idx))
+	}
+	x := parseIndex(idx)
+	if !slices.Equal(x.names, names) || !x.clean {
+		t.Error("lines are lost")
+	}
+	wantContents(t, "at the end", s, "kept=1", "kept=1")
+}
+
+func TestMarkedLines(t *testing.T) {
+	for text, want := range map[string]index{
+		"\xc1\xb0\xb0\xb0\xb0\xb0\xb0\xb0\n": {destroyed: []name{name([]byte("A0000000"))}, marked: 1, clean: true},
+		"\xc1\xb0\xb00\xb0\xb0\xb0\xb0\n":    {destroyed: []name{name([]byte("A0000000"))}, marked: 1, clean: true},
+		// Another object has the name by now.
+		"\xc1\xb0\xb00\xb0\xb0\xb0\xb0\nA0000000\n": {names: []name{name([]byte("A0000000"))}, marked: 1, clean: true},
+		"\xff\xb0\xb0\xb0\xb0\xb0\xb0\xb0\n":        {unknown: []string{"\xff\xb0\xb0\xb0\xb0\xb0\xb0\xb0"}, clean: true},
+		"\xb0\xb0\n":                                {unknown: []string{"\xb0\xb0"}, clean: true},
+	} {
+		x := parseIndex([]byte(text))
+		if len(x.names) == 0 {
+			x.names = nil
+		}
+		if d := cmp.Diff(want, x, cmp.AllowUnexported(index{})); d != "" {
+			t.Errorf("%q: %s", text, d)
+		}
+	}
+	line := name([]byte("A0000000"))
+	if m := line.marked(); bytes.ContainsAny(m, letters) || string(line[:]) != "A0000000" {
+		t.Errorf("%q is marked as %q", line, m)
+	}
+}
+
+func TestRecentNamesAreBounded(t *testing.T) {
+	var r recentNames
+	first := firstName()
+	n := first
+	for range 2 * maxRecent {
+		r.add(n)
+		r.add(n)
+		n = n.next()
+	}
+	if len(r.set) != maxRecent || len(r.order) != maxRecent || r.has(first) {
+		t.Errorf("%d and %d names are kept", len(r.set), len(r.order))
+	}
+	last := r.order[maxRecent-1]
+	if r.forget(last); r.has(last) || len(r.order) != maxRecent-1 {
+		t.Error("a name is not forgotten")
+	}
+}

@@ -1,0 +1,289 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxIndexFile bounds OBJ.IDX: 7 million objects.
+const maxIndexFile = 64 << 20
+
+// maxMarked bounds how many lines of destroyed objects are left in OBJ.IDX before
+// it is written without them.
+const maxMarked = 1024
+
+// An indexState is what is known of OBJ.IDX. The zero value says nothing.
+type indexState struct {
+	stamp  stamp
+	clean  bool // lines may be appended and changed in place
+	marked int  // lines of destroyed objects
+}
+
+// readIndex reads OBJ.IDX. The token's lock is held.
+func (s *Store) readIndex() (index, error) {
+	b, st, err := s.objs.read(indexFile, maxIndexFile)
+	absent := errors.Is(err, fs.ErrNotExist)
+	if err != nil && !absent {
+		return index{}, notRecognized(s.cfg.Dir, err)
+	}
+	x := parseIndex(b)
+	s.setIndex(indexState{st, x.clean && !absent, x.marked})
+	if !slices.Equal(x.unknown, s.unknown) {
+		s.unknown = x.unknown
+		if len(x.unknown) > 0 {
+			s.cfg.Log.Warn("the object index has lines that are no names", "dir", s.cfg.Dir, "lines", len(x.unknown), "first", x.unknown[0])
+		}
+	}
+	return x, nil
+}
+
+// sameIndex says whether OBJ.IDX is as it was last read or written, and may be
+// changed in place.
+func (s *Store) sameIndex() (bool, error) {
+	st, err := s.objs.stamp(indexFile)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return err == nil && s.idx.clean && st == s.idx.stamp, err
+}
+
+func (s *Store) setIndex(x indexState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.idx = x
+}
+
+// listed returns the names of the objects that the token may have: this is the one
+// place that decides it. They are those in the segment, and those that have lines
+// in the index; mend brings the two together. The token's lock is held.
+func (s *Store) listed(lines []name) []name {
+	if s.seg == nil {
+		return lines
+	}
+	var names []name
+	seen := make(map[name]struct{}, len(lines))
+	add := func(n name) {
+		if _, dup := seen[n]; !dup {
+			seen[n] = struct{}{}
+			names = append(names, n)
+		}
+	}
+	for _, l := range lists {
+		for _, e := range s.seg.Entries(l) {
+			if n, ok := parseName(string(e.Name[:])); ok {
+				add(n)
+				s.destroyed.forget(n) // a stock process has given the name out again
+			}
+		}
+	}
+	for _, n := range lines {
+		if !s.destroyed.has(n) {
+			add(n)
+		}
+	}
+	return names
+}
+
+// addLine makes n the name of an object of the token, durably. The token's lock is
+// held.
+//
+// An index of a hundred thousand names is not rewritten for each new one: a line
+// is appended. If we are cut off in the middle, the piece of a line that is left
+// names no object, and the next change writes the index anew.
+func (s *Store) addLine(n name) error {
+	same, err := s.sameIndex()
+	if err != nil {
+		return err
+	}
+	if !same {
+		x, err := s.readIndex()
+		if err != nil {
+			return err
+		}
+		if same, err = s.sameIndex(); err != nil {
+			return err
+		}
+		if !same || slices.Contains(x.names, n) {
+			return s.rewriteIndex(nil, n)
+		}
+	}
+	fd, err := s.objs.k.Extend(s.objs.fd, indexFile)
+	if err != nil {
+		return ioError("open", indexFile, err)
+	}
+	was := s.idx
+	s.setIndex(indexState{}) // until the line is there
+	err = s.objs.fill(fd, append(n[:], '\n'))
+	_ = unix.Close(fd)
+	if err != nil {
+		return ioError("append to", indexFile, err)
+	}
+	st, err := s.objs.stamp(indexFile)
+	s.setIndex(indexState{st, err == nil, was.marked})
+	return err
+}
+
+// markLine makes n's object one that was destroyed, durably. Its file is still
+// there. The token's lock is held.
+//
+// In a token that is not shared the line is marked in place, so that one destroy
+// writes 9 bytes, not the 900 KB of a token of 100,000 objects; wherever the write
+// is cut off, the line is either that of the object or marked. A stock process
+// rewrites the index in place and without the lock, and so our write could hit the
+// line of another object. Therefore a token that is shared with stock processes,
+// which has not more than 4096 objects, has its index replaced.
+func (s *Store) markLine(n name) error {
+	same, err := s.sameIndex()
+	if err != nil {
+		return err
+	}
+	if !same || s.seg != nil || s.idx.marked >= maxMarked {
+		return s.rewriteIndex(func(o name, marked bool) lineEdit {
+			if o == n && !marked {
+				return markLine
+			}
+			return keepLine
+		})
+	}
+	b, _, err := s.objs.read(indexFile, maxIndexFile)
+	if err != nil {
+		return err
+	}
+	at := findLine(b, n)
+	if at < 0 {
+		return nil
+	}
+	was := s.idx
+	s.setIndex(indexState{})
+	if err := s.objs.overwrite(indexFile, n.marked(), int64(at)); err != nil {
+		return err
+	}
+	st, err := s.objs.stamp(indexFile)
+	s.setIndex(indexState{st, err == nil, was.marked + 1})
+	return err
+}
+
+// rewriteIndex replaces OBJ.IDX by one that is edited (editIndex), and in which no
+// marked lines are but those whose files are still there.
+func (s *Store) rewriteIndex(edit func(n name, marked bool) lineEdit, add ...name) error {
+	b, _, err := s.objs.read(indexFile, maxIndexFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return s.writeIndex(editIndex(b, func(n name, marked bool) lineEdit {
+		if marked {
+			if st, err := s.objs.stamp(n.String()); err == nil && st == (stamp{}) {
+				return dropLine
+			}
+		}
+		if edit == nil {
+			return keepLine
+		}
+		return edit(n, marked)
+	}, add...))
+}
+
+// writeIndex replaces OBJ.IDX by one with the contents b, which is clean.
+func (s *Store) writeIndex(b []byte) error {
+	st, err := s.objs.write(indexFile, tempName(indexFile), b)
+	if err != nil {
+		return err
+	}
+	s.setIndex(indexState{st, true, countMarked(b)})
+	return nil
+}
+
+// findLine returns where n's line is in an index, or -1.
+func findLine(b []byte, n name) int {
+	line := append(n[:], '\n')
+	for from := 0; ; {
+		i := bytes.Index(b[from:], line)
+		if i < 0 {
+			return -1
+		}
+		if at := from + i; at == 0 || b[at-1] == '\n' {
+			return at
+		}
+		from += i + 1
+	}
+}
+
+func countMarked(b []byte) (count int) {
+	for line := range bytes.Lines(b) {
+		if _, ok := parseMarked(bytes.TrimSuffix(line, []byte{'\n'})); ok {
+			count++
+		}
+	}
+	return count
+}
+
+// removeLeftovers removes the files of objects that were destroyed by a process
+// that was killed before it came to that. The names of the token's objects are
+// known; a stock process may have given out one of the names again. The token's
+// lock is held.
+func (s *Store) removeLeftovers(destroyed []name) {
+	for _, n := range destroyed {
+		s.mu.Lock()
+		_, known := s.files[n]
+		s.mu.Unlock()
+		if known {
+			continue
+		}
+		if st, err := s.objs.stamp(n.String()); err == nil && st != (stamp{}) {
+			s.removeFile(n)
+		}
+	}
+}
+
+// removeFile removes the file of an object that was destroyed, durably. If that
+// fails the marked line stays, and it is tried again when the index is next read.
+func (s *Store) removeFile(n name) {
+	err := s.objs.remove(n.String())
+	if err == nil {
+		err = s.objs.sync()
+	}
+	if err != nil {
+		s.cfg.Log.Warn("the file of a destroyed object stays for now", "dir", s.cfg.Dir, "name", n, "err", err)
+	}
+}
+
+// recentNames has the names of the objects that were destroyed here last. A stock
+// process that changes an object writes its file and its line without the lock,
+// and may so bring both back after the object was destroyed. Between its look at the
+// object and the end of its change pass milliseconds.
+type recentNames struct {
+	set   map[name]struct{}
+	order []name // oldest first
+}
+
+// maxRecent bounds recentNames.
+const maxRecent = 4096
+
+func (r *recentNames) add(n name) {
+	if r.set == nil {
+		r.set = make(map[name]struct{})
+	}
+	if r.has(n) {
+		return
+	}
+	if len(r.order) == maxRecent {
+		delete(r.set, r.order[0])
+		r.order = slices.Delete(r.order, 0, 1)
+	}
+	r.set[n] = struct{}{}
+	r.order = append(r.order, n)
+}
+
+func (r *recentNames) has(n name) bool { _, ok := r.set[n]; return ok }
+
+func (r *recentNames) forget(n name) {
+	if r.has(n) {
+		delete(r.set, n)
+		r.order = slices.DeleteFunc(r.order, func(o name) bool { return o == n })
+	}
+}
+
+func (r *recentNames) clear() { *r = recentNames{} }
