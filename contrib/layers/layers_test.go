@@ -19,17 +19,23 @@ const module = "p11fs"
 var floors = [][]string{
 	{"secret", "locks", "shm"},
 	{"p11"},
+	{"p11/pkix"},
 	{"tokens"},
-	{"tokens/store", "p11/pkix"},
+	{"tokens/store/format"},
+	{"tokens/store", "tokens/memory"},
 	{"tokens/swtok"},
 	{"engine"},
+	{"engine/enginetest"},
 	{"fs"},
 	{"mountd"},
 	{"cmd"},
 	{"integration", "contrib"},
 }
 
-// A rule forbids the packages at and below from to import those at and below to.
+// pure is how many floors stand on the standard library and x/sys.
+const pure = 2
+
+// A rule forbids the packages at the place from to import those at and below to.
 type rule struct {
 	from, to string
 	except   []string
@@ -38,13 +44,13 @@ type rule struct {
 
 // never lists imports that would point down and are wrong all the same.
 var never = []rule{
-	{"engine", "tokens", []string{"tokens"}, "the engine knows tokens by their interface; mountd joins them"},
+	{"engine", "tokens", []string{"tokens", "tokens/memory"}, "the engine knows tokens by their interface; cmd hands them in"},
 	{"fs", "tokens", nil, "fs uses the engine's Go API and nothing else"},
-	{"engine", "github.com/hanwen/go-fuse", nil, "FUSE stops at fs"},
-	{"tokens", "github.com/hanwen/go-fuse", nil, "FUSE stops at fs"},
-	{"cmd", "github.com/hanwen/go-fuse", nil, "FUSE stops at fs"},
-	{"mountd", "github.com/hanwen/go-fuse", nil, "FUSE stops at fs"},
+	{"mountd", "tokens", []string{"tokens"}, "kinds of token are handed in from cmd"},
+	{"tokens/store/format", "os", nil, "a format is bytes, and knows no files"},
 }
+
+const fuse = "github.com/hanwen/go-fuse"
 
 // within says whether pkg is dir or below it.
 func within(pkg, dir string) bool { return pkg == dir || strings.HasPrefix(pkg, dir+"/") }
@@ -64,27 +70,29 @@ func floor(pkg string) (n int, name string) {
 
 // check says what is wrong with pkg importing imp, both as go list names them.
 func check(pkg, imp string) string {
-	from := strings.TrimPrefix(pkg, module+"/")
-	to, ours := strings.CutPrefix(imp, module+"/")
-	for _, n := range never {
-		if from != "engine/enginetest" && within(from, n.from) && within(to, n.to) && !slices.Contains(n.except, to) {
-			return n.why
-		}
-	}
-	at, name := floor(from)
+	at, place := floor(strings.TrimPrefix(pkg, module+"/"))
 	if at < 0 {
 		return "the package has no floor"
 	}
-	if !ours {
-		outside := strings.Contains(strings.SplitN(imp, "/", 2)[0], ".")
-		if at == 0 && outside && !strings.HasPrefix(imp, "golang.org/x/sys/") {
-			return "the ground stands on the standard library and x/sys"
+	to, ours := strings.CutPrefix(imp, module+"/")
+	for _, n := range never {
+		if place == n.from && within(to, n.to) && !slices.Contains(n.except, to) {
+			return n.why
+		}
+	}
+	if ours {
+		below, beside := floor(to)
+		if below > at || below == at && place != beside {
+			return "imports point down"
 		}
 		return ""
 	}
-	below, beside := floor(to)
-	if below > at || below == at && name != beside {
-		return "imports point down"
+	outside := strings.Contains(strings.SplitN(imp, "/", 2)[0], ".")
+	switch {
+	case at < pure && outside && !within(imp, "golang.org/x/sys"):
+		return "the ground stands on the standard library and x/sys"
+	case within(imp, fuse) && place != "fs":
+		return "FUSE stops at fs"
 	}
 	return ""
 }
@@ -134,10 +142,19 @@ func TestCheck(t *testing.T) {
 		{"p11fs/engine", "p11fs/p11", true},
 		{"p11fs/engine", "p11fs/p11/pkix", true},
 		{"p11fs/engine", "p11fs/tokens/store", false},
+		{"p11fs/engine", "p11fs/tokens/memory", true},
 		{"p11fs/engine", "p11fs/fs", false},
 		{"p11fs/engine", "github.com/hanwen/go-fuse/v2/fuse", false},
 		{"p11fs/p11", "p11fs/engine", false},
+		{"p11fs/p11/pkix", "p11fs/p11", true},
+		{"p11fs/p11", "p11fs/p11/pkix", false},
+		{"p11fs/p11", "p11fs/secret", true},
+		{"p11fs/p11", "golang.org/x/crypto/cryptobyte", false},
 		{"p11fs/tokens", "p11fs/tokens/store", false},
+		{"p11fs/tokens/store", "p11fs/tokens/store/format", true},
+		{"p11fs/tokens/store/format", "p11fs/tokens/store", false},
+		{"p11fs/tokens/store/format", "os", false},
+		{"p11fs/tokens/store", "p11fs/tokens/memory", false},
 		{"p11fs/tokens/swtok", "p11fs/tokens/store", true},
 		{"p11fs/fs", "github.com/hanwen/go-fuse/v2/fs", true},
 		{"p11fs/fs", "p11fs/tokens", false},
@@ -147,6 +164,10 @@ func TestCheck(t *testing.T) {
 		{"p11fs/locks", "p11fs/shm", false},
 		{"p11fs/mountd", "p11fs/mountd/config", true},
 		{"p11fs/mountd", "p11fs/fs", true},
+		{"p11fs/mountd", "p11fs/tokens", true},
+		{"p11fs/mountd/doctor", "p11fs/tokens/store", false},
+		{"p11fs/cmd/p11fs", "p11fs/tokens/swtok", true},
+		{"p11fs/cmd/p11fs", "github.com/hanwen/go-fuse/v2/fuse", false},
 		{"p11fs/elsewhere", "fmt", false},
 	} {
 		if why := check(c.pkg, c.imp); (why == "") != c.ok {
