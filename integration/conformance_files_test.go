@@ -176,7 +176,7 @@ func (a *filesApplication) call(name string, args []string) (string, error) {
 		if len(t) != 1 {
 			return "", errNoFile
 		}
-		text := p11.FormatValue(t[0].Type, t[0].Value)
+		text := t.FormatValue(t[0].Type)
 		if t.Validate() != nil {
 			text = "0x" + hex.EncodeToString(t[0].Value)
 		}

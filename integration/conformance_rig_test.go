@@ -263,9 +263,9 @@ func (s *handle) isAttributes(object, want string) {
 			if err != nil {
 				s.a.r.t.Fatal(err)
 			}
-			said = p11.FormatValue(a.Type, b)
+			said = p11.Attributes{{Type: a.Type, Value: b}}.FormatValue(a.Type)
 		}
-		s.a.r.is(a.Type.Short(), said, p11.FormatValue(a.Type, a.Value))
+		s.a.r.is(a.Type.Short(), said, p11.Attributes{a}.FormatValue(a.Type))
 	}
 }
 

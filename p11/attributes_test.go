@@ -251,8 +251,8 @@ func TestSecretsDoNotPrint(t *testing.T) {
 				}
 			})
 		}
-		if s := FormatValue(typ, []byte(secret)); s != redacted {
-			t.Errorf("FormatValue(%v) is %q", typ, s)
+		if s := shown(typ, []byte(secret)); s != redacted {
+			t.Errorf("%v alone is shown as %q", typ, s)
 		}
 		if s := a.FormatValue(typ); s != redacted {
 			t.Errorf("Attributes.FormatValue(%v) is %q", typ, s)

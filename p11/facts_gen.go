@@ -4,7 +4,7 @@ package p11
 
 // Lists of key types; nothing changes them.
 var (
-	keysRSA                         = []KeyType{CKK_RSA}
+	keysRsa                         = []KeyType{CKK_RSA}
 	keysMlKem                       = []KeyType{CKK_ML_KEM}
 	keysDsa                         = []KeyType{CKK_DSA}
 	keysMlDsa                       = []KeyType{CKK_ML_DSA}
@@ -57,8 +57,8 @@ var (
 	keysEcEdwards                   = []KeyType{CKK_EC_EDWARDS}
 	keysEcMontgomery                = []KeyType{CKK_EC_MONTGOMERY}
 	keysJuniper                     = []KeyType{CKK_JUNIPER}
-	keysAESXts                      = []KeyType{CKK_AES_XTS}
-	keysAES                         = []KeyType{CKK_AES}
+	keysAesXts                      = []KeyType{CKK_AES_XTS}
+	keysAes                         = []KeyType{CKK_AES}
 	keysBlowfish                    = []KeyType{CKK_BLOWFISH}
 	keysTwofish                     = []KeyType{CKK_TWOFISH}
 	keysGostr3410                   = []KeyType{CKK_GOSTR3410}
@@ -88,7 +88,7 @@ var (
 	keysHss                         = []KeyType{CKK_HSS}
 	keysXmss                        = []KeyType{CKK_XMSS}
 	keysXmssmt                      = []KeyType{CKK_XMSSMT}
-	keysAESDes3Des2                 = []KeyType{CKK_AES, CKK_DES3, CKK_DES2}
+	keysAesDes3Des2                 = []KeyType{CKK_AES, CKK_DES3, CKK_DES2}
 	keysIbmDilithium                = []KeyType{CKK_IBM_DILITHIUM}
 	keysIbmKyber                    = []KeyType{CKK_IBM_KYBER}
 	keysIbmMlDsa                    = []KeyType{CKK_IBM_ML_DSA}
@@ -100,35 +100,35 @@ var (
 func MechanismFacts(t MechanismType) (Facts, bool) {
 	switch t {
 	case CKM_RSA_PKCS_KEY_PAIR_GEN:
-		return Facts{Functions: CKF_GENERATE_KEY_PAIR, KeyTypes: keysRSA}, true
+		return Facts{Functions: CKF_GENERATE_KEY_PAIR, KeyTypes: keysRsa}, true
 	case CKM_RSA_PKCS:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_SIGN | CKF_SIGN_RECOVER | CKF_VERIFY | CKF_VERIFY_RECOVER | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysRSA, SinglePart: true}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_SIGN | CKF_SIGN_RECOVER | CKF_VERIFY | CKF_VERIFY_RECOVER | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysRsa, SinglePart: true}, true
 	case CKM_RSA_9796:
-		return Facts{Functions: CKF_SIGN | CKF_SIGN_RECOVER | CKF_VERIFY | CKF_VERIFY_RECOVER, KeyTypes: keysRSA, SinglePart: true}, true
+		return Facts{Functions: CKF_SIGN | CKF_SIGN_RECOVER | CKF_VERIFY | CKF_VERIFY_RECOVER, KeyTypes: keysRsa, SinglePart: true}, true
 	case CKM_RSA_X_509:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_SIGN | CKF_SIGN_RECOVER | CKF_VERIFY | CKF_VERIFY_RECOVER | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysRSA, SinglePart: true}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_SIGN | CKF_SIGN_RECOVER | CKF_VERIFY | CKF_VERIFY_RECOVER | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysRsa, SinglePart: true}, true
 	case CKM_MD2_RSA_PKCS:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRSA, Hash: CKM_MD2}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRsa, Hash: CKM_MD2}, true
 	case CKM_MD5_RSA_PKCS:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRSA, Hash: CKM_MD5}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRsa, Hash: CKM_MD5}, true
 	case CKM_SHA1_RSA_PKCS:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRSA, Hash: CKM_SHA_1}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRsa, Hash: CKM_SHA_1}, true
 	case CKM_RIPEMD128_RSA_PKCS:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRSA, Hash: CKM_RIPEMD128}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRsa, Hash: CKM_RIPEMD128}, true
 	case CKM_RIPEMD160_RSA_PKCS:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRSA, Hash: CKM_RIPEMD160}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRsa, Hash: CKM_RIPEMD160}, true
 	case CKM_RSA_PKCS_OAEP:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysRSA, Param: ParamOAEP, SinglePart: true}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysRsa, Param: ParamOAEP, SinglePart: true}, true
 	case CKM_RSA_X9_31_KEY_PAIR_GEN:
-		return Facts{Functions: CKF_GENERATE_KEY_PAIR, KeyTypes: keysRSA}, true
+		return Facts{Functions: CKF_GENERATE_KEY_PAIR, KeyTypes: keysRsa}, true
 	case CKM_RSA_X9_31:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRSA, SinglePart: true}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRsa, SinglePart: true}, true
 	case CKM_SHA1_RSA_X9_31:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRSA, Hash: CKM_SHA_1}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRsa, Hash: CKM_SHA_1}, true
 	case CKM_RSA_PKCS_PSS:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRSA, Param: ParamPSS, SinglePart: true}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRsa, Param: ParamPSS, SinglePart: true}, true
 	case CKM_SHA1_RSA_PKCS_PSS:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRSA, Hash: CKM_SHA_1, Param: ParamPSS}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRsa, Hash: CKM_SHA_1, Param: ParamPSS}, true
 	case CKM_ML_KEM_KEY_PAIR_GEN:
 		return Facts{Functions: CKF_GENERATE_KEY_PAIR, KeyTypes: keysMlKem}, true
 	case CKM_DSA_KEY_PAIR_GEN:
@@ -220,21 +220,21 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_HASH_SLH_DSA_SHAKE256:
 		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysSlhDsa, Param: ParamRaw}, true
 	case CKM_SHA256_RSA_PKCS:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRSA, Hash: CKM_SHA256}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRsa, Hash: CKM_SHA256}, true
 	case CKM_SHA384_RSA_PKCS:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRSA, Hash: CKM_SHA384}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRsa, Hash: CKM_SHA384}, true
 	case CKM_SHA512_RSA_PKCS:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRSA, Hash: CKM_SHA512}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRsa, Hash: CKM_SHA512}, true
 	case CKM_SHA256_RSA_PKCS_PSS:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRSA, Hash: CKM_SHA256, Param: ParamPSS}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRsa, Hash: CKM_SHA256, Param: ParamPSS}, true
 	case CKM_SHA384_RSA_PKCS_PSS:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRSA, Hash: CKM_SHA384, Param: ParamPSS}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRsa, Hash: CKM_SHA384, Param: ParamPSS}, true
 	case CKM_SHA512_RSA_PKCS_PSS:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRSA, Hash: CKM_SHA512, Param: ParamPSS}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRsa, Hash: CKM_SHA512, Param: ParamPSS}, true
 	case CKM_SHA224_RSA_PKCS:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRSA, Hash: CKM_SHA224}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRsa, Hash: CKM_SHA224}, true
 	case CKM_SHA224_RSA_PKCS_PSS:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRSA, Hash: CKM_SHA224, Param: ParamPSS}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRsa, Hash: CKM_SHA224, Param: ParamPSS}, true
 	case CKM_SHA512_224:
 		return Facts{Functions: CKF_DIGEST}, true
 	case CKM_SHA512_224_HMAC:
@@ -264,21 +264,21 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_TLS12_EXTENDED_MASTER_KEY_DERIVE_DH:
 		return Facts{Functions: CKF_DERIVE, Param: ParamRaw}, true
 	case CKM_SHA3_256_RSA_PKCS:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRSA, Hash: CKM_SHA3_256}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRsa, Hash: CKM_SHA3_256}, true
 	case CKM_SHA3_384_RSA_PKCS:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRSA, Hash: CKM_SHA3_384}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRsa, Hash: CKM_SHA3_384}, true
 	case CKM_SHA3_512_RSA_PKCS:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRSA, Hash: CKM_SHA3_512}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRsa, Hash: CKM_SHA3_512}, true
 	case CKM_SHA3_256_RSA_PKCS_PSS:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRSA, Hash: CKM_SHA3_256, Param: ParamPSS}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRsa, Hash: CKM_SHA3_256, Param: ParamPSS}, true
 	case CKM_SHA3_384_RSA_PKCS_PSS:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRSA, Hash: CKM_SHA3_384, Param: ParamPSS}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRsa, Hash: CKM_SHA3_384, Param: ParamPSS}, true
 	case CKM_SHA3_512_RSA_PKCS_PSS:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRSA, Hash: CKM_SHA3_512, Param: ParamPSS}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRsa, Hash: CKM_SHA3_512, Param: ParamPSS}, true
 	case CKM_SHA3_224_RSA_PKCS:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRSA, Hash: CKM_SHA3_224}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRsa, Hash: CKM_SHA3_224}, true
 	case CKM_SHA3_224_RSA_PKCS_PSS:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRSA, Hash: CKM_SHA3_224, Param: ParamPSS}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRsa, Hash: CKM_SHA3_224, Param: ParamPSS}, true
 	case CKM_RC2_KEY_GEN:
 		return Facts{Functions: CKF_GENERATE, KeyTypes: keysRc2}, true
 	case CKM_RC2_ECB:
@@ -300,13 +300,13 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_DES_ECB:
 		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysDes}, true
 	case CKM_DES_CBC:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysDes, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysDes, Param: ParamIV, IVLen: 8}, true
 	case CKM_DES_MAC:
 		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysDes}, true
 	case CKM_DES_MAC_GENERAL:
 		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysDes, Param: ParamMAC}, true
 	case CKM_DES_CBC_PAD:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysDes, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysDes, Param: ParamIV, IVLen: 8}, true
 	case CKM_DES2_KEY_GEN:
 		return Facts{Functions: CKF_GENERATE, KeyTypes: keysDes2}, true
 	case CKM_DES3_KEY_GEN:
@@ -314,13 +314,13 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_DES3_ECB:
 		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysDes3Des2}, true
 	case CKM_DES3_CBC:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysDes3Des2, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysDes3Des2, Param: ParamIV, IVLen: 8}, true
 	case CKM_DES3_MAC:
 		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysDes3Des2}, true
 	case CKM_DES3_MAC_GENERAL:
 		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysDes3Des2, Param: ParamMAC}, true
 	case CKM_DES3_CBC_PAD:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysDes3Des2, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysDes3Des2, Param: ParamIV, IVLen: 8}, true
 	case CKM_DES3_CMAC_GENERAL:
 		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysDes3Des2, Param: ParamMAC}, true
 	case CKM_DES3_CMAC:
@@ -330,21 +330,21 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_CDMF_ECB:
 		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysCdmf}, true
 	case CKM_CDMF_CBC:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysCdmf, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysCdmf, Param: ParamIV, IVLen: 8}, true
 	case CKM_CDMF_MAC:
 		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysCdmf}, true
 	case CKM_CDMF_MAC_GENERAL:
 		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysCdmf, Param: ParamMAC}, true
 	case CKM_CDMF_CBC_PAD:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysCdmf, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysCdmf, Param: ParamIV, IVLen: 8}, true
 	case CKM_DES_OFB64:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysDes, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysDes, Param: ParamIV, IVLen: 8}, true
 	case CKM_DES_OFB8:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysDes, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysDes, Param: ParamIV, IVLen: 8}, true
 	case CKM_DES_CFB64:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysDes, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysDes, Param: ParamIV, IVLen: 8}, true
 	case CKM_DES_CFB8:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysDes, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysDes, Param: ParamIV, IVLen: 8}, true
 	case CKM_MD2:
 		return Facts{Functions: CKF_DIGEST}, true
 	case CKM_MD2_HMAC:
@@ -448,37 +448,37 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_CAST_ECB:
 		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysCast}, true
 	case CKM_CAST_CBC:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysCast, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysCast, Param: ParamIV, IVLen: 8}, true
 	case CKM_CAST_MAC:
 		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysCast}, true
 	case CKM_CAST_MAC_GENERAL:
 		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysCast, Param: ParamMAC}, true
 	case CKM_CAST_CBC_PAD:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysCast, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysCast, Param: ParamIV, IVLen: 8}, true
 	case CKM_CAST3_KEY_GEN:
 		return Facts{Functions: CKF_GENERATE, KeyTypes: keysCast3}, true
 	case CKM_CAST3_ECB:
 		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysCast3}, true
 	case CKM_CAST3_CBC:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysCast3, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysCast3, Param: ParamIV, IVLen: 8}, true
 	case CKM_CAST3_MAC:
 		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysCast3}, true
 	case CKM_CAST3_MAC_GENERAL:
 		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysCast3, Param: ParamMAC}, true
 	case CKM_CAST3_CBC_PAD:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysCast3, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysCast3, Param: ParamIV, IVLen: 8}, true
 	case CKM_CAST128_KEY_GEN:
 		return Facts{Functions: CKF_GENERATE, KeyTypes: keysCast128}, true
 	case CKM_CAST128_ECB:
 		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysCast128}, true
 	case CKM_CAST128_CBC:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysCast128, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysCast128, Param: ParamIV, IVLen: 8}, true
 	case CKM_CAST128_MAC:
 		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysCast128}, true
 	case CKM_CAST128_MAC_GENERAL:
 		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysCast128, Param: ParamMAC}, true
 	case CKM_CAST128_CBC_PAD:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysCast128, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysCast128, Param: ParamIV, IVLen: 8}, true
 	case CKM_RC5_KEY_GEN:
 		return Facts{Functions: CKF_GENERATE, KeyTypes: keysRc5}, true
 	case CKM_RC5_ECB:
@@ -496,13 +496,13 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_IDEA_ECB:
 		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysIdea}, true
 	case CKM_IDEA_CBC:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysIdea, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysIdea, Param: ParamIV, IVLen: 8}, true
 	case CKM_IDEA_MAC:
 		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysIdea}, true
 	case CKM_IDEA_MAC_GENERAL:
 		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysIdea, Param: ParamMAC}, true
 	case CKM_IDEA_CBC_PAD:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysIdea, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysIdea, Param: ParamIV, IVLen: 8}, true
 	case CKM_GENERIC_SECRET_KEY_GEN:
 		return Facts{Functions: CKF_GENERATE, KeyTypes: keysGenericSecret}, true
 	case CKM_CONCATENATE_BASE_AND_KEY:
@@ -632,7 +632,7 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_KEY_WRAP_LYNKS:
 		return Facts{Functions: CKF_WRAP | CKF_UNWRAP, KeyTypes: keysDes}, true
 	case CKM_KEY_WRAP_SET_OAEP:
-		return Facts{Functions: CKF_WRAP | CKF_UNWRAP, KeyTypes: keysRSA, Param: ParamRaw, SinglePart: true}, true
+		return Facts{Functions: CKF_WRAP | CKF_UNWRAP, KeyTypes: keysRsa, Param: ParamRaw, SinglePart: true}, true
 	case CKM_CMS_SIG:
 		return Facts{Functions: CKF_SIGN | CKF_SIGN_RECOVER | CKF_VERIFY | CKF_VERIFY_RECOVER, Param: ParamRaw}, true
 	case CKM_KIP_DERIVE:
@@ -646,17 +646,17 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_CAMELLIA_ECB:
 		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysCamellia}, true
 	case CKM_CAMELLIA_CBC:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysCamellia, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysCamellia, Param: ParamIV, IVLen: 16}, true
 	case CKM_CAMELLIA_MAC:
 		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysCamellia}, true
 	case CKM_CAMELLIA_MAC_GENERAL:
 		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysCamellia, Param: ParamMAC}, true
 	case CKM_CAMELLIA_CBC_PAD:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysCamellia, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysCamellia, Param: ParamIV, IVLen: 16}, true
 	case CKM_CAMELLIA_ECB_ENCRYPT_DATA:
 		return Facts{Functions: CKF_DERIVE, KeyTypes: keysCamellia, Param: ParamData}, true
 	case CKM_CAMELLIA_CBC_ENCRYPT_DATA:
-		return Facts{Functions: CKF_DERIVE, KeyTypes: keysCamellia, Param: ParamIVData}, true
+		return Facts{Functions: CKF_DERIVE, KeyTypes: keysCamellia, Param: ParamIVData, IVLen: 16}, true
 	case CKM_CAMELLIA_CTR:
 		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysCamellia, Param: ParamRaw}, true
 	case CKM_ARIA_KEY_GEN:
@@ -664,33 +664,33 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_ARIA_ECB:
 		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAria}, true
 	case CKM_ARIA_CBC:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAria, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAria, Param: ParamIV, IVLen: 16}, true
 	case CKM_ARIA_MAC:
 		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysAria}, true
 	case CKM_ARIA_MAC_GENERAL:
 		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysAria, Param: ParamMAC}, true
 	case CKM_ARIA_CBC_PAD:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAria, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAria, Param: ParamIV, IVLen: 16}, true
 	case CKM_ARIA_ECB_ENCRYPT_DATA:
 		return Facts{Functions: CKF_DERIVE, KeyTypes: keysAria, Param: ParamData}, true
 	case CKM_ARIA_CBC_ENCRYPT_DATA:
-		return Facts{Functions: CKF_DERIVE, KeyTypes: keysAria, Param: ParamIVData}, true
+		return Facts{Functions: CKF_DERIVE, KeyTypes: keysAria, Param: ParamIVData, IVLen: 16}, true
 	case CKM_SEED_KEY_GEN:
 		return Facts{Functions: CKF_GENERATE, KeyTypes: keysSeed}, true
 	case CKM_SEED_ECB:
 		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysSeed}, true
 	case CKM_SEED_CBC:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysSeed, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysSeed, Param: ParamIV, IVLen: 16}, true
 	case CKM_SEED_MAC:
 		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysSeed}, true
 	case CKM_SEED_MAC_GENERAL:
 		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysSeed, Param: ParamMAC}, true
 	case CKM_SEED_CBC_PAD:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysSeed, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysSeed, Param: ParamIV, IVLen: 16}, true
 	case CKM_SEED_ECB_ENCRYPT_DATA:
 		return Facts{Functions: CKF_DERIVE, KeyTypes: keysSeed, Param: ParamData}, true
 	case CKM_SEED_CBC_ENCRYPT_DATA:
-		return Facts{Functions: CKF_DERIVE, KeyTypes: keysSeed, Param: ParamIVData}, true
+		return Facts{Functions: CKF_DERIVE, KeyTypes: keysSeed, Param: ParamIVData, IVLen: 16}, true
 	case CKM_SKIPJACK_KEY_GEN:
 		return Facts{Functions: CKF_GENERATE, KeyTypes: keysSkipjack}, true
 	case CKM_SKIPJACK_ECB64:
@@ -766,7 +766,7 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_ECDH_AES_KEY_WRAP:
 		return Facts{Functions: CKF_WRAP | CKF_UNWRAP, KeyTypes: keysEc, Param: ParamRaw, SinglePart: true}, true
 	case CKM_RSA_AES_KEY_WRAP:
-		return Facts{Functions: CKF_WRAP | CKF_UNWRAP, KeyTypes: keysRSA, Param: ParamRSAAESKeyWrap, SinglePart: true}, true
+		return Facts{Functions: CKF_WRAP | CKF_UNWRAP, KeyTypes: keysRsa, Param: ParamRSAAESKeyWrap, SinglePart: true}, true
 	case CKM_EC_EDWARDS_KEY_PAIR_GEN:
 		return Facts{Functions: CKF_GENERATE_KEY_PAIR, KeyTypes: keysEcEdwards}, true
 	case CKM_EC_MONTGOMERY_KEY_PAIR_GEN:
@@ -788,63 +788,63 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_FASTHASH:
 		return Facts{Functions: CKF_DIGEST}, true
 	case CKM_AES_XTS:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAESXts, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAesXts, Param: ParamIV, IVLen: 16}, true
 	case CKM_AES_XTS_KEY_GEN:
-		return Facts{Functions: CKF_GENERATE, KeyTypes: keysAESXts}, true
+		return Facts{Functions: CKF_GENERATE, KeyTypes: keysAesXts}, true
 	case CKM_AES_KEY_GEN:
-		return Facts{Functions: CKF_GENERATE, KeyTypes: keysAES}, true
+		return Facts{Functions: CKF_GENERATE, KeyTypes: keysAes}, true
 	case CKM_AES_ECB:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAES}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAes}, true
 	case CKM_AES_CBC:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAES, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAes, Param: ParamIV, IVLen: 16}, true
 	case CKM_AES_MAC:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysAES}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysAes}, true
 	case CKM_AES_MAC_GENERAL:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysAES, Param: ParamMAC}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysAes, Param: ParamMAC}, true
 	case CKM_AES_CBC_PAD:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAES, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAes, Param: ParamIV, IVLen: 16}, true
 	case CKM_AES_CTR:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAES, Param: ParamCTR}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAes, Param: ParamCTR}, true
 	case CKM_AES_GCM:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAES, Param: ParamGCM}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAes, Param: ParamGCM}, true
 	case CKM_AES_CCM:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAES, Param: ParamRaw}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAes, Param: ParamRaw}, true
 	case CKM_AES_CTS:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAES, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAes, Param: ParamIV, IVLen: 16}, true
 	case CKM_AES_CMAC:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysAES}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysAes}, true
 	case CKM_AES_CMAC_GENERAL:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysAES, Param: ParamMAC}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysAes, Param: ParamMAC}, true
 	case CKM_AES_XCBC_MAC:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysAES}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysAes}, true
 	case CKM_AES_XCBC_MAC_96:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysAES}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysAes}, true
 	case CKM_AES_GMAC:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysAES, Param: ParamIV}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysAes, Param: ParamIV}, true
 	case CKM_BLOWFISH_KEY_GEN:
 		return Facts{Functions: CKF_GENERATE, KeyTypes: keysBlowfish}, true
 	case CKM_BLOWFISH_CBC:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysBlowfish, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysBlowfish, Param: ParamIV, IVLen: 8}, true
 	case CKM_TWOFISH_KEY_GEN:
 		return Facts{Functions: CKF_GENERATE, KeyTypes: keysTwofish}, true
 	case CKM_TWOFISH_CBC:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysTwofish, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysTwofish, Param: ParamIV, IVLen: 16}, true
 	case CKM_BLOWFISH_CBC_PAD:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysBlowfish, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysBlowfish, Param: ParamIV, IVLen: 8}, true
 	case CKM_TWOFISH_CBC_PAD:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysTwofish, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysTwofish, Param: ParamIV, IVLen: 16}, true
 	case CKM_DES_ECB_ENCRYPT_DATA:
 		return Facts{Functions: CKF_DERIVE, KeyTypes: keysDes, Param: ParamData}, true
 	case CKM_DES_CBC_ENCRYPT_DATA:
-		return Facts{Functions: CKF_DERIVE, KeyTypes: keysDes, Param: ParamIVData}, true
+		return Facts{Functions: CKF_DERIVE, KeyTypes: keysDes, Param: ParamIVData, IVLen: 8}, true
 	case CKM_DES3_ECB_ENCRYPT_DATA:
 		return Facts{Functions: CKF_DERIVE, KeyTypes: keysDes3Des2, Param: ParamData}, true
 	case CKM_DES3_CBC_ENCRYPT_DATA:
-		return Facts{Functions: CKF_DERIVE, KeyTypes: keysDes3Des2, Param: ParamIVData}, true
+		return Facts{Functions: CKF_DERIVE, KeyTypes: keysDes3Des2, Param: ParamIVData, IVLen: 8}, true
 	case CKM_AES_ECB_ENCRYPT_DATA:
-		return Facts{Functions: CKF_DERIVE, KeyTypes: keysAES, Param: ParamData}, true
+		return Facts{Functions: CKF_DERIVE, KeyTypes: keysAes, Param: ParamData}, true
 	case CKM_AES_CBC_ENCRYPT_DATA:
-		return Facts{Functions: CKF_DERIVE, KeyTypes: keysAES, Param: ParamIVData}, true
+		return Facts{Functions: CKF_DERIVE, KeyTypes: keysAes, Param: ParamIVData, IVLen: 16}, true
 	case CKM_GOSTR3410_KEY_PAIR_GEN:
 		return Facts{Functions: CKF_GENERATE_KEY_PAIR, KeyTypes: keysGostr3410}, true
 	case CKM_GOSTR3410:
@@ -892,27 +892,27 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_DSA_FIPS_G_GEN:
 		return Facts{Functions: CKF_GENERATE, KeyTypes: keysDsa, Param: ParamRaw}, true
 	case CKM_AES_OFB:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAES, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAes, Param: ParamIV, IVLen: 16}, true
 	case CKM_AES_CFB64:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAES, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAes, Param: ParamIV, IVLen: 16}, true
 	case CKM_AES_CFB8:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAES, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAes, Param: ParamIV, IVLen: 16}, true
 	case CKM_AES_CFB128:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAES, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAes, Param: ParamIV, IVLen: 16}, true
 	case CKM_AES_CFB1:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAES, Param: ParamIV}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAes, Param: ParamIV, IVLen: 16}, true
 	case CKM_AES_KEY_WRAP:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAES, Param: ParamOptionalIV, SinglePart: true}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAes, Param: ParamIV, Optional: true, SinglePart: true, IVLen: 8}, true
 	case CKM_AES_KEY_WRAP_PAD:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAES, Param: ParamOptionalIV, SinglePart: true}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAes, Param: ParamIV, Optional: true, SinglePart: true, IVLen: 8}, true
 	case CKM_AES_KEY_WRAP_KWP:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAES, Param: ParamOptionalIV, SinglePart: true}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAes, Param: ParamIV, Optional: true, SinglePart: true, IVLen: 4}, true
 	case CKM_AES_KEY_WRAP_PKCS7:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAES, Param: ParamOptionalIV, SinglePart: true}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAes, Param: ParamIV, Optional: true, SinglePart: true, IVLen: 8}, true
 	case CKM_RSA_PKCS_TPM_1_1:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysRSA, SinglePart: true}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysRsa, SinglePart: true}, true
 	case CKM_RSA_PKCS_OAEP_TPM_1_1:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysRSA, SinglePart: true}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysRsa, SinglePart: true}, true
 	case CKM_SHA_1_KEY_GEN:
 		return Facts{Functions: CKF_GENERATE, KeyTypes: keysSha1Hmac}, true
 	case CKM_SHA224_KEY_GEN:
@@ -1034,7 +1034,7 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_IBM_SHA3_512:
 		return Facts{Functions: CKF_DIGEST}, true
 	case CKM_IBM_CMAC:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysAESDes3Des2}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysAesDes3Des2}, true
 	case CKM_IBM_EC_X25519:
 		return Facts{Functions: CKF_DERIVE, KeyTypes: keysEc, Param: ParamECDH1}, true
 	case CKM_IBM_ED25519_SHA512:
@@ -1278,4 +1278,16 @@ func SecretValue(t AttributeType) bool {
 		return true
 	}
 	return false
+}
+
+// BlockSize returns the block length in bytes of the cipher of such keys, 0 for
+// those of no block cipher.
+func (v KeyType) BlockSize() int {
+	switch v {
+	case CKK_DES, CKK_DES2, CKK_DES3, CKK_CAST, CKK_CAST3, CKK_CAST128, CKK_IDEA, CKK_CDMF, CKK_BLOWFISH:
+		return 8
+	case CKK_AES, CKK_TWOFISH, CKK_CAMELLIA, CKK_ARIA, CKK_SEED, CKK_AES_XTS:
+		return 16
+	}
+	return 0
 }

@@ -122,8 +122,8 @@ func FuzzParseValue(f *testing.F) {
 		if text != formatValue(at, again, true) {
 			t.Fatalf("%q prints again as %q", text, formatValue(at, again, true))
 		}
-		if SecretValue(at) && FormatValue(at, v) != redacted {
-			t.Fatalf("%v shows as %q", at, FormatValue(at, v))
+		if SecretValue(at) && shown(at, v) != redacted {
+			t.Fatalf("%v shows as %q", at, shown(at, v))
 		}
 	})
 }

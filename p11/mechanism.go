@@ -7,99 +7,34 @@ type Mechanism struct {
 	Param Param
 }
 
-// A Param is a mechanism parameter. Its types are IV, *PSSParams, *OAEPParams,
-// *GCMParams, *CTRParams, *ECDH1Params, MACLength, *RSAAESKeyWrapParams,
-// *StringDataParams, *CBCDataParams and RawParam.
-type Param interface{ param() }
-
-// IV is the initialisation vector of a block cipher mode.
-type IV []byte
-
-// PSSParams is CK_RSA_PKCS_PSS_PARAMS (PKCS#11 v3.1 §6.1.9).
-type PSSParams struct {
-	Hash    MechanismType
-	MGF     MGF
-	SaltLen uint64 // bytes
+// A Param is a mechanism parameter: one of the types that table.txt declares, or
+// a RawParam.
+type Param interface {
+	// Code gives each field to c, in the order of the C struct. On a value that
+	// is no pointer it can only write.
+	Code(c Coder)
+	print(w *paramWriter)
 }
 
-// OAEPParams is CK_RSA_PKCS_OAEP_PARAMS (PKCS#11 v3.1 §6.1.7); the source is
-// always CKZ_DATA_SPECIFIED.
-type OAEPParams struct {
-	Hash  MechanismType
-	MGF   MGF
-	Label []byte
+// A Coder reads or writes the fields of a parameter one after another: a reader
+// stores a value through the pointer, a writer takes it from there.
+type Coder interface {
+	Ulong(*uint64)
+	Bool(*bool)
+	// Bytes is a byte string, nil for a NULL pointer.
+	Bytes(*[]byte)
+	// Array is a byte string of just this length.
+	Array([]byte)
+	// Refuse ends a reading: the field's value is wrong.
+	Refuse(err error)
 }
-
-// GCMParams is CK_GCM_PARAMS (PKCS#11 v3.1 §6.13.3).
-type GCMParams struct {
-	IV, AAD []byte
-	TagBits uint64
-}
-
-// CTRParams is CK_AES_CTR_PARAMS (PKCS#11 v3.1 §6.11).
-type CTRParams struct {
-	CounterBits uint64 // how many low bits of Counter count
-	Counter     [16]byte
-}
-
-// ECDH1Params is CK_ECDH1_DERIVE_PARAMS (PKCS#11 v3.1 §6.3.16).
-type ECDH1Params struct {
-	KDF                    KDF
-	SharedData, PublicData []byte
-}
-
-// MACLength is CK_MAC_GENERAL_PARAMS: the length of the MAC in bytes.
-type MACLength uint64
-
-// RSAAESKeyWrapParams is CK_RSA_AES_KEY_WRAP_PARAMS (PKCS#11 v3.1 §6.1.21).
-type RSAAESKeyWrapParams struct {
-	AESKeyBits uint64
-	OAEP       *OAEPParams
-}
-
-// StringDataParams is CK_KEY_DERIVATION_STRING_DATA.
-type StringDataParams struct{ Data []byte }
-
-// CBCDataParams is CK_AES_CBC_ENCRYPT_DATA_PARAMS and its likes for other
-// ciphers.
-type CBCDataParams struct{ IV, Data []byte }
 
 // RawParam is a parameter as bytes, for the mechanisms whose parameter has no
 // type of its own here.
 type RawParam []byte
 
-func (IV) param()                   {}
-func (*PSSParams) param()           {}
-func (*OAEPParams) param()          {}
-func (*GCMParams) param()           {}
-func (*CTRParams) param()           {}
-func (*ECDH1Params) param()         {}
-func (MACLength) param()            {}
-func (*RSAAESKeyWrapParams) param() {}
-func (*StringDataParams) param()    {}
-func (*CBCDataParams) param()       {}
-func (RawParam) param()             {}
-
-// ParamKind says which parameter a mechanism takes.
-type ParamKind int
-
-// The parameters. ParamRaw is one that this package does not take apart.
-const (
-	ParamNone          ParamKind = iota
-	ParamRaw                     // RawParam
-	ParamIV                      // IV, of the cipher's block length
-	ParamOptionalIV              // IV or none
-	ParamIVData                  // *CBCDataParams
-	ParamData                    // *StringDataParams
-	ParamMAC                     // MACLength
-	ParamPSS                     // *PSSParams
-	ParamOAEP                    // *OAEPParams
-	ParamGCM                     // *GCMParams
-	ParamCTR                     // *CTRParams
-	ParamECDH1                   // *ECDH1Params
-	ParamRSAAESKeyWrap           // *RSAAESKeyWrapParams
-	ParamPublic                  // RawParam: the other side's public value
-)
+// Code writes the parameter.
+func (v RawParam) Code(c Coder) { c.Bytes((*[]byte)(&v)) }
 
 // Facts is what the standard says of a mechanism.
 type Facts struct {
@@ -107,5 +42,25 @@ type Facts struct {
 	Hash       MechanismType // the digest in it; 0, which is no digest, if there is none or it is one itself
 	KeyTypes   []KeyType     // of the keys it uses or makes; nil for none or any
 	Param      ParamKind
+	Optional   bool // its parameter may be left out
+	IVLen      int  // of its IV in bytes; 0 for none, or any
 	SinglePart bool // its data cannot come in parts
+}
+
+// ReadParam takes the mechanism's parameter from c.
+func (f Facts) ReadParam(c Coder) Param {
+	p := f.Param.read(c)
+	if iv, ok := p.(IV); ok && len(iv) == 0 && f.Optional {
+		return nil // some pass the absent one so
+	}
+	return p
+}
+
+// SampleParam returns a good parameter of a mechanism, for tests: nil if it takes
+// none, or one whose form is not known here. Bytes that depend on a key, such as
+// the other side's point, are absent.
+func SampleParam(t MechanismType) Param {
+	f, _ := MechanismFacts(t)
+	p := paramParser{mech: t, facts: f, sample: true}
+	return p.build()
 }

@@ -263,7 +263,7 @@ func TestMechanismFacts(t *testing.T) {
 					in = typ.Short()
 				}
 			case ParamIVData:
-				iv := "0x" + strings.Repeat("00", blockSize(f))
+				iv := "0x" + strings.Repeat("00", f.IVLen)
 				in += ",iv=" + iv + ",data=" + iv
 			}
 			m, err := ParseMechanism(in)
@@ -283,15 +283,15 @@ func TestMechanismFacts(t *testing.T) {
 		typ  MechanismType
 		want Facts
 	}{
-		{CKM_SHA256_RSA_PKCS, Facts{CKF_SIGN | CKF_VERIFY, CKM_SHA256, []KeyType{CKK_RSA}, ParamNone, false}},
-		{CKM_RSA_PKCS_PSS, Facts{CKF_SIGN | CKF_VERIFY, 0, []KeyType{CKK_RSA}, ParamPSS, true}},
-		{CKM_ECDSA, Facts{CKF_SIGN | CKF_VERIFY, 0, []KeyType{CKK_EC}, ParamNone, true}},
-		{CKM_ECDSA_SHA1, Facts{CKF_SIGN | CKF_VERIFY, CKM_SHA_1, []KeyType{CKK_EC}, ParamNone, false}},
-		{CKM_SHA512_HMAC, Facts{CKF_SIGN | CKF_VERIFY, CKM_SHA512, []KeyType{CKK_GENERIC_SECRET, CKK_SHA512_HMAC}, ParamNone, false}},
-		{CKM_SHA512, Facts{CKF_DIGEST, 0, nil, ParamNone, false}},
-		{CKM_AES_GCM, Facts{CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, 0, []KeyType{CKK_AES}, ParamGCM, false}},
-		{CKM_AES_KEY_GEN, Facts{CKF_GENERATE, 0, []KeyType{CKK_AES}, ParamNone, false}},
-		{CKM_DES3_CBC_PAD, Facts{CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, 0, []KeyType{CKK_DES3, CKK_DES2}, ParamIV, false}},
+		{CKM_SHA256_RSA_PKCS, Facts{Functions: CKF_SIGN | CKF_VERIFY, Hash: CKM_SHA256, KeyTypes: []KeyType{CKK_RSA}}},
+		{CKM_RSA_PKCS_PSS, Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: []KeyType{CKK_RSA}, Param: ParamPSS, SinglePart: true}},
+		{CKM_ECDSA, Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: []KeyType{CKK_EC}, SinglePart: true}},
+		{CKM_ECDSA_SHA1, Facts{Functions: CKF_SIGN | CKF_VERIFY, Hash: CKM_SHA_1, KeyTypes: []KeyType{CKK_EC}}},
+		{CKM_SHA512_HMAC, Facts{Functions: CKF_SIGN | CKF_VERIFY, Hash: CKM_SHA512, KeyTypes: []KeyType{CKK_GENERIC_SECRET, CKK_SHA512_HMAC}}},
+		{CKM_SHA512, Facts{Functions: CKF_DIGEST}},
+		{CKM_AES_GCM, Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: []KeyType{CKK_AES}, Param: ParamGCM}},
+		{CKM_AES_KEY_GEN, Facts{Functions: CKF_GENERATE, KeyTypes: []KeyType{CKK_AES}}},
+		{CKM_DES3_CBC_PAD, Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: []KeyType{CKK_DES3, CKK_DES2}, Param: ParamIV, IVLen: 8}},
 	} {
 		got, _ := MechanismFacts(c.typ)
 		if diff := cmp.Diff(c.want, got); diff != "" {

@@ -46,9 +46,9 @@ func TestParseTemplate(t *testing.T) {
 		{in: `0x80000077=0x01 0x80000001=0x02`, text: `0x80000077=0x01`, want: Attributes{{0x80000077, []byte{1}}, {CKA_IBM_OPAQUE, []byte{2}}}},
 		{in: `class=0x80000007`, want: Attributes{{CKA_CLASS, Ulong(uint64(0x80000007))}}},
 		{in: `key-gen-mechanism=unavailable`, want: Attributes{{CKA_KEY_GEN_MECHANISM, Ulong(uint64(CK_UNAVAILABLE_INFORMATION))}}},
-		{in: `ec-params=P-256`, text: `ec-params=secp256r1`, want: Attributes{{CKA_EC_PARAMS, []byte(derSecp256r1)}}},
+		{in: `ec-params=P-256`, text: `ec-params=secp256r1`, want: Attributes{{CKA_EC_PARAMS, []byte("\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07")}}},
 		{in: `ec-params=0x0603`, want: Attributes{{CKA_EC_PARAMS, []byte{6, 3}}}},
-		{in: `ecdsa-params=0x06082a8648ce3d030107`, text: `ec-params=secp256r1`, want: Attributes{{CKA_EC_PARAMS, []byte(derSecp256r1)}}},
+		{in: `ecdsa-params=0x06082a8648ce3d030107`, text: `ec-params=secp256r1`, want: Attributes{{CKA_EC_PARAMS, []byte("\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07")}}},
 		{in: `certificate-type=x509 certificate-category=authority`, text: `certificate-type=x-509 certificate-category=authority`,
 			want: Attributes{{CKA_CERTIFICATE_TYPE, Ulong(CKC_X_509)}, {CKA_CERTIFICATE_CATEGORY, Ulong(CK_CERTIFICATE_CATEGORY_AUTHORITY)}}},
 		{

@@ -15,19 +15,10 @@ const redacted = "[secret]"
 // maxDepth bounds how deep templates stand in templates.
 const maxDepth = 4
 
-// FormatValue returns the value of one attribute as its file shows it. Text is
-// shown as it is where that is one printable line, and quoted otherwise. A
-// value of SecretValue(t) is never shown (Attributes.FormatValue shows the
-// CKA_VALUE of a certificate). A value that is malformed for its kind is shown
-// as invalid:0x…
-func FormatValue(t AttributeType, v []byte) string {
-	if SecretValue(t) {
-		return redacted
-	}
-	return formatValue(t, v, false)
-}
-
-// FormatValue is FormatValue of the attribute's value, "" if it is absent.
+// FormatValue returns the value of an attribute as its file shows it, "" if it is
+// absent. Text is shown as it is where that is one printable line, and quoted
+// otherwise. A secret is never shown. A value that is malformed for its kind is
+// shown as invalid:0x…
 func (a Attributes) FormatValue(t AttributeType) string {
 	v, ok := a.Get(t)
 	if !ok {

@@ -42,7 +42,7 @@ func TestValues(t *testing.T) {
 		{typ: CKA_ALLOWED_MECHANISMS, in: "aes-cbc, aes-gcm", text: "aes-cbc+aes-gcm", value: append(Ulong(CKM_AES_CBC), Ulong(CKM_AES_GCM)...)},
 		{typ: CKA_WRAP_TEMPLATE, in: "sign=true, label=x", text: "{sign=true label=x}", value: EncodeTemplate(Attributes{{CKA_SIGN, Bool(true)}, {CKA_LABEL, []byte("x")}})},
 		{typ: CKA_WRAP_TEMPLATE, in: "{}", value: []byte{}},
-		{typ: CKA_EC_PARAMS, in: "ed25519", value: []byte(derEd25519)},
+		{typ: CKA_EC_PARAMS, in: "ed25519", value: []byte("\x06\x03\x2b\x65\x70")},
 		{typ: CKA_MODULUS, in: "0x00ff", value: []byte{0, 0xff}},
 		{typ: 0x80000077, in: "00ff", text: "0x00ff", value: []byte{0, 0xff}},
 	} {
@@ -58,10 +58,10 @@ func TestValues(t *testing.T) {
 			if want == "" {
 				want = c.in
 			}
-			if text := FormatValue(c.typ, got); text != want {
+			if text := shown(c.typ, got); text != want {
 				t.Errorf("prints as %s, want %s", text, want)
 			}
-			again, err := ParseValue(c.typ, FormatValue(c.typ, got))
+			again, err := ParseValue(c.typ, shown(c.typ, got))
 			if err != nil || !bytes.Equal(again, got) {
 				t.Errorf("read again as %x, %v", again, err)
 			}
@@ -82,7 +82,7 @@ func TestFormatMalformedValue(t *testing.T) {
 		{CKA_ALLOWED_MECHANISMS, []byte{1}, "invalid:0x01"},
 		{CKA_WRAP_TEMPLATE, []byte{1}, "invalid"},
 	} {
-		if got := FormatValue(c.typ, c.value); got != c.want {
+		if got := shown(c.typ, c.value); got != c.want {
 			t.Errorf("%v %x prints as %s, want %s", c.typ, c.value, got, c.want)
 		}
 	}
@@ -148,3 +148,6 @@ func TestMechanismsAttribute(t *testing.T) {
 		t.Error("the absent list is there")
 	}
 }
+
+// shown is the value as its attribute's file shows it.
+func shown(t AttributeType, v []byte) string { return Attributes{{t, v}}.FormatValue(t) }

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"p11fs/mountd/rpc/wire"
+	"p11fs/mountd/rpc/wire/wiretest"
 )
 
 // A liar answers a request with bytes of its choice; nil ends the connection.
@@ -91,7 +92,7 @@ func honest(code uint32, call wire.Call, values []byte) []byte {
 		return nil
 	}
 	b, start := wire.AppendFrame(nil, code, "")
-	w := wire.NewWriter(b, wire.Own)
+	w := wiretest.NewWriter(b, wire.Own)
 	w.Header(uint32(call), s.Response)
 	w.B = append(w.B, values...)
 	if err := wire.EndFrame(w.B, start); err != nil {
@@ -103,7 +104,7 @@ func honest(code uint32, call wire.Call, values []byte) []byte {
 // plausible makes values of the signature's types with numbers that are too
 // small, too large or right.
 func plausible(r *rand.Rand, signature string) []byte {
-	w := wire.NewWriter(nil, wire.Own)
+	w := wiretest.NewWriter(nil, wire.Own)
 	lengths := []uint32{0, 1, 2, 3, 8, 16, 24, 48, 64, 72, 0x7fffffff, 0xfffffffe, 0xffffffff}
 	length := func() uint32 { return lengths[r.IntN(len(lengths))] }
 	filled := func(n uint32) {
@@ -139,7 +140,7 @@ func plausible(r *rand.Rand, signature string) []byte {
 }
 
 // plausibleAttributes answers what the hostile case asks for.
-func plausibleAttributes(r *rand.Rand, w *wire.Writer, depth int) {
+func plausibleAttributes(r *rand.Rand, w *wiretest.Writer, depth int) {
 	types := []uint32{0x3, 0x1, 0x40000600, 0x40000211, 0x161, 0x61d}
 	if r.IntN(8) == 0 {
 		types = types[:r.IntN(len(types))]
@@ -228,7 +229,7 @@ func TestHostile(t *testing.T) {
 					return honest(code, call, make([]byte, 8))
 				}
 				if s.Response == "aAu" {
-					w := wire.NewWriter(nil, wire.Own)
+					w := wiretest.NewWriter(nil, wire.Own)
 					plausibleAttributes(r, w, 0)
 					w.Ulong([]uint64{0, 0, 0x150, 0x11, 5}[r.IntN(5)])
 					return honest(code, call, w.B)

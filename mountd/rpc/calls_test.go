@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"p11fs/mountd/rpc/wire"
+	"p11fs/mountd/rpc/wire/wiretest"
 	"p11fs/p11"
 )
 
@@ -27,11 +28,11 @@ func TestSignature(t *testing.T) {
 			hash := sha256.Sum256([]byte("message"))
 			ecdsa := wire.Mechanism{Mechanism: p11.Mechanism{Type: p11.CKM_ECDSA}}
 			init := func(call wire.Call, key uint64) {
-				k.must(call, func(w *wire.Writer) { w.Ulong(s); w.Mechanism(ecdsa); w.Ulong(key) })
+				k.must(call, func(w *wiretest.Writer) { w.Ulong(s); w.Mechanism(ecdsa); w.Ulong(key) })
 			}
 			init(wire.CallSignInit, private)
 			sign := func(room wire.Room) wire.Array {
-				r := k.must(wire.CallSign, func(w *wire.Writer) { w.Ulong(s); w.Array(data(hash[:])); w.Room(room) })
+				r := k.must(wire.CallSign, func(w *wiretest.Writer) { w.Ulong(s); w.Array(data(hash[:])); w.Room(room) })
 				return r.Array()
 			}
 			for _, room := range []wire.Room{0, 10, 0xffffffff} {
@@ -44,13 +45,13 @@ func TestSignature(t *testing.T) {
 				t.Fatalf("signature of %d bytes", len(sig.Data))
 			}
 			init(wire.CallVerifyInit, public)
-			k.must(wire.CallVerify, func(w *wire.Writer) { w.Ulong(s); w.Array(data(hash[:])); w.Array(sig) })
+			k.must(wire.CallVerify, func(w *wiretest.Writer) { w.Ulong(s); w.Array(data(hash[:])); w.Array(sig) })
 			init(wire.CallVerifyInit, public)
-			_, rv := k.call(wire.CallVerify, func(w *wire.Writer) { w.Ulong(s); w.Array(data([]byte("x"))); w.Array(sig) })
+			_, rv := k.call(wire.CallVerify, func(w *wiretest.Writer) { w.Ulong(s); w.Array(data([]byte("x"))); w.Array(sig) })
 			if rv != p11.CKR_SIGNATURE_INVALID {
 				t.Errorf("wrong data: %v", rv)
 			}
-			_, rv = k.call(wire.CallSign, func(w *wire.Writer) { w.Ulong(s); w.Array(data(hash[:])); w.Room(64) })
+			_, rv = k.call(wire.CallSign, func(w *wiretest.Writer) { w.Ulong(s); w.Array(data(hash[:])); w.Room(64) })
 			if rv != p11.CKR_OPERATION_NOT_INITIALIZED {
 				t.Errorf("sign without init: %v", rv)
 			}
@@ -67,7 +68,7 @@ func TestCombinedCalls(t *testing.T) {
 	hash := sha256.Sum256([]byte("message"))
 	m := wire.Mechanism{Mechanism: p11.Mechanism{Type: p11.CKM_ECDSA}}
 	sign := func(key uint64, room wire.Room) (*wire.Reader, p11.RV) {
-		return k.call(wire.CallSignOnce, func(w *wire.Writer) {
+		return k.call(wire.CallSignOnce, func(w *wiretest.Writer) {
 			w.Ulong(s)
 			w.Mechanism(m)
 			w.Ulong(key)
@@ -83,15 +84,15 @@ func TestCombinedCalls(t *testing.T) {
 		t.Errorf("too little room: %v, %+v", rv, a)
 	}
 	// The operation stands; the plain call ends it.
-	sig := k.must(wire.CallSign, func(w *wire.Writer) { w.Ulong(s); w.Array(data(hash[:])); w.Room(64) }).Array()
-	k.must(wire.CallVerifyOnce, func(w *wire.Writer) {
+	sig := k.must(wire.CallSign, func(w *wiretest.Writer) { w.Ulong(s); w.Array(data(hash[:])); w.Room(64) }).Array()
+	k.must(wire.CallVerifyOnce, func(w *wiretest.Writer) {
 		w.Ulong(s)
 		w.Mechanism(m)
 		w.Ulong(public)
 		w.Array(data(hash[:]))
 		w.Array(sig)
 	})
-	r = k.must(wire.CallDigestOnce, func(w *wire.Writer) {
+	r = k.must(wire.CallDigestOnce, func(w *wiretest.Writer) {
 		w.Ulong(s)
 		w.Mechanism(wire.Mechanism{Mechanism: p11.Mechanism{Type: p11.CKM_SHA256}})
 		w.Array(data([]byte("message")))
@@ -117,7 +118,7 @@ func TestAttributes(t *testing.T) {
 			k.login(s)
 			_, private := k.ecKey(s)
 			get := func(list []wire.Wanted) ([]wire.Attribute, p11.RV) {
-				r, rv := k.call(wire.CallGetAttributeValue, func(w *wire.Writer) { w.Ulong(s); w.Ulong(private); w.Wanted(list) })
+				r, rv := k.call(wire.CallGetAttributeValue, func(w *wiretest.Writer) { w.Ulong(s); w.Ulong(private); w.Wanted(list) })
 				if rv != p11.CKR_OK {
 					return nil, rv
 				}
@@ -170,7 +171,7 @@ func TestBadRequests(t *testing.T) {
 	if _, rv := k.call(wire.CallGetInfo, nil); rv != p11.CKR_CRYPTOKI_NOT_INITIALIZED {
 		t.Errorf("before C_Initialize: %v", rv)
 	}
-	_, rv := k.call(wire.CallInitialize, func(w *wire.Writer) { w.Array(data([]byte("hello"))); w.Byte(0); w.Array(data(nil)) })
+	_, rv := k.call(wire.CallInitialize, func(w *wiretest.Writer) { w.Array(data([]byte("hello"))); w.Byte(0); w.Array(data(nil)) })
 	if rv != p11.CKR_GENERAL_ERROR {
 		t.Errorf("unknown handshake: %v", rv)
 	}
@@ -216,7 +217,7 @@ func TestMemoryOfOneUID(t *testing.T) {
 	k := dial(t, path, wire.V2).initialize()
 	s := k.session()
 	seed := func(n int) p11.RV {
-		_, rv := k.call(wire.CallSeedRandom, func(w *wire.Writer) { w.Ulong(s); w.Array(data(make([]byte, n))) })
+		_, rv := k.call(wire.CallSeedRandom, func(w *wiretest.Writer) { w.Ulong(s); w.Array(data(make([]byte, n))) })
 		return rv
 	}
 	if rv := seed(2 << 20); rv != p11.CKR_DEVICE_MEMORY {
@@ -258,7 +259,7 @@ func TestUnsupportedCalls(t *testing.T) {
 	s := k.session()
 	for _, call := range []wire.Call{wire.CallGetOperationState, wire.CallSetOperationState, wire.CallMessageSignInit, wire.CallMessageVerifyFinal} {
 		for session, want := range map[uint64]p11.RV{s: p11.CKR_FUNCTION_NOT_SUPPORTED, s + 1: p11.CKR_SESSION_HANDLE_INVALID} {
-			if _, rv := k.call(call, func(w *wire.Writer) { w.Ulong(session) }); rv != want {
+			if _, rv := k.call(call, func(w *wiretest.Writer) { w.Ulong(session) }); rv != want {
 				t.Errorf("call %d of session %d: %v, want %v", call, session, rv, want)
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"p11fs/mountd/rpc/wire"
+	"p11fs/mountd/rpc/wire/wiretest"
 	"p11fs/p11"
 )
 
@@ -16,13 +17,13 @@ func TestDrainRule(t *testing.T) {
 	k := dial(t, path, wire.V0).initialize()
 	s := k.session()
 	k.login(s)
-	key := k.must(wire.CallGenerateKey, func(w *wire.Writer) {
+	key := k.must(wire.CallGenerateKey, func(w *wiretest.Writer) {
 		w.Ulong(s)
 		w.Mechanism(wire.Mechanism{Mechanism: p11.Mechanism{Type: p11.CKM_AES_KEY_GEN}})
 		w.Attributes([]wire.Attribute{attribute(p11.CKA_VALUE_LEN, p11.Ulong(uint64(16))), attribute(p11.CKA_ENCRYPT, p11.Bool(true))})
 	}).Ulong()
 	init := func() p11.RV {
-		_, rv := k.call(wire.CallEncryptInit, func(w *wire.Writer) {
+		_, rv := k.call(wire.CallEncryptInit, func(w *wiretest.Writer) {
 			w.Ulong(s)
 			w.Mechanism(wire.Mechanism{Mechanism: p11.Mechanism{Type: p11.CKM_AES_ECB}})
 			w.Ulong(key)
@@ -30,7 +31,7 @@ func TestDrainRule(t *testing.T) {
 		return rv
 	}
 	final := func() (wire.Array, p11.RV) {
-		r, rv := k.call(wire.CallEncryptFinal, func(w *wire.Writer) { w.Ulong(s); w.Room(0) })
+		r, rv := k.call(wire.CallEncryptFinal, func(w *wiretest.Writer) { w.Ulong(s); w.Room(0) })
 		return r.Array(), rv
 	}
 	if rv := init(); rv != p11.CKR_OK {
@@ -63,14 +64,14 @@ func TestEmptyPlaintextAfterQuery(t *testing.T) {
 			s := k.session()
 			k.login(s)
 			make := func(list []wire.Attribute) uint64 {
-				return k.must(wire.CallCreateObject, func(w *wire.Writer) { w.Ulong(s); w.Attributes(list) }).Ulong()
+				return k.must(wire.CallCreateObject, func(w *wiretest.Writer) { w.Ulong(s); w.Attributes(list) }).Ulong()
 			}
 			private, public := make(keys.rsaPrivate), make(keys.rsaPublic)
 			init := func(call wire.Call, key uint64) {
-				k.must(call, func(w *wire.Writer) { w.Ulong(s); w.Mechanism(m(p11.CKM_RSA_PKCS)); w.Ulong(key) })
+				k.must(call, func(w *wiretest.Writer) { w.Ulong(s); w.Mechanism(m(p11.CKM_RSA_PKCS)); w.Ulong(key) })
 			}
 			once := func(call wire.Call, in []byte, room wire.Room) (wire.Array, p11.RV) {
-				r, rv := k.call(call, func(w *wire.Writer) { w.Ulong(s); w.Array(data(in)); w.Room(room) })
+				r, rv := k.call(call, func(w *wiretest.Writer) { w.Ulong(s); w.Array(data(in)); w.Room(room) })
 				return r.Array(), rv
 			}
 			init(wire.CallEncryptInit, public)
@@ -97,7 +98,7 @@ func TestDrainedSessionsAreForgotten(t *testing.T) {
 	k := dial(t, path, wire.V0).initialize()
 	s := k.session()
 	k.login(s)
-	key := k.must(wire.CallCreateObject, func(w *wire.Writer) { w.Ulong(s); w.Attributes(aes(16)) }).Ulong()
+	key := k.must(wire.CallCreateObject, func(w *wiretest.Writer) { w.Ulong(s); w.Attributes(aes(16)) }).Ulong()
 	drained := func() int {
 		server.mu.Lock()
 		defer server.mu.Unlock()
@@ -109,8 +110,8 @@ func TestDrainedSessionsAreForgotten(t *testing.T) {
 		return -1
 	}
 	ask := func(s uint64) {
-		k.must(wire.CallEncryptInit, func(w *wire.Writer) { w.Ulong(s); w.Mechanism(m(p11.CKM_AES_ECB)); w.Ulong(key) })
-		k.must(wire.CallEncryptFinal, func(w *wire.Writer) { w.Ulong(s); w.Room(0) })
+		k.must(wire.CallEncryptInit, func(w *wiretest.Writer) { w.Ulong(s); w.Mechanism(m(p11.CKM_AES_ECB)); w.Ulong(key) })
+		k.must(wire.CallEncryptFinal, func(w *wiretest.Writer) { w.Ulong(s); w.Room(0) })
 	}
 	other := k.session()
 	ask(s)
@@ -118,11 +119,11 @@ func TestDrainedSessionsAreForgotten(t *testing.T) {
 	if n := drained(); n != 2 {
 		t.Fatalf("%d marks, want 2", n)
 	}
-	k.must(wire.CallCloseSession, func(w *wire.Writer) { w.Ulong(other) })
+	k.must(wire.CallCloseSession, func(w *wiretest.Writer) { w.Ulong(other) })
 	if n := drained(); n != 1 {
 		t.Errorf("%d marks after C_CloseSession, want 1", n)
 	}
-	k.must(wire.CallCloseAllSessions, func(w *wire.Writer) { w.Ulong(3) })
+	k.must(wire.CallCloseAllSessions, func(w *wiretest.Writer) { w.Ulong(3) })
 	if n := drained(); n != 0 {
 		t.Errorf("%d marks after C_CloseAllSessions", n)
 	}
@@ -139,12 +140,12 @@ func TestEmptyResults(t *testing.T) {
 			k := dial(t, path, p).initialize()
 			s := k.session()
 			k.login(s)
-			key := k.must(wire.CallCreateObject, func(w *wire.Writer) { w.Ulong(s); w.Attributes(aes(16)) }).Ulong()
-			k.must(wire.CallEncryptInit, func(w *wire.Writer) { w.Ulong(s); w.Mechanism(m(p11.CKM_AES_ECB)); w.Ulong(key) })
-			if got := k.must(wire.CallEncryptFinal, func(w *wire.Writer) { w.Ulong(s); w.Room(0) }).Array(); !cmp.Equal(got, want) {
+			key := k.must(wire.CallCreateObject, func(w *wiretest.Writer) { w.Ulong(s); w.Attributes(aes(16)) }).Ulong()
+			k.must(wire.CallEncryptInit, func(w *wiretest.Writer) { w.Ulong(s); w.Mechanism(m(p11.CKM_AES_ECB)); w.Ulong(key) })
+			if got := k.must(wire.CallEncryptFinal, func(w *wiretest.Writer) { w.Ulong(s); w.Room(0) }).Array(); !cmp.Equal(got, want) {
 				t.Errorf("C_EncryptFinal: %+v, want %+v", got, want)
 			}
-			if got := k.must(wire.CallGenerateRandom, func(w *wire.Writer) { w.Ulong(s); w.Room(0) }).Array(); !cmp.Equal(got, want) {
+			if got := k.must(wire.CallGenerateRandom, func(w *wiretest.Writer) { w.Ulong(s); w.Room(0) }).Array(); !cmp.Equal(got, want) {
 				t.Errorf("C_GenerateRandom: %+v, want %+v", got, want)
 			}
 		})
@@ -160,14 +161,14 @@ func TestQueriesBeforeEachPart(t *testing.T) {
 			k := dial(t, path, version).initialize()
 			s := k.session()
 			k.login(s)
-			key := k.must(wire.CallGenerateKey, func(w *wire.Writer) {
+			key := k.must(wire.CallGenerateKey, func(w *wiretest.Writer) {
 				w.Ulong(s)
 				w.Mechanism(wire.Mechanism{Mechanism: p11.Mechanism{Type: p11.CKM_AES_KEY_GEN}})
 				w.Attributes([]wire.Attribute{attribute(p11.CKA_VALUE_LEN, p11.Ulong(uint64(16))),
 					attribute(p11.CKA_ENCRYPT, p11.Bool(true))})
 			}).Ulong()
 			init := func() {
-				k.must(wire.CallEncryptInit, func(w *wire.Writer) {
+				k.must(wire.CallEncryptInit, func(w *wiretest.Writer) {
 					w.Ulong(s)
 					w.Mechanism(wire.Mechanism{Mechanism: p11.Mechanism{Type: p11.CKM_AES_ECB}})
 					w.Ulong(key)
@@ -175,12 +176,12 @@ func TestQueriesBeforeEachPart(t *testing.T) {
 			}
 			plain := []byte("thirty-two bytes in three parts!")
 			init()
-			want := k.must(wire.CallEncrypt, func(w *wire.Writer) { w.Ulong(s); w.Array(data(plain)); w.Room(32) }).Array().Data
+			want := k.must(wire.CallEncrypt, func(w *wiretest.Writer) { w.Ulong(s); w.Array(data(plain)); w.Room(32) }).Array().Data
 			init()
 			var got []byte
 			for _, part := range [][]byte{plain[:5], plain[5:20], plain[20:]} {
 				update := func(room wire.Room) wire.Array {
-					return k.must(wire.CallEncryptUpdate, func(w *wire.Writer) { w.Ulong(s); w.Array(data(part)); w.Room(room) }).Array()
+					return k.must(wire.CallEncryptUpdate, func(w *wiretest.Writer) { w.Ulong(s); w.Array(data(part)); w.Room(room) }).Array()
 				}
 				q := update(0)
 				// The length told is what the caller then has room for.
@@ -191,7 +192,7 @@ func TestQueriesBeforeEachPart(t *testing.T) {
 				got = append(got, update(room).Data...)
 			}
 			final := func(room wire.Room) wire.Array {
-				return k.must(wire.CallEncryptFinal, func(w *wire.Writer) { w.Ulong(s); w.Room(room) }).Array()
+				return k.must(wire.CallEncryptFinal, func(w *wiretest.Writer) { w.Ulong(s); w.Room(room) }).Array()
 			}
 			final(0)
 			got = append(got, final(16).Data...)

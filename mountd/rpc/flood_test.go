@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"p11fs/mountd/rpc/wire"
+	"p11fs/mountd/rpc/wire/wiretest"
 	"p11fs/p11"
 )
 
@@ -32,13 +33,13 @@ func TestMemoryOfCutRequests(t *testing.T) {
 		}
 	}
 	wait(t, "the cut connections to end", func() bool { return server.Stats().Connections == 1 })
-	if _, rv := stays.call(wire.CallSeedRandom, func(w *wire.Writer) { w.Ulong(s); w.Array(data(make([]byte, 700<<10))) }); rv == p11.CKR_DEVICE_MEMORY {
+	if _, rv := stays.call(wire.CallSeedRandom, func(w *wiretest.Writer) { w.Ulong(s); w.Array(data(make([]byte, 700<<10))) }); rv == p11.CKR_DEVICE_MEMORY {
 		t.Error("memory is not given back")
 	}
 }
 
 // flood sends requests until the server takes no more, or max have gone.
-func flood(t *testing.T, k *client, max int, request func() *wire.Writer) (sent int) {
+func flood(t *testing.T, k *client, max int, request func() *wiretest.Writer) (sent int) {
 	t.Helper()
 	for ; sent < max; sent++ {
 		if err := k.c.SetWriteDeadline(time.Now().Add(2 * time.Second)); err != nil {
@@ -62,7 +63,7 @@ func TestUnreadReplies(t *testing.T) {
 	path, server := serve(t, Config{MaxCalls: 100})
 	k := dial(t, path, wire.V2).initialize()
 	before := runtime.NumGoroutine()
-	if n := flood(t, k, 100_000, func() *wire.Writer { return k.begin(wire.CallGetInfo) }); n == 100_000 {
+	if n := flood(t, k, 100_000, func() *wiretest.Writer { return k.begin(wire.CallGetInfo) }); n == 100_000 {
 		t.Error("the server takes requests without end")
 	}
 	if n := runtime.NumGoroutine() - before; n > 110 {
@@ -84,7 +85,7 @@ func TestLongUnreadReplies(t *testing.T) {
 	k := dial(t, path, wire.V2).initialize()
 	s := k.session()
 	const calls = 100
-	sent := flood(t, k, calls, func() *wire.Writer {
+	sent := flood(t, k, calls, func() *wiretest.Writer {
 		w := k.begin(wire.CallGenerateRandom)
 		w.Ulong(s)
 		w.Room(wire.Room(one))
@@ -104,7 +105,7 @@ func TestLongUnreadReplies(t *testing.T) {
 	if refused == 0 {
 		t.Error("no reply was refused")
 	}
-	k.must(wire.CallGenerateRandom, func(w *wire.Writer) { w.Ulong(s); w.Room(wire.Room(one)) })
+	k.must(wire.CallGenerateRandom, func(w *wiretest.Writer) { w.Ulong(s); w.Room(wire.Room(one)) })
 	if n := server.Stats().Panics; n != 0 {
 		t.Errorf("%d panics", n)
 	}

@@ -7,11 +7,12 @@ import (
 	"testing"
 
 	"p11fs/mountd/rpc/wire"
+	"p11fs/mountd/rpc/wire/wiretest"
 	"p11fs/p11"
 )
 
 // arguments writes the values of a request, made of the bytes of its record.
-func (p *player) arguments(w *wire.Writer, call wire.Call, sig string) {
+func (p *player) arguments(w *wiretest.Writer, call wire.Call, sig string) {
 	p.key = p.objects[objectAES]
 	for n := 0; sig != ""; n++ {
 		size := 1

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"p11fs/mountd/rpc/wire"
+	"p11fs/mountd/rpc/wire/wiretest"
 	"p11fs/p11"
 )
 
@@ -122,7 +123,7 @@ func newPlayer(t testing.TB, w *world, offered wire.Protocol, keys *keyring, scr
 	p.script = script
 	p.sessions = []uint64{p.k.session()}
 	s := p.sessions[0]
-	_, rv := p.k.call(wire.CallLogin, func(w *wire.Writer) { w.Ulong(s); w.Ulong(uint64(p11.CKU_USER)); w.Array(data([]byte(userPIN))) })
+	_, rv := p.k.call(wire.CallLogin, func(w *wiretest.Writer) { w.Ulong(s); w.Ulong(uint64(p11.CKU_USER)); w.Array(data([]byte(userPIN))) })
 	switch rv {
 	case p11.CKR_OK:
 	case p11.CKR_PIN_INCORRECT, p11.CKR_PIN_LOCKED:
@@ -132,13 +133,13 @@ func newPlayer(t testing.TB, w *world, offered wire.Protocol, keys *keyring, scr
 	}
 	for _, st := range keys.importKeys() {
 		list := st.args[1].([]wire.Attribute)
-		p.objects = append(p.objects, p.k.must(wire.CallCreateObject, func(w *wire.Writer) { w.Ulong(s); w.Attributes(list) }).Ulong())
+		p.objects = append(p.objects, p.k.must(wire.CallCreateObject, func(w *wiretest.Writer) { w.Ulong(s); w.Attributes(list) }).Ulong())
 	}
 	if flags&publicScript != 0 {
-		p.k.must(wire.CallLogout, func(w *wire.Writer) { w.Ulong(s) })
+		p.k.must(wire.CallLogout, func(w *wiretest.Writer) { w.Ulong(s) })
 	}
 	if flags&readOnlyScript != 0 {
-		r := p.k.must(wire.CallOpenSession, func(w *wire.Writer) { w.Ulong(3); w.Ulong(uint64(p11.CKF_SERIAL_SESSION)) })
+		r := p.k.must(wire.CallOpenSession, func(w *wiretest.Writer) { w.Ulong(3); w.Ulong(uint64(p11.CKF_SERIAL_SESSION)) })
 		p.sessions = append([]uint64{r.Ulong()}, p.sessions...)
 	}
 	return p
@@ -164,7 +165,7 @@ func (p *player) play() {
 		p.record, p.at = p.record[2:], 0
 		p.k.code++
 		b, _ := wire.AppendFrame(nil, p.k.code, "client")
-		w := wire.NewWriter(b, p.k.protocol)
+		w := wiretest.NewWriter(b, p.k.protocol)
 		sig, _ := wire.Signatures(call)
 		w.Header(uint32(call), sig.Request)
 		p.arguments(w, call, sig.Request)
@@ -267,13 +268,13 @@ func readValues(r *wire.Reader, sig string) {
 		case "u":
 			r.Ulong()
 		case "v":
-			r.Version()
+			wiretest.Version(r)
 		case "s":
 			r.Text()
 		case "ay":
 			r.Array()
 		case "au":
-			r.Ulongs()
+			wiretest.Ulongs(r)
 		case "aA":
 			r.Attributes()
 		}

@@ -14,6 +14,7 @@ import (
 
 	"p11fs/engine"
 	"p11fs/mountd/rpc/wire"
+	"p11fs/mountd/rpc/wire/wiretest"
 	"p11fs/p11"
 )
 
@@ -122,7 +123,7 @@ func newWorld(tb testing.TB) *world {
 	w.bystander = dial(w.scope, w.path, wire.V2).initialize()
 	w.session = w.bystander.session()
 	w.bystander.login(w.session)
-	w.bystander.must(wire.CallCreateObject, func(r *wire.Writer) { r.Ulong(w.session); r.Attributes(dataObject()) })
+	w.bystander.must(wire.CallCreateObject, func(r *wiretest.Writer) { r.Ulong(w.session); r.Attributes(dataObject()) })
 	w.begin()
 	w.before = w.server.config.Engine.Stats()
 	w.routines = runtime.NumGoroutine()
@@ -131,8 +132,8 @@ func newWorld(tb testing.TB) *world {
 
 // begin leaves the bystander with an operation in progress.
 func (w *world) begin() {
-	w.bystander.must(wire.CallDigestInit, func(r *wire.Writer) { r.Ulong(w.session); r.Mechanism(m(p11.CKM_SHA256)) })
-	w.bystander.must(wire.CallDigestUpdate, func(r *wire.Writer) { r.Ulong(w.session); r.Array(data([]byte("bystander"))) })
+	w.bystander.must(wire.CallDigestInit, func(r *wiretest.Writer) { r.Ulong(w.session); r.Mechanism(m(p11.CKM_SHA256)) })
+	w.bystander.must(wire.CallDigestUpdate, func(r *wiretest.Writer) { r.Ulong(w.session); r.Array(data([]byte("bystander"))) })
 }
 
 // check says whether the bystander gets what it would get alone, in time.
@@ -143,12 +144,12 @@ func (w *world) check(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := sha256.Sum256([]byte("bystander"))
-	got := k.must(wire.CallDigestFinal, func(r *wire.Writer) { r.Ulong(w.session); r.Room(100) }).Array().Data
+	got := k.must(wire.CallDigestFinal, func(r *wiretest.Writer) { r.Ulong(w.session); r.Room(100) }).Array().Data
 	if !bytes.Equal(got, want[:]) {
 		t.Errorf("the digest of another client is %x, want %x", got, want)
 	}
 	w.begin()
-	info := k.must(wire.CallGetSessionInfo, func(r *wire.Writer) { r.Ulong(w.session) })
+	info := k.must(wire.CallGetSessionInfo, func(r *wiretest.Writer) { r.Ulong(w.session) })
 	if _, state := info.Ulong(), info.Ulong(); state != uint64(p11.CKS_RW_USER_FUNCTIONS) {
 		t.Errorf("the session of another client is in state %d", state)
 	}
@@ -159,11 +160,11 @@ func (w *world) check(t *testing.T) {
 func (w *world) settle(t *testing.T) {
 	t.Helper()
 	k := w.bystander
-	k.must(wire.CallFindObjectsInit, func(r *wire.Writer) { r.Ulong(w.session); r.Attributes(template(p11.CKA_TOKEN, true)) })
-	handles, _, _ := k.must(wire.CallFindObjects, func(r *wire.Writer) { r.Ulong(w.session); r.Room(10000) }).Ulongs()
-	k.must(wire.CallFindObjectsFinal, func(r *wire.Writer) { r.Ulong(w.session) })
+	k.must(wire.CallFindObjectsInit, func(r *wiretest.Writer) { r.Ulong(w.session); r.Attributes(template(p11.CKA_TOKEN, true)) })
+	handles, _, _ := wiretest.Ulongs(k.must(wire.CallFindObjects, func(r *wiretest.Writer) { r.Ulong(w.session); r.Room(10000) }))
+	k.must(wire.CallFindObjectsFinal, func(r *wiretest.Writer) { r.Ulong(w.session) })
 	for _, h := range handles {
-		_, rv := k.call(wire.CallDestroyObject, func(r *wire.Writer) { r.Ulong(w.session); r.Ulong(h) })
+		_, rv := k.call(wire.CallDestroyObject, func(r *wiretest.Writer) { r.Ulong(w.session); r.Ulong(h) })
 		w.spoilt = w.spoilt || rv != p11.CKR_OK
 	}
 	end := time.Now().Add(patience)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"p11fs/mountd/rpc/wire"
+	"p11fs/mountd/rpc/wire/wiretest"
 	"p11fs/p11"
 )
 
@@ -95,7 +96,7 @@ func (p *peer) greet(t testing.TB, offer wire.Protocol) wire.Protocol {
 }
 
 // put writes one argument.
-func (p *peer) put(t testing.TB, w *wire.Writer, a any) {
+func (p *peer) put(t testing.TB, w *wiretest.Writer, a any) {
 	t.Helper()
 	switch a := a.(type) {
 	case ref:
@@ -185,7 +186,7 @@ func (p *peer) exchange(t testing.TB, s step) reply {
 	t.Helper()
 	p.code++
 	b, _ := wire.AppendFrame(nil, p.code, "client")
-	w := wire.NewWriter(b, p.protocol)
+	w := wiretest.NewWriter(b, p.protocol)
 	if s.raw != nil {
 		w.B = append(w.B, s.raw...)
 	} else {
@@ -255,7 +256,7 @@ func (p *peer) settle(t testing.TB, s step, r *reply) {
 	}
 	rd := wire.NewReader(r.body, p.protocol)
 	_, sig := rd.Header()
-	first := len(r.body) - rd.Rest()
+	first := 8 + len(sig)
 	switch s.call {
 	case wire.CallOpenSession:
 		handle(first, &p.sessions)

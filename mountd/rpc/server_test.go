@@ -15,6 +15,7 @@ import (
 	"p11fs/engine"
 	"p11fs/locks"
 	"p11fs/mountd/rpc/wire"
+	"p11fs/mountd/rpc/wire/wiretest"
 	"p11fs/p11"
 	"p11fs/secret"
 	"p11fs/tokens/store"
@@ -146,10 +147,10 @@ func dial(t testing.TB, path string, p wire.Protocol) *client {
 }
 
 // begin returns a Writer for a call's request.
-func (k *client) begin(call wire.Call) *wire.Writer {
+func (k *client) begin(call wire.Call) *wiretest.Writer {
 	k.code++
 	b, _ := wire.AppendFrame(nil, k.code, "client")
-	w := wire.NewWriter(b, k.protocol)
+	w := wiretest.NewWriter(b, k.protocol)
 	s, ok := wire.Signatures(call)
 	if !ok {
 		k.t.Fatalf("no call %d", call)
@@ -158,7 +159,7 @@ func (k *client) begin(call wire.Call) *wire.Writer {
 	return w
 }
 
-func (k *client) send(w *wire.Writer) {
+func (k *client) send(w *wiretest.Writer) {
 	k.t.Helper()
 	if err := wire.EndFrame(w.B, 0); err != nil {
 		k.t.Fatal(err)
@@ -192,7 +193,7 @@ func (k *client) receive() (code uint32, r *wire.Reader, rv p11.RV) {
 }
 
 // call sends one request and reads its reply.
-func (k *client) call(call wire.Call, fill func(*wire.Writer)) (*wire.Reader, p11.RV) {
+func (k *client) call(call wire.Call, fill func(*wiretest.Writer)) (*wire.Reader, p11.RV) {
 	k.t.Helper()
 	w := k.begin(call)
 	if fill != nil {
@@ -206,7 +207,7 @@ func (k *client) call(call wire.Call, fill func(*wire.Writer)) (*wire.Reader, p1
 	return r, rv
 }
 
-func (k *client) must(call wire.Call, fill func(*wire.Writer)) *wire.Reader {
+func (k *client) must(call wire.Call, fill func(*wiretest.Writer)) *wire.Reader {
 	k.t.Helper()
 	r, rv := k.call(call, fill)
 	if rv != p11.CKR_OK {
@@ -220,7 +221,7 @@ func data(b []byte) wire.Array { return wire.Array{Data: b} }
 
 func (k *client) initialize() *client {
 	k.t.Helper()
-	k.must(wire.CallInitialize, func(w *wire.Writer) {
+	k.must(wire.CallInitialize, func(w *wiretest.Writer) {
 		w.Array(data([]byte(wire.Handshake)))
 		w.Byte(0)
 		w.Array(data([]byte{0}))
@@ -231,7 +232,7 @@ func (k *client) initialize() *client {
 // session opens a read-write session on slot 3.
 func (k *client) session() uint64 {
 	k.t.Helper()
-	r := k.must(wire.CallOpenSession, func(w *wire.Writer) {
+	r := k.must(wire.CallOpenSession, func(w *wiretest.Writer) {
 		w.Ulong(3)
 		w.Ulong(uint64(p11.CKF_SERIAL_SESSION | p11.CKF_RW_SESSION))
 	})
@@ -240,7 +241,7 @@ func (k *client) session() uint64 {
 
 func (k *client) login(session uint64) {
 	k.t.Helper()
-	k.must(wire.CallLogin, func(w *wire.Writer) {
+	k.must(wire.CallLogin, func(w *wiretest.Writer) {
 		w.Ulong(session)
 		w.Ulong(uint64(p11.CKU_USER))
 		w.Array(data([]byte(userPIN)))
@@ -255,7 +256,7 @@ func attribute(t p11.AttributeType, v []byte) wire.Attribute {
 func (k *client) ecKey(session uint64) (public, private uint64) {
 	k.t.Helper()
 	params, _ := p11.CurveParams("secp256r1")
-	r := k.must(wire.CallGenerateKeyPair, func(w *wire.Writer) {
+	r := k.must(wire.CallGenerateKeyPair, func(w *wiretest.Writer) {
 		w.Ulong(session)
 		w.Mechanism(wire.Mechanism{Mechanism: p11.Mechanism{Type: p11.CKM_EC_KEY_PAIR_GEN}})
 		w.Attributes([]wire.Attribute{attribute(p11.CKA_EC_PARAMS, params), attribute(p11.CKA_VERIFY, p11.Bool(true))})

@@ -1,9 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"strings"
+
+	"p11fs/p11/gen/table"
 )
 
 // kindConst maps an attribute's kind in the table to its Go constant.
@@ -22,30 +23,25 @@ func kindConst(kind string) (string, error) {
 func camel(s string) string {
 	var b strings.Builder
 	for _, w := range strings.Split(s, "-") {
-		switch w {
-		case "iv", "otp", "rsa", "aes", "mac", "oaep", "pss", "gcm", "ctr", "ecdh1":
-			b.WriteString(strings.ToUpper(w))
-		default:
+		if w == "otp" {
+			b.WriteString("OTP")
+		} else {
 			b.WriteString(strings.ToUpper(w[:1]) + w[1:])
 		}
 	}
 	return b.String()
 }
 
-func writeFacts(b *bytes.Buffer, sections []section) error {
-	known := make(map[string]bool)
-	for _, s := range sections {
-		for _, n := range s.names {
-			known[n.name] = true
-		}
-	}
-	for _, s := range sections {
+func (p *printer) facts() error {
+	for _, s := range p.Sections {
 		var err error
-		switch s.goType {
+		switch s.GoType {
 		case "AttributeType":
-			err = writeKinds(b, s)
+			err = p.attributeKinds(s)
+		case "KeyType":
+			err = p.blockSizes(s)
 		case "MechanismType":
-			err = writeMechanismFacts(b, s, known)
+			err = p.mechanismFacts(s)
 		}
 		if err != nil {
 			return err
@@ -54,123 +50,164 @@ func writeFacts(b *bytes.Buffer, sections []section) error {
 	return nil
 }
 
-func writeKinds(b *bytes.Buffer, s section) error {
+func (p *printer) attributeKinds(s *table.Section) error {
 	byKind := make(map[string][]string)
 	var order, secret []string
-	for _, n := range s.names {
-		if len(n.facts) == 0 {
-			return fmt.Errorf("%s has no kind", n.name)
+	for _, n := range s.Names {
+		if len(n.Facts) == 0 {
+			return fmt.Errorf("%s has no kind", n.Name)
 		}
-		k, err := kindConst(n.facts[0])
+		k, err := kindConst(n.Facts[0])
 		if err != nil {
-			return fmt.Errorf("%s: %w", n.name, err)
+			return fmt.Errorf("%s: %w", n.Name, err)
 		}
 		if byKind[k] == nil {
 			order = append(order, k)
 		}
-		byKind[k] = append(byKind[k], n.name)
-		for _, f := range n.facts[1:] {
+		byKind[k] = append(byKind[k], n.Name)
+		for _, f := range n.Facts[1:] {
 			if f != "secret" {
-				return fmt.Errorf("%s: unknown fact %q", n.name, f)
+				return fmt.Errorf("%s: unknown fact %q", n.Name, f)
 			}
-			secret = append(secret, n.name)
+			secret = append(secret, n.Name)
 		}
 	}
-	b.WriteString("\n// KindOf returns how the value of an attribute is laid out; KindBytes for an\n// attribute that is not known.\nfunc KindOf(t AttributeType) Kind {\nswitch t {\n")
+	p.f("\n// KindOf returns how the value of an attribute is laid out; KindBytes for an\n// attribute that is not known.\nfunc KindOf(t AttributeType) Kind {\nswitch t {\n")
 	for _, k := range order {
 		if k == "KindBytes" {
 			continue
 		}
-		fmt.Fprintf(b, "case %s:\nreturn %s\n", strings.Join(byKind[k], ",\n"), k)
+		p.f("case %s:\nreturn %s\n", strings.Join(byKind[k], ",\n"), k)
 	}
-	b.WriteString("}\nreturn KindBytes\n}\n")
-	fmt.Fprintf(b, "\n// SecretValue says whether the attribute can hold key material. CKA_VALUE can;\n// Attributes.Secret knows for which classes it does.\nfunc SecretValue(t AttributeType) bool {\nswitch t {\ncase %s:\nreturn true\n}\nreturn false\n}\n",
+	p.f("}\nreturn KindBytes\n}\n")
+	p.f("\n// SecretValue says whether the attribute can hold key material. CKA_VALUE can;\n// Attributes.Secret knows for which classes it does.\nfunc SecretValue(t AttributeType) bool {\nswitch t {\ncase %s:\nreturn true\n}\nreturn false\n}\n",
 		strings.Join(secret, ",\n"))
 	return nil
 }
 
-func writeMechanismFacts(b *bytes.Buffer, s section, known map[string]bool) error {
-	var keyLists []string
-	keyVar := make(map[string]string)
-	var cases bytes.Buffer
-	for _, n := range s.names {
-		if len(n.facts) == 0 {
+// blockSizes writes the block lengths of key types.
+func (p *printer) blockSizes(s *table.Section) error {
+	p.f("\n// BlockSize returns the block length in bytes of the cipher of such keys, 0 for\n// those of no block cipher.\nfunc (v KeyType) BlockSize() int {\nswitch v {\n")
+	var order []string
+	bySize := make(map[string][]string)
+	for _, n := range s.Names {
+		for _, f := range n.Facts {
+			size, ok := strings.CutPrefix(f, "block=")
+			if !ok {
+				return fmt.Errorf("%s: unknown fact %q", n.Name, f)
+			}
+			if bySize[size] == nil {
+				order = append(order, size)
+			}
+			bySize[size] = append(bySize[size], n.Name)
+		}
+	}
+	for _, size := range order {
+		p.f("case %s:\nreturn %s\n", strings.Join(bySize[size], ", "), size)
+	}
+	p.f("}\nreturn 0\n}\n")
+	return nil
+}
+
+func (p *printer) mechanismFacts(s *table.Section) error {
+	var lists []string // of key types
+	variable := make(map[string]string)
+	var cases printer
+	for _, n := range s.Names {
+		if len(n.Facts) == 0 {
 			continue
 		}
-		fmt.Fprintf(&cases, "case %s:\nreturn Facts{", n.name)
-		for _, f := range n.facts {
+		cases.f("case %s:\nreturn Facts{", n.Name)
+		for _, f := range n.Facts {
 			key, value, _ := strings.Cut(f, "=")
 			switch key {
 			case "fn":
-				flags, err := constants("CKF_", value, known)
+				flags, err := p.Constants("CKF_", value)
 				if err != nil {
-					return err
+					return fmt.Errorf("%s: %w", n.Name, err)
 				}
-				fmt.Fprintf(&cases, "Functions: %s, ", strings.Join(flags, "|"))
+				cases.f("Functions: %s, ", strings.Join(flags, "|"))
 			case "key":
-				v := keyVar[value]
-				if v == "" {
-					v = "keys" + camel(strings.ReplaceAll(value, ",", "-"))
-					keyVar[value] = v
-					keyLists = append(keyLists, value)
+				if variable[value] == "" {
+					variable[value] = "keys" + camel(strings.ReplaceAll(value, ",", "-"))
+					lists = append(lists, value)
 				}
-				fmt.Fprintf(&cases, "KeyTypes: %s, ", v)
+				cases.f("KeyTypes: %s, ", variable[value])
 			case "hash":
-				hash, err := constants("CKM_", value, known)
+				hash, err := p.Constants("CKM_", value)
 				if err != nil {
-					return err
+					return fmt.Errorf("%s: %w", n.Name, err)
 				}
-				fmt.Fprintf(&cases, "Hash: %s, ", hash[0])
+				cases.f("Hash: %s, ", hash[0])
 			case "param":
-				fmt.Fprintf(&cases, "Param: Param%s, ", camel(value))
+				name, optional := strings.CutSuffix(value, "?")
+				cases.f("Param: Param%s, ", name)
+				if optional {
+					cases.f("Optional: true, ")
+				}
+			case "iv": // see ivLen
 			case "single":
-				cases.WriteString("SinglePart: true, ")
+				cases.f("SinglePart: true, ")
 			default:
-				return fmt.Errorf("%s: unknown fact %q", n.name, f)
+				return fmt.Errorf("%s: unknown fact %q", n.Name, f)
 			}
 		}
-		cases.WriteString("}, true\n")
+		if iv, err := p.ivLen(n); err != nil {
+			return fmt.Errorf("%s: %w", n.Name, err)
+		} else if iv != "" {
+			cases.f("IVLen: %s, ", iv)
+		}
+		cases.f("}, true\n")
 	}
-	b.WriteString("\n// Lists of key types; nothing changes them.\nvar (\n")
-	for _, l := range keyLists {
-		types, err := constants("CKK_", l, known)
+	p.f("\n// Lists of key types; nothing changes them.\nvar (\n")
+	for _, l := range lists {
+		types, err := p.Constants("CKK_", l)
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(b, "%s = []KeyType{%s}\n", keyVar[l], strings.Join(types, ", "))
+		p.f("%s = []KeyType{%s}\n", variable[l], strings.Join(types, ", "))
 	}
-	b.WriteString(")\n\n// MechanismFacts returns what the standard says of a mechanism, and whether it\n// is known. The caller does not change the slice in it.\nfunc MechanismFacts(t MechanismType) (Facts, bool) {\nswitch t {\n")
-	b.Write(cases.Bytes())
-	b.WriteString("}\nreturn Facts{}, false\n}\n")
+	p.f(")\n\n// MechanismFacts returns what the standard says of a mechanism, and whether it\n// is known. The caller does not change the slice in it.\nfunc MechanismFacts(t MechanismType) (Facts, bool) {\nswitch t {\n")
+	p.Write(cases.Bytes())
+	p.f("}\nreturn Facts{}, false\n}\n")
 	return nil
 }
 
-// constants turns short names, joined by commas, into the constants' names.
-func constants(prefix, list string, known map[string]bool) ([]string, error) {
-	var names []string
-	for _, short := range strings.Split(list, ",") {
-		c := prefix + strings.ToUpper(strings.ReplaceAll(short, "-", "_"))
-		if !known[c] {
-			return nil, fmt.Errorf("table.txt has no %s", c)
-		}
-		names = append(names, c)
+// ivLen is the length of a mechanism's IV, "" for none or any: the fact iv=, or
+// the block of its first key type.
+func (p *printer) ivLen(n table.Name) (string, error) {
+	param := p.Param(strings.TrimSuffix(n.Fact("param"), "?"))
+	if param == nil || !hasIV(param) {
+		return "", nil
 	}
-	return names, nil
+	switch iv := n.Fact("iv"); iv {
+	case "any":
+		return "", nil
+	case "":
+	default:
+		return iv, nil
+	}
+	short, _, _ := strings.Cut(n.Fact("key"), ",")
+	if short == "" {
+		return "", nil
+	}
+	first, err := p.Constants("CKK_", short)
+	if err != nil {
+		return "", err
+	}
+	for _, k := range p.Section("KeyType").Names {
+		if k.Name == first[0] {
+			return k.Fact("block"), nil
+		}
+	}
+	return "", nil
 }
 
-func writeAdvice(b *bytes.Buffer, sections []section) error {
-	for _, s := range sections {
-		if s.goType != "RV" {
-			continue
+func hasIV(param *table.Param) bool {
+	for _, f := range param.Fields {
+		if f.Facts["length"] == "iv" || f.Facts["multiple"] == "iv" {
+			return true
 		}
-		b.WriteString("\n// Advice says in one line what to do about the error.\nfunc (v RV) Advice() string {\nswitch v {\n")
-		for _, n := range s.names {
-			if len(n.facts) != 1 {
-				return fmt.Errorf("%s: no advice", n.name)
-			}
-			fmt.Fprintf(b, "case %s:\nreturn %q\n", n.name, n.facts[0])
-		}
-		b.WriteString("}\nreturn \"look up the number in the token vendor's manual\"\n}\n")
 	}
-	return nil
+	return false
 }

@@ -91,74 +91,7 @@ typedef struct {
     CK_FLAGS flags;
 } CK_INTERFACE;
 
-/* Parameters of mechanisms. */
-
-typedef struct {
-    CK_MECHANISM_TYPE hashAlg;
-    CK_ULONG mgf;
-    CK_ULONG sLen;
-} CK_RSA_PKCS_PSS_PARAMS;
-
-typedef struct {
-    CK_MECHANISM_TYPE hashAlg;
-    CK_ULONG mgf;
-    CK_ULONG source;
-    void *pSourceData;
-    CK_ULONG ulSourceDataLen;
-} CK_RSA_PKCS_OAEP_PARAMS;
-
-typedef struct {
-    CK_ULONG ulAESKeyBits;
-    CK_RSA_PKCS_OAEP_PARAMS *pOAEPParams;
-} CK_RSA_AES_KEY_WRAP_PARAMS;
-
-typedef struct {
-    CK_BYTE *pIv;
-    CK_ULONG ulIvLen;
-    CK_ULONG ulIvBits;
-    CK_BYTE *pAAD;
-    CK_ULONG ulAADLen;
-    CK_ULONG ulTagBits;
-} CK_GCM_PARAMS;
-
-/* As the text of PKCS#11 2.40 had it, without ulIvBits. */
-typedef struct {
-    CK_BYTE *pIv;
-    CK_ULONG ulIvLen;
-    CK_BYTE *pAAD;
-    CK_ULONG ulAADLen;
-    CK_ULONG ulTagBits;
-} CK_GCM_PARAMS_NO_IV_BITS;
-
-typedef struct {
-    CK_ULONG ulCounterBits;
-    CK_BYTE cb[16];
-} CK_AES_CTR_PARAMS;
-
-typedef struct {
-    CK_ULONG kdf;
-    CK_ULONG ulSharedDataLen;
-    CK_BYTE *pSharedData;
-    CK_ULONG ulPublicDataLen;
-    CK_BYTE *pPublicData;
-} CK_ECDH1_DERIVE_PARAMS;
-
-typedef struct {
-    CK_BYTE *pData;
-    CK_ULONG ulLen;
-} CK_KEY_DERIVATION_STRING_DATA;
-
-typedef struct {
-    CK_BYTE iv[16];
-    CK_BYTE *pData;
-    CK_ULONG length;
-} CK_AES_CBC_ENCRYPT_DATA_PARAMS;
-
-typedef struct {
-    CK_BYTE iv[8];
-    CK_BYTE *pData;
-    CK_ULONG length;
-} CK_DES_CBC_ENCRYPT_DATA_PARAMS;
+#include "mechanism_gen.h"
 
 typedef struct ck_function_list CK_FUNCTION_LIST;
 typedef struct ck_function_list_3_0 CK_FUNCTION_LIST_3_0;

@@ -216,14 +216,14 @@ func (w *Writer) Attributes(list []Attribute) {
 func (w *Writer) attribute(a Attribute) {
 	w.u32(uint32(a.Type))
 	if !a.Valid {
-		w.Byte(0)
+		w.byte(0)
 		return
 	}
-	w.Byte(1)
+	w.byte(1)
 	w.u32(a.Length)
 	switch formOf(a.Type) {
 	case formByte:
-		w.Byte(append(a.Value[:len(a.Value):len(a.Value)], 0)[0])
+		w.byte(append(a.Value[:len(a.Value):len(a.Value)], 0)[0])
 	case formUlong:
 		var b [8]byte
 		copy(b[:], a.Value)
@@ -305,16 +305,4 @@ func (r *Reader) wanted(n uint32, nests func(Wanted) bool, depth int) []Wanted {
 		list = append(list, w)
 	}
 	return list
-}
-
-// Wanted writes `fA`.
-func (w *Writer) Wanted(list []Wanted) {
-	w.u32(uint32(len(list)))
-	for _, a := range list {
-		w.u32(uint32(a.Type))
-		w.u32(a.Room)
-		if a.HasNested {
-			w.Wanted(a.Nested)
-		}
-	}
 }

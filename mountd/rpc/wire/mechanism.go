@@ -6,7 +6,7 @@ import (
 	"p11fs/p11"
 )
 
-// since is the first protocol whose clients pass a mechanism.
+// Which mechanisms clients of p11-kit pass depends on lists in them.
 var (
 	// bare0 are the mechanisms that every client passes without a parameter,
 	// in ascending order.
@@ -25,60 +25,8 @@ var (
 		0x80010001, 0x80010002, 0x80010003, 0x80010004, 0x80010007, 0x8001001c, 0x8001001f, 0x80010023, 0x80010025,
 		0x80010026, 0x80010027, 0x80010028,
 	}
-)
-
-// A layout is how a mechanism's parameter is encoded. The numbers are those of
-// our own protocol, which writes the layout in front of the parameter.
-type layout uint8
-
-const (
-	layoutRaw layout = iota
-	layoutPSS
-	layoutOAEP
-	layoutGCM
-	layoutCTR
-	layoutECDH1
-	layoutUlong
-	layoutRSAAESWrap
-	layoutString
-	layoutCBCData
-)
-
-// layoutOf is the layout of t's parameter; ok is false for a mechanism that
-// takes none.
-func layoutOf(t p11.MechanismType) (l layout, ok bool) {
-	f, known := p11.MechanismFacts(t)
-	if !known {
-		return layoutRaw, true
-	}
-	switch f.Param {
-	case p11.ParamNone:
-		return layoutRaw, false
-	case p11.ParamPSS:
-		return layoutPSS, true
-	case p11.ParamOAEP:
-		return layoutOAEP, true
-	case p11.ParamGCM:
-		return layoutGCM, true
-	case p11.ParamCTR:
-		return layoutCTR, true
-	case p11.ParamECDH1:
-		return layoutECDH1, true
-	case p11.ParamMAC:
-		return layoutUlong, true
-	case p11.ParamRSAAESKeyWrap:
-		return layoutRSAAESWrap, true
-	case p11.ParamData:
-		return layoutString, true
-	case p11.ParamIVData:
-		return layoutCBCData, true
-	}
-	return layoutRaw, true
-}
-
-// param1 are the mechanisms with a parameter that came with protocol 1, in
-// ascending order; param0, those of protocol 0.
-var (
+	// param0 are those that come with a parameter in every protocol, param1 since
+	// protocol 1.
 	param0 = []p11.MechanismType{0x9, 0xd} //nolint:gochecknoglobals // a table, never written
 	param1 = []p11.MechanismType{          //nolint:gochecknoglobals // a table, never written
 		0xe, 0x21, 0x43, 0x44, 0x45, 0x47, 0x4a, 0x4e, 0x122, 0x125, 0x133, 0x135, 0x136, 0x137, 0x150, 0x152, 0x153,
@@ -105,8 +53,9 @@ func (p Protocol) Passes(t p11.MechanismType) bool {
 	return p >= V1 && (in(bare1, t) || in(param1, t))
 }
 
-// takesParam says whether clients of protocol p send a parameter with t.
-func (p Protocol) takesParam(t p11.MechanismType) bool {
+// TakesParam says whether clients of protocol p, which is not our own, send a
+// parameter with t.
+func (p Protocol) TakesParam(t p11.MechanismType) bool {
 	return in(param0, t) || (p >= V1 && in(param1, t))
 }
 
@@ -145,10 +94,10 @@ func (r *Reader) Mechanism(after int) (m Mechanism) {
 	}
 	m.Type = p11.MechanismType(t)
 	if !r.protocol.Passes(m.Type) {
-		r.refuse(p11.CKR_MECHANISM_INVALID, "%v is not passed by this client", m.Type)
+		r.refuse(p11.Errorf(p11.CKR_MECHANISM_INVALID, "%v is not passed by this client", m.Type))
 		return m
 	}
-	takes := r.protocol.takesParam(m.Type)
+	takes := r.protocol.TakesParam(m.Type)
 	switch {
 	case r.protocol >= V2 && !takes:
 		return m
@@ -167,18 +116,21 @@ func (r *Reader) Mechanism(after int) (m Mechanism) {
 		}
 		return m
 	}
-	l, _ := layoutOf(m.Type)
-	m.Param = r.param(m.Type, l)
+	m.Param = factsOf(m.Type).ReadParam(paramReader{r})
 	return m
 }
 
-func (r *Reader) refuse(rv p11.RV, format string, args ...any) {
-	if r.err == nil {
-		r.err = p11.Errorf(rv, format, args...)
+// factsOf takes the parameters of mechanisms that are not known for bytes.
+func factsOf(t p11.MechanismType) p11.Facts {
+	f, ok := p11.MechanismFacts(t)
+	if !ok {
+		f.Param = p11.ParamRaw
 	}
-	r.b = nil
+	return f
 }
 
+// ownMechanism reads a mechanism whose parameter says its layout. Bytes are taken
+// with every mechanism, so that who uses them can say what is wrong.
 func (r *Reader) ownMechanism(t p11.MechanismType) (m Mechanism) {
 	m.Type = t
 	switch b := r.Byte(); b {
@@ -186,188 +138,51 @@ func (r *Reader) ownMechanism(t p11.MechanismType) (m Mechanism) {
 	case mechanismNull:
 		m.Null = true
 	case paramPresent:
-		l := layout(r.Byte())
-		want, takes := layoutOf(t)
-		if l != want && l != layoutRaw {
-			r.refuse(p11.CKR_MECHANISM_PARAM_INVALID, "parameter of layout %d with %v, which takes %d", l, t, want)
-			return m
+		f := factsOf(t)
+		switch l := r.Byte(); l {
+		case f.Param.Layout():
+			m.Param = f.ReadParam(paramReader{r})
+		case 0:
+			m.Param = p11.Facts{Param: p11.ParamRaw}.ReadParam(paramReader{r})
+		default:
+			r.refuse(p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "parameter of layout %d with %v, which takes %d", l, t, f.Param.Layout()))
 		}
-		if l == layoutRaw && (want != layoutRaw || !takes) {
-			b, _ := r.bytes()
-			m.Param = p11.RawParam(b)
-			return m
-		}
-		m.Param = r.param(t, l)
 	default:
 		r.fail("presence byte %#x of a mechanism parameter", b)
 	}
 	return m
 }
 
-// param reads a parameter of layout l; what it returns does not lie in the
-// body.
-func (r *Reader) param(t p11.MechanismType, l layout) p11.Param {
-	clone := func() []byte {
-		b, isNull := r.bytes()
-		if isNull {
-			return nil
-		}
-		return append([]byte{}, b...)
-	}
-	switch l {
-	case layoutPSS:
-		return &p11.PSSParams{Hash: p11.MechanismType(r.Ulong()), MGF: p11.MGF(r.Ulong()), SaltLen: r.Ulong()}
-	case layoutOAEP:
-		return r.oaep(clone)
-	case layoutGCM:
-		p := &p11.GCMParams{IV: clone()}
-		// ulIvBits is not to be used for the length (PKCS#11 v3.1 §6.13.3), and
-		// there are programs that leave it unset.
-		_ = r.Ulong()
-		p.AAD, p.TagBits = clone(), r.Ulong()
-		return p
-	case layoutCTR:
-		p := &p11.CTRParams{CounterBits: r.Ulong()}
-		b, _ := r.bytes()
-		if len(b) != len(p.Counter) {
-			r.refuse(p11.CKR_MECHANISM_PARAM_INVALID, "the counter block has %d bytes, not %d", len(b), len(p.Counter))
-		}
-		copy(p.Counter[:], b)
-		return p
-	case layoutECDH1:
-		return &p11.ECDH1Params{KDF: p11.KDF(r.Ulong()), SharedData: clone(), PublicData: clone()}
-	case layoutUlong:
-		return p11.MACLength(r.Ulong())
-	case layoutRSAAESWrap:
-		return &p11.RSAAESKeyWrapParams{AESKeyBits: r.Ulong(), OAEP: r.oaep(clone)}
-	case layoutString:
-		return &p11.StringDataParams{Data: clone()}
-	case layoutCBCData:
-		return &p11.CBCDataParams{IV: clone(), Data: clone()}
-	}
-	b := clone()
-	if f, ok := p11.MechanismFacts(t); ok && (f.Param == p11.ParamIV || f.Param == p11.ParamOptionalIV) {
-		if len(b) == 0 && f.Param == p11.ParamOptionalIV {
-			return nil
-		}
-		return p11.IV(b)
-	}
-	return p11.RawParam(b)
-}
+// A paramReader reads the fields of a parameter. What it returns does not lie in
+// the body.
+type paramReader struct{ *Reader }
 
-func (r *Reader) oaep(clone func() []byte) *p11.OAEPParams {
-	p := &p11.OAEPParams{Hash: p11.MechanismType(r.Ulong()), MGF: p11.MGF(r.Ulong())}
-	source := r.Ulong()
-	p.Label = clone()
-	if source != uint64(p11.CKZ_DATA_SPECIFIED) && (source != 0 || len(p.Label) != 0) {
-		r.refuse(p11.CKR_MECHANISM_PARAM_INVALID, "source %d of the OAEP label", source)
-	}
-	return p
-}
+func (r paramReader) Ulong(v *uint64) { *v = r.Reader.Ulong() }
 
-// Mechanism writes `M` as a client of the Writer's protocol does.
-func (w *Writer) Mechanism(m Mechanism) {
-	switch {
-	case w.protocol == Own:
-		w.ownMechanism(m)
-		return
-	case m.Null:
-		w.u32(null)
-		return
-	}
-	w.u32(uint32(m.Type))
-	takes := w.protocol.takesParam(m.Type)
-	switch {
-	case w.protocol >= V2 && !takes:
-		return
-	case w.protocol >= V2 && m.Param == nil:
-		w.Byte(paramAbsent)
-		return
-	case w.protocol >= V2:
-		w.Byte(paramPresent)
-	case !takes:
-		w.u32(null)
-		return
-	}
-	w.param(m.Param)
-}
+func (r paramReader) Bool(v *bool) { *v = r.Byte() != 0 }
 
-func (w *Writer) ownMechanism(m Mechanism) {
-	w.u32(uint32(m.Type))
-	switch {
-	case m.Null:
-		w.Byte(mechanismNull)
-	case m.Param == nil:
-		w.Byte(paramAbsent)
-	default:
-		w.Byte(paramPresent)
-		w.Byte(byte(layoutOfParam(m.Param)))
-		w.param(m.Param)
+func (r paramReader) Bytes(v *[]byte) {
+	*v = nil
+	if b, isNull := r.bytes(); !isNull {
+		*v = append([]byte{}, b...)
 	}
 }
 
-func layoutOfParam(p p11.Param) layout {
-	switch p.(type) {
-	case *p11.PSSParams:
-		return layoutPSS
-	case *p11.OAEPParams:
-		return layoutOAEP
-	case *p11.GCMParams:
-		return layoutGCM
-	case *p11.CTRParams:
-		return layoutCTR
-	case *p11.ECDH1Params:
-		return layoutECDH1
-	case p11.MACLength:
-		return layoutUlong
-	case *p11.RSAAESKeyWrapParams:
-		return layoutRSAAESWrap
-	case *p11.StringDataParams:
-		return layoutString
-	case *p11.CBCDataParams:
-		return layoutCBCData
+func (r paramReader) Array(v []byte) {
+	b, _ := r.bytes()
+	if len(b) != len(v) {
+		r.refuse(p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "part of a parameter has %d bytes, not %d", len(b), len(v)))
 	}
-	return layoutRaw
+	copy(v, b)
 }
 
-func (w *Writer) param(p p11.Param) {
-	switch p := p.(type) {
-	case *p11.PSSParams:
-		w.Ulong(uint64(p.Hash))
-		w.Ulong(uint64(p.MGF))
-		w.Ulong(p.SaltLen)
-	case *p11.OAEPParams:
-		w.Ulong(uint64(p.Hash))
-		w.Ulong(uint64(p.MGF))
-		w.Ulong(uint64(p11.CKZ_DATA_SPECIFIED))
-		w.bytesOrNull(p.Label)
-	case *p11.GCMParams:
-		w.bytesOrNull(p.IV)
-		w.Ulong(8 * uint64(len(p.IV)))
-		w.bytesOrNull(p.AAD)
-		w.Ulong(p.TagBits)
-	case *p11.CTRParams:
-		w.Ulong(p.CounterBits)
-		w.bytes(p.Counter[:])
-	case *p11.ECDH1Params:
-		w.Ulong(uint64(p.KDF))
-		w.bytesOrNull(p.SharedData)
-		w.bytesOrNull(p.PublicData)
-	case p11.MACLength:
-		w.Ulong(uint64(p))
-	case *p11.RSAAESKeyWrapParams:
-		w.Ulong(p.AESKeyBits)
-		w.param(p.OAEP)
-	case *p11.StringDataParams:
-		w.bytesOrNull(p.Data)
-	case *p11.CBCDataParams:
-		w.bytesOrNull(p.IV)
-		w.bytesOrNull(p.Data)
-	case p11.IV:
-		w.bytesOrNull(p)
-	case p11.RawParam:
-		w.bytesOrNull(p)
+func (r paramReader) Refuse(err error) { r.refuse(err) }
+
+func (r *Reader) refuse(err error) {
+	if r.err == nil {
+		r.err = err
 	}
+	r.b = nil
 }
 
 // ParamUpdate writes `P` of C_DeriveKey2 for a mechanism that changes no
@@ -376,11 +191,11 @@ func (w *Writer) param(p p11.Param) {
 func (w *Writer) ParamUpdate(m p11.Mechanism) {
 	switch {
 	case w.protocol == Own:
-		w.Byte(paramAbsent)
-	case !w.protocol.takesParam(m.Type):
+		w.byte(paramAbsent)
+	case !w.protocol.TakesParam(m.Type):
 	case m.Param == nil:
-		w.Byte(paramAbsent)
+		w.byte(paramAbsent)
 	default:
-		w.Byte(paramPresent)
+		w.byte(paramPresent)
 	}
 }

@@ -1,10 +1,6 @@
 package wire
 
-import (
-	"encoding/binary"
-
-	"p11fs/p11"
-)
+import "encoding/binary"
 
 // A Reader takes a body apart. After a failure every method returns zero values
 // and Err the failure, so that callers check once.
@@ -28,9 +24,6 @@ func (r *Reader) End() error {
 	}
 	return r.err
 }
-
-// Rest is the number of bytes not yet read.
-func (r *Reader) Rest() int { return len(r.b) }
 
 func (r *Reader) fail(format string, args ...any) {
 	if r.err == nil {
@@ -92,14 +85,6 @@ func (r *Reader) Ulong() uint64 {
 	return 0
 }
 
-// Version reads `v`.
-func (r *Reader) Version() (v p11.Version) {
-	if b := r.take(2); b != nil {
-		v = p11.Version{Major: b[0], Minor: b[1]}
-	}
-	return v
-}
-
 // Text reads `s` or `z`: u32 length and that many bytes.
 func (r *Reader) Text() string { return string(r.take(int(r.u32()))) }
 
@@ -138,24 +123,6 @@ func (r *Reader) bytes() (b []byte, isNull bool) {
 		return nil, false
 	}
 	return r.take(int(n)), false
-}
-
-// Ulongs reads `au`.
-func (r *Reader) Ulongs() (list []uint64, absent bool, count uint32) {
-	p := r.Byte()
-	count = r.u32()
-	if p == 0 {
-		return nil, true, count
-	}
-	if p != 1 || uint64(count)*8 > uint64(len(r.b)) {
-		r.fail("array of %d numbers, presence %#x, %d bytes there", count, p, len(r.b))
-		return nil, false, 0
-	}
-	list = make([]uint64, count)
-	for i := range list {
-		list[i] = r.Ulong()
-	}
-	return list, false, count
 }
 
 // A Room is `fy`: how much the application has for a result.

@@ -1,4 +1,4 @@
-package wire
+package wire_test
 
 import (
 	"bufio"
@@ -10,24 +10,25 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"p11fs/mountd/rpc/wire"
+	"p11fs/mountd/rpc/wire/wiretest"
 	"p11fs/p11"
 )
 
 // vector is one captured call of the stock programs.
 type vector struct {
 	Name        string
-	Protocol    Protocol
+	Protocol    wire.Protocol
 	Call        string
-	CallID      Call   `json:"call_id"`
-	RequestHex  string `json:"request_hex"`
-	ResponseHex string `json:"response_hex"`
-	Imitate     any    `json:"do_not_imitate_response"`
+	CallID      wire.Call `json:"call_id"`
+	RequestHex  string    `json:"request_hex"`
+	ResponseHex string    `json:"response_hex"`
+	Imitate     any       `json:"do_not_imitate_response"`
 }
 
 func vectors(t testing.TB) []vector {
@@ -53,7 +54,7 @@ func frame(t testing.TB, text string) (code uint32, body []byte) {
 		t.Fatal(err)
 	}
 	r := bufio.NewReader(bytes.NewReader(b))
-	code, body, err = ReadFrame(r, nil, nil)
+	code, body, err = wire.ReadFrame(r, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,8 +65,8 @@ func frame(t testing.TB, text string) (code uint32, body []byte) {
 }
 
 // copyValues reads the values that signature names and writes them again.
-func copyValues(r *Reader, w *Writer, signature string, last p11.MechanismType) {
-	for signature != "" && r.err == nil {
+func copyValues(r *wire.Reader, w *wiretest.Writer, p wire.Protocol, signature string, last p11.MechanismType) {
+	for signature != "" && r.Err() == nil {
 		n := 1
 		if strings.ContainsRune("af", rune(signature[0])) {
 			n = 2
@@ -78,18 +79,18 @@ func copyValues(r *Reader, w *Writer, signature string, last p11.MechanismType) 
 		case "u":
 			w.Ulong(r.Ulong())
 		case "v":
-			w.Version(r.Version())
+			w.Version(wiretest.Version(r))
 		case "s", "z":
 			text := r.Text()
 			w.Space(text, len(text))
 		case "ay":
 			w.Array(r.Array())
 		case "au":
-			list, absent, count := r.Ulongs()
+			list, absent, count := wiretest.Ulongs(r)
 			if absent {
 				w.Count(int(count))
 			} else {
-				Ulongs(w, list)
+				wire.Ulongs(w.Writer, list)
 			}
 		case "fy", "fu":
 			w.Room(r.Room())
@@ -104,11 +105,11 @@ func copyValues(r *Reader, w *Writer, signature string, last p11.MechanismType) 
 			}
 			w.Mechanism(r.Mechanism(after))
 		case "P":
-			if p := r.protocol; p.takesParam(last) {
+			if p.TakesParam(last) {
 				w.Byte(r.Byte())
 			}
 		default:
-			r.fail("value %q", one)
+			panic("value " + one)
 		}
 	}
 }
@@ -116,16 +117,16 @@ func copyValues(r *Reader, w *Writer, signature string, last p11.MechanismType) 
 func TestVectors(t *testing.T) {
 	for _, v := range vectors(t) {
 		t.Run(v.Name, func(t *testing.T) {
-			sig, ok := Signatures(v.CallID)
+			sig, ok := wire.Signatures(v.CallID)
 			if !ok || sig.Name != v.Call {
 				t.Fatalf("call %d is %q here, %q there", v.CallID, sig.Name, v.Call)
 			}
 			check := func(text, signature string, reply bool) {
 				t.Helper()
 				code, body := frame(t, text)
-				r := NewReader(body, v.Protocol)
+				r := wire.NewReader(body, v.Protocol)
 				call, got := r.Header()
-				if reply && call == uint32(CallError) {
+				if reply && call == uint32(wire.CallError) {
 					signature = "u"
 				} else if call != uint32(v.CallID) {
 					t.Fatalf("call %d, want %d", call, v.CallID)
@@ -137,14 +138,14 @@ func TestVectors(t *testing.T) {
 				if !reply {
 					options = "client"
 				}
-				b, start := AppendFrame(nil, code, options)
-				w := NewWriter(b, v.Protocol)
+				b, start := wire.AppendFrame(nil, code, options)
+				w := wiretest.NewWriter(b, v.Protocol)
 				w.Header(call, signature)
-				copyValues(r, w, signature, p11.CKM_ECDH1_DERIVE)
+				copyValues(r, w, v.Protocol, signature, p11.CKM_ECDH1_DERIVE)
 				if err := r.End(); err != nil {
 					t.Fatal(err)
 				}
-				if err := EndFrame(w.B, start); err != nil {
+				if err := wire.EndFrame(w.B, start); err != nil {
 					t.Fatal(err)
 				}
 				if diff := cmp.Diff(text, hex.EncodeToString(w.B)); diff != "" {
@@ -161,15 +162,15 @@ func TestVectors(t *testing.T) {
 
 func TestVectorsCutShort(t *testing.T) {
 	for _, v := range vectors(t) {
-		sig, _ := Signatures(v.CallID)
+		sig, _ := wire.Signatures(v.CallID)
 		if strings.Contains(sig.Request, "M") || strings.Contains(sig.Request, "fA") || sig.Request == "" {
 			continue // where a mechanism or a list of wanted attributes ends is known from what follows
 		}
 		_, body := frame(t, v.RequestHex)
 		for n := range len(body) {
-			r := NewReader(body[:n], v.Protocol)
+			r := wire.NewReader(body[:n], v.Protocol)
 			r.Header()
-			copyValues(r, NewWriter(nil, v.Protocol), sig.Request, 0)
+			copyValues(r, wiretest.NewWriter(nil, v.Protocol), v.Protocol, sig.Request, 0)
 			if r.End() == nil && n < len(body) {
 				t.Errorf("%s: %d of %d bytes were taken for the whole", v.Name, n, len(body))
 			}
@@ -178,21 +179,10 @@ func TestVectorsCutShort(t *testing.T) {
 }
 
 func TestAnswer(t *testing.T) {
-	for offered, want := range map[Protocol]byte{0: 0, 1: 1, 2: 2, 3: 2, 255: 2, Own: 0xC5} {
+	for offered, want := range map[wire.Protocol]byte{0: 0, 1: 1, 2: 2, 3: 2, 255: 2, wire.Own: 0xC5} {
 		if got := offered.Answer(); got != want {
 			t.Errorf("offered %d: answer %d, want %d", offered, got, want)
 		}
-	}
-}
-
-func TestTablesAscend(t *testing.T) {
-	for name, list := range map[string][]p11.MechanismType{"bare0": bare0, "bare1": bare1, "param0": param0, "param1": param1} {
-		if !slices.IsSorted(list) {
-			t.Errorf("%s is not in ascending order", name)
-		}
-	}
-	if len(bare0)+len(param0) != 91 || len(bare1)+len(bare0) != 124 {
-		t.Errorf("%d mechanisms of protocol 0 and %d without parameter of protocol 1", len(bare0)+len(param0), len(bare1)+len(bare0))
 	}
 }
 
@@ -203,19 +193,19 @@ func TestReadFrameLimits(t *testing.T) {
 		return binary.BigEndian.AppendUint32(b, body)
 	}
 	t.Run("drained", func(t *testing.T) {
-		in := append(header(MaxOptions+1, 3), make([]byte, MaxOptions+4)...)
+		in := append(header(wire.MaxOptions+1, 3), make([]byte, wire.MaxOptions+4)...)
 		in = append(in, append(header(0, 1), 'x')...)
 		r := bufio.NewReader(bytes.NewReader(in))
-		if code, _, err := ReadFrame(r, nil, nil); code != 7 || !errors.Is(err, ErrTooLong) {
+		if code, _, err := wire.ReadFrame(r, nil, nil); code != 7 || !errors.Is(err, wire.ErrTooLong) {
 			t.Errorf("code %d, %v; want 7 and ErrTooLong", code, err)
 		}
-		if _, body, err := ReadFrame(r, nil, nil); err != nil || string(body) != "x" {
+		if _, body, err := wire.ReadFrame(r, nil, nil); err != nil || string(body) != "x" {
 			t.Errorf("the next frame: %q, %v", body, err)
 		}
 	})
 	t.Run("announced only", func(t *testing.T) {
 		n := testing.AllocsPerRun(1, func() {
-			_, _, err := ReadFrame(bufio.NewReaderSize(bytes.NewReader(header(0, MaxBody)), 16), nil, nil)
+			_, _, err := wire.ReadFrame(bufio.NewReaderSize(bytes.NewReader(header(0, wire.MaxBody)), 16), nil, nil)
 			if !errors.Is(err, io.ErrUnexpectedEOF) {
 				t.Errorf("error %v", err)
 			}
@@ -227,7 +217,7 @@ func TestReadFrameLimits(t *testing.T) {
 	t.Run("cut", func(t *testing.T) {
 		whole := append(header(2, 2), "abcd"...)
 		for n := range whole {
-			_, _, err := ReadFrame(bufio.NewReader(bytes.NewReader(whole[:n])), nil, nil)
+			_, _, err := wire.ReadFrame(bufio.NewReader(bytes.NewReader(whole[:n])), nil, nil)
 			want := io.ErrUnexpectedEOF
 			if n == 0 {
 				want = io.EOF
@@ -241,40 +231,40 @@ func TestReadFrameLimits(t *testing.T) {
 
 func TestNesting(t *testing.T) {
 	deep := func(levels int) []byte {
-		w := NewWriter(nil, V2)
-		a := Attribute{Type: p11.CKA_WRAP_TEMPLATE, Valid: true}
+		w := wiretest.NewWriter(nil, wire.V2)
+		a := wire.Attribute{Type: p11.CKA_WRAP_TEMPLATE, Valid: true}
 		for range levels {
-			a = Attribute{Type: p11.CKA_WRAP_TEMPLATE, Valid: true, Length: 24, Nested: []Attribute{a}}
+			a = wire.Attribute{Type: p11.CKA_WRAP_TEMPLATE, Valid: true, Length: 24, Nested: []wire.Attribute{a}}
 		}
-		w.Attributes([]Attribute{a})
+		w.Attributes([]wire.Attribute{a})
 		return w.B
 	}
-	if r := NewReader(deep(7), V2); r.Attributes() == nil || r.End() != nil {
+	if r := wire.NewReader(deep(7), wire.V2); r.Attributes() == nil || r.End() != nil {
 		t.Errorf("7 levels: %v", r.Err())
 	}
-	if r := NewReader(deep(9), V2); r.Attributes() != nil || r.End() == nil {
+	if r := wire.NewReader(deep(9), wire.V2); r.Attributes() != nil || r.End() == nil {
 		t.Error("9 levels were read")
 	}
 }
 
 func TestTemplate(t *testing.T) {
-	label := func(s string) Attribute {
-		return Attribute{Type: p11.CKA_LABEL, Valid: true, Length: uint32(len(s)), Value: []byte(s)}
+	label := func(s string) wire.Attribute {
+		return wire.Attribute{Type: p11.CKA_LABEL, Valid: true, Length: uint32(len(s)), Value: []byte(s)}
 	}
 	tests := []struct {
 		name string
-		in   []Attribute
+		in   []wire.Attribute
 		rv   p11.RV
 	}{
-		{"twice the same", []Attribute{label("a"), label("a")}, p11.CKR_OK},
-		{"twice", []Attribute{label("a"), label("b")}, p11.CKR_TEMPLATE_INCONSISTENT},
-		{"no value", []Attribute{{Type: p11.CKA_LABEL}}, p11.CKR_ATTRIBUTE_VALUE_INVALID},
-		{"length without pointer", []Attribute{{Type: p11.CKA_ID, Valid: true, Null: true, Length: 3}}, p11.CKR_ATTRIBUTE_VALUE_INVALID},
-		{"empty without pointer", []Attribute{{Type: p11.CKA_ID, Valid: true, Null: true}}, p11.CKR_OK},
+		{"twice the same", []wire.Attribute{label("a"), label("a")}, p11.CKR_OK},
+		{"twice", []wire.Attribute{label("a"), label("b")}, p11.CKR_TEMPLATE_INCONSISTENT},
+		{"no value", []wire.Attribute{{Type: p11.CKA_LABEL}}, p11.CKR_ATTRIBUTE_VALUE_INVALID},
+		{"length without pointer", []wire.Attribute{{Type: p11.CKA_ID, Valid: true, Null: true, Length: 3}}, p11.CKR_ATTRIBUTE_VALUE_INVALID},
+		{"empty without pointer", []wire.Attribute{{Type: p11.CKA_ID, Valid: true, Null: true}}, p11.CKR_OK},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if _, err := Template(tt.in); p11.RVOf(err) != tt.rv {
+			if _, err := wire.Template(tt.in); p11.RVOf(err) != tt.rv {
 				t.Errorf("%v, want %v", err, tt.rv)
 			}
 		})
@@ -282,7 +272,7 @@ func TestTemplate(t *testing.T) {
 }
 
 func TestOwnMechanisms(t *testing.T) {
-	tests := []Mechanism{
+	tests := []wire.Mechanism{
 		{Null: true},
 		{Mechanism: p11.Mechanism{Type: p11.CKM_ECDSA}},
 		{Mechanism: p11.Mechanism{Type: p11.CKM_AES_CBC, Param: p11.IV(make([]byte, 16))}},
@@ -297,9 +287,9 @@ func TestOwnMechanisms(t *testing.T) {
 	}
 	for _, m := range tests {
 		t.Run(fmt.Sprint(m.Type), func(t *testing.T) {
-			w := NewWriter(nil, Own)
+			w := wiretest.NewWriter(nil, wire.Own)
 			w.Mechanism(m)
-			r := NewReader(w.B, Own)
+			r := wire.NewReader(w.B, wire.Own)
 			got := r.Mechanism(-1)
 			if err := r.End(); err != nil {
 				t.Fatal(err)
@@ -311,15 +301,15 @@ func TestOwnMechanisms(t *testing.T) {
 	}
 	// pkcs11js leaves it as malloc gave it.
 	t.Run("bits of the IV unset", func(t *testing.T) {
-		w := NewWriter(nil, Own)
-		w.u32(uint32(p11.CKM_AES_GCM))
-		w.Byte(paramPresent)
-		w.Byte(byte(layoutGCM))
-		w.bytes(make([]byte, 12))
+		w := wiretest.NewWriter(nil, wire.Own)
+		w.Room(wire.Room(p11.CKM_AES_GCM)) // a u32
+		w.Byte(1)
+		w.Byte(p11.ParamGCM.Layout())
+		w.Bytes(make([]byte, 12))
 		w.Ulong(0xdeadbeef)
-		w.bytes(nil)
+		w.Bytes([]byte{})
 		w.Ulong(128)
-		r := NewReader(w.B, Own)
+		r := wire.NewReader(w.B, wire.Own)
 		got := r.Mechanism(-1)
 		if err := r.End(); err != nil {
 			t.Fatal(err)
@@ -329,11 +319,11 @@ func TestOwnMechanisms(t *testing.T) {
 		}
 	})
 	t.Run("wrong layout", func(t *testing.T) {
-		w := NewWriter(nil, Own)
-		w.u32(uint32(p11.CKM_AES_GCM))
-		w.Byte(paramPresent)
-		w.Byte(byte(layoutPSS))
-		r := NewReader(w.B, Own)
+		w := wiretest.NewWriter(nil, wire.Own)
+		w.Room(wire.Room(p11.CKM_AES_GCM)) // a u32
+		w.Byte(1)
+		w.Byte(p11.ParamPSS.Layout())
+		r := wire.NewReader(w.B, wire.Own)
 		r.Mechanism(-1)
 		if rv := p11.RVOf(r.Err()); rv != p11.CKR_MECHANISM_PARAM_INVALID {
 			t.Errorf("%v", rv)
@@ -344,17 +334,17 @@ func TestOwnMechanisms(t *testing.T) {
 func TestParamUpdate(t *testing.T) {
 	ecdh := p11.Mechanism{Type: p11.CKM_ECDH1_DERIVE, Param: &p11.ECDH1Params{KDF: 1}}
 	tests := []struct {
-		protocol  Protocol
+		protocol  wire.Protocol
 		mechanism p11.Mechanism
 		want      string
 	}{
-		{V2, ecdh, "\x01"},
-		{V2, p11.Mechanism{Type: p11.CKM_ECDH1_DERIVE}, "\x00"},
-		{V2, p11.Mechanism{Type: p11.CKM_SHA256}, ""},
-		{Own, ecdh, "\x00"},
+		{wire.V2, ecdh, "\x01"},
+		{wire.V2, p11.Mechanism{Type: p11.CKM_ECDH1_DERIVE}, "\x00"},
+		{wire.V2, p11.Mechanism{Type: p11.CKM_SHA256}, ""},
+		{wire.Own, ecdh, "\x00"},
 	}
 	for _, tt := range tests {
-		w := NewWriter(nil, tt.protocol)
+		w := wiretest.NewWriter(nil, tt.protocol)
 		w.ParamUpdate(tt.mechanism)
 		if string(w.B) != tt.want {
 			t.Errorf("protocol %d, %v: %x, want %x", tt.protocol, tt.mechanism.Type, w.B, tt.want)
@@ -367,24 +357,24 @@ func FuzzRequest(f *testing.F) {
 		_, body := frame(f, v.RequestHex)
 		f.Add(uint8(v.Protocol), body)
 	}
-	f.Add(uint8(Own), []byte{0, 0, 1, 0, 0, 0, 0, 7, 'u', 'M', 'u', 'a', 'y', 'f', 'y'})
+	f.Add(uint8(wire.Own), []byte{0, 0, 1, 0, 0, 0, 0, 7, 'u', 'M', 'u', 'a', 'y', 'f', 'y'})
 	f.Fuzz(func(t *testing.T, offered uint8, body []byte) {
-		p := Protocol(offered)
-		r := NewReader(body, p)
+		p := wire.Protocol(offered)
+		r := wire.NewReader(body, p)
 		call, _ := r.Header()
-		sig, ok := Signatures(Call(call))
+		sig, ok := wire.Signatures(wire.Call(call))
 		if !ok {
 			return
 		}
-		w := NewWriter(nil, p)
-		copyValues(r, w, sig.Request, 0)
+		w := wiretest.NewWriter(nil, p)
+		copyValues(r, w, p, sig.Request, 0)
 		if r.End() != nil {
 			return
 		}
 		// What was read prints, and what is printed reads and prints the same.
-		again := NewWriter(nil, p)
-		r = NewReader(w.B, p)
-		copyValues(r, again, sig.Request, 0)
+		again := wiretest.NewWriter(nil, p)
+		r = wire.NewReader(w.B, p)
+		copyValues(r, again, p, sig.Request, 0)
 		if err := r.End(); err != nil {
 			t.Fatalf("what was written does not read: %v", err)
 		}

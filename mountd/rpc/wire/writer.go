@@ -24,8 +24,7 @@ func (w *Writer) Header(call uint32, signature string) {
 
 func (w *Writer) u32(v uint32) { w.B = binary.BigEndian.AppendUint32(w.B, v) }
 
-// Byte writes `y`.
-func (w *Writer) Byte(v byte) { w.B = append(w.B, v) }
+func (w *Writer) byte(v byte) { w.B = append(w.B, v) }
 
 // Ulong writes `u`.
 func (w *Writer) Ulong(v uint64) { w.B = binary.BigEndian.AppendUint64(w.B, v) }
@@ -47,27 +46,27 @@ func (w *Writer) Space(text string, size int) {
 func (w *Writer) Array(a Array) {
 	switch {
 	case a.Absent:
-		w.Byte(0)
+		w.byte(0)
 		w.u32(a.Length)
 	case a.Null:
-		w.Byte(1)
+		w.byte(1)
 		w.u32(null)
 	default:
-		w.Byte(1)
+		w.byte(1)
 		w.bytes(a.Data)
 	}
 }
 
 // Result writes `ay` of a result that fits.
 func (w *Writer) Result(b []byte) {
-	w.Byte(1)
+	w.byte(1)
 	w.bytes(b)
 }
 
 // Need writes `ay` of a result that was only asked for its length, or has not
 // enough room: n is the length in bytes.
 func (w *Writer) Need(n int) {
-	w.Byte(0)
+	w.byte(0)
 	w.u32(uint32(n))
 }
 
@@ -77,17 +76,9 @@ func (w *Writer) bytes(b []byte) {
 	w.B = append(w.B, b...)
 }
 
-func (w *Writer) bytesOrNull(b []byte) {
-	if b == nil {
-		w.u32(null)
-		return
-	}
-	w.bytes(b)
-}
-
 // Ulongs writes `au`.
 func Ulongs[T ~uint64](w *Writer, list []T) {
-	w.Byte(1)
+	w.byte(1)
 	w.u32(uint32(len(list)))
 	for _, v := range list {
 		w.Ulong(uint64(v))
@@ -96,9 +87,6 @@ func Ulongs[T ~uint64](w *Writer, list []T) {
 
 // Count writes `au` of a list that does not fit the client's room.
 func (w *Writer) Count(n int) {
-	w.Byte(0)
+	w.byte(0)
 	w.u32(uint32(n))
 }
-
-// Room writes `fy` or `fu`.
-func (w *Writer) Room(n Room) { w.u32(uint32(n)) }

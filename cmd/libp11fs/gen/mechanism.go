@@ -1,0 +1,165 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"p11fs/p11/gen/table"
+)
+
+// structs makes the C structs of the parameters of mechanisms.
+func structs(t *table.Table) string {
+	var b strings.Builder
+	b.WriteString(banner + "/* The parameters of mechanisms; pkcs11.h includes this. */\n#ifndef P11FS_MECHANISM_GEN_H\n#define P11FS_MECHANISM_GEN_H\n")
+	for _, p := range t.Params {
+		if p.Custom || p.CType == "" {
+			continue
+		}
+		if p.Value() {
+			fmt.Fprintf(&b, "\ntypedef CK_ULONG %s;\n", p.CType)
+			continue
+		}
+		for _, v := range variants(p) {
+			b.WriteString("\ntypedef struct {\n")
+			for _, f := range members(p, v) {
+				b.WriteString(member(f, v))
+			}
+			fmt.Fprintf(&b, "} %s;\n", v.CType)
+		}
+	}
+	b.WriteString("\n#endif\n")
+	return b.String()
+}
+
+// variants are the C structs of a parameter.
+func variants(p *table.Param) []table.Variant {
+	return append([]table.Variant{{CType: p.CType}}, p.Also...)
+}
+
+// members are the fields that a variant has.
+func members(p *table.Param, v table.Variant) []*table.Field {
+	return slices.DeleteFunc(slices.Clone(p.Fields), func(f *table.Field) bool { return f.C == v.Without })
+}
+
+// member declares a field of a struct.
+func member(f *table.Field, v table.Variant) string {
+	switch f.Kind {
+	case table.Hash:
+		return fmt.Sprintf("    CK_MECHANISM_TYPE %s;\n", f.C)
+	case table.Handle:
+		return fmt.Sprintf("    CK_OBJECT_HANDLE %s;\n", f.C)
+	case table.Bool:
+		return fmt.Sprintf("    CK_BBOOL %s;\n", f.C)
+	case table.Bytes:
+		pointer, length := fmt.Sprintf("    void *%s;\n", f.C), fmt.Sprintf("    CK_ULONG %s;\n", f.CLen())
+		if f.Facts.Has("len-first") {
+			return length + pointer
+		}
+		return pointer + length
+	case table.Array:
+		return fmt.Sprintf("    CK_BYTE %s[%d];\n", f.C, f.Size)
+	case table.Block:
+		return fmt.Sprintf("    CK_BYTE %s[%d];\n", f.C, cmp.Or(v.Block, f.Size))
+	case table.Struct:
+		return fmt.Sprintf("    %s %s;\n", f.Inner.CType, f.C)
+	case table.Pointer:
+		return fmt.Sprintf("    %s *%s;\n", f.Inner.CType, f.C)
+	}
+	return fmt.Sprintf("    CK_ULONG %s;\n", f.C)
+}
+
+// packers makes the functions that write parameters, and the table that says
+// which mechanism has which.
+func packers(t *table.Table) string {
+	var b strings.Builder
+	b.WriteString(banner + "/* Writes the parameters of mechanisms. */\n#include \"mechanism.h\"\n")
+	for _, p := range t.Params {
+		if !p.Custom && p.CType != "" && !p.Value() {
+			for _, v := range variants(p) {
+				packStruct(&b, p, v)
+			}
+		}
+		if p.Layout > 0 {
+			packParam(&b, p)
+		}
+	}
+
+	type row struct {
+		number uint64
+		text   string
+	}
+	var rows []row
+	for _, m := range t.Mechanisms() {
+		if p := t.Param(strings.TrimSuffix(m.Fact("param"), "?")); p != nil && p.Layout > 0 {
+			rows = append(rows, row{m.Number, fmt.Sprintf("    {%s, %d, param_%s},\n", m.Name, p.Layout, p.Name)})
+		}
+	}
+	slices.SortFunc(rows, func(a, b row) int { return cmp.Compare(a.number, b.number) })
+	b.WriteString("\n/* In ascending order. The parameters of all others go as bytes. */\nconst struct param params[] = {\n")
+	for _, r := range rows {
+		b.WriteString(r.text)
+	}
+	b.WriteString("};\n\nconst size_t params_count = sizeof params / sizeof params[0];\n")
+	return b.String()
+}
+
+// packName is the function that writes a struct.
+func packName(cType string) string {
+	return "put_" + strings.ToLower(strings.TrimPrefix(cType, "CK_"))
+}
+
+func packStruct(b *strings.Builder, p *table.Param, v table.Variant) {
+	fmt.Fprintf(b, "\nstatic void %s(struct call *c, const %s *p)\n{\n", packName(v.CType), v.CType)
+	for _, f := range p.Fields {
+		if f.C == v.Without { // which can be told from another
+			of := p.Field(f.Facts["bits-of"])
+			fmt.Fprintf(b, "    put_ulong(c, p->%s * 8);\n", of.CLen())
+			continue
+		}
+		switch f.Kind {
+		case table.Bool:
+			fmt.Fprintf(b, "    put_byte(c, p->%s != 0);\n", f.C)
+		case table.Bytes:
+			length := "p->" + f.CLen()
+			if f.Facts.Has("len-bits") {
+				length = length + " / 8 + (" + length + " % 8 != 0)"
+			}
+			fmt.Fprintf(b, "    put_data(c, p->%s, %s);\n", f.C, length)
+		case table.Array, table.Block:
+			fmt.Fprintf(b, "    put_data(c, p->%s, sizeof p->%s);\n", f.C, f.C)
+		case table.Struct:
+			fmt.Fprintf(b, "    %s(c, &p->%s);\n", packName(f.Inner.CType), f.C)
+		case table.Pointer:
+			absent := "    else\n        bad_param(c);\n"
+			if f.Facts.Has("optional") {
+				absent = ""
+				fmt.Fprintf(b, "    put_byte(c, p->%s != NULL);\n", f.C)
+			}
+			fmt.Fprintf(b, "    if (p->%s != NULL)\n        %s(c, p->%s);\n%s", f.C, packName(f.Inner.CType), f.C, absent)
+		default:
+			fmt.Fprintf(b, "    put_ulong(c, p->%s);\n", f.C)
+		}
+	}
+	b.WriteString("}\n")
+}
+
+// packParam writes the function that writes a mechanism's parameter, whichever of
+// its structs it is. That of a custom one is by hand.
+func packParam(b *strings.Builder, p *table.Param) {
+	if p.Custom {
+		fmt.Fprintf(b, "\nvoid param_%s(struct call *c, const CK_MECHANISM *m);\n", p.Name)
+		return
+	}
+	var tries []string
+	for _, v := range variants(p) {
+		put := packName(v.CType) + "(c, m->pParameter)"
+		if p.Value() {
+			put = fmt.Sprintf("put_ulong(c, *(const %s *)m->pParameter)", v.CType)
+		}
+		tries = append(tries, fmt.Sprintf("if (m->ulParameterLen == sizeof(%s))\n        %s;\n", v.CType, put))
+	}
+	fmt.Fprintf(b, "\nstatic void param_%s(struct call *c, const CK_MECHANISM *m)\n{\n    %s    else\n        bad_param(c);\n}\n",
+		p.Name, strings.Join(tries, "    else "))
+}

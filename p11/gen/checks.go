@@ -1,0 +1,194 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"p11fs/p11/gen/table"
+)
+
+func (p *printer) checkMethod(s *table.Param) error {
+	for _, f := range s.Fields {
+		if r, ok := f.Facts["range"]; ok && strings.Count(r, "..") != 1 {
+			return fmt.Errorf("%s: range=%s is not A..B", f.Go, r)
+		}
+	}
+	p.f("\nfunc (v *%s) check(c checker) error {\n", s.GoType)
+	p.checks(s)
+	p.f("return nil\n}\n")
+	return nil
+}
+
+// checks writes the statements that check v.
+func (p *printer) checks(s *table.Param) {
+	var cases []string
+	for _, f := range s.Fields {
+		if f.Go != "" {
+			cases = append(cases, checksOf(s, f)...)
+		}
+	}
+	if len(cases) > 0 {
+		p.f("switch {\n%s}\n", strings.Join(cases, ""))
+	}
+	for _, f := range s.Fields {
+		v := variable(f)
+		call := ""
+		switch {
+		case f.Facts.Has("check"):
+			call = fmt.Sprintf("%s(c, %s)", f.Facts["check"], v)
+		case f.Inner != nil:
+			call = v + ".check(c)"
+		default:
+			continue
+		}
+		call = fmt.Sprintf("if err := %s; err != nil {\nreturn err\n}\n", call)
+		if f.Facts.Has("optional") {
+			call = fmt.Sprintf("if %s != nil {\n%s}\n", v, call)
+		}
+		p.f("%s", call)
+	}
+}
+
+func variable(f *table.Field) string {
+	if f.Go == "value" {
+		return "v"
+	}
+	return "v." + f.Go
+}
+
+// checksOf returns the cases of a switch that refuse a value of the field.
+func checksOf(s *table.Param, f *table.Field) (cases []string) {
+	v, w := variable(f), f.Facts["word"]
+	refuse := func(condition, text string, args ...string) {
+		cases = append(cases, fmt.Sprintf("case %s:\nreturn c.errorf(%s)\n", condition, strings.Join(append([]string{fmt.Sprintf("%q", text)}, args...), ", ")))
+	}
+	unit := ""
+	if f.Facts.Has("unit") {
+		unit = " " + f.Facts["unit"]
+	}
+	low, high, _ := strings.Cut(f.Facts["range"], "..")
+	most := f.Facts["max"]
+	// An absent value that the table gives as a number has no name.
+	known := ""
+	if d := f.Facts["default"]; d == "0" {
+		known = v + " != 0 && "
+	}
+	switch f.Kind {
+	case table.Hash:
+		refuse(known+"HashSize("+v+") == 0", w+"= is no digest: %s", v+".Short()")
+		if f.Facts["default"] == "mechanism" {
+			refuse("c.facts.Hash != 0 && "+v+" != c.facts.Hash", w+"= is %s by the mechanism's name, not %s", "c.facts.Hash.Short()", v+".Short()")
+		}
+	case table.MGF:
+		refuse(v+".HashOf() == 0", w+"= is not known: %s", v+".Short()")
+	case table.Enum:
+		refuse(known+v+`.known() == ""`, w+"= is not known: %s", v+".Short()")
+	case table.Ulong:
+		switch {
+		case high != "":
+			condition := v + " < " + low + " || " + v + " > " + high
+			if low == "0" {
+				condition = v + " > " + high
+			}
+			refuse(condition, w+"= is "+low+" to "+high+unit+", not %d", v)
+		case f.Facts["one-of"] != "":
+			list := strings.Split(f.Facts["one-of"], ",")
+			last := len(list) - 1
+			refuse(fmt.Sprintf("!oneOf(%s, %s)", v, strings.Join(list, ", ")),
+				w+"= is "+strings.Join(list[:last], ", ")+" or "+list[last]+unit+", not %d", v)
+		case most != "" && f.Facts["unit"] == "bytes":
+			refuse(v+" > "+most, w+"= is too long: %d bytes", v)
+		case most != "":
+			refuse(v+" > "+most, w+"= is at most "+most+unit+", not %d", v)
+		}
+	case table.Bytes, table.Block:
+		cases = append(cases, bytesChecks(s, f)...)
+	case table.Pointer:
+		if !f.Facts.Has("optional") {
+			refuse(v+" == nil", "a part of the parameter is missing")
+		}
+	}
+	return cases
+}
+
+func bytesChecks(s *table.Param, f *table.Field) (cases []string) {
+	v, w := variable(f), f.Facts["word"]
+	refuse := func(condition, text string, args ...string) {
+		cases = append(cases, fmt.Sprintf("case %s:\nreturn c.errorf(%s)\n", condition, strings.Join(append([]string{fmt.Sprintf("%q", text)}, args...), ", ")))
+	}
+	length := fmt.Sprintf("len(%s)", v)
+	there := "" // what may come later has no length yet
+	if f.Facts.Has("later") {
+		there = length + " > 0 && "
+		text := w + "= is missing"
+		if f.About != "" {
+			text += ": " + f.About
+		}
+		refuse(length+" == 0 && !c.partial", text)
+	}
+	if low, high, ok := strings.Cut(f.Facts["range"], ".."); ok {
+		refuse(there+"("+length+" < "+low+" || "+length+" > "+high+")", w+"= has "+low+" to "+high+" bytes, not %d", length)
+	}
+	if most := f.Facts["max"]; most != "" {
+		refuse(length+" > "+most, w+"= has at most "+most+" bytes, not %d", length)
+	}
+	switch exact := f.Facts["length"]; exact {
+	case "":
+	case "iv":
+		refuse(there+"c.facts.IVLen > 0 && "+length+" != c.facts.IVLen", w+"= has %d bytes, not %d", "c.facts.IVLen", length)
+	default:
+		refuse(there+length+" != "+exact, w+"= has "+exact+" bytes, not %d", length)
+	}
+	if f.Facts["multiple"] == "iv" {
+		refuse("!blocks("+v+", c.facts.IVLen)", w+"= has a multiple of %d bytes, not %d", "c.facts.IVLen", length)
+	}
+	if other := s.Field(f.Facts["only-with"]); other != nil {
+		refuse("v."+other.Go+" == "+absent(other, "c")+" && "+length+" > 0", w+"= needs a "+other.Facts["word"]+"=")
+	}
+	return cases
+}
+
+// codeMethod writes how the struct goes over a wire.
+func (p *printer) codeMethod(s *table.Param) {
+	p.f("\n// Code reads or writes the fields, in the order of the C struct.\nfunc (v *%s) Code(c Coder) {\n", s.GoType)
+	var after strings.Builder
+	for _, f := range s.Fields {
+		switch {
+		case f.Facts.Has("bits-of"):
+			// Programs leave it unset, and the bytes have a length of their own.
+			p.f("%s := 8 * uint64(len(v.%s))\nc.Ulong(&%s)\n", f.C, f.Facts["bits-of"], f.C)
+			continue
+		case f.Facts.Has("const"):
+			want := fmt.Sprintf("uint64(%s)", f.Facts["const"])
+			p.f("%s := %s\nc.Ulong(&%s)\n", f.C, want, f.C)
+			wrong := fmt.Sprintf("%s != %s", f.C, want)
+			if of := f.Facts["of"]; of != "" {
+				wrong += fmt.Sprintf(" && (%s != 0 || len(v.%s) > 0)", f.C, of)
+			}
+			fmt.Fprintf(&after, "if %s {\nc.Refuse(Errorf(CKR_MECHANISM_PARAM_INVALID, \"%s is not %%d: %%d\", %s, %s))\n}\n", wrong, f.C, want, f.C)
+			continue
+		}
+		switch f.Kind {
+		case table.Bool:
+			p.f("c.Bool(&v.%s)\n", f.Go)
+		case table.Bytes, table.Block:
+			p.f("c.Bytes(&v.%s)\n", f.Go)
+		case table.Array:
+			p.f("c.Array(v.%s[:])\n", f.Go)
+		case table.Struct:
+			p.f("v.%s.Code(c)\n", f.Go)
+		case table.Pointer:
+			read := fmt.Sprintf("if v.%s == nil {\nv.%s = new(%s)\n}\nv.%s.Code(c)\n", f.Go, f.Go, f.Inner.GoType, f.Go)
+			if f.Facts.Has("optional") {
+				p.f("%s := v.%s != nil\nc.Bool(&%s)\nif %s {\n%s}\n", f.C, f.Go, f.C, f.C, read)
+			} else {
+				p.f("%s", read)
+			}
+		case table.Ulong:
+			p.f("c.Ulong(&v.%s)\n", f.Go)
+		default: // a number with a type
+			p.f("c.Ulong((*uint64)(&v.%s))\n", f.Go)
+		}
+	}
+	p.f("%s}\n", after.String())
+}
