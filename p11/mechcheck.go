@@ -28,6 +28,9 @@ func (m Mechanism) check(partial bool) error {
 		if f.Optional || partial {
 			return nil
 		}
+		if words := f.Param.words(); len(words) == 1 {
+			return c.errorf("%s", words[0].missing())
+		}
 		return c.errorf("a parameter is missing; it takes %s", paramWords(m.Type))
 	case isRaw && f.Param.rawWord() == "param":
 		return nil

@@ -97,6 +97,14 @@ type paramWord struct {
 	part     int  // not 0: of a part of the parameter that may be left out
 }
 
+// missing says that the word is missing.
+func (w paramWord) missing() string {
+	if w.about != "" {
+		return w.name + "= is missing: " + w.about
+	}
+	return w.name + "= is missing"
+}
+
 // paramWords says for a message what a mechanism takes.
 func paramWords(t MechanismType) string {
 	f, ok := MechanismFacts(t)
@@ -196,23 +204,21 @@ func (p *paramParser) complete() {
 		parts[w.part] = parts[w.part] || p.has(w.name)
 	}
 	var missing []string
-	about := ""
+	message := ""
 	for _, w := range words {
 		absent := !p.has(w.name) && !(w.fromName && p.facts.Hash != 0)
 		switch {
 		case absent && p.sample && w.sample != "":
 			p.given = append(p.given, word{name: w.name, hasValue: true, value: p.sampleOf(w)})
 		case absent && (w.required || w.fromName) && parts[w.part]:
-			missing, about = append(missing, w.name+"="), w.about
+			missing, message = append(missing, w.name+"="), w.missing()
 		}
 	}
-	switch {
-	case len(missing) > 1:
-		p.fail("%s are missing", strings.Join(missing, " and "))
-	case len(missing) == 1 && about != "":
-		p.fail("%s is missing: %s", missing[0], about)
-	case len(missing) == 1:
-		p.fail("%s is missing", missing[0])
+	if len(missing) > 1 {
+		message = strings.Join(missing, " and ") + " are missing"
+	}
+	if message != "" {
+		p.fail("%s", message)
 	}
 }
 

@@ -194,17 +194,17 @@ func (k ParamKind) check(c checker, p Param) error {
 	case ParamIV:
 		if v, ok := p.(IV); ok {
 			switch {
-			case len(v) == 0 && !c.partial:
-				return c.errorf("iv= is missing")
-			case len(v) > 0 && c.facts.IVLen > 0 && len(v) != c.facts.IVLen:
+			case c.facts.IVLen > 0 && len(v) != c.facts.IVLen:
 				return c.errorf("iv= has %d bytes, not %d", c.facts.IVLen, len(v))
+			case len(v) == 0:
+				return c.errorf("iv= is missing")
 			}
 			return nil
 		}
 	case ParamPublic:
 		if v, ok := p.(RawParam); ok {
 			switch {
-			case len(v) == 0 && !c.partial:
+			case len(v) == 0:
 				return c.errorf("public= is missing: the other side's public value")
 			}
 			return nil
@@ -427,10 +427,10 @@ func (v *GCMParams) print(w *paramWriter) {
 
 func (v *GCMParams) check(c checker) error {
 	switch {
-	case len(v.IV) == 0 && !c.partial:
-		return c.errorf("iv= is missing")
 	case len(v.IV) > 256:
 		return c.errorf("iv= has at most 256 bytes, not %d", len(v.IV))
+	case len(v.IV) == 0 && !c.partial:
+		return c.errorf("iv= is missing")
 	case !oneOf(v.TagBits, 128, 120, 112, 104, 96, 64, 32):
 		return c.errorf("tag= is 128, 120, 112, 104, 96, 64 or 32 bits, not %d", v.TagBits)
 	}

@@ -118,13 +118,8 @@ func bytesChecks(s *table.Param, f *table.Field) (cases []string) {
 	}
 	length := fmt.Sprintf("len(%s)", v)
 	there := "" // what may come later has no length yet
-	if f.Facts.Has("later") {
+	if f.Facts.Has("later") && f.Go != "value" {
 		there = length + " > 0 && "
-		text := w + "= is missing"
-		if f.About != "" {
-			text += ": " + f.About
-		}
-		refuse(length+" == 0 && !c.partial", text)
 	}
 	if low, high, ok := strings.Cut(f.Facts["range"], ".."); ok {
 		refuse(there+"("+length+" < "+low+" || "+length+" > "+high+")", w+"= has "+low+" to "+high+" bytes, not %d", length)
@@ -141,6 +136,17 @@ func bytesChecks(s *table.Param, f *table.Field) (cases []string) {
 	}
 	if f.Facts["multiple"] == "iv" {
 		refuse("!blocks("+v+", c.facts.IVLen)", w+"= has a multiple of %d bytes, not %d", "c.facts.IVLen", length)
+	}
+	if f.Facts.Has("later") {
+		absent := length + " == 0"
+		if f.Go != "value" { // which is no parameter if it is absent
+			absent += " && !c.partial"
+		}
+		text := w + "= is missing"
+		if f.About != "" {
+			text += ": " + f.About
+		}
+		refuse(absent, text)
 	}
 	if other := s.Field(f.Facts["only-with"]); other != nil {
 		refuse("v."+other.Go+" == "+absent(other, "c")+" && "+length+" > 0", w+"= needs a "+other.Facts["word"]+"=")
