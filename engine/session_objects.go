@@ -114,48 +114,32 @@ func (o *sessionObjects) insert(m made, l *login, obj *tokens.Object) error {
 	return nil
 }
 
-// update replaces the object by a version with the attributes that change
-// returns, and drops the old version.
+// update gives the object a new version.
 func (o *sessionObjects) update(h p11.ObjectHandle, change func(p11.Attributes) (p11.Attributes, error)) error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	old := o.get(h)
-	if old == nil {
-		return noObject(h)
-	}
-	attrs, err := old.Acquire()
-	if err != nil {
-		return noObject(h)
-	}
-	defer old.Release()
-	changed, err := change(attrs)
-	if err != nil {
-		return err
-	}
-	o.index.Put(newObject(h, changed, o.made[h].life))
-	old.Drop()
-	return nil
+	_, err := o.index.Update(h, change, func(old *tokens.Object, attrs p11.Attributes) (*tokens.Object, error) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if o.get(h) != old {
+			return nil, tokens.ErrChanged
+		}
+		obj := newObject(h, attrs, o.made[h].life)
+		o.index.Put(obj).Drop()
+		return obj, nil
+	})
+	return masked(h, err)
 }
 
 // destroy removes the object when check agrees.
 func (o *sessionObjects) destroy(h p11.ObjectHandle, check func(p11.Attributes) error) error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	obj := o.get(h)
-	if obj == nil {
-		return noObject(h)
-	}
-	attrs, err := obj.Acquire()
-	if err != nil {
-		return noObject(h)
-	}
-	err = check(attrs)
-	obj.Release()
-	if err != nil {
-		return err
-	}
-	o.removeLocked(h, obj)
-	return nil
+	return masked(h, o.index.Destroy(h, check, func(old *tokens.Object) error {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if o.get(h) != old {
+			return tokens.ErrChanged
+		}
+		o.removeLocked(h, old)
+		return nil
+	}))
 }
 
 // dropSession removes the objects that s made.

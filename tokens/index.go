@@ -32,8 +32,9 @@ func NewHandle() p11.ObjectHandle {
 type Index struct {
 	seed maphash.Seed
 
-	mu   sync.RWMutex // guards all below; Object.mu is locked under it
-	next uint64       // of the next object that Put orders
+	mu      sync.RWMutex // guards all below; Object.mu is locked under it
+	next    uint64       // of the next object that Put orders
+	private int          // private objects
 	// The trees share their items, which never change once they are in.
 	handles, names, order, classes, labels, ids *btree.BTreeG[*item]
 }
@@ -115,6 +116,9 @@ func (x *Index) putLocked(o *Object, seq uint64) (old *Object) {
 		old, it.seq = was.obj, was.seq
 		x.removeLocked(was)
 	}
+	if o.Private {
+		x.private++
+	}
 	x.handles.ReplaceOrInsert(it)
 	x.order.ReplaceOrInsert(it)
 	if it.name != "" {
@@ -162,6 +166,9 @@ func (x *Index) Remove(h p11.ObjectHandle) *Object {
 }
 
 func (x *Index) removeLocked(it *item) {
+	if it.obj.Private {
+		x.private--
+	}
 	x.handles.Delete(it)
 	x.order.Delete(it)
 	if it.name != "" {
@@ -206,6 +213,22 @@ func (x *Index) Len() int {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	return x.handles.Len()
+}
+
+// Counts is the number of public and of private objects.
+func (x *Index) Counts() (public, private int) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.handles.Len() - x.private, x.private
+}
+
+// NewHandle is a new handle that no object of the index has.
+func (x *Index) NewHandle() p11.ObjectHandle {
+	for {
+		if h := NewHandle(); x.Get(h) == nil {
+			return h
+		}
+	}
 }
 
 // Ascend calls f for each object that is there now, in the order in which they

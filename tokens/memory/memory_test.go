@@ -1,0 +1,29 @@
+package memory_test
+
+import (
+	"testing"
+
+	"p11fs/tokens"
+	"p11fs/tokens/memory"
+	"p11fs/tokens/swtok"
+	"p11fs/tokens/tokentest"
+)
+
+// token is a software token in memory.
+type token struct {
+	*memory.Store
+	*swtok.Crypto
+}
+
+func (token) Name() string { return "mine" }
+func (token) Kind() string { return swtok.Kind }
+
+func TestToken(t *testing.T) {
+	disk := memory.NewDisk()
+	tokentest.Run(t, tokentest.Backend{
+		SOPIN: tokens.DefaultSOPIN,
+		Open: func(_ *testing.T, dir string) tokens.Token {
+			return token{disk.Open(dir), swtok.NewCrypto(swtok.GoProvider(), nil)}
+		},
+	})
+}

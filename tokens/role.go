@@ -1,0 +1,103 @@
+package tokens
+
+import (
+	"strings"
+	"unicode/utf8"
+
+	"p11fs/p11"
+	"p11fs/secret"
+)
+
+// The PINs that the roles may not take for their own. The SO's is also what opens a
+// token that was never initialised.
+const (
+	DefaultSOPIN   = "87654321"
+	DefaultUserPIN = "12345678"
+)
+
+// A Role is the SO or the user: what a token's flags say of the role's PIN. Three
+// wrong PINs in a row lock it, as in openCryptoki.
+type Role struct {
+	User       p11.UserType
+	Title      string // for messages
+	DefaultPIN string
+
+	CountLow, FinalTry, Locked, ToBeChanged p11.Flags
+}
+
+// RoleOf returns the role of user, or CKR_USER_TYPE_INVALID.
+func RoleOf(user p11.UserType) (Role, error) {
+	switch user {
+	case p11.CKU_SO:
+		return Role{user, "SO", DefaultSOPIN,
+			p11.CKF_SO_PIN_COUNT_LOW, p11.CKF_SO_PIN_FINAL_TRY, p11.CKF_SO_PIN_LOCKED, p11.CKF_SO_PIN_TO_BE_CHANGED}, nil
+	case p11.CKU_USER:
+		return Role{user, "user", DefaultUserPIN,
+			p11.CKF_USER_PIN_COUNT_LOW, p11.CKF_USER_PIN_FINAL_TRY, p11.CKF_USER_PIN_LOCKED, p11.CKF_USER_PIN_TO_BE_CHANGED}, nil
+	}
+	return Role{}, p11.Errorf(p11.CKR_USER_TYPE_INVALID, "the token knows the SO and the user, not user type %d", uint64(user))
+}
+
+// Counts are the flags that count wrong PINs, and say that too many were given. A
+// right PIN clears them.
+func (r Role) Counts() p11.Flags { return r.CountLow | r.FinalTry | r.Locked }
+
+// MayTry returns why no PIN of the role is looked at: it has none, or is locked.
+func (r Role) MayTry(flags p11.Flags, hasPIN bool) error {
+	switch {
+	case !hasPIN:
+		return p11.Errorf(p11.CKR_USER_PIN_NOT_INITIALIZED, "the %s has no PIN yet: the SO sets the first one", r.Title)
+	case flags&r.Locked != 0:
+		return p11.Errorf(p11.CKR_PIN_LOCKED, "the %s PIN is locked after wrong tries", r.Title)
+	}
+	return nil
+}
+
+// Wrong returns a token's flags after one more wrong PIN, and the error that says
+// so.
+func (r Role) Wrong(flags p11.Flags) (p11.Flags, error) {
+	next, left := r.CountLow, "2 tries are left"
+	switch {
+	case flags&r.FinalTry != 0:
+		next, left = r.Locked, "it is locked now"
+	case flags&r.CountLow != 0:
+		next, left = r.FinalTry, "1 try is left"
+	}
+	return flags&^r.Counts() | next, p11.Errorf(p11.CKR_PIN_INCORRECT, "wrong %s PIN: %s", r.Title, left)
+}
+
+// MayBecome returns why the role may not change its PIN from old to pin.
+func (r Role) MayBecome(old, pin *secret.Bytes) error {
+	if pin.Equal(old) {
+		return p11.Errorf(p11.CKR_PIN_INVALID, "the new PIN is the old one")
+	}
+	is := false
+	pin.Use(func(b []byte) { is = string(b) == r.DefaultPIN })
+	if is {
+		return p11.Errorf(p11.CKR_PIN_INVALID, "the new PIN is the default one of the %s, which is not allowed", r.Title)
+	}
+	return nil
+}
+
+// CheckPINLength returns CKR_PIN_LEN_RANGE for a new PIN of another length than
+// shortest to longest.
+func CheckPINLength(pin *secret.Bytes, shortest, longest int) error {
+	if n := pin.Len(); n < shortest || n > longest {
+		return p11.Errorf(p11.CKR_PIN_LEN_RANGE, "a PIN of this token has %d to %d bytes, not %d", shortest, longest, n)
+	}
+	return nil
+}
+
+// CheckLabel returns why a token cannot have that label (PKCS#11 v3.1 §5.5.7,
+// C_InitToken).
+func CheckLabel(label string) error {
+	switch {
+	case len(label) > 32:
+		return p11.Errorf(p11.CKR_ARGUMENTS_BAD, "a token label has at most 32 bytes, not %d", len(label))
+	case !utf8.ValidString(label):
+		return p11.Errorf(p11.CKR_ARGUMENTS_BAD, "the token label is not UTF-8")
+	case strings.ContainsRune(label, 0):
+		return p11.Errorf(p11.CKR_ARGUMENTS_BAD, "the token label holds a NUL byte")
+	}
+	return nil
+}

@@ -1,0 +1,85 @@
+package tokens
+
+import (
+	"errors"
+
+	"p11fs/p11"
+)
+
+// ErrChanged is returned by the functions that Index.Update and Index.Destroy are
+// given, when the object has a newer version than theirs: all begins again with it.
+var ErrChanged = errors.New("tokens: the object was changed meanwhile")
+
+// Update makes a new version of an object: what Objects.Update is, wherever the
+// versions are kept. keep keeps the new version, puts it into the index and drops
+// the old one, which is held meanwhile. attrs are wiped when it fails.
+func (x *Index) Update(h p11.ObjectHandle, change func(p11.Attributes) (p11.Attributes, error),
+	keep func(old *Object, attrs p11.Attributes) (*Object, error)) (*Object, error) {
+	for {
+		o, err := x.update(h, change, keep)
+		if !errors.Is(err, ErrChanged) {
+			return o, err
+		}
+	}
+}
+
+func (x *Index) update(h p11.ObjectHandle, change func(p11.Attributes) (p11.Attributes, error),
+	keep func(old *Object, attrs p11.Attributes) (*Object, error)) (*Object, error) {
+	old, was, err := x.hold(h)
+	if err != nil {
+		return nil, err
+	}
+	defer old.Release()
+	attrs, err := change(was)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range []p11.AttributeType{p11.CKA_PRIVATE, p11.CKA_TOKEN} {
+		if attrs.Bool(t) != was.Bool(t) {
+			attrs.Wipe()
+			return nil, p11.Errorf(p11.CKR_ATTRIBUTE_READ_ONLY, "%s of an object stays as it is", t.Short())
+		}
+	}
+	o, err := keep(old, attrs)
+	if err != nil {
+		attrs.Wipe()
+	}
+	return o, err
+}
+
+// Destroy removes an object: what Objects.Destroy is, wherever it is kept. remove
+// takes it from there and out of the index, and drops it.
+func (x *Index) Destroy(h p11.ObjectHandle, check func(p11.Attributes) error, remove func(old *Object) error) error {
+	for {
+		err := x.destroy(h, check, remove)
+		if !errors.Is(err, ErrChanged) {
+			return err
+		}
+	}
+}
+
+func (x *Index) destroy(h p11.ObjectHandle, check func(p11.Attributes) error, remove func(old *Object) error) error {
+	old, attrs, err := x.hold(h)
+	if err != nil {
+		return err
+	}
+	defer old.Release()
+	if err := check(attrs); err != nil {
+		return err
+	}
+	return remove(old)
+}
+
+// hold returns the newest version of an object, acquired, and its attributes.
+func (x *Index) hold(h p11.ObjectHandle) (*Object, p11.Attributes, error) {
+	for {
+		o := x.Get(h)
+		if o == nil {
+			return nil, nil, p11.CKR_OBJECT_HANDLE_INVALID
+		}
+		attrs, err := o.Acquire()
+		if err == nil || x.Get(h) == o {
+			return o, attrs, err
+		}
+	}
+}
