@@ -1,6 +1,7 @@
 package mountd
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -21,6 +23,8 @@ import (
 
 	"p11fs/locks"
 	"p11fs/mountd/mountpoint"
+	"p11fs/mountd/rpc/wire"
+	"p11fs/p11"
 	"p11fs/tokens"
 	"p11fs/tokens/swtok"
 )
@@ -197,6 +201,90 @@ func TestDaemon(t *testing.T) {
 	}
 	if got := mountsBelow(t, dir); len(got) != 0 {
 		t.Errorf("mounts after Close: %v", got)
+	}
+}
+
+// faulty is a token that panics where it is asked for its data.
+type faulty struct {
+	tokens.Token
+	on *atomic.Bool
+}
+
+func (f faulty) Info(ctx context.Context) (p11.TokenInfo, error) {
+	if f.on.Load() {
+		panic("a fault of ours")
+	}
+	return f.Token.Info(ctx)
+}
+
+// TestCountsCalls: metrics tells what PKCS#11 programs did, and what of it was a
+// fault of the daemon.
+func TestCountsCalls(t *testing.T) {
+	needFUSE(t)
+	dir := tempDir(t)
+	c := userConfig(dir)
+	c.Paths.RPC = shortName(t)
+	var on atomic.Bool
+	kind := kinds()[0]
+	open := kind.Open
+	kind.Open = func(ctx context.Context, p tokens.Place) (tokens.Token, error) {
+		token, err := open(ctx, p)
+		return faulty{token, &on}, err
+	}
+	c.Kinds = []tokens.Kind{kind}
+	start(t, c)
+	on.Store(true)
+
+	client, err := net.Dial("unix", c.Paths.RPC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if err := client.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Write([]byte{byte(wire.V0)}); err != nil {
+		t.Fatal(err)
+	}
+	r := bufio.NewReader(client)
+	if _, err := r.ReadByte(); err != nil { // the version
+		t.Fatal(err)
+	}
+	for i, call := range []struct {
+		call wire.Call
+		args func(*wire.Writer)
+	}{
+		{wire.CallInitialize, func(w *wire.Writer) {
+			w.Array(wire.Array{Data: []byte(wire.Handshake)})
+			w.Byte(0)
+			w.Array(wire.Array{Data: []byte{0}})
+		}},
+		{wire.CallGetTokenInfo, func(w *wire.Writer) { w.Ulong(0) }},
+		{wire.CallGetTokenInfo, func(w *wire.Writer) { w.Ulong(0) }},
+	} {
+		b, at := wire.AppendFrame(nil, uint32(i), "")
+		w := wire.NewWriter(b, wire.V0)
+		signature, _ := wire.Signatures(call.call)
+		w.Header(uint32(call.call), signature.Request)
+		call.args(w)
+		if err := wire.EndFrame(w.B, at); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := client.Write(w.B); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := wire.ReadFrame(r, nil, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	metrics := cat(t, dir, "mnt/metrics")
+	for _, want := range []string{
+		"p11fs_rpc_panics_total 2\n", "p11fs_rpc_calls_total 3\n", "p11fs_rpc_connections_total 1\n", "p11fs_rpc_connections 1\n",
+		"p11fs_panics_total 0\n", "p11fs_callers ",
+	} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("metrics has no %q:\n%s", want, metrics)
+		}
 	}
 }
 

@@ -154,6 +154,14 @@ func (d *Daemon) rpcSocket() resource {
 		r.state = stateFailed
 		return r
 	}
-	r.count, r.users, r.state = 1, d.rpc.server.Stats().Connections, stateOn
+	r.count, r.users, r.state = 1, d.rpcStats().Connections, stateOn
 	return r
+}
+
+// rpcStats is what the door has counted; zeros without it.
+func (d *Daemon) rpcStats() rpc.Stats {
+	if d.rpc == nil || d.rpc.server == nil {
+		return rpc.Stats{}
+	}
+	return d.rpc.server.Stats()
 }

@@ -31,7 +31,7 @@ func (d *Daemon) mount(ctx context.Context) error {
 	if group := d.group(); group != locks.NoGroup {
 		c.GID = uint32(group)
 	}
-	m, err := newMetrics(d, d.started)
+	m, err := newMetrics(d)
 	if err != nil {
 		return err
 	}
