@@ -23,6 +23,8 @@ type player struct {
 	sessions []uint64
 	objects  []uint64 // those of setUp first
 	last     []byte   // the last result
+	// wrongPINs counts the replies that a PIN was wrong.
+	wrongPINs int
 
 	record []byte // of the request that is being made
 	at     int
@@ -225,8 +227,12 @@ func (p *player) take(code uint32, body []byte, others bool) {
 		p.t.Fatalf("a reply %x to %d, which was not asked", body, code)
 	}
 	if call == uint32(wire.CallError) {
-		if rv := p11.RV(r.Ulong()); sig != "u" || r.End() != nil || rv == p11.CKR_OK {
+		rv := p11.RV(r.Ulong())
+		if sig != "u" || r.End() != nil || rv == p11.CKR_OK {
 			p.t.Fatalf("an error reply %x", body)
+		}
+		if rv == p11.CKR_PIN_INCORRECT {
+			p.wrongPINs++
 		}
 		return
 	}

@@ -64,6 +64,7 @@ func FuzzServer(f *testing.F) {
 		p.play()
 		w.check(t) // while its calls run
 		p.finish(tail)
+		w.checkLogin(t, p.wrongPINs)
 		w.settle(t)
 		w.check(t)
 	})
@@ -149,9 +150,34 @@ func (w *world) check(t *testing.T) {
 		t.Errorf("the digest of another client is %x, want %x", got, want)
 	}
 	w.begin()
-	info := k.must(wire.CallGetSessionInfo, func(r *wiretest.Writer) { r.Ulong(w.session) })
-	if _, state := info.Ulong(), info.Ulong(); state != uint64(p11.CKS_RW_USER_FUNCTIONS) {
-		t.Errorf("the session of another client is in state %d", state)
+}
+
+// maxWrongPINs is how many wrong PINs of the user lock it, and end the logins of
+// all clients.
+const maxWrongPINs = 3
+
+// checkLogin says whether the bystander is logged in still, when another client
+// has given that many wrong PINs. A PIN that they locked ends the world.
+func (w *world) checkLogin(t *testing.T, wrongPINs int) {
+	t.Helper()
+	info := w.bystander.must(wire.CallGetSessionInfo, func(r *wiretest.Writer) { r.Ulong(w.session) })
+	info.Ulong() // the slot
+	state := p11.State(info.Ulong())
+	token := w.bystander.must(wire.CallGetTokenInfo, func(r *wiretest.Writer) { r.Ulong(3) })
+	for range 4 { // label, manufacturer, model, serial number
+		token.Text()
+	}
+	locked := p11.Flags(token.Ulong())&p11.CKF_USER_PIN_LOCKED != 0
+	want := p11.CKS_RW_USER_FUNCTIONS
+	if locked {
+		want = p11.CKS_RW_PUBLIC_SESSION
+		w.spoilt = true
+	}
+	if state != want {
+		t.Errorf("the session of another client is in state %d, want %d (PIN locked: %v)", state, want, locked)
+	}
+	if locked && wrongPINs < maxWrongPINs {
+		t.Errorf("%d wrong PINs locked the PIN of all clients", wrongPINs)
 	}
 }
 
