@@ -24,6 +24,7 @@ import (
 	"p11fs/locks"
 	"p11fs/mountd/mountpoint"
 	"p11fs/mountd/rpc/wire"
+	"p11fs/mountd/rpc/wire/wiretest"
 	"p11fs/p11"
 	"p11fs/tokens"
 	"p11fs/tokens/swtok"
@@ -252,18 +253,18 @@ func TestCountsCalls(t *testing.T) {
 	}
 	for i, call := range []struct {
 		call wire.Call
-		args func(*wire.Writer)
+		args func(*wiretest.Writer)
 	}{
-		{wire.CallInitialize, func(w *wire.Writer) {
+		{wire.CallInitialize, func(w *wiretest.Writer) {
 			w.Array(wire.Array{Data: []byte(wire.Handshake)})
 			w.Byte(0)
 			w.Array(wire.Array{Data: []byte{0}})
 		}},
-		{wire.CallGetTokenInfo, func(w *wire.Writer) { w.Ulong(0) }},
-		{wire.CallGetTokenInfo, func(w *wire.Writer) { w.Ulong(0) }},
+		{wire.CallGetTokenInfo, func(w *wiretest.Writer) { w.Ulong(0) }},
+		{wire.CallGetTokenInfo, func(w *wiretest.Writer) { w.Ulong(0) }},
 	} {
 		b, at := wire.AppendFrame(nil, uint32(i), "")
-		w := wire.NewWriter(b, wire.V0)
+		w := wiretest.NewWriter(b, wire.V0)
 		signature, _ := wire.Signatures(call.call)
 		w.Header(uint32(call.call), signature.Request)
 		call.args(w)

@@ -20,8 +20,11 @@ import (
 type Bytes struct {
 	_ [0]func() // never compared with ==
 
-	mu  sync.RWMutex // guards mem and n; nothing is locked under it
-	mem []byte       // whole pages from mmap, nil after Close
+	mu sync.RWMutex // guards mem and n; nothing is locked under it
+	// mem returns whole pages from mmap, and is nil after Close. fmt prints what
+	// unexported fields point to, without asking Format; of a function it prints
+	// the address.
+	mem func() []byte
 	n   int
 }
 
@@ -38,7 +41,7 @@ func New(b []byte) (*Bytes, error) {
 	// spent, and the secret must still be usable then.
 	_ = unix.Mlock(mem)
 	_ = unix.Madvise(mem, unix.MADV_DONTDUMP)
-	s := &Bytes{mem: mem, n: copy(mem, b)}
+	s := &Bytes{mem: func() []byte { return mem }, n: copy(mem, b)}
 	Wipe(b)
 	return s, nil
 }
@@ -62,7 +65,11 @@ func (s *Bytes) Use(f func(b []byte)) {
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	f(s.mem[:s.n])
+	if s.mem == nil {
+		f(nil)
+		return
+	}
+	f(s.mem()[:s.n])
 }
 
 // Clone returns an independent copy.
@@ -92,8 +99,9 @@ func (s *Bytes) Close() error {
 	if s.mem == nil {
 		return nil
 	}
-	Wipe(s.mem)
-	err := unix.Munmap(s.mem)
+	mem := s.mem()
+	Wipe(mem)
+	err := unix.Munmap(mem)
 	s.mem, s.n = nil, 0
 	return err
 }
