@@ -6,12 +6,13 @@ import "crypto"
 type Hash struct {
 	Type MechanismType
 	Size uint64 // of the digest in bytes
+	OID  string // object identifier, with dots
 	MGF  MGF    // MGF1 over it
 	KDF  KDF    // the derivation of ANSI X9.63 with it
 
 	HMAC, HMACGeneral MechanismType
 	PKCS1, PSS, ECDSA MechanismType // signatures of data
-	Go                crypto.Hash   // it is Available if its package is linked
+	Go                crypto.Hash   // 0 for one that is not computed in software
 }
 
 // Hashes returns all hashes, in the order of the table.

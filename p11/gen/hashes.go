@@ -9,15 +9,15 @@ import (
 
 // A hash is a row of the table of hashes, and the mechanisms over it.
 type hash struct {
-	typ, size, mgf, kdf, golang string
-	over                        map[string]string // field of p11.Hash → mechanism
+	typ, size, oid, mgf, kdf, golang string
+	over                             map[string]string // field of p11.Hash → mechanism
 }
 
 func (p *printer) hashRows() ([]hash, error) {
 	var list []hash
 	for _, row := range p.Hashes {
 		short := row.Words[0]
-		h := hash{size: row.Words[1], golang: row.Facts["go"], over: map[string]string{}}
+		h := hash{size: row.Words[1], oid: row.Facts["oid"], golang: row.Facts["go"], over: map[string]string{}}
 		for _, c := range []struct {
 			to             *string
 			prefix, suffix string
@@ -61,6 +61,9 @@ func (p *printer) hashes() error {
 	p.f("\n// HashOf returns the hash that a digest mechanism is, and whether it is one.\nfunc HashOf(t MechanismType) (Hash, bool) {\nswitch t {\n")
 	for _, h := range list {
 		p.f("case %s:\nreturn Hash{Type: %s, Size: %s", h.typ, h.typ, h.size)
+		if h.oid != "" {
+			p.f(", OID: %q", h.oid)
+		}
 		if h.mgf != "" {
 			p.f(", MGF: %s", h.mgf)
 		}

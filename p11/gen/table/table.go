@@ -103,7 +103,7 @@ func (r *reader) read(words []string, quoted string) error {
 		r.next = p.read
 		return nil
 	case "hashes":
-		r.next = rows(&t.Hashes, 2, "go", "mgf", "kdf")
+		r.next = rows(&t.Hashes, 2, "oid", "go", "mgf", "kdf")
 		return nil
 	case "curves":
 		r.next = rows(&t.Curves, 3, "key", "nist", "aka", "elliptic", "ecdh")
