@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"p11fs/engine/enginetest"
 	"p11fs/p11"
+	"p11fs/tokens/tokentest/hooks"
 )
 
 // What C_ functions do to the session's active operation: which it needs, and
@@ -16,7 +16,7 @@ import (
 func TestActiveOperations(t *testing.T) {
 	ctx := t.Context()
 	fail := ""
-	b := newBench(t, enginetest.Options{Before: func(method string) error {
+	b := newBench(t, hooks.Options{Before: func(method string) error {
 		if method == fail {
 			return p11.CKR_DEVICE_ERROR
 		}
@@ -105,7 +105,7 @@ func TestActiveOperations(t *testing.T) {
 // A result that did not fit is given in full to the call repeated with room.
 func TestBufferTooSmall(t *testing.T) {
 	ctx := t.Context()
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s := b.user(t)
 	aes := create(t, s, aesKey)
 	ctr := mech(t, "aes-ctr,bits=128,counter="+zeroIV)
@@ -148,7 +148,7 @@ func TestBufferTooSmall(t *testing.T) {
 // never gets it, nor goes on without it.
 func TestKeptResultIsOfItsData(t *testing.T) {
 	ctx := t.Context()
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s := b.user(t)
 	aes := create(t, s, aesKey)
 	ctr := mech(t, "aes-ctr,bits=128,counter="+zeroIV)
@@ -183,7 +183,7 @@ func TestKeptResultIsOfItsData(t *testing.T) {
 
 func TestRecover(t *testing.T) {
 	ctx := t.Context()
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s := b.user(t)
 	pub, priv, err := s.GenerateKeyPair(ctx, mech(t, "rsa-pkcs-key-pair-gen"), tmpl(t, "modulus-bits=1024"), nil)
 	if err != nil {
@@ -208,7 +208,7 @@ func TestRecover(t *testing.T) {
 
 func TestDualFunctions(t *testing.T) {
 	ctx := t.Context()
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s := b.user(t)
 	aes, mac := create(t, s, aesKey), create(t, s, macKey)
 	ctr, sha, hmac := mech(t, "aes-ctr,bits=128,counter="+zeroIV), mech(t, "sha256"), mech(t, "sha256-hmac")

@@ -8,20 +8,20 @@ import (
 	"time"
 
 	"p11fs/engine"
-	"p11fs/engine/enginetest"
 	"p11fs/locks"
 	"p11fs/p11"
 	"p11fs/secret"
 	"p11fs/tokens"
 	"p11fs/tokens/store"
 	"p11fs/tokens/swtok"
+	"p11fs/tokens/tokentest/hooks"
 )
 
 // backends are the kinds of token that the same life is led with.
 func backends() map[string]func(*testing.T) tokens.Token {
 	return map[string]func(*testing.T) tokens.Token{
 		"memory": func(*testing.T) tokens.Token {
-			return enginetest.NewToken("tok", enginetest.Options{Blank: true})
+			return hooks.New("tok", hooks.Options{Blank: true})
 		},
 		"swtok": func(t *testing.T) tokens.Token {
 			dir := t.TempDir()

@@ -6,15 +6,15 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"p11fs/engine/enginetest"
 	"p11fs/p11"
+	"p11fs/tokens/tokentest/hooks"
 )
 
 // BenchmarkFind finds one object among 10,000 by label, by id and by class and
 // label.
 func BenchmarkFind(b *testing.B) {
 	for _, n := range []int{100, 10_000} {
-		e := newBench(b, enginetest.Options{})
+		e := newBench(b, hooks.Options{})
 		s := e.session(b, e.app(), rw)
 		for i := range n {
 			create(b, s, fmt.Sprintf("class=data token=true label=object-%d", i))
@@ -38,7 +38,7 @@ func BenchmarkFind(b *testing.B) {
 func BenchmarkApplications(b *testing.B) {
 	for _, n := range []int{1, 1000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			e := newBench(b, enginetest.Options{})
+			e := newBench(b, hooks.Options{})
 			sessions := make([]*Session, n)
 			for i := range sessions {
 				sessions[i] = e.session(b, e.app(), ro)
@@ -63,7 +63,7 @@ func BenchmarkApplications(b *testing.B) {
 
 // BenchmarkUpdate is one call on an open operation.
 func BenchmarkUpdate(b *testing.B) {
-	e := newBench(b, enginetest.Options{})
+	e := newBench(b, hooks.Options{})
 	s := e.user(b)
 	h := create(b, s, aesKey)
 	o, err := s.Begin(b.Context(), p11.CKF_ENCRYPT, mech(b, "aes-ctr,bits=128,counter="+zeroIV), h)

@@ -3,8 +3,8 @@ package engine
 import (
 	"testing"
 
-	"p11fs/engine/enginetest"
 	"p11fs/p11"
+	"p11fs/tokens/tokentest/hooks"
 )
 
 func TestSetAttributeValue(t *testing.T) {
@@ -50,7 +50,7 @@ func TestSetAttributeValue(t *testing.T) {
 	}
 	for _, token := range []string{"token=false", "token=true"} {
 		t.Run(token, func(t *testing.T) {
-			b := newBench(t, enginetest.Options{})
+			b := newBench(t, hooks.Options{})
 			s := b.user(t)
 			for _, tt := range tests {
 				t.Run(tt.name, func(t *testing.T) {
@@ -96,7 +96,7 @@ func TestCopyObject(t *testing.T) {
 		{"extractable key", aesKey, "extractable=true", p11.CKR_ATTRIBUTE_READ_ONLY},
 		{"key to public", aesKey, "private=false", p11.CKR_TEMPLATE_INCONSISTENT},
 	}
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s := b.user(t)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -126,7 +126,7 @@ func TestCopyObject(t *testing.T) {
 
 func TestDestroyObject(t *testing.T) {
 	ctx := t.Context()
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s := b.user(t)
 	for _, token := range []string{" token=false", " token=true"} {
 		kept := create(t, s, "class=data destroyable=false"+token)
@@ -143,7 +143,7 @@ func TestDestroyObject(t *testing.T) {
 // one that made them.
 func TestSessionObjects(t *testing.T) {
 	ctx := t.Context()
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	a := b.app()
 	maker, other := b.session(t, a, ro), b.session(t, a, ro)
 	logIn(t, maker, p11.CKU_USER, "1234")
@@ -171,7 +171,7 @@ func TestSessionObjects(t *testing.T) {
 
 // A private session object that is made while the user logs out is not made.
 func TestSessionObjectAfterLogout(t *testing.T) {
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s := b.user(t)
 	stale := s.appSlot.user()
 	want(t, s.Logout(t.Context()), p11.CKR_OK)
@@ -189,7 +189,7 @@ func TestSessionObjectAfterLogout(t *testing.T) {
 // can still be read, relabelled and destroyed.
 func TestForeignObjects(t *testing.T) {
 	ctx := t.Context()
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s := b.user(t)
 	for _, template := range []string{
 		"class=secret-key key-type=twofish token=true label=foreign",

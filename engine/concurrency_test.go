@@ -7,15 +7,15 @@ import (
 	"testing"
 	"time"
 
-	"p11fs/engine/enginetest"
 	"p11fs/p11"
+	"p11fs/tokens/tokentest/hooks"
 )
 
 // A panic in any call of the token leaves no lock held: everything else goes on.
 func TestPanicInToken(t *testing.T) {
 	ctx := t.Context()
 	var method string
-	b := newBench(t, enginetest.Options{Before: func(m string) error {
+	b := newBench(t, hooks.Options{Before: func(m string) error {
 		if m == method {
 			panic("boom")
 		}
@@ -104,7 +104,7 @@ func mustWork(t *testing.T, b *bench) {
 // Applications that do everything at once disturb neither each other nor the
 // counts; the race detector looks on.
 func TestConcurrentApplications(t *testing.T) {
-	b := newBench(t, enginetest.Options{Tries: 1 << 30})
+	b := newBench(t, hooks.Options{Forgiving: true})
 	p := pin(t, "1234")
 	bad := pin(t, "9999")
 	mac, data := tmpl(t, macKey), tmpl(t, "class=data token=true")
@@ -170,7 +170,7 @@ func TestConcurrentApplications(t *testing.T) {
 // Sessions of one application that log in and out against each other end in one
 // of the two states, with the token's logins to match.
 func TestLoginRace(t *testing.T) {
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	p := pin(t, "1234")
 	for range 50 {
 		a := b.app()

@@ -6,13 +6,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"p11fs/engine/enginetest"
 	"p11fs/p11"
+	"p11fs/tokens/tokentest/hooks"
 )
 
 func TestFind(t *testing.T) {
 	ctx := t.Context()
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s := b.user(t)
 	a := create(t, s, "class=data token=true label=a")
 	web := create(t, s, certificate+" token=true label=web id=0x01")
@@ -66,7 +66,7 @@ func TestFind(t *testing.T) {
 
 func TestFindObjects(t *testing.T) {
 	ctx := t.Context()
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s := b.user(t)
 	for i := range 5 {
 		create(t, s, fmt.Sprintf("class=data label=%d", i))

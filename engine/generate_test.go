@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"testing"
 
-	"p11fs/engine/enginetest"
 	"p11fs/p11"
+	"p11fs/tokens/tokentest/hooks"
 )
 
 func TestGenerateKey(t *testing.T) {
@@ -28,7 +28,7 @@ func TestGenerateKey(t *testing.T) {
 		{"absent mechanism", "des3-key-gen", "", p11.CKR_MECHANISM_INVALID},
 		{"local given", "aes-key-gen", "value-len=16 local=true", p11.CKR_ATTRIBUTE_READ_ONLY},
 	}
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s := b.user(t)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -71,7 +71,7 @@ func TestGenerateKeyPair(t *testing.T) {
 		{"classes exchanged", "ec-key-pair-gen", p256Params + " class=private-key", "", p11.CKR_TEMPLATE_INCONSISTENT},
 		{"attribute of the other half", "ec-key-pair-gen", p256Params, "verify=true", p11.CKR_ATTRIBUTE_TYPE_INVALID},
 	}
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s := b.user(t)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -94,7 +94,7 @@ func TestGenerateKeyPair(t *testing.T) {
 // Half a pair is not left over.
 func TestKeyPairIsBothOrNeither(t *testing.T) {
 	creates := 0
-	b := newBench(t, enginetest.Options{Before: func(method string) error {
+	b := newBench(t, hooks.Options{Before: func(method string) error {
 		if method == "Create" {
 			if creates++; creates == 2 {
 				return p11.CKR_DEVICE_MEMORY
@@ -113,7 +113,7 @@ func TestKeyPairIsBothOrNeither(t *testing.T) {
 
 func TestWrap(t *testing.T) {
 	ctx := t.Context()
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	so := b.session(t, b.app(), rw)
 	logIn(t, so, p11.CKU_SO, "87654321")
 	s := b.user(t)
@@ -159,7 +159,7 @@ func TestWrap(t *testing.T) {
 
 func TestUnwrap(t *testing.T) {
 	ctx := t.Context()
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s := b.user(t)
 	m := mech(t, "aes-cbc-pad,iv="+zeroIV)
 	wrapping := create(t, s, aesKey+" wrap=true unwrap=true")
@@ -224,7 +224,7 @@ func TestUnwrap(t *testing.T) {
 
 func TestDerive(t *testing.T) {
 	ctx := t.Context()
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s := b.user(t)
 	pub, priv := generateEC(t, s, "", "derive=true")
 	_, open := generateEC(t, s, "", "derive=true sensitive=false extractable=true")
@@ -263,7 +263,7 @@ func TestDerive(t *testing.T) {
 }
 
 func TestRandom(t *testing.T) {
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s := b.session(t, b.app(), ro)
 	r, err := s.GenerateRandom(t.Context(), 100)
 	if err != nil || len(r) != 100 || bytes.Equal(r, make([]byte, 100)) {

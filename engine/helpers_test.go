@@ -4,27 +4,27 @@ import (
 	"errors"
 	"testing"
 
-	"p11fs/engine/enginetest"
 	"p11fs/p11"
 	"p11fs/secret"
+	"p11fs/tokens/tokentest/hooks"
 )
 
 // bench is an engine with one token in memory.
 type bench struct {
 	*Engine
-	token *enginetest.Token
+	token *hooks.Token
 	slot  *Slot
 }
 
 // newBench returns an engine that is checked to be empty once the test has
 // closed it.
-func newBench(t testing.TB, o enginetest.Options) *bench {
+func newBench(t testing.TB, o hooks.Options) *bench {
 	return newLimitedBench(t, o, Limits{})
 }
 
-func newLimitedBench(t testing.TB, o enginetest.Options, l Limits) *bench {
+func newLimitedBench(t testing.TB, o hooks.Options, l Limits) *bench {
 	t.Helper()
-	token := enginetest.NewToken("tok", o)
+	token := hooks.New("tok", o)
 	e, err := New(Config{Slots: []SlotConfig{{ID: 3, Token: token}, {ID: 4}}, Limits: l})
 	if err != nil {
 		t.Fatal(err)

@@ -4,13 +4,13 @@ import (
 	"errors"
 	"testing"
 
-	"p11fs/engine/enginetest"
 	"p11fs/p11"
+	"p11fs/tokens/tokentest/hooks"
 )
 
 func TestLimitsPerUID(t *testing.T) {
 	ctx := t.Context()
-	b := newLimitedBench(t, enginetest.Options{}, Limits{Sessions: 3, SessionObjects: 2})
+	b := newLimitedBench(t, hooks.Options{}, Limits{Sessions: 3, SessionObjects: 2})
 	one, two := b.app(), b.app()
 	s := b.session(t, one, rw)
 	b.session(t, one, ro)
@@ -39,7 +39,7 @@ func TestLimitsPerUID(t *testing.T) {
 }
 
 func TestStats(t *testing.T) {
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s := b.user(t)
 	b.session(t, b.app(), ro)
 	create(t, s, "class=data token=true")
@@ -57,7 +57,7 @@ func TestStats(t *testing.T) {
 }
 
 func TestSlots(t *testing.T) {
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	if s, err := b.Slot(3); err != nil || s != b.slot || !s.Present() || s.Name() != "tok" || s.Kind() != "test" {
 		t.Errorf("slot 3: %v, %v", s, err)
 	}
@@ -83,7 +83,7 @@ func TestSlots(t *testing.T) {
 	want(t, err, p11.CKR_MECHANISM_INVALID)
 	_, err = b.app().Objects(t.Context(), empty, nil)
 	want(t, err, p11.CKR_TOKEN_NOT_PRESENT)
-	token := enginetest.NewToken("a", enginetest.Options{})
+	token := hooks.New("a", hooks.Options{})
 	for _, slots := range [][]SlotConfig{{{ID: 1}, {ID: 1}}, {{ID: 1, Token: token}, {ID: 2, Token: token}}} {
 		if _, err := New(Config{Slots: slots}); err == nil {
 			t.Errorf("slots %v were accepted", slots)

@@ -4,12 +4,12 @@ import (
 	"testing"
 	"time"
 
-	"p11fs/engine/enginetest"
 	"p11fs/p11"
+	"p11fs/tokens/tokentest/hooks"
 )
 
 func TestLoginIsTheApplications(t *testing.T) {
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s, other := b.user(t), b.session(t, b.app(), rw)
 	if _, ok := other.Application().LoggedIn(b.slot); ok {
 		t.Error("a login shows in another application")
@@ -26,7 +26,7 @@ func TestLoginIsTheApplications(t *testing.T) {
 
 func TestLoginRefused(t *testing.T) {
 	ctx := t.Context()
-	b := newBench(t, enginetest.Options{NoUserPIN: true})
+	b := newBench(t, hooks.Options{NoUserPIN: true})
 	s := b.session(t, b.app(), rw)
 	want(t, s.Login(ctx, p11.CKU_USER, pin(t, "1234")), p11.CKR_USER_PIN_NOT_INITIALIZED)
 	want(t, s.Login(ctx, 7, pin(t, "1234")), p11.CKR_USER_TYPE_INVALID)
@@ -35,7 +35,7 @@ func TestLoginRefused(t *testing.T) {
 
 func TestLoginGeneration(t *testing.T) {
 	ctx := t.Context()
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	a := b.app()
 	seen := map[uint64]string{}
 	check := func(when string) {
@@ -66,7 +66,7 @@ func TestLoginGeneration(t *testing.T) {
 
 func TestPINs(t *testing.T) {
 	ctx := t.Context()
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	a := b.app()
 	readOnly, s := b.session(t, a, ro), b.session(t, a, rw)
 	old, fresh := pin(t, "1234"), pin(t, "4321")
@@ -91,7 +91,7 @@ func TestPINs(t *testing.T) {
 
 func TestInitToken(t *testing.T) {
 	ctx := t.Context()
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	a, other := b.app(), b.app()
 	s := b.session(t, other, rw)
 	create(t, s, "class=data token=true label=public")
@@ -115,7 +115,7 @@ func TestInitToken(t *testing.T) {
 // A session opened while C_InitToken runs waits for it.
 func TestOpenDuringInitToken(t *testing.T) {
 	running, finish := make(chan struct{}), make(chan struct{})
-	b := newBench(t, enginetest.Options{Before: func(method string) error {
+	b := newBench(t, hooks.Options{Before: func(method string) error {
 		if method == "InitToken" {
 			close(running)
 			<-finish

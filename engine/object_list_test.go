@@ -3,14 +3,14 @@ package engine
 import (
 	"testing"
 
-	"p11fs/engine/enginetest"
 	"p11fs/p11"
+	"p11fs/tokens/tokentest/hooks"
 )
 
 // One object at a time, the same is seen as in a list.
 func TestEachObject(t *testing.T) {
 	ctx := t.Context()
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s := b.user(t)
 	create(t, s, "class=data token=true label=a")
 	create(t, s, aesKey+" token=true label=b")
@@ -42,7 +42,7 @@ func TestEachObject(t *testing.T) {
 
 func TestObjectNamed(t *testing.T) {
 	ctx := t.Context()
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s := b.user(t)
 	a, stranger := s.Application(), b.app()
 	name := func(h p11.ObjectHandle) string {
@@ -94,7 +94,7 @@ func TestListingMeetsChange(t *testing.T) {
 		{"by the changed attribute", "token=true", "label=second", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			b := newBench(t, enginetest.Options{})
+			b := newBench(t, hooks.Options{})
 			s := b.user(t)
 			create(t, s, "class=data application=x label=first "+tt.attributes)
 			second := create(t, s, "class=data application=x label=second "+tt.attributes)

@@ -7,15 +7,15 @@ import (
 	"strings"
 	"testing"
 
-	"p11fs/engine/enginetest"
 	"p11fs/p11"
+	"p11fs/tokens/tokentest/hooks"
 )
 
 const zeroIV = "0x00000000000000000000000000000000"
 
 func TestFreeStandingOperations(t *testing.T) {
 	ctx := t.Context()
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s := b.user(t)
 	pub, priv := generateEC(t, s, "", "")
 	aes := create(t, s, aesKey)
@@ -116,7 +116,7 @@ func run(t *testing.T, o *Operation, data []byte) []byte {
 }
 
 func TestKeyRules(t *testing.T) {
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s := b.user(t)
 	pub, priv := generateEC(t, s, "", "")
 	tests := []struct {
@@ -175,7 +175,7 @@ func TestOperationsAreCut(t *testing.T) {
 	for _, c := range cuts {
 		t.Run(c.name, func(t *testing.T) {
 			ctx := t.Context()
-			b := newBench(t, enginetest.Options{})
+			b := newBench(t, hooks.Options{})
 			s := b.user(t)
 			private := create(t, s, macKey+" token=true")
 			public := create(t, s, macKey+" private=false")
@@ -237,7 +237,7 @@ func TestLogoutDuringACall(t *testing.T) {
 		t.Run(c.method, func(t *testing.T) {
 			ctx := t.Context()
 			inCall, finish := make(chan struct{}), make(chan struct{})
-			b := newBench(t, enginetest.Options{Before: func(method string) error {
+			b := newBench(t, hooks.Options{Before: func(method string) error {
 				if method == c.method {
 					close(inCall)
 					<-finish
@@ -270,7 +270,7 @@ func TestLogoutDuringACall(t *testing.T) {
 // A destroyed key serves the operations that hold it to their end.
 func TestDestroyDuringOperation(t *testing.T) {
 	ctx := t.Context()
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s := b.user(t)
 	h := create(t, s, macKey+" token=true")
 	o, err := s.Begin(ctx, p11.CKF_SIGN, mech(t, "sha256-hmac"), h)
@@ -284,7 +284,7 @@ func TestDestroyDuringOperation(t *testing.T) {
 }
 
 func TestInterrupt(t *testing.T) {
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s := b.user(t)
 	o, err := s.Begin(t.Context(), p11.CKF_SIGN, mech(t, "sha256-hmac"), create(t, s, macKey))
 	if err != nil {
@@ -312,7 +312,7 @@ func TestInterrupt(t *testing.T) {
 
 func TestAlwaysAuthenticate(t *testing.T) {
 	ctx := t.Context()
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s := b.user(t)
 	_, h := generateEC(t, s, "", "always-authenticate=true derive=true")
 	m := mech(t, "ecdsa-sha256")
@@ -358,7 +358,7 @@ func TestAlwaysAuthenticate(t *testing.T) {
 
 func TestDigestKey(t *testing.T) {
 	ctx := t.Context()
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s := b.user(t)
 	open := create(t, s, macKey+" sensitive=false extractable=true")
 	for _, tt := range []struct {

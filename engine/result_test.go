@@ -5,15 +5,15 @@ import (
 	"crypto/sha256"
 	"testing"
 
-	"p11fs/engine/enginetest"
 	"p11fs/p11"
+	"p11fs/tokens/tokentest/hooks"
 )
 
 // A Result is of the data so far, and the operation goes on to the Final of all
 // of it.
 func TestResult(t *testing.T) {
 	ctx := t.Context()
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s := b.user(t)
 	pub, priv := generateEC(t, s, "", "")
 	aes := create(t, s, aesKey)
@@ -129,7 +129,7 @@ func TestResult(t *testing.T) {
 // A Result that panics in the token ends the operation, as any call does.
 func TestPanicInResult(t *testing.T) {
 	ctx := t.Context()
-	b := newBench(t, enginetest.Options{Before: func(method string) error {
+	b := newBench(t, hooks.Options{Before: func(method string) error {
 		if method == "Signature.Final" {
 			panic("as the test wants it")
 		}

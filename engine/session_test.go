@@ -4,8 +4,8 @@ import (
 	"context"
 	"testing"
 
-	"p11fs/engine/enginetest"
 	"p11fs/p11"
+	"p11fs/tokens/tokentest/hooks"
 )
 
 // step is one event of the session state machine (PKCS#11 v3.1 §5.6) and what
@@ -88,7 +88,7 @@ func TestStateMachine(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			b := newBench(t, enginetest.Options{})
+			b := newBench(t, hooks.Options{})
 			a := b.app()
 			var sessions []*Session
 			for i, st := range tt.steps {
@@ -146,7 +146,7 @@ func stateOf(s *Session) p11.State {
 }
 
 func TestSessionHandles(t *testing.T) {
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	a, other := b.app(), b.app()
 	first, second := b.session(t, a, ro), b.session(t, a, ro)
 	if err := second.Close(); err != nil {
@@ -181,7 +181,7 @@ func TestSessionHandles(t *testing.T) {
 
 func TestOpenSessionRefused(t *testing.T) {
 	ctx := t.Context()
-	b := newBench(t, enginetest.Options{WriteProtected: true})
+	b := newBench(t, hooks.Options{WriteProtected: true})
 	a := b.app()
 	_, err := a.OpenSession(ctx, b.slot, 0)
 	want(t, err, p11.CKR_SESSION_PARALLEL_NOT_SUPPORTED)
@@ -200,7 +200,7 @@ func TestOpenSessionRefused(t *testing.T) {
 
 func TestClosedSession(t *testing.T) {
 	ctx := t.Context()
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s := b.user(t)
 	h := create(t, s, aesKey)
 	if err := s.Close(); err != nil {

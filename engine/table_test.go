@@ -7,9 +7,9 @@ import (
 	"testing"
 
 	"p11fs/engine"
-	"p11fs/engine/enginetest"
 	"p11fs/p11"
 	"p11fs/secret"
+	"p11fs/tokens/tokentest/hooks"
 )
 
 // table stands for the segment that processes share.
@@ -35,7 +35,7 @@ func (t *table) Others(context.Context, p11.SlotID) (uint64, error) {
 func TestSessionTable(t *testing.T) {
 	ctx := context.Background()
 	shared := &table{}
-	token := enginetest.NewToken("mem", enginetest.Options{})
+	token := hooks.New("mem", hooks.Options{})
 	e, err := engine.New(engine.Config{Slots: []engine.SlotConfig{{ID: 1, Token: token}}, Table: shared})
 	if err != nil {
 		t.Fatal(err)

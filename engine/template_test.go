@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"p11fs/engine/enginetest"
 	"p11fs/p11"
+	"p11fs/tokens/tokentest/hooks"
 )
 
 const (
@@ -73,7 +73,7 @@ func TestCreateRules(t *testing.T) {
 		{"ec public, no point", "class=public-key key-type=ec ec-point=0x77 " + p256Params, p11.CKR_ATTRIBUTE_VALUE_INVALID, "ec-point"},
 		{"domain parameters", "class=domain-parameters key-type=dh prime=0x17 base=0x02", p11.CKR_OK, ""},
 	}
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s := b.user(t)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -94,7 +94,7 @@ func TestCreateRules(t *testing.T) {
 }
 
 func TestSOSetsTrusted(t *testing.T) {
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s := b.session(t, b.app(), rw)
 	logIn(t, s, p11.CKU_SO, "87654321")
 	h := create(t, s, certificate+" token=true trusted=true")
@@ -125,7 +125,7 @@ func TestCreateAccess(t *testing.T) {
 	}
 	for _, st := range states {
 		t.Run(st.name, func(t *testing.T) {
-			b := newBench(t, enginetest.Options{})
+			b := newBench(t, hooks.Options{})
 			s := b.session(t, b.app(), st.flags)
 			if st.pin != "" {
 				logIn(t, s, st.user, st.pin)
@@ -139,7 +139,7 @@ func TestCreateAccess(t *testing.T) {
 		})
 	}
 	t.Run("a read-only session changes no token object", func(t *testing.T) {
-		b := newBench(t, enginetest.Options{})
+		b := newBench(t, hooks.Options{})
 		h := create(t, b.session(t, b.app(), rw), "class=data token=true")
 		s := b.session(t, b.app(), ro)
 		want(t, s.SetAttributeValue(t.Context(), h, tmpl(t, "label=x")), p11.CKR_SESSION_READ_ONLY)
@@ -152,7 +152,7 @@ func TestCreateAccess(t *testing.T) {
 }
 
 func TestDefaults(t *testing.T) {
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s := b.user(t)
 	pub, priv := generateEC(t, s, "", "")
 	tests := []struct {
@@ -210,7 +210,7 @@ func TestDefaults(t *testing.T) {
 }
 
 func TestComputedAttributes(t *testing.T) {
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s := b.user(t)
 	t.Run("secret key", func(t *testing.T) {
 		h := create(t, s, aesKey)
@@ -274,7 +274,7 @@ func TestComputedAttributes(t *testing.T) {
 
 // Every attribute that stock openCryptoki expects of an object is there.
 func TestStockAttributeSet(t *testing.T) {
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s := b.user(t)
 	rsaPub, rsaPriv, err := s.GenerateKeyPair(t.Context(), mech(t, "rsa-pkcs-key-pair-gen"), tmpl(t, "modulus-bits=1024"), tmpl(t, "sensitive=false extractable=true"))
 	if err != nil {
@@ -310,7 +310,7 @@ func TestStockAttributeSet(t *testing.T) {
 }
 
 func TestErrorsWrapTheRV(t *testing.T) {
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	_, err := b.user(t).CreateObject(t.Context(), tmpl(t, "class=secret-key key-type=aes"))
 	if !errors.Is(err, p11.CKR_TEMPLATE_INCOMPLETE) {
 		t.Errorf("%v is not CKR_TEMPLATE_INCOMPLETE", err)

@@ -5,15 +5,15 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"p11fs/engine/enginetest"
 	"p11fs/p11"
+	"p11fs/tokens/tokentest/hooks"
 )
 
 // What must not be seen: before login, and for other applications, private
 // objects and others' session objects leave no trace.
 func TestMustNotBeSeen(t *testing.T) {
 	ctx := t.Context()
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s := b.user(t)
 	hidden := map[string]p11.ObjectHandle{
 		"private token object":        create(t, s, aesKey+" token=true label=secret id=0x01"),
@@ -119,7 +119,7 @@ func checkAbsent(t *testing.T, what string, s *Session, h p11.ObjectHandle) {
 // see.
 func TestCountsTellNothing(t *testing.T) {
 	ctx := t.Context()
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s, stranger := b.user(t), b.session(t, b.app(), ro)
 	count := func() (int, int) {
 		list, err := stranger.Find(ctx, nil)
@@ -146,7 +146,7 @@ func TestCountsTellNothing(t *testing.T) {
 // the token kept the objects for another application.
 func TestHandlesEndWithLogin(t *testing.T) {
 	ctx := t.Context()
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	keeper := b.user(t) // keeps the token's private objects loaded
 	s := b.user(t)
 	h := create(t, s, aesKey+" token=true label=mine")
@@ -176,7 +176,7 @@ func TestHandlesEndWithLogin(t *testing.T) {
 // Attributes that may not be revealed are not revealed by any way.
 func TestSecretsStayInside(t *testing.T) {
 	ctx := t.Context()
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s := b.user(t)
 	tests := []struct {
 		name     string
@@ -231,7 +231,7 @@ func TestSecretsStayInside(t *testing.T) {
 // What is handed out is a copy: it outlives the object and changes nothing.
 func TestInfoIsACopy(t *testing.T) {
 	ctx := t.Context()
-	b := newBench(t, enginetest.Options{})
+	b := newBench(t, hooks.Options{})
 	s := b.user(t)
 	h := create(t, s, "class=data label=one value=0x0102")
 	info, err := s.Application().Object(ctx, b.slot, h)

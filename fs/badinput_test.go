@@ -6,7 +6,7 @@ import (
 	"syscall"
 	"testing"
 
-	"p11fs/engine/enginetest"
+	"p11fs/tokens/tokentest/hooks"
 )
 
 // badInput is one thing that must be refused: do says what is done, and rv what
@@ -226,7 +226,7 @@ func TestBadInput(t *testing.T) {
 	if len(rows) < 80 {
 		t.Fatalf("%d rows, want at least 80", len(rows))
 	}
-	w := newWorld(t, enginetest.Options{Tries: 100})
+	w := newWorld(t, hooks.Options{Forgiving: true})
 	p := w.person(1000, 100)
 	p.keys()
 	_, _ = p.cat("tok/generate")

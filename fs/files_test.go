@@ -8,11 +8,11 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
-	"p11fs/engine/enginetest"
+	"p11fs/tokens/tokentest/hooks"
 )
 
 func TestDataFiles(t *testing.T) {
-	w := newWorld(t, enginetest.Options{})
+	w := newWorld(t, hooks.Options{})
 	p := w.person(1000, 100)
 	_, errno := p.open("tok/data/note", syscall.O_WRONLY|syscall.O_CREAT)
 	wantErrno(t, "a private file without a login", errno, syscall.EACCES)
@@ -161,7 +161,7 @@ FTETMBEGA1UEAwwKc2l0ZS50ZXN0MDAeFw0yNjAxMDEwMDAwMDBaFw0zNjAxMDEw
 `
 
 func TestBrokenCertificate(t *testing.T) {
-	w := newWorld(t, enginetest.Options{})
+	w := newWorld(t, hooks.Options{})
 	p := w.person(1000, 100)
 	wantErrno(t, "a cut certificate", p.print(aCertificate, "tok/certs/x.pem"), syscall.EINVAL)
 	if got := p.ls("tok/certs"); len(got) != 0 {
@@ -172,18 +172,19 @@ func TestBrokenCertificate(t *testing.T) {
 }
 
 func TestAdministration(t *testing.T) {
-	w := newWorld(t, enginetest.Options{Blank: true})
+	w := newWorld(t, hooks.Options{Blank: true})
 	p := w.person(1000, 100)
 	p.must(p.print("seed", sha)) // makes the default session, which is not in the way
 	p.must(p.echo("init "+soPIN+" my  token", "tok/ctl"))
 	if text, _ := p.cat("tok/info"); !strings.Contains(text, "label: my  token\n") {
 		t.Errorf("info is %q", text)
 	}
-	p.reads("tok/pin", "user: tries=many pin=unset\nso: tries=many pin=set\n")
+	p.reads("tok/pin", "user: tries=many pin=unset\nso: tries=many pin=to-be-changed\n")
 	wantErrno(t, "a login without a PIN", p.echo("1234", "tok/login"), syscall.EACCES)
 	p.must(p.echo("so:"+soPIN, "tok/login"))
 	p.reads("tok/login", "so\n")
 	p.must(p.echo("init-pin 1234", "tok/ctl"))
+	p.must(p.echo(soPIN+" 135790", "tok/pin"))
 	p.must(p.echo("logout", "tok/logout"))
 	p.must(p.echo("user:1234", "tok/login"))
 	p.must(p.echo("1234 567890", "tok/pin"))
@@ -214,7 +215,7 @@ func TestAdministration(t *testing.T) {
 }
 
 func TestWriteProtectedToken(t *testing.T) {
-	w := newWorld(t, enginetest.Options{WriteProtected: true})
+	w := newWorld(t, hooks.Options{WriteProtected: true})
 	p := w.person(1000, 100)
 	p.must(p.print("abc", sha))
 	p.reads(sha, digest("abc"))
@@ -225,7 +226,7 @@ func TestWriteProtectedToken(t *testing.T) {
 }
 
 func TestRandom(t *testing.T) {
-	w := newWorld(t, enginetest.Options{})
+	w := newWorld(t, hooks.Options{})
 	p := w.person(1000, 100)
 	got, errno := p.cat("tok/random")
 	p.must(errno)
@@ -239,7 +240,7 @@ func TestRandom(t *testing.T) {
 
 // TestViews reads what an object's directory shows.
 func TestViews(t *testing.T) {
-	w := newWorld(t, enginetest.Options{})
+	w := newWorld(t, hooks.Options{})
 	p := w.person(1000, 100)
 	p.keys()
 	for path, want := range map[string][]string{
@@ -320,7 +321,7 @@ func TestViews(t *testing.T) {
 }
 
 func TestKeyThatWantsThePINEachTime(t *testing.T) {
-	w := newWorld(t, enginetest.Options{})
+	w := newWorld(t, hooks.Options{})
 	p := w.person(1000, 100)
 	p.must(p.echo(userPIN, "tok/login"))
 	p.must(p.echo("rsa:1024 label=strict always-authenticate=true", "tok/generate"))

@@ -5,13 +5,13 @@ import (
 	"syscall"
 	"testing"
 
-	"p11fs/engine/enginetest"
+	"p11fs/tokens/tokentest/hooks"
 )
 
 // TestHints: what programs are told all the time shows in error where nothing
 // else went wrong lately.
 func TestHints(t *testing.T) {
-	w := newWorld(t, enginetest.Options{})
+	w := newWorld(t, hooks.Options{})
 	p := w.person(1000, 100)
 	says := func(what, want string) {
 		t.Helper()

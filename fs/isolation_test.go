@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/hanwen/go-fuse/v2/fuse"
 
-	"p11fs/engine/enginetest"
+	"p11fs/tokens/tokentest/hooks"
 )
 
 // view is all that p can learn by looking: each name with its inode number,
@@ -73,7 +73,7 @@ func TestOthersSeeNothing(t *testing.T) {
 		{"sudo in the same terminal", func(w *world) person { return person{w, 0, 100} }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t, enginetest.Options{})
+			w := newWorld(t, hooks.Options{})
 			p, other := w.person(1000, 100), c.other(w)
 			p.must(p.echo(userPIN, "tok/login"))
 			p.must(p.echo("ec:p256 label=mine id=07", "tok/generate")) // the public half is for all
@@ -107,7 +107,7 @@ func TestOthersSeeNothing(t *testing.T) {
 
 // TestNobody is a caller without a session that the daemon can see.
 func TestNobody(t *testing.T) {
-	w := newWorld(t, enginetest.Options{})
+	w := newWorld(t, hooks.Options{})
 	p := w.person(1000, 100)
 	p.keys()
 	nobody := person{w, 1000, 0}
@@ -133,7 +133,7 @@ func TestNobody(t *testing.T) {
 }
 
 func TestApplicationEndsWithItsLeader(t *testing.T) {
-	w := newWorld(t, enginetest.Options{})
+	w := newWorld(t, hooks.Options{})
 	p := w.person(1000, 100)
 	heir := p.child(101)
 	p.work()
@@ -164,7 +164,7 @@ func TestApplicationEndsWithItsLeader(t *testing.T) {
 // TestLeaderThatEndsUnnoticed has a number given out again before the watch of
 // the old leader is over.
 func TestLeaderThatEndsUnnoticed(t *testing.T) {
-	w := newWorld(t, enginetest.Options{})
+	w := newWorld(t, hooks.Options{})
 	p := w.person(1000, 100)
 	p.must(p.echo(userPIN, "tok/login"))
 	w.mu.Lock()
@@ -175,7 +175,7 @@ func TestLeaderThatEndsUnnoticed(t *testing.T) {
 }
 
 func TestSessionDirectories(t *testing.T) {
-	w := newWorld(t, enginetest.Options{})
+	w := newWorld(t, hooks.Options{})
 	p := w.person(1000, 100)
 	p.keys()
 	p.must(p.mkdir("tok/sessions/job"))
@@ -251,7 +251,7 @@ func TestSessionDirectories(t *testing.T) {
 // TestInodesTellNothing checks that numbers are stable, differ, and depend on
 // the daemon.
 func TestInodesTellNothing(t *testing.T) {
-	w, w2 := newWorld(t, enginetest.Options{}), newWorld(t, enginetest.Options{})
+	w, w2 := newWorld(t, hooks.Options{}), newWorld(t, hooks.Options{})
 	p, q := w.person(1000, 100), w.person(1000, 200)
 	p.keys()
 	q.must(q.echo(userPIN, "tok/login"))
@@ -280,7 +280,7 @@ func TestInodesTellNothing(t *testing.T) {
 
 // Where descriptors are short, no uid takes them all, nor do all together.
 func TestDescriptorsAreShared(t *testing.T) {
-	w := newWorld(t, enginetest.Options{})
+	w := newWorld(t, hooks.Options{})
 	system := w.fs.callers.system
 	w.fs.callers.close()
 	system.descriptors = 8

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"p11fs/engine"
-	"p11fs/engine/enginetest"
+	"p11fs/tokens/tokentest/hooks"
 )
 
 // daemonEnv makes the test binary a daemon that mounts a tree on the directory
@@ -38,15 +38,15 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// The PINs of enginetest's token.
+// The PINs of the token.
 const (
-	userPIN = "1234"
-	soPIN   = "87654321"
+	userPIN = hooks.UserPIN
+	soPIN   = hooks.SOPIN
 )
 
 // newTree returns a tree over one token in memory.
-func newTree(c Config, system processes, o enginetest.Options) (*FS, *engine.Engine, error) {
-	token := enginetest.NewToken("tok", o)
+func newTree(c Config, system processes, o hooks.Options) (*FS, *engine.Engine, error) {
+	token := hooks.New("tok", o)
 	e, err := engine.New(engine.Config{Log: c.Log, Slots: []engine.SlotConfig{{ID: 1, Description: "a test slot", Token: token}}})
 	if err != nil {
 		return nil, nil, err
@@ -66,7 +66,7 @@ func serve(dir string) error {
 		return "running\n" + strings.Repeat("0\n", int(n*n%7))
 	}
 	f, e, err := newTree(Config{Log: log, Status: status, Resources: status, Metrics: metrics, UID: uint32(os.Getuid()), GID: uint32(os.Getgid())},
-		systemProcesses(), enginetest.Options{Before: func(method string) error {
+		systemProcesses(), hooks.Options{Before: func(method string) error {
 			if method == "SeedRandom" && os.Getenv("P11FS_TEST_PANIC") != "" {
 				panic("as the test wants it")
 			}

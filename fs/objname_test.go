@@ -9,8 +9,8 @@ import (
 	"unicode/utf8"
 
 	"p11fs/engine"
-	"p11fs/engine/enginetest"
 	"p11fs/p11"
+	"p11fs/tokens/tokentest/hooks"
 )
 
 func TestEscape(t *testing.T) {
@@ -95,7 +95,7 @@ func (p person) make(lines ...string) []string {
 }
 
 func TestNames(t *testing.T) {
-	w := newWorld(t, enginetest.Options{})
+	w := newWorld(t, hooks.Options{})
 	p, other := w.person(1000, 100), w.person(1000, 200)
 	p.must(p.echo(userPIN, "tok/login"))
 	names := p.make("label=same", "label=same", "label=same private=false", "id=0xabcd", "id=0xabcd", "label=abcd", "label=\"a/b c\"", "",
@@ -184,7 +184,7 @@ func TestNames(t *testing.T) {
 // TestNamesAgree looks up every name of listings of objects that were made to
 // meet in one name.
 func TestNamesAgree(t *testing.T) {
-	w := newWorld(t, enginetest.Options{})
+	w := newWorld(t, hooks.Options{})
 	p := w.person(1000, 100)
 	p.must(p.echo(userPIN, "tok/login"))
 	labels := []string{"", "01", "a", "%41", "a~b", "."}

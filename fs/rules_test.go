@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"p11fs/engine/enginetest"
+	"p11fs/tokens/tokentest/hooks"
 )
 
 const sha = "tok/digest/sha256"
@@ -20,7 +20,7 @@ func digest(s string) string {
 // alone returns a person at a token with keys.
 func alone(t *testing.T) person {
 	t.Helper()
-	p := newWorld(t, enginetest.Options{}).person(1000, 100)
+	p := newWorld(t, hooks.Options{}).person(1000, 100)
 	p.keys()
 	return p
 }

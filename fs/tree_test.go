@@ -13,7 +13,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"p11fs/engine"
-	"p11fs/engine/enginetest"
+	"p11fs/tokens/tokentest/hooks"
 )
 
 // world is a tree that is not mounted, and the processes that call it.
@@ -29,7 +29,7 @@ type world struct {
 	leaders map[int]*fakeLeader
 }
 
-func newWorld(t testing.TB, o enginetest.Options) *world {
+func newWorld(t testing.TB, o hooks.Options) *world {
 	t.Helper()
 	w := &world{t: t, clock: time.Unix(1_000_000, 0), members: make(map[int]int), leaders: make(map[int]*fakeLeader)}
 	f, e, err := newTree(Config{Now: w.now, Log: slog.New(slog.DiscardHandler), UID: 0, GID: 7},

@@ -1,11 +1,21 @@
-package enginetest
+package hooks
 
 import (
 	"context"
 
 	"p11fs/p11"
 	"p11fs/tokens"
-	"p11fs/tokens/swtok"
+)
+
+var (
+	_ tokens.KeyGenerator = (*Token)(nil)
+	_ tokens.KeyWrapper   = (*Token)(nil)
+	_ tokens.KeyDeriver   = (*Token)(nil)
+	_ tokens.RandomSeeder = (*Token)(nil)
+	_ tokens.Adopter      = (*Token)(nil)
+	_ tokens.Operation    = operation{}
+	_ tokens.Resumer      = operation{}
+	_ tokens.KeyDigester  = operation{}
 )
 
 // listed are the mechanisms that the token has of those of the cryptography: few
@@ -22,8 +32,6 @@ func listed(t p11.MechanismType) bool {
 	return false
 }
 
-func newCrypto() *swtok.Crypto { return swtok.NewCrypto(swtok.GoProvider(), nil) }
-
 // Mechanisms is tokens.Crypto's.
 func (t *Token) Mechanisms() []p11.MechanismInfo {
 	var list []p11.MechanismInfo
@@ -35,10 +43,18 @@ func (t *Token) Mechanisms() []p11.MechanismInfo {
 	return list
 }
 
+// GenerateRandom is tokens.Crypto's.
+func (t *Token) GenerateRandom(ctx context.Context, b []byte) error {
+	if err := t.before("GenerateRandom"); err != nil {
+		return err
+	}
+	return t.crypto.GenerateRandom(ctx, b)
+}
+
 // Begin is tokens.Crypto's.
 func (t *Token) Begin(ctx context.Context, use p11.Flags, m p11.Mechanism, key *tokens.Object) (tokens.Operation, error) {
 	method, name := names(use)
-	if err := t.enter(ctx, method); err != nil {
+	if err := t.before(method); err != nil {
 		return nil, err
 	}
 	o, err := t.crypto.Begin(ctx, use, m, key)
@@ -75,21 +91,21 @@ type operation struct {
 }
 
 func (o operation) Update(ctx context.Context, part []byte) ([]byte, error) {
-	if err := o.token.enter(ctx, o.name+".Update"); err != nil {
+	if err := o.token.before(o.name + ".Update"); err != nil {
 		return nil, err
 	}
 	return o.Operation.Update(ctx, part)
 }
 
 func (o operation) Final(ctx context.Context, signature []byte) ([]byte, error) {
-	if err := o.token.enter(ctx, o.name+".Final"); err != nil {
+	if err := o.token.before(o.name + ".Final"); err != nil {
 		return nil, err
 	}
 	return o.Operation.Final(ctx, signature)
 }
 
 func (o operation) Result(ctx context.Context, signature []byte) ([]byte, error) {
-	if err := o.token.enter(ctx, o.name+".Final"); err != nil {
+	if err := o.token.before(o.name + ".Final"); err != nil {
 		return nil, err
 	}
 	return o.Operation.(tokens.Resumer).Result(ctx, signature)
@@ -101,12 +117,16 @@ func (o operation) DigestKey(ctx context.Context, key *tokens.Object) error {
 
 // Adopt is tokens.Adopter's.
 func (t *Token) Adopt(ctx context.Context, attrs p11.Attributes) (p11.Attributes, error) {
+	if err := t.before("Adopt"); err != nil {
+		attrs.Wipe()
+		return nil, err
+	}
 	return t.crypto.Adopt(ctx, attrs)
 }
 
 // GenerateKey is tokens.KeyGenerator's.
 func (t *Token) GenerateKey(ctx context.Context, m p11.Mechanism, template p11.Attributes) (p11.Attributes, error) {
-	if err := t.enter(ctx, "GenerateKey"); err != nil {
+	if err := t.before("GenerateKey"); err != nil {
 		return nil, err
 	}
 	return t.crypto.GenerateKey(ctx, m, template)
@@ -114,7 +134,7 @@ func (t *Token) GenerateKey(ctx context.Context, m p11.Mechanism, template p11.A
 
 // GenerateKeyPair is tokens.KeyGenerator's.
 func (t *Token) GenerateKeyPair(ctx context.Context, m p11.Mechanism, public, private p11.Attributes) (p11.Attributes, p11.Attributes, error) {
-	if err := t.enter(ctx, "GenerateKeyPair"); err != nil {
+	if err := t.before("GenerateKeyPair"); err != nil {
 		return nil, nil, err
 	}
 	return t.crypto.GenerateKeyPair(ctx, m, public, private)
@@ -122,7 +142,7 @@ func (t *Token) GenerateKeyPair(ctx context.Context, m p11.Mechanism, public, pr
 
 // WrapKey is tokens.KeyWrapper's.
 func (t *Token) WrapKey(ctx context.Context, m p11.Mechanism, wrapping, key *tokens.Object) ([]byte, error) {
-	if err := t.enter(ctx, "WrapKey"); err != nil {
+	if err := t.before("WrapKey"); err != nil {
 		return nil, err
 	}
 	return t.crypto.WrapKey(ctx, m, wrapping, key)
@@ -130,7 +150,7 @@ func (t *Token) WrapKey(ctx context.Context, m p11.Mechanism, wrapping, key *tok
 
 // UnwrapKey is tokens.KeyWrapper's.
 func (t *Token) UnwrapKey(ctx context.Context, m p11.Mechanism, unwrapping *tokens.Object, wrapped []byte, template p11.Attributes) (p11.Attributes, error) {
-	if err := t.enter(ctx, "UnwrapKey"); err != nil {
+	if err := t.before("UnwrapKey"); err != nil {
 		return nil, err
 	}
 	return t.crypto.UnwrapKey(ctx, m, unwrapping, wrapped, template)
@@ -138,15 +158,15 @@ func (t *Token) UnwrapKey(ctx context.Context, m p11.Mechanism, unwrapping *toke
 
 // DeriveKey is tokens.KeyDeriver's.
 func (t *Token) DeriveKey(ctx context.Context, m p11.Mechanism, base *tokens.Object, template p11.Attributes) (p11.Attributes, error) {
-	if err := t.enter(ctx, "DeriveKey"); err != nil {
+	if err := t.before("DeriveKey"); err != nil {
 		return nil, err
 	}
 	return t.crypto.DeriveKey(ctx, m, base, template)
 }
 
 // SeedRandom is tokens.RandomSeeder's.
-func (t *Token) SeedRandom(ctx context.Context, _ []byte) error {
-	if err := t.enter(ctx, "SeedRandom"); err != nil {
+func (t *Token) SeedRandom(context.Context, []byte) error {
+	if err := t.before("SeedRandom"); err != nil {
 		return err
 	}
 	return p11.CKR_RANDOM_SEED_NOT_SUPPORTED
