@@ -12,7 +12,6 @@ import (
 	"p11fs/p11"
 	"p11fs/secret"
 	"p11fs/tokens"
-	"p11fs/tokens/store"
 	"p11fs/tokens/swtok"
 	"p11fs/tokens/tokentest/hooks"
 )
@@ -30,7 +29,7 @@ func backends() map[string]func(*testing.T) tokens.Token {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { _ = lock.Close() })
-			tok, err := swtok.Open(t.Context(), swtok.Config{Name: "tok", Dir: filepath.Join(dir, "tok"), Lock: lock, Create: true, Group: store.NoGroup,
+			tok, err := swtok.NewKind(swtok.LoadProvider(slog.New(slog.DiscardHandler))).Open(t.Context(), tokens.Place{Name: "tok", Dir: filepath.Join(dir, "tok"), Lock: lock, Create: true, Group: locks.NoGroup,
 				Log: slog.New(slog.DiscardHandler), Now: time.Now})
 			if err != nil {
 				t.Fatal(err)

@@ -19,7 +19,7 @@ import (
 	"p11fs/mountd/rpc"
 	"p11fs/p11"
 	"p11fs/secret"
-	"p11fs/tokens/store"
+	"p11fs/tokens"
 	"p11fs/tokens/swtok"
 )
 
@@ -44,7 +44,7 @@ type daemon struct {
 }
 
 // newToken makes a software token with both PINs set.
-func newToken(t testing.TB, log *slog.Logger) *swtok.Token {
+func newToken(t testing.TB, log *slog.Logger) tokens.Token {
 	t.Helper()
 	dir := t.TempDir()
 	lock, err := locks.Open(filepath.Join(dir, "lock"), locks.Options{Group: locks.NoGroup})
@@ -53,7 +53,7 @@ func newToken(t testing.TB, log *slog.Logger) *swtok.Token {
 	}
 	t.Cleanup(func() { _ = lock.Close() })
 	ctx := context.Background()
-	token, err := swtok.Open(ctx, swtok.Config{Dir: filepath.Join(dir, "swtok"), Lock: lock, Create: true, Group: store.NoGroup, Log: log, Now: time.Now})
+	token, err := swtok.NewKind(swtok.LoadProvider(log)).Open(ctx, tokens.Place{Name: "swtok", Dir: filepath.Join(dir, "swtok"), Lock: lock, Create: true, Group: locks.NoGroup, Log: log, Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}

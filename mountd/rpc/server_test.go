@@ -18,7 +18,7 @@ import (
 	"p11fs/mountd/rpc/wire/wiretest"
 	"p11fs/p11"
 	"p11fs/secret"
-	"p11fs/tokens/store"
+	"p11fs/tokens"
 	"p11fs/tokens/swtok"
 )
 
@@ -28,7 +28,7 @@ const (
 )
 
 // newToken makes a software token with both PINs set.
-func newToken(t testing.TB, log *slog.Logger, name string) *swtok.Token {
+func newToken(t testing.TB, log *slog.Logger, name string) tokens.Token {
 	t.Helper()
 	dir := t.TempDir()
 	lock, err := locks.Open(filepath.Join(dir, "lock"), locks.Options{Group: locks.NoGroup})
@@ -37,7 +37,7 @@ func newToken(t testing.TB, log *slog.Logger, name string) *swtok.Token {
 	}
 	t.Cleanup(func() { _ = lock.Close() })
 	ctx := context.Background()
-	token, err := swtok.Open(ctx, swtok.Config{Name: name, Dir: filepath.Join(dir, "swtok"), Lock: lock, Create: true, Group: store.NoGroup, Log: log, Now: time.Now})
+	token, err := swtok.NewKind(swtok.LoadProvider(log)).Open(ctx, tokens.Place{Name: name, Dir: filepath.Join(dir, "swtok"), Lock: lock, Create: true, Group: locks.NoGroup, Log: log, Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,10 +74,10 @@ func serveSlots(t testing.TB, config Config, slots int) (string, *Server) {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	var list []engine.SlotConfig
-	var tokens []*swtok.Token
+	var made []tokens.Token
 	for i := range slots {
 		token := newToken(t, log, "swtok"+strings.Repeat("x", i))
-		tokens = append(tokens, token)
+		made = append(made, token)
 		list = append(list, engine.SlotConfig{ID: p11.SlotID(3 + i), Description: "test", Manufacturer: "p11fs", Token: token})
 	}
 	e, err := engine.New(engine.Config{Slots: list, Log: log, Limits: engine.Limits{Sessions: 10000}})
@@ -107,7 +107,7 @@ func serveSlots(t testing.TB, config Config, slots int) (string, *Server) {
 		if err := e.Close(); err != nil {
 			t.Error(err)
 		}
-		for _, token := range tokens {
+		for _, token := range made {
 			if err := token.Close(); err != nil {
 				t.Error(err)
 			}

@@ -40,9 +40,6 @@ func NewCrypto(p Provider, random io.Reader) *Crypto {
 	return c
 }
 
-// Provider returns the library in use.
-func (c *Crypto) Provider() Provider { return c.provider }
-
 // Mechanisms returns the list: what stock openCryptoki 3.8 has in its order,
 // then the rest.
 func (c *Crypto) Mechanisms() []p11.MechanismInfo { return c.list }

@@ -2,6 +2,7 @@ package swtok
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,26 +13,57 @@ import (
 	"p11fs/tokens/store"
 )
 
-// NewKind is the kind of token that this package is, with its cryptography done
-// by p.
+// Kind is the name of the kind of token that this package is.
+const Kind = "swtok"
+
+// NewKind is the kind of token whose objects are in a token directory, and whose
+// cryptography p does.
 func NewKind(p Provider) tokens.Kind {
 	return tokens.Kind{
 		Name: Kind, Library: "libpkcs11_sw", Files: []string{"NVTOK.DAT", "MK_SO", "MK_USER"},
 		Check: check,
-		Open: func(ctx context.Context, place tokens.Place) (tokens.Token, error) {
-			if wrong, mend := checkFormat(place.Format); wrong != "" {
-				return nil, p11.Errorf(p11.CKR_TOKEN_NOT_RECOGNIZED, "%s; mend it with: %s", wrong, mend)
-			}
-			t, err := Open(ctx, Config{
-				Name: place.Name, Dir: place.Dir, Lock: place.Lock, Create: place.Create, Group: place.Group,
-				Shared: (*store.Shared)(place.Shared), Provider: p, Log: place.Log, Now: place.Now, Rand: place.Rand,
-			})
-			if err != nil {
-				return nil, err // a nil *Token would be no nil tokens.Token
-			}
-			return t, nil
-		},
+		Open:  func(ctx context.Context, place tokens.Place) (tokens.Token, error) { return open(ctx, p, place) },
 	}
+}
+
+// A token is a token directory and a Crypto. What the store can do beyond
+// tokens.Storage, the token can.
+type token struct {
+	*store.Store
+	*Crypto
+	name string
+}
+
+func (t *token) Name() string { return t.name }
+func (t *token) Kind() string { return Kind }
+
+// Info returns the token's data, with what other processes changed.
+func (t *token) Info(ctx context.Context) (p11.TokenInfo, error) {
+	if err := t.Refresh(ctx); err != nil {
+		return p11.TokenInfo{}, err
+	}
+	return t.Store.Info(), nil
+}
+
+func open(ctx context.Context, p Provider, place tokens.Place) (tokens.Token, error) {
+	if wrong, mend := checkFormat(place.Format); wrong != "" {
+		return nil, p11.Errorf(p11.CKR_TOKEN_NOT_RECOGNIZED, "%s; mend it with: %s", wrong, mend)
+	}
+	if place.Rand == nil {
+		place.Rand = rand.Reader
+	}
+	kind, ok := store.KindOf(Kind)
+	if !ok {
+		panic("swtok: the store does not know its own token")
+	}
+	s, err := store.Open(ctx, store.Config{
+		Dir: place.Dir, Kind: kind, Lock: place.Lock, Create: place.Create, Group: place.Group,
+		Shared: (*store.Shared)(place.Shared), Log: place.Log, Now: place.Now, Rand: place.Rand,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &token{s, NewCrypto(p, place.Rand), place.Name}, nil
 }
 
 // checkFormat refuses a directory that is said to have another format than 3.8's.

@@ -8,7 +8,6 @@ import (
 
 	"p11fs/locks"
 	"p11fs/tokens"
-	"p11fs/tokens/store"
 	"p11fs/tokens/tokentest"
 )
 
@@ -25,15 +24,15 @@ func TestToken(t *testing.T) {
 						t.Fatal(err)
 					}
 					t.Cleanup(func() { _ = lock.Close() })
-					tok, err := Open(t.Context(), Config{
-						Name: "mine", Dir: filepath.Join(dir, "token"), Lock: lock, Create: true, Group: store.NoGroup,
-						Provider: p, Log: slog.New(slog.DiscardHandler), Now: time.Now,
+					tok, err := NewKind(p).Open(t.Context(), tokens.Place{
+						Name: "mine", Dir: filepath.Join(dir, "token"), Lock: lock, Create: true, Group: locks.NoGroup,
+						Log: slog.New(slog.DiscardHandler), Now: time.Now,
 					})
 					if err != nil {
 						t.Fatal(err)
 					}
-					if tok.Name() != "mine" || tok.Kind() != Kind || tok.Provider() != p {
-						t.Errorf("%s, %s, %v", tok.Name(), tok.Kind(), tok.Provider())
+					if tok.Name() != "mine" || tok.Kind() != Kind || tok.(*token).provider != p {
+						t.Errorf("%s, %s", tok.Name(), tok.Kind())
 					}
 					return tok
 				},
