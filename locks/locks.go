@@ -34,11 +34,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// NoGroup says that lock files belong to their maker alone.
+// NoGroup: lock files belong to their maker alone.
 const NoGroup = -1
 
-// Options say how a lock file that is absent is made. One that exists is taken
-// as it is.
+// Options are for a lock file that has to be made. One that exists is used as it
+// is.
 type Options struct {
 	// Group owns the file and its directory, with modes 0440 and 0770; with
 	// NoGroup the modes are 0400 and 0700 and the owner's group stays.
@@ -50,9 +50,9 @@ type Lock struct {
 	path string
 	opts Options
 
-	// turn holds one token while nobody in this process has the lock. It is
-	// a channel so that waiting for it ends with a context. It guards f and
-	// waiter.
+	// turn holds one element while no goroutine of this process has the lock. It
+	// guards f and waiter. It is a channel, so that waiting for it can end with a
+	// context.
 	turn   chan struct{}
 	f      *os.File
 	waiter *waiter // that may still wait for f's lock; nil if none does
@@ -61,7 +61,7 @@ type Lock struct {
 	closeOnce sync.Once
 }
 
-// ErrClosed is what Lock returns once the Lock was closed.
+// ErrClosed is what Lock returns after Close.
 var ErrClosed = errors.New("lock is closed")
 
 // Open opens the lock file at path, making it and its directories where absent.
@@ -114,7 +114,8 @@ func (l *Lock) Lock(ctx context.Context) (unlock func() error, err error) {
 }
 
 // lockFile locks the file; the caller has the turn. A file that was removed
-// while we waited guards nothing any more, so its successor is locked instead.
+// meanwhile guards nothing any more, so the file that is at its path now is locked
+// instead.
 func (l *Lock) lockFile(ctx context.Context) error {
 	for {
 		if err := l.wait(ctx); err != nil {

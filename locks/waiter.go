@@ -9,18 +9,18 @@ import (
 )
 
 // A waiter is a thread that waits for a file's lock in the kernel. It is woken as
-// soon as the lock is free: a stock process in a loop leaves it so for some
-// microseconds at a time, which one that looks now and then seldom meets.
+// soon as the lock is free. To try again and again would not do: a stock process that
+// works in a loop leaves the lock free for some microseconds at a time.
 //
-// Nothing calls the thread off. It waits on when its caller has given up, and the
-// next caller takes it over. While there is one, nobody else may lock the same
-// open file: the kernel would take both for one holder.
+// A thread that waits in flock(2) cannot be interrupted. When its caller gives up, it
+// goes on waiting, and the next caller uses the same waiter. Meanwhile nobody else
+// locks the same open file, since the kernel takes both for one holder.
 type waiter struct {
 	f    *os.File
-	done chan error // what came of it, for who wants it
+	done chan error // gets the result of flock
 
 	mu        sync.Mutex // guards the below
-	abandoned bool       // nobody wants it
+	abandoned bool       // the caller has given up
 	ended     bool
 }
 
@@ -41,7 +41,7 @@ func (w *waiter) run() {
 	}
 }
 
-// abandon says that nobody wants the lock. It is given back when it comes.
+// abandon gives up: the lock is given back when it comes.
 func (w *waiter) abandon() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -50,8 +50,8 @@ func (w *waiter) abandon() {
 	}
 }
 
-// adopt says that somebody wants the lock again. False means that the waiter has
-// ended, without the lock.
+// adopt takes over a waiter whose caller gave up. False: it has ended, and has given
+// the lock back.
 func (w *waiter) adopt() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -59,7 +59,7 @@ func (w *waiter) adopt() bool {
 	return !w.ended
 }
 
-// drop gives back what came of it.
+// drop gives the lock back, if it came.
 func (w *waiter) drop() {
 	if err := <-w.done; err == nil {
 		// If it fails the descriptor is closed, and the lock gone with it.

@@ -27,7 +27,7 @@ var ErrBusy = errors.New("in use")
 type Config struct {
 	Mode  Mode
 	Paths Paths
-	// ConfigRequired says that Paths.Config must exist also in user mode.
+	// ConfigRequired: Paths.Config must exist also in user mode.
 	ConfigRequired bool
 	// AllowOther lets users other than the owner reach the mount. A system
 	// daemon always does.
@@ -108,8 +108,8 @@ func Run(ctx context.Context, c Config) error {
 	return d.Close()
 }
 
-// wait returns when ctx ends or the tree is unmounted, which says nothing to a
-// slot daemon.
+// wait returns when ctx ends, or the tree is unmounted; a slot daemon goes on without
+// the tree.
 func (d *Daemon) wait(ctx context.Context) {
 	var unmounted, gone <-chan struct{}
 	if d.server != nil && !d.conf.SlotDaemon {
@@ -217,8 +217,8 @@ func makeDirectory(dir string, mode os.FileMode, group int) error {
 		}
 		return nil
 	}
-	// What is above a user's own is the user's own, too; the machine's
-	// directories are passed through by all.
+	// The directories above a user's own are closed to others, too. Those above
+	// the machine's let everybody through.
 	above := os.FileMode(0o755)
 	if mode == 0o700 {
 		above = mode
@@ -261,8 +261,8 @@ func (d *Daemon) ifMounting(step func(context.Context) error) func(context.Conte
 	}
 }
 
-// guardStore locks the store: by a file that says who has it, and by its own
-// directory, as everybody in the group may remove the file.
+// guardStore locks the directory of tokens, and a file in which the process says who
+// it is. The file alone would not do: everybody in the group may remove it.
 func (d *Daemon) guardStore(ctx context.Context) error {
 	release, err := takeGuard(ctx, d.conf.Paths.Guard, d.conf.Paths.Data)
 	if err != nil {
@@ -304,8 +304,8 @@ func (d *Daemon) guardMount(ctx context.Context) error {
 		return err
 	}
 	d.later(release)
-	// Who mounted meanwhile had the lock of the directory below: what is
-	// locked now is the root of that mount.
+	// A daemon that mounted meanwhile held the lock of the directory below; what
+	// is locked now is the root of its mount.
 	if err := checkFree(path); err != nil {
 		return err
 	}
@@ -337,7 +337,7 @@ func (d *Daemon) ready(ctx context.Context) {
 		}
 	}
 	if d.sessionTable() != nil {
-		if st, err := d.stock.slots.Stats(); err == nil {
+		if st, err := d.stock.daemon.Stats(); err == nil {
 			r.SegmentKey, r.SegmentID = st.Key, st.ID
 		}
 	}

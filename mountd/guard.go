@@ -18,10 +18,10 @@ const (
 	guardPoll = 20 * time.Millisecond
 )
 
-// takeGuard locks the file at path for the life of the daemon, so that two
-// daemons never serve the store in data, and writes the daemon's pid into it for the
-// one who is refused. The returned function lets go of it; the file stays. The
-// kernel lets go of it too when the process dies, so there are no stale guards.
+// takeGuard locks the file at path for the life of the daemon, so that two daemons
+// never serve the tokens in data, and writes the daemon's pid into it, which a second
+// one names when it is refused. release unlocks it; the file stays. The kernel unlocks
+// it too when the process dies, so no guard is ever stale.
 func takeGuard(ctx context.Context, path, data string) (release func() error, err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {

@@ -38,8 +38,8 @@ func Harden(mode Mode, log *slog.Logger) error {
 	return nil
 }
 
-// mayLockAll says whether no limit on locked memory holds for the process. With
-// one, mlockall would make later allocations fail.
+// mayLockAll reports whether the process may lock memory without limit. With a
+// limit, mlockall would make later allocations fail.
 func mayLockAll() bool {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err == nil && limit.Cur == unix.RLIM_INFINITY {

@@ -54,8 +54,8 @@ func (d *Daemon) openRPC(context.Context) error {
 		}
 	}()
 	d.later(func() error {
-		// A socket that the service manager holds stays: who connects while
-		// the daemon is restarted waits there.
+		// A socket that the service manager holds stays: clients that connect
+		// while the daemon is restarted wait there.
 		l.SetUnlinkOnClose(!activated)
 		err := l.Close()
 		door.server.Close()
@@ -82,8 +82,8 @@ func (d *Daemon) rpcListener(path string) (l *net.UnixListener, activated bool, 
 	if group >= 0 {
 		mode = 0o660
 	}
-	// The directory is open to all in system mode: who may connect is the
-	// socket's to say, and who may not is told so by it.
+	// In system mode the directory is open to all, and the socket decides who may
+	// connect: who may not is told so, instead of finding no socket.
 	dirMode := os.FileMode(0o700)
 	if d.conf.Mode == System {
 		dirMode = 0o755

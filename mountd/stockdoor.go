@@ -20,12 +20,12 @@ import (
 // files of root's.
 type stockDoor struct {
 	apiLock *locks.Lock
-	slots   *slotd.Daemon
+	daemon  *slotd.Daemon
 	err     error // why there is no door
 }
 
-// ErrNoSlotDaemonFile says that the file is missing by which stock clients find
-// the slot manager's segment.
+// ErrNoSlotDaemonFile: the file is missing by which stock clients find the slot
+// manager's segment.
 var ErrNoSlotDaemonFile = errors.New("there is no pkcsslotd file")
 
 // openStock takes the place of pkcsslotd. A pkcsslotd that runs stops the start:
@@ -89,7 +89,7 @@ func (d *Daemon) takeSlotDaemonsPlace(ctx context.Context, door *stockDoor, grou
 	}
 	d.later(door.apiLock.Close)
 	stock := SystemPaths("")
-	door.slots, err = slotd.Open(ctx, slotd.Config{
+	door.daemon, err = slotd.Open(ctx, slotd.Config{
 		StockFile: stock.SlotDaemon, StockSocket: stock.SlotSocket, StockConf: p.SlotConfig,
 		File: p.SlotDaemon, Socket: p.SlotSocket, PIDFile: p.PIDFile,
 		APILock: door.apiLock, Group: group, Slots: slots, Log: d.log, Now: d.now,
@@ -97,17 +97,17 @@ func (d *Daemon) takeSlotDaemonsPlace(ctx context.Context, door *stockDoor, grou
 	if err != nil {
 		return err
 	}
-	d.later(door.slots.Close)
+	d.later(door.daemon.Close)
 	return nil
 }
 
 // sessionTable is where sessions are counted for other processes; nil without
 // the stock door.
 func (d *Daemon) sessionTable() engine.SessionTable {
-	if d.stock == nil || d.stock.slots == nil {
+	if d.stock == nil || d.stock.daemon == nil {
 		return nil
 	}
-	return d.stock.slots
+	return d.stock.daemon
 }
 
 // sharedThrough is the segment through which stock processes share the token of s,
@@ -134,8 +134,8 @@ func (d *Daemon) slotManager() resource {
 		r.state = stateFailed
 		return r
 	}
-	st, err := d.stock.slots.Stats()
-	if err != nil || d.stock.slots.Lost() != nil {
+	st, err := d.stock.daemon.Stats()
+	if err != nil || d.stock.daemon.Lost() != nil {
 		r.state = stateFailed
 		return r
 	}
@@ -146,7 +146,7 @@ func (d *Daemon) slotSocket() resource {
 	r := resource{name: "socket/slots", state: stateOff}
 	switch {
 	case d.stock == nil:
-	case d.stock.err != nil || d.stock.slots.Lost() != nil:
+	case d.stock.err != nil || d.stock.daemon.Lost() != nil:
 		r.state = stateFailed
 	default:
 		r.count, r.size, r.state = 1, unknown, stateOn
@@ -162,10 +162,10 @@ func (d *Daemon) slotDaemonState() string {
 	case d.stock.err != nil:
 		return stateFailed + ": " + oneLine(d.stock.err.Error())
 	}
-	if err := d.stock.slots.Lost(); err != nil {
+	if err := d.stock.daemon.Lost(); err != nil {
 		return "lost: " + oneLine(err.Error())
 	}
-	if err := d.stock.slots.Unrefusable(); err != nil {
+	if err := d.stock.daemon.Unrefusable(); err != nil {
 		return stateOn + "; " + oneLine(err.Error())
 	}
 	return stateOn + "; a stock one that starts is refused"

@@ -27,8 +27,8 @@ type trace struct {
 	err  error // why there is none though one was asked for
 }
 
-// traceLevel says what a value of OPENCRYPTOKI_TRACE_LEVEL switches on: nothing, or
-// a trace, with the least important messages that it lets through.
+// traceLevel is what a value of OPENCRYPTOKI_TRACE_LEVEL switches on: nothing, or a
+// trace of the messages from least on.
 func traceLevel(value string) (least slog.Level, on bool, err error) {
 	switch value {
 	case "", "0":

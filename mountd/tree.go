@@ -60,7 +60,7 @@ func (d *Daemon) unmount() error {
 	switch {
 	case d.mountGone():
 	case d.watch != nil && !d.watch.OnTop():
-		// What would be unmounted there is another's.
+		// Unmounting would take away another's.
 		d.log.Warn("the mount was moved, or something is mounted over it: it is left; unmount it by hand", "mount", d.conf.Paths.Mount)
 	default:
 		if err := d.server.Unmount(); err != nil {
@@ -90,8 +90,8 @@ func (d *Daemon) unmount() error {
 	}
 }
 
-// mountGone says that somebody took the mount away: what is at its place is
-// another's.
+// mountGone reports whether somebody took the mount away, so that what is in its
+// place now is another's.
 func (d *Daemon) mountGone() bool {
 	if d.watch == nil {
 		return false

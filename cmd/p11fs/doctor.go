@@ -63,7 +63,7 @@ func printFindings(s streams, findings []doctor.Finding, quiet bool) error {
 	return nil
 }
 
-// colours says whether the output may be coloured (no-color.org).
+// colours reports whether the output may be coloured (no-color.org).
 func colours(s streams, getenv func(string) string) bool {
 	f, ok := s.out.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd())) && getenv("NO_COLOR") == "" && getenv("TERM") != "dumb"

@@ -95,8 +95,7 @@ func wrapArgs(c *cobra.Command) {
 	}
 }
 
-// usageLine says how c is used. A word that is none of its commands may be a
-// misspelt one.
+// usageLine is how c is used. It suggests a command for a word that is none.
 func usageLine(c *cobra.Command, args []string) string {
 	if c.HasParent() {
 		return c.UseLine()

@@ -27,7 +27,7 @@ import (
 // slotDaemonName is the name by which the program is openCryptoki's slot daemon.
 const slotDaemonName = "pkcsslotd"
 
-// readyVariable tells the process that stays what descriptor its starter waits at.
+// readyVariable tells the process that stays at which descriptor its starter waits.
 const readyVariable = "P11FS_PKCSSLOTD_READY"
 
 // The exit codes of pkcsslotd 3.8.1, where ours say the same.
@@ -156,7 +156,7 @@ func slotDaemonMain(args []string, s streams) int {
 	return d.detach()
 }
 
-// mayBeSlotDaemon says why a process with these ids cannot be the slot daemon.
+// mayBeSlotDaemon returns why a process with these ids cannot be the slot daemon.
 func mayBeSlotDaemon(euid, egid int, lookup func(string) (*user.Group, error)) error {
 	if euid != 0 {
 		return errors.New("This daemon needs root privileges, but the effective user id is not 'root'.") //nolint:staticcheck // a whole sentence, as from the stock daemon
@@ -221,7 +221,8 @@ func (d *slotDaemon) detach() int {
 		return slotdFailure
 	}
 	_ = w.Close()
-	// Who ends the start ends the daemon: it left our process group.
+	// A signal that ends the start ends the daemon too, which is not in our process
+	// group any more.
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	go func() {
@@ -277,7 +278,7 @@ func (d *slotDaemon) serve() int {
 	return d.exit(mountd.Run(ctx, conf))
 }
 
-// isReady says so in the log, in the stock daemon's words, and to who waits.
+// isReady logs it, in the stock daemon's words, and tells the process that waits.
 func (d *slotDaemon) isReady(r mountd.Ready, old int) {
 	if old >= 0 && old != r.SegmentID {
 		d.log.Error(fmt.Sprintf("Shared memory creation failed (%#x)", int(unix.EEXIST)))
@@ -315,7 +316,7 @@ func leaveTerminal() error {
 	return os.Chdir("/")
 }
 
-// exit turns how the daemon ended into its exit code, and says why.
+// exit logs why the daemon ended, and returns the exit code.
 func (d *slotDaemon) exit(err error) int {
 	code, text := slotExit(err)
 	if err != nil {
@@ -370,5 +371,5 @@ func segmentOf(file string) int {
 	return id
 }
 
-// isSlotDaemon says whether the program was called by the slot daemon's name.
+// isSlotDaemon reports whether the program was called by the slot daemon's name.
 func isSlotDaemon(arg0 string) bool { return filepath.Base(arg0) == slotDaemonName }

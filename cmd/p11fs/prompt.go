@@ -127,8 +127,8 @@ func (a *asker) noEcho(ctx context.Context, prompt string) ([]byte, error) {
 	}
 	if !a.asked {
 		a.asked = true
-		// What was pasted behind the command is no PIN. If it cannot be
-		// dropped, it is a wrong one at worst.
+		// Text that was pasted with the command is no PIN. If it cannot be
+		// dropped, it is a wrong PIN at worst.
 		_ = unix.IoctlSetInt(fd, unix.TCFLSH, unix.TCIFLUSH)
 	}
 	fmt.Fprintf(a.s.err, "%s: ", prompt)

@@ -53,7 +53,7 @@ func newStatus(s streams) *cobra.Command {
 	return c
 }
 
-// notMounted says that there is nothing to read, unless err says so itself.
+// notMounted wraps errNotMounted around err, unless it is there already.
 func notMounted(err error) error {
 	if errors.Is(err, errNotMounted) {
 		return err

@@ -64,7 +64,7 @@ func findTree(named string, getenv func(string) string) (tree, error) {
 	return tree{dir}, err
 }
 
-// mayUse says why a user may not use a mount at all, and what mends it.
+// mayUse returns why a user may not use a mount at all, and what mends it.
 func mayUse(dir string) error {
 	err := unix.Access(dir, unix.R_OK|unix.X_OK)
 	if !errors.Is(err, unix.EACCES) {
@@ -138,7 +138,7 @@ func (t tree) token(name string) error {
 	return err
 }
 
-// died says that the mount is one whose daemon is gone.
+// died is the error of a mount whose daemon is gone.
 func (t tree) died() error {
 	return fmt.Errorf("%w: the daemon of %s has died (p11fs mount cleans up)", errNotMounted, t.dir)
 }

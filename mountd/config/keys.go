@@ -61,7 +61,7 @@ func (p *parser) apply(s *Slot, pairs []pair) map[key]int {
 	return seen
 }
 
-// fits says whether the value's length lets it take effect.
+// fits reports whether the value's length lets it take effect.
 func (p *parser) fits(k key, kv pair) bool {
 	n := len(kv.value)
 	switch {
@@ -122,8 +122,8 @@ func (p *parser) format(kv pair) p11.Version {
 	return v
 }
 
-// badTokenName says why name cannot be a directory below the token root and a
-// folder in the tree.
+// badTokenName returns why name cannot be a directory below the token root and a
+// folder in the tree; empty if it can.
 func badTokenName(name string) string {
 	switch {
 	case name == "":

@@ -334,7 +334,7 @@ func groupOf(name string) (string, []string, error) {
 	}
 	f, err := os.Open("/etc/group")
 	if err != nil {
-		return g.Gid, nil, nil // the group is known; its members are a courtesy
+		return g.Gid, nil, nil // the members are told only where they are known
 	}
 	defer f.Close()
 	lines := bufio.NewScanner(f)

@@ -49,8 +49,8 @@ func (e Examination) gid() int {
 	return n
 }
 
-// member checks that who asks may use the tokens. Stock clients ask for the name
-// in the group's list of members, and the kernel for the group itself.
+// member checks that the user may use the tokens. Stock clients look for the name in
+// the group's list of members, and the kernel for the group among those of the process.
 func (e Examination) member() Finding {
 	f := Finding{Check: "your membership in " + mountd.Group}
 	if e.Mode != mountd.System {
@@ -75,8 +75,8 @@ func (e Examination) member() Finding {
 	return f
 }
 
-// refusal says whether p11fs can keep a stock slot daemon from starting beside it.
-// Without, it is not wrong: it serves all the same.
+// refusal checks whether p11fs can keep a stock slot daemon from starting beside it.
+// It is not wrong if it cannot: it serves all the same.
 func (e Examination) refusal() Finding {
 	f := Finding{Check: "a stock pkcsslotd beside p11fs", Detail: "is refused when it starts"}
 	switch {
@@ -159,11 +159,10 @@ func (e Examination) slotManager() []trouble {
 	return nil
 }
 
-// How long a lock may be held before it counts as stuck, and how often it is
-// tried.
+// How long a lock may be held before it counts as stuck, and how often that is tried.
 const (
-	lockPatience = time.Second
-	lockPoll     = 50 * time.Millisecond
+	lockWait = time.Second
+	lockPoll = 50 * time.Millisecond
 )
 
 // lockFiles looks for lock files that members cannot open and for locks that are
@@ -203,8 +202,8 @@ func (e Examination) lockFiles() Finding {
 	return f.add(troubles)
 }
 
-// stuck says that a lock is not to be had. Who may not even open the file is told
-// so by the other checks.
+// stuck reports whether a lock is held all the time. A file that may not even be
+// opened is another check's.
 func stuck(path string) bool {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -215,14 +214,14 @@ func stuck(path string) bool {
 		if err := unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
 			return false
 		}
-		if time.Since(begin) > lockPatience {
+		if time.Since(begin) > lockWait {
 			return true
 		}
 	}
 }
 
 // socket looks for a slot socket whose daemon has died, or that clients refuse.
-// It does not connect: who connects and goes ends an idle stock daemon.
+// It does not connect: a client that connects and goes ends an idle stock daemon.
 func (e Examination) socket() Finding {
 	f := Finding{Check: e.Paths.SlotSocket, Detail: "not there: no slot daemon serves"}
 	if e.Mode != mountd.System {
@@ -251,7 +250,7 @@ func (e Examination) socket() Finding {
 }
 
 // modes looks at what lies in the token directories and at the configuration.
-// What only root can see is left to root.
+// Only root finds what only root can see.
 func (e Examination) modes() Finding {
 	f := Finding{Check: "modes of tokens", Detail: "as they should be"}
 	if e.Mode != mountd.System {

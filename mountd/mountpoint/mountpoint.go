@@ -23,8 +23,8 @@ const Type = "fuse.p11fs"
 // mountinfo is the kernel's list of the mounts that this process sees.
 const mountinfo = "/proc/self/mountinfo"
 
-// probeTimeout bounds how long a mount may take to say that it is alive. One
-// that takes longer hangs, and so has a daemon.
+// probeTimeout bounds how long a mount may take to answer. One that takes longer
+// hangs, and so has a daemon.
 const probeTimeout = 2 * time.Second
 
 // State is what a directory is as a mount point.
@@ -36,17 +36,6 @@ const (
 	Live               // a p11fs is mounted there and its daemon runs
 	Stale              // a p11fs is mounted there and its daemon is gone
 )
-
-// String is the state in one word.
-func (s State) String() string {
-	switch s {
-	case Live:
-		return "live"
-	case Stale:
-		return "stale"
-	}
-	return "free"
-}
 
 // Resolve returns the absolute path of a mount point with no symbolic links in
 // it. The last element may be absent, and may be a mount whose daemon died, on
@@ -77,7 +66,7 @@ func Resolve(path string) (string, error) {
 	return "", fmt.Errorf("%s: %w", path, unix.ELOOP)
 }
 
-// Probe says what is mounted on path, which Resolve has returned.
+// Probe finds out what is mounted on path, which Resolve has returned.
 func Probe(path string) (State, error) {
 	mounts, err := List()
 	if err != nil {

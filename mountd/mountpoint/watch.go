@@ -14,12 +14,12 @@ import (
 // the server hears of the end only when that one goes, too.
 type Watch struct {
 	gone chan struct{}
-	// The descriptors of the kernel's list, which poll(2) tells the changes of,
-	// and of an eventfd. An os.File of the list would hear of a change as well,
-	// through epoll, and a change is told once.
+	// The descriptors of the kernel's list, whose changes poll(2) tells, and of an
+	// eventfd. They are no os.File: the runtime's epoll would take the news of a
+	// change, which the kernel tells once.
 	list, stop int
-	// The mount's own number will not do: the kernel gives it to the next
-	// mount. The file system keeps its own while any copy of it is mounted.
+	// The number of the file system, which it keeps while any copy of it is
+	// mounted. That of the mount would be given to the next mount.
 	device string
 	path   string
 	close  sync.Once
@@ -56,8 +56,8 @@ func NewWatch(path string) (*Watch, error) {
 // Gone is closed when the mount is not there any more.
 func (w *Watch) Gone() <-chan struct{} { return w.gone }
 
-// OnTop says that who goes to the path comes into the file system: it was not
-// moved away since, and nothing is mounted over it. In doubt it is.
+// OnTop reports whether the path leads into the file system still: the mount was not
+// moved, and nothing is mounted over it. In doubt it does.
 func (w *Watch) OnTop() bool {
 	mounts, err := List()
 	return err != nil || onTop(mounts, w.path, w.device)

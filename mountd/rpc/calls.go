@@ -97,8 +97,8 @@ const (
 	timeSize         = 16
 )
 
-// unsupported answers the calls that are missing, of whose values it reads the
-// session alone.
+// unsupported answers the calls that are missing. It reads no argument but the
+// session.
 func (q *request) unsupported() error {
 	q.session()
 	if err := q.failure(); err != nil {
@@ -250,8 +250,8 @@ func trimBlanks(s string) string {
 	return s
 }
 
-// waitForSlotEvent waits for what does not happen, slots being fixed while the
-// daemon runs, until C_Finalize ends it (PKCS#11 v3.1 §5.5.3).
+// waitForSlotEvent waits until C_Finalize (PKCS#11 v3.1 §5.5.3): slots do not change
+// while the daemon runs.
 func (q *request) waitForSlotEvent() error {
 	flags := p11.Flags(q.r.Ulong())
 	if err := q.end(); err != nil {

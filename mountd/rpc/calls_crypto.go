@@ -25,8 +25,8 @@ func initialise(flag p11.Flags) func(*request) error {
 	}
 }
 
-// begin reads and does the Init's part of a request. Of a combined call more
-// follows.
+// begin reads and answers the Init part of a request. In a combined call other
+// arguments follow.
 func (q *request) begin(flag p11.Flags) (*engine.Session, error) {
 	s := q.session()
 	after, end := sizeOfKey, q.end
@@ -51,8 +51,8 @@ func (q *request) begin(flag p11.Flags) (*engine.Session, error) {
 	return s, s.Init(q.ctx, flag, m.Mechanism, key)
 }
 
-// A withRoom is a function of a session that takes data and returns a result
-// for which the caller has so much room.
+// A withRoom is a function of a session that takes data and the room for its
+// result, and returns the result.
 type withRoom func(*engine.Session, context.Context, []byte, int) ([]byte, error)
 
 // whole is the one-part function of a use.
@@ -89,8 +89,7 @@ func verifyFinal(s *engine.Session, ctx context.Context, signature []byte) error
 	return err
 }
 
-// transform answers a function with data and a result, which belongs to the
-// operation of flag.
+// transform answers a function with data and a result. flag is its operation.
 func transform(f withRoom, flag p11.Flags) func(*request) error {
 	return func(q *request) error {
 		s := q.session()
@@ -107,8 +106,8 @@ func (q *request) transform(s *engine.Session, f withRoom, flag p11.Flags) error
 	return q.answered(drain{s, flag}, data, room, func() ([]byte, error) { return f(s, q.ctx, data, q.room(room)) })
 }
 
-// room is a Room as the engine wants it. Up to protocol 0 a question for the
-// length cannot be told from a buffer of no length, and is taken for that.
+// room is a Room as the engine takes it. In protocol 0 a question for the length
+// looks like a buffer of no length, and is taken for one.
 func (q *request) room(room wire.Room) int {
 	if room.Query() && q.conn.protocol != wire.V0 {
 		return engine.OnlyLength
@@ -177,10 +176,10 @@ func final(flag p11.Flags) func(*request) error {
 	}
 }
 
-// answered writes the result of f, which is given data. Clients of protocol 0
-// send a question for the length and a buffer of no length alike, and where the
-// result is empty both get it: whichever it was, the client may make the same
-// call once more and is told the same.
+// answered writes the result of f, which takes data. In protocol 0 a question for
+// the length looks like a buffer of no length, and f has ended the operation if the
+// result is empty. The client may have asked for the length only, and so may make
+// the same call once more, with the same answer.
 func (q *request) answered(d drain, data []byte, room wire.Room, f func() ([]byte, error)) error {
 	if q.conn.protocol != wire.V0 {
 		b, err := f()

@@ -8,19 +8,12 @@ import (
 	"maps"
 	"runtime/debug"
 	"sync"
-	"time"
 
 	"p11fs/engine"
 	"p11fs/mountd/rpc/wire"
 	"p11fs/p11"
 	"p11fs/secret"
 )
-
-// pause waits a little before the next accept; false means the server ended.
-func (s *Server) pause() bool {
-	time.Sleep(50 * time.Millisecond)
-	return !s.isClosed()
-}
 
 // state is what a connection is between C_Initialize and C_Finalize.
 type state struct {
@@ -32,8 +25,8 @@ type state struct {
 	drained map[drain]drainMark
 }
 
-// drain is an operation of which a protocol 0 client has been told that a call
-// has an empty result, and for which it may ask again: see answered.
+// drain is an operation of which a client with protocol 0 was told that a call has
+// an empty result. It may ask once more: see answered.
 type drain struct {
 	session *engine.Session
 	flag    p11.Flags // CKF_ENCRYPT and the like
@@ -82,8 +75,8 @@ func (st *state) application() (*engine.Application, <-chan struct{}, error) {
 	return st.app, st.ended, nil
 }
 
-// drain marks an operation; settle forgets its mark and says whether it was left
-// by the same call with the same data.
+// drain marks an operation. settle forgets its mark, and reports whether it was
+// left by the same call with the same data.
 func (st *state) drain(d drain, m drainMark) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -127,13 +120,13 @@ type request struct {
 // handle answers one request and appends the reply's frame to b.
 func (c *conn) handle(ctx context.Context, b []byte, code uint32, body []byte) (out []byte) {
 	start := len(b)
-	// Before the reply, so that who has it finds its call counted.
+	// Before the reply: a client that has its reply finds the call counted.
 	c.server.calls.Add(1)
 	defer func() {
 		if p := recover(); p != nil {
 			c.server.panics.Add(1)
-			// The value may hold what a client sent, which may be a PIN; the
-			// stack has no values of ours.
+			// Not the value, which may hold a PIN that the client sent. The
+			// stack shows no values.
 			c.server.config.Log.Error("panic in an RPC call", "kind", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
 			out = errorFrame(b[:start], code, p11.CKR_GENERAL_ERROR)
 		}
@@ -185,7 +178,7 @@ func (q *request) answer() error {
 	return h(q)
 }
 
-// offers says whether clients of the connection's protocol have the call.
+// offers reports whether the connection's protocol has the call.
 func (c *conn) offers(call wire.Call) bool {
 	return call < wire.CallSignOnce || c.protocol == wire.Own
 }
@@ -203,9 +196,8 @@ func (q *request) initialize() error {
 	return q.conn.state.initialize()
 }
 
-// The functions below read one argument each. The first failure stands until
-// end or failure returns it, so that callers check once, before they use
-// anything.
+// The functions below read one argument each. The first failure is kept until end
+// or failure returns it, so that callers check once, before they use anything.
 
 func (q *request) fail(err error) {
 	if q.err == nil {
@@ -213,7 +205,7 @@ func (q *request) fail(err error) {
 	}
 }
 
-// failure returns what went wrong with the arguments so far.
+// failure returns the first failure so far.
 func (q *request) failure() error {
 	if q.err == nil {
 		q.err = q.r.Err()
@@ -221,7 +213,7 @@ func (q *request) failure() error {
 	return q.err
 }
 
-// end returns that too, or that there are more arguments than there should be.
+// end returns the first failure, which may be that arguments are left over.
 func (q *request) end() error {
 	if q.err == nil {
 		q.err = q.r.End()
@@ -259,8 +251,8 @@ func (q *request) slot() *engine.Slot {
 
 func (q *request) object() p11.ObjectHandle { return p11.ObjectHandle(q.r.Ulong()) }
 
-// pin reads a PIN, which the caller closes, also when it is nil. A NULL PIN asks
-// for a protected authentication path, which no token here has.
+// pin reads a PIN, which the caller closes; it may be nil. A NULL PIN asks for a
+// protected authentication path, which no token here has.
 func (q *request) pin() *secret.Bytes {
 	a := q.r.Array()
 	switch {

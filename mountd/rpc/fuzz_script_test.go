@@ -114,7 +114,7 @@ func fuzzCalls() []wire.Call {
 func newPlayer(t testing.TB, w *world, offered wire.Protocol, keys *keyring, script []byte) *player {
 	t.Helper()
 	p := &player{t: t, k: dial(t, w.path, offered), pending: map[uint32]wire.Call{}}
-	if err := p.k.c.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := p.k.c.SetDeadline(time.Now().Add(waitLimit)); err != nil {
 		t.Fatal(err)
 	}
 	p.k.initialize()

@@ -35,7 +35,7 @@ func FuzzServer(f *testing.F) {
 	played := 0
 	f.Fuzz(func(t *testing.T, offered uint8, script, tail []byte) {
 		// What hangs is shown with all goroutines.
-		watchdog := time.AfterFunc(3*patience, func() { panic("the server hangs") })
+		watchdog := time.AfterFunc(3*waitLimit, func() { panic("the server hangs") })
 		defer watchdog.Stop()
 		if w != nil {
 			w.TB = t
@@ -114,9 +114,9 @@ type world struct {
 	routines  int
 }
 
-// patience is how long a call of the bystander may take, or the end of what an
+// waitLimit is how long a call of the bystander may take, or the end of what an
 // input has begun, on a slow machine.
-const patience = 20 * time.Second
+const waitLimit = 20 * time.Second
 
 func newWorld(tb testing.TB) *world {
 	w := &world{scope: &scope{TB: tb}}
@@ -141,7 +141,7 @@ func (w *world) begin() {
 func (w *world) check(t *testing.T) {
 	t.Helper()
 	k := w.bystander
-	if err := k.c.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := k.c.SetDeadline(time.Now().Add(waitLimit)); err != nil {
 		t.Fatal(err)
 	}
 	want := sha256.Sum256([]byte("bystander"))
@@ -193,7 +193,7 @@ func (w *world) settle(t *testing.T) {
 		_, rv := k.call(wire.CallDestroyObject, func(r *wiretest.Writer) { r.Ulong(w.session); r.Ulong(h) })
 		w.spoilt = w.spoilt || rv != p11.CKR_OK
 	}
-	end := time.Now().Add(patience)
+	end := time.Now().Add(waitLimit)
 	for pause := 50 * time.Microsecond; ; pause = min(2*pause, 10*time.Millisecond) {
 		left := w.left()
 		if left == "" {

@@ -12,32 +12,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pollTime is how long a read looks for a client's next request before it
-// sleeps. Waking up costs 5 to 30 µs at each end, more than most calls, and a
-// client in a loop, which looks for the reply, sends its next request in less than
-// this. A read looks if the last one took less than briskTime, in which it may
-// have woken up.
+// pollTime is how long a read polls for the client's next request before it
+// sleeps. To be woken up costs 5 to 30 µs at each end, which is more than most
+// calls take, and a client that works in a loop sends its next request sooner. A
+// read polls if the one before took less than quickTime, waking up included.
 const (
 	pollTime  = 20 * time.Microsecond
-	briskTime = 100 * time.Microsecond
+	quickTime = 100 * time.Microsecond
 )
 
-// A yield that takes yieldTime or more says that others want the processor, or
-// that the process may have no more of it. Then nothing polls for a rest of
-// minRest, twice as long each time that it soon happens again, up to maxRest.
+// If sched_yield takes yieldTime or more, others want the processor, or the process
+// has used up its share. Then this connection does not poll for minRest, and for
+// twice as long each time that it happens again soon, up to maxRest.
 const (
 	yieldTime = 500 * time.Microsecond
 	minRest   = time.Millisecond
 	maxRest   = 128 * time.Millisecond
 )
 
-// parkTime is how often a connection that polls parks all the same, when there is
-// input to wake it at once. Where no goroutine parks, the runtime looks for other
-// connections' input every 10 ms only.
+// parkTime is how often a connection that polls waits in the runtime all the same,
+// with input there that wakes it at once. While no goroutine waits there, the
+// runtime looks for input of other connections every 10 ms only.
 const parkTime = 100 * time.Microsecond
 
-// pollers bounds how many reads poll at once, so that there are processors left
-// for who has work.
+// pollers bounds how many reads poll at once, so that processors are left for work.
 type pollers struct {
 	most int32
 	now  atomic.Int32
@@ -59,16 +57,16 @@ func (p *pollers) enter() bool {
 
 func (p *pollers) leave() { p.now.Add(-1) }
 
-// input reads a connection. A client that takes its time costs nothing.
+// input reads a connection. A client that is slow costs nothing.
 type input struct {
-	raw     syscall.RawConn
-	pollers *pollers
-	brisk   bool          // the last read was quick enough for polling
-	rest    time.Duration // how long the last rest from polling is
-	rests   time.Time     // when it ends
-	parked  time.Time     // when it last had the runtime look for input
+	raw       syscall.RawConn
+	pollers   *pollers
+	quick     bool          // the last read took less than quickTime
+	rest      time.Duration // how long nothing polls this time
+	restUntil time.Time     // when that ends
+	parked    time.Time     // when it last had the runtime look for input
 
-	attempt func(fd uintptr) bool // read as a value, which is made once
+	attempt func(fd uintptr) bool // in.read, made once
 	buf     []byte
 	n       int
 	err     error
@@ -93,7 +91,7 @@ func (in *input) Read(b []byte) (int, error) {
 	in.buf = b
 	err := in.raw.Read(in.attempt)
 	in.buf = nil
-	in.brisk = time.Since(began) < briskTime
+	in.quick = time.Since(began) < quickTime
 	switch {
 	case err != nil:
 		return 0, err
@@ -105,20 +103,20 @@ func (in *input) Read(b []byte) (int, error) {
 	return in.n, nil
 }
 
-// read reads what there is; false means that there is nothing yet, and lets the
-// caller park.
+// read reads what there is. It returns false if there is nothing yet, and the
+// runtime waits.
 func (in *input) read(fd uintptr) bool {
 	if in.once(fd) {
 		return true
 	}
-	if in.brisk {
+	if in.quick {
 		look := in.once
 		due := time.Since(in.parked) >= parkTime
 		if due {
 			look = in.peek
 		}
-		// Nothing was there when the runtime was told to wait for it, so what
-		// comes now wakes the caller.
+		// If it is due, what was found is left in the socket and the runtime
+		// wakes us for it.
 		if in.poll(fd, look) && !due {
 			return true
 		}
@@ -127,10 +125,10 @@ func (in *input) read(fd uintptr) bool {
 	return false
 }
 
-// poll looks for a while.
+// poll calls look until it finds something, for pollTime at most.
 func (in *input) poll(fd uintptr, look func(fd uintptr) bool) bool {
 	began := time.Now()
-	if began.Before(in.rests) || !in.pollers.enter() {
+	if began.Before(in.restUntil) || !in.pollers.enter() {
 		return false
 	}
 	defer in.pollers.leave()
@@ -146,7 +144,7 @@ func (in *input) poll(fd uintptr, look func(fd uintptr) bool) bool {
 	return false
 }
 
-// peek says whether there is anything to read, be it the end.
+// peek reports whether there is anything to read, or the end.
 func (in *input) peek(fd uintptr) bool {
 	for {
 		_, _, err := unix.Recvfrom(int(fd), in.buf[:1], unix.MSG_PEEK|unix.MSG_DONTWAIT)
@@ -156,8 +154,8 @@ func (in *input) peek(fd uintptr) bool {
 	}
 }
 
-// giveWay lets other threads on this processor run, and says when they have, and
-// whether there were any.
+// giveWay lets other threads run on this processor. It returns the time after that,
+// and whether there were any.
 func (in *input) giveWay() (t time.Time, gave bool) {
 	before := time.Now()
 	_, _, _ = unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0) // always succeeds
@@ -165,12 +163,12 @@ func (in *input) giveWay() (t time.Time, gave bool) {
 	if t.Sub(before) < yieldTime {
 		return t, false
 	}
-	if t.Sub(in.rests) > 16*in.rest {
+	if t.Sub(in.restUntil) > 16*in.rest {
 		in.rest = minRest
 	} else {
 		in.rest = min(2*in.rest, maxRest)
 	}
-	in.rests = t.Add(in.rest)
+	in.restUntil = t.Add(in.rest)
 	return t, true
 }
 

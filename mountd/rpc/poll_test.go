@@ -40,13 +40,13 @@ func TestInput(t *testing.T) {
 		}
 		b := make([]byte, 8)
 		for i := range 1000 {
-			in.brisk = true
+			in.quick = true
 			go func() { _, _ = there.Write([]byte{byte(i)}) }() // an error shows at the read
 			if n, err := in.Read(b); n != 1 || err != nil || b[0] != byte(i) {
 				t.Fatalf("read %d: %d bytes %v, %v", i, n, b[:n], err)
 			}
 		}
-		in.brisk = true
+		in.quick = true
 		if err := there.Close(); err != nil {
 			t.Fatal(err)
 		}

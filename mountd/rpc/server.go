@@ -1,23 +1,19 @@
 package rpc
 
 import (
-	"bufio"
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"p11fs/engine"
-	"p11fs/mountd/rpc/wire"
 	"p11fs/p11"
-	"p11fs/secret"
 )
 
 // Config is what a Server is made of.
@@ -25,8 +21,8 @@ type Config struct {
 	Engine  *engine.Engine
 	Log     *slog.Logger
 	Version p11.Version // of p11fs, for C_GetInfo
-	// Allow says whether a peer may use the tokens; nil allows all whom the
-	// socket's mode lets in.
+	// Allow returns why a peer may not use the tokens; without it all may whom
+	// the socket's mode lets in.
 	Allow func(Peer) error
 	// Limits on what clients hold; zero values mean the defaults.
 	MaxConnections int   // 4096
@@ -101,8 +97,8 @@ func (s *Server) Serve(l *net.UnixListener) error {
 		case s.isClosed():
 			return nil
 		case errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ECONNABORTED):
-			// The kernel keeps the client waiting; a descriptor gets free
-			// when another one leaves.
+			// The kernel keeps the client waiting until another one leaves
+			// and a descriptor is free.
 			s.config.Log.Warn("RPC socket: cannot accept", "err", err)
 			if !s.pause() {
 				return nil
@@ -138,8 +134,14 @@ func (s *Server) isClosed() bool {
 	return s.closed
 }
 
-// start admits a connection and runs it. Who is not admitted finds every call
-// refused rather than the connection closed.
+// pause waits a little before the next accept; false means that the server ended.
+func (s *Server) pause() bool {
+	time.Sleep(50 * time.Millisecond)
+	return !s.isClosed()
+}
+
+// start runs a connection. One over the limits stays open and has every call
+// refused.
 func (s *Server) start(socket *net.UnixConn) {
 	peer, err := peerOf(socket)
 	if err != nil {
@@ -163,8 +165,7 @@ func (s *Server) start(socket *net.UnixConn) {
 	case len(s.conns) >= s.config.MaxConnections, peer.UID != 0 && u.conns >= s.config.MaxPerUID:
 		c.refused = p11.Errorf(p11.CKR_SESSION_COUNT, "too many connections of uid %d", peer.UID)
 	}
-	// A refused connection beyond all bounds is the one that is closed: its
-	// descriptor is what there is too little of.
+	// Far over the limits it is closed, since descriptors run out.
 	if len(s.conns) >= 2*s.config.MaxConnections || u.conns >= 2*s.config.MaxPerUID {
 		s.mu.Unlock()
 		_ = socket.Close()
@@ -227,188 +228,4 @@ func peerGroups(fd uintptr) ([]uint32, error) {
 			return nil, errno
 		}
 	}
-}
-
-// conn is one connection. Its read loop owns r and buf.
-type conn struct {
-	server  *Server
-	socket  *net.UnixConn
-	peer    Peer
-	user    *user
-	refused error
-
-	protocol wire.Protocol
-	state    state
-
-	write sync.Mutex // orders replies; nothing is locked under it
-	wg    sync.WaitGroup
-}
-
-// run reads frames until the client closes.
-func (c *conn) run() {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer func() {
-		cancel()
-		c.wg.Wait()
-		c.state.finalize()
-		_ = c.socket.Close() // nothing is left to be said
-	}()
-	socket, err := newInput(c.socket, c.server.pollers)
-	if err != nil {
-		return // the server ends
-	}
-	r := bufio.NewReaderSize(socket, 4<<10)
-	offered, err := r.ReadByte()
-	if err != nil {
-		return
-	}
-	c.protocol = wire.Protocol(offered)
-	if _, err := c.socket.Write([]byte{c.protocol.Answer()}); err != nil {
-		return
-	}
-	c.state.init(c)
-	var (
-		in      = make([]byte, 0, 4<<10)
-		out     []byte
-		multi   bool // the client has calls of several threads in flight
-		granted int  // to the request that is being read
-	)
-	allow := func(n int) bool {
-		if !c.allow(n) {
-			return false
-		}
-		granted = n
-		return true
-	}
-	for {
-		granted = 0
-		code, body, err := wire.ReadFrame(r, in, allow)
-		switch {
-		case errors.Is(err, wire.ErrTooLong):
-			c.reply(errorFrame(nil, code, p11.CKR_DATA_LEN_RANGE))
-			continue
-		case errors.Is(err, wire.ErrNotAllowed):
-			c.reply(errorFrame(nil, code, p11.CKR_DEVICE_MEMORY))
-			continue
-		case err != nil:
-			c.user.memory.Add(-int64(granted))
-			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, unix.ECONNRESET) {
-				c.server.config.Log.Info("RPC connection ends in the middle of a request", "uid", c.peer.UID, "pid", c.peer.PID, "err", err)
-			}
-			return
-		}
-		own := cap(body) > cap(in) // the body is not the loop's buffer
-		call := callOf(body)
-		// A call is handled here, on the goroutine that is awake already,
-		// unless it may take long, or others wait behind it: waking another
-		// one costs more than most calls.
-		// A client that sends and does not read stops here, at one that is
-		// handled by the loop: its replies must not pile up.
-		if multi = multi || r.Buffered() > 0; (multi || slow(call)) && c.branch() {
-			if !own {
-				body = append([]byte(nil), body...)
-				secret.Wipe(in[:cap(in)])
-			}
-			c.wg.Add(1)
-			go func() {
-				defer c.wg.Done()
-				c.answer(ctx, nil, code, body)
-				c.done(body, own)
-				c.user.calls.Add(-1)
-			}()
-			continue
-		}
-		if call == wire.CallWaitForSlotEvent { // the loop cannot wait
-			c.reply(errorFrame(nil, code, p11.CKR_DEVICE_MEMORY))
-		} else {
-			out = c.answer(ctx, out[:0], code, body)
-		}
-		c.done(body, own)
-		if cap(out) > 64<<10 {
-			out = nil
-		}
-	}
-}
-
-// branch grants a call a goroutine of its own.
-func (c *conn) branch() bool {
-	if c.user.calls.Add(1) <= c.server.config.MaxCalls {
-		return true
-	}
-	c.user.calls.Add(-1)
-	return false
-}
-
-// maxFreeReply is how long a reply may be without being counted while the client
-// does not read it.
-const maxFreeReply = 4 << 10
-
-// answer handles a call and sends its reply, for which b is a buffer.
-func (c *conn) answer(ctx context.Context, b []byte, code uint32, body []byte) []byte {
-	b = c.handle(ctx, b, code, body)
-	n := len(b)
-	switch {
-	case n <= maxFreeReply:
-		c.reply(b)
-	case c.allow(n):
-		c.reply(b)
-		c.user.memory.Add(-int64(n))
-	default:
-		secret.Wipe(b)
-		c.reply(errorFrame(nil, code, p11.CKR_DEVICE_MEMORY))
-	}
-	return b
-}
-
-// allow grants memory for a long request or reply.
-func (c *conn) allow(n int) bool {
-	if c.user.memory.Add(int64(n)) <= c.server.config.MaxMemory {
-		return true
-	}
-	c.user.memory.Add(-int64(n))
-	return false
-}
-
-// done wipes a request, which may hold a PIN or a key, and gives its memory back.
-func (c *conn) done(body []byte, own bool) {
-	secret.Wipe(body)
-	if own {
-		c.user.memory.Add(-int64(len(body)))
-	}
-}
-
-// reply sends a frame whole, and wipes it. That the client is gone shows at the
-// next read.
-func (c *conn) reply(frame []byte) {
-	c.write.Lock()
-	_, _ = c.socket.Write(frame)
-	c.write.Unlock()
-	secret.Wipe(frame)
-}
-
-func errorFrame(b []byte, code uint32, rv p11.RV) []byte {
-	b, start := wire.AppendFrame(b, code, "")
-	w := wire.NewWriter(b, wire.V0)
-	w.Header(uint32(wire.CallError), "u")
-	w.Ulong(uint64(rv))
-	if err := wire.EndFrame(w.B, start); err != nil {
-		panic(err) // 20 bytes always fit
-	}
-	return w.B
-}
-
-func callOf(body []byte) wire.Call {
-	call, _ := wire.NewReader(body, wire.V0).Header()
-	return wire.Call(call)
-}
-
-// slow says that a call may take milliseconds, or wait.
-func slow(call wire.Call) bool {
-	switch call {
-	case wire.CallWaitForSlotEvent, wire.CallGenerateKey, wire.CallGenerateKeyPair, wire.CallInitToken, wire.CallInitToken2,
-		wire.CallInitPIN, wire.CallSetPIN, wire.CallLogin, wire.CallLoginUser, wire.CallCreateObject, wire.CallCopyObject,
-		wire.CallDestroyObject, wire.CallSetAttributeValue, wire.CallUnwrapKey, wire.CallDeriveKey, wire.CallDeriveKey2:
-		return true
-	}
-	return false
 }

@@ -6,7 +6,7 @@
 //
 // # The reply
 //
-// Who connects says nothing and gets 925 792 bytes: the number of slots mod 256
+// A client sends nothing and gets 925 792 bytes: the number of slots mod 256
 // (1 byte, 7 bytes padding), what C_GetInfo returns (88 bytes), and 1024 slots
 // of 904 bytes each:
 //

@@ -10,8 +10,8 @@ import (
 	"p11fs/shm"
 )
 
-// alone waits for a rival that was about to start when the refusal began, and is
-// refused, to end. One that stays was there first.
+// alone waits until no stock daemon runs. One that was about to start is refused and
+// ends soon; one that stays was there first, and is an error.
 func (d *Daemon) alone(ctx context.Context) error {
 	for deadline := time.Now().Add(rivalWait); ; {
 		pid, ok := d.conf.findRival()
@@ -29,8 +29,8 @@ func (d *Daemon) alone(ctx context.Context) error {
 	}
 }
 
-// Lost is nil while a stock client that starts comes to this daemon. Otherwise it
-// wraps ErrLost, and says what is lost, to whom, and what to do.
+// Lost is nil while stock clients that start come to this daemon. Otherwise it wraps
+// ErrLost, and tells what is lost, to whom, and what to do.
 func (d *Daemon) Lost() error {
 	var lost []string
 	if !d.socketIsOurs() {
@@ -57,7 +57,7 @@ func (d *Daemon) Lost() error {
 	return fmt.Errorf("%w: somebody took away %s; restart p11fs", ErrLost, what)
 }
 
-// socketIsOurs says whether who connects to the socket's path comes to us.
+// socketIsOurs reports whether clients of the socket's path come to this daemon.
 func (d *Daemon) socketIsOurs() bool {
 	st, err := os.Lstat(d.conf.Socket)
 	return err == nil && d.socket != nil && os.SameFile(st, d.socket)

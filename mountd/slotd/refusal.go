@@ -17,10 +17,10 @@ import (
 // whether a process may open that file. A rival may not: it says that it cannot
 // read its configuration, and ends with nothing touched.
 //
-// Whoever opens a file in the configuration's directory waits for the answer.
-// So one goroutine does nothing but answer: it opens no file there, it takes no
-// lock, it does not log, and in any doubt the answer is yes. When the process
-// dies, the kernel lets all who wait go on.
+// Every process that opens a file in the configuration's directory waits for the
+// answer. So one goroutine does nothing but answer: it opens no file there, takes no
+// lock and does not log, and in any doubt the answer is yes. When this process dies,
+// the kernel lets all of them go on.
 type refusal struct {
 	conf    Config
 	group   *os.File // the fanotify group
@@ -28,7 +28,7 @@ type refusal struct {
 	wg      sync.WaitGroup
 }
 
-// ErrNoRefusal says that this process cannot refuse a stock daemon that starts.
+// ErrNoRefusal: this process cannot refuse a stock daemon that starts.
 var ErrNoRefusal = errors.New("a stock slot daemon that starts cannot be refused")
 
 // CanRefuse is nil, or why it cannot be told when a stock daemon starts.
@@ -98,10 +98,9 @@ func refuse(c Config) (*refusal, error) {
 	return r, nil
 }
 
-// mark marks the directory, so that what an editor puts in the configuration's
-// place is guarded at once, and the file itself, whose own directory may be
-// another: by a link, or a mount on it. It may be called again, for what has
-// changed places since.
+// mark marks the directory, so that a file that an editor puts in the place of the
+// configuration is guarded at once, and the file itself, which may be in another
+// directory by a link or a mount. It is called again for what was moved since.
 func (r *refusal) mark() error {
 	err := mark(r.group, filepath.Dir(r.conf.StockConf), unix.FAN_EVENT_ON_CHILD)
 	if err == nil {
@@ -123,9 +122,9 @@ func (r *refusal) close() error {
 	return err
 }
 
-// answer answers the kernel until the group is closed, or questions cannot be
-// read: then it closes the group itself, lest somebody wait for ever. A question
-// for which there is no descriptor left was answered by the kernel, by no.
+// answer answers the kernel until the group is closed. If questions cannot be read
+// it closes the group itself, so that nobody waits for ever. A question for which
+// this process had no descriptor left was answered by the kernel, with no.
 func (r *refusal) answer() {
 	const (
 		header = unix.FAN_EVENT_METADATA_LEN
@@ -165,7 +164,7 @@ func (r *refusal) reply(fd int32, allowed bool) {
 		answer = unix.FAN_ALLOW
 	}
 	binary.NativeEndian.PutUint32(b[4:], answer)
-	_, _ = r.group.Write(b[:]) // who waited may be gone
+	_, _ = r.group.Write(b[:]) // the process that waited may be gone
 }
 
 // allowed decides about the file that fd is, opened by process pid; 0 is a

@@ -11,11 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// IsStock says whether process pid is openCryptoki's slot daemon. It is known by
-// the name of its program, which has pkcsslotd in it wherever a package or an
-// administrator put it (pkcsslotd.stock), and which is not the program that asks:
-// p11fs may bear that name too. Who may not look at another's program goes by the
-// name of the process, and by what file is, the pkcsslotd that clients stat.
+// IsStock reports whether process pid is openCryptoki's slot daemon. Its program has
+// pkcsslotd in its name, wherever a package or an administrator put it
+// (pkcsslotd.stock), and is another than this one, which may have that name too. If
+// the program may not be looked at, the name of the process counts, and file, the
+// pkcsslotd that clients stat.
 func IsStock(proc string, pid int, file string) bool {
 	program := filepath.Join(proc, strconv.Itoa(pid), "exe")
 	name, err := os.Readlink(program)
@@ -40,10 +40,10 @@ func sameFile(a, b string) bool {
 	return errX == nil && errY == nil && os.SameFile(x, y)
 }
 
-// rival says whether process pid is a stock slot daemon that serves, or is about
-// to, where we do: one that has our socket's directory, or our segment's key in
-// our IPC namespace. Another container's daemon, or that of another root
-// directory, is none. What cannot be found out is a no.
+// rival reports whether process pid is a stock slot daemon that serves where we do, or
+// is about to: with the same directory for its socket, or the same key for its segment
+// in the same IPC namespace. The daemon of another container or root directory is
+// none. What cannot be found out counts as no.
 func (c Config) rival(pid int) bool {
 	if c.ordinary(pid) || !IsStock(c.Proc, pid, c.File) {
 		return false
@@ -56,10 +56,10 @@ func (c Config) rival(pid int) bool {
 	return err == nil && errTheirs == nil && ours == theirs && c.sees(pid, c.StockFile, c.File)
 }
 
-// ordinary says that process pid is an ordinary user's, who cannot start a slot
-// daemon, be he root in a user namespace of his own. Nothing of such a process is
-// looked at: his program and his root directory may lie in a file system that he
-// serves himself, and who looks waits for him.
+// ordinary reports whether process pid is an ordinary user's, who cannot start a slot
+// daemon, not even as root of a user namespace. Nothing of such a process is looked
+// at: its program and root directory may lie in a file system that the user serves,
+// and whose answer may never come.
 func (c Config) ordinary(pid int) bool {
 	b, err := os.ReadFile(filepath.Join(c.Proc, strconv.Itoa(pid), "status"))
 	if err != nil {
@@ -74,9 +74,9 @@ func (c Config) ordinary(pid int) bool {
 	return false
 }
 
-// sees says whether what is at path for process pid is what is at own for us.
-// Links on the way lead below the process's root directory. Nothing is opened
-// but as a path, which no fanotify group is asked about.
+// sees reports whether path, as process pid sees it, is the same file as own here.
+// Links on the way stay below the process's root directory. Files are opened with
+// O_PATH only, about which no fanotify group is asked.
 func (c Config) sees(pid int, path, own string) bool {
 	root, err := unix.Open(filepath.Join(c.Proc, strconv.Itoa(pid), "root"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {

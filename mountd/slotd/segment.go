@@ -23,7 +23,7 @@ const (
 	heldWait = 50 * time.Millisecond
 )
 
-// ErrHeld says that another process holds the API lock and does not give it back.
+// ErrHeld: another process holds the API lock and does not give it back.
 var ErrHeld = errors.New("another process holds the API lock")
 
 // locked calls f under the API lock and d.mu, or not at all after Close: our
@@ -266,9 +266,9 @@ func (d *Daemon) anyAlive(ps []shm.Process) bool {
 	return false
 }
 
-// alive says whether the process exists. A zombie does, as for stock: its
-// entry goes when its parent has waited for it. One that began after it was
-// registered is another process with the same number.
+// alive reports whether the process exists. A zombie does, as for stock: its entry
+// goes when its parent has waited for it. A process that began after the
+// registration is another one with the same number.
 func (d *Daemon) alive(pid int32, registered time.Time) bool {
 	if pid <= 0 || errors.Is(unix.Kill(int(pid), 0), unix.ESRCH) {
 		return false

@@ -27,13 +27,13 @@ const (
 	maxClients = 128
 )
 
-// ErrSocket says that the slot socket could not be made.
+// ErrSocket is why the slot socket could not be made.
 var ErrSocket = errors.New("slot socket")
 
-// ErrRunning says that a stock slot daemon serves already.
+// ErrRunning: a stock slot daemon serves already.
 var ErrRunning = errors.New("a slot daemon is running")
 
-// ErrLost says that stock clients do not come to the daemon any more.
+// ErrLost: stock clients do not come to this daemon any more.
 var ErrLost = errors.New("stock programs do not reach this daemon")
 
 // Config is what a Daemon is made of.
@@ -46,9 +46,9 @@ type Config struct {
 	Slots   []config.Slot
 	Log     *slog.Logger
 	Now     func() time.Time
-	// What a stock daemon in our place goes by, seen from its own root
-	// directory: File and Socket; and the configuration that it reads when it
-	// starts, seen from ours.
+	// A stock daemon that would take our place is known by these: File and
+	// Socket as it sees them below its own root directory, and the configuration
+	// that it reads when it starts, as we see it.
 	StockFile, StockSocket, StockConf string
 	// Proc is /proc, but for tests.
 	Proc string
@@ -65,7 +65,7 @@ type Daemon struct {
 	reply    []byte
 	refusal  *refusal // nil if it cannot be had
 
-	// What clients find, as it was made: to tell whether it is still ours.
+	// The segment and the socket that were made: to see whether clients find them still.
 	key, segmentID int
 	socket         os.FileInfo
 
@@ -147,7 +147,7 @@ func (d *Daemon) Close() (err error) {
 		}()
 	}
 	if d.listener != nil {
-		// Not what a thief put in their place.
+		// Not what another daemon put in its place.
 		if d.socketIsOurs() {
 			err = errors.Join(err, os.Remove(d.conf.Socket))
 		}
