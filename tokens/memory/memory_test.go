@@ -1,6 +1,7 @@
 package memory_test
 
 import (
+	"log/slog"
 	"testing"
 
 	"p11fs/tokens"
@@ -19,11 +20,15 @@ func (token) Name() string { return "mine" }
 func (token) Kind() string { return swtok.Kind }
 
 func TestToken(t *testing.T) {
-	disk := memory.NewDisk()
-	tokentest.Run(t, tokentest.Backend{
-		SOPIN: tokens.DefaultSOPIN,
-		Open: func(_ *testing.T, dir string) tokens.Token {
-			return token{disk.Open(dir), swtok.NewCrypto(swtok.GoProvider(), nil)}
-		},
-	})
+	for _, p := range []swtok.Provider{swtok.GoProvider(), swtok.LoadProvider(slog.New(slog.DiscardHandler))} {
+		t.Run(p.Name(), func(t *testing.T) {
+			disk := memory.NewDisk()
+			tokentest.Run(t, tokentest.Backend{
+				SOPIN: tokens.DefaultSOPIN,
+				Open: func(_ *testing.T, dir string) tokens.Token {
+					return token{disk.Open(dir), swtok.NewCrypto(p, nil)}
+				},
+			})
+		})
+	}
 }

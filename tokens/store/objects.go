@@ -174,8 +174,9 @@ func (s *Store) Update(ctx context.Context, h p11.ObjectHandle, change func(p11.
 			attrs.Wipe()
 		}
 	}()
-	if attrs.Bool(p11.CKA_PRIVATE) != old.Private {
-		return nil, p11.Errorf(p11.CKR_ATTRIBUTE_READ_ONLY, "CKA_PRIVATE of a stored object stays as it is")
+	if attrs.Bool(p11.CKA_PRIVATE) != old.Private || attrs.Bool(p11.CKA_TOKEN) != was.Bool(p11.CKA_TOKEN) {
+		attrs.Wipe()
+		return nil, p11.Errorf(p11.CKR_ATTRIBUTE_READ_ONLY, "CKA_PRIVATE and CKA_TOKEN of a stored object stay as they are")
 	}
 	b, err := s.encode(n, old.Private, attrs)
 	if err != nil {

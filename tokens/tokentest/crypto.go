@@ -9,60 +9,6 @@ import (
 	"p11fs/tokens"
 )
 
-// A ring makes keys of the types that mechanisms need, with the token's own
-// generation.
-type ring struct {
-	Calls
-	tok  tokens.Token
-	pub  map[p11.KeyType]*tokens.Object
-	priv map[p11.KeyType]*tokens.Object // and secret keys
-}
-
-func newRing(t *testing.T, tok tokens.Token) *ring {
-	r := &ring{Calls{tok}, tok, make(map[p11.KeyType]*tokens.Object), make(map[p11.KeyType]*tokens.Object)}
-	for _, m := range tok.Mechanisms() {
-		facts, _ := p11.MechanismFacts(m.Type)
-		mech := p11.Mechanism{Type: m.Type}
-		if m.Flags&p11.CKF_GENERATE != 0 {
-			kt := facts.KeyTypes[0]
-			template := p11.Attributes{
-				{Type: p11.CKA_CLASS, Value: p11.Ulong(p11.CKO_SECRET_KEY)},
-				{Type: p11.CKA_KEY_TYPE, Value: p11.Ulong(kt)},
-			}
-			if kt == p11.CKK_AES || kt == p11.CKK_GENERIC_SECRET {
-				template.SetUlong(p11.CKA_VALUE_LEN, 16)
-			}
-			a, err := tok.(tokens.KeyGenerator).GenerateKey(t.Context(), mech, template)
-			if err != nil {
-				t.Errorf("%s: %v", m.Type, err)
-				continue
-			}
-			r.priv[kt] = Object(t, a)
-			r.pub[kt] = r.priv[kt]
-		}
-		if m.Flags&p11.CKF_GENERATE_KEY_PAIR != 0 {
-			kt := facts.KeyTypes[0]
-			var public p11.Attributes
-			switch kt {
-			case p11.CKK_RSA:
-				public.SetUlong(p11.CKA_MODULUS_BITS, 1152) // room for a PSS salt of SHA-512
-				public.Set(p11.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1})
-			case p11.CKK_EC:
-				public.Set(p11.CKA_EC_PARAMS, []byte{6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7})
-			default:
-				continue
-			}
-			a, b, err := tok.(tokens.KeyGenerator).GenerateKeyPair(t.Context(), mech, public, nil)
-			if err != nil {
-				t.Errorf("%s: %v", m.Type, err)
-				continue
-			}
-			r.pub[kt], r.priv[kt] = Object(t, a), Object(t, b)
-		}
-	}
-	return r
-}
-
 // testMechanisms has every mechanism of the list do all that it says it does, and
 // undo it.
 func (b Backend) testMechanisms(t *testing.T) {
@@ -99,18 +45,6 @@ func (b Backend) testMechanisms(t *testing.T) {
 	if done == 0 {
 		t.Error("the token does nothing")
 	}
-}
-
-// keys returns the pair that the mechanism uses.
-func (r *ring) keys(t *testing.T, facts p11.Facts) (pub, priv *tokens.Object) {
-	t.Helper()
-	for _, kt := range facts.KeyTypes {
-		if r.priv[kt] != nil {
-			return r.pub[kt], r.priv[kt]
-		}
-	}
-	t.Fatal("the token makes no key for it")
-	return nil, nil
 }
 
 func (r *ring) digest(t *testing.T, m p11.Mechanism, _ p11.Facts) {
@@ -332,18 +266,15 @@ func (r *ring) decryptOn(t *testing.T, m p11.Mechanism, facts p11.Facts, ct, pla
 func (r *ring) wrap(t *testing.T, m p11.Mechanism, facts p11.Facts) {
 	pub, priv := r.keys(t, facts)
 	value := []byte("24 bytes of a secret key")
-	wrapped, err := r.tok.(tokens.KeyWrapper).WrapKey(t.Context(), m, pub, Secret(t, p11.CKK_GENERIC_SECRET, value))
+	wrapped, err := r.tok.(tokens.KeyWrapper).WrapKey(t.Context(), m, pub, secretKey(t, r.tok, p11.CKK_GENERIC_SECRET, value))
 	noError(t, err)
-	template := p11.Attributes{
-		{Type: p11.CKA_CLASS, Value: p11.Ulong(p11.CKO_SECRET_KEY)},
-		{Type: p11.CKA_KEY_TYPE, Value: p11.Ulong(p11.CKK_GENERIC_SECRET)},
-		{Type: p11.CKA_VALUE_LEN, Value: p11.Ulong(uint64(len(value)))},
-		{Type: p11.CKA_LABEL, Value: []byte("from the template")},
-	}
+	template := keyTemplate(p11.CKO_SECRET_KEY, p11.CKK_GENERIC_SECRET)
+	template.SetUlong(p11.CKA_VALUE_LEN, uint64(len(value)))
+	template.Set(p11.CKA_LABEL, []byte("from the template"))
 	a, err := r.tok.(tokens.KeyWrapper).UnwrapKey(t.Context(), m, priv, wrapped, template)
 	noError(t, err)
-	if got, _ := a.Get(p11.CKA_VALUE); !bytes.Equal(got, value) || a.Label() != "from the template" {
-		t.Errorf("unwrapped %q, label %q", got, a.Label())
+	if o := adopted(t, r.tok, a); !r.has(t, o, value) || string(attribute(t, o, p11.CKA_LABEL)) != "from the template" {
+		t.Errorf("another key was unwrapped, label %q", a.Label())
 	}
 }
 
@@ -354,15 +285,19 @@ func (r *ring) derive(t *testing.T, m p11.Mechanism, facts p11.Facts) {
 	}
 	pub, priv := r.keys(t, facts)
 	p.PublicData = attribute(t, pub, p11.CKA_EC_POINT)
-	template := p11.Attributes{
-		{Type: p11.CKA_CLASS, Value: p11.Ulong(p11.CKO_SECRET_KEY)},
-		{Type: p11.CKA_KEY_TYPE, Value: p11.Ulong(p11.CKK_AES)},
-		{Type: p11.CKA_VALUE_LEN, Value: p11.Ulong(uint64(32))},
+	derived := func() *tokens.Object {
+		template := keyTemplate(p11.CKO_SECRET_KEY, p11.CKK_GENERIC_SECRET)
+		template.SetUlong(p11.CKA_VALUE_LEN, 32)
+		a, err := r.tok.(tokens.KeyDeriver).DeriveKey(t.Context(), m, priv, template)
+		noError(t, err)
+		return adopted(t, r.tok, a)
 	}
-	a, err := r.tok.(tokens.KeyDeriver).DeriveKey(t.Context(), m, priv, template)
-	noError(t, err)
-	if v, _ := a.Get(p11.CKA_VALUE); len(v) != 32 {
-		t.Errorf("derived %d bytes", len(v))
+	one, two := derived(), derived()
+	if n, _ := p11.ToUlong(attribute(t, one, p11.CKA_VALUE_LEN)); n != 32 {
+		t.Errorf("derived %d bytes", n)
+	}
+	if !bytes.Equal(r.mac(t, one), r.mac(t, two)) {
+		t.Error("the same key and point make two secrets")
 	}
 }
 
@@ -373,7 +308,7 @@ func (b Backend) testAbsent(t *testing.T) {
 	for _, m := range tok.Mechanisms() {
 		flags[m.Type] = m.Flags
 	}
-	key := Secret(t, p11.CKK_GENERIC_SECRET, []byte("key"))
+	key := secretKey(t, tok, p11.CKK_GENERIC_SECRET, []byte("key"))
 	ctx, calls := t.Context(), Calls{tok}
 	for _, mt := range []p11.MechanismType{0xffffffff, p11.CKM_SHA256, p11.CKM_SHA256_HMAC, p11.CKM_AES_CBC, p11.CKM_RSA_PKCS, p11.CKM_RSA_PKCS_KEY_PAIR_GEN, p11.CKM_SKIPJACK_CBC64} {
 		m := p11.Mechanism{Type: mt}
@@ -431,22 +366,17 @@ func (b Backend) testStoredKeys(t *testing.T) {
 	ctx := t.Context()
 	login(t, tok, p11.CKU_USER, userPIN)
 	m := p11.Mechanism{Type: p11.CKM_RSA_PKCS_KEY_PAIR_GEN}
-	stored := func(label string, private bool, bits uint64) p11.Attributes {
-		a := p11.Attributes{
-			{Type: p11.CKA_TOKEN, Value: p11.Bool(true)},
-			{Type: p11.CKA_PRIVATE, Value: p11.Bool(private)},
-			{Type: p11.CKA_LABEL, Value: []byte(label)},
-		}
-		if bits != 0 {
-			a.SetUlong(p11.CKA_MODULUS_BITS, bits)
-		}
-		return a
-	}
-	public, private, err := tok.(tokens.KeyGenerator).GenerateKeyPair(ctx, m, stored("pub", false, 1024), stored("key", true, 0))
+	public, private := keyTemplate(p11.CKO_PUBLIC_KEY, p11.CKK_RSA), keyTemplate(p11.CKO_PRIVATE_KEY, p11.CKK_RSA)
+	public.SetUlong(p11.CKA_MODULUS_BITS, 1024)
+	public.Set(p11.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1})
+	public.SetBool(p11.CKA_TOKEN, true)
+	private.SetBool(p11.CKA_TOKEN, true)
+	private.SetBool(p11.CKA_PRIVATE, true)
+	public, private, err := tok.(tokens.KeyGenerator).GenerateKeyPair(ctx, m, public, private)
 	noError(t, err)
-	o, err := tok.Create(ctx, public)
+	o, err := tok.Create(ctx, adopt(t, tok, public))
 	noError(t, err)
-	p, err := tok.Create(ctx, private)
+	p, err := tok.Create(ctx, adopt(t, tok, private))
 	noError(t, err)
 
 	again := b.open(t, dir)

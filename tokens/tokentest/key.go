@@ -37,6 +37,13 @@ func Key(t testing.TB, class p11.ObjectClass, kt p11.KeyType, more ...p11.Attrib
 func Object(t testing.TB, a p11.Attributes) *tokens.Object {
 	t.Helper()
 	o := tokens.NewObject(tokens.NewHandle(), "", a)
+	drop(t, o)
+	return o
+}
+
+// drop drops o when the test ends, and checks that nobody holds it any more.
+func drop(t testing.TB, o *tokens.Object) {
+	t.Helper()
 	t.Cleanup(func() {
 		o.Drop()
 		// The last holder's Release wipes; none is left, so one more
@@ -48,7 +55,6 @@ func Object(t testing.TB, a p11.Attributes) *tokens.Object {
 		}()
 		o.Release()
 	})
-	return o
 }
 
 // Value is a CKA_VALUE.

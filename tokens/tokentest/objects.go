@@ -1,8 +1,10 @@
 package tokentest
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 
 	"p11fs/p11"
@@ -47,6 +49,29 @@ func labels(t *testing.T, tok tokens.Token, template p11.Attributes, private boo
 	return s
 }
 
+// find returns the object with that label.
+func find(t *testing.T, tok tokens.Token, label string) *tokens.Object {
+	t.Helper()
+	found, err := tok.Find(t.Context(), labelled(label), true)
+	noError(t, err)
+	if len(found) != 1 {
+		t.Fatalf("%d objects with the label %s", len(found), label)
+	}
+	return found[0]
+}
+
+func wantWiped(t *testing.T, what string, attrs p11.Attributes) {
+	t.Helper()
+	for _, a := range attrs {
+		for _, b := range a.Value {
+			if b != 0 {
+				t.Errorf("%s leaves its %s in memory", what, a.Type.Short())
+				break
+			}
+		}
+	}
+}
+
 func (b Backend) testObjects(t *testing.T) {
 	dir := t.TempDir()
 	tok := b.ready(t, dir)
@@ -55,7 +80,7 @@ func (b Backend) testObjects(t *testing.T) {
 	for _, l := range []string{"c", "a", "b"} {
 		o, err := tok.Create(ctx, data(l, "value of "+l, false))
 		noError(t, err)
-		if o.Handle == 0 || len(o.Name) != 8 || o.Private {
+		if o.Handle == 0 || o.Name == "" || o.Private {
 			t.Errorf("object %+v", o)
 		}
 		made[l] = o
@@ -147,9 +172,10 @@ func (b Backend) testPrivate(t *testing.T) {
 	dir := t.TempDir()
 	tok := b.ready(t, dir)
 	ctx := t.Context()
-	if _, err := tok.Create(ctx, data("too early", "", true)); err == nil {
-		t.Error("a private object without a login")
-	}
+	early := data("too early", "value", true)
+	_, err := tok.Create(ctx, early)
+	wantRV(t, "a private object without a login", err, p11.CKR_USER_NOT_LOGGED_IN)
+	wantWiped(t, "an object that was not made", early)
 	l := login(t, tok, p11.CKU_USER, userPIN)
 	public, err := tok.Create(ctx, data("public", "", false))
 	noError(t, err)
@@ -161,10 +187,16 @@ func (b Backend) testPrivate(t *testing.T) {
 	if got := labels(t, tok, nil, false); got != "public " {
 		t.Errorf("found %q without private objects", got)
 	}
-	if _, err := tok.Update(ctx, public.Handle, func(a p11.Attributes) (p11.Attributes, error) {
-		return a.With(p11.CKA_PRIVATE, p11.Bool(true)), nil
-	}); err == nil {
-		t.Error("a public object became private")
+	for _, h := range []p11.ObjectHandle{public.Handle, private.Handle} {
+		for _, at := range []p11.AttributeType{p11.CKA_PRIVATE, p11.CKA_TOKEN} {
+			var changed p11.Attributes
+			_, err := tok.Update(ctx, h, func(a p11.Attributes) (p11.Attributes, error) {
+				changed = a.With(at, p11.Bool(!a.Bool(at)))
+				return changed, nil
+			})
+			wantRV(t, "a change of "+at.Short(), err, p11.CKR_ATTRIBUTE_READ_ONLY)
+			wantWiped(t, "a change that was refused", changed)
+		}
 	}
 	noError(t, l.Close())
 	if a, b := tok.Counts(); a != 1 || b != 0 {
@@ -181,6 +213,43 @@ func (b Backend) testPrivate(t *testing.T) {
 	login(t, tok, p11.CKU_USER, userPIN)
 	if got := labels(t, tok, labelled("private"), true); got != "private " {
 		t.Errorf("found %q after another login", got)
+	}
+}
+
+// testConcurrent has two open tokens on one directory count in one object at once.
+// Whoever's change comes between another's reading and writing makes it begin again, so
+// no count is lost.
+func (b Backend) testConcurrent(t *testing.T) {
+	dir := t.TempDir()
+	one := b.ready(t, dir)
+	two := b.open(t, dir)
+	ctx := t.Context()
+	made, err := one.Create(ctx, data("count", "", false))
+	noError(t, err)
+	noError(t, two.Refresh(ctx))
+	const each = 20
+	var wg sync.WaitGroup
+	for i := range 4 {
+		tok := []tokens.Token{one, two}[i%2]
+		o, err := tok.ByName(made.Name)
+		noError(t, err)
+		wg.Go(func() {
+			for range each {
+				if _, err := tok.Update(ctx, o.Handle, func(a p11.Attributes) (p11.Attributes, error) {
+					v, _ := a.Get(p11.CKA_VALUE)
+					return a.With(p11.CKA_VALUE, append(bytes.Clone(v), '|')), nil
+				}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for _, tok := range []tokens.Token{one, two} {
+		noError(t, tok.Refresh(ctx))
+		if got := len(attribute(t, find(t, tok, "count"), p11.CKA_VALUE)); got != 4*each {
+			t.Errorf("%d changes of %d are there", got, 4*each)
+		}
 	}
 }
 

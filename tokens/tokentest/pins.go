@@ -41,9 +41,10 @@ func (b Backend) testPINs(t *testing.T) {
 	noError(t, tok.InitPIN(ctx, so, PIN(t, "so-gift")))
 	noError(t, login(t, tok, p11.CKU_USER, "so-gift").Close())
 	noError(t, so.Close())
-	if err := tok.InitPIN(ctx, so, PIN(t, userPIN)); err == nil {
-		t.Error("a closed login of the SO still sets PINs")
-	}
+	wantRV(t, "a closed login of the SO that sets a PIN", tok.InitPIN(ctx, so, PIN(t, userPIN)), p11.CKR_USER_NOT_LOGGED_IN)
+	user := login(t, tok, p11.CKU_USER, "so-gift")
+	wantRV(t, "the user's login that sets a PIN", tok.InitPIN(ctx, user, PIN(t, userPIN)), p11.CKR_USER_NOT_LOGGED_IN)
+	noError(t, login(t, tok, p11.CKU_USER, "so-gift").Close())
 }
 
 func (b Backend) testLockout(t *testing.T) {

@@ -32,10 +32,16 @@ func Run(t *testing.T, b Backend) {
 	t.Run("objects", b.testObjects)
 	t.Run("versions", b.testVersions)
 	t.Run("private objects", b.testPrivate)
-	t.Run("two at once", b.testTwo)
+	t.Run("two in turns", b.testTwo)
+	t.Run("two at once", b.testConcurrent)
+	t.Run("interrupts", b.testInterrupted)
 	t.Run("mechanisms", b.testMechanisms)
 	t.Run("absent mechanisms", b.testAbsent)
 	t.Run("stored keys", b.testStoredKeys)
+	t.Run("interrupted operations", b.testInterruptedOperations)
+	t.Run("adopted keys", b.testAdopted)
+	t.Run("forgotten keys", b.testForgotten)
+	t.Run("optional parts", b.testOptional)
 	t.Run("random", b.testRandom)
 }
 
@@ -118,6 +124,9 @@ func (b Backend) testInit(t *testing.T) {
 		t.Error("a new token is initialised")
 	}
 	wantRV(t, "initialise with a wrong PIN", tok.InitToken(t.Context(), PIN(t, "wrongpin"), "x"), p11.CKR_PIN_INCORRECT)
+	if tokenFlags(t, tok)&p11.CKF_TOKEN_INITIALIZED != 0 {
+		t.Error("a wrong PIN initialised the token")
+	}
 	noError(t, tok.InitToken(t.Context(), PIN(t, b.SOPIN), "first label"))
 	_, err := tok.Create(t.Context(), data("kept", "1", false))
 	noError(t, err)

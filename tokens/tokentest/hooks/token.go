@@ -222,18 +222,31 @@ func (t *Token) Create(ctx context.Context, attrs p11.Attributes) (*tokens.Objec
 	return t.Store.Create(ctx, attrs)
 }
 
-// Update is tokens.Objects'.
+// Update is tokens.Objects'. It calls change twice, as a storage does that another
+// process was faster with.
 func (t *Token) Update(ctx context.Context, h p11.ObjectHandle, change func(p11.Attributes) (p11.Attributes, error)) (*tokens.Object, error) {
 	if err := t.before("Update"); err != nil {
 		return nil, err
 	}
-	return t.Store.Update(ctx, h, change)
+	return t.Store.Update(ctx, h, func(a p11.Attributes) (p11.Attributes, error) {
+		lost, err := change(a)
+		if err != nil {
+			return nil, err
+		}
+		lost.Wipe()
+		return change(a)
+	})
 }
 
-// Destroy is tokens.Objects'.
+// Destroy is tokens.Objects'. It calls check twice, as Update calls change.
 func (t *Token) Destroy(ctx context.Context, h p11.ObjectHandle, check func(p11.Attributes) error) error {
 	if err := t.before("Destroy"); err != nil {
 		return err
 	}
-	return t.Store.Destroy(ctx, h, check)
+	return t.Store.Destroy(ctx, h, func(a p11.Attributes) error {
+		if err := check(a); err != nil {
+			return err
+		}
+		return check(a)
+	})
 }

@@ -1,0 +1,137 @@
+package tokentest
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"testing"
+
+	"p11fs/p11"
+	"p11fs/tokens"
+)
+
+// testAdopted gives the token keys with values of ours. What it makes of them is its
+// own, and they are the keys that they were.
+func (b Backend) testAdopted(t *testing.T) {
+	tok := b.open(t, t.TempDir())
+	adopter, ok := tok.(tokens.Adopter)
+	if !ok {
+		return
+	}
+	r := newRing(t, tok)
+	value := []byte("a secret that the test knows")
+	key := secretKey(t, tok, p11.CKK_GENERIC_SECRET, value)
+	h := hmac.New(sha256.New, value)
+	h.Write([]byte(message))
+	if !hmac.Equal(r.mac(t, key), h.Sum(nil)) {
+		t.Error("the token uses another key than the one it was given")
+	}
+	if n, _ := p11.ToUlong(attribute(t, key, p11.CKA_VALUE_LEN)); n != uint64(len(value)) {
+		t.Errorf("the key has %d bytes, not %d", n, len(value))
+	}
+	for kt, o := range r.priv {
+		t.Run(kt.Short(), func(t *testing.T) { wantHidden(t, tok, o) })
+	}
+
+	given := data("label", "value", false)
+	attrs, err := adopter.Adopt(t.Context(), given.Clone())
+	noError(t, err)
+	if !attrs.Match(given) {
+		t.Errorf("a data object became %v", attrs)
+	}
+	wrong := keyTemplate(p11.CKO_SECRET_KEY, p11.CKK_AES)
+	wrong.Set(p11.CKA_VALUE, []byte("7 bytes"))
+	_, err = adopter.Adopt(t.Context(), wrong)
+	wantRV(t, "an AES key of 7 bytes", err, p11.CKR_ATTRIBUTE_VALUE_INVALID, p11.CKR_KEY_SIZE_RANGE)
+	wantWiped(t, "a key that was refused", wrong)
+}
+
+// wantHidden checks that what a token keeps of a key for itself is nobody's to read,
+// and what says which key it is is everybody's.
+func wantHidden(t *testing.T, tok tokens.Token, o *tokens.Object) {
+	t.Helper()
+	a, err := o.Acquire()
+	noError(t, err)
+	defer o.Release()
+	for _, one := range a {
+		_, ok := readable(t, tok, o, one.Type)
+		switch {
+		case ok && one.Type >= p11.CKA_VENDOR_DEFINED:
+			t.Errorf("%s is the token's own, and can be read", one.Type)
+		case !ok && (one.Type == p11.CKA_CLASS || one.Type == p11.CKA_KEY_TYPE || one.Type == p11.CKA_LABEL):
+			t.Errorf("%s cannot be read", one.Type)
+		}
+	}
+}
+
+// testForgotten forgets one of two session keys that are the same, while an operation
+// uses it.
+func (b Backend) testForgotten(t *testing.T) {
+	tok := b.open(t, t.TempDir())
+	f, ok := tok.(tokens.Forgetter)
+	if !ok {
+		return
+	}
+	r := newRing(t, tok)
+	value := []byte("a secret that the test knows")
+	other := secretKey(t, tok, p11.CKK_GENERIC_SECRET, value)
+	want := r.mac(t, other)
+	a := keyTemplate(p11.CKO_SECRET_KEY, p11.CKK_GENERIC_SECRET)
+	a.Set(p11.CKA_VALUE, bytes.Clone(value))
+	forgotten := 0
+	o := tokens.NewSessionObject(tokens.NewHandle(), adopt(t, tok, a), func(attrs p11.Attributes) {
+		forgotten++
+		f.Forget(attrs)
+	})
+	s, err := r.Calls.Sign(t.Context(), p11.Mechanism{Type: p11.CKM_SHA256_HMAC}, o)
+	noError(t, err)
+	o.Drop()
+	noError(t, s.Update([]byte(message)))
+	mac, err := s.Final()
+	noError(t, err)
+	if !bytes.Equal(mac, want) || forgotten != 0 {
+		t.Errorf("an operation whose key is dropped signs %x, not %x, forgotten %d times", mac, want, forgotten)
+	}
+	s.Close()
+	if forgotten != 1 {
+		t.Errorf("forgotten %d times", forgotten)
+	}
+	if !bytes.Equal(r.mac(t, other), want) {
+		t.Error("forgetting one key changed another")
+	}
+}
+
+// testOptional looks at what is left of what only some tokens can do.
+func (b Backend) testOptional(t *testing.T) {
+	tok := b.ready(t, t.TempDir())
+	if s, ok := tok.(tokens.SelfTester); ok {
+		noError(t, s.SelfTest(t.Context()))
+	}
+	if o, ok := tok.(tokens.Offliner); ok {
+		noError(t, o.Offline())
+	}
+	if w, ok := tok.(tokens.Watcher); ok {
+		one, two := w.Watch(func() {}), w.Watch(func() {})
+		one()
+		two()
+	}
+	batch, ok := tok.(tokens.BatchCreator)
+	if !ok {
+		return
+	}
+	list := []p11.Attributes{data("a", "value", false), data("b", "value", true), data("c", "value", false)}
+	_, err := batch.CreateAll(t.Context(), list)
+	wantRV(t, "a private object without a login", err, p11.CKR_USER_NOT_LOGGED_IN)
+	for _, a := range list {
+		wantWiped(t, "an object of several that were not made", a)
+	}
+	if got := labels(t, tok, nil, true); got != "" {
+		t.Errorf("of several that were not made there are %q", got)
+	}
+	login(t, tok, p11.CKU_USER, userPIN)
+	made, err := batch.CreateAll(t.Context(), []p11.Attributes{data("a", "", false), data("b", "", true), data("c", "", false)})
+	noError(t, err)
+	if got := labels(t, tok, nil, true); got != "a b c " || len(made) != 3 || made[1].Name != find(t, tok, "b").Name {
+		t.Errorf("there are %q, and %v was returned", got, made)
+	}
+}

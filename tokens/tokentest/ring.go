@@ -1,0 +1,166 @@
+package tokentest
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"testing"
+
+	"p11fs/p11"
+	"p11fs/tokens"
+)
+
+// A ring makes keys of the types that mechanisms need, with the token's own
+// generation.
+type ring struct {
+	Calls
+	tok  tokens.Token
+	pub  map[p11.KeyType]*tokens.Object
+	priv map[p11.KeyType]*tokens.Object // and secret keys
+}
+
+func newRing(t *testing.T, tok tokens.Token) *ring {
+	r := &ring{Calls{tok}, tok, make(map[p11.KeyType]*tokens.Object), make(map[p11.KeyType]*tokens.Object)}
+	for _, m := range tok.Mechanisms() {
+		facts, _ := p11.MechanismFacts(m.Type)
+		switch {
+		case m.Flags&p11.CKF_GENERATE != 0:
+			r.generate(t, p11.Mechanism{Type: m.Type}, facts.KeyTypes[0])
+		case m.Flags&p11.CKF_GENERATE_KEY_PAIR != 0:
+			r.generatePair(t, p11.Mechanism{Type: m.Type}, facts.KeyTypes[0])
+		}
+	}
+	return r
+}
+
+func (r *ring) generate(t *testing.T, m p11.Mechanism, kt p11.KeyType) {
+	template := keyTemplate(p11.CKO_SECRET_KEY, kt)
+	if kt == p11.CKK_AES || kt == p11.CKK_GENERIC_SECRET {
+		template.SetUlong(p11.CKA_VALUE_LEN, 16)
+	}
+	a, err := r.tok.(tokens.KeyGenerator).GenerateKey(t.Context(), m, template)
+	if err != nil {
+		t.Errorf("%s: %v", m.Type, err)
+		return
+	}
+	r.priv[kt] = adopted(t, r.tok, a)
+	r.pub[kt] = r.priv[kt]
+}
+
+func (r *ring) generatePair(t *testing.T, m p11.Mechanism, kt p11.KeyType) {
+	public := keyTemplate(p11.CKO_PUBLIC_KEY, kt)
+	switch kt {
+	case p11.CKK_RSA:
+		public.SetUlong(p11.CKA_MODULUS_BITS, 1152) // room for a PSS salt of SHA-512
+		public.Set(p11.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1})
+	case p11.CKK_EC:
+		public.Set(p11.CKA_EC_PARAMS, []byte{6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7})
+	default:
+		return
+	}
+	a, b, err := r.tok.(tokens.KeyGenerator).GenerateKeyPair(t.Context(), m, public, keyTemplate(p11.CKO_PRIVATE_KEY, kt))
+	if err != nil {
+		t.Errorf("%s: %v", m.Type, err)
+		return
+	}
+	r.pub[kt], r.priv[kt] = adopted(t, r.tok, a), adopted(t, r.tok, b)
+}
+
+// keyTemplate is a template as the engine completes it: it says what is to be made,
+// and that it may be seen.
+func keyTemplate(class p11.ObjectClass, kt p11.KeyType) p11.Attributes {
+	a := p11.Attributes{
+		{Type: p11.CKA_CLASS, Value: p11.Ulong(class)},
+		{Type: p11.CKA_KEY_TYPE, Value: p11.Ulong(kt)},
+		{Type: p11.CKA_TOKEN, Value: p11.Bool(false)},
+		{Type: p11.CKA_PRIVATE, Value: p11.Bool(false)},
+	}
+	if class != p11.CKO_PUBLIC_KEY {
+		a.SetBool(p11.CKA_SENSITIVE, false)
+		a.SetBool(p11.CKA_EXTRACTABLE, true)
+	}
+	return a
+}
+
+// adopt has the token take attributes, as the engine does before it stores them.
+func adopt(t *testing.T, tok tokens.Token, attrs p11.Attributes) p11.Attributes {
+	t.Helper()
+	a, ok := tok.(tokens.Adopter)
+	if !ok {
+		return attrs
+	}
+	attrs, err := a.Adopt(t.Context(), attrs)
+	noError(t, err)
+	return attrs
+}
+
+// adopted is a session object of the attributes, as the engine makes it.
+func adopted(t *testing.T, tok tokens.Token, attrs p11.Attributes) *tokens.Object {
+	t.Helper()
+	attrs = adopt(t, tok, attrs)
+	var forget func(p11.Attributes)
+	if f, ok := tok.(tokens.Forgetter); ok {
+		forget = f.Forget
+	}
+	o := tokens.NewSessionObject(tokens.NewHandle(), attrs, forget)
+	drop(t, o)
+	return o
+}
+
+// secretKey is a secret key of the token with that value.
+func secretKey(t *testing.T, tok tokens.Token, kt p11.KeyType, value []byte) *tokens.Object {
+	t.Helper()
+	a := keyTemplate(p11.CKO_SECRET_KEY, kt)
+	a.Set(p11.CKA_VALUE, bytes.Clone(value))
+	return adopted(t, tok, a)
+}
+
+// readable returns the attribute of an object of the token, and whether it is one
+// that may be read.
+func readable(t *testing.T, tok tokens.Token, o *tokens.Object, at p11.AttributeType) ([]byte, bool) {
+	t.Helper()
+	a, err := o.Acquire()
+	noError(t, err)
+	defer o.Release()
+	if h, ok := tok.(tokens.Hider); ok && h.Visibility(a, at) != tokens.Readable {
+		return nil, false
+	}
+	v, ok := a.Get(at)
+	return bytes.Clone(v), ok
+}
+
+// mac is the HMAC-SHA-256 of message.
+func (r *ring) mac(t *testing.T, key *tokens.Object) []byte {
+	t.Helper()
+	s, err := r.Calls.Sign(t.Context(), p11.Mechanism{Type: p11.CKM_SHA256_HMAC}, key)
+	noError(t, err)
+	defer s.Close()
+	noError(t, s.Update([]byte(message)))
+	mac, err := s.Final()
+	noError(t, err)
+	return mac
+}
+
+// has says whether a secret key has that value: from the value where it can be read,
+// else from what the key signs.
+func (r *ring) has(t *testing.T, key *tokens.Object, value []byte) bool {
+	t.Helper()
+	if v, ok := readable(t, r.tok, key, p11.CKA_VALUE); ok {
+		return bytes.Equal(v, value)
+	}
+	h := hmac.New(sha256.New, value)
+	h.Write([]byte(message))
+	return hmac.Equal(r.mac(t, key), h.Sum(nil))
+}
+
+// keys returns the pair that the mechanism uses.
+func (r *ring) keys(t *testing.T, facts p11.Facts) (pub, priv *tokens.Object) {
+	t.Helper()
+	for _, kt := range facts.KeyTypes {
+		if r.priv[kt] != nil {
+			return r.pub[kt], r.priv[kt]
+		}
+	}
+	t.Fatal("the token makes no key for it")
+	return nil, nil
+}
