@@ -9,6 +9,7 @@ import (
 	"text/tabwriter"
 
 	"p11fs/shm"
+	"p11fs/tokens"
 )
 
 // resource is one line of the file resources.
@@ -63,7 +64,7 @@ func (d *Daemon) sharedMemory() []resource {
 	out := []resource{d.slotManager()}
 	for _, s := range d.present() {
 		r := resource{name: "shm/" + s.Place.Name, state: stateOff}
-		if t, ok := s.token.(interface{ References() (int, bool) }); ok {
+		if t, ok := s.token.(tokens.Sharer); ok {
 			if n, shared := t.References(); shared {
 				r.count, r.size, r.users, r.state = 1, shm.TokenSize, n, stateOn
 			}

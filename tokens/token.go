@@ -19,7 +19,7 @@ import (
 // What only some tokens can do is an interface of its own, which whoever wants it
 // finds by assertion on the Token: KeyGenerator, KeyWrapper, KeyDeriver,
 // Encapsulator, RandomSeeder, BatchCreator, Adopter, Forgetter, Hider, SelfTester, Watcher,
-// Offliner. Resumer and KeyDigester are found on an Operation.
+// Offliner, Sharer. Resumer and KeyDigester are found on an Operation.
 type Token interface {
 	// Name is the name of the token directory, such as "swtok".
 	Name() string
@@ -243,4 +243,12 @@ type Watcher interface {
 type Offliner interface {
 	// Offline returns nil, or why keys cannot be used now. It does not wait.
 	Offline() error
+}
+
+// A Sharer is a token that other processes use at the same time, through shared
+// memory.
+type Sharer interface {
+	// References is how many processes have the memory mapped. shared is false if
+	// there is none.
+	References() (n int, shared bool)
 }

@@ -34,6 +34,8 @@ type token struct {
 	name string
 }
 
+var _ tokens.Sharer = (*token)(nil)
+
 func (t *token) Name() string { return t.name }
 func (t *token) Kind() string { return Kind }
 
