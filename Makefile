@@ -87,13 +87,15 @@ check: ## check format, vet, lint and generated files, then run all tests
 	CGO_ENABLED=0 $(GO) vet ./...
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory generate
-	@git diff --exit-code --stat -- '*_gen.go' || { echo "generated files were out of date"; exit 1; }
+	@git diff --exit-code --stat -- '*_gen.*' || { echo "generated files were out of date"; exit 1; }
 	@$(MAKE) --no-print-directory test
 
 bench: setup-bench ## run the benchmarks, beside SoftHSM2
 	$(GO) test -run '^$$' -bench . -benchtime $(BENCHTIME) ./...
 
+# p11 first: other generators are built on it.
 generate: ## make the generated files anew
+	$(GO) generate ./p11
 	$(GO) generate ./...
 
 man: build ## write the manual pages into build/man

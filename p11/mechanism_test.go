@@ -1,6 +1,8 @@
 package p11
 
 import (
+	"crypto"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -297,6 +299,89 @@ func TestMechanismFacts(t *testing.T) {
 		if diff := cmp.Diff(c.want, got); diff != "" {
 			t.Errorf("%v (-want +got):\n%s", c.typ, diff)
 		}
+	}
+}
+
+// A sample is good but for what depends on a key.
+func TestSampleParam(t *testing.T) {
+	for _, typ := range AllMechanismTypes() {
+		f, _ := MechanismFacts(typ)
+		m := Mechanism{typ, SampleParam(typ)}
+		if takes := f.Param != ParamNone && f.Param != ParamRaw && f.Param != ParamPublic && !f.Optional; takes != (m.Param != nil) {
+			t.Errorf("%v: sample %#v", typ, m.Param)
+		}
+		err := m.check(true)
+		if f.Param != ParamECDH1 && f.Param != ParamPublic {
+			err = m.Validate()
+		}
+		if err != nil {
+			t.Errorf("%v: %v", typ, err)
+		}
+	}
+	want := &PSSParams{CKM_SHA_1, CKG_MGF1_SHA1, 20}
+	if diff := cmp.Diff(want, SampleParam(CKM_RSA_PKCS_PSS)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// The table of hashes and the rows of mechanisms say the same.
+func TestHashes(t *testing.T) {
+	for _, h := range Hashes() {
+		if f, _ := MechanismFacts(h.Type); f.Functions&CKF_DIGEST == 0 {
+			t.Errorf("%v is no digest", h.Type)
+		}
+		for _, m := range []MechanismType{h.HMAC, h.HMACGeneral, h.PKCS1, h.PSS, h.ECDSA} {
+			if f, _ := MechanismFacts(m); m != 0 && f.Hash != h.Type {
+				t.Errorf("%v is over %v, not %v", m, f.Hash, h.Type)
+			}
+		}
+		if h.Go != 0 && uint64(h.Go.Size()) != h.Size {
+			t.Errorf("%v has %d bytes, %v has %d", h.Type, h.Size, h.Go, h.Go.Size())
+		}
+		if h.MGF != 0 && h.MGF.HashOf() != h.Type || h.KDF != 0 && h.KDF.HashOf() != h.Type {
+			t.Errorf("%v: %v, %v", h.Type, h.MGF, h.KDF)
+		}
+	}
+	h, _ := HashOf(CKM_SHA_1)
+	want := Hash{CKM_SHA_1, 20, CKG_MGF1_SHA1, CKD_SHA1_KDF, CKM_SHA_1_HMAC, CKM_SHA_1_HMAC_GENERAL, CKM_SHA1_RSA_PKCS, CKM_SHA1_RSA_PKCS_PSS, CKM_ECDSA_SHA1, crypto.SHA1}
+	if h != want {
+		t.Errorf("%+v, want %+v", h, want)
+	}
+}
+
+func TestCurveTable(t *testing.T) {
+	for _, c := range Curves() {
+		for _, name := range []string{c.Name, strings.ToUpper(c.Name), c.NIST} {
+			if got, ok := CurveNamed(name); name != "" && (!ok || got.Name != c.Name) {
+				t.Errorf("%q is %q, not %q", name, got.Name, c.Name)
+			}
+		}
+		printable := append([]byte{0x13, byte(len(c.Name))}, c.Name...)
+		for _, params := range [][]byte{c.Params(), printable} {
+			if got, _ := CurveOf(params); got.Name != c.Name {
+				t.Errorf("%x is %q, not %q", params, got.Name, c.Name)
+			}
+		}
+		if CurveName(c.Params()) != c.Name || CurveName(printable) != "" {
+			t.Errorf("%s: %q, %q", c.Name, CurveName(c.Params()), CurveName(printable))
+		}
+		if c.Elliptic != nil && (c.Elliptic.Params().BitSize != c.Bits || c.Elliptic.Params().Name != c.NIST) {
+			t.Errorf("%s is %+v", c.Name, c.Elliptic.Params())
+		}
+		if c.ECDH != nil && c.NIST != "" && fmt.Sprint(c.ECDH) != c.NIST {
+			t.Errorf("%s is %v", c.Name, c.ECDH)
+		}
+	}
+	for _, params := range [][]byte{nil, {}, {0x13}, {0x13, 0}, {0x13, 200, 'p'}, {6, 1, 1}, []byte("secp256r1")} {
+		if c, ok := CurveOf(params); ok {
+			t.Errorf("%x is %s", params, c.Name)
+		}
+	}
+	if _, ok := CurveNamed(""); ok {
+		t.Error("a curve without a name")
+	}
+	if c, _ := CurveOf(append([]byte{0x13, 10}, "prime256v1"...)); c.NIST != "P-256" || c.Size() != 32 || c.KeyType != CKK_EC {
+		t.Errorf("%+v", c)
 	}
 }
 

@@ -305,14 +305,14 @@ func (p *printer) parseMethod(s *table.Param) {
 	p.f("}\n")
 }
 
-// printed returns the fields in the order in which they are printed.
+// printed returns the fields in the order of their words.
 func printed(s *table.Param) []*table.Field {
-	if words := s.Words(); len(words) > 0 && slices.Contains(s.Fields, words[0]) {
-		if !slices.ContainsFunc(s.Fields, func(f *table.Field) bool { return f.Inner != nil }) {
-			return words
-		}
+	place := func(f *table.Field) int {
+		return slices.IndexFunc(s.Words(), func(w *table.Field) bool {
+			return w == f || f.Inner != nil && slices.Contains(f.Inner.Words(), w)
+		})
 	}
-	return s.Fields
+	return slices.SortedStableFunc(slices.Values(s.Fields), func(a, b *table.Field) int { return place(a) - place(b) })
 }
 
 func (p *printer) printMethod(s *table.Param) {

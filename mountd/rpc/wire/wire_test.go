@@ -331,6 +331,30 @@ func TestOwnMechanisms(t *testing.T) {
 	})
 }
 
+// Every parameter that is declared comes back as it was sent.
+func TestSampleParams(t *testing.T) {
+	layouts := map[uint8]bool{}
+	for _, typ := range p11.AllMechanismTypes() {
+		m := wire.Mechanism{Mechanism: p11.Mechanism{Type: typ, Param: p11.SampleParam(typ)}}
+		w := wiretest.NewWriter(nil, wire.Own)
+		w.Mechanism(m)
+		r := wire.NewReader(w.B, wire.Own)
+		got := r.Mechanism(-1)
+		if err := r.End(); err != nil {
+			t.Errorf("%v: %v", typ, err)
+		}
+		if diff := cmp.Diff(m, got); diff != "" {
+			t.Errorf("%v (-want +got):\n%s", typ, diff)
+		}
+		if f, _ := p11.MechanismFacts(typ); m.Param != nil {
+			layouts[f.Param.Layout()] = true
+		}
+	}
+	if len(layouts) < 10 {
+		t.Errorf("parameters of the layouts %v only", layouts)
+	}
+}
+
 func TestParamUpdate(t *testing.T) {
 	ecdh := p11.Mechanism{Type: p11.CKM_ECDH1_DERIVE, Param: &p11.ECDH1Params{KDF: 1}}
 	tests := []struct {
