@@ -1280,6 +1280,102 @@ func SecretValue(t AttributeType) bool {
 	return false
 }
 
+// Kinds of numbers with names.
+const (
+	KindClass               = kindNamed + 1 + iota // ObjectClass
+	KindCertificateType                            // CertificateType
+	KindCertificateCategory                        // CertificateCategory
+	KindSecurityDomain                             // SecurityDomain
+	KindMechanism                                  // MechanismType
+	KindKeyType                                    // KeyType
+	KindOTPFormat                                  // OTPFormat
+	KindOTPRequirement                             // OTPRequirement
+	KindHardwareFeature                            // HardwareFeatureType
+	KindProfile                                    // ProfileID
+	KindValidationType                             // ValidationType
+	KindValidationAuthority                        // ValidationAuthority
+	KindTrust                                      // Trust
+)
+
+// nameOf returns the name of a number of the kind, "" if such numbers have none.
+func (k Kind) nameOf(v uint64) string {
+	switch k {
+	case KindClass:
+		return ObjectClass(v).Short()
+	case KindCertificateType:
+		return CertificateType(v).Short()
+	case KindCertificateCategory:
+		return CertificateCategory(v).Short()
+	case KindSecurityDomain:
+		return SecurityDomain(v).Short()
+	case KindMechanism:
+		return MechanismType(v).Short()
+	case KindKeyType:
+		return KeyType(v).Short()
+	case KindOTPFormat:
+		return OTPFormat(v).Short()
+	case KindOTPRequirement:
+		return OTPRequirement(v).Short()
+	case KindHardwareFeature:
+		return HardwareFeatureType(v).Short()
+	case KindProfile:
+		return ProfileID(v).Short()
+	case KindValidationType:
+		return ValidationType(v).Short()
+	case KindValidationAuthority:
+		return ValidationAuthority(v).Short()
+	case KindTrust:
+		return Trust(v).Short()
+	}
+	return ""
+}
+
+// parse reads a number of the kind.
+func (k Kind) parse(s string) (uint64, error) {
+	switch k {
+	case KindClass:
+		v, err := ParseObjectClass(s)
+		return uint64(v), err
+	case KindCertificateType:
+		v, err := ParseCertificateType(s)
+		return uint64(v), err
+	case KindCertificateCategory:
+		v, err := ParseCertificateCategory(s)
+		return uint64(v), err
+	case KindSecurityDomain:
+		v, err := ParseSecurityDomain(s)
+		return uint64(v), err
+	case KindMechanism:
+		v, err := ParseMechanismType(s)
+		return uint64(v), err
+	case KindKeyType:
+		v, err := ParseKeyType(s)
+		return uint64(v), err
+	case KindOTPFormat:
+		v, err := ParseOTPFormat(s)
+		return uint64(v), err
+	case KindOTPRequirement:
+		v, err := ParseOTPRequirement(s)
+		return uint64(v), err
+	case KindHardwareFeature:
+		v, err := ParseHardwareFeatureType(s)
+		return uint64(v), err
+	case KindProfile:
+		v, err := ParseProfileID(s)
+		return uint64(v), err
+	case KindValidationType:
+		v, err := ParseValidationType(s)
+		return uint64(v), err
+	case KindValidationAuthority:
+		v, err := ParseValidationAuthority(s)
+		return uint64(v), err
+	case KindTrust:
+		v, err := ParseTrust(s)
+		return uint64(v), err
+	}
+	return parseNumber(s)
+}
+
 // BlockSize returns the block length in bytes of the cipher of such keys, 0 for
 // those of no block cipher.
 func (v KeyType) BlockSize() int {

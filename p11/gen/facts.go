@@ -7,27 +7,36 @@ import (
 	"p11fs/p11/gen/table"
 )
 
-// kindConst maps an attribute's kind in the table to its Go constant.
-func kindConst(kind string) (string, error) {
+// kindConst maps an attribute's kind in the table to its Go constant. A kind is one
+// of kind.go, or that of a type: its words, joined by hyphens.
+func (p *printer) kindConst(kind string) (string, error) {
 	switch kind {
-	case "bool", "ulong", "class", "mechanism", "bytes", "text", "date", "template", "curve", "profile", "trust",
-		"key-type", "certificate-type", "hardware-feature", "mechanism-list", "certificate-category",
-		"security-domain", "otp-format", "otp-requirement", "validation-type", "validation-authority":
+	case "bool", "ulong", "bytes", "text", "date", "template", "curve", "mechanism-list":
 		return "Kind" + camel(kind), nil
 	case "bigint":
 		return "KindBigInt", nil
 	}
+	if s := p.kindType(kind); s != nil {
+		return "Kind" + camel(strings.ReplaceAll(s.Words, " ", "-")), nil
+	}
 	return "", fmt.Errorf("unknown kind %q", kind)
+}
+
+// kindType is the type whose values attributes of the kind have, nil if they have
+// no names.
+func (p *printer) kindType(kind string) *table.Section {
+	for _, s := range p.Sections {
+		if s.GoType != "" && strings.ToLower(strings.ReplaceAll(s.Words, " ", "-")) == kind {
+			return s
+		}
+	}
+	return nil
 }
 
 func camel(s string) string {
 	var b strings.Builder
 	for _, w := range strings.Split(s, "-") {
-		if w == "otp" {
-			b.WriteString("OTP")
-		} else {
-			b.WriteString(strings.ToUpper(w[:1]) + w[1:])
-		}
+		b.WriteString(strings.ToUpper(w[:1]) + w[1:])
 	}
 	return b.String()
 }
@@ -53,16 +62,20 @@ func (p *printer) facts() error {
 func (p *printer) attributeKinds(s *table.Section) error {
 	byKind := make(map[string][]string)
 	var order, secret []string
+	var named [][2]string // constants and Go types
 	for _, n := range s.Names {
 		if len(n.Facts) == 0 {
 			return fmt.Errorf("%s has no kind", n.Name)
 		}
-		k, err := kindConst(n.Facts[0])
+		k, err := p.kindConst(n.Facts[0])
 		if err != nil {
 			return fmt.Errorf("%s: %w", n.Name, err)
 		}
 		if byKind[k] == nil {
 			order = append(order, k)
+			if s := p.kindType(n.Facts[0]); s != nil {
+				named = append(named, [2]string{k, s.GoType})
+			}
 		}
 		byKind[k] = append(byKind[k], n.Name)
 		for _, f := range n.Facts[1:] {
@@ -82,6 +95,26 @@ func (p *printer) attributeKinds(s *table.Section) error {
 	p.f("}\nreturn KindBytes\n}\n")
 	p.f("\n// SecretValue says whether the attribute can hold key material. CKA_VALUE can;\n// Attributes.Secret knows for which classes it does.\nfunc SecretValue(t AttributeType) bool {\nswitch t {\ncase %s:\nreturn true\n}\nreturn false\n}\n",
 		strings.Join(secret, ",\n"))
+	if len(named) == 0 {
+		return nil
+	}
+	p.f("\n// Kinds of numbers with names.\nconst (\n")
+	for i, k := range named {
+		p.f("%s", k[0])
+		if i == 0 {
+			p.f(" = kindNamed + 1 + iota")
+		}
+		p.f(" // %s\n", k[1])
+	}
+	p.f(")\n\n// nameOf returns the name of a number of the kind, \"\" if such numbers have none.\nfunc (k Kind) nameOf(v uint64) string {\nswitch k {\n")
+	for _, k := range named {
+		p.f("case %s:\nreturn %s(v).Short()\n", k[0], k[1])
+	}
+	p.f("}\nreturn \"\"\n}\n\n// parse reads a number of the kind.\nfunc (k Kind) parse(s string) (uint64, error) {\nswitch k {\n")
+	for _, k := range named {
+		p.f("case %s:\nv, err := Parse%s(s)\nreturn uint64(v), err\n", k[0], k[1])
+	}
+	p.f("}\nreturn parseNumber(s)\n}\n")
 	return nil
 }
 
