@@ -2,6 +2,9 @@
 
 package p11
 
+// MechanismType is CK_MECHANISM_TYPE.
+type MechanismType uint64
+
 // Values of MechanismType.
 const (
 	CKM_RSA_PKCS_KEY_PAIR_GEN               MechanismType = 0x0
@@ -514,6 +517,9 @@ const (
 	CKM_SHAKE_256_KEY_DERIVE                              = CKM_SHAKE_256_KEY_DERIVATION
 )
 
+// AttributeType is CK_ATTRIBUTE_TYPE.
+type AttributeType uint64
+
 // Values of AttributeType.
 const (
 	CKA_CLASS                             AttributeType = 0x0
@@ -723,6 +729,9 @@ const (
 	CKA_SUB_PRIME_BITS                                  = CKA_SUBPRIME_BITS
 )
 
+// ObjectClass is CK_OBJECT_CLASS.
+type ObjectClass uint64
+
 // Values of ObjectClass.
 const (
 	CKO_DATA              ObjectClass = 0x0
@@ -739,6 +748,9 @@ const (
 	CKO_TRUST             ObjectClass = 0xb
 	CKO_VENDOR_DEFINED    ObjectClass = 0x80000000
 )
+
+// KeyType is CK_KEY_TYPE.
+type KeyType uint64
 
 // Values of KeyType.
 const (
@@ -819,6 +831,9 @@ const (
 	CKK_IBM_PQC_KYBER             = CKK_IBM_KYBER
 )
 
+// CertificateType is CK_CERTIFICATE_TYPE.
+type CertificateType uint64
+
 // Values of CertificateType.
 const (
 	CKC_X_509           CertificateType = 0x0
@@ -826,6 +841,9 @@ const (
 	CKC_WTLS            CertificateType = 0x2
 	CKC_VENDOR_DEFINED  CertificateType = 0x80000000
 )
+
+// HardwareFeatureType is CK_HW_FEATURE_TYPE.
+type HardwareFeatureType uint64
 
 // Values of HardwareFeatureType.
 const (
@@ -835,6 +853,9 @@ const (
 	CKH_VENDOR_DEFINED    HardwareFeatureType = 0x80000000
 )
 
+// Hedge is CK_HEDGE_TYPE (PKCS#11 v3.2).
+type Hedge uint64
+
 // Values of Hedge.
 const (
 	CKH_HEDGE_PREFERRED        Hedge = 0x0
@@ -842,12 +863,18 @@ const (
 	CKH_DETERMINISTIC_REQUIRED Hedge = 0x2
 )
 
+// UserType is CK_USER_TYPE: who logs in.
+type UserType uint64
+
 // Values of UserType.
 const (
 	CKU_SO               UserType = 0x0
 	CKU_USER             UserType = 0x1
 	CKU_CONTEXT_SPECIFIC UserType = 0x2
 )
+
+// State is CK_STATE: the state of a session.
+type State uint64
 
 // Values of State.
 const (
@@ -857,6 +884,9 @@ const (
 	CKS_RW_USER_FUNCTIONS State = 0x3
 	CKS_RW_SO_FUNCTIONS   State = 0x4
 )
+
+// MGF is CK_RSA_PKCS_MGF_TYPE.
+type MGF uint64
 
 // Values of MGF.
 const (
@@ -876,6 +906,9 @@ const (
 	CKG_IBM_MGF1_SHA3_512 MGF = 0x80000004
 )
 
+// IVGenerator is CK_GENERATOR_FUNCTION.
+type IVGenerator uint64
+
 // Values of IVGenerator.
 const (
 	CKG_NO_GENERATE          IVGenerator = 0x0
@@ -884,6 +917,9 @@ const (
 	CKG_GENERATE_RANDOM      IVGenerator = 0x3
 	CKG_GENERATE_COUNTER_XOR IVGenerator = 0x4
 )
+
+// KDF is CK_EC_KDF_TYPE.
+type KDF uint64
 
 // Values of KDF.
 const (
@@ -922,15 +958,24 @@ const (
 	CKD_IBM_HYBRID_SHA512_KDF KDF = 0x80000006
 )
 
+// OAEPSource is CK_RSA_PKCS_OAEP_SOURCE_TYPE.
+type OAEPSource uint64
+
 // Values of OAEPSource.
 const (
 	CKZ_DATA_SPECIFIED OAEPSource = 0x1
 )
 
+// PBKDF2SaltSource is CK_PKCS5_PBKDF2_SALT_SOURCE_TYPE.
+type PBKDF2SaltSource uint64
+
 // Values of PBKDF2SaltSource.
 const (
 	CKZ_SALT_SPECIFIED PBKDF2SaltSource = 0x1
 )
+
+// PBKDF2PRF is CK_PKCS5_PBKD2_PSEUDO_RANDOM_FUNCTION_TYPE.
+type PBKDF2PRF uint64
 
 // Values of PBKDF2PRF.
 const (
@@ -944,6 +989,9 @@ const (
 	CKP_PKCS5_PBKD2_HMAC_SHA512_256 PBKDF2PRF = 0x8
 )
 
+// ProfileID is CK_PROFILE_ID.
+type ProfileID uint64
+
 // Values of ProfileID.
 const (
 	CKP_INVALID_ID                ProfileID = 0x0
@@ -956,6 +1004,9 @@ const (
 	CKP_VENDOR_DEFINED            ProfileID = 0x80000000
 )
 
+// MLDSAParameterSet is CK_ML_DSA_PARAMETER_SET_TYPE (PKCS#11 v3.2).
+type MLDSAParameterSet uint64
+
 // Values of MLDSAParameterSet.
 const (
 	CKP_ML_DSA_44 MLDSAParameterSet = 0x1
@@ -963,12 +1014,18 @@ const (
 	CKP_ML_DSA_87 MLDSAParameterSet = 0x3
 )
 
+// MLKEMParameterSet is CK_ML_KEM_PARAMETER_SET_TYPE (PKCS#11 v3.2).
+type MLKEMParameterSet uint64
+
 // Values of MLKEMParameterSet.
 const (
 	CKP_ML_KEM_512  MLKEMParameterSet = 0x1
 	CKP_ML_KEM_768  MLKEMParameterSet = 0x2
 	CKP_ML_KEM_1024 MLKEMParameterSet = 0x3
 )
+
+// SLHDSAParameterSet is CK_SLH_DSA_PARAMETER_SET_TYPE (PKCS#11 v3.2).
+type SLHDSAParameterSet uint64
 
 // Values of SLHDSAParameterSet.
 const (
@@ -986,11 +1043,17 @@ const (
 	CKP_SLH_DSA_SHAKE_256F SLHDSAParameterSet = 0xc
 )
 
+// Notification is CK_NOTIFICATION.
+type Notification uint64
+
 // Values of Notification.
 const (
 	CKN_SURRENDER   Notification = 0x0
 	CKN_OTP_CHANGED Notification = 0x1
 )
+
+// Trust is CK_TRUST (PKCS#11 v3.2).
+type Trust uint64
 
 // Values of Trust.
 const (
@@ -1001,6 +1064,9 @@ const (
 	CKT_TRUST_MUST_VERIFY_TRUST Trust = 0x4
 )
 
+// ValidationType is CK_VALIDATION_TYPE (PKCS#11 v3.2).
+type ValidationType uint64
+
 // Values of ValidationType.
 const (
 	CKV_TYPE_UNSPECIFIED ValidationType = 0x0
@@ -1010,6 +1076,9 @@ const (
 	CKV_TYPE_HYBRID      ValidationType = 0x4
 )
 
+// ValidationAuthority is CK_VALIDATION_AUTHORITY_TYPE (PKCS#11 v3.2).
+type ValidationAuthority uint64
+
 // Values of ValidationAuthority.
 const (
 	CKV_AUTHORITY_TYPE_UNSPECIFIED     ValidationAuthority = 0x0
@@ -1017,10 +1086,16 @@ const (
 	CKV_AUTHORITY_TYPE_COMMON_CRITERIA ValidationAuthority = 0x2
 )
 
+// ValidationFlags is how a session's last operation was validated (PKCS#11 v3.2).
+type ValidationFlags uint64
+
 // Values of ValidationFlags.
 const (
 	CKS_LAST_VALIDATION_OK ValidationFlags = 0x1
 )
+
+// CertificateCategory is CK_CERTIFICATE_CATEGORY.
+type CertificateCategory uint64
 
 // Values of CertificateCategory.
 const (
@@ -1030,6 +1105,9 @@ const (
 	CK_CERTIFICATE_CATEGORY_OTHER_ENTITY CertificateCategory = 0x3
 )
 
+// SecurityDomain is CK_JAVA_MIDP_SECURITY_DOMAIN.
+type SecurityDomain uint64
+
 // Values of SecurityDomain.
 const (
 	CK_SECURITY_DOMAIN_UNSPECIFIED  SecurityDomain = 0x0
@@ -1037,6 +1115,9 @@ const (
 	CK_SECURITY_DOMAIN_OPERATOR     SecurityDomain = 0x2
 	CK_SECURITY_DOMAIN_THIRD_PARTY  SecurityDomain = 0x3
 )
+
+// OTPFormat is the form of a one-time password.
+type OTPFormat uint64
 
 // Values of OTPFormat.
 const (
@@ -1046,12 +1127,18 @@ const (
 	CK_OTP_FORMAT_BINARY       OTPFormat = 0x3
 )
 
+// OTPRequirement is whether a one-time password takes a parameter.
+type OTPRequirement uint64
+
 // Values of OTPRequirement.
 const (
 	CK_OTP_PARAM_IGNORED   OTPRequirement = 0x0
 	CK_OTP_PARAM_OPTIONAL  OTPRequirement = 0x1
 	CK_OTP_PARAM_MANDATORY OTPRequirement = 0x2
 )
+
+// OTPParam is CK_OTP_PARAM_TYPE.
+type OTPParam uint64
 
 // Values of OTPParam.
 const (
@@ -1065,6 +1152,9 @@ const (
 	CK_OTP_OUTPUT_FORMAT OTPParam = 0x7
 )
 
+// SP800108 is CK_PRF_DATA_TYPE.
+type SP800108 uint64
+
 // Values of SP800108.
 const (
 	CK_SP800_108_ITERATION_VARIABLE SP800108 = 0x1
@@ -1074,6 +1164,9 @@ const (
 	CK_SP800_108_KEY_HANDLE         SP800108 = 0x5
 	CK_SP800_108_COUNTER                     = CK_SP800_108_OPTIONAL_COUNTER
 )
+
+// DKMLength is CK_SP800_108_DKM_LENGTH_METHOD.
+type DKMLength uint64
 
 // Values of DKMLength.
 const (

@@ -80,6 +80,9 @@ func (p *printer) constants() error {
 		if s.Flags != "" {
 			typ = "Flags"
 		}
+		if s.Doc != "" {
+			p.f("\n// %s is %s.\ntype %s uint64\n", s.GoType, s.Doc, s.GoType)
+		}
 		switch {
 		case s.GoType != "":
 			p.f("\n// Values of %s.\n", s.GoType)

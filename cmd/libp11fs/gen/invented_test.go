@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestInvented adds a parameter, a hash, a curve and mechanisms that nobody knows
-// to table.txt, and nothing to any code but what a custom parameter needs. What
+// TestInvented adds a parameter, a type, a hash, a curve and mechanisms that nobody
+// knows to table.txt, and nothing to any code but what a custom parameter needs. What
 // is generated then reads, prints and checks them, and what the module in C sends
 // is what the daemon reads.
 func TestInvented(t *testing.T) {
@@ -102,6 +102,7 @@ func inventedTable(t *testing.T) string {
 			"\nCKM_INVENTED_SPECIAL 0x7ff00002 fn=encrypt,decrypt key=aes param=Special?" +
 			"\nCKM_INVENTED_HASH 0x7ff00003 fn=digest" +
 			"\nCKM_INVENTED_HASH_HMAC 0x7ff00004 fn=sign,verify key=generic-secret hash=invented-hash"},
+		{"\ntype UserType ", "\ntype InventedMode CKI_ invented mode \"CK_INVENTED_MODE\"\nCKI_SLOW 0x0\nCKI_FAST 0x7"},
 		{"\nCKG_VENDOR_DEFINED ", "\nCKG_INVENTED 0x7ff00005"},
 		{"\nCKD_VENDOR_DEFINED ", "\nCKD_INVENTED 0x7ff00006"},
 	} {

@@ -208,10 +208,6 @@ func (f *Field) setType(s string) error {
 // CLen is the name in C of the length of Bytes.
 func (f *Field) CLen() string { return f.Facts["len"] + f.Facts["len-first"] }
 
-// Needed says whether the field must be there: at once, or by the time that the
-// mechanism is used.
-func (f *Field) Needed() bool { return f.Facts.Has("required") || f.Facts.Has("later") }
-
 // Param returns the parameter or struct of a name.
 func (t *Table) Param(name string) *Param {
 	for _, p := range t.Params {
@@ -241,7 +237,7 @@ func (t *Table) checkParams() error {
 		}
 	}
 	for _, p := range t.Params {
-		if err := p.setWords(t); err != nil {
+		if err := t.setWords(p); err != nil {
 			return fmt.Errorf("%s: %w", p.Name, err)
 		}
 	}
@@ -293,7 +289,7 @@ func isNumber(s string) bool {
 }
 
 // setWords finds the words of the parameter: its own and those of its structs.
-func (p *Param) setWords(t *Table) error {
+func (t *Table) setWords(p *Param) error {
 	for _, f := range p.Fields {
 		if f.Inner != nil {
 			p.words = append(p.words, f.Inner.words...)

@@ -25,6 +25,7 @@ type Section struct {
 	Flags  string // "Token", "Slot", …; "-" for flags that nothing lists
 	Prefix string
 	Words  string // what messages call it
+	Doc    string // what the Go type is; "" if it is declared by hand
 	Names  []Name
 	Alias  []Pair // second name of the standard → name
 	Aka    []Pair // suffix that is only read → name
@@ -84,7 +85,7 @@ func (r *reader) read(words []string, quoted string) error {
 		if len(words) < 3 {
 			return fmt.Errorf("%s wants a type and a prefix", words[0])
 		}
-		s := &Section{Prefix: words[2], Words: strings.Join(words[3:], " ")}
+		s := &Section{Prefix: words[2], Words: strings.Join(words[3:], " "), Doc: quoted}
 		switch words[0] {
 		case "type":
 			s.GoType = words[1]

@@ -50,7 +50,7 @@ int main(void)
     CK_BYTE nonce[] = {0, 1, 2, 3, 4, 5, 6};
     CK_ULONG numbers[] = {7, 9};
     CK_INVENTED_EXTRA extra = {.ulNameLen = 1, .pName = "e", .ulWeight = 2};
-    CK_INVENTED_PARAMS p = {.mode = CKG_GENERATE,
+    CK_INVENTED_PARAMS p = {.mode = CKI_FAST,
                             .digest = CKM_INVENTED_HASH,
                             .pNonce = nonce,
                             .ulNonceLen = 7,
