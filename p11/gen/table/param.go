@@ -1,6 +1,7 @@
 package table
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -232,7 +233,7 @@ func (t *Table) checkParams() error {
 		layouts[p.Layout] = p.Name
 		for _, f := range p.Fields {
 			if err := t.checkField(p, f); err != nil {
-				return fmt.Errorf("%s: %s%s: %w", p.Name, f.Go, f.C, err)
+				return fmt.Errorf("%s: %s: %w", p.Name, cmp.Or(f.Go, f.C), err)
 			}
 		}
 	}
@@ -276,6 +277,9 @@ func (t *Table) checkField(p *Param, f *Field) error {
 		if other != "" && p.Field(other) == nil {
 			return fmt.Errorf("%s has no field %s", p.GoType, other)
 		}
+	}
+	if f.Facts.Has("required") && !f.Facts.Has("sample") {
+		return fmt.Errorf("a field that is required wants sample=")
 	}
 	if f.Go == "" && f.Facts["const"] == "" && f.Facts["bits-of"] == "" {
 		return fmt.Errorf("a field without a name in Go wants const= or bits-of=")
