@@ -172,15 +172,7 @@ func (a *filesApplication) call(name string, args []string) (string, error) {
 	case "get":
 		return a.get(s, arg(1), arg(2))
 	case "set":
-		t := attributesOf(arg(2))
-		if len(t) != 1 {
-			return "", errNoFile
-		}
-		text := t.FormatValue(t[0].Type)
-		if t.Validate() != nil {
-			text = "0x" + hex.EncodeToString(t[0].Value)
-		}
-		return "", a.write(a.in(s, "objects", arg(1), "attr", t[0].Type.Short()), text)
+		return "", a.set(s, arg(1), attributesOf(arg(2)))
 	case "find":
 		names, err := a.exchange(a.in(s, "find"), []byte(templateText(attributesOf(arg(1)))+"\n"))
 		return strings.Join(strings.Fields(string(names)), " "), err
@@ -210,21 +202,8 @@ func (a *filesApplication) call(name string, args []string) (string, error) {
 			a.running[arg(0)+arg(1)] = f
 		}
 		return "", err
-	case "update":
-		f := a.running[arg(0)+arg(1)]
-		if f == nil {
-			return "", errNoFile
-		}
-		_, err := f.Write(raw(2))
-		return "-", err
-	case "end":
-		f := a.running[arg(0)+arg(1)]
-		if f == nil {
-			return "", errNoFile
-		}
-		delete(a.running, arg(0)+arg(1))
-		out, err := io.ReadAll(f)
-		return hexWord(out), errors.Join(err, f.Close())
+	case "update", "end":
+		return a.goOn(name, arg(0)+arg(1), raw(2))
 	case "wrap":
 		out, err := a.exchange(a.operation("wrap", s, arg(1), arg(2)), []byte(arg(3)+"\n"))
 		return hexWord(out), err
@@ -238,6 +217,33 @@ func (a *filesApplication) call(name string, args []string) (string, error) {
 		return strings.TrimSpace(string(out)), err
 	}
 	return "", errNoFile
+}
+
+// set changes the one attribute of t.
+func (a *filesApplication) set(session, object string, t p11.Attributes) error {
+	if len(t) != 1 {
+		return errNoFile
+	}
+	text := t.FormatValue(t[0].Type)
+	if t.Validate() != nil {
+		text = "0x" + hex.EncodeToString(t[0].Value)
+	}
+	return a.write(a.in(session, "objects", object, "attr", t[0].Type.Short()), text)
+}
+
+// goOn gives data to an operation that runs, or ends it and returns its result.
+func (a *filesApplication) goOn(call, key string, data []byte) (string, error) {
+	f := a.running[key]
+	if f == nil {
+		return "", errNoFile
+	}
+	if call == "update" {
+		_, err := f.Write(data)
+		return "-", err
+	}
+	delete(a.running, key)
+	out, err := io.ReadAll(f)
+	return hexWord(out), errors.Join(err, f.Close())
 }
 
 // operation is the data file of a key, or of the digest.
