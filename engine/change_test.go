@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"testing"
 
 	"p11fs/p11"
@@ -212,5 +213,72 @@ func TestForeignObjects(t *testing.T) {
 			}
 			want(t, s.DestroyObject(ctx, h), p11.CKR_OK)
 		})
+	}
+}
+
+// A key that is changed or destroyed between the look at it and the token's call
+// serves that call: its holder has the version that it found.
+func TestChangeBeforeTheTokensCall(t *testing.T) {
+	block := make([]byte, 16)
+	uses := []struct {
+		method string // of the token
+		key    string
+		call   func(ctx context.Context, t *testing.T, s *Session, key p11.ObjectHandle) error
+	}{
+		{"Sign", macKey + " sign=true", begin(p11.CKF_SIGN, "sha256-hmac")},
+		{"Verify", macKey + " verify=true", begin(p11.CKF_VERIFY, "sha256-hmac")},
+		{"Encrypt", aesKey + " encrypt=true", begin(p11.CKF_ENCRYPT, "aes-cbc,iv=0x00000000000000000000000000000000")},
+		{"Decrypt", aesKey + " decrypt=true", begin(p11.CKF_DECRYPT, "aes-cbc,iv=0x00000000000000000000000000000000")},
+		{"WrapKey", aesKey + " wrap=true", func(ctx context.Context, t *testing.T, s *Session, key p11.ObjectHandle) error {
+			_, err := s.WrapKey(ctx, mech(t, "aes-cbc-pad,iv=0x00000000000000000000000000000000"), key, create(t, s, macKey+" extractable=true"))
+			return err
+		}},
+		{"WrapKey", macKey + " extractable=true", func(ctx context.Context, t *testing.T, s *Session, key p11.ObjectHandle) error {
+			_, err := s.WrapKey(ctx, mech(t, "aes-cbc-pad,iv=0x00000000000000000000000000000000"), create(t, s, aesKey+" wrap=true"), key)
+			return err
+		}},
+		{"UnwrapKey", aesKey + " unwrap=true", func(ctx context.Context, t *testing.T, s *Session, key p11.ObjectHandle) error {
+			_, err := s.UnwrapKey(ctx, mech(t, "aes-cbc,iv=0x00000000000000000000000000000000"), key, block, tmpl(t, "class=secret-key key-type=aes"))
+			return err
+		}},
+	}
+	changes := map[string]func(ctx context.Context, s *Session, key p11.ObjectHandle) error{
+		"changed": func(ctx context.Context, s *Session, key p11.ObjectHandle) error {
+			return s.SetAttributeValue(ctx, key, p11.Attributes{{Type: p11.CKA_LABEL, Value: []byte("new")}})
+		},
+		"destroyed": func(ctx context.Context, s *Session, key p11.ObjectHandle) error {
+			return s.DestroyObject(ctx, key)
+		},
+	}
+	for name, change := range changes {
+		for _, u := range uses {
+			for _, where := range []string{" token=true", " token=false"} {
+				t.Run(name+" "+u.method+" "+u.key+where, func(t *testing.T) {
+					ctx := t.Context()
+					var meddle func() error
+					b := newBench(t, hooks.Options{Before: func(method string) error {
+						if method != u.method {
+							return nil
+						}
+						return meddle()
+					}})
+					s := b.user(t)
+					key := create(t, s, u.key+where)
+					meddle = func() error { return change(ctx, s, key) }
+					want(t, u.call(ctx, t, s, key), p11.CKR_OK)
+				})
+			}
+		}
+	}
+}
+
+// begin begins an operation and ends it.
+func begin(use p11.Flags, mechanism string) func(context.Context, *testing.T, *Session, p11.ObjectHandle) error {
+	return func(ctx context.Context, t *testing.T, s *Session, key p11.ObjectHandle) error {
+		o, err := s.Begin(ctx, use, mech(t, mechanism), key)
+		if err == nil {
+			o.Close()
+		}
+		return err
 	}
 }

@@ -24,7 +24,7 @@ type Object struct {
 	mu      sync.Mutex // guards all below; nothing is locked under it
 	attrs   p11.Attributes
 	users   int  // holders
-	dropped bool // no new holders; wiped when users is 0
+	dropped bool // wiped when users is 0
 	memo    any  // parsed key, made by the token that uses it
 	forget  func(p11.Attributes)
 }
@@ -53,12 +53,13 @@ func (o *Object) Format(f fmt.State, _ rune) { _, _ = fmt.Fprint(f, o.String()) 
 func (o *Object) LogValue() slog.Value { return slog.StringValue(o.String()) }
 
 // Acquire keeps the object's memory from being wiped until Release, and returns
-// its attributes, which the caller does not change. It returns
-// CKR_OBJECT_HANDLE_INVALID when the object is gone already.
+// its attributes, which the caller does not change. Who holds the object may
+// acquire it again, dropped or not, and so may pass it on to others who do. It
+// returns CKR_OBJECT_HANDLE_INVALID when the object is gone already.
 func (o *Object) Acquire() (p11.Attributes, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.dropped {
+	if o.dropped && o.users == 0 {
 		return nil, p11.CKR_OBJECT_HANDLE_INVALID
 	}
 	o.users++
