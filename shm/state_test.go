@@ -24,7 +24,7 @@ func TestState(t *testing.T) {
 		name string
 		do   func()
 	}{
-		{"data", func() { s.SetData([TokenDataSize]byte{100: 1}) }},
+		{"data", func() { s.SetData([]byte{100: 1}) }},
 		{"append", func() { _ = s.Append(Public, Entry{Name: name("A0000000")}) }},
 		{"append private", func() { _ = s.Append(Private, Entry{Name: name("B0000000")}) }},
 		{"touch", func() { s.Touch(Private, name("B0000000")) }},

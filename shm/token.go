@@ -242,17 +242,19 @@ func (s *TokenSegment) Detach() {
 	putU32(s.mem, offReferences, uint32(max(s.References()-1, 0)))
 }
 
-// Data returns a copy of the token data.
-func (s *TokenSegment) Data() (d [TokenDataSize]byte) {
+// Data returns a copy of the token data, TokenDataSize bytes.
+func (s *TokenSegment) Data() (d []byte) {
+	d = make([]byte, TokenDataSize)
 	defer s.guard()()
-	copy(d[:], s.mem[offData:])
+	copy(d, s.mem[offData:])
 	return d
 }
 
-// SetData stores the token data.
-func (s *TokenSegment) SetData(d [TokenDataSize]byte) {
+// SetData stores the token data, of which there are no more than TokenDataSize
+// bytes.
+func (s *TokenSegment) SetData(d []byte) {
 	defer s.guard()()
-	copy(s.mem[offData:], d[:])
+	copy(s.mem[offData:offData+TokenDataSize], d)
 }
 
 // Loaded says whether some process has loaded the list from the directory.

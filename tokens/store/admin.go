@@ -2,77 +2,90 @@ package store
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"p11fs/p11"
 	"p11fs/secret"
 	"p11fs/tokens"
+	"p11fs/tokens/store/format"
 )
+
+// errChanged says that somebody changed a PIN while another one was being made.
+var errChanged = errors.New("the PIN was changed meanwhile")
 
 // InitToken is tokens.Admin (PKCS#11 v3.1 §5.5.7, C_InitToken). Wrong PINs count
 // as at a login.
+func (s *Store) InitToken(ctx context.Context, pin *secret.Bytes, label string) error {
+	so, err := tokens.RoleOf(p11.CKU_SO)
+	if err != nil {
+		return err
+	}
+	for {
+		t, err := s.tryPIN(ctx, so, pin)
+		if err != nil {
+			return err
+		}
+		_ = t.key.Close() // a token without its master key can be initialised
+		t.end()
+		if err := s.initToken(ctx, so, pin, t.kept, label); !errors.Is(err, errChanged) {
+			return err
+		}
+	}
+}
+
+// initToken initialises the token for an SO whose PIN is right while the directory
+// holds kept.
 //
 // Nothing here can be one step. The order leaves a token that works wherever it
 // is cut off: first without objects (as long as the index lists them the lists
 // in the segment are mended from it), then without a user and under its new
 // label, then with a new master key.
-func (s *Store) InitToken(ctx context.Context, pin *secret.Bytes, label string) error {
+func (s *Store) initToken(ctx context.Context, so tokens.Role, pin *secret.Bytes, kept format.Kept, label string) error {
+	f, d := s.snapshot()
+	if err := d.SetLabel(label); err != nil {
+		return err
+	}
+	made := kept
+	_, newKey := f.Initialized(d)
+	if newKey {
+		master, err := f.NewMasterKey()
+		if err != nil {
+			return err
+		}
+		defer master.Close()
+		if made, err = f.Make(ctx, p11.CKU_SO, pin, master, kept); err != nil {
+			return err
+		}
+	}
 	end, err := s.begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer end()
-	so, err := partOf(p11.CKU_SO)
-	if err != nil {
+	if same, err := s.stillKept(so, kept); err != nil {
 		return err
+	} else if !same {
+		return errChanged
 	}
-	d := s.snapshot()
-	if d.flags()&so.locked != 0 {
-		return p11.Errorf(p11.CKR_PIN_LOCKED, "the SO PIN is locked after wrong tries")
+	_, d = s.snapshot()
+	if d, _ = f.Initialized(d); newKey {
+		d = f.WithPIN(d, p11.CKU_SO, made.Record)
 	}
-	if !d.pinFits(pin.Len()) || !d.pinMatches(so.hash, pin) {
-		// A change of the SO's PIN that was cut off is completed first.
-		key, err := s.checkPIN(so, pin)
-		if err != nil {
-			return err
-		}
-		_ = key.Close()
-	}
-	d = newTokenData(s.cfg.Kind)
-	d.setHash(so.hash, pinHash(pin))
-	d.flag(p11.CKF_TOKEN_INITIALIZED, 0)
-	if err := d.setLabel(label); err != nil {
-		return err
-	}
-	master, err := s.cfg.Kind.newMasterKey(s.cfg.Rand)
-	if err != nil {
-		return err
-	}
-	defer master.Close()
-	wrapped, err := s.cfg.Kind.wrap(master, pin)
-	if err != nil {
+	if err := d.SetLabel(label); err != nil {
 		return err
 	}
 	// What can fail for want of room fails before anything is lost.
-	if err := s.top.prepare(tempName(dataFile), d[:]); err != nil {
+	if err := s.top.prepare(tempName(dataFile), f.PrintFile(d)); err != nil {
 		return err
 	}
-	if err := s.top.prepare(tempName(soKeyFile), wrapped); err != nil {
-		_ = s.top.remove(tempName(dataFile))
-		return err
+	if newKey {
+		if err := s.top.prepare(tempName(soKeyFile), made.File); err != nil {
+			_ = s.top.remove(tempName(dataFile))
+			return err
+		}
 	}
-	put, err := s.emptyLists()
-	if err != nil {
-		return err
-	}
-	// The lines are marked at first: if the process is killed, the files are
-	// removed later.
-	if err := s.rewriteIndex(func(name, bool) lineEdit { return markLine }); err != nil {
-		put()
-		return err
-	}
-	s.endAll()
-	if err := s.removeObjects(); err != nil {
+	if err := s.removeAll(); err != nil {
 		return err
 	}
 	st, err := s.top.commit(tempName(dataFile), dataFile)
@@ -80,23 +93,35 @@ func (s *Store) InitToken(ctx context.Context, pin *secret.Bytes, label string) 
 		return err
 	}
 	s.setData(d, st)
-	if err := s.commitKey(soKeyFile, wrapped); err != nil {
+	if !newKey {
+		return nil
+	}
+	if err := s.commitKey(soKeyFile, made.File); err != nil {
 		return err
 	}
 	return s.top.remove(userKeyFile)
 }
 
-// endAll ends all logins and forgets all objects.
-func (s *Store) endAll() {
+// removeAll removes all objects, and ends all logins. The lines are marked at
+// first: if the process is killed, the files are removed later.
+func (s *Store) removeAll() error {
+	putBack, err := s.emptyLists()
+	if err != nil {
+		return err
+	}
+	if err := s.rewriteIndex(func(format.Name, bool) format.LineEdit { return format.MarkLine }); err != nil {
+		putBack()
+		return err
+	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.endLoginsLocked(&s.roles[roleSO])
-	s.endLoginsLocked(&s.roles[roleUser])
+	s.endAllLocked()
 	for n := range s.files {
 		s.forgetLocked(n)
 	}
 	s.names = reservation{}
 	s.destroyed.clear()
+	s.mu.Unlock()
+	return s.removeObjects()
 }
 
 // removeObjects removes every file that has the name of an object or stands in the
@@ -112,7 +137,7 @@ func (s *Store) removeObjects() error {
 		return err
 	}
 	for _, file := range files {
-		if _, ok := parseName(file); ok || file == "IDX.TMP" || slices.Contains(x.unknown, file) {
+		if _, ok := format.ParseName(file); ok || file == "IDX.TMP" || slices.Contains(x.Unknown, file) {
 			if err := s.objs.remove(file); err != nil {
 				return err
 			}
@@ -126,43 +151,86 @@ func (s *Store) removeObjects() error {
 
 // InitPIN is tokens.Admin (PKCS#11 v3.1 §5.6.5, C_InitPIN).
 func (s *Store) InitPIN(ctx context.Context, so tokens.Login, pin *secret.Bytes) error {
-	l, ok := so.(*userLogin)
-	if !ok || l.s != s || l.user != p11.CKU_SO {
-		return p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "only the SO sets the user's PIN")
-	}
-	end, err := s.begin(ctx)
+	user, err := tokens.RoleOf(p11.CKU_USER)
 	if err != nil {
 		return err
 	}
-	defer end()
-	s.mu.Lock()
-	err = s.validLocked(l)
-	var master *secret.Bytes
-	if err == nil {
-		master, err = s.roles[roleSO].key.Clone()
+	if err := s.Refresh(ctx); err != nil {
+		return err
 	}
-	s.mu.Unlock()
+	for {
+		s.mu.Lock()
+		err := s.logins.SOLocked(so)
+		var master *secret.Bytes
+		if err == nil {
+			master, err = s.logins.KeyLocked(p11.CKU_SO).Clone()
+		}
+		s.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		err = s.initPIN(ctx, user, pin, master, so)
+		_ = master.Close()
+		if !errors.Is(err, errChanged) {
+			return err
+		}
+	}
+}
+
+func (s *Store) initPIN(ctx context.Context, user tokens.Role, pin, master *secret.Bytes, so tokens.Login) error {
+	f, d := s.snapshot()
+	if err := f.CheckNewPIN(d, p11.CKU_USER, pin, nil); err != nil {
+		return err
+	}
+	kept, err := s.readKept(f, d, user)
 	if err != nil {
 		return err
 	}
-	defer master.Close()
-	d := s.snapshot()
-	if err := d.checkNewPIN(pin); err != nil {
-		return err
-	}
-	p, err := partOf(p11.CKU_USER)
-	if err != nil {
-		return err
-	}
-	d.setHash(p.hash, pinHash(pin))
-	d.flag(p11.CKF_USER_PIN_INITIALIZED, p.toChange|p.countLow|p.finalTry|p.locked)
-	return s.replacePIN(p, master, pin, d)
+	return s.replacePIN(ctx, user, master, pin, kept, func(d *format.TokenData) error {
+		d.SetFlags(d.Flags() &^ user.Counts())
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.logins.SOLocked(so)
+	})
 }
 
 // SetPIN is tokens.Admin (PKCS#11 v3.1 §5.6.6, C_SetPIN). Wrong old PINs count as
-// at a login. The master key is unwrapped with the old PIN, whoever is logged in.
+// at a login. The master key is opened with the old PIN, whoever is logged in.
 func (s *Store) SetPIN(ctx context.Context, user p11.UserType, old, pin *secret.Bytes) error {
-	p, err := partOf(user)
+	r, err := tokens.RoleOf(user)
+	if err != nil {
+		return err
+	}
+	for {
+		t, err := s.tryPIN(ctx, r, old)
+		if err != nil {
+			return err
+		}
+		f, d := s.snapshot()
+		t.end()
+		master, err := t.masterKey()
+		if err != nil {
+			return err
+		}
+		if err = f.CheckNewPIN(d, r.User, pin, old); err == nil {
+			err = s.replacePIN(ctx, r, master, pin, t.kept, func(d *format.TokenData) error { return r.MayTry(d.Flags(), true) })
+		}
+		_ = master.Close()
+		if !errors.Is(err, errChanged) {
+			return err
+		}
+	}
+}
+
+// replacePIN puts the master key under a role's new PIN, if the directory still
+// holds kept of the old one, and finish, which may change the token's data, agrees.
+//
+// Both files are on the disk before either takes its place. Cut off between the
+// two, the role's master key opens with the new PIN, and the next login with it puts
+// the data right.
+func (s *Store) replacePIN(ctx context.Context, r tokens.Role, master, pin *secret.Bytes, kept format.Kept, finish func(*format.TokenData) error) error {
+	f, _ := s.snapshot()
+	made, err := f.Make(ctx, r.User, pin, master, kept)
 	if err != nil {
 		return err
 	}
@@ -171,47 +239,24 @@ func (s *Store) SetPIN(ctx context.Context, user p11.UserType, old, pin *secret.
 		return err
 	}
 	defer end()
-	master, err := s.checkPIN(p, old)
-	if err != nil {
+	if same, err := s.stillKept(r, kept); err != nil {
+		return err
+	} else if !same {
+		return errChanged
+	}
+	f, d := s.snapshot()
+	d = withNewPIN(f, d, r, made.Record)
+	if err := finish(&d); err != nil {
 		return err
 	}
-	defer master.Close()
-	d := s.snapshot()
-	if err := d.checkNewPIN(pin); err != nil {
+	if err := s.top.prepare(tempName(keyFileOf(r)), made.File); err != nil {
 		return err
 	}
-	if pin.Equal(old) {
-		return p11.Errorf(p11.CKR_PIN_INVALID, "the new PIN is the old one")
-	}
-	if isText(pin, p.defaultPIN) {
-		return p11.Errorf(p11.CKR_PIN_INVALID, "the new PIN is the default one of the %s, which is not allowed", p.title)
-	}
-	d.setHash(p.hash, pinHash(pin))
-	d.flag(0, p.toChange)
-	return s.replacePIN(p, master, pin, d)
-}
-
-// replacePIN wraps the master key under the role's new PIN and makes d, with the
-// PIN's hash, the token's data. Both files are on the disk before either takes
-// its place. Cut off between the two, the role's master key opens with the new
-// PIN and checkPIN puts the hash right.
-func (s *Store) replacePIN(p part, master, pin *secret.Bytes, d tokenData) error {
-	wrapped, err := s.cfg.Kind.wrap(master, pin)
-	if err != nil {
+	if err := s.top.prepare(tempName(dataFile), f.PrintFile(d)); err != nil {
+		_ = s.top.remove(tempName(keyFileOf(r)))
 		return err
 	}
-	before, err := s.readKeyFile(p.keyFile)
-	if err != nil {
-		return err
-	}
-	if err := s.top.prepare(tempName(p.keyFile), wrapped); err != nil {
-		return err
-	}
-	if err := s.top.prepare(tempName(dataFile), d[:]); err != nil {
-		_ = s.top.remove(tempName(p.keyFile))
-		return err
-	}
-	err = s.commitKey(p.keyFile, wrapped)
+	err = s.commitKey(keyFileOf(r), made.File)
 	if err == nil {
 		var st stamp
 		if st, err = s.top.commit(tempName(dataFile), dataFile); err == nil {
@@ -221,10 +266,10 @@ func (s *Store) replacePIN(p part, master, pin *secret.Bytes, d tokenData) error
 	}
 	// The caller hears that the PIN is the old one, so make that true.
 	_ = s.top.remove(tempName(dataFile))
-	_ = s.top.remove(tempName(p.keyFile))
-	if before != nil {
-		if rerr := s.saveKey(p.keyFile, before); rerr != nil {
-			s.cfg.Log.Error("the change of PIN is half done: the new PIN opens the token", "dir", s.cfg.Dir, "role", p.title, "err", rerr)
+	_ = s.top.remove(tempName(keyFileOf(r)))
+	if kept.File != nil {
+		if rerr := s.saveKey(keyFileOf(r), kept.File); rerr != nil {
+			s.cfg.Log.Error("the change of PIN is half done: the new PIN opens the token", "dir", s.cfg.Dir, "role", r.Title, "err", rerr)
 		}
 	}
 	return err

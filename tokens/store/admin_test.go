@@ -11,6 +11,8 @@ import (
 
 	"p11fs/p11"
 	"p11fs/secret"
+	"p11fs/tokens"
+	"p11fs/tokens/store/format"
 )
 
 func freshConfig(t testing.TB) Config {
@@ -28,14 +30,11 @@ func tryLogin(t testing.TB, s *Store, u p11.UserType, text string) error {
 
 func flagsOnDisk(t testing.TB, s *Store) p11.Flags {
 	t.Helper()
-	d, err := parseTokenData(readFile(t, s.cfg.Dir, dataFile))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if d != s.snapshot() {
+	d := parsed(t, readFile(t, s.cfg.Dir, dataFile))
+	if d != dataOf(s) {
 		t.Error("memory and NVTOK.DAT differ")
 	}
-	return d.flags()
+	return d.Flags()
 }
 
 func TestInitToken(t *testing.T) {
@@ -47,17 +46,17 @@ func TestInitToken(t *testing.T) {
 		t.Errorf("flags %#x: wrong PINs count", uint64(f))
 	}
 	for _, label := range []string{"a label that is longer than 32 bytes", "\xff\xfe", "nul\x00"} {
-		wantRV(t, "label", s.InitToken(ctx, pin(t, defaultSOPIN), label), p11.CKR_ARGUMENTS_BAD)
+		wantRV(t, "label", s.InitToken(ctx, pin(t, firstSOPIN), label), p11.CKR_ARGUMENTS_BAD)
 	}
-	if err := s.InitToken(ctx, pin(t, defaultSOPIN), "grüß Gott"); err != nil {
+	if err := s.InitToken(ctx, pin(t, firstSOPIN), "grüß Gott"); err != nil {
 		t.Fatal(err)
 	}
-	if i := s.Info(); i.Label != "grüß Gott" || i.Flags != 0x880445 {
+	if i := info(t, s); i.Label != "grüß Gott" || i.Flags != 0x880445 {
 		t.Errorf("%+v", i)
 	}
 	flagsOnDisk(t, s)
-	if l := s.snapshot(); string(l[:32]) != "grüß Gott                     " {
-		t.Errorf("label %q", l[:32])
+	if l := readFile(t, s.cfg.Dir, dataFile)[:32]; string(l) != "grüß Gott                     " {
+		t.Errorf("label %q", l)
 	}
 }
 
@@ -103,8 +102,8 @@ func TestInitTokenAgain(t *testing.T) {
 	if err != nil || len(entries) != 1 || entries[0].Name() != indexFile {
 		t.Errorf("objects left: %v (%v)", entries, err)
 	}
-	if nextName(s) != "00000000" {
-		t.Errorf("next name %s", nextName(s))
+	if n := rawData(readFile(t, s.cfg.Dir, dataFile)).next(); n != nth(0) {
+		t.Errorf("next name %s", n)
 	}
 	_ = user.Close()
 	_ = so.Close()
@@ -113,13 +112,11 @@ func TestInitTokenAgain(t *testing.T) {
 	}
 }
 
-func nextName(s *Store) string { d := s.snapshot(); return d.next().String() }
-
 func TestInitPIN(t *testing.T) {
 	s := openStore(t, freshConfig(t))
 	ctx := t.Context()
 	other := openStore(t, freshConfig(t))
-	so := login(t, s, p11.CKU_SO, defaultSOPIN)
+	so := login(t, s, p11.CKU_SO, firstSOPIN)
 	wantRV(t, "no login", s.InitPIN(ctx, nil, pin(t, "1234")), p11.CKR_USER_NOT_LOGGED_IN)
 	wantRV(t, "another token's login", other.InitPIN(ctx, so, pin(t, "1234")), p11.CKR_USER_NOT_LOGGED_IN)
 	for _, text := range []string{"", "123", "123456789"} {
@@ -161,12 +158,12 @@ func TestSetPIN(t *testing.T) {
 		{"too long an old one", p11.CKU_USER, "123456789", "1357", p11.CKR_PIN_INCORRECT, p11.CKF_USER_PIN_COUNT_LOW},
 		{"long", p11.CKU_USER, testUser, "123456789", p11.CKR_PIN_LEN_RANGE, 0},
 		{"same", p11.CKU_USER, testUser, testUser, p11.CKR_PIN_INVALID, 0},
-		{"default user", p11.CKU_USER, testUser, defaultUserPIN, p11.CKR_PIN_INVALID, 0},
-		{"default SO", p11.CKU_SO, testSO, defaultSOPIN, p11.CKR_PIN_INVALID, 0},
+		{"default user", p11.CKU_USER, testUser, "12345678", p11.CKR_PIN_INVALID, 0},
+		{"default SO", p11.CKU_SO, testSO, firstSOPIN, p11.CKR_PIN_INVALID, 0},
 		{"role", p11.CKU_CONTEXT_SPECIFIC, testSO, "1357", p11.CKR_USER_TYPE_INVALID, 0},
 		{"wrong SO", p11.CKU_SO, "9999", "1357", p11.CKR_PIN_INCORRECT, p11.CKF_SO_PIN_COUNT_LOW},
 		{"SO", p11.CKU_SO, testSO, "1357", p11.CKR_OK, 0},
-		{"user", p11.CKU_USER, testUser, defaultSOPIN, p11.CKR_OK, 0},
+		{"user", p11.CKU_USER, testUser, firstSOPIN, p11.CKR_OK, 0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -187,7 +184,7 @@ func TestSetPIN(t *testing.T) {
 	_ = user.Close()
 	wantRV(t, "old PIN", tryLogin(t, s, p11.CKU_USER, testUser), p11.CKR_PIN_INCORRECT)
 	wantRV(t, "new SO PIN", tryLogin(t, s, p11.CKU_SO, "1357"), p11.CKR_OK)
-	login(t, s, p11.CKU_USER, defaultSOPIN)
+	login(t, s, p11.CKU_USER, firstSOPIN)
 	if c := contents(t, s); len(c) != 1 || c[0] != "private=kept" {
 		t.Errorf("%v", c)
 	}
@@ -233,7 +230,7 @@ func TestLockout(t *testing.T) {
 			if tt.user == p11.CKU_SO {
 				wantRV(t, "InitToken", s.InitToken(t.Context(), pin(t, tt.pin), "x"), p11.CKR_PIN_LOCKED)
 			}
-			if s.roles[roleOf(tt.user)].key != nil {
+			if s.logins.KeyLocked(tt.user) != nil {
 				t.Error("the master key is still there")
 			}
 		})
@@ -253,11 +250,11 @@ func TestLoginShares(t *testing.T) {
 	if attributesOf(t, o).Label() != "a" {
 		t.Error("the object is gone")
 	}
-	key := s.roles[roleUser].key
+	key := s.logins.KeyLocked(p11.CKU_USER)
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if key.Len() != 0 || s.roles[roleUser].key != nil {
+	if key.Len() != 0 || s.logins.KeyLocked(p11.CKU_USER) != nil {
 		t.Error("the master key is still there")
 	}
 	wantRV(t, "closed", b.Valid(), p11.CKR_USER_NOT_LOGGED_IN)
@@ -306,21 +303,29 @@ func TestLoginRefused(t *testing.T) {
 // wrapUnder wraps the store's master key into file under a PIN.
 func wrapUnder(t *testing.T, s *Store, master *secret.Bytes, file, text string) {
 	t.Helper()
-	b, err := s.cfg.Kind.wrap(master, pin(t, text))
+	kept, err := s.format.Make(t.Context(), userOf(file), pin(t, text), master, format.Kept{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	writeFile(t, b, s.cfg.Dir, file)
+	writeFile(t, kept.File, s.cfg.Dir, file)
 }
 
 func masterKey(t *testing.T, s *Store, file, text string) *secret.Bytes {
 	t.Helper()
-	key, err := s.cfg.Kind.unwrap(readFile(t, s.cfg.Dir, file), pin(t, text))
-	if err != nil || key == nil {
-		t.Fatalf("%s does not open: %v", file, err)
+	f, d := s.snapshot()
+	o, err := f.Open(t.Context(), userOf(file), pin(t, text), format.Kept{Record: f.PIN(d, userOf(file)), File: readFile(t, s.cfg.Dir, file)})
+	if err != nil || o.Key == nil || o.Why != "" {
+		t.Fatalf("%s does not open: %v %s", file, err, o.Why)
 	}
-	t.Cleanup(func() { _ = key.Close() })
-	return key
+	t.Cleanup(func() { _ = o.Key.Close() })
+	return o.Key
+}
+
+func userOf(file string) p11.UserType {
+	if file == soKeyFile {
+		return p11.CKU_SO
+	}
+	return p11.CKU_USER
 }
 
 // TestStockInitToken opens what stock C_InitToken leaves: MK_SO under the default
@@ -328,13 +333,13 @@ func masterKey(t *testing.T, s *Store, file, text string) *secret.Bytes {
 func TestStockInitToken(t *testing.T) {
 	s := initialised(t, freshConfig(t))
 	master := masterKey(t, s, soKeyFile, testSO)
-	wrapUnder(t, s, master, soKeyFile, defaultSOPIN)
-	wantRV(t, "default PIN", tryLogin(t, s, p11.CKU_SO, defaultSOPIN), p11.CKR_PIN_INCORRECT)
+	wrapUnder(t, s, master, soKeyFile, firstSOPIN)
+	wantRV(t, "default PIN", tryLogin(t, s, p11.CKU_SO, firstSOPIN), p11.CKR_PIN_INCORRECT)
 	wantRV(t, "the SO's PIN", tryLogin(t, s, p11.CKU_SO, testSO), p11.CKR_OK)
 	if !masterKey(t, s, soKeyFile, testSO).Equal(master) {
 		t.Error("another master key")
 	}
-	wrapUnder(t, s, master, soKeyFile, defaultSOPIN)
+	wrapUnder(t, s, master, soKeyFile, firstSOPIN)
 	if err := s.SetPIN(t.Context(), p11.CKU_SO, pin(t, testSO), pin(t, "4711")); err != nil {
 		t.Fatal(err)
 	}
@@ -361,7 +366,7 @@ func TestStockZeroKey(t *testing.T) {
 	if got := contents(t, s); len(got) != 1 || got[0] != "zero=2" {
 		t.Errorf("under the zero key: %v", got)
 	}
-	if d := s.Damaged(); len(d) != 1 || d[0].Name != "00000000" || !errors.Is(d[0].Err, errDamaged) {
+	if d := s.Damaged(); len(d) != 1 || d[0].Name != "00000000" || !errors.Is(d[0].Err, format.ErrDamaged) {
 		t.Errorf("damaged: %v", d)
 	}
 	so := login(t, s, p11.CKU_SO, testSO)
@@ -382,27 +387,26 @@ func TestStockZeroKey(t *testing.T) {
 // two files, whichever was replaced first.
 func TestHalfChangedPIN(t *testing.T) {
 	for _, u := range []p11.UserType{p11.CKU_USER, p11.CKU_SO} {
-		p, err := partOf(u)
+		p, err := tokens.RoleOf(u)
 		if err != nil {
 			t.Fatal(err)
 		}
 		old := map[p11.UserType]string{p11.CKU_USER: testUser, p11.CKU_SO: testSO}[u]
-		t.Run(p.title+" key first", func(t *testing.T) {
+		t.Run(p.Title+" key first", func(t *testing.T) {
 			s := initialised(t, freshConfig(t))
-			wrapUnder(t, s, masterKey(t, s, p.keyFile, old), p.keyFile, "newpin")
+			wrapUnder(t, s, masterKey(t, s, keyFileOf(p), old), keyFileOf(p), "newpin")
 			wantRV(t, "old", tryLogin(t, s, u, old), p11.CKR_FUNCTION_FAILED)
 			wantRV(t, "new", tryLogin(t, s, u, "newpin"), p11.CKR_OK)
-			if d := s.snapshot(); !bytes.Equal(d.hash(p.hash), sum("newpin")) {
+			if f, d := s.snapshot(); string(f.PIN(d, u)) != sum("newpin") {
 				t.Error("the hash was not put right")
 			}
 			flagsOnDisk(t, s)
 			wantRV(t, "old", tryLogin(t, s, u, old), p11.CKR_PIN_INCORRECT)
 		})
-		t.Run(p.title+" hash first", func(t *testing.T) {
+		t.Run(p.Title+" hash first", func(t *testing.T) {
 			s := initialised(t, freshConfig(t))
-			d := s.snapshot()
-			d.setHash(p.hash, sha1.Sum([]byte("newpin")))
-			writeFile(t, d[:], s.cfg.Dir, dataFile)
+			f, d := s.snapshot()
+			writeFile(t, f.PrintFile(f.WithPIN(d, u, format.PINRecord(sum("newpin")))), s.cfg.Dir, dataFile)
 			wantRV(t, "new", tryLogin(t, s, u, "newpin"), p11.CKR_FUNCTION_FAILED)
 			wantRV(t, "old", tryLogin(t, s, u, old), p11.CKR_OK)
 			wantRV(t, "new", tryLogin(t, s, u, "newpin"), p11.CKR_PIN_INCORRECT)
@@ -415,7 +419,7 @@ func TestHalfChangedPIN(t *testing.T) {
 	})
 }
 
-func sum(text string) []byte {
+func sum(text string) string {
 	h := sha1.Sum([]byte(text))
-	return h[:]
+	return string(h[:])
 }

@@ -14,6 +14,7 @@ import (
 
 	"p11fs/p11"
 	"p11fs/shm"
+	"p11fs/tokens/store/format"
 )
 
 // errKilled is what every call gives after the process was killed.
@@ -133,7 +134,7 @@ func look(t *testing.T, dir string, pins ...string) (st state) {
 		t.Fatalf("the store does not open: %v", err)
 	}
 	defer s.Close()
-	st.label = s.Info().Label
+	st.label = info(t, s).Label
 	// A copy to try PINs on: three wrong ones lock it.
 	try, err := Open(t.Context(), unsynced(t, copyDir(t, dir)))
 	if err != nil {
@@ -413,7 +414,7 @@ func leftFiles(t *testing.T, s *Store) (left []string) {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
-		if n, ok := parseName(e.Name()); ok && s.files[n] == nil {
+		if n, ok := format.ParseName(e.Name()); ok && s.files[n] == nil {
 			left = append(left, e.Name())
 		}
 	}
@@ -435,7 +436,7 @@ func TestKilledFormat(t *testing.T) {
 		if oerr != nil {
 			t.Fatalf("after %d steps: %v", steps, oerr)
 		}
-		login(t, s, p11.CKU_SO, defaultSOPIN)
+		login(t, s, p11.CKU_SO, firstSOPIN)
 		_ = s.Close()
 		if err == nil {
 			if steps < 8 {

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,6 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"p11fs/p11"
+	"p11fs/tokens/store/format"
+	"p11fs/tokens/store/storetest"
 )
 
 // TestStockNames works on a directory of stock 3.27, whose names are random, and
@@ -19,11 +20,11 @@ import (
 func TestStockNames(t *testing.T) {
 	for name, next := range map[string]string{"NUL": "\x00\x00\x00\x00\x00\x00\x00\x00", "first": "00000000"} {
 		t.Run(name, func(t *testing.T) {
-			cfg := config(t, untar(t, "swold"))
+			cfg := config(t, storetest.Untar(t, "swold"))
 			data := readFile(t, cfg.Dir, dataFile)
 			copy(data[offNext:], next)
 			writeFile(t, data, cfg.Dir, dataFile)
-			stock := parseIndex(readFile(t, cfg.Dir, objectsDir, indexFile)).names
+			stock := format.ParseIndex(readFile(t, cfg.Dir, objectsDir, indexFile)).Names
 			if len(stock) != 14 {
 				t.Fatalf("the fixture has %d objects", len(stock))
 			}
@@ -40,7 +41,7 @@ func TestStockNames(t *testing.T) {
 					if !slices.Contains(order, n.String()) {
 						t.Errorf("%s: %s is gone", what, n)
 					}
-					if !slices.Contains(parseIndex(readFile(t, cfg.Dir, objectsDir, indexFile)).names, n) {
+					if !slices.Contains(format.ParseIndex(readFile(t, cfg.Dir, objectsDir, indexFile)).Names, n) {
 						t.Errorf("%s: %s is gone from the index", what, n)
 					}
 				}
@@ -96,12 +97,12 @@ func TestUnknownLines(t *testing.T) {
 			double := append(readFile(t, cfg.Dir, objectsDir, indexFile), keep.Name+"\n../x\n\n"+strings.Repeat("x", 300)+"\n"...)
 			writeFile(t, double, cfg.Dir, objectsDir, indexFile)
 			create(t, s, dataObject("c", "1", false))
-			got := parseIndex(readFile(t, cfg.Dir, objectsDir, indexFile))
-			if d := cmp.Diff(strings.Split(strings.TrimSpace(idx), "\n"), got.unknown); d != "" || !got.clean || len(got.names) != 2 {
+			got := format.ParseIndex(readFile(t, cfg.Dir, objectsDir, indexFile))
+			if d := cmp.Diff(strings.Split(strings.TrimSpace(idx), "\n"), got.Unknown); d != "" || !got.Clean || len(got.Names) != 2 {
 				t.Errorf("index %+v: %s", got, d)
 			}
 			// Initialising the token takes everything away.
-			if err := s.InitToken(t.Context(), pin(t, defaultSOPIN), "x"); err != nil {
+			if err := s.InitToken(t.Context(), pin(t, firstSOPIN), "x"); err != nil {
 				t.Fatal(err)
 			}
 			if left, err := os.ReadDir(filepath.Join(cfg.Dir, objectsDir)); err != nil || len(left) != 1 {
@@ -159,21 +160,16 @@ func TestIndexOfManyObjects(t *testing.T) {
 	k := &counting{index: map[int]bool{}}
 	cfg.kernel = k
 	_ = openStore(t, cfg).Close()
-	const lines, rounds = 20_000, 2*maxMarked + 10
-	n := name([]byte("0000A000"))
-	var names []name
-	for range lines {
-		names = append(names, n)
-		n = n.next()
+	const lines, rounds, indexLine = 20_000, 2*maxMarked + 10, 9
+	var names []format.Name
+	for i := range lines {
+		names = append(names, nth(1<<26+i))
 	}
 	for _, n := range names[:2] {
-		file, err := encodeObject(n, false, dataObject("kept", "1", false), objectCipher{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		file := objectFile(t, n, dataObject("kept", "1", false))
 		writeFile(t, file, cfg.Dir, objectsDir, n.String())
 	}
-	writeFile(t, editIndex(nil, nil, names...), cfg.Dir, objectsDir, indexFile)
+	writeFile(t, format.EditIndex(nil, nil, names...), cfg.Dir, objectsDir, indexFile)
 	s := openStore(t, cfg)
 	k.bytes = 0
 	for range rounds {
@@ -186,46 +182,20 @@ func TestIndexOfManyObjects(t *testing.T) {
 	if len(idx) > (lines+maxMarked+1)*indexLine {
 		t.Errorf("the index has %d bytes", len(idx))
 	}
-	x := parseIndex(idx)
-	if !slices.Equal(x.names, names) || !x.clean {
+	x := format.ParseIndex(idx)
+	if !slices.Equal(x.Names, names) || !x.Clean {
 		t.Error("lines are lost")
 	}
 	wantContents(t, "at the end", s, "kept=1", "kept=1")
 }
 
-func TestMarkedLines(t *testing.T) {
-	for text, want := range map[string]index{
-		"\xc1\xb0\xb0\xb0\xb0\xb0\xb0\xb0\n": {destroyed: []name{name([]byte("A0000000"))}, marked: 1, clean: true},
-		"\xc1\xb0\xb00\xb0\xb0\xb0\xb0\n":    {destroyed: []name{name([]byte("A0000000"))}, marked: 1, clean: true},
-		// Another object has the name by now.
-		"\xc1\xb0\xb00\xb0\xb0\xb0\xb0\nA0000000\n": {names: []name{name([]byte("A0000000"))}, marked: 1, clean: true},
-		"\xff\xb0\xb0\xb0\xb0\xb0\xb0\xb0\n":        {unknown: []string{"\xff\xb0\xb0\xb0\xb0\xb0\xb0\xb0"}, clean: true},
-		"\xb0\xb0\n":                                {unknown: []string{"\xb0\xb0"}, clean: true},
-	} {
-		x := parseIndex([]byte(text))
-		if len(x.names) == 0 {
-			x.names = nil
-		}
-		if d := cmp.Diff(want, x, cmp.AllowUnexported(index{})); d != "" {
-			t.Errorf("%q: %s", text, d)
-		}
-	}
-	line := name([]byte("A0000000"))
-	if m := line.marked(); bytes.ContainsAny(m, letters) || string(line[:]) != "A0000000" {
-		t.Errorf("%q is marked as %q", line, m)
-	}
-}
-
 func TestRecentNamesAreBounded(t *testing.T) {
 	var r recentNames
-	first := firstName()
-	n := first
-	for range 2 * maxRecent {
-		r.add(n)
-		r.add(n)
-		n = n.next()
+	for i := range 2 * maxRecent {
+		r.add(nth(i))
+		r.add(nth(i))
 	}
-	if len(r.set) != maxRecent || len(r.order) != maxRecent || r.has(first) {
+	if len(r.set) != maxRecent || len(r.order) != maxRecent || r.has(nth(0)) {
 		t.Errorf("%d and %d names are kept", len(r.set), len(r.order))
 	}
 	last := r.order[maxRecent-1]

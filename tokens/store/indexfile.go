@@ -1,12 +1,13 @@
 package store
 
 import (
-	"bytes"
 	"errors"
 	"io/fs"
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"p11fs/tokens/store/format"
 )
 
 // maxIndexFile bounds OBJ.IDX: 7 million objects.
@@ -24,18 +25,18 @@ type indexState struct {
 }
 
 // readIndex reads OBJ.IDX. The token's lock is held.
-func (s *Store) readIndex() (index, error) {
+func (s *Store) readIndex() (format.Index, error) {
 	b, st, err := s.objs.read(indexFile, maxIndexFile)
 	absent := errors.Is(err, fs.ErrNotExist)
 	if err != nil && !absent {
-		return index{}, notRecognized(s.cfg.Dir, err)
+		return format.Index{}, notRecognized(s.cfg.Dir, err)
 	}
-	x := parseIndex(b)
-	s.setIndex(indexState{st, x.clean && !absent, x.marked})
-	if !slices.Equal(x.unknown, s.unknown) {
-		s.unknown = x.unknown
-		if len(x.unknown) > 0 {
-			s.cfg.Log.Warn("the object index has lines that are no names", "dir", s.cfg.Dir, "lines", len(x.unknown), "first", x.unknown[0])
+	x := format.ParseIndex(b)
+	s.setIndex(indexState{st, x.Clean && !absent, x.Marked})
+	if !slices.Equal(x.Unknown, s.unknown) {
+		s.unknown = x.Unknown
+		if len(x.Unknown) > 0 {
+			s.cfg.Log.Warn("the object index has lines that are no names", "dir", s.cfg.Dir, "lines", len(x.Unknown), "first", x.Unknown[0])
 		}
 	}
 	return x, nil
@@ -59,13 +60,13 @@ func (s *Store) setIndex(x indexState) {
 // listed returns the names of the objects that the token may have: this is the one
 // place that decides it. They are those in the segment, and those that have lines
 // in the index; mend brings the two together. The token's lock is held.
-func (s *Store) listed(lines []name) []name {
+func (s *Store) listed(lines []format.Name) []format.Name {
 	if s.seg == nil {
 		return lines
 	}
-	var names []name
-	seen := make(map[name]struct{}, len(lines))
-	add := func(n name) {
+	var names []format.Name
+	seen := make(map[format.Name]struct{}, len(lines))
+	add := func(n format.Name) {
 		if _, dup := seen[n]; !dup {
 			seen[n] = struct{}{}
 			names = append(names, n)
@@ -73,7 +74,7 @@ func (s *Store) listed(lines []name) []name {
 	}
 	for _, l := range lists {
 		for _, e := range s.seg.Entries(l) {
-			if n, ok := parseName(string(e.Name[:])); ok {
+			if n, ok := format.ParseName(e.Name[:]); ok {
 				add(n)
 				s.destroyed.forget(n) // a stock process has given the name out again
 			}
@@ -93,7 +94,7 @@ func (s *Store) listed(lines []name) []name {
 // An index of a hundred thousand names is not rewritten for each new one: a line
 // is appended. If we are cut off in the middle, the piece of a line that is left
 // names no object, and the next change writes the index anew.
-func (s *Store) addLine(n name) error {
+func (s *Store) addLine(n format.Name) error {
 	same, err := s.sameIndex()
 	if err != nil {
 		return err
@@ -106,7 +107,7 @@ func (s *Store) addLine(n name) error {
 		if same, err = s.sameIndex(); err != nil {
 			return err
 		}
-		if !same || slices.Contains(x.names, n) {
+		if !same || slices.Contains(x.Names, n) {
 			return s.rewriteIndex(nil, n)
 		}
 	}
@@ -135,30 +136,30 @@ func (s *Store) addLine(n name) error {
 // rewrites the index in place and without the lock, and so our write could hit the
 // line of another object. Therefore a token that is shared with stock processes,
 // which has not more than 4096 objects, has its index replaced.
-func (s *Store) markLine(n name) error {
+func (s *Store) markLine(n format.Name) error {
 	same, err := s.sameIndex()
 	if err != nil {
 		return err
 	}
 	if !same || s.seg != nil || s.idx.marked >= maxMarked {
-		return s.rewriteIndex(func(o name, marked bool) lineEdit {
+		return s.rewriteIndex(func(o format.Name, marked bool) format.LineEdit {
 			if o == n && !marked {
-				return markLine
+				return format.MarkLine
 			}
-			return keepLine
+			return format.KeepLine
 		})
 	}
 	b, _, err := s.objs.read(indexFile, maxIndexFile)
 	if err != nil {
 		return err
 	}
-	at := findLine(b, n)
+	at := format.FindLine(b, n)
 	if at < 0 {
 		return nil
 	}
 	was := s.idx
 	s.setIndex(indexState{})
-	if err := s.objs.overwrite(indexFile, n.marked(), int64(at)); err != nil {
+	if err := s.objs.overwrite(indexFile, n.Marked(), int64(at)); err != nil {
 		return err
 	}
 	st, err := s.objs.stamp(indexFile)
@@ -168,19 +169,19 @@ func (s *Store) markLine(n name) error {
 
 // rewriteIndex replaces OBJ.IDX by one that is edited (editIndex), and in which no
 // marked lines are but those whose files are still there.
-func (s *Store) rewriteIndex(edit func(n name, marked bool) lineEdit, add ...name) error {
+func (s *Store) rewriteIndex(edit func(n format.Name, marked bool) format.LineEdit, add ...format.Name) error {
 	b, _, err := s.objs.read(indexFile, maxIndexFile)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return s.writeIndex(editIndex(b, func(n name, marked bool) lineEdit {
+	return s.writeIndex(format.EditIndex(b, func(n format.Name, marked bool) format.LineEdit {
 		if marked {
 			if st, err := s.objs.stamp(n.String()); err == nil && st == (stamp{}) {
-				return dropLine
+				return format.DropLine
 			}
 		}
 		if edit == nil {
-			return keepLine
+			return format.KeepLine
 		}
 		return edit(n, marked)
 	}, add...))
@@ -192,39 +193,15 @@ func (s *Store) writeIndex(b []byte) error {
 	if err != nil {
 		return err
 	}
-	s.setIndex(indexState{st, true, countMarked(b)})
+	s.setIndex(indexState{st, true, format.CountMarked(b)})
 	return nil
-}
-
-// findLine returns where n's line is in an index, or -1.
-func findLine(b []byte, n name) int {
-	line := append(n[:], '\n')
-	for from := 0; ; {
-		i := bytes.Index(b[from:], line)
-		if i < 0 {
-			return -1
-		}
-		if at := from + i; at == 0 || b[at-1] == '\n' {
-			return at
-		}
-		from += i + 1
-	}
-}
-
-func countMarked(b []byte) (count int) {
-	for line := range bytes.Lines(b) {
-		if _, ok := parseMarked(bytes.TrimSuffix(line, []byte{'\n'})); ok {
-			count++
-		}
-	}
-	return count
 }
 
 // removeLeftovers removes the files of objects that were destroyed by a process
 // that was killed before it came to that. The names of the token's objects are
 // known; a stock process may have given out one of the names again. The token's
 // lock is held.
-func (s *Store) removeLeftovers(destroyed []name) {
+func (s *Store) removeLeftovers(destroyed []format.Name) {
 	for _, n := range destroyed {
 		s.mu.Lock()
 		_, known := s.files[n]
@@ -240,7 +217,7 @@ func (s *Store) removeLeftovers(destroyed []name) {
 
 // removeFile removes the file of an object that was destroyed, durably. If that
 // fails the marked line stays, and it is tried again when the index is next read.
-func (s *Store) removeFile(n name) {
+func (s *Store) removeFile(n format.Name) {
 	err := s.objs.remove(n.String())
 	if err == nil {
 		err = s.objs.sync()
@@ -255,16 +232,16 @@ func (s *Store) removeFile(n name) {
 // and may so bring both back after the object was destroyed. Between its look at the
 // object and the end of its change pass milliseconds.
 type recentNames struct {
-	set   map[name]struct{}
-	order []name // oldest first
+	set   map[format.Name]struct{}
+	order []format.Name // oldest first
 }
 
 // maxRecent bounds recentNames.
 const maxRecent = 4096
 
-func (r *recentNames) add(n name) {
+func (r *recentNames) add(n format.Name) {
 	if r.set == nil {
-		r.set = make(map[name]struct{})
+		r.set = make(map[format.Name]struct{})
 	}
 	if r.has(n) {
 		return
@@ -277,12 +254,12 @@ func (r *recentNames) add(n name) {
 	r.order = append(r.order, n)
 }
 
-func (r *recentNames) has(n name) bool { _, ok := r.set[n]; return ok }
+func (r *recentNames) has(n format.Name) bool { _, ok := r.set[n]; return ok }
 
-func (r *recentNames) forget(n name) {
+func (r *recentNames) forget(n format.Name) {
 	if r.has(n) {
 		delete(r.set, n)
-		r.order = slices.DeleteFunc(r.order, func(o name) bool { return o == n })
+		r.order = slices.DeleteFunc(r.order, func(o format.Name) bool { return o == n })
 	}
 }
 

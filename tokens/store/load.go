@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"runtime"
 	"slices"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"p11fs/p11"
 	"p11fs/secret"
 	"p11fs/tokens"
+	"p11fs/tokens/store/format"
 )
 
 // rereadTime is how long the old version of an object serves while its file cannot
@@ -22,7 +24,7 @@ const rereadTime = time.Second
 
 // A loaded is what reading one object file gave.
 type loaded struct {
-	name    name
+	name    format.Name
 	stamp   stamp
 	private bool
 	attrs   p11.Attributes // nil if err, or if it is private and there is no key
@@ -31,11 +33,11 @@ type loaded struct {
 
 // load reads the files of names and brings the index up to them. New private
 // objects stay unread without a user login. The token's lock is held.
-func (s *Store) load(ctx context.Context, names []name) error {
+func (s *Store) load(ctx context.Context, names []format.Name) error {
 	if len(names) == 0 {
 		return nil
 	}
-	ciphers, err := s.openCiphers()
+	codec, err := s.objectFiles()
 	if err != nil {
 		return err
 	}
@@ -55,7 +57,7 @@ func (s *Store) load(ctx context.Context, names []name) error {
 				part := names[from:min(len(names), from+batch)]
 				ls := make([]loaded, len(part))
 				for i, n := range part {
-					ls[i] = s.readObject(n, ciphers)
+					ls[i] = s.readObject(n, codec)
 				}
 				batches <- ls
 			}
@@ -77,17 +79,14 @@ func (s *Store) load(ctx context.Context, names []name) error {
 	return nil
 }
 
-func (s *Store) readObject(n name, ciphers []objectCipher) loaded {
+func (s *Store) readObject(n format.Name, codec format.Objects) loaded {
 	l := loaded{name: n}
 	var raw []byte
-	if raw, l.stamp, l.err = s.objs.read(n.String(), maxObjectFile); l.err != nil {
+	if raw, l.stamp, l.err = s.objs.read(n.String(), format.MaxObjectFile); l.err != nil {
 		return l
 	}
 	defer secret.Wipe(raw)
-	if l.private, _, l.err = parseHeader(raw); l.err != nil || l.private && len(ciphers) == 0 {
-		return l
-	}
-	l.attrs, l.err = decodeObject(n, raw, ciphers...)
+	l.private, l.attrs, l.err = codec.Open(n, raw)
 	return l
 }
 
@@ -123,7 +122,7 @@ func (s *Store) takeLocked(l *loaded) {
 	if l.attrs == nil {
 		return
 	}
-	if l.private && s.roles[roleUser].key == nil {
+	if l.private && s.logins.KeyLocked(p11.CKU_USER) == nil {
 		l.attrs.Wipe() // logged out meanwhile
 		return
 	}
@@ -150,7 +149,7 @@ func (s *Store) takeDamagedLocked(l *loaded, f *file) {
 
 // putLocked makes attrs the newest version of the object, which the index then
 // holds.
-func (s *Store) putLocked(n name, f *file, attrs p11.Attributes) *tokens.Object {
+func (s *Store) putLocked(n format.Name, f *file, attrs p11.Attributes) *tokens.Object {
 	if f.handle == 0 {
 		for f.handle == 0 || s.index.Get(f.handle) != nil {
 			f.handle = tokens.NewHandle()
@@ -158,7 +157,7 @@ func (s *Store) putLocked(n name, f *file, attrs p11.Attributes) *tokens.Object 
 		s.count[side(f.private)]++
 	}
 	o := tokens.NewObject(f.handle, n.String(), attrs)
-	if old := s.index.PutAt(o, n.number()); old != nil {
+	if old := s.index.PutAt(o, s.format.Place(n)); old != nil {
 		old.Drop()
 	}
 	return o
@@ -174,7 +173,7 @@ func (s *Store) dropLocked(f *file) {
 }
 
 // forgetLocked drops all that is known of a name.
-func (s *Store) forgetLocked(n name) {
+func (s *Store) forgetLocked(n format.Name) {
 	if f := s.files[n]; f != nil {
 		s.dropLocked(f)
 		delete(s.files, n)
@@ -191,21 +190,19 @@ func side(private bool) int {
 
 // noteDamageLocked records that a file gives no object, and returns whether
 // that is news.
-func (s *Store) noteDamageLocked(n name, err error) bool {
+func (s *Store) noteDamageLocked(n format.Name, err error) bool {
 	was, known := s.bad[n]
 	s.bad[n] = Damage{Name: n.String(), Err: err}
 	return !known || was.Err.Error() != err.Error()
 }
 
-func sortedDamage(bad map[name]Damage) []Damage {
-	var names []name
-	for n := range bad {
-		names = append(names, n)
-	}
-	slices.SortFunc(names, func(a, b name) int { return cmp.Compare(a.number(), b.number()) })
+func (s *Store) sortedDamageLocked() []Damage {
+	names := slices.SortedFunc(maps.Keys(s.bad), func(a, b format.Name) int {
+		return cmp.Compare(s.format.Place(a), s.format.Place(b))
+	})
 	ds := make([]Damage, 0, len(names))
 	for _, n := range names {
-		ds = append(ds, bad[n])
+		ds = append(ds, s.bad[n])
 	}
 	return ds
 }

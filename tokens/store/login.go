@@ -1,86 +1,29 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"fmt"
-	"sync"
 
 	"p11fs/p11"
 	"p11fs/secret"
 	"p11fs/shm"
 	"p11fs/tokens"
+	"p11fs/tokens/store/format"
 )
 
-// The places of the roles in Store.roles.
-const (
-	roleSO = iota
-	roleUser
-)
-
-func roleOf(u p11.UserType) int {
-	if u == p11.CKU_SO {
-		return roleSO
+// keyFileOf is the file that has the master key under a role's PIN.
+func keyFileOf(r tokens.Role) string {
+	if r.User == p11.CKU_SO {
+		return soKeyFile
 	}
-	return roleUser
+	return userKeyFile
 }
 
-// A userLogin is one successful Login.
-type userLogin struct {
-	s          *Store
-	user       p11.UserType
-	generation uint64
-	once       sync.Once
-}
-
-var _ tokens.Login = (*userLogin)(nil)
-
-func (l *userLogin) User() p11.UserType { return l.user }
-
-func (l *userLogin) Valid() error {
-	l.s.mu.Lock()
-	defer l.s.mu.Unlock()
-	return l.s.validLocked(l)
-}
-
-func (s *Store) validLocked(l *userLogin) error {
-	if r := &s.roles[roleOf(l.user)]; s.closed || l.generation != r.generation || r.key == nil {
-		return errEnded()
-	}
-	if !s.validInSegmentLocked(l.user) {
-		return errEnded()
-	}
-	return nil
-}
-
-func errEnded() error {
-	return p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "the login ended: the token was initialised or closed, or the PIN was locked")
-}
-
-func (l *userLogin) Close() error {
-	l.once.Do(func() {
-		s := l.s
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		r := &s.roles[roleOf(l.user)]
-		if l.generation != r.generation {
-			return
-		}
-		if r.logins--; r.logins == 0 {
-			s.endLoginsLocked(r)
-		}
-	})
-	return nil
-}
-
-// endLoginsLocked ends all logins of a role: its master key is wiped, and with
-// the user's the private objects go.
-func (s *Store) endLoginsLocked(r *role) {
-	if r.key == nil {
-		return
-	}
-	_ = r.key.Close()
-	*r = role{generation: r.generation + 1}
-	if r != &s.roles[roleUser] {
+// logoutLocked drops the private objects when the user's last login ends. The
+// logins call it.
+func (s *Store) logoutLocked(u p11.UserType) {
+	if u != p11.CKU_USER {
 		return
 	}
 	for _, f := range s.files {
@@ -90,186 +33,193 @@ func (s *Store) endLoginsLocked(r *role) {
 	}
 }
 
-// openCiphers returns the ciphers that open private objects, none without a
-// login of the user. The second is for what stock wrote while its own key was
-// not loaded.
-func (s *Store) openCiphers() ([]objectCipher, error) {
+// endAllLocked ends all logins.
+func (s *Store) endAllLocked() {
+	s.logins.EndLocked(p11.CKU_SO)
+	s.logins.EndLocked(p11.CKU_USER)
+}
+
+// objectFiles returns what reads and writes object files, private ones only while
+// the user is logged in.
+func (s *Store) objectFiles() (format.Objects, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	key := s.roles[roleUser].key
-	if key == nil {
-		return nil, nil
-	}
-	c, err := s.cfg.Kind.objectCipher(key)
-	if err != nil {
-		return nil, err
-	}
-	zero, err := s.cfg.Kind.zeroCipher()
-	return []objectCipher{c, zero}, err
+	return s.format.Objects(s.logins.KeyLocked(p11.CKU_USER))
 }
 
 // Login is tokens.Admin (PKCS#11 v3.1 §5.6.8, C_Login).
 func (s *Store) Login(ctx context.Context, user p11.UserType, pin *secret.Bytes) (tokens.Login, error) {
-	p, err := partOf(user)
+	r, err := tokens.RoleOf(user)
 	if err != nil {
 		return nil, err
 	}
-	end, err := s.begin(ctx)
+	t, err := s.tryPIN(ctx, r, pin)
 	if err != nil {
 		return nil, err
 	}
-	defer end()
-	key, err := s.checkPIN(p, pin)
+	defer t.end()
+	key, err := t.masterKey()
 	if err != nil {
 		return nil, err
 	}
-	return s.join(p, key)
+	return s.join(r, key)
 }
 
-// checkPIN compares the PIN with the token's and opens the role's master key with
-// it. Failures and successes are counted in the token's flags, and the third
-// failure in a row locks the PIN. The token's lock is held.
-//
-// A PIN whose hash is not the token's but which opens the master key is right
-// too: a change of PIN replaces two files, and was cut off between them. Its hash
-// is then put right. The SO's default PIN is no such proof, since stock wraps the
-// master key under it when it initialises a token that has another.
-func (s *Store) checkPIN(p part, pin *secret.Bytes) (*secret.Bytes, error) {
-	d := s.snapshot()
-	if p.user == p11.CKU_USER && !d.userPINSet() {
-		return nil, p11.Errorf(p11.CKR_USER_PIN_NOT_INITIALIZED, "the user has no PIN yet: the SO sets the first one")
+// A tried is a right PIN, and a section under the token's lock in which it is so.
+type tried struct {
+	role tokens.Role
+	key  *secret.Bytes // nil: the key file is missing or damaged
+	kept format.Kept   // what the PIN was tried on
+	end  func()        // ends the section
+}
+
+// masterKey returns the opened master key, which the caller closes.
+func (t *tried) masterKey() (*secret.Bytes, error) {
+	if t.key != nil {
+		return t.key, nil
 	}
-	if d.flags()&p.locked != 0 {
-		return nil, p11.Errorf(p11.CKR_PIN_LOCKED, "the %s PIN is locked after wrong tries", p.title)
+	repair := "it must come back from a backup"
+	if t.role.User == p11.CKU_USER {
+		repair = "the SO mends it by setting the user's PIN anew"
 	}
-	wrapped, err := s.readKeyFile(p.keyFile)
-	if err != nil {
+	return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED,
+		"the PIN is right, but %s is missing or damaged: if a change of the PIN was cut off, the new PIN opens the token; else %s", keyFileOf(t.role), repair)
+}
+
+// tryPIN tries a role's PIN, which it lets the format do without the token's lock,
+// as it may take long. It counts failures and successes in the token's flags, and
+// the third failure in a row locks the PIN. One PIN is tried at a time, so that not
+// more are tried than the flags allow.
+func (s *Store) tryPIN(ctx context.Context, r tokens.Role, pin *secret.Bytes) (*tried, error) {
+	select {
+	case s.trying <- struct{}{}:
+		defer func() { <-s.trying }()
+	case <-ctx.Done():
+		return nil, ioError("try a PIN of", s.cfg.Dir, ctx.Err())
+	}
+	if err := s.Refresh(ctx); err != nil {
 		return nil, err
 	}
-	var key *secret.Bytes
-	fits := d.pinFits(pin.Len())
-	if fits {
-		if key, err = s.cfg.Kind.unwrap(wrapped, pin); err != nil {
+	for {
+		f, d := s.snapshot()
+		if err := r.MayTry(d.Flags(), r.User == p11.CKU_SO || f.UserPINSet(d)); err != nil {
 			return nil, err
 		}
-	}
-	right := fits && d.pinMatches(p.hash, pin)
-	if !right && key != nil && !isText(pin, defaultSOPIN) {
-		s.cfg.Log.Warn("a change of PIN was cut off: completing it", "dir", s.cfg.Dir, "role", p.title)
-		right = true
-		d.setHash(p.hash, pinHash(pin))
-		d.flag(0, p.toChange)
-		if p.user == p11.CKU_USER {
-			d.flag(p11.CKF_USER_PIN_INITIALIZED, 0)
-		}
-	}
-	if !right {
-		_ = key.Close()
-		return nil, s.countFailure(p, d)
-	}
-	d.flag(0, p.countLow|p.finalTry|p.locked)
-	if d != s.snapshot() {
-		if err := s.saveData(d); err != nil {
-			_ = key.Close()
+		kept, err := s.readKept(f, d, r)
+		if err != nil {
 			return nil, err
 		}
-	}
-	if key == nil && p.user == p11.CKU_SO {
-		if key, err = s.openDefault(wrapped, pin); err != nil {
+		var o format.Opened
+		if _, longest := f.PINLimits(d); pin.Len() > 0 && pin.Len() <= longest {
+			if o, err = f.Open(ctx, r.User, pin, kept); err != nil {
+				_ = o.Key.Close()
+				return nil, err
+			}
+		}
+		end, err := s.begin(ctx)
+		if err == nil {
+			var same bool
+			if same, err = s.stillKept(r, kept); err == nil && same {
+				if err = s.judge(r, kept, o); err == nil {
+					return &tried{role: r, key: o.Key, kept: kept, end: end}, nil
+				}
+			}
+			end()
+		}
+		_ = o.Key.Close()
+		if err != nil {
 			return nil, err
 		}
+		// Somebody changed the PIN meanwhile.
 	}
-	if key == nil {
-		return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "the PIN is right, but %s is missing or damaged: %s", p.keyFile, repair(p))
-	}
-	return key, nil
 }
 
-func repair(p part) string {
-	if p.user == p11.CKU_USER {
-		return "if a change of the PIN was cut off, the new PIN opens the token; else the SO mends it by setting the user's PIN anew"
-	}
-	return "if a change of the PIN was cut off, the new PIN opens the token; else it must come back from a backup"
+// readKept reads what the directory holds of a role's PIN, with d for its data.
+func (s *Store) readKept(f format.Format, d format.TokenData, r tokens.Role) (format.Kept, error) {
+	file, err := s.readKeyFile(keyFileOf(r))
+	return format.Kept{Record: f.PIN(d, r.User), File: file}, err
 }
 
-func isText(pin *secret.Bytes, text string) (is bool) {
-	pin.Use(func(b []byte) { is = string(b) == text })
-	return is
+// stillKept says whether the directory holds the same of a role's PIN as before. The
+// token's lock is held.
+func (s *Store) stillKept(r tokens.Role, before format.Kept) (bool, error) {
+	f, d := s.snapshot()
+	now, err := s.readKept(f, d, r)
+	return now.Record == before.Record && bytes.Equal(now.File, before.File), err
 }
 
-// openDefault opens MK_SO with the default PIN, under which stock C_InitToken
-// wraps it whatever the SO's PIN is, and wraps it under pin, the right one.
-func (s *Store) openDefault(wrapped []byte, pin *secret.Bytes) (*secret.Bytes, error) {
-	def, err := secret.New([]byte(defaultSOPIN))
-	if err != nil {
-		return nil, err
+// judge draws the consequences of trying a PIN, which it returns an error for if it
+// was wrong: it counts, and puts right what is not in order. The token's lock is
+// held.
+func (s *Store) judge(r tokens.Role, kept format.Kept, o format.Opened) error {
+	f, d := s.snapshot()
+	if err := r.MayTry(d.Flags(), r.User == p11.CKU_SO || f.UserPINSet(d)); err != nil {
+		return err
 	}
-	defer def.Close()
-	key, err := s.cfg.Kind.unwrap(wrapped, def)
-	if key == nil || err != nil {
-		return nil, err
+	if !o.Right {
+		return s.countFailure(r, d)
 	}
-	b, err := s.cfg.Kind.wrap(key, pin)
-	if err == nil {
-		err = s.saveKey(soKeyFile, b)
+	if o.Why != "" {
+		s.cfg.Log.Warn(o.Why, "dir", s.cfg.Dir, "role", r.Title, "mended", o.Mended != nil)
 	}
-	if err != nil {
-		s.cfg.Log.Warn("MK_SO stays under the default PIN", "dir", s.cfg.Dir, "err", err)
-	} else {
-		s.cfg.Log.Info("MK_SO was under the default PIN and is now under the SO's", "dir", s.cfg.Dir)
+	was := d
+	if m := o.Mended; m != nil {
+		if !bytes.Equal(m.File, kept.File) {
+			if err := s.saveKey(keyFileOf(r), m.File); err != nil {
+				s.cfg.Log.Warn("a key file cannot be put right", "dir", s.cfg.Dir, "file", keyFileOf(r), "err", err)
+			}
+		}
+		if m.Record != kept.Record {
+			d = withNewPIN(f, d, r, m.Record)
+		}
 	}
-	return key, nil
+	d.SetFlags(d.Flags() &^ r.Counts())
+	if d == was {
+		return nil
+	}
+	return s.saveData(d)
+}
+
+// withNewPIN returns d with another PIN for a role, set by whoever has the role.
+func withNewPIN(f format.Format, d format.TokenData, r tokens.Role, record format.PINRecord) format.TokenData {
+	d = f.WithPIN(d, r.User, record)
+	flags := d.Flags() &^ r.ToBeChanged
+	if r.User == p11.CKU_USER {
+		flags |= p11.CKF_USER_PIN_INITIALIZED
+	}
+	d.SetFlags(flags)
+	return d
 }
 
 // countFailure records one wrong PIN, durably, before anybody learns that it was
 // wrong. The flags count in memory even if they cannot be written.
-func (s *Store) countFailure(p part, d tokenData) error {
-	all := p.countLow | p.finalTry | p.locked
-	next := p.countLow
-	switch {
-	case d.flags()&p.finalTry != 0:
-		next = p.locked
-	case d.flags()&p.countLow != 0:
-		next = p.finalTry
-	}
-	d.flag(next, all)
+func (s *Store) countFailure(r tokens.Role, d format.TokenData) error {
+	flags, wrong := r.Wrong(d.Flags())
+	d.SetFlags(flags)
 	err := s.saveData(d)
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if err != nil {
 		s.data = s.shareLocked(d)
 	}
-	if next == p.locked {
-		s.endLoginsLocked(&s.roles[roleOf(p.user)])
+	if flags&r.Locked != 0 {
+		s.logins.EndLocked(r.User)
 	}
-	s.mu.Unlock()
 	if err != nil {
-		return fmt.Errorf("wrong %s PIN, and it could not be counted: %w", p.title, err)
+		return fmt.Errorf("wrong %s PIN, and it could not be counted: %w", r.Title, err)
 	}
-	left := map[p11.Flags]string{p.countLow: "2 tries are left", p.finalTry: "1 try is left", p.locked: "it is locked now"}[next]
-	return p11.Errorf(p11.CKR_PIN_INCORRECT, "wrong %s PIN: %s", p.title, left)
+	return wrong
 }
 
 // join makes a login of a role with its opened master key, which it takes over,
-// and reads the private objects at the user's first.
-func (s *Store) join(p part, key *secret.Bytes) (tokens.Login, error) {
-	if p.user == p11.CKU_USER && isZero(key) {
-		s.cfg.Log.Warn("MK_USER holds a key of zeros, as stock C_SetPIN in a public session leaves it: private objects made before cannot be read until the SO sets the user's PIN anew", "dir", s.cfg.Dir)
-	}
+// and reads the private objects at the user's first. The token's lock is held.
+func (s *Store) join(r tokens.Role, key *secret.Bytes) (tokens.Login, error) {
 	s.mu.Lock()
-	r := &s.roles[roleOf(p.user)]
-	if r.key != nil && !r.key.Equal(key) {
-		s.endLoginsLocked(r) // another master key: nothing of the old logins holds
-	}
-	first := r.key == nil
-	if first {
-		r.key = key
-	} else {
-		_ = key.Close()
-	}
-	r.logins++
-	l := &userLogin{s: s, user: p.user, generation: r.generation}
-	var private []name
-	if first && p.user == p11.CKU_USER {
+	before := s.logins.KeyLocked(r.User)
+	l := s.logins.JoinLocked(r.User, key)
+	first := s.logins.KeyLocked(r.User) != before
+	var private []format.Name
+	if first && r.User == p11.CKU_USER {
 		for n, f := range s.files {
 			if f.handle == 0 && (f.private || s.isBadLocked(n)) {
 				private = append(private, n)
@@ -279,12 +229,12 @@ func (s *Store) join(p part, key *secret.Bytes) (tokens.Login, error) {
 	s.mu.Unlock()
 	// The login stands; what cannot be read is skipped and reported.
 	err := s.load(context.Background(), private)
-	if err == nil && s.seg != nil && p.user == p11.CKU_USER && (first || !s.seg.Loaded(shm.Private)) {
+	if err == nil && s.seg != nil && r.User == p11.CKU_USER && (first || !s.seg.Loaded(shm.Private)) {
 		// The first process that can read the private objects lists them for
 		// all, and not in two steps: what is made in between would stand twice.
-		var x index
+		var x format.Index
 		if x, err = s.readIndex(); err == nil {
-			s.mend(x.names, true)
+			s.mend(x.Names, true)
 		}
 	}
 	if err != nil {
@@ -294,7 +244,7 @@ func (s *Store) join(p part, key *secret.Bytes) (tokens.Login, error) {
 	return l, nil
 }
 
-func (s *Store) isBadLocked(n name) bool {
+func (s *Store) isBadLocked(n format.Name) bool {
 	_, bad := s.bad[n]
 	return bad
 }

@@ -3,7 +3,9 @@ package store
 import (
 	"time"
 
+	"p11fs/p11"
 	"p11fs/shm"
+	"p11fs/tokens/store/format"
 )
 
 // A mismatch is what the file, the index line and the segment's entry of one object
@@ -49,15 +51,15 @@ type mending struct {
 	s        *Store
 	section  bool
 	now      time.Time
-	findings map[name]finding // of this time
-	lines    []name
-	lined    map[name]bool
-	listed   map[name]bool // names that the lists have by now
+	findings map[format.Name]finding // of this time
+	lines    []format.Name
+	lined    map[format.Name]bool
+	listed   map[format.Name]bool // names that the lists have by now
 	entries  [2][]shm.Entry
-	changed  [2]bool // the list is not what the segment has
-	rewrite  bool    // the index is to be written, with lines for the names in add
-	add      []name  // and without those of what has no file
-	remove   []name  // files to remove
+	changed  [2]bool       // the list is not what the segment has
+	rewrite  bool          // the index is to be written, with lines for the names in add
+	add      []format.Name // and without those of what has no file
+	remove   []format.Name // files to remove
 }
 
 // mend brings the segment's lists, the index and the directory together; lines
@@ -67,13 +69,13 @@ type mending struct {
 // missing (stock loses them, and after a restart the object would be gone) at
 // once in a section, which writes to the disk anyway. The files have been
 // loaded. The token's lock is held.
-func (s *Store) mend(lines []name, section bool) {
+func (s *Store) mend(lines []format.Name, section bool) {
 	if s.seg == nil {
 		return
 	}
 	m := &mending{
-		s: s, section: section, now: s.cfg.Now(), findings: make(map[name]finding),
-		lines: lines, lined: make(map[name]bool, len(lines)), listed: make(map[name]bool),
+		s: s, section: section, now: s.cfg.Now(), findings: make(map[format.Name]finding),
+		lines: lines, lined: make(map[format.Name]bool, len(lines)), listed: make(map[format.Name]bool),
 	}
 	for _, n := range lines {
 		m.lined[n] = true
@@ -83,12 +85,12 @@ func (s *Store) mend(lines []name, section bool) {
 		m.keepEntries(i, s.seg.Entries(l))
 	}
 	m.addEntries()
-	if len(lines) > 0 && !s.idx.clean && (m.due(name{}, badIndex) || section) {
-		delete(m.findings, name{})
+	if len(lines) > 0 && !s.idx.clean && (m.due(format.Name{}, badIndex) || section) {
+		delete(m.findings, format.Name{})
 		m.rewrite = true
 	}
 	s.findings = m.findings
-	opened := s.roles[roleUser].key != nil
+	opened := s.logins.KeyLocked(p11.CKU_USER) != nil
 	s.mu.Unlock()
 	for i, l := range lists {
 		if !m.changed[i] {
@@ -121,7 +123,7 @@ func (m *mending) keepEntries(i int, es []shm.Entry) {
 	s := m.s
 	size := len(es)
 	for _, e := range es {
-		n, ok := parseName(string(e.Name[:]))
+		n, ok := format.ParseName(e.Name[:])
 		f := s.files[n]
 		if f != nil && e.High == 0 && (e.Low != 0 || f.rewritten || s.seen == nil) {
 			e.Low, e.High = e.Low+1, 1
@@ -206,7 +208,7 @@ func (m *mending) addEntries() {
 func (m *mending) exists(f *file) bool { return f != nil && f.stamp != stamp{} }
 
 // due notes a mismatch, and says whether it has lasted.
-func (m *mending) due(n name, what mismatch) bool {
+func (m *mending) due(n format.Name, what mismatch) bool {
 	f, known := m.s.findings[n]
 	if !known || f.what != what {
 		f = finding{what: what, since: m.now}
@@ -222,7 +224,7 @@ func (m *mending) due(n name, what mismatch) bool {
 func (m *mending) writeLines() {
 	s := m.s
 	s.mu.Lock()
-	gone := make(map[name]bool)
+	gone := make(map[format.Name]bool)
 	for _, n := range m.lines {
 		gone[n] = !m.exists(s.files[n])
 	}
@@ -230,11 +232,11 @@ func (m *mending) writeLines() {
 	if len(m.add) > 0 {
 		s.cfg.Log.Info("the index had lost objects: they are back", "dir", s.cfg.Dir, "objects", len(m.add))
 	}
-	err := s.rewriteIndex(func(n name, marked bool) lineEdit {
+	err := s.rewriteIndex(func(n format.Name, marked bool) format.LineEdit {
 		if !marked && gone[n] {
-			return dropLine
+			return format.DropLine
 		}
-		return keepLine
+		return format.KeepLine
 	}, m.add...)
 	if err != nil {
 		s.cfg.Log.Warn("the index lacks objects", "dir", s.cfg.Dir, "objects", len(m.add), "err", err)

@@ -52,7 +52,7 @@ func TestMend(t *testing.T) {
 			remove(b.t, b.cfg.Dir, objectsDir, b.nameOf(1).String())
 		}, all[2:], []int{0}, []int{2, 3}, []int{0}, []int{2, 3}, []int{2, 3}},
 		{"ghost without a line", func(b *sharedToken) {
-			b.set(shm.Public, append(b.seg.Entries(shm.Public), shm.Entry{Name: name([]byte("GHOST000"))}))
+			b.set(shm.Public, append(b.seg.Entries(shm.Public), shm.Entry{Name: parseName(t, "GHOST000")}))
 		}, all, []int{0, 1, -1}, []int{2, 3}, []int{0, 1}, []int{2, 3}, []int{0, 1, 2, 3}},
 		{"destroyed but for the entry", func(b *sharedToken) {
 			writeFile(b.t, fmt.Appendf(nil, "%s\n%s\n%s\n", b.nameOf(1), b.nameOf(2), b.nameOf(3)), b.cfg.Dir, objectsDir, indexFile)

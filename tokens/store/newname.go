@@ -1,12 +1,16 @@
 package store
 
-import "time"
+import (
+	"time"
 
-// A reservation is a run of names that NVTOK.DAT has passed already: no other
-// process gives them out.
+	"p11fs/tokens/store/format"
+)
+
+// A reservation is names that the token's data has passed already: no other process
+// gives them out.
 type reservation struct {
-	next, end name
-	size      int // of the run to reserve next
+	free []format.Name
+	size int // how many to reserve next
 }
 
 // maxReservation bounds the names that are lost when the process ends.
@@ -14,49 +18,35 @@ const maxReservation = 64
 
 // newName returns a name for a new object that was never used, durably so. The
 // token's lock is held.
-func (s *Store) newName() (name, error) {
+func (s *Store) newName() (format.Name, error) {
 	for {
 		r := &s.names
-		for r.next != r.end {
-			n := r.next
-			r.next = n.next()
-			taken, err := s.taken(n)
-			if err != nil {
-				return name{}, err
-			}
-			if !taken {
-				return n, nil
+		for len(r.free) > 0 {
+			n := r.free[0]
+			r.free = r.free[1:]
+			if taken, err := s.taken(n); err != nil || !taken {
+				return n, err
 			}
 		}
-		d := s.snapshot()
-		first := d.next()
-		// The next name may have gone back: a stock process that starts copies
-		// an old NVTOK.DAT over the shared state.
-		for {
-			taken, err := s.taken(first)
-			if err != nil {
-				return name{}, err
+		f, was := s.snapshot()
+		names, d, err := f.NewNames(was, max(r.size, 1), s.taken)
+		if err != nil {
+			return format.Name{}, err
+		}
+		if d != was {
+			if err := s.saveData(d); err != nil {
+				return format.Name{}, err
 			}
-			if !taken {
-				break
-			}
-			first = first.next()
 		}
-		size := max(r.size, 1)
-		end := first
-		for range size {
-			end = end.next()
-		}
-		d.setNext(end)
-		if err := s.saveData(d); err != nil {
-			return name{}, err
-		}
-		*r = reservation{next: first, end: end, size: min(2*size, maxReservation)}
+		*r = reservation{free: names, size: min(2*max(r.size, 1), maxReservation)}
 	}
 }
 
-// taken says that a name is in use, or is that of a file left behind.
-func (s *Store) taken(n name) (bool, error) {
+// giveBack makes n, which was not used, the name that is given out next.
+func (r *reservation) giveBack(n format.Name) { r.free = append([]format.Name{n}, r.free...) }
+
+// taken says whether a name is in use, or is that of a file left behind.
+func (s *Store) taken(n format.Name) (bool, error) {
 	s.mu.Lock()
 	_, known := s.files[n]
 	s.mu.Unlock()
@@ -67,18 +57,19 @@ func (s *Store) taken(n name) (bool, error) {
 	return st != stamp{}, err
 }
 
-// snapshot returns the token data as last read or written.
-func (s *Store) snapshot() tokenData {
+// snapshot returns the directory's format, and the token's data as last read or
+// written.
+func (s *Store) snapshot() (format.Format, format.TokenData) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.data
+	return s.format, s.data
 }
 
 // saveData makes d the token's data, durably. The file comes before the segment:
 // if the process is killed between the two, nobody has seen d in use, and a stock
 // process that starts copies the file over the segment. The token's lock is held.
-func (s *Store) saveData(d tokenData) error {
-	st, err := s.top.write(dataFile, tempName(dataFile), d[:])
+func (s *Store) saveData(d format.TokenData) error {
+	st, err := s.top.write(dataFile, tempName(dataFile), s.format.PrintFile(d))
 	if err != nil {
 		return err
 	}
@@ -88,7 +79,7 @@ func (s *Store) saveData(d tokenData) error {
 
 // setData makes d, which was s.data with changes and is in NVTOK.DAT, the data in
 // the segment and in memory.
-func (s *Store) setData(d tokenData, st stamp) {
+func (s *Store) setData(d format.TokenData, st stamp) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.data, s.dataStamp, s.shortSince = s.shareLocked(d), st, time.Time{}

@@ -10,11 +10,7 @@ import (
 	"p11fs/p11"
 	"p11fs/secret"
 	"p11fs/tokens"
-)
-
-var (
-	_ tokens.Admin   = (*Store)(nil)
-	_ tokens.Objects = (*Store)(nil)
+	"p11fs/tokens/store/format"
 )
 
 // Find is tokens.Objects.
@@ -52,26 +48,20 @@ func (s *Store) Counts() (public, private int) {
 	return s.count[0], s.count[1]
 }
 
-// encode is the object file of attrs. A private one needs a login of the user.
-func (s *Store) encode(n name, private bool, attrs p11.Attributes) ([]byte, error) {
-	var c objectCipher
-	if private {
-		cs, err := s.openCiphers()
-		if err != nil {
-			return nil, err
-		}
-		if len(cs) == 0 {
-			return nil, p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "a private object needs a login of the user")
-		}
-		c = cs[0]
+// seal returns the object file of attrs. previous is the file that it replaces, or
+// nil. A private one needs a login of the user.
+func (s *Store) seal(n format.Name, attrs p11.Attributes, previous []byte) ([]byte, error) {
+	codec, err := s.objectFiles()
+	if err != nil {
+		return nil, err
 	}
-	return encodeObject(n, private, attrs, c)
+	return codec.Seal(n, attrs, previous)
 }
 
 // publish makes attrs, which are in the object's file, the object's newest
 // version. If the user logged out meanwhile a private object is not known here
 // any more, and what is returned is gone already.
-func (s *Store) publish(n name, st stamp, private bool, attrs p11.Attributes) *tokens.Object {
+func (s *Store) publish(n format.Name, st stamp, private bool, attrs p11.Attributes) *tokens.Object {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f := s.files[n]
@@ -80,7 +70,7 @@ func (s *Store) publish(n name, st stamp, private bool, attrs p11.Attributes) *t
 		s.files[n] = f
 	}
 	f.stamp, f.private = st, private
-	if private && s.roles[roleUser].key == nil {
+	if private && s.logins.KeyLocked(p11.CKU_USER) == nil {
 		o := tokens.NewObject(tokens.NewHandle(), n.String(), attrs)
 		o.Drop()
 		return o
@@ -113,9 +103,9 @@ func (s *Store) Create(ctx context.Context, attrs p11.Attributes) (_ *tokens.Obj
 	if err != nil {
 		return nil, err
 	}
-	b, err := s.encode(n, private, attrs)
+	b, err := s.seal(n, attrs, nil)
 	if err != nil {
-		s.names.next = n // what cannot be stored costs no name
+		s.names.giveBack(n) // what cannot be stored costs no name
 		return nil, err
 	}
 	defer secret.Wipe(b)
@@ -138,15 +128,15 @@ func (s *Store) Create(ctx context.Context, attrs p11.Attributes) (_ *tokens.Obj
 }
 
 // newest returns the object and a copy of its newest attributes.
-func (s *Store) newest(h p11.ObjectHandle) (*tokens.Object, name, p11.Attributes, error) {
+func (s *Store) newest(h p11.ObjectHandle) (*tokens.Object, format.Name, p11.Attributes, error) {
 	o, err := s.ByHandle(h)
 	if err != nil {
-		return nil, name{}, nil, err
+		return nil, format.Name{}, nil, err
 	}
-	n, _ := parseName(o.Name)
+	n, _ := format.ParseName(o.Name)
 	attrs, err := o.Acquire()
 	if err != nil {
-		return nil, name{}, nil, err
+		return nil, format.Name{}, nil, err
 	}
 	defer o.Release()
 	return o, n, attrs.Clone(), nil
@@ -178,7 +168,12 @@ func (s *Store) Update(ctx context.Context, h p11.ObjectHandle, change func(p11.
 		attrs.Wipe()
 		return nil, p11.Errorf(p11.CKR_ATTRIBUTE_READ_ONLY, "CKA_PRIVATE and CKA_TOKEN of a stored object stay as they are")
 	}
-	b, err := s.encode(n, old.Private, attrs)
+	previous, _, err := s.objs.read(n.String(), format.MaxObjectFile)
+	if err != nil {
+		previous = nil // the object serves from memory
+	}
+	defer secret.Wipe(previous)
+	b, err := s.seal(n, attrs, previous)
 	if err != nil {
 		return nil, err
 	}
@@ -227,7 +222,7 @@ func (s *Store) Destroy(ctx context.Context, h p11.ObjectHandle, check func(p11.
 // disk there may be no room for the next index, and who is told to destroy
 // objects must be able to. Then the file goes first, which ends the object too,
 // and makes the room. If it is too little, the line stays, and names nothing.
-func (s *Store) unlist(n name) error {
+func (s *Store) unlist(n format.Name) error {
 	err := s.markLine(n)
 	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
 		return err

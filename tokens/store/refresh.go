@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io/fs"
 	"time"
 
 	"p11fs/p11"
+	"p11fs/tokens/store/format"
 )
 
 // begin starts a section under the token's lock that changes the token: it waits
@@ -74,7 +74,7 @@ func errClosed() error {
 
 func (s *Store) dataShort() bool {
 	st, err := s.top.stamp(dataFile)
-	return err == nil && st != (stamp{}) && st.size < dataSize
+	return err == nil && st != (stamp{}) && st.size < s.format.FileSize()
 }
 
 // Refresh brings in what others changed in the directory, and in the segment,
@@ -116,7 +116,7 @@ func (s *Store) stale(c *changes) bool {
 	s.mu.Lock()
 	want := map[string]stamp{dataFile: s.dataStamp, soKeyFile: s.keyStamp}
 	idx := s.idx.stamp
-	names := make(map[name]stamp, len(c.names))
+	names := make(map[format.Name]stamp, len(c.names))
 	for n := range c.names {
 		if f := s.files[n]; f != nil {
 			names[n] = f.stamp
@@ -189,13 +189,13 @@ func (s *Store) sync(ctx context.Context, section bool) (err error) {
 			return err
 		}
 	}
-	var x index
+	var x format.Index
 	if c.index || s.seg != nil {
 		if x, err = s.readIndex(); err != nil {
 			return err
 		}
-		fresh := s.forgetOthers(s.listed(x.names))
-		s.removeLeftovers(x.destroyed)
+		fresh := s.forgetOthers(s.listed(x.Names))
+		s.removeLeftovers(x.Destroyed)
 		if err := s.load(ctx, fresh); err != nil {
 			return err
 		}
@@ -206,14 +206,14 @@ func (s *Store) sync(ctx context.Context, section bool) (err error) {
 	if err := s.load(ctx, s.known(c.names)); err != nil {
 		return err
 	}
-	s.mend(x.names, section)
+	s.mend(x.Names, section)
 	s.noteShared()
 	return nil
 }
 
 // failing returns those of the names heard of whose files could not be read the
 // last time: they are tried again although they look the same.
-func (s *Store) failing(c *changes) (names []name) {
+func (s *Store) failing(c *changes) (names []format.Name) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for n := range c.names {
@@ -225,7 +225,7 @@ func (s *Store) failing(c *changes) (names []name) {
 }
 
 // known returns those of names that are the token's.
-func (s *Store) known(names map[name]struct{}) (in []name) {
+func (s *Store) known(names map[format.Name]struct{}) (in []format.Name) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for n := range names {
@@ -238,6 +238,7 @@ func (s *Store) known(names map[name]struct{}) (in []name) {
 
 // reopen takes up the directory again after it was replaced.
 func (s *Store) reopen() error {
+	f := s.format
 	top, err := s.openTop(false)
 	if err != nil {
 		return err
@@ -247,9 +248,14 @@ func (s *Store) reopen() error {
 		top.close()
 		return err
 	}
-	raw, _, err := top.read(dataFile, dataSize)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		raw = nil
+	raw, _, err := top.read(dataFile, maxDataFile)
+	if err == nil && int64(len(raw)) >= s.format.FileSize() {
+		if f, err = s.recognize(raw); err != nil {
+			top.close()
+			objs.close()
+			w.close()
+			return err
+		}
 	}
 	s.cfg.Log.Info("the token directory was replaced", "dir", s.cfg.Dir)
 	s.mu.Lock()
@@ -257,16 +263,15 @@ func (s *Store) reopen() error {
 	s.w.close()
 	s.objs.close()
 	s.top.close()
-	s.top, s.objs, s.w = top, objs, w
+	s.top, s.objs, s.w, s.format = top, objs, w, f
 	s.dataStamp, s.idx = stamp{}, indexState{}
 	s.names = reservation{}
 	s.destroyed.clear()
-	s.endLoginsLocked(&s.roles[roleSO])
-	s.endLoginsLocked(&s.roles[roleUser])
+	s.endAllLocked()
 	if s.seg != nil {
 		// What the segment says is about the directory before.
-		if d, err := parseTokenData(raw); err == nil {
-			s.seg.SetData(d)
+		if d, err := f.ParseFile(raw); err == nil {
+			s.seg.SetData(f.PrintSegment(d))
 		}
 	}
 	return nil
@@ -275,7 +280,7 @@ func (s *Store) reopen() error {
 // syncData reads the token's data and MK_SO again and draws the consequences.
 func (s *Store) syncData() error {
 	d, st, err := s.readData()
-	if errors.Is(err, errShort) {
+	if errors.Is(err, format.ErrShort) {
 		// A stock process is about to write it; ours serves until then.
 		s.mu.Lock()
 		s.pending.data = true
@@ -302,45 +307,44 @@ func (s *Store) syncData() error {
 
 // takeData brings what was read into memory, and says whether the next name had
 // gone back in the segment.
-func (s *Store) takeData(d tokenData, st stamp, key []byte, keyStamp stamp) (wentBack bool) {
+func (s *Store) takeData(d format.TokenData, st stamp, key []byte, keyStamp stamp) (wentBack bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	old := s.data
-	back := d.next().number() < old.next().number()
+	f, old := s.format, s.data
+	kept := f.KeepNames(d, old)
 	// C_InitToken gives a new master key under the old SO PIN; a change of the
-	// PIN gives a new hash along with the file.
+	// PIN gives a new record along with the file.
 	initialised := s.soKey != nil && !bytes.Equal(key, s.soKey) &&
-		(bytes.Equal(old.hash(offSOHash), d.hash(offSOHash)) || back || !d.userPINSet())
+		(f.PIN(old, p11.CKU_SO) == f.PIN(d, p11.CKU_SO) || kept != d || !f.UserPINSet(d))
 	s.data, s.dataStamp, s.soKey, s.keyStamp = d, st, key, keyStamp
-	if back {
+	if kept != d {
 		s.names = reservation{}
 	}
 	if initialised {
 		s.destroyed.clear()
 	}
-	if back && !initialised && d.userPINSet() == old.userPINSet() && s.seg != nil {
+	if kept != d && !initialised && f.UserPINSet(d) == f.UserPINSet(old) && s.seg != nil {
 		// No C_InitToken, not even one under way: a stock process has started
 		// and copied NVTOK.DAT over the segment, whatever it held. No name is to
 		// come back.
-		d.setNext(old.next())
-		s.data = s.shareLocked(d)
+		s.data = s.shareLocked(kept)
 		wentBack = true
 	}
-	if initialised || d.flags()&p11.CKF_SO_PIN_LOCKED != 0 {
-		s.endLoginsLocked(&s.roles[roleSO])
+	if initialised || d.Flags()&p11.CKF_SO_PIN_LOCKED != 0 {
+		s.logins.EndLocked(p11.CKU_SO)
 	}
-	if initialised || !d.userPINSet() || d.flags()&p11.CKF_USER_PIN_LOCKED != 0 {
-		s.endLoginsLocked(&s.roles[roleUser])
+	if initialised || !f.UserPINSet(d) || d.Flags()&p11.CKF_USER_PIN_LOCKED != 0 {
+		s.logins.EndLocked(p11.CKU_USER)
 	}
 	return wentBack
 }
 
 // forgetOthers drops the objects that are not among names, and returns the names
 // that are new.
-func (s *Store) forgetOthers(names []name) (fresh []name) {
+func (s *Store) forgetOthers(names []format.Name) (fresh []format.Name) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	in := make(map[name]struct{}, len(names))
+	in := make(map[format.Name]struct{}, len(names))
 	for _, n := range names {
 		in[n] = struct{}{}
 		if s.files[n] == nil {

@@ -3,7 +3,6 @@ package store
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -17,6 +16,7 @@ import (
 
 	"p11fs/locks"
 	"p11fs/p11"
+	"p11fs/tokens/store/storetest"
 )
 
 func fileLock(t testing.TB, path string) *locks.Lock {
@@ -156,7 +156,7 @@ func TestTwoProcesses(t *testing.T) {
 			}
 			refresh(t, a)
 			wantRV(t, "SO login after InitToken", so.Valid(), p11.CKR_USER_NOT_LOGGED_IN)
-			if i := a.Info(); i.Label != "other" {
+			if i := info(t, a); i.Label != "other" {
 				t.Errorf("label %q", i.Label)
 			}
 			wantContents(t, "after InitToken", a)
@@ -207,8 +207,8 @@ func TestStockModifies(t *testing.T) {
 	for _, private := range []bool{false, true} {
 		t.Run(fmt.Sprintf("private=%v", private), func(t *testing.T) {
 			o := create(t, s, dataObject("old", "1", private))
-			n, _ := parseName(o.Name)
-			b, err := s.encode(n, private, dataObject("new", "2", private))
+			n := parseName(t, o.Name)
+			b, err := s.seal(n, dataObject("new", "2", private), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -271,12 +271,12 @@ func TestStockTruncatesData(t *testing.T) {
 	data := readFile(t, s.cfg.Dir, dataFile)
 	stockWrite(t, nil, s.cfg.Dir, dataFile)
 	refresh(t, s)
-	if s.Info().Label != "test token" {
+	if info(t, s).Label != "test token" {
 		t.Error("the data is gone")
 	}
 	go func() {
 		time.Sleep(20 * time.Millisecond)
-		binary.LittleEndian.PutUint32(data[offFlags:], uint32(p11.CKF_USER_PIN_LOCKED|p11.CKF_USER_PIN_INITIALIZED))
+		rawData(data).flag(p11.CKF_USER_PIN_LOCKED | p11.CKF_USER_PIN_INITIALIZED)
 		_ = os.WriteFile(filepath.Join(s.cfg.Dir, dataFile), data, 0o600)
 	}()
 	wantRV(t, "login waits", tryLogin(t, s, p11.CKU_USER, testUser), p11.CKR_PIN_LOCKED)
@@ -315,7 +315,7 @@ func TestAnotherFormat(t *testing.T) {
 
 // TestDirectoryReplaced puts a backup in place of the directory.
 func TestDirectoryReplaced(t *testing.T) {
-	m := readManifest(t)
+	m := storetest.ReadManifest(t)
 	s := initialised(t, freshConfig(t))
 	l := login(t, s, p11.CKU_USER, testUser)
 	create(t, s, dataObject("a", "", true))
@@ -323,13 +323,13 @@ func TestDirectoryReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantRV(t, "moved away", s.Refresh(t.Context()), p11.CKR_TOKEN_NOT_PRESENT)
-	if err := os.Rename(untar(t, "swtok"), s.cfg.Dir); err != nil {
+	if err := os.Rename(storetest.Untar(t, "swtok"), s.cfg.Dir); err != nil {
 		t.Fatal(err)
 	}
 	refresh(t, s)
 	wantRV(t, "Valid", l.Valid(), p11.CKR_USER_NOT_LOGGED_IN)
-	if pub, priv := s.Counts(); pub != 12 || priv != 0 || s.Info().Label != m.SWTok.Label {
-		t.Errorf("%d public, %d private, %q", pub, priv, s.Info().Label)
+	if pub, priv := s.Counts(); pub != 12 || priv != 0 || info(t, s).Label != m.SWTok.Label {
+		t.Errorf("%d public, %d private, %q", pub, priv, info(t, s).Label)
 	}
 	login(t, s, p11.CKU_USER, m.SWTok.UserPIN)
 	create(t, s, dataObject("a", "", true))
@@ -342,21 +342,13 @@ func TestDirectoryReplaced(t *testing.T) {
 func TestInterruptedLoad(t *testing.T) {
 	a, b := pair(t, way{})
 	for i := range 300 {
-		n := firstName()
-		for range i {
-			n = n.next()
-		}
-		f, err := encodeObject(n, false, dataObject("x", "", false), objectCipher{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		n := nth(i)
+		f := objectFile(t, n, dataObject("x", "", false))
 		writeFile(t, f, a.cfg.Dir, objectsDir, n.String())
 	}
 	var idx strings.Builder
-	n := firstName()
-	for range 300 {
-		fmt.Fprintln(&idx, n)
-		n = n.next()
+	for i := range 300 {
+		fmt.Fprintln(&idx, nth(i))
 	}
 	writeFile(t, []byte(idx.String()), a.cfg.Dir, objectsDir, indexFile)
 	ctx := &endingContext{Context: t.Context()}

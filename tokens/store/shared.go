@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 
 	"p11fs/p11"
 	"p11fs/shm"
+	"p11fs/tokens"
+	"p11fs/tokens/store/format"
 )
 
 // Shared says where the segment of shared memory is through which stock
@@ -22,8 +25,8 @@ type Shared struct {
 // segment is what the store asks of a shm.TokenSegment. Tests cut it off at each
 // step.
 type segment interface {
-	Data() [dataSize]byte
-	SetData([dataSize]byte)
+	Data() []byte
+	SetData([]byte)
 	Loaded(shm.List) bool
 	SetLoaded(shm.List, bool)
 	Count(shm.List) int
@@ -56,14 +59,20 @@ const detachTimeout = 2 * time.Second
 // file before. raw is the file's contents; made says that this store has just
 // made the token. The token's lock is held.
 func (s *Store) attach(raw []byte, made bool) error {
-	var err error
-	if s.data, err = parseTokenData(raw); err != nil && (!errors.Is(err, errShort) || s.cfg.Shared == nil) {
-		return notRecognized(s.cfg.Dir, err)
+	f, fileErr := s.recognize(raw)
+	switch {
+	case fileErr == nil:
+		s.format = f
+		if s.data, fileErr = f.ParseFile(raw); fileErr != nil {
+			return notRecognized(s.cfg.Dir, fileErr)
+		}
+	case !errors.Is(fileErr, format.ErrShort) || s.cfg.Shared == nil:
+		return notRecognized(s.cfg.Dir, fileErr)
 	}
 	if s.cfg.Shared == nil {
 		return nil
 	}
-	fileErr := err
+	var err error
 	if s.seg, err = s.openSegment(); err != nil {
 		return p11.Errorf(p11.CKR_DEVICE_ERROR, "%s: %w", s.cfg.Dir, err)
 	}
@@ -76,23 +85,26 @@ func (s *Store) attach(raw []byte, made bool) error {
 			}
 		}
 	}
-	if !s.seg.Loaded(shm.Public) {
-		if fileErr != nil {
-			return notRecognized(s.cfg.Dir, fileErr)
+	if s.seg.Loaded(shm.Public) {
+		if d, err := s.format.ParseSegment(s.seg.Data()); err == nil {
+			s.data = d
+			return nil
 		}
-		s.seg.SetData(s.data)
-		return nil
 	}
-	d, err := parseTokenData(dataBytes(s.seg.Data()))
-	switch {
-	case err == nil:
-		s.data = d
-	case fileErr != nil:
+	if fileErr != nil {
 		return notRecognized(s.cfg.Dir, fileErr)
-	default:
-		s.seg.SetData(s.data)
 	}
+	s.seg.SetData(s.format.PrintSegment(s.data))
 	return nil
+}
+
+// recognize returns the format of a directory by its NVTOK.DAT.
+func (s *Store) recognize(raw []byte) (format.Format, error) {
+	f, err := s.cfg.Format.Recognize(raw)
+	if err == nil && f.Foreign() && s.cfg.Shared != nil {
+		err = p11.Errorf(p11.CKR_TOKEN_NOT_RECOGNIZED, "its numbers have another byte order than this machine's, so that it cannot be shared with stock processes")
+	}
+	return f, err
 }
 
 // openSegment attaches to the segment at its path, which it makes if there is none. The
@@ -121,14 +133,14 @@ func (s *Store) rejoin() {
 		return
 	}
 	s.cfg.Log.Warn("the token's shared memory was removed: stock processes that ran then share nothing until they start anew", "dir", s.cfg.Dir)
-	d := s.snapshot()
+	f, d := s.snapshot()
 	s.leave()
 	seg, err := s.openSegment()
 	if err != nil {
 		s.cfg.Log.Error("the token is no longer shared with stock processes", "dir", s.cfg.Dir, "err", err)
-	} else if there, err := parseTokenData(dataBytes(seg.Data())); err != nil || !seg.Loaded(shm.Public) || there.next().number() < d.next().number() {
+	} else if there, err := f.ParseSegment(seg.Data()); err != nil || !seg.Loaded(shm.Public) || f.KeepNames(there, d) != there {
 		// Names must not be given out twice.
-		seg.SetData(d)
+		seg.SetData(f.PrintSegment(d))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -140,8 +152,6 @@ func (s *Store) rejoin() {
 	clear(s.findings)
 	s.dataStamp, s.idx = stamp{}, indexState{}
 }
-
-func dataBytes(d [dataSize]byte) []byte { return d[:] }
 
 // detach leaves the segment. No section runs any more and none begins.
 func (s *Store) detach() {
@@ -215,31 +225,32 @@ func (s *Store) noteShared() {
 		s.seg.ZeroTail(l)
 	}
 	s.seen = s.seg.State(s.seen[:0])
-	if len(s.seen) < dataSize || tokenData(s.seen[:dataSize]) != s.data {
+	if !bytes.HasPrefix(s.seen, s.format.PrintSegment(s.data)) {
 		s.seen = s.seen[:0]
 	}
 }
 
 // readData returns the token's data: that in the segment, or in NVTOK.DAT without
-// one. errShort says that it will be there in a moment. The token's lock is held.
-func (s *Store) readData() (tokenData, stamp, error) {
+// one. format.ErrShort says that it will be there in a moment. The token's lock is held.
+func (s *Store) readData() (format.TokenData, stamp, error) {
+	f, last := s.snapshot()
 	if s.seg == nil {
-		raw, st, err := s.top.read(dataFile, dataSize)
+		raw, st, err := s.top.read(dataFile, maxDataFile)
 		if err != nil {
-			return tokenData{}, st, notRecognized(s.cfg.Dir, err)
+			return format.TokenData{}, st, notRecognized(s.cfg.Dir, err)
 		}
-		d, err := parseTokenData(raw)
+		d, err := f.ParseFile(raw)
 		return d, st, err
 	}
 	st, err := s.top.stamp(dataFile)
 	if err != nil {
-		return tokenData{}, st, err
+		return format.TokenData{}, st, err
 	}
-	d, err := parseTokenData(dataBytes(s.seg.Data()))
+	d, err := f.ParseSegment(s.seg.Data())
 	if err != nil {
-		d = s.snapshot()
+		d = last
 		s.cfg.Log.Warn("the token's data in shared memory made no sense: it is put right", "dir", s.cfg.Dir, "err", err)
-		s.seg.SetData(d)
+		s.seg.SetData(f.PrintSegment(d))
 	}
 	return d, st, nil
 }
@@ -248,7 +259,7 @@ func (s *Store) readData() (tokenData, stamp, error) {
 // the segment: stock processes write the file after they gave the lock back, and
 // so older data may come last, or none if they are killed. It returns the stamp to
 // remember. The token's lock is held.
-func (s *Store) fileBehind(d tokenData, st stamp) (bool, stamp) {
+func (s *Store) fileBehind(d format.TokenData, st stamp) (bool, stamp) {
 	if s.seg == nil {
 		return false, st
 	}
@@ -258,16 +269,16 @@ func (s *Store) fileBehind(d tokenData, st stamp) (bool, stamp) {
 	if same {
 		return false, st
 	}
-	raw, _, err := s.top.read(dataFile, dataSize)
+	raw, _, err := s.top.read(dataFile, maxDataFile)
 	if err != nil {
 		return false, st
 	}
-	f, err := parseTokenData(raw)
+	file, err := s.format.ParseFile(raw)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !errors.Is(err, errShort) {
+	if !errors.Is(err, format.ErrShort) {
 		s.shortSince = time.Time{}
-		return err == nil && f.next().number() < d.next().number(), st
+		return err == nil && s.format.KeepNames(file, d) != file, st
 	}
 	now := s.cfg.Now()
 	if s.shortSince.IsZero() {
@@ -282,7 +293,8 @@ func (s *Store) fileBehind(d tokenData, st stamp) (bool, stamp) {
 // their objects; over a file without data it would not start. The token's lock is
 // held.
 func (s *Store) bringUpData() {
-	if err := s.saveData(s.snapshot()); err != nil {
+	_, d := s.snapshot()
+	if err := s.saveData(d); err != nil {
 		// A full disk must not keep anybody from using the token, and from
 		// destroying objects.
 		s.cfg.Log.Warn("NVTOK.DAT is behind shared memory", "dir", s.cfg.Dir, "err", err)
@@ -292,17 +304,19 @@ func (s *Store) bringUpData() {
 // shareLocked stores d, which was s.data with changes, in the segment, and
 // returns what is there then. The flags that d does not change stay as they are
 // there: stock changes them at a login without the lock. The token's lock is held.
-func (s *Store) shareLocked(d tokenData) tokenData {
+func (s *Store) shareLocked(d format.TokenData) format.TokenData {
 	if s.seg == nil {
 		return d
 	}
-	there := tokenData(s.seg.Data())
+	there, err := s.format.ParseSegment(s.seg.Data())
 	if s.seg.Err() != nil {
 		return d
 	}
-	ours := s.data.flags() ^ d.flags()
-	d.setFlags(d.flags()&ours | there.flags()&^ours)
-	s.seg.SetData(d)
+	if err == nil {
+		ours := s.data.Flags() ^ d.Flags()
+		d.SetFlags(d.Flags()&ours | there.Flags()&^ours)
+	}
+	s.seg.SetData(s.format.PrintSegment(d))
 	return d
 }
 
@@ -330,7 +344,7 @@ func (s *Store) room(private bool) error {
 }
 
 // shareNew adds a new object to the segment. The token's lock is held.
-func (s *Store) shareNew(n name, private bool) {
+func (s *Store) shareNew(n format.Name, private bool) {
 	if s.seg == nil {
 		return
 	}
@@ -341,7 +355,7 @@ func (s *Store) shareNew(n name, private bool) {
 
 // shareChange tells stock processes that the object's file has changed. The
 // token's lock is held.
-func (s *Store) shareChange(n name, private bool) {
+func (s *Store) shareChange(n format.Name, private bool) {
 	if s.seg == nil {
 		return
 	}
@@ -357,7 +371,7 @@ func (s *Store) shareChange(n name, private bool) {
 }
 
 // shareGone takes an object out of the segment. The token's lock is held.
-func (s *Store) shareGone(n name, private bool) {
+func (s *Store) shareGone(n format.Name, private bool) {
 	if s.seg != nil {
 		s.seg.Remove(lists[side(private)], n)
 	}
@@ -389,16 +403,22 @@ func (s *Store) emptyLists() (put func(), err error) {
 	return put, nil
 }
 
-// validInSegmentLocked says that the segment, as it stands, does not end logins
-// of user.
-func (s *Store) validInSegmentLocked(user p11.UserType) bool {
+// validLocked returns an error if the store or the segment, as it stands, ends the
+// logins of a role.
+func (s *Store) validLocked(u p11.UserType) error {
+	if s.closed {
+		return errClosed()
+	}
 	if s.seg == nil {
-		return true
+		return nil
 	}
-	p, err := partOf(user)
+	d, err := s.format.ParseSegment(s.seg.Data())
 	if err != nil {
-		return false
+		return nil // it is put right at the next use, or is gone
 	}
-	d := tokenData(s.seg.Data())
-	return s.seg.Err() != nil || d.flags()&p.locked == 0 && (user != p11.CKU_USER || d.userPINSet())
+	r, err := tokens.RoleOf(u)
+	if err != nil {
+		return err
+	}
+	return r.MayTry(d.Flags(), u == p11.CKU_SO || s.format.UserPINSet(d))
 }

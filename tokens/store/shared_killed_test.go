@@ -31,7 +31,7 @@ func (s *killableSegment) killed() bool {
 	return !alive
 }
 
-func (s *killableSegment) SetData(d [dataSize]byte) {
+func (s *killableSegment) SetData(d []byte) {
 	if !s.killed() {
 		s.segment.SetData(d)
 	}

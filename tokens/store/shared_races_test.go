@@ -9,17 +9,15 @@ import (
 	"time"
 
 	"p11fs/shm"
+	"p11fs/tokens/store/format"
 )
 
 // nextIn is the next name in the segment, and in NVTOK.DAT.
-func (b *sharedToken) nextIn() (segment, file name) {
+func (b *sharedToken) nextIn() (segment, file format.Name) {
 	b.t.Helper()
-	d := tokenData(b.seg.Data())
-	f, err := parseTokenData(readFile(b.t, b.cfg.Dir, dataFile))
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	return d.next(), f.next()
+	f := readFile(b.t, b.cfg.Dir, dataFile)
+	parsed(b.t, f)
+	return rawData(b.seg.Data()).next(), rawData(f).next()
 }
 
 // TestNextNameGoesBack starts a stock process while NVTOK.DAT is older than the
@@ -27,21 +25,21 @@ func (b *sharedToken) nextIn() (segment, file name) {
 func TestNextNameGoesBack(t *testing.T) {
 	b := newShared(t)
 	o := create(t, b.s, dataObject("gone", "1", false))
-	gone, _ := parseName(o.Name)
+	gone := parseName(t, o.Name)
 	if err := b.s.Destroy(t.Context(), o.Handle, allow); err != nil {
 		t.Fatal(err)
 	}
 	was, _ := b.nextIn()
-	d := tokenData(b.seg.Data())
+	d := rawData(b.seg.Data())
 	d.setNext(gone)
 	b.seg.SetData(d)
-	writeFile(t, d[:], b.cfg.Dir, dataFile)
+	writeFile(t, d, b.cfg.Dir, dataFile)
 	refresh(t, b.s)
-	if now, _ := b.nextIn(); now.number() < was.number() {
+	if now, _ := b.nextIn(); place(now) < place(was) {
 		t.Errorf("the next name is %s, and was %s", now, was)
 	}
 	again := create(t, b.s, dataObject("z", "1", false))
-	if n, _ := parseName(again.Name); n.number() < was.number() {
+	if n := parseName(t, again.Name); place(n) < place(was) {
 		t.Errorf("the new object is %s, and %s may have been another one", n, n)
 	}
 	if segment, file := b.nextIn(); segment != file {
@@ -53,30 +51,30 @@ func TestNextNameGoesBack(t *testing.T) {
 // name on all are free again.
 func TestNextNameOfInitialised(t *testing.T) {
 	b := newShared(t)
-	d := tokenData(b.seg.Data())
-	d.setNext(firstName())
-	copy(d[offUserHash:], noPIN)
+	d := rawData(b.seg.Data())
+	d.setNext(nth(0))
+	copy(d[offUserHash:], "00000000000000000000")
 	// It writes the segment first, and then MK_SO.
 	b.seg.SetData(d)
 	for range 2 {
 		refresh(t, b.s)
-		if now, _ := b.nextIn(); now != firstName() {
+		if now, _ := b.nextIn(); now != nth(0) {
 			t.Errorf("the next name is %s", now)
 		}
-		writeFile(t, make([]byte, b.cfg.Kind.wrappedLen()), b.cfg.Dir, soKeyFile)
+		writeFile(t, make([]byte, 48), b.cfg.Dir, soKeyFile)
 	}
 }
 
 // TestNextNameInFile has two stock processes write NVTOK.DAT in the wrong order.
 func TestNextNameInFile(t *testing.T) {
 	b := newShared(t)
-	older := tokenData(b.seg.Data())
-	newer := older
-	newer.setNext(older.next().next())
+	older := rawData(b.seg.Data())
+	newer := slices.Clone(older)
+	newer.setNext(nth(1000))
 	b.seg.SetData(newer)
-	writeFile(t, newer[:], b.cfg.Dir, dataFile)
+	writeFile(t, newer, b.cfg.Dir, dataFile)
 	refresh(t, b.s)
-	writeFile(t, older[:], b.cfg.Dir, dataFile)
+	writeFile(t, older, b.cfg.Dir, dataFile)
 	refresh(t, b.s)
 	if segment, file := b.nextIn(); segment != newer.next() || file != segment {
 		t.Errorf("the next name is %s in the segment and %s in NVTOK.DAT, want %s", segment, file, newer.next())
@@ -97,7 +95,7 @@ func TestSharedDataShort(t *testing.T) {
 	}
 	b.now = b.now.Add(1)
 	refresh(t, b.s)
-	if d := b.seg.Data(); string(readFile(t, b.cfg.Dir, dataFile)) != string(d[:]) {
+	if d := b.seg.Data(); string(readFile(t, b.cfg.Dir, dataFile)) != string(d) {
 		t.Error("NVTOK.DAT has not its data again")
 	}
 	before := readFile(t, b.cfg.Dir, dataFile)
@@ -182,7 +180,7 @@ func TestDoubleLine(t *testing.T) {
 			writeFile(t, double, b.cfg.Dir, objectsDir, indexFile)
 			refresh(t, b.s)
 			then(b)
-			if !parseIndex(readFile(t, b.cfg.Dir, objectsDir, indexFile)).clean {
+			if !format.ParseIndex(readFile(t, b.cfg.Dir, objectsDir, indexFile)).Clean {
 				t.Error("a line is still double")
 			}
 			if n := len(b.lines()); n < 4 {
@@ -199,10 +197,7 @@ func TestForeignChangeIsTold(t *testing.T) {
 	entry := func() shm.Entry { return b.seg.Entries(shm.Public)[0] }
 	rewrite := func(value string) {
 		t.Helper()
-		file, err := encodeObject(b.nameOf(0), false, dataObject("a", value, false), objectCipher{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		file := objectFile(t, b.nameOf(0), dataObject("a", value, false))
 		writeFile(t, file, b.cfg.Dir, objectsDir, b.nameOf(0).String())
 	}
 	store := func(low uint32) {

@@ -17,6 +17,7 @@ import (
 	"p11fs/p11"
 	"p11fs/shm"
 	"p11fs/shm/shmtest"
+	"p11fs/tokens/store/format"
 )
 
 // A sharedToken is a store over a segment, the segment as a stock process has it
@@ -57,12 +58,8 @@ func (b *sharedToken) open() *shm.TokenSegment {
 }
 
 // nameOf is the name of the n-th object that newShared made.
-func (b *sharedToken) nameOf(n int) name {
-	out := firstName()
-	for range n {
-		out = out.next()
-	}
-	return out
+func (b *sharedToken) nameOf(n int) format.Name {
+	return nth(n)
 }
 
 func entryNames(s *shm.TokenSegment, l shm.List) []string {
@@ -89,7 +86,7 @@ func (b *sharedToken) wantLists(what string, public, private []int) {
 
 func (b *sharedToken) lines() []string {
 	b.t.Helper()
-	names := parseIndex(readFile(b.t, b.cfg.Dir, objectsDir, indexFile)).names
+	names := format.ParseIndex(readFile(b.t, b.cfg.Dir, objectsDir, indexFile)).Names
 	var out []string
 	for _, n := range names {
 		out = append(out, n.String())
@@ -133,14 +130,14 @@ func TestSharedLists(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.wantLists("destroyed", []int{1}, []int{2, 3})
-	if d := b.seg.Data(); d != b.s.snapshot() || !bytes.Equal(d[:], readFile(t, b.cfg.Dir, dataFile)) {
+	if d := b.seg.Data(); parsed(t, d) != dataOf(b.s) || !bytes.Equal(d, readFile(t, b.cfg.Dir, dataFile)) {
 		t.Error("segment, NVTOK.DAT and memory differ")
 	}
 	if err := b.s.InitToken(t.Context(), pin(t, testSO), "again"); err != nil {
 		t.Fatal(err)
 	}
 	b.wantLists("initialised", nil, nil)
-	if d := tokenData(b.seg.Data()); d.text(offLabel, 32) != "again" || d.next() != firstName() {
+	if d := rawData(b.seg.Data()); !bytes.HasPrefix(d, []byte("again   ")) || d.next() != nth(0) {
 		t.Error("the token data of before")
 	}
 	if err := b.s.Close(); err != nil {
@@ -159,12 +156,12 @@ func TestSharedAttach(t *testing.T) {
 		label string
 	}{
 		{"loaded: the segment is the truth", func(b *sharedToken) {
-			d := tokenData(b.seg.Data())
-			d.setText(offLabel, 32, "newer")
+			d := rawData(b.seg.Data())
+			d.setLabel("newer")
 			b.seg.SetData(d)
 		}, "newer"},
 		{"fresh: the file is", func(b *sharedToken) {
-			b.seg.SetData([dataSize]byte{})
+			b.seg.SetData(make([]byte, dataSize))
 			b.seg.SetLoaded(shm.Public, false)
 			b.seg.SetLoaded(shm.Private, false)
 			b.set(shm.Public, nil)
@@ -176,7 +173,7 @@ func TestSharedAttach(t *testing.T) {
 			b.set(shm.Private, b.seg.Entries(shm.Private)[:1])
 			b.set(shm.Public, b.seg.Entries(shm.Public)[:1])
 		}, "test token"},
-		{"loaded, but without sense", func(b *sharedToken) { b.seg.SetData([dataSize]byte{7: 7}) }, "test token"},
+		{"loaded, but without sense", func(b *sharedToken) { b.seg.SetData(append([]byte{7: 7}, make([]byte, dataSize-8)...)) }, "test token"},
 		{"NVTOK.DAT truncated by stock", func(b *sharedToken) {
 			writeFile(b.t, nil, b.cfg.Dir, dataFile)
 		}, "test token"},
@@ -199,14 +196,14 @@ func TestSharedAttach(t *testing.T) {
 			}
 			tt.spoil(b)
 			s := openStore(t, b.cfg)
-			if i := s.Info(); i.Label != tt.label {
+			if i := info(t, s); i.Label != tt.label {
 				t.Errorf("label %q, want %q", i.Label, tt.label)
 			}
 			wantContents(t, "before login", s, "a=1", "b=1")
 			login(t, s, p11.CKU_USER, testUser)
 			wantContents(t, "after login", s, "a=1", "b=1", "x=1", "y=1")
 			b.wantLists("attached", []int{0, 1}, []int{2, 3})
-			if d := b.seg.Data(); d != s.snapshot() {
+			if parsed(t, b.seg.Data()) != dataOf(s) {
 				t.Error("segment and memory differ")
 			}
 			if b.seg.References() != 1 || !b.seg.Loaded(shm.Public) || !b.seg.Loaded(shm.Private) {
@@ -260,7 +257,7 @@ func TestSharedRemoved(t *testing.T) {
 				b.seg = b.open()
 			}
 			b.wantLists("another object", []int{0, 1, 4}, []int{2, 3})
-			if b.seg.Data() != [dataSize]byte(b.s.snapshot()) {
+			if parsed(t, b.seg.Data()) != dataOf(b.s) {
 				t.Error("the new segment has other data")
 			}
 			if err := os.Remove(path); err != nil {
@@ -286,8 +283,8 @@ func TestSharedNew(t *testing.T) {
 	}
 	s := openStore(t, b.cfg)
 	b.wantLists("new", nil, nil)
-	login(t, s, p11.CKU_SO, defaultSOPIN)
-	if d := b.seg.Data(); d != s.snapshot() || s.Info().Label != "IBM OS PKCS#11" {
+	login(t, s, p11.CKU_SO, firstSOPIN)
+	if parsed(t, b.seg.Data()) != dataOf(s) || info(t, s).Label != "IBM OS PKCS#11" {
 		t.Error("token data of the old token")
 	}
 }
@@ -296,36 +293,36 @@ func TestSharedNew(t *testing.T) {
 func TestSharedData(t *testing.T) {
 	b := newShared(t)
 	l := login(t, b.s, p11.CKU_USER, testUser)
-	change := func(f func(d *tokenData)) {
-		d := tokenData(b.seg.Data())
-		f(&d)
+	change := func(f func(d rawData)) {
+		d := rawData(b.seg.Data())
+		f(d)
 		b.seg.SetData(d)
 	}
-	change(func(d *tokenData) { d.setText(offLabel, 32, "by stock"); d.setNext(name([]byte("00A00000"))) })
+	change(func(d rawData) { d.setLabel("by stock"); d.setNext(parseName(t, "00A00000")) })
 	refresh(t, b.s)
-	if i := b.s.Info(); i.Label != "by stock" {
+	if i := info(t, b.s); i.Label != "by stock" {
 		t.Errorf("label %q", i.Label)
 	}
 	if o := create(t, b.s, dataObject("z", "1", false)); o.Name != "00A00000" {
 		// What was reserved before is given out first.
-		if n, _ := parseName(o.Name); n.number() < b.nameOf(4).number() {
+		if n := parseName(t, o.Name); place(n) < place(b.nameOf(4)) {
 			t.Errorf("the new object is %s", o.Name)
 		}
 	}
-	change(func(d *tokenData) { d.setNext(firstName()) })
+	change(func(d rawData) { d.setNext(nth(0)) })
 	if o := create(t, b.s, dataObject("z", "1", false)); b.nameOf(0).String() == o.Name {
 		t.Errorf("the next name went back, and %s was used twice", o.Name)
 	}
-	change(func(d *tokenData) { d.flag(p11.CKF_USER_PIN_FINAL_TRY, 0) })
+	change(func(d rawData) { d.flag(p11.CKF_USER_PIN_FINAL_TRY) })
 	wantRV(t, "third wrong PIN", tryLogin(t, b.s, p11.CKU_USER, "1111"), p11.CKR_PIN_INCORRECT)
-	if d := tokenData(b.seg.Data()); d.flags()&p11.CKF_USER_PIN_LOCKED == 0 {
+	if d := rawData(b.seg.Data()); d.flags()&p11.CKF_USER_PIN_LOCKED == 0 {
 		t.Error("the PIN is not locked for stock")
 	}
 	wantRV(t, "login after the third wrong PIN", l.Valid(), p11.CKR_USER_NOT_LOGGED_IN)
 
 	b = newShared(t)
 	l = login(t, b.s, p11.CKU_USER, testUser)
-	change(func(d *tokenData) { d.flag(p11.CKF_USER_PIN_LOCKED, 0) })
+	change(func(d rawData) { d.flag(p11.CKF_USER_PIN_LOCKED) })
 	wantRV(t, "login, locked by stock", l.Valid(), p11.CKR_USER_NOT_LOGGED_IN)
 	wantContents(t, "locked by stock", b.s, "a=1", "b=1")
 	wantRV(t, "a new login", tryLogin(t, b.s, p11.CKU_USER, testUser), p11.CKR_PIN_LOCKED)
@@ -339,29 +336,29 @@ func TestSharedFlagsMerge(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	theirs := tokenData(b.seg.Data())
-	theirs.flag(p11.CKF_SO_PIN_COUNT_LOW, 0)
+	theirs := rawData(b.seg.Data())
+	theirs.flag(p11.CKF_SO_PIN_COUNT_LOW)
 	b.seg.SetData(theirs)
-	ours := b.s.snapshot()
-	ours.flag(p11.CKF_USER_PIN_COUNT_LOW, 0)
+	ours := dataOf(b.s)
+	ours.SetFlags(ours.Flags() | p11.CKF_USER_PIN_COUNT_LOW)
 	if err := b.s.saveData(ours); err != nil {
 		t.Fatal(err)
 	}
 	end()
-	d := tokenData(b.seg.Data())
-	if want := p11.CKF_SO_PIN_COUNT_LOW | p11.CKF_USER_PIN_COUNT_LOW; d.flags()&want != want || b.s.snapshot() != d {
-		t.Errorf("flags %v, in memory %v", d.flags(), b.s.Info().Flags)
+	d := rawData(b.seg.Data())
+	if want := p11.CKF_SO_PIN_COUNT_LOW | p11.CKF_USER_PIN_COUNT_LOW; d.flags()&want != want || dataOf(b.s) != parsed(t, d) {
+		t.Errorf("flags %v, in memory %v", d.flags(), info(t, b.s).Flags)
 	}
 	// One that comes after our own store is seen at the next Refresh.
 	end, err = b.s.begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.flag(p11.CKF_SO_PIN_FINAL_TRY, 0)
+	d.flag(p11.CKF_SO_PIN_FINAL_TRY)
 	b.seg.SetData(d)
 	end()
 	refresh(t, b.s)
-	if b.s.Info().Flags&p11.CKF_SO_PIN_FINAL_TRY == 0 {
+	if info(t, b.s).Flags&p11.CKF_SO_PIN_FINAL_TRY == 0 {
 		t.Error("a change of the flags is lost")
 	}
 }
@@ -372,18 +369,16 @@ func TestSharedFull(t *testing.T) {
 	if err := b.s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	n := b.nameOf(4)
+	next := 4
 	var lines []byte
 	public := b.seg.Entries(shm.Public)
 	for len(public) < shm.MaxObjects {
-		file, err := encodeObject(n, false, dataObject("many", n.String(), false), objectCipher{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		n := nth(next)
+		file := objectFile(t, n, dataObject("many", n.String(), false))
 		writeFile(t, file, b.cfg.Dir, objectsDir, n.String())
 		lines = append(lines, n.String()+"\n"...)
 		public = append(public, shm.Entry{Name: n})
-		n = n.next()
+		next++
 	}
 	b.set(shm.Public, public)
 	writeFile(t, append(readFile(t, b.cfg.Dir, objectsDir, indexFile), lines...), b.cfg.Dir, objectsDir, indexFile)
@@ -406,7 +401,7 @@ func TestSharedFull(t *testing.T) {
 	create(t, b.s, dataObject("the other list has room", "", true))
 	destroy := func() {
 		t.Helper()
-		if err := b.s.Destroy(t.Context(), b.s.index.ByName(name(public[0].Name).String()).Handle, allow); err != nil {
+		if err := b.s.Destroy(t.Context(), b.s.index.ByName(string(public[0].Name[:])).Handle, allow); err != nil {
 			t.Fatal(err)
 		}
 		public = public[1:]
@@ -449,7 +444,7 @@ func TestSharedHostile(t *testing.T) {
 			_, _ = b.s.Create(t.Context(), dataObject("z", "1", false))
 			b.now = b.now.Add(grace)
 			_ = b.s.Refresh(t.Context())
-			b.s.Info()
+			info(t, b.s)
 			if err := b.s.Close(); err != nil {
 				t.Fatal(err)
 			}
@@ -457,7 +452,7 @@ func TestSharedHostile(t *testing.T) {
 			remove(t, b.seg.Path())
 			s := openStore(t, b.cfg)
 			login(t, s, p11.CKU_SO, testSO)
-			if l := s.Info(); l.Label != "test token" && name != "PIN length" {
+			if l := info(t, s); l.Label != "test token" && name != "PIN length" {
 				t.Errorf("label %q", l.Label)
 			}
 			if n := len(contents(t, s)); n < 2 {
@@ -486,8 +481,8 @@ func TestSharedHostile(t *testing.T) {
 		if err := os.Truncate(b.seg.Path(), 0); err != nil {
 			t.Fatal(err)
 		}
-		d := b.s.snapshot()
-		d.flag(p11.CKF_USER_PIN_COUNT_LOW, 0)
+		d := dataOf(b.s)
+		d.SetFlags(d.Flags() | p11.CKF_USER_PIN_COUNT_LOW)
 		if err := b.s.saveData(d); err != nil {
 			t.Fatal(err)
 		}
@@ -495,7 +490,7 @@ func TestSharedHostile(t *testing.T) {
 		b.s.shareChange(b.nameOf(0), false)
 		b.s.shareGone(b.nameOf(1), false)
 		end()
-		if b.s.snapshot() != d {
+		if dataOf(b.s) != d {
 			t.Error("token data is lost")
 		}
 		wantContents(t, "cut", b.s, "a=1", "b=1", "x=1", "y=1")

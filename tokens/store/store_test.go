@@ -1,14 +1,10 @@
 package store
 
 import (
-	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -19,47 +15,9 @@ import (
 	"p11fs/p11"
 	"p11fs/secret"
 	"p11fs/tokens"
+	"p11fs/tokens/store/format"
+	"p11fs/tokens/store/storetest"
 )
-
-// untar unpacks an archive of testdata and returns the token directory in it.
-func untar(t testing.TB, name string) string {
-	t.Helper()
-	f, err := os.Open(filepath.Join("testdata", name+".tar.gz"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	root, top := t.TempDir(), ""
-	for r := tar.NewReader(z); ; {
-		h, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			return filepath.Join(root, top)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		if top == "" {
-			top = filepath.Clean("/" + h.Name)
-		}
-		path := filepath.Join(root, filepath.Clean("/"+h.Name))
-		switch h.Typeflag {
-		case tar.TypeDir:
-			err = os.MkdirAll(path, 0o700)
-		case tar.TypeReg:
-			var b []byte
-			if b, err = io.ReadAll(r); err == nil {
-				err = os.WriteFile(path, b, 0o600)
-			}
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-}
 
 // fakeLock is a token's lock within the test.
 type fakeLock struct{ mu sync.Mutex }
@@ -77,19 +35,10 @@ func testLog(t testing.TB) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-func swtok(t testing.TB) Kind {
-	t.Helper()
-	k, ok := KindOf("swtok")
-	if !ok {
-		t.Fatal("no swtok")
-	}
-	return k
-}
-
 func config(t testing.TB, dir string) Config {
 	return Config{
-		Dir: dir, Kind: swtok(t), Lock: &fakeLock{}, Create: true, Group: NoGroup,
-		Log: testLog(t), Now: time.Now, Rand: rand.Reader,
+		Dir: dir, Format: v38(t, "swtok"), Lock: &fakeLock{}, Create: true, Group: NoGroup,
+		Log: testLog(t), Now: time.Now,
 	}
 }
 
@@ -136,8 +85,9 @@ func login(t testing.TB, s *Store, u p11.UserType, text string) tokens.Login {
 }
 
 const (
-	testSO   = "76543210"
-	testUser = "2468"
+	firstSOPIN = "87654321" // of a new token
+	testSO     = "76543210"
+	testUser   = "2468"
 )
 
 // initialised returns a store with the PINs testSO and testUser.
@@ -151,7 +101,7 @@ func initialised(t testing.TB, cfg Config) *Store {
 			t.Fatal(err)
 		}
 	}
-	check(s.SetPIN(ctx, p11.CKU_SO, pin(t, defaultSOPIN), pin(t, testSO)))
+	check(s.SetPIN(ctx, p11.CKU_SO, pin(t, firstSOPIN), pin(t, testSO)))
 	check(s.InitToken(ctx, pin(t, testSO), "test token"))
 	so := login(t, s, p11.CKU_SO, testSO)
 	check(s.InitPIN(ctx, so, pin(t, testUser)))
@@ -234,20 +184,17 @@ func TestOpenFresh(t *testing.T) {
 	for _, kind := range []string{"swtok", "lite", "ep11tok", "ccatok"} {
 		t.Run(kind, func(t *testing.T) {
 			cfg := config(t, filepath.Join(t.TempDir(), "below", kind))
-			k, ok := KindOf(kind)
-			if !ok {
-				t.Fatal("unknown kind")
-			}
-			cfg.Kind = k
+			cfg.Format = v38(t, kind)
 			s := openStore(t, cfg)
-			i := s.Info()
+			k, _ := format.KindOf(kind)
+			i := info(t, s)
 			if i.Label != k.Label || i.Model != k.Model || i.Flags != 0x880045 || i.MinPINLen != 4 || i.MaxPINLen != 8 || i.FreePublicMem != p11.Unavailable || len(i.UTCTime) != 16 {
 				t.Errorf("info %+v", i)
 			}
-			if n := len(readFile(t, cfg.Dir, soKeyFile)); n != k.wrappedLen() {
+			if n := len(readFile(t, cfg.Dir, soKeyFile)); n != map[bool]int{false: 48, true: 88}[kind == "ccatok"] {
 				t.Errorf("MK_SO has %d bytes", n)
 			}
-			so := login(t, s, p11.CKU_SO, defaultSOPIN)
+			so := login(t, s, p11.CKU_SO, firstSOPIN)
 			if so.User() != p11.CKU_SO || so.Valid() != nil {
 				t.Error("no SO login")
 			}
@@ -259,46 +206,6 @@ func TestOpenFresh(t *testing.T) {
 			}
 			_ = again.Close()
 		})
-	}
-}
-
-func TestMasterKeys(t *testing.T) {
-	k, _ := KindOf("lite")
-	key, err := k.newMasterKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer key.Close()
-	key.Use(func(b []byte) {
-		for _, c := range b {
-			n := 0
-			for ; c > 0; c &= c - 1 {
-				n++
-			}
-			if n%2 == 0 {
-				t.Error("even parity")
-			}
-		}
-	})
-	k, _ = KindOf("ccatok")
-	cca, err := k.newMasterKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer cca.Close()
-	cca.Use(func(b []byte) {
-		if len(b) != 64 || !bytes.Equal(b[24:], make([]byte, 40)) || bytes.Equal(b[:24], make([]byte, 24)) {
-			t.Error("not 24 random bytes and 40 zeros")
-		}
-	})
-	if _, err := k.newMasterKey(bytes.NewReader(nil)); err == nil {
-		t.Error("a key without randomness")
-	}
-	if k.wrappedLen() != 88 {
-		t.Errorf("%d bytes", k.wrappedLen())
-	}
-	if _, ok := KindOf("tpm"); ok {
-		t.Error("tpm has no master key file")
 	}
 }
 
@@ -357,7 +264,7 @@ func TestOpenRefuses(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			dir := untar(t, "swtok")
+			dir := storetest.Untar(t, "swtok")
 			tt.spoil(t, dir)
 			before := tree(t, filepath.Dir(dir))
 			s, err := Open(t.Context(), config(t, dir))
@@ -398,15 +305,15 @@ func TestOpenRefuses(t *testing.T) {
 
 // TestOpenWaits opens a token while a stock process has NVTOK.DAT truncated.
 func TestOpenWaits(t *testing.T) {
-	dir := untar(t, "swtok")
+	dir := storetest.Untar(t, "swtok")
 	data := readFile(t, dir, dataFile)
 	writeFile(t, nil, dir, dataFile)
 	go func() {
 		time.Sleep(30 * time.Millisecond)
 		_ = os.WriteFile(filepath.Join(dir, dataFile), data, 0o600)
 	}()
-	if s := openStore(t, config(t, dir)); s.Info().Label != "fixture token" {
-		t.Errorf("%+v", s.Info())
+	if s := openStore(t, config(t, dir)); info(t, s).Label != "fixture token" {
+		t.Errorf("%+v", info(t, s))
 	}
 }
 

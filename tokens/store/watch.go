@@ -7,6 +7,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"p11fs/tokens/store/format"
 )
 
 // changes is what may have changed in the token's directory.
@@ -15,14 +17,14 @@ type changes struct {
 	moved bool // the directory itself is another one
 	data  bool // NVTOK.DAT or a master key file
 	index bool // OBJ.IDX
-	names map[name]struct{}
+	names map[format.Name]struct{}
 }
 
 func (c *changes) any() bool { return c.all || c.moved || c.data || c.index || len(c.names) > 0 }
 
-func (c *changes) add(n name) {
+func (c *changes) add(n format.Name) {
 	if c.names == nil {
-		c.names = make(map[name]struct{})
+		c.names = make(map[format.Name]struct{})
 	}
 	c.names[n] = struct{}{}
 }
@@ -120,7 +122,7 @@ func (w *watch) read(b []byte, c *changes) {
 		case wd == w.objs:
 			if string(file) == indexFile {
 				c.index = true
-			} else if n, ok := parseName(string(file)); ok {
+			} else if n, ok := format.ParseName(file); ok {
 				c.add(n)
 			}
 		}

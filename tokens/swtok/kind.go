@@ -11,6 +11,7 @@ import (
 	"p11fs/shm"
 	"p11fs/tokens"
 	"p11fs/tokens/store"
+	"p11fs/tokens/store/format"
 )
 
 // Kind is the name of the kind of token that this package is.
@@ -39,14 +40,6 @@ var _ tokens.Sharer = (*token)(nil)
 func (t *token) Name() string { return t.name }
 func (t *token) Kind() string { return Kind }
 
-// Info returns the token's data, with what other processes changed.
-func (t *token) Info(ctx context.Context) (p11.TokenInfo, error) {
-	if err := t.Refresh(ctx); err != nil {
-		return p11.TokenInfo{}, err
-	}
-	return t.Store.Info(), nil
-}
-
 func open(ctx context.Context, p Provider, place tokens.Place) (tokens.Token, error) {
 	if wrong, mend := checkFormat(place.Format); wrong != "" {
 		return nil, p11.Errorf(p11.CKR_TOKEN_NOT_RECOGNIZED, "%s; mend it with: %s", wrong, mend)
@@ -54,13 +47,13 @@ func open(ctx context.Context, p Provider, place tokens.Place) (tokens.Token, er
 	if place.Rand == nil {
 		place.Rand = rand.Reader
 	}
-	kind, ok := store.KindOf(Kind)
+	kind, ok := format.KindOf(Kind)
 	if !ok {
-		panic("swtok: the store does not know its own token")
+		panic("swtok: the format does not know its own token")
 	}
 	s, err := store.Open(ctx, store.Config{
-		Dir: place.Dir, Kind: kind, Lock: place.Lock, Create: place.Create, Group: place.Group,
-		Shared: (*store.Shared)(place.Shared), Log: place.Log, Now: place.Now, Rand: place.Rand,
+		Dir: place.Dir, Format: format.V38(kind, place.Rand), Lock: place.Lock, Create: place.Create, Group: place.Group,
+		Shared: (*store.Shared)(place.Shared), Log: place.Log, Now: place.Now,
 	})
 	if err != nil {
 		return nil, err

@@ -1,46 +1,56 @@
-package store
+package format
 
 import "strings"
 
-// A name is the name of an object file: 8 letters and digits.
+// A Name is the name of an object file: 8 letters and digits.
 //
 // The names that p11fs and stock programs up to 3.17 make are numbers, with 8
 // digits of base 36, the least significant first: they are given out in ascending
 // order and never twice. Later stock programs make OB and 6 random letters and
 // digits, in directories of this format too.
-type name [8]byte
+type Name [8]byte
 
 const (
 	digits  = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 	letters = digits + "abcdefghijklmnopqrstuvwxyz"
+	numbers = 36 * 36 * 36 * 36 * 36 * 36 * 36 * 36
 )
 
 // firstName returns the name of the first object of a token.
-func firstName() name { return name([]byte("00000000")) }
+func firstName() Name { return Name([]byte("00000000")) }
 
-// parseName returns the name that s spells, and false if it spells none.
-func parseName(s string) (n name, ok bool) {
+// ParseName returns the name that s spells, and false if it spells none.
+func ParseName[T string | []byte](s T) (n Name, ok bool) {
 	if len(s) != len(n) {
-		return name{}, false
+		return Name{}, false
 	}
-	n = name([]byte(s))
-	return n, n.madeOf(letters)
+	copy(n[:], s)
+	return n, n.valid()
 }
 
-func (n name) madeOf(chars string) bool {
+func (n Name) valid() bool {
 	for _, c := range n {
-		if strings.IndexByte(chars, c) < 0 {
+		if (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') {
 			return false
 		}
 	}
 	return true
 }
 
-func (n name) String() string { return string(n[:]) }
+func (n Name) isNumber() bool {
+	for _, c := range n {
+		if (c < '0' || c > '9') && (c < 'A' || c > 'Z') {
+			return false
+		}
+	}
+	return true
+}
+
+func (n Name) String() string { return string(n[:]) }
 
 // next is the name after n, which is a number. After ZZZZZZZZ comes 10000000, as
 // in stock.
-func (n name) next() name {
+func (n Name) next() Name {
 	for i, c := range n {
 		if d := strings.IndexByte(digits, c) + 1; d < len(digits) {
 			n[i] = digits[d]
@@ -54,15 +64,14 @@ func (n name) next() name {
 
 // number is the number that n stands for, or of a name that is no number one
 // behind all numbers.
-func (n name) number() uint64 {
-	if n.madeOf(digits) {
+func (n Name) number() uint64 {
+	if n.isNumber() {
 		return n.inBase(digits)
 	}
-	const numbers = 36 * 36 * 36 * 36 * 36 * 36 * 36 * 36
 	return numbers + n.inBase(letters)
 }
 
-func (n name) inBase(digits string) (v uint64) {
+func (n Name) inBase(digits string) (v uint64) {
 	for i := len(n) - 1; i >= 0; i-- {
 		v = v*uint64(len(digits)) + uint64(strings.IndexByte(digits, n[i]))
 	}

@@ -1,4 +1,4 @@
-package store
+package format
 
 import "bytes"
 
@@ -15,8 +15,8 @@ const (
 	markBit   = 0x80 // in each byte of a marked name
 )
 
-// marked is the marked form of a name.
-func (n name) marked() []byte {
+// Marked is the marked form of a name.
+func (n Name) Marked() []byte {
 	for i := range n {
 		n[i] |= markBit
 	}
@@ -25,62 +25,62 @@ func (n name) marked() []byte {
 
 // parseMarked returns the name whose marked form is line. A line that is marked
 // in part, by a write that was cut off, counts as marked.
-func parseMarked(line []byte) (n name, ok bool) {
+func parseMarked(line []byte) (n Name, ok bool) {
 	if len(line) != len(n) {
 		return n, false
 	}
-	bits := byte(0)
+	marked := byte(0)
 	for i, c := range line {
 		n[i] = c &^ markBit
-		bits |= c & markBit
+		marked |= c & markBit
 	}
-	return n, bits != 0 && n.madeOf(letters)
+	return n, marked != 0 && n.valid()
 }
 
-// An index is what OBJ.IDX says.
-type index struct {
-	names     []name   // of objects, in the order of their lines, each once
-	destroyed []name   // whose lines are marked, and that no other line names
-	unknown   []string // lines that are neither, and not empty
-	marked    int      // number of marked lines
-	// clean says that no line is double, cut off or impossible, so that lines may
+// An Index is what OBJ.IDX says.
+type Index struct {
+	Names     []Name   // of objects, in the order of their lines, each once
+	Destroyed []Name   // whose lines are marked, and that no other line names
+	Unknown   []string // lines that are neither, and not empty
+	Marked    int      // number of marked lines
+	// Clean says that no line is double, cut off or impossible, so that lines may
 	// be appended and changed in place.
-	clean bool
+	Clean bool
 }
 
-// parseIndex reads the contents of OBJ.IDX. Stock drops the last byte of a line
+// ParseIndex reads the contents of OBJ.IDX. Stock drops the last byte of a line
 // unseen, so a last line without its line feed is none.
-func parseIndex(b []byte) index {
-	x := index{clean: true, names: make([]name, 0, len(b)/indexLine)}
-	seen := make(map[name]bool, len(b)/indexLine)
-	var marked []name
+func ParseIndex(b []byte) Index {
+	x := Index{Clean: true, Names: make([]Name, 0, len(b)/indexLine)}
+	seen := make(map[Name]bool, len(b)/indexLine)
+	var marked []Name
 	for len(b) > 0 {
 		line, rest, whole := bytes.Cut(b, []byte{'\n'})
 		b = rest
-		n, isName := parseName(string(line))
+		n, isName := ParseName(string(line))
 		m, isMarked := parseMarked(line)
 		switch {
 		case !whole:
-			x.clean = false
+			x.Clean = false
 		case isName && !seen[n]:
 			seen[n] = true
-			x.names = append(x.names, n)
+			x.Names = append(x.Names, n)
 		case isName:
-			x.clean = false
+			x.Clean = false
 		case isMarked:
 			marked = append(marked, m)
 		default:
-			x.clean = x.clean && canBeFile(line)
+			x.Clean = x.Clean && canBeFile(line)
 			if len(line) > 0 {
-				x.unknown = append(x.unknown, string(line))
+				x.Unknown = append(x.Unknown, string(line))
 			}
 		}
 	}
-	x.marked = len(marked)
+	x.Marked = len(marked)
 	for _, m := range marked {
 		if !seen[m] {
 			seen[m] = true
-			x.destroyed = append(x.destroyed, m)
+			x.Destroyed = append(x.Destroyed, m)
 		}
 	}
 	return x
@@ -91,34 +91,35 @@ func canBeFile(line []byte) bool {
 	return len(line) > 0 && len(line) < 256 && !bytes.ContainsAny(line, "/\x00") && string(line) != "." && string(line) != ".."
 }
 
-// What editIndex does with a line.
-type lineEdit int
+// A LineEdit is what EditIndex does with a line.
+type LineEdit int
 
+// The edits.
 const (
-	keepLine lineEdit = iota
-	dropLine
-	markLine
+	KeepLine LineEdit = iota
+	DropLine
+	MarkLine
 )
 
-// editIndex returns b, the contents of OBJ.IDX, with lines for the names in add at
+// EditIndex returns b, the contents of OBJ.IDX, with lines for the names in add at
 // the end. edit says what is done with each line of a name, which may be marked;
-// nil keeps them. Lines that parseIndex does not take for clean are left out: they
+// nil keeps them. Lines that ParseIndex does not take for clean are left out: they
 // name no file, or name one again.
-func editIndex(b []byte, edit func(n name, marked bool) lineEdit, add ...name) []byte {
+func EditIndex(b []byte, edit func(n Name, marked bool) LineEdit, add ...Name) []byte {
 	out := make([]byte, 0, len(b)+len(add)*indexLine)
-	seen := make(map[name]bool, len(b)/indexLine+len(add))
+	seen := make(map[Name]bool, len(b)/indexLine+len(add))
 	for _, n := range add {
 		seen[n] = true
 	}
 	for len(b) > 0 {
 		line, rest, whole := bytes.Cut(b, []byte{'\n'})
 		b = rest
-		n, isName := parseName(string(line))
+		n, isName := ParseName(string(line))
 		m, isMarked := parseMarked(line)
-		do := keepLine
+		do := KeepLine
 		switch {
 		case !whole, isName && seen[n]:
-			do = dropLine
+			do = DropLine
 		case isName:
 			seen[n] = true
 			if edit != nil {
@@ -130,13 +131,13 @@ func editIndex(b []byte, edit func(n name, marked bool) lineEdit, add ...name) [
 				do = edit(n, true)
 			}
 		case !canBeFile(line):
-			do = dropLine
+			do = DropLine
 		}
 		switch do {
-		case dropLine:
+		case DropLine:
 			continue
-		case markLine:
-			line = n.marked()
+		case MarkLine:
+			line = n.Marked()
 		}
 		out = append(append(out, line...), '\n')
 	}
@@ -144,4 +145,29 @@ func editIndex(b []byte, edit func(n name, marked bool) lineEdit, add ...name) [
 		out = append(append(out, n[:]...), '\n')
 	}
 	return out
+}
+
+// FindLine returns where n's line is in an index, or -1.
+func FindLine(b []byte, n Name) int {
+	line := append(n[:], '\n')
+	for from := 0; ; {
+		i := bytes.Index(b[from:], line)
+		if i < 0 {
+			return -1
+		}
+		if at := from + i; at == 0 || b[at-1] == '\n' {
+			return at
+		}
+		from += i + 1
+	}
+}
+
+// CountMarked returns how many lines are marked.
+func CountMarked(b []byte) (count int) {
+	for line := range bytes.Lines(b) {
+		if _, ok := parseMarked(bytes.TrimSuffix(line, []byte{'\n'})); ok {
+			count++
+		}
+	}
+	return count
 }

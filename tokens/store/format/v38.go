@@ -1,0 +1,226 @@
+package format
+
+import (
+	"crypto/sha1"
+	"encoding/binary"
+	"fmt"
+	"io"
+
+	"p11fs/p11"
+	"p11fs/tokens"
+)
+
+// v38 is the format of openCryptoki 3.8.
+type v38 struct {
+	kind  Kind
+	order byteOrder // of the directory
+	rand  io.Reader
+}
+
+type byteOrder interface {
+	binary.ByteOrder
+	binary.AppendByteOrder
+}
+
+// V38 returns the format of openCryptoki 3.8 as new directories have it: in the
+// machine's byte order.
+func V38(k Kind, rand io.Reader) Format { return v38{k, nativeOrder(), rand} }
+
+func nativeOrder() byteOrder {
+	if binary.NativeEndian.Uint16([]byte{1, 0}) == 1 {
+		return binary.LittleEndian
+	}
+	return binary.BigEndian
+}
+
+func (f v38) Foreign() bool { return f.order != nativeOrder() }
+
+func (f v38) FileSize() int64 { return dataSize }
+
+// Recognize is Format.
+func (f v38) Recognize(file []byte) (Format, error) {
+	if err := checkSize(file); err != nil {
+		return nil, err
+	}
+	var err error
+	if f.order, err = orderOf(file); err != nil {
+		return nil, err
+	}
+	_, err = f.ParseFile(file)
+	return f, err
+}
+
+func checkSize(b []byte) error {
+	if len(b) < dataSize {
+		return fmt.Errorf("%w: %d bytes of %d", ErrShort, len(b), dataSize)
+	}
+	if len(b) > dataSize {
+		return p11.Errorf(p11.CKR_TOKEN_NOT_RECOGNIZED,
+			"NVTOK.DAT has %d bytes, format 3.8 has %d: the token has another format", len(b), dataSize)
+	}
+	return nil
+}
+
+// orderOf returns the byte order of token data: two of its numbers are known. One
+// that has neither value, as no program leaves it but somebody may, says nothing.
+func orderOf(b []byte) (byteOrder, error) {
+	has := func(o byteOrder) bool {
+		return o.Uint32(b[offMinPIN:]) == 4 || o.Uint32(b[offSwitches:]) == 1
+	}
+	switch little, big := has(binary.LittleEndian), has(binary.BigEndian); {
+	case little && big:
+		return nil, p11.Errorf(p11.CKR_TOKEN_NOT_RECOGNIZED, "NVTOK.DAT has numbers in both byte orders")
+	case little:
+		return binary.LittleEndian, nil
+	case big:
+		return binary.BigEndian, nil
+	}
+	return nil, p11.Errorf(p11.CKR_TOKEN_NOT_RECOGNIZED, "NVTOK.DAT does not hold a token's data")
+}
+
+// ParseFile is Data.
+func (f v38) ParseFile(b []byte) (TokenData, error) { return parse(b, f.order) }
+
+// PrintFile is Data.
+func (f v38) PrintFile(d TokenData) []byte { return printData(d, f.order) }
+
+// ParseSegment is Data.
+func (f v38) ParseSegment(b []byte) (TokenData, error) { return parse(b, nativeOrder()) }
+
+// PrintSegment is Data.
+func (f v38) PrintSegment(d TokenData) []byte { return printData(d, nativeOrder()) }
+
+func parse(b []byte, want byteOrder) (d TokenData, err error) {
+	if err := checkSize(b); err != nil {
+		return d, err
+	}
+	order, err := orderOf(b)
+	if err != nil {
+		return d, err
+	}
+	if order != want {
+		return d, p11.Errorf(p11.CKR_TOKEN_NOT_RECOGNIZED, "NVTOK.DAT is %v, and the token's other files are %v", order, want)
+	}
+	copy(d.b[:], b)
+	if order == binary.BigEndian {
+		d = d.turned()
+	}
+	// Stock from 3.18 on leaves the name of the next object NUL.
+	if n := Name(d.b[offNext : offNext+8]); n != (Name{}) && !n.isNumber() {
+		return d, p11.Errorf(p11.CKR_TOKEN_NOT_RECOGNIZED, "NVTOK.DAT holds no valid name for the next object")
+	}
+	return d, nil
+}
+
+func printData(d TokenData, order byteOrder) []byte {
+	if order == binary.BigEndian {
+		d = d.turned()
+	}
+	return d.b[:]
+}
+
+// initialFlags are those of a token that was never initialised.
+const initialFlags = p11.CKF_RNG | p11.CKF_LOGIN_REQUIRED | p11.CKF_CLOCK_ON_TOKEN |
+	p11.CKF_USER_PIN_TO_BE_CHANGED | p11.CKF_SO_PIN_TO_BE_CHANGED
+
+// newData is the data of a token that was never initialised.
+func (f v38) newData() (d TokenData) {
+	d.setText(offLabel, 32, f.kind.Label)
+	d.setText(offManufacturer, 32, "IBM Corp.")
+	d.setText(offModel, 16, f.kind.Model)
+	d.setText(offSerial, 16, "123")
+	d.SetFlags(initialFlags)
+	for off := offSessions; off < offHardware; off += 4 {
+		d.setUint32(off, ^uint32(0))
+	}
+	d.setUint32(offMaxPIN, 8)
+	d.setUint32(offMinPIN, 4)
+	d.b[offHardware], d.b[offFirmware] = 1, 1
+	d.setText(offTime, 16, "")
+	d.setHash(p11.CKU_USER, noPIN)
+	def := sha1.Sum([]byte(tokens.DefaultSOPIN))
+	d.setHash(p11.CKU_SO, PINRecord(def[:]))
+	d.setNext(firstName())
+	for i, v := range []uint32{1, 0, 1, 1} {
+		d.setUint32(offSwitches+4*i, v)
+	}
+	return d
+}
+
+// Initialized is Data: all is as in a new token.
+func (f v38) Initialized(TokenData) (TokenData, bool) {
+	d := f.newData()
+	d.SetFlags(d.Flags() | p11.CKF_TOKEN_INITIALIZED)
+	return d, true
+}
+
+// noPIN stands in place of the hash of a PIN that was never set.
+const noPIN PINRecord = "00000000000000000000"
+
+func hashOffset(role p11.UserType) int {
+	if role == p11.CKU_SO {
+		return offSOHash
+	}
+	return offUserHash
+}
+
+// setHash sets the hash of a PIN and the four zero bytes after it.
+func (d *TokenData) setHash(role p11.UserType, r PINRecord) {
+	off := hashOffset(role)
+	clear(d.b[off+copy(d.b[off:off+sha1.Size], r) : off+24])
+}
+
+// PIN is Data: the hash.
+func (f v38) PIN(d TokenData, role p11.UserType) PINRecord {
+	off := hashOffset(role)
+	return PINRecord(d.b[off : off+sha1.Size])
+}
+
+// WithPIN is Data.
+func (f v38) WithPIN(d TokenData, role p11.UserType, r PINRecord) TokenData {
+	d.setHash(role, r)
+	return d
+}
+
+// UserPINSet is Data.
+func (f v38) UserPINSet(d TokenData) bool { return f.PIN(d, p11.CKU_USER) != noPIN }
+
+// next is the name of the next object.
+func (d *TokenData) next() Name {
+	if n := Name(d.b[offNext : offNext+8]); n != (Name{}) {
+		return n
+	}
+	return firstName()
+}
+
+func (d *TokenData) setNext(n Name) { copy(d.b[offNext:], n[:]) }
+
+// Place is Format.
+func (f v38) Place(n Name) uint64 { return n.number() }
+
+// NewNames is Data: a run of names that the data has passed then. Its next name
+// can go back, since a stock process that starts copies an old NVTOK.DAT over the
+// shared state; so names that are taken are passed over.
+func (f v38) NewNames(d TokenData, count int, taken func(Name) (bool, error)) (names []Name, _ TokenData, err error) {
+	n := d.next()
+	for range max(count, 1) {
+		for used := true; used; n = n.next() {
+			if used, err = taken(n); err != nil {
+				return nil, d, err
+			}
+			if !used {
+				names = append(names, n)
+			}
+		}
+	}
+	d.setNext(n)
+	return names, d, nil
+}
+
+// KeepNames is Data.
+func (f v38) KeepNames(d, old TokenData) TokenData {
+	if o := old.next(); d.next().number() < o.number() {
+		d.setNext(o)
+	}
+	return d
+}

@@ -1,0 +1,261 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"p11fs/p11"
+	"p11fs/tokens"
+	"p11fs/tokens/store/format"
+)
+
+// Open opens the token directory, and with cfg.Create makes the token if there
+// is none. An absent token gives CKR_TOKEN_NOT_PRESENT, a directory in another
+// format CKR_TOKEN_NOT_RECOGNIZED; neither is written to.
+func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
+	if cfg.Lock == nil || cfg.Log == nil || cfg.Now == nil || cfg.Format == nil {
+		return nil, p11.Errorf(p11.CKR_ARGUMENTS_BAD, "%s: the store's configuration is incomplete", cfg.Dir)
+	}
+	if cfg.kernel == nil {
+		cfg.kernel = linux{}
+	}
+	s := &Store{
+		cfg:    cfg,
+		index:  tokens.NewIndex(),
+		trying: make(chan struct{}, 1),
+		format: cfg.Format,
+		files:  make(map[format.Name]*file),
+		bad:    make(map[format.Name]Damage),
+	}
+	s.logins = tokens.NewLogins(&s.mu, s.validLocked, s.logoutLocked)
+	var fresh *newToken
+	if _, err := os.Lstat(filepath.Join(cfg.Dir, dataFile)); cfg.Create && errors.Is(err, fs.ErrNotExist) {
+		if fresh, err = s.prepareToken(ctx); err != nil {
+			return nil, err
+		}
+	}
+	unlock, err := cfg.Lock.Lock(ctx)
+	if err != nil {
+		return nil, ioError("lock", cfg.Dir, err)
+	}
+	// The lock is given back for a while in between.
+	defer func() {
+		if uerr := unlock(); uerr != nil {
+			cfg.Log.Error("token lock", "dir", cfg.Dir, "err", uerr)
+		}
+	}()
+	defer func() {
+		if err != nil {
+			s.leave()
+			s.closeFolders()
+		}
+	}()
+	if s.top, err = s.openTop(cfg.Create); err != nil {
+		return nil, err
+	}
+	raw, st, err := s.top.read(dataFile, maxDataFile)
+	made := errors.Is(err, fs.ErrNotExist)
+	if made {
+		raw, st, err = s.makeToken(ctx, fresh)
+	}
+	for deadline := time.Now().Add(shortWait); err == nil && int64(len(raw)) < s.format.FileSize() && time.Now().Before(deadline); {
+		if unlock, err = pause(ctx, cfg.Lock, unlock); err == nil {
+			raw, st, err = s.top.read(dataFile, maxDataFile)
+		}
+	}
+	if err != nil {
+		return nil, notRecognized(cfg.Dir, err)
+	}
+	if err := s.attach(raw, made); err != nil {
+		return nil, err
+	}
+	s.dataStamp = st
+	if err := s.openFiles(); err != nil {
+		return nil, err
+	}
+	s.pending = changes{all: true}
+	if err := s.sync(ctx, true); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// openFiles opens the directory of the objects, removes what a process that was
+// killed left behind, and reads MK_SO. The token's lock is held.
+func (s *Store) openFiles() (err error) {
+	if s.objs, s.w, err = s.openObjects(s.top); err != nil {
+		return err
+	}
+	for _, temp := range []string{tempName(dataFile), tempName(soKeyFile), tempName(userKeyFile)} {
+		_ = s.top.remove(temp)
+	}
+	for _, temp := range []string{objectTemp, tempName(indexFile)} {
+		_ = s.objs.remove(temp)
+	}
+	if s.keyStamp, err = s.top.stamp(soKeyFile); err != nil {
+		return err
+	}
+	s.soKey, err = s.readKeyFile(soKeyFile)
+	return err
+}
+
+// notRecognized is the error of a directory that is not used.
+func notRecognized(dir string, err error) error {
+	if errors.Is(err, errUnfit) || errors.Is(err, format.ErrShort) {
+		return p11.Errorf(p11.CKR_TOKEN_NOT_RECOGNIZED, "%s: %w", dir, err)
+	}
+	return p11.Errorf(ioRV(err), "%s: %w", dir, err)
+}
+
+// How long to wait for a stock process that truncated NVTOK.DAT to write it, and
+// how often to look.
+const (
+	shortWait  = 1500 * time.Millisecond
+	shortPause = 5 * time.Millisecond
+)
+
+// pause gives the lock back for a moment. If it cannot be had again, the unlock
+// that it returns does nothing.
+func pause(ctx context.Context, l Locker, unlock func() error) (func() error, error) {
+	none := func() error { return nil }
+	if err := unlock(); err != nil {
+		return none, ioError("unlock", "token", err)
+	}
+	t := time.NewTimer(shortPause)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+	unlock, err := l.Lock(ctx)
+	if err != nil {
+		return none, ioError("lock", "token", err)
+	}
+	return unlock, nil
+}
+
+// A newToken is the contents of the files of a token that is to be made.
+type newToken struct{ data, soKey []byte }
+
+// prepareToken makes the contents of a new token's files. It may take long, and is
+// called without the token's lock where that can be known.
+func (s *Store) prepareToken(ctx context.Context) (*newToken, error) {
+	d, soKey, err := s.format.NewToken(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &newToken{s.format.PrintFile(d), soKey}, nil
+}
+
+// makeToken makes the token of a directory without NVTOK.DAT, whose arrival makes
+// it whole, and returns what is in it. fresh is nil if NVTOK.DAT was there a moment
+// ago.
+func (s *Store) makeToken(ctx context.Context, fresh *newToken) (raw []byte, st stamp, err error) {
+	if !s.cfg.Create {
+		return nil, st, p11.Errorf(p11.CKR_TOKEN_NOT_PRESENT, "there is no token: %w", fs.ErrNotExist)
+	}
+	// What MK_USER or an object index opened must not become unreadable because
+	// NVTOK.DAT was lost.
+	for _, left := range []string{userKeyFile, objectsDir + "/" + indexFile} {
+		var fi unix.Stat_t
+		if err := unix.Fstatat(s.top.fd, left, &fi, unix.AT_SYMLINK_NOFOLLOW); err == nil && fi.Size > 0 {
+			return nil, st, p11.Errorf(p11.CKR_TOKEN_NOT_RECOGNIZED, "there is %s but no %s", left, dataFile)
+		}
+	}
+	if fresh == nil {
+		if fresh, err = s.prepareToken(ctx); err != nil {
+			return nil, st, err
+		}
+	}
+	if err := s.makeFolder(s.top.fd, objectsDir); err != nil {
+		return nil, st, err
+	}
+	if _, err := s.top.write(soKeyFile, tempName(soKeyFile), fresh.soKey); err != nil {
+		return nil, st, err
+	}
+	st, err = s.top.write(dataFile, tempName(dataFile), fresh.data)
+	return fresh.data, st, err
+}
+
+// openTop opens the token directory, making it with create.
+func (s *Store) openTop(create bool) (*folder, error) {
+	dir := filepath.Clean(s.cfg.Dir)
+	top, err := openFolder(unix.AT_FDCWD, dir, s.cfg.kernel, s.cfg.Group)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return top, err
+	}
+	if !create {
+		return nil, p11.Errorf(p11.CKR_TOKEN_NOT_PRESENT, "no token in %s: %w", dir, fs.ErrNotExist)
+	}
+	if err := s.makePath(dir); err != nil {
+		return nil, err
+	}
+	return openFolder(unix.AT_FDCWD, dir, s.cfg.kernel, s.cfg.Group)
+}
+
+// makePath makes a directory and those above it that are absent, each durably.
+func (s *Store) makePath(dir string) error {
+	above := filepath.Dir(dir) // which may be a symbolic link
+	parent, err := openFolder(unix.AT_FDCWD, above+"/.", s.cfg.kernel, s.cfg.Group)
+	if errors.Is(err, fs.ErrNotExist) && above != dir {
+		if err := s.makePath(above); err != nil {
+			return err
+		}
+		parent, err = openFolder(unix.AT_FDCWD, above+"/.", s.cfg.kernel, s.cfg.Group)
+	}
+	if err != nil {
+		return err
+	}
+	defer parent.close()
+	if err := s.makeFolder(parent.fd, filepath.Base(dir)); err != nil {
+		return err
+	}
+	return parent.sync()
+}
+
+// openObjects opens the directory of the objects, making it if it is absent.
+func (s *Store) openObjects(top *folder) (objs *folder, w *watch, err error) {
+	objs, err = openFolder(top.fd, objectsDir, s.cfg.kernel, s.cfg.Group)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := s.makeFolder(top.fd, objectsDir); err != nil {
+			return nil, nil, err
+		}
+		if err := top.sync(); err != nil {
+			return nil, nil, err
+		}
+		objs, err = openFolder(top.fd, objectsDir, s.cfg.kernel, s.cfg.Group)
+	}
+	if err != nil || s.cfg.noWatch {
+		return objs, nil, err
+	}
+	// What changes from here on is heard of, so nothing is missed.
+	if w, err = newWatch(top, objs); err != nil {
+		s.cfg.Log.Warn("no watch on the token directory: every file is looked at before each use", "dir", s.cfg.Dir, "err", err)
+	}
+	return objs, w, nil
+}
+
+func (s *Store) makeFolder(at int, path string) error {
+	err := s.cfg.kernel.Mkdir(at, path, dirMode(s.cfg.Group), s.cfg.Group)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return ioError("create", path, err)
+	}
+	return nil
+}
+
+// closeFolders closes what is open of the two directories.
+func (s *Store) closeFolders() {
+	s.w.close()
+	s.w = nil
+	for _, f := range []*folder{s.objs, s.top} {
+		if f != nil {
+			f.close()
+		}
+	}
+}

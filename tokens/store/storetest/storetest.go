@@ -1,0 +1,157 @@
+// Package storetest has token directories that stock programs made, for tests.
+package storetest
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"embed"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"p11fs/p11"
+)
+
+//go:embed testdata
+var testdata embed.FS //nolint:gochecknoglobals // files, never written
+
+// The PINs of the directories that have others than the manifest says: swold,
+// swtok-be and lite-be.
+const (
+	SOPIN   = "76543210"
+	UserPIN = "12345678"
+)
+
+func read(t testing.TB, name string) []byte {
+	t.Helper()
+	b, err := testdata.ReadFile("testdata/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// Untar unpacks a token directory and returns where it is.
+func Untar(t testing.TB, name string) string {
+	t.Helper()
+	z, err := gzip.NewReader(bytes.NewReader(read(t, name+".tar.gz")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, top := t.TempDir(), ""
+	for r := tar.NewReader(z); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return filepath.Join(root, top)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if top == "" {
+			top = filepath.Clean("/" + h.Name)
+		}
+		path := filepath.Join(root, filepath.Clean("/"+h.Name))
+		switch h.Typeflag {
+		case tar.TypeDir:
+			err = os.MkdirAll(path, 0o700)
+		case tar.TypeReg:
+			var b []byte
+			if b, err = io.ReadAll(r); err == nil {
+				err = os.WriteFile(path, b, 0o600)
+			}
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// HexText is bytes that the manifest spells in hexadecimal.
+type HexText []byte
+
+// UnmarshalJSON reads it.
+func (h *HexText) UnmarshalJSON(b []byte) (err error) {
+	var s string
+	if err = json.Unmarshal(b, &s); err == nil {
+		*h, err = hex.DecodeString(s)
+	}
+	return err
+}
+
+// Manifest says what the stock programs put into swtok, swtok-pristine, ccatok and
+// tpm.
+type Manifest struct {
+	SWTok struct {
+		SOPIN     string   `json:"so_pin"`
+		UserPIN   string   `json:"user_pin"`
+		Label     string   `json:"token_label"`
+		MasterKey HexText  `json:"master_key"`
+		Flags     uint64   `json:"token_info_flags"`
+		Next      string   `json:"next_token_object_name"`
+		Index     []string `json:"obj_idx"`
+		Objects   []Object
+	}
+	Pristine struct {
+		SOPIN     string  `json:"so_pin"`
+		MasterKey HexText `json:"master_key"`
+		Flags     uint64  `json:"token_info_flags"`
+	} `json:"swtok_pristine"`
+	CCATok struct {
+		UserPIN string  `json:"user_pin"`
+		Master  HexText `json:"master_key_64"`
+		Objects map[string]struct {
+			Private bool
+			Label   string
+			Value   HexText
+		}
+	}
+	TPM struct {
+		Key     HexText `json:"object_key"`
+		IV      HexText `json:"object_iv"`
+		Objects map[string]struct {
+			Label string
+			Value HexText
+		}
+	}
+	LoginFlags [][2]any `json:"login_flag_sequence"`
+}
+
+// Object is one object of swtok.
+type Object struct {
+	Name       string
+	Private    bool
+	Size       int `json:"file_size"`
+	Label      string
+	ID         HexText
+	Class      uint64
+	Attributes []struct {
+		Type   uint64
+		Stored int `json:"stored_len"`
+		Value  HexText
+	} `json:"attributes_in_file_order"`
+}
+
+// Attrs are the object's attributes.
+func (o Object) Attrs() (a p11.Attributes) {
+	for _, x := range o.Attributes {
+		a = append(a, p11.Attribute{Type: p11.AttributeType(x.Type), Value: x.Value})
+	}
+	return a
+}
+
+// ReadManifest reads the manifest.
+func ReadManifest(t testing.TB) (m Manifest) {
+	t.Helper()
+	if err := json.Unmarshal(read(t, "manifest.json"), &m); err != nil {
+		t.Fatal(err)
+	}
+	if len(m.SWTok.Objects) != 24 || len(m.LoginFlags) != 5 {
+		t.Fatalf("the manifest has %d objects", len(m.SWTok.Objects))
+	}
+	return m
+}
