@@ -206,7 +206,7 @@ func (p *paramParser) complete() {
 	var missing []string
 	message := ""
 	for _, w := range words {
-		absent := !p.has(w.name) && !(w.fromName && p.facts.Hash != 0)
+		absent := !p.has(w.name) && (!w.fromName || p.facts.Hash == 0)
 		switch {
 		case absent && p.sample && w.sample != "":
 			p.given = append(p.given, word{name: w.name, hasValue: true, value: p.sampleOf(w)})
@@ -277,14 +277,6 @@ func (p *paramParser) number(name string, absent uint64) uint64 {
 		p.fail("%s= %w", name, err)
 	}
 	return v
-}
-
-func (p *paramParser) flag(name string) bool {
-	w, ok := p.get(name)
-	if ok && w.value != "true" && w.value != "false" {
-		p.fail("%s= is true or false", name)
-	}
-	return w.value == "true"
 }
 
 // What becomes of a word of bytes whose value is empty.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"p11fs/p11/gen/table"
@@ -21,14 +22,14 @@ func (p *printer) checkMethod(s *table.Param) error {
 
 // checks writes the statements that check v.
 func (p *printer) checks(s *table.Param) {
-	var cases []string
+	var cases refusals
 	for _, f := range s.Fields {
 		if f.Go != "" {
-			cases = append(cases, checksOf(s, f)...)
+			cases.field(s, f)
 		}
 	}
-	if len(cases) > 0 {
-		p.f("switch {\n%s}\n", strings.Join(cases, ""))
+	if cases.Len() > 0 {
+		p.f("switch {\n%s}\n", cases.String())
 	}
 	for _, f := range s.Fields {
 		v := variable(f)
@@ -56,12 +57,17 @@ func variable(f *table.Field) string {
 	return "v." + f.Go
 }
 
-// checksOf returns the cases of a switch that refuse a value of the field.
-func checksOf(s *table.Param, f *table.Field) (cases []string) {
+// refusals are the cases of a switch.
+type refusals struct{ strings.Builder }
+
+// add refuses under a condition, with a text for errorf and its arguments.
+func (r *refusals) add(condition, text string, args ...string) {
+	fmt.Fprintf(r, "case %s:\nreturn c.errorf(%s)\n", condition, strings.Join(append([]string{strconv.Quote(text)}, args...), ", "))
+}
+
+// field refuses values of the field.
+func (r *refusals) field(s *table.Param, f *table.Field) {
 	v, w := variable(f), f.Facts["word"]
-	refuse := func(condition, text string, args ...string) {
-		cases = append(cases, fmt.Sprintf("case %s:\nreturn c.errorf(%s)\n", condition, strings.Join(append([]string{fmt.Sprintf("%q", text)}, args...), ", ")))
-	}
 	unit := ""
 	if f.Facts.Has("unit") {
 		unit = " " + f.Facts["unit"]
@@ -75,14 +81,14 @@ func checksOf(s *table.Param, f *table.Field) (cases []string) {
 	}
 	switch f.Kind {
 	case table.Hash:
-		refuse(known+"HashSize("+v+") == 0", w+"= is no digest: %s", v+".Short()")
+		r.add(known+"HashSize("+v+") == 0", w+"= is no digest: %s", v+".Short()")
 		if f.Facts["default"] == "mechanism" {
-			refuse("c.facts.Hash != 0 && "+v+" != c.facts.Hash", w+"= is %s by the mechanism's name, not %s", "c.facts.Hash.Short()", v+".Short()")
+			r.add("c.facts.Hash != 0 && "+v+" != c.facts.Hash", w+"= is %s by the mechanism's name, not %s", "c.facts.Hash.Short()", v+".Short()")
 		}
 	case table.MGF:
-		refuse(v+".HashOf() == 0", w+"= is not known: %s", v+".Short()")
+		r.add(v+".HashOf() == 0", w+"= is not known: %s", v+".Short()")
 	case table.Enum:
-		refuse(known+v+`.known() == ""`, w+"= is not known: %s", v+".Short()")
+		r.add(known+v+`.known() == ""`, w+"= is not known: %s", v+".Short()")
 	case table.Ulong:
 		switch {
 		case high != "":
@@ -90,52 +96,48 @@ func checksOf(s *table.Param, f *table.Field) (cases []string) {
 			if low == "0" {
 				condition = v + " > " + high
 			}
-			refuse(condition, w+"= is "+low+" to "+high+unit+", not %d", v)
+			r.add(condition, w+"= is "+low+" to "+high+unit+", not %d", v)
 		case f.Facts["one-of"] != "":
 			list := strings.Split(f.Facts["one-of"], ",")
 			last := len(list) - 1
-			refuse(fmt.Sprintf("!oneOf(%s, %s)", v, strings.Join(list, ", ")),
+			r.add(fmt.Sprintf("!oneOf(%s, %s)", v, strings.Join(list, ", ")),
 				w+"= is "+strings.Join(list[:last], ", ")+" or "+list[last]+unit+", not %d", v)
 		case most != "" && f.Facts["unit"] == "bytes":
-			refuse(v+" > "+most, w+"= is too long: %d bytes", v)
+			r.add(v+" > "+most, w+"= is too long: %d bytes", v)
 		case most != "":
-			refuse(v+" > "+most, w+"= is at most "+most+unit+", not %d", v)
+			r.add(v+" > "+most, w+"= is at most "+most+unit+", not %d", v)
 		}
 	case table.Bytes, table.Block:
-		cases = append(cases, bytesChecks(s, f)...)
+		r.bytes(s, f)
 	case table.Pointer:
 		if !f.Facts.Has("optional") {
-			refuse(v+" == nil", "a part of the parameter is missing")
+			r.add(v+" == nil", "a part of the parameter is missing")
 		}
 	}
-	return cases
 }
 
-func bytesChecks(s *table.Param, f *table.Field) (cases []string) {
+func (r *refusals) bytes(s *table.Param, f *table.Field) {
 	v, w := variable(f), f.Facts["word"]
-	refuse := func(condition, text string, args ...string) {
-		cases = append(cases, fmt.Sprintf("case %s:\nreturn c.errorf(%s)\n", condition, strings.Join(append([]string{fmt.Sprintf("%q", text)}, args...), ", ")))
-	}
 	length := fmt.Sprintf("len(%s)", v)
 	there := "" // what may come later has no length yet
 	if f.Facts.Has("later") && f.Go != "value" {
 		there = length + " > 0 && "
 	}
 	if low, high, ok := strings.Cut(f.Facts["range"], ".."); ok {
-		refuse(there+"("+length+" < "+low+" || "+length+" > "+high+")", w+"= has "+low+" to "+high+" bytes, not %d", length)
+		r.add(there+"("+length+" < "+low+" || "+length+" > "+high+")", w+"= has "+low+" to "+high+" bytes, not %d", length)
 	}
 	if most := f.Facts["max"]; most != "" {
-		refuse(length+" > "+most, w+"= has at most "+most+" bytes, not %d", length)
+		r.add(length+" > "+most, w+"= has at most "+most+" bytes, not %d", length)
 	}
 	switch exact := f.Facts["length"]; exact {
 	case "":
 	case "iv":
-		refuse(there+"c.facts.IVLen > 0 && "+length+" != c.facts.IVLen", w+"= has %d bytes, not %d", "c.facts.IVLen", length)
+		r.add(there+"c.facts.IVLen > 0 && "+length+" != c.facts.IVLen", w+"= has %d bytes, not %d", "c.facts.IVLen", length)
 	default:
-		refuse(there+length+" != "+exact, w+"= has "+exact+" bytes, not %d", length)
+		r.add(there+length+" != "+exact, w+"= has "+exact+" bytes, not %d", length)
 	}
 	if f.Facts["multiple"] == "iv" {
-		refuse("!blocks("+v+", c.facts.IVLen)", w+"= has a multiple of %d bytes, not %d", "c.facts.IVLen", length)
+		r.add("!blocks("+v+", c.facts.IVLen)", w+"= has a multiple of %d bytes, not %d", "c.facts.IVLen", length)
 	}
 	if f.Facts.Has("later") {
 		absent := length + " == 0"
@@ -146,12 +148,11 @@ func bytesChecks(s *table.Param, f *table.Field) (cases []string) {
 		if f.About != "" {
 			text += ": " + f.About
 		}
-		refuse(absent, text)
+		r.add(absent, text)
 	}
 	if other := s.Field(f.Facts["only-with"]); other != nil {
-		refuse("v."+other.Go+" == "+absent(other, "c")+" && "+length+" > 0", w+"= needs a "+other.Facts["word"]+"=")
+		r.add("v."+other.Go+" == "+absent(other, "c")+" && "+length+" > 0", w+"= needs a "+other.Facts["word"]+"=")
 	}
-	return cases
 }
 
 // codeMethod writes how the struct goes over a wire.

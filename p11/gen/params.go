@@ -33,6 +33,11 @@ func (p *printer) params() error {
 		}
 		p.codeMethod(s)
 	}
+	if slices.ContainsFunc(p.Params, func(s *table.Param) bool {
+		return slices.ContainsFunc(s.Fields, func(f *table.Field) bool { return f.Kind == table.Bool })
+	}) {
+		p.f("\n// flag reads a word that is true or false.\nfunc (p *paramParser) flag(name string) bool {\nw, ok := p.get(name)\nif ok && w.value != \"true\" && w.value != \"false\" {\np.fail(\"%%s= is true or false\", name)\n}\nreturn w.value == \"true\"\n}\n")
+	}
 	return nil
 }
 

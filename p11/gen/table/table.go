@@ -226,9 +226,6 @@ func (t *Table) Mechanisms() []Name {
 	return nil
 }
 
-// Known says whether a constant stands in the table.
-func (t *Table) Known(name string) bool { return t.known[name] }
-
 // Constants turns short names, joined by commas, into the constants' names.
 func (t *Table) Constants(prefix, list string) ([]string, error) {
 	var names []string
