@@ -2,11 +2,8 @@ package fs
 
 import (
 	"context"
-	"errors"
-	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"p11fs/engine"
 	"p11fs/p11"
@@ -19,121 +16,72 @@ type application struct {
 	eng    *engine.Application
 	held   *atomic.Int64 // bytes that all sessions of the uid hold
 
-	mu    sync.Mutex // guards all below, and the desks
+	mu    sync.Mutex // guards all below, and the sessions of each appSlot
 	ended bool
-	desks map[*engine.Slot]*desk
-	// emptied has the open files whose content O_TRUNC took, which is not
-	// stored yet.
-	emptied map[*blobHandle]struct{}
+	slots map[*engine.Slot]*appSlot
+	// emptied has the open files whose content O_TRUNC took, where that is still to
+	// be stored.
+	emptied map[*blob]struct{}
 }
 
-// A desk is what an application has on one slot.
-type desk struct {
-	self     *session // the default session; nil until it is needed
-	sessions map[p11.SessionHandle]*session
-	names    map[string]*session
-	last     lastError
+// An appSlot is what an application has on one slot.
+type appSlot struct {
+	// sessions has each session by its number, by its name if it has one, and the
+	// default session by the zero reference.
+	sessions map[sessionRef]*session
+	errors   errorFile
 }
 
-// A sessionRef is how a path names a session: by number, by name, or, when it
-// is zero, as the default session of whoever asks.
-type sessionRef struct {
-	number p11.SessionHandle
-	name   string
-}
-
-func (r sessionRef) self() bool { return r == sessionRef{} }
-
-func (a *application) deskLocked(slot *engine.Slot) *desk {
-	d := a.desks[slot]
-	if d == nil {
-		d = &desk{sessions: make(map[p11.SessionHandle]*session), names: make(map[string]*session)}
-		a.desks[slot] = d
+func (a *application) onLocked(slot *engine.Slot) *appSlot {
+	on := a.slots[slot]
+	if on == nil {
+		on = &appSlot{sessions: make(map[sessionRef]*session)}
+		a.slots[slot] = on
 	}
-	return d
+	return on
 }
 
-// unsettled says that h has an empty content to store, settled that it has not any
-// more.
-func (a *application) unsettled(h *blobHandle) {
+func (a *application) errorFile(slot *engine.Slot) *errorFile {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.emptied == nil {
-		a.emptied = make(map[*blobHandle]struct{})
-	}
-	a.emptied[h] = struct{}{}
+	return &a.onLocked(slot).errors
 }
 
-func (a *application) settled(h *blobHandle) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	delete(a.emptied, h)
-}
-
-// settle has what is to be stored of the object stored, before the application
-// looks at it.
-func (a *application) settle(ctx context.Context, p place, ref objectRef) {
-	a.mu.Lock()
-	var due []*blobHandle
-	for h := range a.emptied {
-		if h.p.slot == p.slot && h.ref == ref {
-			due = append(due, h)
-		}
-	}
-	a.mu.Unlock()
-	for _, h := range due {
-		h.settle(ctx)
-	}
-}
-
-// session returns the session, or nil when there is none.
+// session returns the session, or nil if there is none.
 func (a *application) session(slot *engine.Slot, ref sessionRef) *session {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	d := a.desks[slot]
-	if d == nil {
-		return nil
-	}
-	var s *session
-	switch {
-	case ref.name != "":
-		s = d.names[ref.name]
-	case ref.number != 0:
-		s = d.sessions[ref.number]
-	default:
-		s = d.self
-	}
+	on := a.onLocked(slot)
+	s := on.sessions[ref]
 	if s != nil && s.gone() {
-		d.forget(s)
+		on.forget(s)
 		return nil
 	}
 	return s
 }
 
-func (d *desk) forget(s *session) {
-	delete(d.sessions, s.eng.Handle())
-	if d.names[s.name] == s {
-		delete(d.names, s.name)
-	}
-	if d.self == s {
-		d.self = nil
+func (on *appSlot) forget(s *session) {
+	for _, ref := range []sessionRef{{number: s.eng.Handle()}, {name: s.name}} { // without a name the default one
+		if on.sessions[ref] == s {
+			delete(on.sessions, ref)
+		}
 	}
 }
 
-// self returns the default session, which is made when it is first needed.
-func (a *application) self(ctx context.Context, f *FS, slot *engine.Slot) (*session, error) {
-	if s := a.session(slot, sessionRef{}); s != nil {
+// defaultSession returns the session that is opened when it is first needed.
+func (a *application) defaultSession(ctx context.Context, p place) (*session, error) {
+	if s := a.session(p.slot, sessionRef{}); s != nil {
 		return s, nil
 	}
-	s, err := a.open(ctx, f, slot, "")
+	s, err := a.open(ctx, p, "")
 	if err != nil {
 		return nil, err
 	}
 	a.mu.Lock()
-	d := a.deskLocked(slot)
-	other := d.self
+	on := a.onLocked(p.slot)
+	other := on.sessions[sessionRef{}]
 	if other == nil || other.gone() {
-		d.self, other = s, nil
+		on.sessions[sessionRef{}], other = s, nil
 	}
 	a.mu.Unlock()
 	if other != nil { // two requests at once, both the first
@@ -144,15 +92,15 @@ func (a *application) self(ctx context.Context, f *FS, slot *engine.Slot) (*sess
 }
 
 // open opens a session, with a name unless that is empty.
-func (a *application) open(ctx context.Context, f *FS, slot *engine.Slot, name string) (*session, error) {
-	e, err := a.eng.OpenSession(ctx, slot, p11.CKF_SERIAL_SESSION|p11.CKF_RW_SESSION)
+func (a *application) open(ctx context.Context, p place, name string) (*session, error) {
+	e, err := a.eng.OpenSession(ctx, p.slot, p11.CKF_SERIAL_SESSION|p11.CKF_RW_SESSION)
 	if p11.RVOf(err) == p11.CKR_TOKEN_WRITE_PROTECTED { // its keys can be used all the same
-		e, err = a.eng.OpenSession(ctx, slot, p11.CKF_SERIAL_SESSION)
+		e, err = a.eng.OpenSession(ctx, p.slot, p11.CKF_SERIAL_SESSION)
 	}
 	if err != nil {
 		return nil, err
 	}
-	s := newSession(f, a, slot, e, name)
+	s := &session{fs: p.fs, app: a, slot: p.slot, eng: e, name: name, exchanges: make(map[string]*exchange)}
 	if err := a.add(s); err != nil {
 		s.close()
 		return nil, err
@@ -166,116 +114,52 @@ func (a *application) add(s *session) error {
 	if a.ended {
 		return p11.Errorf(p11.CKR_CRYPTOKI_NOT_INITIALIZED, "the application has ended")
 	}
-	d := a.deskLocked(s.slot)
-	if s.name != "" {
-		if other := d.names[s.name]; other != nil && !other.gone() {
+	on := a.onLocked(s.slot)
+	if ref := (sessionRef{name: s.name}); s.name != "" {
+		if other := on.sessions[ref]; other != nil && !other.gone() {
 			return errExists
 		}
-		d.names[s.name] = s
+		on.sessions[ref] = s
 	}
-	d.sessions[s.eng.Handle()] = s
+	on.sessions[sessionRef{number: s.eng.Handle()}] = s
 	return nil
 }
 
 // closeSession is C_CloseSession.
 func (a *application) closeSession(s *session) {
 	a.mu.Lock()
-	if d := a.desks[s.slot]; d != nil {
-		d.forget(s)
-	}
+	a.onLocked(s.slot).forget(s)
 	a.mu.Unlock()
 	s.close()
 }
 
-// sessions returns the living sessions on slot, and the default one of them.
-func (a *application) sessions(slot *engine.Slot) (all []*session, self *session) {
+// sessions returns the sessions on slot that are open.
+func (a *application) sessions(slot *engine.Slot) []*session {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	d := a.desks[slot]
-	if d == nil {
-		return nil, nil
-	}
-	for _, s := range d.sessions {
+	on := a.onLocked(slot)
+	var all []*session
+	for ref, s := range on.sessions {
 		if s.gone() {
-			d.forget(s)
-			continue
+			on.forget(s)
+		} else if ref.number != 0 {
+			all = append(all, s)
 		}
-		all = append(all, s)
 	}
-	return all, d.self
+	return all
 }
 
 // close ends the application and all that it has. It may be called again.
 func (a *application) close() {
 	a.mu.Lock()
 	a.ended = true
-	var all []*session
-	for _, d := range a.desks {
-		for _, s := range d.sessions {
-			all = append(all, s)
+	slots := a.slots
+	a.slots = make(map[*engine.Slot]*appSlot)
+	a.mu.Unlock()
+	for _, on := range slots {
+		for _, s := range on.sessions {
+			s.close()
 		}
 	}
-	a.desks = make(map[*engine.Slot]*desk)
-	a.mu.Unlock()
-	for _, s := range all {
-		s.close()
-	}
 	a.eng.Close()
-}
-
-// lastError is what the file error shows.
-type lastError struct {
-	rv  p11.RV
-	why string
-	// told says that why ends in what to do, in terms of files, so that the
-	// advice of the CK_RV adds nothing.
-	told bool
-	// hint says that it may be no failure at all: see FS.hint.
-	hint bool
-	at   time.Time
-}
-
-// errorStays is how long an error is not pushed out by a hint.
-const errorStays = 5 * time.Second
-
-// then is what the file error shows after e and next.
-func (e lastError) then(next lastError) lastError {
-	if next.hint && !e.hint && e.rv != p11.CKR_OK && next.at.Sub(e.at) < errorStays {
-		return e
-	}
-	return next
-}
-
-// errorOf is what the file error has to say of err.
-func errorOf(err error) lastError {
-	if err == nil {
-		return lastError{}
-	}
-	e := lastError{rv: p11.RVOf(err), why: err.Error()}
-	var own *fileError
-	e.told = errors.As(err, &own) && strings.Contains(own.why, ": ")
-	if errors.Is(err, engine.ErrPINAgain) {
-		e.why += ": write context-specific:PIN to the file login, then the data"
-		e.told = true
-	}
-	return e
-}
-
-// note keeps what became of the caller's last operation on the slot.
-func (a *application) note(slot *engine.Slot, e lastError) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if !a.ended {
-		d := a.deskLocked(slot)
-		d.last = d.last.then(e)
-	}
-}
-
-func (a *application) lastError(slot *engine.Slot) lastError {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if d := a.desks[slot]; d != nil {
-		return d.last
-	}
-	return lastError{}
 }

@@ -4,28 +4,32 @@ import (
 	"context"
 	"syscall"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
+
 	"p11fs/p11"
 	"p11fs/secret"
 )
 
 // attrDir is the folder attr of an object: one attribute a file. Attributes
 // that the object may have and has not are found by name and not listed.
-type attrDir struct{ object *objectDir }
+type attrDir struct {
+	fixedNames
+	object *objectDir
+}
 
-func (d *attrDir) id(name string) string { return d.object.id("attr/" + name) }
+func (d *attrDir) path(name string) string { return d.object.path("attr/" + name) }
 
-func (d *attrDir) list(ctx context.Context, c caller) ([]listed, error) {
-	i, err := d.object.info(ctx, c)
+func (d *attrDir) list(ctx context.Context, c caller) ([]fuse.DirEntry, error) {
+	i, err := d.object.object(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	var list []listed
+	var list []fuse.DirEntry
 	for _, a := range i.Attrs {
-		if i.Attrs.Secret(a.Type) {
-			continue
+		if !i.Attrs.Secret(a.Type) {
+			name := a.Type.Short()
+			list = append(list, d.object.dirEntry(name, d.path(name), syscall.S_IFREG))
 		}
-		name := a.Type.Short()
-		list = append(list, listed{name: name, id: d.id(name), kind: syscall.S_IFREG})
 	}
 	return list, nil
 }
@@ -35,17 +39,17 @@ func (d *attrDir) lookup(ctx context.Context, c caller, name string) (*entry, er
 	if err != nil {
 		return nil, errNoView
 	}
-	if _, err := d.object.info(ctx, c); err != nil {
+	if _, err := d.object.object(ctx, c); err != nil {
 		return nil, err
 	}
 	perm := uint32(0o660)
 	if readOnlyAttribute(t) {
 		perm = 0o440
 	}
-	return &entry{id: d.id(name), place: d.object.objects.p, perm: perm, moody: true, file: d.file(t, name)}, nil
+	return &entry{place: d.object.place, path: d.path(name), perm: perm, file: d.file(t, name)}, nil
 }
 
-// readOnlyAttribute says that no object's attribute of that type can be changed
+// readOnlyAttribute reports whether attributes of that type can never be changed
 // (PKCS#11 v3.1 §4, notes 7 and 8 of the tables). Of the others the engine
 // decides.
 func readOnlyAttribute(t p11.AttributeType) bool {
@@ -59,31 +63,29 @@ func readOnlyAttribute(t p11.AttributeType) bool {
 	return false
 }
 
-// file is one attribute. It is read and written as in a template, without
-// quotes; a newline at the end is dropped.
-func (d *attrDir) file(t p11.AttributeType, name string) file {
-	f, p := d.object.fs(), d.object.objects.p
+// file is one attribute. It is read and written as in a template, without quotes.
+func (d *attrDir) file(t p11.AttributeType, name string) *file {
 	text := func(ctx context.Context, c caller) ([]byte, error) {
-		i, err := d.object.info(ctx, c)
+		i, err := d.object.object(ctx, c)
 		if err != nil {
 			return nil, err
 		}
 		_, ok := i.Attrs.Get(t)
-		shown := ok && t == p11.CKA_VALUE && i.Class == p11.CKO_SECRET_KEY // in value
-		switch {
-		case i.Attrs.Secret(t) && isKey(i.Class) && !shown:
+		elsewhere := ok && t == p11.CKA_VALUE && i.Class == p11.CKO_SECRET_KEY
+		switch hidden := i.Attrs.Secret(t); {
+		case hidden && isKey(i.Class) && !elsewhere:
 			return nil, p11.Errorf(p11.CKR_ATTRIBUTE_SENSITIVE, "%s is secret", name)
 		case !ok:
 			return nil, refuse(syscall.ENODATA, p11.CKR_ATTRIBUTE_TYPE_INVALID, "the object has no "+name)
-		case i.Attrs.Secret(t):
+		case hidden:
 			return nil, p11.Errorf(p11.CKR_ATTRIBUTE_SENSITIVE, "%s is in the file value", name)
 		}
 		return []byte(i.Attrs.FormatValue(t) + "\n"), nil
 	}
-	return &commandFile{
-		fs: f, p: p, key: p.key(d.id(name)), text: text, empty: true,
-		run: func(ctx context.Context, o *opened, line []byte) ([]byte, error) {
-			i, err := d.object.objects.infoIn(ctx, o.s.app.eng, d.object.ref)
+	k := command{
+		place: d.object.place, path: d.path(name), text: text, empty: true,
+		run: func(ctx context.Context, s *session, line []byte) ([]byte, error) {
+			i, err := d.object.info(ctx, s.app.eng, d.object.ref)
 			if err != nil {
 				return nil, err
 			}
@@ -92,12 +94,13 @@ func (d *attrDir) file(t p11.AttributeType, name string) file {
 				return nil, err
 			}
 			defer secret.Wipe(v)
-			return nil, o.s.eng.SetAttributeValue(ctx, i.Handle, p11.Attributes{{Type: t, Value: v}})
+			return nil, s.eng.SetAttributeValue(ctx, i.Handle, p11.Attributes{{Type: t, Value: v}})
 		},
 	}
+	return k.file()
 }
 
-// unlink takes no notice: the file is a view of the object.
+// unlink does nothing: the file is a view of the object.
 func (d *attrDir) unlink(ctx context.Context, c caller, name string) error {
 	_, err := d.lookup(ctx, c, name)
 	return err

@@ -4,8 +4,7 @@ import (
 	"context"
 	"syscall"
 
-	"github.com/hanwen/go-fuse/v2/fuse"
-
+	"p11fs/engine"
 	"p11fs/p11"
 	"p11fs/secret"
 )
@@ -13,165 +12,160 @@ import (
 // maxBlob is the longest file in data and certs, in bytes.
 const maxBlob = 1 << 20
 
-// blobHandle is an ordinary file that is open for writing: its content is in
-// memory, and stored as a whole when a descriptor is closed.
-type blobHandle struct {
-	fs     *FS
-	p      place
-	s      *session
-	append bool
-	guard  bool   // a logout takes the content away
-	login  uint64 // the login generation at the open
-	// commit stores the content. It may come again.
+// A blob is an ordinary file that is open for writing. Its content is in memory,
+// and is stored as a whole when a descriptor is closed.
+type blob struct {
+	handle  *handle
+	s       *session
+	append  bool
+	guarded bool // a logout ends reading
+	filled  bool // what is empty is not stored
+	// commit stores the content. It may be called again.
 	commit func(ctx context.Context, data []byte) error
 
-	gate  gate // guards all below
-	data  []byte
-	dirty bool
-	// emptied says that O_TRUNC took the content and nothing came since. To
-	// store that is not for the first close: in a shell's `echo x > f` it comes
-	// before the write, and the object would be empty in between, for good if
-	// the daemon died. It is for the next close, the end of the handle, or a
-	// look at the object by the application itself; closed says that one of
-	// these is due.
-	emptied, closed bool
-	ref             objectRef // of the object, where O_TRUNC takes its content
-	// failed says that a write was refused, so that the content is not whole.
-	failed bool
+	data   []byte
+	dirty  bool
+	failed bool // a write was refused: the content is not whole
+
+	// emptied is set if O_TRUNC took the content of the object ref and nothing was
+	// written since. The first close does not store that: in a shell's `echo x > f`
+	// it comes before the write, and the object would be empty in between, for good if
+	// the daemon died. What stores it is the next close, the end of the handle, or a
+	// look at the object by the application itself, once due is set by a close.
+	emptied, due bool
+	ref          objectRef
 }
 
-// Write puts data at off, or at the end.
-func (h *blobHandle) Write(ctx context.Context, data []byte, off int64) (uint32, syscall.Errno) {
-	ctx, end := h.fs.patience(ctx)
-	defer end()
-	if !h.gate.enter(ctx) {
-		return 0, syscall.EINTR
+// open makes b the state of a handle.
+func (b *blob) open(p place, flags uint32) *handle {
+	b.handle = p.newHandle(b.s.app)
+	b.append = flags&syscall.O_APPEND != 0
+	b.handle.read, b.handle.write, b.handle.flush, b.handle.truncate, b.handle.release = b.read, b.write, b.flush, b.truncate, b.release
+	if b.guarded {
+		b.handle.endWithLogin()
 	}
-	defer h.gate.leave()
-	defer secret.Wipe(data) // the request's buffer goes back to a pool
-	if h.append {
-		off = int64(len(h.data))
+	return b.handle
+}
+
+func (b *blob) read(_ context.Context, dest []byte, off int64) ([]byte, error) {
+	return readAt(b.data, dest, off), nil
+}
+
+// write puts data at off, or at the end.
+func (b *blob) write(_ context.Context, data []byte, off int64) error {
+	if b.append {
+		off = int64(len(b.data))
 	}
-	if err := h.resize(max(len(h.data), int(min(off, maxBlob))+len(data))); err != nil || off > maxBlob {
-		h.failed = true
-		return 0, h.fs.doneIn(h.s.app, h.p, errTooLong)
+	if off > int64(maxBlob-len(data)) {
+		b.failed = true
+		return errTooLong
 	}
-	copy(h.data[off:], data)
 	if len(data) > 0 {
-		h.changed()
+		b.resize(max(len(b.data), int(off)+len(data)))
+		copy(b.data[off:], data)
+		b.changed()
 	}
-	return uint32(len(data)), 0
+	return nil
 }
 
-// changed says that there is something to store.
-func (h *blobHandle) changed() {
-	h.dirty = true
-	if h.emptied {
-		h.emptied = false
-		h.s.app.settled(h)
+func (b *blob) changed() {
+	b.dirty = true
+	if b.emptied {
+		b.emptied = false
+		b.s.app.setEmptied(b)
 	}
 }
 
 // resize makes the content n bytes long, with zeros where it grows.
-func (h *blobHandle) resize(n int) error {
-	if n > maxBlob {
-		return errTooLong
-	}
-	old := len(h.data)
-	if n < old {
-		clear(h.data[n:])
-		h.data = h.data[:n]
-	} else {
-		h.data = secret.Append(h.data, make([]byte, n-old))
-	}
-	return nil
-}
-
-// truncate sets the length.
-func (h *blobHandle) truncate(ctx context.Context, size uint64) error {
-	if !h.gate.enter(ctx) {
-		return context.Canceled
-	}
-	defer h.gate.leave()
-	if err := h.resize(int(min(size, maxBlob+1))); err != nil {
-		return err
-	}
-	h.changed()
-	h.failed = h.failed && size > 0
-	return nil
-}
-
-// Read returns the content at off.
-func (h *blobHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
-	ctx, end := h.fs.patience(ctx)
-	defer end()
-	if !h.gate.enter(ctx) {
-		return nil, syscall.EINTR
-	}
-	defer h.gate.leave()
-	if h.guard && h.s.loginGeneration() != h.login {
-		return nil, h.fs.doneIn(h.s.app, h.p, errLoggedOut)
-	}
-	return readAt(h.data, dest, off), 0
-}
-
-// Flush stores the content if it has changed.
-func (h *blobHandle) Flush(ctx context.Context) syscall.Errno {
-	ctx, end := h.fs.patience(ctx)
-	defer end()
-	if !h.gate.enter(ctx) {
-		return syscall.EINTR
-	}
-	defer h.gate.leave()
-	if h.failed {
-		// What is stored stays as it was: half a secret is none.
-		return h.fs.doneIn(h.s.app, h.p, errTooLong)
-	}
-	if h.emptied && !h.closed {
-		h.closed = true
-		h.s.app.unsettled(h)
-		return 0
-	}
-	return h.store(ctx)
-}
-
-// store stores the content if it has changed. The gate is held.
-func (h *blobHandle) store(ctx context.Context) syscall.Errno {
-	if h.emptied {
-		h.changed()
-	}
-	if !h.dirty {
-		return 0
-	}
-	errno := h.fs.doneIn(h.s.app, h.p, h.commit(ctx, h.data))
-	if errno != syscall.EINTR {
-		h.dirty = false
-	}
-	return errno
-}
-
-// settle stores that O_TRUNC took the content, if a descriptor was closed since.
-func (h *blobHandle) settle(ctx context.Context) {
-	if !h.gate.enter(ctx) {
+func (b *blob) resize(n int) {
+	if old := len(b.data); n >= old {
+		b.data = secret.Append(b.data, make([]byte, n-old))
 		return
 	}
-	defer h.gate.leave()
-	if h.emptied && h.closed {
-		_ = h.store(ctx)
+	clear(b.data[n:])
+	b.data = b.data[:n]
+}
+
+func (b *blob) truncate(_ context.Context, size uint64) error {
+	if size > maxBlob {
+		return errTooLong
+	}
+	b.resize(int(size))
+	b.changed()
+	b.dirty = size > 0 || !b.filled
+	b.failed = b.failed && size > 0
+	return nil
+}
+
+func (b *blob) flush(ctx context.Context) error {
+	switch {
+	case b.failed:
+		return errTooLong // what is stored stays as it was: half a secret is none
+	case b.emptied && !b.due:
+		b.due = true
+		b.s.app.setEmptied(b)
+		return nil
+	}
+	return b.store(ctx)
+}
+
+// store stores the content if it has changed.
+func (b *blob) store(ctx context.Context) error {
+	if b.emptied {
+		b.changed()
+	}
+	if !b.dirty {
+		return nil
+	}
+	err := b.commit(ctx, b.data)
+	if errnoFor(err) != syscall.EINTR {
+		b.dirty = false
+	}
+	if err == nil {
+		b.handle.succeeded()
+	}
+	return err
+}
+
+// storeEmptied stores that O_TRUNC took the content, if that is due.
+func (b *blob) storeEmptied(ctx context.Context) {
+	if b.emptied && b.due {
+		_ = b.handle.failedIn(b.s.app, b.store(ctx))
 	}
 }
 
-// Release wipes the content. What was not flushed is not stored.
-func (h *blobHandle) Release(ctx context.Context) syscall.Errno {
-	h.gate.force()
-	defer h.gate.leave()
-	if h.emptied && h.closed {
-		_ = h.store(context.WithoutCancel(ctx))
+// release wipes the content. What was not flushed is not stored.
+func (b *blob) release(ctx context.Context) {
+	b.storeEmptied(ctx)
+	secret.Wipe(b.data)
+	b.data = nil
+}
+
+// setEmptied adds b to the files whose empty content is due to be stored, or takes
+// it out.
+func (a *application) setEmptied(b *blob) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if b.emptied {
+		a.emptied[b] = struct{}{}
+	} else {
+		delete(a.emptied, b)
 	}
-	secret.Wipe(h.data)
-	h.data = nil
-	h.fs.handles.Add(-1)
-	return 0
+}
+
+// storeEmptied stores what is due of the object, before the application looks at it.
+func (a *application) storeEmptied(ctx context.Context, slot *engine.Slot, ref objectRef) {
+	a.mu.Lock()
+	var due []*blob
+	for b := range a.emptied {
+		if b.s.slot == slot && b.ref == ref {
+			due = append(due, b)
+		}
+	}
+	a.mu.Unlock()
+	for _, b := range due {
+		_ = b.handle.exclusive(ctx, func() error { b.storeEmptied(ctx); return nil })
+	}
 }
 
 var errLoggedOut = p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "the login under which the file was opened has ended")

@@ -19,7 +19,7 @@ import (
 	"p11fs/p11"
 )
 
-// caller is who makes a request, as the kernel says: the ids for file access,
+// A caller is who makes a request, as the kernel says: the ids for file access,
 // and a thread id, or 0 for a thread that the daemon cannot see.
 type caller struct{ uid, gid, pid uint32 }
 
@@ -36,10 +36,10 @@ func callerOf(ctx context.Context) caller {
 // together have half: the rest is for sockets, stores and locks.
 const maxApplications = 4096
 
-// A leader is a hold on the leader of a POSIX session.
+// A leader holds on to the leader of a POSIX session.
 type leader interface {
-	// alive says whether the process lives. While it does, its session
-	// number means no other session.
+	// alive reports whether the process lives. While it does, its session number
+	// means no other session.
 	alive() bool
 	// wait returns when the process has ended or close was called.
 	wait()
@@ -50,7 +50,7 @@ type leader interface {
 type processes struct {
 	// session returns the POSIX session of a thread.
 	session func(tid int) (int, error)
-	// leader returns a hold on the leader of a session.
+	// leader returns the leader of a session.
 	leader func(sid int) (leader, error)
 	// groups returns the supplementary groups of a thread, nil if they cannot be
 	// had.
@@ -68,21 +68,21 @@ func systemProcesses() processes {
 	return p
 }
 
-// appKey is what tells applications apart. A session number is unique while its
-// leader lives.
+// An appKey tells applications apart. A session number is unique while its leader
+// lives.
 type appKey struct {
 	uid uint32
 	sid int
 }
 
-// user is what one uid has in all its applications. It is kept for good: uids
+// A user is what one uid has in all its applications. It is kept for good: uids
 // are few, and what is held may outlive an application for a moment.
 type user struct {
 	applications int          // guarded by callers.mu
 	held         atomic.Int64 // bytes
 }
 
-// callers knows the application of each caller.
+// callers has the application of each caller.
 type callers struct {
 	engine *engine.Engine
 	system processes
@@ -146,6 +146,7 @@ func (cs *callers) find(c caller) *application {
 	return a
 }
 
+// sessionOf returns the number of the caller's POSIX session, if it is known.
 func (cs *callers) sessionOf(c caller) (sid int, ok bool) {
 	if c.pid == 0 {
 		return 0, false
@@ -154,8 +155,8 @@ func (cs *callers) sessionOf(c caller) (sid int, ok bool) {
 	return sid, err == nil && sid > 0
 }
 
-// get returns the caller's application and makes it when it has none. It
-// fails for nobody.
+// get returns the caller's application, which is made if there is none. It fails
+// for a caller whose POSIX session is not known.
 func (cs *callers) get(c caller) (*application, error) {
 	if a := cs.find(c); a != nil {
 		return a, nil
@@ -169,7 +170,7 @@ func (cs *callers) get(c caller) (*application, error) {
 		if errors.Is(err, syscall.ESRCH) {
 			return nil, errNobody
 		}
-		return nil, p11.Errorf(p11.CKR_HOST_MEMORY, "no hold on session leader %d: %v", sid, err)
+		return nil, p11.Errorf(p11.CKR_HOST_MEMORY, "the leader of session %d cannot be watched: %v", sid, err)
 	}
 	// The caller is in the session that this leader leads only if it still
 	// is in the session of that number now that the leader is held.
@@ -181,9 +182,14 @@ func (cs *callers) get(c caller) (*application, error) {
 	if cs.system.groups != nil {
 		owner.Groups = cs.system.groups(int(c.pid))
 	}
-	return cs.add(owner, l)
+	a, err := cs.add(owner, l)
+	if err != nil || a.leader != l {
+		l.close()
+	}
+	return a, err
 }
 
+// add returns the owner's application, which is made if there is none.
 func (cs *callers) add(owner engine.Owner, l leader) (*application, error) {
 	key := appKey{owner.UID, owner.PID}
 	cs.mu.Lock()
@@ -195,24 +201,21 @@ func (cs *callers) add(owner engine.Owner, l leader) (*application, error) {
 	}
 	switch a := cs.apps[key]; {
 	case cs.closed:
-		l.close()
 		return nil, p11.Errorf(p11.CKR_CRYPTOKI_NOT_INITIALIZED, "the daemon is stopping")
 	case a != nil:
-		l.close()
 		return a, nil
 	case u.applications >= cs.most:
-		l.close()
 		return nil, refuse(syscall.EDQUOT, p11.CKR_HOST_MEMORY, fmt.Sprintf("uid %d has %d applications already: end some terminals or services", key.uid, cs.most))
 	case cs.system.descriptors > 0 && len(cs.apps) >= cs.system.descriptors/2:
-		l.close()
 		return nil, refuse(syscall.EDQUOT, p11.CKR_HOST_MEMORY, "all users together have as many applications as there are descriptors for: raise the daemon's limit on open files")
 	}
 	a := &application{
-		key:    key,
-		leader: l,
-		held:   &u.held,
-		desks:  make(map[*engine.Slot]*desk),
-		eng:    cs.engine.NewApplication(owner),
+		key:     key,
+		leader:  l,
+		held:    &u.held,
+		slots:   make(map[*engine.Slot]*appSlot),
+		emptied: make(map[*blob]struct{}),
+		eng:     cs.engine.NewApplication(owner),
 	}
 	cs.apps[key] = a
 	u.applications++
@@ -279,12 +282,12 @@ func (p *pidfd) alive() bool {
 }
 
 func (p *pidfd) wait() {
-	// The error says that close was called, which ends the wait as well.
+	// After close it fails, which ends the wait as well.
 	_ = p.conn.Read(exited)
 }
 
 func (p *pidfd) close() {
-	_ = p.file.Close() // closed before, when it fails
+	_ = p.file.Close() // which fails if it was closed before
 }
 
 // threadGroups reads /proc: no system call tells another process's groups.
@@ -307,7 +310,7 @@ func threadGroups(tid int) (groups []uint32) {
 	return groups
 }
 
-// exited says whether the process has ended: then its pidfd is readable.
+// exited reports whether the process has ended: then its pidfd is readable.
 func exited(fd uintptr) bool {
 	for {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"p11fs/p11"
 )
 
 // Messages that go on after a close of one of several descriptors, as in
@@ -66,9 +68,14 @@ func quiet(t *testing.T) person {
 	return p
 }
 
+// session is the person's default session.
+func (p person) session() *session {
+	return place{fs: p.w.fs, slot: p.w.engine.Slots()[0]}.openSession(caller{uid: p.uid, pid: uint32(p.pid)})
+}
+
 func (p person) held() int64 {
 	p.w.t.Helper()
-	s := p.w.fs.present(caller{uid: p.uid, pid: uint32(p.pid)}, place{slot: p.w.engine.Slots()[0]})
+	s := p.session()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.held
@@ -281,15 +288,15 @@ func TestFailedCloseIsNoEnd(t *testing.T) {
 	p.nothingHeld()
 }
 
-// interruptedOnce is a transform whose next update is interrupted.
+// interruptedOnce is a transform of which one update is interrupted.
 type interruptedOnce struct {
 	transform
-	done bool
+	interrupt bool // the next one
 }
 
 func (t *interruptedOnce) update(ctx context.Context, part []byte) ([]byte, error) {
-	if !t.done {
-		t.done = true
+	if t.interrupt {
+		t.interrupt = false
 		return nil, context.Canceled
 	}
 	return t.transform.update(ctx, part)
@@ -298,11 +305,24 @@ func (t *interruptedOnce) update(ctx context.Context, part []byte) ([]byte, erro
 // A write that is interrupted takes no result away for good.
 func TestInterruptedWriteKeepsTheResult(t *testing.T) {
 	p := quiet(t)
-	f := p.opened(sha, syscall.O_WRONLY)
+	in := &interruptedOnce{}
+	data := &stream{
+		place: place{fs: p.w.fs, slot: p.w.engine.Slots()[0]}, path: "digest/sha256",
+		start: func(ctx context.Context, s *session) (transform, error) {
+			op, err := s.eng.Begin(ctx, p11.CKF_DIGEST, p11.Mechanism{Type: p11.CKM_SHA256}, 0)
+			in.transform = &use{op: op}
+			return in, err
+		},
+	}
+	h, err := data.open(p.ctx(), callerOf(p.ctx()), syscall.O_WRONLY)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &openFile{p: p}
+	f.handle, _ = h.opened()
 	p.must(f.write("abc"))
 	p.must(f.flush())
-	h := f.handle.(*streamHandle)
-	h.t = &interruptedOnce{transform: h.t}
+	in.interrupt = true
 	wantErrno(t, "the write", f.write("def"), syscall.EINTR)
 	p.must(f.flush())
 	p.reads(sha, digest("abc"))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"slices"
 
 	"p11fs/engine"
 	"p11fs/p11"
@@ -11,107 +12,136 @@ import (
 	"p11fs/secret"
 )
 
-// signFile signs what is written, and reads the signature. Without a mechanism
-// an ECDSA signature is DER, as openssl has it.
-func signFile(k *keyFile) file {
-	return k.stream(func(ctx context.Context, s *session) (transform, error) {
-		h, err := k.handle(ctx, s)
-		if err != nil {
-			return nil, err
-		}
-		op, err := s.eng.Begin(ctx, p11.CKF_SIGN, k.mechanism, h)
-		if err != nil {
-			return nil, err
-		}
-		always, err := k.authenticate(ctx, s, op)
-		if err != nil {
+// A use is a message that goes into one operation of the engine's: a digest, a
+// signature, an encryption or a decryption.
+type use struct {
+	op     *engine.Operation
+	single bool   // of one result: see transform
+	head   []byte // goes in front of the output; nil once it is given
+	der    bool   // the result is an ECDSA signature to be given in DER
+}
+
+// use starts an operation with the key, and gives it the PIN that was written for
+// it if the key wants one each time. Without one the operation refuses its data.
+func (k *keyFile) use(ctx context.Context, s *session, function p11.Flags, m p11.Mechanism) (*use, error) {
+	i, err := k.key(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	op, err := s.eng.Begin(ctx, function, m, i.Handle)
+	if err != nil {
+		return nil, err
+	}
+	u := &use{op: op, single: i.Attrs.Bool(p11.CKA_ALWAYS_AUTHENTICATE)}
+	if !u.single {
+		return u, nil
+	}
+	if pin := s.takeSecret(contextSecret); pin != nil {
+		defer pin.Close()
+		if err := op.Authenticate(ctx, pin); err != nil {
 			op.Close()
 			return nil, err
 		}
-		return &signing{op: op, der: k.der(), one: always}, nil
-	})
+	}
+	return u, nil
 }
 
+func (u *use) update(ctx context.Context, part []byte) ([]byte, error) {
+	out, err := u.op.Update(ctx, part)
+	if err != nil || u.head == nil {
+		return out, err
+	}
+	out = append(u.head, out...)
+	u.head = nil
+	return out, nil
+}
+
+// result comes after an update, which has given the head.
+func (u *use) result(ctx context.Context) ([]byte, error) {
+	out, err := u.op.Result(ctx, nil)
+	if err != nil || !u.der {
+		return out, err
+	}
+	return pkix.ECDSARawToDER(out)
+}
+
+func (u *use) once() bool { return u.single }
+
+func (u *use) close() { u.op.Close() }
+
+// stream is the data file with that start. A result of a private key goes with
+// the login.
+func (k *keyFile) stream(start func(ctx context.Context, s *session) (transform, error)) *stream {
+	guarded := func(ctx context.Context, c caller) bool {
+		i, err := k.get(ctx, c, k.ref)
+		return err != nil || i.Private
+	}
+	return &stream{place: k.place, path: k.path, start: start, guarded: guarded}
+}
+
+// der reports whether signatures are in DER, as openssl has them.
 func (k *keyFile) der() bool { return k.bare && k.keyType == p11.CKK_EC }
 
-type signing struct {
-	op  *engine.Operation
-	der bool
-	one bool // the PIN was given for one signature
-}
-
-func (t *signing) update(ctx context.Context, part []byte) ([]byte, error) {
-	return t.op.Update(ctx, part)
-}
-
-func (t *signing) result(ctx context.Context) ([]byte, error) {
-	sig, err := t.op.Result(ctx, nil)
-	if err != nil || !t.der {
-		return sig, err
-	}
-	return pkix.ECDSARawToDER(sig)
-}
-
-func (t *signing) once() bool { return t.one }
-
-func (t *signing) close() { t.op.Close() }
-
-// verifyFile takes a signature, then the data it is to fit: cat sig msg >
-// verify. It reads ok, or the error that the close had.
-func verifyFile(k *keyFile) file {
+// signFile signs what is written, and reads the signature.
+func signFile(k *keyFile) *file {
 	return k.stream(func(ctx context.Context, s *session) (transform, error) {
-		h, err := k.handle(ctx, s)
+		u, err := k.use(ctx, s, p11.CKF_SIGN, k.mechanism)
 		if err != nil {
 			return nil, err
 		}
-		op, err := s.eng.Begin(ctx, p11.CKF_VERIFY, k.mechanism, h)
-		if err != nil {
-			return nil, err
-		}
-		return &verifying{op: op, der: k.der(), need: op.Size()}, nil
-	})
+		u.der = k.der()
+		return u, nil
+	}).file()
 }
 
-type verifying struct {
-	op   *engine.Operation
+// verifyFile takes a signature, then the data that it is to fit: cat sig msg >
+// verify. It reads ok, or the error that the close had.
+func verifyFile(k *keyFile) *file {
+	return k.stream(func(ctx context.Context, s *session) (transform, error) {
+		u, err := k.use(ctx, s, p11.CKF_VERIFY, k.mechanism)
+		if err != nil {
+			return nil, err
+		}
+		return &verification{use: u, der: k.der(), need: u.op.Size()}, nil
+	}).file()
+}
+
+type verification struct {
+	*use
 	der  bool
 	need int // the length of a signature; of a DER one once its head is known
 	sig  []byte
 	full bool
 }
 
-func (t *verifying) update(ctx context.Context, part []byte) ([]byte, error) {
-	took := 0
+func (t *verification) update(ctx context.Context, part []byte) ([]byte, error) {
+	taken := 0
 	if !t.full {
-		took = t.takeSignature(part)
+		taken = t.takeSignature(part)
 	}
-	if took == len(part) {
+	if taken == len(part) {
 		return nil, ctx.Err()
 	}
-	_, err := t.op.Update(ctx, part[took:])
-	if p11.RVOf(err) == p11.CKR_FUNCTION_CANCELED && took > 0 { // as it was
-		t.sig, t.full = t.sig[:len(t.sig)-took], false
+	_, err := t.op.Update(ctx, part[taken:])
+	if p11.RVOf(err) == p11.CKR_FUNCTION_CANCELED && taken > 0 { // as it was
+		t.sig, t.full = t.sig[:len(t.sig)-taken], false
 	}
 	return nil, err
 }
 
-// takeSignature moves what of part belongs to the signature, and says how much
+// takeSignature moves what of part belongs to the signature, and returns how much
 // that is.
-func (t *verifying) takeSignature(part []byte) int {
-	had := len(t.sig)
+func (t *verification) takeSignature(part []byte) int {
 	if t.der {
-		// A DER signature says its length in its first bytes. What cannot be
-		// one is taken whole, and refused at the end.
+		// A DER signature has its length in its first bytes. What cannot be one is
+		// taken whole, and refused at the end.
 		t.need = maxDERSignature
-		head := append(append([]byte(nil), t.sig...), part[:min(len(part), maxDERSignature)]...)
+		head := slices.Concat(t.sig, part[:min(len(part), maxDERSignature)])
 		if n, ok := pkix.DERSignatureLen(head); ok {
 			t.need = n
 		}
 	}
-	n := min(len(part), t.need-had)
-	if n < 0 {
-		n = 0
-	}
+	n := max(0, min(len(part), t.need-len(t.sig)))
 	t.sig = append(t.sig, part[:n]...)
 	t.full = len(t.sig) == t.need
 	return n
@@ -120,7 +150,7 @@ func (t *verifying) takeSignature(part []byte) int {
 // maxDERSignature is longer than any ECDSA signature of a known curve.
 const maxDERSignature = 160
 
-func (t *verifying) result(ctx context.Context) ([]byte, error) {
+func (t *verification) result(ctx context.Context) ([]byte, error) {
 	if !t.full {
 		return nil, p11.Errorf(p11.CKR_SIGNATURE_LEN_RANGE, "there are %d bytes, which is no whole signature", len(t.sig))
 	}
@@ -138,156 +168,114 @@ func (t *verifying) result(ctx context.Context) ([]byte, error) {
 	return []byte("ok\n"), nil
 }
 
-func (t *verifying) once() bool { return false }
-
-func (t *verifying) close() { t.op.Close() }
-
 // gcmIVLen and gcmTagBits are those of AES-GCM without a mechanism: a fresh IV
-// stands in front of the ciphertext, and the tag behind it.
+// is in front of the ciphertext, and the tag behind it.
 const (
 	gcmIVLen   = 12
 	gcmTagBits = 128
 )
 
-// withIV is the key's mechanism with that IV, for the bare AES-GCM.
-func (k *keyFile) withIV(iv []byte) p11.Mechanism {
-	m := k.mechanism
-	m.Param = &p11.GCMParams{IV: iv, TagBits: gcmTagBits}
-	return m
+// ivInFront reports whether the key's file is that of AES-GCM without a mechanism.
+func (k *keyFile) ivInFront() bool { return k.bare && k.mechanism.Type == p11.CKM_AES_GCM }
+
+func gcmWith(iv []byte) p11.Mechanism {
+	return p11.Mechanism{Type: p11.CKM_AES_GCM, Param: &p11.GCMParams{IV: iv, TagBits: gcmTagBits}}
 }
 
-func (k *keyFile) ownIV() bool { return k.bare && k.mechanism.Type == p11.CKM_AES_GCM }
-
-// oneTag says that a message of m may have one tag only: two of them under one
-// nonce, over a message and its beginning, tell GCM's authentication key (NIST SP
-// 800-38D, appendix A), with which anybody makes tags for any ciphertext.
-func oneTag(m p11.MechanismType) bool { return m == p11.CKM_AES_GCM }
-
 // encryptFile encrypts what is written.
-func encryptFile(k *keyFile) file {
+func encryptFile(k *keyFile) *file {
 	return k.stream(func(ctx context.Context, s *session) (transform, error) {
-		h, err := k.handle(ctx, s)
+		m, iv := k.mechanism, []byte(nil)
+		if k.ivInFront() {
+			iv = make([]byte, gcmIVLen)
+			if _, err := rand.Read(iv); err != nil {
+				return nil, p11.Errorf(p11.CKR_GENERAL_ERROR, "random numbers: %v", err)
+			}
+			m = gcmWith(bytes.Clone(iv))
+		}
+		u, err := k.use(ctx, s, p11.CKF_ENCRYPT, m)
 		if err != nil {
 			return nil, err
 		}
-		m, t := k.mechanism, &ciphering{one: oneTag(k.mechanism.Type)}
-		if k.ownIV() {
-			t.head = make([]byte, gcmIVLen)
-			if _, err := rand.Read(t.head); err != nil {
-				return nil, p11.Errorf(p11.CKR_GENERAL_ERROR, "random numbers: %v", err)
-			}
-			m = k.withIV(bytes.Clone(t.head))
-		}
-		if t.op, err = s.eng.Begin(ctx, p11.CKF_ENCRYPT, m, h); err != nil {
-			return nil, err
-		}
-		return t, nil
-	})
+		u.head = iv
+		// Two tags under one nonce, over a message and its beginning, tell GCM's
+		// authentication key (NIST SP 800-38D, appendix A), with which anybody makes
+		// tags for any ciphertext.
+		u.single = u.single || m.Type == p11.CKM_AES_GCM
+		return u, nil
+	}).file()
 }
 
 // decryptFile decrypts what is written.
-func decryptFile(k *keyFile) file {
+func decryptFile(k *keyFile) *file {
 	return k.stream(func(ctx context.Context, s *session) (transform, error) {
-		h, err := k.handle(ctx, s)
-		if err != nil {
-			return nil, err
-		}
-		if k.ownIV() {
-			return &openingGCM{begin: func(ctx context.Context, iv []byte) (*engine.Operation, error) {
-				return s.eng.Begin(ctx, p11.CKF_DECRYPT, k.withIV(iv), h)
+		if k.ivInFront() {
+			return &gcmDecryption{begin: func(ctx context.Context, iv []byte) (*use, error) {
+				return k.use(ctx, s, p11.CKF_DECRYPT, gcmWith(iv))
 			}}, nil
 		}
-		op, err := s.eng.Begin(ctx, p11.CKF_DECRYPT, k.mechanism, h)
+		u, err := k.use(ctx, s, p11.CKF_DECRYPT, k.mechanism)
 		if err != nil {
 			return nil, err
 		}
-		always, err := k.authenticate(ctx, s, op)
-		if err != nil {
-			op.Close()
-			return nil, err
-		}
-		return &ciphering{op: op, one: always}, nil
-	})
+		return u, nil
+	}).file()
 }
 
-// ciphering is an encryption or a decryption. head goes in front of the output.
-type ciphering struct {
-	op   *engine.Operation
-	head []byte // until it is given
-	one  bool   // one result, for its tag or its PIN
+// gcmDecryption is a decryption whose IV is in front of the data.
+type gcmDecryption struct {
+	begin func(ctx context.Context, iv []byte) (*use, error)
+	iv    []byte // as far as it has come
+	use   *use   // nil until it is whole
 }
 
-func (t *ciphering) update(ctx context.Context, part []byte) ([]byte, error) {
-	b, err := t.op.Update(ctx, part)
-	if err != nil || t.head == nil {
-		return b, err
+func (t *gcmDecryption) update(ctx context.Context, part []byte) ([]byte, error) {
+	if t.use != nil {
+		return t.use.update(ctx, part)
 	}
-	b = append(t.head, b...)
-	t.head = nil
-	return b, nil
-}
-
-// result comes after an update, which has given the head.
-func (t *ciphering) result(ctx context.Context) ([]byte, error) { return t.op.Result(ctx, nil) }
-
-func (t *ciphering) once() bool { return t.one }
-
-func (t *ciphering) close() { t.op.Close() }
-
-// openingGCM is a decryption whose IV stands in front of the data.
-type openingGCM struct {
-	begin func(ctx context.Context, iv []byte) (*engine.Operation, error)
-	iv    []byte
-	op    *engine.Operation
-}
-
-func (t *openingGCM) update(ctx context.Context, part []byte) ([]byte, error) {
-	if t.op == nil {
-		n := min(gcmIVLen-len(t.iv), len(part))
-		iv := append(append([]byte(nil), t.iv...), part[:n]...)
-		if len(iv) < gcmIVLen {
-			t.iv = iv
-			return nil, nil
-		}
-		op, err := t.begin(ctx, iv)
-		if err != nil {
-			return nil, err
-		}
-		out, err := op.Update(ctx, part[n:])
-		if err != nil {
-			op.Close()
-			return nil, err
-		}
-		t.iv, t.op = iv, op
-		return out, nil
+	n := min(gcmIVLen-len(t.iv), len(part))
+	iv := slices.Concat(t.iv, part[:n])
+	if len(iv) < gcmIVLen {
+		t.iv = iv
+		return nil, nil
 	}
-	return t.op.Update(ctx, part)
+	u, err := t.begin(ctx, iv)
+	if err != nil {
+		return nil, err
+	}
+	out, err := u.update(ctx, part[n:])
+	if err != nil {
+		u.close()
+		return nil, err
+	}
+	t.iv, t.use = iv, u
+	return out, nil
 }
 
-func (t *openingGCM) result(ctx context.Context) ([]byte, error) {
-	if t.op == nil {
+func (t *gcmDecryption) result(ctx context.Context) ([]byte, error) {
+	if t.use == nil {
 		return nil, p11.Errorf(p11.CKR_ENCRYPTED_DATA_INVALID, "the message is shorter than its IV of %d bytes", gcmIVLen)
 	}
-	return t.op.Result(ctx, nil)
+	return t.use.result(ctx)
 }
 
-func (t *openingGCM) once() bool { return false }
+func (t *gcmDecryption) once() bool { return false }
 
-func (t *openingGCM) close() {
-	if t.op != nil {
-		t.op.Close()
+func (t *gcmDecryption) close() {
+	if t.use != nil {
+		t.use.close()
 	}
 }
 
-// gather is a transform that takes its input whole.
-type gather struct {
+// A collection is a transform that takes its input whole.
+type collection struct {
 	s     *session
 	limit int
 	data  []byte
 	do    func(ctx context.Context, data []byte) ([]byte, error)
 }
 
-func (t *gather) update(_ context.Context, part []byte) ([]byte, error) {
+func (t *collection) update(_ context.Context, part []byte) ([]byte, error) {
 	if len(t.data)+len(part) > t.limit {
 		return nil, errTooLong
 	}
@@ -298,11 +286,11 @@ func (t *gather) update(_ context.Context, part []byte) ([]byte, error) {
 	return nil, nil
 }
 
-func (t *gather) result(ctx context.Context) ([]byte, error) { return t.do(ctx, t.data) }
+func (t *collection) result(ctx context.Context) ([]byte, error) { return t.do(ctx, t.data) }
 
-func (t *gather) once() bool { return false }
+func (t *collection) once() bool { return false }
 
-func (t *gather) close() {
+func (t *collection) close() {
 	t.s.unreserve(len(t.data))
 	secret.Wipe(t.data)
 	t.data = t.data[:0]

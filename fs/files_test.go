@@ -78,7 +78,7 @@ func TestDataFiles(t *testing.T) {
 		}
 		create := func(name string) syscall.Errno {
 			var out fuse.EntryOut
-			_, _, _, errno := attr.(*dirNode).Create(p.ctx(), name, syscall.O_WRONLY|syscall.O_CREAT, 0o600, &out)
+			_, _, _, errno := attr.Create(p.ctx(), name, syscall.O_WRONLY|syscall.O_CREAT, 0o600, &out)
 			return errno
 		}
 		wantErrno(t, "a file that the directory does not have", create("new"), syscall.EPERM)

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -10,7 +11,7 @@ import (
 	"p11fs/p11/pkix"
 )
 
-// importEntry finds the files that take keys and certificates in:
+// lookupImport finds the files that take keys and certificates in:
 //
 //	import  import:auto       whatever it is
 //	import:pem  import:der  import:pkcs8  import:pkcs12  import:cert  import:pub
@@ -18,7 +19,7 @@ import (
 // and, with or without the kind, attributes: import:pkcs8,label=web,id=0x01. The
 // objects are made at the close or at the read, and the read gives their names.
 // The pass phrase of an encrypted file is written to passphrase before.
-func (f *FS) importEntry(_ context.Context, _ caller, p place, name string) (*entry, error) {
+func (p place) lookupImport(name string) (*entry, error) {
 	spec, ok := strings.CutPrefix(name, "import:")
 	if !ok {
 		return nil, errNoEntry
@@ -27,16 +28,14 @@ func (f *FS) importEntry(_ context.Context, _ caller, p place, name string) (*en
 	if err != nil {
 		return nil, err
 	}
-	id := p.id() + name
-	return &entry{id: id, place: p, perm: 0o660, file: f.importFile(p, id, kind, template)}, nil
+	return &entry{place: p, path: name, perm: 0o660, file: p.importFile(name, kind, template)}, nil
 }
 
-// parseImport reads what stands behind import:
+// parseImport reads what comes after import:
 func parseImport(spec string) (pkix.Kind, p11.Attributes, error) {
-	n := wordEnd(spec)
-	first, rest := spec[:n], strings.TrimLeft(spec[n:], ", ")
-	if strings.Contains(first, "=") {
-		first, rest = "", spec
+	first, rest := "", spec
+	if n := strings.IndexAny(spec+" ", ",= "); !strings.HasPrefix(spec[n:], "=") {
+		first, rest = spec[:n], strings.TrimLeft(spec[n:], ", ")
 	}
 	kind, err := pkix.ParseKind(first)
 	if err != nil {
@@ -46,23 +45,22 @@ func parseImport(spec string) (pkix.Kind, p11.Attributes, error) {
 	return kind, template, err
 }
 
-func (f *FS) importFile(p place, key string, kind pkix.Kind, template p11.Attributes) *streamFile {
-	return &streamFile{
-		fs: f, p: p, key: p.key(key), creates: true,
-		start: func(_ context.Context, s *session) (transform, error) {
-			return &gather{s: s, limit: pkix.MaxSize, do: func(ctx context.Context, data []byte) ([]byte, error) {
-				handles, err := f.importData(ctx, s, kind, data, template)
-				if err != nil {
-					return nil, err
-				}
-				return f.objects(p).namesOf(context.WithoutCancel(ctx), s.app.eng, handles...)
-			}}, nil
-		},
+func (p place) importFile(path string, kind pkix.Kind, template p11.Attributes) *file {
+	st := &stream{place: p, path: path, creates: true}
+	st.start = func(_ context.Context, s *session) (transform, error) {
+		return &collection{s: s, limit: pkix.MaxSize, do: func(ctx context.Context, data []byte) ([]byte, error) {
+			handles, err := importData(ctx, s, kind, data, template)
+			if err != nil {
+				return nil, err
+			}
+			return objects{p}.namesOf(ctx, s.app.eng, handles...)
+		}}, nil
 	}
+	return st.file()
 }
 
 // importData makes the objects that data holds: all of them or none.
-func (f *FS) importData(ctx context.Context, s *session, kind pkix.Kind, data []byte, template p11.Attributes) ([]p11.ObjectHandle, error) {
+func importData(ctx context.Context, s *session, kind pkix.Kind, data []byte, template p11.Attributes) ([]p11.ObjectHandle, error) {
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
@@ -72,16 +70,18 @@ func (f *FS) importData(ctx context.Context, s *session, kind pkix.Kind, data []
 	if err != nil {
 		return nil, badFile(err)
 	}
-	defer func() {
-		for _, o := range objects {
-			o.Wipe()
-		}
-	}()
+	defer wipeAll(objects)
 	return createAll(ctx, s, objects, template)
 }
 
-// badFile says what to do about a file that does not parse. The advice of the
-// CK_RV speaks of the token's PIN and of a mechanism's data.
+func wipeAll(list []p11.Attributes) {
+	for _, o := range list {
+		o.Wipe()
+	}
+}
+
+// badFile adds to an error of pkix what to do about it. The advice of the CK_RV is
+// of the token's PIN and of a mechanism's data.
 func badFile(err error) error {
 	switch rv := p11.RVOf(err); rv {
 	case p11.CKR_PIN_INCORRECT:
@@ -95,11 +95,7 @@ func badFile(err error) error {
 // createAll makes all of the objects, or none of them.
 func createAll(ctx context.Context, s *session, objects []p11.Attributes, template p11.Attributes) ([]p11.ObjectHandle, error) {
 	var list []p11.Attributes
-	defer func() {
-		for _, full := range list {
-			full.Wipe()
-		}
-	}()
+	defer func() { wipeAll(list) }()
 	for _, o := range objects {
 		if err := usable(s.slot, o); err != nil {
 			return nil, err
@@ -118,14 +114,14 @@ func usable(slot *engine.Slot, o p11.Attributes) error {
 	kt, _ := o.Ulong(p11.CKA_KEY_TYPE)
 	keyType := p11.KeyType(kt)
 	for _, m := range slot.Mechanisms() {
-		if facts, known := p11.MechanismFacts(m.Type); known && m.Flags&(p11.CKF_GENERATE|p11.CKF_GENERATE_KEY_PAIR) == 0 && contains(facts.KeyTypes, keyType) {
+		if facts, known := p11.MechanismFacts(m.Type); known && m.Flags&(p11.CKF_GENERATE|p11.CKF_GENERATE_KEY_PAIR) == 0 && slices.Contains(facts.KeyTypes, keyType) {
 			return nil
 		}
 	}
 	return refuse(syscall.EOPNOTSUPP, p11.CKR_MECHANISM_INVALID, "the token has no mechanism for keys of type "+keyType.Short()+": the file mechanisms lists what it has")
 }
 
-// imported is the template of an object from a file with what the caller said.
+// imported is the template of an object from a file, with what the caller asked for.
 func imported(o, template p11.Attributes) p11.Attributes {
 	class, _ := o.Class()
 	full := o.Merge(half(template, class))

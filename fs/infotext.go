@@ -1,23 +1,23 @@
 package fs
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"strconv"
 	"strings"
 
-	"p11fs/engine"
 	"p11fs/p11"
 )
 
-// flagName is one bit of a CK_FLAGS and its name here.
+// A flagName is one bit of a CK_FLAGS and its name in the tree.
 type flagName struct {
 	bit  p11.Flags
 	name string
 }
 
-// tokenFlags are those of CK_TOKEN_INFO that say something of the token itself
-// and not of other applications.
+// tokenFlags are the flags of CK_TOKEN_INFO that tell of the token itself and not
+// of other applications.
 func tokenFlags() []flagName {
 	return []flagName{
 		{p11.CKF_RNG, "rng"},
@@ -52,7 +52,7 @@ func mechanismFlags() []flagName {
 	}
 }
 
-// flagText is the names of the bits, with commas; - is none.
+// flagText is the names of the bits that are set, with commas between; - is none.
 func flagText(flags p11.Flags, names []flagName) string {
 	var set []string
 	for _, f := range names {
@@ -79,62 +79,69 @@ func countText(n uint64) string {
 	return strconv.FormatUint(n, 10)
 }
 
+// facts is a text of lines "name: value".
+type facts struct{ bytes.Buffer }
+
+func (f *facts) add(name, value string) { fmt.Fprintf(f, "%s: %s\n", name, clean(value)) }
+
+func (f *facts) addNumber(name string, n uint64) { f.add(name, strconv.FormatUint(n, 10)) }
+
+func (f *facts) addVersions(hardware, firmware p11.Version) {
+	f.add("hardware-version", versionText(hardware))
+	f.add("firmware-version", versionText(firmware))
+}
+
 // tokenInfoText is the file info of a token. What other applications do to the
-// token, session counts and free memory, stands in the engine's numbers of
-// status and not here.
-func tokenInfoText(ctx context.Context, slot *engine.Slot) ([]byte, error) {
-	i, err := slot.TokenInfo(ctx)
+// token, as session counts and free memory show it, is left out.
+func (p place) tokenInfoText(ctx context.Context, _ caller) ([]byte, error) {
+	i, err := p.slot.TokenInfo(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var b strings.Builder
-	line := func(name, value string) { fmt.Fprintf(&b, "%s: %s\n", name, clean(value)) }
-	line("label", i.Label)
-	line("manufacturer", i.Manufacturer)
-	line("model", i.Model)
-	line("serial", i.Serial)
-	line("kind", slot.Kind())
-	line("slot", strconv.FormatUint(uint64(slot.ID()), 10))
-	line("flags", flagText(i.Flags, tokenFlags()))
-	line("pin-length", fmt.Sprintf("%d-%d", i.MinPINLen, i.MaxPINLen))
-	line("max-sessions", countText(i.MaxSessions))
-	line("max-rw-sessions", countText(i.MaxRWSessions))
-	line("hardware-version", versionText(i.HardwareVersion))
-	line("firmware-version", versionText(i.FirmwareVersion))
-	return []byte(b.String()), nil
+	var f facts
+	f.add("label", i.Label)
+	f.add("manufacturer", i.Manufacturer)
+	f.add("model", i.Model)
+	f.add("serial", i.Serial)
+	f.add("kind", p.slot.Kind())
+	f.addNumber("slot", uint64(p.slot.ID()))
+	f.add("flags", flagText(i.Flags, tokenFlags()))
+	f.add("pin-length", fmt.Sprintf("%d-%d", i.MinPINLen, i.MaxPINLen))
+	f.add("max-sessions", countText(i.MaxSessions))
+	f.add("max-rw-sessions", countText(i.MaxRWSessions))
+	f.addVersions(i.HardwareVersion, i.FirmwareVersion)
+	return f.Bytes(), nil
 }
 
 // slotInfoText is the file slot of a token.
-func slotInfoText(_ context.Context, slot *engine.Slot) ([]byte, error) {
-	i := slot.Info()
-	var b strings.Builder
-	line := func(name, value string) { fmt.Fprintf(&b, "%s: %s\n", name, clean(value)) }
-	line("slot", strconv.FormatUint(uint64(slot.ID()), 10))
-	line("description", i.Description)
-	line("manufacturer", i.Manufacturer)
-	line("flags", flagText(i.Flags, []flagName{
+func (p place) slotInfoText(context.Context, caller) ([]byte, error) {
+	i := p.slot.Info()
+	var f facts
+	f.addNumber("slot", uint64(p.slot.ID()))
+	f.add("description", i.Description)
+	f.add("manufacturer", i.Manufacturer)
+	f.add("flags", flagText(i.Flags, []flagName{
 		{p11.CKF_TOKEN_PRESENT, "token-present"},
 		{p11.CKF_REMOVABLE_DEVICE, "removable-device"},
 		{p11.CKF_HW_SLOT, "hw-slot"},
 	}))
-	line("hardware-version", versionText(i.HardwareVersion))
-	line("firmware-version", versionText(i.FirmwareVersion))
-	return []byte(b.String()), nil
+	f.addVersions(i.HardwareVersion, i.FirmwareVersion)
+	return f.Bytes(), nil
 }
 
 // mechanismsText is the file mechanisms of a token: name, smallest and largest
 // key, flags.
-func mechanismsText(_ context.Context, slot *engine.Slot) ([]byte, error) {
-	var b strings.Builder
-	for _, m := range slot.Mechanisms() {
+func (p place) mechanismsText(context.Context, caller) ([]byte, error) {
+	var b bytes.Buffer
+	for _, m := range p.slot.Mechanisms() {
 		fmt.Fprintf(&b, "%s %d %d %s\n", m.Type.Short(), m.MinKeySize, m.MaxKeySize, flagText(m.Flags, mechanismFlags()))
 	}
-	return []byte(b.String()), nil
+	return b.Bytes(), nil
 }
 
 // sessionInfoText is the file info of a session.
-func (f *FS) sessionInfoText(c caller, p place) ([]byte, error) {
-	s := f.present(c, p)
+func (p place) sessionInfoText(_ context.Context, c caller) ([]byte, error) {
+	s := p.openSession(c)
 	if s == nil {
 		return nil, errNoSession
 	}
@@ -142,51 +149,18 @@ func (f *FS) sessionInfoText(c caller, p place) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "session: %d\n", uint64(s.eng.Handle()))
+	var f facts
+	f.addNumber("session", uint64(s.eng.Handle()))
 	if s.name != "" {
-		fmt.Fprintf(&b, "name: %s\n", s.name)
+		f.add("name", s.name)
 	}
-	fmt.Fprintf(&b, "slot: %d\n", uint64(i.SlotID))
-	fmt.Fprintf(&b, "state: %s\n", stateText(i.State))
-	fmt.Fprintf(&b, "flags: %s\n", flagText(i.Flags, []flagName{{p11.CKF_RW_SESSION, "rw"}, {p11.CKF_SERIAL_SESSION, "serial"}}))
-	return []byte(b.String()), nil
+	f.addNumber("slot", uint64(i.SlotID))
+	f.add("state", stateText(i.State))
+	f.add("flags", flagText(i.Flags, []flagName{{p11.CKF_RW_SESSION, "rw"}, {p11.CKF_SERIAL_SESSION, "serial"}}))
+	return f.Bytes(), nil
 }
 
+// stateText is such as rw-user.
 func stateText(s p11.State) string {
-	switch s {
-	case p11.CKS_RO_PUBLIC_SESSION:
-		return "ro-public"
-	case p11.CKS_RO_USER_FUNCTIONS:
-		return "ro-user"
-	case p11.CKS_RW_PUBLIC_SESSION:
-		return "rw-public"
-	case p11.CKS_RW_USER_FUNCTIONS:
-		return "rw-user"
-	case p11.CKS_RW_SO_FUNCTIONS:
-		return "rw-so"
-	}
-	return "unknown"
-}
-
-// errorText is the file error.
-func (f *FS) errorText(c caller, p place) ([]byte, error) {
-	if _, ok := f.callers.sessionOf(c); !ok {
-		return []byte(errorOf(errNobody).text()), nil
-	}
-	a := f.callers.find(c)
-	switch {
-	case a == nil:
-		return []byte(lastError{}.text()), nil
-	case p.ref.self():
-		return []byte(a.lastError(p.slot).text()), nil
-	}
-	s := a.session(p.slot, p.ref)
-	switch {
-	case s == nil:
-		return nil, errNoSession
-	case s == a.session(p.slot, sessionRef{}):
-		return []byte(a.lastError(p.slot).text()), nil
-	}
-	return []byte(s.lastError().text()), nil
+	return strings.TrimSuffix(strings.TrimSuffix(s.Short(), "-session"), "-functions")
 }

@@ -28,18 +28,16 @@ func (p person) view() []string {
 				p.w.t.Fatalf("%s is listed and gives %v", full, errno)
 			}
 			line := fmt.Sprintf("%s ino=%d mode=%o uid=%d gid=%d nlink=%d size=%d", full, out.Ino, out.Mode, out.Uid, out.Gid, out.Nlink, out.Size)
-			switch n := node.(type) {
-			case *linkNode:
-				target, errno := n.Readlink(p.ctx())
+			switch {
+			case node.link != nil:
+				target, errno := node.Readlink(p.ctx())
 				line += fmt.Sprintf(" -> %s %v", target, errno)
-			case *fileNode:
-				if _, ok := n.file.(textFile); ok {
-					text, errno := p.cat(full)
-					line += fmt.Sprintf(" %q %v", text, errno)
-				}
+			case node.file != nil && node.file.open == nil: // a text
+				text, errno := p.cat(full)
+				line += fmt.Sprintf(" %q %v", text, errno)
 			}
 			lines = append(lines, line)
-			if _, ok := node.(*dirNode); ok {
+			if node.dir != nil {
 				walk(full)
 			}
 		}

@@ -12,23 +12,23 @@ import (
 // maxWrapped bounds a wrapped key, and the public value of another party.
 const maxWrapped = 64 << 10
 
-// wrapFile is written the name of the key to wrap, and reads it wrapped.
-func wrapFile(k *keyFile) file {
-	f := k.objects.fs
-	return &commandFile{
-		fs: f, p: k.objects.p, key: k.objects.p.key(k.id), replies: true, limit: 4096,
-		run: func(ctx context.Context, o *opened, line []byte) ([]byte, error) {
-			h, err := k.handle(ctx, o.s)
+// wrapFile takes the name of the key to wrap, and gives it wrapped.
+func wrapFile(k *keyFile) *file {
+	cmd := command{
+		place: k.place, path: k.path, replies: true, limit: 4096,
+		run: func(ctx context.Context, s *session, line []byte) ([]byte, error) {
+			wrapping, err := k.key(ctx, s)
 			if err != nil {
 				return nil, err
 			}
-			i, err := k.objects.findIn(ctx, o.s.app.eng, string(line))
+			key, err := k.findIn(ctx, s.app.eng, string(line))
 			if err != nil {
 				return nil, p11.Errorf(p11.CKR_KEY_HANDLE_INVALID, "no key %q: write a name as in objects", clip(string(line)))
 			}
-			return o.s.eng.WrapKey(ctx, k.mechanism, h, i.Handle)
+			return s.eng.WrapKey(ctx, k.mechanism, wrapping.Handle, key.Handle)
 		},
 	}
+	return cmd.file()
 }
 
 // clip shortens what is quoted in an error.
@@ -39,50 +39,62 @@ func clip(s string) string {
 	return s
 }
 
-// unwrapFile is written a wrapped key, makes the key, and reads its name.
-func unwrapFile(k *keyFile) file {
-	return k.making(func(ctx context.Context, s *session, data []byte) (p11.ObjectHandle, error) {
-		h, err := k.handle(ctx, s)
-		if err != nil {
-			return 0, err
+// unwrapFile takes a wrapped key, makes the key, and gives its name.
+func unwrapFile(k *keyFile) *file {
+	return k.making(func(ctx context.Context, s *session, key p11.ObjectHandle, data []byte) (p11.ObjectHandle, error) {
+		template := secretKey(k.template)
+		if class, _ := template.Class(); class == p11.CKO_SECRET_KEY && !template.Has(p11.CKA_KEY_TYPE) {
+			template.Set(p11.CKA_KEY_TYPE, p11.Ulong(p11.CKK_AES))
 		}
-		template := made(k.template)
-		if !template.Has(p11.CKA_KEY_TYPE) {
-			if class, _ := template.Class(); class == p11.CKO_SECRET_KEY {
-				template.Set(p11.CKA_KEY_TYPE, p11.Ulong(p11.CKK_AES))
-			}
-		}
-		return s.eng.UnwrapKey(ctx, k.mechanism, h, data, template)
+		return s.eng.UnwrapKey(ctx, k.mechanism, key, data, template)
 	})
 }
 
-// deriveFile is written the other side's public value, unless the name holds
-// it: as a public key in PEM or DER, or as a bare point. It makes the key, and
-// reads its name.
-func deriveFile(k *keyFile) file {
-	return k.making(func(ctx context.Context, s *session, data []byte) (p11.ObjectHandle, error) {
-		h, err := k.handle(ctx, s)
-		if err != nil {
-			return 0, err
-		}
+// deriveFile takes the other side's public value, unless the file's name has it: a
+// public key in PEM or DER, or a bare point. It makes the key, and gives its name.
+func deriveFile(k *keyFile) *file {
+	return k.making(func(ctx context.Context, s *session, key p11.ObjectHandle, data []byte) (p11.ObjectHandle, error) {
 		m, err := withPublic(k.mechanism, data)
 		if err != nil {
 			return 0, err
 		}
-		template := made(k.template)
+		template := secretKey(k.template)
 		if !template.Has(p11.CKA_KEY_TYPE) {
 			template.Set(p11.CKA_KEY_TYPE, p11.Ulong(p11.CKK_AES))
 			if !template.Has(p11.CKA_VALUE_LEN) {
 				template.SetUlong(p11.CKA_VALUE_LEN, 32)
 			}
 		}
-		return s.eng.DeriveKey(ctx, m, h, template)
+		return s.eng.DeriveKey(ctx, m, key, template)
 	})
 }
 
-// made is a template for a key that is unwrapped or derived: a secret key,
-// unless it says otherwise, and kept and guarded as a generated one is.
-func made(template p11.Attributes) p11.Attributes {
+// making is the data file that makes one key of what is written, with the key whose
+// handle create is given.
+func (k *keyFile) making(create func(ctx context.Context, s *session, key p11.ObjectHandle, data []byte) (p11.ObjectHandle, error)) *file {
+	st := k.stream(func(ctx context.Context, s *session) (transform, error) {
+		if _, err := k.key(ctx, s); err != nil {
+			return nil, err
+		}
+		return &collection{s: s, limit: maxWrapped, do: func(ctx context.Context, data []byte) ([]byte, error) {
+			key, err := k.key(ctx, s)
+			if err != nil {
+				return nil, err
+			}
+			h, err := create(ctx, s, key.Handle, data)
+			if err != nil {
+				return nil, err
+			}
+			return k.namesOf(ctx, s.app.eng, h)
+		}}, nil
+	})
+	st.creates = true
+	return st.file()
+}
+
+// secretKey is the template of a key that is unwrapped or derived: of a secret key,
+// unless it says otherwise, which is kept and guarded as a generated one is.
+func secretKey(template p11.Attributes) p11.Attributes {
 	t := template.Clone()
 	if !t.Has(p11.CKA_CLASS) {
 		t.Set(p11.CKA_CLASS, p11.Ulong(p11.CKO_SECRET_KEY))
@@ -112,22 +124,4 @@ func withPublic(m p11.Mechanism, data []byte) (p11.Mechanism, error) {
 	}
 	m.Param = &own
 	return m, m.Validate()
-}
-
-// making is the data file that makes one key of what is written.
-func (k *keyFile) making(create func(ctx context.Context, s *session, data []byte) (p11.ObjectHandle, error)) *streamFile {
-	f := k.stream(func(ctx context.Context, s *session) (transform, error) {
-		if _, err := k.handle(ctx, s); err != nil {
-			return nil, err
-		}
-		return &gather{s: s, limit: maxWrapped, do: func(ctx context.Context, data []byte) ([]byte, error) {
-			h, err := create(ctx, s, data)
-			if err != nil {
-				return nil, err
-			}
-			return k.objects.namesOf(context.WithoutCancel(ctx), s.app.eng, h)
-		}}, nil
-	})
-	f.creates = true
-	return f
 }

@@ -3,75 +3,68 @@ package fs
 import (
 	"context"
 	"encoding/hex"
+	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"p11fs/engine"
 	"p11fs/p11"
 )
 
-// objectLink is a link to an object's directory.
-type objectLink struct {
-	objects *objectsDir
-	ref     objectRef
-}
-
-func (l objectLink) target(ctx context.Context, c caller) (string, error) {
-	a, err := l.objects.fs.viewer(c, l.objects.p)
-	if err != nil {
-		return "", err
+// linkTo is a link of the directory dir to an object's directory.
+func (o objects) linkTo(dir string, ref objectRef) *entry {
+	target := func(ctx context.Context, c caller) (string, error) {
+		a, err := o.viewer(c)
+		if err != nil {
+			return "", err
+		}
+		i, err := o.get(ctx, c, ref)
+		if err != nil {
+			return "", err
+		}
+		return "../objects/" + o.nameOf(ctx, a, i), nil
 	}
-	i, err := l.objects.get(ctx, c, l.ref)
-	if err != nil {
-		return "", err
-	}
-	return "../objects/" + l.objects.nameOf(ctx, a, i), nil
-}
-
-func (f *FS) linkEntry(p place, id string, ref objectRef) *entry {
-	return &entry{id: id, place: p, perm: 0o777, moody: true, link: objectLink{f.objects(p), ref}}
+	return &entry{place: o.place, path: dir + ref.uid(), perm: 0o777, link: target}
 }
 
 // byIDDir links to objects by CKA_ID, in lower-case hexadecimal, with the suffix
 // of their class. Where several have one, the oldest has the plain name.
 type byIDDir struct {
-	fs *FS
-	p  place
+	fixedNames
+	objects
 }
 
-func (d *byIDDir) id(ref objectRef) string { return d.p.id() + "by-id/" + ref.uid() }
-
-func (d *byIDDir) list(ctx context.Context, c caller) ([]listed, error) {
-	a, err := d.fs.viewer(c, d.p)
+func (d *byIDDir) list(ctx context.Context, c caller) ([]fuse.DirEntry, error) {
+	a, err := d.viewer(c)
 	if err != nil {
 		return nil, err
 	}
-	var list []listed
-	taken := make(map[string]bool)
-	err = a.EachObject(ctx, d.p.slot, nil, func(i engine.ObjectInfo) bool {
-		base, ok := idName(i)
-		if !ok {
-			return true
+	var list []fuse.DirEntry
+	taken := make(map[plainName]bool)
+	err = d.each(ctx, a, nil, func(i engine.ObjectInfo) bool {
+		if n, ok := idName(i); ok {
+			name := n.String()
+			if taken[n] {
+				name = n.full(refOf(i))
+			}
+			taken[n] = true
+			list = append(list, d.dirEntry(name, "by-id/"+refOf(i).uid(), syscall.S_IFLNK))
 		}
-		name := base + suffix(i.Class)
-		if taken[name] {
-			name = base + "~" + refOf(i).uid() + suffix(i.Class)
-		}
-		taken[name] = true
-		list = append(list, listed{name: name, id: d.id(refOf(i)), kind: syscall.S_IFLNK})
-		return ctx.Err() == nil
+		return true
 	})
 	return list, err
 }
 
-// idName is the identifier as a name, for those that fit into one.
-func idName(i engine.ObjectInfo) (string, bool) {
-	base := hex.EncodeToString(i.ID)
-	return base, base != "" && len(base) <= maxBase
+// idName is the name by CKA_ID, for those that fit into one.
+func idName(i engine.ObjectInfo) (n plainName, ok bool) {
+	n = plainName{base: hex.EncodeToString(i.ID), suffix: suffix(i.Class), source: fromID}
+	return n, n.base != "" && len(n.base) <= maxBase
 }
 
 func (d *byIDDir) lookup(ctx context.Context, c caller, name string) (*entry, error) {
-	a, err := d.fs.viewer(c, d.p)
+	a, err := d.viewer(c)
 	if err != nil {
 		return nil, err
 	}
@@ -79,72 +72,66 @@ func (d *byIDDir) lookup(ctx context.Context, c caller, name string) (*entry, er
 	if !ok {
 		return nil, errNoObject
 	}
-	if id, uid, cut := strings.Cut(base, "~"); cut {
-		i, err := d.fs.objects(d.p).byUID(ctx, a, uid)
+	if _, uid, full := strings.Cut(base, "~"); full {
+		i, err := d.byUID(ctx, a, uid)
 		if err != nil {
 			return nil, err
 		}
-		if own, ok := idName(i); !ok || own != id || suffix(i.Class) != suf {
+		if n, ok := idName(i); !ok || n.full(refOf(i)) != name {
 			return nil, errNoObject
 		}
-		return d.fs.linkEntry(d.p, d.id(refOf(i)), refOf(i)), nil
+		return d.linkTo("by-id/", refOf(i)), nil
 	}
-	id, err := hex.DecodeString(base)
-	if err != nil || hex.EncodeToString(id) != base {
+	id, ok := decodeID(base)
+	if !ok {
 		return nil, errNoObject
 	}
-	template := p11.Attributes{{Type: p11.CKA_ID, Value: id}}
-	if class, ok := classOf(suf); ok {
-		template.Set(p11.CKA_CLASS, p11.Ulong(class))
-	}
-	found, err := a.Objects(ctx, d.p.slot, template)
+	template := ofSuffix(suf)
+	template.Set(p11.CKA_ID, id)
+	found, err := a.Objects(ctx, d.slot, template)
 	if err != nil {
 		return nil, err
 	}
-	for _, i := range found {
-		if suffix(i.Class) == suf {
-			return d.fs.linkEntry(d.p, d.id(refOf(i)), refOf(i)), nil
-		}
+	n := slices.IndexFunc(found, func(i engine.ObjectInfo) bool { return suffix(i.Class) == suf })
+	if n < 0 {
+		return nil, errNoObject
 	}
-	return nil, errNoObject
+	return d.linkTo("by-id/", refOf(found[n])), nil
 }
 
 // byUIDDir links to token objects by their stored names, which no other object
 // ever gets.
 type byUIDDir struct {
-	fs *FS
-	p  place
+	fixedNames
+	objects
 }
 
-func (d *byUIDDir) id(ref objectRef) string { return d.p.id() + "by-uid/" + ref.uid() }
-
-func (d *byUIDDir) list(ctx context.Context, c caller) ([]listed, error) {
-	a, err := d.fs.viewer(c, d.p)
+func (d *byUIDDir) list(ctx context.Context, c caller) ([]fuse.DirEntry, error) {
+	a, err := d.viewer(c)
 	if err != nil {
 		return nil, err
 	}
-	var list []listed
-	err = a.EachObject(ctx, d.p.slot, nil, func(i engine.ObjectInfo) bool {
-		if i.Token {
-			list = append(list, listed{name: refOf(i).uid(), id: d.id(refOf(i)), kind: syscall.S_IFLNK})
+	var list []fuse.DirEntry
+	err = d.each(ctx, a, nil, func(i engine.ObjectInfo) bool {
+		if uid := refOf(i).uid(); i.Token {
+			list = append(list, d.dirEntry(uid, "by-uid/"+uid, syscall.S_IFLNK))
 		}
-		return ctx.Err() == nil
+		return true
 	})
 	return list, err
 }
 
 func (d *byUIDDir) lookup(ctx context.Context, c caller, name string) (*entry, error) {
-	a, err := d.fs.viewer(c, d.p)
+	a, err := d.viewer(c)
 	if err != nil {
 		return nil, err
 	}
-	stored, ok := unescape(name)
-	if !ok {
+	i, err := d.byUID(ctx, a, name)
+	if err != nil {
+		return nil, err
+	}
+	if !i.Token {
 		return nil, errNoObject
 	}
-	i, err := a.ObjectNamed(ctx, d.p.slot, stored)
-	if err != nil {
-		return nil, err
-	}
-	return d.fs.linkEntry(d.p, d.id(refOf(i)), refOf(i)), nil
+	return d.linkTo("by-uid/", refOf(i)), nil
 }

@@ -13,66 +13,60 @@ import (
 // maxPINCommand is the longest text with PINs in it.
 const maxPINCommand = 4096
 
-// loginFile is C_Login: PIN, user:PIN or so:PIN. It reads public, user or so. What
-// is written as context-specific:PIN is kept for the next signature or decryption
-// in the session by a key that wants the PIN each time
-// (CKA_ALWAYS_AUTHENTICATE).
-func (f *FS) loginFile(p place) *commandFile {
-	return &commandFile{
-		fs: f, p: p, key: "login", limit: maxPINCommand,
-		run: func(ctx context.Context, o *opened, line []byte) ([]byte, error) {
-			user, pin := p11.UserType(p11.CKU_USER), line
-			context := false
-			if who, rest, ok := bytes.Cut(line, []byte(":")); ok {
-				switch string(who) {
-				case "user":
-					pin = rest
-				case "so":
-					user, pin = p11.CKU_SO, rest
-				case "context-specific":
-					context, pin = true, rest
-				}
-			}
-			if len(pin) == 0 {
-				return nil, errNoPIN
-			}
-			// Whatever else it is, it is a PIN, right or wrong: the token
-			// counts it.
-			secretPIN, err := secret.New(pin)
-			if err != nil {
-				return nil, p11.Errorf(p11.CKR_HOST_MEMORY, "%v", err)
-			}
-			if context {
-				o.s.setSecret(contextSecret, secretPIN)
-				return nil, nil
-			}
-			defer secretPIN.Close()
-			return nil, o.s.eng.Login(ctx, user, secretPIN)
-		},
-		text: func(_ context.Context, c caller) ([]byte, error) {
-			a, err := f.viewer(c, p)
-			if err != nil {
-				return nil, err
-			}
-			switch user, ok := a.LoggedIn(p.slot); {
-			case !ok:
-				return []byte("public\n"), nil
-			case user == p11.CKU_SO:
-				return []byte("so\n"), nil
-			}
-			return []byte("user\n"), nil
-		},
+// login is C_Login: PIN, user:PIN or so:PIN. What is written as
+// context-specific:PIN is kept for the next signature or decryption in the session
+// by a key that wants the PIN each time (CKA_ALWAYS_AUTHENTICATE).
+func (p place) login(ctx context.Context, s *session, line []byte) ([]byte, error) {
+	user, pin := p11.UserType(p11.CKU_USER), line
+	if who, rest, ok := bytes.Cut(line, []byte(":")); ok {
+		switch string(who) {
+		case "user":
+			pin = rest
+		case "so":
+			user, pin = p11.CKU_SO, rest
+		case "context-specific":
+			user, pin = p11.CKU_CONTEXT_SPECIFIC, rest
+		}
 	}
+	if len(pin) == 0 {
+		return nil, errNoPIN
+	}
+	// Whatever else it is, it is a PIN, right or wrong: the token counts it.
+	b, err := secret.New(pin)
+	if err != nil {
+		return nil, p11.Errorf(p11.CKR_HOST_MEMORY, "%v", err)
+	}
+	if user == p11.CKU_CONTEXT_SPECIFIC {
+		s.setSecret(contextSecret, b)
+		return nil, nil
+	}
+	defer b.Close()
+	return nil, s.eng.Login(ctx, user, b)
+}
+
+// loginText is who the caller is: public, user or so.
+func (p place) loginText(_ context.Context, c caller) ([]byte, error) {
+	a, err := p.viewer(c)
+	if err != nil {
+		return nil, err
+	}
+	switch user, in := a.LoggedIn(p.slot); {
+	case !in:
+		return []byte("public\n"), nil
+	case user == p11.CKU_SO:
+		return []byte("so\n"), nil
+	}
+	return []byte("user\n"), nil
 }
 
 var errNoPIN = p11.Errorf(p11.CKR_PIN_LEN_RANGE, "the PIN is missing")
 
-// pinOf takes a new PIN out of a command, and wipes it there.
-func pinOf(b []byte) (*secret.Bytes, error) {
+// newPIN takes a new PIN out of a command, and wipes it there.
+func newPIN(b []byte) (*secret.Bytes, error) {
 	if len(b) == 0 {
 		return nil, errNoPIN
 	}
-	if bytes.IndexByte(b, 0) >= 0 || bytes.IndexByte(b, '\n') >= 0 {
+	if bytes.ContainsAny(b, "\x00\n") {
 		secret.Wipe(b)
 		return nil, p11.Errorf(p11.CKR_PIN_INVALID, "a PIN is one line of text")
 	}
@@ -83,144 +77,126 @@ func pinOf(b []byte) (*secret.Bytes, error) {
 	return pin, nil
 }
 
-// logoutFile is C_Logout. What is written does not matter much; it is one of a
-// few words so that what was meant for another file is refused.
-func (f *FS) logoutFile(p place) *commandFile {
-	return &commandFile{
-		fs: f, p: p, key: "logout", limit: maxPINCommand, empty: true,
-		run: func(ctx context.Context, o *opened, line []byte) ([]byte, error) {
-			switch string(bytes.TrimSpace(line)) {
-			case "", "1", "logout":
-				return nil, o.s.eng.Logout(ctx)
-			}
-			return nil, p11.Errorf(p11.CKR_ARGUMENTS_BAD, "write an empty line, or the word logout")
-		},
+// logout is C_Logout. It takes a few words only, so that what was meant for another
+// file is refused.
+func (p place) logout(ctx context.Context, s *session, line []byte) ([]byte, error) {
+	switch string(bytes.TrimSpace(line)) {
+	case "", "1", "logout":
+		return nil, s.eng.Logout(ctx)
 	}
+	return nil, p11.Errorf(p11.CKR_ARGUMENTS_BAD, "write an empty line, or the word logout")
 }
 
-// pinFile is C_SetPIN: OLD NEW. It reads what the token tells of the PINs.
-func (f *FS) pinFile(p place) *commandFile {
-	return &commandFile{
-		fs: f, p: p, key: "pin", limit: maxPINCommand,
-		run: func(ctx context.Context, o *opened, line []byte) ([]byte, error) {
-			before, after, ok := bytes.Cut(line, []byte(" "))
-			if !ok || len(before) == 0 || len(after) == 0 || bytes.IndexByte(after, ' ') >= 0 {
-				return nil, p11.Errorf(p11.CKR_ARGUMENTS_BAD, "write the old PIN, a blank, and the new PIN")
-			}
-			oldPIN, err := pinOf(before)
-			if err != nil {
-				return nil, err
-			}
-			defer oldPIN.Close()
-			newPIN, err := pinOf(after)
-			if err != nil {
-				return nil, err
-			}
-			defer newPIN.Close()
-			return nil, o.s.eng.SetPIN(ctx, oldPIN, newPIN)
-		},
-		text: func(ctx context.Context, _ caller) ([]byte, error) {
-			i, err := p.slot.TokenInfo(ctx)
-			if err != nil {
-				return nil, err
-			}
-			return []byte(pinText(i.Flags)), nil
-		},
+// setPIN is C_SetPIN: OLD NEW.
+func (p place) setPIN(ctx context.Context, s *session, line []byte) ([]byte, error) {
+	before, after, ok := bytes.Cut(line, []byte(" "))
+	if !ok || len(before) == 0 || len(after) == 0 || bytes.IndexByte(after, ' ') >= 0 {
+		return nil, p11.Errorf(p11.CKR_ARGUMENTS_BAD, "write the old PIN, a blank, and the new PIN")
 	}
+	old, err := newPIN(before)
+	if err != nil {
+		return nil, err
+	}
+	defer old.Close()
+	pin, err := newPIN(after)
+	if err != nil {
+		return nil, err
+	}
+	defer pin.Close()
+	return nil, s.eng.SetPIN(ctx, old, pin)
 }
 
-// pinText says for each role whether it has a PIN, and how many tries are left
-// as far as PKCS#11 tells: many, some, 1 or 0.
-func pinText(flags p11.Flags) string {
-	var b strings.Builder
+// pinText is a line for each role: whether it has a PIN, and how many tries are
+// left as far as PKCS#11 tells: many, some, 1 or 0.
+func (p place) pinText(ctx context.Context, _ caller) ([]byte, error) {
+	i, err := p.slot.TokenInfo(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
 	role := func(name string, set bool, low, final, locked, change p11.Flags) {
 		tries := "many"
 		switch {
-		case flags&locked != 0:
+		case i.Flags&locked != 0:
 			tries = "0"
-		case flags&final != 0:
+		case i.Flags&final != 0:
 			tries = "1"
-		case flags&low != 0:
+		case i.Flags&low != 0:
 			tries = "some"
 		}
 		state := "set"
 		if !set {
 			state = "unset"
-		} else if flags&change != 0 {
+		} else if i.Flags&change != 0 {
 			state = "to-be-changed"
 		}
 		fmt.Fprintf(&b, "%s: tries=%s pin=%s\n", name, tries, state)
 	}
-	role("user", flags&p11.CKF_USER_PIN_INITIALIZED != 0, p11.CKF_USER_PIN_COUNT_LOW, p11.CKF_USER_PIN_FINAL_TRY, p11.CKF_USER_PIN_LOCKED, p11.CKF_USER_PIN_TO_BE_CHANGED)
+	role("user", i.Flags&p11.CKF_USER_PIN_INITIALIZED != 0, p11.CKF_USER_PIN_COUNT_LOW, p11.CKF_USER_PIN_FINAL_TRY, p11.CKF_USER_PIN_LOCKED, p11.CKF_USER_PIN_TO_BE_CHANGED)
 	role("so", true, p11.CKF_SO_PIN_COUNT_LOW, p11.CKF_SO_PIN_FINAL_TRY, p11.CKF_SO_PIN_LOCKED, p11.CKF_SO_PIN_TO_BE_CHANGED)
-	return b.String()
+	return b.Bytes(), nil
 }
 
-// ctlFile is administration:
+// ctl is administration:
 //
 //	init SO-PIN LABEL…   C_InitToken
 //	init-pin PIN         C_InitPIN, for the security officer
 //	close-all            C_CloseAllSessions, of the caller's
 //	cancel               drops the caller's results that wait
-func (f *FS) ctlFile(p place) *commandFile {
-	return &commandFile{
-		fs: f, p: p, key: "ctl", limit: maxPINCommand, sessionless: true,
-		run: func(ctx context.Context, o *opened, line []byte) ([]byte, error) {
-			verb, rest, _ := bytes.Cut(line, []byte(" "))
-			switch string(verb) {
-			case "init":
-				return nil, f.initToken(ctx, o, p, rest)
-			case "init-pin":
-				return nil, f.initPIN(ctx, o, p, rest)
-			case "close-all", "cancel":
-				if len(rest) > 0 {
-					return nil, p11.Errorf(p11.CKR_ARGUMENTS_BAD, "%s stands alone", verb)
-				}
-				all, _ := o.app.sessions(p.slot)
-				for _, s := range all {
-					if string(verb) == "cancel" {
-						s.cancel()
-					} else {
-						o.app.closeSession(s)
-					}
-				}
-				return nil, nil
+func (p place) ctl(ctx context.Context, a *application, line []byte) error {
+	word, rest, _ := bytes.Cut(line, []byte(" "))
+	verb := string(word)
+	switch verb {
+	case "init":
+		return p.initToken(ctx, a, rest)
+	case "init-pin":
+		return p.initPIN(ctx, a, rest)
+	case "close-all", "cancel":
+		if len(rest) > 0 {
+			return p11.Errorf(p11.CKR_ARGUMENTS_BAD, "%s stands alone", verb)
+		}
+		for _, s := range a.sessions(p.slot) {
+			if verb == "cancel" {
+				s.cancel()
+			} else {
+				a.closeSession(s)
 			}
-			return nil, p11.Errorf(p11.CKR_ARGUMENTS_BAD, "write init SO-PIN LABEL, init-pin PIN, close-all or cancel")
-		},
+		}
+		return nil
 	}
+	return p11.Errorf(p11.CKR_ARGUMENTS_BAD, "write init SO-PIN LABEL, init-pin PIN, close-all or cancel")
 }
 
-func (f *FS) initToken(ctx context.Context, o *opened, p place, args []byte) error {
-	pin, label, ok := bytes.Cut(args, []byte(" "))
-	if !ok || len(bytes.TrimSpace(label)) == 0 {
+func (p place) initToken(ctx context.Context, a *application, args []byte) error {
+	word, rest, ok := bytes.Cut(args, []byte(" "))
+	label := string(rest)
+	if !ok || strings.TrimSpace(label) == "" {
 		return p11.Errorf(p11.CKR_ARGUMENTS_BAD, "write init, the SO PIN, and the label")
 	}
-	text := string(label)
-	if clean(text) != text || strings.ToValidUTF8(text, "") != text {
+	if clean(label) != label || strings.ToValidUTF8(label, "") != label {
 		return p11.Errorf(p11.CKR_ARGUMENTS_BAD, "a label is text of printable characters")
 	}
-	secretPIN, err := pinOf(pin)
+	pin, err := newPIN(word)
 	if err != nil {
 		return err
 	}
-	defer secretPIN.Close()
-	// The session that reading and writing files made by itself is not to be
-	// in its own caller's way.
-	if all, self := o.app.sessions(p.slot); self != nil && len(all) == 1 {
+	defer pin.Close()
+	// The session that was opened for the caller's files must not be in the
+	// caller's way.
+	if own := a.session(p.slot, sessionRef{}); own != nil {
 		if i, err := p.slot.TokenInfo(ctx); err == nil && i.Sessions == 1 {
-			o.app.closeSession(self)
+			a.closeSession(own)
 		}
 	}
-	return o.app.eng.InitToken(ctx, p.slot, secretPIN, text)
+	return a.eng.InitToken(ctx, p.slot, pin, label)
 }
 
-func (f *FS) initPIN(ctx context.Context, o *opened, p place, args []byte) error {
-	s, err := o.app.self(ctx, f, p.slot)
+func (p place) initPIN(ctx context.Context, a *application, args []byte) error {
+	s, err := a.defaultSession(ctx, p)
 	if err != nil {
 		return err
 	}
-	pin, err := pinOf(args)
+	pin, err := newPIN(args)
 	if err != nil {
 		return err
 	}
@@ -228,18 +204,13 @@ func (f *FS) initPIN(ctx context.Context, o *opened, p place, args []byte) error
 	return s.eng.InitPIN(ctx, pin)
 }
 
-// passphraseFile takes the pass phrase of the next import in the session. A
-// pass phrase in a file name or a command line would show in ps.
-func (f *FS) passphraseFile(p place) *commandFile {
-	return &commandFile{
-		fs: f, p: p, key: "passphrase", limit: maxPINCommand,
-		run: func(_ context.Context, o *opened, line []byte) ([]byte, error) {
-			b, err := pinOf(line)
-			if err != nil {
-				return nil, err
-			}
-			o.s.setSecret(importSecret, b)
-			return nil, nil
-		},
+// setPassphrase keeps the pass phrase of the next import in the session. In a file
+// name or on a command line it would show in ps.
+func (p place) setPassphrase(_ context.Context, s *session, line []byte) ([]byte, error) {
+	b, err := newPIN(line)
+	if err != nil {
+		return nil, err
 	}
+	s.setSecret(importSecret, b)
+	return nil, nil
 }

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"p11fs/engine"
 	"p11fs/tokens/tokentest/hooks"
 )
@@ -45,8 +47,7 @@ const (
 )
 
 // newTree returns a tree over one token in memory.
-func newTree(c Config, system processes, o hooks.Options) (*FS, *engine.Engine, error) {
-	token := hooks.New("tok", o)
+func newTree(c Config, system processes, token *hooks.Token) (*FS, *engine.Engine, error) {
 	e, err := engine.New(engine.Config{Log: c.Log, Slots: []engine.SlotConfig{{ID: 1, Description: "a test slot", Token: token}}})
 	if err != nil {
 		return nil, nil, err
@@ -66,7 +67,7 @@ func serve(dir string) error {
 		return "running\n" + strings.Repeat("0\n", int(n*n%7))
 	}
 	f, e, err := newTree(Config{Log: log, Status: status, Resources: status, Metrics: metrics, UID: uint32(os.Getuid()), GID: uint32(os.Getgid())},
-		systemProcesses(), hooks.Options{Before: func(method string) error {
+		systemProcesses(), hooks.New("tok", hooks.Options{Before: func(method string) error {
 			if method == "SeedRandom" && os.Getenv("P11FS_TEST_PANIC") != "" {
 				panic("as the test wants it")
 			}
@@ -74,7 +75,7 @@ func serve(dir string) error {
 				time.Sleep(300 * time.Millisecond)
 			}
 			return nil
-		}})
+		}}))
 	if err != nil {
 		return err
 	}
@@ -84,7 +85,7 @@ func serve(dir string) error {
 	}
 	fmt.Println("ready")
 	_, _ = io.Copy(io.Discard, os.Stdin)
-	if err := s.Unmount(); err != nil {
+	if err := detach(dir); err != nil {
 		return err
 	}
 	s.Wait()
@@ -95,6 +96,15 @@ func serve(dir string) error {
 	left := e.Stats()
 	fmt.Printf("handles=%d panics=%d sessions=%d operations=%d applications=%d\n", stats.Handles, stats.Panics, left.Sessions, left.Operations, left.Applications)
 	return e.Close()
+}
+
+// detach takes a mount away, as umount -l does.
+func detach(dir string) error {
+	err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	if err == nil || os.Geteuid() == 0 {
+		return err
+	}
+	return exec.Command("fusermount3", "-u", "-z", "--", dir).Run()
 }
 
 // mounted is a tree that another process serves.
@@ -144,7 +154,7 @@ func mount(t testing.TB, env ...string) *mounted {
 		_ = in.Close()
 		timer := time.AfterFunc(20*time.Second, func() {
 			_ = cmd.Process.Signal(syscall.SIGQUIT) // it writes what it waits for
-			_ = Detach(dir)
+			_ = detach(dir)
 		})
 		defer timer.Stop()
 		for lines.Scan() {

@@ -4,17 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log"
 	"log/slog"
 	"os"
 	"runtime/debug"
 	"strings"
-	"sync"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
-	"golang.org/x/sys/unix"
 )
 
 // Options are how a tree is mounted.
@@ -30,17 +26,12 @@ type Options struct {
 const maxWrite = 256 << 10
 
 // Server is a mounted tree.
-type Server struct {
-	server *fuse.Server
-	dir    string
-	done   chan struct{} // closed when the mount has ended
-
-	mu        sync.Mutex // guards unmounted
-	unmounted bool
-}
+type Server struct{ done chan struct{} }
 
 // Mount mounts the tree on dir, which must be a directory, and returns once it
-// answers. ctx ends the attempt only.
+// answers. ctx ends the attempt only. Who mounted it unmounts it: not go-fuse, which
+// waits for the mount's end without bound, though a mount namespace that was made
+// meanwhile has a copy of the mount, and nothing says when it lets go.
 func (f *FS) Mount(ctx context.Context, dir string, o Options) (*Server, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -57,7 +48,7 @@ func (f *FS) Mount(ctx context.Context, dir string, o Options) (*Server, error) 
 			DirectMount:        os.Geteuid() == 0,
 			ExtraCapabilities:  fuse.CAP_ATOMIC_O_TRUNC,
 			Debug:              o.Debug,
-			Logger:             log.New(logWriter{f.log}, "", 0),
+			Logger:             slog.NewLogLogger(f.log.Handler(), slog.LevelDebug),
 			PanicHandler:       f.panicked,
 		},
 		NullPermissions: true,
@@ -70,13 +61,13 @@ func (f *FS) Mount(ctx context.Context, dir string, o Options) (*Server, error) 
 		}
 		return nil, fmt.Errorf("mounting on %s: %w", dir, err)
 	}
-	s := &Server{server: server, dir: dir, done: make(chan struct{})}
+	s := &Server{done: make(chan struct{})}
 	go func() {
 		defer close(s.done)
 		server.Serve()
 	}()
 	if err := server.WaitMount(); err != nil {
-		return nil, errors.Join(fmt.Errorf("mounting on %s: %w", dir, err), s.Unmount())
+		return nil, errors.Join(fmt.Errorf("mounting on %s: %w", dir, err), server.Unmount())
 	}
 	return s, nil
 }
@@ -88,51 +79,9 @@ func (f *FS) panicked(what any) fuse.Status {
 	return fuse.EIO
 }
 
-// logWriter makes log lines of what go-fuse prints.
-type logWriter struct{ log *slog.Logger }
-
-var _ io.Writer = logWriter{}
-
-func (w logWriter) Write(b []byte) (int, error) {
-	w.log.Debug("fuse", "text", clean(string(b)))
-	return len(b), nil
-}
-
-// Unmount takes the tree away from its directory, which is free at once. The
-// tree ends with the last open file in it: Wait and Done tell. It may be called
-// again.
-func (s *Server) Unmount() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	select {
-	case <-s.done:
-		return nil
-	default:
-	}
-	if s.unmounted {
-		return nil
-	}
-	// Not by go-fuse, which then waits for the mount's end without bound: a
-	// mount namespace that was made meanwhile has a copy of the mount, and
-	// nothing says when it lets go.
-	err := Detach(s.dir)
-	s.unmounted = err == nil
-	return err
-}
-
 // Wait returns when the mount has ended, whoever ended it, and all requests are
 // answered.
 func (s *Server) Wait() { <-s.done }
 
 // Done is closed when the mount has ended.
 func (s *Server) Done() <-chan struct{} { return s.done }
-
-// Detach takes whatever is mounted on dir away, at once, though it is in use or
-// its daemon is gone.
-func Detach(dir string) error {
-	err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-	if err == nil || os.Geteuid() == 0 {
-		return err
-	}
-	return fusermountDetach(dir)
-}

@@ -2,31 +2,59 @@ package fs
 
 import (
 	"context"
+	"errors"
 	"syscall"
 	"time"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"p11fs/p11"
 )
 
-// lasting is how long the kernel may keep what no caller sees otherwise.
-const lasting = time.Hour
+// Every callback that the tree counts on: a misspelt one would silently be the
+// library's default.
+var (
+	_ gofs.NodeGetattrer      = (*node)(nil)
+	_ gofs.NodeSetattrer      = (*node)(nil)
+	_ gofs.NodeStatfser       = (*node)(nil)
+	_ gofs.NodeFsyncer        = (*node)(nil)
+	_ gofs.NodeLookuper       = (*node)(nil)
+	_ gofs.NodeOpendirHandler = (*node)(nil)
+	_ gofs.NodeMkdirer        = (*node)(nil)
+	_ gofs.NodeRmdirer        = (*node)(nil)
+	_ gofs.NodeUnlinker       = (*node)(nil)
+	_ gofs.NodeRenamer        = (*node)(nil)
+	_ gofs.NodeCreater        = (*node)(nil)
+	_ gofs.NodeOpener         = (*node)(nil)
+	_ gofs.NodeReadlinker     = (*node)(nil)
+)
 
-// An entry is one name in a directory: what it is and who it is.
+// cacheTime is how long the kernel may keep what is the same for every caller.
+const cacheTime = time.Hour
+
+// maxName is the longest name of a directory entry, in bytes.
+const maxName = 255
+
+// An entry is what a name in a directory stands for.
 type entry struct {
-	// id is the node's identity: the same id is the same node, so all that
-	// the node's behaviour rests on is in it.
-	id string
+	place
+	// path is the rest of the node's identity. Entries of one id are one node, so
+	// all that the node's behaviour rests on is in it.
+	path string
+	perm uint32 // permission bits, before the rules of the place
+
 	// One of these is set.
 	dir  directory
-	file file
-	link link
+	file *file
+	link func(ctx context.Context, c caller) (target string, err error)
 
-	place place
-	perm  uint32 // permission bits, before the place's rules
-	fixed bool   // every caller finds the same node under this name, always
-	moody bool   // the size depends on the caller or the moment
+	// everyones is set where all callers find the same node under this name, always.
+	everyones bool
 }
+
+func (e *entry) id() string { return e.place.id() + e.path }
 
 func (e *entry) kind() uint32 {
 	switch {
@@ -38,187 +66,118 @@ func (e *entry) kind() uint32 {
 	return syscall.S_IFREG
 }
 
-// A directory is what a directory node does.
-type directory interface {
-	// list returns the names that the caller may see.
-	list(ctx context.Context, c caller) ([]listed, error)
-	// lookup returns the entry of that name, or an error of ENOENT.
-	lookup(ctx context.Context, c caller, name string) (*entry, error)
-}
-
-// listed is one line of a listing.
-type listed struct {
-	name string
-	id   string
-	kind uint32 // S_IFREG …
-}
-
-// What some directories do besides.
-type (
-	dirMaker interface {
-		mkdir(ctx context.Context, c caller, name string) (*entry, error)
+// attrTime is how long the kernel may keep the attributes. Mode and owner never
+// depend on the caller; the size of a text does, and so does whether a link leads
+// anywhere.
+func (e *entry) attrTime() time.Duration {
+	if e.link != nil || e.file != nil && e.file.text != nil {
+		return 0
 	}
-	dirRemover interface {
-		rmdir(ctx context.Context, c caller, name string) error
-	}
-	unlinker interface {
-		unlink(ctx context.Context, c caller, name string) error
-	}
-	renamer interface {
-		rename(ctx context.Context, c caller, name, newName string, flags uint32) error
-	}
-	creator interface {
-		create(ctx context.Context, c caller, name string, flags uint32) (*entry, gofs.FileHandle, error)
-	}
-)
-
-// A file is what a file node does.
-type file interface {
-	// size is the length of what would be read, 0 where that is not known.
-	size(ctx context.Context, c caller) uint64
-	// open opens the file: rights are decided here.
-	open(ctx context.Context, c caller, flags uint32) (h gofs.FileHandle, fuseFlags uint32, err error)
+	return cacheTime
 }
 
-// A cutter is a file that has something to cut.
-type cutter interface {
-	// truncate sets the length, through h or, if that is nil, by name.
-	truncate(ctx context.Context, c caller, h gofs.FileHandle, size uint64) error
-}
-
-// A link is what a symbolic link does.
-type link interface {
-	target(ctx context.Context, c caller) (string, error)
-}
-
-// node is what all nodes have.
-type node struct {
-	gofs.Inode
-	fs *FS
-	entry
-}
-
-type (
-	dirNode  struct{ node }
-	fileNode struct{ node }
-	linkNode struct{ node }
-)
-
-// inode makes e a child of n.
-func (n *node) inode(ctx context.Context, e *entry) *gofs.Inode {
-	var child gofs.InodeEmbedder
-	switch base := (node{fs: n.fs, entry: *e}); {
-	case e.dir != nil:
-		child = &dirNode{node: node{fs: base.fs, entry: base.entry}}
-	case e.link != nil:
-		child = &linkNode{node: node{fs: base.fs, entry: base.entry}}
-	default:
-		child = &fileNode{node: node{fs: base.fs, entry: base.entry}}
-	}
-	return n.NewInode(ctx, child, gofs.StableAttr{Mode: e.kind(), Ino: n.fs.ino(e.id)})
-}
-
-// attr fills in what stat shows of e.
-func (f *FS) attr(ctx context.Context, c caller, e *entry, out *fuse.Attr) {
-	perm, uid, gid := e.perm, f.config.UID, f.config.GID
-	if !e.place.ref.self() {
-		uid, gid = e.place.uid, e.place.gid
+// attr fills in what stat shows.
+func (e *entry) attr(ctx context.Context, c caller, out *fuse.Attr) {
+	config := e.fs.config
+	perm, uid, gid := e.perm, config.UID, config.GID
+	if !e.ref.isDefault() {
+		uid, gid = e.uid, e.gid
 		perm &= 0o700
-	} else if f.config.Private {
+	} else if config.Private {
 		perm &= 0o700
 	}
 	*out = fuse.Attr{
-		Ino:     f.ino(e.id),
+		Ino:     e.fs.ino(e.id()),
 		Mode:    e.kind() | perm,
 		Nlink:   1,
 		Owner:   fuse.Owner{Uid: uid, Gid: gid},
 		Blksize: 4096,
 	}
-	if e.file != nil {
-		out.Size = e.file.size(ctx, c)
+	if e.file != nil && e.file.text != nil {
+		if text, err := e.file.text(ctx, c); err == nil {
+			out.Size = uint64(len(text))
+		}
 		out.Blocks = (out.Size + 511) / 512
 	}
-	out.SetTimes(&f.started, &f.started, &f.started)
+	out.SetTimes(&e.fs.started, &e.fs.started, &e.fs.started)
 }
 
-// entryOut fills in the answer to a lookup.
-func (f *FS) entryOut(ctx context.Context, c caller, e *entry, out *fuse.EntryOut) {
-	f.attr(ctx, c, e, &out.Attr)
-	if e.fixed {
-		out.SetEntryTimeout(lasting)
-	}
-	if !e.moody {
-		out.SetAttrTimeout(lasting)
-	}
+// A node is an entry that the kernel knows.
+type node struct {
+	gofs.Inode
+	*entry
 }
 
-// Getattr is stat. It makes nothing.
-func (n *node) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
-	ctx, end := n.fs.patience(ctx)
+// child makes e a child of n, and fills in the answer.
+func (n *node) child(ctx context.Context, c caller, e *entry, out *fuse.EntryOut) *gofs.Inode {
+	e.attr(ctx, c, &out.Attr)
+	if e.everyones {
+		out.SetEntryTimeout(cacheTime)
+	}
+	out.SetAttrTimeout(e.attrTime())
+	return n.NewInode(ctx, &node{entry: e}, gofs.StableAttr{Mode: e.kind(), Ino: out.Ino})
+}
+
+// serve runs one request of the kernel's. An interrupted one has no effect.
+func (n *node) serve(ctx context.Context, run func(ctx context.Context, c caller) syscall.Errno) syscall.Errno {
+	ctx, end := n.fs.withGrace(ctx)
 	defer end()
-	c := callerOf(ctx)
-	if errno := n.standing(c); errno != 0 {
-		return errno
-	}
-	n.fs.attr(ctx, c, &n.entry, &out.Attr)
-	if !n.moody {
-		out.SetTimeout(lasting)
-	}
-	return 0
-}
-
-// standing says whether the node's session is there for the caller. The kernel
-// asks for attributes also on behalf of nobody, when it drops an inode.
-func (n *node) standing(c caller) syscall.Errno {
-	if n.place.ref.self() || c.pid == 0 || n.fs.present(c, n.place) != nil {
-		return 0
-	}
-	return syscall.ENOENT
-}
-
-// Setattr is truncate, chmod, chown and utimes. What copying programs set
-// besides is taken and not kept: there is nowhere to keep it.
-func (n *node) Setattr(ctx context.Context, h gofs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
-	ctx, end := n.fs.patience(ctx)
-	defer end()
-	c := callerOf(ctx)
-	if size, ok := in.GetSize(); ok {
-		if errno := n.truncate(ctx, c, h, size); errno != 0 {
-			return errno
-		}
-	}
-	n.fs.attr(ctx, c, &n.entry, &out.Attr)
-	if uid, ok := in.GetUID(); ok && uid != out.Uid {
-		return n.fs.done(c, n.place, errKept)
-	}
-	if gid, ok := in.GetGID(); ok && gid != out.Gid {
-		return n.fs.done(c, n.place, errKept)
-	}
-	// cp -p sets the mode of what it has written: that is taken, not kept.
-	if mode, ok := in.GetMode(); ok && mode != out.Mode&0o7777 && n.perm&0o200 == 0 {
-		return n.fs.done(c, n.place, errKept)
-	}
-	if !n.moody {
-		out.SetTimeout(lasting)
-	}
-	return 0
-}
-
-func (n *node) truncate(ctx context.Context, c caller, h gofs.FileHandle, size uint64) syscall.Errno {
-	if n.file == nil {
-		return syscall.EISDIR
-	}
 	if ctx.Err() != nil {
 		return syscall.EINTR
 	}
-	t, ok := n.file.(cutter)
-	if !ok {
-		return n.fs.done(c, n.place, errTruncate)
+	return run(ctx, callerOf(ctx))
+}
+
+// Getattr is stat. It opens no session.
+func (n *node) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	return n.serve(ctx, func(ctx context.Context, c caller) syscall.Errno {
+		if !n.isThere(c) {
+			return syscall.ENOENT
+		}
+		n.attr(ctx, c, &out.Attr)
+		out.SetTimeout(n.attrTime())
+		return 0
+	})
+}
+
+// isThere reports whether the caller has the session that the node is in. The
+// kernel asks for attributes also on behalf of nobody, when it drops an inode.
+func (n *node) isThere(c caller) bool {
+	return n.ref.isDefault() || c.pid == 0 || n.openSession(c) != nil
+}
+
+// Setattr is truncate, chmod, chown and utimes. What copying programs set besides
+// is accepted and has no effect: there is nowhere to keep it.
+func (n *node) Setattr(ctx context.Context, h gofs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
+	return n.serve(ctx, func(ctx context.Context, c caller) syscall.Errno {
+		if size, ok := in.GetSize(); ok {
+			if err := n.truncate(ctx, c, h, size); err != nil {
+				return n.failed(c, err)
+			}
+		}
+		n.attr(ctx, c, &out.Attr)
+		out.SetTimeout(n.attrTime())
+		uid, chown := in.GetUID()
+		gid, chgrp := in.GetGID()
+		mode, chmod := in.GetMode()
+		// cp -p sets the mode of what it has written.
+		if chown && uid != out.Uid || chgrp && gid != out.Gid || chmod && mode != out.Mode&0o7777 && n.perm&0o200 == 0 {
+			return n.failed(c, errKept)
+		}
+		return 0
+	})
+}
+
+func (n *node) truncate(ctx context.Context, c caller, fh gofs.FileHandle, size uint64) error {
+	switch h, _ := fh.(*handle); {
+	case n.file == nil:
+		return errDir
+	case n.file.truncate == nil || size != 0 && !n.file.anySize:
+		return errTruncate
+	case h != nil && h.truncate != nil:
+		return h.exclusive(ctx, func() error { return h.truncate(ctx, size) })
 	}
-	if err := t.truncate(ctx, c, h, size); err != nil {
-		return n.fs.done(c, n.place, err)
-	}
-	return 0
+	return n.file.truncate(ctx, c, size)
 }
 
 // Statfs tells no numbers: counts would show what others have.
@@ -231,40 +190,119 @@ func (n *node) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno {
 func (n *node) Fsync(context.Context, gofs.FileHandle, uint32) syscall.Errno { return 0 }
 
 // Open is open(2) of a file.
-func (n *fileNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
-	ctx, end := n.fs.patience(ctx)
-	defer end()
-	c := callerOf(ctx)
-	if ctx.Err() != nil {
-		return nil, 0, syscall.EINTR
-	}
-	h, fuseFlags, err := n.file.open(ctx, c, flags)
-	if err != nil {
-		return nil, 0, n.fs.done(c, n.place, err)
-	}
-	return h, fuseFlags | fuse.FOPEN_DIRECT_IO, 0
+func (n *node) Open(ctx context.Context, flags uint32) (fh gofs.FileHandle, fuseFlags uint32, errno syscall.Errno) {
+	errno = n.serve(ctx, func(ctx context.Context, c caller) syscall.Errno {
+		h, err := n.openFile(ctx, c, n.file, flags)
+		if err != nil {
+			return n.failed(c, err)
+		}
+		fh, fuseFlags = h.opened()
+		return 0
+	})
+	return fh, fuseFlags, errno
 }
 
 // Readlink is readlink(2).
-func (n *linkNode) Readlink(ctx context.Context) ([]byte, syscall.Errno) {
-	ctx, end := n.fs.patience(ctx)
-	defer end()
-	c := callerOf(ctx)
-	t, err := n.link.target(ctx, c)
-	if err != nil {
-		return nil, n.fs.done(c, n.place, err)
-	}
-	return []byte(t), 0
+func (n *node) Readlink(ctx context.Context) (target []byte, errno syscall.Errno) {
+	errno = n.serve(ctx, func(ctx context.Context, c caller) syscall.Errno {
+		t, err := n.link(ctx, c)
+		target = []byte(t)
+		return n.failed(c, err)
+	})
+	return target, errno
 }
 
-// How a file is opened.
-
-func wants(flags uint32) (read, write bool) {
-	switch flags & syscall.O_ACCMODE {
-	case syscall.O_WRONLY:
-		return false, true
-	case syscall.O_RDWR:
-		return true, true
+// Lookup finds one name. A name that is there in another form, such as an
+// operation that the key's attributes forbid, has an errno of its own.
+func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (child *gofs.Inode, errno syscall.Errno) {
+	if len(name) > maxName {
+		return nil, syscall.ENAMETOOLONG
 	}
-	return true, false
+	errno = n.serve(ctx, func(ctx context.Context, c caller) syscall.Errno {
+		e, err := n.dir.lookup(ctx, c, name)
+		switch errno := errnoFor(err); errno {
+		case 0:
+			child = n.child(ctx, c, e, out)
+			return 0
+		case syscall.ENOENT:
+			return n.notFound(c, err)
+		}
+		return n.failed(c, err)
+	})
+	return child, errno
+}
+
+// OpendirHandle opens a listing.
+func (n *node) OpendirHandle(ctx context.Context, _ uint32) (gofs.FileHandle, uint32, syscall.Errno) {
+	if !n.isThere(callerOf(ctx)) {
+		return nil, 0, syscall.ENOENT
+	}
+	return &listing{node: n}, 0, 0
+}
+
+// Mkdir opens a session where there can be one.
+func (n *node) Mkdir(ctx context.Context, name string, _ uint32, out *fuse.EntryOut) (child *gofs.Inode, errno syscall.Errno) {
+	errno = n.serve(ctx, func(ctx context.Context, c caller) syscall.Errno {
+		e, err := n.dir.mkdir(ctx, c, name)
+		if err == nil {
+			child = n.child(ctx, c, e, out)
+		}
+		return n.done(c, err)
+	})
+	return child, errno
+}
+
+// Rmdir destroys an object or closes a session.
+func (n *node) Rmdir(ctx context.Context, name string) syscall.Errno {
+	return n.serve(ctx, func(ctx context.Context, c caller) syscall.Errno {
+		return n.done(c, n.dir.rmdir(ctx, c, name))
+	})
+}
+
+// Unlink removes a file where it is one of its own. Where it is a view of its
+// directory it does nothing, so that rm -r of the directory comes to the end.
+func (n *node) Unlink(ctx context.Context, name string) syscall.Errno {
+	return n.serve(ctx, func(ctx context.Context, c caller) syscall.Errno {
+		return n.done(c, n.dir.unlink(ctx, c, name))
+	})
+}
+
+// Rename sets a label.
+func (n *node) Rename(ctx context.Context, name string, newParent gofs.InodeEmbedder, newName string, flags uint32) syscall.Errno {
+	return n.serve(ctx, func(ctx context.Context, c caller) syscall.Errno {
+		to, ok := newParent.(*node)
+		switch {
+		case !n.dir.renames():
+			return n.failed(c, errFixed)
+		case !ok || to.id() != n.id():
+			return n.failed(c, errElsewhere)
+		case flags&^unix.RENAME_NOREPLACE != 0 || len(newName) > maxName:
+			return n.failed(c, errRename)
+		}
+		return n.done(c, n.dir.rename(ctx, c, name, newName, flags&unix.RENAME_NOREPLACE == 0))
+	})
+}
+
+// Create makes a file where there can be one.
+func (n *node) Create(ctx context.Context, name string, flags, _ uint32, out *fuse.EntryOut) (child *gofs.Inode, fh gofs.FileHandle, fuseFlags uint32, errno syscall.Errno) {
+	if len(name) > maxName {
+		return nil, nil, 0, syscall.ENAMETOOLONG
+	}
+	errno = n.serve(ctx, func(ctx context.Context, c caller) syscall.Errno {
+		e, h, err := n.dir.create(ctx, c, name, flags)
+		if errors.Is(err, errFixed) {
+			// A view of an object that went away between the kernel's look at it
+			// and its open.
+			if _, gone := n.dir.lookup(ctx, c, name); errors.Is(gone, p11.CKR_OBJECT_HANDLE_INVALID) {
+				err = gone
+			}
+		}
+		if err != nil {
+			return n.failed(c, err)
+		}
+		child = n.child(ctx, c, e, out)
+		fh, fuseFlags = h.opened()
+		return 0
+	})
+	return child, fh, fuseFlags, errno
 }

@@ -1,11 +1,14 @@
 package fs
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"slices"
 	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"p11fs/engine"
 	"p11fs/p11"
@@ -15,247 +18,227 @@ import (
 // objectDir is the directory of one object. Its files are views: unlinking one
 // does nothing, so that rm -r comes to the rmdir that destroys the object.
 type objectDir struct {
-	objects *objectsDir
-	ref     objectRef
+	fixedNames
+	objects
+	ref objectRef
 }
 
-func (d *objectDir) fs() *FS { return d.objects.fs }
+func (d *objectDir) path(name string) string { return d.ref.path() + "/" + name }
 
-func (d *objectDir) id(name string) string { return d.objects.objectID(d.ref) + "/" + name }
-
-// info is the object as the caller sees it now.
-func (d *objectDir) info(ctx context.Context, c caller) (engine.ObjectInfo, error) {
-	return d.objects.get(ctx, c, d.ref)
+// object is the object as the caller sees it now.
+func (d *objectDir) object(ctx context.Context, c caller) (engine.ObjectInfo, error) {
+	return d.get(ctx, c, d.ref)
 }
 
-// aView is a text that an object's directory shows, if there is one.
-type aView struct {
+// A view is a text that an object's directory shows. Its error is errNoView if the
+// object has none.
+type view struct {
 	name string
-	text func(ctx context.Context, c caller, d *objectDir, i engine.ObjectInfo) ([]byte, error)
+	text func(d *objectDir, ctx context.Context, c caller, i engine.ObjectInfo) ([]byte, error)
 }
 
-func views() []aView {
-	return []aView{
-		{"info", objectInfoText},
-		{"uri", objectURI},
-		{"mechanisms", objectMechanisms},
-		{"public.pem", objectPublicPEM},
-		{"public.ssh", objectPublicSSH},
-		{"cert.pem", objectCertPEM},
-		{"value", objectValue},
+func views() []view {
+	return []view{
+		{"info", (*objectDir).infoText},
+		{"uri", (*objectDir).uri},
+		{"mechanisms", (*objectDir).mechanisms},
+		{"public.pem", (*objectDir).publicPEM},
+		{"public.ssh", (*objectDir).publicSSH},
+		{"cert.pem", (*objectDir).certPEM},
+		{"value", (*objectDir).value},
 	}
 }
 
-// errNoView says that the object has no such file.
 var errNoView = refuse(syscall.ENOENT, p11.CKR_ATTRIBUTE_TYPE_INVALID, "this object has no such file")
 
-func (d *objectDir) list(ctx context.Context, c caller) ([]listed, error) {
-	i, err := d.info(ctx, c)
+func (d *objectDir) list(ctx context.Context, c caller) ([]fuse.DirEntry, error) {
+	i, err := d.object(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	list := []listed{{name: "attr", id: d.id("attr"), kind: syscall.S_IFDIR}}
+	list := []fuse.DirEntry{d.dirEntry("attr", d.path("attr"), syscall.S_IFDIR)}
 	for _, v := range views() {
 		if d.has(ctx, c, v, i) {
-			list = append(list, listed{name: v.name, id: d.id(v.name), kind: syscall.S_IFREG})
+			list = append(list, d.dirEntry(v.name, d.path(v.name), syscall.S_IFREG))
 		}
 	}
-	for _, o := range d.fs().ops {
-		if _, ok, _ := o.byDefault(d.objects.p.slot, i); ok && i.Attrs.Bool(o.usage) && o.served(i.Class) {
-			list = append(list, listed{name: o.name, id: d.id(o.name), kind: syscall.S_IFREG})
+	for _, o := range d.fs.ops {
+		if _, err := o.byDefault(d.slot, i); err == nil && o.allowed(i) {
+			list = append(list, d.dirEntry(o.name, d.path(o.name), syscall.S_IFREG))
 		}
 	}
 	return list, nil
 }
 
-func (d *objectDir) has(ctx context.Context, c caller, v aView, i engine.ObjectInfo) bool {
-	_, err := v.text(ctx, c, d, i)
-	return err == nil || errors.Is(err, errStays)
+func (d *objectDir) has(ctx context.Context, c caller, v view, i engine.ObjectInfo) bool {
+	_, err := v.text(d, ctx, c, i)
+	return err == nil || errors.Is(err, errNoCopy)
 }
 
 func (d *objectDir) lookup(ctx context.Context, c caller, name string) (*entry, error) {
-	i, err := d.info(ctx, c)
+	i, err := d.object(ctx, c)
 	if err != nil {
 		return nil, err
 	}
 	if name == "attr" {
-		return &entry{id: d.id("attr"), place: d.objects.p, perm: 0o770, dir: &attrDir{d}}, nil
+		return &entry{place: d.place, path: d.path("attr"), perm: 0o770, dir: &attrDir{object: d}}, nil
 	}
 	for _, v := range views() {
-		if v.name == name {
-			if !d.has(ctx, c, v, i) {
-				return nil, errNoView
-			}
-			return &entry{id: d.id(name), place: d.objects.p, perm: 0o440, moody: true, file: textFile{func(ctx context.Context, c caller) ([]byte, error) {
-				i, err := d.info(ctx, c)
-				if err != nil {
-					return nil, err
-				}
-				return v.text(ctx, c, d, i)
-			}}}, nil
+		if v.name != name {
+			continue
 		}
+		if !d.has(ctx, c, v, i) {
+			return nil, errNoView
+		}
+		text := func(ctx context.Context, c caller) ([]byte, error) {
+			i, err := d.object(ctx, c)
+			if err != nil {
+				return nil, err
+			}
+			return v.text(d, ctx, c, i)
+		}
+		return &entry{place: d.place, path: d.path(name), perm: 0o440, file: &file{text: text}}, nil
 	}
 	return d.operation(i, name)
 }
 
-// unlink takes no notice: the file is a view of the object.
 func (d *objectDir) unlink(ctx context.Context, c caller, name string) error {
 	e, err := d.lookup(ctx, c, name)
-	if err != nil {
-		return err
+	if err == nil && e.dir != nil {
+		err = errDir
 	}
-	if e.dir != nil {
-		return errDir
-	}
-	return nil
+	return err
 }
 
-// rmdir takes no notice of the folder attr.
+// rmdir does nothing to the folder attr.
 func (d *objectDir) rmdir(ctx context.Context, c caller, name string) error {
 	e, err := d.lookup(ctx, c, name)
-	if err != nil {
-		return err
+	if err == nil && e.dir == nil {
+		err = errNotDir
 	}
-	if e.dir == nil {
-		return errNotDir
-	}
-	return nil
+	return err
 }
 
-// objectInfoText is the attributes that may be seen, one a line.
-func objectInfoText(_ context.Context, _ caller, _ *objectDir, i engine.ObjectInfo) ([]byte, error) {
-	var b strings.Builder
+// infoText is the attributes that may be seen, one a line.
+func (d *objectDir) infoText(_ context.Context, _ caller, i engine.ObjectInfo) ([]byte, error) {
+	var b bytes.Buffer
 	for _, a := range i.Attrs {
 		if !i.Attrs.Secret(a.Type) {
 			fmt.Fprintf(&b, "%s=%s\n", a.Type.Short(), i.Attrs.FormatValue(a.Type))
 		}
 	}
-	return []byte(b.String()), nil
+	return b.Bytes(), nil
 }
 
-func objectURI(ctx context.Context, _ caller, d *objectDir, i engine.ObjectInfo) ([]byte, error) {
-	t, err := d.objects.p.slot.TokenInfo(ctx)
+func (d *objectDir) uri(ctx context.Context, _ caller, i engine.ObjectInfo) ([]byte, error) {
+	t, err := d.slot.TokenInfo(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return []byte(pkix.URI(t, i.Attrs) + "\n"), nil
 }
 
-// objectMechanisms is what the key can be used for: an operation, a mechanism,
-// and default for the one that the file without a mechanism stands for.
-func objectMechanisms(_ context.Context, _ caller, d *objectDir, i engine.ObjectInfo) ([]byte, error) {
+// mechanisms is what the key can be used for: an operation, a mechanism, and the
+// word default if the operation's name alone stands for it.
+func (d *objectDir) mechanisms(_ context.Context, _ caller, i engine.ObjectInfo) ([]byte, error) {
 	if !isKey(i.Class) {
 		return nil, errNoView
 	}
-	allowed, restricted := i.Attrs.Mechanisms()
-	var b strings.Builder
-	for _, o := range d.fs().ops {
-		if !i.Attrs.Bool(o.usage) || !o.served(i.Class) {
+	only, restricted := i.Attrs.Mechanisms()
+	var b bytes.Buffer
+	for _, o := range d.fs.ops {
+		if !o.allowed(i) {
 			continue
 		}
-		standard, _, _ := o.byDefault(d.objects.p.slot, i)
-		for _, m := range d.objects.p.slot.Mechanisms() {
+		byDefault, _ := o.byDefault(d.slot, i)
+		for _, m := range d.slot.Mechanisms() {
 			facts, known := p11.MechanismFacts(m.Type)
-			if m.Flags&o.function == 0 || known && !contains(facts.KeyTypes, i.KeyType) || restricted && !contains(allowed, m.Type) {
+			if m.Flags&o.function == 0 || known && !slices.Contains(facts.KeyTypes, i.KeyType) || restricted && !slices.Contains(only, m.Type) {
 				continue
 			}
 			fmt.Fprintf(&b, "%s %s", o.name, m.Type.Short())
-			if m.Type == standard.Type {
+			if m.Type == byDefault.Type {
 				b.WriteString(" default")
 			}
 			b.WriteByte('\n')
 		}
 	}
-	return []byte(b.String()), nil
-}
-
-func contains[T comparable](list []T, x T) bool {
-	for _, y := range list {
-		if x == y {
-			return true
-		}
-	}
-	return false
+	return b.Bytes(), nil
 }
 
 func isKey(class p11.ObjectClass) bool {
 	return class == p11.CKO_PRIVATE_KEY || class == p11.CKO_PUBLIC_KEY || class == p11.CKO_SECRET_KEY
 }
 
-// publicAttrs are attributes that hold the public key: the object's own, or
-// those of the public key object with the same CKA_ID.
-func publicAttrs(ctx context.Context, c caller, d *objectDir, i engine.ObjectInfo) (p11.Attributes, error) {
-	switch i.Class {
-	case p11.CKO_PUBLIC_KEY:
-		return i.Attrs, nil
-	case p11.CKO_PRIVATE_KEY:
-	default:
+// publicAttrs are attributes that hold the public key: the object's own, or those
+// of the public key object with the same CKA_ID.
+func (d *objectDir) publicAttrs(ctx context.Context, c caller, i engine.ObjectInfo) (p11.Attributes, error) {
+	if i.Class != p11.CKO_PUBLIC_KEY && i.Class != p11.CKO_PRIVATE_KEY {
 		return nil, errNoView
 	}
-	if _, err := pkix.PublicPEM(i.Attrs); err == nil {
+	if _, err := pkix.PublicPEM(i.Attrs); err == nil || i.Class == p11.CKO_PUBLIC_KEY {
 		return i.Attrs, nil
 	}
 	if len(i.ID) == 0 {
 		return nil, errNoView
 	}
-	a, err := d.fs().viewer(c, d.objects.p)
+	a, err := d.viewer(c)
 	if err != nil {
 		return nil, err
 	}
-	template := p11.Attributes{{Type: p11.CKA_ID, Value: i.ID}}
-	template.Set(p11.CKA_CLASS, p11.Ulong(p11.CKO_PUBLIC_KEY))
+	template := ofClass(p11.CKO_PUBLIC_KEY)
+	template.Set(p11.CKA_ID, i.ID)
 	template.Set(p11.CKA_KEY_TYPE, p11.Ulong(i.KeyType))
-	found, err := a.Objects(ctx, d.objects.p.slot, template)
+	found, err := a.Objects(ctx, d.slot, template)
 	if err != nil || len(found) == 0 {
 		return nil, errNoView
 	}
 	return found[0].Attrs, nil
 }
 
-func objectPublicPEM(ctx context.Context, c caller, d *objectDir, i engine.ObjectInfo) ([]byte, error) {
-	attrs, err := publicAttrs(ctx, c, d, i)
+func (d *objectDir) publicPEM(ctx context.Context, c caller, i engine.ObjectInfo) ([]byte, error) {
+	attrs, err := d.publicAttrs(ctx, c, i)
 	if err != nil {
 		return nil, err
 	}
 	return pkix.PublicPEM(attrs)
 }
 
-func objectPublicSSH(ctx context.Context, c caller, d *objectDir, i engine.ObjectInfo) ([]byte, error) {
-	attrs, err := publicAttrs(ctx, c, d, i)
+func (d *objectDir) publicSSH(ctx context.Context, c caller, i engine.ObjectInfo) ([]byte, error) {
+	attrs, err := d.publicAttrs(ctx, c, i)
 	if err != nil {
 		return nil, err
 	}
 	return pkix.PublicSSH(attrs, clean(i.Label))
 }
 
-func objectCertPEM(_ context.Context, _ caller, _ *objectDir, i engine.ObjectInfo) ([]byte, error) {
+func (d *objectDir) certPEM(_ context.Context, _ caller, i engine.ObjectInfo) ([]byte, error) {
 	if i.Class != p11.CKO_CERTIFICATE {
 		return nil, errNoView
 	}
 	return pkix.CertificatePEM(i.Attrs)
 }
 
-// errStays is what the file value of a key says whose bytes may not be seen. The
-// file is listed all the same: whoever copies such a key, as mv out of the tree
-// does before it removes it, has to learn that there is no copy.
-var errStays = refuse(syscall.EPERM, p11.CKR_ATTRIBUTE_SENSITIVE, "the key does not leave the token: the files beside this one use it where it is")
+// errNoCopy is what the file value of a key gives whose bytes may not be seen. The
+// file is listed all the same: whoever copies such a key, as mv out of the tree does
+// before it removes it, has to learn that there is no copy.
+var errNoCopy = refuse(syscall.EPERM, p11.CKR_ATTRIBUTE_SENSITIVE, "the key does not leave the token: the files beside this one use it where it is")
 
-// objectValue is the bytes of CKA_VALUE where they may be seen.
-func objectValue(_ context.Context, _ caller, _ *objectDir, i engine.ObjectInfo) ([]byte, error) {
+// value is the bytes of CKA_VALUE where they may be seen.
+func (d *objectDir) value(_ context.Context, _ caller, i engine.ObjectInfo) ([]byte, error) {
 	v, ok := i.Attrs.Get(p11.CKA_VALUE)
 	switch i.Class {
-	case p11.CKO_DATA, p11.CKO_CERTIFICATE:
+	case p11.CKO_PRIVATE_KEY:
+		return nil, errNoCopy
 	case p11.CKO_SECRET_KEY:
 		if !ok {
-			return nil, errStays
+			return nil, errNoCopy
 		}
-	case p11.CKO_PRIVATE_KEY:
-		return nil, errStays
-	default:
-		ok = false
+		return v, nil
+	case p11.CKO_DATA, p11.CKO_CERTIFICATE:
+		if ok {
+			return v, nil
+		}
 	}
-	if !ok {
-		return nil, errNoView
-	}
-	return v, nil
+	return nil, errNoView
 }

@@ -1,214 +1,261 @@
 package fs
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
-	"golang.org/x/sys/unix"
+	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"p11fs/engine"
 	"p11fs/p11"
 )
 
-// objectsDir is the directory objects: one directory an object.
-type objectsDir struct {
-	fs *FS
-	p  place
-}
+// objects finds objects by their names. A directory of objects embeds it.
+type objects struct{ place }
 
-func (f *FS) objects(p place) *objectsDir { return &objectsDir{fs: f, p: p} }
-
-// get returns the object, or an error when the caller may not see it.
-func (d *objectsDir) get(ctx context.Context, c caller, ref objectRef) (engine.ObjectInfo, error) {
-	a, err := d.fs.viewer(c, d.p)
+// get returns the object, or an error if the caller may not see it.
+func (o objects) get(ctx context.Context, c caller, ref objectRef) (engine.ObjectInfo, error) {
+	a, err := o.viewer(c)
 	if err != nil {
 		return engine.ObjectInfo{}, err
 	}
-	if own := d.fs.callers.find(c); own != nil {
-		own.settle(ctx, d.p, ref)
+	if own := o.fs.callers.find(c); own != nil {
+		own.storeEmptied(ctx, o.slot, ref)
 	}
-	return d.infoIn(ctx, a, ref)
+	return o.info(ctx, a, ref)
 }
 
-// infoIn is get among what a may see.
-func (d *objectsDir) infoIn(ctx context.Context, a *engine.Application, ref objectRef) (engine.ObjectInfo, error) {
+// info is get among what a may see.
+func (o objects) info(ctx context.Context, a *engine.Application, ref objectRef) (engine.ObjectInfo, error) {
 	if ref.stored != "" {
-		return a.ObjectNamed(ctx, d.p.slot, ref.stored)
+		return a.ObjectNamed(ctx, o.slot, ref.stored)
 	}
-	return a.Object(ctx, d.p.slot, ref.handle)
+	return a.Object(ctx, o.slot, ref.handle)
 }
 
-// named is one object of a listing.
+// each calls f with the objects that a may see and that match, the oldest first,
+// until f returns false.
+func (o objects) each(ctx context.Context, a *engine.Application, template p11.Attributes, f func(engine.ObjectInfo) bool) error {
+	err := a.EachObject(ctx, o.slot, template, func(i engine.ObjectInfo) bool { return ctx.Err() == nil && f(i) })
+	if err == nil {
+		err = ctx.Err()
+	}
+	return err
+}
+
+// A named is one object of a listing.
 type named struct {
 	name string
 	ref  objectRef
 }
 
-// all returns the names of the objects that match, in the order in which they
-// were made.
-func (d *objectsDir) all(ctx context.Context, a *engine.Application, template p11.Attributes) ([]named, error) {
-	// A template may leave out objects that a name is shared with: then each
-	// name is looked up.
+// all returns the names of the objects that match, the oldest first.
+func (o objects) all(ctx context.Context, a *engine.Application, template p11.Attributes) ([]named, error) {
+	var list []named
 	if len(template) > 0 {
-		var list []named
-		err := a.EachObject(ctx, d.p.slot, template, func(i engine.ObjectInfo) bool {
-			list = append(list, named{d.nameOf(ctx, a, i), refOf(i)})
-			return ctx.Err() == nil
+		// The template may leave out the object whose name another would have: so
+		// each name is looked up.
+		err := o.each(ctx, a, template, func(i engine.ObjectInfo) bool {
+			list = append(list, named{o.nameOf(ctx, a, i), refOf(i)})
+			return true
 		})
-		if err == nil {
-			err = ctx.Err()
-		}
-		if err != nil {
-			return nil, err
-		}
-		return list, nil
+		return list, err
 	}
-	type candidate struct {
-		base, suf string
-		rank      rank
-		cut       bool
-		ref       objectRef
-	}
-	var list []candidate
-	owners := make(map[string]int) // of plain names
-	err := a.EachObject(ctx, d.p.slot, nil, func(i engine.ObjectInfo) bool {
-		base, r, cut := plainName(i)
-		n := candidate{base, suffix(i.Class), r, cut, refOf(i)}
-		if o, taken := owners[n.base+n.suf]; !cut && (!taken || r < list[o].rank) {
-			owners[n.base+n.suf] = len(list)
+	var plain []plainName
+	owners := make(map[string]int) // which object has a plain name
+	err := o.each(ctx, a, nil, func(i engine.ObjectInfo) bool {
+		n := plainNameOf(i)
+		if owner, taken := owners[n.String()]; !n.cut && (!taken || n.source < plain[owner].source) {
+			owners[n.String()] = len(plain)
 		}
-		list = append(list, n)
-		return ctx.Err() == nil
+		plain = append(plain, n)
+		list = append(list, named{n.String(), refOf(i)})
+		return true
 	})
-	if err == nil {
-		err = ctx.Err()
-	}
-	if err != nil {
-		return nil, err
-	}
-	names := make([]named, len(list))
-	for i, n := range list {
-		names[i] = named{n.base + n.suf, n.ref}
-		if n.cut || owners[names[i].name] != i {
-			names[i].name = n.base + "~" + n.ref.uid() + n.suf
+	for i, n := range plain {
+		if n.cut || owners[list[i].name] != i {
+			list[i].name = n.full(list[i].ref)
 		}
 	}
-	return names, nil
+	return list, err
 }
 
 // nameOf is the object's name among those that a may see.
-func (d *objectsDir) nameOf(ctx context.Context, a *engine.Application, i engine.ObjectInfo) string {
-	base, _, cut := plainName(i)
-	if cut {
-		return fullName(i)
+func (o objects) nameOf(ctx context.Context, a *engine.Application, i engine.ObjectInfo) string {
+	n := plainNameOf(i)
+	if owner, err := o.owner(ctx, a, n.base, n.suffix); n.cut || err == nil && refOf(owner) != refOf(i) {
+		return n.full(refOf(i))
 	}
-	suf := suffix(i.Class)
-	if owner, err := d.owner(ctx, a, base, suf); err == nil && refOf(owner) != refOf(i) {
-		return fullName(i)
-	}
-	return base + suf
+	return n.String()
 }
 
 // owner returns the object that has the plain name. It searches by index, and
 // never through all objects.
-func (d *objectsDir) owner(ctx context.Context, a *engine.Application, base, suf string) (engine.ObjectInfo, error) {
-	first := func(t p11.AttributeType, value []byte, want rank) (engine.ObjectInfo, error) {
-		var template p11.Attributes
-		if class, ok := classOf(suf); ok {
-			template.Set(p11.CKA_CLASS, p11.Ulong(class))
-		}
+func (o objects) owner(ctx context.Context, a *engine.Application, base, suf string) (engine.ObjectInfo, error) {
+	first := func(source nameSource, t p11.AttributeType, value []byte) (engine.ObjectInfo, error) {
+		template := ofSuffix(suf)
 		template.Set(t, value)
-		found, err := a.Objects(ctx, d.p.slot, template)
+		found, err := a.Objects(ctx, o.slot, template)
 		if err != nil {
 			return engine.ObjectInfo{}, err
 		}
-		for _, i := range found {
-			if b, r, cut := plainName(i); b == base && r == want && !cut && suffix(i.Class) == suf {
-				return i, nil
-			}
+		want := plainName{base: base, suffix: suf, source: source}
+		if n := slices.IndexFunc(found, func(i engine.ObjectInfo) bool { return plainNameOf(i) == want }); n >= 0 {
+			return found[n], nil
 		}
 		return engine.ObjectInfo{}, errNoObject
 	}
 	if label, ok := unescape(base); ok {
-		if i, err := first(p11.CKA_LABEL, []byte(label), byLabel); !errors.Is(err, errNoObject) {
+		if i, err := first(fromLabel, p11.CKA_LABEL, []byte(label)); !errors.Is(err, errNoObject) {
 			return i, err
 		}
 	}
-	if id, err := hex.DecodeString(base); err == nil && len(id) > 0 && hex.EncodeToString(id) == base {
-		if i, err := first(p11.CKA_ID, id, byID); !errors.Is(err, errNoObject) {
+	if id, ok := decodeID(base); ok {
+		if i, err := first(fromID, p11.CKA_ID, id); !errors.Is(err, errNoObject) {
 			return i, err
 		}
 	}
-	if i, err := d.byUID(ctx, a, base); err == nil {
-		if b, r, cut := plainName(i); b == base && r == byUID && !cut && suffix(i.Class) == suf {
-			return i, nil
-		}
+	i, err := o.byUID(ctx, a, base)
+	if err != nil || plainNameOf(i) != (plainName{base: base, suffix: suf, source: fromUID}) {
+		return engine.ObjectInfo{}, errNoObject
 	}
-	return engine.ObjectInfo{}, errNoObject
+	return i, nil
 }
 
-func (d *objectsDir) byUID(ctx context.Context, a *engine.Application, uid string) (engine.ObjectInfo, error) {
-	switch ref := parseUID(uid); {
-	case ref.stored != "":
-		return a.ObjectNamed(ctx, d.p.slot, ref.stored)
-	case ref.handle != 0:
-		i, err := a.Object(ctx, d.p.slot, ref.handle)
-		if err == nil && i.Name != "" { // a token object's handle is no name
-			err = errNoObject
-		}
-		return i, err
+// ofSuffix is a template of the objects whose names end so.
+func ofSuffix(suf string) p11.Attributes {
+	if class, ok := classOf(suf); ok {
+		return ofClass(class)
 	}
-	return engine.ObjectInfo{}, errNoObject
+	return nil
+}
+
+func ofClass(class p11.ObjectClass) p11.Attributes {
+	return p11.Attributes{{Type: p11.CKA_CLASS, Value: p11.Ulong(class)}}
+}
+
+// decodeID is the CKA_ID that has that name.
+func decodeID(name string) ([]byte, bool) {
+	id, err := hex.DecodeString(name)
+	return id, err == nil && len(id) > 0 && hex.EncodeToString(id) == name
+}
+
+// byUID returns the object with that uid.
+func (o objects) byUID(ctx context.Context, a *engine.Application, uid string) (engine.ObjectInfo, error) {
+	var i engine.ObjectInfo
+	err := error(errNoObject)
+	switch {
+	case uid == "":
+	case uid[0] == handleMark:
+		if h, notHex := strconv.ParseUint(uid[1:], 16, 64); notHex == nil {
+			i, err = a.Object(ctx, o.slot, p11.ObjectHandle(h))
+		}
+	case uid[0] == hashMark:
+		err = o.each(ctx, a, nil, func(next engine.ObjectInfo) bool {
+			i = next
+			return refOf(i).uid() != uid
+		})
+	default:
+		if stored, ok := decode(uid); ok {
+			i, err = a.ObjectNamed(ctx, o.slot, stored)
+		}
+	}
+	if err == nil && refOf(i).uid() != uid {
+		err = errNoObject
+	}
+	return i, err
 }
 
 // find returns the object that the caller sees under that name.
-func (d *objectsDir) find(ctx context.Context, c caller, name string) (engine.ObjectInfo, error) {
-	a, err := d.fs.viewer(c, d.p)
+func (o objects) find(ctx context.Context, c caller, name string) (engine.ObjectInfo, error) {
+	a, err := o.viewer(c)
 	if err != nil {
 		return engine.ObjectInfo{}, err
 	}
-	return d.findIn(ctx, a, name)
+	return o.findIn(ctx, a, name)
 }
 
 // findIn is find among what a may see.
-func (d *objectsDir) findIn(ctx context.Context, a *engine.Application, name string) (engine.ObjectInfo, error) {
+func (o objects) findIn(ctx context.Context, a *engine.Application, name string) (engine.ObjectInfo, error) {
 	base, suf, ok := splitName(name)
 	if !ok {
 		return engine.ObjectInfo{}, errNoObject
 	}
-	if i := strings.LastIndexByte(base, '~'); i >= 0 {
-		info, err := d.byUID(ctx, a, base[i+1:])
-		if err != nil {
-			return engine.ObjectInfo{}, err
-		}
-		if fullName(info) != name {
-			return engine.ObjectInfo{}, errNoObject
-		}
-		return info, nil
+	n := strings.LastIndexByte(base, '~')
+	if n < 0 {
+		return o.owner(ctx, a, base, suf)
 	}
-	return d.owner(ctx, a, base, suf)
+	i, err := o.byUID(ctx, a, base[n+1:])
+	if err == nil && plainNameOf(i).full(refOf(i)) != name {
+		err = errNoObject
+	}
+	return i, err
 }
 
-func (d *objectsDir) list(ctx context.Context, c caller) ([]listed, error) {
-	a, err := d.fs.viewer(c, d.p)
+// remove destroys an object. Below a session directory it destroys session objects
+// only: rm -r of the session's directory, which closes the session, must not empty
+// the token.
+func (o objects) remove(ctx context.Context, c caller, i engine.ObjectInfo) error {
+	if i.Token && !o.ref.isDefault() {
+		return errBelowSession
+	}
+	s, err := o.session(ctx, c)
+	if err != nil {
+		return err
+	}
+	return s.eng.DestroyObject(ctx, i.Handle)
+}
+
+func (o objects) relabel(ctx context.Context, c caller, i engine.ObjectInfo, label string) error {
+	s, err := o.session(ctx, c)
+	if err != nil {
+		return err
+	}
+	return s.eng.SetAttributeValue(ctx, i.Handle, p11.Attributes{{Type: p11.CKA_LABEL, Value: []byte(label)}})
+}
+
+// namesOf are the names of objects just made, one a line. No interrupt takes them
+// away: what is made is made.
+func (o objects) namesOf(ctx context.Context, a *engine.Application, handles ...p11.ObjectHandle) ([]byte, error) {
+	ctx = context.WithoutCancel(ctx)
+	var b bytes.Buffer
+	for _, h := range handles {
+		i, err := a.Object(ctx, o.slot, h)
+		if err != nil {
+			return nil, err
+		}
+		b.WriteString(o.nameOf(ctx, a, i) + "\n")
+	}
+	return b.Bytes(), nil
+}
+
+// objectsDir is the directory objects, which has one directory an object.
+type objectsDir struct {
+	fixedNames
+	objects
+}
+
+func (d *objectsDir) list(ctx context.Context, c caller) ([]fuse.DirEntry, error) {
+	a, err := d.viewer(c)
 	if err != nil {
 		return nil, err
 	}
 	names, err := d.all(ctx, a, nil)
-	if err != nil {
-		return nil, err
+	var list []fuse.DirEntry
+	for _, n := range names {
+		list = append(list, d.dirEntry(n.name, n.ref.path(), syscall.S_IFDIR))
 	}
-	list := make([]listed, len(names))
-	for i, n := range names {
-		list[i] = listed{name: n.name, id: d.objectID(n.ref), kind: syscall.S_IFDIR}
-	}
-	return list, nil
+	return list, err
 }
 
-func (d *objectsDir) objectID(ref objectRef) string { return d.p.id() + "objects/" + ref.uid() }
+// path is the path of the object's directory below a place.
+func (r objectRef) path() string { return "objects/" + r.uid() }
 
 func (d *objectsDir) lookup(ctx context.Context, c caller, name string) (*entry, error) {
 	i, err := d.find(ctx, c, name)
@@ -216,36 +263,26 @@ func (d *objectsDir) lookup(ctx context.Context, c caller, name string) (*entry,
 		return nil, err
 	}
 	ref := refOf(i)
-	return &entry{id: d.objectID(ref), place: d.p, perm: 0o770, dir: &objectDir{objects: d, ref: ref}}, nil
+	return &entry{place: d.place, path: ref.path(), perm: 0o770, dir: &objectDir{objects: d.objects, ref: ref}}, nil
 }
 
-// rmdir destroys an object. Below a session directory it destroys session
-// objects only: rm -r of the session's directory, which closes the session, must
-// not empty the token.
+// rmdir destroys an object.
 func (d *objectsDir) rmdir(ctx context.Context, c caller, name string) error {
 	i, err := d.find(ctx, c, name)
 	if err != nil {
 		return err
 	}
-	if i.Token && !d.p.ref.self() {
-		return errBelowSession
-	}
-	return d.destroy(ctx, c, i)
-}
-
-func (d *objectsDir) destroy(ctx context.Context, c caller, i engine.ObjectInfo) error {
-	s, err := d.fs.session(ctx, c, d.p)
-	if err != nil {
-		return err
-	}
-	return s.eng.DestroyObject(ctx, i.Handle)
+	return d.remove(ctx, c, i)
 }
 
 // unlink refuses: objects are directories.
 func (d *objectsDir) unlink(context.Context, caller, string) error { return errDir }
 
-// rename sets the label.
-func (d *objectsDir) rename(ctx context.Context, c caller, name, newName string, _ uint32) error {
+func (d *objectsDir) renames() bool { return true }
+
+// rename sets the label. It never replaces: the objects are directories that are
+// not empty.
+func (d *objectsDir) rename(ctx context.Context, c caller, name, newName string, _ bool) error {
 	i, err := d.find(ctx, c, name)
 	if err != nil {
 		return err
@@ -268,27 +305,3 @@ func (d *objectsDir) rename(ctx context.Context, c caller, name, newName string,
 	}
 	return d.relabel(ctx, c, i, label)
 }
-
-func (d *objectsDir) relabel(ctx context.Context, c caller, i engine.ObjectInfo, label string) error {
-	s, err := d.fs.session(ctx, c, d.p)
-	if err != nil {
-		return err
-	}
-	return s.eng.SetAttributeValue(ctx, i.Handle, p11.Attributes{{Type: p11.CKA_LABEL, Value: []byte(label)}})
-}
-
-// namesOf are the names of objects just made, one a line.
-func (d *objectsDir) namesOf(ctx context.Context, a *engine.Application, handles ...p11.ObjectHandle) ([]byte, error) {
-	var b []byte
-	for _, h := range handles {
-		i, err := a.Object(ctx, d.p.slot, h)
-		if err != nil {
-			return nil, err
-		}
-		b = append(append(b, d.nameOf(ctx, a, i)...), '\n')
-	}
-	return b, nil
-}
-
-// noReplace says whether rename(2) must not replace.
-func noReplace(flags uint32) bool { return flags&unix.RENAME_NOREPLACE != 0 }

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"strconv"
@@ -14,10 +15,10 @@ import (
 // The names of objects in a directory.
 //
 // An object's name is its label, escaped, and a suffix for its class. Without a
-// label it is the CKA_ID in hexadecimal, without that the stored name. Where
-// several objects that the caller may see would have one name, the oldest
-// has it, and the others get ~ and their stored name before the suffix. A name
-// too long for a directory is cut, and has the ~ too.
+// label it is the CKA_ID in hexadecimal, and without that the uid (objectRef). Where
+// several objects that the caller may see would have one name, the oldest has it,
+// and the others get ~ and their uid before the suffix. So does a name that is too
+// long for a directory, after it is cut.
 
 // suffix of the names of objects of that class.
 func suffix(class p11.ObjectClass) string {
@@ -55,7 +56,7 @@ func classOf(suf string) (class p11.ObjectClass, ok bool) {
 	return 0, false
 }
 
-// splitName takes a name into what stands before the suffix, and the suffix.
+// splitName splits a name into what is before the suffix, and the suffix.
 func splitName(name string) (base, suf string, ok bool) {
 	i := strings.LastIndexByte(name, '.')
 	if i <= 0 {
@@ -66,9 +67,8 @@ func splitName(name string) (base, suf string, ok bool) {
 	return base, suf, known || suf == otherSuffix
 }
 
-// escape makes a file name of a label: what a directory or a terminal cannot
-// have, a leading dot, the sign of escapes and the sign of cut and double names
-// become %XX.
+// escape makes a file name of a label. What a directory or a terminal cannot have,
+// a leading dot, % and ~ become %XX.
 func escape(label string) string {
 	var b strings.Builder
 	for i := 0; i < len(label); {
@@ -95,30 +95,32 @@ func mustEscape(r rune, first bool) bool {
 	return first && r == '.'
 }
 
-// unescape is the label of a file name, if escape would give that name.
+// unescape is the label of a file name, if escape gives that name.
 func unescape(name string) (label string, ok bool) {
-	b := make([]byte, 0, len(name))
+	label, ok = decode(name)
+	return label, ok && label != "" && escape(label) == name
+}
+
+// decode replaces %XX by the byte.
+func decode(name string) (string, bool) {
+	var b []byte
 	for i := 0; i < len(name); i++ {
 		if name[i] != '%' {
 			b = append(b, name[i])
 			continue
 		}
-		if i+3 > len(name) {
-			return "", false
-		}
-		c, err := hex.DecodeString(name[i+1 : i+3])
-		if err != nil {
+		c, err := hex.DecodeString(name[i+1 : min(i+3, len(name))])
+		if err != nil || len(c) != 1 {
 			return "", false
 		}
 		b = append(b, c[0])
 		i += 2
 	}
-	label = string(b)
-	return label, label != "" && escape(label) == name
+	return string(b), true
 }
 
-// newLabel is the label of what is to have that name. A name that would be cut is
-// refused: the file would not be found under it.
+// newLabel is the label of an object that is to have that name. A name that would
+// be cut is refused, for the object would not be found under it.
 func newLabel(name string) (string, error) {
 	if len(name) > maxBase {
 		return "", errLongName
@@ -130,8 +132,9 @@ func newLabel(name string) (string, error) {
 	return label, nil
 }
 
-// An objectRef is who an object is, whoever looks and whatever its label: the
-// stored name of a token object, or the handle of a session object.
+// An objectRef identifies an object, whoever looks and whatever its label: by the
+// stored name of a token object, which is any bytes of any length, or by the handle
+// of a session object.
 type objectRef struct {
 	stored string
 	handle p11.ObjectHandle
@@ -144,55 +147,72 @@ func refOf(i engine.ObjectInfo) objectRef {
 	return objectRef{handle: i.Handle}
 }
 
-// uid is the reference as a part of a name.
+// maxUID is the length of the longest uid.
+const maxUID = 21
+
+// What a uid begins with that is no stored name.
+const (
+	handleMark = 's' // of a session object
+	hashMark   = 'h' // of a stored name that is too long
+)
+
+// uid is the reference as a part of a name. It is the stored name, escaped, where
+// that is short. A mark at the beginning of a stored name is escaped too.
 func (r objectRef) uid() string {
-	if r.stored != "" {
-		return escape(r.stored)
+	if r.stored == "" {
+		return string(handleMark) + strconv.FormatUint(uint64(r.handle), 16)
 	}
-	return "s" + strconv.FormatUint(uint64(r.handle), 16)
+	uid := escape(r.stored)
+	if uid[0] == handleMark || uid[0] == hashMark {
+		uid = fmt.Sprintf("%%%02X%s", uid[0], uid[1:])
+	}
+	if len(uid) > maxUID {
+		sum := sha256.Sum256([]byte(r.stored))
+		return string(hashMark) + hex.EncodeToString(sum[:8])
+	}
+	return uid
 }
 
-// parseUID is the reverse of uid.
-func parseUID(s string) objectRef {
-	if stored, ok := unescape(s); ok && !strings.HasPrefix(s, "s") {
-		return objectRef{stored: stored}
-	} else if h, err := strconv.ParseUint(strings.TrimPrefix(s, "s"), 16, 64); err == nil && h != 0 && strings.HasPrefix(s, "s") {
-		return objectRef{handle: p11.ObjectHandle(h)}
-	} else if ok {
-		return objectRef{stored: stored}
-	}
-	return objectRef{}
-}
-
-// rank says what a name is made of: labels win over identifiers, and those over
-// stored names.
-type rank int
+// A nameSource is what a name is made of. A label wins over a CKA_ID, and that over
+// a uid.
+type nameSource int
 
 const (
-	byLabel rank = iota
-	byID
-	byUID
+	fromLabel nameSource = iota
+	fromID
+	fromUID
 )
 
 // maxBase keeps room for ~, a uid and a suffix in a name.
-const maxBase = maxName - 26
+const maxBase = maxName - len("~") - maxUID - len(otherSuffix)
 
-// plainName is the name of an object that shares it with none. cut says that it
-// is not whole, so that the full name is to be used.
-func plainName(i engine.ObjectInfo) (base string, r rank, cut bool) {
+// A plainName is the name of an object whose name no other has.
+type plainName struct {
+	base, suffix string
+	source       nameSource
+	cut          bool // base is not whole, so that the full name is used
+}
+
+func (n plainName) String() string { return n.base + n.suffix }
+
+func plainNameOf(i engine.ObjectInfo) plainName {
+	n := plainName{suffix: suffix(i.Class)}
 	switch {
 	case i.Label != "":
-		base, r = escape(i.Label), byLabel
+		n.base, n.source = escape(i.Label), fromLabel
 	case len(i.ID) > 0:
-		base, r = hex.EncodeToString(i.ID), byID
+		n.base, n.source = hex.EncodeToString(i.ID), fromID
 	default:
-		base, r = refOf(i).uid(), byUID
+		n.base, n.source = refOf(i).uid(), fromUID
 	}
-	if len(base) > maxBase {
-		return cutName(base, maxBase), r, true
+	if len(n.base) > maxBase {
+		n.base, n.cut = cutName(n.base, maxBase), true
 	}
-	return base, r, false
+	return n
 }
+
+// full is the name with the object's uid in it, which no other object has.
+func (n plainName) full(ref objectRef) string { return n.base + "~" + ref.uid() + n.suffix }
 
 // cutName shortens an escaped name, not within an escape or a character.
 func cutName(s string, n int) string {
@@ -205,10 +225,4 @@ func cutName(s string, n int) string {
 		}
 	}
 	return s[:n]
-}
-
-// fullName is the name that no other object has.
-func fullName(i engine.ObjectInfo) string {
-	base, _, _ := plainName(i)
-	return base + "~" + refOf(i).uid() + suffix(i.Class)
 }

@@ -64,18 +64,20 @@ func FuzzEscape(f *testing.F) {
 			t.Errorf("%q is the name of %q, whose name is %q", label, got, escape(got))
 		}
 		i := engine.ObjectInfo{Name: "OB000001", Label: label, Class: p11.CKO_SECRET_KEY}
-		for _, n := range []string{fullName(i), escape(label) + ".sec"} {
+		plain := plainNameOf(i)
+		full := plain.full(refOf(i))
+		for _, n := range []string{full, escape(label) + ".sec"} {
 			if base, suf, ok := splitName(n); ok && base+suf != n {
 				t.Errorf("splitName(%q) is %q and %q", n, base, suf)
 			}
 		}
-		if n := len(fullName(i)); n > maxName {
+		if n := len(full); n > maxName {
 			t.Errorf("a name of %d bytes", n)
 		}
-		if base, _, cut := plainName(i); !cut && len(base)+len(".sec") > maxName {
-			t.Errorf("a plain name of %d bytes", len(base))
-		} else if cut && !utf8.ValidString(base) {
-			t.Errorf("%q is cut within a character", base)
+		if !plain.cut && len(plain.String()) > maxName {
+			t.Errorf("a plain name of %d bytes", len(plain.String()))
+		} else if plain.cut && !utf8.ValidString(plain.base) {
+			t.Errorf("%q is cut within a character", plain.base)
 		}
 	})
 }
@@ -209,4 +211,60 @@ func TestNamesAgree(t *testing.T) {
 			inodes[out.Ino] = name
 		}
 	}
+}
+
+// TestStoredNames has objects whose stored names are any bytes, of any length, and
+// look like what the tree makes of others.
+func TestStoredNames(t *testing.T) {
+	token := hooks.New("tok", hooks.Options{})
+	long := strings.Repeat("long/", 100)
+	stored := []string{"s1", "s1a", "h0123456789abcdef", "S0000001", "h", "a/b.c~%41", "\xff\n", ".", "%73", long, long + "1", long + "2", strings.Repeat("é", 11)}
+	made := make(map[string]bool)
+	for i, name := range stored {
+		for _, shared := range []bool{false, true} {
+			attrs := ofClass(p11.CKO_DATA)
+			attrs.SetBool(p11.CKA_TOKEN, true)
+			attrs.Set(p11.CKA_VALUE, fmt.Appendf(nil, "%d %v", i, shared))
+			if shared {
+				attrs.Set(p11.CKA_LABEL, []byte("shared"))
+				name += "+"
+			}
+			made[string(attrs[2].Value)] = true
+			token.PutNamed(name, attrs)
+		}
+	}
+	w := newWorldOf(t, token)
+	p := w.person(1000, 100)
+	for _, where := range []struct{ dir, value string }{{"tok/objects", "/value"}, {"tok/by-uid", "/value"}, {"tok/data", ""}} {
+		t.Run(where.dir, func(t *testing.T) {
+			values, inodes := make(map[string]string), make(map[uint64]string)
+			for _, name := range p.ls(where.dir) {
+				if len(name) > maxName {
+					t.Errorf("%q has %d bytes", name, len(name))
+				}
+				path := where.dir + "/" + name
+				at, out, errno := p.walk(path)
+				p.must(errno)
+				if at.link != nil {
+					target, errno := at.Readlink(p.ctx())
+					p.must(errno)
+					path = "tok/" + strings.TrimPrefix(string(target), "../")
+				}
+				if other, twice := inodes[out.Ino]; twice {
+					t.Errorf("%q and %q have one inode number", name, other)
+				}
+				inodes[out.Ino] = name
+				value, errno := p.cat(path + where.value)
+				if errno != 0 || !made[value] || values[value] != "" {
+					t.Errorf("%q is the object %q, as is %q: %v", name, value, values[value], errno)
+				}
+				values[value] = name
+			}
+			if len(values) != 2*len(stored) {
+				t.Errorf("%d objects are found of %d", len(values), 2*len(stored))
+			}
+		})
+	}
+	_, _, errno := p.walk("tok/objects/shared~s1.dat") // the handle of no session object
+	wantErrno(t, "a handle", errno, syscall.ENOENT)
 }

@@ -110,6 +110,17 @@ func TestOneResult(t *testing.T) {
 	p.nothingHeld()
 }
 
+// waiting is the result that waits for the reader of a file of the person's.
+func (p person) waiting(path string) *output {
+	p.w.t.Helper()
+	s := p.session()
+	node, _, errno := p.walk(path)
+	p.must(errno)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.exchanges[node.path].result.out
+}
+
 // The output of a message is shared by who writes it and who reads what there
 // was of it, and stays counted and unchanged until the last of them is done.
 func TestOutputIsShared(t *testing.T) {
@@ -127,10 +138,10 @@ func TestOutputIsShared(t *testing.T) {
 	if n := p.held(); n != first<<20 {
 		t.Errorf("%d bytes are held for a result of %d", n, first<<20)
 	}
+	given := p.waiting(ctr).data
 	r := p.opened(ctr, syscall.O_RDONLY)
 	begun, errno := r.read(10)
 	p.must(errno)
-	given := r.handle.(*resultHandle).out.data
 	for range second {
 		p.must(f.write(chunk))
 	}
@@ -146,12 +157,12 @@ func TestOutputIsShared(t *testing.T) {
 	if bytes.Count(given, []byte{0}) != len(given) {
 		t.Error("what was read is not wiped")
 	}
+	kept := p.waiting(ctr).data
 	whole, errno := p.cat(ctr)
 	p.must(errno)
 	if len(whole) != (first+second)<<20 || whole[:first<<20] != begun+rest {
 		t.Errorf("%d bytes, which do not begin with the %d read before", len(whole), len(begun+rest))
 	}
-	kept := f.handle.(*streamHandle).out.data
 	if len(kept) != len(whole) || string(kept[:10]) != begun {
 		t.Error("the writer does not keep what it may have to give again")
 	}

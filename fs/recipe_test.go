@@ -30,7 +30,7 @@ func TestParseRecipe(t *testing.T) {
 			continue
 		}
 		got := r.mechanism.Type.Short()
-		if r.pair {
+		if r.pair() {
 			got += " pair"
 		}
 		if text := r.template.Text(); text != "" {
@@ -40,7 +40,7 @@ func TestParseRecipe(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want = strings.TrimSpace(r.mechanism.Type.Short() + map[bool]string{true: " pair"}[r.pair] + " " + wantTemplate.Text())
+		want = strings.TrimSpace(r.mechanism.Type.Short() + map[bool]string{true: " pair"}[r.pair()] + " " + wantTemplate.Text())
 		if got != want {
 			t.Errorf("%q is %q, want %q", line, got, want)
 		}
@@ -61,7 +61,7 @@ func FuzzParseRecipe(f *testing.F) {
 		}
 		// What parses prints back as something that parses to the same.
 		again, err := parseRecipe(r.mechanism.String() + " " + r.template.Text())
-		if err != nil || again.template.Text() != r.template.Text() || again.pair != r.pair {
+		if err != nil || again.template.Text() != r.template.Text() || again.pair() != r.pair() {
 			t.Errorf("%q is %v, and that is %v, %v", line, r.template, again.template, err)
 		}
 	})

@@ -66,7 +66,7 @@ func TestRule10AnInterruptComesBeforeTheEffect(t *testing.T) {
 	text, _ := p.cat("tok/error")
 
 	g := p.opened("tok/generate", syscall.O_WRONLY)
-	_, errno := g.handle.(*commandHandle).Write(interrupted, []byte("aes:128 label=new"), 0)
+	_, errno := g.handle.(*handle).Write(interrupted, []byte("aes:128 label=new"), 0)
 	wantErrno(t, "a command", errno, syscall.EINTR)
 	if n := len(p.ls("tok/objects")); n != before {
 		t.Error("the interrupted command made a key")
@@ -78,11 +78,11 @@ func TestRule10AnInterruptComesBeforeTheEffect(t *testing.T) {
 	f := p.opened(sha, syscall.O_RDWR)
 	defer f.close()
 	p.must(f.write("abc"))
-	_, errno = f.handle.(*streamHandle).Write(interrupted, []byte("lost"), 3)
+	_, errno = f.handle.(*handle).Write(interrupted, []byte("lost"), 3)
 	wantErrno(t, "a write", errno, syscall.EINTR)
-	_, errno = f.handle.(*streamHandle).Read(interrupted, make([]byte, 10), 3)
+	_, errno = f.handle.(*handle).Read(interrupted, make([]byte, 10), 3)
 	wantErrno(t, "a read", errno, syscall.EINTR)
-	wantErrno(t, "a close", f.handle.(*streamHandle).Flush(interrupted), syscall.EINTR)
+	wantErrno(t, "a close", f.handle.(*handle).Flush(interrupted), syscall.EINTR)
 	p.must(f.write("def"))
 	if got, errno := f.all(); got != digest("abcdef") {
 		t.Errorf("after the interrupts: %x, %v", got, errno)
@@ -91,9 +91,9 @@ func TestRule10AnInterruptComesBeforeTheEffect(t *testing.T) {
 		t.Errorf("error tells of an interrupt: %q", after)
 	}
 	t.Run("a wait can be interrupted", func(t *testing.T) {
-		h := f.handle.(*streamHandle)
-		h.gate.force()
-		defer h.gate.leave()
+		h := f.handle.(*handle)
+		h.busy.lock(context.Background())
+		defer h.busy.unlock()
 		ctx, stop := context.WithCancel(p.ctx())
 		time.AfterFunc(10*time.Millisecond, stop)
 		_, errno := h.Read(ctx, make([]byte, 10), 0)
@@ -101,31 +101,31 @@ func TestRule10AnInterruptComesBeforeTheEffect(t *testing.T) {
 	})
 }
 
-// TestInterruptsHavePatience interrupts what is quick, and what waits.
-func TestInterruptsHavePatience(t *testing.T) {
+// TestGraceAfterAnInterrupt interrupts what is quick, and what waits.
+func TestGraceAfterAnInterrupt(t *testing.T) {
 	p := alone(t)
 	p.w.fs.grace = 50 * time.Millisecond
 	cancel := make(chan struct{})
 	close(cancel)
 	interrupted := &fuse.Context{Caller: fuse.Caller{Owner: fuse.Owner{Uid: p.uid, Gid: p.uid}, Pid: uint32(p.pid)}, Cancel: cancel}
 	f := p.opened(sha, syscall.O_WRONLY)
-	h := f.handle.(*streamHandle)
+	h := f.handle.(*handle)
 	if _, errno := h.Write(interrupted, []byte("abc"), 0); errno != 0 {
 		t.Errorf("a quick write: %v", errno)
 	}
 	wantErrno(t, "a quick close", h.Flush(interrupted), 0)
 	p.reads(sha, digest("abc"))
-	h.gate.force()
+	h.busy.lock(context.Background())
 	start := time.Now()
 	_, errno := h.Write(interrupted, []byte("abc"), 3)
 	wantErrno(t, "a write that waits", errno, syscall.EINTR)
 	if d := time.Since(start); d < 40*time.Millisecond || d > 5*time.Second {
 		t.Errorf("it was given up after %v", d)
 	}
-	h.gate.leave()
+	h.busy.unlock()
 	f.release()
 
-	ctx, end := p.w.fs.patience(context.Background())
+	ctx, end := p.w.fs.withGrace(context.Background())
 	done := ctx.Done()
 	end()
 	select {

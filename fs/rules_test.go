@@ -365,14 +365,14 @@ func TestRule7ReadsHaveTheirOwnCursor(t *testing.T) {
 	}
 	t.Run("nothing is cached", func(t *testing.T) {
 		for path, want := range map[string]time.Duration{
-			"tok":                            lasting,
-			"tok/objects":                    lasting,
+			"tok":                            cacheTime,
+			"tok/objects":                    cacheTime,
 			"tok/objects/web.key":            0,
 			"tok/objects/web.key/sign":       0,
 			"tok/objects/web.key/attr":       0,
 			"tok/objects/web.pub/public.pem": 0,
-			"tok/by-id":                      lasting,
-			"tok/sessions/new":               lasting,
+			"tok/by-id":                      cacheTime,
+			"tok/sessions/new":               cacheTime,
 		} {
 			_, out, errno := p.walk(path)
 			p.must(errno)
@@ -380,7 +380,7 @@ func TestRule7ReadsHaveTheirOwnCursor(t *testing.T) {
 				t.Errorf("the name %s is kept for %v, want %v", path, got, want)
 			}
 		}
-		for path, want := range map[string]time.Duration{"tok/login": 0, "tok/error": 0, "tok/objects/web.key/sign": lasting, "tok/info": 0} {
+		for path, want := range map[string]time.Duration{"tok/login": 0, "tok/error": 0, "tok/objects/web.key/sign": cacheTime, "tok/info": 0} {
 			_, out, errno := p.walk(path)
 			p.must(errno)
 			if got := out.AttrTimeout(); got != want {

@@ -22,19 +22,16 @@ type session struct {
 	eng  *engine.Session
 	name string // of its directory, or empty
 
+	errors errorFile
+
 	mu        sync.Mutex // guards all below
 	ended     bool
 	held      int64
-	exchanges map[string]*exchange // by file
-	last      lastError
+	exchanges map[string]*exchange       // by file
 	secrets   [secretKinds]*secret.Bytes // each for its next use
 }
 
-func newSession(f *FS, a *application, slot *engine.Slot, e *engine.Session, name string) *session {
-	return &session{fs: f, app: a, slot: slot, eng: e, name: name, exchanges: make(map[string]*exchange)}
-}
-
-// gone says whether the session has ended.
+// gone reports whether the session has ended.
 func (s *session) gone() bool {
 	select {
 	case <-s.eng.Done():
@@ -50,9 +47,9 @@ func (s *session) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ended = true
-	for key, x := range s.exchanges {
+	for _, x := range s.exchanges {
+		x.writers = 0
 		s.setResultLocked(x, nil)
-		delete(s.exchanges, key)
 	}
 	for kind, b := range s.secrets {
 		_ = b.Close()
@@ -60,14 +57,10 @@ func (s *session) close() {
 	}
 }
 
-// reserve counts n bytes that are to be held, or says that there is no room.
+// reserve counts n bytes that are to be held. It fails if there is no room for them.
 func (s *session) reserve(n int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.reserveLocked(n)
-}
-
-func (s *session) reserveLocked(n int) error {
 	if s.held+int64(n) > maxHeld {
 		return errHeld
 	}
@@ -93,7 +86,7 @@ func (s *session) unreserveLocked(n int) {
 // loginGeneration changes with each login and logout of the application.
 func (s *session) loginGeneration() uint64 { return s.app.eng.LoginGeneration(s.slot) }
 
-// secretKind says what a secret that waits is for.
+// A secretKind is what a secret that waits is for.
 type secretKind int
 
 const (
@@ -102,36 +95,23 @@ const (
 	secretKinds
 )
 
-// setSecret keeps b for its next use, in place of another.
+// setSecret keeps b for its next use, in place of what waits.
 func (s *session) setSecret(kind secretKind, b *secret.Bytes) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_ = s.secrets[kind].Close()
-	s.secrets[kind] = nil
 	if s.ended {
 		_ = b.Close()
 		return
 	}
+	_ = s.secrets[kind].Close()
 	s.secrets[kind] = b
 }
 
-// takeSecret gives the secret away, or nil.
+// takeSecret returns the secret, which is the caller's then, or nil.
 func (s *session) takeSecret(kind secretKind) *secret.Bytes {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b := s.secrets[kind]
 	s.secrets[kind] = nil
 	return b
-}
-
-func (s *session) note(e lastError) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.last = s.last.then(e)
-}
-
-func (s *session) lastError() lastError {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.last
 }

@@ -4,11 +4,7 @@ import (
 	"context"
 	"syscall"
 
-	gofs "github.com/hanwen/go-fuse/v2/fs"
-	"github.com/hanwen/go-fuse/v2/fuse"
-
 	"p11fs/p11"
-	"p11fs/secret"
 )
 
 // A transform is one message in progress: what is written goes in, what is read
@@ -21,73 +17,68 @@ type transform interface {
 	// may go on, also after an error: update and result then do as if result had
 	// not been called.
 	result(ctx context.Context) ([]byte, error)
-	// once says that no two results of one message may be let out: together they
-	// would tell more than each, or only one was allowed.
+	// once reports whether one result of the message may be read and no other:
+	// two would tell more than each, or only one was allowed.
 	once() bool
 	// close gives up what is held. It may be called again.
 	close()
 }
 
-// A streamFile is a data file: a transform is behind it.
-type streamFile struct {
-	fs  *FS
-	p   place
-	key string // in the session's exchanges
+// A stream is a data file: what is written goes through a transform.
+type stream struct {
+	place
+	path string // names the file in the session's exchanges
 
 	// start begins a message.
 	start func(ctx context.Context, s *session) (transform, error)
-	// creates says that the result makes objects: it is asked for once for each
-	// piece of input, and later input is a piece of its own.
+	// creates is set if a result makes objects. It is asked for once for each piece
+	// of input, and later input is a piece of its own.
 	creates bool
-	// guarded says that a logout takes the result away.
+	// guarded reports whether a logout takes the result away. If it is nil, it does.
 	guarded func(ctx context.Context, c caller) bool
 }
 
-func (*streamFile) size(context.Context, caller) uint64 { return 0 }
+func (st *stream) file() *file { return &file{open: st.open, truncate: st.truncate} }
 
-func (f *streamFile) open(ctx context.Context, c caller, flags uint32) (gofs.FileHandle, uint32, error) {
+func (st *stream) open(ctx context.Context, c caller, flags uint32) (*handle, error) {
 	read, write := wants(flags)
 	if !write {
-		return f.fs.openResult(c, f.p, f.key)
+		return st.openResult(c, st.path), nil
 	}
-	s, err := f.fs.session(ctx, c, f.p)
+	s, err := st.session(ctx, c)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	// The first message begins at the open, so that a refusal stands there.
-	t, err := f.start(ctx, s)
+	// The first message begins at the open, which has its errors.
+	t, err := st.start(ctx, s)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	h := &streamHandle{file: f, s: s, private: read, t: t, append: flags&syscall.O_APPEND != 0, gate: newGate()}
-	h.guarded = f.guarded == nil || f.guarded(ctx, c)
-	h.login = s.loginGeneration()
-	if !h.private {
-		if h.generation, h.truncated, err = s.beginWriting(f.key); err != nil {
+	m := &message{stream: st, s: s, private: read, t: t, append: flags&syscall.O_APPEND != 0}
+	m.guarded = st.guarded == nil || st.guarded(ctx, c)
+	m.login = s.loginGeneration()
+	if !m.private {
+		if m.generation, m.truncations, err = s.beginWriting(st.path); err != nil {
 			t.close()
-			return nil, 0, err
+			return nil, err
 		}
 	}
-	f.fs.handles.Add(1)
-	return h, 0, nil
+	m.handle = st.newHandle(s.app)
+	m.handle.read, m.handle.write, m.handle.flush, m.handle.truncate, m.handle.release = m.read, m.write, m.flush, m.truncate, m.release
+	return m.handle, nil
 }
 
 // truncate to 0 starts a new message, whether it comes with the open, before or
 // after it, with a handle or without.
-func (f *streamFile) truncate(ctx context.Context, c caller, h gofs.FileHandle, size uint64) error {
-	if size != 0 {
-		return errTruncate
-	}
-	if h, ok := h.(*streamHandle); ok {
-		return h.truncate(ctx)
-	}
-	if s := f.fs.present(c, f.p); s != nil {
-		s.truncate(f.key)
+func (st *stream) truncate(_ context.Context, c caller, _ uint64) error {
+	if s := st.openSession(c); s != nil {
+		s.truncate(st.path)
 	}
 	return nil
 }
 
-// streamHandle is a file transaction: an open for writing, or for both.
+// A message is a file transaction: a stream that is open for writing, or for
+// writing and reading.
 //
 // A message begins with the first write. A FLUSH after a write gives the result
 // of all that was written so far, and data after it continues the message: the
@@ -95,307 +86,269 @@ func (f *streamFile) truncate(ctx context.Context, c caller, h gofs.FileHandle, 
 // failure of what was written so far, and ends the message no more than one that
 // gives a result does. A read that finds no output waiting ends the message, as
 // does a read of its result; data after that begins the next one.
-type streamHandle struct {
-	file       *streamFile
+type message struct {
+	*stream
+	handle     *handle
 	s          *session
 	private    bool // open for reading too: the result stays here
 	append     bool
 	guarded    bool
 	generation uint64
 
-	gate      gate // guards all below
-	truncated uint64
-	login     uint64    // the login generation when t began
-	t         transform // nil when none is begun, and when the message cannot go on
-	wrote     int64     // bytes of the message, all descriptors together
-	end       int64     // where the last read or write of the kernel ended
-	dirty     bool      // written since the last FLUSH
-	ended     bool      // there is a result of all that was written, or err
-	read      bool      // something was read since
-	err       error     // instead of a result
-	out       *output   // output that is held; nil when there never was any
-	kept      int       // how much of out stays when the message goes on
-	next      int       // where in out the next read begins
+	truncations uint64    // of the file, by name, when the message began
+	login       uint64    // the login generation when t began
+	t           transform // nil when none is begun, and when the message cannot go on
+	wrote       int64     // bytes of the message, all descriptors together
+	end         int64     // where the last read or write of the kernel ended
+	dirty       bool      // written since the last FLUSH
+	ended       bool      // there is a result of all that was written, or err
+	wasRead     bool      // something was read since
+	err         error     // in place of a result
+	out         *output   // output that is held; nil when there never was any
+	kept        int       // how much of out stays when the message goes on
+	next        int       // where in out the next read begins
 }
 
-// Write takes the next part of the message.
-func (h *streamHandle) Write(ctx context.Context, data []byte, off int64) (uint32, syscall.Errno) {
-	ctx, end := h.file.fs.patience(ctx)
-	defer end()
-	if !h.gate.enter(ctx) {
-		return 0, syscall.EINTR
+func (m *message) write(ctx context.Context, data []byte, off int64) error {
+	err := m.add(ctx, data, off)
+	switch {
+	case err == nil:
+		m.end = off + int64(len(data))
+	case errnoFor(err) != syscall.EINTR:
+		m.stop()
+		m.drop()
+		m.fail(err)
 	}
-	defer h.gate.leave()
-	n := len(data)
-	err := h.write(ctx, data, off)
-	secret.Wipe(data) // the request's buffer goes back to a pool
-	if err != nil {
-		errno := h.file.fs.doneIn(h.s.app, h.file.p, err)
-		if errno != syscall.EINTR {
-			h.breakOff(err)
-		}
-		return 0, errno
-	}
-	h.end = off + int64(n)
-	return uint32(n), 0
+	return err
 }
 
-func (h *streamHandle) write(ctx context.Context, data []byte, off int64) error {
-	h.seeTruncation()
-	if h.ended && h.read {
-		h.reset()
-		h.end = off // wherever the descriptor stands now
+// add takes the next part of the message.
+func (m *message) add(ctx context.Context, data []byte, off int64) error {
+	m.noticeTruncation()
+	if m.ended && m.wasRead {
+		m.reset()
+		m.end = off // wherever the descriptor is now
 	}
-	if h.err != nil && h.t == nil {
-		return h.err
-	}
-	if !h.append && off != h.wrote && off != h.end {
+	switch {
+	case m.err != nil && m.t == nil:
+		return m.err
+	case !m.append && off != m.wrote && off != m.end:
 		return errOrder
-	}
-	if len(data) == 0 {
+	case len(data) == 0:
 		return nil
 	}
-	if err := h.begin(ctx); err != nil {
+	if err := m.begin(ctx); err != nil {
 		return err
 	}
-	if h.ended {
-		if err := h.resume(); err != nil {
+	if m.ended {
+		if err := m.resume(); err != nil {
 			return err
 		}
 	}
-	out, err := h.t.update(ctx, data)
+	out, err := m.t.update(ctx, data)
 	if err != nil {
 		return err
 	}
-	h.wrote += int64(len(data))
-	h.dirty = true
-	if err := h.hold(out); err != nil {
+	m.wrote += int64(len(data))
+	m.dirty = true
+	if err := m.hold(out); err != nil {
 		return err
 	}
-	h.kept = len(h.out.bytes())
+	m.kept = len(m.out.bytes())
 	return nil
 }
 
 // begin starts the transform if there is none.
-func (h *streamHandle) begin(ctx context.Context) (err error) {
-	if h.t == nil {
-		h.login = h.s.loginGeneration()
-		h.t, err = h.file.start(ctx, h.s)
+func (m *message) begin(ctx context.Context) (err error) {
+	if m.t == nil {
+		m.login = m.s.loginGeneration()
+		m.t, err = m.start(ctx, m.s)
 	}
 	return err
 }
 
 // stop closes the transform.
-func (h *streamHandle) stop() {
-	if h.t != nil {
-		h.t.close()
-		h.t = nil
+func (m *message) stop() {
+	if m.t != nil {
+		m.t.close()
+		m.t = nil
 	}
 }
 
 // resume goes on with a message that has a result. What was made stays, with
 // its names.
-func (h *streamHandle) resume() (err error) {
-	if !h.private && h.s.withdraw(h.file.key, h.generation) && h.t.once() {
+func (m *message) resume() (err error) {
+	if !m.private && m.s.withdraw(m.path, m.generation) && m.t.once() {
 		return errOneResult
 	}
-	if h.out != nil {
-		if h.out, err = h.out.only(h.kept); err != nil {
+	if m.out != nil {
+		if m.out, err = m.out.only(m.kept); err != nil {
 			return err
 		}
 	}
-	// The next FLUSH has to give a result again, even if this write comes to
-	// nothing.
-	h.ended, h.err, h.dirty = false, nil, true
+	// The next FLUSH has to give a result again, even if this write fails.
+	m.ended, m.err, m.dirty = false, nil, true
 	return nil
 }
 
 // hold keeps output until it is read.
-func (h *streamHandle) hold(out []byte) error {
+func (m *message) hold(out []byte) error {
 	if len(out) == 0 {
 		return nil
 	}
-	if h.out == nil {
-		h.out = newOutput(h.s)
-	} else if unread := len(h.out.data) - h.next; h.next > 0 && h.next >= unread {
-		// Once there is more of it than of what is moved, so that reading
-		// behind the writing costs no more than it reads.
-		h.out.forget(h.next)
-		h.kept, h.next = h.kept-h.next, 0
+	if m.out == nil {
+		m.out = newOutput(m.s)
+	} else if unread := len(m.out.data) - m.next; m.next > 0 && m.next >= unread {
+		// What was read goes once there is more of it than of what has to be moved:
+		// so a reader behind the writing costs no more than it reads.
+		m.out.forget(m.next)
+		m.kept, m.next = m.kept-m.next, 0
 	}
-	return h.out.add(out)
+	return m.out.add(out)
 }
 
 // drop gives up the output that is held.
-func (h *streamHandle) drop() {
-	if h.out != nil {
-		h.out, _ = h.out.only(0) // which needs no room
+func (m *message) drop() {
+	if m.out != nil {
+		m.out, _ = m.out.only(0) // which needs no room
 	}
-	h.kept, h.next = 0, 0
+	m.kept, m.next = 0, 0
 }
 
 // fail makes err the result.
-func (h *streamHandle) fail(err error) {
-	if h.file.creates {
-		h.stop() // what was not made is no beginning of the next piece
+func (m *message) fail(err error) {
+	if m.creates {
+		m.stop() // what was not made is no beginning of the next piece
 	}
-	h.err, h.ended, h.dirty = err, true, false
-	if !h.private {
-		// Superseded or closed: then nobody waits for it.
-		_ = h.s.publish(h.file.key, h.generation, &result{err: err})
+	m.err, m.ended, m.dirty = err, true, false
+	if !m.private {
+		// It fails if a newer open or the end of the session came: then nobody waits.
+		_ = m.s.publish(m.path, m.generation, &result{err: err})
 	}
 }
 
-// breakOff makes err the result of a message that cannot go on.
-func (h *streamHandle) breakOff(err error) {
-	h.stop()
-	h.drop()
-	h.fail(err)
-}
-
-// finish computes the result of what was written so far. It is held, or
-// published.
-func (h *streamHandle) finish(ctx context.Context) error {
-	h.dirty = false
-	if err := h.begin(ctx); err != nil {
-		return err
-	}
-	rest, err := h.t.result(ctx)
-	if err != nil {
-		return err
-	}
-	if err := h.hold(rest); err != nil {
-		return err
-	}
-	h.ended, h.read = true, false
-	if h.file.creates {
-		h.stop()
-		h.kept = len(h.out.bytes())
-	}
-	if h.private {
-		return nil
-	}
-	if h.out == nil {
-		h.out = newOutput(h.s)
-	}
-	err = h.s.publish(h.file.key, h.generation, &result{out: h.out, login: h.login, guarded: h.guarded})
-	if err != nil {
-		h.stop()
+// conclude gives the result of what was written so far, or the error in its place.
+// An interrupt leaves everything as it was.
+func (m *message) conclude(ctx context.Context) error {
+	err := m.finish(ctx)
+	switch errnoFor(err) {
+	case 0:
+		m.handle.succeeded()
+	case syscall.EINTR:
+		m.dirty = true
+	default:
+		m.fail(err)
 	}
 	return err
 }
 
-// Flush is close(2) of one of the descriptors. It does nothing unless there was
-// a write since the last one. It comes without a caller.
-func (h *streamHandle) Flush(ctx context.Context) syscall.Errno {
-	ctx, end := h.file.fs.patience(ctx)
-	defer end()
-	if !h.gate.enter(ctx) {
-		return syscall.EINTR
+// finish computes the result, and holds or publishes it.
+func (m *message) finish(ctx context.Context) error {
+	m.dirty = false
+	if err := m.begin(ctx); err != nil {
+		return err
 	}
-	defer h.gate.leave()
-	h.seeTruncation()
-	if !h.dirty {
-		return 0
+	rest, err := m.t.result(ctx)
+	if err != nil {
+		return err
 	}
-	return h.settle(h.finish(ctx))
+	if err := m.hold(rest); err != nil {
+		return err
+	}
+	m.ended, m.wasRead = true, false
+	if m.creates {
+		m.stop()
+		m.kept = len(m.out.bytes())
+	}
+	if m.private {
+		return nil
+	}
+	if m.out == nil {
+		m.out = newOutput(m.s)
+	}
+	err = m.s.publish(m.path, m.generation, &result{out: m.out, login: m.login, guarded: m.guarded})
+	if err != nil {
+		m.stop()
+	}
+	return err
 }
 
-// settle says what became of finish.
-func (h *streamHandle) settle(err error) syscall.Errno {
-	errno := h.file.fs.doneIn(h.s.app, h.file.p, err)
-	switch errno {
-	case 0:
-	case syscall.EINTR:
-		h.dirty = true
-	default:
-		h.fail(err)
+// flush does nothing unless there was a write since the last one.
+func (m *message) flush(ctx context.Context) error {
+	m.noticeTruncation()
+	if !m.dirty {
+		return nil
 	}
-	return errno
+	return m.conclude(ctx)
 }
 
-// Read gives the output that is held. When none is, it ends the message and
+// read gives the output that is held. When none is, it ends the message and
 // gives the rest; after that it gives 0 bytes.
-func (h *streamHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
-	ctx, end := h.file.fs.patience(ctx)
-	defer end()
-	if !h.gate.enter(ctx) {
-		return nil, syscall.EINTR
+func (m *message) read(ctx context.Context, dest []byte, off int64) ([]byte, error) {
+	if m.wrote == 0 && !m.ended {
+		return nil, errNothing
 	}
-	defer h.gate.leave()
-	if h.wrote == 0 && !h.ended {
-		return nil, h.file.fs.hint(callerOf(ctx), h.file.p, errNothing)
-	}
-	if h.next == len(h.out.bytes()) && !h.ended {
-		if errno := h.settle(h.finish(ctx)); errno == syscall.EINTR {
-			return nil, errno
+	if m.next == len(m.out.bytes()) && !m.ended {
+		if err := m.conclude(ctx); errnoFor(err) == syscall.EINTR {
+			return nil, err
 		}
 	}
-	if h.ended { // and that was it
-		h.stop()
-		h.read = true
+	if m.ended { // and that was it
+		m.stop()
+		m.wasRead = true
 	}
-	if h.err != nil {
-		return nil, errnoFor(h.err)
+	if m.err == nil && m.guarded && m.login != m.s.loginGeneration() {
+		m.stop()
+		m.drop()
+		m.fail(p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "the login ended after the message was written"))
 	}
-	if h.guarded && h.login != h.s.loginGeneration() {
-		err := p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "the login ended after the message was written")
-		h.breakOff(err)
-		return nil, h.file.fs.doneIn(h.s.app, h.file.p, err)
+	if m.err != nil {
+		return nil, m.err
 	}
-	n := copy(dest, h.out.bytes()[h.next:])
-	h.next += n
-	h.end = off + int64(n)
-	return reply(dest[:n]), 0
+	n := copy(dest, m.out.bytes()[m.next:])
+	m.next += n
+	m.end = off + int64(n)
+	return dest[:n], nil
 }
 
-// seeTruncation starts anew if the file was cut to length 0 by name.
-func (h *streamHandle) seeTruncation() {
-	if h.private {
+// noticeTruncation starts anew if the file was cut to length 0 by name.
+func (m *message) noticeTruncation() {
+	if m.private {
 		return
 	}
-	if n := h.s.truncations(h.file.key); n != h.truncated {
-		h.truncated = n
-		if h.wrote > 0 || h.err != nil {
-			h.reset()
+	if n := m.s.truncations(m.path); n != m.truncations {
+		m.truncations = n
+		if m.wrote > 0 || m.err != nil {
+			m.reset()
 		}
 	}
 }
 
-// truncate starts anew, with a handle.
-func (h *streamHandle) truncate(ctx context.Context) error {
-	if !h.gate.enter(ctx) {
-		return context.Canceled
-	}
-	defer h.gate.leave()
-	h.reset()
-	if !h.private {
-		h.s.withdraw(h.file.key, h.generation)
+// truncate starts anew.
+func (m *message) truncate(context.Context, uint64) error {
+	m.reset()
+	if !m.private {
+		m.s.withdraw(m.path, m.generation)
 	}
 	return nil
 }
 
 // reset forgets the message.
-func (h *streamHandle) reset() {
-	if h.wrote > 0 || h.ended {
-		h.stop()
+func (m *message) reset() {
+	if m.wrote > 0 || m.ended {
+		m.stop()
 	}
-	h.drop()
-	h.wrote, h.end, h.dirty, h.ended, h.read, h.err = 0, 0, false, false, false, nil
+	m.drop()
+	m.wrote, m.end, m.dirty, m.ended, m.wasRead, m.err = 0, 0, false, false, false, nil
 }
 
-// Release ends the open. Nothing is computed or made here.
-func (h *streamHandle) Release(context.Context) syscall.Errno {
-	h.gate.force()
-	defer h.gate.leave()
-	h.stop()
-	if h.out != nil {
-		h.out.release()
-		h.out = nil
+// release ends the open. Nothing is computed or made here.
+func (m *message) release(context.Context) {
+	m.stop()
+	if m.out != nil {
+		m.out.release()
 	}
-	if !h.private {
-		h.s.endWriting(h.file.key)
+	if !m.private {
+		m.s.endWriting(m.path)
 	}
-	h.file.fs.handles.Add(-1)
-	return 0
 }

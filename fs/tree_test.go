@@ -21,7 +21,7 @@ type world struct {
 	t      testing.TB
 	fs     *FS
 	engine *engine.Engine
-	root   *dirNode
+	root   *node
 
 	mu      sync.Mutex // guards all below
 	clock   time.Time
@@ -31,14 +31,19 @@ type world struct {
 
 func newWorld(t testing.TB, o hooks.Options) *world {
 	t.Helper()
+	return newWorldOf(t, hooks.New("tok", o))
+}
+
+func newWorldOf(t testing.TB, token *hooks.Token) *world {
+	t.Helper()
 	w := &world{t: t, clock: time.Unix(1_000_000, 0), members: make(map[int]int), leaders: make(map[int]*fakeLeader)}
 	f, e, err := newTree(Config{Now: w.now, Log: slog.New(slog.DiscardHandler), UID: 0, GID: 7},
-		processes{session: w.session, leader: w.leader}, o)
+		processes{session: w.session, leader: w.leader}, token)
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.fs, w.engine = f, e
-	w.root = f.rootNode().(*dirNode)
+	w.root = f.rootNode()
 	gofs.NewNodeFS(w.root, &gofs.Options{NullPermissions: true})
 	t.Cleanup(func() {
 		if n := f.Stats().Handles; n != 0 && !t.Failed() {
@@ -157,16 +162,16 @@ func (p person) ctx() context.Context {
 }
 
 // walk finds the node of a path, as the kernel does.
-func (p person) walk(path string) (gofs.InodeEmbedder, fuse.EntryOut, syscall.Errno) {
-	var node gofs.InodeEmbedder = p.w.root
+func (p person) walk(path string) (*node, fuse.EntryOut, syscall.Errno) {
+	at := p.w.root
 	var out fuse.EntryOut
 	for links := 0; path != ""; {
 		name, rest, _ := strings.Cut(path, "/")
 		if name == ".." {
 			p.w.t.Fatalf("a path with ..: %s", path)
 		}
-		dir, ok := node.(*dirNode)
-		if !ok {
+		dir := at
+		if dir.dir == nil {
 			return nil, out, syscall.ENOTDIR
 		}
 		out = fuse.EntryOut{}
@@ -174,32 +179,32 @@ func (p person) walk(path string) (gofs.InodeEmbedder, fuse.EntryOut, syscall.Er
 		if errno != 0 {
 			return nil, out, errno
 		}
-		node, path = inode.Operations(), rest
-		if l, ok := node.(*linkNode); ok && path != "" {
+		at, path = inode.Operations().(*node), rest
+		if at.link != nil && path != "" {
 			if links++; links > 8 {
 				return nil, out, syscall.ELOOP
 			}
-			target, errno := l.Readlink(p.ctx())
+			target, errno := at.Readlink(p.ctx())
 			if errno != 0 {
 				return nil, out, errno
 			}
-			node, path = dir, string(target)+"/"+path
+			at, path = dir, string(target)+"/"+path
 		}
 	}
-	return node, out, 0
+	return at, out, 0
 }
 
 // openFile is an open file of a person.
 type openFile struct {
 	p      person
-	node   *fileNode
+	node   *node
 	handle gofs.FileHandle
 	pos    int64
 }
 
 // open opens a file, or makes it with O_CREAT.
 func (p person) open(path string, flags int) (*openFile, syscall.Errno) {
-	node, _, errno := p.walk(path)
+	at, _, errno := p.walk(path)
 	if errno == syscall.ENOENT && flags&syscall.O_CREAT != 0 {
 		i := strings.LastIndexByte(path, '/')
 		dir, _, errno := p.walk(path[:i])
@@ -207,24 +212,23 @@ func (p person) open(path string, flags int) (*openFile, syscall.Errno) {
 			return nil, errno
 		}
 		var out fuse.EntryOut
-		inode, h, _, errno := dir.(*dirNode).Create(p.ctx(), path[i+1:], uint32(flags), 0o666, &out)
+		inode, h, _, errno := dir.Create(p.ctx(), path[i+1:], uint32(flags), 0o666, &out)
 		if errno != 0 {
 			return nil, errno
 		}
-		return &openFile{p: p, node: inode.Operations().(*fileNode), handle: h}, 0
+		return &openFile{p: p, node: inode.Operations().(*node), handle: h}, 0
 	}
 	if errno != 0 {
 		return nil, errno
 	}
-	file, ok := node.(*fileNode)
-	if !ok {
+	if at.file == nil {
 		return nil, syscall.EISDIR
 	}
-	h, _, errno := file.Open(p.ctx(), uint32(flags))
+	h, _, errno := at.Open(p.ctx(), uint32(flags))
 	if errno != 0 {
 		return nil, errno
 	}
-	return &openFile{p: p, node: file, handle: h}, 0
+	return &openFile{p: p, node: at, handle: h}, 0
 }
 
 func (f *openFile) write(data string) syscall.Errno {
@@ -332,7 +336,7 @@ func (p person) truncate(path string, size uint64) syscall.Errno {
 	}
 	var out fuse.AttrOut
 	in := fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{Valid: fuse.FATTR_SIZE, Size: size}}
-	return node.(*fileNode).Setattr(p.ctx(), nil, &in, &out)
+	return node.Setattr(p.ctx(), nil, &in, &out)
 }
 
 // ls lists a directory, or fails the test.
@@ -342,7 +346,7 @@ func (p person) ls(path string) []string {
 	if errno != 0 {
 		p.w.t.Fatalf("ls %s: %v", path, errno)
 	}
-	h, _, errno := node.(*dirNode).OpendirHandle(p.ctx(), 0)
+	h, _, errno := node.OpendirHandle(p.ctx(), 0)
 	if errno != 0 {
 		p.w.t.Fatalf("ls %s: %v", path, errno)
 	}
@@ -387,17 +391,17 @@ func parent(path string) (dir, name string) {
 }
 
 // in calls f with the directory of path.
-func (p person) in(path string, f func(d *dirNode, name string) syscall.Errno) syscall.Errno {
+func (p person) in(path string, f func(d *node, name string) syscall.Errno) syscall.Errno {
 	dir, name := parent(path)
 	node, _, errno := p.walk(dir)
 	if errno != 0 {
 		return errno
 	}
-	return f(node.(*dirNode), name)
+	return f(node, name)
 }
 
 func (p person) mkdir(path string) syscall.Errno {
-	return p.in(path, func(d *dirNode, name string) syscall.Errno {
+	return p.in(path, func(d *node, name string) syscall.Errno {
 		var out fuse.EntryOut
 		_, errno := d.Mkdir(p.ctx(), name, 0o777, &out)
 		return errno
@@ -405,15 +409,15 @@ func (p person) mkdir(path string) syscall.Errno {
 }
 
 func (p person) rmdir(path string) syscall.Errno {
-	return p.in(path, func(d *dirNode, name string) syscall.Errno { return d.Rmdir(p.ctx(), name) })
+	return p.in(path, func(d *node, name string) syscall.Errno { return d.Rmdir(p.ctx(), name) })
 }
 
 func (p person) unlink(path string) syscall.Errno {
-	return p.in(path, func(d *dirNode, name string) syscall.Errno { return d.Unlink(p.ctx(), name) })
+	return p.in(path, func(d *node, name string) syscall.Errno { return d.Unlink(p.ctx(), name) })
 }
 
 func (p person) rename(path, to string) syscall.Errno {
-	return p.in(path, func(d *dirNode, name string) syscall.Errno {
+	return p.in(path, func(d *node, name string) syscall.Errno {
 		toDir, toName := parent(to)
 		node, _, errno := p.walk(toDir)
 		if errno != 0 {

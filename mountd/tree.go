@@ -2,7 +2,6 @@ package mountd
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"time"
 
@@ -63,8 +62,8 @@ func (d *Daemon) unmount() error {
 		// Unmounting would take away another's.
 		d.log.Warn("the mount was moved, or something is mounted over it: it is left; unmount it by hand", "mount", d.conf.Paths.Mount)
 	default:
-		if err := d.server.Unmount(); err != nil {
-			return fmt.Errorf("unmounting: %w", err)
+		if err := mountpoint.Detach(context.Background(), d.conf.Paths.Mount); err != nil {
+			return err
 		}
 	}
 	deadline := time.NewTimer(stopTimeout)
@@ -93,11 +92,14 @@ func (d *Daemon) unmount() error {
 // mountGone reports whether somebody took the mount away, so that what is in its
 // place now is another's.
 func (d *Daemon) mountGone() bool {
-	if d.watch == nil {
-		return false
+	var gone <-chan struct{}
+	if d.watch != nil {
+		gone = d.watch.Gone()
 	}
 	select {
-	case <-d.watch.Gone():
+	case <-d.server.Done():
+		return true
+	case <-gone:
 		return true
 	default:
 		return false

@@ -23,14 +23,27 @@ const maxAttributes = 512
 // Errors wrap CKR_ARGUMENTS_BAD, CKR_ATTRIBUTE_TYPE_INVALID,
 // CKR_ATTRIBUTE_VALUE_INVALID or CKR_TEMPLATE_INCONSISTENT, are one line, name
 // the word at fault and hold no value of a secret attribute.
-func ParseTemplate(s string) (Attributes, error) { return parseTemplate(s, 0) }
+func ParseTemplate(s string) (Attributes, error) { return parseTemplate(s, 0, nil) }
 
-func parseTemplate(s string, depth int) (Attributes, error) {
+// ParseTemplateAnd is ParseTemplate for a text in which words of these names, which
+// are no attributes, may be too. The value of each is put into the string, which is
+// empty before.
+func ParseTemplateAnd(s string, words map[string]*string) (Attributes, error) {
+	return parseTemplate(s, 0, words)
+}
+
+func parseTemplate(s string, depth int, words map[string]*string) (Attributes, error) {
 	p := templateParser{depth: depth}
 	sc := scanner{rest: s}
 	for {
 		w, ok, err := sc.next()
-		if err == nil && ok {
+		if value := words[w.name]; err == nil && ok && value != nil {
+			if *value == "" && w.value != "" {
+				*value = w.value
+				continue
+			}
+			err = syntaxError("%s is given twice, or without a value", w.name)
+		} else if err == nil && ok {
 			err = p.add(w)
 			sc.quiet = p.secret
 		}

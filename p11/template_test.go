@@ -157,3 +157,18 @@ func TestErrorsHoldNoSecrets(t *testing.T) {
 		}
 	}
 }
+
+func TestParseTemplateAnd(t *testing.T) {
+	var bits, curve string
+	words := map[string]*string{"bits": &bits, "curve": &curve}
+	a, err := ParseTemplateAnd(`bits=2048, label="curve=x bits" id=01`, words)
+	if err != nil || a.Text() != `label="curve=x bits" id=0x01` || bits != "2048" || curve != "" {
+		t.Errorf("%q, bits %q, curve %q, %v", a.Text(), bits, curve, err)
+	}
+	for _, text := range []string{"bits=1 bits=2", "bits", "bits=", `bits=""`, "bits=1,,label=x", "other=1"} {
+		bits = ""
+		if a, err := ParseTemplateAnd(text, words); err == nil {
+			t.Errorf("%q is taken as %q and %q", text, a.Text(), bits)
+		}
+	}
+}

@@ -155,7 +155,7 @@ func parseValue(t AttributeType, s string, form wordForm, depth int) ([]byte, er
 		if depth >= maxDepth {
 			return nil, valueError(t, "templates stand too deep in templates")
 		}
-		a, err := parseTemplate(s, depth+1)
+		a, err := parseTemplate(s, depth+1, nil)
 		if err != nil {
 			return nil, valueError(t, "%w", err)
 		}

@@ -76,21 +76,26 @@ func (s *Store) Flag(set, clear p11.Flags) {
 
 // Put stores an object as another program could: also a private one without a login
 // here. It returns the stored name.
-func (s *Store) Put(attrs p11.Attributes) string {
+func (s *Store) Put(attrs p11.Attributes) string { return s.PutNamed("", attrs) }
+
+// PutNamed is Put with a stored name, which is any bytes.
+func (s *Store) PutNamed(name string, attrs p11.Attributes) string {
 	s.dir.mu.Lock()
 	defer s.dir.mu.Unlock()
-	name, _ := s.dir.putLocked("", attrs)
+	name, _ = s.dir.putLocked(name, attrs)
 	return name
 }
 
 // putLocked keeps attrs, which become its own, as the newest version of the object
-// with that name, or as a new one without.
+// with that name. If there is none it is a new one, and without a name it gets one.
 func (d *directory) putLocked(name string, attrs p11.Attributes) (string, *kept) {
 	d.change++
 	k := d.objects[name]
 	if k == nil {
 		d.number++
-		name = fmt.Sprintf("object-%d", d.number)
+		if name == "" {
+			name = fmt.Sprintf("object-%d", d.number)
+		}
 		k = &kept{number: d.number, private: attrs.Bool(p11.CKA_PRIVATE)}
 		d.objects[name] = k
 	}

@@ -1,0 +1,298 @@
+package fs
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"p11fs/engine"
+	"p11fs/p11"
+	"p11fs/p11/pkix"
+)
+
+// A contentDir shows the objects of one class as ordinary files, named by their
+// labels.
+type contentDir struct {
+	fixedNames
+	objects
+	content
+}
+
+// content is how the objects of a class are files.
+type content struct {
+	dir    string // its name, with a slash
+	class  p11.ObjectClass
+	suffix string // of the names in objects
+	ext    string // of the names of the files
+	exts   []string
+	// text is what is read of an object.
+	text func(i engine.ObjectInfo) ([]byte, error)
+	// create makes the object of a new file. Without a handle it is to be made when
+	// the content is stored.
+	create func(ctx context.Context, s *session, label string) (engine.ObjectInfo, error)
+	// edit is an open for writing.
+	edit func(s *session, i engine.ObjectInfo, flags uint32) (*blob, error)
+	// anySize is set if files can be cut to any length.
+	anySize bool
+}
+
+// dataFiles are data objects. A new file is a private token object. It is made when
+// it is opened, empty, so that a refusal is not lost with a close.
+func dataFiles() content {
+	return content{
+		dir: "data/", class: p11.CKO_DATA, suffix: suffix(p11.CKO_DATA), anySize: true,
+		text: func(i engine.ObjectInfo) ([]byte, error) {
+			v, _ := i.Attrs.Get(p11.CKA_VALUE)
+			return v, nil
+		},
+		create: func(ctx context.Context, s *session, label string) (engine.ObjectInfo, error) {
+			template := ofClass(p11.CKO_DATA)
+			template.SetBool(p11.CKA_TOKEN, true)
+			template.SetBool(p11.CKA_PRIVATE, true)
+			template.Set(p11.CKA_LABEL, []byte(label))
+			template.Set(p11.CKA_VALUE, []byte{})
+			h, err := s.eng.CreateObject(ctx, template)
+			if err != nil {
+				return engine.ObjectInfo{}, err
+			}
+			return s.app.eng.Object(context.WithoutCancel(ctx), s.slot, h)
+		},
+		edit: func(s *session, i engine.ObjectInfo, flags uint32) (*blob, error) {
+			if i.Attrs.Has(p11.CKA_MODIFIABLE) && !i.Attrs.Bool(p11.CKA_MODIFIABLE) {
+				return nil, p11.Errorf(p11.CKR_ACTION_PROHIBITED, "the object has modifiable=false")
+			}
+			b := &blob{s: s, ref: refOf(i), guarded: i.Private}
+			b.commit = func(ctx context.Context, data []byte) error {
+				return s.eng.SetAttributeValue(ctx, i.Handle, p11.Attributes{{Type: p11.CKA_VALUE, Value: data}})
+			}
+			if v, _ := i.Attrs.Get(p11.CKA_VALUE); flags&syscall.O_TRUNC == 0 {
+				b.data = bytes.Clone(v)
+			} else {
+				b.emptied = len(v) > 0
+			}
+			return b, nil
+		},
+	}
+}
+
+// certFiles are certificates as PEM files. The names without an extension, and with
+// others, find them too. What is copied in, PEM or DER, becomes a certificate object
+// whose label is the name without the extension: cp chain.pem certs/web.pem goes
+// with the key web.key.
+func certFiles() content {
+	return content{
+		dir: "certs/", class: p11.CKO_CERTIFICATE, suffix: suffix(p11.CKO_CERTIFICATE),
+		ext: ".pem", exts: []string{".pem", ".crt", ".cer", ".der"},
+		text: func(i engine.ObjectInfo) ([]byte, error) { return pkix.CertificatePEM(i.Attrs) },
+		create: func(_ context.Context, _ *session, label string) (engine.ObjectInfo, error) {
+			return engine.ObjectInfo{Label: label}, nil
+		},
+		// A certificate cannot be changed: the new one is made, and then the old one
+		// goes.
+		edit: func(s *session, i engine.ObjectInfo, _ uint32) (*blob, error) {
+			var old []p11.ObjectHandle
+			if i.Handle != 0 {
+				old = append(old, i.Handle)
+			}
+			b := &blob{s: s, filled: true}
+			b.commit = func(ctx context.Context, data []byte) error {
+				certs, err := pkix.Parse(pkix.Certificate, data, pkix.Options{})
+				if err != nil {
+					return badFile(err)
+				}
+				made, err := createAll(ctx, s, certs, p11.Attributes{{Type: p11.CKA_LABEL, Value: []byte(i.Label)}})
+				if err != nil {
+					return err
+				}
+				gone := old
+				old = made
+				for _, h := range gone {
+					if err := s.eng.DestroyObject(context.WithoutCancel(ctx), h); err != nil {
+						return err
+					}
+				}
+				return nil
+			}
+			return b, nil
+		},
+	}
+}
+
+// label is a file's name without its extension.
+func (t content) label(name string) string {
+	for _, ext := range t.exts {
+		if base, ok := strings.CutSuffix(name, ext); ok && base != "" {
+			return base
+		}
+	}
+	return name
+}
+
+func (d *contentDir) list(ctx context.Context, c caller) ([]fuse.DirEntry, error) {
+	a, err := d.viewer(c)
+	if err != nil {
+		return nil, err
+	}
+	names, err := d.all(ctx, a, ofClass(d.class))
+	var list []fuse.DirEntry
+	for _, n := range names {
+		list = append(list, d.dirEntry(strings.TrimSuffix(n.name, d.suffix)+d.ext, d.dir+n.ref.uid(), syscall.S_IFREG))
+	}
+	return list, err
+}
+
+// object returns the object of a file.
+func (d *contentDir) object(ctx context.Context, c caller, name string) (engine.ObjectInfo, error) {
+	label := d.label(name)
+	i, err := d.find(ctx, c, label+d.suffix)
+	if err != nil && label != name {
+		return d.find(ctx, c, name+d.suffix)
+	}
+	return i, err
+}
+
+func (d *contentDir) lookup(ctx context.Context, c caller, name string) (*entry, error) {
+	i, err := d.object(ctx, c, name)
+	if err != nil {
+		return nil, err
+	}
+	return d.entry(refOf(i)), nil
+}
+
+func (d *contentDir) entry(ref objectRef) *entry {
+	object := func(ctx context.Context, c caller) (engine.ObjectInfo, error) { return d.get(ctx, c, ref) }
+	return &entry{place: d.place, path: d.dir + ref.uid(), perm: 0o660, file: d.file(object)}
+}
+
+func (*contentDir) mkdir(context.Context, caller, string) (*entry, error) { return nil, errNoFolder }
+
+func (d *contentDir) create(ctx context.Context, c caller, name string, flags uint32) (*entry, *handle, error) {
+	label, err := newLabel(d.label(name))
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := d.session(ctx, c)
+	if err != nil {
+		return nil, nil, err
+	}
+	i, err := d.content.create(ctx, s, label)
+	if err != nil {
+		return nil, nil, err
+	}
+	b, err := d.edit(s, i, flags)
+	if err != nil {
+		return nil, nil, err
+	}
+	if i.Handle != 0 {
+		return d.entry(refOf(i)), b.open(d.place, flags), nil
+	}
+	object := func(ctx context.Context, c caller) (engine.ObjectInfo, error) { return d.object(ctx, c, name) }
+	e := &entry{place: d.place, path: d.dir + "+" + name, perm: 0o660, file: d.file(object)}
+	return e, b.open(d.place, flags), nil
+}
+
+// unlink destroys the object.
+func (d *contentDir) unlink(ctx context.Context, c caller, name string) error {
+	i, err := d.object(ctx, c, name)
+	if err != nil {
+		return err
+	}
+	return d.remove(ctx, c, i)
+}
+
+func (d *contentDir) renames() bool { return true }
+
+// rename gives an object a new label, and then destroys the one that had the name,
+// as files do.
+func (d *contentDir) rename(ctx context.Context, c caller, name, newName string, replace bool) error {
+	i, err := d.object(ctx, c, name)
+	if err != nil {
+		return err
+	}
+	label, err := newLabel(d.label(newName))
+	if err != nil {
+		return err
+	}
+	old, notFound := d.find(ctx, c, d.label(newName)+d.suffix)
+	switch {
+	case notFound != nil:
+		return d.relabel(ctx, c, i, label)
+	case refOf(old) == refOf(i):
+		return nil
+	case !replace:
+		return errExists
+	case old.Token && !d.ref.isDefault():
+		return errBelowSession
+	}
+	if err := d.relabel(ctx, c, i, label); err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
+	if err = d.remove(ctx, c, old); err != nil { // as it was
+		if back := d.relabel(ctx, c, i, i.Label); back != nil {
+			d.fs.log.Error("a renamed object keeps its new label", "token", d.slot.Name(), "err", back)
+		}
+	}
+	return err
+}
+
+// file is the file of an object.
+func (d *contentDir) file(object func(ctx context.Context, c caller) (engine.ObjectInfo, error)) *file {
+	edit := func(ctx context.Context, c caller, i engine.ObjectInfo, flags uint32) (*blob, error) {
+		s, err := d.session(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		return d.edit(s, i, flags)
+	}
+	text := func(ctx context.Context, c caller) ([]byte, error) {
+		i, err := object(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		return d.text(i)
+	}
+	open := func(ctx context.Context, c caller, flags uint32) (*handle, error) {
+		i, err := object(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		if _, write := wants(flags); write {
+			b, err := edit(ctx, c, i, flags)
+			if err != nil {
+				return nil, err
+			}
+			return b.open(d.place, flags), nil
+		}
+		h, err := d.openText(ctx, c, func(context.Context, caller) ([]byte, error) { return d.text(i) })
+		if err != nil {
+			return nil, err
+		}
+		if h.app = d.fs.callers.find(c); i.Private && h.app != nil {
+			h.endWithLogin()
+		}
+		return h, nil
+	}
+	truncate := func(ctx context.Context, c caller, size uint64) error {
+		if !d.anySize {
+			return errTruncate
+		}
+		i, err := object(ctx, c)
+		if err != nil {
+			return err
+		}
+		b, err := edit(ctx, c, i, syscall.O_WRONLY)
+		if err != nil {
+			return err
+		}
+		defer b.release(ctx)
+		if err := b.truncate(ctx, size); err != nil {
+			return err
+		}
+		return b.commit(ctx, b.data)
+	}
+	return &file{text: text, open: open, truncate: truncate, anySize: d.anySize}
+}

@@ -1,0 +1,271 @@
+package fs
+
+import (
+	"context"
+	"syscall"
+
+	gofs "github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"p11fs/secret"
+)
+
+// A file is a leaf of the tree. Each kind of file is a value of this type.
+type file struct {
+	// text is what is read. It is nil where that is not known before the read.
+	text func(ctx context.Context, c caller) ([]byte, error)
+	// open opens the file, and decides rights. It is nil for a text that is read
+	// only.
+	open func(ctx context.Context, c caller, flags uint32) (*handle, error)
+	// truncate sets the length by name, to 0 unless anySize is set. It is nil for
+	// what cannot be written.
+	truncate func(ctx context.Context, c caller, size uint64) error
+	anySize  bool
+}
+
+func (p place) openFile(ctx context.Context, c caller, f *file, flags uint32) (*handle, error) {
+	if f.open != nil {
+		return f.open(ctx, c, flags)
+	}
+	if _, write := wants(flags); write {
+		return nil, errReadOnly
+	}
+	return p.openText(ctx, c, f.text)
+}
+
+// wants says what an open is for.
+func wants(flags uint32) (read, write bool) {
+	mode := flags & syscall.O_ACCMODE
+	return mode != syscall.O_WRONLY, mode == syscall.O_WRONLY || mode == syscall.O_RDWR
+}
+
+var (
+	_ gofs.FileReader   = (*handle)(nil)
+	_ gofs.FileWriter   = (*handle)(nil)
+	_ gofs.FileFlusher  = (*handle)(nil)
+	_ gofs.FileReleaser = (*handle)(nil)
+	_ gofs.FileLseeker  = (*handle)(nil)
+)
+
+// A handle is an open file. What it may do was decided when it was opened: FLUSH
+// and RELEASE come from nobody. Its functions are called one at a time, each may be
+// nil, and an error of theirs goes to the file error.
+type handle struct {
+	place
+	app  *application // of who opened it; nil for a text that needs none
+	busy mutex        // held while a function runs
+
+	// read returns what the read gives, in dest or in memory of its own, which is
+	// wiped when it is sent.
+	read  func(ctx context.Context, dest []byte, off int64) ([]byte, error)
+	write func(ctx context.Context, data []byte, off int64) error
+	// flush is the close of one of the descriptors.
+	flush    func(ctx context.Context) error
+	truncate func(ctx context.Context, size uint64) error
+	// release gives up what the handle holds. It makes and computes nothing that
+	// could fail, for nobody would see the error.
+	release func(ctx context.Context)
+}
+
+func (p place) newHandle(a *application) *handle {
+	return &handle{place: p, app: a, busy: make(mutex, 1)}
+}
+
+// opened counts the handle if it holds anything, and returns what the kernel is
+// told of it.
+func (h *handle) opened() (fh gofs.FileHandle, fuseFlags uint32) {
+	if h.release != nil {
+		h.fs.handles.Add(1)
+	}
+	if h.flush == nil {
+		return h, fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH
+	}
+	return h, fuse.FOPEN_DIRECT_IO
+}
+
+// exclusive runs f while nothing else uses the handle. A wait for that can be
+// interrupted.
+func (h *handle) exclusive(ctx context.Context, f func() error) error {
+	if !h.busy.lock(ctx) {
+		return context.Canceled
+	}
+	defer h.busy.unlock()
+	return f()
+}
+
+// serve runs one request of the kernel's.
+func (h *handle) serve(ctx context.Context, run func(ctx context.Context) error) syscall.Errno {
+	ctx, end := h.fs.withGrace(ctx)
+	defer end()
+	err := h.exclusive(ctx, func() error { return run(ctx) })
+	if h.app == nil {
+		return h.failed(callerOf(ctx), err)
+	}
+	return h.failedIn(h.app, err)
+}
+
+// succeeded has the file error show that all is well.
+func (h *handle) succeeded() { h.note(h.app, lastError{}) }
+
+// Read is read(2). Its offset is that of the descriptor, which may have written
+// before: only what is read at any place looks at it.
+func (h *handle) Read(ctx context.Context, dest []byte, off int64) (result fuse.ReadResult, errno syscall.Errno) {
+	if h.read == nil {
+		return nil, syscall.EBADF
+	}
+	errno = h.serve(ctx, func(ctx context.Context) error {
+		b, err := h.read(ctx, dest, off)
+		if err == nil {
+			result = reply(b)
+		}
+		return err
+	})
+	return result, errno
+}
+
+// Write is write(2).
+func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, syscall.Errno) {
+	defer secret.Wipe(data) // the request's buffer goes back to a pool
+	if h.write == nil {
+		return 0, syscall.EBADF
+	}
+	if errno := h.serve(ctx, func(ctx context.Context) error { return h.write(ctx, data, off) }); errno != 0 {
+		return 0, errno
+	}
+	return uint32(len(data)), 0
+}
+
+// Flush is close(2) of one of the descriptors. It comes without a caller.
+func (h *handle) Flush(ctx context.Context) syscall.Errno {
+	if h.flush == nil {
+		return 0
+	}
+	return h.serve(ctx, h.flush)
+}
+
+// Release is the end of the last descriptor. It cannot be interrupted.
+func (h *handle) Release(ctx context.Context) syscall.Errno {
+	if h.release != nil {
+		ctx = context.WithoutCancel(ctx)
+		h.busy.lock(ctx)
+		defer h.busy.unlock()
+		h.release(ctx)
+		h.fs.handles.Add(-1)
+	}
+	return 0
+}
+
+// Lseek tells nobody where a file has holes (lseek(2), SEEK_HOLE). The size that a
+// reader sees is that of another moment, and the end of the text, where that is
+// shorter, would look like a hole: to grep a sign of a binary file.
+func (*handle) Lseek(context.Context, uint64, uint32) (uint64, syscall.Errno) {
+	return 0, syscall.EINVAL
+}
+
+// openText opens a text as it is now, to be read at any place.
+func (p place) openText(ctx context.Context, c caller, text func(context.Context, caller) ([]byte, error)) (*handle, error) {
+	data, err := text(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	h := p.newHandle(nil)
+	h.read = func(_ context.Context, dest []byte, off int64) ([]byte, error) { return readAt(data, dest, off), nil }
+	return h, nil
+}
+
+// openResult opens a file to read what another open of it, in the same session,
+// has left. That is taken by the first read, is read once from its beginning to its
+// end, and is given back at the end if it was not read to its end.
+func (p place) openResult(c caller, path string) *handle {
+	h := p.newHandle(p.fs.callers.find(c))
+	s := p.openSession(c)
+	var out *output // nil before it is taken, and once all of it is read
+	var rest []byte // what of it is unread
+	taken := false
+	end := func() {
+		if out != nil {
+			out.release()
+			out, rest = nil, nil
+		}
+	}
+	h.read = func(_ context.Context, dest []byte, _ int64) ([]byte, error) {
+		if !taken {
+			if s == nil {
+				return nil, errNothing
+			}
+			var err error
+			if out, err = s.take(path); err != nil {
+				return nil, err
+			}
+			rest, taken = out.bytes(), true
+		}
+		n := copy(dest, rest)
+		if rest = rest[n:]; len(rest) == 0 {
+			end()
+		}
+		return dest[:n], nil
+	}
+	h.release = func(context.Context) { end() }
+	return h
+}
+
+// endWithLogin has reads fail once the login under which the file was opened has
+// ended.
+func (h *handle) endWithLogin() {
+	read, login := h.read, h.app.eng.LoginGeneration(h.slot)
+	h.read = func(ctx context.Context, dest []byte, off int64) ([]byte, error) {
+		if h.app.eng.LoginGeneration(h.slot) != login {
+			return nil, errLoggedOut
+		}
+		return read(ctx, dest, off)
+	}
+}
+
+// readAt copies what is at off to dest.
+func readAt(data, dest []byte, off int64) []byte {
+	if off < 0 || off >= int64(len(data)) {
+		return nil
+	}
+	return dest[:copy(dest, data[off:])]
+}
+
+// A reply is what a read gives. It is wiped once the kernel has it: the buffer of a
+// request goes back to a pool.
+type reply []byte
+
+var _ fuse.ReadResult = reply(nil)
+
+// Bytes returns the data.
+func (r reply) Bytes([]byte) ([]byte, fuse.Status) { return r, fuse.OK }
+
+// Slices returns the data, and keeps the library from trying to splice it.
+func (r reply) Slices() ([][]byte, fuse.Status) { return [][]byte{r}, fuse.OK }
+
+// Size is the length of the data.
+func (r reply) Size() int { return len(r) }
+
+// Done wipes the data.
+func (r reply) Done() { secret.Wipe(r) }
+
+// A mutex is one whose wait can be interrupted.
+type mutex chan struct{}
+
+// lock reports whether it has the mutex: not if ctx ended before.
+func (m mutex) lock(ctx context.Context) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	select {
+	case m <- struct{}{}:
+		return true
+	default: // only now, for a graceContext starts something when its end is waited for
+	}
+	select {
+	case m <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (m mutex) unlock() { <-m }

@@ -1,0 +1,99 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"p11fs/engine"
+	"p11fs/p11"
+)
+
+// A lastError is what the file error shows: how the last operation ended.
+type lastError struct {
+	rv      p11.RV
+	why     string
+	advised bool // why ends in what to do, in terms of files: the advice of the CK_RV adds nothing
+	// harmless is set for answers that programs get without anything being wrong.
+	harmless bool
+	at       time.Time
+}
+
+// errorOf is what the file error has to say of err.
+func errorOf(err error) lastError {
+	e := lastError{rv: p11.RVOf(err), why: err.Error(), harmless: errors.Is(err, errNothing)}
+	var own *fileError
+	e.advised = errors.As(err, &own) && strings.Contains(own.why, ": ")
+	if errors.Is(err, engine.ErrPINAgain) {
+		e.why += ": write context-specific:PIN to the file login, then the data"
+		e.advised = true
+	}
+	return e
+}
+
+// text is the line that the file error shows.
+func (e lastError) text() []byte {
+	if e.rv == p11.CKR_OK {
+		return []byte("0x00000000 CKR_OK\n")
+	}
+	why := clean(e.why)
+	switch {
+	case e.advised:
+	case e.why == e.rv.String():
+		why = e.rv.Advice()
+	default:
+		why += ": " + e.rv.Advice()
+	}
+	return fmt.Appendf(nil, "%#08x %s: %s\n", uint64(e.rv), e.rv, why)
+}
+
+// clean keeps a text on one line of printable characters.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 {
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+// An errorFile keeps the last error of an application or a session.
+type errorFile struct {
+	mu   sync.Mutex // guards last
+	last lastError
+}
+
+// errorStays is how long a harmless answer does not replace an error.
+const errorStays = 5 * time.Second
+
+func (f *errorFile) put(e lastError) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if e.harmless && !f.last.harmless && f.last.rv != p11.CKR_OK && e.at.Sub(f.last.at) < errorStays {
+		return
+	}
+	f.last = e
+}
+
+func (f *errorFile) text() []byte {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.last.text()
+}
+
+// errorText is the file error.
+func (p place) errorText(_ context.Context, c caller) ([]byte, error) {
+	if _, known := p.fs.callers.sessionOf(c); !known {
+		return errorOf(errNobody).text(), nil
+	}
+	if _, err := p.viewer(c); err != nil {
+		return nil, err
+	}
+	if a := p.fs.callers.find(c); a != nil {
+		return p.errorFile(a).text(), nil
+	}
+	return lastError{}.text(), nil
+}
