@@ -221,7 +221,9 @@ func attributeRules() []tokenRule {
 			s.get(s.key("label=sensitive sensitive=true"), p11.CKA_VALUE).is("sensitive", p11.CKR_ATTRIBUTE_SENSITIVE)
 			s.get(s.key("label=kept extractable=false"), p11.CKA_VALUE).is("not extractable", p11.CKR_ATTRIBUTE_SENSITIVE)
 			got := s.get(s.key("label=open"), p11.CKA_VALUE).is("neither", p11.CKR_OK)
-			r.is("16 bytes", itoa(len(got.one())), "32")
+			if got.rv == p11.CKR_OK {
+				r.is("16 bytes", itoa(len(got.one())), "32")
+			}
 		}},
 		{name: "a private key's secret does not read back", cites: "§5.7.5, §4.9", run: func(r *rig) {
 			s := r.a.opened()

@@ -45,6 +45,8 @@ type daemonConfig struct {
 	wrap   []string            // a command that runs p11fs, such as unshare
 	stock  bool                // the token directory is the one stock openCryptoki made
 	binary string              // "" is the one built for the tests
+	serve  []string            // the command that is the daemon; nil is binary's mount
+	token  string              // the name of the token; "" is swtok
 	args   []string            // more arguments of mount
 }
 
@@ -56,6 +58,12 @@ func newDaemon(t testing.TB, c daemonConfig) *daemon {
 	need(t, err == nil, "/dev/fuse")
 	if c.binary == "" {
 		c.binary = binary()
+	}
+	if c.serve == nil {
+		c.serve = []string{c.binary, "mount"}
+	}
+	if c.token == "" {
+		c.token = "swtok"
 	}
 	d := &daemon{t: t, c: c, dir: workDir(t, "p")}
 	d.mnt = filepath.Join(d.dir, "mnt")
@@ -125,14 +133,14 @@ func (d *daemon) env() []string {
 		"XDG_RUNTIME_DIR=" + d.dir,
 		"P11FS_MOUNT=" + d.mnt,
 		"P=" + d.mnt,
-		"T=" + filepath.Join(d.mnt, "swtok"),
-		"O=" + filepath.Join(d.mnt, "swtok/objects"),
+		"T=" + d.path(),
+		"O=" + d.path("objects"),
 	}
 }
 
 // path returns a path below the token's folder in the mount.
 func (d *daemon) path(elem ...string) string {
-	return filepath.Join(append([]string{d.mnt, "swtok"}, elem...)...)
+	return filepath.Join(append([]string{d.mnt, d.c.token}, elem...)...)
 }
 
 // start runs p11fs mount and returns once it has said that it is ready, by
@@ -151,7 +159,7 @@ func (d *daemon) start() {
 		d.t.Fatal(err)
 	}
 	args := append([]string{}, d.c.wrap...)
-	args = append(args, d.c.binary, "mount")
+	args = append(args, d.c.serve...)
 	if d.c.system {
 		args = append(args, "--root", d.dir)
 	}

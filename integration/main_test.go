@@ -22,14 +22,19 @@ const runDirEnv = "P11FS_INTEGRATION_DIR"
 
 func runDir() string         { return os.Getenv(runDirEnv) }
 func binary() string         { return filepath.Join(runDir(), "bin", "p11fs") }
+func itself() string         { return filepath.Join(runDir(), "bin", "integration-test") }
 func below(path string) bool { return path == runDir() || strings.HasPrefix(path, runDir()+"/") }
 
 // TestMain builds the commands, runs the tests, and fails the run for
 // whatever they left behind. The test binary itself, called as p11io, is the
-// Go program that the scripts use.
+// Go program that the scripts use, and called as itself is a part of a test that
+// runs in a process of its own.
 func TestMain(m *testing.M) {
-	if filepath.Base(os.Args[0]) == "p11io" {
+	switch filepath.Base(os.Args[0]) {
+	case "p11io":
 		os.Exit(p11io(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	case filepath.Base(itself()):
+		os.Exit(m.Run())
 	}
 	log.SetFlags(0)
 	code, err := runAll(m)
@@ -74,7 +79,7 @@ func runAll(m *testing.M) (code int, err error) {
 	return code, nil
 }
 
-// build puts p11fs and p11io into dir/bin, readable by every user.
+// build puts p11fs, p11io and this program into dir/bin, readable by every user.
 func build(dir string) error {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return err
@@ -98,7 +103,10 @@ func build(dir string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(bin, "p11io"), b, 0o755)
+	if err := os.WriteFile(itself(), b, 0o755); err != nil {
+		return err
+	}
+	return os.Symlink(itself(), filepath.Join(bin, "p11io"))
 }
 
 func goBuild(out string, flags ...string) error {
