@@ -222,6 +222,10 @@ func crashChanges() []change {
 			_, err := s.Create(t.Context(), dataObject("new", "3", true))
 			return err
 		}, one(func(b state) state { return withObjects(b, "pub=1", "priv=2", "new=3") })},
+		{"create several", func(t *testing.T, s *Store) error {
+			_, err := s.CreateAll(t.Context(), []p11.Attributes{dataObject("new", "3", false), dataObject("key", "4", true), dataObject("cert", "5", false)})
+			return err
+		}, one(func(b state) state { return withObjects(b, "pub=1", "priv=2", "new=3", "key=4", "cert=5") })},
 		{"update public", func(t *testing.T, s *Store) error {
 			_, err := s.Update(t.Context(), labelled(t, s, "pub"), relabel("PUB"))
 			return err

@@ -20,6 +20,7 @@
 // then its file goes. A file without a line is no object, nor is a line without a
 // file. After a crash there is thus the old object or the new one, and no file of
 // an object that is none: a marked line says which one is still to be removed.
+// Several objects at once have marked lines until all their files are there.
 // Lines are appended and marked in place rather than the whole rewritten, because
 // a token may have 100,000 of them; what was cut off names no object.
 //

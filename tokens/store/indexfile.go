@@ -167,24 +167,50 @@ func (s *Store) markLine(n format.Name) error {
 	return err
 }
 
-// rewriteIndex replaces OBJ.IDX by one that is edited (editIndex), and in which no
-// marked lines are but those whose files are still there.
+// addMarked gives names marked lines: their files, once they are there, are removed
+// after a crash. The token's lock is held.
+func (s *Store) addMarked(names []format.Name) error {
+	return s.changeIndex(func(b []byte) []byte {
+		return format.EditIndex(format.EditIndex(b, nil, names...), func(n format.Name, marked bool) format.LineEdit {
+			if !marked && slices.Contains(names, n) {
+				return format.MarkLine
+			}
+			return format.KeepLine
+		})
+	})
+}
+
+// unmark makes names, which have marked lines and files, the names of objects: all
+// of them or none. The token's lock is held.
+func (s *Store) unmark(names []format.Name) error {
+	return s.rewriteIndex(func(n format.Name, marked bool) format.LineEdit {
+		if marked && slices.Contains(names, n) {
+			return format.DropLine
+		}
+		return format.KeepLine
+	}, names...)
+}
+
+// rewriteIndex replaces OBJ.IDX by one that is edited (format.EditIndex).
 func (s *Store) rewriteIndex(edit func(n format.Name, marked bool) format.LineEdit, add ...format.Name) error {
+	return s.changeIndex(func(b []byte) []byte { return format.EditIndex(b, edit, add...) })
+}
+
+// changeIndex replaces OBJ.IDX by what change makes of it. Marked lines whose files
+// are gone are left out.
+func (s *Store) changeIndex(change func(b []byte) []byte) error {
 	b, _, err := s.objs.read(indexFile, maxIndexFile)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return s.writeIndex(format.EditIndex(b, func(n format.Name, marked bool) format.LineEdit {
+	return s.writeIndex(change(format.EditIndex(b, func(n format.Name, marked bool) format.LineEdit {
 		if marked {
 			if st, err := s.objs.stamp(n.String()); err == nil && st == (stamp{}) {
 				return format.DropLine
 			}
 		}
-		if edit == nil {
-			return format.KeepLine
-		}
-		return edit(n, marked)
-	}, add...))
+		return format.KeepLine
+	})))
 }
 
 // writeIndex replaces OBJ.IDX by one with the contents b, which is clean.

@@ -96,7 +96,7 @@ func (s *Store) Create(ctx context.Context, attrs p11.Attributes) (_ *tokens.Obj
 		return nil, err
 	}
 	defer end()
-	if err := s.room(private); err != nil {
+	if err := s.room(private, 0); err != nil {
 		return nil, err
 	}
 	n, err := s.newName()

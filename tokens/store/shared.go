@@ -333,10 +333,10 @@ func (s *Store) sharedLost() {
 	s.mu.Unlock()
 }
 
-// room returns CKR_HOST_MEMORY if the segment's list has no room for one more
-// object. The token's lock is held.
-func (s *Store) room(private bool) error {
-	if s.seg == nil || s.seg.Count(lists[side(private)]) < shm.Limit {
+// room returns CKR_HOST_MEMORY if the segment's list has no room for one object, and
+// for as many others before it. The token's lock is held.
+func (s *Store) room(private bool, others int) error {
+	if s.seg == nil || s.seg.Count(lists[side(private)])+others < shm.Limit {
 		return nil
 	}
 	kind := [2]string{"public", "private"}[side(private)]
