@@ -3,8 +3,8 @@
    others, and when its own reply has come, lets one of them read on. So a thread
    that is alone pays two system calls and no switch.
 
-   Order of locks: conn.send and conn.mu are never held together; open.mu is
-   taken under no other lock of this file. */
+   Order of locks: conn.send and conn.mu are never held together; open_conns.mu
+   is taken under no other lock of this file. */
 #include "conn.h"
 
 #include <errno.h>
@@ -14,10 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/time.h>
-#include <sys/un.h>
-#include <time.h>
-#include <unistd.h>
+
+#include "socket.h"
 
 /* How long, in nanoseconds, a reader looks for a reply before it sleeps. Waking
    up costs 5 to 30 us at each end, more than most calls. It looks if the last
@@ -28,6 +26,10 @@ enum { POLL_TIME = 100000, BRISK_TIME = 200000 };
    that the process may have no more of it. Then nobody polls for a rest of
    MIN_REST, twice as long each time that it soon happens again, up to MAX_REST. */
 enum { YIELD_TIME = 500000, MIN_REST = 1000000, MAX_REST = 128000000 };
+
+/* How many seconds a reader sleeps before it looks whether its socket is still
+   there: who closed it cannot wake it. */
+enum { LOOK_TIME = 1 };
 
 /* A thread's call. It lies on the thread's stack, and in conn.waiters. */
 struct waiter {
@@ -41,10 +43,10 @@ struct waiter {
 struct conn {
     uint64_t generation;
     atomic_uint refs;
-    int fd;                  /* -1 while there is none; guarded by open.mu until opened */
-    struct conn *prev, *next; /* guarded by open.mu */
-    bool polls;              /* there is a processor for the daemon meanwhile */
-    int64_t deadline;        /* of connecting and greeting; 0 later */
+    struct sock socket;       /* guarded by open_conns.mu until opened */
+    struct conn *prev, *next; /* guarded by open_conns.mu */
+    bool polls;               /* there is a processor for the daemon meanwhile */
+    int64_t deadline;         /* of connecting and greeting; 0 later */
 
     pthread_mutex_t send; /* orders requests */
 
@@ -80,29 +82,9 @@ static void unlink_locked(struct conn *c)
 
 static void discard(struct conn *c)
 {
-    if (c->fd >= 0)
-        close(c->fd);
+    socket_close(&c->socket);
     explicit_bzero(c->in, sizeof c->in);
     free(c);
-}
-
-static int64_t now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
-/* limit lets no call of the kernel take longer. One that a signal interrupts
-   begins anew, so conn.deadline counts as well. */
-static void limit(int fd, unsigned seconds)
-{
-    struct timeval t = {.tv_sec = (time_t)seconds};
-
-    /* A socket of which this is refused is not there. */
-    (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t);
-    (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t);
 }
 
 static int processors(void)
@@ -115,16 +97,9 @@ static int processors(void)
 
 struct conn *conn_open(const char *path, unsigned seconds)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    struct conn *c;
-    int fd, rc;
+    struct conn *c = calloc(1, sizeof *c);
+    int saved;
 
-    if (strlen(path) >= sizeof address.sun_path) {
-        errno = ENAMETOOLONG;
-        return NULL;
-    }
-    memcpy(address.sun_path, path, strlen(path) + 1);
-    c = calloc(1, sizeof *c);
     if (c == NULL)
         return NULL;
     atomic_init(&c->refs, 1);
@@ -135,36 +110,29 @@ struct conn *conn_open(const char *path, unsigned seconds)
     /* Made and noted under one lock, which fork takes too: no child can hold a
        descriptor that it does not know of. */
     pthread_mutex_lock(&open_conns.mu);
-    fd = c->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    socket_open(&c->socket);
+    saved = errno;
     c->generation = ++open_conns.generation;
     c->next = open_conns.first;
     if (c->next != NULL)
         c->next->prev = c;
     open_conns.first = c;
     pthread_mutex_unlock(&open_conns.mu);
-    rc = -1;
-    if (fd >= 0) {
-        limit(fd, seconds);
-        c->deadline = now() + (int64_t)seconds * 1000000000;
-        do
-            rc = connect(fd, (const struct sockaddr *)&address, sizeof address);
-        while (rc != 0 && errno == EINTR && now() < c->deadline);
-        if (rc != 0 && errno == EINTR)
-            errno = EAGAIN; /* as without signals */
+    if (c->socket.fd >= 0) {
+        socket_limit(&c->socket, seconds, seconds);
+        c->deadline = clock_now() + (int64_t)seconds * 1000000000;
+        if (socket_connect(&c->socket, path, c->deadline))
+            return c;
+        saved = errno;
     }
-    if (rc != 0) {
-        int saved = errno;
-
-        conn_release(c);
-        errno = saved;
-        return NULL;
-    }
-    return c;
+    conn_release(c);
+    errno = saved;
+    return NULL;
 }
 
 void conn_unlimit(struct conn *c)
 {
-    limit(c->fd, 0);
+    socket_limit(&c->socket, 0, LOOK_TIME);
     c->deadline = 0;
 }
 
@@ -183,9 +151,7 @@ void conn_release(struct conn *c)
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
     pthread_mutex_lock(&open_conns.mu);
     unlink_locked(c);
-    if (c->fd >= 0)
-        close(c->fd);
-    c->fd = -1;
+    socket_close(&c->socket);
     pthread_mutex_unlock(&open_conns.mu);
     pthread_setcancelstate(state, NULL);
     pthread_mutex_destroy(&c->send);
@@ -203,7 +169,7 @@ static void end_locked(struct conn *c)
     if (c->ended)
         return;
     c->ended = true;
-    (void)shutdown(c->fd, SHUT_RDWR); /* wakes the reader; a dead socket needs none */
+    socket_shutdown(&c->socket); /* wakes the reader */
     for (struct waiter *w = c->waiters; w != NULL; w = w->next)
         pthread_cond_signal(&w->wake);
 }
@@ -225,29 +191,19 @@ bool conn_ended(struct conn *c)
     return ended;
 }
 
-static bool send_all(int fd, const unsigned char *p, size_t n)
+bool conn_stands(struct conn *c)
 {
-    while (n != 0) {
-        ssize_t sent = send(fd, p, n, MSG_NOSIGNAL);
-
-        if (sent < 0 && errno == EINTR)
-            continue;
-        if (sent <= 0)
-            return false;
-        p += sent;
-        n -= (size_t)sent;
-    }
-    return true;
+    return !conn_ended(c) && socket_ours(&c->socket);
 }
 
 /* give_way lets others on this processor run, and moves t on. True means that
    somebody did. */
 static bool give_way(struct conn *c, int64_t *t)
 {
-    int64_t before = now();
+    int64_t before = clock_now();
 
     sched_yield();
-    *t = now();
+    *t = clock_now();
     if (*t - before < YIELD_TIME)
         return false;
     if (*t - c->rests > 16 * c->rest)
@@ -261,31 +217,31 @@ static bool give_way(struct conn *c, int64_t *t)
 /* receive returns how many bytes came, or 0 when no more will. */
 static size_t receive(struct conn *c, unsigned char *p, size_t n)
 {
-    int64_t began = now(), t = began;
+    int64_t began = clock_now(), t = began;
     bool polls = c->polls && c->brisk && began >= c->rests;
     int flags = polls ? MSG_DONTWAIT : 0;
 
     for (;;) {
-        ssize_t got = recv(c->fd, p, n, flags);
+        ssize_t got = socket_receive(&c->socket, p, n, flags);
 
         if (got > 0) {
-            c->brisk = now() - began < (polls ? POLL_TIME : BRISK_TIME);
+            c->brisk = clock_now() - began < (polls ? POLL_TIME : BRISK_TIME);
             return (size_t)got;
         }
-        if (got == 0 || (errno != EINTR && (errno != EAGAIN || flags == 0)))
+        if (got == 0 || (errno != EINTR && errno != EAGAIN))
             return 0;
         if (flags != 0 && give_way(c, &t))
             flags = 0;
         if (t - began >= POLL_TIME)
             flags = 0;
-        if (c->deadline != 0 && now() >= c->deadline)
+        if (c->deadline != 0 && clock_now() >= c->deadline)
             return 0;
     }
 }
 
 bool conn_greet(struct conn *c, unsigned char offer, unsigned char *answer)
 {
-    return send_all(c->fd, &offer, 1) && receive(c, answer, 1) == 1;
+    return socket_send(&c->socket, &offer, 1) && receive(c, answer, 1) == 1;
 }
 
 /* take moves n received bytes to p, or drops them if p is NULL. */
@@ -433,7 +389,7 @@ enum outcome conn_exchange(struct conn *c, struct buffer *request, struct buffer
 
     store32(request->data, w.code);
     pthread_mutex_lock(&c->send);
-    sent = send_all(c->fd, request->data, request->len);
+    sent = socket_send(&c->socket, request->data, request->len);
     pthread_mutex_unlock(&c->send);
 
     pthread_mutex_lock(&c->mu);

@@ -42,6 +42,9 @@ uint64_t conn_generation(const struct conn *c);
 void conn_end(struct conn *c);
 bool conn_ended(struct conn *c);
 
+/* The connection has not ended, nor has its socket been closed by the program. */
+bool conn_stands(struct conn *c);
+
 /* Sends request, a frame whose code is filled in here, and waits for the reply,
    whose body goes to reply, which holds nothing before. */
 enum outcome conn_exchange(struct conn *c, struct buffer *request, struct buffer *reply);

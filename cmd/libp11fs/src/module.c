@@ -413,7 +413,7 @@ CK_RV module_connect(struct conn **out)
             rv = CKR_CRYPTOKI_NOT_INITIALIZED;
             break;
         }
-        if (module.conn != NULL && conn_ended(module.conn))
+        if (module.conn != NULL && !conn_stands(module.conn))
             drop_locked();
         if (module.conn != NULL) {
             conn_hold(module.conn);

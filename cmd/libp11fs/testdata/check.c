@@ -180,6 +180,8 @@ static const struct {
     {"version", case_version},       {"shared", case_shared},
     {"once", case_once},             {"cancel", case_cancel},
     {"mute", case_mute},             {"oversized", case_oversized},
+    {"descriptors", case_descriptors}, {"standard", case_standard},
+    {"closed", case_closed},
 };
 
 int main(int argc, char **argv)
@@ -190,6 +192,10 @@ int main(int argc, char **argv)
         return 2;
     if (strcmp(argv[2], "dlclose") == 0) {
         case_dlclose(argv[1]);
+        return 0;
+    }
+    if (strcmp(argv[2], "unloaded") == 0) {
+        case_unloaded(argv[1]);
         return 0;
     }
     if (strcmp(argv[2], "differ") == 0 && argc > 4) {

@@ -65,6 +65,10 @@ void case_hostile(void);
 void case_version(void);
 void case_mute(void);
 void case_dlclose(const char *path);
+void case_descriptors(void);
+void case_unloaded(const char *path);
+void case_standard(void);
+void case_closed(void);
 void case_differ(const char *path, const char *other, int seed);
 void case_bench(CK_ULONG slot_index);
 
