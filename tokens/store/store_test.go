@@ -370,6 +370,13 @@ func remove(t *testing.T, path ...string) {
 	}
 }
 
+func rename(t *testing.T, from, to string) {
+	t.Helper()
+	if err := os.Rename(from, to); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func symlink(t *testing.T, to string, path ...string) {
 	t.Helper()
 	if err := os.Symlink(to, filepath.Join(path...)); err != nil {
