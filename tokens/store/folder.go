@@ -249,15 +249,22 @@ func (d *folder) fill(fd int, b []byte) error {
 	return d.k.Sync(fd)
 }
 
-// commit puts a prepared file in place of name, durably, and returns its stamp.
-func (d *folder) commit(temp, name string) (stamp, error) {
+// rename puts a prepared file in place of name and returns its stamp. It is durable
+// after sync.
+func (d *folder) rename(temp, name string) (stamp, error) {
 	if err := d.k.Rename(d.fd, temp, name); err != nil {
 		return stamp{}, ioError("rename", name, err)
 	}
-	if err := d.sync(); err != nil {
-		return stamp{}, err
-	}
 	return d.stamp(name)
+}
+
+// commit puts a prepared file in place of name, durably, and returns its stamp.
+func (d *folder) commit(temp, name string) (stamp, error) {
+	st, err := d.rename(temp, name)
+	if err == nil {
+		err = d.sync()
+	}
+	return st, err
 }
 
 // write replaces a file by one with the contents b: after a crash at any moment

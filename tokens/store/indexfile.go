@@ -88,13 +88,13 @@ func (s *Store) listed(lines []format.Name) []format.Name {
 	return names
 }
 
-// addLine makes n the name of an object of the token, durably. The token's lock is
-// held.
+// addLines adds lines for names to the index, durably: of objects, or marked ones.
+// The token's lock is held.
 //
 // An index of a hundred thousand names is not rewritten for each new one: a line
 // is appended. If we are cut off in the middle, the piece of a line that is left
 // names no object, and the next change writes the index anew.
-func (s *Store) addLine(n format.Name) error {
+func (s *Store) addLines(names []format.Name, marked bool) error {
 	same, err := s.sameIndex()
 	if err != nil {
 		return err
@@ -107,20 +107,36 @@ func (s *Store) addLine(n format.Name) error {
 		if same, err = s.sameIndex(); err != nil {
 			return err
 		}
-		if !same || slices.Contains(x.Names, n) {
-			return s.rewriteIndex(nil, n)
+		if !same || slices.ContainsFunc(x.Names, func(n format.Name) bool { return slices.Contains(names, n) }) {
+			if !marked {
+				return s.rewriteIndex(nil, names...)
+			}
+			if err := s.rewriteIndex(nil); err != nil {
+				return err
+			}
 		}
+	}
+	var lines []byte
+	for _, n := range names {
+		line := n[:]
+		if marked {
+			line = n.Marked()
+		}
+		lines = append(append(lines, line...), '\n')
 	}
 	fd, err := s.objs.k.Extend(s.objs.fd, indexFile)
 	if err != nil {
 		return ioError("open", indexFile, err)
 	}
 	was := s.idx
-	s.setIndex(indexState{}) // until the line is there
-	err = s.objs.fill(fd, append(n[:], '\n'))
+	s.setIndex(indexState{}) // until the lines are there
+	err = s.objs.fill(fd, lines)
 	_ = unix.Close(fd)
 	if err != nil {
 		return ioError("append to", indexFile, err)
+	}
+	if marked {
+		was.marked += len(names)
 	}
 	st, err := s.objs.stamp(indexFile)
 	s.setIndex(indexState{st, err == nil, was.marked})
@@ -167,50 +183,24 @@ func (s *Store) markLine(n format.Name) error {
 	return err
 }
 
-// addMarked gives names marked lines: their files, once they are there, are removed
-// after a crash. The token's lock is held.
-func (s *Store) addMarked(names []format.Name) error {
-	return s.changeIndex(func(b []byte) []byte {
-		return format.EditIndex(format.EditIndex(b, nil, names...), func(n format.Name, marked bool) format.LineEdit {
-			if !marked && slices.Contains(names, n) {
-				return format.MarkLine
-			}
-			return format.KeepLine
-		})
-	})
-}
-
-// unmark makes names, which have marked lines and files, the names of objects: all
-// of them or none. The token's lock is held.
-func (s *Store) unmark(names []format.Name) error {
-	return s.rewriteIndex(func(n format.Name, marked bool) format.LineEdit {
-		if marked && slices.Contains(names, n) {
-			return format.DropLine
-		}
-		return format.KeepLine
-	}, names...)
-}
-
-// rewriteIndex replaces OBJ.IDX by one that is edited (format.EditIndex).
+// rewriteIndex replaces OBJ.IDX by one that is edited (format.EditIndex), and in
+// which no marked lines are but those whose files are still there.
 func (s *Store) rewriteIndex(edit func(n format.Name, marked bool) format.LineEdit, add ...format.Name) error {
-	return s.changeIndex(func(b []byte) []byte { return format.EditIndex(b, edit, add...) })
-}
-
-// changeIndex replaces OBJ.IDX by what change makes of it. Marked lines whose files
-// are gone are left out.
-func (s *Store) changeIndex(change func(b []byte) []byte) error {
 	b, _, err := s.objs.read(indexFile, maxIndexFile)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return s.writeIndex(change(format.EditIndex(b, func(n format.Name, marked bool) format.LineEdit {
+	return s.writeIndex(format.EditIndex(b, func(n format.Name, marked bool) format.LineEdit {
 		if marked {
 			if st, err := s.objs.stamp(n.String()); err == nil && st == (stamp{}) {
 				return format.DropLine
 			}
 		}
-		return format.KeepLine
-	})))
+		if edit == nil {
+			return format.KeepLine
+		}
+		return edit(n, marked)
+	}, add...))
 }
 
 // writeIndex replaces OBJ.IDX by one with the contents b, which is clean.

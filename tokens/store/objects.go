@@ -78,55 +78,6 @@ func (s *Store) publish(n format.Name, st stamp, private bool, attrs p11.Attribu
 	return s.putLocked(n, f, attrs)
 }
 
-// Create is tokens.Objects. The name is reserved first; then come the file under
-// its temporary name, the line in the index, and the file's own name, which makes
-// it an object. If the process is killed in between, no file stays.
-func (s *Store) Create(ctx context.Context, attrs p11.Attributes) (_ *tokens.Object, err error) {
-	defer func() {
-		if err != nil {
-			attrs.Wipe()
-		}
-	}()
-	private := attrs.Bool(p11.CKA_PRIVATE)
-	if !attrs.Has(p11.CKA_PRIVATE) {
-		attrs.SetBool(p11.CKA_PRIVATE, false)
-	}
-	end, err := s.begin(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer end()
-	if err := s.room(private, 0); err != nil {
-		return nil, err
-	}
-	n, err := s.newName()
-	if err != nil {
-		return nil, err
-	}
-	b, err := s.seal(n, attrs, nil)
-	if err != nil {
-		s.names.giveBack(n) // what cannot be stored costs no name
-		return nil, err
-	}
-	defer secret.Wipe(b)
-	if err := s.objs.prepare(objectTemp, b); err != nil {
-		return nil, err
-	}
-	err = s.addLine(n)
-	var st stamp
-	if err == nil {
-		st, err = s.objs.commit(objectTemp, n.String())
-	}
-	if err != nil {
-		// A line without a file names no object.
-		_ = s.objs.remove(objectTemp)
-		_ = s.objs.remove(n.String())
-		return nil, err
-	}
-	s.shareNew(n, private)
-	return s.publish(n, st, private, attrs), nil
-}
-
 // newest returns the object and a copy of its newest attributes.
 func (s *Store) newest(h p11.ObjectHandle) (*tokens.Object, format.Name, p11.Attributes, error) {
 	o, err := s.ByHandle(h)

@@ -333,14 +333,19 @@ func (s *Store) sharedLost() {
 	s.mu.Unlock()
 }
 
-// room returns CKR_HOST_MEMORY if the segment's list has no room for one object, and
-// for as many others before it. The token's lock is held.
-func (s *Store) room(private bool, others int) error {
-	if s.seg == nil || s.seg.Count(lists[side(private)])+others < shm.Limit {
+// room returns CKR_HOST_MEMORY if the segment's lists have no room for count more
+// public and private objects. The token's lock is held.
+func (s *Store) room(count [2]int) error {
+	if s.seg == nil {
 		return nil
 	}
-	kind := [2]string{"public", "private"}[side(private)]
-	return p11.Errorf(p11.CKR_HOST_MEMORY, "a token that is shared with stock processes has at most %d %s objects: %w", shm.Limit, kind, unix.ENOSPC)
+	for i, l := range lists {
+		if count[i] > 0 && s.seg.Count(l)+count[i] > shm.Limit {
+			kind := [2]string{"public", "private"}[i]
+			return p11.Errorf(p11.CKR_HOST_MEMORY, "a token that is shared with stock processes has at most %d %s objects: %w", shm.Limit, kind, unix.ENOSPC)
+		}
+	}
+	return nil
 }
 
 // shareNew adds a new object to the segment. The token's lock is held.
