@@ -290,6 +290,7 @@ func crashToken(t *testing.T, shared bool) (dir string) {
 
 // TestKilled kills the process at every step of every change.
 func TestKilled(t *testing.T) {
+	t.Parallel()
 	t.Run("alone", func(t *testing.T) { testKilled(t, false) })
 	t.Run("shared", func(t *testing.T) { testKilled(t, true) })
 }
@@ -299,6 +300,7 @@ func testKilled(t *testing.T, shared bool) {
 	before := look(t, seed, testSO, testUser, otherPIN)
 	for _, c := range crashChanges() {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			allowed := append([]state{before}, c.after(before)...)
 			var seen []string
 			for steps := 0; ; steps++ {
@@ -454,6 +456,7 @@ func TestKilledFormat(t *testing.T) {
 // TestFailing has one step of a change fail while the process lives on: the
 // change reports it, and memory and directory agree afterwards.
 func TestFailing(t *testing.T) {
+	t.Parallel()
 	t.Run("alone", func(t *testing.T) { testFailing(t, false) })
 	t.Run("shared", func(t *testing.T) { testFailing(t, true) })
 }
@@ -465,6 +468,7 @@ func testFailing(t *testing.T, shared bool) {
 			continue // not one step: see there
 		}
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			for fail := 1; ; fail++ {
 				cfg := config(t, copyDir(t, seed))
 				k := &failOnce{}

@@ -143,6 +143,7 @@ func (o countedObjects) Seal(n format.Name, attrs p11.Attributes, previous []byt
 
 // TestLaterFormat leads the life of a token in another format than 3.8's.
 func TestLaterFormat(t *testing.T) {
+	t.Parallel()
 	f, cfg := newSlowFormat(t)
 	s := initialised(t, cfg)
 	user := login(t, s, p11.CKU_USER, testUser)

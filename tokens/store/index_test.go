@@ -156,6 +156,7 @@ func (k *counting) WriteAt(fd int, b []byte, at int64) (int, error) {
 // TestIndexOfManyObjects makes and destroys objects of a token that has very many:
 // the index is written anew rarely, and does not grow.
 func TestIndexOfManyObjects(t *testing.T) {
+	t.Parallel()
 	cfg := freshConfig(t)
 	k := &counting{index: map[int]bool{}}
 	cfg.kernel = k

@@ -180,10 +180,12 @@ func (d *disk) restore(t *testing.T, top string) {
 // TestPowerCut cuts the power after every step of every change: what was not
 // synced is lost.
 func TestPowerCut(t *testing.T) {
+	t.Parallel()
 	seed := crashToken(t, false)
 	before := look(t, seed, testSO, testUser, otherPIN)
 	for _, c := range crashChanges() {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			cfg := config(t, copyDir(t, seed))
 			rec := &recorder{names: map[int]string{}, dirs: map[int]string{}}
 			cfg.kernel = rec

@@ -267,6 +267,7 @@ func TestStockDeletes(t *testing.T) {
 
 // TestStockTruncatesData has NVTOK.DAT empty while the token is used.
 func TestStockTruncatesData(t *testing.T) {
+	t.Parallel()
 	s := initialised(t, freshConfig(t))
 	data := readFile(t, s.cfg.Dir, dataFile)
 	stockWrite(t, nil, s.cfg.Dir, dataFile)

@@ -150,6 +150,7 @@ func TestSharedLists(t *testing.T) {
 
 // TestSharedAttach opens a token over segments in every state.
 func TestSharedAttach(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name  string
 		spoil func(b *sharedToken)

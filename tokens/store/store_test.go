@@ -212,6 +212,7 @@ func TestOpenFresh(t *testing.T) {
 // TestOpenRefuses opens directories that are no tokens of this format, and
 // checks that not a byte in them changes.
 func TestOpenRefuses(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name  string
 		spoil func(t *testing.T, dir string)
@@ -264,6 +265,7 @@ func TestOpenRefuses(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel() // some wait for a stock process to end
 			dir := storetest.Untar(t, "swtok")
 			tt.spoil(t, dir)
 			before := tree(t, filepath.Dir(dir))
