@@ -47,80 +47,6 @@ func (k ParamKind) Layout() uint8 {
 	return 0
 }
 
-// words returns the words of the kind.
-func (k ParamKind) words() []paramWord {
-	switch k {
-	case ParamIV:
-		return []paramWord{
-			{name: "iv", sample: "zeros"},
-		}
-	case ParamPublic:
-		return []paramWord{
-			{name: "public", about: "the other side's public value"},
-		}
-	case ParamPSS:
-		return []paramWord{
-			{name: "hash", about: "the digest that the data is, such as hash=sha256", sample: "sha-1", fromName: true},
-			{name: "mgf"},
-			{name: "salt"},
-		}
-	case ParamOAEP:
-		return []paramWord{
-			{name: "hash"},
-			{name: "mgf"},
-			{name: "source"},
-		}
-	case ParamGCM:
-		return []paramWord{
-			{name: "iv", sample: "0x000000000000000000000000"},
-			{name: "aad", sample: "0x616164"},
-			{name: "tag"},
-		}
-	case ParamCTR:
-		return []paramWord{
-			{name: "counter", sample: "zeros", size: 16},
-			{name: "bits", about: "how many low bits of Counter count"},
-		}
-	case ParamECDH1:
-		return []paramWord{
-			{name: "kdf"},
-			{name: "shared"},
-			{name: "public", about: "the other side's point"},
-		}
-	case ParamMAC:
-		return []paramWord{
-			{name: "mac", about: "the length of the MAC in bytes", sample: "8", required: true},
-		}
-	case ParamRSAAESKeyWrap:
-		return []paramWord{
-			{name: "bits"},
-			{name: "hash"},
-			{name: "mgf"},
-			{name: "source"},
-		}
-	case ParamData:
-		return []paramWord{
-			{name: "data", sample: "zeros", required: true},
-		}
-	case ParamIVData:
-		return []paramWord{
-			{name: "iv", sample: "zeros", required: true},
-			{name: "data", sample: "zeros", required: true},
-		}
-	}
-	return nil
-}
-
-// isParamWord says whether the word is a parameter's; no attribute has such a
-// name.
-func isParamWord(s string) bool {
-	switch s {
-	case "aad", "bits", "counter", "data", "hash", "iv", "kdf", "mac", "mgf", "public", "salt", "shared", "source", "tag", "param":
-		return true
-	}
-	return false
-}
-
 // parse makes the parameter of the words.
 func (k ParamKind) parse(p *paramParser) Param {
 	switch k {
@@ -299,6 +225,80 @@ func (k ParamKind) read(c Coder) Param {
 	var v RawParam
 	c.Bytes((*[]byte)(&v))
 	return v
+}
+
+// words returns the words of the kind.
+func (k ParamKind) words() []paramWord {
+	switch k {
+	case ParamIV:
+		return []paramWord{
+			{name: "iv", sample: "zeros"},
+		}
+	case ParamPublic:
+		return []paramWord{
+			{name: "public", about: "the other side's public value"},
+		}
+	case ParamPSS:
+		return []paramWord{
+			{name: "hash", about: "the digest that the data is, such as hash=sha256", sample: "sha-1", fromName: true},
+			{name: "mgf"},
+			{name: "salt"},
+		}
+	case ParamOAEP:
+		return []paramWord{
+			{name: "hash"},
+			{name: "mgf"},
+			{name: "source"},
+		}
+	case ParamGCM:
+		return []paramWord{
+			{name: "iv", sample: "0x000000000000000000000000"},
+			{name: "aad", sample: "0x616164"},
+			{name: "tag"},
+		}
+	case ParamCTR:
+		return []paramWord{
+			{name: "counter", sample: "zeros", size: 16},
+			{name: "bits", about: "how many low bits of Counter count"},
+		}
+	case ParamECDH1:
+		return []paramWord{
+			{name: "kdf"},
+			{name: "shared"},
+			{name: "public", about: "the other side's point"},
+		}
+	case ParamMAC:
+		return []paramWord{
+			{name: "mac", about: "the length of the MAC in bytes", sample: "8", required: true},
+		}
+	case ParamRSAAESKeyWrap:
+		return []paramWord{
+			{name: "bits"},
+			{name: "hash"},
+			{name: "mgf"},
+			{name: "source"},
+		}
+	case ParamData:
+		return []paramWord{
+			{name: "data", sample: "zeros", required: true},
+		}
+	case ParamIVData:
+		return []paramWord{
+			{name: "iv", sample: "zeros", required: true},
+			{name: "data", sample: "zeros", required: true},
+		}
+	}
+	return nil
+}
+
+// isParamWord says whether the word is a parameter's; no attribute has such a
+// name.
+func isParamWord(s string) bool {
+	switch s {
+	case "aad", "bits", "counter", "data", "hash", "iv", "kdf", "mac", "mgf", "param", "public", "salt", "shared", "source", "tag":
+		return true
+	}
+	return false
 }
 
 // IV is the initialisation vector of a block cipher mode.

@@ -14,40 +14,36 @@ func (p *printer) checkMethod(s *table.Param) error {
 			return fmt.Errorf("%s: range=%s is not A..B", f.Go, r)
 		}
 	}
-	p.f("\nfunc (v *%s) check(c checker) error {\n", s.GoType)
-	p.checks(s)
-	p.f("return nil\n}\n")
+	p.f("\nfunc (v *%s) check(c checker) error {\n%sreturn nil\n}\n", s.GoType, checks(s))
 	return nil
 }
 
-// checks writes the statements that check v.
-func (p *printer) checks(s *table.Param) {
+// checks are the statements that check v.
+func checks(s *table.Param) string {
 	var cases refusals
+	var b strings.Builder
 	for _, f := range s.Fields {
 		if f.Go != "" {
 			cases.field(s, f)
 		}
 	}
 	if cases.Len() > 0 {
-		p.f("switch {\n%s}\n", cases.String())
+		fmt.Fprintf(&b, "switch {\n%s}\n", cases.String())
 	}
 	for _, f := range s.Fields {
-		v := variable(f)
-		call := ""
-		switch {
-		case f.Facts.Has("check"):
-			call = fmt.Sprintf("%s(c, %s)", f.Facts["check"], v)
-		case f.Inner != nil:
-			call = v + ".check(c)"
-		default:
+		call := variable(f) + ".check(c)"
+		if f.Facts.Has("check") {
+			call = fmt.Sprintf("%s(c, %s)", f.Facts["check"], variable(f))
+		} else if f.Inner == nil {
 			continue
 		}
 		call = fmt.Sprintf("if err := %s; err != nil {\nreturn err\n}\n", call)
 		if f.Facts.Has("optional") {
-			call = fmt.Sprintf("if %s != nil {\n%s}\n", v, call)
+			call = fmt.Sprintf("if %s != nil {\n%s}\n", variable(f), call)
 		}
-		p.f("%s", call)
+		b.WriteString(call)
 	}
+	return b.String()
 }
 
 func variable(f *table.Field) string {
@@ -153,49 +149,4 @@ func (r *refusals) bytes(s *table.Param, f *table.Field) {
 	if other := s.Field(f.Facts["only-with"]); other != nil {
 		r.add("v."+other.Go+" == "+absent(other, "c")+" && "+length+" > 0", w+"= needs a "+other.Facts["word"]+"=")
 	}
-}
-
-// codeMethod writes how the struct goes over a wire.
-func (p *printer) codeMethod(s *table.Param) {
-	p.f("\n// Code reads or writes the fields, in the order of the C struct.\nfunc (v *%s) Code(c Coder) {\n", s.GoType)
-	var after strings.Builder
-	for _, f := range s.Fields {
-		switch {
-		case f.Facts.Has("bits-of"):
-			// Programs leave it unset, and the bytes have a length of their own.
-			p.f("%s := 8 * uint64(len(v.%s))\nc.Ulong(&%s)\n", f.C, f.Facts["bits-of"], f.C)
-			continue
-		case f.Facts.Has("const"):
-			want := fmt.Sprintf("uint64(%s)", f.Facts["const"])
-			p.f("%s := %s\nc.Ulong(&%s)\n", f.C, want, f.C)
-			wrong := fmt.Sprintf("%s != %s", f.C, want)
-			if of := f.Facts["of"]; of != "" {
-				wrong += fmt.Sprintf(" && (%s != 0 || len(v.%s) > 0)", f.C, of)
-			}
-			fmt.Fprintf(&after, "if %s {\nc.Refuse(Errorf(CKR_MECHANISM_PARAM_INVALID, \"%s is not %%d: %%d\", %s, %s))\n}\n", wrong, f.C, want, f.C)
-			continue
-		}
-		switch f.Kind {
-		case table.Bool:
-			p.f("c.Bool(&v.%s)\n", f.Go)
-		case table.Bytes, table.Block:
-			p.f("c.Bytes(&v.%s)\n", f.Go)
-		case table.Array:
-			p.f("c.Array(v.%s[:])\n", f.Go)
-		case table.Struct:
-			p.f("v.%s.Code(c)\n", f.Go)
-		case table.Pointer:
-			read := fmt.Sprintf("if v.%s == nil {\nv.%s = new(%s)\n}\nv.%s.Code(c)\n", f.Go, f.Go, f.Inner.GoType, f.Go)
-			if f.Facts.Has("optional") {
-				p.f("%s := v.%s != nil\nc.Bool(&%s)\nif %s {\n%s}\n", f.C, f.Go, f.C, f.C, read)
-			} else {
-				p.f("%s", read)
-			}
-		case table.Ulong:
-			p.f("c.Ulong(&v.%s)\n", f.Go)
-		default: // a number with a type
-			p.f("c.Ulong((*uint64)(&v.%s))\n", f.Go)
-		}
-	}
-	p.f("%s}\n", after.String())
 }
