@@ -1,6 +1,13 @@
 package p11
 
-import "crypto"
+import (
+	"crypto"
+	_ "crypto/md5" // registers what the table names
+	_ "crypto/sha1"
+	_ "crypto/sha256"
+	_ "crypto/sha3"
+	_ "crypto/sha512"
+)
 
 // A Hash is a digest with what the standard builds on it. What there is not is 0.
 type Hash struct {
@@ -12,7 +19,7 @@ type Hash struct {
 
 	HMAC, HMACGeneral MechanismType
 	PKCS1, PSS, ECDSA MechanismType // signatures of data
-	Go                crypto.Hash   // 0 for one that is not computed in software
+	Go                crypto.Hash   // linked; 0 for one that is not computed in software
 }
 
 // Hashes returns all hashes, in the order of the table.

@@ -5,7 +5,6 @@ import (
 	"crypto/aes"
 	"crypto/des"
 	"crypto/sha1"
-	"math/big"
 
 	"p11fs/p11"
 )
@@ -87,9 +86,7 @@ func completePair(attrs *p11.Attributes, class p11.ObjectClass) error {
 	var err error
 	switch kt {
 	case p11.CKK_RSA:
-		if err = completeRSA(attrs, class); err == nil {
-			info, err = rsaPublicKeyInfo(*attrs)
-		}
+		info, err = completeRSA(attrs, class)
 	case p11.CKK_EC, p11.CKK_EC_EDWARDS, p11.CKK_EC_MONTGOMERY:
 		info, err = completeEC(attrs, kt)
 	}
@@ -103,46 +100,33 @@ func completePair(attrs *p11.Attributes, class p11.ObjectClass) error {
 	return nil
 }
 
-func completeRSA(attrs *p11.Attributes, class p11.ObjectClass) error {
-	n, err := positive(*attrs, p11.CKA_MODULUS)
+// completeRSA returns CKA_PUBLIC_KEY_INFO. Other programs on the same token
+// directory count on the primes of a private key and on what belongs to them.
+func completeRSA(attrs *p11.Attributes, class p11.ObjectClass) ([]byte, error) {
+	n, e, err := RSAPublic(*attrs)
 	if err != nil {
-		return err
-	}
-	e, err := positive(*attrs, p11.CKA_PUBLIC_EXPONENT)
-	if err != nil {
-		return err
-	}
-	if n.Bit(0) == 0 {
-		return p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "modulus: is even")
-	}
-	if e.Bit(0) == 0 || e.BitLen() < 2 {
-		return p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "public-exponent: is even or 1")
+		return nil, err
 	}
 	if class == p11.CKO_PRIVATE_KEY {
-		return completeRSAPrivate(attrs, n, e)
+		if !attrs.Has(p11.CKA_PRIVATE_EXPONENT) {
+			return nil, missing(p11.CKA_PRIVATE_EXPONENT)
+		}
+		k, err := RSAPrivate(*attrs)
+		if err != nil {
+			return nil, err
+		}
+		defer k.Wipe()
+		if err := k.Put(attrs); err != nil {
+			return nil, err
+		}
+		return rsaSPKI(n, e)
 	}
 	// Whether a public key of that size is of use is the token's to say when it
 	// is used: other tokens keep any, and programs count on it.
 	bits := uint64(n.BitLen())
 	if given, ok := attrs.Ulong(p11.CKA_MODULUS_BITS); ok && given != bits {
-		return p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "modulus-bits: is %d, but the modulus has %d bits", given, bits)
+		return nil, p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "modulus-bits: is %d, but the modulus has %d bits", given, bits)
 	}
 	attrs.SetUlong(p11.CKA_MODULUS_BITS, bits)
-	return nil
-}
-
-// positive reads a big integer that must not be zero.
-func positive(attrs p11.Attributes, t p11.AttributeType) (*big.Int, error) {
-	b, ok := attrs.Get(t)
-	if !ok {
-		return nil, missing(t)
-	}
-	if len(b) > 4096 {
-		return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "%s: has %d bytes", t.Short(), len(b))
-	}
-	n := new(big.Int).SetBytes(b)
-	if n.Sign() == 0 {
-		return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "%s: is zero", t.Short())
-	}
-	return n, nil
+	return rsaSPKI(n, e)
 }

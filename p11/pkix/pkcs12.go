@@ -2,9 +2,6 @@ package pkix
 
 import (
 	"crypto/hmac"
-	"crypto/sha1"
-	"crypto/sha256"
-	"crypto/sha512"
 	"encoding/asn1"
 	"hash"
 	"unicode/utf16"
@@ -241,17 +238,10 @@ func (p *parser) pkcs12MAC(h func() hash.Hash, pass, salt []byte, rounds int, da
 
 // macHash returns the hash of a digest algorithm, nil if unknown.
 func macHash(oid string) func() hash.Hash {
-	switch oid {
-	case "1.3.14.3.2.26":
-		return sha1.New
-	case "2.16.840.1.101.3.4.2.4":
-		return sha256.New224
-	case "2.16.840.1.101.3.4.2.1":
-		return sha256.New
-	case "2.16.840.1.101.3.4.2.2":
-		return sha512.New384
-	case "2.16.840.1.101.3.4.2.3":
-		return sha512.New
+	for _, h := range p11.Hashes() {
+		if h.OID == oid && h.Go != 0 {
+			return h.Go.New
+		}
 	}
 	return nil
 }

@@ -23,12 +23,12 @@ func keyID(publicBits []byte) []byte {
 }
 
 // rsaPublicTemplate returns the template of an RSA public key and its CKA_ID.
-func rsaPublicTemplate(n *big.Int, e int64) (p11.Attributes, []byte) {
+func rsaPublicTemplate(n, e *big.Int) (p11.Attributes, []byte) {
 	var pub p11.Attributes
 	pub.SetUlong(p11.CKA_KEY_TYPE, uint64(p11.CKK_RSA))
 	pub.Set(p11.CKA_MODULUS, n.Bytes())
-	pub.Set(p11.CKA_PUBLIC_EXPONENT, big.NewInt(e).Bytes())
-	return pub, keyID(rsaPublicDER(n, big.NewInt(e)))
+	pub.Set(p11.CKA_PUBLIC_EXPONENT, e.Bytes())
+	return pub, keyID(rsaPublicDER(n, e))
 }
 
 // ecPublicTemplate does so for the keys that are a point on a curve.
@@ -36,29 +36,17 @@ func ecPublicTemplate(t p11.KeyType, params, point []byte) (p11.Attributes, []by
 	var pub p11.Attributes
 	pub.SetUlong(p11.CKA_KEY_TYPE, uint64(t))
 	pub.Set(p11.CKA_EC_PARAMS, bytes.Clone(params))
-	pub.Set(p11.CKA_EC_POINT, octetString(point))
+	pub.Set(p11.CKA_EC_POINT, DERPoint(point))
 	return pub, keyID(point)
 }
 
-// rsaPublic reads an RSAPublicKey (RFC 8017 §A.1.1).
+// rsaPublic reads an RSAPublicKey.
 func (p *parser) rsaPublic(der []byte) error {
-	var s cryptobyte.String
-	var n, e big.Int
-	in := cryptobyte.String(der)
-	if len(der) > maxKeyDER {
-		return p11.Errorf(p11.CKR_DATA_LEN_RANGE, "the RSA key is longer than %d bits", maxRSABits)
+	n, e, err := readRSAPublic(der)
+	if err != nil {
+		return err
 	}
-	if !in.ReadASN1(&s, cbasn1.SEQUENCE) || !in.Empty() ||
-		!s.ReadASN1Integer(&n) || !s.ReadASN1Integer(&e) || !s.Empty() {
-		return invalid(formPKCS1Public)
-	}
-	if n.BitLen() > maxRSABits {
-		return p11.Errorf(p11.CKR_DATA_LEN_RANGE, "the RSA key is longer than %d bits", maxRSABits)
-	}
-	if n.Sign() <= 0 || n.Bit(0) == 0 || !e.IsInt64() || e.Int64() < 3 || e.Bit(0) == 0 || e.BitLen() > 31 {
-		return p11.Errorf(p11.CKR_DATA_INVALID, "the RSA public key has an impossible modulus or exponent")
-	}
-	pub, id := rsaPublicTemplate(&n, e.Int64())
+	pub, id := rsaPublicTemplate(n, e)
 	return p.add(p11.CKO_PUBLIC_KEY, id, "", pub)
 }
 
@@ -72,11 +60,11 @@ func (p *parser) spki(der []byte) error {
 	case oidRSA:
 		return p.rsaPublic(bits)
 	case oidEC:
-		c, err := readCurve(alg.params)
+		c, err := curveByOID(alg.params)
 		if err != nil {
-			return err
+			return dataInvalid(err)
 		}
-		point, err := c.publicKey(bits)
+		point, err := filePoint(c, bits)
 		if err != nil {
 			return err
 		}
@@ -147,20 +135,25 @@ func publicDER(attrs p11.Attributes) ([]byte, error) {
 		if !okN || !okE || len(n) == 0 || len(e) == 0 {
 			return nil, p11.Errorf(p11.CKR_ATTRIBUTE_TYPE_INVALID, "the key does not tell its modulus and public exponent")
 		}
-		return buildSPKI(oidRSA, []byte{0x05, 0x00}, rsaPublicDER(new(big.Int).SetBytes(n), new(big.Int).SetBytes(e)))
+		return rsaSPKI(new(big.Int).SetBytes(n), new(big.Int).SetBytes(e))
 	case p11.CKK_EC, p11.CKK_EC_EDWARDS:
 		params, okP := attrs.Get(p11.CKA_EC_PARAMS)
 		raw, okQ := attrs.Get(p11.CKA_EC_POINT)
 		if !okP || !okQ || len(params) == 0 || len(raw) == 0 {
 			return nil, p11.Errorf(p11.CKR_ATTRIBUTE_TYPE_INVALID, "the key does not tell its public point: see the public key object with the same id")
 		}
+		c, _ := curveByOID(params) // a point of a curve that is not known stands for itself
+		point, ok := rawPoint(c, raw)
+		if !ok {
+			point = raw
+		}
 		if t == p11.CKK_EC_EDWARDS {
-			return edSPKI(params, rawPoint(raw))
+			return edSPKI(params, point)
 		}
 		if _, ok := firstElement(params); !ok {
 			return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "CKA_EC_PARAMS is damaged")
 		}
-		return buildSPKI(oidEC, params, rawPoint(raw))
+		return buildSPKI(oidEC, params, point)
 	}
 	return nil, p11.Errorf(p11.CKR_KEY_TYPE_INCONSISTENT, "no public key file for keys of type %s", t.Short())
 }
@@ -191,50 +184,35 @@ func publicKey(attrs p11.Attributes) (any, error) {
 	}
 	switch alg.oid {
 	case oidRSA:
-		var s cryptobyte.String
-		var n, e big.Int
-		in := cryptobyte.String(bits)
-		if !in.ReadASN1(&s, cbasn1.SEQUENCE) || !s.ReadASN1Integer(&n) || !s.ReadASN1Integer(&e) || e.BitLen() > 31 {
-			return nil, invalid(formPKCS1Public)
+		n, e, err := readRSAPublic(bits)
+		if err != nil {
+			return nil, err
 		}
-		return &rsa.PublicKey{N: &n, E: int(e.Int64())}, nil
+		return &rsa.PublicKey{N: n, E: int(e.Int64())}, nil
 	case oidEC:
-		c, err := readCurve(alg.params)
+		c, err := curveByOID(alg.params)
+		if err != nil {
+			return nil, dataInvalid(err)
+		}
+		if c.Elliptic == nil {
+			return nil, p11.Errorf(p11.CKR_CURVE_NOT_SUPPORTED, "curve %s is not supported here", clip(c.OID))
+		}
+		point, err := filePoint(c, bits)
 		if err != nil {
 			return nil, err
 		}
-		if c.known == nil {
-			return nil, p11.Errorf(p11.CKR_CURVE_NOT_SUPPORTED, "curve %s is not supported here", clip(c.oid))
-		}
-		point, err := c.publicKey(bits)
-		if err != nil {
-			return nil, err
-		}
-		return ecdsa.ParseUncompressedPublicKey(c.known, point)
+		return ecdsa.ParseUncompressedPublicKey(c.Elliptic, point)
 	case oidEd25519:
 		return ed25519.PublicKey(bits), nil
 	}
 	return nil, unsupportedKey(alg.oid)
 }
 
-// rsaPublicDER is an RSAPublicKey.
-func rsaPublicDER(n, e *big.Int) []byte {
-	var b cryptobyte.Builder
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1BigInt(n)
-		b.AddASN1BigInt(e)
-	})
-	return b.BytesOrPanic() // two integers always fit
-}
-
 // buildSPKI puts a SubjectPublicKeyInfo together.
 func buildSPKI(oid string, params, bits []byte) ([]byte, error) {
 	var b cryptobyte.Builder
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-			b.AddASN1ObjectIdentifier(parseOID(oid))
-			b.AddBytes(params)
-		})
+		addAlgorithm(b, oid, params)
 		b.AddASN1BitString(bits)
 	})
 	der, err := b.Bytes()
@@ -255,24 +233,4 @@ func parseOID(s string) (oid asn1.ObjectIdentifier) {
 		n = n*10 + int(s[i]-'0')
 	}
 	return oid
-}
-
-// octetString is CKA_EC_POINT of a point: a DER OCTET STRING (PKCS#11 v3.1
-// §6.3.3).
-func octetString(point []byte) []byte {
-	var b cryptobyte.Builder
-	b.AddASN1OctetString(point)
-	return b.BytesOrPanic() // one string always fits
-}
-
-// rawPoint undoes octetString. Some tokens store the bare point, which for EC
-// begins with the tag of OCTET STRING by chance; a length that fits exactly
-// tells the two apart.
-func rawPoint(value []byte) []byte {
-	in := cryptobyte.String(value)
-	var point cryptobyte.String
-	if in.ReadASN1(&point, cbasn1.OCTET_STRING) && in.Empty() && len(point) > 0 {
-		return point
-	}
-	return value
 }

@@ -1,0 +1,339 @@
+package pkix
+
+import (
+	"bytes"
+	"math/big"
+
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
+
+	"p11fs/p11"
+)
+
+// RSANumbers are the numbers of an RSA key with two primes (RFC 8017 §3.2).
+type RSANumbers struct {
+	N, E, D, P, Q, DP, DQ, QInv *big.Int
+}
+
+// parts are the numbers with their attributes, in the order of RSAPrivateKey
+// (RFC 8017 §A.1.2).
+func (k *RSANumbers) parts() []rsaPart {
+	return []rsaPart{
+		{p11.CKA_MODULUS, &k.N}, {p11.CKA_PUBLIC_EXPONENT, &k.E}, {p11.CKA_PRIVATE_EXPONENT, &k.D},
+		{p11.CKA_PRIME_1, &k.P}, {p11.CKA_PRIME_2, &k.Q},
+		{p11.CKA_EXPONENT_1, &k.DP}, {p11.CKA_EXPONENT_2, &k.DQ}, {p11.CKA_COEFFICIENT, &k.QInv},
+	}
+}
+
+type rsaPart struct {
+	attr  p11.AttributeType
+	value **big.Int
+}
+
+// Wipe overwrites the secret numbers.
+func (k *RSANumbers) Wipe() { wipeInts(k.D, k.P, k.Q, k.DP, k.DQ, k.QInv) }
+
+func wipeInts(list ...*big.Int) {
+	for _, x := range list {
+		if x != nil {
+			clear(x.Bits())
+			x.SetInt64(0)
+		}
+	}
+}
+
+// Put sets the key's attributes, or finds them there with the same value.
+func (k *RSANumbers) Put(attrs *p11.Attributes) error {
+	for _, part := range k.parts() {
+		given, ok := attrs.Get(part.attr)
+		if !ok || len(given) == 0 {
+			attrs.Set(part.attr, (*part.value).Bytes())
+			continue
+		}
+		x := new(big.Int).SetBytes(given)
+		same := x.Cmp(*part.value) == 0
+		wipeInts(x)
+		if !same {
+			return invalidRSA(part.attr, "does not belong to the key")
+		}
+	}
+	return nil
+}
+
+func invalidRSA(t p11.AttributeType, why string) error {
+	return p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "%s: %s", t.Short(), why)
+}
+
+// RSAPublic reads the modulus and exponent of an RSA key, and checks what an RSA
+// key of any size has.
+func RSAPublic(attrs p11.Attributes) (n, e *big.Int, err error) {
+	if n, err = positive(attrs, p11.CKA_MODULUS); err != nil {
+		return nil, nil, err
+	}
+	if e, err = positive(attrs, p11.CKA_PUBLIC_EXPONENT); err != nil {
+		return nil, nil, err
+	}
+	return n, e, checkRSA(n, e)
+}
+
+// checkRSA checks numbers above zero.
+func checkRSA(n, e *big.Int) error {
+	switch {
+	case n.Bit(0) == 0:
+		return invalidRSA(p11.CKA_MODULUS, "is even")
+	case e.Bit(0) == 0 || e.BitLen() < 2:
+		return invalidRSA(p11.CKA_PUBLIC_EXPONENT, "is even or 1")
+	}
+	return nil
+}
+
+// positive reads a big integer that must not be zero.
+func positive(attrs p11.Attributes, t p11.AttributeType) (*big.Int, error) {
+	b, ok := attrs.Get(t)
+	switch {
+	case !ok:
+		return nil, missing(t)
+	case len(b) > 4096:
+		return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "%s: has %d bytes", t.Short(), len(b))
+	}
+	n := new(big.Int).SetBytes(b)
+	if n.Sign() == 0 {
+		return nil, invalidRSA(t, "is zero")
+	}
+	return n, nil
+}
+
+// RSAPrivate reads the numbers of a private key. PKCS#11 asks only for the modulus
+// and the private exponent (v3.1 §6.1.3), while computing fast needs the primes and
+// checking a result needs the public exponent: what is not there is computed. The
+// arithmetic is not constant in time; it is done once a key, and out of reach of a
+// caller who could repeat and measure it.
+func RSAPrivate(attrs p11.Attributes) (*RSANumbers, error) {
+	k := new(RSANumbers)
+	for _, part := range k.parts()[:5] {
+		if b, ok := attrs.Get(part.attr); !ok || len(b) == 0 {
+			continue
+		}
+		n, err := positive(attrs, part.attr)
+		if err != nil {
+			k.Wipe()
+			return nil, err
+		}
+		*part.value = n
+	}
+	if err := k.Complete(); err != nil {
+		k.Wipe()
+		return nil, err
+	}
+	return k, nil
+}
+
+// Complete checks the numbers, and computes those that are nil.
+func (k *RSANumbers) Complete() error {
+	if k.N == nil {
+		return missing(p11.CKA_MODULUS)
+	}
+	if n := k.N.BitLen(); n < 16 || n > maxRSABits {
+		return p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "%s: has %d bits", p11.CKA_MODULUS.Short(), n)
+	}
+	for _, part := range k.parts()[1:5] {
+		if x := *part.value; x != nil && x.Cmp(k.N) >= 0 {
+			return invalidRSA(part.attr, "is larger than the modulus")
+		}
+	}
+	if err := k.findPrimes(); err != nil {
+		return err
+	}
+	one := big.NewInt(1)
+	p1, q1 := new(big.Int).Sub(k.P, one), new(big.Int).Sub(k.Q, one)
+	order := new(big.Int).Mul(p1, q1)
+	order.Div(order, new(big.Int).GCD(nil, nil, p1, q1))
+	check := new(big.Int)
+	defer wipeInts(p1, q1, order, check)
+	switch {
+	case k.D == nil && k.E == nil:
+		return missing(p11.CKA_PRIVATE_EXPONENT)
+	case k.D == nil:
+		k.D = new(big.Int).ModInverse(k.E, order)
+	case k.E == nil:
+		k.E = new(big.Int).ModInverse(new(big.Int).Mod(k.D, order), order)
+	}
+	if k.D == nil || k.E == nil {
+		return invalidRSA(p11.CKA_PRIVATE_EXPONENT, "is no exponent for the primes")
+	}
+	if err := checkRSA(k.N, k.E); err != nil {
+		return err
+	}
+	k.DP, k.DQ = new(big.Int).Mod(k.D, p1), new(big.Int).Mod(k.D, q1)
+	if check.Mul(k.DP, k.E).Mod(check, p1).Cmp(one) != 0 || check.Mul(k.DQ, k.E).Mod(check, q1).Cmp(one) != 0 {
+		return invalidRSA(p11.CKA_PRIVATE_EXPONENT, "does not belong to the public exponent")
+	}
+	if k.QInv = new(big.Int).ModInverse(k.Q, k.P); k.QInv == nil {
+		return invalidRSA(p11.CKA_PRIME_1, "is no prime")
+	}
+	return nil
+}
+
+// findPrimes checks the primes, and computes them where one is not there.
+func (k *RSANumbers) findPrimes() error {
+	if k.P == nil || k.Q == nil {
+		switch {
+		case k.D == nil:
+			return missing(p11.CKA_PRIVATE_EXPONENT)
+		case k.E == nil && !k.guessExponent():
+			return missing(p11.CKA_PUBLIC_EXPONENT)
+		case !k.factor():
+			return invalidRSA(p11.CKA_PRIVATE_EXPONENT, "does not belong to the modulus")
+		}
+	}
+	if k.P.BitLen() < 2 || k.Q.BitLen() < 2 || new(big.Int).Mul(k.P, k.Q).Cmp(k.N) != 0 {
+		return invalidRSA(p11.CKA_PRIME_1, "p * q is not the modulus")
+	}
+	return nil
+}
+
+// guessExponent finds the public exponent of n and d among those in use.
+func (k *RSANumbers) guessExponent() bool {
+	two, power := big.NewInt(2), new(big.Int)
+	defer wipeInts(power)
+	for _, e := range [...]int64{65537, 3, 17, 35, 257} {
+		x := big.NewInt(e)
+		if power.Mul(x, k.D); power.Exp(two, power, k.N).Cmp(two) == 0 {
+			k.E = x
+			return true
+		}
+	}
+	return false
+}
+
+// factor finds the primes, knowing both exponents (NIST SP 800-56B rev. 2 §C.1,
+// with small bases in place of random ones): a square root of 1 other than ±1 has
+// a factor in common with n, and half of all bases lead to one.
+func (k *RSANumbers) factor() bool {
+	one := big.NewInt(1)
+	minusOne := new(big.Int).Sub(k.N, one)
+	odd := new(big.Int).Mul(k.E, k.D)
+	defer wipeInts(odd)
+	odd.Sub(odd, one)
+	if odd.Sign() <= 0 {
+		return false
+	}
+	twos := odd.TrailingZeroBits()
+	odd.Rsh(odd, twos)
+	for base := int64(2); base < 66; base++ {
+		x := new(big.Int).Exp(big.NewInt(base), odd, k.N)
+		for range twos {
+			if x.Cmp(one) == 0 || x.Cmp(minusOne) == 0 {
+				break
+			}
+			square := new(big.Int).Mul(x, x)
+			square.Mod(square, k.N)
+			if square.Cmp(one) == 0 {
+				k.P = new(big.Int).GCD(nil, nil, x.Sub(x, one), k.N)
+				k.Q = new(big.Int).Div(k.N, k.P)
+				if k.P.Cmp(k.Q) < 0 {
+					k.P, k.Q = k.Q, k.P
+				}
+				return true
+			}
+			x = square
+		}
+		if x.Cmp(one) != 0 && x.Cmp(minusOne) != 0 && new(big.Int).GCD(nil, nil, big.NewInt(base), k.N).Cmp(one) == 0 {
+			return false // no multiple of the order: these numbers are no key
+		}
+	}
+	return false
+}
+
+// write adds the fields of an RSAPrivateKey.
+func (k *RSANumbers) write(b *cryptobyte.Builder) {
+	b.AddASN1Int64(0)
+	for _, part := range k.parts() {
+		b.AddASN1BigInt(*part.value)
+	}
+}
+
+// readRSAPrivate reads an RSAPrivateKey (RFC 8017 §A.1.2) into attributes.
+func readRSAPrivate(der []byte) (p11.Attributes, error) {
+	if len(der) > maxKeyDER {
+		return nil, p11.Errorf(p11.CKR_DATA_LEN_RANGE, "the RSA key is longer than %d bits", maxRSABits)
+	}
+	var s cryptobyte.String
+	var version int64
+	in := cryptobyte.String(der)
+	if !in.ReadASN1(&s, asn1.SEQUENCE) || !in.Empty() || !s.ReadASN1Integer(&version) || version < 0 || version > 1 {
+		return nil, invalid(formPKCS1Private)
+	}
+	if version == 1 {
+		return nil, p11.Errorf(p11.CKR_DATA_INVALID, "an RSA key of more than two primes is not supported")
+	}
+	var a p11.Attributes
+	a.SetUlong(p11.CKA_KEY_TYPE, uint64(p11.CKK_RSA))
+	for _, part := range new(RSANumbers).parts() {
+		var x []byte // not negative, without zeros in front
+		if !s.ReadASN1Integer(&x) || len(x) == 0 {
+			a.Wipe()
+			return nil, invalid(formPKCS1Private)
+		}
+		a.Set(part.attr, bytes.Clone(x))
+	}
+	err := invalid(formPKCS1Private)
+	if s.Empty() {
+		err = checkRSAPrivate(&a)
+	}
+	if err != nil {
+		a.Wipe()
+		return nil, err
+	}
+	return a, nil
+}
+
+// checkRSAPrivate checks the numbers of a file.
+func checkRSAPrivate(a *p11.Attributes) error {
+	if n, _ := a.Get(p11.CKA_MODULUS); len(n) > maxRSABits/8 {
+		return p11.Errorf(p11.CKR_DATA_LEN_RANGE, "the RSA key is longer than %d bits", maxRSABits)
+	}
+	k, err := RSAPrivate(*a)
+	if err == nil {
+		defer k.Wipe()
+		err = k.Put(a)
+	}
+	if err != nil {
+		return p11.Errorf(p11.CKR_DATA_INVALID, "%s: %v", formPKCS1Private, err)
+	}
+	return nil
+}
+
+// rsaPublicDER is an RSAPublicKey.
+func rsaPublicDER(n, e *big.Int) []byte {
+	var b cryptobyte.Builder
+	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddASN1BigInt(n)
+		b.AddASN1BigInt(e)
+	})
+	return b.BytesOrPanic() // two integers always fit
+}
+
+// readRSAPublic reads an RSAPublicKey (RFC 8017 §A.1.1).
+func readRSAPublic(der []byte) (n, e *big.Int, err error) {
+	var s cryptobyte.String
+	n, e = new(big.Int), new(big.Int)
+	in := cryptobyte.String(der)
+	tooLong := len(der) > maxKeyDER
+	if !tooLong && (!in.ReadASN1(&s, asn1.SEQUENCE) || !in.Empty() ||
+		!s.ReadASN1Integer(n) || !s.ReadASN1Integer(e) || !s.Empty()) {
+		return nil, nil, invalid(formPKCS1Public)
+	}
+	switch {
+	case tooLong || n.BitLen() > maxRSABits:
+		return nil, nil, p11.Errorf(p11.CKR_DATA_LEN_RANGE, "the RSA key is longer than %d bits", maxRSABits)
+	case n.Sign() <= 0 || e.Sign() <= 0 || e.BitLen() > 31 || checkRSA(n, e) != nil:
+		return nil, nil, p11.Errorf(p11.CKR_DATA_INVALID, "the RSA public key has an impossible modulus or exponent")
+	}
+	return n, e, nil
+}
+
+// rsaSPKI is the SubjectPublicKeyInfo of an RSA key.
+func rsaSPKI(n, e *big.Int) ([]byte, error) {
+	return buildSPKI(oidRSA, []byte{0x05, 0x00}, rsaPublicDER(n, e))
+}
