@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"p11fs/p11"
+	"p11fs/p11/pkix"
 	"p11fs/tokens"
 	"p11fs/tokens/tokentest"
 )
@@ -14,14 +15,14 @@ func benchSign(b *testing.B, c *Crypto, m p11.Mechanism, key *tokens.Object) {
 	data := make([]byte, 64)
 	b.ReportAllocs()
 	for b.Loop() {
-		s, err := c.Sign(b.Context(), m, key)
+		s, err := c.Begin(b.Context(), p11.CKF_SIGN, m, key)
 		if err != nil {
 			b.Fatal(err)
 		}
-		if err := s.Update(data); err != nil {
+		if _, err := s.Update(b.Context(), data); err != nil {
 			b.Fatal(err)
 		}
-		if _, err := s.Final(); err != nil {
+		if _, err := s.Final(b.Context(), nil); err != nil {
 			b.Fatal(err)
 		}
 		s.Close()
@@ -38,7 +39,7 @@ func BenchmarkSign(b *testing.B) {
 			})
 		}
 		b.Run(p.Name()+"/p256", func(b *testing.B) {
-			_, key := generatedEC(b, c, curves[0])
+			_, key := generatedEC(b, c, testCurves()[0])
 			benchSign(b, c, p11.Mechanism{Type: p11.CKM_ECDSA_SHA256}, key)
 		})
 	}
@@ -58,7 +59,8 @@ func BenchmarkRawSign(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			tbs := append(digestInfoPrefix(crypto.SHA256), digest...)
+			sha256, _ := p11.HashOf(p11.CKM_SHA256)
+			tbs := append(pkix.DigestInfoPrefix(sha256), digest...)
 			for b.Loop() {
 				if _, err := k.SignPKCS1(tbs); err != nil {
 					b.Fatal(err)
@@ -66,11 +68,11 @@ func BenchmarkRawSign(b *testing.B) {
 			}
 		})
 		b.Run(p.Name()+"/p256", func(b *testing.B) {
-			d, q, err := p.GenerateEC(curves[0])
+			d, q, err := p.GenerateEC(testCurves()[0])
 			if err != nil {
 				b.Fatal(err)
 			}
-			k, err := p.NewECPrivateKey(curves[0], d, q)
+			k, err := p.NewECPrivateKey(testCurves()[0], d, q)
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -101,14 +103,14 @@ func BenchmarkCipher(b *testing.B) {
 					b.SetBytes(int64(size))
 					b.ReportAllocs()
 					for b.Loop() {
-						op, err := c.Encrypt(b.Context(), mode.m, key)
+						op, err := c.Begin(b.Context(), p11.CKF_ENCRYPT, mode.m, key)
 						if err != nil {
 							b.Fatal(err)
 						}
-						if _, err := op.Update(data); err != nil {
+						if _, err := op.Update(b.Context(), data); err != nil {
 							b.Fatal(err)
 						}
-						if _, err := op.Final(); err != nil {
+						if _, err := op.Final(b.Context(), nil); err != nil {
 							b.Fatal(err)
 						}
 						op.Close()
@@ -124,14 +126,14 @@ func BenchmarkDigest(b *testing.B) {
 	data := make([]byte, 128<<10)
 	b.SetBytes(int64(len(data)))
 	for b.Loop() {
-		d, err := c.Digest(b.Context(), p11.Mechanism{Type: p11.CKM_SHA256})
+		d, err := c.Begin(b.Context(), p11.CKF_DIGEST, p11.Mechanism{Type: p11.CKM_SHA256}, nil)
 		if err != nil {
 			b.Fatal(err)
 		}
-		if err := d.Update(data); err != nil {
+		if _, err := d.Update(b.Context(), data); err != nil {
 			b.Fatal(err)
 		}
-		if _, err := d.Final(); err != nil {
+		if _, err := d.Final(b.Context(), nil); err != nil {
 			b.Fatal(err)
 		}
 		d.Close()

@@ -4,13 +4,9 @@ import (
 	"bytes"
 	"crypto/cipher"
 	"crypto/subtle"
-	"slices"
 
 	"p11fs/p11"
-	"p11fs/tokens"
 )
-
-const aesBlock = 16
 
 // ecb is ECB as a BlockMode.
 type ecb struct {
@@ -30,18 +26,39 @@ func (e ecb) CryptBlocks(dst, src []byte) {
 	}
 }
 
-// readIV returns a copy of the IV of n bytes that m must have.
-func readIV(m p11.Mechanism, n int) ([]byte, error) {
-	iv, ok := m.Param.(p11.IV)
-	if !ok || len(iv) != n {
-		return nil, p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "%s needs an iv of %d bytes", m.Type.Short(), n)
+// aesECB is the family of CKM_AES_ECB.
+func aesECB() family {
+	return family{wraps: wrapping{block: aesBlock}, uses: aesModes(func(_ call, k *aesKey, decrypt bool) (part, error) {
+		block := k.Block()
+		return &blockCipher{block: block, mode: ecb{block, decrypt}, decrypt: decrypt}, nil
+	})}
+}
+
+// aesCBC is the family of CBC, with or without PKCS#7 padding.
+func aesCBC(pad bool) family {
+	f := family{wraps: wrapping{block: aesBlock}}
+	if pad {
+		f.wraps = wrapping{private: true}
 	}
-	return slices.Clone(iv), nil
+	f.uses = aesModes(func(u call, k *aesKey, decrypt bool) (part, error) {
+		iv, err := param[p11.IV](u)
+		if err != nil {
+			return nil, err
+		}
+		b := &blockCipher{block: k.Block(), decrypt: decrypt, pad: pad}
+		copy(b.chain[:], iv)
+		if decrypt {
+			b.mode = k.CBCDecrypter(bytes.Clone(iv))
+		} else {
+			b.mode = k.CBCEncrypter(bytes.Clone(iv))
+		}
+		return b, nil
+	})
+	return f
 }
 
 // A blockCipher is ECB, CBC or CBC with PKCS#7 padding, in parts.
 type blockCipher struct {
-	key     *tokens.Object // held; nil after Close
 	block   cipher.Block
 	mode    cipher.BlockMode
 	decrypt bool
@@ -51,29 +68,7 @@ type blockCipher struct {
 	nheld   int
 }
 
-func newBlockCipher(mech *mechanism, m p11.Mechanism, key *tokens.Object, k *secretKey, decrypt bool) (*blockCipher, error) {
-	b := &blockCipher{key: key, block: k.aes.Block(), decrypt: decrypt, pad: mech.kind == kindCBCPad}
-	if mech.kind == kindECB {
-		b.mode = ecb{b.block, decrypt}
-		return b, noParam(m)
-	}
-	iv, err := readIV(m, aesBlock)
-	if err != nil {
-		return nil, err
-	}
-	copy(b.chain[:], iv)
-	if decrypt {
-		b.mode = k.aes.CBCDecrypter(iv)
-	} else {
-		b.mode = k.aes.CBCEncrypter(iv)
-	}
-	return b, nil
-}
-
 func (b *blockCipher) update(part []byte) ([]byte, error) {
-	if b.key == nil {
-		return nil, p11.CKR_OPERATION_NOT_INITIALIZED
-	}
 	total := b.nheld + len(part)
 	whole := total &^ (aesBlock - 1)
 	if b.pad && b.decrypt && whole == total && whole > 0 {
@@ -109,9 +104,6 @@ func (b *blockCipher) crypt(dst, src []byte) {
 }
 
 func (b *blockCipher) result([]byte) ([]byte, error) {
-	if b.key == nil {
-		return nil, p11.CKR_OPERATION_NOT_INITIALIZED
-	}
 	switch {
 	case !b.pad && b.nheld == 0:
 		return nil, nil
@@ -159,13 +151,4 @@ func (b *blockCipher) finalUnpad() ([]byte, error) {
 	return last[:aesBlock-n], nil
 }
 
-func (b *blockCipher) size() int { return 0 }
-
-func (b *blockCipher) close() {
-	if b.key == nil {
-		return
-	}
-	b.key.Release()
-	b.key, b.block, b.mode = nil, nil, nil
-	wipe(b.held[:])
-}
+func (b *blockCipher) close() { wipe(b.held[:]) }

@@ -101,8 +101,8 @@ func agree(t *testing.T, a, b *Crypto) {
 			}
 		})
 	}
-	for _, curve := range curves {
-		t.Run(curve.Name, func(t *testing.T) {
+	for _, curve := range testCurves() {
+		t.Run(curve.NIST, func(t *testing.T) {
 			pub, priv := generatedEC(t, a, curve)
 			m := p11.Mechanism{Type: p11.CKM_ECDSA_SHA256}
 			sig, err := signAll(a, m, priv, data)
@@ -235,10 +235,11 @@ func TestMemoCloses(t *testing.T) {
 		}
 		o := tokens.NewObject(tokens.NewHandle(), "", a.Clone())
 		made.Release()
-		k, err := hold[*rsaPrivate](c, o)
+		held, err := c.hold(o)
 		if err != nil {
 			t.Fatal(err)
 		}
+		k := held.(*rsaPrivate)
 		o.Drop()
 		if k.key == nil {
 			t.Error("closed while it is held")

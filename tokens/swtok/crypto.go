@@ -17,7 +17,7 @@ type Crypto struct {
 	provider Provider
 	rand     io.Reader
 	list     []p11.MechanismInfo
-	byType   map[p11.MechanismType]*mechanism
+	rows     map[p11.MechanismType]*row
 }
 
 var (
@@ -35,36 +35,17 @@ func NewCrypto(p Provider, random io.Reader) *Crypto {
 	if random == nil {
 		random = rand.Reader
 	}
-	c := &Crypto{provider: p, rand: random}
-	c.list, c.byType = mechanismTable(p)
+	c := &Crypto{provider: p, rand: random, rows: make(map[p11.MechanismType]*row)}
+	for _, r := range table(p) {
+		c.list = append(c.list, r.MechanismInfo)
+		c.rows[r.Type] = &r
+	}
 	return c
 }
 
 // Mechanisms returns the list: what stock openCryptoki 3.8 has in its order,
 // then the rest.
 func (c *Crypto) Mechanisms() []p11.MechanismInfo { return c.list }
-
-// mechanism returns what is known of m, which must serve the function of flag.
-func (c *Crypto) mechanism(m p11.Mechanism, flag p11.Flags) (*mechanism, error) {
-	mech := c.byType[m.Type]
-	if mech == nil || mech.Flags&flag == 0 {
-		return nil, p11.Errorf(p11.CKR_MECHANISM_INVALID, "the token has no mechanism %s for this", m.Type.Short())
-	}
-	return mech, nil
-}
-
-// noParam refuses a parameter where the mechanism has none.
-func noParam(m p11.Mechanism) error {
-	switch p := m.Param.(type) {
-	case nil:
-		return nil
-	case p11.RawParam:
-		if len(p) == 0 {
-			return nil
-		}
-	}
-	return p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "%s takes no parameter", m.Type.Short())
-}
 
 // GenerateRandom fills b (PKCS#11 v3.1 §5.19.2, C_GenerateRandom).
 func (c *Crypto) GenerateRandom(_ context.Context, b []byte) error {

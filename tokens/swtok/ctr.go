@@ -6,31 +6,26 @@ import (
 	"math/bits"
 
 	"p11fs/p11"
-	"p11fs/tokens"
 )
 
 // A ctrCipher is AES-CTR in parts (PKCS#11 v3.1 §6.11). Encryption and
 // decryption are the same.
 type ctrCipher struct {
-	key     *tokens.Object // held; nil after Close
 	stream  cipher.Stream
 	decrypt bool
 	left    uint64 // bytes until the counter would start anew
-	err     error
 }
 
-func newCTRCipher(m p11.Mechanism, key *tokens.Object, k *secretKey, decrypt bool) (*ctrCipher, error) {
-	p, ok := m.Param.(*p11.CTRParams)
-	if !ok || p == nil || p.CounterBits < 1 || p.CounterBits > 128 {
-		return nil, p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "%s needs a counter block of 16 bytes and counter bits of 1 to 128", m.Type.Short())
-	}
-	counter := p.Counter
-	return &ctrCipher{
-		key:     key,
-		stream:  cipher.NewCTR(k.aes.Block(), counter[:]),
-		decrypt: decrypt,
-		left:    ctrBytes(counter, p.CounterBits),
-	}, nil
+// aesCTR is the family of CKM_AES_CTR.
+func aesCTR() family {
+	return family{uses: aesModes(func(u call, k *aesKey, decrypt bool) (part, error) {
+		p, err := param[*p11.CTRParams](u)
+		if err != nil {
+			return nil, err
+		}
+		counter := p.Counter
+		return &ctrCipher{cipher.NewCTR(k.Block(), counter[:]), decrypt, ctrBytes(counter, p.CounterBits)}, nil
+	})}
 }
 
 // ctrBytes is how much a counter of the low n bits serves before it would run
@@ -69,13 +64,8 @@ func mulBlocks(n uint64) uint64 {
 
 func (c *ctrCipher) update(part []byte) ([]byte, error) {
 	switch {
-	case c.key == nil:
-		return nil, p11.CKR_OPERATION_NOT_INITIALIZED
-	case c.err != nil:
-		return nil, c.err
 	case uint64(len(part)) > c.left:
-		c.err = p11.Errorf(lenRange(c.decrypt), "the data is longer than the counter counts")
-		return nil, c.err
+		return nil, p11.Errorf(lenRange(c.decrypt), "the data is longer than the counter counts")
 	case len(part) == 0:
 		return nil, nil
 	}
@@ -85,19 +75,6 @@ func (c *ctrCipher) update(part []byte) ([]byte, error) {
 	return out, nil
 }
 
-func (c *ctrCipher) result([]byte) ([]byte, error) {
-	if c.key == nil {
-		return nil, p11.CKR_OPERATION_NOT_INITIALIZED
-	}
-	return nil, c.err
-}
+func (c *ctrCipher) result([]byte) ([]byte, error) { return nil, nil }
 
-func (c *ctrCipher) size() int { return 0 }
-
-func (c *ctrCipher) close() {
-	if c.key == nil {
-		return
-	}
-	c.key.Release()
-	c.key, c.stream = nil, nil
-}
+func (c *ctrCipher) close() {}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"p11fs/p11"
+	"p11fs/p11/pkix"
 	"p11fs/tokens"
 	"p11fs/tokens/tokentest"
 )
@@ -31,8 +32,8 @@ func TestX963(t *testing.T) {
 
 func TestDerive(t *testing.T) {
 	eachProvider(t, func(t *testing.T, c *Crypto) {
-		for _, curve := range curves {
-			t.Run(curve.Name, func(t *testing.T) {
+		for _, curve := range testCurves() {
+			t.Run(curve.NIST, func(t *testing.T) {
 				pubA, privA := generatedEC(t, c, curve)
 				pubB, privB := generatedEC(t, c, curve)
 				derive := func(base *tokens.Object, m p11.MechanismType, p *p11.ECDH1Params, template p11.Attributes) []byte {
@@ -50,13 +51,13 @@ func TestDerive(t *testing.T) {
 				whole := secretTemplate(p11.CKK_GENERIC_SECRET, 0)
 				toB, toA := &p11.ECDH1Params{KDF: p11.CKD_NULL, PublicData: point(t, pubB)}, &p11.ECDH1Params{KDF: p11.CKD_NULL, PublicData: point(t, pubA)}
 				z := derive(privA, p11.CKM_ECDH1_DERIVE, toB, whole)
-				if len(z) != curve.Size {
+				if len(z) != curve.Size() {
 					t.Errorf("the secret has %d bytes", len(z))
 				}
 				if got := derive(privB, p11.CKM_ECDH1_COFACTOR_DERIVE, toA, whole); !bytes.Equal(got, z) {
 					t.Errorf("the two sides differ")
 				}
-				raw, _ := curve.rawPoint(point(t, pubB))
+				raw, _ := pkix.ECPublic(curve, point(t, pubB))
 				if got := derive(privA, p11.CKM_ECDH1_DERIVE, &p11.ECDH1Params{KDF: p11.CKD_NULL, PublicData: raw}, whole); !bytes.Equal(got, z) {
 					t.Errorf("a bare point gives another secret")
 				}
@@ -85,7 +86,7 @@ func TestDerive(t *testing.T) {
 func TestDeriveRules(t *testing.T) {
 	eachProvider(t, func(t *testing.T, c *Crypto) {
 		r := newKeyring(t, c)
-		other, _ := generatedEC(t, c, curves[1])
+		other, _ := generatedEC(t, c, testCurves()[1])
 		good := point(t, r.ecPub)
 		off := clone(good)
 		off[len(off)-1] ^= 1
@@ -113,7 +114,11 @@ func TestDeriveRules(t *testing.T) {
 			{"absurd length", &p11.ECDH1Params{KDF: p11.CKD_SHA256_KDF, PublicData: good}, r.ecPriv, secretTemplate(p11.CKK_GENERIC_SECRET, 1<<40), p11.CKR_ATTRIBUTE_VALUE_INVALID},
 		} {
 			t.Run(test.name, func(t *testing.T) {
-				_, err := c.DeriveKey(t.Context(), p11.Mechanism{Type: p11.CKM_ECDH1_DERIVE, Param: test.p}, test.base, test.template)
+				m := p11.Mechanism{Type: p11.CKM_ECDH1_DERIVE, Param: test.p}
+				err := m.Validate() // as the engine does
+				if err == nil {
+					_, err = c.DeriveKey(t.Context(), m, test.base, test.template)
+				}
 				if got := p11.RVOf(err); got != test.want {
 					t.Errorf("got %v (%v), want %v", got, err, test.want)
 				}

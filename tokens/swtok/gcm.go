@@ -2,11 +2,9 @@ package swtok
 
 import (
 	"crypto/cipher"
-	"crypto/subtle"
 	"encoding/binary"
 
 	"p11fs/p11"
-	"p11fs/tokens"
 )
 
 // A gcmCipher is AES-GCM in parts (PKCS#11 v3.1 §6.13, NIST SP 800-38D), with
@@ -15,7 +13,6 @@ import (
 // memory. Decryption holds the ciphertext, and there is no plaintext at all
 // before the tag has been checked.
 type gcmCipher struct {
-	key     *tokens.Object // held; nil after Close
 	decrypt bool
 	block   cipher.Block
 	j0      [16]byte // the counter block before the first
@@ -26,26 +23,27 @@ type gcmCipher struct {
 	aadLen  uint64
 	n       uint64 // bytes of text; encrypting
 	held    []byte // decrypting: the ciphertext, and the tag behind it
-	err     error
 }
 
 // gcmMaxText is the longest text under one IV (SP 800-38D §5.2.1.1).
 const gcmMaxText = (1<<32 - 2) * aesBlock
 
-func newGCMCipher(m p11.Mechanism, key *tokens.Object, k *secretKey, decrypt bool) (*gcmCipher, error) {
-	p, ok := m.Param.(*p11.GCMParams)
-	switch {
-	case !ok || p == nil || len(p.IV) == 0:
-		return nil, p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "%s needs an iv, of 12 bytes if there is no reason for another length", m.Type.Short())
-	case p.TagBits%8 != 0 || p.TagBits < 32 || p.TagBits > 128:
-		return nil, p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "%s takes a tag of 32 to 128 bits in whole bytes", m.Type.Short())
+// aesGCM is the family of CKM_AES_GCM.
+func aesGCM() family {
+	return family{wraps: wrapping{private: true}, uses: aesModes(newGCMCipher)}
+}
+
+func newGCMCipher(u call, k *aesKey, decrypt bool) (part, error) {
+	p, err := param[*p11.GCMParams](u)
+	if err != nil {
+		return nil, err
 	}
 	base, err := k.gcm()
 	if err != nil {
 		return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "gcm: %v", err)
 	}
 	g := &gcmCipher{
-		key: key, decrypt: decrypt, block: k.aes.Block(), hash: *base,
+		decrypt: decrypt, block: k.Block(), hash: *base,
 		tagLen: int(p.TagBits / 8), aadLen: uint64(len(p.AAD)),
 	}
 	if len(p.IV) == 12 {
@@ -69,21 +67,15 @@ func newGCMCipher(m p11.Mechanism, key *tokens.Object, k *secretKey, decrypt boo
 
 func (g *gcmCipher) update(part []byte) ([]byte, error) {
 	switch {
-	case g.key == nil:
-		return nil, p11.CKR_OPERATION_NOT_INITIALIZED
-	case g.err != nil:
-		return nil, g.err
 	case len(part) == 0:
 		return nil, nil
 	case g.decrypt && len(part) > maxHeld+g.tagLen-len(g.held):
-		g.err = p11.Errorf(p11.CKR_DATA_LEN_RANGE, "an authenticated decryption holds at most %d MiB", maxHeld>>20)
-		return nil, g.err
+		return nil, p11.Errorf(p11.CKR_DATA_LEN_RANGE, "an authenticated decryption holds at most %d MiB", maxHeld>>20)
 	case g.decrypt:
 		g.held = append(g.held, part...)
 		return nil, nil
 	case uint64(len(part)) > gcmMaxText-g.n:
-		g.err = p11.Errorf(p11.CKR_DATA_LEN_RANGE, "the data is too long for one iv")
-		return nil, g.err
+		return nil, p11.Errorf(p11.CKR_DATA_LEN_RANGE, "the data is too long for one iv")
 	}
 	out := make([]byte, len(part))
 	g.stream.xor(out, part)
@@ -93,12 +85,7 @@ func (g *gcmCipher) update(part []byte) ([]byte, error) {
 }
 
 func (g *gcmCipher) result([]byte) ([]byte, error) {
-	switch {
-	case g.key == nil:
-		return nil, p11.CKR_OPERATION_NOT_INITIALIZED
-	case g.err != nil:
-		return nil, g.err
-	case g.decrypt && len(g.held) < g.tagLen:
+	if g.decrypt && len(g.held) < g.tagLen {
 		return nil, p11.Errorf(p11.CKR_ENCRYPTED_DATA_LEN_RANGE, "the encrypted data is shorter than its tag")
 	}
 	h := g.hash // a copy, for the message may go on
@@ -108,7 +95,7 @@ func (g *gcmCipher) result([]byte) ([]byte, error) {
 	}
 	text, tag := g.held[:len(g.held)-g.tagLen], g.held[len(g.held)-g.tagLen:]
 	h.write(text)
-	if subtle.ConstantTimeCompare(g.tag(&h, uint64(len(text))), tag) != 1 {
+	if !equal(g.tag(&h, uint64(len(text))), tag) {
 		return nil, p11.Errorf(p11.CKR_ENCRYPTED_DATA_INVALID, "the authentication tag is wrong")
 	}
 	plain := make([]byte, len(text))
@@ -124,15 +111,8 @@ func (g *gcmCipher) tag(h *ghash, n uint64) []byte {
 	return tag[:g.tagLen]
 }
 
-func (g *gcmCipher) size() int { return 0 }
-
 func (g *gcmCipher) close() {
-	if g.key == nil {
-		return
-	}
-	g.key.Release()
-	g.key, g.block, g.held = nil, nil, nil
-	g.stream = ctr32{}
+	g.held, g.stream = nil, ctr32{}
 	g.hash.wipe()
 }
 

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"math/big"
 	"testing"
 
 	"p11fs/p11"
+	"p11fs/p11/pkix"
 	"p11fs/tokens"
 	"p11fs/tokens/tokentest"
 )
@@ -85,7 +87,7 @@ func TestGenerateRSA(t *testing.T) {
 					return
 				}
 				want, _ := test.public.Ulong(p11.CKA_MODULUS_BITS)
-				if got := attributeInt(a, p11.CKA_MODULUS).BitLen(); uint64(got) != want {
+				if got := new(big.Int).SetBytes(value(t, a, p11.CKA_MODULUS)).BitLen(); uint64(got) != want {
 					t.Errorf("%d bits", got)
 				}
 				pub, priv := tokentest.Object(t, a), tokentest.Object(t, b)
@@ -122,18 +124,18 @@ func TestGenerateEC(t *testing.T) {
 			name   string
 			params []byte
 			want   p11.RV
-			curve  *Curve
+			curve  p11.Curve
 		}{
-			{"P-256", curves[0].params, p11.CKR_OK, curves[0]},
-			{"P-384", curves[1].params, p11.CKR_OK, curves[1]},
-			{"P-521", curves[2].params, p11.CKR_OK, curves[2]},
-			{"by name", append([]byte{0x13, 10}, "prime256v1"...), p11.CKR_OK, curves[0]},
-			{"by another name", append([]byte{0x13, 9}, "secp384r1"...), p11.CKR_OK, curves[1]},
-			{"unknown name", append([]byte{0x13, 2}, "no"...), p11.CKR_CURVE_NOT_SUPPORTED, nil},
-			{"secp256k1", []byte{6, 5, 0x2b, 0x81, 4, 0, 10}, p11.CKR_CURVE_NOT_SUPPORTED, nil},
-			{"explicit", []byte{0x30, 3, 2, 1, 1}, p11.CKR_DOMAIN_PARAMS_INVALID, nil},
-			{"empty", []byte{}, p11.CKR_DOMAIN_PARAMS_INVALID, nil},
-			{"none", nil, p11.CKR_TEMPLATE_INCOMPLETE, nil},
+			{"P-256", testCurves()[0].Params(), p11.CKR_OK, testCurves()[0]},
+			{"P-384", testCurves()[1].Params(), p11.CKR_OK, testCurves()[1]},
+			{"P-521", testCurves()[2].Params(), p11.CKR_OK, testCurves()[2]},
+			{"by name", append([]byte{0x13, 10}, "prime256v1"...), p11.CKR_OK, testCurves()[0]},
+			{"by another name", append([]byte{0x13, 9}, "secp384r1"...), p11.CKR_OK, testCurves()[1]},
+			{"unknown name", append([]byte{0x13, 2}, "no"...), p11.CKR_CURVE_NOT_SUPPORTED, p11.Curve{}},
+			{"secp256k1", []byte{6, 5, 0x2b, 0x81, 4, 0, 10}, p11.CKR_CURVE_NOT_SUPPORTED, p11.Curve{}},
+			{"explicit", []byte{0x30, 3, 2, 1, 1}, p11.CKR_DOMAIN_PARAMS_INVALID, p11.Curve{}},
+			{"empty", []byte{}, p11.CKR_DOMAIN_PARAMS_INVALID, p11.Curve{}},
+			{"none", nil, p11.CKR_TEMPLATE_INCOMPLETE, p11.Curve{}},
 		} {
 			t.Run(test.name, func(t *testing.T) {
 				var template p11.Attributes
@@ -147,17 +149,17 @@ func TestGenerateEC(t *testing.T) {
 				if err != nil {
 					return
 				}
-				point, ok := test.curve.rawPoint(value(t, a, p11.CKA_EC_POINT))
-				if !ok || bytes.Equal(point, value(t, a, p11.CKA_EC_POINT)) {
+				point, err := pkix.ECPublic(test.curve, value(t, a, p11.CKA_EC_POINT))
+				if err != nil || bytes.Equal(point, value(t, a, p11.CKA_EC_POINT)) {
 					t.Errorf("the point is not DER")
 				}
-				if !bytes.Equal(value(t, a, p11.CKA_EC_PARAMS), test.curve.params) || len(value(t, b, p11.CKA_VALUE)) != test.curve.Size {
+				if !bytes.Equal(value(t, a, p11.CKA_EC_PARAMS), test.curve.Params()) || len(value(t, b, p11.CKA_VALUE)) != test.curve.Size() {
 					t.Errorf("attributes")
 				}
 				pub, priv := tokentest.Object(t, a), tokentest.Object(t, b)
 				m := p11.Mechanism{Type: p11.CKM_ECDSA_SHA512}
 				sig, err := signAll(c, m, priv, []byte("x"))
-				if err != nil || len(sig) != 2*test.curve.Size {
+				if err != nil || len(sig) != 2*test.curve.Size() {
 					t.Fatalf("%d bytes, %v", len(sig), err)
 				}
 				if err := verifyAll(c, m, pub, []byte("x"), sig); err != nil {

@@ -2,6 +2,7 @@ package swtok
 
 import (
 	"context"
+	"slices"
 	"testing"
 
 	"p11fs/p11"
@@ -128,15 +129,23 @@ func decryptAll(c *Crypto, m p11.Mechanism, key *tokens.Object, data []byte) ([]
 	return cryptAll(op, data)
 }
 
+// testCurves are P-256, P-384 and P-521.
+func testCurves() []p11.Curve {
+	return slices.DeleteFunc(p11.Curves(), func(c p11.Curve) bool {
+		_, err := curveOf(c.Params())
+		return err != nil
+	})
+}
+
 // generatedRSA and generatedEC make a key pair with the token's own mechanism.
 func generatedRSA(t testing.TB, c *Crypto, bits int) (pub, priv *tokens.Object) {
 	t.Helper()
 	return generatedPair(t, c, p11.CKM_RSA_PKCS_KEY_PAIR_GEN, p11.Attributes{{Type: p11.CKA_MODULUS_BITS, Value: p11.Ulong(uint64(bits))}})
 }
 
-func generatedEC(t testing.TB, c *Crypto, curve *Curve) (pub, priv *tokens.Object) {
+func generatedEC(t testing.TB, c *Crypto, curve p11.Curve) (pub, priv *tokens.Object) {
 	t.Helper()
-	return generatedPair(t, c, p11.CKM_EC_KEY_PAIR_GEN, p11.Attributes{{Type: p11.CKA_EC_PARAMS, Value: curve.params}})
+	return generatedPair(t, c, p11.CKM_EC_KEY_PAIR_GEN, p11.Attributes{{Type: p11.CKA_EC_PARAMS, Value: curve.Params()}})
 }
 
 func generatedPair(t testing.TB, c *Crypto, m p11.MechanismType, public p11.Attributes) (pub, priv *tokens.Object) {

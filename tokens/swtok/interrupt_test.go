@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"testing"
+
+	"p11fs/p11/pkix"
 )
 
 // A slowProvider makes no key before it is told to.
@@ -12,7 +14,7 @@ type slowProvider struct {
 	started, finish chan struct{}
 }
 
-func (p slowProvider) GenerateRSA(bits int) (*RSANumbers, error) {
+func (p slowProvider) GenerateRSA(bits int) (*pkix.RSANumbers, error) {
 	close(p.started)
 	<-p.finish
 	return nil, errors.New("nobody waits for this")

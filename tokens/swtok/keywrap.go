@@ -5,12 +5,56 @@ import (
 	"crypto/subtle"
 	"encoding/binary"
 	"errors"
+	"math/big"
+
+	"p11fs/p11"
 )
 
 // AES key wrap (RFC 3394) and with padding (RFC 5649). libcrypto has both, but
 // not through the binding used here, and Go's library has neither; the two
 // share one loop over the block cipher, checked by the RFCs' and Wycheproof's
 // vectors.
+
+// aesKW is the family of CKM_AES_KEY_WRAP.
+func aesKW() family { return keyWrap(8, 24, kwIV, kwWrap, kwUnwrap) }
+
+// aesKWP is the family of CKM_AES_KEY_WRAP_KWP, and of CKM_AES_KEY_WRAP_PAD, which
+// the standard now leaves to the token.
+func aesKWP() family {
+	f := keyWrap(4, 16, kwpIV, kwpWrap, kwpUnwrap)
+	f.wraps = wrapping{private: true}
+	return f
+}
+
+// keyWrap is a family of AES key wrap (PKCS#11 v3.1 §6.14): an IV of n bytes, which
+// is standard where the parameter has none, and results of at least least bytes.
+func keyWrap(n, least int, standard uint64, wrap, unwrap func(b cipher.Block, iv uint64, in []byte) ([]byte, error)) family {
+	return family{uses: aesModes(func(u call, k *aesKey, decrypt bool) (part, error) {
+		iv := standard
+		if given, ok := u.m.Param.(p11.IV); ok && len(given) == n {
+			iv = new(big.Int).SetBytes(given).Uint64()
+		} else if raw, isRaw := u.m.Param.(p11.RawParam); u.m.Param != nil && (!isRaw || len(raw) != 0) {
+			return nil, p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "%s takes an iv of %d bytes, or none", u.m.Type.Short(), n)
+		}
+		return collected(maxHeld, lenRange(decrypt), func(in []byte) ([]byte, error) {
+			if decrypt && (len(in) < least || len(in)%8 != 0) {
+				return nil, p11.Errorf(p11.CKR_ENCRYPTED_DATA_LEN_RANGE, "%d bytes cannot be the result of a key wrap", len(in))
+			}
+			run := wrap
+			if decrypt {
+				run = unwrap
+			}
+			out, err := run(k.Block(), iv, in)
+			switch {
+			case err == nil:
+				return out, nil
+			case decrypt:
+				return nil, p11.CKR_ENCRYPTED_DATA_INVALID
+			}
+			return nil, p11.Errorf(p11.CKR_DATA_LEN_RANGE, "%s: the data has %d bytes: %v", u.m.Type.Short(), len(in), err)
+		}), nil
+	})}
+}
 
 var errUnwrap = errors.New("wrapped key invalid")
 
@@ -83,14 +127,13 @@ func kwUnwrap(b cipher.Block, iv uint64, wrapped []byte) ([]byte, error) {
 }
 
 // kwpWrap is RFC 5649 §4.1 for a key of at least one byte.
-func kwpWrap(b cipher.Block, iv uint32, key []byte) ([]byte, error) {
+func kwpWrap(b cipher.Block, iv uint64, key []byte) ([]byte, error) {
 	if len(key) == 0 || uint64(len(key)) > 1<<31 {
 		return nil, errors.New("length out of range")
 	}
 	padded := (len(key) + 7) &^ 7
 	out := make([]byte, 8+padded)
-	binary.BigEndian.PutUint32(out, iv)
-	binary.BigEndian.PutUint32(out[4:], uint32(len(key)))
+	binary.BigEndian.PutUint64(out, iv<<32|uint64(len(key)))
 	copy(out[8:], key)
 	if padded == 8 {
 		b.Encrypt(out, out)
@@ -101,7 +144,7 @@ func kwpWrap(b cipher.Block, iv uint32, key []byte) ([]byte, error) {
 }
 
 // kwpUnwrap is RFC 5649 §4.2.
-func kwpUnwrap(b cipher.Block, iv uint32, wrapped []byte) ([]byte, error) {
+func kwpUnwrap(b cipher.Block, iv uint64, wrapped []byte) ([]byte, error) {
 	if len(wrapped)%8 != 0 || len(wrapped) < 16 {
 		return nil, errUnwrap
 	}
@@ -115,7 +158,7 @@ func kwpUnwrap(b cipher.Block, iv uint32, wrapped []byte) ([]byte, error) {
 	// tells nothing, wherever it is found.
 	length := int64(binary.BigEndian.Uint32(r[4:]))
 	pad := int64(len(r)) - 8 - length
-	ok := binary.BigEndian.Uint32(r) == iv && pad >= 0 && pad <= 7
+	ok := uint64(binary.BigEndian.Uint32(r)) == iv && pad >= 0 && pad <= 7
 	for i := int64(0); ok && i < pad; i++ {
 		ok = r[8+length+i] == 0
 	}

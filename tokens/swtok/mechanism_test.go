@@ -105,3 +105,46 @@ func TestMechanismFunctions(t *testing.T) {
 		}
 	})
 }
+
+// A row that says that it has a function has it.
+func TestRows(t *testing.T) {
+	eachProvider(t, func(t *testing.T, c *Crypto) {
+		for _, m := range c.Mechanisms() {
+			r := c.rows[m.Type]
+			has := map[p11.Flags]bool{
+				p11.CKF_WRAP: r.uses[p11.CKF_ENCRYPT] != nil, p11.CKF_UNWRAP: r.uses[p11.CKF_DECRYPT] != nil,
+				p11.CKF_GENERATE: r.generate != nil, p11.CKF_GENERATE_KEY_PAIR: r.generatePair != nil, p11.CKF_DERIVE: r.derive != nil,
+			}
+			for _, use := range []p11.Flags{
+				p11.CKF_DIGEST, p11.CKF_SIGN, p11.CKF_VERIFY, p11.CKF_SIGN_RECOVER, p11.CKF_VERIFY_RECOVER, p11.CKF_ENCRYPT, p11.CKF_DECRYPT,
+			} {
+				has[use] = r.uses[use] != nil
+			}
+			some := false
+			for flag, ok := range has {
+				if m.Flags&flag != 0 && !ok {
+					t.Errorf("%s has no function for %s", m.Type, flag)
+				}
+				some = some || m.Flags&flag != 0
+			}
+			if !some {
+				t.Errorf("%s does nothing", m.Type)
+			}
+		}
+	})
+}
+
+// A hash of the table is served with all that the standard builds on it.
+func TestHashes(t *testing.T) {
+	c := NewCrypto(GoProvider(), nil)
+	for _, h := range p11.Hashes() {
+		for _, m := range []p11.MechanismType{h.Type, h.HMAC, h.HMACGeneral, h.PKCS1, h.PSS, h.ECDSA} {
+			if served := c.rows[m] != nil; m != 0 && served != (h.Go != 0) {
+				t.Errorf("%s: served is %v", m, served)
+			}
+		}
+		if h.Go != 0 && uint64(h.Go.Size()) != h.Size {
+			t.Errorf("%s: %d bytes, and the table says %d", h.Type, h.Go.Size(), h.Size)
+		}
+	}
+}

@@ -52,7 +52,7 @@ func TestDigests(t *testing.T) {
 		if got, err := d.Final(); err != nil || fmt.Sprintf("%x", got) != "a9993e364706816aba3e25717850c26c9cd0d89d" {
 			t.Errorf("got %x, %v", got, err)
 		}
-		pub, _ := generatedEC(t, c, curves[0])
+		pub, _ := generatedEC(t, c, testCurves()[0])
 		if got := p11.RVOf(d.DigestKey(pub)); got != p11.CKR_KEY_INDIGESTIBLE {
 			t.Errorf("of a public key: %v", got)
 		}

@@ -7,83 +7,189 @@ import (
 	"p11fs/tokens"
 )
 
-// A part is what the operations here have to say for themselves. result leaves the
-// message where it is, so that it may go on.
+// A call is one use of a mechanism of the table.
+type call struct {
+	*Crypto
+	row *row
+	m   p11.Mechanism
+}
+
+// call finds the row of m, which must have the function of flag.
+func (c *Crypto) call(m p11.Mechanism, flag p11.Flags) (call, error) {
+	r := c.rows[m.Type]
+	if r == nil || r.Flags&flag == 0 {
+		return call{}, p11.Errorf(p11.CKR_MECHANISM_INVALID, "the token has no mechanism %s for this", m.Type.Short())
+	}
+	return call{c, r, m}, nil
+}
+
+// param is the call's parameter, for which Mechanism.Validate lets bytes pass too.
+func param[P p11.Param](u call) (P, error) {
+	p, ok := u.m.Param.(P)
+	if !ok {
+		return p, p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "%s does not take its parameter as bytes", u.m.Type.Short())
+	}
+	return p, nil
+}
+
+// keyOf is key as the type that the mechanism needs, in a size that its row has.
+func keyOf[K any](u call, key any) (K, error) {
+	k, ok := key.(K)
+	if !ok {
+		return k, p11.Errorf(p11.CKR_KEY_TYPE_INCONSISTENT, "the mechanism needs another type of key")
+	}
+	if s, ok := key.(interface{ size() int }); ok {
+		if n := uint64(s.size()); n < u.row.MinKeySize || n > u.row.MaxKeySize {
+			return k, p11.Errorf(p11.CKR_KEY_SIZE_RANGE, "%s takes keys of %d to %d bits, not %d", u.m.Type.Short(), u.row.MinKeySize, u.row.MaxKeySize, n)
+		}
+	}
+	return k, nil
+}
+
+// A part is what one use of a mechanism has to say for itself. After an error of
+// update none of its functions is called but close.
 type part interface {
 	update(part []byte) ([]byte, error)
+	// result leaves the message where it is, so that it may go on.
 	result(signature []byte) ([]byte, error)
-	size() int
 	close()
 }
 
 // operation makes a tokens.Operation of a part. Nothing here takes long enough to be
 // interrupted.
-type operation struct{ part }
+type operation struct {
+	part part           // nil after Close
+	key  *tokens.Object // held until Close; nil for a digest
+	err  error          // of an Update, and so of all calls after it
+}
 
 var (
-	_ tokens.Operation = operation{}
-	_ tokens.Resumer   = operation{}
+	_ tokens.Operation   = (*operation)(nil)
+	_ tokens.Resumer     = (*operation)(nil)
+	_ tokens.KeyDigester = digestOperation{}
 )
-
-// Update is tokens.Operation.
-func (o operation) Update(_ context.Context, part []byte) ([]byte, error) { return o.update(part) }
-
-// Final is tokens.Operation.
-func (o operation) Final(_ context.Context, signature []byte) ([]byte, error) {
-	return o.result(signature)
-}
-
-// Result is tokens.Resumer.
-func (o operation) Result(_ context.Context, signature []byte) ([]byte, error) {
-	return o.result(signature)
-}
-
-// Size is tokens.Operation.
-func (o operation) Size() int { return o.size() }
-
-// Close is tokens.Operation.
-func (o operation) Close() { o.close() }
-
-// digestOperation is an operation that takes keys.
-type digestOperation struct {
-	operation
-	d *digest
-}
-
-var _ tokens.KeyDigester = digestOperation{}
-
-// DigestKey is tokens.KeyDigester.
-func (o digestOperation) DigestKey(_ context.Context, key *tokens.Object) error {
-	return o.d.digestKey(key)
-}
 
 // Begin is tokens.Crypto.
 func (c *Crypto) Begin(_ context.Context, use p11.Flags, m p11.Mechanism, key *tokens.Object) (tokens.Operation, error) {
-	mech, err := c.mechanism(m, use)
+	u, err := c.call(m, use)
 	if err != nil {
 		return nil, err
 	}
-	var p part
-	switch use {
-	case p11.CKF_DIGEST:
-		d, err := c.digest(mech, m)
-		if err != nil {
+	o, err := u.begin(use, key)
+	switch {
+	case err != nil:
+		return nil, err
+	case use == p11.CKF_DIGEST:
+		return digestOperation{o}, nil
+	}
+	return o, nil
+}
+
+// begin has the row's family begin the use, and holds the key until the operation
+// is closed.
+func (u call) begin(use p11.Flags, o *tokens.Object) (*operation, error) {
+	var key any
+	if o != nil {
+		var err error
+		if key, err = u.hold(o); err != nil {
 			return nil, err
 		}
-		return digestOperation{operation{d}, d}, nil
-	case p11.CKF_SIGN, p11.CKF_SIGN_RECOVER:
-		p, err = c.sign(mech, m, key)
-	case p11.CKF_VERIFY:
-		p, err = c.verify(mech, m, key)
-	case p11.CKF_VERIFY_RECOVER:
-		p, err = c.verifyRecover(mech, m, key)
-	case p11.CKF_ENCRYPT:
-		p, err = c.encrypt(mech, m, key)
-	default:
-		p, err = c.decrypt(mech, m, key)
 	}
+	p, err := u.row.uses[use](u, key)
+	if err != nil {
+		if o != nil {
+			o.Release()
+		}
+		return nil, err
+	}
+	return &operation{part: p, key: o}, nil
+}
+
+func (o *operation) usable() error {
+	if o.part == nil {
+		return p11.CKR_OPERATION_NOT_INITIALIZED
+	}
+	return o.err
+}
+
+// Update is tokens.Operation.
+func (o *operation) Update(_ context.Context, part []byte) ([]byte, error) {
+	if err := o.usable(); err != nil {
+		return nil, err
+	}
+	out, err := o.part.update(part)
+	o.err = err
+	return out, err
+}
+
+// Final is tokens.Operation.
+func (o *operation) Final(ctx context.Context, signature []byte) ([]byte, error) {
+	return o.Result(ctx, signature)
+}
+
+// Result is tokens.Resumer.
+func (o *operation) Result(_ context.Context, signature []byte) ([]byte, error) {
+	if err := o.usable(); err != nil {
+		return nil, err
+	}
+	return o.part.result(signature)
+}
+
+// Size is tokens.Operation.
+func (o *operation) Size() int {
+	if m, ok := o.part.(*message); ok {
+		return m.size
+	}
+	return 0
+}
+
+// Close is tokens.Operation.
+func (o *operation) Close() {
+	if o.part == nil {
+		return
+	}
+	o.part.close()
+	o.part = nil
+	if o.key != nil {
+		o.key.Release()
+	}
+}
+
+// all is the whole operation over in; it is closed.
+func (o *operation) all(ctx context.Context, in []byte) ([]byte, error) {
+	defer o.Close()
+	out, err := o.Update(ctx, in)
 	if err != nil {
 		return nil, err
 	}
-	return operation{p}, nil
+	rest, err := o.Result(ctx, nil)
+	switch {
+	case err != nil:
+		wipe(out)
+		return nil, err
+	case len(out) == 0:
+		return rest, nil
+	}
+	whole := make([]byte, 0, len(out)+len(rest))
+	whole = append(append(whole, out...), rest...)
+	wipe(out, rest)
+	return whole, nil
+}
+
+// digestOperation is an operation that takes keys.
+type digestOperation struct{ *operation }
+
+// DigestKey is tokens.KeyDigester.
+func (o digestOperation) DigestKey(ctx context.Context, key *tokens.Object) error {
+	a, err := key.Acquire()
+	if err != nil {
+		return err
+	}
+	defer key.Release()
+	value, ok := a.Get(p11.CKA_VALUE)
+	if class, _ := a.Class(); class != p11.CKO_SECRET_KEY || !ok {
+		return p11.Errorf(p11.CKR_KEY_INDIGESTIBLE, "only the value of a secret key can be digested")
+	}
+	_, err = o.Update(ctx, value)
+	return err
 }

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"math/big"
 
+	"p11fs/p11"
+	"p11fs/p11/pkix"
 	"p11fs/secret"
 )
 
@@ -28,19 +30,19 @@ type Provider interface {
 	RawRSA() bool
 
 	// GenerateRSA makes a key with the public exponent 65537.
-	GenerateRSA(bits int) (*RSANumbers, error)
+	GenerateRSA(bits int) (*pkix.RSANumbers, error)
 	// NewRSAPublicKey makes a public key.
 	NewRSAPublicKey(n, e *big.Int) (RSAPublicKey, error)
 	// NewRSAPrivateKey makes a private key from numbers, all of them present.
-	NewRSAPrivateKey(k *RSANumbers) (RSAPrivateKey, error)
+	NewRSAPrivateKey(k *pkix.RSANumbers) (RSAPrivateKey, error)
 
 	// GenerateEC makes a scalar and its point.
-	GenerateEC(c *Curve) (scalar, point []byte, err error)
+	GenerateEC(c p11.Curve) (scalar, point []byte, err error)
 	// NewECPublicKey makes a public key from an uncompressed point of the curve.
-	NewECPublicKey(c *Curve, point []byte) (ECPublicKey, error)
+	NewECPublicKey(c p11.Curve, point []byte) (ECPublicKey, error)
 	// NewECPrivateKey makes a private key from a scalar of c.Size bytes and
 	// its point.
-	NewECPrivateKey(c *Curve, scalar, point []byte) (ECPrivateKey, error)
+	NewECPrivateKey(c p11.Curve, scalar, point []byte) (ECPrivateKey, error)
 
 	// NewAES makes an AES key of 16, 24 or 32 bytes, which it copies.
 	NewAES(key []byte) (AES, error)
@@ -49,25 +51,6 @@ type Provider interface {
 // bulkFrom is the first part's length from which on libcrypto's CBC is faster
 // than Go's. It stands here since tests of both builds use it.
 const bulkFrom = 8 << 10
-
-// RSANumbers are the numbers of an RSA key (RFC 8017 §3.2) with two primes.
-type RSANumbers struct {
-	N, E, D, P, Q, DP, DQ, QInv *big.Int
-}
-
-// Wipe overwrites the secret numbers.
-func (k *RSANumbers) Wipe() {
-	for _, x := range []*big.Int{k.D, k.P, k.Q, k.DP, k.DQ, k.QInv} {
-		wipeInt(x)
-	}
-}
-
-func wipeInt(x *big.Int) {
-	if x != nil {
-		clear(x.Bits())
-		x.SetInt64(0)
-	}
-}
 
 // An RSAPublicKey is the public half of an RSA key of k bytes.
 type RSAPublicKey interface {
@@ -139,6 +122,13 @@ func LoadProvider(log *slog.Logger) Provider {
 	p := GoProvider()
 	log.Info("cryptography", "provider", p.Name(), "version", p.Version())
 	return p
+}
+
+func wipeInt(x *big.Int) {
+	if x != nil {
+		clear(x.Bits())
+		x.SetInt64(0)
+	}
 }
 
 // wipe is here so that every file of the package wipes the same way.

@@ -14,6 +14,9 @@ import (
 	"math/big"
 	"runtime"
 	"sync"
+
+	"p11fs/p11"
+	"p11fs/p11/pkix"
 )
 
 // goProvider is Go's own library. It has no constant-time bare RSA private
@@ -28,12 +31,12 @@ func (goProvider) Version() string { return runtime.Version() }
 func (goProvider) MinRSABits() int { return 1024 }
 func (goProvider) RawRSA() bool    { return false }
 
-func (goProvider) GenerateRSA(bits int) (*RSANumbers, error) {
+func (goProvider) GenerateRSA(bits int) (*pkix.RSANumbers, error) {
 	k, err := rsa.GenerateKey(rand.Reader, bits)
 	if err != nil {
 		return nil, err
 	}
-	return &RSANumbers{
+	return &pkix.RSANumbers{
 		N: k.N, E: big.NewInt(int64(k.E)), D: k.D, P: k.Primes[0], Q: k.Primes[1],
 		DP: k.Precomputed.Dp, DQ: k.Precomputed.Dq, QInv: k.Precomputed.Qinv,
 	}, nil
@@ -54,7 +57,7 @@ func (goProvider) NewRSAPublicKey(n, e *big.Int) (RSAPublicKey, error) {
 	return &goRSAPublic{key: pub, e: new(big.Int).Set(e)}, nil
 }
 
-func (goProvider) NewRSAPrivateKey(k *RSANumbers) (RSAPrivateKey, error) {
+func (goProvider) NewRSAPrivateKey(k *pkix.RSANumbers) (RSAPrivateKey, error) {
 	pub, err := newGoRSA(k.N, k.E)
 	if err != nil {
 		return nil, err
@@ -120,43 +123,40 @@ func (k *goRSAPrivate) DecryptOAEP(hash, mgf crypto.Hash, ct, label []byte) ([]b
 	return k.key.Decrypt(nil, ct, &rsa.OAEPOptions{Hash: hash, MGFHash: mgf, Label: label})
 }
 
-func (goProvider) GenerateEC(c *Curve) (scalar, point []byte, err error) {
-	k, err := c.ecdh.GenerateKey(rand.Reader)
+func (goProvider) GenerateEC(c p11.Curve) (scalar, point []byte, err error) {
+	k, err := c.ECDH.GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, nil, err
 	}
 	return k.Bytes(), k.PublicKey().Bytes(), nil
 }
 
-func (goProvider) NewECPublicKey(c *Curve, point []byte) (ECPublicKey, error) {
-	k, err := ecdsa.ParseUncompressedPublicKey(c.sign, point)
+func (goProvider) NewECPublicKey(c p11.Curve, point []byte) (ECPublicKey, error) {
+	k, err := ecdsa.ParseUncompressedPublicKey(c.Elliptic, point)
 	if err != nil {
 		return nil, err
 	}
-	return &goECPublic{key: k, size: c.Size}, nil
+	return goECPublic{k}, nil
 }
 
-func (goProvider) NewECPrivateKey(c *Curve, scalar, _ []byte) (ECPrivateKey, error) {
-	k, err := ecdsa.ParseRawPrivateKey(c.sign, scalar)
+func (goProvider) NewECPrivateKey(c p11.Curve, scalar, _ []byte) (ECPrivateKey, error) {
+	k, err := ecdsa.ParseRawPrivateKey(c.Elliptic, scalar)
 	if err != nil {
 		return nil, err
 	}
 	return &goECPrivate{key: k, curve: c, ecdh: sync.OnceValues(k.ECDH)}, nil
 }
 
-type goECPublic struct {
-	key  *ecdsa.PublicKey
-	size int
-}
+type goECPublic struct{ key *ecdsa.PublicKey }
 
-func (k *goECPublic) Verify(digest, sig []byte) bool {
-	der, ok := derSignature(sig, k.size)
-	return ok && ecdsa.VerifyASN1(k.key, digest, der)
+func (k goECPublic) Verify(digest, sig []byte) bool {
+	der, err := pkix.ECDSARawToDER(sig)
+	return err == nil && ecdsa.VerifyASN1(k.key, digest, der)
 }
 
 type goECPrivate struct {
 	key   *ecdsa.PrivateKey
-	curve *Curve
+	curve p11.Curve
 	ecdh  func() (*ecdh.PrivateKey, error)
 }
 
@@ -165,7 +165,7 @@ func (k *goECPrivate) Sign(digest []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return rawSignature(der, k.curve.Size)
+	return pkix.ECDSADERToRaw(der, 2*k.curve.Size())
 }
 
 func (k *goECPrivate) ECDH(point []byte) ([]byte, error) {
@@ -173,7 +173,7 @@ func (k *goECPrivate) ECDH(point []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	pub, err := k.curve.ecdh.NewPublicKey(point)
+	pub, err := k.curve.ECDH.NewPublicKey(point)
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,9 @@ import (
 
 	"github.com/golang-fips/openssl/v2"
 	"github.com/golang-fips/openssl/v2/bbig"
+
+	"p11fs/p11"
+	"p11fs/p11/pkix"
 )
 
 // libcrypto is OpenSSL's library, loaded at run time. Key memory is the
@@ -38,12 +41,12 @@ func (libcrypto) Version() string { return openssl.VersionText() }
 func (libcrypto) MinRSABits() int { return 512 }
 func (libcrypto) RawRSA() bool    { return true }
 
-func (libcrypto) GenerateRSA(bits int) (*RSANumbers, error) {
+func (libcrypto) GenerateRSA(bits int) (*pkix.RSANumbers, error) {
 	n, e, d, p, q, dp, dq, qinv, err := openssl.GenerateKeyRSA(bits)
 	if err != nil {
 		return nil, err
 	}
-	return &RSANumbers{
+	return &pkix.RSANumbers{
 		N: bbig.Dec(n), E: bbig.Dec(e), D: bbig.Dec(d), P: bbig.Dec(p), Q: bbig.Dec(q),
 		DP: bbig.Dec(dp), DQ: bbig.Dec(dq), QInv: bbig.Dec(qinv),
 	}, nil
@@ -57,7 +60,7 @@ func (libcrypto) NewRSAPublicKey(n, e *big.Int) (RSAPublicKey, error) {
 	return libRSAPublic{k}, nil
 }
 
-func (libcrypto) NewRSAPrivateKey(k *RSANumbers) (RSAPrivateKey, error) {
+func (libcrypto) NewRSAPrivateKey(k *pkix.RSANumbers) (RSAPrivateKey, error) {
 	key, err := openssl.NewPrivateKeyRSA(bbig.Enc(k.N), bbig.Enc(k.E), bbig.Enc(k.D),
 		bbig.Enc(k.P), bbig.Enc(k.Q), bbig.Enc(k.DP), bbig.Enc(k.DQ), bbig.Enc(k.QInv))
 	if err != nil {
@@ -144,62 +147,59 @@ func libHash(h crypto.Hash) hash.Hash {
 	return nil
 }
 
-func (libcrypto) GenerateEC(c *Curve) (scalar, point []byte, err error) {
-	x, y, d, err := openssl.GenerateKeyECDSA(c.Name)
+func (libcrypto) GenerateEC(c p11.Curve) (scalar, point []byte, err error) {
+	x, y, d, err := openssl.GenerateKeyECDSA(c.NIST)
 	if err != nil {
 		return nil, nil, err
 	}
 	secret := bbig.Dec(d)
 	defer wipeInt(secret)
-	point = make([]byte, 1+2*c.Size)
+	point = make([]byte, 1+2*c.Size())
 	point[0] = 4
-	bbig.Dec(x).FillBytes(point[1 : 1+c.Size])
-	bbig.Dec(y).FillBytes(point[1+c.Size:])
-	return secret.FillBytes(make([]byte, c.Size)), point, nil
+	bbig.Dec(x).FillBytes(point[1 : 1+c.Size()])
+	bbig.Dec(y).FillBytes(point[1+c.Size():])
+	return secret.FillBytes(make([]byte, c.Size())), point, nil
 }
 
-func coordinates(c *Curve, point []byte) (x, y openssl.BigInt) {
-	return bbig.Enc(new(big.Int).SetBytes(point[1 : 1+c.Size])), bbig.Enc(new(big.Int).SetBytes(point[1+c.Size:]))
+func coordinates(c p11.Curve, point []byte) (x, y openssl.BigInt) {
+	return bbig.Enc(new(big.Int).SetBytes(point[1 : 1+c.Size()])), bbig.Enc(new(big.Int).SetBytes(point[1+c.Size():]))
 }
 
-func (libcrypto) NewECPublicKey(c *Curve, point []byte) (ECPublicKey, error) {
+func (libcrypto) NewECPublicKey(c p11.Curve, point []byte) (ECPublicKey, error) {
 	x, y := coordinates(c, point)
-	k, err := openssl.NewPublicKeyECDSA(c.Name, x, y)
+	k, err := openssl.NewPublicKeyECDSA(c.NIST, x, y)
 	if err != nil {
 		return nil, err
 	}
-	return &libECPublic{key: k, size: c.Size}, nil
+	return libECPublic{k}, nil
 }
 
-func (libcrypto) NewECPrivateKey(c *Curve, scalar, point []byte) (ECPrivateKey, error) {
+func (libcrypto) NewECPrivateKey(c p11.Curve, scalar, point []byte) (ECPrivateKey, error) {
 	x, y := coordinates(c, point)
 	d := new(big.Int).SetBytes(scalar)
 	defer wipeInt(d)
-	k, err := openssl.NewPrivateKeyECDSA(c.Name, x, y, bbig.Enc(d))
+	k, err := openssl.NewPrivateKeyECDSA(c.NIST, x, y, bbig.Enc(d))
 	if err != nil {
 		return nil, err
 	}
-	agree, err := openssl.NewPrivateKeyECDH(c.Name, scalar)
+	agree, err := openssl.NewPrivateKeyECDH(c.NIST, scalar)
 	if err != nil {
 		return nil, err
 	}
 	return &libECPrivate{key: k, agree: agree, curve: c}, nil
 }
 
-type libECPublic struct {
-	key  *openssl.PublicKeyECDSA
-	size int
-}
+type libECPublic struct{ key *openssl.PublicKeyECDSA }
 
-func (k *libECPublic) Verify(digest, sig []byte) bool {
-	der, ok := derSignature(sig, k.size)
-	return ok && openssl.VerifyECDSA(k.key, digest, der)
+func (k libECPublic) Verify(digest, sig []byte) bool {
+	der, err := pkix.ECDSARawToDER(sig)
+	return err == nil && openssl.VerifyECDSA(k.key, digest, der)
 }
 
 type libECPrivate struct {
 	key   *openssl.PrivateKeyECDSA
 	agree *openssl.PrivateKeyECDH
-	curve *Curve
+	curve p11.Curve
 }
 
 func (k *libECPrivate) Sign(digest []byte) ([]byte, error) {
@@ -207,11 +207,11 @@ func (k *libECPrivate) Sign(digest []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return rawSignature(der, k.curve.Size)
+	return pkix.ECDSADERToRaw(der, 2*k.curve.Size())
 }
 
 func (k *libECPrivate) ECDH(point []byte) ([]byte, error) {
-	pub, err := openssl.NewPublicKeyECDH(k.curve.Name, point)
+	pub, err := openssl.NewPublicKeyECDH(k.curve.NIST, point)
 	if err != nil {
 		return nil, err
 	}

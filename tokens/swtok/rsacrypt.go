@@ -2,126 +2,191 @@ package swtok
 
 import (
 	"bytes"
-	"crypto"
+	"io"
 
 	"p11fs/p11"
-	"p11fs/tokens"
 )
 
-// oaepParams are checked CK_RSA_PKCS_OAEP_PARAMS.
-type oaepParams struct {
-	hash, mgf crypto.Hash
-	label     []byte
-}
-
-func readOAEP(p *p11.OAEPParams) (oaepParams, error) {
-	if p == nil {
-		return oaepParams{}, p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "OAEP needs its parameters: hash and mgf")
-	}
-	h, okHash := hashOf(p.Hash)
-	g, okMGF := mgfHash(p.MGF)
-	if !okHash || !okMGF {
-		return oaepParams{}, p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "OAEP: hash or mask not supported")
-	}
-	return oaepParams{h, g, bytes.Clone(p.Label)}, nil
-}
-
-// rsaScheme is one of the three ways to encrypt with RSA.
+// An rsaScheme is one of the ways to encrypt with RSA.
 type rsaScheme struct {
-	mech *mechanism
-	oaep oaepParams
+	overhead int // bytes by which a message is shorter than the modulus
+	encrypt  func(k *rsaPublic, msg []byte) ([]byte, error)
+	decrypt  func(k *rsaPrivate, ct []byte) ([]byte, error) // of k bytes, and below the modulus
 }
 
-func newRSAScheme(mech *mechanism, m p11.Mechanism) (rsaScheme, error) {
-	s := rsaScheme{mech: mech}
-	if mech.kind != kindOAEP {
-		return s, noParam(m)
-	}
-	p, ok := m.Param.(*p11.OAEPParams)
-	if !ok {
-		p = nil
-	}
-	var err error
-	s.oaep, err = readOAEP(p)
-	return s, err
+// pkcs1Scheme is RSAES-PKCS1-v1_5.
+func pkcs1Scheme(call) (rsaScheme, error) {
+	return rsaScheme{
+		overhead: pkcs1Overhead,
+		encrypt:  func(k *rsaPublic, msg []byte) ([]byte, error) { return rsaResult(k.key.EncryptPKCS1(msg)) },
+		decrypt:  func(k *rsaPrivate, ct []byte) ([]byte, error) { return k.key.DecryptPKCS1(ct) },
+	}, nil
 }
 
-// room is the longest message for a key of k bytes; negative if there is none.
-func (s rsaScheme) room(k int) int {
-	switch s.mech.kind {
-	case kindRSAX509:
-		return k
-	case kindRSAPKCS:
-		return k - pkcs1Overhead
-	}
-	return k - 2*s.oaep.hash.Size() - 2
+// x509Scheme is RSA without padding.
+func x509Scheme(call) (rsaScheme, error) {
+	return rsaScheme{
+		encrypt: func(k *rsaPublic, msg []byte) ([]byte, error) {
+			in, err := k.number(msg)
+			if err != nil {
+				return nil, err
+			}
+			defer wipe(in)
+			return rsaResult(k.key.Raw(in))
+		},
+		decrypt: func(k *rsaPrivate, ct []byte) ([]byte, error) { return k.key.Raw(ct) },
+	}, nil
 }
 
-func (s rsaScheme) encrypt(k *rsaPublic, msg []byte) ([]byte, error) {
-	switch s.mech.kind {
-	case kindRSAPKCS:
-		return rsaResult(k.key.EncryptPKCS1(msg))
-	case kindOAEP:
-		return rsaResult(k.key.EncryptOAEP(s.oaep.hash, s.oaep.mgf, msg, s.oaep.label))
+// oaepScheme is RSAES-OAEP.
+func oaepScheme(p *p11.OAEPParams) (rsaScheme, error) {
+	h, mgf, err := hashAndMask(p.Hash, p.MGF)
+	if err != nil {
+		return rsaScheme{}, err
 	}
-	in := leftPad(msg, k.k)
-	defer wipe(in)
-	if bytes.Compare(in, k.n.FillBytes(make([]byte, k.k))) >= 0 {
-		return nil, p11.Errorf(p11.CKR_DATA_INVALID, "the data is a number not below the modulus")
-	}
-	return rsaResult(k.key.Raw(in))
+	label := bytes.Clone(p.Label)
+	return rsaScheme{
+		overhead: 2*h.Size() + 2,
+		encrypt: func(k *rsaPublic, msg []byte) ([]byte, error) {
+			return rsaResult(k.key.EncryptOAEP(h, mgf, msg, label))
+		},
+		decrypt: func(k *rsaPrivate, ct []byte) ([]byte, error) { return k.key.DecryptOAEP(h, mgf, ct, label) },
+	}, nil
 }
 
-// decrypt opens a ciphertext of k bytes. That it failed is all it tells, as
-// PKCS#11 has it tell.
-func (s rsaScheme) decrypt(k *rsaPrivate, ct []byte) ([]byte, error) {
+// room is the longest message for a key.
+func (s rsaScheme) room(k *rsaPublic) (int, error) {
+	if k.k < s.overhead {
+		return 0, p11.Errorf(p11.CKR_KEY_SIZE_RANGE, "the key is too short for this hash")
+	}
+	return k.k - s.overhead, nil
+}
+
+// open decrypts. That it failed is all it tells, as PKCS#11 has it tell.
+func (s rsaScheme) open(k *rsaPrivate, ct []byte) ([]byte, error) {
 	if len(ct) != k.k {
 		return nil, p11.Errorf(p11.CKR_ENCRYPTED_DATA_LEN_RANGE, "the encrypted data has %d bytes, not %d", len(ct), k.k)
 	}
-	if bytes.Compare(ct, k.n.FillBytes(make([]byte, k.k))) >= 0 {
+	if !k.below(ct) {
 		return nil, p11.CKR_ENCRYPTED_DATA_INVALID
 	}
-	var msg []byte
-	var err error
-	switch s.mech.kind {
-	case kindRSAPKCS:
-		msg, err = k.key.DecryptPKCS1(ct)
-	case kindOAEP:
-		msg, err = k.key.DecryptOAEP(s.oaep.hash, s.oaep.mgf, ct, s.oaep.label)
-	default:
-		msg, err = k.key.Raw(ct)
-	}
+	msg, err := s.decrypt(k, ct)
 	if err != nil {
 		return nil, p11.CKR_ENCRYPTED_DATA_INVALID
 	}
 	return msg, nil
 }
 
-func (c *Crypto) encryptRSA(mech *mechanism, m p11.Mechanism, key *tokens.Object) (part, error) {
-	s, err := newRSAScheme(mech, m)
-	if err != nil {
-		return nil, err
+// rsaCiphers are the uses of a way to encrypt.
+func rsaCiphers(scheme func(u call) (rsaScheme, error)) uses {
+	return uses{
+		p11.CKF_ENCRYPT: with(func(u call, k *rsaPublic) (part, error) {
+			s, err := scheme(u)
+			if err != nil {
+				return nil, err
+			}
+			room, err := s.room(k)
+			if err != nil {
+				return nil, err
+			}
+			return collected(room, p11.CKR_DATA_LEN_RANGE, func(msg []byte) ([]byte, error) { return s.encrypt(k, msg) }), nil
+		}),
+		p11.CKF_DECRYPT: with(func(u call, k *rsaPrivate) (part, error) {
+			s, err := scheme(u)
+			if err != nil {
+				return nil, err
+			}
+			return collected(k.k, p11.CKR_ENCRYPTED_DATA_LEN_RANGE, func(ct []byte) ([]byte, error) { return s.open(k, ct) }), nil
+		}),
 	}
-	k, err := c.holdRSAPublic(mech, key)
-	if err != nil {
-		return nil, err
-	}
-	room := s.room(k.k)
-	if room < 0 {
-		key.Release()
-		return nil, p11.Errorf(p11.CKR_KEY_SIZE_RANGE, "the key is too short for this hash")
-	}
-	return newCollector(key, room, false, func(msg []byte) ([]byte, error) { return s.encrypt(k, msg) }), nil
 }
 
-func (c *Crypto) decryptRSA(mech *mechanism, m p11.Mechanism, key *tokens.Object) (part, error) {
-	s, err := newRSAScheme(mech, m)
+// rsaOAEP is the family of CKM_RSA_PKCS_OAEP.
+func rsaOAEP() family {
+	return family{uses: rsaCiphers(func(u call) (rsaScheme, error) {
+		p, err := param[*p11.OAEPParams](u)
+		if err != nil {
+			return rsaScheme{}, err
+		}
+		return oaepScheme(p)
+	})}
+}
+
+// rsaAES is the family of CKM_RSA_AES_KEY_WRAP (PKCS#11 v3.1 §6.1.22): AES key
+// wrap under a one-time key, which stands in front, encrypted with OAEP.
+func rsaAES() family {
+	read := func(u call) (rsaScheme, int, error) {
+		p, err := param[*p11.RSAAESKeyWrapParams](u)
+		if err != nil {
+			return rsaScheme{}, 0, err
+		}
+		s, err := oaepScheme(p.OAEP)
+		return s, int(p.AESKeyBits / 8), err
+	}
+	return family{
+		wraps: wrapping{private: true},
+		uses: uses{
+			p11.CKF_ENCRYPT: with(func(u call, k *rsaPublic) (part, error) {
+				s, n, err := read(u)
+				if err != nil {
+					return nil, err
+				}
+				if room, err := s.room(k); err != nil || room < n {
+					return nil, p11.Errorf(p11.CKR_KEY_SIZE_RANGE, "the key is too short for this hash")
+				}
+				return collected(maxHeld, p11.CKR_DATA_LEN_RANGE, func(in []byte) ([]byte, error) { return u.sealRSAAES(s, n, k, in) }), nil
+			}),
+			p11.CKF_DECRYPT: with(func(u call, k *rsaPrivate) (part, error) {
+				s, n, err := read(u)
+				if err != nil {
+					return nil, err
+				}
+				return collected(maxHeld, p11.CKR_ENCRYPTED_DATA_LEN_RANGE, func(in []byte) ([]byte, error) { return u.openRSAAES(s, n, k, in) }), nil
+			}),
+		},
+	}
+}
+
+func (c *Crypto) sealRSAAES(s rsaScheme, n int, k *rsaPublic, in []byte) ([]byte, error) {
+	once := make([]byte, n)
+	defer wipe(once)
+	if _, err := io.ReadFull(c.rand, once); err != nil {
+		return rsaResult(nil, err)
+	}
+	aes, err := c.provider.NewAES(once)
+	if err != nil {
+		return rsaResult(nil, err)
+	}
+	head, err := s.encrypt(k, once)
 	if err != nil {
 		return nil, err
 	}
-	k, err := c.holdRSAPrivate(mech, key)
+	tail, err := kwpWrap(aes.Block(), kwpIV, in)
+	if err != nil {
+		return nil, p11.Errorf(p11.CKR_DATA_LEN_RANGE, "%v", err)
+	}
+	return append(head, tail...), nil
+}
+
+func (c *Crypto) openRSAAES(s rsaScheme, n int, k *rsaPrivate, in []byte) ([]byte, error) {
+	if len(in) < k.k+16 {
+		return nil, p11.Errorf(p11.CKR_ENCRYPTED_DATA_LEN_RANGE, "the wrapped key has %d bytes, fewer than %d", len(in), k.k+16)
+	}
+	once, err := s.open(k, in[:k.k])
 	if err != nil {
 		return nil, err
 	}
-	return newCollector(key, k.k, true, func(ct []byte) ([]byte, error) { return s.decrypt(k, ct) }), nil
+	defer wipe(once)
+	if len(once) != n {
+		return nil, p11.CKR_ENCRYPTED_DATA_INVALID
+	}
+	aes, err := c.provider.NewAES(once)
+	if err != nil {
+		return rsaResult(nil, err)
+	}
+	plain, err := kwpUnwrap(aes.Block(), kwpIV, in[k.k:])
+	if err != nil {
+		return nil, p11.CKR_ENCRYPTED_DATA_INVALID
+	}
+	return plain, nil
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"p11fs/p11"
+	"p11fs/p11/pkix"
 	"p11fs/tokens"
 	"p11fs/tokens/tokentest"
 )
@@ -23,7 +24,7 @@ func newKeyring(t *testing.T, c *Crypto) keyring {
 	t.Helper()
 	var r keyring
 	r.rsaPub, r.rsaPriv = generatedRSA(t, c, 1024)
-	r.ecPub, r.ecPriv = generatedEC(t, c, curves[0])
+	r.ecPub, r.ecPriv = generatedEC(t, c, testCurves()[0])
 	r.aes = tokentest.Secret(t, p11.CKK_AES, bytes.Repeat([]byte{7}, 16))
 	r.secret = tokentest.Secret(t, p11.CKK_GENERIC_SECRET, []byte("a secret of some bytes"))
 	return r
@@ -313,7 +314,7 @@ func TestBadKeys(t *testing.T) {
 		attr := func(t p11.AttributeType, b []byte) p11.Attribute { return p11.Attribute{Type: t, Value: b} }
 		n := append([]byte{0x80}, make([]byte, 127)...)
 		n[127] = 1
-		point := derPoint(append([]byte{4}, make([]byte, 64)...))
+		point := pkix.DERPoint(append([]byte{4}, make([]byte, 64)...))
 		tests := []struct {
 			name string
 			m    p11.MechanismType
@@ -333,13 +334,12 @@ func TestBadKeys(t *testing.T) {
 			{"EC of explicit parameters", p11.CKM_ECDSA, tokentest.Key(t, p11.CKO_PRIVATE_KEY, p11.CKK_EC,
 				attr(p11.CKA_EC_PARAMS, []byte{0x30, 0}), tokentest.Value([]byte{1})), p11.CKR_DOMAIN_PARAMS_INVALID},
 			{"EC scalar 0", p11.CKM_ECDSA, tokentest.Key(t, p11.CKO_PRIVATE_KEY, p11.CKK_EC,
-				attr(p11.CKA_EC_PARAMS, curves[0].params), tokentest.Value(make([]byte, 32))), p11.CKR_FUNCTION_FAILED},
+				attr(p11.CKA_EC_PARAMS, testCurves()[0].Params()), tokentest.Value(make([]byte, 32))), p11.CKR_FUNCTION_FAILED},
 			{"EC scalar too long", p11.CKM_ECDSA, tokentest.Key(t, p11.CKO_PRIVATE_KEY, p11.CKK_EC,
-				attr(p11.CKA_EC_PARAMS, curves[0].params), tokentest.Value(bytes.Repeat([]byte{1}, 33))), p11.CKR_FUNCTION_FAILED},
+				attr(p11.CKA_EC_PARAMS, testCurves()[0].Params()), tokentest.Value(bytes.Repeat([]byte{1}, 33))), p11.CKR_FUNCTION_FAILED},
 			{"a certificate", p11.CKM_ECDSA, tokentest.Object(t, p11.Attributes{{Type: p11.CKA_CLASS, Value: p11.Ulong(p11.CKO_CERTIFICATE)}}), p11.CKR_KEY_HANDLE_INVALID},
 			{"a DSA key", p11.CKM_ECDSA, tokentest.Key(t, p11.CKO_PRIVATE_KEY, p11.CKK_DSA), p11.CKR_KEY_TYPE_INCONSISTENT},
 			{"a secret without value", p11.CKM_SHA256_HMAC, tokentest.Key(t, p11.CKO_SECRET_KEY, p11.CKK_GENERIC_SECRET), p11.CKR_FUNCTION_FAILED},
-			{"AES of 17 bytes", p11.CKM_SHA256_HMAC, tokentest.Secret(t, p11.CKK_AES, make([]byte, 17)), p11.CKR_KEY_SIZE_RANGE},
 		}
 		for _, test := range tests {
 			t.Run(test.name, func(t *testing.T) {
@@ -349,17 +349,23 @@ func TestBadKeys(t *testing.T) {
 				}
 			})
 		}
+		t.Run("AES of 17 bytes", func(t *testing.T) {
+			_, err := encryptAll(c, p11.Mechanism{Type: p11.CKM_AES_ECB}, tokentest.Secret(t, p11.CKK_AES, make([]byte, 17)), nil)
+			if !errors.Is(err, p11.CKR_KEY_SIZE_RANGE) {
+				t.Errorf("got %v", err)
+			}
+		})
 		t.Run("a point off the curve", func(t *testing.T) {
-			key := tokentest.Key(t, p11.CKO_PUBLIC_KEY, p11.CKK_EC, attr(p11.CKA_EC_PARAMS, curves[0].params), attr(p11.CKA_EC_POINT, point))
+			key := tokentest.Key(t, p11.CKO_PUBLIC_KEY, p11.CKK_EC, attr(p11.CKA_EC_PARAMS, testCurves()[0].Params()), attr(p11.CKA_EC_POINT, point))
 			if err := verifyAll(c, p11.Mechanism{Type: p11.CKM_ECDSA}, key, []byte{1}, make([]byte, 64)); !errors.Is(err, p11.CKR_FUNCTION_FAILED) {
 				t.Errorf("got %v", err)
 			}
 		})
 		t.Run("a bare point", func(t *testing.T) {
-			pub, priv := generatedEC(t, c, curves[1])
+			pub, priv := generatedEC(t, c, testCurves()[1])
 			a, _ := pub.Acquire()
-			raw, _ := curves[1].rawPoint(func() []byte { b, _ := a.Get(p11.CKA_EC_POINT); return b }())
-			bare := tokentest.Key(t, p11.CKO_PUBLIC_KEY, p11.CKK_EC, attr(p11.CKA_EC_PARAMS, curves[1].params), attr(p11.CKA_EC_POINT, raw))
+			raw, _ := pkix.ECPublic(testCurves()[1], func() []byte { b, _ := a.Get(p11.CKA_EC_POINT); return b }())
+			bare := tokentest.Key(t, p11.CKO_PUBLIC_KEY, p11.CKK_EC, attr(p11.CKA_EC_PARAMS, testCurves()[1].Params()), attr(p11.CKA_EC_POINT, raw))
 			pub.Release()
 			m := p11.Mechanism{Type: p11.CKM_ECDSA_SHA384}
 			sig, err := signAll(c, m, priv, []byte("x"))
@@ -489,7 +495,7 @@ func TestGCMBound(t *testing.T) {
 func TestErrorsHideSecrets(t *testing.T) {
 	c := NewCrypto(GoProvider(), nil)
 	value := bytes.Repeat([]byte("SECRET"), 4)[:17]
-	_, err := signAll(c, p11.Mechanism{Type: p11.CKM_SHA256_HMAC}, tokentest.Secret(t, p11.CKK_AES, value), nil)
+	_, err := encryptAll(c, p11.Mechanism{Type: p11.CKM_AES_ECB}, tokentest.Secret(t, p11.CKK_AES, value), nil)
 	if err == nil || strings.Contains(err.Error(), "SECRET") || strings.Contains(err.Error(), "534543") {
 		t.Errorf("%v", err)
 	}

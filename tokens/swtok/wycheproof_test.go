@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"p11fs/p11"
+	"p11fs/p11/pkix"
 	"p11fs/tokens"
 	"p11fs/tokens/tokentest"
 )
@@ -257,21 +258,19 @@ func hmacType(t *testing.T) p11.MechanismType {
 
 func text(m map[string]any, k string) string { s, _ := m[k].(string); return s }
 
-func curveNamed(t *testing.T, name string) *Curve {
-	for _, c := range curves {
-		if curveAlias(name) == c.Name {
-			return c
-		}
+func curveNamed(t *testing.T, name string) p11.Curve {
+	c, ok := p11.CurveNamed(name)
+	if !ok {
+		t.Fatalf("no curve %s", name)
 	}
-	t.Fatalf("no curve %s", name)
-	return nil
+	return c
 }
 
 func runECDSA(t *testing.T, c *Crypto, g *vectorGroup) {
 	curve := curveNamed(t, text(g.PublicKey, "curve"))
 	key := tokentest.Key(t, p11.CKO_PUBLIC_KEY, p11.CKK_EC,
-		p11.Attribute{Type: p11.CKA_EC_PARAMS, Value: curve.params},
-		p11.Attribute{Type: p11.CKA_EC_POINT, Value: derPoint(tokentest.Hex(t, text(g.PublicKey, "uncompressed")))})
+		p11.Attribute{Type: p11.CKA_EC_PARAMS, Value: curve.Params()},
+		p11.Attribute{Type: p11.CKA_EC_POINT, Value: pkix.DERPoint(tokentest.Hex(t, text(g.PublicKey, "uncompressed")))})
 	types := map[string]p11.MechanismType{"SHA-256": p11.CKM_ECDSA_SHA256, "SHA-384": p11.CKM_ECDSA_SHA384, "SHA-512": p11.CKM_ECDSA_SHA512}
 	for i := range g.Tests {
 		v := &g.Tests[i]
@@ -284,7 +283,7 @@ func runECDH(t *testing.T, c *Crypto, g *vectorGroup) {
 	for i := range g.Tests {
 		v := &g.Tests[i]
 		key := tokentest.Key(t, p11.CKO_PRIVATE_KEY, p11.CKK_EC,
-			p11.Attribute{Type: p11.CKA_EC_PARAMS, Value: curve.params}, tokentest.Value(tokentest.Hex(t, v.Private)))
+			p11.Attribute{Type: p11.CKA_EC_PARAMS, Value: curve.Params()}, tokentest.Value(tokentest.Hex(t, v.Private)))
 		out, err := c.DeriveKey(t.Context(), p11.Mechanism{Type: p11.CKM_ECDH1_DERIVE, Param: &p11.ECDH1Params{
 			KDF: p11.CKD_NULL, PublicData: tokentest.Hex(t, v.Public),
 		}}, key, secretTemplate(p11.CKK_GENERIC_SECRET, 0))
@@ -315,7 +314,7 @@ func hashNamed(t *testing.T, name string) p11.MechanismType {
 }
 
 // rsaPrivateKey makes the group's private key, from all of its numbers or, to
-// try rsaNumbers, from the modulus and the exponents.
+// try how it is completed, from the modulus and the exponents.
 func (g *vectorGroup) rsaPrivateKey(t *testing.T, all bool) *tokens.Object {
 	types := map[string]p11.AttributeType{
 		"modulus": p11.CKA_MODULUS, "publicExponent": p11.CKA_PUBLIC_EXPONENT, "privateExponent": p11.CKA_PRIVATE_EXPONENT,

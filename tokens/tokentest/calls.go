@@ -2,6 +2,7 @@ package tokentest
 
 import (
 	"context"
+	"slices"
 
 	"p11fs/p11"
 	"p11fs/tokens"
@@ -10,6 +11,37 @@ import (
 // Calls puts the operations of a token's cryptography into the forms that tests
 // read best. They hold no context: tests have no use for one.
 type Calls struct{ tokens.Crypto }
+
+// begin is Begin after the checks of Check, if the token has the mechanism for the
+// use.
+func (c Calls) begin(ctx context.Context, use p11.Flags, m p11.Mechanism, key *tokens.Object) (tokens.Operation, error) {
+	for _, info := range c.Mechanisms() {
+		if info.Type != m.Type || info.Flags&use == 0 {
+			continue
+		}
+		if err := Check(m, key); err != nil {
+			return nil, err
+		}
+	}
+	return c.Begin(ctx, use, m, key)
+}
+
+// Check checks what the engine checks before it asks a token's Crypto: the
+// parameter, and the type of the key, if there is one.
+func Check(m p11.Mechanism, key *tokens.Object) error {
+	if key != nil {
+		attrs, err := key.Acquire()
+		if err != nil {
+			return err
+		}
+		defer key.Release()
+		facts, _ := p11.MechanismFacts(m.Type)
+		if kt, ok := attrs.KeyType(); ok && facts.KeyTypes != nil && !slices.Contains(facts.KeyTypes, kt) {
+			return p11.Errorf(p11.CKR_KEY_TYPE_INCONSISTENT, "%s takes no %s key", m.Type.Short(), kt.Short())
+		}
+	}
+	return m.Validate()
+}
 
 // A Digest is a digest in progress.
 type Digest struct{ tokens.Operation }
@@ -25,31 +57,31 @@ type Cipher struct{ tokens.Operation }
 
 // Digest begins a digest.
 func (c Calls) Digest(ctx context.Context, m p11.Mechanism) (Digest, error) {
-	o, err := c.Begin(ctx, p11.CKF_DIGEST, m, nil)
+	o, err := c.begin(ctx, p11.CKF_DIGEST, m, nil)
 	return Digest{o}, err
 }
 
 // Sign begins a signature.
 func (c Calls) Sign(ctx context.Context, m p11.Mechanism, key *tokens.Object) (Signature, error) {
-	o, err := c.Begin(ctx, p11.CKF_SIGN, m, key)
+	o, err := c.begin(ctx, p11.CKF_SIGN, m, key)
 	return Signature{o}, err
 }
 
 // Verify begins the check of a signature.
 func (c Calls) Verify(ctx context.Context, m p11.Mechanism, key *tokens.Object) (Verification, error) {
-	o, err := c.Begin(ctx, p11.CKF_VERIFY, m, key)
+	o, err := c.begin(ctx, p11.CKF_VERIFY, m, key)
 	return Verification{o}, err
 }
 
 // Encrypt begins an encryption.
 func (c Calls) Encrypt(ctx context.Context, m p11.Mechanism, key *tokens.Object) (Cipher, error) {
-	o, err := c.Begin(ctx, p11.CKF_ENCRYPT, m, key)
+	o, err := c.begin(ctx, p11.CKF_ENCRYPT, m, key)
 	return Cipher{o}, err
 }
 
 // Decrypt begins a decryption.
 func (c Calls) Decrypt(ctx context.Context, m p11.Mechanism, key *tokens.Object) (Cipher, error) {
-	o, err := c.Begin(ctx, p11.CKF_DECRYPT, m, key)
+	o, err := c.begin(ctx, p11.CKF_DECRYPT, m, key)
 	return Cipher{o}, err
 }
 
@@ -64,7 +96,7 @@ func (c Calls) VerifyRecover(ctx context.Context, m p11.Mechanism, key *tokens.O
 }
 
 func (c Calls) recover(ctx context.Context, use p11.Flags, m p11.Mechanism, key *tokens.Object, data []byte) ([]byte, error) {
-	o, err := c.Begin(ctx, use, m, key)
+	o, err := c.begin(ctx, use, m, key)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,170 @@
+package swtok
+
+import (
+	"crypto"
+	"encoding/binary"
+
+	"p11fs/p11"
+	"p11fs/p11/pkix"
+)
+
+// ecPublic and ecPrivate are the halves of an EC key.
+type ecPublic struct {
+	curve p11.Curve
+	key   ECPublicKey
+}
+
+type ecPrivate struct {
+	curve p11.Curve
+	key   ECPrivateKey
+}
+
+// Close forgets the key; the provider's memory is the collector's.
+func (k *ecPrivate) Close() { k.key = nil }
+
+// curveOf finds the curve that CKA_EC_PARAMS names, which must be one that both
+// providers do in constant time, for signing and for key agreement. P-224 is not
+// among them: Go's library does not agree on keys with it.
+func curveOf(params []byte) (p11.Curve, error) {
+	c, err := pkix.CurveOf(params)
+	if err == nil && (c.ECDH == nil || c.KeyType != p11.CKK_EC) {
+		err = p11.Errorf(p11.CKR_CURVE_NOT_SUPPORTED, "the curve %s is not supported; P-256, P-384 and P-521 are", c.OID)
+	}
+	return c, err
+}
+
+func attributeCurve(a p11.Attributes) (p11.Curve, error) {
+	params, ok := a.Get(p11.CKA_EC_PARAMS)
+	if !ok {
+		return p11.Curve{}, keyDamaged("it has no EC parameters")
+	}
+	return curveOf(params)
+}
+
+func (c *Crypto) parseECPublic(a p11.Attributes) (*ecPublic, error) {
+	curve, err := attributeCurve(a)
+	if err != nil {
+		return nil, err
+	}
+	value, _ := a.Get(p11.CKA_EC_POINT)
+	point, err := pkix.ECPublic(curve, value)
+	if err != nil {
+		return nil, keyDamaged("%v", err)
+	}
+	key, err := c.provider.NewECPublicKey(curve, point)
+	if err != nil {
+		return nil, keyDamaged("%v", err)
+	}
+	return &ecPublic{curve, key}, nil
+}
+
+func (c *Crypto) parseECPrivate(a p11.Attributes) (*ecPrivate, error) {
+	curve, err := attributeCurve(a)
+	if err != nil {
+		return nil, err
+	}
+	value, _ := a.Get(p11.CKA_VALUE)
+	scalar, point, err := pkix.ECPrivate(curve, value)
+	if err != nil {
+		return nil, keyDamaged("%v", err)
+	}
+	defer wipe(scalar)
+	key, err := c.provider.NewECPrivateKey(curve, scalar, point)
+	if err != nil {
+		return nil, keyDamaged("%v", err)
+	}
+	return &ecPrivate{curve, key}, nil
+}
+
+// maxDigest is the longest input of CKM_ECDSA, which is a digest: longer
+// data would be cut to the leading bits of the curve's size and the rest left
+// unsigned, so it is refused (PKCS#11 v3.1 §6.3.12 leaves the limit open).
+const maxDigest = 66
+
+// ecdsaOf is the family of ECDSA over data, or, if h is 0, over a digest as given.
+func ecdsaOf(h crypto.Hash) family {
+	begin := func() message {
+		if h != 0 {
+			return hashed(h)
+		}
+		return given(1, maxDigest, "ecdsa signs a digest of 1 to 66 bytes; ecdsa-sha256 signs data of any length")
+	}
+	return family{uses: uses{
+		p11.CKF_SIGN: with(func(_ call, k *ecPrivate) (part, error) {
+			return begin().signing(2*k.curve.Size(), func(digest []byte) ([]byte, error) {
+				sig, err := k.key.Sign(digest)
+				if err != nil {
+					return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "ecdsa: %v", err)
+				}
+				return sig, nil
+			})
+		}),
+		p11.CKF_VERIFY: with(func(_ call, k *ecPublic) (part, error) {
+			return begin().verifying(2*k.curve.Size(), k.key.Verify)
+		}),
+	}}
+}
+
+// ecdh1 is the family of CKM_ECDH1_DERIVE (PKCS#11 v3.1 §6.3.17). With cofactor 1,
+// which all curves here have, CKM_ECDH1_COFACTOR_DERIVE is the same.
+func ecdh1() family {
+	return family{derive: func(u call, base any, kt p11.KeyType, n int) ([]byte, error) {
+		p, err := param[*p11.ECDH1Params](u)
+		if err != nil {
+			return nil, err
+		}
+		h, _ := p11.HashOf(p.KDF.HashOf())
+		if p.KDF != p11.CKD_NULL && h.Go == 0 {
+			return nil, p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "the key derivation function %s is not supported", p.KDF)
+		}
+		k, err := keyOf[*ecPrivate](u, base)
+		if err != nil {
+			return nil, err
+		}
+		point, err := pkix.ECPublic(k.curve, p.PublicData)
+		if err != nil {
+			return nil, p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "public: %v", err)
+		}
+		z, err := k.key.ECDH(point)
+		if err != nil {
+			return nil, p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "public is no point of %s", k.curve.Name)
+		}
+		defer wipe(z)
+		return stretch(z, h.Go, p.SharedData, n, kt)
+	}}
+}
+
+// stretch makes the key of n bytes, or of the natural length if n is negative,
+// from the shared secret: without a hash by removing bytes from its leading
+// end, with one by ANSI X9.63 (SEC 1 §3.6.1).
+func stretch(z []byte, h crypto.Hash, shared []byte, n int, kt p11.KeyType) ([]byte, error) {
+	natural := len(z)
+	if h != 0 {
+		natural = h.Size()
+	}
+	if n < 0 {
+		if !p11.FitsKey(kt, uint64(natural)) {
+			return nil, p11.Errorf(p11.CKR_TEMPLATE_INCOMPLETE, "the template needs value-len")
+		}
+		n = natural
+	}
+	if h == 0 {
+		if n > len(z) {
+			return nil, p11.Errorf(p11.CKR_KEY_SIZE_RANGE, "the shared secret has %d bytes, fewer than value-len", len(z))
+		}
+		return clone(z[len(z)-n:]), nil
+	}
+	out := make([]byte, 0, n+h.Size())
+	d := h.New()
+	var counter [4]byte
+	for i := uint32(1); len(out) < n; i++ {
+		d.Reset()
+		d.Write(z)
+		binary.BigEndian.PutUint32(counter[:], i)
+		d.Write(counter[:])
+		d.Write(shared)
+		out = d.Sum(out)
+	}
+	wipe(out[n:])
+	return out[:n:n], nil
+}

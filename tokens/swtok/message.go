@@ -1,0 +1,106 @@
+package swtok
+
+import (
+	"crypto"
+	"crypto/subtle"
+	"hash"
+
+	"p11fs/p11"
+)
+
+// A message is a use that answers once, about all of its data: from a hash that
+// runs along, or, where the mechanism takes the data as given, from the data
+// itself.
+type message struct {
+	h     hash.Hash // nil where the data is kept
+	data  []byte
+	least int    // bytes of data that are enough
+	most  int    // bytes of data that are kept at most
+	over  p11.RV // for data that is shorter or longer
+	why   string
+	size  int // of the digest or signature; 0 for another result
+	run   func(data, signature []byte) ([]byte, error)
+}
+
+// maxHeld bounds what an operation that must see all of its input before it
+// answers holds in memory.
+const maxHeld = 64 << 20
+
+// hashed is a message of any length that h runs along with.
+func hashed(h crypto.Hash) message { return message{h: h.New()} }
+
+// given is a message of least to most bytes that is signed as it is; why says what
+// the mechanism takes.
+func given(least, most int, why string) message {
+	return message{least: least, most: most, over: p11.CKR_DATA_LEN_RANGE, why: why}
+}
+
+// collected is a use of a cipher that works on all of its input at once.
+func collected(most int, over p11.RV, run func(in []byte) ([]byte, error)) part {
+	return &message{
+		most: most, over: over, why: "the data is longer than what the mechanism and key take",
+		run: func(in, _ []byte) ([]byte, error) { return run(in) },
+	}
+}
+
+// signing ends m with a signature of size bytes.
+func (m message) signing(size int, sign func(data []byte) ([]byte, error)) (part, error) {
+	m.size = size
+	m.run = func(data, _ []byte) ([]byte, error) { return sign(data) }
+	return &m, nil
+}
+
+// verifying ends m with the check of a signature of size bytes.
+func (m message) verifying(size int, verify func(data, signature []byte) bool) (part, error) {
+	m.size = size
+	m.run = func(data, signature []byte) ([]byte, error) {
+		switch {
+		case len(signature) != size:
+			return nil, p11.Errorf(p11.CKR_SIGNATURE_LEN_RANGE, "the signature has %d bytes, not %d", len(signature), size)
+		case !verify(data, signature):
+			return nil, p11.CKR_SIGNATURE_INVALID
+		}
+		return nil, nil
+	}
+	return &m, nil
+}
+
+func (m *message) update(part []byte) ([]byte, error) {
+	switch {
+	case m.h != nil:
+		m.h.Write(part)
+		return nil, nil
+	case len(part) > m.most-len(m.data):
+		return nil, p11.Errorf(m.over, "%s", m.why)
+	}
+	m.data = append(m.data, part...)
+	return nil, nil
+}
+
+func (m *message) result(signature []byte) ([]byte, error) {
+	switch {
+	case m.h != nil:
+		return m.run(m.h.Sum(nil), signature)
+	case len(m.data) < m.least:
+		return nil, p11.Errorf(m.over, "%s", m.why)
+	}
+	return m.run(m.data, signature)
+}
+
+func (m *message) close() {
+	wipe(m.data)
+	if m.h != nil {
+		m.h.Reset()
+	}
+}
+
+// equal compares in a time that does not depend on the bytes.
+func equal(a, b []byte) bool { return subtle.ConstantTimeCompare(a, b) == 1 }
+
+// lenRange is the answer to data of a wrong length.
+func lenRange(decrypt bool) p11.RV {
+	if decrypt {
+		return p11.CKR_ENCRYPTED_DATA_LEN_RANGE
+	}
+	return p11.CKR_DATA_LEN_RANGE
+}
