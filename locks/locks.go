@@ -34,7 +34,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// NoGroup: lock files belong to their maker alone.
+// NoGroup has lock files belong to their maker alone.
 const NoGroup = -1
 
 // Options are for a lock file that has to be made. One that exists is used as it

@@ -24,8 +24,8 @@ type stockDoor struct {
 	err     error // why there is no door
 }
 
-// ErrNoSlotDaemonFile: the file is missing by which stock clients find the slot
-// manager's segment.
+// ErrNoSlotDaemonFile means that the file is missing by which stock clients find the
+// slot manager's segment.
 var ErrNoSlotDaemonFile = errors.New("there is no pkcsslotd file")
 
 // openStock takes the place of pkcsslotd. A pkcsslotd that runs stops the start:

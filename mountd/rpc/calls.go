@@ -64,7 +64,7 @@ var handlers = map[wire.Call]func(*request) error{ //nolint:gochecknoglobals // 
 	wire.CallVerifyInit:          initialise(p11.CKF_VERIFY),
 	wire.CallVerify:              (*request).verify,
 	wire.CallVerifyUpdate:        update(silent(p11.CKF_VERIFY)),
-	wire.CallVerifyFinal:         update(verifyFinal),
+	wire.CallVerifyFinal:         (*request).verifyFinal,
 	wire.CallVerifyRecoverInit:   initialise(p11.CKF_VERIFY_RECOVER),
 	wire.CallVerifyRecover:       transform(whole(p11.CKF_VERIFY_RECOVER), p11.CKF_VERIFY_RECOVER),
 	wire.CallDigestEncryptUpdate: transform(both(p11.CKF_ENCRYPT, p11.CKF_DIGEST), p11.CKF_ENCRYPT),

@@ -84,8 +84,13 @@ func silent(flag p11.Flags) func(*engine.Session, context.Context, []byte) error
 	}
 }
 
-func verifyFinal(s *engine.Session, ctx context.Context, signature []byte) error {
-	_, err := s.Final(ctx, p11.CKF_VERIFY, signature, engine.NoLimit)
+func (q *request) verifyFinal() error {
+	s := q.session()
+	signature := q.input()
+	if err := q.end(); err != nil {
+		return err
+	}
+	_, err := s.Final(q.ctx, p11.CKF_VERIFY, signature, engine.NoLimit)
 	return err
 }
 

@@ -28,7 +28,7 @@ type refusal struct {
 	wg      sync.WaitGroup
 }
 
-// ErrNoRefusal: this process cannot refuse a stock daemon that starts.
+// ErrNoRefusal means that this process cannot refuse a stock daemon that starts.
 var ErrNoRefusal = errors.New("a stock slot daemon that starts cannot be refused")
 
 // CanRefuse is nil, or why it cannot be told when a stock daemon starts.

@@ -23,7 +23,7 @@ const (
 	heldWait = 50 * time.Millisecond
 )
 
-// ErrHeld: another process holds the API lock and does not give it back.
+// ErrHeld means that another process holds the API lock and does not give it back.
 var ErrHeld = errors.New("another process holds the API lock")
 
 // locked calls f under the API lock and d.mu, or not at all after Close: our

@@ -30,10 +30,10 @@ const (
 // ErrSocket is why the slot socket could not be made.
 var ErrSocket = errors.New("slot socket")
 
-// ErrRunning: a stock slot daemon serves already.
+// ErrRunning means that a stock slot daemon serves already.
 var ErrRunning = errors.New("a slot daemon is running")
 
-// ErrLost: stock clients do not come to this daemon any more.
+// ErrLost means that stock clients do not come to this daemon any more.
 var ErrLost = errors.New("stock programs do not reach this daemon")
 
 // Config is what a Daemon is made of.
