@@ -28,7 +28,7 @@ const (
 	procTime     = 4112
 )
 
-// ErrTableFull says that 1000 processes are registered already.
+// ErrTableFull is the error when 1000 processes are registered already.
 var ErrTableFull = errors.New("the slot manager's process table is full")
 
 // Key is the System V key of the segment that belongs to the slot daemon's

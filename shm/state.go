@@ -19,7 +19,7 @@ func (s *TokenSegment) State(b []byte) (state []byte) {
 	return state
 }
 
-// Is says that the segment holds what State returned. Unlike all other methods it
+// Is reports whether the segment holds what State returned. Unlike all other methods it
 // needs no lock: while another process writes it may say either.
 func (s *TokenSegment) Is(state []byte) (same bool) {
 	defer s.guard()()
@@ -43,7 +43,7 @@ func stateCount(state []byte, l List) int {
 	return int(min(u32(state, l.count()-offData), MaxObjects))
 }
 
-// ErrCut says that another process made the segment's file shorter.
+// ErrCut is the error when another process made the segment's file shorter.
 var ErrCut = errors.New("the shared memory was cut short by another process")
 
 // guard keeps the process alive when another one cuts the segment's file: what

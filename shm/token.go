@@ -196,7 +196,7 @@ func repair(fd int, st *unix.Stat_t, gid int) (changed bool, err error) {
 	return changed, nil
 }
 
-// holds says that an address lies in the mapping.
+// holds reports whether an address lies in the mapping.
 func (s *TokenSegment) holds(addr uintptr) bool {
 	from := uintptr(unsafe.Pointer(unsafe.SliceData(s.mem)))
 	return addr >= from && addr-from < uintptr(len(s.mem))
@@ -205,7 +205,7 @@ func (s *TokenSegment) holds(addr uintptr) bool {
 // Path is the segment's file.
 func (s *TokenSegment) Path() string { return s.path }
 
-// Removed says that the file that is mapped has no name any more: processes that
+// Removed reports whether the file that is mapped has no name any more: processes that
 // open Path share nothing with this one.
 func (s *TokenSegment) Removed() bool {
 	var st unix.Stat_t
@@ -257,7 +257,7 @@ func (s *TokenSegment) SetData(d []byte) {
 	copy(s.mem[offData:offData+TokenDataSize], d)
 }
 
-// Loaded says whether some process has loaded the list from the directory.
+// Loaded reports whether some process has loaded the list from the directory.
 // While it is, the list and not the directory says which objects exist.
 func (s *TokenSegment) Loaded(l List) (on bool) {
 	defer s.guard()()

@@ -11,7 +11,7 @@ import (
 	"p11fs/tokens/store/format"
 )
 
-// errChanged says that somebody changed a PIN while another one was being made.
+// errChanged is returned when somebody changed a PIN while a new one was being made.
 var errChanged = errors.New("the PIN was changed meanwhile")
 
 // InitToken is tokens.Admin (PKCS#11 v3.1 §5.5.7, C_InitToken). Wrong PINs count

@@ -1,7 +1,7 @@
-// Package store keeps a token directory in the format of openCryptoki 3.8: the
-// token's data and PIN hashes (NVTOK.DAT), its master key wrapped under both
-// PINs (MK_SO, MK_USER), and one file an object with an index (TOK_OBJ/). It
-// works on a directory at the same time as stock processes do.
+// Package store keeps a token directory of openCryptoki: the token's data
+// (NVTOK.DAT), its master key under both PINs (MK_SO, MK_USER), and one file an
+// object with an index (TOK_OBJ/). What their bytes mean is for package format to
+// know. The store works on a directory at the same time as stock processes do.
 //
 // # Locks
 //
@@ -9,7 +9,8 @@
 // (begin), which keeps out other processes and the other goroutines of this one,
 // and which first reads what others changed. Store.mu comes after it and guards
 // memory; it is never held over I/O. Readers (Find, ByHandle, …) take neither:
-// the index has its own lock.
+// the index has its own lock. A PIN is looked at before a section, one at a time,
+// and what comes of it counts if the directory still holds the same of it.
 //
 // # What a crash leaves
 //
@@ -25,8 +26,8 @@
 // a token may have 100,000 of them; what was cut off names no object.
 //
 // A change of PIN replaces a master key file and NVTOK.DAT. Cut off between the
-// two, the new PIN opens the master key but its hash is not the token's yet:
-// Login recognises that and completes the change.
+// two, the new PIN opens the master key but NVTOK.DAT does not know it yet: Login
+// recognises that and completes the change.
 //
 // # The segment
 //
@@ -47,7 +48,4 @@
 // returns. Refresh reads it; so does every section under the lock. A stock
 // process may hold NVTOK.DAT empty for a moment, or an object file half written:
 // what was read before serves until they are whole again.
-//
-// The cryptography here (3DES under MD5 and SHA-1, fixed initialisation vectors)
-// is the format's. It protects little against who can read the directory.
 package store

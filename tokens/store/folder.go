@@ -82,8 +82,9 @@ func (linux) Mkdir(dir int, name string, mode uint32, group int) error {
 	return own(fd, mode, group)
 }
 
-// own gives a new file or directory its mode whatever the umask, and its group.
-// Who may not give it away keeps it, as stock does.
+// own gives a new file or directory its mode whatever the umask, and its group. The
+// group stays as it is if this process is not allowed to change it; so it does with
+// stock.
 func own(fd int, mode uint32, group int) error {
 	if group != NoGroup {
 		if err := unix.Fchown(fd, -1, group); err != nil && !errors.Is(err, unix.EPERM) {
@@ -166,7 +167,7 @@ func (d *folder) stamp(name string) (stamp, error) {
 	return stampOf(&st), nil
 }
 
-// errUnfit says that a file cannot be what its name says.
+// errUnfit is the error of a file that cannot be what its name says.
 var errUnfit = errors.New("not usable")
 
 // read returns the contents of a regular file of at most limit bytes, and the
@@ -207,8 +208,8 @@ func (d *folder) read(name string, limit int64) ([]byte, stamp, error) {
 	return b[:n], s, nil
 }
 
-// tempName is the name that the next version of a file is written under. The
-// token's lock is held, so one does.
+// tempName is the name that the next version of a file is written under. One is
+// enough, since the token's lock is held.
 func tempName(name string) string { return ".p11fs." + name }
 
 // prepare writes the next version of a file, durably but under its temporary

@@ -42,7 +42,7 @@ func (s *Store) readIndex() (format.Index, error) {
 	return x, nil
 }
 
-// sameIndex says whether OBJ.IDX is as it was last read or written, and may be
+// sameIndex reports whether OBJ.IDX is as it was last read or written, and may be
 // changed in place.
 func (s *Store) sameIndex() (bool, error) {
 	st, err := s.objs.stamp(indexFile)

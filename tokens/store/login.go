@@ -140,7 +140,7 @@ func (s *Store) readKept(f format.Format, d format.TokenData, r tokens.Role) (fo
 	return format.Kept{Record: f.PIN(d, r.User), File: file}, err
 }
 
-// stillKept says whether the directory holds the same of a role's PIN as before. The
+// stillKept reports whether the directory holds the same of a role's PIN as before. The
 // token's lock is held.
 func (s *Store) stillKept(r tokens.Role, before format.Kept) (bool, error) {
 	f, d := s.snapshot()

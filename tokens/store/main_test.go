@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// inMemory says whether dir is in memory and has room for all the tests' files.
+// inMemory reports whether dir is in memory and has room for all the tests' files.
 func inMemory(dir string) bool {
 	var fs unix.Statfs_t
 	err := unix.Statfs(dir, &fs)

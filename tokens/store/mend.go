@@ -32,7 +32,7 @@ type finding struct {
 // grace is how long a mismatch may be the work of a stock process.
 const grace = 2 * time.Second
 
-// dueLocked says whether a mismatch has lasted longer than grace.
+// dueLocked reports whether a mismatch has lasted longer than grace.
 func (s *Store) dueLocked() bool {
 	if len(s.findings) == 0 {
 		return false
@@ -204,10 +204,10 @@ func (m *mending) addEntries() {
 	}
 }
 
-// exists says whether the object's file was there when it was last looked for.
+// exists reports whether the object's file was there when it was last looked for.
 func (m *mending) exists(f *file) bool { return f != nil && f.stamp != stamp{} }
 
-// due notes a mismatch, and says whether it has lasted.
+// due notes a mismatch, and reports whether it has lasted.
 func (m *mending) due(n format.Name, what mismatch) bool {
 	f, known := m.s.findings[n]
 	if !known || f.what != what {

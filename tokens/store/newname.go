@@ -45,7 +45,7 @@ func (s *Store) newName() (format.Name, error) {
 // giveBack makes n, which was not used, the name that is given out next.
 func (r *reservation) giveBack(n format.Name) { r.free = append([]format.Name{n}, r.free...) }
 
-// taken says whether a name is in use, or is that of a file left behind.
+// taken reports whether a name is in use, or is that of a file left behind.
 func (s *Store) taken(n format.Name) (bool, error) {
 	s.mu.Lock()
 	_, known := s.files[n]

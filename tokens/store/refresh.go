@@ -107,7 +107,7 @@ func (s *Store) Refresh(ctx context.Context) error {
 	return err
 }
 
-// stale reduces c to what really differs from memory, and says whether anything
+// stale reduces c to what really differs from memory, and reports whether anything
 // is left. The token's lock is held.
 func (s *Store) stale(c *changes) bool {
 	if c.moved || !c.any() {
@@ -305,7 +305,7 @@ func (s *Store) syncData() error {
 	return nil
 }
 
-// takeData brings what was read into memory, and says whether the next name had
+// takeData brings what was read into memory, and reports whether the next name had
 // gone back in the segment.
 func (s *Store) takeData(d format.TokenData, st stamp, key []byte, keyStamp stamp) (wentBack bool) {
 	s.mu.Lock()

@@ -204,7 +204,7 @@ func (s *Store) References() (n int, shared bool) {
 	return int(s.seg.References()), true
 }
 
-// sharedAsSeenLocked says that the segment is as it was last seen, and that
+// sharedAsSeenLocked reports whether the segment is as it was last seen, and
 // nothing about it is due. It takes no lock between processes.
 func (s *Store) sharedAsSeenLocked() bool {
 	return s.seg == nil || s.seg.Is(s.seen) && !s.dueLocked() && !s.seg.Removed()
@@ -231,7 +231,7 @@ func (s *Store) noteShared() {
 }
 
 // readData returns the token's data: that in the segment, or in NVTOK.DAT without
-// one. format.ErrShort says that it will be there in a moment. The token's lock is held.
+// one. With format.ErrShort it will be there in a moment. The token's lock is held.
 func (s *Store) readData() (format.TokenData, stamp, error) {
 	f, last := s.snapshot()
 	if s.seg == nil {
@@ -255,7 +255,7 @@ func (s *Store) readData() (format.TokenData, stamp, error) {
 	return d, st, nil
 }
 
-// fileBehind says that NVTOK.DAT, whose stamp is st now, is behind d, which is in
+// fileBehind reports whether NVTOK.DAT, whose stamp is st now, is behind d, which is in
 // the segment: stock processes write the file after they gave the lock back, and
 // so older data may come last, or none if they are killed. It returns the stamp to
 // remember. The token's lock is held.
@@ -320,7 +320,8 @@ func (s *Store) shareLocked(d format.TokenData) format.TokenData {
 	return d
 }
 
-// sharedLost says that the segment can no longer be used, and goes on without it.
+// sharedLost logs that the segment can no longer be used, if so, and goes on
+// without it.
 func (s *Store) sharedLost() {
 	if s.seg == nil || s.seg.Err() == nil {
 		return

@@ -31,7 +31,7 @@ const (
 	maxKeyFile  = 1 << 16
 )
 
-// NoGroup says that files belong to their maker alone.
+// NoGroup leaves files to their maker alone.
 const NoGroup = -1
 
 // A Locker is the token's lock: it keeps out the other goroutines that use it
@@ -49,7 +49,7 @@ type Config struct {
 	Format format.Format
 	// Lock is the token's lock. The store does not close it.
 	Lock Locker
-	// Create says that a token is made if there is none.
+	// Create makes a token if there is none.
 	Create bool
 	// Group owns the files, with modes 0660 and 0770. With NoGroup they have
 	// the modes 0600 and 0700.
@@ -114,7 +114,7 @@ type file struct {
 	handle  p11.ObjectHandle // 0: not in the index
 	private bool
 	failing time.Time // since when it cannot be read; the old version serves on
-	// rewritten says that another process has changed the file, and mend has
+	// rewritten is set when another process has changed the file, and mend has
 	// not yet seen to its entry.
 	rewritten bool
 }

@@ -15,7 +15,7 @@ type Format interface {
 	// Recognize returns the format as the directory has it whose NVTOK.DAT holds
 	// file, with its byte order; or ErrShort, or CKR_TOKEN_NOT_RECOGNIZED.
 	Recognize(file []byte) (Format, error)
-	// Foreign says whether the directory has another byte order than the machine,
+	// Foreign reports whether the directory has another byte order than the machine,
 	// so that no stock program can use it here.
 	Foreign() bool
 	// Objects returns what reads and writes object files, private ones only with
@@ -48,7 +48,7 @@ type Data interface {
 	// PIN returns what d holds of a role's PIN, and WithPIN d with that replaced.
 	PIN(d TokenData, role p11.UserType) PINRecord
 	WithPIN(d TokenData, role p11.UserType, r PINRecord) TokenData
-	// UserPINSet says whether the user has a PIN.
+	// UserPINSet reports whether the user has a PIN.
 	UserPINSet(TokenData) bool
 
 	// NewNames returns names for count new objects, or less of them, of which none

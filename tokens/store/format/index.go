@@ -43,7 +43,7 @@ type Index struct {
 	Destroyed []Name   // whose lines are marked, and that no other line names
 	Unknown   []string // lines that are neither, and not empty
 	Marked    int      // number of marked lines
-	// Clean says that no line is double, cut off or impossible, so that lines may
+	// Clean is set if no line is double, cut off or impossible, so that lines may
 	// be appended and changed in place.
 	Clean bool
 }
@@ -86,7 +86,7 @@ func ParseIndex(b []byte) Index {
 	return x
 }
 
-// canBeFile says whether a file in the directory can have line for its name.
+// canBeFile reports whether a file in the directory can have line for its name.
 func canBeFile(line []byte) bool {
 	return len(line) > 0 && len(line) < 256 && !bytes.ContainsAny(line, "/\x00") && string(line) != "." && string(line) != ".."
 }

@@ -127,7 +127,7 @@ func (f v38) openDefault(o *Opened, pin *secret.Bytes, k Kept) error {
 	return nil
 }
 
-// isZero says whether a master key was never loaded when stock wrapped it: stock's
+// isZero reports whether a master key was never loaded when stock wrapped it: stock's
 // C_SetPIN in a public session puts zeros in place of the key.
 func isZero(master *secret.Bytes) (zero bool) {
 	master.Use(func(b []byte) {

@@ -9,7 +9,7 @@ type Kind struct {
 	// MasterKeyLen is the length of the master key as it is stored; the first
 	// dataKeyLen bytes of it are the key, the rest is zero.
 	MasterKeyLen int
-	// OddParity says that a new master key gets odd parity in every byte.
+	// OddParity gives a new master key odd parity in every byte.
 	OddParity bool
 }
 

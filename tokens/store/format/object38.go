@@ -54,7 +54,7 @@ func (o *objects38) Seal(n Name, attrs p11.Attributes, _ []byte) ([]byte, error)
 	return o.seal(n, attrs, isPrivate(attrs))
 }
 
-// isPrivate says whether an object is private: without CKA_PRIVATE it is.
+// isPrivate reports whether an object is private: without CKA_PRIVATE it is.
 func isPrivate(attrs p11.Attributes) bool {
 	return !attrs.Has(p11.CKA_PRIVATE) || attrs.Bool(p11.CKA_PRIVATE)
 }

@@ -26,7 +26,7 @@ func damaged(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrDamaged}, args...)...)
 }
 
-// narrow says whether a non-empty value of type t has 8 bytes in memory and 4 in
+// narrow reports whether a non-empty value of type t has 8 bytes in memory and 4 in
 // the file.
 func narrow(t p11.AttributeType) bool {
 	switch t {
