@@ -17,7 +17,7 @@
 // A file is replaced by writing a temporary one, syncing it, renaming it and
 // syncing the directory. A new object's name is first passed in NVTOK.DAT, so
 // that it is never given out again; then comes its line in OBJ.IDX, and the file
-// makes it an object. The line of a destroyed object is first marked (index.go),
+// makes it an object. The line of a destroyed object is first marked (format.Index),
 // then its file goes. A file without a line is no object, nor is a line without a
 // file. After a crash there is thus the old object or the new one, and no file of
 // an object that is none: a marked line says which one is still to be removed.
