@@ -13,7 +13,7 @@ import (
 var cases = []string{
 	"functions", "not-initialized", "arguments", "buffers", "mechanisms", "attributes", "deferred", "interfaces",
 	"initialize", "fork", "threads", "shared", "events", "cancel", "oversized", "dlclose",
-	"descriptors", "unloaded", "standard", "closed",
+	"descriptors", "unloaded", "standard", "closed", "destroyed",
 }
 
 // TestModule tests the module as users get it, compiled once.
@@ -21,7 +21,7 @@ func TestModule(t *testing.T) {
 	b := compile(t, "")
 	for name, test := range map[string]func(*testing.T, build){
 		"exports": testExports, "interposed": testInterposed, "header": testHeader,
-		"cases": testCases, "tools": testTools, "absent": testAbsent, "restart": testRestart, "differ": testDiffer, "once": testOnce, "valgrind": testValgrind,
+		"cases": testCases, "tools": testTools, "absent": testAbsent, "restart": testRestart, "race": testRace, "differ": testDiffer, "once": testOnce, "valgrind": testValgrind,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, b) })
 	}
@@ -86,6 +86,18 @@ func testRestart(t *testing.T, b build) {
 	restart(t, b, seconds)
 }
 
+// testRace has threads use a key while others change what they can.
+func testRace(t *testing.T, b build) { race(t, b, 3) }
+
+func race(t *testing.T, b build, seconds int) {
+	out := run(t, serve(t).command(b, "race", fmt.Sprint(seconds)))
+	t.Log(strings.TrimSpace(out))
+	var uses, changes int
+	if _, err := fmt.Sscanf(out, "%d uses, %d changes", &uses, &changes); err != nil || uses < 100 || changes < 100 {
+		t.Errorf("%q, %v", out, err)
+	}
+}
+
 func restart(t *testing.T, b build, seconds int) {
 	d := serve(t)
 	c := d.command(b, "restart", fmt.Sprint(seconds))
@@ -135,6 +147,7 @@ func TestSanitizers(t *testing.T) {
 				t.Run(c, func(t *testing.T) { run(t, serve(t).command(b, c)) })
 			}
 			t.Run("restart", func(t *testing.T) { restart(t, b, 4) })
+			t.Run("race", func(t *testing.T) { race(t, b, 3) })
 		})
 	}
 }

@@ -77,6 +77,7 @@ static void start(struct call *c)
 {
     c->rv = CKR_OK;
     c->session = 0;
+    c->slot = 0;
     c->conn = NULL;
     c->pending = PENDING_KEEP;
     c->unrepeatable = c->changes = c->combined = c->absent = c->malformed = c->exchanged = false;
@@ -121,13 +122,24 @@ static struct session *open_locked(struct call *c, CK_SESSION_HANDLE handle)
     conn_hold(conn);
     c->conn = conn;
     c->session = handle;
+    c->slot = s->slot;
+    return s;
+}
+
+/* settled_locked waits until no Init of the session is on its way, and finds the
+   session. */
+static struct session *settled_locked(CK_SESSION_HANDLE handle)
+{
+    struct session *s;
+
+    while ((s = session_find_locked(handle)) != NULL && s->sending)
+        module_wait_locked(sessions_settled());
     return s;
 }
 
 static void begin(struct call *c, enum call_number number, enum kind k, CK_SESSION_HANDLE handle, bool bad)
 {
-    const struct session *s = NULL;
-    uint64_t remote = 0;
+    struct session *s;
 
     start(c);
     if (!module_initialized()) {
@@ -135,23 +147,25 @@ static void begin(struct call *c, enum call_number number, enum kind k, CK_SESSI
         return;
     }
     module_lock();
+    if (k != KIND_NONE)
+        (void)settled_locked(handle);
     s = open_locked(c, handle);
     if (bad)
         call_fail(c, CKR_ARGUMENTS_BAD);
     if (c->rv == CKR_OK) {
-        remote = s->remote;
         c->combined = k != KIND_NONE && s->pending == k;
         header(c, k == KIND_NONE ? number : part_number(k, c->combined));
         if (buffer_reserve(&c->out, 8)) {
-            store64(c->out.data + c->out.len, remote);
+            store64(c->out.data + c->out.len, s->remote);
             c->out.len += 8;
         } else {
             c->rv = CKR_HOST_MEMORY;
         }
         if (c->combined) {
             add(c, s->granted[k].init.data, s->granted[k].init.len);
-            if (c->rv == CKR_OK)
-                (void)session_take_locked(session_find_locked(handle));
+            c->combined = c->rv == CKR_OK;
+            if (c->combined)
+                (void)session_take_locked(s);
         }
     }
     module_unlock();
@@ -240,7 +254,7 @@ static CK_RV send_pending(CK_SESSION_HANDLE handle, enum pending policy)
 
     start(&c);
     module_lock();
-    s = session_find_locked(handle);
+    s = settled_locked(handle);
     if (s != NULL && s->pending != KIND_NONE && open_locked(&c, handle) != NULL) {
         k = s->pending;
         header(&c, init_number(k));
@@ -266,6 +280,7 @@ static CK_RV send_pending(CK_SESSION_HANDLE handle, enum pending policy)
         c.rv = CKR_SESSION_HANDLE_INVALID;
     rv = call_end(&c);
     module_lock();
+    session_sent_locked(handle);
     s = session_find_locked(handle);
     if (s != NULL) {
         if (rv == CKR_OK || policy != PENDING_KEEP)
@@ -277,15 +292,15 @@ static CK_RV send_pending(CK_SESSION_HANDLE handle, enum pending policy)
     return rv;
 }
 
-/* send_others sends what was put off in other sessions, before a call that may
-   change how it is answered. */
-static void send_others(CK_SESSION_HANDLE own)
+/* send_others sends what was put off in other sessions of a slot, and waits for
+   what is on its way, before a call that may change how it is answered. */
+static void send_others(CK_SLOT_ID slot, CK_SESSION_HANDLE own)
 {
     CK_SESSION_HANDLE next = 0;
 
     for (;;) {
         module_lock();
-        next = sessions_next_pending_locked(next, own);
+        next = sessions_next_unsettled_locked(slot, next, own);
         module_unlock();
         if (next == 0)
             return;
@@ -293,23 +308,35 @@ static void send_others(CK_SESSION_HANDLE own)
     }
 }
 
-static void changed(void)
+/* go_before has the session's Init that was put off go before the call. False
+   means that the call fails with it. */
+static bool go_before(struct call *c)
 {
-    module_lock();
-    sessions_changed_locked();
-    module_unlock();
+    struct session *s;
+    CK_RV rv;
+
+    if (c->combined)
+        return true;
+    if (c->pending == PENDING_FORGET) {
+        module_lock();
+        s = session_find_locked(c->session);
+        if (s != NULL)
+            s->pending = KIND_NONE;
+        module_unlock();
+        return true;
+    }
+    rv = send_pending(c->session, c->pending);
+    if (c->pending == PENDING_REPORT)
+        call_fail(c, rv);
+    return c->rv == CKR_OK;
 }
 
 /* exchange_session sends a call of a session, which is gone with its
    connection. */
 static void exchange_session(struct call *c)
 {
-    CK_RV rv = send_pending(c->session, c->pending);
-
-    if (rv != CKR_OK && c->pending == PENDING_REPORT) {
-        c->rv = rv;
+    if (!go_before(c))
         return;
-    }
     if (!transmit(c))
         c->rv = module_initialized() ? CKR_SESSION_HANDLE_INVALID : CKR_CRYPTOKI_NOT_INITIALIZED;
 }
@@ -351,15 +378,20 @@ void call_exchange(struct call *c)
        a reader. */
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
     if (c->changes) {
-        changed();
-        send_others(c->session);
+        module_lock();
+        sessions_change_locked();
+        module_unlock();
+        send_others(c->slot, c->session);
     }
     if (c->session != 0)
         exchange_session(c);
     else
         exchange_slot(c);
-    if (c->changes)
-        changed();
+    if (c->changes) {
+        module_lock();
+        sessions_changed_locked();
+        module_unlock();
+    }
     pthread_setcancelstate(state, NULL);
 }
 
@@ -390,6 +422,11 @@ CK_RV call_end(struct call *c)
     if (c->malformed) {
         conn_end(c->conn);
         module_lost(c->conn);
+    }
+    if (c->combined) {
+        module_lock();
+        session_sent_locked(c->session);
+        module_unlock();
     }
     buffer_free(&c->out);
     buffer_free(&c->in);

@@ -22,16 +22,18 @@ enum pending {
     PENDING_KEEP,   /* the operation's own call will send it again */
     PENDING_REPORT, /* this is a call of the operation: it fails so */
     PENDING_DROP,   /* this call ends the operation, or begins another */
+    PENDING_FORGET, /* this call ends the session: the Init need not be sent */
 };
 
 struct call {
     CK_RV rv;
     enum call_number number;
     CK_SESSION_HANDLE session; /* 0 for calls that name none */
+    CK_SLOT_ID slot;           /* of the session; needed where changes is set */
     struct conn *conn;         /* held */
     enum pending pending;
     bool unrepeatable; /* must not be sent again to a daemon that came back */
-    bool changes;      /* what an Init depends on */
+    bool changes;      /* what an Init in other sessions of the slot depends on */
     bool combined;     /* with the Init that was put off */
     bool absent;       /* there is no daemon */
     bool malformed;    /* the reply */

@@ -178,6 +178,7 @@ CK_RV C_InitToken(CK_SLOT_ID slot, CK_UTF8CHAR *pin, CK_ULONG pin_len, CK_UTF8CH
     /* The later of the two calls, whose label has its full length. */
     call_begin(&c, CALL_InitToken2);
     c.unrepeatable = c.changes = true;
+    c.slot = slot;
     put_ulong(&c, slot);
     put_array(&c, pin, pin_len);
     if (label == NULL)

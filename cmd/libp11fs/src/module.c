@@ -55,6 +55,16 @@ void module_unlock(void)
     pthread_mutex_unlock(&module.mu);
 }
 
+void module_wait_locked(pthread_cond_t *condition)
+{
+    int state;
+
+    /* A thread that is cancelled as it waits would keep the lock for good. */
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+    pthread_cond_wait(condition, &module.mu);
+    pthread_setcancelstate(state, NULL);
+}
+
 bool module_initialized(void)
 {
     bool initialized;
@@ -111,7 +121,7 @@ static void after_fork_child(void)
     module.instance++;
     module.connecting = false;
     pthread_cond_init(&module.connected, NULL); /* its sleepers are not here */
-    sessions_clear_locked();
+    sessions_forked_locked();
     module_unlock();
 }
 

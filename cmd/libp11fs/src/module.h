@@ -2,6 +2,7 @@
 #ifndef P11FS_MODULE_H
 #define P11FS_MODULE_H
 
+#include <pthread.h>
 #include <stdbool.h>
 
 #include "conn.h"
@@ -11,6 +12,9 @@
    while the daemon is waited for; under it, only locks of conn.c are taken. */
 void module_lock(void);
 void module_unlock(void);
+
+/* Waits for a condition that is signalled under the lock. */
+void module_wait_locked(pthread_cond_t *condition);
 
 CK_RV module_initialize(const CK_C_INITIALIZE_ARGS *args);
 CK_RV module_finalize(void);

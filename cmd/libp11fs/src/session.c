@@ -11,9 +11,10 @@ enum { BUCKETS = 1024, MAX_INIT = 1024 };
 static struct {
     struct session *bucket[BUCKETS];
     CK_SESSION_HANDLE last; /* handle given out */
-    uint64_t changes;
-    size_t pending; /* sessions with an Init put off */
-} table;
+    uint64_t changes;       /* that are over */
+    unsigned changing;      /* calls that are about to change something */
+    pthread_cond_t settled;
+} table = {.settled = PTHREAD_COND_INITIALIZER};
 
 CK_FLAGS kind_flag(enum kind k)
 {
@@ -74,7 +75,8 @@ static void free_at(struct session **at)
     struct session *s = *at;
 
     *at = s->next;
-    (void)session_take_locked(s);
+    if (s->sending)
+        pthread_cond_broadcast(&table.settled);
     for (int k = 0; k < KINDS; k++)
         free(s->granted[k].init.data);
     free(s);
@@ -110,15 +112,21 @@ void sessions_clear_locked(void)
     }
 }
 
+void sessions_forked_locked(void)
+{
+    sessions_clear_locked();
+    table.changing = 0;
+    pthread_cond_init(&table.settled, NULL); /* its sleepers are not here */
+}
+
 bool session_defer_locked(struct session *s, enum kind k, const unsigned char *init, size_t len)
 {
     const struct init *g = &s->granted[k].init;
 
-    if (s->pending != KIND_NONE || (s->active & kind_flag(k)) != 0 || s->granted[k].changes != table.changes ||
-        g->data == NULL || g->len != len || memcmp(g->data, init, len) != 0)
+    if (s->pending != KIND_NONE || (s->active & kind_flag(k)) != 0 || table.changing != 0 ||
+        s->granted[k].changes != table.changes || g->data == NULL || g->len != len || memcmp(g->data, init, len) != 0)
         return false;
     s->pending = k;
-    table.pending++;
     return true;
 }
 
@@ -127,7 +135,7 @@ void session_granted_locked(struct session *s, enum kind k, const unsigned char 
     struct init *g = &s->granted[k].init;
 
     s->active |= kind_flag(k);
-    if (s->pending == k)
+    if (s->pending == k || s->sending)
         return; /* of another thread in this session: its bytes are still needed */
     s->granted[k].changes = changes;
     if (g->data != NULL && g->len == len && memcmp(g->data, init, len) == 0)
@@ -144,21 +152,43 @@ void session_granted_locked(struct session *s, enum kind k, const unsigned char 
 
 void session_postpone_locked(struct session *s, enum kind k)
 {
-    if (s->pending == KIND_NONE) {
+    if (s->pending == KIND_NONE)
         s->pending = k;
-        table.pending++;
-    }
 }
 
 enum kind session_take_locked(struct session *s)
 {
     enum kind k = s->pending;
 
-    if (k != KIND_NONE) {
-        s->pending = KIND_NONE;
-        table.pending--;
-    }
+    s->pending = KIND_NONE;
+    s->sending = k != KIND_NONE;
     return k;
+}
+
+void session_sent_locked(CK_SESSION_HANDLE handle)
+{
+    struct session *s = session_find_locked(handle);
+
+    if (s == NULL)
+        return; /* and who waited knows */
+    s->sending = false;
+    pthread_cond_broadcast(&table.settled);
+}
+
+pthread_cond_t *sessions_settled(void)
+{
+    return &table.settled;
+}
+
+void sessions_change_locked(void)
+{
+    table.changing++;
+}
+
+void sessions_changed_locked(void)
+{
+    table.changing--;
+    table.changes++;
 }
 
 uint64_t sessions_changes_locked(void)
@@ -166,20 +196,14 @@ uint64_t sessions_changes_locked(void)
     return table.changes;
 }
 
-void sessions_changed_locked(void)
-{
-    table.changes++;
-}
-
-CK_SESSION_HANDLE sessions_next_pending_locked(CK_SESSION_HANDLE handle, CK_SESSION_HANDLE except)
+CK_SESSION_HANDLE sessions_next_unsettled_locked(CK_SLOT_ID slot, CK_SESSION_HANDLE handle, CK_SESSION_HANDLE except)
 {
     CK_SESSION_HANDLE next = 0;
 
-    if (table.pending == 0)
-        return 0;
     for (size_t i = 0; i < BUCKETS; i++) {
         for (const struct session *s = table.bucket[i]; s != NULL; s = s->next) {
-            if (s->pending != KIND_NONE && s->handle > handle && s->handle != except && (next == 0 || s->handle < next))
+            if (s->slot == slot && (s->pending != KIND_NONE || s->sending) && s->handle > handle &&
+                s->handle != except && (next == 0 || s->handle < next))
                 next = s->handle;
         }
     }

@@ -51,17 +51,10 @@ CK_RV C_OpenSession(CK_SLOT_ID slot, CK_FLAGS flags, void *application, CK_NOTIF
 CK_RV C_CloseSession(CK_SESSION_HANDLE session)
 {
     struct call c;
-    struct session *s;
 
     call_begin_session(&c, CALL_CloseSession, session);
     c.changes = true;
-    if (c.rv == CKR_OK) {
-        module_lock();
-        s = session_find_locked(session);
-        if (s != NULL)
-            (void)session_take_locked(s); /* it ends with the session */
-        module_unlock();
-    }
+    c.pending = PENDING_FORGET;
     call_exchange(&c);
     if (c.rv == CKR_OK || c.rv == CKR_SESSION_HANDLE_INVALID) {
         module_lock();
@@ -76,7 +69,6 @@ CK_RV C_CloseAllSessions(CK_SLOT_ID slot)
     struct call c;
 
     call_begin(&c, CALL_CloseAllSessions);
-    c.changes = true;
     put_ulong(&c, slot);
     call_exchange(&c);
     if (c.rv == CKR_OK) {
@@ -165,6 +157,7 @@ CK_RV C_SetPIN(CK_SESSION_HANDLE session, CK_UTF8CHAR *old_pin, CK_ULONG old_len
     struct call c;
 
     call_begin_session(&c, CALL_SetPIN, session);
+    c.changes = true; /* one wrong PIN too many ends the login */
     put_array(&c, old_pin, old_len);
     put_array(&c, new_pin, new_len);
     call_exchange(&c);
@@ -243,23 +236,21 @@ CK_RV C_GenerateRandom(CK_SESSION_HANDLE session, CK_BYTE *random, CK_ULONG rand
     return CKR_OK;
 }
 
-/* The functions of parallel sessions, which there are none of (PKCS#11 v3.1
-   §5.19). */
-static CK_RV not_parallel(CK_SESSION_HANDLE session)
+/* The functions of parallel sessions, which there are none of: the answer is the
+   same whatever the session (PKCS#11 v3.1 §5.20). */
+static CK_RV not_parallel(void)
 {
-    struct call c;
-
-    call_begin_session(&c, CALL_GetSessionInfo, session);
-    call_fail(&c, CKR_FUNCTION_NOT_PARALLEL);
-    return call_end(&c);
+    return module_initialized() ? CKR_FUNCTION_NOT_PARALLEL : CKR_CRYPTOKI_NOT_INITIALIZED;
 }
 
 CK_RV C_GetFunctionStatus(CK_SESSION_HANDLE session)
 {
-    return not_parallel(session);
+    (void)session;
+    return not_parallel();
 }
 
 CK_RV C_CancelFunction(CK_SESSION_HANDLE session)
 {
-    return not_parallel(session);
+    (void)session;
+    return not_parallel();
 }

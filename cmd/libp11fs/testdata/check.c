@@ -181,7 +181,7 @@ static const struct {
     {"once", case_once},             {"cancel", case_cancel},
     {"mute", case_mute},             {"oversized", case_oversized},
     {"descriptors", case_descriptors}, {"standard", case_standard},
-    {"closed", case_closed},
+    {"closed", case_closed},         {"destroyed", case_destroyed},
 };
 
 int main(int argc, char **argv)
@@ -205,6 +205,8 @@ int main(int argc, char **argv)
     load(argv[1]);
     if (strcmp(argv[2], "restart") == 0) {
         case_restart(number);
+    } else if (strcmp(argv[2], "race") == 0) {
+        case_race(number);
     } else if (strcmp(argv[2], "bench") == 0) {
         case_bench((CK_ULONG)number);
     } else {

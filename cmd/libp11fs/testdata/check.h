@@ -60,6 +60,8 @@ void case_oversized(void), case_once(void);
 void case_events(void);
 void case_cancel(void);
 void case_restart(int seconds);
+void case_race(int seconds);
+void case_destroyed(void);
 void case_absent(void);
 void case_hostile(void);
 void case_version(void);
