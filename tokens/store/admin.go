@@ -99,7 +99,10 @@ func (s *Store) initToken(ctx context.Context, so tokens.Role, pin *secret.Bytes
 	if err := s.commitKey(soKeyFile, made.File); err != nil {
 		return err
 	}
-	return s.top.remove(userKeyFile)
+	if err := s.top.remove(userKeyFile); err != nil {
+		return err
+	}
+	return s.top.sync()
 }
 
 // removeAll removes all objects, and ends all logins. The lines are marked at
@@ -155,12 +158,13 @@ func (s *Store) InitPIN(ctx context.Context, so tokens.Login, pin *secret.Bytes)
 	if err != nil {
 		return err
 	}
-	if err := s.Refresh(ctx); err != nil {
-		return err
-	}
 	for {
+		f, d, kept, err := s.readKept(ctx, user)
+		if err != nil {
+			return err
+		}
 		s.mu.Lock()
-		err := s.logins.SOLocked(so)
+		err = s.logins.SOLocked(so)
 		var master *secret.Bytes
 		if err == nil {
 			master, err = s.logins.KeyLocked(p11.CKU_SO).Clone()
@@ -169,29 +173,19 @@ func (s *Store) InitPIN(ctx context.Context, so tokens.Login, pin *secret.Bytes)
 		if err != nil {
 			return err
 		}
-		err = s.initPIN(ctx, user, pin, master, so)
+		if err = f.CheckNewPIN(d, p11.CKU_USER, pin, nil); err == nil {
+			err = s.replacePIN(ctx, user, master, pin, kept, func(d *format.TokenData) error {
+				d.SetFlags(d.Flags() &^ user.Counts())
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				return s.logins.SOLocked(so)
+			})
+		}
 		_ = master.Close()
 		if !errors.Is(err, errChanged) {
 			return err
 		}
 	}
-}
-
-func (s *Store) initPIN(ctx context.Context, user tokens.Role, pin, master *secret.Bytes, so tokens.Login) error {
-	f, d := s.snapshot()
-	if err := f.CheckNewPIN(d, p11.CKU_USER, pin, nil); err != nil {
-		return err
-	}
-	kept, err := s.readKept(f, d, user)
-	if err != nil {
-		return err
-	}
-	return s.replacePIN(ctx, user, master, pin, kept, func(d *format.TokenData) error {
-		d.SetFlags(d.Flags() &^ user.Counts())
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return s.logins.SOLocked(so)
-	})
 }
 
 // SetPIN is tokens.Admin (PKCS#11 v3.1 §5.6.6, C_SetPIN). Wrong old PINs count as

@@ -97,16 +97,12 @@ func (s *Store) tryPIN(ctx context.Context, r tokens.Role, pin *secret.Bytes) (*
 	case <-ctx.Done():
 		return nil, ioError("try a PIN of", s.cfg.Dir, ctx.Err())
 	}
-	if err := s.Refresh(ctx); err != nil {
-		return nil, err
-	}
 	for {
-		f, d := s.snapshot()
-		if err := r.MayTry(d.Flags(), r.User == p11.CKU_SO || f.UserPINSet(d)); err != nil {
+		f, d, kept, err := s.readKept(ctx, r)
+		if err != nil {
 			return nil, err
 		}
-		kept, err := s.readKept(f, d, r)
-		if err != nil {
+		if err := r.MayTry(d.Flags(), hasPIN(f, d, r)); err != nil {
 			return nil, err
 		}
 		var o format.Opened
@@ -134,8 +130,25 @@ func (s *Store) tryPIN(ctx context.Context, r tokens.Role, pin *secret.Bytes) (*
 	}
 }
 
-// readKept reads what the directory holds of a role's PIN, with d for its data.
-func (s *Store) readKept(f format.Format, d format.TokenData, r tokens.Role) (format.Kept, error) {
+func hasPIN(f format.Format, d format.TokenData, r tokens.Role) bool {
+	return r.User == p11.CKU_SO || f.UserPINSet(d)
+}
+
+// readKept reads what the directory holds of a role's PIN, in a section of its own.
+func (s *Store) readKept(ctx context.Context, r tokens.Role) (f format.Format, d format.TokenData, k format.Kept, err error) {
+	end, err := s.begin(ctx)
+	if err != nil {
+		return f, d, k, err
+	}
+	defer end()
+	f, d = s.snapshot()
+	k, err = s.kept(r)
+	return f, d, k, err
+}
+
+// kept returns what the directory holds of a role's PIN. The token's lock is held.
+func (s *Store) kept(r tokens.Role) (format.Kept, error) {
+	f, d := s.snapshot()
 	file, err := s.readKeyFile(keyFileOf(r))
 	return format.Kept{Record: f.PIN(d, r.User), File: file}, err
 }
@@ -143,8 +156,7 @@ func (s *Store) readKept(f format.Format, d format.TokenData, r tokens.Role) (fo
 // stillKept reports whether the directory holds the same of a role's PIN as before. The
 // token's lock is held.
 func (s *Store) stillKept(r tokens.Role, before format.Kept) (bool, error) {
-	f, d := s.snapshot()
-	now, err := s.readKept(f, d, r)
+	now, err := s.kept(r)
 	return now.Record == before.Record && bytes.Equal(now.File, before.File), err
 }
 
@@ -153,7 +165,7 @@ func (s *Store) stillKept(r tokens.Role, before format.Kept) (bool, error) {
 // held.
 func (s *Store) judge(r tokens.Role, kept format.Kept, o format.Opened) error {
 	f, d := s.snapshot()
-	if err := r.MayTry(d.Flags(), r.User == p11.CKU_SO || f.UserPINSet(d)); err != nil {
+	if err := r.MayTry(d.Flags(), hasPIN(f, d, r)); err != nil {
 		return err
 	}
 	if !o.Right {

@@ -426,5 +426,5 @@ func (s *Store) validLocked(u p11.UserType) error {
 	if err != nil {
 		return err
 	}
-	return r.MayTry(d.Flags(), u == p11.CKU_SO || s.format.UserPINSet(d))
+	return r.MayTry(d.Flags(), hasPIN(s.format, d, r))
 }
