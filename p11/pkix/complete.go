@@ -82,14 +82,11 @@ func checkValue(t p11.KeyType, value []byte) []byte {
 // completePair completes a public or private key.
 func completePair(attrs *p11.Attributes, class p11.ObjectClass) error {
 	kt, _ := attrs.KeyType()
-	var info []byte
-	var err error
-	switch kt {
-	case p11.CKK_RSA:
-		info, err = completeRSA(attrs, class)
-	case p11.CKK_EC, p11.CKK_EC_EDWARDS, p11.CKK_EC_MONTGOMERY:
-		info, err = completeEC(attrs, kt)
+	t := keyTypeOf(kt)
+	if t.complete == nil {
+		return nil
 	}
+	info, err := t.complete(attrs, class)
 	if err != nil || info == nil {
 		return err
 	}
@@ -98,35 +95,4 @@ func completePair(attrs *p11.Attributes, class p11.ObjectClass) error {
 	}
 	attrs.Set(p11.CKA_PUBLIC_KEY_INFO, info)
 	return nil
-}
-
-// completeRSA returns CKA_PUBLIC_KEY_INFO. Other programs on the same token
-// directory count on the primes of a private key and on what belongs to them.
-func completeRSA(attrs *p11.Attributes, class p11.ObjectClass) ([]byte, error) {
-	n, e, err := RSAPublic(*attrs)
-	if err != nil {
-		return nil, err
-	}
-	if class == p11.CKO_PRIVATE_KEY {
-		if !attrs.Has(p11.CKA_PRIVATE_EXPONENT) {
-			return nil, missing(p11.CKA_PRIVATE_EXPONENT)
-		}
-		k, err := RSAPrivate(*attrs)
-		if err != nil {
-			return nil, err
-		}
-		defer k.Wipe()
-		if err := k.Put(attrs); err != nil {
-			return nil, err
-		}
-		return rsaSPKI(n, e)
-	}
-	// Whether a public key of that size is of use is the token's to say when it
-	// is used: other tokens keep any, and programs count on it.
-	bits := uint64(n.BitLen())
-	if given, ok := attrs.Ulong(p11.CKA_MODULUS_BITS); ok && given != bits {
-		return nil, p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "modulus-bits: is %d, but the modulus has %d bits", given, bits)
-	}
-	attrs.SetUlong(p11.CKA_MODULUS_BITS, bits)
-	return rsaSPKI(n, e)
 }

@@ -13,7 +13,7 @@ func DigestInfoPrefix(h p11.Hash) []byte {
 	digest := make([]byte, h.Size)
 	var b cryptobyte.Builder
 	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		addAlgorithm(b, h.OID, []byte{0x05, 0x00})
+		addAlgorithm(b, algorithm{h.OID, null()})
 		b.AddASN1OctetString(digest)
 	})
 	info := b.BytesOrPanic() // the table's object identifiers are

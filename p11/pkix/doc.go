@@ -6,6 +6,11 @@
 // [CertificatePEM] and [URI] print objects. The ECDSA functions convert between
 // the two forms of a signature.
 //
+// [Complete] checks a new key and completes it. [RSAPrivate], [ECPrivate] and their
+// likes read the values of keys for those who use them, and [DecodePrivateKey] and
+// [EncodePrivateKey] the form in which private keys are wrapped. What is done with
+// the keys of one type stands in one table (keytype.go).
+//
 // # Identifiers
 //
 // Every object made from one key pair gets the same CKA_ID: the SHA-1 hash of

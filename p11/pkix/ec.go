@@ -3,6 +3,7 @@ package pkix
 import (
 	"bytes"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"encoding/asn1"
 
@@ -10,7 +11,119 @@ import (
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
 	"p11fs/p11"
+	"p11fs/secret"
 )
+
+const (
+	oidEC      = "1.2.840.10045.2.1"
+	oidEd25519 = "1.3.101.112"
+)
+
+// ecType is the keys of Weierstrass curves (RFC 5480, RFC 5915).
+func ecType() keyType {
+	return keyType{
+		kt: p11.CKK_EC, oid: oidEC, complete: completeEC, writePrivate: writeECPrivate,
+		readPublic: func(alg algorithm, bits []byte) (p11.Attributes, error) {
+			c, err := curveByOID(alg.params)
+			if err != nil {
+				return nil, err
+			}
+			point, err := filePoint(c, bits)
+			if err != nil {
+				return nil, err
+			}
+			return pointAttributes(alg.params, point), nil
+		},
+		readPrivate: readECPrivate,
+		info: func(attrs p11.Attributes) ([]byte, error) {
+			params, point, err := ownPoint(attrs)
+			if err != nil {
+				return nil, err
+			}
+			if _, ok := firstElement(params); !ok {
+				return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "CKA_EC_PARAMS is damaged")
+			}
+			return buildSPKI(algorithm{oidEC, params}, point)
+		},
+		golang: func(alg algorithm, bits []byte) (any, error) {
+			c, err := curveByOID(alg.params)
+			if err != nil {
+				return nil, dataInvalid(err)
+			}
+			if c.Elliptic == nil {
+				return nil, p11.Errorf(p11.CKR_CURVE_NOT_SUPPORTED, "curve %s is not supported here", clip(c.OID))
+			}
+			point, err := filePoint(c, bits)
+			if err != nil {
+				return nil, err
+			}
+			return ecdsa.ParseUncompressedPublicKey(c.Elliptic, point)
+		},
+	}
+}
+
+// edwardsType is Ed25519 keys (RFC 8410). Their curve is named by OID or by name
+// (PKCS#11 v3.1 §6.3.5).
+func edwardsType() keyType {
+	params := []byte("\x06\x03\x2b\x65\x70")
+	name := []byte("\x13\x0cedwards25519")
+	return keyType{
+		kt: p11.CKK_EC_EDWARDS, oid: oidEd25519, complete: completeEC,
+		readPublic: func(_ algorithm, bits []byte) (p11.Attributes, error) {
+			if len(bits) != ed25519.PublicKeySize {
+				return nil, invalid(formSPKI)
+			}
+			return pointAttributes(params, bits), nil
+		},
+		readPrivate: func(_ algorithm, key []byte) (priv, pub p11.Attributes, err error) {
+			in := cryptobyte.String(key)
+			var seed cryptobyte.String
+			if !in.ReadASN1(&seed, cbasn1.OCTET_STRING) || !in.Empty() || len(seed) != ed25519.SeedSize {
+				return nil, nil, invalid(formPKCS8)
+			}
+			whole := ed25519.NewKeyFromSeed(seed) // RFC 8032 §5.1.5
+			defer secret.Wipe(whole)
+			priv.Set(p11.CKA_EC_PARAMS, bytes.Clone(params))
+			priv.Set(p11.CKA_VALUE, bytes.Clone(seed))
+			return priv, pointAttributes(params, whole[ed25519.SeedSize:]), nil
+		},
+		info: func(attrs p11.Attributes) ([]byte, error) {
+			given, point, err := ownPoint(attrs)
+			switch {
+			case err != nil:
+				return nil, err
+			case !bytes.Equal(given, params) && !bytes.Equal(given, name):
+				return nil, p11.Errorf(p11.CKR_KEY_TYPE_INCONSISTENT, "no public key file for this Edwards curve")
+			case len(point) != ed25519.PublicKeySize:
+				return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "CKA_EC_POINT is not %d bytes", ed25519.PublicKeySize)
+			}
+			return buildSPKI(algorithm{oid: oidEd25519}, point)
+		},
+		golang: func(_ algorithm, bits []byte) (any, error) { return ed25519.PublicKey(bits), nil },
+	}
+}
+
+// pointAttributes are those of the public keys that are a point on a curve.
+func pointAttributes(params, point []byte) (pub p11.Attributes) {
+	pub.Set(p11.CKA_EC_PARAMS, bytes.Clone(params))
+	pub.Set(p11.CKA_EC_POINT, DERPoint(point))
+	return pub
+}
+
+// ownPoint returns the curve and the point that a key tells.
+func ownPoint(attrs p11.Attributes) (params, point []byte, err error) {
+	params, _ = attrs.Get(p11.CKA_EC_PARAMS)
+	value, _ := attrs.Get(p11.CKA_EC_POINT)
+	if len(params) == 0 || len(value) == 0 {
+		return nil, nil, p11.Errorf(p11.CKR_ATTRIBUTE_TYPE_INVALID, "the key does not tell its public point: see the public key object with the same id")
+	}
+	c, _ := curveByOID(params)
+	point, ok := rawPoint(c, value)
+	if !ok {
+		point = value // whatever it is
+	}
+	return params, point, nil
+}
 
 // maxField is the longest field element taken, in bytes (P-521).
 const maxField = 66
@@ -175,14 +288,15 @@ func filePrivate(c p11.Curve, d, point []byte) (value, public []byte, err error)
 // completeEC checks the point of an elliptic curve key, computes it from a private
 // value where the curve is known, and returns CKA_PUBLIC_KEY_INFO, nil when it
 // cannot be made.
-func completeEC(attrs *p11.Attributes, t p11.KeyType) ([]byte, error) {
+func completeEC(attrs *p11.Attributes, class p11.ObjectClass) ([]byte, error) {
 	params, ok := attrs.Get(p11.CKA_EC_PARAMS)
 	if !ok {
 		return nil, missing(p11.CKA_EC_PARAMS)
 	}
 	curve, _ := curveByOID(params) // what names no curve is stored as it is
+	kt, _ := attrs.KeyType()
 	if curve.Name == "" {
-		curve.KeyType = t
+		curve.KeyType = kt
 	}
 	value, _ := attrs.Get(p11.CKA_EC_POINT)
 	point, ok := rawPoint(curve, value)
@@ -195,7 +309,7 @@ func completeEC(attrs *p11.Attributes, t p11.KeyType) ([]byte, error) {
 			return nil, err
 		}
 	}
-	if class, _ := attrs.Class(); class == p11.CKO_PRIVATE_KEY && curve.Elliptic != nil {
+	if class == p11.CKO_PRIVATE_KEY && curve.Elliptic != nil {
 		value, ok := attrs.Get(p11.CKA_VALUE)
 		if !ok {
 			return nil, missing(p11.CKA_VALUE)
@@ -215,21 +329,78 @@ func completeEC(attrs *p11.Attributes, t p11.KeyType) ([]byte, error) {
 	if point == nil {
 		return nil, nil
 	}
-	return ecSPKI(params, point, t)
+	return ecSPKI(params, point, kt)
 }
 
 // ecSPKI makes CKA_PUBLIC_KEY_INFO (RFC 5480, RFC 8410).
-func ecSPKI(params, point []byte, t p11.KeyType) ([]byte, error) {
-	if t == p11.CKK_EC {
-		return buildSPKI(oidEC, params, point)
+func ecSPKI(params, point []byte, kt p11.KeyType) ([]byte, error) {
+	if kt == p11.CKK_EC {
+		return buildSPKI(algorithm{oidEC, params}, point)
 	}
 	var oid asn1.ObjectIdentifier
 	if rest, err := asn1.Unmarshal(params, &oid); err != nil || len(rest) > 0 {
 		return nil, nil // named in words: no algorithm identifier to take over
 	}
-	return buildSPKI(oid.String(), nil, point)
+	return buildSPKI(algorithm{oid: oid.String()}, point)
 }
 
-// ed25519Params is CKA_EC_PARAMS of an Ed25519 key: the OID of RFC 8410 §3,
-// which PKCS#11 v3.1 §6.3.5 allows beside the curve's name.
-func ed25519Params() []byte { return []byte{0x06, 0x03, 0x2b, 0x65, 0x70} }
+// readECPrivate reads an ECPrivateKey (RFC 5915 §3), whose curve alg names where it
+// stands in PKCS#8.
+func readECPrivate(alg algorithm, der []byte) (priv, pub p11.Attributes, err error) {
+	var s, d, field, bits cryptobyte.String
+	var version int64
+	var hasParams, hasPoint bool
+	in := cryptobyte.String(der)
+	if !in.ReadASN1(&s, cbasn1.SEQUENCE) || !in.Empty() ||
+		!s.ReadASN1Integer(&version) || version != 1 ||
+		!s.ReadASN1(&d, cbasn1.OCTET_STRING) || len(d) == 0 ||
+		!s.ReadOptionalASN1(&field, &hasParams, cbasn1.Tag(0).ContextSpecific().Constructed()) ||
+		!s.ReadOptionalASN1(&bits, &hasPoint, cbasn1.Tag(1).ContextSpecific().Constructed()) {
+		return nil, nil, invalid(formSEC1)
+	}
+	params := alg.params
+	if hasParams {
+		if params != nil && !bytes.Equal(params, field) {
+			return nil, nil, p11.Errorf(p11.CKR_DATA_INVALID, "the EC key names two different curves")
+		}
+		params = field
+	}
+	var point []byte
+	if hasPoint && (!bits.ReadASN1BitStringAsBytes(&point) || !bits.Empty()) {
+		return nil, nil, invalid(formSEC1)
+	}
+	c, err := curveByOID(params)
+	if err != nil {
+		return nil, nil, err
+	}
+	value, point, err := filePrivate(c, d, point)
+	if err != nil {
+		return nil, nil, err
+	}
+	priv.Set(p11.CKA_EC_PARAMS, bytes.Clone(params))
+	priv.Set(p11.CKA_VALUE, value)
+	return priv, pointAttributes(params, point), nil
+}
+
+// writeECPrivate returns the PrivateKeyInfo of a key. A curve that Go has not the
+// arithmetic of goes without the point.
+func writeECPrivate(attrs p11.Attributes) ([]byte, error) {
+	params, _ := attrs.Get(p11.CKA_EC_PARAMS)
+	value, _ := attrs.Get(p11.CKA_VALUE)
+	var point []byte
+	if c, err := CurveOf(params); err == nil && c.Elliptic != nil {
+		scalar, own, err := ECPrivate(c, value)
+		if err != nil {
+			return nil, err
+		}
+		defer secret.Wipe(scalar)
+		params, value, point = c.Params(), scalar, own
+	}
+	return buildPKCS8(algorithm{oidEC, params}, func(b *cryptobyte.Builder) {
+		b.AddASN1Int64(1)
+		b.AddASN1OctetString(value)
+		if point != nil {
+			b.AddASN1(cbasn1.Tag(1).Constructed().ContextSpecific(), func(b *cryptobyte.Builder) { b.AddASN1BitString(point) })
+		}
+	})
+}

@@ -168,9 +168,9 @@ func (p *parser) one(f form, data []byte) error {
 	}
 	switch f {
 	case formPKCS1Private:
-		return p.rsaPrivate(data, "")
+		return p.private(rsaType(), algorithm{}, data, "")
 	case formSEC1:
-		return p.ecPrivate(data, nil, "")
+		return p.private(ecType(), algorithm{}, data, "")
 	case formPKCS8:
 		return p.pkcs8(data, "")
 	case formPKCS8Encrypted:
@@ -178,7 +178,7 @@ func (p *parser) one(f form, data []byte) error {
 	case formPKCS12:
 		return p.pkcs12(data)
 	case formPKCS1Public:
-		return p.rsaPublic(data)
+		return p.public(algorithm{oid: oidRSA}, data)
 	case formSPKI:
 		return p.spki(data)
 	case formCertificate:

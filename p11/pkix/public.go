@@ -1,14 +1,8 @@
 package pkix
 
 import (
-	"bytes"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/rsa"
 	"crypto/sha1"
-	"encoding/asn1"
 	"encoding/pem"
-	"math/big"
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
@@ -22,62 +16,53 @@ func keyID(publicBits []byte) []byte {
 	return sum[:]
 }
 
-// rsaPublicTemplate returns the template of an RSA public key and its CKA_ID.
-func rsaPublicTemplate(n, e *big.Int) (p11.Attributes, []byte) {
-	var pub p11.Attributes
-	pub.SetUlong(p11.CKA_KEY_TYPE, uint64(p11.CKK_RSA))
-	pub.Set(p11.CKA_MODULUS, n.Bytes())
-	pub.Set(p11.CKA_PUBLIC_EXPONENT, e.Bytes())
-	return pub, keyID(rsaPublicDER(n, e))
-}
-
-// ecPublicTemplate does so for the keys that are a point on a curve.
-func ecPublicTemplate(t p11.KeyType, params, point []byte) (p11.Attributes, []byte) {
-	var pub p11.Attributes
-	pub.SetUlong(p11.CKA_KEY_TYPE, uint64(t))
-	pub.Set(p11.CKA_EC_PARAMS, bytes.Clone(params))
-	pub.Set(p11.CKA_EC_POINT, DERPoint(point))
-	return pub, keyID(point)
-}
-
-// rsaPublic reads an RSAPublicKey.
-func (p *parser) rsaPublic(der []byte) error {
-	n, e, err := readRSAPublic(der)
-	if err != nil {
-		return err
-	}
-	pub, id := rsaPublicTemplate(n, e)
-	return p.add(p11.CKO_PUBLIC_KEY, id, "", pub)
-}
-
 // spki reads a SubjectPublicKeyInfo (RFC 5280 §4.1).
 func (p *parser) spki(der []byte) error {
 	alg, bits, ok := readSPKI(der)
 	if !ok {
 		return invalid(formSPKI)
 	}
-	switch alg.oid {
-	case oidRSA:
-		return p.rsaPublic(bits)
-	case oidEC:
-		c, err := curveByOID(alg.params)
-		if err != nil {
-			return dataInvalid(err)
-		}
-		point, err := filePoint(c, bits)
-		if err != nil {
+	return p.public(alg, bits)
+}
+
+// public reads a public key.
+func (p *parser) public(alg algorithm, bits []byte) error {
+	t, err := keyTypeByOID(alg.oid)
+	if err != nil {
+		return err
+	}
+	pub, err := t.readPublic(alg, bits)
+	if err != nil {
+		return dataInvalid(err)
+	}
+	return p.addKeys(t, "", nil, pub)
+}
+
+// addKeys takes over the templates of a pair, or of a public key alone.
+func (p *parser) addKeys(t keyType, label string, priv, pub p11.Attributes) error {
+	info, err := t.info(pub)
+	if err != nil {
+		priv.Wipe()
+		return err
+	}
+	_, bits, _ := readSPKI(info)
+	id := keyID(bits)
+	if priv != nil {
+		priv.SetUlong(p11.CKA_KEY_TYPE, uint64(t.kt))
+		if err := p.add(p11.CKO_PRIVATE_KEY, id, label, priv); err != nil {
 			return err
 		}
-		pub, id := ecPublicTemplate(p11.CKK_EC, alg.params, point)
-		return p.add(p11.CKO_PUBLIC_KEY, id, "", pub)
-	case oidEd25519:
-		if len(bits) != ed25519.PublicKeySize {
-			return invalid(formSPKI)
-		}
-		pub, id := ecPublicTemplate(p11.CKK_EC_EDWARDS, ed25519Params(), bits)
-		return p.add(p11.CKO_PUBLIC_KEY, id, "", pub)
 	}
-	return unsupportedKey(alg.oid)
+	pub.SetUlong(p11.CKA_KEY_TYPE, uint64(t.kt))
+	return p.add(p11.CKO_PUBLIC_KEY, id, label, pub)
+}
+
+// dataInvalid is an error of a file.
+func dataInvalid(err error) error {
+	if p11.RVOf(err) == p11.CKR_DATA_LEN_RANGE {
+		return err
+	}
+	return p11.Errorf(p11.CKR_DATA_INVALID, "%v", err)
 }
 
 // readSPKI takes a SubjectPublicKeyInfo apart.
@@ -127,48 +112,12 @@ func publicDER(attrs p11.Attributes) ([]byte, error) {
 			return info, nil
 		}
 	}
-	t, _ := attrs.KeyType()
-	switch t {
-	case p11.CKK_RSA:
-		n, okN := attrs.Get(p11.CKA_MODULUS)
-		e, okE := attrs.Get(p11.CKA_PUBLIC_EXPONENT)
-		if !okN || !okE || len(n) == 0 || len(e) == 0 {
-			return nil, p11.Errorf(p11.CKR_ATTRIBUTE_TYPE_INVALID, "the key does not tell its modulus and public exponent")
-		}
-		return rsaSPKI(new(big.Int).SetBytes(n), new(big.Int).SetBytes(e))
-	case p11.CKK_EC, p11.CKK_EC_EDWARDS:
-		params, okP := attrs.Get(p11.CKA_EC_PARAMS)
-		raw, okQ := attrs.Get(p11.CKA_EC_POINT)
-		if !okP || !okQ || len(params) == 0 || len(raw) == 0 {
-			return nil, p11.Errorf(p11.CKR_ATTRIBUTE_TYPE_INVALID, "the key does not tell its public point: see the public key object with the same id")
-		}
-		c, _ := curveByOID(params) // a point of a curve that is not known stands for itself
-		point, ok := rawPoint(c, raw)
-		if !ok {
-			point = raw
-		}
-		if t == p11.CKK_EC_EDWARDS {
-			return edSPKI(params, point)
-		}
-		if _, ok := firstElement(params); !ok {
-			return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "CKA_EC_PARAMS is damaged")
-		}
-		return buildSPKI(oidEC, params, point)
+	kt, _ := attrs.KeyType()
+	t := keyTypeOf(kt)
+	if t.info == nil {
+		return nil, p11.Errorf(p11.CKR_KEY_TYPE_INCONSISTENT, "no public key file for keys of type %s", kt.Short())
 	}
-	return nil, p11.Errorf(p11.CKR_KEY_TYPE_INCONSISTENT, "no public key file for keys of type %s", t.Short())
-}
-
-// edSPKI prints an Edwards key, whose curve is named by OID or by name (PKCS#11
-// v3.1 §6.3.5).
-func edSPKI(params, point []byte) ([]byte, error) {
-	name := []byte("\x13\x0cedwards25519")
-	if !bytes.Equal(params, ed25519Params()) && !bytes.Equal(params, name) {
-		return nil, p11.Errorf(p11.CKR_KEY_TYPE_INCONSISTENT, "no public key file for this Edwards curve")
-	}
-	if len(point) != ed25519.PublicKeySize {
-		return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "CKA_EC_POINT is not %d bytes", ed25519.PublicKeySize)
-	}
-	return buildSPKI(oidEd25519, nil, point)
+	return t.info(attrs)
 }
 
 // publicKey returns the key in Go's types: *rsa.PublicKey, *ecdsa.PublicKey on a
@@ -182,37 +131,18 @@ func publicKey(attrs p11.Attributes) (any, error) {
 	if !ok {
 		return nil, invalid(formSPKI)
 	}
-	switch alg.oid {
-	case oidRSA:
-		n, e, err := readRSAPublic(bits)
-		if err != nil {
-			return nil, err
-		}
-		return &rsa.PublicKey{N: n, E: int(e.Int64())}, nil
-	case oidEC:
-		c, err := curveByOID(alg.params)
-		if err != nil {
-			return nil, dataInvalid(err)
-		}
-		if c.Elliptic == nil {
-			return nil, p11.Errorf(p11.CKR_CURVE_NOT_SUPPORTED, "curve %s is not supported here", clip(c.OID))
-		}
-		point, err := filePoint(c, bits)
-		if err != nil {
-			return nil, err
-		}
-		return ecdsa.ParseUncompressedPublicKey(c.Elliptic, point)
-	case oidEd25519:
-		return ed25519.PublicKey(bits), nil
+	t, err := keyTypeByOID(alg.oid)
+	if err != nil {
+		return nil, err
 	}
-	return nil, unsupportedKey(alg.oid)
+	return t.golang(alg, bits)
 }
 
 // buildSPKI puts a SubjectPublicKeyInfo together.
-func buildSPKI(oid string, params, bits []byte) ([]byte, error) {
+func buildSPKI(alg algorithm, bits []byte) ([]byte, error) {
 	var b cryptobyte.Builder
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		addAlgorithm(b, oid, params)
+		addAlgorithm(b, alg)
 		b.AddASN1BitString(bits)
 	})
 	der, err := b.Bytes()
@@ -220,17 +150,4 @@ func buildSPKI(oid string, params, bits []byte) ([]byte, error) {
 		return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "public key: %v", err)
 	}
 	return der, nil
-}
-
-// parseOID reads an object identifier in its dotted form.
-func parseOID(s string) (oid asn1.ObjectIdentifier) {
-	n := 0
-	for i := 0; i <= len(s); i++ {
-		if i == len(s) || s[i] == '.' {
-			oid, n = append(oid, n), 0
-			continue
-		}
-		n = n*10 + int(s[i]-'0')
-	}
-	return oid
 }

@@ -2,6 +2,7 @@ package pkix
 
 import (
 	"bytes"
+	"crypto/rsa"
 	"math/big"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -9,6 +10,96 @@ import (
 
 	"p11fs/p11"
 )
+
+const oidRSA = "1.2.840.113549.1.1.1"
+
+// rsaType is RSA keys (RFC 8017 §A.1).
+func rsaType() keyType {
+	return keyType{
+		kt: p11.CKK_RSA, oid: oidRSA, complete: completeRSA, writePrivate: writeRSAPrivate, info: rsaInfo,
+		readPublic: func(_ algorithm, bits []byte) (p11.Attributes, error) {
+			n, e, err := readRSAPublic(bits)
+			if err != nil {
+				return nil, err
+			}
+			return rsaPublicAttributes(n, e), nil
+		},
+		readPrivate: func(_ algorithm, key []byte) (priv, pub p11.Attributes, err error) {
+			priv, err = readRSAPrivate(key)
+			if err != nil {
+				return nil, nil, err
+			}
+			n, e, err := RSAPublic(priv)
+			if err == nil && e.BitLen() > 31 {
+				err = p11.Errorf(p11.CKR_DATA_INVALID, "an RSA key with a public exponent above 31 bits is not supported")
+			}
+			if err != nil {
+				priv.Wipe()
+				return nil, nil, err
+			}
+			return priv, rsaPublicAttributes(n, e), nil
+		},
+		golang: func(_ algorithm, bits []byte) (any, error) {
+			n, e, err := readRSAPublic(bits)
+			if err != nil {
+				return nil, err
+			}
+			return &rsa.PublicKey{N: n, E: int(e.Int64())}, nil
+		},
+	}
+}
+
+func rsaPublicAttributes(n, e *big.Int) (pub p11.Attributes) {
+	pub.Set(p11.CKA_MODULUS, n.Bytes())
+	pub.Set(p11.CKA_PUBLIC_EXPONENT, e.Bytes())
+	return pub
+}
+
+// rsaInfo is the SubjectPublicKeyInfo of a key that tells its public half.
+func rsaInfo(attrs p11.Attributes) ([]byte, error) {
+	n, okN := attrs.Get(p11.CKA_MODULUS)
+	e, okE := attrs.Get(p11.CKA_PUBLIC_EXPONENT)
+	if !okN || !okE || len(n) == 0 || len(e) == 0 {
+		return nil, p11.Errorf(p11.CKR_ATTRIBUTE_TYPE_INVALID, "the key does not tell its modulus and public exponent")
+	}
+	return rsaSPKI(new(big.Int).SetBytes(n), new(big.Int).SetBytes(e))
+}
+
+// rsaSPKI is the SubjectPublicKeyInfo of an RSA key.
+func rsaSPKI(n, e *big.Int) ([]byte, error) {
+	return buildSPKI(algorithm{oidRSA, null()}, rsaPublicDER(n, e))
+}
+
+// completeRSA returns CKA_PUBLIC_KEY_INFO. Other programs on the same token
+// directory count on the primes of a private key and on what belongs to them.
+func completeRSA(attrs *p11.Attributes, class p11.ObjectClass) ([]byte, error) {
+	n, e, err := RSAPublic(*attrs)
+	if err != nil {
+		return nil, err
+	}
+	if class == p11.CKO_PRIVATE_KEY {
+		if !attrs.Has(p11.CKA_PRIVATE_EXPONENT) {
+			return nil, missing(p11.CKA_PRIVATE_EXPONENT)
+		}
+		k, err := RSAPrivate(*attrs)
+		if err != nil {
+			return nil, err
+		}
+		defer k.Wipe()
+		if err := k.Put(attrs); err != nil {
+			return nil, err
+		}
+		return rsaSPKI(n, e)
+	}
+	// Whether a public key of that size is of use is the token's to say when it
+	// is used: other tokens keep any, and programs count on it.
+	bits := uint64(n.BitLen())
+	if given, ok := attrs.Ulong(p11.CKA_MODULUS_BITS); ok && given != bits {
+		return nil, p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "modulus-bits: is %d, but the modulus has %d bits", given, bits)
+	}
+	attrs.SetUlong(p11.CKA_MODULUS_BITS, bits)
+	return rsaSPKI(n, e)
+}
 
 // RSANumbers are the numbers of an RSA key with two primes (RFC 8017 §3.2).
 type RSANumbers struct {
@@ -245,12 +336,19 @@ func (k *RSANumbers) factor() bool {
 	return false
 }
 
-// write adds the fields of an RSAPrivateKey.
-func (k *RSANumbers) write(b *cryptobyte.Builder) {
-	b.AddASN1Int64(0)
-	for _, part := range k.parts() {
-		b.AddASN1BigInt(*part.value)
+// writeRSAPrivate returns the PrivateKeyInfo of a key.
+func writeRSAPrivate(attrs p11.Attributes) ([]byte, error) {
+	k, err := RSAPrivate(attrs)
+	if err != nil {
+		return nil, err
 	}
+	defer k.Wipe()
+	return buildPKCS8(algorithm{oidRSA, null()}, func(b *cryptobyte.Builder) {
+		b.AddASN1Int64(0)
+		for _, part := range k.parts() {
+			b.AddASN1BigInt(*part.value)
+		}
+	})
 }
 
 // readRSAPrivate reads an RSAPrivateKey (RFC 8017 §A.1.2) into attributes.
@@ -268,7 +366,6 @@ func readRSAPrivate(der []byte) (p11.Attributes, error) {
 		return nil, p11.Errorf(p11.CKR_DATA_INVALID, "an RSA key of more than two primes is not supported")
 	}
 	var a p11.Attributes
-	a.SetUlong(p11.CKA_KEY_TYPE, uint64(p11.CKK_RSA))
 	for _, part := range new(RSANumbers).parts() {
 		var x []byte // not negative, without zeros in front
 		if !s.ReadASN1Integer(&x) || len(x) == 0 {
@@ -331,9 +428,4 @@ func readRSAPublic(der []byte) (n, e *big.Int, err error) {
 		return nil, nil, p11.Errorf(p11.CKR_DATA_INVALID, "the RSA public key has an impossible modulus or exponent")
 	}
 	return n, e, nil
-}
-
-// rsaSPKI is the SubjectPublicKeyInfo of an RSA key.
-func rsaSPKI(n, e *big.Int) ([]byte, error) {
-	return buildSPKI(oidRSA, []byte{0x05, 0x00}, rsaPublicDER(n, e))
 }

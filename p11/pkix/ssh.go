@@ -82,16 +82,17 @@ func (p *parser) sshPrivate(data []byte) error {
 	switch k := key.(type) {
 	case *ed25519.PrivateKey:
 		defer secret.Wipe(*k)
-		return p.edPrivate(k.Seed(), "")
+		key = *k
 	case *rsa.PrivateKey, *ecdsa.PrivateKey:
-		der, err := x509.MarshalPKCS8PrivateKey(key)
-		if err != nil {
-			return p11.Errorf(p11.CKR_DATA_INVALID, "%s: %v", formOpenSSHPrivate, err)
-		}
-		defer secret.Wipe(der)
-		return p.pkcs8(der, "")
+	default:
+		return p11.Errorf(p11.CKR_DATA_INVALID, "%s of a type that is not supported", formOpenSSHPrivate)
 	}
-	return p11.Errorf(p11.CKR_DATA_INVALID, "%s of a type that is not supported", formOpenSSHPrivate)
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return p11.Errorf(p11.CKR_DATA_INVALID, "%s: %v", formOpenSSHPrivate, err)
+	}
+	defer secret.Wipe(der)
+	return p.pkcs8(der, "")
 }
 
 // sshRounds reads the head of an OpenSSH key: whether it is encrypted, and that

@@ -20,30 +20,6 @@ func (c *Crypto) hold(o *tokens.Object) (any, error) {
 	return k, nil
 }
 
-// parseKey makes the key of an object's attributes.
-func (c *Crypto) parseKey(a p11.Attributes) (any, error) {
-	class, _ := a.Class()
-	kt, _ := a.KeyType()
-	public := class == p11.CKO_PUBLIC_KEY
-	switch {
-	case class == p11.CKO_SECRET_KEY && kt == p11.CKK_AES:
-		return c.parseAES(a)
-	case class == p11.CKO_SECRET_KEY:
-		return parseSecret(a)
-	case !public && class != p11.CKO_PRIVATE_KEY:
-		return nil, p11.Errorf(p11.CKR_KEY_HANDLE_INVALID, "the object is not a key")
-	case kt == p11.CKK_RSA && public:
-		return c.parseRSAPublic(a)
-	case kt == p11.CKK_RSA:
-		return c.parseRSAPrivate(a)
-	case kt == p11.CKK_EC && public:
-		return c.parseECPublic(a)
-	case kt == p11.CKK_EC:
-		return c.parseECPrivate(a)
-	}
-	return nil, p11.Errorf(p11.CKR_KEY_TYPE_INCONSISTENT, "the token does nothing with keys of type %s", kt)
-}
-
 // keyDamaged is the answer for a stored key whose attributes make no key.
 func keyDamaged(format string, args ...any) error {
 	return p11.Errorf(p11.CKR_FUNCTION_FAILED, "the key cannot be used: "+format, args...)
