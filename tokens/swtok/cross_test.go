@@ -2,6 +2,7 @@ package swtok
 
 import (
 	"bytes"
+	"crypto"
 	"errors"
 	"fmt"
 	"sync"
@@ -127,6 +128,41 @@ func agree(t *testing.T, a, b *Crypto) {
 			}
 			if !bytes.Equal(z[0], z[1]) {
 				t.Errorf("two shared secrets")
+			}
+		})
+	}
+}
+
+// OAEP goes from one library to the other with every hash that a row of the table of
+// hashes can have.
+func TestOAEPHashes(t *testing.T) {
+	n, err := GoProvider().GenerateRSA(2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range []crypto.Hash{
+		crypto.SHA1, crypto.SHA224, crypto.SHA256, crypto.SHA384, crypto.SHA512,
+		crypto.SHA3_224, crypto.SHA3_256, crypto.SHA3_384, crypto.SHA3_512,
+	} {
+		t.Run(h.String(), func(t *testing.T) {
+			for _, from := range providers(t) {
+				for _, to := range providers(t) {
+					pub, err := from.NewRSAPublicKey(n.N, n.E)
+					if err != nil {
+						t.Fatal(err)
+					}
+					priv, err := to.NewRSAPrivateKey(n)
+					if err != nil {
+						t.Fatal(err)
+					}
+					ct, err := pub.EncryptOAEP(h, h, []byte("message"), []byte("label"))
+					if err != nil {
+						t.Fatalf("%s: %v", from.Name(), err)
+					}
+					if got, err := priv.DecryptOAEP(h, h, ct, []byte("label")); err != nil || string(got) != "message" {
+						t.Errorf("%s to %s: %q, %v", from.Name(), to.Name(), got, err)
+					}
+				}
 			}
 		})
 	}

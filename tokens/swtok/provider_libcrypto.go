@@ -143,6 +143,14 @@ func libHash(h crypto.Hash) hash.Hash {
 		return openssl.NewSHA384()
 	case crypto.SHA512:
 		return openssl.NewSHA512()
+	case crypto.SHA3_224:
+		return openssl.NewSHA3_224()
+	case crypto.SHA3_256:
+		return openssl.NewSHA3_256()
+	case crypto.SHA3_384:
+		return openssl.NewSHA3_384()
+	case crypto.SHA3_512:
+		return openssl.NewSHA3_512()
 	}
 	return nil
 }
