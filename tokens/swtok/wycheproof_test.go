@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -190,14 +191,30 @@ func runVectors(t *testing.T, name string, b []byte, stride int) bool {
 // and decrypts ct to msg.
 func cipherBoth(t *testing.T, c *Crypto, v *vector, m p11.Mechanism, key *tokens.Object, msg, ct []byte) {
 	t.Helper()
+	encrypt, decrypt := encryptAll, decryptAll
+	if p, ok := m.Param.(*p11.GCMParams); ok && len(p.IV) > 256 {
+		// The engine refuses what is longer than in PKCS#11 v3.1 §6.13.3.
+		encrypt, decrypt = unchecked(p11.CKF_ENCRYPT), unchecked(p11.CKF_DECRYPT)
+	}
 	if v.Result == "valid" {
-		got, err := encryptAll(c, m, key, msg)
+		got, err := encrypt(c, m, key, msg)
 		if err := same(got, ct, err); err != nil {
 			t.Errorf("test %v (%s): encrypt: %v", v.TcID, v.Comment, err)
 		}
 	}
-	got, err := decryptAll(c, m, key, ct)
+	got, err := decrypt(c, m, key, ct)
 	v.check(t, same(got, msg, err))
+}
+
+// unchecked runs a cipher that the engine would refuse.
+func unchecked(use p11.Flags) func(*Crypto, p11.Mechanism, *tokens.Object, []byte) ([]byte, error) {
+	return func(c *Crypto, m p11.Mechanism, key *tokens.Object, data []byte) ([]byte, error) {
+		o, err := c.Begin(context.Background(), use, m, key)
+		if err != nil {
+			return nil, err
+		}
+		return cryptAll(tokentest.Cipher{Operation: o}, data)
+	}
 }
 
 func runCBCPad(t *testing.T, c *Crypto, g *vectorGroup) {
