@@ -73,26 +73,12 @@ func (a *application) defaultSession(ctx context.Context, p place) (*session, er
 	if s := a.session(p.slot, sessionRef{}); s != nil {
 		return s, nil
 	}
-	s, err := a.open(ctx, p, "")
-	if err != nil {
-		return nil, err
-	}
-	a.mu.Lock()
-	on := a.onLocked(p.slot)
-	other := on.sessions[sessionRef{}]
-	if other == nil || other.gone() {
-		on.sessions[sessionRef{}], other = s, nil
-	}
-	a.mu.Unlock()
-	if other != nil { // two requests at once, both the first
-		a.closeSession(s)
-		return other, nil
-	}
-	return s, nil
+	return a.open(ctx, p, sessionRef{})
 }
 
-// open opens a session, with a name unless that is empty.
-func (a *application) open(ctx context.Context, p place, name string) (*session, error) {
+// open opens a session, which is found by its number and by others. If there is a
+// default session already, that is returned.
+func (a *application) open(ctx context.Context, p place, others ...sessionRef) (*session, error) {
 	e, err := a.eng.OpenSession(ctx, p.slot, p11.CKF_SERIAL_SESSION|p11.CKF_RW_SESSION)
 	if p11.RVOf(err) == p11.CKR_TOKEN_WRITE_PROTECTED { // its keys can be used all the same
 		e, err = a.eng.OpenSession(ctx, p.slot, p11.CKF_SERIAL_SESSION)
@@ -100,29 +86,32 @@ func (a *application) open(ctx context.Context, p place, name string) (*session,
 	if err != nil {
 		return nil, err
 	}
-	s := &session{fs: p.fs, app: a, slot: p.slot, eng: e, name: name, exchanges: make(map[string]*exchange)}
-	if err := a.add(s); err != nil {
+	s := &session{fs: p.fs, app: a, slot: p.slot, eng: e, exchanges: make(map[string]*exchange)}
+	added, err := a.add(s, others)
+	if added != s {
 		s.close()
-		return nil, err
 	}
-	return s, nil
+	return added, err
 }
 
-func (a *application) add(s *session) error {
+func (a *application) add(s *session, others []sessionRef) (*session, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.ended {
-		return p11.Errorf(p11.CKR_CRYPTOKI_NOT_INITIALIZED, "the application has ended")
+		return nil, p11.Errorf(p11.CKR_CRYPTOKI_NOT_INITIALIZED, "the application has ended")
 	}
 	on := a.onLocked(s.slot)
-	if ref := (sessionRef{name: s.name}); s.name != "" {
+	for _, ref := range others {
 		if other := on.sessions[ref]; other != nil && !other.gone() {
-			return errExists
+			if ref.isDefault() { // two requests at once, both the first
+				return other, nil
+			}
+			return nil, errExists
 		}
-		on.sessions[ref] = s
+		on.sessions[ref], s.name = s, ref.name
 	}
 	on.sessions[sessionRef{number: s.eng.Handle()}] = s
-	return nil
+	return s, nil
 }
 
 // closeSession is C_CloseSession.

@@ -37,8 +37,8 @@ type blob struct {
 }
 
 // open makes b the state of a handle.
-func (b *blob) open(p place, flags uint32) *handle {
-	b.handle = p.newHandle(b.s.app)
+func (b *blob) open(flags uint32) *handle {
+	b.handle = b.s.newHandle()
 	b.append = flags&syscall.O_APPEND != 0
 	b.handle.read, b.handle.write, b.handle.flush, b.handle.truncate, b.handle.release = b.read, b.write, b.flush, b.truncate, b.release
 	if b.guarded {

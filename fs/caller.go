@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -115,10 +117,7 @@ func newCallers(e *engine.Engine, system processes) *callers {
 func (cs *callers) close() {
 	cs.mu.Lock()
 	cs.closed = true
-	apps := make([]*application, 0, len(cs.apps))
-	for _, a := range cs.apps {
-		apps = append(apps, a)
-	}
+	apps := slices.Collect(maps.Values(cs.apps))
 	cs.mu.Unlock()
 	for _, a := range apps {
 		cs.end(a)
@@ -129,30 +128,27 @@ func (cs *callers) close() {
 
 // find returns the caller's application, or nil when it has none.
 func (cs *callers) find(c caller) *application {
-	sid, ok := cs.sessionOf(c)
-	if !ok {
-		return nil
-	}
+	sid := cs.sessionOf(c)
 	cs.mu.Lock()
 	a := cs.apps[appKey{c.uid, sid}]
 	cs.mu.Unlock()
-	if a == nil {
-		return nil
-	}
-	if !a.leader.alive() {
+	if a != nil && !a.leader.alive() {
 		cs.end(a)
 		return nil
 	}
 	return a
 }
 
-// sessionOf returns the number of the caller's POSIX session, if it is known.
-func (cs *callers) sessionOf(c caller) (sid int, ok bool) {
+// sessionOf returns the number of the caller's POSIX session, 0 if it is not known.
+func (cs *callers) sessionOf(c caller) int {
 	if c.pid == 0 {
-		return 0, false
+		return 0
 	}
 	sid, err := cs.system.session(int(c.pid))
-	return sid, err == nil && sid > 0
+	if err != nil {
+		return 0
+	}
+	return sid
 }
 
 // get returns the caller's application, which is made if there is none. It fails
@@ -161,8 +157,8 @@ func (cs *callers) get(c caller) (*application, error) {
 	if a := cs.find(c); a != nil {
 		return a, nil
 	}
-	sid, ok := cs.sessionOf(c)
-	if !ok {
+	sid := cs.sessionOf(c)
+	if sid == 0 {
 		return nil, errNobody
 	}
 	l, err := cs.system.leader(sid)
@@ -174,7 +170,7 @@ func (cs *callers) get(c caller) (*application, error) {
 	}
 	// The caller is in the session that this leader leads only if it still
 	// is in the session of that number now that the leader is held.
-	if now, ok := cs.sessionOf(c); !ok || now != sid || !l.alive() {
+	if cs.sessionOf(c) != sid || !l.alive() {
 		l.close()
 		return nil, errNobody
 	}

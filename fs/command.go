@@ -33,7 +33,7 @@ type command struct {
 }
 
 func (k *command) file() *file {
-	return &file{text: k.text, open: k.open, truncate: k.truncate}
+	return &file{text: k.text, open: k.open, truncate: k.startAnew(k.path)}
 }
 
 func (k *command) open(ctx context.Context, c caller, flags uint32) (*handle, error) {
@@ -44,13 +44,13 @@ func (k *command) open(ctx context.Context, c caller, flags uint32) (*handle, er
 	case !write:
 		return k.openResult(c, k.path), nil
 	}
-	o := &openCommand{command: k, private: read}
+	o := &openCommand{command: k}
 	a, err := k.fs.callers.get(c)
 	if err == nil && k.run != nil {
 		o.s, err = k.session(ctx, c)
 	}
-	if err == nil && k.replies && !o.private {
-		o.generation, _, err = o.s.beginWriting(k.path)
+	if err == nil && k.replies && !read {
+		o.writer, err = o.s.beginWriting(k.path)
 	}
 	if err != nil {
 		return nil, err
@@ -60,21 +60,12 @@ func (k *command) open(ctx context.Context, c caller, flags uint32) (*handle, er
 	return o.handle, nil
 }
 
-// truncate drops the reply that waits: shells open the file so.
-func (k *command) truncate(_ context.Context, c caller, _ uint64) error {
-	if s := k.openSession(c); s != nil && k.replies {
-		s.truncate(k.path)
-	}
-	return nil
-}
-
 // openCommand is a command that is open for writing.
 type openCommand struct {
 	*command
-	handle     *handle
-	s          *session // nil if there is none
-	private    bool     // open for reading too: the reply stays here
-	generation uint64
+	handle *handle
+	s      *session // nil if there is none
+	writer *writer  // nil if the reply, if any, stays here
 
 	ran   bool
 	err   error // of the command
@@ -111,7 +102,7 @@ func (o *openCommand) execute(ctx context.Context, line []byte) error {
 	if err != nil || !o.replies {
 		return err
 	}
-	if o.private {
+	if o.writer == nil {
 		o.reply, o.rest = reply, reply
 		return nil
 	}
@@ -120,7 +111,7 @@ func (o *openCommand) execute(ctx context.Context, line []byte) error {
 	if err := out.add(reply); err != nil {
 		return err
 	}
-	return o.s.publish(o.path, o.generation, &result{out: out, login: o.s.loginGeneration(), guarded: true})
+	return o.writer.publish(&result{out: out, login: o.s.loginGeneration(), guarded: true})
 }
 
 func (o *openCommand) read(ctx context.Context, dest []byte, _ int64) ([]byte, error) {
@@ -143,8 +134,8 @@ func (o *openCommand) read(ctx context.Context, dest []byte, _ int64) ([]byte, e
 
 // release ends the open. No command runs here.
 func (o *openCommand) release(context.Context) {
-	if o.replies && !o.private {
-		o.s.endWriting(o.path)
+	if o.writer != nil {
+		o.writer.end()
 	}
 	secret.Wipe(o.reply)
 }

@@ -33,8 +33,8 @@ type content struct {
 	// create makes the object of a new file. Without a handle it is to be made when
 	// the content is stored.
 	create func(ctx context.Context, s *session, label string) (engine.ObjectInfo, error)
-	// edit is an open for writing.
-	edit func(s *session, i engine.ObjectInfo, flags uint32) (*blob, error)
+	// edit opens the object for writing.
+	edit func(s *session, i engine.ObjectInfo, flags uint32) (*handle, error)
 	// anySize is set if files can be cut to any length.
 	anySize bool
 }
@@ -60,7 +60,7 @@ func dataFiles() content {
 			}
 			return s.app.eng.Object(context.WithoutCancel(ctx), s.slot, h)
 		},
-		edit: func(s *session, i engine.ObjectInfo, flags uint32) (*blob, error) {
+		edit: func(s *session, i engine.ObjectInfo, flags uint32) (*handle, error) {
 			if i.Attrs.Has(p11.CKA_MODIFIABLE) && !i.Attrs.Bool(p11.CKA_MODIFIABLE) {
 				return nil, p11.Errorf(p11.CKR_ACTION_PROHIBITED, "the object has modifiable=false")
 			}
@@ -73,7 +73,7 @@ func dataFiles() content {
 			} else {
 				b.emptied = len(v) > 0
 			}
-			return b, nil
+			return b.open(flags), nil
 		},
 	}
 }
@@ -92,7 +92,7 @@ func certFiles() content {
 		},
 		// A certificate cannot be changed: the new one is made, and then the old one
 		// goes.
-		edit: func(s *session, i engine.ObjectInfo, _ uint32) (*blob, error) {
+		edit: func(s *session, i engine.ObjectInfo, flags uint32) (*handle, error) {
 			var old []p11.ObjectHandle
 			if i.Handle != 0 {
 				old = append(old, i.Handle)
@@ -116,7 +116,7 @@ func certFiles() content {
 				}
 				return nil
 			}
-			return b, nil
+			return b.open(flags), nil
 		},
 	}
 }
@@ -182,16 +182,12 @@ func (d *contentDir) create(ctx context.Context, c caller, name string, flags ui
 	if err != nil {
 		return nil, nil, err
 	}
-	b, err := d.edit(s, i, flags)
-	if err != nil {
-		return nil, nil, err
-	}
-	if i.Handle != 0 {
-		return d.entry(refOf(i)), b.open(d.place, flags), nil
+	h, err := d.edit(s, i, flags)
+	if err != nil || i.Handle != 0 {
+		return d.entry(refOf(i)), h, err
 	}
 	object := func(ctx context.Context, c caller) (engine.ObjectInfo, error) { return d.object(ctx, c, name) }
-	e := &entry{place: d.place, path: d.dir + "+" + name, perm: 0o660, file: d.file(object)}
-	return e, b.open(d.place, flags), nil
+	return &entry{place: d.place, path: d.dir + "+" + name, perm: 0o660, file: d.file(object)}, h, nil
 }
 
 // unlink destroys the object.
@@ -202,8 +198,6 @@ func (d *contentDir) unlink(ctx context.Context, c caller, name string) error {
 	}
 	return d.remove(ctx, c, i)
 }
-
-func (d *contentDir) renames() bool { return true }
 
 // rename gives an object a new label, and then destroys the one that had the name,
 // as files do.
@@ -233,7 +227,7 @@ func (d *contentDir) rename(ctx context.Context, c caller, name, newName string,
 	ctx = context.WithoutCancel(ctx)
 	if err = d.remove(ctx, c, old); err != nil { // as it was
 		if back := d.relabel(ctx, c, i, i.Label); back != nil {
-			d.fs.log.Error("a renamed object keeps its new label", "token", d.slot.Name(), "err", back)
+			d.fs.config.Log.Error("a renamed object keeps its new label", "token", d.slot.Name(), "err", back)
 		}
 	}
 	return err
@@ -241,13 +235,6 @@ func (d *contentDir) rename(ctx context.Context, c caller, name, newName string,
 
 // file is the file of an object.
 func (d *contentDir) file(object func(ctx context.Context, c caller) (engine.ObjectInfo, error)) *file {
-	edit := func(ctx context.Context, c caller, i engine.ObjectInfo, flags uint32) (*blob, error) {
-		s, err := d.session(ctx, c)
-		if err != nil {
-			return nil, err
-		}
-		return d.edit(s, i, flags)
-	}
 	text := func(ctx context.Context, c caller) ([]byte, error) {
 		i, err := object(ctx, c)
 		if err != nil {
@@ -260,39 +247,40 @@ func (d *contentDir) file(object func(ctx context.Context, c caller) (engine.Obj
 		if err != nil {
 			return nil, err
 		}
-		if _, write := wants(flags); write {
-			b, err := edit(ctx, c, i, flags)
-			if err != nil {
-				return nil, err
-			}
-			return b.open(d.place, flags), nil
+		if _, write := wants(flags); !write {
+			return d.openObject(ctx, c, i)
 		}
-		h, err := d.openText(ctx, c, func(context.Context, caller) ([]byte, error) { return d.text(i) })
+		s, err := d.session(ctx, c)
 		if err != nil {
 			return nil, err
 		}
-		if h.app = d.fs.callers.find(c); i.Private && h.app != nil {
-			h.endWithLogin()
-		}
-		return h, nil
+		return d.edit(s, i, flags)
 	}
 	truncate := func(ctx context.Context, c caller, size uint64) error {
 		if !d.anySize {
 			return errTruncate
 		}
-		i, err := object(ctx, c)
+		h, err := open(ctx, c, syscall.O_WRONLY)
 		if err != nil {
 			return err
 		}
-		b, err := edit(ctx, c, i, syscall.O_WRONLY)
-		if err != nil {
+		defer h.release(ctx)
+		if err := h.truncate(ctx, size); err != nil {
 			return err
 		}
-		defer b.release(ctx)
-		if err := b.truncate(ctx, size); err != nil {
-			return err
-		}
-		return b.commit(ctx, b.data)
+		return h.flush(ctx)
 	}
 	return &file{text: text, open: open, truncate: truncate, anySize: d.anySize}
+}
+
+// openObject opens an object for reading.
+func (d *contentDir) openObject(ctx context.Context, c caller, i engine.ObjectInfo) (*handle, error) {
+	h, err := d.openText(ctx, c, func(context.Context, caller) ([]byte, error) { return d.text(i) })
+	if err != nil {
+		return nil, err
+	}
+	if h.app = d.fs.callers.find(c); i.Private && h.app != nil {
+		h.endWithLogin()
+	}
+	return h, nil
 }

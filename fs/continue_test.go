@@ -70,7 +70,7 @@ func quiet(t *testing.T) person {
 
 // session is the person's default session.
 func (p person) session() *session {
-	return place{fs: p.w.fs, slot: p.w.engine.Slots()[0]}.openSession(caller{uid: p.uid, pid: uint32(p.pid)})
+	return place{fs: p.w.fs, slot: p.w.engine.Slots()[0]}.sessionIfOpen(caller{uid: p.uid, pid: uint32(p.pid)})
 }
 
 func (p person) held() int64 {
@@ -308,10 +308,10 @@ func TestInterruptedWriteKeepsTheResult(t *testing.T) {
 	in := &interruptedOnce{}
 	data := &stream{
 		place: place{fs: p.w.fs, slot: p.w.engine.Slots()[0]}, path: "digest/sha256",
-		start: func(ctx context.Context, s *session) (transform, error) {
+		start: func(ctx context.Context, s *session) (start, error) {
 			op, err := s.eng.Begin(ctx, p11.CKF_DIGEST, p11.Mechanism{Type: p11.CKM_SHA256}, 0)
 			in.transform = &use{op: op}
-			return in, err
+			return start{transform: in}, err
 		},
 	}
 	h, err := data.open(p.ctx(), callerOf(p.ctx()), syscall.O_WRONLY)

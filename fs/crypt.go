@@ -15,26 +15,22 @@ import (
 // A use is a message that goes into one operation of the engine's: a digest, a
 // signature, an encryption or a decryption.
 type use struct {
-	op     *engine.Operation
-	single bool   // of one result: see transform
-	head   []byte // goes in front of the output; nil once it is given
-	der    bool   // the result is an ECDSA signature to be given in DER
+	op   *engine.Operation
+	head []byte // goes in front of the output; nil once it is given
+	der  bool   // the result is an ECDSA signature to be given in DER
+
+	// begin is set if the first bytes of the message are an IV. It starts the
+	// operation with it, and is nil after that.
+	begin func(ctx context.Context, iv []byte) (*use, error)
+	iv    []byte // as far as it has come
 }
 
 // use starts an operation with the key, and gives it the PIN that was written for
 // it if the key wants one each time. Without one the operation refuses its data.
-func (k *keyFile) use(ctx context.Context, s *session, function p11.Flags, m p11.Mechanism) (*use, error) {
-	i, err := k.key(ctx, s)
-	if err != nil {
-		return nil, err
-	}
-	op, err := s.eng.Begin(ctx, function, m, i.Handle)
-	if err != nil {
-		return nil, err
-	}
-	u := &use{op: op, single: i.Attrs.Bool(p11.CKA_ALWAYS_AUTHENTICATE)}
-	if !u.single {
-		return u, nil
+func (k *keyFile) use(ctx context.Context, s *session, key engine.ObjectInfo, function p11.Flags, m p11.Mechanism) (*use, error) {
+	op, err := s.eng.Begin(ctx, function, m, key.Handle)
+	if err != nil || !key.Attrs.Bool(p11.CKA_ALWAYS_AUTHENTICATE) {
+		return &use{op: op}, err
 	}
 	if pin := s.takeSecret(contextSecret); pin != nil {
 		defer pin.Close()
@@ -43,10 +39,13 @@ func (k *keyFile) use(ctx context.Context, s *session, function p11.Flags, m p11
 			return nil, err
 		}
 	}
-	return u, nil
+	return &use{op: op}, nil
 }
 
 func (u *use) update(ctx context.Context, part []byte) ([]byte, error) {
+	if u.begin != nil {
+		return u.updateIV(ctx, part)
+	}
 	out, err := u.op.Update(ctx, part)
 	if err != nil || u.head == nil {
 		return out, err
@@ -56,8 +55,31 @@ func (u *use) update(ctx context.Context, part []byte) ([]byte, error) {
 	return out, nil
 }
 
+func (u *use) updateIV(ctx context.Context, part []byte) ([]byte, error) {
+	n := min(gcmIVLen-len(u.iv), len(part))
+	iv := slices.Concat(u.iv, part[:n])
+	if len(iv) < gcmIVLen {
+		u.iv = iv
+		return nil, nil
+	}
+	begun, err := u.begin(ctx, iv)
+	if err != nil {
+		return nil, err
+	}
+	out, err := begun.update(ctx, part[n:])
+	if err != nil {
+		begun.close()
+		return nil, err
+	}
+	*u = *begun
+	return out, nil
+}
+
 // result comes after an update, which has given the head.
 func (u *use) result(ctx context.Context) ([]byte, error) {
+	if u.begin != nil {
+		return nil, p11.Errorf(p11.CKR_ENCRYPTED_DATA_INVALID, "the message is shorter than its IV of %d bytes", gcmIVLen)
+	}
 	out, err := u.op.Result(ctx, nil)
 	if err != nil || !u.der {
 		return out, err
@@ -65,18 +87,23 @@ func (u *use) result(ctx context.Context) ([]byte, error) {
 	return pkix.ECDSARawToDER(out)
 }
 
-func (u *use) once() bool { return u.single }
-
-func (u *use) close() { u.op.Close() }
-
-// stream is the data file with that start. A result of a private key goes with
-// the login.
-func (k *keyFile) stream(start func(ctx context.Context, s *session) (transform, error)) *stream {
-	guarded := func(ctx context.Context, c caller) bool {
-		i, err := k.get(ctx, c, k.ref)
-		return err != nil || i.Private
+func (u *use) close() {
+	if u.op != nil {
+		u.op.Close()
 	}
-	return &stream{place: k.place, path: k.path, start: start, guarded: guarded}
+}
+
+// stream is the data file whose messages the key takes part in. One that is of a
+// private key goes with the login, and one for which a PIN was given has one result.
+func (k *keyFile) stream(begin func(ctx context.Context, s *session, key engine.ObjectInfo) (transform, error)) *stream {
+	return &stream{place: k.place, path: k.path, start: func(ctx context.Context, s *session) (start, error) {
+		key, err := k.key(ctx, s)
+		if err != nil {
+			return start{}, err
+		}
+		t, err := begin(ctx, s, key)
+		return start{transform: t, single: key.Attrs.Bool(p11.CKA_ALWAYS_AUTHENTICATE), guarded: key.Private}, err
+	}}
 }
 
 // der reports whether signatures are in DER, as openssl has them.
@@ -84,8 +111,8 @@ func (k *keyFile) der() bool { return k.bare && k.keyType == p11.CKK_EC }
 
 // signFile signs what is written, and reads the signature.
 func signFile(k *keyFile) *file {
-	return k.stream(func(ctx context.Context, s *session) (transform, error) {
-		u, err := k.use(ctx, s, p11.CKF_SIGN, k.mechanism)
+	return k.stream(func(ctx context.Context, s *session, key engine.ObjectInfo) (transform, error) {
+		u, err := k.use(ctx, s, key, p11.CKF_SIGN, k.mechanism)
 		if err != nil {
 			return nil, err
 		}
@@ -97,8 +124,8 @@ func signFile(k *keyFile) *file {
 // verifyFile takes a signature, then the data that it is to fit: cat sig msg >
 // verify. It reads ok, or the error that the close had.
 func verifyFile(k *keyFile) *file {
-	return k.stream(func(ctx context.Context, s *session) (transform, error) {
-		u, err := k.use(ctx, s, p11.CKF_VERIFY, k.mechanism)
+	return k.stream(func(ctx context.Context, s *session, key engine.ObjectInfo) (transform, error) {
+		u, err := k.use(ctx, s, key, p11.CKF_VERIFY, k.mechanism)
 		if err != nil {
 			return nil, err
 		}
@@ -184,7 +211,7 @@ func gcmWith(iv []byte) p11.Mechanism {
 
 // encryptFile encrypts what is written.
 func encryptFile(k *keyFile) *file {
-	return k.stream(func(ctx context.Context, s *session) (transform, error) {
+	data := k.stream(func(ctx context.Context, s *session, key engine.ObjectInfo) (transform, error) {
 		m, iv := k.mechanism, []byte(nil)
 		if k.ivInFront() {
 			iv = make([]byte, gcmIVLen)
@@ -193,78 +220,34 @@ func encryptFile(k *keyFile) *file {
 			}
 			m = gcmWith(bytes.Clone(iv))
 		}
-		u, err := k.use(ctx, s, p11.CKF_ENCRYPT, m)
+		u, err := k.use(ctx, s, key, p11.CKF_ENCRYPT, m)
 		if err != nil {
 			return nil, err
 		}
 		u.head = iv
-		// Two tags under one nonce, over a message and its beginning, tell GCM's
-		// authentication key (NIST SP 800-38D, appendix A), with which anybody makes
-		// tags for any ciphertext.
-		u.single = u.single || m.Type == p11.CKM_AES_GCM
 		return u, nil
-	}).file()
+	})
+	// Two tags under one nonce, over a message and its beginning, tell GCM's
+	// authentication key (NIST SP 800-38D, appendix A), with which anybody makes tags
+	// for any ciphertext.
+	data.single = k.mechanism.Type == p11.CKM_AES_GCM
+	return data.file()
 }
 
 // decryptFile decrypts what is written.
 func decryptFile(k *keyFile) *file {
-	return k.stream(func(ctx context.Context, s *session) (transform, error) {
+	return k.stream(func(ctx context.Context, s *session, key engine.ObjectInfo) (transform, error) {
 		if k.ivInFront() {
-			return &gcmDecryption{begin: func(ctx context.Context, iv []byte) (*use, error) {
-				return k.use(ctx, s, p11.CKF_DECRYPT, gcmWith(iv))
+			return &use{begin: func(ctx context.Context, iv []byte) (*use, error) {
+				return k.use(ctx, s, key, p11.CKF_DECRYPT, gcmWith(iv))
 			}}, nil
 		}
-		u, err := k.use(ctx, s, p11.CKF_DECRYPT, k.mechanism)
+		u, err := k.use(ctx, s, key, p11.CKF_DECRYPT, k.mechanism)
 		if err != nil {
 			return nil, err
 		}
 		return u, nil
 	}).file()
-}
-
-// gcmDecryption is a decryption whose IV is in front of the data.
-type gcmDecryption struct {
-	begin func(ctx context.Context, iv []byte) (*use, error)
-	iv    []byte // as far as it has come
-	use   *use   // nil until it is whole
-}
-
-func (t *gcmDecryption) update(ctx context.Context, part []byte) ([]byte, error) {
-	if t.use != nil {
-		return t.use.update(ctx, part)
-	}
-	n := min(gcmIVLen-len(t.iv), len(part))
-	iv := slices.Concat(t.iv, part[:n])
-	if len(iv) < gcmIVLen {
-		t.iv = iv
-		return nil, nil
-	}
-	u, err := t.begin(ctx, iv)
-	if err != nil {
-		return nil, err
-	}
-	out, err := u.update(ctx, part[n:])
-	if err != nil {
-		u.close()
-		return nil, err
-	}
-	t.iv, t.use = iv, u
-	return out, nil
-}
-
-func (t *gcmDecryption) result(ctx context.Context) ([]byte, error) {
-	if t.use == nil {
-		return nil, p11.Errorf(p11.CKR_ENCRYPTED_DATA_INVALID, "the message is shorter than its IV of %d bytes", gcmIVLen)
-	}
-	return t.use.result(ctx)
-}
-
-func (t *gcmDecryption) once() bool { return false }
-
-func (t *gcmDecryption) close() {
-	if t.use != nil {
-		t.use.close()
-	}
 }
 
 // A collection is a transform that takes its input whole.
@@ -287,8 +270,6 @@ func (t *collection) update(_ context.Context, part []byte) ([]byte, error) {
 }
 
 func (t *collection) result(ctx context.Context) ([]byte, error) { return t.do(ctx, t.data) }
-
-func (t *collection) once() bool { return false }
 
 func (t *collection) close() {
 	t.s.unreserve(len(t.data))

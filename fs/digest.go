@@ -37,13 +37,9 @@ func (d *digestDir) lookup(_ context.Context, _ caller, name string) (*entry, er
 	}
 	data := &stream{
 		place: d.place, path: "digest/" + name,
-		guarded: func(context.Context, caller) bool { return false },
-		start: func(ctx context.Context, s *session) (transform, error) {
+		start: func(ctx context.Context, s *session) (start, error) {
 			op, err := s.eng.Begin(ctx, p11.CKF_DIGEST, m, 0)
-			if err != nil {
-				return nil, err
-			}
-			return &use{op: op}, nil
+			return start{transform: &use{op: op}}, err
 		},
 	}
 	return &entry{place: d.place, path: data.path, perm: 0o660, everyones: true, file: data.file()}, nil

@@ -20,22 +20,25 @@ type directory interface {
 	unlink(ctx context.Context, c caller, name string) error
 	// create makes a file and opens it.
 	create(ctx context.Context, c caller, name string, flags uint32) (*entry, *handle, error)
-	// renames reports whether there is anything to rename, by rename.
-	renames() bool
-	// rename gives name the new name in the same directory. What has it goes, if
-	// replace is set.
+}
+
+// A renamer is a directory whose entries can be renamed, within it. What has the new
+// name goes, if replace is set.
+type renamer interface {
 	rename(ctx context.Context, c caller, name, newName string, replace bool) error
 }
 
-// fixedNames is a directory's part in which nothing can be made, removed or
-// renamed.
+var (
+	_ renamer = (*objectsDir)(nil)
+	_ renamer = (*contentDir)(nil)
+)
+
+// fixedNames is a directory's part in which nothing can be made or removed.
 type fixedNames struct{}
 
-func (fixedNames) mkdir(context.Context, caller, string) (*entry, error)      { return nil, errFixed }
-func (fixedNames) rmdir(context.Context, caller, string) error                { return errFixed }
-func (fixedNames) unlink(context.Context, caller, string) error               { return errFixed }
-func (fixedNames) renames() bool                                              { return false }
-func (fixedNames) rename(context.Context, caller, string, string, bool) error { return errFixed }
+func (fixedNames) mkdir(context.Context, caller, string) (*entry, error) { return nil, errFixed }
+func (fixedNames) rmdir(context.Context, caller, string) error           { return errFixed }
+func (fixedNames) unlink(context.Context, caller, string) error          { return errFixed }
 func (fixedNames) create(context.Context, caller, string, uint32) (*entry, *handle, error) {
 	return nil, nil, errFixed
 }
@@ -90,8 +93,7 @@ func (l *listing) Seekdir(_ context.Context, off uint64) syscall.Errno {
 type staticDir struct {
 	fixedNames
 	place
-	names   []string // in the order of the listing
-	entries map[string]*entry
+	entries []named // in the order of the listing
 	// other, if set, finds names that are not listed.
 	other func(name string) (*entry, error)
 	// views is set where the entries are views of the directory: removing them does
@@ -99,13 +101,15 @@ type staticDir struct {
 	views bool
 }
 
-func (p place) staticDir() *staticDir { return &staticDir{place: p, entries: make(map[string]*entry)} }
+type named struct {
+	name string
+	*entry
+}
 
 // add adds a name, whose node every caller finds, always.
 func (d *staticDir) add(name string, e *entry) {
 	e.everyones = true
-	d.names = append(d.names, name)
-	d.entries[name] = e
+	d.entries = append(d.entries, named{name, e})
 }
 
 func (d *staticDir) addFile(name string, perm uint32, f *file) {
@@ -122,16 +126,17 @@ func (d *staticDir) addDir(name string, dir directory) {
 
 func (d *staticDir) list(context.Context, caller) ([]fuse.DirEntry, error) {
 	var list []fuse.DirEntry
-	for _, name := range d.names {
-		e := d.entries[name]
-		list = append(list, e.dirEntry(name, e.path, e.kind()))
+	for _, e := range d.entries {
+		list = append(list, e.dirEntry(e.name, e.path, e.kind()))
 	}
 	return list, nil
 }
 
 func (d *staticDir) lookup(_ context.Context, _ caller, name string) (*entry, error) {
-	if e := d.entries[name]; e != nil {
-		return e, nil
+	for _, e := range d.entries {
+		if e.name == name {
+			return e.entry, nil
+		}
 	}
 	if d.other != nil {
 		return d.other(name)
@@ -148,8 +153,10 @@ func (d *staticDir) rmdir(_ context.Context, _ caller, name string) error {
 }
 
 func (d *staticDir) remove(name string, isDir bool) error {
-	if e := d.entries[name]; d.views && e != nil && (e.dir != nil) == isDir {
-		return nil
+	for _, e := range d.entries {
+		if d.views && e.name == name && (e.dir != nil) == isDir {
+			return nil
+		}
 	}
 	return errFixed
 }

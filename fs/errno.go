@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"syscall"
 
 	"p11fs/engine"
@@ -77,18 +78,16 @@ func errnoFor(err error) syscall.Errno {
 		return 0
 	}
 	var own *fileError
-	if errors.As(err, &own) {
-		return own.errno
-	}
 	var limit *engine.LimitError
-	if errors.As(err, &limit) && limit.What != "sessions" {
+	switch {
+	case errors.As(err, &own):
+		return own.errno
+	case errors.As(err, &limit) && limit.What != "sessions":
 		return syscall.EDQUOT
-	}
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return syscall.EINTR
-	}
-	if errors.Is(err, syscall.ENOSPC) {
-		return syscall.ENOSPC // the disk, or a list that stock processes share, is full
+	case errors.Is(err, syscall.ENOSPC): // the disk, or a list that stock processes share
+		return syscall.ENOSPC
 	}
 	return errnoOf(p11.RVOf(err))
 }
@@ -133,7 +132,7 @@ var (
 	errBelowSession  = refuse(syscall.EPERM, p11.CKR_ACTION_PROHIBITED, "token objects are not removed below a session directory, so that rm -r of a session removes none: use the token's own directory")
 	errElsewhere     = refuse(syscall.EXDEV, p11.CKR_ARGUMENTS_BAD, "mv sets the label, in the same directory only")
 	errRename        = refuse(syscall.EINVAL, p11.CKR_ARGUMENTS_BAD, "a name cannot be moved in this way, or is too long")
-	errLongName      = refuse(syscall.ENAMETOOLONG, p11.CKR_ARGUMENTS_BAD, "a new name takes 229 bytes, without the suffix: a directory has no room for a longer one")
+	errLongName      = refuse(syscall.ENAMETOOLONG, p11.CKR_ARGUMENTS_BAD, fmt.Sprintf("a new name takes %d bytes, without the suffix: a directory has no room for a longer one", maxBase))
 	errKept          = refuse(syscall.EPERM, p11.CKR_ATTRIBUTE_READ_ONLY, "mode and owner are fixed")
 	errFixed         = refuse(syscall.EPERM, p11.CKR_FUNCTION_REJECTED, "the names in this directory are fixed: ls shows them, and p11fs-tree(7) what they are for")
 	errNoFolder      = refuse(syscall.EPERM, p11.CKR_FUNCTION_REJECTED, "there are no folders here: names are labels, so write a longer one")

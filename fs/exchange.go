@@ -26,12 +26,20 @@ type result struct {
 	timer    *time.Timer
 }
 
+// A writer is an open for writing whose result is for another open.
+type writer struct {
+	s          *session
+	x          *exchange
+	generation uint64
+	truncated  uint64 // of x, as far as the writer knows
+}
+
 // beginWriting starts a new generation of the file: what waits is dropped.
-func (s *session) beginWriting(path string) (generation, truncated uint64, err error) {
+func (s *session) beginWriting(path string) (*writer, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended {
-		return 0, 0, errSessionClosed
+		return nil, errSessionClosed
 	}
 	x := s.exchanges[path]
 	if x == nil {
@@ -41,17 +49,57 @@ func (s *session) beginWriting(path string) (generation, truncated uint64, err e
 	x.writers++
 	x.generation++
 	s.setResultLocked(x, nil)
-	return x.generation, x.truncated, nil
+	return &writer{s: s, x: x, generation: x.generation, truncated: x.truncated}, nil
 }
 
-// endWriting is called once for each beginWriting.
-func (s *session) endWriting(path string) {
+func (w *writer) end() {
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	w.x.writers--
+	w.s.setResultLocked(w.x, w.x.result)
+}
+
+// wasTruncated reports whether the file was truncated by name since it was asked.
+func (w *writer) wasTruncated() bool {
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	was := w.x.truncated != w.truncated
+	w.truncated = w.x.truncated
+	return was
+}
+
+// publish makes r the result, and shares its output. It fails if a newer generation
+// has begun.
+func (w *writer) publish(r *result) error {
+	s, x := w.s, w.x
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if x := s.exchanges[path]; x != nil {
-		x.writers--
-		s.setResultLocked(x, x.result)
+	switch {
+	case s.ended:
+		return errSessionClosed
+	case x.generation != w.generation:
+		return errNewerOpen
 	}
+	if r.out != nil {
+		r.out.users++
+	}
+	r.deadline = s.fs.config.Now().Add(resultLife)
+	r.timer = time.AfterFunc(resultLife, func() { s.expire(x, r) })
+	s.setResultLocked(x, r)
+	x.taken = false
+	return nil
+}
+
+// withdraw drops the result, because more of its message came, and reports whether it
+// was read before.
+func (w *writer) withdraw() (taken bool) {
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	if w.x.generation != w.generation {
+		return false
+	}
+	w.s.setResultLocked(w.x, nil)
+	return w.x.taken
 }
 
 // truncate drops what waits, and makes every writer start its message anew.
@@ -62,51 +110,6 @@ func (s *session) truncate(path string) {
 		x.truncated++
 		s.setResultLocked(x, nil)
 	}
-}
-
-// truncations counts the truncations by name of a file that is being written.
-func (s *session) truncations(path string) uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if x := s.exchanges[path]; x != nil {
-		return x.truncated
-	}
-	return 0
-}
-
-// publish makes r the result of that generation, and shares its output. It fails if
-// a newer generation has begun.
-func (s *session) publish(path string, generation uint64, r *result) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	x := s.exchanges[path]
-	switch {
-	case s.ended:
-		return errSessionClosed
-	case x == nil || x.generation != generation:
-		return errNewerOpen
-	}
-	if r.out != nil {
-		r.out.users++
-	}
-	r.deadline = s.fs.now().Add(resultLife)
-	r.timer = time.AfterFunc(resultLife, func() { s.expire(x, r) })
-	s.setResultLocked(x, r)
-	x.taken = false
-	return nil
-}
-
-// withdraw drops the result of that generation, because more of its message came,
-// and reports whether it was read before.
-func (s *session) withdraw(path string, generation uint64) (taken bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	x := s.exchanges[path]
-	if x == nil || x.generation != generation {
-		return false
-	}
-	s.setResultLocked(x, nil)
-	return x.taken
 }
 
 // take returns the result that waits, to be read once and then released. Its
@@ -121,7 +124,7 @@ func (s *session) take(path string) (*output, error) {
 	}
 	r := x.result
 	out, err := r.out, r.err
-	if !s.fs.now().Before(r.deadline) || r.guarded && r.login != login {
+	if !s.fs.config.Now().Before(r.deadline) || r.guarded && r.login != login {
 		out, err = nil, errNothing
 	} else {
 		r.out = nil

@@ -30,9 +30,6 @@ type Config struct {
 
 // FS is the file tree over one engine.
 type FS struct {
-	engine  *engine.Engine
-	log     *slog.Logger
-	now     func() time.Time
 	config  Config
 	callers *callers
 	started time.Time
@@ -51,17 +48,17 @@ func newFS(c Config, system processes) (*FS, error) {
 	if c.Engine == nil {
 		return nil, fmt.Errorf("fs: no engine")
 	}
-	f := &FS{engine: c.Engine, log: c.Log, now: c.Now, config: c, ops: operations(), grace: interruptGrace}
-	if f.log == nil {
-		f.log = slog.New(slog.DiscardHandler)
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
 	}
-	if f.now == nil {
-		f.now = time.Now
+	if c.Now == nil {
+		c.Now = time.Now
 	}
+	f := &FS{config: c, ops: operations(), grace: interruptGrace}
 	if _, err := rand.Read(f.inoKey[:]); err != nil {
 		return nil, fmt.Errorf("random numbers: %w", err)
 	}
-	f.started = f.now()
+	f.started = c.Now()
 	f.callers = newCallers(c.Engine, system)
 	return f, nil
 }

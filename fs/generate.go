@@ -150,9 +150,11 @@ func (r *recipe) make(ctx context.Context, s *session) ([]p11.ObjectHandle, erro
 		}
 		template.Set(p11.CKA_ID, id) // the halves find each other by it
 	}
-	public, private := half(template, p11.CKO_PUBLIC_KEY), half(template, p11.CKO_PRIVATE_KEY)
+	public, private := forClass(template, p11.CKO_PUBLIC_KEY), forClass(template, p11.CKO_PRIVATE_KEY)
 	public.Set(p11.CKA_CLASS, p11.Ulong(p11.CKO_PUBLIC_KEY))
 	private.Set(p11.CKA_CLASS, p11.Ulong(p11.CKO_PRIVATE_KEY))
-	pub, priv, err := s.eng.GenerateKeyPair(ctx, r.mechanism, openObject(public), guardedKey(private))
+	setDefaults(&public)
+	setDefaults(&private)
+	pub, priv, err := s.eng.GenerateKeyPair(ctx, r.mechanism, public, private)
 	return []p11.ObjectHandle{priv, pub}, err
 }

@@ -33,7 +33,7 @@ func (p place) openFile(ctx context.Context, c caller, f *file, flags uint32) (*
 	return p.openText(ctx, c, f.text)
 }
 
-// wants says what an open is for.
+// wants returns what an open is for.
 func wants(flags uint32) (read, write bool) {
 	mode := flags & syscall.O_ACCMODE
 	return mode != syscall.O_WRONLY, mode == syscall.O_WRONLY || mode == syscall.O_RDWR
@@ -69,6 +69,10 @@ type handle struct {
 
 func (p place) newHandle(a *application) *handle {
 	return &handle{place: p, app: a, busy: make(mutex, 1)}
+}
+
+func (s *session) newHandle() *handle {
+	return place{fs: s.fs, slot: s.slot, ref: sessionRef{number: s.eng.Handle()}}.newHandle(s.app)
 }
 
 // opened counts the handle if it holds anything, and returns what the kernel is
@@ -116,7 +120,7 @@ func (h *handle) Read(ctx context.Context, dest []byte, off int64) (result fuse.
 	errno = h.serve(ctx, func(ctx context.Context) error {
 		b, err := h.read(ctx, dest, off)
 		if err == nil {
-			result = reply(b)
+			result = reply{fuse.ReadResultData(b), b}
 		}
 		return err
 	})
@@ -173,22 +177,22 @@ func (p place) openText(ctx context.Context, c caller, text func(context.Context
 	return h, nil
 }
 
-// openResult opens a file to read what another open of it, in the same session,
-// has left. That is taken by the first read, is read once from its beginning to its
-// end, and is given back at the end if it was not read to its end.
+// openResult opens a file to read the result of another open of it, in the same
+// session. The first read takes the result, which is read once, from its beginning to
+// its end.
 func (p place) openResult(c caller, path string) *handle {
 	h := p.newHandle(p.fs.callers.find(c))
-	s := p.openSession(c)
+	s := p.sessionIfOpen(c)
 	var out *output // nil before it is taken, and once all of it is read
 	var rest []byte // what of it is unread
 	taken := false
-	end := func() {
+	end := func(context.Context) {
 		if out != nil {
 			out.release()
 			out, rest = nil, nil
 		}
 	}
-	h.read = func(_ context.Context, dest []byte, _ int64) ([]byte, error) {
+	h.read = func(ctx context.Context, dest []byte, _ int64) ([]byte, error) {
 		if !taken {
 			if s == nil {
 				return nil, errNothing
@@ -197,15 +201,15 @@ func (p place) openResult(c caller, path string) *handle {
 			if out, err = s.take(path); err != nil {
 				return nil, err
 			}
-			rest, taken = out.bytes(), true
+			rest, taken = out.data, true
 		}
 		n := copy(dest, rest)
 		if rest = rest[n:]; len(rest) == 0 {
-			end()
+			end(ctx)
 		}
 		return dest[:n], nil
 	}
-	h.release = func(context.Context) { end() }
+	h.release = end
 	return h
 }
 
@@ -231,23 +235,18 @@ func readAt(data, dest []byte, off int64) []byte {
 
 // A reply is what a read gives. It is wiped once the kernel has it: the buffer of a
 // request goes back to a pool.
-type reply []byte
-
-var _ fuse.ReadResult = reply(nil)
-
-// Bytes returns the data.
-func (r reply) Bytes([]byte) ([]byte, fuse.Status) { return r, fuse.OK }
+type reply struct {
+	fuse.ReadResult
+	data []byte
+}
 
 // Slices returns the data, and keeps the library from trying to splice it.
-func (r reply) Slices() ([][]byte, fuse.Status) { return [][]byte{r}, fuse.OK }
-
-// Size is the length of the data.
-func (r reply) Size() int { return len(r) }
+func (r reply) Slices() ([][]byte, fuse.Status) { return [][]byte{r.data}, fuse.OK }
 
 // Done wipes the data.
-func (r reply) Done() { secret.Wipe(r) }
+func (r reply) Done() { secret.Wipe(r.data) }
 
-// A mutex is one whose wait can be interrupted.
+// A mutex is a lock for which one can stop waiting.
 type mutex chan struct{}
 
 // lock reports whether it has the mutex: not if ctx ended before.
@@ -258,7 +257,7 @@ func (m mutex) lock(ctx context.Context) bool {
 	select {
 	case m <- struct{}{}:
 		return true
-	default: // only now, for a graceContext starts something when its end is waited for
+	default: // to wait for the end of a graceContext starts something
 	}
 	select {
 	case m <- struct{}{}:

@@ -47,14 +47,15 @@ func parseImport(spec string) (pkix.Kind, p11.Attributes, error) {
 
 func (p place) importFile(path string, kind pkix.Kind, template p11.Attributes) *file {
 	st := &stream{place: p, path: path, creates: true}
-	st.start = func(_ context.Context, s *session) (transform, error) {
-		return &collection{s: s, limit: pkix.MaxSize, do: func(ctx context.Context, data []byte) ([]byte, error) {
+	st.start = func(_ context.Context, s *session) (start, error) {
+		data := &collection{s: s, limit: pkix.MaxSize, do: func(ctx context.Context, data []byte) ([]byte, error) {
 			handles, err := importData(ctx, s, kind, data, template)
 			if err != nil {
 				return nil, err
 			}
 			return objects{p}.namesOf(ctx, s.app.eng, handles...)
-		}}, nil
+		}}
+		return start{transform: data, guarded: true}, nil
 	}
 	return st.file()
 }
@@ -124,9 +125,7 @@ func usable(slot *engine.Slot, o p11.Attributes) error {
 // imported is the template of an object from a file, with what the caller asked for.
 func imported(o, template p11.Attributes) p11.Attributes {
 	class, _ := o.Class()
-	full := o.Merge(half(template, class))
-	if class == p11.CKO_PRIVATE_KEY || class == p11.CKO_SECRET_KEY {
-		return guardedKey(full)
-	}
-	return openObject(full)
+	full := o.Merge(forClass(template, class))
+	setDefaults(&full)
+	return full
 }

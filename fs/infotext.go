@@ -20,35 +20,20 @@ type flagName struct {
 // of other applications.
 func tokenFlags() []flagName {
 	return []flagName{
-		{p11.CKF_RNG, "rng"},
-		{p11.CKF_WRITE_PROTECTED, "write-protected"},
-		{p11.CKF_LOGIN_REQUIRED, "login-required"},
-		{p11.CKF_USER_PIN_INITIALIZED, "user-pin-initialized"},
-		{p11.CKF_RESTORE_KEY_NOT_NEEDED, "restore-key-not-needed"},
-		{p11.CKF_CLOCK_ON_TOKEN, "clock-on-token"},
-		{p11.CKF_PROTECTED_AUTHENTICATION_PATH, "protected-authentication-path"},
-		{p11.CKF_DUAL_CRYPTO_OPERATIONS, "dual-crypto-operations"},
-		{p11.CKF_TOKEN_INITIALIZED, "token-initialized"},
-		{p11.CKF_SECONDARY_AUTHENTICATION, "secondary-authentication"},
-		{p11.CKF_ERROR_STATE, "error-state"},
+		{p11.CKF_RNG, "rng"}, {p11.CKF_WRITE_PROTECTED, "write-protected"}, {p11.CKF_LOGIN_REQUIRED, "login-required"},
+		{p11.CKF_USER_PIN_INITIALIZED, "user-pin-initialized"}, {p11.CKF_RESTORE_KEY_NOT_NEEDED, "restore-key-not-needed"},
+		{p11.CKF_CLOCK_ON_TOKEN, "clock-on-token"}, {p11.CKF_PROTECTED_AUTHENTICATION_PATH, "protected-authentication-path"},
+		{p11.CKF_DUAL_CRYPTO_OPERATIONS, "dual-crypto-operations"}, {p11.CKF_TOKEN_INITIALIZED, "token-initialized"},
+		{p11.CKF_SECONDARY_AUTHENTICATION, "secondary-authentication"}, {p11.CKF_ERROR_STATE, "error-state"},
 	}
 }
 
 func mechanismFlags() []flagName {
 	return []flagName{
-		{p11.CKF_HW, "hw"},
-		{p11.CKF_ENCRYPT, "encrypt"},
-		{p11.CKF_DECRYPT, "decrypt"},
-		{p11.CKF_DIGEST, "digest"},
-		{p11.CKF_SIGN, "sign"},
-		{p11.CKF_SIGN_RECOVER, "sign-recover"},
-		{p11.CKF_VERIFY, "verify"},
-		{p11.CKF_VERIFY_RECOVER, "verify-recover"},
-		{p11.CKF_GENERATE, "generate"},
-		{p11.CKF_GENERATE_KEY_PAIR, "generate-key-pair"},
-		{p11.CKF_WRAP, "wrap"},
-		{p11.CKF_UNWRAP, "unwrap"},
-		{p11.CKF_DERIVE, "derive"},
+		{p11.CKF_HW, "hw"}, {p11.CKF_ENCRYPT, "encrypt"}, {p11.CKF_DECRYPT, "decrypt"}, {p11.CKF_DIGEST, "digest"},
+		{p11.CKF_SIGN, "sign"}, {p11.CKF_SIGN_RECOVER, "sign-recover"}, {p11.CKF_VERIFY, "verify"}, {p11.CKF_VERIFY_RECOVER, "verify-recover"},
+		{p11.CKF_GENERATE, "generate"}, {p11.CKF_GENERATE_KEY_PAIR, "generate-key-pair"},
+		{p11.CKF_WRAP, "wrap"}, {p11.CKF_UNWRAP, "unwrap"}, {p11.CKF_DERIVE, "derive"},
 	}
 }
 
@@ -65,8 +50,6 @@ func flagText(flags p11.Flags, names []flagName) string {
 	}
 	return strings.Join(set, ",")
 }
-
-func versionText(v p11.Version) string { return fmt.Sprintf("%d.%d", v.Major, v.Minor) }
 
 // countText prints a count or size of CK_TOKEN_INFO.
 func countText(n uint64) string {
@@ -87,8 +70,8 @@ func (f *facts) add(name, value string) { fmt.Fprintf(f, "%s: %s\n", name, clean
 func (f *facts) addNumber(name string, n uint64) { f.add(name, strconv.FormatUint(n, 10)) }
 
 func (f *facts) addVersions(hardware, firmware p11.Version) {
-	f.add("hardware-version", versionText(hardware))
-	f.add("firmware-version", versionText(firmware))
+	f.add("hardware-version", fmt.Sprintf("%d.%d", hardware.Major, hardware.Minor))
+	f.add("firmware-version", fmt.Sprintf("%d.%d", firmware.Major, firmware.Minor))
 }
 
 // tokenInfoText is the file info of a token. What other applications do to the
@@ -141,7 +124,7 @@ func (p place) mechanismsText(context.Context, caller) ([]byte, error) {
 
 // sessionInfoText is the file info of a session.
 func (p place) sessionInfoText(_ context.Context, c caller) ([]byte, error) {
-	s := p.openSession(c)
+	s := p.sessionIfOpen(c)
 	if s == nil {
 		return nil, errNoSession
 	}
@@ -155,12 +138,7 @@ func (p place) sessionInfoText(_ context.Context, c caller) ([]byte, error) {
 		f.add("name", s.name)
 	}
 	f.addNumber("slot", uint64(i.SlotID))
-	f.add("state", stateText(i.State))
+	f.add("state", strings.TrimSuffix(strings.TrimSuffix(i.State.Short(), "-session"), "-functions")) // such as rw-user
 	f.add("flags", flagText(i.Flags, []flagName{{p11.CKF_RW_SESSION, "rw"}, {p11.CKF_SERIAL_SESSION, "serial"}}))
 	return f.Bytes(), nil
-}
-
-// stateText is such as rw-user.
-func stateText(s p11.State) string {
-	return strings.TrimSuffix(strings.TrimSuffix(s.Short(), "-session"), "-functions")
 }

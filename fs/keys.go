@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/asn1"
 
+	"p11fs/engine"
 	"p11fs/p11"
 	"p11fs/p11/pkix"
 )
@@ -72,10 +73,7 @@ func deriveFile(k *keyFile) *file {
 // making is the data file that makes one key of what is written, with the key whose
 // handle create is given.
 func (k *keyFile) making(create func(ctx context.Context, s *session, key p11.ObjectHandle, data []byte) (p11.ObjectHandle, error)) *file {
-	st := k.stream(func(ctx context.Context, s *session) (transform, error) {
-		if _, err := k.key(ctx, s); err != nil {
-			return nil, err
-		}
+	st := k.stream(func(_ context.Context, s *session, _ engine.ObjectInfo) (transform, error) {
 		return &collection{s: s, limit: maxWrapped, do: func(ctx context.Context, data []byte) ([]byte, error) {
 			key, err := k.key(ctx, s)
 			if err != nil {
@@ -99,7 +97,8 @@ func secretKey(template p11.Attributes) p11.Attributes {
 	if !t.Has(p11.CKA_CLASS) {
 		t.Set(p11.CKA_CLASS, p11.Ulong(p11.CKO_SECRET_KEY))
 	}
-	return guardedKey(t)
+	setDefaults(&t)
+	return t
 }
 
 // withPublic puts data into the mechanism where it lacks the other side's value.
@@ -110,16 +109,14 @@ func withPublic(m p11.Mechanism, data []byte) (p11.Mechanism, error) {
 	}
 	own := *p
 	own.PublicData = bytes.Clone(data)
-	if templates, err := pkix.Parse(pkix.PublicKey, data, pkix.Options{}); err == nil {
-		for _, t := range templates {
-			// CKA_EC_POINT is the point in an OCTET STRING (PKCS#11 v3.1
-			// §6.3.3); the parameter is the point itself.
-			var point []byte
-			if der, ok := t.Get(p11.CKA_EC_POINT); !ok {
-				continue
-			} else if _, err := asn1.Unmarshal(der, &point); err == nil {
-				own.PublicData = point
-			}
+	keys, _ := pkix.Parse(pkix.PublicKey, data, pkix.Options{}) // none if data is a point
+	for _, key := range keys {
+		// CKA_EC_POINT is the point in an OCTET STRING (PKCS#11 v3.1 §6.3.3); the
+		// parameter is the point itself.
+		der, _ := key.Get(p11.CKA_EC_POINT)
+		var point []byte
+		if _, err := asn1.Unmarshal(der, &point); err == nil {
+			own.PublicData = point
 		}
 	}
 	m.Param = &own

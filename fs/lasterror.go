@@ -86,7 +86,7 @@ func (f *errorFile) text() []byte {
 
 // errorText is the file error.
 func (p place) errorText(_ context.Context, c caller) ([]byte, error) {
-	if _, known := p.fs.callers.sessionOf(c); !known {
+	if p.fs.callers.sessionOf(c) == 0 {
 		return errorOf(errNobody).text(), nil
 	}
 	if _, err := p.viewer(c); err != nil {

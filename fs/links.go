@@ -3,7 +3,6 @@ package fs
 import (
 	"context"
 	"encoding/hex"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -68,35 +67,20 @@ func (d *byIDDir) lookup(ctx context.Context, c caller, name string) (*entry, er
 	if err != nil {
 		return nil, err
 	}
-	base, suf, ok := splitName(name)
-	if !ok {
-		return nil, errNoObject
-	}
+	base, suf, _ := splitName(name)
+	i, err := engine.ObjectInfo{}, error(errNoObject)
 	if _, uid, full := strings.Cut(base, "~"); full {
-		i, err := d.byUID(ctx, a, uid)
-		if err != nil {
-			return nil, err
+		i, err = d.byUID(ctx, a, uid)
+		if n, ok := idName(i); err == nil && (!ok || n.full(refOf(i)) != name) {
+			err = errNoObject
 		}
-		if n, ok := idName(i); !ok || n.full(refOf(i)) != name {
-			return nil, errNoObject
-		}
-		return d.linkTo("by-id/", refOf(i)), nil
+	} else if id, ok := decodeID(base); ok {
+		i, err = d.first(ctx, a, suf, p11.CKA_ID, id, func(i engine.ObjectInfo) bool { return suffix(i.Class) == suf })
 	}
-	id, ok := decodeID(base)
-	if !ok {
-		return nil, errNoObject
-	}
-	template := ofSuffix(suf)
-	template.Set(p11.CKA_ID, id)
-	found, err := a.Objects(ctx, d.slot, template)
 	if err != nil {
 		return nil, err
 	}
-	n := slices.IndexFunc(found, func(i engine.ObjectInfo) bool { return suffix(i.Class) == suf })
-	if n < 0 {
-		return nil, errNoObject
-	}
-	return d.linkTo("by-id/", refOf(found[n])), nil
+	return d.linkTo("by-id/", refOf(i)), nil
 }
 
 // byUIDDir links to token objects by their stored names, which no other object

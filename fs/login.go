@@ -32,9 +32,9 @@ func (p place) login(ctx context.Context, s *session, line []byte) ([]byte, erro
 		return nil, errNoPIN
 	}
 	// Whatever else it is, it is a PIN, right or wrong: the token counts it.
-	b, err := secret.New(pin)
+	b, err := keep(pin)
 	if err != nil {
-		return nil, p11.Errorf(p11.CKR_HOST_MEMORY, "%v", err)
+		return nil, err
 	}
 	if user == p11.CKU_CONTEXT_SPECIFIC {
 		s.setSecret(contextSecret, b)
@@ -70,11 +70,16 @@ func newPIN(b []byte) (*secret.Bytes, error) {
 		secret.Wipe(b)
 		return nil, p11.Errorf(p11.CKR_PIN_INVALID, "a PIN is one line of text")
 	}
-	pin, err := secret.New(b)
+	return keep(b)
+}
+
+// keep moves b to memory for secrets.
+func keep(b []byte) (*secret.Bytes, error) {
+	s, err := secret.New(b)
 	if err != nil {
 		return nil, p11.Errorf(p11.CKR_HOST_MEMORY, "%v", err)
 	}
-	return pin, nil
+	return s, nil
 }
 
 // logout is C_Logout. It takes a few words only, so that what was meant for another

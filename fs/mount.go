@@ -18,8 +18,6 @@ type Options struct {
 	// AllowOther lets other users in, as far as modes and owners go. It needs
 	// root, or user_allow_other in /etc/fuse.conf.
 	AllowOther bool
-	// Debug logs every request and reply, PINs too.
-	Debug bool
 }
 
 // maxWrite is the longest WRITE that the kernel is to send, in bytes.
@@ -47,8 +45,7 @@ func (f *FS) Mount(ctx context.Context, dir string, o Options) (*Server, error) 
 			DisableReadDirPlus: true,
 			DirectMount:        os.Geteuid() == 0,
 			ExtraCapabilities:  fuse.CAP_ATOMIC_O_TRUNC,
-			Debug:              o.Debug,
-			Logger:             slog.NewLogLogger(f.log.Handler(), slog.LevelDebug),
+			Logger:             slog.NewLogLogger(f.config.Log.Handler(), slog.LevelDebug),
 			PanicHandler:       f.panicked,
 		},
 		NullPermissions: true,
@@ -75,7 +72,7 @@ func (f *FS) Mount(ctx context.Context, dir string, o Options) (*Server, error) 
 // panicked answers a request that panicked.
 func (f *FS) panicked(what any) fuse.Status {
 	f.panics.Add(1)
-	f.log.Error("a request panicked", "panic", what, "stack", string(debug.Stack()))
+	f.config.Log.Error("a request panicked", "panic", what, "stack", string(debug.Stack()))
 	return fuse.EIO
 }
 

@@ -78,26 +78,18 @@ func (e *entry) attrTime() time.Duration {
 
 // attr fills in what stat shows.
 func (e *entry) attr(ctx context.Context, c caller, out *fuse.Attr) {
-	config := e.fs.config
-	perm, uid, gid := e.perm, config.UID, config.GID
+	perm, owner := e.perm, fuse.Owner{Uid: e.fs.config.UID, Gid: e.fs.config.GID}
 	if !e.ref.isDefault() {
-		uid, gid = e.uid, e.gid
-		perm &= 0o700
-	} else if config.Private {
+		owner = fuse.Owner{Uid: e.uid, Gid: e.gid}
+	}
+	if e.fs.config.Private || !e.ref.isDefault() {
 		perm &= 0o700
 	}
-	*out = fuse.Attr{
-		Ino:     e.fs.ino(e.id()),
-		Mode:    e.kind() | perm,
-		Nlink:   1,
-		Owner:   fuse.Owner{Uid: uid, Gid: gid},
-		Blksize: 4096,
-	}
+	*out = fuse.Attr{Ino: e.fs.ino(e.id()), Mode: e.kind() | perm, Nlink: 1, Owner: owner}
 	if e.file != nil && e.file.text != nil {
 		if text, err := e.file.text(ctx, c); err == nil {
 			out.Size = uint64(len(text))
 		}
-		out.Blocks = (out.Size + 511) / 512
 	}
 	out.SetTimes(&e.fs.started, &e.fs.started, &e.fs.started)
 }
@@ -143,7 +135,7 @@ func (n *node) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.AttrOut
 // isThere reports whether the caller has the session that the node is in. The
 // kernel asks for attributes also on behalf of nobody, when it drops an inode.
 func (n *node) isThere(c caller) bool {
-	return n.ref.isDefault() || c.pid == 0 || n.openSession(c) != nil
+	return n.ref.isDefault() || c.pid == 0 || n.sessionIfOpen(c) != nil
 }
 
 // Setattr is truncate, chmod, chown and utimes. What copying programs set besides
@@ -254,32 +246,29 @@ func (n *node) Mkdir(ctx context.Context, name string, _ uint32, out *fuse.Entry
 
 // Rmdir destroys an object or closes a session.
 func (n *node) Rmdir(ctx context.Context, name string) syscall.Errno {
-	return n.serve(ctx, func(ctx context.Context, c caller) syscall.Errno {
-		return n.done(c, n.dir.rmdir(ctx, c, name))
-	})
+	return n.serve(ctx, func(ctx context.Context, c caller) syscall.Errno { return n.done(c, n.dir.rmdir(ctx, c, name)) })
 }
 
 // Unlink removes a file where it is one of its own. Where it is a view of its
 // directory it does nothing, so that rm -r of the directory comes to the end.
 func (n *node) Unlink(ctx context.Context, name string) syscall.Errno {
-	return n.serve(ctx, func(ctx context.Context, c caller) syscall.Errno {
-		return n.done(c, n.dir.unlink(ctx, c, name))
-	})
+	return n.serve(ctx, func(ctx context.Context, c caller) syscall.Errno { return n.done(c, n.dir.unlink(ctx, c, name)) })
 }
 
 // Rename sets a label.
 func (n *node) Rename(ctx context.Context, name string, newParent gofs.InodeEmbedder, newName string, flags uint32) syscall.Errno {
 	return n.serve(ctx, func(ctx context.Context, c caller) syscall.Errno {
-		to, ok := newParent.(*node)
+		to, ours := newParent.(*node)
+		dir, ok := n.dir.(renamer)
 		switch {
-		case !n.dir.renames():
+		case !ok:
 			return n.failed(c, errFixed)
-		case !ok || to.id() != n.id():
+		case !ours || to.id() != n.id():
 			return n.failed(c, errElsewhere)
 		case flags&^unix.RENAME_NOREPLACE != 0 || len(newName) > maxName:
 			return n.failed(c, errRename)
 		}
-		return n.done(c, n.dir.rename(ctx, c, name, newName, flags&unix.RENAME_NOREPLACE == 0))
+		return n.done(c, dir.rename(ctx, c, name, newName, flags&unix.RENAME_NOREPLACE == 0))
 	})
 }
 

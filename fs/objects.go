@@ -49,20 +49,20 @@ func (o objects) each(ctx context.Context, a *engine.Application, template p11.A
 	return err
 }
 
-// A named is one object of a listing.
-type named struct {
+// An objectName is one object of a listing.
+type objectName struct {
 	name string
 	ref  objectRef
 }
 
 // all returns the names of the objects that match, the oldest first.
-func (o objects) all(ctx context.Context, a *engine.Application, template p11.Attributes) ([]named, error) {
-	var list []named
+func (o objects) all(ctx context.Context, a *engine.Application, template p11.Attributes) ([]objectName, error) {
+	var list []objectName
 	if len(template) > 0 {
 		// The template may leave out the object whose name another would have: so
 		// each name is looked up.
 		err := o.each(ctx, a, template, func(i engine.ObjectInfo) bool {
-			list = append(list, named{o.nameOf(ctx, a, i), refOf(i)})
+			list = append(list, objectName{o.nameOf(ctx, a, i), refOf(i)})
 			return true
 		})
 		return list, err
@@ -75,7 +75,7 @@ func (o objects) all(ctx context.Context, a *engine.Application, template p11.At
 			owners[n.String()] = len(plain)
 		}
 		plain = append(plain, n)
-		list = append(list, named{n.String(), refOf(i)})
+		list = append(list, objectName{n.String(), refOf(i)})
 		return true
 	})
 	for i, n := range plain {
@@ -98,42 +98,44 @@ func (o objects) nameOf(ctx context.Context, a *engine.Application, i engine.Obj
 // owner returns the object that has the plain name. It searches by index, and
 // never through all objects.
 func (o objects) owner(ctx context.Context, a *engine.Application, base, suf string) (engine.ObjectInfo, error) {
-	first := func(source nameSource, t p11.AttributeType, value []byte) (engine.ObjectInfo, error) {
-		template := ofSuffix(suf)
-		template.Set(t, value)
-		found, err := a.Objects(ctx, o.slot, template)
-		if err != nil {
-			return engine.ObjectInfo{}, err
-		}
-		want := plainName{base: base, suffix: suf, source: source}
-		if n := slices.IndexFunc(found, func(i engine.ObjectInfo) bool { return plainNameOf(i) == want }); n >= 0 {
-			return found[n], nil
-		}
-		return engine.ObjectInfo{}, errNoObject
-	}
+	want := plainName{base: base, suffix: suf}
+	is := func(i engine.ObjectInfo) bool { return plainNameOf(i) == want }
 	if label, ok := unescape(base); ok {
-		if i, err := first(fromLabel, p11.CKA_LABEL, []byte(label)); !errors.Is(err, errNoObject) {
+		want.source = fromLabel
+		if i, err := o.first(ctx, a, suf, p11.CKA_LABEL, []byte(label), is); !errors.Is(err, errNoObject) {
 			return i, err
 		}
 	}
 	if id, ok := decodeID(base); ok {
-		if i, err := first(fromID, p11.CKA_ID, id); !errors.Is(err, errNoObject) {
+		want.source = fromID
+		if i, err := o.first(ctx, a, suf, p11.CKA_ID, id, is); !errors.Is(err, errNoObject) {
 			return i, err
 		}
 	}
+	want.source = fromUID
 	i, err := o.byUID(ctx, a, base)
-	if err != nil || plainNameOf(i) != (plainName{base: base, suffix: suf, source: fromUID}) {
+	if err != nil || !is(i) {
 		return engine.ObjectInfo{}, errNoObject
 	}
 	return i, nil
 }
 
-// ofSuffix is a template of the objects whose names end so.
-func ofSuffix(suf string) p11.Attributes {
+// first returns the oldest object with that attribute, whose name ends in suf, of
+// those that fit.
+func (o objects) first(ctx context.Context, a *engine.Application, suf string, t p11.AttributeType, value []byte, fits func(engine.ObjectInfo) bool) (engine.ObjectInfo, error) {
+	var template p11.Attributes
 	if class, ok := classOf(suf); ok {
-		return ofClass(class)
+		template = ofClass(class)
 	}
-	return nil
+	template.Set(t, value)
+	found, err := a.Objects(ctx, o.slot, template)
+	if err != nil {
+		return engine.ObjectInfo{}, err
+	}
+	if n := slices.IndexFunc(found, fits); n >= 0 {
+		return found[n], nil
+	}
+	return engine.ObjectInfo{}, errNoObject
 }
 
 func ofClass(class p11.ObjectClass) p11.Attributes {
@@ -277,8 +279,6 @@ func (d *objectsDir) rmdir(ctx context.Context, c caller, name string) error {
 
 // unlink refuses: objects are directories.
 func (d *objectsDir) unlink(context.Context, caller, string) error { return errDir }
-
-func (d *objectsDir) renames() bool { return true }
 
 // rename sets the label. It never replaces: the objects are directories that are
 // not empty.

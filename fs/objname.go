@@ -20,37 +20,35 @@ import (
 // and the others get ~ and their uid before the suffix. So does a name that is too
 // long for a directory, after it is cut.
 
-// suffix of the names of objects of that class.
-func suffix(class p11.ObjectClass) string {
-	switch class {
-	case p11.CKO_PRIVATE_KEY:
-		return ".key"
-	case p11.CKO_PUBLIC_KEY:
-		return ".pub"
-	case p11.CKO_CERTIFICATE:
-		return ".crt"
-	case p11.CKO_SECRET_KEY:
-		return ".sec"
-	case p11.CKO_DATA:
-		return ".dat"
-	case p11.CKO_DOMAIN_PARAMETERS:
-		return ".dom"
-	case p11.CKO_HW_FEATURE:
-		return ".hw"
+type classSuffix struct {
+	class  p11.ObjectClass
+	suffix string
+}
+
+// classSuffixes are the suffixes of the names of objects, by class.
+func classSuffixes() [7]classSuffix {
+	return [...]classSuffix{
+		{p11.CKO_PRIVATE_KEY, ".key"}, {p11.CKO_PUBLIC_KEY, ".pub"}, {p11.CKO_CERTIFICATE, ".crt"}, {p11.CKO_SECRET_KEY, ".sec"},
+		{p11.CKO_DATA, ".dat"}, {p11.CKO_DOMAIN_PARAMETERS, ".dom"}, {p11.CKO_HW_FEATURE, ".hw"},
 	}
-	return otherSuffix
 }
 
 const otherSuffix = ".obj"
 
+func suffix(class p11.ObjectClass) string {
+	for _, c := range classSuffixes() {
+		if c.class == class {
+			return c.suffix
+		}
+	}
+	return otherSuffix
+}
+
 // classOf is the class that a suffix stands for; ok is false for otherSuffix.
 func classOf(suf string) (class p11.ObjectClass, ok bool) {
-	for _, c := range []p11.ObjectClass{
-		p11.CKO_PRIVATE_KEY, p11.CKO_PUBLIC_KEY, p11.CKO_CERTIFICATE, p11.CKO_SECRET_KEY,
-		p11.CKO_DATA, p11.CKO_DOMAIN_PARAMETERS, p11.CKO_HW_FEATURE,
-	} {
-		if suffix(c) == suf {
-			return c, true
+	for _, c := range classSuffixes() {
+		if c.suffix == suf {
+			return c.class, true
 		}
 	}
 	return 0, false

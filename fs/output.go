@@ -1,10 +1,14 @@
 package fs
 
-import "p11fs/secret"
+import (
+	"bytes"
 
-// An output is what a message gives, counted in its session until it is wiped.
-// It is shared, by the handle that writes it, the result that waits, and that
-// result's reader, and wiped by the last of them. What is shared does not change.
+	"p11fs/secret"
+)
+
+// An output is what a message gives. It counts in its session until it is wiped. The
+// handle that writes it, the result that waits, and that result's reader share it, and
+// the last of them wipes it. It does not change while it is shared.
 type output struct {
 	s    *session
 	data []byte // changed by the handle that made it, while it is the only user
@@ -14,15 +18,7 @@ type output struct {
 
 func newOutput(s *session) *output { return &output{s: s, users: 1} }
 
-// bytes are what there is, of a nil output too.
-func (o *output) bytes() []byte {
-	if o == nil {
-		return nil
-	}
-	return o.data
-}
-
-// add takes b, or says that the session may hold no more.
+// add takes b. It fails if the session may hold no more.
 func (o *output) add(b []byte) error {
 	if err := o.s.reserve(len(b)); err != nil {
 		secret.Wipe(b)
@@ -37,9 +33,9 @@ func (o *output) add(b []byte) error {
 	return nil
 }
 
-// only returns an output of the first n bytes that nobody else uses, in place of
-// o, which is given up.
-func (o *output) only(n int) (*output, error) {
+// cutTo returns an output of the first n bytes that nobody else uses. The caller uses
+// it in place of o.
+func (o *output) cutTo(n int) (*output, error) {
 	o.s.mu.Lock()
 	shared := o.users > 1
 	if !shared {
@@ -56,11 +52,11 @@ func (o *output) only(n int) (*output, error) {
 	if n == 0 {
 		return own, nil
 	}
-	return own, own.add(append([]byte(nil), o.data[:n]...))
+	return own, own.add(bytes.Clone(o.data[:n]))
 }
 
-// forget drops the first n bytes, which only the one user has read.
-func (o *output) forget(n int) {
+// dropFirst drops the first n bytes. Nobody else may use o.
+func (o *output) dropFirst(n int) {
 	o.s.mu.Lock()
 	o.s.unreserveLocked(n)
 	o.s.mu.Unlock()
@@ -69,7 +65,7 @@ func (o *output) forget(n int) {
 	o.data = o.data[:left]
 }
 
-// release is the end of one user.
+// release is called once by each user.
 func (o *output) release() {
 	o.s.mu.Lock()
 	defer o.s.mu.Unlock()

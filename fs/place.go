@@ -77,8 +77,8 @@ func (p place) session(ctx context.Context, c caller) (*session, error) {
 	return nil, errNoSession
 }
 
-// openSession returns the caller's session if it is open, and else nil.
-func (p place) openSession(c caller) *session {
+// sessionIfOpen returns the caller's session if it is open, and else nil.
+func (p place) sessionIfOpen(c caller) *session {
 	a := p.fs.callers.find(c)
 	if a == nil {
 		return nil
@@ -89,31 +89,30 @@ func (p place) openSession(c caller) *session {
 // viewer returns the engine's application that decides what the caller may see.
 // Below a session directory there must be that session.
 func (p place) viewer(c caller) (*engine.Application, error) {
-	a := p.fs.callers.find(c)
-	if !p.ref.isDefault() && (a == nil || a.session(p.slot, p.ref) == nil) {
+	if !p.ref.isDefault() && p.sessionIfOpen(c) == nil {
 		return nil, errNoSession
 	}
-	if a == nil {
-		return p.fs.callers.nobody, nil
+	if a := p.fs.callers.find(c); a != nil {
+		return a.eng, nil
 	}
-	return a.eng, nil
+	return p.fs.callers.nobody, nil
 }
 
 // failed returns the errno of err, and keeps err for the caller's file error.
 func (p place) failed(c caller, err error) syscall.Errno {
-	if err == nil || p.slot == nil {
-		return errnoFor(err)
+	errno := errnoFor(err)
+	if errno != 0 && errno != syscall.EINTR && p.slot != nil {
+		if a, noApp := p.fs.callers.get(c); noApp == nil {
+			p.note(a, errorOf(err))
+		}
 	}
-	if a, noApp := p.fs.callers.get(c); noApp == nil {
-		return p.failedIn(a, err)
-	}
-	return errnoFor(err)
+	return errno
 }
 
 // failedIn is failed where the application is known.
 func (p place) failedIn(a *application, err error) syscall.Errno {
 	errno := errnoFor(err)
-	if errno != 0 && errno != syscall.EINTR && p.slot != nil {
+	if errno != 0 && errno != syscall.EINTR {
 		p.note(a, errorOf(err))
 	}
 	return errno
@@ -147,7 +146,7 @@ func (p place) notFound(c caller, err error) syscall.Errno {
 
 // note keeps e for the file error.
 func (p place) note(a *application, e lastError) {
-	e.at = p.fs.now()
+	e.at = p.fs.config.Now()
 	p.errorFile(a).put(e)
 }
 

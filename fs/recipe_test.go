@@ -92,7 +92,7 @@ func TestParseImport(t *testing.T) {
 	}
 }
 
-func TestHalves(t *testing.T) {
+func TestTemplateForClass(t *testing.T) {
 	all, err := p11.ParseTemplate("label=x id=01 token=true private=false sensitive=false extractable=true sign=true verify=true modulus-bits=2048 derive=true encrypt=true class=data")
 	if err != nil {
 		t.Fatal(err)
@@ -102,7 +102,7 @@ func TestHalves(t *testing.T) {
 		p11.CKO_PRIVATE_KEY: "label=x id=0x01 token=true private=false sensitive=false extractable=true sign=true derive=true",
 		p11.CKO_CERTIFICATE: "label=x id=0x01 token=true",
 	} {
-		if got := half(all, class).Text(); got != want {
+		if got := forClass(all, class).Text(); got != want {
 			t.Errorf("%s gets %q, want %q", class.Short(), got, want)
 		}
 	}

@@ -48,7 +48,6 @@ func (s *session) close() {
 	defer s.mu.Unlock()
 	s.ended = true
 	for _, x := range s.exchanges {
-		x.writers = 0
 		s.setResultLocked(x, nil)
 	}
 	for kind, b := range s.secrets {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -85,17 +86,9 @@ func (d *sessionsDir) named(c caller, name string) *session {
 // validSessionName keeps numbers, the fixed names and what a terminal should
 // not meet out of the names of sessions.
 func validSessionName(name string) bool {
-	if name == "" || name == "new" || name == "self" || name[0] == '.' || len(name) > 64 {
-		return false
-	}
-	digits := true
-	for _, r := range []byte(name) {
-		if r <= ' ' || r >= 0x7f {
-			return false
-		}
-		digits = digits && r >= '0' && r <= '9'
-	}
-	return !digits
+	odd := func(r rune) bool { return r <= ' ' || r >= 0x7f }
+	return name != "new" && name != "self" && len(name) <= 64 && !strings.HasPrefix(name, ".") &&
+		strings.Trim(name, "0123456789") != "" && !strings.ContainsFunc(name, odd)
 }
 
 // mkdir opens a session by name.
@@ -107,10 +100,7 @@ func (d *sessionsDir) mkdir(ctx context.Context, c caller, name string) (*entry,
 	if err != nil {
 		return nil, err
 	}
-	if a.session(d.slot, sessionRef{name: name}) != nil {
-		return nil, errExists
-	}
-	s, err := a.open(ctx, d.place, name)
+	s, err := a.open(ctx, d.place, sessionRef{name: name})
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +140,7 @@ func (d *sessionsDir) openNew(_ context.Context, c caller, flags uint32) (*handl
 	var text []byte
 	h.read = func(ctx context.Context, dest []byte, off int64) ([]byte, error) {
 		if text == nil {
-			s, err := a.open(ctx, d.place, "")
+			s, err := a.open(ctx, d.place)
 			if err != nil {
 				return nil, err
 			}

@@ -17,11 +17,18 @@ type transform interface {
 	// may go on, also after an error: update and result then do as if result had
 	// not been called.
 	result(ctx context.Context) ([]byte, error)
-	// once reports whether one result of the message may be read and no other:
-	// two would tell more than each, or only one was allowed.
-	once() bool
 	// close gives up what is held. It may be called again.
 	close()
+}
+
+// A start is a message that begins.
+type start struct {
+	transform
+	// single is set if one result of the message may be read and no other: two
+	// would tell more than each, or only one was allowed.
+	single bool
+	// guarded is set if a logout takes the result away.
+	guarded bool
 }
 
 // A stream is a data file: what is written goes through a transform.
@@ -30,15 +37,15 @@ type stream struct {
 	path string // names the file in the session's exchanges
 
 	// start begins a message.
-	start func(ctx context.Context, s *session) (transform, error)
+	start func(ctx context.Context, s *session) (start, error)
+	// single is set if all messages are (see start).
+	single bool
 	// creates is set if a result makes objects. It is asked for once for each piece
 	// of input, and later input is a piece of its own.
 	creates bool
-	// guarded reports whether a logout takes the result away. If it is nil, it does.
-	guarded func(ctx context.Context, c caller) bool
 }
 
-func (st *stream) file() *file { return &file{open: st.open, truncate: st.truncate} }
+func (st *stream) file() *file { return &file{open: st.open, truncate: st.startAnew(st.path)} }
 
 func (st *stream) open(ctx context.Context, c caller, flags uint32) (*handle, error) {
 	read, write := wants(flags)
@@ -49,32 +56,30 @@ func (st *stream) open(ctx context.Context, c caller, flags uint32) (*handle, er
 	if err != nil {
 		return nil, err
 	}
-	// The first message begins at the open, which has its errors.
-	t, err := st.start(ctx, s)
-	if err != nil {
+	m := &message{stream: st, s: s, out: newOutput(s), append: flags&syscall.O_APPEND != 0}
+	if err := m.begin(ctx); err != nil { // at the open, which so has its errors
 		return nil, err
 	}
-	m := &message{stream: st, s: s, private: read, t: t, append: flags&syscall.O_APPEND != 0}
-	m.guarded = st.guarded == nil || st.guarded(ctx, c)
-	m.login = s.loginGeneration()
-	if !m.private {
-		if m.generation, m.truncations, err = s.beginWriting(st.path); err != nil {
-			t.close()
+	if !read {
+		if m.writer, err = s.beginWriting(st.path); err != nil {
+			m.stop()
 			return nil, err
 		}
 	}
-	m.handle = st.newHandle(s.app)
+	m.handle = s.newHandle()
 	m.handle.read, m.handle.write, m.handle.flush, m.handle.truncate, m.handle.release = m.read, m.write, m.flush, m.truncate, m.release
 	return m.handle, nil
 }
 
-// truncate to 0 starts a new message, whether it comes with the open, before or
-// after it, with a handle or without.
-func (st *stream) truncate(_ context.Context, c caller, _ uint64) error {
-	if s := st.openSession(c); s != nil {
-		s.truncate(st.path)
+// startAnew is how a file is truncated to length 0 by name, be that before or after an
+// open for writing: it drops the result that waits, and the message begins anew.
+func (p place) startAnew(path string) func(ctx context.Context, c caller, size uint64) error {
+	return func(_ context.Context, c caller, _ uint64) error {
+		if s := p.sessionIfOpen(c); s != nil {
+			s.truncate(path)
+		}
+		return nil
 	}
-	return nil
 }
 
 // A message is a file transaction: a stream that is open for writing, or for
@@ -83,30 +88,27 @@ func (st *stream) truncate(_ context.Context, c caller, _ uint64) error {
 // A message begins with the first write. A FLUSH after a write gives the result
 // of all that was written so far, and data after it continues the message: the
 // result is withdrawn, and the next one is of all of it. A FLUSH that fails is the
-// failure of what was written so far, and ends the message no more than one that
-// gives a result does. A read that finds no output waiting ends the message, as
-// does a read of its result; data after that begins the next one.
+// failure of what was written so far, and does not end the message either. A read
+// that finds no output waiting ends the message, as does a read of its result; data
+// after that begins the next one.
 type message struct {
 	*stream
-	handle     *handle
-	s          *session
-	private    bool // open for reading too: the result stays here
-	append     bool
-	guarded    bool
-	generation uint64
+	handle *handle
+	s      *session
+	append bool
+	writer *writer // nil if it is open for reading too: the result stays here
 
-	truncations uint64    // of the file, by name, when the message began
-	login       uint64    // the login generation when t began
-	t           transform // nil when none is begun, and when the message cannot go on
-	wrote       int64     // bytes of the message, all descriptors together
-	end         int64     // where the last read or write of the kernel ended
-	dirty       bool      // written since the last FLUSH
-	ended       bool      // there is a result of all that was written, or err
-	wasRead     bool      // something was read since
-	err         error     // in place of a result
-	out         *output   // output that is held; nil when there never was any
-	kept        int       // how much of out stays when the message goes on
-	next        int       // where in out the next read begins
+	login   uint64  // the login generation when the message was started
+	t       start   // without a transform when none is begun, and when the message cannot go on
+	wrote   int64   // bytes of the message, all descriptors together
+	end     int64   // where the last read or write of the kernel ended
+	dirty   bool    // written since the last FLUSH
+	ended   bool    // there is a result of all that was written, or err
+	wasRead bool    // something was read since
+	err     error   // in place of a result
+	out     *output // output that is held
+	kept    int     // how much of out stays when the message goes on
+	next    int     // where in out the next read begins
 }
 
 func (m *message) write(ctx context.Context, data []byte, off int64) error {
@@ -115,9 +117,7 @@ func (m *message) write(ctx context.Context, data []byte, off int64) error {
 	case err == nil:
 		m.end = off + int64(len(data))
 	case errnoFor(err) != syscall.EINTR:
-		m.stop()
-		m.drop()
-		m.fail(err)
+		m.abort(err)
 	}
 	return err
 }
@@ -130,7 +130,7 @@ func (m *message) add(ctx context.Context, data []byte, off int64) error {
 		m.end = off // wherever the descriptor is now
 	}
 	switch {
-	case m.err != nil && m.t == nil:
+	case m.err != nil && m.t.transform == nil:
 		return m.err
 	case !m.append && off != m.wrote && off != m.end:
 		return errOrder
@@ -154,37 +154,39 @@ func (m *message) add(ctx context.Context, data []byte, off int64) error {
 	if err := m.hold(out); err != nil {
 		return err
 	}
-	m.kept = len(m.out.bytes())
+	m.kept = len(m.out.data)
 	return nil
 }
 
 // begin starts the transform if there is none.
-func (m *message) begin(ctx context.Context) (err error) {
-	if m.t == nil {
-		m.login = m.s.loginGeneration()
-		m.t, err = m.start(ctx, m.s)
+func (m *message) begin(ctx context.Context) error {
+	if m.t.transform != nil {
+		return nil
+	}
+	login := m.s.loginGeneration()
+	t, err := m.start(ctx, m.s)
+	if err == nil {
+		m.t, m.login = t, login
 	}
 	return err
 }
 
 // stop closes the transform.
 func (m *message) stop() {
-	if m.t != nil {
+	if m.t.transform != nil {
 		m.t.close()
-		m.t = nil
+		m.t.transform = nil
 	}
 }
 
 // resume goes on with a message that has a result. What was made stays, with
 // its names.
 func (m *message) resume() (err error) {
-	if !m.private && m.s.withdraw(m.path, m.generation) && m.t.once() {
+	if m.writer != nil && m.writer.withdraw() && (m.single || m.t.single) {
 		return errOneResult
 	}
-	if m.out != nil {
-		if m.out, err = m.out.only(m.kept); err != nil {
-			return err
-		}
+	if m.out, err = m.out.cutTo(m.kept); err != nil {
+		return err
 	}
 	// The next FLUSH has to give a result again, even if this write fails.
 	m.ended, m.err, m.dirty = false, nil, true
@@ -196,12 +198,10 @@ func (m *message) hold(out []byte) error {
 	if len(out) == 0 {
 		return nil
 	}
-	if m.out == nil {
-		m.out = newOutput(m.s)
-	} else if unread := len(m.out.data) - m.next; m.next > 0 && m.next >= unread {
+	if unread := len(m.out.data) - m.next; m.next > 0 && m.next >= unread {
 		// What was read goes once there is more of it than of what has to be moved:
 		// so a reader behind the writing costs no more than it reads.
-		m.out.forget(m.next)
+		m.out.dropFirst(m.next)
 		m.kept, m.next = m.kept-m.next, 0
 	}
 	return m.out.add(out)
@@ -209,9 +209,7 @@ func (m *message) hold(out []byte) error {
 
 // drop gives up the output that is held.
 func (m *message) drop() {
-	if m.out != nil {
-		m.out, _ = m.out.only(0) // which needs no room
-	}
+	m.out, _ = m.out.cutTo(0) // which needs no room
 	m.kept, m.next = 0, 0
 }
 
@@ -221,10 +219,17 @@ func (m *message) fail(err error) {
 		m.stop() // what was not made is no beginning of the next piece
 	}
 	m.err, m.ended, m.dirty = err, true, false
-	if !m.private {
+	if m.writer != nil {
 		// It fails if a newer open or the end of the session came: then nobody waits.
-		_ = m.s.publish(m.path, m.generation, &result{err: err})
+		_ = m.writer.publish(&result{err: err})
 	}
+}
+
+// abort makes err the result of a message that cannot go on.
+func (m *message) abort(err error) {
+	m.stop()
+	m.drop()
+	m.fail(err)
 }
 
 // conclude gives the result of what was written so far, or the error in its place.
@@ -258,15 +263,12 @@ func (m *message) finish(ctx context.Context) error {
 	m.ended, m.wasRead = true, false
 	if m.creates {
 		m.stop()
-		m.kept = len(m.out.bytes())
+		m.kept = len(m.out.data)
 	}
-	if m.private {
+	if m.writer == nil {
 		return nil
 	}
-	if m.out == nil {
-		m.out = newOutput(m.s)
-	}
-	err = m.s.publish(m.path, m.generation, &result{out: m.out, login: m.login, guarded: m.guarded})
+	err = m.writer.publish(&result{out: m.out, login: m.login, guarded: m.t.guarded})
 	if err != nil {
 		m.stop()
 	}
@@ -288,7 +290,7 @@ func (m *message) read(ctx context.Context, dest []byte, off int64) ([]byte, err
 	if m.wrote == 0 && !m.ended {
 		return nil, errNothing
 	}
-	if m.next == len(m.out.bytes()) && !m.ended {
+	if m.next == len(m.out.data) && !m.ended {
 		if err := m.conclude(ctx); errnoFor(err) == syscall.EINTR {
 			return nil, err
 		}
@@ -297,15 +299,13 @@ func (m *message) read(ctx context.Context, dest []byte, off int64) ([]byte, err
 		m.stop()
 		m.wasRead = true
 	}
-	if m.err == nil && m.guarded && m.login != m.s.loginGeneration() {
-		m.stop()
-		m.drop()
-		m.fail(p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "the login ended after the message was written"))
+	if m.err == nil && m.t.guarded && m.login != m.s.loginGeneration() {
+		m.abort(p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "the login ended after the message was written"))
 	}
 	if m.err != nil {
 		return nil, m.err
 	}
-	n := copy(dest, m.out.bytes()[m.next:])
+	n := copy(dest, m.out.data[m.next:])
 	m.next += n
 	m.end = off + int64(n)
 	return dest[:n], nil
@@ -313,22 +313,16 @@ func (m *message) read(ctx context.Context, dest []byte, off int64) ([]byte, err
 
 // noticeTruncation starts anew if the file was cut to length 0 by name.
 func (m *message) noticeTruncation() {
-	if m.private {
-		return
-	}
-	if n := m.s.truncations(m.path); n != m.truncations {
-		m.truncations = n
-		if m.wrote > 0 || m.err != nil {
-			m.reset()
-		}
+	if m.writer != nil && m.writer.wasTruncated() && (m.wrote > 0 || m.err != nil) {
+		m.reset()
 	}
 }
 
 // truncate starts anew.
 func (m *message) truncate(context.Context, uint64) error {
 	m.reset()
-	if !m.private {
-		m.s.withdraw(m.path, m.generation)
+	if m.writer != nil {
+		m.writer.withdraw()
 	}
 	return nil
 }
@@ -345,10 +339,8 @@ func (m *message) reset() {
 // release ends the open. Nothing is computed or made here.
 func (m *message) release(context.Context) {
 	m.stop()
-	if m.out != nil {
-		m.out.release()
-	}
-	if !m.private {
-		m.s.endWriting(m.path)
+	m.out.release()
+	if m.writer != nil {
+		m.writer.end()
 	}
 }

@@ -12,7 +12,7 @@ import (
 // rootNode returns the node of the tree's root.
 func (f *FS) rootNode() *node {
 	p := place{fs: f}
-	d := p.staticDir()
+	d := &staticDir{place: p}
 	for _, text := range []struct {
 		name string
 		text func() string
@@ -29,7 +29,7 @@ func (f *FS) rootNode() *node {
 			return []byte(text.text()), nil
 		})
 	}
-	for _, slot := range f.engine.Slots() {
+	for _, slot := range f.config.Engine.Slots() {
 		if slot.Present() {
 			token := place{fs: f, slot: slot}
 			d.add(slot.Name(), &entry{place: token, perm: 0o770, dir: token.directory()})
@@ -41,7 +41,7 @@ func (f *FS) rootNode() *node {
 // slotTable is the text of the file slots: number, token, kind, description.
 func (f *FS) slotTable() string {
 	var b bytes.Buffer
-	for _, slot := range f.engine.Slots() {
+	for _, slot := range f.config.Engine.Slots() {
 		name, kind := slot.Name(), slot.Kind()
 		if !slot.Present() {
 			name, kind = "-", "empty"
@@ -54,7 +54,7 @@ func (f *FS) slotTable() string {
 // directory is that of a token, or of a session on it. Most of it they have
 // alike: that of the token is that of the default session.
 func (p place) directory() directory {
-	d := p.staticDir()
+	d := &staticDir{place: p}
 	d.views = !p.ref.isDefault()
 	if p.ref.isDefault() {
 		d.addText("info", p.tokenInfoText)
@@ -124,7 +124,7 @@ func (p place) randomFile() *file {
 			if err != nil {
 				return nil, err
 			}
-			h, left := p.newHandle(s.app), maxRandom
+			h, left := s.newHandle(), maxRandom
 			h.read = func(ctx context.Context, dest []byte, _ int64) ([]byte, error) {
 				n := min(len(dest), left)
 				if n == 0 {
