@@ -187,6 +187,7 @@ func FuzzIndexFile(f *testing.F) {
 	f.Add([]byte("00000000\n00000000\n"))
 	f.Add([]byte("00000000\n1000"))
 	f.Add([]byte("\n"))
+	f.Add([]byte("00000000\n0000\xb0000"))
 	f.Add([]byte("OB02PR0o\n\xb0\xb00\xb0\xb0\xb0\xb0\xb0\n00000000x\n.\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		x := ParseIndex(b)

@@ -165,7 +165,8 @@ func FindLine(b []byte, n Name) int {
 // CountMarked returns how many lines are marked.
 func CountMarked(b []byte) (count int) {
 	for line := range bytes.Lines(b) {
-		if _, ok := parseMarked(bytes.TrimSuffix(line, []byte{'\n'})); ok {
+		line, whole := bytes.CutSuffix(line, []byte{'\n'})
+		if _, marked := parseMarked(line); marked && whole {
 			count++
 		}
 	}
