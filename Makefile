@@ -15,8 +15,12 @@ SERVERTIME ?= 60s
 SOAKTIME   ?= 10m
 BENCHTIME  ?= 1s
 TIMEOUT    ?= 30m
+DISK       ?= build/disk
 LINTER     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 SHELL      := /bin/sh
+# A program with the race detector waits for a second before it ends, unless told
+# otherwise. The tests run hundreds of them.
+export GORACE ?= atexit_sleep_ms=0
 BIN        := bin/p11fs
 BUILD      := build
 MAY_SKIP   := contrib/may-skip.txt
@@ -29,11 +33,14 @@ S390X := $(CURDIR)/$(BUILD)/s390x
 # qemu-user has not.
 S390X_UNITS := ./shm/... ./locks ./secret ./p11/... ./tokens/... ./engine/... ./mountd/config ./mountd/rpc/...
 
+# The packages that start goroutines: on one processor these run in another order.
+GOROUTINES = $$(grep -rlE '^[[:space:]]*go (func|[[:alnum:]_.]+)\(|\.Go\(' --include='*.go' --exclude='*_test.go' --exclude-dir=$(BUILD) . | xargs -n1 dirname | sort -u)
+
 .DEFAULT_GOAL := build
-.PHONY: help run test test-s390x build integration soak fuzz lint check bench generate man install uninstall clean setup-run setup-test setup-s390x setup-bench
+.PHONY: help run test test-disk test-s390x build integration soak fuzz lint check bench generate man install uninstall clean setup-run setup-test setup-s390x setup-bench
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 include cmd/libp11fs/build.mk
 
@@ -56,9 +63,13 @@ build: ## build bin/p11fs
 	$(GO) build -trimpath -o $(BIN) ./cmd/p11fs
 
 test: setup-test ## run all tests: with the race detector, on one processor, and the server's fuzz target
-	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP) -- -race -count=1 -timeout $(TIMEOUT) ./...
-	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP_SHORT) -- -short -count=1 -parallel 2 -exec "env GOMAXPROCS=1" -timeout $(TIMEOUT) ./...
+	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP) -- -race -count=1 -timeout $(TIMEOUT) ./integration ./...
+	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP_SHORT) -- -short -count=1 -parallel 2 -exec "env GOMAXPROCS=1" -timeout $(TIMEOUT) $(GOROUTINES)
 	@sh contrib/fuzz.sh $(SERVERTIME) ./mountd/rpc FuzzServer
+
+test-disk: ## run the token directories' tests on a real disk, below DISK (build/disk), and not in memory
+	@mkdir -p $(DISK)
+	P11FS_TEST_DISK=$(abspath $(DISK)) $(GO) test -count=1 -timeout $(TIMEOUT) ./tokens/store/...
 
 test-s390x: setup-s390x ## run the tests that need no FUSE on big-endian s390x under qemu, and stock s390x programs beside ours
 	@sh contrib/s390x.sh $(S390X) || :

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"flag"
 	"fmt"
 	"log"
 	"os"
@@ -19,6 +20,13 @@ import (
 // mount, store and socket of the run is below it, so that what is left over
 // can be told from what others do on the machine.
 const runDirEnv = "P11FS_INTEGRATION_DIR"
+
+// A program with the race detector waits for a second before it ends, unless told
+// otherwise. The tests run hundreds of them.
+const atOnce = "atexit_sleep_ms=0"
+
+// atATime is how many tests run at once.
+const atATime = 6
 
 func runDir() string         { return os.Getenv(runDirEnv) }
 func binary() string         { return filepath.Join(runDir(), "bin", "p11fs") }
@@ -67,8 +75,17 @@ func runAll(m *testing.M) (code int, err error) {
 	if err := os.Setenv("PATH", filepath.Join(dir, "bin")+":"+os.Getenv("PATH")+":/usr/sbin:/sbin"); err != nil {
 		return 1, err
 	}
-	// Messages are compared, so all programs speak one language.
-	if err := os.Setenv("LC_ALL", "C.UTF-8"); err != nil {
+	for name, value := range map[string]string{
+		"LC_ALL": "C.UTF-8", // messages are compared, so all programs speak one language
+		"GORACE": atOnce,
+	} {
+		if err := os.Setenv(name, value); err != nil {
+			return 1, err
+		}
+	}
+	// The tests mostly wait for other programs.
+	flag.Parse()
+	if err := flag.Set("test.parallel", fmt.Sprint(atATime)); err != nil {
 		return 1, err
 	}
 	segments := sharedSegments()

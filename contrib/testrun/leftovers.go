@@ -10,9 +10,6 @@ import (
 	"time"
 )
 
-// How long after the tests something may take to go away.
-const settle = 5 * time.Second
-
 // lookAround returns what the tests could leave on the machine, each thing with
 // a name of its own. The tests have tmp as their temporary directory, by which
 // their mounts and processes are told from what other people do meanwhile.
@@ -44,9 +41,13 @@ func lookAround(tmp string) map[string]bool {
 		}
 		return ""
 	})
-	segments, _ := filepath.Glob("/dev/shm/*")
-	for _, s := range segments {
-		found["segment "+s] = true
+	// A token's segment is named as its directory is, and some tests have their own
+	// directories there.
+	for _, name := range []string{"*opencryptoki*", "*" + strings.ReplaceAll(strings.Trim(tmp, "/"), "/", ".") + "*", "Test*"} {
+		segments, _ := filepath.Glob("/dev/shm/" + name)
+		for _, s := range segments {
+			found["segment "+s] = true
+		}
 	}
 	processes, _ := filepath.Glob("/proc/[0-9]*")
 	for _, p := range processes {
@@ -76,8 +77,8 @@ func ofTests(proc, tmp string) bool {
 }
 
 // leftovers names what is there now and was not before, and the files in tmp. It
-// gives things a moment to go.
-func leftovers(before map[string]bool, tmp string) []string {
+// gives things until settle to go.
+func leftovers(before map[string]bool, tmp string, settle time.Duration) []string {
 	for deadline := time.Now().Add(settle); ; time.Sleep(100 * time.Millisecond) {
 		var left []string
 		for thing := range lookAround(tmp) {

@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
 
 func main() {
@@ -63,7 +64,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		errs = append(errs, errors.New("no test passed"))
 	}
 	fmt.Fprintf(out, "%d tests passed, %d failed, %d skipped\n", res.passed, res.failed, len(res.skips))
-	for _, l := range leftovers(before, tmp) {
+	for _, l := range leftovers(before, tmp, 5*time.Second) {
 		errs = append(errs, errors.New("left behind: "+l))
 	}
 	return errors.Join(errs...)

@@ -85,6 +85,11 @@ func TestLeftovers(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	segment := filepath.Join("/dev/shm", "var.lib.opencryptoki."+filepath.Base(filepath.Dir(tmp)))
+	if err := os.WriteFile(segment, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Remove(segment) })
 	child := exec.Command("sleep", "60")
 	child.Env = append(os.Environ(), "TMPDIR="+tmp)
 	if err := child.Start(); err != nil {
@@ -94,8 +99,8 @@ func TestLeftovers(t *testing.T) {
 		_ = child.Process.Kill()
 		_ = child.Wait()
 	})
-	left := leftovers(now, tmp)
-	for _, want := range []string{"file " + file, fmt.Sprintf("process %d", child.Process.Pid)} {
+	left := leftovers(now, tmp, 0)
+	for _, want := range []string{"file " + file, "segment " + segment, fmt.Sprintf("process %d", child.Process.Pid)} {
 		if !slices.Contains(left, want) {
 			t.Errorf("got %q, want %q in it", left, want)
 		}
