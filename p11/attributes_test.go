@@ -159,10 +159,12 @@ func TestValidate(t *testing.T) {
 		{"template cut off", Attributes{{CKA_WRAP_TEMPLATE, make([]byte, 15)}}, CKR_ATTRIBUTE_VALUE_INVALID},
 		{"template with a huge length", Attributes{{CKA_WRAP_TEMPLATE, bytes.Repeat([]byte{0xff}, 16)}}, CKR_ATTRIBUTE_VALUE_INVALID},
 		{"template with a bad bool", Attributes{{CKA_WRAP_TEMPLATE, EncodeTemplate(Attributes{{CKA_SIGN, nil}})}}, CKR_ATTRIBUTE_VALUE_INVALID},
-		{"templates too deep", Attributes{deepTemplate(maxDepth + 1)}, CKR_ATTRIBUTE_VALUE_INVALID},
-		{"templates deep", Attributes{deepTemplate(maxDepth)}, CKR_OK},
-		{"too many", manyAttributes(maxAttributes + 1), CKR_TEMPLATE_INCONSISTENT},
-		{"many", manyAttributes(maxAttributes), CKR_OK},
+		{"templates too deep", Attributes{deepTemplate(MaxTemplateDepth + 1)}, CKR_ATTRIBUTE_VALUE_INVALID},
+		{"templates deep", Attributes{deepTemplate(MaxTemplateDepth)}, CKR_OK},
+		{"too many", manyAttributes(MaxAttributes + 1), CKR_TEMPLATE_INCONSISTENT},
+		{"many", manyAttributes(MaxAttributes), CKR_OK},
+		{"too long", Attributes{{CKA_VALUE, make([]byte, MaxTemplateBytes)}, {CKA_ID, []byte{1}}}, CKR_TEMPLATE_INCONSISTENT},
+		{"long", Attributes{{CKA_VALUE, make([]byte, MaxTemplateBytes)}}, CKR_OK},
 		{"unknown", Attributes{{0x80009999, []byte("anything")}}, CKR_OK},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -202,7 +204,7 @@ func TestEncodeTemplate(t *testing.T) {
 	if _, err := DecodeTemplate(append(b, b...)); RVOf(err) != CKR_TEMPLATE_INCONSISTENT {
 		t.Errorf("the same attribute twice: %v", err)
 	}
-	if _, err := DecodeTemplate(EncodeTemplate(manyAttributes(maxAttributes + 1))); RVOf(err) != CKR_TEMPLATE_INCONSISTENT {
+	if _, err := DecodeTemplate(EncodeTemplate(manyAttributes(MaxAttributes + 1))); RVOf(err) != CKR_TEMPLATE_INCONSISTENT {
 		t.Errorf("too many attributes: %v", err)
 	}
 }

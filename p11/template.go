@@ -7,8 +7,12 @@ import (
 	"log/slog"
 )
 
-// maxAttributes bounds a template: more than all the standard's attributes.
-const maxAttributes = 512
+// The bounds of a template, in text and on the wire.
+const (
+	MaxAttributes    = 512     // more than all the standard's attributes
+	MaxTemplateDepth = 4       // templates in templates
+	MaxTemplateBytes = 4 << 20 // of all values together
+)
 
 // ParseTemplate reads attributes such as
 //
@@ -77,8 +81,8 @@ func (p *templateParser) add(w word) error {
 		return syntaxError("word %d, %s: =value is missing", w.number, quoteWord(w.name))
 	case p.attrs.Has(t):
 		return Errorf(CKR_TEMPLATE_INCONSISTENT, "%s is given twice", t.Short())
-	case len(p.attrs) == maxAttributes:
-		return Errorf(CKR_TEMPLATE_INCONSISTENT, "more than %d attributes", maxAttributes)
+	case len(p.attrs) == MaxAttributes:
+		return Errorf(CKR_TEMPLATE_INCONSISTENT, "more than %d attributes", MaxAttributes)
 	}
 	p.secret = p.secret || SecretValue(t)
 	v, err := parseValue(t, w.value, w.form, p.depth)
@@ -150,10 +154,14 @@ func appendTemplateValue(b []byte, x Attribute, full bool) []byte {
 // Validate says whether each type stands once and each value has the length
 // and form of its kind. It knows nothing of classes.
 func (a Attributes) Validate() error {
-	if len(a) > maxAttributes {
-		return Errorf(CKR_TEMPLATE_INCONSISTENT, "more than %d attributes", maxAttributes)
+	if len(a) > MaxAttributes {
+		return Errorf(CKR_TEMPLATE_INCONSISTENT, "more than %d attributes", MaxAttributes)
 	}
+	size := 0
 	for i, x := range a {
+		if size += len(x.Value); size > MaxTemplateBytes {
+			return Errorf(CKR_TEMPLATE_INCONSISTENT, "values of more than %d bytes", MaxTemplateBytes)
+		}
 		if a[:i].Has(x.Type) {
 			return Errorf(CKR_TEMPLATE_INCONSISTENT, "%s is given twice", x.Type.Short())
 		}
@@ -194,8 +202,8 @@ func DecodeTemplate(b []byte) (Attributes, error) {
 		if a.Has(t) {
 			return nil, Errorf(CKR_TEMPLATE_INCONSISTENT, "%s is given twice", t.Short())
 		}
-		if len(a) == maxAttributes {
-			return nil, Errorf(CKR_TEMPLATE_INCONSISTENT, "more than %d attributes", maxAttributes)
+		if len(a) == MaxAttributes {
+			return nil, Errorf(CKR_TEMPLATE_INCONSISTENT, "more than %d attributes", MaxAttributes)
 		}
 		a = append(a, Attribute{t, append([]byte{}, b[:n]...)})
 		b = b[n:]

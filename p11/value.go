@@ -12,9 +12,6 @@ import (
 
 const redacted = "[secret]"
 
-// maxDepth bounds how deep templates stand in templates.
-const maxDepth = 4
-
 // FormatValue returns the value of an attribute as its file shows it, "" if it is
 // absent. Text is shown as it is where that is one printable line, and quoted
 // otherwise. A secret is never shown. A value that is malformed for its kind is
@@ -152,7 +149,7 @@ func parseValue(t AttributeType, s string, form wordForm, depth int) ([]byte, er
 		}
 		return parseBytes(t, s, form)
 	case KindTemplate:
-		if depth >= maxDepth {
+		if depth >= MaxTemplateDepth {
 			return nil, valueError(t, "templates stand too deep in templates")
 		}
 		a, err := parseTemplate(s, depth+1, nil)
@@ -286,7 +283,7 @@ func checkTemplate(t AttributeType, v []byte, depth int) error {
 	if err != nil {
 		return valueError(t, "%w", err)
 	}
-	if depth > maxDepth {
+	if depth > MaxTemplateDepth {
 		return valueError(t, "templates stand too deep in templates")
 	}
 	for _, o := range a {

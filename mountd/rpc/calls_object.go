@@ -1,6 +1,8 @@
 package rpc
 
 import (
+	"slices"
+
 	"p11fs/engine"
 	"p11fs/mountd/rpc/wire"
 	"p11fs/p11"
@@ -75,9 +77,14 @@ func (q *request) getAttributeValue() error {
 	if err := q.end(); err != nil {
 		return err
 	}
-	types := make([]p11.AttributeType, len(wanted))
+	// What is asked for twice is fetched once.
+	types := make([]p11.AttributeType, 0, len(wanted))
+	of := make([]int, len(wanted)) // which result answers each
 	for i, a := range wanted {
-		types[i] = a.Type
+		if of[i] = slices.Index(types, a.Type); of[i] < 0 {
+			of[i] = len(types)
+			types = append(types, a.Type)
+		}
 		// A client that sends no nested list cannot read one, and would take
 		// the whole reply for a fault of the device.
 		if wire.IsTemplate(a.Type) && !a.HasNested && (q.conn.protocol == wire.V0 || q.conn.protocol == wire.V1) {
@@ -88,9 +95,18 @@ func (q *request) getAttributeValue() error {
 	if err != nil {
 		return err
 	}
-	rv := p11.CKR_OK
-	reply := make([]wire.Attribute, len(results))
-	for i, res := range results {
+	defer func() {
+		for _, a := range results {
+			clear(a.Value)
+		}
+	}()
+	rv, size := p11.CKR_OK, 0
+	reply := make([]wire.Attribute, len(wanted))
+	for i := range wanted {
+		res := results[of[i]]
+		if size += min(len(res.Value), int(wanted[i].Room)); size > wire.MaxBody {
+			return p11.Errorf(p11.CKR_DEVICE_MEMORY, "values of more than %d bytes in one reply", wire.MaxBody)
+		}
 		a, one, err := attributeReply(res, wanted[i])
 		if err != nil {
 			return err
@@ -102,9 +118,6 @@ func (q *request) getAttributeValue() error {
 	}
 	q.w.Attributes(reply)
 	q.w.Ulong(uint64(rv))
-	for _, a := range results {
-		clear(a.Value)
-	}
 	return nil
 }
 

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/binary"
+	"errors"
 
 	"p11fs/p11"
 )
@@ -74,15 +75,31 @@ func (r *Reader) attributes(depth int) []Attribute {
 		r.fail("template of %d attributes, %d bytes there, nested %d deep", n, len(r.b), depth)
 		return nil
 	}
+	if !r.count(n) {
+		return nil
+	}
 	list := make([]Attribute, 0, n)
 	for range n {
 		a := r.attribute(depth)
+		if r.valuesRead += (depth + 1) * len(a.Value); r.valuesRead > p11.MaxTemplateBytes {
+			r.refuse(p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "values of more than %d bytes", p11.MaxTemplateBytes))
+		}
 		if r.err != nil {
 			return nil
 		}
 		list = append(list, a)
 	}
 	return list
+}
+
+// count reports whether a message may have n attributes more.
+func (r *Reader) count(n uint32) bool {
+	if int(n) > p11.MaxAttributes-r.attributesRead {
+		r.refuse(p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "more than %d attributes", p11.MaxAttributes))
+		return false
+	}
+	r.attributesRead += int(n)
+	return true
 }
 
 func (r *Reader) attribute(depth int) (a Attribute) {
@@ -105,8 +122,12 @@ func (r *Reader) attribute(depth int) (a Attribute) {
 		r.number(&a)
 	case formMechanisms:
 		n := r.u32()
-		if uint64(n)*8 > uint64(len(r.b)) {
+		switch {
+		case uint64(n)*8 > uint64(len(r.b)):
 			r.fail("list of %d mechanisms, %d bytes there", n, len(r.b))
+			return a
+		case 8*int(n) > p11.MaxTemplateBytes:
+			r.refuse(p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "a list of %d mechanisms", n))
 			return a
 		}
 		a.Value = make([]byte, 0, 8*n)
@@ -278,9 +299,14 @@ func (r *Reader) Wanted() []Wanted {
 	for _, nests := range rules {
 		try := Reader{b: r.b, protocol: r.protocol}
 		list := try.wanted(n, nests, 0)
-		if try.End() == nil {
+		err := try.End()
+		if err == nil {
 			r.b = nil
 			return list
+		}
+		if errors.Is(err, p11.CKR_TEMPLATE_INCONSISTENT) {
+			r.refuse(err)
+			return nil
 		}
 	}
 	r.fail("attributes wanted do not fit the message")
@@ -290,6 +316,9 @@ func (r *Reader) Wanted() []Wanted {
 func (r *Reader) wanted(n uint32, nests func(Wanted) bool, depth int) []Wanted {
 	if depth > maxDepth || uint64(n)*8 > uint64(len(r.b)) {
 		r.fail("%d attributes wanted, %d bytes there, nested %d deep", n, len(r.b), depth)
+		return nil
+	}
+	if !r.count(n) {
 		return nil
 	}
 	list := make([]Wanted, 0, n)

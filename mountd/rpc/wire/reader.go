@@ -8,6 +8,9 @@ type Reader struct {
 	b        []byte
 	protocol Protocol
 	err      error
+	// How much of what a message's templates may have was read: attributes, and
+	// bytes of their values, which each template around a value copies once more.
+	attributesRead, valuesRead int
 }
 
 // NewReader returns a Reader over body, which it neither changes nor copies:

@@ -247,6 +247,54 @@ func TestNesting(t *testing.T) {
 	}
 }
 
+// TestBounds: what a message makes a reader hold is bounded, whatever it announces.
+func TestBounds(t *testing.T) {
+	value := func(typ p11.AttributeType, n int) wire.Attribute {
+		return wire.Attribute{Type: typ, Valid: true, Length: uint32(n), Value: make([]byte, n)}
+	}
+	nested := func(list ...wire.Attribute) wire.Attribute {
+		return wire.Attribute{Type: p11.CKA_WRAP_TEMPLATE, Valid: true, Nested: list}
+	}
+	some := func(n int) (list []wire.Attribute) {
+		for range n {
+			list = append(list, value(p11.CKA_LABEL, 1))
+		}
+		return list
+	}
+	tests := []struct {
+		name string
+		list []wire.Attribute
+		rv   p11.RV
+	}{
+		{"many", some(p11.MaxAttributes), p11.CKR_OK},
+		{"too many", some(p11.MaxAttributes + 1), p11.CKR_TEMPLATE_INCONSISTENT},
+		{"too many in two templates", []wire.Attribute{nested(some(300)...), nested(some(300)...)}, p11.CKR_TEMPLATE_INCONSISTENT},
+		{"long", []wire.Attribute{value(p11.CKA_VALUE, p11.MaxTemplateBytes)}, p11.CKR_OK},
+		{"too long", []wire.Attribute{value(p11.CKA_VALUE, p11.MaxTemplateBytes), value(p11.CKA_LABEL, 1)}, p11.CKR_TEMPLATE_INCONSISTENT},
+		{"too long with its copies", []wire.Attribute{nested(value(p11.CKA_VALUE, p11.MaxTemplateBytes/2+1))}, p11.CKR_TEMPLATE_INCONSISTENT},
+		{"mechanisms", []wire.Attribute{value(p11.CKA_ALLOWED_MECHANISMS, p11.MaxTemplateBytes+8)}, p11.CKR_TEMPLATE_INCONSISTENT},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := wiretest.NewWriter(nil, wire.V2)
+			w.Attributes(tt.list)
+			r := wire.NewReader(w.B, wire.V2)
+			if r.Attributes(); p11.RVOf(r.End()) != tt.rv {
+				t.Errorf("%v, want %v", r.Err(), tt.rv)
+			}
+		})
+	}
+	t.Run("wanted", func(t *testing.T) {
+		for _, p := range []wire.Protocol{wire.V0, wire.V2} {
+			b := binary.BigEndian.AppendUint32(nil, p11.MaxAttributes+1)
+			r := wire.NewReader(append(b, make([]byte, 8*(p11.MaxAttributes+1))...), p)
+			if r.Wanted(); p11.RVOf(r.Err()) != p11.CKR_TEMPLATE_INCONSISTENT {
+				t.Errorf("protocol %d: %v", p, r.Err())
+			}
+		}
+	})
+}
+
 func TestTemplate(t *testing.T) {
 	label := func(s string) wire.Attribute {
 		return wire.Attribute{Type: p11.CKA_LABEL, Valid: true, Length: uint32(len(s)), Value: []byte(s)}
