@@ -18,7 +18,7 @@ import (
 )
 
 //go:embed testdata
-var testdata embed.FS //nolint:gochecknoglobals // files, never written
+var testdata embed.FS
 
 // The PINs of the directories that have others than the manifest says: swold,
 // swtok-be and lite-be.
