@@ -79,8 +79,8 @@ static void start(struct call *c)
     c->session = 0;
     c->slot = 0;
     c->conn = NULL;
-    c->pending = PENDING_KEEP;
-    c->unrepeatable = c->changes = c->combined = c->absent = c->malformed = c->exchanged = false;
+    c->uses = c->ends = 0;
+    c->closes = c->unrepeatable = c->changes = c->combined = c->absent = c->malformed = c->exchanged = false;
     c->at = 0;
     buffer_init(&c->out);
     buffer_init(&c->in);
@@ -179,7 +179,7 @@ void call_begin_session(struct call *c, enum call_number number, CK_SESSION_HAND
 void call_begin_once(struct call *c, enum kind k, CK_SESSION_HANDLE session, bool bad)
 {
     begin(c, CALL_Sign, k, session, bad);
-    c->pending = PENDING_REPORT;
+    c->uses = kind_flag(k);
 }
 
 /* reply_header checks what came, and takes the CK_RV out of an error. */
@@ -244,8 +244,10 @@ CK_RV call_simple(struct conn *conn, enum call_number number, const void *values
     return call_end(&c);
 }
 
-/* send_pending sends the Init that was put off in a session, if there is one. */
-static CK_RV send_pending(CK_SESSION_HANDLE handle, enum pending policy)
+/* send_pending sends the Init that was put off in a session, if there is one,
+   before a call that is of these operations, or ends those. Its error is the
+   call's. */
+static CK_RV send_pending(CK_SESSION_HANDLE handle, CK_FLAGS uses, CK_FLAGS ends)
 {
     struct call c;
     struct session *s;
@@ -283,13 +285,13 @@ static CK_RV send_pending(CK_SESSION_HANDLE handle, enum pending policy)
     session_sent_locked(handle);
     s = session_find_locked(handle);
     if (s != NULL) {
-        if (rv == CKR_OK || policy != PENDING_KEEP)
+        if (rv == CKR_OK || ((uses | ends) & kind_flag(k)) != 0)
             s->active |= kind_flag(k);
         else
             session_postpone_locked(s, k);
     }
     module_unlock();
-    return rv;
+    return (uses & kind_flag(k)) != 0 ? rv : CKR_OK;
 }
 
 /* send_others sends what was put off in other sessions of a slot, and waits for
@@ -304,7 +306,7 @@ static void send_others(CK_SLOT_ID slot, CK_SESSION_HANDLE own)
         module_unlock();
         if (next == 0)
             return;
-        (void)send_pending(next, PENDING_KEEP);
+        (void)send_pending(next, 0, 0);
     }
 }
 
@@ -313,11 +315,10 @@ static void send_others(CK_SLOT_ID slot, CK_SESSION_HANDLE own)
 static bool go_before(struct call *c)
 {
     struct session *s;
-    CK_RV rv;
 
     if (c->combined)
         return true;
-    if (c->pending == PENDING_FORGET) {
+    if (c->closes) {
         module_lock();
         s = session_find_locked(c->session);
         if (s != NULL)
@@ -325,9 +326,7 @@ static bool go_before(struct call *c)
         module_unlock();
         return true;
     }
-    rv = send_pending(c->session, c->pending);
-    if (c->pending == PENDING_REPORT)
-        call_fail(c, rv);
+    call_fail(c, send_pending(c->session, c->uses, c->ends));
     return c->rv == CKR_OK;
 }
 

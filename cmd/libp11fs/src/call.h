@@ -16,22 +16,17 @@ enum call_number { CALLS(CALL_NUMBER) };
 
 enum { TRIES = 16 }; /* of a call whose daemon goes away again and again */
 
-/* What becomes of the session's Init that was put off, if it fails when this
-   call sends it first. */
-enum pending {
-    PENDING_KEEP,   /* the operation's own call will send it again */
-    PENDING_REPORT, /* this is a call of the operation: it fails so */
-    PENDING_DROP,   /* this call ends the operation, or begins another */
-    PENDING_FORGET, /* this call ends the session: the Init need not be sent */
-};
-
 struct call {
     CK_RV rv;
     enum call_number number;
     CK_SESSION_HANDLE session; /* 0 for calls that name none */
     CK_SLOT_ID slot;           /* of the session; needed where changes is set */
     struct conn *conn;         /* held */
-    enum pending pending;
+    /* The session's Init that was put off goes before this call. If it fails, so
+       does the call where it is of the operation (CKF_SIGN …); else it is sent
+       again with the operation's own call, unless this one ends that. */
+    CK_FLAGS uses, ends;
+    bool closes;       /* the session: what was put off need not be sent */
     bool unrepeatable; /* must not be sent again to a daemon that came back */
     bool changes;      /* what an Init in other sessions of the slot depends on */
     bool combined;     /* with the Init that was put off */

@@ -16,7 +16,7 @@ CK_RV C_Encrypt(CK_SESSION_HANDLE session, CK_BYTE *data, CK_ULONG data_len, CK_
 CK_RV C_EncryptUpdate(CK_SESSION_HANDLE session, CK_BYTE *part, CK_ULONG part_len, CK_BYTE *encrypted,
                       CK_ULONG *encrypted_len)
 {
-    return operation_transform(CALL_EncryptUpdate, session, part, part_len, encrypted, encrypted_len);
+    return operation_transform(CALL_EncryptUpdate, CKF_ENCRYPT, session, part, part_len, encrypted, encrypted_len);
 }
 
 CK_RV C_EncryptFinal(CK_SESSION_HANDLE session, CK_BYTE *encrypted, CK_ULONG *encrypted_len)
@@ -38,7 +38,7 @@ CK_RV C_Decrypt(CK_SESSION_HANDLE session, CK_BYTE *encrypted, CK_ULONG encrypte
 CK_RV C_DecryptUpdate(CK_SESSION_HANDLE session, CK_BYTE *encrypted, CK_ULONG encrypted_len, CK_BYTE *part,
                       CK_ULONG *part_len)
 {
-    return operation_transform(CALL_DecryptUpdate, session, encrypted, encrypted_len, part, part_len);
+    return operation_transform(CALL_DecryptUpdate, CKF_DECRYPT, session, encrypted, encrypted_len, part, part_len);
 }
 
 CK_RV C_DecryptFinal(CK_SESSION_HANDLE session, CK_BYTE *part, CK_ULONG *part_len)
@@ -58,7 +58,7 @@ CK_RV C_Digest(CK_SESSION_HANDLE session, CK_BYTE *data, CK_ULONG data_len, CK_B
 
 CK_RV C_DigestUpdate(CK_SESSION_HANDLE session, CK_BYTE *part, CK_ULONG part_len)
 {
-    return operation_update(CALL_DigestUpdate, session, part, part_len);
+    return operation_update(CALL_DigestUpdate, CKF_DIGEST, session, part, part_len);
 }
 
 CK_RV C_DigestKey(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE key)
@@ -66,7 +66,7 @@ CK_RV C_DigestKey(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE key)
     struct call c;
 
     call_begin_session(&c, CALL_DigestKey, session);
-    c.pending = PENDING_REPORT;
+    c.uses = CKF_DIGEST;
     put_ulong(&c, key);
     call_exchange(&c);
     return call_end(&c);
@@ -80,23 +80,27 @@ CK_RV C_DigestFinal(CK_SESSION_HANDLE session, CK_BYTE *digest, CK_ULONG *digest
 CK_RV C_DigestEncryptUpdate(CK_SESSION_HANDLE session, CK_BYTE *part, CK_ULONG part_len, CK_BYTE *encrypted,
                             CK_ULONG *encrypted_len)
 {
-    return operation_transform(CALL_DigestEncryptUpdate, session, part, part_len, encrypted, encrypted_len);
+    return operation_transform(CALL_DigestEncryptUpdate, CKF_DIGEST | CKF_ENCRYPT, session, part, part_len, encrypted,
+                               encrypted_len);
 }
 
 CK_RV C_DecryptDigestUpdate(CK_SESSION_HANDLE session, CK_BYTE *encrypted, CK_ULONG encrypted_len, CK_BYTE *part,
                             CK_ULONG *part_len)
 {
-    return operation_transform(CALL_DecryptDigestUpdate, session, encrypted, encrypted_len, part, part_len);
+    return operation_transform(CALL_DecryptDigestUpdate, CKF_DECRYPT | CKF_DIGEST, session, encrypted, encrypted_len,
+                               part, part_len);
 }
 
 CK_RV C_SignEncryptUpdate(CK_SESSION_HANDLE session, CK_BYTE *part, CK_ULONG part_len, CK_BYTE *encrypted,
                           CK_ULONG *encrypted_len)
 {
-    return operation_transform(CALL_SignEncryptUpdate, session, part, part_len, encrypted, encrypted_len);
+    return operation_transform(CALL_SignEncryptUpdate, CKF_SIGN | CKF_ENCRYPT, session, part, part_len, encrypted,
+                               encrypted_len);
 }
 
 CK_RV C_DecryptVerifyUpdate(CK_SESSION_HANDLE session, CK_BYTE *encrypted, CK_ULONG encrypted_len, CK_BYTE *part,
                             CK_ULONG *part_len)
 {
-    return operation_transform(CALL_DecryptVerifyUpdate, session, encrypted, encrypted_len, part, part_len);
+    return operation_transform(CALL_DecryptVerifyUpdate, CKF_DECRYPT | CKF_VERIFY, session, encrypted, encrypted_len,
+                               part, part_len);
 }

@@ -11,7 +11,7 @@ CK_RV operation_init(enum kind k, CK_SESSION_HANDLE session, const CK_MECHANISM 
     bool deferred = false;
 
     call_begin_session(&c, init_number(k), session);
-    c.pending = PENDING_DROP;
+    c.ends = kind_flag(k);
     at = c.out.len;
     put_mechanism(&c, m, true);
     if (key != NULL)
@@ -76,13 +76,13 @@ CK_RV operation_ended(struct call *c, enum kind k)
     return rv;
 }
 
-CK_RV operation_transform(enum call_number number, CK_SESSION_HANDLE session, const CK_BYTE *in, CK_ULONG in_len,
-                          CK_BYTE *out, CK_ULONG *out_len)
+CK_RV operation_transform(enum call_number number, CK_FLAGS uses, CK_SESSION_HANDLE session, const CK_BYTE *in,
+                          CK_ULONG in_len, CK_BYTE *out, CK_ULONG *out_len)
 {
     struct call c;
 
     call_begin_session(&c, number, session);
-    c.pending = PENDING_REPORT;
+    c.uses = uses;
     put_array(&c, in, in_len);
     put_room(&c, out, out_len);
     call_exchange(&c);
@@ -90,7 +90,8 @@ CK_RV operation_transform(enum call_number number, CK_SESSION_HANDLE session, co
     return call_end(&c);
 }
 
-CK_RV operation_update(enum call_number number, CK_SESSION_HANDLE session, const CK_BYTE *part, CK_ULONG part_len)
+CK_RV operation_update(enum call_number number, CK_FLAGS uses, CK_SESSION_HANDLE session, const CK_BYTE *part,
+                       CK_ULONG part_len)
 {
     enum { AT_ONCE = 16 << 20 }; /* bytes in one request */
     CK_ULONG done = 0;
@@ -101,7 +102,7 @@ CK_RV operation_update(enum call_number number, CK_SESSION_HANDLE session, const
         CK_RV rv;
 
         call_begin_session(&c, number, session);
-        c.pending = PENDING_REPORT;
+        c.uses = uses;
         put_array(&c, part != NULL ? part + done : NULL, n);
         call_exchange(&c);
         rv = call_end(&c);
@@ -118,7 +119,7 @@ CK_RV operation_final(enum call_number number, enum kind k, CK_SESSION_HANDLE se
     bool whole;
 
     call_begin_session(&c, number, session);
-    c.pending = PENDING_REPORT;
+    c.uses = kind_flag(k);
     put_room(&c, out, out_len);
     call_exchange(&c);
     whole = get_result(&c, out, out_len);

@@ -18,12 +18,13 @@ CK_RV operation_once(enum kind k, CK_SESSION_HANDLE session, const CK_BYTE *in, 
    operation as any other error does (PKCS#11 v3.1 §5.2). */
 CK_RV operation_ended(struct call *c, enum kind k);
 
-/* A function with input and a result. */
-CK_RV operation_transform(enum call_number number, CK_SESSION_HANDLE session, const CK_BYTE *in, CK_ULONG in_len,
-                          CK_BYTE *out, CK_ULONG *out_len);
+/* A function of some operations (CKF_ENCRYPT …) with input and a result. */
+CK_RV operation_transform(enum call_number number, CK_FLAGS uses, CK_SESSION_HANDLE session, const CK_BYTE *in,
+                          CK_ULONG in_len, CK_BYTE *out, CK_ULONG *out_len);
 
-/* A function with input that comes in parts, which a long one may be cut into. */
-CK_RV operation_update(enum call_number number, CK_SESSION_HANDLE session, const CK_BYTE *part, CK_ULONG part_len);
+/* Likewise with input that comes in parts, which a long one may be cut into. */
+CK_RV operation_update(enum call_number number, CK_FLAGS uses, CK_SESSION_HANDLE session, const CK_BYTE *part,
+                       CK_ULONG part_len);
 
 /* The Final of kind k with a result. */
 CK_RV operation_final(enum call_number number, enum kind k, CK_SESSION_HANDLE session, CK_BYTE *out,

@@ -54,7 +54,7 @@ CK_RV C_CloseSession(CK_SESSION_HANDLE session)
 
     call_begin_session(&c, CALL_CloseSession, session);
     c.changes = true;
-    c.pending = PENDING_FORGET;
+    c.closes = true;
     call_exchange(&c);
     if (c.rv == CKR_OK || c.rv == CKR_SESSION_HANDLE_INVALID) {
         module_lock();
@@ -102,7 +102,7 @@ CK_RV C_SessionCancel(CK_SESSION_HANDLE session, CK_FLAGS flags)
     struct call c;
 
     call_begin_session(&c, CALL_SessionCancel, session);
-    c.pending = PENDING_DROP;
+    c.ends = flags;
     put_ulong(&c, flags);
     call_exchange(&c);
     for (int k = 0; k < KINDS; k++) {
@@ -131,7 +131,7 @@ CK_RV C_SetOperationState(CK_SESSION_HANDLE session, CK_BYTE *state, CK_ULONG st
     call_begin_session(&c, CALL_SetOperationState, session);
     if (state == NULL)
         call_fail(&c, CKR_ARGUMENTS_BAD);
-    c.pending = PENDING_DROP;
+    c.ends = ~(CK_FLAGS)0; /* whatever was active */
     put_array(&c, state, state_len);
     put_ulong(&c, encryption_key);
     put_ulong(&c, authentication_key);

@@ -13,7 +13,7 @@ CK_RV C_Sign(CK_SESSION_HANDLE session, CK_BYTE *data, CK_ULONG data_len, CK_BYT
 
 CK_RV C_SignUpdate(CK_SESSION_HANDLE session, CK_BYTE *part, CK_ULONG part_len)
 {
-    return operation_update(CALL_SignUpdate, session, part, part_len);
+    return operation_update(CALL_SignUpdate, CKF_SIGN, session, part, part_len);
 }
 
 CK_RV C_SignFinal(CK_SESSION_HANDLE session, CK_BYTE *signature, CK_ULONG *signature_len)
@@ -29,7 +29,7 @@ CK_RV C_SignRecoverInit(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_O
 CK_RV C_SignRecover(CK_SESSION_HANDLE session, CK_BYTE *data, CK_ULONG data_len, CK_BYTE *signature,
                     CK_ULONG *signature_len)
 {
-    return operation_transform(CALL_SignRecover, session, data, data_len, signature, signature_len);
+    return operation_transform(CALL_SignRecover, CKF_SIGN_RECOVER, session, data, data_len, signature, signature_len);
 }
 
 CK_RV C_VerifyInit(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_OBJECT_HANDLE key)
@@ -53,7 +53,7 @@ CK_RV C_Verify(CK_SESSION_HANDLE session, CK_BYTE *data, CK_ULONG data_len, CK_B
 
 CK_RV C_VerifyUpdate(CK_SESSION_HANDLE session, CK_BYTE *part, CK_ULONG part_len)
 {
-    return operation_update(CALL_VerifyUpdate, session, part, part_len);
+    return operation_update(CALL_VerifyUpdate, CKF_VERIFY, session, part, part_len);
 }
 
 CK_RV C_VerifyFinal(CK_SESSION_HANDLE session, CK_BYTE *signature, CK_ULONG signature_len)
@@ -61,7 +61,7 @@ CK_RV C_VerifyFinal(CK_SESSION_HANDLE session, CK_BYTE *signature, CK_ULONG sign
     struct call c;
 
     call_begin_session(&c, CALL_VerifyFinal, session);
-    c.pending = PENDING_REPORT;
+    c.uses = CKF_VERIFY;
     put_array(&c, signature, signature_len);
     call_exchange(&c);
     call_settle(&c, KIND_VERIFY, true);
@@ -76,5 +76,6 @@ CK_RV C_VerifyRecoverInit(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK
 CK_RV C_VerifyRecover(CK_SESSION_HANDLE session, CK_BYTE *signature, CK_ULONG signature_len, CK_BYTE *data,
                       CK_ULONG *data_len)
 {
-    return operation_transform(CALL_VerifyRecover, session, signature, signature_len, data, data_len);
+    return operation_transform(CALL_VerifyRecover, CKF_VERIFY_RECOVER, session, signature, signature_len, data,
+                               data_len);
 }

@@ -182,6 +182,7 @@ static const struct {
     {"mute", case_mute},             {"oversized", case_oversized},
     {"descriptors", case_descriptors}, {"standard", case_standard},
     {"closed", case_closed},         {"destroyed", case_destroyed},
+    {"foreign", case_foreign},
 };
 
 int main(int argc, char **argv)

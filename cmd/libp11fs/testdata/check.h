@@ -62,6 +62,7 @@ void case_cancel(void);
 void case_restart(int seconds);
 void case_race(int seconds);
 void case_destroyed(void);
+void case_foreign(void);
 void case_absent(void);
 void case_hostile(void);
 void case_version(void);

@@ -3,7 +3,9 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "check.h"
 
@@ -186,5 +188,86 @@ void case_destroyed(void)
         RV(f->C_SignInit(s, &mac, destroyed.key), CKR_KEY_HANDLE_INVALID);
     }
     CHECK(pthread_join(thread, NULL) == 0);
+    OK(f->C_Finalize(NULL));
+}
+
+static const char foreign_label[] = "foreign";
+
+/* another_program destroys the key with that label. */
+static void another_program(void)
+{
+    pid_t child = fork();
+    CK_ATTRIBUTE t = {CKA_LABEL, (void *)foreign_label, sizeof foreign_label};
+    CK_OBJECT_HANDLE key;
+    CK_SESSION_HANDLE s;
+    CK_ULONG n;
+    int status;
+
+    if (child == 0) {
+        s = login(start());
+        OK(f->C_FindObjectsInit(s, &t, 1));
+        OK(f->C_FindObjects(s, &key, 1, &n));
+        CHECK(n == 1);
+        OK(f->C_DestroyObject(s, key));
+        OK(f->C_Finalize(NULL));
+        _exit(0);
+    }
+    CHECK(child > 0 && waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+/* What another program does to a key is told by the operation whose Init was put
+   off, and by no other call that comes before. */
+void case_foreign(void)
+{
+    CK_SESSION_HANDLE s = login(start());
+    CK_OBJECT_HANDLE secret = mac_key(s), key;
+    CK_MECHANISM gen = {CKM_AES_KEY_GEN, NULL, 0}, ecb = {CKM_AES_ECB, NULL, 0}, mac = {CKM_SHA256_HMAC, NULL, 0};
+    CK_MECHANISM sha = {CKM_SHA256, NULL, 0};
+    CK_BBOOL yes = 1;
+    CK_ULONG bytes = 32, n;
+    CK_ATTRIBUTE t[] = {{CKA_VALUE_LEN, &bytes, sizeof bytes}, {CKA_ENCRYPT, &yes, 1}, {CKA_TOKEN, &yes, 1},
+                        {CKA_LABEL, (void *)foreign_label, sizeof foreign_label}};
+    CK_BYTE in[16] = {1}, out[32];
+
+    for (int between = 0; between < 5; between++) {
+        OK(f->C_GenerateKey(s, &gen, t, sizeof t / sizeof t[0], &key));
+        for (int i = 0; i < 2; i++) { /* granted, so that the next is put off */
+            OK(f->C_EncryptInit(s, &ecb, key));
+            n = sizeof out;
+            OK(f->C_Encrypt(s, in, sizeof in, out, &n));
+        }
+        if (between == 0) {
+            OK(f->C_SignInit(s, &mac, secret));
+            OK(f->C_SignUpdate(s, in, sizeof in));
+        }
+        OK(f->C_EncryptInit(s, &ecb, key));
+        another_program();
+        n = sizeof out;
+        switch (between) {
+        case 0:
+            OK(f->C_SignUpdate(s, in, sizeof in));
+            OK(f->C_SignFinal(s, out, &n));
+            break;
+        case 1:
+            OK(f->C_DigestInit(s, &sha));
+            OK(f->C_Digest(s, in, sizeof in, out, &n));
+            break;
+        case 2:
+            OK(f->C_SessionCancel(s, CKF_DIGEST));
+            break;
+        case 3:
+            RV(f->C_EncryptUpdate(s, in, sizeof in, out, &n), CKR_KEY_HANDLE_INVALID);
+            RV(f->C_EncryptUpdate(s, in, sizeof in, out, &n), CKR_OPERATION_NOT_INITIALIZED);
+            continue;
+        case 4:
+            OK(f->C_SessionCancel(s, CKF_ENCRYPT));
+            RV(f->C_Encrypt(s, in, sizeof in, out, &n), CKR_OPERATION_NOT_INITIALIZED);
+            continue;
+        }
+        n = sizeof out;
+        RV(f->C_Encrypt(s, in, sizeof in, out, &n), CKR_KEY_HANDLE_INVALID);
+        RV(f->C_Encrypt(s, in, sizeof in, out, &n), CKR_OPERATION_NOT_INITIALIZED);
+    }
     OK(f->C_Finalize(NULL));
 }
