@@ -13,7 +13,7 @@ import (
 var cases = []string{
 	"functions", "not-initialized", "arguments", "buffers", "mechanisms", "attributes", "deferred", "interfaces",
 	"initialize", "fork", "threads", "shared", "events", "cancel", "oversized", "dlclose",
-	"descriptors", "unloaded", "standard", "closed", "destroyed", "foreign",
+	"descriptors", "unloaded", "standard", "closed", "destroyed", "foreign", "unset",
 }
 
 // TestModule tests the module as users get it, compiled once.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"p11fs/p11"
 	"p11fs/p11/gen/table"
 )
 
@@ -92,12 +93,21 @@ func packers(t *table.Table) string {
 	}
 	var rows []row
 	for _, m := range t.Mechanisms() {
-		if p := t.Param(strings.TrimSuffix(m.Fact("param"), "?")); p != nil && p.Layout > 0 {
-			rows = append(rows, row{m.Number, fmt.Sprintf("    {%s, %d, param_%s},\n", m.Name, p.Layout, p.Name)})
+		if len(m.Facts) == 0 {
+			continue // no mechanism but a number where some begin
 		}
+		text := "LAYOUT_NONE, 0, NULL"
+		if name := strings.TrimSuffix(m.Fact("param"), "?"); name != "" {
+			facts, _ := p11.MechanismFacts(p11.MechanismType(m.Number))
+			text = fmt.Sprintf("LAYOUT_BYTES, %d, NULL", facts.IVLen)
+			if p := t.Param(name); p != nil && p.Layout > 0 {
+				text = fmt.Sprintf("%d, 0, param_%s", p.Layout, p.Name)
+			}
+		}
+		rows = append(rows, row{m.Number, fmt.Sprintf("    {%s, %s},\n", m.Name, text)})
 	}
 	slices.SortFunc(rows, func(a, b row) int { return cmp.Compare(a.number, b.number) })
-	b.WriteString("\n/* In ascending order. The parameters of all others go as bytes. */\nconst struct param params[] = {\n")
+	b.WriteString("\n/* All mechanisms that are known, in ascending order. */\nconst struct param params[] = {\n")
 	for _, r := range rows {
 		b.WriteString(r.text)
 	}

@@ -6,8 +6,6 @@
 
 enum presence { PARAM_ABSENT, PARAM_PRESENT, MECHANISM_NULL };
 
-enum { LAYOUT_BYTES = 0 }; /* a parameter as it is */
-
 static int compare(const void *key, const void *element)
 {
     CK_MECHANISM_TYPE a = *(const CK_MECHANISM_TYPE *)key, b = ((const struct param *)element)->type;
@@ -41,19 +39,23 @@ void put_mechanism(struct call *c, const CK_MECHANISM *m, bool may_be_null)
     if (m->mechanism > UINT32_MAX)
         call_fail(c, CKR_MECHANISM_INVALID);
     put_u32(c, m->mechanism);
-    if (m->pParameter == NULL || m->ulParameterLen == 0) {
-        if (m->ulParameterLen != 0)
-            bad_param(c);
+    p = bsearch(&m->mechanism, params, params_count, sizeof params[0], compare);
+    if (p == NULL && m->ulParameterLen != 0)
+        call_fail(c, CKR_MECHANISM_INVALID); /* it is not known what that would be */
+    /* Programs leave the parameter of a mechanism that has none as it happens to
+       be in memory. */
+    if (p == NULL || p->layout == LAYOUT_NONE || m->ulParameterLen == 0) {
         put_byte(c, PARAM_ABSENT);
         return;
     }
-    put_byte(c, PARAM_PRESENT);
-    p = bsearch(&m->mechanism, params, params_count, sizeof params[0], compare);
-    if (p != NULL) {
-        put_byte(c, p->layout);
-        p->put(c, m);
-    } else {
-        put_byte(c, LAYOUT_BYTES);
-        put_data(c, m->pParameter, m->ulParameterLen);
+    if (m->pParameter == NULL || (p->len != 0 && p->len != m->ulParameterLen)) {
+        bad_param(c);
+        return;
     }
+    put_byte(c, PARAM_PRESENT);
+    put_byte(c, p->layout);
+    if (p->layout == LAYOUT_BYTES)
+        put_data(c, m->pParameter, m->ulParameterLen);
+    else
+        p->put(c, m);
 }

@@ -4,11 +4,18 @@
 
 #include "call.h"
 
+enum {
+    LAYOUT_BYTES = 0, /* a parameter as it is */
+    LAYOUT_NONE = 255, /* there is none */
+};
+
 /* How the parameter of a mechanism goes over the wire. */
 struct param {
     CK_MECHANISM_TYPE type;
     CK_BYTE layout;
-    void (*put)(struct call *c, const CK_MECHANISM *m); /* its parameter is there */
+    CK_BYTE len; /* of bytes; 0 for any */
+    /* Writes any other, which is there. */
+    void (*put)(struct call *c, const CK_MECHANISM *m);
 };
 
 extern const struct param params[];

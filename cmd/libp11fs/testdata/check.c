@@ -182,7 +182,7 @@ static const struct {
     {"mute", case_mute},             {"oversized", case_oversized},
     {"descriptors", case_descriptors}, {"standard", case_standard},
     {"closed", case_closed},         {"destroyed", case_destroyed},
-    {"foreign", case_foreign},
+    {"foreign", case_foreign},       {"unset", case_unset},
 };
 
 int main(int argc, char **argv)

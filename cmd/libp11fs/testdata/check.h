@@ -48,7 +48,7 @@ void case_functions(void);
 void case_not_initialized(void);
 void case_arguments(void);
 void case_buffers(void);
-void case_mechanisms(void);
+void case_mechanisms(void), case_unset(void);
 void case_attributes(void);
 void case_deferred(void);
 void case_interfaces(void);

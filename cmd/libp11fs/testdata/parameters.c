@@ -133,6 +133,51 @@ void case_mechanisms(void)
     OK(f->C_Finalize(NULL));
 }
 
+/* The parameter of a mechanism that has none, or no such one, is not looked at:
+   programs leave it as it happens to be in memory. */
+void case_unset(void)
+{
+    CK_SLOT_ID slot = start();
+    CK_SESSION_HANDLE s = login(slot);
+    CK_OBJECT_HANDLE key = aes_key(s), secret = mac_key(s), public, private, h;
+    void *nowhere = (void *)0x1234;
+    CK_MECHANISM sha = {CKM_SHA256, nowhere, 64}, ecdsa = {CKM_ECDSA, nowhere, 64}, mac = {CKM_SHA256_HMAC, nowhere, 64};
+    CK_MECHANISM ecb = {CKM_AES_ECB, nowhere, 64}, gen = {CKM_AES_KEY_GEN, nowhere, 64}, null = {CKM_SHA256, NULL, 64};
+    CK_MECHANISM rsa = {CKM_RSA_PKCS_KEY_PAIR_GEN, nowhere, CK_UNAVAILABLE_INFORMATION};
+    CK_MECHANISM wrong[] = {{CKM_AES_CBC, nowhere, 64}, {CKM_AES_CBC_PAD, nowhere, 15}, {CKM_AES_GCM, nowhere, 64},
+                            {CKM_AES_CTR, nowhere, CK_UNAVAILABLE_INFORMATION}, {CKM_AES_CBC, nowhere, CK_UNAVAILABLE_INFORMATION}};
+    CK_MECHANISM kwp = {CKM_AES_KEY_WRAP_KWP, nowhere, 64}, unknown = {CKM_VENDOR_DEFINED + 0x7777, nowhere, 64};
+    CK_ULONG length = 16, bits = 2048, n;
+    CK_ATTRIBUTE t = {CKA_VALUE_LEN, &length, sizeof length}, modulus = {CKA_MODULUS_BITS, &bits, sizeof bits};
+    CK_BYTE in[32] = {1}, out[64];
+
+    ec_key(s, &public, &private);
+    for (int i = 0; i < 3; i++) { /* the later Inits are put off */
+        OK(f->C_DigestInit(s, i == 1 ? &null : &sha));
+        n = sizeof out;
+        OK(f->C_Digest(s, in, sizeof in, out, &n));
+        OK(f->C_SignInit(s, &ecdsa, private));
+        n = sizeof out;
+        OK(f->C_Sign(s, in, sizeof in, out, &n));
+        OK(f->C_SignInit(s, &mac, secret));
+        n = sizeof out;
+        OK(f->C_Sign(s, in, sizeof in, out, &n));
+        OK(f->C_EncryptInit(s, &ecb, key));
+        n = sizeof out;
+        OK(f->C_Encrypt(s, in, sizeof in, out, &n));
+    }
+    OK(f->C_GenerateKey(s, &gen, &t, 1, &h));
+    OK(f->C_GenerateKeyPair(s, &rsa, &modulus, 1, NULL, 0, &public, &private));
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+        RV(f->C_EncryptInit(s, &wrong[i], key), CKR_MECHANISM_PARAM_INVALID);
+    n = sizeof out;
+    RV(f->C_WrapKey(s, &kwp, key, secret, out, &n), CKR_MECHANISM_PARAM_INVALID);
+    RV(f->C_EncryptInit(s, &unknown, key), CKR_MECHANISM_INVALID);
+    unknown.pParameter = NULL, unknown.ulParameterLen = 0;
+    RV(f->C_EncryptInit(s, &unknown, key), CKR_MECHANISM_INVALID);
+    OK(f->C_Finalize(NULL));
+}
+
 void case_attributes(void)
 {
     CK_SLOT_ID slot = start();
