@@ -336,7 +336,7 @@ void case_interfaces(void)
 {
     CK_INTERFACE list[4], *i;
     CK_ULONG n = 0;
-    CK_VERSION v240 = {2, 40}, v30 = {3, 0}, v31 = {3, 1};
+    CK_VERSION v240 = {2, 40}, v30 = {3, 0}, newer[] = {{3, 1}, {3, 2}, {4, 0}};
     CK_FUNCTION_LIST *old;
     CK_INFO info;
 
@@ -357,7 +357,24 @@ void case_interfaces(void)
     CHECK(i->pFunctionList == old);
     OK(f->C_GetInterface((CK_UTF8CHAR *)"PKCS 11", &v30, &i, 0));
     CHECK(i->pFunctionList == f);
-    RV(f->C_GetInterface((CK_UTF8CHAR *)"PKCS 11", &v31, &i, 0), CKR_FUNCTION_FAILED);
+    for (size_t k = 0; k < sizeof newer / sizeof newer[0]; k++) { /* which clients ask for first */
+        CK_INTERFACE *none = NULL;
+
+        RV(f->C_GetInterface((CK_UTF8CHAR *)"PKCS 11", &newer[k], &none, 0), CKR_FUNCTION_FAILED);
+        RV(f->C_GetInterface(NULL, &newer[k], &none, 0), CKR_FUNCTION_FAILED);
+        CHECK(none == NULL);
+    }
+    for (CK_ULONG k = 0; k < n; k++) { /* nor does one that takes all that there are find a newer one */
+        const CK_VERSION *v = list[k].pFunctionList;
+
+        CHECK(strcmp(list[k].pInterfaceName, "PKCS 11") == 0 && (v->major < 3 || (v->major == 3 && v->minor == 0)));
+    }
+    for (size_t k = 0; k < FUNCTIONS; k++) {
+        any function;
+
+        memcpy(&function, (char *)f + functions[k].offset, sizeof function);
+        CHECK(function != NULL);
+    }
     RV(f->C_GetInterface((CK_UTF8CHAR *)"Vendor", NULL, &i, 0), CKR_FUNCTION_FAILED);
     RV(f->C_GetInterface(NULL, NULL, &i, CKF_INTERFACE_FORK_SAFE), CKR_FUNCTION_FAILED);
     OK(old->C_Initialize(NULL));
@@ -385,14 +402,21 @@ void case_initialize(void)
     CK_C_INITIALIZE_ARGS a = {make_mutex, mutex, mutex, mutex, 0, NULL};
     int before = descriptors();
 
+    /* PKCS#11 v3.1 §5.4.1: only the program's mutexes, which the module cannot use
+       as it waits for the daemon. */
     RV(f->C_Initialize(&a), CKR_CANT_LOCK);
+    RV(f->C_Finalize(NULL), CKR_CRYPTOKI_NOT_INITIALIZED);
     a.flags = CKF_OS_LOCKING_OK;
     OK(f->C_Initialize(&a));
     RV(f->C_Initialize(&a), CKR_CRYPTOKI_ALREADY_INITIALIZED);
     RV(f->C_Initialize(NULL), CKR_CRYPTOKI_ALREADY_INITIALIZED);
     OK(f->C_Finalize(NULL));
-    a.LockMutex = NULL;
-    RV(f->C_Initialize(&a), CKR_ARGUMENTS_BAD);
+    for (int missing = 0; missing < 4; missing++) {
+        CK_C_INITIALIZE_ARGS b = {make_mutex, mutex, mutex, mutex, missing % 2 == 0 ? CKF_OS_LOCKING_OK : 0, NULL};
+
+        memset((char *)&b + (size_t)missing * sizeof b.CreateMutex, 0, sizeof b.CreateMutex);
+        RV(f->C_Initialize(&b), CKR_ARGUMENTS_BAD);
+    }
     a = (CK_C_INITIALIZE_ARGS){NULL, NULL, NULL, NULL, CKF_LIBRARY_CANT_CREATE_OS_THREADS, NULL};
     OK(f->C_Initialize(&a));
     OK(f->C_Finalize(NULL));
