@@ -82,7 +82,7 @@ func (d *attrDir) file(t p11.AttributeType, name string) *file {
 		}
 		return []byte(i.Attrs.FormatValue(t) + "\n"), nil
 	}
-	k := command{
+	return (&command{
 		place: d.object.place, path: d.path(name), text: text, empty: true,
 		run: func(ctx context.Context, s *session, line []byte) ([]byte, error) {
 			i, err := d.object.info(ctx, s.app.eng, d.object.ref)
@@ -96,8 +96,7 @@ func (d *attrDir) file(t p11.AttributeType, name string) *file {
 			defer secret.Wipe(v)
 			return nil, s.eng.SetAttributeValue(ctx, i.Handle, p11.Attributes{{Type: t, Value: v}})
 		},
-	}
-	return k.file()
+	}).file()
 }
 
 // unlink does nothing: the file is a view of the object.

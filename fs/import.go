@@ -46,8 +46,7 @@ func parseImport(spec string) (pkix.Kind, p11.Attributes, error) {
 }
 
 func (p place) importFile(path string, kind pkix.Kind, template p11.Attributes) *file {
-	st := &stream{place: p, path: path, creates: true}
-	st.start = func(_ context.Context, s *session) (start, error) {
+	return (&stream{place: p, path: path, creates: true, start: func(_ context.Context, s *session) (start, error) {
 		data := &collection{s: s, limit: pkix.MaxSize, do: func(ctx context.Context, data []byte) ([]byte, error) {
 			handles, err := importData(ctx, s, kind, data, template)
 			if err != nil {
@@ -56,8 +55,7 @@ func (p place) importFile(path string, kind pkix.Kind, template p11.Attributes) 
 			return objects{p}.namesOf(ctx, s.app.eng, handles...)
 		}}
 		return start{transform: data, guarded: true}, nil
-	}
-	return st.file()
+	}}).file()
 }
 
 // importData makes the objects that data holds: all of them or none.

@@ -15,7 +15,7 @@ const maxWrapped = 64 << 10
 
 // wrapFile takes the name of the key to wrap, and gives it wrapped.
 func wrapFile(k *keyFile) *file {
-	cmd := command{
+	return (&command{
 		place: k.place, path: k.path, replies: true, limit: 4096,
 		run: func(ctx context.Context, s *session, line []byte) ([]byte, error) {
 			wrapping, err := k.key(ctx, s)
@@ -28,8 +28,7 @@ func wrapFile(k *keyFile) *file {
 			}
 			return s.eng.WrapKey(ctx, k.mechanism, wrapping.Handle, key.Handle)
 		},
-	}
-	return cmd.file()
+	}).file()
 }
 
 // clip shortens what is quoted in an error.
