@@ -52,8 +52,8 @@ func (c *Crypto) GenerateKeyPair(ctx context.Context, m p11.Mechanism, public, p
 	return public, private, u.row.generatePair(ctx, u, &public, &private)
 }
 
-// generateSecret is the family that makes secret keys of type kt. The row's sizes
-// are in units of a byte's part.
+// generateSecret is the family that makes secret keys of type kt. A byte is perByte
+// of the units in which the row has its sizes.
 func generateSecret(kt p11.KeyType, perByte uint64) family {
 	return family{makes: kt, generate: func(u call, a *p11.Attributes) error {
 		n, ok := a.Ulong(p11.CKA_VALUE_LEN)

@@ -43,9 +43,9 @@ func rsaSigns(f func(u call, bits int) (rsaSigner, error)) uses {
 	}
 }
 
-// rsaRecovers are the uses of a way to sign whose signatures hold the data: data
-// takes it out of an opened one. A way to encrypt is always one to sign here.
-func rsaRecovers(sign uses, encrypt uses, data func(em []byte) ([]byte, bool)) uses {
+// rsaRaw are the uses of CKM_RSA_PKCS and CKM_RSA_X_509, which sign data as given,
+// recover it from signatures, and encrypt: data takes it out of an opened signature.
+func rsaRaw(sign, encrypt uses, data func(em []byte) ([]byte, bool)) uses {
 	all := uses{
 		p11.CKF_SIGN_RECOVER: sign[p11.CKF_SIGN],
 		p11.CKF_VERIFY_RECOVER: with(func(_ call, k *rsaPublic) (part, error) {
@@ -77,7 +77,7 @@ func rsaPKCS1() family {
 			verify:  func(k *rsaPublic, data, sig []byte) bool { return k.opens(sig, padSignature(data, k.k)) },
 		}, nil
 	})
-	return family{uses: rsaRecovers(sign, rsaCiphers(pkcs1Scheme), unpadSignature)}
+	return family{uses: rsaRaw(sign, rsaCiphers(pkcs1Scheme), unpadSignature)}
 }
 
 // rsaX509 is the family of CKM_RSA_X_509: RSA without padding.
@@ -98,7 +98,7 @@ func rsaX509() family {
 		}, nil
 	})
 	return family{
-		uses:  rsaRecovers(sign, rsaCiphers(x509Scheme), func(em []byte) ([]byte, bool) { return em, true }),
+		uses:  rsaRaw(sign, rsaCiphers(x509Scheme), func(em []byte) ([]byte, bool) { return em, true }),
 		wraps: wrapping{zerosInFront: true},
 		needs: Provider.RawRSA,
 	}
