@@ -55,7 +55,7 @@ func (r *ring) digest(t *testing.T, m p11.Mechanism, _ p11.Facts) {
 	if other := r.sum(t, m, "some datb"); bytes.Equal(other, whole) {
 		t.Errorf("other data has the same digest")
 	}
-	d, err := r.Calls.Digest(t.Context(), m)
+	d, err := r.Digest(t.Context(), m)
 	noError(t, err)
 	defer d.Close()
 	if !goesOn(d.Operation) {
@@ -75,7 +75,7 @@ func (r *ring) digest(t *testing.T, m p11.Mechanism, _ p11.Facts) {
 
 func (r *ring) sum(t *testing.T, m p11.Mechanism, parts ...string) []byte {
 	t.Helper()
-	d, err := r.Calls.Digest(t.Context(), m)
+	d, err := r.Digest(t.Context(), m)
 	noError(t, err)
 	defer d.Close()
 	for _, p := range parts {
@@ -95,7 +95,7 @@ const message = "20 bytes to be sign."
 
 func (r *ring) sign(t *testing.T, m p11.Mechanism, facts p11.Facts) {
 	pub, priv := r.keys(t, facts)
-	s, err := r.Calls.Sign(t.Context(), m, priv)
+	s, err := r.Sign(t.Context(), m, priv)
 	noError(t, err)
 	noError(t, s.Update([]byte(message)))
 	sig, err := s.Final()
@@ -105,7 +105,7 @@ func (r *ring) sign(t *testing.T, m p11.Mechanism, facts p11.Facts) {
 	}
 	s.Close()
 	verify := func(msg string, sig []byte) error {
-		v, err := r.Calls.Verify(t.Context(), m, pub)
+		v, err := r.Verify(t.Context(), m, pub)
 		if err != nil {
 			return err
 		}
@@ -128,10 +128,10 @@ func (r *ring) sign(t *testing.T, m p11.Mechanism, facts p11.Facts) {
 // mechanism that wants data of one length refuses all but the whole.
 func (r *ring) signOn(t *testing.T, m p11.Mechanism, facts p11.Facts, verify func(string, []byte) error) {
 	pub, priv := r.keys(t, facts)
-	s, err := r.Calls.Sign(t.Context(), m, priv)
+	s, err := r.Sign(t.Context(), m, priv)
 	noError(t, err)
 	defer s.Close()
-	v, err := r.Calls.Verify(t.Context(), m, pub)
+	v, err := r.Verify(t.Context(), m, pub)
 	noError(t, err)
 	defer v.Close()
 	if !goesOn(s.Operation) || !goesOn(v.Operation) {
@@ -158,9 +158,9 @@ func (r *ring) signOn(t *testing.T, m p11.Mechanism, facts p11.Facts, verify fun
 
 func (r *ring) recover(t *testing.T, m p11.Mechanism, facts p11.Facts) {
 	pub, priv := r.keys(t, facts)
-	sig, err := r.Calls.SignRecover(t.Context(), m, priv, []byte(message))
+	sig, err := r.SignRecover(t.Context(), m, priv, []byte(message))
 	noError(t, err)
-	got, err := r.Calls.VerifyRecover(t.Context(), m, pub, sig)
+	got, err := r.VerifyRecover(t.Context(), m, pub, sig)
 	noError(t, err)
 	if !bytes.HasSuffix(got, []byte(message)) {
 		t.Errorf("recovered %q", got)
@@ -187,13 +187,13 @@ func (r *ring) crypt(op Cipher, err error, in []byte) ([]byte, error) {
 func (r *ring) encrypt(t *testing.T, m p11.Mechanism, facts p11.Facts) {
 	pub, priv := r.keys(t, facts)
 	plain := bytes.Repeat([]byte("16 bytes a block"), 3)
-	op, err := r.Calls.Encrypt(t.Context(), m, pub)
+	op, err := r.Encrypt(t.Context(), m, pub)
 	ct, err := r.crypt(op, err, plain)
 	noError(t, err)
 	if bytes.Contains(ct, plain[:16]) {
 		t.Error("it is not encrypted")
 	}
-	op, err = r.Calls.Decrypt(t.Context(), m, priv)
+	op, err = r.Decrypt(t.Context(), m, priv)
 	got, err := r.crypt(op, err, ct)
 	noError(t, err)
 	if !bytes.HasSuffix(got, plain) {
@@ -207,7 +207,7 @@ func (r *ring) encrypt(t *testing.T, m p11.Mechanism, facts p11.Facts) {
 // whole blocks refuses the other lengths.
 func (r *ring) encryptOn(t *testing.T, m p11.Mechanism, facts p11.Facts, plain []byte) {
 	pub, priv := r.keys(t, facts)
-	op, err := r.Calls.Encrypt(t.Context(), m, pub)
+	op, err := r.Encrypt(t.Context(), m, pub)
 	noError(t, err)
 	defer op.Close()
 	if !goesOn(op.Operation) {
@@ -224,7 +224,7 @@ func (r *ring) encryptOn(t *testing.T, m p11.Mechanism, facts p11.Facts, plain [
 			continue
 		}
 		noError(t, err)
-		back, err := r.Calls.Decrypt(t.Context(), m, priv)
+		back, err := r.Decrypt(t.Context(), m, priv)
 		got, err := r.crypt(back, err, append(bytes.Clone(out), rest...))
 		noError(t, err)
 		if !bytes.HasSuffix(got, plain[:end]) || len(got) > end && got[len(got)-end-1] != 0 {
@@ -237,7 +237,7 @@ func (r *ring) encryptOn(t *testing.T, m p11.Mechanism, facts p11.Facts, plain [
 // none, and then of the whole.
 func (r *ring) decryptOn(t *testing.T, m p11.Mechanism, facts p11.Facts, ct, plain []byte) {
 	_, priv := r.keys(t, facts)
-	op, err := r.Calls.Decrypt(t.Context(), m, priv)
+	op, err := r.Decrypt(t.Context(), m, priv)
 	noError(t, err)
 	defer op.Close()
 	if !goesOn(op.Operation) {
