@@ -117,7 +117,7 @@ func ecdh1() family {
 		if p.KDF != p11.CKD_NULL && h.Go == 0 {
 			return nil, p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "the key derivation function %s is not supported", p.KDF)
 		}
-		k, err := keyOf[*ecPrivate](u, base)
+		k, err := keyOf[*ecPrivate](base)
 		if err != nil {
 			return nil, err
 		}

@@ -41,10 +41,15 @@ type uses map[p11.Flags]begin
 // open, and is nil for a digest.
 type begin func(u call, key any) (part, error)
 
-// with is a begin that takes keys of type K.
+// with is a begin that takes keys of type K, and of sizes that the row has.
 func with[K any](f func(u call, k K) (part, error)) begin {
+	type sizer interface{ size() int }
+	_, sized := any(*new(K)).(sizer)
 	return func(u call, key any) (part, error) {
-		k, err := keyOf[K](u, key)
+		k, err := keyOf[K](key)
+		if err == nil && sized {
+			err = u.fits(key.(sizer).size())
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -32,18 +32,21 @@ func param[P p11.Param](u call) (P, error) {
 	return p, nil
 }
 
-// keyOf is key as the type that the mechanism needs, in a size that its row has.
-func keyOf[K any](u call, key any) (K, error) {
+// keyOf is key as the type that the mechanism needs.
+func keyOf[K any](key any) (K, error) {
 	k, ok := key.(K)
 	if !ok {
 		return k, p11.Errorf(p11.CKR_KEY_TYPE_INCONSISTENT, "the mechanism needs another type of key")
 	}
-	if s, ok := key.(interface{ size() int }); ok {
-		if n := uint64(s.size()); n < u.row.MinKeySize || n > u.row.MaxKeySize {
-			return k, p11.Errorf(p11.CKR_KEY_SIZE_RANGE, "%s takes keys of %d to %d bits, not %d", u.m.Type.Short(), u.row.MinKeySize, u.row.MaxKeySize, n)
-		}
-	}
 	return k, nil
+}
+
+// fits checks a key's size in bits against the row.
+func (u call) fits(bits int) error {
+	if n := uint64(bits); n < u.row.MinKeySize || n > u.row.MaxKeySize {
+		return p11.Errorf(p11.CKR_KEY_SIZE_RANGE, "%s takes keys of %d to %d bits, not %d", u.m.Type.Short(), u.row.MinKeySize, u.row.MaxKeySize, n)
+	}
+	return nil
 }
 
 // A part is what one use of a mechanism has to say for itself. After an error of
