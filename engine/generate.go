@@ -28,7 +28,7 @@ func (s *Session) GenerateKey(ctx context.Context, m p11.Mechanism, template p11
 		err = finish(&p.attrs, generated, m.Type, nil)
 	}
 	if err != nil {
-		p.attrs.Wipe()
+		s.disown(p)
 		return 0, interruptedBy(ctx, err)
 	}
 	return s.make(ctx, p)
@@ -60,7 +60,7 @@ func (s *Session) GenerateKeyPair(ctx context.Context, m p11.Mechanism, public, 
 		err = finish(&priv.attrs, generated, m.Type, nil)
 	}
 	if err != nil {
-		priv.attrs.Wipe()
+		s.disown(pub, priv)
 		return 0, 0, interruptedBy(ctx, err)
 	}
 	handles, err := s.makeAll(ctx, pub, priv)
@@ -124,5 +124,5 @@ func (s *Session) prepare(m p11.Mechanism, template p11.Attributes, class p11.Ob
 		attrs.Wipe()
 		return nil, err
 	}
-	return &pending{attrs: attrs, login: l}, nil
+	return s.pending(attrs, l), nil
 }

@@ -6,6 +6,7 @@ import (
 
 	"p11fs/p11"
 	"p11fs/secret"
+	"p11fs/tokens"
 	"p11fs/tokens/tokentest/hooks"
 )
 
@@ -25,7 +26,13 @@ func newBench(t testing.TB, o hooks.Options) *bench {
 func newLimitedBench(t testing.TB, o hooks.Options, l Limits) *bench {
 	t.Helper()
 	token := hooks.New("tok", o)
-	e, err := New(Config{Slots: []SlotConfig{{ID: 3, Token: token}, {ID: 4}}, Limits: l})
+	return benchOf(t, token, token, l)
+}
+
+// benchOf is a bench with a token that is made of the usual one.
+func benchOf(t testing.TB, token *hooks.Token, served tokens.Token, l Limits) *bench {
+	t.Helper()
+	e, err := New(Config{Slots: []SlotConfig{{ID: 3, Token: served}, {ID: 4}}, Limits: l})
 	if err != nil {
 		t.Fatal(err)
 	}

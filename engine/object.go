@@ -280,6 +280,16 @@ func (e *entry) visibility(t p11.AttributeType) tokens.Visibility {
 	return tokens.Readable
 }
 
+// shows refuses a template with attributes that are hidden: they are not there.
+func (e *entry) shows(template p11.Attributes) error {
+	for _, a := range template {
+		if e.visibility(a.Type) == tokens.Hidden {
+			return p11.Errorf(p11.CKR_ATTRIBUTE_TYPE_INVALID, "%s: the object has no such attribute", a.Type.Short())
+		}
+	}
+	return nil
+}
+
 // closed tells whether an object is a key that is sensitive or cannot be
 // extracted. A key that does not say is taken to be both.
 func closed(attrs p11.Attributes) bool {

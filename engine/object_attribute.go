@@ -59,7 +59,7 @@ func (e *entry) attribute(t p11.AttributeType) AttributeResult {
 // SetAttributeValue is C_SetAttributeValue (PKCS#11 v3.1 §5.7.6): all of the
 // template or nothing.
 func (s *Session) SetAttributeValue(ctx context.Context, h p11.ObjectHandle, template p11.Attributes) error {
-	o, err := s.mine(ctx, h)
+	o, err := s.mine(ctx, h, template)
 	if err != nil {
 		return err
 	}

@@ -28,12 +28,16 @@ func (s *Session) mayStore(attrs p11.Attributes) (*login, error) {
 	return l, nil
 }
 
-// A pending object is an object to be made, with the login that mayStore returned. Its
-// attributes are wiped when it is not made.
+// A pending object is an object to be made, with the login that mayStore returned.
+// What is not made is disowned.
 type pending struct {
 	attrs p11.Attributes
 	login *login
-	life  *lifetime // of a session object
+	life  *lifetime // ends where it is not made, or is a session object
+}
+
+func (s *Session) pending(attrs p11.Attributes, l *login) *pending {
+	return &pending{attrs: attrs, login: l, life: s.appSlot.objects.newLifetime()}
 }
 
 // adopt has the token take new objects, before any of them is stored: all or none.
@@ -61,14 +65,12 @@ func (s *Session) adoptAll(ctx context.Context, list []*pending) error {
 			p.attrs = nil // the token has wiped them
 			return interruptedBy(ctx, err)
 		}
-		if !attrs.Bool(p11.CKA_TOKEN) {
-			p.life = s.appSlot.objects.newLifetime()
-		}
 	}
 	return nil
 }
 
-// disown gives up objects that are not made after all.
+// disown gives up objects that are not made after all: the token forgets what it has
+// of them, and their attributes are wiped.
 func (s *Session) disown(list ...*pending) {
 	for _, p := range list {
 		newObject(0, p.attrs, p.life).Drop()
@@ -84,12 +86,18 @@ func (s *Session) store(ctx context.Context, list ...*pending) ([]p11.ObjectHand
 			return nil, err
 		}
 	}
-	handles := make([]p11.ObjectHandle, len(list))
-	err := s.storeInToken(ctx, list, handles)
+	var inToken, inSession []int
 	for i, p := range list {
 		if p.attrs.Bool(p11.CKA_TOKEN) {
-			continue
+			inToken = append(inToken, i)
+		} else {
+			inSession = append(inSession, i)
 		}
+	}
+	handles := make([]p11.ObjectHandle, len(list))
+	err := s.storeInToken(ctx, list, inToken, handles)
+	for _, i := range inSession {
+		p := list[i]
 		if err != nil {
 			s.disown(p)
 			continue
@@ -106,41 +114,38 @@ func (s *Session) store(ctx context.Context, list ...*pending) ([]p11.ObjectHand
 	return handles, nil
 }
 
-// storeInToken stores those of the list that are token objects.
-func (s *Session) storeInToken(ctx context.Context, list []*pending, handles []p11.ObjectHandle) error {
-	var which []int
+// storeInToken stores the token objects of the list.
+func (s *Session) storeInToken(ctx context.Context, list []*pending, which []int, handles []p11.ObjectHandle) error {
 	var attrs []p11.Attributes
-	for i, p := range list {
-		if p.attrs.Bool(p11.CKA_TOKEN) {
-			which, attrs = append(which, i), append(attrs, p.attrs)
-		}
+	for _, i := range which {
+		attrs = append(attrs, list[i].attrs)
 	}
-	objects, err := createAll(ctx, s.appSlot.slot.token, attrs)
+	objects, taken, err := createAll(ctx, s.appSlot.slot.token, attrs)
 	for j, o := range objects {
 		handles[which[j]] = view{login: list[which[j]].login}.handle(o)
+	}
+	for _, i := range which[taken:] {
+		s.disown(list[i])
 	}
 	return err
 }
 
 // createAll stores token objects. With an error, some of them may be stored: those
-// that it returns.
-func createAll(ctx context.Context, t tokens.Token, list []p11.Attributes) ([]*tokens.Object, error) {
+// that it returns. The token has taken the first of the list, whatever became of them.
+func createAll(ctx context.Context, t tokens.Token, list []p11.Attributes) (made []*tokens.Object, taken int, err error) {
 	if b, ok := t.(tokens.BatchCreator); ok && len(list) > 1 {
-		return b.CreateAll(ctx, list)
+		made, err = b.CreateAll(ctx, list)
+		return made, len(list), err
 	}
-	var made []*tokens.Object
 	for i, attrs := range list {
 		o, err := t.Create(ctx, attrs)
 		if err != nil {
-			for _, rest := range list[i+1:] {
-				rest.Wipe()
-			}
-			return made, err
+			return made, i + 1, err
 		}
 		made = append(made, o)
 		ctx = context.WithoutCancel(ctx) // begun is done
 	}
-	return made, nil
+	return made, len(list), nil
 }
 
 // undo takes back objects made just now. It is not to be interrupted.
@@ -234,7 +239,7 @@ func (s *Session) prepareCreated(template p11.Attributes) (*pending, error) {
 		attrs.Wipe()
 		return nil, err
 	}
-	return &pending{attrs: attrs, login: l}, nil
+	return s.pending(attrs, l), nil
 }
 
 // CopyObject is C_CopyObject (PKCS#11 v3.1 §5.7.2). The copy differs in what
@@ -246,6 +251,9 @@ func (s *Session) CopyObject(ctx context.Context, h p11.ObjectHandle, template p
 	}
 	defer e.release()
 	if err := mayCopy(e.attrs); err != nil {
+		return 0, err
+	}
+	if err := e.shows(template); err != nil {
 		return 0, err
 	}
 	rules := s.appSlot.app.engine.rules
@@ -266,12 +274,28 @@ func (s *Session) CopyObject(ctx context.Context, h p11.ObjectHandle, template p
 		attrs.Wipe()
 		return 0, err
 	}
-	p := &pending{attrs: attrs, login: l}
-	if e.session() && !attrs.Bool(p11.CKA_TOKEN) {
-		p.life = s.appSlot.objects.lifetimeOf(h)
+	return s.storeCopy(ctx, e, &pending{attrs: attrs, login: l})
+}
+
+// storeCopy stores a copy of e, with which it shares what the token has adopted.
+func (s *Session) storeCopy(ctx context.Context, e *entry, p *pending) (p11.ObjectHandle, error) {
+	var kept *lifetime
+	if e.session() {
+		life, err := s.appSlot.objects.lifetimeOf(e.handle)
+		if err != nil {
+			p.attrs.Wipe()
+			return 0, err
+		}
+		if p.attrs.Bool(p11.CKA_TOKEN) {
+			kept = life
+			kept.hold()
+		} else {
+			p.life = life
+		}
 	}
 	handles, err := s.store(ctx, p)
 	if err != nil {
+		kept.release()
 		return 0, err
 	}
 	return handles[0], nil
@@ -291,7 +315,7 @@ func (r *ruleset) leavesAlone(attrs, template p11.Attributes) error {
 // DestroyObject is C_DestroyObject (PKCS#11 v3.1 §5.7.3). Operations that use
 // the object go on to their end.
 func (s *Session) DestroyObject(ctx context.Context, h p11.ObjectHandle) error {
-	o, err := s.mine(ctx, h)
+	o, err := s.mine(ctx, h, nil)
 	if err != nil {
 		return err
 	}
@@ -301,13 +325,16 @@ func (s *Session) DestroyObject(ctx context.Context, h p11.ObjectHandle) error {
 	return masked(h, s.appSlot.slot.token.Destroy(ctx, o.Handle, mayDestroy))
 }
 
-// mine returns an object that the session may change.
-func (s *Session) mine(ctx context.Context, h p11.ObjectHandle) (*tokens.Object, error) {
+// mine returns an object that the session may change, in what template names.
+func (s *Session) mine(ctx context.Context, h p11.ObjectHandle, template p11.Attributes) (*tokens.Object, error) {
 	e, err := s.open(ctx, h)
 	if err != nil {
 		return nil, err
 	}
 	defer e.release()
+	if err := e.shows(template); err != nil {
+		return nil, err
+	}
 	if !e.session() {
 		if err := s.writable(); err != nil {
 			return nil, err
@@ -334,7 +361,9 @@ func (s *Session) ObjectSize(ctx context.Context, h p11.ObjectHandle) (uint64, e
 	defer e.release()
 	var n uint64
 	for _, a := range e.attrs {
-		n += 12 + uint64(len(a.Value))
+		if e.visibility(a.Type) != tokens.Hidden {
+			n += 12 + uint64(len(a.Value))
+		}
 	}
 	return n, nil
 }

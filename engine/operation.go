@@ -27,7 +27,8 @@ type Operation struct {
 	login   *login // that lets the private key be used; nil for a public key or none
 	size    int    // of the longest digest or signature
 
-	stop atomic.Bool // no more calls; what is held is given up as soon as mu is free
+	stop atomic.Bool               // no more calls; what is held is given up as soon as mu is free
+	call atomic.Pointer[tokenCall] // the token's call in progress; nil else
 
 	mu     sync.Mutex       // guards all below; 9th and last in the order of doc.go
 	open   bool             // it is registered with the session
@@ -172,6 +173,7 @@ func (o *Operation) enter(ctx context.Context) error {
 
 // leave ends a call, deferred, also after a panic in the token.
 func (o *Operation) leave() {
+	o.call.Store(nil)
 	if o.inCall {
 		o.stop.Store(true)
 	}
@@ -190,17 +192,23 @@ const (
 // run is where each call comes to the token, and where each result leaves. A call
 // that was interrupted ends nothing, since it did nothing. A result that comes
 // after the end of the login or session is not given out.
-func (o *Operation) run(ctx context.Context, end ending, call func() ([]byte, error)) ([]byte, error) {
+func (o *Operation) run(ctx context.Context, end ending, call func(context.Context) ([]byte, error)) ([]byte, error) {
 	if err := o.enter(ctx); err != nil {
 		return nil, err
 	}
 	defer o.leave()
-	out, err := call()
-	o.inCall = false
-	if err == nil {
-		err = o.stands()
+	c := &tokenCall{Context: ctx}
+	o.call.Store(c)
+	if o.stop.Load() {
+		c.interrupt() // cut just now
 	}
-	err = interruptedBy(ctx, err)
+	defer c.end()
+	out, err := call(c)
+	o.inCall = false
+	err = interruptedBy(c, err)
+	if cut := o.stands(); cut != nil {
+		err = cut
+	}
 	canceled := p11.RVOf(err) == p11.CKR_FUNCTION_CANCELED
 	if !canceled && (end == always || end == onError && err != nil) {
 		o.stop.Store(true)
@@ -215,7 +223,7 @@ func (o *Operation) run(ctx context.Context, end ending, call func() ([]byte, er
 // Update takes the next part of the data and returns what output there is. An
 // error ends the operation.
 func (o *Operation) Update(ctx context.Context, part []byte) ([]byte, error) {
-	return o.run(ctx, onError, func() ([]byte, error) { return o.update(ctx, part) })
+	return o.run(ctx, onError, func(ctx context.Context) ([]byte, error) { return o.update(ctx, part) })
 }
 
 func (o *Operation) update(ctx context.Context, part []byte) ([]byte, error) {
@@ -226,7 +234,10 @@ func (o *Operation) update(ctx context.Context, part []byte) ([]byte, error) {
 	out, err := o.impl.Update(ctx, part)
 	if r := o.replay; r != nil && err == nil {
 		r.given += len(out)
-		if r.long = r.long || len(r.data)+len(part) > maxReplay; !r.long {
+		if r.long = r.long || len(r.data)+len(part) > maxReplay; r.long {
+			secret.Wipe(r.data)
+			r.data = nil
+		} else {
 			r.data = secret.Append(r.data, part)
 		}
 	}
@@ -268,7 +279,7 @@ func (o *Operation) resume(ctx context.Context) error {
 // (CKA_ALWAYS_AUTHENTICATE) serves the whole message: the caller lets out one of
 // its results.
 func (o *Operation) Result(ctx context.Context, signature []byte) ([]byte, error) {
-	return o.run(ctx, never, func() ([]byte, error) {
+	return o.run(ctx, never, func(ctx context.Context) ([]byte, error) {
 		if r, ok := o.impl.(tokens.Resumer); ok {
 			return r.Result(ctx, signature)
 		}
@@ -287,7 +298,7 @@ func (o *Operation) Result(ctx context.Context, signature []byte) ([]byte, error
 // returns nothing: it gives CKR_SIGNATURE_INVALID or CKR_SIGNATURE_LEN_RANGE when
 // signature, which other operations do not look at, does not fit the data.
 func (o *Operation) Final(ctx context.Context, signature []byte) ([]byte, error) {
-	return o.run(ctx, always, func() ([]byte, error) {
+	return o.run(ctx, always, func(ctx context.Context) ([]byte, error) {
 		if err := o.resume(ctx); err != nil {
 			return nil, err
 		}
@@ -297,7 +308,7 @@ func (o *Operation) Final(ctx context.Context, signature []byte) ([]byte, error)
 
 // whole is Update and Final in one call.
 func (o *Operation) whole(ctx context.Context, data, signature []byte) ([]byte, error) {
-	return o.run(ctx, always, func() ([]byte, error) {
+	return o.run(ctx, always, func(ctx context.Context) ([]byte, error) {
 		out, err := o.impl.Update(ctx, data)
 		if err != nil {
 			return nil, err
@@ -343,7 +354,7 @@ func (o *Operation) digestKey(ctx context.Context, h p11.ObjectHandle) error {
 	if e.visibility(p11.CKA_VALUE) != tokens.Readable {
 		return p11.Errorf(p11.CKR_KEY_INDIGESTIBLE, "the key is sensitive or not extractable")
 	}
-	_, err = o.run(ctx, onError, func() ([]byte, error) {
+	_, err = o.run(ctx, onError, func(ctx context.Context) ([]byte, error) {
 		d, ok := o.impl.(tokens.KeyDigester)
 		if !ok {
 			return nil, p11.Errorf(p11.CKR_KEY_INDIGESTIBLE, "the token digests no keys")
@@ -355,12 +366,12 @@ func (o *Operation) digestKey(ctx context.Context, h p11.ObjectHandle) error {
 }
 
 // oneCall runs an operation that is one call of the token.
-func (o *Operation) oneCall(ctx context.Context, call func(key *tokens.Object) ([]byte, error)) ([]byte, error) {
+func (o *Operation) oneCall(ctx context.Context, call func(ctx context.Context, key *tokens.Object) ([]byte, error)) ([]byte, error) {
 	if err := o.register(); err != nil {
 		return nil, err
 	}
 	defer o.Close()
-	return o.run(ctx, always, func() ([]byte, error) { return call(o.key.object) })
+	return o.run(ctx, always, func(ctx context.Context) ([]byte, error) { return call(ctx, o.key.object) })
 }
 
 // unlock gives mu back, and what the operation holds if it is to stop.
@@ -386,10 +397,14 @@ func (o *Operation) unlock() {
 	}
 }
 
-// Close ends the operation without waiting for a call in progress, which then
-// gives up what it holds when it comes back. It may be called again.
+// Close ends the operation without waiting for a call in progress, which is
+// interrupted, and gives up what it holds when it comes back. It may be called
+// again.
 func (o *Operation) Close() {
 	o.stop.Store(true)
+	if c := o.call.Load(); c != nil {
+		c.interrupt()
+	}
 	if o.mu.TryLock() {
 		o.unlock()
 	}

@@ -26,9 +26,11 @@ type made struct {
 	life *lifetime
 }
 
-// A lifetime counts what holds a session object that the token has adopted: all
-// its versions, its copies, and operations that go on after the object is gone.
-// The last one has the token forget it. It is nil where the token has no use for
+// A lifetime counts what holds an object that the token has adopted, while it is
+// being made, and of a session object all its versions, its copies, and operations
+// that go on after the object is gone.
+// The last one has the token forget it. A copy in the token holds it for good: what
+// becomes of that is the token's matter. It is nil where the token has no use for
 // that.
 type lifetime struct {
 	holders atomic.Int64
@@ -62,11 +64,30 @@ func (o *sessionObjects) init(st *appSlot) {
 	o.made = make(map[p11.ObjectHandle]made)
 }
 
-// lifetimeOf returns the lifetime that a copy of the session object h shares.
-func (o *sessionObjects) lifetimeOf(h p11.ObjectHandle) *lifetime {
+// lifetimeOf returns the lifetime that a copy of the session object h shares. The
+// caller holds the object.
+func (o *sessionObjects) lifetimeOf(h p11.ObjectHandle) (*lifetime, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.made[h].life
+	m, ok := o.made[h]
+	if !ok {
+		return nil, noObject(h)
+	}
+	return m.life, nil
+}
+
+// hold adds a holder. release takes one away that has nothing to forget, since the
+// caller holds a version of the object.
+func (l *lifetime) hold() {
+	if l != nil {
+		l.holders.Add(1)
+	}
+}
+
+func (l *lifetime) release() {
+	if l != nil {
+		l.holders.Add(-1)
+	}
 }
 
 // get returns the object with that handle, or nil.
@@ -79,7 +100,7 @@ func (o *sessionObjects) get(h p11.ObjectHandle) *tokens.Object {
 func (o *sessionObjects) add(s *Session, l *login, attrs p11.Attributes, life *lifetime) (*tokens.Object, error) {
 	app := o.appSlot.app
 	if err := app.engine.quota.take(app.owner.UID, app.engine.limits, 0, 1); err != nil {
-		attrs.Wipe()
+		newObject(0, attrs, life).Drop()
 		return nil, err
 	}
 	slot := o.appSlot.slot

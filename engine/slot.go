@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -247,21 +246,4 @@ func (s *Slot) beginInit(ctx context.Context) (end func(), err error) {
 		s.initialising = nil
 		close(done)
 	}, nil
-}
-
-// interrupted returns CKR_FUNCTION_CANCELED once ctx is done. It is asked before
-// side effects only.
-func interrupted(ctx context.Context) error {
-	if ctx.Err() == nil {
-		return nil
-	}
-	return p11.Errorf(p11.CKR_FUNCTION_CANCELED, "interrupted")
-}
-
-// interruptedBy gives the error of a token's call that ctx ended its CK_RV.
-func interruptedBy(ctx context.Context, err error) error {
-	if err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-		return interrupted(ctx)
-	}
-	return err
 }

@@ -23,7 +23,7 @@ func (s *Session) WrapKey(ctx context.Context, m p11.Mechanism, wrapping, key p1
 		w.release()
 		return nil, err
 	}
-	return w.oneCall(ctx, func(wrapping *tokens.Object) ([]byte, error) {
+	return w.oneCall(ctx, func(ctx context.Context, wrapping *tokens.Object) ([]byte, error) {
 		t, ok := w.token().(tokens.KeyWrapper)
 		if !ok {
 			return nil, errLacking
@@ -72,7 +72,7 @@ func (s *Session) sees(e *entry) error {
 // UnwrapKey is C_UnwrapKey (PKCS#11 v3.1 §5.18.4).
 func (s *Session) UnwrapKey(ctx context.Context, m p11.Mechanism, unwrapping p11.ObjectHandle, wrapped []byte, template p11.Attributes) (p11.ObjectHandle, error) {
 	f := from{p11.CKF_UNWRAP, unwrapped, p11.CKA_UNWRAP_TEMPLATE}
-	return s.makeFrom(ctx, f, m, unwrapping, template, func(t tokens.Token, key *tokens.Object, attrs p11.Attributes) (p11.Attributes, error) {
+	return s.makeFrom(ctx, f, m, unwrapping, template, func(ctx context.Context, t tokens.Token, key *tokens.Object, attrs p11.Attributes) (p11.Attributes, error) {
 		w, ok := t.(tokens.KeyWrapper)
 		if !ok {
 			return attrs, errLacking
@@ -85,7 +85,7 @@ func (s *Session) UnwrapKey(ctx context.Context, m p11.Mechanism, unwrapping p11
 // makes a generic secret.
 func (s *Session) DeriveKey(ctx context.Context, m p11.Mechanism, base p11.ObjectHandle, template p11.Attributes) (p11.ObjectHandle, error) {
 	f := from{p11.CKF_DERIVE, derived, p11.CKA_DERIVE_TEMPLATE}
-	return s.makeFrom(ctx, f, m, base, secretTemplate(template), func(t tokens.Token, key *tokens.Object, attrs p11.Attributes) (p11.Attributes, error) {
+	return s.makeFrom(ctx, f, m, base, secretTemplate(template), func(ctx context.Context, t tokens.Token, key *tokens.Object, attrs p11.Attributes) (p11.Attributes, error) {
 		d, ok := t.(tokens.KeyDeriver)
 		if !ok {
 			return attrs, errLacking
@@ -99,7 +99,7 @@ func (s *Session) DeriveKey(ctx context.Context, m p11.Mechanism, base p11.Objec
 // and key type that is a generic secret.
 func (s *Session) EncapsulateKey(ctx context.Context, m p11.Mechanism, public p11.ObjectHandle, template p11.Attributes) (ciphertext []byte, key p11.ObjectHandle, err error) {
 	f := from{p11.CKF_ENCAPSULATE, derived, p11.CKA_ENCAPSULATE_TEMPLATE}
-	key, err = s.makeFrom(ctx, f, m, public, secretTemplate(template), func(t tokens.Token, key *tokens.Object, attrs p11.Attributes) (p11.Attributes, error) {
+	key, err = s.makeFrom(ctx, f, m, public, secretTemplate(template), func(ctx context.Context, t tokens.Token, key *tokens.Object, attrs p11.Attributes) (p11.Attributes, error) {
 		e, ok := t.(tokens.Encapsulator)
 		if !ok {
 			return attrs, errLacking
@@ -117,7 +117,7 @@ func (s *Session) EncapsulateKey(ctx context.Context, m p11.Mechanism, public p1
 // DecapsulateKey is C_DecapsulateKey (PKCS#11 v3.2 §5.18.9).
 func (s *Session) DecapsulateKey(ctx context.Context, m p11.Mechanism, private p11.ObjectHandle, ciphertext []byte, template p11.Attributes) (p11.ObjectHandle, error) {
 	f := from{p11.CKF_DECAPSULATE, derived, p11.CKA_DECAPSULATE_TEMPLATE}
-	return s.makeFrom(ctx, f, m, private, secretTemplate(template), func(t tokens.Token, key *tokens.Object, attrs p11.Attributes) (p11.Attributes, error) {
+	return s.makeFrom(ctx, f, m, private, secretTemplate(template), func(ctx context.Context, t tokens.Token, key *tokens.Object, attrs p11.Attributes) (p11.Attributes, error) {
 		e, ok := t.(tokens.Encapsulator)
 		if !ok {
 			return attrs, errLacking
@@ -148,7 +148,7 @@ type from struct {
 
 // makeFrom makes a key out of another: compute returns the complete attributes.
 func (s *Session) makeFrom(ctx context.Context, f from, m p11.Mechanism, key p11.ObjectHandle, template p11.Attributes,
-	compute func(tokens.Token, *tokens.Object, p11.Attributes) (p11.Attributes, error)) (p11.ObjectHandle, error) {
+	compute func(context.Context, tokens.Token, *tokens.Object, p11.Attributes) (p11.Attributes, error)) (p11.ObjectHandle, error) {
 	o, err := s.begin(ctx, useOf(f.flag), m, key)
 	if err != nil {
 		return 0, err
@@ -162,8 +162,8 @@ func (s *Session) makeFrom(ctx context.Context, f from, m p11.Mechanism, key p11
 		o.release()
 		return 0, err
 	}
-	_, err = o.oneCall(ctx, func(key *tokens.Object) ([]byte, error) {
-		attrs, err := compute(o.token(), key, p.attrs)
+	_, err = o.oneCall(ctx, func(ctx context.Context, key *tokens.Object) ([]byte, error) {
+		attrs, err := compute(ctx, o.token(), key, p.attrs)
 		p.attrs = attrs
 		if err == nil {
 			err = finish(&p.attrs, f.origin, 0, o.key.attrs)
@@ -171,7 +171,7 @@ func (s *Session) makeFrom(ctx context.Context, f from, m p11.Mechanism, key p11
 		return nil, err
 	})
 	if err != nil {
-		p.attrs.Wipe()
+		s.disown(p)
 		return 0, err
 	}
 	return s.make(ctx, p)
@@ -196,5 +196,5 @@ func (s *Session) prepareFrom(template, key p11.Attributes, f from) (*pending, e
 		attrs.Wipe()
 		return nil, err
 	}
-	return &pending{attrs: attrs, login: l}, nil
+	return s.pending(attrs, l), nil
 }

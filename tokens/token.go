@@ -204,9 +204,12 @@ type BatchCreator interface {
 	CreateAll(ctx context.Context, list []p11.Attributes) ([]*Object, error)
 }
 
-// A Forgetter keeps something of session objects elsewhere. Forget is called once
-// when the last holder of a session object that was adopted is gone, and does not
-// wait for anything; attrs are wiped when it returns.
+// A Forgetter keeps something of keys elsewhere. Forget is called once when the last
+// holder of a session object is gone, and for an object that was to be made and is
+// not: attrs are then those that the token made or adopted, or a template of which it
+// has nothing. A session object that was copied into the token is never forgotten: its
+// copy shares what it has. Forget does not wait for anything; attrs are wiped when it
+// returns.
 type Forgetter interface {
 	Forget(attrs p11.Attributes)
 }

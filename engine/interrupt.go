@@ -1,0 +1,96 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"p11fs/p11"
+)
+
+// interrupted returns CKR_FUNCTION_CANCELED once ctx is done. It is asked before
+// side effects only.
+func interrupted(ctx context.Context) error {
+	if ctx.Err() == nil {
+		return nil
+	}
+	return p11.Errorf(p11.CKR_FUNCTION_CANCELED, "interrupted")
+}
+
+// interruptedBy gives the error of a token's call that ctx ended its CK_RV.
+func interruptedBy(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return interrupted(ctx)
+	}
+	return err
+}
+
+// A tokenCall is the context of one call of the token in an operation. It ends with
+// the caller's, and when the operation is cut meanwhile. A token that waits for
+// nothing never asks for Done, and pays for none.
+type tokenCall struct {
+	context.Context
+
+	mu    sync.Mutex    // guards all below; nothing is locked under it
+	done  chan struct{} // made when it is asked for
+	woken bool          // done is closed
+	cut   bool
+	stop  func() bool // ends the watch on the caller's context
+}
+
+// Done is context.Context's.
+func (c *tokenCall) Done() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.done != nil {
+		return c.done
+	}
+	c.done = make(chan struct{})
+	if c.cut {
+		c.wakeLocked()
+	} else {
+		c.stop = context.AfterFunc(c.Context, c.wake)
+	}
+	return c.done
+}
+
+// Err is context.Context's.
+func (c *tokenCall) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cut {
+		return context.Canceled
+	}
+	return c.Context.Err()
+}
+
+// interrupt ends the call's context.
+func (c *tokenCall) interrupt() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cut = true
+	c.wakeLocked()
+}
+
+// wake tells who waits for the end.
+func (c *tokenCall) wake() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wakeLocked()
+}
+
+func (c *tokenCall) wakeLocked() {
+	if c.done != nil && !c.woken {
+		c.woken = true
+		close(c.done)
+	}
+}
+
+// end is called when the token's call has come back.
+func (c *tokenCall) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stop != nil {
+		c.stop()
+	}
+}

@@ -1,0 +1,196 @@
+package engine
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"p11fs/p11"
+	"p11fs/tokens"
+	"p11fs/tokens/tokentest/hooks"
+)
+
+// slowToken is a token whose calls, where a test wants it, take until they are
+// interrupted.
+type slowToken struct {
+	*hooks.Token
+	slow   chan struct{} // one for each call that is to be slow
+	inCall chan struct{} // one for each of them that has begun
+}
+
+func newSlowBench(t *testing.T) (*bench, *slowToken) {
+	t.Helper()
+	token := &slowToken{hooks.New("tok", hooks.Options{}), make(chan struct{}, 1), make(chan struct{}, 1)}
+	return benchOf(t, token.Token, token, Limits{}), token
+}
+
+func (t *slowToken) wait(ctx context.Context) error {
+	select {
+	case <-t.slow:
+	default:
+		return nil
+	}
+	t.inCall <- struct{}{}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(20 * time.Second):
+		return p11.CKR_DEVICE_ERROR
+	}
+}
+
+func (t *slowToken) Begin(ctx context.Context, use p11.Flags, m p11.Mechanism, key *tokens.Object) (tokens.Operation, error) {
+	if err := t.wait(ctx); err != nil {
+		return nil, err
+	}
+	o, err := t.Token.Begin(ctx, use, m, key)
+	return slowOperation{o, t}, err
+}
+
+func (t *slowToken) GenerateKey(ctx context.Context, m p11.Mechanism, template p11.Attributes) (p11.Attributes, error) {
+	if err := t.wait(ctx); err != nil {
+		return nil, err
+	}
+	return t.Token.GenerateKey(ctx, m, template)
+}
+
+func (t *slowToken) WrapKey(ctx context.Context, m p11.Mechanism, wrapping, key *tokens.Object) ([]byte, error) {
+	if err := t.wait(ctx); err != nil {
+		return nil, err
+	}
+	return t.Token.WrapKey(ctx, m, wrapping, key)
+}
+
+func (t *slowToken) Adopt(ctx context.Context, attrs p11.Attributes) (p11.Attributes, error) {
+	if err := t.wait(ctx); err != nil {
+		attrs.Wipe()
+		return nil, err
+	}
+	return t.Token.Adopt(ctx, attrs)
+}
+
+func (t *slowToken) GenerateRandom(ctx context.Context, b []byte) error {
+	if err := t.wait(ctx); err != nil {
+		return err
+	}
+	return t.Token.GenerateRandom(ctx, b)
+}
+
+type slowOperation struct {
+	tokens.Operation
+	token *slowToken
+}
+
+func (o slowOperation) Update(ctx context.Context, part []byte) ([]byte, error) {
+	if err := o.token.wait(ctx); err != nil {
+		return nil, err
+	}
+	return o.Operation.Update(ctx, part)
+}
+
+func (o slowOperation) Final(ctx context.Context, signature []byte) ([]byte, error) {
+	if err := o.token.wait(ctx); err != nil {
+		return nil, err
+	}
+	return o.Operation.Final(ctx, signature)
+}
+
+// cut makes a slow call, cuts it while it is at the token, and returns its error.
+func (t *slowToken) cut(test *testing.T, call func(ctx context.Context) error, cut func(cancel func())) error {
+	test.Helper()
+	ctx, cancel := context.WithCancel(test.Context())
+	defer cancel()
+	t.slow <- struct{}{}
+	done := make(chan error)
+	go func() { done <- call(ctx) }()
+	<-t.inCall
+	cut(cancel)
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(10 * time.Second):
+		test.Fatal("nothing interrupts the token")
+		return nil
+	}
+}
+
+func interruptNow(cancel func()) { cancel() }
+
+// An interrupt reaches the token in the middle of a call; the operation goes on as if
+// the call had not been made.
+func TestInterruptInTheToken(t *testing.T) {
+	ctx := t.Context()
+	b, token := newSlowBench(t)
+	s := b.user(t)
+	mac, aes := create(t, s, macKey), create(t, s, aesKey+" wrap=true extractable=true")
+	hmac := mech(t, "sha256-hmac")
+	o, err := s.Begin(ctx, p11.CKF_SIGN, hmac, mac)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	data := []byte("data")
+	update := func(ctx context.Context) error { return errOf(o.Update(ctx, data)) }
+	result := func(ctx context.Context) error { return errOf(o.Result(ctx, nil)) }
+	want(t, token.cut(t, update, interruptNow), p11.CKR_FUNCTION_CANCELED)
+	want(t, update(ctx), p11.CKR_OK)
+	want(t, token.cut(t, result, interruptNow), p11.CKR_FUNCTION_CANCELED)
+	want(t, result(ctx), p11.CKR_OK)
+	want(t, token.cut(t, update, interruptNow), p11.CKR_FUNCTION_CANCELED) // while it is begun anew
+	want(t, token.cut(t, func(ctx context.Context) error { return errOf(o.Final(ctx, nil)) }, interruptNow), p11.CKR_FUNCTION_CANCELED)
+	sig, err := o.Final(ctx, nil)
+	want(t, err, p11.CKR_OK)
+	want(t, s.VerifyInit(ctx, hmac, mac), p11.CKR_OK)
+	want(t, s.Verify(ctx, data, sig), p11.CKR_OK)
+
+	objects := b.Stats().SessionObjects
+	for name, call := range map[string]func(ctx context.Context) error{
+		"SignInit": func(ctx context.Context) error { return s.SignInit(ctx, hmac, mac) },
+		"Generate": func(ctx context.Context) error {
+			_, err := s.GenerateKey(ctx, mech(t, "aes-key-gen"), tmpl(t, "value-len=16"))
+			return err
+		},
+		"Wrap": func(ctx context.Context) error {
+			_, err := s.WrapKey(ctx, mech(t, "aes-cbc-pad,iv="+zeroIV), aes, aes)
+			return err
+		},
+		"Create": func(ctx context.Context) error { _, err := s.CreateObject(ctx, tmpl(t, macKey)); return err },
+		"Random": func(ctx context.Context) error { _, err := s.GenerateRandom(ctx, 8); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			want(t, token.cut(t, call, interruptNow), p11.CKR_FUNCTION_CANCELED)
+		})
+	}
+	if st := b.Stats(); st.SessionObjects != objects || st.Operations != 0 {
+		t.Errorf("%d objects, were %d, and %d operations", st.SessionObjects, objects, st.Operations)
+	}
+}
+
+// What ends an operation interrupts its call.
+func TestCutInTheToken(t *testing.T) {
+	for name, c := range map[string]struct {
+		cut  func(*testing.T, *Session, *Operation)
+		want p11.RV
+	}{
+		"C_SessionCancel": {func(t *testing.T, s *Session, _ *Operation) {
+			want(t, s.SessionCancel(t.Context(), p11.CKF_SIGN), p11.CKR_OK)
+		}, p11.CKR_FUNCTION_CANCELED},
+		"Close":          {func(_ *testing.T, _ *Session, o *Operation) { o.Close() }, p11.CKR_FUNCTION_CANCELED},
+		"C_Logout":       {func(t *testing.T, s *Session, _ *Operation) { want(t, s.Logout(t.Context()), p11.CKR_OK) }, p11.CKR_USER_NOT_LOGGED_IN},
+		"C_CloseSession": {func(t *testing.T, s *Session, _ *Operation) { want(t, s.Close(), p11.CKR_OK) }, p11.CKR_SESSION_HANDLE_INVALID},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx := t.Context()
+			b, token := newSlowBench(t)
+			s := b.user(t)
+			want(t, s.SignInit(ctx, mech(t, "sha256-hmac"), create(t, s, macKey)), p11.CKR_OK)
+			o := s.active[p11.CKF_SIGN].Operation
+			err := token.cut(t, func(ctx context.Context) error { return s.SignUpdate(ctx, []byte("data")) },
+				func(func()) { c.cut(t, s, o) })
+			want(t, err, c.want)
+			if n := b.Stats().Operations; n != 0 {
+				t.Errorf("%d operations left", n)
+			}
+		})
+	}
+}
