@@ -26,63 +26,27 @@ type conn struct {
 	protocol wire.Protocol
 	state    state
 
-	write sync.Mutex // orders replies; nothing is locked under it
-	wg    sync.WaitGroup
+	write sync.Mutex     // orders replies; nothing is locked under it
+	wg    sync.WaitGroup // of calls
 }
 
-// run serves the connection until the client closes it.
-func (c *conn) run() {
+// run serves the connection until the client closes it, and then calls gone.
+func (c *conn) run(gone func()) {
 	ctx, cancel := context.WithCancel(context.Background())
-	defer func() {
+	end := func() {
 		cancel()
 		c.wg.Wait()
 		c.state.finalize()
 		_ = c.socket.Close() // nothing is left to be said
-	}()
+		gone()
+	}
 	r, err := c.greet()
 	if err != nil {
-		return // the client went away, or the server ends
+		end() // the client went away, or the server ends
+		return
 	}
 	c.state.init(c)
-	var (
-		in    = make([]byte, 0, 4<<10)
-		out   []byte
-		multi bool // the client has calls of several threads in flight
-	)
-	for {
-		code, body, ok := c.next(r, in)
-		if !ok {
-			return
-		}
-		own := cap(body) > cap(in) // the body is not the loop's buffer
-		call := callOf(body)
-		multi = multi || r.Buffered() > 0
-		// A call is answered by this goroutine, which is awake already, unless it
-		// may take long or others wait behind it: to wake another one costs more
-		// than most calls. A client that sends much and reads nothing is stopped
-		// here, where a reply of this goroutine finds no room.
-		switch {
-		case (multi || slow(call)) && c.branch():
-			if !own {
-				body = append([]byte(nil), body...)
-				secret.Wipe(in[:cap(in)])
-			}
-			c.wg.Go(func() {
-				c.answer(ctx, nil, code, body)
-				c.done(body, own)
-				c.user.calls.Add(-1)
-			})
-			continue
-		case call == wire.CallWaitForSlotEvent: // the loop cannot wait
-			c.reply(errorFrame(nil, code, p11.CKR_DEVICE_MEMORY))
-		default:
-			out = c.answer(ctx, out[:0], code, body)
-		}
-		c.done(body, own)
-		if cap(out) > 64<<10 {
-			out = nil
-		}
-	}
+	newReader(c, r, end).run(ctx)
 }
 
 // greet agrees with the client on the protocol. It returns what requests come from.
@@ -143,9 +107,8 @@ func (c *conn) branch() bool {
 // maxFreeReply is the longest reply whose memory is not counted.
 const maxFreeReply = 4 << 10
 
-// answer handles a call and sends its reply, for which b is a buffer.
-func (c *conn) answer(ctx context.Context, b []byte, code uint32, body []byte) []byte {
-	b = c.handle(ctx, b, code, body)
+// send sends the reply to the call with that code.
+func (c *conn) send(code uint32, b []byte) {
 	n := len(b)
 	switch {
 	case n <= maxFreeReply:
@@ -157,7 +120,6 @@ func (c *conn) answer(ctx context.Context, b []byte, code uint32, body []byte) [
 		secret.Wipe(b)
 		c.reply(errorFrame(nil, code, p11.CKR_DEVICE_MEMORY))
 	}
-	return b
 }
 
 // allow grants memory for a long request or reply.

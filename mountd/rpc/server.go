@@ -179,16 +179,15 @@ func (s *Server) start(socket *net.UnixConn) {
 	if c.refused == nil && s.config.Allow != nil {
 		c.refused = s.config.Allow(peer)
 	}
-	go func() {
+	go c.run(func() {
 		defer s.wg.Done()
-		c.run()
 		s.mu.Lock()
+		defer s.mu.Unlock()
 		delete(s.conns, c)
 		if u.conns--; u.conns == 0 && u.memory.Load() == 0 {
 			delete(s.users, peer.UID)
 		}
-		s.mu.Unlock()
-	}()
+	})
 }
 
 func peerOf(c *net.UnixConn) (p Peer, err error) {

@@ -72,12 +72,19 @@ func serve(t testing.TB, config Config) (string, *Server) {
 // serveSlots is serve with more slots behind slot 3.
 func serveSlots(t testing.TB, config Config, slots int) (string, *Server) {
 	t.Helper()
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	var list []engine.SlotConfig
 	var made []tokens.Token
 	for i := range slots {
-		token := newToken(t, log, "swtok"+strings.Repeat("x", i))
-		made = append(made, token)
+		made = append(made, newToken(t, slog.New(slog.DiscardHandler), "swtok"+strings.Repeat("x", i)))
+	}
+	return serveTokens(t, config, made...)
+}
+
+// serveTokens is serve over tokens in slot 3 and those behind it, which it closes.
+func serveTokens(t testing.TB, config Config, made ...tokens.Token) (string, *Server) {
+	t.Helper()
+	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	var list []engine.SlotConfig
+	for i, token := range made {
 		list = append(list, engine.SlotConfig{ID: p11.SlotID(3 + i), Description: "test", Manufacturer: "p11fs", Token: token})
 	}
 	e, err := engine.New(engine.Config{Slots: list, Log: log, Limits: engine.Limits{Sessions: 10000}})
