@@ -194,18 +194,23 @@ func TestTransactions(t *testing.T) {
 		t.Run(shell, func(t *testing.T) {
 			t.Parallel()
 			_, term := ready(t, daemonConfig{})
-			term.ok("PIN=" + userPIN + "; export PIN")
-			prepareKeys(term)
-			for _, r := range rules {
-				t.Run(strings.ReplaceAll(r.name, "/", "-"), func(t *testing.T) {
-					script := filepath.Join(term.dir, "script")
-					if err := os.WriteFile(script, []byte(prelude+r.script+"\n"), 0o644); err != nil {
-						t.Fatal(err)
-					}
-					if res := term.run(shell + " -x " + script); res.status != 0 {
-						t.Errorf("%s\nended with status %d\n%s%s\nerror: %s", r.script, res.status, res.out, trace(res.err), term.run("cat $T/error").out)
-					}
-				})
+			transact(t, term, shell, rules)
+		})
+	}
+}
+
+// transact runs rules at a terminal that is logged in.
+func transact(t *testing.T, term *terminal, shell string, rules []rule) {
+	term.ok("PIN=" + userPIN + "; export PIN")
+	prepareKeys(term)
+	for _, r := range rules {
+		t.Run(strings.ReplaceAll(r.name, "/", "-"), func(t *testing.T) {
+			script := filepath.Join(term.dir, "script")
+			if err := os.WriteFile(script, []byte(prelude+r.script+"\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if res := term.run(shell + " -x " + script); res.status != 0 {
+				t.Errorf("%s\nended with status %d\n%s%s\nerror: %s", r.script, res.status, res.out, trace(res.err), term.run("cat $T/error").out)
 			}
 		})
 	}
