@@ -208,13 +208,6 @@ func (x *Index) ByName(name string) *Object {
 	return nil
 }
 
-// Len is the number of objects.
-func (x *Index) Len() int {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	return x.handles.Len()
-}
-
 // Counts is the number of public and of private objects.
 func (x *Index) Counts() (public, private int) {
 	x.mu.RLock()

@@ -89,11 +89,12 @@ type Objects interface {
 	// Create stores a new object durably. attrs is complete (defaults filled
 	// in) and becomes the token's, which wipes it also when it fails.
 	Create(ctx context.Context, attrs p11.Attributes) (*Object, error)
-	// Update stores a new version of an object durably. change is called with a
-	// copy of the newest attributes and returns the full new set, or an error
-	// that ends the update with nothing changed. It has no effect of its own,
-	// since it is called again when somebody else changed the object meanwhile.
-	// CKA_PRIVATE and CKA_TOKEN stay as they are.
+	// Update stores a new version of an object durably. change is called with the
+	// newest attributes, which it neither changes nor keeps, and returns the full
+	// new set, which shares no memory with them, or an error that ends the update
+	// with nothing changed. It has no effect of its own, since it is called again
+	// when somebody else changed the object meanwhile. CKA_PRIVATE and CKA_TOKEN
+	// stay as they are.
 	Update(ctx context.Context, h p11.ObjectHandle, change func(p11.Attributes) (p11.Attributes, error)) (*Object, error)
 	// Destroy removes the object durably. check is called with the newest
 	// attributes and may refuse; like change, it may be called again.

@@ -151,10 +151,7 @@ func (s *Store) takeDamagedLocked(l *loaded, f *file) {
 // holds.
 func (s *Store) putLocked(n format.Name, f *file, attrs p11.Attributes) *tokens.Object {
 	if f.handle == 0 {
-		for f.handle == 0 || s.index.Get(f.handle) != nil {
-			f.handle = tokens.NewHandle()
-		}
-		s.count[side(f.private)]++
+		f.handle = s.index.NewHandle()
 	}
 	o := tokens.NewObject(f.handle, n.String(), attrs)
 	if old := s.index.PutAt(o, s.format.Place(n)); old != nil {
@@ -167,7 +164,6 @@ func (s *Store) putLocked(n format.Name, f *file, attrs p11.Attributes) *tokens.
 func (s *Store) dropLocked(f *file) {
 	if o := s.index.Remove(f.handle); o != nil {
 		o.Drop()
-		s.count[side(f.private)]--
 	}
 	f.handle = 0
 }

@@ -42,11 +42,7 @@ func (s *Store) ByName(name string) (*tokens.Object, error) {
 }
 
 // Counts is tokens.Objects.
-func (s *Store) Counts() (public, private int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.count[0], s.count[1]
-}
+func (s *Store) Counts() (public, private int) { return s.index.Counts() }
 
 // seal returns the object file of attrs. previous is the file that it replaces, or
 // nil. A private one needs a login of the user.
@@ -78,63 +74,32 @@ func (s *Store) publish(n format.Name, st stamp, private bool, attrs p11.Attribu
 	return s.putLocked(n, f, attrs)
 }
 
-// newest returns the object and a copy of its newest attributes.
-func (s *Store) newest(h p11.ObjectHandle) (*tokens.Object, format.Name, p11.Attributes, error) {
-	o, err := s.ByHandle(h)
-	if err != nil {
-		return nil, format.Name{}, nil, err
-	}
-	n, _ := format.ParseName(o.Name)
-	attrs, err := o.Acquire()
-	if err != nil {
-		return nil, format.Name{}, nil, err
-	}
-	defer o.Release()
-	return o, n, attrs.Clone(), nil
-}
-
 // Update is tokens.Objects.
-func (s *Store) Update(ctx context.Context, h p11.ObjectHandle, change func(p11.Attributes) (p11.Attributes, error)) (_ *tokens.Object, err error) {
+func (s *Store) Update(ctx context.Context, h p11.ObjectHandle, change func(p11.Attributes) (p11.Attributes, error)) (*tokens.Object, error) {
 	end, err := s.begin(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer end()
-	old, n, was, err := s.newest(h)
-	if err != nil {
-		return nil, err
-	}
-	attrs, err := change(was)
-	if err != nil {
-		was.Wipe()
-		return nil, err
-	}
-	defer func() {
+	return s.index.Update(h, change, func(old *tokens.Object, attrs p11.Attributes) (*tokens.Object, error) {
+		n, _ := format.ParseName(old.Name)
+		previous, _, err := s.objs.read(n.String(), format.MaxObjectFile)
 		if err != nil {
-			was.Wipe()
-			attrs.Wipe()
+			previous = nil // the object serves from memory
 		}
-	}()
-	if attrs.Bool(p11.CKA_PRIVATE) != old.Private || attrs.Bool(p11.CKA_TOKEN) != was.Bool(p11.CKA_TOKEN) {
-		attrs.Wipe()
-		return nil, p11.Errorf(p11.CKR_ATTRIBUTE_READ_ONLY, "CKA_PRIVATE and CKA_TOKEN of a stored object stay as they are")
-	}
-	previous, _, err := s.objs.read(n.String(), format.MaxObjectFile)
-	if err != nil {
-		previous = nil // the object serves from memory
-	}
-	defer secret.Wipe(previous)
-	b, err := s.seal(n, attrs, previous)
-	if err != nil {
-		return nil, err
-	}
-	defer secret.Wipe(b)
-	st, err := s.objs.write(n.String(), objectTemp, b)
-	if err != nil {
-		return nil, err
-	}
-	s.shareChange(n, old.Private)
-	return s.publish(n, st, old.Private, attrs), nil
+		defer secret.Wipe(previous)
+		b, err := s.seal(n, attrs, previous)
+		if err != nil {
+			return nil, err
+		}
+		defer secret.Wipe(b)
+		st, err := s.objs.write(n.String(), objectTemp, b)
+		if err != nil {
+			return nil, err
+		}
+		s.shareChange(n, old.Private)
+		return s.publish(n, st, old.Private, attrs), nil
+	})
 }
 
 // Destroy is tokens.Objects. The object is gone once the index does not list it,
@@ -146,27 +111,21 @@ func (s *Store) Destroy(ctx context.Context, h p11.ObjectHandle, check func(p11.
 		return err
 	}
 	defer end()
-	o, n, attrs, err := s.newest(h)
-	if err != nil {
-		return err
-	}
-	err = check(attrs)
-	attrs.Wipe()
-	if err != nil {
-		return err
-	}
-	if err := s.unlist(n); err != nil {
-		return err
-	}
-	s.shareGone(n, o.Private)
-	if s.seg != nil {
-		s.destroyed.add(n)
-	}
-	s.mu.Lock()
-	s.forgetLocked(n)
-	s.mu.Unlock()
-	s.removeFile(n)
-	return nil
+	return s.index.Destroy(h, check, func(old *tokens.Object) error {
+		n, _ := format.ParseName(old.Name)
+		if err := s.unlist(n); err != nil {
+			return err
+		}
+		s.shareGone(n, old.Private)
+		if s.seg != nil {
+			s.destroyed.add(n)
+		}
+		s.mu.Lock()
+		s.forgetLocked(n)
+		s.mu.Unlock()
+		s.removeFile(n)
+		return nil
+	})
 }
 
 // unlist ends an object on disk: its line is marked, and so it is none. On a full

@@ -99,7 +99,6 @@ type Store struct {
 	idx        indexState
 	unknown    []string              // lines of OBJ.IDX that are no names, as they were logged
 	files      map[format.Name]*file // what the index lists
-	count      [2]int                // objects in the index: public, private
 	logins     *tokens.Logins
 	names      reservation            // names that are ours to give out
 	destroyed  recentNames            // names of which a stock process may bring something back

@@ -53,8 +53,8 @@ func openStore(t testing.TB, cfg Config) *Store {
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
-		if s.index.Len() != 0 || s.count != [2]int{} {
-			t.Errorf("a closed store knows %d objects, counts %v", s.index.Len(), s.count)
+		if public, private := s.index.Counts(); public != 0 || private != 0 {
+			t.Errorf("a closed store knows %d public and %d private objects", public, private)
 		}
 	})
 	return s
