@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
 
 	"p11fs/p11"
@@ -19,16 +18,15 @@ import (
 const (
 	// NoLimit: any length will do.
 	NoLimit = -1
-	// OnlyLength: the caller has no buffer at all and asks for the length. The
-	// result is kept even where it is empty, and the operation goes on (PKCS#11
-	// v3.1 §5.2).
+	// OnlyLength: the caller has no buffer at all and asks for the length, also
+	// where that is 0.
 	OnlyLength = -2
 )
 
 // A BufferError says that the result does not fit the caller's room. It wraps
-// CKR_BUFFER_TOO_SMALL. The operation goes on: the same call with the same data
-// and enough room gives the result (PKCS#11 v3.1 §5.2). Any other ends it, since
-// the data has been taken.
+// CKR_BUFFER_TOO_SMALL. The operation is where it was before the call: what was
+// computed is thrown away, and any call may follow, with these data or others
+// (PKCS#11 v3.1 §5.2).
 type BufferError struct{ Need int }
 
 // Error says how much room it takes.
@@ -37,33 +35,12 @@ func (e *BufferError) Error() string { return fmt.Sprintf("the result has %d byt
 // Unwrap returns the CK_RV.
 func (e *BufferError) Unwrap() error { return p11.CKR_BUFFER_TOO_SMALL }
 
-// call is a C_ function that may be repeated with more room.
-type call int
-
-const (
-	callDo call = iota + 1
-	callUpdate
-	callFinal
-	callDual
-)
-
-// active is the session's operation of one use.
-type active struct {
-	*Operation
-
-	// kept is a result that did not fit, for the repetition of the call that
-	// made it, with the data of which keptOf is the SHA-256; last says that the
-	// operation ends with it. Session.mu guards them.
-	kept    []byte
-	keptFor call
-	keptOf  [sha256.Size]byte
-	last    bool
-}
-
-// wipe forgets a kept result.
-func (a *active) wipe() {
-	secret.Wipe(a.kept)
-	a.kept, a.keptFor = nil, 0
+// fits returns a BufferError for a result of n bytes that is longer than room.
+func fits(n, room int) error {
+	if room == OnlyLength || room >= 0 && n > room {
+		return &BufferError{Need: n}
+	}
+	return nil
 }
 
 // Init makes an operation the active one of its use, a CKF_ flag as for Begin. A
@@ -79,7 +56,7 @@ func (s *Session) Init(ctx context.Context, flag p11.Flags, m p11.Mechanism, key
 	if err != nil {
 		return err
 	}
-	o, err := s.beginParts(ctx, u, m, key)
+	o, err := s.beginParts(ctx, u, m, key, true)
 	if err != nil {
 		return err
 	}
@@ -88,7 +65,7 @@ func (s *Session) Init(ctx context.Context, flag p11.Flags, m p11.Mechanism, key
 		err = s.gone()
 	}
 	if err == nil {
-		s.active[flag] = &active{Operation: o}
+		s.active[flag] = o
 	}
 	s.mu.Unlock()
 	if err != nil {
@@ -105,137 +82,95 @@ func (s *Session) mayActivateLocked(u use) error {
 	return nil
 }
 
-// activeOf returns the session's operation of that use. A result kept for another
-// call than c is lost, and the operation with it, but for the empty result of a
-// part.
-func (s *Session) activeOf(flag p11.Flags, c call) (*active, error) {
+// activeOf returns the session's operation of that use.
+func (s *Session) activeOf(flag p11.Flags) (*Operation, error) {
 	if s.closed() {
 		return nil, s.gone()
 	}
 	s.mu.Lock()
-	a := s.active[flag]
-	other := a != nil && a.keptFor != 0 && a.keptFor != c
-	if other && !a.last && len(a.kept) == 0 {
-		a.wipe()
-		other = false
-	}
+	o := s.active[flag]
 	s.mu.Unlock()
-	if a == nil {
+	if o == nil {
 		return nil, notActive(useOf(flag).noun)
 	}
-	if other {
-		return nil, s.lost(a)
-	}
-	return a, nil
+	return o, nil
 }
 
-// lost ends an operation whose kept result was not asked for: without it, what
-// the operation gives would not be that of the data.
-func (s *Session) lost(a *active) error {
-	s.end(a)
-	return p11.Errorf(p11.CKR_OPERATION_NOT_INITIALIZED, "a result of the %s was not taken by the same call with the same data, and that ended it", a.use.noun)
-}
-
-// settle takes the operation out of its place when it has ended.
-func (s *Session) settle(a *active) {
-	if !a.stop.Load() {
+// settle takes the operation out of its place when it has ended. It is deferred,
+// also for a panic in the token.
+func (s *Session) settle(o *Operation) {
+	if !o.stop.Load() {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.active[a.use.flag] == a && a.keptFor == 0 {
-		delete(s.active, a.use.flag)
+	if s.active[o.use.flag] == o {
+		delete(s.active, o.use.flag)
 	}
 }
 
 // end ends the operation and takes it out of its place.
-func (s *Session) end(a *active) {
-	a.Close()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	a.wipe()
-	if s.active[a.use.flag] == a {
-		delete(s.active, a.use.flag)
-	}
+func (s *Session) end(o *Operation) {
+	o.Close()
+	s.settle(o)
 }
 
-// deliver runs compute, which takes data, or takes its kept result, and keeps the
-// result if it is longer than room. last says that the operation ends with it.
-func (s *Session) deliver(a *active, c call, data []byte, room int, last bool, compute func() ([]byte, error)) ([]byte, error) {
-	defer s.settle(a) // also after a panic in the token
-	s.mu.Lock()
-	repeated := a.keptFor == c
-	out, of := a.kept, a.keptOf
-	s.mu.Unlock()
-	if repeated {
-		if of != sha256.Sum256(data) {
-			return nil, s.lost(a)
-		}
-		if err := a.stands(); err != nil {
-			s.end(a)
-			return nil, err
-		}
-	} else {
-		if n := a.Size(); last && n > 0 && room != NoLimit && room < n {
-			return nil, &BufferError{Need: n} // nothing needs to be computed for that
-		}
-		var err error
-		if out, err = compute(); err != nil {
-			return nil, err
-		}
+// sizeFits tells the length of a digest or signature, which is known before: nothing
+// is asked of the operation for that.
+func sizeFits(o *Operation, room int) error {
+	if n := o.Size(); n > 0 {
+		return fits(n, room)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if room == OnlyLength || room >= 0 && len(out) > room {
-		if !repeated {
-			a.keptOf = sha256.Sum256(data)
-		}
-		a.kept, a.keptFor, a.last = out, c, last
-		return nil, &BufferError{Need: len(out)}
-	}
-	a.kept, a.keptFor = nil, 0
-	return out, nil
+	return nil
 }
 
 // Do is the function that does an operation in one part (C_Digest, C_Sign,
-// C_Verify with its signature, C_Encrypt, …). A result longer than room is kept for
-// the repetition of the call (*BufferError); where its length is known before, as a
-// digest's or signature's is, nothing is done.
+// C_Verify with its signature, C_Encrypt, …). A result longer than room gives a
+// *BufferError.
 func (s *Session) Do(ctx context.Context, flag p11.Flags, data, signature []byte, room int) ([]byte, error) {
-	a, err := s.activeOf(flag, callDo)
+	o, err := s.activeOf(flag)
 	if err != nil {
 		return nil, err
 	}
-	a.mu.Lock()
-	parts := a.parts
-	a.unlock()
+	o.mu.Lock()
+	parts := o.parts
+	o.unlock()
 	if parts {
 		// PKCS#11 v3.1 §5.13.2: "C_Sign cannot be used to terminate a
 		// multi-part operation".
-		s.end(a)
-		return nil, p11.Errorf(p11.CKR_OPERATION_ACTIVE, "a %s in parts was begun, and ends with its Final function", a.use.noun)
+		s.end(o)
+		return nil, p11.Errorf(p11.CKR_OPERATION_ACTIVE, "a %s in parts was begun, and ends with its Final function", o.use.noun)
 	}
-	return s.deliver(a, callDo, data, room, true, func() ([]byte, error) { return a.whole(ctx, data, signature) })
+	if err := sizeFits(o, room); err != nil {
+		return nil, err
+	}
+	defer s.settle(o)
+	return o.whole(ctx, data, signature, room)
 }
 
 // Update takes the next part of the data (C_DigestUpdate, C_EncryptUpdate, …), and
 // returns the output of an encryption or decryption.
 func (s *Session) Update(ctx context.Context, flag p11.Flags, part []byte, room int) ([]byte, error) {
-	a, err := s.activeOf(flag, callUpdate)
+	o, err := s.activeOf(flag)
 	if err != nil {
 		return nil, err
 	}
-	return s.deliver(a, callUpdate, part, room, false, func() ([]byte, error) { return a.Operation.Update(ctx, part) })
+	defer s.settle(o)
+	return o.updateWithin(ctx, part, room)
 }
 
 // Final ends an operation in parts (C_DigestFinal, C_VerifyFinal with its signature,
 // …), and returns the rest of the result.
 func (s *Session) Final(ctx context.Context, flag p11.Flags, signature []byte, room int) ([]byte, error) {
-	a, err := s.activeOf(flag, callFinal)
+	o, err := s.activeOf(flag)
 	if err != nil {
 		return nil, err
 	}
-	return s.deliver(a, callFinal, nil, room, true, func() ([]byte, error) { return a.Operation.Final(ctx, signature) })
+	if err := sizeFits(o, room); err != nil {
+		return nil, err
+	}
+	defer s.settle(o)
+	return o.finalWithin(ctx, signature, room)
 }
 
 // UpdateBoth is a dual-function operation (PKCS#11 v3.1 §5.17): it drives the active
@@ -243,43 +178,39 @@ func (s *Session) Final(ctx context.Context, flag p11.Flags, signature []byte, r
 // the use second, with one part of the plain text. An error ends the operation that
 // gave it.
 func (s *Session) UpdateBoth(ctx context.Context, flag, second p11.Flags, part []byte, room int) ([]byte, error) {
-	b, err := s.activeOf(second, callUpdate)
+	b, err := s.activeOf(second)
 	if err != nil {
 		return nil, err
 	}
-	a, err := s.activeOf(flag, callDual)
+	a, err := s.activeOf(flag)
 	if err != nil {
 		return nil, err
 	}
-	return s.deliver(a, callDual, part, room, false, func() ([]byte, error) {
-		defer s.settle(b)
-		plain := part
-		var out []byte
-		if flag == p11.CKF_DECRYPT {
-			if out, err = a.Operation.Update(ctx, part); err != nil {
-				return nil, err
-			}
-			plain = out
-		}
-		if _, err := b.Operation.Update(ctx, plain); err != nil {
-			secret.Wipe(out)
-			return nil, err
-		}
-		if flag == p11.CKF_DECRYPT {
-			return out, nil
-		}
-		return a.Operation.Update(ctx, part)
-	})
+	defer s.settle(a)
+	defer s.settle(b)
+	out, err := a.updateWithin(ctx, part, room)
+	if err != nil {
+		return nil, err
+	}
+	plain := part
+	if flag == p11.CKF_DECRYPT {
+		plain = out
+	}
+	if _, err := b.Update(ctx, plain); err != nil {
+		secret.Wipe(out)
+		return nil, err
+	}
+	return out, nil
 }
 
 // DigestKey is C_DigestKey (PKCS#11 v3.1 §5.12.4).
 func (s *Session) DigestKey(ctx context.Context, key p11.ObjectHandle) error {
-	a, err := s.activeOf(p11.CKF_DIGEST, callUpdate)
+	o, err := s.activeOf(p11.CKF_DIGEST)
 	if err != nil {
 		return err
 	}
-	defer s.settle(a)
-	return a.Operation.DigestKey(ctx, key)
+	defer s.settle(o)
+	return o.DigestKey(ctx, key)
 }
 
 // SessionCancel is C_SessionCancel (PKCS#11 v3.1 §5.6.5): it ends the operations
@@ -288,19 +219,19 @@ func (s *Session) SessionCancel(_ context.Context, flags p11.Flags) error {
 	if s.closed() {
 		return s.gone()
 	}
-	var named []*active
+	var named []*Operation
 	s.mu.Lock()
-	for flag, a := range s.active {
+	for flag, o := range s.active {
 		if flags&flag != 0 {
-			named = append(named, a)
+			named = append(named, o)
 		}
 	}
 	if flags&p11.CKF_FIND_OBJECTS != 0 {
 		s.search = nil
 	}
 	s.mu.Unlock()
-	for _, a := range named {
-		s.end(a)
+	for _, o := range named {
+		s.end(o)
 	}
 	return nil
 }
@@ -310,8 +241,8 @@ func (s *Session) SessionCancel(_ context.Context, flags p11.Flags) error {
 func (s *Session) authenticateActive(ctx context.Context, pin *secret.Bytes) error {
 	var list, waiting []*Operation
 	s.mu.Lock()
-	for _, a := range s.active {
-		list = append(list, a.Operation)
+	for _, o := range s.active {
+		list = append(list, o)
 	}
 	s.mu.Unlock()
 	for _, o := range list {

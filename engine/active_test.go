@@ -48,6 +48,7 @@ func TestActiveOperations(t *testing.T) {
 		"EncryptInit":   func() error { return s.EncryptInit(ctx, cbc, aes) },
 		"Encrypt":       func() error { _, err := s.Encrypt(ctx, data, NoLimit); return err },
 		"Encrypt3":      func() error { _, err := s.Encrypt(ctx, data, 3); return err },
+		"EncryptFinal3": func() error { _, err := s.EncryptFinal(ctx, 3); return err },
 		"EncryptUpdate": func() error { _, err := s.EncryptUpdate(ctx, data, NoLimit); return err },
 		"EncryptFinal":  func() error { _, err := s.EncryptFinal(ctx, NoLimit); return err },
 		"DecryptInit":   func() error { return s.DecryptInit(ctx, cbc, aes) },
@@ -71,7 +72,7 @@ func TestActiveOperations(t *testing.T) {
 		{"asking for the length ends nothing", "", "SignInit SignQuery:SMALL SignQuery:SMALL Sign DigestInit DigestQuery:SMALL Digest"},
 		{"too little room ends nothing", "", "SignInit SignUpdate SignFinal5:SMALL SignFinal"},
 		{"too little room for ciphertext", "", "EncryptInit Encrypt3:SMALL Encrypt3:SMALL Encrypt Encrypt:NOT"},
-		{"a kept result is for the same call only", "", "EncryptInit Encrypt3:SMALL EncryptFinal:NOT EncryptInit Encrypt"},
+		{"too little room, then parts", "", "EncryptInit Encrypt3:SMALL EncryptUpdate EncryptFinal3:SMALL EncryptUpdate EncryptFinal3:SMALL EncryptFinal EncryptFinal:NOT"},
 		{"a failed Update ends it", "Signature.Update", "SignInit SignUpdate:DEVICE SignFinal:NOT SignInit Sign:DEVICE SignFinal:NOT"},
 		{"a failed Final ends it", "Signature.Final", "SignInit SignUpdate SignFinal:DEVICE SignFinal:NOT"},
 		{"a failed check ends it", "", "VerifyInit VerifyUpdate VerifyFinal:SIG VerifyFinal:NOT VerifyInit Verify:LEN Verify:NOT"},
@@ -134,7 +135,7 @@ func TestBufferTooSmall(t *testing.T) {
 	_, err = s.EncryptFinal(ctx, 0)
 	want(t, err, p11.CKR_OK)
 
-	t.Run("a logout takes kept results", func(t *testing.T) {
+	t.Run("a logout after too little room", func(t *testing.T) {
 		want(t, s.EncryptInit(ctx, ctr, aes), p11.CKR_OK)
 		_, err := s.Encrypt(ctx, data, 0)
 		want(t, err, p11.CKR_BUFFER_TOO_SMALL)
@@ -144,39 +145,65 @@ func TestBufferTooSmall(t *testing.T) {
 	})
 }
 
-// A result that did not fit is of the data that it was asked for: other data
-// never gets it, nor goes on without it.
-func TestKeptResultIsOfItsData(t *testing.T) {
+// A question for the length, or too little room, leaves the operation where it was:
+// any call may follow, with other data, and the ciphertext is that of those data from
+// the IV on. A token's operation that knows no sizes, or cannot go on, is begun anew.
+func TestNothingIsLeftOfALengthQuery(t *testing.T) {
 	ctx := t.Context()
-	b := newBench(t, hooks.Options{})
-	s := b.user(t)
-	aes := create(t, s, aesKey)
-	ctr := mech(t, "aes-ctr,bits=128,counter="+zeroIV)
-	one, other := []byte("some data"), []byte("OTHER DATA")
-	once := func(data []byte, room int) error {
-		_, err := s.Encrypt(ctx, data, room)
-		return err
-	}
-	update := func(data []byte, room int) error {
-		_, err := s.EncryptUpdate(ctx, data, room)
-		return err
-	}
-	final := func(_ []byte, room int) error {
-		_, err := s.EncryptFinal(ctx, room)
-		return err
-	}
-	for name, calls := range map[string][2]func([]byte, int) error{
-		"one part": {once, once}, "parts": {update, update}, "part and end": {update, final}, "one part and part": {once, update},
+	whole, parts := []byte("one two three four five six"), [][]byte{[]byte("one two th"), []byte("ree four five"), []byte(" six")}
+	for name, keep := range map[string]hooks.Options{
+		"as the token is": {}, "no Sizer": {NoSizer: true}, "no Resumer": {NoResumer: true}, "neither": {NoSizer: true, NoResumer: true},
 	} {
-		for _, room := range []int{3, OnlyLength} {
-			t.Run(fmt.Sprint(name, ", room ", room), func(t *testing.T) {
-				want(t, s.EncryptInit(ctx, ctr, aes), p11.CKR_OK)
-				want(t, calls[0](one, room), p11.CKR_BUFFER_TOO_SMALL)
-				want(t, calls[1](other, NoLimit), p11.CKR_OPERATION_NOT_INITIALIZED)
-				if n := b.Stats().Operations; n != 0 {
-					t.Errorf("%d operations left", n)
+		b := newBench(t, keep)
+		s := b.user(t)
+		aes := create(t, s, aesKey)
+		iv := "iv=00112233445566778899aabbccddeeff"
+		for _, text := range []string{"aes-ctr,bits=128,counter=" + zeroIV, "aes-cbc-pad," + iv, "aes-gcm," + iv} {
+			m := mech(t, text)
+			for _, use := range []p11.Flags{p11.CKF_ENCRYPT, p11.CKF_DECRYPT} {
+				for _, room := range []int{0, 1, OnlyLength} {
+					t.Run(fmt.Sprint(name, ", ", text, ", ", use, ", room ", room), func(t *testing.T) {
+						in, data := parts, whole
+						want(t, s.Init(ctx, p11.CKF_ENCRYPT, m, aes), p11.CKR_OK)
+						out, err := s.Do(ctx, p11.CKF_ENCRYPT, whole, nil, NoLimit)
+						want(t, err, p11.CKR_OK)
+						if use == p11.CKF_DECRYPT {
+							in, data, out = [][]byte{out[:9], out[9:20], out[20:]}, out, whole
+						}
+						want(t, s.Init(ctx, use, m, aes), p11.CKR_OK)
+						other := in[:1]
+						if use == p11.CKF_DECRYPT {
+							other = [][]byte{data} // only what is genuine has a length
+						}
+						want(t, errOf(s.Do(ctx, use, other[0], nil, room)), p11.CKR_BUFFER_TOO_SMALL)
+						want(t, errOf(s.Do(ctx, use, data, nil, room)), p11.CKR_BUFFER_TOO_SMALL)
+						var got []byte
+						for _, part := range in {
+							if room == OnlyLength {
+								want(t, errOf(s.Update(ctx, use, []byte("some other data, and more of them"), room)), p11.CKR_BUFFER_TOO_SMALL)
+								want(t, errOf(s.Update(ctx, use, part, room)), p11.CKR_BUFFER_TOO_SMALL)
+							}
+							piece, err := s.Update(ctx, use, part, NoLimit)
+							want(t, err, p11.CKR_OK)
+							got = append(got, piece...)
+						}
+						if room == OnlyLength {
+							want(t, errOf(s.Update(ctx, use, []byte("some other data, and more of them"), room)), p11.CKR_BUFFER_TOO_SMALL)
+							want(t, errOf(s.Final(ctx, use, nil, room)), p11.CKR_BUFFER_TOO_SMALL)
+						}
+						rest, err := s.Final(ctx, use, nil, NoLimit)
+						want(t, err, p11.CKR_OK)
+						if got = append(got, rest...); !bytes.Equal(got, out) {
+							t.Errorf("%x, want %x", got, out)
+						}
+						want(t, s.Init(ctx, use, m, aes), p11.CKR_OK)
+						want(t, errOf(s.Do(ctx, use, data, nil, room)), p11.CKR_BUFFER_TOO_SMALL)
+						if got, err := s.Do(ctx, use, data, nil, len(out)); err != nil || !bytes.Equal(got, out) {
+							t.Errorf("after a query: %x, %v, want %x", got, err, out)
+						}
+					})
 				}
-			})
+			}
 		}
 	}
 }

@@ -184,7 +184,7 @@ func TestCutInTheToken(t *testing.T) {
 			b, token := newSlowBench(t)
 			s := b.user(t)
 			want(t, s.SignInit(ctx, mech(t, "sha256-hmac"), create(t, s, macKey)), p11.CKR_OK)
-			o := s.active[p11.CKF_SIGN].Operation
+			o := s.active[p11.CKF_SIGN]
 			err := token.cut(t, func(ctx context.Context) error { return s.SignUpdate(ctx, []byte("data")) },
 				func(func()) { c.cut(t, s, o) })
 			want(t, err, c.want)

@@ -35,17 +35,19 @@ type Operation struct {
 	impl   tokens.Operation // the token's side; nil in an operation of one call
 	inCall bool             // a call has not come back: it panicked
 	locked bool             // CKA_ALWAYS_AUTHENTICATE, and not yet authenticated
+	once   bool             // a call without that authentication ends it
 	parts  bool             // Update was called
-	replay *replay          // nil unless Result needs it
+	replay *replay          // nil unless the token's side needs it
 }
 
-// A replay is how an operation goes on after its result where the token's side
-// cannot (tokens.Resumer): it is begun anew and given the data once more.
+// A replay is how an operation goes on after a result, or after an output that did
+// not fit, where the token's side cannot (tokens.Resumer, tokens.Sizer): it is begun
+// anew and given the data once more.
 type replay struct {
 	data  []byte // of the message so far
 	given int    // bytes that Update has returned
 	long  bool   // the message is too long to be kept
-	ended bool   // the token's side has given its result
+	ended bool   // the token's side has gone past the data
 }
 
 // maxReplay bounds the data that is kept for that, in bytes.
@@ -56,18 +58,11 @@ const maxReplay = 1 << 20
 // CKF_VERIFY, CKF_ENCRYPT, CKF_DECRYPT, CKF_SIGN_RECOVER or CKF_VERIFY_RECOVER. A
 // digest takes no key.
 func (s *Session) Begin(ctx context.Context, flag p11.Flags, m p11.Mechanism, key p11.ObjectHandle) (*Operation, error) {
-	o, err := s.beginParts(ctx, useOf(flag), m, key)
-	if err != nil {
-		return nil, err
-	}
-	if _, resumes := o.impl.(tokens.Resumer); !resumes {
-		o.replay = &replay{}
-	}
-	return o, nil
+	return s.beginParts(ctx, useOf(flag), m, key, false)
 }
 
-// beginParts starts an operation in parts.
-func (s *Session) beginParts(ctx context.Context, u use, m p11.Mechanism, key p11.ObjectHandle) (*Operation, error) {
+// beginParts starts an operation in parts, for a C_…Init or for Begin.
+func (s *Session) beginParts(ctx context.Context, u use, m p11.Mechanism, key p11.ObjectHandle, active bool) (*Operation, error) {
 	o, err := s.begin(ctx, u, m, key)
 	if err != nil {
 		return nil, err
@@ -76,8 +71,15 @@ func (s *Session) beginParts(ctx context.Context, u use, m p11.Mechanism, key p1
 		o.release()
 		return nil, interruptedBy(ctx, err)
 	}
-	o.size = o.impl.Size()
-	return o, o.register()
+	o.size, o.once = o.impl.Size(), active
+	_, sizes := o.impl.(tokens.Sizer)
+	if !o.resumes() || active && !sizes {
+		o.replay = &replay{}
+	}
+	if err := o.register(); err != nil {
+		return nil, err
+	}
+	return o, nil
 }
 
 // atToken starts the token's side.
@@ -160,7 +162,9 @@ func (o *Operation) enter(ctx context.Context) error {
 		o.stop.Store(true)
 		err = p11.Errorf(p11.CKR_OPERATION_NOT_INITIALIZED, "the %s has ended", o.use.noun)
 	case o.locked:
-		// The operation goes on: the PIN can still be given.
+		// An open file's goes on: the PIN can still be given. PKCS#11 v3.1
+		// §5.13.2: C_Sign "always terminates the active signing operation".
+		o.stop.Store(o.once)
 		err = p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "%w for each %s", ErrPINAgain, o.use.noun)
 	}
 	if err != nil {
@@ -190,8 +194,9 @@ const (
 )
 
 // run is where each call comes to the token, and where each result leaves. A call
-// that was interrupted ends nothing, since it did nothing. A result that comes
-// after the end of the login or session is not given out.
+// that was interrupted, or whose result did not fit, ends nothing, since it did
+// nothing. A result that comes after the end of the login or session is not given
+// out.
 func (o *Operation) run(ctx context.Context, end ending, call func(context.Context) ([]byte, error)) ([]byte, error) {
 	if err := o.enter(ctx); err != nil {
 		return nil, err
@@ -209,8 +214,9 @@ func (o *Operation) run(ctx context.Context, end ending, call func(context.Conte
 	if cut := o.stands(); cut != nil {
 		err = cut
 	}
-	canceled := p11.RVOf(err) == p11.CKR_FUNCTION_CANCELED
-	if !canceled && (end == always || end == onError && err != nil) {
+	var tooLong *BufferError
+	undone := p11.RVOf(err) == p11.CKR_FUNCTION_CANCELED || errors.As(err, &tooLong)
+	if !undone && (end == always || end == onError && err != nil) {
 		o.stop.Store(true)
 	}
 	if err != nil {
@@ -223,16 +229,33 @@ func (o *Operation) run(ctx context.Context, end ending, call func(context.Conte
 // Update takes the next part of the data and returns what output there is. An
 // error ends the operation.
 func (o *Operation) Update(ctx context.Context, part []byte) ([]byte, error) {
-	return o.run(ctx, onError, func(ctx context.Context) ([]byte, error) { return o.update(ctx, part) })
+	return o.updateWithin(ctx, part, NoLimit)
 }
 
-func (o *Operation) update(ctx context.Context, part []byte) ([]byte, error) {
-	o.parts = true
+// updateWithin is Update if the output fits room, and takes nothing if it does not.
+func (o *Operation) updateWithin(ctx context.Context, part []byte, room int) ([]byte, error) {
+	return o.run(ctx, onError, func(ctx context.Context) ([]byte, error) { return o.update(ctx, part, room) })
+}
+
+func (o *Operation) update(ctx context.Context, part []byte, room int) ([]byte, error) {
 	if err := o.resume(ctx); err != nil {
 		return nil, err
 	}
+	if z, ok := o.impl.(tokens.Sizer); ok {
+		if err := fits(z.UpdateSize(len(part)), room); err != nil {
+			return nil, err
+		}
+	}
 	out, err := o.impl.Update(ctx, part)
-	if r := o.replay; r != nil && err == nil {
+	if err != nil {
+		return nil, err
+	}
+	if err := fits(len(out), room); err != nil {
+		secret.Wipe(out)
+		return nil, o.goBack(err)
+	}
+	o.parts = true
+	if r := o.replay; r != nil {
 		r.given += len(out)
 		if r.long = r.long || len(r.data)+len(part) > maxReplay; r.long {
 			secret.Wipe(r.data)
@@ -241,7 +264,23 @@ func (o *Operation) update(ctx context.Context, part []byte) ([]byte, error) {
 			r.data = secret.Append(r.data, part)
 		}
 	}
-	return out, err
+	return out, nil
+}
+
+// goBack has the message begun anew at the next call, since the token's side has
+// gone past the data.
+func (o *Operation) goBack(err error) error {
+	if o.replay == nil {
+		return p11.Errorf(p11.CKR_FUNCTION_FAILED, "the token gave more than it had said")
+	}
+	o.replay.ended = true
+	return err
+}
+
+// resumes says whether the token's side can go on after its result.
+func (o *Operation) resumes() bool {
+	_, ok := o.impl.(tokens.Resumer)
+	return ok
 }
 
 // resume begins the message anew where a result has ended it.
@@ -279,19 +318,21 @@ func (o *Operation) resume(ctx context.Context) error {
 // (CKA_ALWAYS_AUTHENTICATE) serves the whole message: the caller lets out one of
 // its results.
 func (o *Operation) Result(ctx context.Context, signature []byte) ([]byte, error) {
-	return o.run(ctx, never, func(ctx context.Context) ([]byte, error) {
-		if r, ok := o.impl.(tokens.Resumer); ok {
-			return r.Result(ctx, signature)
-		}
-		if err := o.resume(ctx); err != nil {
-			return nil, err
-		}
-		out, err := o.impl.Final(ctx, signature)
-		if o.replay != nil && p11.RVOf(err) != p11.CKR_FUNCTION_CANCELED {
-			o.replay.ended = true
-		}
-		return out, err
-	})
+	return o.run(ctx, never, func(ctx context.Context) ([]byte, error) { return o.result(ctx, signature) })
+}
+
+func (o *Operation) result(ctx context.Context, signature []byte) ([]byte, error) {
+	if err := o.resume(ctx); err != nil {
+		return nil, err
+	}
+	if r, ok := o.impl.(tokens.Resumer); ok {
+		return r.Result(ctx, signature)
+	}
+	out, err := o.impl.Final(ctx, signature)
+	if o.replay != nil && p11.RVOf(err) != p11.CKR_FUNCTION_CANCELED {
+		o.replay.ended = true
+	}
+	return out, err
 }
 
 // Final returns the rest of the result and ends the operation. A verification
@@ -306,26 +347,70 @@ func (o *Operation) Final(ctx context.Context, signature []byte) ([]byte, error)
 	})
 }
 
-// whole is Update and Final in one call.
-func (o *Operation) whole(ctx context.Context, data, signature []byte) ([]byte, error) {
+// finalWithin is Final if the rest fits room.
+func (o *Operation) finalWithin(ctx context.Context, signature []byte, room int) ([]byte, error) {
+	if room == NoLimit || o.size > 0 {
+		return o.Final(ctx, signature)
+	}
 	return o.run(ctx, always, func(ctx context.Context) ([]byte, error) {
-		out, err := o.impl.Update(ctx, data)
+		out, err := o.result(ctx, signature)
 		if err != nil {
 			return nil, err
 		}
-		rest, err := o.impl.Final(ctx, signature)
-		switch {
-		case err != nil:
+		if err := fits(len(out), room); err != nil {
 			secret.Wipe(out)
 			return nil, err
-		case len(out) == 0:
-			return rest, nil
 		}
-		all := bytes.Join([][]byte{out, rest}, nil)
-		secret.Wipe(out)
-		secret.Wipe(rest)
-		return all, nil
+		return out, nil
 	})
+}
+
+// whole is Update and Final in one call, if the result fits room. One that does not
+// is thrown away and the operation begun anew, so that it can take other data, and
+// nothing of an IV has been used.
+func (o *Operation) whole(ctx context.Context, data, signature []byte, room int) ([]byte, error) {
+	return o.run(ctx, always, func(ctx context.Context) ([]byte, error) {
+		if err := o.resume(ctx); err != nil {
+			return nil, err
+		}
+		out, err := o.all(ctx, data, signature)
+		if err != nil {
+			return nil, err
+		}
+		small := fits(len(out), room)
+		if small == nil {
+			return out, nil
+		}
+		secret.Wipe(out)
+		impl, err := o.atToken(ctx)
+		if err != nil {
+			o.stop.Store(true) // also if it was interrupted: the data has been taken
+			return nil, err
+		}
+		o.impl.Close()
+		o.impl = impl
+		return nil, small
+	})
+}
+
+// all gives the token's side all data and takes all of the result.
+func (o *Operation) all(ctx context.Context, data, signature []byte) ([]byte, error) {
+	out, err := o.impl.Update(ctx, data)
+	if err != nil {
+		return nil, err
+	}
+	rest, err := o.impl.Final(ctx, signature)
+	switch {
+	case err != nil:
+		secret.Wipe(out)
+		return nil, err
+	case len(out) == 0:
+		return rest, nil
+	}
+	whole := bytes.Join([][]byte{out, rest}, nil)
+	secret.Wipe(out)
+	secret.Wipe(rest)
+	return whole, nil
 }
 
 // Size is the longest digest or signature in bytes, 0 for other operations.
@@ -333,28 +418,31 @@ func (o *Operation) Size() int { return o.size }
 
 // DigestKey takes the value of a secret key as the next part of a digest (PKCS#11
 // v3.1 §5.12.4, C_DigestKey). A sensitive key, or one that cannot be extracted,
-// gives CKR_KEY_INDIGESTIBLE: the digest of a guessable value would tell it.
+// gives CKR_KEY_INDIGESTIBLE: the digest of a guessable value would tell it. Where
+// there is no such key the digest goes on.
 func (o *Operation) DigestKey(ctx context.Context, h p11.ObjectHandle) error {
-	err := o.digestKey(ctx, h)
-	if err != nil && p11.RVOf(err) != p11.CKR_FUNCTION_CANCELED {
-		o.Close()
-	}
-	return err
-}
-
-func (o *Operation) digestKey(ctx context.Context, h p11.ObjectHandle) error {
 	e, err := o.session.openKey(ctx, h, p11.CKR_KEY_HANDLE_INVALID)
 	if err != nil {
 		return err
 	}
 	defer e.release()
+	if err := o.digestKey(ctx, e); err != nil {
+		if p11.RVOf(err) != p11.CKR_FUNCTION_CANCELED {
+			o.Close()
+		}
+		return err
+	}
+	return nil
+}
+
+func (o *Operation) digestKey(ctx context.Context, e *entry) error {
 	if class, _ := e.attrs.Class(); class != p11.CKO_SECRET_KEY {
 		return p11.Errorf(p11.CKR_KEY_INDIGESTIBLE, "only a secret key can be digested")
 	}
 	if e.visibility(p11.CKA_VALUE) != tokens.Readable {
 		return p11.Errorf(p11.CKR_KEY_INDIGESTIBLE, "the key is sensitive or not extractable")
 	}
-	_, err = o.run(ctx, onError, func(ctx context.Context) ([]byte, error) {
+	_, err := o.run(ctx, onError, func(ctx context.Context) ([]byte, error) {
 		d, ok := o.impl.(tokens.KeyDigester)
 		if !ok {
 			return nil, p11.Errorf(p11.CKR_KEY_INDIGESTIBLE, "the token digests no keys")

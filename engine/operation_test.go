@@ -335,17 +335,27 @@ func TestAlwaysAuthenticate(t *testing.T) {
 	})
 	t.Run("C_Login for the active operation", func(t *testing.T) {
 		want(t, s.SignInit(ctx, m, h), p11.CKR_OK)
-		_, err := s.Sign(ctx, []byte("x"), NoLimit)
-		want(t, err, p11.CKR_USER_NOT_LOGGED_IN)
 		want(t, s.Login(ctx, p11.CKU_CONTEXT_SPECIFIC, pin(t, "1234")), p11.CKR_OK)
-		_, err = s.Sign(ctx, []byte("x"), NoLimit)
+		_, err := s.Sign(ctx, []byte("x"), NoLimit)
 		want(t, err, p11.CKR_OK)
 		want(t, s.Login(ctx, p11.CKU_CONTEXT_SPECIFIC, pin(t, "1234")), p11.CKR_OPERATION_NOT_INITIALIZED)
 	})
-	t.Run("each use again", func(t *testing.T) {
-		want(t, s.SignInit(ctx, m, h), p11.CKR_OK)
-		_, err := s.Sign(ctx, []byte("x"), NoLimit)
-		want(t, err, p11.CKR_USER_NOT_LOGGED_IN)
+	// PKCS#11 v3.1 §5.13.2: C_Sign "always terminates the active signing operation".
+	t.Run("a C_ function without the PIN ends its operation", func(t *testing.T) {
+		calls := map[string]func() error{
+			"Sign":   func() error { return errOf(s.Sign(ctx, []byte("x"), NoLimit)) },
+			"Update": func() error { return s.SignUpdate(ctx, []byte("x")) },
+			"Final":  func() error { return errOf(s.SignFinal(ctx, NoLimit)) },
+		}
+		for name, call := range calls {
+			t.Run(name, func(t *testing.T) {
+				want(t, s.SignInit(ctx, m, h), p11.CKR_OK)
+				want(t, errOf(s.Sign(ctx, nil, OnlyLength)), p11.CKR_BUFFER_TOO_SMALL)
+				want(t, call(), p11.CKR_USER_NOT_LOGGED_IN)
+				want(t, call(), p11.CKR_OPERATION_NOT_INITIALIZED)
+				want(t, s.Login(ctx, p11.CKU_CONTEXT_SPECIFIC, pin(t, "1234")), p11.CKR_OPERATION_NOT_INITIALIZED)
+			})
+		}
 	})
 	t.Run("no derivation", func(t *testing.T) {
 		_, err := s.DeriveKey(ctx, mech(t, "ecdh1-derive,kdf=null,public=0x04"), h, nil)
@@ -375,6 +385,12 @@ func TestDigestKey(t *testing.T) {
 			want(t, s.DigestInit(ctx, mech(t, "sha256")), p11.CKR_OK)
 			want(t, s.DigestKey(ctx, tt.key), tt.want)
 			got, err := s.DigestFinal(ctx, NoLimit)
+			if tt.want == p11.CKR_KEY_HANDLE_INVALID {
+				if sum := sha256.Sum256(nil); err != nil || !bytes.Equal(got, sum[:]) {
+					t.Errorf("%x, %v: the digest did not go on", got, err)
+				}
+				return
+			}
 			if tt.want != p11.CKR_OK {
 				want(t, err, p11.CKR_OPERATION_NOT_INITIALIZED)
 				return

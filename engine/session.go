@@ -15,10 +15,10 @@ type Session struct {
 	ended   atomic.Bool   // set once, before what the session holds is ended
 	done    chan struct{} // closed with the session
 
-	mu         sync.Mutex              // guards all below; 8th in the order of doc.go
-	operations map[*Operation]struct{} // all in progress, those of Begin too
-	active     map[p11.Flags]*active   // those of the C_ functions, by use
-	search     *search                 // between C_FindObjectsInit and C_FindObjectsFinal
+	mu         sync.Mutex               // guards all below; 8th in the order of doc.go
+	operations map[*Operation]struct{}  // all in progress, those of Begin too
+	active     map[p11.Flags]*Operation // those of the C_ functions, by use
+	search     *search                  // between C_FindObjectsInit and C_FindObjectsFinal
 }
 
 func newSession(st *appSlot, h p11.SessionHandle, rw bool) *Session {
@@ -28,7 +28,7 @@ func newSession(st *appSlot, h p11.SessionHandle, rw bool) *Session {
 		rw:         rw,
 		done:       make(chan struct{}),
 		operations: make(map[*Operation]struct{}),
-		active:     make(map[p11.Flags]*active),
+		active:     make(map[p11.Flags]*Operation),
 	}
 }
 
@@ -118,9 +118,8 @@ func (s *Session) cut(which func(*Operation) bool) {
 			list = append(list, o)
 		}
 	}
-	for flag, a := range s.active {
-		if which(a.Operation) {
-			a.wipe()
+	for flag, o := range s.active {
+		if which(o) {
 			delete(s.active, flag)
 		}
 	}

@@ -19,7 +19,7 @@ import (
 // What only some tokens can do is an interface of its own, which whoever wants it
 // finds by assertion on the Token: KeyGenerator, KeyWrapper, KeyDeriver,
 // Encapsulator, RandomSeeder, BatchCreator, Adopter, Forgetter, Hider, SelfTester, Watcher,
-// Offliner, Sharer. Resumer and KeyDigester are found on an Operation.
+// Offliner, Sharer. Resumer, Sizer and KeyDigester are found on an Operation.
 type Token interface {
 	// Name is the name of the token directory, such as "swtok".
 	Name() string
@@ -146,6 +146,13 @@ type Resumer interface {
 	// Result is what Final would be, and leaves the operation as it was, also
 	// when it gives an error: Update may go on with the message.
 	Result(ctx context.Context, signature []byte) ([]byte, error)
+}
+
+// A Sizer is an Operation that knows how many bytes Update gives for a part of n
+// bytes, before it has the part. Whether an output fits is then known without
+// computing it.
+type Sizer interface {
+	UpdateSize(n int) int
 }
 
 // A KeyDigester is a digest that takes the value of a secret key as its next part

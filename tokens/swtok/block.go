@@ -68,12 +68,18 @@ type blockCipher struct {
 	nheld   int
 }
 
-func (b *blockCipher) update(part []byte) ([]byte, error) {
-	total := b.nheld + len(part)
+// updateSize is the length of the whole blocks that there are with n bytes more.
+func (b *blockCipher) updateSize(n int) int {
+	total := b.nheld + n
 	whole := total &^ (aesBlock - 1)
 	if b.pad && b.decrypt && whole == total && whole > 0 {
 		whole -= aesBlock // it may be the last, with the padding
 	}
+	return whole
+}
+
+func (b *blockCipher) update(part []byte) ([]byte, error) {
+	whole := b.updateSize(len(part))
 	if whole == 0 {
 		b.nheld += copy(b.held[b.nheld:], part)
 		return nil, nil

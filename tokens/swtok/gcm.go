@@ -84,6 +84,13 @@ func (g *gcmCipher) update(part []byte) ([]byte, error) {
 	return out, nil
 }
 
+func (g *gcmCipher) updateSize(n int) int {
+	if g.decrypt {
+		return 0
+	}
+	return n
+}
+
 func (g *gcmCipher) result([]byte) ([]byte, error) {
 	if g.decrypt && len(g.held) < g.tagLen {
 		return nil, p11.Errorf(p11.CKR_ENCRYPTED_DATA_LEN_RANGE, "the encrypted data is shorter than its tag")

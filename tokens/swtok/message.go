@@ -77,6 +77,8 @@ func (m *message) update(part []byte) ([]byte, error) {
 	return nil, nil
 }
 
+func (m *message) updateSize(int) int { return 0 }
+
 func (m *message) result(signature []byte) ([]byte, error) {
 	switch {
 	case m.h != nil:

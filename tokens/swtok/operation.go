@@ -53,6 +53,8 @@ func (u call) fits(bits int) error {
 // update none of its functions is called but close.
 type part interface {
 	update(part []byte) ([]byte, error)
+	// updateSize is how many bytes update gives for a part of n.
+	updateSize(n int) int
 	// result leaves the message where it is, so that it may go on.
 	result(signature []byte) ([]byte, error)
 	close()
@@ -69,6 +71,7 @@ type operation struct {
 var (
 	_ tokens.Operation   = (*operation)(nil)
 	_ tokens.Resumer     = (*operation)(nil)
+	_ tokens.Sizer       = (*operation)(nil)
 	_ tokens.KeyDigester = digestOperation{}
 )
 
@@ -136,6 +139,14 @@ func (o *operation) Result(_ context.Context, signature []byte) ([]byte, error) 
 		return nil, err
 	}
 	return o.part.result(signature)
+}
+
+// UpdateSize is tokens.Sizer.
+func (o *operation) UpdateSize(n int) int {
+	if o.usable() != nil {
+		return 0
+	}
+	return o.part.updateSize(n)
 }
 
 // Size is tokens.Operation.

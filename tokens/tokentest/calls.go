@@ -2,6 +2,7 @@ package tokentest
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"p11fs/p11"
@@ -128,7 +129,16 @@ func update(o tokens.Operation, part []byte) error {
 
 // Update takes the next part of the data and returns the output.
 func (c Cipher) Update(part []byte) ([]byte, error) {
-	return c.Operation.Update(context.Background(), part)
+	z, sizes := c.Operation.(tokens.Sizer)
+	said := 0
+	if sizes {
+		said = z.UpdateSize(len(part))
+	}
+	out, err := c.Operation.Update(context.Background(), part)
+	if err == nil && sizes && len(out) != said {
+		return nil, fmt.Errorf("Update of %d bytes gives %d, and UpdateSize said %d", len(part), len(out), said)
+	}
+	return out, err
 }
 
 // Final returns the digest, and leaves a digest that can go on as it was.

@@ -15,6 +15,7 @@ var (
 	_ tokens.Adopter      = (*Token)(nil)
 	_ tokens.Operation    = operation{}
 	_ tokens.Resumer      = operation{}
+	_ tokens.Sizer        = operation{}
 	_ tokens.KeyDigester  = operation{}
 )
 
@@ -61,7 +62,22 @@ func (t *Token) Begin(ctx context.Context, use p11.Flags, m p11.Mechanism, key *
 	if err != nil {
 		return nil, err
 	}
-	return operation{o, t, name}, nil
+	op := operation{o, t, name}
+	switch {
+	case t.options.NoResumer && t.options.NoSizer:
+		return struct{ tokens.Operation }{op}, nil
+	case t.options.NoResumer:
+		return struct {
+			tokens.Operation
+			tokens.Sizer
+		}{op, op}, nil
+	case t.options.NoSizer:
+		return struct {
+			tokens.Operation
+			tokens.Resumer
+		}{op, op}, nil
+	}
+	return op, nil
 }
 
 // names are what Options.Before knows a use by.
@@ -110,6 +126,8 @@ func (o operation) Result(ctx context.Context, signature []byte) ([]byte, error)
 	}
 	return o.Operation.(tokens.Resumer).Result(ctx, signature)
 }
+
+func (o operation) UpdateSize(n int) int { return o.Operation.(tokens.Sizer).UpdateSize(n) }
 
 func (o operation) DigestKey(ctx context.Context, key *tokens.Object) error {
 	return o.Operation.(tokens.KeyDigester).DigestKey(ctx, key)

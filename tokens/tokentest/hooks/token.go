@@ -32,6 +32,8 @@ type Options struct {
 	WriteProtected bool
 	// Forgiving has wrong PINs not be counted.
 	Forgiving bool
+	// NoResumer and NoSizer take these interfaces from the operations.
+	NoResumer, NoSizer bool
 	// Before, if set, is called at the beginning of each call of a method that can
 	// block, with the method's name; what it returns is the method's error. It may
 	// block or panic. For Begin the name is that of the use: "Sign". Operations in
