@@ -1,10 +1,12 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"slices"
 
 	"p11fs/p11"
+	"p11fs/p11/pkix"
 	"p11fs/tokens"
 )
 
@@ -35,7 +37,7 @@ func (s *Session) GenerateKey(ctx context.Context, m p11.Mechanism, template p11
 }
 
 // GenerateKeyPair is C_GenerateKeyPair (PKCS#11 v3.1 §5.18.2): both keys are made
-// or neither.
+// or neither. A pair whose templates give no CKA_ID gets one.
 func (s *Session) GenerateKeyPair(ctx context.Context, m p11.Mechanism, public, private p11.Attributes) (hPub, hPriv p11.ObjectHandle, err error) {
 	token, err := s.generator(ctx, m, p11.CKF_GENERATE_KEY_PAIR, "generate a key pair")
 	if err != nil {
@@ -63,7 +65,18 @@ func (s *Session) GenerateKeyPair(ctx context.Context, m p11.Mechanism, public, 
 		s.disown(pub, priv)
 		return 0, 0, interruptedBy(ctx, err)
 	}
-	handles, err := s.makeAll(ctx, pub, priv)
+	if err := s.adopt(ctx, pub, priv); err != nil {
+		return 0, 0, err
+	}
+	if !public.Has(p11.CKA_ID) && !private.Has(p11.CKA_ID) {
+		// Programs find the halves of a pair by it, and take the first key of the
+		// type where it is empty.
+		if id, ok := pkix.KeyID(pub.attrs); ok {
+			pub.attrs.Set(p11.CKA_ID, id)
+			priv.attrs.Set(p11.CKA_ID, bytes.Clone(id))
+		}
+	}
+	handles, err := s.store(ctx, pub, priv)
 	if err != nil {
 		return 0, 0, err
 	}

@@ -48,6 +48,10 @@ func (e *entry) attribute(t p11.AttributeType) AttributeResult {
 		v = e.uniqueID()
 		ok = len(v) > 0
 	}
+	if class, _ := e.attrs.Class(); !ok && t == p11.CKA_ALLOWED_MECHANISMS && isKey(class) {
+		r.Value = []byte{} // all are allowed
+		return r
+	}
 	if !ok {
 		r.Err = p11.Errorf(p11.CKR_ATTRIBUTE_TYPE_INVALID, "%s: the object has no such attribute", t.Short())
 		return r

@@ -231,3 +231,14 @@ func TestClosedSession(t *testing.T) {
 		t.Run(name, func(t *testing.T) { want(t, call(), p11.CKR_SESSION_HANDLE_INVALID) })
 	}
 }
+
+// A program that hears of no number takes a small one for the most sessions.
+func TestMostSessions(t *testing.T) {
+	for limit, want := range map[int]uint64{0: 4096, 7: 7, -1: 0} {
+		b := newLimitedBench(t, hooks.Options{}, Limits{Sessions: limit})
+		info, err := b.slot.TokenInfo(t.Context())
+		if err != nil || info.MaxSessions != want || info.MaxRWSessions != want {
+			t.Errorf("limit %d: %d and %d, %v, want %d", limit, info.MaxSessions, info.MaxRWSessions, err, want)
+		}
+	}
+}

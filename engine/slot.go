@@ -84,7 +84,8 @@ func (s *Slot) Info() p11.SlotInfo {
 }
 
 // TokenInfo is C_GetTokenInfo (PKCS#11 v3.1 §5.5.3), with the engine's session
-// counts.
+// counts. Where the token does not know how many there may be, that is what the
+// engine allows: programs take CK_UNAVAILABLE_INFORMATION for a small number.
 func (s *Slot) TokenInfo(ctx context.Context) (p11.TokenInfo, error) {
 	if s.token == nil {
 		return p11.TokenInfo{}, s.absent()
@@ -99,6 +100,13 @@ func (s *Slot) TokenInfo(ctx context.Context) (p11.TokenInfo, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	most := uint64(max(s.engine.limits.Sessions, 0)) // 0: no limit
+	if info.MaxSessions == p11.Unavailable {
+		info.MaxSessions = most
+	}
+	if info.MaxRWSessions == p11.Unavailable {
+		info.MaxRWSessions = most
+	}
 	info.Sessions, info.RWSessions = uint64(s.sessions)+others, uint64(s.rwSessions)
 	return info, nil
 }

@@ -150,10 +150,13 @@ func (r *rules) addSecretKeys() {
 	for _, t := range []p11.KeyType{p11.CKK_DES, p11.CKK_DES2, p11.CKK_DES3, p11.CKK_CHACHA20} {
 		add(t, append([]rule{{p11.CKA_VALUE_LEN, 0, nil}}, cipher...)...)
 	}
-	for _, t := range []p11.KeyType{
-		p11.CKK_GENERIC_SECRET, p11.CKK_MD5_HMAC, p11.CKK_SHA_1_HMAC, p11.CKK_SHA224_HMAC,
-		p11.CKK_SHA256_HMAC, p11.CKK_SHA384_HMAC, p11.CKK_SHA512_HMAC, p11.CKK_HKDF,
-	} {
+	macs := []p11.KeyType{p11.CKK_GENERIC_SECRET, p11.CKK_HKDF}
+	for _, h := range p11.Hashes() {
+		if facts, ok := p11.MechanismFacts(h.HMAC); ok && h.Go != 0 {
+			macs = append(macs, facts.KeyTypes...)
+		}
+	}
+	for _, t := range macs {
 		add(t, append([]rule{length}, mac...)...)
 	}
 }

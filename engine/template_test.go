@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"bytes"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha1"
 	"errors"
 	"math/big"
 	"strings"
@@ -183,7 +185,7 @@ func TestDefaults(t *testing.T) {
 		{"generated private key", priv,
 			[]p11.AttributeType{p11.CKA_PRIVATE, p11.CKA_SENSITIVE, p11.CKA_LOCAL, p11.CKA_ALWAYS_SENSITIVE, p11.CKA_NEVER_EXTRACTABLE, p11.CKA_SIGN},
 			[]p11.AttributeType{p11.CKA_EXTRACTABLE, p11.CKA_UNWRAP, p11.CKA_DECRYPT, p11.CKA_SIGN_RECOVER, p11.CKA_DERIVE, p11.CKA_ALWAYS_AUTHENTICATE, p11.CKA_WRAP_WITH_TRUSTED},
-			[]p11.AttributeType{p11.CKA_SUBJECT, p11.CKA_ID}},
+			[]p11.AttributeType{p11.CKA_SUBJECT}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -209,6 +211,12 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
+// sha1Of is the check value of what is no block cipher's key.
+func sha1Of(s string) string {
+	sum := sha1.Sum([]byte(s))
+	return string(sum[:3])
+}
+
 func TestComputedAttributes(t *testing.T) {
 	b := newBench(t, hooks.Options{})
 	s := b.user(t)
@@ -223,12 +231,80 @@ func TestComputedAttributes(t *testing.T) {
 		if r := get(t, s, h, p11.CKA_KEY_GEN_MECHANISM); string(r.Value) != string(p11.Ulong(p11.Unavailable)) {
 			t.Errorf("key-gen-mechanism %x, %v", r.Value, r.Err)
 		}
-		want(t, get(t, s, create(t, s, macKey), p11.CKA_CHECK_VALUE).Err, p11.CKR_ATTRIBUTE_TYPE_INVALID)
+		for text, check := range map[string]string{
+			macKey: sha1Of("\x00\x01\x02\x03\x04\x05\x06\x07"),
+			"class=secret-key key-type=sha256-hmac value=0x31":                sha1Of("1"),
+			"class=secret-key key-type=des value=0x0123456789abcdef":          "\xd5\xd4\x4f",
+			"class=secret-key key-type=chacha20 value=" + zeroIV + zeroIV[2:]: sha1Of(strings.Repeat("\x00", 32)),
+			certificate: "",
+		} {
+			t.Run(text, func(t *testing.T) {
+				h := create(t, s, text)
+				if check == "" {
+					check = sha1Of(string(get(t, s, h, p11.CKA_VALUE).Value))
+				}
+				if r := get(t, s, h, p11.CKA_CHECK_VALUE); string(r.Value) != check {
+					t.Errorf("check value %x, %v, want %x", r.Value, r.Err, check)
+				}
+				_, err := s.CreateObject(t.Context(), tmpl(t, text+" check-value=0x000000"))
+				want(t, err, p11.CKR_ATTRIBUTE_VALUE_INVALID)
+				want(t, get(t, s, create(t, s, text+` check-value=""`), p11.CKA_CHECK_VALUE).Err, p11.CKR_ATTRIBUTE_TYPE_INVALID)
+			})
+		}
+	})
+	t.Run("allowed mechanisms", func(t *testing.T) {
+		// All are allowed: an empty list, which is there.
+		if r := get(t, s, create(t, s, aesKey), p11.CKA_ALLOWED_MECHANISMS); r.Err != nil || len(r.Value) != 0 {
+			t.Errorf("%x, %v", r.Value, r.Err)
+		}
+		want(t, get(t, s, create(t, s, "class=data"), p11.CKA_ALLOWED_MECHANISMS).Err, p11.CKR_ATTRIBUTE_TYPE_INVALID)
+	})
+	t.Run("keys of HMAC over each hash", func(t *testing.T) {
+		create(t, s, "class=secret-key key-type=sha512-256-hmac value=0x00010203")
+	})
+	t.Run("an RSA key of n, e and d has its primes", func(t *testing.T) {
+		h := create(t, s, "class=private-key key-type=rsa modulus=0xfbfb public-exponent=0x03 private-exponent=0x29ab sensitive=false extractable=true")
+		if r := get(t, s, h, p11.CKA_PRIME_1); r.Err != nil || len(r.Value) == 0 {
+			t.Errorf("%x, %v", r.Value, r.Err)
+		}
 	})
 	t.Run("EC private key alone knows its public key", func(t *testing.T) {
 		h := create(t, s, "class=private-key key-type=ec value=0x05 "+p256Params)
-		if r := get(t, s, h, p11.CKA_PUBLIC_KEY_INFO); r.Err != nil || len(r.Value) != 91 {
-			t.Errorf("public-key-info %x, %v", r.Value, r.Err)
+		info := get(t, s, h, p11.CKA_PUBLIC_KEY_INFO)
+		if info.Err != nil || len(info.Value) != 91 {
+			t.Errorf("public-key-info %x, %v", info.Value, info.Err)
+		}
+		// Programs ask a private key for its point.
+		if r := get(t, s, h, p11.CKA_EC_POINT); r.Err != nil || len(r.Value) != 67 || !bytes.HasSuffix(info.Value, r.Value[2:]) {
+			t.Errorf("ec-point %x, %v", r.Value, r.Err)
+		}
+	})
+	t.Run("a compressed EC point becomes whole", func(t *testing.T) {
+		pub, _ := generateEC(t, s, "", "")
+		der := get(t, s, pub, p11.CKA_EC_POINT).Value
+		x, y := der[3:35], der[35:]
+		a := tmpl(t, "class=public-key key-type=ec "+p256Params)
+		a.Set(p11.CKA_EC_POINT, append([]byte{4, 33, 2 + y[31]&1}, x...))
+		h, err := s.CreateObject(t.Context(), a)
+		want(t, err, p11.CKR_OK)
+		if r := get(t, s, h, p11.CKA_EC_POINT); !bytes.Equal(r.Value, der) {
+			t.Errorf("%x, %v, want %x", r.Value, r.Err, der)
+		}
+	})
+	t.Run("pairs have ids", func(t *testing.T) {
+		seen := map[string]bool{}
+		for range 2 {
+			pub, priv := generateEC(t, s, "", "")
+			a, b := get(t, s, pub, p11.CKA_ID).Value, get(t, s, priv, p11.CKA_ID).Value
+			point := get(t, s, pub, p11.CKA_EC_POINT).Value
+			if sum := sha1.Sum(point[2:]); !bytes.Equal(a, sum[:]) || !bytes.Equal(a, b) || seen[string(a)] {
+				t.Errorf("ids %x and %x", a, b)
+			}
+			seen[string(a)] = true
+		}
+		pub, priv := generateEC(t, s, `id=""`, "")
+		if a, b := get(t, s, pub, p11.CKA_ID).Value, get(t, s, priv, p11.CKA_ID).Value; len(a)+len(b) != 0 {
+			t.Errorf("ids %x and %x, and none was asked for", a, b)
 		}
 	})
 	t.Run("a bare EC point becomes DER", func(t *testing.T) {

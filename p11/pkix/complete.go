@@ -3,16 +3,19 @@ package pkix
 import (
 	"bytes"
 	"crypto/aes"
+	"crypto/cipher"
 	"crypto/des"
 	"crypto/sha1"
+	"slices"
 
 	"p11fs/p11"
+	"p11fs/secret"
 )
 
 // Complete checks that the attributes of a key belong together, and adds those
 // that follow from others: an RSA key's primes and what belongs to them, an
 // elliptic curve key's point, CKA_PUBLIC_KEY_INFO, lengths, the check value of a
-// secret key. Other objects stay as they are. It is for tokens whose keys have
+// secret key or certificate. Other objects stay as they are. It is for tokens whose keys have
 // their values in attributes. Errors wrap CKR_ATTRIBUTE_VALUE_INVALID,
 // CKR_TEMPLATE_INCOMPLETE or CKR_TEMPLATE_INCONSISTENT.
 func Complete(attrs *p11.Attributes) error {
@@ -21,6 +24,10 @@ func Complete(attrs *p11.Attributes) error {
 		return completeSecret(attrs)
 	case p11.CKO_PUBLIC_KEY, p11.CKO_PRIVATE_KEY:
 		return completePair(attrs, class)
+	case p11.CKO_CERTIFICATE:
+		if der, _ := attrs.Get(p11.CKA_VALUE); len(der) > 0 { // PKCS#11 v3.1 §4.6.2
+			return completeCheck(attrs, sha1Check(der))
+		}
 	}
 	return nil
 }
@@ -40,43 +47,53 @@ func completeSecret(attrs *p11.Attributes) error {
 		return p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "value: %d bytes are no %s key", len(value), kt.Short())
 	}
 	attrs.SetUlong(p11.CKA_VALUE_LEN, uint64(len(value)))
-	want := checkValue(kt, value)
+	return completeCheck(attrs, checkValue(kt, value))
+}
+
+// completeCheck adds the check value, or checks the one that was given. An empty one
+// says that none is wanted (PKCS#11 v3.1 §4.10.1).
+func completeCheck(attrs *p11.Attributes, want []byte) error {
 	given, ok := attrs.Get(p11.CKA_CHECK_VALUE)
 	switch {
 	case ok && len(given) == 0:
-		attrs.Delete(p11.CKA_CHECK_VALUE) // not wanted (PKCS#11 v3.1 §4.10.1)
-	case ok && want != nil && !bytes.Equal(given, want):
-		return p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "check-value: is not that of the key")
-	case !ok && want != nil && kt != p11.CKK_GENERIC_SECRET:
-		// A generic secret may be guessable, and its check value would then
-		// tell it: it has one only when asked.
+		attrs.Delete(p11.CKA_CHECK_VALUE)
+	case ok && !bytes.Equal(given, want):
+		return p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "check-value: is not that of the object's value")
+	default:
 		attrs.Set(p11.CKA_CHECK_VALUE, want)
 	}
 	return nil
 }
 
-// checkValue is the key check value of PKCS#11 v3.1 §4.10.1: three bytes of a
-// zero block encrypted, or of SHA-1 over a generic secret; nil if the type has
-// none here.
+// checkValue is the key check value of PKCS#11 v3.1 §4.10.1: three bytes of a zero
+// block encrypted, or of SHA-1 over a key that is no block cipher's. Three bytes
+// narrow down a value that can be guessed: whoever keeps such a secret asks for none.
 func checkValue(t p11.KeyType, value []byte) []byte {
+	var b cipher.Block
+	var err error
 	switch t {
 	case p11.CKK_AES:
-		if b, err := aes.NewCipher(value); err == nil {
-			out := make([]byte, b.BlockSize())
-			b.Encrypt(out, out)
-			return out[:3:3]
-		}
-	case p11.CKK_DES3:
-		if b, err := des.NewTripleDESCipher(value); err == nil {
-			out := make([]byte, b.BlockSize())
-			b.Encrypt(out, out)
-			return out[:3:3]
-		}
-	case p11.CKK_GENERIC_SECRET:
-		sum := sha1.Sum(value)
-		return sum[:3:3]
+		b, err = aes.NewCipher(value)
+	case p11.CKK_DES:
+		b, err = des.NewCipher(value)
+	case p11.CKK_DES2, p11.CKK_DES3:
+		twice := slices.Concat(value, value) // K1, K2, K1 of a DES2 key
+		defer secret.Wipe(twice)
+		whole := twice[:24]
+		b, err = des.NewTripleDESCipher(whole)
 	}
-	return nil
+	if b == nil || err != nil {
+		return sha1Check(value)
+	}
+	out := make([]byte, b.BlockSize())
+	b.Encrypt(out, out)
+	return out[:3:3]
+}
+
+// sha1Check is the first three bytes of the SHA-1 of b.
+func sha1Check(b []byte) []byte {
+	sum := sha1.Sum(b)
+	return sum[:3:3]
 }
 
 // completePair completes a public or private key.

@@ -182,13 +182,16 @@ func ECPrivate(c p11.Curve, value []byte) (scalar, point []byte, err error) {
 	return nil, nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "value: is no private key of the curve")
 }
 
-// ECPublic returns the uncompressed point in b, the value of CKA_EC_POINT or what
-// the other side of a key agreement sent: bare, or in a DER OCTET STRING. It must
-// lie on the curve, whose arithmetic Go has.
+// ECPublic returns, uncompressed, the point in b, the value of CKA_EC_POINT or what
+// the other side of a key agreement sent: bare, or in a DER OCTET STRING, compressed
+// or not. It must lie on the curve, whose arithmetic Go has.
 func ECPublic(c p11.Curve, b []byte) ([]byte, error) {
 	point, ok := rawPoint(c, b)
+	if ok && isCompressed(point) {
+		point, ok = decompress(c, point)
+	}
 	if !ok || len(point) != 1+2*c.Size() {
-		return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "ec-point: is no uncompressed point of %s", c.Name)
+		return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "ec-point: is no point of %s", c.Name)
 	}
 	if _, err := ecdsa.ParseUncompressedPublicKey(c.Elliptic, point); err != nil {
 		return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "ec-point: is not on the curve")
@@ -224,6 +227,22 @@ func DERPoint(point []byte) []byte {
 	return b.BytesOrPanic() // one string always fits
 }
 
+// isCompressed tells a point of its x and the sign of y (SEC 1 §2.3.3).
+func isCompressed(point []byte) bool { return len(point) > 0 && (point[0] == 2 || point[0] == 3) }
+
+// decompress computes the y of a compressed point.
+func decompress(c p11.Curve, point []byte) ([]byte, bool) {
+	x, y := elliptic.UnmarshalCompressed(c.Elliptic, point)
+	if x == nil {
+		return nil, false
+	}
+	out := make([]byte, 1+2*c.Size())
+	out[0] = 4
+	x.FillBytes(out[1 : 1+c.Size()])
+	y.FillBytes(out[1+c.Size():])
+	return out, true
+}
+
 // filePoint checks a public point of a file and returns a copy, uncompressed where
 // Go has the curve's arithmetic.
 func filePoint(c p11.Curve, point []byte) ([]byte, error) {
@@ -233,21 +252,17 @@ func filePoint(c p11.Curve, point []byte) ([]byte, error) {
 	if len(point) < 2 || len(point) > 1+2*maxField {
 		return nil, bad()
 	}
-	switch compressed := point[0] == 2 || point[0] == 3; {
+	switch compressed := isCompressed(point); {
 	case c.Elliptic == nil:
 		if point[0] != 4 && !compressed || point[0] == 4 && len(point)%2 == 0 {
 			return nil, bad()
 		}
 		return bytes.Clone(point), nil
 	case compressed:
-		x, y := elliptic.UnmarshalCompressed(c.Elliptic, point)
-		if x == nil {
+		out, ok := decompress(c, point)
+		if !ok {
 			return nil, bad()
 		}
-		out := make([]byte, 1+2*c.Size())
-		out[0] = 4
-		x.FillBytes(out[1 : 1+c.Size()])
-		y.FillBytes(out[1+c.Size():])
 		return out, nil
 	}
 	if _, err := ecdsa.ParseUncompressedPublicKey(c.Elliptic, point); err != nil {
@@ -323,12 +338,11 @@ func completeEC(attrs *p11.Attributes, class p11.ObjectClass) ([]byte, error) {
 			return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "ec-point: does not belong to the value")
 		}
 		point = own
-	} else if point != nil {
-		attrs.Set(p11.CKA_EC_POINT, DERPoint(point))
 	}
 	if point == nil {
 		return nil, nil
 	}
+	attrs.Set(p11.CKA_EC_POINT, DERPoint(point))
 	return ecSPKI(params, point, kt)
 }
 

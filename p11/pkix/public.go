@@ -16,6 +16,17 @@ func keyID(publicBits []byte) []byte {
 	return sum[:]
 }
 
+// KeyID is the CKA_ID that a key has where nobody gives it another: the one of its
+// public half by CKA_PUBLIC_KEY_INFO.
+func KeyID(attrs p11.Attributes) (id []byte, ok bool) {
+	info, _ := attrs.Get(p11.CKA_PUBLIC_KEY_INFO)
+	_, bits, ok := readSPKI(info)
+	if !ok {
+		return nil, false
+	}
+	return keyID(bits), true
+}
+
 // spki reads a SubjectPublicKeyInfo (RFC 5280 §4.1).
 func (p *parser) spki(der []byte) error {
 	alg, bits, ok := readSPKI(der)

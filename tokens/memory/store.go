@@ -74,6 +74,7 @@ func (s *Store) Info(ctx context.Context) (p11.TokenInfo, error) {
 	return p11.TokenInfo{
 		Label: s.dir.label, Manufacturer: "p11fs", Model: "memory", Serial: "1", Flags: s.dir.flags,
 		MinPINLen: minPIN, MaxPINLen: maxPIN,
+		MaxSessions: p11.Unavailable, MaxRWSessions: p11.Unavailable,
 		TotalPublicMem: p11.Unavailable, FreePublicMem: p11.Unavailable,
 		TotalPrivateMem: p11.Unavailable, FreePrivateMem: p11.Unavailable,
 	}, nil

@@ -100,9 +100,20 @@ func ecdsaOf(h crypto.Hash) family {
 			})
 		}),
 		p11.CKF_VERIFY: with(func(_ call, k *ecPublic) (part, error) {
-			return begin().verifying(2*k.curve.Size(), k.key.Verify)
+			n := k.curve.Size()
+			return begin().verifyingForm(2*n, func(sig []byte) ([]byte, bool) { return ecdsaWhole(sig, n) }, k.key.Verify)
 		}),
 	}}
+}
+
+// ecdsaWhole is a signature with r and s of n bytes each. PKCS#11 v3.1 §6.3.1: both
+// may come without zeros in front, in the same length.
+func ecdsaWhole(sig []byte, n int) ([]byte, bool) {
+	half := len(sig) / 2
+	if half == 0 || half > n || len(sig) != 2*half {
+		return nil, false
+	}
+	return append(leftPad(sig[:half], n), leftPad(sig[half:], n)...), true
 }
 
 // ecdh1 is the family of CKM_ECDH1_DERIVE (PKCS#11 v3.1 §6.3.17). With cofactor 1,

@@ -52,12 +52,18 @@ func (m message) signing(size int, sign func(data []byte) ([]byte, error)) (part
 
 // verifying ends m with the check of a signature of size bytes.
 func (m message) verifying(size int, verify func(data, signature []byte) bool) (part, error) {
+	return m.verifyingForm(size, func(signature []byte) ([]byte, bool) { return signature, len(signature) == size }, verify)
+}
+
+// verifyingForm ends m with the check of a signature that form brings to its size.
+func (m message) verifyingForm(size int, form func(signature []byte) ([]byte, bool), verify func(data, signature []byte) bool) (part, error) {
 	m.size = size
 	m.run = func(data, signature []byte) ([]byte, error) {
+		whole, ok := form(signature)
 		switch {
-		case len(signature) != size:
+		case !ok:
 			return nil, p11.Errorf(p11.CKR_SIGNATURE_LEN_RANGE, "the signature has %d bytes, not %d", len(signature), size)
-		case !verify(data, signature):
+		case !verify(data, whole):
 			return nil, p11.CKR_SIGNATURE_INVALID
 		}
 		return nil, nil
