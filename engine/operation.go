@@ -72,8 +72,12 @@ func (s *Session) beginParts(ctx context.Context, u use, m p11.Mechanism, key p1
 		return nil, interruptedBy(ctx, err)
 	}
 	o.size, o.once = o.impl.Size(), active
-	_, sizes := o.impl.(tokens.Sizer)
-	if !o.resumes() || active && !sizes {
+	needs := !o.resumes()
+	if _, sizes := o.impl.(tokens.Sizer); active {
+		// A digest's or signature's length is known, and asking for it does nothing.
+		needs = o.size == 0 && (needs || !sizes)
+	}
+	if needs {
 		o.replay = &replay{}
 	}
 	if err := o.register(); err != nil {
