@@ -42,7 +42,7 @@ func TestWatcher(t *testing.T) {
 	if _, err := b.slot.Mechanism(p11.CKM_SHA512); err != nil {
 		t.Error(err)
 	}
-	want(t, b.Engine.Close(), p11.CKR_OK)
+	want(t, b.Close(), p11.CKR_OK)
 	if token.changed != nil {
 		t.Error("the engine is closed, and still watches")
 	}

@@ -5,6 +5,8 @@ package memory
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 	"sync"
 
 	"p11fs/p11"
@@ -94,7 +96,9 @@ func (d *directory) putLocked(name string, attrs p11.Attributes) (string, *kept)
 	if k == nil {
 		d.number++
 		if name == "" {
-			name = fmt.Sprintf("object-%d", d.number)
+			// Stored names are opaque: these have any length, and nothing that others
+			// expect of one.
+			name = strings.Repeat("s/", int(d.number%32)) + strconv.FormatUint(d.number, 16)
 		}
 		k = &kept{number: d.number, private: attrs.Bool(p11.CKA_PRIVATE)}
 		d.objects[name] = k

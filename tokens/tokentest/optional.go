@@ -83,7 +83,7 @@ func (b Backend) testForgotten(t *testing.T) {
 		forgotten++
 		f.Forget(attrs)
 	})
-	s, err := r.Calls.Sign(t.Context(), p11.Mechanism{Type: p11.CKM_SHA256_HMAC}, o)
+	s, err := r.Sign(t.Context(), p11.Mechanism{Type: p11.CKM_SHA256_HMAC}, o)
 	noError(t, err)
 	o.Drop()
 	noError(t, s.Update([]byte(message)))

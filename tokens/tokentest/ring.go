@@ -132,7 +132,7 @@ func readable(t *testing.T, tok tokens.Token, o *tokens.Object, at p11.Attribute
 // mac is the HMAC-SHA-256 of message.
 func (r *ring) mac(t *testing.T, key *tokens.Object) []byte {
 	t.Helper()
-	s, err := r.Calls.Sign(t.Context(), p11.Mechanism{Type: p11.CKM_SHA256_HMAC}, key)
+	s, err := r.Sign(t.Context(), p11.Mechanism{Type: p11.CKM_SHA256_HMAC}, key)
 	noError(t, err)
 	defer s.Close()
 	noError(t, s.Update([]byte(message)))
