@@ -227,7 +227,7 @@ func (s *Session) SessionCancel(_ context.Context, flags p11.Flags) error {
 		}
 	}
 	if flags&p11.CKF_FIND_OBJECTS != 0 {
-		s.search = nil
+		s.endSearchLocked()
 	}
 	s.mu.Unlock()
 	for _, o := range named {

@@ -22,9 +22,10 @@ type Owner struct {
 // An Application is what PKCS#11 calls one: what shares logins, sessions and
 // session objects, and sees nothing of any other's.
 type Application struct {
-	engine *Engine
-	number uint64
-	owner  Owner
+	engine  *Engine
+	number  uint64
+	owner   Owner
+	account *Account
 
 	mu       sync.RWMutex            // guards all below; 1st in the order of doc.go
 	closed   bool                    //
@@ -37,6 +38,7 @@ func newApplication(e *Engine, owner Owner) *Application {
 	return &Application{
 		engine:   e,
 		owner:    owner,
+		account:  e.Account(owner.UID),
 		sessions: btree.NewG(treeDegree, func(a, b *Session) bool { return a.handle < b.handle }),
 		slots:    make(map[*Slot]*appSlot),
 	}

@@ -86,6 +86,7 @@ func New(c Config) (*Engine, error) {
 		e.now = time.Now
 	}
 	e.quota.users = make(map[uint32]*usage)
+	e.quota.accounts = make(map[uint32]*Account)
 	for _, sc := range c.Slots {
 		for _, other := range e.slots {
 			if other.id == sc.ID {

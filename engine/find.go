@@ -11,6 +11,7 @@ import (
 type search struct {
 	handles []p11.ObjectHandle
 	login   *login // under which it was found
+	size    int    // in the account of the uid
 }
 
 // search returns the objects that match template and that may be seen. A
@@ -165,8 +166,23 @@ func (s *Session) FindObjectsInit(ctx context.Context, template p11.Attributes) 
 	if s.search != nil {
 		return p11.Errorf(p11.CKR_OPERATION_ACTIVE, "a search is active; finish it first")
 	}
-	s.search = &search{handles: handles, login: l}
+	size := handleSize * len(handles)
+	if err := s.appSlot.app.account.Take(size); err != nil {
+		return err
+	}
+	s.search = &search{handles, l, size}
 	return nil
+}
+
+// handleSize is the size of a handle in bytes.
+const handleSize = 8
+
+// endSearchLocked drops what a search found, if there is one.
+func (s *Session) endSearchLocked() {
+	if s.search != nil {
+		s.appSlot.app.account.Give(s.search.size)
+		s.search = nil
+	}
 }
 
 func (s *Session) searching() bool {
@@ -213,7 +229,7 @@ func (s *Session) FindObjectsFinal(context.Context) error {
 	if s.search == nil {
 		return notActive("search")
 	}
-	s.search = nil
+	s.endSearchLocked()
 	return nil
 }
 

@@ -12,6 +12,9 @@ import (
 type Limits struct {
 	Sessions       int // 4096
 	SessionObjects int // 16384
+	// Bytes of session objects, of what searches found, and of what the doors keep
+	// for the uid's clients: 192 MiB. See Account.
+	Bytes int64
 }
 
 func (l Limits) withDefaults() Limits {
@@ -21,15 +24,18 @@ func (l Limits) withDefaults() Limits {
 	if l.SessionObjects == 0 {
 		l.SessionObjects = 16384
 	}
+	if l.Bytes == 0 {
+		l.Bytes = 192 << 20
+	}
 	return l
 }
 
 // A LimitError says that a uid holds all it may. It wraps CKR_SESSION_COUNT for
-// sessions and CKR_DEVICE_MEMORY for session objects.
+// sessions and CKR_DEVICE_MEMORY for session objects and memory.
 type LimitError struct {
 	UID  uint32
-	What string // "sessions" or "session objects"
-	Max  int
+	What string // "sessions", "session objects" or "bytes"
+	Max  int64
 	rv   p11.RV
 }
 
@@ -46,8 +52,9 @@ type usage struct{ sessions, objects int }
 
 // quota counts what each uid holds.
 type quota struct {
-	mu    sync.Mutex // guards users and what it holds; 7th in the order of doc.go
-	users map[uint32]*usage
+	mu       sync.Mutex // guards all below and what users holds; 7th in the order of doc.go
+	users    map[uint32]*usage
+	accounts map[uint32]*Account
 }
 
 func (q *quota) take(uid uint32, l Limits, sessions, objects int) error {
@@ -59,10 +66,10 @@ func (q *quota) take(uid uint32, l Limits, sessions, objects int) error {
 		q.users[uid] = u
 	}
 	if sessions > 0 && l.Sessions >= 0 && u.sessions+sessions > l.Sessions {
-		return &LimitError{UID: uid, What: "sessions", Max: l.Sessions, rv: p11.CKR_SESSION_COUNT}
+		return &LimitError{UID: uid, What: "sessions", Max: int64(l.Sessions), rv: p11.CKR_SESSION_COUNT}
 	}
 	if objects > 0 && l.SessionObjects >= 0 && u.objects+objects > l.SessionObjects {
-		return &LimitError{UID: uid, What: "session objects", Max: l.SessionObjects, rv: p11.CKR_DEVICE_MEMORY}
+		return &LimitError{UID: uid, What: "session objects", Max: int64(l.SessionObjects), rv: p11.CKR_DEVICE_MEMORY}
 	}
 	u.sessions += sessions
 	u.objects += objects

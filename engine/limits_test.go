@@ -90,3 +90,49 @@ func TestSlots(t *testing.T) {
 		}
 	}
 }
+
+// TestBytesPerUID: what a uid has the engine keep counts in its account, and is given
+// back however it ends.
+func TestBytesPerUID(t *testing.T) {
+	ctx := t.Context()
+	b := newLimitedBench(t, hooks.Options{}, Limits{Bytes: 64 << 10})
+	account := b.Account(1000)
+	s := b.session(t, b.app(), rw)
+	held := func(what string, least, most int64) {
+		t.Helper()
+		if n := account.Held(); n < least || n > most {
+			t.Errorf("%s: %d bytes are held, want %d to %d", what, n, least, most)
+		}
+	}
+	long := tmpl(t, "class=data")
+	long.Set(p11.CKA_VALUE, make([]byte, 40<<10))
+	h, err := s.CreateObject(ctx, long)
+	want(t, err, p11.CKR_OK)
+	held("an object", 40<<10, 44<<10)
+	_, err = s.CreateObject(ctx, long)
+	want(t, err, p11.CKR_DEVICE_MEMORY)
+	_, err = s.CopyObject(ctx, h, nil)
+	want(t, err, p11.CKR_DEVICE_MEMORY)
+	want(t, s.SetAttributeValue(ctx, h, p11.Attributes{{Type: p11.CKA_VALUE, Value: make([]byte, 80<<10)}}), p11.CKR_DEVICE_MEMORY)
+	held("what was refused", 40<<10, 44<<10)
+	want(t, s.SetAttributeValue(ctx, h, p11.Attributes{{Type: p11.CKA_VALUE, Value: make([]byte, 8<<10)}}), p11.CKR_OK)
+	held("a shorter value", 8<<10, 12<<10)
+	other := b.session(t, b.NewApplication(Owner{UID: 1001}), rw)
+	create(t, other, "class=data")
+	held("another uid's object", 8<<10, 12<<10)
+	want(t, s.DestroyObject(ctx, h), p11.CKR_OK)
+	held("the destroyed object", 0, 0)
+
+	create(t, s, "class=data token=true")
+	want(t, s.FindObjectsInit(ctx, nil), p11.CKR_OK)
+	held("a search", 8, 8)
+	want(t, s.FindObjectsFinal(ctx), p11.CKR_OK)
+	held("a finished search", 0, 0)
+	want(t, s.FindObjectsInit(ctx, nil), p11.CKR_OK)
+	want(t, s.SessionCancel(ctx, p11.CKF_FIND_OBJECTS), p11.CKR_OK)
+	held("a cancelled search", 0, 0)
+	create(t, s, "class=data")
+	want(t, s.FindObjectsInit(ctx, nil), p11.CKR_OK)
+	want(t, s.Close(), p11.CKR_OK)
+	held("a closed session", 0, 0)
+}

@@ -85,6 +85,9 @@ func (s *Session) Close() error {
 	}
 	s.ended.Store(true)
 	s.cut(func(*Operation) bool { return true })
+	s.mu.Lock()
+	s.endSearchLocked()
+	s.mu.Unlock()
 	s.appSlot.objects.dropSession(s)
 	s.appSlot.leave(s.rw)
 	s.appSlot.slot.leave(s.rw)

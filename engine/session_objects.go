@@ -24,6 +24,22 @@ type sessionObjects struct {
 type made struct {
 	by   *Session
 	life *lifetime
+	size int // in the account of the uid
+}
+
+// objectSize is what an object takes beside the values of its attributes, and what
+// each of those takes beside its bytes.
+const (
+	objectSize    = 512
+	attributeSize = 64
+)
+
+func sizeOf(attrs p11.Attributes) int {
+	n := objectSize
+	for _, a := range attrs {
+		n += attributeSize + len(a.Value)
+	}
+	return n
 }
 
 // A lifetime counts what holds an object that the token has adopted, while it is
@@ -103,14 +119,21 @@ func (o *sessionObjects) add(s *Session, l *login, attrs p11.Attributes, life *l
 		newObject(0, attrs, life).Drop()
 		return nil, err
 	}
+	size := sizeOf(attrs)
+	if err := app.account.Take(size); err != nil {
+		app.engine.quota.give(app.owner.UID, 0, 1)
+		attrs.Wipe()
+		return nil, err
+	}
 	slot := o.appSlot.slot
 	h := slot.handles.reserve(func(h p11.ObjectHandle) bool {
 		_, err := slot.token.ByHandle(h)
 		return err == nil
 	})
 	obj := newObject(h, attrs, life)
-	if err := o.insert(made{s, life}, l, obj); err != nil {
+	if err := o.insert(made{s, life, size}, l, obj); err != nil {
 		slot.handles.release(h)
+		app.account.Give(size)
 		app.engine.quota.give(app.owner.UID, 0, 1)
 		obj.Drop()
 		return nil, err
@@ -143,7 +166,14 @@ func (o *sessionObjects) update(h p11.ObjectHandle, change func(p11.Attributes) 
 		if o.get(h) != old {
 			return nil, tokens.ErrChanged
 		}
-		obj := newObject(h, attrs, o.made[h].life)
+		m := o.made[h]
+		was := m.size
+		m.size = sizeOf(attrs)
+		if err := o.appSlot.app.account.Take(m.size - was); err != nil {
+			return nil, err
+		}
+		o.made[h] = m
+		obj := newObject(h, attrs, m.life)
 		o.index.Put(obj).Drop()
 		return obj, nil
 	})
@@ -186,10 +216,11 @@ func (o *sessionObjects) dropPrivate() {
 }
 
 func (o *sessionObjects) removeLocked(h p11.ObjectHandle, obj *tokens.Object) {
+	app := o.appSlot.app
+	app.account.Give(o.made[h].size)
 	o.index.Remove(h)
 	delete(o.made, h)
 	obj.Drop()
-	app := o.appSlot.app
 	o.appSlot.slot.handles.release(h)
 	app.engine.quota.give(app.owner.UID, 0, 1)
 	app.engine.sessionObjects.Add(-1)

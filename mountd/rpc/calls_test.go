@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
+	"log/slog"
 	"net"
 	"os/exec"
 	"sync"
@@ -213,7 +214,7 @@ func TestBadRequests(t *testing.T) {
 
 // TestMemoryOfOneUID: what one uid's requests may hold together is bounded.
 func TestMemoryOfOneUID(t *testing.T) {
-	path, _ := serve(t, Config{MaxMemory: 1 << 20})
+	path, _ := serveLimited(t, Config{}, 1<<20, newToken(t, slog.New(slog.DiscardHandler), "swtok"))
 	k := dial(t, path, wire.V2).initialize()
 	s := k.session()
 	seed := func(n int) p11.RV {

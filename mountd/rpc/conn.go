@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"p11fs/engine"
 	"p11fs/mountd/rpc/wire"
 	"p11fs/p11"
 	"p11fs/secret"
@@ -21,6 +22,8 @@ type conn struct {
 	socket  *net.UnixConn
 	peer    Peer
 	user    *user
+	account *engine.Account
+	input   *input
 	refused error
 
 	protocol wire.Protocol
@@ -51,11 +54,12 @@ func (c *conn) run(gone func()) {
 
 // greet agrees with the client on the protocol. It returns what requests come from.
 func (c *conn) greet() (*bufio.Reader, error) {
-	socket, err := newInput(c.socket, c.server.pollers)
-	if err != nil {
+	var err error
+	if c.input, err = newInput(c.socket, c.server.pollers, c.server.config.FrameTime); err != nil {
 		return nil, err
 	}
-	r := bufio.NewReaderSize(socket, 4<<10)
+	c.input.begun(true)
+	r := bufio.NewReaderSize(c.input, 4<<10)
 	offered, err := r.ReadByte()
 	if err != nil {
 		return nil, err
@@ -70,16 +74,23 @@ func (c *conn) greet() (*bufio.Reader, error) {
 func (c *conn) next(r *bufio.Reader, in []byte) (code uint32, body []byte, ok bool) {
 	for {
 		granted := 0
-		code, body, err := wire.ReadFrame(r, in, func(n int) bool {
-			if !c.allow(n) {
-				return false
-			}
-			granted = n
-			return true
-		})
-		switch {
-		case err == nil:
+		c.input.begun(false)
+		_, err := r.Peek(1)
+		c.input.begun(true)
+		if err == nil {
+			code, body, err = wire.ReadFrame(r, in, func(n int) bool {
+				if c.account.Take(n) != nil {
+					return false
+				}
+				granted += n
+				return true
+			})
+		}
+		if err == nil {
 			return code, body, true
+		}
+		c.account.Give(granted)
+		switch {
 		case errors.Is(err, wire.ErrTooLong):
 			c.reply(errorFrame(nil, code, p11.CKR_DATA_LEN_RANGE))
 			continue
@@ -87,7 +98,6 @@ func (c *conn) next(r *bufio.Reader, in []byte) (code uint32, body []byte, ok bo
 			c.reply(errorFrame(nil, code, p11.CKR_DEVICE_MEMORY))
 			continue
 		}
-		c.user.memory.Add(-int64(granted))
 		if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, unix.ECONNRESET) {
 			c.server.config.Log.Info("RPC connection ends in the middle of a request", "uid", c.peer.UID, "pid", c.peer.PID, "err", err)
 		}
@@ -113,29 +123,20 @@ func (c *conn) send(code uint32, b []byte) {
 	switch {
 	case n <= maxFreeReply:
 		c.reply(b)
-	case c.allow(n):
+	case c.account.Take(n) == nil:
 		c.reply(b)
-		c.user.memory.Add(-int64(n))
+		c.account.Give(n)
 	default:
 		secret.Wipe(b)
 		c.reply(errorFrame(nil, code, p11.CKR_DEVICE_MEMORY))
 	}
 }
 
-// allow grants memory for a long request or reply.
-func (c *conn) allow(n int) bool {
-	if c.user.memory.Add(int64(n)) <= c.server.config.MaxMemory {
-		return true
-	}
-	c.user.memory.Add(-int64(n))
-	return false
-}
-
 // done wipes a request, which may hold a PIN or a key, and gives its memory back.
 func (c *conn) done(body []byte, own bool) {
 	secret.Wipe(body)
 	if own {
-		c.user.memory.Add(-int64(len(body)))
+		c.account.Give(len(body))
 	}
 }
 

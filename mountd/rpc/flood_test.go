@@ -3,6 +3,7 @@ package rpc
 import (
 	"encoding/binary"
 	"errors"
+	"log/slog"
 	"net"
 	"os"
 	"runtime"
@@ -17,7 +18,7 @@ import (
 // TestMemoryOfCutRequests: requests that are announced and never come give back
 // what they were granted.
 func TestMemoryOfCutRequests(t *testing.T) {
-	path, server := serve(t, Config{MaxMemory: 1 << 20})
+	path, server := serveLimited(t, Config{}, 1<<20, newToken(t, slog.New(slog.DiscardHandler), "swtok"))
 	stays := dial(t, path, wire.V2).initialize()
 	s := stays.session()
 	for range 4 {
@@ -36,6 +37,39 @@ func TestMemoryOfCutRequests(t *testing.T) {
 	if _, rv := stays.call(wire.CallSeedRandom, func(w *wiretest.Writer) { w.Ulong(s); w.Array(data(make([]byte, 700<<10))) }); rv == p11.CKR_DEVICE_MEMORY {
 		t.Error("memory is not given back")
 	}
+}
+
+// TestHalfSentRequest: what a client has sent of a request counts as it arrives, and
+// one that does not send the rest is not waited for.
+func TestHalfSentRequest(t *testing.T) {
+	path, server := serveLimited(t, Config{FrameTime: 500 * time.Millisecond}, 64<<20, newToken(t, slog.New(slog.DiscardHandler), "swtok"))
+	account := server.config.Engine.Account(uint32(os.Getuid()))
+	stays := dial(t, path, wire.V2).initialize()
+	var halves []*client
+	for range 4 {
+		k := dial(t, path, wire.V2).initialize()
+		header := binary.BigEndian.AppendUint32(nil, k.code+1)
+		header = binary.BigEndian.AppendUint32(header, 0)
+		header = binary.BigEndian.AppendUint32(header, 60<<20)
+		if _, err := k.c.Write(append(header, make([]byte, 300<<10)...)); err != nil {
+			t.Fatal(err)
+		}
+		halves = append(halves, k)
+	}
+	wait(t, "the beginnings to be counted", func() bool { return account.Held() >= 4*300<<10 })
+	if held := account.Held(); held > 8<<20 {
+		t.Errorf("%d bytes are counted of 4 times 300 KiB", held)
+	}
+	wait(t, "the connections to be closed", func() bool { return server.Stats().Connections == 1 })
+	if held := account.Held(); held != 0 {
+		t.Errorf("%d bytes are held of connections that are closed", held)
+	}
+	for _, k := range halves {
+		if err := k.c.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	stays.must(wire.CallGetInfo, nil) // between requests a client takes its time
 }
 
 // flood sends requests until the server takes no more, or max have gone.
@@ -81,7 +115,7 @@ func TestUnreadReplies(t *testing.T) {
 // memory until they are read.
 func TestLongUnreadReplies(t *testing.T) {
 	const one = 64 << 10
-	path, server := serve(t, Config{MaxMemory: 10 * one})
+	path, server := serveLimited(t, Config{}, 10*one, newToken(t, slog.New(slog.DiscardHandler), "swtok"))
 	k := dial(t, path, wire.V2).initialize()
 	s := k.session()
 	const calls = 100

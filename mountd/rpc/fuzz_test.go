@@ -110,6 +110,7 @@ type world struct {
 	bystander *client
 	session   uint64
 	before    engine.Stats // with nothing but the bystander
+	held      int64        // likewise, by the account of the uid
 	spoilt    bool         // there is an object that cannot be removed
 	routines  int
 }
@@ -127,6 +128,7 @@ func newWorld(tb testing.TB) *world {
 	w.bystander.must(wire.CallCreateObject, func(r *wiretest.Writer) { r.Ulong(w.session); r.Attributes(dataObject()) })
 	w.begin()
 	w.before = w.server.config.Engine.Stats()
+	w.held = w.server.config.Engine.Account(uint32(os.Getuid())).Held()
 	w.routines = runtime.NumGoroutine()
 	return w
 }
@@ -220,7 +222,7 @@ func (w *world) left() string {
 	}
 	w.server.mu.Lock()
 	for uid, u := range w.server.users {
-		if memory, calls := u.memory.Load(), u.calls.Load(); memory != 0 || calls != 0 {
+		if memory, calls := w.server.config.Engine.Account(uid).Held()-w.held, u.calls.Load(); memory != 0 || calls != 0 {
 			fmt.Fprintf(&b, "uid %d holds %d bytes and %d calls ", uid, memory, calls)
 		}
 	}

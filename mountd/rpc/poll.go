@@ -59,6 +59,7 @@ func (p *pollers) leave() { p.now.Add(-1) }
 
 // input reads a connection. A client that is slow costs nothing.
 type input struct {
+	socket    *net.UnixConn
 	raw       syscall.RawConn
 	pollers   *pollers
 	quick     bool          // the last read took less than quickTime
@@ -66,26 +67,47 @@ type input struct {
 	restUntil time.Time     // when that ends
 	parked    time.Time     // when it last had the runtime look for input
 
+	frameTime time.Duration
+	inFrame   bool // the client has begun to send what is awaited
+	deadline  bool // one is set
+
 	attempt func(fd uintptr) bool // in.read, made once
 	buf     []byte
 	n       int
 	err     error
 }
 
-func newInput(c *net.UnixConn, p *pollers) (*input, error) {
+// newInput returns the input of a connection. What a client has begun to send it
+// sends whole within frameTime.
+func newInput(c *net.UnixConn, p *pollers, frameTime time.Duration) (*input, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	in := &input{raw: raw, pollers: p}
+	in := &input{socket: c, raw: raw, pollers: p, frameTime: frameTime}
 	in.attempt = in.read
 	return in, nil
+}
+
+// begun says whether the client has begun to send what is read next.
+func (in *input) begun(yes bool) {
+	in.inFrame = yes
+	if in.deadline {
+		_ = in.socket.SetReadDeadline(time.Time{}) // it fails if the socket is closed, which the next read says
+		in.deadline = false
+	}
 }
 
 // Read implements io.Reader.
 func (in *input) Read(b []byte) (int, error) {
 	if len(b) == 0 {
 		return 0, nil
+	}
+	if in.inFrame && !in.deadline {
+		if err := in.socket.SetReadDeadline(time.Now().Add(in.frameTime)); err != nil {
+			return 0, err
+		}
+		in.deadline = true
 	}
 	began := time.Now()
 	in.buf = b

@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,7 +35,7 @@ func TestInput(t *testing.T) {
 		}
 		here, there := unixConn(t, fds[0]), unixConn(t, fds[1])
 		p := &pollers{most: most}
-		in, err := newInput(here, p)
+		in, err := newInput(here, p, time.Minute)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -25,10 +26,10 @@ type Config struct {
 	// the socket's mode lets in.
 	Allow func(Peer) error
 	// Limits on what clients hold; zero values mean the defaults.
-	MaxConnections int   // 4096
-	MaxPerUID      int   // connections of one uid but root's: 2048
-	MaxMemory      int64 // bytes of long requests and replies of one uid in flight: 256 MiB
-	MaxCalls       int64 // calls of one uid in flight, beyond one a connection: 4096
+	MaxConnections int           // 4096, and a quarter of the descriptors
+	MaxPerUID      int           // connections of one uid but root's: half of MaxConnections
+	MaxCalls       int64         // calls of one uid in flight, beyond one a connection: 4096
+	FrameTime      time.Duration // from the first byte of a request to its last: 30 s
 }
 
 // A Peer is who is at the other end, from SO_PEERCRED and SO_PEERGROUPS.
@@ -64,21 +65,23 @@ type Server struct {
 
 // user is what one uid holds.
 type user struct {
-	conns  int // guarded by Server.mu
-	memory atomic.Int64
-	calls  atomic.Int64 // in flight beside the read loops
+	conns int          // guarded by Server.mu
+	calls atomic.Int64 // in flight beside the read loops
 }
 
 // New returns a server; it serves nothing yet.
 func New(c Config) *Server {
 	if c.MaxConnections == 0 {
 		c.MaxConnections = 4096
+		if n := descriptors(); n > 0 {
+			c.MaxConnections = max(1, min(4096, n/4))
+		}
 	}
 	if c.MaxPerUID == 0 {
-		c.MaxPerUID = 2048
+		c.MaxPerUID = max(1, c.MaxConnections/2)
 	}
-	if c.MaxMemory == 0 {
-		c.MaxMemory = 256 << 20
+	if c.FrameTime == 0 {
+		c.FrameTime = 30 * time.Second
 	}
 	if c.MaxCalls == 0 {
 		c.MaxCalls = 4096
@@ -128,6 +131,15 @@ func (s *Server) Stats() Stats {
 	return Stats{Connections: len(s.conns), Accepted: s.accepted, Calls: s.calls.Load(), Panics: s.panics.Load()}
 }
 
+// descriptors is how many this process may have, 0 where there is no bound.
+func descriptors() int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || limit.Cur > math.MaxInt32 {
+		return 0
+	}
+	return int(limit.Cur)
+}
+
 func (s *Server) isClosed() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -149,7 +161,7 @@ func (s *Server) start(socket *net.UnixConn) {
 		_ = socket.Close() // nothing has been said on it
 		return
 	}
-	c := &conn{server: s, socket: socket, peer: peer}
+	c := &conn{server: s, socket: socket, peer: peer, account: s.config.Engine.Account(peer.UID)}
 	s.mu.Lock()
 	u := s.users[peer.UID]
 	if u == nil {
@@ -165,8 +177,9 @@ func (s *Server) start(socket *net.UnixConn) {
 	case len(s.conns) >= s.config.MaxConnections, peer.UID != 0 && u.conns >= s.config.MaxPerUID:
 		c.refused = p11.Errorf(p11.CKR_SESSION_COUNT, "too many connections of uid %d", peer.UID)
 	}
-	// Far over the limits it is closed, since descriptors run out.
-	if len(s.conns) >= 2*s.config.MaxConnections || u.conns >= 2*s.config.MaxPerUID {
+	// Far over the limits it is closed, since descriptors run out: logins, stores
+	// and locks need some, too.
+	if n, m := s.config.MaxConnections, s.config.MaxPerUID; len(s.conns) >= n+n/2 || u.conns >= m+m/2 && peer.UID != 0 {
 		s.mu.Unlock()
 		_ = socket.Close()
 		return
@@ -184,7 +197,7 @@ func (s *Server) start(socket *net.UnixConn) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.conns, c)
-		if u.conns--; u.conns == 0 && u.memory.Load() == 0 {
+		if u.conns--; u.conns == 0 {
 			delete(s.users, peer.UID)
 		}
 	})

@@ -82,12 +82,18 @@ func serveSlots(t testing.TB, config Config, slots int) (string, *Server) {
 // serveTokens is serve over tokens in slot 3 and those behind it, which it closes.
 func serveTokens(t testing.TB, config Config, made ...tokens.Token) (string, *Server) {
 	t.Helper()
+	return serveLimited(t, config, 0, made...)
+}
+
+// serveLimited is serveTokens where one uid may hold so many bytes; 0 is the default.
+func serveLimited(t testing.TB, config Config, bytes int64, made ...tokens.Token) (string, *Server) {
+	t.Helper()
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	var list []engine.SlotConfig
 	for i, token := range made {
 		list = append(list, engine.SlotConfig{ID: p11.SlotID(3 + i), Description: "test", Manufacturer: "p11fs", Token: token})
 	}
-	e, err := engine.New(engine.Config{Slots: list, Log: log, Limits: engine.Limits{Sessions: 10000}})
+	e, err := engine.New(engine.Config{Slots: list, Log: log, Limits: engine.Limits{Sessions: 10000, Bytes: bytes}})
 	if err != nil {
 		t.Fatal(err)
 	}

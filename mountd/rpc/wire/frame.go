@@ -19,10 +19,10 @@ var (
 )
 
 // ReadFrame reads one frame, reusing buf for the body if it is large enough;
-// otherwise allow, which may be nil, says whether so many bytes may be had. A
-// frame that is too long, or not allowed, is read and dropped, with its code and
-// ErrTooLong or ErrNotAllowed. io.EOF says that the client closed between
-// frames.
+// otherwise allow, which may be nil, says as the body arrives whether so many
+// bytes more may be had. A frame that is too long, or not allowed, is read and
+// dropped, with its code and ErrTooLong or ErrNotAllowed. io.EOF says that the
+// client closed between frames.
 func ReadFrame(r *bufio.Reader, buf []byte, allow func(bytes int) bool) (code uint32, body []byte, err error) {
 	var h [FrameHeader]byte
 	if _, err := io.ReadFull(r, h[:]); err != nil {
@@ -30,29 +30,22 @@ func ReadFrame(r *bufio.Reader, buf []byte, allow func(bytes int) bool) (code ui
 	}
 	code = binary.BigEndian.Uint32(h[0:])
 	options, length := binary.BigEndian.Uint32(h[4:]), binary.BigEndian.Uint32(h[8:])
-	refusal := error(nil)
-	switch {
-	case options > MaxOptions || length > MaxBody:
-		refusal = ErrTooLong
-	case int(length) > cap(buf) && allow != nil && !allow(int(length)):
-		refusal = ErrNotAllowed
-	}
-	if refusal != nil {
+	if options > MaxOptions || length > MaxBody {
 		if _, err := io.CopyN(io.Discard, r, int64(options)+int64(length)); err != nil {
 			return 0, nil, unexpected(err)
 		}
-		return code, nil, refusal
+		return code, nil, ErrTooLong
 	}
 	if _, err := r.Discard(int(options)); err != nil {
 		return 0, nil, unexpected(err)
 	}
-	body, err = readBody(r, buf, int(length))
+	body, err = readBody(r, buf, int(length), allow)
 	return code, body, unexpected(err)
 }
 
 // readBody grows with what arrives, so that a header alone cannot make the
 // server allocate what it announces.
-func readBody(r io.Reader, buf []byte, length int) ([]byte, error) {
+func readBody(r io.Reader, buf []byte, length int, allow func(int) bool) ([]byte, error) {
 	const step = 256 << 10
 	if length <= cap(buf) {
 		buf = buf[:length]
@@ -63,6 +56,12 @@ func readBody(r io.Reader, buf []byte, length int) ([]byte, error) {
 	for len(buf) < length {
 		n := min(length-len(buf), max(step, len(buf)))
 		at := len(buf)
+		if allow != nil && !allow(n) {
+			if _, err := io.CopyN(io.Discard, r, int64(length-at)); err != nil {
+				return nil, err
+			}
+			return nil, ErrNotAllowed
+		}
 		buf = append(buf, make([]byte, n)...)
 		if _, err := io.ReadFull(r, buf[at:]); err != nil {
 			return nil, err
