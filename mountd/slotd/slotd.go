@@ -23,8 +23,10 @@ const (
 	// end: one that came too late is refused by then.
 	rivalWait = time.Second
 	rivalPoll = 20 * time.Millisecond
-	// maxClients bounds the clients that are being answered at once.
-	maxClients = 128
+	// maxClients bounds the clients whose reply does not fit the socket's buffer,
+	// and who are waited for while they read. They have an eighth of the descriptors
+	// at most, and one uid half of that.
+	maxClients = 256
 )
 
 // ErrSocket is why the slot socket could not be made.
@@ -188,10 +190,11 @@ func listen(path string, gid int) (_ *net.UnixListener, err error) {
 	return l, nil
 }
 
-// serve answers clients, each on a goroutine of its own: a slow one holds up
-// nobody.
+// serve answers clients. What fits the socket's buffer is sent at once; for the rest
+// a client is waited for on a goroutine of its own, unless its uid, or all together,
+// have too many of those: then it is closed. A slow one holds up nobody.
 func (d *Daemon) serve(ctx context.Context, l *net.UnixListener) {
-	tickets := make(chan struct{}, maxClients)
+	waiting := newClients()
 	for {
 		c, err := l.AcceptUnix()
 		switch {
@@ -206,15 +209,25 @@ func (d *Daemon) serve(ctx context.Context, l *net.UnixListener) {
 			}
 			continue
 		}
-		tickets <- struct{}{}
+		rest, err := sendNow(c, d.reply)
+		if len(rest) == 0 && err == nil {
+			_ = c.Close() // it has its reply
+			continue
+		}
+		uid, known := peerUID(c)
+		if err != nil || !known || !waiting.enter(uid) {
+			d.conf.Log.Info("slot socket: a client is not answered whole", "uid", uid, "err", err)
+			_ = c.Close()
+			continue
+		}
 		d.wg.Add(1)
 		go func() {
-			defer func() { <-tickets; d.wg.Done() }()
+			defer func() { waiting.leave(uid); d.wg.Done() }()
 			stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 			defer stop()
 			defer func() { _ = c.Close() }()
 			_ = c.SetWriteDeadline(d.conf.Now().Add(sendTimeout)) // without one the client's death ends it
-			if _, err := c.Write(d.reply); err != nil {
+			if _, err := c.Write(rest); err != nil {
 				d.conf.Log.Info("slot socket: a client went away", "err", err)
 			}
 		}()
