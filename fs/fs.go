@@ -22,6 +22,10 @@ type Config struct {
 	Resources func() string
 	Metrics   func() string
 
+	// Socket is where programs that load a PKCS#11 module connect, which a link in
+	// the root tells; empty for none.
+	Socket string
+
 	// UID and GID own the tree, except for session directories.
 	UID, GID uint32
 	// Private keeps the group out: the tree is its owner's alone.

@@ -29,6 +29,11 @@ func (f *FS) rootNode() *node {
 			return []byte(text.text()), nil
 		})
 	}
+	if f.config.Socket != "" {
+		d.add("rpc.sock", &entry{place: p, path: "rpc.sock", perm: 0o777, link: func(context.Context, caller) (string, error) {
+			return f.config.Socket, nil
+		}})
+	}
 	for _, slot := range f.config.Engine.Slots() {
 		if slot.Present() {
 			token := place{fs: f, slot: slot}

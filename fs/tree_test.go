@@ -2,7 +2,9 @@ package fs
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -433,5 +435,32 @@ func (p person) keys() {
 	p.must(p.echo(userPIN, "tok/login"))
 	for _, line := range []string{"rsa:2048 label=web", "ec:p256 label=tls derive=true", "aes:256 label=disk wrap=true unwrap=true"} {
 		p.must(p.echo(line, "tok/generate"))
+	}
+}
+
+// A link in the root leads to the socket for programs, where there is one.
+func TestSocketLink(t *testing.T) {
+	for _, socket := range []string{"", "/run/p11fs/rpc.sock"} {
+		f, e, err := newTree(Config{Socket: socket}, processes{}, hooks.New("tok", hooks.Options{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, err := f.rootNode().dir.list(t.Context(), caller{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		listed := slices.ContainsFunc(list, func(d fuse.DirEntry) bool { return d.Name == "rpc.sock" && d.Mode == syscall.S_IFLNK })
+		got := ""
+		if link, err := f.rootNode().dir.lookup(t.Context(), caller{}, "rpc.sock"); err == nil {
+			if got, err = link.link(t.Context(), caller{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got != socket || listed != (socket != "") {
+			t.Errorf("the link leads to %q and is listed: %v, want %q", got, listed, socket)
+		}
+		if err := errors.Join(f.Close(), e.Close()); err != nil {
+			t.Error(err)
+		}
 	}
 }

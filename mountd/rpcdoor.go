@@ -45,6 +45,9 @@ func (d *Daemon) openRPC(context.Context) error {
 		return nil
 	}
 	door.listener = l
+	if activated {
+		door.path = l.Addr().String()
+	}
 	door.server = rpc.New(rpc.Config{Engine: d.engine, Log: d.log, Version: rpcVersion(), Allow: d.allowPeer})
 	door.done = make(chan struct{})
 	go func() {

@@ -3,6 +3,7 @@ package mountd
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"time"
 
 	"p11fs/fs"
@@ -26,6 +27,13 @@ func (d *Daemon) mount(ctx context.Context) error {
 		Status: d.status, Resources: d.resources,
 		UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()),
 		Private: d.conf.Mode == User && !d.conf.AllowOther,
+	}
+	if d.rpc.err == nil {
+		socket, err := filepath.Abs(d.rpc.path)
+		if err != nil {
+			return err
+		}
+		c.Socket = socket
 	}
 	if group := d.group(); group != locks.NoGroup {
 		c.GID = uint32(group)

@@ -134,7 +134,7 @@ func badTokenName(name string) string {
 		return "must not start with a dot"
 	case strings.ContainsAny(name, "\n\r\t") || strings.TrimSpace(name) != name:
 		return "must not hold control characters, or blanks at its ends"
-	case name == "status" || name == "slots" || name == "resources" || name == "metrics":
+	case name == "status" || name == "slots" || name == "resources" || name == "metrics" || name == "rpc.sock":
 		return "is the name of a file at the top of the tree"
 	}
 	return ""

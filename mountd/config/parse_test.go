@@ -188,6 +188,7 @@ func rows() []row {
 		{name: "tokname with slash", src: block("tokname = ../etc"), refuse: []string{"4: must not contain a slash"}, differs: "it leaves its directory"},
 		{name: "tokname dot", src: block("tokname = .."), refuse: []string{"4: must not start with a dot"}, differs: "it leaves its directory"},
 		{name: "tokname of a file of the tree", src: block("tokname = status"), refuse: []string{"4: file at the top of the tree"}, differs: "it has no tree"},
+		{name: "tokname of a link of the tree", src: block("tokname = rpc.sock"), refuse: []string{"4: file at the top of the tree"}, differs: "it has no tree"},
 		{name: "tokname with blanks at the end", src: block(`tokname = "a "`), refuse: []string{"4: blanks at its ends"}, differs: "the name could not be typed"},
 		{name: "tokname with NUL", src: block("tokname = a\x00b"), refuse: []string{"4: NUL"}, differs: "it cuts the name there"},
 	}

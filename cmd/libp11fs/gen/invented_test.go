@@ -57,7 +57,7 @@ func TestInvented(t *testing.T) {
 	for _, name := range []string{"mechanism.c", "value.c", "buffer.c"} {
 		sources = append(sources, absolute(t, "../src/"+name))
 	}
-	for _, name := range []string{"mechanism.h", "call.h", "conn.h", "buffer.h", "session.h", "pkcs11.h"} {
+	for _, name := range []string{"mechanism.h", "call.h", "conn.h", "search.h", "buffer.h", "session.h", "pkcs11.h"} {
 		write(name, read(t, "../src/"+name)) // beside the generated ones, and not those in src
 	}
 	run(dir, "cc", append([]string{"-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-iquote", dir, "-o", "invented"}, sources...)...)

@@ -95,7 +95,7 @@ static int processors(void)
     return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 2;
 }
 
-struct conn *conn_open(const char *path, unsigned seconds)
+struct conn *conn_open(const struct place *p, unsigned seconds)
 {
     struct conn *c = calloc(1, sizeof *c);
     int saved;
@@ -121,7 +121,7 @@ struct conn *conn_open(const char *path, unsigned seconds)
     if (c->socket.fd >= 0) {
         socket_limit(&c->socket, seconds, seconds);
         c->deadline = clock_now() + (int64_t)seconds * 1000000000;
-        if (socket_connect(&c->socket, path, c->deadline))
+        if (socket_connect(&c->socket, p->path, c->deadline) && (!p->own || socket_own(&c->socket)))
             return c;
         saved = errno;
     }

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "buffer.h"
+#include "search.h"
 
 struct conn;
 
@@ -22,9 +23,9 @@ enum outcome {
     OUTCOME_MALFORMED, /* what came is no reply; the connection is ended */
 };
 
-/* Connects to the socket at path, waiting seconds at most for an answer. NULL
-   means that it failed, with errno. The caller releases it. */
-struct conn *conn_open(const char *path, unsigned seconds);
+/* Connects to a place, waiting seconds at most for an answer. NULL means that it
+   failed, with errno. The caller releases it. */
+struct conn *conn_open(const struct place *p, unsigned seconds);
 
 /* Lifts the limit on waiting, once the daemon is known to talk. */
 void conn_unlimit(struct conn *c);

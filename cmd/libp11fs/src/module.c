@@ -4,11 +4,11 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "call.h"
+#include "search.h"
 #include "session.h"
 
 enum {
@@ -17,14 +17,13 @@ enum {
     MAX_TIMEOUT = 3600,
     FIRST_PAUSE = 5, /* milliseconds between two tries, doubled each time */
     LAST_PAUSE = 200,
-    PATH_SIZE = sizeof(((struct sockaddr_un *)0)->sun_path),
 };
 
 /* Whether a daemon that is not there is waited for. */
-enum patience {
-    PATIENCE_LATER, /* not in C_Initialize: the program may never ask for a slot */
-    PATIENCE_NOW,
-    PATIENCE_OVER, /* it was in vain; a connection renews it */
+enum waiting {
+    WAIT_LATER, /* not in C_Initialize: the program may never ask for a slot */
+    WAIT_NOW,
+    WAIT_OVER, /* it was in vain; a connection renews it */
 };
 
 static struct {
@@ -36,13 +35,10 @@ static struct {
     bool connecting;   /* a thread is at it */
     uint64_t attempts; /* that ended */
     CK_RV attempt;     /* how the last one ended */
-    bool had;          /* there was a connection since C_Initialize */
-    enum patience patience;
+    enum waiting waiting;
     unsigned timeout;  /* seconds */
-    /* Where the daemon may be, and the number of places: once it was found,
-       only that one, lest another daemon be taken for it. */
-    char place[2][PATH_SIZE];
-    unsigned places;
+    struct search search;
+    struct place found; /* where the daemon was, lest another be taken for it; no path if it was not */
 } module = {.mu = PTHREAD_MUTEX_INITIALIZER, .connected = PTHREAD_COND_INITIALIZER};
 
 void module_lock(void)
@@ -146,41 +142,19 @@ static void watch_fork(void)
     watch_error = pthread_atfork(before_fork, after_fork_parent, after_fork_child);
 }
 
-/* add_place notes directory and name as a place; one too long cannot be. */
-static void add_place_locked(const char *directory, const char *name)
+/* find_timeout reads P11FS_TIMEOUT. */
+static unsigned find_timeout(void)
 {
-    size_t d = strlen(directory), n = strlen(name);
+    const char *text = secure_getenv("P11FS_TIMEOUT");
+    unsigned long seconds;
+    char *end;
 
-    if (d + n >= PATH_SIZE)
-        return;
-    memcpy(module.place[module.places], directory, d);
-    memcpy(module.place[module.places] + d, name, n + 1);
-    module.places++;
-}
-
-/* find_places_locked reads the environment, which a program with more rights
-   than its caller must not believe. */
-static void find_places_locked(void)
-{
-    const char *socket = secure_getenv("P11FS_SOCKET"), *user = secure_getenv("XDG_RUNTIME_DIR"),
-               *timeout = secure_getenv("P11FS_TIMEOUT");
-
-    module.places = 0;
-    if (socket != NULL && *socket != '\0') {
-        add_place_locked(socket, "");
-    } else {
-        if (user != NULL && *user != '\0')
-            add_place_locked(user, "/p11fs/rpc.sock");
-        add_place_locked("/run/p11fs/rpc.sock", "");
-    }
-    module.timeout = DEFAULT_TIMEOUT;
-    if (timeout != NULL) {
-        char *end;
-        unsigned long seconds = strtoul(timeout, &end, 10);
-
-        if (end != timeout && *end == '\0')
-            module.timeout = seconds < MAX_TIMEOUT ? (unsigned)seconds : MAX_TIMEOUT;
-    }
+    if (text == NULL)
+        return DEFAULT_TIMEOUT;
+    seconds = strtoul(text, &end, 10);
+    if (end == text || *end != '\0')
+        return DEFAULT_TIMEOUT;
+    return seconds < MAX_TIMEOUT ? (unsigned)seconds : MAX_TIMEOUT;
 }
 
 static CK_RV check_args(const CK_C_INITIALIZE_ARGS *args)
@@ -219,9 +193,10 @@ CK_RV module_initialize(const CK_C_INITIALIZE_ARGS *args)
     }
     module.initialized = true;
     module.instance++;
-    module.had = false;
-    module.patience = PATIENCE_LATER;
-    find_places_locked();
+    module.waiting = WAIT_LATER;
+    module.timeout = find_timeout();
+    search_begin(&module.search);
+    memset(&module.found, 0, sizeof module.found);
     module_unlock();
     rv = module_connect(&c);
     if (c != NULL)
@@ -231,7 +206,7 @@ CK_RV module_initialize(const CK_C_INITIALIZE_ARGS *args)
         module.initialized = false;
         module.instance++;
     }
-    module.patience = PATIENCE_NOW;
+    module.waiting = WAIT_NOW;
     module_unlock();
     return rv;
 }
@@ -306,38 +281,56 @@ static CK_RV greet(struct conn *c, bool *again)
 /* What one try needs to know, and learns. */
 struct attempt {
     uint64_t instance;
-    char place[2][PATH_SIZE];
-    unsigned places, timeout;
-    bool had;
-    unsigned found; /* the place of conn */
+    unsigned timeout;
+    struct search search;
+    struct place found;
     struct conn *conn;
     bool again; /* a daemon may be about to come back */
 };
+
+/* next_place gives the place of a number: there is one only once the daemon was
+   found. */
+static enum step next_place(const struct attempt *a, unsigned number, struct place *p)
+{
+    if (*a->found.path == '\0')
+        return search_step(&a->search, number, p);
+    *p = a->found;
+    return number == 0 ? STEP_PLACE : STEP_END;
+}
 
 /* try_places tries each place once, those beyond one that refuses only if
    beyond. That no daemon is there is CKR_OK. */
 static CK_RV try_places(struct attempt *a, bool beyond)
 {
+    struct place p;
+    enum step step;
+
     a->again = false;
-    for (unsigned i = 0; i < a->places; i++) {
-        struct conn *c = conn_open(a->place[i], a->timeout > 0 ? a->timeout : 1);
+    for (unsigned i = 0; (step = next_place(a, i, &p)) != STEP_END; i++) {
+        struct conn *c;
         bool again;
         CK_RV rv;
 
+        if (step == STEP_NONE)
+            continue;
+        c = conn_open(&p, a->timeout > 0 ? a->timeout : 1);
         if (c == NULL) {
-            if (errno == ECONNREFUSED || errno == EAGAIN || (errno == ENOENT && a->had))
+            /* Refused by a socket, or by a mount, whose daemon is gone. */
+            bool gone = errno == ECONNREFUSED || errno == ENOTCONN;
+
+            if (gone || errno == EAGAIN || (errno == ENOENT && *a->found.path != '\0'))
                 a->again = true;
             if (errno == ENOMEM)
                 return CKR_HOST_MEMORY;
             /* A user's daemon that is being restarted is still the one meant. */
-            if (errno == ECONNREFUSED && !beyond)
+            if (p.last || (gone && !beyond))
                 return CKR_OK;
             continue;
         }
         rv = greet(c, &again);
         if (rv == CKR_OK) {
             a->conn = c;
-            a->found = i;
+            a->found = p;
             return CKR_OK;
         }
         conn_end(c);
@@ -351,13 +344,13 @@ static CK_RV try_places(struct attempt *a, bool beyond)
 }
 
 /* still says that the attempt is wanted, and may wait. */
-static bool still(const struct attempt *a, enum patience *patience)
+static bool still(const struct attempt *a, enum waiting *waiting)
 {
     bool same;
 
     module_lock();
     same = module.instance == a->instance;
-    *patience = module.patience;
+    *waiting = module.waiting;
     module_unlock();
     return same;
 }
@@ -365,21 +358,21 @@ static bool still(const struct attempt *a, enum patience *patience)
 static CK_RV attempt(struct attempt *a)
 {
     uint64_t end = milliseconds() + (uint64_t)a->timeout * 1000, wait = FIRST_PAUSE;
-    enum patience patience;
+    enum waiting waiting;
 
     for (;;) {
         CK_RV rv;
         bool over;
 
-        if (!still(a, &patience))
+        if (!still(a, &waiting))
             return CKR_CRYPTOKI_NOT_INITIALIZED;
-        over = patience == PATIENCE_OVER || milliseconds() >= end;
+        over = waiting == WAIT_OVER || milliseconds() >= end;
         rv = try_places(a, over);
-        if (rv != CKR_OK || a->conn != NULL || !a->again || patience != PATIENCE_NOW)
+        if (rv != CKR_OK || a->conn != NULL || !a->again || waiting != WAIT_NOW)
             return rv;
         if (over) {
             module_lock();
-            module.patience = PATIENCE_OVER;
+            module.waiting = WAIT_OVER;
             module_unlock();
             return CKR_OK;
         }
@@ -401,10 +394,8 @@ static CK_RV adopt_locked(const struct attempt *a, CK_RV rv)
     if (a->conn != NULL) {
         sessions_clear_locked();
         module.conn = a->conn;
-        module.had = true;
-        module.patience = PATIENCE_NOW;
-        memmove(module.place[0], module.place[a->found], PATH_SIZE);
-        module.places = 1;
+        module.waiting = WAIT_NOW;
+        module.found = a->found;
     }
     return rv;
 }
@@ -445,10 +436,9 @@ CK_RV module_connect(struct conn **out)
         }
         memset(&a, 0, sizeof a);
         a.instance = module.instance;
-        memcpy(a.place, module.place, sizeof a.place);
-        a.places = module.places;
         a.timeout = module.timeout;
-        a.had = module.had;
+        a.search = module.search;
+        a.found = module.found;
         module.connecting = true;
         module_unlock();
         rv = attempt(&a);

@@ -78,6 +78,17 @@ bool socket_connect(const struct sock *s, const char *path, int64_t deadline)
     return false;
 }
 
+bool socket_own(const struct sock *s)
+{
+    struct ucred peer;
+    socklen_t n = sizeof peer;
+
+    if (!socket_ours(s) || getsockopt(s->fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) != 0)
+        return false;
+    errno = EPERM;
+    return peer.uid == getuid();
+}
+
 void socket_limit(const struct sock *s, unsigned send, unsigned receive)
 {
     struct timeval out = {.tv_sec = (time_t)send}, in = {.tv_sec = (time_t)receive};

@@ -24,6 +24,9 @@ bool socket_ours(const struct sock *s);
 /* Connects to path until the deadline. False means that it failed, with errno. */
 bool socket_connect(const struct sock *s, const char *path, int64_t deadline);
 
+/* Who listens is of this program's user; false with errno. */
+bool socket_own(const struct sock *s);
+
 /* Lets no call of the kernel take longer than so many seconds; 0 lifts that. One
    that a signal interrupts begins anew. */
 void socket_limit(const struct sock *s, unsigned send, unsigned receive);

@@ -183,6 +183,7 @@ static const struct {
     {"descriptors", case_descriptors}, {"standard", case_standard},
     {"closed", case_closed},         {"destroyed", case_destroyed},
     {"foreign", case_foreign},       {"unset", case_unset},
+    {"find", case_find},
 };
 
 int main(int argc, char **argv)

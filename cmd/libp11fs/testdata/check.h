@@ -64,6 +64,7 @@ void case_race(int seconds);
 void case_destroyed(void);
 void case_foreign(void);
 void case_absent(void);
+void case_find(void);
 void case_hostile(void);
 void case_version(void);
 void case_mute(void);

@@ -371,6 +371,18 @@ void case_absent(void)
     CHECK(descriptors() == before);
 }
 
+/* Prints the number of the first slot: which daemon was found. */
+void case_find(void)
+{
+    CK_ULONG n = 1;
+    CK_SLOT_ID slot;
+
+    OK(f->C_Initialize(NULL));
+    OK(f->C_GetSlotList(0, &slot, &n));
+    printf("%ld\n", n == 0 ? -1L : (long)slot);
+    OK(f->C_Finalize(NULL));
+}
+
 /* Any answer may come, and none may do harm. A fake daemon lets C_Initialize
    through and then misbehaves. */
 void case_hostile(void)
