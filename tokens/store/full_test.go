@@ -86,3 +86,28 @@ func labelOf(t *testing.T, o *tokens.Object) string {
 	defer o.Release()
 	return attrs.Label()
 }
+
+// TestPINOnAFullDisk: where nothing can be written the right PIN opens the token after
+// wrong ones, and not more wrong ones are tried than elsewhere.
+func TestPINOnAFullDisk(t *testing.T) {
+	for _, before := range []bool{true, false} {
+		t.Run(map[bool]string{true: "full after a wrong PIN", false: "full before"}[before], func(t *testing.T) {
+			k := &full{}
+			cfg := freshConfig(t)
+			cfg.kernel = k
+			s := openStore(t, cfg)
+			k.on = !before
+			wantRV(t, "a wrong PIN", tryLogin(t, s, p11.CKU_SO, "wrong"), p11.CKR_PIN_INCORRECT)
+			k.on = true
+			if err := tryLogin(t, s, p11.CKU_SO, tokens.DefaultSOPIN); err != nil {
+				t.Fatalf("the right PIN: %v", err)
+			}
+			for range 3 {
+				if err := tryLogin(t, s, p11.CKU_SO, "wrong"); p11.RVOf(err) != p11.CKR_PIN_INCORRECT && p11.RVOf(err) != p11.CKR_PIN_LOCKED {
+					t.Errorf("a wrong PIN: %v", err)
+				}
+			}
+			wantRV(t, "the right PIN after three wrong ones", tryLogin(t, s, p11.CKU_SO, tokens.DefaultSOPIN), p11.CKR_PIN_LOCKED)
+		})
+	}
+}

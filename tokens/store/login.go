@@ -3,7 +3,6 @@ package store
 import (
 	"bytes"
 	"context"
-	"fmt"
 
 	"p11fs/p11"
 	"p11fs/secret"
@@ -189,7 +188,12 @@ func (s *Store) judge(r tokens.Role, kept format.Kept, o format.Opened) error {
 	if d == was {
 		return nil
 	}
-	return s.saveData(d)
+	// The right PIN opens the token also where nothing can be written: a count that
+	// stays too high harms nobody but who gives wrong PINs.
+	if err := s.saveData(d); err != nil {
+		s.cfg.Log.Warn("a right PIN cannot be noted", "dir", s.cfg.Dir, "role", r.Title, "err", err)
+	}
+	return nil
 }
 
 // withNewPIN returns d with another PIN for a role, set by whoever has the role.
@@ -204,7 +208,8 @@ func withNewPIN(f format.Format, d format.TokenData, r tokens.Role, record forma
 }
 
 // countFailure records one wrong PIN, durably, before anybody learns that it was
-// wrong. The flags count in memory even if they cannot be written.
+// wrong. Where the flags cannot be written they count in memory, so that not more
+// PINs are tried on a full disk than on another.
 func (s *Store) countFailure(r tokens.Role, d format.TokenData) error {
 	flags, wrong := r.Wrong(d.Flags())
 	d.SetFlags(flags)
@@ -218,7 +223,7 @@ func (s *Store) countFailure(r tokens.Role, d format.TokenData) error {
 		s.logins.EndLocked(r.User)
 	}
 	if err != nil {
-		return fmt.Errorf("wrong %s PIN, and it could not be counted: %w", r.Title, err)
+		s.cfg.Log.Warn("a wrong PIN is counted in memory only", "dir", s.cfg.Dir, "role", r.Title, "err", err)
 	}
 	return wrong
 }
