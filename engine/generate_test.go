@@ -2,6 +2,8 @@ package engine
 
 import (
 	"bytes"
+	"context"
+	"p11fs/tokens"
 	"testing"
 
 	"p11fs/p11"
@@ -272,4 +274,31 @@ func TestRandom(t *testing.T) {
 	_, err = s.GenerateRandom(t.Context(), -1)
 	want(t, err, p11.CKR_ARGUMENTS_BAD)
 	want(t, s.SeedRandom(t.Context(), r), p11.CKR_RANDOM_SEED_NOT_SUPPORTED)
+}
+
+// A session that ends while one key of a pair is stored leaves none in the token.
+func TestKeyPairAtTheEndOfTheSession(t *testing.T) {
+	ctx := t.Context()
+	token := &afterCreate{Token: hooks.New("tok", hooks.Options{})}
+	b := benchOf(t, token.Token, token, Limits{})
+	other, s := b.user(t), b.user(t)
+	token.after = func() { want(t, s.Close(), p11.CKR_OK) }
+	_, _, err := s.GenerateKeyPair(ctx, mech(t, "ec-key-pair-gen"), tmpl(t, "ec-params=secp256r1 label=left"), tmpl(t, "token=true label=left"))
+	found, ferr := other.Find(ctx, tmpl(t, "label=left"))
+	want(t, ferr, p11.CKR_OK)
+	if err != nil && len(found) != 0 {
+		t.Errorf("failed with %v, and %d objects are left", err, len(found))
+	}
+}
+
+// afterCreate calls after once an object is stored.
+type afterCreate struct {
+	*hooks.Token
+	after func()
+}
+
+func (t *afterCreate) Create(ctx context.Context, attrs p11.Attributes) (*tokens.Object, error) {
+	o, err := t.Token.Create(ctx, attrs)
+	t.after()
+	return o, err
 }

@@ -94,8 +94,9 @@ func (s *Session) store(ctx context.Context, list ...*pending) ([]p11.ObjectHand
 			inSession = append(inSession, i)
 		}
 	}
+	// Session objects can always be taken back, so they come first.
 	handles := make([]p11.ObjectHandle, len(list))
-	err := s.storeInToken(ctx, list, inToken, handles)
+	var err error
 	for _, i := range inSession {
 		p := list[i]
 		if err != nil {
@@ -107,11 +108,21 @@ func (s *Session) store(ctx context.Context, list ...*pending) ([]p11.ObjectHand
 			handles[i] = o.Handle
 		}
 	}
-	if err != nil {
-		s.undo(ctx, handles)
-		return nil, err
+	if err == nil {
+		err = s.storeInToken(ctx, list, inToken, handles)
+	} else {
+		for _, i := range inToken {
+			s.disown(list[i])
+		}
 	}
-	return handles, nil
+	if err == nil {
+		return handles, nil
+	}
+	for _, i := range inSession {
+		// What is not there was not made, or has ended with its session or login.
+		_ = s.appSlot.objects.destroy(handles[i], anyway)
+	}
+	return nil, err
 }
 
 // storeInToken stores the token objects of the list.
@@ -126,6 +137,9 @@ func (s *Session) storeInToken(ctx context.Context, list []*pending, which []int
 	}
 	for _, i := range which[taken:] {
 		s.disown(list[i])
+	}
+	if err != nil {
+		s.undo(ctx, objects)
 	}
 	return err
 }
@@ -148,25 +162,18 @@ func createAll(ctx context.Context, t tokens.Token, list []p11.Attributes) (made
 	return made, len(list), nil
 }
 
-// undo takes back objects made just now. It is not to be interrupted.
-func (s *Session) undo(ctx context.Context, handles []p11.ObjectHandle) {
-	v := s.view()
-	for _, h := range handles {
-		o, err := v.find(h)
-		if err != nil {
-			continue // not made, or ended with its session or login
-		}
-		anyway := func(p11.Attributes) error { return nil }
-		if o.Name == "" {
-			err = s.appSlot.objects.destroy(h, anyway)
-		} else {
-			err = v.slot.token.Destroy(context.WithoutCancel(ctx), o.Handle, anyway)
-		}
-		if err != nil {
-			s.appSlot.app.engine.log.Error("an object of several that could not be made is left over", "token", v.slot.Name(), "err", err)
+// undo takes back token objects made just now. It is not to be interrupted.
+func (s *Session) undo(ctx context.Context, objects []*tokens.Object) {
+	slot := s.appSlot.slot
+	for _, o := range objects {
+		if err := slot.token.Destroy(context.WithoutCancel(ctx), o.Handle, anyway); err != nil {
+			s.appSlot.app.engine.log.Error("an object of several that could not be made is left over", "token", slot.Name(), "err", err)
 		}
 	}
 }
+
+// anyway is the check of who destroys an object whatever it is.
+func anyway(p11.Attributes) error { return nil }
 
 // make adopts and stores one object.
 func (s *Session) make(ctx context.Context, p *pending) (p11.ObjectHandle, error) {
