@@ -60,16 +60,23 @@ func (s *Session) Init(ctx context.Context, flag p11.Flags, m p11.Mechanism, key
 	if err != nil {
 		return err
 	}
+	if err = s.activate(o); err != nil {
+		o.Close()
+	}
+	return err
+}
+
+// activate makes o the active operation of its use. The end of the login or session
+// may have cut o already.
+func (s *Session) activate(o *Operation) error {
 	s.mu.Lock()
-	if err = s.mayActivateLocked(u); err == nil && s.closed() {
-		err = s.gone()
+	defer s.mu.Unlock()
+	err := s.mayActivateLocked(o.use)
+	if err == nil {
+		err = o.stands()
 	}
 	if err == nil {
-		s.active[flag] = o
-	}
-	s.mu.Unlock()
-	if err != nil {
-		o.Close()
+		s.active[o.use.flag] = o
 	}
 	return err
 }
@@ -176,7 +183,7 @@ func (s *Session) Final(ctx context.Context, flag p11.Flags, signature []byte, r
 // UpdateBoth is a dual-function operation (PKCS#11 v3.1 §5.17): it drives the active
 // encryption or decryption, the use flag, and the active digest, signature or check,
 // the use second, with one part of the plain text. An error ends the operation that
-// gave it.
+// gave it; an interrupt between the two ends the first.
 func (s *Session) UpdateBoth(ctx context.Context, flag, second p11.Flags, part []byte, room int) ([]byte, error) {
 	b, err := s.activeOf(second)
 	if err != nil {
@@ -198,6 +205,7 @@ func (s *Session) UpdateBoth(ctx context.Context, flag, second p11.Flags, part [
 	}
 	if _, err := b.Update(ctx, plain); err != nil {
 		secret.Wipe(out)
+		a.endHalfWay(err)
 		return nil, err
 	}
 	return out, nil

@@ -287,3 +287,17 @@ func TestDualFunctions(t *testing.T) {
 		t.Errorf("%q", plain)
 	}
 }
+
+// An operation that a logout has cut before it was the active one does not become it.
+func TestCutBeforeItIsActive(t *testing.T) {
+	ctx := t.Context()
+	b := newBench(t, hooks.Options{})
+	s := b.user(t)
+	o, err := s.beginParts(ctx, useOf(p11.CKF_SIGN), mech(t, "sha256-hmac"), create(t, s, macKey), true)
+	want(t, err, p11.CKR_OK)
+	want(t, s.Logout(ctx), p11.CKR_OK)
+	want(t, s.activate(o), p11.CKR_USER_NOT_LOGGED_IN)
+	if len(s.active) != 0 {
+		t.Error("it is in the way of the next one")
+	}
+}

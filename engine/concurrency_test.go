@@ -193,3 +193,23 @@ func TestLoginRace(t *testing.T) {
 		a.Close()
 	}
 }
+
+// A panic in the token at the beginning of an operation leaves no key held.
+func TestPanicGivesUpTheKey(t *testing.T) {
+	ctx := t.Context()
+	var method string
+	b := newBench(t, hooks.Options{Before: func(m string) error {
+		if m == method {
+			panic("boom")
+		}
+		return nil
+	}})
+	s := b.user(t)
+	h := create(t, s, macKey)
+	key := s.appSlot.objects.get(h)
+	mustPanic(t, &method, "Sign", func() { _ = s.SignInit(ctx, mech(t, "sha256-hmac"), h) })
+	want(t, s.DestroyObject(ctx, h), p11.CKR_OK)
+	if _, err := key.Acquire(); err == nil {
+		t.Error("the key is never wiped")
+	}
+}

@@ -194,3 +194,49 @@ func TestCutInTheToken(t *testing.T) {
 		})
 	}
 }
+
+// A function of one part that is interrupted when it has taken its data ends the
+// operation: made again, it would take them twice.
+func TestInterruptAfterTheData(t *testing.T) {
+	ctx := t.Context()
+	at := ""
+	cctx, cancel := context.WithCancel(ctx)
+	b := newBench(t, hooks.Options{Before: func(method string) error {
+		if method != at {
+			return nil
+		}
+		cancel()
+		return cctx.Err()
+	}})
+	s := b.user(t)
+	mac, aes := create(t, s, macKey), create(t, s, aesKey)
+	hmac, ctr := mech(t, "sha256-hmac"), mech(t, "aes-ctr,bits=128,counter="+zeroIV)
+	want(t, s.SignInit(ctx, hmac, mac), p11.CKR_OK)
+	at = "Signature.Final"
+	_, err := s.Sign(cctx, []byte("data"), NoLimit)
+	want(t, err, p11.CKR_FUNCTION_CANCELED)
+	_, err = s.Sign(ctx, []byte("data"), NoLimit)
+	want(t, err, p11.CKR_OPERATION_NOT_INITIALIZED)
+
+	for name, c := range map[string]struct {
+		flag, second p11.Flags
+		at           string
+	}{
+		"encrypt": {p11.CKF_ENCRYPT, p11.CKF_SIGN, "Signature.Update"},
+		"decrypt": {p11.CKF_DECRYPT, p11.CKF_VERIFY, "Verification.Update"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cctx, cancel = context.WithCancel(ctx)
+			at = ""
+			want(t, s.Init(ctx, c.flag, ctr, aes), p11.CKR_OK)
+			want(t, s.Init(ctx, c.second, hmac, mac), p11.CKR_OK)
+			at = c.at
+			_, err := s.UpdateBoth(cctx, c.flag, c.second, []byte("data"), NoLimit)
+			want(t, err, p11.CKR_FUNCTION_CANCELED)
+			if s.active[c.flag] != nil || s.active[c.second] == nil {
+				t.Error("the cipher, which has taken the data, goes on, or the other has ended")
+			}
+			want(t, s.SessionCancel(ctx, c.flag|c.second), p11.CKR_OK)
+		})
+	}
+}

@@ -46,8 +46,14 @@ type Operation struct {
 type replay struct {
 	data  []byte // of the message so far
 	given int    // bytes that Update has returned
-	long  bool   // the message is too long to be kept
+	long  bool   // the message is not kept: it is too long, or holds a key
 	ended bool   // the token's side has gone past the data
+}
+
+// drop gives up the data.
+func (r *replay) drop() {
+	secret.Wipe(r.data)
+	r.data, r.long = nil, true
 }
 
 // maxReplay bounds the data that is kept for that, in bytes.
@@ -67,8 +73,12 @@ func (s *Session) beginParts(ctx context.Context, u use, m p11.Mechanism, key p1
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if o.impl == nil {
+			o.release() // also after a panic in the token
+		}
+	}()
 	if o.impl, err = o.atToken(ctx); err != nil {
-		o.release()
 		return nil, interruptedBy(ctx, err)
 	}
 	o.size, o.once = o.impl.Size(), active
@@ -261,9 +271,8 @@ func (o *Operation) update(ctx context.Context, part []byte, room int) ([]byte, 
 	o.parts = true
 	if r := o.replay; r != nil {
 		r.given += len(out)
-		if r.long = r.long || len(r.data)+len(part) > maxReplay; r.long {
-			secret.Wipe(r.data)
-			r.data = nil
+		if r.long || len(r.data)+len(part) > maxReplay {
+			r.drop()
 		} else {
 			r.data = secret.Append(r.data, part)
 		}
@@ -295,7 +304,7 @@ func (o *Operation) resume(ctx context.Context) error {
 	}
 	if r.long {
 		return p11.Errorf(p11.CKR_OPERATION_NOT_INITIALIZED,
-			"the message ended with its result: this token cannot go on with one of more than %d bytes", maxReplay)
+			"the message ended with its result: this token cannot go on with one of more than %d bytes, or with a key in it", maxReplay)
 	}
 	impl, err := o.atToken(ctx)
 	if err != nil {
@@ -397,6 +406,14 @@ func (o *Operation) whole(ctx context.Context, data, signature []byte, room int)
 	})
 }
 
+// endHalfWay ends an operation that has taken its part of a call which err then
+// interrupted: made again, the call would give it the part twice.
+func (o *Operation) endHalfWay(err error) {
+	if p11.RVOf(err) == p11.CKR_FUNCTION_CANCELED {
+		o.Close()
+	}
+}
+
 // all gives the token's side all data and takes all of the result.
 func (o *Operation) all(ctx context.Context, data, signature []byte) ([]byte, error) {
 	out, err := o.impl.Update(ctx, data)
@@ -407,6 +424,7 @@ func (o *Operation) all(ctx context.Context, data, signature []byte) ([]byte, er
 	switch {
 	case err != nil:
 		secret.Wipe(out)
+		o.endHalfWay(interruptedBy(ctx, err))
 		return nil, err
 	case len(out) == 0:
 		return rest, nil
@@ -447,12 +465,19 @@ func (o *Operation) digestKey(ctx context.Context, e *entry) error {
 		return p11.Errorf(p11.CKR_KEY_INDIGESTIBLE, "the key is sensitive or not extractable")
 	}
 	_, err := o.run(ctx, onError, func(ctx context.Context) ([]byte, error) {
+		if err := o.resume(ctx); err != nil {
+			return nil, err
+		}
 		d, ok := o.impl.(tokens.KeyDigester)
 		if !ok {
 			return nil, p11.Errorf(p11.CKR_KEY_INDIGESTIBLE, "the token digests no keys")
 		}
 		o.parts = true
-		return nil, d.DigestKey(ctx, e.object)
+		err := d.DigestKey(ctx, e.object)
+		if o.replay != nil && err == nil {
+			o.replay.drop() // a key's value is not kept
+		}
+		return nil, err
 	})
 	return err
 }

@@ -194,3 +194,46 @@ func TestReplayGivesTheSame(t *testing.T) {
 	want(t, errOf(o.Result(ctx, nil)), p11.CKR_OK)
 	want(t, errOf(o.Update(ctx, []byte("data"))), p11.CKR_FUNCTION_FAILED)
 }
+
+// A message with a key in it is not kept: it ends with its result.
+func TestReplayOfAKey(t *testing.T) {
+	ctx := t.Context()
+	token := &keyEndingToken{endingToken{Token: hooks.New("tok", hooks.Options{})}}
+	b := benchOf(t, token.Token, token, Limits{})
+	s := b.user(t)
+	key := create(t, s, macKey+" sensitive=false extractable=true")
+	o, err := s.Begin(ctx, p11.CKF_DIGEST, mech(t, "sha256"), 0)
+	want(t, err, p11.CKR_OK)
+	_, err = o.Update(ctx, []byte("x"))
+	want(t, err, p11.CKR_OK)
+	_, err = o.Result(ctx, nil)
+	want(t, err, p11.CKR_OK)
+	want(t, o.DigestKey(ctx, key), p11.CKR_OK)
+	got, err := o.Result(ctx, nil)
+	sum := sha256.Sum256([]byte("x\x00\x01\x02\x03\x04\x05\x06\x07"))
+	if err != nil || !bytes.Equal(got, sum[:]) {
+		t.Errorf("%x, %v", got, err)
+	}
+	_, err = o.Update(ctx, []byte("y"))
+	want(t, err, p11.CKR_OPERATION_NOT_INITIALIZED)
+}
+
+// keyEndingToken is an endingToken whose digests take keys.
+type keyEndingToken struct{ endingToken }
+
+type keyEndingOperation struct{ *endingOperation }
+
+func (t *keyEndingToken) Begin(ctx context.Context, use p11.Flags, m p11.Mechanism, key *tokens.Object) (tokens.Operation, error) {
+	o, err := t.endingToken.Begin(ctx, use, m, key)
+	if err != nil {
+		return nil, err
+	}
+	return keyEndingOperation{o.(*endingOperation)}, nil
+}
+
+func (o keyEndingOperation) DigestKey(ctx context.Context, key *tokens.Object) error {
+	if o.ended {
+		return p11.CKR_OPERATION_NOT_INITIALIZED
+	}
+	return o.o.(tokens.KeyDigester).DigestKey(ctx, key)
+}
