@@ -22,10 +22,11 @@ type Owner struct {
 // An Application is what PKCS#11 calls one: what shares logins, sessions and
 // session objects, and sees nothing of any other's.
 type Application struct {
-	engine  *Engine
-	number  uint64
-	owner   Owner
-	account *Account
+	engine   *Engine
+	number   uint64
+	owner    Owner
+	account  *Account
+	defaults Defaults
 
 	mu       sync.RWMutex            // guards all below; 1st in the order of doc.go
 	closed   bool                    //
@@ -34,11 +35,12 @@ type Application struct {
 	slots    map[*Slot]*appSlot      // made at the first session on a slot, kept
 }
 
-func newApplication(e *Engine, owner Owner) *Application {
+func newApplication(e *Engine, owner Owner, d Defaults) *Application {
 	return &Application{
 		engine:   e,
 		owner:    owner,
 		account:  e.Account(owner.UID),
+		defaults: d,
 		sessions: btree.NewG(treeDegree, func(a, b *Session) bool { return a.handle < b.handle }),
 		slots:    make(map[*Slot]*appSlot),
 	}

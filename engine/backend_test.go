@@ -91,7 +91,7 @@ func TestLife(t *testing.T) {
 
 func live(t *testing.T, e *engine.Engine) {
 	ctx := t.Context()
-	app := e.NewApplication(engine.Owner{UID: 1})
+	app := e.NewApplication(engine.Owner{UID: 1}, engine.ForPrograms)
 	slot, err := e.SlotNamed("tok")
 	ok(t, err)
 	ok(t, app.InitToken(ctx, slot, pin(t, "87654321"), "life"))

@@ -115,7 +115,7 @@ func TestConcurrentApplications(t *testing.T) {
 		go func() {
 			defer wg.Done()
 			r := rand.New(rand.NewPCG(1, uint64(i)))
-			a := b.NewApplication(Owner{UID: uint32(i % 3)})
+			a := b.NewApplication(Owner{UID: uint32(i % 3)}, ForPrograms)
 			defer a.Close()
 			ctx := t.Context()
 			var shared sync.WaitGroup

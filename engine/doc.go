@@ -21,18 +21,11 @@
 //
 // # Choices where the standard leaves one
 //
-// Keys that are not asked to be open are closed. Where a template does not
-// say:
-//
-//   - Private and secret keys are CKA_PRIVATE and CKA_SENSITIVE, however they
-//     come to be; everything else is public. Making a private object without a
-//     login gives CKR_USER_NOT_LOGGED_IN.
-//   - CKA_EXTRACTABLE is false for keys that are generated, derived or imported,
-//     and true for those unwrapped (§5.18.4).
-//   - A key may do what its type does (an RSA private key sign and decrypt, an
-//     EC key sign, an AES key encrypt and decrypt, a generic secret sign), but
-//     wrap, unwrap and derive only when asked: a key that both decrypts and
-//     wraps tells every extractable key.
+//   - What is true of a key where its template does not say is in keyDefaults, in
+//     two columns: for people at the file tree, and for programs, which are written
+//     for what common tokens say. Making a private object without a login gives
+//     CKR_USER_NOT_LOGGED_IN.
+//   - CKA_EXTRACTABLE is false, but true for what a program unwraps (§5.18.4).
 //   - Imported and unwrapped keys are neither CKA_ALWAYS_SENSITIVE nor
 //     CKA_NEVER_EXTRACTABLE: they have been outside.
 //   - CKA_VALUE_LEN and CKA_MODULUS_BITS, which the standard forbids on import,

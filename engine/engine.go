@@ -147,10 +147,10 @@ func (e *Engine) SlotNamed(name string) (*Slot, error) {
 }
 
 // NewApplication returns a new application of owner: one per uid and POSIX
-// session, or per connection. Whoever made it calls Close. On a closed engine
+// session, or per connection. d are the defaults of keys that it makes. Whoever made it calls Close. On a closed engine
 // it can open no session.
-func (e *Engine) NewApplication(owner Owner) *Application {
-	a := newApplication(e, owner)
+func (e *Engine) NewApplication(owner Owner, d Defaults) *Application {
+	a := newApplication(e, owner, d)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {

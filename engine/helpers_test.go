@@ -62,7 +62,9 @@ const (
 	rw = p11.CKF_SERIAL_SESSION | p11.CKF_RW_SESSION
 )
 
-func (b *bench) app() *Application { return b.NewApplication(Owner{UID: 1000, Name: "test"}) }
+func (b *bench) app() *Application {
+	return b.NewApplication(Owner{UID: 1000, Name: "test"}, ForPrograms)
+}
 
 func (b *bench) session(t testing.TB, a *Application, flags p11.Flags) *Session {
 	t.Helper()

@@ -21,7 +21,7 @@ func TestLimitsPerUID(t *testing.T) {
 	if !errors.As(err, &limit) || limit.UID != 1000 || limit.Max != 3 {
 		t.Errorf("%v is no LimitError of uid 1000", err)
 	}
-	other := b.NewApplication(Owner{UID: 1001})
+	other := b.NewApplication(Owner{UID: 1001}, ForPrograms)
 	b.session(t, other, ro)
 	want(t, last.Close(), p11.CKR_OK)
 	last = b.session(t, two, rw)
@@ -117,7 +117,7 @@ func TestBytesPerUID(t *testing.T) {
 	held("what was refused", 40<<10, 44<<10)
 	want(t, s.SetAttributeValue(ctx, h, p11.Attributes{{Type: p11.CKA_VALUE, Value: make([]byte, 8<<10)}}), p11.CKR_OK)
 	held("a shorter value", 8<<10, 12<<10)
-	other := b.session(t, b.NewApplication(Owner{UID: 1001}), rw)
+	other := b.session(t, b.NewApplication(Owner{UID: 1001}, ForPrograms), rw)
 	create(t, other, "class=data")
 	held("another uid's object", 8<<10, 12<<10)
 	want(t, s.DestroyObject(ctx, h), p11.CKR_OK)

@@ -208,6 +208,12 @@ func (s *Session) isSO() bool {
 	return l != nil && l.user == p11.CKU_SO
 }
 
+// complete is rules.complete as the session has it.
+func (s *Session) complete(template p11.Attributes, o origin) (p11.Attributes, error) {
+	app := s.appSlot.app
+	return app.engine.rules.complete(template, o, s.isSO(), app.defaults)
+}
+
 // CreateObject is C_CreateObject (PKCS#11 v3.1 §5.7.1): an import, without trust
 // in where the key has been.
 func (s *Session) CreateObject(ctx context.Context, template p11.Attributes) (p11.ObjectHandle, error) {
@@ -234,7 +240,7 @@ func (s *Session) CreateObjects(ctx context.Context, templates []p11.Attributes)
 }
 
 func (s *Session) prepareCreated(template p11.Attributes) (*pending, error) {
-	attrs, err := s.appSlot.app.engine.rules.complete(template, created, s.isSO())
+	attrs, err := s.complete(template, created)
 	if err != nil {
 		return nil, err
 	}

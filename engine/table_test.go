@@ -42,7 +42,7 @@ func TestSessionTable(t *testing.T) {
 	}
 	defer func() { _ = errors.Join(e.Close(), token.Close()) }()
 	slot := e.Slots()[0]
-	app := e.NewApplication(engine.Owner{})
+	app := e.NewApplication(engine.Owner{}, engine.ForPrograms)
 	for range 2 {
 		if _, err := app.OpenSession(ctx, slot, p11.CKF_SERIAL_SESSION); err != nil {
 			t.Fatal(err)
@@ -65,7 +65,7 @@ func TestSessionTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = pin.Close() }()
-	app = e.NewApplication(engine.Owner{})
+	app = e.NewApplication(engine.Owner{}, engine.ForPrograms)
 	defer app.Close()
 	if err := app.InitToken(ctx, slot, pin, "x"); !errors.Is(err, p11.CKR_SESSION_EXISTS) {
 		t.Errorf("C_InitToken beside other processes' sessions: %v", err)

@@ -91,6 +91,7 @@ type kind struct {
 type ruleset struct {
 	rules []rule
 	index map[p11.AttributeType]int
+	yes   [2][]p11.AttributeType // true where the template is silent, by Defaults
 }
 
 func newRuleset(lists ...[]rule) *ruleset {

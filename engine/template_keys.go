@@ -2,8 +2,7 @@ package engine
 
 import "p11fs/p11"
 
-// addPublicKeys: §4.8. What a key may do by default is what its type can do,
-// but for wrapping.
+// addPublicKeys: §4.8. What is true by default is in keyDefaults.
 func (r *rules) addPublicKeys() {
 	common := newRuleset(storage(p11.CKO_PUBLIC_KEY), keys(), []rule{
 		{p11.CKA_SUBJECT, modifiable, empty()},
@@ -20,16 +19,12 @@ func (r *rules) addPublicKeys() {
 		r.exact[kind{p11.CKO_PUBLIC_KEY, uint64(t)}] = newRuleset(common.rules, list)
 	}
 	add(p11.CKK_RSA,
-		rule{p11.CKA_ENCRYPT, modifiable, yes()},
-		rule{p11.CKA_VERIFY, modifiable, yes()},
-		rule{p11.CKA_VERIFY_RECOVER, modifiable, yes()},
 		rule{p11.CKA_MODULUS, needCreate | keyPart, nil},
 		rule{p11.CKA_MODULUS_BITS, needGenerate | noUnwrap, nil},
 		rule{p11.CKA_PUBLIC_EXPONENT, needCreate | noUnwrap, nil},
 	)
 	for _, t := range []p11.KeyType{p11.CKK_EC, p11.CKK_EC_EDWARDS, p11.CKK_EC_MONTGOMERY} {
 		add(t,
-			rule{p11.CKA_VERIFY, modifiable, p11.Bool(t != p11.CKK_EC_MONTGOMERY)},
 			rule{p11.CKA_EC_PARAMS, needCreate | needGenerate | noUnwrap, nil},
 			rule{p11.CKA_EC_POINT, needCreate | keyPart, nil},
 		)
@@ -40,7 +35,6 @@ func (r *rules) addPublicKeys() {
 		rule{p11.CKA_VALUE, needCreate | keyPart, nil},
 	)
 	add(p11.CKK_DSA,
-		rule{p11.CKA_VERIFY, modifiable, yes()},
 		rule{p11.CKA_PRIME, needCreate | needGenerate, nil},
 		rule{p11.CKA_SUBPRIME, needCreate | needGenerate, nil},
 		rule{p11.CKA_BASE, needCreate | needGenerate, nil},
@@ -52,7 +46,7 @@ func (r *rules) addPublicKeys() {
 func (r *rules) addPrivateKeys() {
 	common := newRuleset(storage(p11.CKO_PRIVATE_KEY), keys(), []rule{
 		{p11.CKA_SUBJECT, modifiable, empty()},
-		{p11.CKA_SENSITIVE, modifiable | staysTrue, yes()},
+		{p11.CKA_SENSITIVE, modifiable | staysTrue, no()},
 		{p11.CKA_DECRYPT, modifiable, no()},
 		{p11.CKA_SIGN, modifiable, no()},
 		{p11.CKA_SIGN_RECOVER, modifiable, no()},
@@ -71,9 +65,6 @@ func (r *rules) addPrivateKeys() {
 		r.exact[kind{p11.CKO_PRIVATE_KEY, uint64(t)}] = newRuleset(common.rules, list)
 	}
 	add(p11.CKK_RSA,
-		rule{p11.CKA_DECRYPT, modifiable, yes()},
-		rule{p11.CKA_SIGN, modifiable, yes()},
-		rule{p11.CKA_SIGN_RECOVER, modifiable, yes()},
 		rule{p11.CKA_MODULUS, needCreate | keyPart, nil},
 		rule{p11.CKA_PUBLIC_EXPONENT, needCreate | keyPart, nil},
 		rule{p11.CKA_PRIVATE_EXPONENT, needCreate | keyPart, nil},
@@ -85,7 +76,6 @@ func (r *rules) addPrivateKeys() {
 	)
 	for _, t := range []p11.KeyType{p11.CKK_EC, p11.CKK_EC_EDWARDS, p11.CKK_EC_MONTGOMERY} {
 		add(t,
-			rule{p11.CKA_SIGN, modifiable, p11.Bool(t != p11.CKK_EC_MONTGOMERY)},
 			rule{p11.CKA_EC_PARAMS, needCreate | keyPart, nil},
 			rule{p11.CKA_VALUE, needCreate | keyPart, nil},
 			// Not in the standard's table, but given by many importers, and
@@ -100,7 +90,6 @@ func (r *rules) addPrivateKeys() {
 		rule{p11.CKA_VALUE_BITS, noCreate | noUnwrap, nil},
 	)
 	add(p11.CKK_DSA,
-		rule{p11.CKA_SIGN, modifiable, yes()},
 		rule{p11.CKA_PRIME, needCreate | keyPart, nil},
 		rule{p11.CKA_SUBPRIME, needCreate | keyPart, nil},
 		rule{p11.CKA_BASE, needCreate | keyPart, nil},
@@ -108,9 +97,7 @@ func (r *rules) addPrivateKeys() {
 	)
 }
 
-// addSecretKeys: §4.10, which says that CKA_SENSITIVE is false unless asked for,
-// and leaves CKA_EXTRACTABLE to the token: it depends on the origin (extractable),
-// and a key that is made here does not leave without being asked either way.
+// addSecretKeys: §4.10. CKA_EXTRACTABLE depends on the origin (extractable).
 func (r *rules) addSecretKeys() {
 	common := newRuleset(storage(p11.CKO_SECRET_KEY), keys(), []rule{
 		{p11.CKA_SENSITIVE, modifiable | staysTrue, no()},
@@ -135,32 +122,15 @@ func (r *rules) addSecretKeys() {
 	add := func(t p11.KeyType, list ...rule) {
 		r.exact[kind{p11.CKO_SECRET_KEY, uint64(t)}] = newRuleset(common.rules, list)
 	}
-	cipher := []rule{
-		{p11.CKA_ENCRYPT, modifiable, yes()},
-		{p11.CKA_DECRYPT, modifiable, yes()},
-	}
-	mac := []rule{
-		{p11.CKA_SIGN, modifiable, yes()},
-		{p11.CKA_VERIFY, modifiable, yes()},
-	}
 	length := rule{p11.CKA_VALUE_LEN, needGenerate, nil}
-	for _, t := range []p11.KeyType{p11.CKK_AES, p11.CKK_AES_XTS} {
-		add(t, append([]rule{length}, cipher...)...)
-	}
-	for _, t := range []p11.KeyType{p11.CKK_DES, p11.CKK_DES2, p11.CKK_DES3, p11.CKK_CHACHA20} {
-		add(t, append([]rule{{p11.CKA_VALUE_LEN, 0, nil}}, cipher...)...)
-	}
-	macs := []p11.KeyType{p11.CKK_GENERIC_SECRET, p11.CKK_HKDF}
-	for _, h := range p11.Hashes() {
-		if facts, ok := p11.MechanismFacts(h.HMAC); ok && h.Go != 0 {
-			macs = append(macs, facts.KeyTypes...)
+	for _, t := range cipherKeys() {
+		if len(p11.KeyLengths(t)) > 1 {
+			add(t, length)
+		} else {
+			add(t, rule{p11.CKA_VALUE_LEN, 0, nil})
 		}
 	}
-	for _, t := range macs {
-		add(t, append([]rule{length}, mac...)...)
+	for _, t := range macKeys() {
+		add(t, length)
 	}
 }
-
-// extractable is the default of CKA_EXTRACTABLE. An unwrapped key was outside
-// already (PKCS#11 v3.1 §5.18.4: true); others do not leave unless asked.
-func extractable(o origin) bool { return o == unwrapped }

@@ -2,12 +2,13 @@ package engine
 
 import (
 	"bytes"
+	"slices"
 
 	"p11fs/p11"
 )
 
 // complete checks the template of a new object and fills in the defaults. so
-// says that the security officer makes it. What it returns shares nothing with
+// says that the security officer makes it, and d which defaults. What it returns shares nothing with
 // template.
 //
 // The codes are those of PKCS#11 v3.1 §4.1.1: CKR_ATTRIBUTE_TYPE_INVALID for an
@@ -15,7 +16,7 @@ import (
 // a malformed value, CKR_ATTRIBUTE_READ_ONLY for what only the token sets,
 // CKR_TEMPLATE_INCONSISTENT for what cannot be given together or this way, and
 // CKR_TEMPLATE_INCOMPLETE.
-func (r *rules) complete(template p11.Attributes, o origin, so bool) (p11.Attributes, error) {
+func (r *rules) complete(template p11.Attributes, o origin, so bool, d Defaults) (p11.Attributes, error) {
 	if err := template.Validate(); err != nil {
 		return nil, err
 	}
@@ -36,7 +37,9 @@ func (r *rules) complete(template p11.Attributes, o origin, so bool) (p11.Attrib
 			attrs.Wipe()
 			return nil, incomplete(one.attr)
 		case one.attr == p11.CKA_EXTRACTABLE:
-			attrs.SetBool(one.attr, extractable(o))
+			attrs.SetBool(one.attr, extractable(o, d))
+		case slices.Contains(set.yes[d], one.attr):
+			attrs.SetBool(one.attr, true)
 		case one.def != nil:
 			attrs.Set(one.attr, bytes.Clone(one.def))
 		}

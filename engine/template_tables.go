@@ -12,6 +12,7 @@ func newRules() *rules {
 	r.addPrivateKeys()
 	r.addSecretKeys()
 	r.addDomainParameters()
+	r.addDefaults()
 	return r
 }
 
@@ -20,7 +21,7 @@ func storage(class p11.ObjectClass) []rule {
 	return []rule{
 		{p11.CKA_CLASS, 0, nil},
 		{p11.CKA_TOKEN, onCopy, no()},
-		{p11.CKA_PRIVATE, onCopy, p11.Bool(isSecretClass(class))},
+		{p11.CKA_PRIVATE, onCopy, no()},
 		{p11.CKA_MODIFIABLE, onCopy | staysFalse, yes()},
 		{p11.CKA_LABEL, modifiable, empty()},
 		{p11.CKA_COPYABLE, modifiable | staysFalse, yes()},

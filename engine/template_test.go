@@ -155,7 +155,8 @@ func TestCreateAccess(t *testing.T) {
 
 func TestDefaults(t *testing.T) {
 	b := newBench(t, hooks.Options{})
-	s := b.user(t)
+	s := b.session(t, b.NewApplication(Owner{UID: 1}, ForPeople), rw)
+	logIn(t, s, p11.CKU_USER, "1234")
 	pub, priv := generateEC(t, s, "", "")
 	tests := []struct {
 		name    string
@@ -172,8 +173,8 @@ func TestDefaults(t *testing.T) {
 			[]p11.AttributeType{p11.CKA_TOKEN, p11.CKA_PRIVATE, p11.CKA_TRUSTED},
 			[]p11.AttributeType{p11.CKA_ID, p11.CKA_ISSUER, p11.CKA_SERIAL_NUMBER}},
 		{"imported secret key", create(t, s, aesKey),
-			[]p11.AttributeType{p11.CKA_PRIVATE, p11.CKA_ENCRYPT, p11.CKA_DECRYPT},
-			[]p11.AttributeType{p11.CKA_SENSITIVE, p11.CKA_EXTRACTABLE, p11.CKA_LOCAL, p11.CKA_ALWAYS_SENSITIVE, p11.CKA_NEVER_EXTRACTABLE, p11.CKA_WRAP, p11.CKA_UNWRAP, p11.CKA_DERIVE, p11.CKA_WRAP_WITH_TRUSTED, p11.CKA_SIGN, p11.CKA_VERIFY},
+			[]p11.AttributeType{p11.CKA_PRIVATE, p11.CKA_SENSITIVE, p11.CKA_ENCRYPT, p11.CKA_DECRYPT},
+			[]p11.AttributeType{p11.CKA_EXTRACTABLE, p11.CKA_LOCAL, p11.CKA_ALWAYS_SENSITIVE, p11.CKA_NEVER_EXTRACTABLE, p11.CKA_WRAP, p11.CKA_UNWRAP, p11.CKA_DERIVE, p11.CKA_WRAP_WITH_TRUSTED, p11.CKA_SIGN, p11.CKA_VERIFY},
 			[]p11.AttributeType{p11.CKA_ID, p11.CKA_START_DATE, p11.CKA_END_DATE}},
 		{"generic secret", create(t, s, macKey),
 			[]p11.AttributeType{p11.CKA_SIGN, p11.CKA_VERIFY},

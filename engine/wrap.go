@@ -184,7 +184,7 @@ func (s *Session) prepareFrom(template, key p11.Attributes, f from) (*pending, e
 	if err != nil {
 		return nil, err
 	}
-	attrs, err := s.appSlot.app.engine.rules.complete(template, f.origin, s.isSO())
+	attrs, err := s.complete(template, f.origin)
 	if err != nil {
 		return nil, err
 	}

@@ -107,7 +107,7 @@ func newCallers(e *engine.Engine, system processes) *callers {
 		engine: e,
 		system: system,
 		most:   most,
-		nobody: e.NewApplication(engine.Owner{UID: ^uint32(0), GID: ^uint32(0), Door: "files", Name: "nobody"}),
+		nobody: e.NewApplication(engine.Owner{UID: ^uint32(0), GID: ^uint32(0), Door: "files", Name: "nobody"}, engine.ForPeople),
 		apps:   make(map[appKey]*application),
 		users:  make(map[uint32]*user),
 	}
@@ -211,7 +211,7 @@ func (cs *callers) add(owner engine.Owner, l leader) (*application, error) {
 		held:    &u.held,
 		slots:   make(map[*engine.Slot]*appSlot),
 		emptied: make(map[*blob]struct{}),
-		eng:     cs.engine.NewApplication(owner),
+		eng:     cs.engine.NewApplication(owner, engine.ForPeople),
 	}
 	cs.apps[key] = a
 	u.applications++

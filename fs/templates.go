@@ -2,23 +2,11 @@ package fs
 
 import "p11fs/p11"
 
-// setDefaults fills in what the caller does not say of an object of a known class:
-// keys and certificates are token objects; private and secret keys are private,
-// sensitive, and not to be taken out. What a key may be used for is the engine's
-// choice.
+// setDefaults fills in what the caller does not say: keys and certificates are token
+// objects. All else is the engine's choice (engine.ForPeople).
 func setDefaults(t *p11.Attributes) {
-	class, _ := t.Class()
-	guarded := class == p11.CKO_PRIVATE_KEY || class == p11.CKO_SECRET_KEY
-	set := func(a p11.AttributeType, v bool) {
-		if !t.Has(a) {
-			t.SetBool(a, v)
-		}
-	}
-	set(p11.CKA_TOKEN, true)
-	set(p11.CKA_PRIVATE, guarded)
-	if guarded {
-		set(p11.CKA_SENSITIVE, true)
-		set(p11.CKA_EXTRACTABLE, false)
+	if !t.Has(p11.CKA_TOKEN) {
+		t.SetBool(p11.CKA_TOKEN, true)
 	}
 }
 

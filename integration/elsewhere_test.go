@@ -598,7 +598,7 @@ func testElsewhereForgotten(t *testing.T) {
 	e, err := engine.New(engine.Config{Slots: []engine.SlotConfig{{ID: 1, Token: token}}})
 	must(err)
 	defer func() { must(errors.Join(e.Close(), token.Close())) }()
-	a := e.NewApplication(engine.Owner{})
+	a := e.NewApplication(engine.Owner{}, engine.ForPrograms)
 	s, err := a.OpenSession(ctx, e.Slots()[0], p11.CKF_SERIAL_SESSION|p11.CKF_RW_SESSION)
 	must(err)
 	mechanism := func(text string) p11.Mechanism {

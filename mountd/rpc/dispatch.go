@@ -49,7 +49,7 @@ func (st *state) initialize() error {
 	p := st.conn.peer
 	st.app = st.conn.server.config.Engine.NewApplication(engine.Owner{
 		UID: p.UID, GID: p.GID, Groups: p.Groups, PID: int(p.PID), Door: "rpc", Name: fmt.Sprintf("rpc pid %d", p.PID),
-	})
+	}, engine.ForPrograms)
 	st.ended = make(chan struct{})
 	st.drained = map[drain]drainMark{}
 	return nil
