@@ -6,6 +6,10 @@ import (
 	"testing"
 )
 
+// storeTestdata has token directories that stock programs made, and says what is in
+// them.
+const storeTestdata = "../tokens/store/storetest/testdata/"
+
 // A manifest says what the stock token directory holds.
 type manifest struct {
 	SOPIN   string           `json:"so_pin"`
@@ -42,7 +46,7 @@ func (o manifestObject) attr(name string) string {
 
 func readManifest(t testing.TB) manifest {
 	t.Helper()
-	b, err := os.ReadFile("testdata/swtok.json")
+	b, err := os.ReadFile(storeTestdata + "manifest.json")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -107,9 +106,7 @@ func TestStockGolden(t *testing.T) {
 		})
 	})
 	h.ok("rm -rf $STATE/tokens/*; rm -f /dev/shm/*")
-	if out, err := exec.Command("tar", "-xzf", "testdata/swtok.tar.gz", "-C", filepath.Join(h.state, "tokens")).CombinedOutput(); err != nil {
-		t.Fatalf("tar: %v\n%s", err, out)
-	}
+	unpackToken(t, filepath.Join(h.state, "tokens"))
 	t.Run("socket with one slot", func(t *testing.T) {
 		h.startSlotd()
 		sameFields(t, dump("socket /run/pkcsslotd.socket"), golden(t, "mountd/slotd/testdata/socket-one-slot.bin.gz"), nil)

@@ -91,7 +91,7 @@ func (h *stockHost) objects(pin string) []stockObject {
 // does.
 func unpackToken(t testing.TB, root string) {
 	t.Helper()
-	if out, err := exec.Command("tar", "-xzf", "testdata/swtok.tar.gz", "-C", root).CombinedOutput(); err != nil {
+	if out, err := exec.Command("tar", "-xzf", storeTestdata+"swtok.tar.gz", "-C", root).CombinedOutput(); err != nil {
 		t.Fatalf("tar: %v\n%s", err, out)
 	}
 }

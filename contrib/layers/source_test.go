@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	maxLines   = 85
+	maxLines   = 80
 	maxNesting = 4
 )
 

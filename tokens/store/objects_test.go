@@ -38,6 +38,33 @@ func destroy(t testing.TB, s *Store, o *tokens.Object) {
 	}
 }
 
+// wantRefused tries what a store refuses to do with an object, which changes nothing.
+func wantRefused(t *testing.T, s *Store, cfg Config, a *tokens.Object) {
+	t.Helper()
+	ctx := t.Context()
+	refuse := errors.New("refused")
+	before := tree(t, cfg.Dir)
+	_, err := s.Update(ctx, a.Handle, func(p11.Attributes) (p11.Attributes, error) { return nil, refuse })
+	if !errors.Is(err, refuse) {
+		t.Errorf("Update: %v", err)
+	}
+	if err := s.Destroy(ctx, a.Handle, func(p11.Attributes) error { return refuse }); !errors.Is(err, refuse) {
+		t.Errorf("Destroy: %v", err)
+	}
+	_, err = s.Update(ctx, a.Handle, func(x p11.Attributes) (p11.Attributes, error) {
+		return x.With(p11.CKA_PRIVATE, p11.Bool(true)), nil
+	})
+	wantRV(t, "made private", err, p11.CKR_ATTRIBUTE_READ_ONLY)
+	_, err = s.Update(ctx, 12345, relabel("x"))
+	wantRV(t, "no such object", err, p11.CKR_OBJECT_HANDLE_INVALID)
+	wantRV(t, "no such object", s.Destroy(ctx, 12345, allow), p11.CKR_OBJECT_HANDLE_INVALID)
+	_, err = s.ByName("nowhere")
+	wantRV(t, "no such name", err, p11.CKR_OBJECT_HANDLE_INVALID)
+	if tree(t, cfg.Dir) != before {
+		t.Error("what was refused changed the directory")
+	}
+}
+
 func TestObjects(t *testing.T) {
 	cfg := freshConfig(t)
 	s := initialised(t, cfg)
@@ -80,28 +107,7 @@ func TestObjects(t *testing.T) {
 		t.Error(d)
 	}
 
-	refuse := errors.New("refused")
-	before := tree(t, cfg.Dir)
-	_, err = s.Update(ctx, a.Handle, func(p11.Attributes) (p11.Attributes, error) { return nil, refuse })
-	if !errors.Is(err, refuse) {
-		t.Errorf("Update: %v", err)
-	}
-	if err := s.Destroy(ctx, a.Handle, func(p11.Attributes) error { return refuse }); !errors.Is(err, refuse) {
-		t.Errorf("Destroy: %v", err)
-	}
-	_, err = s.Update(ctx, a.Handle, func(x p11.Attributes) (p11.Attributes, error) {
-		return x.With(p11.CKA_PRIVATE, p11.Bool(true)), nil
-	})
-	wantRV(t, "made private", err, p11.CKR_ATTRIBUTE_READ_ONLY)
-	_, err = s.Update(ctx, 12345, relabel("x"))
-	wantRV(t, "no such object", err, p11.CKR_OBJECT_HANDLE_INVALID)
-	wantRV(t, "no such object", s.Destroy(ctx, 12345, allow), p11.CKR_OBJECT_HANDLE_INVALID)
-	_, err = s.ByName("nowhere")
-	wantRV(t, "no such name", err, p11.CKR_OBJECT_HANDLE_INVALID)
-	if tree(t, cfg.Dir) != before {
-		t.Error("what was refused changed the directory")
-	}
-
+	wantRefused(t, s, cfg, a)
 	destroy(t, s, a)
 	wantRV(t, "destroyed", s.Destroy(ctx, a.Handle, allow), p11.CKR_OBJECT_HANDLE_INVALID)
 	idx := readFile(t, cfg.Dir, objectsDir, indexFile)

@@ -69,6 +69,38 @@ func wantContents(t testing.TB, what string, s *Store, want ...string) {
 	}
 }
 
+// alternate changes one object, the handles of which are inA and inB, through both
+// stores in turn.
+func alternate(t *testing.T, a, b *Store, inA, inB p11.ObjectHandle) {
+	t.Helper()
+	for i := range 5 {
+		if _, err := a.Update(t.Context(), inA, relabel(fmt.Sprintf("A%d", i))); err != nil {
+			t.Fatal(err)
+		}
+		wantContents(t, "changed by a", b, fmt.Sprintf("A%d=1", i), "priv=2", "priv=3")
+		if _, err := b.Update(t.Context(), inB, relabel(fmt.Sprintf("B%d", i))); err != nil {
+			t.Fatal(err)
+		}
+		wantContents(t, "changed by b", a, fmt.Sprintf("B%d=1", i), "priv=2", "priv=3")
+	}
+	// Without a Refresh in between: each starts from the newest.
+	grow := func(c string) func(p11.Attributes) (p11.Attributes, error) {
+		return func(x p11.Attributes) (p11.Attributes, error) {
+			v, _ := x.Get(p11.CKA_VALUE)
+			return x.With(p11.CKA_VALUE, append(bytes.Clone(v), c...)), nil
+		}
+	}
+	for i := range 4 {
+		s, h := a, inA
+		if i%2 == 1 {
+			s, h = b, inB
+		}
+		if _, err := s.Update(t.Context(), h, grow("abcd"[i:i+1])); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestTwoProcesses changes a token through one store and looks through another.
 func TestTwoProcesses(t *testing.T) {
 	for _, w := range ways() {
@@ -89,32 +121,7 @@ func TestTwoProcesses(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for i := range 5 { // alternately
-				if _, err := a.Update(ctx, o.Handle, relabel(fmt.Sprintf("A%d", i))); err != nil {
-					t.Fatal(err)
-				}
-				wantContents(t, "changed by a", b, fmt.Sprintf("A%d=1", i), "priv=2", "priv=3")
-				if _, err := b.Update(ctx, inB.Handle, relabel(fmt.Sprintf("B%d", i))); err != nil {
-					t.Fatal(err)
-				}
-				wantContents(t, "changed by b", a, fmt.Sprintf("B%d=1", i), "priv=2", "priv=3")
-			}
-			// Without a Refresh in between: each starts from the newest.
-			grow := func(c string) func(p11.Attributes) (p11.Attributes, error) {
-				return func(x p11.Attributes) (p11.Attributes, error) {
-					v, _ := x.Get(p11.CKA_VALUE)
-					return x.With(p11.CKA_VALUE, append(bytes.Clone(v), c...)), nil
-				}
-			}
-			for i := range 4 {
-				s, h := a, o.Handle
-				if i%2 == 1 {
-					s, h = b, inB.Handle
-				}
-				if _, err := s.Update(ctx, h, grow("abcd"[i:i+1])); err != nil {
-					t.Fatal(err)
-				}
-			}
+			alternate(t, a, b, o.Handle, inB.Handle)
 			wantContents(t, "grown", a, "B4=1abcd", "priv=2", "priv=3")
 			if err := b.Destroy(ctx, inB.Handle, allow); err != nil {
 				t.Fatal(err)
