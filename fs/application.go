@@ -3,7 +3,6 @@ package fs
 import (
 	"context"
 	"sync"
-	"sync/atomic"
 
 	"p11fs/engine"
 	"p11fs/p11"
@@ -11,10 +10,10 @@ import (
 
 // An application is what one uid has in one POSIX session.
 type application struct {
-	key    appKey
-	leader leader
-	eng    *engine.Application
-	held   *atomic.Int64 // bytes that all sessions of the uid hold
+	key     appKey
+	leader  leader
+	eng     *engine.Application
+	account *engine.Account // of the uid, with what all its sessions hold
 
 	mu    sync.Mutex // guards all below, and the sessions of each appSlot
 	ended bool

@@ -23,7 +23,7 @@ type blob struct {
 	// commit stores the content. It may be called again.
 	commit func(ctx context.Context, data []byte) error
 
-	data   []byte
+	data   []byte // its capacity counts in the session
 	dirty  bool
 	failed bool // a write was refused: the content is not whole
 
@@ -61,7 +61,10 @@ func (b *blob) write(_ context.Context, data []byte, off int64) error {
 		return errTooLong
 	}
 	if len(data) > 0 {
-		b.resize(max(len(b.data), int(off)+len(data)))
+		if err := b.resize(max(len(b.data), int(off)+len(data))); err != nil {
+			b.failed = true
+			return err
+		}
 		copy(b.data[off:], data)
 		b.changed()
 	}
@@ -77,20 +80,40 @@ func (b *blob) changed() {
 }
 
 // resize makes the content n bytes long, with zeros where it grows.
-func (b *blob) resize(n int) {
-	if old := len(b.data); n >= old {
-		b.data = secret.Append(b.data, make([]byte, n-old))
-		return
+func (b *blob) resize(n int) error {
+	if n <= cap(b.data) {
+		if n < len(b.data) {
+			clear(b.data[n:])
+		}
+		b.data = b.data[:n]
+		return nil
 	}
-	clear(b.data[n:])
-	b.data = b.data[:n]
+	// Twice as long, for a file that is written in small parts.
+	size := min(max(n, 2*cap(b.data)), maxBlob)
+	if err := b.s.reserve(size - cap(b.data)); err != nil {
+		return err
+	}
+	old := b.data
+	b.data = make([]byte, n, size)
+	copy(b.data, old)
+	secret.Wipe(old)
+	return nil
+}
+
+// load makes data, which is copied, the content before anything is written.
+func (b *blob) load(data []byte) error {
+	err := b.resize(len(data))
+	copy(b.data, data)
+	return err
 }
 
 func (b *blob) truncate(_ context.Context, size uint64) error {
 	if size > maxBlob {
 		return errTooLong
 	}
-	b.resize(int(size))
+	if err := b.resize(int(size)); err != nil {
+		return err
+	}
 	b.changed()
 	b.dirty = size > 0 || !b.filled
 	b.failed = b.failed && size > 0
@@ -138,6 +161,7 @@ func (b *blob) storeEmptied(ctx context.Context) {
 func (b *blob) release(ctx context.Context) {
 	b.storeEmptied(ctx)
 	secret.Wipe(b.data)
+	b.s.unreserve(cap(b.data))
 	b.data = nil
 }
 

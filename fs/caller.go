@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -78,10 +77,9 @@ type appKey struct {
 }
 
 // A user is what one uid has in all its applications. It is kept for good: uids
-// are few, and what is held may outlive an application for a moment.
+// are few.
 type user struct {
-	applications int          // guarded by callers.mu
-	held         atomic.Int64 // bytes
+	applications int // guarded by callers.mu
 }
 
 // callers has the application of each caller.
@@ -208,7 +206,7 @@ func (cs *callers) add(owner engine.Owner, l leader) (*application, error) {
 	a := &application{
 		key:     key,
 		leader:  l,
-		held:    &u.held,
+		account: cs.engine.Account(key.uid),
 		slots:   make(map[*engine.Slot]*appSlot),
 		emptied: make(map[*blob]struct{}),
 		eng:     cs.engine.NewApplication(owner, engine.ForPeople),

@@ -1,7 +1,6 @@
 package fs
 
 import (
-	"bytes"
 	"context"
 	"strings"
 	"syscall"
@@ -69,7 +68,9 @@ func dataFiles() content {
 				return s.eng.SetAttributeValue(ctx, i.Handle, p11.Attributes{{Type: p11.CKA_VALUE, Value: data}})
 			}
 			if v, _ := i.Attrs.Get(p11.CKA_VALUE); flags&syscall.O_TRUNC == 0 {
-				b.data = bytes.Clone(v)
+				if err := b.load(v); err != nil {
+					return nil, err
+				}
 			} else {
 				b.emptied = len(v) > 0
 			}

@@ -65,6 +65,8 @@ type handle struct {
 	// release gives up what the handle holds. It makes and computes nothing that
 	// could fail, for nobody would see the error.
 	release func(ctx context.Context)
+	// giveBack takes a text off the account of who opened it.
+	giveBack func()
 }
 
 func (p place) newHandle(a *application) *handle {
@@ -156,6 +158,9 @@ func (h *handle) Release(ctx context.Context) syscall.Errno {
 		h.release(ctx)
 		h.fs.handles.Add(-1)
 	}
+	if h.giveBack != nil {
+		h.giveBack()
+	}
 	return 0
 }
 
@@ -166,13 +171,21 @@ func (*handle) Lseek(context.Context, uint64, uint32) (uint64, syscall.Errno) {
 	return 0, syscall.EINVAL
 }
 
+// openSize is what an open file takes beside its text, in bytes.
+const openSize = 512
+
 // openText opens a text as it is now, to be read at any place.
 func (p place) openText(ctx context.Context, c caller, text func(context.Context, caller) ([]byte, error)) (*handle, error) {
 	data, err := text(ctx, c)
 	if err != nil {
 		return nil, err
 	}
+	account, size := p.fs.config.Engine.Account(c.uid), openSize+len(data)
+	if err := account.Take(size); err != nil {
+		return nil, errHeldUser
+	}
 	h := p.newHandle(nil)
+	h.giveBack = func() { account.Give(size) }
 	h.read = func(_ context.Context, dest []byte, off int64) ([]byte, error) { return readAt(data, dest, off), nil }
 	return h, nil
 }

@@ -44,10 +44,11 @@ func TestRule9OutputIsBounded(t *testing.T) {
 	t.Run("in all sessions of a user", func(t *testing.T) {
 		f := p.opened(ctr, syscall.O_RDWR)
 		defer f.close()
-		u := p.w.fs.callers.users[p.uid]
-		u.held.Add(maxHeldUser)
+		account := p.w.fs.config.Engine.Account(p.uid)
+		rest := 192<<20 - int(account.Held())
+		p.must(errnoFor(account.Take(rest)))
 		errno := f.write(chunk)
-		u.held.Add(-maxHeldUser)
+		account.Give(rest)
 		wantErrno(t, "the write", errno, syscall.EDQUOT)
 	})
 	t.Run("nothing stays held", func(t *testing.T) {
@@ -135,5 +136,42 @@ func TestGraceAfterAnInterrupt(t *testing.T) {
 	}
 	if ctx.Err() != nil {
 		t.Error(ctx.Err())
+	}
+}
+
+// TestOpenFilesCount: what open files hold counts in the account of the uid, those
+// that are read only too, and is given back.
+func TestOpenFilesCount(t *testing.T) {
+	p := alone(t)
+	account := p.w.fs.config.Engine.Account(p.uid)
+	content := strings.Repeat("x", 1<<19)
+	before := account.Held()
+	var files []*openFile
+	for range 3 {
+		f := p.opened("tok/data/long", syscall.O_WRONLY|syscall.O_CREAT)
+		p.must(f.write(content))
+		files = append(files, f)
+	}
+	if n := account.Held() - before; n < 3<<19 || n > 3<<20 {
+		t.Errorf("3 files of half a MiB that are written count as %d bytes", n)
+	}
+	for _, f := range files {
+		f.close()
+	}
+	if n := account.Held(); n != before {
+		t.Errorf("%d bytes count when the files are closed", n-before)
+	}
+	r := p.opened("tok/data/long", syscall.O_RDONLY)
+	if n := account.Held() - before; n < 1<<19 {
+		t.Errorf("a file of half a MiB that is read counts as %d bytes", n)
+	}
+	rest := 192<<20 - int(account.Held())
+	p.must(errnoFor(account.Take(rest)))
+	_, errno := p.cat("tok/data/long")
+	account.Give(rest)
+	wantErrno(t, "one more", errno, syscall.EDQUOT)
+	r.close()
+	if n := account.Held(); n != before {
+		t.Errorf("%d bytes count when the reader is closed", n-before)
 	}
 }

@@ -7,12 +7,9 @@ import (
 	"p11fs/secret"
 )
 
-// Bounds of the input and output that are kept in memory: of a session, in all
-// its files together, and of a uid, in all its sessions.
-const (
-	maxHeld     = 64 << 20
-	maxHeldUser = 1 << 30
-)
+// maxHeld bounds the input and output of a session that are kept in memory, in all
+// its files together. What a uid has in all its sessions counts in its account.
+const maxHeld = 64 << 20
 
 // A session is one PKCS#11 session and the file transactions that go on in it.
 type session struct {
@@ -63,8 +60,7 @@ func (s *session) reserve(n int) error {
 	if s.held+int64(n) > maxHeld {
 		return errHeld
 	}
-	if s.app.held.Add(int64(n)) > maxHeldUser {
-		s.app.held.Add(-int64(n))
+	if err := s.app.account.Take(n); err != nil {
 		return errHeldUser
 	}
 	s.held += int64(n)
@@ -79,7 +75,7 @@ func (s *session) unreserve(n int) {
 
 func (s *session) unreserveLocked(n int) {
 	s.held -= int64(n)
-	s.app.held.Add(-int64(n))
+	s.app.account.Give(n)
 }
 
 // loginGeneration changes with each login and logout of the application.

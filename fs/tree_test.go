@@ -54,8 +54,8 @@ func newWorldOf(t testing.TB, token *hooks.Token) *world {
 		if err := f.Close(); err != nil {
 			t.Error(err)
 		}
-		for uid, u := range f.callers.users {
-			if n := u.held.Load(); n != 0 && !t.Failed() {
+		for uid := range f.callers.users {
+			if n := e.Account(uid).Held(); n != 0 && !t.Failed() {
 				t.Errorf("%d bytes of uid %d count as held", n, uid)
 			}
 		}
