@@ -552,7 +552,7 @@ EOF`)
 	quick("python3 read.py $S $SLOW && openssl dgst -sha256 -verify web.pem -signature sig msg", 0)
 
 	// A program that ends in the middle of C_Sign takes its session along at once.
-	term.ok("sessions() { for i in $(seq 80); do grep -q \"^sessions $1$\" $P/status && return; sleep 0.1; done; cat $P/status; return 1; }; sessions 1")
+	term.ok("sessions() { for i in $(seq 150); do grep -q \"^sessions $1$\" $P/status && return; sleep 0.1; done; cat $P/status; return 1; }; sessions 1")
 	term.ok("eval \"$(p11fs env)\"; echo 60s Final > $SLOW; pkcs11-tool --module " + ownModule(t) + " --login --pin " + userPIN +
 		" --sign --mechanism SHA256-RSA-PKCS --label web -i msg -o sig & p=$!; sessions 2 && sleep 1 && kill -0 $p && kill -KILL $p")
 	quick("sessions 1", 0)
