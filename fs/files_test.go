@@ -345,3 +345,18 @@ func TestKeyThatWantsThePINEachTime(t *testing.T) {
 	}
 	p.reads("tok/login", "user\n")
 }
+
+// TestPINFromAFile: the end of a line of another system and a byte order mark are no
+// part of a PIN.
+func TestPINFromAFile(t *testing.T) {
+	p := newWorld(t, hooks.Options{}).person(1000, 100)
+	for _, text := range []string{userPIN + "\r\n", "\xef\xbb\xbf" + userPIN, "\xef\xbb\xbfuser:" + userPIN + "\r"} {
+		if errno := p.print(text, "tok/login"); errno != 0 {
+			t.Errorf("%q: %v", text, errno)
+			continue
+		}
+		p.must(p.echo("", "tok/logout"))
+	}
+	p.must(p.print(userPIN+" 1234567\r\n", "tok/pin"))
+	p.must(p.echo("1234567", "tok/login"))
+}

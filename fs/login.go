@@ -17,6 +17,7 @@ const maxPINCommand = 4096
 // context-specific:PIN is kept for the next signature or decryption in the session
 // by a key that wants the PIN each time (CKA_ALWAYS_AUTHENTICATE).
 func (p place) login(ctx context.Context, s *session, line []byte) ([]byte, error) {
+	line = secret.Line(line)
 	user, pin := p11.UserType(p11.CKU_USER), line
 	if who, rest, ok := bytes.Cut(line, []byte(":")); ok {
 		switch string(who) {
@@ -94,6 +95,7 @@ func (p place) logout(ctx context.Context, s *session, line []byte) ([]byte, err
 
 // setPIN is C_SetPIN: OLD NEW.
 func (p place) setPIN(ctx context.Context, s *session, line []byte) ([]byte, error) {
+	line = secret.Line(line)
 	before, after, ok := bytes.Cut(line, []byte(" "))
 	if !ok || len(before) == 0 || len(after) == 0 || bytes.IndexByte(after, ' ') >= 0 {
 		return nil, p11.Errorf(p11.CKR_ARGUMENTS_BAD, "write the old PIN, a blank, and the new PIN")
@@ -149,7 +151,7 @@ func (p place) pinText(ctx context.Context, _ caller) ([]byte, error) {
 //	close-all            C_CloseAllSessions, of the caller's
 //	cancel               drops the caller's results that wait
 func (p place) ctl(ctx context.Context, a *application, line []byte) error {
-	word, rest, _ := bytes.Cut(line, []byte(" "))
+	word, rest, _ := bytes.Cut(secret.Line(line), []byte(" "))
 	verb := string(word)
 	switch verb {
 	case "init":
@@ -212,7 +214,7 @@ func (p place) initPIN(ctx context.Context, a *application, args []byte) error {
 // setPassphrase keeps the pass phrase of the next import in the session. In a file
 // name or on a command line it would show in ps.
 func (p place) setPassphrase(_ context.Context, s *session, line []byte) ([]byte, error) {
-	b, err := newPIN(line)
+	b, err := newPIN(secret.Line(line))
 	if err != nil {
 		return nil, err
 	}

@@ -162,7 +162,7 @@ func TestLogin(t *testing.T) {
 	}{
 		{"first line", "1234\n5678\n", nil, "user:1234\n", 0},
 		{"no newline", "1234", nil, "user:1234\n", 0},
-		{"carriage return is part of it", "1234\r\n", nil, "user:1234\r\n", 0},
+		{"line of another system", "\xef\xbb\xbf1234\r\n", nil, "user:1234\n", 0},
 		{"looks like a role", "so:1\n", nil, "user:so:1\n", 0},
 		{"security officer", "1234\n", []string{"--so"}, "so:1234\n", 0},
 		{"file", "", []string{"--pin-file", pinFile}, "user:from a file\n", 0},

@@ -112,7 +112,7 @@ func (a *asker) line(what string) ([]byte, error) {
 	case err != nil:
 		return nil, err
 	}
-	line := bytes.Clone(bytes.TrimSuffix(b, []byte("\n")))
+	line := bytes.Clone(secret.Line(b))
 	secret.Wipe(b)
 	return line, nil
 }
@@ -158,7 +158,7 @@ func secretFile(path string) (*secret.Bytes, error) {
 		return nil, err
 	}
 	line, _, _ := bytes.Cut(b[:n], []byte("\n"))
-	pin, err := secret.New(bytes.Clone(line))
+	pin, err := secret.New(bytes.Clone(secret.Line(line)))
 	secret.Wipe(b)
 	return pin, err
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -146,4 +147,33 @@ func TestAskTerminal(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// TestPINOfAFile: what an editor of another system adds is no part of a PIN.
+func TestPINOfAFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pin")
+	if err := os.WriteFile(path, []byte("\xef\xbb\xbf1234\r\nnext\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	pin, err := secretFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pin.Close()
+	if got := text(t, pin); got != "1234" {
+		t.Errorf("%q", got)
+	}
+	in, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	fromInput, err := newAsker(streams{in: in, out: &bytes.Buffer{}, err: &bytes.Buffer{}}).secret(t.Context(), "PIN")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fromInput.Close()
+	if got := text(t, fromInput); got != "1234" {
+		t.Errorf("from standard input: %q", got)
+	}
 }
