@@ -17,6 +17,10 @@ type Owner struct {
 	PID      int      // of whoever made the application; 0 where it is not known
 	Door     string   // the way it came: "files", "rpc"
 	Name     string   // for logs and status
+	// LoginForToken: token objects are made, changed and destroyed only after a
+	// login, of the user or the security officer. PKCS#11 lets everybody do it where
+	// they are not private.
+	LoginForToken bool
 }
 
 // An Application is what PKCS#11 calls one: what shares logins, sessions and

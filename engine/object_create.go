@@ -9,7 +9,7 @@ import (
 
 // mayStore checks that the session may make an object with these attributes
 // (PKCS#11 v3.1 §5.6, table "access to different types of objects"), and
-// returns the login that a private one needs.
+// returns the login that it needs, if it needs one.
 func (s *Session) mayStore(attrs p11.Attributes) (*login, error) {
 	if s.closed() {
 		return nil, s.gone()
@@ -21,8 +21,12 @@ func (s *Session) mayStore(attrs p11.Attributes) (*login, error) {
 		}
 	}
 	if attrs.Bool(p11.CKA_TOKEN) {
-		if err := s.writable(); err != nil {
+		token, err := s.tokenLogin()
+		if err != nil {
 			return nil, err
+		}
+		if l == nil {
+			l = token
 		}
 	}
 	return l, nil
@@ -196,7 +200,7 @@ func (s *Session) mayStillStore(ctx context.Context, l *login) error {
 	if s.closed() {
 		return s.gone()
 	}
-	if l != nil && s.appSlot.user() != l {
+	if l != nil && s.appSlot.current() != l {
 		return p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "the user logged out meanwhile")
 	}
 	return interrupted(ctx)
@@ -349,7 +353,7 @@ func (s *Session) mine(ctx context.Context, h p11.ObjectHandle, template p11.Att
 		return nil, err
 	}
 	if !e.session() {
-		if err := s.writable(); err != nil {
+		if err := s.MayChangeToken(); err != nil {
 			return nil, err
 		}
 	}

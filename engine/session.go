@@ -112,6 +112,25 @@ func (s *Session) writable() error {
 	return p11.Errorf(p11.CKR_SESSION_READ_ONLY, "session %d is read-only, and the object is a token object", uint64(s.handle))
 }
 
+// MayChangeToken says whether the session may make, change or destroy token
+// objects at all. Which of them is asked where it does.
+func (s *Session) MayChangeToken() error {
+	_, err := s.tokenLogin()
+	return err
+}
+
+// tokenLogin is MayChangeToken. It returns the login that it needs, if it needs one.
+func (s *Session) tokenLogin() (*login, error) {
+	if err := s.writable(); err != nil || !s.appSlot.app.owner.LoginForToken {
+		return nil, err
+	}
+	l := s.appSlot.current()
+	if l == nil {
+		return nil, p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "token objects are made, changed and destroyed after a login only")
+	}
+	return l, nil
+}
+
 // cut ends the operations that which chooses.
 func (s *Session) cut(which func(*Operation) bool) {
 	s.mu.Lock()

@@ -88,6 +88,8 @@ type callers struct {
 	system processes
 	most   int                 // applications of one uid
 	nobody *engine.Application // sees public objects, never has a session
+	// loginForToken: see engine.Owner.
+	loginForToken bool
 
 	mu     sync.Mutex // guards all below
 	closed bool
@@ -96,7 +98,7 @@ type callers struct {
 	wg     sync.WaitGroup // the goroutines that watch leaders
 }
 
-func newCallers(e *engine.Engine, system processes) *callers {
+func newCallers(e *engine.Engine, system processes, loginForToken bool) *callers {
 	most := maxApplications
 	if n := system.descriptors; n > 0 {
 		most = min(most, n/4)
@@ -108,6 +110,8 @@ func newCallers(e *engine.Engine, system processes) *callers {
 		nobody: e.NewApplication(engine.Owner{UID: ^uint32(0), GID: ^uint32(0), Door: "files", Name: "nobody"}, engine.ForPeople),
 		apps:   make(map[appKey]*application),
 		users:  make(map[uint32]*user),
+
+		loginForToken: loginForToken,
 	}
 }
 
@@ -172,7 +176,10 @@ func (cs *callers) get(c caller) (*application, error) {
 		l.close()
 		return nil, errNobody
 	}
-	owner := engine.Owner{UID: c.uid, GID: c.gid, PID: sid, Door: "files", Name: fmt.Sprintf("session %d", sid)}
+	owner := engine.Owner{
+		UID: c.uid, GID: c.gid, PID: sid, Door: "files", Name: fmt.Sprintf("session %d", sid),
+		LoginForToken: cs.loginForToken,
+	}
 	if cs.system.groups != nil {
 		owner.Groups = cs.system.groups(int(c.pid))
 	}

@@ -30,10 +30,13 @@ type content struct {
 	// text is what is read of an object.
 	text func(i engine.ObjectInfo) ([]byte, error)
 	// create makes the object of a new file. Without a handle it is to be made when
-	// the content is stored.
-	create func(ctx context.Context, s *session, label string) (engine.ObjectInfo, error)
+	// the content is stored, and value has no meaning.
+	create func(ctx context.Context, s *session, label string, value []byte) (engine.ObjectInfo, error)
 	// edit opens the object for writing.
 	edit func(s *session, i engine.ObjectInfo, flags uint32) (*handle, error)
+	// secret is set if new files are private. A write of who is logged in to the name
+	// of a public one then makes a new file: what goes in there is not for everybody.
+	secret bool
 	// anySize is set if files can be cut to any length.
 	anySize bool
 }
@@ -42,17 +45,17 @@ type content struct {
 // it is opened, empty, so that a refusal is not lost with a close.
 func dataFiles() content {
 	return content{
-		dir: "data/", class: p11.CKO_DATA, suffix: suffix(p11.CKO_DATA), anySize: true,
+		dir: "data/", class: p11.CKO_DATA, suffix: suffix(p11.CKO_DATA), secret: true, anySize: true,
 		text: func(i engine.ObjectInfo) ([]byte, error) {
 			v, _ := i.Attrs.Get(p11.CKA_VALUE)
 			return v, nil
 		},
-		create: func(ctx context.Context, s *session, label string) (engine.ObjectInfo, error) {
+		create: func(ctx context.Context, s *session, label string, value []byte) (engine.ObjectInfo, error) {
 			template := ofClass(p11.CKO_DATA)
 			template.SetBool(p11.CKA_TOKEN, true)
 			template.SetBool(p11.CKA_PRIVATE, true)
 			template.Set(p11.CKA_LABEL, []byte(label))
-			template.Set(p11.CKA_VALUE, []byte{})
+			template.Set(p11.CKA_VALUE, value)
 			h, err := s.eng.CreateObject(ctx, template)
 			if err != nil {
 				return engine.ObjectInfo{}, err
@@ -88,8 +91,8 @@ func certFiles() content {
 		dir: "certs/", class: p11.CKO_CERTIFICATE, suffix: suffix(p11.CKO_CERTIFICATE),
 		ext: ".pem", exts: []string{".pem", ".crt", ".cer", ".der"},
 		text: func(i engine.ObjectInfo) ([]byte, error) { return pkix.CertificatePEM(i.Attrs) },
-		create: func(_ context.Context, _ *session, label string) (engine.ObjectInfo, error) {
-			return engine.ObjectInfo{Label: label}, nil
+		create: func(_ context.Context, s *session, label string, _ []byte) (engine.ObjectInfo, error) {
+			return engine.ObjectInfo{Label: label}, s.eng.MayChangeToken()
 		},
 		// A certificate cannot be changed: the new one is made, and then the old one
 		// goes.
@@ -140,7 +143,7 @@ func (d *contentDir) list(ctx context.Context, c caller) ([]fuse.DirEntry, error
 	names, err := d.all(ctx, a, ofClass(d.class))
 	var list []fuse.DirEntry
 	for _, n := range names {
-		list = append(list, d.dirEntry(strings.TrimSuffix(n.name, d.suffix)+d.ext, d.dir+n.ref.uid(), syscall.S_IFREG))
+		list = append(list, d.dirEntry(strings.TrimSuffix(n.name, d.suffix)+d.ext, d.path(n.ref, strings.Contains(n.name, "~")), syscall.S_IFREG))
 	}
 	return list, err
 }
@@ -160,12 +163,22 @@ func (d *contentDir) lookup(ctx context.Context, c caller, name string) (*entry,
 	if err != nil {
 		return nil, err
 	}
-	return d.entry(refOf(i)), nil
+	return d.entry(refOf(i), strings.Contains(name, "~")), nil
 }
 
-func (d *contentDir) entry(ref objectRef) *entry {
+// entry is the file of an object. In full the name has the uid: that names a public
+// object also for a write.
+func (d *contentDir) entry(ref objectRef, full bool) *entry {
 	object := func(ctx context.Context, c caller) (engine.ObjectInfo, error) { return d.get(ctx, c, ref) }
-	return &entry{place: d.place, path: d.dir + ref.uid(), perm: 0o660, file: d.file(object)}
+	return &entry{place: d.place, path: d.path(ref, full), perm: 0o660, file: d.file(object, full)}
+}
+
+// path is different for both names of an object: they are not the same file.
+func (d *contentDir) path(ref objectRef, full bool) string {
+	if full {
+		return d.dir + "~" + ref.uid()
+	}
+	return d.dir + ref.uid()
 }
 
 func (*contentDir) mkdir(context.Context, caller, string) (*entry, error) { return nil, errNoFolder }
@@ -179,16 +192,16 @@ func (d *contentDir) create(ctx context.Context, c caller, name string, flags ui
 	if err != nil {
 		return nil, nil, err
 	}
-	i, err := d.content.create(ctx, s, label)
+	i, err := d.content.create(ctx, s, label, []byte{})
 	if err != nil {
 		return nil, nil, err
 	}
 	h, err := d.edit(s, i, flags)
 	if err != nil || i.Handle != 0 {
-		return d.entry(refOf(i)), h, err
+		return d.entry(refOf(i), false), h, err
 	}
 	object := func(ctx context.Context, c caller) (engine.ObjectInfo, error) { return d.object(ctx, c, name) }
-	return &entry{place: d.place, path: d.dir + "+" + name, perm: 0o660, file: d.file(object)}, h, nil
+	return &entry{place: d.place, path: d.dir + "+" + name, perm: 0o660, file: d.file(object, false)}, h, nil
 }
 
 // unlink destroys the object.
@@ -201,7 +214,7 @@ func (d *contentDir) unlink(ctx context.Context, c caller, name string) error {
 }
 
 // rename gives an object a new label, and then destroys the one that had the name,
-// as files do.
+// as files do. A public one that had it stays: it is not what a private one replaces.
 func (d *contentDir) rename(ctx context.Context, c caller, name, newName string, replace bool) error {
 	i, err := d.object(ctx, c, name)
 	if err != nil {
@@ -219,6 +232,8 @@ func (d *contentDir) rename(ctx context.Context, c caller, name, newName string,
 		return nil
 	case !replace:
 		return errExists
+	case givesWay(old, i):
+		return d.relabel(ctx, c, i, label)
 	case old.Token && !d.ref.isDefault():
 		return errBelowSession
 	}
@@ -234,8 +249,31 @@ func (d *contentDir) rename(ctx context.Context, c caller, name, newName string,
 	return err
 }
 
-// file is the file of an object.
-func (d *contentDir) file(object func(ctx context.Context, c caller) (engine.ObjectInfo, error)) *file {
+// makePrivate makes a private object of the plain name that a public one has now, for
+// a write of somebody who is logged in. It begins as a copy, or empty. The kernel is
+// to look for the name again, and finds the new one.
+func (d *contentDir) makePrivate(ctx context.Context, s *session, i engine.ObjectInfo, flags uint32) error {
+	n := plainNameOf(i)
+	owner, err := d.owner(ctx, s.app.eng, n.base, n.suffix)
+	if err != nil || refOf(owner) != refOf(i) {
+		return errNameMoved
+	}
+	label, err := newLabel(n.base)
+	if err != nil {
+		return err
+	}
+	value, _ := i.Attrs.Get(p11.CKA_VALUE)
+	if flags&syscall.O_TRUNC != 0 {
+		value = []byte{}
+	}
+	if _, err := d.content.create(ctx, s, label, value); err != nil {
+		return err
+	}
+	return errNameMoved
+}
+
+// file is the file of an object. If full is set it is named with its uid.
+func (d *contentDir) file(object func(ctx context.Context, c caller) (engine.ObjectInfo, error), full bool) *file {
 	text := func(ctx context.Context, c caller) ([]byte, error) {
 		i, err := object(ctx, c)
 		if err != nil {
@@ -254,6 +292,14 @@ func (d *contentDir) file(object func(ctx context.Context, c caller) (engine.Obj
 		s, err := d.session(ctx, c)
 		if err != nil {
 			return nil, err
+		}
+		if user, in := s.app.eng.LoggedIn(d.slot); d.secret && !full && in && user == p11.CKU_USER && i.Token && !i.Private {
+			return nil, d.makePrivate(ctx, s, i, flags)
+		}
+		if i.Token {
+			if err := s.eng.MayChangeToken(); err != nil {
+				return nil, err
+			}
 		}
 		return d.edit(s, i, flags)
 	}

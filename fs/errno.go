@@ -138,5 +138,6 @@ var (
 	errNoFolder      = refuse(syscall.EPERM, p11.CKR_FUNCTION_REJECTED, "there are no folders here: names are labels, so write a longer one")
 	errDir           = refuse(syscall.EISDIR, p11.CKR_ARGUMENTS_BAD, "it is a directory")
 	errNotDir        = refuse(syscall.ENOTDIR, p11.CKR_ARGUMENTS_BAD, "it is no directory")
+	errNameMoved     = refuse(syscall.ESTALE, p11.CKR_OBJECT_HANDLE_INVALID, "another object has the name now")
 	errEmpty         = refuse(syscall.EINVAL, p11.CKR_ARGUMENTS_BAD, "an empty command: write what the manual page p11fs-tree(7) gives for this file")
 )

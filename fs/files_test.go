@@ -163,6 +163,7 @@ FTETMBEGA1UEAwwKc2l0ZS50ZXN0MDAeFw0yNjAxMDEwMDAwMDBaFw0zNjAxMDEw
 func TestBrokenCertificate(t *testing.T) {
 	w := newWorld(t, hooks.Options{})
 	p := w.person(1000, 100)
+	p.must(p.echo(userPIN, "tok/login"))
 	wantErrno(t, "a cut certificate", p.print(aCertificate, "tok/certs/x.pem"), syscall.EINVAL)
 	if got := p.ls("tok/certs"); len(got) != 0 {
 		t.Errorf("there is %q", got)

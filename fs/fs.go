@@ -30,6 +30,9 @@ type Config struct {
 	UID, GID uint32
 	// Private keeps the group out: the tree is its owner's alone.
 	Private bool
+	// OpenToken lets callers make, change and destroy public token objects without a
+	// login, as PKCS#11 has it.
+	OpenToken bool
 }
 
 // FS is the file tree over one engine.
@@ -63,7 +66,7 @@ func newFS(c Config, system processes) (*FS, error) {
 		return nil, fmt.Errorf("random numbers: %w", err)
 	}
 	f.started = c.Now()
-	f.callers = newCallers(c.Engine, system)
+	f.callers = newCallers(c.Engine, system, !c.OpenToken)
 	return f, nil
 }
 

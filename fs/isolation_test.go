@@ -282,7 +282,7 @@ func TestDescriptorsAreShared(t *testing.T) {
 	system := w.fs.callers.system
 	w.fs.callers.close()
 	system.descriptors = 8
-	w.fs.callers = newCallers(w.engine, system)
+	w.fs.callers = newCallers(w.engine, system, true)
 	uses := func(p person, want syscall.Errno) {
 		t.Helper()
 		if errno := p.echo("label=x", "tok/find"); errno != want {

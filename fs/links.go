@@ -29,7 +29,8 @@ func (o objects) linkTo(dir string, ref objectRef) *entry {
 }
 
 // byIDDir links to objects by CKA_ID, in lower-case hexadecimal, with the suffix
-// of their class. Where several have one, the oldest has the plain name.
+// of their class. Where several have one, the oldest private one has the plain name, or else
+// the oldest.
 type byIDDir struct {
 	fixedNames
 	objects
@@ -41,24 +42,31 @@ func (d *byIDDir) list(ctx context.Context, c caller) ([]fuse.DirEntry, error) {
 		return nil, err
 	}
 	var list []fuse.DirEntry
-	taken := make(map[plainName]bool)
+	var names []plainName
+	var refs []objectRef
+	owners := make(map[string]int) // which object has a plain name
 	err = d.each(ctx, a, nil, func(i engine.ObjectInfo) bool {
 		if n, ok := idName(i); ok {
-			name := n.String()
-			if taken[n] {
-				name = n.full(refOf(i))
+			if owner, taken := owners[n.String()]; !taken || n.before(names[owner]) {
+				owners[n.String()] = len(names)
 			}
-			taken[n] = true
-			list = append(list, d.dirEntry(name, "by-id/"+refOf(i).uid(), syscall.S_IFLNK))
+			names, refs = append(names, n), append(refs, refOf(i))
 		}
 		return true
 	})
+	for i, n := range names {
+		name := n.String()
+		if owners[name] != i {
+			name = n.full(refs[i])
+		}
+		list = append(list, d.dirEntry(name, "by-id/"+refs[i].uid(), syscall.S_IFLNK))
+	}
 	return list, err
 }
 
 // idName is the name by CKA_ID, for those that fit into one.
 func idName(i engine.ObjectInfo) (n plainName, ok bool) {
-	n = plainName{base: hex.EncodeToString(i.ID), suffix: suffix(i.Class), source: fromID}
+	n = plainName{base: hex.EncodeToString(i.ID), suffix: suffix(i.Class), source: fromID, public: !i.Private}
 	return n, n.base != "" && len(n.base) <= maxBase
 }
 

@@ -71,7 +71,7 @@ func (o objects) all(ctx context.Context, a *engine.Application, template p11.At
 	owners := make(map[string]int) // which object has a plain name
 	err := o.each(ctx, a, nil, func(i engine.ObjectInfo) bool {
 		n := plainNameOf(i)
-		if owner, taken := owners[n.String()]; !n.cut && (!taken || n.source < plain[owner].source) {
+		if owner, taken := owners[n.String()]; !n.cut && (!taken || n.before(plain[owner])) {
 			owners[n.String()] = len(plain)
 		}
 		plain = append(plain, n)
@@ -98,30 +98,46 @@ func (o objects) nameOf(ctx context.Context, a *engine.Application, i engine.Obj
 // owner returns the object that has the plain name. It searches by index, and
 // never through all objects.
 func (o objects) owner(ctx context.Context, a *engine.Application, base, suf string) (engine.ObjectInfo, error) {
-	want := plainName{base: base, suffix: suf}
-	is := func(i engine.ObjectInfo) bool { return plainNameOf(i) == want }
-	if label, ok := unescape(base); ok {
-		want.source = fromLabel
-		if i, err := o.first(ctx, a, suf, p11.CKA_LABEL, []byte(label), is); !errors.Is(err, errNoObject) {
+	var public engine.ObjectInfo
+	none := error(errNoObject)
+	for _, source := range []nameSource{fromLabel, fromID, fromUID} {
+		i, err := o.ownerBy(ctx, a, base, suf, source)
+		switch {
+		case errors.Is(err, errNoObject):
+		case err != nil || i.Private:
 			return i, err
+		case none != nil:
+			public, none = i, nil
 		}
 	}
-	if id, ok := decodeID(base); ok {
-		want.source = fromID
-		if i, err := o.first(ctx, a, suf, p11.CKA_ID, id, is); !errors.Is(err, errNoObject) {
-			return i, err
+	return public, none
+}
+
+// ownerBy is owner among the objects that have their names from source.
+func (o objects) ownerBy(ctx context.Context, a *engine.Application, base, suf string, source nameSource) (engine.ObjectInfo, error) {
+	is := func(i engine.ObjectInfo) bool {
+		n := plainNameOf(i)
+		return n.source == source && n.base == base && n.suffix == suf && !n.cut
+	}
+	switch source {
+	case fromLabel:
+		if label, ok := unescape(base); ok {
+			return o.first(ctx, a, suf, p11.CKA_LABEL, []byte(label), is)
+		}
+	case fromID:
+		if id, ok := decodeID(base); ok {
+			return o.first(ctx, a, suf, p11.CKA_ID, id, is)
+		}
+	case fromUID:
+		if i, err := o.byUID(ctx, a, base); err == nil && is(i) {
+			return i, nil
 		}
 	}
-	want.source = fromUID
-	i, err := o.byUID(ctx, a, base)
-	if err != nil || !is(i) {
-		return engine.ObjectInfo{}, errNoObject
-	}
-	return i, nil
+	return engine.ObjectInfo{}, errNoObject
 }
 
 // first returns the oldest object with that attribute, whose name ends in suf, of
-// those that fit.
+// those that fit: of the private ones, if there are any.
 func (o objects) first(ctx context.Context, a *engine.Application, suf string, t p11.AttributeType, value []byte, fits func(engine.ObjectInfo) bool) (engine.ObjectInfo, error) {
 	var template p11.Attributes
 	if class, ok := classOf(suf); ok {
@@ -132,10 +148,14 @@ func (o objects) first(ctx context.Context, a *engine.Application, suf string, t
 	if err != nil {
 		return engine.ObjectInfo{}, err
 	}
-	if n := slices.IndexFunc(found, fits); n >= 0 {
-		return found[n], nil
+	n := slices.IndexFunc(found, func(i engine.ObjectInfo) bool { return i.Private && fits(i) })
+	if n < 0 {
+		n = slices.IndexFunc(found, fits)
 	}
-	return engine.ObjectInfo{}, errNoObject
+	if n < 0 {
+		return engine.ObjectInfo{}, errNoObject
+	}
+	return found[n], nil
 }
 
 func ofClass(class p11.ObjectClass) p11.Attributes {
@@ -212,6 +232,12 @@ func (o objects) remove(ctx context.Context, c caller, i engine.ObjectInfo) erro
 		return err
 	}
 	return s.eng.DestroyObject(ctx, i.Handle)
+}
+
+// givesWay says whether the plain name goes from old to i, where i gets the label
+// that old has.
+func givesWay(old, i engine.ObjectInfo) bool {
+	return i.Private && !old.Private && refOf(old) != refOf(i)
 }
 
 func (o objects) relabel(ctx context.Context, c caller, i engine.ObjectInfo, label string) error {
@@ -297,7 +323,7 @@ func (d *objectsDir) rename(ctx context.Context, c caller, name, newName string,
 	if len(base) > maxBase {
 		return errLongName
 	}
-	if other, err := d.find(ctx, c, newName); err == nil {
+	if other, err := d.find(ctx, c, newName); err == nil && !givesWay(other, i) {
 		if refOf(other) == refOf(i) {
 			return nil
 		}

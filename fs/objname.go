@@ -16,9 +16,11 @@ import (
 //
 // An object's name is its label, escaped, and a suffix for its class. Without a
 // label it is the CKA_ID in hexadecimal, and without that the uid (objectRef). Where
-// several objects that the caller may see would have one name, the oldest has it,
-// and the others get ~ and their uid before the suffix. So does a name that is too
-// long for a directory, after it is cut.
+// several objects that the caller may see would have one name, a private one has it
+// before a public one, so that nobody without the PIN can put an object of his own in
+// the place of the user's; then a label wins over a CKA_ID, and that over a uid; then
+// the oldest has it. The others get ~ and their uid before the suffix. So does a name
+// that is too long for a directory, after it is cut.
 
 type classSuffix struct {
 	class  p11.ObjectClass
@@ -171,8 +173,7 @@ func (r objectRef) uid() string {
 	return uid
 }
 
-// A nameSource is what a name is made of. A label wins over a CKA_ID, and that over
-// a uid.
+// A nameSource is what a name is made of.
 type nameSource int
 
 const (
@@ -188,13 +189,14 @@ const maxBase = maxName - len("~") - maxUID - len(otherSuffix)
 type plainName struct {
 	base, suffix string
 	source       nameSource
+	public       bool // the object is
 	cut          bool // base is not whole, so that the full name is used
 }
 
 func (n plainName) String() string { return n.base + n.suffix }
 
 func plainNameOf(i engine.ObjectInfo) plainName {
-	n := plainName{suffix: suffix(i.Class)}
+	n := plainName{suffix: suffix(i.Class), public: !i.Private}
 	switch {
 	case i.Label != "":
 		n.base, n.source = escape(i.Label), fromLabel
@@ -207,6 +209,14 @@ func plainNameOf(i engine.ObjectInfo) plainName {
 		n.base, n.cut = cutName(n.base, maxBase), true
 	}
 	return n
+}
+
+// before says whether n has the name that both have, where o is of an older object.
+func (n plainName) before(o plainName) bool {
+	if n.public != o.public {
+		return o.public
+	}
+	return n.source < o.source
 }
 
 // full is the name with the object's uid in it, which no other object has.

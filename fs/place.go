@@ -98,10 +98,11 @@ func (p place) viewer(c caller) (*engine.Application, error) {
 	return p.fs.callers.nobody, nil
 }
 
-// failed returns the errno of err, and keeps err for the caller's file error.
+// failed returns the errno of err, and keeps err for the caller's file error. After
+// ESTALE the kernel tries again.
 func (p place) failed(c caller, err error) syscall.Errno {
 	errno := errnoFor(err)
-	if errno != 0 && errno != syscall.EINTR && p.slot != nil {
+	if errno != 0 && errno != syscall.EINTR && errno != syscall.ESTALE && p.slot != nil {
 		if a, noApp := p.fs.callers.get(c); noApp == nil {
 			p.note(a, errorOf(err))
 		}

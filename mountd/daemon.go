@@ -32,6 +32,9 @@ type Config struct {
 	// AllowOther lets users other than the owner reach the mount. A system
 	// daemon always does.
 	AllowOther bool
+	// OpenToken lets who comes through the mount make, change and destroy public
+	// token objects without a login.
+	OpenToken bool
 	// SlotDaemon has a system daemon be pkcsslotd before all: without the door
 	// for the stock library it does not start. The tree is mounted only if the
 	// mount point is a directory already, and whether that succeeds, and how

@@ -26,7 +26,7 @@ func (d *Daemon) mount(ctx context.Context) error {
 		Engine: d.engine, Log: d.log, Now: d.now,
 		Status: d.status, Resources: d.resources,
 		UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()),
-		Private: d.conf.Mode == User && !d.conf.AllowOther,
+		Private: d.conf.Mode == User && !d.conf.AllowOther, OpenToken: d.conf.OpenToken,
 	}
 	if d.rpc.err == nil {
 		socket, err := filepath.Abs(d.rpc.path)

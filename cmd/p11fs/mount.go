@@ -32,6 +32,7 @@ is absent. With --system it is the machine's: slots from
 	where := placeFlags(c)
 	config := c.Flags().String("config", "", "read the slots from `FILE` instead of the usual opencryptoki.conf")
 	allowOther := c.Flags().Bool("allow-other", false, "let other users reach your mount (needs user_allow_other in /etc/fuse.conf)")
+	openToken := c.Flags().Bool("open-token", false, "let everybody in the mount make, change and destroy public token objects without a login")
 	provider := c.Flags().String("provider", "auto", "cryptographic library: auto, go or libcrypto")
 	level := c.Flags().String("log-level", "info", "least important messages to log: debug, info, warn or error")
 	greet := c.Flags().Bool("welcome", false, "print a first session to paste once the tokens are mounted")
@@ -45,7 +46,7 @@ is absent. With --system it is the machine's: slots from
 			return err
 		}
 		conf := mountd.Config{
-			Mode: mode, Paths: paths, AllowOther: *allowOther, Log: log,
+			Mode: mode, Paths: paths, AllowOther: *allowOther, OpenToken: *openToken, Log: log,
 			TraceLevel: os.Getenv(mountd.TraceVariable),
 		}
 		if err := setKinds(&conf, *provider); err != nil {
