@@ -62,17 +62,18 @@ CK_RV operation_once(enum kind k, CK_SESSION_HANDLE session, const CK_BYTE *in, 
     call_exchange(&c);
     whole = get_result(&c, out, out_len);
     call_settle(&c, k, whole);
-    return operation_ended(&c, k);
+    return operation_end(&c);
 }
 
-CK_RV operation_ended(struct call *c, enum kind k)
+CK_RV operation_end(struct call *c)
 {
     CK_SESSION_HANDLE session = c->session;
+    CK_FLAGS uses = c->uses;
     bool unsent = !c->exchanged;
     CK_RV rv = call_end(c);
 
-    if (unsent && rv == CKR_DATA_LEN_RANGE)
-        (void)C_SessionCancel(session, kind_flag(k)); /* the error that counts is rv */
+    if (unsent && (rv == CKR_DATA_LEN_RANGE || rv == CKR_ARGUMENTS_BAD))
+        (void)C_SessionCancel(session, uses); /* the error that counts is rv */
     return rv;
 }
 
@@ -87,7 +88,7 @@ CK_RV operation_transform(enum call_number number, CK_FLAGS uses, CK_SESSION_HAN
     put_room(&c, out, out_len);
     call_exchange(&c);
     (void)get_result(&c, out, out_len);
-    return call_end(&c);
+    return operation_end(&c);
 }
 
 CK_RV operation_update(enum call_number number, CK_FLAGS uses, CK_SESSION_HANDLE session, const CK_BYTE *part,
@@ -105,7 +106,7 @@ CK_RV operation_update(enum call_number number, CK_FLAGS uses, CK_SESSION_HANDLE
         c.uses = uses;
         put_array(&c, part != NULL ? part + done : NULL, n);
         call_exchange(&c);
-        rv = call_end(&c);
+        rv = operation_end(&c);
         if (rv != CKR_OK)
             return rv;
         done += n;
@@ -124,7 +125,7 @@ CK_RV operation_final(enum call_number number, enum kind k, CK_SESSION_HANDLE se
     call_exchange(&c);
     whole = get_result(&c, out, out_len);
     call_settle(&c, k, whole);
-    return call_end(&c);
+    return operation_end(&c);
 }
 
 CK_RV operation_bare(enum call_number number, CK_SESSION_HANDLE session)

@@ -14,9 +14,9 @@ CK_RV operation_begin(enum call_number number, CK_SESSION_HANDLE session, const 
 CK_RV operation_once(enum kind k, CK_SESSION_HANDLE session, const CK_BYTE *in, CK_ULONG in_len, CK_BYTE *out,
                      CK_ULONG *out_len);
 
-/* call_end of a one-part function of kind k. Data that fits no request ends the
+/* call_end of a function of an operation. Arguments that go into no request end the
    operation as any other error does (PKCS#11 v3.1 §5.2). */
-CK_RV operation_ended(struct call *c, enum kind k);
+CK_RV operation_end(struct call *c);
 
 /* A function of some operations (CKF_ENCRYPT …) with input and a result. */
 CK_RV operation_transform(enum call_number number, CK_FLAGS uses, CK_SESSION_HANDLE session, const CK_BYTE *in,

@@ -48,7 +48,7 @@ CK_RV C_Verify(CK_SESSION_HANDLE session, CK_BYTE *data, CK_ULONG data_len, CK_B
     put_array(&c, signature, signature_len);
     call_exchange(&c);
     call_settle(&c, KIND_VERIFY, true);
-    return operation_ended(&c, KIND_VERIFY);
+    return operation_end(&c);
 }
 
 CK_RV C_VerifyUpdate(CK_SESSION_HANDLE session, CK_BYTE *part, CK_ULONG part_len)
@@ -65,7 +65,7 @@ CK_RV C_VerifyFinal(CK_SESSION_HANDLE session, CK_BYTE *signature, CK_ULONG sign
     put_array(&c, signature, signature_len);
     call_exchange(&c);
     call_settle(&c, KIND_VERIFY, true);
-    return call_end(&c);
+    return operation_end(&c);
 }
 
 CK_RV C_VerifyRecoverInit(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_OBJECT_HANDLE key)

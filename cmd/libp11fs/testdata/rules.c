@@ -303,7 +303,7 @@ void case_once(void)
     OK(f->C_Finalize(NULL));
 }
 
-/* Data that fits no request is refused, and ends the operation. */
+/* What fits no request, or is no argument, is refused, and ends the operation. */
 void case_oversized(void)
 {
     enum { LENGTH = 65 << 20 };
@@ -325,6 +325,26 @@ void case_oversized(void)
         RV(f->C_Sign(s, data, LENGTH, out, &n), CKR_DATA_LEN_RANGE);
         OK(f->C_VerifyInit(s, &ecdsa, public));
         RV(f->C_Verify(s, data, LENGTH, out, sizeof out), CKR_DATA_LEN_RANGE);
+    }
+    for (int i = 0; i < 3; i++) { /* as other arguments that go into no request */
+        CK_ULONG n = sizeof out;
+
+        OK(f->C_DigestInit(s, &sha));
+        RV(f->C_Digest(s, NULL, 1, out, &n), CKR_ARGUMENTS_BAD);
+        OK(f->C_DigestInit(s, &sha));
+        RV(f->C_Digest(s, data, 1, out, NULL), CKR_ARGUMENTS_BAD);
+        OK(f->C_DigestInit(s, &sha));
+        RV(f->C_DigestUpdate(s, NULL, 1), CKR_ARGUMENTS_BAD);
+        OK(f->C_DigestInit(s, &sha));
+        OK(f->C_DigestUpdate(s, data, 1));
+        RV(f->C_DigestFinal(s, out, NULL), CKR_ARGUMENTS_BAD);
+        OK(f->C_SignInit(s, &ecdsa, private));
+        RV(f->C_Sign(s, NULL, 1, out, &n), CKR_ARGUMENTS_BAD);
+        RV(f->C_Sign(s, data, 1, out, &n), CKR_OPERATION_NOT_INITIALIZED);
+        OK(f->C_VerifyInit(s, &ecdsa, public));
+        RV(f->C_Verify(s, data, 1, NULL, 64), CKR_ARGUMENTS_BAD);
+        OK(f->C_VerifyInit(s, &ecdsa, public));
+        RV(f->C_VerifyFinal(s, NULL, 64), CKR_ARGUMENTS_BAD);
     }
     OK(f->C_DigestInit(s, &sha));
     OK(f->C_DigestUpdate(s, data, LENGTH)); /* which goes in parts */
