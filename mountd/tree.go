@@ -15,7 +15,7 @@ import (
 // with something in progress are open. Without any, a mount that does not end is
 // only held by somebody's working directory, and stopIdle is enough.
 const (
-	stopTimeout = 10 * time.Second
+	stopTimeout = 3 * time.Second
 	stopIdle    = 500 * time.Millisecond
 	stopPoll    = 20 * time.Millisecond
 )
