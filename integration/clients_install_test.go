@@ -50,7 +50,7 @@ func TestInstall(t *testing.T) {
 			prefix + "/share/p11-kit/modules \"$@\"; }\n"
 	}
 	out := runClient(t, d, "", script+"with p11-kit list-modules\nwith p11tool --list-tokens\n", nil)
-	for _, want := range []string{"p11fs: " + prefix + "/lib/pkcs11/libp11fs.so", "token: demo", "pkcs11:model=IBM%20SoftTok;manufacturer=IBM%20Corp.;serial=123;token=demo"} {
+	for _, want := range []string{"p11fs: " + prefix + "/lib/pkcs11/libp11fs.so", "token: demo", "pkcs11:model=IBM%20SoftTok;manufacturer=IBM%20Corp.;serial="} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is not in\n%s", want, out)
 		}

@@ -128,7 +128,7 @@ func (f v38) newData() (d TokenData) {
 	d.setText(offLabel, 32, f.kind.Label)
 	d.setText(offManufacturer, 32, "IBM Corp.")
 	d.setText(offModel, 16, f.kind.Model)
-	d.setText(offSerial, 16, "123")
+	d.setText(offSerial, 16, f.newSerial())
 	d.SetFlags(initialFlags)
 	for off := offSessions; off < offHardware; off += 4 {
 		d.setUint32(off, ^uint32(0))
@@ -145,6 +145,16 @@ func (f v38) newData() (d TokenData) {
 		d.setUint32(offSwitches+4*i, v)
 	}
 	return d
+}
+
+// newSerial is a serial number of 16 random digits: programs tell tokens apart by
+// it. Stock's tokens all have 123, which is what there is without random numbers.
+func (f v38) newSerial() string {
+	var b [8]byte
+	if _, err := io.ReadFull(f.rand, b[:]); err != nil {
+		return "123"
+	}
+	return fmt.Sprintf("%X", b)
 }
 
 // Initialized is Data: all is as in a new token.

@@ -3,9 +3,11 @@ package format
 import (
 	"bytes"
 	"crypto/aes"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -170,6 +172,26 @@ func TestGoldenTPM(t *testing.T) {
 		}
 		if b, err := o.Seal(n, a, nil); err != nil || !bytes.Equal(b, stock) {
 			t.Errorf("written as %x, stock %x (%v)", b, stock, err)
+		}
+	}
+}
+
+// Programs tell tokens apart by their serial numbers.
+func TestEachTokenHasItsSerialNumber(t *testing.T) {
+	kind, _ := KindOf("swtok")
+	f := v38{kind: kind, order: nativeOrder(), rand: rand.Reader}
+	seen := make(map[string]bool)
+	for range 3 {
+		d, _, err := f.NewToken(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, _ := f.Initialized(d)
+		for _, s := range []string{d.Info(time.Time{}).Serial, again.Info(time.Time{}).Serial} {
+			if len(s) != 16 || seen[s] {
+				t.Errorf("serial number %q", s)
+			}
+			seen[s] = true
 		}
 	}
 }
