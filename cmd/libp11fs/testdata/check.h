@@ -40,6 +40,9 @@ CK_OBJECT_HANDLE mac_key(CK_SESSION_HANDLE s); /* for HMAC, and not sensitive */
 /* Signs and verifies once with ECDSA. */
 CK_RV sign_once(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE public, CK_OBJECT_HANDLE private);
 
+/* In seconds, on a clock that nobody sets. */
+double now(void);
+
 /* The number of open sockets. */
 int descriptors(void);
 

@@ -9,14 +9,6 @@
 
 #include "check.h"
 
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
 /* What the threads of case_race share. */
 static struct {
     CK_SLOT_ID slot;
