@@ -5,6 +5,8 @@ import (
 	"errors"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"p11fs/p11"
 	"p11fs/secret"
 	"p11fs/tokens"
@@ -141,7 +143,8 @@ func (s *Store) removeObjects() error {
 	}
 	for _, file := range files {
 		if _, ok := format.ParseName(file); ok || file == "IDX.TMP" || slices.Contains(x.Unknown, file) {
-			if err := s.objs.remove(file); err != nil {
+			// A directory is no object, whatever its name is.
+			if err := s.objs.remove(file); err != nil && !errors.Is(err, unix.EISDIR) {
 				return err
 			}
 		}

@@ -423,3 +423,19 @@ func sum(text string) string {
 	h := sha1.Sum([]byte(text))
 	return string(h[:])
 }
+
+// A directory that has the name of an object does not keep a token from being
+// initialised.
+func TestInitTokenBesideADirectory(t *testing.T) {
+	cfg := freshConfig(t)
+	s := initialised(t, cfg)
+	if err := os.Mkdir(filepath.Join(cfg.Dir, objectsDir, "oldfiles"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.InitToken(t.Context(), pin(t, testSO), "new"); err != nil {
+		t.Fatal(err)
+	}
+	if label := info(t, s).Label; label != "new" {
+		t.Errorf("the label is %q", label)
+	}
+}
