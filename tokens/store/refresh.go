@@ -88,8 +88,9 @@ func (s *Store) Refresh(ctx context.Context) error {
 	}
 	s.w.drain(&s.pending)
 	// A section of this process has read what was there when it began, and
-	// nobody else changes the token before it ends.
-	if s.busy || !s.pending.any() && s.sharedAsSeenLocked() {
+	// nobody else changes the token before it ends. A sync in progress has taken what
+	// was pending, and is waited for.
+	if s.busy || !s.syncing && !s.pending.any() && s.sharedAsSeenLocked() {
 		s.mu.Unlock()
 		return nil
 	}
@@ -157,9 +158,14 @@ func (s *Store) sync(ctx context.Context, section bool) (err error) {
 	s.mu.Lock()
 	s.w.drain(&s.pending)
 	c := s.pending
-	s.pending = changes{}
+	s.pending, s.syncing = changes{}, true
 	shared := s.seg != nil && (!s.sharedAsSeenLocked() || section && (len(s.findings) > 0 || !s.idx.clean))
 	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.syncing = false
+	}()
 	if !c.any() && !shared {
 		return nil
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -381,4 +382,58 @@ func (c *endingContext) Err() error {
 		return context.Canceled
 	}
 	return nil
+}
+
+// A Refresh waits for the one in progress, which reads what both have to bring in.
+func TestRefreshWaits(t *testing.T) {
+	cfg := freshConfig(t)
+	other := openStore(t, cfg)
+	reading, goOn := make(chan struct{}), make(chan struct{})
+	cfg.Log = slog.New(stopping{cfg.Log.Handler(), reading, goOn})
+	s := openStore(t, cfg)
+	if _, err := other.Create(t.Context(), dataObject("new", "1", false)); err != nil {
+		t.Fatal(err)
+	}
+	index, err := os.OpenFile(filepath.Join(cfg.Dir, objectsDir, indexFile), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := index.WriteString("no name\n"); err != nil { // which is logged
+		t.Fatal(err)
+	}
+	if err := index.Close(); err != nil {
+		t.Fatal(err)
+	}
+	first, second := make(chan error), make(chan error, 1)
+	go func() { first <- s.Refresh(t.Context()) }()
+	<-reading
+	go func() { second <- s.Refresh(t.Context()) }()
+	select {
+	case err := <-second:
+		t.Error("it returns before what it was to bring in is there")
+		second <- err
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(goOn)
+	if err := errors.Join(<-first, <-second); err != nil {
+		t.Fatal(err)
+	}
+	if public, _ := s.Counts(); public != 1 {
+		t.Errorf("%d objects", public)
+	}
+}
+
+// stopping stops who logs a warning.
+type stopping struct {
+	slog.Handler
+	reading chan<- struct{}
+	goOn    <-chan struct{}
+}
+
+func (h stopping) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level == slog.LevelWarn {
+		h.reading <- struct{}{}
+		<-h.goOn
+	}
+	return h.Handler.Handle(ctx, r)
 }

@@ -85,6 +85,7 @@ type Store struct {
 	top, objs *folder
 	w         *watch
 	pending   changes // heard of and not yet read
+	syncing   bool    // what was pending is being read
 
 	seg      segment                 // shared with stock processes; nil: none
 	seen     []byte                  // seg's State as it was last read; empty: not at all
