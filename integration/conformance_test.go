@@ -38,7 +38,9 @@ func doors(t testing.TB) []door {
 func daemonDoors(c daemonConfig, so string) []door {
 	list := []door{{"files", so, func(t *testing.T) (a, b *orders) {
 		c := c // where the files keep the standard's rules
-		c.args = append(slices.Clone(c.args), "--open-token")
+		if c.serve == nil {
+			c.args = append(slices.Clone(c.args), "--open-token")
+		}
 		d := startDaemon(t, c)
 		return newOrders(t, d, "p11io", "conformance", d.path()), newOrders(t, d, "p11io", "conformance", d.path())
 	}}}

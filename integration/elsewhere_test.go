@@ -431,7 +431,7 @@ func serveElsewhere(mount string) error {
 	paths.Mount = mount
 	kind, _ := newElsewhere(ctx)
 	return mountd.Run(ctx, mountd.Config{
-		Mode: mountd.User, Paths: paths, Kinds: []tokens.Kind{kind}, Provider: "far away",
+		Mode: mountd.User, Paths: paths, Kinds: []tokens.Kind{kind}, Provider: "far away", OpenToken: true,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 }
