@@ -111,20 +111,25 @@ void case_arguments(void)
     RV(f->C_WaitForSlotEvent(CKF_DONT_BLOCK, &h, b), CKR_ARGUMENTS_BAD);
     RV(f->C_GetFunctionStatus(s), CKR_FUNCTION_NOT_PARALLEL);
     RV(f->C_CancelFunction(s), CKR_FUNCTION_NOT_PARALLEL);
-    /* A bad argument leaves an operation as it is. */
+    /* A bad argument ends its operation, and no other (PKCS#11 v3.1 §5.8 to §5.15). */
     for (int i = 0; i < 3; i++) {
+        OK(f->C_SignInit(s, &mac, secret));
         OK(f->C_DigestInit(s, &sha));
         RV(f->C_Digest(s, NULL, 3, b, &n), CKR_ARGUMENTS_BAD);
+        RV(f->C_Digest(s, b, 3, b, &n), CKR_OPERATION_NOT_INITIALIZED);
+        OK(f->C_DigestInit(s, &sha));
         RV(f->C_Digest(s, b, 3, b, NULL), CKR_ARGUMENTS_BAD);
-        OK(f->C_Digest(s, b, 3, b, &n));
-        OK(f->C_SignInit(s, &mac, secret));
-        RV(f->C_Sign(s, NULL, 3, b, &n), CKR_ARGUMENTS_BAD);
-        RV(f->C_SignUpdate(s, NULL, 3), CKR_ARGUMENTS_BAD);
+        RV(f->C_Digest(s, b, 3, b, &n), CKR_OPERATION_NOT_INITIALIZED);
         n = sizeof b;
         OK(f->C_Sign(s, b, 3, b, &n));
+        OK(f->C_SignInit(s, &mac, secret));
+        RV(f->C_Sign(s, NULL, 3, b, &n), CKR_ARGUMENTS_BAD);
+        OK(f->C_SignInit(s, &mac, secret));
+        RV(f->C_SignUpdate(s, NULL, 3), CKR_ARGUMENTS_BAD);
+        RV(f->C_Sign(s, b, 3, b, &n), CKR_OPERATION_NOT_INITIALIZED);
         OK(f->C_VerifyInit(s, &mac, secret));
         RV(f->C_Verify(s, b, 3, NULL, 3), CKR_ARGUMENTS_BAD);
-        RV(f->C_Verify(s, b, 3, b, 32), CKR_SIGNATURE_INVALID);
+        RV(f->C_Verify(s, b, 3, b, 32), CKR_OPERATION_NOT_INITIALIZED);
     }
     OK(f->C_DigestInit(s, &sha));
     OK(f->C_DigestUpdate(s, NULL, 0));
