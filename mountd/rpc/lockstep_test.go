@@ -273,6 +273,8 @@ func (p *peer) settle(t testing.TB, s step, r *reply) {
 		}
 	case wire.CallGetTokenInfo:
 		clear(r.body[len(r.body)-16:]) // the token's clock
+		serial := first + 2*(4+32) + 4 + 16 + 4
+		clear(r.body[serial : serial+16]) // each token has its own
 	}
 	if sig == "ay" {
 		a := rd.Array()
