@@ -103,6 +103,7 @@ func TestStockGolden(t *testing.T) {
 		}
 		sameFields(t, got, golden(t, "shm/testdata/shm-pristine.bin.gz"), map[string]field{
 			"references: ours is attached while it runs": {"references", 0, 4},
+			"serial number: ours is the token's own":     {"serial number", 344, 16},
 		})
 	})
 	h.ok("rm -rf $STATE/tokens/*; rm -f /dev/shm/*")
