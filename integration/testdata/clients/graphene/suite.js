@@ -41,7 +41,7 @@ fs.mkdirSync("build");
 fs.writeFileSync("build/graphene.js", 'module.exports = require("graphene-pk11");\n');
 fs.writeFileSync("test/config.json", JSON.stringify(config));
 
-const mocha = new Mocha({ reporter: "spec" });
+const mocha = new Mocha({ reporter: "spec", timeout: 60_000 });
 if (skip) mocha.grep(new RegExp(skip)).invert();
 for (const file of fs.readdirSync("test").filter((name) => name.endsWith(".js"))) mocha.addFile(path.resolve("test", file));
 mocha.run((failures) => process.exit(failures ? 1 : 0));
