@@ -2,6 +2,7 @@
 
 # sudo's PATH often lacks it.
 GO         ?= $(or $(shell command -v go),$(wildcard /usr/local/go/bin/go),go)
+export GO
 PREFIX     ?= /usr/local
 DESTDIR    ?=
 # Stock clients look for the slot daemon's file here, whatever PREFIX is. Empty:

@@ -25,10 +25,10 @@ keep() {
 trap keep EXIT
 trap 'exit 1' INT TERM
 
-for package in ${2:-$(go list ./...)}; do
-	for target in ${3:-$(go test -list '^Fuzz' "$package" | grep '^Fuzz' || :)}; do
+for package in ${2:-$("${GO:-go}" list ./...)}; do
+	for target in ${3:-$("${GO:-go}" test -list '^Fuzz' "$package" | grep '^Fuzz' || :)}; do
 		echo "fuzz: $package $target"
-		go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 10x "$package" || status=1
+		"${GO:-go}" test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 10x "$package" || status=1
 	done
 done
 exit $status
