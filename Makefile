@@ -63,8 +63,9 @@ setup-bench:
 build: ## build bin/p11fs
 	$(GO) build -trimpath -o $(BIN) ./cmd/p11fs
 
+# What takes longest, and mostly waits for other programs, begins first.
 test: setup-test ## run all tests: with the race detector, on one processor, and the server's fuzz target
-	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP) -- -race -count=1 -timeout $(TIMEOUT) ./integration ./...
+	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP) -- -race -count=1 -p 3 -timeout $(TIMEOUT) ./integration ./cmd/libp11fs ./...
 	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP_SHORT) -- -short -count=1 -parallel 2 -exec "env GOMAXPROCS=1" -timeout $(TIMEOUT) $(GOROUTINES)
 	@sh contrib/fuzz.sh $(SERVERTIME) ./mountd/rpc FuzzServer
 
