@@ -46,8 +46,8 @@ func clientSections() []clientSection {
 
 // TestClients runs the lines of docs/clients.md, section by section, through
 // both modules, with what testdata/clients adds before (servers, an askpass)
-// and after them (more checks). One daemon serves the clients of a module at
-// once.
+// and after them (more checks). Each section has a daemon: OpenSSL's engine fails
+// when another program destroys an object while it lists them.
 func TestClients(t *testing.T) {
 	t.Parallel()
 	doc := readClientsDoc(t)
@@ -61,7 +61,6 @@ func TestClients(t *testing.T) {
 	for _, m := range modules() {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
-			d := newClientDaemon(t, doc["Set-up"])
 			for _, s := range sections {
 				t.Run(s.heading, func(t *testing.T) {
 					t.Parallel()
@@ -74,6 +73,7 @@ func TestClients(t *testing.T) {
 						need(t, len(found) > 0, pattern)
 					}
 					script := clientFile(t, s.files+".before.sh") + doc[s.heading] + clientFile(t, s.files+".after.sh")
+					d := newClientDaemon(t, doc["Set-up"])
 					runClient(t, d, m.path(t), script, map[string]string{"engine.sh": engineLines(t, doc)})
 				})
 			}
