@@ -21,7 +21,7 @@ for m in $(awk '/ - fuse\.p11fs /{ print $5 }' /proc/self/mountinfo); do umount 
 with() { if [ -n "$1" ]; then export XDG_RUNTIME_DIR="$1"; else unset XDG_RUNTIME_DIR; fi; shift; exec "$@"; }
 (with "$START" "$0" mount > log 2>&1) & daemon=$!
 trap 'kill $daemon; wait $daemon' EXIT
-for i in $(seq 600); do ! grep -q ready: log || break; sleep 0.05; done
+for i in $(seq 600); do ! grep -qs ready: log || break; sleep 0.05; done
 (with "$LOOK" "$0" path)
 readlink "$(with "$LOOK" "$0" path)/rpc.sock"
 (with "$LOOK" pkcs11-tool --module "$MODULE" --list-slots) | grep -o 'p11fs swtok'
