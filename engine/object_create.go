@@ -64,11 +64,11 @@ func (s *Session) adoptAll(ctx context.Context, list []*pending) error {
 			continue
 		}
 		attrs, err := a.Adopt(ctx, p.attrs)
-		p.attrs = attrs
 		if err != nil {
 			p.attrs = nil // the token has wiped them
 			return interruptedBy(ctx, err)
 		}
+		p.attrs = attrs
 	}
 	return nil
 }

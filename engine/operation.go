@@ -40,25 +40,6 @@ type Operation struct {
 	replay *replay          // nil unless the token's side needs it
 }
 
-// A replay is how an operation goes on after a result, or after an output that did
-// not fit, where the token's side cannot (tokens.Resumer, tokens.Sizer): it is begun
-// anew and given the data once more.
-type replay struct {
-	data  []byte // of the message so far
-	given int    // bytes that Update has returned
-	long  bool   // the message is not kept: it is too long, or holds a key
-	ended bool   // the token's side has gone past the data
-}
-
-// drop gives up the data.
-func (r *replay) drop() {
-	secret.Wipe(r.data)
-	r.data, r.long = nil, true
-}
-
-// maxReplay bounds the data that is kept for that, in bytes.
-const maxReplay = 1 << 20
-
 // Begin starts an operation that no C_…Init knows of: any number of them may be in
 // progress in a session. flag is the use of the mechanism: CKF_DIGEST, CKF_SIGN,
 // CKF_VERIFY, CKF_ENCRYPT, CKF_DECRYPT, CKF_SIGN_RECOVER or CKF_VERIFY_RECOVER. A
@@ -278,50 +259,6 @@ func (o *Operation) update(ctx context.Context, part []byte, room int) ([]byte, 
 		}
 	}
 	return out, nil
-}
-
-// goBack has the message begun anew at the next call, since the token's side has
-// gone past the data.
-func (o *Operation) goBack(err error) error {
-	if o.replay == nil {
-		return p11.Errorf(p11.CKR_FUNCTION_FAILED, "the token gave more than it had said")
-	}
-	o.replay.ended = true
-	return err
-}
-
-// resumes says whether the token's side can go on after its result.
-func (o *Operation) resumes() bool {
-	_, ok := o.impl.(tokens.Resumer)
-	return ok
-}
-
-// resume begins the message anew where a result has ended it.
-func (o *Operation) resume(ctx context.Context) error {
-	r := o.replay
-	if r == nil || !r.ended {
-		return nil
-	}
-	if r.long {
-		return p11.Errorf(p11.CKR_OPERATION_NOT_INITIALIZED,
-			"the message ended with its result: this token cannot go on with one of more than %d bytes, or with a key in it", maxReplay)
-	}
-	impl, err := o.atToken(ctx)
-	if err != nil {
-		return err
-	}
-	out, err := impl.Update(ctx, r.data)
-	if err == nil && len(out) != r.given {
-		err = p11.Errorf(p11.CKR_FUNCTION_FAILED, "the token gave another output for the same data")
-	}
-	secret.Wipe(out)
-	if err != nil {
-		impl.Close()
-		return err
-	}
-	o.impl.Close()
-	o.impl, r.ended = impl, false
-	return nil
 }
 
 // Result returns the rest of the result of the data so far; see Final. The

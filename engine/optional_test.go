@@ -414,17 +414,18 @@ func TestForgetterOfWhatIsNotMade(t *testing.T) {
 		t.Errorf("forgotten %q, which it did not adopt", token.forgotten)
 	}
 	fail = ""
-	quota := newRemoteQuota(t)
-	if !slices.Equal(quota, []string{"a"}) {
-		t.Errorf("forgotten %q of what is over the limit", quota)
+	for name, limits := range map[string]Limits{"number": {SessionObjects: 1}, "bytes": {Bytes: 2 << 10}} {
+		if forgotten := overTheLimit(t, limits); !slices.Equal(forgotten, []string{"a"}) {
+			t.Errorf("forgotten %q of what is over the limit in %s", forgotten, name)
+		}
 	}
 }
 
-// newRemoteQuota makes one session object too many, and returns what is forgotten.
-func newRemoteQuota(t *testing.T) []string {
+// overTheLimit makes one session object too many, and returns what is forgotten.
+func overTheLimit(t *testing.T, limits Limits) []string {
 	t.Helper()
 	token := &remoteToken{Token: hooks.New("tok", hooks.Options{}), values: make(map[string][]byte)}
-	b := benchOf(t, token.Token, token, Limits{SessionObjects: 1})
+	b := benchOf(t, token.Token, token, limits)
 	s := b.user(t)
 	create(t, s, "class=data")
 	_, err := s.CreateObject(t.Context(), tmpl(t, macKey))

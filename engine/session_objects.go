@@ -122,7 +122,7 @@ func (o *sessionObjects) add(s *Session, l *login, attrs p11.Attributes, life *l
 	size := sizeOf(attrs)
 	if err := app.account.Take(size); err != nil {
 		app.engine.quota.give(app.owner.UID, 0, 1)
-		attrs.Wipe()
+		newObject(0, attrs, life).Drop()
 		return nil, err
 	}
 	slot := o.appSlot.slot
