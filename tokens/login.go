@@ -63,6 +63,21 @@ func (l *Logins) EndLocked(user p11.UserType) {
 	l.ended(user)
 }
 
+// EndAllLocked ends all logins.
+func (l *Logins) EndAllLocked() {
+	l.EndLocked(p11.CKU_SO)
+	l.EndLocked(p11.CKU_USER)
+}
+
+// EndInvalidLocked ends the logins of the roles whose logins have become invalid.
+func (l *Logins) EndInvalidLocked() {
+	for _, user := range [...]p11.UserType{p11.CKU_SO, p11.CKU_USER} {
+		if l.valid(user) != nil {
+			l.EndLocked(user)
+		}
+	}
+}
+
 // OpenLocked says whether a role is logged in.
 func (l *Logins) OpenLocked(user p11.UserType) bool { return l.role(user).open > 0 }
 

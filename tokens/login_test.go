@@ -108,7 +108,7 @@ func TestRoles(t *testing.T) {
 			t.Error(err)
 		}
 		for pin, want := range map[string]p11.RV{"mine": p11.CKR_PIN_INVALID, r.DefaultPIN: p11.CKR_PIN_INVALID, "other": p11.CKR_OK} {
-			if err := r.MayBecome(key(t, "mine"), key(t, pin)); p11.RVOf(err) != want {
+			if err := r.CheckNewPIN(key(t, pin), key(t, "mine"), 4, 8); p11.RVOf(err) != want {
 				t.Errorf("%s: %v, want %v", pin, err, want)
 			}
 		}
@@ -125,7 +125,7 @@ func TestLabelAndLength(t *testing.T) {
 		}
 	}
 	for pin, ok := range map[string]bool{"": false, "123": false, "1234": true, "12345678": true, "123456789": false} {
-		if err := CheckPINLength(key(t, pin), 4, 8); (err == nil) != ok {
+		if err := (Role{}).CheckNewPIN(key(t, pin), nil, 4, 8); (err == nil) != ok {
 			t.Errorf("PIN of %d bytes: %v", len(pin), err)
 		}
 	}

@@ -66,24 +66,18 @@ func (r Role) Wrong(flags p11.Flags) (p11.Flags, error) {
 	return flags&^r.Counts() | next, p11.Errorf(p11.CKR_PIN_INCORRECT, "wrong %s PIN: %s", r.Title, left)
 }
 
-// MayBecome returns why the role may not change its PIN from old to pin.
-func (r Role) MayBecome(old, pin *secret.Bytes) error {
-	if pin.Equal(old) {
-		return p11.Errorf(p11.CKR_PIN_INVALID, "the new PIN is the old one")
-	}
-	is := false
-	pin.Use(func(b []byte) { is = string(b) == r.DefaultPIN })
-	if is {
-		return p11.Errorf(p11.CKR_PIN_INVALID, "the new PIN is the default one of the %s, which is not allowed", r.Title)
-	}
-	return nil
-}
-
-// CheckPINLength returns CKR_PIN_LEN_RANGE for a new PIN of another length than
-// shortest to longest.
-func CheckPINLength(pin *secret.Bytes, shortest, longest int) error {
-	if n := pin.Len(); n < shortest || n > longest {
+// CheckNewPIN refuses a PIN of another length than shortest to longest, and one that
+// the role may not take in place of old, which is nil if the SO sets the user's.
+func (r Role) CheckNewPIN(pin, old *secret.Bytes, shortest, longest int) error {
+	n, isDefault := pin.Len(), false
+	pin.Use(func(b []byte) { isDefault = string(b) == r.DefaultPIN })
+	switch {
+	case n < shortest || n > longest:
 		return p11.Errorf(p11.CKR_PIN_LEN_RANGE, "a PIN of this token has %d to %d bytes, not %d", shortest, longest, n)
+	case old != nil && pin.Equal(old):
+		return p11.Errorf(p11.CKR_PIN_INVALID, "the new PIN is the old one")
+	case old != nil && isDefault:
+		return p11.Errorf(p11.CKR_PIN_INVALID, "the new PIN is the default one of the %s, which is not allowed", r.Title)
 	}
 	return nil
 }

@@ -1,10 +1,43 @@
 package tokens
 
 import (
+	"context"
 	"errors"
+	"slices"
 
 	"p11fs/p11"
 )
+
+// A Lookup is the part of Objects that only reads, over an index.
+type Lookup struct{ Index *Index }
+
+// Find is Objects.
+func (l Lookup) Find(ctx context.Context, template p11.Attributes, private bool) ([]*Object, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, p11.Errorf(p11.CKR_FUNCTION_CANCELED, "interrupted: %w", err)
+	}
+	found := l.Index.Find(template)
+	if !private {
+		found = slices.DeleteFunc(found, func(o *Object) bool { return o.Private })
+	}
+	return found, nil
+}
+
+// ByHandle is Objects.
+func (l Lookup) ByHandle(h p11.ObjectHandle) (*Object, error) { return existing(l.Index.Get(h)) }
+
+// ByName is Objects.
+func (l Lookup) ByName(name string) (*Object, error) { return existing(l.Index.ByName(name)) }
+
+// Counts is Objects.
+func (l Lookup) Counts() (public, private int) { return l.Index.Counts() }
+
+func existing(o *Object) (*Object, error) {
+	if o == nil {
+		return nil, p11.CKR_OBJECT_HANDLE_INVALID
+	}
+	return o, nil
+}
 
 // ErrChanged is returned by the functions that Index.Update and Index.Destroy are
 // given, when the object has a newer version than theirs: all begins again with it.

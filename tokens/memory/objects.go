@@ -2,43 +2,93 @@ package memory
 
 import (
 	"context"
-	"slices"
+	"strconv"
+	"strings"
 
 	"p11fs/p11"
 	"p11fs/tokens"
 )
 
-// Find is tokens.Objects.
-func (s *Store) Find(ctx context.Context, template p11.Attributes, private bool) ([]*tokens.Object, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, p11.Errorf(p11.CKR_FUNCTION_CANCELED, "interrupted: %w", err)
+// kept is one object.
+type kept struct {
+	number  uint64
+	private bool
+	attrs   p11.Attributes
+}
+
+// Put stores an object as another program could: also a private one without a login
+// here. It returns the stored name.
+func (s *Store) Put(attrs p11.Attributes) string { return s.PutNamed("", attrs) }
+
+// PutNamed is Put with a stored name, which is any bytes.
+func (s *Store) PutNamed(name string, attrs p11.Attributes) string {
+	s.dir.mu.Lock()
+	defer s.dir.mu.Unlock()
+	return s.dir.putLocked(name, attrs)
+}
+
+// putLocked keeps attrs, which become its own, as the newest version of the object
+// with that name. If there is none it is a new one, and without a name it gets one.
+func (d *directory) putLocked(name string, attrs p11.Attributes) string {
+	k := d.objects[name]
+	if k == nil {
+		d.number++
+		if name == "" {
+			// Stored names are opaque: these have any length, and nothing that others
+			// expect of one.
+			name = strings.Repeat("s/", int(d.number%32)) + strconv.FormatUint(d.number, 16)
+		}
+		k = &kept{number: d.number, private: attrs.Bool(p11.CKA_PRIVATE)}
+		d.objects[name] = k
 	}
-	found := s.index.Find(template)
-	if !private {
-		found = slices.DeleteFunc(found, func(o *tokens.Object) bool { return o.Private })
+	k.attrs.Wipe()
+	k.attrs = attrs
+	for _, s := range d.stores {
+		s.showLocked(name)
 	}
-	return found, nil
+	return name
 }
 
-// ByHandle is tokens.Objects.
-func (s *Store) ByHandle(h p11.ObjectHandle) (*tokens.Object, error) {
-	return found(s.index.Get(h))
-}
-
-// ByName is tokens.Objects.
-func (s *Store) ByName(name string) (*tokens.Object, error) {
-	return found(s.index.ByName(name))
-}
-
-func found(o *tokens.Object) (*tokens.Object, error) {
-	if o == nil {
-		return nil, p11.CKR_OBJECT_HANDLE_INVALID
+// removeLocked removes an object.
+func (d *directory) removeLocked(name string) {
+	for _, s := range d.stores {
+		s.hideLocked(name)
 	}
-	return o, nil
+	d.objects[name].attrs.Wipe()
+	delete(d.objects, name)
 }
 
-// Counts is tokens.Objects.
-func (s *Store) Counts() (public, private int) { return s.index.Counts() }
+// showLocked puts the newest version of an object into the index, if it can be seen.
+func (s *Store) showLocked(name string) {
+	k := s.dir.objects[name]
+	if k.private && !s.logins.OpenLocked(p11.CKU_USER) {
+		return
+	}
+	h := s.Index.NewHandle()
+	if o := s.Index.ByName(name); o != nil {
+		h = o.Handle
+	}
+	if old := s.Index.PutAt(tokens.NewObject(h, name, k.attrs.Clone()), k.number); old != nil {
+		old.Drop()
+	}
+}
+
+// showAllLocked puts all objects into the index that can be seen and are not there.
+func (s *Store) showAllLocked() {
+	for name := range s.dir.objects {
+		if s.Index.ByName(name) == nil {
+			s.showLocked(name)
+		}
+	}
+}
+
+// hideLocked takes an object out of the index.
+func (s *Store) hideLocked(name string) {
+	if o := s.Index.ByName(name); o != nil {
+		s.Index.Remove(o.Handle)
+		o.Drop()
+	}
+}
 
 // Create is tokens.Objects.
 func (s *Store) Create(ctx context.Context, attrs p11.Attributes) (*tokens.Object, error) {
@@ -54,62 +104,46 @@ func (s *Store) Create(ctx context.Context, attrs p11.Attributes) (*tokens.Objec
 	if !attrs.Has(p11.CKA_PRIVATE) {
 		attrs.SetBool(p11.CKA_PRIVATE, false)
 	}
-	return s.keepLocked("", attrs), nil
-}
-
-// keepLocked keeps attrs as the newest version of the object with that name, or as
-// a new one without.
-func (s *Store) keepLocked(name string, attrs p11.Attributes) *tokens.Object {
-	name, k := s.dir.putLocked(name, attrs)
-	s.seen = s.dir.change
-	return s.putLocked(name, k)
+	return s.ByName(s.dir.putLocked("", attrs))
 }
 
 // Update is tokens.Objects. change is called without a lock, and again when another
 // version came meanwhile.
 func (s *Store) Update(ctx context.Context, h p11.ObjectHandle, change func(p11.Attributes) (p11.Attributes, error)) (*tokens.Object, error) {
-	if err := s.enter(ctx); err != nil {
+	if err := s.Refresh(ctx); err != nil {
 		return nil, err
 	}
-	s.dir.mu.Unlock()
-	return s.index.Update(h, change, func(old *tokens.Object, attrs p11.Attributes) (*tokens.Object, error) {
+	return s.Index.Update(h, change, func(old *tokens.Object, attrs p11.Attributes) (*tokens.Object, error) {
 		if err := s.enterWith(ctx, old); err != nil {
 			return nil, err
 		}
 		defer s.dir.mu.Unlock()
-		return s.keepLocked(old.Name, attrs), nil
+		return s.ByName(s.dir.putLocked(old.Name, attrs))
 	})
 }
 
 // enterWith is enter for a change of the object of which old is to be the newest
 // version.
 func (s *Store) enterWith(ctx context.Context, old *tokens.Object) error {
-	if err := s.enter(ctx); err != nil {
-		return err
-	}
-	if s.index.Get(old.Handle) != old {
+	err := s.enter(ctx)
+	if err == nil && s.Index.Get(old.Handle) != old {
 		s.dir.mu.Unlock()
-		return tokens.ErrChanged
+		err = tokens.ErrChanged
 	}
-	return nil
+	return err
 }
 
 // Destroy is tokens.Objects. check is called as change is in Update.
 func (s *Store) Destroy(ctx context.Context, h p11.ObjectHandle, check func(p11.Attributes) error) error {
-	if err := s.enter(ctx); err != nil {
+	if err := s.Refresh(ctx); err != nil {
 		return err
 	}
-	s.dir.mu.Unlock()
-	return s.index.Destroy(h, check, func(old *tokens.Object) error {
+	return s.Index.Destroy(h, check, func(old *tokens.Object) error {
 		if err := s.enterWith(ctx, old); err != nil {
 			return err
 		}
 		defer s.dir.mu.Unlock()
-		s.dir.objects[old.Name].attrs.Wipe()
-		delete(s.dir.objects, old.Name)
-		s.dir.change++
-		s.seen = s.dir.change
-		s.dropLocked(old.Name)
+		s.dir.removeLocked(old.Name)
 		return nil
 	})
 }

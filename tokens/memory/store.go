@@ -1,9 +1,15 @@
+// Package memory keeps tokens in memory, by the rules of a store on disk: for tests,
+// and for kinds of token that are written in a test. What private objects hold lies
+// there as it is.
 package memory
 
 import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"fmt"
+	"slices"
+	"sync"
 
 	"p11fs/p11"
 	"p11fs/secret"
@@ -19,39 +25,70 @@ const (
 // initialFlags are those of a token that was never initialised.
 const initialFlags = p11.CKF_RNG | p11.CKF_LOGIN_REQUIRED | p11.CKF_USER_PIN_TO_BE_CHANGED | p11.CKF_SO_PIN_TO_BE_CHANGED
 
+// A Disk keeps tokens by name, as a disk keeps token directories: what is open under
+// one name sees each other's changes.
+type Disk struct {
+	mu          sync.Mutex // guards directories
+	directories map[string]*directory
+}
+
+// A directory is what is kept of one token.
+type directory struct {
+	// mu guards all below, and what each Store on the directory says that it
+	// guards. The indexes, and objects, are locked under it.
+	mu      sync.Mutex
+	stores  []*Store // that are open: each is told of what changes
+	label   string
+	flags   p11.Flags
+	pins    map[p11.UserType][]byte // hashes; none of a role without PIN
+	number  uint64                  // of the last object
+	objects map[string]*kept        // by stored name
+}
+
+// NewDisk returns an empty disk.
+func NewDisk() *Disk { return &Disk{directories: make(map[string]*directory)} }
+
+// New opens a new token on a disk of its own.
+func New() *Store { return NewDisk().Open("") }
+
 // A Store is one open directory of a Disk. It implements tokens.Storage.
 type Store struct {
-	dir   *directory
-	index *tokens.Index // the objects that can be seen
+	tokens.Lookup // of the objects that can be seen
 
+	dir *directory
 	// dir.mu guards all below.
 	logins *tokens.Logins
 	closed bool
-	seen   uint64           // the value of dir.change that the index is up to
-	era    uint64           // the value of dir.era that the logins are of
-	known  map[string]known // what is in the index, by stored name
-}
-
-// known is the version of an object that the index has.
-type known struct {
-	handle  p11.ObjectHandle
-	version uint64
-	private bool
 }
 
 var _ tokens.Storage = (*Store)(nil)
 
-func newStore(d *directory) *Store {
-	s := &Store{dir: d, index: tokens.NewIndex(), known: make(map[string]known)}
-	s.logins = tokens.NewLogins(&d.mu, s.validLocked, s.endedLocked)
+// Open opens the token of that name. One that is not there is made, and initialised
+// with tokens.DefaultSOPIN.
+func (d *Disk) Open(name string) *Store {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s.syncLocked()
+	dir := d.directories[name]
+	if dir == nil {
+		so, err := secret.New([]byte(tokens.DefaultSOPIN))
+		if err != nil {
+			panic(fmt.Sprintf("memory: no memory: %v", err))
+		}
+		defer func() { _ = so.Close() }()
+		dir = &directory{flags: initialFlags, pins: map[p11.UserType][]byte{p11.CKU_SO: hash(so)}, objects: make(map[string]*kept)}
+		d.directories[name] = dir
+	}
+	s := &Store{Lookup: tokens.Lookup{Index: tokens.NewIndex()}, dir: dir}
+	s.logins = tokens.NewLogins(&dir.mu, s.validLocked, s.endedLocked)
+	dir.mu.Lock()
+	defer dir.mu.Unlock()
+	dir.stores = append(dir.stores, s)
+	s.showAllLocked()
 	return s
 }
 
 // enter begins a call: it takes dir.mu, which the caller gives back when there is
-// no error, and brings the index up to the directory.
+// no error.
 func (s *Store) enter(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return p11.Errorf(p11.CKR_FUNCTION_CANCELED, "interrupted: %w", err)
@@ -61,7 +98,6 @@ func (s *Store) enter(ctx context.Context) error {
 		s.dir.mu.Unlock()
 		return p11.Errorf(p11.CKR_DEVICE_REMOVED, "the token is closed")
 	}
-	s.syncLocked()
 	return nil
 }
 
@@ -80,26 +116,44 @@ func (s *Store) Info(ctx context.Context) (p11.TokenInfo, error) {
 	}, nil
 }
 
-// Refresh brings in what other Stores on the directory changed.
+// Refresh has nothing to bring in: a Store is told of each change.
 func (s *Store) Refresh(ctx context.Context) error {
-	if err := s.enter(ctx); err != nil {
-		return err
+	err := s.enter(ctx)
+	if err == nil {
+		s.dir.mu.Unlock()
 	}
-	s.dir.mu.Unlock()
-	return nil
+	return err
 }
 
 // Close ends all logins and wipes the objects that the Store knows. It may be called
 // again.
 func (s *Store) Close() error {
-	s.dir.mu.Lock()
-	defer s.dir.mu.Unlock()
+	d := s.dir
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	s.closed = true
-	s.endAllLocked()
-	for name := range s.known {
-		s.dropLocked(name)
+	d.stores = slices.DeleteFunc(d.stores, func(o *Store) bool { return o == s })
+	s.logins.EndInvalidLocked()
+	for name := range d.objects {
+		s.hideLocked(name)
 	}
 	return nil
+}
+
+// Flag sets and clears flags of the token, as another program could.
+func (s *Store) Flag(set, clear p11.Flags) {
+	s.dir.mu.Lock()
+	defer s.dir.mu.Unlock()
+	s.dir.setFlagsLocked(s.dir.flags&^clear | set)
+}
+
+// setFlagsLocked sets the token's flags, which end the logins of a role that is
+// locked.
+func (d *directory) setFlagsLocked(flags p11.Flags) {
+	d.flags = flags
+	for _, s := range d.stores {
+		s.logins.EndInvalidLocked()
+	}
 }
 
 // InitToken is tokens.Admin (PKCS#11 v3.1 §5.5.7, C_InitToken).
@@ -107,24 +161,22 @@ func (s *Store) InitToken(ctx context.Context, pin *secret.Bytes, label string) 
 	if err := s.enter(ctx); err != nil {
 		return err
 	}
-	defer s.dir.mu.Unlock()
-	if err := s.checkLocked(p11.CKU_SO, pin); err != nil {
+	d := s.dir
+	defer d.mu.Unlock()
+	if _, err := d.tryLocked(p11.CKU_SO, pin); err != nil {
 		return err
 	}
 	if err := tokens.CheckLabel(label); err != nil {
 		return err
 	}
-	d := s.dir
-	for _, k := range d.objects {
-		k.attrs.Wipe()
+	for name := range d.objects {
+		d.removeLocked(name)
 	}
-	clear(d.objects)
-	d.pins[p11.CKU_USER] = nil
-	d.label = label
-	d.flags = initialFlags | p11.CKF_TOKEN_INITIALIZED
-	d.era++
-	d.change++
-	s.syncLocked()
+	for _, o := range d.stores {
+		o.logins.EndAllLocked()
+	}
+	delete(d.pins, p11.CKU_USER)
+	d.label, d.flags = label, initialFlags|p11.CKF_TOKEN_INITIALIZED
 	return nil
 }
 
@@ -134,11 +186,14 @@ func (s *Store) Login(ctx context.Context, user p11.UserType, pin *secret.Bytes)
 		return nil, err
 	}
 	defer s.dir.mu.Unlock()
-	if err := s.checkLocked(user, pin); err != nil {
+	if _, err := s.dir.tryLocked(user, pin); err != nil {
 		return nil, err
 	}
+	first := !s.logins.OpenLocked(user)
 	l := s.logins.JoinLocked(user, nil)
-	s.loadLocked()
+	if first {
+		s.showAllLocked()
+	}
 	return l, nil
 }
 
@@ -151,17 +206,11 @@ func (s *Store) InitPIN(ctx context.Context, so tokens.Login, pin *secret.Bytes)
 	if err := s.logins.SOLocked(so); err != nil {
 		return err
 	}
-	if err := tokens.CheckPINLength(pin, minPIN, maxPIN); err != nil {
-		return err
-	}
 	user, err := tokens.RoleOf(p11.CKU_USER)
 	if err != nil {
 		return err
 	}
-	d := s.dir
-	d.pins[p11.CKU_USER] = hash(pin)
-	d.flags = d.flags&^(user.Counts()|user.ToBeChanged) | p11.CKF_USER_PIN_INITIALIZED
-	return nil
+	return s.dir.setPINLocked(user, nil, pin)
 }
 
 // SetPIN is tokens.Admin (PKCS#11 v3.1 §5.5.9, C_SetPIN).
@@ -170,43 +219,43 @@ func (s *Store) SetPIN(ctx context.Context, user p11.UserType, old, pin *secret.
 		return err
 	}
 	defer s.dir.mu.Unlock()
-	if err := s.checkLocked(user, old); err != nil {
+	role, err := s.dir.tryLocked(user, old)
+	if err == nil {
+		err = s.dir.setPINLocked(role, old, pin)
+	}
+	return err
+}
+
+// setPINLocked sets a role's PIN; old is nil if the SO sets the user's.
+func (d *directory) setPINLocked(role tokens.Role, old, pin *secret.Bytes) error {
+	if err := role.CheckNewPIN(pin, old, minPIN, maxPIN); err != nil {
 		return err
 	}
-	if err := tokens.CheckPINLength(pin, minPIN, maxPIN); err != nil {
-		return err
+	d.pins[role.User] = hash(pin)
+	d.flags &^= role.Counts() | role.ToBeChanged
+	if role.User == p11.CKU_USER {
+		d.flags |= p11.CKF_USER_PIN_INITIALIZED
 	}
-	role, err := tokens.RoleOf(user)
-	if err != nil {
-		return err
-	}
-	if err := role.MayBecome(old, pin); err != nil {
-		return err
-	}
-	s.dir.pins[user] = hash(pin)
-	s.dir.flags &^= role.ToBeChanged
 	return nil
 }
 
-// checkLocked compares a PIN and counts the wrong ones.
-func (s *Store) checkLocked(user p11.UserType, pin *secret.Bytes) error {
+// tryLocked compares a PIN and counts the wrong ones.
+func (d *directory) tryLocked(user p11.UserType, pin *secret.Bytes) (tokens.Role, error) {
 	role, err := tokens.RoleOf(user)
 	if err != nil {
-		return err
+		return role, err
 	}
-	d := s.dir
 	want := d.pins[user]
 	if err := role.MayTry(d.flags, want != nil); err != nil {
-		return err
+		return role, err
 	}
 	if subtle.ConstantTimeCompare(hash(pin), want) == 1 {
 		d.flags &^= role.Counts()
-		return nil
+		return role, nil
 	}
-	d.flags, err = role.Wrong(d.flags)
-	d.change++
-	s.syncLocked()
-	return err
+	flags, err := role.Wrong(d.flags)
+	d.setFlagsLocked(flags)
+	return role, err
 }
 
 func hash(pin *secret.Bytes) (h []byte) {
@@ -217,82 +266,20 @@ func hash(pin *secret.Bytes) (h []byte) {
 	return h
 }
 
-// validLocked says whether the logins of a role are valid: the directory can be
-// changed by others.
+// validLocked says whether the logins of a role are valid.
 func (s *Store) validLocked(user p11.UserType) error {
 	role, err := tokens.RoleOf(user)
-	if err == nil && (s.closed || s.era != s.dir.era || s.dir.flags&role.Locked != 0) {
+	if err == nil && (s.closed || s.dir.flags&role.Locked != 0) {
 		err = p11.CKR_USER_NOT_LOGGED_IN
 	}
 	return err
 }
 
-// endedLocked drops the private objects when the user's last login has ended.
+// endedLocked hides the private objects when the user's last login has ended.
 func (s *Store) endedLocked(user p11.UserType) {
-	if user != p11.CKU_USER {
-		return
-	}
-	for name, k := range s.known {
-		if k.private {
-			s.dropLocked(name)
-		}
-	}
-}
-
-func (s *Store) endAllLocked() {
-	s.logins.EndLocked(p11.CKU_SO)
-	s.logins.EndLocked(p11.CKU_USER)
-}
-
-// syncLocked brings the index and the logins up to the directory.
-func (s *Store) syncLocked() {
-	d := s.dir
-	if s.seen == d.change {
-		return
-	}
-	s.seen = d.change
-	for _, user := range []p11.UserType{p11.CKU_SO, p11.CKU_USER} {
-		if s.validLocked(user) != nil {
-			s.logins.EndLocked(user)
-		}
-	}
-	s.era = d.era
-	for name := range s.known {
-		if d.objects[name] == nil {
-			s.dropLocked(name)
-		}
-	}
-	s.loadLocked()
-}
-
-// loadLocked puts into the index what is new of the objects that can be seen.
-func (s *Store) loadLocked() {
-	user := s.logins.OpenLocked(p11.CKU_USER)
 	for name, k := range s.dir.objects {
-		if s.known[name].version != k.version && (user || !k.private) {
-			s.putLocked(name, k)
+		if k.private && user == p11.CKU_USER {
+			s.hideLocked(name)
 		}
 	}
-}
-
-// putLocked makes what is kept under name the newest version of the object.
-func (s *Store) putLocked(name string, k *kept) *tokens.Object {
-	h := s.known[name].handle
-	if h == 0 {
-		h = s.index.NewHandle()
-	}
-	o := tokens.NewObject(h, name, k.attrs.Clone())
-	if old := s.index.PutAt(o, k.number); old != nil {
-		old.Drop()
-	}
-	s.known[name] = known{handle: h, version: k.version, private: k.private}
-	return o
-}
-
-// dropLocked takes an object out of the index.
-func (s *Store) dropLocked(name string) {
-	if o := s.index.Remove(s.known[name].handle); o != nil {
-		o.Drop()
-	}
-	delete(s.known, name)
 }

@@ -119,7 +119,7 @@ func (s *Store) removeAll() error {
 		return err
 	}
 	s.mu.Lock()
-	s.endAllLocked()
+	s.logins.EndAllLocked()
 	for n := range s.files {
 		s.forgetLocked(n)
 	}
@@ -162,7 +162,7 @@ func (s *Store) InitPIN(ctx context.Context, so tokens.Login, pin *secret.Bytes)
 		return err
 	}
 	for {
-		f, d, kept, err := s.readKept(ctx, user)
+		_, _, kept, err := s.readKept(ctx, user)
 		if err != nil {
 			return err
 		}
@@ -176,14 +176,12 @@ func (s *Store) InitPIN(ctx context.Context, so tokens.Login, pin *secret.Bytes)
 		if err != nil {
 			return err
 		}
-		if err = f.CheckNewPIN(d, p11.CKU_USER, pin, nil); err == nil {
-			err = s.replacePIN(ctx, user, master, pin, kept, func(d *format.TokenData) error {
-				d.SetFlags(d.Flags() &^ user.Counts())
-				s.mu.Lock()
-				defer s.mu.Unlock()
-				return s.logins.SOLocked(so)
-			})
-		}
+		err = s.replacePIN(ctx, user, master, nil, pin, kept, func(d *format.TokenData) error {
+			d.SetFlags(d.Flags() &^ user.Counts())
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.logins.SOLocked(so)
+		})
 		_ = master.Close()
 		if !errors.Is(err, errChanged) {
 			return err
@@ -203,15 +201,12 @@ func (s *Store) SetPIN(ctx context.Context, user p11.UserType, old, pin *secret.
 		if err != nil {
 			return err
 		}
-		f, d := s.snapshot()
 		t.end()
 		master, err := t.masterKey()
 		if err != nil {
 			return err
 		}
-		if err = f.CheckNewPIN(d, r.User, pin, old); err == nil {
-			err = s.replacePIN(ctx, r, master, pin, t.kept, func(d *format.TokenData) error { return r.MayTry(d.Flags(), true) })
-		}
+		err = s.replacePIN(ctx, r, master, old, pin, t.kept, func(d *format.TokenData) error { return r.MayTry(d.Flags(), true) })
 		_ = master.Close()
 		if !errors.Is(err, errChanged) {
 			return err
@@ -219,14 +214,19 @@ func (s *Store) SetPIN(ctx context.Context, user p11.UserType, old, pin *secret.
 	}
 }
 
-// replacePIN puts the master key under a role's new PIN, if the directory still
-// holds kept of the old one, and finish, which may change the token's data, agrees.
+// replacePIN puts the master key under a role's new PIN, if it may be one after old,
+// which is nil if the SO sets the user's, the directory still holds kept of the PIN
+// before, and finish, which may change the token's data, agrees.
 //
 // Both files are on the disk before either takes its place. Cut off between the
 // two, the role's master key opens with the new PIN, and the next login with it puts
 // the data right.
-func (s *Store) replacePIN(ctx context.Context, r tokens.Role, master, pin *secret.Bytes, kept format.Kept, finish func(*format.TokenData) error) error {
-	f, _ := s.snapshot()
+func (s *Store) replacePIN(ctx context.Context, r tokens.Role, master, old, pin *secret.Bytes, kept format.Kept, finish func(*format.TokenData) error) error {
+	f, d := s.snapshot()
+	shortest, longest := f.PINLimits(d)
+	if err := r.CheckNewPIN(pin, old, shortest, longest); err != nil {
+		return err
+	}
 	made, err := f.Make(ctx, r.User, pin, master, kept)
 	if err != nil {
 		return err
@@ -241,7 +241,7 @@ func (s *Store) replacePIN(ctx context.Context, r tokens.Role, master, pin *secr
 	} else if !same {
 		return errChanged
 	}
-	f, d := s.snapshot()
+	f, d = s.snapshot()
 	d = withNewPIN(f, d, r, made.Record)
 	if err := finish(&d); err != nil {
 		return err

@@ -151,10 +151,10 @@ func (s *Store) takeDamagedLocked(l *loaded, f *file) {
 // holds.
 func (s *Store) putLocked(n format.Name, f *file, attrs p11.Attributes) *tokens.Object {
 	if f.handle == 0 {
-		f.handle = s.index.NewHandle()
+		f.handle = s.Index.NewHandle()
 	}
 	o := tokens.NewObject(f.handle, n.String(), attrs)
-	if old := s.index.PutAt(o, s.format.Place(n)); old != nil {
+	if old := s.Index.PutAt(o, s.format.Place(n)); old != nil {
 		old.Drop()
 	}
 	return o
@@ -162,7 +162,7 @@ func (s *Store) putLocked(n format.Name, f *file, attrs p11.Attributes) *tokens.
 
 // dropLocked takes the object out of the index.
 func (s *Store) dropLocked(f *file) {
-	if o := s.index.Remove(f.handle); o != nil {
+	if o := s.Index.Remove(f.handle); o != nil {
 		o.Drop()
 	}
 	f.handle = 0

@@ -32,12 +32,6 @@ func (s *Store) logoutLocked(u p11.UserType) {
 	}
 }
 
-// endAllLocked ends all logins.
-func (s *Store) endAllLocked() {
-	s.logins.EndLocked(p11.CKU_SO)
-	s.logins.EndLocked(p11.CKU_USER)
-}
-
 // objectFiles returns what reads and writes object files, private ones only while
 // the user is logged in.
 func (s *Store) objectFiles() (format.Objects, error) {

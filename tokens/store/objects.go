@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -12,37 +11,6 @@ import (
 	"p11fs/tokens"
 	"p11fs/tokens/store/format"
 )
-
-// Find is tokens.Objects.
-func (s *Store) Find(ctx context.Context, template p11.Attributes, private bool) ([]*tokens.Object, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, ioError("search", s.cfg.Dir, err)
-	}
-	found := s.index.Find(template)
-	if !private {
-		found = slices.DeleteFunc(found, func(o *tokens.Object) bool { return o.Private })
-	}
-	return found, nil
-}
-
-// ByHandle is tokens.Objects.
-func (s *Store) ByHandle(h p11.ObjectHandle) (*tokens.Object, error) {
-	if o := s.index.Get(h); o != nil {
-		return o, nil
-	}
-	return nil, p11.CKR_OBJECT_HANDLE_INVALID
-}
-
-// ByName is tokens.Objects.
-func (s *Store) ByName(name string) (*tokens.Object, error) {
-	if o := s.index.ByName(name); o != nil {
-		return o, nil
-	}
-	return nil, p11.CKR_OBJECT_HANDLE_INVALID
-}
-
-// Counts is tokens.Objects.
-func (s *Store) Counts() (public, private int) { return s.index.Counts() }
 
 // seal returns the object file of attrs. previous is the file that it replaces, or
 // nil. A private one needs a login of the user.
@@ -81,7 +49,7 @@ func (s *Store) Update(ctx context.Context, h p11.ObjectHandle, change func(p11.
 		return nil, err
 	}
 	defer end()
-	return s.index.Update(h, change, func(old *tokens.Object, attrs p11.Attributes) (*tokens.Object, error) {
+	return s.Index.Update(h, change, func(old *tokens.Object, attrs p11.Attributes) (*tokens.Object, error) {
 		n, _ := format.ParseName(old.Name)
 		previous, _, err := s.objs.read(n.String(), format.MaxObjectFile)
 		if err != nil {
@@ -111,7 +79,7 @@ func (s *Store) Destroy(ctx context.Context, h p11.ObjectHandle, check func(p11.
 		return err
 	}
 	defer end()
-	return s.index.Destroy(h, check, func(old *tokens.Object) error {
+	return s.Index.Destroy(h, check, func(old *tokens.Object) error {
 		n, _ := format.ParseName(old.Name)
 		if err := s.unlist(n); err != nil {
 			return err

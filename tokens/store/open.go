@@ -27,7 +27,7 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	}
 	s := &Store{
 		cfg:    cfg,
-		index:  tokens.NewIndex(),
+		Lookup: tokens.Lookup{Index: tokens.NewIndex()},
 		trying: make(chan struct{}, 1),
 		format: cfg.Format,
 		files:  make(map[format.Name]*file),

@@ -273,7 +273,7 @@ func (s *Store) reopen() error {
 	s.dataStamp, s.idx = stamp{}, indexState{}
 	s.names = reservation{}
 	s.destroyed.clear()
-	s.endAllLocked()
+	s.logins.EndAllLocked()
 	if s.seg != nil {
 		// What the segment says is about the directory before.
 		if d, err := f.ParseFile(raw); err == nil {
@@ -336,12 +336,10 @@ func (s *Store) takeData(d format.TokenData, st stamp, key []byte, keyStamp stam
 		s.data = s.shareLocked(kept)
 		wentBack = true
 	}
-	if initialised || d.Flags()&p11.CKF_SO_PIN_LOCKED != 0 {
-		s.logins.EndLocked(p11.CKU_SO)
+	if initialised {
+		s.logins.EndAllLocked()
 	}
-	if initialised || !f.UserPINSet(d) || d.Flags()&p11.CKF_USER_PIN_LOCKED != 0 {
-		s.logins.EndLocked(p11.CKU_USER)
-	}
+	s.logins.EndInvalidLocked()
 	return wentBack
 }
 

@@ -409,18 +409,18 @@ func (s *Store) emptyLists() (put func(), err error) {
 	return put, nil
 }
 
-// validLocked returns an error if the store or the segment, as it stands, ends the
-// logins of a role.
+// validLocked returns an error if the store, or the token's data as it stands, ends
+// the logins of a role.
 func (s *Store) validLocked(u p11.UserType) error {
 	if s.closed {
 		return errClosed()
 	}
-	if s.seg == nil {
-		return nil
-	}
-	d, err := s.format.ParseSegment(s.seg.Data())
-	if err != nil {
-		return nil // it is put right at the next use, or is gone
+	d := s.data
+	if s.seg != nil {
+		var err error
+		if d, err = s.format.ParseSegment(s.seg.Data()); err != nil {
+			return nil // it is put right at the next use, or is gone
+		}
 	}
 	r, err := tokens.RoleOf(u)
 	if err != nil {

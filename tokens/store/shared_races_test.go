@@ -137,7 +137,7 @@ func TestDestroyedStays(t *testing.T) {
 			b := newShared(t)
 			n := b.nameOf(0)
 			file := readFile(t, b.cfg.Dir, objectsDir, n.String())
-			if err := b.s.Destroy(t.Context(), b.s.index.ByName(n.String()).Handle, allow); err != nil {
+			if err := b.s.Destroy(t.Context(), b.s.Index.ByName(n.String()).Handle, allow); err != nil {
 				t.Fatal(err)
 			}
 			writeFile(t, file, b.cfg.Dir, objectsDir, n.String())

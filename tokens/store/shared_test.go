@@ -402,7 +402,7 @@ func TestSharedFull(t *testing.T) {
 	create(t, b.s, dataObject("the other list has room", "", true))
 	destroy := func() {
 		t.Helper()
-		if err := b.s.Destroy(t.Context(), b.s.index.ByName(string(public[0].Name[:])).Handle, allow); err != nil {
+		if err := b.s.Destroy(t.Context(), b.s.Index.ByName(string(public[0].Name[:])).Handle, allow); err != nil {
 			t.Fatal(err)
 		}
 		public = public[1:]

@@ -68,8 +68,9 @@ type Config struct {
 
 // A Store is one open token directory.
 type Store struct {
+	tokens.Lookup // of the objects that are known
+
 	cfg    Config
-	index  *tokens.Index
 	trying chan struct{} // has room for one: who tries a PIN
 
 	// The token's lock, cfg.Lock, guards the directory, what seg points to and, in
@@ -149,7 +150,7 @@ func (s *Store) Close() error {
 	s.detach()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.endAllLocked()
+	s.logins.EndInvalidLocked()
 	for n := range s.files {
 		s.forgetLocked(n)
 	}

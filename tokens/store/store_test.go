@@ -53,7 +53,7 @@ func openStore(t testing.TB, cfg Config) *Store {
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
-		if public, private := s.index.Counts(); public != 0 || private != 0 {
+		if public, private := s.Index.Counts(); public != 0 || private != 0 {
 			t.Errorf("a closed store knows %d public and %d private objects", public, private)
 		}
 	})

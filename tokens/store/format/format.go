@@ -82,9 +82,6 @@ type Keeper interface {
 	NewMasterKey() (*secret.Bytes, error)
 	// PINLimits are the lengths of the shortest and the longest PIN.
 	PINLimits(TokenData) (shortest, longest int)
-	// CheckNewPIN refuses a PIN that a role cannot have. old is the PIN before; nil
-	// if the SO sets the user's.
-	CheckNewPIN(d TokenData, role p11.UserType, pin, old *secret.Bytes) error
 	// Open tries a PIN. The caller closes the key that it returns.
 	Open(ctx context.Context, role p11.UserType, pin *secret.Bytes, k Kept) (Opened, error)
 	// Make puts the master key under a PIN. old is what is there before.

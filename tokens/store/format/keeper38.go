@@ -60,19 +60,6 @@ func (f v38) NewMasterKey() (*secret.Bytes, error) {
 // PINLimits is Keeper.
 func (f v38) PINLimits(d TokenData) (shortest, longest int) { return d.pinLimits() }
 
-// CheckNewPIN is Keeper.
-func (f v38) CheckNewPIN(d TokenData, role p11.UserType, pin, old *secret.Bytes) error {
-	lo, hi := d.pinLimits()
-	if err := tokens.CheckPINLength(pin, lo, hi); err != nil || old == nil {
-		return err
-	}
-	r, err := tokens.RoleOf(role)
-	if err != nil {
-		return err
-	}
-	return r.MayBecome(old, pin)
-}
-
 func isText(pin *secret.Bytes, text string) (is bool) {
 	pin.Use(func(b []byte) { is = string(b) == text })
 	return is
