@@ -128,7 +128,7 @@ func (st *appSlot) mayLoginLocked(user p11.UserType) error {
 		if l.user == user {
 			return p11.Errorf(p11.CKR_USER_ALREADY_LOGGED_IN, "%s is logged in already", userName(user))
 		}
-		return p11.Errorf(p11.CKR_USER_ANOTHER_ALREADY_LOGGED_IN, "%s is logged in; log out first", userName(l.user))
+		return p11.Errorf(p11.CKR_USER_ANOTHER_ALREADY_LOGGED_IN, "%s is logged in, who is another one", userName(l.user))
 	}
 	if user == p11.CKU_SO && st.readOnly > 0 {
 		return p11.Errorf(p11.CKR_SESSION_READ_ONLY_EXISTS, "the security officer cannot log in beside %d read-only sessions", st.readOnly)

@@ -57,7 +57,7 @@ func (s *Session) Logout(ctx context.Context) error {
 	}
 	l := s.appSlot.current()
 	if l == nil || !s.appSlot.end(l) {
-		return p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "nobody is logged in to token %s", s.appSlot.slot.Name())
+		return p11.Advise(p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "nobody is logged in to token %s", s.appSlot.slot.Name()), "nothing to do")
 	}
 	return nil
 }
@@ -69,7 +69,8 @@ func (s *Session) InitPIN(ctx context.Context, pin *secret.Bytes) error {
 	}
 	l := s.appSlot.current()
 	if l == nil || l.user != p11.CKU_SO {
-		return p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "only the security officer, logged in, sets the user's first PIN")
+		return p11.Advise(p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "only the security officer, logged in, sets the user's PIN so"),
+			"log the user out if need be, and write so:SO-PIN to the file login; users change their own PIN through the file pin")
 	}
 	if err := interrupted(ctx); err != nil {
 		return err

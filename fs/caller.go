@@ -153,6 +153,16 @@ func (cs *callers) sessionOf(c caller) int {
 	return sid
 }
 
+// leaderless reports whether the leader of the caller's POSIX session has ended. The
+// caller can have no application then.
+func (cs *callers) leaderless(c caller) bool {
+	l, err := cs.system.leader(cs.sessionOf(c))
+	if err == nil {
+		l.close()
+	}
+	return errors.Is(err, syscall.ESRCH)
+}
+
 // get returns the caller's application, which is made if there is none. It fails
 // for a caller whose POSIX session is not known.
 func (cs *callers) get(c caller) (*application, error) {

@@ -14,9 +14,9 @@ import (
 
 // A lastError is what the file error shows: how the last operation ended.
 type lastError struct {
-	rv      p11.RV
-	why     string
-	advised bool // why ends in what to do, in terms of files: the advice of the CK_RV adds nothing
+	rv     p11.RV
+	why    string
+	advice string // what to do; empty where why ends in it, in terms of files
 	// harmless is set for answers that programs get without anything being wrong.
 	harmless bool
 	at       time.Time
@@ -24,12 +24,13 @@ type lastError struct {
 
 // errorOf is what the file error has to say of err.
 func errorOf(err error) lastError {
-	e := lastError{rv: p11.RVOf(err), why: err.Error(), harmless: errors.Is(err, errNothing)}
+	e := lastError{rv: p11.RVOf(err), why: err.Error(), advice: p11.AdviceOf(err), harmless: errors.Is(err, errNothing)}
 	var own *fileError
-	e.advised = errors.As(err, &own) && strings.Contains(own.why, ": ")
+	if errors.As(err, &own) && strings.Contains(own.why, ": ") {
+		e.advice = ""
+	}
 	if errors.Is(err, engine.ErrPINAgain) {
-		e.why += ": write context-specific:PIN to the file login, then the data"
-		e.advised = true
+		e.advice = "write context-specific:PIN to the file login, then the data"
 	}
 	return e
 }
@@ -41,11 +42,11 @@ func (e lastError) text() []byte {
 	}
 	why := clean(e.why)
 	switch {
-	case e.advised:
+	case e.advice == "":
 	case e.why == e.rv.String():
-		why = e.rv.Advice()
+		why = e.advice
 	default:
-		why += ": " + e.rv.Advice()
+		why += ": " + e.advice
 	}
 	return fmt.Appendf(nil, "%#08x %s: %s\n", uint64(e.rv), e.rv, why)
 }
@@ -62,8 +63,9 @@ func clean(s string) string {
 
 // An errorFile keeps the last error of an application or a session.
 type errorFile struct {
-	mu   sync.Mutex // guards last
-	last lastError
+	mu    sync.Mutex // guards the others
+	last  lastError
+	since lastError // a harmless answer that came after last, and does not replace it
 }
 
 // errorStays is how long a harmless answer does not replace an error.
@@ -73,15 +75,20 @@ func (f *errorFile) put(e lastError) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if e.harmless && !f.last.harmless && f.last.rv != p11.CKR_OK && e.at.Sub(f.last.at) < errorStays {
+		f.since = e
 		return
 	}
-	f.last = e
+	f.last, f.since = e, lastError{}
 }
 
 func (f *errorFile) text() []byte {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.last.text()
+	text := f.last.text()
+	if f.since.rv != p11.CKR_OK {
+		text = append(append(text, "since then "...), f.since.text()...)
+	}
+	return text
 }
 
 // errorText is the file error.
@@ -92,8 +99,12 @@ func (p place) errorText(_ context.Context, c caller) ([]byte, error) {
 	if _, err := p.viewer(c); err != nil {
 		return nil, err
 	}
-	if a := p.fs.callers.find(c); a != nil {
+	a := p.fs.callers.find(c)
+	switch {
+	case a != nil:
 		return p.errorFile(a).text(), nil
+	case p.fs.callers.leaderless(c):
+		return errorOf(errNobody).text(), nil
 	}
 	return lastError{}.text(), nil
 }

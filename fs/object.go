@@ -102,6 +102,19 @@ func (d *objectDir) lookup(ctx context.Context, c caller, name string) (*entry, 
 	return d.operation(i, name)
 }
 
+// create says why a key has no file of that name.
+func (d *objectDir) create(ctx context.Context, c caller, name string, _ uint32) (*entry, *handle, error) {
+	i, err := d.object(ctx, c)
+	if err != nil {
+		return nil, nil, err
+	}
+	n := slices.IndexFunc(d.fs.ops, func(o operation) bool { return o.name == name })
+	if n < 0 || !isKey(i.Class) {
+		return nil, nil, errFixed
+	}
+	return nil, nil, p11.Errorf(p11.CKR_FUNCTION_REJECTED, "%w", d.fs.ops[n].refusal(d.slot, i))
+}
+
 func (d *objectDir) unlink(ctx context.Context, c caller, name string) error {
 	e, err := d.lookup(ctx, c, name)
 	if err == nil && e.dir != nil {

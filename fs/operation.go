@@ -83,6 +83,22 @@ func (o operation) allowed(i engine.ObjectInfo) bool {
 	return slices.Contains(o.classes, i.Class) && i.Attrs.Bool(o.usage)
 }
 
+// refusal says why the key has no file for the operation.
+func (o operation) refusal(slot *engine.Slot, i engine.ObjectInfo) error {
+	can := func(m p11.MechanismInfo) bool {
+		facts, _ := p11.MechanismFacts(m.Type)
+		return m.Flags&o.function != 0 && slices.Contains(facts.KeyTypes, i.KeyType)
+	}
+	why, advice := "the key has no "+o.usage.Short()+"=true", "use a key that has; those that are made keep their usage"
+	switch {
+	case !slices.ContainsFunc(slot.Mechanisms(), can):
+		why, advice = "no key of type "+i.KeyType.Short()+" can "+o.name, "use a key of another type; the key's file mechanisms lists what this one can do"
+	case !slices.Contains(o.classes, i.Class):
+		why, advice = "a "+i.Class.Short()+" does not "+o.name, "use the other key of the pair"
+	}
+	return p11.Advise(p11.Errorf(p11.CKR_KEY_FUNCTION_NOT_PERMITTED, "%s", why), advice)
+}
+
 // byDefault is the mechanism that the bare name stands for.
 func (o operation) byDefault(slot *engine.Slot, i engine.ObjectInfo) (p11.Mechanism, error) {
 	for _, m := range o.defaults[i.KeyType] {
@@ -102,11 +118,11 @@ func (d *objectDir) operation(i engine.ObjectInfo, name string) (*entry, error) 
 	}
 	o := d.fs.ops[n]
 	if !o.allowed(i) {
-		// Who asks for exactly this gets a reason.
+		// Who asks for exactly this, or makes the file, gets a reason.
 		if !exact && !slices.Contains(o.classes, i.Class) {
 			return nil, errNoView
 		}
-		return nil, p11.Errorf(p11.CKR_KEY_FUNCTION_NOT_PERMITTED, "the key has no %s=true", o.usage.Short())
+		return nil, o.refusal(d.slot, i)
 	}
 	k := &keyFile{objects: d.objects, ref: d.ref, path: d.path(name), keyType: i.KeyType, bare: !exact}
 	var err error

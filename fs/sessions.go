@@ -15,18 +15,20 @@ import (
 )
 
 // sessionsDir shows the caller's sessions and nobody else's: those with a name
-// by name, the others by number. A session with a name is found by number too.
+// by name, the others by number. A session with a name is found by number too. new
+// is found and not listed: who reads all files that a listing has, as grep -r does,
+// opens no session.
 type sessionsDir struct {
 	fixedNames
 	place // of the token
 }
 
 func (d *sessionsDir) list(_ context.Context, c caller) ([]fuse.DirEntry, error) {
-	list := []fuse.DirEntry{d.dirEntry("new", "sessions/new", syscall.S_IFREG)}
 	a := d.fs.callers.find(c)
 	if a == nil {
-		return list, nil
+		return nil, nil
 	}
+	var list []fuse.DirEntry
 	if a.session(d.slot, sessionRef{}) != nil {
 		list = append(list, d.dirEntry("self", "sessions/self", syscall.S_IFLNK))
 	}

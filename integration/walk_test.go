@@ -44,7 +44,7 @@ func TestWalkers(t *testing.T) {
 	_, term := ready(t, daemonConfig{binary: plainBinary(t)})
 	prepareKeys(term)
 	term.ok("echo secret > $T/data/note && mkdir $T/sessions/walk && echo 'aes:128 label=temporary token=false' > $T/sessions/walk/generate")
-	const state = "ls -R $O $T/data $T/certs $T/by-id $T/by-uid && cat $T/login && ls $T/sessions/walk/objects && cat $T/data/note && stat $T/sessions/walk >/dev/null"
+	const state = "ls -R $O $T/data $T/certs $T/by-id $T/by-uid && cat $T/login && ls $T/sessions $T/sessions/walk/objects && cat $T/data/note && stat $T/sessions/walk >/dev/null"
 	before := term.ok(state)
 	for _, line := range walkers {
 		t.Run(strings.Fields(line)[0], func(t *testing.T) {

@@ -50,6 +50,28 @@ func Errorf(rv RV, format string, args ...any) error {
 	return &rvError{rv, fmt.Errorf(format, args...)}
 }
 
+// Advise adds to err, which goes on as it is, what to do about it, where the advice of
+// its return value does not fit.
+func Advise(err error, advice string) error { return &advised{err, advice} }
+
+// AdviceOf says in one line what to do about err: what Advise has added last, or else
+// the advice of its return value.
+func AdviceOf(err error) string {
+	var a *advised
+	if errors.As(err, &a) {
+		return a.advice
+	}
+	return RVOf(err).Advice()
+}
+
+// An advised error knows what to do about it.
+type advised struct {
+	error
+	advice string
+}
+
+func (e *advised) Unwrap() error { return e.error }
+
 // An rvError is a return value with the reason for it.
 type rvError struct {
 	rv  RV

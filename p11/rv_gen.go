@@ -134,7 +134,7 @@ func (v RV) Advice() string {
 	case CKR_UNWRAPPING_KEY_TYPE_INCONSISTENT:
 		return "choose a mechanism for this type of unwrapping key"
 	case CKR_USER_ALREADY_LOGGED_IN:
-		return "nothing to do; you are logged in already"
+		return "nothing to do"
 	case CKR_USER_NOT_LOGGED_IN:
 		return "log in first: write the PIN to the file login"
 	case CKR_USER_PIN_NOT_INITIALIZED:
@@ -142,13 +142,13 @@ func (v RV) Advice() string {
 	case CKR_USER_TYPE_INVALID:
 		return "log in as user or so; context-specific only while an operation asks for it"
 	case CKR_USER_ANOTHER_ALREADY_LOGGED_IN:
-		return "log out first; another role is logged in"
+		return "write an empty line to the file logout, then log in"
 	case CKR_USER_TOO_MANY_TYPES:
 		return "log another role out first"
 	case CKR_WRAPPED_KEY_INVALID:
-		return "check the wrapped key, the unwrapping key and the mechanism; the bytes are no key"
+		return "name the mechanism that wrapped the key, as in unwrap:aes-cbc-pad,iv=0x...; or the bytes or the unwrapping key are others"
 	case CKR_WRAPPED_KEY_LEN_RANGE:
-		return "write the whole wrapped key; its length does not fit"
+		return "write the whole wrapped key, and name the mechanism that wrapped it, as in unwrap:aes-key-wrap-kwp"
 	case CKR_WRAPPING_KEY_HANDLE_INVALID:
 		return "name a wrapping key that is in objects; log in to see private ones"
 	case CKR_WRAPPING_KEY_SIZE_RANGE:

@@ -42,13 +42,21 @@ func RoleOf(user p11.UserType) (Role, error) {
 // right PIN clears them.
 func (r Role) Counts() p11.Flags { return r.CountLow | r.FinalTry | r.Locked }
 
+// unlocking is what to do about a locked PIN of the role.
+func (r Role) unlocking() string {
+	if r.User == p11.CKU_SO {
+		return "nothing unlocks the PIN of the SO; log in as the user to save what is in the token, and make a new token"
+	}
+	return "the SO sets a new one: write so:SO-PIN to the file login, then init-pin PIN to ctl"
+}
+
 // MayTry returns why no PIN of the role is looked at: it has none, or is locked.
 func (r Role) MayTry(flags p11.Flags, hasPIN bool) error {
 	switch {
 	case !hasPIN:
 		return p11.Errorf(p11.CKR_USER_PIN_NOT_INITIALIZED, "the %s has no PIN yet: the SO sets the first one", r.Title)
 	case flags&r.Locked != 0:
-		return p11.Errorf(p11.CKR_PIN_LOCKED, "the %s PIN is locked after wrong tries", r.Title)
+		return p11.Advise(p11.Errorf(p11.CKR_PIN_LOCKED, "the %s PIN is locked after three wrong tries", r.Title), r.unlocking())
 	}
 	return nil
 }
@@ -59,7 +67,8 @@ func (r Role) Wrong(flags p11.Flags) (p11.Flags, error) {
 	next, left := r.CountLow, "2 tries are left"
 	switch {
 	case flags&r.FinalTry != 0:
-		next, left = r.Locked, "it is locked now"
+		err := p11.Errorf(p11.CKR_PIN_INCORRECT, "wrong %s PIN, which is locked now", r.Title)
+		return flags&^r.Counts() | r.Locked, p11.Advise(err, r.unlocking())
 	case flags&r.CountLow != 0:
 		next, left = r.FinalTry, "1 try is left"
 	}

@@ -23,10 +23,15 @@ type wrapping struct {
 // translate turns the answers of encryption and decryption into those of wrapping
 // and unwrapping.
 func translate(err error, as map[p11.RV]p11.RV) error {
-	if rv, ok := as[p11.RVOf(err)]; ok {
-		return p11.Errorf(rv, "%w", err)
+	was := p11.RVOf(err)
+	rv, ok := as[was]
+	switch {
+	case !ok:
+		return err
+	case err.Error() == was.String(): // nobody is to read two names for one thing
+		return rv
 	}
-	return err
+	return p11.Errorf(rv, "%w", err)
 }
 
 func wrapAnswers() map[p11.RV]p11.RV {

@@ -1,0 +1,107 @@
+package fs
+
+import (
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"p11fs/tokens/tokentest/hooks"
+)
+
+// TestWords is what the file error says where its words once misled: each line has
+// what fails, and words that it says and that it does not.
+func TestWords(t *testing.T) {
+	w := newWorld(t, hooks.Options{})
+	p := w.person(1000, 100)
+	p.keys()
+	p.must(p.echo("aes:256 label=kek wrap=true unwrap=true", "tok/generate"))
+	p.must(p.echo("", "tok/logout"))
+	const key, pub = "tok/objects/tls.key/", "tok/objects/tls.pub/"
+	for _, c := range []struct {
+		name, path, data string
+		want, never      string
+	}{
+		{"logout twice", "tok/logout", "", "nobody is logged in to token tok: nothing to do", "log in first"},
+		{"nobody sets a PIN", "tok/ctl", "init-pin 5678abcd", "so:SO-PIN to the file login", "write the PIN"},
+		{"the user logs in", "tok/login", userPIN, "", ""},
+		{"twice", "tok/login", userPIN, "the user is logged in already: nothing to do", "you are"},
+		{"and the SO", "tok/login", "so:" + soPIN, "the user is logged in, who is another one: write an empty line to the file logout", "log out first"},
+		{"the user sets a PIN", "tok/ctl", "init-pin 5678abcd", "so:SO-PIN to the file login", "write the PIN"},
+		{"an EC key encrypts", key + "encrypt", "x", "no key of type ec can encrypt", "names in this directory are fixed"},
+		{"its public half", pub + "encrypt", "x", "no key of type ec can encrypt", "is false"},
+		{"and decrypts", key + "decrypt", "x", "no key of type ec can decrypt", "encrypt"},
+		{"a public key signs", pub + "sign", "x", "a public-key does not sign: use the other key of the pair", "fixed"},
+		{"a private key verifies", key + "verify", "x", "a private-key does not verify: use the other key of the pair", "fixed"},
+		{"a key does what keys do not", key + "frob", "x", "names in this directory are fixed", "pair"},
+		{"no bytes of a wrapped key", "tok/objects/kek.sec/unwrap:aes-cbc-pad,iv=000102030405060708090a0b0c0d0e0f", strings.Repeat("x", 31), "CKR_WRAPPED_KEY_INVALID: name the mechanism", "CKR_ENCRYPTED"},
+		{"nor of that length", "tok/objects/kek.sec/unwrap:aes-cbc-pad,iv=000102030405060708090a0b0c0d0e0f", "x", "name the mechanism", "CKR_ENCRYPTED"},
+	} {
+		errno := p.echo(c.data, c.path)
+		if (errno == 0) != (c.want == "") {
+			t.Errorf("%s: %v", c.name, errno)
+		}
+		line, _ := p.cat("tok/error")
+		if !strings.Contains(line, c.want) || c.never != "" && strings.Contains(line, c.never) {
+			t.Errorf("%s: error is %q, want %q and not %q", c.name, line, c.want, c.never)
+		}
+		if strings.Count(line, "CKR_") != 1 {
+			t.Errorf("%s: there are several names in %q", c.name, line)
+		}
+	}
+}
+
+// TestLockingWords: what a wrong PIN says agrees with what can be done.
+func TestLockingWords(t *testing.T) {
+	w := newWorld(t, hooks.Options{})
+	p := w.person(1000, 100)
+	for _, role := range []struct{ prefix, unlock string }{{"", "init-pin PIN to ctl"}, {"so:", "make a new token"}} {
+		for try, want := range []string{"2 tries are left: write the right PIN", "1 try is left: write the right PIN", "locked now: ", "locked after three wrong tries: "} {
+			wantErrno(t, "a wrong PIN", p.echo(role.prefix+"0000", "tok/login"), syscall.EKEYREJECTED)
+			line, _ := p.cat("tok/error")
+			if !strings.Contains(line, want) || (try >= 2) != strings.Contains(line, role.unlock) || try >= 2 && strings.Contains(line, "right PIN") {
+				t.Errorf("try %d of %q: %q", try+1, role.prefix, line)
+			}
+		}
+	}
+}
+
+// TestSessionIsOpenedByName: sessions/new is found and not listed, so that who reads
+// all files of the tree opens none.
+func TestSessionIsOpenedByName(t *testing.T) {
+	w := newWorld(t, hooks.Options{})
+	p := w.person(1000, 100)
+	if names := p.ls("tok/sessions"); len(names) != 0 {
+		t.Errorf("before any session there is %q", names)
+	}
+	number, errno := p.cat("tok/sessions/new")
+	p.must(errno)
+	if names := p.ls("tok/sessions"); !slices.Equal(names, []string{strings.TrimSpace(number)}) {
+		t.Errorf("there is %q, want %q", names, number)
+	}
+}
+
+// TestErrorOfNobody: who has lost the leader of their session reads why nothing works.
+func TestErrorOfNobody(t *testing.T) {
+	w := newWorld(t, hooks.Options{})
+	p := w.person(1000, 100)
+	p.must(p.echo(userPIN, "tok/login"))
+	close(w.leaders[100].ended)
+	wantErrno(t, "a login", p.echo(userPIN, "tok/login"), syscall.EOPNOTSUPP)
+	if line, _ := p.cat("tok/error"); !strings.Contains(line, "its session leader has exited") {
+		t.Errorf("error is %q", line)
+	}
+}
+
+// TestErrorTellsBoth: a result that is not there does not hide why.
+func TestErrorTellsBoth(t *testing.T) {
+	w := newWorld(t, hooks.Options{})
+	p := w.person(1000, 100)
+	wantErrno(t, "a wrong PIN", p.echo("0000", "tok/login"), syscall.EKEYREJECTED)
+	_, _ = p.cat("tok/digest/sha256")
+	line, _ := p.cat("tok/error")
+	first, then, _ := strings.Cut(line, "\n")
+	if !strings.Contains(first, "CKR_PIN_INCORRECT") || !strings.HasPrefix(then, "since then 0x00000091 CKR_OPERATION_NOT_INITIALIZED") {
+		t.Errorf("error is %q", line)
+	}
+}
