@@ -15,6 +15,8 @@ type application struct {
 	eng     *engine.Application
 	account *engine.Account // of the uid, with what all its sessions hold
 
+	temporaries temporaries
+
 	mu    sync.Mutex // guards all below, and the sessions of each appSlot
 	ended bool
 	slots map[*engine.Slot]*appSlot
@@ -149,5 +151,6 @@ func (a *application) close() {
 			s.close()
 		}
 	}
+	a.temporaries.close()
 	a.eng.Close()
 }

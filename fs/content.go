@@ -145,11 +145,15 @@ func (d *contentDir) list(ctx context.Context, c caller) ([]fuse.DirEntry, error
 	for _, n := range names {
 		list = append(list, d.dirEntry(strings.TrimSuffix(n.name, d.suffix)+d.ext, d.path(n.ref, strings.Contains(n.name, "~")), syscall.S_IFREG))
 	}
+	for name, t := range d.temporaries(c) {
+		list = append(list, d.dirEntry(name, t.path, syscall.S_IFREG))
+	}
 	return list, err
 }
 
 // object returns the object of a file.
 func (d *contentDir) object(ctx context.Context, c caller, name string) (engine.ObjectInfo, error) {
+	name = ordinary(name)
 	label := d.label(name)
 	i, err := d.find(ctx, c, label+d.suffix)
 	if err != nil && label != name {
@@ -159,6 +163,9 @@ func (d *contentDir) object(ctx context.Context, c caller, name string) (engine.
 }
 
 func (d *contentDir) lookup(ctx context.Context, c caller, name string) (*entry, error) {
+	if t := d.temporaries(c)[name]; t != nil {
+		return t.entry(), nil
+	}
 	i, err := d.object(ctx, c, name)
 	if err != nil {
 		return nil, err
@@ -184,6 +191,14 @@ func (d *contentDir) path(ref objectRef, full bool) string {
 func (*contentDir) mkdir(context.Context, caller, string) (*entry, error) { return nil, errNoFolder }
 
 func (d *contentDir) create(ctx context.Context, c caller, name string, flags uint32) (*entry, *handle, error) {
+	if isTemporary(name) {
+		return d.newTemporary(c, name, flags)
+	}
+	return d.newObject(ctx, c, name, []byte{}, flags)
+}
+
+// newObject makes the object of a new file, and opens it.
+func (d *contentDir) newObject(ctx context.Context, c caller, name string, value []byte, flags uint32) (*entry, *handle, error) {
 	label, err := newLabel(d.label(name))
 	if err != nil {
 		return nil, nil, err
@@ -192,7 +207,7 @@ func (d *contentDir) create(ctx context.Context, c caller, name string, flags ui
 	if err != nil {
 		return nil, nil, err
 	}
-	i, err := d.content.create(ctx, s, label, []byte{})
+	i, err := d.content.create(ctx, s, label, value)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -206,6 +221,10 @@ func (d *contentDir) create(ctx context.Context, c caller, name string, flags ui
 
 // unlink destroys the object.
 func (d *contentDir) unlink(ctx context.Context, c caller, name string) error {
+	if t := d.temporaries(c)[name]; t != nil {
+		t.app.temporaries.remove(d.key(name), t)
+		return nil
+	}
 	i, err := d.object(ctx, c, name)
 	if err != nil {
 		return err
@@ -215,7 +234,27 @@ func (d *contentDir) unlink(ctx context.Context, c caller, name string) error {
 
 // rename gives an object a new label, and then destroys the one that had the name,
 // as files do. A public one that had it stays: it is not what a private one replaces.
+// A temporary name becomes the label too: an editor that makes a backup so loses
+// nothing if it dies before it has written the new file.
 func (d *contentDir) rename(ctx context.Context, c caller, name, newName string, replace bool) error {
+	mine := d.temporaries(c)
+	switch t := mine[name]; {
+	case t != nil && isTemporary(newName):
+		return t.app.temporaries.rename(d.key(name), d.key(newName), t, replace)
+	case t != nil:
+		return d.store(ctx, c, t, name, newName, replace)
+	case mine[newName] != nil && !replace:
+		return errExists
+	}
+	err := d.relabelFile(ctx, c, name, ordinary(newName), replace)
+	if t := mine[newName]; err == nil && t != nil {
+		t.app.temporaries.remove(d.key(newName), t)
+	}
+	return err
+}
+
+// relabelFile is rename of what is an object.
+func (d *contentDir) relabelFile(ctx context.Context, c caller, name, newName string, replace bool) error {
 	i, err := d.object(ctx, c, name)
 	if err != nil {
 		return err

@@ -44,8 +44,9 @@ type FS struct {
 	ops     []operation   // never changes
 	grace   time.Duration // interruptGrace, except in tests
 
-	panics  atomic.Uint64
-	handles atomic.Int64
+	panics      atomic.Uint64
+	handles     atomic.Int64
+	temporaries atomic.Uint64 // that were made, for their paths
 }
 
 // New returns the tree. Close ends it.

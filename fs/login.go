@@ -88,6 +88,7 @@ func keep(b []byte) (*secret.Bytes, error) {
 func (p place) logout(ctx context.Context, s *session, line []byte) ([]byte, error) {
 	switch string(bytes.TrimSpace(line)) {
 	case "", "1", "logout":
+		defer s.app.temporaries.all("") // which wipes those of the login
 		return nil, s.eng.Logout(ctx)
 	}
 	return nil, p11.Errorf(p11.CKR_ARGUMENTS_BAD, "write an empty line, or the word logout")

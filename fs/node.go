@@ -50,6 +50,8 @@ type entry struct {
 	file *file
 	link func(ctx context.Context, c caller) (target string, err error)
 
+	// own is set for a file of the caller's, which the place's uid and gid own.
+	own bool
 	// everyones is set where all callers find the same node under this name, always.
 	everyones bool
 }
@@ -79,7 +81,7 @@ func (e *entry) attrTime() time.Duration {
 // attr fills in what stat shows.
 func (e *entry) attr(ctx context.Context, c caller, out *fuse.Attr) {
 	perm, owner := e.perm, fuse.Owner{Uid: e.fs.config.UID, Gid: e.fs.config.GID}
-	if !e.ref.isDefault() {
+	if e.own || !e.ref.isDefault() {
 		owner = fuse.Owner{Uid: e.uid, Gid: e.gid}
 	}
 	if e.fs.config.Private || !e.ref.isDefault() {
