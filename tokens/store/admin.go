@@ -13,9 +13,6 @@ import (
 	"p11fs/tokens/store/format"
 )
 
-// errChanged is returned when somebody changed a PIN while a new one was being made.
-var errChanged = errors.New("the PIN was changed meanwhile")
-
 // InitToken is tokens.Admin (PKCS#11 v3.1 §5.5.7, C_InitToken). Wrong PINs count
 // as at a login.
 func (s *Store) InitToken(ctx context.Context, pin *secret.Bytes, label string) error {
@@ -48,7 +45,7 @@ func (s *Store) initToken(ctx context.Context, so tokens.Role, pin *secret.Bytes
 	if err := d.SetLabel(label); err != nil {
 		return err
 	}
-	made := kept
+	var made format.Kept // with a new master key
 	_, newKey := f.Initialized(d)
 	if newKey {
 		master, err := f.NewMasterKey()
@@ -65,10 +62,8 @@ func (s *Store) initToken(ctx context.Context, so tokens.Role, pin *secret.Bytes
 		return err
 	}
 	defer end()
-	if same, err := s.stillKept(so, kept); err != nil {
+	if err := s.stillKept(so, kept); err != nil {
 		return err
-	} else if !same {
-		return errChanged
 	}
 	_, d = s.snapshot()
 	if d, _ = f.Initialized(d); newKey {
@@ -78,14 +73,8 @@ func (s *Store) initToken(ctx context.Context, so tokens.Role, pin *secret.Bytes
 		return err
 	}
 	// What can fail for want of room fails before anything is lost.
-	if err := s.top.prepare(tempName(dataFile), f.PrintFile(d)); err != nil {
+	if err := s.prepare(d, soKeyFile, made.File); err != nil {
 		return err
-	}
-	if newKey {
-		if err := s.top.prepare(tempName(soKeyFile), made.File); err != nil {
-			_ = s.top.remove(tempName(dataFile))
-			return err
-		}
 	}
 	if err := s.removeAll(); err != nil {
 		return err
@@ -152,7 +141,7 @@ func (s *Store) removeObjects() error {
 	if err := s.objs.sync(); err != nil {
 		return err
 	}
-	return s.writeIndex(nil)
+	return s.writeIndex(nil, 0)
 }
 
 // InitPIN is tokens.Admin (PKCS#11 v3.1 §5.6.5, C_InitPIN).
@@ -236,21 +225,15 @@ func (s *Store) replacePIN(ctx context.Context, r tokens.Role, master, old, pin 
 		return err
 	}
 	defer end()
-	if same, err := s.stillKept(r, kept); err != nil {
+	if err := s.stillKept(r, kept); err != nil {
 		return err
-	} else if !same {
-		return errChanged
 	}
 	f, d = s.snapshot()
 	d = withNewPIN(f, d, r, made.Record)
 	if err := finish(&d); err != nil {
 		return err
 	}
-	if err := s.top.prepare(tempName(keyFileOf(r)), made.File); err != nil {
-		return err
-	}
-	if err := s.top.prepare(tempName(dataFile), f.PrintFile(d)); err != nil {
-		_ = s.top.remove(tempName(keyFileOf(r)))
+	if err := s.prepare(d, keyFileOf(r), made.File); err != nil {
 		return err
 	}
 	err = s.commitKey(keyFileOf(r), made.File)
@@ -268,6 +251,21 @@ func (s *Store) replacePIN(ctx context.Context, r tokens.Role, master, old, pin 
 		if rerr := s.saveKey(keyFileOf(r), kept.File); rerr != nil {
 			s.cfg.Log.Error("the change of PIN is half done: the new PIN opens the token", "dir", s.cfg.Dir, "role", r.Title, "err", rerr)
 		}
+	}
+	return err
+}
+
+// prepare writes the next versions of a key file, unless key is nil, and of NVTOK.DAT:
+// of neither if one fails.
+func (s *Store) prepare(d format.TokenData, keyFile string, key []byte) error {
+	if key != nil {
+		if err := s.top.prepare(tempName(keyFile), key); err != nil {
+			return err
+		}
+	}
+	err := s.top.prepare(tempName(dataFile), s.format.PrintFile(d))
+	if err != nil {
+		_ = s.top.remove(tempName(keyFile))
 	}
 	return err
 }

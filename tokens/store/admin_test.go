@@ -366,7 +366,7 @@ func TestStockZeroKey(t *testing.T) {
 	if got := contents(t, s); len(got) != 1 || got[0] != "zero=2" {
 		t.Errorf("under the zero key: %v", got)
 	}
-	if d := s.Damaged(); len(d) != 1 || d[0].Name != "00000000" || !errors.Is(d[0].Err, format.ErrDamaged) {
+	if d := damaged(s); len(d) != 1 || d[0].name.String() != "00000000" || !errors.Is(d[0].err, format.ErrDamaged) {
 		t.Errorf("damaged: %v", d)
 	}
 	so := login(t, s, p11.CKU_SO, testSO)
@@ -378,7 +378,7 @@ func TestStockZeroKey(t *testing.T) {
 	if got := contents(t, s); len(got) != 2 || got[0] != "before=1" || got[1] != "zero=2" {
 		t.Errorf("under the right key: %v", got)
 	}
-	if d := s.Damaged(); len(d) != 0 {
+	if d := damaged(s); len(d) != 0 {
 		t.Errorf("damaged: %v", d)
 	}
 }

@@ -154,7 +154,7 @@ func look(t *testing.T, dir string, pins ...string) (st state) {
 	}
 	st.objects = contents(t, s)
 	slices.Sort(st.objects)
-	if d := s.Damaged(); len(d) > 0 {
+	if d := damaged(s); len(d) > 0 {
 		t.Errorf("damaged: %v", d)
 	}
 	return st

@@ -167,6 +167,12 @@ func (d *folder) stamp(name string) (stamp, error) {
 	return stampOf(&st), nil
 }
 
+// absent reports whether there is certainly no file of that name.
+func (d *folder) absent(name string) bool {
+	st, err := d.stamp(name)
+	return err == nil && st == stamp{}
+}
+
 // errUnfit is the error of a file that cannot be what its name says.
 var errUnfit = errors.New("not usable")
 
@@ -277,6 +283,19 @@ func (d *folder) write(name, temp string, b []byte) (stamp, error) {
 	return d.commit(temp, name)
 }
 
+// extend adds b to the end of a file, durably.
+func (d *folder) extend(name string, b []byte) error {
+	fd, err := d.k.Extend(d.fd, name)
+	if err != nil {
+		return ioError("open", name, err)
+	}
+	defer unix.Close(fd)
+	if err := d.fill(fd, b); err != nil {
+		return ioError("append to", name, err)
+	}
+	return nil
+}
+
 // overwrite replaces some bytes inside a file, durably.
 func (d *folder) overwrite(name string, b []byte, at int64) error {
 	fd, err := d.k.Open(d.fd, name)
@@ -303,6 +322,14 @@ func (d *folder) sync() error {
 		return ioError("sync directory", d.path, err)
 	}
 	return nil
+}
+
+// makeFolder makes a directory, durably, if it is absent.
+func (d *folder) makeFolder(name string) error {
+	if err := d.k.Mkdir(d.fd, name, dirMode(d.group), d.group); err != nil && !errors.Is(err, fs.ErrExist) {
+		return ioError("create", name, err)
+	}
+	return d.sync()
 }
 
 // remove removes a file, which may be absent. It is durable after sync.

@@ -42,7 +42,7 @@ func TestGoldenToken(t *testing.T) {
 	if pub, priv := s.Counts(); pub != 12 || priv != 12 {
 		t.Errorf("after login: %d public, %d private", pub, priv)
 	}
-	if d := s.Damaged(); len(d) != 0 {
+	if d := damaged(s); len(d) != 0 {
 		t.Errorf("damaged: %v", d)
 	}
 	var names []string

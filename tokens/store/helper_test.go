@@ -1,8 +1,10 @@
 package store
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/binary"
+	"slices"
 	"strings"
 	"testing"
 
@@ -114,4 +116,21 @@ func place(n format.Name) (v int) {
 		v = v*36 + strings.IndexByte(digits, n[i])
 	}
 	return v
+}
+
+// A damage is an object file that gives no object.
+type damage struct {
+	name format.Name
+	err  error
+}
+
+// damaged are the object files that give no object, in the order of their names.
+func damaged(s *Store) (all []damage) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for n, err := range s.bad {
+		all = append(all, damage{n, err})
+	}
+	slices.SortFunc(all, func(a, b damage) int { return cmp.Compare(s.format.Place(a.name), s.format.Place(b.name)) })
+	return all
 }

@@ -5,8 +5,6 @@ import (
 	"io/fs"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	"p11fs/tokens/store/format"
 )
 
@@ -124,22 +122,22 @@ func (s *Store) addLines(names []format.Name, marked bool) error {
 		}
 		lines = append(append(lines, line...), '\n')
 	}
-	fd, err := s.objs.k.Extend(s.objs.fd, indexFile)
-	if err != nil {
-		return ioError("open", indexFile, err)
-	}
-	was := s.idx
-	s.setIndex(indexState{}) // until the lines are there
-	err = s.objs.fill(fd, lines)
-	_ = unix.Close(fd)
-	if err != nil {
-		return ioError("append to", indexFile, err)
-	}
+	more := 0
 	if marked {
-		was.marked += len(names)
+		more = len(names)
+	}
+	return s.changeIndex(more, func() error { return s.objs.extend(indexFile, lines) })
+}
+
+// changeIndex runs change, which adds to the marked lines of the clean index.
+func (s *Store) changeIndex(marked int, change func() error) error {
+	was := s.idx
+	s.setIndex(indexState{}) // until it is done
+	if err := change(); err != nil {
+		return err
 	}
 	st, err := s.objs.stamp(indexFile)
-	s.setIndex(indexState{st, err == nil, was.marked})
+	s.setIndex(indexState{st, err == nil, was.marked + marked})
 	return err
 }
 
@@ -173,14 +171,7 @@ func (s *Store) markLine(n format.Name) error {
 	if at < 0 {
 		return nil
 	}
-	was := s.idx
-	s.setIndex(indexState{})
-	if err := s.objs.overwrite(indexFile, n.Marked(), int64(at)); err != nil {
-		return err
-	}
-	st, err := s.objs.stamp(indexFile)
-	s.setIndex(indexState{st, err == nil, was.marked + 1})
-	return err
+	return s.changeIndex(1, func() error { return s.objs.overwrite(indexFile, n.Marked(), int64(at)) })
 }
 
 // rewriteIndex replaces OBJ.IDX by one that is edited (format.EditIndex), and in
@@ -190,26 +181,30 @@ func (s *Store) rewriteIndex(edit func(n format.Name, marked bool) format.LineEd
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return s.writeIndex(format.EditIndex(b, func(n format.Name, marked bool) format.LineEdit {
-		if marked {
-			if st, err := s.objs.stamp(n.String()); err == nil && st == (stamp{}) {
-				return format.DropLine
-			}
+	left := 0
+	b = format.EditIndex(b, func(n format.Name, marked bool) format.LineEdit {
+		do := format.KeepLine
+		if marked && s.objs.absent(n.String()) {
+			do = format.DropLine
+		} else if edit != nil {
+			do = edit(n, marked)
 		}
-		if edit == nil {
-			return format.KeepLine
+		if do == format.MarkLine || marked && do == format.KeepLine {
+			left++
 		}
-		return edit(n, marked)
-	}, add...))
+		return do
+	}, add...)
+	return s.writeIndex(b, left)
 }
 
-// writeIndex replaces OBJ.IDX by one with the contents b, which is clean.
-func (s *Store) writeIndex(b []byte) error {
+// writeIndex replaces OBJ.IDX by one with the contents b, which is clean and has that
+// many marked lines.
+func (s *Store) writeIndex(b []byte, marked int) error {
 	st, err := s.objs.write(indexFile, tempName(indexFile), b)
 	if err != nil {
 		return err
 	}
-	s.setIndex(indexState{st, true, format.CountMarked(b)})
+	s.setIndex(indexState{st, true, marked})
 	return nil
 }
 
@@ -222,10 +217,7 @@ func (s *Store) removeLeftovers(destroyed []format.Name) {
 		s.mu.Lock()
 		_, known := s.files[n]
 		s.mu.Unlock()
-		if known {
-			continue
-		}
-		if st, err := s.objs.stamp(n.String()); err == nil && st != (stamp{}) {
+		if st, err := s.objs.stamp(n.String()); !known && err == nil && st != (stamp{}) {
 			s.removeFile(n)
 		}
 	}
@@ -248,35 +240,24 @@ func (s *Store) removeFile(n format.Name) {
 // and may so bring both back after the object was destroyed. Between its look at the
 // object and the end of its change pass milliseconds.
 type recentNames struct {
-	set   map[format.Name]struct{}
-	order []format.Name // oldest first
+	now, before map[format.Name]bool // before: those of an earlier time, when now was full
 }
 
-// maxRecent bounds recentNames.
+// maxRecent bounds each of the two.
 const maxRecent = 4096
 
 func (r *recentNames) add(n format.Name) {
-	if r.set == nil {
-		r.set = make(map[format.Name]struct{})
+	if r.now == nil || len(r.now) == maxRecent {
+		r.now, r.before = make(map[format.Name]bool), r.now
 	}
-	if r.has(n) {
-		return
-	}
-	if len(r.order) == maxRecent {
-		delete(r.set, r.order[0])
-		r.order = slices.Delete(r.order, 0, 1)
-	}
-	r.set[n] = struct{}{}
-	r.order = append(r.order, n)
+	r.now[n] = true
 }
 
-func (r *recentNames) has(n format.Name) bool { _, ok := r.set[n]; return ok }
+func (r *recentNames) has(n format.Name) bool { return r.now[n] || r.before[n] }
 
 func (r *recentNames) forget(n format.Name) {
-	if r.has(n) {
-		delete(r.set, n)
-		r.order = slices.DeleteFunc(r.order, func(o format.Name) bool { return o == n })
-	}
+	delete(r.now, n)
+	delete(r.before, n)
 }
 
 func (r *recentNames) clear() { *r = recentNames{} }

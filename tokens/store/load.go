@@ -1,13 +1,10 @@
 package store
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"io/fs"
-	"maps"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -109,7 +106,7 @@ func (s *Store) takeLocked(l *loaded) {
 		s.takeDamagedLocked(l, f)
 		return
 	}
-	if _, was := s.bad[l.name]; was {
+	if s.bad[l.name] != nil {
 		delete(s.bad, l.name)
 		s.cfg.Log.Info("object file is good again", "dir", s.cfg.Dir, "name", l.name)
 	}
@@ -142,7 +139,9 @@ func (s *Store) takeDamagedLocked(l *loaded, f *file) {
 		s.dropLocked(f)
 	}
 	f.stamp, f.failing = l.stamp, time.Time{}
-	if s.noteDamageLocked(l.name, l.err) {
+	was := s.bad[l.name]
+	s.bad[l.name] = l.err
+	if was == nil || was.Error() != l.err.Error() {
 		s.cfg.Log.Warn("object skipped", "dir", s.cfg.Dir, "name", l.name, "err", l.err)
 	}
 }
@@ -182,23 +181,4 @@ func side(private bool) int {
 		return 1
 	}
 	return 0
-}
-
-// noteDamageLocked records that a file gives no object, and returns whether
-// that is news.
-func (s *Store) noteDamageLocked(n format.Name, err error) bool {
-	was, known := s.bad[n]
-	s.bad[n] = Damage{Name: n.String(), Err: err}
-	return !known || was.Err.Error() != err.Error()
-}
-
-func (s *Store) sortedDamageLocked() []Damage {
-	names := slices.SortedFunc(maps.Keys(s.bad), func(a, b format.Name) int {
-		return cmp.Compare(s.format.Place(a), s.format.Place(b))
-	})
-	ds := make([]Damage, 0, len(names))
-	for _, n := range names {
-		ds = append(ds, s.bad[n])
-	}
-	return ds
 }

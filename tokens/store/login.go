@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"errors"
 
 	"p11fs/p11"
 	"p11fs/secret"
@@ -107,19 +108,18 @@ func (s *Store) tryPIN(ctx context.Context, r tokens.Role, pin *secret.Bytes) (*
 		}
 		end, err := s.begin(ctx)
 		if err == nil {
-			var same bool
-			if same, err = s.stillKept(r, kept); err == nil && same {
-				if err = s.judge(r, kept, o); err == nil {
-					return &tried{role: r, key: o.Key, kept: kept, end: end}, nil
-				}
+			if err = s.stillKept(r, kept); err == nil {
+				err = s.judge(r, kept, o)
+			}
+			if err == nil {
+				return &tried{role: r, key: o.Key, kept: kept, end: end}, nil
 			}
 			end()
 		}
 		_ = o.Key.Close()
-		if err != nil {
+		if !errors.Is(err, errChanged) {
 			return nil, err
 		}
-		// Somebody changed the PIN meanwhile.
 	}
 }
 
@@ -146,11 +146,17 @@ func (s *Store) kept(r tokens.Role) (format.Kept, error) {
 	return format.Kept{Record: f.PIN(d, r.User), File: file}, err
 }
 
-// stillKept reports whether the directory holds the same of a role's PIN as before. The
-// token's lock is held.
-func (s *Store) stillKept(r tokens.Role, before format.Kept) (bool, error) {
+// errChanged is returned when somebody changed a PIN while one was being made or tried.
+var errChanged = errors.New("the PIN was changed meanwhile")
+
+// stillKept returns errChanged unless the directory holds the same of a role's PIN as
+// before. The token's lock is held.
+func (s *Store) stillKept(r tokens.Role, before format.Kept) error {
 	now, err := s.kept(r)
-	return now.Record == before.Record && bytes.Equal(now.File, before.File), err
+	if err == nil && (now.Record != before.Record || !bytes.Equal(now.File, before.File)) {
+		err = errChanged
+	}
+	return err
 }
 
 // judge draws the consequences of trying a PIN, which it returns an error for if it
@@ -232,7 +238,7 @@ func (s *Store) join(r tokens.Role, key *secret.Bytes) (tokens.Login, error) {
 	var private []format.Name
 	if first && r.User == p11.CKU_USER {
 		for n, f := range s.files {
-			if f.handle == 0 && (f.private || s.isBadLocked(n)) {
+			if f.handle == 0 && (f.private || s.bad[n] != nil) {
 				private = append(private, n)
 			}
 		}
@@ -253,9 +259,4 @@ func (s *Store) join(r tokens.Role, key *secret.Bytes) (tokens.Login, error) {
 		return nil, err
 	}
 	return l, nil
-}
-
-func (s *Store) isBadLocked(n format.Name) bool {
-	_, bad := s.bad[n]
-	return bad
 }

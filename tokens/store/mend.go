@@ -132,7 +132,7 @@ func (m *mending) keepEntries(i int, es []shm.Entry) {
 		if f != nil {
 			f.rewritten = false
 		}
-		good := m.exists(f) && s.bad[n].Err == nil
+		good := m.exists(f) && s.bad[n] == nil
 		switch {
 		case !ok, m.listed[n]:
 			// A hole, garbage, or a second entry of one object.

@@ -265,11 +265,11 @@ func TestHostileFiles(t *testing.T) {
 			t.Error(d)
 		}
 		var got []string
-		for _, d := range s.Damaged() {
-			if _, known := files[d.Name]; !known || d.Err == nil {
+		for _, d := range damaged(s) {
+			if _, known := files[d.name.String()]; !known || d.err == nil {
 				t.Errorf("damaged %v", d)
 			}
-			got = append(got, d.Name)
+			got = append(got, d.name.String())
 		}
 		if len(got) != len(files) {
 			t.Errorf("damaged %v", got)
@@ -302,7 +302,7 @@ func TestHostileFiles(t *testing.T) {
 		if o, err := s.ByName("A0000000"); err != nil || attributesOf(t, o).Label() != "good" {
 			t.Errorf("%v", err)
 		}
-		if len(s.Damaged()) != len(files)-1 {
+		if len(damaged(s)) != len(files)-1 {
 			t.Error("it still counts as damaged")
 		}
 	})

@@ -31,7 +31,7 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 		trying: make(chan struct{}, 1),
 		format: cfg.Format,
 		files:  make(map[format.Name]*file),
-		bad:    make(map[format.Name]Damage),
+		bad:    make(map[format.Name]error),
 	}
 	s.logins = tokens.NewLogins(&s.mu, s.validLocked, s.logoutLocked)
 	var fresh *newToken
@@ -127,11 +127,9 @@ func pause(ctx context.Context, l Locker, unlock func() error) (func() error, er
 	if err := unlock(); err != nil {
 		return none, ioError("unlock", "token", err)
 	}
-	t := time.NewTimer(shortPause)
-	defer t.Stop()
 	select {
 	case <-ctx.Done():
-	case <-t.C:
+	case <-time.After(shortPause):
 	}
 	unlock, err := l.Lock(ctx)
 	if err != nil {
@@ -173,7 +171,7 @@ func (s *Store) makeToken(ctx context.Context, fresh *newToken) (raw []byte, st 
 			return nil, st, err
 		}
 	}
-	if err := s.makeFolder(s.top.fd, objectsDir); err != nil {
+	if err := s.top.makeFolder(objectsDir); err != nil {
 		return nil, st, err
 	}
 	if _, err := s.top.write(soKeyFile, tempName(soKeyFile), fresh.soKey); err != nil {
@@ -186,47 +184,40 @@ func (s *Store) makeToken(ctx context.Context, fresh *newToken) (raw []byte, st 
 // openTop opens the token directory, making it with create.
 func (s *Store) openTop(create bool) (*folder, error) {
 	dir := filepath.Clean(s.cfg.Dir)
+	if create {
+		return s.openMade(dir, "")
+	}
 	top, err := openFolder(unix.AT_FDCWD, dir, s.cfg.kernel, s.cfg.Group)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return top, err
+	if errors.Is(err, fs.ErrNotExist) {
+		err = p11.Errorf(p11.CKR_TOKEN_NOT_PRESENT, "no token in %s: %w", dir, fs.ErrNotExist)
 	}
-	if !create {
-		return nil, p11.Errorf(p11.CKR_TOKEN_NOT_PRESENT, "no token in %s: %w", dir, fs.ErrNotExist)
-	}
-	if err := s.makePath(dir); err != nil {
-		return nil, err
-	}
-	return openFolder(unix.AT_FDCWD, dir, s.cfg.kernel, s.cfg.Group)
+	return top, err
 }
 
-// makePath makes a directory and those above it that are absent, each durably.
-func (s *Store) makePath(dir string) error {
-	above := filepath.Dir(dir) // which may be a symbolic link
-	parent, err := openFolder(unix.AT_FDCWD, above+"/.", s.cfg.kernel, s.cfg.Group)
-	if errors.Is(err, fs.ErrNotExist) && above != dir {
-		if err := s.makePath(above); err != nil {
-			return err
-		}
-		parent, err = openFolder(unix.AT_FDCWD, above+"/.", s.cfg.kernel, s.cfg.Group)
+// openMade opens a directory, making it and those above that are absent, each
+// durably. follow is "/." if it may be a symbolic link.
+func (s *Store) openMade(dir, follow string) (*folder, error) {
+	d, err := openFolder(unix.AT_FDCWD, dir+follow, s.cfg.kernel, s.cfg.Group)
+	above := filepath.Dir(dir)
+	if !errors.Is(err, fs.ErrNotExist) || above == dir {
+		return d, err
 	}
+	parent, err := s.openMade(above, "/.")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer parent.close()
-	if err := s.makeFolder(parent.fd, filepath.Base(dir)); err != nil {
-		return err
+	if err := parent.makeFolder(filepath.Base(dir)); err != nil {
+		return nil, err
 	}
-	return parent.sync()
+	return openFolder(unix.AT_FDCWD, dir+follow, s.cfg.kernel, s.cfg.Group)
 }
 
 // openObjects opens the directory of the objects, making it if it is absent.
 func (s *Store) openObjects(top *folder) (objs *folder, w *watch, err error) {
 	objs, err = openFolder(top.fd, objectsDir, s.cfg.kernel, s.cfg.Group)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := s.makeFolder(top.fd, objectsDir); err != nil {
-			return nil, nil, err
-		}
-		if err := top.sync(); err != nil {
+		if err := top.makeFolder(objectsDir); err != nil {
 			return nil, nil, err
 		}
 		objs, err = openFolder(top.fd, objectsDir, s.cfg.kernel, s.cfg.Group)
@@ -239,14 +230,6 @@ func (s *Store) openObjects(top *folder) (objs *folder, w *watch, err error) {
 		s.cfg.Log.Warn("no watch on the token directory: every file is looked at before each use", "dir", s.cfg.Dir, "err", err)
 	}
 	return objs, w, nil
-}
-
-func (s *Store) makeFolder(at int, path string) error {
-	err := s.cfg.kernel.Mkdir(at, path, dirMode(s.cfg.Group), s.cfg.Group)
-	if err != nil && !errors.Is(err, fs.ErrExist) {
-		return ioError("create", path, err)
-	}
-	return nil
 }
 
 // closeFolders closes what is open of the two directories.

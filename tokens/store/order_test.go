@@ -43,8 +43,8 @@ func TestBigEndian(t *testing.T) {
 			objects := func() []*tokens.Object {
 				t.Helper()
 				os, err := s.Find(t.Context(), nil, true)
-				if err != nil || len(s.Damaged()) > 0 {
-					t.Fatalf("damaged %v (%v)", s.Damaged(), err)
+				if err != nil || len(damaged(s)) > 0 {
+					t.Fatalf("damaged %v (%v)", damaged(s), err)
 				}
 				return os
 			}
@@ -180,8 +180,8 @@ func TestOrderOfReplacement(t *testing.T) {
 		rename(t, storetest.Untar(t, archive), s.cfg.Dir)
 		refresh(t, s)
 		login(t, s, p11.CKU_USER, storetest.UserPIN)
-		if len(contents(t, s)) < 4 || len(s.Damaged()) > 0 {
-			t.Errorf("%s: objects %q, damaged %v", archive, contents(t, s), s.Damaged())
+		if len(contents(t, s)) < 4 || len(damaged(s)) > 0 {
+			t.Errorf("%s: objects %q, damaged %v", archive, contents(t, s), damaged(s))
 		}
 	}
 }

@@ -115,8 +115,7 @@ func (s *Store) stale(c *changes) bool {
 		return c.moved
 	}
 	s.mu.Lock()
-	want := map[string]stamp{dataFile: s.dataStamp, soKeyFile: s.keyStamp}
-	idx := s.idx.stamp
+	dataStamp, keyStamp, idx := s.dataStamp, s.keyStamp, s.idx.stamp
 	names := make(map[format.Name]stamp, len(c.names))
 	for n := range c.names {
 		if f := s.files[n]; f != nil {
@@ -129,19 +128,16 @@ func (s *Store) stale(c *changes) bool {
 		}
 	}
 	s.mu.Unlock()
-	left := changes{}
-	for file, st := range want {
-		if c.data || c.all {
-			now, err := s.top.stamp(file)
-			left.data = left.data || err != nil || now != st
-		}
+	differs := func(d *folder, file string, was stamp) bool {
+		now, err := d.stamp(file)
+		return err != nil || now != was
 	}
-	if c.index || c.all {
-		now, err := s.objs.stamp(indexFile)
-		left.index = err != nil || now != idx
+	left := changes{
+		data:  (c.data || c.all) && (differs(s.top, dataFile, dataStamp) || differs(s.top, soKeyFile, keyStamp)),
+		index: (c.index || c.all) && differs(s.objs, indexFile, idx),
 	}
 	for n, st := range names {
-		if now, err := s.objs.stamp(n.String()); err != nil || now != st {
+		if differs(s.objs, n.String(), st) {
 			left.add(n)
 		}
 	}
@@ -169,7 +165,7 @@ func (s *Store) sync(ctx context.Context, section bool) (err error) {
 	if !c.any() && !shared {
 		return nil
 	}
-	again := s.failing(&c)
+	again := s.known(c.names, true) // although they look the same
 	defer func() {
 		if err != nil {
 			// What was not read is looked for again.
@@ -209,7 +205,7 @@ func (s *Store) sync(ctx context.Context, section bool) (err error) {
 	for _, n := range again {
 		c.add(n)
 	}
-	if err := s.load(ctx, s.known(c.names)); err != nil {
+	if err := s.load(ctx, s.known(c.names, false)); err != nil {
 		return err
 	}
 	s.mend(x.Names, section)
@@ -217,25 +213,13 @@ func (s *Store) sync(ctx context.Context, section bool) (err error) {
 	return nil
 }
 
-// failing returns those of the names heard of whose files could not be read the
-// last time: they are tried again although they look the same.
-func (s *Store) failing(c *changes) (names []format.Name) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for n := range c.names {
-		if f := s.files[n]; f != nil && !f.failing.IsZero() {
-			names = append(names, n)
-		}
-	}
-	return names
-}
-
-// known returns those of names that are the token's.
-func (s *Store) known(names map[format.Name]struct{}) (in []format.Name) {
+// known returns those of names that are the token's, or only those whose files could
+// not be read the last time.
+func (s *Store) known(names map[format.Name]struct{}, failing bool) (in []format.Name) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for n := range names {
-		if s.files[n] != nil {
+		if f := s.files[n]; f != nil && (!failing || !f.failing.IsZero()) {
 			in = append(in, n)
 		}
 	}

@@ -234,8 +234,8 @@ func TestStockModifies(t *testing.T) {
 			wantContents(t, "damaged", s, "new=2")
 			now = now.Add(2 * rereadTime)
 			wantContents(t, "damaged for long", s)
-			if len(s.Damaged()) != 1 {
-				t.Errorf("%v", s.Damaged())
+			if len(damaged(s)) != 1 {
+				t.Errorf("%v", damaged(s))
 			}
 			stockWrite(t, b, cfg.Dir, objectsDir, o.Name)
 			wantContents(t, "good again", s, "new=2")
@@ -250,8 +250,8 @@ func TestStockModifies(t *testing.T) {
 			destroy(t, s, again)
 		})
 	}
-	if len(s.Damaged()) != 0 {
-		t.Errorf("%v", s.Damaged())
+	if len(damaged(s)) != 0 {
+		t.Errorf("%v", damaged(s))
 	}
 }
 

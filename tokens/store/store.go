@@ -102,9 +102,9 @@ type Store struct {
 	unknown    []string              // lines of OBJ.IDX that are no names, as they were logged
 	files      map[format.Name]*file // what the index lists
 	logins     *tokens.Logins
-	names      reservation            // names that are ours to give out
-	destroyed  recentNames            // names of which a stock process may bring something back
-	bad        map[format.Name]Damage // files that give no object
+	names      reservation           // names that are ours to give out
+	destroyed  recentNames           // names of which a stock process may bring something back
+	bad        map[format.Name]error // files that give no object, and why
 }
 
 var _ tokens.Storage = (*Store)(nil)
@@ -118,12 +118,6 @@ type file struct {
 	// rewritten is set when another process has changed the file, and mend has
 	// not yet seen to its entry.
 	rewritten bool
-}
-
-// A Damage is an object file that gives no object.
-type Damage struct {
-	Name string
-	Err  error
 }
 
 // readKeyFile returns the contents of a master key file, nil if it is absent or
@@ -165,12 +159,4 @@ func (s *Store) Info(ctx context.Context) (p11.TokenInfo, error) {
 	}
 	_, d := s.snapshot()
 	return d.Info(s.cfg.Now()), nil
-}
-
-// Damaged returns the object files that give no object, in the order of their
-// names.
-func (s *Store) Damaged() []Damage {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.sortedDamageLocked()
 }

@@ -34,7 +34,7 @@ func parseMarked(line []byte) (n Name, ok bool) {
 		n[i] = c &^ markBit
 		marked |= c & markBit
 	}
-	return n, marked != 0 && n.valid()
+	return n, marked != 0 && n.madeOf(letters)
 }
 
 // An Index is what OBJ.IDX says.
@@ -150,25 +150,12 @@ func EditIndex(b []byte, edit func(n Name, marked bool) LineEdit, add ...Name) [
 // FindLine returns where n's line is in an index, or -1.
 func FindLine(b []byte, n Name) int {
 	line := append(n[:], '\n')
-	for from := 0; ; {
-		i := bytes.Index(b[from:], line)
-		if i < 0 {
-			return -1
-		}
-		if at := from + i; at == 0 || b[at-1] == '\n' {
-			return at
-		}
-		from += i + 1
+	if bytes.HasPrefix(b, line) {
+		return 0
 	}
-}
-
-// CountMarked returns how many lines are marked.
-func CountMarked(b []byte) (count int) {
-	for line := range bytes.Lines(b) {
-		line, whole := bytes.CutSuffix(line, []byte{'\n'})
-		if _, marked := parseMarked(line); marked && whole {
-			count++
-		}
+	at := bytes.Index(b, append([]byte{'\n'}, line...))
+	if at < 0 {
+		return -1
 	}
-	return count
+	return at + 1
 }

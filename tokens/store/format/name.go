@@ -25,26 +25,19 @@ func ParseName[T string | []byte](s T) (n Name, ok bool) {
 		return Name{}, false
 	}
 	copy(n[:], s)
-	return n, n.valid()
+	return n, n.madeOf(letters)
 }
 
-func (n Name) valid() bool {
+func (n Name) madeOf(letters string) bool {
 	for _, c := range n {
-		if (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') {
+		if strings.IndexByte(letters, c) < 0 {
 			return false
 		}
 	}
 	return true
 }
 
-func (n Name) isNumber() bool {
-	for _, c := range n {
-		if (c < '0' || c > '9') && (c < 'A' || c > 'Z') {
-			return false
-		}
-	}
-	return true
-}
+func (n Name) isNumber() bool { return n.madeOf(digits) }
 
 func (n Name) String() string { return string(n[:]) }
 
