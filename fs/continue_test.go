@@ -161,7 +161,7 @@ func TestMessagesGoOn(t *testing.T) {
 		})
 	}
 	const zero = "00000000000000000000000000000000"
-	for _, spec := range []string{"", ":aes-gcm,iv=000000000000000000000000,tag=96", ":aes-cbc-pad,iv=" + zero, ":aes-ctr,counter=" + zero} {
+	for _, spec := range []string{"", ":stream", ":aes-gcm,iv=000000000000000000000000,tag=96", ":aes-cbc-pad,iv=" + zero, ":aes-ctr,counter=" + zero} {
 		enc, dec := "tok/objects/disk.sec/encrypt"+spec, "tok/objects/disk.sec/decrypt"+spec
 		decrypted := func(t *testing.T, ct, plain string) {
 			t.Helper()
@@ -179,7 +179,7 @@ func TestMessagesGoOn(t *testing.T) {
 				}
 			})
 		}
-		if strings.Contains(spec, "gcm") || spec == "" {
+		if strings.Contains(spec, "gcm") || spec == "" || spec == ":stream" {
 			continue
 		}
 		t.Run("encrypt"+spec+" read on its way", func(t *testing.T) {

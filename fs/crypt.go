@@ -229,8 +229,8 @@ func encryptFile(k *keyFile) *file {
 	})
 	// Two tags under one nonce, over a message and its beginning, tell GCM's
 	// authentication key (NIST SP 800-38D, appendix A), with which anybody makes tags
-	// for any ciphertext.
-	data.single = k.mechanism.Type == p11.CKM_AES_GCM
+	// for any ciphertext. The last segment of a stream is such a message.
+	data.single = k.mechanism.Type == p11.CKM_AES_GCM || k.mechanism.Type == p11.CKM_P11FS_STREAM
 	return data.file()
 }
 

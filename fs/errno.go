@@ -121,7 +121,7 @@ var (
 	errHeld           = refuse(syscall.EFBIG, p11.CKR_DATA_LEN_RANGE, "more output than a session may hold: open the file for reading and writing at once, and read while you write")
 	errHeldUser       = refuse(syscall.EDQUOT, p11.CKR_HOST_MEMORY, "more output than a user may have waiting in all sessions: read it, or write cancel to ctl")
 	errTooLong        = refuse(syscall.EFBIG, p11.CKR_DATA_LEN_RANGE, "more bytes than this file takes")
-	errOneResult      = refuse(syscall.EINVAL, p11.CKR_ARGUMENTS_BAD, "more data after the result was read, where a message gives one result only (AES-GCM, or a key that wants its PIN each time): open the file again for the whole message")
+	errOneResult      = refuse(syscall.EINVAL, p11.CKR_ARGUMENTS_BAD, "more data after the result was read, where a message gives one result only (AES-GCM, a stream, or a key that wants its PIN each time): open the file again for the whole message")
 	errNoSession      = refuse(syscall.ENOENT, p11.CKR_SESSION_HANDLE_INVALID, "there is no such session: it is closed, or another application's")
 	errSessionClosed  = refuse(syscall.ENOENT, p11.CKR_SESSION_HANDLE_INVALID, "the session is closed")
 	errNoObject       = refuse(syscall.ENOENT, p11.CKR_OBJECT_HANDLE_INVALID, "there is no such object, or it may not be seen")

@@ -14,7 +14,7 @@ func TestOneResult(t *testing.T) {
 	p := quiet(t)
 	const enc, dec = "tok/objects/disk.sec/encrypt", "tok/objects/disk.sec/decrypt"
 	const gcm = ":aes-gcm,iv=0102030405060708090a0b0c,tag=128"
-	for _, spec := range []string{"", gcm} {
+	for _, spec := range []string{"", gcm, ":stream"} {
 		t.Run("read"+spec, func(t *testing.T) {
 			f := p.opened(enc+spec, syscall.O_WRONLY)
 			p.must(f.write("first "))

@@ -73,7 +73,7 @@ var rules = []rule{
 	{"a result on the way", `exec 3>$S; cat a >&3; cat $S >sig; good sig a; cat b >&3; exec 3>&-; cat $S >sig; good sig msg`},
 	{"a signature, then its data", `cat msg >$S; cat $S >sig; if ! (cat sig; cat msg) >$V 2>first; then exit 1; fi; grep -qi 'bad message' first; test "$(cat $V)" = ok`},
 	{"three pieces into ciphers", `noise 8000000 >x
-		for m in '' :aes-cbc-pad,iv=00000000000000000000000000000000 :aes-ctr,counter=00000000000000000000000000000000 :aes-gcm,iv=000000000000000000000000; do
+		for m in '' :stream :aes-cbc-pad,iv=00000000000000000000000000000000 :aes-ctr,counter=00000000000000000000000000000000 :aes-gcm,iv=000000000000000000000000; do
 			(head -c 3000001 x; tail -c +3000002 x | head -c 17; tail -c +3000019 x) >$O/aes.sec/encrypt$m; cat $O/aes.sec/encrypt$m >c
 			cat c >$O/aes.sec/decrypt$m; cat $O/aes.sec/decrypt$m | cmp - x
 			if ! (head -c 3000001 c; tail -c +3000002 c | head -c 17; tail -c +3000019 c) >$O/aes.sec/decrypt$m 2>/dev/null; then exit 1; fi

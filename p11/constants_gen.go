@@ -496,6 +496,7 @@ const (
 	CKM_IBM_ATTRIBUTEBOUND_WRAP             MechanismType = 0x80020004
 	CKM_IBM_BTC_DERIVE                      MechanismType = 0x80070001
 	CKM_IBM_ETH_DERIVE                      MechanismType = 0x80070002
+	CKM_P11FS_STREAM                        MechanismType = 0x80503131
 	CKM_CAST5_CBC                                         = CKM_CAST128_CBC
 	CKM_CAST5_CBC_PAD                                     = CKM_CAST128_CBC_PAD
 	CKM_CAST5_ECB                                         = CKM_CAST128_ECB

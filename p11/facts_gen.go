@@ -1075,6 +1075,8 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 		return Facts{Functions: CKF_DERIVE, KeyTypes: keysEc, Param: ParamRaw}, true
 	case CKM_IBM_ETH_DERIVE:
 		return Facts{Functions: CKF_DERIVE, KeyTypes: keysEc, Param: ParamRaw}, true
+	case CKM_P11FS_STREAM:
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysAes}, true
 	}
 	return Facts{}, false
 }

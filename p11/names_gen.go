@@ -983,6 +983,8 @@ func (v MechanismType) known() string {
 		return "CKM_IBM_BTC_DERIVE"
 	case CKM_IBM_ETH_DERIVE:
 		return "CKM_IBM_ETH_DERIVE"
+	case CKM_P11FS_STREAM:
+		return "CKM_P11FS_STREAM"
 	}
 	return ""
 }
@@ -1490,6 +1492,7 @@ func AllMechanismTypes() []MechanismType {
 		CKM_IBM_ATTRIBUTEBOUND_WRAP,
 		CKM_IBM_BTC_DERIVE,
 		CKM_IBM_ETH_DERIVE,
+		CKM_P11FS_STREAM,
 	}
 }
 
@@ -2473,6 +2476,8 @@ func lookupMechanismType(s string) (MechanismType, bool) {
 		return CKM_IBM_BTC_DERIVE, true
 	case "IBM_ETH_DERIVE":
 		return CKM_IBM_ETH_DERIVE, true
+	case "P11FS_STREAM", "STREAM":
+		return CKM_P11FS_STREAM, true
 	}
 	return 0, false
 }

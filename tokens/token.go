@@ -123,7 +123,8 @@ type Crypto interface {
 type Operation interface {
 	// Update takes the next part of the data, and returns what an encryption or
 	// decryption can give of its result. An authenticated decryption gives
-	// nothing before Final has checked the tag (PKCS#11 v3.1 §5.10). An error
+	// nothing that is not checked, before Final has checked the tag (PKCS#11 v3.1
+	// §5.10) or where there is one on the way (CKM_P11FS_STREAM). An error
 	// ends the operation, but for that of a ctx that was done before anything
 	// happened.
 	Update(ctx context.Context, part []byte) ([]byte, error)

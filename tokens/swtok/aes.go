@@ -11,7 +11,8 @@ const aesBlock = 16
 // An aesKey is an AES key.
 type aesKey struct {
 	AES
-	gcm func() (*ghash, error) // made once
+	value []byte                 // the object's own memory
+	gcm   func() (*ghash, error) // made once
 }
 
 func (c *Crypto) parseAES(a p11.Attributes) (*aesKey, error) {
@@ -26,12 +27,12 @@ func (c *Crypto) parseAES(a p11.Attributes) (*aesKey, error) {
 	if err != nil {
 		return nil, keyDamaged("%v", err)
 	}
-	return &aesKey{aes, sync.OnceValues(func() (*ghash, error) { return newGHASH(aes.Block()) })}, nil
+	return &aesKey{aes, k.value, sync.OnceValues(func() (*ghash, error) { return newGHASH(aes.Block()) })}, nil
 }
 
 // Close forgets the key. The key schedules inside the provider's ciphers are the
 // collector's.
-func (k *aesKey) Close() { k.AES, k.gcm = nil, nil }
+func (k *aesKey) Close() { k.AES, k.value, k.gcm = nil, nil, nil }
 
 // aesModes are the uses of a mode of AES.
 func aesModes(begin func(u call, k *aesKey, decrypt bool) (part, error)) uses {

@@ -94,9 +94,10 @@ func BenchmarkCipher(b *testing.B) {
 		}{
 			{"gcm", p11.Mechanism{Type: p11.CKM_AES_GCM, Param: &p11.GCMParams{IV: make([]byte, 12), TagBits: 128}}},
 			{"cbc-pad", p11.Mechanism{Type: p11.CKM_AES_CBC_PAD, Param: p11.IV(make([]byte, 16))}},
+			{"stream", streamMechanism()},
 			{"ctr", p11.Mechanism{Type: p11.CKM_AES_CTR, Param: &p11.CTRParams{CounterBits: 128}}},
 		} {
-			for _, size := range []int{16, 4 << 10, 128 << 10} {
+			for _, size := range []int{16, 4 << 10, 128 << 10, 8 << 20} {
 				b.Run(fmt.Sprintf("%s/%s/%d", p.Name(), mode.name, size), func(b *testing.B) {
 					key := tokentest.Secret(b, p11.CKK_AES, make([]byte, 32))
 					data := make([]byte, size)

@@ -9,9 +9,9 @@ import (
 
 // A gcmCipher is AES-GCM in parts (PKCS#11 v3.1 §6.13, NIST SP 800-38D), with
 // any length of IV and any whole number of bytes of tag. The standard library's
-// AEAD takes whole messages only; this one encrypts any amount in constant
-// memory. Decryption holds the ciphertext, and there is no plaintext at all
-// before the tag has been checked.
+// AEAD takes whole messages only; this one encrypts in constant memory.
+// Decryption holds the ciphertext, and there is no plaintext at all before the tag
+// has been checked. So there is no encryption either of what is too long for that.
 type gcmCipher struct {
 	decrypt bool
 	block   cipher.Block
@@ -24,9 +24,6 @@ type gcmCipher struct {
 	n       uint64 // bytes of text; encrypting
 	held    []byte // decrypting: the ciphertext, and the tag behind it
 }
-
-// gcmMaxText is the longest text under one IV (SP 800-38D §5.2.1.1).
-const gcmMaxText = (1<<32 - 2) * aesBlock
 
 // aesGCM is the family of CKM_AES_GCM.
 func aesGCM() family {
@@ -69,13 +66,12 @@ func (g *gcmCipher) update(part []byte) ([]byte, error) {
 	switch {
 	case len(part) == 0:
 		return nil, nil
-	case g.decrypt && len(part) > maxHeld+g.tagLen-len(g.held):
-		return nil, p11.Errorf(p11.CKR_DATA_LEN_RANGE, "an authenticated decryption holds at most %d MiB", maxHeld>>20)
+	case g.decrypt && len(part) > maxHeld+g.tagLen-len(g.held), !g.decrypt && uint64(len(part)) > maxHeld-g.n:
+		return nil, p11.Errorf(p11.CKR_DATA_LEN_RANGE,
+			"AES-GCM is decrypted whole, so a message has at most %d MiB: for more there is encrypt:stream (CKM_P11FS_STREAM)", maxHeld>>20)
 	case g.decrypt:
 		g.held = append(g.held, part...)
 		return nil, nil
-	case uint64(len(part)) > gcmMaxText-g.n:
-		return nil, p11.Errorf(p11.CKR_DATA_LEN_RANGE, "the data is too long for one iv")
 	}
 	out := make([]byte, len(part))
 	g.stream.xor(out, part)

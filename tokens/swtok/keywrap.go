@@ -36,7 +36,11 @@ func keyWrap(n, least int, standard uint64, wrap, unwrap func(b cipher.Block, iv
 		} else if raw, isRaw := u.m.Param.(p11.RawParam); u.m.Param != nil && (!isRaw || len(raw) != 0) {
 			return nil, p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "%s takes an iv of %d bytes, or none", u.m.Type.Short(), n)
 		}
-		return collected(maxHeld, lenRange(decrypt), func(in []byte) ([]byte, error) {
+		most := maxHeld
+		if decrypt {
+			most += aesBlock // what wrapping adds at most
+		}
+		return collected(most, lenRange(decrypt), func(in []byte) ([]byte, error) {
 			if decrypt && (len(in) < least || len(in)%8 != 0) {
 				return nil, p11.Errorf(p11.CKR_ENCRYPTED_DATA_LEN_RANGE, "%d bytes cannot be the result of a key wrap", len(in))
 			}

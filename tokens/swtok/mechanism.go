@@ -110,6 +110,7 @@ func table(p Provider) []row {
 		aes(p11.CKM_AES_KEY_WRAP, flagsCipher|flagsWrap, aesKW()),
 		aes(p11.CKM_AES_KEY_WRAP_PAD, flagsCipher|flagsWrap, aesKWP()),
 		aes(p11.CKM_AES_KEY_WRAP_KWP, flagsCipher|flagsWrap, aesKWP()),
+		aes(p11.CKM_P11FS_STREAM, flagsCipher, aesStream()),
 		plain(p11.CKM_GENERIC_SECRET_KEY_GEN, minSecretBits, maxSecretBits, p11.CKF_GENERATE, generateSecret(p11.CKK_GENERIC_SECRET, 8)),
 	}
 	for _, h := range p11.Hashes() {

@@ -638,6 +638,7 @@ const struct param params[] = {
     {CKM_IBM_ATTRIBUTEBOUND_WRAP, LAYOUT_BYTES, 0, NULL},
     {CKM_IBM_BTC_DERIVE, LAYOUT_BYTES, 0, NULL},
     {CKM_IBM_ETH_DERIVE, LAYOUT_BYTES, 0, NULL},
+    {CKM_P11FS_STREAM, LAYOUT_NONE, 0, NULL},
 };
 
 const size_t params_count = sizeof params / sizeof params[0];
