@@ -2,8 +2,8 @@ package swtok
 
 import (
 	"crypto/cipher"
-	"encoding/binary"
-	"math/bits"
+	"math"
+	"math/big"
 
 	"p11fs/p11"
 )
@@ -31,35 +31,14 @@ func aesCTR() family {
 // ctrBytes is how much a counter of the low n bits serves before it would run
 // over, which the standard answers with CKR_DATA_LEN_RANGE. What 64 bits cannot
 // count is as good as endless.
-func ctrBytes(counter [16]byte, n uint64) uint64 {
-	hi, lo := binary.BigEndian.Uint64(counter[:8]), binary.BigEndian.Uint64(counter[8:])
-	// 2^n - counter mod 2^n, where 2^128 - 0 does not fit and is endless.
-	if n < 64 {
-		return mulBlocks(1<<n - lo&(1<<n-1))
+func ctrBytes(counter [aesBlock]byte, n uint64) uint64 {
+	end := new(big.Int).Lsh(big.NewInt(1), uint(n))
+	at := new(big.Int).SetBytes(counter[:])
+	left := end.Sub(end, at.Mod(at, end))
+	if left.Mul(left, big.NewInt(aesBlock)); !left.IsUint64() {
+		return math.MaxUint64
 	}
-	if n < 128 {
-		hi &= 1<<(n-64) - 1
-	}
-	if hi == 0 && lo == 0 {
-		return ^uint64(0)
-	}
-	top := uint64(0)
-	if n < 128 {
-		top = 1 << (n - 64)
-	}
-	lo, borrow := bits.Sub64(0, lo, 0)
-	hi, _ = bits.Sub64(top, hi, borrow)
-	if hi != 0 {
-		return ^uint64(0)
-	}
-	return mulBlocks(lo)
-}
-
-func mulBlocks(n uint64) uint64 {
-	if n > ^uint64(0)/aesBlock {
-		return ^uint64(0)
-	}
-	return n * aesBlock
+	return left.Uint64()
 }
 
 func (c *ctrCipher) update(part []byte) ([]byte, error) {

@@ -19,7 +19,7 @@ func point(t *testing.T, pub *tokens.Object) []byte {
 		t.Fatal(err)
 	}
 	defer pub.Release()
-	return clone(value(t, a, p11.CKA_EC_POINT))
+	return bytes.Clone(value(t, a, p11.CKA_EC_POINT))
 }
 
 // The vector of ANSI X9.63 with SHA-256 in NIST's CAVS 12.0 files.
@@ -88,7 +88,7 @@ func TestDeriveRules(t *testing.T) {
 		r := newKeyring(t, c)
 		other, _ := generatedEC(t, c, testCurves()[1])
 		good := point(t, r.ecPub)
-		off := clone(good)
+		off := bytes.Clone(good)
 		off[len(off)-1] ^= 1
 		whole := secretTemplate(p11.CKK_GENERIC_SECRET, 0)
 		for _, test := range []struct {

@@ -1,6 +1,7 @@
 package swtok
 
 import (
+	"bytes"
 	"crypto"
 	"encoding/binary"
 
@@ -76,6 +77,24 @@ func (c *Crypto) parseECPrivate(a p11.Attributes) (*ecPrivate, error) {
 	return &ecPrivate{curve, key}, nil
 }
 
+// sign returns r and s of the curve's size each.
+func (k *ecPrivate) sign(digest []byte) (sig []byte, err error) {
+	der, err := k.key.Sign(digest)
+	if err == nil {
+		sig, err = pkix.ECDSADERToRaw(der, 2*k.curve.Size())
+	}
+	if err != nil {
+		return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "ecdsa: %v", err)
+	}
+	return sig, nil
+}
+
+// verify checks what sign returns.
+func (k *ecPublic) verify(digest, sig []byte) bool {
+	der, err := pkix.ECDSARawToDER(sig)
+	return err == nil && k.key.Verify(digest, der)
+}
+
 // maxDigest is the longest input of CKM_ECDSA, which is a digest: longer
 // data would be cut to the leading bits of the curve's size and the rest left
 // unsigned, so it is refused (PKCS#11 v3.1 §6.3.12 leaves the limit open).
@@ -91,17 +110,11 @@ func ecdsaOf(h crypto.Hash) family {
 	}
 	return family{uses: uses{
 		p11.CKF_SIGN: with(func(_ call, k *ecPrivate) (part, error) {
-			return begin().signing(2*k.curve.Size(), func(digest []byte) ([]byte, error) {
-				sig, err := k.key.Sign(digest)
-				if err != nil {
-					return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "ecdsa: %v", err)
-				}
-				return sig, nil
-			})
+			return begin().signing(2*k.curve.Size(), k.sign)
 		}),
 		p11.CKF_VERIFY: with(func(_ call, k *ecPublic) (part, error) {
 			n := k.curve.Size()
-			return begin().verifyingForm(2*n, func(sig []byte) ([]byte, bool) { return ecdsaWhole(sig, n) }, k.key.Verify)
+			return begin().verifyingForm(2*n, func(sig []byte) ([]byte, bool) { return ecdsaWhole(sig, n) }, k.verify)
 		}),
 	}}
 }
@@ -163,7 +176,7 @@ func stretch(z []byte, h crypto.Hash, shared []byte, n int, kt p11.KeyType) ([]b
 		if n > len(z) {
 			return nil, p11.Errorf(p11.CKR_KEY_SIZE_RANGE, "the shared secret has %d bytes, fewer than value-len", len(z))
 		}
-		return clone(z[len(z)-n:]), nil
+		return bytes.Clone(z[len(z)-n:]), nil
 	}
 	out := make([]byte, 0, n+h.Size())
 	d := h.New()

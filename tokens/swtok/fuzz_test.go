@@ -30,12 +30,12 @@ func FuzzECKey(f *testing.F) {
 			{Type: p11.CKA_VALUE, Value: scalar},
 		}
 		if k, err := c.parseECPrivate(a); err == nil {
-			sig, err := k.key.Sign([]byte("digest"))
+			sig, err := k.sign([]byte("digest"))
 			if err != nil || len(sig) != 2*k.curve.Size() {
 				t.Errorf("a key that was taken does not sign: %v", err)
 			}
 		}
-		if k, err := c.parseECPublic(a); err == nil && k.key.Verify([]byte("digest"), make([]byte, 2*k.curve.Size())) {
+		if k, err := c.parseECPublic(a); err == nil && k.verify([]byte("digest"), make([]byte, 2*k.curve.Size())) {
 			t.Errorf("zeros are a signature")
 		}
 	})
@@ -49,7 +49,7 @@ func FuzzRSAKey(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	get := func(t p11.AttributeType) []byte { b, _ := a.Get(t); return clone(b) }
+	get := func(t p11.AttributeType) []byte { b, _ := a.Get(t); return bytes.Clone(b) }
 	f.Add(get(p11.CKA_MODULUS), get(p11.CKA_PUBLIC_EXPONENT), get(p11.CKA_PRIVATE_EXPONENT), get(p11.CKA_PRIME_1), get(p11.CKA_PRIME_2))
 	f.Add(get(p11.CKA_MODULUS), get(p11.CKA_PUBLIC_EXPONENT), get(p11.CKA_PRIVATE_EXPONENT), []byte{}, []byte{})
 	f.Add(get(p11.CKA_MODULUS), []byte{}, get(p11.CKA_PRIVATE_EXPONENT), []byte{}, []byte{})
@@ -59,11 +59,11 @@ func FuzzRSAKey(f *testing.F) {
 		o := tokens.NewObject(tokens.NewHandle(), "", p11.Attributes{
 			{Type: p11.CKA_CLASS, Value: p11.Ulong(p11.CKO_PRIVATE_KEY)},
 			{Type: p11.CKA_KEY_TYPE, Value: p11.Ulong(p11.CKK_RSA)},
-			{Type: p11.CKA_MODULUS, Value: clone(n)},
-			{Type: p11.CKA_PUBLIC_EXPONENT, Value: clone(e)},
-			{Type: p11.CKA_PRIVATE_EXPONENT, Value: clone(d)},
-			{Type: p11.CKA_PRIME_1, Value: clone(p)},
-			{Type: p11.CKA_PRIME_2, Value: clone(q)},
+			{Type: p11.CKA_MODULUS, Value: bytes.Clone(n)},
+			{Type: p11.CKA_PUBLIC_EXPONENT, Value: bytes.Clone(e)},
+			{Type: p11.CKA_PRIVATE_EXPONENT, Value: bytes.Clone(d)},
+			{Type: p11.CKA_PRIME_1, Value: bytes.Clone(p)},
+			{Type: p11.CKA_PRIME_2, Value: bytes.Clone(q)},
 		})
 		defer o.Drop()
 		sig, err := signAll(c, p11.Mechanism{Type: p11.CKM_SHA1_RSA_PKCS}, o, []byte("x"))

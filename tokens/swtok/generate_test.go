@@ -195,7 +195,7 @@ func TestLeastRSAKey(t *testing.T) {
 			t.Run(test.name, func(t *testing.T) {
 				var least p11.Attributes
 				for _, at := range append(base, test.more...) {
-					least.Set(at, clone(value(t, a, at)))
+					least.Set(at, bytes.Clone(value(t, a, at)))
 				}
 				m := p11.Mechanism{Type: p11.CKM_SHA1_RSA_PKCS}
 				sig, err := signAll(c, m, tokentest.Object(t, least), []byte("x"))

@@ -3,6 +3,7 @@ package swtok
 import (
 	"crypto/cipher"
 	"encoding/binary"
+	"math/bits"
 )
 
 // ghash computes GHASH (NIST SP 800-38D §6.4) in parts, at the speed of the
@@ -63,15 +64,10 @@ func (x block128) mul(y block128) block128 {
 // pow is x to the n-th power, n at least 1. n is a length, not a secret.
 func (x block128) pow(n uint64) block128 {
 	r := x
-	started := false
-	for i := 63; i >= 0; i-- {
-		if started {
-			r = r.mul(r)
-			if n>>uint(i)&1 == 1 {
-				r = r.mul(x)
-			}
-		} else if n>>uint(i)&1 == 1 {
-			started = true
+	for i := bits.Len64(n) - 2; i >= 0; i-- {
+		r = r.mul(r)
+		if n>>uint(i)&1 == 1 {
+			r = r.mul(x)
 		}
 	}
 	return r

@@ -37,30 +37,24 @@ func digests(h crypto.Hash) family {
 // hmacs is the family of HMACs (PKCS#11 v3.1 §6.21). A general one is as long as
 // its parameter says.
 func hmacs(h crypto.Hash, general bool) family {
-	begin := func(u call, k *secretKey) (message, int, error) {
-		size := h.Size()
-		if general {
-			n, err := param[p11.MACLength](u)
-			if err != nil {
-				return message{}, 0, err
+	of := func(end func(m message, size int) (part, error)) begin {
+		return with(func(u call, k *secretKey) (part, error) {
+			size := h.Size()
+			if general {
+				n, err := param[p11.MACLength](u)
+				if err != nil {
+					return nil, err
+				}
+				size = int(n)
 			}
-			size = int(n)
-		}
-		return message{h: hmac.New(h.New, k.value)}, size, nil
+			return end(message{h: hmac.New(h.New, k.value)}, size)
+		})
 	}
 	return family{uses: uses{
-		p11.CKF_SIGN: with(func(u call, k *secretKey) (part, error) {
-			m, size, err := begin(u, k)
-			if err != nil {
-				return nil, err
-			}
+		p11.CKF_SIGN: of(func(m message, size int) (part, error) {
 			return m.signing(size, func(mac []byte) ([]byte, error) { return mac[:size], nil })
 		}),
-		p11.CKF_VERIFY: with(func(u call, k *secretKey) (part, error) {
-			m, size, err := begin(u, k)
-			if err != nil {
-				return nil, err
-			}
+		p11.CKF_VERIFY: of(func(m message, size int) (part, error) {
 			return m.verifying(size, func(mac, sig []byte) bool { return equal(mac[:size], sig) })
 		}),
 	}}

@@ -1,8 +1,10 @@
 package swtok
 
 import (
+	"bytes"
 	"crypto/subtle"
 	"errors"
+	"slices"
 )
 
 // pkcs1Overhead is the least padding of PKCS#1 v1.5: 00 BT, 8 bytes, 00.
@@ -11,14 +13,7 @@ const pkcs1Overhead = 11
 // padSignature is the block type 1 padding of k bytes around tbs (RFC 8017
 // §9.2), for a tbs of at most k - pkcs1Overhead bytes.
 func padSignature(tbs []byte, k int) []byte {
-	em := make([]byte, k)
-	em[1] = 1
-	end := k - len(tbs)
-	for i := 2; i < end-1; i++ {
-		em[i] = 0xff
-	}
-	copy(em[end:], tbs)
-	return em
+	return slices.Concat([]byte{0, 1}, bytes.Repeat([]byte{0xff}, k-len(tbs)-3), []byte{0}, tbs)
 }
 
 // unpadSignature takes block type 1 padding off a verified signature. Nothing
@@ -58,5 +53,5 @@ func unpadPKCS1(em []byte) ([]byte, error) {
 	if good != 1 {
 		return nil, errPadding
 	}
-	return append([]byte(nil), em[at+1:]...), nil
+	return bytes.Clone(em[at+1:]), nil
 }

@@ -82,14 +82,14 @@ type RSAPrivateKey interface {
 
 // An ECPublicKey checks ECDSA signatures.
 type ECPublicKey interface {
-	// Verify says whether sig, r and s of the curve's size each, is a
-	// signature of digest, of which the leftmost bits count.
-	Verify(digest, sig []byte) bool
+	// Verify says whether der is a signature of digest, of which the leftmost
+	// bits count.
+	Verify(digest, der []byte) bool
 }
 
 // An ECPrivateKey signs and agrees on secrets.
 type ECPrivateKey interface {
-	// Sign returns r and s of the curve's size each. digest is not empty.
+	// Sign returns a signature in DER. digest is not empty.
 	Sign(digest []byte) ([]byte, error)
 	// ECDH returns the x coordinate shared with an uncompressed point.
 	ECDH(point []byte) ([]byte, error)
@@ -122,13 +122,6 @@ func LoadProvider(log *slog.Logger) Provider {
 	p := GoProvider()
 	log.Info("cryptography", "provider", p.Name(), "version", p.Version())
 	return p
-}
-
-func wipeInt(x *big.Int) {
-	if x != nil {
-		clear(x.Bits())
-		x.SetInt64(0)
-	}
 }
 
 // wipe is here so that every file of the package wipes the same way.

@@ -1,7 +1,6 @@
 package swtok
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/aes"
 	"crypto/cipher"
@@ -100,9 +99,8 @@ type goRSAPrivate struct{ key *rsa.PrivateKey }
 // Close wipes the numbers; what the library derived from them is the garbage
 // collector's.
 func (k *goRSAPrivate) Close() {
-	for _, x := range append(k.key.Primes, k.key.D, k.key.Precomputed.Dp, k.key.Precomputed.Dq, k.key.Precomputed.Qinv) {
-		wipeInt(x)
-	}
+	more := k.key.Precomputed
+	(&pkix.RSANumbers{D: k.key.D, P: k.key.Primes[0], Q: k.key.Primes[1], DP: more.Dp, DQ: more.Dq, QInv: more.Qinv}).Wipe()
 }
 
 func (k *goRSAPrivate) Raw([]byte) ([]byte, error) { return nil, errNoRaw }
@@ -149,10 +147,7 @@ func (goProvider) NewECPrivateKey(c p11.Curve, scalar, _ []byte) (ECPrivateKey, 
 
 type goECPublic struct{ key *ecdsa.PublicKey }
 
-func (k goECPublic) Verify(digest, sig []byte) bool {
-	der, err := pkix.ECDSARawToDER(sig)
-	return err == nil && ecdsa.VerifyASN1(k.key, digest, der)
-}
+func (k goECPublic) Verify(digest, der []byte) bool { return ecdsa.VerifyASN1(k.key, digest, der) }
 
 type goECPrivate struct {
 	key   *ecdsa.PrivateKey
@@ -161,11 +156,7 @@ type goECPrivate struct {
 }
 
 func (k *goECPrivate) Sign(digest []byte) ([]byte, error) {
-	der, err := ecdsa.SignASN1(rand.Reader, k.key, digest)
-	if err != nil {
-		return nil, err
-	}
-	return pkix.ECDSADERToRaw(der, 2*k.curve.Size())
+	return ecdsa.SignASN1(rand.Reader, k.key, digest)
 }
 
 func (k *goECPrivate) ECDH(point []byte) ([]byte, error) {
@@ -196,9 +187,6 @@ func (a goAES) CBCDecrypter(iv []byte) cipher.BlockMode { return cipher.NewCBCDe
 
 // leftPad returns b in n bytes, with zeros in front.
 func leftPad(b []byte, n int) []byte {
-	if len(b) == n {
-		return bytes.Clone(b)
-	}
 	out := make([]byte, n)
 	copy(out[n-len(b):], b)
 	return out

@@ -124,35 +124,18 @@ func (k libRSAPrivate) DecryptOAEP(hash, mgf crypto.Hash, ct, label []byte) ([]b
 }
 
 func libHashes(h, mgf crypto.Hash) (hash.Hash, hash.Hash, error) {
-	a, b := libHash(h), libHash(mgf)
+	hashes := map[crypto.Hash]func() hash.Hash{
+		crypto.SHA1:   openssl.NewSHA1,
+		crypto.SHA224: openssl.NewSHA224, crypto.SHA3_224: openssl.NewSHA3_224,
+		crypto.SHA256: openssl.NewSHA256, crypto.SHA3_256: openssl.NewSHA3_256,
+		crypto.SHA384: openssl.NewSHA384, crypto.SHA3_384: openssl.NewSHA3_384,
+		crypto.SHA512: openssl.NewSHA512, crypto.SHA3_512: openssl.NewSHA3_512,
+	}
+	a, b := hashes[h], hashes[mgf]
 	if a == nil || b == nil {
 		return nil, nil, errors.New("hash not supported by libcrypto's OAEP")
 	}
-	return a, b, nil
-}
-
-func libHash(h crypto.Hash) hash.Hash {
-	switch h {
-	case crypto.SHA1:
-		return openssl.NewSHA1()
-	case crypto.SHA224:
-		return openssl.NewSHA224()
-	case crypto.SHA256:
-		return openssl.NewSHA256()
-	case crypto.SHA384:
-		return openssl.NewSHA384()
-	case crypto.SHA512:
-		return openssl.NewSHA512()
-	case crypto.SHA3_224:
-		return openssl.NewSHA3_224()
-	case crypto.SHA3_256:
-		return openssl.NewSHA3_256()
-	case crypto.SHA3_384:
-		return openssl.NewSHA3_384()
-	case crypto.SHA3_512:
-		return openssl.NewSHA3_512()
-	}
-	return nil
+	return a(), b(), nil
 }
 
 func (libcrypto) GenerateEC(c p11.Curve) (scalar, point []byte, err error) {
@@ -161,7 +144,7 @@ func (libcrypto) GenerateEC(c p11.Curve) (scalar, point []byte, err error) {
 		return nil, nil, err
 	}
 	secret := bbig.Dec(d)
-	defer wipeInt(secret)
+	defer clear(secret.Bits())
 	point = make([]byte, 1+2*c.Size())
 	point[0] = 4
 	bbig.Dec(x).FillBytes(point[1 : 1+c.Size()])
@@ -185,7 +168,7 @@ func (libcrypto) NewECPublicKey(c p11.Curve, point []byte) (ECPublicKey, error) 
 func (libcrypto) NewECPrivateKey(c p11.Curve, scalar, point []byte) (ECPrivateKey, error) {
 	x, y := coordinates(c, point)
 	d := new(big.Int).SetBytes(scalar)
-	defer wipeInt(d)
+	defer clear(d.Bits())
 	k, err := openssl.NewPrivateKeyECDSA(c.NIST, x, y, bbig.Enc(d))
 	if err != nil {
 		return nil, err
@@ -199,10 +182,7 @@ func (libcrypto) NewECPrivateKey(c p11.Curve, scalar, point []byte) (ECPrivateKe
 
 type libECPublic struct{ key *openssl.PublicKeyECDSA }
 
-func (k libECPublic) Verify(digest, sig []byte) bool {
-	der, err := pkix.ECDSARawToDER(sig)
-	return err == nil && openssl.VerifyECDSA(k.key, digest, der)
-}
+func (k libECPublic) Verify(digest, der []byte) bool { return openssl.VerifyECDSA(k.key, digest, der) }
 
 type libECPrivate struct {
 	key   *openssl.PrivateKeyECDSA
@@ -211,11 +191,7 @@ type libECPrivate struct {
 }
 
 func (k *libECPrivate) Sign(digest []byte) ([]byte, error) {
-	der, err := openssl.SignMarshalECDSA(k.key, digest)
-	if err != nil {
-		return nil, err
-	}
-	return pkix.ECDSADERToRaw(der, 2*k.curve.Size())
+	return openssl.SignMarshalECDSA(k.key, digest)
 }
 
 func (k *libECPrivate) ECDH(point []byte) ([]byte, error) {

@@ -37,6 +37,16 @@ func (m modulus) number(data []byte) ([]byte, error) {
 	return b, nil
 }
 
+// raw is the bare operation f on data as a number of k bytes below the modulus.
+func (m modulus) raw(data []byte, f func([]byte) ([]byte, error)) ([]byte, error) {
+	in, err := m.number(data)
+	if err != nil {
+		return nil, err
+	}
+	defer wipe(in)
+	return rsaResult(f(in))
+}
+
 type rsaPublic struct {
 	modulus
 	key RSAPublicKey

@@ -86,15 +86,8 @@ func rsaX509() family {
 		most := bytesOf(bits)
 		return rsaSigner{
 			message: given(0, most, fmt.Sprintf("the mechanism signs at most %d bytes with this key", most)),
-			sign: func(k *rsaPrivate, data []byte) ([]byte, error) {
-				in, err := k.number(data)
-				if err != nil {
-					return nil, err
-				}
-				defer wipe(in)
-				return rsaResult(k.key.Raw(in))
-			},
-			verify: func(k *rsaPublic, data, sig []byte) bool { return k.opens(sig, leftPad(data, k.k)) },
+			sign:    func(k *rsaPrivate, data []byte) ([]byte, error) { return k.raw(data, k.key.Raw) },
+			verify:  func(k *rsaPublic, data, sig []byte) bool { return k.opens(sig, leftPad(data, k.k)) },
 		}, nil
 	})
 	return family{

@@ -38,5 +38,3 @@ func withValue(a p11.Attributes, kt p11.KeyType, value []byte) p11.Attributes {
 	}
 	return out
 }
-
-func clone(b []byte) []byte { return append([]byte(nil), b...) }

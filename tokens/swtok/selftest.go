@@ -97,29 +97,17 @@ func thereAndBack(ctx context.Context, c tokens.Crypto, m p11.Mechanism, want []
 }
 
 func testRSA(ctx context.Context, c tokens.Crypto) error {
-	public := map[p11.AttributeType][]byte{
-		p11.CKA_MODULUS:         unhex(rsaModulus),
-		p11.CKA_PUBLIC_EXPONENT: {1, 0, 1},
-	}
-	private := map[p11.AttributeType][]byte{
-		p11.CKA_MODULUS:          unhex(rsaModulus),
-		p11.CKA_PUBLIC_EXPONENT:  {1, 0, 1},
-		p11.CKA_PRIVATE_EXPONENT: unhex(rsaPrivateExponent),
-		p11.CKA_PRIME_1:          unhex(rsaPrime1),
-		p11.CKA_PRIME_2:          unhex(rsaPrime2),
-		p11.CKA_EXPONENT_1:       unhex(rsaExponent1),
-		p11.CKA_EXPONENT_2:       unhex(rsaExponent2),
-		p11.CKA_COEFFICIENT:      unhex(rsaCoefficient),
-	}
 	m := p11.Mechanism{Type: p11.CKM_SHA256_RSA_PKCS}
-	key := testKey(p11.CKO_PRIVATE_KEY, p11.CKK_RSA, private)
+	values := map[p11.AttributeType][]byte{p11.CKA_MODULUS: unhex(rsaModulus), p11.CKA_PUBLIC_EXPONENT: {1, 0, 1}}
+	pub := testKey(p11.CKO_PUBLIC_KEY, p11.CKK_RSA, values)
+	defer pub.Drop()
+	values[p11.CKA_PRIME_1], values[p11.CKA_PRIME_2] = unhex(rsaPrime1), unhex(rsaPrime2)
+	key := testKey(p11.CKO_PRIVATE_KEY, p11.CKK_RSA, values)
 	defer key.Drop()
 	got, err := sign(ctx, c, m, key)
 	if err := compare(got, unhex(rsaSignature), err); err != nil {
 		return err
 	}
-	pub := testKey(p11.CKO_PUBLIC_KEY, p11.CKK_RSA, public)
-	defer pub.Drop()
 	return verify(ctx, c, m, pub, unhex(rsaSignature))
 }
 

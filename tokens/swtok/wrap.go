@@ -1,6 +1,7 @@
 package swtok
 
 import (
+	"bytes"
 	"context"
 
 	"p11fs/p11"
@@ -150,7 +151,7 @@ func (c *Crypto) UnwrapKey(ctx context.Context, m p11.Mechanism, unwrapping *tok
 	if err != nil {
 		return nil, err
 	}
-	return withValue(template, kt, clone(value)), nil
+	return withValue(template, kt, bytes.Clone(value)), nil
 }
 
 // unwrappedPrivate returns the attributes of an unwrapped private key, which must
