@@ -29,6 +29,58 @@ func TestStopWhileInUse(t *testing.T) {
 	term.ok("exec 3>&-; cd /")
 }
 
+// umount without a name ends one's own daemon at its usual place; the second time
+// nothing, though others are mounted.
+func TestUmountTwice(t *testing.T) {
+	t.Parallel()
+	d, term := ready(t, daemonConfig{})
+	other := newDaemon(t, daemonConfig{})
+	term.ok(fmt.Sprintf("export XDG_RUNTIME_DIR=%s XDG_DATA_HOME=%[1]s/data; mkdir $XDG_RUNTIME_DIR/p11; unset P11FS_MOUNT", other.dir))
+	serving := term.start("setsid -w p11fs mount")
+	eventually(t, "the mount at the usual place", func() bool { return len(mountsBelow(other.dir)) == 1 })
+	term2 := d.terminal()
+	term2.ok(fmt.Sprintf("export XDG_RUNTIME_DIR=%s; unset P11FS_MOUNT; p11fs umount", other.dir))
+	if r := serving(); r.status != 0 {
+		t.Errorf("the daemon ended with %d: %s", r.status, r.err)
+	}
+	if r := term2.run("p11fs umount"); r.status != 3 || !strings.Contains(r.err, "p11fs umount "+d.mnt) {
+		t.Errorf("the second time it ended with %d: %s", r.status, r.err)
+	}
+	if len(mountsBelow(d.mnt)) != 1 {
+		t.Error("the other daemon's mount is gone")
+	}
+}
+
+// Root is told whose mount it is that not even root may enter.
+func TestRootAtAUsersMount(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, daemonConfig{cred: anotherUser(t, "nobody")})
+	term := d.terminalOf(nil)
+	for _, line := range []string{"p11fs status", "p11fs login", "P11FS_MOUNT= p11fs path --mount " + d.mnt} {
+		if r := term.run(line + " </dev/null"); r.status != 1 || !strings.Contains(r.err, "mounted by user nobody") || !strings.Contains(r.err, "sudo -u nobody") {
+			t.Errorf("%s ended with %d: %s", line, r.status, r.err)
+		}
+	}
+}
+
+// A command that waits for a daemon which hangs can be interrupted.
+func TestInterruptedCommands(t *testing.T) {
+	t.Parallel()
+	d, term := ready(t, daemonConfig{})
+	for _, line := range []string{"p11fs status", "p11fs login", "p11fs path swtok"} {
+		if err := d.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		r := term.run("timeout --preserve-status -s INT -k 10 0.5 sh -c " + quote("exec "+line+" </dev/null"))
+		if err := d.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		if r.status != 130 || !strings.Contains(r.err, "interrupted") {
+			t.Errorf("%s ended with %d: %s", line, r.status, r.err)
+		}
+	}
+}
+
 // A message that is being written when SIGTERM comes is no longer taken, but
 // nothing hangs.
 func TestStopDuringMessages(t *testing.T) {

@@ -19,7 +19,7 @@ func newDoctor(s streams) *cobra.Command {
 		Long: `Look for what keeps p11fs from working on this machine. Each trouble is one line
 that says what is wrong and one with what mends it. Nothing is changed. The exit
 status is 1 if something is wrong.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: takes(0, 1),
 	}
 	where := placeFlags(c)
 	allowOther := c.Flags().Bool("allow-other", false, "other users are to reach your mount")

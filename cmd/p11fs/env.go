@@ -21,7 +21,7 @@ func newEnv(s streams) *cobra.Command {
 a shell: P11_KIT_SERVER_ADDRESS for p11-kit-client.so, P11FS_SOCKET for
 libp11fs.so. The daemon need not run yet.`,
 		Example: `  eval "$(p11fs env)"`,
-		Args:    cobra.NoArgs,
+		Args:    takes(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			paths := mountd.SystemPaths(root)
 			if !system && root == "" {

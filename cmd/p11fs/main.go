@@ -41,14 +41,22 @@ type streams struct {
 	out, err io.Writer
 }
 
+// orderly is how long a command that was interrupted has to put the terminal right. One
+// that waits for a daemon which does not answer is left behind.
+const orderly = 200 * time.Millisecond
+
 // run is the whole program.
 func run(ctx context.Context, args []string, s streams) error {
 	root := newRoot(s)
 	root.SetArgs(args)
 	root.SetIn(s.in)
-	root.SetOut(s.out)
-	root.SetErr(s.err)
-	return root.ExecuteContext(ctx)
+	execute := func() (struct{}, error) { return struct{}{}, root.ExecuteContext(ctx) }
+	if c, _, err := root.Find(args); err == nil && c.Name() == "mount" { // which ends in its own order
+		_, err := execute()
+		return err
+	}
+	_, err := interruptible(ctx, orderly, execute)
+	return err
 }
 
 // newRoot builds the command and all below it.
@@ -66,19 +74,42 @@ Exit status: 0 success; 1 failure; 2 wrong usage; 3 p11fs is not mounted;
 		// How many letters may be wrong in a misspelt command.
 		SuggestionsMinimumDistance: 2,
 		// A word that is no command is a mistake, not an argument.
-		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+		Args:    cobra.NoArgs,
+		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
+		Version: versionText(),
 	}
+	c.SetVersionTemplate("{{.Version}}\n")
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err: err} })
 	c.AddCommand(
 		newMount(s), newUmount(s), newStatus(s), newPath(s), newInit(s), newLogin(s), newLogout(s),
 		newGenerate(s), newEnv(s), newDoctor(s), newVersion(s), newMan(s),
 	)
+	c.SetOut(s.out)
+	c.SetErr(s.err)
+	c.InitDefaultCompletionCmd("completion") // which writes where c does now
 	for _, sub := range c.Commands() {
 		wrapArgs(sub)
+		if sub.Name() == "completion" {
+			sub.Args, sub.RunE = takes(0, 0), func(c *cobra.Command, _ []string) error { return c.Help() }
+			wrapArgs(sub)
+		}
 	}
 	wrapArgs(c)
 	return c
+}
+
+// takes accepts least to most arguments, and says in words of its own what is wrong
+// with another number.
+func takes(least, most int) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		switch n := len(args); {
+		case n < least:
+			return fmt.Errorf("%s: something is missing", c.CommandPath())
+		case n > most:
+			return fmt.Errorf("%s does not know what to do with %q", c.CommandPath(), args[most])
+		}
+		return nil
+	}
 }
 
 // wrapArgs makes a wrong number of arguments a usage error.
@@ -97,10 +128,10 @@ func wrapArgs(c *cobra.Command) {
 
 // usageLine is how c is used. It suggests a command for a word that is none.
 func usageLine(c *cobra.Command, args []string) string {
-	if c.HasParent() {
+	if c.HasParent() && !c.HasSubCommands() {
 		return c.UseLine()
 	}
-	line := c.Name() + " COMMAND; " + c.Name() + " --help lists them"
+	line := c.CommandPath() + " COMMAND; " + c.CommandPath() + " --help lists them"
 	if len(args) > 0 {
 		if near := c.SuggestionsFor(args[0]); len(near) > 0 {
 			line += " (did you mean " + strings.Join(near, " or ") + "?)"

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
@@ -110,7 +111,8 @@ func TestUsageErrors(t *testing.T) {
 	t.Setenv(mountEnv, fakeTree(t))
 	for _, args := range [][]string{
 		{"frobnicate"},
-		{"login"},
+		{"generate"},
+		{"completion", "tcsh"},
 		{"login", "swtok", "more"},
 		{"login", "../swtok"},
 		{"login", "--frob", "swtok"},
@@ -187,6 +189,83 @@ func TestLogin(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestWhoIsIn: what is so already is no failure, and no PIN is read for it.
+func TestWhoIsIn(t *testing.T) {
+	dir := fakeTree(t)
+	t.Setenv(mountEnv, dir)
+	for _, c := range []struct {
+		name, who string
+		args      []string
+		says      string
+		code      int
+		wrote     string
+	}{
+		{"the only token", "public\n", []string{"login"}, "", 0, "user:1234\n"},
+		{"twice", "user\n", []string{"login", "swtok"}, "no PIN was looked at", 0, "user\n"},
+		{"the SO twice", "so\n", []string{"login", "--so"}, "no PIN was looked at", 0, "so\n"},
+		{"in another role", "so\n", []string{"login"}, "", 0, "user:1234\n"},
+		{"out", "public\n", []string{"logout"}, "", 0, "public\n"},
+	} {
+		if err := os.WriteFile(filepath.Join(dir, "swtok/login"), []byte(c.who), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r := command(t, "1234\n", c.args...)
+		if r.code != c.code || !strings.Contains(r.err, c.says) || c.says == "" && r.err != "" {
+			t.Errorf("%s: %+v", c.name, r)
+		}
+		if got := read(t, dir, "swtok/login"); got != c.wrote {
+			t.Errorf("%s: login holds %q", c.name, got)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, "other"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if r := command(t, "1234\n", "login"); r.code != exitUsage || !strings.Contains(r.err, "other, swtok") {
+		t.Errorf("of two tokens: %+v", r)
+	}
+}
+
+// TestInitAsks: what is in use is initialised only on being told so.
+func TestInitAsks(t *testing.T) {
+	for name, use := range map[string]func(dir string) error{
+		"a PIN": func(dir string) error {
+			return os.WriteFile(dir+"/swtok/info", []byte("flags: rng,user-pin-initialized\n"), 0o600)
+		},
+		"an object": func(dir string) error { return os.MkdirAll(dir+"/swtok/objects/a.pub", 0o700) },
+	} {
+		dir := fakeTree(t)
+		if err := use(dir); err != nil {
+			t.Fatal(err)
+		}
+		const answers = "87654321\nlabel\n1234\n"
+		if r := command(t, answers, "init", "--mount", dir, "swtok"); r.code != exitUsage || !strings.Contains(r.err, "--yes") || read(t, dir, "swtok/ctl") != "" {
+			t.Errorf("%s: %+v, and ctl has %q", name, r, read(t, dir, "swtok/ctl"))
+		}
+		if r := command(t, answers, "init", "--mount", dir, "swtok", "--yes"); r.code != 0 {
+			t.Errorf("%s, with --yes: %+v", name, r)
+		}
+	}
+}
+
+// TestNoAnswer: a command that waits for a daemon which hangs can be interrupted.
+func TestNoAnswer(t *testing.T) {
+	dir := fakeTree(t)
+	if err := errors.Join(os.Remove(dir+"/status"), syscall.Mkfifo(dir+"/status", 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(50*time.Millisecond, cancel)
+	var out bytes.Buffer
+	if err := run(ctx, []string{"status", "--mount", dir}, streams{in: os.Stdin, out: &out, err: &out}); exitCode(err) != exitInterrupted {
+		t.Errorf("it ended with %v", err)
+	}
+	f, err := os.OpenFile(dir+"/status", os.O_WRONLY, 0) // which lets it go
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = f.Close()
 }
 
 func TestInit(t *testing.T) {
@@ -267,8 +346,10 @@ func TestStatusAndPath(t *testing.T) {
 	if r := command(t, "", "path", "other"); r.code != exitFailure {
 		t.Errorf("path other: %+v", r)
 	}
-	if r := command(t, "", "version"); r.code != 0 || !strings.HasPrefix(r.out, "p11fs "+mountd.Version) {
-		t.Errorf("version: %+v", r)
+	for _, word := range []string{"version", "--version"} {
+		if r := command(t, "", word); r.code != 0 || !strings.HasPrefix(r.out, "p11fs "+mountd.Version) {
+			t.Errorf("%s: %+v", word, r)
+		}
 	}
 }
 

@@ -16,7 +16,7 @@ func newMan(streams) *cobra.Command {
 		Use:    "man DIR",
 		Short:  "Write the manual pages of the commands into DIR",
 		Hidden: true,
-		Args:   cobra.ExactArgs(1),
+		Args:   takes(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := os.MkdirAll(args[0], 0o755); err != nil {
 				return err

@@ -27,7 +27,7 @@ is mounted on MOUNTPOINT, or $XDG_RUNTIME_DIR/p11, or ~/p11, which is made if it
 is absent. With --system it is the machine's: slots from
 /etc/opencryptoki/opencryptoki.conf, tokens in /var/lib/opencryptoki, mounted on
 /p11 for root and the group pkcs11.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: takes(0, 1),
 	}
 	where := placeFlags(c)
 	config := c.Flags().String("config", "", "read the slots from `FILE` instead of the usual opencryptoki.conf")

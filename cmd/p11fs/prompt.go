@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
@@ -73,30 +74,35 @@ func (a *asker) text(ctx context.Context, prompt string) (string, error) {
 		return string(b), err
 	}
 	fmt.Fprintf(a.s.err, "%s: ", prompt)
-	b, err := interruptible(ctx, func() ([]byte, error) { return a.line(prompt) })
+	b, err := interruptible(ctx, 0, func() ([]byte, error) { return a.line(prompt) })
 	if ctx.Err() != nil {
 		fmt.Fprintln(a.s.err)
 	}
 	return string(b), err
 }
 
-// interruptible returns what read does, or when ctx ends. The reader then stays
-// behind in read(2); the process is about to end.
-func interruptible(ctx context.Context, read func() ([]byte, error)) ([]byte, error) {
+// interruptible returns what f does, or when ctx has ended for so long. What f waits
+// for, in read(2) perhaps, then stays behind; the process is about to end.
+func interruptible[T any](ctx context.Context, wait time.Duration, f func() (T, error)) (none T, _ error) {
 	type result struct {
-		b   []byte
+		v   T
 		err error
 	}
 	done := make(chan result, 1)
 	go func() {
-		b, err := read()
-		done <- result{b, err}
+		v, err := f()
+		done <- result{v, err}
 	}()
 	select {
 	case r := <-done:
-		return r.b, r.err
+		return r.v, r.err
 	case <-ctx.Done():
-		return nil, ctx.Err()
+	}
+	select {
+	case r := <-done:
+		return r.v, r.err
+	case <-time.After(wait):
+		return none, ctx.Err()
 	}
 }
 
@@ -132,7 +138,7 @@ func (a *asker) noEcho(ctx context.Context, prompt string) ([]byte, error) {
 		_ = unix.IoctlSetInt(fd, unix.TCFLSH, unix.TCIFLUSH)
 	}
 	fmt.Fprintf(a.s.err, "%s: ", prompt)
-	b, err := interruptible(ctx, func() ([]byte, error) { return term.ReadPassword(fd) })
+	b, err := interruptible(ctx, 0, func() ([]byte, error) { return term.ReadPassword(fd) })
 	if ctx.Err() != nil {
 		_ = term.Restore(fd, before)
 	}

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,19 +22,21 @@ func mountFlag(c *cobra.Command) *string {
 
 func newLogin(s streams) *cobra.Command {
 	c := &cobra.Command{
-		Use:   "login TOKEN",
+		Use:   "login [TOKEN]",
 		Short: "Log in to a token",
 		Long: `Log in to a token, for this terminal: everything that runs in the same POSIX
 session is logged in with it, and nothing else. The PIN is asked for without
-echo; if standard input is no terminal, it is its first line.`,
-		Args: cobra.ExactArgs(1),
+echo; if standard input is no terminal, it is its first line. TOKEN may be left
+out where there is one only. Who is logged in already stays so, and no PIN is
+read or looked at.`,
+		Args: takes(0, 1),
 	}
 	mount := mountFlag(c)
 	c.ValidArgsFunction = completeTokens(mount)
 	so := c.Flags().Bool("so", false, "log in as the security officer")
 	pinFile := c.Flags().String("pin-file", "", "read the PIN from the first line of this `FILE`")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		t, err := tokenTree(*mount, args[0])
+		t, token, err := tokenOf(*mount, args)
 		if err != nil {
 			return err
 		}
@@ -40,30 +44,39 @@ echo; if standard input is no terminal, it is its first line.`,
 		if *so {
 			role, prompt = "so", "SO PIN"
 		}
+		if t.role(token) == role {
+			fmt.Fprintf(s.err, "p11fs: this terminal is logged in to %s as %s already; no PIN was looked at\n", token, role)
+			return nil
+		}
 		pin, err := getPIN(c.Context(), newAsker(s), *pinFile, prompt, false)
 		if err != nil {
 			return err
 		}
 		defer pin.Close()
-		return t.login(args[0], role, pin)
+		return t.login(token, role, pin)
 	}
 	return c
 }
 
 func newLogout(s streams) *cobra.Command {
 	c := &cobra.Command{
-		Use:   "logout TOKEN",
+		Use:   "logout [TOKEN]",
 		Short: "Log this terminal out of a token",
-		Args:  cobra.ExactArgs(1),
+		Long: `Log this terminal out of a token. TOKEN may be left out where there is one only.
+Where nobody is logged in there is nothing to do, which is no failure.`,
+		Args: takes(0, 1),
 	}
 	mount := mountFlag(c)
 	c.ValidArgsFunction = completeTokens(mount)
 	c.RunE = func(_ *cobra.Command, args []string) error {
-		t, err := tokenTree(*mount, args[0])
+		t, token, err := tokenOf(*mount, args)
 		if err != nil {
 			return err
 		}
-		return t.logout(args[0])
+		if err := t.logout(token); err != nil && t.role(token) != "public" {
+			return err
+		}
+		return nil
 	}
 	return c
 }
@@ -73,7 +86,9 @@ func newInit(s streams) *cobra.Command {
 		Use:   "init TOKEN",
 		Short: "Initialise a token: all its objects go, and it gets a label and a user PIN",
 		Long: `Initialise a token and make it usable: C_InitToken with the SO PIN and the label,
-then C_InitPIN with the user's PIN. Every object in the token is destroyed.
+then C_InitPIN with the user's PIN. Every object in the token is destroyed: where
+there may be some, because the token has a user PIN or shows objects, it asks
+first, and without a terminal wants --yes.
 
 The SO PIN is the one that the token has; a token that was never initialised
 has 87654321. What is not given by a flag is asked for; if standard input is no
@@ -83,14 +98,15 @@ TOKEN/info says: 4 to 8 bytes in a software token.
 The SO PIN stays as it is. To change it, log in with p11fs login --so TOKEN, and
 write the old one, a blank and the new one to TOKEN/pin.`,
 		Example: `  p11fs init swtok
-  printf '87654321\n1234\n' | p11fs init swtok --label demo`,
-		Args: cobra.ExactArgs(1),
+  printf '87654321\n1234\n' | p11fs init swtok --label demo --yes`,
+		Args: takes(1, 1),
 	}
 	mount := mountFlag(c)
 	c.ValidArgsFunction = completeTokens(mount)
 	label := c.Flags().String("label", "", "the token's label, up to 32 bytes")
 	soFile := c.Flags().String("so-pin-file", "", "read the SO PIN from the first line of this `FILE`")
 	pinFile := c.Flags().String("pin-file", "", "read the user's PIN from the first line of this `FILE`")
+	yes := c.Flags().BoolP("yes", "y", false, "do not ask whether the objects may be destroyed")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		t, err := tokenTree(*mount, args[0])
 		if err != nil {
@@ -99,6 +115,11 @@ write the old one, a blank and the new one to TOKEN/pin.`,
 		ask := newAsker(s)
 		if ask.terminal {
 			fmt.Fprintf(s.err, "Every object in %s goes. A token that was never initialised has the SO PIN 87654321.\n", args[0])
+		}
+		if !*yes && t.inUse(args[0]) {
+			if err := mayDestroy(c.Context(), ask, args[0]); err != nil {
+				return err
+			}
 		}
 		soPIN, err := getPIN(c.Context(), ask, *soFile, "SO PIN", false)
 		if err != nil {
@@ -137,7 +158,7 @@ extractable and all others that p11fs-tree(7) and PKCS#11 have.`,
 		Example: `  p11fs generate swtok rsa:2048 label=web
   p11fs generate swtok ec:p256 label=ssh id=0x01
   p11fs generate swtok aes:256 label=disk extractable=true`,
-		Args: cobra.MinimumNArgs(2),
+		Args: takes(2, math.MaxInt),
 	}
 	mount := mountFlag(c)
 	c.ValidArgsFunction = func(c *cobra.Command, args []string, word string) ([]cobra.Completion, cobra.ShellCompDirective) {
@@ -167,6 +188,18 @@ extractable and all others that p11fs-tree(7) and PKCS#11 have.`,
 	return c
 }
 
+// mayDestroy asks whether a token that is in use may be initialised.
+func mayDestroy(ctx context.Context, ask *asker, token string) error {
+	if !ask.terminal {
+		return &usageError{err: fmt.Errorf("%s is in use, and init destroys all that is in it, also what is not seen without a login: add --yes if you mean that", token)}
+	}
+	answer, err := ask.text(ctx, "It is in use. Type "+token+" to destroy all that is in it")
+	if err == nil && answer != token {
+		err = errors.New("nothing was changed")
+	}
+	return err
+}
+
 // quoteWord gives the value of a key=value word the quotes that the shell took
 // away, when it holds blanks.
 func quoteWord(w string) string {
@@ -175,6 +208,26 @@ func quoteWord(w string) string {
 		return w
 	}
 	return key + `="` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(value) + `"`
+}
+
+// tokenOf is tokenTree where the token may be left out if there is one only.
+func tokenOf(mount string, args []string) (t tree, token string, err error) {
+	if len(args) > 0 {
+		t, err = tokenTree(mount, args[0])
+		return t, args[0], err
+	}
+	t, err = findTree(mount, os.Getenv)
+	if err != nil {
+		return t, "", err
+	}
+	switch all := t.tokens(); len(all) {
+	case 0:
+		return t, "", fmt.Errorf("%s has no token: p11fs status says why", t.dir)
+	case 1:
+		return t, all[0], nil
+	default:
+		return t, "", &usageError{err: fmt.Errorf("say which token: %s", strings.Join(all, ", "))}
+	}
 }
 
 // tokenTree finds the mount and checks that it has the token.
@@ -210,6 +263,20 @@ func getPIN(ctx context.Context, ask *asker, file, prompt string, isNew bool) (*
 
 func (t tree) login(token, role string, pin *secret.Bytes) error {
 	return t.command("login "+token, token, "login", joinSecret(role+":", pin, ""))
+}
+
+// role is who this terminal is logged in as: public, user or so.
+func (t tree) role(token string) string {
+	who, _ := t.read(token, "login")
+	return strings.TrimSpace(who)
+}
+
+// inUse reports whether there may be objects in the token. Nobody sees the private ones
+// of others, but those have a PIN.
+func (t tree) inUse(token string) bool {
+	info, _ := t.read(token, "info")
+	objects, _ := os.ReadDir(filepath.Join(t.dir, token, "objects"))
+	return strings.Contains(info, "user-pin-initialized") || len(objects) > 0
 }
 
 func (t tree) logout(token string) error {

@@ -17,7 +17,7 @@ func newStatus(s streams) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "status",
 		Short: "Show the daemon's state, its slots, and who this terminal is logged in as",
-		Args:  cobra.NoArgs,
+		Args:  takes(0, 0),
 	}
 	mount := mountFlag(c)
 	resources := c.Flags().Bool("resources", false, "show instead what the daemon holds of the system: name, count, size, users, state")
@@ -65,11 +65,15 @@ func newVersion(s streams) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
-		Args:  cobra.NoArgs,
+		Args:  takes(0, 0),
 		Run: func(*cobra.Command, []string) {
-			fmt.Fprintf(s.out, "p11fs %s %s %s/%s\n", mountd.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			fmt.Fprintln(s.out, versionText())
 		},
 	}
+}
+
+func versionText() string {
+	return fmt.Sprintf("p11fs %s %s %s/%s", mountd.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
 func newPath(s streams) *cobra.Command {
@@ -77,7 +81,7 @@ func newPath(s streams) *cobra.Command {
 		Use:     "path [TOKEN]",
 		Short:   "Print the mount point, or the folder of a token in it",
 		Example: "  T=$(p11fs path swtok)",
-		Args:    cobra.MaximumNArgs(1),
+		Args:    takes(0, 1),
 	}
 	mount := mountFlag(c)
 	c.ValidArgsFunction = completeTokens(mount)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -37,6 +38,9 @@ func findTree(named string, getenv func(string) string) (tree, error) {
 	}
 	if named != "" {
 		if st, err := os.Stat(named); err != nil {
+			if m, ok := mountOn(named); ok && errors.Is(err, unix.EACCES) {
+				return tree{}, anothers(m)
+			}
 			return tree{}, fmt.Errorf("%w: %w", errNotMounted, err)
 		} else if !st.IsDir() {
 			return tree{}, fmt.Errorf("%w: %s is no directory", errNotMounted, named)
@@ -64,20 +68,47 @@ func findTree(named string, getenv func(string) string) (tree, error) {
 	return tree{dir}, err
 }
 
+// mountOn returns the p11fs mount on a directory.
+func mountOn(dir string) (mountpoint.Mount, bool) {
+	path, err := mountpoint.Resolve(dir)
+	if err != nil {
+		return mountpoint.Mount{}, false
+	}
+	mounts, _ := mountpoint.Ours() // none where they cannot be read
+	n := slices.IndexFunc(mounts, func(m mountpoint.Mount) bool { return m.Path == path })
+	if n < 0 {
+		return mountpoint.Mount{}, false
+	}
+	return mounts[n], true
+}
+
+// anothers is the error of a mount that its owner has to himself.
+func anothers(m mountpoint.Mount) error {
+	return fmt.Errorf("%s is mounted by user %s, and the kernel lets nobody else in, not even root: become that user, as with sudo -u %[2]s, or mount it with --allow-other", m.Path, userName(m.UserID()))
+}
+
+// userName is the name of the user with that number, or the number.
+func userName(uid string) string {
+	if u, err := user.LookupId(uid); err == nil {
+		return u.Username
+	}
+	return uid
+}
+
 // mayUse returns why a user may not use a mount at all, and what mends it.
 func mayUse(dir string) error {
 	err := unix.Access(dir, unix.R_OK|unix.X_OK)
 	if !errors.Is(err, unix.EACCES) {
 		return nil // what else is wrong shows when the tree is used
 	}
-	who := strconv.Itoa(os.Getuid())
-	if u, err := user.LookupId(who); err == nil {
-		who = u.Username
-	}
+	who := userName(strconv.Itoa(os.Getuid()))
 	var st unix.Stat_t
 	g, lookErr := user.LookupGroup(mountd.Group)
 	if unix.Stat(dir, &st) == nil && lookErr == nil && strconv.Itoa(int(st.Gid)) == g.Gid {
 		return fmt.Errorf("%s is for root and the members of the group %s (as root: usermod -aG %[2]s %s; then log in anew): %w", dir, mountd.Group, who, err)
+	}
+	if m, ok := mountOn(dir); ok {
+		return anothers(m)
 	}
 	return fmt.Errorf("%s is another user's: %w", dir, err)
 }
@@ -103,6 +134,8 @@ func chooseMount(mounts []mountpoint.Mount, usual, system, uid string) (string, 
 		return "", &usageError{err: fmt.Errorf("several are mounted (%s): say which with --mount or %s", strings.Join(own, ", "), mountEnv)}
 	case haveSystem:
 		return system, nil
+	case len(mounts) > 0:
+		return "", fmt.Errorf("%w by you, but %w", errNotMounted, anothers(mounts[0]))
 	}
 	return "", fmt.Errorf("%w (start it with: p11fs mount)", errNotMounted)
 }

@@ -184,6 +184,9 @@ func (e Examination) configuration() Finding {
 	case errors.Is(err, fs.ErrNotExist):
 		f.Wrong = "it is missing"
 		f.Mend = "apt-get install opencryptoki (or write it: p11fs(5))"
+		if usual := mountd.SystemPaths("").Config; e.Paths.Config != usual { // where no package puts one
+			f.Mend = fmt.Sprintf("install -D -m 0644 %s %s (or write it: p11fs(5))", usual, e.Paths.Config)
+		}
 	case err != nil:
 		f.Wrong = strings.Join(strings.Fields(strings.ReplaceAll(err.Error(), "\n", "; ")), " ")
 		f.Mend = "editor " + e.Paths.Config

@@ -4,8 +4,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"p11fs/mountd"
 	"p11fs/tokens"
@@ -83,6 +86,8 @@ func TestExamine(t *testing.T) {
 			spoil: func(t *testing.T, _ *Examination, root string) {
 				put(t, root+"/conf", "slot 3 {\nstdll = libpkcs11_sw.so\ntokversion = 3.12\n}\n", 0o600)
 			}},
+		{name: "no configuration below a root", check: "conf", wrong: "missing", mend: "install -D -m 0644 /etc/opencryptoki/opencryptoki.conf /",
+			spoil: func(_ *testing.T, p *Examination, _ string) { p.Mode = mountd.System }},
 		{name: "no device", check: "/dev/fuse", wrong: "missing", mend: "modprobe fuse",
 			spoil: func(t *testing.T, _ *Examination, root string) { remove(t, root+"/dev/fuse") }},
 		{name: "closed device", check: "/dev/fuse", wrong: "closed", mend: "chmod 0666 /dev/fuse", user: true,
@@ -197,6 +202,27 @@ func TestExamine(t *testing.T) {
 				t.Errorf("%s found nothing wrong", c.check)
 			}
 		})
+	}
+}
+
+// TestHidden: who may not look into the token directories is not told that there are
+// none, nor that all is well with them.
+func TestHidden(t *testing.T) {
+	p, _ := healthy(t)
+	p.Mode = mountd.System
+	put(t, p.Paths.Config, "", 0o644)
+	mode(t, p.Paths.Data, 0)
+	if os.Geteuid() == 0 {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		_ = unix.Setfsuid(65534)
+		defer func() { _ = unix.Setfsuid(0) }()
+		p.Paths.Config = "/dev/null" // which is not in the test's own directory
+	}
+	for _, f := range []Finding{p.tokens(), p.modes()} {
+		if !strings.HasPrefix(f.Detail, "not seen: ") || f.Wrong != "" {
+			t.Errorf("%+v", f)
+		}
 	}
 }
 

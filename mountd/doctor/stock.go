@@ -256,6 +256,10 @@ func (e Examination) modes() Finding {
 	if e.Mode != mountd.System {
 		return f
 	}
+	if dir := e.hidden(); dir != "" {
+		f.Detail = "not seen: " + dir + " is closed to you"
+		return f
+	}
 	var troubles []trouble
 	gid := e.gid()
 	var st unix.Stat_t

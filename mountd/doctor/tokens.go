@@ -1,9 +1,21 @@
 package doctor
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+
+	"p11fs/mountd"
 )
+
+// hidden returns the token directories where whoever asks may not look into them.
+func (e Examination) hidden() string {
+	if _, err := os.ReadDir(e.Paths.Data); errors.Is(err, fs.ErrPermission) {
+		return e.Paths.Data
+	}
+	return ""
+}
 
 // tokens looks for tokens that no daemon will open.
 func (e Examination) tokens() Finding {
@@ -11,6 +23,10 @@ func (e Examination) tokens() Finding {
 	slots, _, err := e.Slots()
 	if err != nil {
 		f.Detail = "not known without a configuration" // of which another check tells
+		return f
+	}
+	if dir := e.hidden(); dir != "" {
+		f.Detail = "not seen: only root and the group " + mountd.Group + " may look into " + dir
 		return f
 	}
 	found := 0
