@@ -10,7 +10,7 @@ import (
 
 // An application is what one uid has in one POSIX session.
 type application struct {
-	key     appKey
+	owner   owner
 	leader  leader
 	eng     *engine.Application
 	account *engine.Account // of the uid, with what all its sessions hold

@@ -28,7 +28,9 @@ func (n *emptyNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut)
 		mode = syscall.S_IFDIR
 	}
 	out.Mode = mode | 0o770
-	out.SetEntryTimeout(cacheTime)
+	if e.dir {
+		out.SetEntryTimeout(cacheTime)
+	}
 	out.SetAttrTimeout(cacheTime)
 	return n.NewInode(ctx, e, gofs.StableAttr{Mode: mode}), 0
 }

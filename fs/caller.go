@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -53,6 +54,8 @@ type processes struct {
 	session func(tid int) (int, error)
 	// leader returns the leader of a session.
 	leader func(sid int) (leader, error)
+	// started returns when a process was started, in a form of its own.
+	started func(pid int) string
 	// groups returns the supplementary groups of a thread, nil if they cannot be
 	// had.
 	groups func(tid int) []uint32
@@ -61,7 +64,7 @@ type processes struct {
 }
 
 func systemProcesses() processes {
-	p := processes{session: unix.Getsid, leader: openLeader, groups: threadGroups}
+	p := processes{session: unix.Getsid, leader: openLeader, started: startTime, groups: threadGroups}
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && limit.Cur < math.MaxInt32 {
 		p.descriptors = int(limit.Cur)
@@ -74,6 +77,13 @@ func systemProcesses() processes {
 type appKey struct {
 	uid uint32
 	sid int
+}
+
+// An owner is whose inode of a file it is: a session that no other one is taken for,
+// also when the kernel gives out its number again.
+type owner struct {
+	appKey
+	started string // the leader
 }
 
 // A user is what one uid has in all its applications. It is kept for good: uids
@@ -163,6 +173,22 @@ func (cs *callers) leaderless(c caller) bool {
 	return errors.Is(err, syscall.ESRCH)
 }
 
+// ownerOf returns whose files the caller sees.
+func (cs *callers) ownerOf(c caller) owner {
+	if a := cs.find(c); a != nil {
+		return a.owner
+	}
+	return cs.leads(c.uid, cs.sessionOf(c))
+}
+
+func (cs *callers) leads(uid uint32, sid int) owner {
+	o := owner{appKey: appKey{uid, sid}}
+	if sid != 0 && cs.system.started != nil {
+		o.started = cs.system.started(sid)
+	}
+	return o
+}
+
 // get returns the caller's application, which is made if there is none. It fails
 // for a caller whose POSIX session is not known.
 func (cs *callers) get(c caller) (*application, error) {
@@ -186,14 +212,14 @@ func (cs *callers) get(c caller) (*application, error) {
 		l.close()
 		return nil, errNobody
 	}
-	owner := engine.Owner{
+	who := engine.Owner{
 		UID: c.uid, GID: c.gid, PID: sid, Door: "files", Name: fmt.Sprintf("session %d", sid),
 		LoginForToken: cs.loginForToken,
 	}
 	if cs.system.groups != nil {
-		owner.Groups = cs.system.groups(int(c.pid))
+		who.Groups = cs.system.groups(int(c.pid))
 	}
-	a, err := cs.add(owner, l)
+	a, err := cs.add(who, cs.leads(c.uid, sid), l)
 	if err != nil || a.leader != l {
 		l.close()
 	}
@@ -201,8 +227,8 @@ func (cs *callers) get(c caller) (*application, error) {
 }
 
 // add returns the owner's application, which is made if there is none.
-func (cs *callers) add(owner engine.Owner, l leader) (*application, error) {
-	key := appKey{owner.UID, owner.PID}
+func (cs *callers) add(who engine.Owner, files owner, l leader) (*application, error) {
+	key := files.appKey
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	u := cs.users[key.uid]
@@ -221,12 +247,12 @@ func (cs *callers) add(owner engine.Owner, l leader) (*application, error) {
 		return nil, refuse(syscall.EDQUOT, p11.CKR_HOST_MEMORY, "all users together have as many applications as there are descriptors for: raise the daemon's limit on open files")
 	}
 	a := &application{
-		key:     key,
+		owner:   files,
 		leader:  l,
 		account: cs.engine.Account(key.uid),
 		slots:   make(map[*engine.Slot]*appSlot),
 		emptied: make(map[*blob]struct{}),
-		eng:     cs.engine.NewApplication(owner, engine.ForPeople),
+		eng:     cs.engine.NewApplication(who, engine.ForPeople),
 	}
 	cs.apps[key] = a
 	u.applications++
@@ -242,9 +268,9 @@ func (cs *callers) add(owner engine.Owner, l leader) (*application, error) {
 // end ends an application. It may be called again.
 func (cs *callers) end(a *application) {
 	cs.mu.Lock()
-	if cs.apps[a.key] == a {
-		delete(cs.apps, a.key)
-		cs.users[a.key.uid].applications--
+	if cs.apps[a.owner.appKey] == a {
+		delete(cs.apps, a.owner.appKey)
+		cs.users[a.owner.uid].applications--
 	}
 	cs.mu.Unlock()
 	a.close()
@@ -299,6 +325,17 @@ func (p *pidfd) wait() {
 
 func (p *pidfd) close() {
 	_ = p.file.Close() // which fails if it was closed before
+}
+
+// startTime reads /proc: it is what tells two processes of one number apart. What
+// cannot be read is empty.
+func startTime(pid int) string {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	// The name, in parentheses, may have anything in it; the time is 20 fields behind.
+	if f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:])); len(f) > 19 {
+		return f[19]
+	}
+	return ""
 }
 
 // threadGroups reads /proc: no system call tells another process's groups.

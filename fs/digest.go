@@ -42,5 +42,5 @@ func (d *digestDir) lookup(_ context.Context, _ caller, name string) (*entry, er
 			return start{transform: &use{op: op}}, err
 		},
 	}
-	return &entry{place: d.place, path: data.path, perm: 0o660, everyones: true, file: data.file()}, nil
+	return &entry{place: d.place, path: data.path, perm: 0o660, file: data.file()}, nil
 }

@@ -64,6 +64,12 @@ func (l *listing) Readdirent(ctx context.Context) (next *fuse.DirEntry, errno sy
 			entries, err := l.node.dir.list(ctx, c)
 			if err == nil {
 				l.entries, l.loaded = entries, true
+				who := l.node.fs.callers.ownerOf(c)
+				for i, e := range entries {
+					if e.Mode == syscall.S_IFREG {
+						entries[i].Ino = l.node.fs.fileIno(e.Ino, who)
+					}
+				}
 			}
 			return l.node.failed(c, err)
 		})
@@ -106,9 +112,9 @@ type named struct {
 	*entry
 }
 
-// add adds a name, whose node every caller finds, always.
+// add adds a name, which every caller finds, always.
 func (d *staticDir) add(name string, e *entry) {
-	e.everyones = true
+	e.everyones = e.file == nil
 	d.entries = append(d.entries, named{name, e})
 }
 

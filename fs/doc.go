@@ -19,17 +19,21 @@
 //
 // A [node] is an [entry] of a directory that the kernel knows. It knows its [place]
 // (slot and session) and its path there, and nothing of who looks: each operation
-// finds the caller's application, so one inode serves several callers. An entry is
+// finds the caller's application, so one directory serves several callers. A file has
+// a node, and so an inode, for each application, for what the kernel keeps with an
+// inode is shared by all who open it: pages, the lock that a write holds, watches. Who
+// comes to the node of another past its name, through /proc/PID/fd, gets ESTALE. An entry is
 // one of three things. A [directory] is an interface, with one type for each kind of
 // directory. A [file] is a value with functions, one value for each kind of file. A
 // link is a function.
 //
-// Inode numbers are a keyed hash of place and path, with a random key for each
-// daemon: they are stable and tell nothing. Objects are named in the path by their
+// Inode numbers are a keyed hash of place and path, and for files of the [owner], with a
+// random key for each daemon: they are stable and tell nothing. Objects are named in the path by their
 // stored names and not by their handles, since handles of private objects change with
 // the login.
 //
-// Entries that depend on the caller are never cached by the kernel. Modes and
+// Entries that depend on the caller, and so all files, are never cached by the kernel,
+// which forgets a file's node with its last descriptor. Modes and
 // owners do not depend on it (what is below sessions/ belongs to the uid that
 // the inode number is made of), so attributes are cached, except for the sizes of
 // texts, which differ from caller to caller.

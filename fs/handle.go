@@ -83,10 +83,11 @@ func (h *handle) opened() (fh gofs.FileHandle, fuseFlags uint32) {
 	if h.release != nil {
 		h.fs.handles.Add(1)
 	}
+	fuseFlags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_PARALLEL_DIRECT_WRITES
 	if h.flush == nil {
-		return h, fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH
+		fuseFlags |= fuse.FOPEN_NOFLUSH
 	}
-	return h, fuse.FOPEN_DIRECT_IO
+	return h, fuseFlags
 }
 
 // exclusive runs f while nothing else uses the handle. A wait for that can be

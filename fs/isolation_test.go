@@ -247,7 +247,7 @@ func TestSessionDirectories(t *testing.T) {
 }
 
 // TestInodesTellNothing checks that numbers are stable, differ, and depend on
-// the daemon.
+// the daemon, those of files on the application too.
 func TestInodesTellNothing(t *testing.T) {
 	w, w2 := newWorld(t, hooks.Options{}), newWorld(t, hooks.Options{})
 	p, q := w.person(1000, 100), w.person(1000, 200)
@@ -267,8 +267,12 @@ func TestInodesTellNothing(t *testing.T) {
 		if strings.HasPrefix(path, "tok/sessions/") {
 			continue
 		}
-		if _, out, errno := q.walk(path); errno != 0 || out.Ino != ino {
+		node, out, errno := q.walk(path)
+		if errno != 0 || (node.file == nil) != (out.Ino == ino) {
 			t.Errorf("%s has the number %d for one and %d for another of those who see it, %v", path, ino, out.Ino, errno)
+		}
+		if _, out, _ := p.walk(path); out.Ino != ino {
+			t.Errorf("%s has the number %d, and then %d", path, ino, out.Ino)
 		}
 	}
 	if w.fs.ino("1/objects") == w2.fs.ino("1/objects") {

@@ -31,6 +31,9 @@ func TestMain(m *testing.M) {
 		if os.Getenv("P11FS_TEST_EMPTY") != "" {
 			run = serveEmpty
 		}
+		if os.Getenv("P11FS_TEST_STUCK") != "" {
+			run = serveStuck
+		}
 		if err := run(dir); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)

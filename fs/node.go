@@ -52,7 +52,8 @@ type entry struct {
 
 	// own is set for a file of the caller's, which the place's uid and gid own.
 	own bool
-	// everyones is set where all callers find the same node under this name, always.
+	// everyones is set where all callers find the same node under this name, always: not
+	// for a file.
 	everyones bool
 }
 
@@ -78,7 +79,18 @@ func (e *entry) attrTime() time.Duration {
 	return cacheTime
 }
 
-// attr fills in what stat shows.
+// ino is the inode number of the entry's node. A file has one for each application:
+// what the kernel keeps with an inode, which is pages, a lock and watches, is then not
+// another's.
+func (e *entry) ino(who owner) uint64 {
+	n := e.fs.ino(e.id())
+	if e.file != nil {
+		n = e.fs.fileIno(n, who)
+	}
+	return n
+}
+
+// attr fills in what stat shows, but for the inode number.
 func (e *entry) attr(ctx context.Context, c caller, out *fuse.Attr) {
 	perm, owner := e.perm, fuse.Owner{Uid: e.fs.config.UID, Gid: e.fs.config.GID}
 	if e.own || !e.ref.isDefault() {
@@ -87,7 +99,7 @@ func (e *entry) attr(ctx context.Context, c caller, out *fuse.Attr) {
 	if e.fs.config.Private || !e.ref.isDefault() {
 		perm &= 0o700
 	}
-	*out = fuse.Attr{Ino: e.fs.ino(e.id()), Mode: e.kind() | perm, Nlink: 1, Owner: owner}
+	*out = fuse.Attr{Mode: e.kind() | perm, Nlink: 1, Owner: owner}
 	if e.file != nil && e.file.text != nil {
 		if text, err := e.file.text(ctx, c); err == nil {
 			out.Size = uint64(len(text))
@@ -100,16 +112,19 @@ func (e *entry) attr(ctx context.Context, c caller, out *fuse.Attr) {
 type node struct {
 	gofs.Inode
 	*entry
+	owner owner // for whom it is, if it is a file
 }
 
 // child makes e a child of n, and fills in the answer.
 func (n *node) child(ctx context.Context, c caller, e *entry, out *fuse.EntryOut) *gofs.Inode {
+	who := n.fs.callers.ownerOf(c)
 	e.attr(ctx, c, &out.Attr)
+	out.Ino = e.ino(who)
 	if e.everyones {
 		out.SetEntryTimeout(cacheTime)
 	}
 	out.SetAttrTimeout(e.attrTime())
-	return n.NewInode(ctx, &node{entry: e}, gofs.StableAttr{Mode: e.kind(), Ino: out.Ino})
+	return n.NewInode(ctx, &node{entry: e, owner: who}, gofs.StableAttr{Mode: e.kind(), Ino: out.Ino})
 }
 
 // serve runs one request of the kernel's. An interrupted one has no effect.
@@ -129,6 +144,7 @@ func (n *node) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.AttrOut
 			return syscall.ENOENT
 		}
 		n.attr(ctx, c, &out.Attr)
+		out.Ino = n.StableAttr().Ino
 		out.SetTimeout(n.attrTime())
 		return 0
 	})
@@ -150,6 +166,7 @@ func (n *node) Setattr(ctx context.Context, h gofs.FileHandle, in *fuse.SetAttrI
 			}
 		}
 		n.attr(ctx, c, &out.Attr)
+		out.Ino = n.StableAttr().Ino
 		out.SetTimeout(n.attrTime())
 		uid, chown := in.GetUID()
 		gid, chgrp := in.GetGID()
@@ -183,9 +200,13 @@ func (n *node) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno {
 // Fsync has nothing to do: what was answered is stored.
 func (n *node) Fsync(context.Context, gofs.FileHandle, uint32) syscall.Errno { return 0 }
 
-// Open is open(2) of a file.
+// Open is open(2) of a file. By its name everybody comes to a node of his own, but
+// /proc/PID/fd leads to that of another: it is not his to fill the pages of.
 func (n *node) Open(ctx context.Context, flags uint32) (fh gofs.FileHandle, fuseFlags uint32, errno syscall.Errno) {
 	errno = n.serve(ctx, func(ctx context.Context, c caller) syscall.Errno {
+		if n.owner != n.fs.callers.ownerOf(c) {
+			return syscall.ESTALE
+		}
 		h, err := n.openFile(ctx, c, n.file, flags)
 		if err != nil {
 			return n.failed(c, err)

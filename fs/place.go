@@ -55,8 +55,13 @@ func (f *FS) ino(id string) uint64 {
 	return n
 }
 
+// fileIno is the inode number of a file for one application. n is that of its entry.
+func (f *FS) fileIno(n uint64, who owner) uint64 {
+	return f.ino(fmt.Sprintf("%d %d %d %s", n, who.uid, who.sid, who.started))
+}
+
 // dirEntry is a line of a listing: a name, and what the entry of that name has as
-// its path below the place and as its kind (S_IFREG …).
+// its path below the place and as its kind (S_IFREG …). The inode number is that of the entry.
 func (p place) dirEntry(name, path string, kind uint32) fuse.DirEntry {
 	return fuse.DirEntry{Name: name, Mode: kind, Ino: p.fs.ino(p.id() + path)}
 }

@@ -54,7 +54,7 @@ func (d *sessionsDir) below(c caller, s *session) place {
 func (d *sessionsDir) lookup(_ context.Context, c caller, name string) (*entry, error) {
 	switch name {
 	case "new":
-		return &entry{place: d.place, path: "sessions/new", perm: 0o440, everyones: true, file: &file{open: d.openNew}}, nil
+		return &entry{place: d.place, path: "sessions/new", perm: 0o440, file: &file{open: d.openNew}}, nil
 	case "self":
 		return &entry{place: d.place, path: "sessions/self", perm: 0o777, everyones: true, link: d.self}, nil
 	}
