@@ -114,6 +114,7 @@ var (
 	errNobody = refuse(syscall.EOPNOTSUPP, p11.CKR_FUNCTION_NOT_SUPPORTED,
 		"the caller's session is unknown here (its process is in another PID namespace, or its session leader has exited): start a session of your own with setsid, where p11fs runs")
 	errNothing        = refuse(syscall.ENODATA, p11.CKR_OPERATION_NOT_INITIALIZED, "nothing was written in this session, or its result was read already, or it waited for more than a minute: write first, then read once")
+	errNotYet         = refuse(syscall.EAGAIN, p11.CKR_PENDING, "there is no output yet: write more, or end the message with fsync")
 	errOrder          = refuse(syscall.EINVAL, p11.CKR_ARGUMENTS_BAD, "the data does not follow what was written before: write from the start to the end, without gaps and rewinds")
 	errTruncate       = refuse(syscall.EINVAL, p11.CKR_ARGUMENTS_BAD, "the file can be cut to length 0 only, which starts a new message")
 	errOnce           = refuse(syscall.EINVAL, p11.CKR_ARGUMENTS_BAD, "one command an open: close the file, and open it again for the next")

@@ -60,7 +60,9 @@ type handle struct {
 	read  func(ctx context.Context, dest []byte, off int64) ([]byte, error)
 	write func(ctx context.Context, data []byte, off int64) error
 	// flush is the close of one of the descriptors.
-	flush    func(ctx context.Context) error
+	flush func(ctx context.Context) error
+	// sync is fsync(2).
+	sync     func(ctx context.Context) error
 	truncate func(ctx context.Context, size uint64) error
 	// release gives up what the handle holds. It makes and computes nothing that
 	// could fail, for nobody would see the error.

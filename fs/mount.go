@@ -21,7 +21,7 @@ type Options struct {
 }
 
 // maxWrite is the longest WRITE that the kernel is to send, in bytes.
-const maxWrite = 256 << 10
+const maxWrite = 1 << 20
 
 // Server is a mounted tree.
 type Server struct{ done chan struct{} }

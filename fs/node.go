@@ -197,8 +197,13 @@ func (n *node) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno {
 	return 0
 }
 
-// Fsync has nothing to do: what was answered is stored.
-func (n *node) Fsync(context.Context, gofs.FileHandle, uint32) syscall.Errno { return 0 }
+// Fsync has nothing to do where what was answered is stored.
+func (n *node) Fsync(ctx context.Context, fh gofs.FileHandle, _ uint32) syscall.Errno {
+	if h, ok := fh.(*handle); ok && h.sync != nil {
+		return h.serve(ctx, h.sync)
+	}
+	return 0
+}
 
 // Open is open(2) of a file. By its name everybody comes to a node of his own, but
 // /proc/PID/fd leads to that of another: it is not his to fill the pages of.

@@ -118,7 +118,7 @@ func (p place) failed(c caller, err error) syscall.Errno {
 // failedIn is failed where the application is known.
 func (p place) failedIn(a *application, err error) syscall.Errno {
 	errno := errnoFor(err)
-	if errno != 0 && errno != syscall.EINTR {
+	if errno != 0 && errno != syscall.EINTR && errno != syscall.EAGAIN {
 		p.note(a, errorOf(err))
 	}
 	return errno

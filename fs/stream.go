@@ -56,7 +56,7 @@ func (st *stream) open(ctx context.Context, c caller, flags uint32) (*handle, er
 	if err != nil {
 		return nil, err
 	}
-	m := &message{stream: st, s: s, out: newOutput(s), append: flags&syscall.O_APPEND != 0}
+	m := &message{stream: st, s: s, out: newOutput(s), append: flags&syscall.O_APPEND != 0, nonblock: flags&syscall.O_NONBLOCK != 0}
 	if err := m.begin(ctx); err != nil { // at the open, which so has its errors
 		return nil, err
 	}
@@ -67,7 +67,8 @@ func (st *stream) open(ctx context.Context, c caller, flags uint32) (*handle, er
 		}
 	}
 	m.handle = s.newHandle()
-	m.handle.read, m.handle.write, m.handle.flush, m.handle.truncate, m.handle.release = m.read, m.write, m.flush, m.truncate, m.release
+	m.handle.read, m.handle.write, m.handle.flush, m.handle.sync = m.read, m.write, m.flush, m.sync
+	m.handle.truncate, m.handle.release = m.truncate, m.release
 	return m.handle, nil
 }
 
@@ -96,7 +97,9 @@ type message struct {
 	handle *handle
 	s      *session
 	append bool
-	writer *writer // nil if it is open for reading too: the result stays here
+	// nonblock is set if a read that finds no output ends nothing (EAGAIN).
+	nonblock bool
+	writer   *writer // nil if it is open for reading too: the result stays here
 
 	login   uint64  // the login generation when the message was started
 	t       start   // without a transform when none is begun, and when the message cannot go on
@@ -284,9 +287,22 @@ func (m *message) flush(ctx context.Context) error {
 	return m.conclude(ctx)
 }
 
+// sync ends the message as a FLUSH does, also an empty one, for one who wants to see the
+// error.
+func (m *message) sync(ctx context.Context) error {
+	m.noticeTruncation()
+	if m.ended {
+		return m.err
+	}
+	return m.conclude(ctx)
+}
+
 // read gives the output that is held. When none is, it ends the message and
 // gives the rest; after that it gives 0 bytes.
 func (m *message) read(ctx context.Context, dest []byte, off int64) ([]byte, error) {
+	if m.nonblock && !m.ended && m.next == len(m.out.data) {
+		return nil, errNotYet
+	}
 	if m.wrote == 0 && !m.ended {
 		return nil, errNothing
 	}

@@ -255,6 +255,10 @@ func (f *openFile) flush() syscall.Errno {
 	return 0
 }
 
+func (f *openFile) sync() syscall.Errno {
+	return f.node.Fsync(f.p.ctx(), f.handle, 0)
+}
+
 func (f *openFile) release() {
 	if h, ok := f.handle.(gofs.FileReleaser); ok {
 		_ = h.Release(fuse.NewContext(context.Background(), &fuse.Caller{}))
