@@ -16,7 +16,7 @@ type Owner struct {
 	Groups   []uint32 // the supplementary ones; nil where they are not known
 	PID      int      // of whoever made the application; 0 where it is not known
 	Door     string   // the way it came: "files", "rpc"
-	Name     string   // for logs and status
+	Command  string   // what PID calls itself; empty where it is not known
 	// LoginForToken: token objects are made, changed and destroyed only after a
 	// login, of the user or the security officer. PKCS#11 lets everybody do it where
 	// they are not private.
@@ -175,18 +175,30 @@ func (a *Application) InitToken(ctx context.Context, slot *Slot, pin *secret.Byt
 	if len(label) > 32 {
 		return p11.Errorf(p11.CKR_ARGUMENTS_BAD, "the label has %d bytes and may have 32", len(label))
 	}
+	// What can be refused waits for no turn; nobody is kept out while the PIN waits.
 	end, err := slot.beginInit(ctx)
 	if err != nil {
 		return err
 	}
-	defer end()
-	if err := interrupted(ctx); err != nil {
+	end()
+	err = slot.tryPIN(ctx, a.owner, p11.CKU_SO, func() error {
+		if end, err = slot.beginInit(ctx); err != nil {
+			return err
+		}
+		defer end()
+		if err := interrupted(ctx); err != nil {
+			return err
+		}
+		if err := slot.token.InitToken(ctx, pin, label); err != nil {
+			return err
+		}
+		slot.tries.forget(p11.CKU_USER)
+		slot.epoch.Add(1)
+		return nil
+	})
+	if err != nil {
 		return err
 	}
-	if err := slot.token.InitToken(ctx, pin, label); err != nil {
-		return err
-	}
-	slot.epoch.Add(1)
 	a.engine.log.Info("token initialised", "token", slot.Name(), "uid", a.owner.UID)
 	return nil
 }

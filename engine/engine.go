@@ -24,6 +24,9 @@ type Config struct {
 	Log    *slog.Logger     // nil discards
 	Now    func() time.Time // nil is time.Now
 	Limits Limits
+	// PINDelay is how long a uid waits after a wrong PIN before the next one is
+	// tried; each further one doubles it, three times at most. 0: it does not wait.
+	PINDelay time.Duration
 	// Table counts sessions over all processes; nil where no other process
 	// shares the tokens.
 	Table SessionTable
@@ -52,12 +55,13 @@ type SlotConfig struct {
 // An Engine holds slots and the applications that use them. Its methods, and
 // those of everything it hands out, may be called by several goroutines at once.
 type Engine struct {
-	log    *slog.Logger
-	now    func() time.Time
-	limits Limits
-	slots  []*Slot // never changes
-	rules  *rules
-	quota  quota
+	log      *slog.Logger
+	now      func() time.Time
+	limits   Limits
+	pinDelay time.Duration
+	slots    []*Slot // never changes
+	rules    *rules
+	quota    quota
 
 	// Counters for Stats, kept where things are made and ended.
 	sessions       atomic.Int64
@@ -73,11 +77,12 @@ type Engine struct {
 // New returns an engine for the slots of c. It does no I/O.
 func New(c Config) (*Engine, error) {
 	e := &Engine{
-		log:    c.Log,
-		now:    c.Now,
-		limits: c.Limits.withDefaults(),
-		rules:  newRules(),
-		apps:   btree.NewG(treeDegree, func(a, b *Application) bool { return a.number < b.number }),
+		log:      c.Log,
+		now:      c.Now,
+		limits:   c.Limits.withDefaults(),
+		pinDelay: c.PINDelay,
+		rules:    newRules(),
+		apps:     btree.NewG(treeDegree, func(a, b *Application) bool { return a.number < b.number }),
 	}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)

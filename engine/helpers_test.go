@@ -63,7 +63,7 @@ const (
 )
 
 func (b *bench) app() *Application {
-	return b.NewApplication(Owner{UID: 1000, Name: "test"}, ForPrograms)
+	return b.NewApplication(Owner{UID: 1000, Command: "test"}, ForPrograms)
 }
 
 func (b *bench) session(t testing.TB, a *Application, flags p11.Flags) *Session {

@@ -5,6 +5,7 @@ import (
 
 	"p11fs/p11"
 	"p11fs/secret"
+	"p11fs/tokens"
 )
 
 // Login is C_Login (PKCS#11 v3.1 §5.6.8). It logs in the application, in all its
@@ -26,12 +27,8 @@ func (s *Session) Login(ctx context.Context, user p11.UserType, pin *secret.Byte
 	if err := st.mayLogin(user); err != nil {
 		return err
 	}
-	if err := interrupted(ctx); err != nil {
-		return err
-	}
-	t, err := st.slot.token.Login(ctx, user, pin)
+	t, err := st.checkPIN(ctx, user, pin)
 	if err != nil {
-		st.app.engine.log.Info("login refused", "token", st.slot.Name(), "uid", st.app.owner.UID, "pid", st.app.owner.PID, "door", st.app.owner.Door, "user", user, "err", err)
 		return err
 	}
 	l, err := newLogin(t)
@@ -44,6 +41,15 @@ func (s *Session) Login(ctx context.Context, user p11.UserType, pin *secret.Byte
 	}
 	st.app.engine.log.Debug("login", "token", st.slot.Name(), "uid", st.app.owner.UID, "user", user)
 	return nil
+}
+
+// checkPIN has the token check a PIN.
+func (st *appSlot) checkPIN(ctx context.Context, user p11.UserType, pin *secret.Bytes) (t tokens.Login, err error) {
+	err = st.slot.tryPIN(ctx, st.app.owner, user, func() error {
+		t, err = st.slot.token.Login(ctx, user, pin)
+		return err
+	})
+	return t, err
 }
 
 // Logout is C_Logout (PKCS#11 v3.1 §5.6.10): private session objects, handles of
@@ -75,7 +81,11 @@ func (s *Session) InitPIN(ctx context.Context, pin *secret.Bytes) error {
 	if err := interrupted(ctx); err != nil {
 		return err
 	}
-	return s.appSlot.slot.token.InitPIN(ctx, l.token, pin)
+	err := s.appSlot.slot.token.InitPIN(ctx, l.token, pin)
+	if err == nil {
+		s.appSlot.slot.tries.forget(p11.CKU_USER)
+	}
+	return err
 }
 
 // SetPIN is C_SetPIN (PKCS#11 v3.1 §5.5.9): the security officer's PIN when they
@@ -91,10 +101,8 @@ func (s *Session) SetPIN(ctx context.Context, old, pin *secret.Bytes) error {
 	if l := s.appSlot.current(); l != nil {
 		user = l.user
 	}
-	if err := interrupted(ctx); err != nil {
-		return err
-	}
-	return s.appSlot.slot.token.SetPIN(ctx, user, old, pin)
+	slot := s.appSlot.slot
+	return slot.tryPIN(ctx, s.appSlot.app.owner, user, func() error { return slot.token.SetPIN(ctx, user, old, pin) })
 }
 
 // reauthenticate checks the user's PIN once more. It is no new login.
@@ -102,10 +110,7 @@ func (s *Session) reauthenticate(ctx context.Context, pin *secret.Bytes) error {
 	if s.appSlot.user() == nil {
 		return p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "log in first")
 	}
-	if err := interrupted(ctx); err != nil {
-		return err
-	}
-	t, err := s.appSlot.slot.token.Login(ctx, p11.CKU_USER, pin)
+	t, err := s.appSlot.checkPIN(ctx, p11.CKU_USER, pin)
 	if err != nil {
 		return err
 	}

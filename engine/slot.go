@@ -19,6 +19,7 @@ type Slot struct {
 	mechanisms atomic.Pointer[map[p11.MechanismType]p11.MechanismInfo]
 	unwatch    func() // ends tokens.Watcher; nil where there is none
 	handles    handleTree
+	tries      *pinTries
 	counter    atomic.Uint64 // the last login generation given out
 	epoch      atomic.Uint64 // how often the token was initialised here
 
@@ -29,7 +30,7 @@ type Slot struct {
 }
 
 func newSlot(e *Engine, c SlotConfig, table SessionTable) *Slot {
-	s := &Slot{engine: e, id: c.ID, config: c, token: c.Token, table: table}
+	s := &Slot{engine: e, id: c.ID, config: c, token: c.Token, table: table, tries: newPINTries(e.pinDelay)}
 	s.handles.init()
 	s.readMechanisms()
 	if w, ok := c.Token.(tokens.Watcher); ok {

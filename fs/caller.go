@@ -117,7 +117,7 @@ func newCallers(e *engine.Engine, system processes, loginForToken bool) *callers
 		engine: e,
 		system: system,
 		most:   most,
-		nobody: e.NewApplication(engine.Owner{UID: ^uint32(0), GID: ^uint32(0), Door: "files", Name: "nobody"}, engine.ForPeople),
+		nobody: e.NewApplication(engine.Owner{UID: ^uint32(0), GID: ^uint32(0), Door: "files"}, engine.ForPeople),
 		apps:   make(map[appKey]*application),
 		users:  make(map[uint32]*user),
 
@@ -212,8 +212,9 @@ func (cs *callers) get(c caller) (*application, error) {
 		l.close()
 		return nil, errNobody
 	}
+	command, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", sid)) // it may have gone
 	who := engine.Owner{
-		UID: c.uid, GID: c.gid, PID: sid, Door: "files", Name: fmt.Sprintf("session %d", sid),
+		UID: c.uid, GID: c.gid, PID: sid, Door: "files", Command: strings.TrimSpace(string(command)),
 		LoginForToken: cs.loginForToken,
 	}
 	if cs.system.groups != nil {

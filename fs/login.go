@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"p11fs/p11"
 	"p11fs/secret"
@@ -115,14 +116,15 @@ func (p place) setPIN(ctx context.Context, s *session, line []byte) ([]byte, err
 }
 
 // pinText is a line for each role: whether it has a PIN, and how many tries are
-// left as far as PKCS#11 tells: many, some, 1 or 0.
+// left as far as PKCS#11 tells: many, some, 1 or 0. Below it stands who gave wrong
+// ones; stock programs that gave some, or the right one, are not known here.
 func (p place) pinText(ctx context.Context, _ caller) ([]byte, error) {
 	i, err := p.slot.TokenInfo(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var b bytes.Buffer
-	role := func(name string, set bool, low, final, locked, change p11.Flags) {
+	role := func(name string, user p11.UserType, set bool, low, final, locked, change p11.Flags) {
 		tries := "many"
 		switch {
 		case i.Flags&locked != 0:
@@ -139,9 +141,16 @@ func (p place) pinText(ctx context.Context, _ caller) ([]byte, error) {
 			state = "to-be-changed"
 		}
 		fmt.Fprintf(&b, "%s: tries=%s pin=%s\n", name, tries, state)
+		if tries == "many" {
+			return // a right one was given elsewhere
+		}
+		for _, w := range p.slot.WrongPINs(user) {
+			fmt.Fprintf(&b, "%s: wrong=%s uid=%d pid=%d door=%s command=%q\n",
+				name, w.At.UTC().Format(time.RFC3339), w.Owner.UID, w.Owner.PID, w.Owner.Door, w.Owner.Command)
+		}
 	}
-	role("user", i.Flags&p11.CKF_USER_PIN_INITIALIZED != 0, p11.CKF_USER_PIN_COUNT_LOW, p11.CKF_USER_PIN_FINAL_TRY, p11.CKF_USER_PIN_LOCKED, p11.CKF_USER_PIN_TO_BE_CHANGED)
-	role("so", true, p11.CKF_SO_PIN_COUNT_LOW, p11.CKF_SO_PIN_FINAL_TRY, p11.CKF_SO_PIN_LOCKED, p11.CKF_SO_PIN_TO_BE_CHANGED)
+	role("user", p11.CKU_USER, i.Flags&p11.CKF_USER_PIN_INITIALIZED != 0, p11.CKF_USER_PIN_COUNT_LOW, p11.CKF_USER_PIN_FINAL_TRY, p11.CKF_USER_PIN_LOCKED, p11.CKF_USER_PIN_TO_BE_CHANGED)
+	role("so", p11.CKU_SO, true, p11.CKF_SO_PIN_COUNT_LOW, p11.CKF_SO_PIN_FINAL_TRY, p11.CKF_SO_PIN_LOCKED, p11.CKF_SO_PIN_TO_BE_CHANGED)
 	return b.Bytes(), nil
 }
 

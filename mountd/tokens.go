@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/user"
 	"strconv"
+	"time"
 
 	"p11fs/engine"
 	"p11fs/locks"
@@ -30,6 +31,10 @@ func (d *Daemon) group() int {
 	return gid
 }
 
+// pinDelay is what a wrong PIN costs whoever gave it: three of them, which lock it,
+// take three seconds.
+const pinDelay = time.Second
+
 // openTokens opens the token of each slot, and makes the engine. A slot whose
 // token cannot be opened, or fails its self-test, stays empty.
 func (d *Daemon) openTokens(ctx context.Context) error {
@@ -49,7 +54,7 @@ func (d *Daemon) openTokens(ctx context.Context) error {
 		})
 	}
 	var err error
-	if d.engine, err = engine.New(engine.Config{Slots: slots, Log: d.log, Now: d.now, Table: d.sessionTable()}); err != nil {
+	if d.engine, err = engine.New(engine.Config{Slots: slots, Log: d.log, Now: d.now, PINDelay: pinDelay, Table: d.sessionTable()}); err != nil {
 		return err
 	}
 	d.later(d.engine.Close)

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"runtime/debug"
+	"strings"
 	"sync"
 
 	"p11fs/engine"
@@ -47,8 +49,9 @@ func (st *state) initialize() error {
 		return p11.CKR_CRYPTOKI_ALREADY_INITIALIZED
 	}
 	p := st.conn.peer
+	command, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", p.PID)) // it may have gone
 	st.app = st.conn.server.config.Engine.NewApplication(engine.Owner{
-		UID: p.UID, GID: p.GID, Groups: p.Groups, PID: int(p.PID), Door: "rpc", Name: fmt.Sprintf("rpc pid %d", p.PID),
+		UID: p.UID, GID: p.GID, Groups: p.Groups, PID: int(p.PID), Door: "rpc", Command: strings.TrimSpace(string(command)),
 	}, engine.ForPrograms)
 	st.ended = make(chan struct{})
 	st.drained = map[drain]drainMark{}
