@@ -1,8 +1,6 @@
 #include "call.h"
 
-#include <limits.h>
 #include <pthread.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "module.h"
@@ -23,54 +21,25 @@ static const struct signature *signature_of(enum call_number number)
     return &signatures[i];
 }
 
+static const struct {
+    enum call_number init, part, once;
+} kind_calls[KINDS] = {
+    [KIND_ENCRYPT] = {CALL_EncryptInit, CALL_Encrypt, CALL_EncryptOnce},
+    [KIND_DECRYPT] = {CALL_DecryptInit, CALL_Decrypt, CALL_DecryptOnce},
+    [KIND_DIGEST] = {CALL_DigestInit, CALL_Digest, CALL_DigestOnce},
+    [KIND_SIGN] = {CALL_SignInit, CALL_Sign, CALL_SignOnce},
+    [KIND_VERIFY] = {CALL_VerifyInit, CALL_Verify, CALL_VerifyOnce},
+};
+
 enum call_number init_number(enum kind k)
 {
-    switch (k) {
-    case KIND_ENCRYPT:
-        return CALL_EncryptInit;
-    case KIND_DECRYPT:
-        return CALL_DecryptInit;
-    case KIND_DIGEST:
-        return CALL_DigestInit;
-    case KIND_SIGN:
-        return CALL_SignInit;
-    case KIND_VERIFY:
-    case KIND_NONE:
-    case KINDS:
-        break;
-    }
-    return CALL_VerifyInit;
-}
-
-static enum call_number part_number(enum kind k, bool combined)
-{
-    switch (k) {
-    case KIND_ENCRYPT:
-        return combined ? CALL_EncryptOnce : CALL_Encrypt;
-    case KIND_DECRYPT:
-        return combined ? CALL_DecryptOnce : CALL_Decrypt;
-    case KIND_DIGEST:
-        return combined ? CALL_DigestOnce : CALL_Digest;
-    case KIND_SIGN:
-        return combined ? CALL_SignOnce : CALL_Sign;
-    case KIND_VERIFY:
-    case KIND_NONE:
-    case KINDS:
-        break;
-    }
-    return combined ? CALL_VerifyOnce : CALL_Verify;
+    return kind_calls[k].init;
 }
 
 void call_fail(struct call *c, CK_RV rv)
 {
     if (c->rv == CKR_OK)
         c->rv = rv;
-}
-
-static void add(struct call *c, const void *data, size_t n)
-{
-    if (c->rv == CKR_OK && !buffer_add(&c->out, data, n))
-        c->rv = CKR_HOST_MEMORY;
 }
 
 static void start(struct call *c)
@@ -94,10 +63,10 @@ static void header(struct call *c, enum call_number number)
     const char *signature = signature_of(number)->request;
 
     c->number = number;
-    add(c, frame, sizeof frame);
+    put_raw(c, frame, sizeof frame);
     put_u32(c, number);
     put_u32(c, strlen(signature));
-    add(c, signature, strlen(signature));
+    put_raw(c, signature, strlen(signature));
 }
 
 void call_begin(struct call *c, enum call_number number)
@@ -154,15 +123,12 @@ static void begin(struct call *c, enum call_number number, enum kind k, CK_SESSI
         call_fail(c, CKR_ARGUMENTS_BAD);
     if (c->rv == CKR_OK) {
         c->combined = k != KIND_NONE && s->pending == k;
-        header(c, k == KIND_NONE ? number : part_number(k, c->combined));
-        if (buffer_reserve(&c->out, 8)) {
-            store64(c->out.data + c->out.len, s->remote);
-            c->out.len += 8;
-        } else {
-            c->rv = CKR_HOST_MEMORY;
-        }
+        if (k != KIND_NONE)
+            number = c->combined ? kind_calls[k].once : kind_calls[k].part;
+        header(c, number);
+        put_ulong(c, s->remote);
         if (c->combined) {
-            add(c, s->granted[k].init.data, s->granted[k].init.len);
+            put_raw(c, s->granted[k].init.data, s->granted[k].init.len);
             c->combined = c->rv == CKR_OK;
             if (c->combined)
                 (void)session_take_locked(s);
@@ -236,7 +202,7 @@ CK_RV call_simple(struct conn *conn, enum call_number number, const void *values
 
     start(&c);
     header(&c, number);
-    add(&c, values, n);
+    put_raw(&c, values, n);
     conn_hold(conn);
     c.conn = conn;
     if (c.rv == CKR_OK && !transmit(&c))
@@ -260,13 +226,8 @@ static CK_RV send_pending(CK_SESSION_HANDLE handle, CK_FLAGS uses, CK_FLAGS ends
     if (s != NULL && s->pending != KIND_NONE && open_locked(&c, handle) != NULL) {
         k = s->pending;
         header(&c, init_number(k));
-        if (buffer_reserve(&c.out, 8)) {
-            store64(c.out.data + c.out.len, s->remote);
-            c.out.len += 8;
-        } else {
-            c.rv = CKR_HOST_MEMORY;
-        }
-        add(&c, s->granted[k].init.data, s->granted[k].init.len);
+        put_ulong(&c, s->remote);
+        put_raw(&c, s->granted[k].init.data, s->granted[k].init.len);
         if (c.rv == CKR_OK)
             (void)session_take_locked(s);
         else

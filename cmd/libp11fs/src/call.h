@@ -66,10 +66,11 @@ enum call_number init_number(enum kind k);
 /* Fails the call. */
 void call_fail(struct call *c, CK_RV rv);
 
-/* Values of requests. */
+/* Values of requests, of which the first are bytes as they are. */
+void put_raw(struct call *c, const void *data, size_t n);
 void put_byte(struct call *c, CK_BYTE v);
 void put_u32(struct call *c, CK_ULONG v);
-void put_ulong(struct call *c, CK_ULONG v);
+void put_ulong(struct call *c, uint64_t v);
 void put_text(struct call *c, const CK_BYTE *text, CK_ULONG n);
 /* Length and data; NULL has a length of its own. */
 void put_bytes(struct call *c, const void *data, CK_ULONG n);
@@ -88,6 +89,8 @@ void put_wanted(struct call *c, const CK_ATTRIBUTE *template, CK_ULONG count);
 CK_BYTE get_byte(struct call *c);
 uint32_t get_u32(struct call *c);
 CK_ULONG get_ulong(struct call *c);
+/* Leaves *out as it is if the call has failed. */
+void get_number(struct call *c, CK_ULONG *out);
 /* n bytes of the reply, or NULL. */
 const unsigned char *get_raw(struct call *c, size_t n);
 void get_text(struct call *c, CK_BYTE *to, size_t n);

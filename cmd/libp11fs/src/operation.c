@@ -2,7 +2,7 @@
 
 #include "module.h"
 
-CK_RV operation_init(enum kind k, CK_SESSION_HANDLE session, const CK_MECHANISM *m, const CK_OBJECT_HANDLE *key)
+CK_RV operation_init(enum kind k, CK_SESSION_HANDLE session, const CK_MECHANISM *m, CK_OBJECT_HANDLE key)
 {
     struct call c;
     struct session *s;
@@ -14,8 +14,8 @@ CK_RV operation_init(enum kind k, CK_SESSION_HANDLE session, const CK_MECHANISM 
     c.ends = kind_flag(k);
     at = c.out.len;
     put_mechanism(&c, m, true);
-    if (key != NULL)
-        put_ulong(&c, *key);
+    if (k != KIND_DIGEST)
+        put_ulong(&c, key);
     if (c.rv == CKR_OK) {
         module_lock();
         changes = sessions_changes_locked();
@@ -39,32 +39,6 @@ CK_RV operation_init(enum kind k, CK_SESSION_HANDLE session, const CK_MECHANISM 
     return call_end(&c);
 }
 
-CK_RV operation_begin(enum call_number number, CK_SESSION_HANDLE session, const CK_MECHANISM *m, CK_OBJECT_HANDLE key)
-{
-    struct call c;
-
-    call_begin_session(&c, number, session);
-    put_mechanism(&c, m, true);
-    put_ulong(&c, key);
-    call_exchange(&c);
-    return call_end(&c);
-}
-
-CK_RV operation_once(enum kind k, CK_SESSION_HANDLE session, const CK_BYTE *in, CK_ULONG in_len, CK_BYTE *out,
-                     CK_ULONG *out_len)
-{
-    struct call c;
-    bool whole;
-
-    call_begin_once(&c, k, session, out_len == NULL || (in == NULL && in_len != 0));
-    put_array(&c, in, in_len);
-    put_room(&c, out, out_len);
-    call_exchange(&c);
-    whole = get_result(&c, out, out_len);
-    call_settle(&c, k, whole);
-    return operation_end(&c);
-}
-
 CK_RV operation_end(struct call *c)
 {
     CK_SESSION_HANDLE session = c->session;
@@ -75,20 +49,6 @@ CK_RV operation_end(struct call *c)
     if (unsent && (rv == CKR_DATA_LEN_RANGE || rv == CKR_ARGUMENTS_BAD))
         (void)C_SessionCancel(session, uses); /* the error that counts is rv */
     return rv;
-}
-
-CK_RV operation_transform(enum call_number number, CK_FLAGS uses, CK_SESSION_HANDLE session, const CK_BYTE *in,
-                          CK_ULONG in_len, CK_BYTE *out, CK_ULONG *out_len)
-{
-    struct call c;
-
-    call_begin_session(&c, number, session);
-    c.uses = uses;
-    put_array(&c, in, in_len);
-    put_room(&c, out, out_len);
-    call_exchange(&c);
-    (void)get_result(&c, out, out_len);
-    return operation_end(&c);
 }
 
 CK_RV operation_update(enum call_number number, CK_FLAGS uses, CK_SESSION_HANDLE session, const CK_BYTE *part,
@@ -114,25 +74,28 @@ CK_RV operation_update(enum call_number number, CK_FLAGS uses, CK_SESSION_HANDLE
     return CKR_OK;
 }
 
-CK_RV operation_final(enum call_number number, enum kind k, CK_SESSION_HANDLE session, CK_BYTE *out, CK_ULONG *out_len)
+CK_RV operation_unsupported(CK_SESSION_HANDLE session)
 {
     struct call c;
-    bool whole;
 
-    call_begin_session(&c, number, session);
-    c.uses = kind_flag(k);
-    put_room(&c, out, out_len);
-    call_exchange(&c);
-    whole = get_result(&c, out, out_len);
-    call_settle(&c, k, whole);
-    return operation_end(&c);
+    call_begin_session(&c, CALL_GetSessionInfo, session);
+    call_fail(&c, CKR_FUNCTION_NOT_SUPPORTED);
+    return call_end(&c);
 }
 
-CK_RV operation_bare(enum call_number number, CK_SESSION_HANDLE session)
+/* Without a place for the length of the signature, this is not the last part. */
+CK_RV C_SignMessageNext(CK_SESSION_HANDLE session, void *parameter, CK_ULONG parameter_len, CK_BYTE *data,
+                        CK_ULONG data_len, CK_BYTE *signature, CK_ULONG *signature_len)
 {
     struct call c;
+    CK_ULONG none = 0, *len = signature_len != NULL ? signature_len : &none;
 
-    call_begin_session(&c, number, session);
+    call_begin_session(&c, CALL_SignMessageNext, session);
+    put_array(&c, parameter, parameter_len);
+    put_array(&c, data, data_len);
+    put_byte(&c, signature_len != NULL);
+    put_room(&c, signature_len != NULL ? signature : NULL, len);
     call_exchange(&c);
+    (void)get_result(&c, signature_len != NULL ? signature : NULL, len);
     return call_end(&c);
 }

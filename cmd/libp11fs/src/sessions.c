@@ -1,6 +1,5 @@
-/* Sessions, PINs, logins and random numbers (PKCS#11 v3.1 §5.6, §5.18, §5.20). */
-#include <string.h>
-
+/* Sessions, and what is asked for in them piece by piece (PKCS#11 v3.1 §5.6, §5.7.9,
+   §5.18, §5.20). */
 #include "call.h"
 #include "module.h"
 
@@ -79,24 +78,6 @@ CK_RV C_CloseAllSessions(CK_SLOT_ID slot)
     return call_end(&c);
 }
 
-CK_RV C_GetSessionInfo(CK_SESSION_HANDLE session, CK_SESSION_INFO *info)
-{
-    struct call c;
-    CK_SESSION_INFO i;
-
-    call_begin_session(&c, CALL_GetSessionInfo, session);
-    if (info == NULL)
-        call_fail(&c, CKR_ARGUMENTS_BAD);
-    call_exchange(&c);
-    i.slotID = get_ulong(&c);
-    i.state = get_ulong(&c);
-    i.flags = get_ulong(&c);
-    i.ulDeviceError = get_ulong(&c);
-    if (c.rv == CKR_OK)
-        *info = i;
-    return call_end(&c);
-}
-
 CK_RV C_SessionCancel(CK_SESSION_HANDLE session, CK_FLAGS flags)
 {
     struct call c;
@@ -109,17 +90,6 @@ CK_RV C_SessionCancel(CK_SESSION_HANDLE session, CK_FLAGS flags)
         if ((flags & kind_flag((enum kind)k)) != 0)
             call_settle(&c, (enum kind)k, true);
     }
-    return call_end(&c);
-}
-
-CK_RV C_GetOperationState(CK_SESSION_HANDLE session, CK_BYTE *state, CK_ULONG *state_len)
-{
-    struct call c;
-
-    call_begin_session(&c, CALL_GetOperationState, session);
-    put_room(&c, state, state_len);
-    call_exchange(&c);
-    (void)get_result(&c, state, state_len);
     return call_end(&c);
 }
 
@@ -141,72 +111,19 @@ CK_RV C_SetOperationState(CK_SESSION_HANDLE session, CK_BYTE *state, CK_ULONG st
     return call_end(&c);
 }
 
-CK_RV C_InitPIN(CK_SESSION_HANDLE session, CK_UTF8CHAR *pin, CK_ULONG pin_len)
+CK_RV C_FindObjects(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE *objects, CK_ULONG max, CK_ULONG *count)
 {
     struct call c;
+    CK_ULONG n = max;
 
-    call_begin_session(&c, CALL_InitPIN, session);
-    put_array(&c, pin, pin_len);
+    call_begin_session(&c, CALL_FindObjects, session);
+    if (count == NULL || (objects == NULL && max != 0))
+        call_fail(&c, CKR_ARGUMENTS_BAD);
+    put_count(&c, objects, &max);
     call_exchange(&c);
-    return call_end(&c);
-}
-
-CK_RV C_SetPIN(CK_SESSION_HANDLE session, CK_UTF8CHAR *old_pin, CK_ULONG old_len, CK_UTF8CHAR *new_pin,
-               CK_ULONG new_len)
-{
-    struct call c;
-
-    call_begin_session(&c, CALL_SetPIN, session);
-    c.changes = true; /* one wrong PIN too many ends the login */
-    put_array(&c, old_pin, old_len);
-    put_array(&c, new_pin, new_len);
-    call_exchange(&c);
-    return call_end(&c);
-}
-
-CK_RV C_Login(CK_SESSION_HANDLE session, CK_USER_TYPE user, CK_UTF8CHAR *pin, CK_ULONG pin_len)
-{
-    struct call c;
-
-    call_begin_session(&c, CALL_Login, session);
-    c.changes = true;
-    put_ulong(&c, user);
-    put_array(&c, pin, pin_len);
-    call_exchange(&c);
-    return call_end(&c);
-}
-
-CK_RV C_LoginUser(CK_SESSION_HANDLE session, CK_USER_TYPE user, CK_UTF8CHAR *pin, CK_ULONG pin_len,
-                  CK_UTF8CHAR *name, CK_ULONG name_len)
-{
-    struct call c;
-
-    call_begin_session(&c, CALL_LoginUser, session);
-    c.changes = true;
-    put_ulong(&c, user);
-    put_array(&c, pin, pin_len);
-    put_array(&c, name, name_len);
-    call_exchange(&c);
-    return call_end(&c);
-}
-
-CK_RV C_Logout(CK_SESSION_HANDLE session)
-{
-    struct call c;
-
-    call_begin_session(&c, CALL_Logout, session);
-    c.changes = true;
-    call_exchange(&c);
-    return call_end(&c);
-}
-
-CK_RV C_SeedRandom(CK_SESSION_HANDLE session, CK_BYTE *seed, CK_ULONG seed_len)
-{
-    struct call c;
-
-    call_begin_session(&c, CALL_SeedRandom, session);
-    put_array(&c, seed, seed_len);
-    call_exchange(&c);
+    get_list(&c, objects, &n);
+    if (c.rv == CKR_OK)
+        *count = n;
     return call_end(&c);
 }
 

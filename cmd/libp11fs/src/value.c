@@ -1,12 +1,11 @@
 /* The values of requests and replies. */
-#include <limits.h>
 #include <string.h>
 
 #include "call.h"
 
 enum { NULL_LENGTH = -1 }; /* as uint32_t: a NULL byte array */
 
-static void put(struct call *c, const void *data, size_t n)
+void put_raw(struct call *c, const void *data, size_t n)
 {
     if (c->rv == CKR_OK && !buffer_add(&c->out, data, n))
         c->rv = CKR_HOST_MEMORY;
@@ -14,7 +13,7 @@ static void put(struct call *c, const void *data, size_t n)
 
 void put_byte(struct call *c, CK_BYTE v)
 {
-    put(c, &v, 1);
+    put_raw(c, &v, 1);
 }
 
 void put_u32(struct call *c, CK_ULONG v)
@@ -22,21 +21,21 @@ void put_u32(struct call *c, CK_ULONG v)
     unsigned char b[4];
 
     store32(b, (uint32_t)v);
-    put(c, b, sizeof b);
+    put_raw(c, b, sizeof b);
 }
 
-void put_ulong(struct call *c, CK_ULONG v)
+void put_ulong(struct call *c, uint64_t v)
 {
     unsigned char b[8];
 
     store64(b, v);
-    put(c, b, sizeof b);
+    put_raw(c, b, sizeof b);
 }
 
 void put_text(struct call *c, const CK_BYTE *text, CK_ULONG n)
 {
     put_u32(c, n);
-    put(c, text, n);
+    put_raw(c, text, n);
 }
 
 void put_bytes(struct call *c, const void *data, CK_ULONG n)
@@ -50,7 +49,7 @@ void put_bytes(struct call *c, const void *data, CK_ULONG n)
         return;
     }
     put_u32(c, n);
-    put(c, data, n);
+    put_raw(c, data, n);
 }
 
 void put_array(struct call *c, const void *data, CK_ULONG n)
@@ -131,6 +130,14 @@ CK_ULONG get_ulong(struct call *c)
     if (v != (CK_ULONG)v && v != UINT64_MAX)
         get_malformed(c);
     return (CK_ULONG)v;
+}
+
+void get_number(struct call *c, CK_ULONG *out)
+{
+    CK_ULONG n = get_ulong(c);
+
+    if (c->rv == CKR_OK)
+        *out = n;
 }
 
 void get_text(struct call *c, CK_BYTE *to, size_t n)

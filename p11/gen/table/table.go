@@ -11,10 +11,11 @@ import (
 
 // A Table is what table.txt says.
 type Table struct {
-	Sections []*Section
-	Params   []*Param
-	Hashes   []Row
-	Curves   []Row
+	Sections  []*Section
+	Params    []*Param
+	Hashes    []Row
+	Curves    []Row
+	Functions []*Function
 
 	known map[string]bool // constants
 }
@@ -105,6 +106,12 @@ func (r *reader) read(words []string, quoted string) error {
 		return nil
 	case "hashes":
 		r.next = rows(&t.Hashes, 2, "oid", "go", "mgf", "kdf")
+		return nil
+	case "functions":
+		if len(words) != 2 {
+			return fmt.Errorf("functions wants a version, or -")
+		}
+		r.next = t.functions(words[1])
 		return nil
 	case "curves":
 		r.next = rows(&t.Curves, 3, "key", "nist", "aka", "elliptic", "ecdh")
