@@ -23,49 +23,49 @@ const (
 // one names when it is refused. release unlocks it; the file stays. The kernel unlocks
 // it too when the process dies, so no guard is ever stale.
 func takeGuard(ctx context.Context, path, data string) (release func() error, err error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("the daemon's lock: %w", err)
-	}
-	if st, err := f.Stat(); err == nil && !st.Mode().IsRegular() {
-		_ = f.Close()
-		return nil, fmt.Errorf("the daemon's lock %s is no regular file: remove it", path)
-	}
-	if err := waitFlock(ctx, f); err != nil {
+	f, err := lockAlone(ctx, path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, func() string {
 		holder, _ := os.ReadFile(path)
-		_ = f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("another p11fs (process %s) serves %s: %w",
-				strings.TrimSpace(string(holder)), data, ErrBusy)
-		}
-		return nil, fmt.Errorf("the daemon's lock %s: %w", path, err)
+		return fmt.Sprintf("(process %s) serves %s", strings.TrimSpace(string(holder)), data)
+	})
+	if err != nil {
+		return nil, err
 	}
-	if err := errors.Join(f.Truncate(0), writeAt(f, fmt.Sprintf("%d\n", os.Getpid()))); err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("the daemon's lock: %w", err)
+	if err = f.Truncate(0); err == nil {
+		_, err = fmt.Fprintln(f, os.Getpid())
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("the daemon's lock: %w", err), f.Close())
 	}
 	return f.Close, nil
-}
-
-func writeAt(f *os.File, s string) error {
-	_, err := f.WriteAt([]byte(s), 0)
-	return err
 }
 
 // guardDirectory locks a directory itself, for what the daemon does with it.
 func guardDirectory(ctx context.Context, dir, does string) (release func() error, err error) {
-	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	f, err := lockAlone(ctx, dir, os.O_RDONLY|unix.O_DIRECTORY, func() string { return does + " " + dir })
 	if err != nil {
-		return nil, fmt.Errorf("locking a directory: %w", err)
-	}
-	if err := waitFlock(ctx, f); err != nil {
-		_ = f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("another p11fs %s %s: %w", does, dir, ErrBusy)
-		}
-		return nil, fmt.Errorf("locking the directory %s: %w", dir, err)
+		return nil, err
 	}
 	return f.Close, nil
+}
+
+// lockAlone opens a file or a directory, which is locked for as long as it is open.
+// busy says what is going on with it where somebody else has it.
+func lockAlone(ctx context.Context, path string, flags int, busy func() string) (*os.File, error) {
+	f, err := os.OpenFile(path, flags, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("the daemon's lock: %w", err)
+	}
+	if st, serr := f.Stat(); serr == nil && !st.Mode().IsRegular() && !st.IsDir() {
+		err = fmt.Errorf("the daemon's lock %s is no regular file: remove it", path)
+	} else if err = waitFlock(ctx, f); errors.Is(err, unix.EWOULDBLOCK) {
+		err = fmt.Errorf("another p11fs %s: %w", busy(), ErrBusy)
+	} else if err != nil {
+		err = fmt.Errorf("the daemon's lock %s: %w", path, err)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // waitFlock takes an exclusive flock, waiting a little for one who ends.

@@ -1,10 +1,11 @@
 package mountd
 
 import (
+	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -36,13 +37,10 @@ const (
 // system, in the order of openCryptoki's own list of its resources. How much a
 // token holds in private objects is told to nobody, in numbers or in sizes.
 func (d *Daemon) resources() string {
-	var all []resource
-	all = append(all, d.sharedMemory()...)
-	all = append(all, d.sockets()...)
-	all = append(all, d.files()...)
-	all = append(all, d.mutexes()...)
-	all = append(all, d.trees()...)
-
+	// The sockets are the one that hands slots out to stock clients, and the one
+	// for all other PKCS#11 programs.
+	sockets := []resource{d.slotSocket(), d.rpcSocket()}
+	all := slices.Concat(d.sharedMemory(), sockets, d.files(), d.inMemory())
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 1, ' ', 0)
 	fmt.Fprintln(w, "name\tcount\tsize\tusers\tstate")
@@ -72,12 +70,6 @@ func (d *Daemon) sharedMemory() []resource {
 		out = append(out, r)
 	}
 	return out
-}
-
-// sockets is the socket that hands slots out to stock clients, and the one for
-// all other PKCS#11 programs.
-func (d *Daemon) sockets() []resource {
-	return []resource{d.slotSocket(), d.rpcSocket()}
 }
 
 // files is lock, trace, configuration, token data and object files.
@@ -127,43 +119,31 @@ func (d *Daemon) file(name, path string, users int) resource {
 	switch {
 	case err == nil && st.Mode().IsRegular():
 		return resource{name: name, count: 1, size: st.Size(), users: users, state: stateOn}
-	case err == nil || !isNotExist(err):
+	case err == nil || !errors.Is(err, os.ErrNotExist):
 		return resource{name: name, size: unknown, state: stateFailed}
 	}
 	return resource{name: name, state: stateAbsent}
 }
 
-func isNotExist(err error) bool {
-	pe, ok := err.(*fs.PathError) //nolint:errorlint // Lstat returns it bare
-	return ok && os.IsNotExist(pe)
-}
-
-// mutexes is what guards the trees and the tokens: they live in the daemon's
-// memory, where the original has semaphores of each process.
-func (d *Daemon) mutexes() []resource {
+// inMemory is what guards the trees and the tokens, which lives in the daemon's memory
+// where the original has semaphores of each process, and the five trees of the engine
+// and the tokens.
+func (d *Daemon) inMemory() []resource {
 	st := d.engine.Stats()
-	return []resource{
-		{name: "mutex/applications", count: st.Applications, size: unknown, users: st.Applications, state: stateOn},
-		{name: "mutex/engine", count: 1, size: unknown, users: st.Applications, state: stateOn},
-		{name: "mutex/sessions", count: st.Sessions, size: unknown, users: st.Applications, state: stateOn},
-		{name: "mutex/tokens", count: len(d.present()), size: unknown, users: st.Applications, state: stateOn},
+	one := func(name string, count int) resource {
+		return resource{name: name, count: count, size: unknown, users: st.Applications, state: stateOn}
 	}
-}
-
-// trees is the five trees of the engine and the tokens.
-func (d *Daemon) trees() []resource {
-	st := d.engine.Stats()
-	tree := func(name string, count int) resource {
-		return resource{name: "tree/" + name, count: count, size: unknown, users: st.Applications, state: stateOn}
-	}
-	hidden := tree("private-token-objects", 0)
+	hidden := one("tree/private-token-objects", 0)
 	hidden.state = "hidden"
-	handles := tree("object-handles", st.Handles-st.PrivateObjects)
 	return []resource{
-		tree("sessions", st.Sessions),
-		tree("session-objects", st.SessionObjects),
-		tree("public-token-objects", st.PublicObjects),
+		one("mutex/applications", st.Applications),
+		one("mutex/engine", 1),
+		one("mutex/sessions", st.Sessions),
+		one("mutex/tokens", len(d.present())),
+		one("tree/sessions", st.Sessions),
+		one("tree/session-objects", st.SessionObjects),
+		one("tree/public-token-objects", st.PublicObjects),
 		hidden,
-		handles,
+		one("tree/object-handles", st.Handles-st.PrivateObjects),
 	}
 }

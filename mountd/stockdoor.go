@@ -126,20 +126,16 @@ func (d *Daemon) sharedThrough(s *slot) (*tokens.Shared, error) {
 
 // slotManager and slotSocket are the door's lines in the list of resources.
 func (d *Daemon) slotManager() resource {
-	r := resource{name: "shm/slot-manager", state: stateOff}
-	if d.stock == nil {
-		return r
+	r := d.slotSocket()
+	r.name = "shm/slot-manager"
+	if r.state == stateOn {
+		st, err := d.stock.daemon.Stats()
+		if err != nil {
+			return resource{name: r.name, state: stateFailed}
+		}
+		r.size, r.users = shm.SlotManagerSize, st.Attached
 	}
-	if d.stock.err != nil {
-		r.state = stateFailed
-		return r
-	}
-	st, err := d.stock.daemon.Stats()
-	if err != nil || d.stock.daemon.Lost() != nil {
-		r.state = stateFailed
-		return r
-	}
-	return resource{name: r.name, count: 1, size: shm.SlotManagerSize, users: st.Attached, state: stateOn}
+	return r
 }
 
 func (d *Daemon) slotSocket() resource {

@@ -1,7 +1,7 @@
 package mountd
 
 import (
-	"context"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -10,8 +10,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
-	"strings"
-	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,17 +28,9 @@ type trace struct {
 // traceLevel is what a value of OPENCRYPTOKI_TRACE_LEVEL switches on: nothing, or a
 // trace of the messages from least on.
 func traceLevel(value string) (least slog.Level, on bool, err error) {
-	switch value {
-	case "", "0":
-		return 0, false, nil
-	case "1":
-		return slog.LevelError, true, nil
-	case "2":
-		return slog.LevelWarn, true, nil
-	case "3":
-		return slog.LevelInfo, true, nil
-	case "4":
-		return slog.LevelDebug, true, nil
+	levels := map[string]slog.Level{"1": slog.LevelError, "2": slog.LevelWarn, "3": slog.LevelInfo, "4": slog.LevelDebug}
+	if least, on = levels[value]; on || value == "" || value == "0" {
+		return least, on, nil
 	}
 	return 0, false, fmt.Errorf("%s is %q, and its values are 0 to 4; the trace stays off", TraceVariable, value)
 }
@@ -67,7 +57,7 @@ func (d *Daemon) openTrace() error {
 		return d.trace.err
 	}
 	d.later(d.trace.file.Close)
-	d.log = slog.New(bothHandlers{d.log.Handler(), newTraceHandler(d.trace.file, least)})
+	d.log = slog.New(slog.NewMultiHandler(d.log.Handler(), newTraceHandler(d.trace.file, least)))
 	return nil
 }
 
@@ -110,111 +100,22 @@ func (d *Daemon) traceFile() resource {
 	return d.file("trace/"+filepath.Base(d.trace.path), d.trace.path, 1)
 }
 
-// traceHandler writes records as lines of openCryptoki's trace:
+// newTraceHandler writes records as lines of openCryptoki's trace:
 //
 //	MM/DD/YYYY HH:MM:SS [file.go:line name] LEVEL: text key=value
 //
 // name is the token's that the record is about, or "api". One record is one
 // line, written at once, so that lines do not mix.
-type traceHandler struct {
-	out   *traceWriter
-	least slog.Level
-	name  string
-	attrs string // of With, as text
-	group string // prefix of the keys that follow
-}
-
-// traceWriter is what handlers of one trace share.
-type traceWriter struct {
-	mu sync.Mutex // guards w; no other lock is taken under it
-	w  io.Writer
-}
-
-func newTraceHandler(w io.Writer, least slog.Level) *traceHandler {
-	return &traceHandler{out: &traceWriter{w: w}, least: least, name: "api"}
-}
-
-// Enabled implements slog.Handler.
-func (h *traceHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.least }
-
-// Handle implements slog.Handler.
-func (h *traceHandler) Handle(_ context.Context, r slog.Record) error {
-	var b strings.Builder
-	at, _ := runtime.CallersFrames([]uintptr{r.PC}).Next()
-	where := "unknown:0"
-	if at.File != "" {
-		where = filepath.Base(at.File) + ":" + strconv.Itoa(at.Line)
-	}
-	name, attrs := h.name, h.attrs
-	r.Attrs(func(a slog.Attr) bool {
-		if a.Key == "token" && h.group == "" {
-			name = traceText(a.Value.Resolve().String())
-		} else {
-			attrs += h.text(a)
+func newTraceHandler(w io.Writer, least slog.Level) slog.Handler {
+	return LineHandler(least, "token", func(r slog.Record, token, text string) error {
+		at, _ := runtime.CallersFrames([]uintptr{r.PC}).Next()
+		where := "unknown:0"
+		if at.File != "" {
+			where = filepath.Base(at.File) + ":" + strconv.Itoa(at.Line)
 		}
-		return true
+		_, err := fmt.Fprintf(w, "%s [%s %s] %s: %s\n", r.Time.Format("01/02/2006 15:04:05"), where, cmp.Or(token, "api"), traceWord(r.Level), text)
+		return err
 	})
-	fmt.Fprintf(&b, "%s [%s %s] %s: %s%s\n", r.Time.Format("01/02/2006 15:04:05"), where, name, traceWord(r.Level), traceText(r.Message), attrs)
-	h.out.mu.Lock()
-	defer h.out.mu.Unlock()
-	_, err := io.WriteString(h.out.w, b.String())
-	return err
-}
-
-// WithAttrs implements slog.Handler.
-func (h *traceHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	c := *h
-	for _, a := range attrs {
-		if a.Key == "token" && h.group == "" {
-			c.name = traceText(a.Value.Resolve().String())
-		} else {
-			c.attrs += h.text(a)
-		}
-	}
-	return &c
-}
-
-// WithGroup implements slog.Handler.
-func (h *traceHandler) WithGroup(name string) slog.Handler {
-	c := *h
-	if name != "" {
-		c.group += name + "."
-	}
-	return &c
-}
-
-// text is one attribute behind a blank.
-func (h *traceHandler) text(a slog.Attr) string {
-	v := a.Value.Resolve()
-	if v.Kind() == slog.KindGroup {
-		g := *h
-		if a.Key != "" {
-			g.group += a.Key + "."
-		}
-		var b strings.Builder
-		for _, a := range v.Group() {
-			b.WriteString(g.text(a))
-		}
-		return b.String()
-	}
-	if a.Key == "" {
-		return ""
-	}
-	s := traceText(v.String())
-	if s == "" || strings.ContainsAny(s, " =\"") {
-		s = strconv.Quote(s)
-	}
-	return " " + h.group + a.Key + "=" + s
-}
-
-// traceText keeps a text on one line.
-func traceText(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
-		}
-		return r
-	}, s)
 }
 
 func traceWord(l slog.Level) string {
@@ -227,34 +128,4 @@ func traceWord(l slog.Level) string {
 		return "INFO"
 	}
 	return "DEVEL"
-}
-
-// bothHandlers hands each record to two handlers, of which each takes the levels
-// it wants.
-type bothHandlers [2]slog.Handler
-
-// Enabled implements slog.Handler.
-func (h bothHandlers) Enabled(ctx context.Context, l slog.Level) bool {
-	return h[0].Enabled(ctx, l) || h[1].Enabled(ctx, l)
-}
-
-// Handle implements slog.Handler.
-func (h bothHandlers) Handle(ctx context.Context, r slog.Record) error {
-	var errs []error
-	for _, one := range h {
-		if one.Enabled(ctx, r.Level) {
-			errs = append(errs, one.Handle(ctx, r.Clone()))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// WithAttrs implements slog.Handler.
-func (h bothHandlers) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return bothHandlers{h[0].WithAttrs(attrs), h[1].WithAttrs(attrs)}
-}
-
-// WithGroup implements slog.Handler.
-func (h bothHandlers) WithGroup(name string) slog.Handler {
-	return bothHandlers{h[0].WithGroup(name), h[1].WithGroup(name)}
 }

@@ -1,19 +1,18 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"log/syslog"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"p11fs/mountd"
 )
 
 // slotLog is where pkcsslotd's messages go: to syslog, to the file of -l, and,
@@ -23,7 +22,6 @@ type slotLog struct {
 	dial func() (*syslog.Writer, error)
 
 	mu     sync.Mutex // guards what follows
-	buf    bytes.Buffer
 	stderr io.Writer
 	file   *os.File
 	syslog *syslog.Writer
@@ -70,55 +68,17 @@ func (l *slotLog) close() {
 
 // handler returns a handler for records from level on.
 func (l *slotLog) handler(level slog.Level) slog.Handler {
-	drop := func(groups []string, a slog.Attr) slog.Attr {
-		if len(groups) == 0 && (a.Key == slog.TimeKey || a.Key == slog.LevelKey || a.Key == slog.MessageKey) {
-			return slog.Attr{}
-		}
-		return a
-	}
-	return &slotHandler{log: l, attrs: slog.NewTextHandler(&l.buf, &slog.HandlerOptions{Level: level, ReplaceAttr: drop})}
+	return mountd.LineHandler(level, "", l.write)
 }
 
-// slotHandler writes "text key=value …".
-type slotHandler struct {
-	log   *slotLog
-	attrs slog.Handler // writes the attributes into log.buf
-}
-
-// Enabled implements slog.Handler.
-func (h *slotHandler) Enabled(ctx context.Context, level slog.Level) bool {
-	return h.attrs.Enabled(ctx, level)
-}
-
-// WithAttrs implements slog.Handler.
-func (h *slotHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return &slotHandler{log: h.log, attrs: h.attrs.WithAttrs(attrs)}
-}
-
-// WithGroup implements slog.Handler.
-func (h *slotHandler) WithGroup(name string) slog.Handler {
-	return &slotHandler{log: h.log, attrs: h.attrs.WithGroup(name)}
-}
-
-// Handle implements slog.Handler.
-func (h *slotHandler) Handle(ctx context.Context, r slog.Record) error {
-	l := h.log
+// write writes one record.
+func (l *slotLog) write(r slog.Record, _, text string) (err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.buf.Reset()
-	err := h.attrs.Handle(ctx, r)
-	text := strings.TrimSpace(r.Message + " " + strings.TrimSpace(l.buf.String()))
-	text = strings.Map(func(c rune) rune {
-		if c < ' ' {
-			return ' '
-		}
-		return c
-	}, text)
 	word := map[slog.Level]string{slog.LevelDebug: "DEBUG", slog.LevelInfo: "INFO", slog.LevelWarn: "WARNING", slog.LevelError: "ERROR"}[r.Level]
 	line := fmt.Sprintf("%7s %s[%d]: %s\n", word, slotDaemonName, os.Getpid(), text)
 	if l.stderr != nil && r.Level >= slog.LevelWarn {
-		_, e := io.WriteString(l.stderr, line)
-		err = errors.Join(err, e)
+		_, err = io.WriteString(l.stderr, line)
 	}
 	if l.file != nil {
 		_, e := io.WriteString(l.file, l.now().Format(time.ANSIC)+" "+line)

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -76,13 +77,7 @@ func Probe(path string) (State, error) {
 }
 
 func probe(mounts []Mount, path string) State {
-	top := Mount{}
-	for _, m := range mounts { // the last one covers those before it
-		if m.Path == path {
-			top = m
-		}
-	}
-	if top.Type != Type {
+	if topOn(mounts, path).Type != Type {
 		return Free
 	}
 	answer := make(chan error, 1)
@@ -146,16 +141,21 @@ func List() ([]Mount, error) {
 // Ours returns the p11fs mounts.
 func Ours() ([]Mount, error) {
 	all, err := List()
-	if err != nil {
-		return nil, err
-	}
-	var ours []Mount
-	for _, m := range all {
-		if m.Type == Type {
-			ours = append(ours, m)
+	return ours(all), err
+}
+
+func ours(mounts []Mount) []Mount {
+	return slices.DeleteFunc(mounts, func(m Mount) bool { return m.Type != Type })
+}
+
+// topOn is the last mount on path, which covers those before it; zero without one.
+func topOn(mounts []Mount, path string) (top Mount) {
+	for _, m := range mounts {
+		if m.Path == path {
+			top = m
 		}
 	}
-	return ours, nil
+	return top
 }
 
 // parse reads mountinfo (proc(5)): ID, parent, device, root, mount point,

@@ -35,11 +35,7 @@ func NewWatch(path string) (*Watch, error) {
 	}
 	w := &Watch{gone: make(chan struct{}), list: list, path: path}
 	mounts, err := w.read()
-	for _, m := range mounts { // the last one covers those before it
-		if m.Path == path && m.Type == Type {
-			w.device = m.Device
-		}
-	}
+	w.device = topOn(ours(mounts), path).Device
 	if err == nil && w.device == "" {
 		err = fmt.Errorf("no p11fs mount is on %s", path)
 	}
@@ -60,17 +56,7 @@ func (w *Watch) Gone() <-chan struct{} { return w.gone }
 // moved, and nothing is mounted over it. In doubt it does.
 func (w *Watch) OnTop() bool {
 	mounts, err := List()
-	return err != nil || onTop(mounts, w.path, w.device)
-}
-
-func onTop(mounts []Mount, path, device string) bool {
-	top := Mount{}
-	for _, m := range mounts { // the last one covers those before it
-		if m.Path == path {
-			top = m
-		}
-	}
-	return top.Device == device
+	return err != nil || topOn(mounts, w.path).Device == w.device
 }
 
 // Close ends the watch; a mount that is there then counts as there. It may be

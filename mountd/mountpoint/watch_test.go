@@ -17,7 +17,7 @@ func TestOnTop(t *testing.T) {
 		{"moved", []Mount{{Path: "/old", Device: "0:40", Type: Type}}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got := onTop(c.mounts, "/p11", "0:40"); got != c.want {
+			if got := topOn(c.mounts, "/p11").Device == "0:40"; got != c.want {
 				t.Errorf("%v, want %v", got, c.want)
 			}
 		})
