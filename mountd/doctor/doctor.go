@@ -3,7 +3,6 @@
 package doctor
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -74,55 +73,56 @@ func (e Examination) Run() []Finding {
 
 func (e Examination) path(abs string) string { return filepath.Join("/", e.Root, abs) }
 
+// good is f when nothing is wrong.
+func (f Finding) good(format string, args ...any) Finding {
+	f.Detail = fmt.Sprintf(format, args...)
+	return f
+}
+
+// wrong is f with what is wrong, and what mends it.
+func (f Finding) wrong(mend, format string, args ...any) Finding {
+	f.Wrong, f.Mend, f.Detail = fmt.Sprintf(format, args...), mend, ""
+	return f
+}
+
 func (e Examination) device() Finding {
 	f := Finding{Check: "/dev/fuse"}
 	path := e.path("dev/fuse")
 	_, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		f.Wrong = "it is missing: the kernel's FUSE is not loaded, or this container was not given it"
-		f.Mend = "modprobe fuse (for a container: run it with --device /dev/fuse)"
-		return f
+		return f.wrong("modprobe fuse (for a container: run it with --device /dev/fuse)",
+			"it is missing: the kernel's FUSE is not loaded, or this container was not given it")
 	case err != nil:
-		f.Wrong, f.Mend = err.Error(), "modprobe fuse"
-		return f
+		return f.wrong("modprobe fuse", "%v", err)
 	}
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	switch {
 	case err == nil:
 		_ = unix.Close(fd)
-		f.Detail = "usable"
+		return f.good("usable")
 	case errors.Is(err, unix.EPERM):
-		f.Wrong = "this container may not use it"
-		f.Mend = "run the container with --device /dev/fuse --cap-add SYS_ADMIN"
+		return f.wrong("run the container with --device /dev/fuse --cap-add SYS_ADMIN", "this container may not use it")
 	case errors.Is(err, unix.EACCES):
-		f.Wrong = "it is closed to this user"
-		f.Mend = "chmod 0666 /dev/fuse"
-	default:
-		f.Wrong, f.Mend = "it cannot be opened: "+err.Error(), "modprobe fuse"
+		return f.wrong("chmod 0666 /dev/fuse", "it is closed to this user")
 	}
-	return f
+	return f.wrong("modprobe fuse", "it cannot be opened: %v", err)
 }
 
 func (e Examination) helper() Finding {
-	f := Finding{Check: "fusermount3", Mend: "apt-get install fuse3"}
+	f := Finding{Check: "fusermount3"}
 	path, err := e.lookHelper()
 	if err != nil {
-		f.Wrong = "it is not installed"
-		return f
+		return f.wrong("apt-get install fuse3", "it is not installed")
 	}
 	st, err := os.Stat(path)
-	if err != nil {
-		f.Wrong = err.Error()
-		return f
+	switch {
+	case err != nil:
+		return f.wrong("apt-get install fuse3", "%v", err)
+	case e.UID != 0 && st.Mode()&fs.ModeSetuid == 0:
+		return f.wrong("chmod u+s "+path, "%s is not setuid root, so it cannot mount for users", path)
 	}
-	if e.UID != 0 && st.Mode()&fs.ModeSetuid == 0 {
-		f.Wrong = path + " is not setuid root, so it cannot mount for users"
-		f.Mend = "chmod u+s " + path
-		return f
-	}
-	f.Detail, f.Mend = path, ""
-	return f
+	return f.good("%s", path)
 }
 
 func (e Examination) lookHelper() (string, error) {
@@ -136,43 +136,32 @@ func (e Examination) allowOther() Finding {
 	f := Finding{Check: "user_allow_other"}
 	switch {
 	case e.UID == 0:
-		f.Detail = "root needs no permission"
-		return f
+		return f.good("root needs no permission")
 	case !e.AllowOther:
-		f.Detail = "not wanted: the mount is yours alone"
-		return f
+		return f.good("not wanted: the mount is yours alone")
 	}
-	path := e.path("etc/fuse.conf")
-	b, err := os.ReadFile(path)
+	b, err := os.ReadFile(e.path("etc/fuse.conf"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		f.Wrong, f.Mend = err.Error(), "chmod 0644 /etc/fuse.conf"
-		return f
+		return f.wrong("chmod 0644 /etc/fuse.conf", "%v", err)
 	}
 	for line := range strings.Lines(string(b)) {
 		if strings.TrimSpace(line) == "user_allow_other" {
-			f.Detail = "set"
-			return f
+			return f.good("set")
 		}
 	}
-	f.Wrong = "/etc/fuse.conf does not let users share their mounts"
-	f.Mend = "echo user_allow_other >> /etc/fuse.conf"
-	return f
+	return f.wrong("echo user_allow_other >> /etc/fuse.conf", "/etc/fuse.conf does not let users share their mounts")
 }
 
 func (e Examination) group() Finding {
 	f := Finding{Check: "group " + mountd.Group}
 	if e.Mode != mountd.System {
-		f.Detail = "not needed for your own tokens"
-		return f
+		return f.good("not needed for your own tokens")
 	}
 	_, members, err := e.Group(mountd.Group)
 	if err != nil {
-		f.Wrong = "it does not exist: nobody but root could use the tokens"
-		f.Mend = "groupadd --system " + mountd.Group
-		return f
+		return f.wrong("groupadd --system "+mountd.Group, "it does not exist: nobody but root could use the tokens")
 	}
-	f.Detail = fmt.Sprintf("exists (members: %s)", strings.Join(members, " "))
-	return f
+	return f.good("exists (members: %s)", strings.Join(members, " "))
 }
 
 func (e Examination) configuration() Finding {
@@ -180,80 +169,59 @@ func (e Examination) configuration() Finding {
 	_, warnings, err := config.Load(e.Paths.Config)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && e.Mode == mountd.User:
-		f.Detail = "absent, which is fine: each token directory is a slot"
+		return f.good("absent, which is fine: each token directory is a slot")
 	case errors.Is(err, fs.ErrNotExist):
-		f.Wrong = "it is missing"
-		f.Mend = "apt-get install opencryptoki (or write it: p11fs(5))"
+		mend := "apt-get install opencryptoki"
 		if usual := mountd.SystemPaths("").Config; e.Paths.Config != usual { // where no package puts one
-			f.Mend = fmt.Sprintf("install -D -m 0644 %s %s (or write it: p11fs(5))", usual, e.Paths.Config)
+			mend = fmt.Sprintf("install -D -m 0644 %s %s", usual, e.Paths.Config)
 		}
+		return f.wrong(mend+" (or write it: p11fs(5))", "it is missing")
 	case err != nil:
-		f.Wrong = strings.Join(strings.Fields(strings.ReplaceAll(err.Error(), "\n", "; ")), " ")
-		f.Mend = "editor " + e.Paths.Config
-	case len(warnings) > 0:
-		f.Wrong = warnings[0].Error()
-		if more := len(warnings) - 1; more > 0 {
-			f.Wrong += fmt.Sprintf(" (and %d more)", more)
-		}
-		f.Mend = "editor " + e.Paths.Config
-	default:
-		f.Detail = "understood"
+		return f.wrong("editor "+e.Paths.Config, "%s", strings.Join(strings.Fields(strings.ReplaceAll(err.Error(), "\n", "; ")), " "))
 	}
-	return f
+	var all troubles
+	for _, w := range warnings {
+		all.add("editor "+e.Paths.Config, "%v", w)
+	}
+	return all.found(f.good("understood"))
 }
 
 // data checks who may come to the token directories. In user mode they are
 // their owner's alone; in system mode the group pkcs11 works in them.
 func (e Examination) data() Finding {
-	f := Finding{Check: e.Paths.Data}
+	dir := e.Paths.Data
+	f := Finding{Check: dir}
 	var st unix.Stat_t
-	err := unix.Lstat(e.Paths.Data, &st)
+	err := unix.Lstat(dir, &st)
+	mode, own := st.Mode&0o777, e.Mode == mountd.User
 	switch {
-	case errors.Is(err, unix.ENOENT) && e.Mode == mountd.User:
-		f.Detail = "absent; p11fs mount makes it"
-		return f
+	case errors.Is(err, unix.ENOENT) && own:
+		return f.good("absent; p11fs mount makes it")
 	case errors.Is(err, unix.ENOENT):
-		f.Wrong = "it is missing"
-		f.Mend = fmt.Sprintf("install -d -m 0770 -g %s %s", mountd.Group, e.Paths.Data)
-		return f
+		return f.wrong(fmt.Sprintf("install -d -m 0770 -g %s %s", mountd.Group, dir), "it is missing")
 	case err != nil:
-		f.Wrong, f.Mend = err.Error(), "ls -ld "+e.Paths.Data
-		return f
+		return f.wrong("ls -ld "+dir, "%v", err)
 	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
-		f.Wrong, f.Mend = "it is no directory", "ls -ld "+e.Paths.Data
-		return f
+		return f.wrong("ls -ld "+dir, "it is no directory")
+	case own && int(st.Uid) != e.UID:
+		return f.wrong(fmt.Sprintf("chown -R %d %s", e.UID, dir), "it belongs to user %d", st.Uid)
+	case own && mode&0o022 != 0:
+		return f.wrong("chmod go-w "+dir, "others may write to it (mode %04o)", mode)
+	case own && mode&0o700 != 0o700:
+		return f.wrong("chmod u+rwx "+dir, "you may not use it yourself (mode %04o)", mode)
+	case !own && mode&0o002 != 0:
+		return f.wrong("chmod o-w "+dir, "everybody may write to it (mode %04o)", mode)
 	}
-	mode := st.Mode & 0o777
-	switch {
-	case e.Mode == mountd.User && int(st.Uid) != e.UID:
-		f.Wrong = fmt.Sprintf("it belongs to user %d", st.Uid)
-		f.Mend = fmt.Sprintf("chown -R %d %s", e.UID, e.Paths.Data)
-	case e.Mode == mountd.User && mode&0o022 != 0:
-		f.Wrong = fmt.Sprintf("others may write to it (mode %04o)", mode)
-		f.Mend = "chmod go-w " + e.Paths.Data
-	case e.Mode == mountd.User && mode&0o700 != 0o700:
-		f.Wrong = fmt.Sprintf("you may not use it yourself (mode %04o)", mode)
-		f.Mend = "chmod u+rwx " + e.Paths.Data
-	case e.Mode == mountd.System && mode&0o002 != 0:
-		f.Wrong = fmt.Sprintf("everybody may write to it (mode %04o)", mode)
-		f.Mend = "chmod o-w " + e.Paths.Data
-	default:
-		f.Detail = fmt.Sprintf("mode %04o", mode)
-	}
-	return f
+	return f.good("mode %04o", mode)
 }
 
 // slotDaemon looks for a stock slot daemon, whose place a system daemon takes.
 func (e Examination) slotDaemon() Finding {
 	f := Finding{Check: "pkcsslotd", Detail: "does not run"}
 	if e.Mode != mountd.System {
-		f.Detail = "not in the way of your own tokens"
-		return f
+		return f.good("not in the way of your own tokens")
 	}
-	b, err := os.ReadFile(e.Paths.PIDFile)
-	if err != nil {
-		return f
-	}
+	b, _ := os.ReadFile(e.Paths.PIDFile)
 	// The file outlives the process, and numbers are given out again.
 	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
 	if err != nil {
@@ -263,11 +231,9 @@ func (e Examination) slotDaemon() Finding {
 	switch {
 	case err != nil: // there is no such process
 	case slotd.IsStock(e.path("proc"), pid, e.Paths.SlotDaemon):
-		f.Wrong = "it runs, and p11fs has to take its place"
-		f.Mend = fmt.Sprintf("systemctl stop pkcsslotd (or kill %d)", pid)
-		f.Detail = ""
+		return f.wrong(fmt.Sprintf("systemctl stop pkcsslotd (or kill %d)", pid), "it runs, and p11fs has to take its place")
 	case slices.Contains([]string{"pkcsslotd", "p11fs"}, strings.TrimSpace(string(name))):
-		f.Detail = fmt.Sprintf("is p11fs (process %d)", pid)
+		return f.good("is p11fs (process %d)", pid)
 	}
 	return f
 }
@@ -276,57 +242,44 @@ func (e Examination) mount() Finding {
 	f := Finding{Check: e.Paths.Mount}
 	path, err := mountpoint.Resolve(e.Paths.Mount)
 	if err != nil {
-		f.Wrong, f.Mend = err.Error(), "p11fs mount ANOTHER-DIRECTORY"
-		return f
+		return f.wrong("p11fs mount ANOTHER-DIRECTORY", "%v", err)
 	}
 	state, err := mountpoint.Probe(path)
 	if err != nil {
-		f.Wrong, f.Mend = err.Error(), "mount -t proc proc /proc"
-		return f
+		return f.wrong("mount -t proc proc /proc", "%v", err)
 	}
 	switch state {
 	case mountpoint.Live:
-		f.Detail = "p11fs is mounted"
 		status, err := readWithin(answerTime, filepath.Join(path, "status"))
 		if err != nil {
-			f.Wrong, f.Mend = fmt.Sprintf("p11fs is mounted and gives no status (%v)", err), "p11fs umount "+path
-		} else if why := notServed(status); why != "" {
-			f.Wrong, f.Mend = why, "restart the daemon once that is mended"
+			return f.wrong("p11fs umount "+path, "p11fs is mounted and gives no status (%v)", err)
 		}
-		return f
+		return notServed(f.good("p11fs is mounted"), status)
 	case mountpoint.Stale:
-		f.Wrong = "its daemon has died and left the mount behind"
-		f.Mend = "p11fs umount " + path + " (p11fs mount does it too)"
-		return f
+		return f.wrong("p11fs umount "+path+" (p11fs mount does it too)", "its daemon has died and left the mount behind")
 	}
 	st, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		f.Detail = "not mounted; p11fs mount makes the directory"
+		return f.good("not mounted; p11fs mount makes the directory")
 	case err != nil:
-		f.Wrong, f.Mend = err.Error(), "p11fs mount ANOTHER-DIRECTORY"
+		return f.wrong("p11fs mount ANOTHER-DIRECTORY", "%v", err)
 	case !st.IsDir():
-		f.Wrong, f.Mend = "it is no directory", "rm "+path
+		return f.wrong("rm "+path, "it is no directory")
 	case e.UID != 0 && unix.Access(path, unix.W_OK) != nil:
 		// fusermount3 lets a user cover only what they could change anyway.
-		f.Wrong = "you may not write to it, so you may not mount on it"
-		f.Mend = fmt.Sprintf("chown %d %s", e.UID, path)
-	default:
-		f.Detail = "not mounted"
+		return f.wrong(fmt.Sprintf("chown %d %s", e.UID, path), "you may not write to it, so you may not mount on it")
 	}
-	return f
+	return f.good("not mounted")
 }
 
 func (e Examination) libcrypto() Finding {
 	f := Finding{Check: "libcrypto"}
 	version, err := e.Libcrypto()
 	if err != nil {
-		f.Wrong = fmt.Sprintf("it cannot be used (%v), so RSA is slower", err)
-		f.Mend = "apt-get install libssl3"
-		return f
+		return f.wrong("apt-get install libssl3", "it cannot be used (%v), so RSA is slower", err)
 	}
-	f.Detail = version
-	return f
+	return f.good("%s", version)
 }
 
 // groupOf looks a group up, with the members that the group database lists.
@@ -335,14 +288,9 @@ func groupOf(name string) (string, []string, error) {
 	if err != nil {
 		return "", nil, err
 	}
-	f, err := os.Open("/etc/group")
-	if err != nil {
-		return g.Gid, nil, nil // the members are told only where they are known
-	}
-	defer f.Close()
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		fields := strings.Split(lines.Text(), ":")
+	b, _ := os.ReadFile("/etc/group") // the members are told only where they are known
+	for line := range strings.Lines(string(b)) {
+		fields := strings.Split(strings.TrimSpace(line), ":")
 		if len(fields) == 4 && fields[0] == name && fields[3] != "" {
 			return g.Gid, strings.Split(fields[3], ","), nil
 		}

@@ -235,7 +235,7 @@ func TestNotServed(t *testing.T) {
 		good + "store b /data/b\noffline b: no card: 3\n":      "the token b is offline: no card: 3",
 		"store a failed: x\noffline b: y\nstore c failed: z\n": "the token a is not served: x (and 2 more)",
 	} {
-		if got := notServed(status); got != want {
+		if got := notServed(Finding{}, status).Wrong; got != want {
 			t.Errorf("got %q, want %q, of\n%s", got, want, status)
 		}
 	}

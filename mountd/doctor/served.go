@@ -29,32 +29,21 @@ func readWithin(limit time.Duration, path string) (string, error) {
 	}
 }
 
-// notServed says which token a daemon that runs does not serve, or whose keys it
-// cannot use, by its status; empty if there is none.
-func notServed(status string) string {
-	var first string
-	more := 0
+// notServed says which tokens a daemon that runs does not serve, or whose keys it
+// cannot use, by its status.
+func notServed(f Finding, status string) Finding {
+	const mend = "restart the daemon once that is mended"
+	var all troubles
 	for line := range strings.Lines(status) {
-		line = strings.TrimSpace(line)
-		what, rest, _ := strings.Cut(line, " ")
+		what, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
 		_, why, failed := strings.Cut(rest, " failed: ")
 		switch {
 		case what == "store" && failed:
 			name, _, _ := strings.Cut(rest, " ")
-			line = fmt.Sprintf("the token %s is not served: %s", name, why)
+			all.add(mend, "the token %s is not served: %s", name, why)
 		case what == "offline":
-			line = "the token " + strings.Replace(rest, ": ", " is offline: ", 1)
-		default:
-			continue
-		}
-		if first == "" {
-			first = line
-		} else {
-			more++
+			all.add(mend, "the token %s", strings.Replace(rest, ": ", " is offline: ", 1))
 		}
 	}
-	if more > 0 {
-		first += fmt.Sprintf(" (and %d more)", more)
-	}
-	return first
+	return all.found(f)
 }

@@ -21,19 +21,22 @@ import (
 // The troubles of a machine whose tokens stock openCryptoki shares. A user's own
 // daemon has none of them.
 
-// trouble is one thing that is wrong, of which a check may find several.
-type trouble struct{ wrong, mend string }
+// troubles are what is wrong where a check may find several things.
+type troubles []Finding
 
-// add puts the first trouble into f, and counts the others.
-func (f Finding) add(troubles []trouble) Finding {
-	if len(troubles) == 0 {
+func (t *troubles) add(mend, format string, args ...any) {
+	*t = append(*t, Finding{}.wrong(mend, format, args...))
+}
+
+// found is f with the first trouble, and how many others there are.
+func (t troubles) found(f Finding) Finding {
+	switch len(t) {
+	case 0:
 		return f
+	case 1:
+		return f.wrong(t[0].Mend, "%s", t[0].Wrong)
 	}
-	f.Wrong, f.Mend = troubles[0].wrong, troubles[0].mend
-	if more := len(troubles) - 1; more > 0 {
-		f.Wrong += fmt.Sprintf(" (and %d more like it)", more)
-	}
-	return f
+	return f.wrong(t[0].Mend, "%s (and %d more)", t[0].Wrong, len(t)-1)
 }
 
 // gid is the number of the group pkcs11, or -1.
@@ -54,25 +57,21 @@ func (e Examination) gid() int {
 func (e Examination) member() Finding {
 	f := Finding{Check: "your membership in " + mountd.Group}
 	if e.Mode != mountd.System {
-		f.Detail = "not needed for your own tokens"
-		return f
+		return f.good("not needed for your own tokens")
 	}
 	_, members, err := e.Group(mountd.Group)
 	switch {
 	case e.UID == 0:
-		f.Detail = "root needs none"
+		return f.good("root needs none")
 	case err != nil:
-		f.Detail = "there is no such group" // told already
+		return f.good("there is no such group") // told already
 	case !slices.Contains(members, e.User):
-		f.Wrong = fmt.Sprintf("user %s is not in the group %s, and gets nothing of the tokens", e.User, mountd.Group)
-		f.Mend = fmt.Sprintf("usermod -aG %s %s (as root; then log in anew)", mountd.Group, e.User)
+		return f.wrong(fmt.Sprintf("usermod -aG %s %s (as root; then log in anew)", mountd.Group, e.User),
+			"user %s is not in the group %s, and gets nothing of the tokens", e.User, mountd.Group)
 	case !slices.Contains(e.Groups, e.gid()):
-		f.Wrong = "you became a member after this login, which does not have the group yet"
-		f.Mend = "newgrp " + mountd.Group + " (or log in anew)"
-	default:
-		f.Detail = e.User + " is a member"
+		return f.wrong("newgrp "+mountd.Group+" (or log in anew)", "you became a member after this login, which does not have the group yet")
 	}
-	return f
+	return f.good("%s is a member", e.User)
 }
 
 // refusal checks whether p11fs can keep a stock slot daemon from starting beside it.
@@ -81,13 +80,12 @@ func (e Examination) refusal() Finding {
 	f := Finding{Check: "a stock pkcsslotd beside p11fs", Detail: "is refused when it starts"}
 	switch {
 	case e.Mode != mountd.System:
-		f.Detail = "not in the way of your own tokens"
+		return f.good("not in the way of your own tokens")
 	case e.UID != 0:
-		f.Detail = "only root can tell whether it is refused"
-	default:
-		if err := e.CanRefuse(); err != nil {
-			f.Detail = "takes its place: " + err.Error() + ". Keep it from starting: systemctl mask pkcsslotd"
-		}
+		return f.good("only root can tell whether it is refused")
+	}
+	if err := e.CanRefuse(); err != nil {
+		return f.good("takes its place: %v. Keep it from starting: systemctl mask pkcsslotd", err)
 	}
 	return f
 }
@@ -97,10 +95,9 @@ func (e Examination) refusal() Finding {
 func (e Examination) segments() Finding {
 	f := Finding{Check: "shared memory", Detail: "nothing in the way"}
 	if e.Mode != mountd.System {
-		f.Detail = "your own tokens use none"
-		return f
+		return f.good("your own tokens use none")
 	}
-	troubles := e.slotManager()
+	all := e.slotManager()
 	paths, _ := filepath.Glob(filepath.Join(e.Paths.SharedMemory, "var.lib.opencryptoki.*"))
 	gid := e.gid()
 	for _, path := range paths {
@@ -110,28 +107,21 @@ func (e Examination) segments() Finding {
 		}
 		switch mode := st.Mode & 0o777; {
 		case st.Mode&unix.S_IFMT != unix.S_IFREG:
-			troubles = append(troubles, trouble{path + " is no shared memory", "rm -r " + path})
+			all.add("rm -r "+path, "%s is no shared memory", path)
 		case st.Size != shm.TokenSize:
-			troubles = append(troubles, trouble{
-				fmt.Sprintf("%s has %d bytes, not the %d of openCryptoki 3.8: another version made it", path, st.Size, shm.TokenSize),
-				"rm " + path + " (when no program uses the token)",
-			})
+			all.add("rm "+path+" (when no program uses the token)",
+				"%s has %d bytes, not the %d of openCryptoki 3.8: another version made it", path, st.Size, shm.TokenSize)
 		case mode&0o007 != 0:
-			troubles = append(troubles, trouble{
-				fmt.Sprintf("%s is open to everybody (mode %04o), PIN hashes and all", path, mode), "chmod 0660 " + path,
-			})
+			all.add("chmod 0660 "+path, "%s is open to everybody (mode %04o), PIN hashes and all", path, mode)
 		case gid >= 0 && int(st.Gid) != gid:
-			troubles = append(troubles, trouble{
-				fmt.Sprintf("%s belongs to group %d, so members of %s cannot attach", path, st.Gid, mountd.Group),
-				fmt.Sprintf("chgrp %s %s", mountd.Group, path),
-			})
+			all.add("chgrp "+mountd.Group+" "+path, "%s belongs to group %d, so members of %s cannot attach", path, st.Gid, mountd.Group)
 		}
 	}
-	return f.add(troubles)
+	return all.found(f)
 }
 
 // slotManager looks at the System V segment.
-func (e Examination) slotManager() []trouble {
+func (e Examination) slotManager() (all troubles) {
 	key, err := shm.Key(e.Paths.SlotDaemon)
 	if err != nil {
 		return nil // no file, no stock client
@@ -149,14 +139,14 @@ func (e Examination) slotManager() []trouble {
 		mend := fmt.Sprintf("ipcrm -M %#x", uint32(key))
 		switch {
 		case s[3] != strconv.Itoa(shm.SlotManagerSize):
-			return []trouble{{fmt.Sprintf("the slot manager's segment has %s bytes, not %d: another version made it", s[3], shm.SlotManagerSize), mend}}
+			all.add(mend, "the slot manager's segment has %s bytes, not %d: another version made it", s[3], shm.SlotManagerSize)
 		case s[6] == "0":
-			return []trouble{{"the slot manager's segment was left by a daemon that died: nobody is attached", mend + " (p11fs does it too when it starts)"}}
+			all.add(mend+" (p11fs does it too when it starts)", "the slot manager's segment was left by a daemon that died: nobody is attached")
 		case s[8] != strconv.Itoa(e.gid()):
-			return []trouble{{fmt.Sprintf("the slot manager's segment belongs to group %s, so members of %s cannot attach", s[8], mountd.Group), mend + " (then restart the daemon)"}}
+			all.add(mend+" (then restart the daemon)", "the slot manager's segment belongs to group %s, so members of %s cannot attach", s[8], mountd.Group)
 		}
 	}
-	return nil
+	return all
 }
 
 // How long a lock may be held before it counts as stuck, and how often that is tried.
@@ -175,7 +165,7 @@ func (e Examination) lockFiles() Finding {
 	paths, _ := filepath.Glob(filepath.Join(e.Paths.Locks, "LCK..APIlock"))
 	more, _ := filepath.Glob(filepath.Join(e.Paths.Locks, "*", "LCK..*"))
 	gid := e.gid()
-	var troubles []trouble
+	var all troubles
 	for _, path := range append(paths, more...) {
 		var st unix.Stat_t
 		if err := unix.Lstat(path, &st); err != nil {
@@ -183,23 +173,20 @@ func (e Examination) lockFiles() Finding {
 		}
 		switch {
 		case st.Mode&unix.S_IFMT != unix.S_IFREG:
-			troubles = append(troubles, trouble{path + " is no lock file", "rm -r " + path})
+			all.add("rm -r "+path, "%s is no lock file", path)
 		case st.Mode&0o440 != 0o440 || st.Mode&0o007 != 0:
-			troubles = append(troubles, trouble{fmt.Sprintf("%s has mode %04o", path, st.Mode&0o777), "chmod 0440 " + path})
+			all.add("chmod 0440 "+path, "%s has mode %04o", path, st.Mode&0o777)
 		case gid >= 0 && int(st.Gid) != gid:
-			troubles = append(troubles, trouble{
-				fmt.Sprintf("%s belongs to group %d, so members of %s cannot lock it", path, st.Gid, mountd.Group),
-				fmt.Sprintf("chgrp %s %s", mountd.Group, path),
-			})
+			all.add("chgrp "+mountd.Group+" "+path, "%s belongs to group %d, so members of %s cannot lock it", path, st.Gid, mountd.Group)
 		case stuck(path):
-			t := trouble{path + " is locked all the time", "fuser -v " + path}
 			if pid, err := locks.Holder(e.path("proc"), path); err == nil && pid > 0 {
-				t = trouble{fmt.Sprintf("%s is locked all the time, by process %d", path, pid), fmt.Sprintf("kill %d (after: ps -fp %[1]d)", pid)}
+				all.add(fmt.Sprintf("kill %d (after: ps -fp %[1]d)", pid), "%s is locked all the time, by process %d", path, pid)
+			} else {
+				all.add("fuser -v "+path, "%s is locked all the time", path)
 			}
-			troubles = append(troubles, t)
 		}
 	}
-	return f.add(troubles)
+	return all.found(f)
 }
 
 // stuck reports whether a lock is held all the time. A file that may not even be
@@ -223,30 +210,27 @@ func stuck(path string) bool {
 // socket looks for a slot socket whose daemon has died, or that clients refuse.
 // It does not connect: a client that connects and goes ends an idle stock daemon.
 func (e Examination) socket() Finding {
-	f := Finding{Check: e.Paths.SlotSocket, Detail: "not there: no slot daemon serves"}
+	path := e.Paths.SlotSocket
 	if e.Mode != mountd.System {
-		f.Check, f.Detail = "slot socket", "your own tokens have none"
-		return f
+		return Finding{Check: "slot socket", Detail: "your own tokens have none"}
 	}
+	f := Finding{Check: path}
 	var st unix.Stat_t
-	if err := unix.Lstat(e.Paths.SlotSocket, &st); err != nil {
-		return f
+	if err := unix.Lstat(path, &st); err != nil {
+		return f.good("not there: no slot daemon serves")
 	}
 	b, err := os.ReadFile(e.path("proc/net/unix"))
 	gid := e.gid()
 	switch {
 	case err == nil && !slices.ContainsFunc(strings.Split(string(b), "\n"), func(line string) bool {
 		s := strings.Fields(line)
-		return len(s) == 8 && (s[7] == e.Paths.SlotSocket || "/var"+s[7] == e.Paths.SlotSocket)
+		return len(s) == 8 && (s[7] == path || "/var"+s[7] == path)
 	}):
-		f.Wrong, f.Mend = "its daemon has died and left it behind", "rm "+e.Paths.SlotSocket+" (p11fs does it too when it starts)"
+		return f.wrong("rm "+path+" (p11fs does it too when it starts)", "its daemon has died and left it behind")
 	case gid >= 0 && int(st.Gid) != gid:
-		f.Wrong = fmt.Sprintf("it belongs to group %d, so stock clients refuse it", st.Gid)
-		f.Mend = fmt.Sprintf("chgrp %s %s", mountd.Group, e.Paths.SlotSocket)
-	default:
-		f.Detail = "a slot daemon serves"
+		return f.wrong("chgrp "+mountd.Group+" "+path, "it belongs to group %d, so stock clients refuse it", st.Gid)
 	}
-	return f
+	return f.good("a slot daemon serves")
 }
 
 // modes looks at what lies in the token directories and at the configuration.
@@ -257,17 +241,14 @@ func (e Examination) modes() Finding {
 		return f
 	}
 	if dir := e.hidden(); dir != "" {
-		f.Detail = "not seen: " + dir + " is closed to you"
-		return f
+		return f.good("not seen: %s is closed to you", dir)
 	}
-	var troubles []trouble
+	var all troubles
 	gid := e.gid()
 	var st unix.Stat_t
 	if unix.Lstat(e.Paths.Config, &st) == nil && st.Mode&0o022 != 0 {
-		troubles = append(troubles, trouble{
-			fmt.Sprintf("%s can be written by others (mode %04o), and says which libraries stock programs load", e.Paths.Config, st.Mode&0o777),
-			"chmod 0644 " + e.Paths.Config,
-		})
+		all.add("chmod 0644 "+e.Paths.Config,
+			"%s can be written by others (mode %04o), and says which libraries stock programs load", e.Paths.Config, st.Mode&0o777)
 	}
 	_ = filepath.WalkDir(e.Paths.Data, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || path == e.Paths.Data {
@@ -283,16 +264,13 @@ func (e Examination) modes() Finding {
 		}
 		switch {
 		case mode&0o007 != 0:
-			troubles = append(troubles, trouble{fmt.Sprintf("%s is open to everybody (mode %04o)", path, mode), fmt.Sprintf("chmod %04o %s", want, path)})
+			all.add(fmt.Sprintf("chmod %04o %s", want, path), "%s is open to everybody (mode %04o)", path, mode)
 		case gid >= 0 && int(st.Gid) != gid:
-			troubles = append(troubles, trouble{
-				fmt.Sprintf("%s belongs to group %d, so members of %s cannot use it", path, st.Gid, mountd.Group),
-				fmt.Sprintf("chgrp -R %s %s", mountd.Group, path),
-			})
+			all.add("chgrp -R "+mountd.Group+" "+path, "%s belongs to group %d, so members of %s cannot use it", path, st.Gid, mountd.Group)
 		case mode&want != want:
-			troubles = append(troubles, trouble{fmt.Sprintf("%s is closed to members of %s (mode %04o)", path, mountd.Group, mode), fmt.Sprintf("chmod %04o %s", want, path)})
+			all.add(fmt.Sprintf("chmod %04o %s", want, path), "%s is closed to members of %s (mode %04o)", path, mountd.Group, mode)
 		}
 		return nil
 	})
-	return f.add(troubles)
+	return all.found(f)
 }

@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 
@@ -22,12 +21,10 @@ func (e Examination) tokens() Finding {
 	f := Finding{Check: "tokens"}
 	slots, _, err := e.Slots()
 	if err != nil {
-		f.Detail = "not known without a configuration" // of which another check tells
-		return f
+		return f.good("not known without a configuration") // of which another check tells
 	}
 	if dir := e.hidden(); dir != "" {
-		f.Detail = "not seen: only root and the group " + mountd.Group + " may look into " + dir
-		return f
+		return f.good("not seen: only root and the group %s may look into %s", mountd.Group, dir)
 	}
 	found := 0
 	for _, s := range slots {
@@ -41,10 +38,8 @@ func (e Examination) tokens() Finding {
 			continue
 		}
 		if wrong, mend := s.Kind.Check(s.Place); wrong != "" {
-			f.Wrong, f.Mend = fmt.Sprintf("slot %d: %s", uint64(s.ID), wrong), mend
-			return f
+			return f.wrong(mend, "slot %d: %s", uint64(s.ID), wrong)
 		}
 	}
-	f.Detail = fmt.Sprintf("%d found", found)
-	return f
+	return f.good("%d found", found)
 }
