@@ -209,3 +209,37 @@ func use(t *testing.T, s *engine.Session, where string) {
 		t.Errorf("found %v by the new id, want %v", found, aes)
 	}
 }
+
+// What the software token keeps of a message counts in the account of the uid: a
+// decryption that gives nothing before its end.
+func TestKeptDataIsCounted(t *testing.T) {
+	ctx := t.Context()
+	tok := backends()["swtok"](t)
+	t.Cleanup(func() { ok(t, tok.Close()) })
+	e, err := engine.New(engine.Config{Slots: []engine.SlotConfig{{ID: 0, Token: tok}}})
+	ok(t, err)
+	defer func() { ok(t, e.Close()) }()
+	slot, err := e.SlotNamed("tok")
+	ok(t, err)
+	s, err := e.NewApplication(engine.Owner{UID: 1}, engine.ForPrograms).OpenSession(ctx, slot, p11.CKF_SERIAL_SESSION|p11.CKF_RW_SESSION)
+	ok(t, err)
+	key, err := s.CreateObject(ctx, parse(t, "class=secret-key key-type=aes private=false value=0x000102030405060708090a0b0c0d0e0f"))
+	ok(t, err)
+	before := e.Account(1).Held()
+	for _, c := range []struct {
+		flag p11.Flags
+		kept int64
+	}{{p11.CKF_DECRYPT, 1 << 20}, {p11.CKF_ENCRYPT, 0}} {
+		o, err := s.Begin(ctx, c.flag, mechanism(t, "aes-gcm,iv=0x000102030405060708090a0b"), key)
+		ok(t, err)
+		_, err = o.Update(ctx, make([]byte, 1<<20))
+		ok(t, err)
+		if n := e.Account(1).Held() - before; n != c.kept {
+			t.Errorf("%v: %d bytes are counted, not %d", c.flag, n, c.kept)
+		}
+		o.Close()
+		if n := e.Account(1).Held(); n != before {
+			t.Errorf("%v: %d bytes are left over", c.flag, n-before)
+		}
+	}
+}

@@ -29,16 +29,16 @@ func (v view) search(ctx context.Context, template p11.Attributes, all bool) ([]
 		return nil, err
 	}
 	if v.appSlot != nil {
-		for _, o := range v.appSlot.objects.index.Find(template) {
-			if !o.Private || v.login != nil {
-				found = append(found, o)
-			}
+		own, err := tokens.Lookup{Index: v.appSlot.objects.index}.Find(ctx, template, v.login != nil)
+		if err != nil {
+			return nil, err
 		}
+		found = append(found, own...)
 	}
 	if o := v.byStoredName(template); o != nil {
 		found = append(found, o)
 	}
-	return v.filter(found, template, all), nil
+	return v.filter(ctx, found, template, all)
 }
 
 // byStoredName finds an object whose CKA_UNIQUE_ID is its stored name, because
@@ -78,7 +78,7 @@ func matchesStoredName(o *tokens.Object, attrs, template p11.Attributes) bool {
 // attributes that the template asks about, since an answer would reveal them; and
 // hardware features and mechanisms unless all are wanted or their class is asked
 // for (PKCS#11 v3.1 §4.3, §4.12). It reuses the slice.
-func (v view) filter(found []*tokens.Object, template p11.Attributes, all bool) []*tokens.Object {
+func (v view) filter(ctx context.Context, found []*tokens.Object, template p11.Attributes, all bool) ([]*tokens.Object, error) {
 	_, hides := v.slot.token.(tokens.Hider)
 	var asked []p11.AttributeType
 	for _, a := range template {
@@ -88,10 +88,13 @@ func (v view) filter(found []*tokens.Object, template p11.Attributes, all bool) 
 	}
 	all = all || template.Has(p11.CKA_CLASS)
 	if all && asked == nil {
-		return found
+		return found, nil
 	}
 	kept := found[:0]
 	for _, o := range found {
+		if err := interrupted(ctx); err != nil {
+			return nil, err
+		}
 		e, err := v.holdFound(o, template)
 		if err != nil {
 			continue // destroyed meanwhile
@@ -101,7 +104,7 @@ func (v view) filter(found []*tokens.Object, template p11.Attributes, all bool) 
 		}
 		e.release()
 	}
-	return kept
+	return kept, nil
 }
 
 func (e *entry) mayBeFound(asked []p11.AttributeType, all bool) bool {

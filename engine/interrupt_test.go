@@ -240,3 +240,37 @@ func TestInterruptAfterTheData(t *testing.T) {
 		})
 	}
 }
+
+// An endingContext is done after it was asked a few times.
+type endingContext struct {
+	context.Context
+	left int
+}
+
+func (c *endingContext) Err() error {
+	if c.left--; c.left < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+func TestInterruptedSearch(t *testing.T) {
+	b := newBench(t, hooks.Options{})
+	s := b.user(t)
+	for range 300 {
+		create(t, s, "class=data token=true")
+	}
+	a, secret := s.Application(), tmpl(t, "value=0x")
+	for name, run := range map[string]func(ctx context.Context) error{
+		"Objects": func(ctx context.Context) error { _, err := a.Objects(ctx, b.slot, nil); return err },
+		"EachObject": func(ctx context.Context) error {
+			return a.EachObject(ctx, b.slot, nil, func(ObjectInfo) bool { return true })
+		},
+		"FindObjects": func(ctx context.Context) error { return s.FindObjectsInit(ctx, secret) },
+	} {
+		ctx := &endingContext{t.Context(), 30}
+		if err := run(ctx); p11.RVOf(err) != p11.CKR_FUNCTION_CANCELED || ctx.left < -10 {
+			t.Errorf("%s: %v, and the context was asked %d times after its end", name, err, -ctx.left)
+		}
+	}
+}

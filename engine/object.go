@@ -186,6 +186,9 @@ func (a *Application) Objects(ctx context.Context, slot *Slot, template p11.Attr
 	}
 	list := make([]ObjectInfo, 0, len(found))
 	for _, o := range found {
+		if err := interrupted(ctx); err != nil {
+			return nil, err
+		}
 		e, err := v.holdFound(o, template)
 		if err != nil {
 			continue // destroyed meanwhile

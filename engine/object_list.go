@@ -22,6 +22,9 @@ func (a *Application) EachObject(ctx context.Context, slot *Slot, template p11.A
 		return err
 	}
 	for _, o := range found {
+		if err := interrupted(ctx); err != nil {
+			return err
+		}
 		e, err := v.holdFound(o, template)
 		if err != nil {
 			continue // destroyed meanwhile

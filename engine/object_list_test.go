@@ -109,7 +109,9 @@ func TestListingMeetsChange(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := ""
-			for _, o := range v.filter(found, template, false) {
+			found, err = v.filter(ctx, found, template, false)
+			want(t, err, p11.CKR_OK)
+			for _, o := range found {
 				e, err := v.holdFound(o, template)
 				if err != nil {
 					t.Fatal(err)

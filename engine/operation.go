@@ -38,6 +38,7 @@ type Operation struct {
 	once   bool             // a call without that authentication ends it
 	parts  bool             // Update was called
 	replay *replay          // nil unless the token's side needs it
+	held   int              // bytes in the account of the uid
 }
 
 // Begin starts an operation that no C_…Init knows of: any number of them may be in
@@ -118,6 +119,7 @@ func (o *Operation) release() {
 		secret.Wipe(o.replay.data)
 		o.replay = nil
 	}
+	_ = o.count(0) // which needs no room
 	if o.key != nil {
 		o.key.release()
 		o.key = nil
@@ -240,6 +242,13 @@ func (o *Operation) update(ctx context.Context, part []byte, room int) ([]byte, 
 		if err := fits(z.UpdateSize(len(part)), room); err != nil {
 			return nil, err
 		}
+	}
+	keeps := o.kept()
+	if keeps >= 0 {
+		if err := o.count(keeps + len(part)); err != nil {
+			return nil, err
+		}
+		defer func() { _ = o.count(max(o.kept(), 0)) }() // not more than that
 	}
 	out, err := o.impl.Update(ctx, part)
 	if err != nil {

@@ -70,3 +70,24 @@ func (o *Operation) resume(ctx context.Context) error {
 	o.impl, r.ended = impl, false
 	return nil
 }
+
+// kept is how many bytes of the message are kept: -1 where none ever are.
+func (o *Operation) kept() int {
+	n := -1
+	if k, ok := o.impl.(tokens.Keeper); ok {
+		n = k.Kept()
+	}
+	if o.replay != nil {
+		n = max(n, 0) + len(o.replay.data)
+	}
+	return n
+}
+
+// count has the operation hold n bytes in the account of the uid.
+func (o *Operation) count(n int) error {
+	err := o.session.appSlot.app.account.Take(n - o.held)
+	if err == nil {
+		o.held = n
+	}
+	return err
+}

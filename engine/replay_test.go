@@ -237,3 +237,30 @@ func (o keyEndingOperation) DigestKey(ctx context.Context, key *tokens.Object) e
 	}
 	return o.o.(tokens.KeyDigester).DigestKey(ctx, key)
 }
+
+// What is kept of a message counts in the account of the uid.
+func TestReplayIsCounted(t *testing.T) {
+	ctx := t.Context()
+	token := &endingToken{Token: hooks.New("tok", hooks.Options{})}
+	b := benchOf(t, token.Token, token, Limits{Bytes: 200 << 10})
+	s := b.user(t)
+	key := create(t, s, macKey)
+	account := b.Account(1000)
+	before := account.Held()
+	first, err := s.Begin(ctx, p11.CKF_SIGN, mech(t, "sha256-hmac"), key)
+	want(t, err, p11.CKR_OK)
+	_, err = first.Update(ctx, make([]byte, 150<<10))
+	want(t, err, p11.CKR_OK)
+	if n := account.Held() - before; n != 150<<10 {
+		t.Errorf("%d bytes are counted", n)
+	}
+	second, err := s.Begin(ctx, p11.CKF_SIGN, mech(t, "sha256-hmac"), key)
+	want(t, err, p11.CKR_OK)
+	_, err = second.Update(ctx, make([]byte, 100<<10))
+	want(t, err, p11.CKR_DEVICE_MEMORY)
+	first.Close()
+	second.Close()
+	if n := account.Held(); n != before {
+		t.Errorf("%d bytes are left over", n-before)
+	}
+}

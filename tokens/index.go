@@ -1,6 +1,7 @@
 package tokens
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
@@ -235,14 +236,18 @@ func (x *Index) Ascend(f func(*Object) bool) {
 
 // Find returns the objects that match every attribute of template, in the order
 // in which they were made. It looks through the objects that share the
-// template's class, label or id, whichever are fewest.
-func (x *Index) Find(template p11.Attributes) []*Object {
+// template's class, label or id, whichever are fewest. When ctx ends it gives up.
+func (x *Index) Find(ctx context.Context, template p11.Attributes) ([]*Object, error) {
 	want := &item{}
 	x.describe(want, template)
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	var found []*Object
+	looked := 0
 	x.narrowestLocked(want)(func(it *item) bool {
+		if looked++; looked%findCheck == 0 && ctx.Err() != nil {
+			return false
+		}
 		attrs, err := it.obj.Acquire()
 		if err != nil {
 			return true // dropped while we look
@@ -253,8 +258,14 @@ func (x *Index) Find(template p11.Attributes) []*Object {
 		it.obj.Release()
 		return true
 	})
-	return found
+	if err := ctx.Err(); err != nil {
+		return nil, p11.Errorf(p11.CKR_FUNCTION_CANCELED, "interrupted: %w", err)
+	}
+	return found, nil
 }
+
+// findCheck is how many objects a search looks at between two looks at its context.
+const findCheck = 256
 
 // A walk calls f for some items in order until f returns false.
 type walk func(f func(*item) bool)

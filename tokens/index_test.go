@@ -1,6 +1,7 @@
 package tokens
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 	"sync"
@@ -81,7 +82,7 @@ func TestIndexFind(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.template, func(t *testing.T) {
-			if d := cmp.Diff(tt.want, names(x.Find(template(t, tt.template)))); d != "" {
+			if d := cmp.Diff(tt.want, names(find(t, x, template(t, tt.template)))); d != "" {
 				t.Error(d)
 			}
 		})
@@ -99,10 +100,10 @@ func TestIndexVersions(t *testing.T) {
 	if x.Put(v2) != v1 {
 		t.Error("the old version does not come back")
 	}
-	if got := x.Find(template(t, "label=old")); len(got) != 1 || got[0] != last {
+	if got := find(t, x, template(t, "label=old")); len(got) != 1 || got[0] != last {
 		t.Errorf("found by the old label: %v", names(got))
 	}
-	if d := cmp.Diff([]string{"n", "m"}, names(x.Find(nil))); d != "" {
+	if d := cmp.Diff([]string{"n", "m"}, names(find(t, x, nil))); d != "" {
 		t.Errorf("a new version lost its place: %s", d)
 	}
 	if x.Get(5) != v2 || x.ByName("n") != v2 || count(x) != 2 {
@@ -137,7 +138,7 @@ func TestIndexAscendChanges(t *testing.T) {
 		x.Put(NewObject(o.Handle+1000, "", attributes(p11.CKO_DATA, "new")))
 		return n < 150
 	})
-	if n != 150 || count(x) != 200 || len(x.Find(template(t, "label=new"))) != 150 {
+	if n != 150 || count(x) != 200 || len(find(t, x, template(t, "label=new"))) != 150 {
 		t.Errorf("%d calls, %d objects", n, count(x))
 	}
 }
@@ -151,7 +152,7 @@ func TestIndexConcurrent(t *testing.T) {
 			for i := range 300 {
 				h := p11.ObjectHandle(g*1000 + i + 1)
 				x.Put(NewObject(h, fmt.Sprint(h), attributes(p11.CKO_DATA, fmt.Sprintf("l%d", i%3))))
-				for _, o := range x.Find(tmpl) {
+				for _, o := range find(t, x, tmpl) {
 					x.Get(o.Handle)
 				}
 				if i%2 == 0 {
@@ -167,6 +168,39 @@ func TestIndexConcurrent(t *testing.T) {
 	if count(x) != 600 {
 		t.Errorf("%d objects", count(x))
 	}
+}
+
+// An endingContext is done after it was asked a few times.
+type endingContext struct {
+	context.Context
+	left int
+}
+
+func (c *endingContext) Err() error {
+	if c.left--; c.left < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+func TestIndexFindGivesUp(t *testing.T) {
+	x := filled(5000)
+	for _, tmpl := range []string{"", "class=data"} {
+		ctx := &endingContext{context.Background(), 2}
+		_, err := x.Find(ctx, template(t, tmpl))
+		if p11.RVOf(err) != p11.CKR_FUNCTION_CANCELED || ctx.left < -2 {
+			t.Errorf("%q: %v, and the context was asked %d times after its end", tmpl, err, -ctx.left)
+		}
+	}
+}
+
+func find(t testing.TB, x *Index, template p11.Attributes) []*Object {
+	t.Helper()
+	found, err := x.Find(context.Background(), template)
+	if err != nil {
+		t.Error(err)
+	}
+	return found
 }
 
 func filled(n int) *Index {
@@ -211,7 +245,7 @@ func BenchmarkIndexFind(b *testing.B) {
 			b.Run(fmt.Sprintf("%d/%s", n, text), func(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {
-					if len(x.Find(tmpl)) != 1 {
+					if len(find(b, x, tmpl)) != 1 {
 						b.Fatal("not found")
 					}
 				}

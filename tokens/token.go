@@ -19,7 +19,7 @@ import (
 // What only some tokens can do is an interface of its own, which whoever wants it
 // finds by assertion on the Token: KeyGenerator, KeyWrapper, KeyDeriver,
 // Encapsulator, RandomSeeder, BatchCreator, Adopter, Forgetter, Hider, SelfTester, Watcher,
-// Offliner, Sharer. Resumer, Sizer and KeyDigester are found on an Operation.
+// Offliner, Sharer. Resumer, Sizer, Keeper and KeyDigester are found on an Operation.
 type Token interface {
 	// Name is the name of the token directory, such as "swtok".
 	Name() string
@@ -154,6 +154,12 @@ type Resumer interface {
 // computing it.
 type Sizer interface {
 	UpdateSize(n int) int
+}
+
+// A Keeper is an Operation that may keep data of its message until it has its result.
+type Keeper interface {
+	// Kept is how many bytes it keeps now, -1 where it never keeps any.
+	Kept() int
 }
 
 // A KeyDigester is a digest that takes the value of a secret key as its next part

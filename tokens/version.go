@@ -13,14 +13,11 @@ type Lookup struct{ Index *Index }
 
 // Find is Objects.
 func (l Lookup) Find(ctx context.Context, template p11.Attributes, private bool) ([]*Object, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, p11.Errorf(p11.CKR_FUNCTION_CANCELED, "interrupted: %w", err)
-	}
-	found := l.Index.Find(template)
+	found, err := l.Index.Find(ctx, template)
 	if !private {
 		found = slices.DeleteFunc(found, func(o *Object) bool { return o.Private })
 	}
-	return found, nil
+	return found, err
 }
 
 // ByHandle is Objects.

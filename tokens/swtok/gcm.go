@@ -80,6 +80,13 @@ func (g *gcmCipher) update(part []byte) ([]byte, error) {
 	return out, nil
 }
 
+func (g *gcmCipher) kept() int {
+	if !g.decrypt {
+		return -1
+	}
+	return len(g.held)
+}
+
 func (g *gcmCipher) updateSize(n int) int {
 	if g.decrypt {
 		return 0

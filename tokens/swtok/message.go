@@ -6,6 +6,7 @@ import (
 	"hash"
 
 	"p11fs/p11"
+	"p11fs/secret"
 )
 
 // A message is a use that answers once, about all of its data: from a hash that
@@ -79,8 +80,15 @@ func (m *message) update(part []byte) ([]byte, error) {
 	case len(part) > m.most-len(m.data):
 		return nil, p11.Errorf(m.over, "%s", m.why)
 	}
-	m.data = append(m.data, part...)
+	m.data = secret.Append(m.data, part)
 	return nil, nil
+}
+
+func (m *message) kept() int {
+	if m.h != nil {
+		return -1
+	}
+	return len(m.data)
 }
 
 func (m *message) updateSize(int) int { return 0 }

@@ -72,6 +72,7 @@ var (
 	_ tokens.Operation   = (*operation)(nil)
 	_ tokens.Resumer     = (*operation)(nil)
 	_ tokens.Sizer       = (*operation)(nil)
+	_ tokens.Keeper      = (*operation)(nil)
 	_ tokens.KeyDigester = digestOperation{}
 )
 
@@ -147,6 +148,14 @@ func (o *operation) UpdateSize(n int) int {
 		return 0
 	}
 	return o.part.updateSize(n)
+}
+
+// Kept is tokens.Keeper.
+func (o *operation) Kept() int {
+	if k, ok := o.part.(interface{ kept() int }); ok {
+		return k.kept()
+	}
+	return -1
 }
 
 // Size is tokens.Operation.
