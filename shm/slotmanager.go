@@ -118,9 +118,9 @@ func (m *SlotManager) chown(gid int) error {
 	if gid < 0 {
 		return nil
 	}
-	var ds unix.SysvShmDesc
-	if _, err := unix.SysvShmCtl(m.id, unix.IPC_STAT, &ds); err != nil {
-		return fmt.Errorf("shared memory: stat: %w", err)
+	ds, err := m.stat()
+	if err != nil {
+		return err
 	}
 	ds.Perm.Gid = uint32(gid)
 	ds.Perm.Mode = 0o660
@@ -135,11 +135,15 @@ func (m *SlotManager) ID() int { return m.id }
 
 // Attached is the number of processes that have the segment mapped.
 func (m *SlotManager) Attached() (int, error) {
-	var ds unix.SysvShmDesc
-	if _, err := unix.SysvShmCtl(m.id, unix.IPC_STAT, &ds); err != nil {
-		return 0, fmt.Errorf("shared memory: stat: %w", err)
+	ds, err := m.stat()
+	return int(ds.Nattch), err
+}
+
+func (m *SlotManager) stat() (ds unix.SysvShmDesc, err error) {
+	if _, err = unix.SysvShmCtl(m.id, unix.IPC_STAT, &ds); err != nil {
+		err = fmt.Errorf("shared memory: stat: %w", err)
 	}
-	return int(ds.Nattch), nil
+	return ds, err
 }
 
 // Detach unmaps the segment, which lives on.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"unsafe"
@@ -73,26 +74,9 @@ const (
 	Private
 )
 
-func (l List) count() int {
-	if l == Private {
-		return offPrivateCount
-	}
-	return offPublicCount
-}
-
-func (l List) loaded() int {
-	if l == Private {
-		return offPrivateLoaded
-	}
-	return offPublicLoaded
-}
-
-func (l List) entries() int {
-	if l == Private {
-		return offPrivate
-	}
-	return offPublic
-}
+func (l List) count() int   { return [...]int{Public: offPublicCount, Private: offPrivateCount}[l] }
+func (l List) loaded() int  { return [...]int{Public: offPublicLoaded, Private: offPrivateLoaded}[l] }
+func (l List) entries() int { return [...]int{Public: offPublic, Private: offPrivate}[l] }
 
 // An Entry is one object of a list.
 type Entry struct {
@@ -123,56 +107,58 @@ func OpenToken(dir, name string, gid int) (s *TokenSegment, fresh, repaired bool
 	}
 	path := filepath.Join(dir, name)
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, Mode)
-	if err != nil {
-		return nil, false, false, fmt.Errorf("shared memory: %w", &os.PathError{Op: "open", Path: path, Err: err})
-	}
-	defer func() {
-		if s == nil {
-			err = errors.Join(err, unix.Close(fd))
+	if err == nil {
+		s = &TokenSegment{path: path, fd: fd}
+		if fresh, repaired, err = s.open(name, gid); err != nil {
+			_ = unix.Close(fd)
 		}
-	}()
-
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
+	}
+	if err != nil {
 		return nil, false, false, fmt.Errorf("shared memory %s: %w", path, err)
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return nil, false, false, fmt.Errorf("shared memory %s is not a regular file", path)
+	return s, fresh, repaired, nil
+}
+
+// open checks and maps the segment's file.
+func (s *TokenSegment) open(name string, gid int) (fresh, repaired bool, err error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(s.fd, &st); err != nil {
+		return false, false, err
 	}
 	fresh = st.Size == 0
-	if !fresh && st.Size != TokenSize {
-		return nil, false, false, fmt.Errorf("shared memory %s has %d bytes, not the %d of openCryptoki 3.8", path, st.Size, TokenSize)
+	switch {
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return false, false, errors.New("no regular file")
+	case !fresh && st.Size != TokenSize:
+		return false, false, fmt.Errorf("it has %d bytes, not the %d of openCryptoki 3.8", st.Size, TokenSize)
 	}
-	repaired, err = repair(fd, &st, gid)
-	if err != nil {
-		return nil, false, false, fmt.Errorf("shared memory %s: %w", path, err)
+	if repaired, err = repair(s.fd, &st, gid); err != nil {
+		return false, false, err
 	}
 	if fresh {
-		if err := unix.Ftruncate(fd, TokenSize); err != nil {
-			return nil, false, false, fmt.Errorf("shared memory %s: %w", path, err)
+		if err := unix.Ftruncate(s.fd, TokenSize); err != nil {
+			return false, false, err
 		}
 		// Pages that are reserved now cannot raise SIGBUS in the middle of
 		// an update when /dev/shm is full.
-		if err := unix.Fallocate(fd, 0, 0, TokenSize); err != nil {
-			return nil, false, false, errors.Join(fmt.Errorf("shared memory %s: %w", path, err), unix.Ftruncate(fd, 0))
+		if err := unix.Fallocate(s.fd, 0, 0, TokenSize); err != nil {
+			return false, false, errors.Join(err, unix.Ftruncate(s.fd, 0))
 		}
 	}
-	mem, err := unix.Mmap(fd, 0, TokenSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		return nil, false, false, fmt.Errorf("shared memory %s: %w", path, err)
+	if s.mem, err = unix.Mmap(s.fd, 0, TokenSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
+		return false, false, err
 	}
-	s = &TokenSegment{path: path, fd: fd, mem: mem}
+	given := s.mem[offName : offName+nameSize]
+	misnamed := string(bytes.TrimRight(given, "\x00")) != name
+	if misnamed {
+		clear(given)
+		copy(given, name)
+	}
 	if fresh {
-		copy(mem[offName:offName+nameSize], name)
-		putU32(mem, offLength, tokenPayload)
-		return s, true, false, nil
+		putU32(s.mem, offLength, tokenPayload)
+		return true, false, nil
 	}
-	if got := string(bytes.TrimRight(mem[offName:offName+nameSize], "\x00")); got != name {
-		repaired = true
-		clear(mem[offName : offName+nameSize])
-		copy(mem[offName:offName+nameSize], name)
-	}
-	return s, false, repaired, nil
+	return false, repaired || misnamed, nil
 }
 
 // repair gives the segment its mode and group. Who does not own it cannot, and
@@ -327,13 +313,7 @@ func (s *TokenSegment) Append(l List, e Entry) (err error) {
 // Remove takes the entries called name out of l, and reports whether there was
 // one.
 func (s *TokenSegment) Remove(l List, name [NameSize]byte) bool {
-	es := s.Entries(l)
-	kept := es[:0]
-	for _, e := range es {
-		if e.Name != name {
-			kept = append(kept, e)
-		}
-	}
+	kept := slices.DeleteFunc(s.Entries(l), func(e Entry) bool { return e.Name == name })
 	if len(kept) == s.Count(l) {
 		return false
 	}

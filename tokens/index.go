@@ -37,25 +37,28 @@ type Index struct {
 	next    uint64       // of the next object that Put orders
 	private int          // private objects
 	// The trees share their items, which never change once they are in.
-	handles, names, order, classes, labels, ids *btree.BTreeG[*item]
+	handles, names, order *btree.BTreeG[*item]
+	by                    [keys]*btree.BTreeG[*item]
 }
 
-// An item is one object in the trees. Labels and ids stand in it as hashes: what
+// What objects are found by besides. Labels and ids stand in an item as hashes: what
 // a tree finds by them is compared with the attributes.
-type item struct {
-	handle           p11.ObjectHandle
-	name             string
-	seq              uint64
-	class, label, id uint64
-	has              uint8 // hasClass | …
-	obj              *Object
-}
-
 const (
-	hasClass = 1 << iota
-	hasLabel
-	hasID
+	byID = iota
+	byLabel
+	byClass
+	keys
 )
+
+// An item is one object in the trees.
+type item struct {
+	handle p11.ObjectHandle
+	name   string
+	seq    uint64
+	key    [keys]uint64
+	has    [keys]bool
+	obj    *Object
+}
 
 // degree is the order of the trees: nodes of up to 63 pointers.
 const degree = 32
@@ -68,23 +71,21 @@ func NewIndex() *Index {
 		}
 		return a.handle < b.handle
 	}
-	by := func(key func(*item) uint64) *btree.BTreeG[*item] {
-		return btree.NewG(degree, func(a, b *item) bool {
-			if ka, kb := key(a), key(b); ka != kb {
-				return ka < kb
-			}
-			return inOrder(a, b)
-		})
-	}
-	return &Index{
+	x := &Index{
 		seed:    maphash.MakeSeed(),
 		handles: btree.NewG(degree, func(a, b *item) bool { return a.handle < b.handle }),
 		names:   btree.NewG(degree, func(a, b *item) bool { return a.name < b.name }),
 		order:   btree.NewG(degree, inOrder),
-		classes: by(func(i *item) uint64 { return i.class }),
-		labels:  by(func(i *item) uint64 { return i.label }),
-		ids:     by(func(i *item) uint64 { return i.id }),
 	}
+	for k := range x.by {
+		x.by[k] = btree.NewG(degree, func(a, b *item) bool {
+			if a.key[k] != b.key[k] {
+				return a.key[k] < b.key[k]
+			}
+			return inOrder(a, b)
+		})
+	}
+	return x
 }
 
 // Put adds o as the newest object, or as the newest version of the object with
@@ -125,14 +126,10 @@ func (x *Index) putLocked(o *Object, seq uint64) (old *Object) {
 	if it.name != "" {
 		x.names.ReplaceOrInsert(it)
 	}
-	if it.has&hasClass != 0 {
-		x.classes.ReplaceOrInsert(it)
-	}
-	if it.has&hasLabel != 0 {
-		x.labels.ReplaceOrInsert(it)
-	}
-	if it.has&hasID != 0 {
-		x.ids.ReplaceOrInsert(it)
+	for k, tree := range x.by {
+		if it.has[k] {
+			tree.ReplaceOrInsert(it)
+		}
 	}
 	return old
 }
@@ -140,16 +137,12 @@ func (x *Index) putLocked(o *Object, seq uint64) (old *Object) {
 // describe fills in what attrs, an object's or a template's, say of the keys.
 func (x *Index) describe(it *item, attrs p11.Attributes) {
 	if c, ok := attrs.Class(); ok {
-		it.class = uint64(c)
-		it.has |= hasClass
+		it.key[byClass], it.has[byClass] = uint64(c), true
 	}
-	if v, ok := attrs.Get(p11.CKA_LABEL); ok {
-		it.label = maphash.Bytes(x.seed, v)
-		it.has |= hasLabel
-	}
-	if v, ok := attrs.Get(p11.CKA_ID); ok {
-		it.id = maphash.Bytes(x.seed, v)
-		it.has |= hasID
+	for k, t := range [...]p11.AttributeType{byID: p11.CKA_ID, byLabel: p11.CKA_LABEL} {
+		if v, ok := attrs.Get(t); ok {
+			it.key[k], it.has[k] = maphash.Bytes(x.seed, v), true
+		}
 	}
 }
 
@@ -175,14 +168,10 @@ func (x *Index) removeLocked(it *item) {
 	if it.name != "" {
 		x.names.Delete(it)
 	}
-	if it.has&hasClass != 0 {
-		x.classes.Delete(it)
-	}
-	if it.has&hasLabel != 0 {
-		x.labels.Delete(it)
-	}
-	if it.has&hasID != 0 {
-		x.ids.Delete(it)
+	for k, tree := range x.by {
+		if it.has[k] {
+			tree.Delete(it)
+		}
 	}
 }
 
@@ -275,21 +264,14 @@ type walk func(f func(*item) bool)
 // limit that doubles until one of them stays below it.
 func (x *Index) narrowestLocked(want *item) walk {
 	var walks []walk
-	add := func(tree *btree.BTreeG[*item], key func(*item) uint64, from *item) {
-		walks = append(walks, func(f func(*item) bool) {
-			tree.AscendGreaterOrEqual(from, func(it *item) bool {
-				return key(it) == key(from) && f(it)
+	for k, tree := range x.by {
+		if want.has[k] {
+			walks = append(walks, func(f func(*item) bool) {
+				tree.AscendGreaterOrEqual(&item{key: want.key}, func(it *item) bool {
+					return it.key[k] == want.key[k] && f(it)
+				})
 			})
-		})
-	}
-	if want.has&hasID != 0 {
-		add(x.ids, func(i *item) uint64 { return i.id }, &item{id: want.id})
-	}
-	if want.has&hasLabel != 0 {
-		add(x.labels, func(i *item) uint64 { return i.label }, &item{label: want.label})
-	}
-	if want.has&hasClass != 0 {
-		add(x.classes, func(i *item) uint64 { return i.class }, &item{class: want.class})
+		}
 	}
 	switch len(walks) {
 	case 0:

@@ -115,7 +115,7 @@ func TestIndexVersions(t *testing.T) {
 	if x.Remove(6) != last {
 		t.Error("not removed")
 	}
-	for name, tree := range map[string]int{"order": x.order.Len(), "names": x.names.Len(), "classes": x.classes.Len(), "labels": x.labels.Len(), "ids": x.ids.Len()} {
+	for name, tree := range map[string]int{"order": x.order.Len(), "names": x.names.Len(), "classes": x.by[byClass].Len(), "labels": x.by[byLabel].Len(), "ids": x.by[byID].Len()} {
 		if tree != 0 {
 			t.Errorf("%s keeps %d items", name, tree)
 		}
