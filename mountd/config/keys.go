@@ -1,6 +1,7 @@
 package config
 
 import (
+	"strconv"
 	"strings"
 
 	"p11fs/p11"
@@ -165,21 +166,19 @@ func (p *parser) version(k key, kv pair) p11.Version {
 
 // atoi is C's atoi cut to one byte; ok says that s was just such a number.
 func atoi(s string) (n uint8, ok bool) {
-	t := strings.TrimLeft(s, " \t\n\v\f\r")
-	negative := strings.HasPrefix(t, "-")
-	if negative || strings.HasPrefix(t, "+") {
-		t = t[1:]
+	t, negative := strings.CutPrefix(strings.TrimLeft(s, " \t\n\v\f\r"), "-")
+	if !negative {
+		t = strings.TrimPrefix(t, "+")
 	}
-	digits := 0
-	var v int
-	for digits < len(t) && t[digits] >= '0' && t[digits] <= '9' {
-		// Only the lowest byte is wanted, and sums and products keep it.
-		v = (v*10 + int(t[digits]-'0')) & 0xffff
-		digits++
+	for _, c := range []byte(t) {
+		if c < '0' || c > '9' {
+			break
+		}
+		n = n*10 + c - '0' // the lowest byte is what is wanted
 	}
-	ok = digits > 0 && digits == len(s) && digits <= 3 && v <= 255
 	if negative {
-		v = -v
+		n = -n
 	}
-	return uint8(v), ok
+	_, err := strconv.ParseUint(s, 10, 8)
+	return n, err == nil && len(s) <= 3
 }

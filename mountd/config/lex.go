@@ -30,23 +30,12 @@ type token struct {
 
 // name says in an error what was found.
 func (t token) name() string {
-	switch t.kind {
-	case tokEOF:
-		return "the end of the file"
-	case tokEqual:
-		return `"="`
-	case tokBegin:
-		return `"{"`
-	case tokEnd:
-		return `"}"`
-	case tokEOL:
-		return "the end of the line"
-	case tokInteger:
-		return "the number " + t.text
-	case tokVersion:
-		return `the word "version"`
-	case tokSlot:
-		return `the word "slot"`
+	fixed := [...]string{
+		tokEOF: "the end of the file", tokEqual: `"="`, tokBegin: `"{"`, tokEnd: `"}"`, tokEOL: "the end of the line",
+		tokInteger: "the number " + t.text, tokVersion: `the word "version"`, tokSlot: `the word "slot"`,
+	}
+	if int(t.kind) < len(fixed) {
+		return fixed[t.kind]
 	}
 	if strings.Contains(t.text, "\r") {
 		return fmt.Sprintf("%q (the line ends in CRLF; it must end in LF)", t.text)
@@ -62,14 +51,6 @@ type lexer struct {
 	pos  int
 	line int
 	warn *problems
-}
-
-func isWordByte(c byte) bool {
-	return c != '"' && c != '=' && c != ' ' && c != '\t' && c != '\n'
-}
-
-func digitsOnly(s string) bool {
-	return strings.Trim(s, "0123456789") == ""
 }
 
 // next returns the next token; after the end of the file it returns tokEOF for
@@ -111,16 +92,16 @@ func (l *lexer) next() token {
 }
 
 func (l *lexer) word(rest string) token {
-	n := 0
-	for n < len(rest) && isWordByte(rest[n]) {
-		n++
+	n := strings.IndexAny(rest, "\"= \t\n") // what ends a word
+	if n < 0 {
+		n = len(rest)
 	}
 	switch w := rest[:n]; {
 	case w == "{":
 		return l.take(tokBegin, n, 0)
 	case w == "}":
 		return l.take(tokEnd, n, 0)
-	case digitsOnly(w):
+	case strings.Trim(w, "0123456789") == "":
 		return l.take(tokInteger, n, 0)
 	case w == "version":
 		return l.take(tokVersion, n, 0)

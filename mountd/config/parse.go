@@ -46,12 +46,12 @@ func Parse(name, src string) (*File, []*Problem, error) {
 	if t, why := p.parse(); why != "" {
 		p.warn.add(t.line, "%s; everything from here on is ignored", why)
 	}
-	if len(p.refuse.list) > 0 {
-		errs := make([]error, len(p.refuse.list))
-		for i, r := range p.refuse.list {
-			errs[i] = r
-		}
-		return nil, p.warn.list, errors.Join(errs...)
+	var refused []error
+	for _, r := range p.refuse.list {
+		refused = append(refused, r)
+	}
+	if err := errors.Join(refused...); err != nil {
+		return nil, p.warn.list, err
 	}
 	return &p.file, p.warn.list, nil
 }
@@ -88,12 +88,10 @@ func (p *parser) parse() (token, string) {
 			if bad, why := p.slot(t); why != "" {
 				return bad, why
 			}
-		case tokString:
-			if strings.HasPrefix(t.text, "#") && !t.quoted {
+		default:
+			if t.kind == tokString && strings.HasPrefix(t.text, "#") && !t.quoted {
 				return t, "a comment in the last line needs a newline at its end"
 			}
-			return t, `wanted "slot" or "version", found ` + t.name()
-		default:
 			return t, `wanted "slot" or "version", found ` + t.name()
 		}
 	}
