@@ -84,7 +84,7 @@ func (s *Session) activate(o *Operation) error {
 // mayActivateLocked refuses a second operation of a use.
 func (s *Session) mayActivateLocked(u use) error {
 	if s.active[u.flag] != nil {
-		return p11.Errorf(p11.CKR_OPERATION_ACTIVE, "a %s is active in this session; finish it first", u.noun)
+		return p11.Errorf(p11.CKR_OPERATION_ACTIVE, "a %s is active in this session", u.noun)
 	}
 	return nil
 }
@@ -146,7 +146,7 @@ func (s *Session) Do(ctx context.Context, flag p11.Flags, data, signature []byte
 		// PKCS#11 v3.1 §5.13.2: "C_Sign cannot be used to terminate a
 		// multi-part operation".
 		s.end(o)
-		return nil, p11.Errorf(p11.CKR_OPERATION_ACTIVE, "a %s in parts was begun, and ends with its Final function", o.use.noun)
+		return nil, p11.Errorf(p11.CKR_OPERATION_ACTIVE, "a %s in parts was begun", o.use.noun)
 	}
 	if err := sizeFits(o, room); err != nil {
 		return nil, err

@@ -73,7 +73,7 @@ func (st *appSlot) join(rw bool) error {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if l := st.login.Load(); !rw && l != nil && l.user == p11.CKU_SO {
-		return p11.Errorf(p11.CKR_SESSION_READ_WRITE_SO_EXISTS, "the security officer is logged in, who has read-write sessions only")
+		return p11.Errorf(p11.CKR_SESSION_READ_WRITE_SO_EXISTS, "the SO is logged in, and has no read-only sessions")
 	}
 	st.sessions++
 	if !rw {
@@ -131,7 +131,7 @@ func (st *appSlot) mayLoginLocked(user p11.UserType) error {
 		return p11.Errorf(p11.CKR_USER_ANOTHER_ALREADY_LOGGED_IN, "%s is logged in, who is another one", userName(l.user))
 	}
 	if user == p11.CKU_SO && st.readOnly > 0 {
-		return p11.Errorf(p11.CKR_SESSION_READ_ONLY_EXISTS, "the security officer cannot log in beside %d read-only sessions", st.readOnly)
+		return p11.Errorf(p11.CKR_SESSION_READ_ONLY_EXISTS, "the SO cannot log in beside %d read-only sessions", st.readOnly)
 	}
 	return nil
 }

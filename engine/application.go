@@ -69,7 +69,7 @@ func (a *Application) Close() {
 // are not used again.
 func (a *Application) OpenSession(ctx context.Context, slot *Slot, flags p11.Flags) (*Session, error) {
 	if flags&p11.CKF_SERIAL_SESSION == 0 {
-		return nil, p11.Errorf(p11.CKR_SESSION_PARALLEL_NOT_SUPPORTED, "a session needs CKF_SERIAL_SESSION")
+		return nil, p11.Errorf(p11.CKR_SESSION_PARALLEL_NOT_SUPPORTED, "a session that is not serial is not possible")
 	}
 	if slot.token == nil {
 		return nil, slot.absent()

@@ -95,10 +95,10 @@ func New(c Config) (*Engine, error) {
 	for _, sc := range c.Slots {
 		for _, other := range e.slots {
 			if other.id == sc.ID {
-				return nil, fmt.Errorf("slot %d is configured twice", sc.ID)
+				return nil, fmt.Errorf("slot %d is configured twice: give each slot a number of its own", sc.ID)
 			}
 			if sc.Token != nil && other.token != nil && sc.Token.Name() == other.token.Name() {
-				return nil, fmt.Errorf("slots %d and %d have the same token %q", other.id, sc.ID, sc.Token.Name())
+				return nil, fmt.Errorf("slots %d and %d have the same token %q: give each slot a tokname of its own", other.id, sc.ID, sc.Token.Name())
 			}
 		}
 		e.slots = append(e.slots, newSlot(e, sc, c.Table))

@@ -155,7 +155,7 @@ func (s *Session) find(ctx context.Context, template p11.Attributes) ([]p11.Obje
 // FindObjectsInit is C_FindObjectsInit (PKCS#11 v3.1 §5.7.7).
 func (s *Session) FindObjectsInit(ctx context.Context, template p11.Attributes) error {
 	if s.searching() {
-		return p11.Errorf(p11.CKR_OPERATION_ACTIVE, "a search is active; finish it first")
+		return p11.Errorf(p11.CKR_OPERATION_ACTIVE, "a search is active")
 	}
 	handles, l, err := s.find(ctx, template)
 	if err != nil {
@@ -167,7 +167,7 @@ func (s *Session) FindObjectsInit(ctx context.Context, template p11.Attributes) 
 		return s.gone()
 	}
 	if s.search != nil {
-		return p11.Errorf(p11.CKR_OPERATION_ACTIVE, "a search is active; finish it first")
+		return p11.Errorf(p11.CKR_OPERATION_ACTIVE, "a search is active")
 	}
 	size := handleSize * len(handles)
 	if err := s.appSlot.app.account.Take(size); err != nil {

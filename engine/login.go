@@ -95,7 +95,7 @@ func (s *Session) SetPIN(ctx context.Context, old, pin *secret.Bytes) error {
 		return s.gone()
 	}
 	if !s.rw {
-		return p11.Errorf(p11.CKR_SESSION_READ_ONLY, "a PIN is changed in a read-write session only")
+		return p11.Errorf(p11.CKR_SESSION_READ_ONLY, "no PIN is changed in a read-only session")
 	}
 	user := p11.UserType(p11.CKU_USER)
 	if l := s.appSlot.current(); l != nil {
@@ -108,7 +108,7 @@ func (s *Session) SetPIN(ctx context.Context, old, pin *secret.Bytes) error {
 // reauthenticate checks the user's PIN once more. It is no new login.
 func (s *Session) reauthenticate(ctx context.Context, pin *secret.Bytes) error {
 	if s.appSlot.user() == nil {
-		return p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "log in first")
+		return p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "no user is logged in")
 	}
 	t, err := s.appSlot.checkPIN(ctx, p11.CKU_USER, pin)
 	if err != nil {

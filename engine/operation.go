@@ -141,10 +141,6 @@ func (o *Operation) stands() error {
 	return nil
 }
 
-// ErrPINAgain says that the user is logged in, and has to give the PIN to the
-// operation as well (CKA_ALWAYS_AUTHENTICATE).
-var ErrPINAgain = errors.New("the key wants the PIN again")
-
 // enter begins a call; without an error leave ends it.
 func (o *Operation) enter(ctx context.Context) error {
 	if err := interrupted(ctx); err != nil {
@@ -162,7 +158,8 @@ func (o *Operation) enter(ctx context.Context) error {
 		// An open file's goes on: the PIN can still be given. PKCS#11 v3.1
 		// §5.13.2: C_Sign "always terminates the active signing operation".
 		o.stop.Store(o.once)
-		err = p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "%w for each %s", ErrPINAgain, o.use.noun)
+		err = p11.Advise(p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "the key wants the PIN again for each %s", o.use.noun),
+			"write context-specific:PIN to the file login, then the data")
 	}
 	if err != nil {
 		o.unlock()
@@ -405,7 +402,7 @@ func (o *Operation) DigestKey(ctx context.Context, h p11.ObjectHandle) error {
 
 func (o *Operation) digestKey(ctx context.Context, e *entry) error {
 	if class, _ := e.attrs.Class(); class != p11.CKO_SECRET_KEY {
-		return p11.Errorf(p11.CKR_KEY_INDIGESTIBLE, "only a secret key can be digested")
+		return p11.Errorf(p11.CKR_KEY_INDIGESTIBLE, "only secret keys are digested")
 	}
 	if e.visibility(p11.CKA_VALUE) != tokens.Readable {
 		return p11.Errorf(p11.CKR_KEY_INDIGESTIBLE, "the key is sensitive or not extractable")
@@ -416,7 +413,7 @@ func (o *Operation) digestKey(ctx context.Context, e *entry) error {
 		}
 		d, ok := o.impl.(tokens.KeyDigester)
 		if !ok {
-			return nil, p11.Errorf(p11.CKR_KEY_INDIGESTIBLE, "the token digests no keys")
+			return nil, p11.Advise(p11.Errorf(p11.CKR_KEY_INDIGESTIBLE, "the token digests no keys"), "digest the value itself, if you have it")
 		}
 		o.parts = true
 		err := d.DigestKey(ctx, e.object)

@@ -242,7 +242,7 @@ func (s *Slot) beginInit(ctx context.Context) (end func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.initialising != nil {
-		return nil, p11.Errorf(p11.CKR_SESSION_EXISTS, "token %s is being initialised already", s.Name())
+		return nil, p11.Advise(p11.Errorf(p11.CKR_SESSION_EXISTS, "token %s is being initialised already", s.Name()), "wait for it")
 	}
 	if n := uint64(s.sessions) + others; n > 0 {
 		return nil, p11.Errorf(p11.CKR_SESSION_EXISTS, "open sessions on token %s: %d", s.Name(), n)

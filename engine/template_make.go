@@ -73,7 +73,7 @@ func (r *ruleset) admits(template p11.Attributes, o origin, so bool) error {
 }
 
 func onlySO(t p11.AttributeType) error {
-	return p11.Errorf(p11.CKR_ATTRIBUTE_READ_ONLY, "%s: only the security officer sets it to true", t.Short())
+	return p11.Advise(p11.Errorf(p11.CKR_ATTRIBUTE_READ_ONLY, "%s: only the SO sets it to true", t.Short()), "log in as the SO for it, or leave it out")
 }
 
 // mayLack says whether a needed attribute may be missing after all.

@@ -89,7 +89,7 @@ func mayUse(key p11.Attributes, u use, m p11.Mechanism) error {
 		return p11.Errorf(p11.CKR_KEY_FUNCTION_NOT_PERMITTED, "the key may not %s: its %s is not true", u.verb, u.usage.Short())
 	}
 	if !allows(key, m.Type) {
-		return p11.Errorf(p11.CKR_MECHANISM_INVALID, "the key's allowed-mechanisms do not name %s", m.Type.Short())
+		return p11.Advise(p11.Errorf(p11.CKR_MECHANISM_INVALID, "the key's allowed-mechanisms do not name %s", m.Type.Short()), "use one that the key's own file mechanisms lists, or another key")
 	}
 	facts, _ := p11.MechanismFacts(m.Type)
 	if kt, ok := key.KeyType(); ok && len(facts.KeyTypes) > 0 && !slices.Contains(facts.KeyTypes, kt) {

@@ -55,7 +55,7 @@ func mayWrap(w, k p11.Attributes, handle p11.ObjectHandle) error {
 	}
 	wanted, err := p11.DecodeTemplate(encoded)
 	if err != nil || !k.Match(wanted) {
-		return p11.Errorf(p11.CKR_KEY_HANDLE_INVALID, "key %#x is not what the wrapping key's wrap-template asks for", uint64(handle))
+		return p11.Advise(p11.Errorf(p11.CKR_KEY_HANDLE_INVALID, "key %#x is not what the wrapping key's wrap-template asks for", uint64(handle)), "wrap it under another key")
 	}
 	return nil
 }
@@ -156,7 +156,7 @@ func (s *Session) makeFrom(ctx context.Context, f from, m p11.Mechanism, key p11
 	p, err := s.prepareFrom(template, o.key.attrs, f)
 	if err == nil && o.locked {
 		// There is no moment at which the PIN could be given.
-		err = p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "the key's always-authenticate is true: it cannot %s", o.use.verb)
+		err = p11.Advise(p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "a key that wants the PIN each time cannot %s", o.use.verb), "use another key")
 	}
 	if err != nil {
 		o.release()

@@ -76,9 +76,9 @@ func (d *attrDir) file(t p11.AttributeType, name string) *file {
 		case hidden && isKey(i.Class) && !elsewhere:
 			return nil, p11.Errorf(p11.CKR_ATTRIBUTE_SENSITIVE, "%s is secret", name)
 		case !ok:
-			return nil, refuse(syscall.ENODATA, p11.CKR_ATTRIBUTE_TYPE_INVALID, "the object has no "+name)
+			return nil, refuse(syscall.ENODATA, p11.CKR_ATTRIBUTE_TYPE_INVALID, "the object has no "+name+": ls shows what it has")
 		case hidden:
-			return nil, p11.Errorf(p11.CKR_ATTRIBUTE_SENSITIVE, "%s is in the file value", name)
+			return nil, p11.Advise(p11.Errorf(p11.CKR_ATTRIBUTE_SENSITIVE, "%s is not shown as text", name), "the object's own file value has it")
 		}
 		return []byte(i.Attrs.FormatValue(t) + "\n"), nil
 	}

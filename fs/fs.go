@@ -54,7 +54,7 @@ func New(c Config) (*FS, error) { return newFS(c, systemProcesses()) }
 
 func newFS(c Config, system processes) (*FS, error) {
 	if c.Engine == nil {
-		return nil, fmt.Errorf("fs: no engine")
+		return nil, fmt.Errorf("fs has no engine: set one in its configuration")
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

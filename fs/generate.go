@@ -69,7 +69,7 @@ func parseRecipe(line string) (r recipe, err error) {
 	if known {
 		r.mechanism.Type = kind.mechanism
 	} else if r.mechanism, err = p11.ParseMechanism(name); err != nil {
-		return recipe{}, p11.Errorf(p11.RVOf(err), "write rsa:BITS, ec:CURVE, aes:BITS, generic:BITS or a mechanism that makes keys: %v", err)
+		return recipe{}, p11.Advise(err, "write rsa:BITS, ec:CURVE, aes:BITS, generic:BITS or a mechanism that makes keys")
 	}
 	r.facts, _ = p11.MechanismFacts(r.mechanism.Type)
 	if r.facts.Functions&(p11.CKF_GENERATE|p11.CKF_GENERATE_KEY_PAIR) == 0 {
@@ -81,7 +81,7 @@ func parseRecipe(line string) (r recipe, err error) {
 			into = &curve
 		}
 		if *into != "" {
-			return recipe{}, p11.Errorf(p11.CKR_ARGUMENTS_BAD, "the size of the key is given twice")
+			return recipe{}, p11.Advise(p11.Errorf(p11.CKR_ARGUMENTS_BAD, "the size of the key is given twice"), "give it once, as in rsa:2048")
 		}
 		*into = size
 	}
@@ -89,7 +89,7 @@ func parseRecipe(line string) (r recipe, err error) {
 		return recipe{}, err
 	}
 	if known && !r.template.Has(kind.size) {
-		return recipe{}, p11.Errorf(p11.CKR_TEMPLATE_INCOMPLETE, "the size of the key is missing: write %s:%s, for one", word, kind.example)
+		return recipe{}, p11.Advise(p11.Errorf(p11.CKR_TEMPLATE_INCOMPLETE, "the size of the key is missing"), "write "+word+":"+kind.example+", for one")
 	}
 	return r, nil
 }
@@ -103,7 +103,7 @@ func (r *recipe) setSize(bits, curve string) error {
 	case curve != "":
 		params, ok := p11.CurveParams(curve)
 		if !ok {
-			return p11.Errorf(p11.CKR_CURVE_NOT_SUPPORTED, "no curve %q: p256, p384, p521", clip(curve))
+			return p11.Errorf(p11.CKR_CURVE_NOT_SUPPORTED, "no curve %q", clip(curve))
 		}
 		v = params
 	case bits == "":
@@ -141,7 +141,7 @@ func (r *recipe) make(ctx context.Context, s *session) ([]p11.ObjectHandle, erro
 		return []p11.ObjectHandle{h}, err
 	}
 	if template.Has(p11.CKA_CLASS) {
-		return nil, p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "a pair has a public and a private key: leave class out")
+		return nil, p11.Advise(p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "a pair has a public and a private key"), "leave class out")
 	}
 	if !template.Has(p11.CKA_ID) {
 		id := make([]byte, 8)

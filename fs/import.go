@@ -79,17 +79,8 @@ func wipeAll(list []p11.Attributes) {
 	}
 }
 
-// badFile adds to an error of pkix what to do about it. The advice of the CK_RV is
-// of the token's PIN and of a mechanism's data.
-func badFile(err error) error {
-	switch rv := p11.RVOf(err); rv {
-	case p11.CKR_PIN_INCORRECT:
-		return refuse(errnoOf(rv), rv, err.Error()+": write the file's own pass phrase to passphrase, then the file again")
-	case p11.CKR_DATA_INVALID:
-		return refuse(errnoOf(rv), rv, err.Error()+": write a whole file of a key or a certificate; p11fs-tree(7) has the kinds")
-	}
-	return err
-}
+// badFile adds to an error of pkix what to do about it.
+func badFile(err error) error { return p11.Advise(err, pkix.Advice(p11.RVOf(err))) }
 
 // createAll makes all of the objects, or none of them.
 func createAll(ctx context.Context, s *session, objects []p11.Attributes, template p11.Attributes) ([]p11.ObjectHandle, error) {

@@ -24,7 +24,7 @@ func wrapFile(k *keyFile) *file {
 			}
 			key, err := k.findIn(ctx, s.app.eng, string(line))
 			if err != nil {
-				return nil, p11.Errorf(p11.CKR_KEY_HANDLE_INVALID, "no key %q: write a name as in objects", clip(string(line)))
+				return nil, p11.Errorf(p11.CKR_KEY_HANDLE_INVALID, "no key %q", clip(string(line)))
 			}
 			return s.eng.WrapKey(ctx, k.mechanism, wrapping.Handle, key.Handle)
 		},

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"p11fs/engine"
 	"p11fs/p11"
 )
 
@@ -26,11 +25,8 @@ type lastError struct {
 func errorOf(err error) lastError {
 	e := lastError{rv: p11.RVOf(err), why: err.Error(), advice: p11.AdviceOf(err), harmless: errors.Is(err, errNothing)}
 	var own *fileError
-	if errors.As(err, &own) && strings.Contains(own.why, ": ") {
+	if errors.As(err, &own) && strings.Contains(own.why, ": ") && e.advice == p11.AdviceOf(own) {
 		e.advice = ""
-	}
-	if errors.Is(err, engine.ErrPINAgain) {
-		e.advice = "write context-specific:PIN to the file login, then the data"
 	}
 	return e
 }

@@ -61,7 +61,7 @@ func (p place) loginText(_ context.Context, c caller) ([]byte, error) {
 	return []byte("user\n"), nil
 }
 
-var errNoPIN = p11.Errorf(p11.CKR_PIN_LEN_RANGE, "the PIN is missing")
+var errNoPIN = p11.Errorf(p11.CKR_PIN_LEN_RANGE, "there is no PIN")
 
 // newPIN takes a new PIN out of a command, and wipes it there.
 func newPIN(b []byte) (*secret.Bytes, error) {
@@ -92,7 +92,7 @@ func (p place) logout(ctx context.Context, s *session, line []byte) ([]byte, err
 		defer s.app.temporaries.all("") // which wipes those of the login
 		return nil, s.eng.Logout(ctx)
 	}
-	return nil, p11.Errorf(p11.CKR_ARGUMENTS_BAD, "write an empty line, or the word logout")
+	return nil, p11.Advise(p11.Errorf(p11.CKR_ARGUMENTS_BAD, "this is not for the file logout"), "write an empty line, or the word logout")
 }
 
 // setPIN is C_SetPIN: OLD NEW.
@@ -100,7 +100,7 @@ func (p place) setPIN(ctx context.Context, s *session, line []byte) ([]byte, err
 	line = secret.Line(line)
 	before, after, ok := bytes.Cut(line, []byte(" "))
 	if !ok || len(before) == 0 || len(after) == 0 || bytes.IndexByte(after, ' ') >= 0 {
-		return nil, p11.Errorf(p11.CKR_ARGUMENTS_BAD, "write the old PIN, a blank, and the new PIN")
+		return nil, p11.Advise(p11.Errorf(p11.CKR_ARGUMENTS_BAD, "these are not two PINs"), "write the old PIN, a blank, and the new PIN")
 	}
 	old, err := newPIN(before)
 	if err != nil {
@@ -170,7 +170,7 @@ func (p place) ctl(ctx context.Context, a *application, line []byte) error {
 		return p.initPIN(ctx, a, rest)
 	case "close-all", "cancel":
 		if len(rest) > 0 {
-			return p11.Errorf(p11.CKR_ARGUMENTS_BAD, "%s stands alone", verb)
+			return p11.Errorf(p11.CKR_ARGUMENTS_BAD, "nothing stands behind %s", verb)
 		}
 		for _, s := range a.sessions(p.slot) {
 			if verb == "cancel" {
@@ -181,14 +181,14 @@ func (p place) ctl(ctx context.Context, a *application, line []byte) error {
 		}
 		return nil
 	}
-	return p11.Errorf(p11.CKR_ARGUMENTS_BAD, "write init SO-PIN LABEL, init-pin PIN, close-all or cancel")
+	return p11.Advise(p11.Errorf(p11.CKR_ARGUMENTS_BAD, "ctl does not know this command"), "write init SO-PIN LABEL, init-pin PIN, close-all or cancel")
 }
 
 func (p place) initToken(ctx context.Context, a *application, args []byte) error {
 	word, rest, ok := bytes.Cut(args, []byte(" "))
 	label := string(rest)
 	if !ok || strings.TrimSpace(label) == "" {
-		return p11.Errorf(p11.CKR_ARGUMENTS_BAD, "write init, the SO PIN, and the label")
+		return p11.Advise(p11.Errorf(p11.CKR_ARGUMENTS_BAD, "the SO PIN or the label is missing"), "write init SO-PIN LABEL")
 	}
 	if clean(label) != label || strings.ToValidUTF8(label, "") != label {
 		return p11.Errorf(p11.CKR_ARGUMENTS_BAD, "a label is text of printable characters")

@@ -54,7 +54,7 @@ func (f *FS) Mount(ctx context.Context, dir string, o Options) (*Server, error) 
 	server, err := fuse.NewServer(raw, dir, &options.MountOptions)
 	if err != nil {
 		if strings.HasPrefix(err.Error(), "fusermount exited") {
-			err = errors.New("fusermount3 refused, for the reason above; p11fs doctor looks for others")
+			err = errors.New("fusermount3 refused, for the reason above: p11fs doctor looks for others")
 		}
 		return nil, fmt.Errorf("mounting on %s: %w", dir, err)
 	}

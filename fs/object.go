@@ -49,7 +49,7 @@ func views() []view {
 	}
 }
 
-var errNoView = refuse(syscall.ENOENT, p11.CKR_ATTRIBUTE_TYPE_INVALID, "this object has no such file")
+var errNoView = refuse(syscall.ENOENT, p11.CKR_ATTRIBUTE_TYPE_INVALID, "this object has no such file: ls shows those that it has")
 
 func (d *objectDir) list(ctx context.Context, c caller) ([]fuse.DirEntry, error) {
 	i, err := d.object(ctx, c)

@@ -127,7 +127,7 @@ func newLabel(name string) (string, error) {
 	}
 	label, ok := unescape(name)
 	if !ok {
-		return "", p11.Errorf(p11.CKR_ARGUMENTS_BAD, "a new name is a label: no leading dot, no ~, and %% only as %%25")
+		return "", p11.Errorf(p11.CKR_ARGUMENTS_BAD, "a new name is a label, without a leading dot and ~, and with %%25 for %%")
 	}
 	return label, nil
 }

@@ -106,7 +106,7 @@ func (o operation) byDefault(slot *engine.Slot, i engine.ObjectInfo) (p11.Mechan
 			return m, nil
 		}
 	}
-	return p11.Mechanism{}, p11.Errorf(p11.CKR_MECHANISM_INVALID, "%s has no default for this key: write %s:MECHANISM", o.name, o.name)
+	return p11.Mechanism{}, p11.Errorf(p11.CKR_MECHANISM_INVALID, "%s has no default for this key", o.name)
 }
 
 // operation finds the data file of that name: sign, or sign:MECH,param=value…

@@ -298,7 +298,7 @@ func (d *contentDir) store(ctx context.Context, c caller, t *temporary, name, ne
 		t.app.temporaries.remove(d.key(name), t)
 	}
 	if errnoFor(err) == syscall.EINVAL { // see objectsDir.rename
-		err = refuse(syscall.EPERM, p11.RVOf(err), err.Error())
+		err = p11.Advise(refuse(syscall.EPERM, p11.RVOf(err), err.Error()), p11.AdviceOf(err))
 	}
 	return err
 }

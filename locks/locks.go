@@ -236,7 +236,7 @@ func own(f *os.File, mode fs.FileMode, group int) error {
 func makeDir(dir string, mode fs.FileMode, group int) error {
 	if fi, err := os.Stat(dir); err == nil {
 		if !fi.IsDir() {
-			return fmt.Errorf("%s is not a directory", dir)
+			return fmt.Errorf("%s is not a directory: move it away", dir)
 		}
 		return nil
 	}

@@ -67,7 +67,7 @@ type Ready struct {
 // Check finds what is wrong with c itself, before anything is touched.
 func (c Config) Check() error {
 	if len(c.Kinds) == 0 {
-		return errors.New("no kind of token")
+		return errors.New("there is no kind of token: this program was built wrongly")
 	}
 	if c.Paths.Mount == "" || c.Paths.Data == "" {
 		return errors.New("no mount point, or no directory of tokens")
@@ -216,7 +216,7 @@ func dirMode(m Mode) os.FileMode {
 func makeDirectory(dir string, mode os.FileMode, group int) error {
 	if st, err := os.Stat(dir); err == nil {
 		if !st.IsDir() {
-			return fmt.Errorf("%s is no directory", dir)
+			return fmt.Errorf("%s is no directory: move it away, or name another place", dir)
 		}
 		return nil
 	}

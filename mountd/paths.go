@@ -81,7 +81,7 @@ func UserPaths(getenv func(string) string, home string) (Paths, error) {
 			return v, nil
 		}
 		if !filepath.IsAbs(home) {
-			return "", fmt.Errorf("neither %s nor a home directory is known", name)
+			return "", fmt.Errorf("neither %s nor a home directory is known: set HOME", name)
 		}
 		return filepath.Join(home, fallback), nil
 	}

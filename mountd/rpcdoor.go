@@ -138,7 +138,7 @@ func (d *Daemon) allowPeer(p rpc.Peer) error {
 	if d.conf.Mode == System || p.UID == 0 || p.UID == uint32(os.Geteuid()) {
 		return nil
 	}
-	return p11.Errorf(p11.CKR_FUNCTION_REJECTED, "the tokens are another user's")
+	return p11.Errorf(p11.CKR_FUNCTION_REJECTED, "the tokens are those of another user")
 }
 
 func rpcVersion() p11.Version {

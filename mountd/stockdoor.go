@@ -26,7 +26,7 @@ type stockDoor struct {
 
 // ErrNoSlotDaemonFile means that the file is missing by which stock clients find the
 // slot manager's segment.
-var ErrNoSlotDaemonFile = errors.New("there is no pkcsslotd file")
+var ErrNoSlotDaemonFile = errors.New("there is no pkcsslotd file: make install puts one there")
 
 // openStock takes the place of pkcsslotd. A pkcsslotd that runs stops the start:
 // two of them would share neither slots nor session counts.
@@ -47,7 +47,7 @@ func (d *Daemon) openStock(ctx context.Context) error {
 	d.stock = door
 	group := d.group()
 	if group < 0 {
-		door.err = fmt.Errorf("there is no group %s", Group)
+		door.err = fmt.Errorf("there is no group %s: groupadd --system %[1]s makes it", Group)
 		if d.conf.SlotDaemon {
 			return door.err
 		}

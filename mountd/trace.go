@@ -74,7 +74,7 @@ func (t *trace) open(group int) error {
 	}
 	st, err := f.Stat()
 	if err == nil && !st.Mode().IsRegular() {
-		err = fmt.Errorf("%s is no regular file", t.path)
+		err = fmt.Errorf("%s is no regular file: move it away", t.path)
 	}
 	if err == nil && group >= 0 {
 		err = f.Chown(-1, group)

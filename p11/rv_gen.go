@@ -8,61 +8,61 @@ func (v RV) Advice() string {
 	case CKR_OK:
 		return "nothing to do"
 	case CKR_CANCEL:
-		return "the operation was cancelled; start it again"
+		return "start it again"
 	case CKR_HOST_MEMORY:
-		return "the store or the daemon is out of room; destroy objects that are no longer needed"
+		return "close sessions and files that are no longer needed, or destroy objects"
 	case CKR_SLOT_ID_INVALID:
 		return "name a slot that the file slots lists"
 	case CKR_GENERAL_ERROR:
 		return "look in the daemon's log; this should not happen"
 	case CKR_FUNCTION_FAILED:
-		return "look in the daemon's log, then try again"
+		return "try again; if it stays so, look in the daemon's log"
 	case CKR_ARGUMENTS_BAD:
-		return "write what the manual page p11fs-tree(7) gives for this file"
+		return "p11fs-tree(7) says what this file takes"
 	case CKR_NO_EVENT:
-		return "nothing has happened on a slot; ask again later"
+		return "ask again later"
 	case CKR_NEED_TO_CREATE_THREADS:
 		return "let the library create threads"
 	case CKR_CANT_LOCK:
 		return "let the library use the system's locks"
 	case CKR_ATTRIBUTE_READ_ONLY:
-		return "leave this attribute out; it cannot be set or changed here"
+		return "leave it out; it is set when the object is made, or by the token"
 	case CKR_ATTRIBUTE_SENSITIVE:
-		return "the value stays inside the token; use the key through its operations"
+		return "use the key through its operations; such a value stays in the token"
 	case CKR_ATTRIBUTE_TYPE_INVALID:
-		return "leave the attribute out, or spell it as in the attr folder; this object has none of that name"
+		return "leave it out, or spell it as the folder attr of an object does"
 	case CKR_ATTRIBUTE_VALUE_INVALID:
-		return "write a value of the attribute's kind, such as true, 2048, 0x01 or \"text\""
+		return "write a value that the attribute can have, such as true, 2048, 0x01 or \"text\""
 	case CKR_ACTION_PROHIBITED:
-		return "the object's attributes forbid this; see copyable, destroyable and modifiable in its info"
+		return "leave it as it is, or make another object with the attributes that you need"
 	case CKR_DATA_INVALID:
 		return "write data that fits the mechanism, such as a digest of the right form"
 	case CKR_DATA_LEN_RANGE:
-		return "write fewer bytes, or the exact length that the mechanism asks for; or choose a mechanism that hashes or pads"
+		return "write fewer bytes, or as many as the mechanism asks for; or choose one that hashes or pads"
 	case CKR_DEVICE_ERROR:
-		return "look in the daemon's log; the token failed"
+		return "look in the daemon's log; p11fs doctor looks at the token"
 	case CKR_DEVICE_MEMORY:
-		return "the token is full; destroy objects that are no longer needed"
+		return "destroy objects that are no longer needed, or make smaller ones"
 	case CKR_DEVICE_REMOVED:
 		return "bring the token back, then log in again"
 	case CKR_ENCRYPTED_DATA_INVALID:
-		return "check key, IV and mechanism; the data was changed or made with others"
+		return "check that key, IV and mechanism are those that encrypted it, and that it is whole and unchanged"
 	case CKR_ENCRYPTED_DATA_LEN_RANGE:
-		return "write the whole ciphertext; its length does not fit the mechanism"
+		return "write the whole ciphertext, and name the mechanism that made it"
 	case CKR_AEAD_DECRYPT_FAILED:
-		return "check key, IV and additional data; the tag does not fit, so the data was changed or made with others"
+		return "check that key, IV and additional data are those that encrypted it, and that it is unchanged"
 	case CKR_FUNCTION_CANCELED:
-		return "the operation was interrupted; start it again"
+		return "start it again"
 	case CKR_FUNCTION_NOT_PARALLEL:
 		return "there are no parallel functions; wait for the call itself"
 	case CKR_FUNCTION_NOT_SUPPORTED:
-		return "the token cannot do this; see mechanisms for what it can"
+		return "use another token or another way; the file mechanisms lists what this one can"
 	case CKR_KEY_HANDLE_INVALID:
 		return "name a key that is in objects and has the right class; log in to see private ones"
 	case CKR_KEY_SIZE_RANGE:
-		return "choose a key size between the minimum and maximum that mechanisms lists"
+		return "use a key of a size that the file mechanisms lists, or a mechanism that asks for less"
 	case CKR_KEY_TYPE_INCONSISTENT:
-		return "choose a mechanism for this type of key; the key's file mechanisms lists them"
+		return "choose a mechanism that the key's own file mechanisms lists"
 	case CKR_KEY_NOT_NEEDED:
 		return "leave the key out; this mechanism takes none"
 	case CKR_KEY_CHANGED:
@@ -70,63 +70,63 @@ func (v RV) Advice() string {
 	case CKR_KEY_NEEDED:
 		return "give the key that was in use when the state was saved"
 	case CKR_KEY_INDIGESTIBLE:
-		return "this key cannot be digested; digest a secret key that may be"
+		return "choose a secret key with extractable=true and sensitive=false"
 	case CKR_KEY_FUNCTION_NOT_PERMITTED:
-		return "the key's usage attribute (sign, decrypt, wrap, ...) is false, or allowed-mechanisms leaves the mechanism out; use another key"
+		return "use a key that may; what a key may do is said when it is made"
 	case CKR_KEY_NOT_WRAPPABLE:
-		return "this kind of key cannot be wrapped by that mechanism; choose another mechanism"
+		return "wrap it with another mechanism or under another key"
 	case CKR_KEY_UNEXTRACTABLE:
-		return "the key must stay in the token; only a key with extractable=true can be wrapped"
+		return "the key stays in the token; one that is to leave it is made with extractable=true"
 	case CKR_MECHANISM_INVALID:
-		return "choose a mechanism that the token's file mechanisms lists for this operation"
+		return "choose one that the token's file mechanisms lists for this"
 	case CKR_MECHANISM_PARAM_INVALID:
-		return "give the mechanism's parameters, such as iv=0x... or salt=32"
+		return "write parameters that fit behind the mechanism, such as iv=0x... or salt=32"
 	case CKR_OBJECT_HANDLE_INVALID:
-		return "the object is gone or not visible; list objects again, after login for private ones"
+		return "list the objects again, after a login for private ones"
 	case CKR_OPERATION_ACTIVE:
-		return "finish or cancel the operation that runs in this session, or use a session of your own"
+		return "finish or cancel it, or use a session of your own"
 	case CKR_OPERATION_NOT_INITIALIZED:
-		return "start the operation first"
+		return "start it first, or again"
 	case CKR_PIN_INCORRECT:
 		return "write the right PIN; the file pin shows how many tries are left"
 	case CKR_PIN_INVALID:
-		return "choose a PIN of characters that the token takes"
+		return "choose another PIN, on one line"
 	case CKR_PIN_LEN_RANGE:
-		return "choose a PIN of the length that info gives as minimum and maximum"
+		return "write a PIN as long as the file info says"
 	case CKR_PIN_EXPIRED:
 		return "set a new PIN first, through the file pin"
 	case CKR_PIN_LOCKED:
-		return "the PIN is locked after too many tries; the security officer sets a new one with init-pin in ctl"
+		return "the security officer sets a new one: write init-pin PIN to ctl as so"
 	case CKR_SESSION_CLOSED:
 		return "open a new session"
 	case CKR_SESSION_COUNT:
-		return "close sessions that are no longer needed; no more can be opened"
+		return "close sessions that are no longer needed"
 	case CKR_SESSION_HANDLE_INVALID:
-		return "open a new session; this one is closed"
+		return "open a new session"
 	case CKR_SESSION_PARALLEL_NOT_SUPPORTED:
-		return "open a serial session"
+		return "open it with the flag for serial sessions"
 	case CKR_SESSION_READ_ONLY:
-		return "use a read-write session; this one may not change token objects"
+		return "open a session for reading and writing"
 	case CKR_SESSION_EXISTS:
 		return "close every session on the token first, those of other terminals and programs too: write close-all to ctl in each, or end it"
 	case CKR_SESSION_READ_ONLY_EXISTS:
-		return "close the read-only sessions first; the security officer cannot log in beside them"
+		return "close those sessions first"
 	case CKR_SESSION_READ_WRITE_SO_EXISTS:
-		return "log the security officer out first, or open a read-write session"
+		return "log out first, or open the session for reading and writing"
 	case CKR_SIGNATURE_INVALID:
-		return "the signature does not fit the data and the key; check all three and the mechanism"
+		return "check that the data, the key and the mechanism are those that were signed with"
 	case CKR_SIGNATURE_LEN_RANGE:
-		return "the signature has the wrong length for the key; write the signature first and whole"
+		return "write the whole signature first, then the data"
 	case CKR_TEMPLATE_INCOMPLETE:
-		return "give the attributes that are missing for this class and key type"
+		return "add what is missing, as name=value"
 	case CKR_TEMPLATE_INCONSISTENT:
-		return "take out the attribute that contradicts another, or that this class and mechanism do not have"
+		return "take it out, or change what contradicts it"
 	case CKR_TOKEN_NOT_PRESENT:
-		return "bring the token into the slot"
+		return "put a token into the slot; p11fs status shows what each has"
 	case CKR_TOKEN_NOT_RECOGNIZED:
 		return "check the token directory's format and version with p11fs doctor"
 	case CKR_TOKEN_WRITE_PROTECTED:
-		return "the token cannot be changed; it is write-protected"
+		return "use another token for what is to change"
 	case CKR_UNWRAPPING_KEY_HANDLE_INVALID:
 		return "name an unwrapping key that is in objects; log in to see private ones"
 	case CKR_UNWRAPPING_KEY_SIZE_RANGE:
@@ -156,23 +156,23 @@ func (v RV) Advice() string {
 	case CKR_WRAPPING_KEY_TYPE_INCONSISTENT:
 		return "choose a mechanism for this type of wrapping key"
 	case CKR_RANDOM_SEED_NOT_SUPPORTED:
-		return "nothing to do; this token takes no seed"
+		return "nothing to do"
 	case CKR_RANDOM_NO_RNG:
 		return "use another token; this one has no random generator"
 	case CKR_DOMAIN_PARAMS_INVALID:
 		return "give domain parameters that the token supports, such as ec-params=secp256r1"
 	case CKR_CURVE_NOT_SUPPORTED:
-		return "choose a curve that the token supports, such as ec-params=secp256r1"
+		return "choose one that the token has, such as p256, p384 or p521"
 	case CKR_BUFFER_TOO_SMALL:
 		return "give a bigger buffer"
 	case CKR_SAVED_STATE_INVALID:
-		return "the saved state is damaged or of another version; start the operation again"
+		return "start the operation again"
 	case CKR_INFORMATION_SENSITIVE:
 		return "the value stays inside the token and cannot be digested or shown"
 	case CKR_STATE_UNSAVEABLE:
 		return "this operation's state cannot be saved; run it to its end"
 	case CKR_CRYPTOKI_NOT_INITIALIZED:
-		return "call C_Initialize first"
+		return "start anew, in a new terminal or program, once the daemon serves"
 	case CKR_CRYPTOKI_ALREADY_INITIALIZED:
 		return "nothing to do; the library is initialised already"
 	case CKR_MUTEX_BAD:
@@ -194,7 +194,7 @@ func (v RV) Advice() string {
 	case CKR_PUBLIC_KEY_INVALID:
 		return "give a public key that lies on the key's own curve or group"
 	case CKR_FUNCTION_REJECTED:
-		return "the token refused; ask its administrator"
+		return "ask whoever looks after the token"
 	case CKR_TOKEN_RESOURCE_EXCEEDED:
 		return "try again later, or close sessions and objects; the token is at its limit"
 	case CKR_OPERATION_CANCEL_FAILED:
@@ -210,7 +210,7 @@ func (v RV) Advice() string {
 	case CKR_OPERATION_NOT_VALIDATED:
 		return "the operation ran, but not in a validated way; choose validated parameters"
 	case CKR_TOKEN_NOT_INITIALIZED:
-		return "initialise the token first: write init SO-PIN LABEL to ctl"
+		return "write init SO-PIN LABEL to ctl first"
 	case CKR_PARAMETER_SET_NOT_SUPPORTED:
 		return "choose a parameter set that the token supports"
 	case CKR_VENDOR_DEFINED:

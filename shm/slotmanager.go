@@ -226,7 +226,7 @@ func (m *SlotManager) Unregister(pid int32) {
 // by the difference.
 func (m *SlotManager) SetSessions(pid int32, slot int, n uint32) error {
 	if slot < 0 || slot >= Slots {
-		return fmt.Errorf("slot %d: the shared memory has slots 0 to %d", slot, Slots-1)
+		return fmt.Errorf("the shared memory has no slot %d: give it a number from 0 to %d", slot, Slots-1)
 	}
 	i := m.find(pid)
 	if i < 0 {

@@ -60,7 +60,7 @@ const Mode = 0o660
 func TokenName(dir string) (string, error) {
 	name := "/" + strings.ReplaceAll(strings.TrimPrefix(filepath.Clean(dir), "/"), "/", ".")
 	if len(name) > maxShmName {
-		return "", fmt.Errorf("token directory %s: its shared memory name has %d bytes, at most %d are allowed", dir, len(name), maxShmName)
+		return "", fmt.Errorf("the shared memory of token directory %s has a name of %d bytes, more than %d: give the slot a shorter tokname", dir, len(name), maxShmName)
 	}
 	return name, nil
 }

@@ -91,7 +91,7 @@ func (l *Logins) SOLocked(so Login) error {
 	if s, ok := so.(*login); ok && s.of == l && s.user == p11.CKU_SO {
 		return l.validLocked(s)
 	}
-	return p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "only the SO sets the user's PIN")
+	return p11.Advise(p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "only the SO sets the user's PIN"), "log in as the SO for it")
 }
 
 func (l *Logins) validLocked(s *login) error {

@@ -67,8 +67,7 @@ func (r Role) Wrong(flags p11.Flags) (p11.Flags, error) {
 	next, left := r.CountLow, "2 tries are left"
 	switch {
 	case flags&r.FinalTry != 0:
-		err := p11.Errorf(p11.CKR_PIN_INCORRECT, "wrong %s PIN, which is locked now", r.Title)
-		return flags&^r.Counts() | r.Locked, p11.Advise(err, r.unlocking())
+		return flags&^r.Counts() | r.Locked, p11.Advise(p11.Errorf(p11.CKR_PIN_INCORRECT, "wrong %s PIN, which is locked now", r.Title), r.unlocking())
 	case flags&r.CountLow != 0:
 		next, left = r.FinalTry, "1 try is left"
 	}
@@ -82,7 +81,7 @@ func (r Role) CheckNewPIN(pin, old *secret.Bytes, shortest, longest int) error {
 	pin.Use(func(b []byte) { isDefault = string(b) == r.DefaultPIN })
 	switch {
 	case n < shortest || n > longest:
-		return p11.Errorf(p11.CKR_PIN_LEN_RANGE, "a PIN of this token has %d to %d bytes, not %d", shortest, longest, n)
+		return p11.Errorf(p11.CKR_PIN_LEN_RANGE, "the PINs of this token have %d to %d bytes, not %d", shortest, longest, n)
 	case old != nil && pin.Equal(old):
 		return p11.Errorf(p11.CKR_PIN_INVALID, "the new PIN is the old one")
 	case old != nil && isDefault:

@@ -38,7 +38,7 @@ func existing(o *Object) (*Object, error) {
 
 // ErrChanged is returned by the functions that Index.Update and Index.Destroy are
 // given, when the object has a newer version than theirs: all begins again with it.
-var ErrChanged = errors.New("tokens: the object was changed meanwhile")
+var ErrChanged = errors.New("the object was changed meanwhile")
 
 // Update makes a new version of an object: what Objects.Update is, wherever the
 // versions are kept. keep keeps the new version, puts it into the index and drops

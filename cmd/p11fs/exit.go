@@ -22,7 +22,7 @@ const (
 
 var (
 	// errSilent fails a command that has printed all there is to say.
-	errSilent = errors.New("failed")
+	errSilent = errors.New("failed: the lines above say why")
 	// errNotMounted is why a command finds no tree.
 	errNotMounted = errors.New("p11fs is not mounted")
 )

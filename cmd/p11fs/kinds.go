@@ -32,11 +32,11 @@ func loadProvider(name string, log *slog.Logger) (swtok.Provider, error) {
 	case "libcrypto":
 		p := swtok.LoadProvider(log)
 		if p.Name() != "libcrypto" {
-			return nil, errors.New("the system's libcrypto cannot be loaded (apt-get install libssl3)")
+			return nil, errors.New("the system's libcrypto cannot be loaded: apt-get install libssl3, or take another --provider")
 		}
 		return p, nil
 	}
-	return nil, &usageError{err: fmt.Errorf("the provider %q is none of auto, go, libcrypto", name)}
+	return nil, &usageError{err: fmt.Errorf("there is no provider %q: name auto, go or libcrypto", name)}
 }
 
 // libcrypto returns the version of the system's libcrypto, or why it cannot be
@@ -44,7 +44,7 @@ func loadProvider(name string, log *slog.Logger) (swtok.Provider, error) {
 func libcrypto() (string, error) {
 	p := swtok.LoadProvider(slog.New(slog.DiscardHandler))
 	if p.Name() != "libcrypto" {
-		return "", errors.New("neither libcrypto.so.3 nor libcrypto.so.1.1 can be loaded")
+		return "", errors.New("neither libcrypto.so.3 nor libcrypto.so.1.1 can be loaded: apt-get install libssl3")
 	}
 	return p.Version(), nil
 }

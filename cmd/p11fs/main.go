@@ -104,9 +104,9 @@ func takes(least, most int) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		switch n := len(args); {
 		case n < least:
-			return fmt.Errorf("%s: something is missing", c.CommandPath())
+			return fmt.Errorf("%s: something is missing: %[1]s --help says what it takes", c.CommandPath())
 		case n > most:
-			return fmt.Errorf("%s does not know what to do with %q", c.CommandPath(), args[most])
+			return fmt.Errorf("%s does not know what to do with %q: leave it out", c.CommandPath(), args[most])
 		}
 		return nil
 	}

@@ -59,7 +59,7 @@ is absent. With --system it is the machine's: slots from
 			conf.Paths.Mount = args[0]
 		}
 		if mode == mountd.System && !c.Flags().Changed("root") && os.Geteuid() != 0 {
-			return &usageError{err: errors.New("--system needs root; without it you get your own tokens")}
+			return &usageError{err: errors.New("only root serves the machine's tokens: leave --system out for your own")}
 		}
 		if err := conf.Check(); err != nil {
 			return &usageError{err: err}
@@ -76,7 +76,11 @@ is absent. With --system it is the machine's: slots from
 		if err := mountd.Harden(conf.Mode, log); err != nil {
 			return err
 		}
-		return mountd.Run(c.Context(), conf)
+		err = mountd.Run(c.Context(), conf)
+		if err != nil && !errors.Is(err, mountd.ErrBusy) {
+			err = fmt.Errorf("%w; p11fs doctor says what is in the way, and what mends it", err)
+		}
+		return err
 	}
 	return c
 }
@@ -98,7 +102,7 @@ func placeFlags(c *cobra.Command) func() (mountd.Mode, mountd.Paths, error) {
 func newLogger(s streams, level string) (*slog.Logger, error) {
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, &usageError{err: fmt.Errorf("--log-level %q is none of debug, info, warn, error", level)}
+		return nil, &usageError{err: fmt.Errorf("there is no log level %q: name debug, info, warn or error", level)}
 	}
 	return slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: l})), nil
 }

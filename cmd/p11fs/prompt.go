@@ -62,7 +62,7 @@ func (a *asker) newSecret(ctx context.Context, prompt string) (*secret.Bytes, er
 	defer again.Close()
 	if !first.Equal(again) {
 		_ = first.Close()
-		return nil, errors.New("the two entries differ")
+		return nil, errors.New("the two entries differ: nothing was changed, start the command again")
 	}
 	return first, nil
 }
@@ -112,9 +112,9 @@ func (a *asker) line(what string) ([]byte, error) {
 	switch {
 	case errors.Is(err, io.EOF) && len(b) > 0:
 	case errors.Is(err, io.EOF):
-		return nil, fmt.Errorf("standard input ended before the line with the %s", what)
+		return nil, fmt.Errorf("standard input ended before the line with the %s: give each answer a line, in the order of --help", what)
 	case errors.Is(err, bufio.ErrBufferFull):
-		return nil, fmt.Errorf("the line with the %s is longer than %d bytes", what, maxLine)
+		return nil, fmt.Errorf("the line with the %s is longer than %d bytes: write a shorter one", what, maxLine)
 	case err != nil:
 		return nil, err
 	}
@@ -144,7 +144,7 @@ func (a *asker) noEcho(ctx context.Context, prompt string) ([]byte, error) {
 	}
 	fmt.Fprintln(a.s.err)
 	if errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("no %s was given", prompt)
+		return nil, fmt.Errorf("no %s was given: start the command again, and type it", prompt)
 	}
 	return b, err
 }

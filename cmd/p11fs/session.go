@@ -133,7 +133,7 @@ write the old one, a blank and the new one to TOKEN/pin.`,
 			}
 		}
 		if strings.ContainsAny(name, "\n\x00") || strings.TrimSpace(name) == "" {
-			return &usageError{err: errors.New("the label must be one line that is not blank")}
+			return &usageError{err: errors.New("the label is not one line of text: write another")}
 		}
 		pin, err := getPIN(c.Context(), ask, *pinFile, "user PIN", true)
 		if err != nil {
@@ -195,7 +195,7 @@ func mayDestroy(ctx context.Context, ask *asker, token string) error {
 	}
 	answer, err := ask.text(ctx, "It is in use. Type "+token+" to destroy all that is in it")
 	if err == nil && answer != token {
-		err = errors.New("nothing was changed")
+		err = errors.New("that was not its name: nothing was changed")
 	}
 	return err
 }
@@ -226,7 +226,7 @@ func tokenOf(mount string, args []string) (t tree, token string, err error) {
 	case 1:
 		return t, all[0], nil
 	default:
-		return t, "", &usageError{err: fmt.Errorf("say which token: %s", strings.Join(all, ", "))}
+		return t, "", &usageError{err: fmt.Errorf("there are several tokens: name one of %s", strings.Join(all, ", "))}
 	}
 }
 
@@ -256,7 +256,7 @@ func getPIN(ctx context.Context, ask *asker, file, prompt string, isNew bool) (*
 	}
 	if pin.Len() == 0 {
 		_ = pin.Close()
-		return nil, fmt.Errorf("the %s is empty", prompt)
+		return nil, fmt.Errorf("the %s is empty: write it on a line", prompt)
 	}
 	return pin, nil
 }
@@ -287,7 +287,7 @@ func (t tree) logout(token string) error {
 func (t tree) initialise(token string, soPIN *secret.Bytes, label string, pin *secret.Bytes) error {
 	what := "init " + token
 	if hasBlank(soPIN) {
-		return &usageError{err: errors.New("an SO PIN with blanks cannot be written to ctl")}
+		return &usageError{err: errors.New("an SO PIN with blanks cannot be written to ctl: change it first, through the file pin")}
 	}
 	if err := t.fits(token, pin); err != nil {
 		return fmt.Errorf("%s: %w; nothing was changed", what, err)
@@ -318,7 +318,7 @@ func (t tree) fits(token string, pin *secret.Bytes) error {
 			continue
 		}
 		if n := pin.Len(); n < shortest || n > longest {
-			return fmt.Errorf("the user PIN must have %d to %d bytes, not %d", shortest, longest, n)
+			return fmt.Errorf("the token takes user PINs of %d to %d bytes, not %d: choose another", shortest, longest, n)
 		}
 	}
 	return nil

@@ -48,7 +48,7 @@ func findTree(named string, getenv func(string) string) (tree, error) {
 			return tree{}, err
 		}
 		if _, err := os.Stat(filepath.Join(named, "status")); errors.Is(err, os.ErrNotExist) {
-			return tree{}, fmt.Errorf("%w on %s", errNotMounted, named)
+			return tree{}, fmt.Errorf("%w on %s: p11fs mount serves tokens there", errNotMounted, named)
 		}
 		return tree{named}, nil
 	}
@@ -137,7 +137,7 @@ func chooseMount(mounts []mountpoint.Mount, usual, system, uid string) (string, 
 	case len(mounts) > 0:
 		return "", fmt.Errorf("%w by you, but %w", errNotMounted, anothers(mounts[0]))
 	}
-	return "", fmt.Errorf("%w (start it with: p11fs mount)", errNotMounted)
+	return "", fmt.Errorf("%w: p11fs mount starts it", errNotMounted)
 }
 
 // A treeError is a command that the tree refused.
@@ -159,7 +159,7 @@ func (e *treeError) Unwrap() error { return e.err }
 // token checks that a token's folder is there.
 func (t tree) token(name string) error {
 	if name == "" || name != filepath.Base(name) || name == "." || name == ".." {
-		return &usageError{err: fmt.Errorf("%q is not a token's name", name)}
+		return &usageError{err: fmt.Errorf("%q is no token's name: p11fs status lists the tokens", name)}
 	}
 	st, err := os.Stat(filepath.Join(t.dir, name))
 	switch {
@@ -173,7 +173,7 @@ func (t tree) token(name string) error {
 
 // died is the error of a mount whose daemon is gone.
 func (t tree) died() error {
-	return fmt.Errorf("%w: the daemon of %s has died (p11fs mount cleans up)", errNotMounted, t.dir)
+	return fmt.Errorf("%w: the daemon of %s has died: p11fs mount cleans up", errNotMounted, t.dir)
 }
 
 // tokens lists the token folders.

@@ -55,7 +55,7 @@ on $P11FS_MOUNT or at their usual place; any other mount is named.`,
 		}
 		err = mountpoint.Unmount(c.Context(), path)
 		if errors.Is(err, syscall.EBUSY) {
-			return fmt.Errorf("%w: something in it is in use (see it with: fuser -vm %s; or add --lazy)", err, path)
+			return fmt.Errorf("%w: something in it is in use: fuser -vm %s shows it, and --lazy takes it away all the same", err, path)
 		}
 		return err
 	}
@@ -75,5 +75,5 @@ func elsewhere() string {
 	if lines == nil {
 		return ""
 	}
-	return "; what is mounted ends with: " + strings.Join(lines, ", or ")
+	return ": what is mounted ends with " + strings.Join(lines, ", or ")
 }

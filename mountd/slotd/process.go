@@ -26,7 +26,7 @@ func processStart(proc string, pid int, was time.Time) (time.Time, error) {
 	// The name in parentheses may hold anything; fields count from its end.
 	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
 	if len(fields) < 20 {
-		return time.Time{}, fmt.Errorf("process %d: stat has %d fields", pid, len(fields))
+		return time.Time{}, fmt.Errorf("the stat of process %d has %d fields", pid, len(fields))
 	}
 	ticks, err := strconv.ParseInt(fields[19], 10, 64)
 	if err != nil {

@@ -41,7 +41,7 @@ func ecType() keyType {
 				return nil, err
 			}
 			if _, ok := firstElement(params); !ok {
-				return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "CKA_EC_PARAMS is damaged")
+				return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "ec-params: is damaged")
 			}
 			return buildSPKI(algorithm{oidEC, params}, point)
 		},
@@ -95,7 +95,7 @@ func edwardsType() keyType {
 			case !bytes.Equal(given, params) && !bytes.Equal(given, name):
 				return nil, p11.Errorf(p11.CKR_KEY_TYPE_INCONSISTENT, "no public key file for this Edwards curve")
 			case len(point) != ed25519.PublicKeySize:
-				return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "CKA_EC_POINT is not %d bytes", ed25519.PublicKeySize)
+				return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "ec-point: is not %d bytes", ed25519.PublicKeySize)
 			}
 			return buildSPKI(algorithm{oid: oidEd25519}, point)
 		},

@@ -60,7 +60,23 @@ func ParseKind(s string) (Kind, error) {
 	case "public", "pub":
 		return PublicKey, nil
 	}
-	return 0, p11.Errorf(p11.CKR_ARGUMENTS_BAD, "unknown kind of file %q: one of %s", s, strings.ReplaceAll(kindNames, " ", ", "))
+	return 0, p11.Advise(p11.Errorf(p11.CKR_ARGUMENTS_BAD, "unknown kind of file %q", s), "name one of "+strings.ReplaceAll(kindNames, " ", ", "))
+}
+
+// Advice says what to do about an error of Parse: that of the CK_RV is of the token's
+// PIN, of a mechanism's data, and of keys that are to be made.
+func Advice(rv p11.RV) string {
+	switch rv {
+	case p11.CKR_PIN_INCORRECT:
+		return "write the file's own pass phrase to passphrase, then the file again"
+	case p11.CKR_DATA_INVALID:
+		return "write a whole file of a key or a certificate; p11fs-tree(7) has the kinds"
+	case p11.CKR_DATA_LEN_RANGE:
+		return "write a smaller file, or one object at a time"
+	case p11.CKR_CURVE_NOT_SUPPORTED, p11.CKR_DOMAIN_PARAMS_INVALID, p11.CKR_KEY_TYPE_INCONSISTENT:
+		return "use a key of another type or curve; formats.md lists what is taken"
+	}
+	return rv.Advice()
 }
 
 // Options are what Parse needs besides the file.

@@ -161,7 +161,7 @@ func (p *parser) decryptPEM(block *pem.Block) (der []byte, err error) {
 // one reads a single structure.
 func (p *parser) one(f form, data []byte) error {
 	if f == formUnknown {
-		return p11.Errorf(p11.CKR_DATA_INVALID, "not a key or certificate in a known form (DER, PEM, PKCS#8, PKCS#12, OpenSSH)")
+		return p11.Errorf(p11.CKR_DATA_INVALID, "this has no known form (DER, PEM, PKCS#8, PKCS#12, OpenSSH)")
 	}
 	if !p.kind.takes(f) {
 		return p11.Errorf(p11.CKR_DATA_INVALID, "this is %s, where %s was wanted", f, p.kind)

@@ -76,8 +76,8 @@ func (t *tried) masterKey() (*secret.Bytes, error) {
 	if t.role.User == p11.CKU_USER {
 		repair = "the SO mends it by setting the user's PIN anew"
 	}
-	return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED,
-		"the PIN is right, but %s is missing or damaged: if a change of the PIN was cut off, the new PIN opens the token; else %s", keyFileOf(t.role), repair)
+	return nil, p11.Advise(p11.Errorf(p11.CKR_FUNCTION_FAILED, "the PIN is right, but %s is missing or damaged", keyFileOf(t.role)),
+		"if a change of the PIN was cut off, the new PIN opens the token; else "+repair)
 }
 
 // tryPIN tries a role's PIN, which it lets the format do without the token's lock,

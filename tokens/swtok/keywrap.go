@@ -60,7 +60,7 @@ func keyWrap(n, least int, standard uint64, wrap, unwrap func(b cipher.Block, iv
 	})}
 }
 
-var errUnwrap = errors.New("wrapped key invalid")
+var errUnwrap = errors.New("the wrapped key is no key")
 
 const (
 	kwIV  = 0xa6a6a6a6a6a6a6a6 // RFC 3394 §2.2.3.1

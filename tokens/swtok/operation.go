@@ -211,7 +211,7 @@ func (o digestOperation) DigestKey(ctx context.Context, key *tokens.Object) erro
 	defer key.Release()
 	value, ok := a.Get(p11.CKA_VALUE)
 	if class, _ := a.Class(); class != p11.CKO_SECRET_KEY || !ok {
-		return p11.Errorf(p11.CKR_KEY_INDIGESTIBLE, "only the value of a secret key can be digested")
+		return p11.Errorf(p11.CKR_KEY_INDIGESTIBLE, "only secret keys are digested")
 	}
 	_, err = o.Update(ctx, value)
 	return err
