@@ -2,56 +2,149 @@ package pkix
 
 import (
 	"bytes"
-	"crypto/x509"
 	"encoding/pem"
+	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
 
 	"p11fs/p11"
 )
 
-// certificate reads an X.509 certificate.
-func (p *parser) certificate(der []byte, label string) error {
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return p11.Errorf(p11.CKR_DATA_INVALID, "%s: %v", formCertificate, err)
+// A shallow is what of a certificate is looked at (RFC 5280 §4.1): whole elements, and
+// nothing in them. A token keeps certificates and is no judge of them: other programs
+// read names, numbers and dates that no standard allows, and keys of any sort.
+type shallow struct {
+	serial, issuer, subject, spki []byte
+	bits                          []byte // of subjectPublicKey
+}
+
+// readCertificate finds the parts of a certificate, in DER or, if need be, in BER. What
+// comes after it is no part of it: n is its length.
+func readCertificate(data []byte) (c shallow, n int, ok bool) {
+	in := cryptobyte.String(data)
+	var whole cryptobyte.String
+	if in.ReadASN1Element(&whole, asn1.SEQUENCE) && c.read(whole) {
+		return c, len(whole), true
 	}
-	_, bits, ok := readSPKI(cert.RawSubjectPublicKeyInfo)
-	if !ok {
-		return invalid(formCertificate)
+	der, rest, ok := berFirst(data)
+	return c, len(data) - len(rest), ok && c.read(der)
+}
+
+// read finds the parts of a certificate.
+func (c *shallow) read(der []byte) bool {
+	in := cryptobyte.String(der)
+	var cert, tbs, spki, bits cryptobyte.String
+	ok := in.ReadASN1(&cert, asn1.SEQUENCE) && in.Empty() && cert.ReadASN1(&tbs, asn1.SEQUENCE) &&
+		cert.SkipASN1(asn1.SEQUENCE) && cert.SkipASN1(asn1.BIT_STRING) && cert.Empty() &&
+		tbs.SkipOptionalASN1(asn1.Tag(0).ContextSpecific().Constructed()) &&
+		tbs.ReadASN1Element((*cryptobyte.String)(&c.serial), asn1.INTEGER) && tbs.SkipASN1(asn1.SEQUENCE) &&
+		tbs.ReadASN1Element((*cryptobyte.String)(&c.issuer), asn1.SEQUENCE) && tbs.SkipASN1(asn1.SEQUENCE) &&
+		tbs.ReadASN1Element((*cryptobyte.String)(&c.subject), asn1.SEQUENCE) &&
+		tbs.ReadASN1Element((*cryptobyte.String)(&c.spki), asn1.SEQUENCE)
+	spki = c.spki
+	ok = ok && spki.ReadASN1(&spki, asn1.SEQUENCE) && spki.SkipASN1(asn1.SEQUENCE) && spki.ReadASN1(&bits, asn1.BIT_STRING) && len(bits) > 0
+	if ok {
+		c.bits = bits[1:] // behind how many bits do not count
 	}
-	var serial cryptobyte.Builder
-	serial.AddASN1BigInt(cert.SerialNumber)
-	serialDER, err := serial.Bytes()
-	if err != nil {
-		return invalid(formCertificate)
+	return ok
+}
+
+// certificate takes a certificate as it came.
+func (p *parser) certificate(data []byte, label string) error {
+	c, n, ok := readCertificate(data)
+	switch {
+	case !ok && p.kind == Certificate: // nobody reads there what was left out
+		return p11.Errorf(p11.CKR_DATA_INVALID, "%s that is damaged", formCertificate)
+	case !ok:
+		return p.skip(formCertificate.String() + " that is damaged")
+	case n < len(data):
+		if err := p.skip(strconv.Itoa(len(data)-n) + " bytes after a certificate"); err != nil {
+			return err
+		}
 	}
 	if label == "" {
-		label = cleanLabel(cert.Subject.CommonName)
+		label = commonName(c.subject)
 	}
 	var a p11.Attributes
 	a.SetUlong(p11.CKA_CERTIFICATE_TYPE, uint64(p11.CKC_X_509))
-	a.Set(p11.CKA_SUBJECT, bytes.Clone(cert.RawSubject))
-	a.Set(p11.CKA_ISSUER, bytes.Clone(cert.RawIssuer))
-	a.Set(p11.CKA_SERIAL_NUMBER, serialDER)
-	a.Set(p11.CKA_VALUE, bytes.Clone(cert.Raw))
-	return p.add(p11.CKO_CERTIFICATE, keyID(bits), label, a)
+	a.Set(p11.CKA_SUBJECT, bytes.Clone(c.subject))
+	a.Set(p11.CKA_ISSUER, bytes.Clone(c.issuer))
+	a.Set(p11.CKA_SERIAL_NUMBER, bytes.Clone(c.serial))
+	a.Set(p11.CKA_VALUE, bytes.Clone(data[:n]))
+	return p.add(p11.CKO_CERTIFICATE, keyID(c.bits), label, a)
 }
 
-// objectCertificate parses CKA_VALUE of a certificate object.
-func objectCertificate(attrs p11.Attributes) (*x509.Certificate, error) {
-	der, err := certificateDER(attrs)
-	if err != nil {
-		return nil, err
+// CommonName is the label that a certificate gets where nobody gives it one.
+func CommonName(attrs p11.Attributes) string {
+	subject, _ := attrs.Get(p11.CKA_SUBJECT)
+	return commonName(subject)
+}
+
+// commonName is the last common name of a subject that can be read.
+func commonName(subject cryptobyte.String) (name string) {
+	var set, one, oid, text cryptobyte.String
+	var tag asn1.Tag
+	if !subject.ReadASN1(&subject, asn1.SEQUENCE) {
+		return ""
 	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "certificate: %v", err)
+	for subject.ReadASN1(&set, asn1.SET) {
+		for set.ReadASN1(&one, asn1.SEQUENCE) {
+			if !one.ReadASN1(&oid, asn1.OBJECT_IDENTIFIER) || string(oid) != "\x55\x04\x03" || !one.ReadAnyASN1(&text, &tag) {
+				continue
+			}
+			if label := cleanLabel(decodeText(tag, text)); label != "" {
+				name = label
+			}
+		}
 	}
-	return cert, nil
+	return name
+}
+
+// tagBMPString is a string of UTF-16.
+const tagBMPString = asn1.Tag(30)
+
+// decodeText reads a string of any of ASN.1's types. Bytes that should be ASCII and are
+// not are taken for Latin-1, which is what writes them.
+func decodeText(tag asn1.Tag, text []byte) string {
+	if tag == tagBMPString && len(text)%2 == 0 {
+		units := make([]uint16, len(text)/2)
+		for i := range units {
+			units[i] = uint16(text[2*i])<<8 | uint16(text[2*i+1])
+		}
+		return string(utf16.Decode(units))
+	}
+	if utf8.Valid(text) {
+		return string(text)
+	}
+	latin := make([]rune, len(text))
+	for i, b := range text {
+		latin[i] = rune(b)
+	}
+	return string(latin)
+}
+
+// PublicOf returns the attributes that tell the public key of a certificate: those of
+// every object of the pair that has them. ok is false for a key of another sort.
+func PublicOf(cert p11.Attributes) (pub p11.Attributes, ok bool) {
+	der, err := publicDER(cert)
+	if err != nil {
+		return nil, false
+	}
+	alg, bits, ok := readSPKI(der)
+	t, err := keyTypeByOID(alg.oid)
+	if !ok || err != nil {
+		return nil, false
+	}
+	if pub, err = t.readPublic(alg, bits); err != nil {
+		return nil, false
+	}
+	pub.SetUlong(p11.CKA_KEY_TYPE, uint64(t.kt))
+	return pub, true
 }
 
 func certificateDER(attrs p11.Attributes) ([]byte, error) {

@@ -17,7 +17,13 @@
 // the bits of subjectPublicKey, the first method of RFC 5280 §4.2.1.2, which is
 // also the subject key identifier that most authorities write into
 // certificates. So a key, its public key and its certificate find each other,
-// in whichever order and from whichever files they came.
+// in whichever order and from whichever files they came. Secret keys have none.
+//
+// # Certificates
+//
+// Of a certificate only serial number, names and public key are looked for, and it is
+// stored as it came. Whether it is a good one is for those to say who trust it: what other
+// programs read must not be lost here. A [p11.Curve] has one reader, [CurveOf].
 //
 // # Labels
 //

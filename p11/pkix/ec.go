@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/ed25519"
-	"crypto/elliptic"
 	"encoding/asn1"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -24,7 +23,7 @@ func ecType() keyType {
 	return keyType{
 		kt: p11.CKK_EC, oid: oidEC, complete: completeEC, writePrivate: writeECPrivate,
 		readPublic: func(alg algorithm, bits []byte) (p11.Attributes, error) {
-			c, err := curveByOID(alg.params)
+			c, err := CurveOf(alg.params)
 			if err != nil {
 				return nil, err
 			}
@@ -32,7 +31,7 @@ func ecType() keyType {
 			if err != nil {
 				return nil, err
 			}
-			return pointAttributes(alg.params, point), nil
+			return pointAttributes(curveParams(c, alg.params), point), nil
 		},
 		readPrivate: readECPrivate,
 		info: func(attrs p11.Attributes) ([]byte, error) {
@@ -40,13 +39,10 @@ func ecType() keyType {
 			if err != nil {
 				return nil, err
 			}
-			if _, ok := firstElement(params); !ok {
-				return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "ec-params: is damaged")
-			}
 			return buildSPKI(algorithm{oidEC, params}, point)
 		},
 		golang: func(alg algorithm, bits []byte) (any, error) {
-			c, err := curveByOID(alg.params)
+			c, err := CurveOf(alg.params)
 			if err != nil {
 				return nil, dataInvalid(err)
 			}
@@ -66,7 +62,6 @@ func ecType() keyType {
 // (PKCS#11 v3.1 §6.3.5).
 func edwardsType() keyType {
 	params := []byte("\x06\x03\x2b\x65\x70")
-	name := []byte("\x13\x0cedwards25519")
 	return keyType{
 		kt: p11.CKK_EC_EDWARDS, oid: oidEd25519, complete: completeEC,
 		readPublic: func(_ algorithm, bits []byte) (p11.Attributes, error) {
@@ -92,7 +87,7 @@ func edwardsType() keyType {
 			switch {
 			case err != nil:
 				return nil, err
-			case !bytes.Equal(given, params) && !bytes.Equal(given, name):
+			case !bytes.Equal(given, params):
 				return nil, p11.Errorf(p11.CKR_KEY_TYPE_INCONSISTENT, "no public key file for this Edwards curve")
 			case len(point) != ed25519.PublicKeySize:
 				return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "ec-point: is not %d bytes", ed25519.PublicKeySize)
@@ -117,158 +112,15 @@ func ownPoint(attrs p11.Attributes) (params, point []byte, err error) {
 	if len(params) == 0 || len(value) == 0 {
 		return nil, nil, p11.Errorf(p11.CKR_ATTRIBUTE_TYPE_INVALID, "the key does not tell its public point: see the public key object with the same id")
 	}
-	c, _ := curveByOID(params)
+	c, err := CurveOf(params)
+	if err != nil {
+		return nil, nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "ec-params: %v", err)
+	}
 	point, ok := rawPoint(c, value)
 	if !ok {
 		point = value // whatever it is
 	}
-	return params, point, nil
-}
-
-// maxField is the longest field element taken, in bytes (P-521).
-const maxField = 66
-
-// CurveOf returns the curve that CKA_EC_PARAMS names: by its object identifier, or,
-// since PKCS#11 v3.0, as a PrintableString (v3.1 §6.3.3). Of a curve that the table
-// does not have it returns the OID alone.
-func CurveOf(params []byte) (p11.Curve, error) {
-	var name cryptobyte.String
-	in := cryptobyte.String(params)
-	if !in.ReadASN1(&name, cbasn1.PrintableString) || !in.Empty() {
-		return curveByOID(params)
-	}
-	c, ok := p11.CurveNamed(string(name))
-	if !ok {
-		return c, p11.Errorf(p11.CKR_CURVE_NOT_SUPPORTED, "the curve %q is not known", clip(string(name)))
-	}
-	return c, nil
-}
-
-// curveByOID is CurveOf for the files that name curves by object identifiers only.
-func curveByOID(params []byte) (p11.Curve, error) {
-	var oid asn1.ObjectIdentifier
-	in := cryptobyte.String(params)
-	switch {
-	case len(params) == 0:
-		return p11.Curve{}, p11.Errorf(p11.CKR_DOMAIN_PARAMS_INVALID, "the EC key does not name its curve")
-	case in.PeekASN1Tag(cbasn1.SEQUENCE):
-		return p11.Curve{}, p11.Errorf(p11.CKR_DOMAIN_PARAMS_INVALID, "an EC key with explicit curve parameters is not supported, only named curves")
-	case !in.ReadASN1ObjectIdentifier(&oid) || !in.Empty():
-		return p11.Curve{}, p11.Errorf(p11.CKR_DOMAIN_PARAMS_INVALID, "the curve of the EC key is damaged")
-	}
-	if c, ok := p11.CurveOf(params); ok {
-		return c, nil
-	}
-	return p11.Curve{OID: oid.String()}, nil
-}
-
-// ECPrivate checks the private value of an EC key on a curve whose arithmetic Go
-// has. It returns the value in its full length, to be wiped by the caller, and the
-// uncompressed point that belongs to it. Old writers drop or add zeros in front.
-func ECPrivate(c p11.Curve, value []byte) (scalar, point []byte, err error) {
-	size := (c.Elliptic.Params().N.BitLen() + 7) / 8
-	short := bytes.TrimLeft(value, "\x00")
-	if len(short) > size {
-		return nil, nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "value: is too long for the curve")
-	}
-	scalar = make([]byte, size)
-	copy(scalar[size-len(short):], short)
-	if key, err := ecdsa.ParseRawPrivateKey(c.Elliptic, scalar); err == nil {
-		if point, err = key.PublicKey.Bytes(); err == nil {
-			return scalar, point, nil
-		}
-	}
-	clear(scalar)
-	return nil, nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "value: is no private key of the curve")
-}
-
-// ECPublic returns, uncompressed, the point in b, the value of CKA_EC_POINT or what
-// the other side of a key agreement sent: bare, or in a DER OCTET STRING, compressed
-// or not. It must lie on the curve, whose arithmetic Go has.
-func ECPublic(c p11.Curve, b []byte) ([]byte, error) {
-	point, ok := rawPoint(c, b)
-	if ok && isCompressed(point) {
-		point, ok = decompress(c, point)
-	}
-	if !ok || len(point) != 1+2*c.Size() {
-		return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "ec-point: is no point of %s", c.Name)
-	}
-	if _, err := ecdsa.ParseUncompressedPublicKey(c.Elliptic, point); err != nil {
-		return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "ec-point: is not on the curve")
-	}
-	return point, nil
-}
-
-// rawPoint takes a point out of the OCTET STRING that CKA_EC_POINT should be
-// (PKCS#11 v3.1 §6.3.3). Some tokens store the bare point, which for EC begins
-// with the tag of OCTET STRING by chance: on a known curve its length tells.
-func rawPoint(c p11.Curve, b []byte) (point []byte, ok bool) {
-	switch {
-	case c.KeyType == p11.CKK_EC && len(b) == 1+2*c.Size() && b[0] == 4:
-		return b, true
-	case len(b) == 0:
-		return nil, false
-	}
-	var s cryptobyte.String
-	in := cryptobyte.String(b)
-	if in.ReadASN1(&s, cbasn1.OCTET_STRING) && in.Empty() && len(s) > 0 {
-		return s, true
-	}
-	if c.KeyType == p11.CKK_EC_EDWARDS || c.KeyType == p11.CKK_EC_MONTGOMERY {
-		return b, len(b) == 32 || len(b) == 56 || len(b) == 57
-	}
-	return b, b[0] >= 2 && b[0] <= 4
-}
-
-// DERPoint is CKA_EC_POINT of a point: a DER OCTET STRING (PKCS#11 v3.1 §6.3.3).
-func DERPoint(point []byte) []byte {
-	var b cryptobyte.Builder
-	b.AddASN1OctetString(point)
-	return b.BytesOrPanic() // one string always fits
-}
-
-// isCompressed tells a point of its x and the sign of y (SEC 1 §2.3.3).
-func isCompressed(point []byte) bool { return len(point) > 0 && (point[0] == 2 || point[0] == 3) }
-
-// decompress computes the y of a compressed point.
-func decompress(c p11.Curve, point []byte) ([]byte, bool) {
-	x, y := elliptic.UnmarshalCompressed(c.Elliptic, point)
-	if x == nil {
-		return nil, false
-	}
-	out := make([]byte, 1+2*c.Size())
-	out[0] = 4
-	x.FillBytes(out[1 : 1+c.Size()])
-	y.FillBytes(out[1+c.Size():])
-	return out, true
-}
-
-// filePoint checks a public point of a file and returns a copy, uncompressed where
-// Go has the curve's arithmetic.
-func filePoint(c p11.Curve, point []byte) ([]byte, error) {
-	bad := func() error {
-		return p11.Errorf(p11.CKR_DATA_INVALID, "the public point of the EC key is not on its curve")
-	}
-	if len(point) < 2 || len(point) > 1+2*maxField {
-		return nil, bad()
-	}
-	switch compressed := isCompressed(point); {
-	case c.Elliptic == nil:
-		if point[0] != 4 && !compressed || point[0] == 4 && len(point)%2 == 0 {
-			return nil, bad()
-		}
-		return bytes.Clone(point), nil
-	case compressed:
-		out, ok := decompress(c, point)
-		if !ok {
-			return nil, bad()
-		}
-		return out, nil
-	}
-	if _, err := ecdsa.ParseUncompressedPublicKey(c.Elliptic, point); err != nil {
-		return nil, bad()
-	}
-	return bytes.Clone(point), nil
+	return curveParams(c, params), point, nil
 }
 
 // filePrivate checks a private value of a file against the public point that came
@@ -308,18 +160,24 @@ func completeEC(attrs *p11.Attributes, class p11.ObjectClass) ([]byte, error) {
 	if !ok {
 		return nil, missing(p11.CKA_EC_PARAMS)
 	}
-	curve, _ := curveByOID(params) // what names no curve is stored as it is
+	curve, err := CurveOf(params)
 	kt, _ := attrs.KeyType()
-	if curve.Name == "" {
+	switch {
+	case err != nil:
+		return nil, err
+	case curve.Name == "":
 		curve.KeyType = kt
+	case curve.KeyType != kt:
+		return nil, p11.Errorf(p11.CKR_DOMAIN_PARAMS_INVALID, "ec-params: %s is no curve of %s keys", curve.Name, kt.Short())
 	}
+	params = curveParams(curve, params)
+	attrs.Set(p11.CKA_EC_PARAMS, params)
 	value, _ := attrs.Get(p11.CKA_EC_POINT)
 	point, ok := rawPoint(curve, value)
 	if !ok && len(value) > 0 {
 		return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "ec-point: is no point")
 	}
 	if curve.Elliptic != nil && point != nil {
-		var err error
 		if point, err = ECPublic(curve, point); err != nil {
 			return nil, err
 		}
@@ -373,24 +231,27 @@ func readECPrivate(alg algorithm, der []byte) (priv, pub p11.Attributes, err err
 		return nil, nil, invalid(formSEC1)
 	}
 	params := alg.params
-	if hasParams {
-		if params != nil && !bytes.Equal(params, field) {
-			return nil, nil, p11.Errorf(p11.CKR_DATA_INVALID, "the EC key names two different curves")
-		}
+	if params == nil {
 		params = field
+	}
+	c, err := CurveOf(params)
+	if hasParams && err == nil {
+		if inner, innerErr := CurveOf(field); innerErr != nil || inner.OID != c.OID {
+			err = p11.Errorf(p11.CKR_DATA_INVALID, "the EC key names two different curves")
+		}
+	}
+	if err != nil {
+		return nil, nil, err
 	}
 	var point []byte
 	if hasPoint && (!bits.ReadASN1BitStringAsBytes(&point) || !bits.Empty()) {
 		return nil, nil, invalid(formSEC1)
 	}
-	c, err := curveByOID(params)
-	if err != nil {
-		return nil, nil, err
-	}
 	value, point, err := filePrivate(c, d, point)
 	if err != nil {
 		return nil, nil, err
 	}
+	params = curveParams(c, params)
 	priv.Set(p11.CKA_EC_PARAMS, bytes.Clone(params))
 	priv.Set(p11.CKA_VALUE, value)
 	return priv, pointAttributes(params, point), nil

@@ -7,3 +7,6 @@ import "p11fs/p11"
 func ParseCheaply(kind Kind, data []byte, opt Options) ([]p11.Attributes, error) {
 	return parse(kind, data, opt, 3000)
 }
+
+// ToDER is toDER.
+func ToDER(data []byte) ([]byte, bool) { return toDER(data) }

@@ -84,6 +84,9 @@ type Options struct {
 	// Passphrase opens encrypted files; nil if there is none. It stays the
 	// caller's to close.
 	Passphrase *secret.Bytes
+	// Skipped, unless nil, is told what of the file is left out, such as a revocation
+	// list: in words, and once each.
+	Skipped func(what string)
 }
 
 // Bounds of one call of Parse.
@@ -91,16 +94,19 @@ const (
 	// MaxSize is the longest file that Parse takes, in bytes.
 	MaxSize = 1 << 20
 
-	maxObjects    = 256       // templates
-	maxDepth      = 4         // nested structures of PKCS#12
-	maxKeyDER     = 32 << 10  // bytes of one private or public key
-	maxRSABits    = 16384     // of an RSA modulus
-	maxPassphrase = 1024      // bytes
-	maxSalt       = 1024      // bytes
-	maxWork       = 5_000_000 // hash rounds of key derivation, over the whole file
-	maxScryptMem  = 64 << 20  // bytes
-	maxScryptWork = 1 << 22   // N·r·p
-	bcryptWork    = 20_000    // hash rounds that one of an OpenSSH key's rounds takes as long as
+	maxObjects = 256      // templates
+	maxDepth   = 4        // nested structures of PKCS#12
+	maxKeyDER  = 32 << 10 // bytes of one private or public key
+	maxRSABits = 16384    // of an RSA modulus
+	// maxExponentBits is how long a public exponent is in Go's library, and so in all
+	// that uses a key: one key has one answer.
+	maxExponentBits = 31
+	maxPassphrase   = 1024      // bytes
+	maxSalt         = 1024      // bytes
+	maxWork         = 5_000_000 // hash rounds of key derivation, over the whole file
+	maxScryptMem    = 64 << 20  // bytes
+	maxScryptWork   = 1 << 22   // N·r·p
+	bcryptWork      = 20_000    // hash rounds that one of an OpenSSH key's rounds takes as long as
 )
 
 // form is what one structure in a file turned out to be.

@@ -2,8 +2,10 @@ package pkix
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"strings"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -32,7 +34,7 @@ func parse(kind Kind, data []byte, opt Options, work int) ([]p11.Attributes, err
 	if len(bytes.TrimSpace(data)) == 0 {
 		return nil, p11.Errorf(p11.CKR_DATA_INVALID, "the file is empty")
 	}
-	p := &parser{kind: kind, pass: opt.Passphrase, work: work}
+	p := &parser{kind: kind, pass: opt.Passphrase, work: work, skipped: opt.Skipped}
 	if err := p.file(data); err != nil {
 		p.wipe()
 		return nil, err
@@ -49,6 +51,9 @@ type parser struct {
 	// as no bytes at all, and not as a terminator.
 	bareEmpty bool
 	out       []object
+	skipped   func(what string) // may be nil
+	first     string            // of what was left out
+	left      int               // how much that is
 }
 
 // object is one template on its way out.
@@ -58,8 +63,24 @@ type object struct {
 	attrs p11.Attributes
 }
 
+// skip leaves something out that is no key: where there is nothing else, that is an
+// error.
+func (p *parser) skip(what string) error {
+	if p.first == "" {
+		p.first = what
+	}
+	if p.left++; p.left > maxObjects {
+		return p11.Errorf(p11.CKR_DATA_LEN_RANGE, "the file holds more than %d things that are no key or certificate", maxObjects)
+	}
+	if p.skipped != nil {
+		p.skipped(what)
+	}
+	return nil
+}
+
 func (p *parser) file(data []byte) error {
 	const begin = "-----BEGIN "
+	data = bytes.TrimPrefix(data, []byte("\ufeff")) // a byte order mark
 	if bytes.HasPrefix(data, []byte(begin)) || bytes.Contains(data, []byte("\n"+begin)) {
 		if p.kind == DER || p.kind == PKCS12 {
 			return p11.Errorf(p11.CKR_DATA_INVALID, "a PEM file, where %s was wanted", p.kind)
@@ -72,7 +93,19 @@ func (p *parser) file(data []byte) error {
 	if p.kind != DER && looksLikeSSH(data) {
 		return p.one(formOpenSSHPublic, data)
 	}
-	return p.one(sniff(data), data)
+	f := sniff(data)
+	if f != formUnknown {
+		return p.one(f, data)
+	}
+	if _, _, ok := readCertificate(data); ok {
+		return p.one(formCertificate, data)
+	}
+	der, ok := toDER(data)
+	if !ok {
+		return p.one(f, data)
+	}
+	defer secret.Wipe(der)
+	return p.one(sniff(der), der)
 }
 
 // pemFile reads all blocks of a PEM file. A damaged block is an error: leaving
@@ -124,7 +157,11 @@ func (p *parser) pemBlock(block *pem.Block) error {
 	case "EC PARAMETERS":
 		return nil // openssl ecparam puts the curve before the key, which repeats it
 	default:
-		return p11.Errorf(p11.CKR_DATA_INVALID, "a PEM block of type %q is not supported", clip(block.Type))
+		what := fmt.Sprintf("a PEM block of type %q", clip(block.Type))
+		if strings.HasSuffix(block.Type, "PRIVATE KEY") {
+			return p11.Errorf(p11.CKR_DATA_INVALID, "%s, which is not supported", what)
+		}
+		return p.skip(what)
 	}
 	if !strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED") {
 		return p.one(f, block.Bytes)
@@ -240,7 +277,9 @@ func (p *parser) add(class p11.ObjectClass, id []byte, label string, attrs p11.A
 		return p11.Errorf(p11.CKR_DATA_LEN_RANGE, "the file holds more than %d objects", maxObjects)
 	}
 	attrs.SetUlong(p11.CKA_CLASS, uint64(class))
-	attrs.Set(p11.CKA_ID, bytes.Clone(id))
+	if id != nil {
+		attrs.Set(p11.CKA_ID, bytes.Clone(id))
+	}
 	if label != "" {
 		attrs.Set(p11.CKA_LABEL, []byte(label))
 	}
@@ -252,7 +291,11 @@ func (p *parser) add(class p11.ObjectClass, id []byte, label string, attrs p11.A
 // they have none the labels, of their certificates.
 func (p *parser) finish() ([]p11.Attributes, error) {
 	if len(p.out) == 0 {
-		return nil, p11.Errorf(p11.CKR_DATA_INVALID, "no key or certificate in the file")
+		but := ""
+		if p.first != "" {
+			but = ", but " + p.first
+		}
+		return nil, p11.Errorf(p11.CKR_DATA_INVALID, "no key or certificate in the file%s", but)
 	}
 	certs := make(map[string]p11.Attributes)
 	labels := make(map[string]string) // of keys
@@ -261,7 +304,7 @@ func (p *parser) finish() ([]p11.Attributes, error) {
 			if _, ok := certs[o.id]; !ok {
 				certs[o.id] = o.attrs
 			}
-		} else if l := o.attrs.Label(); l != "" && labels[o.id] == "" {
+		} else if l := o.attrs.Label(); l != "" && o.id != "" && labels[o.id] == "" {
 			labels[o.id] = l
 		}
 	}
@@ -269,16 +312,17 @@ func (p *parser) finish() ([]p11.Attributes, error) {
 	templates := make([]p11.Attributes, 0, len(p.out))
 	for _, o := range p.out {
 		key := o.class.String() + "\x00" + o.id
-		if o.class == p11.CKO_CERTIFICATE {
+		if o.class == p11.CKO_CERTIFICATE || o.class == p11.CKO_SECRET_KEY {
 			value, _ := o.attrs.Get(p11.CKA_VALUE)
-			key += "\x00" + string(value)
+			sum := sha256.Sum256(value)
+			key += "\x00" + string(sum[:])
 		}
 		if seen[key] {
 			o.attrs.Wipe()
 			continue
 		}
 		seen[key] = true
-		if o.class != p11.CKO_CERTIFICATE {
+		if o.id != "" && o.class != p11.CKO_CERTIFICATE {
 			o.describe(certs[o.id], labels[o.id])
 		}
 		templates = append(templates, o.attrs)

@@ -47,6 +47,13 @@ func readFile(t testing.TB, name string) []byte {
 	return data
 }
 
+// pemBytes is what the first PEM block of a file holds.
+func pemBytes(t testing.TB, name string) []byte {
+	t.Helper()
+	block, _ := pem.Decode(readFile(t, name))
+	return block.Bytes
+}
+
 // plain turns attributes into something that cmp can compare and print; the
 // keys are test keys.
 func plain(a p11.Attributes) map[string]string {
@@ -209,6 +216,7 @@ func TestParse(t *testing.T) {
 		{"prime256v1.compressed.pub.pem", "", pkix.Auto, []string{"pub prime256v1"}},
 		{"prime256v1.ssh", "", pkix.Auto, []string{"key prime256v1", "pub prime256v1"}},
 		{"prime256v1.ssh.pub", "", pkix.Auto, []string{"pub prime256v1"}},
+		{"prime256v1.explicit.pem", "", pkix.Auto, []string{"key prime256v1", "pub prime256v1"}},
 		{"secp224r1.pem", "", pkix.Auto, []string{"key secp224r1", "pub secp224r1"}},
 		{"secp384r1.pem", "", pkix.Auto, []string{"key secp384r1", "pub secp384r1"}},
 		{"secp521r1.pem", "", pkix.Auto, []string{"key secp521r1", "pub secp521r1"}},
@@ -357,6 +365,9 @@ func TestParseErrors(t *testing.T) {
 		data[at] ^= 0x55
 		return data
 	}
+	// P-256 with another base point.
+	otherBase := pemBytes(t, "prime256v1.explicit.pem")
+	otherBase[bytes.Index(otherBase, elliptic.P256().Params().Gx.Bytes())] ^= 1
 	tests := []struct {
 		name string
 		kind pkix.Kind
@@ -402,7 +413,7 @@ func TestParseErrors(t *testing.T) {
 		{"RSA altered", pkix.Auto, flip("rsa.p8.der", 700), "", p11.CKR_DATA_INVALID, "p * q"},
 		{"EC point altered", pkix.Auto, flip("prime256v1.p8.der", 137), "", p11.CKR_DATA_INVALID, "EC key"},
 		{"public point altered", pkix.Auto, flip("prime256v1.sec1.der", 120), "", p11.CKR_DATA_INVALID, "EC key"},
-		{"explicit curve", pkix.Auto, readFile(t, "bad.explicit.pem"), "", p11.CKR_DATA_INVALID, "explicit"},
+		{"explicit curve of nobody", pkix.Auto, otherBase, "", p11.CKR_DATA_INVALID, "explicit"},
 		{"unknown curve without its point", pkix.Auto, readFile(t, "bad.k1nopub.pem"), "", p11.CKR_DATA_INVALID, "1.3.132.0.10"},
 		{"X25519", pkix.Auto, readFile(t, "bad.x25519.pem"), "", p11.CKR_DATA_INVALID, "1.3.101.110"},
 		{"RSA-PSS", pkix.Auto, readFile(t, "bad.rsapss.pem"), "", p11.CKR_DATA_INVALID, "one scheme"},

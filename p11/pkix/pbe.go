@@ -34,32 +34,40 @@ const (
 	oidScrypt      = "1.3.6.1.4.1.11591.4.11"
 
 	oidTripleDESCBC = "1.2.840.113549.3.7"
+	oidAES          = "2.16.840.1.101.3.4.1"
 	oidAES128CBC    = "2.16.840.1.101.3.4.1.2"
 	oidAES192CBC    = "2.16.840.1.101.3.4.1.22"
 	oidAES256CBC    = "2.16.840.1.101.3.4.1.42"
 )
 
-// pkcs8Encrypted opens an EncryptedPrivateKeyInfo (RFC 5958 §3).
+// pkcs8Encrypted reads an EncryptedPrivateKeyInfo (RFC 5958 §3).
 func (p *parser) pkcs8Encrypted(der []byte, label string) error {
-	var s, data cryptobyte.String
-	in := cryptobyte.String(der)
-	if !in.ReadASN1(&s, cbasn1.SEQUENCE) || !in.Empty() {
-		return invalid(formPKCS8Encrypted)
-	}
-	alg, ok := readAlgorithm(&s)
-	if !ok || !s.ReadASN1(&data, cbasn1.OCTET_STRING) || !s.Empty() {
-		return invalid(formPKCS8Encrypted)
-	}
-	plain, err := p.decrypt(alg, data)
+	plain, err := p.openPKCS8(der)
 	if err != nil {
 		return err
 	}
 	defer secret.Wipe(plain)
-	// One wrong pass phrase in 256 leaves padding that looks right.
-	if sniff(plain) != formPKCS8 {
-		return p.wrongPassphrase()
-	}
 	return p.pkcs8(plain, label)
+}
+
+// openPKCS8 returns the PrivateKeyInfo, to be wiped by the caller.
+func (p *parser) openPKCS8(der []byte) ([]byte, error) {
+	var s, data cryptobyte.String
+	in := cryptobyte.String(der)
+	if !in.ReadASN1(&s, cbasn1.SEQUENCE) || !in.Empty() {
+		return nil, invalid(formPKCS8Encrypted)
+	}
+	alg, ok := readAlgorithm(&s)
+	if !ok || !s.ReadASN1(&data, cbasn1.OCTET_STRING) || !s.Empty() {
+		return nil, invalid(formPKCS8Encrypted)
+	}
+	plain, err := p.decrypt(alg, data)
+	// One wrong pass phrase in 256 leaves padding that looks right.
+	if err == nil && sniff(plain) != formPKCS8 {
+		secret.Wipe(plain)
+		return nil, p.wrongPassphrase()
+	}
+	return plain, err
 }
 
 // decrypt opens data with the pass phrase. The result is the caller's to wipe.

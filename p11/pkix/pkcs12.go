@@ -1,10 +1,12 @@
 package pkix
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"encoding/asn1"
+	"fmt"
 	"hash"
-	"unicode/utf16"
+	"strings"
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
@@ -21,23 +23,27 @@ const (
 	oidKeyBag       = "1.2.840.113549.1.12.10.1.1"
 	oidShroudedBag  = "1.2.840.113549.1.12.10.1.2"
 	oidCertBag      = "1.2.840.113549.1.12.10.1.3"
+	oidSecretBag    = "1.2.840.113549.1.12.10.1.5"
 	oidNestedBag    = "1.2.840.113549.1.12.10.1.6"
 	oidX509Cert     = "1.2.840.113549.1.9.22.1"
 	oidFriendlyName = "1.2.840.113549.1.9.20"
 )
 
 // pkcs12 reads a PFX (RFC 7292 §4) that is protected by a pass phrase. The
-// integrity of the file is checked before anything in it is used.
-func (p *parser) pkcs12(der []byte) error {
+// integrity of the file is checked before anything in it is used. It may be in BER, as
+// may be what it encrypts.
+func (p *parser) pkcs12(data []byte) error {
 	var pfx, safe cryptobyte.String
 	var version int
+	der, ok := toDER(data)
+	defer secret.Wipe(der)
 	in := cryptobyte.String(der)
-	if !in.ReadASN1(&pfx, cbasn1.SEQUENCE) || !in.Empty() || !pfx.ReadASN1Integer(&version) || version != 3 {
+	if !ok || !in.ReadASN1(&pfx, cbasn1.SEQUENCE) || !in.Empty() || !pfx.ReadASN1Integer(&version) || version != 3 {
 		return invalid(formPKCS12)
 	}
 	oid, content, ok := readContent(&pfx)
 	if !ok || oid != oidData || !content.ReadASN1(&safe, cbasn1.OCTET_STRING) {
-		return p11.Errorf(p11.CKR_DATA_INVALID, "a PKCS#12 file that is damaged, not in DER, or signed and not protected by a pass phrase")
+		return p11.Errorf(p11.CKR_DATA_INVALID, "a PKCS#12 file that is damaged, or signed and not protected by a pass phrase")
 	}
 	if !pfx.Empty() {
 		if err := p.checkMAC(&pfx, safe); err != nil {
@@ -45,7 +51,10 @@ func (p *parser) pkcs12(der []byte) error {
 		}
 	}
 	var contents cryptobyte.String
-	if !safe.ReadASN1(&contents, cbasn1.SEQUENCE) || !safe.Empty() {
+	inner, ok := toDER(safe)
+	defer secret.Wipe(inner)
+	safe = inner
+	if !ok || !safe.ReadASN1(&contents, cbasn1.SEQUENCE) || !safe.Empty() {
 		return invalid(formPKCS12)
 	}
 	for !contents.Empty() {
@@ -88,7 +97,7 @@ func (p *parser) safeContent(contents *cryptobyte.String) error {
 			return invalid(formPKCS12)
 		}
 		alg, ok := readAlgorithm(&info)
-		if !ok || !info.ReadASN1(&data, cbasn1.Tag(0).ContextSpecific()) {
+		if !ok || !readOctets(&info, &data) {
 			return invalid(formPKCS12)
 		}
 		plain, err := p.decrypt(alg, data)
@@ -104,15 +113,38 @@ func (p *parser) safeContent(contents *cryptobyte.String) error {
 	return p11.Errorf(p11.CKR_DATA_INVALID, "a PKCS#12 file with contents %s, which are not supported", clip(oid))
 }
 
+// readOctets reads the data of an [0] IMPLICIT OCTET STRING, which in BER may be in
+// pieces: toDER cannot tell that from other elements of that tag.
+func readOctets(s *cryptobyte.String, data *cryptobyte.String) bool {
+	tag := cbasn1.Tag(0).ContextSpecific()
+	if s.PeekASN1Tag(tag) {
+		return s.ReadASN1(data, tag)
+	}
+	var pieces cryptobyte.String
+	if !s.ReadASN1(&pieces, tag.Constructed()) {
+		return false
+	}
+	for !pieces.Empty() {
+		var piece cryptobyte.String
+		if !pieces.ReadASN1(&piece, cbasn1.OCTET_STRING) {
+			return false
+		}
+		*data = append(*data, piece...)
+	}
+	return true
+}
+
 // bags reads SafeContents. Bags of other sorts, such as revocation lists, are
-// left out.
-func (p *parser) bags(der []byte, depth int) error {
+// left out, as are certificates that are not X.509.
+func (p *parser) bags(data []byte, depth int) error {
 	if depth > maxDepth {
 		return p11.Errorf(p11.CKR_DATA_LEN_RANGE, "a PKCS#12 file with bags in more than %d others", maxDepth)
 	}
+	der, ok := toDER(data)
+	defer secret.Wipe(der)
 	var s cryptobyte.String
 	in := cryptobyte.String(der)
-	if !in.ReadASN1(&s, cbasn1.SEQUENCE) || !in.Empty() {
+	if !ok || !in.ReadASN1(&s, cbasn1.SEQUENCE) || !in.Empty() {
 		return invalid(formPKCS12)
 	}
 	for !s.Empty() {
@@ -131,8 +163,12 @@ func (p *parser) bags(der []byte, depth int) error {
 			err = p.pkcs8Encrypted(value, label)
 		case oidCertBag:
 			err = p.certBag(value, label)
+		case oidSecretBag:
+			err = p.secretBag(value, label)
 		case oidNestedBag:
 			err = p.bags(value, depth+1)
+		default:
+			err = p.skip(named("a PKCS#12 bag of type "+clip(id.String()), label))
 		}
 		if err != nil {
 			return err
@@ -150,9 +186,54 @@ func (p *parser) certBag(der cryptobyte.String, label string) error {
 		return invalid(formPKCS12)
 	}
 	if id.String() != oidX509Cert {
-		return p11.Errorf(p11.CKR_DATA_INVALID, "a PKCS#12 file with a certificate that is not X.509")
+		return p.skip(named("a certificate that is not X.509", label))
 	}
 	return p.certificate(cert, label)
+}
+
+// secretBag reads a secret key as Java's key stores have it: in a PrivateKeyInfo, which
+// is encrypted as a private key is. What else a bag may hold is its writer's secret.
+func (p *parser) secretBag(value cryptobyte.String, label string) error {
+	var s, sealed cryptobyte.String
+	var id asn1.ObjectIdentifier
+	if !value.ReadASN1(&s, cbasn1.SEQUENCE) || !s.ReadASN1ObjectIdentifier(&id) ||
+		!s.ReadASN1(&s, cbasn1.Tag(0).ContextSpecific().Constructed()) {
+		return invalid(formPKCS12)
+	}
+	if id.String() != oidShroudedBag || !s.ReadASN1(&sealed, cbasn1.OCTET_STRING) {
+		return p.skip(named("a secret of type "+clip(id.String()), label))
+	}
+	plain, err := p.openPKCS8(sealed)
+	if err != nil {
+		return err
+	}
+	defer secret.Wipe(plain)
+	alg, key, ok := splitPKCS8(plain)
+	if !ok {
+		return invalid(formPKCS8)
+	}
+	kt := p11.CKK_GENERIC_SECRET
+	switch {
+	case alg.oid == oidAES || strings.HasPrefix(alg.oid, oidAES+"."):
+		kt = p11.CKK_AES
+	case hmacOf(alg.oid) == nil:
+		return p.skip(named("a secret key of algorithm "+clip(alg.oid), label))
+	}
+	if !p11.FitsKey(kt, uint64(len(key))) {
+		return p11.Errorf(p11.CKR_DATA_INVALID, "%s", named(fmt.Sprintf("a secret key of %d bytes, which is no length of one for %s", len(key), kt.Short()), label))
+	}
+	var a p11.Attributes
+	a.SetUlong(p11.CKA_KEY_TYPE, uint64(kt))
+	a.Set(p11.CKA_VALUE, bytes.Clone(key))
+	return p.add(p11.CKO_SECRET_KEY, nil, label, a)
+}
+
+// named is what, with its label.
+func named(what, label string) string {
+	if label != "" {
+		return fmt.Sprintf("%s, %q", what, label)
+	}
+	return what
 }
 
 // friendlyName finds the name among a bag's attributes; it is empty if there is
@@ -168,14 +249,9 @@ func friendlyName(bag cryptobyte.String) string {
 		if !set.ReadASN1(&attr, cbasn1.SEQUENCE) || !attr.ReadASN1ObjectIdentifier(&id) || !attr.ReadASN1(&values, cbasn1.SET) {
 			return ""
 		}
-		if id.String() != oidFriendlyName || !values.ReadASN1(&text, cbasn1.Tag(30)) || len(text)%2 != 0 { // BMPString
-			continue
+		if id.String() == oidFriendlyName && values.ReadASN1(&text, tagBMPString) {
+			return cleanLabel(decodeText(tagBMPString, text))
 		}
-		units := make([]uint16, len(text)/2)
-		for i := range units {
-			units[i] = uint16(text[2*i])<<8 | uint16(text[2*i+1])
-		}
-		return cleanLabel(string(utf16.Decode(units)))
 	}
 	return ""
 }

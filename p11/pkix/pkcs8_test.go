@@ -116,17 +116,23 @@ func TestBarePoint(t *testing.T) {
 				}
 				point = must(k.PublicKey.Bytes())
 			}
-			params, _ := p11.CurveParams(test.name)
-			var a p11.Attributes
-			a.SetUlong(p11.CKA_CLASS, uint64(p11.CKO_PUBLIC_KEY))
-			a.SetUlong(p11.CKA_KEY_TYPE, uint64(p11.CKK_EC))
-			a.Set(p11.CKA_EC_PARAMS, params)
-			a.Set(p11.CKA_EC_POINT, point)
-			if err := pkix.Complete(&a); err != nil {
-				t.Fatal(err)
-			}
-			if got, _ := a.Get(p11.CKA_EC_POINT); !bytes.Equal(got, pkix.DERPoint(point)) {
-				t.Errorf("%x was stored as %x", point, got)
+			oid, _ := p11.CurveParams(test.name)
+			named := append([]byte{0x13, byte(len(test.name))}, test.name...)
+			for _, params := range [][]byte{oid, named} {
+				var a p11.Attributes
+				a.SetUlong(p11.CKA_CLASS, uint64(p11.CKO_PUBLIC_KEY))
+				a.SetUlong(p11.CKA_KEY_TYPE, uint64(p11.CKK_EC))
+				a.Set(p11.CKA_EC_PARAMS, params)
+				a.Set(p11.CKA_EC_POINT, point)
+				if err := pkix.Complete(&a); err != nil {
+					t.Fatal(err)
+				}
+				if got, _ := a.Get(p11.CKA_EC_POINT); !bytes.Equal(got, pkix.DERPoint(point)) {
+					t.Errorf("%x was stored as %x", point, got)
+				}
+				if got, _ := a.Get(p11.CKA_EC_PARAMS); !bytes.Equal(got, oid) {
+					t.Errorf("the curve %q was stored as %x", params, got)
+				}
 			}
 		})
 	}

@@ -9,19 +9,26 @@ import (
 
 // readPKCS8 takes a PrivateKeyInfo or OneAsymmetricKey (RFC 5958 §2) apart.
 func readPKCS8(der []byte) (t keyType, alg algorithm, key []byte, err error) {
-	var s, octets cryptobyte.String
+	alg, key, ok := splitPKCS8(der)
+	if !ok {
+		return t, alg, nil, invalid(formPKCS8)
+	}
+	t, err = keyTypeByOID(alg.oid)
+	return t, alg, key, err
+}
+
+// splitPKCS8 is readPKCS8 for an algorithm that may be any.
+func splitPKCS8(der []byte) (alg algorithm, key []byte, ok bool) {
+	var s cryptobyte.String
 	var version int64
 	in := cryptobyte.String(der)
-	ok := in.ReadASN1(&s, asn1.SEQUENCE) && in.Empty() &&
+	ok = in.ReadASN1(&s, asn1.SEQUENCE) && in.Empty() &&
 		s.ReadASN1Integer(&version) && version >= 0 && version <= 1
 	if ok {
 		alg, ok = readAlgorithm(&s)
 	}
-	if !ok || !s.ReadASN1(&octets, asn1.OCTET_STRING) {
-		return t, alg, nil, invalid(formPKCS8)
-	}
-	t, err = keyTypeByOID(alg.oid)
-	return t, alg, octets, err
+	ok = ok && s.ReadASN1((*cryptobyte.String)(&key), asn1.OCTET_STRING)
+	return alg, key, ok
 }
 
 // pkcs8 reads a private key of any algorithm.

@@ -109,11 +109,15 @@ func publicDER(attrs p11.Attributes) ([]byte, error) {
 	class, _ := attrs.Class()
 	switch class {
 	case p11.CKO_CERTIFICATE:
-		cert, err := objectCertificate(attrs)
+		value, err := certificateDER(attrs)
 		if err != nil {
 			return nil, err
 		}
-		return cert.RawSubjectPublicKeyInfo, nil
+		c, _, ok := readCertificate(value)
+		if !ok {
+			return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "%s that is damaged", formCertificate)
+		}
+		return c.spki, nil
 	case p11.CKO_PUBLIC_KEY, p11.CKO_PRIVATE_KEY:
 	default:
 		return nil, p11.Errorf(p11.CKR_KEY_TYPE_INCONSISTENT, "an object of class %s has no public key", class.Short())

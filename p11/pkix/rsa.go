@@ -30,9 +30,6 @@ func rsaType() keyType {
 				return nil, nil, err
 			}
 			n, e, err := RSAPublic(priv)
-			if err == nil && e.BitLen() > 31 {
-				err = p11.Errorf(p11.CKR_DATA_INVALID, "an RSA key with a public exponent above 31 bits is not supported")
-			}
 			if err != nil {
 				priv.Wipe()
 				return nil, nil, err
@@ -174,6 +171,8 @@ func checkRSA(n, e *big.Int) error {
 		return invalidRSA(p11.CKA_MODULUS, "is even")
 	case e.Bit(0) == 0 || e.BitLen() < 2:
 		return invalidRSA(p11.CKA_PUBLIC_EXPONENT, "is even or 1")
+	case e.BitLen() > maxExponentBits:
+		return invalidRSA(p11.CKA_PUBLIC_EXPONENT, "has more than 31 bits, which not every cryptographic library takes")
 	}
 	return nil
 }
@@ -424,8 +423,11 @@ func readRSAPublic(der []byte) (n, e *big.Int, err error) {
 	switch {
 	case tooLong || n.BitLen() > maxRSABits:
 		return nil, nil, p11.Errorf(p11.CKR_DATA_LEN_RANGE, "the RSA key is longer than %d bits", maxRSABits)
-	case n.Sign() <= 0 || e.Sign() <= 0 || e.BitLen() > 31 || checkRSA(n, e) != nil:
+	case n.Sign() <= 0 || e.Sign() <= 0:
 		return nil, nil, p11.Errorf(p11.CKR_DATA_INVALID, "the RSA public key has an impossible modulus or exponent")
+	}
+	if err := checkRSA(n, e); err != nil {
+		return nil, nil, p11.Errorf(p11.CKR_DATA_INVALID, "%s: %v", formPKCS1Public, err)
 	}
 	return n, e, nil
 }

@@ -26,7 +26,7 @@ openssl ec -in prime256v1.pem -out prime256v1.sec1.pem 2>/dev/null
 openssl ec -in prime256v1.pem -outform DER -out prime256v1.sec1.der 2>/dev/null
 openssl ec -in prime256v1.pem -no_public -out prime256v1.nopub.pem 2>/dev/null
 openssl ec -in prime256v1.pem -pubout -conv_form compressed -out prime256v1.compressed.pub.pem 2>/dev/null
-openssl ec -in prime256v1.pem -param_enc explicit -out bad.explicit.pem 2>/dev/null
+openssl ec -in prime256v1.pem -param_enc explicit -out prime256v1.explicit.pem 2>/dev/null
 openssl ec -in secp256k1.pem -no_public -out bad.k1nopub.pem 2>/dev/null
 { openssl ecparam -name prime256v1; cat prime256v1.sec1.pem; } > prime256v1.params.pem
 openssl genpkey -algorithm X25519 -out bad.x25519.pem
@@ -78,6 +78,16 @@ p12 rsa.emptydes3 -keypbe PBE-SHA1-3DES -certpbe PBE-SHA1-3DES -inkey rsa.pem -i
 p12 prime256v1.keyonly -nocerts -inkey prime256v1.pem -name 'Only a key' -passout "pass:$P"
 p12 certonly -nokeys -in rsa.crt.pem -passout "pass:$P"
 p12 ed25519 -inkey ed25519.pem -in ed25519.crt.pem -macalg sha512 -passout "pass:$P"
+openssl req -x509 -new -key prime256v1.pem -days 36500 -set_serial -5 -subj /CN=odd -out odd.pem
+p12 odd -inkey prime256v1.pem -in odd.pem -name odd -passout "pass:$P"
+rm odd.pem
+# Written by others: nss.p12 by pk12util (pass phrase secret), java.p12 by keytool
+# (secret12), haproxy.pem, serial-negative.pem, ec-bp256.pem and ia5-high.pem by hand.
+store() { keytool "$@" -storetype PKCS12 -keystore java.p12 -storepass secret12; }
+store -genseckey -keyalg AES -keysize 256 -alias disk
+store -genseckey -keyalg HmacSHA256 -keysize 256 -alias mac
+store -genkeypair -keyalg EC -groupname secp256r1 -alias web -dname CN=web
+store -genseckey -keyalg DESede -keysize 168 -alias old
 
 # OpenSSH.
 for k in rsa prime256v1 ed25519; do

@@ -1,0 +1,198 @@
+package pkix
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"encoding/asn1"
+	"math/big"
+
+	"golang.org/x/crypto/cryptobyte"
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+
+	"p11fs/p11"
+)
+
+const oidPrimeField = "1.2.840.10045.1.1"
+
+// CurveOf reads curve parameters, wherever they stand: in CKA_EC_PARAMS, a key file, a
+// certificate or what was unwrapped. They name a curve by its object identifier; since
+// PKCS#11 v3.0 by a PrintableString (v3.1 §6.3.3); or by all of its numbers. Of a curve
+// that the table does not have it returns the OID alone. What is none of this gives
+// CKR_DOMAIN_PARAMS_INVALID.
+func CurveOf(params []byte) (p11.Curve, error) {
+	if c, ok := p11.CurveOf(params); ok {
+		return c, nil
+	}
+	var oid asn1.ObjectIdentifier
+	var name, numbers cryptobyte.String
+	in := cryptobyte.String(params)
+	switch {
+	case len(params) == 0:
+		return p11.Curve{}, p11.Errorf(p11.CKR_DOMAIN_PARAMS_INVALID, "the EC key does not name its curve")
+	case in.PeekASN1Tag(cbasn1.PrintableString) && in.ReadASN1(&name, cbasn1.PrintableString) && in.Empty():
+		return p11.Curve{}, p11.Errorf(p11.CKR_CURVE_NOT_SUPPORTED, "the curve %q is not known", clip(string(name)))
+	case in.PeekASN1Tag(cbasn1.SEQUENCE) && in.ReadASN1(&numbers, cbasn1.SEQUENCE) && in.Empty():
+		return explicitCurve(numbers)
+	case !in.ReadASN1ObjectIdentifier(&oid) || !in.Empty():
+		return p11.Curve{}, p11.Errorf(p11.CKR_DOMAIN_PARAMS_INVALID, "the curve of the EC key is damaged")
+	}
+	return p11.Curve{OID: oid.String()}, nil
+}
+
+// explicitCurve finds the curve that has the numbers of ECParameters (RFC 3279 §2.3.5),
+// all of them: who may choose one of them may choose whose keys are his.
+func explicitCurve(s cryptobyte.String) (p11.Curve, error) {
+	var version int64
+	var field, coefficients, base cryptobyte.String
+	var fieldType asn1.ObjectIdentifier
+	var a, b []byte
+	prime, order, cofactor := new(big.Int), new(big.Int), big.NewInt(1)
+	ok := s.ReadASN1Integer(&version) && version >= 1 && version <= 3 &&
+		s.ReadASN1(&field, cbasn1.SEQUENCE) && field.ReadASN1ObjectIdentifier(&fieldType) &&
+		s.ReadASN1(&coefficients, cbasn1.SEQUENCE) &&
+		coefficients.ReadASN1Bytes(&a, cbasn1.OCTET_STRING) && coefficients.ReadASN1Bytes(&b, cbasn1.OCTET_STRING) &&
+		s.ReadASN1(&base, cbasn1.OCTET_STRING) && s.ReadASN1Integer(order) &&
+		(!s.PeekASN1Tag(cbasn1.INTEGER) || s.ReadASN1Integer(cofactor))
+	if !ok {
+		return p11.Curve{}, p11.Errorf(p11.CKR_DOMAIN_PARAMS_INVALID, "the explicit curve parameters of the EC key are damaged")
+	}
+	if fieldType.String() == oidPrimeField && field.ReadASN1Integer(prime) && cofactor.Cmp(big.NewInt(1)) == 0 {
+		for _, c := range p11.Curves() {
+			if c.Elliptic == nil {
+				continue
+			}
+			p := c.Elliptic.Params()
+			minus3 := new(big.Int).Sub(p.P, big.NewInt(3)) // FIPS 186-4 §D.1.2
+			if prime.Cmp(p.P) != 0 || order.Cmp(p.N) != 0 || new(big.Int).SetBytes(a).Cmp(minus3) != 0 || new(big.Int).SetBytes(b).Cmp(p.B) != 0 {
+				continue
+			}
+			point, err := filePoint(c, base)
+			if err == nil && bytes.Equal(point[1:1+c.Size()], p.Gx.FillBytes(make([]byte, c.Size()))) && bytes.Equal(point[1+c.Size():], p.Gy.FillBytes(make([]byte, c.Size()))) {
+				return c, nil
+			}
+		}
+	}
+	return p11.Curve{}, p11.Errorf(p11.CKR_CURVE_NOT_SUPPORTED, "explicit curve parameters that are those of no named curve known here")
+}
+
+// curveParams is the form in which curve parameters are kept and printed: the object
+// identifier, which every program reads.
+func curveParams(c p11.Curve, params []byte) []byte {
+	if c.Name == "" {
+		return params
+	}
+	return c.Params()
+}
+
+// maxField is the longest field element taken, in bytes (P-521).
+const maxField = 66
+
+// ECPrivate checks the private value of an EC key on a curve whose arithmetic Go
+// has. It returns the value in its full length, to be wiped by the caller, and the
+// uncompressed point that belongs to it. Old writers drop or add zeros in front.
+func ECPrivate(c p11.Curve, value []byte) (scalar, point []byte, err error) {
+	size := (c.Elliptic.Params().N.BitLen() + 7) / 8
+	short := bytes.TrimLeft(value, "\x00")
+	if len(short) > size {
+		return nil, nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "value: is too long for the curve")
+	}
+	scalar = make([]byte, size)
+	copy(scalar[size-len(short):], short)
+	if key, err := ecdsa.ParseRawPrivateKey(c.Elliptic, scalar); err == nil {
+		if point, err = key.PublicKey.Bytes(); err == nil {
+			return scalar, point, nil
+		}
+	}
+	clear(scalar)
+	return nil, nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "value: is no private key of the curve")
+}
+
+// ECPublic returns, uncompressed, the point in b, the value of CKA_EC_POINT or what
+// the other side of a key agreement sent: bare, or in a DER OCTET STRING, compressed
+// or not. It must lie on the curve, whose arithmetic Go has.
+func ECPublic(c p11.Curve, b []byte) ([]byte, error) {
+	point, ok := rawPoint(c, b)
+	if ok && isCompressed(point) {
+		point, ok = decompress(c, point)
+	}
+	if !ok || len(point) != 1+2*c.Size() {
+		return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "ec-point: is no point of %s", c.Name)
+	}
+	if _, err := ecdsa.ParseUncompressedPublicKey(c.Elliptic, point); err != nil {
+		return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "ec-point: is not on the curve")
+	}
+	return point, nil
+}
+
+// rawPoint takes a point out of the OCTET STRING that CKA_EC_POINT should be
+// (PKCS#11 v3.1 §6.3.3). Some tokens store the bare point, which for EC begins
+// with the tag of OCTET STRING by chance: on a known curve its length tells.
+func rawPoint(c p11.Curve, b []byte) (point []byte, ok bool) {
+	switch {
+	case c.KeyType == p11.CKK_EC && len(b) == 1+2*c.Size() && b[0] == 4:
+		return b, true
+	case len(b) == 0:
+		return nil, false
+	}
+	var s cryptobyte.String
+	in := cryptobyte.String(b)
+	if in.ReadASN1(&s, cbasn1.OCTET_STRING) && in.Empty() && len(s) > 0 {
+		return s, true
+	}
+	if c.KeyType == p11.CKK_EC_EDWARDS || c.KeyType == p11.CKK_EC_MONTGOMERY {
+		return b, len(b) == 32 || len(b) == 56 || len(b) == 57
+	}
+	return b, b[0] >= 2 && b[0] <= 4
+}
+
+// DERPoint is CKA_EC_POINT of a point: a DER OCTET STRING (PKCS#11 v3.1 §6.3.3).
+func DERPoint(point []byte) []byte {
+	var b cryptobyte.Builder
+	b.AddASN1OctetString(point)
+	return b.BytesOrPanic() // one string always fits
+}
+
+// isCompressed tells a point of its x and the sign of y (SEC 1 §2.3.3).
+func isCompressed(point []byte) bool { return len(point) > 0 && (point[0] == 2 || point[0] == 3) }
+
+// decompress computes the y of a compressed point.
+func decompress(c p11.Curve, point []byte) ([]byte, bool) {
+	x, y := elliptic.UnmarshalCompressed(c.Elliptic, point)
+	if x == nil {
+		return nil, false
+	}
+	out := make([]byte, 1+2*c.Size())
+	out[0] = 4
+	x.FillBytes(out[1 : 1+c.Size()])
+	y.FillBytes(out[1+c.Size():])
+	return out, true
+}
+
+// filePoint checks a public point of a file and returns a copy, uncompressed where
+// Go has the curve's arithmetic.
+func filePoint(c p11.Curve, point []byte) ([]byte, error) {
+	bad := func() error {
+		return p11.Errorf(p11.CKR_DATA_INVALID, "the public point of the EC key is not on its curve")
+	}
+	if len(point) < 2 || len(point) > 1+2*maxField {
+		return nil, bad()
+	}
+	switch compressed := isCompressed(point); {
+	case c.Elliptic == nil:
+		if point[0] != 4 && !compressed || point[0] == 4 && len(point)%2 == 0 {
+			return nil, bad()
+		}
+		return bytes.Clone(point), nil
+	case compressed:
+		out, ok := decompress(c, point)
+		if !ok {
+			return nil, bad()
+		}
+		return out, nil
+	}
+	if _, err := ecdsa.ParseUncompressedPublicKey(c.Elliptic, point); err != nil {
+		return nil, bad()
+	}
+	return bytes.Clone(point), nil
+}
