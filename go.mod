@@ -2,6 +2,9 @@ module p11fs
 
 go 1.26.8
 
+// RSA keys of 512 to 1023 bits work, as with libcrypto: a key is not worse for the library.
+godebug rsa1024min=0
+
 require (
 	github.com/anishathalye/porcupine v1.3.1
 	github.com/coreos/go-systemd/v22 v22.7.0

@@ -215,7 +215,13 @@ func (s *Session) isSO() bool {
 // complete is rules.complete as the session has it.
 func (s *Session) complete(template p11.Attributes, o origin) (p11.Attributes, error) {
 	app := s.appSlot.app
-	return app.engine.rules.complete(template, o, s.isSO(), app.defaults)
+	attrs, err := app.engine.rules.complete(template, o, s.isSO(), app.defaults)
+	if err == nil {
+		if err = s.appSlot.slot.worksWith(attrs); err != nil {
+			attrs.Wipe()
+		}
+	}
+	return attrs, err
 }
 
 // CreateObject is C_CreateObject (PKCS#11 v3.1 §5.7.1): an import, without trust

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -153,6 +154,22 @@ func (s *Slot) usable(t p11.MechanismType, use p11.Flags, what string) error {
 		return p11.Errorf(p11.CKR_MECHANISM_INVALID, "mechanism %s cannot %s", t.Short(), what)
 	}
 	return nil
+}
+
+// worksWith refuses an asymmetric key that no mechanism of the token could ever use. A
+// secret key can at least be wrapped.
+func (s *Slot) worksWith(attrs p11.Attributes) error {
+	class, _ := attrs.Class()
+	kt, ok := attrs.KeyType()
+	if !ok || class != p11.CKO_PUBLIC_KEY && class != p11.CKO_PRIVATE_KEY {
+		return nil
+	}
+	for _, m := range s.Mechanisms() {
+		if facts, known := p11.MechanismFacts(m.Type); known && m.Flags&p11.CKF_GENERATE_KEY_PAIR == 0 && slices.Contains(facts.KeyTypes, kt) {
+			return nil
+		}
+	}
+	return p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "key-type: the token has no mechanism for keys of type %s: its list says what it has", kt.Short())
 }
 
 // Offline returns nil, or why the keys of the slot's token cannot be used now

@@ -16,6 +16,7 @@ import (
 
 const (
 	p256Params  = "ec-params=secp256r1"
+	p256Point   = "0x0441046b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c2964fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5"
 	certificate = "class=certificate certificate-type=x-509 subject=0x3000 value=0x3000"
 )
 
@@ -73,6 +74,17 @@ func TestCreateRules(t *testing.T) {
 		{"ec private, too long", "class=private-key key-type=ec value=0x" + strings.Repeat("11", 33) + " " + p256Params, p11.CKR_ATTRIBUTE_VALUE_INVALID, "value"},
 		{"ec public off the curve", "class=public-key key-type=ec ec-point=0x044104" + strings.Repeat("01", 64) + " " + p256Params, p11.CKR_ATTRIBUTE_VALUE_INVALID, "ec-point"},
 		{"ec public, no point", "class=public-key key-type=ec ec-point=0x77 " + p256Params, p11.CKR_ATTRIBUTE_VALUE_INVALID, "ec-point"},
+		{"ec public, curve by name", "class=public-key key-type=ec ec-params=0x1309736563703235367231 ec-point=" + p256Point, p11.CKR_OK, ""},
+		{"ec public, garbage for a curve", "class=public-key key-type=ec ec-params=0xdeadbeef ec-point=" + p256Point, p11.CKR_DOMAIN_PARAMS_INVALID, "the curve"},
+		{"ec public, implicit curve", "class=public-key key-type=ec ec-params=0x0500 ec-point=" + p256Point, p11.CKR_DOMAIN_PARAMS_INVALID, "the curve"},
+		{"ec public, explicit garbage", "class=public-key key-type=ec ec-params=0x3000 ec-point=" + p256Point, p11.CKR_DOMAIN_PARAMS_INVALID, "the explicit curve parameters"},
+		{"ec public, secp256k1", "class=public-key key-type=ec ec-params=secp256k1 ec-point=" + p256Point, p11.CKR_CURVE_NOT_SUPPORTED, "the curve"},
+		{"ec private, Brainpool", "class=private-key key-type=ec ec-params=brainpoolp256r1 value=0x05", p11.CKR_CURVE_NOT_SUPPORTED, "the curve"},
+		{"ec private, P-224", "class=private-key key-type=ec ec-params=secp224r1 value=0x05", p11.CKR_CURVE_NOT_SUPPORTED, "the curve"},
+		{"ec public, a curve of another type", "class=public-key key-type=ec ec-params=ed25519 ec-point=0x0420" + strings.Repeat("01", 32), p11.CKR_CURVE_NOT_SUPPORTED, "the curve"},
+		{"Ed25519", "class=private-key key-type=ec-edwards ec-params=ed25519 value=0x" + strings.Repeat("01", 32), p11.CKR_ATTRIBUTE_VALUE_INVALID, "key-type"},
+		{"rsa public of 8192 bits", "class=public-key key-type=rsa public-exponent=0x010001 modulus=0x" + strings.Repeat("ff", 1024), p11.CKR_ATTRIBUTE_VALUE_INVALID, "an RSA key of 8192 bits"},
+		{"rsa public, exponent of 33 bits", "class=public-key key-type=rsa public-exponent=0x0100000001 modulus=0x" + strings.Repeat("ff", 128), p11.CKR_ATTRIBUTE_VALUE_INVALID, "public-exponent"},
 		{"domain parameters", "class=domain-parameters key-type=dh prime=0x17 base=0x02", p11.CKR_OK, ""},
 	}
 	b := newBench(t, hooks.Options{})
@@ -264,7 +276,9 @@ func TestComputedAttributes(t *testing.T) {
 		create(t, s, "class=secret-key key-type=sha512-256-hmac value=0x00010203")
 	})
 	t.Run("an RSA key of n, e and d has its primes", func(t *testing.T) {
-		h := create(t, s, "class=private-key key-type=rsa modulus=0xfbfb public-exponent=0x03 private-exponent=0x29ab sensitive=false extractable=true")
+		h := create(t, s, "class=private-key key-type=rsa sensitive=false extractable=true public-exponent=0x010001 "+
+			"modulus=0xbd806345329162cf29432f265cfc87b25b001a4c3203b57831bfaac9c0564d1aa4490365b1f5364fa2b7caae1bba442137d91f89e23c8563516abe8ced174f23 "+
+			"private-exponent=0x51970aa6cb7bef581482f9b501ca34bea511a940ef33cb99418a2d858a0b5e4c80e4eb4487185566149bcf801c288b9d64871db5047623f29cdf92f508ea7249")
 		if r := get(t, s, h, p11.CKA_PRIME_1); r.Err != nil || len(r.Value) == 0 {
 			t.Errorf("%x, %v", r.Value, r.Err)
 		}

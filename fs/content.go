@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -107,13 +108,19 @@ func certFiles() content {
 				if err != nil {
 					return badFile(err)
 				}
-				made, err := createAll(ctx, s, certs, p11.Attributes{{Type: p11.CKA_LABEL, Value: []byte(i.Label)}})
+				list, err := placeAll(ctx, s, certs, p11.Attributes{{Type: p11.CKA_LABEL, Value: []byte(i.Label)}})
 				if err != nil {
 					return err
 				}
 				gone := old
-				old = made
+				old = nil
+				for _, o := range list {
+					old = append(old, o.handle)
+				}
 				for _, h := range gone {
+					if slices.Contains(old, h) {
+						continue // it is what it was
+					}
 					if err := s.eng.DestroyObject(context.WithoutCancel(ctx), h); err != nil {
 						return err
 					}

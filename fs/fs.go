@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -47,6 +48,7 @@ type FS struct {
 	panics      atomic.Uint64
 	handles     atomic.Int64
 	temporaries atomic.Uint64 // that were made, for their paths
+	imports     sync.Map      // of each slot, the chan struct{} that whoever imports holds
 }
 
 // New returns the tree. Close ends it.

@@ -1,12 +1,11 @@
 package fs
 
 import (
+	"bytes"
 	"context"
-	"slices"
+	"fmt"
 	"strings"
-	"syscall"
 
-	"p11fs/engine"
 	"p11fs/p11"
 	"p11fs/p11/pkix"
 )
@@ -48,29 +47,44 @@ func parseImport(spec string) (pkix.Kind, p11.Attributes, error) {
 func (p place) importFile(path string, kind pkix.Kind, template p11.Attributes) *file {
 	return (&stream{place: p, path: path, creates: true, start: func(_ context.Context, s *session) (start, error) {
 		data := &collection{s: s, limit: pkix.MaxSize, do: func(ctx context.Context, data []byte) ([]byte, error) {
-			handles, err := importData(ctx, s, kind, data, template)
-			if err != nil {
-				return nil, err
-			}
-			return objects{p}.namesOf(ctx, s.app.eng, handles...)
+			return importData(ctx, s, p, kind, data, template)
 		}}
 		return start{transform: data, guarded: true}, nil
 	}}).file()
 }
 
-// importData makes the objects that data holds: all of them or none.
-func importData(ctx context.Context, s *session, kind pkix.Kind, data []byte, template p11.Attributes) ([]p11.ObjectHandle, error) {
+// importData makes the objects that data holds: all of them or none. It returns a line
+// for each of them, and for each thing in the file that is no object.
+func importData(ctx context.Context, s *session, p place, kind pkix.Kind, data []byte, template p11.Attributes) ([]byte, error) {
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
 	pass := s.takeSecret(importSecret)
 	defer pass.Close()
-	objects, err := pkix.Parse(kind, data, pkix.Options{Passphrase: pass})
+	var lines bytes.Buffer
+	objs, err := pkix.Parse(kind, data, pkix.Options{Passphrase: pass, Skipped: func(what string) { fmt.Fprintf(&lines, "# left out: %s\n", what) }})
 	if err != nil {
 		return nil, badFile(err)
 	}
-	defer wipeAll(objects)
-	return createAll(ctx, s, objects, template)
+	defer wipeAll(objs)
+	skipped := lines.String()
+	lines.Reset()
+	placed, err := placeAll(ctx, s, objs, template)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range placed {
+		name, err := objects{p}.namesOf(ctx, s.app.eng, o.handle)
+		if err != nil {
+			return nil, err
+		}
+		if o.there {
+			lines.WriteString("# already there as ")
+		}
+		lines.Write(name)
+	}
+	lines.WriteString(skipped)
+	return lines.Bytes(), nil
 }
 
 func wipeAll(list []p11.Attributes) {
@@ -82,39 +96,45 @@ func wipeAll(list []p11.Attributes) {
 // badFile adds to an error of pkix what to do about it.
 func badFile(err error) error { return p11.Advise(err, pkix.Advice(p11.RVOf(err))) }
 
-// createAll makes all of the objects, or none of them.
-func createAll(ctx context.Context, s *session, objects []p11.Attributes, template p11.Attributes) ([]p11.ObjectHandle, error) {
-	var list []p11.Attributes
-	defer func() { wipeAll(list) }()
-	for _, o := range objects {
-		if err := usable(s.slot, o); err != nil {
-			return nil, err
-		}
-		list = append(list, imported(o, template))
-	}
-	return s.eng.CreateObjects(ctx, list)
+// A placed is an object of a file that is in the token now.
+type placed struct {
+	handle p11.ObjectHandle
+	there  bool // and was before
 }
 
-// usable refuses a key that no mechanism of the token could use.
-func usable(slot *engine.Slot, o p11.Attributes) error {
-	class, _ := o.Class()
-	if !isKey(class) {
-		return nil
+// placeAll makes those of the objects that are not there: all of them, or none. One
+// such thing is done at a time on a slot, so that what comes twice at once is made once.
+func placeAll(ctx context.Context, s *session, objs []p11.Attributes, template p11.Attributes) ([]placed, error) {
+	turn, _ := s.fs.imports.LoadOrStore(s.slot, make(chan struct{}, 1))
+	select {
+	case turn.(chan struct{}) <- struct{}{}:
+		defer func() { <-turn.(chan struct{}) }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
-	kt, _ := o.Ulong(p11.CKA_KEY_TYPE)
-	keyType := p11.KeyType(kt)
-	for _, m := range slot.Mechanisms() {
-		if facts, known := p11.MechanismFacts(m.Type); known && m.Flags&(p11.CKF_GENERATE|p11.CKF_GENERATE_KEY_PAIR) == 0 && slices.Contains(facts.KeyTypes, keyType) {
-			return nil
+	f := newFileObjects(s, objs, template)
+	list, full := make([]placed, len(objs)), make([]p11.Attributes, len(objs))
+	defer func() { wipeAll(full) }()
+	for _, keys := range []bool{true, false} { // certificates go by their keys
+		for i, o := range objs {
+			if class, _ := o.Class(); isKey(class) == keys {
+				full[i], list[i] = f.look(ctx, o)
+			}
 		}
 	}
-	return refuse(syscall.EOPNOTSUPP, p11.CKR_MECHANISM_INVALID, "the token has no mechanism for keys of type "+keyType.Short()+": the file mechanisms lists what it has")
-}
-
-// imported is the template of an object from a file, with what the caller asked for.
-func imported(o, template p11.Attributes) p11.Attributes {
-	class, _ := o.Class()
-	full := o.Merge(forClass(template, class))
-	setDefaults(&full)
-	return full
+	var lacking []p11.Attributes
+	var at []int
+	for i := range objs {
+		if !list[i].there {
+			lacking, at = append(lacking, full[i]), append(at, i)
+		}
+	}
+	if lacking == nil {
+		return list, ctx.Err()
+	}
+	made, err := s.eng.CreateObjects(ctx, lacking)
+	for n, h := range made {
+		list[at[n]].handle = h
+	}
+	return list, err
 }

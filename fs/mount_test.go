@@ -145,6 +145,29 @@ func TestImportAndCertificates(t *testing.T) {
 	term.ok("for f in $T/by-id/* $T/by-uid/*; do cat $f/info > /dev/null || exit 1; done")
 }
 
+// TestImportAgain imports what is there, in one form and another: it says so, and makes
+// nothing.
+func TestImportAgain(t *testing.T) {
+	m := mount(t)
+	term := m.terminal()
+	term.login()
+	term.ok("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -out cert.pem -subj /CN=site.test -days 9 2>/dev/null")
+	term.ok("printf -- '-----BEGIN DH PARAMETERS-----\\nMAYCAQsCAQI=\\n-----END DH PARAMETERS-----\\n' > dh.pem; cat cert.pem key.pem dh.pem > all.pem; openssl pkcs8 -topk8 -nocrypt -in key.pem -outform DER -out key.der")
+	in := func(file, to string) string { return "cat " + file + " > $T/import" + to + "; cat $T/import" + to }
+	const dh = "# left out: a PEM block of type \"DH PARAMETERS\"\n"
+	term.want(in("key.pem", ":label=web,id=0x0102"), "web.key\nweb.pub\n")
+	term.want(in("all.pem", ""), "site.test.crt\n# already there as web.key\n# already there as web.pub\n"+dh)
+	term.want("cat $O/site.test.crt/attr/id", "0x0102\n") // that of its key
+	term.want(in("all.pem", ""), "# already there as site.test.crt\n# already there as web.key\n# already there as web.pub\n"+dh)
+	term.want(in("key.der", ":pkcs8"), "# already there as web.key\n# already there as web.pub\n")
+	term.want(in("key.der", ":label=other"), "other.key\nother.pub\n")
+	term.ok(in("cert.pem", ":id=0x03") + " | grep -q '^site.test~.*crt$'") // another, as was asked
+	term.ok("cp cert.pem $T/certs/a.pem; cp cert.pem $T/certs/a.pem; cmp cert.pem $T/certs/a.pem; test $(cat $O/a.crt/attr/id) = 0x0102")
+	term.want("ls $O | grep -c '^a.*crt'", "1\n")
+	term.ok("for i in 1 2 3 4 5 6 7 8; do setsid sh -c 'echo " + userPIN + " > $T/login; cp cert.pem $T/certs/same.pem' & done; wait")
+	term.want("ls $O | grep -c '^same.*crt'", "1\n")
+}
+
 // TestRemovingAnObject destroys one object and nothing else.
 func TestRemovingAnObject(t *testing.T) {
 	m := mount(t)

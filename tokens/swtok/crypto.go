@@ -55,11 +55,33 @@ func (c *Crypto) GenerateRandom(_ context.Context, b []byte) error {
 	return nil
 }
 
-// Adopt is tokens.Adopter: keys have their values in attributes.
+// Adopt is tokens.Adopter: keys have their values in attributes. What is stored can be
+// used.
 func (c *Crypto) Adopt(_ context.Context, attrs p11.Attributes) (p11.Attributes, error) {
-	if err := pkix.Complete(&attrs); err != nil {
+	err := usable(attrs)
+	if err == nil {
+		err = pkix.Complete(&attrs)
+	}
+	if err != nil {
 		attrs.Wipe()
-		return nil, err
+		return nil, translate(err, map[p11.RV]p11.RV{p11.CKR_KEY_SIZE_RANGE: p11.CKR_ATTRIBUTE_VALUE_INVALID})
 	}
 	return attrs, nil
+}
+
+// usable refuses a new key with which neither provider could work. A public RSA key that
+// is too short is kept: other tokens take any, and programs store such keys.
+func usable(attrs p11.Attributes) error {
+	class, _ := attrs.Class()
+	n, _ := attrs.Get(p11.CKA_MODULUS)
+	switch kt, _ := attrs.KeyType(); {
+	case class != p11.CKO_PUBLIC_KEY && class != p11.CKO_PRIVATE_KEY:
+		return nil
+	case kt == p11.CKK_RSA && (class == p11.CKO_PRIVATE_KEY || len(n) > maxRSABits/8):
+		return checkRSASize(attrs)
+	case kt == p11.CKK_EC && attrs.Has(p11.CKA_EC_PARAMS):
+		_, err := attributeCurve(attrs)
+		return err
+	}
+	return nil
 }

@@ -64,9 +64,13 @@ const (
 	flagsRaw    = flagsCipher | flagsSign | p11.CKF_SIGN_RECOVER | p11.CKF_VERIFY_RECOVER | flagsWrap
 )
 
-// The largest RSA modulus, as stock openCryptoki has it: a longer key of ours
-// could not be used by stock programs on the same token.
-const maxRSABits = 4096
+// The shortest and the longest RSA modulus, as stock openCryptoki has them: another
+// key of ours could not be used by stock programs on the same token. They are the same
+// with each provider, so that one does not find a key that it cannot use.
+const (
+	minRSABits = 512
+	maxRSABits = 4096
+)
 
 // Generic secrets are made of 80 to 2048 bits, as stock openCryptoki has it.
 const (
@@ -76,25 +80,24 @@ const (
 
 // table returns the rows that p can serve, in the order of Crypto.Mechanisms.
 // Where stock openCryptoki 3.8 has the mechanism, its flags and sizes are the
-// same, so that a program sees one token whichever daemon runs; only the smallest
-// RSA size follows the provider. The unit of sizes is the standard's: bits for
+// same, so that a program sees one token whichever daemon runs. The unit of sizes is the standard's: bits for
 // RSA, EC and generic secrets, bytes for AES.
 func table(p Provider) []row {
 	plain := func(t p11.MechanismType, least, most uint64, flags p11.Flags, f family) row {
 		return row{p11.MechanismInfo{Type: t, MinKeySize: least, MaxKeySize: most, Flags: flags}, f}
 	}
 	rsa := func(t p11.MechanismType, least uint64, flags p11.Flags, f family) row {
-		return plain(t, max(least, uint64(p.MinRSABits())), maxRSABits, flags, f)
+		return plain(t, least, maxRSABits, flags, f)
 	}
 	ec := func(t p11.MechanismType, flags p11.Flags, f family) row {
 		return plain(t, 256, 521, flags|p11.CKF_EC_F_P|p11.CKF_EC_NAMEDCURVE|p11.CKF_EC_UNCOMPRESS, f)
 	}
 	aes := func(t p11.MechanismType, flags p11.Flags, f family) row { return plain(t, 16, 32, flags, f) }
 	rows := []row{
-		rsa(p11.CKM_RSA_PKCS_KEY_PAIR_GEN, 512, p11.CKF_GENERATE_KEY_PAIR, generateRSA()),
-		rsa(p11.CKM_RSA_PKCS, 512, flagsRaw, rsaPKCS1()),
+		rsa(p11.CKM_RSA_PKCS_KEY_PAIR_GEN, minRSABits, p11.CKF_GENERATE_KEY_PAIR, generateRSA()),
+		rsa(p11.CKM_RSA_PKCS, minRSABits, flagsRaw, rsaPKCS1()),
 		rsa(p11.CKM_RSA_PKCS_PSS, 1024, flagsSign, rsaPSS(0)),
-		rsa(p11.CKM_RSA_X_509, 512, flagsRaw, rsaX509()),
+		rsa(p11.CKM_RSA_X_509, minRSABits, flagsRaw, rsaX509()),
 		rsa(p11.CKM_RSA_PKCS_OAEP, 1024, flagsCipher|flagsWrap, rsaOAEP()),
 		rsa(p11.CKM_RSA_AES_KEY_WRAP, 1024, flagsWrap, rsaAES()),
 		ec(p11.CKM_EC_KEY_PAIR_GEN, p11.CKF_GENERATE_KEY_PAIR, generateEC()),
@@ -117,7 +120,7 @@ func table(p Provider) []row {
 		if h.Go == 0 {
 			continue
 		}
-		least := uint64(512) // of PKCS#1
+		least := uint64(minRSABits) // of PKCS#1
 		if h.Size > 32 {
 			least = 1024
 		}

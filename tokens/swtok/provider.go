@@ -23,8 +23,6 @@ type Provider interface {
 	Name() string
 	// Version is the library's own version text.
 	Version() string
-	// MinRSABits is the shortest modulus that the provider works with.
-	MinRSABits() int
 	// RawRSA says whether RSAPrivateKey.Raw works. Without it there is no
 	// X.509 mechanism, and PSS only with the salt and mask that SignPSS takes.
 	RawRSA() bool

@@ -19,7 +19,7 @@ import (
 )
 
 // goProvider is Go's own library. It has no constant-time bare RSA private
-// operation to offer, and refuses moduli below 1024 bits.
+// operation to offer. It works with moduli below 1024 bits since go.mod says so.
 type goProvider struct{}
 
 // GoProvider returns the provider that is always there.
@@ -27,7 +27,6 @@ func GoProvider() Provider { return goProvider{} }
 
 func (goProvider) Name() string    { return "go" }
 func (goProvider) Version() string { return runtime.Version() }
-func (goProvider) MinRSABits() int { return 1024 }
 func (goProvider) RawRSA() bool    { return false }
 
 func (goProvider) GenerateRSA(bits int) (*pkix.RSANumbers, error) {

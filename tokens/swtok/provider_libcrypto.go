@@ -38,7 +38,6 @@ func loadLibcrypto(file string) (Provider, error) {
 
 func (libcrypto) Name() string    { return "libcrypto" }
 func (libcrypto) Version() string { return openssl.VersionText() }
-func (libcrypto) MinRSABits() int { return 512 }
 func (libcrypto) RawRSA() bool    { return true }
 
 func (libcrypto) GenerateRSA(bits int) (*pkix.RSANumbers, error) {

@@ -67,16 +67,16 @@ func (k *rsaPrivate) Close() {
 }
 
 // checkRSASize refuses a modulus that cannot be worked with, before the work.
-func (c *Crypto) checkRSASize(a p11.Attributes) error {
+func checkRSASize(a p11.Attributes) error {
 	n, _ := a.Get(p11.CKA_MODULUS)
-	if bits := new(big.Int).SetBytes(n).BitLen(); bits != 0 && (bits < c.provider.MinRSABits() || bits > maxRSABits) {
-		return p11.Errorf(p11.CKR_KEY_SIZE_RANGE, "an RSA key of %d bits; %d to %d can be used", bits, c.provider.MinRSABits(), maxRSABits)
+	if bits := new(big.Int).SetBytes(n).BitLen(); bits != 0 && (bits < minRSABits || bits > maxRSABits) {
+		return p11.Errorf(p11.CKR_KEY_SIZE_RANGE, "an RSA key of %d bits; %d to %d can be used", bits, minRSABits, maxRSABits)
 	}
 	return nil
 }
 
 func (c *Crypto) parseRSAPublic(a p11.Attributes) (*rsaPublic, error) {
-	if err := c.checkRSASize(a); err != nil {
+	if err := checkRSASize(a); err != nil {
 		return nil, err
 	}
 	n, e, err := pkix.RSAPublic(a)
@@ -94,7 +94,7 @@ func (c *Crypto) parseRSAPublic(a p11.Attributes) (*rsaPublic, error) {
 }
 
 func (c *Crypto) parseRSAPrivate(a p11.Attributes) (*rsaPrivate, error) {
-	if err := c.checkRSASize(a); err != nil {
+	if err := checkRSASize(a); err != nil {
 		return nil, err
 	}
 	k, err := pkix.RSAPrivate(a)

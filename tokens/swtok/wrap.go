@@ -166,15 +166,13 @@ func unwrappedPrivate(der []byte, kt p11.KeyType) (p11.Attributes, error) {
 	default:
 		return nil, p11.Errorf(p11.CKR_WRAPPED_KEY_INVALID, "the unwrapped bytes are no private key: %v", err)
 	}
-	n, _ := a.Get(p11.CKA_MODULUS)
 	got, _ := a.KeyType()
 	switch {
 	case got != kt:
 		err = p11.Errorf(p11.CKR_WRAPPED_KEY_INVALID, "the unwrapped key is of type %s, and the template says %s", got.Short(), kt.Short())
-	case len(n) > maxRSABits/8:
-		err = p11.Errorf(p11.CKR_WRAPPED_KEY_INVALID, "the unwrapped key has more than %d bits", maxRSABits)
-	case kt == p11.CKK_EC:
-		_, err = attributeCurve(a)
+	default:
+		a.SetUlong(p11.CKA_CLASS, uint64(p11.CKO_PRIVATE_KEY))
+		err = translate(usable(a), map[p11.RV]p11.RV{p11.CKR_KEY_SIZE_RANGE: p11.CKR_WRAPPED_KEY_INVALID})
 	}
 	if err != nil {
 		a.Wipe()
