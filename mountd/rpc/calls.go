@@ -1,14 +1,13 @@
 package rpc
 
 import (
-	"p11fs/engine"
+	"strings"
+
 	"p11fs/mountd/rpc/wire"
 	"p11fs/p11"
 )
 
-// handlers answer the calls. Those that are missing have a session and are not
-// supported: the operation states of C_GetOperationState, which would carry key
-// material out of the daemon, and the messages of PKCS#11 v3.0 §5.9 to §5.16.
+// handlers answer the calls of the library and of slots. They read the arguments.
 var handlers = map[wire.Call]func(*request) error{ //nolint:gochecknoglobals // a table, never written
 	wire.CallFinalize:         (*request).finalize,
 	wire.CallGetInfo:          (*request).getInfo,
@@ -20,71 +19,8 @@ var handlers = map[wire.Call]func(*request) error{ //nolint:gochecknoglobals // 
 	wire.CallInitToken:        (*request).initToken,
 	wire.CallInitToken2:       (*request).initToken,
 	wire.CallWaitForSlotEvent: (*request).waitForSlotEvent,
-
 	wire.CallOpenSession:      (*request).openSession,
-	wire.CallCloseSession:     (*request).closeSession,
 	wire.CallCloseAllSessions: (*request).closeAllSessions,
-	wire.CallGetSessionInfo:   (*request).getSessionInfo,
-	wire.CallSessionCancel:    (*request).sessionCancel,
-	wire.CallInitPIN:          (*request).initPIN,
-	wire.CallSetPIN:           (*request).setPIN,
-	wire.CallLogin:            (*request).login,
-	wire.CallLoginUser:        (*request).loginUser,
-	wire.CallLogout:           (*request).logout,
-
-	wire.CallCreateObject:      (*request).createObject,
-	wire.CallCopyObject:        (*request).copyObject,
-	wire.CallDestroyObject:     (*request).destroyObject,
-	wire.CallGetObjectSize:     (*request).getObjectSize,
-	wire.CallGetAttributeValue: (*request).getAttributeValue,
-	wire.CallSetAttributeValue: (*request).setAttributeValue,
-	wire.CallFindObjectsInit:   (*request).findObjectsInit,
-	wire.CallFindObjects:       (*request).findObjects,
-	wire.CallFindObjectsFinal:  (*request).findObjectsFinal,
-
-	wire.CallEncryptInit:         initialise(p11.CKF_ENCRYPT),
-	wire.CallEncrypt:             transform(whole(p11.CKF_ENCRYPT), p11.CKF_ENCRYPT),
-	wire.CallEncryptUpdate:       transform(part(p11.CKF_ENCRYPT), p11.CKF_ENCRYPT),
-	wire.CallEncryptFinal:        final(p11.CKF_ENCRYPT),
-	wire.CallDecryptInit:         initialise(p11.CKF_DECRYPT),
-	wire.CallDecrypt:             transform(whole(p11.CKF_DECRYPT), p11.CKF_DECRYPT),
-	wire.CallDecryptUpdate:       transform(part(p11.CKF_DECRYPT), p11.CKF_DECRYPT),
-	wire.CallDecryptFinal:        final(p11.CKF_DECRYPT),
-	wire.CallDigestInit:          initialise(p11.CKF_DIGEST),
-	wire.CallDigest:              transform(whole(p11.CKF_DIGEST), p11.CKF_DIGEST),
-	wire.CallDigestUpdate:        update(silent(p11.CKF_DIGEST)),
-	wire.CallDigestKey:           (*request).digestKey,
-	wire.CallDigestFinal:         final(p11.CKF_DIGEST),
-	wire.CallSignInit:            initialise(p11.CKF_SIGN),
-	wire.CallSign:                transform(whole(p11.CKF_SIGN), p11.CKF_SIGN),
-	wire.CallSignUpdate:          update(silent(p11.CKF_SIGN)),
-	wire.CallSignFinal:           final(p11.CKF_SIGN),
-	wire.CallSignRecoverInit:     initialise(p11.CKF_SIGN_RECOVER),
-	wire.CallSignRecover:         transform(whole(p11.CKF_SIGN_RECOVER), p11.CKF_SIGN_RECOVER),
-	wire.CallVerifyInit:          initialise(p11.CKF_VERIFY),
-	wire.CallVerify:              (*request).verify,
-	wire.CallVerifyUpdate:        update(silent(p11.CKF_VERIFY)),
-	wire.CallVerifyFinal:         (*request).verifyFinal,
-	wire.CallVerifyRecoverInit:   initialise(p11.CKF_VERIFY_RECOVER),
-	wire.CallVerifyRecover:       transform(whole(p11.CKF_VERIFY_RECOVER), p11.CKF_VERIFY_RECOVER),
-	wire.CallDigestEncryptUpdate: transform(both(p11.CKF_ENCRYPT, p11.CKF_DIGEST), p11.CKF_ENCRYPT),
-	wire.CallDecryptDigestUpdate: transform(both(p11.CKF_DECRYPT, p11.CKF_DIGEST), p11.CKF_DECRYPT),
-	wire.CallSignEncryptUpdate:   transform(both(p11.CKF_ENCRYPT, p11.CKF_SIGN), p11.CKF_ENCRYPT),
-	wire.CallDecryptVerifyUpdate: transform(both(p11.CKF_DECRYPT, p11.CKF_VERIFY), p11.CKF_DECRYPT),
-	wire.CallGenerateKey:         (*request).generateKey,
-	wire.CallGenerateKeyPair:     (*request).generateKeyPair,
-	wire.CallWrapKey:             (*request).wrapKey,
-	wire.CallUnwrapKey:           (*request).unwrapKey,
-	wire.CallDeriveKey:           (*request).deriveKey,
-	wire.CallDeriveKey2:          (*request).deriveKey,
-	wire.CallSeedRandom:          update((*engine.Session).SeedRandom),
-	wire.CallGenerateRandom:      (*request).generateRandom,
-
-	wire.CallSignOnce:    once(p11.CKF_SIGN),
-	wire.CallVerifyOnce:  (*request).verifyOnce,
-	wire.CallEncryptOnce: once(p11.CKF_ENCRYPT),
-	wire.CallDecryptOnce: once(p11.CKF_DECRYPT),
-	wire.CallDigestOnce:  once(p11.CKF_DIGEST),
 }
 
 // The lengths of the fixed fields, in bytes.
@@ -96,16 +32,6 @@ const (
 	serialSize       = 16
 	timeSize         = 16
 )
-
-// unsupported answers the calls that are missing. It reads no argument but the
-// session.
-func (q *request) unsupported() error {
-	q.session()
-	if err := q.failure(); err != nil {
-		return err
-	}
-	return p11.CKR_FUNCTION_NOT_SUPPORTED
-}
 
 func (q *request) finalize() error {
 	if err := q.end(); err != nil {
@@ -231,23 +157,18 @@ func (q *request) getMechanismInfo() error {
 
 // initToken also answers C_InitToken2, which only fixes the label's length.
 func (q *request) initToken() error {
-	slot := q.slot()
-	pin := q.pin()
-	defer func() { _ = pin.Close() }()
-	label := q.r.Text()
+	slot, given, label := q.slot(), q.r.Array(), q.r.Text()
 	if err := q.end(); err != nil {
 		return err
 	}
+	pin, err := newPIN(given)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = pin.Close() }()
 	// Clients measure the blank padded field as a C string, and so may send
 	// less or more of it.
-	return q.app.InitToken(q.ctx, slot, pin, trimBlanks(label[:min(len(label), labelSize)]))
-}
-
-func trimBlanks(s string) string {
-	for len(s) > 0 && s[len(s)-1] == ' ' {
-		s = s[:len(s)-1]
-	}
-	return s
+	return q.app.InitToken(q.ctx, slot, pin, strings.TrimRight(label[:min(len(label), labelSize)], " "))
 }
 
 // waitForSlotEvent waits until C_Finalize (PKCS#11 v3.1 §5.5.3): slots do not change
@@ -266,4 +187,28 @@ func (q *request) waitForSlotEvent() error {
 	case <-q.ctx.Done():
 		return q.ctx.Err()
 	}
+}
+
+func (q *request) openSession() error {
+	slot := q.slot()
+	flags := p11.Flags(q.r.Ulong())
+	if err := q.end(); err != nil {
+		return err
+	}
+	s, err := q.app.OpenSession(q.ctx, slot, flags)
+	if err != nil {
+		return err
+	}
+	q.w.Ulong(uint64(s.Handle()))
+	return nil
+}
+
+func (q *request) closeAllSessions() error {
+	slot := q.slot()
+	if err := q.end(); err != nil {
+		return err
+	}
+	err := q.app.CloseAllSessions(slot)
+	q.conn.state.forget()
+	return err
 }

@@ -8,75 +8,10 @@ import (
 	"p11fs/p11"
 )
 
-func (q *request) handleOf(h p11.ObjectHandle, err error) error {
-	if err != nil {
-		return err
-	}
-	q.w.Ulong(uint64(h))
-	return nil
-}
-
-func (q *request) createObject() error {
-	s := q.session()
-	template := q.template()
-	if err := q.end(); err != nil {
-		return err
-	}
-	return q.handleOf(s.CreateObject(q.ctx, template))
-}
-
-func (q *request) copyObject() error {
-	s := q.session()
-	h := q.object()
-	template := q.template()
-	if err := q.end(); err != nil {
-		return err
-	}
-	return q.handleOf(s.CopyObject(q.ctx, h, template))
-}
-
-func (q *request) destroyObject() error {
-	s := q.session()
-	h := q.object()
-	if err := q.end(); err != nil {
-		return err
-	}
-	return s.DestroyObject(q.ctx, h)
-}
-
-func (q *request) getObjectSize() error {
-	s := q.session()
-	h := q.object()
-	if err := q.end(); err != nil {
-		return err
-	}
-	n, err := s.ObjectSize(q.ctx, h)
-	if err != nil {
-		return err
-	}
-	q.w.Ulong(n)
-	return nil
-}
-
-func (q *request) setAttributeValue() error {
-	s := q.session()
-	h := q.object()
-	template := q.template()
-	if err := q.end(); err != nil {
-		return err
-	}
-	return s.SetAttributeValue(q.ctx, h, template)
-}
-
 // getAttributeValue answers every attribute on its own (PKCS#11 v3.1 §5.7.5):
 // the reply carries those that fit, and at its end the CK_RV of the call.
 func (q *request) getAttributeValue() error {
-	s := q.session()
-	h := q.object()
-	wanted := q.r.Wanted()
-	if err := q.end(); err != nil {
-		return err
-	}
+	wanted := q.wanted
 	// What is asked for twice is fetched once.
 	types := make([]p11.AttributeType, 0, len(wanted))
 	of := make([]int, len(wanted)) // which result answers each
@@ -91,7 +26,7 @@ func (q *request) getAttributeValue() error {
 			return p11.Errorf(p11.CKR_ATTRIBUTE_TYPE_INVALID, "%v cannot be read by this client", a.Type)
 		}
 	}
-	results, err := s.GetAttributeValue(q.ctx, h, types...)
+	results, err := q.session.GetAttributeValue(q.ctx, q.object(0), types...)
 	if err != nil {
 		return err
 	}
@@ -161,36 +96,14 @@ func attributeReply(res engine.AttributeResult, wanted wire.Wanted) (wire.Attrib
 	return a, rv, nil
 }
 
-func (q *request) findObjectsInit() error {
-	s := q.session()
-	template := q.template()
-	if err := q.end(); err != nil {
-		return err
-	}
-	return s.FindObjectsInit(q.ctx, template)
-}
-
 // maxFound bounds what one C_FindObjects returns, whatever room is claimed.
 const maxFound = 1 << 16
 
 func (q *request) findObjects() error {
-	s := q.session()
-	room := q.r.Room()
-	if err := q.end(); err != nil {
-		return err
-	}
-	handles, err := s.FindObjects(q.ctx, min(int(room), maxFound))
+	handles, err := q.session.FindObjects(q.ctx, min(int(q.room), maxFound))
 	if err != nil {
 		return err
 	}
 	wire.Ulongs(q.w, handles)
 	return nil
-}
-
-func (q *request) findObjectsFinal() error {
-	s := q.session()
-	if err := q.end(); err != nil {
-		return err
-	}
-	return s.FindObjectsFinal(q.ctx)
 }

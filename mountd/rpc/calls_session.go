@@ -1,122 +1,221 @@
 package rpc
 
 import (
+	"p11fs/mountd/rpc/wire"
 	"p11fs/p11"
+	"p11fs/secret"
 )
 
-func (q *request) openSession() error {
-	slot := q.slot()
-	flags := p11.Flags(q.r.Ulong())
-	if err := q.end(); err != nil {
+// sessionHandlers answer the calls of sessions, whose arguments have been read. Those
+// that are missing are not supported: the operation states of C_GetOperationState,
+// which would carry key material out of the daemon, and the messages of PKCS#11 v3.0
+// §5.9 to §5.16.
+var sessionHandlers = map[wire.Call]func(*request) error{ //nolint:gochecknoglobals // a table, never written
+	wire.CallCloseSession:   (*request).closeSession,
+	wire.CallGetSessionInfo: (*request).getSessionInfo,
+	wire.CallSessionCancel:  func(q *request) error { return q.session.SessionCancel(q.ctx, p11.Flags(q.numbers[0])) },
+	wire.CallInitPIN:        withPIN(func(q *request, pin *secret.Bytes) error { return q.session.InitPIN(q.ctx, pin) }),
+	wire.CallSetPIN:         withPIN((*request).setPIN),
+	wire.CallLogin:          withPIN((*request).login),
+	wire.CallLoginUser:      withPIN((*request).login),
+	wire.CallLogout:         func(q *request) error { return q.session.Logout(q.ctx) },
+
+	wire.CallCreateObject: gives(func(q *request) (p11.ObjectHandle, error) { return q.session.CreateObject(q.ctx, q.templates[0]) }),
+	wire.CallCopyObject: gives(func(q *request) (p11.ObjectHandle, error) {
+		return q.session.CopyObject(q.ctx, q.object(0), q.templates[0])
+	}),
+	wire.CallDestroyObject:     func(q *request) error { return q.session.DestroyObject(q.ctx, q.object(0)) },
+	wire.CallGetObjectSize:     gives(func(q *request) (uint64, error) { return q.session.ObjectSize(q.ctx, q.object(0)) }),
+	wire.CallGetAttributeValue: (*request).getAttributeValue,
+	wire.CallSetAttributeValue: func(q *request) error { return q.session.SetAttributeValue(q.ctx, q.object(0), q.templates[0]) },
+	wire.CallFindObjectsInit:   func(q *request) error { return q.session.FindObjectsInit(q.ctx, q.templates[0]) },
+	wire.CallFindObjects:       (*request).findObjects,
+	wire.CallFindObjectsFinal:  func(q *request) error { return q.session.FindObjectsFinal(q.ctx) },
+
+	wire.CallEncryptInit:         initialise(p11.CKF_ENCRYPT),
+	wire.CallEncrypt:             whole(p11.CKF_ENCRYPT),
+	wire.CallEncryptUpdate:       part(p11.CKF_ENCRYPT),
+	wire.CallEncryptFinal:        final(p11.CKF_ENCRYPT),
+	wire.CallDecryptInit:         initialise(p11.CKF_DECRYPT),
+	wire.CallDecrypt:             whole(p11.CKF_DECRYPT),
+	wire.CallDecryptUpdate:       part(p11.CKF_DECRYPT),
+	wire.CallDecryptFinal:        final(p11.CKF_DECRYPT),
+	wire.CallDigestInit:          initialise(p11.CKF_DIGEST),
+	wire.CallDigest:              whole(p11.CKF_DIGEST),
+	wire.CallDigestUpdate:        silent(p11.CKF_DIGEST),
+	wire.CallDigestKey:           func(q *request) error { return q.session.DigestKey(q.ctx, q.object(0)) },
+	wire.CallDigestFinal:         final(p11.CKF_DIGEST),
+	wire.CallSignInit:            initialise(p11.CKF_SIGN),
+	wire.CallSign:                whole(p11.CKF_SIGN),
+	wire.CallSignUpdate:          silent(p11.CKF_SIGN),
+	wire.CallSignFinal:           final(p11.CKF_SIGN),
+	wire.CallSignRecoverInit:     initialise(p11.CKF_SIGN_RECOVER),
+	wire.CallSignRecover:         whole(p11.CKF_SIGN_RECOVER),
+	wire.CallVerifyInit:          initialise(p11.CKF_VERIFY),
+	wire.CallVerify:              (*request).verify,
+	wire.CallVerifyUpdate:        silent(p11.CKF_VERIFY),
+	wire.CallVerifyFinal:         (*request).verifyFinal,
+	wire.CallVerifyRecoverInit:   initialise(p11.CKF_VERIFY_RECOVER),
+	wire.CallVerifyRecover:       whole(p11.CKF_VERIFY_RECOVER),
+	wire.CallDigestEncryptUpdate: both(p11.CKF_ENCRYPT, p11.CKF_DIGEST),
+	wire.CallDecryptDigestUpdate: both(p11.CKF_DECRYPT, p11.CKF_DIGEST),
+	wire.CallSignEncryptUpdate:   both(p11.CKF_ENCRYPT, p11.CKF_SIGN),
+	wire.CallDecryptVerifyUpdate: both(p11.CKF_DECRYPT, p11.CKF_VERIFY),
+
+	wire.CallGenerateKey: gives(func(q *request) (p11.ObjectHandle, error) {
+		return q.session.GenerateKey(q.ctx, q.mechanism.Mechanism, q.templates[0])
+	}),
+	wire.CallGenerateKeyPair: (*request).generateKeyPair,
+	wire.CallWrapKey:         (*request).wrapKey,
+	wire.CallUnwrapKey: gives(func(q *request) (p11.ObjectHandle, error) {
+		return q.session.UnwrapKey(q.ctx, q.mechanism.Mechanism, q.object(0), q.data(0), q.templates[0])
+	}),
+	wire.CallDeriveKey:      gives((*request).deriveKey),
+	wire.CallDeriveKey2:     gives((*request).deriveKey),
+	wire.CallSeedRandom:     func(q *request) error { return q.session.SeedRandom(q.ctx, q.data(0)) },
+	wire.CallGenerateRandom: (*request).generateRandom,
+
+	wire.CallSignOnce:    once(p11.CKF_SIGN, whole(p11.CKF_SIGN)),
+	wire.CallVerifyOnce:  once(p11.CKF_VERIFY, (*request).verify),
+	wire.CallEncryptOnce: once(p11.CKF_ENCRYPT, whole(p11.CKF_ENCRYPT)),
+	wire.CallDecryptOnce: once(p11.CKF_DECRYPT, whole(p11.CKF_DECRYPT)),
+	wire.CallDigestOnce:  once(p11.CKF_DIGEST, whole(p11.CKF_DIGEST)),
+}
+
+// inSession answers a call of a session, whose arguments are as the signature says.
+func (q *request) inSession(signature string) error {
+	handle := p11.SessionHandle(q.r.Ulong())
+	if err := q.failure(); err != nil {
 		return err
 	}
-	s, err := q.app.OpenSession(q.ctx, slot, flags)
-	if err != nil {
+	var err error
+	if q.session, err = q.app.Session(handle); err != nil {
 		return err
 	}
-	q.w.Ulong(uint64(s.Handle()))
-	return nil
+	h := sessionHandlers[q.call]
+	if h == nil {
+		return p11.CKR_FUNCTION_NOT_SUPPORTED
+	}
+	if err := q.arguments(signature[len("u"):]); err != nil {
+		return err
+	}
+	return h(q)
+}
+
+// arguments reads what the signature names.
+func (q *request) arguments(signature string) error {
+	numbers, arrays, templates := 0, 0, 0
+	for signature != "" {
+		size := len("aA")
+		switch signature[:min(size, len(signature))] {
+		case "ay":
+			q.arrays[arrays] = q.input()
+			arrays++
+		case "aA":
+			q.templates[templates] = q.template()
+			templates++
+		case "fA":
+			q.wanted = q.r.Wanted()
+		case "fy", "fu":
+			q.room = q.r.Room()
+		default:
+			size = len("u")
+			if signature[0] == 'M' {
+				q.mechanism = q.r.Mechanism(fixed(signature[size:]))
+			} else {
+				q.numbers[numbers] = q.r.Ulong()
+				numbers++
+			}
+		}
+		signature = signature[size:]
+	}
+	return q.end()
+}
+
+// fixed is the length in bytes of values whose signature this is, -1 if it is not the
+// same always.
+func fixed(signature string) int {
+	switch signature {
+	case "":
+		return 0
+	case "u":
+		return 8
+	}
+	return -1
+}
+
+func (q *request) object(i int) p11.ObjectHandle { return p11.ObjectHandle(q.numbers[i]) }
+
+func (q *request) data(i int) []byte { return q.arrays[i].Data }
+
+// gives answers a function that returns a number, and takes a mechanism if any that is
+// not NULL.
+func gives[T ~uint64](f func(*request) (T, error)) func(*request) error {
+	return func(q *request) error {
+		if q.mechanism.Null {
+			return p11.CKR_ARGUMENTS_BAD
+		}
+		n, err := f(q)
+		if err != nil {
+			return err
+		}
+		q.w.Ulong(uint64(n))
+		return nil
+	}
+}
+
+// withPIN answers a function that takes a PIN first.
+func withPIN(f func(*request, *secret.Bytes) error) func(*request) error {
+	return func(q *request) error {
+		pin, err := newPIN(q.arrays[0])
+		if err != nil {
+			return err
+		}
+		defer func() { _ = pin.Close() }()
+		return f(q, pin)
+	}
+}
+
+// newPIN returns a PIN, which the caller closes. A NULL PIN asks for a protected
+// authentication path, which no token here has.
+func newPIN(a wire.Array) (*secret.Bytes, error) {
+	if a.IsNull() {
+		return nil, p11.Errorf(p11.CKR_ARGUMENTS_BAD, "the token has no keypad: give a PIN")
+	}
+	return secret.New(append([]byte(nil), a.Data...))
 }
 
 func (q *request) closeSession() error {
-	s := q.session()
-	if err := q.end(); err != nil {
-		return err
-	}
-	err := s.Close()
-	q.conn.state.forget()
-	return err
-}
-
-func (q *request) closeAllSessions() error {
-	slot := q.slot()
-	if err := q.end(); err != nil {
-		return err
-	}
-	err := q.app.CloseAllSessions(slot)
+	err := q.session.Close()
 	q.conn.state.forget()
 	return err
 }
 
 func (q *request) getSessionInfo() error {
-	s := q.session()
-	if err := q.end(); err != nil {
-		return err
-	}
-	i, err := s.Info()
+	i, err := q.session.Info()
 	if err != nil {
 		return err
 	}
-	q.w.Ulong(uint64(i.SlotID))
-	q.w.Ulong(uint64(i.State))
-	q.w.Ulong(uint64(i.Flags))
-	q.w.Ulong(i.DeviceError)
+	for _, v := range []uint64{uint64(i.SlotID), uint64(i.State), uint64(i.Flags), i.DeviceError} {
+		q.w.Ulong(v)
+	}
 	return nil
 }
 
-func (q *request) sessionCancel() error {
-	s := q.session()
-	flags := p11.Flags(q.r.Ulong())
-	if err := q.end(); err != nil {
+func (q *request) setPIN(old *secret.Bytes) error {
+	pin, err := newPIN(q.arrays[1])
+	if err != nil {
 		return err
 	}
-	return s.SessionCancel(q.ctx, flags)
-}
-
-func (q *request) initPIN() error {
-	s := q.session()
-	pin := q.pin()
 	defer func() { _ = pin.Close() }()
-	if err := q.end(); err != nil {
-		return err
-	}
-	return s.InitPIN(q.ctx, pin)
+	return q.session.SetPIN(q.ctx, old, pin)
 }
 
-func (q *request) setPIN() error {
-	s := q.session()
-	old := q.pin()
-	defer func() { _ = old.Close() }()
-	pin := q.pin()
-	defer func() { _ = pin.Close() }()
-	if err := q.end(); err != nil {
-		return err
-	}
-	return s.SetPIN(q.ctx, old, pin)
-}
-
-func (q *request) login() error {
-	s := q.session()
-	user := p11.UserType(q.r.Ulong())
-	pin := q.pin()
-	defer func() { _ = pin.Close() }()
-	if err := q.end(); err != nil {
-		return err
-	}
-	return s.Login(q.ctx, user, pin)
-}
-
-// loginUser is C_LoginUser (PKCS#11 v3.0 §5.6.9). Tokens have no user names:
+// login also answers C_LoginUser (PKCS#11 v3.0 §5.6.9). Tokens have no user names:
 // only an empty one is C_Login.
-func (q *request) loginUser() error {
-	s := q.session()
-	user := p11.UserType(q.r.Ulong())
-	pin := q.pin()
-	defer func() { _ = pin.Close() }()
-	name := q.input()
-	if err := q.end(); err != nil {
-		return err
-	}
-	if len(name) != 0 {
+func (q *request) login(pin *secret.Bytes) error {
+	if len(q.data(1)) != 0 {
 		return p11.Errorf(p11.CKR_FUNCTION_NOT_SUPPORTED, "the token has no named users")
 	}
-	return s.Login(q.ctx, user, pin)
-}
-
-func (q *request) logout() error {
-	s := q.session()
-	if err := q.end(); err != nil {
-		return err
-	}
-	return s.Logout(q.ctx)
+	return q.session.Login(q.ctx, p11.UserType(q.numbers[0]), pin)
 }

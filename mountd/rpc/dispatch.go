@@ -14,7 +14,6 @@ import (
 	"p11fs/engine"
 	"p11fs/mountd/rpc/wire"
 	"p11fs/p11"
-	"p11fs/secret"
 )
 
 // state is what a connection is between C_Initialize and C_Finalize.
@@ -118,6 +117,15 @@ type request struct {
 	r     *wire.Reader
 	w     *wire.Writer
 	err   error // the first failure of an argument
+
+	// What a call of a session is given, in the order of its signature.
+	session   *engine.Session
+	numbers   [2]uint64
+	arrays    [2]wire.Array
+	templates [2]p11.Attributes
+	mechanism wire.Mechanism
+	room      wire.Room
+	wanted    []wire.Wanted
 }
 
 // handle answers one request and appends the reply's frame to b.
@@ -174,11 +182,10 @@ func (q *request) answer() error {
 	if q.app, q.ended, err = q.conn.state.application(); err != nil {
 		return err
 	}
-	h := handlers[q.call]
-	if h == nil {
-		return q.unsupported()
+	if h := handlers[q.call]; h != nil {
+		return h(q)
 	}
-	return h(q)
+	return q.inSession(s.Request)
 }
 
 // offers reports whether the connection's protocol has the call.
@@ -224,20 +231,6 @@ func (q *request) end() error {
 	return q.err
 }
 
-// session reads the session of a call; nil after a failure.
-func (q *request) session() *engine.Session {
-	h := q.r.Ulong()
-	if q.failure() != nil {
-		return nil
-	}
-	s, err := q.app.Session(p11.SessionHandle(h))
-	if err != nil {
-		q.fail(err)
-		return nil
-	}
-	return s
-}
-
 // slot reads the slot of a call; nil after a failure.
 func (q *request) slot() *engine.Slot {
 	id := q.r.Ulong()
@@ -250,26 +243,6 @@ func (q *request) slot() *engine.Slot {
 		return nil
 	}
 	return s
-}
-
-func (q *request) object() p11.ObjectHandle { return p11.ObjectHandle(q.r.Ulong()) }
-
-// pin reads a PIN, which the caller closes; it may be nil. A NULL PIN asks for a
-// protected authentication path, which no token here has.
-func (q *request) pin() *secret.Bytes {
-	a := q.r.Array()
-	switch {
-	case q.failure() != nil:
-		return nil
-	case a.IsNull():
-		q.fail(p11.Errorf(p11.CKR_ARGUMENTS_BAD, "the token has no keypad: give a PIN"))
-		return nil
-	}
-	pin, err := secret.New(append([]byte(nil), a.Data...))
-	if err != nil {
-		q.fail(err)
-	}
-	return pin
 }
 
 func (q *request) template() p11.Attributes {
@@ -285,12 +258,12 @@ func (q *request) template() p11.Attributes {
 }
 
 // input reads an `ay` of data.
-func (q *request) input() []byte {
+func (q *request) input() wire.Array {
 	a := q.r.Array()
 	if q.failure() == nil && a.Absent && a.Length != 0 {
 		q.fail(p11.Errorf(p11.CKR_ARGUMENTS_BAD, "%d bytes at a NULL pointer", a.Length))
 	}
-	return a.Data
+	return a
 }
 
 // result writes the `ay` of a function with room for its result: the result,
