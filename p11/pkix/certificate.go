@@ -135,16 +135,8 @@ func PublicOf(cert p11.Attributes) (pub p11.Attributes, ok bool) {
 	if err != nil {
 		return nil, false
 	}
-	alg, bits, ok := readSPKI(der)
-	t, err := keyTypeByOID(alg.oid)
-	if !ok || err != nil {
-		return nil, false
-	}
-	if pub, err = t.readPublic(alg, bits); err != nil {
-		return nil, false
-	}
-	pub.SetUlong(p11.CKA_KEY_TYPE, uint64(t.kt))
-	return pub, true
+	_, pub, ok = publicAttributes(der)
+	return pub, ok
 }
 
 func certificateDER(attrs p11.Attributes) ([]byte, error) {

@@ -59,6 +59,16 @@ func TestPublicPEM(t *testing.T) {
 			if got, err := pkix.PublicPEM(pair[0].With(p11.CKA_PUBLIC_KEY_INFO, block.Bytes)); err != nil || !bytes.Equal(got, want) {
 				t.Errorf("with its public key: %v\n%s", err, got)
 			}
+			if name == "prime256v1" { // and where somebody has named the curve in words
+				oid, _ := pair[1].Get(p11.CKA_EC_PARAMS)
+				words := el(0x13, []byte("secp256r1"))
+				info := seq(seq(el(6, []byte("\x2a\x86\x48\xce\x3d\x02\x01")), words), el(3, []byte{0}, der[len(der)-pointLen(der):]))
+				for _, a := range []p11.Attributes{pair[0].With(p11.CKA_PUBLIC_KEY_INFO, info), pair[1].With(p11.CKA_EC_PARAMS, words)} {
+					if got, err := pkix.PublicPEM(a); err != nil || !bytes.Equal(got, want) {
+						t.Errorf("with %x for %x: %v\n%s", words, oid, err, got)
+					}
+				}
+			}
 		})
 	}
 	t.Run("certificate", func(t *testing.T) {

@@ -123,6 +123,9 @@ func publicDER(attrs p11.Attributes) ([]byte, error) {
 		return nil, p11.Errorf(p11.CKR_KEY_TYPE_INCONSISTENT, "an object of class %s has no public key", class.Short())
 	}
 	if info, ok := attrs.Get(p11.CKA_PUBLIC_KEY_INFO); ok && len(info) > 0 {
+		if t, pub, ok := publicAttributes(info); ok {
+			return t.info(pub) // with the curve named as every program reads it
+		}
 		if _, _, ok := readSPKI(info); ok {
 			return info, nil
 		}
@@ -133,6 +136,20 @@ func publicDER(attrs p11.Attributes) ([]byte, error) {
 		return nil, p11.Errorf(p11.CKR_KEY_TYPE_INCONSISTENT, "no public key file for keys of type %s", kt.Short())
 	}
 	return t.info(attrs)
+}
+
+// publicAttributes reads a SubjectPublicKeyInfo of a key type that is known.
+func publicAttributes(info []byte) (t keyType, pub p11.Attributes, ok bool) {
+	alg, bits, ok := readSPKI(info)
+	t, err := keyTypeByOID(alg.oid)
+	if !ok || err != nil {
+		return t, nil, false
+	}
+	if pub, err = t.readPublic(alg, bits); err != nil {
+		return t, nil, false
+	}
+	pub.SetUlong(p11.CKA_KEY_TYPE, uint64(t.kt))
+	return t, pub, true
 }
 
 // publicKey returns the key in Go's types: *rsa.PublicKey, *ecdsa.PublicKey on a
