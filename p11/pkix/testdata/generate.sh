@@ -81,8 +81,14 @@ p12 ed25519 -inkey ed25519.pem -in ed25519.crt.pem -macalg sha512 -passout "pass
 openssl req -x509 -new -key prime256v1.pem -days 36500 -set_serial -5 -subj /CN=odd -out odd.pem
 p12 odd -inkey prime256v1.pem -in odd.pem -name odd -passout "pass:$P"
 rm odd.pem
+openssl genrsa 8192 2>/dev/null | openssl pkcs8 -topk8 -nocrypt -outform DER -out rsa8192.p8.der
+openssl genrsa 512 2>/dev/null | openssl pkey -outform DER -out rsa512.p8.der
+openssl genpkey -genparam -algorithm DSA -pkeyopt dsa_paramgen_bits:1024 -out t 2>/dev/null
+openssl genpkey -paramfile t -out bad.dsa.pem
+openssl pkey -in rsa-e2p32p1.der -inform DER -pubout -out bad.e33.pub.pem
 # Written by others: nss.p12 by pk12util (pass phrase secret), java.p12 by keytool
-# (secret12), haproxy.pem, serial-negative.pem, ec-bp256.pem and ia5-high.pem by hand.
+# (secret12), the rest by hand: haproxy.pem, serial-negative.pem, ec-bp256.pem, ia5-high.pem,
+# ec-explicit.p8, rsa-e2p32p1.der, ed-v1.p8, and ed-v2.p8, which is the same with its public key.
 store() { keytool "$@" -storetype PKCS12 -keystore java.p12 -storepass secret12; }
 store -genseckey -keyalg AES -keysize 256 -alias disk
 store -genseckey -keyalg HmacSHA256 -keysize 256 -alias mac
