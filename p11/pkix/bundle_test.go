@@ -45,7 +45,7 @@ func TestBundles(t *testing.T) {
 		{"with a byte order mark", "", append([]byte("\xef\xbb\xbf"), cert...), "certificate=web.example.org", nil},
 		{"with lists and requests", "", slices.Concat(block("X509 CRL", []byte{0x30, 0}), cert, block("CERTIFICATE REQUEST", []byte{0x30, 0})),
 			"certificate=web.example.org", []string{`"X509 CRL"`, `"CERTIFICATE REQUEST"`}},
-		{"with a damaged certificate", "", slices.Concat(block("CERTIFICATE", []byte{0x30, 0}), cert), "certificate=web.example.org", []string{"a certificate that is damaged"}},
+		{"with a damaged certificate", "", slices.Concat(block("CERTIFICATE", []byte{0x30, 0}), cert), "certificate=web.example.org", []string{"a damaged certificate"}},
 		{"with an odd certificate", "", slices.Concat(odd, cert), "certificate=odd certificate=web.example.org", nil},
 		{"of NSS, in BER", "secret", readFile(t, "nss.p12"), "private-key=my name public-key=my name certificate=my name", nil},
 		{"of Java, with secret keys", "secret12", readFile(t, "java.p12"),

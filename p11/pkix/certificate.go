@@ -59,9 +59,9 @@ func (p *parser) certificate(data []byte, label string) error {
 	c, n, ok := readCertificate(data)
 	switch {
 	case !ok && p.kind == Certificate: // nobody reads there what was left out
-		return p11.Errorf(p11.CKR_DATA_INVALID, "%s that is damaged", formCertificate)
+		return p11.Errorf(p11.CKR_DATA_INVALID, "a damaged certificate, or a request or revocation list in its place")
 	case !ok:
-		return p.skip(formCertificate.String() + " that is damaged")
+		return p.skip("a damaged certificate, or a request or revocation list in its place")
 	case n < len(data):
 		if err := p.skip(strconv.Itoa(len(data)-n) + " bytes after a certificate"); err != nil {
 			return err
