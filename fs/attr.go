@@ -94,6 +94,14 @@ func (d *attrDir) file(t p11.AttributeType, name string) *file {
 				return nil, err
 			}
 			defer secret.Wipe(v)
+			if t == p11.CKA_LABEL && (i.Class == p11.CKO_PRIVATE_KEY || i.Class == p11.CKO_SECRET_KEY) {
+				same := ofClass(i.Class)
+				same.SetBool(p11.CKA_PRIVATE, i.Private)
+				same.Set(t, v)
+				if err := s.nameTaken(ctx, same, i.Handle); err != nil {
+					return nil, err
+				}
+			}
 			return nil, s.eng.SetAttributeValue(ctx, i.Handle, p11.Attributes{{Type: t, Value: v}})
 		},
 	}).file()

@@ -3,10 +3,13 @@ package fs
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
+	"p11fs/engine"
 	"p11fs/p11"
 )
 
@@ -137,12 +140,14 @@ func (r *recipe) make(ctx context.Context, s *session) ([]p11.ObjectHandle, erro
 		template.Set(p11.CKA_KEY_TYPE, p11.Ulong(facts.KeyTypes[0]))
 	}
 	if !r.pair() {
-		h, err := s.eng.GenerateKey(ctx, r.mechanism, secretKey(template))
-		return []p11.ObjectHandle{h}, err
+		template = secretKey(template)
+		return s.makeNamed(ctx, template, func() ([]p11.ObjectHandle, error) { return one(s.eng.GenerateKey(ctx, r.mechanism, template)) })
 	}
 	if template.Has(p11.CKA_CLASS) {
 		return nil, p11.Advise(p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "a pair has a public and a private key"), "leave class out")
 	}
+	named := forClass(template, p11.CKO_PRIVATE_KEY)
+	named.Set(p11.CKA_CLASS, p11.Ulong(p11.CKO_PRIVATE_KEY))
 	if !template.Has(p11.CKA_ID) {
 		id := make([]byte, 8)
 		if _, err := rand.Read(id); err != nil {
@@ -155,6 +160,61 @@ func (r *recipe) make(ctx context.Context, s *session) ([]p11.ObjectHandle, erro
 	private.Set(p11.CKA_CLASS, p11.Ulong(p11.CKO_PRIVATE_KEY))
 	setDefaults(&public)
 	setDefaults(&private)
-	pub, priv, err := s.eng.GenerateKeyPair(ctx, r.mechanism, public, private)
-	return []p11.ObjectHandle{priv, pub}, err
+	return s.makeNamed(ctx, named, func() ([]p11.ObjectHandle, error) {
+		pub, priv, err := s.eng.GenerateKeyPair(ctx, r.mechanism, public, private)
+		return []p11.ObjectHandle{priv, pub}, err
+	})
+}
+
+// A creation makes a key or a pair, and returns their handles.
+type creation func() ([]p11.ObjectHandle, error)
+
+func one(h p11.ObjectHandle, err error) ([]p11.ObjectHandle, error) {
+	return []p11.ObjectHandle{h}, err
+}
+
+// makeNamed makes a key, of which create returns the handle first, unless there is one
+// of its class and label. Programs find keys by their labels: with two they take either,
+// or, as Java, none of the token. Modules have the standard's rule, which is none.
+func (s *session) makeNamed(ctx context.Context, template p11.Attributes, create creation) ([]p11.ObjectHandle, error) {
+	if err := s.nameTaken(ctx, template, 0); err != nil {
+		return nil, err
+	}
+	made, err := create()
+	if err != nil {
+		return nil, err
+	}
+	ctx = context.WithoutCancel(ctx)
+	if err := s.nameTaken(ctx, template, made[0]); err != nil { // meanwhile
+		for _, h := range made {
+			if s.eng.DestroyObject(ctx, h) != nil {
+				return made, nil // it has to stay
+			}
+		}
+		return nil, err
+	}
+	return made, nil
+}
+
+// nameTaken refuses a key where another than own was first with its class and label. A
+// public one is in nobody's way who makes a private one; and who gives an id means it.
+func (s *session) nameTaken(ctx context.Context, template p11.Attributes, own p11.ObjectHandle) error {
+	var same p11.Attributes
+	for _, a := range template {
+		if a.Type == p11.CKA_CLASS || a.Type == p11.CKA_LABEL || a.Type == p11.CKA_ID {
+			same = append(same, a)
+		}
+	}
+	label, _ := template.Get(p11.CKA_LABEL)
+	if len(label) == 0 {
+		return nil
+	}
+	found, err := s.app.eng.Objects(ctx, s.slot, same)
+	private := !template.Has(p11.CKA_PRIVATE) || template.Bool(p11.CKA_PRIVATE)
+	n := slices.IndexFunc(found, func(i engine.ObjectInfo) bool { return i.Private || !private })
+	if err != nil || n < 0 || found[n].Handle == own {
+		return err
+	}
+	return refuse(syscall.EEXIST, p11.CKR_TEMPLATE_INCONSISTENT,
+		fmt.Sprintf("there is a %s labelled %q already: choose another label, destroy that one first, or give this one an id of its own, such as id=0x02", found[n].Class.Short(), clip(string(label))))
 }

@@ -41,22 +41,22 @@ func clip(s string) string {
 
 // unwrapFile takes a wrapped key, makes the key, and gives its name.
 func unwrapFile(k *keyFile) *file {
-	return k.making(func(ctx context.Context, s *session, key p11.ObjectHandle, data []byte) (p11.ObjectHandle, error) {
+	return k.making(func(ctx context.Context, s *session, key p11.ObjectHandle, data []byte) (p11.Attributes, creation, error) {
 		template := secretKey(k.template)
 		if class, _ := template.Class(); class == p11.CKO_SECRET_KEY && !template.Has(p11.CKA_KEY_TYPE) {
 			template.Set(p11.CKA_KEY_TYPE, p11.Ulong(p11.CKK_AES))
 		}
-		return s.eng.UnwrapKey(ctx, k.mechanism, key, data, template)
+		return template, func() ([]p11.ObjectHandle, error) { return one(s.eng.UnwrapKey(ctx, k.mechanism, key, data, template)) }, nil
 	})
 }
 
 // deriveFile takes the other side's public value, unless the file's name has it: a
 // public key in PEM or DER, or a bare point. It makes the key, and gives its name.
 func deriveFile(k *keyFile) *file {
-	return k.making(func(ctx context.Context, s *session, key p11.ObjectHandle, data []byte) (p11.ObjectHandle, error) {
+	return k.making(func(ctx context.Context, s *session, key p11.ObjectHandle, data []byte) (p11.Attributes, creation, error) {
 		m, err := withPublic(k.mechanism, data)
 		if err != nil {
-			return 0, err
+			return nil, nil, err
 		}
 		template := secretKey(k.template)
 		if !template.Has(p11.CKA_KEY_TYPE) {
@@ -65,24 +65,28 @@ func deriveFile(k *keyFile) *file {
 				template.SetUlong(p11.CKA_VALUE_LEN, 32)
 			}
 		}
-		return s.eng.DeriveKey(ctx, m, key, template)
+		return template, func() ([]p11.ObjectHandle, error) { return one(s.eng.DeriveKey(ctx, m, key, template)) }, nil
 	})
 }
 
 // making is the data file that makes one key of what is written, with the key whose
-// handle create is given.
-func (k *keyFile) making(create func(ctx context.Context, s *session, key p11.ObjectHandle, data []byte) (p11.ObjectHandle, error)) *file {
+// handle prepare is given.
+func (k *keyFile) making(prepare func(ctx context.Context, s *session, key p11.ObjectHandle, data []byte) (p11.Attributes, creation, error)) *file {
 	st := k.stream(func(_ context.Context, s *session, _ engine.ObjectInfo) (transform, error) {
 		return &collection{s: s, limit: maxWrapped, do: func(ctx context.Context, data []byte) ([]byte, error) {
 			key, err := k.key(ctx, s)
 			if err != nil {
 				return nil, err
 			}
-			h, err := create(ctx, s, key.Handle, data)
+			template, create, err := prepare(ctx, s, key.Handle, data)
 			if err != nil {
 				return nil, err
 			}
-			return k.namesOf(ctx, s.app.eng, h)
+			made, err := s.makeNamed(ctx, template, create)
+			if err != nil {
+				return nil, err
+			}
+			return k.namesOf(ctx, s.app.eng, made...)
 		}}, nil
 	})
 	st.creates = true

@@ -100,8 +100,8 @@ func TestNames(t *testing.T) {
 	w := newWorld(t, hooks.Options{})
 	p, other := w.person(1000, 100), w.person(1000, 200)
 	p.must(p.echo(userPIN, "tok/login"))
-	names := p.make("label=same", "label=same", "label=same private=false", "id=0xabcd", "id=0xabcd", "label=abcd", "label=\"a/b c\"", "",
-		`label="`+strings.Repeat("é", 150)+`"`, "label=tilde~x", "label=passing token=false", "label=passing token=false")
+	names := p.make("label=same", "label=same id=0x01", "label=same private=false id=0x02", "id=0xabcd", "id=0xabcd", "label=abcd", "label=\"a/b c\"", "",
+		`label="`+strings.Repeat("é", 150)+`"`, "label=tilde~x", "label=passing token=false", "label=passing token=false id=0x03")
 	list := p.ls("tok/objects")
 	if len(list) != len(names) {
 		t.Errorf("%d names for %d objects: %q", len(list), len(names), list)
@@ -166,7 +166,7 @@ func TestNames(t *testing.T) {
 		if n, m := len(p.ls("tok/by-uid")), len(p.ls("tok/objects")); n != m-2 { // the session objects
 			t.Errorf("%d stored names, %d objects", n, m)
 		}
-		if got := p.ls("tok/by-id"); len(got) != 2 || got[0] != "abcd.sec" {
+		if got := p.ls("tok/by-id"); len(got) != 5 || got[2] != "abcd.sec" || !strings.HasPrefix(got[3], "abcd~") {
 			t.Errorf("by-id lists %q", got)
 		}
 	})
@@ -191,7 +191,7 @@ func TestNamesAgree(t *testing.T) {
 	p.must(p.echo(userPIN, "tok/login"))
 	labels := []string{"", "01", "a", "%41", "a~b", "."}
 	ids := []string{"", "id=01 ", "id=0xaa "}
-	for _, private := range []bool{true, false} {
+	for _, private := range []bool{false, true} { // a private one is not refused for a public one
 		for _, label := range labels {
 			for _, id := range ids {
 				p.make(fmt.Sprintf(`label="%s" %sprivate=%v token=%v`, label, id, private, label != "a"))

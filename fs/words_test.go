@@ -3,6 +3,7 @@ package fs
 import (
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -103,5 +104,51 @@ func TestErrorTellsBoth(t *testing.T) {
 	first, then, _ := strings.Cut(line, "\n")
 	if !strings.Contains(first, "CKR_PIN_INCORRECT") || !strings.HasPrefix(then, "since then 0x00000091 CKR_OPERATION_NOT_INITIALIZED") {
 		t.Errorf("error is %q", line)
+	}
+}
+
+// TestOneLabel: a second key of a class and label is refused, however it is made,
+// unless it has an id of its own; and one only is left of two that were made at once.
+func TestOneLabel(t *testing.T) {
+	w := newWorld(t, hooks.Options{})
+	p, twin := w.person(1000, 100), w.person(1000, 200)
+	p.keys()
+	twin.must(twin.echo(userPIN, "tok/login"))
+	before := p.ls("tok/objects")
+	for what, want := range map[string]syscall.Errno{
+		"aes:256 label=disk": syscall.EEXIST, "aes:128 label=disk token=false": syscall.EEXIST, "aes:256 label=disk private=false": syscall.EEXIST,
+		"rsa:2048 label=web": syscall.EEXIST, "ec:p256 label=web": syscall.EEXIST,
+		"aes:256 label=disk id=0x77": 0, "rsa:1024 label=disk": 0, "aes:256": 0,
+	} {
+		for _, who := range []person{p, twin} {
+			if errno := who.echo(what, "tok/generate"); errno != want && (want != 0 || errno != syscall.EEXIST) {
+				t.Errorf("%s: %v, want %v", what, errno, want)
+			}
+			if line, _ := who.cat("tok/error"); want != 0 && !strings.Contains(line, "choose another label") {
+				t.Errorf("%s: error is %q", what, line)
+			}
+		}
+	}
+	if n := len(p.ls("tok/objects")); n != len(before)+5 {
+		t.Errorf("there are %d objects, before %d", n, len(before))
+	}
+	const wrap = "wrap:aes-cbc-pad,iv=000102030405060708090a0b0c0d0e0f"
+	p.must(p.echo("aes:128 label=moved extractable=true", "tok/generate"))
+	p.must(p.echo("moved.sec", "tok/objects/disk.sec/"+wrap))
+	wrapped, errno := p.cat("tok/objects/disk.sec/" + wrap)
+	p.must(errno)
+	wantErrno(t, "unwrapping under a label that is taken", p.print(wrapped, "tok/objects/disk.sec/un"+wrap+",label=moved"), syscall.EEXIST)
+	p.must(p.print(wrapped, "tok/objects/disk.sec/un"+wrap+",label=other"))
+	wantErrno(t, "a label that is taken", p.echo("moved", "tok/objects/other.sec/attr/label"), syscall.EEXIST)
+	p.must(p.echo("other", "tok/objects/other.sec/attr/label"))
+
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() { _ = p.echo("aes:256 label=raced", "tok/generate") })
+	}
+	wg.Wait()
+	names := p.ls("tok/objects")
+	if n := len(slices.DeleteFunc(names, func(s string) bool { return !strings.HasPrefix(s, "raced") })); n != 1 {
+		t.Errorf("%d keys have one label", n)
 	}
 }
