@@ -43,6 +43,7 @@ func TestBundles(t *testing.T) {
 	}{
 		{"of HAProxy", "", readFile(t, "haproxy.pem"), "certificate=p12test private-key=p12test public-key=p12test", []string{`"X9.42 DH PARAMETERS"`}},
 		{"with a byte order mark", "", append([]byte("\xef\xbb\xbf"), cert...), "certificate=web.example.org", nil},
+		{"with one in the middle", "", slices.Concat(odd, []byte("\xef\xbb\xbf"), cert), "certificate=odd certificate=web.example.org", nil},
 		{"with lists and requests", "", slices.Concat(block("X509 CRL", []byte{0x30, 0}), cert, block("CERTIFICATE REQUEST", []byte{0x30, 0})),
 			"certificate=web.example.org", []string{`"X509 CRL"`, `"CERTIFICATE REQUEST"`}},
 		{"with a damaged certificate", "", slices.Concat(block("CERTIFICATE", []byte{0x30, 0}), cert), "certificate=web.example.org", []string{"a damaged certificate"}},

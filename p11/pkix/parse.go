@@ -79,8 +79,12 @@ func (p *parser) skip(what string) error {
 }
 
 func (p *parser) file(data []byte) error {
-	const begin = "-----BEGIN "
-	data = bytes.TrimPrefix(data, []byte("\ufeff")) // a byte order mark
+	const begin, mark = "-----BEGIN ", "\ufeff" // of the byte order
+	data = bytes.TrimPrefix(data, []byte(mark))
+	if bytes.Contains(data, []byte(mark+begin)) { // of files that were put together
+		data = bytes.ReplaceAll(data, []byte(mark+begin), []byte(begin))
+		defer secret.Wipe(data)
+	}
 	if bytes.HasPrefix(data, []byte(begin)) || bytes.Contains(data, []byte("\n"+begin)) {
 		if p.kind == DER || p.kind == PKCS12 {
 			return p11.Errorf(p11.CKR_DATA_INVALID, "a PEM file, where %s was wanted", p.kind)
