@@ -199,16 +199,13 @@ func (s *session) makeNamed(ctx context.Context, template p11.Attributes, create
 // nameTaken refuses a key where another than own was first with its class and label. A
 // public one is in nobody's way who makes a private one; and who gives an id means it.
 func (s *session) nameTaken(ctx context.Context, template p11.Attributes, own p11.ObjectHandle) error {
-	var same p11.Attributes
-	for _, a := range template {
-		if a.Type == p11.CKA_CLASS || a.Type == p11.CKA_LABEL || a.Type == p11.CKA_ID {
-			same = append(same, a)
-		}
-	}
+	class, _ := template.Class()
 	label, _ := template.Get(p11.CKA_LABEL)
-	if len(label) == 0 {
+	if len(label) == 0 || template.Has(p11.CKA_ID) {
 		return nil
 	}
+	same := ofClass(class)
+	same.Set(p11.CKA_LABEL, label)
 	found, err := s.app.eng.Objects(ctx, s.slot, same)
 	private := !template.Has(p11.CKA_PRIVATE) || template.Bool(p11.CKA_PRIVATE)
 	n := slices.IndexFunc(found, func(i engine.ObjectInfo) bool { return i.Private || !private })
@@ -216,5 +213,5 @@ func (s *session) nameTaken(ctx context.Context, template p11.Attributes, own p1
 		return err
 	}
 	return refuse(syscall.EEXIST, p11.CKR_TEMPLATE_INCONSISTENT,
-		fmt.Sprintf("there is a %s labelled %q already: choose another label, destroy that one first, or give this one an id of its own, such as id=0x02", found[n].Class.Short(), clip(string(label))))
+		fmt.Sprintf("there is a %s labelled %q already: choose another label, destroy that one first, or give this one an id, such as id=0x02", class.Short(), clip(string(label))))
 }

@@ -108,7 +108,7 @@ func TestErrorTellsBoth(t *testing.T) {
 }
 
 // TestOneLabel: a second key of a class and label is refused, however it is made,
-// unless it has an id of its own; and one only is left of two that were made at once.
+// unless it is given an id; and one only is left of two that were made at once.
 func TestOneLabel(t *testing.T) {
 	w := newWorld(t, hooks.Options{})
 	p, twin := w.person(1000, 100), w.person(1000, 200)
@@ -129,7 +129,7 @@ func TestOneLabel(t *testing.T) {
 			}
 		}
 	}
-	if n := len(p.ls("tok/objects")); n != len(before)+5 {
+	if n := len(p.ls("tok/objects")); n != len(before)+6 {
 		t.Errorf("there are %d objects, before %d", n, len(before))
 	}
 	const wrap = "wrap:aes-cbc-pad,iv=000102030405060708090a0b0c0d0e0f"
