@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -26,6 +27,10 @@ type clientSection struct {
 	files   string // testdata/clients/FILES.before.sh and .after.sh; one of the two may be absent
 	tools   []string
 	needs   []string // files of libraries
+	// key is the type and the label of the key that the lines make. There are others
+	// of its type in the token, without identifiers, and in a second token one of its
+	// label, or of twin.
+	key, label, twin string
 }
 
 // engineLibrary is the file of libengine-pkcs11-openssl.
@@ -33,14 +38,14 @@ const engineLibrary = "/usr/lib/*/engines-3/pkcs11.so"
 
 func clientSections() []clientSection {
 	return []clientSection{
-		{heading: "pkcs11-tool", files: "pkcs11-tool", tools: []string{"pkcs11-tool", "openssl"}},
-		{heading: "p11tool and certtool", files: "p11tool", tools: []string{"p11tool", "certtool", "openssl"}},
-		{heading: "openssl", files: "openssl", tools: []string{"openssl", "pkcs11-tool"}, needs: []string{engineLibrary}},
-		{heading: "ssh", files: "ssh", tools: []string{"ssh", "sshd", "ssh-agent", "git", "pkcs11-tool"}},
-		{heading: "curl", files: "curl", tools: []string{"curl", "openssl", "python3", "pkcs11-tool"}, needs: []string{engineLibrary}},
-		{heading: "nginx", files: "nginx", tools: []string{"nginx", "curl", "openssl", "pkcs11-tool"}, needs: []string{engineLibrary}},
-		{heading: "Java", files: "java", tools: []string{"java", "keytool"}},
-		{heading: "NSS", files: "nss", tools: []string{"certutil", "modutil", "openssl"}},
+		{heading: "pkcs11-tool", files: "pkcs11-tool", tools: []string{"openssl"}, key: "EC:prime256v1", label: "tool"},
+		{heading: "p11tool and certtool", files: "p11tool", tools: []string{"p11tool", "certtool", "openssl"}, key: "rsa:2048", label: "ca"},
+		{heading: "openssl", files: "openssl", tools: []string{"openssl"}, needs: []string{engineLibrary}, key: "rsa:2048", label: "mail"},
+		{heading: "ssh", files: "ssh", tools: []string{"ssh", "sshd", "ssh-agent", "git"}, key: "EC:prime256v1", label: "login", twin: "login2"},
+		{heading: "curl", files: "curl", tools: []string{"curl", "openssl", "python3"}, needs: []string{engineLibrary}, key: "EC:prime256v1", label: "curl"},
+		{heading: "nginx", files: "nginx", tools: []string{"nginx", "curl", "openssl"}, needs: []string{engineLibrary}, key: "EC:prime256v1", label: "nginx"},
+		{heading: "Java", files: "java", tools: []string{"java", "keytool"}, key: "EC:prime256v1", label: "java"},
+		{heading: "NSS", files: "nss", tools: []string{"certutil", "modutil", "openssl"}, key: "EC:prime256v1", label: "nss"},
 	}
 }
 
@@ -67,13 +72,22 @@ func TestClients(t *testing.T) {
 					if doc[s.heading] == "" {
 						t.Fatal("docs/clients.md has no lines for it")
 					}
-					needTools(t, s.tools...)
+					needTools(t, append(s.tools, "pkcs11-tool")...)
 					for _, pattern := range s.needs {
 						found, _ := filepath.Glob(pattern)
 						need(t, len(found) > 0, pattern)
 					}
-					script := clientFile(t, s.files+".before.sh") + doc[s.heading] + clientFile(t, s.files+".after.sh")
-					d := newClientDaemon(t, doc["Set-up"])
+					script := clientFile(t, "company.sh") + clientFile(t, s.files+".before.sh") + doc[s.heading] + clientFile(t, s.files+".after.sh")
+					script = fmt.Sprintf("KEY=%s LABEL=%s TWIN=%s\n%s", s.key, s.label, cmp.Or(s.twin, s.label), script)
+					d := newDaemon(t, daemonConfig{})
+					d.start()
+					d.stop()
+					twin := filepath.Join(d.tokenRoot(), "twin")
+					if out, err := exec.Command("cp", "-r", filepath.Join(d.tokenRoot(), "swtok"), twin).CombinedOutput(); err != nil {
+						t.Fatalf("%v: %s", err, out)
+					}
+					d.start()
+					runClient(t, d, "", doc["Set-up"], nil)
 					runClient(t, d, m.path(t), script, map[string]string{"engine.sh": engineLines(t, doc)})
 				})
 			}
