@@ -153,12 +153,15 @@ func certificateDER(attrs p11.Attributes) ([]byte, error) {
 	return der, nil
 }
 
-// CertificatePEM prints an X.509 certificate object as a PEM block. The value is
-// printed as it is stored, whether or not it parses.
+// CertificatePEM prints an X.509 certificate object as a PEM block, which Parse takes
+// back: the value as it is stored, if it is one.
 func CertificatePEM(attrs p11.Attributes) ([]byte, error) {
 	der, err := certificateDER(attrs)
 	if err != nil {
 		return nil, err
+	}
+	if _, _, ok := readCertificate(der); !ok {
+		return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "the value is no certificate: the object's file value has it as it is")
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), nil
 }

@@ -144,6 +144,9 @@ func TestPrintErrors(t *testing.T) {
 			}
 		})
 	}
+	if _, err := pkix.CertificatePEM(cert.With(p11.CKA_VALUE, []byte{0x30, 0})); p11.RVOf(err) != p11.CKR_ATTRIBUTE_VALUE_INVALID { // nothing would take it back
+		t.Error(err)
+	}
 	if _, err := pkix.CertificatePEM(rsa[1]); p11.RVOf(err) != p11.CKR_OBJECT_HANDLE_INVALID {
 		t.Error(err)
 	}
