@@ -8,29 +8,17 @@ import (
 	"p11fs/p11/gen/table"
 )
 
-func (p *printer) checkMethod(s *table.Param) error {
+// checks are the statements that check v.
+func checks(s *table.Param) (string, error) {
+	var cases refusals
+	var after strings.Builder
 	for _, f := range s.Fields {
 		if r, ok := f.Facts["range"]; ok && strings.Count(r, "..") != 1 {
-			return fmt.Errorf("%s: range=%s is not A..B", f.Go, r)
+			return "", fmt.Errorf("%s: %s: range=%s is not A..B", s.Name, f.Go, r)
 		}
-	}
-	p.f("\nfunc (v *%s) check(c checker) error {\n%sreturn nil\n}\n", s.GoType, checks(s))
-	return nil
-}
-
-// checks are the statements that check v.
-func checks(s *table.Param) string {
-	var cases refusals
-	var b strings.Builder
-	for _, f := range s.Fields {
 		if f.Go != "" {
 			cases.field(s, f)
 		}
-	}
-	if cases.Len() > 0 {
-		fmt.Fprintf(&b, "switch {\n%s}\n", cases.String())
-	}
-	for _, f := range s.Fields {
 		call := variable(f) + ".check(c)"
 		if f.Facts.Has("check") {
 			call = fmt.Sprintf("%s(c, %s)", f.Facts["check"], variable(f))
@@ -41,9 +29,12 @@ func checks(s *table.Param) string {
 		if f.Facts.Has("optional") {
 			call = fmt.Sprintf("if %s != nil {\n%s}\n", variable(f), call)
 		}
-		b.WriteString(call)
+		after.WriteString(call)
 	}
-	return b.String()
+	if cases.Len() == 0 {
+		return after.String(), nil
+	}
+	return "switch {\n" + cases.String() + "}\n" + after.String(), nil
 }
 
 func variable(f *table.Field) string {

@@ -3,158 +3,106 @@ package main
 import (
 	"encoding/asn1"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
+
+	"p11fs/p11/gen/table"
 )
 
-// A hash is a row of the table of hashes, and the mechanisms over it.
+// A hash is a row of the table of hashes, with the constants that are over it.
 type hash struct {
-	typ, size, oid, mgf, kdf, golang string
-	over                             map[string]string // field of p11.Hash → mechanism
+	Type, MGF, KDF string
+	Members        string // of a p11.Hash
 }
 
-func (p *printer) hashRows() ([]hash, error) {
-	var list []hash
-	for _, row := range p.Hashes {
-		short := row.Words[0]
-		h := hash{size: row.Words[1], oid: row.Facts["oid"], golang: row.Facts["go"], over: map[string]string{}}
+// member writes a member of a struct, nothing for one without a value.
+func member(name, value string) string {
+	if value == "" {
+		return ""
+	}
+	return name + ": " + value + ", "
+}
+
+// quoted quotes text, if there is any.
+func quoted(s string) string {
+	if s == "" {
+		return ""
+	}
+	return strconv.Quote(s)
+}
+
+// hashes gathers the hashes, and the mechanisms over them.
+func hashes(t *table.Table) (list []hash, err error) {
+	for _, row := range t.Hashes {
+		short, h := row.Words[0], hash{}
 		for _, c := range []struct {
 			to             *string
 			prefix, suffix string
-		}{{&h.typ, "CKM_", short}, {&h.mgf, "CKG_", row.Facts["mgf"]}, {&h.kdf, "CKD_", row.Facts["kdf"]}} {
+		}{{&h.Type, "CKM_", short}, {&h.MGF, "CKG_", row.Facts["mgf"]}, {&h.KDF, "CKD_", row.Facts["kdf"]}} {
 			if c.suffix == "" {
 				continue
 			}
-			names, err := p.Constants(c.prefix, c.suffix)
+			names, err := t.Constants(c.prefix, c.suffix)
 			if err != nil {
 				return nil, fmt.Errorf("hash %s: %w", short, err)
 			}
 			*c.to = names[0]
 		}
-		if _, err := strconv.ParseUint(h.size, 10, 16); err != nil {
-			return nil, fmt.Errorf("hash %s: size %q", short, h.size)
+		if _, err := strconv.ParseUint(row.Words[1], 10, 16); err != nil {
+			return nil, fmt.Errorf("hash %s: size %q", short, row.Words[1])
 		}
-		for _, m := range p.Mechanisms() {
-			if m.Fact("hash") != short {
-				continue
-			}
-			for _, family := range []struct{ field, prefix, suffix string }{
-				{"HMAC", "", "_HMAC"}, {"HMACGeneral", "", "_HMAC_GENERAL"},
-				{"PKCS1", "", "_RSA_PKCS"}, {"PSS", "", "_RSA_PKCS_PSS"}, {"ECDSA", "CKM_ECDSA_", ""},
-			} {
-				if strings.HasPrefix(m.Name, family.prefix) && strings.HasSuffix(m.Name, family.suffix) {
-					h.over[family.field] = m.Name
+		h.Members = member("Type", h.Type) + member("Size", row.Words[1]) + member("OID", quoted(row.Facts["oid"])) + member("MGF", h.MGF) + member("KDF", h.KDF)
+		for _, family := range []struct{ field, prefix, suffix string }{
+			{"HMAC", "", "_HMAC"}, {"HMACGeneral", "", "_HMAC_GENERAL"},
+			{"PKCS1", "", "_RSA_PKCS"}, {"PSS", "", "_RSA_PKCS_PSS"}, {"ECDSA", "CKM_ECDSA_", ""},
+		} {
+			for _, m := range t.Mechanisms() {
+				if m.Fact("hash") == short && strings.HasPrefix(m.Name, family.prefix) && strings.HasSuffix(m.Name, family.suffix) {
+					h.Members += member(family.field, m.Name)
 				}
 			}
+		}
+		if c := row.Facts["go"]; c != "" {
+			h.Members += member("Go", "crypto."+c)
 		}
 		list = append(list, h)
 	}
 	return list, nil
 }
 
-func (p *printer) hashes() error {
-	list, err := p.hashRows()
-	if err != nil || len(list) == 0 {
-		return err
+// packages are those of package crypto that have one of the curves.
+func packages(curves []table.Row) (list []string) {
+	for _, pkg := range []string{"ecdh", "elliptic"} {
+		if slices.ContainsFunc(curves, func(row table.Row) bool { return row.Facts.Has(pkg) }) {
+			list = append(list, pkg)
+		}
 	}
-	p.f("\nimport \"crypto\"\n")
-	p.f("\n// HashOf returns the hash that a digest mechanism is, and whether it is one.\nfunc HashOf(t MechanismType) (Hash, bool) {\nswitch t {\n")
-	for _, h := range list {
-		p.f("case %s:\nreturn Hash{Type: %s, Size: %s", h.typ, h.typ, h.size)
-		if h.oid != "" {
-			p.f(", OID: %q", h.oid)
-		}
-		if h.mgf != "" {
-			p.f(", MGF: %s", h.mgf)
-		}
-		if h.kdf != "" {
-			p.f(", KDF: %s", h.kdf)
-		}
-		for _, field := range []string{"HMAC", "HMACGeneral", "PKCS1", "PSS", "ECDSA"} {
-			if m := h.over[field]; m != "" {
-				p.f(", %s: %s", field, m)
-			}
-		}
-		if h.golang != "" {
-			p.f(", Go: crypto.%s", h.golang)
-		}
-		p.f("}, true\n")
-	}
-	p.f("}\nreturn Hash{}, false\n}\n")
-
-	p.f("\nfunc hashTypes() []MechanismType {\nreturn []MechanismType{\n")
-	for _, h := range list {
-		p.f("%s,\n", h.typ)
-	}
-	p.f("}\n}\n")
-	for _, by := range []struct {
-		typ, doc string
-		of       func(hash) string
-	}{
-		{"MGF", "a mask generation function uses", func(h hash) string { return h.mgf }},
-		{"KDF", "an ANSI X9.63 key derivation function uses", func(h hash) string { return h.kdf }},
-	} {
-		p.f("\n// HashOf returns the digest that %s, and 0 if it is\n// not known.\nfunc (v %s) HashOf() MechanismType {\nswitch v {\n", by.doc, by.typ)
-		for _, h := range list {
-			if c := by.of(h); c != "" {
-				p.f("case %s:\nreturn %s\n", c, h.typ)
-			}
-		}
-		p.f("}\nreturn 0\n}\n")
-	}
-	return nil
+	return list
 }
 
-func (p *printer) curves() error {
-	if len(p.Curves) == 0 {
-		return nil
+// curve gives the members of a p11.Curve.
+func curve(t *table.Table, row table.Row) (string, error) {
+	name, oid, bits := row.Words[0], row.Words[1], row.Words[2]
+	der, err := oidDER(oid)
+	if err != nil {
+		return "", fmt.Errorf("curve %s: %w", name, err)
 	}
-	imports := map[string]bool{}
-	for _, row := range p.Curves {
-		for _, pkg := range []string{"elliptic", "ecdh"} {
-			if row.Facts.Has(pkg) {
-				imports[pkg] = true
-			}
+	key, err := t.Constants("CKK_", row.Facts["key"])
+	if err != nil {
+		return "", fmt.Errorf("curve %s: %w", name, err)
+	}
+	if _, err := strconv.ParseUint(bits, 10, 16); err != nil {
+		return "", fmt.Errorf("curve %s: bits %q", name, bits)
+	}
+	members := member("Name", quoted(name)) + member("OID", quoted(oid)) + member("Bits", bits) + member("KeyType", key[0]) +
+		member("params", quoted(string(der))) + member("NIST", quoted(row.Facts["nist"])) + member("aka", quoted(row.Facts["aka"]))
+	for _, c := range []struct{ member, pkg string }{{"Elliptic", "elliptic"}, {"ECDH", "ecdh"}} {
+		if f := row.Facts[c.pkg]; f != "" {
+			members += member(c.member, c.pkg+"."+f+"()")
 		}
 	}
-	p.f("\nimport (\n")
-	for _, pkg := range []string{"ecdh", "elliptic"} {
-		if imports[pkg] {
-			p.f("\"crypto/%s\"\n", pkg)
-		}
-	}
-	p.f(")\n")
-	p.f("\n// Curves returns the named curves, in the order of the table.\nfunc Curves() []Curve {\nreturn []Curve{\n")
-	for _, row := range p.Curves {
-		name, oid, bits := row.Words[0], row.Words[1], row.Words[2]
-		der, err := oidDER(oid)
-		if err != nil {
-			return fmt.Errorf("curve %s: %w", name, err)
-		}
-		key, err := p.Constants("CKK_", row.Facts["key"])
-		if err != nil {
-			return fmt.Errorf("curve %s: %w", name, err)
-		}
-		if _, err := strconv.ParseUint(bits, 10, 16); err != nil {
-			return fmt.Errorf("curve %s: bits %q", name, bits)
-		}
-		p.f("{Name: %q, OID: %q, Bits: %s, KeyType: %s, params: %q", name, oid, bits, key[0], der)
-		if nist := row.Facts["nist"]; nist != "" {
-			p.f(", NIST: %q", nist)
-		}
-		if aka := row.Facts["aka"]; aka != "" {
-			p.f(", aka: %q", aka)
-		}
-		if c := row.Facts["elliptic"]; c != "" {
-			p.f(", Elliptic: elliptic.%s()", c)
-		}
-		if c := row.Facts["ecdh"]; c != "" {
-			p.f(", ECDH: ecdh.%s()", c)
-		}
-		p.f("},\n")
-	}
-	p.f("}\n}\n")
-	return nil
+	return strings.TrimSuffix(members, ", "), nil
 }
 
 func oidDER(s string) ([]byte, error) {

@@ -72,6 +72,9 @@ var fieldFacts = []string{ //nolint:gochecknoglobals // a table, never written
 // Value says whether the parameter is one value, and no struct.
 func (p *Param) Value() bool { return len(p.Fields) == 1 && p.Fields[0].Go == "value" }
 
+// Only is the value that the parameter is, if it is one.
+func (p *Param) Only() *Field { return p.Fields[0] }
+
 // Field returns the field of a name in Go, nil if there is none.
 func (p *Param) Field(name string) *Field {
 	for _, f := range p.Fields {

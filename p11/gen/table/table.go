@@ -32,6 +32,14 @@ type Section struct {
 	Aka    []Pair // suffix that is only read → name
 }
 
+// Type is the Go type of the names, "" for untyped ones.
+func (s *Section) Type() string {
+	if s.Flags != "" {
+		return "Flags"
+	}
+	return s.GoType
+}
+
 // A Name is a constant.
 type Name struct {
 	Name   string
