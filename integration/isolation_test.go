@@ -225,7 +225,7 @@ func TestApplicationEndsWithItsLeader(t *testing.T) {
 	term.ok("echo " + userPIN + " > $T/login && mkdir $T/sessions/mine && echo waiting > $T/digest/sha256")
 	out := filepath.Join(term.dir, "heir")
 	// A child of the session looks once the shell is gone.
-	term.ok(fmt.Sprintf("{ while kill -0 %d 2>/dev/null; do sleep 0.02; done; sleep 1; { cat $T/login; cat $T/digest/sha256; ls $T/sessions; } >%s.tmp 2>&1; mv %s.tmp %s; } &", term.pid(), out, out, out))
+	term.ok(fmt.Sprintf("{ while kill -0 %d 2>/dev/null; do sleep 0.02; done; sleep 1; { cat $T/login; cat $T/digest/sha256; ls $T/sessions; cat $T/error; } >%s.tmp 2>&1; mv %s.tmp %s; } &", term.pid(), out, out, out))
 	if n := applications(t, watcher); n != idle+1 {
 		t.Errorf("%d applications, want %d", n, idle+1)
 	}
@@ -242,6 +242,9 @@ func TestApplicationEndsWithItsLeader(t *testing.T) {
 	})
 	if strings.Contains(string(heir), "user") || strings.Contains(string(heir), "mine") {
 		t.Errorf("what the leader had outlives it: %q", heir)
+	}
+	if !strings.Contains(string(heir), "its session leader has exited") {
+		t.Errorf("its children are not told why nothing works: %q", heir)
 	}
 	watcher.want("cat $T/login", "user\n")
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // secondSignal is how long after the first one a signal says nothing new.
@@ -79,7 +80,7 @@ Exit status: 0 success; 1 failure; 2 wrong usage; 3 p11fs is not mounted;
 		Version: versionText(),
 	}
 	c.SetVersionTemplate("{{.Version}}\n")
-	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err: err} })
+	c.SetFlagErrorFunc(flagError)
 	c.AddCommand(
 		newMount(s), newUmount(s), newStatus(s), newPath(s), newInit(s), newLogin(s), newLogout(s),
 		newGenerate(s), newEnv(s), newDoctor(s), newVersion(s), newMan(s),
@@ -93,9 +94,29 @@ Exit status: 0 success; 1 failure; 2 wrong usage; 3 p11fs is not mounted;
 			sub.Args, sub.RunE = takes(0, 0), func(c *cobra.Command, _ []string) error { return c.Help() }
 			wrapArgs(sub)
 		}
+		for _, shell := range sub.Commands() {
+			shell.Args = takes(0, 0)
+			wrapArgs(shell)
+		}
 	}
 	wrapArgs(c)
 	return c
+}
+
+// flagError says in words of its own what is wrong with an option.
+func flagError(c *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	var empty *pflag.ValueRequiredError
+	var bad *pflag.InvalidValueError
+	switch {
+	case errors.As(err, &unknown):
+		err = fmt.Errorf("there is no option %s: %s --help lists them", unknown.GetSpecifiedName(), c.CommandPath())
+	case errors.As(err, &empty):
+		err = fmt.Errorf("the option --%s stands without its value: write it behind", empty.GetFlag().Name)
+	case errors.As(err, &bad):
+		err = fmt.Errorf("%q is nothing for the option --%s: %s --help says what it takes", bad.GetValue(), bad.GetFlag().Name, c.CommandPath())
+	}
+	return &usageError{err: err, usage: usageLine(c, nil)}
 }
 
 // takes accepts least to most arguments, and says in words of its own what is wrong

@@ -149,6 +149,26 @@ func TestReport(t *testing.T) {
 	}
 }
 
+// TestWordsOfItsOwn: no wording of a library comes through.
+func TestWordsOfItsOwn(t *testing.T) {
+	t.Setenv(mountEnv, fakeTree(t))
+	for line, want := range map[string]string{
+		"login --frob":        "there is no option frob: p11fs login --help lists them\nusage: p11fs login [TOKEN] [flags]\n",
+		"login -x":            "there is no option x: ",
+		"login --mount":       "the option --mount stands without its value: ",
+		"umount --lazy=x":     "\"x\" is nothing for the option --lazy: ",
+		"login a b":           "p11fs login does not know what to do with \"b\": leave it out\nusage: ",
+		"generate":            "p11fs generate: something is missing: ",
+		"completion bash x":   "p11fs completion bash does not know what to do with \"x\"",
+		"completion tcsh":     "p11fs completion does not know what to do with \"tcsh\": leave it out\nusage: p11fs completion COMMAND; ",
+		"mount --log-level x": "there is no log level \"x\": name ",
+	} {
+		if r := command(t, "", strings.Fields(line)...); r.code != exitUsage || !strings.HasPrefix(r.err, "p11fs: "+want) {
+			t.Errorf("%s: exit code %d and %q, want %q", line, r.code, r.err, want)
+		}
+	}
+}
+
 func TestLogin(t *testing.T) {
 	dir := fakeTree(t)
 	pinFile := filepath.Join(t.TempDir(), "pin")

@@ -150,6 +150,21 @@ func TestAskTerminal(t *testing.T) {
 }
 
 // TestPINOfAFile: what an editor of another system adds is no part of a PIN.
+// TestAskBeforeInit: only the name of the token, typed, destroys what is in it.
+func TestAskBeforeInit(t *testing.T) {
+	for typed, want := range map[string]bool{"swtok": true, "y": false, "": false} {
+		master, slave := openTerminal(t)
+		if _, err := master.WriteString(typed + "\n"); err != nil {
+			t.Fatal(err)
+		}
+		var said bytes.Buffer
+		err := mayDestroy(t.Context(), newAsker(streams{in: slave, out: &said, err: &said}), "swtok")
+		if (err == nil) != want || !strings.Contains(said.String(), "Type swtok to destroy") {
+			t.Errorf("%q typed: %v; it asked %q", typed, err, said.String())
+		}
+	}
+}
+
 func TestPINOfAFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pin")
 	if err := os.WriteFile(path, []byte("\xef\xbb\xbf1234\r\nnext\n"), 0o600); err != nil {
