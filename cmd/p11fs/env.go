@@ -3,17 +3,12 @@ package main
 import (
 	"fmt"
 	"net/url"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
-
-	"p11fs/mountd"
 )
 
 func newEnv(s streams) *cobra.Command {
-	var system bool
-	var root string
 	c := &cobra.Command{
 		Use:   "env",
 		Short: "Print the variables that lead PKCS#11 programs to the daemon",
@@ -22,22 +17,17 @@ a shell: P11_KIT_SERVER_ADDRESS for p11-kit-client.so, P11FS_SOCKET for
 libp11fs.so. The daemon need not run yet.`,
 		Example: `  eval "$(p11fs env)"`,
 		Args:    takes(0, 0),
-		RunE: func(*cobra.Command, []string) error {
-			paths := mountd.SystemPaths(root)
-			if !system && root == "" {
-				home, _ := os.UserHomeDir()
-				var err error
-				if paths, err = mountd.UserPaths(os.Getenv, home); err != nil {
-					return err
-				}
-			}
-			fmt.Fprintf(s.out, "export P11_KIT_SERVER_ADDRESS=%s\n", shellQuote("unix:path="+addressEscape(paths.RPC)))
-			fmt.Fprintf(s.out, "export P11FS_SOCKET=%s\n", shellQuote(paths.RPC))
-			return nil
-		},
 	}
-	c.Flags().BoolVar(&system, "system", false, "the machine's daemon instead of your own")
-	c.Flags().StringVar(&root, "root", "", "the daemon whose system paths are below this directory")
+	where := placeFlags(c)
+	c.RunE = func(*cobra.Command, []string) error {
+		_, paths, err := where()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(s.out, "export P11_KIT_SERVER_ADDRESS=%s\n", shellQuote("unix:path="+addressEscape(paths.RPC)))
+		fmt.Fprintf(s.out, "export P11FS_SOCKET=%s\n", shellQuote(paths.RPC))
+		return nil
+	}
 	return c
 }
 

@@ -27,11 +27,9 @@ func loadProvider(name string, log *slog.Logger) (swtok.Provider, error) {
 	switch name {
 	case "go":
 		return swtok.GoProvider(), nil
-	case "auto":
-		return swtok.LoadProvider(log), nil
-	case "libcrypto":
+	case "auto", "libcrypto":
 		p := swtok.LoadProvider(log)
-		if p.Name() != "libcrypto" {
+		if name == "libcrypto" && p.Name() != name {
 			return nil, errors.New("the system's libcrypto cannot be loaded: apt-get install libssl3, or take another --provider")
 		}
 		return p, nil

@@ -34,14 +34,11 @@ func newAsker(s streams) *asker {
 
 // secret asks for a PIN. The caller closes it.
 func (a *asker) secret(ctx context.Context, prompt string) (*secret.Bytes, error) {
+	read := a.noEcho
 	if !a.terminal {
-		b, err := a.line(prompt)
-		if err != nil {
-			return nil, err
-		}
-		return secret.New(b)
+		read = func(context.Context, string) ([]byte, error) { return a.line(prompt) }
 	}
-	b, err := a.noEcho(ctx, prompt)
+	b, err := read(ctx, prompt)
 	if err != nil {
 		return nil, err
 	}

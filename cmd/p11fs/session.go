@@ -31,15 +31,9 @@ out where there is one only. Who is logged in already stays so, and no PIN is
 read or looked at.`,
 		Args: takes(0, 1),
 	}
-	mount := mountFlag(c)
-	c.ValidArgsFunction = completeTokens(mount)
 	so := c.Flags().Bool("so", false, "log in as the security officer")
 	pinFile := c.Flags().String("pin-file", "", "read the PIN from the first line of this `FILE`")
-	c.RunE = func(c *cobra.Command, args []string) error {
-		t, token, err := tokenOf(*mount, args)
-		if err != nil {
-			return err
-		}
+	return onToken(c, func(c *cobra.Command, t tree, token string, _ []string) error {
 		role, prompt := "user", "PIN"
 		if *so {
 			role, prompt = "so", "SO PIN"
@@ -54,8 +48,7 @@ read or looked at.`,
 		}
 		defer pin.Close()
 		return t.login(token, role, pin)
-	}
-	return c
+	})
 }
 
 func newLogout(s streams) *cobra.Command {
@@ -66,19 +59,12 @@ func newLogout(s streams) *cobra.Command {
 Where nobody is logged in there is nothing to do, which is no failure.`,
 		Args: takes(0, 1),
 	}
-	mount := mountFlag(c)
-	c.ValidArgsFunction = completeTokens(mount)
-	c.RunE = func(_ *cobra.Command, args []string) error {
-		t, token, err := tokenOf(*mount, args)
-		if err != nil {
-			return err
-		}
+	return onToken(c, func(_ *cobra.Command, t tree, token string, _ []string) error {
 		if err := t.logout(token); err != nil && t.role(token) != "public" {
 			return err
 		}
 		return nil
-	}
-	return c
+	})
 }
 
 func newInit(s streams) *cobra.Command {
@@ -101,23 +87,17 @@ write the old one, a blank and the new one to TOKEN/pin.`,
   printf '87654321\n1234\n' | p11fs init swtok --label demo --yes`,
 		Args: takes(1, 1),
 	}
-	mount := mountFlag(c)
-	c.ValidArgsFunction = completeTokens(mount)
 	label := c.Flags().String("label", "", "the token's label, up to 32 bytes")
 	soFile := c.Flags().String("so-pin-file", "", "read the SO PIN from the first line of this `FILE`")
 	pinFile := c.Flags().String("pin-file", "", "read the user's PIN from the first line of this `FILE`")
 	yes := c.Flags().BoolP("yes", "y", false, "do not ask whether the objects may be destroyed")
-	c.RunE = func(c *cobra.Command, args []string) error {
-		t, err := tokenTree(*mount, args[0])
-		if err != nil {
-			return err
-		}
+	return onToken(c, func(c *cobra.Command, t tree, token string, _ []string) error {
 		ask := newAsker(s)
 		if ask.terminal {
-			fmt.Fprintf(s.err, "Every object in %s goes. A token that was never initialised has the SO PIN 87654321.\n", args[0])
+			fmt.Fprintf(s.err, "Every object in %s goes. A token that was never initialised has the SO PIN 87654321.\n", token)
 		}
-		if !*yes && t.inUse(args[0]) {
-			if err := mayDestroy(c.Context(), ask, args[0]); err != nil {
+		if !*yes && t.inUse(token) {
+			if err := mayDestroy(c.Context(), ask, token); err != nil {
 				return err
 			}
 		}
@@ -140,9 +120,8 @@ write the old one, a blank and the new one to TOKEN/pin.`,
 			return err
 		}
 		defer pin.Close()
-		return t.initialise(args[0], soPIN, name, pin)
-	}
-	return c
+		return t.initialise(token, soPIN, name, pin)
+	})
 }
 
 func newGenerate(s streams) *cobra.Command {
@@ -160,30 +139,26 @@ extractable and all others that p11fs-tree(7) and PKCS#11 have.`,
   p11fs generate swtok aes:256 label=disk extractable=true`,
 		Args: takes(2, math.MaxInt),
 	}
-	mount := mountFlag(c)
+	onToken(c, func(_ *cobra.Command, t tree, token string, args []string) error {
+		words := make([]string, len(args)-1)
+		for i, w := range args[1:] {
+			words[i] = quoteWord(w)
+		}
+		answer, err := t.ask("generate "+token, token, "generate", []byte(strings.Join(words, " ")+"\n"))
+		fmt.Fprint(s.out, answer)
+		return err
+	})
+	first := c.ValidArgsFunction
 	c.ValidArgsFunction = func(c *cobra.Command, args []string, word string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		switch len(args) {
 		case 0:
-			return completeTokens(mount)(c, args, word)
+			return first(c, args, word)
 		case 1:
 			return []cobra.Completion{"rsa:2048", "rsa:3072", "rsa:4096", "ec:p256", "ec:p384", "ec:p521", "aes:128", "aes:256", "generic:256"},
 				cobra.ShellCompDirectiveNoFileComp
 		}
 		return []cobra.Completion{"label=", "id=", "token=", "private=", "sensitive=", "extractable=", "always-authenticate="},
 			cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
-	}
-	c.RunE = func(_ *cobra.Command, args []string) error {
-		t, err := tokenTree(*mount, args[0])
-		if err != nil {
-			return err
-		}
-		words := make([]string, len(args)-1)
-		for i, w := range args[1:] {
-			words[i] = quoteWord(w)
-		}
-		answer, err := t.ask("generate "+args[0], args[0], "generate", []byte(strings.Join(words, " ")+"\n"))
-		fmt.Fprint(s.out, answer)
-		return err
 	}
 	return c
 }
@@ -210,15 +185,28 @@ func quoteWord(w string) string {
 	return key + `="` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(value) + `"`
 }
 
-// tokenOf is tokenTree where the token may be left out if there is one only.
-func tokenOf(mount string, args []string) (t tree, token string, err error) {
-	if len(args) > 0 {
-		t, err = tokenTree(mount, args[0])
-		return t, args[0], err
+// onToken makes c a command that acts on the token that its first argument names.
+func onToken(c *cobra.Command, act func(c *cobra.Command, t tree, token string, args []string) error) *cobra.Command {
+	mount := mountFlag(c)
+	c.ValidArgsFunction = completeTokens(mount)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		t, token, err := tokenOf(*mount, args)
+		if err != nil {
+			return err
+		}
+		return act(c, t, token, args)
 	}
-	t, err = findTree(mount, os.Getenv)
-	if err != nil {
+	return c
+}
+
+// tokenOf finds the mount, and checks that it has the token, which may be left out if
+// there is one only.
+func tokenOf(mount string, args []string) (t tree, token string, err error) {
+	if t, err = findTree(mount, os.Getenv); err != nil {
 		return t, "", err
+	}
+	if len(args) > 0 {
+		return t, args[0], t.token(args[0])
 	}
 	switch all := t.tokens(); len(all) {
 	case 0:
@@ -228,15 +216,6 @@ func tokenOf(mount string, args []string) (t tree, token string, err error) {
 	default:
 		return t, "", &usageError{err: fmt.Errorf("there are several tokens: name one of %s", strings.Join(all, ", "))}
 	}
-}
-
-// tokenTree finds the mount and checks that it has the token.
-func tokenTree(mount, token string) (tree, error) {
-	t, err := findTree(mount, os.Getenv)
-	if err != nil {
-		return tree{}, err
-	}
-	return t, t.token(token)
 }
 
 // getPIN reads a PIN from the file if one is named, else asks for it.

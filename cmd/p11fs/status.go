@@ -26,22 +26,18 @@ func newStatus(s streams) *cobra.Command {
 		if err != nil {
 			return err
 		}
+		files, names := []string{"status", "slots"}, t.tokens()
 		if *resources {
-			text, err := t.read("resources")
-			if err != nil {
-				return notMounted(err)
-			}
-			fmt.Fprint(s.out, text)
-			return nil
+			files, names = []string{"resources"}, nil
 		}
-		for _, file := range []string{"status", "slots"} {
+		for _, file := range files {
 			text, err := t.read(file)
 			if err != nil {
 				return notMounted(err)
 			}
 			fmt.Fprint(s.out, text)
 		}
-		for _, name := range t.tokens() {
+		for _, name := range names {
 			who, err := t.read(name, "login")
 			if err != nil {
 				continue // a slot without a token has no login

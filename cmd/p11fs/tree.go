@@ -206,29 +206,26 @@ func completeTokens(mount *string) cobra.CompletionFunc {
 // with the token's error file what went wrong. It wipes text.
 func (t tree) command(what, token, file string, text []byte) error {
 	defer secret.Wipe(text)
-	f, err := os.OpenFile(filepath.Join(t.dir, token, file), os.O_WRONLY|os.O_TRUNC, 0)
-	if err != nil {
-		return t.refused(what, token, err)
-	}
-	_, err = f.Write(text)
-	if err := errors.Join(err, f.Close()); err != nil {
-		return t.refused(what, token, err)
-	}
-	return nil
+	_, err := t.exchange(what, token, file, os.O_WRONLY|os.O_TRUNC, text)
+	return err
 }
 
 // ask writes a command and reads the answer in the same open.
 func (t tree) ask(what, token, file string, text []byte) (string, error) {
-	f, err := os.OpenFile(filepath.Join(t.dir, token, file), os.O_RDWR, 0)
+	return t.exchange(what, token, file, os.O_RDWR, text)
+}
+
+// exchange opens a file with flags, writes text, and reads where the flags let it.
+func (t tree) exchange(what, token, file string, flags int, text []byte) (string, error) {
+	f, err := os.OpenFile(filepath.Join(t.dir, token, file), flags, 0)
 	if err != nil {
 		return "", t.refused(what, token, err)
 	}
-	defer f.Close()
-	if _, err := f.Write(text); err != nil {
-		return "", t.refused(what, token, err)
+	var answer []byte
+	if _, err = f.Write(text); err == nil && flags&os.O_RDWR != 0 {
+		answer, err = io.ReadAll(io.LimitReader(f, maxAnswer))
 	}
-	answer, err := io.ReadAll(io.LimitReader(f, maxAnswer))
-	if err != nil {
+	if err := errors.Join(err, f.Close()); err != nil {
 		return "", t.refused(what, token, err)
 	}
 	return string(answer), nil
