@@ -61,6 +61,9 @@ func TestRootAtAUsersMount(t *testing.T) {
 			t.Errorf("%s ended with %d: %s", line, r.status, r.err)
 		}
 	}
+	if r := term.run("p11fs doctor " + d.mnt); !strings.Contains(r.out, "closed to you") || strings.Contains(r.out, "umount") {
+		t.Errorf("doctor says %s", r.out)
+	}
 }
 
 // A command that waits for a daemon which hangs can be interrupted.

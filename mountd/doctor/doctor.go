@@ -251,6 +251,9 @@ func (e Examination) mount() Finding {
 	switch state {
 	case mountpoint.Live:
 		status, err := readWithin(answerTime, filepath.Join(path, "status"))
+		if errors.Is(err, fs.ErrPermission) {
+			return f.good("p11fs is mounted, and closed to you: only who may use it sees how it is")
+		}
 		if err != nil {
 			return f.wrong("p11fs umount "+path, "p11fs is mounted and gives no status (%v)", err)
 		}
