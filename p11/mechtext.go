@@ -2,6 +2,7 @@ package p11
 
 import (
 	"encoding/hex"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -108,16 +109,13 @@ func (w paramWord) missing() string {
 // paramWords says for a message what a mechanism takes.
 func paramWords(t MechanismType) string {
 	f, ok := MechanismFacts(t)
-	var b strings.Builder
-	for i, w := range f.Param.words() {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteString(w.name + "=")
+	var words []string
+	for _, w := range f.Param.words() {
+		words = append(words, w.name+"=")
 	}
 	switch {
-	case b.Len() > 0:
-		return b.String()
+	case words != nil:
+		return strings.Join(words, ", ")
 	case f.Param == ParamRaw || !ok:
 		return "param="
 	}
@@ -134,10 +132,7 @@ type paramParser struct {
 }
 
 func (p *paramParser) add(w word) error {
-	known := w.name == "param"
-	for _, k := range p.facts.Param.words() {
-		known = known || k.name == w.name
-	}
+	known := w.name == "param" || slices.ContainsFunc(p.facts.Param.words(), func(k paramWord) bool { return k.name == w.name })
 	switch {
 	case !w.hasValue || w.form == formBraces:
 		return paramError(p.mech, "%s= wants a value", w.name)

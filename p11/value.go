@@ -58,9 +58,8 @@ func formatValue(t AttributeType, v []byte, full bool) string {
 		return "{" + inner.text(textOptions{full: full}) + "}"
 	case KindMechanismList:
 		var names []string
-		for ; len(v) >= 8; v = v[8:] {
-			n, _ := ToUlong(v[:8])
-			names = append(names, MechanismType(n).Short())
+		for _, m := range mechanismsIn(v) {
+			names = append(names, m.Short())
 		}
 		return strings.Join(names, "+")
 	}
@@ -241,12 +240,15 @@ func parseMechanismList(t AttributeType, s string) ([]byte, error) {
 // attribute is there.
 func (a Attributes) Mechanisms() ([]MechanismType, bool) {
 	v, ok := a.Get(CKA_ALLOWED_MECHANISMS)
-	var list []MechanismType
+	return mechanismsIn(v), ok
+}
+
+func mechanismsIn(v []byte) (list []MechanismType) {
 	for ; len(v) >= 8; v = v[8:] {
 		n, _ := ToUlong(v[:8])
 		list = append(list, MechanismType(n))
 	}
-	return list, ok
+	return list
 }
 
 // checkValue says whether a value has the length and form of its kind.

@@ -19,7 +19,6 @@ enum form {
 enum {
     MAX_DEPTH = 8,          /* of templates in templates */
     MAX_COUNT = 1 << 20,    /* of attributes in a template */
-    NULL_LENGTH = -1,       /* as uint32_t: a NULL byte array */
     WIRE_ULONG = 8,         /* bytes */
     WIRE_TEMPLATE_ENTRY = 24, /* bytes that an attribute counts as in the length of a template */
 };
@@ -98,27 +97,11 @@ static void put_template_at(struct call *c, const CK_ATTRIBUTE *template, CK_ULO
 /* check refuses a value that has no encoding. */
 static bool check(struct call *c, const CK_ATTRIBUTE *a, enum form f)
 {
-    CK_ULONG n = a->ulValueLen;
-    bool fits = n != CK_UNAVAILABLE_INFORMATION && (a->pValue != NULL || n == 0);
+    CK_ULONG n = a->ulValueLen, here, wire;
+    bool single = f == FORM_BYTE || f == FORM_ULONG || f == FORM_NATIVE, fits;
 
-    switch (f) {
-    case FORM_BYTE:
-        fits = fits && n <= 1;
-        break;
-    case FORM_ULONG:
-    case FORM_NATIVE:
-        fits = fits && (n == 0 || n == sizeof(CK_ULONG));
-        break;
-    case FORM_MECHANISMS:
-        fits = fits && n % sizeof(CK_ULONG) == 0;
-        break;
-    case FORM_TEMPLATE:
-        fits = fits && n % sizeof(CK_ATTRIBUTE) == 0;
-        break;
-    case FORM_BYTES:
-    case FORM_DATE:
-        break;
-    }
+    unit(f, &here, &wire);
+    fits = n != CK_UNAVAILABLE_INFORMATION && (a->pValue != NULL || n == 0) && n % here == 0 && (!single || n <= here);
     if (!fits)
         call_fail(c, CKR_ATTRIBUTE_VALUE_INVALID);
     return fits;
@@ -247,12 +230,9 @@ struct value {
 
 static void get_value_bytes(struct call *c, struct value v)
 {
-    uint32_t n = get_u32(c);
-    const unsigned char *p;
+    uint32_t n;
+    const unsigned char *p = get_bytes(c, &n);
 
-    if (n == (uint32_t)NULL_LENGTH)
-        n = 0;
-    p = get_raw(c, n);
     if (c->rv != CKR_OK || v.to == NULL)
         return;
     if (n != v.length)
@@ -261,50 +241,48 @@ static void get_value_bytes(struct call *c, struct value v)
         memcpy(v.to, p, n);
 }
 
+/* store puts a number where its value goes. */
+static void store(struct call *c, struct value v, CK_ULONG wire, const void *number, size_t n)
+{
+    if (c->rv != CKR_OK || v.to == NULL || v.length == 0)
+        return;
+    if (v.length != wire)
+        get_malformed(c);
+    else
+        memcpy(v.to, number, n);
+}
+
 static void get_value_native(struct call *c, struct value v)
 {
-    uint32_t n = get_u32(c);
-    const unsigned char *p;
+    uint32_t n;
+    const unsigned char *p = get_bytes(c, &n);
     uint64_t number = 0;
     CK_ULONG out;
 
-    if (n == (uint32_t)NULL_LENGTH)
-        n = 0;
-    p = get_raw(c, n);
     if (c->rv != CKR_OK || v.to == NULL || v.length == 0)
         return;
-    if (n != WIRE_ULONG || v.length != WIRE_ULONG) {
+    if (n != WIRE_ULONG) {
         get_malformed(c);
         return;
     }
     for (int i = WIRE_ULONG - 1; i >= 0; i--)
         number = number << 8 | p[i];
     out = (CK_ULONG)number;
-    memcpy(v.to, &out, sizeof out);
+    store(c, v, WIRE_ULONG, &out, sizeof out);
 }
 
 static void get_value_ulong(struct call *c, struct value v)
 {
     CK_ULONG out = get_ulong(c);
 
-    if (c->rv != CKR_OK || v.to == NULL || v.length == 0)
-        return;
-    if (v.length != WIRE_ULONG)
-        get_malformed(c);
-    else
-        memcpy(v.to, &out, sizeof out);
+    store(c, v, WIRE_ULONG, &out, sizeof out);
 }
 
 static void get_value_byte(struct call *c, struct value v)
 {
     CK_BYTE out = get_byte(c);
 
-    if (c->rv != CKR_OK || v.to == NULL || v.length == 0)
-        return;
-    if (v.length != 1)
-        get_malformed(c);
-    else
-        *v.to = out;
+    store(c, v, 1, &out, 1);
 }
 
 static void get_value_mechanisms(struct call *c, struct value v)

@@ -93,6 +93,8 @@ CK_ULONG get_ulong(struct call *c);
 void get_number(struct call *c, CK_ULONG *out);
 /* n bytes of the reply, or NULL. */
 const unsigned char *get_raw(struct call *c, size_t n);
+/* Bytes, of which it gives the length: none for NULL. */
+const unsigned char *get_bytes(struct call *c, uint32_t *n);
 void get_text(struct call *c, CK_BYTE *to, size_t n);
 void get_version(struct call *c, CK_VERSION *v);
 /* A result for out and *len (PKCS#11 v3.1 §5.2): CKR_BUFFER_TOO_SMALL, or the

@@ -107,6 +107,14 @@ const unsigned char *get_raw(struct call *c, size_t n)
     return p;
 }
 
+const unsigned char *get_bytes(struct call *c, uint32_t *n)
+{
+    *n = get_u32(c);
+    if (*n == (uint32_t)NULL_LENGTH)
+        *n = 0;
+    return get_raw(c, *n);
+}
+
 CK_BYTE get_byte(struct call *c)
 {
     const unsigned char *p = get_raw(c, 1);

@@ -5,6 +5,7 @@ package table
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -151,7 +152,7 @@ func (s *Section) read(known map[string]bool, words []string, quoted string) err
 		if len(words) != 3 {
 			return fmt.Errorf("%s wants two names", words[0])
 		}
-		if !s.has(words[2]) {
+		if !slices.ContainsFunc(s.Names, func(n Name) bool { return n.Name == words[2] }) {
 			return fmt.Errorf("%s is not in this section", words[2])
 		}
 		p := Pair{words[1], words[2]}
@@ -188,15 +189,6 @@ func (s *Section) read(known map[string]bool, words []string, quoted string) err
 	return nil
 }
 
-func (s *Section) has(name string) bool {
-	for _, n := range s.Names {
-		if n.Name == name {
-			return true
-		}
-	}
-	return false
-}
-
 // split splits at blanks; a quoted rest of the line is returned by itself.
 func split(line string) (words []string, quoted string) {
 	head, quoted, _ := strings.Cut(line, `"`)
@@ -208,11 +200,7 @@ func factsOf(words []string, names ...string) (Facts, error) {
 	facts := Facts{}
 	for _, w := range words {
 		name, value, _ := strings.Cut(w, "=")
-		known := false
-		for _, n := range names {
-			known = known || n == name
-		}
-		if !known {
+		if !slices.Contains(names, name) {
 			return nil, fmt.Errorf("unknown fact %q", w)
 		}
 		if facts.Has(name) {
