@@ -70,7 +70,9 @@ func Advice(rv p11.RV) string {
 	case p11.CKR_PIN_INCORRECT:
 		return "write the file's own pass phrase to passphrase, then the file again"
 	case p11.CKR_DATA_INVALID:
-		return "write a whole file of a key or a certificate; p11fs-tree(7) has the kinds"
+		return "write a whole file of a kind that p11fs-tree(7) has; openssl converts others"
+	case p11.CKR_ATTRIBUTE_TYPE_INVALID:
+		return "another object of the same id may have it"
 	case p11.CKR_DATA_LEN_RANGE:
 		return "write a smaller file, or one object at a time"
 	case p11.CKR_CURVE_NOT_SUPPORTED, p11.CKR_DOMAIN_PARAMS_INVALID, p11.CKR_KEY_TYPE_INCONSISTENT:
