@@ -70,6 +70,7 @@
     F(C_GetFunctionStatus, (CK_SESSION_HANDLE session)) \
     F(C_CancelFunction, (CK_SESSION_HANDLE session)) \
     F(C_WaitForSlotEvent, (CK_FLAGS flags, CK_SLOT_ID *slot, void *reserved))
+
 #define FUNCTIONS_3_0(F) \
     F(C_GetInterfaceList, (CK_INTERFACE *list, CK_ULONG *count)) \
     F(C_GetInterface, (CK_UTF8CHAR *name, CK_VERSION *version, CK_INTERFACE **interface, CK_FLAGS flags)) \

@@ -25,20 +25,30 @@ type Value struct{ Name, Type string }
 // Replies are what the reply has for values of the request that make room for it.
 var replies = map[string]string{"fy": "ay", "fu": "au", "fA": "aAu"} //nolint:gochecknoglobals // a table, never written
 
-// Signatures are those of the request and of the reply.
-func (f *Function) Signatures() (request, reply string) {
+// Call is the name of its call in C and in Go.
+func (f *Function) Call() string { return strings.TrimPrefix(f.Name, "C_") }
+
+// RequestTypes is the signature of the request.
+func (f *Function) RequestTypes() string { return typesOf(f.Request) }
+
+// ReplyTypes is the signature of the reply.
+func (f *Function) ReplyTypes() string {
+	types := ""
 	for _, v := range f.Request {
-		request += v.Type
 		for room, result := range replies {
 			if strings.HasSuffix(v.Type, room) {
-				reply += result
+				types += result
 			}
 		}
 	}
-	for _, v := range f.Reply {
-		reply += v.Type
+	return types + typesOf(f.Reply)
+}
+
+func typesOf(values []Value) (types string) {
+	for _, v := range values {
+		types += v.Type
 	}
-	return request, reply
+	return types
 }
 
 // Calls are the functions that go over the wire, by their numbers.
