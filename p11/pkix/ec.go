@@ -110,7 +110,7 @@ func ownPoint(attrs p11.Attributes) (params, point []byte, err error) {
 	params, _ = attrs.Get(p11.CKA_EC_PARAMS)
 	value, _ := attrs.Get(p11.CKA_EC_POINT)
 	if len(params) == 0 || len(value) == 0 {
-		return nil, nil, p11.Errorf(p11.CKR_ATTRIBUTE_TYPE_INVALID, "the key does not tell its public point: see the public key object with the same id")
+		return nil, nil, p11.Errorf(p11.CKR_ATTRIBUTE_TYPE_INVALID, "the key does not tell its public point")
 	}
 	c, err := CurveOf(params)
 	if err != nil {
