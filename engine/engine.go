@@ -27,6 +27,9 @@ type Config struct {
 	// PINDelay is how long a uid waits after a wrong PIN before the next one is
 	// tried; each further one doubles it, three times at most. 0: it does not wait.
 	PINDelay time.Duration
+	// SeparateWrapping has no key both wrap or unwrap others and encrypt or decrypt
+	// data, and unwraps no key into one whose value can be read: see separate.go.
+	SeparateWrapping bool
 	// Table counts sessions over all processes; nil where no other process
 	// shares the tokens.
 	Table SessionTable
@@ -90,6 +93,7 @@ func New(c Config) (*Engine, error) {
 	if e.now == nil {
 		e.now = time.Now
 	}
+	e.rules.separate = c.SeparateWrapping
 	e.quota.users = make(map[uint32]*usage)
 	e.quota.accounts = make(map[uint32]*Account)
 	for _, sc := range c.Slots {

@@ -46,6 +46,10 @@ func (s *Session) GenerateKeyPair(ctx context.Context, m p11.Mechanism, public, 
 	if t, ok := p11.MechanismFacts(m.Type); ok && slices.Contains(t.KeyTypes, p11.CKK_RSA) && !public.Has(p11.CKA_PUBLIC_EXPONENT) {
 		public = public.With(p11.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1})
 	}
+	app := s.appSlot.app
+	if private, err = app.engine.rules.halves(public, private, app.defaults); err != nil {
+		return 0, 0, err
+	}
 	pub, err := s.prepare(m, public, p11.CKO_PUBLIC_KEY)
 	if err != nil {
 		return 0, 0, inTemplate("public key", err)

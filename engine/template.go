@@ -119,8 +119,9 @@ func (r *ruleset) get(t p11.AttributeType) (rule, bool) {
 
 // rules are the rules for every kind of object. They never change.
 type rules struct {
-	exact   map[kind]*ruleset
-	classes map[p11.ObjectClass]*ruleset // for objects that others stored, of kinds not in exact
+	separate bool // Config.SeparateWrapping
+	exact    map[kind]*ruleset
+	classes  map[p11.ObjectClass]*ruleset // for objects that others stored, of kinds not in exact
 }
 
 // subtype returns the attribute that tells kinds of a class apart, 0 if none

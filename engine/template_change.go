@@ -20,7 +20,11 @@ func (r *rules) change(attrs, template p11.Attributes, copying, so bool) (p11.At
 		}
 	}
 	changed := attrs.Merge(template)
-	if err := consistent(changed); err != nil {
+	err := consistent(changed)
+	if err == nil {
+		err = r.staysSeparated(attrs, changed)
+	}
+	if err != nil {
 		changed.Wipe()
 		return nil, err
 	}

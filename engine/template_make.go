@@ -2,7 +2,6 @@ package engine
 
 import (
 	"bytes"
-	"slices"
 
 	"p11fs/p11"
 )
@@ -38,13 +37,17 @@ func (r *rules) complete(template p11.Attributes, o origin, so bool, d Defaults)
 			return nil, incomplete(one.attr)
 		case one.attr == p11.CKA_EXTRACTABLE:
 			attrs.SetBool(one.attr, extractable(o, d))
-		case slices.Contains(set.yes[d], one.attr):
+		case r.byDefault(set, one.attr, template, o, d):
 			attrs.SetBool(one.attr, true)
 		case one.def != nil:
 			attrs.Set(one.attr, bytes.Clone(one.def))
 		}
 	}
-	if err := consistent(attrs); err != nil {
+	err = consistent(attrs)
+	if err == nil {
+		err = r.separated(attrs, o)
+	}
+	if err != nil {
 		attrs.Wipe()
 		return nil, err
 	}

@@ -74,7 +74,11 @@ func (s *Session) begin(ctx context.Context, u use, m p11.Mechanism, h p11.Objec
 	if err != nil {
 		return nil, err
 	}
-	if err := mayUse(e.attrs, u, m); err != nil {
+	err = mayUse(e.attrs, u, m)
+	if err == nil {
+		err = s.appSlot.app.engine.rules.mayWrapAtAll(e.attrs, u)
+	}
+	if err != nil {
 		e.release()
 		return nil, err
 	}

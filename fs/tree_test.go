@@ -437,7 +437,7 @@ func (p person) rename(path, to string) syscall.Errno {
 func (p person) keys() {
 	p.w.t.Helper()
 	p.must(p.echo(userPIN, "tok/login"))
-	for _, line := range []string{"rsa:2048 label=web", "ec:p256 label=tls derive=true", "aes:256 label=disk wrap=true unwrap=true"} {
+	for _, line := range []string{"rsa:2048 label=web", "ec:p256 label=tls derive=true", "aes:256 label=disk wrap=true unwrap=true encrypt=true decrypt=true"} {
 		p.must(p.echo(line, "tok/generate"))
 	}
 }

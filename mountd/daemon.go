@@ -35,6 +35,8 @@ type Config struct {
 	// OpenToken lets who comes through the mount make, change and destroy public
 	// token objects without a login.
 	OpenToken bool
+	// SeparateWrapping: see engine.Config.
+	SeparateWrapping bool
 	// SlotDaemon has a system daemon be pkcsslotd before all: without the door
 	// for the stock library it does not start. The tree is mounted only if the
 	// mount point is a directory already, and whether that succeeds, and how

@@ -54,7 +54,7 @@ func (d *Daemon) openTokens(ctx context.Context) error {
 		})
 	}
 	var err error
-	if d.engine, err = engine.New(engine.Config{Slots: slots, Log: d.log, Now: d.now, PINDelay: pinDelay, Table: d.sessionTable()}); err != nil {
+	if d.engine, err = engine.New(engine.Config{Slots: slots, Log: d.log, Now: d.now, PINDelay: pinDelay, SeparateWrapping: d.conf.SeparateWrapping, Table: d.sessionTable()}); err != nil {
 		return err
 	}
 	d.later(d.engine.Close)

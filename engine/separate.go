@@ -1,0 +1,80 @@
+package engine
+
+import (
+	"slices"
+
+	"p11fs/p11"
+)
+
+// A key that wraps others and decrypts data tells every extractable key, and one that
+// encrypts data and unwraps makes keys of known values. The two kinds of usage are
+// kept apart by the defaults of the tree, and with Config.SeparateWrapping by all that
+// makes, changes and uses keys.
+var (
+	wrappingUsages = []p11.AttributeType{p11.CKA_WRAP, p11.CKA_UNWRAP}     //nolint:gochecknoglobals // never written
+	dataUsages     = []p11.AttributeType{p11.CKA_ENCRYPT, p11.CKA_DECRYPT} //nolint:gochecknoglobals // never written
+)
+
+// hasUsage says whether one of the usages is true in attrs.
+func hasUsage(attrs p11.Attributes, usages []p11.AttributeType) bool {
+	return slices.ContainsFunc(usages, attrs.Bool)
+}
+
+// byDefault says whether t is true in a key whose template leaves it out.
+func (r *rules) byDefault(set *ruleset, t p11.AttributeType, template p11.Attributes, o origin, d Defaults) bool {
+	yes := slices.Contains(set.yes[d], t)
+	switch {
+	case r.separate && t == p11.CKA_SENSITIVE:
+		return yes || o == unwrapped
+	case r.separate && slices.Contains(wrappingUsages, t):
+		return false
+	case (r.separate || d == ForPeople) && slices.Contains(dataUsages, t):
+		return yes && !hasUsage(template, wrappingUsages)
+	}
+	return yes
+}
+
+// halves gives the template of a private key what byDefault gives one key: a public
+// key that wraps has no private one that decrypts because nobody says otherwise.
+func (r *rules) halves(public, private p11.Attributes, d Defaults) (p11.Attributes, error) {
+	if (!r.separate && d != ForPeople) || !hasUsage(public, wrappingUsages) {
+		return private, nil
+	}
+	if private.Has(p11.CKA_DECRYPT) {
+		return private, r.separated(append(private.Clone(), public...), generated)
+	}
+	return private.With(p11.CKA_DECRYPT, p11.Bool(false)), nil
+}
+
+// separated refuses a key with both kinds of usage, and to unwrap a key into one whose
+// value can be read.
+func (r *rules) separated(attrs p11.Attributes, o origin) error {
+	switch {
+	case !r.separate:
+	case hasUsage(attrs, wrappingUsages) && hasUsage(attrs, dataUsages):
+		return p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "a key that wraps or unwraps neither encrypts nor decrypts here (separate-wrapping)")
+	case o == unwrapped && !attrs.Bool(p11.CKA_SENSITIVE):
+		return p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "sensitive: is true for every key that is unwrapped here (separate-wrapping)")
+	}
+	return nil
+}
+
+// staysSeparated refuses a change that gives a key a kind of usage that it has not:
+// what it has wrapped it could decrypt then.
+func (r *rules) staysSeparated(attrs, changed p11.Attributes) error {
+	for _, usages := range [][]p11.AttributeType{wrappingUsages, dataUsages} {
+		if r.separate && hasUsage(changed, usages) && !hasUsage(attrs, usages) {
+			return p11.Errorf(p11.CKR_ATTRIBUTE_READ_ONLY, "%s: a key that was made for other usages does not get this one later here (separate-wrapping)", usages[0].Short())
+		}
+	}
+	return nil
+}
+
+// mayWrapAtAll refuses to wrap and unwrap with a key that has both kinds of usage: one
+// of before, or of another program.
+func (r *rules) mayWrapAtAll(key p11.Attributes, u use) error {
+	if slices.Contains(wrappingUsages, u.usage) && r.separated(key, created) != nil {
+		return p11.Errorf(p11.CKR_KEY_FUNCTION_NOT_PERMITTED, "the key may not %s: it also encrypts or decrypts data (separate-wrapping)", u.verb)
+	}
+	return nil
+}
