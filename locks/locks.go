@@ -192,8 +192,11 @@ func open(path string, opts Options) (*os.File, error) {
 		if !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
-		if err := makeDir(filepath.Dir(path), dirMode, opts.Group); err != nil {
-			return nil, err
+		dir := filepath.Dir(path) // the token's, in that of all locks
+		for _, dir := range []string{filepath.Dir(dir), dir} {
+			if err := MakeDirectory(dir, dirMode, opts.Group); err != nil {
+				return nil, err
+			}
 		}
 		f, err = os.OpenFile(path, flags|unix.O_CREAT|unix.O_EXCL, fileMode)
 		if errors.Is(err, fs.ErrExist) {
@@ -232,23 +235,27 @@ func own(f *os.File, mode fs.FileMode, group int) error {
 	return f.Chmod(mode)
 }
 
-// makeDir makes dir, and what it lies in, where absent.
-func makeDir(dir string, mode fs.FileMode, group int) error {
+// MakeDirectory makes dir, if it is absent, with its mode and group whatever the umask
+// is. Directories above it are made open to all, or to nobody else if dir is so. The
+// group has to be given, and no link is followed that somebody puts in its place
+// meanwhile.
+func MakeDirectory(dir string, mode fs.FileMode, group int) error {
 	if fi, err := os.Stat(dir); err == nil {
 		if !fi.IsDir() {
-			return fmt.Errorf("%s is not a directory: move it away", dir)
+			return fmt.Errorf("%s is no directory: move it away, or name another place", dir)
 		}
 		return nil
 	}
-	if up := filepath.Dir(dir); up != dir {
-		if err := makeDir(up, mode, group); err != nil {
-			return err
-		}
+	above := fs.FileMode(0o755)
+	if mode == 0o700 {
+		above = mode
 	}
-	if err := os.Mkdir(dir, mode); err != nil {
-		if errors.Is(err, fs.ErrExist) {
-			return nil
-		}
+	if err := MakeDirectory(filepath.Dir(dir), above, NoGroup); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, mode); errors.Is(err, fs.ErrExist) {
+		return nil // somebody was faster
+	} else if err != nil {
 		return err
 	}
 	f, err := os.OpenFile(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
@@ -256,5 +263,10 @@ func makeDir(dir string, mode fs.FileMode, group int) error {
 		return err
 	}
 	defer f.Close()
-	return own(f, mode, group)
+	if group != NoGroup {
+		if err := f.Chown(-1, group); err != nil {
+			return err
+		}
+	}
+	return f.Chmod(mode)
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -193,12 +192,11 @@ func (d *Daemon) prepareDirectories(context.Context) error {
 	p := d.conf.Paths
 	group := d.group()
 	mode := dirMode(d.conf.Mode)
-	dirs := []string{p.Data, p.Locks}
-	if p.Trace != "" {
-		dirs = append(dirs, p.Trace) // stock processes put their traces there
-	}
-	for _, dir := range dirs {
-		if err := makeDirectory(dir, mode, group); err != nil {
+	for _, dir := range []string{p.Data, p.Locks, p.Trace} { // stock processes put traces there
+		if dir == "" {
+			continue
+		}
+		if err := locks.MakeDirectory(dir, mode, group); err != nil {
 			return err
 		}
 	}
@@ -211,35 +209,6 @@ func dirMode(m Mode) os.FileMode {
 		return 0o770
 	}
 	return 0o700
-}
-
-// makeDirectory makes dir and what is above it, if it is absent, and gives it
-// its mode and group, whatever the umask is.
-func makeDirectory(dir string, mode os.FileMode, group int) error {
-	if st, err := os.Stat(dir); err == nil {
-		if !st.IsDir() {
-			return fmt.Errorf("%s is no directory: move it away, or name another place", dir)
-		}
-		return nil
-	}
-	// The directories above a user's own are closed to others, too. Those above
-	// the machine's let everybody through.
-	above := os.FileMode(0o755)
-	if mode == 0o700 {
-		above = mode
-	}
-	if err := makeDirectory(filepath.Dir(dir), above, locks.NoGroup); err != nil {
-		return err
-	}
-	if err := os.Mkdir(dir, mode); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
-	}
-	if group >= 0 {
-		if err := os.Chown(dir, -1, group); err != nil {
-			return err
-		}
-	}
-	return os.Chmod(dir, mode)
 }
 
 // ifMounting is the step if the tree is to be mounted. To a slot daemon the
@@ -301,7 +270,7 @@ func (d *Daemon) guardMount(ctx context.Context) error {
 	if d.conf.Mode == System {
 		mode = 0o755
 	}
-	if err := makeDirectory(path, mode, locks.NoGroup); err != nil {
+	if err := locks.MakeDirectory(path, mode, locks.NoGroup); err != nil {
 		return fmt.Errorf("the mount point: %w", err)
 	}
 	release, err := guardDirectory(ctx, path, "is about to mount on")

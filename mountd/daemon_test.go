@@ -625,7 +625,7 @@ func TestMakeDirectory(t *testing.T) {
 		defer unix.Umask(old)
 		for mode, above := range map[os.FileMode]os.FileMode{0o770: 0o755, 0o755: 0o755, 0o700: 0o700} {
 			dir := filepath.Join(tempDir(t), "above", "dir")
-			if err := makeDirectory(dir, mode, locks.NoGroup); err != nil {
+			if err := locks.MakeDirectory(dir, mode, locks.NoGroup); err != nil {
 				t.Fatal(err)
 			}
 			for path, want := range map[string]os.FileMode{dir: mode, filepath.Dir(dir): above} {

@@ -91,7 +91,7 @@ func (d *Daemon) rpcListener(path string) (l *net.UnixListener, activated bool, 
 	if d.conf.Mode == System {
 		dirMode = 0o755
 	}
-	if err := makeDirectory(dir, dirMode, locks.NoGroup); err != nil {
+	if err := locks.MakeDirectory(dir, dirMode, locks.NoGroup); err != nil {
 		return nil, false, err
 	}
 	// A daemon with other tokens may have it. Asking does it no harm.

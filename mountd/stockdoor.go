@@ -81,7 +81,7 @@ func (d *Daemon) stockSlots() []config.Slot {
 
 func (d *Daemon) takeSlotDaemonsPlace(ctx context.Context, door *stockDoor, group int, slots []config.Slot) (err error) {
 	p := d.conf.Paths
-	if err := makeDirectory(filepath.Dir(p.SlotSocket), 0o755, locks.NoGroup); err != nil {
+	if err := locks.MakeDirectory(filepath.Dir(p.SlotSocket), 0o755, locks.NoGroup); err != nil {
 		return err
 	}
 	if door.apiLock, err = locks.Open(filepath.Join(p.Locks, "LCK..APIlock"), locks.Options{Group: group}); err != nil {

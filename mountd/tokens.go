@@ -66,7 +66,7 @@ func (d *Daemon) openTokens(ctx context.Context) error {
 func (d *Daemon) openToken(ctx context.Context, s *slot) (tokens.Token, error) {
 	p := s.Place
 	p.Group = d.group()
-	if err := makeDirectory(p.Dir, dirMode(d.conf.Mode), p.Group); err != nil {
+	if err := locks.MakeDirectory(p.Dir, dirMode(d.conf.Mode), p.Group); err != nil {
 		return nil, err
 	}
 	lock, err := locks.Open(s.lockPath, locks.Options{Group: p.Group})

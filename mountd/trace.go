@@ -12,6 +12,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"p11fs/locks"
 )
 
 // TraceVariable is the environment variable that switches openCryptoki's trace on.
@@ -64,7 +66,7 @@ func (d *Daemon) openTrace() error {
 // open makes the file, or goes on with the one of an earlier process that had the
 // same number.
 func (t *trace) open(group int) error {
-	if err := makeDirectory(filepath.Dir(t.path), 0o770, group); err != nil {
+	if err := locks.MakeDirectory(filepath.Dir(t.path), 0o770, group); err != nil {
 		return err
 	}
 	// The group can write to the directory: the name must not lead elsewhere.

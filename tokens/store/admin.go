@@ -57,14 +57,11 @@ func (s *Store) initToken(ctx context.Context, so tokens.Role, pin *secret.Bytes
 			return err
 		}
 	}
-	end, err := s.begin(ctx)
+	end, err := s.beginWith(ctx, so, kept)
 	if err != nil {
 		return err
 	}
 	defer end()
-	if err := s.stillKept(so, kept); err != nil {
-		return err
-	}
 	_, d = s.snapshot()
 	if d, _ = f.Initialized(d); newKey {
 		d = f.WithPIN(d, p11.CKU_SO, made.Record)
@@ -99,10 +96,7 @@ func (s *Store) initToken(ctx context.Context, so tokens.Role, pin *secret.Bytes
 // removeAll removes all objects, and ends all logins. The lines are marked at
 // first: if the process is killed, the files are removed later.
 func (s *Store) removeAll() error {
-	putBack, err := s.emptyLists()
-	if err != nil {
-		return err
-	}
+	putBack := s.emptyLists()
 	if err := s.rewriteIndex(func(format.Name, bool) format.LineEdit { return format.MarkLine }); err != nil {
 		putBack()
 		return err
@@ -220,14 +214,11 @@ func (s *Store) replacePIN(ctx context.Context, r tokens.Role, master, old, pin 
 	if err != nil {
 		return err
 	}
-	end, err := s.begin(ctx)
+	end, err := s.beginWith(ctx, r, kept)
 	if err != nil {
 		return err
 	}
 	defer end()
-	if err := s.stillKept(r, kept); err != nil {
-		return err
-	}
 	f, d = s.snapshot()
 	d = withNewPIN(f, d, r, made.Record)
 	if err := finish(&d); err != nil {

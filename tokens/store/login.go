@@ -106,12 +106,9 @@ func (s *Store) tryPIN(ctx context.Context, r tokens.Role, pin *secret.Bytes) (*
 				return nil, err
 			}
 		}
-		end, err := s.begin(ctx)
+		end, err := s.beginWith(ctx, r, kept)
 		if err == nil {
-			if err = s.stillKept(r, kept); err == nil {
-				err = s.judge(r, kept, o)
-			}
-			if err == nil {
+			if err = s.judge(r, kept, o); err == nil {
 				return &tried{role: r, key: o.Key, kept: kept, end: end}, nil
 			}
 			end()
@@ -149,14 +146,20 @@ func (s *Store) kept(r tokens.Role) (format.Kept, error) {
 // errChanged is returned when somebody changed a PIN while one was being made or tried.
 var errChanged = errors.New("the PIN was changed meanwhile")
 
-// stillKept returns errChanged unless the directory holds the same of a role's PIN as
-// before. The token's lock is held.
-func (s *Store) stillKept(r tokens.Role, before format.Kept) error {
+// beginWith is begin if the directory still holds the same of a role's PIN as before;
+// else it returns errChanged.
+func (s *Store) beginWith(ctx context.Context, r tokens.Role, before format.Kept) (end func(), err error) {
+	if end, err = s.begin(ctx); err != nil {
+		return nil, err
+	}
 	now, err := s.kept(r)
 	if err == nil && (now.Record != before.Record || !bytes.Equal(now.File, before.File)) {
 		err = errChanged
 	}
-	return err
+	if err != nil {
+		end()
+	}
+	return end, err
 }
 
 // judge draws the consequences of trying a PIN, which it returns an error for if it

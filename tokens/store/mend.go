@@ -93,11 +93,8 @@ func (s *Store) mend(lines []format.Name, section bool) {
 	opened := s.logins.KeyLocked(p11.CKU_USER) != nil
 	s.mu.Unlock()
 	for i, l := range lists {
-		if !m.changed[i] {
-			continue
-		}
-		if err := s.seg.SetEntries(l, m.entries[i]); err != nil {
-			s.cfg.Log.Error("the list of objects in shared memory", "dir", s.cfg.Dir, "err", err)
+		if m.changed[i] {
+			s.setEntries(l, m.entries[i])
 		}
 	}
 	s.seg.SetLoaded(shm.Public, true)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -80,9 +79,7 @@ func (s *Store) attach(raw []byte, made bool) error {
 		// What the segment says is about a token that is gone.
 		for _, l := range lists {
 			s.seg.SetLoaded(l, false)
-			if err := s.seg.SetEntries(l, nil); err != nil {
-				return p11.Errorf(p11.CKR_DEVICE_ERROR, "%w", err)
-			}
+			s.setEntries(l, nil)
 		}
 	}
 	if s.seg.Loaded(shm.Public) {
@@ -383,30 +380,29 @@ func (s *Store) shareGone(n format.Name, private bool) {
 	}
 }
 
+// setEntries replaces a list of the segment. The token's lock is held.
+func (s *Store) setEntries(l shm.List, es []shm.Entry) {
+	if err := s.seg.SetEntries(l, es); err != nil {
+		s.cfg.Log.Error("the list of objects in shared memory", "dir", s.cfg.Dir, "err", err)
+	}
+}
+
 // emptyLists empties both lists of the segment; put brings them back. The token's
 // lock is held.
-func (s *Store) emptyLists() (put func(), err error) {
+func (s *Store) emptyLists() (put func()) {
 	if s.seg == nil {
-		return func() {}, nil
+		return func() {}
 	}
 	var was [2][]shm.Entry
-	put = func() {
-		for i, l := range lists {
-			if err := s.seg.SetEntries(l, was[i]); err != nil {
-				s.cfg.Log.Error("the list of objects in shared memory", "dir", s.cfg.Dir, "err", err)
-			}
-		}
-	}
 	for i, l := range lists {
 		was[i] = s.seg.Entries(l)
+		s.setEntries(l, nil)
 	}
-	for _, l := range lists {
-		if err := s.seg.SetEntries(l, nil); err != nil {
-			put()
-			return nil, fmt.Errorf("%w (%w)", p11.CKR_DEVICE_ERROR, err)
+	return func() {
+		for i, l := range lists {
+			s.setEntries(l, was[i])
 		}
 	}
-	return put, nil
 }
 
 // validLocked returns an error if the store, or the token's data as it stands, ends

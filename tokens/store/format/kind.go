@@ -16,18 +16,13 @@ type Kind struct {
 // KindOf returns the facts of the kinds that keep a master key in MK_SO and
 // MK_USER: swtok, lite, ep11tok and ccatok.
 func KindOf(name string) (Kind, bool) {
-	k := Kind{Name: name, MasterKeyLen: dataKeyLen}
-	switch name {
-	case "swtok":
-		k.Label, k.Model = "IBM OS PKCS#11", "IBM SoftTok"
-	case "lite":
-		k.Label, k.Model, k.OddParity = "IBM ICA  PKCS #11", "IBM ICA", true
-	case "ep11tok":
-		k.Label, k.Model = "IBM OS PKCS#11", "IBM EP11Tok"
-	case "ccatok":
-		k.Label, k.Model, k.MasterKeyLen = "IBM PKCS#11 for CCA", "IBM CCA Token", 64
-	default:
-		return Kind{}, false
+	kinds := map[string]Kind{
+		"swtok":   {Label: "IBM OS PKCS#11", Model: "IBM SoftTok", MasterKeyLen: dataKeyLen},
+		"lite":    {Label: "IBM ICA  PKCS #11", Model: "IBM ICA", MasterKeyLen: dataKeyLen, OddParity: true},
+		"ep11tok": {Label: "IBM OS PKCS#11", Model: "IBM EP11Tok", MasterKeyLen: dataKeyLen},
+		"ccatok":  {Label: "IBM PKCS#11 for CCA", Model: "IBM CCA Token", MasterKeyLen: 64},
 	}
-	return k, true
+	k, ok := kinds[name]
+	k.Name = name
+	return k, ok
 }
