@@ -82,18 +82,21 @@ func newAttributes(t *table.Table, s *table.Section) (a attributes, err error) {
 	return a, nil
 }
 
-// blockSizes are the block lengths of key types.
-func blockSizes(s *table.Section) (sizes []*group, err error) {
+// keyTypes groups key types by one of their facts.
+func keyTypes(s *table.Section, fact string) (groups []*group, err error) {
 	for _, n := range s.Names {
 		for _, f := range n.Facts {
-			size, ok := strings.CutPrefix(f, "block=")
-			if !ok {
+			name, value, _ := strings.Cut(f, "=")
+			switch name {
+			case fact:
+				groups = add(groups, value, n.Name)
+			case "block", "bytes":
+			default:
 				return nil, fmt.Errorf("%s: unknown fact %q", n.Name, f)
 			}
-			sizes = add(sizes, size, n.Name)
 		}
 	}
-	return sizes, nil
+	return groups, nil
 }
 
 // mechanisms are what is known of them.

@@ -52,7 +52,7 @@ func generate(text string) (map[string][]byte, error) {
 	}
 	all, err := template.New("").Funcs(template.FuncMap{
 		"join": strings.Join, "lower": strings.ToLower, "plural": plural, "article": article, "short": short, "spellings": spellings,
-		"advice": advice, "attributes": newAttributes, "blockSizes": blockSizes, "mechanisms": newMechanisms, "keysOf": keysOf,
+		"advice": advice, "attributes": newAttributes, "keyTypes": keyTypes, "mechanisms": newMechanisms, "keysOf": keysOf,
 		"hashes": hashes, "packages": packages, "curve": curve,
 		"kinds": kinds, "declared": declared, "goParam": goParam, "docOf": docOf, "isBytes": isBytes, "hasFlags": hasFlags, "paramWord": paramWord,
 		"allWords": allWords, "fill": fill, "goType": goType, "inText": inText, "byWords": byWords,
