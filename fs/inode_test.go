@@ -237,3 +237,35 @@ func TestLocksAreTheApplications(t *testing.T) {
 	}
 	<-done
 }
+
+// TestWhatDirectoriesTell holds what the threat model says of them: which names a
+// directory that all share tells by inotify to somebody without the PIN.
+func TestWhatDirectoriesTell(t *testing.T) {
+	m := mount(t)
+	term := m.terminal()
+	w := newWatcher(t)
+	for _, name := range []string{"tok", "tok/objects", "tok/data", "tok/sessions"} {
+		w.add(filepath.Join(m.dir, name))
+	}
+	term.login()
+	term.ok("echo aes:256 label=k > $T/generate")
+	for _, c := range []struct {
+		line string
+		want []string
+	}{
+		{"true", []string{"tok/login", "tok/generate"}},
+		{"echo x > $O/k.sec/encrypt; cat $O/k.sec/encrypt $O/k.sec/attr/label >/dev/null", nil},
+		{"ls $O/k.sec", []string{"objects/k.sec"}},
+		{"echo x > $T/data/secret", []string{"data/secret"}},
+		{"cat $T/objects/secret.dat/value; echo y > $T/objects/secret.dat/attr/value; readlink $T/by-id/none; true", nil},
+		{"cat $T/data/secret", []string{"data/secret"}},
+		{"mv $T/data/secret $T/data/moved; rm $T/data/moved", []string{"data/secret", "data/moved"}},
+		{"mkdir $T/sessions/job; echo x > $T/sessions/job/digest/sha256", []string{"sessions/job"}},
+		{"rmdir $O/k.sec", []string{"objects/k.sec"}},
+	} {
+		term.ok(c.line)
+		if got := w.seen(); !slices.Equal(got, c.want) {
+			t.Errorf("%s shows %q, want %q", c.line, got, c.want)
+		}
+	}
+}
