@@ -29,7 +29,7 @@ func (v view) search(ctx context.Context, template p11.Attributes, all bool) ([]
 		return nil, err
 	}
 	if v.appSlot != nil {
-		own, err := tokens.Lookup{Index: v.appSlot.objects.index}.Find(ctx, template, v.login != nil)
+		own, err := v.appSlot.objects.index.Find(ctx, template, v.login != nil)
 		if err != nil {
 			return nil, err
 		}

@@ -1,11 +1,13 @@
 package tokens
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
 	"hash/maphash"
+	"slices"
 	"sync"
 
 	"github.com/google/btree"
@@ -33,20 +35,24 @@ func NewHandle() p11.ObjectHandle {
 type Index struct {
 	seed maphash.Seed
 
-	mu      sync.RWMutex // guards all below; Object.mu is locked under it
-	next    uint64       // of the next object that Put orders
-	private int          // private objects
+	mu   sync.RWMutex // guards all below; Object.mu is locked under it
+	next uint64       // of the next object that Put orders
 	// The trees share their items, which never change once they are in.
-	handles, names, order *btree.BTreeG[*item]
-	by                    [keys]*btree.BTreeG[*item]
+	handles, names  *btree.BTreeG[*item]
+	public, private trees
 }
 
-// What objects are found by besides. Labels and ids stand in an item as hashes: what
+// trees are those that are searched. Private objects have their own: a search that
+// may not find them would take the longer the more there are.
+type trees [keys]*btree.BTreeG[*item]
+
+// What objects are found by besides. Every item has the last, of one value. Labels and ids stand in an item as hashes: what
 // a tree finds by them is compared with the attributes.
 const (
 	byID = iota
 	byLabel
 	byClass
+	byOrder
 	keys
 )
 
@@ -65,27 +71,37 @@ const degree = 32
 
 // NewIndex returns an index without objects.
 func NewIndex() *Index {
-	inOrder := func(a, b *item) bool {
-		if a.seq != b.seq {
-			return a.seq < b.seq
-		}
-		return a.handle < b.handle
-	}
-	x := &Index{
+	return &Index{
 		seed:    maphash.MakeSeed(),
 		handles: btree.NewG(degree, func(a, b *item) bool { return a.handle < b.handle }),
 		names:   btree.NewG(degree, func(a, b *item) bool { return a.name < b.name }),
-		order:   btree.NewG(degree, inOrder),
+		public:  newTrees(),
+		private: newTrees(),
 	}
-	for k := range x.by {
-		x.by[k] = btree.NewG(degree, func(a, b *item) bool {
+}
+
+func newTrees() (ts trees) {
+	for k := range ts {
+		ts[k] = btree.NewG(degree, func(a, b *item) bool {
 			if a.key[k] != b.key[k] {
 				return a.key[k] < b.key[k]
 			}
-			return inOrder(a, b)
+			return inOrder(a, b) < 0
 		})
 	}
-	return x
+	return ts
+}
+
+func inOrder(a, b *item) int {
+	return cmp.Or(cmp.Compare(a.seq, b.seq), cmp.Compare(a.handle, b.handle))
+}
+
+// of returns the trees of the item.
+func (x *Index) of(it *item) *trees {
+	if it.obj.Private {
+		return &x.private
+	}
+	return &x.public
 }
 
 // Put adds o as the newest object, or as the newest version of the object with
@@ -109,7 +125,7 @@ func (x *Index) PutAt(o *Object, place uint64) (old *Object) {
 }
 
 func (x *Index) putLocked(o *Object, seq uint64) (old *Object) {
-	it := &item{handle: o.Handle, name: o.Name, seq: seq, obj: o}
+	it := &item{handle: o.Handle, name: o.Name, seq: seq, has: [keys]bool{byOrder: true}, obj: o}
 	if attrs, err := o.Acquire(); err == nil {
 		x.describe(it, attrs)
 		o.Release()
@@ -118,15 +134,11 @@ func (x *Index) putLocked(o *Object, seq uint64) (old *Object) {
 		old, it.seq = was.obj, was.seq
 		x.removeLocked(was)
 	}
-	if o.Private {
-		x.private++
-	}
 	x.handles.ReplaceOrInsert(it)
-	x.order.ReplaceOrInsert(it)
 	if it.name != "" {
 		x.names.ReplaceOrInsert(it)
 	}
-	for k, tree := range x.by {
+	for k, tree := range x.of(it) {
 		if it.has[k] {
 			tree.ReplaceOrInsert(it)
 		}
@@ -160,15 +172,11 @@ func (x *Index) Remove(h p11.ObjectHandle) *Object {
 }
 
 func (x *Index) removeLocked(it *item) {
-	if it.obj.Private {
-		x.private--
-	}
 	x.handles.Delete(it)
-	x.order.Delete(it)
 	if it.name != "" {
 		x.names.Delete(it)
 	}
-	for k, tree := range x.by {
+	for k, tree := range x.of(it) {
 		if it.has[k] {
 			tree.Delete(it)
 		}
@@ -202,7 +210,7 @@ func (x *Index) ByName(name string) *Object {
 func (x *Index) Counts() (public, private int) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	return x.handles.Len() - x.private, x.private
+	return x.public[byOrder].Len(), x.private[byOrder].Len()
 }
 
 // NewHandle is a new handle that no object of the index has.
@@ -214,26 +222,18 @@ func (x *Index) NewHandle() p11.ObjectHandle {
 	}
 }
 
-// Ascend calls f for each object that is there now, in the order in which they
-// were made, until f returns false. f may use the index.
-func (x *Index) Ascend(f func(*Object) bool) {
-	x.mu.Lock() // Clone marks the nodes as shared
-	order := x.order.Clone()
-	x.mu.Unlock()
-	order.Ascend(func(it *item) bool { return f(it.obj) })
-}
-
 // Find returns the objects that match every attribute of template, in the order
-// in which they were made. It looks through the objects that share the
-// template's class, label or id, whichever are fewest. When ctx ends it gives up.
-func (x *Index) Find(ctx context.Context, template p11.Attributes) ([]*Object, error) {
-	want := &item{}
+// in which they were made, private ones only if they are wanted. It looks through the
+// objects that share the template's class, label or id, whichever are fewest, and never
+// at a private one that is not wanted. When ctx ends it gives up.
+func (x *Index) Find(ctx context.Context, template p11.Attributes, private bool) ([]*Object, error) {
+	want := &item{has: [keys]bool{byOrder: true}}
 	x.describe(want, template)
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	var found []*Object
+	var found []*item
 	looked := 0
-	x.narrowestLocked(want)(func(it *item) bool {
+	look := func(it *item) bool {
 		if looked++; looked%findCheck == 0 && ctx.Err() != nil {
 			return false
 		}
@@ -242,15 +242,25 @@ func (x *Index) Find(ctx context.Context, template p11.Attributes) ([]*Object, e
 			return true // dropped while we look
 		}
 		if attrs.Match(template) {
-			found = append(found, it.obj)
+			found = append(found, it)
 		}
 		it.obj.Release()
 		return true
-	})
+	}
+	x.public.narrowest(want)(look)
+	if public := len(found); private {
+		if x.private.narrowest(want)(look); public > 0 && public < len(found) {
+			slices.SortFunc(found, inOrder)
+		}
+	}
 	if err := ctx.Err(); err != nil {
 		return nil, p11.Errorf(p11.CKR_FUNCTION_CANCELED, "interrupted: %w", err)
 	}
-	return found, nil
+	objects := make([]*Object, len(found))
+	for i, it := range found {
+		objects[i] = it.obj
+	}
+	return objects, nil
 }
 
 // findCheck is how many objects a search looks at between two looks at its context.
@@ -259,12 +269,12 @@ const findCheck = 256
 // A walk calls f for some items in order until f returns false.
 type walk func(f func(*item) bool)
 
-// narrowestLocked returns the walk over the fewest items that takes in all that
+// narrowest returns the walk over the fewest items that takes in all that
 // can match. The trees do not count a range, so the ranges are counted up to a
 // limit that doubles until one of them stays below it.
-func (x *Index) narrowestLocked(want *item) walk {
+func (ts *trees) narrowest(want *item) walk {
 	var walks []walk
-	for k, tree := range x.by {
+	for k, tree := range ts {
 		if want.has[k] {
 			walks = append(walks, func(f func(*item) bool) {
 				tree.AscendGreaterOrEqual(&item{key: want.key}, func(it *item) bool {
@@ -273,10 +283,7 @@ func (x *Index) narrowestLocked(want *item) walk {
 			})
 		}
 	}
-	switch len(walks) {
-	case 0:
-		return func(f func(*item) bool) { x.order.Ascend(f) }
-	case 1:
+	if len(walks) == 1 {
 		return walks[0]
 	}
 	for limit := 8; ; limit *= 2 {

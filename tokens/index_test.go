@@ -1,13 +1,16 @@
 package tokens
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
+	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"p11fs/p11"
 )
@@ -82,7 +85,7 @@ func TestIndexFind(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.template, func(t *testing.T) {
-			if d := cmp.Diff(tt.want, names(find(t, x, template(t, tt.template)))); d != "" {
+			if d := gocmp.Diff(tt.want, names(find(t, x, template(t, tt.template)))); d != "" {
 				t.Error(d)
 			}
 		})
@@ -103,7 +106,7 @@ func TestIndexVersions(t *testing.T) {
 	if got := find(t, x, template(t, "label=old")); len(got) != 1 || got[0] != last {
 		t.Errorf("found by the old label: %v", names(got))
 	}
-	if d := cmp.Diff([]string{"n", "m"}, names(find(t, x, nil))); d != "" {
+	if d := gocmp.Diff([]string{"n", "m"}, names(find(t, x, nil))); d != "" {
 		t.Errorf("a new version lost its place: %s", d)
 	}
 	if x.Get(5) != v2 || x.ByName("n") != v2 || count(x) != 2 {
@@ -115,7 +118,7 @@ func TestIndexVersions(t *testing.T) {
 	if x.Remove(6) != last {
 		t.Error("not removed")
 	}
-	for name, tree := range map[string]int{"order": x.order.Len(), "names": x.names.Len(), "classes": x.by[byClass].Len(), "labels": x.by[byLabel].Len(), "ids": x.by[byID].Len()} {
+	for name, tree := range map[string]int{"order": x.public[byOrder].Len(), "names": x.names.Len(), "classes": x.public[byClass].Len(), "labels": x.public[byLabel].Len(), "ids": x.public[byID].Len()} {
 		if tree != 0 {
 			t.Errorf("%s keeps %d items", name, tree)
 		}
@@ -125,21 +128,46 @@ func TestIndexVersions(t *testing.T) {
 	}
 }
 
-// TestIndexAscendChanges changes the index while walking over it.
-func TestIndexAscendChanges(t *testing.T) {
+// TestIndexLooksAtNothingPrivate has private objects that whoever looks at waits for.
+func TestIndexLooksAtNothingPrivate(t *testing.T) {
 	x := NewIndex()
-	for i := range 200 {
-		x.Put(NewObject(p11.ObjectHandle(i+1), fmt.Sprint(i), attributes(p11.CKO_DATA, "l")))
+	x.Put(NewObject(1, "first", attributes(p11.CKO_DATA, "web", 1)))
+	var private []*Object
+	for i := range 400 {
+		o := NewObject(p11.ObjectHandle(i+2), fmt.Sprint(i), append(attributes(p11.CKO_DATA, "web", 1), p11.Attribute{Type: p11.CKA_PRIVATE, Value: p11.Bool(true)}))
+		private = append(private, o)
+		x.Put(o)
 	}
-	n := 0
-	x.Ascend(func(o *Object) bool {
-		n++
-		x.Remove(o.Handle)
-		x.Put(NewObject(o.Handle+1000, "", attributes(p11.CKO_DATA, "new")))
-		return n < 150
-	})
-	if n != 150 || count(x) != 200 || len(find(t, x, template(t, "label=new"))) != 150 {
-		t.Errorf("%d calls, %d objects", n, count(x))
+	x.Put(NewObject(1000, "last", attributes(p11.CKO_DATA, "web", 1)))
+	all := []string{"", "label=web", "id=0x01", "class=data", "class=data label=web", "class=data label=web id=0x01"}
+	none := []string{"private=true", "label=none"}
+	for _, o := range private {
+		o.mu.Lock()
+	}
+	searched := make(chan struct{})
+	go func() {
+		defer close(searched)
+		for _, text := range slices.Concat(all, none) {
+			found, err := x.Find(t.Context(), template(t, text), false)
+			if want := slices.Contains(all, text); err != nil || want != slices.Equal(names(found), []string{"first", "last"}) || !want && len(found) > 0 {
+				t.Errorf("%q finds %q, %v", text, names(found), err)
+			}
+		}
+	}()
+	select {
+	case <-searched:
+	case <-time.After(10 * time.Second):
+		t.Error("a search looks at a private object")
+	}
+	for _, o := range private {
+		o.mu.Unlock()
+	}
+	<-searched
+	for _, text := range all {
+		got := find(t, x, template(t, text))
+		if len(got) != 402 || !slices.IsSortedFunc(got, func(a, b *Object) int { return cmp.Compare(a.Handle, b.Handle) }) {
+			t.Errorf("%q finds %d objects with the private ones, or not in their order", text, len(got))
+		}
 	}
 }
 
@@ -159,7 +187,7 @@ func TestIndexConcurrent(t *testing.T) {
 					x.Remove(h).Drop()
 				}
 				if i%50 == 0 {
-					x.Ascend(func(*Object) bool { return true })
+					find(t, x, nil)
 				}
 			}
 		})
@@ -187,7 +215,7 @@ func TestIndexFindGivesUp(t *testing.T) {
 	x := filled(5000)
 	for _, tmpl := range []string{"", "class=data"} {
 		ctx := &endingContext{context.Background(), 2}
-		_, err := x.Find(ctx, template(t, tmpl))
+		_, err := x.Find(ctx, template(t, tmpl), true)
 		if p11.RVOf(err) != p11.CKR_FUNCTION_CANCELED || ctx.left < -2 {
 			t.Errorf("%q: %v, and the context was asked %d times after its end", tmpl, err, -ctx.left)
 		}
@@ -196,7 +224,7 @@ func TestIndexFindGivesUp(t *testing.T) {
 
 func find(t testing.TB, x *Index, template p11.Attributes) []*Object {
 	t.Helper()
-	found, err := x.Find(context.Background(), template)
+	found, err := x.Find(context.Background(), template, true)
 	if err != nil {
 		t.Error(err)
 	}

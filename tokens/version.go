@@ -3,7 +3,6 @@ package tokens
 import (
 	"context"
 	"errors"
-	"slices"
 
 	"p11fs/p11"
 )
@@ -13,11 +12,7 @@ type Lookup struct{ Index *Index }
 
 // Find is Objects.
 func (l Lookup) Find(ctx context.Context, template p11.Attributes, private bool) ([]*Object, error) {
-	found, err := l.Index.Find(ctx, template)
-	if !private {
-		found = slices.DeleteFunc(found, func(o *Object) bool { return o.Private })
-	}
-	return found, err
+	return l.Index.Find(ctx, template, private)
 }
 
 // ByHandle is Objects.
