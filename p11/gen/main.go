@@ -42,7 +42,7 @@ func run() error {
 }
 
 //go:embed templates
-var templates embed.FS //nolint:gochecknoglobals // never written
+var templates embed.FS
 
 // generate returns the generated files by name: one for each template.
 func generate(text string) (map[string][]byte, error) {

@@ -55,7 +55,7 @@ func folder(name string) string {
 }
 
 //go:embed templates
-var templates embed.FS //nolint:gochecknoglobals // never written
+var templates embed.FS
 
 // generate returns the files by name.
 func generate(text string) (map[string]string, error) {
