@@ -230,7 +230,7 @@ func TestStoredNames(t *testing.T) {
 				name += "+"
 			}
 			made[string(attrs[2].Value)] = true
-			token.PutNamed(name, attrs)
+			token.Store.Put(name, attrs)
 		}
 	}
 	w := newWorldOf(t, token)

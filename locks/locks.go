@@ -183,11 +183,7 @@ func open(path string, opts Options) (*os.File, error) {
 	for {
 		f, err := os.OpenFile(path, flags, 0)
 		if err == nil {
-			if err := regular(f); err != nil {
-				_ = f.Close()
-				return nil, err
-			}
-			return f, nil
+			return regular(f)
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
@@ -213,15 +209,17 @@ func open(path string, opts Options) (*os.File, error) {
 	}
 }
 
-func regular(f *os.File) error {
+// regular returns f if it is a regular file, else it closes it.
+func regular(f *os.File) (*os.File, error) {
 	fi, err := f.Stat()
+	if err == nil && !fi.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", f.Name())
+	}
 	if err != nil {
-		return err
+		_ = f.Close()
+		return nil, err
 	}
-	if !fi.Mode().IsRegular() {
-		return fmt.Errorf("%s is not a regular file", f.Name())
-	}
-	return nil
+	return f, nil
 }
 
 // own gives f its mode whatever the umask, and its group as far as we may: stock

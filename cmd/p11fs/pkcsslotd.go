@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -344,18 +345,13 @@ func slotExit(err error) (code int, text string) {
 
 // socketTrouble is what failed with the socket, in the stock daemon's words.
 func socketTrouble(err error) string {
-	var path *fs.PathError
-	if errors.As(err, &path) {
-		switch path.Op {
-		case "remove":
-			return "Failed to unlink socket file"
-		case "lchown":
-			return "Could not change file group on socket"
-		case "chmod":
-			return "Could not change file permissions on socket"
-		}
-	}
-	return "Failed to bind to socket"
+	path := new(fs.PathError)
+	errors.As(err, &path)
+	return cmp.Or(map[string]string{
+		"remove": "Failed to unlink socket file",
+		"lchown": "Could not change file group on socket",
+		"chmod":  "Could not change file permissions on socket",
+	}[path.Op], "Failed to bind to socket")
 }
 
 // segmentOf is the id of the slot manager's segment that there is, or -1.

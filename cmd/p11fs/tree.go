@@ -57,11 +57,8 @@ func findTree(named string, getenv func(string) string) (tree, error) {
 		return tree{}, err
 	}
 	home, _ := os.UserHomeDir()
-	usual := ""
-	if paths, err := mountd.UserPaths(getenv, home); err == nil {
-		usual = paths.Mount
-	}
-	dir, err := chooseMount(mounts, usual, mountd.SystemPaths("").Mount, strconv.Itoa(os.Getuid()))
+	own, _ := mountd.UserPaths(getenv, home) // none is usual where nothing is known
+	dir, err := chooseMount(mounts, own.Mount, mountd.SystemPaths("").Mount, strconv.Itoa(os.Getuid()))
 	if err == nil {
 		err = mayUse(dir)
 	}

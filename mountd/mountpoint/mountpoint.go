@@ -177,21 +177,7 @@ func parse(text string) []Mount {
 	return mounts
 }
 
-// unescape undoes the kernel's \ooo for blanks, newlines and backslashes.
+// unescape undoes what the kernel does with blanks, newlines and backslashes.
 func unescape(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) && octal(s[i+1]) && octal(s[i+2]) && octal(s[i+3]) {
-			b.WriteByte((s[i+1]-'0')<<6 | (s[i+2]-'0')<<3 | (s[i+3] - '0'))
-			i += 3
-			continue
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\043`, "#", `\134`, `\`).Replace(s)
 }
-
-func octal(c byte) bool { return c >= '0' && c <= '7' }

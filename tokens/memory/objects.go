@@ -16,12 +16,10 @@ type kept struct {
 	attrs   p11.Attributes
 }
 
-// Put stores an object as another program could: also a private one without a login
-// here. It returns the stored name.
-func (s *Store) Put(attrs p11.Attributes) string { return s.PutNamed("", attrs) }
-
-// PutNamed is Put with a stored name, which is any bytes.
-func (s *Store) PutNamed(name string, attrs p11.Attributes) string {
+// Put stores an object as another program could, also a private one without a login
+// here, under a stored name, which is any bytes, or one of its own without. It returns
+// the name.
+func (s *Store) Put(name string, attrs p11.Attributes) string {
 	s.dir.mu.Lock()
 	defer s.dir.mu.Unlock()
 	return s.dir.putLocked(name, attrs)

@@ -139,19 +139,12 @@ func openFolder(dir int, path string, k kernel, group int) (*folder, error) {
 
 func (d *folder) close() { _ = unix.Close(d.fd) }
 
-// fileMode is the mode of files: the group may write, as stock wants it.
-func (d *folder) fileMode() uint32 {
+// modes are those of files and directories: the group may write, as stock wants it.
+func (d *folder) modes() (file, dir uint32) {
 	if d.group == NoGroup {
-		return 0o600
+		return 0o600, 0o700
 	}
-	return 0o660
-}
-
-func dirMode(group int) uint32 {
-	if group == NoGroup {
-		return 0o700
-	}
-	return 0o770
+	return 0o660, 0o770
 }
 
 // stamp returns the file's stamp now.
@@ -221,12 +214,13 @@ func tempName(name string) string { return ".p11fs." + name }
 // prepare writes the next version of a file, durably but under its temporary
 // name; commit puts it in place.
 func (d *folder) prepare(temp string, b []byte) error {
-	fd, err := d.k.Create(d.fd, temp, d.fileMode(), d.group)
+	mode, _ := d.modes()
+	fd, err := d.k.Create(d.fd, temp, mode, d.group)
 	if errors.Is(err, unix.EEXIST) { // left by a process that was killed
 		if err := d.k.Unlink(d.fd, temp); err != nil {
 			return ioError("remove", temp, err)
 		}
-		fd, err = d.k.Create(d.fd, temp, d.fileMode(), d.group)
+		fd, err = d.k.Create(d.fd, temp, mode, d.group)
 	}
 	if err != nil {
 		return ioError("create", temp, err)
@@ -326,7 +320,8 @@ func (d *folder) sync() error {
 
 // makeFolder makes a directory, durably, if it is absent.
 func (d *folder) makeFolder(name string) error {
-	if err := d.k.Mkdir(d.fd, name, dirMode(d.group), d.group); err != nil && !errors.Is(err, fs.ErrExist) {
+	_, mode := d.modes()
+	if err := d.k.Mkdir(d.fd, name, mode, d.group); err != nil && !errors.Is(err, fs.ErrExist) {
 		return ioError("create", name, err)
 	}
 	return d.sync()

@@ -113,7 +113,7 @@ func (t *Token) Lock() { t.Flag(p11.CKF_USER_PIN_LOCKED, 0) }
 
 // Put stores an object as another process would, without any rule.
 func (t *Token) Put(attrs p11.Attributes) *tokens.Object {
-	name := t.Store.Put(attrs)
+	name := t.Store.Put("", attrs)
 	if err := t.Store.Refresh(context.Background()); err != nil {
 		panic("hooks: " + err.Error())
 	}
