@@ -117,10 +117,7 @@ func Run(ctx context.Context, c Config) error {
 func (d *Daemon) wait(ctx context.Context) {
 	var unmounted, gone <-chan struct{}
 	if d.server != nil && !d.conf.SlotDaemon {
-		unmounted = d.server.Done()
-		if d.watch != nil {
-			gone = d.watch.Gone()
-		}
+		unmounted, gone = d.server.Done(), d.watch.Gone()
 	}
 	select {
 	case <-ctx.Done():

@@ -27,13 +27,13 @@ func Harden(mode Mode, log *slog.Logger) error {
 	} else {
 		unix.Umask(0o077)
 	}
-	if !mayLockAll() {
-		log.Debug("memory as a whole is not locked; PINs and master keys are on their own", "reason", "RLIMIT_MEMLOCK")
-		return nil
+	var reason any = "RLIMIT_MEMLOCK"
+	if mayLockAll() {
+		// ONFAULT: the Go heap reserves far more than it uses.
+		reason = unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT)
 	}
-	// ONFAULT: the Go heap reserves far more than it uses.
-	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
-		log.Debug("memory as a whole is not locked; PINs and master keys are on their own", "reason", err)
+	if reason != nil {
+		log.Debug("memory as a whole is not locked; PINs and master keys are on their own", "reason", reason)
 	}
 	return nil
 }

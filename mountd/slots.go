@@ -101,7 +101,6 @@ func (c Config) ownSlots() ([]config.Slot, error) {
 	if len(names) == 0 {
 		names = []string{kind.Name}
 	}
-	slices.Sort(names)
 	slots := make([]config.Slot, len(names))
 	for i, name := range names {
 		slots[i] = config.Slot{

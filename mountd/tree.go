@@ -100,14 +100,10 @@ func (d *Daemon) unmount() error {
 // mountGone reports whether somebody took the mount away, so that what is in its
 // place now is another's.
 func (d *Daemon) mountGone() bool {
-	var gone <-chan struct{}
-	if d.watch != nil {
-		gone = d.watch.Gone()
-	}
 	select {
 	case <-d.server.Done():
 		return true
-	case <-gone:
+	case <-d.watch.Gone():
 		return true
 	default:
 		return false

@@ -5,6 +5,7 @@
 package secret
 
 import (
+	"bytes"
 	"crypto/subtle"
 	"fmt"
 	"io"
@@ -74,7 +75,7 @@ func (s *Bytes) Use(f func(b []byte)) {
 
 // Clone returns an independent copy.
 func (s *Bytes) Clone() (c *Bytes, err error) {
-	s.Use(func(b []byte) { c, err = New(append([]byte(nil), b...)) })
+	s.Use(func(b []byte) { c, err = New(bytes.Clone(b)) })
 	return c, err
 }
 

@@ -216,12 +216,12 @@ func (d *slotDaemon) detach() int {
 	c.ExtraFiles = []*os.File{w}
 	c.Stderr = os.Stderr // until it is ready
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := c.Start(); err != nil {
-		_ = w.Close()
+	err = c.Start()
+	_ = w.Close()
+	if err != nil {
 		d.log.Error("cannot start the daemon", "err", err)
 		return slotdFailure
 	}
-	_ = w.Close()
 	// A signal that ends the start ends the daemon too, which is not in our process
 	// group any more.
 	stop := make(chan os.Signal, 1)

@@ -49,8 +49,13 @@ func NewWatch(path string) (*Watch, error) {
 	return w, nil
 }
 
-// Gone is closed when the mount is not there any more.
-func (w *Watch) Gone() <-chan struct{} { return w.gone }
+// Gone is closed when the mount is not there any more; never, where w is nil.
+func (w *Watch) Gone() <-chan struct{} {
+	if w == nil {
+		return nil
+	}
+	return w.gone
+}
 
 // OnTop reports whether the path leads into the file system still: the mount was not
 // moved, and nothing is mounted over it. In doubt it does.

@@ -89,19 +89,14 @@ func (s *Store) readObject(n format.Name, codec format.Objects) loaded {
 
 // takeLocked brings what was read into memory.
 func (s *Store) takeLocked(l *loaded) {
-	f := s.files[l.name]
 	if errors.Is(l.err, fs.ErrNotExist) {
 		// Listed, but without its file: it is no object, or just being
 		// destroyed.
 		s.forgetLocked(l.name)
-		s.files[l.name] = &file{}
-		delete(s.bad, l.name)
+		s.fileLocked(l.name)
 		return
 	}
-	if f == nil {
-		f = &file{}
-		s.files[l.name] = f
-	}
+	f := s.fileLocked(l.name)
 	if l.err != nil {
 		s.takeDamagedLocked(l, f)
 		return
@@ -144,6 +139,16 @@ func (s *Store) takeDamagedLocked(l *loaded, f *file) {
 	if was == nil || was.Error() != l.err.Error() {
 		s.cfg.Log.Warn("object skipped", "dir", s.cfg.Dir, "name", l.name, "err", l.err)
 	}
+}
+
+// fileLocked returns what is known of a name, which counts as listed from now on.
+func (s *Store) fileLocked(n format.Name) *file {
+	f := s.files[n]
+	if f == nil {
+		f = &file{}
+		s.files[n] = f
+	}
+	return f
 }
 
 // putLocked makes attrs the newest version of the object, which the index then

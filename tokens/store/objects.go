@@ -28,11 +28,7 @@ func (s *Store) seal(n format.Name, attrs p11.Attributes, previous []byte) ([]by
 func (s *Store) publish(n format.Name, st stamp, private bool, attrs p11.Attributes) *tokens.Object {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f := s.files[n]
-	if f == nil {
-		f = &file{}
-		s.files[n] = f
-	}
+	f := s.fileLocked(n)
 	f.stamp, f.private = st, private
 	if private && s.logins.KeyLocked(p11.CKU_USER) == nil {
 		o := tokens.NewObject(tokens.NewHandle(), n.String(), attrs)

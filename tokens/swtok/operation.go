@@ -2,6 +2,7 @@ package swtok
 
 import (
 	"context"
+	"slices"
 
 	"p11fs/p11"
 	"p11fs/tokens"
@@ -193,8 +194,7 @@ func (o *operation) all(ctx context.Context, in []byte) ([]byte, error) {
 	case len(out) == 0:
 		return rest, nil
 	}
-	whole := make([]byte, 0, len(out)+len(rest))
-	whole = append(append(whole, out...), rest...)
+	whole := slices.Concat(out, rest)
 	wipe(out, rest)
 	return whole, nil
 }
