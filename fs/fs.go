@@ -44,7 +44,6 @@ type FS struct {
 	inoKey  [24]byte
 	ops     []operation   // never changes
 	grace   time.Duration // interruptGrace, except in tests
-	names   *recentNames
 
 	panics      atomic.Uint64
 	handles     atomic.Int64
@@ -65,7 +64,7 @@ func newFS(c Config, system processes) (*FS, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	f := &FS{config: c, ops: operations(), grace: interruptGrace, names: newRecentNames()}
+	f := &FS{config: c, ops: operations(), grace: interruptGrace}
 	if _, err := rand.Read(f.inoKey[:]); err != nil {
 		return nil, fmt.Errorf("random numbers: %w", err)
 	}

@@ -39,7 +39,7 @@ func TestInstall(t *testing.T) {
 			t.Errorf("%s has no line %q:\n%s", name, line, b)
 		}
 	}
-	d := newClientDaemon(t, readClientsDoc(t)["Set-up"])
+	d := newClientDaemon(t, readDoc(t, "clients.md", "sh")["Set-up"])
 	// p11-kit reads a user's own directory, but not root's; root can put
 	// another in the place of the system's for one process.
 	script := "mkdir -p $HOME/.config/pkcs11\nln -s " + prefix + "/share/p11-kit/modules $HOME/.config/pkcs11/modules\n" +

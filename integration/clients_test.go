@@ -55,7 +55,7 @@ func clientSections() []clientSection {
 // when another program destroys an object while it lists them.
 func TestClients(t *testing.T) {
 	t.Parallel()
-	doc := readClientsDoc(t)
+	doc := readDoc(t, "clients.md", "sh")
 	sections := clientSections()
 	for heading, script := range doc {
 		known := slices.ContainsFunc(sections, func(s clientSection) bool { return s.heading == heading })
@@ -95,10 +95,10 @@ func TestClients(t *testing.T) {
 	}
 }
 
-// readClientsDoc returns the shell lines of each section of docs/clients.md.
-func readClientsDoc(t testing.TB) map[string]string {
+// readDoc returns the lines in a language of each section of a page in docs.
+func readDoc(t testing.TB, page, language string) map[string]string {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join("..", "docs", "clients.md"))
+	b, err := os.ReadFile(filepath.Join("..", "docs", page))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +110,7 @@ func readClientsDoc(t testing.TB) map[string]string {
 			code = false
 		case code:
 			doc[heading] += line + "\n"
-		case line == "```sh":
+		case line == "```"+language:
 			code = true
 		case strings.HasPrefix(line, "## "):
 			heading = strings.TrimPrefix(line, "## ")

@@ -38,4 +38,15 @@ func TestLargeInput(t *testing.T) {
 			term.ok(data + " | " + c.check)
 		})
 	}
+	t.Run("stream", func(t *testing.T) {
+		before := d.resident()
+		term.ok(data + " | p11fs encrypt aes > c")
+		grown := d.resident() - before
+		t.Logf("grown by %d KiB", grown>>10)
+		if grown >= 2*most { // buffers of 1 MiB on their way
+			t.Errorf("resident memory grew by %d bytes, want less than %d", grown, 2*most)
+		}
+		term.ok("p11fs decrypt aes < c | openssl dgst -sha256 -binary > result; rm c")
+		term.ok(data + " | openssl dgst -sha256 -binary | cmp - result")
+	})
 }

@@ -85,6 +85,7 @@ Exit status: 0 success; 1 failure; 2 wrong usage; 3 p11fs is not mounted;
 		newMount(s), newUmount(s), newStatus(s), newPath(s), newInit(s), newLogin(s), newLogout(s),
 		newGenerate(s), newEnv(s), newDoctor(s), newVersion(s), newMan(s),
 	)
+	c.AddCommand(newData(s)...)
 	c.SetOut(s.out)
 	c.SetErr(s.err)
 	c.InitDefaultCompletionCmd("completion") // which writes where c does now

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-var update = flag.Bool("update", false, "write docs/errors.md anew")
+var update = flag.Bool("update", false, "write docs/errors.md anew") //nolint:gochecknoglobals // as flags are
 
 // TestErrorTexts holds each text to what a reader needs, and the page to the texts.
 func TestErrorTexts(t *testing.T) {

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// findKey finds the key that a command names: the folder of its token, or of a
+// session, and the key's own below it. A name may do without one of suffixes, of which
+// the first that there is counts.
+func findKey(mount, name string, suffixes []string) (at tree, key string, err error) {
+	if filepath.IsAbs(name) || strings.HasPrefix(name, ".") { // a label has no dot in front
+		if name, err = filepath.Abs(name); err != nil {
+			return at, "", err
+		}
+		dir, base := filepath.Split(name)
+		dir = filepath.Clean(dir)
+		return tree{filepath.Dir(dir)}, filepath.Join(filepath.Base(dir), base), nil
+	}
+	t, err := findTree(mount, os.Getenv)
+	if err != nil {
+		return at, "", err
+	}
+	wanted := t.tokens()
+	find := func(token string) ([]string, error) { return t.named(token, name, suffixes), nil }
+	if strings.HasPrefix(name, "pkcs11:") {
+		u, err := parseURI(name)
+		if err != nil {
+			return at, "", err
+		}
+		find = func(token string) ([]string, error) { return t.byURI(token, u, suffixes) }
+	} else if token, label, ok := strings.Cut(name, "/"); ok {
+		if err := t.token(token); err != nil {
+			return at, "", err
+		}
+		wanted, name = []string{token}, label
+	}
+	var found, public []string
+	for _, token := range wanted {
+		keys, err := find(token)
+		if err != nil {
+			return at, "", err
+		}
+		for _, k := range keys {
+			found = append(found, filepath.Join(token, k))
+			at, key = tree{filepath.Join(t.dir, token)}, filepath.Join("objects", k)
+		}
+		if who, _ := t.read(token, "login"); strings.TrimSpace(who) == "public" {
+			public = append(public, token)
+		}
+	}
+	switch {
+	case len(found) == 1:
+		return at, key, nil
+	case len(found) > 1:
+		return at, "", &usageError{err: fmt.Errorf("%s is several keys: say which of %s", name, strings.Join(found, ", "))}
+	case len(public) > 0:
+		return at, "", &treeError{what: "find " + name, why: "there is no such key that everybody may see: log in first (p11fs login " + public[0] + ")", err: syscall.EACCES}
+	}
+	return at, "", fmt.Errorf("there is no key %s: ls %s shows those that there are", name, filepath.Join(t.dir, "*", "objects"))
+}
+
+// named returns the name in objects of the key of a token.
+func (t tree) named(token, name string, suffixes []string) []string {
+	if name != filepath.Base(name) {
+		return nil
+	}
+	for _, suffix := range append([]string{""}, suffixes...) {
+		if st, err := os.Stat(filepath.Join(t.dir, token, "objects", name+suffix)); err == nil && st.IsDir() {
+			return []string{name + suffix}
+		}
+	}
+	return nil
+}
+
+// parseURI reads the path attributes of a URI (RFC 7512).
+func parseURI(uri string) (map[string]string, error) {
+	path, _, _ := strings.Cut(strings.TrimPrefix(uri, "pkcs11:"), "?")
+	u := map[string]string{}
+	for _, pair := range strings.Split(path, ";") {
+		name, value, _ := strings.Cut(pair, "=")
+		value, err := url.PathUnescape(value)
+		if err != nil {
+			return nil, &usageError{err: fmt.Errorf("%s: %w", uri, err)}
+		}
+		switch name {
+		case "token", "manufacturer", "serial", "model", "object", "id", "type":
+			u[name] = value
+		case "":
+		default:
+			return nil, &usageError{err: fmt.Errorf("%s: the attribute %s is not known", uri, name)}
+		}
+	}
+	return u, nil
+}
+
+// byURI returns the names in objects of the keys of a token that the URI means.
+func (t tree) byURI(token string, u map[string]string, suffixes []string) ([]string, error) {
+	info, err := t.read(token, "info")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // a slot without a token
+	}
+	if err != nil {
+		return nil, err
+	}
+	for attribute, line := range map[string]string{"token": "label", "manufacturer": "manufacturer", "serial": "serial", "model": "model"} {
+		if want, ok := u[attribute]; ok && !strings.Contains("\n"+info, "\n"+line+": "+want+"\n") {
+			return nil, nil
+		}
+	}
+	var template []string
+	if label, ok := u["object"]; ok {
+		var quoted strings.Builder
+		for _, c := range []byte(label) {
+			fmt.Fprintf(&quoted, `\x%02x`, c)
+		}
+		template = append(template, `label="`+quoted.String()+`"`)
+	}
+	if id, ok := u["id"]; ok {
+		template = append(template, fmt.Sprintf("id=0x%x", id))
+	}
+	if kind, ok := u["type"]; ok {
+		class, ok := map[string]string{"private": "private-key", "public": "public-key", "secret-key": "secret-key"}[kind]
+		if !ok {
+			return nil, &usageError{err: fmt.Errorf("type=%s is no key", kind)}
+		}
+		template = append(template, "class="+class)
+	}
+	names, err := t.ask("find a key", token, "find", []byte(strings.Join(template, " ")+"\n"))
+	if err != nil {
+		return nil, err
+	}
+	for _, suffix := range suffixes {
+		var list []string
+		for name := range strings.Lines(names) {
+			if name = strings.TrimSpace(name); strings.HasSuffix(name, suffix) {
+				list = append(list, name)
+			}
+		}
+		if list != nil {
+			return list, nil
+		}
+	}
+	return nil, nil
+}
+
+// completeKeys offers the names of keys to the shell for a first argument, and files
+// for what follows.
+func completeKeys(mount *string, suffixes []string) cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		t, err := findTree(*mount, os.Getenv)
+		if len(args) > 0 || err != nil {
+			return nil, cobra.ShellCompDirectiveDefault
+		}
+		var names []string
+		for _, suffix := range suffixes {
+			found, _ := filepath.Glob(filepath.Join(t.dir, "*", "objects", "*"+suffix))
+			for _, path := range found {
+				names = append(names, filepath.Join(filepath.Base(filepath.Dir(filepath.Dir(path))), filepath.Base(path)))
+			}
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}

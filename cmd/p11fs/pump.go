@@ -1,0 +1,191 @@
+package main
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// blockSize is what the kernel moves in one request of the tree.
+const blockSize = 1 << 20
+
+// A queue has the blocks between a goroutine and another.
+type queue struct {
+	full, empty chan []byte
+	done        chan struct{} // closed when the goroutine has ended
+	err         error         // why, after that
+}
+
+func newQueue() *queue {
+	q := &queue{full: make(chan []byte, 2), empty: make(chan []byte, 2), done: make(chan struct{})}
+	for range cap(q.empty) {
+		q.empty <- make([]byte, blockSize)
+	}
+	return q
+}
+
+// fill reads in to its end.
+func (q *queue) fill(in io.Reader) {
+	defer close(q.done)
+	defer close(q.full)
+	for b := range q.empty {
+		n, err := io.ReadFull(in, b)
+		if n > 0 {
+			q.full <- b[:n]
+		}
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return
+		} else if err != nil {
+			q.err = err
+			return
+		}
+	}
+}
+
+// write writes what is full to out.
+func (q *queue) write(out io.Writer) {
+	defer close(q.done)
+	for b := range q.full {
+		if _, q.err = out.Write(b); q.err != nil {
+			return
+		}
+		q.empty <- b[:blockSize]
+	}
+}
+
+// take reads what output there is of f, which is open with O_NONBLOCK.
+func (q *queue) take(f *os.File) (given bool, err error) {
+	for {
+		var b []byte
+		select {
+		case b = <-q.empty:
+		case <-q.done:
+			return given, q.err
+		}
+		n, err := readNow(f, b)
+		if n == 0 {
+			q.empty <- b
+			return given, err
+		}
+		given = true
+		q.full <- b[:n]
+	}
+}
+
+// readNow is f.Read, but for what is not there yet: it gives nothing then, as at the
+// end. A File would wait for a sign of the kernel, of which the tree gives none.
+func readNow(f *os.File, b []byte) (n int, err error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	failed := raw.Read(func(fd uintptr) bool {
+		for {
+			if n, err = syscall.Read(int(fd), b); err != syscall.EINTR {
+				return true
+			}
+		}
+	})
+	switch {
+	case failed != nil:
+		return 0, failed
+	case err == syscall.EAGAIN:
+		return 0, nil
+	case err != nil:
+		return 0, &os.PathError{Op: "read", Path: f.Name(), Err: err}
+	}
+	return n, nil
+}
+
+// pump sends in through f, and what f gives to out, each at its own pace. It says
+// whether there was any output, also where it fails.
+func pump(f *os.File, in io.Reader, out io.Writer) (given bool, err error) {
+	r, w := newQueue(), newQueue()
+	go r.fill(in)
+	go w.write(out)
+	defer func() {
+		close(r.empty)
+		close(w.full)
+		if <-w.done; err == nil {
+			err = w.err
+		}
+	}()
+	for b := range r.full {
+		if _, err := f.Write(b); err != nil {
+			return given, err
+		}
+		r.empty <- b[:blockSize]
+		some, err := w.take(f)
+		if given = given || some; err != nil {
+			return given, err
+		}
+	}
+	if <-r.done; r.err != nil {
+		return given, r.err
+	}
+	if err := f.Sync(); err != nil { // the end of the message, also of an empty one
+		return given, err
+	}
+	some, err := w.take(f)
+	return given || some, err
+}
+
+// An output is where a command writes. A regular file has its name once all of it is
+// there.
+type output struct {
+	io.Writer
+	file *os.File // nil for standard output
+	path string   // the name to come; empty where the file has it
+}
+
+// createOutput begins an output; stdout is it where path is empty.
+func createOutput(path string, stdout io.Writer) (*output, error) {
+	if path == "" {
+		return &output{Writer: stdout}, nil
+	}
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
+	}
+	old, err := os.Stat(path)
+	if err == nil && !old.Mode().IsRegular() {
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		return &output{f, f, ""}, err
+	}
+	random := make([]byte, 8)
+	_, _ = rand.Read(random) // which does not fail
+	f, newErr := os.OpenFile(filepath.Join(filepath.Dir(path), fmt.Sprintf(".p11fs-%x", random)), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	if newErr == nil && err == nil {
+		_ = f.Chmod(old.Mode().Perm()) // as far as the file system has modes
+	}
+	return &output{f, f, path}, newErr
+}
+
+// commit ends the output, of which all is there.
+func (o *output) commit() error {
+	if o.path == "" {
+		if o.file != nil {
+			return o.file.Close()
+		}
+		return nil
+	}
+	err := errors.Join(o.file.Sync(), o.file.Close())
+	if err == nil {
+		err = os.Rename(o.file.Name(), o.path)
+	}
+	if err == nil {
+		o.path = ""
+	}
+	return err
+}
+
+// discard removes what was not committed.
+func (o *output) discard() {
+	if o.path != "" {
+		_ = o.file.Close()
+		_ = os.Remove(o.file.Name())
+	}
+}
