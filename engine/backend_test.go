@@ -24,7 +24,7 @@ func backends() map[string]func(*testing.T) tokens.Token {
 		},
 		"swtok": func(t *testing.T) tokens.Token {
 			dir := t.TempDir()
-			lock, err := locks.Open(filepath.Join(dir, "LCK"), locks.Options{Group: locks.NoGroup})
+			lock, err := locks.Open(filepath.Join(dir, "LCK"), locks.NoGroup)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -53,7 +53,7 @@ func BenchmarkBesideOthers(b *testing.B) {
 	for _, n := range []int{0, 1, 2} {
 		b.Run([]string{"alone", "beside one", "beside two"}[n], func(b *testing.B) {
 			path := filepath.Join(b.TempDir(), "LCK..x")
-			l, err := Open(path, Options{Group: NoGroup})
+			l, err := Open(path, NoGroup)
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -37,18 +37,10 @@ import (
 // NoGroup has lock files belong to their maker alone.
 const NoGroup = -1
 
-// Options are for a lock file that has to be made. One that exists is used as it
-// is.
-type Options struct {
-	// Group owns the file and its directory, with modes 0440 and 0770; with
-	// NoGroup the modes are 0400 and 0700 and the owner's group stays.
-	Group int
-}
-
 // A Lock is one lock file. It is used by several goroutines at once.
 type Lock struct {
-	path string
-	opts Options
+	path  string
+	group int // of a file that has to be made
 
 	// turn holds one element while no goroutine of this process has the lock. It
 	// guards f and waiter. It is a channel, so that waiting for it can end with a
@@ -64,13 +56,15 @@ type Lock struct {
 // ErrClosed is what Lock returns after Close.
 var ErrClosed = errors.New("lock is closed")
 
-// Open opens the lock file at path, making it and its directories where absent.
-func Open(path string, opts Options) (*Lock, error) {
-	f, err := open(path, opts)
+// Open opens the lock file at path, making it and its directories where absent: group
+// owns them then, with modes 0440 and 0770; with NoGroup the modes are 0400 and 0700
+// and the owner's group stays. A file that exists is used as it is.
+func Open(path string, group int) (*Lock, error) {
+	f, err := open(path, group)
 	if err != nil {
 		return nil, fmt.Errorf("lock file: %w", err)
 	}
-	l := &Lock{path: path, opts: opts, turn: make(chan struct{}, 1), f: f, closed: make(chan struct{})}
+	l := &Lock{path: path, group: group, turn: make(chan struct{}, 1), f: f, closed: make(chan struct{})}
 	l.turn <- struct{}{}
 	return l, nil
 }
@@ -128,7 +122,7 @@ func (l *Lock) lockFile(ctx context.Context) error {
 		if st.Nlink > 0 {
 			return nil
 		}
-		f, err := open(l.path, l.opts)
+		f, err := open(l.path, l.group)
 		if err != nil {
 			_ = flock(l.f, unix.LOCK_UN)
 			return err
@@ -174,10 +168,10 @@ func (l *Lock) Close() (err error) {
 }
 
 // open opens the lock file for reading, which is all that its mode allows.
-func open(path string, opts Options) (*os.File, error) {
+func open(path string, group int) (*os.File, error) {
 	const flags = unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NOFOLLOW | unix.O_NONBLOCK
 	fileMode, dirMode := fs.FileMode(0o440), fs.FileMode(0o770)
-	if opts.Group == NoGroup {
+	if group == NoGroup {
 		fileMode, dirMode = 0o400, 0o700
 	}
 	for {
@@ -190,7 +184,7 @@ func open(path string, opts Options) (*os.File, error) {
 		}
 		dir := filepath.Dir(path) // the token's, in that of all locks
 		for _, dir := range []string{filepath.Dir(dir), dir} {
-			if err := MakeDirectory(dir, dirMode, opts.Group); err != nil {
+			if err := MakeDirectory(dir, dirMode, group); err != nil {
 				return nil, err
 			}
 		}
@@ -201,7 +195,7 @@ func open(path string, opts Options) (*os.File, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := own(f, fileMode, opts.Group); err != nil {
+		if err := own(f, fileMode, group); err != nil {
 			_ = f.Close()
 			return nil, err
 		}

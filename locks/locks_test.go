@@ -16,9 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func openTest(t *testing.T, path string, opts Options) *Lock {
+func openTest(t *testing.T, path string, group int) *Lock {
 	t.Helper()
-	l, err := Open(path, opts)
+	l, err := Open(path, group)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +52,7 @@ func TestModes(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "opencryptoki", "swtok", "LCK..swtok")
-			openTest(t, path, Options{Group: tt.group})
+			openTest(t, path, tt.group)
 			for p, want := range map[string]fs.FileMode{path: tt.file, filepath.Dir(path): tt.dir, filepath.Dir(filepath.Dir(path)): tt.dir} {
 				fi, err := os.Stat(p)
 				if err != nil {
@@ -62,7 +62,7 @@ func TestModes(t *testing.T) {
 					t.Errorf("%s: mode %o, want %o", p, got, want)
 				}
 			}
-			openTest(t, path, Options{Group: tt.group}) // as it is
+			openTest(t, path, tt.group) // as it is
 		})
 	}
 }
@@ -81,7 +81,7 @@ func TestRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{link, fifo, dir, filepath.Join(target, "below a file")} {
-		if l, err := Open(path, Options{Group: NoGroup}); err == nil {
+		if l, err := Open(path, NoGroup); err == nil {
 			_ = l.Close()
 			t.Errorf("Open(%s) succeeded", path)
 		}
@@ -90,8 +90,8 @@ func TestRefuses(t *testing.T) {
 
 func TestExcludes(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "LCK..x")
-	a := openTest(t, path, Options{Group: NoGroup})
-	b := openTest(t, path, Options{Group: NoGroup})
+	a := openTest(t, path, NoGroup)
+	b := openTest(t, path, NoGroup)
 	for name, other := range map[string]*Lock{"goroutine": a, "descriptor": b} {
 		t.Run(name, func(t *testing.T) {
 			unlock := mustLock(t, a)
@@ -117,7 +117,7 @@ func TestOtherProcess(t *testing.T) {
 		t.Skip("no flock(1)")
 	}
 	path := filepath.Join(t.TempDir(), "LCK..x")
-	l := openTest(t, path, Options{Group: NoGroup})
+	l := openTest(t, path, NoGroup)
 	cmd := exec.Command(flock, path, "sh", "-c", "echo held; read line")
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -147,7 +147,7 @@ func TestOtherProcess(t *testing.T) {
 
 func TestCounter(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "LCK..x")
-	ls := []*Lock{openTest(t, path, Options{Group: NoGroup}), openTest(t, path, Options{Group: NoGroup})}
+	ls := []*Lock{openTest(t, path, NoGroup), openTest(t, path, NoGroup)}
 	var wg sync.WaitGroup
 	var n atomic.Int64 // atomic for the race detector only, which knows no flock
 	for i := range 8 {
@@ -173,12 +173,12 @@ func TestCounter(t *testing.T) {
 
 func TestRemovedFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "LCK..x")
-	l := openTest(t, path, Options{Group: NoGroup})
+	l := openTest(t, path, NoGroup)
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
 	unlock := mustLock(t, l)
-	other := openTest(t, path, Options{Group: NoGroup})
+	other := openTest(t, path, NoGroup)
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
 	if _, err := other.Lock(ctx); !errors.Is(err, context.DeadlineExceeded) {
@@ -191,7 +191,7 @@ func TestRemovedFile(t *testing.T) {
 
 func TestEnded(t *testing.T) {
 	t.Run("context", func(t *testing.T) {
-		l := openTest(t, filepath.Join(t.TempDir(), "x"), Options{Group: NoGroup})
+		l := openTest(t, filepath.Join(t.TempDir(), "x"), NoGroup)
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		if _, err := l.Lock(ctx); !errors.Is(err, context.Canceled) {
@@ -199,7 +199,7 @@ func TestEnded(t *testing.T) {
 		}
 	})
 	t.Run("closed", func(t *testing.T) {
-		l := openTest(t, filepath.Join(t.TempDir(), "x"), Options{Group: NoGroup})
+		l := openTest(t, filepath.Join(t.TempDir(), "x"), NoGroup)
 		unlock := mustLock(t, l)
 		waiting := make(chan error, 1)
 		go func() {
@@ -235,7 +235,7 @@ func TestEnded(t *testing.T) {
 // the next caller.
 func TestAbandonedWaits(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "LCK..x")
-	l, other := openTest(t, path, Options{Group: NoGroup}), openTest(t, path, Options{Group: NoGroup})
+	l, other := openTest(t, path, NoGroup), openTest(t, path, NoGroup)
 	giveUp := func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 		defer cancel()

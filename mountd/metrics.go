@@ -9,13 +9,12 @@ import (
 	"github.com/prometheus/common/expfmt"
 )
 
-// metrics is the daemon's own registry: nothing of the library's default one,
-// so that two daemons fit in one process.
-type metrics struct{ registry *prometheus.Registry }
-
-// newMetrics registers what is counted. Each is asked for at each collection.
-func newMetrics(d *Daemon) (*metrics, error) {
-	m := &metrics{registry: prometheus.NewRegistry()}
+// metrics registers what is counted, and returns what gives the text of the file metrics,
+// in Prometheus's exposition format. Each number is asked for at each collection. The
+// registry is the daemon's own: nothing of the library's default one, so that two
+// daemons fit in one process.
+func (d *Daemon) metrics() (text func() string, err error) {
+	registry := prometheus.NewRegistry()
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "p11fs_info",
 		Help:        "Version, cryptographic library and mode, as labels of the value 1.",
@@ -34,11 +33,11 @@ func newMetrics(d *Daemon) (*metrics, error) {
 		all = append(all, prometheus.NewCounterFunc(prometheus.CounterOpts{Name: c.name, Help: c.help}, func() float64 { return float64(c.value()) }))
 	}
 	for _, c := range all {
-		if err := m.registry.Register(c); err != nil {
+		if err := registry.Register(c); err != nil {
 			return nil, fmt.Errorf("metrics: %w", err)
 		}
 	}
-	return m, nil
+	return func() string { return metricsText(registry) }, nil
 }
 
 // metric is one number.
@@ -83,11 +82,10 @@ func (d *Daemon) counters() []metric {
 	}
 }
 
-// text is the text of the file metrics, in Prometheus's exposition format.
-// What cannot be collected is left out, with a comment that says why.
-func (m *metrics) text() string {
+// metricsText leaves out what cannot be collected, with a comment that says why.
+func metricsText(registry *prometheus.Registry) string {
 	var b bytes.Buffer
-	families, err := m.registry.Gather()
+	families, err := registry.Gather()
 	if err != nil {
 		fmt.Fprintf(&b, "# not complete: %s\n", oneLine(err.Error()))
 	}

@@ -84,7 +84,7 @@ func (d *Daemon) takeSlotDaemonsPlace(ctx context.Context, door *stockDoor, grou
 	if err := locks.MakeDirectory(filepath.Dir(p.SlotSocket), 0o755, locks.NoGroup); err != nil {
 		return err
 	}
-	if door.apiLock, err = locks.Open(filepath.Join(p.Locks, "LCK..APIlock"), locks.Options{Group: group}); err != nil {
+	if door.apiLock, err = locks.Open(filepath.Join(p.Locks, "LCK..APIlock"), group); err != nil {
 		return err
 	}
 	d.later(door.apiLock.Close)

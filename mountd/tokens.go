@@ -69,7 +69,7 @@ func (d *Daemon) openToken(ctx context.Context, s *slot) (tokens.Token, error) {
 	if err := locks.MakeDirectory(p.Dir, dirMode(d.conf.Mode), p.Group); err != nil {
 		return nil, err
 	}
-	lock, err := locks.Open(s.lockPath, locks.Options{Group: p.Group})
+	lock, err := locks.Open(s.lockPath, p.Group)
 	if err != nil {
 		return nil, err
 	}

@@ -38,11 +38,10 @@ func (d *Daemon) mount(ctx context.Context) error {
 	if group := d.group(); group != locks.NoGroup {
 		c.GID = uint32(group)
 	}
-	m, err := newMetrics(d)
-	if err != nil {
+	var err error
+	if c.Metrics, err = d.metrics(); err != nil {
 		return err
 	}
-	c.Metrics = m.text
 	if d.tree, err = fs.New(c); err != nil {
 		return err
 	}

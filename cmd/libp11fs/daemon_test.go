@@ -47,7 +47,7 @@ type daemon struct {
 func newToken(t testing.TB, log *slog.Logger) tokens.Token {
 	t.Helper()
 	dir := t.TempDir()
-	lock, err := locks.Open(filepath.Join(dir, "lock"), locks.Options{Group: locks.NoGroup})
+	lock, err := locks.Open(filepath.Join(dir, "lock"), locks.NoGroup)
 	if err != nil {
 		t.Fatal(err)
 	}

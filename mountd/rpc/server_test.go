@@ -31,7 +31,7 @@ const (
 func newToken(t testing.TB, log *slog.Logger, name string) tokens.Token {
 	t.Helper()
 	dir := t.TempDir()
-	lock, err := locks.Open(filepath.Join(dir, "lock"), locks.Options{Group: locks.NoGroup})
+	lock, err := locks.Open(filepath.Join(dir, "lock"), locks.NoGroup)
 	if err != nil {
 		t.Fatal(err)
 	}

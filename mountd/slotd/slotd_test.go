@@ -84,7 +84,7 @@ type rig struct {
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	dir := t.TempDir()
-	lock, err := locks.Open(filepath.Join(dir, "lock", "LCK..APIlock"), locks.Options{Group: locks.NoGroup})
+	lock, err := locks.Open(filepath.Join(dir, "lock", "LCK..APIlock"), locks.NoGroup)
 	if err != nil {
 		t.Fatal(err)
 	}

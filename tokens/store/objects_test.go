@@ -324,7 +324,7 @@ func mustCreate(t *testing.T, path ...string) string {
 func TestConcurrent(t *testing.T) {
 	dir := t.TempDir()
 	cfg := config(t, filepath.Join(dir, "swtok"))
-	lock, err := locks.Open(filepath.Join(dir, "lock", "LCK..swtok"), locks.Options{Group: locks.NoGroup})
+	lock, err := locks.Open(filepath.Join(dir, "lock", "LCK..swtok"), locks.NoGroup)
 	if err != nil {
 		t.Fatal(err)
 	}

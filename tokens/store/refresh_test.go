@@ -22,7 +22,7 @@ import (
 
 func fileLock(t testing.TB, path string) *locks.Lock {
 	t.Helper()
-	l, err := locks.Open(path, locks.Options{Group: locks.NoGroup})
+	l, err := locks.Open(path, locks.NoGroup)
 	if err != nil {
 		t.Fatal(err)
 	}

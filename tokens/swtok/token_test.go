@@ -19,7 +19,7 @@ func TestToken(t *testing.T) {
 				SOPIN: "87654321",
 				Open: func(t *testing.T, dir string) tokens.Token {
 					t.Helper()
-					lock, err := locks.Open(filepath.Join(dir, "lock", "token"), locks.Options{Group: locks.NoGroup})
+					lock, err := locks.Open(filepath.Join(dir, "lock", "token"), locks.NoGroup)
 					if err != nil {
 						t.Fatal(err)
 					}
