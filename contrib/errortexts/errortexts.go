@@ -38,6 +38,7 @@ type maker struct {
 	text, rv, errno int
 	constant        string // the CK_RV, where it is no argument
 	mend            bool   // what to do is the first argument
+	found           bool   // by findMakers
 }
 
 // A section of the page has the texts of packages.
@@ -62,7 +63,8 @@ func sections() []section {
 		{"Keys and certificates that come in", "Likewise, of what was imported, unwrapped or copied into `certs/`.", []string{"p11/pkix"}, within},
 		{"Programs at the socket", "In the daemon's log at level debug; the program gets the CK_RV.", []string{"mountd/rpc", "mountd/rpc/wire"}, "whoever wrote the client mends it"},
 		{"Commands", "On standard error of the command, behind `p11fs: `.", []string{"cmd/p11fs"}, ""},
-		{"When the daemon starts and ends", "On standard error of `p11fs mount`, in the log, and in `status`. A mount that fails names `p11fs doctor`.", []string{"mountd", "mountd/config", "mountd/mountpoint", "mountd/slotd", "shm", "locks", "secret"}, "`p11fs doctor` says what is in the way"},
+		{"When the daemon starts and ends", "On standard error of `p11fs mount`, in the log, and in `status`. A mount that fails names `p11fs doctor`.", []string{"mountd", "mountd/mountpoint", "mountd/slotd", "shm", "locks", "secret"}, "`p11fs doctor` says what is in the way"},
+		{"The configuration", "With file and line, where p11fs starts, and from `p11fs doctor`.", []string{"mountd/config"}, "mend that line; p11fs(5) has its form"},
 		{"doctor", "From `p11fs doctor`, each with the line that mends it.", []string{"mountd/doctor"}, ""},
 	}
 }
@@ -103,7 +105,7 @@ func errnoTable(page string) (map[string]string, error) {
 
 // completed fills in what follows from the text, the CK_RV and the section.
 func (e entry) completed(s section, errnos map[string]string) entry {
-	if why, what, ok := cutAdvice(e.text); ok && e.advice == "" && (e.errno != "" || e.rv == "") {
+	if why, what, ok := cutAdvice(e.text); ok && e.advice == "" && (e.errno != "" || e.rv == "" && e.dir != "mountd/config") {
 		e.text, e.advice = why, what
 	}
 	rv, err := p11.ParseRV("CKR_" + e.rv)
@@ -154,6 +156,8 @@ func parse(root, dir string) (*source, error) {
 	switch dir {
 	case "fs":
 		s.makers["refuse"] = maker{text: 2, rv: 1, errno: 0}
+	case "mountd/config": // of a line
+		s.makers["add"] = maker{text: 1, rv: -1, errno: -1}
 	case "mountd/doctor": // which has the line that mends it first
 		s.makers["wrong"], s.makers["add"] = maker{text: 1, rv: -1, errno: -1, mend: true}, maker{text: 1, rv: -1, errno: -1, mend: true}
 	case "p11":
@@ -182,7 +186,7 @@ func parse(root, dir string) (*source, error) {
 // findSaid finds functions of constant texts.
 func (s *source) findSaid(n ast.Node) bool {
 	f, ok := n.(*ast.FuncDecl)
-	if !ok || f.Body == nil || f.Type.Results == nil || len(f.Type.Results.List) != 1 {
+	if !ok || f.Body == nil || f.Type.Results == nil || len(f.Type.Results.List) != 1 || f.Name.Name == "Error" {
 		return true
 	}
 	var texts []string
@@ -247,19 +251,15 @@ func (s *source) findMakers() (found bool) {
 			if !ok || m.text >= len(call.Args) {
 				return true
 			}
-			arg, isName := call.Args[m.text].(*ast.Ident)
-			text, isParam := 0, false
-			if isName {
-				text, isParam = params[arg.Name], slices.Contains(keys(params), arg.Name)
-			}
+			text, isParam := paramOf(params, call.Args[m.text])
 			if !isParam {
 				return true
 			}
-			made := maker{text: text, rv: -1, errno: -1, constant: m.constant}
+			made := maker{text: text, rv: -1, errno: -1, constant: m.constant, found: true}
 			if m.rv >= 0 {
 				made.constant = rvName(call.Args[m.rv])
-				if id, ok := call.Args[m.rv].(*ast.Ident); ok && slices.Contains(keys(params), id.Name) {
-					made.rv = params[id.Name]
+				if rv, ok := paramOf(params, call.Args[m.rv]); ok {
+					made.rv = rv
 				}
 			}
 			s.makers[f.Name.Name] = made
@@ -271,11 +271,12 @@ func (s *source) findMakers() (found bool) {
 	return found
 }
 
-func keys(m map[string]int) (list []string) {
-	for k := range m {
-		list = append(list, k)
+// paramOf is which of the parameters e is.
+func paramOf(params map[string]int, e ast.Expr) (n int, ok bool) {
+	if id, isName := e.(*ast.Ident); isName {
+		n, ok = params[id.Name]
 	}
-	return list
+	return n, ok
 }
 
 // rvName is the name of a CK_RV without CKR_.
@@ -302,8 +303,11 @@ func (s *source) entries() (list []entry) {
 		switch n := n.(type) {
 		case *ast.FuncDecl:
 			sentinels = false
-			if _, made := s.makers[n.Name.Name]; made {
+			if s.makers[n.Name.Name].found {
 				return false // its texts are those of its callers
+			}
+			if n.Name.Name == "Error" {
+				s.typeText(n, add)
 			}
 		case *ast.GenDecl:
 			sentinels = n.Tok == token.VAR
@@ -320,6 +324,16 @@ func (s *source) entries() (list []entry) {
 		return true
 	})
 	return list
+}
+
+// typeText is what an error type says of itself.
+func (s *source) typeText(f *ast.FuncDecl, add func(ast.Node, entry)) {
+	ast.Inspect(f.Body, func(n ast.Node) bool {
+		if r, ok := n.(*ast.ReturnStmt); ok && len(r.Results) == 1 && strings.ContainsAny(s.textOf(r.Results[0]), "aeiou") {
+			add(r, entry{text: s.textOf(r.Results[0]), rv: "varies"})
+		}
+		return true
+	})
 }
 
 // call is the text that a call makes an error of.
@@ -385,11 +399,9 @@ In the tree an error is an errno, and the file ` + "`error`" + ` has the line be
 	for _, s := range sections() {
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n", s.title, s.about)
 		var rows []string
-		coded := false
 		for _, e := range list {
 			if slices.Contains(s.dirs, e.dir) && strings.Trim(e.text, "… :;,()") != "" {
 				rows = append(rows, e.row())
-				coded = coded || e.rv != ""
 			}
 		}
 		slices.Sort(rows)

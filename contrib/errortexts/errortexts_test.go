@@ -2,8 +2,11 @@ package errortexts
 
 import (
 	"flag"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -18,6 +21,9 @@ func TestErrorTexts(t *testing.T) {
 	}
 	if len(list) < 400 {
 		t.Fatalf("found %d texts only", len(list))
+	}
+	for _, dir := range unread(t, "../..") {
+		t.Errorf("%s makes errors, and no section of the page has it", dir)
 	}
 	for _, e := range list {
 		for _, wrong := range complaints(e) {
@@ -34,6 +40,31 @@ func TestErrorTexts(t *testing.T) {
 	if got, err := os.ReadFile(page); err != nil || string(got) != want {
 		t.Errorf("docs/errors.md is not what the code says (%v): go generate ./contrib/errortexts", err)
 	}
+}
+
+// unread returns the packages of the product with errors that no section has.
+func unread(t *testing.T, root string) (dirs []string) {
+	t.Helper()
+	known := []string{"cmd/libp11fs/gen", "p11/gen", "p11/gen/table"} // which run when the product is built
+	for _, s := range sections() {
+		known = append(known, s.dirs...)
+	}
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		dir, _ := filepath.Rel(root, filepath.Dir(path))
+		product := regexp.MustCompile(`^(cmd|engine|fs|locks|mountd|p11|secret|shm|tokens)\b`).MatchString(dir) && !strings.Contains(dir, "test")
+		if err != nil || !product || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || slices.Contains(known, dir) {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if regexp.MustCompile(`Errorf\(|errors\.New\(`).Match(text) {
+			dirs, known = append(dirs, dir), append(known, dir)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dirs
 }
 
 // complaints says what is wrong with a text.
