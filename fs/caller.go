@@ -56,6 +56,8 @@ type processes struct {
 	leader func(sid int) (leader, error)
 	// started returns when a process was started, in a form of its own.
 	started func(pid int) string
+	// process returns the process of a thread. nil takes each thread for one.
+	process func(tid int) int
 	// groups returns the supplementary groups of a thread, nil if they cannot be
 	// had.
 	groups func(tid int) []uint32
@@ -64,7 +66,7 @@ type processes struct {
 }
 
 func systemProcesses() processes {
-	p := processes{session: unix.Getsid, leader: openLeader, started: startTime, groups: threadGroups}
+	p := processes{session: unix.Getsid, leader: openLeader, started: startTime, process: processOf, groups: threadGroups}
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && limit.Cur < math.MaxInt32 {
 		p.descriptors = int(limit.Cur)
@@ -278,6 +280,14 @@ func (cs *callers) end(a *application) {
 	a.leader.close()
 }
 
+// process returns the caller's process.
+func (cs *callers) process(c caller) int {
+	if cs.system.process == nil {
+		return int(c.pid)
+	}
+	return cs.system.process(int(c.pid))
+}
+
 // count returns the number of applications.
 func (cs *callers) count() int {
 	cs.mu.Lock()
@@ -339,24 +349,37 @@ func startTime(pid int) string {
 	return ""
 }
 
-// threadGroups reads /proc: no system call tells another process's groups.
-func threadGroups(tid int) (groups []uint32) {
+// statusNumbers are the numbers of a line of what /proc tells of a thread: no system
+// call tells another's.
+func statusNumbers(tid int, key string) (numbers []uint32) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", tid))
 	if err != nil {
 		return nil
 	}
 	for line := range strings.Lines(string(b)) {
-		list, ok := strings.CutPrefix(line, "Groups:")
+		list, ok := strings.CutPrefix(line, key+":")
 		if !ok {
 			continue
 		}
 		for _, word := range strings.Fields(list) {
-			if gid, err := strconv.ParseUint(word, 10, 32); err == nil {
-				groups = append(groups, uint32(gid))
+			if n, err := strconv.ParseUint(word, 10, 32); err == nil {
+				numbers = append(numbers, uint32(n))
 			}
 		}
 	}
-	return groups
+	return numbers
+}
+
+func threadGroups(tid int) []uint32 { return statusNumbers(tid, "Groups") }
+
+func processOf(tid int) int {
+	// Signal 0 asks whether the first thread is this one, and does not send anything.
+	if errors.Is(unix.Tgkill(tid, tid, 0), unix.ESRCH) {
+		for _, n := range statusNumbers(tid, "Tgid") {
+			return int(n)
+		}
+	}
+	return tid
 }
 
 // exited reports whether the process has ended: then its pidfd is readable.

@@ -111,14 +111,16 @@ func (k *keyFile) der() bool { return k.bare && k.keyType == p11.CKK_EC }
 
 // signFile signs what is written, and reads the signature.
 func signFile(k *keyFile) *file {
-	return k.stream(func(ctx context.Context, s *session, key engine.ObjectInfo) (transform, error) {
+	data := k.stream(func(ctx context.Context, s *session, key engine.ObjectInfo) (transform, error) {
 		u, err := k.use(ctx, s, key, p11.CKF_SIGN, k.mechanism)
 		if err != nil {
 			return nil, err
 		}
 		u.der = k.der()
 		return u, nil
-	}).file()
+	})
+	data.sameIV = k.mechanism.Type == p11.CKM_AES_GMAC
+	return data.file()
 }
 
 // verifyFile takes a signature, then the data that it is to fit: cat sig msg >
@@ -231,6 +233,7 @@ func encryptFile(k *keyFile) *file {
 	// authentication key (NIST SP 800-38D, appendix A), with which anybody makes tags
 	// for any ciphertext. The last segment of a stream is such a message.
 	data.single = k.mechanism.Type == p11.CKM_AES_GCM || k.mechanism.Type == p11.CKM_P11FS_STREAM
+	data.sameIV = k.mechanism.Param != nil && k.keyType != p11.CKK_RSA && k.mechanism.Type != p11.CKM_P11FS_STREAM
 	return data.file()
 }
 

@@ -41,7 +41,9 @@
 // # Handles
 //
 // What an open file may do is decided when it is opened and kept in its [handle],
-// with the caller's session: FLUSH and RELEASE come from nobody. Behind a handle
+// with the caller's session: FLUSH and RELEASE come from nobody, or from who was given
+// the descriptor. Which process a read, a write or a FLUSH comes from says the lock
+// owner ([request]); a function that waits for another process lets go of the handle. Behind a handle
 // there is a text, a command ([openCommand]), a file transaction ([message]), a
 // result that another open of the session has left ([exchange]), or an ordinary file
 // ([blob]).

@@ -45,6 +45,8 @@ type FS struct {
 	ops     []operation   // never changes
 	grace   time.Duration // interruptGrace, except in tests
 
+	requests requests
+
 	panics      atomic.Uint64
 	handles     atomic.Int64
 	temporaries atomic.Uint64 // that were made, for their paths

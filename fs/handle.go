@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"errors"
 	"syscall"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
@@ -54,6 +55,14 @@ type handle struct {
 	place
 	app  *application // of who opened it; nil for a text that needs none
 	busy mutex        // held while a function runs
+	// waits is closed when a function has run, if some wait for that. It is guarded by
+	// busy.
+	waits chan struct{}
+	end   <-chan struct{} // closed when no function is to wait any more
+	// stream is set for what has no places in it, as a pipe has none: the kernel then
+	// lets one process write while another waits in a read.
+	stream   bool
+	nonblock bool // no function waits
 
 	// read returns what the read gives, in dest or in memory of its own, which is
 	// wiped when it is sent.
@@ -76,7 +85,9 @@ func (p place) newHandle(a *application) *handle {
 }
 
 func (s *session) newHandle() *handle {
-	return place{fs: s.fs, slot: s.slot, ref: sessionRef{number: s.eng.Handle()}}.newHandle(s.app)
+	h := place{fs: s.fs, slot: s.slot, ref: sessionRef{number: s.eng.Handle()}}.newHandle(s.app)
+	h.end = s.eng.Done()
+	return h
 }
 
 // opened counts the handle if it holds anything, and returns what the kernel is
@@ -89,22 +100,53 @@ func (h *handle) opened() (fh gofs.FileHandle, fuseFlags uint32) {
 	if h.flush == nil {
 		fuseFlags |= fuse.FOPEN_NOFLUSH
 	}
+	if h.stream {
+		fuseFlags |= fuse.FOPEN_STREAM
+	}
 	return h, fuseFlags
 }
 
 // exclusive runs f while nothing else uses the handle. A wait for that can be
-// interrupted.
+// interrupted. f gives errNotYet if it has to wait, and is run again after another
+// function, unless its descriptor is not to wait.
 func (h *handle) exclusive(ctx context.Context, f func() error) error {
+	for {
+		waits, err := h.once(ctx, f)
+		if waits == nil {
+			return err
+		}
+		select {
+		case <-waits:
+		case <-ctx.Done():
+			return context.Canceled
+		case <-h.end:
+			return errSessionClosed
+		}
+	}
+}
+
+// once is exclusive, but for the wait that f wants: that is for the end of waits.
+func (h *handle) once(ctx context.Context, f func() error) (waits <-chan struct{}, err error) {
 	if !h.busy.lock(ctx) {
-		return context.Canceled
+		return nil, context.Canceled
 	}
 	defer h.busy.unlock()
-	return f()
+	if err = f(); errors.Is(err, errNotYet) && !h.nonblock && !requestOf(ctx).nonblock {
+		if h.waits == nil {
+			h.waits = make(chan struct{})
+		}
+		return h.waits, nil
+	}
+	if h.waits != nil {
+		close(h.waits)
+		h.waits = nil
+	}
+	return nil, err
 }
 
 // serve runs one request of the kernel's.
 func (h *handle) serve(ctx context.Context, run func(ctx context.Context) error) syscall.Errno {
-	ctx, end := h.fs.withGrace(ctx)
+	ctx, end := h.fs.withGrace(h.fs.requests.with(ctx))
 	defer end()
 	err := h.exclusive(ctx, func() error { return run(ctx) })
 	if h.app == nil {

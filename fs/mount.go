@@ -50,7 +50,7 @@ func (f *FS) Mount(ctx context.Context, dir string, o Options) (*Server, error) 
 		},
 		NullPermissions: true,
 	}
-	raw := gofs.NewNodeFS(f.rootNode(), options)
+	raw := noter{gofs.NewNodeFS(f.rootNode(), options), &f.requests}
 	server, err := fuse.NewServer(raw, dir, &options.MountOptions)
 	if err != nil {
 		if strings.HasPrefix(err.Error(), "fusermount exited") {

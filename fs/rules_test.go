@@ -395,6 +395,7 @@ func TestRule8RightsAreThoseOfTheOpen(t *testing.T) {
 	p := alone(t)
 	f := p.opened("tok/objects/web.key/sign", syscall.O_RDWR)
 	p.must(f.write("abc"))
+	p.must(f.flush()) // until then another process waits
 	stranger := p.w.person(2000, 500)
 	given := &openFile{p: stranger, node: f.node, handle: f.handle, pos: f.pos}
 	if sig, errno := given.all(); errno != 0 || len(sig) != 256 {

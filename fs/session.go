@@ -67,6 +67,13 @@ func (s *session) reserve(n int) error {
 	return nil
 }
 
+// hasRoom reports whether the session may hold n bytes more.
+func (s *session) hasRoom(n int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.held+int64(n) <= maxHeld
+}
+
 func (s *session) unreserve(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
