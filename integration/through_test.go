@@ -103,3 +103,16 @@ func TestThrough(t *testing.T) {
 	ends(1, "too large", "head -c 67108865 /dev/zero | LC_ALL=C cat > $O/aes.sec/encrypt")
 	run("head -c 60000000 /dev/zero | p11fs encrypt aes --mechanism '' > c && p11fs decrypt aes --mechanism '' < c > got && cmp -n 60000000 got /dev/zero && test $(wc -c < got) = 60000000")
 }
+
+// TestUndo has the module encrypt as much as it decrypts. That of p11-kit knows neither
+// AES-GCM nor streams.
+func TestUndo(t *testing.T) {
+	t.Parallel()
+	needTools(t, "python3")
+	script, err := filepath.Abs("testdata/undo.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, _ := ready(t, daemonConfig{})
+	runClient(t, d, ownModule(t), "python3 -B "+script+" $M", nil)
+}

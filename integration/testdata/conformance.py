@@ -259,4 +259,5 @@ def main():
         first = False
 
 
-main()
+if __name__ == "__main__":
+    main()
