@@ -21,7 +21,8 @@ type Config struct {
 	// the file empty.
 	Status    func() string
 	Resources func() string
-	Metrics   func() string
+	// Metrics is told whether root or the tree's owner asks, who may see more.
+	Metrics func(owner bool) string
 
 	// Socket is where programs that load a PKCS#11 module connect, which a link in
 	// the root tells; empty for none.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"p11fs/tokens/tokentest/hooks"
@@ -306,5 +307,18 @@ func TestDescriptorsAreShared(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal("an application that ended still counts")
 		}
+	}
+}
+
+// TestMetricsAreForTheOwner: what the daemon's memory shows of others' work is for root
+// and the owner of the tree.
+func TestMetricsAreForTheOwner(t *testing.T) {
+	w := newWorld(t, hooks.Options{})
+	w.fs.config.UID = 1000
+	w.fs.config.Metrics = func(owner bool) string { return fmt.Sprint(owner) }
+	w.root = w.fs.rootNode()
+	gofs.NewNodeFS(w.root, &gofs.Options{NullPermissions: true})
+	for uid, want := range map[uint32]string{0: "true", 1000: "true", 2000: "false"} {
+		w.person(uid, int(uid)+1).reads("metrics", want)
 	}
 }

@@ -65,7 +65,7 @@ func serve(dir string) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	status := func() string { return "running\n" }
 	var asked atomic.Int64
-	metrics := func() string { // as long as it happens
+	metrics := func(bool) string { // as long as it happens
 		n := asked.Add(1)
 		return "running\n" + strings.Repeat("0\n", int(n*n%7))
 	}

@@ -20,7 +20,6 @@ func (f *FS) rootNode() *node {
 		{"status", f.config.Status},
 		{"slots", f.slotTable},
 		{"resources", f.config.Resources},
-		{"metrics", f.config.Metrics},
 	} {
 		d.addText(text.name, func(context.Context, caller) ([]byte, error) {
 			if text.text == nil {
@@ -29,6 +28,12 @@ func (f *FS) rootNode() *node {
 			return []byte(text.text()), nil
 		})
 	}
+	d.addText("metrics", func(_ context.Context, c caller) ([]byte, error) {
+		if f.config.Metrics == nil {
+			return nil, nil
+		}
+		return []byte(f.config.Metrics(c.uid == 0 || c.uid == f.config.UID)), nil
+	})
 	if f.config.Socket != "" {
 		d.add("rpc.sock", &entry{place: p, path: "rpc.sock", perm: 0o777, link: func(context.Context, caller) (string, error) {
 			return f.config.Socket, nil

@@ -171,6 +171,17 @@ func TestDaemon(t *testing.T) {
 			t.Errorf("metrics has no %q", want)
 		}
 	}
+	t.Run("memory is not for all to see", func(t *testing.T) {
+		text, err := d.metrics()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(text(false)) {
+			if !strings.HasPrefix(strings.TrimPrefix(strings.TrimPrefix(line, "# HELP "), "# TYPE "), "p11fs_") {
+				t.Errorf("metrics shows %q", line)
+			}
+		}
+	})
 	t.Run("the store is in use", func(t *testing.T) {
 		other := c
 		other.Paths.Mount = filepath.Join(dir, "other")

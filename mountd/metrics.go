@@ -3,6 +3,7 @@ package mountd
 import (
 	"bytes"
 	"fmt"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -13,7 +14,7 @@ import (
 // in Prometheus's exposition format. Each number is asked for at each collection. The
 // registry is the daemon's own: nothing of the library's default one, so that two
 // daemons fit in one process.
-func (d *Daemon) metrics() (text func() string, err error) {
+func (d *Daemon) metrics() (text func(owner bool) string, err error) {
 	registry := prometheus.NewRegistry()
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "p11fs_info",
@@ -37,7 +38,7 @@ func (d *Daemon) metrics() (text func() string, err error) {
 			return nil, fmt.Errorf("metrics: %w", err)
 		}
 	}
-	return func() string { return metricsText(registry) }, nil
+	return func(owner bool) string { return metricsText(registry, owner) }, nil
 }
 
 // metric is one number.
@@ -82,14 +83,18 @@ func (d *Daemon) counters() []metric {
 	}
 }
 
-// metricsText leaves out what cannot be collected, with a comment that says why.
-func metricsText(registry *prometheus.Registry) string {
+// metricsText leaves out what cannot be collected, with a comment that says why. Memory
+// and processor time, which show what others do, are for the owner's eyes.
+func metricsText(registry *prometheus.Registry, owner bool) string {
 	var b bytes.Buffer
 	families, err := registry.Gather()
 	if err != nil {
 		fmt.Fprintf(&b, "# not complete: %s\n", oneLine(err.Error()))
 	}
 	for _, f := range families {
+		if !owner && !strings.HasPrefix(f.GetName(), "p11fs_") {
+			continue
+		}
 		_, _ = expfmt.MetricFamilyToText(&b, f) // a bytes.Buffer takes everything
 	}
 	return b.String()
