@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"p11fs/p11"
+	"p11fs/secret"
 	"p11fs/tokens"
 )
 
@@ -17,7 +18,16 @@ type ObjectInfo struct {
 	ID      []byte
 	Token   bool
 	Private bool
-	Attrs   p11.Attributes // a copy, without what may not be revealed
+	Attrs   p11.Attributes // a copy, without what may not be revealed, and from a search without any secret value
+}
+
+// Wipe wipes the secret values among the attributes (p11.Attributes.Secret).
+func (i ObjectInfo) Wipe() {
+	for _, a := range i.Attrs {
+		if i.Attrs.Secret(a.Type) {
+			secret.Wipe(a.Value)
+		}
+	}
 }
 
 // An entry is an object as one application sees it, held (tokens.Object.Acquire)
@@ -193,7 +203,7 @@ func (a *Application) Objects(ctx context.Context, slot *Slot, template p11.Attr
 		if err != nil {
 			continue // destroyed meanwhile
 		}
-		list = append(list, e.info())
+		list = append(list, e.info(false))
 		e.release()
 	}
 	if v.holds() {
@@ -223,16 +233,17 @@ func (a *Application) Object(ctx context.Context, slot *Slot, h p11.ObjectHandle
 		return ObjectInfo{}, err
 	}
 	defer e.release()
-	info := e.info()
+	info := e.info(true)
 	if info.Private && !v.holds() {
+		info.Wipe()
 		return ObjectInfo{}, noObject(h)
 	}
 	return info, nil
 }
 
-// info copies what may be revealed.
-func (e *entry) info() ObjectInfo {
-	visible := e.copyReadable()
+// info copies what may be revealed, with secret values if it is to be whole.
+func (e *entry) info(whole bool) ObjectInfo {
+	visible := e.copyReadable(whole)
 	if len(uniqueID(e.attrs)) == 0 {
 		visible.Set(p11.CKA_UNIQUE_ID, e.uniqueID())
 	}
@@ -252,11 +263,11 @@ func (e *entry) info() ObjectInfo {
 
 // copyReadable copies the attributes that may be revealed, in one piece of memory:
 // listings of many objects are made of these.
-func (e *entry) copyReadable() p11.Attributes {
+func (e *entry) copyReadable(whole bool) p11.Attributes {
 	size := 0
 	visible := make(p11.Attributes, 0, len(e.attrs)+1)
 	for _, a := range e.attrs {
-		if e.visibility(a.Type) == tokens.Readable {
+		if e.visibility(a.Type) == tokens.Readable && (whole || !e.attrs.Secret(a.Type)) {
 			visible = append(visible, a)
 			size += len(a.Value)
 		}

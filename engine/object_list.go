@@ -29,7 +29,7 @@ func (a *Application) EachObject(ctx context.Context, slot *Slot, template p11.A
 		if err != nil {
 			continue // destroyed meanwhile
 		}
-		info := e.info()
+		info := e.info(false)
 		e.release()
 		if info.Private && !v.holds() {
 			continue
@@ -65,8 +65,9 @@ func (a *Application) ObjectNamed(ctx context.Context, slot *Slot, name string) 
 		return ObjectInfo{}, none
 	}
 	defer e.release()
-	info := e.info()
+	info := e.info(true)
 	if info.Private && !v.holds() {
+		info.Wipe()
 		return ObjectInfo{}, none
 	}
 	return info, nil

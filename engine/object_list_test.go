@@ -116,7 +116,7 @@ func TestListingMeetsChange(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				got += e.info().Label + " "
+				got += e.info(true).Label + " "
 				e.release()
 			}
 			if got != tt.want {

@@ -24,6 +24,7 @@ func (d *attrDir) list(ctx context.Context, c caller) ([]fuse.DirEntry, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer i.Wipe()
 	var list []fuse.DirEntry
 	for _, a := range i.Attrs {
 		if !i.Attrs.Secret(a.Type) {
@@ -70,6 +71,7 @@ func (d *attrDir) file(t p11.AttributeType, name string) *file {
 		if err != nil {
 			return nil, err
 		}
+		defer i.Wipe()
 		_, ok := i.Attrs.Get(t)
 		elsewhere := ok && t == p11.CKA_VALUE && i.Class == p11.CKO_SECRET_KEY
 		switch hidden := i.Attrs.Secret(t); {

@@ -67,6 +67,7 @@ func dataFiles() content {
 			if i.Attrs.Has(p11.CKA_MODIFIABLE) && !i.Attrs.Bool(p11.CKA_MODIFIABLE) {
 				return nil, p11.Errorf(p11.CKR_ACTION_PROHIBITED, "the object has modifiable=false")
 			}
+			defer i.Wipe()
 			b := &blob{s: s, ref: refOf(i), guarded: i.Private}
 			b.commit = func(ctx context.Context, data []byte) error {
 				return s.eng.SetAttributeValue(ctx, i.Handle, p11.Attributes{{Type: p11.CKA_VALUE, Value: data}})

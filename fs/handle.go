@@ -13,7 +13,8 @@ import (
 
 // A file is a leaf of the tree. Each kind of file is a value of this type.
 type file struct {
-	// text is what is read. It is nil where that is not known before the read.
+	// text is what is read, in memory that is wiped afterwards. It is nil where that is
+	// not known before the read.
 	text func(ctx context.Context, c caller) ([]byte, error)
 	// open opens the file, and decides rights. It is nil for a text that is read
 	// only.
@@ -227,10 +228,14 @@ func (p place) openText(ctx context.Context, c caller, text func(context.Context
 	}
 	account, size := p.fs.config.Engine.Account(c.uid), openSize+len(data)
 	if err := account.Take(size); err != nil {
+		secret.Wipe(data)
 		return nil, errHeldUser
 	}
 	h := p.newHandle(nil)
-	h.giveBack = func() { account.Give(size) }
+	h.giveBack = func() {
+		secret.Wipe(data)
+		account.Give(size)
+	}
 	h.read = func(_ context.Context, dest []byte, off int64) ([]byte, error) { return readAt(data, dest, off), nil }
 	return h, nil
 }

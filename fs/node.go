@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p11fs/p11"
+	"p11fs/secret"
 )
 
 // Every callback that the tree counts on: a misspelt one would silently be the
@@ -103,6 +104,7 @@ func (e *entry) attr(ctx context.Context, c caller, out *fuse.Attr) {
 	if e.file != nil && e.file.text != nil {
 		if text, err := e.file.text(ctx, c); err == nil {
 			out.Size = uint64(len(text))
+			secret.Wipe(text)
 		}
 	}
 	out.SetTimes(&e.fs.started, &e.fs.started, &e.fs.started)

@@ -13,6 +13,7 @@ import (
 	"p11fs/engine"
 	"p11fs/p11"
 	"p11fs/p11/pkix"
+	"p11fs/secret"
 )
 
 // objectDir is the directory of one object. Its files are views: unlinking one
@@ -56,6 +57,7 @@ func (d *objectDir) list(ctx context.Context, c caller) ([]fuse.DirEntry, error)
 	if err != nil {
 		return nil, err
 	}
+	defer i.Wipe()
 	list := []fuse.DirEntry{d.dirEntry("attr", d.path("attr"), syscall.S_IFDIR)}
 	for _, v := range views() {
 		if d.has(ctx, c, v, i) {
@@ -71,7 +73,8 @@ func (d *objectDir) list(ctx context.Context, c caller) ([]fuse.DirEntry, error)
 }
 
 func (d *objectDir) has(ctx context.Context, c caller, v view, i engine.ObjectInfo) bool {
-	_, err := v.text(d, ctx, c, i)
+	text, err := v.text(d, ctx, c, i)
+	secret.Wipe(text)
 	return err == nil || errors.Is(err, errNoCopy)
 }
 
@@ -80,6 +83,7 @@ func (d *objectDir) lookup(ctx context.Context, c caller, name string) (*entry, 
 	if err != nil {
 		return nil, err
 	}
+	defer i.Wipe()
 	if name == "attr" {
 		return &entry{place: d.place, path: d.path("attr"), perm: 0o770, dir: &attrDir{object: d}}, nil
 	}
@@ -95,6 +99,7 @@ func (d *objectDir) lookup(ctx context.Context, c caller, name string) (*entry, 
 			if err != nil {
 				return nil, err
 			}
+			defer i.Wipe()
 			return v.text(d, ctx, c, i)
 		}
 		return &entry{place: d.place, path: d.path(name), perm: 0o440, file: &file{text: text}}, nil
@@ -108,6 +113,7 @@ func (d *objectDir) create(ctx context.Context, c caller, name string, _ uint32)
 	if err != nil {
 		return nil, nil, err
 	}
+	defer i.Wipe()
 	n := slices.IndexFunc(d.fs.ops, func(o operation) bool { return o.name == name })
 	if n < 0 || !isKey(i.Class) {
 		return nil, nil, errFixed
@@ -247,10 +253,10 @@ func (d *objectDir) value(_ context.Context, _ caller, i engine.ObjectInfo) ([]b
 		if !ok {
 			return nil, errNoCopy
 		}
-		return v, nil
+		return bytes.Clone(v), nil
 	case p11.CKO_DATA, p11.CKO_CERTIFICATE:
 		if ok {
-			return v, nil
+			return bytes.Clone(v), nil
 		}
 	}
 	return nil, errNoView

@@ -167,11 +167,11 @@ func (t *temporary) entry() *entry {
 	}}
 }
 
-// content is the content as it stands, for its length.
+// content is a copy of the content as it stands.
 func (t *temporary) content() []byte {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.data
+	return bytes.Clone(t.data)
 }
 
 // openFor is open(2).

@@ -132,9 +132,17 @@ func (a Attributes) With(t AttributeType, value []byte) Attributes {
 // Merge returns a copy to which other's attributes are added, and in which they
 // win.
 func (a Attributes) Merge(other Attributes) Attributes {
-	c := a.Clone()
+	c := make(Attributes, 0, len(a)+len(other))
+	for _, o := range a {
+		if v, ok := other.Get(o.Type); ok { // and o is not copied, which may be secret
+			o.Value = v
+		}
+		c = append(c, Attribute{o.Type, append([]byte{}, o.Value...)})
+	}
 	for _, o := range other {
-		c.Set(o.Type, append([]byte{}, o.Value...))
+		if !a.Has(o.Type) {
+			c.Set(o.Type, append([]byte{}, o.Value...))
+		}
 	}
 	return c
 }

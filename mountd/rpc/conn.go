@@ -49,7 +49,20 @@ func (c *conn) run(gone func()) {
 		return
 	}
 	c.state.init(c)
-	newReader(c, r, end).run(ctx)
+	newReader(c, r, func() {
+		end()
+		// Its memory has what the last requests held.
+		r.Reset(zeros{})
+		_, _ = r.Peek(r.Size())
+	}).run(ctx)
+}
+
+// zeros gives zeros without end.
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) {
+	clear(b)
+	return len(b), nil
 }
 
 // greet agrees with the client on the protocol. It returns what requests come from.

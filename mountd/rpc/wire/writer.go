@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"p11fs/p11"
+	"p11fs/secret"
 )
 
 // A Writer puts a body together at the end of B.
@@ -73,7 +74,7 @@ func (w *Writer) Need(n int) {
 // bytes writes a byte array; nil is NULL.
 func (w *Writer) bytes(b []byte) {
 	w.u32(uint32(len(b)))
-	w.B = append(w.B, b...)
+	w.B = secret.Append(w.B, b)
 }
 
 // Ulongs writes `au`.
