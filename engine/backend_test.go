@@ -228,18 +228,24 @@ func TestKeptDataIsCounted(t *testing.T) {
 	before := e.Account(1).Held()
 	for _, c := range []struct {
 		flag p11.Flags
+		mech string
 		kept int64
-	}{{p11.CKF_DECRYPT, 1 << 20}, {p11.CKF_ENCRYPT, 0}} {
-		o, err := s.Begin(ctx, c.flag, mechanism(t, "aes-gcm,iv=0x000102030405060708090a0b"), key)
+	}{
+		{p11.CKF_DECRYPT, "aes-gcm,iv=0x000102030405060708090a0b", 1 << 20},
+		{p11.CKF_ENCRYPT, "aes-gcm,iv=0x000102030405060708090a0b", 0},
+		{p11.CKF_DECRYPT, "stream", 1 << 20},
+		{p11.CKF_ENCRYPT, "stream", 1 << 20},
+	} {
+		o, err := s.Begin(ctx, c.flag, mechanism(t, c.mech), key)
 		ok(t, err)
 		_, err = o.Update(ctx, make([]byte, 1<<20))
 		ok(t, err)
 		if n := e.Account(1).Held() - before; n != c.kept {
-			t.Errorf("%v: %d bytes are counted, not %d", c.flag, n, c.kept)
+			t.Errorf("%v %s: %d bytes are counted, not %d", c.flag, c.mech, n, c.kept)
 		}
 		o.Close()
 		if n := e.Account(1).Held(); n != before {
-			t.Errorf("%v: %d bytes are left over", c.flag, n-before)
+			t.Errorf("%v %s: %d bytes are left over", c.flag, c.mech, n-before)
 		}
 	}
 }

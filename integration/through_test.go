@@ -72,6 +72,8 @@ func TestThrough(t *testing.T) {
 	iv := "aes-cbc-pad,iv=000102030405060708090a0b0c0d0e0f"
 	run("p11fs encrypt aes --mechanism " + iv + " < big1 > c && p11fs decrypt aes --mechanism " + iv + " < c | cmp - big1")
 
+	run("p11fs __complete encrypt swtok/a | grep -qx swtok/aes.sec && p11fs __complete verify '' | grep -qx swtok/ec.pub")
+
 	ends(1, "no key nothing", "p11fs encrypt nothing < a")
 	ends(2, "not known", "p11fs encrypt 'pkcs11:object=aes;slot-id=1' < a")
 	ends(2, "missing", "p11fs encrypt < a")

@@ -127,6 +127,8 @@ func (s *streamCipher) hold(part []byte) {
 	s.held = append(s.held, part...)
 }
 
+func (s *streamCipher) kept() int { return cap(s.held) }
+
 func (s *streamCipher) updateSize(n int) int {
 	segments := 0
 	if n += len(s.held); n > 0 {
