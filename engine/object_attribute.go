@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"context"
+	"slices"
 
 	"p11fs/p11"
 	"p11fs/tokens"
@@ -63,6 +64,24 @@ func (e *entry) attribute(t p11.AttributeType) AttributeResult {
 // SetAttributeValue is C_SetAttributeValue (PKCS#11 v3.1 §5.7.6): all of the
 // template or nothing.
 func (s *Session) SetAttributeValue(ctx context.Context, h p11.ObjectHandle, template p11.Attributes) error {
+	return s.update(ctx, h, template, func(p11.Attributes) (p11.Attributes, error) { return template, nil })
+}
+
+// AppendValue puts data behind the newest CKA_VALUE of an object, which becomes at most
+// most bytes long. Nothing that another puts there at the same time is lost.
+func (s *Session) AppendValue(ctx context.Context, h p11.ObjectHandle, data []byte, most int) error {
+	return s.update(ctx, h, p11.Attributes{{Type: p11.CKA_VALUE}}, func(attrs p11.Attributes) (p11.Attributes, error) {
+		v, _ := attrs.Get(p11.CKA_VALUE)
+		if len(v)+len(data) > most {
+			return nil, p11.Errorf(p11.CKR_DATA_LEN_RANGE, "there are %d bytes, and %d more are more than %d", len(v), len(data), most)
+		}
+		return p11.Attributes{{Type: p11.CKA_VALUE, Value: slices.Concat(v, data)}}, nil
+	})
+}
+
+// update changes an object to what make gives of its newest attributes. template has
+// the types of those that change.
+func (s *Session) update(ctx context.Context, h p11.ObjectHandle, template p11.Attributes, make func(p11.Attributes) (p11.Attributes, error)) error {
 	o, err := s.mine(ctx, h, template)
 	if err != nil {
 		return err
@@ -71,6 +90,10 @@ func (s *Session) SetAttributeValue(ctx context.Context, h p11.ObjectHandle, tem
 	rules := s.appSlot.app.engine.rules
 	change := func(attrs p11.Attributes) (p11.Attributes, error) {
 		if err := mayModify(attrs); err != nil {
+			return nil, err
+		}
+		template, err := make(attrs)
+		if err != nil {
 			return nil, err
 		}
 		return rules.change(attrs, template, false, so)

@@ -24,14 +24,16 @@ type blob struct {
 	commit func(ctx context.Context, data []byte) error
 
 	data   []byte // its capacity counts in the session
+	kept   int    // how much of data is stored, what is appended follows; -1 if all of it is new
 	dirty  bool
 	failed bool // a write was refused: the content is not whole
 
 	// emptied is set if O_TRUNC took the content of the object ref and nothing was
 	// written since. The first close does not store that: in a shell's `echo x > f`
 	// it comes before the write, and the object would be empty in between, for good if
-	// the daemon died. What stores it is the next close, the end of the handle, or a
-	// look at the object by the application itself, once due is set by a close.
+	// the write was refused or the daemon died. What stores it is the next close, or the
+	// end of the handle. Once due is set by a close the application itself finds the
+	// object empty.
 	emptied, due bool
 	ref          objectRef
 }
@@ -104,6 +106,7 @@ func (b *blob) resize(n int) error {
 func (b *blob) load(data []byte) error {
 	err := b.resize(len(data))
 	copy(b.data, data)
+	b.kept = len(data)
 	return err
 }
 
@@ -115,6 +118,7 @@ func (b *blob) truncate(_ context.Context, size uint64) error {
 		return err
 	}
 	b.changed()
+	b.kept = -1
 	b.dirty = size > 0 || !b.filled
 	b.failed = b.failed && size > 0
 	return nil
@@ -146,13 +150,16 @@ func (b *blob) store(ctx context.Context) error {
 	}
 	if err == nil {
 		b.handle.succeeded()
+		if b.kept >= 0 {
+			b.kept = len(b.data)
+		}
 	}
 	return err
 }
 
 // storeEmptied stores that O_TRUNC took the content, if that is due.
 func (b *blob) storeEmptied(ctx context.Context) {
-	if b.emptied && b.due {
+	if b.emptied && b.due && !b.failed {
 		_ = b.handle.failedIn(b.s.app, b.store(ctx))
 	}
 }
@@ -160,6 +167,8 @@ func (b *blob) storeEmptied(ctx context.Context) {
 // release wipes the content. What was not flushed is not stored.
 func (b *blob) release(ctx context.Context) {
 	b.storeEmptied(ctx)
+	b.emptied = false
+	b.s.app.setEmptied(b)
 	secret.Wipe(b.data)
 	b.s.unreserve(cap(b.data))
 	b.data = nil
@@ -177,19 +186,17 @@ func (a *application) setEmptied(b *blob) {
 	}
 }
 
-// storeEmptied stores what is due of the object, before the application looks at it.
-func (a *application) storeEmptied(ctx context.Context, slot *engine.Slot, ref objectRef) {
+// hasEmptied reports whether the application has emptied the object, which is still to
+// be stored.
+func (a *application) hasEmptied(slot *engine.Slot, ref objectRef) bool {
 	a.mu.Lock()
-	var due []*blob
+	defer a.mu.Unlock()
 	for b := range a.emptied {
 		if b.s.slot == slot && b.ref == ref {
-			due = append(due, b)
+			return true
 		}
 	}
-	a.mu.Unlock()
-	for _, b := range due {
-		_ = b.handle.exclusive(ctx, func() error { b.storeEmptied(ctx); return nil })
-	}
+	return false
 }
 
 var errLoggedOut = p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "the login under which the file was opened has ended")

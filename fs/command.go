@@ -56,6 +56,7 @@ func (k *command) open(ctx context.Context, c caller, flags uint32) (*handle, er
 		return nil, err
 	}
 	o.handle = k.newHandle(a)
+	o.handle.stream = read && k.replies // a reply begins where the command ended
 	o.handle.read, o.handle.write, o.handle.release = o.read, o.write, o.release
 	return o.handle, nil
 }

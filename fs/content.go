@@ -70,6 +70,9 @@ func dataFiles() content {
 			defer i.Wipe()
 			b := &blob{s: s, ref: refOf(i), guarded: i.Private}
 			b.commit = func(ctx context.Context, data []byte) error {
+				if b.append && b.kept >= 0 {
+					return s.eng.AppendValue(ctx, i.Handle, data[b.kept:], maxBlob)
+				}
 				return s.eng.SetAttributeValue(ctx, i.Handle, p11.Attributes{{Type: p11.CKA_VALUE, Value: data}})
 			}
 			if v, _ := i.Attrs.Get(p11.CKA_VALUE); flags&syscall.O_TRUNC == 0 {
@@ -77,7 +80,7 @@ func dataFiles() content {
 					return nil, err
 				}
 			} else {
-				b.emptied = len(v) > 0
+				b.emptied, b.kept = len(v) > 0, -1
 			}
 			return b.open(flags), nil
 		},
@@ -105,9 +108,20 @@ func certFiles() content {
 			}
 			b := &blob{s: s, filled: true}
 			b.commit = func(ctx context.Context, data []byte) error {
+				if !s.fs.renewing.lock(ctx) {
+					return context.Canceled
+				}
+				defer s.fs.renewing.unlock()
 				certs, err := pkix.Parse(pkix.Certificate, data, pkix.Options{})
 				if err != nil {
 					return badFile(err)
+				}
+				here := objects{place{fs: s.fs, slot: s.slot}}
+				if len(old) == 0 || !here.exists(ctx, s.app.eng, old[0]) {
+					// Somebody else has made the file meanwhile, or made it anew.
+					if now, err := here.owner(ctx, s.app.eng, escape(i.Label), suffix(p11.CKO_CERTIFICATE)); err == nil {
+						old = []p11.ObjectHandle{now.Handle}
+					}
 				}
 				list, err := placeAll(ctx, s, certs, p11.Attributes{{Type: p11.CKA_LABEL, Value: []byte(i.Label)}})
 				if err != nil {
@@ -215,7 +229,7 @@ func (d *contentDir) newObject(ctx context.Context, c caller, name string, value
 	if err != nil {
 		return nil, nil, err
 	}
-	i, err := d.content.create(ctx, s, label, value)
+	i, err := d.makeOnce(ctx, c, s, name, label, value)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -225,6 +239,19 @@ func (d *contentDir) newObject(ctx context.Context, c caller, name string, value
 	}
 	object := func(ctx context.Context, c caller) (engine.ObjectInfo, error) { return d.object(ctx, c, name) }
 	return &entry{place: d.place, path: d.dir + "+" + name, perm: 0o660, file: d.file(object, false)}, h, nil
+}
+
+// makeOnce makes the object of a new file, unless somebody has made it meanwhile below
+// another session's directory.
+func (d *contentDir) makeOnce(ctx context.Context, c caller, s *session, name, label string, value []byte) (engine.ObjectInfo, error) {
+	if !d.fs.renewing.lock(ctx) {
+		return engine.ObjectInfo{}, context.Canceled
+	}
+	defer d.fs.renewing.unlock()
+	if i, err := d.object(ctx, c, name); err == nil && len(value) == 0 {
+		return i, nil
+	}
+	return d.content.create(ctx, s, label, value)
 }
 
 // unlink destroys the object.

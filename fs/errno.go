@@ -124,6 +124,7 @@ var (
 	errTooLong        = refuse(syscall.EFBIG, p11.CKR_DATA_LEN_RANGE, "more bytes than this file takes: write less; p11fs-tree(7) has the bound")
 	errUnread         = refuse(syscall.EINVAL, p11.CKR_ARGUMENTS_BAD, "the result of the message before was read in part: read the rest of it, or cut the file to length 0, before the next message begins")
 	errSameIV         = refuse(syscall.EINVAL, p11.CKR_MECHANISM_PARAM_INVALID, "the file's name has an IV that has served one message of this open: open the file again, by a name with another IV")
+	errReadOnce       = refuse(syscall.EINVAL, p11.CKR_ARGUMENTS_BAD, "the result was read to its end, and is read once: write again for another")
 	errOneResult      = refuse(syscall.EINVAL, p11.CKR_ARGUMENTS_BAD, "more data after the result was read, where a message gives one result only (AES-GCM, a stream, or a key that wants its PIN each time): open the file again for the whole message")
 	errNoSession      = refuse(syscall.ENOENT, p11.CKR_SESSION_HANDLE_INVALID, "there is no such session, or it is another application's: ls sessions shows yours")
 	errSessionClosed  = refuse(syscall.ENOENT, p11.CKR_SESSION_HANDLE_INVALID, "the session is closed: open another, or use the files of the token's own folder")

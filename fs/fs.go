@@ -47,6 +47,7 @@ type FS struct {
 	grace   time.Duration // interruptGrace, except in tests
 
 	requests requests
+	renewing mutex // held while a name in data or certs gets an object
 
 	panics      atomic.Uint64
 	handles     atomic.Int64
@@ -67,7 +68,7 @@ func newFS(c Config, system processes) (*FS, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	f := &FS{config: c, ops: operations(), grace: interruptGrace}
+	f := &FS{config: c, ops: operations(), grace: interruptGrace, renewing: make(mutex, 1)}
 	if _, err := rand.Read(f.inoKey[:]); err != nil {
 		return nil, fmt.Errorf("random numbers: %w", err)
 	}

@@ -247,16 +247,15 @@ func (p place) openResult(c caller, path string) *handle {
 	h := p.newHandle(p.fs.callers.find(c))
 	s := p.sessionIfOpen(c)
 	var out *output // nil before it is taken, and once all of it is read
-	var rest []byte // what of it is unread
-	taken := false
+	size := -1      // of it, once it is taken
 	end := func(context.Context) {
 		if out != nil {
 			out.release()
-			out, rest = nil, nil
+			out = nil
 		}
 	}
-	h.read = func(ctx context.Context, dest []byte, _ int64) ([]byte, error) {
-		if !taken {
+	h.read = func(ctx context.Context, dest []byte, off int64) ([]byte, error) {
+		if size < 0 {
 			if s == nil {
 				return nil, errNothing
 			}
@@ -264,13 +263,20 @@ func (p place) openResult(c caller, path string) *handle {
 			if out, err = s.take(path); err != nil {
 				return nil, err
 			}
-			rest, taken = out.data, true
+			size = len(out.data)
 		}
-		n := copy(dest, rest)
-		if rest = rest[n:]; len(rest) == 0 {
+		switch {
+		case off >= int64(size):
+			end(ctx)
+			return nil, nil
+		case out == nil:
+			return nil, errReadOnce
+		}
+		b := readAt(out.data, dest, off)
+		if off+int64(len(b)) == int64(size) {
 			end(ctx)
 		}
-		return dest[:n], nil
+		return b, nil
 	}
 	h.release = end
 	return h

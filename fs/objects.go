@@ -25,10 +25,12 @@ func (o objects) get(ctx context.Context, c caller, ref objectRef) (engine.Objec
 	if err != nil {
 		return engine.ObjectInfo{}, err
 	}
-	if own := o.fs.callers.find(c); own != nil {
-		own.storeEmptied(ctx, o.slot, ref)
+	i, err := o.info(ctx, a, ref)
+	if own := o.fs.callers.find(c); err == nil && own != nil && own.hasEmptied(o.slot, ref) {
+		i.Attrs = slices.Clone(i.Attrs)
+		i.Attrs.Set(p11.CKA_VALUE, []byte{})
 	}
-	return o.info(ctx, a, ref)
+	return i, err
 }
 
 // info is get among what a may see.
@@ -37,6 +39,12 @@ func (o objects) info(ctx context.Context, a *engine.Application, ref objectRef)
 		return a.ObjectNamed(ctx, o.slot, ref.stored)
 	}
 	return a.Object(ctx, o.slot, ref.handle)
+}
+
+// exists reports whether a sees the object.
+func (o objects) exists(ctx context.Context, a *engine.Application, h p11.ObjectHandle) bool {
+	_, err := a.Object(ctx, o.slot, h)
+	return err == nil
 }
 
 // each calls f with the objects that a may see and that match, the oldest first,

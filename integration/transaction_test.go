@@ -188,6 +188,8 @@ EOF
 	{"a go program", `p11io write $S <msg; p11io read $S >sig; good sig msg; p11io rw $E <msg >sig; openssl dgst -sha256 -verify ec.pem -signature sig msg`},
 	{"random", `head -c 100000 $T/random >r; test $(wc -c <r) = 100000; dd if=$T/random of=r bs=16 count=1 2>/dev/null; test $(wc -c <r) = 16`},
 	{"data files", `cp msg $T/data/note; cmp msg $T/data/note; mv $T/data/note $T/data/memo; cat $T/data/memo | cmp - msg; test ! -e $T/data/note; rm $T/data/memo; test ! -e $T/data/memo`},
+	{"data files that many append to", `for i in $(seq 64); do (echo $i >>$T/data/log) & done; wait; seq 64 >want; sort -n $T/data/log | cmp - want; rm $T/data/log`},
+	{"data files that are too long", `echo old >$T/data/k; fails 'File too large' sh -c "head -c 2000000 /dev/zero >$T/data/k"; fails 'File too large' cp -f /dev/stdin $T/data/k </dev/zero; test "$(cat $T/data/k)" = old; rm $T/data/k`},
 	{"data files by echo", `echo secret >$T/data/pw; test "$(cat $T/data/pw)" = secret; echo more >$T/data/pw; test "$(cat $T/data/pw)" = more; rm $T/data/pw`},
 }
 

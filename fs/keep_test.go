@@ -1,0 +1,59 @@
+package fs
+
+import (
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// TestNothingIsLost: what several append is all there, a file that several make is one,
+// and what cannot be stored leaves what was.
+func TestNothingIsLost(t *testing.T) {
+	m := mount(t)
+	for _, shell := range []string{"dash", "bash"} {
+		t.Run(shell, func(t *testing.T) {
+			term := m.terminal(shell)
+			term.login()
+			term.ok("for i in $(seq 64); do (echo $i >> $T/data/log) & done; wait; seq 64 > want; sort -n $T/data/log | cmp - want; rm $T/data/log")
+			term.ok("mkdir $T/sessions/a; for i in $(seq 32); do (echo $i >> $T/data/log) & (echo $((i+32)) >> $T/sessions/a/data/log) & done; wait; sort -n $T/data/log | cmp - want; rm $T/data/log; rmdir $T/sessions/a")
+			term.ok("for i in 1 2 3 4 5 6 7 8; do openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout k -out c$i.pem -subj /CN=c$i -days 9 2>/dev/null; done")
+			term.ok("for i in 1 2 3 4 5 6 7 8; do cp c1.pem $T/certs/same.pem & done; wait; test \"$(ls $O)\" = same.crt; cmp c1.pem $T/certs/same.pem")
+			term.ok("for i in 1 2 3 4 5 6 7 8; do cp c$i.pem $T/certs/same.pem & done; wait; test \"$(ls $O)\" = same.crt; rm $T/certs/same.pem")
+
+			term.ok("head -c 1048577 /dev/zero > big; echo secret > $T/data/k")
+			for _, line := range []string{"cat big > $T/data/k", "cp big $T/data/k", "dd if=big of=$T/data/k bs=2M", "cat big >> $T/data/k", "tee $T/data/k < big > /dev/null", "truncate -s 2M $T/data/k"} {
+				if _, _, status := term.run(line); status == 0 {
+					t.Errorf("%s succeeds", line)
+				}
+				term.want("cat $T/data/k", "secret\n")
+			}
+			term.ok("echo new > $T/data/k")
+			term.want("cat $T/data/k", "new\n")
+			term.ok(": > $T/data/k")
+			term.want("cat $T/data/k; rm $T/data/k", "")
+		})
+	}
+}
+
+// TestReadsAtAPlace: a result is read at any place until its end was read.
+func TestReadsAtAPlace(t *testing.T) {
+	p := alone(t)
+	p.must(p.print("abc", sha))
+	f := p.opened(sha, syscall.O_RDONLY)
+	defer f.release()
+	at := func(off int64, want string, errno syscall.Errno) {
+		t.Helper()
+		f.pos = off
+		if got, e := f.read(8); got != want || e != errno {
+			t.Errorf("at %d it reads %x (%v), want %x (%v)", off, got, e, want, errno)
+		}
+	}
+	d := digest("abc")
+	at(16, d[16:24], 0)
+	at(0, d[:8], 0)
+	at(40, "", 0)
+	at(0, "", syscall.EINVAL)
+	if text, _ := p.cat("tok/error"); !strings.Contains(text, "read once") {
+		t.Errorf("error says %q", text)
+	}
+}
