@@ -157,4 +157,9 @@ func (b *blockCipher) finalUnpad() ([]byte, error) {
 	return last[:aesBlock-n], nil
 }
 
-func (b *blockCipher) close() { wipe(b.held[:]) }
+func (b *blockCipher) close() {
+	wipe(b.held[:])
+	if m, ok := b.mode.(interface{ Close() }); ok {
+		m.Close()
+	}
+}

@@ -106,18 +106,13 @@ type AES interface {
 var errNoRaw = errors.New("the bare RSA private operation is not available")
 
 // LoadProvider returns the best provider of this machine: the system's
-// libcrypto, version 3 before 1.1, else Go's library. log tells which.
+// libcrypto, of version 3 or later, else Go's library. log tells which.
 func LoadProvider(log *slog.Logger) Provider {
-	for _, file := range [...]string{"libcrypto.so.3", "libcrypto.so.1.1"} {
-		p, err := loadLibcrypto(file)
-		if err != nil {
-			log.Debug("libcrypto not usable", "file", file, "err", err)
-			continue
-		}
-		log.Info("cryptography", "provider", p.Name(), "version", p.Version())
-		return p
+	p, err := loadLibcrypto("libcrypto.so.3")
+	if err != nil {
+		log.Debug("libcrypto not usable", "err", err)
+		p = GoProvider()
 	}
-	p := GoProvider()
 	log.Info("cryptography", "provider", p.Name(), "version", p.Version())
 	return p
 }

@@ -5,107 +5,117 @@ package swtok
 import (
 	"crypto"
 	"crypto/cipher"
-	"errors"
 	"fmt"
-	"hash"
 	"math/big"
-	"runtime"
-
-	"github.com/golang-fips/openssl/v2"
-	"github.com/golang-fips/openssl/v2/bbig"
 
 	"p11fs/p11"
 	"p11fs/p11/pkix"
+	"p11fs/tokens/swtok/libcrypto"
 )
 
-// libcrypto is OpenSSL's library, loaded at run time. Key memory is the
-// library's own: it is wiped there when the collector finds the key unused.
+// system is the machine's libcrypto, loaded at run time. Key memory is the
+// library's own.
 //
-// AES is Go's, but for CBC in bulk: measured here, a call into libcrypto makes
-// a new context for 1 to 2 µs, and only CBC gains it back (decryption of 64 KiB:
-// 5.8 against 0.9 GB/s; CTR and GCM are equal).
-type libcrypto struct{ goProvider }
-
-func loadLibcrypto(file string) (Provider, error) {
-	if ok, _ := openssl.CheckVersion(file); !ok {
-		return nil, fmt.Errorf("%s cannot be loaded", file)
-	}
-	if err := openssl.Init(file); err != nil {
-		return nil, err
-	}
-	return libcrypto{}, nil
+// AES is Go's, but for CBC in bulk: measured here, a new context takes libcrypto 1 µs,
+// and only CBC gains it back (decryption of 64 KiB: 5.8 against 0.9 GB/s; CTR and GCM
+// are equal).
+type system struct {
+	goProvider
+	lib *libcrypto.Library
 }
 
-func (libcrypto) Name() string    { return "libcrypto" }
-func (libcrypto) Version() string { return openssl.VersionText() }
-func (libcrypto) RawRSA() bool    { return true }
-
-func (libcrypto) GenerateRSA(bits int) (*pkix.RSANumbers, error) {
-	n, e, d, p, q, dp, dq, qinv, err := openssl.GenerateKeyRSA(bits)
+func loadLibcrypto(file string) (Provider, error) {
+	lib, err := libcrypto.Load(file)
 	if err != nil {
 		return nil, err
 	}
+	return &system{lib: lib}, nil
+}
+
+func (*system) Name() string      { return "libcrypto" }
+func (p *system) Version() string { return p.lib.Version() }
+func (*system) RawRSA() bool      { return true }
+
+func (p *system) GenerateRSA(bits int) (*pkix.RSANumbers, error) {
+	k, err := p.lib.GenerateKey("RSA", libcrypto.Number("bits", uint64(bits)))
+	if err != nil {
+		return nil, err
+	}
+	data, err := k.Data(libcrypto.Pair)
+	if err != nil {
+		return nil, err
+	}
+	number := func(name string) *big.Int {
+		defer wipe(data[name])
+		return new(big.Int).SetBytes(data[name])
+	}
 	return &pkix.RSANumbers{
-		N: bbig.Dec(n), E: bbig.Dec(e), D: bbig.Dec(d), P: bbig.Dec(p), Q: bbig.Dec(q),
-		DP: bbig.Dec(dp), DQ: bbig.Dec(dq), QInv: bbig.Dec(qinv),
+		N: number("n"), E: number("e"), D: number("d"), P: number("rsa-factor1"), Q: number("rsa-factor2"),
+		DP: number("rsa-exponent1"), DQ: number("rsa-exponent2"), QInv: number("rsa-coefficient1"),
 	}, nil
 }
 
-func (libcrypto) NewRSAPublicKey(n, e *big.Int) (RSAPublicKey, error) {
-	k, err := openssl.NewPublicKeyRSA(bbig.Enc(n), bbig.Enc(e))
-	if err != nil {
-		return nil, err
+func (p *system) NewRSAPublicKey(n, e *big.Int) (RSAPublicKey, error) {
+	k, err := p.lib.NewKey("RSA", libcrypto.Public, libcrypto.Int("n", n), libcrypto.Int("e", e))
+	return rsaPublicKey{k, (n.BitLen() + 7) / 8}, err
+}
+
+func (p *system) NewRSAPrivateKey(k *pkix.RSANumbers) (RSAPrivateKey, error) {
+	key, err := p.lib.NewKey("RSA", libcrypto.Pair, libcrypto.Int("n", k.N), libcrypto.Int("e", k.E), libcrypto.Int("d", k.D),
+		libcrypto.Int("rsa-factor1", k.P), libcrypto.Int("rsa-factor2", k.Q),
+		libcrypto.Int("rsa-exponent1", k.DP), libcrypto.Int("rsa-exponent2", k.DQ), libcrypto.Int("rsa-coefficient1", k.QInv))
+	return rsaPrivateKey{key, (k.N.BitLen() + 7) / 8}, err
+}
+
+// padding is the parameter of RSA that says how data is padded (EVP_SIGNATURE-RSA(7),
+// EVP_ASYM_CIPHER-RSA(7)).
+func padding(mode string) libcrypto.Param { return libcrypto.Text("pad-mode", mode) }
+
+func oaep(hash, mgf crypto.Hash, label []byte) []libcrypto.Param {
+	return []libcrypto.Param{
+		padding("oaep"), libcrypto.Text("digest", hash.String()), libcrypto.Text("mgf1-digest", mgf.String()),
+		libcrypto.Octets("oaep-label", label),
 	}
-	return libRSAPublic{k}, nil
 }
 
-func (libcrypto) NewRSAPrivateKey(k *pkix.RSANumbers) (RSAPrivateKey, error) {
-	key, err := openssl.NewPrivateKeyRSA(bbig.Enc(k.N), bbig.Enc(k.E), bbig.Enc(k.D),
-		bbig.Enc(k.P), bbig.Enc(k.Q), bbig.Enc(k.DP), bbig.Enc(k.DQ), bbig.Enc(k.QInv))
-	if err != nil {
-		return nil, err
-	}
-	return libRSAPrivate{key}, nil
+// An rsaPublicKey or rsaPrivateKey is one of a modulus of size bytes.
+type rsaPublicKey struct {
+	key  *libcrypto.Key
+	size int
 }
 
-type libRSAPublic struct{ key *openssl.PublicKeyRSA }
-
-func (k libRSAPublic) Raw(in []byte) ([]byte, error) {
-	return openssl.EncryptRSANoPadding(k.key, in)
+func (k rsaPublicKey) Raw(in []byte) ([]byte, error) {
+	return k.key.Encrypt(k.size, in, padding("none"))
 }
 
-func (k libRSAPublic) EncryptPKCS1(msg []byte) ([]byte, error) {
-	return openssl.EncryptRSAPKCS1(k.key, msg)
+func (k rsaPublicKey) EncryptPKCS1(msg []byte) ([]byte, error) {
+	return k.key.Encrypt(k.size, msg, padding("pkcs1"))
 }
 
-func (k libRSAPublic) EncryptOAEP(hash, mgf crypto.Hash, msg, label []byte) ([]byte, error) {
-	h, m, err := libHashes(hash, mgf)
-	if err != nil {
-		return nil, err
-	}
-	return openssl.EncryptRSAOAEP(h, m, k.key, msg, label)
+func (k rsaPublicKey) EncryptOAEP(hash, mgf crypto.Hash, msg, label []byte) ([]byte, error) {
+	return k.key.Encrypt(k.size, msg, oaep(hash, mgf, label)...)
 }
 
-type libRSAPrivate struct{ key *openssl.PrivateKeyRSA }
+type rsaPrivateKey rsaPublicKey
 
-func (k libRSAPrivate) Raw(in []byte) ([]byte, error) {
-	defer runtime.KeepAlive(k.key) // the library's own check of the result does not
-	return openssl.DecryptRSANoPadding(k.key, in)
+func (k rsaPrivateKey) Raw(in []byte) ([]byte, error) {
+	return k.key.Decrypt(k.size, in, padding("none"))
 }
 
-func (k libRSAPrivate) SignPKCS1(tbs []byte) ([]byte, error) {
-	return openssl.SignRSAPKCS1v15(k.key, crypto.Hash(0), tbs)
+func (k rsaPrivateKey) SignPKCS1(tbs []byte) ([]byte, error) {
+	return k.key.Sign(k.size, tbs, padding("pkcs1"))
 }
 
-func (k libRSAPrivate) SignPSS(hash crypto.Hash, digest []byte, saltLen int) ([]byte, error) {
-	return openssl.SignRSAPSS(k.key, hash, digest, saltLen)
+func (k rsaPrivateKey) SignPSS(hash crypto.Hash, digest []byte, saltLen int) ([]byte, error) {
+	return k.key.Sign(k.size, digest, padding("pss"), libcrypto.Text("digest", hash.String()),
+		libcrypto.Text("mgf1-digest", hash.String()), libcrypto.Text("saltlen", fmt.Sprint(saltLen)))
 }
 
 // DecryptPKCS1 takes the padding off here: from OpenSSL 3.2 on the library
 // answers bad padding with made-up plaintext, which suits TLS and would make an
 // unwrapped key out of nothing here; before, its error path is not constant in
 // time.
-func (k libRSAPrivate) DecryptPKCS1(ct []byte) ([]byte, error) {
+func (k rsaPrivateKey) DecryptPKCS1(ct []byte) ([]byte, error) {
 	em, err := k.Raw(ct)
 	if err != nil {
 		return nil, err
@@ -114,147 +124,108 @@ func (k libRSAPrivate) DecryptPKCS1(ct []byte) ([]byte, error) {
 	return unpadPKCS1(em)
 }
 
-func (k libRSAPrivate) DecryptOAEP(hash, mgf crypto.Hash, ct, label []byte) ([]byte, error) {
-	h, m, err := libHashes(hash, mgf)
-	if err != nil {
-		return nil, err
-	}
-	return openssl.DecryptRSAOAEP(h, m, k.key, ct, label)
+func (k rsaPrivateKey) DecryptOAEP(hash, mgf crypto.Hash, ct, label []byte) ([]byte, error) {
+	return k.key.Decrypt(k.size, ct, oaep(hash, mgf, label)...)
 }
 
-func libHashes(h, mgf crypto.Hash) (hash.Hash, hash.Hash, error) {
-	hashes := map[crypto.Hash]func() hash.Hash{
-		crypto.SHA1:   openssl.NewSHA1,
-		crypto.SHA224: openssl.NewSHA224, crypto.SHA3_224: openssl.NewSHA3_224,
-		crypto.SHA256: openssl.NewSHA256, crypto.SHA3_256: openssl.NewSHA3_256,
-		crypto.SHA384: openssl.NewSHA384, crypto.SHA3_384: openssl.NewSHA3_384,
-		crypto.SHA512: openssl.NewSHA512, crypto.SHA3_512: openssl.NewSHA3_512,
-	}
-	a, b := hashes[h], hashes[mgf]
-	if a == nil || b == nil {
-		return nil, nil, errors.New("hash not supported by libcrypto's OAEP")
-	}
-	return a(), b(), nil
-}
-
-func (libcrypto) GenerateEC(c p11.Curve) (scalar, point []byte, err error) {
-	x, y, d, err := openssl.GenerateKeyECDSA(c.NIST)
+func (p *system) GenerateEC(c p11.Curve) (scalar, point []byte, err error) {
+	k, err := p.lib.GenerateKey("EC", libcrypto.Text("group", c.NIST))
 	if err != nil {
 		return nil, nil, err
 	}
-	secret := bbig.Dec(d)
-	defer clear(secret.Bits())
-	point = make([]byte, 1+2*c.Size())
-	point[0] = 4
-	bbig.Dec(x).FillBytes(point[1 : 1+c.Size()])
-	bbig.Dec(y).FillBytes(point[1+c.Size():])
-	return secret.FillBytes(make([]byte, c.Size())), point, nil
-}
-
-func coordinates(c p11.Curve, point []byte) (x, y openssl.BigInt) {
-	return bbig.Enc(new(big.Int).SetBytes(point[1 : 1+c.Size()])), bbig.Enc(new(big.Int).SetBytes(point[1+c.Size():]))
-}
-
-func (libcrypto) NewECPublicKey(c p11.Curve, point []byte) (ECPublicKey, error) {
-	x, y := coordinates(c, point)
-	k, err := openssl.NewPublicKeyECDSA(c.NIST, x, y)
+	data, err := k.Data(libcrypto.Pair)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return libECPublic{k}, nil
+	defer wipe(data["priv"])
+	return leftPad(data["priv"], c.Size()), data["pub"], nil
 }
 
-func (libcrypto) NewECPrivateKey(c p11.Curve, scalar, point []byte) (ECPrivateKey, error) {
-	x, y := coordinates(c, point)
+func (p *system) NewECPublicKey(c p11.Curve, point []byte) (ECPublicKey, error) {
+	k, err := p.lib.NewKey("EC", libcrypto.Public, libcrypto.Text("group", c.NIST), libcrypto.Octets("pub", point))
+	return ecPublicKey{k}, err
+}
+
+func (p *system) NewECPrivateKey(c p11.Curve, scalar, point []byte) (ECPrivateKey, error) {
 	d := new(big.Int).SetBytes(scalar)
 	defer clear(d.Bits())
-	k, err := openssl.NewPrivateKeyECDSA(c.NIST, x, y, bbig.Enc(d))
-	if err != nil {
-		return nil, err
-	}
-	agree, err := openssl.NewPrivateKeyECDH(c.NIST, scalar)
-	if err != nil {
-		return nil, err
-	}
-	return &libECPrivate{key: k, agree: agree, curve: c}, nil
+	k, err := p.lib.NewKey("EC", libcrypto.Pair, libcrypto.Text("group", c.NIST), libcrypto.Octets("pub", point), libcrypto.Int("priv", d))
+	return &ecPrivateKey{p.lib, k, c}, err
 }
 
-type libECPublic struct{ key *openssl.PublicKeyECDSA }
+type ecPublicKey struct{ key *libcrypto.Key }
 
-func (k libECPublic) Verify(digest, der []byte) bool { return openssl.VerifyECDSA(k.key, digest, der) }
+func (k ecPublicKey) Verify(digest, der []byte) bool { return k.key.Verify(digest, der) == nil }
 
-type libECPrivate struct {
-	key   *openssl.PrivateKeyECDSA
-	agree *openssl.PrivateKeyECDH
+type ecPrivateKey struct {
+	lib   *libcrypto.Library
+	key   *libcrypto.Key
 	curve p11.Curve
 }
 
-func (k *libECPrivate) Sign(digest []byte) ([]byte, error) {
-	return openssl.SignMarshalECDSA(k.key, digest)
+func (k *ecPrivateKey) Sign(digest []byte) ([]byte, error) {
+	return k.key.Sign(2*k.curve.Size()+16, digest)
 }
 
-func (k *libECPrivate) ECDH(point []byte) ([]byte, error) {
-	pub, err := openssl.NewPublicKeyECDH(k.curve.NIST, point)
+func (k *ecPrivateKey) ECDH(point []byte) ([]byte, error) {
+	peer, err := k.lib.NewKey("EC", libcrypto.Public, libcrypto.Text("group", k.curve.NIST), libcrypto.Octets("pub", point))
 	if err != nil {
 		return nil, err
 	}
-	return openssl.ECDH(k.agree, pub)
+	return k.key.Derive(k.curve.Size(), peer)
 }
 
-func (p libcrypto) NewAES(key []byte) (AES, error) {
+func (p *system) NewAES(key []byte) (AES, error) {
 	a, err := p.goProvider.NewAES(key)
 	if err != nil {
 		return nil, err
 	}
-	b, err := openssl.NewAESCipher(key)
-	if err != nil {
-		return nil, err
-	}
-	return &libAES{AES: a, bulk: b}, nil
+	c, err := p.lib.Cipher(fmt.Sprintf("AES-%d-CBC", 8*len(key)))
+	return &bulkAES{a, c, key}, err
 }
 
-type libAES struct {
+type bulkAES struct {
 	AES
-	bulk cipher.Block
+	cbc *libcrypto.Cipher
+	key []byte
 }
 
-func (a *libAES) CBCEncrypter(iv []byte) cipher.BlockMode {
-	return &bulkCBC{
-		small: func() cipher.BlockMode { return a.AES.CBCEncrypter(iv) },
-		big:   func() cipher.BlockMode { return cipher.NewCBCEncrypter(a.bulk, iv) },
-	}
+func (a *bulkAES) CBCEncrypter(iv []byte) cipher.BlockMode {
+	return &bulkCBC{a, true, iv, a.AES.CBCEncrypter(iv), nil}
 }
 
-func (a *libAES) CBCDecrypter(iv []byte) cipher.BlockMode {
-	return &bulkCBC{
-		small: func() cipher.BlockMode { return a.AES.CBCDecrypter(iv) },
-		big:   func() cipher.BlockMode { return cipher.NewCBCDecrypter(a.bulk, iv) },
-	}
+func (a *bulkAES) CBCDecrypter(iv []byte) cipher.BlockMode {
+	return &bulkCBC{a, false, iv, a.AES.CBCDecrypter(iv), nil}
 }
-
-// bulkPart is the longest part in one call: libcrypto counts in a C int.
-const bulkPart = 1 << 30
 
 // bulkCBC decides at the first part which library does the work.
 type bulkCBC struct {
-	small, big func() cipher.BlockMode
-	mode       cipher.BlockMode
+	a       *bulkAES
+	encrypt bool
+	iv      []byte           // nil once that is decided
+	small   cipher.BlockMode // Go's
+	big     *libcrypto.Stream
 }
 
-func (b *bulkCBC) BlockSize() int { return 16 }
+func (b *bulkCBC) BlockSize() int { return aesBlock }
 
 func (b *bulkCBC) CryptBlocks(dst, src []byte) {
-	if b.mode == nil {
-		if len(src) >= bulkFrom {
-			b.mode = b.big()
-		} else {
-			b.mode = b.small()
-		}
-		b.small, b.big = nil, nil
+	if b.iv != nil && len(src) >= bulkFrom {
+		// Without it Go's does the same.
+		b.big, _ = b.a.cbc.New(b.a.key, b.iv, b.encrypt, libcrypto.Number("padding", 0))
 	}
-	for len(src) > bulkPart {
-		b.mode.CryptBlocks(dst[:bulkPart], src[:bulkPart])
-		dst, src = dst[bulkPart:], src[bulkPart:]
+	b.iv = nil
+	if b.big == nil {
+		b.small.CryptBlocks(dst, src)
+	} else if err := b.big.Crypt(dst, src); err != nil {
+		panic(err) // it has no reason to
 	}
-	b.mode.CryptBlocks(dst, src)
+}
+
+// Close ends the stream.
+func (b *bulkCBC) Close() {
+	if b.big != nil {
+		b.big.Close()
+		b.big = nil
+	}
 }

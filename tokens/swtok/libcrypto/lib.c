@@ -1,0 +1,260 @@
+#include "lib.h"
+
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+
+// The queue of errors belongs to the thread, which may run other goroutines between
+// two calls: so each function here clears it before it begins.
+
+const char *library_load(library *l, const char *file)
+{
+	void *h = dlopen(file, RTLD_NOW | RTLD_LOCAL);
+	if (!h)
+		return file;
+#define LOOK(result, name, parameters) \
+	if (!(*(void **)&l->name = dlsym(h, #name))) \
+		return #name;
+	FUNCTIONS(LOOK)
+#undef LOOK
+	return NULL;
+}
+
+const char *library_version(const library *l)
+{
+	return l->OpenSSL_version(0);
+}
+
+unsigned long library_error(const library *l)
+{
+	unsigned long e = l->ERR_peek_last_error();
+	l->ERR_clear_error();
+	return e;
+}
+
+void *mac_fetch(const library *l, const char *name)
+{
+	l->ERR_clear_error();
+	return l->EVP_MAC_fetch(NULL, name, NULL);
+}
+
+void *cipher_fetch(const library *l, const char *name)
+{
+	l->ERR_clear_error();
+	return l->EVP_CIPHER_fetch(NULL, name, NULL);
+}
+
+// params_new has room for n parameters and the end.
+param *params_new(int n)
+{
+	return calloc(n + 1, sizeof(param));
+}
+
+// params_set copies what it is given. Without memory for it the list ends there, and
+// what reads it fails.
+void params_set(param *p, int i, const char *key, unsigned int type, const void *data, size_t size)
+{
+	char *k = strdup(key);
+	char *d = malloc(size + 1); // text ends in a zero
+	if (!k || !d) {
+		free(k);
+		free(d);
+		return;
+	}
+	memcpy(d, data, size);
+	d[size] = 0;
+	p[i] = (param){ k, type, d, size, (size_t)-1 };
+}
+
+void params_free(const library *l, param *p)
+{
+	if (!p)
+		return;
+	for (param *q = p; q->key; q++) {
+		l->OPENSSL_cleanse(q->data, q->data_size);
+		free(q->data);
+		free((char *)q->key);
+	}
+	free(p);
+}
+
+void *mac_new(const library *l, void *mac, const unsigned char *key, size_t n, const param *p)
+{
+	l->ERR_clear_error();
+	void *ctx = l->EVP_MAC_CTX_new(mac);
+	if (ctx && l->EVP_MAC_init(ctx, key, n, p) <= 0) {
+		l->EVP_MAC_CTX_free(ctx);
+		ctx = NULL;
+	}
+	return ctx;
+}
+
+void *mac_copy(const library *l, const void *ctx)
+{
+	l->ERR_clear_error();
+	return l->EVP_MAC_CTX_dup(ctx);
+}
+
+void mac_free(const library *l, void *ctx)
+{
+	l->EVP_MAC_CTX_free(ctx);
+}
+
+int mac_update(const library *l, void *ctx, const unsigned char *in, size_t n)
+{
+	return l->EVP_MAC_update(ctx, in, n);
+}
+
+int mac_final(const library *l, void *ctx, unsigned char *out, size_t *n)
+{
+	return l->EVP_MAC_final(ctx, out, n, *n);
+}
+
+void *cipher_new(const library *l, const void *cipher, const unsigned char *key, const unsigned char *iv, int encrypt, const param *p)
+{
+	l->ERR_clear_error();
+	void *ctx = l->EVP_CIPHER_CTX_new();
+	// The parameters first: the length of the iv is one of them.
+	if (ctx && (l->EVP_CipherInit_ex2(ctx, cipher, NULL, NULL, encrypt, p) <= 0 ||
+		    l->EVP_CipherInit_ex2(ctx, NULL, key, iv, encrypt, NULL) <= 0)) {
+		l->EVP_CIPHER_CTX_free(ctx);
+		ctx = NULL;
+	}
+	return ctx;
+}
+
+void *cipher_copy(const library *l, const void *ctx)
+{
+	l->ERR_clear_error();
+	void *copy = l->EVP_CIPHER_CTX_new();
+	if (copy && l->EVP_CIPHER_CTX_copy(copy, ctx) <= 0) {
+		l->EVP_CIPHER_CTX_free(copy);
+		copy = NULL;
+	}
+	return copy;
+}
+
+void cipher_free(const library *l, void *ctx)
+{
+	l->EVP_CIPHER_CTX_free(ctx);
+}
+
+int cipher_restart(const library *l, void *ctx, const unsigned char *iv, const param *p)
+{
+	l->ERR_clear_error();
+	return (!p || l->EVP_CIPHER_CTX_set_params(ctx, p) > 0) && (!iv || l->EVP_CipherInit_ex2(ctx, NULL, NULL, iv, -1, NULL) > 0);
+}
+
+int cipher_update(const library *l, void *ctx, unsigned char *out, int *outn, const unsigned char *in, int n)
+{
+	return l->EVP_CipherUpdate(ctx, out, outn, in, n);
+}
+
+int cipher_final(const library *l, void *ctx, unsigned char *out, int *outn)
+{
+	l->ERR_clear_error();
+	return l->EVP_CipherFinal_ex(ctx, out, outn);
+}
+
+int cipher_tag(const library *l, void *ctx, unsigned char *tag, size_t n)
+{
+	param p[] = { { "tag", PARAM_OCTETS, tag, n, (size_t)-1 }, { 0 } };
+	return l->EVP_CIPHER_CTX_get_params(ctx, p);
+}
+
+void *key_make(const library *l, const char *type, int selection, param *p)
+{
+	l->ERR_clear_error();
+	void *key = NULL, *ctx = l->EVP_PKEY_CTX_new_from_name(NULL, type, NULL);
+	if (ctx && l->EVP_PKEY_fromdata_init(ctx) > 0 && l->EVP_PKEY_fromdata(ctx, &key, selection, p) <= 0)
+		key = NULL;
+	l->EVP_PKEY_CTX_free(ctx);
+	return key;
+}
+
+void *key_generate(const library *l, const char *type, const param *p)
+{
+	l->ERR_clear_error();
+	void *key = NULL, *ctx = l->EVP_PKEY_CTX_new_from_name(NULL, type, NULL);
+	if (ctx && l->EVP_PKEY_keygen_init(ctx) > 0 && l->EVP_PKEY_CTX_set_params(ctx, p) > 0 && l->EVP_PKEY_generate(ctx, &key) <= 0)
+		key = NULL;
+	l->EVP_PKEY_CTX_free(ctx);
+	return key;
+}
+
+int key_data(const library *l, const void *key, int selection, param **p)
+{
+	l->ERR_clear_error();
+	return l->EVP_PKEY_todata(key, selection, p);
+}
+
+void key_data_free(const library *l, param *p)
+{
+	for (param *q = p; q && q->key; q++)
+		l->OPENSSL_cleanse(q->data, q->data_size);
+	l->OSSL_PARAM_free(p);
+}
+
+void key_free(const library *l, void *key)
+{
+	l->EVP_PKEY_free(key);
+}
+
+int key_check(const library *l, void *key)
+{
+	l->ERR_clear_error();
+	void *ctx = l->EVP_PKEY_CTX_new_from_pkey(NULL, key, NULL);
+	int ok = ctx && l->EVP_PKEY_public_check_quick(ctx) > 0;
+	l->EVP_PKEY_CTX_free(ctx);
+	return ok;
+}
+
+int key_use(const library *l, void *key, int use, const param *p, void *peer, unsigned char *out, size_t *outn,
+	const unsigned char *in, size_t n, const unsigned char *more, size_t moren, unsigned char *secret, size_t *secretn)
+{
+	l->ERR_clear_error();
+	void *ctx = l->EVP_PKEY_CTX_new_from_pkey(NULL, key, NULL);
+	int r = 0;
+	if (!ctx)
+		return 0;
+	switch (use) {
+	case USE_SIGN:
+		r = l->EVP_PKEY_sign_init_ex(ctx, p) > 0 && l->EVP_PKEY_sign(ctx, out, outn, in, n) > 0;
+		break;
+	case USE_VERIFY:
+		r = l->EVP_PKEY_verify_init_ex(ctx, p) > 0 && l->EVP_PKEY_verify(ctx, more, moren, in, n) == 1;
+		break;
+	case USE_ENCRYPT:
+		r = l->EVP_PKEY_encrypt_init_ex(ctx, p) > 0 && l->EVP_PKEY_encrypt(ctx, out, outn, in, n) > 0;
+		break;
+	case USE_DECRYPT:
+		r = l->EVP_PKEY_decrypt_init_ex(ctx, p) > 0 && l->EVP_PKEY_decrypt(ctx, out, outn, in, n) > 0;
+		break;
+	case USE_DERIVE:
+		r = l->EVP_PKEY_derive_init_ex(ctx, p) > 0 && l->EVP_PKEY_derive_set_peer(ctx, peer) > 0 &&
+		    l->EVP_PKEY_derive(ctx, out, outn) > 0;
+		break;
+	case USE_ENCAPSULATE:
+		r = l->EVP_PKEY_encapsulate_init(ctx, p) > 0 && l->EVP_PKEY_encapsulate(ctx, out, outn, secret, secretn) > 0;
+		break;
+	case USE_DECAPSULATE:
+		r = l->EVP_PKEY_decapsulate_init(ctx, p) > 0 && l->EVP_PKEY_decapsulate(ctx, secret, secretn, in, n) > 0;
+		break;
+	}
+	l->EVP_PKEY_CTX_free(ctx);
+	return r;
+}
+
+int key_message(const library *l, void *key, const char *md, int sign, const param *p, unsigned char *sig, size_t *sig_n,
+	const unsigned char *in, size_t n)
+{
+	l->ERR_clear_error();
+	void *ctx = l->EVP_MD_CTX_new();
+	int r = 0;
+	if (ctx && sign)
+		r = l->EVP_DigestSignInit_ex(ctx, NULL, md, NULL, NULL, key, p) > 0 && l->EVP_DigestSign(ctx, sig, sig_n, in, n) > 0;
+	else if (ctx)
+		r = l->EVP_DigestVerifyInit_ex(ctx, NULL, md, NULL, NULL, key, p) > 0 && l->EVP_DigestVerify(ctx, sig, *sig_n, in, n) == 1;
+	l->EVP_MD_CTX_free(ctx);
+	return r;
+}

@@ -1,0 +1,113 @@
+//go:build cgo
+
+// Package libcrypto is a thin binding of OpenSSL 3's libcrypto, which is loaded at run
+// time: ciphers, MACs and keys by the names that EVP_CIPHER_fetch(3), EVP_MAC_fetch(3)
+// and EVP_PKEY_CTX_new_from_name(3) take. What the machine's library does not have is
+// an error of the fetch. A value is used by one goroutine at a time, but for Library,
+// Cipher, MAC and Key.
+package libcrypto
+
+// #cgo LDFLAGS: -ldl
+// #include <stdlib.h>
+// #include "lib.h"
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"math/big"
+	"slices"
+	"unsafe"
+
+	"p11fs/secret"
+)
+
+// A Library is a libcrypto that was loaded. It stays loaded.
+type Library struct{ c *C.library }
+
+// Load loads the library of that file name, of version 3 or later.
+func Load(file string) (*Library, error) {
+	name := C.CString(file)
+	defer C.free(unsafe.Pointer(name))
+	l := &Library{(*C.library)(C.calloc(1, C.sizeof_library))}
+	if missing := C.library_load(l.c, name); missing != nil {
+		defer C.free(unsafe.Pointer(l.c))
+		return nil, fmt.Errorf("%s cannot be used: %s is missing", file, C.GoString(missing))
+	}
+	return l, nil
+}
+
+// Version is the library's own text of its version.
+func (l *Library) Version() string { return C.GoString(C.library_version(l.c)) }
+
+// failed is the error of what just failed. Its number is the library's
+// (ERR_get_error(3)); the text of such a number names no secret, but libraries' texts
+// may.
+func (l *Library) failed(what string) error {
+	return fmt.Errorf("libcrypto: %s failed (error %#x)", what, uint64(C.library_error(l.c)))
+}
+
+// A Param is a parameter, as OSSL_PARAM(3).
+type Param struct {
+	key  string
+	kind C.uint
+	data []byte
+}
+
+// Text is a parameter of characters.
+func Text(key, value string) Param { return Param{key, C.PARAM_TEXT, []byte(value)} }
+
+// Octets is a parameter of bytes.
+func Octets(key string, value []byte) Param { return Param{key, C.PARAM_OCTETS, value} }
+
+// Number is a parameter that is a number.
+func Number(key string, n uint64) Param { return Int(key, new(big.Int).SetUint64(n)) }
+
+// Int is a parameter that is a number of any size. The library copies it.
+func Int(key string, n *big.Int) Param {
+	size := max(8, (n.BitLen()+7)/8)
+	return Param{key, C.PARAM_UNSIGNED, native(n.FillBytes(make([]byte, size)))}
+}
+
+// native turns a number from big-endian to the machine's order or back, in place.
+func native(b []byte) []byte {
+	if one := uint16(1); *(*byte)(unsafe.Pointer(&one)) == 1 {
+		slices.Reverse(b)
+	}
+	return b
+}
+
+// params has the list that libcrypto takes. The caller frees it.
+func (l *Library) params(list []Param) *C.param {
+	if len(list) == 0 {
+		return nil
+	}
+	ps := C.params_new(C.int(len(list)))
+	if ps == nil {
+		return nil
+	}
+	for i, p := range list {
+		key := C.CString(p.key)
+		C.params_set(ps, C.int(i), key, p.kind, unsafe.Pointer(unsafe.SliceData(p.data)), C.size_t(len(p.data)))
+		C.free(unsafe.Pointer(key))
+	}
+	return ps
+}
+
+func (l *Library) freeParams(ps *C.param) { C.params_free(l.c, ps) }
+
+// pointer is what C takes for b. It is never nil where libcrypto would take nil for
+// something else than no bytes.
+func pointer(b []byte) *C.uchar {
+	if len(b) == 0 {
+		b = []byte{0}
+	}
+	return (*C.uchar)(unsafe.Pointer(unsafe.SliceData(b)))
+}
+
+var errTooLong = errors.New("libcrypto: more than 1 GiB at once")
+
+const most = 1 << 30 // bytes in one call: libcrypto counts in a C int
+
+// wipe is for what the binding copied.
+func wipe(b []byte) { secret.Wipe(b) }

@@ -1,0 +1,208 @@
+//go:build cgo
+
+package libcrypto
+
+import (
+	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/sha256"
+	"encoding/hex"
+	"math/big"
+	"testing"
+)
+
+func load(t testing.TB) *Library {
+	l, err := Load("libcrypto.so.3")
+	if err != nil {
+		t.Skipf("no libcrypto of version 3: %v", err)
+	}
+	return l
+}
+
+func must[T any](t testing.TB) func(v T, err error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+// TestCipher encrypts with GCM in parts, and compares with Go's.
+func TestCipher(t *testing.T) {
+	l := load(t)
+	key, iv, aad, msg := make([]byte, 32), []byte("an iv of more than 12"), []byte("aad"), bytes.Repeat([]byte("message "), 1000)
+	block, _ := aes.NewCipher(key)
+	gcm, _ := cipher.NewGCMWithNonceSize(block, len(iv))
+	want := gcm.Seal(nil, iv, msg, aad)
+	c := must[*Cipher](t)(l.Cipher("AES-256-GCM"))
+	s := must[*Stream](t)(c.New(key, iv, true, Number("ivlen", uint64(len(iv)))))
+	defer s.Close()
+	if err := s.Associate(aad); err != nil {
+		t.Fatal(err)
+	}
+	var got []byte
+	for part := range bytes.Lines(bytes.ReplaceAll(msg, []byte(" "), []byte("\n"))) {
+		got = must[[]byte](t)(s.Update(got, bytes.ReplaceAll(part, []byte("\n"), []byte(" "))))
+	}
+	got = must[[]byte](t)(s.Final(got))
+	got = append(got, must[[]byte](t)(s.Tag(16))...)
+	if !bytes.Equal(got, want) {
+		t.Error("not what Go's has")
+	}
+	d := must[*Stream](t)(c.New(key, iv, false, Number("ivlen", uint64(len(iv)))))
+	defer d.Close()
+	if err := d.Restart(nil, Octets("tag", want[len(msg):])); err != nil {
+		t.Fatal(err)
+	}
+	_ = d.Associate(aad)
+	plain := must[[]byte](t)(d.Update(nil, want[:len(msg)]))
+	plain = must[[]byte](t)(d.Final(plain))
+	if !bytes.Equal(plain, msg) {
+		t.Error("decrypts to something else")
+	}
+	d.Close() // which may be called again
+	bad := must[*Stream](t)(c.New(key, iv, false, Number("ivlen", uint64(len(iv))), Octets("tag", make([]byte, 16))))
+	defer bad.Close()
+	plain = must[[]byte](t)(bad.Update(nil, want[:len(msg)]))
+	if _, err := bad.Final(plain); err == nil {
+		t.Error("a wrong tag is taken")
+	}
+	if _, err := l.Cipher("AES-256-NONE"); err == nil {
+		t.Error("there is a cipher of any name")
+	}
+}
+
+// TestClone: a copy of a stream goes on by itself.
+func TestClone(t *testing.T) {
+	l := load(t)
+	c := must[*Cipher](t)(l.Cipher("AES-128-CBC"))
+	s := must[*Stream](t)(c.New(make([]byte, 16), make([]byte, 16), true))
+	defer s.Close()
+	head := must[[]byte](t)(s.Update(nil, make([]byte, 20)))
+	clone := must[*Stream](t)(s.Clone())
+	defer clone.Close()
+	short := must[[]byte](t)(clone.Final(bytes.Clone(head)))
+	long := must[[]byte](t)(s.Final(must[[]byte](t)(s.Update(head, make([]byte, 28)))))
+	if len(short) != 32 || len(long) != 64 {
+		t.Errorf("%d and %d bytes, want 32 and 64", len(short), len(long))
+	}
+	if err := s.Restart(make([]byte, 16)); err != nil {
+		t.Fatal(err)
+	}
+	if again := must[[]byte](t)(s.Update(nil, make([]byte, 16))); !bytes.Equal(again, long[:16]) {
+		t.Error("a restart begins elsewhere")
+	}
+}
+
+// TestMAC: RFC 4493 §4, example 2.
+func TestMAC(t *testing.T) {
+	l := load(t)
+	m := must[*MAC](t)(l.MAC("CMAC"))
+	sum := must[*Sum](t)(m.New(unhex("2b7e151628aed2a6abf7158809cf4f3c"), Text("cipher", "AES-128-CBC")))
+	defer sum.Close()
+	if err := sum.Update(unhex("6bc1bee22e409f96")); err != nil {
+		t.Fatal(err)
+	}
+	early := must[[]byte](t)(sum.Result())
+	if err := sum.Update(unhex("e93d7e117393172a")); err != nil {
+		t.Fatal(err)
+	}
+	want := unhex("070a16b46b4d4144f79bdd9dd04a287c")
+	if got := must[[]byte](t)(sum.Result()); !bytes.Equal(got, want) || bytes.Equal(early, want) {
+		t.Errorf("%x and before %x, want %x", got, early, want)
+	}
+}
+
+func unhex(s string) []byte {
+	b, err := hex.DecodeString(s)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+func TestKeys(t *testing.T) {
+	l := load(t)
+	k := must[*Key](t)(l.GenerateKey("EC", Text("group", "P-256")))
+	d := must[map[string][]byte](t)(k.Data(Pair))
+	digest := sha256.Sum256([]byte("x"))
+	sig := must[[]byte](t)(k.Sign(80, digest[:]))
+	pub := must[*ecdsa.PublicKey](t)(ecdsa.ParseUncompressedPublicKey(elliptic.P256(), d["pub"]))
+	if !ecdsa.VerifyASN1(pub, digest[:], sig) {
+		t.Error("not a signature")
+	}
+	again := must[*Key](t)(l.NewKey("EC", Pair, Text("group", "P-256"), Octets("pub", d["pub"]), Int("priv", new(big.Int).SetBytes(d["priv"]))))
+	if err := again.Verify(digest[:], sig); err != nil {
+		t.Error(err)
+	}
+	if err := again.Verify(digest[:31], sig); err == nil {
+		t.Error("the signature fits another digest")
+	}
+	if _, err := l.NewKey("EC", Public, Text("group", "P-256"), Octets("pub", append([]byte{4}, make([]byte, 64)...))); err == nil {
+		t.Error("a point off the curve is taken")
+	}
+	peer := must[*Key](t)(l.GenerateKey("EC", Text("group", "P-256")))
+	if a, b := must[[]byte](t)(k.Derive(32, peer)), must[[]byte](t)(peer.Derive(32, k)); !bytes.Equal(a, b) || len(a) != 32 {
+		t.Errorf("%x and %x", a, b)
+	}
+	edwards := must[*Key](t)(l.GenerateKey("ED25519"))
+	whole := must[[]byte](t)(edwards.SignMessage(64, "", []byte("m")))
+	if err := edwards.VerifyMessage("", []byte("m"), whole); err != nil {
+		t.Error(err)
+	}
+	if err := edwards.VerifyMessage("", []byte("n"), whole); err == nil {
+		t.Error("the signature fits another message")
+	}
+	rsa := must[*Key](t)(l.GenerateKey("RSA", Number("bits", 2048)))
+	pss := []Param{Text("pad-mode", "pss"), Text("digest", "SHA256"), Text("mgf1-digest", "SHA1"), Text("saltlen", "20")}
+	sig = must[[]byte](t)(rsa.Sign(256, digest[:], pss...))
+	if err := rsa.Verify(digest[:], sig, pss...); err != nil {
+		t.Error(err)
+	}
+	if ct, s, err := rsa.Encapsulate(256, 256); err == nil { // since 3.0, RSASVE
+		t.Errorf("encapsulates without an operation: %x %x", ct[:4], s[:4])
+	}
+}
+
+// BenchmarkGCM compares the ways to encrypt 1 KiB.
+func BenchmarkGCM(b *testing.B) {
+	l := load(b)
+	c := must[*Cipher](b)(l.Cipher("AES-256-GCM"))
+	key, iv, msg := make([]byte, 32), make([]byte, 12), make([]byte, 1024)
+	buf := make([]byte, 0, 2048)
+	b.Run("new", func(b *testing.B) {
+		b.SetBytes(1024)
+		for b.Loop() {
+			s, _ := c.New(key, iv, true)
+			_, _ = s.Update(buf, msg)
+			_, _ = s.Final(buf)
+			_, _ = s.Tag(16)
+			s.Close()
+		}
+	})
+	b.Run("clone", func(b *testing.B) {
+		b.SetBytes(1024)
+		first, _ := c.New(key, nil, true)
+		for b.Loop() {
+			s, _ := first.Clone()
+			_ = s.Restart(iv)
+			_, _ = s.Update(buf, msg)
+			_, _ = s.Final(buf)
+			_, _ = s.Tag(16)
+			s.Close()
+		}
+	})
+	b.Run("go", func(b *testing.B) {
+		b.SetBytes(1024)
+		block, _ := aes.NewCipher(key)
+		gcm, _ := cipher.NewGCM(block)
+		for b.Loop() {
+			gcm.Seal(buf[:0], iv, msg, nil)
+		}
+	})
+}
