@@ -10,75 +10,79 @@ import (
 
 // ecb is ECB as a BlockMode.
 type ecb struct {
-	block   cipher.Block
+	cipher.Block
 	decrypt bool
 }
 
-func (e ecb) BlockSize() int { return aesBlock }
-
 func (e ecb) CryptBlocks(dst, src []byte) {
-	for i := 0; i+aesBlock <= len(src); i += aesBlock {
-		if e.decrypt {
-			e.block.Decrypt(dst[i:i+aesBlock], src[i:i+aesBlock])
-		} else {
-			e.block.Encrypt(dst[i:i+aesBlock], src[i:i+aesBlock])
-		}
+	run := e.Encrypt
+	if e.decrypt {
+		run = e.Decrypt
+	}
+	for n := e.BlockSize(); len(src) >= n; dst, src = dst[n:], src[n:] {
+		run(dst[:n], src[:n])
 	}
 }
 
-// aesECB is the family of CKM_AES_ECB.
-func aesECB() family {
-	return family{wraps: wrapping{block: aesBlock}, uses: aesModes(func(_ call, k *aesKey, decrypt bool) (part, error) {
-		block := k.Block()
-		return &blockCipher{block: block, mode: ecb{block, decrypt}, decrypt: decrypt}, nil
+// ecbMode is the family of ECB, of a cipher with blocks of size bytes.
+func ecbMode(size int) family {
+	return family{wraps: wrapping{block: size}, uses: cipherModes(func(_ call, k *cipherKey, decrypt bool) (part, error) {
+		return newBlockMode(k, ecb{k.Block(), decrypt}, nil, decrypt, false), nil
 	})}
 }
 
-// aesCBC is the family of CBC, with or without PKCS#7 padding.
-func aesCBC(pad bool) family {
-	f := family{wraps: wrapping{block: aesBlock}}
-	if pad {
-		f.wraps = wrapping{private: true}
-	}
-	f.uses = aesModes(func(u call, k *aesKey, decrypt bool) (part, error) {
+// cbcMode is the family of CBC.
+func cbcMode(size int) family {
+	return family{wraps: wrapping{block: size}, uses: cbc(false)}
+}
+
+// cbcPad is the family of CBC with PKCS#7 padding.
+func cbcPad() family { return family{wraps: wrapping{private: true}, uses: cbc(true)} }
+
+func cbc(pad bool) uses {
+	return cipherModes(func(u call, k *cipherKey, decrypt bool) (part, error) {
 		iv, err := param[p11.IV](u)
 		if err != nil {
 			return nil, err
 		}
-		b := &blockCipher{block: k.Block(), decrypt: decrypt, pad: pad}
-		copy(b.chain[:], iv)
+		begin := k.CBCEncrypter
 		if decrypt {
-			b.mode = k.CBCDecrypter(bytes.Clone(iv))
-		} else {
-			b.mode = k.CBCEncrypter(bytes.Clone(iv))
+			begin = k.CBCDecrypter
 		}
-		return b, nil
+		return newBlockMode(k, begin(bytes.Clone(iv)), iv, decrypt, pad), nil
 	})
-	return f
 }
 
-// A blockCipher is ECB, CBC or CBC with PKCS#7 padding, in parts.
-type blockCipher struct {
+// A blockMode is ECB, CBC or CBC with PKCS#7 padding, in parts.
+type blockMode struct {
 	block   cipher.Block
 	mode    cipher.BlockMode
 	decrypt bool
 	pad     bool
-	chain   [aesBlock]byte // the ciphertext block before the held one, or the IV
-	held    [aesBlock]byte // the begun block; decrypting padded, the last whole one
+	size    int    // of a block
+	chain   []byte // the ciphertext block before the held one, or the IV
+	held    []byte // the begun block; decrypting padded, the last whole one
 	nheld   int
 }
 
+func newBlockMode(k *cipherKey, mode cipher.BlockMode, iv []byte, decrypt, pad bool) *blockMode {
+	size := mode.BlockSize()
+	b := &blockMode{block: k.Block(), mode: mode, decrypt: decrypt, pad: pad, size: size, chain: make([]byte, size), held: make([]byte, size)}
+	copy(b.chain, iv)
+	return b
+}
+
 // updateSize is the length of the whole blocks that there are with n bytes more.
-func (b *blockCipher) updateSize(n int) int {
+func (b *blockMode) updateSize(n int) int {
 	total := b.nheld + n
-	whole := total &^ (aesBlock - 1)
+	whole := total &^ (b.size - 1)
 	if b.pad && b.decrypt && whole == total && whole > 0 {
-		whole -= aesBlock // it may be the last, with the padding
+		whole -= b.size // it may be the last, with the padding
 	}
 	return whole
 }
 
-func (b *blockCipher) update(part []byte) ([]byte, error) {
+func (b *blockMode) update(part []byte) ([]byte, error) {
 	whole := b.updateSize(len(part))
 	if whole == 0 {
 		b.nheld += copy(b.held[b.nheld:], part)
@@ -87,78 +91,87 @@ func (b *blockCipher) update(part []byte) ([]byte, error) {
 	out := make([]byte, whole)
 	if b.nheld == 0 {
 		b.crypt(out, part[:whole])
-		b.nheld = copy(b.held[:], part[whole:])
+		b.nheld = copy(b.held, part[whole:])
 		return out, nil
 	}
 	n := copy(out, b.held[:b.nheld])
 	taken := copy(out[n:], part)
 	b.crypt(out, out)
-	b.nheld = copy(b.held[:], part[taken:])
+	b.nheld = copy(b.held, part[taken:])
 	return out, nil
 }
 
 // crypt runs the mode over whole blocks, and keeps the last of the ciphertext.
-func (b *blockCipher) crypt(dst, src []byte) {
-	end := len(src) - aesBlock
+func (b *blockMode) crypt(dst, src []byte) {
+	end := len(src) - b.size
 	if b.decrypt {
-		copy(b.chain[:], src[end:])
+		copy(b.chain, src[end:])
 	}
 	b.mode.CryptBlocks(dst, src)
 	if !b.decrypt {
-		copy(b.chain[:], dst[end:])
+		copy(b.chain, dst[end:])
 	}
 }
 
-func (b *blockCipher) result([]byte) ([]byte, error) {
+func (b *blockMode) result([]byte) ([]byte, error) {
 	switch {
 	case !b.pad && b.nheld == 0:
 		return nil, nil
-	case !b.pad || b.decrypt && b.nheld != aesBlock:
-		return nil, p11.Errorf(lenRange(b.decrypt), "the data is not a multiple of 16 bytes")
+	case !b.pad || b.decrypt && b.nheld != b.size:
+		return nil, p11.Errorf(lenRange(b.decrypt), "the data is not a multiple of %d bytes", b.size)
 	case b.decrypt:
 		return b.finalUnpad()
 	}
-	out := make([]byte, aesBlock)
-	for i := copy(out, b.held[:b.nheld]); i < aesBlock; i++ {
-		out[i] = byte(aesBlock - b.nheld)
-	}
+	out := pad7(b.held[:b.nheld], b.size)
 	b.last(out)
 	return out, nil
 }
 
+// pad7 is data with PKCS#7 padding (RFC 5652 §6.3).
+func pad7(data []byte, size int) []byte {
+	n := size - len(data)%size
+	return append(bytes.Clone(data), bytes.Repeat([]byte{byte(n)}, n)...)
+}
+
 // last is CBC of the padded block, in place. The mode stays where it is, for the
 // message may go on.
-func (b *blockCipher) last(padded []byte) {
+func (b *blockMode) last(padded []byte) {
 	if b.decrypt {
 		b.block.Decrypt(padded, padded)
-		subtle.XORBytes(padded, padded, b.chain[:])
+		subtle.XORBytes(padded, padded, b.chain)
 		return
 	}
-	subtle.XORBytes(padded, padded, b.chain[:])
+	subtle.XORBytes(padded, padded, b.chain)
 	b.block.Encrypt(padded, padded)
 }
 
-// finalUnpad decrypts the last block and takes the padding off. It looks at
-// every byte, whichever is wrong; that the padding was wrong is the
-// answer PKCS#11 asks for, CKR_ENCRYPTED_DATA_INVALID.
-func (b *blockCipher) finalUnpad() ([]byte, error) {
-	last := bytes.Clone(b.held[:])
+// finalUnpad decrypts the last block and takes the padding off.
+func (b *blockMode) finalUnpad() ([]byte, error) {
+	last := bytes.Clone(b.held)
 	b.last(last)
-	n := int(last[aesBlock-1])
-	good := subtle.ConstantTimeLessOrEq(1, n) & subtle.ConstantTimeLessOrEq(n, aesBlock)
+	return unpad7(last, b.size)
+}
+
+// unpad7 takes the padding off b, whose last block it looks at. It looks at
+// every byte, whichever is wrong; that the padding was wrong is the
+// answer PKCS#11 asks for, CKR_ENCRYPTED_DATA_INVALID. b is wiped then.
+func unpad7(b []byte, size int) ([]byte, error) {
+	last := b[len(b)-size:]
+	n := int(last[size-1])
+	good := subtle.ConstantTimeLessOrEq(1, n) & subtle.ConstantTimeLessOrEq(n, size)
 	for i, x := range last {
-		inPad := subtle.ConstantTimeLessOrEq(aesBlock-i, n)
+		inPad := subtle.ConstantTimeLessOrEq(size-i, n)
 		good &= subtle.ConstantTimeSelect(inPad, subtle.ConstantTimeByteEq(x, byte(n)), 1)
 	}
 	if good != 1 {
-		wipe(last)
+		wipe(b)
 		return nil, p11.CKR_ENCRYPTED_DATA_INVALID
 	}
-	return last[:aesBlock-n], nil
+	return b[:len(b)-n], nil
 }
 
-func (b *blockCipher) close() {
-	wipe(b.held[:])
+func (b *blockMode) close() {
+	wipe(b.held)
 	if m, ok := b.mode.(interface{ Close() }); ok {
 		m.Close()
 	}

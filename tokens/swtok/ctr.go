@@ -18,7 +18,7 @@ type ctrCipher struct {
 
 // aesCTR is the family of CKM_AES_CTR.
 func aesCTR() family {
-	return family{uses: aesModes(func(u call, k *aesKey, decrypt bool) (part, error) {
+	return family{uses: cipherModes(func(u call, k *cipherKey, decrypt bool) (part, error) {
 		p, err := param[*p11.CTRParams](u)
 		if err != nil {
 			return nil, err

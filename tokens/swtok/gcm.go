@@ -27,10 +27,10 @@ type gcmCipher struct {
 
 // aesGCM is the family of CKM_AES_GCM.
 func aesGCM() family {
-	return family{wraps: wrapping{private: true}, uses: aesModes(newGCMCipher)}
+	return family{wraps: wrapping{private: true}, uses: cipherModes(newGCMCipher)}
 }
 
-func newGCMCipher(u call, k *aesKey, decrypt bool) (part, error) {
+func newGCMCipher(u call, k *cipherKey, decrypt bool) (part, error) {
 	p, err := param[*p11.GCMParams](u)
 	if err != nil {
 		return nil, err

@@ -29,7 +29,7 @@ func aesKWP() family {
 // keyWrap is a family of AES key wrap (PKCS#11 v3.1 §6.14): an IV of n bytes, which
 // is standard where the parameter has none, and results of at least least bytes.
 func keyWrap(n, least int, standard uint64, wrap, unwrap func(b cipher.Block, iv uint64, in []byte) ([]byte, error)) family {
-	return family{uses: aesModes(func(u call, k *aesKey, decrypt bool) (part, error) {
+	return family{uses: cipherModes(func(u call, k *cipherKey, decrypt bool) (part, error) {
 		iv := standard
 		if given, ok := u.m.Param.(p11.IV); ok && len(given) == n {
 			iv = new(big.Int).SetBytes(given).Uint64()

@@ -105,9 +105,9 @@ func table(p Provider) []row {
 		ec(p11.CKM_ECDH1_DERIVE, p11.CKF_DERIVE, ecdh1()),
 		ec(p11.CKM_ECDH1_COFACTOR_DERIVE, p11.CKF_DERIVE, ecdh1()),
 		aes(p11.CKM_AES_KEY_GEN, p11.CKF_GENERATE, generateSecret(p11.CKK_AES, 1)),
-		aes(p11.CKM_AES_ECB, flagsCipher|flagsWrap, aesECB()),
-		aes(p11.CKM_AES_CBC, flagsCipher|flagsWrap, aesCBC(false)),
-		aes(p11.CKM_AES_CBC_PAD, flagsCipher|flagsWrap, aesCBC(true)),
+		aes(p11.CKM_AES_ECB, flagsCipher|flagsWrap, ecbMode(aesBlock)),
+		aes(p11.CKM_AES_CBC, flagsCipher|flagsWrap, cbcMode(aesBlock)),
+		aes(p11.CKM_AES_CBC_PAD, flagsCipher|flagsWrap, cbcPad()),
 		aes(p11.CKM_AES_CTR, flagsCipher, aesCTR()),
 		aes(p11.CKM_AES_GCM, flagsCipher|flagsWrap, aesGCM()),
 		aes(p11.CKM_AES_KEY_WRAP, flagsCipher|flagsWrap, aesKW()),
@@ -168,8 +168,8 @@ func (c *Crypto) parseKey(a p11.Attributes) (any, error) {
 	kt, _ := a.KeyType()
 	public := class == p11.CKO_PUBLIC_KEY
 	switch {
-	case class == p11.CKO_SECRET_KEY && kt == p11.CKK_AES:
-		return c.parseAES(a)
+	case class == p11.CKO_SECRET_KEY && slices.Contains(cipherKeys(), kt):
+		return c.parseCipher(kt, a)
 	case class == p11.CKO_SECRET_KEY:
 		return parseSecret(a)
 	case !public && class != p11.CKO_PRIVATE_KEY:

@@ -12,7 +12,7 @@ import (
 	"p11fs/secret"
 )
 
-// A Provider is a library of RSA, elliptic curve and AES primitives. Its
+// A Provider is a library of RSA, elliptic curve and block cipher primitives. Its
 // methods, and those of the keys it makes, may be called by several goroutines
 // at once. Two exist: Go's own library, and the system's libcrypto.
 //
@@ -42,8 +42,13 @@ type Provider interface {
 	// its point.
 	NewECPrivateKey(c p11.Curve, scalar, point []byte) (ECPrivateKey, error)
 
-	// NewAES makes an AES key of 16, 24 or 32 bytes, which it copies.
-	NewAES(key []byte) (AES, error)
+	// NewBlockCipher makes a key of AES, DES, DES2, DES3 or AES_XTS, whose value has a
+	// length of the type. The value stays the caller's, who keeps it while the key
+	// is in use.
+	NewBlockCipher(kt p11.KeyType, value []byte) (BlockCipher, error)
+	// HasMode says whether BlockCipher.Mode knows a mode for all keys that it fits, or
+	// BlockCipher.CMAC works for "CMAC".
+	HasMode(mode string) bool
 }
 
 // bulkFrom is the first part's length from which on libcrypto's CBC is faster
@@ -93,13 +98,46 @@ type ECPrivateKey interface {
 	ECDH(point []byte) ([]byte, error)
 }
 
-// AES is one AES key.
-type AES interface {
-	// Block is the bare cipher; modes that are not below are built on it.
+// A BlockCipher is one key of a block cipher.
+type BlockCipher interface {
+	// Block is the bare cipher; modes that are not below are built on it. It is nil
+	// for AES_XTS.
 	Block() cipher.Block
-	// CBCEncrypter and CBCDecrypter begin CBC with an iv of 16 bytes.
+	// CBCEncrypter and CBCDecrypter begin CBC with an iv of a block.
 	CBCEncrypter(iv []byte) cipher.BlockMode
 	CBCDecrypter(iv []byte) cipher.BlockMode
+	// Mode begins another mode, by libcrypto's name: OFB, CFB, CFB8, CFB1, XTS,
+	// CBC-CTS, CCM.
+	Mode(mode string, iv []byte, encrypt bool, o ModeOptions) (Stream, error)
+	// CMAC begins a message.
+	CMAC() (MAC, error)
+}
+
+// ModeOptions are what CCM must know before the message: the additional data, the
+// message's length, and the tag's, or the tag itself to decrypt.
+type ModeOptions struct {
+	AAD      []byte
+	Length   int
+	TagBytes int
+	Tag      []byte
+}
+
+// A Stream is one message under a mode.
+type Stream interface {
+	// Update appends what part gives to dst.
+	Update(dst, part []byte) ([]byte, error)
+	// Final appends the rest. It fails where a tag does not fit.
+	Final(dst []byte) ([]byte, error)
+	// Tag is the tag of what was encrypted.
+	Tag(n int) ([]byte, error)
+	Close()
+}
+
+// A MAC is a message that is authenticated. Result leaves it where it is.
+type MAC interface {
+	Update(part []byte) error
+	Result() ([]byte, error)
+	Close()
 }
 
 // errNoRaw is the answer of RSAPrivateKey.Raw where it does not exist.

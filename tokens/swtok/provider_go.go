@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/des"
 	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/rand"
@@ -170,19 +171,74 @@ func (k *goECPrivate) ECDH(point []byte) ([]byte, error) {
 	return priv.ECDH(pub)
 }
 
-func (goProvider) NewAES(key []byte) (AES, error) {
-	b, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, err
+func (goProvider) NewBlockCipher(kt p11.KeyType, value []byte) (BlockCipher, error) {
+	var b cipher.Block
+	var err error
+	switch kt {
+	case p11.CKK_AES:
+		b, err = aes.NewCipher(value)
+	case p11.CKK_AES_XTS:
+		return goBlockCipher{}, nil
+	default: // DES, DES2, DES3 are one, with keys that are the same
+		b, err = des.NewTripleDESCipher(tripleDES(value)) //nolint:gosec // for what was encrypted long ago
 	}
-	return goAES{b}, nil
+	return goBlockCipher{b}, err
 }
 
-type goAES struct{ block cipher.Block }
+// tripleDES is a key of DES, DES2 or DES3 as one of three keys.
+func tripleDES(value []byte) []byte {
+	three := make([]byte, 24)
+	for n := 0; n < len(three); {
+		n += copy(three[n:], value)
+	}
+	return three
+}
 
-func (a goAES) Block() cipher.Block                     { return a.block }
-func (a goAES) CBCEncrypter(iv []byte) cipher.BlockMode { return cipher.NewCBCEncrypter(a.block, iv) }
-func (a goAES) CBCDecrypter(iv []byte) cipher.BlockMode { return cipher.NewCBCDecrypter(a.block, iv) }
+// HasMode: Go's library has OFB and CFB.
+func (goProvider) HasMode(mode string) bool { return mode == "OFB" || mode == "CFB" }
+
+type goBlockCipher struct{ block cipher.Block }
+
+func (b goBlockCipher) Block() cipher.Block { return b.block }
+
+func (b goBlockCipher) CBCEncrypter(iv []byte) cipher.BlockMode {
+	return cipher.NewCBCEncrypter(b.block, iv)
+}
+
+func (b goBlockCipher) CBCDecrypter(iv []byte) cipher.BlockMode {
+	return cipher.NewCBCDecrypter(b.block, iv)
+}
+
+//nolint:staticcheck // the modes are PKCS#11's, and who chooses them knows what they lack
+func (b goBlockCipher) Mode(mode string, iv []byte, encrypt bool, _ ModeOptions) (Stream, error) {
+	switch {
+	case mode == "OFB":
+		return goStream{cipher.NewOFB(b.block, iv)}, nil
+	case mode == "CFB" && encrypt:
+		return goStream{cipher.NewCFBEncrypter(b.block, iv)}, nil
+	case mode == "CFB":
+		return goStream{cipher.NewCFBDecrypter(b.block, iv)}, nil
+	}
+	return nil, errNoMode
+}
+
+func (goBlockCipher) CMAC() (MAC, error) { return nil, errNoMode }
+
+var errNoMode = errors.New("the library has no such mode")
+
+// goStream is a stream cipher of Go's library.
+type goStream struct{ cipher.Stream }
+
+func (s goStream) Update(dst, part []byte) ([]byte, error) {
+	n := len(dst)
+	dst = append(dst, part...)
+	s.XORKeyStream(dst[n:], dst[n:])
+	return dst, nil
+}
+
+func (goStream) Final(dst []byte) ([]byte, error) { return dst, nil }
+func (goStream) Tag(int) ([]byte, error)          { return nil, errNoMode }
+func (goStream) Close()                           {}
 
 // leftPad returns b in n bytes, with zeros in front.
 func leftPad(b []byte, n int) []byte {

@@ -175,44 +175,96 @@ func (k *ecPrivateKey) ECDH(point []byte) ([]byte, error) {
 	return k.key.Derive(k.curve.Size(), peer)
 }
 
-func (p *system) NewAES(key []byte) (AES, error) {
-	a, err := p.goProvider.NewAES(key)
+func (p *system) NewBlockCipher(kt p11.KeyType, value []byte) (BlockCipher, error) {
+	b, err := p.goProvider.NewBlockCipher(kt, value)
 	if err != nil {
 		return nil, err
 	}
-	c, err := p.lib.Cipher(fmt.Sprintf("AES-%d-CBC", 8*len(key)))
-	return &bulkAES{a, c, key}, err
+	switch kt {
+	case p11.CKK_AES:
+		return &libCipher{b, p.lib, fmt.Sprintf("AES-%d-", 8*len(value)), value}, nil
+	case p11.CKK_AES_XTS:
+		return &libCipher{b, p.lib, fmt.Sprintf("AES-%d-", 4*len(value)), value}, nil
+	}
+	return &libCipher{b, p.lib, "DES-EDE3-", tripleDES(value)}, nil
 }
 
-type bulkAES struct {
-	AES
-	cbc *libcrypto.Cipher
-	key []byte
+func (p *system) HasMode(mode string) bool {
+	if mode == "CMAC" {
+		_, err := p.lib.MAC(mode)
+		return err == nil
+	}
+	_, err := p.lib.Cipher("AES-256-" + mode)
+	return err == nil
 }
 
-func (a *bulkAES) CBCEncrypter(iv []byte) cipher.BlockMode {
-	return &bulkCBC{a, true, iv, a.AES.CBCEncrypter(iv), nil}
+// A libCipher is a key whose modes are libcrypto's. Its Block is Go's.
+type libCipher struct {
+	BlockCipher
+	lib  *libcrypto.Library
+	name string // what stands before the mode
+	key  []byte
 }
 
-func (a *bulkAES) CBCDecrypter(iv []byte) cipher.BlockMode {
-	return &bulkCBC{a, false, iv, a.AES.CBCDecrypter(iv), nil}
+func (c *libCipher) Mode(mode string, iv []byte, encrypt bool, o ModeOptions) (Stream, error) {
+	a, err := c.lib.Cipher(c.name + mode)
+	if err != nil {
+		return nil, err
+	}
+	if mode != "CCM" {
+		return a.New(c.key, iv, encrypt)
+	}
+	tag := o.Tag
+	if encrypt {
+		tag = make([]byte, o.TagBytes) // its length
+	}
+	s, err := a.New(c.key, iv, encrypt, libcrypto.Number("ivlen", uint64(len(iv))), libcrypto.Octets("tag", tag))
+	if err != nil {
+		return nil, err
+	}
+	if err = s.Announce(o.Length); err == nil && len(o.AAD) > 0 {
+		err = s.Associate(o.AAD)
+	}
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (c *libCipher) CMAC() (MAC, error) {
+	m, err := c.lib.MAC("CMAC")
+	if err != nil {
+		return nil, err
+	}
+	return m.New(c.key, libcrypto.Text("cipher", c.name+"CBC"))
+}
+
+func (c *libCipher) CBCEncrypter(iv []byte) cipher.BlockMode {
+	return &bulkCBC{c, true, iv, c.BlockCipher.CBCEncrypter(iv), nil}
+}
+
+func (c *libCipher) CBCDecrypter(iv []byte) cipher.BlockMode {
+	return &bulkCBC{c, false, iv, c.BlockCipher.CBCDecrypter(iv), nil}
 }
 
 // bulkCBC decides at the first part which library does the work.
 type bulkCBC struct {
-	a       *bulkAES
+	c       *libCipher
 	encrypt bool
 	iv      []byte           // nil once that is decided
 	small   cipher.BlockMode // Go's
 	big     *libcrypto.Stream
 }
 
-func (b *bulkCBC) BlockSize() int { return aesBlock }
+func (b *bulkCBC) BlockSize() int { return b.small.BlockSize() }
 
 func (b *bulkCBC) CryptBlocks(dst, src []byte) {
 	if b.iv != nil && len(src) >= bulkFrom {
 		// Without it Go's does the same.
-		b.big, _ = b.a.cbc.New(b.a.key, b.iv, b.encrypt, libcrypto.Number("padding", 0))
+		if cbc, err := b.c.lib.Cipher(b.c.name + "CBC"); err == nil {
+			b.big, _ = cbc.New(b.c.key, b.iv, b.encrypt, libcrypto.Number("padding", 0))
+		}
 	}
 	b.iv = nil
 	if b.big == nil {

@@ -121,7 +121,7 @@ func (c *Crypto) sealRSAAES(s rsaScheme, n int, k *rsaPublic, in []byte) ([]byte
 	if _, err := io.ReadFull(c.rand, once); err != nil {
 		return rsaResult(nil, err)
 	}
-	aes, err := c.provider.NewAES(once)
+	aes, err := c.provider.NewBlockCipher(p11.CKK_AES, once)
 	if err != nil {
 		return rsaResult(nil, err)
 	}
@@ -148,7 +148,7 @@ func (c *Crypto) openRSAAES(s rsaScheme, n int, k *rsaPrivate, in []byte) ([]byt
 	if len(once) != n {
 		return nil, p11.CKR_ENCRYPTED_DATA_INVALID
 	}
-	aes, err := c.provider.NewAES(once)
+	aes, err := c.provider.NewBlockCipher(p11.CKK_AES, once)
 	if err != nil {
 		return rsaResult(nil, err)
 	}

@@ -24,7 +24,7 @@ import (
 // header. Decryption gives a segment once it is checked.
 type streamCipher struct {
 	u       call
-	key     *aesKey
+	key     *cipherKey
 	decrypt bool
 	aead    cipher.AEAD       // of the message's key; decrypting nil before the header is there
 	nonce   [streamNonce]byte // its beginning is the message's
@@ -40,9 +40,9 @@ const (
 )
 
 // aesStream is the family of CKM_P11FS_STREAM.
-func aesStream() family { return family{uses: aesModes(newStreamCipher)} }
+func aesStream() family { return family{uses: cipherModes(newStreamCipher)} }
 
-func newStreamCipher(u call, k *aesKey, decrypt bool) (part, error) {
+func newStreamCipher(u call, k *cipherKey, decrypt bool) (part, error) {
 	if len(k.value) == 24 {
 		return nil, p11.Errorf(p11.CKR_KEY_SIZE_RANGE, "%s takes AES keys of 16 or 32 bytes", u.m.Type.Short())
 	}
@@ -68,7 +68,7 @@ func (s *streamCipher) derive(header []byte) error {
 		return p11.Errorf(p11.CKR_FUNCTION_FAILED, "hkdf: %v", err)
 	}
 	defer wipe(value)
-	aes, err := s.u.provider.NewAES(value)
+	aes, err := s.u.provider.NewBlockCipher(p11.CKK_AES, value)
 	if err != nil {
 		return keyDamaged("%v", err)
 	}

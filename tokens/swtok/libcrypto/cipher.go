@@ -16,13 +16,8 @@ type Cipher struct {
 
 // Cipher fetches a cipher.
 func (l *Library) Cipher(name string) (*Cipher, error) {
-	n := C.CString(name)
-	defer C.free(unsafe.Pointer(n))
-	c := C.cipher_fetch(l.c, n)
-	if c == nil {
-		return nil, l.failed("the fetch of " + name)
-	}
-	return &Cipher{l, c}, nil
+	c, err := l.fetch(name, func(n *C.char) unsafe.Pointer { return C.cipher_fetch(l.c, n) })
+	return &Cipher{l, c}, err
 }
 
 // A Stream is one use of a cipher with a key. Close ends it.
@@ -174,13 +169,8 @@ type MAC struct {
 
 // MAC fetches an algorithm.
 func (l *Library) MAC(name string) (*MAC, error) {
-	n := C.CString(name)
-	defer C.free(unsafe.Pointer(n))
-	c := C.mac_fetch(l.c, n)
-	if c == nil {
-		return nil, l.failed("the fetch of " + name)
-	}
-	return &MAC{l, c}, nil
+	c, err := l.fetch(name, func(n *C.char) unsafe.Pointer { return C.mac_fetch(l.c, n) })
+	return &MAC{l, c}, err
 }
 
 // A Sum is one use of a MAC with a key. Close ends it.

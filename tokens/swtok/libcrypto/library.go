@@ -17,19 +17,43 @@ import (
 	"fmt"
 	"math/big"
 	"slices"
+	"sync"
 	"unsafe"
 
 	"p11fs/secret"
 )
 
 // A Library is a libcrypto that was loaded. It stays loaded.
-type Library struct{ c *C.library }
+type Library struct {
+	c *C.library
+
+	mu      sync.Mutex
+	fetched map[string]unsafe.Pointer // by name: that of a cipher is none of a MAC
+}
+
+// fetch returns what f fetches, for good: libcrypto's search takes longer than the use
+// of what it finds.
+func (l *Library) fetch(name string, f func(name *C.char) unsafe.Pointer) (unsafe.Pointer, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p := l.fetched[name]; p != nil {
+		return p, nil
+	}
+	n := C.CString(name)
+	defer C.free(unsafe.Pointer(n))
+	p := f(n)
+	if p == nil {
+		return nil, l.failed("the fetch of " + name)
+	}
+	l.fetched[name] = p
+	return p, nil
+}
 
 // Load loads the library of that file name, of version 3 or later.
 func Load(file string) (*Library, error) {
 	name := C.CString(file)
 	defer C.free(unsafe.Pointer(name))
-	l := &Library{(*C.library)(C.calloc(1, C.sizeof_library))}
+	l := &Library{c: (*C.library)(C.calloc(1, C.sizeof_library)), fetched: make(map[string]unsafe.Pointer)}
 	if missing := C.library_load(l.c, name); missing != nil {
 		defer C.free(unsafe.Pointer(l.c))
 		return nil, fmt.Errorf("%s cannot be used: %s is missing", file, C.GoString(missing))

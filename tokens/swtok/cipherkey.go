@@ -1,0 +1,49 @@
+package swtok
+
+import (
+	"sync"
+
+	"p11fs/p11"
+)
+
+const aesBlock = 16
+
+// cipherKeys are the types of keys that a BlockCipher is made of.
+func cipherKeys() []p11.KeyType {
+	return []p11.KeyType{p11.CKK_AES, p11.CKK_AES_XTS, p11.CKK_DES, p11.CKK_DES2, p11.CKK_DES3}
+}
+
+// A cipherKey is a key of a block cipher.
+type cipherKey struct {
+	BlockCipher
+	kt    p11.KeyType
+	value []byte                 // the object's own memory
+	gcm   func() (*ghash, error) // of AES, made once
+}
+
+func (c *Crypto) parseCipher(kt p11.KeyType, a p11.Attributes) (*cipherKey, error) {
+	k, err := parseSecret(a)
+	if err != nil {
+		return nil, err
+	}
+	if !p11.FitsKey(kt, uint64(len(k.value))) {
+		return nil, p11.Errorf(p11.CKR_KEY_SIZE_RANGE, "a %s key of %d bytes", kt.Short(), len(k.value))
+	}
+	b, err := c.provider.NewBlockCipher(kt, k.value)
+	if err != nil {
+		return nil, keyDamaged("%v", err)
+	}
+	return &cipherKey{b, kt, k.value, sync.OnceValues(func() (*ghash, error) { return newGHASH(b.Block()) })}, nil
+}
+
+// Close forgets the key. The key schedules inside the provider's ciphers are the
+// collector's.
+func (k *cipherKey) Close() { k.BlockCipher, k.value, k.gcm = nil, nil, nil }
+
+// cipherModes are the uses of a mode of a block cipher.
+func cipherModes(begin func(u call, k *cipherKey, decrypt bool) (part, error)) uses {
+	return uses{
+		p11.CKF_ENCRYPT: with(func(u call, k *cipherKey) (part, error) { return begin(u, k, false) }),
+		p11.CKF_DECRYPT: with(func(u call, k *cipherKey) (part, error) { return begin(u, k, true) }),
+	}
+}
