@@ -21,6 +21,7 @@ var (
 	keysDes3                        = []KeyType{CKK_DES3}
 	keysDes3Des2                    = []KeyType{CKK_DES3, CKK_DES2}
 	keysCdmf                        = []KeyType{CKK_CDMF}
+	keysDes3Des2Des                 = []KeyType{CKK_DES3, CKK_DES2, CKK_DES}
 	keysGenericSecret               = []KeyType{CKK_GENERIC_SECRET}
 	keysGenericSecretMd5Hmac        = []KeyType{CKK_GENERIC_SECRET, CKK_MD5_HMAC}
 	keysGenericSecretSha1Hmac       = []KeyType{CKK_GENERIC_SECRET, CKK_SHA_1_HMAC}
@@ -338,13 +339,13 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_CDMF_CBC_PAD:
 		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysCdmf, Param: ParamIV, IVLen: 8}, true
 	case CKM_DES_OFB64:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysDes, Param: ParamIV, IVLen: 8}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysDes3Des2Des, Param: ParamIV, IVLen: 8}, true
 	case CKM_DES_OFB8:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysDes, Param: ParamIV, IVLen: 8}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysDes3Des2Des, Param: ParamIV, IVLen: 8}, true
 	case CKM_DES_CFB64:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysDes, Param: ParamIV, IVLen: 8}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysDes3Des2Des, Param: ParamIV, IVLen: 8}, true
 	case CKM_DES_CFB8:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysDes, Param: ParamIV, IVLen: 8}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysDes3Des2Des, Param: ParamIV, IVLen: 8}, true
 	case CKM_MD2:
 		return Facts{Functions: CKF_DIGEST}, true
 	case CKM_MD2_HMAC:
@@ -808,7 +809,7 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_AES_GCM:
 		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAes, Param: ParamGCM}, true
 	case CKM_AES_CCM:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAes, Param: ParamRaw}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAes, Param: ParamCCM}, true
 	case CKM_AES_CTS:
 		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAes, Param: ParamIV, IVLen: 16}, true
 	case CKM_AES_CMAC:

@@ -14,6 +14,7 @@ const (
 	ParamPSS                     // *PSSParams
 	ParamOAEP                    // *OAEPParams
 	ParamGCM                     // *GCMParams
+	ParamCCM                     // *CCMParams
 	ParamCTR                     // *CTRParams
 	ParamECDH1                   // *ECDH1Params
 	ParamMAC                     // MACLength
@@ -31,6 +32,8 @@ func (k ParamKind) Layout() uint8 {
 		return 2
 	case ParamGCM:
 		return 3
+	case ParamCCM:
+		return 10
 	case ParamCTR:
 		return 4
 	case ParamECDH1:
@@ -68,6 +71,10 @@ func (k ParamKind) parse(p *paramParser) Param {
 		return v
 	case ParamGCM:
 		v := new(GCMParams)
+		v.parse(p)
+		return v
+	case ParamCCM:
+		v := new(CCMParams)
 		v.parse(p)
 		return v
 	case ParamCTR:
@@ -147,6 +154,10 @@ func (k ParamKind) check(c checker, p Param) error {
 		if v, ok := p.(*GCMParams); ok {
 			return v.check(c)
 		}
+	case ParamCCM:
+		if v, ok := p.(*CCMParams); ok {
+			return v.check(c)
+		}
 	case ParamCTR:
 		if v, ok := p.(*CTRParams); ok {
 			return v.check(c)
@@ -195,6 +206,10 @@ func (k ParamKind) read(c Coder) Param {
 		return v
 	case ParamGCM:
 		v := new(GCMParams)
+		v.Code(c)
+		return v
+	case ParamCCM:
+		v := new(CCMParams)
 		v.Code(c)
 		return v
 	case ParamCTR:
@@ -256,6 +271,13 @@ func (k ParamKind) words() []paramWord {
 			{name: "aad", sample: "0x616164"},
 			{name: "tag"},
 		}
+	case ParamCCM:
+		return []paramWord{
+			{name: "length", about: "of the data, or 0 for what comes"},
+			{name: "nonce", sample: "0x00010203040506"},
+			{name: "aad"},
+			{name: "mac"},
+		}
 	case ParamCTR:
 		return []paramWord{
 			{name: "counter", sample: "zeros", size: 16},
@@ -295,7 +317,7 @@ func (k ParamKind) words() []paramWord {
 // name.
 func isParamWord(s string) bool {
 	switch s {
-	case "aad", "bits", "counter", "data", "hash", "iv", "kdf", "mac", "mgf", "param", "public", "salt", "shared", "source", "tag":
+	case "aad", "bits", "counter", "data", "hash", "iv", "kdf", "length", "mac", "mgf", "nonce", "param", "public", "salt", "shared", "source", "tag":
 		return true
 	}
 	return false
@@ -444,6 +466,56 @@ func (v *GCMParams) Code(c Coder) {
 	c.Ulong(&ulIvBits)
 	c.Bytes(&v.AAD)
 	c.Ulong(&v.TagBits)
+}
+
+// CCMParams is CK_CCM_PARAMS (PKCS#11 v3.1 §6.13.4).
+type CCMParams struct {
+	DataLen uint64 // of the data, or 0 for what comes
+	Nonce   []byte
+	AAD     []byte
+	MACLen  uint64 // bytes
+}
+
+func (v *CCMParams) parse(p *paramParser) {
+	v.DataLen = p.number("length", 0)
+	v.Nonce = p.bytes("nonce", emptyWrong)
+	v.AAD = p.bytes("aad", emptyAbsent)
+	v.MACLen = p.number("mac", 16)
+}
+
+func (v *CCMParams) print(w *paramWriter) {
+	if v.DataLen != 0 {
+		w.number("length", v.DataLen)
+	}
+	if len(v.Nonce) > 0 {
+		w.bytes("nonce", v.Nonce)
+	}
+	if len(v.AAD) > 0 {
+		w.bytes("aad", v.AAD)
+	}
+	if v.MACLen != 16 {
+		w.number("mac", v.MACLen)
+	}
+}
+
+func (v *CCMParams) check(c checker) error {
+	switch {
+	case len(v.Nonce) > 0 && (len(v.Nonce) < 7 || len(v.Nonce) > 13):
+		return c.errorf("nonce= has 7 to 13 bytes, not %d", len(v.Nonce))
+	case len(v.Nonce) == 0 && !c.partial:
+		return c.errorf("nonce= is missing")
+	case !oneOf(v.MACLen, 4, 6, 8, 10, 12, 14, 16):
+		return c.errorf("mac= is 4, 6, 8, 10, 12, 14 or 16 bytes, not %d", v.MACLen)
+	}
+	return nil
+}
+
+// Code reads or writes the fields, in the order of the C struct.
+func (v *CCMParams) Code(c Coder) {
+	c.Ulong(&v.DataLen)
+	c.Bytes(&v.Nonce)
+	c.Bytes(&v.AAD)
+	c.Ulong(&v.MACLen)
 }
 
 // CTRParams is CK_AES_CTR_PARAMS (PKCS#11 v3.1 §6.11).

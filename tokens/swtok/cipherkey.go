@@ -6,7 +6,11 @@ import (
 	"p11fs/p11"
 )
 
-const aesBlock = 16
+// Blocks, in bytes.
+const (
+	aesBlock = 16
+	desBlock = 8
+)
 
 // cipherKeys are the types of keys that a BlockCipher is made of.
 func cipherKeys() []p11.KeyType {

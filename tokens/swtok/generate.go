@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"math/big"
+	"math/bits"
+	"slices"
 
 	"p11fs/p11"
 	"p11fs/p11/pkix"
@@ -53,10 +55,15 @@ func (c *Crypto) GenerateKeyPair(ctx context.Context, m p11.Mechanism, public, p
 }
 
 // generateSecret is the family that makes secret keys of type kt. A byte is perByte
-// of the units in which the row has its sizes.
-func generateSecret(kt p11.KeyType, perByte uint64) family {
+// of the units in which the row has its sizes. fit, unless nil, makes a good key of
+// random bytes, or says that it cannot.
+func generateSecret(kt p11.KeyType, perByte uint64, fit func(value []byte) bool) family {
 	return family{makes: kt, generate: func(u call, a *p11.Attributes) error {
 		n, ok := a.Ulong(p11.CKA_VALUE_LEN)
+		if fixed := fixedLength(kt); fixed != 0 && (!ok || n == uint64(fixed)) {
+			n, ok = uint64(fixed), true
+			a.Delete(p11.CKA_VALUE_LEN) // such keys do not have it
+		}
 		least, most := u.row.MinKeySize/perByte, u.row.MaxKeySize/perByte
 		switch {
 		case !ok:
@@ -65,13 +72,59 @@ func generateSecret(kt p11.KeyType, perByte uint64) family {
 			return p11.Errorf(p11.CKR_KEY_SIZE_RANGE, "a generated %s key has %d to %d bytes, and %d is no length of one", kt.Short(), least, most, n)
 		}
 		value := make([]byte, n)
-		if err := u.GenerateRandom(context.Background(), value); err != nil {
-			return err
+		for {
+			if err := u.GenerateRandom(context.Background(), value); err != nil {
+				return err
+			}
+			if fit == nil || fit(value) {
+				break
+			}
 		}
 		a.Set(p11.CKA_VALUE, value)
 		return nil
 	}}
 }
+
+// oddParity makes value a key of DES: a byte has an odd number of bits set (FIPS 46-3).
+// Two of the keys in it that are the same make it a weaker cipher.
+func oddParity(value []byte) bool {
+	for i, b := range value {
+		value[i] = b&^1 | byte(bits.OnesCount8(b>>1)+1)&1
+	}
+	return differ(value, desBlock) && !weakDES(value)
+}
+
+// weakDES says whether one of the keys is its own inverse, or another's (NIST SP 800-67
+// §3.3.2): such a key has in each half of its schedule one pattern of bits.
+func weakDES(value []byte) bool {
+	for k := range slices.Chunk(value, desBlock) {
+		seen := 0
+		for _, b := range k {
+			if b == 0x01 || b == 0xfe || b == 0x1f || b == 0xe0 || b == 0x0e || b == 0xf1 {
+				seen++
+			}
+		}
+		if seen == len(k) {
+			return true
+		}
+	}
+	return false
+}
+
+// differ says whether all parts of n bytes of value are different ones.
+func differ(value []byte, n int) bool {
+	seen := make(map[string]bool)
+	for part := range slices.Chunk(value, n) {
+		if seen[string(part)] {
+			return false
+		}
+		seen[string(part)] = true
+	}
+	return true
+}
+
+// halvesDiffer is what a key of XTS must fulfil (IEEE Std 1619 §5.1, FIPS 140-3 IG C.I).
+func halvesDiffer(value []byte) bool { return differ(value, len(value)/2) }
 
 // generateEC is the family of CKM_EC_KEY_PAIR_GEN.
 func generateEC() family {

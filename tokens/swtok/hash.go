@@ -37,25 +37,35 @@ func digests(h crypto.Hash) family {
 // hmacs is the family of HMACs (PKCS#11 v3.1 §6.21). A general one is as long as
 // its parameter says.
 func hmacs(h crypto.Hash, general bool) family {
-	of := func(end func(m message, size int) (part, error)) begin {
+	return family{uses: macUses(func(end func(m message, size int) (part, error)) begin {
 		return with(func(u call, k *secretKey) (part, error) {
-			size := h.Size()
-			if general {
-				n, err := param[p11.MACLength](u)
-				if err != nil {
-					return nil, err
-				}
-				size = int(n)
+			size, err := u.macSize(h.Size(), general)
+			if err != nil {
+				return nil, err
 			}
 			return end(message{h: hmac.New(h.New, k.value)}, size)
 		})
+	})}
+}
+
+// macSize is how long the MAC is to be: n bytes, or what the parameter says if general
+// is set.
+func (u call) macSize(n int, general bool) (int, error) {
+	if !general {
+		return n, nil
 	}
-	return family{uses: uses{
+	given, err := param[p11.MACLength](u)
+	return int(given), err
+}
+
+// macUses are the uses of a MAC, whose message begin hands to its end.
+func macUses(of func(end func(m message, size int) (part, error)) begin) uses {
+	return uses{
 		p11.CKF_SIGN: of(func(m message, size int) (part, error) {
 			return m.signing(size, func(mac []byte) ([]byte, error) { return mac[:size], nil })
 		}),
 		p11.CKF_VERIFY: of(func(m message, size int) (part, error) {
 			return m.verifying(size, func(mac, sig []byte) bool { return equal(mac[:size], sig) })
 		}),
-	}}
+	}
 }

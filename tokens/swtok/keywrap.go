@@ -26,6 +26,26 @@ func aesKWP() family {
 	return f
 }
 
+// aesKWPKCS7 is the family of CKM_AES_KEY_WRAP_PKCS7: key wrap of what PKCS#7 padding
+// fills up to whole blocks of 8 bytes.
+func aesKWPKCS7() family {
+	f := keyWrap(8, 24, kwIV,
+		func(b cipher.Block, iv uint64, key []byte) ([]byte, error) {
+			padded := pad7(key, 8)
+			defer wipe(padded)
+			return kwWrap(b, iv, padded)
+		},
+		func(b cipher.Block, iv uint64, wrapped []byte) ([]byte, error) {
+			padded, err := kwUnwrap(b, iv, wrapped)
+			if err != nil {
+				return nil, err
+			}
+			return unpad7(padded, 8)
+		})
+	f.wraps = wrapping{private: true}
+	return f
+}
+
 // keyWrap is a family of AES key wrap (PKCS#11 v3.1 §6.14): an IV of n bytes, which
 // is standard where the parameter has none, and results of at least least bytes.
 func keyWrap(n, least int, standard uint64, wrap, unwrap func(b cipher.Block, iv uint64, in []byte) ([]byte, error)) family {

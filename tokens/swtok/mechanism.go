@@ -93,6 +93,9 @@ func table(p Provider) []row {
 		return plain(t, 256, 521, flags|p11.CKF_EC_F_P|p11.CKF_EC_NAMEDCURVE|p11.CKF_EC_UNCOMPRESS, f)
 	}
 	aes := func(t p11.MechanismType, flags p11.Flags, f family) row { return plain(t, 16, 32, flags, f) }
+	des := func(t p11.MechanismType, flags p11.Flags, f family) row { return plain(t, 8, 8, flags, f) }
+	des3 := func(t p11.MechanismType, flags p11.Flags, f family) row { return plain(t, 24, 24, flags, f) }
+	des23 := func(t p11.MechanismType, flags p11.Flags, f family) row { return plain(t, 16, 24, flags, f) }
 	rows := []row{
 		rsa(p11.CKM_RSA_PKCS_KEY_PAIR_GEN, minRSABits, p11.CKF_GENERATE_KEY_PAIR, generateRSA()),
 		rsa(p11.CKM_RSA_PKCS, minRSABits, flagsRaw, rsaPKCS1()),
@@ -104,17 +107,46 @@ func table(p Provider) []row {
 		ec(p11.CKM_ECDSA, flagsSign, ecdsaOf(0)),
 		ec(p11.CKM_ECDH1_DERIVE, p11.CKF_DERIVE, ecdh1()),
 		ec(p11.CKM_ECDH1_COFACTOR_DERIVE, p11.CKF_DERIVE, ecdh1()),
-		aes(p11.CKM_AES_KEY_GEN, p11.CKF_GENERATE, generateSecret(p11.CKK_AES, 1)),
+		aes(p11.CKM_AES_KEY_GEN, p11.CKF_GENERATE, generateSecret(p11.CKK_AES, 1, nil)),
+		plain(p11.CKM_AES_XTS_KEY_GEN, 32, 64, p11.CKF_GENERATE, generateSecret(p11.CKK_AES_XTS, 1, halvesDiffer)),
 		aes(p11.CKM_AES_ECB, flagsCipher|flagsWrap, ecbMode(aesBlock)),
 		aes(p11.CKM_AES_CBC, flagsCipher|flagsWrap, cbcMode(aesBlock)),
 		aes(p11.CKM_AES_CBC_PAD, flagsCipher|flagsWrap, cbcPad()),
-		aes(p11.CKM_AES_CTR, flagsCipher, aesCTR()),
+		aes(p11.CKM_AES_CTR, flagsCipher|flagsWrap, aesCTR()),
+		aes(p11.CKM_AES_OFB, flagsCipher|flagsWrap, streamMode("OFB")),
+		aes(p11.CKM_AES_CFB1, flagsCipher|flagsWrap, streamMode("CFB1")),
+		aes(p11.CKM_AES_CFB8, flagsCipher|flagsWrap, streamMode("CFB8")),
+		aes(p11.CKM_AES_CFB128, flagsCipher|flagsWrap, streamMode("CFB")),
+		aes(p11.CKM_AES_CTS, flagsCipher|flagsWrap, wholeMode("CBC-CTS", aesBlock, maxHeld)),
 		aes(p11.CKM_AES_GCM, flagsCipher|flagsWrap, aesGCM()),
+		aes(p11.CKM_AES_CCM, flagsCipher|flagsWrap, aesCCM()),
+		aes(p11.CKM_AES_MAC, flagsSign, cbcMACs(aesBlock, false)),
+		aes(p11.CKM_AES_MAC_GENERAL, flagsSign, cbcMACs(aesBlock, true)),
+		aes(p11.CKM_AES_CMAC, flagsSign, cmacs(aesBlock, false)),
+		aes(p11.CKM_AES_CMAC_GENERAL, flagsSign, cmacs(aesBlock, true)),
+		plain(p11.CKM_AES_XTS, 32, 64, flagsCipher|flagsWrap, wholeMode("XTS", aesBlock, maxXTS)),
 		aes(p11.CKM_AES_KEY_WRAP, flagsCipher|flagsWrap, aesKW()),
 		aes(p11.CKM_AES_KEY_WRAP_PAD, flagsCipher|flagsWrap, aesKWP()),
 		aes(p11.CKM_AES_KEY_WRAP_KWP, flagsCipher|flagsWrap, aesKWP()),
+		aes(p11.CKM_AES_KEY_WRAP_PKCS7, flagsCipher|flagsWrap, aesKWPKCS7()),
 		aes(p11.CKM_P11FS_STREAM, flagsCipher, aesStream()),
-		plain(p11.CKM_GENERIC_SECRET_KEY_GEN, minSecretBits, maxSecretBits, p11.CKF_GENERATE, generateSecret(p11.CKK_GENERIC_SECRET, 8)),
+		des(p11.CKM_DES_KEY_GEN, p11.CKF_GENERATE, generateSecret(p11.CKK_DES, 1, oddParity)),
+		des(p11.CKM_DES_ECB, flagsCipher|flagsWrap, ecbMode(desBlock)),
+		des(p11.CKM_DES_CBC, flagsCipher|flagsWrap, cbcMode(desBlock)),
+		des(p11.CKM_DES_CBC_PAD, flagsCipher|flagsWrap, cbcPad()),
+		plain(p11.CKM_DES_OFB64, 8, 24, flagsCipher|flagsWrap, streamMode("OFB")),
+		plain(p11.CKM_DES_CFB8, 8, 24, flagsCipher|flagsWrap, streamMode("CFB8")),
+		plain(p11.CKM_DES_CFB64, 8, 24, flagsCipher|flagsWrap, streamMode("CFB")),
+		plain(p11.CKM_DES2_KEY_GEN, 16, 16, p11.CKF_GENERATE, generateSecret(p11.CKK_DES2, 1, oddParity)),
+		plain(p11.CKM_DES3_KEY_GEN, 24, 24, p11.CKF_GENERATE, generateSecret(p11.CKK_DES3, 1, oddParity)),
+		des3(p11.CKM_DES3_ECB, flagsCipher|flagsWrap, ecbMode(desBlock)),
+		des3(p11.CKM_DES3_CBC, flagsCipher|flagsWrap, cbcMode(desBlock)),
+		des3(p11.CKM_DES3_CBC_PAD, flagsCipher|flagsWrap, cbcPad()),
+		des23(p11.CKM_DES3_MAC, flagsSign, cbcMACs(desBlock, false)),
+		des23(p11.CKM_DES3_MAC_GENERAL, flagsSign, cbcMACs(desBlock, true)),
+		des23(p11.CKM_DES3_CMAC, flagsSign, cmacs(desBlock, false)),
+		des23(p11.CKM_DES3_CMAC_GENERAL, flagsSign, cmacs(desBlock, true)),
+		plain(p11.CKM_GENERIC_SECRET_KEY_GEN, minSecretBits, maxSecretBits, p11.CKF_GENERATE, generateSecret(p11.CKK_GENERIC_SECRET, 8, nil)),
 	}
 	for _, h := range p11.Hashes() {
 		if h.Go == 0 {
@@ -146,9 +178,10 @@ func table(p Provider) []row {
 // those that stock has.
 func place(t p11.MechanismType) int {
 	stock := [...]p11.MechanismType{
-		p11.CKM_RSA_PKCS_KEY_PAIR_GEN, p11.CKM_RSA_PKCS, p11.CKM_RSA_PKCS_PSS, p11.CKM_SHA1_RSA_PKCS_PSS,
+		p11.CKM_RSA_PKCS_KEY_PAIR_GEN, p11.CKM_DES_KEY_GEN, p11.CKM_DES3_KEY_GEN, p11.CKM_RSA_PKCS, p11.CKM_RSA_PKCS_PSS, p11.CKM_SHA1_RSA_PKCS_PSS,
 		p11.CKM_SHA256_RSA_PKCS_PSS, p11.CKM_SHA384_RSA_PKCS_PSS, p11.CKM_SHA512_RSA_PKCS_PSS,
 		p11.CKM_RSA_X_509, p11.CKM_RSA_PKCS_OAEP, p11.CKM_MD5_RSA_PKCS, p11.CKM_SHA1_RSA_PKCS,
+		p11.CKM_DES_ECB, p11.CKM_DES_CBC, p11.CKM_DES_CBC_PAD, p11.CKM_DES3_ECB, p11.CKM_DES3_CBC, p11.CKM_DES3_CBC_PAD,
 		p11.CKM_SHA_1, p11.CKM_SHA_1_HMAC, p11.CKM_SHA_1_HMAC_GENERAL,
 		p11.CKM_SHA256, p11.CKM_SHA256_HMAC, p11.CKM_SHA256_HMAC_GENERAL,
 		p11.CKM_SHA384, p11.CKM_SHA384_HMAC, p11.CKM_SHA384_HMAC_GENERAL,

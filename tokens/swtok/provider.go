@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"crypto/cipher"
 	"errors"
+	"hash"
 	"log/slog"
 	"math/big"
 
@@ -109,8 +110,8 @@ type BlockCipher interface {
 	// Mode begins another mode, by libcrypto's name: OFB, CFB, CFB8, CFB1, XTS,
 	// CBC-CTS, CCM.
 	Mode(mode string, iv []byte, encrypt bool, o ModeOptions) (Stream, error)
-	// CMAC begins a message.
-	CMAC() (MAC, error)
+	// CMAC begins a message. Reset ends it.
+	CMAC() (hash.Hash, error)
 }
 
 // ModeOptions are what CCM must know before the message: the additional data, the
@@ -130,13 +131,6 @@ type Stream interface {
 	Final(dst []byte) ([]byte, error)
 	// Tag is the tag of what was encrypted.
 	Tag(n int) ([]byte, error)
-	Close()
-}
-
-// A MAC is a message that is authenticated. Result leaves it where it is.
-type MAC interface {
-	Update(part []byte) error
-	Result() ([]byte, error)
 	Close()
 }
 

@@ -10,6 +10,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"errors"
+	"hash"
 	"math"
 	"math/big"
 	"runtime"
@@ -222,7 +223,7 @@ func (b goBlockCipher) Mode(mode string, iv []byte, encrypt bool, _ ModeOptions)
 	return nil, errNoMode
 }
 
-func (goBlockCipher) CMAC() (MAC, error) { return nil, errNoMode }
+func (goBlockCipher) CMAC() (hash.Hash, error) { return nil, errNoMode }
 
 var errNoMode = errors.New("the library has no such mode")
 

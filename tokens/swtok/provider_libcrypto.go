@@ -6,6 +6,7 @@ import (
 	"crypto"
 	"crypto/cipher"
 	"fmt"
+	"hash"
 	"math/big"
 
 	"p11fs/p11"
@@ -214,11 +215,11 @@ func (c *libCipher) Mode(mode string, iv []byte, encrypt bool, o ModeOptions) (S
 	if mode != "CCM" {
 		return a.New(c.key, iv, encrypt)
 	}
-	tag := o.Tag
+	tag := libcrypto.Octets("tag", o.Tag)
 	if encrypt {
-		tag = make([]byte, o.TagBytes) // its length
+		tag = libcrypto.Room("tag", o.TagBytes)
 	}
-	s, err := a.New(c.key, iv, encrypt, libcrypto.Number("ivlen", uint64(len(iv))), libcrypto.Octets("tag", tag))
+	s, err := a.New(c.key, iv, encrypt, libcrypto.Number("ivlen", uint64(len(iv))), tag)
 	if err != nil {
 		return nil, err
 	}
@@ -232,13 +233,39 @@ func (c *libCipher) Mode(mode string, iv []byte, encrypt bool, o ModeOptions) (S
 	return s, nil
 }
 
-func (c *libCipher) CMAC() (MAC, error) {
+func (c *libCipher) CMAC() (hash.Hash, error) {
 	m, err := c.lib.MAC("CMAC")
 	if err != nil {
 		return nil, err
 	}
-	return m.New(c.key, libcrypto.Text("cipher", c.name+"CBC"))
+	s, err := m.New(c.key, libcrypto.Text("cipher", c.name+"CBC"))
+	return &macHash{s, c.Block().BlockSize()}, err
 }
+
+// macHash is a MAC of libcrypto's as a hash, which Reset ends.
+type macHash struct {
+	*libcrypto.MACState
+	size int
+}
+
+func (h *macHash) Write(b []byte) (int, error) {
+	if err := h.Update(b); err != nil {
+		panic(err) // it has no reason to
+	}
+	return len(b), nil
+}
+
+func (h *macHash) Sum(b []byte) []byte {
+	mac, err := h.Result()
+	if err != nil {
+		panic(err) // likewise
+	}
+	return append(b, mac...)
+}
+
+func (h *macHash) Reset()         { h.Close() }
+func (h *macHash) Size() int      { return h.size }
+func (h *macHash) BlockSize() int { return h.size }
 
 func (c *libCipher) CBCEncrypter(iv []byte) cipher.BlockMode {
 	return &bulkCBC{c, true, iv, c.BlockCipher.CBCEncrypter(iv), nil}

@@ -35,8 +35,12 @@ func newRing(t *testing.T, tok tokens.Token) *ring {
 
 func (r *ring) generate(t *testing.T, m p11.Mechanism, kt p11.KeyType) {
 	template := keyTemplate(p11.CKO_SECRET_KEY, kt)
-	if kt == p11.CKK_AES || kt == p11.CKK_GENERIC_SECRET {
+	switch lengths := p11.KeyLengths(kt); len(lengths) {
+	case 0:
 		template.SetUlong(p11.CKA_VALUE_LEN, 16)
+	case 1: // which the template need not say
+	default:
+		template.SetUlong(p11.CKA_VALUE_LEN, lengths[0])
 	}
 	a, err := r.tok.(tokens.KeyGenerator).GenerateKey(t.Context(), m, template)
 	if err != nil {

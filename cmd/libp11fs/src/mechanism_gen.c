@@ -59,6 +59,22 @@ static void param_GCM(struct call *c, const CK_MECHANISM *m)
         bad_param(c);
 }
 
+static void put_ccm_params(struct call *c, const CK_CCM_PARAMS *p)
+{
+    put_ulong(c, p->ulDataLen);
+    put_data(c, p->pNonce, p->ulNonceLen);
+    put_data(c, p->pAAD, p->ulAADLen);
+    put_ulong(c, p->ulMACLen);
+}
+
+static void param_CCM(struct call *c, const CK_MECHANISM *m)
+{
+    if (m->ulParameterLen == sizeof(CK_CCM_PARAMS))
+        put_ccm_params(c, m->pParameter);
+    else
+        bad_param(c);
+}
+
 static void put_aes_ctr_params(struct call *c, const CK_AES_CTR_PARAMS *p)
 {
     put_ulong(c, p->ulCounterBits);
@@ -504,7 +520,7 @@ const struct param params[] = {
     {CKM_AES_CBC_PAD, LAYOUT_BYTES, 16, NULL},
     {CKM_AES_CTR, 4, 0, param_CTR},
     {CKM_AES_GCM, 3, 0, param_GCM},
-    {CKM_AES_CCM, LAYOUT_BYTES, 0, NULL},
+    {CKM_AES_CCM, 10, 0, param_CCM},
     {CKM_AES_CTS, LAYOUT_BYTES, 16, NULL},
     {CKM_AES_CMAC, LAYOUT_NONE, 0, NULL},
     {CKM_AES_CMAC_GENERAL, 6, 0, param_MAC},

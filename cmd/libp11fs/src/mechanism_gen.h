@@ -35,6 +35,15 @@ typedef struct {
 } CK_GCM_PARAMS_NO_IV_BITS;
 
 typedef struct {
+    CK_ULONG ulDataLen;
+    void *pNonce;
+    CK_ULONG ulNonceLen;
+    void *pAAD;
+    CK_ULONG ulAADLen;
+    CK_ULONG ulMACLen;
+} CK_CCM_PARAMS;
+
+typedef struct {
     CK_ULONG ulCounterBits;
     CK_BYTE cb[16];
 } CK_AES_CTR_PARAMS;

@@ -173,25 +173,25 @@ func (l *Library) MAC(name string) (*MAC, error) {
 	return &MAC{l, c}, err
 }
 
-// A Sum is one use of a MAC with a key. Close ends it.
-type Sum struct {
+// A MACState is one use of a MAC with a key. Close ends it.
+type MACState struct {
 	l   *Library
 	ctx unsafe.Pointer
 }
 
 // New begins a message.
-func (m *MAC) New(key []byte, params ...Param) (*Sum, error) {
+func (m *MAC) New(key []byte, params ...Param) (*MACState, error) {
 	ps := m.l.params(params)
 	defer m.l.freeParams(ps)
 	ctx := C.mac_new(m.l.c, m.c, pointer(key), C.size_t(len(key)), ps)
 	if ctx == nil {
 		return nil, m.l.failed("a MAC's start")
 	}
-	return &Sum{m.l, ctx}, nil
+	return &MACState{m.l, ctx}, nil
 }
 
 // Update takes a part of the message.
-func (s *Sum) Update(part []byte) error {
+func (s *MACState) Update(part []byte) error {
 	if C.mac_update(s.l.c, s.ctx, pointer(part), C.size_t(len(part))) <= 0 {
 		return s.l.failed("a MAC")
 	}
@@ -199,7 +199,7 @@ func (s *Sum) Update(part []byte) error {
 }
 
 // Result is the MAC of the message so far, which may go on.
-func (s *Sum) Result() ([]byte, error) {
+func (s *MACState) Result() ([]byte, error) {
 	ctx := C.mac_copy(s.l.c, s.ctx)
 	if ctx == nil {
 		return nil, s.l.failed("the copy of a MAC")
@@ -214,7 +214,7 @@ func (s *Sum) Result() ([]byte, error) {
 }
 
 // Close ends the use. It may be called again.
-func (s *Sum) Close() {
+func (s *MACState) Close() {
 	C.mac_free(s.l.c, s.ctx)
 	s.ctx = nil
 }

@@ -55,14 +55,14 @@ param *params_new(int n)
 void params_set(param *p, int i, const char *key, unsigned int type, const void *data, size_t size)
 {
 	char *k = strdup(key);
-	char *d = malloc(size + 1); // text ends in a zero
-	if (!k || !d) {
+	char *d = data || !size ? calloc(1, size + 1) : NULL; // text ends in a zero
+	if (!k || (!d && (data || !size))) {
 		free(k);
 		free(d);
 		return;
 	}
-	memcpy(d, data, size);
-	d[size] = 0;
+	if (data)
+		memcpy(d, data, size);
 	p[i] = (param){ k, type, d, size, (size_t)-1 };
 }
 
@@ -71,7 +71,8 @@ void params_free(const library *l, param *p)
 	if (!p)
 		return;
 	for (param *q = p; q->key; q++) {
-		l->OPENSSL_cleanse(q->data, q->data_size);
+		if (q->data)
+			l->OPENSSL_cleanse(q->data, q->data_size);
 		free(q->data);
 		free((char *)q->key);
 	}

@@ -76,13 +76,17 @@ type Param struct {
 	key  string
 	kind C.uint
 	data []byte
+	size int // of data, which may be absent
 }
 
 // Text is a parameter of characters.
-func Text(key, value string) Param { return Param{key, C.PARAM_TEXT, []byte(value)} }
+func Text(key, value string) Param { return Param{key, C.PARAM_TEXT, []byte(value), len(value)} }
 
 // Octets is a parameter of bytes.
-func Octets(key string, value []byte) Param { return Param{key, C.PARAM_OCTETS, value} }
+func Octets(key string, value []byte) Param { return Param{key, C.PARAM_OCTETS, value, len(value)} }
+
+// Room is a parameter that tells a length in bytes alone, as that of a tag to come.
+func Room(key string, n int) Param { return Param{key, C.PARAM_OCTETS, nil, n} }
 
 // Number is a parameter that is a number.
 func Number(key string, n uint64) Param { return Int(key, new(big.Int).SetUint64(n)) }
@@ -90,7 +94,7 @@ func Number(key string, n uint64) Param { return Int(key, new(big.Int).SetUint64
 // Int is a parameter that is a number of any size. The library copies it.
 func Int(key string, n *big.Int) Param {
 	size := max(8, (n.BitLen()+7)/8)
-	return Param{key, C.PARAM_UNSIGNED, native(n.FillBytes(make([]byte, size)))}
+	return Param{key, C.PARAM_UNSIGNED, native(n.FillBytes(make([]byte, size))), size}
 }
 
 // native turns a number from big-endian to the machine's order or back, in place.
@@ -112,7 +116,7 @@ func (l *Library) params(list []Param) *C.param {
 	}
 	for i, p := range list {
 		key := C.CString(p.key)
-		C.params_set(ps, C.int(i), key, p.kind, unsafe.Pointer(unsafe.SliceData(p.data)), C.size_t(len(p.data)))
+		C.params_set(ps, C.int(i), key, p.kind, unsafe.Pointer(unsafe.SliceData(p.data)), C.size_t(p.size))
 		C.free(unsafe.Pointer(key))
 	}
 	return ps

@@ -103,7 +103,7 @@ func TestClone(t *testing.T) {
 func TestMAC(t *testing.T) {
 	l := load(t)
 	m := must[*MAC](t)(l.MAC("CMAC"))
-	sum := must[*Sum](t)(m.New(unhex("2b7e151628aed2a6abf7158809cf4f3c"), Text("cipher", "AES-128-CBC")))
+	sum := must[*MACState](t)(m.New(unhex("2b7e151628aed2a6abf7158809cf4f3c"), Text("cipher", "AES-128-CBC")))
 	defer sum.Close()
 	if err := sum.Update(unhex("6bc1bee22e409f96")); err != nil {
 		t.Fatal(err)
