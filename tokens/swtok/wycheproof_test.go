@@ -142,6 +142,8 @@ func runVectors(t *testing.T, name string, b []byte, stride int) bool {
 	}{
 		{"aes_cbc_pkcs5", "", runCBCPad},
 		{"aes_gcm", "", runGCM},
+		{"aes_ccm", "", runCCM},
+		{"aes_cmac", "", runCMAC},
 		{"aes_wrap", "", runKW},
 		{"aes_kwp", "", runKWP},
 		{"hmac_", "", runHMAC},
@@ -240,6 +242,38 @@ func runGCM(t *testing.T, c *Crypto, g *vectorGroup) {
 		cipherBoth(t, c, v, m, key, tokentest.Hex(t, v.Msg), tokentest.Hex(t, v.CT+v.Tag))
 	}
 }
+
+func runCCM(t *testing.T, c *Crypto, g *vectorGroup) {
+	if lacks(c, p11.CKM_AES_CCM) {
+		return
+	}
+	for i := range g.Tests {
+		v := &g.Tests[i]
+		key := tokentest.Secret(t, p11.CKK_AES, tokentest.Hex(t, v.Key))
+		m := p11.Mechanism{Type: p11.CKM_AES_CCM, Param: &p11.CCMParams{
+			Nonce: tokentest.Hex(t, v.IV), AAD: tokentest.Hex(t, v.AAD), MACLen: g.TagSize / 8,
+		}}
+		cipherBoth(t, c, v, m, key, tokentest.Hex(t, v.Msg), tokentest.Hex(t, v.CT+v.Tag))
+	}
+}
+
+func runCMAC(t *testing.T, c *Crypto, g *vectorGroup) {
+	if lacks(c, p11.CKM_AES_CMAC) {
+		return
+	}
+	for i := range g.Tests {
+		v := &g.Tests[i]
+		value := tokentest.Hex(t, v.Key)
+		if !p11.FitsKey(p11.CKK_AES, uint64(len(value))) {
+			continue
+		}
+		m := p11.Mechanism{Type: p11.CKM_AES_CMAC_GENERAL, Param: p11.MACLength(g.TagSize / 8)}
+		v.check(t, verifyAll(c, m, tokentest.Secret(t, p11.CKK_AES, value), tokentest.Hex(t, v.Msg), tokentest.Hex(t, v.Tag)))
+	}
+}
+
+// lacks says whether Go's library has nothing for a mechanism, so that it is not listed.
+func lacks(c *Crypto, m p11.MechanismType) bool { return c.rows[m] == nil && c.provider.Name() == "go" }
 
 func runWrap(t *testing.T, c *Crypto, g *vectorGroup, mt p11.MechanismType) {
 	for i := range g.Tests {
