@@ -419,7 +419,7 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_SHA3_256_HMAC_GENERAL:
 		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysGenericSecretSha3256Hmac, Hash: CKM_SHA3_256, Param: ParamMAC}, true
 	case CKM_SHA3_256_KEY_GEN:
-		return Facts{Functions: CKF_GENERATE, KeyTypes: keysSha3256Hmac}, true
+		return Facts{Functions: CKF_GENERATE, KeyTypes: keysSha3256Hmac, Hash: CKM_SHA3_256}, true
 	case CKM_SHA3_224:
 		return Facts{Functions: CKF_DIGEST}, true
 	case CKM_SHA3_224_HMAC:
@@ -427,7 +427,7 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_SHA3_224_HMAC_GENERAL:
 		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysGenericSecretSha3224Hmac, Hash: CKM_SHA3_224, Param: ParamMAC}, true
 	case CKM_SHA3_224_KEY_GEN:
-		return Facts{Functions: CKF_GENERATE, KeyTypes: keysSha3224Hmac}, true
+		return Facts{Functions: CKF_GENERATE, KeyTypes: keysSha3224Hmac, Hash: CKM_SHA3_224}, true
 	case CKM_SHA3_384:
 		return Facts{Functions: CKF_DIGEST}, true
 	case CKM_SHA3_384_HMAC:
@@ -435,7 +435,7 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_SHA3_384_HMAC_GENERAL:
 		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysGenericSecretSha3384Hmac, Hash: CKM_SHA3_384, Param: ParamMAC}, true
 	case CKM_SHA3_384_KEY_GEN:
-		return Facts{Functions: CKF_GENERATE, KeyTypes: keysSha3384Hmac}, true
+		return Facts{Functions: CKF_GENERATE, KeyTypes: keysSha3384Hmac, Hash: CKM_SHA3_384}, true
 	case CKM_SHA3_512:
 		return Facts{Functions: CKF_DIGEST}, true
 	case CKM_SHA3_512_HMAC:
@@ -443,7 +443,7 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_SHA3_512_HMAC_GENERAL:
 		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysGenericSecretSha3512Hmac, Hash: CKM_SHA3_512, Param: ParamMAC}, true
 	case CKM_SHA3_512_KEY_GEN:
-		return Facts{Functions: CKF_GENERATE, KeyTypes: keysSha3512Hmac}, true
+		return Facts{Functions: CKF_GENERATE, KeyTypes: keysSha3512Hmac, Hash: CKM_SHA3_512}, true
 	case CKM_CAST_KEY_GEN:
 		return Facts{Functions: CKF_GENERATE, KeyTypes: keysCast}, true
 	case CKM_CAST_ECB:
@@ -915,21 +915,21 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_RSA_PKCS_OAEP_TPM_1_1:
 		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysRsa, SinglePart: true}, true
 	case CKM_SHA_1_KEY_GEN:
-		return Facts{Functions: CKF_GENERATE, KeyTypes: keysSha1Hmac}, true
+		return Facts{Functions: CKF_GENERATE, KeyTypes: keysSha1Hmac, Hash: CKM_SHA_1}, true
 	case CKM_SHA224_KEY_GEN:
-		return Facts{Functions: CKF_GENERATE, KeyTypes: keysSha224Hmac}, true
+		return Facts{Functions: CKF_GENERATE, KeyTypes: keysSha224Hmac, Hash: CKM_SHA224}, true
 	case CKM_SHA256_KEY_GEN:
-		return Facts{Functions: CKF_GENERATE, KeyTypes: keysSha256Hmac}, true
+		return Facts{Functions: CKF_GENERATE, KeyTypes: keysSha256Hmac, Hash: CKM_SHA256}, true
 	case CKM_SHA384_KEY_GEN:
-		return Facts{Functions: CKF_GENERATE, KeyTypes: keysSha384Hmac}, true
+		return Facts{Functions: CKF_GENERATE, KeyTypes: keysSha384Hmac, Hash: CKM_SHA384}, true
 	case CKM_SHA512_KEY_GEN:
-		return Facts{Functions: CKF_GENERATE, KeyTypes: keysSha512Hmac}, true
+		return Facts{Functions: CKF_GENERATE, KeyTypes: keysSha512Hmac, Hash: CKM_SHA512}, true
 	case CKM_SHA512_224_KEY_GEN:
-		return Facts{Functions: CKF_GENERATE, KeyTypes: keysSha512224Hmac}, true
+		return Facts{Functions: CKF_GENERATE, KeyTypes: keysSha512224Hmac, Hash: CKM_SHA512_224}, true
 	case CKM_SHA512_256_KEY_GEN:
-		return Facts{Functions: CKF_GENERATE, KeyTypes: keysSha512256Hmac}, true
+		return Facts{Functions: CKF_GENERATE, KeyTypes: keysSha512256Hmac, Hash: CKM_SHA512_256}, true
 	case CKM_SHA512_T_KEY_GEN:
-		return Facts{Functions: CKF_GENERATE, KeyTypes: keysSha512THmac}, true
+		return Facts{Functions: CKF_GENERATE, KeyTypes: keysSha512THmac, Hash: CKM_SHA512_T}, true
 	case CKM_NULL:
 		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_DIGEST | CKF_SIGN | CKF_SIGN_RECOVER | CKF_VERIFY | CKF_VERIFY_RECOVER | CKF_WRAP | CKF_UNWRAP | CKF_DERIVE}, true
 	case CKM_BLAKE2B_160:

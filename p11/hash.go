@@ -19,6 +19,8 @@ type Hash struct {
 
 	HMAC, HMACGeneral MechanismType
 	PKCS1, PSS, ECDSA MechanismType // signatures of data
+	KeyGen            MechanismType // makes keys for HMAC alone
+	Derive            MechanismType // makes a key of the digest of another's value
 	Go                crypto.Hash   // linked; 0 for one that is not computed in software
 }
 

@@ -328,7 +328,7 @@ func TestHashes(t *testing.T) {
 	h, _ := HashOf(CKM_SHA_1)
 	want := Hash{
 		Type: CKM_SHA_1, Size: 20, OID: "1.3.14.3.2.26", MGF: CKG_MGF1_SHA1, KDF: CKD_SHA1_KDF, HMAC: CKM_SHA_1_HMAC, HMACGeneral: CKM_SHA_1_HMAC_GENERAL,
-		PKCS1: CKM_SHA1_RSA_PKCS, PSS: CKM_SHA1_RSA_PKCS_PSS, ECDSA: CKM_ECDSA_SHA1, Go: crypto.SHA1,
+		PKCS1: CKM_SHA1_RSA_PKCS, PSS: CKM_SHA1_RSA_PKCS_PSS, ECDSA: CKM_ECDSA_SHA1, KeyGen: CKM_SHA_1_KEY_GEN, Derive: CKM_SHA1_KEY_DERIVATION, Go: crypto.SHA1,
 	}
 	if h != want {
 		t.Errorf("%+v, want %+v", h, want)

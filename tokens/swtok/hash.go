@@ -69,3 +69,43 @@ func macUses(of func(end func(m message, size int) (part, error)) begin) uses {
 		}),
 	}
 }
+
+// generateHMACKey is the family that makes keys for the HMAC of a hash alone.
+func generateHMACKey(h p11.Hash) family {
+	facts, known := p11.MechanismFacts(h.KeyGen)
+	if !known {
+		return family{}
+	}
+	return generateSecret(facts.KeyTypes[0], 8, nil)
+}
+
+// hashDerive is the family that takes a key from the leading end of the digest of
+// another's value (PKCS#11 v3.1 §6.20.5).
+func hashDerive(h crypto.Hash) family {
+	return family{derive: func(_ call, base any, kt p11.KeyType, n int) ([]byte, error) {
+		k, err := secretOf(base)
+		if err != nil {
+			return nil, err
+		}
+		d := h.New()
+		d.Write(k)
+		return leading(d.Sum(nil), n, kt)
+	}}
+}
+
+// leading is a key of n bytes from the leading end of out, or of all of it if n is
+// negative and it fits. The rest is wiped.
+func leading(out []byte, n int, kt p11.KeyType) ([]byte, error) {
+	switch {
+	case n < 0 && !p11.FitsKey(kt, uint64(len(out))):
+		wipe(out)
+		return nil, p11.Errorf(p11.CKR_TEMPLATE_INCOMPLETE, "the template needs value-len, the length of the key")
+	case n < 0:
+		return out, nil
+	case n > len(out):
+		wipe(out)
+		return nil, p11.Errorf(p11.CKR_KEY_SIZE_RANGE, "the mechanism gives %d bytes, fewer than value-len", len(out))
+	}
+	wipe(out[n:])
+	return out[:n:n], nil
+}

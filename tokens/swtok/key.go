@@ -40,3 +40,14 @@ func parseSecret(a p11.Attributes) (*secretKey, error) {
 
 // Close forgets the value.
 func (k *secretKey) Close() { k.value = nil }
+
+// secretOf is the value of a secret key of any type.
+func secretOf(key any) ([]byte, error) {
+	switch k := key.(type) {
+	case *secretKey:
+		return k.value, nil
+	case *cipherKey:
+		return k.value, nil
+	}
+	return nil, p11.Errorf(p11.CKR_KEY_TYPE_INCONSISTENT, "the mechanism needs a secret key")
+}

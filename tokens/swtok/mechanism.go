@@ -159,6 +159,8 @@ func table(p Provider) []row {
 		for _, r := range []row{
 			plain(h.Type, 0, 0, p11.CKF_DIGEST, digests(h.Go)),
 			plain(h.HMAC, 0, 0, flagsSign, hmacs(h.Go, false)),
+			plain(h.KeyGen, minSecretBits, maxSecretBits, p11.CKF_GENERATE, generateHMACKey(h)),
+			plain(h.Derive, 8, 8*h.Size, p11.CKF_DERIVE, hashDerive(h.Go)),
 			plain(h.HMACGeneral, 0, 0, flagsSign, hmacs(h.Go, true)),
 			rsa(h.PKCS1, least, flagsSign, rsaPKCS1Of(h)),
 			rsa(h.PSS, 1024, flagsSign, rsaPSS(h.Go)),
