@@ -85,7 +85,7 @@ func readNow(f *os.File, b []byte) (n int, err error) {
 	}
 	failed := raw.Read(func(fd uintptr) bool {
 		for {
-			if n, err = syscall.Read(int(fd), b); err != syscall.EINTR {
+			if n, err = syscall.Read(int(fd), b); !errors.Is(err, syscall.EINTR) {
 				return true
 			}
 		}
@@ -93,7 +93,7 @@ func readNow(f *os.File, b []byte) (n int, err error) {
 	switch {
 	case failed != nil:
 		return 0, failed
-	case err == syscall.EAGAIN:
+	case errors.Is(err, syscall.EAGAIN):
 		return 0, nil
 	case err != nil:
 		return 0, &os.PathError{Op: "read", Path: f.Name(), Err: err}
