@@ -45,6 +45,7 @@ type FS struct {
 	inoKey  [24]byte
 	ops     []operation   // never changes
 	grace   time.Duration // interruptGrace, except in tests
+	names   *recentNames
 
 	requests requests
 	renewing mutex // held while a name in data or certs gets an object
@@ -68,7 +69,7 @@ func newFS(c Config, system processes) (*FS, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	f := &FS{config: c, ops: operations(), grace: interruptGrace, renewing: make(mutex, 1)}
+	f := &FS{config: c, ops: operations(), grace: interruptGrace, renewing: make(mutex, 1), names: newRecentNames()}
 	if _, err := rand.Read(f.inoKey[:]); err != nil {
 		return nil, fmt.Errorf("random numbers: %w", err)
 	}

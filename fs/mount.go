@@ -66,6 +66,7 @@ func (f *FS) Mount(ctx context.Context, dir string, o Options) (*Server, error) 
 	if err := server.WaitMount(); err != nil {
 		return nil, errors.Join(fmt.Errorf("mounting on %s: %w", dir, err), server.Unmount())
 	}
+	go f.names.drop(s.done)
 	return s, nil
 }
 

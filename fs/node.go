@@ -242,6 +242,9 @@ func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (chi
 	}
 	errno = n.serve(ctx, func(ctx context.Context, c caller) syscall.Errno {
 		e, err := n.dir.lookup(ctx, c, name)
+		if err == nil && e.dir == nil && !e.everyones {
+			err = n.fs.names.add(&n.Inode, name)
+		}
 		switch errno := errnoFor(err); errno {
 		case 0:
 			child = n.child(ctx, c, e, out)
