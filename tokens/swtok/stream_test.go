@@ -215,6 +215,9 @@ func TestStreamResult(t *testing.T) {
 // What can be encrypted can be decrypted: where that holds all of its input, both are
 // refused behind the same length.
 func TestCiphersUndo(t *testing.T) {
+	if testing.Short() {
+		t.Skip("encrypts 64 MiB by each")
+	}
 	c := NewCrypto(GoProvider(), nil)
 	key := tokentest.Secret(t, p11.CKK_AES, make([]byte, 16))
 	plain := make([]byte, maxHeld)
