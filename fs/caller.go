@@ -56,6 +56,8 @@ type processes struct {
 	leader func(sid int) (leader, error)
 	// started returns when a process was started, in a form of its own.
 	started func(pid int) string
+	// stat returns what is known of a process (see statFields). nil knows nothing.
+	stat func(pid int) []string
 	// process returns the process of a thread. nil takes each thread for one.
 	process func(tid int) int
 	// groups returns the supplementary groups of a thread, nil if they cannot be
@@ -66,7 +68,7 @@ type processes struct {
 }
 
 func systemProcesses() processes {
-	p := processes{session: unix.Getsid, leader: openLeader, started: startTime, process: processOf, groups: threadGroups}
+	p := processes{session: unix.Getsid, leader: openLeader, started: startTime, process: processOf, stat: statFields, groups: threadGroups}
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && limit.Cur < math.MaxInt32 {
 		p.descriptors = int(limit.Cur)
@@ -338,13 +340,24 @@ func (p *pidfd) close() {
 	_ = p.file.Close() // which fails if it was closed before
 }
 
-// startTime reads /proc: it is what tells two processes of one number apart. What
-// cannot be read is empty.
-func startTime(pid int) string {
+// statFields are what /proc/PID/stat says behind the name, which may have anything in
+// it. What cannot be read is nil.
+func statFields(pid int) []string {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	// The name, in parentheses, may have anything in it; the time is 20 fields behind.
-	if f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:])); len(f) > 19 {
-		return f[19]
+	return strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+}
+
+// Fields of a process: its parent, and when it was started, which tells two processes of
+// one number apart.
+const (
+	statParent = 1
+	statStart  = 19
+)
+
+// startTime is empty where it cannot be read.
+func startTime(pid int) string {
+	if f := statFields(pid); len(f) > statStart {
+		return f[statStart]
 	}
 	return ""
 }

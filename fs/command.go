@@ -50,7 +50,7 @@ func (k *command) open(ctx context.Context, c caller, flags uint32) (*handle, er
 		o.s, err = k.session(ctx, c)
 	}
 	if err == nil && k.replies && !read {
-		o.writer, err = o.s.beginWriting(k.path)
+		o.writer, err = o.s.beginWriting(k.path, k.fs.callers.party(c))
 	}
 	if err != nil {
 		return nil, err

@@ -1,6 +1,9 @@
 package fs
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // resultLife is how long a result waits for its reader.
 const resultLife = 60 * time.Second
@@ -14,16 +17,21 @@ type exchange struct {
 	truncated  uint64 // counts truncations by name
 	result     *result
 	taken      bool // what was published last was read
+	// newest is the newest writer while it is open and has no result, of what it wrote
+	// last.
+	newest *writer
 }
 
 // A result waits for its reader. It is read once.
 type result struct {
-	out      *output // released when it is dropped; its reader's once it is taken
-	err      error   // what the reader gets in place of it
-	deadline time.Time
-	login    uint64 // the login generation under which it can be read, if guarded
-	guarded  bool   // a logout takes it away
-	timer    *time.Timer
+	by         party   // who opened the file to write it
+	generation uint64  // of that open
+	out        *output // released when it is dropped; its reader's once it is taken
+	err        error   // what the reader gets in place of it
+	deadline   time.Time
+	login      uint64 // the login generation under which it can be read, if guarded
+	guarded    bool   // a logout takes it away
+	timer      *time.Timer
 }
 
 // A writer is an open for writing whose result is for another open.
@@ -32,10 +40,11 @@ type writer struct {
 	x          *exchange
 	generation uint64
 	truncated  uint64 // of x, as far as the writer knows
+	by         party
 }
 
 // beginWriting starts a new generation of the file: what waits is dropped.
-func (s *session) beginWriting(path string) (*writer, error) {
+func (s *session) beginWriting(path string, by party) (*writer, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended {
@@ -46,16 +55,28 @@ func (s *session) beginWriting(path string) (*writer, error) {
 		x = &exchange{path: path}
 		s.exchanges[path] = x
 	}
+	s.generations++
+	switch {
+	case x.newest != nil:
+		s.overtakeLocked(path, x.newest.by, s.generations)
+	case x.result != nil:
+		s.overtakeLocked(path, x.result.by, 0)
+	}
 	x.writers++
-	x.generation++
+	x.generation = s.generations
 	s.setResultLocked(x, nil)
-	return &writer{s: s, x: x, generation: x.generation, truncated: x.truncated}, nil
+	x.newest = &writer{s: s, x: x, generation: x.generation, truncated: x.truncated, by: by}
+	return x.newest, nil
 }
 
 func (w *writer) end() {
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
 	w.x.writers--
+	if w.x.newest == w { // which leaves nothing
+		w.x.newest = nil
+		w.s.overtakeLocked(w.x.path, w.by, 0)
+	}
 	w.s.setResultLocked(w.x, w.x.result)
 }
 
@@ -83,6 +104,7 @@ func (w *writer) publish(r *result) error {
 	if r.out != nil {
 		r.out.users++
 	}
+	r.by, r.generation, x.newest = w.by, w.generation, nil
 	r.deadline = s.fs.config.Now().Add(resultLife)
 	r.timer = time.AfterFunc(resultLife, func() { s.expire(x, r) })
 	s.setResultLocked(x, r)
@@ -99,6 +121,7 @@ func (w *writer) withdraw() (taken bool) {
 		return false
 	}
 	w.s.setResultLocked(w.x, nil)
+	w.x.newest = w
 	return w.x.taken
 }
 
@@ -113,9 +136,13 @@ func (s *session) truncate(path string) {
 }
 
 // take returns the result that waits, to be read once and then released. Its
-// error is errNothing if nothing waits.
-func (s *session) take(path string) (*output, error) {
-	login := s.loginGeneration()
+// error is errNothing if nothing waits, and errNewerOpen if it is another's than the
+// reader looks for.
+func (s *session) take(path string, c caller) (*output, error) {
+	login, reader := s.loginGeneration(), party(nil)
+	if s.contended(path) {
+		reader = s.fs.callers.party(c)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	x := s.exchanges[path]
@@ -123,6 +150,9 @@ func (s *session) take(path string) (*output, error) {
 		return nil, errNothing
 	}
 	r := x.result
+	if !s.isForLocked(path, r, reader) {
+		return nil, errNewerOpen
+	}
 	out, err := r.out, r.err
 	if !s.fs.config.Now().Before(r.deadline) || r.guarded && r.login != login {
 		out, err = nil, errNothing
@@ -132,6 +162,13 @@ func (s *session) take(path string) (*output, error) {
 	}
 	s.setResultLocked(x, nil)
 	return out, err
+}
+
+// contended reports whether a writer of the file was overtaken.
+func (s *session) contended(path string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.overtaken, func(o overtaken) bool { return o.path == path })
 }
 
 func (s *session) expire(x *exchange, r *result) {

@@ -260,7 +260,7 @@ func (p place) openResult(c caller, path string) *handle {
 				return nil, errNothing
 			}
 			var err error
-			if out, err = s.take(path); err != nil {
+			if out, err = s.take(path, callerOf(ctx)); err != nil {
 				return nil, err
 			}
 			size = len(out.data)

@@ -21,11 +21,13 @@ type session struct {
 
 	errors errorFile
 
-	mu        sync.Mutex // guards all below
-	ended     bool
-	held      int64
-	exchanges map[string]*exchange       // by file
-	secrets   [secretKinds]*secret.Bytes // each for its next use
+	mu          sync.Mutex // guards all below
+	ended       bool
+	held        int64
+	exchanges   map[string]*exchange       // by file
+	overtaken   []overtaken                // writers, the oldest first
+	generations uint64                     // opens for writing
+	secrets     [secretKinds]*secret.Bytes // each for its next use
 }
 
 // gone reports whether the session has ended.

@@ -67,10 +67,13 @@ func (st *stream) open(ctx context.Context, c caller, flags uint32) (*handle, er
 		writers: make(map[uint64]struct{}), readers: make(map[uint64]struct{}),
 	}
 	if err := m.begin(ctx); err != nil { // at the open, which so has its errors
+		if !read {
+			s.overtake(st.path, st.fs.callers.party(c))
+		}
 		return nil, err
 	}
 	if !read {
-		if m.writer, err = s.beginWriting(st.path); err != nil {
+		if m.writer, err = s.beginWriting(st.path, st.fs.callers.party(c)); err != nil {
 			m.stop()
 			return nil, err
 		}

@@ -1,0 +1,51 @@
+package fs
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// TestParallelScripts: of many scripts that use one file in one session each gets its
+// own result or an error.
+func TestParallelScripts(t *testing.T) {
+	m := mount(t)
+	for _, shell := range []string{"dash", "bash"} {
+		t.Run(shell, func(t *testing.T) {
+			term := m.terminal(shell)
+			term.ok("D=$T/digest/sha256; export D; for i in $(seq 200); do echo $i > m.$i; openssl dgst -sha256 -binary m.$i > want.$i; done")
+			for _, script := range []string{
+				"(cat m.$i > $D; cat $D > got.$i) 2>/dev/null &",
+				"sh -c 'cat m.$0 > $D; cat $D > got.$0' $i 2>/dev/null &",
+				"{ sh -c 'cat m.$0 > $D' $i; sh -c 'x=0; cat $D > got.$0' $i; } 2>/dev/null &",
+				"(printf '%s\\n' $i > $D; a=$(base64 < $D); echo $a | base64 -d > got.$i) 2>/dev/null &",
+			} {
+				out := term.ok("rm -f got.*; for i in $(seq 200); do " + script + " done; wait; right=0 wrong=0; for i in $(seq 200); do if cmp -s got.$i want.$i; then right=$((right+1)); elif test -s got.$i; then wrong=$((wrong+1)); fi; done; echo $right $wrong")
+				right, wrong, _ := strings.Cut(strings.TrimSpace(out), " ")
+				if n, _ := strconv.Atoi(right); wrong != "0" || n == 0 {
+					t.Errorf("%s\n%s get their own result, and %s another's", script, right, wrong)
+				}
+			}
+			term.ok("for i in 1 2 3; do cat m.$i > $D; done; cat $D | cmp - want.3")
+			term.ok("sh -c 'cat m.1 > $D'; sh -c 'cat $D' | cmp - want.1")
+		})
+	}
+	t.Run("threads", func(t *testing.T) {
+		m.terminal().ok(`cat > p.py <<'END'
+import hashlib, os, threading
+D, wrong, right = os.environ["T"] + "/digest/sha256", [], []
+def one(i):
+    b = b"%d" % i
+    try:
+        with open(D, "wb", buffering=0) as f: f.write(b)
+        with open(D, "rb") as f: got = f.read()
+    except OSError: return
+    (right if got == hashlib.sha256(b).digest() else wrong).append(i)
+all = [threading.Thread(target=one, args=(i,)) for i in range(200)]
+for t in all: t.start()
+for t in all: t.join()
+assert not wrong and right, (len(wrong), len(right))
+END
+python3 p.py`)
+	})
+}
