@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"p11fs/p11"
+	"p11fs/secret"
 	"p11fs/tokens"
 )
 
@@ -70,12 +71,16 @@ func (s *Session) SetAttributeValue(ctx context.Context, h p11.ObjectHandle, tem
 // AppendValue puts data behind the newest CKA_VALUE of an object, which becomes at most
 // most bytes long. Nothing that another puts there at the same time is lost.
 func (s *Session) AppendValue(ctx context.Context, h p11.ObjectHandle, data []byte, most int) error {
+	var whole []byte // of the last try, of which the object gets a copy
+	defer func() { secret.Wipe(whole) }()
 	return s.update(ctx, h, p11.Attributes{{Type: p11.CKA_VALUE}}, func(attrs p11.Attributes) (p11.Attributes, error) {
 		v, _ := attrs.Get(p11.CKA_VALUE)
 		if len(v)+len(data) > most {
 			return nil, p11.Errorf(p11.CKR_DATA_LEN_RANGE, "there are %d bytes, and %d more are more than %d", len(v), len(data), most)
 		}
-		return p11.Attributes{{Type: p11.CKA_VALUE, Value: slices.Concat(v, data)}}, nil
+		secret.Wipe(whole)
+		whole = slices.Concat(v, data)
+		return p11.Attributes{{Type: p11.CKA_VALUE, Value: whole}}, nil
 	})
 }
 
