@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"time"
 
 	"p11fs/p11"
 	"p11fs/secret"
@@ -18,6 +19,7 @@ type ObjectInfo struct {
 	ID      []byte
 	Token   bool
 	Private bool
+	Changed time.Time      // see tokens.Object
 	Attrs   p11.Attributes // a copy, without what may not be revealed, and from a search without any secret value
 }
 
@@ -253,6 +255,7 @@ func (e *entry) info(whole bool) ObjectInfo {
 		Label:   visible.Label(),
 		Token:   !e.session(),
 		Private: e.object.Private,
+		Changed: e.object.Changed,
 		Attrs:   visible,
 	}
 	info.Class, _ = visible.Class()

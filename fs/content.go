@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
@@ -199,7 +200,7 @@ func (d *contentDir) lookup(ctx context.Context, c caller, name string) (*entry,
 // object also for a write.
 func (d *contentDir) entry(ref objectRef, full bool) *entry {
 	object := func(ctx context.Context, c caller) (engine.ObjectInfo, error) { return d.get(ctx, c, ref) }
-	return &entry{place: d.place, path: d.path(ref, full), perm: 0o660, file: d.file(object, full)}
+	return &entry{place: d.place, path: d.path(ref, full), perm: 0o660, file: d.file(object, full), changed: d.changed(ref)}
 }
 
 // path is different for both names of an object: they are not the same file.
@@ -238,7 +239,11 @@ func (d *contentDir) newObject(ctx context.Context, c caller, name string, value
 		return d.entry(refOf(i), false), h, err
 	}
 	object := func(ctx context.Context, c caller) (engine.ObjectInfo, error) { return d.object(ctx, c, name) }
-	return &entry{place: d.place, path: d.dir + "+" + name, perm: 0o660, file: d.file(object, false)}, h, nil
+	changed := func(ctx context.Context, c caller) (time.Time, error) {
+		i, err := object(ctx, c)
+		return i.Changed, err
+	}
+	return &entry{place: d.place, path: d.dir + "+" + name, perm: 0o660, file: d.file(object, false), changed: changed}, h, nil
 }
 
 // makeOnce makes the object of a new file, unless somebody has made it meanwhile below

@@ -28,6 +28,9 @@ type Config struct {
 	// the root tells; empty for none.
 	Socket string
 
+	// Store is the directory where the tokens are, for statfs(2); empty for none.
+	Store string
+
 	// UID and GID own the tree, except for session directories.
 	UID, GID uint32
 	// Private keeps the group out: the tree is its owner's alone.

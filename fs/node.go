@@ -51,6 +51,10 @@ type entry struct {
 	file *file
 	link func(ctx context.Context, c caller) (target string, err error)
 
+	// changed is when the object was changed that the entry shows, for a caller who sees
+	// it. It is nil for what shows none.
+	changed func(ctx context.Context, c caller) (time.Time, error)
+
 	// own is set for a file of the caller's, which the place's uid and gid own.
 	own bool
 	// everyones is set where all callers find the same node under this name, always: not
@@ -71,10 +75,10 @@ func (e *entry) kind() uint32 {
 }
 
 // attrTime is how long the kernel may keep the attributes. Mode and owner never
-// depend on the caller; the size of a text does, and so does whether a link leads
-// anywhere.
+// depend on the caller; the size of a text and the time of an object do, and so does
+// whether a link leads anywhere.
 func (e *entry) attrTime() time.Duration {
-	if e.link != nil || e.file != nil && e.file.text != nil {
+	if e.changed != nil || e.link != nil || e.file != nil && e.file.text != nil {
 		return 0
 	}
 	return cacheTime
@@ -107,7 +111,13 @@ func (e *entry) attr(ctx context.Context, c caller, out *fuse.Attr) {
 			secret.Wipe(text)
 		}
 	}
-	out.SetTimes(&e.fs.started, &e.fs.started, &e.fs.started)
+	at := e.fs.started
+	if e.changed != nil {
+		if changed, err := e.changed(ctx, c); err == nil {
+			at = changed
+		}
+	}
+	out.SetTimes(&at, &at, &at)
 }
 
 // A node is an entry that the kernel knows.
@@ -193,9 +203,15 @@ func (n *node) truncate(ctx context.Context, c caller, fh gofs.FileHandle, size 
 	return n.file.truncate(ctx, c, size)
 }
 
-// Statfs tells no numbers: counts would show what others have.
+// Statfs is that of the file system where the tokens are. It tells nothing of what is in
+// them.
 func (n *node) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno {
-	out.Bsize, out.Frsize, out.NameLen = 4096, 4096, maxName
+	out.Bsize, out.Frsize = 4096, 4096
+	var under syscall.Statfs_t
+	if dir := n.fs.config.Store; dir != "" && syscall.Statfs(dir, &under) == nil {
+		out.FromStatfsT(&under)
+	}
+	out.NameLen = maxName
 	return 0
 }
 

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
@@ -31,6 +32,15 @@ func (o objects) get(ctx context.Context, c caller, ref objectRef) (engine.Objec
 		i.Attrs.Set(p11.CKA_VALUE, []byte{})
 	}
 	return i, err
+}
+
+// changed returns when the object was changed (see entry).
+func (o objects) changed(ref objectRef) func(ctx context.Context, c caller) (time.Time, error) {
+	return func(ctx context.Context, c caller) (time.Time, error) {
+		i, err := o.get(ctx, c, ref)
+		i.Wipe()
+		return i.Changed, err
+	}
 }
 
 // info is get among what a may see.
@@ -299,7 +309,7 @@ func (d *objectsDir) lookup(ctx context.Context, c caller, name string) (*entry,
 		return nil, err
 	}
 	ref := refOf(i)
-	return &entry{place: d.place, path: ref.path(), perm: 0o770, dir: &objectDir{objects: d.objects, ref: ref}}, nil
+	return &entry{place: d.place, path: ref.path(), perm: 0o770, dir: &objectDir{objects: d.objects, ref: ref}, changed: d.changed(ref)}, nil
 }
 
 // rmdir destroys an object.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"p11fs/p11"
 	"p11fs/secret"
@@ -49,6 +50,7 @@ type temporary struct {
 
 	mu    sync.Mutex // guards all below
 	data  []byte     // its capacity counts in the account
+	at    time.Time  // when it was changed
 	users int        // its name, and the open handles
 	ended bool       // it has no name any more
 }
@@ -159,7 +161,12 @@ func (t *temporary) leaveLocked() {
 }
 
 func (t *temporary) entry() *entry {
-	return &entry{place: t.place, path: t.path, perm: 0o600, own: true, file: &file{
+	changed := func(context.Context, caller) (time.Time, error) {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		return t.at, nil
+	}
+	return &entry{place: t.place, path: t.path, perm: 0o600, own: true, changed: changed, file: &file{
 		text:     func(context.Context, caller) ([]byte, error) { return t.content(), nil },
 		open:     t.openFor,
 		truncate: func(_ context.Context, _ caller, size uint64) error { return t.change(int64(size), nil, true) },
@@ -249,6 +256,7 @@ func (t *temporary) change(off int64, data []byte, cut bool) error {
 	}
 	t.data = t.data[:size]
 	copy(t.data[off:], data)
+	t.at = t.fs.config.Now()
 	return nil
 }
 
@@ -270,7 +278,7 @@ func (d *contentDir) newTemporary(c caller, name string, flags uint32) (*entry, 
 	if err != nil {
 		return nil, nil, err
 	}
-	t := &temporary{place: d.place, app: a, path: fmt.Sprintf("%s.%d", d.dir, d.fs.temporaries.Add(1)), users: 1}
+	t := &temporary{place: d.place, app: a, path: fmt.Sprintf("%s.%d", d.dir, d.fs.temporaries.Add(1)), at: d.fs.config.Now(), users: 1}
 	t.uid, t.gid = c.uid, c.gid
 	t.login = a.eng.LoginGeneration(d.slot)
 	_, t.guarded = a.eng.LoggedIn(d.slot)

@@ -70,8 +70,8 @@ func TestEditors(t *testing.T) {
 		t.Fatal(err)
 	}
 	owner.ok("export HOME=" + home + " TMPDIR=" + home)
-	for _, e := range edits() {
-		owner.ok("F=$T/data/" + e.name + " && printf old-" + mark + " > $F && NEW=new-" + mark + " && " + e.line)
+	for _, e := range edits() { // of another length: rsync takes what is as long and of one second for the same
+		owner.ok("F=$T/data/" + e.name + " && printf older-" + mark + " > $F && NEW=new-" + mark + " && " + e.line)
 		owner.want("cat $F; echo; cat $T/error", "new-"+mark+"\n0x00000000 CKR_OK\n")
 		owner.want("ls $T/objects | grep -c '^"+e.name+".dat$'", "1\n")
 		spy.want("ls -A $T/data", "")

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"p11fs/p11"
 )
@@ -20,6 +21,9 @@ type Object struct {
 	Name string
 	// Private says that CKA_PRIVATE is true.
 	Private bool
+	// Changed is when this version was made, which its storage may know better than
+	// NewObject: until it puts it into the index.
+	Changed time.Time
 
 	mu      sync.Mutex // guards all below; nothing is locked under it
 	attrs   p11.Attributes
@@ -29,9 +33,9 @@ type Object struct {
 	forget  func(p11.Attributes)
 }
 
-// NewObject returns an object that owns attrs.
+// NewObject returns an object that owns attrs, and was changed now.
 func NewObject(h p11.ObjectHandle, name string, attrs p11.Attributes) *Object {
-	return &Object{Handle: h, Name: name, Private: attrs.Bool(p11.CKA_PRIVATE), attrs: attrs}
+	return &Object{Handle: h, Name: name, Private: attrs.Bool(p11.CKA_PRIVATE), Changed: time.Now(), attrs: attrs}
 }
 
 // NewSessionObject returns a session object that owns attrs. forget, if not nil, is

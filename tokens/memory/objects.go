@@ -4,6 +4,7 @@ import (
 	"context"
 	"strconv"
 	"strings"
+	"time"
 
 	"p11fs/p11"
 	"p11fs/tokens"
@@ -14,6 +15,7 @@ type kept struct {
 	number  uint64
 	private bool
 	attrs   p11.Attributes
+	changed time.Time
 }
 
 // Put stores an object as another program could, also a private one without a login
@@ -40,7 +42,7 @@ func (d *directory) putLocked(name string, attrs p11.Attributes) string {
 		d.objects[name] = k
 	}
 	k.attrs.Wipe()
-	k.attrs = attrs
+	k.attrs, k.changed = attrs, time.Now()
 	for _, s := range d.stores {
 		s.showLocked(name)
 	}
@@ -66,7 +68,9 @@ func (s *Store) showLocked(name string) {
 	if o := s.Index.ByName(name); o != nil {
 		h = o.Handle
 	}
-	if old := s.Index.PutAt(tokens.NewObject(h, name, k.attrs.Clone()), k.number); old != nil {
+	o := tokens.NewObject(h, name, k.attrs.Clone())
+	o.Changed = k.changed
+	if old := s.Index.PutAt(o, k.number); old != nil {
 		old.Drop()
 	}
 }

@@ -158,6 +158,7 @@ func (s *Store) putLocked(n format.Name, f *file, attrs p11.Attributes) *tokens.
 		f.handle = s.Index.NewHandle()
 	}
 	o := tokens.NewObject(f.handle, n.String(), attrs)
+	o.Changed = time.Unix(0, f.stamp.mtime)
 	if old := s.Index.PutAt(o, s.format.Place(n)); old != nil {
 		old.Drop()
 	}

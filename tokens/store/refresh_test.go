@@ -123,6 +123,16 @@ func TestTwoProcesses(t *testing.T) {
 				t.Fatal(err)
 			}
 			alternate(t, a, b, o.Handle, inB.Handle)
+			st, err := os.Stat(filepath.Join(a.cfg.Dir, objectsDir, o.Name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range []*Store{a, b} {
+				refresh(t, s)
+				if now, err := s.ByName(o.Name); err != nil || !now.Changed.Equal(st.ModTime()) {
+					t.Errorf("the object was changed at %v (%v), its file at %v", now.Changed, err, st.ModTime())
+				}
+			}
 			wantContents(t, "grown", a, "B4=1abcd", "priv=2", "priv=3")
 			if err := b.Destroy(ctx, inB.Handle, allow); err != nil {
 				t.Fatal(err)
