@@ -73,7 +73,7 @@ func (s *session) overtake(path string, by party) {
 }
 
 func (s *session) overtakeLocked(path string, by party, overlapped uint64) {
-	s.overtaken = slices.DeleteFunc(s.overtaken, func(o overtaken) bool { return o.path == path && o.by.near(by) })
+	s.overtaken = slices.DeleteFunc(s.overtaken, func(o overtaken) bool { return o.path == path && slices.Equal(o.by, by) })
 	if len(s.overtaken) >= maxOvertaken {
 		s.overtaken = s.overtaken[1:]
 	}
