@@ -1,15 +1,18 @@
 package integration
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
 	"p11fs/p11"
+	"p11fs/tokens/store"
 )
 
-// knownAES is the stored name of the private AES key whose value the manifest
+// knownAES is the file of the private AES key whose value the manifest
 // tells, labelled known-aes-256.
 const knownAES = "A0000000"
 
@@ -18,8 +21,16 @@ const knownAES = "A0000000"
 func TestStockToken(t *testing.T) {
 	t.Parallel()
 	want := readManifest(t)
-	_, term := ready(t, daemonConfig{stock: true})
-	term.ok("echo > $T/logout")
+	d, term := ready(t, daemonConfig{stock: true})
+	term.ok("echo > $T/data/new && rm $T/data/new && echo > $T/logout") // so that the key of the names is on the disk
+	key, err := os.ReadFile(filepath.Join(d.tokenRoot(), "swtok", ".p11fs.names"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	knownAES := store.ShownName(key, knownAES)
+	for i, o := range want.Objects {
+		want.Objects[i].Name = store.ShownName(key, o.Name)
+	}
 	var public, all []string
 	for _, o := range want.Objects {
 		all = append(all, o.Name)

@@ -16,9 +16,12 @@ type Object struct {
 	// Handle names the object, in every version, for the life of the process.
 	// Handles are unpredictable, so that they tell nothing of other objects.
 	Handle p11.ObjectHandle
-	// Name is the stable stored name of a token object, which only its storage
-	// understands; empty for a session object.
+	// Name is the stable name of a token object, which only its storage understands;
+	// empty for a session object. It shows, and tells nothing of other objects.
 	Name string
+	// Stored is what the storage calls the object, if that is not its Name. It does not
+	// show.
+	Stored string
 	// Private says that CKA_PRIVATE is true.
 	Private bool
 	// Changed is when this version was made, which its storage may know better than

@@ -69,6 +69,7 @@ func (s *Store) initToken(ctx context.Context, so tokens.Role, pin *secret.Bytes
 	if err := d.SetLabel(label); err != nil {
 		return err
 	}
+	s.keepNames()
 	// What can fail for want of room fails before anything is lost.
 	if err := s.prepare(d, soKeyFile, made.File); err != nil {
 		return err

@@ -107,8 +107,8 @@ func TestInitTokenAgain(t *testing.T) {
 	}
 	_ = user.Close()
 	_ = so.Close()
-	if o := create(t, s, dataObject("a", "b", false)); o.Name != "00000000" {
-		t.Errorf("name %s", o.Name)
+	if o := create(t, s, dataObject("a", "b", false)); o.Stored != "00000000" {
+		t.Errorf("name %s", o.Stored)
 	}
 }
 

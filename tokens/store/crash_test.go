@@ -392,10 +392,10 @@ func checkGoesOn(t *testing.T, dir string, st state) {
 	}
 	for range 3 {
 		o := create(t, s, dataObject("after", "crash", false))
-		if files[o.Name] {
-			t.Errorf("%s was used twice", o.Name)
+		if files[o.Stored] {
+			t.Errorf("%s was used twice", o.Stored)
 		}
-		files[o.Name] = true
+		files[o.Stored] = true
 	}
 	if n := len(contents(t, s)); n != len(st.objects)+3 {
 		t.Errorf("%d objects, there were %d", n, len(st.objects))

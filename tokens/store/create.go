@@ -117,6 +117,7 @@ func (s *Store) create(ctx context.Context, list []p11.Attributes, write func([]
 	if err := s.room(count); err != nil {
 		return nil, err
 	}
+	s.keepNames()
 	for i, o := range objects {
 		if o.name, err = s.newName(); err != nil {
 			return nil, err

@@ -34,8 +34,8 @@ func TestCreateAll(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, o := range made {
-		if want := nth(i).String(); o.Name != want || o.Private != (i == 1) {
-			t.Errorf("object %d is %s, private %v; want the name %s", i, o.Name, o.Private, want)
+		if want := nth(i).String(); o.Stored != want || o.Private != (i == 1) {
+			t.Errorf("object %d is %s, private %v; want the name %s", i, o.Stored, o.Private, want)
 		}
 	}
 	want := []string{"cert=1", "key=2", "ca=3"}

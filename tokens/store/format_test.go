@@ -154,7 +154,7 @@ func TestLaterFormat(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if b := readFile(t, cfg.Dir, objectsDir, o.Name); b[0] != 4 {
+	if b := readFile(t, cfg.Dir, objectsDir, o.Stored); b[0] != 4 {
 		t.Errorf("the version of the object is %d", b[0])
 	}
 	if err := s.SetPIN(t.Context(), p11.CKU_USER, pin(t, testUser), pin(t, "1357")); err != nil {

@@ -51,14 +51,14 @@ func TestGoldenToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, o := range os {
-		names = append(names, o.Name)
+		names = append(names, o.Stored)
 	}
 	if d := cmp.Diff(m.SWTok.Index, names); d != "" {
 		t.Errorf("objects: %s", d)
 	}
 	for _, g := range m.SWTok.Objects {
 		t.Run(g.Name+" "+g.Label, func(t *testing.T) {
-			o, err := s.ByName(g.Name)
+			o, err := s.ByName(ShownName(s.nameKey, g.Name))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -91,7 +91,7 @@ func TestGoldenToken(t *testing.T) {
 	}
 	for _, o := range os {
 		if _, err := o.Acquire(); (err != nil) != o.Private {
-			t.Errorf("%s, private %v: %v", o.Name, o.Private, err)
+			t.Errorf("%s, private %v: %v", o.Stored, o.Private, err)
 		}
 	}
 }
@@ -142,7 +142,7 @@ func TestGoldenCCA(t *testing.T) {
 		}
 	})
 	for n, g := range m.CCATok.Objects {
-		o, err := s.ByName(n)
+		o, err := s.ByName(ShownName(s.nameKey, n))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -35,7 +35,7 @@ func TestStockNames(t *testing.T) {
 					t.Fatal(err)
 				}
 				for _, o := range os {
-					order = append(order, o.Name)
+					order = append(order, o.Stored)
 				}
 				for _, n := range stock {
 					if !slices.Contains(order, n.String()) {
@@ -55,8 +55,8 @@ func TestStockNames(t *testing.T) {
 			check("opened", s, 0)
 			for i := range 3 {
 				o := create(t, s, dataObject("ours", "1", i%2 == 0))
-				if i == 0 && o.Name != "00000000" {
-					t.Errorf("the first name is %s", o.Name)
+				if i == 0 && o.Stored != "00000000" {
+					t.Errorf("the first name is %s", o.Stored)
 				}
 				if _, err := s.Update(t.Context(), o.Handle, relabel("still ours")); err != nil {
 					t.Fatal(err)
@@ -94,7 +94,7 @@ func TestUnknownLines(t *testing.T) {
 			s := openStore(t, cfg)
 			keep := create(t, s, dataObject("a", "1", false))
 			destroy(t, s, create(t, s, dataObject("b", "1", false)))
-			double := append(readFile(t, cfg.Dir, objectsDir, indexFile), keep.Name+"\n../x\n\n"+strings.Repeat("x", 300)+"\n"...)
+			double := append(readFile(t, cfg.Dir, objectsDir, indexFile), keep.Stored+"\n../x\n\n"+strings.Repeat("x", 300)+"\n"...)
 			writeFile(t, double, cfg.Dir, objectsDir, indexFile)
 			create(t, s, dataObject("c", "1", false))
 			got := format.ParseIndex(readFile(t, cfg.Dir, objectsDir, indexFile))

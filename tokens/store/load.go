@@ -157,7 +157,7 @@ func (s *Store) putLocked(n format.Name, f *file, attrs p11.Attributes) *tokens.
 	if f.handle == 0 {
 		f.handle = s.Index.NewHandle()
 	}
-	o := tokens.NewObject(f.handle, n.String(), attrs)
+	o := s.object(f.handle, n, attrs)
 	o.Changed = time.Unix(0, f.stamp.mtime)
 	if old := s.Index.PutAt(o, s.format.Place(n)); old != nil {
 		old.Drop()

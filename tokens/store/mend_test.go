@@ -91,7 +91,7 @@ func TestMend(t *testing.T) {
 			for _, n := range tt.lines {
 				lines = append(lines, b.nameOf(n).String())
 			}
-			lines = append(lines, o.Name)
+			lines = append(lines, o.Stored)
 			slices.Sort(lines)
 			got := slices.DeleteFunc(b.lines(), func(n string) bool {
 				_, err := os.Stat(filepath.Join(b.cfg.Dir, objectsDir, n))

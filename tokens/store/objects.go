@@ -2,6 +2,9 @@ package store
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 
 	"golang.org/x/sys/unix"
@@ -31,11 +34,28 @@ func (s *Store) publish(n format.Name, st stamp, private bool, attrs p11.Attribu
 	f := s.fileLocked(n)
 	f.stamp, f.private = st, private
 	if private && s.logins.KeyLocked(p11.CKU_USER) == nil {
-		o := tokens.NewObject(tokens.NewHandle(), n.String(), attrs)
+		o := s.object(tokens.NewHandle(), n, attrs)
 		o.Drop()
 		return o
 	}
 	return s.putLocked(n, f, attrs)
+}
+
+// object is an object of the file n.
+func (s *Store) object(h p11.ObjectHandle, n format.Name, attrs p11.Attributes) *tokens.Object {
+	o := tokens.NewObject(h, ShownName(s.nameKey, n.String()), attrs)
+	o.Stored = n.String()
+	return o
+}
+
+// ShownName is the name of the object that is in that file, for everybody but the
+// store: the names of files are numbers one after the other, and so would count the
+// objects between two that somebody sees. The key is random, and kept in a file of the
+// token's directory: so names last over restarts.
+func ShownName(key []byte, file string) string {
+	h := hmac.New(sha256.New, key)
+	h.Write([]byte("names of objects:" + file))
+	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
 // Update is tokens.Objects.
@@ -46,7 +66,7 @@ func (s *Store) Update(ctx context.Context, h p11.ObjectHandle, change func(p11.
 	}
 	defer end()
 	return s.Index.Update(h, change, func(old *tokens.Object, attrs p11.Attributes) (*tokens.Object, error) {
-		n, _ := format.ParseName(old.Name)
+		n, _ := format.ParseName(old.Stored)
 		previous, _, err := s.objs.read(n.String(), format.MaxObjectFile)
 		if err != nil {
 			previous = nil // the object serves from memory
@@ -76,7 +96,7 @@ func (s *Store) Destroy(ctx context.Context, h p11.ObjectHandle, check func(p11.
 	}
 	defer end()
 	return s.Index.Destroy(h, check, func(old *tokens.Object) error {
-		n, _ := format.ParseName(old.Name)
+		n, _ := format.ParseName(old.Stored)
 		if err := s.unlist(n); err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -77,8 +78,8 @@ func TestObjects(t *testing.T) {
 	noPrivate := dataObject("c", "3", false)
 	noPrivate.Delete(p11.CKA_PRIVATE)
 	c := create(t, s, noPrivate)
-	if a.Name != "00000000" || b.Name != "10000000" || c.Name != "20000000" || c.Private || !b.Private {
-		t.Errorf("names %s %s %s", a.Name, b.Name, c.Name)
+	if a.Stored != "00000000" || b.Stored != "10000000" || c.Stored != "20000000" || c.Private || !b.Private {
+		t.Errorf("names %s %s %s", a.Stored, b.Stored, c.Stored)
 	}
 	if pub, priv := s.Counts(); pub != 2 || priv != 1 {
 		t.Errorf("%d public, %d private", pub, priv)
@@ -92,8 +93,8 @@ func TestObjects(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a2.Handle != a.Handle || a2.Name != a.Name || attributesOf(t, a2).Label() != "A" {
-		t.Errorf("%v %s", a2.Handle, a2.Name)
+	if a2.Handle != a.Handle || a2.Stored != a.Stored || attributesOf(t, a2).Label() != "A" {
+		t.Errorf("%v %s", a2.Handle, a2.Stored)
 	}
 	_, err = a.Acquire()
 	wantRV(t, "the old version", err, p11.CKR_OBJECT_HANDLE_INVALID)
@@ -114,7 +115,7 @@ func TestObjects(t *testing.T) {
 	if d := cmp.Diff([]format.Name{nth(1), nth(2)}, format.ParseIndex(idx).Names); d != "" || !bytes.HasSuffix(idx, []byte("\n10000000\n20000000\n")) {
 		t.Errorf("index %q: %s", idx, d)
 	}
-	if _, err := os.Stat(filepath.Join(cfg.Dir, objectsDir, a.Name)); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(cfg.Dir, objectsDir, a.Stored)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the file: %v", err)
 	}
 	_ = user.Close()
@@ -126,8 +127,8 @@ func TestObjects(t *testing.T) {
 	if d := cmp.Diff([]string{"B=2", "c=3"}, contents(t, s)); d != "" {
 		t.Error(d)
 	}
-	if o := create(t, s, dataObject("d", "4", false)); o.Name <= "20000000" {
-		t.Errorf("name %s was used before", o.Name)
+	if o := create(t, s, dataObject("d", "4", false)); o.Stored <= "20000000" {
+		t.Errorf("name %s was used before", o.Stored)
 	}
 }
 
@@ -161,8 +162,8 @@ func TestCannotBeStored(t *testing.T) {
 			wantRV(t, "Create", err, tt.want)
 		})
 	}
-	if o := create(t, s, dataObject("a", "", false)); o.Name != "00000000" {
-		t.Errorf("what could not be stored cost names up to %s", o.Name)
+	if o := create(t, s, dataObject("a", "", false)); o.Stored != "00000000" {
+		t.Errorf("what could not be stored cost names up to %s", o.Stored)
 	}
 	if string(before) == string(readFile(t, s.cfg.Dir, dataFile)) {
 		t.Error("no name was reserved")
@@ -177,16 +178,16 @@ func TestNamesSkip(t *testing.T) {
 	old := readFile(t, cfg.Dir, dataFile)
 	var names []string
 	for range 9 {
-		names = append(names, create(t, s, dataObject("x", "", false)).Name)
+		names = append(names, create(t, s, dataObject("x", "", false)).Stored)
 	}
 	writeFile(t, []byte("left behind"), cfg.Dir, objectsDir, "90000000")
 	symlink(t, "nowhere", cfg.Dir, objectsDir, "A0000000")
 	writeFile(t, old, cfg.Dir, dataFile)
-	names = append(names, create(t, s, dataObject("x", "", false)).Name)
-	destroyed, _ := s.ByName("80000000")
+	names = append(names, create(t, s, dataObject("x", "", false)).Stored)
+	destroyed, _ := s.ByName(ShownName(s.nameKey, "80000000"))
 	destroy(t, s, destroyed)
 	for range 100 {
-		names = append(names, create(t, s, dataObject("x", "", false)).Name)
+		names = append(names, create(t, s, dataObject("x", "", false)).Stored)
 	}
 	seen := map[string]bool{"90000000": true, "A0000000": true}
 	for _, n := range names {
@@ -288,7 +289,7 @@ func TestHostileFiles(t *testing.T) {
 	t.Run("written", func(t *testing.T) {
 		o := create(t, s, dataObject("new", "object", false))
 		idx := string(readFile(t, cfg.Dir, objectsDir, indexFile))
-		if len(idx)%9 != 0 || strings.Contains(idx, "..") || !strings.HasSuffix(idx, "\n"+o.Name+"\n") || strings.Count(idx, "00000000\n") != 1 || !strings.Contains(idx, "A0000000\n") {
+		if len(idx)%9 != 0 || strings.Contains(idx, "..") || !strings.HasSuffix(idx, "\n"+o.Stored+"\n") || strings.Count(idx, "00000000\n") != 1 || !strings.Contains(idx, "A0000000\n") {
 			t.Errorf("index %q", idx)
 		}
 		destroy(t, s, o)
@@ -299,7 +300,7 @@ func TestHostileFiles(t *testing.T) {
 		if err := s.Refresh(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if o, err := s.ByName("A0000000"); err != nil || attributesOf(t, o).Label() != "good" {
+		if o, err := s.ByName(ShownName(s.nameKey, "A0000000")); err != nil || attributesOf(t, o).Label() != "good" {
 			t.Errorf("%v", err)
 		}
 		if len(damaged(s)) != len(files)-1 {
@@ -440,5 +441,38 @@ func BenchmarkCreateDestroy(b *testing.B) {
 	s := newStore(b)
 	for b.Loop() {
 		destroy(b, s, create(b, s, dataObject("a", "b", false)))
+	}
+}
+
+// TestNamesTellNothing: what shows of the names is no count of what was made between
+// two objects, and lasts.
+func TestNamesTellNothing(t *testing.T) {
+	cfg := config(t, filepath.Join(t.TempDir(), "swtok"))
+	s := initialised(t, cfg)
+	l := login(t, s, p11.CKU_USER, testUser)
+	seen := make(map[string]string)
+	for i := range 40 {
+		o := create(t, s, dataObject(fmt.Sprint(i), "", i%20 != 0))
+		if b, err := hex.DecodeString(o.Name); err != nil || len(b) != 8 || strings.Contains(o.Name, o.Stored) || seen[o.Name] != "" {
+			t.Errorf("the name of file %s is %s", o.Stored, o.Name)
+		}
+		seen[o.Name] = attributesOf(t, o).Label()
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = openStore(t, cfg)
+	login(t, s, p11.CKU_USER, testUser)
+	for name, label := range seen {
+		if o, err := s.ByName(name); err != nil || attributesOf(t, o).Label() != label {
+			t.Errorf("after a restart %s is not %s: %v", name, label, err)
+		}
+	}
+	other := newStore(t)
+	if o := create(t, other, dataObject("0", "", false)); seen[o.Name] != "" || ShownName(s.nameKey, o.Stored) == o.Name {
+		t.Error("two tokens name alike")
 	}
 }

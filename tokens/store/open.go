@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"io/fs"
 	"os"
@@ -92,7 +93,7 @@ func (s *Store) openFiles() (err error) {
 	if s.objs, s.w, err = s.openObjects(s.top); err != nil {
 		return err
 	}
-	for _, temp := range []string{tempName(dataFile), tempName(soKeyFile), tempName(userKeyFile)} {
+	for _, temp := range []string{tempName(dataFile), tempName(soKeyFile), tempName(userKeyFile), tempName(nameKeyFile)} {
 		_ = s.top.remove(temp)
 	}
 	for _, temp := range []string{objectTemp, tempName(indexFile)} {
@@ -101,8 +102,33 @@ func (s *Store) openFiles() (err error) {
 	if s.keyStamp, err = s.top.stamp(soKeyFile); err != nil {
 		return err
 	}
-	s.soKey, err = s.readKeyFile(soKeyFile)
-	return err
+	if s.soKey, err = s.readKeyFile(soKeyFile); err != nil {
+		return err
+	}
+	if s.nameKey, _, err = s.top.read(nameKeyFile, nameKeySize); err == nil && len(s.nameKey) == nameKeySize {
+		s.nameKept = true
+		return nil
+	}
+	s.nameKey = make([]byte, nameKeySize)
+	_, _ = rand.Read(s.nameKey) // which never fails
+	return nil
+}
+
+// keepNames puts the key of the names into the directory, unless another process has.
+// That is done when the token is initialised, or with the first new object: opening a
+// directory writes nothing. The token's lock is held.
+func (s *Store) keepNames() {
+	if s.nameKept {
+		return
+	}
+	s.nameKept = true
+	st, err := s.top.stamp(nameKeyFile)
+	if err == nil && st == (stamp{}) {
+		_, err = s.top.write(nameKeyFile, tempName(nameKeyFile), s.nameKey)
+	}
+	if err != nil {
+		s.cfg.Log.Warn("the names that objects have now last until the daemon ends", "dir", s.cfg.Dir, "err", err)
+	}
 }
 
 // notRecognized is the error of a directory that is not used.

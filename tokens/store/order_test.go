@@ -81,7 +81,7 @@ func TestBigEndian(t *testing.T) {
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
 			}
-			data, file := readFile(t, cfg.Dir, dataFile), readFile(t, cfg.Dir, objectsDir, o.Name)
+			data, file := readFile(t, cfg.Dir, dataFile), readFile(t, cfg.Dir, objectsDir, o.Stored)
 			if binary.BigEndian.Uint32(data[offFlags:]) != 0x44d || binary.BigEndian.Uint32(file) != uint32(len(file)) {
 				t.Errorf("NVTOK.DAT %x, object file %x", data[offFlags:offFlags+4], file[:5])
 			}

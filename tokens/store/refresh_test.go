@@ -118,7 +118,7 @@ func TestTwoProcesses(t *testing.T) {
 			create(t, a, dataObject("priv", "3", true))
 			wantContents(t, "private, logged in", b, "pub=1", "priv=2", "priv=3")
 
-			inB, err := b.ByName(o.Name)
+			inB, err := b.ByName(ShownName(b.nameKey, o.Stored))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -141,7 +141,7 @@ func TestTwoProcesses(t *testing.T) {
 			wantContents(t, "destroyed", a, "priv=2", "priv=3")
 			names := map[string]bool{}
 			for i := range 20 {
-				n := create(t, []*Store{a, b}[i%2], dataObject("x", "", false)).Name
+				n := create(t, []*Store{a, b}[i%2], dataObject("x", "", false)).Stored
 				if names[n] {
 					t.Errorf("both gave out %s", n)
 				}
@@ -225,33 +225,33 @@ func TestStockModifies(t *testing.T) {
 	for _, private := range []bool{false, true} {
 		t.Run(fmt.Sprintf("private=%v", private), func(t *testing.T) {
 			o := create(t, s, dataObject("old", "1", private))
-			n := parseName(t, o.Name)
+			n := parseName(t, o.Stored)
 			b, err := s.seal(n, dataObject("new", "2", private), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			stockWrite(t, b[:len(b)/2], cfg.Dir, objectsDir, o.Name)
+			stockWrite(t, b[:len(b)/2], cfg.Dir, objectsDir, o.Stored)
 			wantContents(t, "half written", s, "old=1")
-			stockWrite(t, nil, cfg.Dir, objectsDir, o.Name)
+			stockWrite(t, nil, cfg.Dir, objectsDir, o.Stored)
 			now = now.Add(rereadTime / 2)
 			wantContents(t, "empty", s, "old=1")
-			stockWrite(t, b, cfg.Dir, objectsDir, o.Name)
+			stockWrite(t, b, cfg.Dir, objectsDir, o.Stored)
 			wantContents(t, "written", s, "new=2")
-			if again, err := s.ByHandle(o.Handle); err != nil || again.Name != o.Name {
+			if again, err := s.ByHandle(o.Handle); err != nil || again.Stored != o.Stored {
 				t.Errorf("the handle changed: %v", err)
 			}
-			stockWrite(t, b[:len(b)-1], cfg.Dir, objectsDir, o.Name)
+			stockWrite(t, b[:len(b)-1], cfg.Dir, objectsDir, o.Stored)
 			wantContents(t, "damaged", s, "new=2")
 			now = now.Add(2 * rereadTime)
 			wantContents(t, "damaged for long", s)
 			if len(damaged(s)) != 1 {
 				t.Errorf("%v", damaged(s))
 			}
-			stockWrite(t, b, cfg.Dir, objectsDir, o.Name)
+			stockWrite(t, b, cfg.Dir, objectsDir, o.Stored)
 			wantContents(t, "good again", s, "new=2")
-			remove(t, cfg.Dir, objectsDir, o.Name)
+			remove(t, cfg.Dir, objectsDir, o.Stored)
 			wantContents(t, "file removed", s)
-			writeFile(t, b, cfg.Dir, objectsDir, o.Name)
+			writeFile(t, b, cfg.Dir, objectsDir, o.Stored)
 			wantContents(t, "file back", s, "new=2")
 			again, err := s.ByName(o.Name)
 			if err != nil {
@@ -269,16 +269,16 @@ func TestStockModifies(t *testing.T) {
 func TestStockDeletes(t *testing.T) {
 	s := newStore(t)
 	a, b := create(t, s, dataObject("a", "", false)), create(t, s, dataObject("b", "", false))
-	stockWrite(t, []byte(b.Name+"\n"), s.cfg.Dir, objectsDir, indexFile)
+	stockWrite(t, []byte(b.Stored+"\n"), s.cfg.Dir, objectsDir, indexFile)
 	wantContents(t, "index rewritten", s, "b=")
-	remove(t, s.cfg.Dir, objectsDir, a.Name)
+	remove(t, s.cfg.Dir, objectsDir, a.Stored)
 	wantContents(t, "file removed", s, "b=")
 	_, err := a.Acquire()
 	wantRV(t, "the object", err, p11.CKR_OBJECT_HANDLE_INVALID)
 	stockWrite(t, nil, s.cfg.Dir, objectsDir, indexFile)
-	remove(t, s.cfg.Dir, objectsDir, b.Name)
+	remove(t, s.cfg.Dir, objectsDir, b.Stored)
 	wantContents(t, "all removed", s)
-	if n := create(t, s, dataObject("c", "", false)).Name; n == a.Name || n == b.Name {
+	if n := create(t, s, dataObject("c", "", false)).Stored; n == a.Stored || n == b.Stored {
 		t.Errorf("%s is used again", n)
 	}
 }

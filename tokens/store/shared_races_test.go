@@ -25,7 +25,7 @@ func (b *sharedToken) nextIn() (segment, file format.Name) {
 func TestNextNameGoesBack(t *testing.T) {
 	b := newShared(t)
 	o := create(t, b.s, dataObject("gone", "1", false))
-	gone := parseName(t, o.Name)
+	gone := parseName(t, o.Stored)
 	if err := b.s.Destroy(t.Context(), o.Handle, allow); err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func TestNextNameGoesBack(t *testing.T) {
 		t.Errorf("the next name is %s, and was %s", now, was)
 	}
 	again := create(t, b.s, dataObject("z", "1", false))
-	if n := parseName(t, again.Name); place(n) < place(was) {
+	if n := parseName(t, again.Stored); place(n) < place(was) {
 		t.Errorf("the new object is %s, and %s may have been another one", n, n)
 	}
 	if segment, file := b.nextIn(); segment != file {
@@ -137,7 +137,7 @@ func TestDestroyedStays(t *testing.T) {
 			b := newShared(t)
 			n := b.nameOf(0)
 			file := readFile(t, b.cfg.Dir, objectsDir, n.String())
-			if err := b.s.Destroy(t.Context(), b.s.Index.ByName(n.String()).Handle, allow); err != nil {
+			if err := b.s.Destroy(t.Context(), b.s.Index.ByName(ShownName(b.s.nameKey, n.String())).Handle, allow); err != nil {
 				t.Fatal(err)
 			}
 			writeFile(t, file, b.cfg.Dir, objectsDir, n.String())

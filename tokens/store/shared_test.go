@@ -304,15 +304,15 @@ func TestSharedData(t *testing.T) {
 	if i := info(t, b.s); i.Label != "by stock" {
 		t.Errorf("label %q", i.Label)
 	}
-	if o := create(t, b.s, dataObject("z", "1", false)); o.Name != "00A00000" {
+	if o := create(t, b.s, dataObject("z", "1", false)); o.Stored != "00A00000" {
 		// What was reserved before is given out first.
-		if n := parseName(t, o.Name); place(n) < place(b.nameOf(4)) {
-			t.Errorf("the new object is %s", o.Name)
+		if n := parseName(t, o.Stored); place(n) < place(b.nameOf(4)) {
+			t.Errorf("the new object is %s", o.Stored)
 		}
 	}
 	change(func(d rawData) { d.setNext(nth(0)) })
-	if o := create(t, b.s, dataObject("z", "1", false)); b.nameOf(0).String() == o.Name {
-		t.Errorf("the next name went back, and %s was used twice", o.Name)
+	if o := create(t, b.s, dataObject("z", "1", false)); b.nameOf(0).String() == o.Stored {
+		t.Errorf("the next name went back, and %s was used twice", o.Stored)
 	}
 	change(func(d rawData) { d.flag(p11.CKF_USER_PIN_FINAL_TRY) })
 	wantRV(t, "third wrong PIN", tryLogin(t, b.s, p11.CKU_USER, "1111"), p11.CKR_PIN_INCORRECT)
@@ -402,7 +402,7 @@ func TestSharedFull(t *testing.T) {
 	create(t, b.s, dataObject("the other list has room", "", true))
 	destroy := func() {
 		t.Helper()
-		if err := b.s.Destroy(t.Context(), b.s.Index.ByName(string(public[0].Name[:])).Handle, allow); err != nil {
+		if err := b.s.Destroy(t.Context(), b.s.Index.ByName(ShownName(b.s.nameKey, string(public[0].Name[:]))).Handle, allow); err != nil {
 			t.Fatal(err)
 		}
 		public = public[1:]

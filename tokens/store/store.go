@@ -19,6 +19,7 @@ const (
 	dataFile    = "NVTOK.DAT"
 	soKeyFile   = "MK_SO"
 	userKeyFile = "MK_USER"
+	nameKeyFile = ".p11fs.names" // random bytes, for ShownName
 	objectsDir  = "TOK_OBJ"
 	indexFile   = "OBJ.IDX" // in objectsDir
 	// objectTemp is the temporary name of any object file.
@@ -29,6 +30,7 @@ const (
 const (
 	maxDataFile = 1 << 20
 	maxKeyFile  = 1 << 16
+	nameKeySize = 32
 )
 
 // NoGroup leaves files to their maker alone.
@@ -97,6 +99,8 @@ type Store struct {
 	dataStamp  stamp
 	shortSince time.Time // since when NVTOK.DAT has no data beside the segment
 	soKey      []byte    // contents of MK_SO, to know another's C_InitToken by
+	nameKey    []byte    // for ShownName; never changes
+	nameKept   bool      // nameKey is in its file
 	keyStamp   stamp     // of MK_SO
 	idx        indexState
 	unknown    []string              // lines of OBJ.IDX that are no names, as they were logged
