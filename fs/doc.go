@@ -32,8 +32,9 @@
 // stored names and not by their handles, since handles of private objects change with
 // the login.
 //
-// Entries that depend on the caller, and so all files, are never cached by the kernel,
-// which forgets a file's node with its last descriptor. Modes and
+// Entries that depend on the caller, and so all files, are asked for each time; what the
+// kernel keeps of them is one inode a name, of a bounded number of names ([recentNames]),
+// and those that are open. Modes and
 // owners do not depend on it (what is below sessions/ belongs to the uid that
 // the inode number is made of), so attributes are cached, except for the sizes of
 // texts, which differ from caller to caller.
