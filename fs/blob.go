@@ -26,7 +26,8 @@ type blob struct {
 	data   []byte // its capacity counts in the session
 	kept   int    // how much of data is stored, what is appended follows; -1 if all of it is new
 	dirty  bool
-	failed bool // a write was refused: the content is not whole
+	failed error  // why the content is not whole: half a secret is none, and what is stored stays
+	writer uint64 // the process that wrote last
 
 	// emptied is set if O_TRUNC took the content of the object ref and nothing was
 	// written since. The first close does not store that: in a shell's `echo x > f`
@@ -54,17 +55,18 @@ func (b *blob) read(_ context.Context, dest []byte, off int64) ([]byte, error) {
 }
 
 // write puts data at off, or at the end.
-func (b *blob) write(_ context.Context, data []byte, off int64) error {
+func (b *blob) write(ctx context.Context, data []byte, off int64) error {
+	b.writer = requestOf(ctx).process
 	if b.append {
 		off = int64(len(b.data))
 	}
 	if off > int64(maxBlob-len(data)) {
-		b.failed = true
+		b.failed = errTooLong
 		return errTooLong
 	}
 	if len(data) > 0 {
 		if err := b.resize(max(len(b.data), int(off)+len(data))); err != nil {
-			b.failed = true
+			b.failed = err
 			return err
 		}
 		copy(b.data[off:], data)
@@ -120,14 +122,21 @@ func (b *blob) truncate(_ context.Context, size uint64) error {
 	b.changed()
 	b.kept = -1
 	b.dirty = size > 0 || !b.filled
-	b.failed = b.failed && size > 0
+	if size == 0 {
+		b.failed = nil
+	}
 	return nil
 }
 
 func (b *blob) flush(ctx context.Context) error {
 	switch {
-	case b.failed:
-		return errTooLong // what is stored stays as it was: half a secret is none
+	case b.failed != nil:
+		return b.failed
+	case (b.dirty || b.emptied) && b.s.fs.callers.killed(callerOf(ctx)):
+		if b.due = false; b.dirty && b.writer == requestOf(ctx).process {
+			b.failed = errKilled
+		}
+		return b.failed
 	case b.emptied && !b.due:
 		b.due = true
 		b.s.app.setEmptied(b)
@@ -159,7 +168,7 @@ func (b *blob) store(ctx context.Context) error {
 
 // storeEmptied stores that O_TRUNC took the content, if that is due.
 func (b *blob) storeEmptied(ctx context.Context) {
-	if b.emptied && b.due && !b.failed {
+	if b.emptied && b.due && b.failed == nil {
 		_ = b.handle.failedIn(b.s.app, b.store(ctx))
 	}
 }

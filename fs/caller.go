@@ -347,12 +347,29 @@ func statFields(pid int) []string {
 	return strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
 }
 
-// Fields of a process: its parent, and when it was started, which tells two processes of
-// one number apart.
+// Fields of a process: its parent; flags; when it was started, which tells two processes of
+// one number apart; and its exit code, 0 if this process may not see it.
 const (
 	statParent = 1
+	statFlags  = 6
 	statStart  = 19
+	statExit   = 49
 )
+
+// killed reports whether the caller is ending because of a signal.
+func (cs *callers) killed(c caller) bool {
+	if cs.system.stat == nil || c.pid == 0 {
+		return false
+	}
+	const exiting = 0x4 // PF_EXITING
+	f := cs.system.stat(int(c.pid))
+	if len(f) <= statExit {
+		return false
+	}
+	flags, _ := strconv.ParseUint(f[statFlags], 10, 64)
+	exit, _ := strconv.ParseUint(f[statExit], 10, 64)
+	return flags&exiting != 0 && exit&0x7f != 0
+}
 
 // startTime is empty where it cannot be read.
 func startTime(pid int) string {

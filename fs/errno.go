@@ -121,6 +121,7 @@ var (
 	errNewerOpen      = refuse(syscall.EBUSY, p11.CKR_OPERATION_ACTIVE, "another open of the file for writing, in the same session, came in between: make a session directory for each script that runs in parallel")
 	errHeld           = refuse(syscall.EFBIG, p11.CKR_DATA_LEN_RANGE, "more output than a session may hold: open the file for reading and writing at once, and have another process read what this one writes (exec 3<>FILE; cat IN >&3 & cat <&3 >OUT)")
 	errHeldUser       = refuse(syscall.EDQUOT, p11.CKR_HOST_MEMORY, "more output than a user may have waiting in all sessions: read it, or write cancel to ctl")
+	errKilled         = refuse(syscall.EIO, p11.CKR_FUNCTION_FAILED, "who wrote the file was killed, and half of it is not stored: write the whole anew")
 	errTooLong        = refuse(syscall.EFBIG, p11.CKR_DATA_LEN_RANGE, "more bytes than this file takes: write less; p11fs-tree(7) has the bound")
 	errUnread         = refuse(syscall.EINVAL, p11.CKR_ARGUMENTS_BAD, "the result of the message before was read in part: read the rest of it, or cut the file to length 0, before the next message begins")
 	errSameIV         = refuse(syscall.EINVAL, p11.CKR_MECHANISM_PARAM_INVALID, "the file's name has an IV that has served one message of this open: open the file again, by a name with another IV")

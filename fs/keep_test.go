@@ -57,3 +57,27 @@ func TestReadsAtAPlace(t *testing.T) {
 		t.Errorf("error says %q", text)
 	}
 }
+
+// TestKilledWriters: half of what somebody wanted to write is nothing.
+func TestKilledWriters(t *testing.T) {
+	term := mount(t).terminal("bash")
+	term.login()
+	term.ok("for i in 1 2; do openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -out c$i.pem -subj /CN=$i -days 9 2>/dev/null; done; cat c1.pem c2.pem > two.pem")
+	term.ok("printf old > $T/data/k; cp c1.pem $T/certs/k.pem; ls $O > before; mkfifo pipe")
+	const dies = "os.kill(os.getpid(), 9)' F"
+	for _, line := range []string{
+		"sh -c 'printf half; exec sleep 9' > F & sleep 0.2; kill -9 $!; wait $!",
+		"sh -c 'printf half; exec sleep 9' >> F & sleep 0.2; kill $!; wait $!",
+		"exec 4<>pipe; timeout -s INT 0.3 cat c2.pem pipe > F; exec 4>&-",
+		"python3 -c 'import os, sys; f=open(sys.argv[1], \"wb\", 0); f.write(open(\"c2.pem\", \"rb\").read()); " + dies,
+		"python3 -c 'import os, sys; f=open(sys.argv[1], \"wb\", 0); os.close(os.dup(f.fileno())); " + dies,
+	} {
+		for _, file := range []string{"$T/data/k", "$T/certs/k.pem", "$T/import"} {
+			term.run(strings.ReplaceAll(line, "F", file))
+			term.ok("printf old | cmp - $T/data/k && cmp c1.pem $T/certs/k.pem && ls $O | cmp - before")
+		}
+	}
+	// Who is killed and has not written spoils nothing.
+	term.ok("(sleep 9 & kill -9 $!; wait $! || cat two.pem) > $T/certs/k.pem; test $(ls $O | grep -c crt) = 2")
+	term.ok("(echo one; sleep 9 & kill -9 $!; wait $! || echo two) > $T/data/k; printf 'one\ntwo\n' | cmp - $T/data/k")
+}

@@ -358,6 +358,11 @@ func (m *message) flush(ctx context.Context) error {
 	m.noticeTruncation()
 	process := requestOf(ctx).process
 	delete(m.readers, process)
+	if _, writes := m.writers[process]; writes && m.creates && m.fs.callers.killed(callerOf(ctx)) {
+		delete(m.writers, process)
+		m.fail(errKilled) // half a file makes nothing
+		return errKilled
+	}
 	if _, writes := m.writers[process]; writes || process == 0 && len(m.writers) > 0 {
 		return m.conclude(ctx, process)
 	}
