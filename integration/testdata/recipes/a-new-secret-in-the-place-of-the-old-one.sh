@@ -1,0 +1,2 @@
+cmp new-secret $T/data/rotating
+test "$(ls $O | grep -c rotating)" = 1

@@ -1,0 +1,1 @@
+test "$(cat $T/data/profile)" = 'name: new'

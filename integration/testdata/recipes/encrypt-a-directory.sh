@@ -1,0 +1,1 @@
+diff -r tree opened/tree

@@ -1,0 +1,1 @@
+cmp short.in short.out

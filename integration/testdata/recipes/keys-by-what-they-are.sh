@@ -1,0 +1,1 @@
+test "$(cat found)" = green.sec

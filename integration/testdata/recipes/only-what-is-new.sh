@@ -1,0 +1,1 @@
+test "$(cat inc/inc.a)" = two

@@ -1,0 +1,2 @@
+test "$(stat -c %s seed)" = 32
+! cmp -s seed /dev/zero

@@ -1,0 +1,1 @@
+test "$(cat $T/data/curl.conf)" = 'user = "me:secret"'
