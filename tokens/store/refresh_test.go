@@ -123,13 +123,13 @@ func TestTwoProcesses(t *testing.T) {
 				t.Fatal(err)
 			}
 			alternate(t, a, b, o.Handle, inB.Handle)
-			st, err := os.Stat(filepath.Join(a.cfg.Dir, objectsDir, o.Name))
+			st, err := os.Stat(filepath.Join(a.cfg.Dir, objectsDir, o.Stored))
 			if err != nil {
 				t.Fatal(err)
 			}
 			for _, s := range []*Store{a, b} {
 				refresh(t, s)
-				if now, err := s.ByName(o.Name); err != nil || !now.Changed.Equal(st.ModTime()) {
+				if now, err := s.ByName(ShownName(s.nameKey, o.Stored)); err != nil || !now.Changed.Equal(st.ModTime()) {
 					t.Errorf("the object was changed at %v (%v), its file at %v", now.Changed, err, st.ModTime())
 				}
 			}
