@@ -97,6 +97,38 @@ func TestStopDuringMessages(t *testing.T) {
 	}
 }
 
+// Nobody waits at an open file for longer than there is a daemon, whichever way that ends.
+func TestStopWhileSomebodyWaits(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"SIGTERM", "umount --lazy"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d, term := ready(t, daemonConfig{})
+			term.ok("echo 'aes:128 label=disk' > $T/generate && cat $T/generate")
+			waiting := []func() result{
+				d.terminal().start("exec 3<>$T/digest/sha256; cat <&3"),
+				term.start("exec 3<>$O/disk.sec/encrypt:aes-ctr,counter=00000000000000000000000000000000; (head -c 10; exec sleep 30) <&3 >/dev/null & cat /dev/zero >&3; r=$?; kill $!; test $r = 0"),
+			}
+			time.Sleep(500 * time.Millisecond)
+			begin := time.Now()
+			if name != "SIGTERM" {
+				d.terminal().ok("p11fs umount --lazy $P")
+				d.ended()
+			} else {
+				d.stop()
+			}
+			for _, end := range waiting {
+				if r := end(); r.status == 0 {
+					t.Errorf("who waited ended well: %q", r.out)
+				}
+			}
+			if took := time.Since(begin); took > 8*time.Second {
+				t.Errorf("ending took %v", took)
+			}
+		})
+	}
+}
+
 // A mount point or a token directory that is in use is refused, and its daemon
 // is not disturbed.
 func TestSecondMount(t *testing.T) {
