@@ -230,7 +230,7 @@ func (d *contentDir) newObject(ctx context.Context, c caller, name string, value
 	if err != nil {
 		return nil, nil, err
 	}
-	i, err := d.makeOnce(ctx, c, s, name, label, value)
+	i, err := d.makeOnce(ctx, c, s, name, label, value, flags)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -247,13 +247,16 @@ func (d *contentDir) newObject(ctx context.Context, c caller, name string, value
 }
 
 // makeOnce makes the object of a new file, unless somebody has made it meanwhile below
-// another session's directory.
-func (d *contentDir) makeOnce(ctx context.Context, c caller, s *session, name, label string, value []byte) (engine.ObjectInfo, error) {
+// another session's directory. A public object that just came is not what a secret goes into.
+func (d *contentDir) makeOnce(ctx context.Context, c caller, s *session, name, label string, value []byte, flags uint32) (engine.ObjectInfo, error) {
 	if !d.fs.renewing.lock(ctx) {
 		return engine.ObjectInfo{}, context.Canceled
 	}
 	defer d.fs.renewing.unlock()
-	if i, err := d.object(ctx, c, name); err == nil && len(value) == 0 {
+	if i, err := d.object(ctx, c, name); err == nil && len(value) == 0 && (i.Private || !d.secret) {
+		if flags&syscall.O_EXCL != 0 {
+			return i, errExists
+		}
 		return i, nil
 	}
 	return d.content.create(ctx, s, label, value)
@@ -332,6 +335,10 @@ func (d *contentDir) relabelFile(ctx context.Context, c caller, name, newName st
 // a write of somebody who is logged in. It begins as a copy, or empty. The kernel is
 // to look for the name again, and finds the new one.
 func (d *contentDir) makePrivate(ctx context.Context, s *session, i engine.ObjectInfo, flags uint32) error {
+	if !d.fs.renewing.lock(ctx) {
+		return context.Canceled
+	}
+	defer d.fs.renewing.unlock()
 	n := plainNameOf(i)
 	owner, err := d.owner(ctx, s.app.eng, n.base, n.suffix)
 	if err != nil || refOf(owner) != refOf(i) {

@@ -2,8 +2,12 @@ package fs
 
 import (
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
 // TestNothingIsLost: what several append is all there, a file that several make is one,
@@ -80,4 +84,44 @@ func TestKilledWriters(t *testing.T) {
 	// Who is killed and has not written spoils nothing.
 	term.ok("(sleep 9 & kill -9 $!; wait $! || cat two.pem) > $T/certs/k.pem; test $(ls $O | grep -c crt) = 2")
 	term.ok("(echo one; sleep 9 & kill -9 $!; wait $! || echo two) > $T/data/k; printf 'one\ntwo\n' | cmp - $T/data/k")
+}
+
+// TestMadeOnce: of many who make one file at once one makes it, and none writes into what
+// somebody else has put there for all to read.
+func TestMadeOnce(t *testing.T) {
+	p := alone(t)
+	p.w.publicData("note", "public")
+	dir, _, errno := p.walk("tok/data")
+	p.must(errno)
+	create := func(name string, flags uint32) syscall.Errno {
+		var out fuse.EntryOut
+		_, fh, _, errno := dir.Create(p.ctx(), name, syscall.O_WRONLY|syscall.O_CREAT|flags, 0o600, &out)
+		if errno == 0 {
+			f := &openFile{p: p, handle: fh}
+			f.writeAt("secret", 0)
+			f.close()
+		}
+		return errno
+	}
+	var made atomic.Int64
+	var wg sync.WaitGroup
+	public, _, errno := p.walk("tok/data/note")
+	p.must(errno)
+	for range 16 {
+		wg.Go(func() {
+			if _, _, errno := public.Open(p.ctx(), syscall.O_WRONLY|syscall.O_APPEND); errno != syscall.ESTALE {
+				t.Errorf("a public file opens for a secret: %v", errno)
+			}
+			if create("new", syscall.O_EXCL) == 0 {
+				made.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if got := p.ls("tok/data"); made.Load() != 1 || len(got) != 3 {
+		t.Errorf("%d have made the file; there is %q", made.Load(), got)
+	}
+	p.w.publicData("late", "public")
+	p.must(create("late", 0)) // when the kernel has not seen that it is there
+	p.reads("tok/data/late", "secret")
 }
