@@ -36,8 +36,8 @@
 // kernel keeps of them is one inode a name, of a bounded number of names ([recentNames]),
 // and those that are open. Modes and
 // owners do not depend on it (what is below sessions/ belongs to the uid that
-// the inode number is made of), so attributes are cached, except for the sizes of
-// texts, which differ from caller to caller.
+// the inode number is made of), so attributes are cached, except for the
+// times of objects and the sizes of texts, which differ from caller to caller.
 //
 // # Handles
 //
