@@ -243,6 +243,15 @@ func TestKeptDataIsCounted(t *testing.T) {
 		if n := e.Account(1).Held() - before; n != c.kept {
 			t.Errorf("%v %s: %d bytes are counted, not %d", c.flag, c.mech, n, c.kept)
 		}
+		if c.kept > 0 {
+			rest := 192<<20 - int(e.Account(1).Held()) - 1<<18
+			ok(t, e.Account(1).Take(rest))
+			_, err = o.Result(ctx, nil)
+			if p11.RVOf(err) != p11.CKR_DEVICE_MEMORY { // its result may be as long
+				t.Errorf("%v %s: %v where there is no room for the result", c.flag, c.mech, err)
+			}
+			e.Account(1).Give(rest)
+		}
 		o.Close()
 		if n := e.Account(1).Held(); n != before {
 			t.Errorf("%v %s: %d bytes are left over", c.flag, c.mech, n-before)

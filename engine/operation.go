@@ -281,6 +281,10 @@ func (o *Operation) result(ctx context.Context, signature []byte) ([]byte, error
 	if err := o.resume(ctx); err != nil {
 		return nil, err
 	}
+	if err := o.countResult(); err != nil {
+		return nil, err
+	}
+	defer func() { _ = o.count(max(o.kept(), 0)) }() // not more than that
 	if r, ok := o.impl.(tokens.Resumer); ok {
 		return r.Result(ctx, signature)
 	}
@@ -299,8 +303,18 @@ func (o *Operation) Final(ctx context.Context, signature []byte) ([]byte, error)
 		if err := o.resume(ctx); err != nil {
 			return nil, err
 		}
+		if err := o.countResult(); err != nil {
+			return nil, err
+		}
 		return o.impl.Final(ctx, signature)
 	})
+}
+
+// countResult counts half of what is kept of the message once more: its result may be
+// as long, and the longest message has to have one within what a uid may hold.
+func (o *Operation) countResult() error {
+	n := max(o.kept(), 0)
+	return o.count(n + n/2)
 }
 
 // finalWithin is Final if the rest fits room.

@@ -2,6 +2,8 @@ package rpc
 
 import (
 	"encoding/binary"
+	"log/slog"
+	"os"
 	"runtime"
 	"testing"
 
@@ -91,4 +93,65 @@ func TestSameAttributeManyTimes(t *testing.T) {
 			t.Errorf("%d bytes", len(a.Value))
 		}
 	}
+}
+
+// TestResultsInTheMaking: what a call makes before its reply is sent counts in the
+// account of the uid before it is there, however short the request is.
+func TestResultsInTheMaking(t *testing.T) {
+	const one = 1 << 20
+	path, server := serveLimited(t, Config{}, 4*one, newToken(t, slog.New(slog.DiscardHandler), "swtok"))
+	account := server.config.Engine.Account(uint32(os.Getuid()))
+	k := dial(t, path, wire.Own).initialize()
+	s := k.session()
+	create := func(list ...wire.Attribute) uint64 {
+		r := k.must(wire.CallCreateObject, func(w *wiretest.Writer) { w.Ulong(s); w.Attributes(list) })
+		return r.Ulong()
+	}
+	key := create(attribute(p11.CKA_CLASS, p11.Ulong(p11.CKO_SECRET_KEY)), attribute(p11.CKA_KEY_TYPE, p11.Ulong(p11.CKK_AES)),
+		attribute(p11.CKA_PRIVATE, p11.Bool(false)), attribute(p11.CKA_ENCRYPT, p11.Bool(true)), attribute(p11.CKA_VALUE, make([]byte, 16)))
+	long := create(attribute(p11.CKA_CLASS, p11.Ulong(p11.CKO_DATA)), attribute(p11.CKA_VALUE, make([]byte, one)))
+	// A request is given back after its reply was sent.
+	idle := func() bool { held := account.Held(); return held >= one && held < one+64<<10 }
+	wait(t, "requests to be given back", idle)
+	for _, c := range []struct {
+		what string
+		call wire.Call
+		most uint64 // bytes that the refused call may make, and its client
+		fill func(*wiretest.Writer)
+	}{
+		{"values", wire.CallGetAttributeValue, one / 2, func(w *wiretest.Writer) {
+			value := wire.Wanted{Type: p11.CKA_VALUE, Room: one}
+			w.Ulong(s)
+			w.Ulong(long)
+			w.Wanted([]wire.Wanted{value, value})
+		}},
+		{"an encryption", wire.CallEncryptOnce, 11 * one, func(w *wiretest.Writer) {
+			w.Ulong(s)
+			w.Mechanism(wire.Mechanism{Mechanism: p11.Mechanism{Type: p11.CKM_AES_ECB}})
+			w.Ulong(key)
+			w.Array(data(make([]byte, one*3/2)))
+			w.Room(wire.Room(2 * one))
+		}},
+	} {
+		n := made(func() {
+			if _, rv := k.call(c.call, c.fill); rv != p11.CKR_DEVICE_MEMORY {
+				t.Errorf("%s: %v", c.what, rv)
+			}
+		})
+		if n > c.most {
+			t.Errorf("%s: %d bytes were made for a reply that is not sent", c.what, n)
+		}
+		wait(t, "what was counted to be given back", idle)
+	}
+	// A length only is a copy of the value all the same.
+	full := 4*one - int(account.Held()) - one/2
+	if err := account.Take(full); err != nil {
+		t.Fatal(err)
+	}
+	length := func(w *wiretest.Writer) { w.Ulong(s); w.Ulong(long); w.Wanted([]wire.Wanted{{Type: p11.CKA_VALUE}}) }
+	if _, rv := k.call(wire.CallGetAttributeValue, length); rv != p11.CKR_DEVICE_MEMORY {
+		t.Errorf("a length: %v", rv)
+	}
+	account.Give(full)
+	k.must(wire.CallGetAttributeValue, length)
 }

@@ -88,6 +88,14 @@ func (q *request) verifyFinal() error {
 // with the same answer.
 func answered(flag p11.Flags, f func(q *request, room int) ([]byte, error)) func(*request) error {
 	return func(q *request) error {
+		if flag&(p11.CKF_ENCRYPT|p11.CKF_DECRYPT) != 0 {
+			// The result is as long as the data, and is there twice before the reply is
+			// sent; half of that leaves room for the longest request.
+			n := len(q.data(0))
+			if err := q.take(n + n/2); err != nil {
+				return err
+			}
+		}
 		if q.conn.protocol != wire.V0 {
 			room := q.room.Bytes()
 			if q.room.Query() {

@@ -26,6 +26,9 @@ func (q *request) getAttributeValue() error {
 			return p11.Errorf(p11.CKR_ATTRIBUTE_TYPE_INVALID, "%v cannot be read by this client", a.Type)
 		}
 	}
+	if err := q.takeAttributes(); err != nil {
+		return err
+	}
 	results, err := q.session.GetAttributeValue(q.ctx, q.object(0), types...)
 	if err != nil {
 		return err
@@ -51,9 +54,23 @@ func (q *request) getAttributeValue() error {
 			rv = one
 		}
 	}
+	q.w.B = slices.Grow(q.w.B, size)
 	q.w.Attributes(reply)
 	q.w.Ulong(uint64(rv))
 	return nil
+}
+
+// takeAttributes counts what the values of an object and a reply with them take.
+func (q *request) takeAttributes() error {
+	object, err := q.session.ObjectSize(q.ctx, q.object(0))
+	if err != nil {
+		return err
+	}
+	n := int(object)
+	for _, a := range q.wanted {
+		n += min(int(a.Room), int(object))
+	}
+	return q.take(n)
 }
 
 // attributeReply is the reply for one attribute, and its share of the CK_RV.

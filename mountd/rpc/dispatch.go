@@ -117,6 +117,7 @@ type request struct {
 	r     *wire.Reader
 	w     *wire.Writer
 	err   error // the first failure of an argument
+	held  int   // in the account, until the call is answered
 
 	// What a call of a session is given, in the order of its signature.
 	session   *engine.Session
@@ -145,6 +146,7 @@ func (c *conn) handle(ctx context.Context, b []byte, code uint32, body []byte) (
 	framed, at := wire.AppendFrame(b, code, "")
 	q := &request{ctx: ctx, conn: c, r: wire.NewReader(body, c.protocol), w: wire.NewWriter(framed, c.protocol)}
 	err := q.answer()
+	c.account.Give(q.held)
 	if err == nil {
 		err = wire.EndFrame(q.w.B, at)
 	}
@@ -229,6 +231,18 @@ func (q *request) end() error {
 		q.err = q.r.End()
 	}
 	return q.err
+}
+
+// take counts n bytes that the call needs until it is answered, before they are had.
+func (q *request) take(n int) error {
+	if n <= maxFreeReply {
+		return nil
+	}
+	err := q.conn.account.Take(n)
+	if err == nil {
+		q.held += n
+	}
+	return err
 }
 
 // slot reads the slot of a call; nil after a failure.
