@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"context"
 	"crypto/rand"
 	"fmt"
 	"log/slog"
@@ -49,6 +50,8 @@ type FS struct {
 	ops     []operation   // never changes
 	grace   time.Duration // interruptGrace, except in tests
 	names   *recentNames
+	life    context.Context
+	end     context.CancelFunc // of life, and so of all requests
 
 	requests requests
 	renewing mutex // held while a name in data or certs gets an object
@@ -76,14 +79,17 @@ func newFS(c Config, system processes) (*FS, error) {
 	if _, err := rand.Read(f.inoKey[:]); err != nil {
 		return nil, fmt.Errorf("random numbers: %w", err)
 	}
+	f.life, f.end = context.WithCancel(context.Background())
 	f.started = c.Now()
 	f.callers = newCallers(c.Engine, system, !c.OpenToken)
 	return f, nil
 }
 
-// Close ends the applications of all callers. The engine stays open.
+// Close ends the applications of all callers, and the requests that wait for something
+// else. The engine stays open.
 func (f *FS) Close() error {
 	f.callers.close()
+	f.end()
 	return nil
 }
 

@@ -14,15 +14,16 @@ import (
 const interruptGrace = 150 * time.Millisecond
 
 // A graceContext is a request's context that ends a while after the request was
-// interrupted. Unless somebody waits for its end, or it was interrupted, it starts
+// interrupted, or with the tree: the kernel interrupts nothing then. Unless somebody waits for its end, or it was interrupted, it starts
 // nothing.
 type graceContext struct {
 	context.Context // the request's
+	tree            context.Context
 	grace           time.Duration
 
 	mu   sync.Mutex // guards all below
 	late context.Context
-	stop func() bool
+	stop []func() bool
 }
 
 // withGrace returns the context under which a request works. The caller calls end
@@ -31,7 +32,7 @@ func (f *FS) withGrace(ctx context.Context) (graceful context.Context, end func(
 	if f.grace == 0 {
 		return ctx, func() {}
 	}
-	g := &graceContext{Context: ctx, grace: f.grace}
+	g := &graceContext{Context: ctx, tree: f.life, grace: f.grace}
 	return g, g.end
 }
 
@@ -43,14 +44,20 @@ func (g *graceContext) started() context.Context {
 	if g.late == nil {
 		late, cancel := context.WithCancel(context.WithoutCancel(g.Context))
 		g.late = late
-		g.stop = context.AfterFunc(g.Context, func() { time.AfterFunc(g.grace, cancel) })
+		g.stop = []func() bool{
+			context.AfterFunc(g.Context, func() { time.AfterFunc(g.grace, cancel) }),
+			context.AfterFunc(g.tree, cancel),
+		}
 	}
 	return g.late
 }
 
 // Err is nil until the grace is over.
 func (g *graceContext) Err() error {
-	if g.Context.Err() == nil {
+	switch {
+	case g.tree.Err() != nil:
+		return context.Canceled
+	case g.Context.Err() == nil:
 		return nil
 	}
 	return g.started().Err()
@@ -62,7 +69,7 @@ func (g *graceContext) Done() <-chan struct{} { return g.started().Done() }
 func (g *graceContext) end() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.stop != nil {
-		g.stop()
+	for _, stop := range g.stop {
+		stop()
 	}
 }

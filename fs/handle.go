@@ -77,7 +77,7 @@ type handle struct {
 	// release gives up what the handle holds. It makes and computes nothing that
 	// could fail, for nobody would see the error.
 	release func(ctx context.Context)
-	// giveBack takes a text off the account of who opened it.
+	// giveBack takes the file off the account of who opened it.
 	giveBack func()
 }
 
@@ -181,6 +181,11 @@ func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, sys
 	if h.write == nil {
 		return 0, syscall.EBADF
 	}
+	// A write may wait without end, and data is there meanwhile.
+	if err := h.app.account.Take(len(data)); err != nil {
+		return 0, h.failedIn(h.app, errHeldUser)
+	}
+	defer h.app.account.Give(len(data))
 	if errno := h.serve(ctx, func(ctx context.Context) error { return h.write(ctx, data, off) }); errno != 0 {
 		return 0, errno
 	}
@@ -217,8 +222,30 @@ func (*handle) Lseek(context.Context, uint64, uint32) (uint64, syscall.Errno) {
 	return 0, syscall.EINVAL
 }
 
-// openSize is what an open file takes beside its text, in bytes.
-const openSize = 512
+// openSize is what an open file takes beside its content, in bytes.
+const openSize = 2 << 10
+
+// opening counts a file that open opens, until its Release.
+func (n *node) opening(c caller, open func() (*handle, error)) (fh gofs.FileHandle, fuseFlags uint32, err error) {
+	account := n.fs.config.Engine.Account(c.uid)
+	if err := account.Take(openSize); err != nil {
+		return nil, 0, errHeldUser
+	}
+	h, err := open()
+	if err != nil {
+		account.Give(openSize)
+		return nil, 0, err
+	}
+	giveBack := h.giveBack
+	h.giveBack = func() {
+		account.Give(openSize)
+		if giveBack != nil {
+			giveBack()
+		}
+	}
+	fh, fuseFlags = h.opened()
+	return fh, fuseFlags, nil
+}
 
 // openText opens a text as it is now, to be read at any place.
 func (p place) openText(ctx context.Context, c caller, text func(context.Context, caller) ([]byte, error)) (*handle, error) {
@@ -226,15 +253,15 @@ func (p place) openText(ctx context.Context, c caller, text func(context.Context
 	if err != nil {
 		return nil, err
 	}
-	account, size := p.fs.config.Engine.Account(c.uid), openSize+len(data)
-	if err := account.Take(size); err != nil {
+	account := p.fs.config.Engine.Account(c.uid)
+	if err := account.Take(len(data)); err != nil {
 		secret.Wipe(data)
 		return nil, errHeldUser
 	}
 	h := p.newHandle(nil)
 	h.giveBack = func() {
 		secret.Wipe(data)
-		account.Give(size)
+		account.Give(len(data))
 	}
 	h.read = func(_ context.Context, dest []byte, off int64) ([]byte, error) { return readAt(data, dest, off), nil }
 	return h, nil

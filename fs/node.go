@@ -230,12 +230,9 @@ func (n *node) Open(ctx context.Context, flags uint32) (fh gofs.FileHandle, fuse
 		if n.owner != n.fs.callers.ownerOf(c) {
 			return syscall.ESTALE
 		}
-		h, err := n.openFile(ctx, c, n.file, flags)
-		if err != nil {
-			return n.failed(c, err)
-		}
-		fh, fuseFlags = h.opened()
-		return 0
+		var err error
+		fh, fuseFlags, err = n.opening(c, func() (*handle, error) { return n.openFile(ctx, c, n.file, flags) })
+		return n.failed(c, err)
 	})
 	return fh, fuseFlags, errno
 }
@@ -327,7 +324,12 @@ func (n *node) Create(ctx context.Context, name string, flags, _ uint32, out *fu
 		return nil, nil, 0, syscall.ENAMETOOLONG
 	}
 	errno = n.serve(ctx, func(ctx context.Context, c caller) syscall.Errno {
-		e, h, err := n.dir.create(ctx, c, name, flags)
+		var e *entry
+		var err error
+		fh, fuseFlags, err = n.opening(c, func() (h *handle, err error) {
+			e, h, err = n.dir.create(ctx, c, name, flags)
+			return h, err
+		})
 		if errors.Is(err, errFixed) {
 			// A view of an object that went away between the kernel's look at it
 			// and its open.
@@ -339,7 +341,6 @@ func (n *node) Create(ctx context.Context, name string, flags, _ uint32, out *fu
 			return n.failed(c, err)
 		}
 		child = n.child(ctx, c, e, out)
-		fh, fuseFlags = h.opened()
 		return 0
 	})
 	return child, fh, fuseFlags, errno

@@ -175,3 +175,67 @@ func TestOpenFilesCount(t *testing.T) {
 		t.Errorf("%d bytes count when the reader is closed", n-before)
 	}
 }
+
+// TestWhatWaitsCounts: each open file counts, and so does what is written while that
+// waits, though nothing of it is kept.
+func TestWhatWaitsCounts(t *testing.T) {
+	p := alone(t)
+	account := p.w.fs.config.Engine.Account(p.uid)
+	closed := account.Held()
+	f := p.opened(sha, syscall.O_RDWR)
+	open := account.Held()
+	if open < closed+512 {
+		t.Errorf("an open file counts as %d bytes", open-closed)
+	}
+	h := f.handle.(*handle)
+	h.busy.lock(context.Background())
+	done := make(chan syscall.Errno)
+	go func() { done <- f.write(strings.Repeat("x", 1<<20)) }()
+	for start := time.Now(); account.Held() < open+1<<20; time.Sleep(time.Millisecond) {
+		if time.Since(start) > 5*time.Second {
+			t.Fatal("a write that waits does not count")
+		}
+	}
+	h.busy.unlock()
+	p.must(<-done)
+	rest := 192<<20 - int(account.Held()) - 100
+	p.must(errnoFor(account.Take(rest)))
+	_, errno := p.open("tok/find", syscall.O_RDONLY)
+	wantErrno(t, "one more open file", errno, syscall.EDQUOT)
+	wantErrno(t, "one more write", f.write(strings.Repeat("x", 1000)), syscall.EDQUOT)
+	account.Give(rest)
+	p.must(f.close())
+	if n := account.Held(); n != closed {
+		t.Errorf("%d bytes count when the file is closed", n-closed)
+	}
+}
+
+// TestRequestsEndWithTheTree: what waits, for a lock that another holds, does not keep
+// the daemon from ending.
+func TestRequestsEndWithTheTree(t *testing.T) {
+	p := alone(t)
+	p.w.fs.grace = interruptGrace
+	f := p.opened(sha, syscall.O_RDWR)
+	h := f.handle.(*handle)
+	h.busy.lock(context.Background())
+	defer func() {
+		h.busy.unlock()
+		f.release()
+	}()
+	done := make(chan syscall.Errno)
+	go func() { done <- f.write("abc") }()
+	select {
+	case errno := <-done:
+		t.Fatalf("it does not wait: %v", errno)
+	case <-time.After(20 * time.Millisecond):
+	}
+	if err := p.w.fs.Close(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case errno := <-done:
+		wantErrno(t, "a write that waits", errno, syscall.EINTR)
+	case <-time.After(5 * time.Second):
+		t.Error("it waits on")
+	}
+}
