@@ -98,7 +98,8 @@ func TestMadeOnce(t *testing.T) {
 		_, fh, _, errno := dir.Create(p.ctx(), name, syscall.O_WRONLY|syscall.O_CREAT|flags, 0o600, &out)
 		if errno == 0 {
 			f := &openFile{p: p, handle: fh}
-			f.writeAt("secret", 0)
+			_, errno = f.writeAt("secret", 0)
+			p.must(errno)
 			f.close()
 		}
 		return errno

@@ -61,8 +61,8 @@ func TestWaitsEnd(t *testing.T) {
 		"the close of who writes": func(_ person, f *openFile) { f.flush() },
 		"the end of the session":  func(p person, _ *openFile) { p.must(p.echo("close-all", "tok/ctl")) },
 		"the end of the terminal": func(p person, _ *openFile) { p.w.fs.callers.end(p.w.fs.callers.find(callerOf(p.ctx()))) },
-		"a failed write":          func(_ person, f *openFile) { f.write(strings.Repeat("x", 100)) },
-		"truncation":              func(_ person, f *openFile) { f.truncate(0); f.pos = 0; f.write("y"); f.flush() },
+		"a failed write":          func(_ person, f *openFile) { _ = f.write(strings.Repeat("x", 100)) },
+		"truncation":              func(p person, f *openFile) { p.must(f.truncate(0)); f.pos = 0; p.must(f.write("y")); f.flush() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := alone(t)
@@ -81,7 +81,8 @@ func TestWaitsEnd(t *testing.T) {
 			}
 			ends(p, f)
 			select {
-			case <-done:
+			case errno := <-done:
+				t.Logf("the read ends with %v", errno)
 			case <-time.After(10 * time.Second):
 				t.Error("a read waits for ever")
 			}

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-var update = flag.Bool("update", false, "write docs/errors.md anew") //nolint:gochecknoglobals // as flags are
+var update = flag.Bool("update", false, "write docs/errors.md anew")
 
 // TestErrorTexts holds each text to what a reader needs, and the page to the texts.
 func TestErrorTexts(t *testing.T) {

@@ -26,8 +26,7 @@ type Stream struct {
 	ctx unsafe.Pointer
 }
 
-// New begins to encrypt or decrypt. iv may be nil, for a mode that has none or for
-// Restart to give.
+// New begins to encrypt or decrypt. iv may be nil, for a mode that has none.
 func (c *Cipher) New(key, iv []byte, encrypt bool, params ...Param) (*Stream, error) {
 	ps := c.l.params(params)
 	defer c.l.freeParams(ps)
@@ -46,31 +45,7 @@ func (c *Cipher) New(key, iv []byte, encrypt bool, params ...Param) (*Stream, er
 	return &Stream{c.l, ctx}, nil
 }
 
-// Clone is a stream that goes on from the same place.
-func (s *Stream) Clone() (*Stream, error) {
-	ctx := C.cipher_copy(s.l.c, s.ctx)
-	if ctx == nil {
-		return nil, s.l.failed("the copy of a cipher")
-	}
-	return &Stream{s.l, ctx}, nil
-}
-
-// Restart begins another message under the same key, with iv unless that is nil.
-func (s *Stream) Restart(iv []byte, params ...Param) error {
-	ps := s.l.params(params)
-	defer s.l.freeParams(ps)
-	var v *C.uchar
-	if iv != nil {
-		v = pointer(iv)
-	}
-	if C.cipher_restart(s.l.c, s.ctx, v, ps) <= 0 {
-		return s.l.failed("a cipher's restart")
-	}
-	return nil
-}
-
-// Associate takes data that is authenticated and not encrypted, before the message. n
-// is the length of the message where the mode must know it first, as CCM.
+// Associate takes data that is authenticated and not encrypted, before the message.
 func (s *Stream) Associate(data []byte) error {
 	var n C.int
 	if len(data) > most {

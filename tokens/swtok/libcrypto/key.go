@@ -7,8 +7,6 @@ package libcrypto
 import "C"
 
 import (
-	"errors"
-	"math/big"
 	"runtime"
 	"unsafe"
 )
@@ -79,17 +77,8 @@ func (k *Key) Data(selection int) (map[string][]byte, error) {
 	return data, nil
 }
 
-// Check looks whether a public key is one of its group, as far as that is quick.
-func (k *Key) Check() error {
-	defer runtime.KeepAlive(k)
-	if C.key_check(k.l.c, k.c) <= 0 {
-		return k.l.failed("the check of a public key")
-	}
-	return nil
-}
-
-// call uses the key. out and secret give the room for what comes.
-func (k *Key) call(use C.int, peer *Key, out, in, more, secret []byte, params []Param) (o, s []byte, err error) {
+// call uses the key. out is the room for what comes.
+func (k *Key) call(use C.int, peer *Key, out, in, signature []byte, params []Param) ([]byte, error) {
 	defer runtime.KeepAlive(k)
 	defer runtime.KeepAlive(peer)
 	ps := k.l.params(params)
@@ -98,94 +87,36 @@ func (k *Key) call(use C.int, peer *Key, out, in, more, secret []byte, params []
 	if peer != nil {
 		other = peer.c
 	}
-	n, sn := C.size_t(len(out)), C.size_t(len(secret))
+	n := C.size_t(len(out))
 	if C.key_use(k.l.c, k.c, use, ps, other, pointer(out), &n, pointer(in), C.size_t(len(in)),
-		pointer(more), C.size_t(len(more)), pointer(secret), &sn) <= 0 {
-		return nil, nil, k.l.failed("the use of a key")
+		pointer(signature), C.size_t(len(signature))) <= 0 {
+		return nil, k.l.failed("the use of a key")
 	}
-	return out[:n], secret[:sn], nil
+	return out[:n], nil
 }
 
 // Sign signs a digest, or what the padding mode takes. size is room for the signature.
 func (k *Key) Sign(size int, tbs []byte, params ...Param) ([]byte, error) {
-	out, _, err := k.call(C.USE_SIGN, nil, make([]byte, size), tbs, nil, nil, params)
-	return out, err
+	return k.call(C.USE_SIGN, nil, make([]byte, size), tbs, nil, params)
 }
 
 // Verify returns an error unless sig is a signature of tbs.
 func (k *Key) Verify(tbs, sig []byte, params ...Param) error {
-	_, _, err := k.call(C.USE_VERIFY, nil, nil, tbs, sig, nil, params)
+	_, err := k.call(C.USE_VERIFY, nil, nil, tbs, sig, params)
 	return err
 }
 
 // Encrypt encrypts one message of at most a block.
 func (k *Key) Encrypt(size int, msg []byte, params ...Param) ([]byte, error) {
-	out, _, err := k.call(C.USE_ENCRYPT, nil, make([]byte, size), msg, nil, nil, params)
-	return out, err
+	return k.call(C.USE_ENCRYPT, nil, make([]byte, size), msg, nil, params)
 }
 
 // Decrypt is the reverse.
 func (k *Key) Decrypt(size int, ct []byte, params ...Param) ([]byte, error) {
-	out, _, err := k.call(C.USE_DECRYPT, nil, make([]byte, size), ct, nil, nil, params)
-	return out, err
+	return k.call(C.USE_DECRYPT, nil, make([]byte, size), ct, nil, params)
 }
 
 // Derive agrees on a secret of at most size bytes with another's public key.
 func (k *Key) Derive(size int, peer *Key, params ...Param) ([]byte, error) {
-	out, _, err := k.call(C.USE_DERIVE, peer, make([]byte, size), nil, nil, nil, params)
-	return out, err
+	return k.call(C.USE_DERIVE, peer, make([]byte, size), nil, nil, params)
 }
-
-// Encapsulate makes a secret and its ciphertext.
-func (k *Key) Encapsulate(ciphertext, secret int, params ...Param) (ct, s []byte, err error) {
-	return k.call(C.USE_ENCAPSULATE, nil, make([]byte, ciphertext), nil, nil, make([]byte, secret), params)
-}
-
-// Decapsulate is the reverse.
-func (k *Key) Decapsulate(secret int, ct []byte, params ...Param) ([]byte, error) {
-	_, s, err := k.call(C.USE_DECAPSULATE, nil, nil, ct, nil, make([]byte, secret), params)
-	return s, err
-}
-
-// SignMessage signs a whole message, with the digest of that name or with none, for
-// what digests by itself.
-func (k *Key) SignMessage(size int, digest string, msg []byte, params ...Param) ([]byte, error) {
-	sig := make([]byte, size)
-	n := C.size_t(size)
-	if !k.message(digest, true, sig, &n, msg, params) {
-		return nil, k.l.failed("a signature")
-	}
-	return sig[:n], nil
-}
-
-// ErrSignature is the answer where a signature does not fit.
-var ErrSignature = errors.New("libcrypto: the signature does not fit")
-
-// VerifyMessage returns an error unless sig is a signature of msg.
-func (k *Key) VerifyMessage(digest string, msg, sig []byte, params ...Param) error {
-	n := C.size_t(len(sig))
-	if !k.message(digest, false, sig, &n, msg, params) {
-		k.l.failed("") // takes the error off the thread
-		return ErrSignature
-	}
-	return nil
-}
-
-func (k *Key) message(digest string, sign bool, sig []byte, n *C.size_t, msg []byte, params []Param) bool {
-	defer runtime.KeepAlive(k)
-	ps := k.l.params(params)
-	defer k.l.freeParams(ps)
-	var md *C.char
-	if digest != "" {
-		md = C.CString(digest)
-		defer C.free(unsafe.Pointer(md))
-	}
-	direction := C.int(0)
-	if sign {
-		direction = 1
-	}
-	return C.key_message(k.l.c, k.c, md, direction, ps, pointer(sig), n, pointer(msg), C.size_t(len(msg))) > 0
-}
-
-// BigInt is a number of Data.
-func BigInt(data map[string][]byte, name string) *big.Int { return new(big.Int).SetBytes(data[name]) }

@@ -124,26 +124,9 @@ void *cipher_new(const library *l, const void *cipher, const unsigned char *key,
 	return ctx;
 }
 
-void *cipher_copy(const library *l, const void *ctx)
-{
-	l->ERR_clear_error();
-	void *copy = l->EVP_CIPHER_CTX_new();
-	if (copy && l->EVP_CIPHER_CTX_copy(copy, ctx) <= 0) {
-		l->EVP_CIPHER_CTX_free(copy);
-		copy = NULL;
-	}
-	return copy;
-}
-
 void cipher_free(const library *l, void *ctx)
 {
 	l->EVP_CIPHER_CTX_free(ctx);
-}
-
-int cipher_restart(const library *l, void *ctx, const unsigned char *iv, const param *p)
-{
-	l->ERR_clear_error();
-	return (!p || l->EVP_CIPHER_CTX_set_params(ctx, p) > 0) && (!iv || l->EVP_CipherInit_ex2(ctx, NULL, NULL, iv, -1, NULL) > 0);
 }
 
 int cipher_update(const library *l, void *ctx, unsigned char *out, int *outn, const unsigned char *in, int n)
@@ -201,17 +184,8 @@ void key_free(const library *l, void *key)
 	l->EVP_PKEY_free(key);
 }
 
-int key_check(const library *l, void *key)
-{
-	l->ERR_clear_error();
-	void *ctx = l->EVP_PKEY_CTX_new_from_pkey(NULL, key, NULL);
-	int ok = ctx && l->EVP_PKEY_public_check_quick(ctx) > 0;
-	l->EVP_PKEY_CTX_free(ctx);
-	return ok;
-}
-
 int key_use(const library *l, void *key, int use, const param *p, void *peer, unsigned char *out, size_t *outn,
-	const unsigned char *in, size_t n, const unsigned char *more, size_t moren, unsigned char *secret, size_t *secretn)
+	const unsigned char *in, size_t n, const unsigned char *signature, size_t sn)
 {
 	l->ERR_clear_error();
 	void *ctx = l->EVP_PKEY_CTX_new_from_pkey(NULL, key, NULL);
@@ -223,7 +197,7 @@ int key_use(const library *l, void *key, int use, const param *p, void *peer, un
 		r = l->EVP_PKEY_sign_init_ex(ctx, p) > 0 && l->EVP_PKEY_sign(ctx, out, outn, in, n) > 0;
 		break;
 	case USE_VERIFY:
-		r = l->EVP_PKEY_verify_init_ex(ctx, p) > 0 && l->EVP_PKEY_verify(ctx, more, moren, in, n) == 1;
+		r = l->EVP_PKEY_verify_init_ex(ctx, p) > 0 && l->EVP_PKEY_verify(ctx, signature, sn, in, n) == 1;
 		break;
 	case USE_ENCRYPT:
 		r = l->EVP_PKEY_encrypt_init_ex(ctx, p) > 0 && l->EVP_PKEY_encrypt(ctx, out, outn, in, n) > 0;
@@ -235,27 +209,7 @@ int key_use(const library *l, void *key, int use, const param *p, void *peer, un
 		r = l->EVP_PKEY_derive_init_ex(ctx, p) > 0 && l->EVP_PKEY_derive_set_peer(ctx, peer) > 0 &&
 		    l->EVP_PKEY_derive(ctx, out, outn) > 0;
 		break;
-	case USE_ENCAPSULATE:
-		r = l->EVP_PKEY_encapsulate_init(ctx, p) > 0 && l->EVP_PKEY_encapsulate(ctx, out, outn, secret, secretn) > 0;
-		break;
-	case USE_DECAPSULATE:
-		r = l->EVP_PKEY_decapsulate_init(ctx, p) > 0 && l->EVP_PKEY_decapsulate(ctx, secret, secretn, in, n) > 0;
-		break;
 	}
 	l->EVP_PKEY_CTX_free(ctx);
-	return r;
-}
-
-int key_message(const library *l, void *key, const char *md, int sign, const param *p, unsigned char *sig, size_t *sig_n,
-	const unsigned char *in, size_t n)
-{
-	l->ERR_clear_error();
-	void *ctx = l->EVP_MD_CTX_new();
-	int r = 0;
-	if (ctx && sign)
-		r = l->EVP_DigestSignInit_ex(ctx, NULL, md, NULL, NULL, key, p) > 0 && l->EVP_DigestSign(ctx, sig, sig_n, in, n) > 0;
-	else if (ctx)
-		r = l->EVP_DigestVerifyInit_ex(ctx, NULL, md, NULL, NULL, key, p) > 0 && l->EVP_DigestVerify(ctx, sig, *sig_n, in, n) == 1;
-	l->EVP_MD_CTX_free(ctx);
 	return r;
 }

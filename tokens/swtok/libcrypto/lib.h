@@ -24,12 +24,6 @@ enum { PARAM_UNSIGNED = 2, PARAM_TEXT = 4, PARAM_OCTETS = 5 };
 	F(unsigned long, ERR_peek_last_error, (void)) \
 	F(void, ERR_clear_error, (void)) \
 	F(void, OSSL_PARAM_free, (param *)) \
-	F(void *, EVP_MD_CTX_new, (void)) \
-	F(void, EVP_MD_CTX_free, (void *)) \
-	F(int, EVP_DigestSignInit_ex, (void *, void **, const char *, void *, const char *, void *, const param *)) \
-	F(int, EVP_DigestSign, (void *, unsigned char *, size_t *, const unsigned char *, size_t)) \
-	F(int, EVP_DigestVerifyInit_ex, (void *, void **, const char *, void *, const char *, void *, const param *)) \
-	F(int, EVP_DigestVerify, (void *, const unsigned char *, size_t, const unsigned char *, size_t)) \
 	F(void *, EVP_MAC_fetch, (void *, const char *, const char *)) \
 	F(void *, EVP_MAC_CTX_new, (void *)) \
 	F(void *, EVP_MAC_CTX_dup, (const void *)) \
@@ -40,9 +34,7 @@ enum { PARAM_UNSIGNED = 2, PARAM_TEXT = 4, PARAM_OCTETS = 5 };
 	F(void *, EVP_CIPHER_fetch, (void *, const char *, const char *)) \
 	F(void *, EVP_CIPHER_CTX_new, (void)) \
 	F(void, EVP_CIPHER_CTX_free, (void *)) \
-	F(int, EVP_CIPHER_CTX_copy, (void *, const void *)) \
 	F(int, EVP_CipherInit_ex2, (void *, const void *, const unsigned char *, const unsigned char *, int, const param *)) \
-	F(int, EVP_CIPHER_CTX_set_params, (void *, const param *)) \
 	F(int, EVP_CIPHER_CTX_get_params, (void *, param *)) \
 	F(int, EVP_CipherUpdate, (void *, unsigned char *, int *, const unsigned char *, int)) \
 	F(int, EVP_CipherFinal_ex, (void *, unsigned char *, int *)) \
@@ -56,7 +48,6 @@ enum { PARAM_UNSIGNED = 2, PARAM_TEXT = 4, PARAM_OCTETS = 5 };
 	F(int, EVP_PKEY_fromdata, (void *, void **, int, param *)) \
 	F(int, EVP_PKEY_todata, (const void *, int, param **)) \
 	F(void, EVP_PKEY_free, (void *)) \
-	F(int, EVP_PKEY_public_check_quick, (void *)) \
 	F(int, EVP_PKEY_sign_init_ex, (void *, const param *)) \
 	F(int, EVP_PKEY_sign, (void *, unsigned char *, size_t *, const unsigned char *, size_t)) \
 	F(int, EVP_PKEY_verify_init_ex, (void *, const param *)) \
@@ -67,11 +58,7 @@ enum { PARAM_UNSIGNED = 2, PARAM_TEXT = 4, PARAM_OCTETS = 5 };
 	F(int, EVP_PKEY_decrypt, (void *, unsigned char *, size_t *, const unsigned char *, size_t)) \
 	F(int, EVP_PKEY_derive_init_ex, (void *, const param *)) \
 	F(int, EVP_PKEY_derive_set_peer, (void *, void *)) \
-	F(int, EVP_PKEY_derive, (void *, unsigned char *, size_t *)) \
-	F(int, EVP_PKEY_encapsulate_init, (void *, const param *)) \
-	F(int, EVP_PKEY_encapsulate, (void *, unsigned char *, size_t *, unsigned char *, size_t *)) \
-	F(int, EVP_PKEY_decapsulate_init, (void *, const param *)) \
-	F(int, EVP_PKEY_decapsulate, (void *, unsigned char *, size_t *, const unsigned char *, size_t))
+	F(int, EVP_PKEY_derive, (void *, unsigned char *, size_t *))
 
 typedef struct {
 #define FIELD(result, name, parameters) result(*name) parameters;
@@ -83,7 +70,7 @@ typedef struct {
 const char *library_load(library *l, const char *file);
 
 // A use of a key.
-enum { USE_SIGN, USE_VERIFY, USE_ENCRYPT, USE_DECRYPT, USE_DERIVE, USE_ENCAPSULATE, USE_DECAPSULATE };
+enum { USE_SIGN, USE_VERIFY, USE_ENCRYPT, USE_DECRYPT, USE_DERIVE };
 
 const char *library_version(const library *l);
 unsigned long library_error(const library *l);
@@ -101,9 +88,7 @@ int mac_update(const library *l, void *ctx, const unsigned char *in, size_t n);
 int mac_final(const library *l, void *ctx, unsigned char *out, size_t *n);
 
 void *cipher_new(const library *l, const void *cipher, const unsigned char *key, const unsigned char *iv, int encrypt, const param *p);
-void *cipher_copy(const library *l, const void *ctx);
 void cipher_free(const library *l, void *ctx);
-int cipher_restart(const library *l, void *ctx, const unsigned char *iv, const param *p);
 int cipher_update(const library *l, void *ctx, unsigned char *out, int *outn, const unsigned char *in, int n);
 int cipher_final(const library *l, void *ctx, unsigned char *out, int *outn);
 int cipher_tag(const library *l, void *ctx, unsigned char *tag, size_t n);
@@ -113,10 +98,7 @@ void *key_generate(const library *l, const char *type, const param *p);
 int key_data(const library *l, const void *key, int selection, param **p);
 void key_data_free(const library *l, param *p);
 void key_free(const library *l, void *key);
-int key_check(const library *l, void *key);
 int key_use(const library *l, void *key, int use, const param *p, void *peer, unsigned char *out, size_t *outn,
-	const unsigned char *in, size_t n, const unsigned char *more, size_t moren, unsigned char *secret, size_t *secretn);
-int key_message(const library *l, void *key, const char *md, int sign, const param *p, unsigned char *sig, size_t *sig_n,
-	const unsigned char *in, size_t n);
+	const unsigned char *in, size_t n, const unsigned char *signature, size_t sn);
 
 #endif
