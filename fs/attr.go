@@ -40,9 +40,11 @@ func (d *attrDir) lookup(ctx context.Context, c caller, name string) (*entry, er
 	if err != nil {
 		return nil, errNoView
 	}
-	if _, err := d.object.object(ctx, c); err != nil {
+	i, err := d.object.object(ctx, c)
+	if err != nil {
 		return nil, err
 	}
+	defer i.Wipe()
 	perm := uint32(0o660)
 	if readOnlyAttribute(t) {
 		perm = 0o440
@@ -91,6 +93,7 @@ func (d *attrDir) file(t p11.AttributeType, name string) *file {
 			if err != nil {
 				return nil, err
 			}
+			defer i.Wipe()
 			v, err := p11.ParseValue(t, string(line))
 			if err != nil {
 				return nil, err

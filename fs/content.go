@@ -241,6 +241,7 @@ func (d *contentDir) newObject(ctx context.Context, c caller, name string, value
 	object := func(ctx context.Context, c caller) (engine.ObjectInfo, error) { return d.object(ctx, c, name) }
 	changed := func(ctx context.Context, c caller) (time.Time, error) {
 		i, err := object(ctx, c)
+		i.Wipe()
 		return i.Changed, err
 	}
 	return &entry{place: d.place, path: d.dir + "+" + name, perm: 0o660, file: d.file(object, false), changed: changed}, h, nil

@@ -28,6 +28,7 @@ func (o objects) get(ctx context.Context, c caller, ref objectRef) (engine.Objec
 	}
 	i, err := o.info(ctx, a, ref)
 	if own := o.fs.callers.find(c); err == nil && own != nil && own.hasEmptied(o.slot, ref) {
+		i.Wipe()
 		i.Attrs = slices.Clone(i.Attrs)
 		i.Attrs.Set(p11.CKA_VALUE, []byte{})
 	}
@@ -53,7 +54,8 @@ func (o objects) info(ctx context.Context, a *engine.Application, ref objectRef)
 
 // exists reports whether a sees the object.
 func (o objects) exists(ctx context.Context, a *engine.Application, h p11.ObjectHandle) bool {
-	_, err := a.Object(ctx, o.slot, h)
+	i, err := a.Object(ctx, o.slot, h)
+	i.Wipe()
 	return err == nil
 }
 
@@ -276,6 +278,7 @@ func (o objects) namesOf(ctx context.Context, a *engine.Application, handles ...
 		if err != nil {
 			return nil, err
 		}
+		i.Wipe()
 		b.WriteString(o.nameOf(ctx, a, i) + "\n")
 	}
 	return b.Bytes(), nil

@@ -145,7 +145,9 @@ func (d *objectDir) operation(i engine.ObjectInfo, name string) (*entry, error) 
 	return &entry{place: d.place, path: k.path, perm: 0o660, file: o.file(k)}, nil
 }
 
-// key is what the application of s knows of the key.
+// key is what the application of s knows of the key, but for its value.
 func (k *keyFile) key(ctx context.Context, s *session) (engine.ObjectInfo, error) {
-	return k.info(ctx, s.app.eng, k.ref)
+	i, err := k.info(ctx, s.app.eng, k.ref)
+	i.Wipe()
+	return i, err
 }

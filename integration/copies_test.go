@@ -86,7 +86,7 @@ func TestCopiesAfterLogout(t *testing.T) {
 		term.ok("echo " + userPIN + " > $T/login")
 		term.ok(fmt.Sprintf("cp text $T/data/secret-%d && cat $T/data/secret-%d && echo $(cat text) >> $T/data/secret-%d", round, round, round))
 		term.ok(fmt.Sprintf("cat key.pem > $T/import:pem,label=k%d && cat $T/import:pem,label=k%d", round, round))
-		term.ok(fmt.Sprintf("ls -l $O $T/data; cat $O/*/info > /dev/null; echo data > $O/k%d.key/sign && cat $O/k%d.key/sign > sig", round, round))
+		term.ok(fmt.Sprintf("ls -l $O $T/data; cat $O/*/info > /dev/null; grep -r nothing $O/secret-%d.dat; echo data > $O/k%d.key/sign && cat $O/k%d.key/sign > sig", round, round, round))
 		term.ok("echo > $T/logout")
 		term.ok(tool + " --write-object text --type data --private --label module && " + tool + " --read-object --type data --label module && " + tool + " --delete-object --type data --label module")
 		texts, primes, words := copiesIn(t, d.pid(), []byte(marker)), copiesIn(t, d.pid(), part), copiesIn(t, d.pid(), reversed)
