@@ -103,6 +103,14 @@ func TestSeparateWrapping(t *testing.T) {
 		t.Error("an unwrapped key can be read")
 	}
 
+	// Nor can it be computed of what else is wrapped.
+	for _, stream := range []string{"aes-ctr,counter=" + zeroIV, "aes-gcm,iv=" + zeroIV} {
+		_, err = s.WrapKey(ctx, mech(t, stream), kek, create(t, s, aesKey+" extractable=true"))
+		want(t, err, p11.CKR_MECHANISM_INVALID)
+		_, err = s.UnwrapKey(ctx, mech(t, stream), kek, wrapped[:1], tmpl(t, "class=secret-key key-type=generic-secret sign=true"))
+		want(t, err, p11.CKR_MECHANISM_INVALID)
+	}
+
 	// One that there is does the one and not the other.
 	found, err := s.Find(ctx, tmpl(t, "label=mixed"))
 	want(t, err, p11.CKR_OK)

@@ -76,7 +76,7 @@ func (s *Session) begin(ctx context.Context, u use, m p11.Mechanism, h p11.Objec
 	}
 	err = mayUse(e.attrs, u, m)
 	if err == nil {
-		err = s.appSlot.app.engine.rules.mayWrapAtAll(e.attrs, u)
+		err = s.appSlot.app.engine.rules.mayWrapAtAll(e.attrs, u, m.Type)
 	}
 	if err != nil {
 		e.release()
