@@ -70,13 +70,14 @@ func (r *rules) staysSeparated(attrs, changed p11.Attributes) error {
 	return nil
 }
 
-// keyStreams add the same bytes to each message under one initialisation vector, which
-// the caller chooses: to wrap a key of a known value tells those bytes, and so every
-// other key that is wrapped; to unwrap a part of one tells it byte by byte.
-var keyStreams = []p11.MechanismType{ //nolint:gochecknoglobals // never written
-	p11.CKM_AES_CTR, p11.CKM_AES_GCM, p11.CKM_AES_CCM, p11.CKM_AES_OFB,
-	p11.CKM_AES_CFB1, p11.CKM_AES_CFB8, p11.CKM_AES_CFB64, p11.CKM_AES_CFB128,
-	p11.CKM_DES_OFB8, p11.CKM_DES_OFB64, p11.CKM_DES_CFB8, p11.CKM_DES_CFB64,
+// sealing are the mechanisms that find a change in what they have wrapped before they
+// say anything else of it. The others tell keys with the switch: a stream cipher adds
+// the same bytes to each key under one initialisation vector, which the caller chooses;
+// a block mode says of a changed ciphertext whether it ends in padding, and so tells a
+// key byte by byte, as does RSA with the padding of PKCS #1 v1.5.
+var sealing = []p11.MechanismType{ //nolint:gochecknoglobals // never written
+	p11.CKM_AES_KEY_WRAP, p11.CKM_AES_KEY_WRAP_PAD, p11.CKM_AES_KEY_WRAP_KWP, p11.CKM_AES_KEY_WRAP_PKCS7,
+	p11.CKM_RSA_PKCS_OAEP, p11.CKM_RSA_AES_KEY_WRAP,
 }
 
 // mayWrapAtAll refuses to wrap and unwrap with a key that has both kinds of usage, one
@@ -86,8 +87,8 @@ func (r *rules) mayWrapAtAll(key p11.Attributes, u use, m p11.MechanismType) err
 	case !r.separate || !slices.Contains(wrappingUsages, u.usage):
 	case r.separated(key, created) != nil:
 		return p11.Errorf(p11.CKR_KEY_FUNCTION_NOT_PERMITTED, "the key may not %s: it also encrypts or decrypts data (separate-wrapping)", u.verb)
-	case slices.Contains(keyStreams, m):
-		return p11.Advise(p11.Errorf(p11.CKR_MECHANISM_INVALID, "%s may not %s here: one key that it wraps tells another (separate-wrapping)", m.Short(), u.verb), "use aes-key-wrap-kwp or rsa-pkcs-oaep")
+	case !slices.Contains(sealing, m):
+		return p11.Advise(p11.Errorf(p11.CKR_MECHANISM_INVALID, "%s may not %s here: what it wraps can be changed and tried (separate-wrapping)", m.Short(), u.verb), "use aes-key-wrap-kwp or rsa-pkcs-oaep")
 	}
 	return nil
 }

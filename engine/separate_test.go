@@ -61,7 +61,7 @@ func TestSeparateWrapping(t *testing.T) {
 	b := &bench{Engine: e, token: token, slot: e.slots[0]}
 	s := b.session(t, b.app(), rw)
 	logIn(t, s, p11.CKU_USER, "1234")
-	cbc := mech(t, "aes-cbc-pad,iv="+zeroIV)
+	cbc, kwp := mech(t, "aes-cbc-pad,iv="+zeroIV), mech(t, "aes-key-wrap-kwp")
 
 	// Programs' defaults are those of keys that do not wrap.
 	h := create(t, s, aesKey)
@@ -91,32 +91,32 @@ func TestSeparateWrapping(t *testing.T) {
 	want(t, s.SetAttributeValue(ctx, kek, tmpl(t, "unwrap=true")), p11.CKR_OK)
 
 	// What is unwrapped cannot be read.
-	wrapped, err := s.WrapKey(ctx, cbc, kek, create(t, s, aesKey+" extractable=true"))
+	wrapped, err := s.WrapKey(ctx, kwp, kek, create(t, s, aesKey+" extractable=true"))
 	want(t, err, p11.CKR_OK)
-	_, err = s.UnwrapKey(ctx, cbc, kek, wrapped, tmpl(t, "class=secret-key key-type=aes sensitive=false"))
+	_, err = s.UnwrapKey(ctx, kwp, kek, wrapped, tmpl(t, "class=secret-key key-type=aes sensitive=false"))
 	want(t, err, p11.CKR_TEMPLATE_INCONSISTENT)
-	_, err = s.UnwrapKey(ctx, cbc, kek, wrapped, tmpl(t, "class=secret-key key-type=aes wrap=true decrypt=true"))
+	_, err = s.UnwrapKey(ctx, kwp, kek, wrapped, tmpl(t, "class=secret-key key-type=aes wrap=true decrypt=true"))
 	want(t, err, p11.CKR_TEMPLATE_INCONSISTENT)
-	key, err := s.UnwrapKey(ctx, cbc, kek, wrapped, tmpl(t, "class=secret-key key-type=aes"))
+	key, err := s.UnwrapKey(ctx, kwp, kek, wrapped, tmpl(t, "class=secret-key key-type=aes"))
 	want(t, err, p11.CKR_OK)
 	if got := trueOf(t, s, key, p11.CKA_SENSITIVE); got != "sensitive " {
 		t.Error("an unwrapped key can be read")
 	}
 
 	// Nor can it be computed of what else is wrapped.
-	for _, stream := range []string{"aes-ctr,counter=" + zeroIV, "aes-gcm,iv=" + zeroIV} {
-		_, err = s.WrapKey(ctx, mech(t, stream), kek, create(t, s, aesKey+" extractable=true"))
+	for _, open := range []string{"aes-ctr,counter=" + zeroIV, "aes-gcm,iv=" + zeroIV, "aes-cbc-pad,iv=" + zeroIV, "aes-cbc,iv=" + zeroIV} {
+		_, err = s.WrapKey(ctx, mech(t, open), kek, create(t, s, aesKey+" extractable=true"))
 		want(t, err, p11.CKR_MECHANISM_INVALID)
-		_, err = s.UnwrapKey(ctx, mech(t, stream), kek, wrapped[:1], tmpl(t, "class=secret-key key-type=generic-secret sign=true"))
+		_, err = s.UnwrapKey(ctx, mech(t, open), kek, wrapped[:1], tmpl(t, "class=secret-key key-type=generic-secret sign=true"))
 		want(t, err, p11.CKR_MECHANISM_INVALID)
 	}
 
 	// One that there is does the one and not the other.
 	found, err := s.Find(ctx, tmpl(t, "label=mixed"))
 	want(t, err, p11.CKR_OK)
-	_, err = s.WrapKey(ctx, cbc, found[0], key)
+	_, err = s.WrapKey(ctx, kwp, found[0], key)
 	want(t, err, p11.CKR_KEY_FUNCTION_NOT_PERMITTED)
-	_, err = s.UnwrapKey(ctx, cbc, found[0], wrapped, tmpl(t, "class=secret-key key-type=aes"))
+	_, err = s.UnwrapKey(ctx, kwp, found[0], wrapped, tmpl(t, "class=secret-key key-type=aes"))
 	want(t, err, p11.CKR_KEY_FUNCTION_NOT_PERMITTED)
 	o, err := s.Begin(ctx, p11.CKF_DECRYPT, cbc, found[0])
 	want(t, err, p11.CKR_OK)
