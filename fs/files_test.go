@@ -251,7 +251,7 @@ func TestViews(t *testing.T) {
 	for path, want := range map[string][]string{
 		"tok/objects/web.key":  {"attr", "info", "uri", "mechanisms", "public.pem", "public.ssh", "value", "sign", "decrypt"},
 		"tok/objects/web.pub":  {"attr", "info", "uri", "mechanisms", "public.pem", "public.ssh", "verify", "encrypt"},
-		"tok/objects/disk.sec": {"attr", "info", "uri", "mechanisms", "value", "encrypt", "decrypt"},
+		"tok/objects/disk.sec": {"attr", "info", "uri", "mechanisms", "value", "encrypt", "decrypt", "wrap", "unwrap"},
 	} {
 		if got := p.ls(path); !slices.Equal(got, want) {
 			t.Errorf("%s holds %q, want %q", path, got, want)
