@@ -45,4 +45,5 @@ func TestRecipes(t *testing.T) {
 const recipeFiles = `head -c 3000000 /dev/urandom > app.tar &&
 for i in 1 2 3 4 5 6 7 8 9; do head -c ${i}0000 /dev/urandom > part.$i || exit; done &&
 printf short > short.in && mkdir -p tree/sub && cp part.1 tree/sub/one && cp part.2 tree/two &&
-for name in leaf other; do openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout $name.key -out $name.pem -subj /CN=$name 2> openssl.log || exit; done`
+for name in leaf other-of-another-length; do openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout $name.key -out $name.pem -subj /CN=$name$name 2> openssl.log || exit; done &&
+mv other-of-another-length.pem other.pem`

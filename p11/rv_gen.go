@@ -88,7 +88,7 @@ func (v RV) Advice() string {
 	case CKR_OPERATION_NOT_INITIALIZED:
 		return "start it first, or again"
 	case CKR_PIN_INCORRECT:
-		return "write the right PIN; the file pin shows how many tries are left"
+		return "write the right PIN; the file pin shows whether tries are left"
 	case CKR_PIN_INVALID:
 		return "choose another PIN, on one line"
 	case CKR_PIN_LEN_RANGE:

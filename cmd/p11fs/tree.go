@@ -132,7 +132,7 @@ func chooseMount(mounts []mountpoint.Mount, usual, system, uid string) (string, 
 	case haveSystem:
 		return system, nil
 	case len(mounts) > 0:
-		return "", fmt.Errorf("%w by you, but %w", errNotMounted, anothers(mounts[0]))
+		return "", fmt.Errorf("%w by you: p11fs mount serves your tokens (%w)", errNotMounted, anothers(mounts[0]))
 	}
 	return "", fmt.Errorf("%w: p11fs mount starts it", errNotMounted)
 }

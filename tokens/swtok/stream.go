@@ -159,7 +159,8 @@ func (s *streamCipher) segment(held []byte, last bool) ([]byte, error) {
 	case !s.decrypt:
 		return s.aead.Seal(held[:header], s.nonceOf(last), held[header:], nil), nil
 	case header > 0 && len(held) > 0 && int(held[0]) != header:
-		return nil, notStream("this was not encrypted as a stream by a key of %d bytes", len(s.key.value))
+		return nil, p11.Advise(notStream("this was not encrypted as a stream by a key of %d bytes", len(s.key.value)),
+			"what the file encrypt has given is for the file decrypt (p11fs decrypt --mechanism '')")
 	case len(held) < header+streamTag:
 		return nil, notStream("the stream was cut off, within segment %d", s.number)
 	case header > 0:
