@@ -310,13 +310,6 @@ func (o *Operation) Final(ctx context.Context, signature []byte) ([]byte, error)
 	})
 }
 
-// countResult counts half of what is kept of the message once more: its result may be
-// as long, and the longest message has to have one within what a uid may hold.
-func (o *Operation) countResult() error {
-	n := max(o.kept(), 0)
-	return o.count(n + n/2)
-}
-
 // finalWithin is Final if the rest fits room.
 func (o *Operation) finalWithin(ctx context.Context, signature []byte, room int) ([]byte, error) {
 	if room == NoLimit || o.size > 0 {

@@ -91,3 +91,10 @@ func (o *Operation) count(n int) error {
 	}
 	return err
 }
+
+// countResult counts half of what is kept of the message once more: its result may be
+// as long, and the longest message has to have one within what a uid may hold.
+func (o *Operation) countResult() error {
+	n := max(o.kept(), 0)
+	return o.count(n + n/2)
+}

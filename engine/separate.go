@@ -10,10 +10,9 @@ import (
 // encrypts data and unwraps makes keys of known values. The two kinds of usage are
 // kept apart by the defaults of the tree, and with Config.SeparateWrapping by all that
 // makes, changes and uses keys.
-var (
-	wrappingUsages = []p11.AttributeType{p11.CKA_WRAP, p11.CKA_UNWRAP}     //nolint:gochecknoglobals // never written
-	dataUsages     = []p11.AttributeType{p11.CKA_ENCRYPT, p11.CKA_DECRYPT} //nolint:gochecknoglobals // never written
-)
+func wrappingUsages() []p11.AttributeType { return []p11.AttributeType{p11.CKA_WRAP, p11.CKA_UNWRAP} }
+
+func dataUsages() []p11.AttributeType { return []p11.AttributeType{p11.CKA_ENCRYPT, p11.CKA_DECRYPT} }
 
 // hasUsage says whether one of the usages is true in attrs.
 func hasUsage(attrs p11.Attributes, usages []p11.AttributeType) bool {
@@ -26,10 +25,10 @@ func (r *rules) byDefault(set *ruleset, t p11.AttributeType, template p11.Attrib
 	switch {
 	case r.separate && t == p11.CKA_SENSITIVE:
 		return yes || o == unwrapped
-	case r.separate && slices.Contains(wrappingUsages, t):
+	case r.separate && slices.Contains(wrappingUsages(), t):
 		return false
-	case (r.separate || d == ForPeople) && slices.Contains(dataUsages, t):
-		return yes && !hasUsage(template, wrappingUsages)
+	case (r.separate || d == ForPeople) && slices.Contains(dataUsages(), t):
+		return yes && !hasUsage(template, wrappingUsages())
 	}
 	return yes
 }
@@ -37,7 +36,7 @@ func (r *rules) byDefault(set *ruleset, t p11.AttributeType, template p11.Attrib
 // halves gives the template of a private key what byDefault gives one key: a public
 // key that wraps has no private one that decrypts because nobody says otherwise.
 func (r *rules) halves(public, private p11.Attributes, d Defaults) (p11.Attributes, error) {
-	if (!r.separate && d != ForPeople) || !hasUsage(public, wrappingUsages) {
+	if (!r.separate && d != ForPeople) || !hasUsage(public, wrappingUsages()) {
 		return private, nil
 	}
 	if private.Has(p11.CKA_DECRYPT) {
@@ -51,7 +50,7 @@ func (r *rules) halves(public, private p11.Attributes, d Defaults) (p11.Attribut
 func (r *rules) separated(attrs p11.Attributes, o origin) error {
 	switch {
 	case !r.separate:
-	case hasUsage(attrs, wrappingUsages) && hasUsage(attrs, dataUsages):
+	case hasUsage(attrs, wrappingUsages()) && hasUsage(attrs, dataUsages()):
 		return p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "a key that wraps or unwraps neither encrypts nor decrypts here (separate-wrapping)")
 	case o == unwrapped && !attrs.Bool(p11.CKA_SENSITIVE):
 		return p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "sensitive: is true for every key that is unwrapped here (separate-wrapping)")
@@ -62,7 +61,7 @@ func (r *rules) separated(attrs p11.Attributes, o origin) error {
 // staysSeparated refuses a change that gives a key a kind of usage that it has not:
 // what it has wrapped it could decrypt then.
 func (r *rules) staysSeparated(attrs, changed p11.Attributes) error {
-	for _, usages := range [][]p11.AttributeType{wrappingUsages, dataUsages} {
+	for _, usages := range [][]p11.AttributeType{wrappingUsages(), dataUsages()} {
 		if r.separate && hasUsage(changed, usages) && !hasUsage(attrs, usages) {
 			return p11.Errorf(p11.CKR_ATTRIBUTE_READ_ONLY, "%s: a key that was made for other usages does not get this one later here (separate-wrapping)", usages[0].Short())
 		}
@@ -75,19 +74,21 @@ func (r *rules) staysSeparated(attrs, changed p11.Attributes) error {
 // the same bytes to each key under one initialisation vector, which the caller chooses;
 // a block mode says of a changed ciphertext whether it ends in padding, and so tells a
 // key byte by byte, as does RSA with the padding of PKCS #1 v1.5.
-var sealing = []p11.MechanismType{ //nolint:gochecknoglobals // never written
-	p11.CKM_AES_KEY_WRAP, p11.CKM_AES_KEY_WRAP_PAD, p11.CKM_AES_KEY_WRAP_KWP, p11.CKM_AES_KEY_WRAP_PKCS7,
-	p11.CKM_RSA_PKCS_OAEP, p11.CKM_RSA_AES_KEY_WRAP,
+func sealing() []p11.MechanismType {
+	return []p11.MechanismType{
+		p11.CKM_AES_KEY_WRAP, p11.CKM_AES_KEY_WRAP_PAD, p11.CKM_AES_KEY_WRAP_KWP, p11.CKM_AES_KEY_WRAP_PKCS7,
+		p11.CKM_RSA_PKCS_OAEP, p11.CKM_RSA_AES_KEY_WRAP,
+	}
 }
 
 // mayWrapAtAll refuses to wrap and unwrap with a key that has both kinds of usage, one
 // of before or of another program, and by what tells one key from another.
 func (r *rules) mayWrapAtAll(key p11.Attributes, u use, m p11.MechanismType) error {
 	switch {
-	case !r.separate || !slices.Contains(wrappingUsages, u.usage):
+	case !r.separate || !slices.Contains(wrappingUsages(), u.usage):
 	case r.separated(key, created) != nil:
 		return p11.Errorf(p11.CKR_KEY_FUNCTION_NOT_PERMITTED, "the key may not %s: it also encrypts or decrypts data (separate-wrapping)", u.verb)
-	case !slices.Contains(sealing, m):
+	case !slices.Contains(sealing(), m):
 		return p11.Advise(p11.Errorf(p11.CKR_MECHANISM_INVALID, "%s may not %s here: what it wraps can be changed and tried (separate-wrapping)", m.Short(), u.verb), "use aes-key-wrap-kwp or rsa-pkcs-oaep")
 	}
 	return nil

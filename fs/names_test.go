@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 
@@ -27,7 +28,7 @@ func TestRecentNames(t *testing.T) {
 	}
 	// Where the kernel does not let the old ones go, there are no new ones but those
 	// that are listed.
-	if err := r.add(dir, "import:label=y"); err != errNames { //nolint:errorlint // it is that one
+	if err := r.add(dir, "import:label=y"); !errors.Is(err, errNames) {
 		t.Errorf("one name too many: %v", err)
 	}
 	if err := r.add(dir, "sign"); err != nil {

@@ -40,16 +40,12 @@ func cbcMode(size int) family {
 func cbcPad() family { return family{wraps: wrapping{private: true}, uses: cbc(true)} }
 
 func cbc(pad bool) uses {
-	return cipherModes(func(u call, k *cipherKey, decrypt bool) (part, error) {
-		iv, err := param[p11.IV](u)
-		if err != nil {
-			return nil, err
-		}
+	return ivModes(func(_ call, k *cipherKey, iv []byte, decrypt bool) (part, error) {
 		begin := k.CBCEncrypter
 		if decrypt {
 			begin = k.CBCDecrypter
 		}
-		return newBlockMode(k, begin(bytes.Clone(iv)), iv, decrypt, pad), nil
+		return newBlockMode(k, begin(iv), iv, decrypt, pad), nil
 	})
 }
 

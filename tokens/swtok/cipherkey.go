@@ -1,6 +1,7 @@
 package swtok
 
 import (
+	"bytes"
 	"sync"
 
 	"p11fs/p11"
@@ -42,7 +43,23 @@ func (c *Crypto) parseCipher(kt p11.KeyType, a p11.Attributes) (*cipherKey, erro
 
 // Close forgets the key. The key schedules inside the provider's ciphers are the
 // collector's.
-func (k *cipherKey) Close() { k.BlockCipher, k.value, k.gcm = nil, nil, nil }
+func (k *cipherKey) Close() {
+	if c, ok := k.BlockCipher.(interface{ Close() }); ok {
+		c.Close()
+	}
+	k.BlockCipher, k.value, k.gcm = nil, nil, nil
+}
+
+// ivModes are the uses of a mode with an initialisation vector.
+func ivModes(begin func(u call, k *cipherKey, iv []byte, decrypt bool) (part, error)) uses {
+	return cipherModes(func(u call, k *cipherKey, decrypt bool) (part, error) {
+		iv, err := param[p11.IV](u)
+		if err != nil {
+			return nil, err
+		}
+		return begin(u, k, bytes.Clone(iv), decrypt)
+	})
+}
 
 // cipherModes are the uses of a mode of a block cipher.
 func cipherModes(begin func(u call, k *cipherKey, decrypt bool) (part, error)) uses {

@@ -34,11 +34,7 @@ func streamMode(mode string) family {
 	return family{
 		needs: func(p Provider) bool { return p.HasMode(mode) },
 		wraps: wrapping{private: true},
-		uses: cipherModes(func(u call, k *cipherKey, decrypt bool) (part, error) {
-			iv, err := param[p11.IV](u)
-			if err != nil {
-				return nil, err
-			}
+		uses: ivModes(func(_ call, k *cipherKey, iv []byte, decrypt bool) (part, error) {
 			s, err := k.Mode(mode, iv, !decrypt, ModeOptions{})
 			if err != nil {
 				return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "%v", err)
@@ -54,11 +50,7 @@ func wholeMode(mode string, least, most int) family {
 	return family{
 		needs: func(p Provider) bool { return p.HasMode(mode) },
 		wraps: wrapping{private: true},
-		uses: cipherModes(func(u call, k *cipherKey, decrypt bool) (part, error) {
-			iv, err := param[p11.IV](u)
-			if err != nil {
-				return nil, err
-			}
+		uses: ivModes(func(u call, k *cipherKey, iv []byte, decrypt bool) (part, error) {
 			return collected(most, lenRange(decrypt), func(in []byte) ([]byte, error) {
 				if len(in) < least {
 					return nil, p11.Errorf(lenRange(decrypt), "%s takes at least %d bytes", u.m.Type.Short(), least)

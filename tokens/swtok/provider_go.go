@@ -181,7 +181,9 @@ func (goProvider) NewBlockCipher(kt p11.KeyType, value []byte) (BlockCipher, err
 	case p11.CKK_AES_XTS:
 		return goBlockCipher{}, nil
 	default: // DES, DES2, DES3 are one, with keys that are the same
-		b, err = des.NewTripleDESCipher(tripleDES(value)) //nolint:gosec // for what was encrypted long ago
+		three := tripleDES(value)
+		defer wipe(three)
+		b, err = des.NewTripleDESCipher(three) //nolint:gosec // for what was encrypted long ago
 	}
 	return goBlockCipher{b}, err
 }

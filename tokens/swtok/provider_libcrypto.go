@@ -183,11 +183,12 @@ func (p *system) NewBlockCipher(kt p11.KeyType, value []byte) (BlockCipher, erro
 	}
 	switch kt {
 	case p11.CKK_AES:
-		return &libCipher{b, p.lib, fmt.Sprintf("AES-%d-", 8*len(value)), value}, nil
+		return &libCipher{b, p.lib, fmt.Sprintf("AES-%d-", 8*len(value)), value, nil}, nil
 	case p11.CKK_AES_XTS:
-		return &libCipher{b, p.lib, fmt.Sprintf("AES-%d-", 4*len(value)), value}, nil
+		return &libCipher{b, p.lib, fmt.Sprintf("AES-%d-", 4*len(value)), value, nil}, nil
 	}
-	return &libCipher{b, p.lib, "DES-EDE3-", tripleDES(value)}, nil
+	three := tripleDES(value)
+	return &libCipher{b, p.lib, "DES-EDE3-", three, three}, nil
 }
 
 func (p *system) HasMode(mode string) bool {
@@ -205,7 +206,11 @@ type libCipher struct {
 	lib  *libcrypto.Library
 	name string // what stands before the mode
 	key  []byte
+	own  []byte // the key, where it is a copy
 }
+
+// Close wipes what is a copy.
+func (c *libCipher) Close() { wipe(c.own) }
 
 func (c *libCipher) Mode(mode string, iv []byte, encrypt bool, o ModeOptions) (Stream, error) {
 	a, err := c.lib.Cipher(c.name + mode)

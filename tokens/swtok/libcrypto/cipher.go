@@ -40,7 +40,7 @@ func (c *Cipher) New(key, iv []byte, encrypt bool, params ...Param) (*Stream, er
 	}
 	ctx := C.cipher_new(c.l.c, c.c, pointer(key), v, direction, ps)
 	if ctx == nil {
-		return nil, c.l.failed("a cipher's start")
+		return nil, failed("a cipher's start")
 	}
 	return &Stream{c.l, ctx}, nil
 }
@@ -52,7 +52,7 @@ func (s *Stream) Associate(data []byte) error {
 		return errTooLong
 	}
 	if C.cipher_update(s.l.c, s.ctx, nil, &n, pointer(data), C.int(len(data))) <= 0 {
-		return s.l.failed("a cipher's associated data")
+		return failed("a cipher's associated data")
 	}
 	return nil
 }
@@ -64,7 +64,7 @@ func (s *Stream) Announce(n int) error {
 		return errTooLong
 	}
 	if C.cipher_update(s.l.c, s.ctx, nil, &out, nil, C.int(n)) <= 0 {
-		return s.l.failed("a cipher's length")
+		return failed("a cipher's length")
 	}
 	return nil
 }
@@ -79,7 +79,7 @@ func (s *Stream) Update(dst, part []byte) ([]byte, error) {
 	out := grow(dst, room)
 	var n C.int
 	if C.cipher_update(s.l.c, s.ctx, pointer(out[len(dst):]), &n, pointer(part), C.int(len(part))) <= 0 {
-		return dst, s.l.failed("a cipher")
+		return dst, failed("a cipher")
 	}
 	return out[:len(dst)+int(n)], nil
 }
@@ -91,7 +91,7 @@ func (s *Stream) Crypt(dst, part []byte) error {
 		n := min(len(part), most)
 		var out C.int
 		if C.cipher_update(s.l.c, s.ctx, pointer(dst), &out, pointer(part), C.int(n)) <= 0 {
-			return s.l.failed("a cipher")
+			return failed("a cipher")
 		}
 		dst, part = dst[n:], part[n:]
 	}
@@ -104,7 +104,7 @@ func (s *Stream) Final(dst []byte) ([]byte, error) {
 	out := grow(dst, 32)
 	var n C.int
 	if C.cipher_final(s.l.c, s.ctx, pointer(out[len(dst):]), &n) <= 0 {
-		return dst, s.l.failed("a cipher's end")
+		return dst, failed("a cipher's end")
 	}
 	return out[:len(dst)+int(n)], nil
 }
@@ -113,7 +113,7 @@ func (s *Stream) Final(dst []byte) ([]byte, error) {
 func (s *Stream) Tag(n int) ([]byte, error) {
 	tag := make([]byte, n)
 	if C.cipher_tag(s.l.c, s.ctx, pointer(tag), C.size_t(n)) <= 0 {
-		return nil, s.l.failed("a cipher's tag")
+		return nil, failed("a cipher's tag")
 	}
 	return tag, nil
 }
@@ -160,7 +160,7 @@ func (m *MAC) New(key []byte, params ...Param) (*MACState, error) {
 	defer m.l.freeParams(ps)
 	ctx := C.mac_new(m.l.c, m.c, pointer(key), C.size_t(len(key)), ps)
 	if ctx == nil {
-		return nil, m.l.failed("a MAC's start")
+		return nil, failed("a MAC's start")
 	}
 	return &MACState{m.l, ctx}, nil
 }
@@ -168,7 +168,7 @@ func (m *MAC) New(key []byte, params ...Param) (*MACState, error) {
 // Update takes a part of the message.
 func (s *MACState) Update(part []byte) error {
 	if C.mac_update(s.l.c, s.ctx, pointer(part), C.size_t(len(part))) <= 0 {
-		return s.l.failed("a MAC")
+		return failed("a MAC")
 	}
 	return nil
 }
@@ -177,13 +177,13 @@ func (s *MACState) Update(part []byte) error {
 func (s *MACState) Result() ([]byte, error) {
 	ctx := C.mac_copy(s.l.c, s.ctx)
 	if ctx == nil {
-		return nil, s.l.failed("the copy of a MAC")
+		return nil, failed("the copy of a MAC")
 	}
 	defer C.mac_free(s.l.c, ctx)
 	out := make([]byte, 64)
 	n := C.size_t(len(out))
 	if C.mac_final(s.l.c, ctx, pointer(out), &n) <= 0 {
-		return nil, s.l.failed("a MAC's end")
+		return nil, failed("a MAC's end")
 	}
 	return out[:n], nil
 }

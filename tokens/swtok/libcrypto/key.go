@@ -39,7 +39,7 @@ func (l *Library) NewKey(kind string, selection int, params ...Param) (*Key, err
 	defer l.freeParams(ps)
 	c := C.key_make(l.c, name, C.int(selection), ps)
 	if c == nil {
-		return nil, l.failed("the import of a key")
+		return nil, failed("the import of a key")
 	}
 	return l.key(c), nil
 }
@@ -52,7 +52,7 @@ func (l *Library) GenerateKey(kind string, params ...Param) (*Key, error) {
 	defer l.freeParams(ps)
 	c := C.key_generate(l.c, name, ps)
 	if c == nil {
-		return nil, l.failed("the generation of a key")
+		return nil, failed("the generation of a key")
 	}
 	return l.key(c), nil
 }
@@ -63,7 +63,7 @@ func (k *Key) Data(selection int) (map[string][]byte, error) {
 	defer runtime.KeepAlive(k)
 	var ps *C.param
 	if C.key_data(k.l.c, k.c, C.int(selection), &ps) <= 0 {
-		return nil, k.l.failed("the export of a key")
+		return nil, failed("the export of a key")
 	}
 	defer C.key_data_free(k.l.c, ps)
 	data := make(map[string][]byte)
@@ -90,7 +90,7 @@ func (k *Key) call(use C.int, peer *Key, out, in, signature []byte, params []Par
 	n := C.size_t(len(out))
 	if C.key_use(k.l.c, k.c, use, ps, other, pointer(out), &n, pointer(in), C.size_t(len(in)),
 		pointer(signature), C.size_t(len(signature))) <= 0 {
-		return nil, k.l.failed("the use of a key")
+		return nil, failed("the use of a key")
 	}
 	return out[:n], nil
 }

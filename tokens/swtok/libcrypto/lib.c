@@ -2,10 +2,9 @@
 
 #include <dlfcn.h>
 #include <stdlib.h>
-#include <string.h>
 
 // The queue of errors belongs to the thread, which may run other goroutines between
-// two calls: so each function here clears it before it begins.
+// two calls: so what begins something clears it, and nothing reads it.
 
 const char *library_load(library *l, const char *file)
 {
@@ -25,13 +24,6 @@ const char *library_version(const library *l)
 	return l->OpenSSL_version(0);
 }
 
-unsigned long library_error(const library *l)
-{
-	unsigned long e = l->ERR_peek_last_error();
-	l->ERR_clear_error();
-	return e;
-}
-
 void *mac_fetch(const library *l, const char *name)
 {
 	l->ERR_clear_error();
@@ -42,28 +34,6 @@ void *cipher_fetch(const library *l, const char *name)
 {
 	l->ERR_clear_error();
 	return l->EVP_CIPHER_fetch(NULL, name, NULL);
-}
-
-// params_new has room for n parameters and the end.
-param *params_new(int n)
-{
-	return calloc(n + 1, sizeof(param));
-}
-
-// params_set copies what it is given. Without memory for it the list ends there, and
-// what reads it fails.
-void params_set(param *p, int i, const char *key, unsigned int type, const void *data, size_t size)
-{
-	char *k = strdup(key);
-	char *d = data || !size ? calloc(1, size + 1) : NULL; // text ends in a zero
-	if (!k || (!d && (data || !size))) {
-		free(k);
-		free(d);
-		return;
-	}
-	if (data)
-		memcpy(d, data, size);
-	p[i] = (param){ k, type, d, size, (size_t)-1 };
 }
 
 void params_free(const library *l, param *p)

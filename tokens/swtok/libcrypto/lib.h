@@ -21,7 +21,6 @@ enum { PARAM_UNSIGNED = 2, PARAM_TEXT = 4, PARAM_OCTETS = 5 };
 #define FUNCTIONS(F) \
 	F(const char *, OpenSSL_version, (int)) \
 	F(void, OPENSSL_cleanse, (void *, size_t)) \
-	F(unsigned long, ERR_peek_last_error, (void)) \
 	F(void, ERR_clear_error, (void)) \
 	F(void, OSSL_PARAM_free, (param *)) \
 	F(void *, EVP_MAC_fetch, (void *, const char *, const char *)) \
@@ -73,12 +72,9 @@ const char *library_load(library *l, const char *file);
 enum { USE_SIGN, USE_VERIFY, USE_ENCRYPT, USE_DECRYPT, USE_DERIVE };
 
 const char *library_version(const library *l);
-unsigned long library_error(const library *l);
 void *mac_fetch(const library *l, const char *name);
 void *cipher_fetch(const library *l, const char *name);
 
-param *params_new(int n);
-void params_set(param *p, int i, const char *key, unsigned int type, const void *data, size_t size);
 void params_free(const library *l, param *p);
 
 void *mac_new(const library *l, void *mac, const unsigned char *key, size_t n, const param *p);

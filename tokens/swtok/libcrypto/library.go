@@ -43,7 +43,7 @@ func (l *Library) fetch(name string, f func(name *C.char) unsafe.Pointer) (unsaf
 	defer C.free(unsafe.Pointer(n))
 	p := f(n)
 	if p == nil {
-		return nil, l.failed("the fetch of " + name)
+		return nil, failed("the fetch of " + name)
 	}
 	l.fetched[name] = p
 	return p, nil
@@ -64,12 +64,9 @@ func Load(file string) (*Library, error) {
 // Version is the library's own text of its version.
 func (l *Library) Version() string { return C.GoString(C.library_version(l.c)) }
 
-// failed is the error of what just failed. Its number is the library's
-// (ERR_get_error(3)); the text of such a number names no secret, but libraries' texts
-// may.
-func (l *Library) failed(what string) error {
-	return fmt.Errorf("libcrypto: %s failed (error %#x)", what, uint64(C.library_error(l.c)))
-}
+// failed is the error of what just failed. It does not say why: libcrypto keeps that for
+// the thread, which the next call may not be on.
+func failed(what string) error { return fmt.Errorf("libcrypto: %s failed", what) }
 
 // A Param is a parameter, as OSSL_PARAM(3).
 type Param struct {
@@ -91,7 +88,7 @@ func Room(key string, n int) Param { return Param{key, C.PARAM_OCTETS, nil, n} }
 // Number is a parameter that is a number.
 func Number(key string, n uint64) Param { return Int(key, new(big.Int).SetUint64(n)) }
 
-// Int is a parameter that is a number of any size. The library copies it.
+// Int is a parameter that is a number of any size, for one use: then it is wiped.
 func Int(key string, n *big.Int) Param {
 	size := max(8, (n.BitLen()+7)/8)
 	return Param{key, C.PARAM_UNSIGNED, native(n.FillBytes(make([]byte, size))), size}
@@ -105,19 +102,27 @@ func native(b []byte) []byte {
 	return b
 }
 
-// params has the list that libcrypto takes. The caller frees it.
+// params has the list that libcrypto takes. The caller frees it. What Int made of a
+// number is wiped: it may be secret.
 func (l *Library) params(list []Param) *C.param {
 	if len(list) == 0 {
 		return nil
 	}
-	ps := C.params_new(C.int(len(list)))
-	if ps == nil {
-		return nil
-	}
+	// C.malloc does not fail, nor does C.CString: Go ends the program then.
+	ps := (*C.param)(C.malloc(C.size_t(len(list)+1) * C.sizeof_param))
+	all := unsafe.Slice(ps, len(list)+1) // the last one is the end
+	clear(all)
 	for i, p := range list {
-		key := C.CString(p.key)
-		C.params_set(ps, C.int(i), key, p.kind, unsafe.Pointer(unsafe.SliceData(p.data)), C.size_t(p.size))
-		C.free(unsafe.Pointer(key))
+		all[i] = C.param{key: C.CString(p.key), data_type: p.kind, data_size: C.size_t(p.size), return_size: ^C.size_t(0)}
+		if p.data == nil && p.size > 0 {
+			continue
+		}
+		all[i].data = C.malloc(C.size_t(p.size) + 1)
+		copied := unsafe.Slice((*byte)(all[i].data), p.size+1) // text ends in a zero
+		copied[copy(copied, p.data)] = 0
+		if p.kind == C.PARAM_UNSIGNED {
+			secret.Wipe(p.data)
+		}
 	}
 	return ps
 }

@@ -111,7 +111,11 @@ func TestKeys(t *testing.T) {
 	if !ecdsa.VerifyASN1(pub, digest[:], sig) {
 		t.Error("not a signature")
 	}
-	again := must[*Key](t)(l.NewKey("EC", Pair, Text("group", "P-256"), Octets("pub", d["pub"]), Int("priv", new(big.Int).SetBytes(d["priv"]))))
+	scalar := Int("priv", new(big.Int).SetBytes(d["priv"]))
+	again := must[*Key](t)(l.NewKey("EC", Pair, Text("group", "P-256"), Octets("pub", d["pub"]), scalar))
+	if !bytes.Equal(scalar.data, make([]byte, len(scalar.data))) {
+		t.Error("the copy of a secret number is left")
+	}
 	if err := again.Verify(digest[:], sig); err != nil {
 		t.Error(err)
 	}
