@@ -91,7 +91,18 @@ func serve(dir string) error {
 	if err := detach(dir); err != nil {
 		return err
 	}
-	s.Wait()
+	// A mount namespace that another test made meanwhile has a copy of the mount, and then
+	// nothing says that it has ended: it is enough that nobody has a file open for a second.
+	for idle := 0; idle < 20; idle++ {
+		select {
+		case <-s.Done():
+			idle = 20
+		case <-time.After(50 * time.Millisecond):
+			if f.Stats().Handles > 0 {
+				idle = 0
+			}
+		}
+	}
 	stats := f.Stats()
 	if err := f.Close(); err != nil {
 		return err

@@ -103,7 +103,8 @@ func (h *slotHost) startSlotd() {
 	h.t.Helper()
 	h.ok("pkcsslotd")
 	// The stock one writes its number when its starter has ended.
-	h.ok("for i in $(seq 100); do [ -s /run/pkcsslotd.pid ] && break; sleep 0.05; done; slotd=$(cat /run/pkcsslotd.pid); [ -d /proc/$slotd ]")
+	h.ok("for i in $(seq 200); do slotd=$(cat /run/pkcsslotd.pid 2>/dev/null); [ -n \"$slotd\" ] && [ -d /proc/$slotd ] && break; sleep 0.05; done;" +
+		" [ -n \"$slotd\" ] && [ -d /proc/$slotd ] || { cat $STATE/syslog; false; }")
 }
 
 // endSlotd ends the slot daemon, and waits for it.

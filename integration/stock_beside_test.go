@@ -47,6 +47,8 @@ func (h besideHost) refused(t *testing.T, line string) {
 	if r := h.run("timeout 20 " + line); r.status != 1 {
 		t.Errorf("%s ends with %d, want 1: %s%s", line, r.status, r.out, r.err)
 	}
+	// What collects the log may be behind.
+	h.run("for i in $(seq 100); do grep -q 'Failed to read config file.' $STATE/syslog && break; sleep 0.1; done")
 	if said := h.syslog(); !strings.Contains(said, "Failed to read config file.") {
 		t.Errorf("stock says in syslog: %s", said)
 	}
