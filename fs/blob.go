@@ -132,7 +132,7 @@ func (b *blob) flush(ctx context.Context) error {
 	switch {
 	case b.failed != nil:
 		return b.failed
-	case (b.dirty || b.emptied) && b.s.fs.callers.killed(callerOf(ctx)):
+	case (b.dirty || b.emptied) && b.s.fs.callers.killed(int(callerOf(ctx).pid)):
 		if b.due = false; b.dirty && b.writer == requestOf(ctx).process {
 			b.failed = errKilled
 		}

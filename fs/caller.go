@@ -356,13 +356,13 @@ const (
 	statExit   = 49
 )
 
-// killed reports whether the caller is ending because of a signal.
-func (cs *callers) killed(c caller) bool {
-	if cs.system.stat == nil || c.pid == 0 {
+// killed reports whether a process is ending because of a signal.
+func (cs *callers) killed(pid int) bool {
+	if cs.system.stat == nil || pid == 0 {
 		return false
 	}
 	const exiting = 0x4 // PF_EXITING
-	f := cs.system.stat(int(c.pid))
+	f := cs.system.stat(pid)
 	if len(f) <= statExit {
 		return false
 	}

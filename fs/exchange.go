@@ -57,8 +57,10 @@ func (s *session) beginWriting(path string, by party) (*writer, error) {
 	}
 	s.generations++
 	switch {
-	case x.newest != nil:
+	case x.newest != nil && !s.fs.callers.killed(x.newest.by.pid()):
 		s.overtakeLocked(path, x.newest.by, s.generations)
+	case x.newest != nil:
+		s.overtakeLocked(path, x.newest.by, 0)
 	case x.result != nil:
 		s.overtakeLocked(path, x.result.by, 0)
 	}

@@ -40,6 +40,14 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	// Tests that are callers themselves need a session whose leader lives, and a service
+	// that runs them may have none.
+	if sid, err := unix.Getsid(0); err != nil || sid == 0 || unix.Kill(sid, 0) == unix.ESRCH {
+		if _, err := unix.Setsid(); err != nil {
+			fmt.Fprintln(os.Stderr, "a session of one's own:", err)
+			os.Exit(1)
+		}
+	}
 	os.Exit(m.Run())
 }
 

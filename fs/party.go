@@ -3,6 +3,7 @@ package fs
 import (
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // A party is a process by its ancestors, the eldest first, and itself. Who is which tells
@@ -47,6 +48,16 @@ func (p party) common(q party) int {
 	return len(p)
 }
 
+// pid is the number of the process, or of its thread.
+func (p party) pid() int {
+	if len(p) == 0 {
+		return 0
+	}
+	number, _, _ := strings.Cut(p[len(p)-1], " ")
+	pid, _ := strconv.Atoi(number)
+	return pid
+}
+
 // near reports whether both do one thing after the other in one script: they are
 // children of one process, or one is the other's.
 func (p party) near(q party) bool { return p.common(q) >= max(len(p), len(q))-1 }
@@ -58,7 +69,8 @@ type overtaken struct {
 	path string
 	by   party
 	// overlapped is the generation that came while this one was at work: then even one
-	// script cannot know whose result it reads. It is 0 if there is none.
+	// script cannot know whose result it reads. It is 0 if there is none, and where a signal
+	// was ending the writer.
 	overlapped uint64
 }
 

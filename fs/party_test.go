@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -48,4 +49,44 @@ assert not wrong and right, (len(wrong), len(right))
 END
 python3 p.py`)
 	})
+}
+
+// TestWriterThatIsKilled: one who writes while a signal is still ending another gets the
+// result; beside one who lives, nobody knows whose it is.
+func TestWriterThatIsKilled(t *testing.T) {
+	const exits = 0x4 // PF_EXITING
+	for name, c := range map[string]struct {
+		flags, exit string
+		want        bool
+	}{
+		"killed":  {strconv.Itoa(exits), "9", true},
+		"exiting": {strconv.Itoa(exits), "256", false},
+		"living":  {"0", "0", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fields := make([]string, statExit+1)
+			fields[statFlags], fields[statExit] = c.flags, c.exit
+			cs := &callers{system: processes{stat: func(pid int) []string {
+				if pid != 7 {
+					t.Errorf("process %d is asked for, want 7", pid)
+				}
+				return fields
+			}}}
+			s := &session{fs: &FS{callers: cs}, exchanges: make(map[string]*exchange)}
+			shell := party{"1 10"}
+			if _, err := s.beginWriting("sign", append(slices.Clone(shell), "7 70")); err != nil {
+				t.Fatal(err)
+			}
+			w, err := s.beginWriting("sign", append(slices.Clone(shell), "8 80"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := &result{generation: w.generation, by: w.by}
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if got := s.isForLocked("sign", r, append(slices.Clone(shell), "9 90")); got != c.want {
+				t.Errorf("the result is the reader's: %v, want %v", got, c.want)
+			}
+		})
+	}
 }

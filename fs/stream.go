@@ -358,7 +358,7 @@ func (m *message) flush(ctx context.Context) error {
 	m.noticeTruncation()
 	process := requestOf(ctx).process
 	delete(m.readers, process)
-	if _, writes := m.writers[process]; writes && m.creates && m.fs.callers.killed(callerOf(ctx)) {
+	if _, writes := m.writers[process]; writes && m.creates && m.fs.callers.killed(int(callerOf(ctx).pid)) {
 		delete(m.writers, process)
 		m.fail(errKilled) // half a file makes nothing
 		return errKilled

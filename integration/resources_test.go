@@ -223,7 +223,7 @@ func TestResources(t *testing.T) {
 				t.Errorf("%s has %d users with a stock process, want %d", name, got, want)
 			}
 		}
-		h.ok("kill $tool")
+		h.ok("kill $tool; wait $tool || :")
 		h.ok("rmdir $T/objects/open.sec && rmdir $T/sessions/one")
 		now, _ := readResources(t, h.ok("cat /p11/resources"))
 		if a, b := now["objects/swtok/public"].count, now["tree/session-objects"].count; a != 1 || b != 0 {
