@@ -16,6 +16,7 @@ type application struct {
 	account *engine.Account // of the uid, with what all its sessions hold
 
 	temporaries temporaries
+	closing     sync.Once
 
 	mu    sync.Mutex // guards all below, and the sessions of each appSlot
 	ended bool
@@ -139,8 +140,11 @@ func (a *application) sessions(slot *engine.Slot) []*session {
 	return all
 }
 
-// close ends the application and all that it has. It may be called again.
-func (a *application) close() {
+// close ends the application and all that it has. It may be called again, and has
+// always ended all of it when it returns.
+func (a *application) close() { a.closing.Do(a.closeAll) }
+
+func (a *application) closeAll() {
 	a.mu.Lock()
 	a.ended = true
 	slots := a.slots

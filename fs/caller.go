@@ -272,13 +272,14 @@ func (cs *callers) add(who engine.Owner, files owner, l leader) (*application, e
 
 // end ends an application. It may be called again.
 func (cs *callers) end(a *application) {
+	// First, so that who finds no application any more finds nothing of it either.
+	a.close()
 	cs.mu.Lock()
 	if cs.apps[a.owner.appKey] == a {
 		delete(cs.apps, a.owner.appKey)
 		cs.users[a.owner.uid].applications--
 	}
 	cs.mu.Unlock()
-	a.close()
 	a.leader.close()
 }
 
