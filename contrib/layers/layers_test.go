@@ -21,6 +21,7 @@ var floors = [][]string{
 	{"p11"},
 	{"p11/pkix"},
 	{"tokens"},
+	{"tokens/keywrap"},
 	{"tokens/store/format"},
 	{"tokens/store", "tokens/memory"},
 	{"tokens/swtok"},

@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"p11fs/p11"
+	"p11fs/tokens/keywrap"
 )
 
 // An rsaScheme is one of the ways to encrypt with RSA, for a modulus.
@@ -129,7 +130,7 @@ func (c *Crypto) sealRSAAES(s rsaScheme, n int, k *rsaPublic, in []byte) ([]byte
 	if err != nil {
 		return nil, err
 	}
-	tail, err := kwpWrap(aes.Block(), kwpIV, in)
+	tail, err := keywrap.WrapPadded(aes.Block(), keywrap.PaddedIV, in)
 	if err != nil {
 		return nil, p11.Errorf(p11.CKR_DATA_LEN_RANGE, "%v", err)
 	}
@@ -152,7 +153,7 @@ func (c *Crypto) openRSAAES(s rsaScheme, n int, k *rsaPrivate, in []byte) ([]byt
 	if err != nil {
 		return rsaResult(nil, err)
 	}
-	plain, err := kwpUnwrap(aes.Block(), kwpIV, in[k.k:])
+	plain, err := keywrap.UnwrapPadded(aes.Block(), keywrap.PaddedIV, in[k.k:])
 	if err != nil {
 		return nil, p11.CKR_ENCRYPTED_DATA_INVALID
 	}
