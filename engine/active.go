@@ -46,7 +46,16 @@ func fits(n, room int) error {
 // Init makes an operation the active one of its use, a CKF_ flag as for Begin. A
 // digest takes no key.
 func (s *Session) Init(ctx context.Context, flag p11.Flags, m p11.Mechanism, key p11.ObjectHandle) error {
-	u := useOf(flag)
+	return s.initWith(ctx, useOf(flag), m, key, nil)
+}
+
+// VerifySignatureInit is C_VerifySignatureInit (PKCS#11 v3.2 §5.15): a verification that
+// gets its signature before the data. It is active in the place of any other.
+func (s *Session) VerifySignatureInit(ctx context.Context, m p11.Mechanism, key p11.ObjectHandle, signature []byte) error {
+	return s.initWith(ctx, useOf(p11.CKF_VERIFY), m, key, append([]byte{}, signature...))
+}
+
+func (s *Session) initWith(ctx context.Context, u use, m p11.Mechanism, key p11.ObjectHandle, signature []byte) error {
 	if s.closed() {
 		return s.gone()
 	}
@@ -60,7 +69,13 @@ func (s *Session) Init(ctx context.Context, flag p11.Flags, m p11.Mechanism, key
 	if err != nil {
 		return err
 	}
-	if err = s.activate(o); err != nil {
+	o.signature = signature
+	if len(signature) > o.size {
+		err = p11.Errorf(p11.CKR_SIGNATURE_LEN_RANGE, "the signature has %d bytes, more than %d", len(signature), o.size)
+	} else {
+		err = s.activate(o)
+	}
+	if err != nil {
 		o.Close()
 	}
 	return err
@@ -89,15 +104,25 @@ func (s *Session) mayActivateLocked(u use) error {
 	return nil
 }
 
-// activeOf returns the session's operation of that use.
+// activeOf returns the session's operation of that use. A verification that got its
+// signature first is another one: see presented.
 func (s *Session) activeOf(flag p11.Flags) (*Operation, error) {
+	return s.activeIf(flag, func(o *Operation) bool { return o.signature == nil })
+}
+
+// presented returns the session's verification that got its signature first.
+func (s *Session) presented() (*Operation, error) {
+	return s.activeIf(p11.CKF_VERIFY, func(o *Operation) bool { return o.signature != nil })
+}
+
+func (s *Session) activeIf(flag p11.Flags, is func(*Operation) bool) (*Operation, error) {
 	if s.closed() {
 		return nil, s.gone()
 	}
 	s.mu.Lock()
 	o := s.active[flag]
 	s.mu.Unlock()
-	if o == nil {
+	if o == nil || !is(o) {
 		return nil, notActive(useOf(flag).noun)
 	}
 	return o, nil
@@ -139,6 +164,20 @@ func (s *Session) Do(ctx context.Context, flag p11.Flags, data, signature []byte
 	if err != nil {
 		return nil, err
 	}
+	return s.do(ctx, o, data, signature, room)
+}
+
+// VerifySignature is C_VerifySignature (PKCS#11 v3.2 §5.15).
+func (s *Session) VerifySignature(ctx context.Context, data []byte) error {
+	o, err := s.presented()
+	if err != nil {
+		return err
+	}
+	_, err = s.do(ctx, o, data, o.signature, NoLimit)
+	return err
+}
+
+func (s *Session) do(ctx context.Context, o *Operation, data, signature []byte, room int) ([]byte, error) {
 	o.mu.Lock()
 	parts := o.parts
 	o.unlock()
@@ -164,6 +203,28 @@ func (s *Session) Update(ctx context.Context, flag p11.Flags, part []byte, room 
 	}
 	defer s.settle(o)
 	return o.updateWithin(ctx, part, room)
+}
+
+// VerifySignatureUpdate is C_VerifySignatureUpdate (PKCS#11 v3.2 §5.15).
+func (s *Session) VerifySignatureUpdate(ctx context.Context, part []byte) error {
+	o, err := s.presented()
+	if err != nil {
+		return err
+	}
+	defer s.settle(o)
+	_, err = o.Update(ctx, part)
+	return err
+}
+
+// VerifySignatureFinal is C_VerifySignatureFinal (PKCS#11 v3.2 §5.15).
+func (s *Session) VerifySignatureFinal(ctx context.Context) error {
+	o, err := s.presented()
+	if err != nil {
+		return err
+	}
+	defer s.settle(o)
+	_, err = o.Final(ctx, o.signature)
+	return err
 }
 
 // Final ends an operation in parts (C_DigestFinal, C_VerifyFinal with its signature,

@@ -66,10 +66,13 @@ func (a *Application) Close() {
 }
 
 // OpenSession is C_OpenSession (PKCS#11 v3.1 §5.6.1). Handles count up from 1 and
-// are not used again.
+// are not used again. No session is asynchronous (PKCS#11 v3.2 §5.6.1).
 func (a *Application) OpenSession(ctx context.Context, slot *Slot, flags p11.Flags) (*Session, error) {
 	if flags&p11.CKF_SERIAL_SESSION == 0 {
 		return nil, p11.Errorf(p11.CKR_SESSION_PARALLEL_NOT_SUPPORTED, "a session that is not serial is not possible")
+	}
+	if flags&p11.CKF_ASYNC_SESSION != 0 {
+		return nil, p11.Errorf(p11.CKR_SESSION_ASYNC_NOT_SUPPORTED, "no token here has asynchronous sessions")
 	}
 	if slot.token == nil {
 		return nil, slot.absent()

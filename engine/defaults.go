@@ -92,6 +92,8 @@ func (r *rules) addDefaults() {
 }
 
 // extractable is the default of CKA_EXTRACTABLE. Keys do not leave unless asked;
-// programs are told of an unwrapped one that it was outside already (PKCS#11 v3.1
-// §5.18.4: true).
-func extractable(o origin, d Defaults) bool { return o == unwrapped && d == ForPrograms }
+// programs are told of one that was unwrapped or encapsulated that others have it
+// (PKCS#11 v3.2 §5.18.4, §5.18.8, §5.18.9: true).
+func extractable(o origin, d Defaults) bool {
+	return (o == unwrapped || o == encapsulated) && d == ForPrograms
+}

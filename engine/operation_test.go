@@ -402,3 +402,71 @@ func TestDigestKey(t *testing.T) {
 		})
 	}
 }
+
+// A verification that got its signature first is the active one, and is driven by its own
+// functions alone.
+func TestVerifySignature(t *testing.T) {
+	ctx := t.Context()
+	b := newBench(t, hooks.Options{})
+	s := b.user(t)
+	pub, priv := generateEC(t, s, "", "")
+	m := mech(t, "ecdsa-sha256")
+	data := []byte("some data")
+	want(t, s.SignInit(ctx, m, priv), p11.CKR_OK)
+	signature, err := s.Sign(ctx, data, NoLimit)
+	want(t, err, p11.CKR_OK)
+	begin := func(signature []byte) {
+		t.Helper()
+		want(t, s.VerifySignatureInit(ctx, m, pub, signature), p11.CKR_OK)
+	}
+
+	want(t, s.VerifySignature(ctx, data), p11.CKR_OPERATION_NOT_INITIALIZED)
+	begin(signature)
+	want(t, s.VerifySignatureInit(ctx, m, pub, signature), p11.CKR_OPERATION_ACTIVE)
+	want(t, s.VerifyInit(ctx, m, pub), p11.CKR_OPERATION_ACTIVE)
+	want(t, s.Verify(ctx, data, signature), p11.CKR_OPERATION_NOT_INITIALIZED)
+	want(t, s.VerifyUpdate(ctx, data), p11.CKR_OPERATION_NOT_INITIALIZED)
+	want(t, s.VerifyFinal(ctx, signature), p11.CKR_OPERATION_NOT_INITIALIZED)
+	want(t, s.VerifySignature(ctx, data), p11.CKR_OK)
+	want(t, s.VerifySignatureFinal(ctx), p11.CKR_OPERATION_NOT_INITIALIZED)
+
+	begin(signature)
+	want(t, s.VerifySignatureUpdate(ctx, data[:3]), p11.CKR_OK)
+	want(t, s.VerifySignatureUpdate(ctx, data[3:]), p11.CKR_OK)
+	want(t, s.VerifySignatureFinal(ctx), p11.CKR_OK)
+	begin(signature)
+	want(t, s.VerifySignatureUpdate(ctx, data[:3]), p11.CKR_OK)
+	want(t, s.VerifySignatureFinal(ctx), p11.CKR_SIGNATURE_INVALID)
+	begin(signature[:62])
+	want(t, s.VerifySignature(ctx, data), p11.CKR_SIGNATURE_INVALID)
+	begin(nil)
+	want(t, s.VerifySignature(ctx, data), p11.CKR_SIGNATURE_LEN_RANGE)
+	want(t, s.VerifySignatureInit(ctx, m, pub, make([]byte, 65)), p11.CKR_SIGNATURE_LEN_RANGE)
+	want(t, s.VerifySignature(ctx, data), p11.CKR_OPERATION_NOT_INITIALIZED)
+
+	begin(signature)
+	want(t, s.SessionCancel(ctx, p11.CKF_VERIFY), p11.CKR_OK)
+	want(t, s.VerifyInit(ctx, m, pub), p11.CKR_OK)
+	want(t, s.VerifySignature(ctx, data), p11.CKR_OPERATION_NOT_INITIALIZED)
+	want(t, s.VerifySignatureUpdate(ctx, data), p11.CKR_OPERATION_NOT_INITIALIZED)
+	want(t, s.Verify(ctx, data, signature), p11.CKR_OK)
+}
+
+// No session is asynchronous, and no operation validated.
+func TestSessionsOfVersion32(t *testing.T) {
+	b := newBench(t, hooks.Options{})
+	app := b.app()
+	_, err := app.OpenSession(t.Context(), b.slot, rw|p11.CKF_ASYNC_SESSION)
+	want(t, err, p11.CKR_SESSION_ASYNC_NOT_SUPPORTED)
+	s := b.session(t, app, ro)
+	flags, err := s.ValidationFlags(p11.CKS_LAST_VALIDATION_OK)
+	want(t, err, p11.CKR_OK)
+	if flags != 0 {
+		t.Errorf("validation flags %v", flags)
+	}
+	_, err = s.ValidationFlags(7)
+	want(t, err, p11.CKR_ARGUMENTS_BAD)
+	want(t, s.Close(), p11.CKR_OK)
+	_, err = s.ValidationFlags(p11.CKS_LAST_VALIDATION_OK)
+	want(t, err, p11.CKR_SESSION_HANDLE_INVALID)
+}

@@ -217,7 +217,7 @@ func TestAdopter(t *testing.T) {
 				return s.DeriveKey(ctx, ecdh, priv, tmpl(t, "value-len=16"+x))
 			}, []string{"new"}},
 			"encapsulate": {func(x string) (p11.ObjectHandle, error) {
-				_, h, err := s.EncapsulateKey(ctx, m, public, tmpl(t, x))
+				_, h, err := s.EncapsulateKey(ctx, m, public, tmpl(t, x), NoLimit)
 				return h, err
 			}, []string{"new"}},
 			"decapsulate": {func(x string) (p11.ObjectHandle, error) {
@@ -258,7 +258,7 @@ func TestEncapsulator(t *testing.T) {
 		return b.token.Put(tmpl(t, "token=true private=false key-type=ml-kem "+template)).Handle
 	}
 	public, private := put("class=public-key encapsulate=true"), put("class=private-key decapsulate=true")
-	ciphertext, here, err := s.EncapsulateKey(ctx, m, public, tmpl(t, "label=here"))
+	ciphertext, here, err := s.EncapsulateKey(ctx, m, public, tmpl(t, "label=here"), NoLimit)
 	want(t, err, p11.CKR_OK)
 	there, err := s.DecapsulateKey(ctx, m, private, ciphertext, tmpl(t, "label=there"))
 	want(t, err, p11.CKR_OK)
@@ -270,7 +270,36 @@ func TestEncapsulator(t *testing.T) {
 			t.Errorf("key type %x (%v)", r.Value, r.Err)
 		}
 	}
-	_, _, err = s.EncapsulateKey(ctx, m, private, nil)
+	for _, room := range []int{OnlyLength, len(ciphertext) - 1} { // and no key is left
+		var short *BufferError
+		if _, _, err := s.EncapsulateKey(ctx, m, public, tmpl(t, "label=lost"), room); !errors.As(err, &short) || short.Need != len(ciphertext) {
+			t.Errorf("room of %d: %v", room, err)
+		}
+	}
+	if left, err := s.Find(ctx, tmpl(t, "label=lost")); err != nil || len(left) != 0 || len(token.forgotten) != 0 {
+		t.Errorf("%d keys, %q, %v", len(left), token.forgotten, err)
+	}
+	for _, h := range []p11.ObjectHandle{here, there} {
+		if flag(t, s, h, p11.CKA_ALWAYS_SENSITIVE) || flag(t, s, h, p11.CKA_NEVER_EXTRACTABLE) || !flag(t, s, h, p11.CKA_EXTRACTABLE) {
+			t.Error("the key says that nobody else has it")
+		}
+	}
+	strict := b.token.Put(tmpl(t, "token=true private=false key-type=ml-kem class=public-key encapsulate=true").With(
+		p11.CKA_ENCAPSULATE_TEMPLATE, p11.EncodeTemplate(tmpl(t, "extractable=false")))).Handle
+	_, _, err = s.EncapsulateKey(ctx, m, strict, nil, NoLimit)
+	want(t, err, p11.CKR_KEY_HANDLE_INVALID)
+	_, _, err = s.EncapsulateKey(ctx, m, strict, tmpl(t, "extractable=false"), NoLimit)
+	want(t, err, p11.CKR_OK)
+	imposing := b.token.Put(tmpl(t, "token=true private=false key-type=ml-kem class=private-key decapsulate=true").With(
+		p11.CKA_DECAPSULATE_TEMPLATE, p11.EncodeTemplate(tmpl(t, "label=imposed")))).Handle
+	h, err := s.DecapsulateKey(ctx, m, imposing, ciphertext, nil)
+	want(t, err, p11.CKR_OK)
+	if r := get(t, s, h, p11.CKA_LABEL); string(r.Value) != "imposed" {
+		t.Errorf("label %q", r.Value)
+	}
+	_, err = s.DecapsulateKey(ctx, m, imposing, ciphertext, tmpl(t, "label=another"))
+	want(t, err, p11.CKR_TEMPLATE_INCONSISTENT)
+	_, _, err = s.EncapsulateKey(ctx, m, private, nil, NoLimit)
 	want(t, err, p11.CKR_KEY_FUNCTION_NOT_PERMITTED)
 	_, err = s.DecapsulateKey(ctx, m, public, ciphertext, nil)
 	want(t, err, p11.CKR_KEY_FUNCTION_NOT_PERMITTED)
@@ -279,7 +308,7 @@ func TestEncapsulator(t *testing.T) {
 
 	// A token without it may say what it likes in its list.
 	b2 := newBench(t, hooks.Options{})
-	_, _, err = b2.user(t).EncapsulateKey(ctx, m, 1, nil)
+	_, _, err = b2.user(t).EncapsulateKey(ctx, m, 1, nil, NoLimit)
 	want(t, err, p11.CKR_MECHANISM_INVALID)
 }
 

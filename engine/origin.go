@@ -28,7 +28,7 @@ func finish(attrs *p11.Attributes, o origin, m p11.MechanismType, base p11.Attri
 	if isSecretClass(class) {
 		sensitive, extract := attrs.Bool(p11.CKA_SENSITIVE), attrs.Bool(p11.CKA_EXTRACTABLE)
 		switch o {
-		case created, unwrapped: // it has been outside
+		case created, unwrapped, encapsulated: // it has been outside, or the other side has it
 			sensitive, extract = false, true
 		case derived:
 			sensitive = sensitive && base.Bool(p11.CKA_ALWAYS_SENSITIVE)

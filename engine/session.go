@@ -60,6 +60,18 @@ func (s *Session) Info() (p11.SessionInfo, error) {
 	return info, nil
 }
 
+// ValidationFlags is C_GetSessionValidationFlags (PKCS#11 v3.2 §5.6): no token here has
+// an object of class validation, so no operation was validated.
+func (s *Session) ValidationFlags(kind p11.ValidationFlags) (p11.Flags, error) {
+	if s.closed() {
+		return 0, s.gone()
+	}
+	if kind != p11.CKS_LAST_VALIDATION_OK {
+		return 0, p11.Errorf(p11.CKR_ARGUMENTS_BAD, "there are no validation flags of kind %#x", uint64(kind))
+	}
+	return 0, nil
+}
+
 // state is the session's state under l (PKCS#11 v3.1 §5.6, five states).
 func (s *Session) state(l *login) p11.State {
 	switch {

@@ -8,10 +8,11 @@ import (
 type origin int
 
 const (
-	created   origin = iota // C_CreateObject
-	generated               // C_GenerateKey, C_GenerateKeyPair
-	unwrapped               // C_UnwrapKey
-	derived                 // C_DeriveKey
+	created      origin = iota // C_CreateObject
+	generated                  // C_GenerateKey, C_GenerateKeyPair
+	unwrapped                  // C_UnwrapKey
+	derived                    // C_DeriveKey
+	encapsulated               // C_EncapsulateKey, C_DecapsulateKey
 )
 
 func (o origin) String() string {
@@ -22,6 +23,8 @@ func (o origin) String() string {
 		return "generating"
 	case unwrapped:
 		return "unwrapping"
+	case encapsulated:
+		return "encapsulating"
 	}
 	return "deriving"
 }

@@ -10,8 +10,10 @@ func (r *rules) addPublicKeys() {
 		{p11.CKA_VERIFY, modifiable, no()},
 		{p11.CKA_VERIFY_RECOVER, modifiable, no()},
 		{p11.CKA_WRAP, modifiable, no()},
+		{p11.CKA_ENCAPSULATE, modifiable, no()},
 		{p11.CKA_TRUSTED, trueBySO, no()},
 		{p11.CKA_WRAP_TEMPLATE, 0, nil},
+		{p11.CKA_ENCAPSULATE_TEMPLATE, 0, nil},
 		{p11.CKA_PUBLIC_KEY_INFO, 0, nil},
 	})
 	r.classes[p11.CKO_PUBLIC_KEY] = common
@@ -51,12 +53,14 @@ func (r *rules) addPrivateKeys() {
 		{p11.CKA_SIGN, modifiable, no()},
 		{p11.CKA_SIGN_RECOVER, modifiable, no()},
 		{p11.CKA_UNWRAP, modifiable, no()},
+		{p11.CKA_DECAPSULATE, modifiable, no()},
 		{p11.CKA_EXTRACTABLE, modifiable | staysFalse, nil},
 		{p11.CKA_ALWAYS_SENSITIVE, computed, nil},
 		{p11.CKA_NEVER_EXTRACTABLE, computed, nil},
 		{p11.CKA_WRAP_WITH_TRUSTED, modifiable | staysTrue, no()},
 		{p11.CKA_UNWRAP_TEMPLATE, 0, nil},
 		{p11.CKA_DERIVE_TEMPLATE, 0, nil},
+		{p11.CKA_DECAPSULATE_TEMPLATE, 0, nil},
 		{p11.CKA_ALWAYS_AUTHENTICATE, 0, no()},
 		{p11.CKA_PUBLIC_KEY_INFO, modifiable, nil},
 	})

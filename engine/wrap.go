@@ -49,15 +49,21 @@ func mayWrap(w, k p11.Attributes, handle p11.ObjectHandle) error {
 	if k.Bool(p11.CKA_WRAP_WITH_TRUSTED) && !w.Bool(p11.CKA_TRUSTED) {
 		return p11.Errorf(p11.CKR_KEY_NOT_WRAPPABLE, "the key's wrap-with-trusted is true, and the wrapping key's trusted is not")
 	}
-	encoded, _ := w.Get(p11.CKA_WRAP_TEMPLATE)
-	if len(encoded) == 0 {
-		return nil
-	}
-	wanted, err := p11.DecodeTemplate(encoded)
-	if err != nil || !k.Match(wanted) {
+	if !matchesTemplate(w, p11.CKA_WRAP_TEMPLATE, k) {
 		return p11.Advise(p11.Errorf(p11.CKR_KEY_HANDLE_INVALID, "key %#x is not what the wrapping key's wrap-template asks for", uint64(handle)), "wrap it under another key")
 	}
 	return nil
+}
+
+// matchesTemplate says whether attrs are what the template t of the key asks for, if it
+// has one (PKCS#11 v3.2 §5.18.3, §5.18.8).
+func matchesTemplate(key p11.Attributes, t p11.AttributeType, attrs p11.Attributes) bool {
+	encoded, _ := key.Get(t)
+	if len(encoded) == 0 {
+		return true
+	}
+	wanted, err := p11.DecodeTemplate(encoded)
+	return err == nil && attrs.Match(wanted)
 }
 
 // sees checks, after the token's call, that the login under which a second key was
@@ -96,9 +102,10 @@ func (s *Session) DeriveKey(ctx context.Context, m p11.Mechanism, base p11.Objec
 
 // EncapsulateKey is C_EncapsulateKey (PKCS#11 v3.2 §5.18.8): it returns the
 // ciphertext for the owner of the public key, and the secret key in it. Without class
-// and key type that is a generic secret.
-func (s *Session) EncapsulateKey(ctx context.Context, m p11.Mechanism, public p11.ObjectHandle, template p11.Attributes) (ciphertext []byte, key p11.ObjectHandle, err error) {
-	f := from{p11.CKF_ENCAPSULATE, derived, p11.CKA_ENCAPSULATE_TEMPLATE}
+// and key type that is a generic secret. A ciphertext longer than room gives a
+// *BufferError, and no key.
+func (s *Session) EncapsulateKey(ctx context.Context, m p11.Mechanism, public p11.ObjectHandle, template p11.Attributes, room int) (ciphertext []byte, key p11.ObjectHandle, err error) {
+	f := from{p11.CKF_ENCAPSULATE, encapsulated, p11.CKA_ENCAPSULATE_TEMPLATE}
 	key, err = s.makeFrom(ctx, f, m, public, secretTemplate(template), func(ctx context.Context, t tokens.Token, key *tokens.Object, attrs p11.Attributes) (p11.Attributes, error) {
 		e, ok := t.(tokens.Encapsulator)
 		if !ok {
@@ -106,6 +113,9 @@ func (s *Session) EncapsulateKey(ctx context.Context, m p11.Mechanism, public p1
 		}
 		var err error
 		ciphertext, attrs, err = e.EncapsulateKey(ctx, m, key, attrs)
+		if err == nil {
+			err = fits(len(ciphertext), room)
+		}
 		return attrs, err
 	})
 	if err != nil {
@@ -116,7 +126,7 @@ func (s *Session) EncapsulateKey(ctx context.Context, m p11.Mechanism, public p1
 
 // DecapsulateKey is C_DecapsulateKey (PKCS#11 v3.2 §5.18.9).
 func (s *Session) DecapsulateKey(ctx context.Context, m p11.Mechanism, private p11.ObjectHandle, ciphertext []byte, template p11.Attributes) (p11.ObjectHandle, error) {
-	f := from{p11.CKF_DECAPSULATE, derived, p11.CKA_DECAPSULATE_TEMPLATE}
+	f := from{p11.CKF_DECAPSULATE, encapsulated, p11.CKA_DECAPSULATE_TEMPLATE}
 	return s.makeFrom(ctx, f, m, private, secretTemplate(template), func(ctx context.Context, t tokens.Token, key *tokens.Object, attrs p11.Attributes) (p11.Attributes, error) {
 		e, ok := t.(tokens.Encapsulator)
 		if !ok {
@@ -180,13 +190,20 @@ func (s *Session) makeFrom(ctx context.Context, f from, m p11.Mechanism, key p11
 // prepareFrom completes the template of a key that comes out of another, which
 // may impose attributes on it.
 func (s *Session) prepareFrom(template, key p11.Attributes, f from) (*pending, error) {
-	template, err := impose(template, key, f.imposing)
-	if err != nil {
-		return nil, err
+	matches := f.flag == p11.CKF_ENCAPSULATE // and imposes nothing
+	if !matches {
+		var err error
+		if template, err = impose(template, key, f.imposing); err != nil {
+			return nil, err
+		}
 	}
 	attrs, err := s.complete(template, f.origin)
 	if err != nil {
 		return nil, err
+	}
+	if matches && !matchesTemplate(key, f.imposing, attrs) {
+		attrs.Wipe()
+		return nil, p11.Advise(p11.Errorf(p11.CKR_KEY_HANDLE_INVALID, "the new key is not what the public key's encapsulate-template asks for"), "change its template, or use another public key")
 	}
 	if class, _ := attrs.Class(); !isSecretClass(class) {
 		return nil, p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "class: %s a %s is not possible", f.origin, class.Short())

@@ -25,6 +25,7 @@ var (
 	_ tokens.KeyGenerator = (*Crypto)(nil)
 	_ tokens.KeyWrapper   = (*Crypto)(nil)
 	_ tokens.KeyDeriver   = (*Crypto)(nil)
+	_ tokens.Encapsulator = (*Crypto)(nil)
 	_ tokens.Adopter      = (*Crypto)(nil)
 )
 

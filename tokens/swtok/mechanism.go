@@ -27,6 +27,10 @@ type family struct {
 	// derive makes the value of a secret key of n bytes, or of its natural length
 	// if n is negative.
 	derive func(u call, base any, kt p11.KeyType, n int) ([]byte, error)
+	// encapsulate makes such a value, and what tells it to the owner of the public key;
+	// decapsulate takes it out of that.
+	encapsulate func(u call, public any, kt p11.KeyType, n int) (ciphertext, value []byte, err error)
+	decapsulate func(u call, private any, ciphertext []byte, kt p11.KeyType, n int) ([]byte, error)
 	// wraps is how keys are put into what is encrypted.
 	wraps wrapping
 	// needs, unless nil, says whether the provider has what the family takes.
