@@ -46,8 +46,11 @@ func (q *request) getInfo() error {
 		return err
 	}
 	version := p11.Version{Major: 3, Minor: 0}
-	if q.conn.protocol == wire.V0 {
-		version = p11.Version{Major: 2, Minor: 40} // those clients know no later
+	switch q.conn.protocol { // those of p11-kit know no later
+	case wire.V0:
+		version = p11.Version{Major: 2, Minor: 40}
+	case wire.Own:
+		version = p11.Version{Major: 3, Minor: 2}
 	}
 	q.w.Version(version)
 	q.w.Space("p11fs", manufacturerSize)

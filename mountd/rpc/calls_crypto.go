@@ -76,6 +76,15 @@ func (q *request) verify() error {
 	return err
 }
 
+// verifySignatureInit answers C_VerifySignatureInit, whose NULL mechanism cancels any
+// verification.
+func (q *request) verifySignatureInit() error {
+	if q.mechanism.Null {
+		return q.session.SessionCancel(q.ctx, p11.CKF_VERIFY)
+	}
+	return q.session.VerifySignatureInit(q.ctx, q.mechanism.Mechanism, q.object(0), q.data(0))
+}
+
 func (q *request) verifyFinal() error {
 	_, err := q.session.Final(q.ctx, p11.CKF_VERIFY, q.data(0), engine.NoLimit)
 	return err
@@ -97,11 +106,7 @@ func answered(flag p11.Flags, f func(q *request, room int) ([]byte, error)) func
 			}
 		}
 		if q.conn.protocol != wire.V0 {
-			room := q.room.Bytes()
-			if q.room.Query() {
-				room = engine.OnlyLength
-			}
-			return q.result(f(q, room))
+			return q.result(f(q, q.limit()))
 		}
 		d := drain{q.session, flag}
 		if q.conn.state.settle(d, q.call, q.data(0)) {
@@ -139,6 +144,27 @@ func (q *request) wrapKey() error {
 		return nil
 	}
 	return q.result(b, err)
+}
+
+// encapsulateKey answers C_EncapsulateKey: without a ciphertext, the key is 0.
+func (q *request) encapsulateKey() error {
+	if q.mechanism.Null {
+		return p11.CKR_ARGUMENTS_BAD
+	}
+	ciphertext, key, err := q.session.EncapsulateKey(q.ctx, q.mechanism.Mechanism, q.object(0), q.templates[0], q.limit())
+	if err := q.result(ciphertext, err); err != nil {
+		return err
+	}
+	q.w.Ulong(uint64(key))
+	return nil
+}
+
+// limit is the room of the call as the engine takes it.
+func (q *request) limit() int {
+	if q.room.Query() {
+		return engine.OnlyLength
+	}
+	return q.room.Bytes()
 }
 
 // deriveKey answers C_DeriveKey, and C_DeriveKey2, whose reply carries the CK_RV

@@ -75,6 +75,18 @@ var sessionHandlers = map[wire.Call]func(*request) error{ //nolint:gochecknoglob
 	wire.CallSeedRandom:     func(q *request) error { return q.session.SeedRandom(q.ctx, q.data(0)) },
 	wire.CallGenerateRandom: (*request).generateRandom,
 
+	wire.CallEncapsulateKey: (*request).encapsulateKey,
+	wire.CallDecapsulateKey: gives(func(q *request) (p11.ObjectHandle, error) {
+		return q.session.DecapsulateKey(q.ctx, q.mechanism.Mechanism, q.object(0), q.data(0), q.templates[0])
+	}),
+	wire.CallVerifySignatureInit:   (*request).verifySignatureInit,
+	wire.CallVerifySignature:       func(q *request) error { return q.session.VerifySignature(q.ctx, q.data(0)) },
+	wire.CallVerifySignatureUpdate: func(q *request) error { return q.session.VerifySignatureUpdate(q.ctx, q.data(0)) },
+	wire.CallVerifySignatureFinal:  func(q *request) error { return q.session.VerifySignatureFinal(q.ctx) },
+	wire.CallGetSessionValidationFlags: gives(func(q *request) (p11.Flags, error) {
+		return q.session.ValidationFlags(p11.ValidationFlags(q.numbers[0]))
+	}),
+
 	wire.CallSignOnce:    once(p11.CKF_SIGN, whole(p11.CKF_SIGN)),
 	wire.CallVerifyOnce:  once(p11.CKF_VERIFY, (*request).verify),
 	wire.CallEncryptOnce: once(p11.CKF_ENCRYPT, whole(p11.CKF_ENCRYPT)),

@@ -113,7 +113,7 @@ func newMarshaller(f *table.Function) (*marshaller, error) {
 func numberType(name string) string {
 	types := map[string]string{
 		"session": "CK_SESSION_HANDLE", "slot": "CK_SLOT_ID", "flags": "CK_FLAGS", "user": "CK_USER_TYPE",
-		"type": "CK_MECHANISM_TYPE", "types": "CK_MECHANISM_TYPE", "size": "CK_ULONG",
+		"type": "CK_MECHANISM_TYPE", "types": "CK_MECHANISM_TYPE", "size": "CK_ULONG", "kind": "CK_ULONG",
 	}
 	return cmp.Or(types[name], "CK_OBJECT_HANDLE")
 }

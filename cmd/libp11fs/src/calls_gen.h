@@ -95,4 +95,13 @@
     C(VerifyOnce, 257, "uMuayay", "") \
     C(EncryptOnce, 258, "uMuayfy", "ay") \
     C(DecryptOnce, 259, "uMuayfy", "ay") \
-    C(DigestOnce, 260, "uMayfy", "ay")
+    C(DigestOnce, 260, "uMayfy", "ay") \
+    C(EncapsulateKey, 261, "uMuaAfy", "ayu") \
+    C(DecapsulateKey, 262, "uMuaAay", "u") \
+    C(VerifySignatureInit, 263, "uMuay", "") \
+    C(VerifySignature, 264, "uay", "") \
+    C(VerifySignatureUpdate, 265, "uay", "") \
+    C(VerifySignatureFinal, 266, "u", "") \
+    C(GetSessionValidationFlags, 267, "uu", "u") \
+    C(WrapKeyAuthenticated, 268, "uMuuayfy", "ay") \
+    C(UnwrapKeyAuthenticated, 269, "uMuayaAay", "u")

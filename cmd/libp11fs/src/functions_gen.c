@@ -836,3 +836,70 @@ CK_RV C_MessageVerifyFinal(CK_SESSION_HANDLE session)
     call_exchange(&c);
     return call_end(&c);
 }
+
+CK_RV C_DecapsulateKey(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_OBJECT_HANDLE private_key, CK_ATTRIBUTE *template, CK_ULONG count, CK_BYTE *ciphertext, CK_ULONG ciphertext_len, CK_OBJECT_HANDLE *key)
+{
+    struct call c;
+
+    call_begin_session(&c, CALL_DecapsulateKey, session);
+    if (key == NULL)
+        call_fail(&c, CKR_ARGUMENTS_BAD);
+    put_mechanism(&c, mechanism, false);
+    put_ulong(&c, private_key);
+    put_template(&c, template, count);
+    put_array(&c, ciphertext, ciphertext_len);
+    call_exchange(&c);
+    get_number(&c, key);
+    return call_end(&c);
+}
+
+CK_RV C_VerifySignature(CK_SESSION_HANDLE session, CK_BYTE *data, CK_ULONG data_len)
+{
+    struct call c;
+
+    call_begin_session(&c, CALL_VerifySignature, session);
+    c.uses = CKF_VERIFY;
+    put_array(&c, data, data_len);
+    call_exchange(&c);
+    return operation_end(&c);
+}
+
+CK_RV C_VerifySignatureUpdate(CK_SESSION_HANDLE session, CK_BYTE *part, CK_ULONG part_len)
+{
+    return operation_update(CALL_VerifySignatureUpdate, CKF_VERIFY, session, part, part_len);
+}
+
+CK_RV C_VerifySignatureFinal(CK_SESSION_HANDLE session)
+{
+    struct call c;
+
+    call_begin_session(&c, CALL_VerifySignatureFinal, session);
+    c.uses = CKF_VERIFY;
+    call_exchange(&c);
+    return operation_end(&c);
+}
+
+CK_RV C_GetSessionValidationFlags(CK_SESSION_HANDLE session, CK_ULONG kind, CK_FLAGS *flags)
+{
+    struct call c;
+
+    call_begin_session(&c, CALL_GetSessionValidationFlags, session);
+    if (flags == NULL)
+        call_fail(&c, CKR_ARGUMENTS_BAD);
+    put_ulong(&c, kind);
+    call_exchange(&c);
+    get_number(&c, flags);
+    return call_end(&c);
+}
+
+CK_RV C_WrapKeyAuthenticated(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_OBJECT_HANDLE wrapping_key, CK_OBJECT_HANDLE key, CK_BYTE *associated, CK_ULONG associated_len, CK_BYTE *wrapped, CK_ULONG *wrapped_len)
+{
+    (void)mechanism, (void)wrapping_key, (void)key, (void)associated, (void)associated_len, (void)wrapped, (void)wrapped_len;
+    return operation_unsupported(session);
+}
+
+CK_RV C_UnwrapKeyAuthenticated(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_OBJECT_HANDLE unwrapping_key, CK_BYTE *wrapped, CK_ULONG wrapped_len, CK_ATTRIBUTE *template, CK_ULONG count, CK_BYTE *associated, CK_ULONG associated_len, CK_OBJECT_HANDLE *key)
+{
+    (void)mechanism, (void)unwrapping_key, (void)wrapped, (void)wrapped_len, (void)template, (void)count, (void)associated, (void)associated_len, (void)key;
+    return operation_unsupported(session);
+}

@@ -52,7 +52,7 @@ CK_RV C_GetInfo(CK_INFO *info)
     call_exchange(&c);
     if (c.absent) {
         (void)call_end(&c);
-        i.cryptokiVersion = (CK_VERSION){3, 0};
+        i.cryptokiVersion = (CK_VERSION){3, 2};
         fill(i.manufacturerID, sizeof i.manufacturerID, "p11fs");
         fill(i.libraryDescription, sizeof i.libraryDescription, "p11fs (no daemon)");
         *info = i;

@@ -3,38 +3,46 @@
 
 #include "pkcs11.h"
 
-/* A program that found the list of 2.40 is told so by C_GetInfo as well. */
-static CK_RV get_info_2_40(CK_INFO *info)
-{
-    CK_RV rv = C_GetInfo(info);
+/* A program that found a list is told of its version by C_GetInfo as well. */
+#define GET_INFO(name, major, minor) \
+    static CK_RV name(CK_INFO *info) \
+    { \
+        CK_RV rv = C_GetInfo(info); \
+\
+        if (rv == CKR_OK) \
+            info->cryptokiVersion = (CK_VERSION){(major), (minor)}; \
+        return rv; \
+    }
 
-    if (rv == CKR_OK)
-        info->cryptokiVersion = (CK_VERSION){2, 40};
-    return rv;
-}
+GET_INFO(get_info_2_40, 2, 40)
+GET_INFO(get_info_3_0, 3, 0)
+GET_INFO(get_info_3_1, 3, 1)
+GET_INFO(get_info_3_2, 3, 2)
 
-#define FUNCTION_POINTER(name, parameters) .name = name,
-
-static CK_FUNCTION_LIST_3_0 list_3_0 = {
-    .version = {3, 0},
-    FUNCTIONS_2_40(FUNCTION_POINTER)
-    FUNCTIONS_3_0(FUNCTION_POINTER)
-};
-
-#undef FUNCTION_POINTER
-
-/* The same but for C_GetInfo; the order is that of FUNCTIONS_2_40. */
-#define C_GetInfo get_info_2_40
 #define FUNCTION_POINTER(name, parameters) name,
 
+/* In the order of the functions: C_GetInfo is that of the list. */
+#define C_GetInfo get_info_2_40
 static CK_FUNCTION_LIST list_2_40 = {{2, 40}, FUNCTIONS_2_40(FUNCTION_POINTER)};
+#undef C_GetInfo
+#define C_GetInfo get_info_3_0
+static CK_FUNCTION_LIST_3_0 list_3_0 = {{3, 0}, FUNCTIONS_2_40(FUNCTION_POINTER) FUNCTIONS_3_0(FUNCTION_POINTER)};
+#undef C_GetInfo
+#define C_GetInfo get_info_3_1
+static CK_FUNCTION_LIST_3_0 list_3_1 = {{3, 1}, FUNCTIONS_2_40(FUNCTION_POINTER) FUNCTIONS_3_0(FUNCTION_POINTER)};
+#undef C_GetInfo
+#define C_GetInfo get_info_3_2
+static CK_FUNCTION_LIST_3_2 list_3_2 = {{3, 2}, FUNCTIONS_2_40(FUNCTION_POINTER) FUNCTIONS_3_0(FUNCTION_POINTER)
+                                                    FUNCTIONS_3_2(FUNCTION_POINTER)};
+#undef C_GetInfo
 
 #undef FUNCTION_POINTER
-#undef C_GetInfo
 
 /* The first is the one that a program gets that asks for none. They are not what
    the standard calls fork safe: a child has no copy of its parent's sessions. */
 static CK_INTERFACE interfaces[] = {
+    {"PKCS 11", &list_3_2, 0},
+    {"PKCS 11", &list_3_1, 0},
     {"PKCS 11", &list_3_0, 0},
     {"PKCS 11", &list_2_40, 0},
 };

@@ -99,3 +99,76 @@ CK_RV C_SignMessageNext(CK_SESSION_HANDLE session, void *parameter, CK_ULONG par
     (void)get_result(&c, signature_len != NULL ? signature : NULL, len);
     return call_end(&c);
 }
+
+/* The signature comes before the data. */
+CK_RV C_VerifySignatureInit(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_OBJECT_HANDLE key,
+                            CK_BYTE *signature, CK_ULONG signature_len)
+{
+    struct call c;
+
+    call_begin_session(&c, CALL_VerifySignatureInit, session);
+    c.ends = CKF_VERIFY;
+    put_mechanism(&c, mechanism, true);
+    put_ulong(&c, key);
+    put_array(&c, signature, signature_len);
+    call_exchange(&c);
+    call_settle(&c, KIND_VERIFY, mechanism == NULL);
+    return call_end(&c);
+}
+
+/* A program that asks for the length only may leave out the place for the key. */
+CK_RV C_EncapsulateKey(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_OBJECT_HANDLE public_key,
+                       CK_ATTRIBUTE *template, CK_ULONG count, CK_BYTE *ciphertext, CK_ULONG *ciphertext_len,
+                       CK_OBJECT_HANDLE *key)
+{
+    struct call c;
+    CK_OBJECT_HANDLE made;
+
+    call_begin_session(&c, CALL_EncapsulateKey, session);
+    if (ciphertext_len == NULL || (key == NULL && ciphertext != NULL))
+        call_fail(&c, CKR_ARGUMENTS_BAD);
+    put_mechanism(&c, mechanism, false);
+    put_ulong(&c, public_key);
+    put_template(&c, template, count);
+    put_room(&c, ciphertext, ciphertext_len);
+    call_exchange(&c);
+    if (get_result(&c, ciphertext, ciphertext_len) && key != NULL) {
+        get_number(&c, key);
+    } else {
+        made = get_ulong(&c);
+        if (c.rv == CKR_OK && made != CK_INVALID_HANDLE)
+            get_malformed(&c);
+    }
+    return call_end(&c);
+}
+
+/* No session is asynchronous (C_OpenSession), so none has such an operation
+   (PKCS#11 v3.2 §5.21). */
+static CK_RV not_asynchronous(CK_SESSION_HANDLE session, const CK_UTF8CHAR *function, CK_RV rv)
+{
+    struct call c;
+
+    call_begin_session(&c, CALL_GetSessionInfo, session);
+    if (function == NULL)
+        call_fail(&c, CKR_ARGUMENTS_BAD);
+    call_fail(&c, rv);
+    return call_end(&c);
+}
+
+CK_RV C_AsyncComplete(CK_SESSION_HANDLE session, CK_UTF8CHAR *function, CK_ASYNC_DATA *result)
+{
+    (void)result;
+    return not_asynchronous(session, function, CKR_SESSION_ASYNC_NOT_SUPPORTED);
+}
+
+CK_RV C_AsyncGetID(CK_SESSION_HANDLE session, CK_UTF8CHAR *function, CK_ULONG *id)
+{
+    (void)id;
+    return not_asynchronous(session, function, CKR_OPERATION_NOT_INITIALIZED);
+}
+
+CK_RV C_AsyncJoin(CK_SESSION_HANDLE session, CK_UTF8CHAR *function, CK_ULONG id, CK_BYTE *data, CK_ULONG data_len)
+{
+    (void)id, (void)data, (void)data_len;
+    return not_asynchronous(session, function, CKR_SAVED_STATE_INVALID);
+}

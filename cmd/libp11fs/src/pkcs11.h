@@ -1,4 +1,4 @@
-/* The types and functions of PKCS#11 2.40 and 3.0, as a module and its callers
+/* The types and functions of PKCS#11 2.40 to 3.2, as a module and its callers
    share them on the machine. The numbers stand in constants_gen.h. */
 #ifndef P11FS_PKCS11_H
 #define P11FS_PKCS11_H
@@ -91,10 +91,19 @@ typedef struct {
     CK_FLAGS flags;
 } CK_INTERFACE;
 
+typedef struct {
+    CK_ULONG ulVersion;
+    CK_BYTE *pValue;
+    CK_ULONG ulValue;
+    CK_OBJECT_HANDLE hObject;
+    CK_OBJECT_HANDLE hAdditionalObject;
+} CK_ASYNC_DATA;
+
 #include "mechanism_gen.h"
 
 typedef struct ck_function_list CK_FUNCTION_LIST;
-typedef struct ck_function_list_3_0 CK_FUNCTION_LIST_3_0;
+typedef struct ck_function_list_3_0 CK_FUNCTION_LIST_3_0; /* that of 3.1, too */
+typedef struct ck_function_list_3_2 CK_FUNCTION_LIST_3_2;
 
 #include "functions_gen.h"
 
@@ -111,11 +120,19 @@ struct ck_function_list_3_0 {
     FUNCTIONS_3_0(FUNCTION_MEMBER)
 };
 
+struct ck_function_list_3_2 {
+    CK_VERSION version;
+    FUNCTIONS_2_40(FUNCTION_MEMBER)
+    FUNCTIONS_3_0(FUNCTION_MEMBER)
+    FUNCTIONS_3_2(FUNCTION_MEMBER)
+};
+
 #undef FUNCTION_MEMBER
 
 #define FUNCTION_PROTOTYPE(name, parameters) __attribute__((visibility("default"))) CK_RV name parameters;
 FUNCTIONS_2_40(FUNCTION_PROTOTYPE)
 FUNCTIONS_3_0(FUNCTION_PROTOTYPE)
+FUNCTIONS_3_2(FUNCTION_PROTOTYPE)
 #undef FUNCTION_PROTOTYPE
 
 #endif

@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-CK_FUNCTION_LIST_3_0 *f;
+CK_FUNCTION_LIST_3_2 *f;
 static void *library;
 
 void fail(const char *file, int line, const char *what)
@@ -39,24 +39,25 @@ static void symbol(const char *name, void *to)
 void load(const char *path)
 {
     CK_RV (*get)(CK_UTF8CHAR *, CK_VERSION *, CK_INTERFACE **, CK_FLAGS);
-    CK_VERSION version = {3, 0};
+    CK_VERSION version = {3, 2}, older = {3, 0};
     CK_INTERFACE *i;
 
     library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (library == NULL)
         fail(path, 0, dlerror());
     if (dlsym(library, "C_GetInterface") == NULL) {
-        /* A module of 2.40: its list is the beginning of that of 3.0. */
+        /* A module of 2.40. */
         CK_RV (*get_list)(CK_FUNCTION_LIST **);
         CK_FUNCTION_LIST *list;
 
         symbol("C_GetFunctionList", &get_list);
         OK(get_list(&list));
-        f = (CK_FUNCTION_LIST_3_0 *)(void *)list;
+        f = (CK_FUNCTION_LIST_3_2 *)(void *)list;
         return;
     }
     symbol("C_GetInterface", &get);
-    OK(get(NULL, &version, &i, 0));
+    if (get(NULL, &version, &i, 0) != CKR_OK)
+        OK(get(NULL, &older, &i, 0));
     memcpy(&f, &i->pFunctionList, sizeof f);
 }
 

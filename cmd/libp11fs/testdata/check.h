@@ -8,8 +8,9 @@
 
 #include "../src/pkcs11.h"
 
-/* The functions of the module, by its list of 3.0. */
-extern CK_FUNCTION_LIST_3_0 *f;
+/* The functions of the module, by the newest list that it has: those of an older one
+   are its beginning. */
+extern CK_FUNCTION_LIST_3_2 *f;
 
 /* load opens the module at path; unload closes it. */
 void load(const char *path);

@@ -10,7 +10,7 @@ enum { MODULES = 2, SESSIONS = 2, STEPS = 3000, KEYS = 3 };
 
 /* One module with its sessions and keys. */
 struct side {
-    CK_FUNCTION_LIST_3_0 *f;
+    CK_FUNCTION_LIST_3_2 *f;
     CK_SLOT_ID slot;
     CK_SESSION_HANDLE session[SESSIONS];
     CK_OBJECT_HANDLE key[KEYS];

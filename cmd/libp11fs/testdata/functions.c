@@ -187,6 +187,42 @@ static void check_signatures(CK_SESSION_HANDLE s)
     }
 }
 
+/* The signature comes first. */
+static void check_presented(CK_SESSION_HANDLE s)
+{
+    CK_OBJECT_HANDLE public, private;
+    CK_MECHANISM m = {CKM_ECDSA_SHA256, NULL, 0};
+    CK_BYTE signature[65];
+    CK_ULONG n = 64;
+
+    ec_key(s, &public, &private);
+    OK(f->C_SignInit(s, &m, private));
+    OK(f->C_Sign(s, data, 20, signature, &n));
+    for (int i = 0; i < 3; i++) { /* beside an Init that is put off */
+        OK(f->C_VerifyInit(s, &m, public));
+        OK(f->C_Verify(s, data, 20, signature, n));
+        OK(f->C_VerifyInit(s, &m, public));
+        RV(f->C_VerifySignature(s, data, 20), CKR_OPERATION_NOT_INITIALIZED);
+        RV(f->C_VerifySignatureInit(s, &m, public, signature, n), CKR_OPERATION_ACTIVE);
+        OK(f->C_Verify(s, data, 20, signature, n));
+        OK(f->C_VerifySignatureInit(s, &m, public, signature, n));
+        RV(f->C_VerifyInit(s, &m, public), CKR_OPERATION_ACTIVE);
+        OK(f->C_VerifySignature(s, data, 20));
+        OK(f->C_VerifySignatureInit(s, &m, public, signature, n));
+        OK(f->C_VerifySignatureUpdate(s, data, 10));
+        RV(f->C_VerifyUpdate(s, data + 10, 10), CKR_OPERATION_NOT_INITIALIZED);
+        OK(f->C_VerifySignatureUpdate(s, data + 10, 10));
+        OK(f->C_VerifySignatureFinal(s));
+        OK(f->C_VerifySignatureInit(s, &m, public, signature, n));
+        RV(f->C_VerifySignature(s, data, 21), CKR_SIGNATURE_INVALID);
+        OK(f->C_VerifySignatureInit(s, &m, public, signature, n));
+        OK(f->C_VerifySignatureInit(s, NULL, 0, NULL, 0)); /* cancels */
+        RV(f->C_VerifySignatureFinal(s), CKR_OPERATION_NOT_INITIALIZED);
+        RV(f->C_VerifySignatureInit(s, &m, public, signature, 65), CKR_SIGNATURE_LEN_RANGE);
+        RV(f->C_VerifySignatureInit(s, &m, public, NULL, 64), CKR_ARGUMENTS_BAD);
+    }
+}
+
 static void check_recover(CK_SESSION_HANDLE s)
 {
     CK_ULONG bits = 2048, n, k;
@@ -245,6 +281,7 @@ static void check_unsupported(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE key)
     CK_BYTE out[64] = {0};
     CK_ULONG n = sizeof out;
     CK_MECHANISM m = {CKM_AES_GCM, NULL, 0};
+    CK_OBJECT_HANDLE other;
 
     RV(f->C_GetFunctionStatus(s), CKR_FUNCTION_NOT_PARALLEL);
     RV(f->C_CancelFunction(s), CKR_FUNCTION_NOT_PARALLEL);
@@ -270,6 +307,49 @@ static void check_unsupported(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE key)
     RV(f->C_VerifyMessageBegin(s, NULL, 0), CKR_FUNCTION_NOT_SUPPORTED);
     RV(f->C_VerifyMessageNext(s, NULL, 0, out, 5, out, 5), CKR_FUNCTION_NOT_SUPPORTED);
     RV(f->C_MessageVerifyFinal(s), CKR_FUNCTION_NOT_SUPPORTED);
+    RV(f->C_WrapKeyAuthenticated(s, &m, key, key, out, 5, out, &n), CKR_FUNCTION_NOT_SUPPORTED);
+    RV(f->C_UnwrapKeyAuthenticated(s, &m, key, out, 5, NULL, 0, out, 5, &other), CKR_FUNCTION_NOT_SUPPORTED);
+}
+
+static void check_asynchronous(CK_SLOT_ID slot, CK_SESSION_HANDLE s)
+{
+    CK_UTF8CHAR *name = (CK_UTF8CHAR *)"C_SignInit";
+    CK_ASYNC_DATA result = {0};
+    CK_SESSION_HANDLE other;
+    CK_ULONG id;
+
+    RV(f->C_OpenSession(slot, CKF_SERIAL_SESSION | CKF_ASYNC_SESSION, NULL, NULL, &other), CKR_SESSION_ASYNC_NOT_SUPPORTED);
+    RV(f->C_AsyncComplete(s, name, &result), CKR_SESSION_ASYNC_NOT_SUPPORTED);
+    RV(f->C_AsyncGetID(s, name, &id), CKR_OPERATION_NOT_INITIALIZED);
+    RV(f->C_AsyncJoin(s, name, 1, NULL, 0), CKR_SAVED_STATE_INVALID);
+    RV(f->C_AsyncGetID(s, NULL, &id), CKR_ARGUMENTS_BAD);
+    RV(f->C_AsyncComplete(s + 1, name, &result), CKR_SESSION_HANDLE_INVALID);
+}
+
+static void check_validation(CK_SESSION_HANDLE s)
+{
+    CK_FLAGS flags = 1;
+
+    OK(f->C_GetSessionValidationFlags(s, CKS_LAST_VALIDATION_OK, &flags));
+    CHECK(flags == 0);
+    RV(f->C_GetSessionValidationFlags(s, 2, &flags), CKR_ARGUMENTS_BAD);
+    RV(f->C_GetSessionValidationFlags(s, CKS_LAST_VALIDATION_OK, NULL), CKR_ARGUMENTS_BAD);
+}
+
+/* Whether a public key encapsulates is not the mechanism's only question. */
+static void check_encapsulation(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE key)
+{
+    CK_MECHANISM none = {CKM_SHA256, NULL, 0};
+    CK_BYTE out[64];
+    CK_ULONG n = sizeof out;
+    CK_OBJECT_HANDLE made;
+
+    RV(f->C_EncapsulateKey(s, &none, key, NULL, 0, out, &n, &made), CKR_MECHANISM_INVALID);
+    RV(f->C_EncapsulateKey(s, &none, key, NULL, 0, NULL, &n, NULL), CKR_MECHANISM_INVALID);
+    RV(f->C_EncapsulateKey(s, &none, key, NULL, 0, out, &n, NULL), CKR_ARGUMENTS_BAD);
+    RV(f->C_EncapsulateKey(s, NULL, key, NULL, 0, out, &n, &made), CKR_ARGUMENTS_BAD);
+    RV(f->C_DecapsulateKey(s, &none, key, NULL, 0, out, n, &made), CKR_MECHANISM_INVALID);
+    RV(f->C_DecapsulateKey(s, NULL, key, NULL, 0, out, n, &made), CKR_ARGUMENTS_BAD);
 }
 
 /* A token of its own would be needed to set PINs without disturbing others: the
@@ -311,10 +391,14 @@ void case_functions(void)
     check_digests(s, mac_key(s));
     check_dual(s, key);
     check_signatures(s);
+    check_presented(s);
     check_recover(s);
     check_keys(s, key);
     check_random(s);
     check_unsupported(s, key);
+    check_asynchronous(slot, s);
+    check_validation(s);
+    check_encapsulation(s, key);
     OK(f->C_DigestInit(s, &m));
     OK(f->C_SessionCancel(s, CKF_DIGEST));
     OK(f->C_DigestInit(s, &m));

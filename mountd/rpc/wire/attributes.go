@@ -40,7 +40,8 @@ func formOf(t p11.AttributeType) form {
 		return formDate
 	case p11.CKA_ALLOWED_MECHANISMS:
 		return formMechanisms
-	case p11.CKA_WRAP_TEMPLATE, p11.CKA_UNWRAP_TEMPLATE, p11.CKA_DERIVE_TEMPLATE:
+	case p11.CKA_WRAP_TEMPLATE, p11.CKA_UNWRAP_TEMPLATE, p11.CKA_DERIVE_TEMPLATE,
+		p11.CKA_ENCAPSULATE_TEMPLATE, p11.CKA_DECAPSULATE_TEMPLATE:
 		return formTemplate
 	}
 	return formBytes

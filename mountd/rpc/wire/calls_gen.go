@@ -4,101 +4,110 @@ package wire
 
 // The calls.
 const (
-	CallError               Call = 0
-	CallInitialize          Call = 1
-	CallFinalize            Call = 2
-	CallGetInfo             Call = 3
-	CallGetSlotList         Call = 4
-	CallGetSlotInfo         Call = 5
-	CallGetTokenInfo        Call = 6
-	CallGetMechanismList    Call = 7
-	CallGetMechanismInfo    Call = 8
-	CallInitToken           Call = 9
-	CallOpenSession         Call = 10
-	CallCloseSession        Call = 11
-	CallCloseAllSessions    Call = 12
-	CallGetSessionInfo      Call = 13
-	CallInitPIN             Call = 14
-	CallSetPIN              Call = 15
-	CallGetOperationState   Call = 16
-	CallSetOperationState   Call = 17
-	CallLogin               Call = 18
-	CallLogout              Call = 19
-	CallCreateObject        Call = 20
-	CallCopyObject          Call = 21
-	CallDestroyObject       Call = 22
-	CallGetObjectSize       Call = 23
-	CallGetAttributeValue   Call = 24
-	CallSetAttributeValue   Call = 25
-	CallFindObjectsInit     Call = 26
-	CallFindObjects         Call = 27
-	CallFindObjectsFinal    Call = 28
-	CallEncryptInit         Call = 29
-	CallEncrypt             Call = 30
-	CallEncryptUpdate       Call = 31
-	CallEncryptFinal        Call = 32
-	CallDecryptInit         Call = 33
-	CallDecrypt             Call = 34
-	CallDecryptUpdate       Call = 35
-	CallDecryptFinal        Call = 36
-	CallDigestInit          Call = 37
-	CallDigest              Call = 38
-	CallDigestUpdate        Call = 39
-	CallDigestKey           Call = 40
-	CallDigestFinal         Call = 41
-	CallSignInit            Call = 42
-	CallSign                Call = 43
-	CallSignUpdate          Call = 44
-	CallSignFinal           Call = 45
-	CallSignRecoverInit     Call = 46
-	CallSignRecover         Call = 47
-	CallVerifyInit          Call = 48
-	CallVerify              Call = 49
-	CallVerifyUpdate        Call = 50
-	CallVerifyFinal         Call = 51
-	CallVerifyRecoverInit   Call = 52
-	CallVerifyRecover       Call = 53
-	CallDigestEncryptUpdate Call = 54
-	CallDecryptDigestUpdate Call = 55
-	CallSignEncryptUpdate   Call = 56
-	CallDecryptVerifyUpdate Call = 57
-	CallGenerateKey         Call = 58
-	CallGenerateKeyPair     Call = 59
-	CallWrapKey             Call = 60
-	CallUnwrapKey           Call = 61
-	CallDeriveKey           Call = 62
-	CallSeedRandom          Call = 63
-	CallGenerateRandom      Call = 64
-	CallWaitForSlotEvent    Call = 65
-	CallLoginUser           Call = 66
-	CallSessionCancel       Call = 67
-	CallMessageEncryptInit  Call = 68
-	CallEncryptMessage      Call = 69
-	CallEncryptMessageBegin Call = 70
-	CallEncryptMessageNext  Call = 71
-	CallMessageEncryptFinal Call = 72
-	CallMessageDecryptInit  Call = 73
-	CallDecryptMessage      Call = 74
-	CallDecryptMessageBegin Call = 75
-	CallDecryptMessageNext  Call = 76
-	CallMessageDecryptFinal Call = 77
-	CallMessageSignInit     Call = 78
-	CallSignMessage         Call = 79
-	CallSignMessageBegin    Call = 80
-	CallSignMessageNext     Call = 81
-	CallMessageSignFinal    Call = 82
-	CallMessageVerifyInit   Call = 83
-	CallVerifyMessage       Call = 84
-	CallVerifyMessageBegin  Call = 85
-	CallVerifyMessageNext   Call = 86
-	CallMessageVerifyFinal  Call = 87
-	CallInitToken2          Call = 88
-	CallDeriveKey2          Call = 89
-	CallSignOnce            Call = 256
-	CallVerifyOnce          Call = 257
-	CallEncryptOnce         Call = 258
-	CallDecryptOnce         Call = 259
-	CallDigestOnce          Call = 260
+	CallError                     Call = 0
+	CallInitialize                Call = 1
+	CallFinalize                  Call = 2
+	CallGetInfo                   Call = 3
+	CallGetSlotList               Call = 4
+	CallGetSlotInfo               Call = 5
+	CallGetTokenInfo              Call = 6
+	CallGetMechanismList          Call = 7
+	CallGetMechanismInfo          Call = 8
+	CallInitToken                 Call = 9
+	CallOpenSession               Call = 10
+	CallCloseSession              Call = 11
+	CallCloseAllSessions          Call = 12
+	CallGetSessionInfo            Call = 13
+	CallInitPIN                   Call = 14
+	CallSetPIN                    Call = 15
+	CallGetOperationState         Call = 16
+	CallSetOperationState         Call = 17
+	CallLogin                     Call = 18
+	CallLogout                    Call = 19
+	CallCreateObject              Call = 20
+	CallCopyObject                Call = 21
+	CallDestroyObject             Call = 22
+	CallGetObjectSize             Call = 23
+	CallGetAttributeValue         Call = 24
+	CallSetAttributeValue         Call = 25
+	CallFindObjectsInit           Call = 26
+	CallFindObjects               Call = 27
+	CallFindObjectsFinal          Call = 28
+	CallEncryptInit               Call = 29
+	CallEncrypt                   Call = 30
+	CallEncryptUpdate             Call = 31
+	CallEncryptFinal              Call = 32
+	CallDecryptInit               Call = 33
+	CallDecrypt                   Call = 34
+	CallDecryptUpdate             Call = 35
+	CallDecryptFinal              Call = 36
+	CallDigestInit                Call = 37
+	CallDigest                    Call = 38
+	CallDigestUpdate              Call = 39
+	CallDigestKey                 Call = 40
+	CallDigestFinal               Call = 41
+	CallSignInit                  Call = 42
+	CallSign                      Call = 43
+	CallSignUpdate                Call = 44
+	CallSignFinal                 Call = 45
+	CallSignRecoverInit           Call = 46
+	CallSignRecover               Call = 47
+	CallVerifyInit                Call = 48
+	CallVerify                    Call = 49
+	CallVerifyUpdate              Call = 50
+	CallVerifyFinal               Call = 51
+	CallVerifyRecoverInit         Call = 52
+	CallVerifyRecover             Call = 53
+	CallDigestEncryptUpdate       Call = 54
+	CallDecryptDigestUpdate       Call = 55
+	CallSignEncryptUpdate         Call = 56
+	CallDecryptVerifyUpdate       Call = 57
+	CallGenerateKey               Call = 58
+	CallGenerateKeyPair           Call = 59
+	CallWrapKey                   Call = 60
+	CallUnwrapKey                 Call = 61
+	CallDeriveKey                 Call = 62
+	CallSeedRandom                Call = 63
+	CallGenerateRandom            Call = 64
+	CallWaitForSlotEvent          Call = 65
+	CallLoginUser                 Call = 66
+	CallSessionCancel             Call = 67
+	CallMessageEncryptInit        Call = 68
+	CallEncryptMessage            Call = 69
+	CallEncryptMessageBegin       Call = 70
+	CallEncryptMessageNext        Call = 71
+	CallMessageEncryptFinal       Call = 72
+	CallMessageDecryptInit        Call = 73
+	CallDecryptMessage            Call = 74
+	CallDecryptMessageBegin       Call = 75
+	CallDecryptMessageNext        Call = 76
+	CallMessageDecryptFinal       Call = 77
+	CallMessageSignInit           Call = 78
+	CallSignMessage               Call = 79
+	CallSignMessageBegin          Call = 80
+	CallSignMessageNext           Call = 81
+	CallMessageSignFinal          Call = 82
+	CallMessageVerifyInit         Call = 83
+	CallVerifyMessage             Call = 84
+	CallVerifyMessageBegin        Call = 85
+	CallVerifyMessageNext         Call = 86
+	CallMessageVerifyFinal        Call = 87
+	CallInitToken2                Call = 88
+	CallDeriveKey2                Call = 89
+	CallSignOnce                  Call = 256
+	CallVerifyOnce                Call = 257
+	CallEncryptOnce               Call = 258
+	CallDecryptOnce               Call = 259
+	CallDigestOnce                Call = 260
+	CallEncapsulateKey            Call = 261
+	CallDecapsulateKey            Call = 262
+	CallVerifySignatureInit       Call = 263
+	CallVerifySignature           Call = 264
+	CallVerifySignatureUpdate     Call = 265
+	CallVerifySignatureFinal      Call = 266
+	CallGetSessionValidationFlags Call = 267
+	CallWrapKeyAuthenticated      Call = 268
+	CallUnwrapKeyAuthenticated    Call = 269
 )
 
 // Signatures returns those of call; ok is false for a call that does not exist.
@@ -292,6 +301,24 @@ func Signatures(call Call) (s Signature, ok bool) {
 		return Signature{"C_DecryptOnce", "uMuayfy", "ay"}, true
 	case CallDigestOnce:
 		return Signature{"C_DigestOnce", "uMayfy", "ay"}, true
+	case CallEncapsulateKey:
+		return Signature{"C_EncapsulateKey", "uMuaAfy", "ayu"}, true
+	case CallDecapsulateKey:
+		return Signature{"C_DecapsulateKey", "uMuaAay", "u"}, true
+	case CallVerifySignatureInit:
+		return Signature{"C_VerifySignatureInit", "uMuay", ""}, true
+	case CallVerifySignature:
+		return Signature{"C_VerifySignature", "uay", ""}, true
+	case CallVerifySignatureUpdate:
+		return Signature{"C_VerifySignatureUpdate", "uay", ""}, true
+	case CallVerifySignatureFinal:
+		return Signature{"C_VerifySignatureFinal", "u", ""}, true
+	case CallGetSessionValidationFlags:
+		return Signature{"C_GetSessionValidationFlags", "uu", "u"}, true
+	case CallWrapKeyAuthenticated:
+		return Signature{"C_WrapKeyAuthenticated", "uMuuayfy", "ay"}, true
+	case CallUnwrapKeyAuthenticated:
+		return Signature{"C_UnwrapKeyAuthenticated", "uMuayaAay", "u"}, true
 	}
 	return Signature{}, false
 }
