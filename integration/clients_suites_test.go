@@ -38,7 +38,6 @@ func goSuites() []goSuite {
 		{pkg: "github.com/ThalesGroup/crypto11", skip: map[string][]string{
 			"": {
 				"TestInvalidPinDoesntDestroyLibrary", // wants two tokens, called token1 and token2
-				"TestHardECDSA",                      // begins with P-224
 				// These fail with SoftHSM as well: the first three want no error
 				// for a key that is not there, where the package itself gives one;
 				// the last finds the login of a context that another test left.

@@ -162,7 +162,7 @@ func (v RV) Advice() string {
 	case CKR_DOMAIN_PARAMS_INVALID:
 		return "give domain parameters that the token supports, such as ec-params=secp256r1"
 	case CKR_CURVE_NOT_SUPPORTED:
-		return "choose one that the token has, such as p256, p384 or p521"
+		return "choose one that the token has, such as p256, p384 or p521; with libcrypto it has more"
 	case CKR_BUFFER_TOO_SMALL:
 		return "give a bigger buffer"
 	case CKR_SAVED_STATE_INVALID:

@@ -88,39 +88,88 @@ func curveParams(c p11.Curve, params []byte) []byte {
 // maxField is the longest field element taken, in bytes (P-521).
 const maxField = 66
 
-// ECPrivate checks the private value of an EC key on a curve whose arithmetic Go
-// has. It returns the value in its full length, to be wiped by the caller, and the
-// uncompressed point that belongs to it. Old writers drop or add zeros in front.
-func ECPrivate(c p11.Curve, value []byte) (scalar, point []byte, err error) {
-	size := (c.Elliptic.Params().N.BitLen() + 7) / 8
+// Arithmetic is what reckons with the points of Weierstrass curves. Its errors tell
+// nothing of secret numbers.
+type Arithmetic interface {
+	// HasCurve says whether the methods take c.
+	HasCurve(c p11.Curve) bool
+	// ECPoint is, uncompressed, the point that encoded is, compressed or not (SEC 1
+	// §2.3.4). It fails for what is not on the curve.
+	ECPoint(c p11.Curve, encoded []byte) ([]byte, error)
+	// ECMultiply is, uncompressed, the point of a private key of c.Size bytes. It fails
+	// for what is 0 or not below the order of the curve.
+	ECMultiply(c p11.Curve, scalar []byte) ([]byte, error)
+}
+
+// GoArithmetic is that of Go's library, which has the curves of NIST from P-224 on.
+type GoArithmetic struct{}
+
+// HasCurve is Arithmetic.
+func (GoArithmetic) HasCurve(c p11.Curve) bool { return c.Elliptic != nil }
+
+// ECPoint is Arithmetic.
+func (GoArithmetic) ECPoint(c p11.Curve, encoded []byte) ([]byte, error) {
+	if isCompressed(encoded) {
+		x, y := elliptic.UnmarshalCompressed(c.Elliptic, encoded)
+		if x == nil {
+			return nil, offCurve()
+		}
+		out := make([]byte, 1+2*c.Size())
+		out[0] = 4
+		x.FillBytes(out[1 : 1+c.Size()])
+		y.FillBytes(out[1+c.Size():])
+		return out, nil
+	}
+	if _, err := ecdsa.ParseUncompressedPublicKey(c.Elliptic, encoded); err != nil {
+		return nil, offCurve()
+	}
+	return bytes.Clone(encoded), nil
+}
+
+// ECMultiply is Arithmetic.
+func (GoArithmetic) ECMultiply(c p11.Curve, scalar []byte) ([]byte, error) {
+	key, err := ecdsa.ParseRawPrivateKey(c.Elliptic, scalar)
+	if err != nil {
+		return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "value: is no private key of the curve")
+	}
+	return key.PublicKey.Bytes()
+}
+
+func offCurve() error {
+	return p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "ec-point: is not on the curve")
+}
+
+// ECPrivate checks the private value of an EC key on a curve that a has. It returns the
+// value in its full length, to be wiped by the caller, and the uncompressed point that
+// belongs to it. Old writers drop or add zeros in front. The error is
+// CKR_ATTRIBUTE_VALUE_INVALID.
+func ECPrivate(a Arithmetic, c p11.Curve, value []byte) (scalar, point []byte, err error) {
+	size := c.Size() // which is that of the order too: Curves has no others
 	short := bytes.TrimLeft(value, "\x00")
 	if len(short) > size {
 		return nil, nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "value: is too long for the curve")
 	}
 	scalar = make([]byte, size)
 	copy(scalar[size-len(short):], short)
-	if key, err := ecdsa.ParseRawPrivateKey(c.Elliptic, scalar); err == nil {
-		if point, err = key.PublicKey.Bytes(); err == nil {
-			return scalar, point, nil
-		}
+	if point, err = a.ECMultiply(c, scalar); err != nil {
+		clear(scalar)
+		return nil, nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "value: is no private key of the curve")
 	}
-	clear(scalar)
-	return nil, nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "value: is no private key of the curve")
+	return scalar, point, nil
 }
 
 // ECPublic returns, uncompressed, the point in b, the value of CKA_EC_POINT or what
 // the other side of a key agreement sent: bare, or in a DER OCTET STRING, compressed
-// or not. It must lie on the curve, whose arithmetic Go has.
-func ECPublic(c p11.Curve, b []byte) ([]byte, error) {
-	point, ok := rawPoint(c, b)
-	if ok && isCompressed(point) {
-		point, ok = decompress(c, point)
-	}
-	if !ok || len(point) != 1+2*c.Size() {
+// or not. It must lie on the curve, which a has. The error is
+// CKR_ATTRIBUTE_VALUE_INVALID.
+func ECPublic(a Arithmetic, c p11.Curve, b []byte) ([]byte, error) {
+	encoded, ok := rawPoint(c, b)
+	if n := len(encoded); !ok || n != 1+2*c.Size() && (n != 1+c.Size() || !isCompressed(encoded)) {
 		return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "ec-point: is no point of %s", c.Name)
 	}
-	if _, err := ecdsa.ParseUncompressedPublicKey(c.Elliptic, point); err != nil {
-		return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "ec-point: is not on the curve")
+	point, err := a.ECPoint(c, encoded)
+	if err != nil {
+		return nil, offCurve()
 	}
 	return point, nil
 }
@@ -156,19 +205,6 @@ func DERPoint(point []byte) []byte {
 // isCompressed tells a point of its x and the sign of y (SEC 1 §2.3.3).
 func isCompressed(point []byte) bool { return len(point) > 0 && (point[0] == 2 || point[0] == 3) }
 
-// decompress computes the y of a compressed point.
-func decompress(c p11.Curve, point []byte) ([]byte, bool) {
-	x, y := elliptic.UnmarshalCompressed(c.Elliptic, point)
-	if x == nil {
-		return nil, false
-	}
-	out := make([]byte, 1+2*c.Size())
-	out[0] = 4
-	x.FillBytes(out[1 : 1+c.Size()])
-	y.FillBytes(out[1+c.Size():])
-	return out, true
-}
-
 // filePoint checks a public point of a file and returns a copy, uncompressed where
 // Go has the curve's arithmetic.
 func filePoint(c p11.Curve, point []byte) ([]byte, error) {
@@ -178,21 +214,20 @@ func filePoint(c p11.Curve, point []byte) ([]byte, error) {
 	if len(point) < 2 || len(point) > 1+2*maxField {
 		return nil, bad()
 	}
-	switch compressed := isCompressed(point); {
-	case c.Elliptic == nil:
-		if point[0] != 4 && !compressed || point[0] == 4 && len(point)%2 == 0 {
+	if c.Elliptic == nil { // the token that takes it looks whether it is on the curve
+		size := c.Size()
+		if size == 0 { // not a known one
+			size = (len(point) - 1) / 2
+		}
+		whole := point[0] == 4 && len(point) == 1+2*size
+		if !whole && !(isCompressed(point) && (c.Name == "" || len(point) == 1+size)) {
 			return nil, bad()
 		}
 		return bytes.Clone(point), nil
-	case compressed:
-		out, ok := decompress(c, point)
-		if !ok {
-			return nil, bad()
-		}
-		return out, nil
 	}
-	if _, err := ecdsa.ParseUncompressedPublicKey(c.Elliptic, point); err != nil {
+	out, err := GoArithmetic{}.ECPoint(c, point)
+	if err != nil {
 		return nil, bad()
 	}
-	return bytes.Clone(point), nil
+	return out, nil
 }

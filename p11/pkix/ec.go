@@ -125,7 +125,7 @@ func ownPoint(attrs p11.Attributes) (params, point []byte, err error) {
 
 // filePrivate checks a private value of a file against the public point that came
 // with it, which may be nil, and returns copies of both. Keys of curves that Go has
-// not the arithmetic of are taken as they are, if they bring their point.
+// not the arithmetic of are taken as they are, without a point if they bring none.
 func filePrivate(c p11.Curve, d, point []byte) (value, public []byte, err error) {
 	if point != nil {
 		if public, err = filePoint(c, point); err != nil {
@@ -133,15 +133,12 @@ func filePrivate(c p11.Curve, d, point []byte) (value, public []byte, err error)
 		}
 	}
 	if c.Elliptic == nil {
-		switch {
-		case point == nil:
-			return nil, nil, p11.Errorf(p11.CKR_CURVE_NOT_SUPPORTED, "an EC key on curve %s needs its public key beside it", clip(c.OID))
-		case len(d) > maxField:
+		if len(d) > maxField {
 			return nil, nil, p11.Errorf(p11.CKR_DATA_LEN_RANGE, "the EC key is too long")
 		}
 		return bytes.Clone(d), public, nil
 	}
-	value, own, err := ECPrivate(c, d)
+	value, own, err := ECPrivate(GoArithmetic{}, c, d)
 	switch {
 	case err != nil:
 		return nil, nil, p11.Errorf(p11.CKR_DATA_INVALID, "the EC private key is out of range")
@@ -178,7 +175,7 @@ func completeEC(attrs *p11.Attributes, class p11.ObjectClass) ([]byte, error) {
 		return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "ec-point: is no point")
 	}
 	if curve.Elliptic != nil && point != nil {
-		if point, err = ECPublic(curve, point); err != nil {
+		if point, err = ECPublic(GoArithmetic{}, curve, point); err != nil {
 			return nil, err
 		}
 	}
@@ -187,7 +184,7 @@ func completeEC(attrs *p11.Attributes, class p11.ObjectClass) ([]byte, error) {
 		if !ok {
 			return nil, missing(p11.CKA_VALUE)
 		}
-		scalar, own, err := ECPrivate(curve, value)
+		scalar, own, err := ECPrivate(GoArithmetic{}, curve, value)
 		if err != nil {
 			return nil, err
 		}
@@ -254,22 +251,30 @@ func readECPrivate(alg algorithm, der []byte) (priv, pub p11.Attributes, err err
 	params = curveParams(c, params)
 	priv.Set(p11.CKA_EC_PARAMS, bytes.Clone(params))
 	priv.Set(p11.CKA_VALUE, value)
-	return priv, pointAttributes(params, point), nil
+	if point == nil {
+		return priv, nil, nil
+	}
+	if pub = pointAttributes(params, point); c.Elliptic == nil {
+		priv = priv.Merge(pub) // the token that takes it looks whether they belong together
+	}
+	return priv, pub, nil
 }
 
-// writeECPrivate returns the PrivateKeyInfo of a key. A curve that Go has not the
-// arithmetic of goes without the point.
+// writeECPrivate returns the PrivateKeyInfo of a key. One of a curve that Go has not the
+// arithmetic of has the point that its attributes tell.
 func writeECPrivate(attrs p11.Attributes) ([]byte, error) {
 	params, _ := attrs.Get(p11.CKA_EC_PARAMS)
 	value, _ := attrs.Get(p11.CKA_VALUE)
 	var point []byte
 	if c, err := CurveOf(params); err == nil && c.Elliptic != nil {
-		scalar, own, err := ECPrivate(c, value)
+		scalar, own, err := ECPrivate(GoArithmetic{}, c, value)
 		if err != nil {
 			return nil, err
 		}
 		defer secret.Wipe(scalar)
 		params, value, point = c.Params(), scalar, own
+	} else if told, ok := attrs.Get(p11.CKA_EC_POINT); ok {
+		point, _ = rawPoint(c, told)
 	}
 	return buildPKCS8(algorithm{oidEC, params}, func(b *cryptobyte.Builder) {
 		b.AddASN1Int64(1)

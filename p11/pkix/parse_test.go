@@ -118,6 +118,8 @@ func pair(t *testing.T, name string) (priv, pub p11.Attributes) {
 		both(p11.CKA_EC_PARAMS, info.Algorithm.Params.FullBytes)
 		priv.Set(p11.CKA_VALUE, sec1.Key)
 		point()
+		told, _ := pub.Get(p11.CKA_EC_POINT)
+		priv.Set(p11.CKA_EC_POINT, told)
 		return priv, pub
 	}
 	switch k := key.(type) {

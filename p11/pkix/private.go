@@ -43,8 +43,14 @@ func (p *parser) pkcs8(der []byte, label string) error {
 // private reads a private key.
 func (p *parser) private(t keyType, alg algorithm, key []byte, label string) error {
 	priv, pub, err := t.readPrivate(alg, key)
-	if err != nil {
+	switch {
+	case err != nil:
 		return dataInvalid(err)
+	case pub == nil: // without it there is no CKA_ID to find the key by
+		params, _ := priv.Get(p11.CKA_EC_PARAMS)
+		c, _ := CurveOf(params)
+		priv.Wipe()
+		return p11.Errorf(p11.CKR_DATA_INVALID, "an EC key on curve %s needs its public key beside it", clip(c.OID))
 	}
 	return p.addKeys(t, label, priv, pub)
 }

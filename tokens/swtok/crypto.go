@@ -59,7 +59,10 @@ func (c *Crypto) GenerateRandom(_ context.Context, b []byte) error {
 // Adopt is tokens.Adopter: keys have their values in attributes. What is stored can be
 // used.
 func (c *Crypto) Adopt(_ context.Context, attrs p11.Attributes) (p11.Attributes, error) {
-	err := usable(attrs)
+	err := c.usable(attrs)
+	if err == nil {
+		err = c.completeEC(&attrs)
+	}
 	if err == nil {
 		err = pkix.Complete(&attrs)
 	}
@@ -70,9 +73,10 @@ func (c *Crypto) Adopt(_ context.Context, attrs p11.Attributes) (p11.Attributes,
 	return attrs, nil
 }
 
-// usable refuses a new key with which neither provider could work. A public RSA key that
+// usable refuses a new key with which no provider could work, or not this one on its
+// curve. A public RSA key that
 // is too short is kept: other tokens take any, and programs store such keys.
-func usable(attrs p11.Attributes) error {
+func (c *Crypto) usable(attrs p11.Attributes) error {
 	class, _ := attrs.Class()
 	n, _ := attrs.Get(p11.CKA_MODULUS)
 	switch kt, _ := attrs.KeyType(); {
@@ -81,7 +85,7 @@ func usable(attrs p11.Attributes) error {
 	case kt == p11.CKK_RSA && (class == p11.CKO_PRIVATE_KEY || len(n) > maxRSABits/8):
 		return checkRSASize(attrs)
 	case kt == p11.CKK_EC && attrs.Has(p11.CKA_EC_PARAMS):
-		_, err := attributeCurve(attrs)
+		_, err := c.attributeCurve(attrs)
 		return err
 	}
 	return nil

@@ -32,8 +32,8 @@ func TestX963(t *testing.T) {
 
 func TestDerive(t *testing.T) {
 	eachProvider(t, func(t *testing.T, c *Crypto) {
-		for _, curve := range testCurves() {
-			t.Run(curve.NIST, func(t *testing.T) {
+		for _, curve := range curvesOf(c) {
+			t.Run(curve.Name, func(t *testing.T) {
 				pubA, privA := generatedEC(t, c, curve)
 				pubB, privB := generatedEC(t, c, curve)
 				derive := func(base *tokens.Object, m p11.MechanismType, p *p11.ECDH1Params, template p11.Attributes) []byte {
@@ -57,7 +57,7 @@ func TestDerive(t *testing.T) {
 				if got := derive(privB, p11.CKM_ECDH1_COFACTOR_DERIVE, toA, whole); !bytes.Equal(got, z) {
 					t.Errorf("the two sides differ")
 				}
-				raw, _ := pkix.ECPublic(curve, point(t, pubB))
+				raw, _ := pkix.ECPublic(c.provider, curve, point(t, pubB))
 				if got := derive(privA, p11.CKM_ECDH1_DERIVE, &p11.ECDH1Params{KDF: p11.CKD_NULL, PublicData: raw}, whole); !bytes.Equal(got, z) {
 					t.Errorf("a bare point gives another secret")
 				}

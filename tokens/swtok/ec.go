@@ -2,6 +2,7 @@ package swtok
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"encoding/binary"
 
@@ -23,32 +24,76 @@ type ecPrivate struct {
 // Close forgets the key; the provider's memory is the collector's.
 func (k *ecPrivate) Close() { k.key = nil }
 
-// curveOf finds the curve that CKA_EC_PARAMS names, which must be one that both
-// providers do in constant time, for signing and for key agreement. P-224 is not
-// among them: Go's library does not agree on keys with it.
-func curveOf(params []byte) (p11.Curve, error) {
-	c, err := pkix.CurveOf(params)
-	if err == nil && (c.ECDH == nil || c.KeyType != p11.CKK_EC) {
-		err = p11.Errorf(p11.CKR_CURVE_NOT_SUPPORTED, "the curve %s is not supported; P-256, P-384 and P-521 are", c.OID)
+// curveOf finds the curve that CKA_EC_PARAMS names, which must be one that the provider
+// has. A key on another stays where it is: with libcrypto it can be used.
+func (c *Crypto) curveOf(params []byte) (p11.Curve, error) {
+	curve, err := pkix.CurveOf(params)
+	switch {
+	case err == nil && curve.KeyType == p11.CKK_EC && c.provider.HasCurve(curve):
+		return curve, nil
+	case err == nil:
+		err = p11.Errorf(p11.CKR_CURVE_NOT_SUPPORTED, "the curve %s is not supported by the provider %s", cmp.Or(curve.Name, curve.OID), c.provider.Name())
 	}
-	return c, err
+	return curve, err
 }
 
-func attributeCurve(a p11.Attributes) (p11.Curve, error) {
+func (c *Crypto) attributeCurve(a p11.Attributes) (p11.Curve, error) {
 	params, ok := a.Get(p11.CKA_EC_PARAMS)
 	if !ok {
 		return p11.Curve{}, keyDamaged("it has no EC parameters")
 	}
-	return curveOf(params)
+	return c.curveOf(params)
+}
+
+// curveSizes are the shortest and the longest of the curves that p has, in bits.
+func curveSizes(p Provider) (least, most uint64) {
+	for _, c := range p11.Curves() {
+		if c.KeyType == p11.CKK_EC && p.HasCurve(c) {
+			most = max(most, uint64(c.Bits))
+			least = min(cmp.Or(least, most), uint64(c.Bits))
+		}
+	}
+	return least, most
+}
+
+// completeEC checks a new key on a curve that is unknown to pkix.Complete, and adds its
+// point.
+func (c *Crypto) completeEC(a *p11.Attributes) error {
+	params, ok := a.Get(p11.CKA_EC_PARAMS)
+	curve, err := pkix.CurveOf(params)
+	if !ok || err != nil || curve.KeyType != p11.CKK_EC || (pkix.GoArithmetic{}).HasCurve(curve) {
+		return nil // pkix.Complete has more to say
+	}
+	var point []byte
+	if given, ok := a.Get(p11.CKA_EC_POINT); ok && len(given) > 0 {
+		if point, err = pkix.ECPublic(c.provider, curve, given); err != nil {
+			return err
+		}
+	}
+	if value, ok := a.Get(p11.CKA_VALUE); ok {
+		scalar, own, err := pkix.ECPrivate(c.provider, curve, value)
+		if err != nil {
+			return err
+		}
+		wipe(scalar)
+		if point != nil && !bytes.Equal(point, own) {
+			return p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "ec-point: does not belong to the value")
+		}
+		point = own
+	}
+	if point != nil {
+		a.Set(p11.CKA_EC_POINT, pkix.DERPoint(point))
+	}
+	return nil
 }
 
 func (c *Crypto) parseECPublic(a p11.Attributes) (*ecPublic, error) {
-	curve, err := attributeCurve(a)
+	curve, err := c.attributeCurve(a)
 	if err != nil {
 		return nil, err
 	}
 	value, _ := a.Get(p11.CKA_EC_POINT)
-	point, err := pkix.ECPublic(curve, value)
+	point, err := pkix.ECPublic(c.provider, curve, value)
 	if err != nil {
 		return nil, keyDamaged("%v", err)
 	}
@@ -60,12 +105,12 @@ func (c *Crypto) parseECPublic(a p11.Attributes) (*ecPublic, error) {
 }
 
 func (c *Crypto) parseECPrivate(a p11.Attributes) (*ecPrivate, error) {
-	curve, err := attributeCurve(a)
+	curve, err := c.attributeCurve(a)
 	if err != nil {
 		return nil, err
 	}
 	value, _ := a.Get(p11.CKA_VALUE)
-	scalar, point, err := pkix.ECPrivate(curve, value)
+	scalar, point, err := pkix.ECPrivate(c.provider, curve, value)
 	if err != nil {
 		return nil, keyDamaged("%v", err)
 	}
@@ -145,7 +190,7 @@ func ecdh1() family {
 		if err != nil {
 			return nil, err
 		}
-		point, err := pkix.ECPublic(k.curve, p.PublicData)
+		point, err := pkix.ECPublic(u.provider, k.curve, p.PublicData)
 		if err != nil {
 			return nil, p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "public: %v", err)
 		}

@@ -133,7 +133,7 @@ func generateEC() family {
 		if !ok {
 			return p11.Errorf(p11.CKR_TEMPLATE_INCOMPLETE, "the public template needs ec-params, the curve")
 		}
-		curve, err := curveOf(params)
+		curve, err := u.curveOf(params)
 		if err != nil {
 			return err
 		}

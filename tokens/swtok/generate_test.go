@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"math/big"
+	"slices"
 	"testing"
 
 	"p11fs/p11"
@@ -115,23 +116,32 @@ func TestGenerateRSA(t *testing.T) {
 
 func TestGenerateEC(t *testing.T) {
 	eachProvider(t, func(t *testing.T, c *Crypto) {
-		for _, test := range []struct {
+		type generation struct {
 			name   string
 			params []byte
 			want   p11.RV
 			curve  p11.Curve
-		}{
-			{"P-256", testCurves()[0].Params(), p11.CKR_OK, testCurves()[0]},
-			{"P-384", testCurves()[1].Params(), p11.CKR_OK, testCurves()[1]},
-			{"P-521", testCurves()[2].Params(), p11.CKR_OK, testCurves()[2]},
+		}
+		tests := []generation{
 			{"by name", append([]byte{0x13, 10}, "prime256v1"...), p11.CKR_OK, testCurves()[0]},
 			{"by another name", append([]byte{0x13, 9}, "secp384r1"...), p11.CKR_OK, testCurves()[1]},
 			{"unknown name", append([]byte{0x13, 2}, "no"...), p11.CKR_CURVE_NOT_SUPPORTED, p11.Curve{}},
-			{"secp256k1", []byte{6, 5, 0x2b, 0x81, 4, 0, 10}, p11.CKR_CURVE_NOT_SUPPORTED, p11.Curve{}},
+			{"sect163k1", []byte{6, 5, 0x2b, 0x81, 4, 0, 1}, p11.CKR_CURVE_NOT_SUPPORTED, p11.Curve{}},
 			{"explicit", []byte{0x30, 3, 2, 1, 1}, p11.CKR_DOMAIN_PARAMS_INVALID, p11.Curve{}},
 			{"empty", []byte{}, p11.CKR_DOMAIN_PARAMS_INVALID, p11.Curve{}},
 			{"none", nil, p11.CKR_TEMPLATE_INCOMPLETE, p11.Curve{}},
-		} {
+		}
+		for _, curve := range p11.Curves() {
+			want := p11.CKR_OK
+			if !slices.ContainsFunc(curvesOf(c), func(has p11.Curve) bool { return has.Name == curve.Name }) {
+				want = p11.CKR_CURVE_NOT_SUPPORTED
+			}
+			tests = append(tests, generation{curve.Name, curve.Params(), want, curve})
+		}
+		if n := len(curvesOf(c)); n != 4 && c.provider.Name() == "go" {
+			t.Errorf("%d curves with Go's library", n)
+		}
+		for _, test := range tests {
 			t.Run(test.name, func(t *testing.T) {
 				var template p11.Attributes
 				if test.params != nil {
@@ -144,7 +154,7 @@ func TestGenerateEC(t *testing.T) {
 				if err != nil {
 					return
 				}
-				point, err := pkix.ECPublic(test.curve, value(t, a, p11.CKA_EC_POINT))
+				point, err := pkix.ECPublic(c.provider, test.curve, value(t, a, p11.CKA_EC_POINT))
 				if err != nil || bytes.Equal(point, value(t, a, p11.CKA_EC_POINT)) {
 					t.Errorf("the point is not DER")
 				}

@@ -132,7 +132,14 @@ func decryptAll(c *Crypto, m p11.Mechanism, key *tokens.Object, data []byte) ([]
 // testCurves are P-256, P-384 and P-521.
 func testCurves() []p11.Curve {
 	return slices.DeleteFunc(p11.Curves(), func(c p11.Curve) bool {
-		_, err := curveOf(c.Params())
+		return c.ECDH == nil || c.KeyType != p11.CKK_EC
+	})
+}
+
+// curvesOf are all Weierstrass curves of a provider.
+func curvesOf(c *Crypto) []p11.Curve {
+	return slices.DeleteFunc(p11.Curves(), func(curve p11.Curve) bool {
+		_, err := c.curveOf(curve.Params())
 		return err != nil
 	})
 }

@@ -87,6 +87,7 @@ const (
 // same, so that a program sees one token whichever daemon runs. The unit of sizes is the standard's: bits for
 // RSA, EC and generic secrets, bytes for AES.
 func table(p Provider) []row {
+	leastEC, mostEC := curveSizes(p)
 	plain := func(t p11.MechanismType, least, most uint64, flags p11.Flags, f family) row {
 		return row{p11.MechanismInfo{Type: t, MinKeySize: least, MaxKeySize: most, Flags: flags}, f}
 	}
@@ -94,7 +95,7 @@ func table(p Provider) []row {
 		return plain(t, least, maxRSABits, flags, f)
 	}
 	ec := func(t p11.MechanismType, flags p11.Flags, f family) row {
-		return plain(t, 256, 521, flags|p11.CKF_EC_F_P|p11.CKF_EC_NAMEDCURVE|p11.CKF_EC_UNCOMPRESS, f)
+		return plain(t, leastEC, mostEC, flags|p11.CKF_EC_F_P|p11.CKF_EC_NAMEDCURVE|p11.CKF_EC_UNCOMPRESS, f)
 	}
 	aes := func(t p11.MechanismType, flags p11.Flags, f family) row { return plain(t, 16, 32, flags, f) }
 	des := func(t p11.MechanismType, flags p11.Flags, f family) row { return plain(t, 8, 8, flags, f) }

@@ -35,6 +35,9 @@ type Provider interface {
 	// NewRSAPrivateKey makes a private key from numbers, all of them present.
 	NewRSAPrivateKey(k *pkix.RSANumbers) (RSAPrivateKey, error)
 
+	// Arithmetic tells which curves of CKK_EC the methods below take. Those of NIST from
+	// P-224 on are among them, with each provider.
+	pkix.Arithmetic
 	// GenerateEC makes a scalar and its point.
 	GenerateEC(c p11.Curve) (scalar, point []byte, err error)
 	// NewECPublicKey makes a public key from an uncompressed point of the curve.

@@ -22,7 +22,7 @@ import (
 
 // goProvider is Go's own library. It has no constant-time bare RSA private
 // operation to offer. It works with moduli below 1024 bits since go.mod says so.
-type goProvider struct{}
+type goProvider struct{ pkix.GoArithmetic }
 
 // GoProvider returns the provider that is always there.
 func GoProvider() Provider { return goProvider{} }
@@ -123,11 +123,15 @@ func (k *goRSAPrivate) DecryptOAEP(hash, mgf crypto.Hash, ct, label []byte) ([]b
 }
 
 func (goProvider) GenerateEC(c p11.Curve) (scalar, point []byte, err error) {
-	k, err := c.ECDH.GenerateKey(rand.Reader)
+	k, err := ecdsa.GenerateKey(c.Elliptic, rand.Reader)
 	if err != nil {
 		return nil, nil, err
 	}
-	return k.Bytes(), k.PublicKey().Bytes(), nil
+	if scalar, err = k.Bytes(); err != nil {
+		return nil, nil, err
+	}
+	point, err = k.PublicKey.Bytes()
+	return scalar, point, err
 }
 
 func (goProvider) NewECPublicKey(c p11.Curve, point []byte) (ECPublicKey, error) {
@@ -161,6 +165,9 @@ func (k *goECPrivate) Sign(digest []byte) ([]byte, error) {
 }
 
 func (k *goECPrivate) ECDH(point []byte) ([]byte, error) {
+	if k.curve.ECDH == nil {
+		return k.multiply(point)
+	}
 	priv, err := k.ecdh()
 	if err != nil {
 		return nil, err
@@ -170,6 +177,23 @@ func (k *goECPrivate) ECDH(point []byte) ([]byte, error) {
 		return nil, err
 	}
 	return priv.ECDH(pub)
+}
+
+// multiply is the agreement on P-224, which crypto/ecdh does not have. The curve's own
+// multiplication is constant in time, as those of crypto/ecdh.
+func (k *goECPrivate) multiply(point []byte) ([]byte, error) {
+	peer, err := ecdsa.ParseUncompressedPublicKey(k.curve.Elliptic, point)
+	if err != nil {
+		return nil, err
+	}
+	scalar, err := k.key.Bytes()
+	if err != nil {
+		return nil, err
+	}
+	defer wipe(scalar)
+	x, _ := k.curve.Elliptic.ScalarMult(peer.X, peer.Y, scalar) //nolint:staticcheck // crypto/ecdh has not this curve
+	defer clear(x.Bits())
+	return x.FillBytes(make([]byte, k.curve.Size())), nil
 }
 
 func (goProvider) NewBlockCipher(kt p11.KeyType, value []byte) (BlockCipher, error) {

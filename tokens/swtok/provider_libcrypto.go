@@ -3,6 +3,7 @@
 package swtok
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/cipher"
 	"fmt"
@@ -129,8 +130,44 @@ func (k rsaPrivateKey) DecryptOAEP(hash, mgf crypto.Hash, ct, label []byte) ([]b
 	return k.key.Decrypt(k.size, ct, oaep(hash, mgf, label)...)
 }
 
+// HasCurve is pkix.Arithmetic: what distributions leave out differs.
+func (p *system) HasCurve(c p11.Curve) bool {
+	if c.KeyType != p11.CKK_EC {
+		return false
+	}
+	_, err := p.lib.Group(c.OID)
+	return err == nil
+}
+
+func (p *system) ECPoint(c p11.Curve, encoded []byte) ([]byte, error) {
+	if p.goProvider.HasCurve(c) {
+		return p.goProvider.ECPoint(c, encoded)
+	}
+	g, err := p.lib.Group(c.OID)
+	if err != nil {
+		return nil, err
+	}
+	return g.Point(encoded)
+}
+
+func (p *system) ECMultiply(c p11.Curve, scalar []byte) ([]byte, error) {
+	if p.goProvider.HasCurve(c) {
+		return p.goProvider.ECMultiply(c, scalar)
+	}
+	g, err := p.lib.Group(c.OID)
+	if err != nil {
+		return nil, err
+	}
+	return g.Multiply(scalar)
+}
+
+// group is the parameter of EC keys that says on which curve they are.
+func group(c p11.Curve) libcrypto.Param {
+	return libcrypto.Text("group", cmp.Or(c.NIST, c.Name))
+}
+
 func (p *system) GenerateEC(c p11.Curve) (scalar, point []byte, err error) {
-	k, err := p.lib.GenerateKey("EC", libcrypto.Text("group", c.NIST))
+	k, err := p.lib.GenerateKey("EC", group(c))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -143,14 +180,14 @@ func (p *system) GenerateEC(c p11.Curve) (scalar, point []byte, err error) {
 }
 
 func (p *system) NewECPublicKey(c p11.Curve, point []byte) (ECPublicKey, error) {
-	k, err := p.lib.NewKey("EC", libcrypto.Public, libcrypto.Text("group", c.NIST), libcrypto.Octets("pub", point))
+	k, err := p.lib.NewKey("EC", libcrypto.Public, group(c), libcrypto.Octets("pub", point))
 	return ecPublicKey{k}, err
 }
 
 func (p *system) NewECPrivateKey(c p11.Curve, scalar, point []byte) (ECPrivateKey, error) {
 	d := new(big.Int).SetBytes(scalar)
 	defer clear(d.Bits())
-	k, err := p.lib.NewKey("EC", libcrypto.Pair, libcrypto.Text("group", c.NIST), libcrypto.Octets("pub", point), libcrypto.Int("priv", d))
+	k, err := p.lib.NewKey("EC", libcrypto.Pair, group(c), libcrypto.Octets("pub", point), libcrypto.Int("priv", d))
 	return &ecPrivateKey{p.lib, k, c}, err
 }
 
@@ -169,7 +206,7 @@ func (k *ecPrivateKey) Sign(digest []byte) ([]byte, error) {
 }
 
 func (k *ecPrivateKey) ECDH(point []byte) ([]byte, error) {
-	peer, err := k.lib.NewKey("EC", libcrypto.Public, libcrypto.Text("group", k.curve.NIST), libcrypto.Octets("pub", point))
+	peer, err := k.lib.NewKey("EC", libcrypto.Public, group(k.curve), libcrypto.Octets("pub", point))
 	if err != nil {
 		return nil, err
 	}

@@ -330,7 +330,7 @@ func TestBadKeys(t *testing.T) {
 				attr(p11.CKA_MODULUS, []byte{33}), attr(p11.CKA_PRIVATE_EXPONENT, []byte{5})), p11.CKR_KEY_SIZE_RANGE},
 			{"EC without curve", p11.CKM_ECDSA, tokentest.Key(t, p11.CKO_PRIVATE_KEY, p11.CKK_EC, tokentest.Value([]byte{1})), p11.CKR_FUNCTION_FAILED},
 			{"EC of another curve", p11.CKM_ECDSA, tokentest.Key(t, p11.CKO_PRIVATE_KEY, p11.CKK_EC,
-				attr(p11.CKA_EC_PARAMS, []byte{6, 5, 0x2b, 0x81, 4, 0, 10}), tokentest.Value([]byte{1})), p11.CKR_CURVE_NOT_SUPPORTED},
+				attr(p11.CKA_EC_PARAMS, []byte{6, 5, 0x2b, 0x81, 4, 0, 1}), tokentest.Value([]byte{1})), p11.CKR_CURVE_NOT_SUPPORTED},
 			{"EC of explicit parameters", p11.CKM_ECDSA, tokentest.Key(t, p11.CKO_PRIVATE_KEY, p11.CKK_EC,
 				attr(p11.CKA_EC_PARAMS, []byte{0x30, 0}), tokentest.Value([]byte{1})), p11.CKR_DOMAIN_PARAMS_INVALID},
 			{"EC scalar 0", p11.CKM_ECDSA, tokentest.Key(t, p11.CKO_PRIVATE_KEY, p11.CKK_EC,
@@ -364,7 +364,7 @@ func TestBadKeys(t *testing.T) {
 		t.Run("a bare point", func(t *testing.T) {
 			pub, priv := generatedEC(t, c, testCurves()[1])
 			a, _ := pub.Acquire()
-			raw, _ := pkix.ECPublic(testCurves()[1], func() []byte { b, _ := a.Get(p11.CKA_EC_POINT); return b }())
+			raw, _ := pkix.ECPublic(pkix.GoArithmetic{}, testCurves()[1], func() []byte { b, _ := a.Get(p11.CKA_EC_POINT); return b }())
 			bare := tokentest.Key(t, p11.CKO_PUBLIC_KEY, p11.CKK_EC, attr(p11.CKA_EC_PARAMS, testCurves()[1].Params()), attr(p11.CKA_EC_POINT, raw))
 			pub.Release()
 			m := p11.Mechanism{Type: p11.CKM_ECDSA_SHA384}

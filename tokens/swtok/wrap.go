@@ -140,7 +140,7 @@ func (c *Crypto) UnwrapKey(ctx context.Context, m p11.Mechanism, unwrapping *tok
 	}
 	defer wipe(plain)
 	if private {
-		a, err := unwrappedPrivate(plain, kt)
+		a, err := c.unwrappedPrivate(plain, kt)
 		if err != nil {
 			return nil, err
 		}
@@ -157,7 +157,7 @@ func (c *Crypto) UnwrapKey(ctx context.Context, m p11.Mechanism, unwrapping *tok
 // unwrappedPrivate returns the attributes of an unwrapped private key, which must
 // be of type kt and one that the token can use. The bytes come from whoever made
 // the wrapped key.
-func unwrappedPrivate(der []byte, kt p11.KeyType) (p11.Attributes, error) {
+func (c *Crypto) unwrappedPrivate(der []byte, kt p11.KeyType) (p11.Attributes, error) {
 	a, err := pkix.DecodePrivateKey(der)
 	switch p11.RVOf(err) {
 	case p11.CKR_OK:
@@ -172,7 +172,7 @@ func unwrappedPrivate(der []byte, kt p11.KeyType) (p11.Attributes, error) {
 		err = p11.Errorf(p11.CKR_WRAPPED_KEY_INVALID, "the unwrapped key is of type %s, and the template says %s", got.Short(), kt.Short())
 	default:
 		a.SetUlong(p11.CKA_CLASS, uint64(p11.CKO_PRIVATE_KEY))
-		err = translate(usable(a), map[p11.RV]p11.RV{p11.CKR_KEY_SIZE_RANGE: p11.CKR_WRAPPED_KEY_INVALID})
+		err = translate(c.usable(a), map[p11.RV]p11.RV{p11.CKR_KEY_SIZE_RANGE: p11.CKR_WRAPPED_KEY_INVALID})
 	}
 	if err != nil {
 		a.Wipe()

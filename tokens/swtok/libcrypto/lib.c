@@ -183,3 +183,37 @@ int key_use(const library *l, void *key, int use, const param *p, void *peer, un
 	l->EVP_PKEY_CTX_free(ctx);
 	return r;
 }
+
+void *group_find(const library *l, const char *oid)
+{
+	l->ERR_clear_error();
+	return l->EC_GROUP_new_by_curve_name(l->OBJ_txt2nid(oid));
+}
+
+enum { UNCOMPRESSED = 4 };
+
+size_t group_point(const library *l, const void *group, const unsigned char *in, size_t n, unsigned char *out, size_t outn)
+{
+	l->ERR_clear_error();
+	void *point = l->EC_POINT_new(group);
+	size_t r = 0;
+	if (point && l->EC_POINT_oct2point(group, point, in, n, NULL) > 0)
+		r = l->EC_POINT_point2oct(group, point, UNCOMPRESSED, out, outn, NULL);
+	l->EC_POINT_free(point);
+	return r;
+}
+
+// With the generator alone EC_POINT_mul takes the same time for every number, as it must
+// when it makes keys.
+size_t group_multiply(const library *l, const void *group, const unsigned char *number, size_t n, unsigned char *out, size_t outn)
+{
+	l->ERR_clear_error();
+	void *point = l->EC_POINT_new(group), *d = l->BN_bin2bn(number, n, NULL);
+	size_t r = 0;
+	if (point && d && !l->BN_is_zero(d) && l->BN_cmp(d, l->EC_GROUP_get0_order(group)) < 0 &&
+	    l->EC_POINT_mul(group, point, d, NULL, NULL, NULL) > 0)
+		r = l->EC_POINT_point2oct(group, point, UNCOMPRESSED, out, outn, NULL);
+	l->BN_clear_free(d);
+	l->EC_POINT_free(point);
+	return r;
+}

@@ -57,7 +57,19 @@ enum { PARAM_UNSIGNED = 2, PARAM_TEXT = 4, PARAM_OCTETS = 5 };
 	F(int, EVP_PKEY_decrypt, (void *, unsigned char *, size_t *, const unsigned char *, size_t)) \
 	F(int, EVP_PKEY_derive_init_ex, (void *, const param *)) \
 	F(int, EVP_PKEY_derive_set_peer, (void *, void *)) \
-	F(int, EVP_PKEY_derive, (void *, unsigned char *, size_t *))
+	F(int, EVP_PKEY_derive, (void *, unsigned char *, size_t *)) \
+	F(int, OBJ_txt2nid, (const char *)) \
+	F(void *, EC_GROUP_new_by_curve_name, (int)) \
+	F(const void *, EC_GROUP_get0_order, (const void *)) \
+	F(void *, EC_POINT_new, (const void *)) \
+	F(void, EC_POINT_free, (void *)) \
+	F(int, EC_POINT_oct2point, (const void *, void *, const unsigned char *, size_t, void *)) \
+	F(size_t, EC_POINT_point2oct, (const void *, const void *, int, unsigned char *, size_t, void *)) \
+	F(int, EC_POINT_mul, (const void *, void *, const void *, const void *, const void *, void *)) \
+	F(void *, BN_bin2bn, (const unsigned char *, int, void *)) \
+	F(int, BN_is_zero, (const void *)) \
+	F(int, BN_cmp, (const void *, const void *)) \
+	F(void, BN_clear_free, (void *))
 
 typedef struct {
 #define FIELD(result, name, parameters) result(*name) parameters;
@@ -96,5 +108,12 @@ void key_data_free(const library *l, param *p);
 void key_free(const library *l, void *key);
 int key_use(const library *l, void *key, int use, const param *p, void *peer, unsigned char *out, size_t *outn,
 	const unsigned char *in, size_t n, const unsigned char *signature, size_t sn);
+
+void *group_find(const library *l, const char *oid);
+// group_point reads an encoded point, group_multiply multiplies the generator by a
+// number from 1 to below the order. They return how long the uncompressed point is, 0
+// if it is none or longer than outn.
+size_t group_point(const library *l, const void *group, const unsigned char *in, size_t n, unsigned char *out, size_t outn);
+size_t group_multiply(const library *l, const void *group, const unsigned char *number, size_t n, unsigned char *out, size_t outn);
 
 #endif

@@ -8,9 +8,11 @@ import (
 	"crypto/cipher"
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"math/big"
+	"slices"
 	"testing"
 )
 
@@ -134,6 +136,47 @@ func TestKeys(t *testing.T) {
 	sig = must[[]byte](t)(rsa.Sign(256, digest[:], pss...))
 	if err := rsa.Verify(digest[:], sig, pss...); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestGroup compares with Go's P-256, and has the base point of RFC 5639 §3.4.
+func TestGroup(t *testing.T) {
+	l := load(t)
+	g := must[*Group](t)(l.Group("1.2.840.10045.3.1.7"))
+	k := must[*ecdsa.PrivateKey](t)(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	scalar, want := must[[]byte](t)(k.Bytes()), must[[]byte](t)(k.PublicKey.Bytes())
+	if got := must[[]byte](t)(g.Multiply(scalar)); !bytes.Equal(got, want) {
+		t.Errorf("%x, want %x", got, want)
+	}
+	small := elliptic.MarshalCompressed(elliptic.P256(), k.X, k.Y) //nolint:staticcheck // for P-256 there is no other in Go's library
+	for _, encoded := range [][]byte{want, small} {
+		if got := must[[]byte](t)(g.Point(encoded)); !bytes.Equal(got, want) {
+			t.Errorf("%x, want %x", got, want)
+		}
+	}
+	off := bytes.Clone(want)
+	off[64] ^= 1
+	for _, bad := range [][]byte{nil, off, want[:64], {5}, make([]byte, 200)} {
+		if p, err := g.Point(bad); err == nil {
+			t.Errorf("%x is the point %x", bad, p)
+		}
+	}
+	order := elliptic.P256().Params().N.Bytes()
+	for _, bad := range [][]byte{nil, make([]byte, 32), order, bytes.Repeat([]byte{255}, 32), bytes.Repeat([]byte{1}, 200)} {
+		if p, err := g.Multiply(bad); err == nil {
+			t.Errorf("%x has the point %x", bad, p)
+		}
+	}
+	if g, err := l.Group("1.2.3"); err == nil {
+		t.Errorf("any number is a curve: %v", g)
+	}
+	if b, err := l.Group("1.3.36.3.3.2.8.1.1.7"); err == nil {
+		x := unhex("8bd2aeb9cb7e57cb2c4b482ffc81b7afb9de27e1e3bd23c23a4453bd9ace3262")
+		y := unhex("547ef835c3dac4fd97f8461a14611dc9c27745132ded8e545c1d54c72f046997")
+		got := must[[]byte](t)(b.Multiply([]byte{1}))
+		if want := slices.Concat([]byte{4}, x, y); !bytes.Equal(got, want) {
+			t.Errorf("the base of brainpoolP256r1 is %x", got)
+		}
 	}
 }
 
