@@ -7,6 +7,7 @@ godebug rsa1024min=0
 
 require (
 	github.com/anishathalye/porcupine v1.3.1
+	github.com/cloudflare/circl v1.6.5
 	github.com/coreos/go-systemd/v22 v22.7.0
 	github.com/google/btree v1.1.3
 	github.com/google/go-cmp v0.7.0

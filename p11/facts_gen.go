@@ -159,37 +159,37 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_ML_DSA_KEY_PAIR_GEN:
 		return Facts{Functions: CKF_GENERATE_KEY_PAIR, KeyTypes: keysMlDsa}, true
 	case CKM_ML_DSA:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysMlDsa, Param: ParamRaw}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysMlDsa, Param: ParamContext, Optional: true}, true
 	case CKM_HASH_ML_DSA:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysMlDsa, Param: ParamRaw, SinglePart: true}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysMlDsa, Param: ParamHashContext, SinglePart: true}, true
 	case CKM_DH_PKCS_KEY_PAIR_GEN:
 		return Facts{Functions: CKF_GENERATE_KEY_PAIR, KeyTypes: keysDh}, true
 	case CKM_DH_PKCS_DERIVE:
 		return Facts{Functions: CKF_DERIVE, KeyTypes: keysDh, Param: ParamPublic}, true
 	case CKM_HASH_ML_DSA_SHA224:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysMlDsa, Hash: CKM_SHA224, Param: ParamRaw}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysMlDsa, Hash: CKM_SHA224, Param: ParamContext, Optional: true}, true
 	case CKM_HASH_ML_DSA_SHA256:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysMlDsa, Hash: CKM_SHA256, Param: ParamRaw}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysMlDsa, Hash: CKM_SHA256, Param: ParamContext, Optional: true}, true
 	case CKM_HASH_ML_DSA_SHA384:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysMlDsa, Hash: CKM_SHA384, Param: ParamRaw}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysMlDsa, Hash: CKM_SHA384, Param: ParamContext, Optional: true}, true
 	case CKM_HASH_ML_DSA_SHA512:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysMlDsa, Hash: CKM_SHA512, Param: ParamRaw}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysMlDsa, Hash: CKM_SHA512, Param: ParamContext, Optional: true}, true
 	case CKM_HASH_ML_DSA_SHA3_224:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysMlDsa, Hash: CKM_SHA3_224, Param: ParamRaw}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysMlDsa, Hash: CKM_SHA3_224, Param: ParamContext, Optional: true}, true
 	case CKM_HASH_ML_DSA_SHA3_256:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysMlDsa, Hash: CKM_SHA3_256, Param: ParamRaw}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysMlDsa, Hash: CKM_SHA3_256, Param: ParamContext, Optional: true}, true
 	case CKM_HASH_ML_DSA_SHA3_384:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysMlDsa, Hash: CKM_SHA3_384, Param: ParamRaw}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysMlDsa, Hash: CKM_SHA3_384, Param: ParamContext, Optional: true}, true
 	case CKM_HASH_ML_DSA_SHA3_512:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysMlDsa, Hash: CKM_SHA3_512, Param: ParamRaw}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysMlDsa, Hash: CKM_SHA3_512, Param: ParamContext, Optional: true}, true
 	case CKM_HASH_ML_DSA_SHAKE128:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysMlDsa, Param: ParamRaw}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysMlDsa, Param: ParamContext, Optional: true}, true
 	case CKM_HASH_ML_DSA_SHAKE256:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysMlDsa, Param: ParamRaw}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysMlDsa, Param: ParamContext, Optional: true}, true
 	case CKM_SLH_DSA_KEY_PAIR_GEN:
 		return Facts{Functions: CKF_GENERATE_KEY_PAIR, KeyTypes: keysSlhDsa}, true
 	case CKM_SLH_DSA:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysSlhDsa, Param: ParamRaw}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysSlhDsa, Param: ParamContext, Optional: true}, true
 	case CKM_X9_42_DH_KEY_PAIR_GEN:
 		return Facts{Functions: CKF_GENERATE_KEY_PAIR, KeyTypes: keysX942Dh}, true
 	case CKM_X9_42_DH_DERIVE:
@@ -199,27 +199,27 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_X9_42_MQV_DERIVE:
 		return Facts{Functions: CKF_DERIVE, KeyTypes: keysX942Dh, Param: ParamRaw}, true
 	case CKM_HASH_SLH_DSA:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysSlhDsa, Param: ParamRaw, SinglePart: true}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysSlhDsa, Param: ParamHashContext, SinglePart: true}, true
 	case CKM_HASH_SLH_DSA_SHA224:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysSlhDsa, Hash: CKM_SHA224, Param: ParamRaw}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysSlhDsa, Hash: CKM_SHA224, Param: ParamContext, Optional: true}, true
 	case CKM_HASH_SLH_DSA_SHA256:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysSlhDsa, Hash: CKM_SHA256, Param: ParamRaw}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysSlhDsa, Hash: CKM_SHA256, Param: ParamContext, Optional: true}, true
 	case CKM_HASH_SLH_DSA_SHA384:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysSlhDsa, Hash: CKM_SHA384, Param: ParamRaw}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysSlhDsa, Hash: CKM_SHA384, Param: ParamContext, Optional: true}, true
 	case CKM_HASH_SLH_DSA_SHA512:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysSlhDsa, Hash: CKM_SHA512, Param: ParamRaw}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysSlhDsa, Hash: CKM_SHA512, Param: ParamContext, Optional: true}, true
 	case CKM_HASH_SLH_DSA_SHA3_224:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysSlhDsa, Hash: CKM_SHA3_224, Param: ParamRaw}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysSlhDsa, Hash: CKM_SHA3_224, Param: ParamContext, Optional: true}, true
 	case CKM_HASH_SLH_DSA_SHA3_256:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysSlhDsa, Hash: CKM_SHA3_256, Param: ParamRaw}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysSlhDsa, Hash: CKM_SHA3_256, Param: ParamContext, Optional: true}, true
 	case CKM_HASH_SLH_DSA_SHA3_384:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysSlhDsa, Hash: CKM_SHA3_384, Param: ParamRaw}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysSlhDsa, Hash: CKM_SHA3_384, Param: ParamContext, Optional: true}, true
 	case CKM_HASH_SLH_DSA_SHA3_512:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysSlhDsa, Hash: CKM_SHA3_512, Param: ParamRaw}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysSlhDsa, Hash: CKM_SHA3_512, Param: ParamContext, Optional: true}, true
 	case CKM_HASH_SLH_DSA_SHAKE128:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysSlhDsa, Param: ParamRaw}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysSlhDsa, Param: ParamContext, Optional: true}, true
 	case CKM_HASH_SLH_DSA_SHAKE256:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysSlhDsa, Param: ParamRaw}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysSlhDsa, Param: ParamContext, Optional: true}, true
 	case CKM_SHA256_RSA_PKCS:
 		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRsa, Hash: CKM_SHA256}, true
 	case CKM_SHA384_RSA_PKCS:

@@ -21,6 +21,8 @@ const (
 	ParamRSAAESKeyWrap           // *RSAAESKeyWrapParams
 	ParamData                    // *StringDataParams
 	ParamIVData                  // *CBCDataParams
+	ParamContext                 // *SignContext
+	ParamHashContext             // *HashSignContext
 )
 
 // Layout is the number of the kind in our own protocol: 0 for bytes.
@@ -46,6 +48,10 @@ func (k ParamKind) Layout() uint8 {
 		return 8
 	case ParamIVData:
 		return 9
+	case ParamContext:
+		return 11
+	case ParamHashContext:
+		return 12
 	}
 	return 0
 }
@@ -97,6 +103,14 @@ func (k ParamKind) parse(p *paramParser) Param {
 		return v
 	case ParamIVData:
 		v := new(CBCDataParams)
+		v.parse(p)
+		return v
+	case ParamContext:
+		v := new(SignContext)
+		v.parse(p)
+		return v
+	case ParamHashContext:
+		v := new(HashSignContext)
 		v.parse(p)
 		return v
 	}
@@ -185,6 +199,14 @@ func (k ParamKind) check(c checker, p Param) error {
 		if v, ok := p.(*CBCDataParams); ok {
 			return v.check(c)
 		}
+	case ParamContext:
+		if v, ok := p.(*SignContext); ok {
+			return v.check(c)
+		}
+	case ParamHashContext:
+		if v, ok := p.(*HashSignContext); ok {
+			return v.check(c)
+		}
 	}
 	return c.errorf("the parameter is of another mechanism's type")
 }
@@ -234,6 +256,14 @@ func (k ParamKind) read(c Coder) Param {
 		return v
 	case ParamIVData:
 		v := new(CBCDataParams)
+		v.Code(c)
+		return v
+	case ParamContext:
+		v := new(SignContext)
+		v.Code(c)
+		return v
+	case ParamHashContext:
+		v := new(HashSignContext)
 		v.Code(c)
 		return v
 	}
@@ -309,6 +339,17 @@ func (k ParamKind) words() []paramWord {
 			{name: "iv", sample: "zeros", required: true},
 			{name: "data", sample: "zeros", required: true},
 		}
+	case ParamContext:
+		return []paramWord{
+			{name: "hedge", about: "whether random numbers go into the signature"},
+			{name: "context"},
+		}
+	case ParamHashContext:
+		return []paramWord{
+			{name: "hedge"},
+			{name: "context"},
+			{name: "hash", about: "the digest that the data is, such as hash=sha256", sample: "sha256", fromName: true},
+		}
 	}
 	return nil
 }
@@ -317,7 +358,7 @@ func (k ParamKind) words() []paramWord {
 // name.
 func isParamWord(s string) bool {
 	switch s {
-	case "aad", "bits", "counter", "data", "hash", "iv", "kdf", "length", "mac", "mgf", "nonce", "param", "public", "salt", "shared", "source", "tag":
+	case "aad", "bits", "context", "counter", "data", "hash", "hedge", "iv", "kdf", "length", "mac", "mgf", "nonce", "param", "public", "salt", "shared", "source", "tag":
 		return true
 	}
 	return false
@@ -697,4 +738,86 @@ func (v *CBCDataParams) check(c checker) error {
 func (v *CBCDataParams) Code(c Coder) {
 	c.Bytes(&v.IV)
 	c.Bytes(&v.Data)
+}
+
+// SignContext is CK_SIGN_ADDITIONAL_CONTEXT (PKCS#11 v3.2 §6.67.1).
+type SignContext struct {
+	Hedge   Hedge // whether random numbers go into the signature
+	Context []byte
+}
+
+func (v *SignContext) parse(p *paramParser) {
+	v.Hedge = parseNamed(p, "hedge", CKH_HEDGE_PREFERRED, ParseHedge)
+	v.Context = p.bytes("context", emptyAbsent)
+}
+
+func (v *SignContext) print(w *paramWriter) {
+	if v.Hedge != CKH_HEDGE_PREFERRED {
+		w.word("hedge", v.Hedge.Short())
+	}
+	if len(v.Context) > 0 {
+		w.bytes("context", v.Context)
+	}
+}
+
+func (v *SignContext) check(c checker) error {
+	switch {
+	case v.Hedge.known() == "":
+		return c.errorf("hedge= is not known: %s", v.Hedge.Short())
+	case len(v.Context) > 255:
+		return c.errorf("context= has at most 255 bytes, not %d", len(v.Context))
+	}
+	return nil
+}
+
+// Code reads or writes the fields, in the order of the C struct.
+func (v *SignContext) Code(c Coder) {
+	c.Ulong((*uint64)(&v.Hedge))
+	c.Bytes(&v.Context)
+}
+
+// HashSignContext is CK_HASH_SIGN_ADDITIONAL_CONTEXT (PKCS#11 v3.2 §6.67.1).
+type HashSignContext struct {
+	Hedge   Hedge
+	Context []byte
+	Hash    MechanismType // the digest that the data is, such as hash=sha256
+}
+
+func (v *HashSignContext) parse(p *paramParser) {
+	v.Hedge = parseNamed(p, "hedge", CKH_HEDGE_PREFERRED, ParseHedge)
+	v.Context = p.bytes("context", emptyAbsent)
+	v.Hash = p.hash("hash", p.facts.Hash)
+}
+
+func (v *HashSignContext) print(w *paramWriter) {
+	if v.Hedge != CKH_HEDGE_PREFERRED {
+		w.word("hedge", v.Hedge.Short())
+	}
+	if len(v.Context) > 0 {
+		w.bytes("context", v.Context)
+	}
+	if v.Hash != w.facts.Hash {
+		w.word("hash", v.Hash.Short())
+	}
+}
+
+func (v *HashSignContext) check(c checker) error {
+	switch {
+	case v.Hedge.known() == "":
+		return c.errorf("hedge= is not known: %s", v.Hedge.Short())
+	case len(v.Context) > 255:
+		return c.errorf("context= has at most 255 bytes, not %d", len(v.Context))
+	case HashSize(v.Hash) == 0:
+		return c.errorf("hash= is no digest: %s", v.Hash.Short())
+	case c.facts.Hash != 0 && v.Hash != c.facts.Hash:
+		return c.errorf("hash= is %s by the mechanism's name, not %s", c.facts.Hash.Short(), v.Hash.Short())
+	}
+	return nil
+}
+
+// Code reads or writes the fields, in the order of the C struct.
+func (v *HashSignContext) Code(c Coder) {
+	c.Ulong((*uint64)(&v.Hedge))
+	c.Bytes(&v.Context)
+	c.Ulong((*uint64)(&v.Hash))
 }

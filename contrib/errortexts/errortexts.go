@@ -60,7 +60,7 @@ func sections() []section {
 		{"The rules of PKCS#11", "From any door; in the tree as above. Programs that load a module get the CK_RV alone.", []string{"engine"}, within},
 		{"Tokens", "Likewise, from the token; of a token that is not served `p11fs status` and `p11fs doctor` say it too.", []string{"tokens", "tokens/memory", "tokens/keywrap", "tokens/swtok", "tokens/swtok/libcrypto", "tokens/store", "tokens/store/format"}, within},
 		{"Templates, mechanisms and parameters", "Likewise, of what was written.", []string{"p11"}, within},
-		{"Keys and certificates that come in", "Likewise, of what was imported, unwrapped or copied into `certs/`.", []string{"p11/pkix"}, within},
+		{"Keys and certificates that come in", "Likewise, of what was imported, unwrapped or copied into `certs/`.", []string{"p11/pkix", "p11/pqc"}, within},
 		{"Programs at the socket", "In the daemon's log at level debug; the program gets the CK_RV.", []string{"mountd/rpc", "mountd/rpc/wire"}, "whoever wrote the client mends it"},
 		{"Commands", "On standard error of the command, behind `p11fs: `.", []string{"cmd/p11fs"}, ""},
 		{"When the daemon starts and ends", "On standard error of `p11fs mount`, in the log, and in `status`. A mount that fails names `p11fs doctor`.", []string{"mountd", "mountd/mountpoint", "mountd/slotd", "shm", "locks", "secret"}, "`p11fs doctor` says what is in the way"},

@@ -19,6 +19,7 @@ const module = "p11fs"
 var floors = [][]string{
 	{"secret", "locks", "shm"},
 	{"p11"},
+	{"p11/pqc"},
 	{"p11/pkix"},
 	{"tokens"},
 	{"tokens/keywrap"},

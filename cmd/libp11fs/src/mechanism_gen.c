@@ -164,6 +164,35 @@ static void param_IVData(struct call *c, const CK_MECHANISM *m)
         bad_param(c);
 }
 
+static void put_sign_additional_context(struct call *c, const CK_SIGN_ADDITIONAL_CONTEXT *p)
+{
+    put_ulong(c, p->hedgeVariant);
+    put_data(c, p->pContext, p->ulContextLen);
+}
+
+static void param_Context(struct call *c, const CK_MECHANISM *m)
+{
+    if (m->ulParameterLen == sizeof(CK_SIGN_ADDITIONAL_CONTEXT))
+        put_sign_additional_context(c, m->pParameter);
+    else
+        bad_param(c);
+}
+
+static void put_hash_sign_additional_context(struct call *c, const CK_HASH_SIGN_ADDITIONAL_CONTEXT *p)
+{
+    put_ulong(c, p->hedgeVariant);
+    put_data(c, p->pContext, p->ulContextLen);
+    put_ulong(c, p->hash);
+}
+
+static void param_HashContext(struct call *c, const CK_MECHANISM *m)
+{
+    if (m->ulParameterLen == sizeof(CK_HASH_SIGN_ADDITIONAL_CONTEXT))
+        put_hash_sign_additional_context(c, m->pParameter);
+    else
+        bad_param(c);
+}
+
 /* All mechanisms that are known, in ascending order. */
 const struct param params[] = {
     {CKM_RSA_PKCS_KEY_PAIR_GEN, LAYOUT_NONE, 0, NULL},
@@ -195,37 +224,37 @@ const struct param params[] = {
     {CKM_DSA_SHA3_384, LAYOUT_NONE, 0, NULL},
     {CKM_DSA_SHA3_512, LAYOUT_NONE, 0, NULL},
     {CKM_ML_DSA_KEY_PAIR_GEN, LAYOUT_NONE, 0, NULL},
-    {CKM_ML_DSA, LAYOUT_BYTES, 0, NULL},
-    {CKM_HASH_ML_DSA, LAYOUT_BYTES, 0, NULL},
+    {CKM_ML_DSA, 11, 0, param_Context},
+    {CKM_HASH_ML_DSA, 12, 0, param_HashContext},
     {CKM_DH_PKCS_KEY_PAIR_GEN, LAYOUT_NONE, 0, NULL},
     {CKM_DH_PKCS_DERIVE, LAYOUT_BYTES, 0, NULL},
-    {CKM_HASH_ML_DSA_SHA224, LAYOUT_BYTES, 0, NULL},
-    {CKM_HASH_ML_DSA_SHA256, LAYOUT_BYTES, 0, NULL},
-    {CKM_HASH_ML_DSA_SHA384, LAYOUT_BYTES, 0, NULL},
-    {CKM_HASH_ML_DSA_SHA512, LAYOUT_BYTES, 0, NULL},
-    {CKM_HASH_ML_DSA_SHA3_224, LAYOUT_BYTES, 0, NULL},
-    {CKM_HASH_ML_DSA_SHA3_256, LAYOUT_BYTES, 0, NULL},
-    {CKM_HASH_ML_DSA_SHA3_384, LAYOUT_BYTES, 0, NULL},
-    {CKM_HASH_ML_DSA_SHA3_512, LAYOUT_BYTES, 0, NULL},
-    {CKM_HASH_ML_DSA_SHAKE128, LAYOUT_BYTES, 0, NULL},
-    {CKM_HASH_ML_DSA_SHAKE256, LAYOUT_BYTES, 0, NULL},
+    {CKM_HASH_ML_DSA_SHA224, 11, 0, param_Context},
+    {CKM_HASH_ML_DSA_SHA256, 11, 0, param_Context},
+    {CKM_HASH_ML_DSA_SHA384, 11, 0, param_Context},
+    {CKM_HASH_ML_DSA_SHA512, 11, 0, param_Context},
+    {CKM_HASH_ML_DSA_SHA3_224, 11, 0, param_Context},
+    {CKM_HASH_ML_DSA_SHA3_256, 11, 0, param_Context},
+    {CKM_HASH_ML_DSA_SHA3_384, 11, 0, param_Context},
+    {CKM_HASH_ML_DSA_SHA3_512, 11, 0, param_Context},
+    {CKM_HASH_ML_DSA_SHAKE128, 11, 0, param_Context},
+    {CKM_HASH_ML_DSA_SHAKE256, 11, 0, param_Context},
     {CKM_SLH_DSA_KEY_PAIR_GEN, LAYOUT_NONE, 0, NULL},
-    {CKM_SLH_DSA, LAYOUT_BYTES, 0, NULL},
+    {CKM_SLH_DSA, 11, 0, param_Context},
     {CKM_X9_42_DH_KEY_PAIR_GEN, LAYOUT_NONE, 0, NULL},
     {CKM_X9_42_DH_DERIVE, LAYOUT_BYTES, 0, NULL},
     {CKM_X9_42_DH_HYBRID_DERIVE, LAYOUT_BYTES, 0, NULL},
     {CKM_X9_42_MQV_DERIVE, LAYOUT_BYTES, 0, NULL},
-    {CKM_HASH_SLH_DSA, LAYOUT_BYTES, 0, NULL},
-    {CKM_HASH_SLH_DSA_SHA224, LAYOUT_BYTES, 0, NULL},
-    {CKM_HASH_SLH_DSA_SHA256, LAYOUT_BYTES, 0, NULL},
-    {CKM_HASH_SLH_DSA_SHA384, LAYOUT_BYTES, 0, NULL},
-    {CKM_HASH_SLH_DSA_SHA512, LAYOUT_BYTES, 0, NULL},
-    {CKM_HASH_SLH_DSA_SHA3_224, LAYOUT_BYTES, 0, NULL},
-    {CKM_HASH_SLH_DSA_SHA3_256, LAYOUT_BYTES, 0, NULL},
-    {CKM_HASH_SLH_DSA_SHA3_384, LAYOUT_BYTES, 0, NULL},
-    {CKM_HASH_SLH_DSA_SHA3_512, LAYOUT_BYTES, 0, NULL},
-    {CKM_HASH_SLH_DSA_SHAKE128, LAYOUT_BYTES, 0, NULL},
-    {CKM_HASH_SLH_DSA_SHAKE256, LAYOUT_BYTES, 0, NULL},
+    {CKM_HASH_SLH_DSA, 12, 0, param_HashContext},
+    {CKM_HASH_SLH_DSA_SHA224, 11, 0, param_Context},
+    {CKM_HASH_SLH_DSA_SHA256, 11, 0, param_Context},
+    {CKM_HASH_SLH_DSA_SHA384, 11, 0, param_Context},
+    {CKM_HASH_SLH_DSA_SHA512, 11, 0, param_Context},
+    {CKM_HASH_SLH_DSA_SHA3_224, 11, 0, param_Context},
+    {CKM_HASH_SLH_DSA_SHA3_256, 11, 0, param_Context},
+    {CKM_HASH_SLH_DSA_SHA3_384, 11, 0, param_Context},
+    {CKM_HASH_SLH_DSA_SHA3_512, 11, 0, param_Context},
+    {CKM_HASH_SLH_DSA_SHAKE128, 11, 0, param_Context},
+    {CKM_HASH_SLH_DSA_SHAKE256, 11, 0, param_Context},
     {CKM_SHA256_RSA_PKCS, LAYOUT_NONE, 0, NULL},
     {CKM_SHA384_RSA_PKCS, LAYOUT_NONE, 0, NULL},
     {CKM_SHA512_RSA_PKCS, LAYOUT_NONE, 0, NULL},

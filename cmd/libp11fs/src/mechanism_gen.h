@@ -80,4 +80,17 @@ typedef struct {
     CK_ULONG length;
 } CK_DES_CBC_ENCRYPT_DATA_PARAMS;
 
+typedef struct {
+    CK_ULONG hedgeVariant;
+    void *pContext;
+    CK_ULONG ulContextLen;
+} CK_SIGN_ADDITIONAL_CONTEXT;
+
+typedef struct {
+    CK_ULONG hedgeVariant;
+    void *pContext;
+    CK_ULONG ulContextLen;
+    CK_MECHANISM_TYPE hash;
+} CK_HASH_SIGN_ADDITIONAL_CONTEXT;
+
 #endif
