@@ -28,6 +28,18 @@ func (c Curve) Params() []byte { return []byte(c.params) }
 // Size is the length in bytes of an element of the field.
 func (c Curve) Size() int { return (c.Bits + 7) / 8 }
 
+// KeySize is the length in bytes of a public and of a private key on a curve of RFC 7748
+// or RFC 8032, whose keys are strings of bytes; 0 for other curves.
+func (c Curve) KeySize() int {
+	switch c.KeyType {
+	case CKK_EC_MONTGOMERY:
+		return c.Size()
+	case CKK_EC_EDWARDS:
+		return c.Bits/8 + 1 // an element of the field and a sign (RFC 8032 §3)
+	}
+	return 0
+}
+
 // CurveNamed returns the curve by one of its usual names, in any case.
 func CurveNamed(name string) (Curve, bool) {
 	name = strings.ToLower(name)

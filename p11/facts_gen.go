@@ -773,7 +773,7 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_EC_MONTGOMERY_KEY_PAIR_GEN:
 		return Facts{Functions: CKF_GENERATE_KEY_PAIR, KeyTypes: keysEcMontgomery}, true
 	case CKM_EDDSA:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysEcEdwards, Param: ParamRaw, SinglePart: true}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysEcEdwards, Param: ParamEdDSA, Optional: true}, true
 	case CKM_JUNIPER_KEY_GEN:
 		return Facts{Functions: CKF_GENERATE, KeyTypes: keysJuniper}, true
 	case CKM_JUNIPER_ECB128:

@@ -217,9 +217,9 @@ func TestMechanismValidate(t *testing.T) {
 		{"dh empty", Mechanism{CKM_DH_PKCS_DERIVE, RawParam{}}, false},
 		{"mac", Mechanism{CKM_SHA_1_HMAC_GENERAL, MACLength(20)}, true},
 		{"mac long", Mechanism{CKM_SHA_1_HMAC_GENERAL, MACLength(21)}, false},
-		{"raw", Mechanism{CKM_EDDSA, RawParam{1}}, true},
-		{"raw absent", Mechanism{CKM_EDDSA, nil}, true},
-		{"raw of another type", Mechanism{CKM_EDDSA, IV{1}}, false},
+		{"raw", Mechanism{CKM_XEDDSA, RawParam{1}}, true},
+		{"raw absent", Mechanism{CKM_XEDDSA, nil}, true},
+		{"raw of another type", Mechanism{CKM_XEDDSA, IV{1}}, false},
 		{"not known", Mechanism{0x80099999, RawParam{1}}, true},
 		{"not known with a type", Mechanism{0x80099999, IV{1}}, false},
 	} {

@@ -23,6 +23,7 @@ const (
 	ParamIVData                  // *CBCDataParams
 	ParamContext                 // *SignContext
 	ParamHashContext             // *HashSignContext
+	ParamEdDSA                   // *EdDSAParams
 )
 
 // Layout is the number of the kind in our own protocol: 0 for bytes.
@@ -52,6 +53,8 @@ func (k ParamKind) Layout() uint8 {
 		return 11
 	case ParamHashContext:
 		return 12
+	case ParamEdDSA:
+		return 13
 	}
 	return 0
 }
@@ -111,6 +114,10 @@ func (k ParamKind) parse(p *paramParser) Param {
 		return v
 	case ParamHashContext:
 		v := new(HashSignContext)
+		v.parse(p)
+		return v
+	case ParamEdDSA:
+		v := new(EdDSAParams)
 		v.parse(p)
 		return v
 	}
@@ -207,6 +214,10 @@ func (k ParamKind) check(c checker, p Param) error {
 		if v, ok := p.(*HashSignContext); ok {
 			return v.check(c)
 		}
+	case ParamEdDSA:
+		if v, ok := p.(*EdDSAParams); ok {
+			return v.check(c)
+		}
 	}
 	return c.errorf("the parameter is of another mechanism's type")
 }
@@ -264,6 +275,10 @@ func (k ParamKind) read(c Coder) Param {
 		return v
 	case ParamHashContext:
 		v := new(HashSignContext)
+		v.Code(c)
+		return v
+	case ParamEdDSA:
+		v := new(EdDSAParams)
 		v.Code(c)
 		return v
 	}
@@ -350,6 +365,11 @@ func (k ParamKind) words() []paramWord {
 			{name: "context"},
 			{name: "hash", about: "the digest that the data is, such as hash=sha256", sample: "sha256", fromName: true},
 		}
+	case ParamEdDSA:
+		return []paramWord{
+			{name: "ph", about: "Ed25519ph, Ed448ph"},
+			{name: "context", sample: "0x636f6e74657874"},
+		}
 	}
 	return nil
 }
@@ -358,7 +378,7 @@ func (k ParamKind) words() []paramWord {
 // name.
 func isParamWord(s string) bool {
 	switch s {
-	case "aad", "bits", "context", "counter", "data", "hash", "hedge", "iv", "kdf", "length", "mac", "mgf", "nonce", "param", "public", "salt", "shared", "source", "tag":
+	case "aad", "bits", "context", "counter", "data", "hash", "hedge", "iv", "kdf", "length", "mac", "mgf", "nonce", "param", "ph", "public", "salt", "shared", "source", "tag":
 		return true
 	}
 	return false
@@ -820,4 +840,47 @@ func (v *HashSignContext) Code(c Coder) {
 	c.Ulong((*uint64)(&v.Hedge))
 	c.Bytes(&v.Context)
 	c.Ulong((*uint64)(&v.Hash))
+}
+
+// EdDSAParams is CK_EDDSA_PARAMS (PKCS#11 v3.1 §6.3.16; false and no context are the same as no parameter).
+type EdDSAParams struct {
+	Prehash bool // Ed25519ph, Ed448ph
+	Context []byte
+}
+
+func (v *EdDSAParams) parse(p *paramParser) {
+	v.Prehash = p.flag("ph")
+	v.Context = p.bytes("context", emptyAbsent)
+}
+
+func (v *EdDSAParams) print(w *paramWriter) {
+	if v.Prehash {
+		w.word("ph", "true")
+	}
+	if len(v.Context) > 0 {
+		w.bytes("context", v.Context)
+	}
+}
+
+func (v *EdDSAParams) check(c checker) error {
+	switch {
+	case len(v.Context) > 255:
+		return c.errorf("context= has at most 255 bytes, not %d", len(v.Context))
+	}
+	return nil
+}
+
+// Code reads or writes the fields, in the order of the C struct.
+func (v *EdDSAParams) Code(c Coder) {
+	c.Bool(&v.Prehash)
+	c.Bytes(&v.Context)
+}
+
+// flag reads a word that is true or false.
+func (p *paramParser) flag(name string) bool {
+	w, ok := p.get(name)
+	if ok && w.value != "true" && w.value != "false" {
+		p.fail("%s= is true or false", name)
+	}
+	return w.value == "true"
 }

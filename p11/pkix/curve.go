@@ -179,6 +179,8 @@ func ECPublic(a Arithmetic, c p11.Curve, b []byte) ([]byte, error) {
 // with the tag of OCTET STRING by chance: on a known curve its length tells.
 func rawPoint(c p11.Curve, b []byte) (point []byte, ok bool) {
 	switch {
+	case c.KeySize() != 0:
+		return octetPoint(c, b)
 	case c.KeyType == p11.CKK_EC && len(b) == 1+2*c.Size() && b[0] == 4:
 		return b, true
 	case len(b) == 0:
@@ -188,9 +190,6 @@ func rawPoint(c p11.Curve, b []byte) (point []byte, ok bool) {
 	in := cryptobyte.String(b)
 	if in.ReadASN1(&s, cbasn1.OCTET_STRING) && in.Empty() && len(s) > 0 {
 		return s, true
-	}
-	if c.KeyType == p11.CKK_EC_EDWARDS || c.KeyType == p11.CKK_EC_MONTGOMERY {
-		return b, len(b) == 32 || len(b) == 56 || len(b) == 57
 	}
 	return b, b[0] >= 2 && b[0] <= 4
 }

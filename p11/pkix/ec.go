@@ -3,8 +3,6 @@ package pkix
 import (
 	"bytes"
 	"crypto/ecdsa"
-	"crypto/ed25519"
-	"encoding/asn1"
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
@@ -13,10 +11,7 @@ import (
 	"p11fs/secret"
 )
 
-const (
-	oidEC      = "1.2.840.10045.2.1"
-	oidEd25519 = "1.3.101.112"
-)
+const oidEC = "1.2.840.10045.2.1"
 
 // ecType is the keys of Weierstrass curves (RFC 5480, RFC 5915).
 func ecType() keyType {
@@ -55,46 +50,6 @@ func ecType() keyType {
 			}
 			return ecdsa.ParseUncompressedPublicKey(c.Elliptic, point)
 		},
-	}
-}
-
-// edwardsType is Ed25519 keys (RFC 8410). Their curve is named by OID or by name
-// (PKCS#11 v3.1 §6.3.5).
-func edwardsType() keyType {
-	params := []byte("\x06\x03\x2b\x65\x70")
-	return keyType{
-		kt: p11.CKK_EC_EDWARDS, oid: oidEd25519, complete: completeEC,
-		readPublic: func(_ algorithm, bits []byte) (p11.Attributes, error) {
-			if len(bits) != ed25519.PublicKeySize {
-				return nil, invalid(formSPKI)
-			}
-			return pointAttributes(params, bits), nil
-		},
-		readPrivate: func(_ algorithm, key []byte) (priv, pub p11.Attributes, err error) {
-			in := cryptobyte.String(key)
-			var seed cryptobyte.String
-			if !in.ReadASN1(&seed, cbasn1.OCTET_STRING) || !in.Empty() || len(seed) != ed25519.SeedSize {
-				return nil, nil, invalid(formPKCS8)
-			}
-			whole := ed25519.NewKeyFromSeed(seed) // RFC 8032 §5.1.5
-			defer secret.Wipe(whole)
-			priv.Set(p11.CKA_EC_PARAMS, bytes.Clone(params))
-			priv.Set(p11.CKA_VALUE, bytes.Clone(seed))
-			return priv, pointAttributes(params, whole[ed25519.SeedSize:]), nil
-		},
-		info: func(attrs p11.Attributes) ([]byte, error) {
-			given, point, err := ownPoint(attrs)
-			switch {
-			case err != nil:
-				return nil, err
-			case !bytes.Equal(given, params):
-				return nil, p11.Errorf(p11.CKR_KEY_TYPE_INCONSISTENT, "no public key file for this Edwards curve")
-			case len(point) != ed25519.PublicKeySize:
-				return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "ec-point: is not %d bytes", ed25519.PublicKeySize)
-			}
-			return buildSPKI(algorithm{oid: oidEd25519}, point)
-		},
-		golang: func(_ algorithm, bits []byte) (any, error) { return ed25519.PublicKey(bits), nil },
 	}
 }
 
@@ -198,19 +153,7 @@ func completeEC(attrs *p11.Attributes, class p11.ObjectClass) ([]byte, error) {
 		return nil, nil
 	}
 	attrs.Set(p11.CKA_EC_POINT, DERPoint(point))
-	return ecSPKI(params, point, kt)
-}
-
-// ecSPKI makes CKA_PUBLIC_KEY_INFO (RFC 5480, RFC 8410).
-func ecSPKI(params, point []byte, kt p11.KeyType) ([]byte, error) {
-	if kt == p11.CKK_EC {
-		return buildSPKI(algorithm{oidEC, params}, point)
-	}
-	var oid asn1.ObjectIdentifier
-	if rest, err := asn1.Unmarshal(params, &oid); err != nil || len(rest) > 0 {
-		return nil, nil // named in words: no algorithm identifier to take over
-	}
-	return buildSPKI(algorithm{oid: oid.String()}, point)
+	return buildSPKI(algorithm{oidEC, params}, point)
 }
 
 // readECPrivate reads an ECPrivateKey (RFC 5915 §3), whose curve alg names where it

@@ -31,7 +31,7 @@ type keyType struct {
 }
 
 func keyTypes() []keyType {
-	return []keyType{rsaType(), ecType(), edwardsType(), {kt: p11.CKK_EC_MONTGOMERY, complete: completeEC}}
+	return append([]keyType{rsaType(), ecType()}, octetTypes()...)
 }
 
 // keyTypeOf finds a key type by its number. Of another type nothing is known.
@@ -55,7 +55,7 @@ func keyTypeByOID(oid string) (keyType, error) {
 	case "1.2.840.113549.1.1.10", "1.2.840.113549.1.1.7":
 		return keyType{}, p11.Errorf(p11.CKR_DATA_INVALID, "an RSA key that is limited to one scheme (algorithm %s) is not supported", oid)
 	}
-	return keyType{}, p11.Errorf(p11.CKR_DATA_INVALID, "keys of algorithm %s are not supported: RSA, EC and Ed25519 are", clip(oid))
+	return keyType{}, p11.Errorf(p11.CKR_DATA_INVALID, "keys of algorithm %s are not supported: RSA, EC, Ed25519, Ed448, X25519 and X448 are", clip(oid))
 }
 
 // algorithm is an AlgorithmIdentifier: the OID in dots, and the whole element of

@@ -3,7 +3,6 @@ package pkix_test
 import (
 	"bytes"
 	"crypto/ecdsa"
-	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/sha1"
@@ -96,6 +95,13 @@ func pair(t *testing.T, name string) (priv, pub p11.Attributes) {
 		pub.Set(p11.CKA_EC_POINT, der)
 	}
 	der := readFile(t, name+".p8.der")
+	if kt := octetKeyType(name); kt != 0 {
+		both(p11.CKA_KEY_TYPE, p11.Ulong(kt))
+		both(p11.CKA_EC_PARAMS, must(asn1.Marshal(info.Algorithm.OID)))
+		priv.Set(p11.CKA_VALUE, der[len(der)-len(info.Key.Bytes):]) // an OCTET STRING in one, at the end
+		point()
+		return priv, pub
+	}
 	key, err := x509.ParsePKCS8PrivateKey(der)
 	if err != nil { // a curve that Go does not know: PKCS#8, SEC1, octet string
 		var p8 struct {
@@ -142,13 +148,23 @@ func pair(t *testing.T, name string) (priv, pub p11.Attributes) {
 		both(p11.CKA_EC_PARAMS, info.Algorithm.Params.FullBytes)
 		priv.Set(p11.CKA_VALUE, value)
 		point()
-	case ed25519.PrivateKey:
-		both(p11.CKA_KEY_TYPE, p11.Ulong(p11.CKK_EC_EDWARDS))
-		both(p11.CKA_EC_PARAMS, []byte{6, 3, 43, 101, 112})
-		priv.Set(p11.CKA_VALUE, k.Seed())
-		point()
 	}
 	return priv, pub
+}
+
+// octetKeyType is the type of keys that are strings of bytes, by the file's name.
+func octetKeyType(name string) p11.KeyType {
+	return map[string]p11.KeyType{
+		"ed25519": p11.CKK_EC_EDWARDS, "ed448": p11.CKK_EC_EDWARDS, "x25519": p11.CKK_EC_MONTGOMERY, "x448": p11.CKK_EC_MONTGOMERY,
+	}[name]
+}
+
+// shortOctet is a PKCS#8 file of a key that is a string of bytes, without its last one.
+func shortOctet(t *testing.T, name string) []byte {
+	der := readFile(t, name)
+	oid := der[5:12] // SEQUENCE { INTEGER, SEQUENCE { OID }, …
+	value := der[16:]
+	return seq(el(2, []byte{0}), oid, el(4, el(4, value[:len(value)-1])))
 }
 
 // certificate is what a certificate file must give.
@@ -228,6 +244,13 @@ func TestParse(t *testing.T) {
 		{"brainpoolP256r1.pub.pem", "", pkix.Auto, []string{"pub brainpoolP256r1"}},
 		{"ed25519.pem", "", pkix.Auto, []string{"key ed25519", "pub ed25519"}},
 		{"ed25519.pub.pem", "", pkix.Auto, []string{"pub ed25519"}},
+		{"ed448.pem", "", pkix.Auto, []string{"key ed448", "pub ed448"}},
+		{"ed448.p8.der", "", pkix.PKCS8, []string{"key ed448", "pub ed448"}},
+		{"ed448.pub.pem", "", pkix.Auto, []string{"pub ed448"}},
+		{"x25519.pem", "", pkix.Auto, []string{"key x25519", "pub x25519"}},
+		{"x25519.pub.pem", "", pkix.PublicKey, []string{"pub x25519"}},
+		{"x448.pem", "", pkix.Auto, []string{"key x448", "pub x448"}},
+		{"x448.pub.pem", "", pkix.PublicKey, []string{"pub x448"}},
 
 		{"rsa.trad-aes128.pem", passphrase, pkix.Auto, []string{"key rsa", "pub rsa"}},
 		{"rsa.trad-aes256.pem", passphrase, pkix.Auto, []string{"key rsa", "pub rsa"}},
@@ -417,7 +440,7 @@ func TestParseErrors(t *testing.T) {
 		{"public point altered", pkix.Auto, flip("prime256v1.sec1.der", 120), "", p11.CKR_DATA_INVALID, "EC key"},
 		{"explicit curve of nobody", pkix.Auto, otherBase, "", p11.CKR_DATA_INVALID, "explicit"},
 		{"unknown curve without its point", pkix.Auto, readFile(t, "bad.k1nopub.pem"), "", p11.CKR_DATA_INVALID, "1.3.132.0.10"},
-		{"X25519", pkix.Auto, readFile(t, "bad.x25519.pem"), "", p11.CKR_DATA_INVALID, "1.3.101.110"},
+		{"X448, a byte less", pkix.Auto, shortOctet(t, "x448.p8.der"), "", p11.CKR_DATA_INVALID, "PKCS#8"},
 		{"RSA-PSS", pkix.Auto, readFile(t, "bad.rsapss.pem"), "", p11.CKR_DATA_INVALID, "one scheme"},
 		{"OpenSSH line damaged", pkix.Auto, []byte("ssh-rsa AAAA\n"), "", p11.CKR_DATA_INVALID, "OpenSSH"},
 	}

@@ -31,7 +31,7 @@ func parse(t testing.TB, name, pass string) []p11.Attributes {
 }
 
 func TestPublicPEM(t *testing.T) {
-	for _, name := range strings.Fields("rsa prime256v1 secp224r1 secp384r1 secp521r1 secp256k1 brainpoolP256r1 ed25519") {
+	for _, name := range strings.Fields("rsa prime256v1 secp224r1 secp384r1 secp521r1 secp256k1 brainpoolP256r1 ed25519 ed448 x25519 x448") {
 		t.Run(name, func(t *testing.T) {
 			pair := parse(t, name+".pem", "")
 			want := readFile(t, name+".pub.pem")
@@ -187,10 +187,10 @@ func TestOpenSSLReads(t *testing.T) {
 		}
 		return path
 	}
-	for _, name := range strings.Fields("rsa prime256v1 secp224r1 secp384r1 secp521r1 secp256k1 brainpoolP256r1 ed25519") {
+	for _, name := range strings.Fields("rsa prime256v1 secp224r1 secp384r1 secp521r1 secp256k1 brainpoolP256r1 ed25519 ed448 x25519 x448") {
 		pemBytes, err := pkix.PublicPEM(parse(t, name+".pem", "")[1])
 		out := openssl(t, "pkey", "-pubin", "-pubcheck", "-noout", "-text", "-in", write(name, pemBytes, err))
-		if !strings.Contains(out, "Public-Key") && !strings.Contains(out, "ED25519 Public") {
+		if !strings.Contains(out, "Public-Key") && !strings.Contains(out, strings.ToUpper(name)+" Public") {
 			t.Errorf("%s: %s", name, out)
 		}
 	}

@@ -87,11 +87,17 @@ func EncodePrivateKey(attrs p11.Attributes) ([]byte, error) {
 // buildPKCS8 puts a PrivateKeyInfo together; key adds the fields of the algorithm's
 // own structure.
 func buildPKCS8(alg algorithm, key func(*cryptobyte.Builder)) ([]byte, error) {
+	return buildPKCS8Of(alg, func(b *cryptobyte.Builder) { b.AddASN1(asn1.SEQUENCE, key) })
+}
+
+// buildPKCS8Of is buildPKCS8 for an algorithm whose private key is not a structure of
+// fields; key adds all of it.
+func buildPKCS8Of(alg algorithm, key func(*cryptobyte.Builder)) ([]byte, error) {
 	var b cryptobyte.Builder
 	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddASN1Int64(0)
 		addAlgorithm(b, alg)
-		b.AddASN1(asn1.OCTET_STRING, func(b *cryptobyte.Builder) { b.AddASN1(asn1.SEQUENCE, key) })
+		b.AddASN1(asn1.OCTET_STRING, key)
 	})
 	der, err := b.Bytes()
 	if err != nil {

@@ -31,7 +31,7 @@ var (
 
 // NewCrypto returns the cryptography over p. random makes symmetric keys, salts
 // and C_GenerateRandom; nil is the system's. Asymmetric keys and nonces
-// always come from the provider's own generator.
+// always come from the generator of the library that makes them.
 func NewCrypto(p Provider, random io.Reader) *Crypto {
 	if random == nil {
 		random = rand.Reader

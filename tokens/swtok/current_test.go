@@ -115,11 +115,6 @@ ECDH1_COFACTOR_DERIVE 160-521
 	{"", "wrapping through ECDH is not there yet", `
 ECDH_AES_KEY_WRAP
 ECDH_COF_AES_KEY_WRAP
-`},
-	{"", "Edwards and Montgomery curves are not there yet", `
-EC_EDWARDS_KEY_PAIR_GEN
-EC_MONTGOMERY_KEY_PAIR_GEN
-EDDSA
 ECDH_X_AES_KEY_WRAP
 `},
 	{"", "ML-DSA and ML-KEM are not there yet", `

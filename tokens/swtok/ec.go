@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"crypto"
 	"encoding/binary"
+	"fmt"
 
 	"p11fs/p11"
 	"p11fs/p11/pkix"
@@ -174,6 +175,24 @@ func ecdsaWhole(sig []byte, n int) ([]byte, bool) {
 	return append(leftPad(sig[:half], n), leftPad(sig[half:], n)...), true
 }
 
+// An ecAgreer is a private key that agrees on secrets with another's public key, which
+// comes as CKA_EC_POINT or bare. An error is about that.
+type ecAgreer interface {
+	agree(p Provider, public []byte) (secret []byte, err error)
+}
+
+func (k *ecPrivate) agree(p Provider, public []byte) ([]byte, error) {
+	point, err := pkix.ECPublic(p, k.curve, public)
+	if err != nil {
+		return nil, err
+	}
+	z, err := k.key.ECDH(point)
+	if err != nil {
+		return nil, fmt.Errorf("no point of %s", k.curve.Name)
+	}
+	return z, nil
+}
+
 // ecdh1 is the family of CKM_ECDH1_DERIVE (PKCS#11 v3.1 §6.3.17). With cofactor 1,
 // which all curves here have, CKM_ECDH1_COFACTOR_DERIVE is the same.
 func ecdh1() family {
@@ -186,17 +205,13 @@ func ecdh1() family {
 		if p.KDF != p11.CKD_NULL && h.Go == 0 {
 			return nil, p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "the key derivation function %s is not supported", p.KDF)
 		}
-		k, err := keyOf[*ecPrivate](base)
+		k, err := keyOf[ecAgreer](base)
 		if err != nil {
 			return nil, err
 		}
-		point, err := pkix.ECPublic(u.provider, k.curve, p.PublicData)
+		z, err := k.agree(u.provider, p.PublicData)
 		if err != nil {
 			return nil, p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "public: %v", err)
-		}
-		z, err := k.key.ECDH(point)
-		if err != nil {
-			return nil, p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "public is no point of %s", k.curve.Name)
 		}
 		defer wipe(z)
 		return stretch(z, h.Go, p.SharedData, n, kt)

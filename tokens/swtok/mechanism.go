@@ -97,6 +97,9 @@ func table(p Provider) []row {
 	ec := func(t p11.MechanismType, flags p11.Flags, f family) row {
 		return plain(t, leastEC, mostEC, flags|p11.CKF_EC_F_P|p11.CKF_EC_NAMEDCURVE|p11.CKF_EC_UNCOMPRESS, f)
 	}
+	octet := func(t p11.MechanismType, flags p11.Flags, f family) row {
+		return plain(t, 255, 448, flags|p11.CKF_EC_F_P|p11.CKF_EC_NAMEDCURVE|p11.CKF_EC_COMPRESS, f)
+	}
 	aes := func(t p11.MechanismType, flags p11.Flags, f family) row { return plain(t, 16, 32, flags, f) }
 	des := func(t p11.MechanismType, flags p11.Flags, f family) row { return plain(t, 8, 8, flags, f) }
 	des3 := func(t p11.MechanismType, flags p11.Flags, f family) row { return plain(t, 24, 24, flags, f) }
@@ -112,6 +115,9 @@ func table(p Provider) []row {
 		ec(p11.CKM_ECDSA, flagsSign, ecdsaOf(0)),
 		ec(p11.CKM_ECDH1_DERIVE, p11.CKF_DERIVE, ecdh1()),
 		ec(p11.CKM_ECDH1_COFACTOR_DERIVE, p11.CKF_DERIVE, ecdh1()),
+		octet(p11.CKM_EC_EDWARDS_KEY_PAIR_GEN, p11.CKF_GENERATE_KEY_PAIR, generateOctet(p11.CKK_EC_EDWARDS)),
+		octet(p11.CKM_EC_MONTGOMERY_KEY_PAIR_GEN, p11.CKF_GENERATE_KEY_PAIR, generateOctet(p11.CKK_EC_MONTGOMERY)),
+		octet(p11.CKM_EDDSA, flagsSign, eddsa()),
 		aes(p11.CKM_AES_KEY_GEN, p11.CKF_GENERATE, generateSecret(p11.CKK_AES, 1, nil)),
 		plain(p11.CKM_AES_XTS_KEY_GEN, 32, 64, p11.CKF_GENERATE, generateSecret(p11.CKK_AES_XTS, 1, halvesDiffer)),
 		aes(p11.CKM_AES_ECB, flagsCipher|flagsWrap, ecbMode(aesBlock)),
@@ -218,6 +224,8 @@ func (c *Crypto) parseKey(a p11.Attributes) (any, error) {
 		return c.parseRSAPublic(a)
 	case kt == p11.CKK_RSA:
 		return c.parseRSAPrivate(a)
+	case kt == p11.CKK_EC_EDWARDS || kt == p11.CKK_EC_MONTGOMERY:
+		return parseOctet(kt, public, a)
 	case kt == p11.CKK_EC && public:
 		return c.parseECPublic(a)
 	case kt == p11.CKK_EC:

@@ -149,6 +149,10 @@ func runVectors(t *testing.T, name string, b []byte, stride int) bool {
 		{"hmac_", "", runHMAC},
 		{"ecdsa_", "", runECDSA},
 		{"ecdh_", "", runECDH},
+		{"ed25519_", "", runEdDSA},
+		{"ed448_", "", runEdDSA},
+		{"x25519_", "", runXDH},
+		{"x448_", "", runXDH},
 		{"rsa_oaep_", "", runOAEP},
 		{"rsa_pkcs1_", "sig_gen", runPKCS1Decrypt},
 		{"rsa_pkcs1_", "", runPKCS1Sign},
@@ -350,11 +354,34 @@ func ecdsaVerdict(t *testing.T, g *vectorGroup, v *vector, sig []byte) bool {
 	return len(sig) == 2*n && n <= curve.Size() && ecdsa.Verify(key, h.Sum(nil), new(big.Int).SetBytes(sig[:n]), new(big.Int).SetBytes(sig[n:]))
 }
 
-func runECDH(t *testing.T, c *Crypto, g *vectorGroup) {
+func runEdDSA(t *testing.T, c *Crypto, g *vectorGroup) {
+	key := tokentest.Key(t, p11.CKO_PUBLIC_KEY, p11.CKK_EC_EDWARDS,
+		p11.Attribute{Type: p11.CKA_EC_PARAMS, Value: curveNamed(t, text(g.PublicKey, "curve")).Params()},
+		p11.Attribute{Type: p11.CKA_EC_POINT, Value: tokentest.Hex(t, text(g.PublicKey, "pk"))})
+	for i := range g.Tests {
+		v := &g.Tests[i]
+		v.check(t, verifyAll(c, p11.Mechanism{Type: p11.CKM_EDDSA}, key, tokentest.Hex(t, v.Msg), tokentest.Hex(t, v.Sig)))
+	}
+}
+
+func runXDH(t *testing.T, c *Crypto, g *vectorGroup) {
+	for i := range g.Tests {
+		if slices.Contains(g.Tests[i].Flags, "ZeroSharedSecret") {
+			g.Tests[i].Result = "invalid" // as RFC 7748 §6 lets one choose
+		} else if g.Tests[i].Result == "acceptable" {
+			g.Tests[i].Result = "valid"
+		}
+	}
+	runAgreement(t, c, g, p11.CKK_EC_MONTGOMERY)
+}
+
+func runECDH(t *testing.T, c *Crypto, g *vectorGroup) { runAgreement(t, c, g, p11.CKK_EC) }
+
+func runAgreement(t *testing.T, c *Crypto, g *vectorGroup, kt p11.KeyType) {
 	curve := curveNamed(t, g.Curve)
 	for i := range g.Tests {
 		v := &g.Tests[i]
-		key := tokentest.Key(t, p11.CKO_PRIVATE_KEY, p11.CKK_EC,
+		key := tokentest.Key(t, p11.CKO_PRIVATE_KEY, kt,
 			p11.Attribute{Type: p11.CKA_EC_PARAMS, Value: curve.Params()}, tokentest.Value(tokentest.Hex(t, v.Private)))
 		out, err := c.DeriveKey(t.Context(), p11.Mechanism{Type: p11.CKM_ECDH1_DERIVE, Param: &p11.ECDH1Params{
 			KDF: p11.CKD_NULL, PublicData: tokentest.Hex(t, v.Public),

@@ -59,6 +59,10 @@ func (r *ring) generatePair(t *testing.T, m p11.Mechanism, kt p11.KeyType) {
 		public.Set(p11.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1})
 	case p11.CKK_EC:
 		public.Set(p11.CKA_EC_PARAMS, []byte{6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7})
+	case p11.CKK_EC_EDWARDS:
+		public.Set(p11.CKA_EC_PARAMS, []byte{6, 3, 0x2b, 0x65, 0x70})
+	case p11.CKK_EC_MONTGOMERY:
+		public.Set(p11.CKA_EC_PARAMS, []byte{6, 3, 0x2b, 0x65, 0x6e})
 	default:
 		return
 	}

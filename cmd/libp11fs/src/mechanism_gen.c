@@ -193,6 +193,20 @@ static void param_HashContext(struct call *c, const CK_MECHANISM *m)
         bad_param(c);
 }
 
+static void put_eddsa_params(struct call *c, const CK_EDDSA_PARAMS *p)
+{
+    put_byte(c, p->phFlag != 0);
+    put_data(c, p->pContextData, p->ulContextDataLen);
+}
+
+static void param_EdDSA(struct call *c, const CK_MECHANISM *m)
+{
+    if (m->ulParameterLen == sizeof(CK_EDDSA_PARAMS))
+        put_eddsa_params(c, m->pParameter);
+    else
+        bad_param(c);
+}
+
 /* All mechanisms that are known, in ascending order. */
 const struct param params[] = {
     {CKM_RSA_PKCS_KEY_PAIR_GEN, LAYOUT_NONE, 0, NULL},
@@ -531,7 +545,7 @@ const struct param params[] = {
     {CKM_RSA_AES_KEY_WRAP, 7, 0, param_RSAAESKeyWrap},
     {CKM_EC_EDWARDS_KEY_PAIR_GEN, LAYOUT_NONE, 0, NULL},
     {CKM_EC_MONTGOMERY_KEY_PAIR_GEN, LAYOUT_NONE, 0, NULL},
-    {CKM_EDDSA, LAYOUT_BYTES, 0, NULL},
+    {CKM_EDDSA, 13, 0, param_EdDSA},
     {CKM_JUNIPER_KEY_GEN, LAYOUT_NONE, 0, NULL},
     {CKM_JUNIPER_ECB128, LAYOUT_NONE, 0, NULL},
     {CKM_JUNIPER_CBC128, LAYOUT_BYTES, 0, NULL},

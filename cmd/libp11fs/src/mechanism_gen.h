@@ -93,4 +93,10 @@ typedef struct {
     CK_MECHANISM_TYPE hash;
 } CK_HASH_SIGN_ADDITIONAL_CONTEXT;
 
+typedef struct {
+    CK_BBOOL phFlag;
+    CK_ULONG ulContextDataLen;
+    void *pContextData;
+} CK_EDDSA_PARAMS;
+
 #endif

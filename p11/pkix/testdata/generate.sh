@@ -10,8 +10,8 @@ openssl genrsa -out rsa.pem 2048 2>/dev/null
 for c in prime256v1 secp224r1 secp384r1 secp521r1 secp256k1 brainpoolP256r1; do
 	openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:$c -out $c.pem
 done
-openssl genpkey -algorithm ED25519 -out ed25519.pem
-for k in rsa prime256v1 secp224r1 secp384r1 secp521r1 secp256k1 brainpoolP256r1 ed25519; do
+for k in ed25519 ed448 x25519 x448; do openssl genpkey -algorithm $k -out $k.pem; done
+for k in rsa prime256v1 secp224r1 secp384r1 secp521r1 secp256k1 brainpoolP256r1 ed25519 ed448 x25519 x448; do
 	openssl pkcs8 -topk8 -nocrypt -in $k.pem -outform DER -out $k.p8.der
 	openssl pkey -in $k.pem -pubout -out $k.pub.pem
 done
@@ -29,7 +29,6 @@ openssl ec -in prime256v1.pem -pubout -conv_form compressed -out prime256v1.comp
 openssl ec -in prime256v1.pem -param_enc explicit -out prime256v1.explicit.pem 2>/dev/null
 openssl ec -in secp256k1.pem -no_public -out bad.k1nopub.pem 2>/dev/null
 { openssl ecparam -name prime256v1; cat prime256v1.sec1.pem; } > prime256v1.params.pem
-openssl genpkey -algorithm X25519 -out bad.x25519.pem
 openssl genpkey -algorithm RSA-PSS -pkeyopt rsa_keygen_bits:1024 -out bad.rsapss.pem 2>/dev/null
 
 # Encrypted keys.
