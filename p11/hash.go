@@ -16,6 +16,8 @@ type Hash struct {
 	OID  string // object identifier, with dots
 	MGF  MGF    // MGF1 over it
 	KDF  KDF    // the derivation of ANSI X9.63 with it
+	// SP800 is the one-step derivation of NIST SP 800-56C.
+	SP800 KDF
 
 	HMAC, HMACGeneral MechanismType
 	PKCS1, PSS, ECDSA MechanismType // signatures of data

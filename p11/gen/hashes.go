@@ -12,8 +12,8 @@ import (
 
 // A hash is a row of the table of hashes, with the constants that are over it.
 type hash struct {
-	Type, MGF, KDF string
-	Members        string // of a p11.Hash
+	Type, MGF, KDF, SP800 string
+	Members               string // of a p11.Hash
 }
 
 // member writes a member of a struct, nothing for one without a value.
@@ -39,7 +39,7 @@ func hashes(t *table.Table) (list []hash, err error) {
 		for _, c := range []struct {
 			to             *string
 			prefix, suffix string
-		}{{&h.Type, "CKM_", short}, {&h.MGF, "CKG_", row.Facts["mgf"]}, {&h.KDF, "CKD_", row.Facts["kdf"]}} {
+		}{{&h.Type, "CKM_", short}, {&h.MGF, "CKG_", row.Facts["mgf"]}, {&h.KDF, "CKD_", row.Facts["kdf"]}, {&h.SP800, "CKD_", row.Facts["sp800"]}} {
 			if c.suffix == "" {
 				continue
 			}
@@ -52,7 +52,7 @@ func hashes(t *table.Table) (list []hash, err error) {
 		if _, err := strconv.ParseUint(row.Words[1], 10, 16); err != nil {
 			return nil, fmt.Errorf("hash %s: size %q", short, row.Words[1])
 		}
-		h.Members = member("Type", h.Type) + member("Size", row.Words[1]) + member("OID", quoted(row.Facts["oid"])) + member("MGF", h.MGF) + member("KDF", h.KDF)
+		h.Members = member("Type", h.Type) + member("Size", row.Words[1]) + member("OID", quoted(row.Facts["oid"])) + member("MGF", h.MGF) + member("KDF", h.KDF) + member("SP800", h.SP800)
 		for _, family := range []struct{ field, prefix, suffix string }{
 			{"HMAC", "", "_HMAC"}, {"HMACGeneral", "", "_HMAC_GENERAL"},
 			{"PKCS1", "", "_RSA_PKCS"}, {"PSS", "", "_RSA_PKCS_PSS"}, {"ECDSA", "CKM_ECDSA_", ""},

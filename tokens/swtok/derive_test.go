@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"crypto"
 	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
 	"testing"
 
 	"p11fs/p11"
@@ -24,9 +27,57 @@ func point(t *testing.T, pub *tokens.Object) []byte {
 
 // The vector of ANSI X9.63 with SHA-256 in NIST's CAVS 12.0 files.
 func TestX963(t *testing.T) {
-	got, err := stretch(tokentest.Hex(t, "96c05619d56c328ab95fe84b18264b08725b85e33fd34f08"), crypto.SHA256, nil, 16, p11.CKK_GENERIC_SECRET)
+	got, err := stretch(tokentest.Hex(t, "96c05619d56c328ab95fe84b18264b08725b85e33fd34f08"), crypto.SHA256, false, nil, 16, p11.CKK_GENERIC_SECRET)
 	if err != nil || fmt.Sprintf("%x", got) != "443024c3dae66b95e6f5670601558f71" {
 		t.Errorf("%x, %v", got, err)
+	}
+}
+
+// oneStep is a key derivation of ANSI X9.63 or NIST SP 800-56C, as a sum of sums.
+func oneStep(h crypto.Hash, counterFirst bool, z, shared []byte, n int) (out []byte) {
+	for i := byte(1); len(out) < n; i++ {
+		count := []byte{0, 0, 0, i}
+		in := slices.Concat(z, count, shared)
+		if counterFirst {
+			in = slices.Concat(count, z, shared)
+		}
+		out = append(out, sumOf(h, string(in))...)
+	}
+	return out[:n]
+}
+
+// TestKDFsOfOpenSSL compares what stretches a shared secret with openssl(1).
+func TestKDFsOfOpenSSL(t *testing.T) {
+	program, err := exec.LookPath("openssl")
+	if err != nil {
+		t.Skip("no openssl")
+	}
+	compared := 0
+	for _, h := range p11.Hashes() {
+		for _, kdf := range []p11.KDF{h.KDF, h.SP800} {
+			if kdf == 0 || h.Go == 0 {
+				continue
+			}
+			name := "X963KDF"
+			if kdf == h.SP800 {
+				name = "SSKDF"
+			}
+			z, shared := []byte("a shared secret"), []byte("and data")
+			digest := strings.Replace(h.Go.String(), "SHA-", "SHA", 1)
+			out, err := exec.Command(program, "kdf", "-binary", "-keylen", "150", "-kdfopt", "digest:"+digest,
+				"-kdfopt", fmt.Sprintf("hexkey:%x", z), "-kdfopt", fmt.Sprintf("hexinfo:%x", shared), name).Output()
+			if err != nil {
+				t.Fatalf("openssl %s with %s: %v", name, digest, err)
+			}
+			got, err := stretch(z, h.Go, kdf == h.SP800, shared, 150, p11.CKK_GENERIC_SECRET)
+			if err != nil || !bytes.Equal(got, out) {
+				t.Errorf("%s: %x, want %x, %v", kdf, got, out, err)
+			}
+			compared++
+		}
+	}
+	if compared < 18 {
+		t.Errorf("only %d functions", compared)
 	}
 }
 
@@ -64,18 +115,19 @@ func TestDerive(t *testing.T) {
 				if got := derive(privA, p11.CKM_ECDH1_DERIVE, toB, secretTemplate(p11.CKK_AES, 16)); !bytes.Equal(got, z[len(z)-16:]) {
 					t.Errorf("not the trailing bytes")
 				}
-				for kdf, h := range map[p11.KDF]crypto.Hash{p11.CKD_SHA1_KDF: crypto.SHA1, p11.CKD_SHA256_KDF: crypto.SHA256, p11.CKD_SHA512_KDF: crypto.SHA512} {
-					shared := []byte("shared by both")
-					d := h.New()
-					d.Write(z)
-					d.Write([]byte{0, 0, 0, 1})
-					d.Write(shared)
-					p := &p11.ECDH1Params{KDF: kdf, SharedData: shared, PublicData: point(t, pubB)}
-					if got := derive(privA, p11.CKM_ECDH1_DERIVE, p, secretTemplate(p11.CKK_AES, 16)); !bytes.Equal(got, d.Sum(nil)[:16]) {
-						t.Errorf("%s differs", kdf)
-					}
-					if got := derive(privA, p11.CKM_ECDH1_DERIVE, p, secretTemplate(p11.CKK_GENERIC_SECRET, 200)); len(got) != 200 {
-						t.Errorf("%s: %d bytes", kdf, len(got))
+				for _, h := range p11.Hashes() {
+					for _, kdf := range []p11.KDF{h.KDF, h.SP800} {
+						if kdf == 0 || h.Go == 0 {
+							continue
+						}
+						p := &p11.ECDH1Params{KDF: kdf, SharedData: []byte("shared by both"), PublicData: point(t, pubB)}
+						got := derive(privA, p11.CKM_ECDH1_DERIVE, p, secretTemplate(p11.CKK_GENERIC_SECRET, 200))
+						if want := oneStep(h.Go, kdf == h.SP800, z, p.SharedData, 200); !bytes.Equal(got, want) {
+							t.Errorf("%s differs", kdf)
+						}
+						if got := derive(privA, p11.CKM_ECDH1_COFACTOR_DERIVE, p, secretTemplate(p11.CKK_GENERIC_SECRET, 0)); len(got) != int(h.Size) {
+							t.Errorf("%s: %d bytes", kdf, len(got))
+						}
 					}
 				}
 			})

@@ -214,14 +214,15 @@ func ecdh1() family {
 			return nil, p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "public: %v", err)
 		}
 		defer wipe(z)
-		return stretch(z, h.Go, p.SharedData, n, kt)
+		return stretch(z, h.Go, p.KDF == h.SP800, p.SharedData, n, kt)
 	}}
 }
 
 // stretch makes the key of n bytes, or of the natural length if n is negative,
 // from the shared secret: without a hash by removing bytes from its leading
-// end, with one by ANSI X9.63 (SEC 1 §3.6.1).
-func stretch(z []byte, h crypto.Hash, shared []byte, n int, kt p11.KeyType) ([]byte, error) {
+// end, with one by ANSI X9.63 (SEC 1 §3.6.1), or, with the counter in front, by the
+// one-step derivation of NIST SP 800-56C rev. 2 §4.
+func stretch(z []byte, h crypto.Hash, counterFirst bool, shared []byte, n int, kt p11.KeyType) ([]byte, error) {
 	natural := len(z)
 	if h != 0 {
 		natural = h.Size()
@@ -243,9 +244,14 @@ func stretch(z []byte, h crypto.Hash, shared []byte, n int, kt p11.KeyType) ([]b
 	var counter [4]byte
 	for i := uint32(1); len(out) < n; i++ {
 		d.Reset()
-		d.Write(z)
 		binary.BigEndian.PutUint32(counter[:], i)
-		d.Write(counter[:])
+		if counterFirst {
+			d.Write(counter[:])
+		}
+		d.Write(z)
+		if !counterFirst {
+			d.Write(counter[:])
+		}
 		d.Write(shared)
 		out = d.Sum(out)
 	}

@@ -114,7 +114,7 @@ func (r *reader) read(words []string, quoted string) error {
 		r.next = p.read
 		return nil
 	case "hashes":
-		r.next = rows(&t.Hashes, 2, "oid", "go", "mgf", "kdf")
+		r.next = rows(&t.Hashes, 2, "oid", "go", "mgf", "kdf", "sp800")
 		return nil
 	case "functions":
 		if len(words) != 2 {
