@@ -321,13 +321,13 @@ func TestHashes(t *testing.T) {
 		if h.Go != 0 && uint64(h.Go.Size()) != h.Size {
 			t.Errorf("%v has %d bytes, %v has %d", h.Type, h.Size, h.Go, h.Go.Size())
 		}
-		if h.MGF != 0 && h.MGF.HashOf() != h.Type || h.KDF != 0 && h.KDF.HashOf() != h.Type {
+		if h.MGF != 0 && h.MGF.HashOf() != h.Type || h.KDF != 0 && h.KDF.HashOf() != h.Type || h.SP800 != 0 && h.SP800.HashOf() != h.Type {
 			t.Errorf("%v: %v, %v", h.Type, h.MGF, h.KDF)
 		}
 	}
 	h, _ := HashOf(CKM_SHA_1)
 	want := Hash{
-		Type: CKM_SHA_1, Size: 20, OID: "1.3.14.3.2.26", MGF: CKG_MGF1_SHA1, KDF: CKD_SHA1_KDF, HMAC: CKM_SHA_1_HMAC, HMACGeneral: CKM_SHA_1_HMAC_GENERAL,
+		Type: CKM_SHA_1, Size: 20, OID: "1.3.14.3.2.26", MGF: CKG_MGF1_SHA1, KDF: CKD_SHA1_KDF, SP800: CKD_SHA1_KDF_SP800, HMAC: CKM_SHA_1_HMAC, HMACGeneral: CKM_SHA_1_HMAC_GENERAL,
 		PKCS1: CKM_SHA1_RSA_PKCS, PSS: CKM_SHA1_RSA_PKCS_PSS, ECDSA: CKM_ECDSA_SHA1, KeyGen: CKM_SHA_1_KEY_GEN, Derive: CKM_SHA1_KEY_DERIVATION, Go: crypto.SHA1,
 	}
 	if h != want {

@@ -97,7 +97,7 @@ AES_KEY_WRAP_PAD 32-64
 AES_KEY_WRAP_KWP 32-64
 AES_KEY_WRAP_PKCS7 32-64
 `},
-	{"", "of elliptic curves only NIST's P-256 and longer are there yet", `
+	{"go", "Go's library has the curves of NIST from P-224 on", `
 EC_KEY_PAIR_GEN 160-521
 ECDSA 160-521
 ECDSA_SHA1 160-521
