@@ -21,7 +21,7 @@ func TestModule(t *testing.T) {
 	b := compile(t, "")
 	for name, test := range map[string]func(*testing.T, build){
 		"exports": testExports, "interposed": testInterposed, "header": testHeader,
-		"cases": testCases, "tools": testTools, "absent": testAbsent, "restart": testRestart, "race": testRace, "differ": testDiffer, "once": testOnce, "valgrind": testValgrind,
+		"cases": testCases, "tools": testTools, "absent": testAbsent, "restart": testRestart, "race": testRace, "differ": testDiffer, "once": testOnce, "states": testStates, "valgrind": testValgrind,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, b) })
 	}

@@ -193,7 +193,7 @@ static const struct {
     {"descriptors", case_descriptors}, {"standard", case_standard},
     {"closed", case_closed},         {"destroyed", case_destroyed},
     {"foreign", case_foreign},       {"unset", case_unset},
-    {"find", case_find},
+    {"find", case_find},             {"states", case_states},
 };
 
 int main(int argc, char **argv)

@@ -69,6 +69,7 @@ void case_destroyed(void);
 void case_foreign(void);
 void case_absent(void);
 void case_find(void);
+void case_states(void);
 void case_hostile(void);
 void case_version(void);
 void case_mute(void);
