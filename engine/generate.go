@@ -120,6 +120,9 @@ func (s *Session) generator(ctx context.Context, m p11.Mechanism, flag p11.Flags
 
 // prepare completes the template of a key that m makes.
 func (s *Session) prepare(m p11.Mechanism, template p11.Attributes, class p11.ObjectClass) (*pending, error) {
+	if err := template.Validate(); err != nil {
+		return nil, err
+	}
 	template = template.Clone()
 	if c, ok := template.Class(); !ok {
 		template.SetUlong(p11.CKA_CLASS, uint64(class))

@@ -267,6 +267,7 @@ func (k *RSANumbers) Complete() error {
 // findPrimes checks the primes, and computes them where one is not there.
 func (k *RSANumbers) findPrimes() error {
 	if k.P == nil || k.Q == nil {
+		p, q := k.P, k.Q
 		switch {
 		case k.D == nil:
 			return missing(p11.CKA_PRIVATE_EXPONENT)
@@ -274,6 +275,10 @@ func (k *RSANumbers) findPrimes() error {
 			return missing(p11.CKA_PUBLIC_EXPONENT)
 		case !k.factor():
 			return invalidRSA(p11.CKA_PRIVATE_EXPONENT, "does not belong to the modulus")
+		}
+		// One that was given stays the first or the second.
+		if p != nil && p.Cmp(k.Q) == 0 || q != nil && q.Cmp(k.P) == 0 {
+			k.P, k.Q = k.Q, k.P
 		}
 	}
 	if k.P.BitLen() < 2 || k.Q.BitLen() < 2 || new(big.Int).Mul(k.P, k.Q).Cmp(k.N) != 0 {
