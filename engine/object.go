@@ -20,6 +20,7 @@ type ObjectInfo struct {
 	Token   bool
 	Private bool
 	Changed time.Time      // see tokens.Object
+	Length  int            // of CKA_VALUE in bytes; -1 where there is none that may be revealed
 	Attrs   p11.Attributes // a copy, without what may not be revealed, and from a search without any secret value
 }
 
@@ -223,6 +224,16 @@ func (a *Application) Objects(ctx context.Context, slot *Slot, template p11.Attr
 // Object returns what the application may know of the object, or
 // CKR_OBJECT_HANDLE_INVALID when it may not see it or there is none.
 func (a *Application) Object(ctx context.Context, slot *Slot, h p11.ObjectHandle) (ObjectInfo, error) {
+	return a.object(ctx, slot, h, true)
+}
+
+// DescribeObject is Object without secret values: who asks how long a value is has no
+// copy made of it.
+func (a *Application) DescribeObject(ctx context.Context, slot *Slot, h p11.ObjectHandle) (ObjectInfo, error) {
+	return a.object(ctx, slot, h, false)
+}
+
+func (a *Application) object(ctx context.Context, slot *Slot, h p11.ObjectHandle, whole bool) (ObjectInfo, error) {
 	if slot.token == nil {
 		return ObjectInfo{}, slot.absent()
 	}
@@ -235,7 +246,7 @@ func (a *Application) Object(ctx context.Context, slot *Slot, h p11.ObjectHandle
 		return ObjectInfo{}, err
 	}
 	defer e.release()
-	info := e.info(true)
+	info := e.info(whole)
 	if info.Private && !v.holds() {
 		info.Wipe()
 		return ObjectInfo{}, noObject(h)
@@ -261,6 +272,10 @@ func (e *entry) info(whole bool) ObjectInfo {
 	info.Class, _ = visible.Class()
 	info.KeyType, _ = visible.KeyType()
 	info.ID, _ = visible.Get(p11.CKA_ID)
+	info.Length = -1
+	if v, ok := e.attrs.Get(p11.CKA_VALUE); ok && e.visibility(p11.CKA_VALUE) == tokens.Readable {
+		info.Length = len(v)
+	}
 	return info
 }
 

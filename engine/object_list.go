@@ -45,6 +45,15 @@ func (a *Application) EachObject(ctx context.Context, slot *Slot, template p11.A
 // that stored name, or CKR_OBJECT_HANDLE_INVALID when it may not see it or there
 // is none.
 func (a *Application) ObjectNamed(ctx context.Context, slot *Slot, name string) (ObjectInfo, error) {
+	return a.objectNamed(ctx, slot, name, true)
+}
+
+// DescribeObjectNamed is ObjectNamed without secret values.
+func (a *Application) DescribeObjectNamed(ctx context.Context, slot *Slot, name string) (ObjectInfo, error) {
+	return a.objectNamed(ctx, slot, name, false)
+}
+
+func (a *Application) objectNamed(ctx context.Context, slot *Slot, name string, whole bool) (ObjectInfo, error) {
 	none := p11.Errorf(p11.CKR_OBJECT_HANDLE_INVALID, "there is no object %q", name)
 	if slot.token == nil {
 		return ObjectInfo{}, slot.absent()
@@ -65,7 +74,7 @@ func (a *Application) ObjectNamed(ctx context.Context, slot *Slot, name string) 
 		return ObjectInfo{}, none
 	}
 	defer e.release()
-	info := e.info(true)
+	info := e.info(whole)
 	if info.Private && !v.holds() {
 		info.Wipe()
 		return ObjectInfo{}, none

@@ -20,11 +20,10 @@ type attrDir struct {
 func (d *attrDir) path(name string) string { return d.object.path("attr/" + name) }
 
 func (d *attrDir) list(ctx context.Context, c caller) ([]fuse.DirEntry, error) {
-	i, err := d.object.object(ctx, c)
+	i, err := d.object.describe(ctx, c, d.object.ref)
 	if err != nil {
 		return nil, err
 	}
-	defer i.Wipe()
 	var list []fuse.DirEntry
 	for _, a := range i.Attrs {
 		if !i.Attrs.Secret(a.Type) {
@@ -40,11 +39,9 @@ func (d *attrDir) lookup(ctx context.Context, c caller, name string) (*entry, er
 	if err != nil {
 		return nil, errNoView
 	}
-	i, err := d.object.object(ctx, c)
-	if err != nil {
+	if _, err := d.object.describe(ctx, c, d.object.ref); err != nil {
 		return nil, err
 	}
-	defer i.Wipe()
 	perm := uint32(0o660)
 	if readOnlyAttribute(t) {
 		perm = 0o440
@@ -69,12 +66,11 @@ func readOnlyAttribute(t p11.AttributeType) bool {
 // file is one attribute. It is read and written as in a template, without quotes.
 func (d *attrDir) file(t p11.AttributeType, name string) *file {
 	text := func(ctx context.Context, c caller) ([]byte, error) {
-		i, err := d.object.object(ctx, c)
+		i, err := d.object.describe(ctx, c, d.object.ref)
 		if err != nil {
 			return nil, err
 		}
-		defer i.Wipe()
-		_, ok := i.Attrs.Get(t)
+		ok := i.Attrs.Has(t) || t == p11.CKA_VALUE && i.Length >= 0
 		elsewhere := ok && t == p11.CKA_VALUE && i.Class == p11.CKO_SECRET_KEY
 		switch hidden := i.Attrs.Secret(t); {
 		case hidden && isKey(i.Class) && !elsewhere:

@@ -40,7 +40,7 @@ func (k *command) open(ctx context.Context, c caller, flags uint32) (*handle, er
 	read, write := wants(flags)
 	switch {
 	case !write && k.text != nil:
-		return k.openText(ctx, c, k.text)
+		return k.openText(ctx, c, &file{text: k.text})
 	case !write:
 		return k.openResult(c, k.path), nil
 	}

@@ -31,6 +31,8 @@ type content struct {
 	exts   []string
 	// text is what is read of an object.
 	text func(i engine.ObjectInfo) ([]byte, error)
+	// raw is set if the text is the value as it is.
+	raw bool
 	// create makes the object of a new file. Without a handle it is to be made when
 	// the content is stored, and value has no meaning.
 	create func(ctx context.Context, s *session, label string, value []byte) (engine.ObjectInfo, error)
@@ -47,7 +49,7 @@ type content struct {
 // it is opened, empty, so that a refusal is not lost with a close.
 func dataFiles() content {
 	return content{
-		dir: "data/", class: p11.CKO_DATA, suffix: suffix(p11.CKO_DATA), secret: true, anySize: true,
+		dir: "data/", class: p11.CKO_DATA, suffix: suffix(p11.CKO_DATA), secret: true, anySize: true, raw: true,
 		text: func(i engine.ObjectInfo) ([]byte, error) {
 			v, _ := i.Attrs.Get(p11.CKA_VALUE)
 			return v, nil
@@ -200,7 +202,11 @@ func (d *contentDir) lookup(ctx context.Context, c caller, name string) (*entry,
 // object also for a write.
 func (d *contentDir) entry(ref objectRef, full bool) *entry {
 	object := func(ctx context.Context, c caller) (engine.ObjectInfo, error) { return d.get(ctx, c, ref) }
-	return &entry{place: d.place, path: d.path(ref, full), perm: 0o660, file: d.file(object, full), changed: d.changed(ref)}
+	described := object
+	if d.raw {
+		described = func(ctx context.Context, c caller) (engine.ObjectInfo, error) { return d.describe(ctx, c, ref) }
+	}
+	return &entry{place: d.place, path: d.path(ref, full), perm: 0o660, file: d.file(object, described, full), changed: d.changed(ref)}
 }
 
 // path is different for both names of an object: they are not the same file.
@@ -244,7 +250,7 @@ func (d *contentDir) newObject(ctx context.Context, c caller, name string, value
 		i.Wipe()
 		return i.Changed, err
 	}
-	return &entry{place: d.place, path: d.dir + "+" + name, perm: 0o660, file: d.file(object, false), changed: changed}, h, nil
+	return &entry{place: d.place, path: d.dir + "+" + name, perm: 0o660, file: d.file(object, object, false), changed: changed}, h, nil
 }
 
 // makeOnce makes the object of a new file, unless somebody has made it meanwhile below
@@ -359,28 +365,42 @@ func (d *contentDir) makePrivate(ctx context.Context, s *session, i engine.Objec
 	return errNameMoved
 }
 
-// file is the file of an object. If full is set it is named with its uid.
-func (d *contentDir) file(object func(ctx context.Context, c caller) (engine.ObjectInfo, error), full bool) *file {
-	text := func(ctx context.Context, c caller) ([]byte, error) {
+// find is how the file of an object finds it.
+type find func(ctx context.Context, c caller) (engine.ObjectInfo, error)
+
+// file is the file of an object. What described returns may lack its value, if that is
+// the text. If full is set it is named with its uid.
+func (d *contentDir) file(object, described find, full bool) *file {
+	f := &file{anySize: d.anySize}
+	f.text = func(ctx context.Context, c caller) ([]byte, error) {
 		i, err := object(ctx, c)
 		if err != nil {
 			return nil, err
 		}
 		return d.text(i)
 	}
-	open := func(ctx context.Context, c caller, flags uint32) (*handle, error) {
-		i, err := object(ctx, c)
+	if d.raw {
+		f.length = func(ctx context.Context, c caller) (int, error) {
+			i, err := described(ctx, c)
+			return max(i.Length, 0), err
+		}
+	}
+	f.open = func(ctx context.Context, c caller, flags uint32) (*handle, error) {
+		if _, write := wants(flags); !write {
+			return d.openObject(ctx, c, f.length, object)
+		}
+		i, err := described(ctx, c)
 		if err != nil {
 			return nil, err
-		}
-		if _, write := wants(flags); !write {
-			return d.openObject(ctx, c, i)
 		}
 		s, err := d.session(ctx, c)
 		if err != nil {
 			return nil, err
 		}
 		if user, in := s.app.eng.LoggedIn(d.slot); d.secret && !full && in && user == p11.CKU_USER && i.Token && !i.Private {
+			if i, err = object(ctx, c); err != nil {
+				return nil, err
+			}
 			return nil, d.makePrivate(ctx, s, i, flags)
 		}
 		if i.Token {
@@ -388,13 +408,16 @@ func (d *contentDir) file(object func(ctx context.Context, c caller) (engine.Obj
 				return nil, err
 			}
 		}
+		if i, err = object(ctx, c); err != nil {
+			return nil, err
+		}
 		return d.edit(s, i, flags)
 	}
-	truncate := func(ctx context.Context, c caller, size uint64) error {
+	f.truncate = func(ctx context.Context, c caller, size uint64) error {
 		if !d.anySize {
 			return errTruncate
 		}
-		h, err := open(ctx, c, syscall.O_WRONLY)
+		h, err := f.open(ctx, c, syscall.O_WRONLY)
 		if err != nil {
 			return err
 		}
@@ -404,16 +427,24 @@ func (d *contentDir) file(object func(ctx context.Context, c caller) (engine.Obj
 		}
 		return h.flush(ctx)
 	}
-	return &file{text: text, open: open, truncate: truncate, anySize: d.anySize}
+	return f
 }
 
 // openObject opens an object for reading.
-func (d *contentDir) openObject(ctx context.Context, c caller, i engine.ObjectInfo) (*handle, error) {
-	h, err := d.openText(ctx, c, func(context.Context, caller) ([]byte, error) { return d.text(i) })
+func (d *contentDir) openObject(ctx context.Context, c caller, length func(context.Context, caller) (int, error), object find) (*handle, error) {
+	private := false
+	h, err := d.openText(ctx, c, &file{length: length, text: func(ctx context.Context, c caller) ([]byte, error) {
+		i, err := object(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		private = i.Private
+		return d.text(i)
+	}})
 	if err != nil {
 		return nil, err
 	}
-	if h.app = d.fs.callers.find(c); i.Private && h.app != nil {
+	if h.app = d.fs.callers.find(c); private && h.app != nil {
 		h.endWithLogin()
 	}
 	return h, nil

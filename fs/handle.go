@@ -16,6 +16,9 @@ type file struct {
 	// text is what is read, in memory that is wiped afterwards. It is nil where that is
 	// not known before the read.
 	text func(ctx context.Context, c caller) ([]byte, error)
+	// length is how long the text is, in bytes, where that is known without it: a value
+	// is not copied for a stat. It may be nil.
+	length func(ctx context.Context, c caller) (int, error)
 	// open opens the file, and decides rights. It is nil for a text that is read
 	// only.
 	open func(ctx context.Context, c caller, flags uint32) (*handle, error)
@@ -25,6 +28,16 @@ type file struct {
 	anySize  bool
 }
 
+// size is how long the text is, in bytes.
+func (f *file) size(ctx context.Context, c caller) (int, error) {
+	if f.length != nil {
+		return f.length(ctx, c)
+	}
+	text, err := f.text(ctx, c)
+	defer secret.Wipe(text)
+	return len(text), err
+}
+
 func (p place) openFile(ctx context.Context, c caller, f *file, flags uint32) (*handle, error) {
 	if f.open != nil {
 		return f.open(ctx, c, flags)
@@ -32,7 +45,7 @@ func (p place) openFile(ctx context.Context, c caller, f *file, flags uint32) (*
 	if _, write := wants(flags); write {
 		return nil, errReadOnly
 	}
-	return p.openText(ctx, c, f.text)
+	return p.openText(ctx, c, f)
 }
 
 // wants returns what an open is for.
@@ -247,16 +260,28 @@ func (n *node) opening(c caller, open func() (*handle, error)) (fh gofs.FileHand
 	return fh, fuseFlags, nil
 }
 
-// openText opens a text as it is now, to be read at any place.
-func (p place) openText(ctx context.Context, c caller, text func(context.Context, caller) ([]byte, error)) (*handle, error) {
-	data, err := text(ctx, c)
-	if err != nil {
-		return nil, err
+// openText opens a text as it is now, to be read at any place. It counts before it is
+// copied, if its length is known.
+func (p place) openText(ctx context.Context, c caller, f *file) (*handle, error) {
+	var held int
+	var err error
+	if f.length != nil {
+		if held, err = f.length(ctx, c); err != nil {
+			return nil, err
+		}
 	}
 	account := p.fs.config.Engine.Account(c.uid)
-	if err := account.Take(len(data)); err != nil {
-		secret.Wipe(data)
+	if err := account.Take(held); err != nil {
 		return nil, errHeldUser
+	}
+	data, err := f.text(ctx, c)
+	if err == nil && account.Take(len(data)-held) != nil {
+		err = errHeldUser
+	}
+	if err != nil {
+		secret.Wipe(data)
+		account.Give(held)
+		return nil, err
 	}
 	h := p.newHandle(nil)
 	h.giveBack = func() {

@@ -19,7 +19,7 @@ func (o objects) linkTo(dir string, ref objectRef) *entry {
 		if err != nil {
 			return "", err
 		}
-		i, err := o.get(ctx, c, ref)
+		i, err := o.describe(ctx, c, ref)
 		if err != nil {
 			return "", err
 		}

@@ -13,7 +13,6 @@ import (
 	"p11fs/engine"
 	"p11fs/p11"
 	"p11fs/p11/pkix"
-	"p11fs/secret"
 )
 
 // objectDir is the directory of one object. Its files are views: unlinking one
@@ -36,28 +35,30 @@ func (d *objectDir) object(ctx context.Context, c caller) (engine.ObjectInfo, er
 type view struct {
 	name string
 	text func(d *objectDir, ctx context.Context, c caller, i engine.ObjectInfo) ([]byte, error)
+	// length is how long the text is, or why there is none. It is nil where a text has no
+	// secret value, and is made of what describe returns.
+	length func(i engine.ObjectInfo) (int, error)
 }
 
 func views() []view {
 	return []view{
-		{"info", (*objectDir).infoText},
-		{"uri", (*objectDir).uri},
-		{"mechanisms", (*objectDir).mechanisms},
-		{"public.pem", (*objectDir).publicPEM},
-		{"public.ssh", (*objectDir).publicSSH},
-		{"cert.pem", (*objectDir).certPEM},
-		{"value", (*objectDir).value},
+		{name: "info", text: (*objectDir).infoText},
+		{name: "uri", text: (*objectDir).uri},
+		{name: "mechanisms", text: (*objectDir).mechanisms},
+		{name: "public.pem", text: (*objectDir).publicPEM},
+		{name: "public.ssh", text: (*objectDir).publicSSH},
+		{name: "cert.pem", text: (*objectDir).certPEM},
+		{"value", (*objectDir).value, valueLength},
 	}
 }
 
 var errNoView = refuse(syscall.ENOENT, p11.CKR_ATTRIBUTE_TYPE_INVALID, "this object has no such file: ls shows those that it has")
 
 func (d *objectDir) list(ctx context.Context, c caller) ([]fuse.DirEntry, error) {
-	i, err := d.object(ctx, c)
+	i, err := d.describe(ctx, c, d.ref)
 	if err != nil {
 		return nil, err
 	}
-	defer i.Wipe()
 	list := []fuse.DirEntry{d.dirEntry("attr", d.path("attr"), syscall.S_IFDIR)}
 	for _, v := range views() {
 		if d.has(ctx, c, v, i) {
@@ -73,17 +74,20 @@ func (d *objectDir) list(ctx context.Context, c caller) ([]fuse.DirEntry, error)
 }
 
 func (d *objectDir) has(ctx context.Context, c caller, v view, i engine.ObjectInfo) bool {
-	text, err := v.text(d, ctx, c, i)
-	secret.Wipe(text)
+	var err error
+	if v.length != nil {
+		_, err = v.length(i)
+	} else {
+		_, err = v.text(d, ctx, c, i)
+	}
 	return err == nil || errors.Is(err, errNoCopy)
 }
 
 func (d *objectDir) lookup(ctx context.Context, c caller, name string) (*entry, error) {
-	i, err := d.object(ctx, c)
+	i, err := d.describe(ctx, c, d.ref)
 	if err != nil {
 		return nil, err
 	}
-	defer i.Wipe()
 	if name == "attr" {
 		return &entry{place: d.place, path: d.path("attr"), perm: 0o770, dir: &attrDir{object: d}, changed: d.changed(d.ref)}, nil
 	}
@@ -102,9 +106,23 @@ func (d *objectDir) lookup(ctx context.Context, c caller, name string) (*entry, 
 			defer i.Wipe()
 			return v.text(d, ctx, c, i)
 		}
-		return &entry{place: d.place, path: d.path(name), perm: 0o440, file: &file{text: text}, changed: d.changed(d.ref)}, nil
+		return &entry{place: d.place, path: d.path(name), perm: 0o440, file: &file{text: text, length: d.length(v)}, changed: d.changed(d.ref)}, nil
 	}
 	return d.operation(i, name)
+}
+
+// length is file.length of a view.
+func (d *objectDir) length(v view) func(ctx context.Context, c caller) (int, error) {
+	if v.length == nil {
+		return nil
+	}
+	return func(ctx context.Context, c caller) (int, error) {
+		i, err := d.describe(ctx, c, d.ref)
+		if err != nil {
+			return 0, err
+		}
+		return v.length(i)
+	}
 }
 
 // create says why a key has no file of that name.
@@ -245,19 +263,27 @@ var errNoCopy = refuse(syscall.EPERM, p11.CKR_ATTRIBUTE_SENSITIVE, "the key does
 
 // value is the bytes of CKA_VALUE where they may be seen.
 func (d *objectDir) value(_ context.Context, _ caller, i engine.ObjectInfo) ([]byte, error) {
-	v, ok := i.Attrs.Get(p11.CKA_VALUE)
+	if _, err := valueLength(i); err != nil {
+		return nil, err
+	}
+	v, _ := i.Attrs.Get(p11.CKA_VALUE)
+	return bytes.Clone(v), nil
+}
+
+// valueLength is how long the file value is.
+func valueLength(i engine.ObjectInfo) (int, error) {
 	switch i.Class {
 	case p11.CKO_PRIVATE_KEY:
-		return nil, errNoCopy
+		return 0, errNoCopy
 	case p11.CKO_SECRET_KEY:
-		if !ok {
-			return nil, errNoCopy
+		if i.Length < 0 {
+			return 0, errNoCopy
 		}
-		return bytes.Clone(v), nil
+		return i.Length, nil
 	case p11.CKO_DATA, p11.CKO_CERTIFICATE:
-		if ok {
-			return bytes.Clone(v), nil
+		if i.Length >= 0 {
+			return i.Length, nil
 		}
 	}
-	return nil, errNoView
+	return 0, errNoView
 }

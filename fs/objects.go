@@ -27,19 +27,39 @@ func (o objects) get(ctx context.Context, c caller, ref objectRef) (engine.Objec
 		return engine.ObjectInfo{}, err
 	}
 	i, err := o.info(ctx, a, ref)
-	if own := o.fs.callers.find(c); err == nil && own != nil && own.hasEmptied(o.slot, ref) {
+	if err == nil && o.emptied(c, ref) {
 		i.Wipe()
 		i.Attrs = slices.Clone(i.Attrs)
 		i.Attrs.Set(p11.CKA_VALUE, []byte{})
+		i.Length = 0
 	}
 	return i, err
+}
+
+// describe is get without secret values, for what needs none: a stat copies no value
+// to know its length.
+func (o objects) describe(ctx context.Context, c caller, ref objectRef) (engine.ObjectInfo, error) {
+	a, err := o.viewer(c)
+	if err != nil {
+		return engine.ObjectInfo{}, err
+	}
+	i, err := o.outline(ctx, a, ref)
+	if err == nil && o.emptied(c, ref) {
+		i.Length = 0
+	}
+	return i, err
+}
+
+// emptied reports whether the caller has taken the content of the object: see blob.
+func (o objects) emptied(c caller, ref objectRef) bool {
+	own := o.fs.callers.find(c)
+	return own != nil && own.hasEmptied(o.slot, ref)
 }
 
 // changed returns when the object was changed (see entry).
 func (o objects) changed(ref objectRef) func(ctx context.Context, c caller) (time.Time, error) {
 	return func(ctx context.Context, c caller) (time.Time, error) {
-		i, err := o.get(ctx, c, ref)
-		i.Wipe()
+		i, err := o.describe(ctx, c, ref)
 		return i.Changed, err
 	}
 }
@@ -52,10 +72,17 @@ func (o objects) info(ctx context.Context, a *engine.Application, ref objectRef)
 	return a.Object(ctx, o.slot, ref.handle)
 }
 
+// outline is describe among what a may see.
+func (o objects) outline(ctx context.Context, a *engine.Application, ref objectRef) (engine.ObjectInfo, error) {
+	if ref.stored != "" {
+		return a.DescribeObjectNamed(ctx, o.slot, ref.stored)
+	}
+	return a.DescribeObject(ctx, o.slot, ref.handle)
+}
+
 // exists reports whether a sees the object.
 func (o objects) exists(ctx context.Context, a *engine.Application, h p11.ObjectHandle) bool {
-	i, err := a.Object(ctx, o.slot, h)
-	i.Wipe()
+	_, err := a.DescribeObject(ctx, o.slot, h)
 	return err == nil
 }
 
@@ -188,7 +215,7 @@ func decodeID(name string) ([]byte, bool) {
 	return id, err == nil && len(id) > 0 && hex.EncodeToString(id) == name
 }
 
-// byUID returns the object with that uid.
+// byUID returns the object with that uid, as a search does: without secret values.
 func (o objects) byUID(ctx context.Context, a *engine.Application, uid string) (engine.ObjectInfo, error) {
 	var i engine.ObjectInfo
 	err := error(errNoObject)
@@ -196,7 +223,7 @@ func (o objects) byUID(ctx context.Context, a *engine.Application, uid string) (
 	case uid == "":
 	case uid[0] == handleMark:
 		if h, notHex := strconv.ParseUint(uid[1:], 16, 64); notHex == nil {
-			i, err = a.Object(ctx, o.slot, p11.ObjectHandle(h))
+			i, err = a.DescribeObject(ctx, o.slot, p11.ObjectHandle(h))
 		}
 	case uid[0] == hashMark:
 		err = o.each(ctx, a, nil, func(next engine.ObjectInfo) bool {
@@ -205,7 +232,7 @@ func (o objects) byUID(ctx context.Context, a *engine.Application, uid string) (
 		})
 	default:
 		if stored, ok := decode(uid); ok {
-			i, err = a.ObjectNamed(ctx, o.slot, stored)
+			i, err = a.DescribeObjectNamed(ctx, o.slot, stored)
 		}
 	}
 	if err == nil && refOf(i).uid() != uid {
@@ -274,11 +301,10 @@ func (o objects) namesOf(ctx context.Context, a *engine.Application, handles ...
 	ctx = context.WithoutCancel(ctx)
 	var b bytes.Buffer
 	for _, h := range handles {
-		i, err := a.Object(ctx, o.slot, h)
+		i, err := a.DescribeObject(ctx, o.slot, h)
 		if err != nil {
 			return nil, err
 		}
-		i.Wipe()
 		b.WriteString(o.nameOf(ctx, a, i) + "\n")
 	}
 	return b.Bytes(), nil

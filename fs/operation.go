@@ -147,7 +147,5 @@ func (d *objectDir) operation(i engine.ObjectInfo, name string) (*entry, error) 
 
 // key is what the application of s knows of the key, but for its value.
 func (k *keyFile) key(ctx context.Context, s *session) (engine.ObjectInfo, error) {
-	i, err := k.info(ctx, s.app.eng, k.ref)
-	i.Wipe()
-	return i, err
+	return k.outline(ctx, s.app.eng, k.ref)
 }

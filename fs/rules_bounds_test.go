@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -174,6 +175,58 @@ func TestOpenFilesCount(t *testing.T) {
 	if n := account.Held(); n != before {
 		t.Errorf("%d bytes count when the reader is closed", n-before)
 	}
+}
+
+// TestStatCopiesNothing: who looks for a name, asks for a length, or opens a file that
+// the account has no room for, has no copy made of what is in it.
+func TestStatCopiesNothing(t *testing.T) {
+	p := alone(t)
+	const long = 1 << 20
+	p.must(p.print(strings.Repeat("x", long), "tok/data/long"))
+	names := []string{"tok/data/long", "tok/objects/long.dat/value", "tok/objects/long.dat/attr/value"}
+	for _, uid := range p.ls("tok/by-uid") {
+		if _, _, errno := p.walk("tok/data/long~" + uid); errno == 0 {
+			names = append(names, "tok/data/long~"+uid)
+		}
+	}
+	if len(names) != 4 {
+		t.Fatalf("the file has not two names: %q", names)
+	}
+	account := p.w.fs.config.Engine.Account(p.uid)
+	for _, name := range names {
+		t.Run(strings.ReplaceAll(strings.TrimPrefix(name, "tok/"), "/", " "), func(t *testing.T) {
+			rest := 192<<20 - int(account.Held()) - long/2
+			p.must(errnoFor(account.Take(rest)))
+			defer account.Give(rest)
+			const times = 4
+			before := allocated()
+			for range times {
+				node, out, errno := p.walk(name)
+				p.must(errno)
+				var attr fuse.AttrOut
+				p.must(node.Getattr(p.ctx(), nil, &attr))
+				_, _, errno = node.Open(p.ctx(), syscall.O_RDONLY)
+				if strings.Contains(name, "attr") {
+					wantErrno(t, "the open", errno, syscall.EPERM)
+					continue
+				}
+				wantErrno(t, "the open", errno, syscall.EDQUOT)
+				if out.Size != long || attr.Size != long {
+					t.Errorf("it is %d or %d bytes long", out.Size, attr.Size)
+				}
+			}
+			if n := (allocated() - before) / times; n > long/4 {
+				t.Errorf("%d bytes are made each time", n)
+			}
+		})
+	}
+}
+
+// allocated is how many bytes the process has ever allocated.
+func allocated() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.TotalAlloc
 }
 
 // TestWhatWaitsCounts: each open file counts, and so does what is written while that

@@ -168,6 +168,7 @@ func (t *temporary) entry() *entry {
 	}
 	return &entry{place: t.place, path: t.path, perm: 0o600, own: true, changed: changed, file: &file{
 		text:     func(context.Context, caller) ([]byte, error) { return t.content(), nil },
+		length:   func(context.Context, caller) (int, error) { return t.length(), nil },
 		open:     t.openFor,
 		truncate: func(_ context.Context, _ caller, size uint64) error { return t.change(int64(size), nil, true) },
 		anySize:  true,
@@ -179,6 +180,13 @@ func (t *temporary) content() []byte {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return bytes.Clone(t.data)
+}
+
+// length is how long it is.
+func (t *temporary) length() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.data)
 }
 
 // openFor is open(2).
