@@ -96,19 +96,19 @@ const (
 	// MaxSize is the longest file that Parse takes, in bytes.
 	MaxSize = 1 << 20
 
-	maxObjects = 256      // templates
-	maxDepth   = 4        // nested structures of PKCS#12
-	maxKeyDER  = 32 << 10 // bytes of one private or public key
-	maxRSABits = 16384    // of an RSA modulus
-	// maxExponentBits is how long a public exponent is in Go's library, and so in all
-	// that uses a key: one key has one answer.
-	maxExponentBits = 31
-	maxPassphrase   = 1024      // bytes
-	maxSalt         = 1024      // bytes
-	maxWork         = 5_000_000 // hash rounds of key derivation, over the whole file
-	maxScryptMem    = 64 << 20  // bytes
-	maxScryptWork   = 1 << 22   // N·r·p
-	bcryptWork      = 20_000    // hash rounds that one of an OpenSSH key's rounds takes as long as
+	maxObjects      = 256      // templates
+	maxDepth        = 4        // nested structures of PKCS#12
+	maxKeyDER       = 32 << 10 // bytes of one private or public key
+	maxRSABits      = 16384    // of an RSA modulus
+	maxExponentBits = 256      // of a public exponent (FIPS 186-5 §A.1.1)
+	// maxGoExponentBits is how long it is in Go's library.
+	maxGoExponentBits = 31
+	maxPassphrase     = 1024      // bytes
+	maxSalt           = 1024      // bytes
+	maxWork           = 5_000_000 // hash rounds of key derivation, over the whole file
+	maxScryptMem      = 64 << 20  // bytes
+	maxScryptWork     = 1 << 22   // N·r·p
+	bcryptWork        = 20_000    // hash rounds that one of an OpenSSH key's rounds takes as long as
 )
 
 // form is what one structure in a file turned out to be.

@@ -41,6 +41,9 @@ func rsaType() keyType {
 			if err != nil {
 				return nil, err
 			}
+			if e.BitLen() > maxGoExponentBits {
+				return nil, p11.Errorf(p11.CKR_KEY_TYPE_INCONSISTENT, "no such form for a key whose public exponent has more than 31 bits")
+			}
 			return &rsa.PublicKey{N: n, E: int(e.Int64())}, nil
 		},
 	}
@@ -172,7 +175,7 @@ func checkRSA(n, e *big.Int) error {
 	case e.Bit(0) == 0 || e.BitLen() < 2:
 		return invalidRSA(p11.CKA_PUBLIC_EXPONENT, "is even or 1")
 	case e.BitLen() > maxExponentBits:
-		return invalidRSA(p11.CKA_PUBLIC_EXPONENT, "has more than 31 bits, which not every cryptographic library takes")
+		return invalidRSA(p11.CKA_PUBLIC_EXPONENT, "has more than 256 bits")
 	}
 	return nil
 }
@@ -287,57 +290,44 @@ func (k *RSANumbers) findPrimes() error {
 	return nil
 }
 
-// guessExponent finds the public exponent of n and d among those in use.
+// guessExponent finds the public exponent of n and d among those in use, and the primes
+// with it.
 func (k *RSANumbers) guessExponent() bool {
-	two, power := big.NewInt(2), new(big.Int)
-	defer wipeInts(power)
 	for _, e := range [...]int64{65537, 3, 17, 35, 257} {
-		x := big.NewInt(e)
-		if power.Mul(x, k.D); power.Exp(two, power, k.N).Cmp(two) == 0 {
-			k.E = x
+		k.E = big.NewInt(e)
+		if k.factor() {
 			return true
 		}
 	}
+	k.E = nil
 	return false
 }
 
-// factor finds the primes, knowing both exponents (NIST SP 800-56B rev. 2 §C.1,
-// with small bases in place of random ones): a square root of 1 other than ±1 has
-// a factor in common with n, and half of all bases lead to one.
+// factor finds the primes, knowing both exponents (NIST SP 800-56B rev. 2 §C.2): a
+// multiple of the order of the group that is hardly larger than a small multiple of n
+// gives p + q. It raises nothing to a power, which would take minutes for the numbers
+// that a hostile caller makes up.
 func (k *RSANumbers) factor() bool {
 	one := big.NewInt(1)
-	minusOne := new(big.Int).Sub(k.N, one)
-	odd := new(big.Int).Mul(k.E, k.D)
-	defer wipeInts(odd)
-	odd.Sub(odd, one)
-	if odd.Sign() <= 0 {
+	a, sum, rest, root, twice := new(big.Int), new(big.Int), new(big.Int), new(big.Int), new(big.Int)
+	defer wipeInts(a, sum, rest, root, twice)
+	if a.Sub(a.Mul(k.D, k.E), one).Sign() <= 0 {
 		return false
 	}
-	twos := odd.TrailingZeroBits()
-	odd.Rsh(odd, twos)
-	for base := int64(2); base < 66; base++ {
-		x := new(big.Int).Exp(big.NewInt(base), odd, k.N)
-		for range twos {
-			if x.Cmp(one) == 0 || x.Cmp(minusOne) == 0 {
-				break
-			}
-			square := new(big.Int).Mul(x, x)
-			square.Mod(square, k.N)
-			if square.Cmp(one) == 0 {
-				k.P = new(big.Int).GCD(nil, nil, x.Sub(x, one), k.N)
-				k.Q = new(big.Int).Div(k.N, k.P)
-				if k.P.Cmp(k.Q) < 0 {
-					k.P, k.Q = k.Q, k.P
-				}
-				return true
-			}
-			x = square
-		}
-		if x.Cmp(one) != 0 && x.Cmp(minusOne) != 0 && new(big.Int).GCD(nil, nil, big.NewInt(base), k.N).Cmp(one) == 0 {
-			return false // no multiple of the order: these numbers are no key
-		}
+	a.Mul(a, new(big.Int).GCD(nil, nil, new(big.Int).Sub(k.N, one), a))
+	a.DivMod(a, k.N, rest) // now how many times the order is in it, less one
+	sum.DivMod(rest.Sub(k.N, rest), a.Add(a, one), root)
+	if root.Sign() != 0 {
+		return false
 	}
-	return false
+	sum.Add(sum, one)
+	rest.Sub(rest.Mul(sum, sum), root.Lsh(k.N, 2))
+	if rest.Sign() <= 0 || a.Mul(root.Sqrt(rest), root).Cmp(rest) != 0 {
+		return false
+	}
+	k.P = new(big.Int).Rsh(twice.Add(sum, root), 1)
+	k.Q = new(big.Int).Rsh(twice.Sub(sum, root), 1)
+	return k.Q.Sign() > 0
 }
 
 // writeRSAPrivate returns the PrivateKeyInfo of a key.
