@@ -6,6 +6,7 @@ go 1.26.8
 godebug rsa1024min=0
 
 require (
+	filippo.io/bigmod v0.1.0
 	github.com/anishathalye/porcupine v1.3.1
 	github.com/cloudflare/circl v1.6.5
 	github.com/coreos/go-systemd/v22 v22.7.0

@@ -155,7 +155,7 @@ PKCS#11 have.`,
 		case 0:
 			return first(c, args, word)
 		case 1:
-			return []cobra.Completion{"rsa:2048", "rsa:3072", "rsa:4096", "ec:p256", "ec:p384", "ec:p521", "ec:secp256k1", "ec:brainpoolp256r1", "aes:128", "aes:256", "generic:256"},
+			return []cobra.Completion{"rsa:2048", "rsa:3072", "rsa:4096", "rsa:8192", "ec:p256", "ec:p384", "ec:p521", "ec:secp256k1", "ec:brainpoolp256r1", "aes:128", "aes:256", "generic:256"},
 				cobra.ShellCompDirectiveNoFileComp
 		}
 		return []cobra.Completion{"label=", "id=", "token=", "private=", "sensitive=", "extractable=", "always-authenticate="},

@@ -3,6 +3,7 @@ package swtok
 import (
 	"crypto"
 	"fmt"
+	"math/big"
 	"testing"
 
 	"p11fs/p11"
@@ -51,7 +52,7 @@ func BenchmarkRawSign(b *testing.B) {
 	for _, p := range providers(b) {
 		digest := make([]byte, crypto.SHA256.Size())
 		b.Run(p.Name()+"/rsa-2048", func(b *testing.B) {
-			n, err := p.GenerateRSA(2048)
+			n, err := p.GenerateRSA(b.Context(), 2048, big.NewInt(defaultExponent))
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -79,11 +79,12 @@ func (c *Crypto) Adopt(_ context.Context, attrs p11.Attributes) (p11.Attributes,
 func (c *Crypto) usable(attrs p11.Attributes) error {
 	class, _ := attrs.Class()
 	n, _ := attrs.Get(p11.CKA_MODULUS)
+	e, _ := attrs.Get(p11.CKA_PUBLIC_EXPONENT)
 	switch kt, _ := attrs.KeyType(); {
 	case class != p11.CKO_PUBLIC_KEY && class != p11.CKO_PRIVATE_KEY:
 		return nil
-	case kt == p11.CKK_RSA && (class == p11.CKO_PRIVATE_KEY || len(n) > maxRSABits/8):
-		return checkRSASize(attrs)
+	case kt == p11.CKK_RSA && (class == p11.CKO_PRIVATE_KEY || len(n) > maxRSABits/8 || len(e) > 4):
+		return c.checkRSASize(attrs)
 	case kt == p11.CKK_EC && attrs.Has(p11.CKA_EC_PARAMS):
 		_, err := c.attributeCurve(attrs)
 		return err

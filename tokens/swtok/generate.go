@@ -2,7 +2,6 @@ package swtok
 
 import (
 	"context"
-	"crypto/rand"
 	"math/big"
 	"math/bits"
 	"slices"
@@ -163,8 +162,8 @@ func generateRSA() family {
 		if given, ok := public.Get(p11.CKA_PUBLIC_EXPONENT); ok && len(given) > 0 {
 			e.SetBytes(given)
 		}
-		if e.Bit(0) == 0 || e.BitLen() < 2 || e.BitLen() > 31 {
-			return p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "the public exponent must be odd, from 3 to 2147483647")
+		if most := u.provider.MaxExponentBits(int(bits)); e.Bit(0) == 0 || e.BitLen() < 2 || e.BitLen() > most {
+			return p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "the public exponent must be odd, from 3, and have at most %d bits", most)
 		}
 		k, err := u.newRSA(ctx, int(bits), e)
 		switch {
@@ -182,64 +181,17 @@ func generateRSA() family {
 
 const defaultExponent = 65537
 
-// newRSA makes a key. The providers know one public exponent; with another the
-// primes are found here.
+// newRSA lets the provider make a key, which takes seconds, or minutes. Whoever is
+// interrupted does not wait until the provider has stopped: a key that comes all the same
+// is wiped.
 func (c *Crypto) newRSA(ctx context.Context, bits int, e *big.Int) (*pkix.RSANumbers, error) {
-	if e.Cmp(big.NewInt(defaultExponent)) == 0 {
-		return c.provideRSA(ctx, bits)
-	}
-	one := big.NewInt(1)
-	prime := func(n int) (*big.Int, error) {
-		for {
-			if err := ctx.Err(); err != nil {
-				return nil, err
-			}
-			p, err := rand.Prime(rand.Reader, n)
-			if err != nil {
-				return nil, err
-			}
-			p1 := new(big.Int).Sub(p, one)
-			if new(big.Int).GCD(nil, nil, p1, e).Cmp(one) == 0 {
-				return p, nil
-			}
-		}
-	}
-	for {
-		p, err := prime((bits + 1) / 2)
-		if err != nil {
-			return nil, err
-		}
-		q, err := prime(bits / 2)
-		if err != nil {
-			return nil, err
-		}
-		n := new(big.Int).Mul(p, q)
-		// FIPS 186-5 §A.1.3: the primes are not near each other.
-		if n.BitLen() != bits || new(big.Int).Sub(p, q).BitLen() <= bits/2-100 {
-			continue
-		}
-		k := &pkix.RSANumbers{N: n, E: new(big.Int).Set(e), P: p, Q: q}
-		if p.Cmp(q) < 0 {
-			k.P, k.Q = q, p
-		}
-		if err := k.Complete(); err != nil {
-			continue
-		}
-		return k, nil
-	}
-}
-
-// provideRSA lets the provider make a key, which takes seconds and cannot be
-// stopped. Whoever is interrupted does not wait for it: the key is wiped when
-// it comes.
-func (c *Crypto) provideRSA(ctx context.Context, bits int) (*pkix.RSANumbers, error) {
 	type made struct {
 		key *pkix.RSANumbers
 		err error
 	}
 	done := make(chan made, 1)
 	go func() {
-		key, err := c.provider.GenerateRSA(bits)
+		key, err := c.provider.GenerateRSA(ctx, bits, e)
 		done <- made{key, err}
 	}()
 	select {

@@ -3,6 +3,7 @@ package swtok
 import (
 	"context"
 	"errors"
+	"math/big"
 	"testing"
 
 	"p11fs/p11/pkix"
@@ -14,7 +15,7 @@ type slowProvider struct {
 	started, finish chan struct{}
 }
 
-func (p slowProvider) GenerateRSA(bits int) (*pkix.RSANumbers, error) {
+func (p slowProvider) GenerateRSA(context.Context, int, *big.Int) (*pkix.RSANumbers, error) {
 	close(p.started)
 	<-p.finish
 	return nil, errors.New("nobody waits for this")
@@ -29,7 +30,7 @@ func TestInterruptedGenerationEndsAtOnce(t *testing.T) {
 		<-p.started
 		cancel()
 	}()
-	if _, err := c.provideRSA(ctx, 4096); !errors.Is(err, context.Canceled) {
+	if _, err := c.newRSA(ctx, 4096, big.NewInt(3)); !errors.Is(err, context.Canceled) {
 		t.Errorf("an interrupted generation returned %v", err)
 	}
 }

@@ -68,12 +68,12 @@ const (
 	flagsRaw    = flagsCipher | flagsSign | p11.CKF_SIGN_RECOVER | p11.CKF_VERIFY_RECOVER | flagsWrap
 )
 
-// The shortest and the longest RSA modulus, as stock openCryptoki has them: another
-// key of ours could not be used by stock programs on the same token. They are the same
-// with each provider, so that one does not find a key that it cannot use.
+// The shortest and the longest RSA modulus, as openCryptoki has them. They are the same
+// with each provider, so that one does not find a key that it cannot use. Release 3.8
+// uses keys of at most 4096 bits.
 const (
 	minRSABits = 512
-	maxRSABits = 4096
+	maxRSABits = 16384
 )
 
 // Generic secrets are made of 80 to 2048 bits, as stock openCryptoki has it.
@@ -83,16 +83,15 @@ const (
 )
 
 // table returns the rows that p can serve, in the order of Crypto.Mechanisms.
-// Where stock openCryptoki 3.8 has the mechanism, its flags and sizes are the
-// same, so that a program sees one token whichever daemon runs. The unit of sizes is the standard's: bits for
+// Flags and sizes are those of openCryptoki 3.27, whose ranges hold those of 3.8. The unit of sizes is the standard's: bits for
 // RSA, EC and generic secrets, bytes for AES.
 func table(p Provider) []row {
 	leastEC, mostEC := curveSizes(p)
 	plain := func(t p11.MechanismType, least, most uint64, flags p11.Flags, f family) row {
 		return row{p11.MechanismInfo{Type: t, MinKeySize: least, MaxKeySize: most, Flags: flags}, f}
 	}
-	rsa := func(t p11.MechanismType, least uint64, flags p11.Flags, f family) row {
-		return plain(t, least, maxRSABits, flags, f)
+	rsa := func(t p11.MechanismType, flags p11.Flags, f family) row {
+		return plain(t, minRSABits, maxRSABits, flags, f)
 	}
 	ec := func(t p11.MechanismType, flags p11.Flags, f family) row {
 		return plain(t, leastEC, mostEC, flags|p11.CKF_EC_F_P|p11.CKF_EC_NAMEDCURVE|p11.CKF_EC_UNCOMPRESS, f)
@@ -105,12 +104,12 @@ func table(p Provider) []row {
 	des3 := func(t p11.MechanismType, flags p11.Flags, f family) row { return plain(t, 24, 24, flags, f) }
 	des23 := func(t p11.MechanismType, flags p11.Flags, f family) row { return plain(t, 16, 24, flags, f) }
 	rows := []row{
-		rsa(p11.CKM_RSA_PKCS_KEY_PAIR_GEN, minRSABits, p11.CKF_GENERATE_KEY_PAIR, generateRSA()),
-		rsa(p11.CKM_RSA_PKCS, minRSABits, flagsRaw, rsaPKCS1()),
-		rsa(p11.CKM_RSA_PKCS_PSS, 1024, flagsSign, rsaPSS(0)),
-		rsa(p11.CKM_RSA_X_509, minRSABits, flagsRaw, rsaX509()),
-		rsa(p11.CKM_RSA_PKCS_OAEP, 1024, flagsCipher|flagsWrap, rsaOAEP()),
-		rsa(p11.CKM_RSA_AES_KEY_WRAP, 1024, flagsWrap, rsaAES()),
+		rsa(p11.CKM_RSA_PKCS_KEY_PAIR_GEN, p11.CKF_GENERATE_KEY_PAIR, generateRSA()),
+		rsa(p11.CKM_RSA_PKCS, flagsRaw, rsaPKCS1()),
+		rsa(p11.CKM_RSA_PKCS_PSS, flagsSign, rsaPSS(0)),
+		rsa(p11.CKM_RSA_X_509, flagsRaw, rsaX509()),
+		rsa(p11.CKM_RSA_PKCS_OAEP, flagsCipher|flagsWrap, rsaOAEP()),
+		rsa(p11.CKM_RSA_AES_KEY_WRAP, flagsWrap, rsaAES()),
 		ec(p11.CKM_EC_KEY_PAIR_GEN, p11.CKF_GENERATE_KEY_PAIR, generateEC()),
 		ec(p11.CKM_ECDSA, flagsSign, ecdsaOf(0)),
 		ec(p11.CKM_ECDH1_DERIVE, p11.CKF_DERIVE, ecdh1()),
@@ -163,18 +162,14 @@ func table(p Provider) []row {
 		if h.Go == 0 {
 			continue
 		}
-		least := uint64(minRSABits) // of PKCS#1
-		if h.Size > 32 {
-			least = 1024
-		}
 		for _, r := range []row{
 			plain(h.Type, 0, 0, p11.CKF_DIGEST, digests(h.Go)),
 			plain(h.HMAC, 0, 0, flagsSign, hmacs(h.Go, false)),
 			plain(h.KeyGen, minSecretBits, maxSecretBits, p11.CKF_GENERATE, generateHMACKey(h)),
 			plain(h.Derive, 8, 8*h.Size, p11.CKF_DERIVE, hashDerive(h.Go)),
 			plain(h.HMACGeneral, 0, 0, flagsSign, hmacs(h.Go, true)),
-			rsa(h.PKCS1, least, flagsSign, rsaPKCS1Of(h)),
-			rsa(h.PSS, 1024, flagsSign, rsaPSS(h.Go)),
+			rsa(h.PKCS1, flagsSign, rsaPKCS1Of(h)),
+			rsa(h.PSS, flagsSign, rsaPSS(h.Go)),
 			ec(h.ECDSA, flagsSign, ecdsaOf(h.Go)),
 		} {
 			if r.Type != 0 { // the standard has it over this hash

@@ -78,8 +78,8 @@ func TestMechanismList(t *testing.T) {
 				t.Errorf("%s does not stand where stock has it", m.Type)
 			}
 			last = i
-			if want := stock[i]; m != want {
-				t.Errorf("%s: %+v, stock has %+v", m.Type, m, want)
+			if s := stock[i]; s.Flags&^m.Flags != 0 || m.MinKeySize > s.MinKeySize || m.MaxKeySize < s.MaxKeySize {
+				t.Errorf("%s: %+v, and stock has more: %+v", m.Type, m, s)
 			}
 		}
 	})

@@ -1,9 +1,9 @@
 package swtok
 
 import (
+	"context"
 	"crypto"
 	"crypto/cipher"
-	"errors"
 	"hash"
 	"log/slog"
 	"math/big"
@@ -24,12 +24,12 @@ type Provider interface {
 	Name() string
 	// Version is the library's own version text.
 	Version() string
-	// RawRSA says whether RSAPrivateKey.Raw works. Without it there is no
-	// X.509 mechanism, and PSS only with the salt and mask that SignPSS takes.
-	RawRSA() bool
 
-	// GenerateRSA makes a key with the public exponent 65537.
-	GenerateRSA(bits int) (*pkix.RSANumbers, error)
+	// GenerateRSA makes a key with an odd public exponent from 3 on, of at most
+	// MaxExponentBits. It stops soon after ctx is done, and need not do so at once.
+	GenerateRSA(ctx context.Context, bits int, e *big.Int) (*pkix.RSANumbers, error)
+	// MaxExponentBits is how long the public exponent of a modulus of bits may be.
+	MaxExponentBits(bits int) int
 	// NewRSAPublicKey makes a public key.
 	NewRSAPublicKey(n, e *big.Int) (RSAPublicKey, error)
 	// NewRSAPrivateKey makes a private key from numbers, all of them present.
@@ -72,7 +72,8 @@ type RSAPublicKey interface {
 
 // An RSAPrivateKey is the private half of an RSA key of k bytes.
 type RSAPrivateKey interface {
-	// Raw is in^d mod n, for in of k bytes and below n.
+	// Raw is in^d mod n in k bytes, for in of k bytes and below n. Its time does not
+	// depend on what comes out.
 	Raw(in []byte) ([]byte, error)
 	// SignPKCS1 signs tbs, which the caller has built (a DigestInfo), with
 	// the padding of RSASSA-PKCS1-v1_5 (RFC 8017 §9.2).
@@ -80,10 +81,7 @@ type RSAPrivateKey interface {
 	// SignPSS is RSASSA-PSS (RFC 8017 §8.1.1) with hash for both the digest
 	// and the mask, and a salt of at least one byte.
 	SignPSS(hash crypto.Hash, digest []byte, saltLen int) ([]byte, error)
-	// DecryptPKCS1 is RSAES-PKCS1-v1_5 (RFC 8017 §7.2.2), for a ciphertext of
-	// k bytes.
-	DecryptPKCS1(ct []byte) ([]byte, error)
-	// DecryptOAEP is RSAES-OAEP (RFC 8017 §7.1.2), likewise.
+	// DecryptOAEP is RSAES-OAEP (RFC 8017 §7.1.2), for a ciphertext of k bytes.
 	DecryptOAEP(hash, mgf crypto.Hash, ct, label []byte) ([]byte, error)
 }
 
@@ -136,9 +134,6 @@ type Stream interface {
 	Tag(n int) ([]byte, error)
 	Close()
 }
-
-// errNoRaw is the answer of RSAPrivateKey.Raw where it does not exist.
-var errNoRaw = errors.New("the bare RSA private operation is not available")
 
 // LoadProvider returns the best provider of this machine: the system's
 // libcrypto, of version 3 or later, else Go's library. log tells which.

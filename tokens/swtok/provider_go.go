@@ -1,18 +1,14 @@
 package swtok
 
 import (
-	"crypto"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/des"
 	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/rand"
-	"crypto/rsa"
 	"errors"
 	"hash"
-	"math"
-	"math/big"
 	"runtime"
 	"sync"
 
@@ -20,8 +16,8 @@ import (
 	"p11fs/p11/pkix"
 )
 
-// goProvider is Go's own library. It has no constant-time bare RSA private
-// operation to offer. It works with moduli below 1024 bits since go.mod says so.
+// goProvider is Go's own library. It works with RSA moduli below 1024 bits since go.mod
+// says so.
 type goProvider struct{ pkix.GoArithmetic }
 
 // GoProvider returns the provider that is always there.
@@ -29,98 +25,6 @@ func GoProvider() Provider { return goProvider{} }
 
 func (goProvider) Name() string    { return "go" }
 func (goProvider) Version() string { return runtime.Version() }
-func (goProvider) RawRSA() bool    { return false }
-
-func (goProvider) GenerateRSA(bits int) (*pkix.RSANumbers, error) {
-	k, err := rsa.GenerateKey(rand.Reader, bits)
-	if err != nil {
-		return nil, err
-	}
-	return &pkix.RSANumbers{
-		N: k.N, E: big.NewInt(int64(k.E)), D: k.D, P: k.Primes[0], Q: k.Primes[1],
-		DP: k.Precomputed.Dp, DQ: k.Precomputed.Dq, QInv: k.Precomputed.Qinv,
-	}, nil
-}
-
-func newGoRSA(n, e *big.Int) (rsa.PublicKey, error) {
-	if !e.IsInt64() || e.Int64() > math.MaxInt32 {
-		return rsa.PublicKey{}, errors.New("public exponent above 31 bits")
-	}
-	return rsa.PublicKey{N: new(big.Int).Set(n), E: int(e.Int64())}, nil
-}
-
-func (goProvider) NewRSAPublicKey(n, e *big.Int) (RSAPublicKey, error) {
-	pub, err := newGoRSA(n, e)
-	if err != nil {
-		return nil, err
-	}
-	return &goRSAPublic{key: pub, e: new(big.Int).Set(e)}, nil
-}
-
-func (goProvider) NewRSAPrivateKey(k *pkix.RSANumbers) (RSAPrivateKey, error) {
-	pub, err := newGoRSA(k.N, k.E)
-	if err != nil {
-		return nil, err
-	}
-	key := &rsa.PrivateKey{
-		PublicKey: pub,
-		D:         new(big.Int).Set(k.D),
-		Primes:    []*big.Int{new(big.Int).Set(k.P), new(big.Int).Set(k.Q)},
-	}
-	key.Precompute()
-	if err := key.Validate(); err != nil {
-		return nil, err
-	}
-	return &goRSAPrivate{key}, nil
-}
-
-type goRSAPublic struct {
-	key rsa.PublicKey
-	e   *big.Int
-}
-
-func (k *goRSAPublic) Raw(in []byte) ([]byte, error) {
-	x := new(big.Int).SetBytes(in)
-	if x.Cmp(k.key.N) >= 0 {
-		return nil, errors.New("number not below the modulus")
-	}
-	return x.Exp(x, k.e, k.key.N).FillBytes(make([]byte, k.key.Size())), nil
-}
-
-func (k *goRSAPublic) EncryptPKCS1(msg []byte) ([]byte, error) {
-	return rsa.EncryptPKCS1v15(rand.Reader, &k.key, msg) //nolint:staticcheck // CKM_RSA_PKCS is this, and its users choose it
-}
-
-func (k *goRSAPublic) EncryptOAEP(hash, mgf crypto.Hash, msg, label []byte) ([]byte, error) {
-	return rsa.EncryptOAEPWithOptions(rand.Reader, &k.key, msg, &rsa.OAEPOptions{Hash: hash, MGFHash: mgf, Label: label})
-}
-
-type goRSAPrivate struct{ key *rsa.PrivateKey }
-
-// Close wipes the numbers; what the library derived from them is the garbage
-// collector's.
-func (k *goRSAPrivate) Close() {
-	more := k.key.Precomputed
-	(&pkix.RSANumbers{D: k.key.D, P: k.key.Primes[0], Q: k.key.Primes[1], DP: more.Dp, DQ: more.Dq, QInv: more.Qinv}).Wipe()
-}
-
-func (k *goRSAPrivate) Raw([]byte) ([]byte, error) { return nil, errNoRaw }
-
-func (k *goRSAPrivate) SignPKCS1(tbs []byte) ([]byte, error) {
-	return rsa.SignPKCS1v15(nil, k.key, crypto.Hash(0), tbs)
-}
-
-func (k *goRSAPrivate) SignPSS(hash crypto.Hash, digest []byte, saltLen int) ([]byte, error) {
-	return rsa.SignPSS(rand.Reader, k.key, hash, digest, &rsa.PSSOptions{SaltLength: saltLen})
-}
-
-func (k *goRSAPrivate) DecryptPKCS1(ct []byte) ([]byte, error) {
-	return rsa.DecryptPKCS1v15(nil, k.key, ct) //nolint:staticcheck // likewise; PKCS#11 itself tells whether it worked
-}
-
-func (k *goRSAPrivate) DecryptOAEP(hash, mgf crypto.Hash, ct, label []byte) ([]byte, error) {
-	return k.key.Decrypt(nil, ct, &rsa.OAEPOptions{Hash: hash, MGFHash: mgf, Label: label})
-}
 
 func (goProvider) GenerateEC(c p11.Curve) (scalar, point []byte, err error) {
 	k, err := ecdsa.GenerateKey(c.Elliptic, rand.Reader)

@@ -4,6 +4,7 @@ package swtok
 
 import (
 	"cmp"
+	"context"
 	"crypto"
 	"crypto/cipher"
 	"fmt"
@@ -36,10 +37,17 @@ func loadLibcrypto(file string) (Provider, error) {
 
 func (*system) Name() string      { return "libcrypto" }
 func (p *system) Version() string { return p.lib.Version() }
-func (*system) RawRSA() bool      { return true }
 
-func (p *system) GenerateRSA(bits int) (*pkix.RSANumbers, error) {
-	k, err := p.lib.GenerateKey("RSA", libcrypto.Number("bits", uint64(bits)))
+// MaxExponentBits: it bounds the cost of checking a signature with a long modulus.
+func (*system) MaxExponentBits(bits int) int {
+	if bits > 3072 {
+		return 64
+	}
+	return 256
+}
+
+func (p *system) GenerateRSA(ctx context.Context, bits int, e *big.Int) (*pkix.RSANumbers, error) {
+	k, err := p.lib.GenerateKeyUntil(ctx, "RSA", libcrypto.Number("bits", uint64(bits)), libcrypto.Int("e", e))
 	if err != nil {
 		return nil, err
 	}
@@ -111,19 +119,6 @@ func (k rsaPrivateKey) SignPKCS1(tbs []byte) ([]byte, error) {
 func (k rsaPrivateKey) SignPSS(hash crypto.Hash, digest []byte, saltLen int) ([]byte, error) {
 	return k.key.Sign(k.size, digest, padding("pss"), libcrypto.Text("digest", hash.String()),
 		libcrypto.Text("mgf1-digest", hash.String()), libcrypto.Text("saltlen", fmt.Sprint(saltLen)))
-}
-
-// DecryptPKCS1 takes the padding off here: from OpenSSL 3.2 on the library
-// answers bad padding with made-up plaintext, which suits TLS and would make an
-// unwrapped key out of nothing here; before, its error path is not constant in
-// time.
-func (k rsaPrivateKey) DecryptPKCS1(ct []byte) ([]byte, error) {
-	em, err := k.Raw(ct)
-	if err != nil {
-		return nil, err
-	}
-	defer wipe(em)
-	return unpadPKCS1(em)
 }
 
 func (k rsaPrivateKey) DecryptOAEP(hash, mgf crypto.Hash, ct, label []byte) ([]byte, error) {

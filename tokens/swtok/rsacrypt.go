@@ -17,15 +17,11 @@ type rsaScheme struct {
 }
 
 // plainScheme is a scheme that makes k bytes of messages that are shorter by overhead.
-// decrypt gets k bytes below the modulus. That it failed is all that is told, as
-// PKCS#11 has it told.
+// decrypt gets k bytes below the modulus. That it failed is all that is told.
 func plainScheme(m modulus, overhead int, encrypt func(*rsaPublic, []byte) ([]byte, error), decrypt func(*rsaPrivate, []byte) ([]byte, error)) rsaScheme {
 	return rsaScheme{m.k - overhead, m.k, encrypt, func(k *rsaPrivate, ct []byte) ([]byte, error) {
-		if len(ct) != k.k {
-			return nil, p11.Errorf(p11.CKR_ENCRYPTED_DATA_LEN_RANGE, "the encrypted data has %d bytes, not %d", len(ct), k.k)
-		}
-		if !k.below(ct) {
-			return nil, p11.CKR_ENCRYPTED_DATA_INVALID
+		if err := k.takes(ct); err != nil {
+			return nil, err
 		}
 		msg, err := decrypt(k, ct)
 		if err != nil {
@@ -35,11 +31,37 @@ func plainScheme(m modulus, overhead int, encrypt func(*rsaPublic, []byte) ([]by
 	}}
 }
 
+// takes refuses a ciphertext that is none of k's, as everybody can see.
+func (k *rsaPrivate) takes(ct []byte) error {
+	if len(ct) != k.k {
+		return p11.Errorf(p11.CKR_ENCRYPTED_DATA_LEN_RANGE, "the encrypted data has %d bytes, not %d", len(ct), k.k)
+	}
+	if !k.below(ct) {
+		return p11.CKR_ENCRYPTED_DATA_INVALID
+	}
+	return nil
+}
+
+// rawDecrypt is the bare operation on a ciphertext.
+func (k *rsaPrivate) rawDecrypt(ct []byte) ([]byte, error) {
+	if err := k.takes(ct); err != nil {
+		return nil, err
+	}
+	return rsaResult(k.key.Raw(ct))
+}
+
 // pkcs1Scheme is RSAES-PKCS1-v1_5.
 func pkcs1Scheme(_ call, m modulus) (rsaScheme, error) {
 	return plainScheme(m, pkcs1Overhead,
 		func(k *rsaPublic, msg []byte) ([]byte, error) { return rsaResult(k.key.EncryptPKCS1(msg)) },
-		func(k *rsaPrivate, ct []byte) ([]byte, error) { return k.key.DecryptPKCS1(ct) }), nil
+		func(k *rsaPrivate, ct []byte) ([]byte, error) {
+			em, err := k.key.Raw(ct)
+			if err != nil {
+				return nil, err
+			}
+			defer wipe(em)
+			return k.unpadPKCS1(em, ct, 0, nil), nil
+		}), nil
 }
 
 // x509Scheme is RSA without padding.

@@ -54,7 +54,8 @@ type rsaPublic struct {
 
 type rsaPrivate struct {
 	modulus
-	key RSAPrivateKey
+	key      RSAPrivateKey
+	rejecter []byte // the key of what stands for messages that are none: see pkcs1.go
 }
 
 // Close forgets the key. libcrypto wipes its copy when the collector finds it
@@ -63,20 +64,28 @@ func (k *rsaPrivate) Close() {
 	if c, ok := k.key.(interface{ Close() }); ok {
 		c.Close()
 	}
-	k.key = nil
+	wipe(k.rejecter)
+	k.key, k.rejecter = nil, nil
 }
 
-// checkRSASize refuses a modulus that cannot be worked with, before the work.
-func checkRSASize(a p11.Attributes) error {
-	n, _ := a.Get(p11.CKA_MODULUS)
-	if bits := new(big.Int).SetBytes(n).BitLen(); bits != 0 && (bits < minRSABits || bits > maxRSABits) {
+// checkRSASize refuses numbers that cannot be worked with, before the work.
+func (c *Crypto) checkRSASize(a p11.Attributes) error {
+	length := func(t p11.AttributeType) int {
+		b, _ := a.Get(t)
+		return new(big.Int).SetBytes(b).BitLen()
+	}
+	bits := length(p11.CKA_MODULUS)
+	if bits != 0 && (bits < minRSABits || bits > maxRSABits) {
 		return p11.Errorf(p11.CKR_KEY_SIZE_RANGE, "an RSA key of %d bits; %d to %d can be used", bits, minRSABits, maxRSABits)
+	}
+	if e, most := length(p11.CKA_PUBLIC_EXPONENT), c.provider.MaxExponentBits(bits); e > most {
+		return p11.Errorf(p11.CKR_KEY_SIZE_RANGE, "public-exponent: has %d bits; with this modulus the library takes %d", e, most)
 	}
 	return nil
 }
 
 func (c *Crypto) parseRSAPublic(a p11.Attributes) (*rsaPublic, error) {
-	if err := checkRSASize(a); err != nil {
+	if err := c.checkRSASize(a); err != nil {
 		return nil, err
 	}
 	n, e, err := pkix.RSAPublic(a)
@@ -94,7 +103,7 @@ func (c *Crypto) parseRSAPublic(a p11.Attributes) (*rsaPublic, error) {
 }
 
 func (c *Crypto) parseRSAPrivate(a p11.Attributes) (*rsaPrivate, error) {
-	if err := checkRSASize(a); err != nil {
+	if err := c.checkRSASize(a); err != nil {
 		return nil, err
 	}
 	k, err := pkix.RSAPrivate(a)
@@ -106,7 +115,8 @@ func (c *Crypto) parseRSAPrivate(a p11.Attributes) (*rsaPrivate, error) {
 	if err != nil {
 		return nil, keyDamaged("%v", err)
 	}
-	return &rsaPrivate{newModulus(k.N), key}, nil
+	m := newModulus(k.N)
+	return &rsaPrivate{m, key, newRejecter(k.D, m.k)}, nil
 }
 
 // open is sig^e mod n, for a sig of k bytes.

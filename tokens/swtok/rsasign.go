@@ -17,7 +17,6 @@ type rsaSigner struct {
 	message message
 	sign    func(k *rsaPrivate, data []byte) ([]byte, error)
 	verify  func(k *rsaPublic, data, signature []byte) bool
-	unable  error // why the provider cannot sign so, though signatures are checked
 }
 
 // rsaSigns makes the uses of a way to sign; f gives it for a key of bits.
@@ -25,9 +24,6 @@ func rsaSigns(f func(u call, bits int) (rsaSigner, error)) uses {
 	return uses{
 		p11.CKF_SIGN: with(func(u call, k *rsaPrivate) (part, error) {
 			s, err := f(u, k.bits)
-			if err == nil {
-				err = s.unable
-			}
 			if err != nil {
 				return nil, err
 			}
@@ -77,7 +73,12 @@ func rsaPKCS1() family {
 			verify:  func(k *rsaPublic, data, sig []byte) bool { return k.opens(sig, padSignature(data, k.k)) },
 		}, nil
 	})
-	return family{uses: rsaRaw(sign, rsaCiphers(pkcs1Scheme), unpadSignature)}
+	return family{
+		uses: rsaRaw(sign, rsaCiphers(pkcs1Scheme), unpadSignature),
+		wraps: wrapping{hides: func(k *rsaPrivate, em, wrapped []byte, lengths []int) []byte {
+			return k.unpadPKCS1(em, wrapped, 1, lengths)
+		}},
+	}
 }
 
 // rsaX509 is the family of CKM_RSA_X_509: RSA without padding.
@@ -92,8 +93,7 @@ func rsaX509() family {
 	})
 	return family{
 		uses:  rsaRaw(sign, rsaCiphers(x509Scheme), func(em []byte) ([]byte, bool) { return em, true }),
-		wraps: wrapping{zerosInFront: true},
-		needs: Provider.RawRSA,
+		wraps: wrapping{zerosInFront: true, hides: (*rsaPrivate).unpadZeros},
 	}
 }
 
@@ -129,10 +129,6 @@ func rsaPSS(h crypto.Hash) family {
 			s.message = given(n, n, fmt.Sprintf("the mechanism signs a digest, here of %d bytes", n))
 		} else {
 			s.message = hashed(h)
-		}
-		if !p.simple() && !u.provider.RawRSA() {
-			s.unable = p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID,
-				"Go's library signs PSS only with a salt, and a mask of the same hash; with libcrypto installed any will do")
 		}
 		return s, nil
 	})}

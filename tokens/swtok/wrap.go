@@ -3,6 +3,7 @@ package swtok
 import (
 	"bytes"
 	"context"
+	"slices"
 
 	"p11fs/p11"
 	"p11fs/p11/pkix"
@@ -17,7 +18,12 @@ type wrapping struct {
 	// block is what the value of a key is filled up to with zeros (PKCS#11 v3.1
 	// §6.10.5); 0 if it can have any length.
 	block int
-	// zerosInFront says that a key comes back with zeros in front of it.
+	// hides, unless nil, takes a secret key out of em, the decryption of wrapped under k,
+	// with one of the lengths, which are none if it may have any. Bytes that hold no such
+	// key give another one: an error would tell what somebody else has wrapped.
+	hides func(k *rsaPrivate, em, wrapped []byte, lengths []int) []byte
+	// zerosInFront says that a key comes back with zeros in front of it, and that its
+	// length must be known.
 	zerosInFront bool
 }
 
@@ -134,6 +140,13 @@ func (c *Crypto) UnwrapKey(ctx context.Context, m p11.Mechanism, unwrapping *tok
 	if private && !u.row.wraps.private {
 		return nil, p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "%s unwraps secret keys only", m.Type.Short())
 	}
+	if u.row.wraps.hides != nil {
+		value, err := u.unhide(template, kt, unwrapping, wrapped)
+		if err != nil {
+			return nil, translate(err, unwrapAnswers())
+		}
+		return withValue(template, kt, value), nil
+	}
 	plain, err := u.crypt(ctx, p11.CKF_DECRYPT, unwrapping, wrapped)
 	if err != nil {
 		return nil, translate(err, unwrapAnswers())
@@ -194,6 +207,53 @@ func templateKey(a p11.Attributes) (p11.ObjectClass, p11.KeyType, error) {
 	return class, kt, nil
 }
 
+// unhide is unwrapping by wrapping.hides. What it refuses is what everybody sees.
+func (u call) unhide(template p11.Attributes, kt p11.KeyType, unwrapping *tokens.Object, wrapped []byte) ([]byte, error) {
+	n, err := secretLength(template, kt)
+	if err != nil {
+		return nil, err
+	}
+	key, err := u.hold(unwrapping)
+	if err != nil {
+		return nil, err
+	}
+	defer unwrapping.Release()
+	k, err := keyOf[*rsaPrivate](key)
+	if err == nil {
+		err = u.fits(k.bits)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var lengths []int
+	switch {
+	case n >= 0:
+		lengths = []int{n}
+	case u.row.wraps.zerosInFront:
+		return nil, p11.Errorf(p11.CKR_TEMPLATE_INCOMPLETE, "the template needs value-len: %s does not keep the length of the key", u.m.Type.Short())
+	default:
+		for _, n := range p11.KeyLengths(kt) {
+			lengths = append(lengths, int(n))
+		}
+	}
+	most := k.k
+	if !u.row.wraps.zerosInFront {
+		most -= pkcs1Overhead
+	}
+	if len(lengths) > 0 && slices.Max(lengths) > most {
+		lengths = slices.DeleteFunc(lengths, func(n int) bool { return n > most })
+		if len(lengths) == 0 {
+			return nil, p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "the wrapped key has at most %d bytes, fewer than value-len", most)
+		}
+	}
+	em, err := k.rawDecrypt(wrapped)
+	if err != nil {
+		return nil, err
+	}
+	defer wipe(em)
+	return u.row.wraps.hides(k, em, wrapped, lengths), nil
+}
+
 // unwrappedValue cuts an unwrapped secret to the key's length. The standard has
 // tokens cut whatever came out to CKA_VALUE_LEN; cutting real key bytes
 // would let a caller shorten a key that it may use until it can be
@@ -205,9 +265,6 @@ func (u call) unwrappedValue(template p11.Attributes, kt p11.KeyType, plain []by
 	}
 	w := u.row.wraps
 	if n < 0 {
-		if w.zerosInFront {
-			return nil, p11.Errorf(p11.CKR_TEMPLATE_INCOMPLETE, "the template needs value-len: %s does not keep the length of the key", u.m.Type.Short())
-		}
 		n = len(plain)
 	}
 	spare := len(plain) - n
@@ -215,8 +272,6 @@ func (u call) unwrappedValue(template p11.Attributes, kt p11.KeyType, plain []by
 	switch {
 	case spare < 0:
 		return nil, p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "the wrapped key has %d bytes, fewer than value-len", len(plain))
-	case w.zerosInFront:
-		pad, value = plain[:spare], plain[spare:]
 	case spare < w.block:
 		value, pad = plain[:n], plain[n:]
 	case spare > 0:

@@ -7,7 +7,9 @@ package libcrypto
 import "C"
 
 import (
+	"context"
 	"runtime"
+	"sync/atomic"
 	"unsafe"
 )
 
@@ -46,11 +48,26 @@ func (l *Library) NewKey(kind string, selection int, params ...Param) (*Key, err
 
 // GenerateKey makes a new key.
 func (l *Library) GenerateKey(kind string, params ...Param) (*Key, error) {
+	return l.GenerateKeyUntil(context.Background(), kind, params...)
+}
+
+// GenerateKeyUntil is GenerateKey for what takes long: it fails, soon, once ctx is done.
+func (l *Library) GenerateKeyUntil(ctx context.Context, kind string, params ...Param) (*Key, error) {
 	name := C.CString(kind)
 	defer C.free(unsafe.Pointer(name))
 	ps := l.params(params)
 	defer l.freeParams(ps)
-	c := C.key_generate(l.c, name, ps)
+	stop := (*int32)(C.calloc(1, C.sizeof_int)) // not Go's, as C reads it meanwhile
+	defer C.free(unsafe.Pointer(stop))
+	stopped := make(chan struct{})
+	unset := context.AfterFunc(ctx, func() {
+		atomic.StoreInt32(stop, 1)
+		close(stopped)
+	})
+	c := C.key_generate(l.c, name, ps, (*C.int)(unsafe.Pointer(stop)))
+	if !unset() {
+		<-stopped
+	}
 	if c == nil {
 		return nil, failed("the generation of a key")
 	}

@@ -126,12 +126,26 @@ void *key_make(const library *l, const char *type, int selection, param *p)
 	return key;
 }
 
-void *key_generate(const library *l, const char *type, const param *p)
+// What ends the generation that this thread is at.
+static _Thread_local const int *stops;
+
+static int goes_on(void *ctx)
+{
+	(void)ctx;
+	return !__atomic_load_n(stops, __ATOMIC_RELAXED);
+}
+
+// key_generate fails soon after *stop is no longer 0.
+void *key_generate(const library *l, const char *type, const param *p, const int *stop)
 {
 	l->ERR_clear_error();
 	void *key = NULL, *ctx = l->EVP_PKEY_CTX_new_from_name(NULL, type, NULL);
-	if (ctx && l->EVP_PKEY_keygen_init(ctx) > 0 && l->EVP_PKEY_CTX_set_params(ctx, p) > 0 && l->EVP_PKEY_generate(ctx, &key) <= 0)
-		key = NULL;
+	if (ctx && l->EVP_PKEY_keygen_init(ctx) > 0 && l->EVP_PKEY_CTX_set_params(ctx, p) > 0) {
+		stops = stop;
+		l->EVP_PKEY_CTX_set_cb(ctx, goes_on);
+		if (l->EVP_PKEY_generate(ctx, &key) <= 0)
+			key = NULL;
+	}
 	l->EVP_PKEY_CTX_free(ctx);
 	return key;
 }
