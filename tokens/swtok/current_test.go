@@ -26,43 +26,11 @@ type lack struct{ provider, why, what string }
 
 // behind are all of them. One that is none any more fails the test.
 var behind = []lack{ //nolint:gochecknoglobals // a table, never written
-	{"", "RSA keys are those that openCryptoki 3.8 takes, too", `
-RSA_PKCS_KEY_PAIR_GEN 512-16384
-RSA_PKCS 512-16384
-SHA1_RSA_PKCS 512-16384
-SHA224_RSA_PKCS 512-16384
-SHA256_RSA_PKCS 512-16384
-SHA384_RSA_PKCS 512-16384
-SHA512_RSA_PKCS 512-16384
-SHA3_224_RSA_PKCS 512-16384
-SHA3_256_RSA_PKCS 512-16384
-SHA3_384_RSA_PKCS 512-16384
-SHA3_512_RSA_PKCS 512-16384
-RSA_PKCS_PSS 512-16384
-SHA1_RSA_PKCS_PSS 512-16384
-SHA224_RSA_PKCS_PSS 512-16384
-SHA256_RSA_PKCS_PSS 512-16384
-SHA384_RSA_PKCS_PSS 512-16384
-SHA512_RSA_PKCS_PSS 512-16384
-SHA3_224_RSA_PKCS_PSS 512-16384
-SHA3_256_RSA_PKCS_PSS 512-16384
-SHA3_384_RSA_PKCS_PSS 512-16384
-SHA3_512_RSA_PKCS_PSS 512-16384
-RSA_PKCS_OAEP 512-16384
-MD5_RSA_PKCS 512-16384
-RSA_AES_KEY_WRAP 512-16384
-`},
-	{"libcrypto", "likewise", `
-RSA_X_509 512-16384
-`},
 	{"", "no mechanism encapsulates yet", `
 RSA_PKCS encapsulate,decapsulate
 RSA_PKCS_OAEP encapsulate,decapsulate
 ECDH1_DERIVE encapsulate,decapsulate
 ECDH1_COFACTOR_DERIVE encapsulate,decapsulate
-`},
-	{"go", "Go's library has no bare RSA operation that takes constant time", `
-RSA_X_509
 `},
 	{"", "Diffie-Hellman is not there yet", `
 DH_PKCS_DERIVE
