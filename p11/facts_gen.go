@@ -765,7 +765,7 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_ECMQV_DERIVE:
 		return Facts{Functions: CKF_DERIVE, KeyTypes: keysEc, Param: ParamRaw}, true
 	case CKM_ECDH_AES_KEY_WRAP:
-		return Facts{Functions: CKF_WRAP | CKF_UNWRAP, KeyTypes: keysEc, Param: ParamRaw, SinglePart: true}, true
+		return Facts{Functions: CKF_WRAP | CKF_UNWRAP, KeyTypes: keysEcEcMontgomery, Param: ParamECDHAESKeyWrap, SinglePart: true}, true
 	case CKM_RSA_AES_KEY_WRAP:
 		return Facts{Functions: CKF_WRAP | CKF_UNWRAP, KeyTypes: keysRsa, Param: ParamRSAAESKeyWrap, SinglePart: true}, true
 	case CKM_EC_EDWARDS_KEY_PAIR_GEN:
@@ -1021,9 +1021,9 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_XMSSMT:
 		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysXmssmt}, true
 	case CKM_ECDH_X_AES_KEY_WRAP:
-		return Facts{Functions: CKF_WRAP | CKF_UNWRAP, KeyTypes: keysEc, Param: ParamRaw, SinglePart: true}, true
+		return Facts{Functions: CKF_WRAP | CKF_UNWRAP, KeyTypes: keysEcMontgomery, Param: ParamECDHAESKeyWrap, SinglePart: true}, true
 	case CKM_ECDH_COF_AES_KEY_WRAP:
-		return Facts{Functions: CKF_WRAP | CKF_UNWRAP, KeyTypes: keysEc, Param: ParamRaw, SinglePart: true}, true
+		return Facts{Functions: CKF_WRAP | CKF_UNWRAP, KeyTypes: keysEc, Param: ParamECDHAESKeyWrap, SinglePart: true}, true
 	case CKM_PUB_KEY_FROM_PRIV_KEY:
 		return Facts{Functions: CKF_DERIVE}, true
 	case CKM_IBM_SHA3_224:

@@ -7,23 +7,24 @@ type ParamKind int
 
 // The parameters. ParamRaw is one that this package does not take apart.
 const (
-	ParamNone          ParamKind = iota
-	ParamRaw                     // RawParam
-	ParamIV                      // IV
-	ParamPublic                  // RawParam
-	ParamPSS                     // *PSSParams
-	ParamOAEP                    // *OAEPParams
-	ParamGCM                     // *GCMParams
-	ParamCCM                     // *CCMParams
-	ParamCTR                     // *CTRParams
-	ParamECDH1                   // *ECDH1Params
-	ParamMAC                     // MACLength
-	ParamRSAAESKeyWrap           // *RSAAESKeyWrapParams
-	ParamData                    // *StringDataParams
-	ParamIVData                  // *CBCDataParams
-	ParamContext                 // *SignContext
-	ParamHashContext             // *HashSignContext
-	ParamEdDSA                   // *EdDSAParams
+	ParamNone           ParamKind = iota
+	ParamRaw                      // RawParam
+	ParamIV                       // IV
+	ParamPublic                   // RawParam
+	ParamPSS                      // *PSSParams
+	ParamOAEP                     // *OAEPParams
+	ParamGCM                      // *GCMParams
+	ParamCCM                      // *CCMParams
+	ParamCTR                      // *CTRParams
+	ParamECDH1                    // *ECDH1Params
+	ParamMAC                      // MACLength
+	ParamRSAAESKeyWrap            // *RSAAESKeyWrapParams
+	ParamECDHAESKeyWrap           // *ECDHAESKeyWrapParams
+	ParamData                     // *StringDataParams
+	ParamIVData                   // *CBCDataParams
+	ParamContext                  // *SignContext
+	ParamHashContext              // *HashSignContext
+	ParamEdDSA                    // *EdDSAParams
 )
 
 // Layout is the number of the kind in our own protocol: 0 for bytes.
@@ -45,6 +46,8 @@ func (k ParamKind) Layout() uint8 {
 		return 6
 	case ParamRSAAESKeyWrap:
 		return 7
+	case ParamECDHAESKeyWrap:
+		return 30
 	case ParamData:
 		return 8
 	case ParamIVData:
@@ -98,6 +101,10 @@ func (k ParamKind) parse(p *paramParser) Param {
 		return MACLength(p.number("mac", 0))
 	case ParamRSAAESKeyWrap:
 		v := new(RSAAESKeyWrapParams)
+		v.parse(p)
+		return v
+	case ParamECDHAESKeyWrap:
+		v := new(ECDHAESKeyWrapParams)
 		v.parse(p)
 		return v
 	case ParamData:
@@ -198,6 +205,10 @@ func (k ParamKind) check(c checker, p Param) error {
 		if v, ok := p.(*RSAAESKeyWrapParams); ok {
 			return v.check(c)
 		}
+	case ParamECDHAESKeyWrap:
+		if v, ok := p.(*ECDHAESKeyWrapParams); ok {
+			return v.check(c)
+		}
 	case ParamData:
 		if v, ok := p.(*StringDataParams); ok {
 			return v.check(c)
@@ -259,6 +270,10 @@ func (k ParamKind) read(c Coder) Param {
 		return v
 	case ParamRSAAESKeyWrap:
 		v := new(RSAAESKeyWrapParams)
+		v.Code(c)
+		return v
+	case ParamECDHAESKeyWrap:
+		v := new(ECDHAESKeyWrapParams)
 		v.Code(c)
 		return v
 	case ParamData:
@@ -344,6 +359,12 @@ func (k ParamKind) words() []paramWord {
 			{name: "hash"},
 			{name: "mgf"},
 			{name: "source"},
+		}
+	case ParamECDHAESKeyWrap:
+		return []paramWord{
+			{name: "bits"},
+			{name: "kdf"},
+			{name: "shared"},
 		}
 	case ParamData:
 		return []paramWord{
@@ -704,6 +725,48 @@ func (v *RSAAESKeyWrapParams) Code(c Coder) {
 		v.OAEP = new(OAEPParams)
 	}
 	v.OAEP.Code(c)
+}
+
+// ECDHAESKeyWrapParams is CK_ECDH_AES_KEY_WRAP_PARAMS (PKCS#11 v3.1 §6.3.20).
+type ECDHAESKeyWrapParams struct {
+	AESKeyBits uint64
+	KDF        KDF
+	SharedData []byte
+}
+
+func (v *ECDHAESKeyWrapParams) parse(p *paramParser) {
+	v.AESKeyBits = p.number("bits", 256)
+	v.KDF = parseNamed(p, "kdf", CKD_SHA256_KDF, ParseKDF)
+	v.SharedData = p.bytes("shared", emptyAbsent)
+}
+
+func (v *ECDHAESKeyWrapParams) print(w *paramWriter) {
+	if v.AESKeyBits != 256 {
+		w.number("bits", v.AESKeyBits)
+	}
+	if v.KDF != CKD_SHA256_KDF {
+		w.word("kdf", v.KDF.Short())
+	}
+	if len(v.SharedData) > 0 {
+		w.bytes("shared", v.SharedData)
+	}
+}
+
+func (v *ECDHAESKeyWrapParams) check(c checker) error {
+	switch {
+	case !oneOf(v.AESKeyBits, 128, 192, 256):
+		return c.errorf("bits= is 128, 192 or 256, not %d", v.AESKeyBits)
+	case v.KDF.known() == "":
+		return c.errorf("kdf= is not known: %s", v.KDF.Short())
+	}
+	return nil
+}
+
+// Code reads or writes the fields, in the order of the C struct.
+func (v *ECDHAESKeyWrapParams) Code(c Coder) {
+	c.Ulong(&v.AESKeyBits)
+	c.Ulong((*uint64)(&v.KDF))
+	c.Bytes(&v.SharedData)
 }
 
 // StringDataParams is CK_KEY_DERIVATION_STRING_DATA.

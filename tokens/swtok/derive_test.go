@@ -27,7 +27,7 @@ func point(t *testing.T, pub *tokens.Object) []byte {
 
 // The vector of ANSI X9.63 with SHA-256 in NIST's CAVS 12.0 files.
 func TestX963(t *testing.T) {
-	got, err := stretch(tokentest.Hex(t, "96c05619d56c328ab95fe84b18264b08725b85e33fd34f08"), crypto.SHA256, false, nil, 16, p11.CKK_GENERIC_SECRET)
+	got, err := stretcher{hash: crypto.SHA256}.key(tokentest.Hex(t, "96c05619d56c328ab95fe84b18264b08725b85e33fd34f08"), 16, p11.CKK_GENERIC_SECRET)
 	if err != nil || fmt.Sprintf("%x", got) != "443024c3dae66b95e6f5670601558f71" {
 		t.Errorf("%x, %v", got, err)
 	}
@@ -69,7 +69,7 @@ func TestKDFsOfOpenSSL(t *testing.T) {
 			if err != nil {
 				t.Fatalf("openssl %s with %s: %v", name, digest, err)
 			}
-			got, err := stretch(z, h.Go, kdf == h.SP800, shared, 150, p11.CKK_GENERIC_SECRET)
+			got, err := stretcher{h.Go, kdf == h.SP800, shared}.key(z, 150, p11.CKK_GENERIC_SECRET)
 			if err != nil || !bytes.Equal(got, out) {
 				t.Errorf("%s: %x, want %x, %v", kdf, got, out, err)
 			}

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"crypto"
-	"encoding/binary"
-	"fmt"
 
 	"p11fs/p11"
 	"p11fs/p11/pkix"
@@ -14,6 +12,7 @@ import (
 // ecPublic and ecPrivate are the halves of an EC key.
 type ecPublic struct {
 	curve p11.Curve
+	point []byte // uncompressed
 	key   ECPublicKey
 }
 
@@ -102,7 +101,7 @@ func (c *Crypto) parseECPublic(a p11.Attributes) (*ecPublic, error) {
 	if err != nil {
 		return nil, keyDamaged("%v", err)
 	}
-	return &ecPublic{curve, key}, nil
+	return &ecPublic{curve, point, key}, nil
 }
 
 func (c *Crypto) parseECPrivate(a p11.Attributes) (*ecPrivate, error) {
@@ -173,88 +172,4 @@ func ecdsaWhole(sig []byte, n int) ([]byte, bool) {
 		return nil, false
 	}
 	return append(leftPad(sig[:half], n), leftPad(sig[half:], n)...), true
-}
-
-// An ecAgreer is a private key that agrees on secrets with another's public key, which
-// comes as CKA_EC_POINT or bare. An error is about that.
-type ecAgreer interface {
-	agree(p Provider, public []byte) (secret []byte, err error)
-}
-
-func (k *ecPrivate) agree(p Provider, public []byte) ([]byte, error) {
-	point, err := pkix.ECPublic(p, k.curve, public)
-	if err != nil {
-		return nil, err
-	}
-	z, err := k.key.ECDH(point)
-	if err != nil {
-		return nil, fmt.Errorf("no point of %s", k.curve.Name)
-	}
-	return z, nil
-}
-
-// ecdh1 is the family of CKM_ECDH1_DERIVE (PKCS#11 v3.1 §6.3.17). With cofactor 1,
-// which all curves here have, CKM_ECDH1_COFACTOR_DERIVE is the same.
-func ecdh1() family {
-	return family{derive: func(u call, base any, kt p11.KeyType, n int) ([]byte, error) {
-		p, err := param[*p11.ECDH1Params](u)
-		if err != nil {
-			return nil, err
-		}
-		h, _ := p11.HashOf(p.KDF.HashOf())
-		if p.KDF != p11.CKD_NULL && h.Go == 0 {
-			return nil, p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "the key derivation function %s is not supported", p.KDF)
-		}
-		k, err := keyOf[ecAgreer](base)
-		if err != nil {
-			return nil, err
-		}
-		z, err := k.agree(u.provider, p.PublicData)
-		if err != nil {
-			return nil, p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "public: %v", err)
-		}
-		defer wipe(z)
-		return stretch(z, h.Go, p.KDF == h.SP800, p.SharedData, n, kt)
-	}}
-}
-
-// stretch makes the key of n bytes, or of the natural length if n is negative,
-// from the shared secret: without a hash by removing bytes from its leading
-// end, with one by ANSI X9.63 (SEC 1 §3.6.1), or, with the counter in front, by the
-// one-step derivation of NIST SP 800-56C rev. 2 §4.
-func stretch(z []byte, h crypto.Hash, counterFirst bool, shared []byte, n int, kt p11.KeyType) ([]byte, error) {
-	natural := len(z)
-	if h != 0 {
-		natural = h.Size()
-	}
-	if n < 0 {
-		if !p11.FitsKey(kt, uint64(natural)) {
-			return nil, p11.Errorf(p11.CKR_TEMPLATE_INCOMPLETE, "the template needs value-len")
-		}
-		n = natural
-	}
-	if h == 0 {
-		if n > len(z) {
-			return nil, p11.Errorf(p11.CKR_KEY_SIZE_RANGE, "the shared secret has %d bytes, fewer than value-len", len(z))
-		}
-		return bytes.Clone(z[len(z)-n:]), nil
-	}
-	out := make([]byte, 0, n+h.Size())
-	d := h.New()
-	var counter [4]byte
-	for i := uint32(1); len(out) < n; i++ {
-		d.Reset()
-		binary.BigEndian.PutUint32(counter[:], i)
-		if counterFirst {
-			d.Write(counter[:])
-		}
-		d.Write(z)
-		if !counterFirst {
-			d.Write(counter[:])
-		}
-		d.Write(shared)
-		out = d.Sum(out)
-	}
-	wipe(out[n:])
-	return out[:n:n], nil
 }

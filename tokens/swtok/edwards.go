@@ -38,6 +38,12 @@ type edwardsPrivate struct {
 // Close wipes the key.
 func (k *edwardsPrivate) Close() { wipe(k.key) }
 
+// A montgomeryPublic is a public key of X25519 or X448.
+type montgomeryPublic struct {
+	curve p11.Curve
+	point []byte
+}
+
 // A montgomeryPrivate is a private key of X25519 or X448.
 type montgomeryPrivate struct {
 	curve p11.Curve
@@ -47,8 +53,7 @@ type montgomeryPrivate struct {
 // Close forgets the value.
 func (k *montgomeryPrivate) Close() { k.value = nil }
 
-// parseOctet makes the key of type kt of an object's attributes. The public key of a key
-// agreement does nothing.
+// parseOctet makes the key of type kt of an object's attributes.
 func parseOctet(kt p11.KeyType, public bool, a p11.Attributes) (any, error) {
 	params, _ := a.Get(p11.CKA_EC_PARAMS)
 	c, err := pkix.OctetCurve(kt, params)
@@ -62,7 +67,7 @@ func parseOctet(kt p11.KeyType, public bool, a p11.Attributes) (any, error) {
 		case err != nil:
 			return nil, keyDamaged("%v", err)
 		case kt == p11.CKK_EC_MONTGOMERY:
-			return nil, p11.Errorf(p11.CKR_KEY_TYPE_INCONSISTENT, "a public key of %s is what the other side derives with", c.Name)
+			return &montgomeryPublic{c, bytes.Clone(point)}, nil
 		}
 		return &edwardsPublic{c, bytes.Clone(point)}, nil
 	}
@@ -218,6 +223,23 @@ func (k *montgomeryPrivate) agree(_ Provider, public []byte) ([]byte, error) {
 		return nil, err
 	}
 	return private.ECDH(other)
+}
+
+// pointSize is ecAgreer.
+func (k *montgomeryPrivate) pointSize([]byte) int { return k.curve.KeySize() }
+
+// meet is ecPeer.
+func (k *montgomeryPublic) meet(p Provider) (point, secret []byte, err error) {
+	once := &montgomeryPrivate{k.curve, make([]byte, k.curve.KeySize())}
+	defer wipe(once.value)
+	if _, err := rand.Read(once.value); err != nil {
+		return nil, nil, err
+	}
+	if point, err = pkix.OctetPublic(k.curve, once.value); err != nil {
+		return nil, nil, err
+	}
+	secret, err = once.agree(p, k.point)
+	return point, secret, err
 }
 
 var errLowOrder = errors.New("a point of low order")

@@ -13,6 +13,10 @@ import (
 
 func wrapIV() p11.IV { return p11.IV(bytes.Repeat([]byte{5}, 16)) }
 
+func ecdhAESParam() *p11.ECDHAESKeyWrapParams {
+	return &p11.ECDHAESKeyWrapParams{AESKeyBits: 256, KDF: p11.CKD_SHA256_KDF, SharedData: []byte("shared")}
+}
+
 func rsaAESParam() *p11.RSAAESKeyWrapParams {
 	return &p11.RSAAESKeyWrapParams{AESKeyBits: 256, OAEP: &p11.OAEPParams{Hash: p11.CKM_SHA_1, MGF: p11.CKG_MGF1_SHA1}}
 }
@@ -47,6 +51,8 @@ func TestWrapSecret(t *testing.T) {
 			{p11.Mechanism{Type: p11.CKM_RSA_X_509}, r.rsaPub, r.rsaPriv, true, 1},
 			{p11.Mechanism{Type: p11.CKM_RSA_PKCS_OAEP, Param: &p11.OAEPParams{Hash: p11.CKM_SHA_1, MGF: p11.CKG_MGF1_SHA256, Label: []byte("l")}}, r.rsaPub, r.rsaPriv, false, 1},
 			{p11.Mechanism{Type: p11.CKM_RSA_AES_KEY_WRAP, Param: rsaAESParam()}, r.rsaPub, r.rsaPriv, false, 1},
+			{p11.Mechanism{Type: p11.CKM_ECDH_AES_KEY_WRAP, Param: ecdhAESParam()}, r.ecPub, r.ecPriv, false, 1},
+			{p11.Mechanism{Type: p11.CKM_ECDH_COF_AES_KEY_WRAP, Param: ecdhAESParam()}, r.ecPub, r.ecPriv, false, 1},
 		} {
 			for _, k := range []struct {
 				kt p11.KeyType
@@ -108,6 +114,7 @@ func TestWrapPrivate(t *testing.T) {
 			{p11.Mechanism{Type: p11.CKM_AES_GCM, Param: &p11.GCMParams{IV: wrapIV(), TagBits: 128}}, r.aes, r.aes},
 			{p11.Mechanism{Type: p11.CKM_AES_KEY_WRAP_KWP}, r.aes, r.aes},
 			{p11.Mechanism{Type: p11.CKM_RSA_AES_KEY_WRAP, Param: rsaAESParam()}, r.rsaPub, r.rsaPriv},
+			{p11.Mechanism{Type: p11.CKM_ECDH_AES_KEY_WRAP, Param: ecdhAESParam()}, r.ecPub, r.ecPriv},
 		} {
 			for _, k := range []struct {
 				kt   p11.KeyType
@@ -231,6 +238,10 @@ func TestWrapRules(t *testing.T) {
 			{"nothing", ecb, r.aes, nil, none, p11.CKR_WRAPPED_KEY_LEN_RANGE},
 			{"RSA of other bytes", p11.Mechanism{Type: p11.CKM_RSA_PKCS}, r.rsaPriv, make([]byte, 128), none, p11.CKR_OK},
 			{"RSA short", p11.Mechanism{Type: p11.CKM_RSA_PKCS}, r.rsaPriv, make([]byte, 127), none, p11.CKR_WRAPPED_KEY_LEN_RANGE},
+			{"ECDH-AES short", p11.Mechanism{Type: p11.CKM_ECDH_AES_KEY_WRAP, Param: ecdhAESParam()}, r.ecPriv, make([]byte, 33+15), none, p11.CKR_WRAPPED_KEY_LEN_RANGE},
+			{"ECDH-AES short behind the point", p11.Mechanism{Type: p11.CKM_ECDH_AES_KEY_WRAP, Param: ecdhAESParam()}, r.ecPriv, append([]byte{4}, make([]byte, 64+15)...), none, p11.CKR_WRAPPED_KEY_LEN_RANGE},
+			{"ECDH-AES off the curve", p11.Mechanism{Type: p11.CKM_ECDH_AES_KEY_WRAP, Param: ecdhAESParam()}, r.ecPriv, append([]byte{4}, make([]byte, 64+24)...), none, p11.CKR_WRAPPED_KEY_INVALID},
+			{"ECDH-AES, RSA key", p11.Mechanism{Type: p11.CKM_ECDH_AES_KEY_WRAP, Param: ecdhAESParam()}, r.rsaPriv, make([]byte, 128), none, p11.CKR_UNWRAPPING_KEY_TYPE_INCONSISTENT},
 			{"RSA-AES short", p11.Mechanism{Type: p11.CKM_RSA_AES_KEY_WRAP, Param: rsaAESParam()}, r.rsaPriv, make([]byte, 128), none, p11.CKR_WRAPPED_KEY_LEN_RANGE},
 		} {
 			t.Run("unwrap/"+test.name, func(t *testing.T) {

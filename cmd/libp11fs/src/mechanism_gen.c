@@ -129,6 +129,21 @@ static void param_RSAAESKeyWrap(struct call *c, const CK_MECHANISM *m)
         bad_param(c);
 }
 
+static void put_ecdh_aes_key_wrap_params(struct call *c, const CK_ECDH_AES_KEY_WRAP_PARAMS *p)
+{
+    put_ulong(c, p->ulAESKeyBits);
+    put_ulong(c, p->kdf);
+    put_data(c, p->pSharedData, p->ulSharedDataLen);
+}
+
+static void param_ECDHAESKeyWrap(struct call *c, const CK_MECHANISM *m)
+{
+    if (m->ulParameterLen == sizeof(CK_ECDH_AES_KEY_WRAP_PARAMS))
+        put_ecdh_aes_key_wrap_params(c, m->pParameter);
+    else
+        bad_param(c);
+}
+
 static void put_key_derivation_string_data(struct call *c, const CK_KEY_DERIVATION_STRING_DATA *p)
 {
     put_data(c, p->pData, p->ulLen);
@@ -541,7 +556,7 @@ const struct param params[] = {
     {CKM_ECDH1_DERIVE, 5, 0, param_ECDH1},
     {CKM_ECDH1_COFACTOR_DERIVE, 5, 0, param_ECDH1},
     {CKM_ECMQV_DERIVE, LAYOUT_BYTES, 0, NULL},
-    {CKM_ECDH_AES_KEY_WRAP, LAYOUT_BYTES, 0, NULL},
+    {CKM_ECDH_AES_KEY_WRAP, 30, 0, param_ECDHAESKeyWrap},
     {CKM_RSA_AES_KEY_WRAP, 7, 0, param_RSAAESKeyWrap},
     {CKM_EC_EDWARDS_KEY_PAIR_GEN, LAYOUT_NONE, 0, NULL},
     {CKM_EC_MONTGOMERY_KEY_PAIR_GEN, LAYOUT_NONE, 0, NULL},
@@ -669,8 +684,8 @@ const struct param params[] = {
     {CKM_XMSSMT_KEY_PAIR_GEN, LAYOUT_NONE, 0, NULL},
     {CKM_XMSS, LAYOUT_NONE, 0, NULL},
     {CKM_XMSSMT, LAYOUT_NONE, 0, NULL},
-    {CKM_ECDH_X_AES_KEY_WRAP, LAYOUT_BYTES, 0, NULL},
-    {CKM_ECDH_COF_AES_KEY_WRAP, LAYOUT_BYTES, 0, NULL},
+    {CKM_ECDH_X_AES_KEY_WRAP, 30, 0, param_ECDHAESKeyWrap},
+    {CKM_ECDH_COF_AES_KEY_WRAP, 30, 0, param_ECDHAESKeyWrap},
     {CKM_PUB_KEY_FROM_PRIV_KEY, LAYOUT_NONE, 0, NULL},
     {CKM_IBM_SHA3_224, LAYOUT_NONE, 0, NULL},
     {CKM_IBM_SHA3_256, LAYOUT_NONE, 0, NULL},

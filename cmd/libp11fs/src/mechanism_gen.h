@@ -64,6 +64,13 @@ typedef struct {
 } CK_RSA_AES_KEY_WRAP_PARAMS;
 
 typedef struct {
+    CK_ULONG ulAESKeyBits;
+    CK_ULONG kdf;
+    CK_ULONG ulSharedDataLen;
+    void *pSharedData;
+} CK_ECDH_AES_KEY_WRAP_PARAMS;
+
+typedef struct {
     void *pData;
     CK_ULONG ulLen;
 } CK_KEY_DERIVATION_STRING_DATA;
