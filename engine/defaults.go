@@ -48,6 +48,8 @@ func keyDefaults() []keyDefault {
 			both:     []p11.AttributeType{p11.CKA_DECRYPT, p11.CKA_SIGN, p11.CKA_SIGN_RECOVER},
 			programs: []p11.AttributeType{p11.CKA_UNWRAP}},
 		{name: "EC, EdDSA and DSA private", class: p11.CKO_PRIVATE_KEY, types: curves, both: sign},
+		{name: "X25519 and X448 private", class: p11.CKO_PRIVATE_KEY, types: []p11.KeyType{p11.CKK_EC_MONTGOMERY},
+			people: []p11.AttributeType{p11.CKA_DERIVE}},
 		{name: "every secret", class: p11.CKO_SECRET_KEY, both: private, people: sensitive,
 			programs: []p11.AttributeType{p11.CKA_SIGN, p11.CKA_VERIFY, p11.CKA_WRAP, p11.CKA_UNWRAP}},
 		{name: "AES and other ciphers", class: p11.CKO_SECRET_KEY, types: cipherKeys(),

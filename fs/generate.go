@@ -18,6 +18,7 @@ import (
 //
 //	rsa:2048 label=web id=01         or  rsa bits=2048 label=web id=01
 //	ec:p256 label=tls                or  ec curve=p256 label=tls
+//	ed25519 label=ssh                also ed448, x25519, x448
 //	aes:256 label=disk
 //	generic:512 label=hmac
 //	CKM_AES_KEY_GEN value-len=32 …   any mechanism that makes keys
@@ -48,13 +49,17 @@ type recipe struct {
 type keyKind struct {
 	mechanism p11.MechanismType
 	size      p11.AttributeType // that the template must have
-	example   string
+	example   string            // "" where the word itself is the size
 }
 
 func keyKinds() map[string]keyKind {
 	return map[string]keyKind{
 		"rsa":     {p11.CKM_RSA_PKCS_KEY_PAIR_GEN, p11.CKA_MODULUS_BITS, "2048"},
 		"ec":      {p11.CKM_EC_KEY_PAIR_GEN, p11.CKA_EC_PARAMS, "p256"},
+		"ed25519": {p11.CKM_EC_EDWARDS_KEY_PAIR_GEN, p11.CKA_EC_PARAMS, ""},
+		"ed448":   {p11.CKM_EC_EDWARDS_KEY_PAIR_GEN, p11.CKA_EC_PARAMS, ""},
+		"x25519":  {p11.CKM_EC_MONTGOMERY_KEY_PAIR_GEN, p11.CKA_EC_PARAMS, ""},
+		"x448":    {p11.CKM_EC_MONTGOMERY_KEY_PAIR_GEN, p11.CKA_EC_PARAMS, ""},
 		"aes":     {p11.CKM_AES_KEY_GEN, p11.CKA_VALUE_LEN, "256"},
 		"generic": {p11.CKM_GENERIC_SECRET_KEY_GEN, p11.CKA_VALUE_LEN, "256"},
 	}
@@ -69,10 +74,14 @@ func parseRecipe(line string) (r recipe, err error) {
 		return recipe{}, err
 	}
 	kind, known := keyKinds()[word]
+	if known && kind.example == "" {
+		known = !sized // not ed25519:256
+		size, sized = word, known
+	}
 	if known {
 		r.mechanism.Type = kind.mechanism
 	} else if r.mechanism, err = p11.ParseMechanism(name); err != nil {
-		return recipe{}, p11.Advise(err, "write rsa:BITS, ec:CURVE, aes:BITS, generic:BITS or a mechanism that makes keys")
+		return recipe{}, p11.Advise(err, "write rsa:BITS, ec:CURVE, ed25519, ed448, x25519, x448, aes:BITS, generic:BITS or a mechanism that makes keys")
 	}
 	r.facts, _ = p11.MechanismFacts(r.mechanism.Type)
 	if r.facts.Functions&(p11.CKF_GENERATE|p11.CKF_GENERATE_KEY_PAIR) == 0 {
@@ -102,7 +111,10 @@ func (r *recipe) pair() bool { return r.facts.Functions&p11.CKF_GENERATE_KEY_PAI
 // setSize puts the size of the key into the template.
 func (r *recipe) setSize(bits, curve string) error {
 	t, v := p11.CKA_EC_PARAMS, []byte(nil)
+	rsa := slices.Contains(r.facts.KeyTypes, p11.CKK_RSA)
 	switch {
+	case bits != "" && r.pair() && !rsa:
+		return p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "the size of this kind of key is its curve")
 	case curve != "":
 		params, ok := p11.CurveParams(curve)
 		if !ok {
@@ -116,10 +128,8 @@ func (r *recipe) setSize(bits, curve string) error {
 		switch {
 		case err != nil:
 			return p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "bits=%s is no number", clip(bits))
-		case slices.Contains(r.facts.KeyTypes, p11.CKK_RSA):
+		case rsa:
 			t, v = p11.CKA_MODULUS_BITS, p11.Ulong(n)
-		case r.pair():
-			return p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "the size of this kind of key is its curve")
 		case n%8 != 0:
 			return p11.Errorf(p11.CKR_KEY_SIZE_RANGE, "a secret key has whole bytes, and %d bits are not some", n)
 		default:

@@ -61,9 +61,8 @@ func operations() []operation {
 		p11.CKK_RSA: oaep,
 		p11.CKK_AES: mech(p11.CKM_AES_KEY_WRAP_KWP, p11.CKM_AES_KEY_WRAP_PAD, p11.CKM_AES_KEY_WRAP),
 	}
-	deriving := map[p11.KeyType][]p11.Mechanism{
-		p11.CKK_EC: {{Type: p11.CKM_ECDH1_DERIVE, Param: &p11.ECDH1Params{KDF: p11.CKD_NULL}}},
-	}
+	ecdh := []p11.Mechanism{{Type: p11.CKM_ECDH1_DERIVE, Param: &p11.ECDH1Params{KDF: p11.CKD_NULL}}}
+	deriving := map[p11.KeyType][]p11.Mechanism{p11.CKK_EC: ecdh, p11.CKK_EC_MONTGOMERY: ecdh}
 	holders := []p11.ObjectClass{p11.CKO_PRIVATE_KEY, p11.CKO_SECRET_KEY}
 	others := []p11.ObjectClass{p11.CKO_PUBLIC_KEY, p11.CKO_SECRET_KEY}
 	return []operation{

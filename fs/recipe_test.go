@@ -23,6 +23,10 @@ func TestParseRecipe(t *testing.T) {
 		"CKM_AES_KEY_GEN value-len=32 label=x": "aes-key-gen value-len=32 label=x",
 		"aes-key-gen bits=256":                 "aes-key-gen value-len=32",
 		"CKM_EC_KEY_PAIR_GEN curve=p256":       "ec-key-pair-gen pair " + p256,
+		"ed25519 label=ssh":                    "ec-edwards-key-pair-gen pair label=ssh ec-params=ed25519",
+		"ed448":                                "ec-edwards-key-pair-gen pair ec-params=ed448",
+		"x25519 derive=true":                   "ec-montgomery-key-pair-gen pair derive=true ec-params=x25519",
+		"x448":                                 "ec-montgomery-key-pair-gen pair ec-params=x448",
 	} {
 		r, err := parseRecipe(line)
 		if err != nil {
@@ -43,6 +47,20 @@ func TestParseRecipe(t *testing.T) {
 		want = strings.TrimSpace(r.mechanism.Type.Short() + map[bool]string{true: " pair"}[r.pair()] + " " + wantTemplate.Text())
 		if got != want {
 			t.Errorf("%q is %q, want %q", line, got, want)
+		}
+	}
+}
+
+func TestParseRecipeErrors(t *testing.T) {
+	for line, want := range map[string]p11.RV{
+		"ed25519:256":         p11.CKR_MECHANISM_INVALID,
+		"ed25519 curve=ed448": p11.CKR_ARGUMENTS_BAD,
+		"x448 ec-params=x448": p11.CKR_TEMPLATE_INCONSISTENT,
+		"x25519 bits=255":     p11.CKR_TEMPLATE_INCONSISTENT,
+		"ec:p256 curve=p256":  p11.CKR_ARGUMENTS_BAD,
+	} {
+		if _, err := parseRecipe(line); p11.RVOf(err) != want {
+			t.Errorf("%q: %v, want %v", line, err, want)
 		}
 	}
 }

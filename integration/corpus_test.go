@@ -351,7 +351,15 @@ func usePair(t *testing.T, at string, door corpusDoor, o p11.Attributes, public,
 	t.Helper()
 	data := []byte("sixteen bytes of")
 	sign, n := p11.CKM_ECDSA, 64
-	if kt, _ := o.KeyType(); kt == p11.CKK_RSA {
+	switch kt, _ := o.KeyType(); kt {
+	case p11.CKK_EC_MONTGOMERY: // derives, and only where it was told so
+		return
+	case p11.CKK_EC_EDWARDS:
+		if m, ok := door.(*corpusModule); ok && m.kek == "" {
+			return // p11-kit's protocol carries nothing for it either
+		}
+		sign = p11.CKM_EDDSA
+	case p11.CKK_RSA:
 		sign = p11.CKM_SHA256_RSA_PKCS
 		modulus, _ := o.Get(p11.CKA_MODULUS)
 		n = len(modulus)
@@ -444,7 +452,11 @@ func throughFiles(t *testing.T, term *terminal, path, pass string, objects []p11
 			if got := term.ok("cat " + dir + "/public.pem"); err != nil || got != string(want) {
 				t.Errorf("%s: public.pem is %s", at, got)
 			}
-			if private != "" && at != "rsa512.p8.der" { // too short for the defaults of files
+			switch kt, _ := o.KeyType(); {
+			case private == "" || at == "rsa512.p8.der": // too short for the defaults of files
+			case kt == p11.CKK_EC_MONTGOMERY:
+				term.ok(fmt.Sprintf("cat %s/public.pem > %s/derive; cat %[2]s/derive", dir, private))
+			default:
 				term.ok(fmt.Sprintf(twice, private, dir))
 			}
 		case p11.CKO_SECRET_KEY:

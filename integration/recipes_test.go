@@ -11,7 +11,7 @@ import (
 // one token, and then what testdata/recipes has for each: that looks at the bytes.
 func TestRecipes(t *testing.T) {
 	t.Parallel()
-	needTools(t, "openssl", "rsync", "curl", "tar")
+	needTools(t, "openssl", "rsync", "curl", "tar", "ssh-keygen")
 	doc := readDoc(t, "recipes.md", "sh")
 	if len(doc) < 20 {
 		t.Fatalf("docs/recipes.md has %d recipes", len(doc))

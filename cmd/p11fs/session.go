@@ -132,11 +132,11 @@ func newGenerate(s streams) *cobra.Command {
 and print the names of the objects made.
 
 WHAT is first rsa:BITS, ec:CURVE (p256, p384, p521, secp256k1, brainpoolp256r1 and
-others), aes:BITS, generic:BITS or a mechanism that makes keys, then attributes as
-NAME=VALUE: label, id, token, sign, extractable and all others that p11fs-tree(7) and
-PKCS#11 have.`,
+others), ed25519, ed448, x25519, x448, aes:BITS, generic:BITS or a mechanism that makes
+keys, then attributes as NAME=VALUE: label, id, token, sign, extractable and all others
+that p11fs-tree(7) and PKCS#11 have.`,
 		Example: `  p11fs generate swtok rsa:2048 label=web
-  p11fs generate swtok ec:p256 label=ssh id=0x01
+  p11fs generate swtok ed25519 label=ssh id=0x01
   p11fs generate swtok aes:256 label=disk extractable=true`,
 		Args: takes(2, math.MaxInt),
 	}
@@ -155,7 +155,7 @@ PKCS#11 have.`,
 		case 0:
 			return first(c, args, word)
 		case 1:
-			return []cobra.Completion{"rsa:2048", "rsa:3072", "rsa:4096", "rsa:8192", "ec:p256", "ec:p384", "ec:p521", "ec:secp256k1", "ec:brainpoolp256r1", "aes:128", "aes:256", "generic:256"},
+			return []cobra.Completion{"rsa:2048", "rsa:3072", "rsa:4096", "rsa:8192", "ec:p256", "ec:p384", "ec:p521", "ec:secp256k1", "ec:brainpoolp256r1", "ed25519", "ed448", "x25519", "x448", "aes:128", "aes:256", "generic:256"},
 				cobra.ShellCompDirectiveNoFileComp
 		}
 		return []cobra.Completion{"label=", "id=", "token=", "private=", "sensitive=", "extractable=", "always-authenticate="},

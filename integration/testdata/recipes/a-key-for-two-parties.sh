@@ -1,3 +1,6 @@
 cat $O/ours.pub/public.pem > ours.pub
 openssl pkeyutl -derive -inkey theirs.pem -peerkey ours.pub -out z
 cmp z $O/common.sec/value
+cat $O/mine.pub/public.pem > mine.pub
+openssl pkeyutl -derive -inkey yours.pem -peerkey mine.pub -out z25519
+cmp z25519 $O/shared.sec/value
