@@ -132,6 +132,8 @@ func (s *Session) prepare(m p11.Mechanism, template p11.Attributes, class p11.Ob
 	facts, _ := p11.MechanismFacts(m.Type)
 	if kt, ok := template.KeyType(); !ok && len(facts.KeyTypes) > 0 {
 		template.SetUlong(p11.CKA_KEY_TYPE, uint64(facts.KeyTypes[0]))
+	} else if !ok && class == p11.CKO_SECRET_KEY { // of any type
+		template.SetUlong(p11.CKA_KEY_TYPE, uint64(p11.CKK_GENERIC_SECRET))
 	} else if ok && len(facts.KeyTypes) > 0 && !slices.Contains(facts.KeyTypes, kt) {
 		return nil, p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "key-type: mechanism %s makes no %s key", m.Type.Short(), kt.Short())
 	}

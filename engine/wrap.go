@@ -77,26 +77,13 @@ func (s *Session) sees(e *entry) error {
 
 // UnwrapKey is C_UnwrapKey (PKCS#11 v3.1 §5.18.4).
 func (s *Session) UnwrapKey(ctx context.Context, m p11.Mechanism, unwrapping p11.ObjectHandle, wrapped []byte, template p11.Attributes) (p11.ObjectHandle, error) {
-	f := from{p11.CKF_UNWRAP, unwrapped, p11.CKA_UNWRAP_TEMPLATE}
-	return s.makeFrom(ctx, f, m, unwrapping, template, func(ctx context.Context, t tokens.Token, key *tokens.Object, attrs p11.Attributes) (p11.Attributes, error) {
+	f := from{flag: p11.CKF_UNWRAP, origin: unwrapped, imposing: p11.CKA_UNWRAP_TEMPLATE}
+	return s.makeFrom(ctx, f, m, unwrapping, template, func(ctx context.Context, t tokens.Token, keys []*tokens.Object, attrs p11.Attributes) (p11.Attributes, error) {
 		w, ok := t.(tokens.KeyWrapper)
 		if !ok {
 			return attrs, errLacking
 		}
-		return w.UnwrapKey(ctx, m, key, wrapped, attrs)
-	})
-}
-
-// DeriveKey is C_DeriveKey (PKCS#11 v3.1 §5.18.5). Without class and key type it
-// makes a generic secret.
-func (s *Session) DeriveKey(ctx context.Context, m p11.Mechanism, base p11.ObjectHandle, template p11.Attributes) (p11.ObjectHandle, error) {
-	f := from{p11.CKF_DERIVE, derived, p11.CKA_DERIVE_TEMPLATE}
-	return s.makeFrom(ctx, f, m, base, secretTemplate(template), func(ctx context.Context, t tokens.Token, key *tokens.Object, attrs p11.Attributes) (p11.Attributes, error) {
-		d, ok := t.(tokens.KeyDeriver)
-		if !ok {
-			return attrs, errLacking
-		}
-		return d.DeriveKey(ctx, m, key, attrs)
+		return w.UnwrapKey(ctx, m, keys[0], wrapped, attrs)
 	})
 }
 
@@ -105,14 +92,14 @@ func (s *Session) DeriveKey(ctx context.Context, m p11.Mechanism, base p11.Objec
 // and key type that is a generic secret. A ciphertext longer than room gives a
 // *BufferError, and no key.
 func (s *Session) EncapsulateKey(ctx context.Context, m p11.Mechanism, public p11.ObjectHandle, template p11.Attributes, room int) (ciphertext []byte, key p11.ObjectHandle, err error) {
-	f := from{p11.CKF_ENCAPSULATE, encapsulated, p11.CKA_ENCAPSULATE_TEMPLATE}
-	key, err = s.makeFrom(ctx, f, m, public, secretTemplate(template), func(ctx context.Context, t tokens.Token, key *tokens.Object, attrs p11.Attributes) (p11.Attributes, error) {
+	f := from{flag: p11.CKF_ENCAPSULATE, origin: encapsulated, imposing: p11.CKA_ENCAPSULATE_TEMPLATE}
+	key, err = s.makeFrom(ctx, f, m, public, secretTemplate(template), func(ctx context.Context, t tokens.Token, keys []*tokens.Object, attrs p11.Attributes) (p11.Attributes, error) {
 		e, ok := t.(tokens.Encapsulator)
 		if !ok {
 			return attrs, errLacking
 		}
 		var err error
-		ciphertext, attrs, err = e.EncapsulateKey(ctx, m, key, attrs)
+		ciphertext, attrs, err = e.EncapsulateKey(ctx, m, keys[0], attrs)
 		if err == nil {
 			err = fits(len(ciphertext), room)
 		}
@@ -126,13 +113,13 @@ func (s *Session) EncapsulateKey(ctx context.Context, m p11.Mechanism, public p1
 
 // DecapsulateKey is C_DecapsulateKey (PKCS#11 v3.2 §5.18.9).
 func (s *Session) DecapsulateKey(ctx context.Context, m p11.Mechanism, private p11.ObjectHandle, ciphertext []byte, template p11.Attributes) (p11.ObjectHandle, error) {
-	f := from{p11.CKF_DECAPSULATE, encapsulated, p11.CKA_DECAPSULATE_TEMPLATE}
-	return s.makeFrom(ctx, f, m, private, secretTemplate(template), func(ctx context.Context, t tokens.Token, key *tokens.Object, attrs p11.Attributes) (p11.Attributes, error) {
+	f := from{flag: p11.CKF_DECAPSULATE, origin: encapsulated, imposing: p11.CKA_DECAPSULATE_TEMPLATE}
+	return s.makeFrom(ctx, f, m, private, secretTemplate(template), func(ctx context.Context, t tokens.Token, keys []*tokens.Object, attrs p11.Attributes) (p11.Attributes, error) {
 		e, ok := t.(tokens.Encapsulator)
 		if !ok {
 			return attrs, errLacking
 		}
-		return e.DecapsulateKey(ctx, m, key, ciphertext, attrs)
+		return e.DecapsulateKey(ctx, m, keys[0], ciphertext, attrs)
 	})
 }
 
@@ -147,71 +134,4 @@ func secretTemplate(template p11.Attributes) p11.Attributes {
 		template.SetUlong(p11.CKA_KEY_TYPE, uint64(p11.CKK_GENERIC_SECRET))
 	}
 	return template
-}
-
-// from says how a key comes out of another.
-type from struct {
-	flag     p11.Flags         // the use of the other key
-	origin   origin            //
-	imposing p11.AttributeType // of the other key: a template that the new one has to fit
-}
-
-// makeFrom makes a key out of another: compute returns the complete attributes.
-func (s *Session) makeFrom(ctx context.Context, f from, m p11.Mechanism, key p11.ObjectHandle, template p11.Attributes,
-	compute func(context.Context, tokens.Token, *tokens.Object, p11.Attributes) (p11.Attributes, error)) (p11.ObjectHandle, error) {
-	o, err := s.begin(ctx, useOf(f.flag), m, key)
-	if err != nil {
-		return 0, err
-	}
-	p, err := s.prepareFrom(template, o.key.attrs, f)
-	if err == nil && o.locked {
-		// There is no moment at which the PIN could be given.
-		err = p11.Advise(p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "a key that wants the PIN each time cannot %s", o.use.verb), "use another key")
-	}
-	if err != nil {
-		o.release()
-		return 0, err
-	}
-	_, err = o.oneCall(ctx, func(ctx context.Context, key *tokens.Object) ([]byte, error) {
-		attrs, err := compute(ctx, o.token(), key, p.attrs)
-		p.attrs = attrs
-		if err == nil {
-			err = finish(&p.attrs, f.origin, 0, o.key.attrs)
-		}
-		return nil, err
-	})
-	if err != nil {
-		s.disown(p)
-		return 0, err
-	}
-	return s.make(ctx, p)
-}
-
-// prepareFrom completes the template of a key that comes out of another, which
-// may impose attributes on it.
-func (s *Session) prepareFrom(template, key p11.Attributes, f from) (*pending, error) {
-	matches := f.flag == p11.CKF_ENCAPSULATE // and imposes nothing
-	if !matches {
-		var err error
-		if template, err = impose(template, key, f.imposing); err != nil {
-			return nil, err
-		}
-	}
-	attrs, err := s.complete(template, f.origin)
-	if err != nil {
-		return nil, err
-	}
-	if matches && !matchesTemplate(key, f.imposing, attrs) {
-		attrs.Wipe()
-		return nil, p11.Advise(p11.Errorf(p11.CKR_KEY_HANDLE_INVALID, "the new key is not what the public key's encapsulate-template asks for"), "change its template, or use another public key")
-	}
-	if class, _ := attrs.Class(); !isSecretClass(class) {
-		return nil, p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "class: %s a %s is not possible", f.origin, class.Short())
-	}
-	l, err := s.mayStore(attrs)
-	if err != nil {
-		attrs.Wipe()
-		return nil, err
-	}
-	return s.pending(attrs, l), nil
 }

@@ -50,23 +50,51 @@ func unwrapFile(k *keyFile) *file {
 	})
 }
 
-// deriveFile takes the other side's public value, unless the file's name has it: a
-// public key in PEM or DER, or a bare point. It makes the key, and gives its name.
+// deriveFile takes what the mechanism works with beside the key, unless the file's name
+// has it: the other side's public value, as a public key in PEM or DER or a bare point,
+// or the name of another key. It makes the key, and gives its name.
 func deriveFile(k *keyFile) *file {
 	return k.making(func(ctx context.Context, s *session, key p11.ObjectHandle, data []byte) (p11.Attributes, creation, error) {
-		m, err := withPublic(k.mechanism, data)
+		m, err := k.completed(ctx, s, data)
 		if err != nil {
 			return nil, nil, err
 		}
-		template := secretKey(k.template)
-		if !template.Has(p11.CKA_KEY_TYPE) {
-			template.Set(p11.CKA_KEY_TYPE, p11.Ulong(p11.CKK_AES))
-			if !template.Has(p11.CKA_VALUE_LEN) {
-				template.SetUlong(p11.CKA_VALUE_LEN, 32)
-			}
-		}
+		template := k.derived()
 		return template, func() ([]p11.ObjectHandle, error) { return one(s.eng.DeriveKey(ctx, m, key, template)) }, nil
 	})
+}
+
+// derived is the template of what is derived: of an AES key of 32 bytes, unless it says
+// otherwise, or a data object.
+func (k *keyFile) derived() p11.Attributes {
+	if facts, _ := p11.MechanismFacts(k.mechanism.Type); facts.Data && !k.template.Has(p11.CKA_CLASS) {
+		template := k.template.Clone()
+		template.SetUlong(p11.CKA_CLASS, uint64(p11.CKO_DATA))
+		setDefaults(&template)
+		return template
+	}
+	template := secretKey(k.template)
+	if !template.Has(p11.CKA_KEY_TYPE) {
+		template.Set(p11.CKA_KEY_TYPE, p11.Ulong(p11.CKK_AES))
+		if !template.Has(p11.CKA_VALUE_LEN) {
+			template.SetUlong(p11.CKA_VALUE_LEN, 32)
+		}
+	}
+	return template
+}
+
+// completed is the mechanism with what was written.
+func (k *keyFile) completed(ctx context.Context, s *session, data []byte) (p11.Mechanism, error) {
+	if other, ok := k.mechanism.Param.(p11.OtherKey); ok && other == 0 {
+		name := string(bytes.TrimSuffix(data, []byte("\n")))
+		i, err := k.findIn(ctx, s.app.eng, name)
+		if err != nil {
+			return k.mechanism, p11.Errorf(p11.CKR_KEY_HANDLE_INVALID, "no key %q", clip(name))
+		}
+		defer i.Wipe()
+		return p11.Mechanism{Type: k.mechanism.Type, Param: p11.OtherKey(i.Handle)}, nil
+	}
+	return withPublic(k.mechanism, data)
 }
 
 // making is the data file that makes one key of what is written, with the key whose

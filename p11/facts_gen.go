@@ -507,15 +507,15 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_GENERIC_SECRET_KEY_GEN:
 		return Facts{Functions: CKF_GENERATE, KeyTypes: keysGenericSecret}, true
 	case CKM_CONCATENATE_BASE_AND_KEY:
-		return Facts{Functions: CKF_DERIVE, Param: ParamRaw}, true
+		return Facts{Functions: CKF_DERIVE, Param: ParamKey, Keeps: true}, true
 	case CKM_CONCATENATE_BASE_AND_DATA:
-		return Facts{Functions: CKF_DERIVE, Param: ParamData}, true
+		return Facts{Functions: CKF_DERIVE, Param: ParamData, Keeps: true}, true
 	case CKM_CONCATENATE_DATA_AND_BASE:
-		return Facts{Functions: CKF_DERIVE, Param: ParamData}, true
+		return Facts{Functions: CKF_DERIVE, Param: ParamData, Keeps: true}, true
 	case CKM_XOR_BASE_AND_DATA:
-		return Facts{Functions: CKF_DERIVE, Param: ParamData}, true
+		return Facts{Functions: CKF_DERIVE, Param: ParamData, Keeps: true}, true
 	case CKM_EXTRACT_KEY_FROM_KEY:
-		return Facts{Functions: CKF_DERIVE, Param: ParamRaw}, true
+		return Facts{Functions: CKF_DERIVE, Param: ParamBit, Keeps: true}, true
 	case CKM_SSL3_PRE_MASTER_KEY_GEN:
 		return Facts{Functions: CKF_GENERATE, KeyTypes: keysGenericSecret, Param: ParamRaw}, true
 	case CKM_SSL3_MASTER_KEY_DERIVE:
@@ -561,9 +561,9 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_SHA3_512_KEY_DERIVATION:
 		return Facts{Functions: CKF_DERIVE, Hash: CKM_SHA3_512}, true
 	case CKM_SHAKE_128_KEY_DERIVATION:
-		return Facts{Functions: CKF_DERIVE, Param: ParamRaw}, true
+		return Facts{Functions: CKF_DERIVE}, true
 	case CKM_SHAKE_256_KEY_DERIVATION:
-		return Facts{Functions: CKF_DERIVE, Param: ParamRaw}, true
+		return Facts{Functions: CKF_DERIVE}, true
 	case CKM_PBE_MD2_DES_CBC:
 		return Facts{Functions: CKF_GENERATE, Param: ParamRaw}, true
 	case CKM_PBE_MD5_DES_CBC:
@@ -595,7 +595,7 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_SP800_108_DOUBLE_PIPELINE_KDF:
 		return Facts{Functions: CKF_DERIVE, Param: ParamRaw}, true
 	case CKM_PKCS5_PBKD2:
-		return Facts{Functions: CKF_GENERATE, KeyTypes: keysGenericSecret, Param: ParamRaw}, true
+		return Facts{Functions: CKF_GENERATE, Param: ParamPBKD2}, true
 	case CKM_PBA_SHA1_WITH_SHA1_HMAC:
 		return Facts{Functions: CKF_GENERATE, KeyTypes: keysGenericSecret, Param: ParamRaw}, true
 	case CKM_WTLS_PRE_MASTER_KEY_GEN:
@@ -993,9 +993,9 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_XEDDSA:
 		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysEcMontgomery, Param: ParamRaw, SinglePart: true}, true
 	case CKM_HKDF_DERIVE:
-		return Facts{Functions: CKF_DERIVE, KeyTypes: keysHkdfGenericSecret, Param: ParamRaw}, true
+		return Facts{Functions: CKF_DERIVE, KeyTypes: keysHkdfGenericSecret, Param: ParamHKDF}, true
 	case CKM_HKDF_DATA:
-		return Facts{Functions: CKF_DERIVE, KeyTypes: keysHkdfGenericSecret, Param: ParamRaw}, true
+		return Facts{Functions: CKF_DERIVE, KeyTypes: keysHkdfGenericSecret, Param: ParamHKDF, Data: true}, true
 	case CKM_HKDF_KEY_GEN:
 		return Facts{Functions: CKF_GENERATE, KeyTypes: keysHkdf}, true
 	case CKM_SALSA20_KEY_GEN:

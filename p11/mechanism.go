@@ -21,6 +21,8 @@ type Param interface {
 type Coder interface {
 	Ulong(*uint64)
 	Bool(*bool)
+	// Handle is that of a key beside the one that the mechanism is used with, or 0.
+	Handle(*ObjectHandle)
 	// Bytes is a byte string, nil for a NULL pointer.
 	Bytes(*[]byte)
 	// Array is a byte string of just this length.
@@ -45,6 +47,8 @@ type Facts struct {
 	Optional   bool // its parameter may be left out
 	IVLen      int  // of its IV in bytes; 0 for none, or any
 	SinglePart bool // its data cannot come in parts
+	Data       bool // it derives data objects
+	Keeps      bool // what it derives is as safe as the keys that it comes from
 }
 
 // ReadParam takes the mechanism's parameter from c.
@@ -55,6 +59,25 @@ func (f Facts) ReadParam(c Coder) Param {
 	}
 	return p
 }
+
+// Keys are the keys that the parameter names, in its order, 0 where it names none.
+func (m Mechanism) Keys() []ObjectHandle {
+	var c handleFinder
+	if m.Param != nil {
+		m.Param.Code(&c)
+	}
+	return c.found
+}
+
+// A handleFinder is a writer that keeps handles alone.
+type handleFinder struct{ found []ObjectHandle }
+
+func (c *handleFinder) Handle(h *ObjectHandle) { c.found = append(c.found, *h) }
+func (*handleFinder) Ulong(*uint64)            {}
+func (*handleFinder) Bool(*bool)               {}
+func (*handleFinder) Bytes(*[]byte)            {}
+func (*handleFinder) Array([]byte)             {}
+func (*handleFinder) Refuse(error)             {}
 
 // SampleParam returns a good parameter of a mechanism, for tests: nil if it takes
 // none, or one whose form is not known here. Bytes that depend on a key, such as

@@ -54,6 +54,11 @@ func TestParseMechanism(t *testing.T) {
 		{in: "rsa-aes-key-wrap,bits=128,hash=sha256", want: Mechanism{CKM_RSA_AES_KEY_WRAP, &RSAAESKeyWrapParams{128, &OAEPParams{CKM_SHA256, CKG_MGF1_SHA256, nil}}}},
 		{in: "xor-base-and-data,data=0x0102", want: Mechanism{CKM_XOR_BASE_AND_DATA, &StringDataParams{[]byte{1, 2}}}},
 		{in: "aes-cbc-encrypt-data,iv=" + iv16 + ",data=" + iv16, want: Mechanism{CKM_AES_CBC_ENCRYPT_DATA, &CBCDataParams{bytesTo(16), bytesTo(16)}}},
+		{in: "concatenate-base-and-key,key=7", want: Mechanism{CKM_CONCATENATE_BASE_AND_KEY, OtherKey(7)}},
+		{in: "extract-key-from-key,bit=12", want: Mechanism{CKM_EXTRACT_KEY_FROM_KEY, ExtractBit(12)}},
+		{in: "hkdf-derive", want: Mechanism{CKM_HKDF_DERIVE, &HKDFParams{Extract: true, Expand: true, Hash: CKM_SHA256}}},
+		{in: `hkdf-derive,extract=false,hash=sha512,salt-key=3,info="i"`, text: "hkdf-derive,extract=false,hash=sha512,salt-key=3,info=0x69", want: Mechanism{CKM_HKDF_DERIVE, &HKDFParams{Expand: true, Hash: CKM_SHA512, SaltKey: 3, Info: []byte("i")}}},
+		{in: "pkcs5-pbkd2,salt=0x01,iterations=1000,password=\"open sesame\"", text: "pkcs5-pbkd2,salt=0x01,iterations=1000", want: Mechanism{CKM_PKCS5_PBKD2, &PBKD2Params{Salt: []byte{1}, Iterations: 1000, PRF: CKP_PKCS5_PBKD2_HMAC_SHA256, Password: []byte("open sesame")}}},
 		{in: "dh-pkcs-derive,public=0x05", want: Mechanism{CKM_DH_PKCS_DERIVE, RawParam{5}}},
 		{in: "dh-pkcs-derive", want: Mechanism{CKM_DH_PKCS_DERIVE, nil}},
 		{in: "aes-key-wrap", want: Mechanism{CKM_AES_KEY_WRAP, nil}},
@@ -129,6 +134,11 @@ func TestParseMechanismErrors(t *testing.T) {
 		{"ecdh1-derive,kdf=0x99", CKR_MECHANISM_PARAM_INVALID, "ecdh1-derive: kdf= is not known: 0x99"},
 		{"ecdh1-derive,shared=00", CKR_MECHANISM_PARAM_INVALID, "ecdh1-derive: shared= needs a kdf="},
 		{"rsa-aes-key-wrap,bits=100", CKR_MECHANISM_PARAM_INVALID, "rsa-aes-key-wrap: bits= is 128, 192 or 256, not 100"},
+		{"hkdf-derive,expand=no", CKR_MECHANISM_PARAM_INVALID, "hkdf-derive: expand= is true or false"},
+		{"extract-key-from-key", CKR_MECHANISM_PARAM_INVALID, "extract-key-from-key: bit= is missing: how many bits stand in front of the key"},
+		{"pkcs5-pbkd2,salt=00", CKR_MECHANISM_PARAM_INVALID, "pkcs5-pbkd2: iterations= and password= are missing"},
+		{"pkcs5-pbkd2,salt=00,iterations=0,password=00", CKR_MECHANISM_PARAM_INVALID, "pkcs5-pbkd2: iterations= is 1 to 10000000, not 0"},
+		{"pkcs5-pbkd2,password=secret,salt=00,iterations=1", CKR_MECHANISM_PARAM_INVALID, "pkcs5-pbkd2: password= wants hexadecimal digits in pairs"},
 		{"xor-base-and-data", CKR_MECHANISM_PARAM_INVALID, "xor-base-and-data: data= is missing"},
 		{"xor-base-and-data,data=xyzzy", CKR_MECHANISM_PARAM_INVALID, "xor-base-and-data: data= wants hexadecimal digits in pairs"},
 		{"aes-cbc-encrypt-data", CKR_MECHANISM_PARAM_INVALID, "aes-cbc-encrypt-data: iv= and data= are missing"},
@@ -220,6 +230,8 @@ func TestMechanismValidate(t *testing.T) {
 		{"raw", Mechanism{CKM_XEDDSA, RawParam{1}}, true},
 		{"raw absent", Mechanism{CKM_XEDDSA, nil}, true},
 		{"raw of another type", Mechanism{CKM_XEDDSA, IV{1}}, false},
+		{"other key", Mechanism{CKM_CONCATENATE_BASE_AND_KEY, OtherKey(1)}, true},
+		{"no other key", Mechanism{CKM_CONCATENATE_BASE_AND_KEY, OtherKey(0)}, false},
 		{"not known", Mechanism{0x80099999, RawParam{1}}, true},
 		{"not known with a type", Mechanism{0x80099999, IV{1}}, false},
 	} {
@@ -255,7 +267,7 @@ func TestMechanismFacts(t *testing.T) {
 				t.Error("a digest without a size")
 			}
 			m := Mechanism{typ, SampleParam(typ)}
-			again, err := ParseMechanism(m.String())
+			again, err := ParseMechanism(m.text(true))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -67,3 +67,11 @@ func checkMAC(c checker, n MACLength) error {
 	}
 	return nil
 }
+
+// checkOtherKey: the other key may be named later.
+func checkOtherKey(c checker, k OtherKey) error {
+	if k == 0 && !c.partial {
+		return c.errorf("key= is missing: the handle of the other key")
+	}
+	return nil
+}

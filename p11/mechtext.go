@@ -77,9 +77,10 @@ func ParseOperation(s string) (Mechanism, Attributes, error) {
 			return m, tmpl.attrs, nil
 		case isParamWord(w.name):
 			err = params.add(w)
+			sc.quiet = sc.quiet || params.secret(w.name)
 		default:
 			err = tmpl.add(w)
-			sc.quiet = tmpl.secret
+			sc.quiet = sc.quiet || tmpl.secret
 		}
 		if err != nil {
 			return fail(err)
@@ -94,6 +95,7 @@ type paramWord struct {
 	sample   string // a good value where there is no default
 	size     int    // of bytes that have a length of their own
 	required bool
+	secret   bool // its value is never printed
 	fromName bool // required if the mechanism's name has no hash
 	part     int  // not 0: of a part of the parameter that may be left out
 }
@@ -143,6 +145,11 @@ func (p *paramParser) add(w word) error {
 	}
 	p.given = append(p.given, w)
 	return nil
+}
+
+// secret says whether the word's value is.
+func (p *paramParser) secret(name string) bool {
+	return slices.ContainsFunc(p.facts.Param.words(), func(k paramWord) bool { return k.name == name && k.secret })
 }
 
 func (p *paramParser) fail(format string, args ...any) {
@@ -274,6 +281,18 @@ func (p *paramParser) number(name string, absent uint64) uint64 {
 	return v
 }
 
+// flag reads a word that is true or false.
+func (p *paramParser) flag(name string, absent bool) bool {
+	w, ok := p.get(name)
+	if !ok {
+		return absent
+	}
+	if w.value != "true" && w.value != "false" {
+		p.fail("%s= is true or false", name)
+	}
+	return w.value == "true"
+}
+
 // What becomes of a word of bytes whose value is empty.
 type empty int
 
@@ -321,9 +340,12 @@ func (p *paramParser) array(name string, n int, required bool) []byte {
 
 // String returns the mechanism with its parameters as ParseMechanism reads
 // them. Parameters that have the value ParseMechanism fills in are left out,
-// except salt.
-func (m Mechanism) String() string {
-	w := paramWriter{b: []byte(m.Type.Short())}
+// except salt, and so are secrets.
+func (m Mechanism) String() string { return m.text(false) }
+
+// text is String, with secrets if it is to be full.
+func (m Mechanism) text(full bool) string {
+	w := paramWriter{b: []byte(m.Type.Short()), full: full}
 	w.facts, _ = MechanismFacts(m.Type)
 	if m.Param != nil {
 		m.Param.print(&w)
@@ -335,6 +357,7 @@ func (m Mechanism) String() string {
 type paramWriter struct {
 	b     []byte
 	facts Facts
+	full  bool // with secrets
 }
 
 func (w *paramWriter) word(name, value string) {
@@ -342,6 +365,8 @@ func (w *paramWriter) word(name, value string) {
 }
 
 func (w *paramWriter) number(name string, v uint64) { w.word(name, strconv.FormatUint(v, 10)) }
+
+func (w *paramWriter) flag(name string, v bool) { w.word(name, strconv.FormatBool(v)) }
 
 func (w *paramWriter) bytes(name string, v []byte) { w.word(name, "0x"+hex.EncodeToString(v)) }
 

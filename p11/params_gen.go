@@ -25,6 +25,10 @@ const (
 	ParamContext                  // *SignContext
 	ParamHashContext              // *HashSignContext
 	ParamEdDSA                    // *EdDSAParams
+	ParamKey                      // OtherKey
+	ParamBit                      // ExtractBit
+	ParamHKDF                     // *HKDFParams
+	ParamPBKD2                    // *PBKD2Params
 )
 
 // Layout is the number of the kind in our own protocol: 0 for bytes.
@@ -58,6 +62,14 @@ func (k ParamKind) Layout() uint8 {
 		return 12
 	case ParamEdDSA:
 		return 13
+	case ParamKey:
+		return 20
+	case ParamBit:
+		return 21
+	case ParamHKDF:
+		return 22
+	case ParamPBKD2:
+		return 23
 	}
 	return 0
 }
@@ -125,6 +137,18 @@ func (k ParamKind) parse(p *paramParser) Param {
 		return v
 	case ParamEdDSA:
 		v := new(EdDSAParams)
+		v.parse(p)
+		return v
+	case ParamKey:
+		return OtherKey(p.number("key", 0))
+	case ParamBit:
+		return ExtractBit(p.number("bit", 0))
+	case ParamHKDF:
+		v := new(HKDFParams)
+		v.parse(p)
+		return v
+	case ParamPBKD2:
+		v := new(PBKD2Params)
 		v.parse(p)
 		return v
 	}
@@ -229,6 +253,25 @@ func (k ParamKind) check(c checker, p Param) error {
 		if v, ok := p.(*EdDSAParams); ok {
 			return v.check(c)
 		}
+	case ParamKey:
+		if v, ok := p.(OtherKey); ok {
+			if err := checkOtherKey(c, v); err != nil {
+				return err
+			}
+			return nil
+		}
+	case ParamBit:
+		if _, ok := p.(ExtractBit); ok {
+			return nil
+		}
+	case ParamHKDF:
+		if v, ok := p.(*HKDFParams); ok {
+			return v.check(c)
+		}
+	case ParamPBKD2:
+		if v, ok := p.(*PBKD2Params); ok {
+			return v.check(c)
+		}
 	}
 	return c.errorf("the parameter is of another mechanism's type")
 }
@@ -294,6 +337,22 @@ func (k ParamKind) read(c Coder) Param {
 		return v
 	case ParamEdDSA:
 		v := new(EdDSAParams)
+		v.Code(c)
+		return v
+	case ParamKey:
+		var v OtherKey
+		c.Handle((*ObjectHandle)(&v))
+		return v
+	case ParamBit:
+		var v ExtractBit
+		c.Ulong((*uint64)(&v))
+		return v
+	case ParamHKDF:
+		v := new(HKDFParams)
+		v.Code(c)
+		return v
+	case ParamPBKD2:
+		v := new(PBKD2Params)
 		v.Code(c)
 		return v
 	}
@@ -391,6 +450,30 @@ func (k ParamKind) words() []paramWord {
 			{name: "ph", about: "Ed25519ph, Ed448ph"},
 			{name: "context", sample: "0x636f6e74657874"},
 		}
+	case ParamKey:
+		return []paramWord{
+			{name: "key", about: "the handle of the other key", sample: "1"},
+		}
+	case ParamBit:
+		return []paramWord{
+			{name: "bit", about: "how many bits stand in front of the key", sample: "0", required: true},
+		}
+	case ParamHKDF:
+		return []paramWord{
+			{name: "extract"},
+			{name: "expand"},
+			{name: "hash"},
+			{name: "salt"},
+			{name: "salt-key"},
+			{name: "info"},
+		}
+	case ParamPBKD2:
+		return []paramWord{
+			{name: "salt", sample: "0x73616c74", required: true},
+			{name: "iterations", sample: "1000", required: true},
+			{name: "prf"},
+			{name: "password", sample: "0x70617373", required: true, secret: true},
+		}
 	}
 	return nil
 }
@@ -399,7 +482,7 @@ func (k ParamKind) words() []paramWord {
 // name.
 func isParamWord(s string) bool {
 	switch s {
-	case "aad", "bits", "context", "counter", "data", "hash", "hedge", "iv", "kdf", "length", "mac", "mgf", "nonce", "param", "ph", "public", "salt", "shared", "source", "tag":
+	case "aad", "bit", "bits", "context", "counter", "data", "expand", "extract", "hash", "hedge", "info", "iterations", "iv", "kdf", "key", "length", "mac", "mgf", "nonce", "param", "password", "ph", "prf", "public", "salt", "salt-key", "shared", "source", "tag":
 		return true
 	}
 	return false
@@ -912,13 +995,13 @@ type EdDSAParams struct {
 }
 
 func (v *EdDSAParams) parse(p *paramParser) {
-	v.Prehash = p.flag("ph")
+	v.Prehash = p.flag("ph", false)
 	v.Context = p.bytes("context", emptyAbsent)
 }
 
 func (v *EdDSAParams) print(w *paramWriter) {
-	if v.Prehash {
-		w.word("ph", "true")
+	if v.Prehash != false {
+		w.flag("ph", v.Prehash)
 	}
 	if len(v.Context) > 0 {
 		w.bytes("context", v.Context)
@@ -939,11 +1022,137 @@ func (v *EdDSAParams) Code(c Coder) {
 	c.Bytes(&v.Context)
 }
 
-// flag reads a word that is true or false.
-func (p *paramParser) flag(name string) bool {
-	w, ok := p.get(name)
-	if ok && w.value != "true" && w.value != "false" {
-		p.fail("%s= is true or false", name)
+// OtherKey is CK_OBJECT_HANDLE: another key.
+type OtherKey ObjectHandle
+
+// Code writes the parameter.
+func (v OtherKey) Code(c Coder) { c.Handle((*ObjectHandle)(&v)) }
+
+func (v OtherKey) print(w *paramWriter) { w.number("key", uint64(v)) }
+
+// ExtractBit is CK_EXTRACT_PARAMS: where a key begins in another.
+type ExtractBit uint64
+
+// Code writes the parameter.
+func (v ExtractBit) Code(c Coder) { c.Ulong((*uint64)(&v)) }
+
+func (v ExtractBit) print(w *paramWriter) { w.number("bit", uint64(v)) }
+
+// HKDFParams is CK_HKDF_PARAMS (PKCS#11 v3.1 §6.62.3).
+type HKDFParams struct {
+	Extract  bool
+	Expand   bool
+	Hash     MechanismType
+	SaltType uint64 // a CKF_HKDF_SALT flag; 0 is a salt if there is one
+	Salt     []byte
+	SaltKey  ObjectHandle
+	Info     []byte
+}
+
+func (v *HKDFParams) parse(p *paramParser) {
+	v.Extract = p.flag("extract", true)
+	v.Expand = p.flag("expand", true)
+	v.Hash = p.hash("hash", CKM_SHA256)
+	v.Salt = p.bytes("salt", emptyAbsent)
+	v.SaltKey = ObjectHandle(p.number("salt-key", 0))
+	v.Info = p.bytes("info", emptyAbsent)
+}
+
+func (v *HKDFParams) print(w *paramWriter) {
+	if v.Extract != true {
+		w.flag("extract", v.Extract)
 	}
-	return w.value == "true"
+	if v.Expand != true {
+		w.flag("expand", v.Expand)
+	}
+	if v.Hash != CKM_SHA256 {
+		w.word("hash", v.Hash.Short())
+	}
+	if len(v.Salt) > 0 {
+		w.bytes("salt", v.Salt)
+	}
+	if v.SaltKey != 0 {
+		w.number("salt-key", uint64(v.SaltKey))
+	}
+	if len(v.Info) > 0 {
+		w.bytes("info", v.Info)
+	}
+}
+
+func (v *HKDFParams) check(c checker) error {
+	switch {
+	case HashSize(v.Hash) == 0:
+		return c.errorf("hash= is no digest: %s", v.Hash.Short())
+	case len(v.Salt) > 65536:
+		return c.errorf("salt= has at most 65536 bytes, not %d", len(v.Salt))
+	case len(v.Info) > 65536:
+		return c.errorf("info= has at most 65536 bytes, not %d", len(v.Info))
+	}
+	return nil
+}
+
+// Code reads or writes the fields, in the order of the C struct.
+func (v *HKDFParams) Code(c Coder) {
+	c.Bool(&v.Extract)
+	c.Bool(&v.Expand)
+	c.Ulong((*uint64)(&v.Hash))
+	c.Ulong(&v.SaltType)
+	c.Bytes(&v.Salt)
+	c.Handle(&v.SaltKey)
+	c.Bytes(&v.Info)
+}
+
+// PBKD2Params is CK_PKCS5_PBKD2_PARAMS2 (PKCS#11 v3.1 §6.25.4).
+type PBKD2Params struct {
+	Salt       []byte
+	Iterations uint64
+	PRF        PBKDF2PRF
+	PRFData    []byte
+	Password   []byte
+}
+
+func (v *PBKD2Params) parse(p *paramParser) {
+	v.Salt = p.bytes("salt", emptyTaken)
+	v.Iterations = p.number("iterations", 0)
+	v.PRF = parseNamed(p, "prf", CKP_PKCS5_PBKD2_HMAC_SHA256, ParsePBKDF2PRF)
+	v.Password = p.bytes("password", emptyTaken)
+}
+
+func (v *PBKD2Params) print(w *paramWriter) {
+	w.bytes("salt", v.Salt)
+	w.number("iterations", v.Iterations)
+	if v.PRF != CKP_PKCS5_PBKD2_HMAC_SHA256 {
+		w.word("prf", v.PRF.Short())
+	}
+	if w.full {
+		w.bytes("password", v.Password)
+	}
+}
+
+func (v *PBKD2Params) check(c checker) error {
+	switch {
+	case len(v.Salt) > 65536:
+		return c.errorf("salt= has at most 65536 bytes, not %d", len(v.Salt))
+	case v.Iterations < 1 || v.Iterations > 10000000:
+		return c.errorf("iterations= is 1 to 10000000, not %d", v.Iterations)
+	case v.PRF.known() == "":
+		return c.errorf("prf= is not known: %s", v.PRF.Short())
+	case len(v.Password) > 65536:
+		return c.errorf("password= has at most 65536 bytes, not %d", len(v.Password))
+	}
+	return nil
+}
+
+// Code reads or writes the fields, in the order of the C struct.
+func (v *PBKD2Params) Code(c Coder) {
+	saltSource := uint64(CKZ_SALT_SPECIFIED)
+	c.Ulong(&saltSource)
+	c.Bytes(&v.Salt)
+	c.Ulong(&v.Iterations)
+	c.Ulong((*uint64)(&v.PRF))
+	c.Bytes(&v.PRFData)
+	c.Bytes(&v.Password)
+	if saltSource != uint64(CKZ_SALT_SPECIFIED) {
+		c.Refuse(Errorf(CKR_MECHANISM_PARAM_INVALID, "saltSource is not %d: %d", uint64(CKZ_SALT_SPECIFIED), saltSource))
+	}
 }

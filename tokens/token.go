@@ -189,6 +189,13 @@ type KeyDeriver interface {
 	DeriveKey(ctx context.Context, m p11.Mechanism, base *Object, template p11.Attributes) (p11.Attributes, error)
 }
 
+// A KeyJoiner is a KeyDeriver with mechanisms whose parameter names more keys.
+type KeyJoiner interface {
+	// JoinKeys is DeriveKey with the base key, and behind it those that m.Keys gives,
+	// which are secret keys, or nil where it gives 0.
+	JoinKeys(ctx context.Context, m p11.Mechanism, keys []*Object, template p11.Attributes) (p11.Attributes, error)
+}
+
 // An Encapsulator has key encapsulation (PKCS#11 v3.2 §5.18.8, §5.18.9).
 type Encapsulator interface {
 	// EncapsulateKey returns the ciphertext for the owner of public, and template

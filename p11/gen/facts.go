@@ -163,6 +163,10 @@ func (g *group) fact(t *table.Table, fact string) error {
 	case "iv": // see ivLen
 	case "single":
 		g.Names = append(g.Names, "SinglePart: true")
+	case "data":
+		g.Names = append(g.Names, "Data: true")
+	case "keeps":
+		g.Names = append(g.Names, "Keeps: true")
 	default:
 		return fmt.Errorf("unknown fact %q", fact)
 	}

@@ -54,7 +54,7 @@ func generate(text string) (map[string][]byte, error) {
 		"join": strings.Join, "lower": strings.ToLower, "plural": plural, "article": article, "short": short, "spellings": spellings,
 		"advice": advice, "attributes": newAttributes, "keyTypes": keyTypes, "mechanisms": newMechanisms, "keysOf": keysOf,
 		"hashes": hashes, "packages": packages, "curve": curve,
-		"kinds": kinds, "declared": declared, "goParam": goParam, "docOf": docOf, "isBytes": isBytes, "hasFlags": hasFlags, "paramWord": paramWord,
+		"kinds": kinds, "declared": declared, "goParam": goParam, "docOf": docOf, "isBytes": isBytes, "valueCode": valueCode, "paramWord": paramWord,
 		"allWords": allWords, "fill": fill, "goType": goType, "inText": inText, "byWords": byWords,
 		"parsed": parsed, "printed": printed, "checks": checks, "coded": coded, "codeCheck": codeCheck,
 	}).ParseFS(templates, "templates/*.tmpl")

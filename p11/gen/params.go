@@ -30,9 +30,9 @@ func kindOf(k table.Kind) goKind {
 	}
 	switch k {
 	case table.Handle:
-		number.typ, number.parse, number.print, number.code = "ObjectHandle", "v.$F = ObjectHandle(p.number($W, $D))", "w.number($W, uint64(v.$F))", named.code
+		number.typ, number.parse, number.print, number.code = "ObjectHandle", "v.$F = ObjectHandle(p.number($W, $D))", "w.number($W, uint64(v.$F))", "c.Handle(&v.$F)"
 	case table.Bool:
-		return goKind{typ: "bool", parse: "v.$F = p.flag($W)", print: `w.word($W, "true")`, given: "v.$F", code: "c.Bool(&v.$F)"}
+		return goKind{typ: "bool", parse: "v.$F = p.flag($W, $B)", print: "w.flag($W, v.$F)", given: "v.$F != $B", code: "c.Bool(&v.$F)"}
 	case table.Hash:
 		named.typ, named.parse = "MechanismType", "v.$F = p.hash($W, $D)"
 		return named
@@ -64,7 +64,8 @@ func fill(code, facts string, f *table.Field) string {
 		typ = f.Inner.GoType
 	}
 	return strings.NewReplacer("$F", f.Go, "$W", strconv.Quote(f.Facts["word"]), "$D", absent(f, facts), "$O", f.Facts["of"],
-		"$T", typ, "$N", strconv.Itoa(f.Size), "$E", emptyOf(f), "$R", strconv.FormatBool(f.Facts.Has("required"))).Replace(code)
+		"$T", typ, "$N", strconv.Itoa(f.Size), "$E", emptyOf(f), "$R", strconv.FormatBool(f.Facts.Has("required")),
+		"$B", strconv.FormatBool(f.Facts["default"] == "true")).Replace(code)
 }
 
 // absent is the Go expression for the value of an absent word.
@@ -120,10 +121,12 @@ func declared(t *table.Table) (list []*table.Param) {
 	return list
 }
 
-func hasFlags(t *table.Table) bool {
-	return slices.ContainsFunc(declared(t), func(s *table.Param) bool {
-		return slices.ContainsFunc(s.Fields, func(f *table.Field) bool { return f.Kind == table.Bool })
-	})
+// valueCode is the code that reads or writes a parameter that is a number.
+func valueCode(s *table.Param) string {
+	if s.Only().Kind == table.Handle {
+		return "c.Handle((*ObjectHandle)(&v))"
+	}
+	return "c.Ulong((*uint64)(&v))"
 }
 
 // paramWord gives the members of the paramWord of a field, which is the parameter's or
@@ -134,6 +137,9 @@ func paramWord(s *table.Param, f *table.Field) string {
 		members += member("size", strconv.Itoa(f.Size))
 	} else if f.Facts.Has("required") {
 		members += member("required", "true")
+	}
+	if f.Facts.Has("secret") {
+		members += member("secret", "true")
 	}
 	if f.Facts["default"] == "mechanism" {
 		members += member("fromName", "true")
@@ -200,6 +206,9 @@ func parsed(f *table.Field) string {
 // printed is the statement that prints the field's words.
 func printed(f *table.Field) string {
 	k := kindOf(f.Kind)
+	if f.Facts.Has("secret") {
+		return fmt.Sprintf("if w.full {\n%s\n}", fill(k.print, "w", f))
+	}
 	if f.Facts.Has("shown") || f.Facts.Has("required") || f.Kind == table.Struct {
 		return fill(k.print, "w", f)
 	}

@@ -26,6 +26,7 @@ var (
 	_ tokens.KeyWrapper   = (*Crypto)(nil)
 	_ tokens.KeyDeriver   = (*Crypto)(nil)
 	_ tokens.Encapsulator = (*Crypto)(nil)
+	_ tokens.KeyJoiner    = (*Crypto)(nil)
 	_ tokens.Adopter      = (*Crypto)(nil)
 )
 

@@ -45,10 +45,6 @@ AES_CMAC
 AES_CMAC_GENERAL
 AES_XTS
 `},
-	{"", "derivation with SHAKE is not there yet", `
-SHAKE_128_KEY_DERIVATION
-SHAKE_256_KEY_DERIVATION
-`},
 	{"", "the mechanisms of SSL 3.0 are not there yet", `
 SSL3_PRE_MASTER_KEY_GEN
 SSL3_MASTER_KEY_DERIVE

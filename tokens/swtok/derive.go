@@ -1,19 +1,37 @@
 package swtok
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha3"
+	"crypto/subtle"
 
 	"p11fs/p11"
 	"p11fs/tokens"
 )
 
-// DeriveKey makes a secret key (PKCS#11 v3.1 §5.18.5, C_DeriveKey).
-func (c *Crypto) DeriveKey(_ context.Context, m p11.Mechanism, base *tokens.Object, template p11.Attributes) (p11.Attributes, error) {
+// DeriveKey makes a key of another (PKCS#11 v3.1 §5.18.5, C_DeriveKey).
+func (c *Crypto) DeriveKey(ctx context.Context, m p11.Mechanism, base *tokens.Object, template p11.Attributes) (p11.Attributes, error) {
+	return c.JoinKeys(ctx, m, []*tokens.Object{base}, template)
+}
+
+// JoinKeys is DeriveKey where the parameter names more keys.
+func (c *Crypto) JoinKeys(_ context.Context, m p11.Mechanism, keys []*tokens.Object, template p11.Attributes) (p11.Attributes, error) {
 	u, err := c.call(m, p11.CKF_DERIVE)
 	if err != nil {
 		return nil, err
 	}
-	return u.secretFrom(base, template, func(key any, kt p11.KeyType, n int) ([]byte, error) { return u.row.derive(u, key, kt, n) })
+	for _, o := range keys[1:] {
+		var k any
+		if o != nil {
+			if k, err = c.hold(o); err != nil {
+				return nil, err
+			}
+			defer o.Release()
+		}
+		u.others = append(u.others, k)
+	}
+	return u.secretFrom(keys[0], template, func(key any, kt p11.KeyType, n int) ([]byte, error) { return u.row.derive(u, key, kt, n) })
 }
 
 // EncapsulateKey makes a secret key, and what tells it to the owner of public (PKCS#11
@@ -42,15 +60,12 @@ func (c *Crypto) DecapsulateKey(_ context.Context, m p11.Mechanism, private *tok
 	})
 }
 
-// secretFrom is the secret key of template whose value compute makes with the key of an
-// object: of n bytes, or of its natural length if n is negative.
+// secretFrom is the secret key of template, or the data object, whose value compute makes
+// with the key of an object: of n bytes, or of its natural length if n is negative.
 func (u call) secretFrom(o *tokens.Object, template p11.Attributes, compute func(key any, kt p11.KeyType, n int) ([]byte, error)) (p11.Attributes, error) {
-	class, kt, err := templateKey(template)
+	class, kt, err := derivedKey(u.m, template)
 	if err != nil {
 		return nil, err
-	}
-	if class != p11.CKO_SECRET_KEY {
-		return nil, p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "the mechanism makes secret keys")
 	}
 	n, err := secretLength(template, kt)
 	if err != nil {
@@ -65,5 +80,173 @@ func (u call) secretFrom(o *tokens.Object, template p11.Attributes, compute func
 	if err != nil {
 		return nil, err
 	}
+	if class == p11.CKO_DATA {
+		template = template.Clone()
+		template.Delete(p11.CKA_VALUE_LEN) // which data objects do not have
+		template.Set(p11.CKA_VALUE, value)
+		return template, nil
+	}
+	if kt.BlockSize() == desBlock {
+		setParity(value) // PKCS#11 v3.1 §6.20.5 and its likes: as DES keys have it
+	}
 	return withValue(template, kt, value), nil
+}
+
+// derivedKey says what a template wants of a derivation.
+func derivedKey(m p11.Mechanism, template p11.Attributes) (class p11.ObjectClass, kt p11.KeyType, err error) {
+	facts, _ := p11.MechanismFacts(m.Type)
+	if class, _ := template.Class(); facts.Data && class == p11.CKO_DATA {
+		return class, p11.CKK_GENERIC_SECRET, nil
+	}
+	class, kt, err = templateKey(template)
+	switch {
+	case err != nil:
+	case facts.Data:
+		err = p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "%s makes data objects", m.Type.Short())
+	case class != p11.CKO_SECRET_KEY:
+		err = p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "the mechanism makes secret keys")
+	}
+	return class, kt, err
+}
+
+// secretBits are the sizes of secret keys that are derived from, in bits.
+const secretBits = 8 * maxSecret
+
+// derivations are the rows of what makes keys of secret keys.
+func derivations() []row {
+	derive := func(t p11.MechanismType, least, most uint64, f family) row {
+		return row{p11.MechanismInfo{Type: t, MinKeySize: least, MaxKeySize: most, Flags: p11.CKF_DERIVE}, f}
+	}
+	return []row{
+		derive(p11.CKM_CONCATENATE_BASE_AND_KEY, 8, secretBits, joined(func(u call, base []byte) ([]byte, error) {
+			other, err := secretOf(u.others[0])
+			return append(bytes.Clone(base), other...), err
+		})),
+		derive(p11.CKM_CONCATENATE_BASE_AND_DATA, 8, secretBits, joinedData(func(base, data []byte) []byte { return append(bytes.Clone(base), data...) })),
+		derive(p11.CKM_CONCATENATE_DATA_AND_BASE, 8, secretBits, joinedData(func(base, data []byte) []byte { return append(bytes.Clone(data), base...) })),
+		derive(p11.CKM_XOR_BASE_AND_DATA, 8, secretBits, joinedData(func(base, data []byte) []byte {
+			out := make([]byte, min(len(base), len(data)))
+			subtle.XORBytes(out, base, data)
+			return out
+		})),
+		derive(p11.CKM_EXTRACT_KEY_FROM_KEY, 8, secretBits, extracted()),
+		derive(p11.CKM_SHAKE_128_KEY_DERIVATION, 8, maxSecretBits, shakeDerive(sha3.NewSHAKE128)),
+		derive(p11.CKM_SHAKE_256_KEY_DERIVATION, 8, maxSecretBits, shakeDerive(sha3.NewSHAKE256)),
+		derive(p11.CKM_DES_ECB_ENCRYPT_DATA, 8, 8, encryptedData()),
+		derive(p11.CKM_DES_CBC_ENCRYPT_DATA, 8, 8, encryptedData()),
+		derive(p11.CKM_DES3_ECB_ENCRYPT_DATA, 16, 24, encryptedData()),
+		derive(p11.CKM_DES3_CBC_ENCRYPT_DATA, 16, 24, encryptedData()),
+		derive(p11.CKM_AES_ECB_ENCRYPT_DATA, 16, 32, encryptedData()),
+		derive(p11.CKM_AES_CBC_ENCRYPT_DATA, 16, 32, encryptedData()),
+		derive(p11.CKM_HKDF_DERIVE, 8, secretBits, hkdfDerive()),
+		derive(p11.CKM_HKDF_DATA, 8, secretBits, hkdfDerive()),
+	}
+}
+
+// joined is a family whose key is the leading end of what join makes of the value of
+// the base key (PKCS#11 v3.1 §6.43).
+func joined(join func(u call, base []byte) ([]byte, error)) family {
+	return family{derive: func(u call, base any, kt p11.KeyType, n int) ([]byte, error) {
+		k, err := secretOf(base)
+		if err != nil {
+			return nil, err
+		}
+		out, err := join(u, k)
+		if err != nil {
+			wipe(out)
+			return nil, err
+		}
+		return leading(out, n, kt)
+	}}
+}
+
+// joinedData is joined with the data of the parameter.
+func joinedData(join func(base, data []byte) []byte) family {
+	return joined(func(u call, base []byte) ([]byte, error) {
+		p, err := param[*p11.StringDataParams](u)
+		if err != nil {
+			return nil, err
+		}
+		return join(base, p.Data), nil
+	})
+}
+
+// extracted is the family of CKM_EXTRACT_KEY_FROM_KEY (PKCS#11 v3.1 §6.43.7): bits of
+// the base key, the first of which is the highest of its first byte; after the last
+// one comes the first again.
+func extracted() family {
+	return family{derive: func(u call, base any, _ p11.KeyType, n int) ([]byte, error) {
+		bit, err := param[p11.ExtractBit](u)
+		if err != nil {
+			return nil, err
+		}
+		k, err := secretOf(base)
+		switch {
+		case err != nil:
+			return nil, err
+		case n < 0:
+			return nil, errNoLength
+		case n > len(k):
+			return nil, p11.Errorf(p11.CKR_KEY_SIZE_RANGE, "the key has %d bytes, fewer than value-len", len(k))
+		case uint64(bit) >= uint64(8*len(k)):
+			return nil, p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "bit= is below %d, the bits of the key, not %d", 8*len(k), uint64(bit))
+		}
+		first, shift := int(bit/8), bit%8
+		out := make([]byte, n)
+		for i := range out {
+			two := uint16(k[(first+i)%len(k)])<<8 | uint16(k[(first+i+1)%len(k)])
+			out[i] = byte(two >> (8 - shift))
+		}
+		return out, nil
+	}}
+}
+
+// errNoLength is the answer of a mechanism whose keys have no length of their own.
+var errNoLength = p11.Errorf(p11.CKR_TEMPLATE_INCOMPLETE, "the template needs value-len, the length of the key")
+
+// shakeDerive is the family of SHAKE of the base key's value (PKCS#11 v3.1 §6.20.9),
+// as long as the key is to be.
+func shakeDerive(newSHAKE func() *sha3.SHAKE) family {
+	return family{derive: func(_ call, base any, _ p11.KeyType, n int) ([]byte, error) {
+		k, err := secretOf(base)
+		switch {
+		case err != nil:
+			return nil, err
+		case n < 0:
+			return nil, errNoLength
+		}
+		h, out := newSHAKE(), make([]byte, n)
+		defer h.Reset()
+		_, _ = h.Write(k) // neither fails
+		_, _ = h.Read(out)
+		return out, nil
+	}}
+}
+
+// encryptedData is the family of keys that are data, encrypted with ECB or CBC under
+// the base key (PKCS#11 v3.1 §6.27).
+func encryptedData() family {
+	return family{derive: func(u call, base any, kt p11.KeyType, n int) ([]byte, error) {
+		k, err := keyOf[*cipherKey](base)
+		if err != nil {
+			return nil, err
+		}
+		var data []byte
+		mode := ecb{k.Block(), false}.CryptBlocks
+		switch p := u.m.Param.(type) {
+		case *p11.StringDataParams:
+			data = p.Data
+		case *p11.CBCDataParams:
+			data, mode = p.Data, k.CBCEncrypter(p.IV).CryptBlocks
+		default:
+			_, err := param[*p11.StringDataParams](u)
+			return nil, err
+		}
+		if len(data) == 0 || len(data)%k.Block().BlockSize() != 0 {
+			return nil, p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "data= has a multiple of %d bytes, not %d", k.Block().BlockSize(), len(data))
+		}
+		out := make([]byte, len(data))
+		mode(out, data)
+		return leading(out, n, kt)
+	}}
 }

@@ -31,7 +31,11 @@ func (c *Crypto) GenerateKey(_ context.Context, m p11.Mechanism, template p11.At
 	if err != nil {
 		return nil, err
 	}
-	a, err := expect(template, p11.CKO_SECRET_KEY, u.row.makes)
+	makes := u.row.makes
+	if kt, ok := template.KeyType(); ok && makes == 0 {
+		makes = kt
+	}
+	a, err := expect(template, p11.CKO_SECRET_KEY, makes)
 	if err != nil {
 		return nil, err
 	}
@@ -87,10 +91,15 @@ func generateSecret(kt p11.KeyType, perByte uint64, fit func(value []byte) bool)
 // oddParity makes value a key of DES: a byte has an odd number of bits set (FIPS 46-3).
 // Two of the keys in it that are the same make it a weaker cipher.
 func oddParity(value []byte) bool {
+	setParity(value)
+	return differ(value, desBlock) && !weakDES(value)
+}
+
+// setParity gives each byte of a key of DES an odd number of bits.
+func setParity(value []byte) {
 	for i, b := range value {
 		value[i] = b&^1 | byte(bits.OnesCount8(b>>1)+1)&1
 	}
-	return differ(value, desBlock) && !weakDES(value)
 }
 
 // weakDES says whether one of the keys is its own inverse, or another's (NIST SP 800-67

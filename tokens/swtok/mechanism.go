@@ -20,7 +20,8 @@ type row struct {
 type family struct {
 	// uses begin operations. Encryption and decryption wrap and unwrap too.
 	uses uses
-	// generate makes a key of type makes: it adds what the template lacks.
+	// generate makes a key of type makes, or of any if that is 0, which is no secret
+	// key's: it adds what the template lacks.
 	generate     func(u call, template *p11.Attributes) error
 	generatePair func(ctx context.Context, u call, public, private *p11.Attributes) error
 	makes        p11.KeyType
@@ -135,6 +136,7 @@ func table(p Provider) []row {
 		aes(p11.CKM_AES_CCM, flagsCipher|flagsWrap, aesCCM()),
 		aes(p11.CKM_AES_MAC, flagsSign, cbcMACs(aesBlock, false)),
 		aes(p11.CKM_AES_MAC_GENERAL, flagsSign, cbcMACs(aesBlock, true)),
+		aes(p11.CKM_AES_GMAC, flagsSign, gmacs()),
 		aes(p11.CKM_AES_CMAC, flagsSign, cmacs(aesBlock, false)),
 		aes(p11.CKM_AES_CMAC_GENERAL, flagsSign, cmacs(aesBlock, true)),
 		plain(p11.CKM_AES_XTS, 32, 64, flagsCipher|flagsWrap, wholeMode("XTS", aesBlock, maxXTS)),
@@ -159,8 +161,11 @@ func table(p Provider) []row {
 		des23(p11.CKM_DES3_MAC_GENERAL, flagsSign, cbcMACs(desBlock, true)),
 		des23(p11.CKM_DES3_CMAC, flagsSign, cmacs(desBlock, false)),
 		des23(p11.CKM_DES3_CMAC_GENERAL, flagsSign, cmacs(desBlock, true)),
+		plain(p11.CKM_HKDF_KEY_GEN, minSecretBits, maxSecretBits, p11.CKF_GENERATE, generateSecret(p11.CKK_HKDF, 8, nil)),
+		plain(p11.CKM_PKCS5_PBKD2, 8, secretBits, p11.CKF_GENERATE, pbkdf2Make()),
 		plain(p11.CKM_GENERIC_SECRET_KEY_GEN, minSecretBits, maxSecretBits, p11.CKF_GENERATE, generateSecret(p11.CKK_GENERIC_SECRET, 8, nil)),
 	}
+	rows = append(rows, derivations()...)
 	for _, h := range p11.Hashes() {
 		if h.Go == 0 {
 			continue

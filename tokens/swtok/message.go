@@ -75,8 +75,8 @@ func (m message) verifyingForm(size int, form func(signature []byte) ([]byte, bo
 func (m *message) update(part []byte) ([]byte, error) {
 	switch {
 	case m.h != nil:
-		m.h.Write(part)
-		return nil, nil
+		_, err := m.h.Write(part)
+		return nil, err
 	case len(part) > m.most-len(m.data):
 		return nil, p11.Errorf(m.over, "%s", m.why)
 	}
@@ -112,6 +112,14 @@ func (m *message) close() {
 
 // equal compares in a time that does not depend on the bytes.
 func equal(a, b []byte) bool { return subtle.ConstantTimeCompare(a, b) == 1 }
+
+// failure is what the provider says of what it should have done.
+func failure(err error) error {
+	if err == nil {
+		return nil
+	}
+	return p11.Errorf(p11.CKR_FUNCTION_FAILED, "%v", err)
+}
 
 // lenRange is the answer to data of a wrong length.
 func lenRange(decrypt bool) p11.RV {

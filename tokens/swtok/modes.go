@@ -20,7 +20,7 @@ func (s streamPart) update(part []byte) ([]byte, error) {
 	}
 	out, err := s.Update(nil, part)
 	if err != nil {
-		return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "%v", err)
+		return nil, failure(err)
 	}
 	return out, nil
 }
@@ -37,7 +37,7 @@ func streamMode(mode string) family {
 		uses: ivModes(func(_ call, k *cipherKey, iv []byte, decrypt bool) (part, error) {
 			s, err := k.Mode(mode, iv, !decrypt, ModeOptions{})
 			if err != nil {
-				return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "%v", err)
+				return nil, failure(err)
 			}
 			return streamPart{s}, nil
 		}),
@@ -65,7 +65,7 @@ func wholeMode(mode string, least, most int) family {
 func (k *cipherKey) whole(mode string, iv []byte, decrypt bool, o ModeOptions, in []byte) ([]byte, error) {
 	s, err := k.Mode(mode, iv, !decrypt, o)
 	if err != nil {
-		return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "%v", err)
+		return nil, failure(err)
 	}
 	defer s.Close()
 	out, err := s.Update(nil, in)
@@ -77,13 +77,13 @@ func (k *cipherKey) whole(mode string, iv []byte, decrypt bool, o ModeOptions, i
 		wipe(out)
 		return nil, p11.CKR_ENCRYPTED_DATA_INVALID
 	case err != nil:
-		return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "%v", err)
+		return nil, failure(err)
 	case o.TagBytes == 0:
 		return out, nil
 	}
 	tag, err := s.Tag(o.TagBytes)
 	if err != nil {
-		return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "%v", err)
+		return nil, failure(err)
 	}
 	return append(out, tag...), nil
 }
@@ -131,16 +131,16 @@ func aesCCM() family {
 
 // macs is a family of MACs of a block cipher, of which n bytes count, or as many as the
 // parameter says if general is set.
-func macs(n int, general bool, needs func(Provider) bool, start func(k *cipherKey) (hash.Hash, error)) family {
+func macs(n int, general bool, needs func(Provider) bool, start func(u call, k *cipherKey) (hash.Hash, error)) family {
 	of := func(end func(m message, n int) (part, error)) begin {
 		return with(func(u call, k *cipherKey) (part, error) {
 			n, err := u.macSize(n, general)
 			if err != nil {
 				return nil, err
 			}
-			h, err := start(k)
+			h, err := start(u, k)
 			if err != nil {
-				return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "%v", err)
+				return nil, err
 			}
 			return end(message{h: h}, n)
 		})
@@ -151,13 +151,29 @@ func macs(n int, general bool, needs func(Provider) bool, start func(k *cipherKe
 // cmacs is the family of CMAC (NIST SP 800-38B).
 func cmacs(size int, general bool) family {
 	return macs(size, general, func(p Provider) bool { return p.HasMode("CMAC") },
-		func(k *cipherKey) (hash.Hash, error) { return k.CMAC() })
+		func(_ call, k *cipherKey) (hash.Hash, error) {
+			h, err := k.CMAC()
+			return h, failure(err)
+		})
+}
+
+// gmacs is the family of CKM_AES_GMAC (NIST SP 800-38D): the tag of GCM over data that is
+// not encrypted.
+func gmacs() family {
+	return macs(aesBlock, false, nil, func(u call, k *cipherKey) (hash.Hash, error) {
+		iv, err := param[p11.IV](u)
+		if err != nil {
+			return nil, err
+		}
+		h, err := k.GMAC(iv)
+		return h, failure(err)
+	})
 }
 
 // cbcMACs is the family of FIPS 113's MAC: the last block of CBC with an IV of zeros,
 // over data filled up with zeros. Half of it counts.
 func cbcMACs(size int, general bool) family {
-	return macs(size/2, general, nil, func(k *cipherKey) (hash.Hash, error) {
+	return macs(size/2, general, nil, func(_ call, k *cipherKey) (hash.Hash, error) {
 		return &cbcMAC{block: k.Block(), sum: make([]byte, size)}, nil
 	})
 }

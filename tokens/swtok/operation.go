@@ -11,8 +11,9 @@ import (
 // A call is one use of a mechanism of the table.
 type call struct {
 	*Crypto
-	row *row
-	m   p11.Mechanism
+	row    *row
+	m      p11.Mechanism
+	others []any // the parsed keys that the parameter names, nil where it names none
 }
 
 // call finds the row of m, which must have the function of flag.
@@ -21,7 +22,7 @@ func (c *Crypto) call(m p11.Mechanism, flag p11.Flags) (call, error) {
 	if r == nil || r.Flags&flag == 0 {
 		return call{}, p11.Errorf(p11.CKR_MECHANISM_INVALID, "the token has no mechanism %s for this", m.Type.Short())
 	}
-	return call{c, r, m}, nil
+	return call{Crypto: c, row: r, m: m}, nil
 }
 
 // param is the call's parameter, for which Mechanism.Validate lets bytes pass too.

@@ -113,6 +113,9 @@ type BlockCipher interface {
 	Mode(mode string, iv []byte, encrypt bool, o ModeOptions) (Stream, error)
 	// CMAC begins a message. Reset ends it.
 	CMAC() (hash.Hash, error)
+	// GMAC begins a message, likewise, of AES with an iv of any length. Its Write may
+	// refuse what is too long.
+	GMAC(iv []byte) (hash.Hash, error)
 }
 
 // ModeOptions are what CCM must know before the message: the additional data, the

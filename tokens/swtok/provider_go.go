@@ -1,6 +1,7 @@
 package swtok
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/des"
@@ -14,6 +15,7 @@ import (
 
 	"p11fs/p11"
 	"p11fs/p11/pkix"
+	"p11fs/secret"
 )
 
 // goProvider is Go's own library. It works with RSA moduli below 1024 bits since go.mod
@@ -154,6 +156,31 @@ func (b goBlockCipher) Mode(mode string, iv []byte, encrypt bool, _ ModeOptions)
 }
 
 func (goBlockCipher) CMAC() (hash.Hash, error) { return nil, errNoMode }
+
+func (b goBlockCipher) GMAC(iv []byte) (hash.Hash, error) {
+	a, err := cipher.NewGCMWithNonceSize(b.block, len(iv))
+	return &heldGMAC{aead: a, iv: bytes.Clone(iv)}, err
+}
+
+// heldGMAC holds its message: Go's library has GCM of whole messages only.
+type heldGMAC struct {
+	aead cipher.AEAD
+	iv   []byte
+	data []byte
+}
+
+func (h *heldGMAC) Write(b []byte) (int, error) {
+	if len(b) > maxHeld-len(h.data) {
+		return 0, p11.Errorf(p11.CKR_DATA_LEN_RANGE, "a message has at most %d MiB with this library", maxHeld>>20)
+	}
+	h.data = secret.Append(h.data, b)
+	return len(b), nil
+}
+
+func (h *heldGMAC) Sum(b []byte) []byte { return h.aead.Seal(b, h.iv, nil, h.data) }
+func (h *heldGMAC) Reset()              { wipe(h.data) }
+func (h *heldGMAC) Size() int           { return h.aead.Overhead() }
+func (h *heldGMAC) BlockSize() int      { return aesBlock }
 
 var errNoMode = errors.New("the library has no such mode")
 

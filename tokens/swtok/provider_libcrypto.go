@@ -279,6 +279,15 @@ func (c *libCipher) CMAC() (hash.Hash, error) {
 	return &macHash{s, c.Block().BlockSize()}, err
 }
 
+func (c *libCipher) GMAC(iv []byte) (hash.Hash, error) {
+	m, err := c.lib.MAC("GMAC")
+	if err != nil {
+		return c.BlockCipher.GMAC(iv)
+	}
+	s, err := m.New(c.key, libcrypto.Text("cipher", c.name+"GCM"), libcrypto.Octets("iv", iv))
+	return &macHash{s, aesBlock}, err
+}
+
 // macHash is a MAC of libcrypto's as a hash, which Reset ends.
 type macHash struct {
 	*libcrypto.MACState

@@ -57,7 +57,18 @@ type vector struct {
 	Public  string   `json:"public"`
 	Private string   `json:"private"`
 	Shared  string   `json:"shared"`
-	Result  string   `json:"result"`
+
+	IKM        string `json:"ikm"`
+	Salt       string `json:"salt"`
+	Info       string `json:"info"`
+	Size       uint64 `json:"size"`
+	OKM        string `json:"okm"`
+	Password   string `json:"password"`
+	Iterations uint64 `json:"iterationCount"`
+	DKLen      uint64 `json:"dkLen"`
+	DK         string `json:"dk"`
+
+	Result string `json:"result"`
 }
 
 // check compares the outcome of one vector with its result. "Acceptable" may go
@@ -144,6 +155,9 @@ func runVectors(t *testing.T, name string, b []byte, stride int) bool {
 		{"aes_gcm", "", runGCM},
 		{"aes_ccm", "", runCCM},
 		{"aes_cmac", "", runCMAC},
+		{"aes_gmac", "", runGMAC},
+		{"hkdf_", "", runHKDF},
+		{"pbkdf2_", "", runPBKDF2},
 		{"aes_wrap", "", runKW},
 		{"aes_kwp", "", runKWP},
 		{"hmac_", "", runHMAC},

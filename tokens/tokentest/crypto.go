@@ -280,6 +280,7 @@ func (r *ring) wrap(t *testing.T, m p11.Mechanism, facts p11.Facts) {
 
 func (r *ring) derive(t *testing.T, m p11.Mechanism, facts p11.Facts) {
 	var base *tokens.Object
+	var others []*tokens.Object
 	length := uint64(16) // the shortest digest
 	switch p := m.Param.(type) {
 	case *p11.ECDH1Params:
@@ -287,24 +288,51 @@ func (r *ring) derive(t *testing.T, m p11.Mechanism, facts p11.Facts) {
 		pub, base = r.keys(t, facts)
 		p.PublicData = attribute(t, pub, p11.CKA_EC_POINT)
 		length = 32
-	case nil:
+	case *p11.StringDataParams:
+		p.Data = []byte("16 bytes of data")
+	case *p11.CBCDataParams:
+		p.Data = []byte("16 bytes of data")
+	case p11.OtherKey:
+		others = []*tokens.Object{secretKey(t, r.tok, p11.CKK_GENERIC_SECRET, []byte("another value"))}
+	case *p11.HKDFParams:
+		others = []*tokens.Object{nil}
+	}
+	if base == nil && len(facts.KeyTypes) > 0 {
+		_, base = r.keys(t, facts)
+	} else if base == nil {
 		base = secretKey(t, r.tok, p11.CKK_GENERIC_SECRET, []byte("a value to digest"))
-	default:
-		t.Fatalf("the suite knows no derivation with %T", p)
 	}
-	derived := func() *tokens.Object {
+	derived := func() p11.Attributes {
 		template := keyTemplate(p11.CKO_SECRET_KEY, p11.CKK_GENERIC_SECRET)
+		if facts.Data {
+			template.SetUlong(p11.CKA_CLASS, uint64(p11.CKO_DATA))
+			template.Delete(p11.CKA_KEY_TYPE)
+		}
 		template.SetUlong(p11.CKA_VALUE_LEN, length)
-		a, err := r.tok.(tokens.KeyDeriver).DeriveKey(t.Context(), m, base, template)
+		var a p11.Attributes
+		var err error
+		if others == nil {
+			a, err = r.tok.(tokens.KeyDeriver).DeriveKey(t.Context(), m, base, template)
+		} else {
+			a, err = r.tok.(tokens.KeyJoiner).JoinKeys(t.Context(), m, append([]*tokens.Object{base}, others...), template)
+		}
 		noError(t, err)
-		return adopted(t, r.tok, a)
+		return a
 	}
-	one, two := derived(), derived()
+	if facts.Data {
+		one, _ := derived().Get(p11.CKA_VALUE)
+		two, _ := derived().Get(p11.CKA_VALUE)
+		if uint64(len(one)) != length || !bytes.Equal(one, two) {
+			t.Errorf("derived %x and %x", one, two)
+		}
+		return
+	}
+	one, two := adopted(t, r.tok, derived()), adopted(t, r.tok, derived())
 	if n, _ := p11.ToUlong(attribute(t, one, p11.CKA_VALUE_LEN)); n != length {
 		t.Errorf("derived %d bytes", n)
 	}
 	if !bytes.Equal(r.mac(t, one), r.mac(t, two)) {
-		t.Error("the same key and point make two secrets")
+		t.Error("the same key and parameter make two secrets")
 	}
 }
 

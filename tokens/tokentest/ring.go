@@ -25,7 +25,11 @@ func newRing(t *testing.T, tok tokens.Token) *ring {
 		facts, _ := p11.MechanismFacts(m.Type)
 		switch {
 		case m.Flags&p11.CKF_GENERATE != 0:
-			r.generate(t, p11.Mechanism{Type: m.Type}, facts.KeyTypes[0])
+			kt := p11.CKK_GENERIC_SECRET
+			if len(facts.KeyTypes) > 0 {
+				kt = facts.KeyTypes[0]
+			}
+			r.generate(t, p11.Mechanism{Type: m.Type, Param: p11.SampleParam(m.Type)}, kt)
 		case m.Flags&p11.CKF_GENERATE_KEY_PAIR != 0:
 			r.generatePair(t, p11.Mechanism{Type: m.Type}, facts.KeyTypes[0])
 		}

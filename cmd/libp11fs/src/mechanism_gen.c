@@ -222,6 +222,59 @@ static void param_EdDSA(struct call *c, const CK_MECHANISM *m)
         bad_param(c);
 }
 
+static void param_Key(struct call *c, const CK_MECHANISM *m)
+{
+    if (m->ulParameterLen == sizeof(CK_OBJECT_HANDLE))
+        put_ulong(c, *(const CK_OBJECT_HANDLE *)m->pParameter);
+    else
+        bad_param(c);
+}
+
+static void param_Bit(struct call *c, const CK_MECHANISM *m)
+{
+    if (m->ulParameterLen == sizeof(CK_EXTRACT_PARAMS))
+        put_ulong(c, *(const CK_EXTRACT_PARAMS *)m->pParameter);
+    else
+        bad_param(c);
+}
+
+static void put_hkdf_params(struct call *c, const CK_HKDF_PARAMS *p)
+{
+    put_byte(c, p->bExtract != 0);
+    put_byte(c, p->bExpand != 0);
+    put_ulong(c, p->prfHashMechanism);
+    put_ulong(c, p->ulSaltType);
+    put_data(c, p->pSalt, p->ulSaltLen);
+    put_ulong(c, p->hSaltKey);
+    put_data(c, p->pInfo, p->ulInfoLen);
+}
+
+static void param_HKDF(struct call *c, const CK_MECHANISM *m)
+{
+    if (m->ulParameterLen == sizeof(CK_HKDF_PARAMS))
+        put_hkdf_params(c, m->pParameter);
+    else
+        bad_param(c);
+}
+
+static void put_pkcs5_pbkd2_params2(struct call *c, const CK_PKCS5_PBKD2_PARAMS2 *p)
+{
+    put_ulong(c, p->saltSource);
+    put_data(c, p->pSaltSourceData, p->ulSaltSourceDataLen);
+    put_ulong(c, p->iterations);
+    put_ulong(c, p->prf);
+    put_data(c, p->pPrfData, p->ulPrfDataLen);
+    put_data(c, p->pPassword, p->ulPasswordLen);
+}
+
+static void param_PBKD2(struct call *c, const CK_MECHANISM *m)
+{
+    if (m->ulParameterLen == sizeof(CK_PKCS5_PBKD2_PARAMS2))
+        put_pkcs5_pbkd2_params2(c, m->pParameter);
+    else
+        bad_param(c);
+}
+
 /* All mechanisms that are known, in ascending order. */
 const struct param params[] = {
     {CKM_RSA_PKCS_KEY_PAIR_GEN, LAYOUT_NONE, 0, NULL},
@@ -427,11 +480,11 @@ const struct param params[] = {
     {CKM_IDEA_MAC_GENERAL, 6, 0, param_MAC},
     {CKM_IDEA_CBC_PAD, LAYOUT_BYTES, 8, NULL},
     {CKM_GENERIC_SECRET_KEY_GEN, LAYOUT_NONE, 0, NULL},
-    {CKM_CONCATENATE_BASE_AND_KEY, LAYOUT_BYTES, 0, NULL},
+    {CKM_CONCATENATE_BASE_AND_KEY, 20, 0, param_Key},
     {CKM_CONCATENATE_BASE_AND_DATA, 8, 0, param_Data},
     {CKM_CONCATENATE_DATA_AND_BASE, 8, 0, param_Data},
     {CKM_XOR_BASE_AND_DATA, 8, 0, param_Data},
-    {CKM_EXTRACT_KEY_FROM_KEY, LAYOUT_BYTES, 0, NULL},
+    {CKM_EXTRACT_KEY_FROM_KEY, 21, 0, param_Bit},
     {CKM_SSL3_PRE_MASTER_KEY_GEN, LAYOUT_BYTES, 0, NULL},
     {CKM_SSL3_MASTER_KEY_DERIVE, LAYOUT_BYTES, 0, NULL},
     {CKM_SSL3_KEY_AND_MAC_DERIVE, LAYOUT_BYTES, 0, NULL},
@@ -454,8 +507,8 @@ const struct param params[] = {
     {CKM_SHA3_224_KEY_DERIVATION, LAYOUT_NONE, 0, NULL},
     {CKM_SHA3_384_KEY_DERIVATION, LAYOUT_NONE, 0, NULL},
     {CKM_SHA3_512_KEY_DERIVATION, LAYOUT_NONE, 0, NULL},
-    {CKM_SHAKE_128_KEY_DERIVATION, LAYOUT_BYTES, 0, NULL},
-    {CKM_SHAKE_256_KEY_DERIVATION, LAYOUT_BYTES, 0, NULL},
+    {CKM_SHAKE_128_KEY_DERIVATION, LAYOUT_NONE, 0, NULL},
+    {CKM_SHAKE_256_KEY_DERIVATION, LAYOUT_NONE, 0, NULL},
     {CKM_PBE_MD2_DES_CBC, LAYOUT_BYTES, 0, NULL},
     {CKM_PBE_MD5_DES_CBC, LAYOUT_BYTES, 0, NULL},
     {CKM_PBE_MD5_CAST_CBC, LAYOUT_BYTES, 0, NULL},
@@ -471,7 +524,7 @@ const struct param params[] = {
     {CKM_SP800_108_COUNTER_KDF, LAYOUT_BYTES, 0, NULL},
     {CKM_SP800_108_FEEDBACK_KDF, LAYOUT_BYTES, 0, NULL},
     {CKM_SP800_108_DOUBLE_PIPELINE_KDF, LAYOUT_BYTES, 0, NULL},
-    {CKM_PKCS5_PBKD2, LAYOUT_BYTES, 0, NULL},
+    {CKM_PKCS5_PBKD2, 23, 0, param_PBKD2},
     {CKM_PBA_SHA1_WITH_SHA1_HMAC, LAYOUT_BYTES, 0, NULL},
     {CKM_WTLS_PRE_MASTER_KEY_GEN, LAYOUT_BYTES, 0, NULL},
     {CKM_WTLS_MASTER_KEY_DERIVE, LAYOUT_BYTES, 0, NULL},
@@ -670,8 +723,8 @@ const struct param params[] = {
     {CKM_X2RATCHET_ENCRYPT, LAYOUT_NONE, 0, NULL},
     {CKM_X2RATCHET_DECRYPT, LAYOUT_NONE, 0, NULL},
     {CKM_XEDDSA, LAYOUT_BYTES, 0, NULL},
-    {CKM_HKDF_DERIVE, LAYOUT_BYTES, 0, NULL},
-    {CKM_HKDF_DATA, LAYOUT_BYTES, 0, NULL},
+    {CKM_HKDF_DERIVE, 22, 0, param_HKDF},
+    {CKM_HKDF_DATA, 22, 0, param_HKDF},
     {CKM_HKDF_KEY_GEN, LAYOUT_NONE, 0, NULL},
     {CKM_SALSA20_KEY_GEN, LAYOUT_NONE, 0, NULL},
     {CKM_IKE2_PRF_PLUS_DERIVE, LAYOUT_BYTES, 0, NULL},

@@ -106,4 +106,32 @@ typedef struct {
     void *pContextData;
 } CK_EDDSA_PARAMS;
 
+typedef CK_ULONG CK_OBJECT_HANDLE;
+
+typedef CK_ULONG CK_EXTRACT_PARAMS;
+
+typedef struct {
+    CK_BBOOL bExtract;
+    CK_BBOOL bExpand;
+    CK_MECHANISM_TYPE prfHashMechanism;
+    CK_ULONG ulSaltType;
+    void *pSalt;
+    CK_ULONG ulSaltLen;
+    CK_OBJECT_HANDLE hSaltKey;
+    void *pInfo;
+    CK_ULONG ulInfoLen;
+} CK_HKDF_PARAMS;
+
+typedef struct {
+    CK_ULONG saltSource;
+    void *pSaltSourceData;
+    CK_ULONG ulSaltSourceDataLen;
+    CK_ULONG iterations;
+    CK_ULONG prf;
+    void *pPrfData;
+    CK_ULONG ulPrfDataLen;
+    void *pPassword;
+    CK_ULONG ulPasswordLen;
+} CK_PKCS5_PBKD2_PARAMS2;
+
 #endif

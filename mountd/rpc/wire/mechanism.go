@@ -161,6 +161,8 @@ func (r paramReader) Ulong(v *uint64) { *v = r.Reader.Ulong() }
 
 func (r paramReader) Bool(v *bool) { *v = r.Byte() != 0 }
 
+func (r paramReader) Handle(v *p11.ObjectHandle) { *v = p11.ObjectHandle(r.Reader.Ulong()) }
+
 func (r paramReader) Bytes(v *[]byte) {
 	*v = nil
 	if b, isNull := r.bytes(); !isNull {

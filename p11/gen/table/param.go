@@ -64,7 +64,7 @@ type Field struct {
 
 // fieldFacts are the facts of a field.
 var fieldFacts = []string{ //nolint:gochecknoglobals // a table, never written
-	"word", "default", "shown", "required", "later", "sample", "unit",
+	"word", "default", "shown", "secret", "required", "later", "sample", "unit",
 	"max", "range", "one-of", "length", "multiple", "only-with", "check",
 	"of", "bits-of", "const", "optional", "len", "len-first", "len-bits",
 }
@@ -268,7 +268,7 @@ func (t *Table) checkField(p *Param, f *Field) error {
 		f.Inner = above[i]
 	}
 	for _, name := range []string{"default", "const"} {
-		if v := f.Facts[name]; v != "" && v != "mechanism" && !strings.HasPrefix(v, "size-of:") && !isNumber(v) && !t.known[v] {
+		if v := f.Facts[name]; v != "" && v != "mechanism" && v != "true" && !strings.HasPrefix(v, "size-of:") && !isNumber(v) && !t.known[v] {
 			return fmt.Errorf("table.txt has no %s", v)
 		}
 	}

@@ -11,6 +11,7 @@ var (
 	_ tokens.KeyGenerator = (*Token)(nil)
 	_ tokens.KeyWrapper   = (*Token)(nil)
 	_ tokens.KeyDeriver   = (*Token)(nil)
+	_ tokens.KeyJoiner    = (*Token)(nil)
 	_ tokens.RandomSeeder = (*Token)(nil)
 	_ tokens.Adopter      = (*Token)(nil)
 	_ tokens.Operation    = operation{}
@@ -25,7 +26,7 @@ func listed(t p11.MechanismType) bool {
 	switch t {
 	case p11.CKM_RSA_PKCS_KEY_PAIR_GEN, p11.CKM_EC_KEY_PAIR_GEN, p11.CKM_AES_KEY_GEN, p11.CKM_GENERIC_SECRET_KEY_GEN,
 		p11.CKM_RSA_PKCS, p11.CKM_SHA256_RSA_PKCS, p11.CKM_SHA256_RSA_PKCS_PSS, p11.CKM_RSA_PKCS_OAEP,
-		p11.CKM_ECDSA, p11.CKM_ECDSA_SHA256, p11.CKM_ECDH1_DERIVE,
+		p11.CKM_ECDSA, p11.CKM_ECDSA_SHA256, p11.CKM_ECDH1_DERIVE, p11.CKM_CONCATENATE_BASE_AND_KEY, p11.CKM_EXTRACT_KEY_FROM_KEY, p11.CKM_HKDF_DERIVE, p11.CKM_HKDF_DATA,
 		p11.CKM_AES_CBC, p11.CKM_AES_CBC_PAD, p11.CKM_AES_CTR, p11.CKM_AES_GCM, p11.CKM_AES_KEY_WRAP_KWP, p11.CKM_P11FS_STREAM,
 		p11.CKM_SHA_1, p11.CKM_SHA256, p11.CKM_SHA384, p11.CKM_SHA512, p11.CKM_SHA256_HMAC:
 		return true
@@ -180,6 +181,14 @@ func (t *Token) DeriveKey(ctx context.Context, m p11.Mechanism, base *tokens.Obj
 		return nil, err
 	}
 	return t.crypto.DeriveKey(ctx, m, base, template)
+}
+
+// JoinKeys is tokens.KeyJoiner's.
+func (t *Token) JoinKeys(ctx context.Context, m p11.Mechanism, keys []*tokens.Object, template p11.Attributes) (p11.Attributes, error) {
+	if err := t.before("JoinKeys"); err != nil {
+		return nil, err
+	}
+	return t.crypto.JoinKeys(ctx, m, keys, template)
 }
 
 // SeedRandom is tokens.RandomSeeder's.

@@ -106,6 +106,8 @@ type coder struct{ *Writer }
 
 func (c coder) Ulong(v *uint64) { c.Writer.Ulong(*v) }
 
+func (c coder) Handle(v *p11.ObjectHandle) { c.Writer.Ulong(uint64(*v)) }
+
 func (c coder) Bool(v *bool) {
 	b := byte(0)
 	if *v {

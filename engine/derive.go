@@ -1,0 +1,222 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"slices"
+
+	"p11fs/p11"
+	"p11fs/tokens"
+)
+
+// DeriveKey is C_DeriveKey (PKCS#11 v3.1 §5.18.5) with a mechanism that makes one key, or
+// one data object. Without class and key type it makes a generic secret.
+func (s *Session) DeriveKey(ctx context.Context, m p11.Mechanism, base p11.ObjectHandle, template p11.Attributes) (p11.ObjectHandle, error) {
+	f := from{flag: p11.CKF_DERIVE, origin: derived, imposing: p11.CKA_DERIVE_TEMPLATE}
+	if facts, _ := p11.MechanismFacts(m.Type); facts.Data {
+		template = template.Clone()
+		if !template.Has(p11.CKA_CLASS) {
+			template.SetUlong(p11.CKA_CLASS, uint64(p11.CKO_DATA))
+		}
+		f.data = true
+	} else {
+		template = secretTemplate(template)
+	}
+	return s.makeFrom(ctx, f, m, base, template, func(ctx context.Context, t tokens.Token, keys []*tokens.Object, attrs p11.Attributes) (p11.Attributes, error) {
+		if d, ok := t.(tokens.KeyJoiner); ok && len(keys) > 1 {
+			return d.JoinKeys(ctx, m, keys, attrs)
+		}
+		d, ok := t.(tokens.KeyDeriver)
+		if !ok || len(keys) > 1 {
+			return attrs, errLacking
+		}
+		return d.DeriveKey(ctx, m, keys[0], attrs)
+	})
+}
+
+// from says how a key comes out of another.
+type from struct {
+	flag     p11.Flags         // the use of the other key
+	origin   origin            //
+	imposing p11.AttributeType // of the other key: a template that the new one has to fit
+	data     bool              // it makes data objects
+}
+
+// makeFrom makes a key out of another, and of those that the parameter names: compute
+// gets them all, nil for those that it leaves out, and returns the complete attributes.
+func (s *Session) makeFrom(ctx context.Context, f from, m p11.Mechanism, key p11.ObjectHandle, template p11.Attributes,
+	compute func(context.Context, tokens.Token, []*tokens.Object, p11.Attributes) (p11.Attributes, error)) (p11.ObjectHandle, error) {
+	o, err := s.begin(ctx, useOf(f.flag), m, key)
+	if err != nil {
+		return 0, err
+	}
+	others, err := s.openOthers(ctx, o.use, m)
+	if err != nil {
+		o.release()
+		return 0, err
+	}
+	defer releaseAll(others)
+	base := o.key.attrs
+	if facts, _ := p11.MechanismFacts(m.Type); facts.Keeps {
+		base = together(base, others)
+		template, err = keep(template, base)
+	}
+	var p *pending
+	if err == nil {
+		p, err = s.prepareFrom(template, o.key.attrs, f)
+	}
+	if err == nil && o.locked {
+		// There is no moment at which the PIN could be given.
+		err = p11.Advise(p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "a key that wants the PIN each time cannot %s", o.use.verb), "use another key")
+	}
+	if err != nil {
+		o.release()
+		return 0, err
+	}
+	_, err = o.oneCall(ctx, func(ctx context.Context, key *tokens.Object) ([]byte, error) {
+		keys := []*tokens.Object{key}
+		for _, e := range others {
+			var other *tokens.Object
+			if e != nil {
+				other = e.object
+			}
+			keys = append(keys, other)
+		}
+		attrs, err := compute(ctx, o.token(), keys, p.attrs)
+		p.attrs = attrs
+		for _, e := range others {
+			if err == nil && e != nil {
+				err = s.sees(e)
+			}
+		}
+		if err == nil {
+			err = finish(&p.attrs, f.origin, 0, base)
+		}
+		return nil, err
+	})
+	if err != nil {
+		s.disown(p)
+		return 0, err
+	}
+	return s.make(ctx, p)
+}
+
+// openOthers holds the secret keys that the parameter names, which must allow the use
+// too; nil for those that it leaves out.
+func (s *Session) openOthers(ctx context.Context, u use, m p11.Mechanism) ([]*entry, error) {
+	var list []*entry
+	for _, h := range m.Keys() {
+		if h == 0 {
+			list = append(list, nil)
+			continue
+		}
+		e, err := s.openKey(ctx, h, p11.CKR_KEY_HANDLE_INVALID)
+		if err != nil {
+			releaseAll(list)
+			return nil, err
+		}
+		list = append(list, e)
+		switch class, _ := e.attrs.Class(); {
+		case class != p11.CKO_SECRET_KEY:
+			err = p11.Errorf(u.unfit, "the other key is no secret key")
+		case !e.attrs.Bool(u.usage):
+			err = p11.Errorf(p11.CKR_KEY_FUNCTION_NOT_PERMITTED, "the other key may not %s: its %s is not true", u.verb, u.usage.Short())
+		case !allows(e.attrs, m.Type):
+			err = p11.Errorf(p11.CKR_MECHANISM_INVALID, "the other key's allowed-mechanisms do not name %s", m.Type.Short())
+		case e.attrs.Bool(p11.CKA_ALWAYS_AUTHENTICATE):
+			err = p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "the other key wants the PIN each time")
+		}
+		if err != nil {
+			releaseAll(list)
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+func releaseAll(list []*entry) {
+	for _, e := range list {
+		if e != nil {
+			e.release()
+		}
+	}
+}
+
+// together has what the key and the others say of their secrecy: all of them are as
+// safe as the least safe has always been, and what is made of them must be as safe as
+// the safest is.
+func together(key p11.Attributes, others []*entry) p11.Attributes {
+	all := []p11.Attributes{key}
+	for _, e := range others {
+		if e != nil {
+			all = append(all, e.attrs)
+		}
+	}
+	is := func(t p11.AttributeType, v bool) func(p11.Attributes) bool {
+		return func(a p11.Attributes) bool { return a.Bool(t) == v }
+	}
+	var t p11.Attributes
+	t.SetBool(p11.CKA_SENSITIVE, slices.ContainsFunc(all, is(p11.CKA_SENSITIVE, true)))
+	t.SetBool(p11.CKA_EXTRACTABLE, !slices.ContainsFunc(all, is(p11.CKA_EXTRACTABLE, false)))
+	t.SetBool(p11.CKA_ALWAYS_SENSITIVE, !slices.ContainsFunc(all, is(p11.CKA_ALWAYS_SENSITIVE, false)))
+	t.SetBool(p11.CKA_NEVER_EXTRACTABLE, !slices.ContainsFunc(all, is(p11.CKA_NEVER_EXTRACTABLE, false)))
+	return t
+}
+
+// keep makes a template as safe as base, of whose value the new key may tell all
+// (PKCS#11 v3.1 §6.43.2 to §6.43.6).
+func keep(template, base p11.Attributes) (p11.Attributes, error) {
+	for _, a := range []struct {
+		t    p11.AttributeType
+		safe bool
+	}{{p11.CKA_SENSITIVE, true}, {p11.CKA_EXTRACTABLE, false}} {
+		if base.Bool(a.t) != a.safe {
+			continue
+		}
+		if template.Has(a.t) && template.Bool(a.t) != a.safe {
+			return nil, p11.Advise(p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "%s: must be %t, as that of a key that it is made of", a.t.Short(), a.safe), "leave it out")
+		}
+		template = template.Clone()
+		template.SetBool(a.t, a.safe)
+	}
+	return template, nil
+}
+
+// prepareFrom completes the template of a key that comes out of another, which
+// may impose attributes on it.
+func (s *Session) prepareFrom(template, key p11.Attributes, f from) (*pending, error) {
+	matches := f.flag == p11.CKF_ENCAPSULATE // and imposes nothing
+	if !matches {
+		var err error
+		if template, err = impose(template, key, f.imposing); err != nil {
+			return nil, err
+		}
+	}
+	// Data objects have no such attribute, but the mechanism must know it.
+	length, ok := template.Get(p11.CKA_VALUE_LEN)
+	ok = ok && f.data
+	if ok {
+		template = template.Clone()
+		template.Delete(p11.CKA_VALUE_LEN)
+	}
+	attrs, err := s.complete(template, f.origin)
+	if err != nil {
+		return nil, err
+	}
+	if matches && !matchesTemplate(key, f.imposing, attrs) {
+		attrs.Wipe()
+		return nil, p11.Advise(p11.Errorf(p11.CKR_KEY_HANDLE_INVALID, "the new key is not what the public key's encapsulate-template asks for"), "change its template, or use another public key")
+	}
+	if class, _ := attrs.Class(); !isSecretClass(class) && (class != p11.CKO_DATA || !f.data) {
+		return nil, p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "class: %s a %s is not possible", f.origin, class.Short())
+	}
+	if ok {
+		attrs.Set(p11.CKA_VALUE_LEN, bytes.Clone(length))
+	}
+	l, err := s.mayStore(attrs)
+	if err != nil {
+		attrs.Wipe()
+		return nil, err
+	}
+	return s.pending(attrs, l), nil
+}
