@@ -51,7 +51,7 @@ func TestTemplateOfManyAttributes(t *testing.T) {
 		template []byte
 	}{{"attributes", many}, {"nested counts", nested}} {
 		t.Run(tt.name, func(t *testing.T) {
-			// The frame at both ends, with room for buffers that grow.
+			// The frame at both ends, with room for their beginnings.
 			n, rv := find(tt.template)
 			if rv != p11.CKR_TEMPLATE_INCONSISTENT {
 				t.Errorf("%v", rv)

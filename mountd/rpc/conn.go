@@ -91,13 +91,13 @@ func (c *conn) next(r *bufio.Reader, in []byte) (code uint32, body []byte, ok bo
 		_, err := r.Peek(1)
 		c.input.begun(true)
 		if err == nil {
-			code, body, err = wire.ReadFrame(r, in, func(n int) bool {
+			code, body, err = wire.ReadFrame(r, in, &wire.Memory{Parts: &c.server.parts, Allow: func(n int) bool {
 				if c.account.Take(n) != nil {
 					return false
 				}
 				granted += n
 				return true
-			})
+			}})
 		}
 		if err == nil {
 			return code, body, true

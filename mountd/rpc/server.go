@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p11fs/engine"
+	"p11fs/mountd/rpc/wire"
 	"p11fs/p11"
 )
 
@@ -58,6 +59,7 @@ type Server struct {
 	closed   bool
 	accepted uint64
 
+	parts  wire.Parts // of requests that are not whole
 	calls  atomic.Uint64
 	panics atomic.Uint64
 	wg     sync.WaitGroup // of connections

@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
+
+	"p11fs/secret"
 )
 
 // FrameHeader is the length in bytes of a frame's header.
@@ -18,12 +21,42 @@ var (
 	ErrNotAllowed = errors.New("no memory for the frame")
 )
 
-// ReadFrame reads one frame, reusing buf for the body if it is large enough;
-// otherwise allow, which may be nil, says as the body arrives whether so many
-// bytes more may be had. A frame that is too long, or not allowed, is read and
+// Memory is what bodies are read into that do not fit the buffer given. nil has no
+// limit.
+type Memory struct {
+	// Allow says as a body arrives whether so many bytes more may be had.
+	Allow func(bytes int) bool
+	Parts *Parts
+}
+
+// Parts are memory for the beginnings of long bodies, which is used again. The zero
+// value is none yet; any number of readers may share it.
+type Parts struct{ free sync.Pool }
+
+type part [256 << 10]byte
+
+func (m *Memory) allow(n int) bool { return m == nil || m.Allow(n) }
+
+func (m *Memory) part() *part {
+	if m != nil {
+		if p, ok := m.Parts.free.Get().(*part); ok {
+			return p
+		}
+	}
+	return new(part)
+}
+
+func (m *Memory) giveBack(p *part) {
+	if m != nil {
+		m.Parts.free.Put(p)
+	}
+}
+
+// ReadFrame reads one frame, reusing buf for the body if it is large enough, and
+// otherwise m. A frame that is too long, or not allowed, is read and
 // dropped, with its code and ErrTooLong or ErrNotAllowed. io.EOF says that the
 // client closed between frames.
-func ReadFrame(r *bufio.Reader, buf []byte, allow func(bytes int) bool) (code uint32, body []byte, err error) {
+func ReadFrame(r *bufio.Reader, buf []byte, m *Memory) (code uint32, body []byte, err error) {
 	var h [FrameHeader]byte
 	if _, err := io.ReadFull(r, h[:]); err != nil {
 		return 0, nil, err
@@ -39,35 +72,55 @@ func ReadFrame(r *bufio.Reader, buf []byte, allow func(bytes int) bool) (code ui
 	if _, err := r.Discard(int(options)); err != nil {
 		return 0, nil, unexpected(err)
 	}
-	body, err = readBody(r, buf, int(length), allow)
+	body, err = readBody(r, buf, int(length), m)
 	return code, body, unexpected(err)
 }
 
-// readBody grows with what arrives, so that a header alone cannot make the
-// server allocate what it announces.
-func readBody(r io.Reader, buf []byte, length int, allow func(int) bool) ([]byte, error) {
-	const step = 256 << 10
+// readBody takes memory as the body arrives, so that a header alone cannot make the
+// server allocate what it announces. Up to its half a long one is in parts: one that is
+// never sent whole costs no more than to read it.
+func readBody(r io.Reader, buf []byte, length int, m *Memory) (body []byte, err error) {
 	if length <= cap(buf) {
 		buf = buf[:length]
 		_, err := io.ReadFull(r, buf)
 		return buf, err
 	}
-	buf = buf[:0]
-	for len(buf) < length {
-		n := min(length-len(buf), max(step, len(buf)))
-		at := len(buf)
-		if allow != nil && !allow(n) {
-			if _, err := io.CopyN(io.Discard, r, int64(length-at)); err != nil {
-				return nil, err
-			}
-			return nil, ErrNotAllowed
+	var begun []*part
+	defer func() {
+		for _, p := range begun {
+			secret.Wipe(p[:])
+			m.giveBack(p)
 		}
-		buf = append(buf, make([]byte, n)...)
-		if _, err := io.ReadFull(r, buf[at:]); err != nil {
+	}()
+	at := 0
+	for ; at+len(part{}) <= length/2; at += len(part{}) {
+		p := m.part()
+		if !m.allow(len(p)) {
+			m.giveBack(p)
+			return nil, drop(r, length-at)
+		}
+		begun = append(begun, p)
+		if _, err := io.ReadFull(r, p[:]); err != nil {
 			return nil, err
 		}
 	}
-	return buf, nil
+	if !m.allow(length - at) {
+		return nil, drop(r, length-at)
+	}
+	body = make([]byte, length)
+	for i, p := range begun {
+		copy(body[i*len(p):], p[:])
+	}
+	_, err = io.ReadFull(r, body[at:])
+	return body, err
+}
+
+// drop reads what is left of a body that is not allowed.
+func drop(r io.Reader, n int) error {
+	if _, err := io.CopyN(io.Discard, r, int64(n)); err != nil {
+		return err
+	}
+	return ErrNotAllowed
 }
 
 func unexpected(err error) error {

@@ -9,7 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -212,6 +214,51 @@ func TestReadFrameLimits(t *testing.T) {
 		})
 		if n > 10 {
 			t.Errorf("%v allocations for a header alone", n)
+		}
+	})
+	t.Run("long", func(t *testing.T) {
+		left := 0
+		m := &wire.Memory{Parts: new(wire.Parts), Allow: func(n int) bool { left -= n; return left >= 0 }}
+		const part = 256 << 10
+		for _, n := range []int{part, 2*part - 1, 2 * part, 2*part + 1, 3 * part, 4*part + 7, 9*part - 1} {
+			in := make([]byte, n)
+			for i := range in {
+				in[i] = byte(i>>8 ^ i)
+			}
+			frame := append(header(0, uint32(n)), in...)
+			frame = append(append(frame, header(0, 1)...), 'x')
+			for _, missing := range []int{0, 1} {
+				left = n - missing
+				r := bufio.NewReader(bytes.NewReader(frame))
+				_, body, err := wire.ReadFrame(r, nil, m)
+				if missing == 0 && (err != nil || !bytes.Equal(body, in) || left != 0) {
+					t.Errorf("%d bytes: %v, and %d were not taken", n, err, left)
+				}
+				if missing == 1 && !errors.Is(err, wire.ErrNotAllowed) {
+					t.Errorf("%d bytes, one of them not allowed: %v", n, err)
+				}
+				left = 1
+				if _, body, err = wire.ReadFrame(r, nil, m); err != nil || string(body) != "x" {
+					t.Errorf("the frame after %d bytes: %q, %v", n, body, err)
+				}
+			}
+		}
+	})
+	t.Run("half", func(t *testing.T) {
+		m := &wire.Memory{Parts: new(wire.Parts), Allow: func(int) bool { return true }}
+		in := append(header(0, wire.MaxBody), make([]byte, wire.MaxBody/8)...)
+		best := uint64(math.MaxUint64)
+		for range 10 { // the collector takes parts away
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			if _, _, err := wire.ReadFrame(bufio.NewReader(bytes.NewReader(in)), nil, m); !errors.Is(err, io.ErrUnexpectedEOF) {
+				t.Error(err)
+			}
+			runtime.ReadMemStats(&after)
+			best = min(best, after.TotalAlloc-before.TotalAlloc)
+		}
+		if best > wire.MaxBody/16 {
+			t.Errorf("%d bytes are made each time for %d that are sent", best, len(in))
 		}
 	})
 	t.Run("cut", func(t *testing.T) {
