@@ -2,6 +2,7 @@ package fs
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -25,15 +26,6 @@ func tokenFlags() []flagName {
 		{p11.CKF_CLOCK_ON_TOKEN, "clock-on-token"}, {p11.CKF_PROTECTED_AUTHENTICATION_PATH, "protected-authentication-path"},
 		{p11.CKF_DUAL_CRYPTO_OPERATIONS, "dual-crypto-operations"}, {p11.CKF_TOKEN_INITIALIZED, "token-initialized"},
 		{p11.CKF_SECONDARY_AUTHENTICATION, "secondary-authentication"}, {p11.CKF_ERROR_STATE, "error-state"},
-	}
-}
-
-func mechanismFlags() []flagName {
-	return []flagName{
-		{p11.CKF_HW, "hw"}, {p11.CKF_ENCRYPT, "encrypt"}, {p11.CKF_DECRYPT, "decrypt"}, {p11.CKF_DIGEST, "digest"},
-		{p11.CKF_SIGN, "sign"}, {p11.CKF_SIGN_RECOVER, "sign-recover"}, {p11.CKF_VERIFY, "verify"}, {p11.CKF_VERIFY_RECOVER, "verify-recover"},
-		{p11.CKF_GENERATE, "generate"}, {p11.CKF_GENERATE_KEY_PAIR, "generate-key-pair"},
-		{p11.CKF_WRAP, "wrap"}, {p11.CKF_UNWRAP, "unwrap"}, {p11.CKF_DERIVE, "derive"},
 	}
 }
 
@@ -113,11 +105,12 @@ func (p place) slotInfoText(context.Context, caller) ([]byte, error) {
 }
 
 // mechanismsText is the file mechanisms of a token: name, smallest and largest
-// key, flags.
+// key, functions, words of the parameter.
 func (p place) mechanismsText(context.Context, caller) ([]byte, error) {
 	var b bytes.Buffer
 	for _, m := range p.slot.Mechanisms() {
-		fmt.Fprintf(&b, "%s %d %d %s\n", m.Type.Short(), m.MinKeySize, m.MaxKeySize, flagText(m.Flags, mechanismFlags()))
+		fmt.Fprintf(&b, "%s %d %d %s %s\n", m.Type.Short(), m.MinKeySize, m.MaxKeySize,
+			cmp.Or(strings.Join(m.Uses(), ","), "-"), m.Type.Takes())
 	}
 	return b.Bytes(), nil
 }

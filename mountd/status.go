@@ -31,6 +31,9 @@ func (d *Daemon) status() string {
 	line("slot-daemon", "%s", d.slotDaemonState())
 	line("slots", "%d", len(d.slots))
 	line("tokens", "%d", len(d.present()))
+	for _, l := range d.conf.Lacking() {
+		line("lacks", "%s", l)
+	}
 	line("applications", "%d", st.Applications)
 	line("sessions", "%d", st.Sessions)
 	for _, s := range d.slots {
@@ -47,6 +50,26 @@ func (d *Daemon) status() string {
 		}
 	}
 	return b.String()
+}
+
+// Lacking says in a line for each reason which mechanisms the tokens have not on this
+// machine, for other reasons than a policy's.
+func (c Config) Lacking() []string {
+	var whys []string
+	names := map[string][]string{} // by the reason
+	for _, k := range c.Kinds {
+		for _, l := range k.Lacking {
+			why := k.Name + ": " + l.Why
+			if names[why] == nil {
+				whys = append(whys, why)
+			}
+			names[why] = append(names[why], l.Type.Short())
+		}
+	}
+	for i, why := range whys {
+		whys[i] = why + ", for " + strings.Join(names[why], " ")
+	}
+	return whys
 }
 
 // oneLine keeps a text on one line.

@@ -29,6 +29,15 @@ type Kind struct {
 	// says what is wrong, and one that mends it; both are empty where nothing
 	// is wrong, and where there is no token yet. It may be nil.
 	Check func(p Place) (wrong, mend string)
+	// Lacking are the mechanisms that its tokens would have on another machine, or with
+	// another cryptographic library.
+	Lacking []Lack
+}
+
+// A Lack is a mechanism that is not there, and why, in a few words.
+type Lack struct {
+	Type p11.MechanismType
+	Why  string
 }
 
 // A Place says where a token is to be opened, and with what.

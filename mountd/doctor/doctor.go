@@ -63,7 +63,7 @@ func New(daemon mountd.Config, libcrypto func() (string, error)) Examination {
 // Run makes all checks, in the order in which their troubles are met.
 func (e Examination) Run() []Finding {
 	checks := []func() Finding{e.device, e.helper, e.allowOther, e.group, e.member, e.configuration, e.data, e.tokens, e.modes,
-		e.slotDaemon, e.refusal, e.segments, e.lockFiles, e.socket, e.mount, e.libcrypto}
+		e.slotDaemon, e.refusal, e.segments, e.lockFiles, e.socket, e.mount, e.libcrypto, e.mechanisms}
 	findings := make([]Finding, len(checks))
 	for i, check := range checks {
 		findings[i] = check()
@@ -283,6 +283,16 @@ func (e Examination) libcrypto() Finding {
 		return f.wrong("apt-get install libssl3", "it cannot be used (%v), so RSA is slower", err)
 	}
 	return f.good("%s", version)
+}
+
+// mechanisms tells which there are not here. That is no trouble, but for who needs one.
+func (e Examination) mechanisms() Finding {
+	f := Finding{Check: "mechanisms"}
+	lacking := e.Lacking()
+	if len(lacking) == 0 {
+		return f.good("all are there")
+	}
+	return f.good("not all are there: %s", strings.Join(lacking, "; "))
 }
 
 // groupOf looks a group up, with the members that the group database lists.

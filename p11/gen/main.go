@@ -57,6 +57,7 @@ func generate(text string) (map[string][]byte, error) {
 		"kinds": kinds, "declared": declared, "goParam": goParam, "docOf": docOf, "isBytes": isBytes, "valueCode": valueCode, "paramWord": paramWord,
 		"allWords": allWords, "fill": fill, "goType": goType, "inText": inText, "byWords": byWords,
 		"parsed": parsed, "printed": printed, "checks": checks, "coded": coded, "codeCheck": codeCheck,
+		"chapters": chapters, "described": described,
 	}).ParseFS(templates, "templates/*.tmpl")
 	if err != nil {
 		return nil, err

@@ -72,6 +72,9 @@ func TestTableMistakes(t *testing.T) {
 		{"object identifier", "curves\nx 1.b 9 key=x\ntype KeyType CKK_ k\nCKK_X 1", `curve x: object identifier "1.b"`},
 		{"curve without a key type", "curves\nx 1.2.3 9", "curve x: table.txt has no CKK_"},
 		{"no such key type", "type MechanismType CKM_ mechanism\nCKM_X 1 fn=sign key=none", "no CKF_SIGN"},
+		{"chapter without a title", "chapters \"S\"\n6.1 rsa*", "a chapter wants a number"},
+		{"chapter's pattern", "chapters \"S\"\n6.1 rsa[ \"RSA\"", "chapter 6.1: syntax error"},
+		{"in no chapter", "chapters \"S\"\n6.1 rsa* \"RSA\"\ntype MechanismType CKM_ m\nCKM_X 1", "CKM_X is in no chapter"},
 		{"no advice", "type RV CKR_ return value\nCKR_X 1", "CKR_X: no advice"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -22,8 +22,8 @@ const Kind = "swtok"
 func NewKind(p Provider) tokens.Kind {
 	return tokens.Kind{
 		Name: Kind, Library: "libpkcs11_sw", Files: []string{"NVTOK.DAT", "MK_SO", "MK_USER"},
-		Check: check,
-		Open:  func(ctx context.Context, place tokens.Place) (tokens.Token, error) { return open(ctx, p, place) },
+		Check: check, Lacking: Lacking(p),
+		Open: func(ctx context.Context, place tokens.Place) (tokens.Token, error) { return open(ctx, p, place) },
 	}
 }
 

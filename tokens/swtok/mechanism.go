@@ -34,8 +34,10 @@ type family struct {
 	decapsulate func(u call, private any, ciphertext []byte, kt p11.KeyType, n int) ([]byte, error)
 	// wraps is how keys are put into what is encrypted.
 	wraps wrapping
-	// needs, unless nil, says whether the provider has what the family takes.
+	// needs, unless nil, says whether the provider has what the family takes; takes is
+	// what that is, for people, such as "the mode XTS".
 	needs func(Provider) bool
+	takes string
 }
 
 // uses are the functions that begin an operation, by CKF_DIGEST, CKF_SIGN,
@@ -83,10 +85,11 @@ const (
 	maxSecretBits = 2048
 )
 
-// table returns the rows that p can serve, in the order of Crypto.Mechanisms.
+// allRows returns the rows in the order of Crypto.Mechanisms, with the sizes of p, also
+// those that p cannot serve.
 // Flags and sizes are those of openCryptoki 3.27, whose ranges hold those of 3.8. The unit of sizes is the standard's: bits for
 // RSA, EC and generic secrets, bytes for AES.
-func table(p Provider) []row {
+func allRows(p Provider) []row {
 	leastEC, mostEC := curveSizes(p)
 	plain := func(t p11.MechanismType, least, most uint64, flags p11.Flags, f family) row {
 		return row{p11.MechanismInfo{Type: t, MinKeySize: least, MaxKeySize: most, Flags: flags}, f}
@@ -185,7 +188,6 @@ func table(p Provider) []row {
 			}
 		}
 	}
-	rows = slices.DeleteFunc(rows, func(r row) bool { return r.needs != nil && !r.needs(p) })
 	slices.SortStableFunc(rows, func(a, b row) int { return cmp.Compare(place(a.Type), place(b.Type)) })
 	return rows
 }

@@ -33,6 +33,7 @@ func (s streamPart) close()                        { s.Close() }
 func streamMode(mode string) family {
 	return family{
 		needs: func(p Provider) bool { return p.HasMode(mode) },
+		takes: "the mode " + mode,
 		wraps: wrapping{private: true},
 		uses: ivModes(func(_ call, k *cipherKey, iv []byte, decrypt bool) (part, error) {
 			s, err := k.Mode(mode, iv, !decrypt, ModeOptions{})
@@ -49,6 +50,7 @@ func streamMode(mode string) family {
 func wholeMode(mode string, least, most int) family {
 	return family{
 		needs: func(p Provider) bool { return p.HasMode(mode) },
+		takes: "the mode " + mode,
 		wraps: wrapping{private: true},
 		uses: ivModes(func(u call, k *cipherKey, iv []byte, decrypt bool) (part, error) {
 			return collected(most, lenRange(decrypt), func(in []byte) ([]byte, error) {
@@ -95,6 +97,7 @@ const maxXTS = 1 << 20 * aesBlock
 func aesCCM() family {
 	return family{
 		needs: func(p Provider) bool { return p.HasMode("CCM") },
+		takes: "the mode CCM",
 		wraps: wrapping{private: true},
 		uses: cipherModes(func(u call, k *cipherKey, decrypt bool) (part, error) {
 			p, err := param[*p11.CCMParams](u)
@@ -150,11 +153,13 @@ func macs(n int, general bool, needs func(Provider) bool, start func(u call, k *
 
 // cmacs is the family of CMAC (NIST SP 800-38B).
 func cmacs(size int, general bool) family {
-	return macs(size, general, func(p Provider) bool { return p.HasMode("CMAC") },
+	f := macs(size, general, func(p Provider) bool { return p.HasMode("CMAC") },
 		func(_ call, k *cipherKey) (hash.Hash, error) {
 			h, err := k.CMAC()
 			return h, failure(err)
 		})
+	f.takes = "CMAC"
+	return f
 }
 
 // gmacs is the family of CKM_AES_GMAC (NIST SP 800-38D): the tag of GCM over data that is

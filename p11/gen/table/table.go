@@ -17,6 +17,8 @@ type Table struct {
 	Hashes    []Row
 	Curves    []Row
 	Functions []*Function
+	Standard  string // in which the chapters are
+	Chapters  []Chapter
 
 	known map[string]bool // constants
 }
@@ -121,6 +123,9 @@ func (r *reader) read(words []string, quoted string) error {
 			return fmt.Errorf("functions wants a version, or -")
 		}
 		r.next = t.functions(words[1])
+		return nil
+	case "chapters":
+		t.Standard, r.next = quoted, t.chapter
 		return nil
 	case "curves":
 		r.next = rows(&t.Curves, 3, "key", "nist", "aka", "elliptic", "ecdh")

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"p11fs/p11"
+)
+
+// example is how the mechanism is used through the mount, in the shell. $T is the
+// folder of the token, K the name of a key.
+func example(m p11.MechanismInfo) string {
+	facts, _ := p11.MechanismFacts(m.Type)
+	var kt p11.KeyType
+	if len(facts.KeyTypes) > 0 {
+		kt = facts.KeyTypes[0]
+	}
+	// What stands in the file's name. Data that comes from elsewhere, such as the other
+	// side's point, is not in it.
+	spec := p11.Mechanism{Type: m.Type, Param: p11.SampleParam(m.Type)}.String()
+	private, public := "K.key", "K.pub"
+	if isSecret(kt) {
+		private, public = "K.sec", "K.sec"
+	}
+	through := func(what, key, data string) string {
+		return fmt.Sprintf("F=$T/objects/%s/%s:%s; %s > $F && cat $F", key, what, spec, data)
+	}
+	switch has := func(f p11.Flags) bool { return m.Flags&f != 0 }; {
+	case has(p11.CKF_DIGEST):
+		return fmt.Sprintf("F=$T/digest/%s; cat msg > $F && cat $F", spec)
+	case has(p11.CKF_GENERATE | p11.CKF_GENERATE_KEY_PAIR):
+		return strings.TrimSpace(fmt.Sprintf("echo '%s label=K%s' > $T/generate", spec, sizeOf(kt)))
+	case has(p11.CKF_SIGN):
+		return through("sign", private, "cat msg")
+	case has(p11.CKF_VERIFY):
+		return through("verify", public, "cat sig msg")
+	case has(p11.CKF_ENCRYPT):
+		return through("encrypt", public, "cat msg")
+	case has(p11.CKF_WRAP):
+		return through("wrap", public, "echo OTHER.sec")
+	case has(p11.CKF_ENCAPSULATE):
+		spec += ",label=new"
+		return through("encapsulate", public, ":")
+	case has(p11.CKF_DERIVE):
+		data := ":"
+		if slices.ContainsFunc(m.Type.ParamWords(), func(w p11.ParamWord) bool { return w.Name == "public" }) {
+			data = "cat peer.point"
+		}
+		spec += ",label=new"
+		return through("derive", private, data)
+	}
+	return "-"
+}
+
+// isSecret says whether keys of the type are secret keys.
+func isSecret(kt p11.KeyType) bool {
+	return kt == p11.CKK_GENERIC_SECRET || kt.BlockSize() > 0 || p11.KeyLengths(kt) != nil || strings.HasSuffix(kt.String(), "_HMAC") ||
+		slices.Contains([]p11.KeyType{p11.CKK_HKDF, p11.CKK_POLY1305, p11.CKK_CHACHA20}, kt)
+}
+
+// sizeOf is what the template of a new key wants, with a blank in front.
+func sizeOf(kt p11.KeyType) string {
+	lengths := p11.KeyLengths(kt)
+	switch {
+	case kt == p11.CKK_RSA:
+		return " modulus-bits=2048"
+	case kt == p11.CKK_EC:
+		return " curve=p256"
+	case kt == p11.CKK_EC_EDWARDS:
+		return " curve=ed25519"
+	case kt == p11.CKK_EC_MONTGOMERY:
+		return " curve=x25519"
+	case kt == p11.CKK_DH, kt == p11.CKK_X9_42_DH, kt == p11.CKK_DSA:
+		return " prime=0x… base=0x…"
+	case kt == p11.CKK_ML_DSA || kt == p11.CKK_ML_KEM || kt == p11.CKK_SLH_DSA:
+		return " parameter-set=1"
+	case len(lengths) > 1:
+		return fmt.Sprintf(" value-len=%d", slices.Max(lengths))
+	case lengths == nil && isSecret(kt):
+		return " value-len=32"
+	}
+	return ""
+}
