@@ -114,7 +114,7 @@ func absentMechanism(p swtok.Provider, token string, t p11.MechanismType) error 
 	}
 	for _, l := range swtok.Lacking(p) {
 		if l.Type == t {
-			return fmt.Errorf("%s is not there on this machine: %s", t.Short(), l.Why)
+			return fmt.Errorf("%s is not there on this machine (%s): p11fs mechanisms lists those that are", t.Short(), l.Why)
 		}
 	}
 	return errors.New(t.Short() + " is not there: p11fs mechanisms lists those that are")
