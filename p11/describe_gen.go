@@ -628,6 +628,12 @@ func (k ParamKind) described() []ParamWord {
 			{Name: "mgf", Takes: "mgf1-sha256 or another MGF", Absent: "that over the digest"},
 			{Name: "source", Takes: "bytes"},
 		}
+	case ParamECDHAESKeyWrap:
+		return []ParamWord{
+			{Name: "bits", Takes: "128, 192, 256", Absent: "256"},
+			{Name: "kdf", Takes: "the name of a KDF", Absent: "sha256-kdf"},
+			{Name: "shared", Takes: "bytes"},
+		}
 	case ParamData:
 		return []ParamWord{
 			{Name: "data", Takes: "bytes", Needed: true},
