@@ -659,6 +659,30 @@ func (k ParamKind) described() []ParamWord {
 			{Name: "ph", About: "Ed25519ph, Ed448ph", Takes: "true or false"},
 			{Name: "context", Takes: "at most 255 bytes"},
 		}
+	case ParamKey:
+		return []ParamWord{
+			{Name: "key", About: "the handle of the other key", Takes: "the number of an object"},
+		}
+	case ParamBit:
+		return []ParamWord{
+			{Name: "bit", About: "how many bits stand in front of the key", Takes: "a number", Needed: true},
+		}
+	case ParamHKDF:
+		return []ParamWord{
+			{Name: "extract", Takes: "true or false"},
+			{Name: "expand", Takes: "true or false"},
+			{Name: "hash", Takes: "a digest, such as sha256", Absent: "sha256"},
+			{Name: "salt", Takes: "at most 65536 bytes"},
+			{Name: "salt-key", Takes: "the number of an object"},
+			{Name: "info", Takes: "at most 65536 bytes"},
+		}
+	case ParamPBKD2:
+		return []ParamWord{
+			{Name: "salt", Takes: "at most 65536 bytes", Needed: true},
+			{Name: "iterations", Takes: "1 to 10000000", Needed: true},
+			{Name: "prf", Takes: "the name of a PBKDF2PRF", Absent: "pkcs5-pbkd2-hmac-sha256"},
+			{Name: "password", Takes: "at most 65536 bytes", Needed: true},
+		}
 	}
 	return nil
 }
