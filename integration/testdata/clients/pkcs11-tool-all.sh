@@ -71,6 +71,15 @@ if offers ECDH1-DERIVE; then
 	openssl pkeyutl -derive -inkey peer.key -peerkey 05.pem -out shared.peer
 	cmp shared shared.peer
 fi
+if offers EDDSA; then
+	user --keypairgen --key-type EC:edwards25519 --id 09 --label ed --usage-sign
+	tool --read-object --type pubkey --id 09 -o 09.pub
+	user --sign --mechanism EDDSA --id 09 -i msg -o sig
+	openssl pkeyutl -verify -rawin -pubin -inkey 09.pub -in msg -sigfile sig
+	user --verify --mechanism EDDSA --id 09 -i msg --signature-file sig | grep -q 'Signature is valid'
+	user --delete-object --type privkey --id 09
+	user --delete-object --type pubkey --id 09
+fi
 tool --hash --mechanism SHA256 -i msg -o hash.token
 cmp hash hash.token
 tool --generate-random 33 -o random
