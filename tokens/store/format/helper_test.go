@@ -41,7 +41,7 @@ func little(t testing.TB, kind string) v38 {
 	if !ok {
 		t.Fatalf("there is no %s", kind)
 	}
-	return v38{k, binary.LittleEndian, rand.Reader}
+	return v38{kind: k, order: binary.LittleEndian, rand: rand.Reader}
 }
 
 // dataObject is a complete data object.

@@ -4,8 +4,8 @@ package format
 type Kind struct {
 	// Name is the built-in name of the token directory.
 	Name string
-	// Label and Model are those of a token that was never initialised.
-	Label, Model string
+	// Label, Manufacturer and Model are those of a token that was never initialised.
+	Label, Manufacturer, Model string
 	// MasterKeyLen is the length of the master key as it is stored; the first
 	// dataKeyLen bytes of it are the key, the rest is zero.
 	MasterKeyLen int
@@ -14,7 +14,7 @@ type Kind struct {
 }
 
 // KindOf returns the facts of the kinds that keep a master key in MK_SO and
-// MK_USER: swtok, lite, ep11tok and ccatok.
+// MK_USER, in format 3.8: swtok, lite, ep11tok and ccatok.
 func KindOf(name string) (Kind, bool) {
 	kinds := map[string]Kind{
 		"swtok":   {Label: "IBM OS PKCS#11", Model: "IBM SoftTok", MasterKeyLen: dataKeyLen},
@@ -23,6 +23,12 @@ func KindOf(name string) (Kind, bool) {
 		"ccatok":  {Label: "IBM PKCS#11 for CCA", Model: "IBM CCA Token", MasterKeyLen: 64},
 	}
 	k, ok := kinds[name]
-	k.Name = name
+	k.Name, k.Manufacturer = name, "IBM Corp."
 	return k, ok
+}
+
+// KindOf312 returns the facts of the kinds in format 3.12: swtok.
+func KindOf312(name string) (Kind, bool) {
+	k := Kind{Name: name, Label: "softtok", Manufacturer: "IBM", Model: "Soft", MasterKeyLen: masterKeySize312}
+	return k, name == "swtok"
 }

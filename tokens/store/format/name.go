@@ -70,3 +70,46 @@ func (n Name) inBase(digits string) (v uint64) {
 	}
 	return v
 }
+
+// next is the name of the next object.
+func (d *TokenData) next() Name {
+	if n := Name(d.b[offNext : offNext+8]); n != (Name{}) {
+		return n
+	}
+	return firstName()
+}
+
+func (d *TokenData) setNext(n Name) { copy(d.b[offNext:], n[:]) }
+
+// numbered gives objects names that are numbers, in both formats. Stock takes any.
+type numbered struct{}
+
+// Place is Format.
+func (numbered) Place(n Name) uint64 { return n.number() }
+
+// NewNames is Data: a run of names that the data has passed then. Its next name
+// can go back, since a stock process that starts copies an old NVTOK.DAT over the
+// shared state; so names that are taken are passed over.
+func (numbered) NewNames(d TokenData, count int, taken func(Name) (bool, error)) (names []Name, _ TokenData, err error) {
+	n := d.next()
+	for range max(count, 1) {
+		for used := true; used; n = n.next() {
+			if used, err = taken(n); err != nil {
+				return nil, d, err
+			}
+			if !used {
+				names = append(names, n)
+			}
+		}
+	}
+	d.setNext(n)
+	return names, d, nil
+}
+
+// KeepNames is Data.
+func (numbered) KeepNames(d, old TokenData) TokenData {
+	if o := old.next(); d.next().number() < o.number() {
+		d.setNext(o)
+	}
+	return d
+}

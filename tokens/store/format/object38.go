@@ -101,9 +101,15 @@ func (o *objects38) Open(n Name, file []byte) (private bool, attrs p11.Attribute
 		}
 		defer secret.Wipe(record)
 	}
-	inside, attrs, err := parseRecord(record, o.order)
+	attrs, err = objectOf(n, record, private, o.order)
+	return private, attrs, err
+}
+
+// objectOf is the object in a record, which must be that of the file.
+func objectOf(n Name, record []byte, private bool, order byteOrder) (p11.Attributes, error) {
+	inside, attrs, err := parseRecord(record, order)
 	if err != nil {
-		return private, nil, err
+		return nil, err
 	}
 	switch {
 	case inside != n:
@@ -114,10 +120,10 @@ func (o *objects38) Open(n Name, file []byte) (private bool, attrs p11.Attribute
 		if !attrs.Has(p11.CKA_PRIVATE) {
 			attrs.SetBool(p11.CKA_PRIVATE, true)
 		}
-		return private, attrs, nil
+		return attrs, nil
 	}
 	attrs.Wipe()
-	return private, nil, err
+	return nil, err
 }
 
 // splitFile splits an object file into privacy and body. Bytes after the length in

@@ -74,7 +74,7 @@ func TestOrderOf(t *testing.T) {
 				t.Fatalf("%v, %v", got, err)
 			}
 			// A directory does not change its order.
-			v := v38{f.kind, other(tt.want), f.rand}
+			v := v38{kind: f.kind, order: other(tt.want), rand: f.rand}
 			if _, err := v.ParseFile(b); p11.RVOf(err) != p11.CKR_TOKEN_NOT_RECOGNIZED {
 				t.Errorf("in the other order: %v", err)
 			}
@@ -93,7 +93,7 @@ func convert(t *testing.T, kind string, files map[string][]byte, userPIN string)
 		t.Fatal(err)
 	}
 	from := g.(v38)
-	to := v38{from.kind, other(from.order), from.rand}
+	to := v38{kind: from.kind, order: other(from.order), rand: from.rand}
 	d, err := from.ParseFile(files["NVTOK.DAT"])
 	if err != nil {
 		t.Fatal(err)

@@ -66,32 +66,12 @@ func printRecord(n Name, attrs p11.Attributes, order byteOrder) (_ []byte, err e
 			return nil, errTooLarge()
 		}
 	}
-	b := make([]byte, 4, size)
-	defer func() {
-		if err != nil {
-			secret.Wipe(b)
-		}
-	}()
+	b := make([]byte, 4, size) // nothing becomes longer in the file
 	b = order.AppendUint32(b, uint32(len(attrs)))
 	b = append(b, n[:]...)
-	for _, a := range attrs {
-		if uint64(a.Type) > math.MaxUint32 {
-			return nil, p11.Errorf(p11.CKR_ATTRIBUTE_TYPE_INVALID, "attribute %v cannot be stored", a.Type)
-		}
-		b = order.AppendUint32(b, uint32(a.Type))
-		b = order.AppendUint32(b, 0)
-		if !narrow(a.Type) || len(a.Value) == 0 {
-			b = order.AppendUint32(b, uint32(len(a.Value)))
-			b = append(b, a.Value...)
-			turn(a.Type, b[len(b)-len(a.Value):], order)
-			continue
-		}
-		v, err := p11.ToUlong(a.Value)
-		if err != nil || v > math.MaxUint32 {
-			return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "the value of %v cannot be stored: it must be below 2^32", a.Type)
-		}
-		b = order.AppendUint32(b, 4)
-		b = order.AppendUint32(b, uint32(v))
+	if b, err = appendAttributes(b, attrs, order, 0); err != nil {
+		secret.Wipe(b[:cap(b)])
+		return nil, err
 	}
 	return b, nil
 }
@@ -100,8 +80,46 @@ func errTooLarge() error {
 	return p11.Errorf(p11.CKR_DEVICE_MEMORY, "the object is larger than %d bytes", MaxObjectFile)
 }
 
-// parseRecord reads a record to its end. The attributes share one buffer, and
-// nothing of b is kept.
+// appendAttributes appends attributes as they stand in a record. depth is how many
+// arrays of attributes they are in.
+func appendAttributes(b []byte, attrs p11.Attributes, order byteOrder, depth int) (_ []byte, err error) {
+	for _, a := range attrs {
+		if uint64(a.Type) > math.MaxUint32 {
+			return b, p11.Errorf(p11.CKR_ATTRIBUTE_TYPE_INVALID, "attribute %v cannot be stored", a.Type)
+		}
+		b = order.AppendUint32(b, uint32(a.Type))
+		b = order.AppendUint32(b, 0)
+		length := len(b)
+		b = order.AppendUint32(b, 0)
+		if b, err = appendValue(b, a, order, depth); err != nil {
+			return b, err
+		}
+		order.PutUint32(b[length:], uint32(len(b)-length-4))
+	}
+	return b, nil
+}
+
+func appendValue(b []byte, a p11.Attribute, order byteOrder, depth int) ([]byte, error) {
+	switch {
+	case narrow(a.Type) && len(a.Value) > 0:
+		v, err := p11.ToUlong(a.Value)
+		if err != nil || v > math.MaxUint32 {
+			return b, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "the value of %v cannot be stored: it must be below 2^32", a.Type)
+		}
+		return order.AppendUint32(b, uint32(v)), nil
+	case p11.KindOf(a.Type) == p11.KindTemplate && depth < p11.MaxTemplateDepth:
+		// What was no array of attributes in its file is none here.
+		if inner, err := p11.DecodeTemplate(a.Value); err == nil {
+			defer inner.Wipe()
+			return appendAttributes(b, inner, order, depth+1)
+		}
+	}
+	b = append(b, a.Value...)
+	turn(a.Type, b[len(b)-len(a.Value):], order)
+	return b, nil
+}
+
+// parseRecord reads a record to its end. Nothing of b is kept.
 func parseRecord(b []byte, order byteOrder) (n Name, attrs p11.Attributes, err error) {
 	if len(b) < recordHeader {
 		return n, nil, damaged("%d bytes hold no object", len(b))
@@ -115,41 +133,79 @@ func parseRecord(b []byte, order byteOrder) (n Name, attrs p11.Attributes, err e
 	if count > maxAttributes || int(count)*attributeHeader > len(b) {
 		return n, nil, damaged("%d attributes do not fit in %d bytes", count, len(b))
 	}
+	attrs, rest, err := parseAttributes(b, int(count), order, 0)
+	if err == nil && len(rest) != 0 {
+		attrs.Wipe()
+		attrs, err = nil, damaged("%d bytes follow the attributes", len(rest))
+	}
+	return n, attrs, err
+}
+
+// parseAttributes reads count attributes, and returns what follows them. Those with plain
+// values share one buffer. depth is how many arrays of attributes they are in.
+func parseAttributes(b []byte, count int, order byteOrder, depth int) (attrs p11.Attributes, rest []byte, err error) {
 	attrs = make(p11.Attributes, 0, count)
-	values := make([]byte, 0, len(b)-int(count)*attributeHeader+4*6)
+	values := make([]byte, 0, len(b)-count*attributeHeader+4*6)
 	defer func() {
 		if err != nil {
-			secret.Wipe(values[:cap(values)])
+			attrs.Wipe()
+			attrs = nil
 		}
 	}()
 	for range count {
 		if len(b) < attributeHeader {
-			return n, nil, damaged("an attribute is cut off")
+			return attrs, nil, damaged("an attribute is cut off")
 		}
 		t := p11.AttributeType(order.Uint32(b))
 		size := order.Uint32(b[8:])
 		b = b[attributeHeader:]
 		if uint64(size) > uint64(len(b)) {
-			return n, nil, damaged("the value of %v is cut off", t)
+			return attrs, nil, damaged("the value of %v is cut off", t)
 		}
 		if attrs.Has(t) {
-			return n, nil, damaged("%v stands in it twice", t)
+			return attrs, nil, damaged("%v stands in it twice", t)
 		}
 		from := len(values)
-		switch {
+		switch inner := nested(t, b[:size], order, depth); {
+		case inner != nil:
+			attrs = append(attrs, p11.Attribute{Type: t, Value: inner})
+			b = b[size:]
+			continue
 		case !narrow(t) || size == 0:
 			values = append(values, b[:size]...)
 			turn(t, values[from:], order)
 		case size == 4:
 			values = binary.LittleEndian.AppendUint64(values, uint64(order.Uint32(b)))
 		default:
-			return n, nil, damaged("the value of %v has %d bytes, not 4", t, size)
+			return attrs, nil, damaged("the value of %v has %d bytes, not 4", t, size)
 		}
 		attrs = append(attrs, p11.Attribute{Type: t, Value: values[from:len(values):len(values)]})
 		b = b[size:]
 	}
-	if len(b) != 0 {
-		return n, nil, damaged("%d bytes follow the attributes", len(b))
+	return attrs, b, nil
+}
+
+// nested reads the value of an array of attributes, as programs since 3.16 write it: as
+// it stands in memory then, or nil if it is another value.
+func nested(t p11.AttributeType, b []byte, order byteOrder, depth int) []byte {
+	if p11.KindOf(t) != p11.KindTemplate || depth >= p11.MaxTemplateDepth {
+		return nil
 	}
-	return n, attrs, nil
+	count := 0
+	for rest := b; len(rest) > 0; count++ {
+		if len(rest) < attributeHeader || count == p11.MaxAttributes {
+			return nil
+		}
+		size := order.Uint32(rest[8:])
+		if rest = rest[attributeHeader:]; uint64(size) > uint64(len(rest)) {
+			return nil
+		}
+		rest = rest[size:]
+	}
+	attrs, _, err := parseAttributes(b, count, order, depth+1)
+	if err != nil {
+		return nil
+	}
+	defer attrs.Wipe()
+	return p11.EncodeTemplate(attrs)
 }

@@ -2,6 +2,8 @@ package format
 
 import (
 	"encoding/binary"
+	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -13,7 +15,7 @@ import (
 // this program does not know of it stays as it is. Two are compared with ==. The
 // zero value is not usable.
 type TokenData struct {
-	b [dataSize]byte // numbers are little endian, whatever the directory has
+	b [dataSize312]byte // numbers are little endian, whatever the directory has
 }
 
 // Where the fields lie.
@@ -34,7 +36,7 @@ const (
 	offSOHash       = 184 // likewise
 	offNext         = 208 // name of the next object
 	offSwitches     = 216 // u32: weak DES, DES parity, key changes, Netscape
-	dataSize        = 232
+	dataSize        = 232 // of format 3.8; what follows is 3.12's
 )
 
 // turned returns the data with each of its numbers in the other byte order.
@@ -65,6 +67,31 @@ func (d *TokenData) setText(off, size int, text string) {
 	}
 }
 
+// setFacts sets what is the same in new tokens of both formats.
+func (d *TokenData) setFacts(k Kind, rand io.Reader) {
+	d.setText(offLabel, 32, k.Label)
+	d.setText(offManufacturer, 32, k.Manufacturer)
+	d.setText(offModel, 16, k.Model)
+	d.setText(offSerial, 16, newSerial(rand))
+	for off := offMemory; off < offHardware; off += 4 {
+		d.setUint32(off, ^uint32(0))
+	}
+	d.setText(offTime, 16, "")
+	for i, v := range []uint32{1, 0, 1, 1} {
+		d.setUint32(offSwitches+4*i, v)
+	}
+}
+
+// newSerial is a serial number of 16 random digits: programs tell tokens apart by
+// it. Stock's tokens all have 123, which is what there is without random numbers.
+func newSerial(rand io.Reader) string {
+	var b [8]byte
+	if _, err := io.ReadFull(rand, b[:]); err != nil {
+		return "123"
+	}
+	return fmt.Sprintf("%X", b)
+}
+
 // Flags are the token's flags.
 func (d *TokenData) Flags() p11.Flags { return p11.Flags(d.uint32(offFlags)) }
 
@@ -80,11 +107,19 @@ func (d *TokenData) SetLabel(label string) error {
 	return err
 }
 
+func (d *TokenData) setPINLimits(shortest, longest uint32) {
+	d.setUint32(offMinPIN, shortest)
+	d.setUint32(offMaxPIN, longest)
+}
+
+// maxPIN bounds the length of a PIN in both formats.
+const maxPIN = 1024
+
 // pinLimits are the lengths of the shortest and the longest PIN. Nonsense gives
 // those of stock.
 func (d *TokenData) pinLimits() (shortest, longest int) {
 	lo, hi := d.uint32(offMinPIN), d.uint32(offMaxPIN)
-	if lo > hi || hi == 0 || hi > 255 {
+	if lo > hi || hi == 0 || hi > maxPIN {
 		return 4, 8
 	}
 	return int(lo), int(hi)

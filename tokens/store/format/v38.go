@@ -12,6 +12,7 @@ import (
 
 // v38 is the format of openCryptoki 3.8.
 type v38 struct {
+	numbered
 	kind  Kind
 	order byteOrder // of the directory
 	rand  io.Reader
@@ -24,7 +25,7 @@ type byteOrder interface {
 
 // V38 returns the format of openCryptoki 3.8 as new directories have it: in the
 // machine's byte order.
-func V38(k Kind, rand io.Reader) Format { return v38{k, nativeOrder(), rand} }
+func V38(k Kind, rand io.Reader) Format { return v38{kind: k, order: nativeOrder(), rand: rand} }
 
 func nativeOrder() byteOrder {
 	if binary.NativeEndian.Uint16([]byte{1, 0}) == 1 {
@@ -55,8 +56,7 @@ func checkSize(b []byte) error {
 		return fmt.Errorf("%w: %d bytes of %d", ErrShort, len(b), dataSize)
 	}
 	if len(b) > dataSize {
-		return p11.Errorf(p11.CKR_TOKEN_NOT_RECOGNIZED,
-			"NVTOK.DAT has %d bytes, format 3.8 has %d: the token has another format", len(b), dataSize)
+		return otherFormat(b, "3.8", dataSize, "tokversion = 3.12")
 	}
 	return nil
 }
@@ -116,7 +116,7 @@ func printData(d TokenData, order byteOrder) []byte {
 	if order == binary.BigEndian {
 		d = d.turned()
 	}
-	return d.b[:]
+	return d.b[:dataSize]
 }
 
 // initialFlags are those of a token that was never initialised.
@@ -125,36 +125,18 @@ const initialFlags = p11.CKF_RNG | p11.CKF_LOGIN_REQUIRED | p11.CKF_CLOCK_ON_TOK
 
 // newData is the data of a token that was never initialised.
 func (f v38) newData() (d TokenData) {
-	d.setText(offLabel, 32, f.kind.Label)
-	d.setText(offManufacturer, 32, "IBM Corp.")
-	d.setText(offModel, 16, f.kind.Model)
-	d.setText(offSerial, 16, f.newSerial())
+	d.setFacts(f.kind, f.rand)
 	d.SetFlags(initialFlags)
-	for off := offSessions; off < offHardware; off += 4 {
+	for off := offSessions; off < offMaxPIN; off += 4 {
 		d.setUint32(off, ^uint32(0))
 	}
-	d.setUint32(offMaxPIN, 8)
-	d.setUint32(offMinPIN, 4)
+	d.setPINLimits(4, 8)
 	d.b[offHardware], d.b[offFirmware] = 1, 1
-	d.setText(offTime, 16, "")
 	d.setHash(p11.CKU_USER, noPIN)
 	def := sha1.Sum([]byte(tokens.DefaultSOPIN))
 	d.setHash(p11.CKU_SO, PINRecord(def[:]))
 	d.setNext(firstName())
-	for i, v := range []uint32{1, 0, 1, 1} {
-		d.setUint32(offSwitches+4*i, v)
-	}
 	return d
-}
-
-// newSerial is a serial number of 16 random digits: programs tell tokens apart by
-// it. Stock's tokens all have 123, which is what there is without random numbers.
-func (f v38) newSerial() string {
-	var b [8]byte
-	if _, err := io.ReadFull(f.rand, b[:]); err != nil {
-		return "123"
-	}
-	return fmt.Sprintf("%X", b)
 }
 
 // Initialized is Data: all is as in a new token.
@@ -194,43 +176,3 @@ func (f v38) WithPIN(d TokenData, role p11.UserType, r PINRecord) TokenData {
 
 // UserPINSet is Data.
 func (f v38) UserPINSet(d TokenData) bool { return f.PIN(d, p11.CKU_USER) != noPIN }
-
-// next is the name of the next object.
-func (d *TokenData) next() Name {
-	if n := Name(d.b[offNext : offNext+8]); n != (Name{}) {
-		return n
-	}
-	return firstName()
-}
-
-func (d *TokenData) setNext(n Name) { copy(d.b[offNext:], n[:]) }
-
-// Place is Format.
-func (f v38) Place(n Name) uint64 { return n.number() }
-
-// NewNames is Data: a run of names that the data has passed then. Its next name
-// can go back, since a stock process that starts copies an old NVTOK.DAT over the
-// shared state; so names that are taken are passed over.
-func (f v38) NewNames(d TokenData, count int, taken func(Name) (bool, error)) (names []Name, _ TokenData, err error) {
-	n := d.next()
-	for range max(count, 1) {
-		for used := true; used; n = n.next() {
-			if used, err = taken(n); err != nil {
-				return nil, d, err
-			}
-			if !used {
-				names = append(names, n)
-			}
-		}
-	}
-	d.setNext(n)
-	return names, d, nil
-}
-
-// KeepNames is Data.
-func (f v38) KeepNames(d, old TokenData) TokenData {
-	if o := old.next(); d.next().number() < o.number() {
-		d.setNext(o)
-	}
-	return d
-}

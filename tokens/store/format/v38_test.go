@@ -44,7 +44,7 @@ func TestMasterKeys(t *testing.T) {
 			t.Error("not 24 random bytes and 40 zeros")
 		}
 	})
-	if _, err := (v38{k.kind, k.order, bytes.NewReader(nil)}).NewMasterKey(); err == nil {
+	if _, err := (v38{kind: k.kind, order: k.order, rand: bytes.NewReader(nil)}).NewMasterKey(); err == nil {
 		t.Error("a key without randomness")
 	}
 	if k.wrappedLen() != 88 {

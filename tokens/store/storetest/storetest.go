@@ -155,3 +155,85 @@ func ReadManifest(t testing.TB) (m Manifest) {
 	}
 	return m
 }
+
+// A Decoded is what an independent decoder found in one of the directories sw312,
+// sw312-v3.23, swmig, swpqc (format 3.12) and swold (3.8).
+type Decoded struct {
+	Label   string
+	Flags   uint64
+	Master  HexText
+	Objects []DecodedObject
+}
+
+// A DecodedObject is one object of them.
+type DecodedObject struct {
+	File       string
+	Private    bool
+	Attributes []DecodedAttribute
+}
+
+// A DecodedAttribute is an attribute as it stands in its file: its name, or its number,
+// and the value.
+type DecodedAttribute struct {
+	Name  string
+	Value HexText
+	Array []DecodedAttribute // of an array of attributes
+}
+
+// UnmarshalJSON reads [name, value].
+func (a *DecodedAttribute) UnmarshalJSON(b []byte) error {
+	var pair []json.RawMessage
+	if err := json.Unmarshal(b, &pair); err != nil || len(pair) != 2 {
+		return errors.Join(err, errors.New("an attribute is a pair"))
+	}
+	if err := json.Unmarshal(pair[0], &a.Name); err != nil {
+		return err
+	}
+	if pair[1][0] == '"' {
+		return json.Unmarshal(pair[1], &a.Value)
+	}
+	var inner struct{ Array []DecodedAttribute }
+	err := json.Unmarshal(pair[1], &inner)
+	a.Array = inner.Array
+	return err
+}
+
+// Attribute is the attribute as it is in memory.
+func (a DecodedAttribute) Attribute() p11.Attribute {
+	t, err := p11.ParseAttributeType(a.Name)
+	if err != nil {
+		panic(err)
+	}
+	v := []byte(a.Value)
+	switch {
+	case p11.KindOf(t) == p11.KindTemplate:
+		v = p11.EncodeTemplate(attributes(a.Array))
+	case p11.KindOf(t).IsUlong() && len(v) == 4:
+		v = append(v, 0, 0, 0, 0)
+	}
+	return p11.Attribute{Type: t, Value: v}
+}
+
+func attributes(list []DecodedAttribute) (attrs p11.Attributes) {
+	for _, a := range list {
+		attrs = append(attrs, a.Attribute())
+	}
+	return attrs
+}
+
+// Attrs are the object's attributes.
+func (o DecodedObject) Attrs() p11.Attributes { return attributes(o.Attributes) }
+
+// ReadDecoded reads what is in the directories, by their names.
+func ReadDecoded(t testing.TB) map[string]Decoded {
+	t.Helper()
+	z, err := gzip.NewReader(bytes.NewReader(read(t, "decoded.json.gz")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all map[string]Decoded
+	if err := json.NewDecoder(z).Decode(&all); err != nil || len(all) != 5 {
+		t.Fatalf("%d directories, %v", len(all), err)
+	}
+	return all
+}
