@@ -63,8 +63,10 @@ func (s *Store) initToken(ctx context.Context, so tokens.Role, pin *secret.Bytes
 	}
 	defer end()
 	_, d = s.snapshot()
+	// The record stays, for by that other processes tell this from a change of the PIN.
+	record := f.PIN(d, p11.CKU_SO)
 	if d, _ = f.Initialized(d); newKey {
-		d = f.WithPIN(d, p11.CKU_SO, made.Record)
+		d = f.WithPIN(d, p11.CKU_SO, record)
 	}
 	if err := d.SetLabel(label); err != nil {
 		return err

@@ -2,25 +2,14 @@ package store
 
 import (
 	"bytes"
-	"crypto/rand"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"p11fs/p11"
-	"p11fs/tokens/store/format"
 	"p11fs/tokens/store/storetest"
 )
-
-func v312(t testing.TB) format.Format {
-	t.Helper()
-	k, ok := format.KindOf312("swtok")
-	if !ok {
-		t.Fatal("there is no swtok")
-	}
-	return format.V312(k, rand.Reader)
-}
 
 // TestGoldenDecoded opens directories that current stock programs made, in both
 // formats, and finds what an independent decoder found.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/rand"
 	"encoding/binary"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -43,10 +44,29 @@ func v38(t testing.TB, kind string) format.Format {
 	return format.V38(k, rand.Reader)
 }
 
+// testFormat is the format of the directories that most tests make.
+func testFormat(t testing.TB) format.Format {
+	t.Helper()
+	if os.Getenv(formatEnv) != "" {
+		return v312(t)
+	}
+	return v38(t, "swtok")
+}
+
+// onDisk is the token's data in an NVTOK.DAT.
+func onDisk(t testing.TB, b []byte) format.TokenData {
+	t.Helper()
+	d, err := testFormat(t).ParseFile(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
 // objectFile is the file of a public object.
 func objectFile(t testing.TB, n format.Name, attrs p11.Attributes) []byte {
 	t.Helper()
-	codec, err := v38(t, "swtok").Objects(nil)
+	codec, err := testFormat(t).Objects(nil)
 	if err != nil {
 		t.Fatal(err)
 	}

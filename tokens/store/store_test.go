@@ -37,7 +37,7 @@ func testLog(t testing.TB) *slog.Logger {
 
 func config(t testing.TB, dir string) Config {
 	return Config{
-		Dir: dir, Format: v38(t, "swtok"), Lock: &fakeLock{}, Create: true, Group: NoGroup,
+		Dir: dir, Format: testFormat(t), Lock: &fakeLock{}, Create: true, Group: NoGroup,
 		Log: testLog(t), Now: time.Now,
 	}
 }

@@ -22,14 +22,14 @@ import (
 const (
 	// masterKeySize312 is the length of the master key, for AES-256.
 	masterKeySize312 = 32
-	// newIterations is what OWASP recommends for PBKDF2 with HMAC-SHA-512. Stock makes
-	// 100,000 and takes any number. Argon2id would serve better, and no stock program
-	// could read it.
-	newIterations = 210_000
 	// maxIterations bounds what a file may ask for: some seconds.
 	maxIterations = 10_000_000
 	purposeSize   = 32
 )
+
+// Iterations is what OWASP recommends for PBKDF2 with HMAC-SHA-512. Stock makes 100,000
+// and takes any number. Argon2id would serve better, and no stock program could read it.
+const Iterations = 210_000
 
 // A derivation is what a key is derived with from a PIN.
 type derivation struct {

@@ -12,14 +12,16 @@ import (
 // and before an object, and little endian inside of one, whatever machine wrote them.
 type v312 struct {
 	numbered
-	kind Kind
-	rand io.Reader
-	// iterations is the count of PBKDF2 for what is new.
+	kind       Kind
+	rand       io.Reader
 	iterations uint64
 }
 
-// V312 returns the format of openCryptoki 3.12.
-func V312(k Kind, rand io.Reader) Format { return v312{kind: k, rand: rand, iterations: newIterations} }
+// V312 returns the format of openCryptoki 3.12. iterations is the count of PBKDF2 for
+// PINs that are set from now on, such as Iterations.
+func V312(k Kind, rand io.Reader, iterations uint64) Format {
+	return v312{kind: k, rand: rand, iterations: iterations}
+}
 
 // Where the fields lie that format 3.8 has not.
 const (

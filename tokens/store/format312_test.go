@@ -1,0 +1,323 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/pbkdf2"
+	"crypto/rand"
+	"crypto/sha512"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"p11fs/p11"
+	"p11fs/tokens/store/format"
+)
+
+// formatEnv has the tests make directories of format 3.12.
+const formatEnv = "P11FS_TEST_FORMAT"
+
+// only38 are the tests of what format 3.8 alone has: its golden directories, its
+// numbers, and the segment.
+var only38 = []string{
+	"TestFormat312", "TestGolden.*", "TestShared.*", "TestStockInitToken", "TestStockZeroKey", "TestStockNames",
+	"TestBigEndian", "TestForeignOrderIsNotShared", "TestAnotherFormat", "TestDirectoryReplaced",
+	"TestOrderOfReplacement", "TestNextName.*", "TestOpenFresh", "TestOpenWaits", "TestOpenRefuses", "TestHostileFiles",
+	"TestInitToken", "TestInitTokenAgain", "TestSetPIN", "TestInitPIN",
+}
+
+// TestFormat312 runs all other tests of this package with directories of format 3.12.
+func TestFormat312(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command(os.Args[0], "-test.short", "-test.skip=^("+strings.Join(only38, "|")+")$", "-test.parallel=2")
+	cmd.Env = append(os.Environ(), formatEnv+"=3.12")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func v312(t testing.TB) format.Format {
+	t.Helper()
+	k, ok := format.KindOf312("swtok")
+	if !ok {
+		t.Fatal("there is no swtok")
+	}
+	return format.V312(k, rand.Reader, 100)
+}
+
+func new312(t *testing.T) *Store {
+	t.Helper()
+	cfg := freshConfig(t)
+	cfg.Format = v312(t)
+	return openStore(t, cfg)
+}
+
+func TestFormat312New(t *testing.T) {
+	s := new312(t)
+	if i := info(t, s); i.Label != "softtok" || i.Manufacturer != "IBM" || i.Model != "Soft" || i.Flags != 0x880245 || i.MinPINLen != 4 || i.MaxPINLen != 1024 {
+		t.Errorf("%+v", i)
+	}
+	b := readFile(t, s.cfg.Dir, dataFile)
+	if len(b) != 592 || !bytes.Equal(b[232:240], []byte{0, 3, 0, 12, 0, 0, 0, 0}) || !bytes.Equal(b[160:216], make([]byte, 56)) {
+		t.Errorf("NVTOK.DAT: %x", b)
+	}
+	for off, purpose := range map[int]string{240: "so_login_purpose", 344: "user_login_purpose", 448: "so_wrap_purpose", 520: "user_wrap_purpose"} {
+		if n := binary.BigEndian.Uint64(b[off:]); n != 100 || strings.TrimRight(string(b[off+8:off+40]), "_") != purpose {
+			t.Errorf("%d iterations, %q, want %q", n, b[off+8:off+40], purpose)
+		}
+	}
+	wantRV(t, "the user", tryLogin(t, s, p11.CKU_USER, "12345678"), p11.CKR_USER_PIN_NOT_INITIALIZED)
+	if err := s.InitToken(t.Context(), pin(t, firstSOPIN), "new"); err != nil {
+		t.Fatal(err)
+	}
+	if i := info(t, s); i.Label != "new" || i.Flags != 0x880645 {
+		t.Errorf("after C_InitToken: %+v", i)
+	}
+	wantRV(t, "the user of an initialised token", tryLogin(t, s, p11.CKU_USER, "12345678"), p11.CKR_USER_PIN_NOT_INITIALIZED)
+}
+
+// TestFormat312PINs sets PINs of each length.
+func TestFormat312PINs(t *testing.T) {
+	cfg := freshConfig(t)
+	cfg.Format = v312(t)
+	s := initialised(t, cfg)
+	now := testUser
+	for n, want := range map[int]p11.RV{3: p11.CKR_PIN_LEN_RANGE, 4: p11.CKR_OK, 9: p11.CKR_OK, 128: p11.CKR_OK, 129: p11.CKR_OK, 1024: p11.CKR_OK, 1025: p11.CKR_PIN_LEN_RANGE} {
+		next := strings.Repeat("ü", n/2) + strings.Repeat("x", n%2)
+		err := s.SetPIN(t.Context(), p11.CKU_USER, pin(t, now), pin(t, next))
+		wantRV(t, fmt.Sprint(n, " bytes"), err, want)
+		if err == nil {
+			wantRV(t, "the old one", tryLogin(t, s, p11.CKU_USER, now), p11.CKR_PIN_INCORRECT)
+			now = next
+		}
+		login(t, s, p11.CKU_USER, now)
+	}
+}
+
+// TestFormat312Decoded changes a token that stock made, and has another decoder read it.
+func TestFormat312Decoded(t *testing.T) {
+	cfg := freshConfig(t)
+	cfg.Format = v312(t)
+	s := initialised(t, cfg)
+	ctx := t.Context()
+	l := login(t, s, p11.CKU_USER, testUser)
+	nested := dataObject("nested", "template", true)
+	nested.Set(p11.CKA_WRAP_TEMPLATE, p11.EncodeTemplate(p11.Attributes{
+		{Type: p11.CKA_CLASS, Value: p11.Ulong(p11.CKO_SECRET_KEY)}, {Type: p11.CKA_LABEL, Value: []byte("inner")},
+	}))
+	create(t, s, nested)
+	create(t, s, dataObject("public", "seen", false))
+	o := create(t, s, dataObject("private", "1", true))
+	for i := range 3 {
+		var err error
+		if o, err = s.Update(ctx, o.Handle, func(a p11.Attributes) (p11.Attributes, error) {
+			a = a.Clone()
+			a.Set(p11.CKA_VALUE, fmt.Append(nil, i))
+			return a, nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func(so, user string) {
+		t.Helper()
+		got := decode312(t, cfg.Dir, so, user)
+		for i, want := range []string{"nested=template", "private=2", "public=seen"} {
+			if len(got) != 3 || !strings.HasPrefix(got[i], want) {
+				t.Fatalf("decoded %q", got)
+			}
+		}
+		if want := "nested=template 000000000000000004000000040000000300000000000000" + "05000000696e6e6572"; got[0] != want {
+			t.Errorf("the template is %q, want %q", got[0], want)
+		}
+	}
+	check(testSO, testUser)
+	if err := s.SetPIN(ctx, p11.CKU_USER, pin(t, testUser), pin(t, "a longer PIN than before")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SetPIN(ctx, p11.CKU_SO, pin(t, testSO), pin(t, "another SO")); err != nil {
+		t.Fatal(err)
+	}
+	check("another SO", "a longer PIN than before")
+	so := login(t, s, p11.CKU_SO, "another SO")
+	if err := s.InitPIN(ctx, so, pin(t, "4444")); err != nil {
+		t.Fatal(err)
+	}
+	check("another SO", "4444")
+	_ = l.Close()
+}
+
+// decode312 is a decoder of its own for directories of format 3.12: the objects as
+// label=value, and behind that the bytes of a template.
+func decode312(t *testing.T, dir, so, user string) (all []string) {
+	t.Helper()
+	check := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	nv := readFile(t, dir, dataFile)
+	derived := func(pin string, off int) []byte {
+		k, err := pbkdf2.Key(sha512.New, pin, nv[off+8:off+72], int(binary.BigEndian.Uint64(nv[off:])), 32)
+		check(err)
+		return k
+	}
+	unwrap := func(kek, w []byte) []byte {
+		block, err := aes.NewCipher(kek)
+		check(err)
+		a, r := binary.BigEndian.Uint64(w), bytes.Clone(w[8:])
+		for j := 5; j >= 0; j-- {
+			for i := len(r)/8 - 1; i >= 0; i-- {
+				var b [16]byte
+				binary.BigEndian.PutUint64(b[:], a^uint64(len(r)/8*j+i+1))
+				copy(b[8:], r[8*i:8*i+8])
+				block.Decrypt(b[:], b[:])
+				a = binary.BigEndian.Uint64(b[:])
+				copy(r[8*i:], b[8:])
+			}
+		}
+		if a != 0xa6a6a6a6a6a6a6a6 {
+			t.Fatal("a key does not unwrap")
+		}
+		return r
+	}
+	if !bytes.Equal(derived(so, 240), nv[312:344]) || !bytes.Equal(derived(user, 344), nv[416:448]) {
+		t.Fatal("the PINs are others")
+	}
+	master := unwrap(derived(user, 520), readFile(t, dir, userKeyFile))
+	if !bytes.Equal(master, unwrap(derived(so, 448), readFile(t, dir, soKeyFile))) {
+		t.Fatal("the two roles have two master keys")
+	}
+	for line := range strings.Lines(string(readFile(t, dir, objectsDir, indexFile))) {
+		f := readFile(t, dir, objectsDir, strings.TrimSpace(line))
+		record := f[16:]
+		if f[4] == 1 {
+			block, err := aes.NewCipher(unwrap(master, f[8:48]))
+			check(err)
+			gcm, err := cipher.NewGCM(block)
+			check(err)
+			record, err = gcm.Open(nil, f[48:60], f[64:], f[:64])
+			check(err)
+		} else if int(binary.BigEndian.Uint32(f[12:])) != len(record) {
+			t.Fatal("a public object has another length")
+		}
+		if string(record[8:16]) != strings.TrimSpace(line) {
+			t.Fatalf("the object in %s is %q", line, record[8:16])
+		}
+		values := make(map[uint32][]byte)
+		for b := record[16:]; len(b) > 0; {
+			n := binary.LittleEndian.Uint32(b[8:])
+			values[binary.LittleEndian.Uint32(b)] = b[12 : 12+n]
+			b = b[12+n:]
+		}
+		text := fmt.Sprintf("%s=%s", values[uint32(p11.CKA_LABEL)], values[uint32(p11.CKA_VALUE)])
+		if nested := values[uint32(p11.CKA_WRAP_TEMPLATE)]; nested != nil {
+			text += fmt.Sprintf(" %x", nested)
+		}
+		all = append(all, text)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// TestFormat312OtherDirectory declares a directory to be what it is not: it is refused
+// with what to write, and not written to.
+func TestFormat312OtherDirectory(t *testing.T) {
+	cfg := freshConfig(t)
+	cfg.Format = v38(t, "swtok")
+	_ = openStore(t, cfg).Close()
+	before := tree(t, cfg.Dir)
+	cfg.Format = v312(t)
+	_, err := Open(t.Context(), cfg)
+	wantRV(t, "3.8 as 3.12", err, p11.CKR_TOKEN_NOT_RECOGNIZED)
+	if !strings.Contains(fmt.Sprint(err), "tokversion = 0.0") || tree(t, cfg.Dir) != before {
+		t.Errorf("%v", err)
+	}
+	cfg = freshConfig(t)
+	cfg.Format = v312(t)
+	_ = openStore(t, cfg).Close()
+	before = tree(t, cfg.Dir)
+	cfg.Format = v38(t, "swtok")
+	_, err = Open(t.Context(), cfg)
+	wantRV(t, "3.12 as 3.8", err, p11.CKR_TOKEN_NOT_RECOGNIZED)
+	if !strings.Contains(fmt.Sprint(err), "tokversion = 3.12") || tree(t, cfg.Dir) != before {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestFormat312Lock tries a PIN that takes its time: the token's lock is free meanwhile.
+func TestFormat312Lock(t *testing.T) {
+	cfg := freshConfig(t)
+	k, _ := format.KindOf312("swtok")
+	cfg.Format = format.V312(k, rand.Reader, 2_000_000)
+	s := openStore(t, cfg)
+	done := make(chan error, 1)
+	go func() { done <- s.InitToken(context.WithoutCancel(t.Context()), pin(t, "wrong PIN"), "x") }()
+	for tries := 0; ; tries++ {
+		select {
+		case err := <-done:
+			wantRV(t, "a wrong PIN", err, p11.CKR_PIN_INCORRECT)
+			if tries < 10 {
+				t.Errorf("the lock was free %d times", tries)
+			}
+			return
+		default:
+		}
+		create(t, s, dataObject("a", fmt.Sprint(tries), false))
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// TestFormat312Objects cuts and flips object files: they are damaged, and no more.
+func TestFormat312Objects(t *testing.T) {
+	f := v312(t)
+	master, err := f.NewMasterKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer master.Close()
+	codec, err := f.Objects(master)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := nth(7)
+	for _, private := range []bool{false, true} {
+		file, err := codec.Seal(n, dataObject("a", "b", private), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := codec.Seal(n, dataObject("a", "b", private), file)
+		if err != nil || bytes.Equal(file, again) == private {
+			t.Errorf("private %v: sealed again it is the same, or cannot be: %v", private, err)
+		}
+		for i := range file {
+			if _, _, err := codec.Open(n, file[:i]); !errors.Is(err, format.ErrDamaged) {
+				t.Errorf("private %v, %d bytes: %v", private, i, err)
+			}
+			bad := bytes.Clone(file)
+			bad[i] ^= 1
+			if _, _, err := codec.Open(n, bad); private && !errors.Is(err, format.ErrDamaged) || err != nil && !errors.Is(err, format.ErrDamaged) {
+				t.Errorf("private %v, byte %d flipped: %v", private, i, err)
+			}
+		}
+	}
+	// Releases up to 3.14 wrote the header of public objects in the machine's byte order.
+	file, err := codec.Seal(n, dataObject("a", "b", false), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []int{0, 12} {
+		slices.Reverse(file[at : at+4])
+	}
+	if _, attrs, err := codec.Open(n, file); err != nil || attrs.Label() != "a" {
+		t.Errorf("an early public object: %v", err)
+	}
+}
