@@ -111,10 +111,10 @@ func (d *Daemon) sessionTable() engine.SessionTable {
 }
 
 // sharedThrough is the segment through which stock processes share the token of s,
-// nil without the stock door. Its name is that of the token directory as they see
-// it: below --root.
+// nil without the stock door, and where they are not told of the token. Its name is
+// that of the token directory as they see it: below --root.
 func (d *Daemon) sharedThrough(s *slot) (*tokens.Shared, error) {
-	if d.sessionTable() == nil {
+	if d.sessionTable() == nil || tokens.NewFormat(s.Place.Format) {
 		return nil, nil
 	}
 	name, err := shm.TokenName(filepath.Join(SystemPaths("").Data, s.Place.Name))

@@ -82,9 +82,13 @@ func TestExamine(t *testing.T) {
 				}
 				put(t, filepath.Join(p.Paths.Data, "swtok/NVTOK.DAT"), "garbage\n", 0o600)
 			}},
-		{name: "token of a format to come", check: "tokens", wrong: "slot 3: the slot has tokversion = 3.12", mend: "tokversion = 0.0",
-			spoil: func(t *testing.T, _ *Examination, root string) {
+		{name: "token of another format than declared", check: "tokens", wrong: "NVTOK.DAT has 232 bytes where format 3.12 has 592", mend: "tokversion = 0.0",
+			spoil: func(t *testing.T, p *Examination, root string) {
 				put(t, root+"/conf", "slot 3 {\nstdll = libpkcs11_sw.so\ntokversion = 3.12\n}\n", 0o600)
+				if err := os.Mkdir(filepath.Join(p.Paths.Data, "swtok"), 0o700); err != nil {
+					t.Fatal(err)
+				}
+				put(t, filepath.Join(p.Paths.Data, "swtok/NVTOK.DAT"), strings.Repeat("x", 232), 0o600)
 			}},
 		{name: "no configuration below a root", check: "conf", wrong: "missing", mend: "install -D -m 0644 /etc/opencryptoki/opencryptoki.conf /",
 			spoil: func(_ *testing.T, p *Examination, _ string) { p.Mode = mountd.System }},

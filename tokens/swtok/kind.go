@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 
 	"p11fs/p11"
-	"p11fs/shm"
 	"p11fs/tokens"
 	"p11fs/tokens/store"
 	"p11fs/tokens/store/format"
@@ -41,18 +40,11 @@ func (t *token) Name() string { return t.name }
 func (t *token) Kind() string { return Kind }
 
 func open(ctx context.Context, p Provider, place tokens.Place) (tokens.Token, error) {
-	if wrong, mend := checkFormat(place.Format); wrong != "" {
-		return nil, p11.Errorf(p11.CKR_TOKEN_NOT_RECOGNIZED, "%s; mend it with: %s", wrong, mend)
-	}
 	if place.Rand == nil {
 		place.Rand = rand.Reader
 	}
-	kind, ok := format.KindOf(Kind)
-	if !ok {
-		panic("swtok: the format does not know its own token")
-	}
 	s, err := store.Open(ctx, store.Config{
-		Dir: place.Dir, Format: format.V38(kind, place.Rand), Lock: place.Lock, Create: place.Create, Group: place.Group,
+		Dir: place.Dir, Format: formatOf(place), Lock: place.Lock, Create: place.Create, Group: place.Group,
 		Shared: (*store.Shared)(place.Shared), Log: place.Log, Now: place.Now,
 	})
 	if err != nil {
@@ -61,25 +53,31 @@ func open(ctx context.Context, p Provider, place tokens.Place) (tokens.Token, er
 	return &token{s, NewCrypto(p, place.Rand), place.Name}, nil
 }
 
-// checkFormat refuses a directory that is said to have another format than 3.8's.
-func checkFormat(v p11.Version) (wrong, mend string) {
-	if !tokens.NewFormat(v) {
-		return "", ""
+// formatOf is the format that the slot declares.
+func formatOf(place tokens.Place) format.Format {
+	if tokens.NewFormat(place.Format) {
+		k, _ := format.KindOf312(Kind)
+		return format.V312(k, place.Rand, format.Iterations)
 	}
-	return fmt.Sprintf("the slot has tokversion = %d.%d, a format that p11fs does not read", v.Major, v.Minor),
-		"tokversion = 0.0 (in the slot, and only if the directory has the format of openCryptoki 3.8)"
+	k, _ := format.KindOf(Kind)
+	return format.V38(k, place.Rand)
 }
 
 func check(p tokens.Place) (wrong, mend string) {
-	if wrong, mend = checkFormat(p.Format); wrong != "" {
-		return wrong, mend
-	}
 	file := filepath.Join(p.Dir, "NVTOK.DAT")
 	st, err := os.Stat(file)
-	if err != nil || st.Size() == shm.TokenDataSize {
+	size := formatOf(p).FileSize()
+	if err != nil || st.Size() == size {
 		return "", "" // also for those who may not look
 	}
-	return fmt.Sprintf("%s has %d bytes where format 3.8 has %d: it is damaged or of another format, and the token stays closed",
-			file, st.Size(), shm.TokenDataSize),
+	declared, other, line := "3.8", tokens.Place{Format: p11.Version{Major: 3, Minor: 12}}, "tokversion = 3.12"
+	if tokens.NewFormat(p.Format) {
+		declared, other, line = "3.12", tokens.Place{}, "tokversion = 0.0"
+	}
+	wrong = fmt.Sprintf("%s has %d bytes where format %s has %d", file, st.Size(), declared, size)
+	if st.Size() == formatOf(other).FileSize() {
+		return wrong + ": it has another format than the slot says, and the token stays closed", line + " (in the slot)"
+	}
+	return wrong + ": it is damaged or of another format, and the token stays closed",
 		fmt.Sprintf("put it back from a backup, or, for an empty token in its place: mv %s %s.damaged", p.Dir, p.Dir)
 }
