@@ -38,6 +38,9 @@ func (v view) search(ctx context.Context, template p11.Attributes, all bool) ([]
 	if o := v.byStoredName(template); o != nil {
 		found = append(found, o)
 	}
+	if !all {
+		found = append(found, v.slot.findBuiltins(template)...)
+	}
 	return v.filter(ctx, found, template, all)
 }
 

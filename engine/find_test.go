@@ -30,7 +30,7 @@ func TestFind(t *testing.T) {
 		{"class=certificate id=0x01", []p11.ObjectHandle{web}, nil},
 		{"token=false", []p11.ObjectHandle{session}, nil},
 		{"label=none", nil, nil},
-		{"class=hw-feature", []p11.ObjectHandle{clock}, nil},
+		{"class=hw-feature label=web", []p11.ObjectHandle{clock}, nil}, // beside that of every token
 		{"label=web sensitive=true", []p11.ObjectHandle{key}, nil},
 	}
 	for _, tt := range tests {

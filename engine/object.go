@@ -83,6 +83,9 @@ func (v view) handle(o *tokens.Object) p11.ObjectHandle {
 
 // find returns the object that the application calls h.
 func (v view) find(h p11.ObjectHandle) (*tokens.Object, error) {
+	if o := v.slot.builtin(h); o != nil {
+		return o, nil
+	}
 	if v.appSlot != nil {
 		if o := v.appSlot.objects.get(h); o != nil {
 			if o.Private && v.login == nil {

@@ -25,6 +25,9 @@ func finish(attrs *p11.Attributes, o origin, m p11.MechanismType, base p11.Attri
 		}
 		attrs.SetUlong(p11.CKA_KEY_GEN_MECHANISM, made)
 	}
+	if protected, ok := attrs.Get(p11.CKA_IBM_PROTKEY_EXTRACTABLE); ok && isKey(class) {
+		attrs.SetBool(p11.CKA_IBM_PROTKEY_NEVER_EXTRACTABLE, !isTrue(protected))
+	}
 	if isSecretClass(class) {
 		sensitive, extract := attrs.Bool(p11.CKA_SENSITIVE), attrs.Bool(p11.CKA_EXTRACTABLE)
 		switch o {

@@ -102,6 +102,10 @@ func consistent(attrs p11.Attributes) error {
 	if len(start) == 8 && len(end) == 8 && bytes.Compare(start, end) > 0 {
 		return p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "end-date: %s lies before start-date %s", end, start)
 	}
+	if attrs.Bool(p11.CKA_IBM_ATTRBOUND) {
+		// To take it and wrap the key without its attributes would break the promise.
+		return p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "ibm-attrbound: no mechanism here binds a key's attributes to it")
+	}
 	class, _ := attrs.Class()
 	if class != p11.CKO_SECRET_KEY {
 		return nil

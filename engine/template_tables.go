@@ -94,6 +94,12 @@ func keys() []rule {
 		{p11.CKA_LOCAL, computed, nil},
 		{p11.CKA_KEY_GEN_MECHANISM, computed, nil},
 		{p11.CKA_ALLOWED_MECHANISMS, 0, nil},
+		// Clients of current openCryptoki give these to every key. No key here has a
+		// protected form, which the first two are about.
+		{p11.CKA_IBM_PROTKEY_EXTRACTABLE, 0, nil},
+		{p11.CKA_IBM_PROTKEY_NEVER_EXTRACTABLE, computed, nil},
+		{p11.CKA_IBM_ATTRBOUND, 0, nil},
+		{p11.CKA_IBM_USE_AS_DATA, 0, nil},
 	}
 }
 
