@@ -27,7 +27,8 @@ type Operation struct {
 	login   *login // that lets the private key be used; nil for a public key or none
 	size    int    // of the longest digest or signature
 
-	signature []byte // that a verification got first; nil in any other operation
+	signature []byte           // that a verification got first; nil in any other operation
+	keyHandle p11.ObjectHandle // the token's, of the key of an operation that was saved
 
 	stop atomic.Bool               // no more calls; what is held is given up as soon as mu is free
 	call atomic.Pointer[tokenCall] // the token's call in progress; nil else

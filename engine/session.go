@@ -18,6 +18,7 @@ type Session struct {
 	mu         sync.Mutex               // guards all below; 8th in the order of doc.go
 	operations map[*Operation]struct{}  // all in progress, those of Begin too
 	active     map[p11.Flags]*Operation // those of the C_ functions, by use
+	saved      []*savedState            // oldest first; their operations are among those above
 	search     *search                  // between C_FindObjectsInit and C_FindObjectsFinal
 }
 

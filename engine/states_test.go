@@ -122,6 +122,10 @@ func (d *door) call(line string) error {
 		_, err = s.Info()
 	case "C_GetSessionValidationFlags":
 		_, err = s.ValidationFlags(p11.CKS_LAST_VALIDATION_OK)
+	case "C_GetOperationState":
+		_, err = s.GetOperationState(ctx, engine.NoLimit)
+	case "C_SetOperationState":
+		err = s.SetOperationState(ctx, data, 0, 0)
 	case "C_GenerateRandom":
 		_, err = s.GenerateRandom(ctx, 8)
 	case "C_SeedRandom":

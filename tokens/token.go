@@ -19,7 +19,8 @@ import (
 // What only some tokens can do is an interface of its own, which whoever wants it
 // finds by assertion on the Token: KeyGenerator, KeyWrapper, KeyDeriver,
 // Encapsulator, RandomSeeder, BatchCreator, Adopter, Forgetter, Hider, SelfTester, Watcher,
-// Offliner, Sharer. Resumer, Sizer, Keeper and KeyDigester are found on an Operation.
+// Offliner, Sharer. Resumer, Sizer, Keeper, Duplicator and KeyDigester are found on an
+// Operation.
 type Token interface {
 	// Name is the name of the token directory, such as "swtok".
 	Name() string
@@ -160,6 +161,15 @@ type Sizer interface {
 type Keeper interface {
 	// Kept is how many bytes it keeps now, -1 where it never keeps any.
 	Kept() int
+}
+
+// A Duplicator is an Operation that there may be two of, which go their own ways
+// (C_GetOperationState).
+type Duplicator interface {
+	// MayDuplicate says whether this one can be.
+	MayDuplicate() bool
+	// Duplicate makes another one in the same state, which holds its key too.
+	Duplicate() (Operation, error)
 }
 
 // A KeyDigester is a digest that takes the value of a secret key as its next part

@@ -30,7 +30,7 @@ func Calls() []string {
 		}
 	}
 	list = append(list, "C_GetFunctionStatus", "C_CancelFunction", "C_InitToken", "C_CloseSession", "C_GetSessionInfo",
-		"C_GetSessionValidationFlags", "C_GenerateRandom", "C_SeedRandom", "C_AsyncGetID", "C_AsyncComplete", "C_AsyncJoin",
+		"C_GetSessionValidationFlags", "C_GenerateRandom", "C_SeedRandom", "C_AsyncGetID", "C_AsyncComplete", "C_AsyncJoin", "C_GetOperationState", "C_SetOperationState",
 		"C_Logout", "C_InitPIN", "C_EncapsulateKey", "C_DecapsulateKey", "C_FindObjectsInit", "C_FindObjects",
 		"C_FindObjectsFinal", "C_WrapKey", "C_GetObjectSize", "C_GetAttributeValue", "C_GetAttributeValue gone", "C_DigestKey")
 	with("C_Login", user, so, "other", "context")

@@ -122,7 +122,9 @@ func (m *model) session(name, arg string) []p11.RV {
 		return []p11.RV{p11.CKR_OPERATION_NOT_INITIALIZED}
 	case "C_AsyncComplete":
 		return []p11.RV{p11.CKR_SESSION_ASYNC_NOT_SUPPORTED}
-	case "C_AsyncJoin":
+	case "C_GetOperationState":
+		return m.saves()
+	case "C_AsyncJoin", "C_SetOperationState": // of what is no state
 		return []p11.RV{p11.CKR_SAVED_STATE_INVALID}
 	case "C_Login", "C_LoginUser":
 		return m.logIn(arg)
@@ -160,6 +162,16 @@ func (m *model) session(name, arg string) []p11.RV {
 		return ok
 	}
 	return nil
+}
+
+// saves answers C_GetOperationState: with recovery, there is nothing to save.
+func (m *model) saves() []p11.RV {
+	for _, k := range kinds() {
+		if m.ops[k.slot] != nil && k.update != "" {
+			return ok
+		}
+	}
+	return []p11.RV{p11.CKR_OPERATION_NOT_INITIALIZED}
 }
 
 func (m *model) logIn(as string) []p11.RV {

@@ -7,18 +7,20 @@ import (
 )
 
 // sessionHandlers answer the calls of sessions, whose arguments have been read. Those
-// that are missing are not supported: the operation states of C_GetOperationState,
-// which would carry key material out of the daemon, and the messages of PKCS#11 v3.0
-// §5.9 to §5.16.
+// that are missing are not supported: the messages of PKCS#11 v3.0 §5.9 to §5.16.
 var sessionHandlers = map[wire.Call]func(*request) error{ //nolint:gochecknoglobals // a table, never written
-	wire.CallCloseSession:   (*request).closeSession,
-	wire.CallGetSessionInfo: (*request).getSessionInfo,
-	wire.CallSessionCancel:  func(q *request) error { return q.session.SessionCancel(q.ctx, p11.Flags(q.numbers[0])) },
-	wire.CallInitPIN:        withPIN(func(q *request, pin *secret.Bytes) error { return q.session.InitPIN(q.ctx, pin) }),
-	wire.CallSetPIN:         withPIN((*request).setPIN),
-	wire.CallLogin:          withPIN((*request).login),
-	wire.CallLoginUser:      withPIN((*request).login),
-	wire.CallLogout:         func(q *request) error { return q.session.Logout(q.ctx) },
+	wire.CallCloseSession:      (*request).closeSession,
+	wire.CallGetSessionInfo:    (*request).getSessionInfo,
+	wire.CallGetOperationState: func(q *request) error { return q.result(q.session.GetOperationState(q.ctx, q.limit())) },
+	wire.CallSetOperationState: func(q *request) error {
+		return q.session.SetOperationState(q.ctx, q.data(0), q.object(0), q.object(1))
+	},
+	wire.CallSessionCancel: func(q *request) error { return q.session.SessionCancel(q.ctx, p11.Flags(q.numbers[0])) },
+	wire.CallInitPIN:       withPIN(func(q *request, pin *secret.Bytes) error { return q.session.InitPIN(q.ctx, pin) }),
+	wire.CallSetPIN:        withPIN((*request).setPIN),
+	wire.CallLogin:         withPIN((*request).login),
+	wire.CallLoginUser:     withPIN((*request).login),
+	wire.CallLogout:        func(q *request) error { return q.session.Logout(q.ctx) },
 
 	wire.CallCreateObject: gives(func(q *request) (p11.ObjectHandle, error) { return q.session.CreateObject(q.ctx, q.templates[0]) }),
 	wire.CallCopyObject: gives(func(q *request) (p11.ObjectHandle, error) {

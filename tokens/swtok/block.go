@@ -166,6 +166,23 @@ func unpad7(b []byte, size int) ([]byte, error) {
 	return b[:len(b)-n], nil
 }
 
+// duplicate begins the mode anew where it stands: all that it knows of what went before
+// is the last block of the ciphertext.
+func (b *blockMode) duplicate() (part, error) {
+	c := *b
+	c.chain, c.held = bytes.Clone(b.chain), bytes.Clone(b.held)
+	switch _, isECB := b.mode.(ecb); {
+	case isECB:
+	case b.decrypt:
+		c.mode = cipher.NewCBCDecrypter(b.block, b.chain)
+	default:
+		c.mode = cipher.NewCBCEncrypter(b.block, b.chain)
+	}
+	return &c, nil
+}
+
+func (b *blockMode) mayDuplicate() bool { return true }
+
 func (b *blockMode) close() {
 	wipe(b.held)
 	if m, ok := b.mode.(interface{ Close() }); ok {

@@ -103,6 +103,35 @@ func (m *message) result(signature []byte) ([]byte, error) {
 	return m.run(m.data, signature)
 }
 
+// mayDuplicate: a digest or signature can go on twice, if its hash can be copied. What
+// is encrypted at once uses its IV once.
+func (m *message) mayDuplicate() bool {
+	if m.size == 0 || m.h == nil {
+		return m.size > 0
+	}
+	_, err := cloneHash(m.h)
+	return err == nil
+}
+
+func (m *message) duplicate() (part, error) {
+	c := *m
+	if m.h == nil {
+		c.data = secret.Append(nil, m.data)
+		return &c, nil
+	}
+	h, err := cloneHash(m.h)
+	c.h = h
+	return &c, err
+}
+
+func cloneHash(h hash.Hash) (hash.Hash, error) {
+	c, ok := h.(hash.Cloner)
+	if !ok {
+		return nil, p11.CKR_STATE_UNSAVEABLE
+	}
+	return c.Clone()
+}
+
 func (m *message) close() {
 	wipe(m.data)
 	if m.h != nil {

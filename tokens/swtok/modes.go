@@ -211,6 +211,13 @@ func (c *cbcMAC) Sum(b []byte) []byte {
 	return append(b, out...)
 }
 
+// Clone is hash.Cloner.
+func (c *cbcMAC) Clone() (hash.Cloner, error) {
+	d := *c
+	d.sum = bytes.Clone(c.sum)
+	return &d, nil
+}
+
 func (c *cbcMAC) Reset()         { wipe(c.sum) }
 func (c *cbcMAC) Size() int      { return len(c.sum) }
 func (c *cbcMAC) BlockSize() int { return len(c.sum) }

@@ -75,6 +75,8 @@ var (
 	_ tokens.Resumer     = (*operation)(nil)
 	_ tokens.Sizer       = (*operation)(nil)
 	_ tokens.Keeper      = (*operation)(nil)
+	_ tokens.Duplicator  = (*operation)(nil)
+	_ tokens.Duplicator  = digestOperation{}
 	_ tokens.KeyDigester = digestOperation{}
 )
 
@@ -152,6 +154,48 @@ func (o *operation) UpdateSize(n int) int {
 	return o.part.updateSize(n)
 }
 
+// A duplicable part makes another one in the same state, if it can.
+type duplicable interface {
+	mayDuplicate() bool
+	duplicate() (part, error)
+}
+
+// MayDuplicate is tokens.Duplicator.
+func (o *operation) MayDuplicate() bool {
+	d, ok := o.part.(duplicable)
+	return ok && o.err == nil && d.mayDuplicate()
+}
+
+// Duplicate is tokens.Duplicator.
+func (o *operation) Duplicate() (tokens.Operation, error) {
+	c, err := o.another()
+	if err != nil {
+		return nil, err // not a *operation that is nil
+	}
+	return c, nil
+}
+
+func (o *operation) another() (*operation, error) {
+	if err := o.usable(); err != nil {
+		return nil, err
+	}
+	d, ok := o.part.(duplicable)
+	if !ok {
+		return nil, p11.CKR_STATE_UNSAVEABLE
+	}
+	p, err := d.duplicate()
+	if err != nil {
+		return nil, err
+	}
+	if o.key != nil {
+		if _, err := o.key.Acquire(); err != nil {
+			p.close()
+			return nil, err
+		}
+	}
+	return &operation{part: p, key: o.key}, nil
+}
+
 // Kept is tokens.Keeper.
 func (o *operation) Kept() int {
 	if k, ok := o.part.(interface{ kept() int }); ok {
@@ -202,6 +246,15 @@ func (o *operation) all(ctx context.Context, in []byte) ([]byte, error) {
 
 // digestOperation is an operation that takes keys.
 type digestOperation struct{ *operation }
+
+// Duplicate is tokens.Duplicator.
+func (o digestOperation) Duplicate() (tokens.Operation, error) {
+	c, err := o.another()
+	if err != nil {
+		return nil, err
+	}
+	return digestOperation{c}, nil
+}
 
 // DigestKey is tokens.KeyDigester.
 func (o digestOperation) DigestKey(ctx context.Context, key *tokens.Object) error {

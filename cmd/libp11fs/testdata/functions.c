@@ -223,6 +223,45 @@ static void check_presented(CK_SESSION_HANDLE s)
     }
 }
 
+/* A state is restored in another session, also where an Init was put off. */
+static void check_state(CK_SLOT_ID slot, CK_SESSION_HANDLE s, CK_OBJECT_HANDLE key)
+{
+    CK_MECHANISM m = {CKM_SHA256, NULL, 0};
+    CK_BYTE state[64], whole[32], parts[32];
+    CK_ULONG n = 0, len = sizeof state, k = sizeof whole;
+    CK_SESSION_HANDLE other = session_on(slot);
+
+    RV(f->C_GetOperationState(s, state, &len), CKR_OPERATION_NOT_INITIALIZED);
+    OK(f->C_DigestInit(s, &m));
+    OK(f->C_Digest(s, data, DATA_LEN, whole, &k));
+    for (int i = 0; i < 3; i++) {
+        OK(f->C_DigestInit(s, &m));
+        OK(f->C_DigestUpdate(s, data, 7));
+        OK(f->C_GetOperationState(s, NULL, &n));
+        len = n - 1;
+        RV(f->C_GetOperationState(s, state, &len), CKR_BUFFER_TOO_SMALL);
+        len = sizeof state;
+        OK(f->C_GetOperationState(s, state, &len));
+        CHECK(len == n);
+        OK(f->C_DigestUpdate(s, data, 1));
+        if (i > 0)
+            OK(f->C_DigestInit(other, &m));
+        RV(f->C_SetOperationState(other, state, len, key, 0), CKR_KEY_NOT_NEEDED);
+        OK(f->C_SetOperationState(other, state, len, 0, 0));
+        RV(f->C_DigestInit(other, &m), CKR_OPERATION_ACTIVE);
+        OK(f->C_DigestUpdate(other, data + 7, DATA_LEN - 7));
+        k = sizeof parts;
+        OK(f->C_DigestFinal(other, parts, &k));
+        CHECK(memcmp(whole, parts, sizeof whole) == 0);
+        OK(f->C_DigestFinal(s, parts, &k));
+        OK(f->C_DigestInit(other, &m));
+        OK(f->C_Digest(other, data, 1, parts, &k));
+        state[0] ^= 1;
+        RV(f->C_SetOperationState(other, state, len, 0, 0), CKR_SAVED_STATE_INVALID);
+    }
+    OK(f->C_CloseSession(other));
+}
+
 static void check_recover(CK_SESSION_HANDLE s)
 {
     CK_ULONG bits = 2048, n, k;
@@ -285,8 +324,6 @@ static void check_unsupported(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE key)
 
     RV(f->C_GetFunctionStatus(s), CKR_FUNCTION_NOT_PARALLEL);
     RV(f->C_CancelFunction(s), CKR_FUNCTION_NOT_PARALLEL);
-    RV(f->C_GetOperationState(s, out, &n), CKR_FUNCTION_NOT_SUPPORTED);
-    RV(f->C_SetOperationState(s, out, 5, 0, 0), CKR_FUNCTION_NOT_SUPPORTED);
     RV(f->C_MessageEncryptInit(s, &m, key), CKR_FUNCTION_NOT_SUPPORTED);
     RV(f->C_EncryptMessage(s, out, 5, out, 5, out, 5, out, &n), CKR_FUNCTION_NOT_SUPPORTED);
     RV(f->C_EncryptMessageBegin(s, out, 5, out, 5), CKR_FUNCTION_NOT_SUPPORTED);
@@ -392,6 +429,7 @@ void case_functions(void)
     check_dual(s, key);
     check_signatures(s);
     check_presented(s);
+    check_state(slot, s, key);
     check_recover(s);
     check_keys(s, key);
     check_random(s);

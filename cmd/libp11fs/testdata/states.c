@@ -280,7 +280,8 @@ static CK_RV sessions(const char *name, const char *arg)
     CK_SESSION_INFO info;
     CK_ASYNC_DATA async = {0};
     CK_ULONG n;
-    CK_BYTE out[8];
+    CK_BYTE out[8], saved[64];
+    CK_ULONG saved_len = sizeof saved;
     CK_USER_TYPE user = is_so(arg) ? CKU_SO : strcmp(arg, "context") == 0 ? CKU_CONTEXT_SPECIFIC : strcmp(arg, "other") == 0 ? 7 : CKU_USER;
 
     if (strcmp(name, "begin") == 0)
@@ -307,6 +308,10 @@ static CK_RV sessions(const char *name, const char *arg)
         return f->C_GetSessionInfo(s, &info);
     if (strcmp(name, "C_GetSessionValidationFlags") == 0)
         return f->C_GetSessionValidationFlags(s, CKS_LAST_VALIDATION_OK, &n);
+    if (strcmp(name, "C_GetOperationState") == 0)
+        return f->C_GetOperationState(s, saved, &saved_len);
+    if (strcmp(name, "C_SetOperationState") == 0)
+        return f->C_SetOperationState(s, data, sizeof data, 0, 0);
     if (strcmp(name, "C_GenerateRandom") == 0)
         return f->C_GenerateRandom(s, out, sizeof out);
     if (strcmp(name, "C_SeedRandom") == 0)

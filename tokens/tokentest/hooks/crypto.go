@@ -18,6 +18,7 @@ var (
 	_ tokens.Resumer      = operation{}
 	_ tokens.Sizer        = operation{}
 	_ tokens.KeyDigester  = operation{}
+	_ tokens.Duplicator   = operation{}
 )
 
 // listed are the mechanisms that the token has of those of the cryptography: few
@@ -132,6 +133,19 @@ func (o operation) UpdateSize(n int) int { return o.Operation.(tokens.Sizer).Upd
 
 func (o operation) DigestKey(ctx context.Context, key *tokens.Object) error {
 	return o.Operation.(tokens.KeyDigester).DigestKey(ctx, key)
+}
+
+func (o operation) MayDuplicate() bool {
+	d, ok := o.Operation.(tokens.Duplicator)
+	return ok && d.MayDuplicate()
+}
+
+func (o operation) Duplicate() (tokens.Operation, error) {
+	c, err := o.Operation.(tokens.Duplicator).Duplicate()
+	if err != nil {
+		return nil, err
+	}
+	return operation{c, o.token, o.name}, nil
 }
 
 // Adopt is tokens.Adopter's.
