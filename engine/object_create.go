@@ -360,7 +360,7 @@ func (s *Session) mine(ctx context.Context, h p11.ObjectHandle, template p11.Att
 	}
 	switch {
 	case isBuiltin(h):
-		return nil, p11.Errorf(p11.CKR_ACTION_PROHIBITED, "the object tells of the token itself, and stays as it is")
+		return nil, p11.Errorf(p11.CKR_ACTION_PROHIBITED, "the object tells of the token itself")
 	case !e.session():
 		if err := s.MayChangeToken(); err != nil {
 			return nil, err
