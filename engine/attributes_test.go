@@ -122,6 +122,7 @@ func publicPart(kt p11.KeyType) string {
 	return map[p11.KeyType]string{
 		p11.CKK_RSA: "modulus-bits=512 public-exponent=0x010001", p11.CKK_EC: "ec-params=secp256r1",
 		p11.CKK_EC_EDWARDS: "ec-params=ed25519", p11.CKK_EC_MONTGOMERY: "ec-params=x25519",
+		p11.CKK_ML_DSA: "parameter-set=1", p11.CKK_SLH_DSA: "parameter-set=3", p11.CKK_ML_KEM: "parameter-set=1",
 	}[kt]
 }
 

@@ -42,6 +42,12 @@ func (r *rules) addPublicKeys() {
 		rule{p11.CKA_BASE, needCreate | needGenerate, nil},
 		rule{p11.CKA_VALUE, needCreate | keyPart, nil},
 	)
+	for _, t := range []p11.KeyType{p11.CKK_ML_DSA, p11.CKK_SLH_DSA, p11.CKK_ML_KEM} { // PKCS#11 v3.2 §6.67 to §6.69
+		add(t,
+			rule{p11.CKA_PARAMETER_SET, needCreate | needGenerate | noUnwrap, nil},
+			rule{p11.CKA_VALUE, needCreate | keyPart, nil},
+		)
+	}
 }
 
 // addPrivateKeys: §4.9. CKA_EXTRACTABLE depends on the origin (extractable).
@@ -97,6 +103,18 @@ func (r *rules) addPrivateKeys() {
 		rule{p11.CKA_PRIME, needCreate | keyPart, nil},
 		rule{p11.CKA_SUBPRIME, needCreate | keyPart, nil},
 		rule{p11.CKA_BASE, needCreate | keyPart, nil},
+		rule{p11.CKA_VALUE, needCreate | keyPart, nil},
+	)
+	for _, t := range []p11.KeyType{p11.CKK_ML_DSA, p11.CKK_ML_KEM} {
+		add(t,
+			rule{p11.CKA_PARAMETER_SET, needCreate | keyPart, nil},
+			// One of the two will do, or both.
+			rule{p11.CKA_SEED, keyPart, nil},
+			rule{p11.CKA_VALUE, keyPart, nil},
+		)
+	}
+	add(p11.CKK_SLH_DSA,
+		rule{p11.CKA_PARAMETER_SET, needCreate | keyPart, nil},
 		rule{p11.CKA_VALUE, needCreate | keyPart, nil},
 	)
 }

@@ -56,6 +56,7 @@ func hashes(t *table.Table) (list []hash, err error) {
 		for _, family := range []struct{ field, prefix, suffix string }{
 			{"HMAC", "", "_HMAC"}, {"HMACGeneral", "", "_HMAC_GENERAL"},
 			{"PKCS1", "", "_RSA_PKCS"}, {"PSS", "", "_RSA_PKCS_PSS"}, {"ECDSA", "CKM_ECDSA_", ""},
+			{"MLDSA", "CKM_HASH_ML_DSA_", ""}, {"SLHDSA", "CKM_HASH_SLH_DSA_", ""},
 			{"KeyGen", "", "_KEY_GEN"}, {"Derive", "", "_KEY_DERIVATION"}, {"Derive", "", "_KEY_DERIVE"},
 		} {
 			for _, m := range t.Mechanisms() {

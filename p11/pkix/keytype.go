@@ -7,6 +7,7 @@ import (
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
 	"p11fs/p11"
+	"p11fs/p11/pqc"
 )
 
 // A keyType is what this package does with the keys of one type. What it does not
@@ -31,7 +32,11 @@ type keyType struct {
 }
 
 func keyTypes() []keyType {
-	return append([]keyType{rsaType(), ecType()}, octetTypes()...)
+	list := append([]keyType{rsaType(), ecType()}, octetTypes()...)
+	for _, s := range pqc.Sets() {
+		list = append(list, pqcType(s))
+	}
+	return list
 }
 
 // keyTypeOf finds a key type by its number. Of another type nothing is known.
@@ -55,7 +60,7 @@ func keyTypeByOID(oid string) (keyType, error) {
 	case "1.2.840.113549.1.1.10", "1.2.840.113549.1.1.7":
 		return keyType{}, p11.Errorf(p11.CKR_DATA_INVALID, "an RSA key that is limited to one scheme (algorithm %s) is not supported", oid)
 	}
-	return keyType{}, p11.Errorf(p11.CKR_DATA_INVALID, "keys of algorithm %s are not supported: RSA, EC, Ed25519, Ed448, X25519 and X448 are", clip(oid))
+	return keyType{}, p11.Errorf(p11.CKR_DATA_INVALID, "keys of algorithm %s are not supported: RSA, EC, Ed25519, Ed448, X25519, X448, ML-DSA, SLH-DSA and ML-KEM are", clip(oid))
 }
 
 // algorithm is an AlgorithmIdentifier: the OID in dots, and the whole element of
@@ -86,7 +91,7 @@ func readAlgorithm(s *cryptobyte.String) (a algorithm, ok bool) {
 
 func addAlgorithm(b *cryptobyte.Builder, a algorithm) {
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1ObjectIdentifier(parseOID(a.oid))
+		b.AddASN1ObjectIdentifier(ParseOID(a.oid))
 		b.AddBytes(a.params)
 	})
 }
@@ -94,8 +99,8 @@ func addAlgorithm(b *cryptobyte.Builder, a algorithm) {
 // null are parameters that say nothing.
 func null() []byte { return []byte{0x05, 0x00} }
 
-// parseOID reads an object identifier in its dotted form.
-func parseOID(s string) (oid asn1.ObjectIdentifier) {
+// ParseOID reads an object identifier in its dotted form, which is one of the code's own.
+func ParseOID(s string) (oid asn1.ObjectIdentifier) {
 	n := 0
 	for i := 0; i <= len(s); i++ {
 		if i == len(s) || s[i] == '.' {

@@ -94,7 +94,7 @@ func SetOf(kt p11.KeyType, number uint64) (Set, bool) {
 }
 
 // SetOfKey is SetOf for the attributes of a key. It wraps CKR_TEMPLATE_INCOMPLETE or
-// CKR_ATTRIBUTE_VALUE_INVALID where they name none.
+// CKR_PARAMETER_SET_NOT_SUPPORTED where they name none.
 func SetOfKey(attrs p11.Attributes) (Set, error) {
 	kt, _ := attrs.KeyType()
 	n, ok := attrs.Ulong(p11.CKA_PARAMETER_SET)
@@ -103,7 +103,7 @@ func SetOfKey(attrs p11.Attributes) (Set, error) {
 	}
 	s, ok := SetOf(kt, n)
 	if !ok {
-		return Set{}, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "parameter-set: %s keys have no set %d", kt.Short(), n)
+		return Set{}, p11.Errorf(p11.CKR_PARAMETER_SET_NOT_SUPPORTED, "parameter-set: %s keys have no set %d", kt.Short(), n)
 	}
 	return s, nil
 }

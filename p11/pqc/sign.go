@@ -11,6 +11,7 @@ import (
 	"github.com/cloudflare/circl/sign/mldsa/mldsa87"
 	"github.com/cloudflare/circl/sign/slhdsa"
 
+	"p11fs/p11"
 	"p11fs/secret"
 )
 
@@ -110,6 +111,18 @@ func (s Set) NewPrivateKey(value []byte) (*PrivateKey, error) {
 		k.seed = bytes.Clone(value[2*n : 3*n]) // FIPS 205 §9.1: SK.seed, SK.prf, PK.seed, PK.root
 	}
 	return k, err
+}
+
+// Type is the type of the key.
+func (k *PublicKey) Type() p11.KeyType { return k.KeyType }
+
+// Type is the type of the key.
+func (k *PrivateKey) Type() p11.KeyType { return k.KeyType }
+
+// Clone returns a key of a set that is slow, which is good also when k is closed.
+func (k *PrivateKey) Clone() *PrivateKey {
+	own := *k
+	return &own
 }
 
 // Close wipes what can be reached of the key. It is used no more.

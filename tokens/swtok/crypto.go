@@ -18,6 +18,7 @@ type Crypto struct {
 	rand     io.Reader
 	list     []p11.MechanismInfo
 	rows     map[p11.MechanismType]*row
+	busy     turns
 }
 
 var (
@@ -37,7 +38,7 @@ func NewCrypto(p Provider, random io.Reader) *Crypto {
 	if random == nil {
 		random = rand.Reader
 	}
-	c := &Crypto{provider: p, rand: random, rows: make(map[p11.MechanismType]*row)}
+	c := &Crypto{provider: p, rand: random, rows: make(map[p11.MechanismType]*row), busy: newTurns()}
 	for _, r := range table(p) {
 		c.list = append(c.list, r.MechanismInfo)
 		c.rows[r.Type] = &r

@@ -194,24 +194,5 @@ const defaultExponent = 65537
 // interrupted does not wait until the provider has stopped: a key that comes all the same
 // is wiped.
 func (c *Crypto) newRSA(ctx context.Context, bits int, e *big.Int) (*pkix.RSANumbers, error) {
-	type made struct {
-		key *pkix.RSANumbers
-		err error
-	}
-	done := make(chan made, 1)
-	go func() {
-		key, err := c.provider.GenerateRSA(ctx, bits, e)
-		done <- made{key, err}
-	}()
-	select {
-	case m := <-done:
-		return m.key, m.err
-	case <-ctx.Done():
-		go func() {
-			if m := <-done; m.err == nil {
-				m.key.Wipe()
-			}
-		}()
-		return nil, ctx.Err()
-	}
+	return await(ctx, nil, func() (*pkix.RSANumbers, error) { return c.provider.GenerateRSA(ctx, bits, e) }, (*pkix.RSANumbers).Wipe)
 }

@@ -88,7 +88,7 @@ const (
 // allRows returns the rows in the order of Crypto.Mechanisms, with the sizes of p, also
 // those that p cannot serve.
 // Flags and sizes are those of openCryptoki 3.27, whose ranges hold those of 3.8. The unit of sizes is the standard's: bits for
-// RSA, EC and generic secrets, bytes for AES.
+// RSA, EC and generic secrets, bytes for AES and the post-quantum schemes.
 func allRows(p Provider) []row {
 	leastEC, mostEC := curveSizes(p)
 	plain := func(t p11.MechanismType, least, most uint64, flags p11.Flags, f family) row {
@@ -169,6 +169,7 @@ func allRows(p Provider) []row {
 		plain(p11.CKM_GENERIC_SECRET_KEY_GEN, minSecretBits, maxSecretBits, p11.CKF_GENERATE, generateSecret(p11.CKK_GENERIC_SECRET, 8, nil)),
 	}
 	rows = append(rows, derivations()...)
+	rows = append(rows, pqcRows()...)
 	for _, h := range p11.Hashes() {
 		if h.Go == 0 {
 			continue
@@ -235,6 +236,8 @@ func (c *Crypto) parseKey(a p11.Attributes) (any, error) {
 		return c.parseECPublic(a)
 	case kt == p11.CKK_EC:
 		return c.parseECPrivate(a)
+	case slices.Contains(pqcTypes(), kt):
+		return parsePQC(a, public)
 	}
 	return nil, p11.Errorf(p11.CKR_KEY_TYPE_INCONSISTENT, "the token does nothing with keys of type %s", kt)
 }

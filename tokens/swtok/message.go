@@ -1,6 +1,7 @@
 package swtok
 
 import (
+	"context"
 	"crypto"
 	"crypto/subtle"
 	"hash"
@@ -20,7 +21,7 @@ type message struct {
 	over  p11.RV // for data that is shorter or longer
 	why   string
 	size  int // of the digest or signature; 0 for another result
-	run   func(data, signature []byte) ([]byte, error)
+	run   func(ctx context.Context, data, signature []byte) ([]byte, error)
 }
 
 // maxHeld bounds what an operation that must see all of its input before it
@@ -40,14 +41,19 @@ func given(least, most int, why string) message {
 func collected(most int, over p11.RV, run func(in []byte) ([]byte, error)) part {
 	return &message{
 		most: most, over: over, why: "the data is longer than what the mechanism and key take",
-		run: func(in, _ []byte) ([]byte, error) { return run(in) },
+		run: func(_ context.Context, in, _ []byte) ([]byte, error) { return run(in) },
 	}
 }
 
 // signing ends m with a signature of size bytes.
 func (m message) signing(size int, sign func(data []byte) ([]byte, error)) (part, error) {
+	return m.signingSlowly(size, func(_ context.Context, data []byte) ([]byte, error) { return sign(data) })
+}
+
+// signingSlowly is signing for what can be interrupted.
+func (m message) signingSlowly(size int, sign func(ctx context.Context, data []byte) ([]byte, error)) (part, error) {
 	m.size = size
-	m.run = func(data, _ []byte) ([]byte, error) { return sign(data) }
+	m.run = func(ctx context.Context, data, _ []byte) ([]byte, error) { return sign(ctx, data) }
 	return &m, nil
 }
 
@@ -59,7 +65,7 @@ func (m message) verifying(size int, verify func(data, signature []byte) bool) (
 // verifyingForm ends m with the check of a signature that form brings to its size.
 func (m message) verifyingForm(size int, form func(signature []byte) ([]byte, bool), verify func(data, signature []byte) bool) (part, error) {
 	m.size = size
-	m.run = func(data, signature []byte) ([]byte, error) {
+	m.run = func(_ context.Context, data, signature []byte) ([]byte, error) {
 		whole, ok := form(signature)
 		switch {
 		case !ok:
@@ -94,13 +100,18 @@ func (m *message) kept() int {
 func (m *message) updateSize(int) int { return 0 }
 
 func (m *message) result(signature []byte) ([]byte, error) {
+	return m.resultWithin(context.Background(), signature)
+}
+
+// resultWithin is result for as long as ctx lets it.
+func (m *message) resultWithin(ctx context.Context, signature []byte) ([]byte, error) {
 	switch {
 	case m.h != nil:
-		return m.run(m.h.Sum(nil), signature)
+		return m.run(ctx, m.h.Sum(nil), signature)
 	case len(m.data) < m.least:
 		return nil, p11.Errorf(m.over, "%s", m.why)
 	}
-	return m.run(m.data, signature)
+	return m.run(ctx, m.data, signature)
 }
 
 // mayDuplicate: a digest or signature can go on twice, if its hash can be copied. What

@@ -62,8 +62,8 @@ type part interface {
 	close()
 }
 
-// operation makes a tokens.Operation of a part. Nothing here takes long enough to be
-// interrupted.
+// operation makes a tokens.Operation of a part. Of these only a message may have a result
+// that takes long enough to be interrupted.
 type operation struct {
 	part part           // nil after Close
 	key  *tokens.Object // held until Close; nil for a digest
@@ -139,9 +139,12 @@ func (o *operation) Final(ctx context.Context, signature []byte) ([]byte, error)
 }
 
 // Result is tokens.Resumer.
-func (o *operation) Result(_ context.Context, signature []byte) ([]byte, error) {
+func (o *operation) Result(ctx context.Context, signature []byte) ([]byte, error) {
 	if err := o.usable(); err != nil {
 		return nil, err
+	}
+	if m, ok := o.part.(*message); ok {
+		return m.resultWithin(ctx, signature)
 	}
 	return o.part.result(signature)
 }

@@ -32,6 +32,7 @@ func (b Backend) testMechanisms(t *testing.T) {
 			{p11.CKF_ENCRYPT, "encrypt", r.encrypt},
 			{p11.CKF_WRAP, "wrap", r.wrap},
 			{p11.CKF_DERIVE, "derive", r.derive},
+			{p11.CKF_ENCAPSULATE, "encapsulate", r.encapsulate},
 		} {
 			if m.Flags&test.flag == 0 {
 				continue
@@ -93,7 +94,17 @@ func (r *ring) sum(t *testing.T, m p11.Mechanism, parts ...string) []byte {
 // length of a SHA-1 digest.
 const message = "20 bytes to be sign."
 
+// signable is the message, or another as long as a mechanism wants it that signs a
+// digest of another length.
+func signable(m p11.Mechanism) string {
+	if p, ok := m.Param.(*p11.HashSignContext); ok {
+		return (message + message + message + message)[:p11.HashSize(p.Hash)]
+	}
+	return message
+}
+
 func (r *ring) sign(t *testing.T, m p11.Mechanism, facts p11.Facts) {
+	message := signable(m)
 	pub, priv := r.keys(t, facts)
 	s, err := r.Sign(t.Context(), m, priv)
 	noError(t, err)
@@ -127,6 +138,7 @@ func (r *ring) sign(t *testing.T, m p11.Mechanism, facts p11.Facts) {
 // signOn takes signatures, and checks them, of a message that goes on. A
 // mechanism that wants data of one length refuses all but the whole.
 func (r *ring) signOn(t *testing.T, m p11.Mechanism, facts p11.Facts, verify func(string, []byte) error) {
+	message := signable(m)
 	pub, priv := r.keys(t, facts)
 	s, err := r.Sign(t.Context(), m, priv)
 	noError(t, err)
@@ -333,6 +345,36 @@ func (r *ring) derive(t *testing.T, m p11.Mechanism, facts p11.Facts) {
 	}
 	if !bytes.Equal(r.mac(t, one), r.mac(t, two)) {
 		t.Error("the same key and parameter make two secrets")
+	}
+}
+
+// encapsulate makes a secret with the public key, and takes it out with the private one.
+func (r *ring) encapsulate(t *testing.T, m p11.Mechanism, facts p11.Facts) {
+	pub, priv := r.keys(t, facts)
+	kem := r.tok.(tokens.Encapsulator)
+	template := keyTemplate(p11.CKO_SECRET_KEY, p11.CKK_GENERIC_SECRET)
+	template.SetUlong(p11.CKA_VALUE_LEN, 20)
+	ciphertext, a, err := kem.EncapsulateKey(t.Context(), m, pub, template.Clone())
+	noError(t, err)
+	ours := r.mac(t, adopted(t, r.tok, a))
+	theirs := func(ciphertext []byte) ([]byte, error) {
+		a, err := kem.DecapsulateKey(t.Context(), m, priv, ciphertext, template.Clone())
+		if err != nil {
+			return nil, err
+		}
+		return r.mac(t, adopted(t, r.tok, a)), nil
+	}
+	got, err := theirs(ciphertext)
+	noError(t, err)
+	if !bytes.Equal(got, ours) {
+		t.Error("the two sides have two secrets")
+	}
+	ciphertext[0] ^= 1
+	if got, err := theirs(ciphertext); err == nil && bytes.Equal(got, ours) {
+		t.Error("another ciphertext gives the same secret")
+	}
+	if _, _, err := kem.EncapsulateKey(t.Context(), m, priv, template.Clone()); p11.RVOf(err) != p11.CKR_KEY_TYPE_INCONSISTENT {
+		t.Errorf("encapsulated with a private key: %v", err)
 	}
 }
 

@@ -95,8 +95,8 @@ func (b Backend) testInterruptedOperations(t *testing.T) {
 				}
 			case m.Flags&p11.CKF_SIGN != 0:
 				pub, priv := r.keys(t, facts)
-				sig := r.interrupted(t, p11.CKF_SIGN, mech, priv, message, nil)
-				r.interrupted(t, p11.CKF_VERIFY, mech, pub, message, sig)
+				sig := r.interrupted(t, p11.CKF_SIGN, mech, priv, signable(mech), nil)
+				r.interrupted(t, p11.CKF_VERIFY, mech, pub, signable(mech), sig)
 			case m.Flags&p11.CKF_ENCRYPT != 0:
 				pub, priv := r.keys(t, facts)
 				plain := string(bytes.Repeat([]byte("16 bytes a block"), 3))

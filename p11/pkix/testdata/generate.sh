@@ -16,6 +16,11 @@ for k in rsa prime256v1 secp224r1 secp384r1 secp521r1 secp256k1 brainpoolP256r1 
 	openssl pkey -in $k.pem -pubout -out $k.pub.pem
 done
 
+# OpenSSL 3.5 and later. Without the parameter private keys hold the seed and the expanded key.
+for k in ml-dsa-65 ml-kem-768; do openssl genpkey -algorithm $k -provparam $(echo $k | cut -d- -f1,2).output_formats=seed-only -out $k.pem; done
+openssl genpkey -algorithm slh-dsa-sha2-128f -out slh-dsa-sha2-128f.pem
+for k in ml-dsa-65 ml-kem-768 slh-dsa-sha2-128f; do openssl pkey -in $k.pem -pubout -out $k.pub.pem; done
+
 # Plain forms.
 openssl rsa -in rsa.pem -traditional -out rsa.pkcs1.pem 2>/dev/null
 openssl rsa -in rsa.pem -traditional -outform DER -out rsa.pkcs1.der 2>/dev/null
