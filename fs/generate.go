@@ -21,6 +21,7 @@ import (
 //	ed25519 label=ssh                also ed448, x25519, x448
 //	aes:256 label=disk
 //	generic:512 label=hmac
+//	ml-dsa-65 label=sign             any parameter set of ML-DSA, SLH-DSA and ML-KEM
 //	CKM_AES_KEY_GEN value-len=32 …   any mechanism that makes keys
 //
 // After the kind there are attributes as in any template. One template serves both
@@ -53,7 +54,7 @@ type keyKind struct {
 }
 
 func keyKinds() map[string]keyKind {
-	return map[string]keyKind{
+	kinds := map[string]keyKind{
 		"rsa":     {p11.CKM_RSA_PKCS_KEY_PAIR_GEN, p11.CKA_MODULUS_BITS, "2048"},
 		"ec":      {p11.CKM_EC_KEY_PAIR_GEN, p11.CKA_EC_PARAMS, "p256"},
 		"ed25519": {p11.CKM_EC_EDWARDS_KEY_PAIR_GEN, p11.CKA_EC_PARAMS, ""},
@@ -63,13 +64,23 @@ func keyKinds() map[string]keyKind {
 		"aes":     {p11.CKM_AES_KEY_GEN, p11.CKA_VALUE_LEN, "256"},
 		"generic": {p11.CKM_GENERIC_SECRET_KEY_GEN, p11.CKA_VALUE_LEN, "256"},
 	}
+	for _, set := range p11.AllMLDSAParameterSets() {
+		kinds[set.Short()] = keyKind{p11.CKM_ML_DSA_KEY_PAIR_GEN, p11.CKA_PARAMETER_SET, ""}
+	}
+	for _, set := range p11.AllSLHDSAParameterSets() {
+		kinds[set.Short()] = keyKind{p11.CKM_SLH_DSA_KEY_PAIR_GEN, p11.CKA_PARAMETER_SET, ""}
+	}
+	for _, set := range p11.AllMLKEMParameterSets() {
+		kinds[set.Short()] = keyKind{p11.CKM_ML_KEM_KEY_PAIR_GEN, p11.CKA_PARAMETER_SET, ""}
+	}
+	return kinds
 }
 
 // parseRecipe reads a line for generate.
 func parseRecipe(line string) (r recipe, err error) {
 	name, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
 	word, size, sized := strings.Cut(name, ":")
-	var bits, curve string
+	var bits, curve, set string
 	if r.template, err = p11.ParseTemplateAnd(rest, map[string]*string{"bits": &bits, "curve": &curve}); err != nil {
 		return recipe{}, err
 	}
@@ -81,7 +92,7 @@ func parseRecipe(line string) (r recipe, err error) {
 	if known {
 		r.mechanism.Type = kind.mechanism
 	} else if r.mechanism, err = p11.ParseMechanism(name); err != nil {
-		return recipe{}, p11.Advise(err, "write rsa:BITS, ec:CURVE, ed25519, ed448, x25519, x448, aes:BITS, generic:BITS or a mechanism that makes keys")
+		return recipe{}, p11.Advise(err, "write rsa:BITS, ec:CURVE, ed25519, ed448, x25519, x448, aes:BITS, generic:BITS, a parameter set such as ml-dsa-65 or ml-kem-768, or a mechanism that makes keys")
 	}
 	r.facts, _ = p11.MechanismFacts(r.mechanism.Type)
 	if r.facts.Functions&(p11.CKF_GENERATE|p11.CKF_GENERATE_KEY_PAIR) == 0 {
@@ -89,15 +100,18 @@ func parseRecipe(line string) (r recipe, err error) {
 	}
 	if sized {
 		into := &bits
-		if kind.size == p11.CKA_EC_PARAMS {
+		switch kind.size {
+		case p11.CKA_EC_PARAMS:
 			into = &curve
+		case p11.CKA_PARAMETER_SET:
+			into = &set
 		}
 		if *into != "" {
 			return recipe{}, p11.Advise(p11.Errorf(p11.CKR_ARGUMENTS_BAD, "the size of the key is given twice"), "give it once, as in rsa:2048")
 		}
 		*into = size
 	}
-	if err := r.setSize(bits, curve); err != nil {
+	if err := r.setSize(bits, curve, set); err != nil {
 		return recipe{}, err
 	}
 	if known && !r.template.Has(kind.size) {
@@ -109,12 +123,20 @@ func parseRecipe(line string) (r recipe, err error) {
 func (r *recipe) pair() bool { return r.facts.Functions&p11.CKF_GENERATE_KEY_PAIR != 0 }
 
 // setSize puts the size of the key into the template.
-func (r *recipe) setSize(bits, curve string) error {
+func (r *recipe) setSize(bits, curve, set string) error {
 	t, v := p11.CKA_EC_PARAMS, []byte(nil)
 	rsa := slices.Contains(r.facts.KeyTypes, p11.CKK_RSA)
 	switch {
 	case bits != "" && r.pair() && !rsa:
-		return p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "the size of this kind of key is its curve")
+		return p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "the size of this kind of key is its curve, or its parameter set")
+	case set != "" && curve != "":
+		return p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "a key of %s has no curve", set)
+	case set != "":
+		number, err := p11.ParseValue(p11.CKA_PARAMETER_SET, set)
+		if err != nil {
+			return err
+		}
+		t, v = p11.CKA_PARAMETER_SET, number
 	case curve != "":
 		params, ok := p11.CurveParams(curve)
 		if !ok {

@@ -73,14 +73,56 @@ func (k *keyFile) derived() p11.Attributes {
 		setDefaults(&template)
 		return template
 	}
-	template := secretKey(k.template)
-	if !template.Has(p11.CKA_KEY_TYPE) {
-		template.Set(p11.CKA_KEY_TYPE, p11.Ulong(p11.CKK_AES))
-		if !template.Has(p11.CKA_VALUE_LEN) {
-			template.SetUlong(p11.CKA_VALUE_LEN, 32)
+	return agreedKey(k.template)
+}
+
+// agreedKey is the template of a key that two parties come to: for AES, of 32 bytes, unless
+// it says otherwise.
+func agreedKey(template p11.Attributes) p11.Attributes {
+	t := secretKey(template)
+	if !t.Has(p11.CKA_KEY_TYPE) {
+		t.Set(p11.CKA_KEY_TYPE, p11.Ulong(p11.CKK_AES))
+		if !t.Has(p11.CKA_VALUE_LEN) {
+			t.SetUlong(p11.CKA_VALUE_LEN, 32)
 		}
 	}
-	return template
+	return t
+}
+
+// encapsulateFile takes the attributes of a key, makes it, and gives the ciphertext that
+// tells it to the owner of the public key.
+func encapsulateFile(k *keyFile) *file {
+	return (&command{
+		place: k.place, path: k.path, replies: true,
+		run: func(ctx context.Context, s *session, line []byte) ([]byte, error) {
+			given, err := p11.ParseTemplate(string(line))
+			if err != nil {
+				return nil, err
+			}
+			public, err := k.key(ctx, s)
+			if err != nil {
+				return nil, err
+			}
+			template := agreedKey(given.Merge(k.template))
+			var ciphertext []byte
+			_, err = s.makeNamed(ctx, template, func() ([]p11.ObjectHandle, error) {
+				out, made, err := s.eng.EncapsulateKey(ctx, k.mechanism, public.Handle, template, engine.NoLimit)
+				ciphertext = out
+				return one(made, err)
+			})
+			return ciphertext, err
+		},
+	}).file()
+}
+
+// decapsulateFile takes a ciphertext, makes the key that it tells, and gives its name.
+func decapsulateFile(k *keyFile) *file {
+	return k.making(func(ctx context.Context, s *session, key p11.ObjectHandle, data []byte) (p11.Attributes, creation, error) {
+		template := agreedKey(k.template)
+		return template, func() ([]p11.ObjectHandle, error) {
+			return one(s.eng.DecapsulateKey(ctx, k.mechanism, key, data, template))
+		}, nil
+	})
 }
 
 // completed is the mechanism with what was written.

@@ -52,6 +52,8 @@ func operations() []operation {
 		p11.CKK_GENERIC_SECRET: mech(p11.CKM_SHA256_HMAC),
 		p11.CKK_SHA256_HMAC:    mech(p11.CKM_SHA256_HMAC),
 		p11.CKK_AES:            mech(p11.CKM_AES_CMAC),
+		p11.CKK_ML_DSA:         mech(p11.CKM_ML_DSA),
+		p11.CKK_SLH_DSA:        mech(p11.CKM_SLH_DSA),
 	}
 	ciphers := map[p11.KeyType][]p11.Mechanism{
 		p11.CKK_RSA: oaep,
@@ -63,6 +65,7 @@ func operations() []operation {
 	}
 	ecdh := []p11.Mechanism{{Type: p11.CKM_ECDH1_DERIVE, Param: &p11.ECDH1Params{KDF: p11.CKD_NULL}}}
 	deriving := map[p11.KeyType][]p11.Mechanism{p11.CKK_EC: ecdh, p11.CKK_EC_MONTGOMERY: ecdh}
+	kem := map[p11.KeyType][]p11.Mechanism{p11.CKK_ML_KEM: mech(p11.CKM_ML_KEM)}
 	holders := []p11.ObjectClass{p11.CKO_PRIVATE_KEY, p11.CKO_SECRET_KEY}
 	others := []p11.ObjectClass{p11.CKO_PUBLIC_KEY, p11.CKO_SECRET_KEY}
 	return []operation{
@@ -73,6 +76,8 @@ func operations() []operation {
 		{"wrap", p11.CKA_WRAP, p11.CKF_WRAP, others, wrapping, wrapFile, false},
 		{"unwrap", p11.CKA_UNWRAP, p11.CKF_UNWRAP, holders, wrapping, unwrapFile, true},
 		{"derive", p11.CKA_DERIVE, p11.CKF_DERIVE, holders, deriving, deriveFile, true},
+		{"encapsulate", p11.CKA_ENCAPSULATE, p11.CKF_ENCAPSULATE, others, kem, encapsulateFile, true},
+		{"decapsulate", p11.CKA_DECAPSULATE, p11.CKF_DECAPSULATE, holders, kem, decapsulateFile, true},
 	}
 }
 

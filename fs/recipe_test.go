@@ -26,7 +26,11 @@ func TestParseRecipe(t *testing.T) {
 		"ed25519 label=ssh":                    "ec-edwards-key-pair-gen pair label=ssh ec-params=ed25519",
 		"ed448":                                "ec-edwards-key-pair-gen pair ec-params=ed448",
 		"x25519 derive=true":                   "ec-montgomery-key-pair-gen pair derive=true ec-params=x25519",
-		"x448":                                 "ec-montgomery-key-pair-gen pair ec-params=x448",
+		"ml-dsa-65 label=sign":                 "ml-dsa-key-pair-gen pair label=sign parameter-set=2",
+		"slh-dsa-sha2-128f":                    "slh-dsa-key-pair-gen pair parameter-set=3",
+		"ml-kem-768":                           "ml-kem-key-pair-gen pair parameter-set=2",
+		"CKM_ML_KEM_KEY_PAIR_GEN parameter-set=ml-kem-1024": "ml-kem-key-pair-gen pair parameter-set=3",
+		"x448": "ec-montgomery-key-pair-gen pair ec-params=x448",
 	} {
 		r, err := parseRecipe(line)
 		if err != nil {
@@ -53,11 +57,16 @@ func TestParseRecipe(t *testing.T) {
 
 func TestParseRecipeErrors(t *testing.T) {
 	for line, want := range map[string]p11.RV{
-		"ed25519:256":         p11.CKR_MECHANISM_INVALID,
-		"ed25519 curve=ed448": p11.CKR_ARGUMENTS_BAD,
-		"x448 ec-params=x448": p11.CKR_TEMPLATE_INCONSISTENT,
-		"x25519 bits=255":     p11.CKR_TEMPLATE_INCONSISTENT,
-		"ec:p256 curve=p256":  p11.CKR_ARGUMENTS_BAD,
+		"ed25519:256":                p11.CKR_MECHANISM_INVALID,
+		"ml-dsa-65:256":              p11.CKR_MECHANISM_INVALID,
+		"ml-dsa-66":                  p11.CKR_MECHANISM_INVALID,
+		"ml-dsa-65 bits=65":          p11.CKR_TEMPLATE_INCONSISTENT,
+		"ml-kem-768 curve=p256":      p11.CKR_TEMPLATE_INCONSISTENT,
+		"ml-kem-768 parameter-set=3": p11.CKR_TEMPLATE_INCONSISTENT,
+		"ed25519 curve=ed448":        p11.CKR_ARGUMENTS_BAD,
+		"x448 ec-params=x448":        p11.CKR_TEMPLATE_INCONSISTENT,
+		"x25519 bits=255":            p11.CKR_TEMPLATE_INCONSISTENT,
+		"ec:p256 curve=p256":         p11.CKR_ARGUMENTS_BAD,
 	} {
 		if _, err := parseRecipe(line); p11.RVOf(err) != want {
 			t.Errorf("%q: %v, want %v", line, err, want)

@@ -1194,7 +1194,6 @@ func KindOf(t AttributeType) Kind {
 		CKA_HSS_LMS_TYPE,
 		CKA_HSS_LMOTS_TYPE,
 		CKA_HSS_KEYS_REMAINING,
-		CKA_PARAMETER_SET,
 		CKA_OBJECT_VALIDATION_FLAGS,
 		CKA_VALIDATION_LEVEL,
 		CKA_VALIDATION_FLAG,
@@ -1219,6 +1218,8 @@ func KindOf(t AttributeType) Kind {
 		return KindHardwareFeature
 	case CKA_PROFILE_ID:
 		return KindProfile
+	case CKA_PARAMETER_SET:
+		return KindParameterSet
 	case CKA_VALIDATION_TYPE:
 		return KindValidationType
 	case CKA_VALIDATION_AUTHORITY_TYPE:

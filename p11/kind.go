@@ -14,9 +14,10 @@ const (
 	KindDate                      // CK_DATE, 8 digits, or empty: 2026-01-31
 	KindCurve                     // DER of EC parameters: secp256r1
 	KindTemplate                  // attributes (EncodeTemplate): {sign=true label=x}
+	KindParameterSet              // CK_ULONG of a post-quantum key: ml-dsa-65
 	KindMechanismList             // CK_MECHANISM_TYPEs: rsa-pkcs+sha256-rsa-pkcs
 	kindNamed                     // behind it those of one CK_ULONG whose values have names
 )
 
 // IsUlong says whether values of the kind are one CK_ULONG.
-func (k Kind) IsUlong() bool { return k == KindUlong || k > kindNamed }
+func (k Kind) IsUlong() bool { return k == KindUlong || k == KindParameterSet || k > kindNamed }

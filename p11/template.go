@@ -128,13 +128,13 @@ func (a Attributes) text(o textOptions) string {
 			b = append(b, redacted...)
 			continue
 		}
-		b = appendTemplateValue(b, x, o.full)
+		b = a.appendValue(b, x, o.full)
 	}
 	return string(b)
 }
 
-// appendTemplateValue appends a value as it stands in a template.
-func appendTemplateValue(b []byte, x Attribute, full bool) []byte {
+// appendValue appends a value as it stands in a template.
+func (a Attributes) appendValue(b []byte, x Attribute, full bool) []byte {
 	switch KindOf(x.Type) {
 	case KindText:
 		if isBare(string(x.Value)) {
@@ -144,7 +144,7 @@ func appendTemplateValue(b []byte, x Attribute, full bool) []byte {
 	case KindTemplate:
 		return append(b, formatValue(x.Type, x.Value, full)...)
 	}
-	v := formatValue(x.Type, x.Value, full)
+	v := a.formatValue(x.Type, x.Value, full)
 	if v == "" {
 		v = `""`
 	}

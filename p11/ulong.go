@@ -18,8 +18,11 @@ func formatUlong(kind Kind, v uint64) string {
 
 // parseUlong reads what formatUlong prints.
 func parseUlong(kind Kind, s string) (uint64, error) {
-	if s == unavailableWord {
+	switch {
+	case s == unavailableWord:
 		return CK_UNAVAILABLE_INFORMATION, nil
+	case kind == KindParameterSet:
+		return parseParameterSet(s)
 	}
 	return kind.parse(s)
 }

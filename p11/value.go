@@ -24,7 +24,18 @@ func (a Attributes) FormatValue(t AttributeType) string {
 	if a.Secret(t) {
 		return redacted
 	}
-	return formatValue(t, v, false)
+	return a.formatValue(t, v, false)
+}
+
+// formatValue is formatValue for what the type of the key gives a name.
+func (a Attributes) formatValue(t AttributeType, v []byte, full bool) string {
+	if n, err := ToUlong(v); err == nil && KindOf(t) == KindParameterSet {
+		kt, _ := a.KeyType()
+		if name := parameterSet(kt, n); name != "" {
+			return name
+		}
+	}
+	return formatValue(t, v, full)
 }
 
 // formatValue formats also secrets if full; the package does so in tests only.
@@ -87,6 +98,7 @@ func formatText(s string) string {
 //   - byte arrays as hexadecimal digits with or without 0x, or as "characters";
 //   - big integers as 0x… or in decimal;
 //   - lists of mechanisms joined by +, in any spelling;
+//   - parameter sets by name (ml-dsa-65, slh-dsa-sha2-128f, ml-kem-768);
 //   - elliptic curves by name (secp256r1, p-256, prime256v1, ed25519 …).
 //
 // Errors name the attribute, and the value only if it cannot be a secret.

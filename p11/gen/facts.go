@@ -39,7 +39,7 @@ func camel(s string) string {
 // words, joined by hyphens.
 func kindConst(t *table.Table, kind string) (name, goType string, err error) {
 	switch kind {
-	case "bool", "ulong", "bytes", "text", "date", "template", "curve", "mechanism-list":
+	case "bool", "ulong", "bytes", "text", "date", "template", "curve", "parameter-set", "mechanism-list":
 		return "Kind" + camel(kind), "", nil
 	case "bigint":
 		return "KindBigInt", "", nil

@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"context"
+	"slices"
 
 	"p11fs/p11"
 	"p11fs/tokens"
@@ -12,6 +13,7 @@ var (
 	_ tokens.KeyWrapper   = (*Token)(nil)
 	_ tokens.KeyDeriver   = (*Token)(nil)
 	_ tokens.KeyJoiner    = (*Token)(nil)
+	_ tokens.Encapsulator = (*Token)(nil)
 	_ tokens.RandomSeeder = (*Token)(nil)
 	_ tokens.Adopter      = (*Token)(nil)
 	_ tokens.Operation    = operation{}
@@ -39,7 +41,7 @@ func listed(t p11.MechanismType) bool {
 func (t *Token) Mechanisms() []p11.MechanismInfo {
 	var list []p11.MechanismInfo
 	for _, m := range t.crypto.Mechanisms() {
-		if listed(m.Type) {
+		if listed(m.Type) || slices.Contains(t.options.Also, m.Type) {
 			list = append(list, m)
 		}
 	}
@@ -203,6 +205,22 @@ func (t *Token) JoinKeys(ctx context.Context, m p11.Mechanism, keys []*tokens.Ob
 		return nil, err
 	}
 	return t.crypto.JoinKeys(ctx, m, keys, template)
+}
+
+// EncapsulateKey is tokens.Encapsulator's.
+func (t *Token) EncapsulateKey(ctx context.Context, m p11.Mechanism, public *tokens.Object, template p11.Attributes) ([]byte, p11.Attributes, error) {
+	if err := t.before("EncapsulateKey"); err != nil {
+		return nil, nil, err
+	}
+	return t.crypto.EncapsulateKey(ctx, m, public, template)
+}
+
+// DecapsulateKey is tokens.Encapsulator's.
+func (t *Token) DecapsulateKey(ctx context.Context, m p11.Mechanism, private *tokens.Object, ciphertext []byte, template p11.Attributes) (p11.Attributes, error) {
+	if err := t.before("DecapsulateKey"); err != nil {
+		return nil, err
+	}
+	return t.crypto.DecapsulateKey(ctx, m, private, ciphertext, template)
 }
 
 // SeedRandom is tokens.RandomSeeder's.

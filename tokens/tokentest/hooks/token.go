@@ -32,6 +32,8 @@ type Options struct {
 	WriteProtected bool
 	// Forgiving has wrong PINs not be counted.
 	Forgiving bool
+	// Also lists mechanisms beside the few that it lists.
+	Also []p11.MechanismType
 	// NoResumer and NoSizer take these interfaces from the operations.
 	NoResumer, NoSizer bool
 	// Before, if set, is called at the beginning of each call of a method that can
