@@ -117,6 +117,7 @@ func TestStockAndP11fs(t *testing.T) {
 		"echo 'rsa:2048 label=ours id=0x5a01' > $T/generate && cat $T/generate",
 		"echo 'ec:p256 label=our-ec id=0x5a02' > $T/generate && cat $T/generate",
 		"echo 'aes:256 label=our-aes id=0x5a03 private=true' > $T/generate && cat $T/generate",
+		"for k in ed25519 ed448 x25519 x448; do echo $k label=our-$k > $T/generate; cat $T/generate || exit; done", // which it knows nothing of
 		"echo our secret > $T/data/our-note",
 		"openssl req -x509 -newkey rsa:2048 -nodes -keyout k.pem -subj /CN=ours.example -days 2 -out c.pem",
 		"cp c.pem $T/certs/our-cert.pem",

@@ -3,7 +3,9 @@ package pkix_test
 import (
 	"bytes"
 	"crypto"
+	"crypto/ecdh"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
@@ -31,6 +33,10 @@ func wrappable(t testing.TB) map[string]crypto.PrivateKey {
 		k, e := ecdsa.GenerateKey(c, rand.Reader)
 		add(c.Params().Name, k, e)
 	}
+	_, ed, e := ed25519.GenerateKey(rand.Reader)
+	add("ed25519", ed, e)
+	x, e := ecdh.X25519().GenerateKey(rand.Reader)
+	add("x25519", x, e)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,6 +61,10 @@ func TestPKCS8AgainstStandardLibrary(t *testing.T) {
 				want, at = k.D, p11.CKA_PRIVATE_EXPONENT
 			case *ecdsa.PrivateKey:
 				want.SetBytes(must(k.Bytes()))
+			case ed25519.PrivateKey:
+				want.SetBytes(k.Seed())
+			case *ecdh.PrivateKey:
+				want.SetBytes(k.Bytes())
 			}
 			if v, _ := a.Get(at); new(big.Int).SetBytes(v).Cmp(want) != 0 {
 				t.Error("another key was read")
@@ -83,7 +93,7 @@ func FuzzDecodePrivateKey(f *testing.F) {
 			return
 		}
 		if params, ok := a.Get(p11.CKA_EC_PARAMS); ok {
-			if c, err := pkix.CurveOf(params); err != nil || c.Elliptic == nil {
+			if c, err := pkix.CurveOf(params); err != nil || c.Elliptic == nil && c.KeySize() == 0 {
 				return // the point that such a key needs beside it is not kept
 			}
 		}
