@@ -159,6 +159,28 @@ func (q *request) encapsulateKey() error {
 	return nil
 }
 
+// wrapKeyAuthenticated answers C_WrapKeyAuthenticated: IV and tag come with the wrapped
+// key, and empty without.
+func (q *request) wrapKeyAuthenticated() error {
+	n := q.numbers
+	a := engine.AEADMessage{IV: q.data(0), FixedBits: n[3], Generator: p11.IVGenerator(n[4]), TagBits: n[5]}
+	wrapped, a, err := q.session.WrapKeyAuthenticated(q.ctx, p11.MechanismType(n[0]), a, q.object(1), q.object(2), q.data(1), q.limit())
+	if err != nil {
+		a = engine.AEADMessage{}
+	}
+	if err := q.result(wrapped, err); err != nil {
+		return err
+	}
+	q.w.Array(wire.Array{Data: a.IV})
+	q.w.Array(wire.Array{Data: a.Tag})
+	return nil
+}
+
+func (q *request) unwrapKeyAuthenticated() (p11.ObjectHandle, error) {
+	a := engine.AEADMessage{IV: q.data(0), TagBits: q.numbers[2], Tag: q.data(1)}
+	return q.session.UnwrapKeyAuthenticated(q.ctx, p11.MechanismType(q.numbers[0]), a, q.object(1), q.data(2), q.templates[0], q.data(3))
+}
+
 // limit is the room of the call as the engine takes it.
 func (q *request) limit() int {
 	if q.room.Query() {

@@ -89,6 +89,9 @@ var sessionHandlers = map[wire.Call]func(*request) error{ //nolint:gochecknoglob
 		return q.session.ValidationFlags(p11.ValidationFlags(q.numbers[0]))
 	}),
 
+	wire.CallWrapKeyAuthenticated:   (*request).wrapKeyAuthenticated,
+	wire.CallUnwrapKeyAuthenticated: gives((*request).unwrapKeyAuthenticated),
+
 	wire.CallSignOnce:    once(p11.CKF_SIGN, whole(p11.CKF_SIGN)),
 	wire.CallVerifyOnce:  once(p11.CKF_VERIFY, (*request).verify),
 	wire.CallEncryptOnce: once(p11.CKF_ENCRYPT, whole(p11.CKF_ENCRYPT)),

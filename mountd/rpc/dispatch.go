@@ -121,8 +121,8 @@ type request struct {
 
 	// What a call of a session is given, in the order of its signature.
 	session   *engine.Session
-	numbers   [2]uint64
-	arrays    [2]wire.Array
+	numbers   [6]uint64
+	arrays    [4]wire.Array
 	templates [2]p11.Attributes
 	mechanism wire.Mechanism
 	room      wire.Room

@@ -103,5 +103,5 @@
     C(VerifySignatureUpdate, 265, "uay", "") \
     C(VerifySignatureFinal, 266, "u", "") \
     C(GetSessionValidationFlags, 267, "uu", "u") \
-    C(WrapKeyAuthenticated, 268, "uMuuayfy", "ay") \
-    C(UnwrapKeyAuthenticated, 269, "uMuayaAay", "u")
+    C(WrapKeyAuthenticated, 268, "uuuuayuuuayfy", "ayayay") \
+    C(UnwrapKeyAuthenticated, 269, "uuuayuayayaAay", "u")

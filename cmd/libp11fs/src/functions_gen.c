@@ -891,15 +891,3 @@ CK_RV C_GetSessionValidationFlags(CK_SESSION_HANDLE session, CK_ULONG kind, CK_F
     get_number(&c, flags);
     return call_end(&c);
 }
-
-CK_RV C_WrapKeyAuthenticated(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_OBJECT_HANDLE wrapping_key, CK_OBJECT_HANDLE key, CK_BYTE *associated, CK_ULONG associated_len, CK_BYTE *wrapped, CK_ULONG *wrapped_len)
-{
-    (void)mechanism, (void)wrapping_key, (void)key, (void)associated, (void)associated_len, (void)wrapped, (void)wrapped_len;
-    return operation_unsupported(session);
-}
-
-CK_RV C_UnwrapKeyAuthenticated(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_OBJECT_HANDLE unwrapping_key, CK_BYTE *wrapped, CK_ULONG wrapped_len, CK_ATTRIBUTE *template, CK_ULONG count, CK_BYTE *associated, CK_ULONG associated_len, CK_OBJECT_HANDLE *key)
-{
-    (void)mechanism, (void)unwrapping_key, (void)wrapped, (void)wrapped_len, (void)template, (void)count, (void)associated, (void)associated_len, (void)key;
-    return operation_unsupported(session);
-}

@@ -99,6 +99,21 @@ typedef struct {
     CK_OBJECT_HANDLE hAdditionalObject;
 } CK_ASYNC_DATA;
 
+typedef struct {
+    CK_BYTE *pIv;
+    CK_ULONG ulIvLen, ulIvFixedBits, ivGenerator;
+    CK_BYTE *pTag;
+    CK_ULONG ulTagBits;
+} CK_GCM_MESSAGE_PARAMS;
+
+typedef struct {
+    CK_ULONG ulDataLen;
+    CK_BYTE *pNonce;
+    CK_ULONG ulNonceLen, ulNonceFixedBits, nonceGenerator;
+    CK_BYTE *pMAC;
+    CK_ULONG ulMACLen;
+} CK_CCM_MESSAGE_PARAMS;
+
 #include "mechanism_gen.h"
 
 typedef struct ck_function_list CK_FUNCTION_LIST;

@@ -303,6 +303,44 @@ static void check_keys(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE key)
     RV(f->C_UnwrapKey(s, &wrap, key, out, n, t, 3, &again), CKR_WRAPPED_KEY_INVALID);
 }
 
+static void check_authenticated(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE key)
+{
+    CK_BYTE iv[12], tag[17], out[64], associated[] = "associated";
+    CK_GCM_MESSAGE_PARAMS gcm = {iv, sizeof iv, 16, CKG_GENERATE, tag, 128};
+    CK_CCM_MESSAGE_PARAMS ccm = {0, iv, sizeof iv, 0, CKG_GENERATE_RANDOM, tag, 12};
+    CK_MECHANISM m[] = {{CKM_AES_GCM, &gcm, sizeof gcm}, {CKM_AES_CCM, &ccm, sizeof ccm}}, kwp = {CKM_AES_KEY_WRAP_KWP, NULL, 0};
+    CK_ULONG class = CKO_SECRET_KEY, type = CKK_AES, n = 0;
+    CK_ATTRIBUTE t[] = {{CKA_CLASS, &class, sizeof class}, {CKA_KEY_TYPE, &type, sizeof type}};
+    CK_OBJECT_HANDLE inner = aes_key(s), again;
+
+    for (size_t i = 0; i < sizeof m / sizeof m[0]; i++) {
+        CK_ULONG tag_len = i == 0 ? 16 : 12;
+
+        memset(iv, 7, sizeof iv);
+        memset(tag, 9, sizeof tag);
+        OK(f->C_WrapKeyAuthenticated(s, &m[i], key, inner, associated, 10, NULL, &n));
+        CHECK(n == 32 && iv[11] == 7 && tag[0] == 9);
+        n = 31;
+        RV(f->C_WrapKeyAuthenticated(s, &m[i], key, inner, associated, 10, out, &n), CKR_BUFFER_TOO_SMALL);
+        n = sizeof out;
+        OK(f->C_WrapKeyAuthenticated(s, &m[i], key, inner, associated, 10, out, &n));
+        CHECK(n == 32 && tag[tag_len] == 9 && memcmp(iv + 2, "\7\7\7\7\7\7\7\7\7\7", 10) != 0 && (i == 1 || (iv[0] == 7 && iv[1] == 7)));
+        OK(f->C_UnwrapKeyAuthenticated(s, &m[i], key, out, n, t, 2, associated, 10, &again));
+        RV(f->C_UnwrapKeyAuthenticated(s, &m[i], key, out, n, t, 2, associated, 9, &again), CKR_WRAPPED_KEY_INVALID);
+        tag[1] ^= 1;
+        RV(f->C_UnwrapKeyAuthenticated(s, &m[i], key, out, n, t, 2, associated, 10, &again), CKR_WRAPPED_KEY_INVALID);
+    }
+    RV(f->C_WrapKeyAuthenticated(s, &kwp, key, inner, associated, 10, out, &n), CKR_MECHANISM_INVALID);
+    RV(f->C_WrapKeyAuthenticated(s, NULL, key, inner, associated, 10, out, &n), CKR_ARGUMENTS_BAD);
+    m[0].ulParameterLen--;
+    RV(f->C_WrapKeyAuthenticated(s, &m[0], key, inner, associated, 10, out, &n), CKR_MECHANISM_PARAM_INVALID);
+    m[0].ulParameterLen++;
+    gcm.pTag = NULL;
+    RV(f->C_WrapKeyAuthenticated(s, &m[0], key, inner, associated, 10, out, &n), CKR_MECHANISM_PARAM_INVALID);
+    gcm = (CK_GCM_MESSAGE_PARAMS){iv, sizeof iv, 0, CKG_GENERATE_COUNTER, tag, 128};
+    RV(f->C_WrapKeyAuthenticated(s, &m[0], key, inner, associated, 10, out, &n), CKR_MECHANISM_PARAM_INVALID);
+}
+
 static void check_random(CK_SESSION_HANDLE s)
 {
     static CK_BYTE much[700000], none[64];
@@ -320,7 +358,6 @@ static void check_unsupported(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE key)
     CK_BYTE out[64] = {0};
     CK_ULONG n = sizeof out;
     CK_MECHANISM m = {CKM_AES_GCM, NULL, 0};
-    CK_OBJECT_HANDLE other;
 
     RV(f->C_GetFunctionStatus(s), CKR_FUNCTION_NOT_PARALLEL);
     RV(f->C_CancelFunction(s), CKR_FUNCTION_NOT_PARALLEL);
@@ -344,8 +381,6 @@ static void check_unsupported(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE key)
     RV(f->C_VerifyMessageBegin(s, NULL, 0), CKR_FUNCTION_NOT_SUPPORTED);
     RV(f->C_VerifyMessageNext(s, NULL, 0, out, 5, out, 5), CKR_FUNCTION_NOT_SUPPORTED);
     RV(f->C_MessageVerifyFinal(s), CKR_FUNCTION_NOT_SUPPORTED);
-    RV(f->C_WrapKeyAuthenticated(s, &m, key, key, out, 5, out, &n), CKR_FUNCTION_NOT_SUPPORTED);
-    RV(f->C_UnwrapKeyAuthenticated(s, &m, key, out, 5, NULL, 0, out, 5, &other), CKR_FUNCTION_NOT_SUPPORTED);
 }
 
 static void check_asynchronous(CK_SLOT_ID slot, CK_SESSION_HANDLE s)
@@ -432,6 +467,7 @@ void case_functions(void)
     check_state(slot, s, key);
     check_recover(s);
     check_keys(s, key);
+    check_authenticated(s, key);
     check_random(s);
     check_unsupported(s, key);
     check_asynchronous(slot, s);

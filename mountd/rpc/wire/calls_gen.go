@@ -316,9 +316,9 @@ func Signatures(call Call) (s Signature, ok bool) {
 	case CallGetSessionValidationFlags:
 		return Signature{"C_GetSessionValidationFlags", "uu", "u"}, true
 	case CallWrapKeyAuthenticated:
-		return Signature{"C_WrapKeyAuthenticated", "uMuuayfy", "ay"}, true
+		return Signature{"C_WrapKeyAuthenticated", "uuuuayuuuayfy", "ayayay"}, true
 	case CallUnwrapKeyAuthenticated:
-		return Signature{"C_UnwrapKeyAuthenticated", "uMuayaAay", "u"}, true
+		return Signature{"C_UnwrapKeyAuthenticated", "uuuayuayayaAay", "u"}, true
 	}
 	return Signature{}, false
 }
