@@ -10,6 +10,7 @@ import (
 	"p11fs/p11"
 	"p11fs/p11/pqc"
 	"p11fs/tokens"
+	"p11fs/tokens/tokentest"
 )
 
 // pqcPair makes a pair of the set.
@@ -251,5 +252,55 @@ func TestAwaitTurns(t *testing.T) {
 	<-busy
 	if n, err := await(t.Context(), busy, func() (int, error) { return 7, nil }, func(int) {}); n != 7 || err != nil || len(busy) != 0 {
 		t.Errorf("%d, %v, %d turns taken", n, err, len(busy))
+	}
+}
+
+// A wrapped key comes back with its seed, and does what it did.
+func TestPQCWrap(t *testing.T) {
+	c := NewCrypto(GoProvider(), nil)
+	under := tokentest.Secret(t, p11.CKK_AES, bytes.Repeat([]byte{7}, 32))
+	for _, name := range []string{"ml-dsa-87", "slh-dsa-sha2-128f", "ml-kem-1024"} {
+		pub, priv := pqcPair(t, c, name)
+		s, _ := pqc.SetNamed(name)
+		for _, m := range []p11.Mechanism{{Type: p11.CKM_AES_KEY_WRAP_KWP}, {Type: p11.CKM_AES_CBC_PAD, Param: wrapIV()}} {
+			wrapped, err := c.WrapKey(t.Context(), m, under, priv)
+			if err != nil {
+				t.Fatal(err)
+			}
+			a, err := c.UnwrapKey(t.Context(), m, under, wrapped, privateTemplate(s.KeyType))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if a, err = c.Adopt(t.Context(), a); err != nil {
+				t.Fatal(err)
+			}
+			if a.Has(p11.CKA_SEED) != (s.SeedSize > 0) {
+				t.Errorf("%s: the seed is there: %v", name, a.Has(p11.CKA_SEED))
+			}
+			back := tokentest.Object(t, a)
+			if s.CiphertextSize > 0 {
+				kem, template := p11.Mechanism{Type: p11.CKM_ML_KEM}, secretTemplate(p11.CKK_AES, 32)
+				ciphertext, one, err := c.EncapsulateKey(t.Context(), kem, pub, template)
+				if err != nil {
+					t.Fatal(err)
+				}
+				two, err := c.DecapsulateKey(t.Context(), kem, back, ciphertext, template)
+				if err != nil || !bytes.Equal(value(t, one, p11.CKA_VALUE), value(t, two, p11.CKA_VALUE)) {
+					t.Errorf("%s: another secret, %v", name, err)
+				}
+				continue
+			}
+			sign := p11.Mechanism{Type: map[p11.KeyType]p11.MechanismType{p11.CKK_ML_DSA: p11.CKM_ML_DSA, p11.CKK_SLH_DSA: p11.CKM_SLH_DSA}[s.KeyType]}
+			sig, err := signAll(c, sign, back, []byte("data"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := verifyAll(c, sign, pub, []byte("data"), sig); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if _, err := c.UnwrapKey(t.Context(), p11.Mechanism{Type: p11.CKM_AES_KEY_WRAP_KWP}, under, make([]byte, 24), privateTemplate(s.KeyType)); err == nil {
+			t.Errorf("%s: zeros are a wrapped key", name)
+		}
 	}
 }

@@ -28,6 +28,8 @@ func selfTest(ctx context.Context, c tokens.Crypto) error {
 		{"AES-GCM", testGCM},
 		{"RSA", testRSA},
 		{"ECDSA", testECDSA},
+		{"ML-DSA", testMLDSA},
+		{"ML-KEM", testMLKEM},
 		{"random numbers", testRandom},
 	} {
 		if err := test.run(ctx, c); err != nil {

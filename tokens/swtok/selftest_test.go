@@ -104,6 +104,12 @@ func TestSelfTestFindsFaults(t *testing.T) {
 			}
 			return b
 		}}, "ECDSA"},
+		{"ML-DSA signature", faulty{sign: func(b []byte) []byte {
+			if len(b) == 2420 {
+				b[2419] ^= 1
+			}
+			return b
+		}}, "ML-DSA"},
 		{"accepts all", faulty{verify: func(error) error { return nil }}, "RSA"},
 		{"refuses all", faulty{verify: func(error) error { return p11.CKR_SIGNATURE_INVALID }}, "RSA"},
 		{"fails otherwise", faulty{verify: func(err error) error {
@@ -122,5 +128,28 @@ func TestSelfTestFindsFaults(t *testing.T) {
 				t.Errorf("got %v, want that %s failed", err, c.want)
 			}
 		})
+	}
+}
+
+// leakyKEM gives another secret than it encapsulates, or one for each wrong ciphertext.
+type leakyKEM struct {
+	*Crypto
+	wrongCiphertext bool
+}
+
+func (k leakyKEM) DecapsulateKey(ctx context.Context, m p11.Mechanism, private *tokens.Object, ciphertext []byte, template p11.Attributes) (p11.Attributes, error) {
+	a, err := k.Crypto.DecapsulateKey(ctx, m, private, ciphertext, template)
+	if k.wrongCiphertext == (ciphertext[0] == 0 && ciphertext[1] == 0 && ciphertext[2] == 0) {
+		a.Set(p11.CKA_VALUE, []byte("the same for all"))
+	}
+	return a, err
+}
+
+func TestSelfTestFindsFaultsOfMLKEM(t *testing.T) {
+	for _, wrong := range []bool{false, true} {
+		err := selfTest(t.Context(), leakyKEM{NewCrypto(GoProvider(), nil), wrong})
+		if err == nil || !strings.Contains(err.Error(), "self-test of ML-KEM") {
+			t.Errorf("%v", err)
+		}
 	}
 }
