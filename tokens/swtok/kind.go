@@ -18,11 +18,14 @@ const Kind = "swtok"
 
 // NewKind is the kind of token whose objects are in a token directory, and whose
 // cryptography p does.
-func NewKind(p Provider) tokens.Kind {
+func NewKind(p Provider) tokens.Kind { return newKind(p, format.Iterations) }
+
+// newKind has the iterations of PBKDF2 for PINs that are set.
+func newKind(p Provider, iterations uint64) tokens.Kind {
 	return tokens.Kind{
 		Name: Kind, Library: "libpkcs11_sw", Files: []string{"NVTOK.DAT", "MK_SO", "MK_USER"},
 		Check: check, Lacking: Lacking(p),
-		Open: func(ctx context.Context, place tokens.Place) (tokens.Token, error) { return open(ctx, p, place) },
+		Open: func(ctx context.Context, place tokens.Place) (tokens.Token, error) { return open(ctx, p, iterations, place) },
 	}
 }
 
@@ -39,12 +42,12 @@ var _ tokens.Sharer = (*token)(nil)
 func (t *token) Name() string { return t.name }
 func (t *token) Kind() string { return Kind }
 
-func open(ctx context.Context, p Provider, place tokens.Place) (tokens.Token, error) {
+func open(ctx context.Context, p Provider, iterations uint64, place tokens.Place) (tokens.Token, error) {
 	if place.Rand == nil {
 		place.Rand = rand.Reader
 	}
 	s, err := store.Open(ctx, store.Config{
-		Dir: place.Dir, Format: formatOf(place), Lock: place.Lock, Create: place.Create, Group: place.Group,
+		Dir: place.Dir, Format: formatOf(place, iterations), Lock: place.Lock, Create: place.Create, Group: place.Group,
 		Shared: (*store.Shared)(place.Shared), Log: place.Log, Now: place.Now,
 	})
 	if err != nil {
@@ -54,10 +57,10 @@ func open(ctx context.Context, p Provider, place tokens.Place) (tokens.Token, er
 }
 
 // formatOf is the format that the slot declares.
-func formatOf(place tokens.Place) format.Format {
+func formatOf(place tokens.Place, iterations uint64) format.Format {
 	if tokens.NewFormat(place.Format) {
 		k, _ := format.KindOf312(Kind)
-		return format.V312(k, place.Rand, format.Iterations)
+		return format.V312(k, place.Rand, iterations)
 	}
 	k, _ := format.KindOf(Kind)
 	return format.V38(k, place.Rand)
@@ -66,7 +69,7 @@ func formatOf(place tokens.Place) format.Format {
 func check(p tokens.Place) (wrong, mend string) {
 	file := filepath.Join(p.Dir, "NVTOK.DAT")
 	st, err := os.Stat(file)
-	size := formatOf(p).FileSize()
+	size := formatOf(p, 0).FileSize()
 	if err != nil || st.Size() == size {
 		return "", "" // also for those who may not look
 	}
@@ -75,7 +78,7 @@ func check(p tokens.Place) (wrong, mend string) {
 		declared, other, line = "3.12", tokens.Place{}, "tokversion = 0.0"
 	}
 	wrong = fmt.Sprintf("%s has %d bytes where format %s has %d", file, st.Size(), declared, size)
-	if st.Size() == formatOf(other).FileSize() {
+	if st.Size() == formatOf(other, 0).FileSize() {
 		return wrong + ": it has another format than the slot says, and the token stays closed", line + " (in the slot)"
 	}
 	return wrong + ": it is damaged or of another format, and the token stays closed",

@@ -1,20 +1,28 @@
 package swtok
 
 import (
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"p11fs/locks"
+	"p11fs/p11"
 	"p11fs/tokens"
 	"p11fs/tokens/tokentest"
 )
 
-// TestToken runs the suite of all tokens with both libraries.
+// TestToken runs the suite of all tokens with both libraries, and in both formats of
+// directories.
 func TestToken(t *testing.T) {
-	for _, p := range providers(t) {
-		t.Run(p.Name(), func(t *testing.T) {
+	all := providers(t)
+	for i, p := range append(all, all[len(all)-1]) {
+		var version p11.Version
+		if i == len(all) {
+			version = p11.Version{Major: 3, Minor: 12}
+		}
+		t.Run(fmt.Sprintf("%s %d.%d", p.Name(), version.Major, version.Minor), func(t *testing.T) {
 			tokentest.Run(t, tokentest.Backend{
 				SOPIN: "87654321",
 				Open: func(t *testing.T, dir string) tokens.Token {
@@ -24,9 +32,9 @@ func TestToken(t *testing.T) {
 						t.Fatal(err)
 					}
 					t.Cleanup(func() { _ = lock.Close() })
-					tok, err := NewKind(p).Open(t.Context(), tokens.Place{
+					tok, err := newKind(p, 100).Open(t.Context(), tokens.Place{
 						Name: "mine", Dir: filepath.Join(dir, "token"), Lock: lock, Create: true, Group: locks.NoGroup,
-						Log: slog.New(slog.DiscardHandler), Now: time.Now,
+						Format: version, Log: slog.New(slog.DiscardHandler), Now: time.Now,
 					})
 					if err != nil {
 						t.Fatal(err)

@@ -1,0 +1,49 @@
+package integration
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// TestFormat312 has a slot declare the format of openCryptoki 3.12: a new token has it,
+// with a longer PIN than format 3.8 takes, and keeps all over a crash.
+func TestFormat312(t *testing.T) {
+	t.Parallel()
+	needTools(t, "openssl", "pkcs11-tool")
+	d := newDaemon(t, daemonConfig{})
+	conf := filepath.Join(d.dir, "config/p11fs/opencryptoki.conf")
+	if err := os.MkdirAll(filepath.Dir(conf), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	declare := func(version string) {
+		t.Helper()
+		if err := os.WriteFile(conf, []byte("slot 0\n{\nstdll = libpkcs11_sw.so\ntokversion = "+version+"\n}\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	declare("3.12")
+	d.start()
+	term := d.terminal()
+	const pin = "correct horse battery staple"
+	term.ok("echo init 87654321 modern > $T/ctl && echo so:87654321 > $T/login && echo init-pin " + pin + " > $T/ctl; echo > $T/logout")
+	term.ok("echo '" + pin + "' > $T/login")
+	term.ok("echo 'ec:P-256 label=web' > $T/generate && cp $O/web.pub/public.pem web.pem && echo secret > $T/data/note")
+	term.ok("echo message > msg && cat msg > $O/web.key/sign && cat $O/web.key/sign > sig")
+	term.ok("openssl dgst -sha256 -verify web.pem -signature sig msg")
+	d.crash()
+	d.start()
+	term = d.terminal()
+	term.ok("test ! -e $T/data/note && ! echo wrong > $T/login && grep -q some $T/pin")
+	term.ok("echo '" + pin + "' > $T/login && test \"$(cat $T/data/note)\" = secret")
+	term.ok("echo message > msg && cat msg > $O/web.key/sign && cat $O/web.key/sign > sig && cp $O/web.pub/public.pem web.pem && openssl dgst -sha256 -verify web.pem -signature sig msg")
+	term.ok("pkcs11-tool --module " + ownModule(t) + " --login --pin '" + pin + "' --sign --mechanism ECDSA-SHA256 --label web -i msg -o raw && test $(stat -c %s raw) = 64")
+	term.ok("test $(stat -c %s $XDG_DATA_HOME/p11fs/swtok/NVTOK.DAT) = 592")
+	d.stop()
+	declare("0.0")
+	d.start()
+	term = d.terminal()
+	term.ok("grep 'NVTOK.DAT has 592 bytes, format 3.8 has 232: tokversion = 3.12' $P/status")
+	term.ok("p11fs doctor > doctor.out; grep -q 'tokversion = 3.12' doctor.out || { cat doctor.out; false; }")
+	term.ok("test $(stat -c %s $XDG_DATA_HOME/p11fs/swtok/NVTOK.DAT) = 592")
+}
