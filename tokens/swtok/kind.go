@@ -25,7 +25,9 @@ func newKind(p Provider, iterations uint64) tokens.Kind {
 	return tokens.Kind{
 		Name: Kind, Library: "libpkcs11_sw", Files: []string{"NVTOK.DAT", "MK_SO", "MK_USER"},
 		Check: check, Lacking: Lacking(p),
-		Open: func(ctx context.Context, place tokens.Place) (tokens.Token, error) { return open(ctx, p, iterations, place) },
+		Open: func(ctx context.Context, place tokens.Place) (tokens.Token, error) {
+			return open(ctx, p, iterations, place)
+		},
 	}
 }
 
