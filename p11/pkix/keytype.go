@@ -2,6 +2,7 @@ package pkix
 
 import (
 	"encoding/asn1"
+	"slices"
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
@@ -32,7 +33,7 @@ type keyType struct {
 }
 
 func keyTypes() []keyType {
-	list := append([]keyType{rsaType(), ecType()}, octetTypes()...)
+	list := slices.Concat([]keyType{rsaType(), ecType()}, groupTypes(), octetTypes())
 	for _, s := range pqc.Sets() {
 		list = append(list, pqcType(s))
 	}
@@ -60,7 +61,7 @@ func keyTypeByOID(oid string) (keyType, error) {
 	case "1.2.840.113549.1.1.10", "1.2.840.113549.1.1.7":
 		return keyType{}, p11.Errorf(p11.CKR_DATA_INVALID, "an RSA key that is limited to one scheme (algorithm %s) is not supported", oid)
 	}
-	return keyType{}, p11.Errorf(p11.CKR_DATA_INVALID, "keys of algorithm %s are not supported: RSA, EC, Ed25519, Ed448, X25519, X448, ML-DSA, SLH-DSA and ML-KEM are", clip(oid))
+	return keyType{}, p11.Errorf(p11.CKR_DATA_INVALID, "keys of algorithm %s are not supported: RSA, EC, DSA, DH, Ed25519, Ed448, X25519, X448, ML-DSA, SLH-DSA and ML-KEM are", clip(oid))
 }
 
 // algorithm is an AlgorithmIdentifier: the OID in dots, and the whole element of
