@@ -10,7 +10,8 @@ import (
 	"p11fs/tokens"
 )
 
-// GenerateKey is C_GenerateKey (PKCS#11 v3.1 §5.18.1). The template need not say
+// GenerateKey is C_GenerateKey (PKCS#11 v3.1 §5.18.1), which makes domain parameters, too.
+// The template need not say
 // the class and the key type where the mechanism does.
 func (s *Session) GenerateKey(ctx context.Context, m p11.Mechanism, template p11.Attributes) (p11.ObjectHandle, error) {
 	token, err := s.generator(ctx, m, p11.CKF_GENERATE, "generate a key")
@@ -18,8 +19,9 @@ func (s *Session) GenerateKey(ctx context.Context, m p11.Mechanism, template p11
 		return 0, err
 	}
 	class := p11.ObjectClass(p11.CKO_SECRET_KEY)
-	if c, ok := template.Class(); ok && c == p11.CKO_DOMAIN_PARAMETERS {
-		class = c
+	facts, _ := p11.MechanismFacts(m.Type)
+	if slices.Contains(facts.KeyTypes, p11.CKK_DH) || slices.Contains(facts.KeyTypes, p11.CKK_DSA) || slices.Contains(facts.KeyTypes, p11.CKK_X9_42_DH) {
+		class = p11.CKO_DOMAIN_PARAMETERS
 	}
 	p, err := s.prepare(m, template, class)
 	if err != nil {

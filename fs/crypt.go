@@ -107,7 +107,9 @@ func (k *keyFile) stream(begin func(ctx context.Context, s *session, key engine.
 }
 
 // der reports whether signatures are in DER, as openssl has them.
-func (k *keyFile) der() bool { return k.bare && k.keyType == p11.CKK_EC }
+func (k *keyFile) der() bool {
+	return k.bare && (k.keyType == p11.CKK_EC || k.keyType == p11.CKK_DSA)
+}
 
 // signFile signs what is written, and reads the signature.
 func signFile(k *keyFile) *file {

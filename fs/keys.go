@@ -176,13 +176,21 @@ func secretKey(template p11.Attributes) p11.Attributes {
 
 // withPublic puts data into the mechanism where it lacks the other side's value.
 func withPublic(m p11.Mechanism, data []byte) (p11.Mechanism, error) {
+	keys, _ := pkix.Parse(pkix.PublicKey, data, pkix.Options{}) // none if data is a bare value
+	if given, _ := m.Param.(p11.RawParam); m.Type == p11.CKM_DH_PKCS_DERIVE && len(given) == 0 {
+		value := bytes.Clone(data)
+		for _, key := range keys {
+			value, _ = key.Get(p11.CKA_VALUE)
+		}
+		m.Param = p11.RawParam(value)
+		return m, m.Validate()
+	}
 	p, ok := m.Param.(*p11.ECDH1Params)
 	if !ok || len(p.PublicData) > 0 {
 		return m, m.Validate()
 	}
 	own := *p
 	own.PublicData = bytes.Clone(data)
-	keys, _ := pkix.Parse(pkix.PublicKey, data, pkix.Options{}) // none if data is a point
 	for _, key := range keys {
 		// CKA_EC_POINT is the point in an OCTET STRING (PKCS#11 v3.1 §6.3.3); the
 		// parameter is the point itself.

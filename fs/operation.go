@@ -49,6 +49,7 @@ func operations() []operation {
 		p11.CKK_RSA:            mech(p11.CKM_SHA256_RSA_PKCS),
 		p11.CKK_EC:             mech(p11.CKM_ECDSA_SHA256),
 		p11.CKK_EC_EDWARDS:     mech(p11.CKM_EDDSA),
+		p11.CKK_DSA:            mech(p11.CKM_DSA_SHA256),
 		p11.CKK_GENERIC_SECRET: mech(p11.CKM_SHA256_HMAC),
 		p11.CKK_SHA256_HMAC:    mech(p11.CKM_SHA256_HMAC),
 		p11.CKK_AES:            mech(p11.CKM_AES_CMAC),
@@ -64,7 +65,7 @@ func operations() []operation {
 		p11.CKK_AES: mech(p11.CKM_AES_KEY_WRAP_KWP, p11.CKM_AES_KEY_WRAP_PAD, p11.CKM_AES_KEY_WRAP),
 	}
 	ecdh := []p11.Mechanism{{Type: p11.CKM_ECDH1_DERIVE, Param: &p11.ECDH1Params{KDF: p11.CKD_NULL}}}
-	deriving := map[p11.KeyType][]p11.Mechanism{p11.CKK_EC: ecdh, p11.CKK_EC_MONTGOMERY: ecdh}
+	deriving := map[p11.KeyType][]p11.Mechanism{p11.CKK_EC: ecdh, p11.CKK_EC_MONTGOMERY: ecdh, p11.CKK_DH: mech(p11.CKM_DH_PKCS_DERIVE)}
 	kem := map[p11.KeyType][]p11.Mechanism{p11.CKK_ML_KEM: mech(p11.CKM_ML_KEM)}
 	holders := []p11.ObjectClass{p11.CKO_PRIVATE_KEY, p11.CKO_SECRET_KEY}
 	others := []p11.ObjectClass{p11.CKO_PUBLIC_KEY, p11.CKO_SECRET_KEY}

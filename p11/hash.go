@@ -22,6 +22,7 @@ type Hash struct {
 	HMAC, HMACGeneral MechanismType
 	PKCS1, PSS, ECDSA MechanismType // signatures of data
 	MLDSA, SLHDSA     MechanismType // likewise: HashML-DSA, HashSLH-DSA
+	DSA               MechanismType // likewise
 	KeyGen            MechanismType // makes keys for HMAC alone
 	Derive            MechanismType // makes a key of the digest of another's value
 	Go                crypto.Hash   // linked; 0 for one that is not computed in software

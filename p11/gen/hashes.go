@@ -55,7 +55,7 @@ func hashes(t *table.Table) (list []hash, err error) {
 		h.Members = member("Type", h.Type) + member("Size", row.Words[1]) + member("OID", quoted(row.Facts["oid"])) + member("MGF", h.MGF) + member("KDF", h.KDF) + member("SP800", h.SP800)
 		for _, family := range []struct{ field, prefix, suffix string }{
 			{"HMAC", "", "_HMAC"}, {"HMACGeneral", "", "_HMAC_GENERAL"},
-			{"PKCS1", "", "_RSA_PKCS"}, {"PSS", "", "_RSA_PKCS_PSS"}, {"ECDSA", "CKM_ECDSA_", ""},
+			{"PKCS1", "", "_RSA_PKCS"}, {"PSS", "", "_RSA_PKCS_PSS"}, {"ECDSA", "CKM_ECDSA_", ""}, {"DSA", "CKM_DSA_", ""},
 			{"MLDSA", "CKM_HASH_ML_DSA_", ""}, {"SLHDSA", "CKM_HASH_SLH_DSA_", ""},
 			{"KeyGen", "", "_KEY_GEN"}, {"Derive", "", "_KEY_DERIVATION"}, {"Derive", "", "_KEY_DERIVE"},
 		} {

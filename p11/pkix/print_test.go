@@ -131,7 +131,7 @@ func TestPrintErrors(t *testing.T) {
 	}{
 		{"nothing", nil, p11.CKR_KEY_TYPE_INCONSISTENT},
 		{"secret key", secretKey, p11.CKR_KEY_TYPE_INCONSISTENT},
-		{"unknown type", rsa[1].With(p11.CKA_KEY_TYPE, p11.Ulong(p11.CKK_DSA)), p11.CKR_KEY_TYPE_INCONSISTENT},
+		{"unknown type", rsa[1].With(p11.CKA_KEY_TYPE, p11.Ulong(p11.CKK_X9_42_DH)), p11.CKR_KEY_TYPE_INCONSISTENT},
 		{"no modulus", rsa[1].With(p11.CKA_MODULUS, nil), p11.CKR_ATTRIBUTE_TYPE_INVALID},
 		{"bad parameters", ec[1].With(p11.CKA_EC_PARAMS, []byte{6, 200}), p11.CKR_ATTRIBUTE_VALUE_INVALID},
 		{"bad certificate", cert.With(p11.CKA_VALUE, []byte{1, 2}), p11.CKR_ATTRIBUTE_VALUE_INVALID},

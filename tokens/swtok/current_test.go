@@ -32,10 +32,6 @@ RSA_PKCS_OAEP encapsulate,decapsulate
 ECDH1_DERIVE encapsulate,decapsulate
 ECDH1_COFACTOR_DERIVE encapsulate,decapsulate
 `},
-	{"", "Diffie-Hellman is not there yet", `
-DH_PKCS_DERIVE
-DH_PKCS_KEY_PAIR_GEN
-`},
 	{"go", "Go's library has no such mode, nor CMAC", `
 DES_CFB8
 DES3_CMAC

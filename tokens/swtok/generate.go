@@ -25,11 +25,19 @@ func expect(a p11.Attributes, class p11.ObjectClass, kt p11.KeyType) (p11.Attrib
 	}), nil
 }
 
-// GenerateKey makes a secret key (PKCS#11 v3.1 §5.18.1, C_GenerateKey).
-func (c *Crypto) GenerateKey(_ context.Context, m p11.Mechanism, template p11.Attributes) (p11.Attributes, error) {
+// GenerateKey makes a secret key or domain parameters (PKCS#11 v3.1 §5.18.1,
+// C_GenerateKey).
+func (c *Crypto) GenerateKey(ctx context.Context, m p11.Mechanism, template p11.Attributes) (p11.Attributes, error) {
 	u, err := c.call(m, p11.CKF_GENERATE)
 	if err != nil {
 		return nil, err
+	}
+	if u.row.generateGroup != nil {
+		a, err := expect(template, p11.CKO_DOMAIN_PARAMETERS, u.row.makes)
+		if err != nil {
+			return nil, err
+		}
+		return a, u.row.generateGroup(ctx, u, &a)
 	}
 	makes := u.row.makes
 	if kt, ok := template.KeyType(); ok && makes == 0 {
@@ -190,9 +198,7 @@ func generateRSA() family {
 
 const defaultExponent = 65537
 
-// newRSA lets the provider make a key, which takes seconds, or minutes. Whoever is
-// interrupted does not wait until the provider has stopped: a key that comes all the same
-// is wiped.
+// newRSA lets the provider make a key, which takes seconds, or minutes.
 func (c *Crypto) newRSA(ctx context.Context, bits int, e *big.Int) (*pkix.RSANumbers, error) {
 	return await(ctx, nil, func() (*pkix.RSANumbers, error) { return c.provider.GenerateRSA(ctx, bits, e) }, (*pkix.RSANumbers).Wipe)
 }

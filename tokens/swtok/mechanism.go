@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"p11fs/p11"
+	"p11fs/p11/pkix"
 )
 
 // A row is one line of the mechanism table: a type, sizes, flags, and the family
@@ -25,6 +26,8 @@ type family struct {
 	generate     func(u call, template *p11.Attributes) error
 	generatePair func(ctx context.Context, u call, public, private *p11.Attributes) error
 	makes        p11.KeyType
+	// generateGroup makes domain parameters for keys of type makes.
+	generateGroup func(ctx context.Context, u call, template *p11.Attributes) error
 	// derive makes the value of a secret key of n bytes, or of its natural length
 	// if n is negative.
 	derive func(u call, base any, kt p11.KeyType, n int) ([]byte, error)
@@ -103,6 +106,9 @@ func allRows(p Provider) []row {
 	octet := func(t p11.MechanismType, flags p11.Flags, f family) row {
 		return plain(t, 255, 448, flags|p11.CKF_EC_F_P|p11.CKF_EC_NAMEDCURVE|p11.CKF_EC_COMPRESS, f)
 	}
+	group := func(t p11.MechanismType, kt p11.KeyType, flags p11.Flags, f family) row {
+		return plain(t, pkix.MinGroupBits, groupBits(kt), flags, f)
+	}
 	aes := func(t p11.MechanismType, flags p11.Flags, f family) row { return plain(t, 16, 32, flags, f) }
 	des := func(t p11.MechanismType, flags p11.Flags, f family) row { return plain(t, 8, 8, flags, f) }
 	des3 := func(t p11.MechanismType, flags p11.Flags, f family) row { return plain(t, 24, 24, flags, f) }
@@ -124,6 +130,12 @@ func allRows(p Provider) []row {
 		octet(p11.CKM_EC_EDWARDS_KEY_PAIR_GEN, p11.CKF_GENERATE_KEY_PAIR, generateOctet(p11.CKK_EC_EDWARDS)),
 		octet(p11.CKM_EC_MONTGOMERY_KEY_PAIR_GEN, p11.CKF_GENERATE_KEY_PAIR, generateOctet(p11.CKK_EC_MONTGOMERY)),
 		octet(p11.CKM_EDDSA, flagsSign, eddsa()),
+		group(p11.CKM_DH_PKCS_KEY_PAIR_GEN, p11.CKK_DH, p11.CKF_GENERATE_KEY_PAIR, generateInGroup(p11.CKK_DH)),
+		group(p11.CKM_DH_PKCS_DERIVE, p11.CKK_DH, p11.CKF_DERIVE|p11.CKF_ENCAPSULATE|p11.CKF_DECAPSULATE, dhDerive()),
+		group(p11.CKM_DH_PKCS_PARAMETER_GEN, p11.CKK_DH, p11.CKF_GENERATE, groups(p11.CKK_DH)),
+		group(p11.CKM_DSA_KEY_PAIR_GEN, p11.CKK_DSA, p11.CKF_GENERATE_KEY_PAIR, generateInGroup(p11.CKK_DSA)),
+		group(p11.CKM_DSA_PARAMETER_GEN, p11.CKK_DSA, p11.CKF_GENERATE, groups(p11.CKK_DSA)),
+		group(p11.CKM_DSA, p11.CKK_DSA, flagsSign, dsaOf(0)),
 		aes(p11.CKM_AES_KEY_GEN, p11.CKF_GENERATE, generateSecret(p11.CKK_AES, 1, nil)),
 		plain(p11.CKM_AES_XTS_KEY_GEN, 32, 64, p11.CKF_GENERATE, generateSecret(p11.CKK_AES_XTS, 1, halvesDiffer)),
 		aes(p11.CKM_AES_ECB, flagsCipher|flagsWrap, ecbMode(aesBlock)),
@@ -183,6 +195,7 @@ func allRows(p Provider) []row {
 			rsa(h.PKCS1, flagsSign, rsaPKCS1Of(h)),
 			rsa(h.PSS, flagsSign, rsaPSS(h.Go)),
 			ec(h.ECDSA, flagsSign, ecdsaOf(h.Go)),
+			group(h.DSA, p11.CKK_DSA, flagsSign, dsaOf(h.Go)),
 		} {
 			if r.Type != 0 { // the standard has it over this hash
 				rows = append(rows, r)
@@ -199,7 +212,7 @@ func place(t p11.MechanismType) int {
 	stock := [...]p11.MechanismType{
 		p11.CKM_RSA_PKCS_KEY_PAIR_GEN, p11.CKM_DES_KEY_GEN, p11.CKM_DES3_KEY_GEN, p11.CKM_RSA_PKCS, p11.CKM_RSA_PKCS_PSS, p11.CKM_SHA1_RSA_PKCS_PSS,
 		p11.CKM_SHA256_RSA_PKCS_PSS, p11.CKM_SHA384_RSA_PKCS_PSS, p11.CKM_SHA512_RSA_PKCS_PSS,
-		p11.CKM_RSA_X_509, p11.CKM_RSA_PKCS_OAEP, p11.CKM_MD5_RSA_PKCS, p11.CKM_SHA1_RSA_PKCS,
+		p11.CKM_RSA_X_509, p11.CKM_RSA_PKCS_OAEP, p11.CKM_MD5_RSA_PKCS, p11.CKM_SHA1_RSA_PKCS, p11.CKM_DH_PKCS_DERIVE, p11.CKM_DH_PKCS_KEY_PAIR_GEN,
 		p11.CKM_DES_ECB, p11.CKM_DES_CBC, p11.CKM_DES_CBC_PAD, p11.CKM_DES3_ECB, p11.CKM_DES3_CBC, p11.CKM_DES3_CBC_PAD,
 		p11.CKM_SHA_1, p11.CKM_SHA_1_HMAC, p11.CKM_SHA_1_HMAC_GENERAL,
 		p11.CKM_SHA256, p11.CKM_SHA256_HMAC, p11.CKM_SHA256_HMAC_GENERAL,
@@ -232,6 +245,8 @@ func (c *Crypto) parseKey(a p11.Attributes) (any, error) {
 		return c.parseRSAPrivate(a)
 	case kt == p11.CKK_EC_EDWARDS || kt == p11.CKK_EC_MONTGOMERY:
 		return parseOctet(kt, public, a)
+	case kt == p11.CKK_DH || kt == p11.CKK_DSA:
+		return c.parseGroupKey(kt, public, a)
 	case kt == p11.CKK_EC && public:
 		return c.parseECPublic(a)
 	case kt == p11.CKK_EC:

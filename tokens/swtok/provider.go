@@ -46,6 +46,18 @@ type Provider interface {
 	// its point.
 	NewECPrivateKey(c p11.Curve, scalar, point []byte) (ECPrivateKey, error)
 
+	// MakesGroups says whether GenerateGroup works for CKK_DH or CKK_DSA.
+	MakesGroups(kt p11.KeyType) bool
+	// GenerateGroup makes domain parameters with a prime, and for DSA a subprime, of so
+	// many bits, and stops as GenerateRSA does.
+	GenerateGroup(ctx context.Context, kt p11.KeyType, bits, subprime int) (pkix.Group, error)
+	// NewDHPrivateKey makes a key of a group and private value.
+	NewDHPrivateKey(g pkix.Group, private *big.Int) (DHPrivateKey, error)
+	// NewDSAPublicKey makes a public key.
+	NewDSAPublicKey(g pkix.Group, public *big.Int) (DSAPublicKey, error)
+	// NewDSAPrivateKey makes a private key.
+	NewDSAPrivateKey(g pkix.Group, private *big.Int) (DSAPrivateKey, error)
+
 	// NewBlockCipher makes a key of AES, DES, DES2, DES3 or AES_XTS, whose value has a
 	// length of the type. The value stays the caller's, who keeps it while the key
 	// is in use.
@@ -98,6 +110,24 @@ type ECPrivateKey interface {
 	Sign(digest []byte) ([]byte, error)
 	// ECDH returns the x coordinate shared with an uncompressed point.
 	ECDH(point []byte) ([]byte, error)
+}
+
+// A DHPrivateKey agrees on secrets.
+type DHPrivateKey interface {
+	// Agree is public to the private value, as long as the prime. It fails if that tells
+	// nothing of the private value.
+	Agree(public *big.Int) ([]byte, error)
+}
+
+// A DSAPublicKey checks signatures, a DSAPrivateKey makes them, of digests as the keys of
+// elliptic curves do.
+type DSAPublicKey interface {
+	Verify(digest, der []byte) bool
+}
+
+// A DSAPrivateKey is the other half.
+type DSAPrivateKey interface {
+	Sign(digest []byte) (der []byte, err error)
 }
 
 // A BlockCipher is one key of a block cipher.

@@ -45,7 +45,7 @@ func TestSignRules(t *testing.T) {
 			data int
 			want p11.RV
 		}{
-			{"absent mechanism", p11.Mechanism{Type: p11.CKM_DSA}, r.rsaPriv, 1, p11.CKR_MECHANISM_INVALID},
+			{"absent mechanism", p11.Mechanism{Type: p11.CKM_RSA_9796}, r.rsaPriv, 1, p11.CKR_MECHANISM_INVALID},
 			{"mechanism of another function", p11.Mechanism{Type: p11.CKM_AES_CBC, Param: iv}, r.aes, 1, p11.CKR_MECHANISM_INVALID},
 			{"public key", p11.Mechanism{Type: p11.CKM_SHA256_RSA_PKCS}, r.rsaPub, 1, p11.CKR_KEY_TYPE_INCONSISTENT},
 			{"EC key for RSA", p11.Mechanism{Type: p11.CKM_SHA256_RSA_PKCS}, r.ecPriv, 1, p11.CKR_KEY_TYPE_INCONSISTENT},

@@ -162,6 +162,7 @@ func runVectors(t *testing.T, name string, b []byte, stride int) bool {
 		{"aes_kwp", "", runKWP},
 		{"hmac_", "", runHMAC},
 		{"ecdsa_", "", runECDSA},
+		{"dsa_", "", runDSA},
 		{"ecdh_", "", runECDH},
 		{"ed25519_", "", runEdDSA},
 		{"ed448_", "", runEdDSA},
@@ -387,6 +388,20 @@ func runXDH(t *testing.T, c *Crypto, g *vectorGroup) {
 		}
 	}
 	runAgreement(t, c, g, p11.CKK_EC_MONTGOMERY)
+}
+
+func runDSA(t *testing.T, c *Crypto, g *vectorGroup) {
+	part := func(at p11.AttributeType, name string) p11.Attribute {
+		hex := text(g.PublicKey, name)
+		return p11.Attribute{Type: at, Value: tokentest.Hex(t, strings.Repeat("0", len(hex)%2)+hex)}
+	}
+	key := tokentest.Key(t, p11.CKO_PUBLIC_KEY, p11.CKK_DSA,
+		part(p11.CKA_PRIME, "p"), part(p11.CKA_SUBPRIME, "q"), part(p11.CKA_BASE, "g"), part(p11.CKA_VALUE, "y"))
+	h, _ := p11.HashOf(hashNamed(t, g.SHA))
+	for i := range g.Tests {
+		v := &g.Tests[i]
+		v.check(t, verifyAll(c, p11.Mechanism{Type: h.DSA}, key, tokentest.Hex(t, v.Msg), tokentest.Hex(t, v.Sig)))
+	}
 }
 
 func runECDH(t *testing.T, c *Crypto, g *vectorGroup) { runAgreement(t, c, g, p11.CKK_EC) }

@@ -310,7 +310,10 @@ func (r *ring) derive(t *testing.T, m p11.Mechanism, facts p11.Facts) {
 		others = []*tokens.Object{nil}
 	}
 	if base == nil && len(facts.KeyTypes) > 0 {
-		_, base = r.keys(t, facts)
+		var pub *tokens.Object
+		if pub, base = r.keys(t, facts); facts.Param == p11.ParamPublic {
+			m.Param = p11.RawParam(attribute(t, pub, p11.CKA_VALUE))
+		}
 	} else if base == nil {
 		base = secretKey(t, r.tok, p11.CKK_GENERIC_SECRET, []byte("a value to digest"))
 	}

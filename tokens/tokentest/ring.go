@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"p11fs/p11"
+	"p11fs/p11/pkix"
 	"p11fs/tokens"
 )
 
@@ -38,6 +39,10 @@ func newRing(t *testing.T, tok tokens.Token) *ring {
 }
 
 func (r *ring) generate(t *testing.T, m p11.Mechanism, kt p11.KeyType) {
+	if kt == p11.CKK_DH || kt == p11.CKK_DSA {
+		r.generateGroup(t, m, kt)
+		return
+	}
 	template := keyTemplate(p11.CKO_SECRET_KEY, kt)
 	switch lengths := p11.KeyLengths(kt); len(lengths) {
 	case 0:
@@ -53,6 +58,28 @@ func (r *ring) generate(t *testing.T, m p11.Mechanism, kt p11.KeyType) {
 	}
 	r.priv[kt] = adopted(t, r.tok, a)
 	r.pub[kt] = r.priv[kt]
+}
+
+// generateGroup makes domain parameters, which are a group.
+func (r *ring) generateGroup(t *testing.T, m p11.Mechanism, kt p11.KeyType) {
+	template := keyTemplate(p11.CKO_DOMAIN_PARAMETERS, kt)
+	bits := uint64(512)
+	if kt == p11.CKK_DSA {
+		bits = 1024
+	}
+	template.SetUlong(p11.CKA_PRIME_BITS, bits)
+	a, err := r.tok.(tokens.KeyGenerator).GenerateKey(t.Context(), m, template)
+	if err != nil {
+		t.Errorf("%s: %v", m.Type, err)
+		return
+	}
+	g, err := pkix.GroupOf(kt, a)
+	if err == nil {
+		err = g.CheckPrimes()
+	}
+	if err != nil || uint64(g.P.BitLen()) != bits {
+		t.Errorf("%s: a group of %d bits: %v", m.Type, g.P.BitLen(), err)
+	}
 }
 
 func (r *ring) generatePair(t *testing.T, m p11.Mechanism, kt p11.KeyType) {
@@ -71,6 +98,8 @@ func (r *ring) generatePair(t *testing.T, m p11.Mechanism, kt p11.KeyType) {
 		public.SetUlong(p11.CKA_PARAMETER_SET, uint64(p11.CKP_ML_DSA_44)) // of ML-KEM it is 512
 	case p11.CKK_SLH_DSA:
 		public.SetUlong(p11.CKA_PARAMETER_SET, uint64(p11.CKP_SLH_DSA_SHA2_128F)) // the fastest
+	case p11.CKK_DH, p11.CKK_DSA:
+		Group(kt).Put(&public)
 	default:
 		return
 	}

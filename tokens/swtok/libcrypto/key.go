@@ -53,6 +53,19 @@ func (l *Library) GenerateKey(kind string, params ...Param) (*Key, error) {
 
 // GenerateKeyUntil is GenerateKey for what takes long: it fails, soon, once ctx is done.
 func (l *Library) GenerateKeyUntil(ctx context.Context, kind string, params ...Param) (*Key, error) {
+	return l.generate(ctx, kind, false, params)
+}
+
+// GenerateParametersUntil makes a key without values: its domain parameters alone.
+func (l *Library) GenerateParametersUntil(ctx context.Context, kind string, params ...Param) (*Key, error) {
+	return l.generate(ctx, kind, true, params)
+}
+
+func (l *Library) generate(ctx context.Context, kind string, bare bool, params []Param) (*Key, error) {
+	parameters := C.int(0)
+	if bare {
+		parameters = 1
+	}
 	name := C.CString(kind)
 	defer C.free(unsafe.Pointer(name))
 	ps := l.params(params)
@@ -64,7 +77,7 @@ func (l *Library) GenerateKeyUntil(ctx context.Context, kind string, params ...P
 		atomic.StoreInt32(stop, 1)
 		close(stopped)
 	})
-	c := C.key_generate(l.c, name, ps, (*C.int)(unsafe.Pointer(stop)))
+	c := C.key_generate(l.c, name, parameters, ps, (*C.int)(unsafe.Pointer(stop)))
 	if !unset() {
 		<-stopped
 	}

@@ -135,12 +135,14 @@ static int goes_on(void *ctx)
 	return !__atomic_load_n(stops, __ATOMIC_RELAXED);
 }
 
-// key_generate fails soon after *stop is no longer 0.
-void *key_generate(const library *l, const char *type, const param *p, const int *stop)
+// key_generate makes a key, or domain parameters alone. It fails soon after *stop is no
+// longer 0.
+void *key_generate(const library *l, const char *type, int parameters, const param *p, const int *stop)
 {
 	l->ERR_clear_error();
 	void *key = NULL, *ctx = l->EVP_PKEY_CTX_new_from_name(NULL, type, NULL);
-	if (ctx && l->EVP_PKEY_keygen_init(ctx) > 0 && l->EVP_PKEY_CTX_set_params(ctx, p) > 0) {
+	if (ctx && (parameters ? l->EVP_PKEY_paramgen_init(ctx) : l->EVP_PKEY_keygen_init(ctx)) > 0 &&
+	    l->EVP_PKEY_CTX_set_params(ctx, p) > 0) {
 		stops = stop;
 		l->EVP_PKEY_CTX_set_cb(ctx, goes_on);
 		if (l->EVP_PKEY_generate(ctx, &key) <= 0)

@@ -43,6 +43,7 @@ enum { PARAM_UNSIGNED = 2, PARAM_TEXT = 4, PARAM_OCTETS = 5 };
 	F(int, EVP_PKEY_CTX_set_params, (void *, const param *)) \
 	F(void, EVP_PKEY_CTX_set_cb, (void *, int (*)(void *))) \
 	F(int, EVP_PKEY_keygen_init, (void *)) \
+	F(int, EVP_PKEY_paramgen_init, (void *)) \
 	F(int, EVP_PKEY_generate, (void *, void **)) \
 	F(int, EVP_PKEY_fromdata_init, (void *)) \
 	F(int, EVP_PKEY_fromdata, (void *, void **, int, param *)) \
@@ -103,7 +104,7 @@ int cipher_final(const library *l, void *ctx, unsigned char *out, int *outn);
 int cipher_tag(const library *l, void *ctx, unsigned char *tag, size_t n);
 
 void *key_make(const library *l, const char *type, int selection, param *p);
-void *key_generate(const library *l, const char *type, const param *p, const int *stop);
+void *key_generate(const library *l, const char *type, int parameters, const param *p, const int *stop);
 int key_data(const library *l, const void *key, int selection, param **p);
 void key_data_free(const library *l, param *p);
 void key_free(const library *l, void *key);
