@@ -52,6 +52,7 @@
 //  7. quota.mu: what each uid holds
 //  8. Session.mu: operations in progress, the active ones, the search
 //  9. Operation.mu: one operation, held during the token's call
+//  10. turns.mu: whose turn it is to work
 //
 // Taking Operation.mu before Session.mu is allowed nowhere: an operation that has
 // ended is taken out of its session after its lock is given back. Whoever ends

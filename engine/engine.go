@@ -65,6 +65,8 @@ type Engine struct {
 	slots    []*Slot // never changes
 	rules    *rules
 	quota    quota
+	turns    *turns
+	held     atomic.Int64 // bytes in all accounts
 
 	// Counters for Stats, kept where things are made and ended.
 	sessions       atomic.Int64
@@ -85,6 +87,7 @@ func New(c Config) (*Engine, error) {
 		limits:   c.Limits.withDefaults(),
 		pinDelay: c.PINDelay,
 		rules:    newRules(),
+		turns:    newTurns(),
 		apps:     btree.NewG(treeDegree, func(a, b *Application) bool { return a.number < b.number }),
 	}
 	if e.log == nil {
@@ -188,6 +191,7 @@ type Stats struct {
 	PrivateObjects int // trees of private token objects
 	Handles        int // object handles that name something
 	Operations     int // operations in progress
+	Bytes          int // in all accounts
 }
 
 // Stats returns the counts as they stand now.
@@ -200,6 +204,7 @@ func (e *Engine) Stats() Stats {
 		Sessions:       int(e.sessions.Load()),
 		SessionObjects: int(e.sessionObjects.Load()),
 		Operations:     int(e.operations.Load()),
+		Bytes:          int(e.held.Load()),
 	}
 	for _, s := range e.slots {
 		st.Handles += s.handles.len()

@@ -13,7 +13,7 @@ type Limits struct {
 	Sessions       int // 4096
 	SessionObjects int // 16384
 	// Bytes of session objects, of what searches found, and of what the doors keep
-	// for the uid's clients: 192 MiB. See Account.
+	// for the uid's clients: 192 MiB, and less while others hold much. See Account.Take.
 	Bytes int64
 }
 

@@ -51,7 +51,12 @@ func TestStats(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer o.Close()
-	if got, want := b.Stats(), (Stats{Applications: 2, Sessions: 2, SessionObjects: 1, PublicObjects: 1, PrivateObjects: 2, Handles: 4, Operations: 1}); got != want {
+	got := b.Stats()
+	if got.Bytes < 1 || got.Bytes > 8<<10 {
+		t.Errorf("a session object holds %d bytes", got.Bytes)
+	}
+	got.Bytes = 0
+	if want := (Stats{Applications: 2, Sessions: 2, SessionObjects: 1, PublicObjects: 1, PrivateObjects: 2, Handles: 4, Operations: 1}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 }
@@ -88,6 +93,46 @@ func TestSlots(t *testing.T) {
 		if _, err := New(Config{Slots: slots}); err == nil {
 			t.Errorf("slots %v were accepted", slots)
 		}
+	}
+}
+
+// TestBytesOfAll: many uids together hold no more than twice what one may, and leave
+// something for one who comes.
+func TestBytesOfAll(t *testing.T) {
+	const most = 1 << 20
+	b := newLimitedBench(t, hooks.Options{}, Limits{Bytes: most})
+	fill := func(uid uint32) (held int64) {
+		for b.Account(uid).Take(1<<10) == nil {
+			held += 1 << 10
+		}
+		return held
+	}
+	if n := fill(1); n != most {
+		t.Errorf("one has %d bytes of %d", n, most)
+	}
+	for uid := range uint32(4) { // each has half of what is left
+		if fill(2+uid) == 0 {
+			t.Errorf("nothing is left for uid %d", 2+uid)
+		}
+	}
+	for range 100 { // as time goes by, who has more gives back and takes no more
+		for uid := range uint32(5) {
+			b.Account(1 + uid).Give(16 << 10)
+			fill(1 + uid)
+		}
+	}
+	if n := b.Account(1).Held(); n > most/2 {
+		t.Errorf("one of five has %d bytes", n)
+	}
+	if n := b.Stats().Bytes; n > 2*most*9/10 {
+		t.Errorf("all have %d bytes", n)
+	}
+	if n := fill(99); n < most/10 {
+		t.Errorf("who comes last has %d bytes", n)
+	}
+	var refused *LimitError
+	if err := b.Account(1).Take(most); !errors.As(err, &refused) || refused.Max >= most {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 
+	"p11fs/engine"
 	"p11fs/secret"
 )
 
@@ -145,6 +146,7 @@ func (h *handle) once(ctx context.Context, f func() error) (waits <-chan struct{
 		return nil, context.Canceled
 	}
 	defer h.busy.unlock()
+	defer h.account(ctx).Turn(ctx).End()
 	if err = f(); errors.Is(err, errNotYet) && !h.nonblock && !requestOf(ctx).nonblock {
 		if h.waits == nil {
 			h.waits = make(chan struct{})
@@ -156,6 +158,14 @@ func (h *handle) once(ctx context.Context, f func() error) (waits <-chan struct{
 		h.waits = nil
 	}
 	return nil, err
+}
+
+// account is that of who opened the file, or of the caller.
+func (h *handle) account(ctx context.Context) *engine.Account {
+	if h.app != nil {
+		return h.app.account
+	}
+	return h.fs.config.Engine.Account(callerOf(ctx).uid)
 }
 
 // serve runs one request of the kernel's.

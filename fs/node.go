@@ -144,7 +144,9 @@ func (n *node) serve(ctx context.Context, run func(ctx context.Context, c caller
 	if ctx.Err() != nil {
 		return syscall.EINTR
 	}
-	return run(ctx, callerOf(ctx))
+	c := callerOf(ctx)
+	defer n.fs.config.Engine.Account(c.uid).Turn(ctx).End()
+	return run(ctx, c)
 }
 
 // Getattr is stat. It opens no session.

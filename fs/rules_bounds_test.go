@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"p11fs/engine"
 )
 
 func TestRule9OutputIsBounded(t *testing.T) {
@@ -290,5 +292,37 @@ func TestRequestsEndWithTheTree(t *testing.T) {
 		wantErrno(t, "a write that waits", errno, syscall.EINTR)
 	case <-time.After(5 * time.Second):
 		t.Error("it waits on")
+	}
+}
+
+// TestRequestsTakeTurns: a request of a uid that has used more than another one, and that
+// works already, waits.
+func TestRequestsTakeTurns(t *testing.T) {
+	p := alone(t)
+	more, less := p.w.fs.config.Engine.Account(p.uid), p.w.fs.config.Engine.Account(p.uid+1)
+	early := 0
+	for range 20 {
+		for range 4 {
+			n := more.Turn(t.Context())
+			time.Sleep(2 * time.Millisecond)
+			n.End()
+		}
+		less.Turn(t.Context()).End()
+		begun := time.Now()
+		turns := []*engine.Turn{less.Turn(t.Context())}
+		for range max(1, runtime.GOMAXPROCS(0)-1) {
+			turns = append(turns, more.Turn(t.Context()))
+		}
+		_, _, errno := p.walk("tok/objects")
+		p.must(errno)
+		if time.Since(begun) < 8*time.Millisecond { // a turn is waited for for 10
+			early++
+		}
+		for _, n := range turns {
+			n.End()
+		}
+	}
+	if early > 2 {
+		t.Errorf("%d of 20 requests did not wait", early)
 	}
 }

@@ -165,6 +165,7 @@ func New(ctx context.Context, c Config) (_ *Daemon, err error) {
 			return nil, err
 		}
 	}
+	d.returnMemory()
 	d.ready(ctx)
 	return d, nil
 }

@@ -6,7 +6,9 @@ import (
 	"os"
 	"runtime"
 	"testing"
+	"time"
 
+	"p11fs/engine"
 	"p11fs/mountd/rpc/wire"
 	"p11fs/mountd/rpc/wire/wiretest"
 	"p11fs/p11"
@@ -154,4 +156,36 @@ func TestResultsInTheMaking(t *testing.T) {
 	}
 	account.Give(full)
 	k.must(wire.CallGetAttributeValue, length)
+}
+
+// TestRequestsTakeTurns: a request of a uid that has used more than another one, and that
+// works already, waits.
+func TestRequestsTakeTurns(t *testing.T) {
+	path, server := serve(t, Config{})
+	k := dial(t, path, wire.V2).initialize()
+	more, less := server.config.Engine.Account(uint32(os.Getuid())), server.config.Engine.Account(uint32(os.Getuid())+1)
+	early := 0
+	for range 20 {
+		for range 4 {
+			n := more.Turn(t.Context())
+			time.Sleep(2 * time.Millisecond)
+			n.End()
+		}
+		less.Turn(t.Context()).End()
+		begun := time.Now()
+		turns := []*engine.Turn{less.Turn(t.Context())}
+		for range max(1, runtime.GOMAXPROCS(0)-1) {
+			turns = append(turns, more.Turn(t.Context()))
+		}
+		k.must(wire.CallGetInfo, nil)
+		if time.Since(begun) < 8*time.Millisecond { // a turn is waited for for 10
+			early++
+		}
+		for _, n := range turns {
+			n.End()
+		}
+	}
+	if early > 2 {
+		t.Errorf("%d of 20 requests did not wait", early)
+	}
 }

@@ -68,7 +68,7 @@ func (zeros) Read(b []byte) (int, error) {
 // greet agrees with the client on the protocol. It returns what requests come from.
 func (c *conn) greet() (*bufio.Reader, error) {
 	var err error
-	if c.input, err = newInput(c.socket, c.server.pollers, c.server.config.FrameTime); err != nil {
+	if c.input, err = newInput(c.socket, c.account, c.server.pollers, c.server.config.FrameTime); err != nil {
 		return nil, err
 	}
 	c.input.begun(true)

@@ -143,6 +143,7 @@ func (c *conn) handle(ctx context.Context, b []byte, code uint32, body []byte) (
 			out = errorFrame(b[:start], code, p11.CKR_GENERAL_ERROR)
 		}
 	}()
+	defer c.account.Turn(ctx).End()
 	framed, at := wire.AppendFrame(b, code, "")
 	q := &request{ctx: ctx, conn: c, r: wire.NewReader(body, c.protocol), w: wire.NewWriter(framed, c.protocol)}
 	err := q.answer()

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -10,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"p11fs/engine"
 )
 
 // pollTime is how long a read polls for the client's next request before it
@@ -60,6 +63,7 @@ func (p *pollers) leave() { p.now.Add(-1) }
 // input reads a connection. A client that is slow costs nothing.
 type input struct {
 	socket    *net.UnixConn
+	account   *engine.Account
 	raw       syscall.RawConn
 	pollers   *pollers
 	quick     bool          // the last read took less than quickTime
@@ -79,12 +83,12 @@ type input struct {
 
 // newInput returns the input of a connection. What a client has begun to send it
 // sends whole within frameTime.
-func newInput(c *net.UnixConn, p *pollers, frameTime time.Duration) (*input, error) {
+func newInput(c *net.UnixConn, a *engine.Account, p *pollers, frameTime time.Duration) (*input, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	in := &input{socket: c, raw: raw, pollers: p, frameTime: frameTime}
+	in := &input{socket: c, account: a, raw: raw, pollers: p, frameTime: frameTime}
 	in.attempt = in.read
 	return in, nil
 }
@@ -194,7 +198,14 @@ func (in *input) giveWay() (t time.Time, gave bool) {
 	return t, true
 }
 
+// minTurn is the shortest buffer that is filled in a turn. A shorter one costs less than
+// that.
+const minTurn = 64 << 10
+
 func (in *input) once(fd uintptr) bool {
+	if len(in.buf) >= minTurn {
+		defer in.account.Turn(context.Background()).End() // it has an end of its own
+	}
 	for {
 		in.n, in.err = unix.Read(int(fd), in.buf)
 		if errors.Is(in.err, unix.EINTR) {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"p11fs/engine"
 )
 
 func TestPollersAreBounded(t *testing.T) {
@@ -35,7 +37,11 @@ func TestInput(t *testing.T) {
 		}
 		here, there := unixConn(t, fds[0]), unixConn(t, fds[1])
 		p := &pollers{most: most}
-		in, err := newInput(here, p, time.Minute)
+		e, err := engine.New(engine.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, err := newInput(here, e.Account(0), p, time.Minute)
 		if err != nil {
 			t.Fatal(err)
 		}

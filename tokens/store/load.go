@@ -70,6 +70,9 @@ func (s *Store) load(ctx context.Context, names []format.Name) error {
 		s.mu.Unlock()
 		read += len(ls)
 	}
+	s.mu.Lock()
+	s.summariseLocked()
+	s.mu.Unlock()
 	if read < len(names) {
 		return ioError("load the objects of", s.cfg.Dir, ctx.Err())
 	}
@@ -103,7 +106,9 @@ func (s *Store) takeLocked(l *loaded) {
 	}
 	if s.bad[l.name] != nil {
 		delete(s.bad, l.name)
-		s.cfg.Log.Info("object file is good again", "dir", s.cfg.Dir, "name", l.name)
+		if s.saysLocked(s.cfg.Now()) {
+			s.cfg.Log.Info("object file is good again", "dir", s.cfg.Dir, "name", l.name)
+		}
 	}
 	f.failing = time.Time{}
 	if f.handle != 0 && f.private != l.private {
@@ -136,8 +141,45 @@ func (s *Store) takeDamagedLocked(l *loaded, f *file) {
 	f.stamp, f.failing = l.stamp, time.Time{}
 	was := s.bad[l.name]
 	s.bad[l.name] = l.err
-	if was == nil || was.Error() != l.err.Error() {
+	if (was == nil || was.Error() != l.err.Error()) && s.saysLocked(now) {
 		s.cfg.Log.Warn("object skipped", "dir", s.cfg.Dir, "name", l.name, "err", l.err)
+	}
+}
+
+// said are the lines in the log about single object files.
+type said struct {
+	since   time.Time // the beginning of the time that is counted
+	lines   int
+	omitted int
+	told    bool // how many are left out
+}
+
+// In saidTime not more than saidLines lines are written, and one of how many were left
+// out: who may write the token directory could fill the disk with the log.
+const (
+	saidTime  = time.Minute
+	saidLines = 20
+)
+
+// saysLocked reports whether a line about an object file may be written.
+func (s *Store) saysLocked(now time.Time) bool {
+	if d := now.Sub(s.said.since); d >= saidTime || d < 0 {
+		s.said.told = false
+		s.summariseLocked()
+		s.said = said{since: now}
+	}
+	if s.said.lines++; s.said.lines <= saidLines {
+		return true
+	}
+	s.said.omitted++
+	return false
+}
+
+// summariseLocked says how many lines about object files were left out.
+func (s *Store) summariseLocked() {
+	if s.said.omitted > 0 && !s.said.told {
+		s.cfg.Log.Warn("more object files were skipped, or are good again", "dir", s.cfg.Dir, "files", s.said.omitted)
+		s.said.omitted, s.said.told = 0, true
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -474,5 +475,48 @@ func TestNamesTellNothing(t *testing.T) {
 	other := newStore(t)
 	if o := create(t, other, dataObject("0", "", false)); seen[o.Name] != "" || ShownName(s.nameKey, o.Stored) == o.Name {
 		t.Error("two tokens name alike")
+	}
+}
+
+// TestDamageIsToldBriefly: the log has some lines of damaged files and their number, not
+// a line for each of as many as somebody puts there.
+func TestDamageIsToldBriefly(t *testing.T) {
+	var log bytes.Buffer
+	now := time.Now()
+	cfg := freshConfig(t)
+	cfg.Log, cfg.Now = slog.New(slog.NewTextHandler(&log, nil)), func() time.Time { return now }
+	s := initialised(t, cfg)
+	list := func(files int, text string) {
+		t.Helper()
+		var idx string
+		for n := range files {
+			name := fmt.Sprintf("A%07d", n)
+			writeFile(t, []byte(text), cfg.Dir, objectsDir, name)
+			idx += name + "\n"
+		}
+		writeFile(t, []byte(idx), cfg.Dir, objectsDir, indexFile)
+		if err := s.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lines := func() int { return bytes.Count(log.Bytes(), []byte("level=WARN")) }
+	list(500, "\x05")
+	if n := lines(); n < 2 || n > saidLines+1 || !bytes.Contains(log.Bytes(), []byte("files=480")) {
+		t.Errorf("500 damaged files make %d lines", n)
+	}
+	before := lines()
+	for n := range 10 {
+		list(500, "\x05\x00\x00"[:2+n%2])
+	}
+	if n := lines() - before; n > 0 {
+		t.Errorf("the same files, changed again and again, make %d lines more", n)
+	}
+	if len(damaged(s)) != 500 {
+		t.Errorf("%d of 500 are known", len(damaged(s)))
+	}
+	now = now.Add(saidTime)
+	list(1, "\x05\x00\x00\x00")
+	if n := lines() - before; n < 2 {
+		t.Errorf("a minute later %d lines say what is new, and what was left out", n)
 	}
 }

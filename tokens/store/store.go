@@ -109,6 +109,7 @@ type Store struct {
 	names      reservation           // names that are ours to give out
 	destroyed  recentNames           // names of which a stock process may bring something back
 	bad        map[format.Name]error // files that give no object, and why
+	said       said                  // of them in the log
 }
 
 var _ tokens.Storage = (*Store)(nil)

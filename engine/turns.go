@@ -1,0 +1,201 @@
+package engine
+
+import (
+	"context"
+	"math"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// turns share the processors among uids. Each stretch of work that a door does for a
+// client is a turn. While several uids work, who has used least of late goes on at once,
+// and all others together leave one processor to him, for as long as he comes back soon.
+// So a uid that has any number of requests takes from another what a single process
+// would. A uid that works alone has everything, and pays an atomic load for it.
+type turns struct {
+	processors int
+	alone      atomic.Pointer[Account] // the only one that works, if there is one
+
+	mu      sync.Mutex // guards all below, and Account.share; the last in the order of doc.go
+	last    *Account   // who began the last turn
+	since   time.Time  // since when it was nobody else
+	recent  []*Account // who works, waits, or has worked within soon
+	running []*Turn    // turns that have not ended, but those longer than maxTurn
+}
+
+// share is what an account has of the processors.
+type share struct {
+	used    float64   // nanoseconds of late: half of it counts halfLife later
+	at      time.Time // when used was so
+	ended   time.Time // the last turn
+	running int       // turns in turns.running
+	waiting []*Turn   // the oldest first
+	listed  bool      // it is in turns.recent
+}
+
+const (
+	halfLife = 250 * time.Millisecond
+	// soon is how long a processor stays free for who has just worked.
+	soon = time.Millisecond
+	// maxTurn is how long a turn counts, and is waited for. What takes longer may be
+	// asleep: nobody is to wait for that.
+	maxTurn = 10 * time.Millisecond
+	// aloneAfter is how long nobody else may have worked for a uid to be alone.
+	aloneAfter = time.Second
+)
+
+func newTurns() *turns { return &turns{processors: runtime.GOMAXPROCS(0)} }
+
+// A Turn is a stretch of work for a uid. nil is one that nothing is known of.
+type Turn struct {
+	account *Account
+	began   time.Time
+	counts  bool          // it is in turns.running
+	called  chan struct{} // closed when it begins, if it waited
+}
+
+// Turn begins a turn, and waits for it if other uids have used less, until ctx ends; End
+// ends it. Within a turn no other one is begun.
+func (a *Account) Turn(ctx context.Context) *Turn {
+	if a.turns.alone.Load() == a {
+		return nil
+	}
+	return a.turns.begin(ctx, a)
+}
+
+// End ends the turn.
+func (n *Turn) End() {
+	if n != nil {
+		n.account.turns.end(n)
+	}
+}
+
+func (t *turns) begin(ctx context.Context, a *Account) *Turn {
+	n := &Turn{account: a}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := time.Now()
+	if t.last != a {
+		t.last, t.since = a, now
+		t.alone.Store(nil)
+	} else if now.Sub(t.since) > aloneAfter {
+		t.alone.Store(a)
+		return nil
+	}
+	t.tidyLocked(now)
+	if !a.share.listed {
+		a.share.listed = true
+		t.recent = append(t.recent, a)
+	}
+	if t.mayLocked(a, now) {
+		t.startLocked(n, now)
+		return n
+	}
+	n.called = make(chan struct{})
+	a.share.waiting = append(a.share.waiting, n)
+	t.mu.Unlock()
+	called := t.wait(ctx, n)
+	t.mu.Lock()
+	if !called && !n.counts {
+		a.share.waiting = slices.DeleteFunc(a.share.waiting, func(w *Turn) bool { return w == n })
+		t.startLocked(n, time.Now())
+	}
+	return n
+}
+
+// wait waits until n is called, and reports whether it was, or ctx has ended.
+func (t *turns) wait(ctx context.Context, n *Turn) bool {
+	tick := time.NewTicker(maxTurn) // in case that none of those that run ends
+	defer tick.Stop()
+	for {
+		select {
+		case <-n.called:
+			return true
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+			t.mu.Lock()
+			t.callLocked(time.Now())
+			t.mu.Unlock()
+		}
+	}
+}
+
+func (t *turns) end(n *Turn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := time.Now()
+	s := &n.account.share
+	s.used = s.usedAt(now) + float64(min(now.Sub(n.began), maxTurn))
+	s.at, s.ended = now, now
+	if n.counts {
+		t.running = slices.Delete(t.running, slices.Index(t.running, n), slices.Index(t.running, n)+1)
+		s.running--
+	}
+	t.callLocked(now)
+}
+
+// callLocked has those begin who may, of those that wait.
+func (t *turns) callLocked(now time.Time) {
+	t.tidyLocked(now)
+	for {
+		var next *Account
+		for _, a := range t.recent {
+			if len(a.share.waiting) > 0 && (next == nil || a.share.usedAt(now) < next.share.usedAt(now)) {
+				next = a
+			}
+		}
+		if next == nil || !t.mayLocked(next, now) {
+			return
+		}
+		n := next.share.waiting[0]
+		next.share.waiting = next.share.waiting[1:]
+		t.startLocked(n, now)
+		close(n.called)
+	}
+}
+
+func (t *turns) startLocked(n *Turn, now time.Time) {
+	n.began, n.counts = now, true
+	n.account.share.running++
+	t.running = append(t.running, n)
+}
+
+// tidyLocked forgets turns that are too long, and who works no more.
+func (t *turns) tidyLocked(now time.Time) {
+	t.running = slices.DeleteFunc(t.running, func(n *Turn) bool {
+		if now.Sub(n.began) <= maxTurn {
+			return false
+		}
+		n.counts = false
+		n.account.share.running--
+		return true
+	})
+	t.recent = slices.DeleteFunc(t.recent, func(a *Account) bool {
+		s := &a.share
+		s.listed = s.running > 0 || len(s.waiting) > 0 || now.Sub(s.ended) <= soon
+		return !s.listed
+	})
+}
+
+// mayLocked reports whether the account may begin a turn.
+func (t *turns) mayLocked(a *Account, now time.Time) bool {
+	least := a
+	for _, b := range t.recent {
+		if b.share.usedAt(now) < least.share.usedAt(now) {
+			least = b
+		}
+	}
+	if least == a {
+		return a.share.running < t.processors
+	}
+	return len(t.running)-least.share.running < max(1, t.processors-1)
+}
+
+// usedAt is what was used of late, as it counts now.
+func (s *share) usedAt(now time.Time) float64 {
+	return s.used * math.Exp2(-float64(now.Sub(s.at))/float64(halfLife))
+}

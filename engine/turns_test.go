@@ -1,0 +1,153 @@
+package engine
+
+import (
+	"context"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// turnsOf returns the accounts of n uids on that many processors.
+func turnsOf(processors, n int) (list []*Account) {
+	t := &turns{processors: processors}
+	for uid := range n {
+		list = append(list, &Account{uid: uint32(uid), max: -1, turns: t})
+	}
+	return list
+}
+
+// works has an account work in turns of that length, without a pause between them, until
+// the end of the test's context. It returns how many were made.
+func works(ctx context.Context, a *Account, turn time.Duration) *int {
+	n := new(int)
+	go func() {
+		for ctx.Err() == nil {
+			t := a.Turn(ctx)
+			time.Sleep(turn)
+			t.End()
+			*n++
+		}
+	}()
+	return n
+}
+
+// TestTurnsAreShared: one that works now and then waits for nobody who works much, and
+// however many requests a uid has, it has no more of the processors than is left.
+func TestTurnsAreShared(t *testing.T) {
+	for _, processors := range []int{1, 2, 4} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			a := turnsOf(processors, 3)
+			var greedy []*int
+			for range 16 {
+				greedy = append(greedy, works(ctx, a[0], 2*time.Millisecond), works(ctx, a[1], 2*time.Millisecond))
+			}
+			time.Sleep(time.Second)
+			before := 0
+			for _, n := range greedy {
+				before += *n
+			}
+			const turns = 500
+			begun := time.Now()
+			for range turns {
+				waited := time.Now()
+				n := a[2].Turn(ctx)
+				if d := time.Since(waited); d > 0 {
+					t.Fatalf("on %d processors it waits %v", processors, d)
+				}
+				time.Sleep(500 * time.Microsecond)
+				n.End()
+				time.Sleep(200 * time.Microsecond)
+			}
+			took := time.Since(begun)
+			after := 0
+			for _, n := range greedy {
+				after += *n
+			}
+			most := int(took/(2*time.Millisecond))*max(1, processors-1) + len(greedy)
+			if n := after - before; n > most || n < most/2 {
+				t.Errorf("on %d processors the others had %d turns meanwhile, and %d fit", processors, n, most)
+			}
+			cancel()
+			time.Sleep(time.Second)
+		})
+	}
+}
+
+// TestTurnsAreFair: of those that work without an end each has the same, whatever the
+// number of its requests and the length of its turns.
+func TestTurnsAreFair(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		a := turnsOf(2, 2)
+		few := works(ctx, a[0], time.Millisecond)
+		var many []*int
+		for range 20 {
+			many = append(many, works(ctx, a[1], 3*time.Millisecond))
+		}
+		time.Sleep(20 * time.Second)
+		sum := 0
+		for _, n := range many {
+			sum += *n
+		}
+		if one, other := time.Duration(*few)*time.Millisecond, time.Duration(sum)*3*time.Millisecond; one < other*4/5 {
+			t.Errorf("one has worked %v, the other %v", one, other)
+		}
+		cancel()
+		time.Sleep(time.Second)
+	})
+}
+
+// TestTurnsWaitForNobodyAsleep: turns that do not end hold others up once, and briefly.
+func TestTurnsWaitForNobodyAsleep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := turnsOf(2, 3)
+		for range 100 {
+			a[0].Turn(t.Context())
+		}
+		time.Sleep(maxTurn)
+		a[2].Turn(t.Context()).End() // who has used least
+		begun := time.Now()
+		for range 100 {
+			n := a[1].Turn(t.Context())
+			time.Sleep(time.Millisecond)
+			n.End()
+		}
+		if took := time.Since(begun); took > 100*time.Millisecond+2*maxTurn {
+			t.Errorf("100 turns of a millisecond took %v", took)
+		}
+	})
+}
+
+// TestTurnsAlone: who is alone is not counted, and others find that they are two.
+func TestTurnsAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := turnsOf(2, 2)
+		a[0].Turn(t.Context()).End()
+		time.Sleep(2 * aloneAfter)
+		if a[0].Turn(t.Context()) != nil {
+			t.Error("a uid that is alone has a turn")
+		}
+		if a[1].Turn(t.Context()) == nil || a[0].Turn(t.Context()) == nil {
+			t.Error("two uids have no turns")
+		}
+	})
+}
+
+// BenchmarkTurns is what a turn costs a uid that is alone, and one that is not.
+func BenchmarkTurns(b *testing.B) {
+	for _, uids := range []int{1, 2} {
+		b.Run(strconv.Itoa(uids), func(b *testing.B) {
+			a := turnsOf(2, uids)
+			if uids == 1 {
+				a[0].turns.alone.Store(a[0])
+			}
+			for n := 0; b.Loop(); n++ {
+				a[n%uids].Turn(b.Context()).End()
+			}
+		})
+	}
+}
