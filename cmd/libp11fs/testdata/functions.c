@@ -408,6 +408,44 @@ static void check_validation(CK_SESSION_HANDLE s)
     RV(f->C_GetSessionValidationFlags(s, CKS_LAST_VALIDATION_OK, NULL), CKR_ARGUMENTS_BAD);
 }
 
+/* Both sides come to one key, and one that asks for the length of the ciphertext to none. */
+static void check_kem(CK_SESSION_HANDLE s)
+{
+    CK_MECHANISM gen = {CKM_ML_KEM_KEY_PAIR_GEN, NULL, 0}, kem = {CKM_ML_KEM, NULL, 0}, none = {CKM_SHA256_HMAC, NULL, 0};
+    CK_ULONG set = CKP_ML_KEM_768, class = CKO_SECRET_KEY, type = CKK_GENERIC_SECRET, n = 0, found, left, len;
+    CK_BBOOL yes = 1;
+    CK_ATTRIBUTE pub[] = {{CKA_PARAMETER_SET, &set, sizeof set}, {CKA_ENCAPSULATE, &yes, 1}};
+    CK_ATTRIBUTE priv[] = {{CKA_DECAPSULATE, &yes, 1}};
+    CK_ATTRIBUTE t[] = {{CKA_CLASS, &class, sizeof class}, {CKA_KEY_TYPE, &type, sizeof type}, {CKA_SIGN, &yes, 1}, {CKA_LABEL, "kem", 3}};
+    CK_OBJECT_HANDLE public, private, here, there, list[8];
+    static CK_BYTE ciphertext[2048];
+    CK_BYTE mac[32], other[32];
+
+    OK(f->C_GenerateKeyPair(s, &gen, pub, 2, priv, 1, &public, &private));
+    OK(f->C_EncapsulateKey(s, &kem, public, t, 4, NULL, &n, NULL));
+    CHECK(n == 1088);
+    len = n - 1;
+    RV(f->C_EncapsulateKey(s, &kem, public, t, 4, ciphertext, &len, &here), CKR_BUFFER_TOO_SMALL);
+    CHECK(len == n);
+    OK(f->C_FindObjectsInit(s, &t[3], 1));
+    OK(f->C_FindObjects(s, list, 8, &found));
+    OK(f->C_FindObjectsFinal(s));
+    CHECK(found == 0);
+    len = sizeof ciphertext;
+    OK(f->C_EncapsulateKey(s, &kem, public, t, 4, ciphertext, &len, &here));
+    CHECK(len == n);
+    OK(f->C_DecapsulateKey(s, &kem, private, t, 4, ciphertext, len, &there));
+    OK(f->C_SignInit(s, &none, here));
+    left = sizeof mac;
+    OK(f->C_Sign(s, data, DATA_LEN, mac, &left));
+    OK(f->C_SignInit(s, &none, there));
+    left = sizeof other;
+    OK(f->C_Sign(s, data, DATA_LEN, other, &left));
+    CHECK(memcmp(mac, other, sizeof mac) == 0);
+    RV(f->C_EncapsulateKey(s, &kem, private, t, 4, ciphertext, &len, &here), CKR_KEY_FUNCTION_NOT_PERMITTED);
+    RV(f->C_DecapsulateKey(s, &kem, private, t, 4, ciphertext, len - 1, &there), CKR_WRAPPED_KEY_LEN_RANGE);
+}
+
 /* Whether a public key encapsulates is not the mechanism's only question. */
 static void check_encapsulation(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE key)
 {
@@ -416,6 +454,7 @@ static void check_encapsulation(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE key)
     CK_ULONG n = sizeof out;
     CK_OBJECT_HANDLE made;
 
+    check_kem(s);
     RV(f->C_EncapsulateKey(s, &none, key, NULL, 0, out, &n, &made), CKR_MECHANISM_INVALID);
     RV(f->C_EncapsulateKey(s, &none, key, NULL, 0, NULL, &n, NULL), CKR_MECHANISM_INVALID);
     RV(f->C_EncapsulateKey(s, &none, key, NULL, 0, out, &n, NULL), CKR_ARGUMENTS_BAD);
