@@ -210,6 +210,28 @@ func operationRules() []tokenRule {
 			s.operate("update", "sign", "00").is("update", p11.CKR_SESSION_HANDLE_INVALID)
 			other.sign(key, "00").is("in another session", p11.CKR_OK)
 		}},
+		{name: "logout ends what private keys do", cites: "§5.6.10", deviates: and(
+			stock("its operations go on", map[string]string{"update": "CKR_OK", "final": "CKR_OK"}),
+			"files", "an open file says why it ended", map[string]string{"update": "CKR_USER_NOT_LOGGED_IN", "final": "CKR_USER_NOT_LOGGED_IN"}), run: func(r *rig) {
+			s := r.a.opened()
+			public := s.mac("label=public")
+			s.operate("begin", "sign", s.mac("private=true label=private"), hmac).must()
+			s.operate("update", "sign", "00").must()
+			s.logout().must()
+			s.operate("update", "sign", "00").is("update", p11.CKR_OPERATION_NOT_INITIALIZED)
+			s.operate("end", "sign").is("final", p11.CKR_OPERATION_NOT_INITIALIZED)
+			s.sign(public, "00").is("with a public key", p11.CKR_OK)
+		}},
+		{name: "what is destroyed is not found and not used", cites: "§5.7.3, §5.13.1", run: func(r *rig) {
+			s := r.a.open()
+			key := s.mac("label=gone")
+			s.isFound("before", "label=gone", 1)
+			s.call("destroy", key).is("destroy", p11.CKR_OK)
+			s.isFound("after", "label=gone", 0)
+			s.isVisible("by its handle", key, p11.CKR_OBJECT_HANDLE_INVALID)
+			s.sign(key, "00").is("sign", p11.CKR_KEY_HANDLE_INVALID)
+			s.call("destroy", key).is("destroy again", p11.CKR_OBJECT_HANDLE_INVALID)
+		}},
 		{name: "a refused operation is none", cites: "§5.13.1", run: func(r *rig) {
 			s := r.a.open()
 			s.operate("begin", "sign", s.mac("label=no sign=false"), hmac).is("refused", p11.CKR_KEY_FUNCTION_NOT_PERMITTED)
