@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/btree"
 
+	"p11fs/engine/policy"
 	"p11fs/p11"
 	"p11fs/tokens"
 )
@@ -30,6 +31,8 @@ type Config struct {
 	// SeparateWrapping has no key both wrap or unwrap others and encrypt or decrypt
 	// data, and unwraps no key into one whose value can be read: see separate.go.
 	SeparateWrapping bool
+	// Policy is which mechanisms and keys may be used; nil allows all.
+	Policy *policy.Policy
 	// Table counts sessions over all processes; nil where no other process
 	// shares the tokens.
 	Table SessionTable
@@ -64,6 +67,7 @@ type Engine struct {
 	pinDelay time.Duration
 	slots    []*Slot // never changes
 	rules    *rules
+	policy   *policy.Policy // nil allows all
 	quota    quota
 	turns    *turns
 	held     atomic.Int64 // bytes in all accounts
@@ -86,6 +90,7 @@ func New(c Config) (*Engine, error) {
 		now:      c.Now,
 		limits:   c.Limits.withDefaults(),
 		pinDelay: c.PINDelay,
+		policy:   c.Policy,
 		rules:    newRules(),
 		turns:    newTurns(),
 		apps:     btree.NewG(treeDegree, func(a, b *Application) bool { return a.number < b.number }),

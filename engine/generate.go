@@ -110,7 +110,7 @@ func (s *Session) generator(ctx context.Context, m p11.Mechanism, flag p11.Flags
 	if err := slot.online(); err != nil {
 		return nil, err
 	}
-	if err := m.Validate(); err != nil {
+	if err := s.parameterAllowed(m); err != nil {
 		return nil, err
 	}
 	g, ok := slot.token.(tokens.KeyGenerator)

@@ -85,7 +85,11 @@ func (s *Session) disown(list ...*pending) {
 // is not interrupted.
 func (s *Session) store(ctx context.Context, list ...*pending) ([]p11.ObjectHandle, error) {
 	for _, p := range list {
-		if err := s.mayStillStore(ctx, p.login); err != nil {
+		err := s.mayStillStore(ctx, p.login)
+		if err == nil {
+			err = s.mayMake(p.attrs)
+		}
+		if err != nil {
 			s.disown(list...)
 			return nil, err
 		}

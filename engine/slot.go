@@ -17,7 +17,7 @@ type Slot struct {
 	config     SlotConfig
 	token      tokens.Token // nil when absent
 	table      SessionTable // nil when no other process shares the token
-	mechanisms atomic.Pointer[map[p11.MechanismType]p11.MechanismInfo]
+	mechanisms atomic.Pointer[mechanismTable]
 	unwatch    func() // ends tokens.Watcher; nil where there is none
 	handles    handleTree
 	tries      *pinTries
@@ -40,13 +40,22 @@ func newSlot(e *Engine, c SlotConfig, table SessionTable) *Slot {
 	return s
 }
 
-// readMechanisms indexes the token's mechanism list.
+// A mechanismTable is a token's mechanism list, as the policy leaves it.
+type mechanismTable struct {
+	list   []p11.MechanismInfo
+	byType map[p11.MechanismType]p11.MechanismInfo
+}
+
+// readMechanisms reads the token's mechanism list.
 func (s *Slot) readMechanisms() {
-	byType := make(map[p11.MechanismType]p11.MechanismInfo)
-	for _, m := range s.Mechanisms() {
-		byType[m.Type] = m
+	if s.token == nil {
+		return
 	}
-	s.mechanisms.Store(&byType)
+	t := &mechanismTable{s.engine.policy.List(s.token.Mechanisms()), make(map[p11.MechanismType]p11.MechanismInfo)}
+	for _, m := range t.list {
+		t.byType[m.Type] = m
+	}
+	s.mechanisms.Store(t)
 }
 
 // ID is the slot's number.
@@ -123,12 +132,12 @@ func (s *Slot) othersSessions(ctx context.Context) (uint64, error) {
 }
 
 // Mechanisms is C_GetMechanismList with C_GetMechanismInfo of each, in the
-// token's order. The caller does not change it.
+// token's order, as the policy leaves it. The caller does not change it.
 func (s *Slot) Mechanisms() []p11.MechanismInfo {
 	if s.token == nil {
 		return nil
 	}
-	return s.token.Mechanisms()
+	return s.mechanisms.Load().list
 }
 
 // Mechanism is C_GetMechanismInfo (PKCS#11 v3.1 §5.5.6).
@@ -136,11 +145,20 @@ func (s *Slot) Mechanism(t p11.MechanismType) (p11.MechanismInfo, error) {
 	if s.token == nil {
 		return p11.MechanismInfo{}, s.absent()
 	}
-	m, ok := (*s.mechanisms.Load())[t]
+	m, ok := s.mechanisms.Load().byType[t]
+	if !ok && s.forbidden(t) {
+		return p11.MechanismInfo{}, p11.Advise(p11.Errorf(p11.CKR_MECHANISM_INVALID, "the policy in %s does not allow %s", s.engine.policy.Name, t.Short()),
+			"use one that the token's list of mechanisms has")
+	}
 	if !ok {
 		return p11.MechanismInfo{}, p11.Errorf(p11.CKR_MECHANISM_INVALID, "token %s has no mechanism %s", s.Name(), t.Short())
 	}
 	return m, nil
+}
+
+// forbidden says whether it is the policy that keeps the token's mechanism out.
+func (s *Slot) forbidden(t p11.MechanismType) bool {
+	return s.engine.policy != nil && slices.ContainsFunc(s.token.Mechanisms(), func(m p11.MechanismInfo) bool { return m.Type == t })
 }
 
 // usable checks that the token has the mechanism for that use (a CKF_ flag of

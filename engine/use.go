@@ -16,6 +16,7 @@ type use struct {
 
 	invalid p11.RV // for a handle that names no key
 	unfit   p11.RV // for a key of the wrong type
+	weak    p11.RV // for a key that is not strong enough
 }
 
 // uses are all of them. Policy, grants and audit have one row to look at for each.
@@ -30,14 +31,14 @@ var uses = [...]use{ //nolint:gochecknoglobals // a table, never written
 	keyUse(p11.CKF_ENCAPSULATE, p11.CKA_ENCAPSULATE, "encapsulate", "key encapsulation"),
 	keyUse(p11.CKF_DECAPSULATE, p11.CKA_DECAPSULATE, "decapsulate", "key decapsulation"),
 	{p11.CKF_WRAP, p11.CKA_WRAP, "wrap", "key wrap",
-		p11.CKR_WRAPPING_KEY_HANDLE_INVALID, p11.CKR_WRAPPING_KEY_TYPE_INCONSISTENT},
+		p11.CKR_WRAPPING_KEY_HANDLE_INVALID, p11.CKR_WRAPPING_KEY_TYPE_INCONSISTENT, p11.CKR_WRAPPING_KEY_SIZE_RANGE},
 	{p11.CKF_UNWRAP, p11.CKA_UNWRAP, "unwrap", "key unwrap",
-		p11.CKR_UNWRAPPING_KEY_HANDLE_INVALID, p11.CKR_UNWRAPPING_KEY_TYPE_INCONSISTENT},
+		p11.CKR_UNWRAPPING_KEY_HANDLE_INVALID, p11.CKR_UNWRAPPING_KEY_TYPE_INCONSISTENT, p11.CKR_UNWRAPPING_KEY_SIZE_RANGE},
 	{flag: p11.CKF_DIGEST, verb: "digest", noun: "digest"},
 }
 
 func keyUse(flag p11.Flags, usage p11.AttributeType, verb, noun string) use {
-	return use{flag, usage, verb, noun, p11.CKR_KEY_HANDLE_INVALID, p11.CKR_KEY_TYPE_INCONSISTENT}
+	return use{flag, usage, verb, noun, p11.CKR_KEY_HANDLE_INVALID, p11.CKR_KEY_TYPE_INCONSISTENT, p11.CKR_KEY_SIZE_RANGE}
 }
 
 // useOf returns the use of a CKF_ flag, which the program chooses.
@@ -68,7 +69,7 @@ func (s *Session) begin(ctx context.Context, u use, m p11.Mechanism, h p11.Objec
 		if err := interrupted(ctx); err != nil {
 			return nil, err
 		}
-		return o, m.Validate()
+		return o, s.parameterAllowed(m)
 	}
 	e, err := s.openKey(ctx, h, u.invalid)
 	if err != nil {
@@ -77,6 +78,9 @@ func (s *Session) begin(ctx context.Context, u use, m p11.Mechanism, h p11.Objec
 	err = mayUse(e.attrs, u, m)
 	if err == nil {
 		err = s.appSlot.app.engine.rules.mayWrapAtAll(e.attrs, u, m.Type)
+	}
+	if err == nil {
+		err = s.policyAllows(e.attrs, u, m)
 	}
 	if err != nil {
 		e.release()

@@ -19,7 +19,11 @@ func (s *Session) WrapKey(ctx context.Context, m p11.Mechanism, wrapping, key p1
 		return nil, err
 	}
 	defer k.release()
-	if err := mayWrap(w.key.attrs, k.attrs, key); err != nil {
+	err = mayWrap(w.key.attrs, k.attrs, key)
+	if why, _ := s.policy().Key(k.attrs); err == nil && why != "" {
+		err = p11.Advise(p11.Errorf(p11.CKR_KEY_NOT_WRAPPABLE, "%s", why), "wrap a key that it allows")
+	}
+	if err != nil {
 		w.release()
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	sddaemon "github.com/coreos/go-systemd/v22/daemon"
 
 	"p11fs/engine"
+	"p11fs/engine/policy"
 	"p11fs/fs"
 	"p11fs/locks"
 	"p11fs/mountd/mountpoint"
@@ -87,6 +88,7 @@ type Daemon struct {
 	selfTestFailed []string      // the tokens that did not pass theirs
 
 	slots  []*slot
+	policy *policy.Policy // nil for none
 	engine *engine.Engine
 	tree   *fs.FS
 	server *fs.Server
@@ -155,7 +157,7 @@ func New(ctx context.Context, c Config) (_ *Daemon, err error) {
 		return nil, fmt.Errorf("the mount point: %w", err)
 	}
 	for _, step := range []func(context.Context) error{
-		d.loadSlots, d.prepareDirectories, d.guardStore, d.ifMounting(d.guardMount),
+		d.loadSlots, d.loadPolicy, d.prepareDirectories, d.guardStore, d.ifMounting(d.guardMount),
 		d.openStock, d.openTokens, d.openRPC, d.ifMounting(d.mount),
 	} {
 		if err := ctx.Err(); err != nil {

@@ -30,14 +30,22 @@ const Group = "pkcs11"
 // configName is the name of the slot configuration in its directory.
 const configName = "opencryptoki.conf"
 
+// The names of the files of a policy, likewise.
+const (
+	policyName   = "policy.conf"
+	strengthName = "strength.conf"
+)
+
 // Paths is where a daemon finds and puts things.
 type Paths struct {
 	Config string // opencryptoki.conf; in user mode it may be absent
-	Data   string // one directory a token
-	Locks  string // lock files of the tokens, as stock processes use them
-	Guard  string // file locked for as long as a daemon serves Data
-	Mount  string // where the tree is mounted unless told otherwise
-	RPC    string // socket for PKCS#11 programs; empty for none
+	// What may be used, and how strong it is; without the first there is no policy.
+	Policy, Strength string
+	Data             string // one directory a token
+	Locks            string // lock files of the tokens, as stock processes use them
+	Guard            string // file locked for as long as a daemon serves Data
+	Mount            string // where the tree is mounted unless told otherwise
+	RPC              string // socket for PKCS#11 programs; empty for none
 	// The door for openCryptoki's own library, which only a system daemon has.
 	SlotDaemon   string // the file that names the System V segment
 	SlotSocket   string
@@ -54,12 +62,14 @@ func SystemPaths(root string) Paths {
 	}
 	locks := filepath.Join(root, "var/lock/opencryptoki")
 	return Paths{
-		Config: filepath.Join(root, "etc/opencryptoki", configName),
-		Data:   filepath.Join(root, "var/lib/opencryptoki"),
-		Locks:  locks,
-		Guard:  filepath.Join(locks, "LCK..p11fs"),
-		Mount:  filepath.Join(root, "p11"),
-		RPC:    filepath.Join(root, "run/p11fs", rpcSocketName),
+		Config:   filepath.Join(root, "etc/opencryptoki", configName),
+		Policy:   filepath.Join(root, "etc/opencryptoki", policyName),
+		Strength: filepath.Join(root, "etc/opencryptoki", strengthName),
+		Data:     filepath.Join(root, "var/lib/opencryptoki"),
+		Locks:    locks,
+		Guard:    filepath.Join(locks, "LCK..p11fs"),
+		Mount:    filepath.Join(root, "p11"),
+		RPC:      filepath.Join(root, "run/p11fs", rpcSocketName),
 
 		SlotDaemon:   filepath.Join(root, "usr/sbin/pkcsslotd"),
 		SlotSocket:   filepath.Join(root, "var/run/pkcsslotd.socket"),
@@ -98,11 +108,13 @@ func UserPaths(getenv func(string) string, home string) (Paths, error) {
 	data = filepath.Join(data, "p11fs")
 	locks := filepath.Join(data, ".lock")
 	return Paths{
-		Config: filepath.Join(config, "p11fs", configName),
-		Data:   data,
-		Locks:  locks,
-		Guard:  filepath.Join(locks, "LCK..p11fs"),
-		Mount:  filepath.Join(mount, "p11"),
-		RPC:    filepath.Join(sockets, "p11fs", rpcSocketName),
+		Config:   filepath.Join(config, "p11fs", configName),
+		Policy:   filepath.Join(config, "p11fs", policyName),
+		Strength: filepath.Join(config, "p11fs", strengthName),
+		Data:     data,
+		Locks:    locks,
+		Guard:    filepath.Join(locks, "LCK..p11fs"),
+		Mount:    filepath.Join(mount, "p11"),
+		RPC:      filepath.Join(sockets, "p11fs", rpcSocketName),
 	}, nil
 }

@@ -31,6 +31,7 @@ func (d *Daemon) status() string {
 	line("slot-daemon", "%s", d.slotDaemonState())
 	line("slots", "%d", len(d.slots))
 	line("tokens", "%d", len(d.present()))
+	line("policy", "%s", d.policyState())
 	for _, l := range d.conf.Lacking() {
 		line("lacks", "%s", l)
 	}

@@ -16,8 +16,10 @@ import (
 
 // group returns the group that shares the token directories, or locks.NoGroup. Only
 // root can give files to it.
-func (d *Daemon) group() int {
-	if d.conf.Mode != System || os.Geteuid() != 0 {
+func (d *Daemon) group() int { return d.conf.group() }
+
+func (c Config) group() int {
+	if c.Mode != System || os.Geteuid() != 0 {
 		return locks.NoGroup
 	}
 	g, err := user.LookupGroup(Group)
@@ -54,7 +56,7 @@ func (d *Daemon) openTokens(ctx context.Context) error {
 		})
 	}
 	var err error
-	if d.engine, err = engine.New(engine.Config{Slots: slots, Log: d.log, Now: d.now, PINDelay: pinDelay, SeparateWrapping: d.conf.SeparateWrapping, Table: d.sessionTable()}); err != nil {
+	if d.engine, err = engine.New(engine.Config{Slots: slots, Log: d.log, Now: d.now, PINDelay: pinDelay, SeparateWrapping: d.conf.SeparateWrapping, Policy: d.policy, Table: d.sessionTable()}); err != nil {
 		return err
 	}
 	d.later(d.engine.Close)
@@ -65,6 +67,11 @@ func (d *Daemon) openTokens(ctx context.Context) error {
 // token in it if there is none.
 func (d *Daemon) openToken(ctx context.Context, s *slot) (tokens.Token, error) {
 	p := s.Place
+	if s.Kind.Protection != nil {
+		if why := d.policy.Store(s.Kind.Protection(p)); why != "" {
+			return nil, fmt.Errorf("%s: change the policy, or the format of the directory", why)
+		}
+	}
 	p.Group = d.group()
 	if err := locks.MakeDirectory(p.Dir, dirMode(d.conf.Mode), p.Group); err != nil {
 		return nil, err

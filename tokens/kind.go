@@ -29,9 +29,19 @@ type Kind struct {
 	// says what is wrong, and one that mends it; both are empty where nothing
 	// is wrong, and where there is no token yet. It may be nil.
 	Check func(p Place) (wrong, mend string)
+	// Protection is what the directory of p is kept with, for a policy to judge. It may be
+	// nil, for what keeps nothing.
+	Protection func(p Place) Protection
 	// Lacking are the mechanisms that its tokens would have on another machine, or with
 	// another cryptographic library.
 	Lacking []Lack
+}
+
+// A Protection is what a token directory keeps its objects and PINs with.
+type Protection struct {
+	Mechanisms []p11.MechanismType
+	PRF        p11.PBKDF2PRF // 0 for none
+	Bits       uint64        // of the weakest key
 }
 
 // A Lack is a mechanism that is not there, and why, in a few words.

@@ -62,7 +62,7 @@ func New(daemon mountd.Config, libcrypto func() (string, error)) Examination {
 
 // Run makes all checks, in the order in which their troubles are met.
 func (e Examination) Run() []Finding {
-	checks := []func() Finding{e.device, e.helper, e.allowOther, e.group, e.member, e.configuration, e.data, e.tokens, e.modes,
+	checks := []func() Finding{e.device, e.helper, e.allowOther, e.group, e.member, e.configuration, e.policy, e.data, e.tokens, e.modes,
 		e.slotDaemon, e.refusal, e.segments, e.lockFiles, e.socket, e.mount, e.libcrypto, e.mechanisms}
 	findings := make([]Finding, len(checks))
 	for i, check := range checks {
@@ -184,6 +184,21 @@ func (e Examination) configuration() Finding {
 		all.add("editor "+e.Paths.Config, "%v", w)
 	}
 	return all.found(f.good("understood"))
+}
+
+// policy checks the files of the policy, with which, if they are wrong, no daemon starts.
+func (e Examination) policy() Finding {
+	f := Finding{Check: e.Paths.Policy}
+	p, err := e.LoadPolicy()
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return f.good("not seen: it is not for you to read")
+	case err != nil:
+		return f.wrong("editor "+e.Paths.Policy+" (p11fs(5) tells what stands in it), or remove it", "%v", err)
+	case p == nil:
+		return f.good("absent: all mechanisms and keys may be used")
+	}
+	return f.good("a policy is on: it allows %s", p)
 }
 
 // data checks who may come to the token directories. In user mode they are

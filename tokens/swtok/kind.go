@@ -24,7 +24,7 @@ func NewKind(p Provider) tokens.Kind { return newKind(p, format.Iterations) }
 func newKind(p Provider, iterations uint64) tokens.Kind {
 	return tokens.Kind{
 		Name: Kind, Library: "libpkcs11_sw", Files: []string{"NVTOK.DAT", "MK_SO", "MK_USER"},
-		Check: check, Lacking: Lacking(p),
+		Check: check, Lacking: Lacking(p), Protection: protection,
 		Open: func(ctx context.Context, place tokens.Place) (tokens.Token, error) {
 			return open(ctx, p, iterations, place)
 		},
@@ -85,4 +85,18 @@ func check(p tokens.Place) (wrong, mend string) {
 	}
 	return wrong + ": it is damaged or of another format, and the token stays closed",
 		fmt.Sprintf("put it back from a backup, or, for an empty token in its place: mv %s %s.damaged", p.Dir, p.Dir)
+}
+
+// protection is that of openCryptoki 3.12's format, or of 3.8's: the master key is of
+// three-key DES, under keys of two-key DES that are made of the PINs' hashes.
+func protection(p tokens.Place) tokens.Protection {
+	if tokens.NewFormat(p.Format) {
+		return tokens.Protection{
+			Mechanisms: []p11.MechanismType{p11.CKM_AES_KEY_GEN, p11.CKM_AES_KEY_WRAP, p11.CKM_AES_GCM, p11.CKM_PKCS5_PBKD2},
+			PRF:        p11.CKP_PKCS5_PBKD2_HMAC_SHA512, Bits: 256,
+		}
+	}
+	return tokens.Protection{
+		Mechanisms: []p11.MechanismType{p11.CKM_DES3_KEY_GEN, p11.CKM_DES3_CBC, p11.CKM_SHA_1, p11.CKM_MD5}, Bits: 80,
+	}
 }
