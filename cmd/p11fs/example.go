@@ -12,13 +12,18 @@ import (
 // folder of the token, K the name of a key.
 func example(m p11.MechanismInfo) string {
 	facts, _ := p11.MechanismFacts(m.Type)
-	var kt p11.KeyType
+	kt := p11.KeyType(p11.CKK_GENERIC_SECRET) // as what takes keys of any type does
 	if len(facts.KeyTypes) > 0 {
 		kt = facts.KeyTypes[0]
 	}
 	// What stands in the file's name. Data that comes from elsewhere, such as the other
 	// side's point, is not in it.
 	spec := p11.Mechanism{Type: m.Type, Param: p11.SampleParam(m.Type)}.String()
+	for _, w := range m.Type.ParamWords() {
+		if w.Needed && !strings.Contains(spec, ","+w.Name+"=") { // which is never printed
+			spec += "," + w.Name + "=0x736563726574"
+		}
+	}
 	private, public := "K.key", "K.pub"
 	if isSecret(kt) {
 		private, public = "K.sec", "K.sec"
