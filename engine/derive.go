@@ -10,16 +10,18 @@ import (
 )
 
 // DeriveKey is C_DeriveKey (PKCS#11 v3.1 §5.18.5) with a mechanism that makes one key, or
-// one data object. Without class and key type it makes a generic secret.
+// one data object. Without class and key type it makes a generic secret, with
+// CKM_PUB_KEY_FROM_PRIV_KEY the public half of the base key.
 func (s *Session) DeriveKey(ctx context.Context, m p11.Mechanism, base p11.ObjectHandle, template p11.Attributes) (p11.ObjectHandle, error) {
 	f := from{flag: p11.CKF_DERIVE, origin: derived, imposing: p11.CKA_DERIVE_TEMPLATE}
-	if facts, _ := p11.MechanismFacts(m.Type); facts.Data {
+	facts, _ := p11.MechanismFacts(m.Type)
+	f.data, f.public = facts.Data, m.Type == p11.CKM_PUB_KEY_FROM_PRIV_KEY
+	switch {
+	case f.public: // and so what the base key says
+	case f.data && !template.Has(p11.CKA_CLASS):
 		template = template.Clone()
-		if !template.Has(p11.CKA_CLASS) {
-			template.SetUlong(p11.CKA_CLASS, uint64(p11.CKO_DATA))
-		}
-		f.data = true
-	} else {
+		template.SetUlong(p11.CKA_CLASS, uint64(p11.CKO_DATA))
+	case !f.data:
 		template = secretTemplate(template)
 	}
 	return s.makeFrom(ctx, f, m, base, template, func(ctx context.Context, t tokens.Token, keys []*tokens.Object, attrs p11.Attributes) (p11.Attributes, error) {
@@ -40,6 +42,7 @@ type from struct {
 	origin   origin            //
 	imposing p11.AttributeType // of the other key: a template that the new one has to fit
 	data     bool              // it makes data objects
+	public   bool              // it makes the public half of the other key
 }
 
 // makeFrom makes a key out of another, and of those that the parameter names: compute
@@ -64,6 +67,9 @@ func (s *Session) makeFrom(ctx context.Context, f from, m p11.Mechanism, key p11
 	var p *pending
 	if err == nil {
 		p, err = s.prepareFrom(template, o.key.attrs, f)
+	}
+	if f.public {
+		o.locked = false // nothing is done with the secret
 	}
 	if err == nil && o.locked {
 		// There is no moment at which the PIN could be given.
@@ -185,6 +191,12 @@ func keep(template, base p11.Attributes) (p11.Attributes, error) {
 // prepareFrom completes the template of a key that comes out of another, which
 // may impose attributes on it.
 func (s *Session) prepareFrom(template, key p11.Attributes, f from) (*pending, error) {
+	if f.public {
+		var err error
+		if template, err = publicHalf(template, key); err != nil {
+			return nil, err
+		}
+	}
 	matches := f.flag == p11.CKF_ENCAPSULATE // and imposes nothing
 	if !matches {
 		var err error
@@ -207,7 +219,7 @@ func (s *Session) prepareFrom(template, key p11.Attributes, f from) (*pending, e
 		attrs.Wipe()
 		return nil, p11.Advise(p11.Errorf(p11.CKR_KEY_HANDLE_INVALID, "the new key is not what the public key's encapsulate-template asks for"), "change its template, or use another public key")
 	}
-	if class, _ := attrs.Class(); !isSecretClass(class) && (class != p11.CKO_DATA || !f.data) {
+	if class, _ := attrs.Class(); !isSecretClass(class) && (class != p11.CKO_DATA || !f.data) && !f.public {
 		return nil, p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "class: %s a %s is not possible", f.origin, class.Short())
 	}
 	if ok {

@@ -93,7 +93,7 @@ func (s *Session) begin(ctx context.Context, u use, m p11.Mechanism, h p11.Objec
 
 // mayUse checks that the key with these attributes may be used so with m.
 func mayUse(key p11.Attributes, u use, m p11.Mechanism) error {
-	if !key.Bool(u.usage) {
+	if !key.Bool(u.usage) && m.Type != p11.CKM_PUB_KEY_FROM_PRIV_KEY { // a public half is no secret
 		return p11.Errorf(p11.CKR_KEY_FUNCTION_NOT_PERMITTED, "the key may not %s: its %s is not true", u.verb, u.usage.Short())
 	}
 	if !allows(key, m.Type) {

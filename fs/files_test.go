@@ -310,6 +310,32 @@ func TestViews(t *testing.T) {
 			t.Errorf("%d bytes were derived", len(a))
 		}
 	})
+	t.Run("public half", func(t *testing.T) {
+		const file = "tok/objects/web.key/derive:pub-key-from-priv-key,label=half"
+		p.must(p.print("\n", file))
+		p.reads(file, "half.pub\n")
+		pem, _ := p.cat("tok/objects/web.pub/public.pem")
+		p.reads("tok/objects/half.pub/public.pem", pem)
+		_, _, errno := p.walk("tok/objects/web.key/derive:ecdh1-derive") // which has no derive=true
+		wantErrno(t, "another derivation", errno, syscall.EPERM)
+		p.must(p.rmdir("tok/objects/half.pub"))
+	})
+	t.Run("wrap with an EC key", func(t *testing.T) {
+		p.must(p.echo("ec:p256 label=kek-ec wrap=true unwrap=true", "tok/generate"))
+		f := p.opened("tok/objects/kek-ec.pub/wrap", syscall.O_RDWR)
+		p.must(f.write("a.sec\n"))
+		wrapped, errno := f.all()
+		p.must(errno)
+		p.must(f.close())
+		const unwrap = "tok/objects/kek-ec.key/unwrap:ecdh-aes-key-wrap,key-type=generic-secret,label=ecdh,sensitive=false,extractable=true"
+		p.must(p.print(wrapped, unwrap))
+		p.reads(unwrap, "ecdh.sec\n")
+		a, _ := p.cat("tok/objects/a.sec/value")
+		p.reads("tok/objects/ecdh.sec/value", a)
+		for _, name := range []string{"kek-ec.pub", "kek-ec.key", "ecdh.sec"} {
+			p.must(p.rmdir("tok/objects/" + name))
+		}
+	})
 	t.Run("wrap and unwrap", func(t *testing.T) {
 		p.must(p.echo("aes:256 label=kek wrap=true unwrap=true", "tok/generate"))
 		const m = ":aes-cbc-pad,iv=000102030405060708090a0b0c0d0e0f"

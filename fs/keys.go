@@ -65,11 +65,16 @@ func deriveFile(k *keyFile) *file {
 }
 
 // derived is the template of what is derived: of an AES key of 32 bytes, unless it says
-// otherwise, or a data object.
+// otherwise, or a data object or a public key.
 func (k *keyFile) derived() p11.Attributes {
 	if facts, _ := p11.MechanismFacts(k.mechanism.Type); facts.Data && !k.template.Has(p11.CKA_CLASS) {
 		template := k.template.Clone()
 		template.SetUlong(p11.CKA_CLASS, uint64(p11.CKO_DATA))
+		setDefaults(&template)
+		return template
+	}
+	if k.mechanism.Type == p11.CKM_PUB_KEY_FROM_PRIV_KEY {
+		template := k.template.With(p11.CKA_CLASS, p11.Ulong(p11.CKO_PUBLIC_KEY))
 		setDefaults(&template)
 		return template
 	}

@@ -61,8 +61,10 @@ func operations() []operation {
 		p11.CKK_AES: mech(p11.CKM_AES_GCM),
 	}
 	wrapping := map[p11.KeyType][]p11.Mechanism{
-		p11.CKK_RSA: oaep,
-		p11.CKK_AES: mech(p11.CKM_AES_KEY_WRAP_KWP, p11.CKM_AES_KEY_WRAP_PAD, p11.CKM_AES_KEY_WRAP),
+		p11.CKK_RSA:           oaep,
+		p11.CKK_EC:            {{Type: p11.CKM_ECDH_AES_KEY_WRAP, Param: ecdhAES()}},
+		p11.CKK_EC_MONTGOMERY: {{Type: p11.CKM_ECDH_X_AES_KEY_WRAP, Param: ecdhAES()}},
+		p11.CKK_AES:           mech(p11.CKM_AES_KEY_WRAP_KWP, p11.CKM_AES_KEY_WRAP_PAD, p11.CKM_AES_KEY_WRAP),
 	}
 	ecdh := []p11.Mechanism{{Type: p11.CKM_ECDH1_DERIVE, Param: &p11.ECDH1Params{KDF: p11.CKD_NULL}}}
 	deriving := map[p11.KeyType][]p11.Mechanism{p11.CKK_EC: ecdh, p11.CKK_EC_MONTGOMERY: ecdh, p11.CKK_DH: mech(p11.CKM_DH_PKCS_DERIVE)}
@@ -82,10 +84,25 @@ func operations() []operation {
 	}
 }
 
+// ecdhAES is the parameter of wrapping through ECDH where none is given.
+func ecdhAES() *p11.ECDHAESKeyWrapParams {
+	return &p11.ECDHAESKeyWrapParams{AESKeyBits: 256, KDF: p11.CKD_SHA256_KDF}
+}
+
 // allowed reports whether the key's class has the operation and its attributes
 // allow it.
 func (o operation) allowed(i engine.ObjectInfo) bool {
 	return slices.Contains(o.classes, i.Class) && i.Attrs.Bool(o.usage)
+}
+
+// derivesPublic says whether the operation makes the public half of a private key, which
+// needs no leave.
+func (o operation) derivesPublic(i engine.ObjectInfo, spec string) bool {
+	if o.function != p11.CKF_DERIVE || i.Class != p11.CKO_PRIVATE_KEY {
+		return false
+	}
+	m, _, err := p11.ParseOperation(spec)
+	return err == nil && m.Type == p11.CKM_PUB_KEY_FROM_PRIV_KEY
 }
 
 // refusal says why the key has no file for the operation.
@@ -122,7 +139,7 @@ func (d *objectDir) operation(i engine.ObjectInfo, name string) (*entry, error) 
 		return nil, errNoView
 	}
 	o := d.fs.ops[n]
-	if !o.allowed(i) {
+	if !o.allowed(i) && !o.derivesPublic(i, spec) {
 		// Who asks for exactly this, or makes the file, gets a reason.
 		if !exact && !slices.Contains(o.classes, i.Class) {
 			return nil, errNoView

@@ -138,6 +138,16 @@ func publicDER(attrs p11.Attributes) ([]byte, error) {
 	return t.info(attrs)
 }
 
+// PublicAttributes reads a SubjectPublicKeyInfo into the key type and the attributes of a
+// public key's value. Errors wrap CKR_DATA_INVALID.
+func PublicAttributes(info []byte) (p11.Attributes, error) {
+	_, pub, ok := publicAttributes(info)
+	if !ok {
+		return nil, invalid(formSPKI)
+	}
+	return pub, nil
+}
+
 // publicAttributes reads a SubjectPublicKeyInfo of a key type that is known.
 func publicAttributes(info []byte) (t keyType, pub p11.Attributes, ok bool) {
 	alg, bits, ok := readSPKI(info)

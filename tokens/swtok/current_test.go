@@ -81,9 +81,6 @@ IBM_ML_KEM_KEY_PAIR_GEN
 IBM_ML_KEM
 IBM_ML_KEM_WITH_ECDH
 `},
-	{"", "not there yet", `
-PUB_KEY_FROM_PRIV_KEY
-`},
 }
 
 // readCurrent reads the list of current openCryptoki.

@@ -7,10 +7,11 @@ import (
 	"crypto/subtle"
 
 	"p11fs/p11"
+	"p11fs/p11/pkix"
 	"p11fs/tokens"
 )
 
-// DeriveKey makes a key of another (PKCS#11 v3.1 §5.18.5, C_DeriveKey).
+// DeriveKey makes a key of another, or its public half (PKCS#11 v3.1 §5.18.5, C_DeriveKey).
 func (c *Crypto) DeriveKey(ctx context.Context, m p11.Mechanism, base *tokens.Object, template p11.Attributes) (p11.Attributes, error) {
 	return c.JoinKeys(ctx, m, []*tokens.Object{base}, template)
 }
@@ -31,7 +32,37 @@ func (c *Crypto) JoinKeys(_ context.Context, m p11.Mechanism, keys []*tokens.Obj
 		}
 		u.others = append(u.others, k)
 	}
+	if u.row.derivePublic != nil {
+		return u.row.derivePublic(u, keys[0], template)
+	}
 	return u.secretFrom(keys[0], template, func(key any, kt p11.KeyType, n int) ([]byte, error) { return u.row.derive(u, key, kt, n) })
+}
+
+// publicHalf adds to template what the public half of a private key is. It does not trust
+// the CKA_PUBLIC_KEY_INFO of the key, which a program may have changed.
+func (u call) publicHalf(base *tokens.Object, template p11.Attributes) (p11.Attributes, error) {
+	a, err := base.Acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer base.Release()
+	if class, _ := a.Class(); class != p11.CKO_PRIVATE_KEY {
+		return nil, p11.Errorf(p11.CKR_KEY_TYPE_INCONSISTENT, "only a private key has a public half")
+	}
+	private := a.Clone()
+	private.Delete(p11.CKA_PUBLIC_KEY_INFO)
+	whole, err := u.Adopt(context.Background(), private)
+	if err != nil {
+		return nil, keyDamaged("%v", err)
+	}
+	defer whole.Wipe()
+	info, _ := whole.Get(p11.CKA_PUBLIC_KEY_INFO)
+	public, err := pkix.PublicAttributes(info)
+	if err != nil {
+		kt, _ := a.KeyType()
+		return nil, p11.Errorf(p11.CKR_KEY_TYPE_INCONSISTENT, "the token knows no public half of %s keys", kt.Short())
+	}
+	return template.Merge(public), nil
 }
 
 // EncapsulateKey makes a secret key, and what tells it to the owner of public (PKCS#11

@@ -7,6 +7,7 @@ import (
 
 	"p11fs/p11"
 	"p11fs/p11/pkix"
+	"p11fs/tokens"
 )
 
 // A row is one line of the mechanism table: a type, sizes, flags, and the family
@@ -31,6 +32,8 @@ type family struct {
 	// derive makes the value of a secret key of n bytes, or of its natural length
 	// if n is negative.
 	derive func(u call, base any, kt p11.KeyType, n int) ([]byte, error)
+	// derivePublic adds to the template what a public key of the base key is.
+	derivePublic func(u call, base *tokens.Object, template p11.Attributes) (p11.Attributes, error)
 	// encapsulate makes such a value, and what tells it to the owner of the public key;
 	// decapsulate takes it out of that.
 	encapsulate func(u call, public any, kt p11.KeyType, n int) (ciphertext, value []byte, err error)
@@ -124,6 +127,7 @@ func allRows(p Provider) []row {
 		ec(p11.CKM_ECDSA, flagsSign, ecdsaOf(0)),
 		ec(p11.CKM_ECDH1_DERIVE, p11.CKF_DERIVE, ecdh1()),
 		ec(p11.CKM_ECDH1_COFACTOR_DERIVE, p11.CKF_DERIVE, ecdh1()),
+		plain(p11.CKM_PUB_KEY_FROM_PRIV_KEY, 0, 0, p11.CKF_DERIVE, family{derivePublic: call.publicHalf}),
 		ec(p11.CKM_ECDH_AES_KEY_WRAP, flagsWrap, ecdhAES[ecPeer, ecAgreer]()),
 		ec(p11.CKM_ECDH_COF_AES_KEY_WRAP, flagsWrap, ecdhAES[*ecPublic, *ecPrivate]()),
 		octet(p11.CKM_ECDH_X_AES_KEY_WRAP, flagsWrap, ecdhAES[*montgomeryPublic, *montgomeryPrivate]()),

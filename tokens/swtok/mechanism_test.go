@@ -117,6 +117,7 @@ func TestRows(t *testing.T) {
 			} {
 				has[use] = r.uses[use] != nil
 			}
+			has[p11.CKF_DERIVE] = has[p11.CKF_DERIVE] || r.derivePublic != nil
 			some := false
 			for flag, ok := range has {
 				if m.Flags&flag != 0 && !ok {
