@@ -30,6 +30,7 @@ func selfTest(ctx context.Context, c tokens.Crypto) error {
 		{"ECDSA", testECDSA},
 		{"ML-DSA", testMLDSA},
 		{"ML-KEM", testMLKEM},
+		{"EdDSA", testEdDSA},
 		{"random numbers", testRandom},
 	} {
 		if err := test.run(ctx, c); err != nil {
@@ -132,6 +133,21 @@ func testECDSA(ctx context.Context, c tokens.Crypto) error {
 		return err
 	}
 	return verify(ctx, c, m, pub, sig)
+}
+
+func testEdDSA(ctx context.Context, c tokens.Crypto) error {
+	m := p11.Mechanism{Type: p11.CKM_EDDSA}
+	values := map[p11.AttributeType][]byte{p11.CKA_EC_PARAMS: unhex(edParams), p11.CKA_EC_POINT: unhex(edPoint)}
+	pub := testKey(p11.CKO_PUBLIC_KEY, p11.CKK_EC_EDWARDS, values)
+	defer pub.Drop()
+	values[p11.CKA_VALUE] = unhex(edSeed)
+	key := testKey(p11.CKO_PRIVATE_KEY, p11.CKK_EC_EDWARDS, values)
+	defer key.Drop()
+	got, err := sign(ctx, c, m, key)
+	if err := compare(got, unhex(edSignature), err); err != nil {
+		return err
+	}
+	return verify(ctx, c, m, pub, unhex(edSignature))
 }
 
 // testRandom only finds a source that is stuck; its quality cannot be seen

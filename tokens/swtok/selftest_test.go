@@ -110,6 +110,12 @@ func TestSelfTestFindsFaults(t *testing.T) {
 			}
 			return b
 		}}, "ML-DSA"},
+		{"EdDSA signature", faulty{sign: func(b []byte) []byte {
+			if len(b) == 114 {
+				b[0] ^= 1
+			}
+			return b
+		}}, "EdDSA"},
 		{"accepts all", faulty{verify: func(error) error { return nil }}, "RSA"},
 		{"refuses all", faulty{verify: func(error) error { return p11.CKR_SIGNATURE_INVALID }}, "RSA"},
 		{"fails otherwise", faulty{verify: func(err error) error {

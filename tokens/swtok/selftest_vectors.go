@@ -1,6 +1,6 @@
 package swtok
 
-// The known answers of the self-test. The RSA and EC keys were made for it and
+// The known answers of the self-test. The keys of pairs were made for it and
 // are used for nothing else; the results come from other programs.
 const (
 	testMessage = "p11fs self-test"
@@ -24,6 +24,17 @@ const (
 		"04e5f339c6f531d52d99410b70318921b3fa895841445309a3cb1c7846c11d173d" +
 		"7d12f1bf98d92855950683e2dc1dc8a894b39dac98fcf22d6699a1ec8ad8a3d7"
 	ecScalar = "710802224cf4c73ad8a0f6c3dbc347facc4def3be0ac7aab70c0b3cc7047a9c8"
+
+	// Ed448: the point, the seed, and the signature.
+	edParams = "06032b6571"
+	edPoint  = "0439" +
+		"ad39036c147847b1e4b9c976c9dad3a6046552994cfc3f809070763d704f8d70d9d62841f0edf9e311682ccd98fb627ebbab11cad275789880"
+	edSeed = "" +
+		"cb4008ccd09070c2e2ac0251a7a8b2a7d40e4f4cab59062e09d1a904d1530e127de158ec8207315200c394481306d6d75b20af736c80debf59"
+	edSignature = "" +
+		"3eb5b7effd99b1c38a70d3c069fac2e6fe052499dcb6fd6606715c749e28c6d97262a0ce86875f8e86d154e926dfae2e" +
+		"e0edf4e241aa38af80eea1f746ad8c2ef1965a52bf076a281ab44a044fc90800d89fd133643400270e85178e82682017" +
+		"eb66c8bd7003e5996868d1b11b67cebc3a00"
 
 	// RSA, 2048 bits, exponent 65537, and a PKCS #1 v1.5 signature with SHA-256.
 	rsaModulus = "" +
