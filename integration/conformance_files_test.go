@@ -211,6 +211,18 @@ func (a *filesApplication) call(name string, args []string) (string, error) {
 		path := a.operation("unwrap", s, arg(1), arg(2)) + "," + templateText(attributesOf(arg(4)))
 		out, err := a.exchange(path, raw(3))
 		return strings.TrimSpace(string(out)), err
+	case "encapsulate":
+		t := attributesOf(arg(3))
+		out, err := a.exchange(a.operation("encapsulate", s, arg(1), arg(2)), []byte(templateText(t)+"\n"))
+		if err != nil {
+			return "", err
+		}
+		made, err := a.exchange(a.in(s, "find"), []byte(templateText(p11.Attributes{{Type: p11.CKA_LABEL, Value: []byte(t.Label())}})+"\n"))
+		return hexWord(out) + " " + strings.TrimSpace(string(made)), err
+	case "decapsulate":
+		path := a.operation("decapsulate", s, arg(1), arg(2)) + "," + templateText(attributesOf(arg(4)))
+		out, err := a.exchange(path, raw(3))
+		return strings.TrimSpace(string(out)), err
 	case "derive":
 		path := a.operation("derive", s, arg(1), mech(p11.CKM_ECDH1_DERIVE)) + "," + templateText(attributesOf(arg(3)))
 		out, err := a.exchange(path, raw(2))

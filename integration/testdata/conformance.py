@@ -33,6 +33,17 @@ class ECDH(ctypes.Structure):
     _fields_ = [("kdf", U), ("shared_length", U), ("shared", ctypes.c_void_p), ("length", U), ("point", ctypes.c_char_p)]
 
 
+class Interface(ctypes.Structure):
+    """CK_INTERFACE."""
+
+    _fields_ = [("name", ctypes.c_char_p), ("functions", ctypes.POINTER(ctypes.c_void_p)), ("flags", U)]
+
+
+# Where v3.2 puts its functions in its list, behind the version: C_GetInterfaceList
+# and what came with v3.0 are before them.
+ENCAPSULATE, DECAPSULATE = 1 + 68 + 24, 1 + 68 + 25
+
+
 class SessionInfo(ctypes.Structure):
     _fields_ = [("slot", U), ("state", U), ("flags", U), ("error", U)]
 
@@ -76,6 +87,15 @@ class Application:
 
     def do(self, name, *args):
         check(self.functions[name](*args))
+
+    def current(self, index):
+        """A function of v3.2, which a module may not have."""
+        found = ctypes.POINTER(Interface)()
+        version = (ctypes.c_ubyte * 2)(3, 2)
+        get = getattr(self.lib, "C_GetInterface", None)
+        if get is None or get(b"PKCS 11", version, ctypes.byref(found), U(0)) != 0:
+            raise Refused("0x54")  # CKR_FUNCTION_NOT_SUPPORTED
+        return ctypes.CFUNCTYPE(U)(found.contents.functions[index])
 
     def handle(self, name, *args):
         h = U()
@@ -226,6 +246,20 @@ class Application:
         parameter = ECDH(1, 0, None, len(point), point)  # CKD_NULL
         m = Mechanism(0x1050, ctypes.cast(ctypes.byref(parameter), ctypes.c_void_p), ctypes.sizeof(parameter))
         return self.handle("C_DeriveKey", U(int(s, 16)), ctypes.byref(m), U(int(o, 16)), *attributes(t))
+
+    def do_encapsulate(self, s, o, m, t):
+        by, kept = mechanism(m)
+        out, n, key = ctypes.create_string_buffer(8192), U(8192), U()
+        function = self.current(ENCAPSULATE)
+        check(function(U(int(s, 16)), by, U(int(o, 16)), *attributes(t), out, ctypes.byref(n), ctypes.byref(key)))
+        return "%s %x" % (text(out.raw[: n.value]), key.value)
+
+    def do_decapsulate(self, s, o, m, ciphertext, t):
+        by, kept = mechanism(m)
+        ciphertext, key = raw(ciphertext), U()
+        function = self.current(DECAPSULATE)
+        check(function(U(int(s, 16)), by, U(int(o, 16)), *attributes(t), ciphertext, U(len(ciphertext)), ctypes.byref(key)))
+        return "%x" % key.value
 
 
 def serve(module, first):
