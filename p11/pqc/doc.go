@@ -6,7 +6,6 @@
 // what CKA_VALUE and CKA_SEED hold (PKCS#11 v3.2 §6.67 to §6.69). All that comes in
 // is checked; of keys, that a private one is whole and which public one belongs to it.
 //
-// Private values are the caller's to wipe. What the library keeps of them in a
-// [PrivateKey] is wiped by Close as far as it can be reached: the numbers of ML-DSA
-// and none of the others.
+// Private values are the caller's to wipe. The numbers of ML-DSA that the library makes
+// of them are wiped after each use; those of the others cannot be reached.
 package pqc

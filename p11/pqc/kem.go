@@ -1,16 +1,16 @@
 package pqc
 
-import (
-	"github.com/cloudflare/circl/kem"
-)
-
 // SecretSize is the length in bytes of the secrets of ML-KEM (FIPS 203 §8).
 const SecretSize = 32
 
 // Encapsulate makes a secret and its ciphertext for the owner of the key (FIPS 203
 // algorithm 20), with random numbers of the system's.
 func (k *PublicKey) Encapsulate() (ciphertext, shared []byte, err error) {
-	return k.kem.Encapsulate(k.key.(kem.PublicKey))
+	key, err := k.kem.UnmarshalBinaryPublicKey(k.value)
+	if err != nil {
+		return nil, nil, err
+	}
+	return k.kem.Encapsulate(key)
 }
 
 // Decapsulate returns the secret in a ciphertext of CiphertextSize bytes. One that
@@ -19,5 +19,9 @@ func (k *PrivateKey) Decapsulate(ciphertext []byte) ([]byte, error) {
 	if len(ciphertext) != k.CiphertextSize {
 		return nil, k.wrongSize("ciphertext", len(ciphertext), k.CiphertextSize)
 	}
-	return k.kem.Decapsulate(k.key.(kem.PrivateKey), ciphertext)
+	key, err := k.kem.UnmarshalBinaryPrivateKey(k.value)
+	if err != nil {
+		return nil, err
+	}
+	return k.kem.Decapsulate(key, ciphertext)
 }

@@ -2,12 +2,14 @@ package pqc
 
 import (
 	"bytes"
-	"crypto"
 	"encoding"
 	"errors"
 	"fmt"
 	"io"
 
+	"github.com/cloudflare/circl/sign/mldsa/mldsa44"
+	"github.com/cloudflare/circl/sign/mldsa/mldsa65"
+	"github.com/cloudflare/circl/sign/mldsa/mldsa87"
 	"github.com/cloudflare/circl/sign/slhdsa"
 
 	"p11fs/secret"
@@ -60,7 +62,7 @@ func (s Set) Expand(seed []byte) (Pair, error) {
 		return encoded(seed, priv, pub)
 	}
 	pub, priv := s.sign.DeriveKey(seed)
-	defer (&PrivateKey{key: priv}).Close()
+	defer forget(priv)
 	return encoded(seed, priv, pub)
 }
 
@@ -84,12 +86,24 @@ func (s Set) Public(private []byte) ([]byte, error) {
 	case s.kem != nil: // FIPS 203 algorithm 16: behind it are its hash and z
 		return bytes.Clone(private[n-64-s.PublicSize : n-64]), nil
 	}
-	k, err := s.NewPrivateKey(private)
+	k, err := s.sign.UnmarshalBinaryPrivateKey(private)
 	if err != nil {
 		return nil, err
 	}
-	defer k.Close()
-	return k.key.(crypto.Signer).Public().(encoding.BinaryMarshaler).MarshalBinary()
+	defer forget(k)
+	return k.Public().(encoding.BinaryMarshaler).MarshalBinary()
+}
+
+// forget wipes an ML-DSA key of the library's.
+func forget(key any) {
+	switch key := key.(type) {
+	case *mldsa44.PrivateKey:
+		*key = mldsa44.PrivateKey{}
+	case *mldsa65.PrivateKey:
+		*key = mldsa65.PrivateKey{}
+	case *mldsa87.PrivateKey:
+		*key = mldsa87.PrivateKey{}
+	}
 }
 
 // Check says whether bytes that came from elsewhere are a private key whose parts belong
@@ -145,7 +159,6 @@ func (s Set) test(private, public []byte) error {
 	if err != nil {
 		return err
 	}
-	defer priv.Close()
 	pub, err := s.NewPublicKey(public)
 	if err != nil {
 		return err

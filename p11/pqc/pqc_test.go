@@ -163,21 +163,26 @@ func TestEncapsulate(t *testing.T) {
 	}
 }
 
-// Close leaves no number of an ML-DSA key.
-func TestClose(t *testing.T) {
-	s, _ := SetNamed("ml-dsa-44")
-	p, err := s.Generate(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	k, err := s.NewPrivateKey(p.Private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	inner := k.key.(interface{ MarshalBinary() ([]byte, error) })
-	k.Close()
-	left, err := inner.MarshalBinary()
-	if err != nil || !bytes.Equal(left[:128], make([]byte, 128)) {
-		t.Errorf("%x… is left, %v", left[:32], err)
+// A clone outlives the memory of its key, and wipes its own.
+func TestClone(t *testing.T) {
+	for _, s := range quick(t) {
+		p, err := s.Generate(rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k, err := s.NewPrivateKey(p.Private)
+		if err != nil {
+			t.Fatal(err)
+		}
+		own := k.Clone()
+		k.Close()
+		p.Wipe()
+		if err := s.test(own.value, p.Public); err != nil {
+			t.Errorf("%s: %v", s.Name, err)
+		}
+		own.Wipe()
+		if !bytes.Equal(own.value, make([]byte, s.PrivateSize)) {
+			t.Errorf("%s: the clone is not wiped", s.Name)
+		}
 	}
 }

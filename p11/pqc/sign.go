@@ -48,33 +48,44 @@ func (m Message) write(w io.Writer) {
 }
 
 // A PublicKey checks signatures or encapsulates. It may be used by several goroutines
-// at once.
+// at once. It keeps no more than its encoding, and the library's form of it, which takes
+// up to twenty times the memory, for as long as it is used.
 type PublicKey struct {
 	Set
-	key any
+	value []byte
 }
 
-// NewPublicKey reads a public key of PublicSize bytes.
+// NewPublicKey reads a public key of PublicSize bytes, which stay the caller's, who keeps
+// them while the key is in use.
 func (s Set) NewPublicKey(value []byte) (*PublicKey, error) {
-	var key any
-	var err error
-	switch {
-	case len(value) != s.PublicSize:
-		return nil, s.wrongSize("public key", len(value), s.PublicSize)
-	case s.kem != nil:
-		key, err = s.kem.UnmarshalBinaryPublicKey(value)
-	default:
-		key, err = s.sign.UnmarshalBinaryPublicKey(value)
-	}
-	return &PublicKey{s, key}, err
+	k := &PublicKey{s, value}
+	_, err := k.expand()
+	return k, err
 }
+
+func (k *PublicKey) expand() (any, error) {
+	switch {
+	case len(k.value) != k.PublicSize:
+		return nil, k.wrongSize("public key", len(k.value), k.PublicSize)
+	case k.kem != nil:
+		return k.kem.UnmarshalBinaryPublicKey(k.value)
+	}
+	return k.sign.UnmarshalBinaryPublicKey(k.value)
+}
+
+// Type is the type of the key.
+func (k *PublicKey) Type() p11.KeyType { return k.KeyType }
 
 // Verify says whether signature is one of m.
 func (k *PublicKey) Verify(m Message, signature []byte) bool {
 	if len(signature) != k.SignatureSize {
 		return false
 	}
-	switch key := k.key.(type) {
+	key, err := k.expand()
+	if err != nil {
+		return false
+	}
+	switch key := key.(type) {
 	case *mldsa44.PublicKey:
 		return verifyInternal44(key, m.write, signature)
 	case *mldsa65.PublicKey:
@@ -87,56 +98,32 @@ func (k *PublicKey) Verify(m Message, signature []byte) bool {
 	return false
 }
 
-// A PrivateKey signs or decapsulates. It may be used by several goroutines at once.
+// A PrivateKey signs or decapsulates, and is otherwise as a PublicKey.
 type PrivateKey struct {
 	Set
-	key  any
-	seed []byte // PK.seed of an SLH-DSA key
+	value []byte
 }
 
-// NewPrivateKey reads a private key of PrivateSize bytes, which Check has found good or
-// Generate made.
+// NewPrivateKey is the private key of PrivateSize bytes, which Check has found good or
+// Generate made. They stay the caller's, who keeps them while the key is in use.
 func (s Set) NewPrivateKey(value []byte) (*PrivateKey, error) {
-	k := &PrivateKey{Set: s}
-	var err error
-	switch {
-	case len(value) != s.PrivateSize:
+	if len(value) != s.PrivateSize {
 		return nil, s.wrongSize("private key", len(value), s.PrivateSize)
-	case s.kem != nil:
-		k.key, err = s.kem.UnmarshalBinaryPrivateKey(value)
-	default:
-		k.key, err = s.sign.UnmarshalBinaryPrivateKey(value)
 	}
-	if n := s.PrivateSize / 4; s.Slow() {
-		k.seed = bytes.Clone(value[2*n : 3*n]) // FIPS 205 §9.1: SK.seed, SK.prf, PK.seed, PK.root
-	}
-	return k, err
+	return &PrivateKey{s, value}, nil
 }
-
-// Type is the type of the key.
-func (k *PublicKey) Type() p11.KeyType { return k.KeyType }
 
 // Type is the type of the key.
 func (k *PrivateKey) Type() p11.KeyType { return k.KeyType }
 
-// Clone returns a key of a set that is slow, which is good also when k is closed.
-func (k *PrivateKey) Clone() *PrivateKey {
-	own := *k
-	return &own
-}
+// Clone returns a key with memory of its own, for Wipe to wipe.
+func (k *PrivateKey) Clone() *PrivateKey { return &PrivateKey{k.Set, bytes.Clone(k.value)} }
 
-// Close wipes what can be reached of the key. It is used no more.
-func (k *PrivateKey) Close() {
-	switch key := k.key.(type) {
-	case *mldsa44.PrivateKey:
-		*key = mldsa44.PrivateKey{}
-	case *mldsa65.PrivateKey:
-		*key = mldsa65.PrivateKey{}
-	case *mldsa87.PrivateKey:
-		*key = mldsa87.PrivateKey{}
-	}
-	k.key = nil
-}
+// Wipe wipes the memory of the key, which is used no more.
+func (k *PrivateKey) Wipe() { secret.Wipe(k.value) }
+
+// Close forgets the memory of the key, which is used no more.
+func (k *PrivateKey) Close() { k.value = nil }
 
 // Sign signs m. The signature is hedged with what random gives, or deterministic if that
 // is nil (FIPS 204 §3.4, FIPS 205 §9.2).
@@ -149,22 +136,40 @@ func (k *PrivateKey) Sign(m Message, random io.Reader) ([]byte, error) {
 		}
 	}
 	signature := make([]byte, k.SignatureSize)
-	switch key := k.key.(type) {
-	case *mldsa44.PrivateKey:
-		signInternal44(key, m.write, hedge, signature)
-	case *mldsa65.PrivateKey:
-		signInternal65(key, m.write, hedge, signature)
-	case *mldsa87.PrivateKey:
-		signInternal87(key, m.write, hedge, signature)
-	case slhdsa.PrivateKey:
-		whole := slices.Concat(m.prefix, m.data)
-		defer secret.Wipe(whole)
-		if random == nil {
-			return signInternalSLH(&key, whole, k.seed)
-		}
-		return signInternalSLH(&key, whole, hedge[:len(k.seed)])
+	switch k.PrivateSize {
+	case mldsa44.PrivateKeySize:
+		var key mldsa44.PrivateKey
+		defer func() { key = mldsa44.PrivateKey{} }()
+		key.Unpack((*[mldsa44.PrivateKeySize]byte)(k.value))
+		signInternal44(&key, m.write, hedge, signature)
+	case mldsa65.PrivateKeySize:
+		var key mldsa65.PrivateKey
+		defer func() { key = mldsa65.PrivateKey{} }()
+		key.Unpack((*[mldsa65.PrivateKeySize]byte)(k.value))
+		signInternal65(&key, m.write, hedge, signature)
+	case mldsa87.PrivateKeySize:
+		var key mldsa87.PrivateKey
+		defer func() { key = mldsa87.PrivateKey{} }()
+		key.Unpack((*[mldsa87.PrivateKeySize]byte)(k.value))
+		signInternal87(&key, m.write, hedge, signature)
 	default:
-		panic("pqc: no key that signs")
+		return k.signSLH(m, random != nil, hedge[:])
 	}
 	return signature, nil
+}
+
+// signSLH signs with a key of SLH-DSA, which is SK.seed, SK.prf, PK.seed and PK.root of n
+// bytes each (FIPS 205 §9.1).
+func (k *PrivateKey) signSLH(m Message, hedged bool, hedge []byte) ([]byte, error) {
+	key := slhdsa.PrivateKey{ID: k.slh}
+	if err := key.UnmarshalBinary(k.value); err != nil {
+		return nil, err
+	}
+	whole := slices.Concat(m.prefix, m.data)
+	defer secret.Wipe(whole)
+	n := len(k.value) / 4
+	if hedged {
+		return signInternalSLH(&key, whole, hedge[:n])
+	}
+	return signInternalSLH(&key, whole, k.value[2*n:3*n])
 }

@@ -183,6 +183,7 @@ func (c *Crypto) signPQC(ctx context.Context, k *pqc.PrivateKey, s pqcSigner, da
 	if k.Slow() {
 		own, copied := k.Clone(), bytes.Clone(data)
 		signature, err = await(ctx, c.busy, func() ([]byte, error) {
+			defer own.Wipe()
 			defer wipe(copied)
 			return own.Sign(s.signed(s.context, copied), random)
 		}, func([]byte) {})
