@@ -163,6 +163,8 @@ var (
 	_ tokens.KeyGenerator = (*elsewhereToken)(nil)
 	_ tokens.KeyWrapper   = (*elsewhereToken)(nil)
 	_ tokens.KeyDeriver   = (*elsewhereToken)(nil)
+	_ tokens.KeyJoiner    = (*elsewhereToken)(nil)
+	_ tokens.Encapsulator = (*elsewhereToken)(nil)
 	_ tokens.Adopter      = (*elsewhereToken)(nil)
 	_ tokens.Forgetter    = (*elsewhereToken)(nil)
 	_ tokens.Hider        = (*elsewhereToken)(nil)
@@ -402,6 +404,45 @@ func (t *elsewhereToken) UnwrapKey(ctx context.Context, m p11.Mechanism, unwrapp
 		u, err := t.service.key(unwrapping)
 		if err == nil {
 			key, err = t.service.crypto.UnwrapKey(ctx, m, u, wrapped, template)
+		}
+		return []*p11.Attributes{&key}, err
+	})
+	return key, err
+}
+
+// JoinKeys is tokens.KeyJoiner.
+func (t *elsewhereToken) JoinKeys(ctx context.Context, m p11.Mechanism, keys []*tokens.Object, template p11.Attributes) (key p11.Attributes, err error) {
+	err = t.made(ctx, "JoinKeys", func() ([]*p11.Attributes, error) {
+		there := make([]*tokens.Object, len(keys))
+		for i, k := range keys {
+			if there[i], err = t.service.key(k); err != nil {
+				return nil, err
+			}
+		}
+		key, err = t.service.crypto.JoinKeys(ctx, m, there, template)
+		return []*p11.Attributes{&key}, err
+	})
+	return key, err
+}
+
+// EncapsulateKey is tokens.Encapsulator.
+func (t *elsewhereToken) EncapsulateKey(ctx context.Context, m p11.Mechanism, public *tokens.Object, template p11.Attributes) (ciphertext []byte, key p11.Attributes, err error) {
+	err = t.made(ctx, "EncapsulateKey", func() ([]*p11.Attributes, error) {
+		p, err := t.service.key(public)
+		if err == nil {
+			ciphertext, key, err = t.service.crypto.EncapsulateKey(ctx, m, p, template)
+		}
+		return []*p11.Attributes{&key}, err
+	})
+	return ciphertext, key, err
+}
+
+// DecapsulateKey is tokens.Encapsulator.
+func (t *elsewhereToken) DecapsulateKey(ctx context.Context, m p11.Mechanism, private *tokens.Object, ciphertext []byte, template p11.Attributes) (key p11.Attributes, err error) {
+	err = t.made(ctx, "DecapsulateKey", func() ([]*p11.Attributes, error) {
+		p, err := t.service.key(private)
+		if err == nil {
+			key, err = t.service.crypto.DecapsulateKey(ctx, m, p, ciphertext, template)
 		}
 		return []*p11.Attributes{&key}, err
 	})

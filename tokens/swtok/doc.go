@@ -9,7 +9,7 @@
 // its key from Begin to Close.
 //
 // All operations work in parts and in constant memory but those whose
-// mechanism must see everything first: AES key wrap, and authenticated
-// decryption, which give nothing out before all has been checked and hold at
-// most 64 MiB.
+// mechanism must see everything first: AES key wrap, authenticated decryption, which
+// gives nothing out before all has been checked, and signatures of a message that is not
+// hashed before. They hold at most 64 MiB.
 package swtok
