@@ -192,7 +192,7 @@ static void check_presented(CK_SESSION_HANDLE s)
 {
     CK_OBJECT_HANDLE public, private;
     CK_MECHANISM m = {CKM_ECDSA_SHA256, NULL, 0};
-    CK_BYTE signature[65];
+    CK_BYTE signature[65] = {0};
     CK_ULONG n = 64;
 
     ec_key(s, &public, &private);
