@@ -102,9 +102,9 @@ class Application:
         self.do(name, *args, ctypes.byref(h))
         return "%x" % h.value
 
-    def output(self, name, *args, size=8192):
+    def output(self, name, *args, size=65536):
         """A call whose last arguments are a buffer and its length."""
-        out, n = ctypes.create_string_buffer(8192), U(size)  # some write more than they are given
+        out, n = ctypes.create_string_buffer(65536), U(size)  # some write more than they are given
         try:
             self.do(name, *args, out, ctypes.byref(n))
         except Refused as e:
@@ -218,7 +218,7 @@ class Application:
             return self.do(name, U(int(s, 16)), raw(signature), U(len(raw(signature))))
         return self.output(name, U(int(s, 16)))
 
-    def do_part(self, operation, s, data, size="2000"):
+    def do_part(self, operation, s, data, size="10000"):
         """The call of an operation that takes all its data at once."""
         data = raw(data)
         return self.output("C_" + operation.capitalize(), U(int(s, 16)), data, U(len(data)), size=int(size, 16))
