@@ -410,45 +410,6 @@ func (t *elsewhereToken) UnwrapKey(ctx context.Context, m p11.Mechanism, unwrapp
 	return key, err
 }
 
-// JoinKeys is tokens.KeyJoiner.
-func (t *elsewhereToken) JoinKeys(ctx context.Context, m p11.Mechanism, keys []*tokens.Object, template p11.Attributes) (key p11.Attributes, err error) {
-	err = t.made(ctx, "JoinKeys", func() ([]*p11.Attributes, error) {
-		there := make([]*tokens.Object, len(keys))
-		for i, k := range keys {
-			if there[i], err = t.service.key(k); err != nil {
-				return nil, err
-			}
-		}
-		key, err = t.service.crypto.JoinKeys(ctx, m, there, template)
-		return []*p11.Attributes{&key}, err
-	})
-	return key, err
-}
-
-// EncapsulateKey is tokens.Encapsulator.
-func (t *elsewhereToken) EncapsulateKey(ctx context.Context, m p11.Mechanism, public *tokens.Object, template p11.Attributes) (ciphertext []byte, key p11.Attributes, err error) {
-	err = t.made(ctx, "EncapsulateKey", func() ([]*p11.Attributes, error) {
-		p, err := t.service.key(public)
-		if err == nil {
-			ciphertext, key, err = t.service.crypto.EncapsulateKey(ctx, m, p, template)
-		}
-		return []*p11.Attributes{&key}, err
-	})
-	return ciphertext, key, err
-}
-
-// DecapsulateKey is tokens.Encapsulator.
-func (t *elsewhereToken) DecapsulateKey(ctx context.Context, m p11.Mechanism, private *tokens.Object, ciphertext []byte, template p11.Attributes) (key p11.Attributes, err error) {
-	err = t.made(ctx, "DecapsulateKey", func() ([]*p11.Attributes, error) {
-		p, err := t.service.key(private)
-		if err == nil {
-			key, err = t.service.crypto.DecapsulateKey(ctx, m, p, ciphertext, template)
-		}
-		return []*p11.Attributes{&key}, err
-	})
-	return key, err
-}
-
 // DeriveKey is tokens.KeyDeriver.
 func (t *elsewhereToken) DeriveKey(ctx context.Context, m p11.Mechanism, base *tokens.Object, template p11.Attributes) (key p11.Attributes, err error) {
 	err = t.made(ctx, "DeriveKey", func() ([]*p11.Attributes, error) {
