@@ -103,7 +103,7 @@ func mayUse(key p11.Attributes, u use, m p11.Mechanism) error {
 	if kt, ok := key.KeyType(); ok && len(facts.KeyTypes) > 0 && !slices.Contains(facts.KeyTypes, kt) {
 		return p11.Errorf(u.unfit, "%s takes no %s key", m.Type.Short(), kt.Short())
 	}
-	return m.Validate()
+	return m.ValidateFor(u.flag)
 }
 
 // allows applies CKA_ALLOWED_MECHANISMS; absent or empty allows all.

@@ -320,6 +320,26 @@ func TestViews(t *testing.T) {
 		wantErrno(t, "another derivation", errno, syscall.EPERM)
 		p.must(p.rmdir("tok/objects/half.pub"))
 	})
+	t.Run("encapsulate with an EC key", func(t *testing.T) {
+		p.must(p.echo("ec:p256 label=kem encapsulate=true decapsulate=true", "tok/generate"))
+		const key = " key-type=generic-secret value-len=32 sensitive=false extractable=true"
+		f := p.opened("tok/objects/kem.pub/encapsulate", syscall.O_RDWR)
+		p.must(f.write("label=told" + key + "\n"))
+		ciphertext, errno := f.all()
+		p.must(errno)
+		p.must(f.close())
+		if len(ciphertext) != 65 {
+			t.Errorf("the ciphertext has %d bytes, not those of a point", len(ciphertext))
+		}
+		decapsulate := "tok/objects/kem.key/decapsulate:ecdh1-derive,kdf=sha256-kdf," + strings.ReplaceAll("label=heard"+key, " ", ",")
+		p.must(p.print(ciphertext, decapsulate))
+		p.reads(decapsulate, "heard.sec\n")
+		a, _ := p.cat("tok/objects/told.sec/value")
+		p.reads("tok/objects/heard.sec/value", a)
+		for _, name := range []string{"kem.pub", "kem.key", "told.sec", "heard.sec"} {
+			p.must(p.rmdir("tok/objects/" + name))
+		}
+	})
 	t.Run("wrap with an EC key", func(t *testing.T) {
 		p.must(p.echo("ec:p256 label=kek-ec wrap=true unwrap=true", "tok/generate"))
 		f := p.opened("tok/objects/kek-ec.pub/wrap", syscall.O_RDWR)

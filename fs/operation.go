@@ -68,7 +68,8 @@ func operations() []operation {
 	}
 	ecdh := []p11.Mechanism{{Type: p11.CKM_ECDH1_DERIVE, Param: &p11.ECDH1Params{KDF: p11.CKD_NULL}}}
 	deriving := map[p11.KeyType][]p11.Mechanism{p11.CKK_EC: ecdh, p11.CKK_EC_MONTGOMERY: ecdh, p11.CKK_DH: mech(p11.CKM_DH_PKCS_DERIVE)}
-	kem := map[p11.KeyType][]p11.Mechanism{p11.CKK_ML_KEM: mech(p11.CKM_ML_KEM)}
+	agreed := []p11.Mechanism{{Type: p11.CKM_ECDH1_DERIVE, Param: &p11.ECDH1Params{KDF: p11.CKD_SHA256_KDF}}}
+	kem := map[p11.KeyType][]p11.Mechanism{p11.CKK_ML_KEM: mech(p11.CKM_ML_KEM), p11.CKK_EC: agreed, p11.CKK_EC_MONTGOMERY: agreed}
 	holders := []p11.ObjectClass{p11.CKO_PRIVATE_KEY, p11.CKO_SECRET_KEY}
 	others := []p11.ObjectClass{p11.CKO_PUBLIC_KEY, p11.CKO_SECRET_KEY}
 	return []operation{

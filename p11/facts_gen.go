@@ -166,7 +166,7 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_DH_PKCS_KEY_PAIR_GEN:
 		return Facts{Functions: CKF_GENERATE_KEY_PAIR, KeyTypes: keysDh}, true
 	case CKM_DH_PKCS_DERIVE:
-		return Facts{Functions: CKF_DERIVE, KeyTypes: keysDh, Param: ParamPublic}, true
+		return Facts{Functions: CKF_DERIVE | CKF_ENCAPSULATE | CKF_DECAPSULATE, KeyTypes: keysDh, Param: ParamPublic}, true
 	case CKM_HASH_ML_DSA_SHA224:
 		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysMlDsa, Hash: CKM_SHA224, Param: ParamContext, Optional: true}, true
 	case CKM_HASH_ML_DSA_SHA256:
@@ -760,9 +760,9 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_ECDSA_SHA3_512:
 		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysEc, Hash: CKM_SHA3_512}, true
 	case CKM_ECDH1_DERIVE:
-		return Facts{Functions: CKF_DERIVE, KeyTypes: keysEcEcMontgomery, Param: ParamECDH1}, true
+		return Facts{Functions: CKF_DERIVE | CKF_ENCAPSULATE | CKF_DECAPSULATE, KeyTypes: keysEcEcMontgomery, Param: ParamECDH1}, true
 	case CKM_ECDH1_COFACTOR_DERIVE:
-		return Facts{Functions: CKF_DERIVE, KeyTypes: keysEc, Param: ParamECDH1}, true
+		return Facts{Functions: CKF_DERIVE | CKF_ENCAPSULATE | CKF_DECAPSULATE, KeyTypes: keysEc, Param: ParamECDH1}, true
 	case CKM_ECMQV_DERIVE:
 		return Facts{Functions: CKF_DERIVE, KeyTypes: keysEc, Param: ParamRaw}, true
 	case CKM_ECDH_AES_KEY_WRAP:

@@ -8,6 +8,12 @@ import "slices"
 // parameters: whoever uses it must take it apart.
 func (m Mechanism) Validate() error { return m.check(false) }
 
+// ValidateFor is Validate for the use of a CKF_ flag: who encapsulates makes the public
+// value that the others want to be given, and who decapsulates has it as the ciphertext.
+func (m Mechanism) ValidateFor(use Flags) error {
+	return m.check(use&(CKF_ENCAPSULATE|CKF_DECAPSULATE) != 0)
+}
+
 // check is Validate; partial lets what may come later be absent, such as an iv.
 func (m Mechanism) check(partial bool) error {
 	f, ok := MechanismFacts(m.Type)

@@ -29,8 +29,6 @@ var behind = []lack{ //nolint:gochecknoglobals // a table, never written
 	{"", "no mechanism encapsulates yet", `
 RSA_PKCS encapsulate,decapsulate
 RSA_PKCS_OAEP encapsulate,decapsulate
-ECDH1_DERIVE encapsulate,decapsulate
-ECDH1_COFACTOR_DERIVE encapsulate,decapsulate
 `},
 	{"go", "Go's library has no such mode, nor CMAC", `
 DES_CFB8

@@ -59,27 +59,73 @@ func (k *ecPublic) meet(p Provider) (point, secret []byte, err error) {
 
 // ecdh1 is the family of CKM_ECDH1_DERIVE (PKCS#11 v3.1 §6.3.17). With cofactor 1,
 // which all curves here have, CKM_ECDH1_COFACTOR_DERIVE is the same.
+//
+// As encapsulation (PKCS#11 v3.2 §5.18.8) the ciphertext is the bare point of a one-time
+// key, and the parameter has no public value.
 func ecdh1() family {
-	return family{derive: func(u call, base any, kt p11.KeyType, n int) ([]byte, error) {
-		p, err := param[*p11.ECDH1Params](u)
-		if err != nil {
-			return nil, err
-		}
-		s, err := stretcherOf(p.KDF, p.SharedData)
-		if err != nil {
-			return nil, err
-		}
-		k, err := keyOf[ecAgreer](base)
-		if err != nil {
-			return nil, err
-		}
-		z, err := k.agree(u.provider, p.PublicData)
-		if err != nil {
-			return nil, p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "public: %v", err)
-		}
-		defer wipe(z)
-		return s.key(z, n, kt)
-	}}
+	return family{
+		derive: func(u call, base any, kt p11.KeyType, n int) ([]byte, error) {
+			p, s, err := ecdh1Param(u)
+			if err != nil {
+				return nil, err
+			}
+			k, err := keyOf[ecAgreer](base)
+			if err != nil {
+				return nil, err
+			}
+			z, err := k.agree(u.provider, p.PublicData)
+			if err != nil {
+				return nil, p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "public: %v", err)
+			}
+			defer wipe(z)
+			return s.key(z, n, kt)
+		},
+		encapsulate: func(u call, public any, kt p11.KeyType, n int) (ciphertext, value []byte, err error) {
+			_, s, err := ecdh1Param(u)
+			if err != nil {
+				return nil, nil, err
+			}
+			k, err := keyOf[ecPeer](public)
+			if err != nil {
+				return nil, nil, err
+			}
+			point, z, err := k.meet(u.provider)
+			if err != nil {
+				return nil, nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "ecdh: %v", err)
+			}
+			defer wipe(z)
+			value, err = s.key(z, n, kt)
+			return point, value, err
+		},
+		decapsulate: func(u call, private any, ciphertext []byte, kt p11.KeyType, n int) ([]byte, error) {
+			_, s, err := ecdh1Param(u)
+			if err != nil {
+				return nil, err
+			}
+			k, err := keyOf[ecAgreer](private)
+			if err != nil {
+				return nil, err
+			}
+			if size := k.pointSize(ciphertext); len(ciphertext) != size {
+				return nil, p11.Errorf(p11.CKR_WRAPPED_KEY_LEN_RANGE, "the ciphertext has %d bytes, not %d", len(ciphertext), size)
+			}
+			z, err := k.agree(u.provider, ciphertext)
+			if err != nil {
+				return nil, p11.CKR_WRAPPED_KEY_INVALID
+			}
+			defer wipe(z)
+			return s.key(z, n, kt)
+		},
+	}
+}
+
+func ecdh1Param(u call) (*p11.ECDH1Params, stretcher, error) {
+	p, err := param[*p11.ECDH1Params](u)
+	if err != nil {
+		return nil, stretcher{}, err
+	}
+	s, err := stretcherOf(p.KDF, p.SharedData)
+	return p, s, err
 }
 
 // A stretcher is a key derivation function of PKCS#11 v3.1 §6.3.16: without a hash the

@@ -103,3 +103,63 @@ func TestECDHWrapRules(t *testing.T) {
 		}
 	})
 }
+
+// TestECDHEncapsulate: what is encapsulated is what CKM_ECDH1_DERIVE makes of the
+// ciphertext as the other side's public value.
+func TestECDHEncapsulate(t *testing.T) {
+	eachProvider(t, func(t *testing.T, c *Crypto) {
+		montgomery := []p11.Curve{curveNamed(t, "x25519"), curveNamed(t, "x448")}
+		for _, curve := range append(curvesOf(c), montgomery...) {
+			generate := p11.CKM_EC_KEY_PAIR_GEN
+			if curve.KeyType == p11.CKK_EC_MONTGOMERY {
+				generate = p11.CKM_EC_MONTGOMERY_KEY_PAIR_GEN
+			}
+			pub, priv := generatedPair(t, c, generate, p11.Attributes{{Type: p11.CKA_EC_PARAMS, Value: curve.Params()}})
+			m := p11.Mechanism{Type: p11.CKM_ECDH1_COFACTOR_DERIVE, Param: &p11.ECDH1Params{KDF: p11.CKD_SHA384_KDF, SharedData: []byte("shared")}}
+			if err := m.ValidateFor(p11.CKF_ENCAPSULATE); err != nil {
+				t.Fatal(err)
+			}
+			template := secretTemplate(p11.CKK_AES, 32)
+			ciphertext, ours, err := c.EncapsulateKey(t.Context(), m, pub, template)
+			if err != nil {
+				t.Fatalf("%s: %v", curve.Name, err)
+			}
+			theirs, err := c.DecapsulateKey(t.Context(), m, priv, ciphertext, template)
+			if err != nil {
+				t.Fatalf("%s: %v", curve.Name, err)
+			}
+			m.Param = &p11.ECDH1Params{KDF: p11.CKD_SHA384_KDF, SharedData: []byte("shared"), PublicData: ciphertext}
+			derived, err := c.DeriveKey(t.Context(), m, priv, template)
+			if err != nil {
+				t.Fatalf("%s: %v", curve.Name, err)
+			}
+			for name, a := range map[string]p11.Attributes{"decapsulated": theirs, "derived": derived} {
+				if !bytes.Equal(value(t, a, p11.CKA_VALUE), value(t, ours, p11.CKA_VALUE)) {
+					t.Errorf("%s: another key is %s", curve.Name, name)
+				}
+			}
+			for name, test := range map[string]struct {
+				ciphertext []byte
+				want       p11.RV
+			}{
+				"nothing": {nil, p11.CKR_WRAPPED_KEY_LEN_RANGE}, "short": {ciphertext[:len(ciphertext)-1], p11.CKR_WRAPPED_KEY_LEN_RANGE},
+				"long": {append(bytes.Clone(ciphertext), 0), p11.CKR_WRAPPED_KEY_LEN_RANGE}, "no point": {append(bytes.Clone(ciphertext[:1]), make([]byte, len(ciphertext)-1)...), p11.CKR_WRAPPED_KEY_INVALID},
+			} {
+				if curve.KeyType == p11.CKK_EC_MONTGOMERY && name == "no point" {
+					test.ciphertext = make([]byte, len(ciphertext)) // of low order
+				}
+				if _, err := c.DecapsulateKey(t.Context(), m, priv, test.ciphertext, template); p11.RVOf(err) != test.want {
+					t.Errorf("%s, %s: %v, want %v", curve.Name, name, err, test.want)
+				}
+			}
+			for _, swapped := range []error{
+				func() error { _, _, err := c.EncapsulateKey(t.Context(), m, priv, template); return err }(),
+				func() error { _, err := c.DecapsulateKey(t.Context(), m, pub, ciphertext, template); return err }(),
+			} {
+				if p11.RVOf(swapped) != p11.CKR_KEY_TYPE_INCONSISTENT {
+					t.Errorf("%s, the other half: %v", curve.Name, swapped)
+				}
+			}
+		}
+	})
+}
