@@ -81,7 +81,7 @@ func TestCreateRules(t *testing.T) {
 		{"ec public, sect163k1", "class=public-key key-type=ec ec-params=0x06052b81040001 ec-point=" + p256Point, p11.CKR_CURVE_NOT_SUPPORTED, "the curve"},
 		{"ec private, P-224", "class=private-key key-type=ec ec-params=secp224r1 value=0x05", p11.CKR_OK, ""},
 		{"ec public, a curve of another type", "class=public-key key-type=ec ec-params=ed25519 ec-point=0x0420" + strings.Repeat("01", 32), p11.CKR_CURVE_NOT_SUPPORTED, "the curve"},
-		{"Ed25519", "class=private-key key-type=ec-edwards ec-params=ed25519 value=0x" + strings.Repeat("01", 32), p11.CKR_ATTRIBUTE_VALUE_INVALID, "key-type"},
+		{"Ed25519", "class=private-key key-type=ec-edwards ec-params=ed25519 value=0x" + strings.Repeat("01", 32), p11.CKR_OK, ""},
 		{"rsa public of 16392 bits", "class=public-key key-type=rsa public-exponent=0x010001 modulus=0x" + strings.Repeat("ff", 2049), p11.CKR_ATTRIBUTE_VALUE_INVALID, "an RSA key of 16392 bits"},
 		{"rsa public, exponent of 33 bits", "class=public-key key-type=rsa public-exponent=0x0100000001 modulus=0x" + strings.Repeat("ff", 128), p11.CKR_ATTRIBUTE_VALUE_INVALID, "public-exponent"},
 		{"domain parameters", "class=domain-parameters key-type=dh prime=0x17 base=0x02", p11.CKR_OK, ""},
