@@ -31,13 +31,17 @@ func example(m p11.MechanismInfo) string {
 	through := func(what, key, data string) string {
 		return fmt.Sprintf("F=$T/objects/%s/%s:%s; %s > $F && cat $F", key, what, spec, data)
 	}
+	with := func(template, data string) string {
+		spec += "," + template
+		return through("derive", private, data)
+	}
 	switch has := func(f p11.Flags) bool { return m.Flags&f != 0 }; {
 	case has(p11.CKF_DIGEST):
 		return fmt.Sprintf("F=$T/digest/%s; cat msg > $F && cat $F", spec)
 	case has(p11.CKF_GENERATE | p11.CKF_GENERATE_KEY_PAIR):
 		return strings.TrimSpace(fmt.Sprintf("echo '%s label=K%s' > $T/generate", spec, sizeOf(kt)))
 	case has(p11.CKF_SIGN):
-		return through("sign", private, "cat msg")
+		return through("sign", private, message(facts, spec))
 	case has(p11.CKF_VERIFY):
 		return through("verify", public, "cat sig msg")
 	case has(p11.CKF_ENCRYPT):
@@ -45,17 +49,34 @@ func example(m p11.MechanismInfo) string {
 	case has(p11.CKF_WRAP):
 		return through("wrap", public, "echo OTHER.sec")
 	case has(p11.CKF_ENCAPSULATE):
-		spec += ",label=new"
-		return through("encapsulate", public, ":")
+		return through("encapsulate", public, "echo label=new")
 	case has(p11.CKF_DERIVE):
-		data := ":"
-		if slices.ContainsFunc(m.Type.ParamWords(), func(w p11.ParamWord) bool { return w.Name == "public" }) {
-			data = "cat peer.point"
+		data := "echo"
+		for _, w := range m.Type.ParamWords() {
+			switch w.Name {
+			case "public":
+				data = "cat peer.pem"
+			case "key":
+				data, spec = "echo OTHER.sec", m.Type.Short()
+			}
 		}
-		spec += ",label=new"
-		return through("derive", private, data)
+		if kt == p11.CKK_DES || kt == p11.CKK_DES3 { // of data of one block
+			return with("key-type=generic-secret,value-len=8,label=new", data)
+		}
+		return with("value-len=16,label=new", data)
 	}
 	return "-"
+}
+
+// message writes what a mechanism signs: a message, or its digest if the parameter says
+// which that is.
+func message(facts p11.Facts, spec string) string {
+	_, hash, ok := strings.Cut(spec, ",hash=")
+	if !ok || facts.Hash != 0 {
+		return "cat msg"
+	}
+	hash, _, _ = strings.Cut(hash, ",")
+	return "openssl dgst -" + strings.ReplaceAll(hash, "sha-1", "sha1") + " -binary msg"
 }
 
 // isSecret says whether keys of the type are secret keys.
