@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,14 +20,14 @@ func turnsOf(processors, n int) (list []*Account) {
 
 // works has an account work in turns of that length, without a pause between them, until
 // the end of the test's context. It returns how many were made.
-func works(ctx context.Context, a *Account, turn time.Duration) *int {
-	n := new(int)
+func works(ctx context.Context, a *Account, turn time.Duration) *atomic.Int64 {
+	n := new(atomic.Int64)
 	go func() {
 		for ctx.Err() == nil {
 			t := a.Turn(ctx)
 			time.Sleep(turn)
 			t.End()
-			*n++
+			n.Add(1)
 		}
 	}()
 	return n
@@ -40,14 +41,14 @@ func TestTurnsAreShared(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			a := turnsOf(processors, 3)
-			var greedy []*int
+			var greedy []*atomic.Int64
 			for range 16 {
 				greedy = append(greedy, works(ctx, a[0], 2*time.Millisecond), works(ctx, a[1], 2*time.Millisecond))
 			}
 			time.Sleep(time.Second)
 			before := 0
 			for _, n := range greedy {
-				before += *n
+				before += int(n.Load())
 			}
 			const turns = 500
 			begun := time.Now()
@@ -64,7 +65,7 @@ func TestTurnsAreShared(t *testing.T) {
 			took := time.Since(begun)
 			after := 0
 			for _, n := range greedy {
-				after += *n
+				after += int(n.Load())
 			}
 			most := int(took/(2*time.Millisecond))*max(1, processors-1) + len(greedy)
 			if n := after - before; n > most || n < most/2 {
@@ -84,16 +85,16 @@ func TestTurnsAreFair(t *testing.T) {
 		defer cancel()
 		a := turnsOf(2, 2)
 		few := works(ctx, a[0], time.Millisecond)
-		var many []*int
+		var many []*atomic.Int64
 		for range 20 {
 			many = append(many, works(ctx, a[1], 3*time.Millisecond))
 		}
 		time.Sleep(20 * time.Second)
 		sum := 0
 		for _, n := range many {
-			sum += *n
+			sum += int(n.Load())
 		}
-		if one, other := time.Duration(*few)*time.Millisecond, time.Duration(sum)*3*time.Millisecond; one < other*4/5 {
+		if one, other := time.Duration(few.Load())*time.Millisecond, time.Duration(sum)*3*time.Millisecond; one < other*4/5 {
 			t.Errorf("one has worked %v, the other %v", one, other)
 		}
 		cancel()

@@ -1,8 +1,8 @@
 """One user does at once all that may starve a daemon, until it is killed.
 
-usage: starve.py RPC-SOCKET SLOT-SOCKET TOKEN-FOLDER
+usage: starve.py RPC-SOCKET SLOT-SOCKET TOKEN-FOLDER [WAY...]
 
-Each way runs in a process of its own and goes on when it is refused. It prints a
+Without names it is every way but burn, which leaves the daemon alone. Each way runs in a process of its own and goes on when it is refused. It prints a
 line when each has begun, and then what each says."""
 import os
 import socket
@@ -10,7 +10,7 @@ import struct
 import sys
 import time
 
-rpc, slots, token = sys.argv[1:]
+rpc, slots, token, *chosen = sys.argv[1:]
 
 
 def u(n):
@@ -156,7 +156,13 @@ def slow_slot_readers():
             time.sleep(0.01)
 
 
-for way in long_templates, nested_counts, open_blobs, session_objects, invented_names, connections, half_frames, slow_slot_readers:
+def burn():
+    while True:
+        pass
+
+
+ways = [long_templates, nested_counts, open_blobs, session_objects, invented_names, connections, half_frames, slow_slot_readers]
+for way in [globals()[name] for name in chosen] or ways:
     if os.fork() == 0:
         os.nice(19)
         while True:
