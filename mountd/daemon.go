@@ -141,6 +141,7 @@ func New(ctx context.Context, c Config) (_ *Daemon, err error) {
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
+	d.log = slog.New(newQuietHandler(d.log.Handler()))
 	if d.now == nil {
 		d.now = time.Now
 	}
