@@ -172,3 +172,25 @@ func TestMemoryGoesBack(t *testing.T) {
 	}
 	t.Logf("%d MiB before, and %d %v after", before, d.memory("VmRSS"), time.Since(gone).Round(time.Second))
 }
+
+// TestManyStarve: several users who attack at once do not have the daemon grow further.
+func TestManyStarve(t *testing.T) {
+	t.Parallel()
+	d := starved(t)
+	for n := range uint32(4) {
+		cred := *anotherUser(t, "daemon", "pkcs11")
+		cred.Uid = 70001 + n // need no name
+		d.starve(d.terminalOf(&cred))
+	}
+	time.Sleep(8 * time.Second)
+	d.terminal().ok("cat $P/status")
+	most := 512
+	if raceEnabled {
+		most = 4096
+	}
+	if peak := d.memory("VmHWM"); peak > most {
+		t.Errorf("the daemon took %d MiB", peak)
+	} else {
+		t.Logf("%d MiB", peak)
+	}
+}

@@ -1,6 +1,7 @@
 package mountd
 
 import (
+	"math"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
@@ -13,16 +14,29 @@ const (
 	memoryWorth = 64 << 20
 )
 
-// returnMemory gives memory back to the system that clients have had. The runtime keeps
-// it for minutes: it collects no garbage while nothing is made.
+// clientMemory is what the heap may have, in bytes, beside twice what it has without
+// clients. The engine's limits let all of them together hold less. Without it the heap
+// grew to twice that before it is collected.
+const clientMemory = 384 << 20
+
+// returnMemory bounds the heap, and gives memory back to the system that clients have
+// had. The runtime keeps it for minutes: it collects no garbage while nothing is made.
 func (d *Daemon) returnMemory() {
 	end, done := make(chan struct{}), make(chan struct{})
+	before := debug.SetMemoryLimit(-1)
 	d.later(func() error {
 		close(end)
 		<-done
+		debug.SetMemoryLimit(before)
 		return nil
 	})
 	own := heapSize() // what it is without clients
+	limit := func() {
+		if before == math.MaxInt64 { // nobody has set GOMEMLIMIT
+			debug.SetMemoryLimit(int64(2*own + clientMemory))
+		}
+	}
+	limit()
 	go func() {
 		defer close(done)
 		tick := time.NewTicker(memoryEvery)
@@ -37,6 +51,7 @@ func (d *Daemon) returnMemory() {
 			if held := d.engine.Stats().Bytes; heapSize() > 2*(own+held)+memoryWorth {
 				debug.FreeOSMemory()
 				own = max(0, heapSize()-d.engine.Stats().Bytes)
+				limit()
 			}
 		}
 	}()
