@@ -109,10 +109,10 @@ func (d *door) call(line string) error {
 	if err != nil {
 		return err
 	}
-	if err, is := d.objects(s, name, arg); is {
+	if is, err := d.objects(s, name, arg); is {
 		return err
 	}
-	if err, is := d.operation(s, name, arg); is {
+	if is, err := d.operation(s, name, arg); is {
 		return err
 	}
 	switch name {
@@ -154,13 +154,12 @@ func (d *door) call(line string) error {
 }
 
 // objects makes a call of objects. What it makes goes at once.
-func (d *door) objects(s *engine.Session, name, arg string) (error, bool) {
+func (d *door) objects(s *engine.Session, name, arg string) (is bool, err error) {
 	ctx, t := d.t.Context(), d.t
 	places := map[string]string{"session": "private=false", "private": "private=true", "token": "token=true private=false", "private-token": "token=true private=true"}
 	where := places[arg]
 	var made []p11.ObjectHandle
 	var h p11.ObjectHandle
-	var err error
 	switch name {
 	case "C_CreateObject":
 		h, err = s.CreateObject(ctx, parse(t, "class=data label=two "+where))
@@ -213,7 +212,7 @@ func (d *door) objects(s *engine.Session, name, arg string) (error, bool) {
 	case "C_FindObjectsFinal":
 		err = s.FindObjectsFinal(ctx)
 	default:
-		return nil, false
+		return false, nil
 	}
 	if h != 0 {
 		made = append(made, h)
@@ -221,26 +220,26 @@ func (d *door) objects(s *engine.Session, name, arg string) (error, bool) {
 	for _, h := range made {
 		ok(t, d.helper.DestroyObject(ctx, h))
 	}
-	return err, true
+	return true, err
 }
 
 // operation makes a call of an operation.
-func (d *door) operation(s *engine.Session, name, arg string) (error, bool) {
+func (d *door) operation(s *engine.Session, name, arg string) (is bool, err error) {
 	ctx := d.t.Context()
 	switch name {
 	case "C_DigestKey":
-		return s.DigestKey(ctx, d.keys["mac public"]), true
+		return true, s.DigestKey(ctx, d.keys["mac public"])
 	case "C_VerifySignatureInit":
 		if arg == "null" {
-			return s.SessionCancel(ctx, p11.CKF_VERIFY), true
+			return true, s.SessionCancel(ctx, p11.CKF_VERIFY)
 		}
-		return s.VerifySignatureInit(ctx, mechanism(d.t, "sha256-hmac"), d.keys["mac "+arg], d.proof), true
+		return true, s.VerifySignatureInit(ctx, mechanism(d.t, "sha256-hmac"), d.keys["mac "+arg], d.proof)
 	case "C_VerifySignature":
-		return s.VerifySignature(ctx, data), true
+		return true, s.VerifySignature(ctx, data)
 	case "C_VerifySignatureUpdate":
-		return s.VerifySignatureUpdate(ctx, data), true
+		return true, s.VerifySignatureUpdate(ctx, data)
 	case "C_VerifySignatureFinal":
-		return s.VerifySignatureFinal(ctx), true
+		return true, s.VerifySignatureFinal(ctx)
 	}
 	duals := map[string][2]p11.Flags{
 		"C_DigestEncryptUpdate": {p11.CKF_ENCRYPT, p11.CKF_DIGEST}, "C_DecryptDigestUpdate": {p11.CKF_DECRYPT, p11.CKF_DIGEST},
@@ -248,7 +247,7 @@ func (d *door) operation(s *engine.Session, name, arg string) (error, bool) {
 	}
 	if two, is := duals[name]; is {
 		_, err := s.UpdateBoth(ctx, two[0], two[1], data, engine.NoLimit)
-		return err, true
+		return true, err
 	}
 	for _, one := range []struct {
 		name, key, mech string
@@ -267,7 +266,7 @@ func (d *door) operation(s *engine.Session, name, arg string) (error, bool) {
 		switch name {
 		case "C_" + one.name + "Init":
 			if arg == "null" {
-				return s.SessionCancel(ctx, one.flag), true
+				return true, s.SessionCancel(ctx, one.flag)
 			}
 			key := d.keys[one.key+" "+arg]
 			if one.name == "SignRecover" {
@@ -283,9 +282,9 @@ func (d *door) operation(s *engine.Session, name, arg string) (error, bool) {
 		default:
 			continue
 		}
-		return err, true
+		return true, err
 	}
-	return nil, false
+	return false, nil
 }
 
 // TestStates makes every call in every state of a session (enginetest).
