@@ -87,7 +87,11 @@ func (c *Crypto) DecapsulateKey(_ context.Context, m p11.Mechanism, private *tok
 		return nil, err
 	}
 	return u.secretFrom(private, template, func(key any, kt p11.KeyType, n int) ([]byte, error) {
-		return u.row.decapsulate(u, key, ciphertext, kt, n)
+		value, err := u.row.decapsulate(u, key, ciphertext, kt, n)
+		return value, translate(err, map[p11.RV]p11.RV{
+			p11.CKR_ENCRYPTED_DATA_LEN_RANGE: p11.CKR_WRAPPED_KEY_LEN_RANGE,
+			p11.CKR_ENCRYPTED_DATA_INVALID:   p11.CKR_WRAPPED_KEY_INVALID,
+		})
 	})
 }
 

@@ -198,8 +198,8 @@ func TestPQCRules(t *testing.T) {
 			want       p11.RV
 		}{
 			"good":                     {kem, ciphertext, 32, p11.CKR_OK},
-			"short":                    {kem, ciphertext[1:], 32, p11.CKR_ENCRYPTED_DATA_LEN_RANGE},
-			"nothing":                  {kem, nil, 32, p11.CKR_ENCRYPTED_DATA_LEN_RANGE},
+			"short":                    {kem, ciphertext[1:], 32, p11.CKR_WRAPPED_KEY_LEN_RANGE},
+			"nothing":                  {kem, nil, 32, p11.CKR_WRAPPED_KEY_LEN_RANGE},
 			"more than there is":       {kem, ciphertext, 33, p11.CKR_KEY_SIZE_RANGE},
 			"the leading bytes":        {kem, ciphertext, 16, p11.CKR_OK},
 			"with a key that signs":    {dsa, ciphertext, 32, p11.CKR_KEY_TYPE_INCONSISTENT},

@@ -106,6 +106,7 @@ func inventedTable(t *testing.T) string {
 			"\nCKM_INVENTED_HASH_HMAC 0x7ff00004 fn=sign,verify key=generic-secret hash=invented-hash"},
 		{"\ntype UserType ", "\ntype InventedMode CKI_ invented mode \"CK_INVENTED_MODE\"\nCKI_SLOW 0x0\nCKI_FAST 0x7"},
 		{"\nCKG_VENDOR_DEFINED ", "\nCKG_INVENTED 0x7ff00005"},
+		{"\n- p11fs-* ", "\n- invented* \"of a test\""},
 		{"\nCKD_VENDOR_DEFINED ", "\nCKD_INVENTED 0x7ff00006"},
 	} {
 		if strings.Count(text, add.before) != 1 {
