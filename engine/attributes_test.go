@@ -8,6 +8,7 @@ import (
 
 	"p11fs/p11"
 	"p11fs/tokens/swtok"
+	"p11fs/tokens/tokentest"
 	"p11fs/tokens/tokentest/hooks"
 )
 
@@ -122,8 +123,16 @@ func publicPart(kt p11.KeyType) string {
 	return map[p11.KeyType]string{
 		p11.CKK_RSA: "modulus-bits=512 public-exponent=0x010001", p11.CKK_EC: "ec-params=secp256r1",
 		p11.CKK_EC_EDWARDS: "ec-params=ed25519", p11.CKK_EC_MONTGOMERY: "ec-params=x25519",
+		p11.CKK_DH: groupText(p11.CKK_DH), p11.CKK_DSA: groupText(p11.CKK_DSA),
 		p11.CKK_ML_DSA: "parameter-set=0x1", p11.CKK_ML_KEM: "parameter-set=0x1", p11.CKK_SLH_DSA: "parameter-set=0x3",
 	}[kt]
+}
+
+// groupText is a group as a template has it.
+func groupText(kt p11.KeyType) string {
+	var a p11.Attributes
+	tokentest.Group(kt).Put(&a)
+	return a.Text()
 }
 
 // pairMechanism is what generates pairs of a type, if the token and publicPart do.

@@ -48,7 +48,7 @@ func keyDefaults() []keyDefault {
 			both:     []p11.AttributeType{p11.CKA_DECRYPT, p11.CKA_SIGN, p11.CKA_SIGN_RECOVER},
 			programs: []p11.AttributeType{p11.CKA_UNWRAP}},
 		{name: "EC, EdDSA, DSA, ML-DSA and SLH-DSA private", class: p11.CKO_PRIVATE_KEY, types: signers, both: sign},
-		{name: "X25519 and X448 private", class: p11.CKO_PRIVATE_KEY, types: []p11.KeyType{p11.CKK_EC_MONTGOMERY},
+		{name: "X25519, X448 and DH private", class: p11.CKO_PRIVATE_KEY, types: []p11.KeyType{p11.CKK_EC_MONTGOMERY, p11.CKK_DH},
 			people: []p11.AttributeType{p11.CKA_DERIVE}},
 		{name: "ML-KEM public", class: p11.CKO_PUBLIC_KEY, types: []p11.KeyType{p11.CKK_ML_KEM}, both: []p11.AttributeType{p11.CKA_ENCAPSULATE}},
 		{name: "ML-KEM private", class: p11.CKO_PRIVATE_KEY, types: []p11.KeyType{p11.CKK_ML_KEM}, both: []p11.AttributeType{p11.CKA_DECAPSULATE}},

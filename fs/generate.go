@@ -11,6 +11,7 @@ import (
 
 	"p11fs/engine"
 	"p11fs/p11"
+	"p11fs/p11/pkix"
 )
 
 // generate makes keys, and returns the names made, one a line. It takes what to
@@ -19,6 +20,8 @@ import (
 //	rsa:2048 label=web id=01         or  rsa bits=2048 label=web id=01
 //	ec:p256 label=tls                or  ec curve=p256 label=tls
 //	ed25519 label=ssh                also ed448, x25519, x448
+//	dh:ffdhe2048 label=agree         or  dh group=ffdhe2048 label=agree
+//	dsa:2048 label=old               or  dsa bits=2048 label=old
 //	aes:256 label=disk
 //	generic:512 label=hmac
 //	ml-dsa-65 label=sign             any parameter set of ML-DSA, SLH-DSA and ML-KEM
@@ -44,6 +47,7 @@ type recipe struct {
 	mechanism p11.Mechanism
 	facts     p11.Facts
 	template  p11.Attributes
+	prime     uint64 // bits of the prime of a group that is made for the pair
 }
 
 // A keyKind is a word for a mechanism that makes keys.
@@ -61,6 +65,8 @@ func keyKinds() map[string]keyKind {
 		"ed448":   {p11.CKM_EC_EDWARDS_KEY_PAIR_GEN, p11.CKA_EC_PARAMS, ""},
 		"x25519":  {p11.CKM_EC_MONTGOMERY_KEY_PAIR_GEN, p11.CKA_EC_PARAMS, ""},
 		"x448":    {p11.CKM_EC_MONTGOMERY_KEY_PAIR_GEN, p11.CKA_EC_PARAMS, ""},
+		"dh":      {p11.CKM_DH_PKCS_KEY_PAIR_GEN, p11.CKA_PRIME, "ffdhe2048"},
+		"dsa":     {p11.CKM_DSA_KEY_PAIR_GEN, p11.CKA_PRIME, "2048"},
 		"aes":     {p11.CKM_AES_KEY_GEN, p11.CKA_VALUE_LEN, "256"},
 		"generic": {p11.CKM_GENERIC_SECRET_KEY_GEN, p11.CKA_VALUE_LEN, "256"},
 	}
@@ -80,8 +86,8 @@ func keyKinds() map[string]keyKind {
 func parseRecipe(line string) (r recipe, err error) {
 	name, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
 	word, size, sized := strings.Cut(name, ":")
-	var bits, curve, set string
-	if r.template, err = p11.ParseTemplateAnd(rest, map[string]*string{"bits": &bits, "curve": &curve}); err != nil {
+	var bits, curve, set, group string
+	if r.template, err = p11.ParseTemplateAnd(rest, map[string]*string{"bits": &bits, "curve": &curve, "group": &group}); err != nil {
 		return recipe{}, err
 	}
 	kind, known := keyKinds()[word]
@@ -92,7 +98,7 @@ func parseRecipe(line string) (r recipe, err error) {
 	if known {
 		r.mechanism.Type = kind.mechanism
 	} else if r.mechanism, err = p11.ParseMechanism(name); err != nil {
-		return recipe{}, p11.Advise(err, "write rsa:BITS, ec:CURVE, ed25519, ed448, x25519, x448, aes:BITS, generic:BITS, a parameter set such as ml-dsa-65 or ml-kem-768, or a mechanism that makes keys")
+		return recipe{}, p11.Advise(err, "write rsa:BITS, ec:CURVE, ed25519, ed448, x25519, x448, dh:GROUP, dsa:BITS, aes:BITS, generic:BITS, a parameter set such as ml-dsa-65 or ml-kem-768, or a mechanism that makes keys")
 	}
 	r.facts, _ = p11.MechanismFacts(r.mechanism.Type)
 	if r.facts.Functions&(p11.CKF_GENERATE|p11.CKF_GENERATE_KEY_PAIR) == 0 {
@@ -100,21 +106,28 @@ func parseRecipe(line string) (r recipe, err error) {
 	}
 	if sized {
 		into := &bits
-		switch kind.size {
-		case p11.CKA_EC_PARAMS:
+		switch {
+		case kind.size == p11.CKA_EC_PARAMS:
 			into = &curve
-		case p11.CKA_PARAMETER_SET:
+		case kind.size == p11.CKA_PARAMETER_SET:
 			into = &set
+		case word == "dh":
+			into = &group
 		}
 		if *into != "" {
 			return recipe{}, p11.Advise(p11.Errorf(p11.CKR_ARGUMENTS_BAD, "the size of the key is given twice"), "give it once, as in rsa:2048")
 		}
 		*into = size
 	}
-	if err := r.setSize(bits, curve, set); err != nil {
+	if r.ofGroup() {
+		err = r.setGroup(bits, group)
+	} else {
+		err = r.setSize(bits, curve, set)
+	}
+	if err != nil {
 		return recipe{}, err
 	}
-	if known && !r.template.Has(kind.size) {
+	if known && !r.template.Has(kind.size) && r.prime == 0 {
 		return recipe{}, p11.Advise(p11.Errorf(p11.CKR_TEMPLATE_INCOMPLETE, "the size of the key is missing"), "write "+word+":"+kind.example+", for one")
 	}
 	return r, nil
@@ -165,6 +178,53 @@ func (r *recipe) setSize(bits, curve, set string) error {
 	return nil
 }
 
+// ofGroup says that what is made is domain parameters, or keys that have some.
+func (r *recipe) ofGroup() bool {
+	return slices.Contains(r.facts.KeyTypes, p11.CKK_DH) || slices.Contains(r.facts.KeyTypes, p11.CKK_DSA)
+}
+
+// setGroup puts the group into the template, or how long its prime is to be.
+func (r *recipe) setGroup(bits, group string) error {
+	dh := slices.Contains(r.facts.KeyTypes, p11.CKK_DH)
+	n, err := strconv.ParseUint(bits, 10, 32)
+	switch {
+	case bits != "" && err != nil:
+		return p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "bits=%s is no number", clip(bits))
+	case (bits != "" || group != "") && (r.template.Has(p11.CKA_PRIME) || r.template.Has(p11.CKA_PRIME_BITS)) || bits != "" && group != "":
+		return p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "the group of the key is given twice")
+	case bits != "" && !r.pair():
+		r.template.SetUlong(p11.CKA_PRIME_BITS, n)
+	case bits != "" && dh:
+		return p11.Advise(p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "a new Diffie-Hellman group takes long to make, and nobody trusts it"), "name a group, as in dh:ffdhe2048")
+	case bits != "":
+		r.prime = n
+	case group != "":
+		g, ok := pkix.GroupNamed(group)
+		if !ok || !dh || !r.pair() {
+			return p11.Advise(p11.Errorf(p11.CKR_DOMAIN_PARAMS_INVALID, "no group %q of such keys", clip(group)), "name ffdhe2048, ffdhe3072, ffdhe4096, ffdhe6144, ffdhe8192 or modp1536 to modp8192, for Diffie-Hellman")
+		}
+		g.Put(&r.template)
+	}
+	return nil
+}
+
+// addGroup makes the group of a DSA pair and puts it into the template.
+func (r *recipe) addGroup(ctx context.Context, s *session, template *p11.Attributes) error {
+	h, err := s.eng.GenerateKey(ctx, p11.Mechanism{Type: p11.CKM_DSA_PARAMETER_GEN}, p11.Attributes{
+		{Type: p11.CKA_CLASS, Value: p11.Ulong(p11.CKO_DOMAIN_PARAMETERS)}, {Type: p11.CKA_PRIME_BITS, Value: p11.Ulong(r.prime)},
+		{Type: p11.CKA_TOKEN, Value: p11.Bool(false)}, {Type: p11.CKA_PRIVATE, Value: p11.Bool(false)},
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = s.eng.DestroyObject(context.WithoutCancel(ctx), h) }() // it ends with the session, too
+	group, err := s.eng.GetAttributeValue(ctx, h, p11.CKA_PRIME, p11.CKA_SUBPRIME, p11.CKA_BASE)
+	for _, a := range group {
+		template.Set(a.Type, a.Value)
+	}
+	return err
+}
+
 // make makes the key or the pair.
 func (r *recipe) make(ctx context.Context, s *session) ([]p11.ObjectHandle, error) {
 	template := r.template.Clone()
@@ -172,11 +232,19 @@ func (r *recipe) make(ctx context.Context, s *session) ([]p11.ObjectHandle, erro
 		template.Set(p11.CKA_KEY_TYPE, p11.Ulong(facts.KeyTypes[0]))
 	}
 	if !r.pair() {
+		if r.ofGroup() && !template.Has(p11.CKA_CLASS) {
+			template.Set(p11.CKA_CLASS, p11.Ulong(p11.CKO_DOMAIN_PARAMETERS))
+		}
 		template = secretKey(template)
 		return s.makeNamed(ctx, template, func() ([]p11.ObjectHandle, error) { return one(s.eng.GenerateKey(ctx, r.mechanism, template)) })
 	}
 	if template.Has(p11.CKA_CLASS) {
 		return nil, p11.Advise(p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "a pair has a public and a private key"), "leave class out")
+	}
+	if r.prime != 0 {
+		if err := r.addGroup(ctx, s, &template); err != nil {
+			return nil, err
+		}
 	}
 	named := forClass(template, p11.CKO_PRIVATE_KEY)
 	named.Set(p11.CKA_CLASS, p11.Ulong(p11.CKO_PRIVATE_KEY))

@@ -132,7 +132,8 @@ func newGenerate(s streams) *cobra.Command {
 and print the names of the objects made.
 
 WHAT is first rsa:BITS, ec:CURVE (p256, p384, p521, secp256k1, brainpoolp256r1 and
-others), ed25519, ed448, x25519, x448, aes:BITS, generic:BITS, a parameter set of ML-DSA,
+others), ed25519, ed448, x25519, x448, dh:GROUP (ffdhe2048 and others),
+dsa:BITS, aes:BITS, generic:BITS, a parameter set of ML-DSA,
 SLH-DSA or ML-KEM (ml-dsa-65, slh-dsa-sha2-128f, ml-kem-768) or a mechanism that makes
 keys, then attributes as NAME=VALUE: label, id, token, sign, extractable and all others
 that p11fs-tree(7) and PKCS#11 have.`,
@@ -156,7 +157,7 @@ that p11fs-tree(7) and PKCS#11 have.`,
 		case 0:
 			return first(c, args, word)
 		case 1:
-			return []cobra.Completion{"rsa:2048", "rsa:3072", "rsa:4096", "rsa:8192", "ec:p256", "ec:p384", "ec:p521", "ec:secp256k1", "ec:brainpoolp256r1", "ed25519", "ed448", "x25519", "x448", "ml-dsa-44", "ml-dsa-65", "ml-dsa-87", "ml-kem-512", "ml-kem-768", "ml-kem-1024", "slh-dsa-sha2-128f", "slh-dsa-sha2-128s", "aes:128", "aes:256", "generic:256"},
+			return []cobra.Completion{"rsa:2048", "rsa:3072", "rsa:4096", "rsa:8192", "ec:p256", "ec:p384", "ec:p521", "ec:secp256k1", "ec:brainpoolp256r1", "ed25519", "ed448", "x25519", "x448", "dh:ffdhe2048", "dh:ffdhe3072", "dsa:2048", "ml-dsa-44", "ml-dsa-65", "ml-dsa-87", "ml-kem-512", "ml-kem-768", "ml-kem-1024", "slh-dsa-sha2-128f", "slh-dsa-sha2-128s", "aes:128", "aes:256", "generic:256"},
 				cobra.ShellCompDirectiveNoFileComp
 		}
 		return []cobra.Completion{"label=", "id=", "token=", "private=", "sensitive=", "extractable=", "always-authenticate="},
