@@ -104,7 +104,7 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_RSA_PKCS_KEY_PAIR_GEN:
 		return Facts{Functions: CKF_GENERATE_KEY_PAIR, KeyTypes: keysRsa}, true
 	case CKM_RSA_PKCS:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_SIGN | CKF_SIGN_RECOVER | CKF_VERIFY | CKF_VERIFY_RECOVER | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysRsa, SinglePart: true}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_SIGN | CKF_SIGN_RECOVER | CKF_VERIFY | CKF_VERIFY_RECOVER | CKF_WRAP | CKF_UNWRAP | CKF_ENCAPSULATE | CKF_DECAPSULATE, KeyTypes: keysRsa, SinglePart: true}, true
 	case CKM_RSA_9796:
 		return Facts{Functions: CKF_SIGN | CKF_SIGN_RECOVER | CKF_VERIFY | CKF_VERIFY_RECOVER, KeyTypes: keysRsa, SinglePart: true}, true
 	case CKM_RSA_X_509:
@@ -120,7 +120,7 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_RIPEMD160_RSA_PKCS:
 		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRsa, Hash: CKM_RIPEMD160}, true
 	case CKM_RSA_PKCS_OAEP:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysRsa, Param: ParamOAEP, SinglePart: true}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP | CKF_ENCAPSULATE | CKF_DECAPSULATE, KeyTypes: keysRsa, Param: ParamOAEP, SinglePart: true}, true
 	case CKM_RSA_X9_31_KEY_PAIR_GEN:
 		return Facts{Functions: CKF_GENERATE_KEY_PAIR, KeyTypes: keysRsa}, true
 	case CKM_RSA_X9_31:

@@ -26,10 +26,6 @@ type lack struct{ provider, why, what string }
 
 // behind are all of them. One that is none any more fails the test.
 var behind = []lack{ //nolint:gochecknoglobals // a table, never written
-	{"", "no mechanism encapsulates yet", `
-RSA_PKCS encapsulate,decapsulate
-RSA_PKCS_OAEP encapsulate,decapsulate
-`},
 	{"go", "Go's library has no such mode, nor CMAC", `
 DES_CFB8
 DES3_CMAC

@@ -74,6 +74,7 @@ const (
 	flagsSign   = p11.CKF_SIGN | p11.CKF_VERIFY
 	flagsCipher = p11.CKF_ENCRYPT | p11.CKF_DECRYPT
 	flagsWrap   = p11.CKF_WRAP | p11.CKF_UNWRAP
+	flagsKEM    = p11.CKF_ENCAPSULATE | p11.CKF_DECAPSULATE
 	flagsRaw    = flagsCipher | flagsSign | p11.CKF_SIGN_RECOVER | p11.CKF_VERIFY_RECOVER | flagsWrap
 )
 
@@ -118,10 +119,10 @@ func allRows(p Provider) []row {
 	des23 := func(t p11.MechanismType, flags p11.Flags, f family) row { return plain(t, 16, 24, flags, f) }
 	rows := []row{
 		rsa(p11.CKM_RSA_PKCS_KEY_PAIR_GEN, p11.CKF_GENERATE_KEY_PAIR, generateRSA()),
-		rsa(p11.CKM_RSA_PKCS, flagsRaw, rsaPKCS1()),
+		rsa(p11.CKM_RSA_PKCS, flagsRaw|flagsKEM, rsaPKCS1()),
 		rsa(p11.CKM_RSA_PKCS_PSS, flagsSign, rsaPSS(0)),
 		rsa(p11.CKM_RSA_X_509, flagsRaw, rsaX509()),
-		rsa(p11.CKM_RSA_PKCS_OAEP, flagsCipher|flagsWrap, rsaOAEP()),
+		rsa(p11.CKM_RSA_PKCS_OAEP, flagsCipher|flagsWrap|flagsKEM, rsaOAEP()),
 		rsa(p11.CKM_RSA_AES_KEY_WRAP, flagsWrap, rsaAES()),
 		ec(p11.CKM_EC_KEY_PAIR_GEN, p11.CKF_GENERATE_KEY_PAIR, generateEC()),
 		ec(p11.CKM_ECDSA, flagsSign, ecdsaOf(0)),
@@ -135,7 +136,7 @@ func allRows(p Provider) []row {
 		octet(p11.CKM_EC_MONTGOMERY_KEY_PAIR_GEN, p11.CKF_GENERATE_KEY_PAIR, generateOctet(p11.CKK_EC_MONTGOMERY)),
 		octet(p11.CKM_EDDSA, flagsSign, eddsa()),
 		group(p11.CKM_DH_PKCS_KEY_PAIR_GEN, p11.CKK_DH, p11.CKF_GENERATE_KEY_PAIR, generateInGroup(p11.CKK_DH)),
-		group(p11.CKM_DH_PKCS_DERIVE, p11.CKK_DH, p11.CKF_DERIVE|p11.CKF_ENCAPSULATE|p11.CKF_DECAPSULATE, dhDerive()),
+		group(p11.CKM_DH_PKCS_DERIVE, p11.CKK_DH, p11.CKF_DERIVE|flagsKEM, dhDerive()),
 		group(p11.CKM_DH_PKCS_PARAMETER_GEN, p11.CKK_DH, p11.CKF_GENERATE, groups(p11.CKK_DH)),
 		group(p11.CKM_DSA_KEY_PAIR_GEN, p11.CKK_DSA, p11.CKF_GENERATE_KEY_PAIR, generateInGroup(p11.CKK_DSA)),
 		group(p11.CKM_DSA_PARAMETER_GEN, p11.CKK_DSA, p11.CKF_GENERATE, groups(p11.CKK_DSA)),

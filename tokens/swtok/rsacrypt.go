@@ -110,13 +110,80 @@ func rsaCiphers(scheme func(u call, m modulus) (rsaScheme, error)) uses {
 
 // rsaOAEP is the family of CKM_RSA_PKCS_OAEP.
 func rsaOAEP() family {
-	return family{uses: rsaCiphers(func(u call, m modulus) (rsaScheme, error) {
+	scheme := func(u call, m modulus) (rsaScheme, error) {
 		p, err := param[*p11.OAEPParams](u)
 		if err != nil {
 			return rsaScheme{}, err
 		}
 		return oaepScheme(p, m)
-	})}
+	}
+	return family{uses: rsaCiphers(scheme), encapsulate: rsaEncapsulates(scheme), decapsulate: rsaDecapsulates(scheme)}
+}
+
+// rsaEncapsulates encapsulates with a way to encrypt: a new value is encrypted (PKCS#11
+// v3.2 §6.1).
+func rsaEncapsulates(scheme func(u call, m modulus) (rsaScheme, error)) func(call, any, p11.KeyType, int) ([]byte, []byte, error) {
+	return func(u call, public any, _ p11.KeyType, n int) (ciphertext, value []byte, err error) {
+		k, err := keyOf[*rsaPublic](public)
+		if err == nil {
+			err = u.fits(k.bits)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		s, err := scheme(u, k.modulus)
+		switch {
+		case err != nil:
+			return nil, nil, err
+		case n < 0:
+			return nil, nil, p11.Errorf(p11.CKR_TEMPLATE_INCOMPLETE, "the template needs value-len, the length of the key")
+		case n > s.most:
+			return nil, nil, p11.Errorf(p11.CKR_KEY_SIZE_RANGE, "the public key has no room for %d bytes", n)
+		}
+		value = make([]byte, n)
+		if _, err = io.ReadFull(u.rand, value); err == nil {
+			ciphertext, err = s.encrypt(k, value)
+		}
+		if err != nil {
+			wipe(value)
+			return nil, nil, err
+		}
+		return ciphertext, value, nil
+	}
+}
+
+// rsaDecapsulates is the reverse, for a way to encrypt that may say that it found nothing.
+func rsaDecapsulates(scheme func(u call, m modulus) (rsaScheme, error)) func(call, any, []byte, p11.KeyType, int) ([]byte, error) {
+	return func(u call, private any, ciphertext []byte, kt p11.KeyType, n int) ([]byte, error) {
+		k, err := keyOf[*rsaPrivate](private)
+		if err == nil {
+			err = u.fits(k.bits)
+		}
+		if err != nil {
+			return nil, err
+		}
+		s, err := scheme(u, k.modulus)
+		if err != nil {
+			return nil, err
+		}
+		value, err := s.decrypt(k, ciphertext)
+		switch {
+		case err != nil:
+			return nil, translate(err, decapsulateAnswers())
+		case n >= 0 && len(value) != n, !p11.FitsKey(kt, uint64(len(value))):
+			wipe(value)
+			return nil, p11.Errorf(p11.CKR_WRAPPED_KEY_LEN_RANGE, "a key of %d bytes was encapsulated, which the template does not want", len(value))
+		}
+		return value, nil
+	}
+}
+
+// decapsulateAnswers turns the answers of decryption into those of decapsulation.
+func decapsulateAnswers() map[p11.RV]p11.RV {
+	return map[p11.RV]p11.RV{
+		p11.CKR_ENCRYPTED_DATA_LEN_RANGE: p11.CKR_WRAPPED_KEY_LEN_RANGE,
+		p11.CKR_ENCRYPTED_DATA_INVALID:   p11.CKR_WRAPPED_KEY_INVALID,
+	}
 }
 
 // rsaAES is the family of CKM_RSA_AES_KEY_WRAP (PKCS#11 v3.1 §6.1.22): AES key

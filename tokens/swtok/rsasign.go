@@ -74,7 +74,12 @@ func rsaPKCS1() family {
 		}, nil
 	})
 	return family{
-		uses: rsaRaw(sign, rsaCiphers(pkcs1Scheme), unpadSignature),
+		uses:        rsaRaw(sign, rsaCiphers(pkcs1Scheme), unpadSignature),
+		encapsulate: rsaEncapsulates(pkcs1Scheme),
+		decapsulate: func(u call, private any, ciphertext []byte, kt p11.KeyType, n int) ([]byte, error) {
+			value, err := u.unhide(private, ciphertext, kt, n)
+			return value, translate(err, decapsulateAnswers())
+		},
 		wraps: wrapping{hides: func(k *rsaPrivate, em, wrapped []byte, lengths []int) []byte {
 			return k.unpadPKCS1(em, wrapped, 1, lengths)
 		}},

@@ -141,7 +141,7 @@ func (c *Crypto) UnwrapKey(ctx context.Context, m p11.Mechanism, unwrapping *tok
 		return nil, p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "%s unwraps secret keys only", m.Type.Short())
 	}
 	if u.row.wraps.hides != nil {
-		value, err := u.unhide(template, kt, unwrapping, wrapped)
+		value, err := u.unhideAs(template, kt, unwrapping, wrapped)
 		if err != nil {
 			return nil, translate(err, unwrapAnswers())
 		}
@@ -207,8 +207,8 @@ func templateKey(a p11.Attributes) (p11.ObjectClass, p11.KeyType, error) {
 	return class, kt, nil
 }
 
-// unhide is unwrapping by wrapping.hides. What it refuses is what everybody sees.
-func (u call) unhide(template p11.Attributes, kt p11.KeyType, unwrapping *tokens.Object, wrapped []byte) ([]byte, error) {
+// unhideAs is unhide for the key of a template.
+func (u call) unhideAs(template p11.Attributes, kt p11.KeyType, unwrapping *tokens.Object, wrapped []byte) ([]byte, error) {
 	n, err := secretLength(template, kt)
 	if err != nil {
 		return nil, err
@@ -218,6 +218,12 @@ func (u call) unhide(template p11.Attributes, kt p11.KeyType, unwrapping *tokens
 		return nil, err
 	}
 	defer unwrapping.Release()
+	return u.unhide(key, wrapped, kt, n)
+}
+
+// unhide is unwrapping by wrapping.hides, of a key of n bytes, or of any that kt has if n
+// is negative. What it refuses is what everybody sees.
+func (u call) unhide(key any, wrapped []byte, kt p11.KeyType, n int) ([]byte, error) {
 	k, err := keyOf[*rsaPrivate](key)
 	if err == nil {
 		err = u.fits(k.bits)
