@@ -304,3 +304,30 @@ func TestPQCWrap(t *testing.T) {
 		}
 	}
 }
+
+// A private key tells its public half.
+func TestPQCPublicHalf(t *testing.T) {
+	c := NewCrypto(GoProvider(), nil)
+	for _, name := range []string{"ml-dsa-65", "slh-dsa-sha2-128f", "ml-kem-768"} {
+		pub, priv := pqcPair(t, c, name)
+		half, err := c.DeriveKey(t.Context(), p11.Mechanism{Type: p11.CKM_PUB_KEY_FROM_PRIV_KEY}, priv, p11.Attributes{
+			{Type: p11.CKA_CLASS, Value: p11.Ulong(p11.CKO_PUBLIC_KEY)},
+		})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		whole, err := pub.Acquire()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, at := range []p11.AttributeType{p11.CKA_KEY_TYPE, p11.CKA_PARAMETER_SET, p11.CKA_VALUE} {
+			if !bytes.Equal(value(t, half, at), value(t, whole, at)) {
+				t.Errorf("%s: another %s", name, at.Short())
+			}
+		}
+		if half.Has(p11.CKA_SEED) {
+			t.Errorf("%s: the half has a seed", name)
+		}
+		pub.Release()
+	}
+}
