@@ -48,8 +48,6 @@ func example(m p11.MechanismInfo) string {
 		return through("encrypt", public, "cat msg")
 	case has(p11.CKF_WRAP):
 		return through("wrap", public, "echo OTHER.sec")
-	case has(p11.CKF_ENCAPSULATE):
-		return through("encapsulate", public, "echo label=new")
 	case has(p11.CKF_DERIVE):
 		data := "echo"
 		for _, w := range m.Type.ParamWords() {
@@ -64,6 +62,8 @@ func example(m p11.MechanismInfo) string {
 			return with("key-type=generic-secret,value-len=8,label=new", data)
 		}
 		return with("value-len=16,label=new", data)
+	case has(p11.CKF_ENCAPSULATE):
+		return through("encapsulate", public, "echo label=new")
 	}
 	return "-"
 }
