@@ -42,7 +42,7 @@ func pqcRules() []tokenRule {
 			s.isAttributes(made.values[1], `class=secret-key key-type=generic-secret value-len=32 local=false always-sensitive=false never-extractable=false label="here"`)
 			s.isAttributes(pub, "key-type=ml-kem parameter-set=ml-kem-768")
 			s.call("encapsulate", priv, mech(p11.CKM_ML_KEM), words(shared+"label=x")).is("the private key", p11.CKR_KEY_FUNCTION_NOT_PERMITTED)
-			s.call("decapsulate", priv, mech(p11.CKM_ML_KEM), made.values[0][2:], words(shared+"label=y")).is("a short ciphertext", p11.CKR_ENCRYPTED_DATA_LEN_RANGE)
+			s.call("decapsulate", priv, mech(p11.CKM_ML_KEM), made.values[0][2:], words(shared+"label=y")).is("a short ciphertext", p11.CKR_WRAPPED_KEY_LEN_RANGE)
 		}},
 		{name: "ML-DSA signs a context with the message", cites: "§6.67 of v3.2", stock: noPQC, deviates: kitPQC(), run: func(r *rig) {
 			s := r.a.opened()

@@ -294,7 +294,7 @@ func mlKEM() family {
 			case err != nil:
 				return nil, err
 			case len(ciphertext) != k.CiphertextSize:
-				return nil, p11.Errorf(p11.CKR_ENCRYPTED_DATA_LEN_RANGE, "a ciphertext of %s has %d bytes, not %d", k.Name, k.CiphertextSize, len(ciphertext))
+				return nil, p11.Errorf(p11.CKR_WRAPPED_KEY_LEN_RANGE, "a ciphertext of %s has %d bytes, not %d", k.Name, k.CiphertextSize, len(ciphertext))
 			}
 			shared, err := k.Decapsulate(ciphertext)
 			if err != nil {
