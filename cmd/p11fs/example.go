@@ -58,6 +58,9 @@ func example(m p11.MechanismInfo) string {
 				data, spec = "echo OTHER.sec", m.Type.Short()
 			}
 		}
+		if m.Type == p11.CKM_PUB_KEY_FROM_PRIV_KEY { // which makes no secret key
+			return with("label=new", data)
+		}
 		if kt == p11.CKK_DES || kt == p11.CKK_DES3 { // of data of one block
 			return with("key-type=generic-secret,value-len=8,label=new", data)
 		}
