@@ -9,10 +9,26 @@ import (
 	"p11fs/tokens"
 )
 
-// DeriveKey is C_DeriveKey (PKCS#11 v3.1 §5.18.5) with a mechanism that makes one key, or
-// one data object. Without class and key type it makes a generic secret, with
-// CKM_PUB_KEY_FROM_PRIV_KEY the public half of the base key.
+// Derived is what a derivation made.
+type Derived struct {
+	Key  p11.ObjectHandle   // 0 if the mechanism makes none of the template
+	More []p11.ObjectHandle // keys that the parameter asks for, 0 for those that it leaves out
+	Out  []byte             // what comes beside keys: initialisation vectors, a version
+}
+
+// DeriveKey is DeriveKeys of a mechanism that makes one key, or one data object.
 func (s *Session) DeriveKey(ctx context.Context, m p11.Mechanism, base p11.ObjectHandle, template p11.Attributes) (p11.ObjectHandle, error) {
+	if _, more := m.Param.(p11.KeyMaker); more {
+		return 0, p11.Errorf(p11.CKR_MECHANISM_INVALID, "%s makes several keys, which this call has no room for", m.Type.Short())
+	}
+	d, err := s.DeriveKeys(ctx, m, base, template)
+	return d.Key, err
+}
+
+// DeriveKeys is C_DeriveKey (PKCS#11 v3.1 §5.18.5): all keys are made, or none. Without
+// class and key type it makes a generic secret, with CKM_PUB_KEY_FROM_PRIV_KEY the public
+// half of the base key.
+func (s *Session) DeriveKeys(ctx context.Context, m p11.Mechanism, base p11.ObjectHandle, template p11.Attributes) (d Derived, err error) {
 	f := from{flag: p11.CKF_DERIVE, origin: derived, imposing: p11.CKA_DERIVE_TEMPLATE}
 	facts, _ := p11.MechanismFacts(m.Type)
 	f.data, f.public = facts.Data, m.Type == p11.CKM_PUB_KEY_FROM_PRIV_KEY
@@ -24,16 +40,34 @@ func (s *Session) DeriveKey(ctx context.Context, m p11.Mechanism, base p11.Objec
 	case !f.data:
 		template = secretTemplate(template)
 	}
-	return s.makeFrom(ctx, f, m, base, template, func(ctx context.Context, t tokens.Token, keys []*tokens.Object, attrs p11.Attributes) (p11.Attributes, error) {
-		if d, ok := t.(tokens.KeyJoiner); ok && len(keys) > 1 {
-			return d.JoinKeys(ctx, m, keys, attrs)
+	if template == nil { // which would be a key that is left out
+		template = p11.Attributes{}
+	}
+	templates, own := []p11.Attributes{template}, true
+	if maker, ok := m.Param.(p11.KeyMaker); ok {
+		templates, own = maker.Makes(template)
+	}
+	handles, err := s.makeAllFrom(ctx, f, m, base, templates, func(ctx context.Context, t tokens.Token, keys []*tokens.Object, attrs []p11.Attributes) ([]p11.Attributes, error) {
+		if j, ok := t.(tokens.KeyJoiner); ok {
+			made, out, err := j.JoinKeys(ctx, m, keys, attrs)
+			d.Out = out
+			return made, err
 		}
-		d, ok := t.(tokens.KeyDeriver)
-		if !ok || len(keys) > 1 {
-			return attrs, errLacking
+		one, ok := t.(tokens.KeyDeriver)
+		if !ok || len(keys) > 1 || !own || len(attrs) > 1 {
+			return nil, errLacking
 		}
-		return d.DeriveKey(ctx, m, keys[0], attrs)
+		made, err := one.DeriveKey(ctx, m, keys[0], attrs[0])
+		return []p11.Attributes{made}, err
 	})
+	if err != nil {
+		return Derived{}, err
+	}
+	if own {
+		d.Key, handles = handles[0], handles[1:]
+	}
+	d.More = handles
+	return d, nil
 }
 
 // from says how a key comes out of another.
@@ -45,28 +79,47 @@ type from struct {
 	public   bool              // it makes the public half of the other key
 }
 
-// makeFrom makes a key out of another, and of those that the parameter names: compute
-// gets them all, nil for those that it leaves out, and returns the complete attributes.
+// makeFrom makes one key out of another.
 func (s *Session) makeFrom(ctx context.Context, f from, m p11.Mechanism, key p11.ObjectHandle, template p11.Attributes,
-	compute func(context.Context, tokens.Token, []*tokens.Object, p11.Attributes) (p11.Attributes, error)) (p11.ObjectHandle, error) {
-	o, err := s.begin(ctx, useOf(f.flag), m, key)
+	compute func(context.Context, tokens.Token, *tokens.Object, p11.Attributes) (p11.Attributes, error)) (p11.ObjectHandle, error) {
+	handles, err := s.makeAllFrom(ctx, f, m, key, []p11.Attributes{template}, func(ctx context.Context, t tokens.Token, keys []*tokens.Object, attrs []p11.Attributes) ([]p11.Attributes, error) {
+		made, err := compute(ctx, t, keys[0], attrs[0])
+		return []p11.Attributes{made}, err
+	})
 	if err != nil {
 		return 0, err
+	}
+	return handles[0], nil
+}
+
+// makeAllFrom makes keys out of another, and of those that the parameter names: compute
+// gets them all, nil for those that it leaves out, and returns the complete attributes.
+// The handle for a template that is nil is 0.
+func (s *Session) makeAllFrom(ctx context.Context, f from, m p11.Mechanism, key p11.ObjectHandle, templates []p11.Attributes,
+	compute func(context.Context, tokens.Token, []*tokens.Object, []p11.Attributes) ([]p11.Attributes, error)) ([]p11.ObjectHandle, error) {
+	o, err := s.begin(ctx, useOf(f.flag), m, key)
+	if err != nil {
+		return nil, err
 	}
 	others, err := s.openOthers(ctx, o.use, m)
 	if err != nil {
 		o.release()
-		return 0, err
+		return nil, err
 	}
 	defer releaseAll(others)
 	base := o.key.attrs
-	if facts, _ := p11.MechanismFacts(m.Type); facts.Keeps {
+	facts, _ := p11.MechanismFacts(m.Type)
+	if facts.Keeps {
 		base = together(base, others)
-		template, err = keep(template, base)
 	}
-	var p *pending
-	if err == nil {
-		p, err = s.prepareFrom(template, o.key.attrs, f)
+	made := make([]*pending, len(templates))
+	for i, t := range templates {
+		if err == nil && t != nil && facts.Keeps {
+			t, err = keep(t, base)
+		}
+		if err == nil && t != nil {
+			made[i], err = s.prepareFrom(t, o.key.attrs, f)
+		}
 	}
 	if f.public {
 		o.locked = false // nothing is done with the secret
@@ -75,36 +128,77 @@ func (s *Session) makeFrom(ctx context.Context, f from, m p11.Mechanism, key p11
 		// There is no moment at which the PIN could be given.
 		err = p11.Advise(p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "a key that wants the PIN each time cannot %s", o.use.verb), "use another key")
 	}
+	there := slices.DeleteFunc(slices.Clone(made), func(p *pending) bool { return p == nil })
 	if err != nil {
+		s.disown(there...)
 		o.release()
-		return 0, err
+		return nil, err
 	}
 	_, err = o.oneCall(ctx, func(ctx context.Context, key *tokens.Object) ([]byte, error) {
-		keys := []*tokens.Object{key}
-		for _, e := range others {
-			var other *tokens.Object
-			if e != nil {
-				other = e.object
-			}
-			keys = append(keys, other)
-		}
-		attrs, err := compute(ctx, o.token(), keys, p.attrs)
-		p.attrs = attrs
-		for _, e := range others {
-			if err == nil && e != nil {
-				err = s.sees(e)
+		keys := append([]*tokens.Object{key}, objectsOf(others)...)
+		attrs := make([]p11.Attributes, len(made))
+		for i, p := range made {
+			if p != nil {
+				attrs[i] = p.attrs
 			}
 		}
+		attrs, err := compute(ctx, o.token(), keys, attrs)
 		if err == nil {
-			err = finish(&p.attrs, f.origin, 0, base)
+			err = s.seesAll(others)
+		}
+		for i, p := range made {
+			if p == nil {
+				continue
+			}
+			p.attrs = nil // the token has taken them
+			if i < len(attrs) {
+				p.attrs = attrs[i]
+			}
+			if err == nil {
+				err = finish(&p.attrs, f.origin, 0, base)
+			}
 		}
 		return nil, err
 	})
 	if err != nil {
-		s.disown(p)
-		return 0, err
+		s.disown(there...)
+		return nil, err
 	}
-	return s.make(ctx, p)
+	stored, err := s.makeAll(ctx, there...)
+	if err != nil {
+		return nil, err
+	}
+	handles := make([]p11.ObjectHandle, len(made))
+	for i, p := range made {
+		if p != nil {
+			handles[i], stored = stored[0], stored[1:]
+		}
+	}
+	return handles, nil
+}
+
+// seesAll is sees of all entries that there are.
+func (s *Session) seesAll(list []*entry) error {
+	for _, e := range list {
+		if e == nil {
+			continue
+		}
+		if err := s.sees(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// objectsOf are the objects of entries, nil for nil.
+func objectsOf(list []*entry) []*tokens.Object {
+	objects := make([]*tokens.Object, len(list))
+	for i, e := range list {
+		if e != nil {
+			objects[i] = e.object
+		}
+	}
+	return objects
 }
 
 // openOthers holds the secret keys that the parameter names, which must allow the use

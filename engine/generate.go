@@ -139,6 +139,9 @@ func (s *Session) prepare(m p11.Mechanism, template p11.Attributes, class p11.Ob
 	} else if ok && len(facts.KeyTypes) > 0 && !slices.Contains(facts.KeyTypes, kt) {
 		return nil, p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "key-type: mechanism %s makes no %s key", m.Type.Short(), kt.Short())
 	}
+	if _, premaster := m.Param.(p11.TLSVersion); premaster && !template.Has(p11.CKA_VALUE_LEN) {
+		template.SetUlong(p11.CKA_VALUE_LEN, p11.MasterSecretLen)
+	}
 	attrs, err := s.complete(template, generated)
 	if err != nil {
 		return nil, err

@@ -82,12 +82,12 @@ func (s *Session) sees(e *entry) error {
 // UnwrapKey is C_UnwrapKey (PKCS#11 v3.1 §5.18.4).
 func (s *Session) UnwrapKey(ctx context.Context, m p11.Mechanism, unwrapping p11.ObjectHandle, wrapped []byte, template p11.Attributes) (p11.ObjectHandle, error) {
 	f := from{flag: p11.CKF_UNWRAP, origin: unwrapped, imposing: p11.CKA_UNWRAP_TEMPLATE}
-	return s.makeFrom(ctx, f, m, unwrapping, template, func(ctx context.Context, t tokens.Token, keys []*tokens.Object, attrs p11.Attributes) (p11.Attributes, error) {
+	return s.makeFrom(ctx, f, m, unwrapping, template, func(ctx context.Context, t tokens.Token, key *tokens.Object, attrs p11.Attributes) (p11.Attributes, error) {
 		w, ok := t.(tokens.KeyWrapper)
 		if !ok {
 			return attrs, errLacking
 		}
-		return w.UnwrapKey(ctx, m, keys[0], wrapped, attrs)
+		return w.UnwrapKey(ctx, m, key, wrapped, attrs)
 	})
 }
 
@@ -97,13 +97,13 @@ func (s *Session) UnwrapKey(ctx context.Context, m p11.Mechanism, unwrapping p11
 // *BufferError, and no key.
 func (s *Session) EncapsulateKey(ctx context.Context, m p11.Mechanism, public p11.ObjectHandle, template p11.Attributes, room int) (ciphertext []byte, key p11.ObjectHandle, err error) {
 	f := from{flag: p11.CKF_ENCAPSULATE, origin: encapsulated, imposing: p11.CKA_ENCAPSULATE_TEMPLATE}
-	key, err = s.makeFrom(ctx, f, m, public, secretTemplate(template), func(ctx context.Context, t tokens.Token, keys []*tokens.Object, attrs p11.Attributes) (p11.Attributes, error) {
+	key, err = s.makeFrom(ctx, f, m, public, secretTemplate(template), func(ctx context.Context, t tokens.Token, key *tokens.Object, attrs p11.Attributes) (p11.Attributes, error) {
 		e, ok := t.(tokens.Encapsulator)
 		if !ok {
 			return attrs, errLacking
 		}
 		var err error
-		ciphertext, attrs, err = e.EncapsulateKey(ctx, m, keys[0], attrs)
+		ciphertext, attrs, err = e.EncapsulateKey(ctx, m, key, attrs)
 		if err == nil {
 			err = fits(len(ciphertext), room)
 		}
@@ -118,12 +118,12 @@ func (s *Session) EncapsulateKey(ctx context.Context, m p11.Mechanism, public p1
 // DecapsulateKey is C_DecapsulateKey (PKCS#11 v3.2 §5.18.9).
 func (s *Session) DecapsulateKey(ctx context.Context, m p11.Mechanism, private p11.ObjectHandle, ciphertext []byte, template p11.Attributes) (p11.ObjectHandle, error) {
 	f := from{flag: p11.CKF_DECAPSULATE, origin: encapsulated, imposing: p11.CKA_DECAPSULATE_TEMPLATE}
-	return s.makeFrom(ctx, f, m, private, secretTemplate(template), func(ctx context.Context, t tokens.Token, keys []*tokens.Object, attrs p11.Attributes) (p11.Attributes, error) {
+	return s.makeFrom(ctx, f, m, private, secretTemplate(template), func(ctx context.Context, t tokens.Token, key *tokens.Object, attrs p11.Attributes) (p11.Attributes, error) {
 		e, ok := t.(tokens.Encapsulator)
 		if !ok {
 			return attrs, errLacking
 		}
-		return e.DecapsulateKey(ctx, m, keys[0], ciphertext, attrs)
+		return e.DecapsulateKey(ctx, m, key, ciphertext, attrs)
 	})
 }
 

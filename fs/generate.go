@@ -277,7 +277,7 @@ func one(h p11.ObjectHandle, err error) ([]p11.ObjectHandle, error) {
 // of its class and label. Programs find keys by their labels: with two they take either,
 // or, as Java, none of the token. Modules have the standard's rule, which is none.
 func (s *session) makeNamed(ctx context.Context, template p11.Attributes, create creation) ([]p11.ObjectHandle, error) {
-	if err := s.nameTaken(ctx, template, 0); err != nil {
+	if err := s.nameTaken(ctx, template); err != nil {
 		return nil, err
 	}
 	made, err := create()
@@ -285,7 +285,7 @@ func (s *session) makeNamed(ctx context.Context, template p11.Attributes, create
 		return nil, err
 	}
 	ctx = context.WithoutCancel(ctx)
-	if err := s.nameTaken(ctx, template, made[0]); err != nil { // meanwhile
+	if err := s.nameTaken(ctx, template, made...); err != nil { // meanwhile
 		for _, h := range made {
 			if s.eng.DestroyObject(ctx, h) != nil {
 				return made, nil // it has to stay
@@ -296,9 +296,9 @@ func (s *session) makeNamed(ctx context.Context, template p11.Attributes, create
 	return made, nil
 }
 
-// nameTaken refuses a key where another than own was first with its class and label. A
+// nameTaken refuses a key where another than those made was first with its class and label. A
 // public one is in nobody's way who makes a private one; and who gives an id means it.
-func (s *session) nameTaken(ctx context.Context, template p11.Attributes, own p11.ObjectHandle) error {
+func (s *session) nameTaken(ctx context.Context, template p11.Attributes, made ...p11.ObjectHandle) error {
 	class, _ := template.Class()
 	label, _ := template.Get(p11.CKA_LABEL)
 	if len(label) == 0 || template.Has(p11.CKA_ID) {
@@ -309,7 +309,7 @@ func (s *session) nameTaken(ctx context.Context, template p11.Attributes, own p1
 	found, err := s.app.eng.Objects(ctx, s.slot, same)
 	private := !template.Has(p11.CKA_PRIVATE) || template.Bool(p11.CKA_PRIVATE)
 	n := slices.IndexFunc(found, func(i engine.ObjectInfo) bool { return i.Private || !private })
-	if err != nil || n < 0 || found[n].Handle == own {
+	if err != nil || n < 0 || slices.Contains(made, found[n].Handle) {
 		return err
 	}
 	return refuse(syscall.EEXIST, p11.CKR_TEMPLATE_INCONSISTENT,

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/asn1"
+	"fmt"
+	"slices"
 
 	"p11fs/engine"
 	"p11fs/p11"
@@ -41,12 +43,12 @@ func clip(s string) string {
 
 // unwrapFile takes a wrapped key, makes the key, and gives its name.
 func unwrapFile(k *keyFile) *file {
-	return k.making(func(ctx context.Context, s *session, key p11.ObjectHandle, data []byte) (p11.Attributes, creation, error) {
+	return k.making(func(ctx context.Context, s *session, key p11.ObjectHandle, data []byte) (p11.Attributes, creation, func() []byte, error) {
 		template := secretKey(k.template)
 		if class, _ := template.Class(); class == p11.CKO_SECRET_KEY && !template.Has(p11.CKA_KEY_TYPE) {
 			template.Set(p11.CKA_KEY_TYPE, p11.Ulong(p11.CKK_AES))
 		}
-		return template, func() ([]p11.ObjectHandle, error) { return one(s.eng.UnwrapKey(ctx, k.mechanism, key, data, template)) }, nil
+		return template, func() ([]p11.ObjectHandle, error) { return one(s.eng.UnwrapKey(ctx, k.mechanism, key, data, template)) }, nil, nil
 	})
 }
 
@@ -54,13 +56,18 @@ func unwrapFile(k *keyFile) *file {
 // has it: the other side's public value, as a public key in PEM or DER or a bare point,
 // or the name of another key. It makes the key, and gives its name.
 func deriveFile(k *keyFile) *file {
-	return k.making(func(ctx context.Context, s *session, key p11.ObjectHandle, data []byte) (p11.Attributes, creation, error) {
+	return k.making(func(ctx context.Context, s *session, key p11.ObjectHandle, data []byte) (p11.Attributes, creation, func() []byte, error) {
 		m, err := k.completed(ctx, s, data)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		template := k.derived()
-		return template, func() ([]p11.ObjectHandle, error) { return one(s.eng.DeriveKey(ctx, m, key, template)) }, nil
+		var d engine.Derived
+		return template, func() ([]p11.ObjectHandle, error) {
+			d, err = s.eng.DeriveKeys(ctx, m, key, template)
+			all := append([]p11.ObjectHandle{d.Key}, d.More...)
+			return slices.DeleteFunc(all, func(h p11.ObjectHandle) bool { return h == 0 }), err
+		}, func() []byte { return d.Out }, nil
 	})
 }
 
@@ -122,11 +129,11 @@ func encapsulateFile(k *keyFile) *file {
 
 // decapsulateFile takes a ciphertext, makes the key that it tells, and gives its name.
 func decapsulateFile(k *keyFile) *file {
-	return k.making(func(ctx context.Context, s *session, key p11.ObjectHandle, data []byte) (p11.Attributes, creation, error) {
+	return k.making(func(ctx context.Context, s *session, key p11.ObjectHandle, data []byte) (p11.Attributes, creation, func() []byte, error) {
 		template := agreedKey(k.template)
 		return template, func() ([]p11.ObjectHandle, error) {
 			return one(s.eng.DecapsulateKey(ctx, k.mechanism, key, data, template))
-		}, nil
+		}, nil, nil
 	})
 }
 
@@ -144,16 +151,16 @@ func (k *keyFile) completed(ctx context.Context, s *session, data []byte) (p11.M
 	return withPublic(k.mechanism, data)
 }
 
-// making is the data file that makes one key of what is written, with the key whose
-// handle prepare is given.
-func (k *keyFile) making(prepare func(ctx context.Context, s *session, key p11.ObjectHandle, data []byte) (p11.Attributes, creation, error)) *file {
+// making is the data file that makes keys of what is written, with the key whose handle
+// prepare is given. What comes beside them stands behind their names, in hexadecimal.
+func (k *keyFile) making(prepare func(ctx context.Context, s *session, key p11.ObjectHandle, data []byte) (p11.Attributes, creation, func() []byte, error)) *file {
 	st := k.stream(func(_ context.Context, s *session, _ engine.ObjectInfo) (transform, error) {
 		return &collection{s: s, limit: maxWrapped, do: func(ctx context.Context, data []byte) ([]byte, error) {
 			key, err := k.key(ctx, s)
 			if err != nil {
 				return nil, err
 			}
-			template, create, err := prepare(ctx, s, key.Handle, data)
+			template, create, beside, err := prepare(ctx, s, key.Handle, data)
 			if err != nil {
 				return nil, err
 			}
@@ -161,7 +168,11 @@ func (k *keyFile) making(prepare func(ctx context.Context, s *session, key p11.O
 			if err != nil {
 				return nil, err
 			}
-			return k.namesOf(ctx, s.app.eng, made...)
+			names, err := k.namesOf(ctx, s.app.eng, made...)
+			if err == nil && beside != nil && len(beside()) > 0 {
+				names = fmt.Appendf(names, "0x%x\n", beside())
+			}
+			return names, err
 		}}, nil
 	})
 	st.creates = true

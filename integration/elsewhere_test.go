@@ -423,18 +423,26 @@ func (t *elsewhereToken) DeriveKey(ctx context.Context, m p11.Mechanism, base *t
 }
 
 // JoinKeys is tokens.KeyJoiner.
-func (t *elsewhereToken) JoinKeys(ctx context.Context, m p11.Mechanism, keys []*tokens.Object, template p11.Attributes) (key p11.Attributes, err error) {
-	err = t.made(ctx, "JoinKeys", func() ([]*p11.Attributes, error) {
+func (t *elsewhereToken) JoinKeys(ctx context.Context, m p11.Mechanism, keys []*tokens.Object, templates []p11.Attributes) (made []p11.Attributes, out []byte, err error) {
+	err = t.made(ctx, "JoinKeys", func() (list []*p11.Attributes, err error) {
 		there := make([]*tokens.Object, len(keys))
 		for i, k := range keys {
+			if k == nil {
+				continue
+			}
 			if there[i], err = t.service.key(k); err != nil {
 				return nil, err
 			}
 		}
-		key, err = t.service.crypto.JoinKeys(ctx, m, there, template)
-		return []*p11.Attributes{&key}, err
+		made, out, err = t.service.crypto.JoinKeys(ctx, m, there, templates)
+		for i := range made {
+			if made[i] != nil {
+				list = append(list, &made[i])
+			}
+		}
+		return list, err
 	})
-	return key, err
+	return made, out, err
 }
 
 // EncapsulateKey is tokens.Encapsulator.

@@ -683,6 +683,57 @@ func (k ParamKind) described() []ParamWord {
 			{Name: "prf", Takes: "the name of a PBKDF2PRF", Absent: "pkcs5-pbkd2-hmac-sha256"},
 			{Name: "password", Takes: "at most 65536 bytes", Needed: true},
 		}
+	case ParamVersion:
+		return []ParamWord{
+			{Name: "version", Takes: "bytes", Needed: true},
+		}
+	case ParamSSL3Master:
+		return []ParamWord{
+			{Name: "client", Takes: "at most 256 bytes", Needed: true},
+			{Name: "server", Takes: "at most 256 bytes", Needed: true},
+		}
+	case ParamTLS12Master:
+		return []ParamWord{
+			{Name: "client", Takes: "at most 256 bytes", Needed: true},
+			{Name: "server", Takes: "at most 256 bytes", Needed: true},
+			{Name: "hash", Takes: "a digest, such as sha256", Absent: "sha256"},
+		}
+	case ParamExtendedMaster:
+		return []ParamWord{
+			{Name: "hash", Takes: "a digest, such as sha256", Absent: "sha256"},
+			{Name: "session-hash", Takes: "at most 256 bytes", Needed: true},
+		}
+	case ParamSSL3KeyMat:
+		return []ParamWord{
+			{Name: "mac-bits", Takes: "at most 4096", Absent: "0"},
+			{Name: "key-bits", Takes: "at most 4096", Absent: "0"},
+			{Name: "iv-bits", Takes: "at most 4096", Absent: "0"},
+			{Name: "client", Takes: "at most 256 bytes", Needed: true},
+			{Name: "server", Takes: "at most 256 bytes", Needed: true},
+		}
+	case ParamTLS12KeyMat:
+		return []ParamWord{
+			{Name: "mac-bits", Takes: "at most 4096", Absent: "0"},
+			{Name: "key-bits", Takes: "at most 4096", Absent: "0"},
+			{Name: "iv-bits", Takes: "at most 4096", Absent: "0"},
+			{Name: "client", Takes: "at most 256 bytes", Needed: true},
+			{Name: "server", Takes: "at most 256 bytes", Needed: true},
+			{Name: "hash", Takes: "a digest, such as sha256", Absent: "sha256"},
+		}
+	case ParamTLSMAC:
+		return []ParamWord{
+			{Name: "prf", Takes: "the name of a MechanismType", Absent: "sha256"},
+			{Name: "mac", Takes: "1 to 64 bytes", Absent: "12"},
+			{Name: "side", About: "1 for the server's, 2 for the client's", Takes: "1, 2", Needed: true},
+		}
+	case ParamTLSKDF:
+		return []ParamWord{
+			{Name: "prf", Takes: "the name of a MechanismType", Absent: "sha256"},
+			{Name: "tls-label", Takes: "at most 256 bytes", Needed: true},
+			{Name: "client", Takes: "at most 256 bytes", Needed: true},
+			{Name: "server", Takes: "at most 256 bytes", Needed: true},
+			{Name: "context", Takes: "at most 65535 bytes"},
+		}
 	}
 	return nil
 }

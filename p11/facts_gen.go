@@ -14,6 +14,7 @@ var (
 	keysGenericSecretSha512224Hmac                            = []KeyType{CKK_GENERIC_SECRET, CKK_SHA512_224_HMAC}
 	keysGenericSecretSha512256Hmac                            = []KeyType{CKK_GENERIC_SECRET, CKK_SHA512_256_HMAC}
 	keysGenericSecretSha512THmac                              = []KeyType{CKK_GENERIC_SECRET, CKK_SHA512_T_HMAC}
+	keysGenericSecret                                         = []KeyType{CKK_GENERIC_SECRET}
 	keysRc2                                                   = []KeyType{CKK_RC2}
 	keysRc4                                                   = []KeyType{CKK_RC4}
 	keysDes                                                   = []KeyType{CKK_DES}
@@ -22,7 +23,6 @@ var (
 	keysDes3Des2                                              = []KeyType{CKK_DES3, CKK_DES2}
 	keysCdmf                                                  = []KeyType{CKK_CDMF}
 	keysDes3Des2Des                                           = []KeyType{CKK_DES3, CKK_DES2, CKK_DES}
-	keysGenericSecret                                         = []KeyType{CKK_GENERIC_SECRET}
 	keysGenericSecretMd5Hmac                                  = []KeyType{CKK_GENERIC_SECRET, CKK_MD5_HMAC}
 	keysGenericSecretSha1Hmac                                 = []KeyType{CKK_GENERIC_SECRET, CKK_SHA_1_HMAC}
 	keysGenericSecretRipemd128Hmac                            = []KeyType{CKK_GENERIC_SECRET, CKK_RIPEMD128_HMAC}
@@ -262,9 +262,9 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_SHA512_T_KEY_DERIVATION:
 		return Facts{Functions: CKF_DERIVE, Hash: CKM_SHA512_T, Param: ParamRaw}, true
 	case CKM_TLS12_EXTENDED_MASTER_KEY_DERIVE:
-		return Facts{Functions: CKF_DERIVE, Param: ParamRaw}, true
+		return Facts{Functions: CKF_DERIVE, KeyTypes: keysGenericSecret, Param: ParamExtendedMaster}, true
 	case CKM_TLS12_EXTENDED_MASTER_KEY_DERIVE_DH:
-		return Facts{Functions: CKF_DERIVE, Param: ParamRaw}, true
+		return Facts{Functions: CKF_DERIVE, KeyTypes: keysGenericSecret, Param: ParamExtendedMaster}, true
 	case CKM_SHA3_256_RSA_PKCS:
 		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysRsa, Hash: CKM_SHA3_256}, true
 	case CKM_SHA3_384_RSA_PKCS:
@@ -518,21 +518,21 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_EXTRACT_KEY_FROM_KEY:
 		return Facts{Functions: CKF_DERIVE, Param: ParamBit, Keeps: true}, true
 	case CKM_SSL3_PRE_MASTER_KEY_GEN:
-		return Facts{Functions: CKF_GENERATE, KeyTypes: keysGenericSecret, Param: ParamRaw}, true
+		return Facts{Functions: CKF_GENERATE, KeyTypes: keysGenericSecret, Param: ParamVersion}, true
 	case CKM_SSL3_MASTER_KEY_DERIVE:
-		return Facts{Functions: CKF_DERIVE, Param: ParamRaw}, true
+		return Facts{Functions: CKF_DERIVE, KeyTypes: keysGenericSecret, Param: ParamSSL3Master}, true
 	case CKM_SSL3_KEY_AND_MAC_DERIVE:
-		return Facts{Functions: CKF_DERIVE, Param: ParamRaw}, true
+		return Facts{Functions: CKF_DERIVE, KeyTypes: keysGenericSecret, Param: ParamSSL3KeyMat, Keeps: true}, true
 	case CKM_SSL3_MASTER_KEY_DERIVE_DH:
-		return Facts{Functions: CKF_DERIVE, Param: ParamRaw}, true
+		return Facts{Functions: CKF_DERIVE, KeyTypes: keysGenericSecret, Param: ParamSSL3Master}, true
 	case CKM_TLS_PRE_MASTER_KEY_GEN:
-		return Facts{Functions: CKF_GENERATE, KeyTypes: keysGenericSecret, Param: ParamRaw}, true
+		return Facts{Functions: CKF_GENERATE, KeyTypes: keysGenericSecret, Param: ParamVersion}, true
 	case CKM_TLS_MASTER_KEY_DERIVE:
-		return Facts{Functions: CKF_DERIVE, Param: ParamRaw}, true
+		return Facts{Functions: CKF_DERIVE, KeyTypes: keysGenericSecret, Param: ParamSSL3Master}, true
 	case CKM_TLS_KEY_AND_MAC_DERIVE:
-		return Facts{Functions: CKF_DERIVE, Param: ParamRaw}, true
+		return Facts{Functions: CKF_DERIVE, KeyTypes: keysGenericSecret, Param: ParamSSL3KeyMat, Keeps: true}, true
 	case CKM_TLS_MASTER_KEY_DERIVE_DH:
-		return Facts{Functions: CKF_DERIVE, Param: ParamRaw}, true
+		return Facts{Functions: CKF_DERIVE, KeyTypes: keysGenericSecret, Param: ParamSSL3Master}, true
 	case CKM_TLS_PRF:
 		return Facts{Functions: CKF_DERIVE, Param: ParamRaw}, true
 	case CKM_SSL3_MD5_MAC:
@@ -616,21 +616,21 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_TLS10_MAC_CLIENT:
 		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysGenericSecret, Param: ParamRaw}, true
 	case CKM_TLS12_MAC:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysGenericSecret, Param: ParamRaw}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysGenericSecret, Param: ParamTLSMAC}, true
 	case CKM_TLS12_KDF:
-		return Facts{Functions: CKF_DERIVE, Param: ParamRaw}, true
+		return Facts{Functions: CKF_DERIVE, KeyTypes: keysGenericSecret, Param: ParamTLSKDF}, true
 	case CKM_TLS12_MASTER_KEY_DERIVE:
-		return Facts{Functions: CKF_DERIVE, Param: ParamRaw}, true
+		return Facts{Functions: CKF_DERIVE, KeyTypes: keysGenericSecret, Param: ParamTLS12Master}, true
 	case CKM_TLS12_KEY_AND_MAC_DERIVE:
-		return Facts{Functions: CKF_DERIVE, Param: ParamRaw}, true
+		return Facts{Functions: CKF_DERIVE, KeyTypes: keysGenericSecret, Param: ParamTLS12KeyMat, Keeps: true}, true
 	case CKM_TLS12_MASTER_KEY_DERIVE_DH:
-		return Facts{Functions: CKF_DERIVE, Param: ParamRaw}, true
+		return Facts{Functions: CKF_DERIVE, KeyTypes: keysGenericSecret, Param: ParamTLS12Master}, true
 	case CKM_TLS12_KEY_SAFE_DERIVE:
-		return Facts{Functions: CKF_DERIVE, Param: ParamRaw}, true
+		return Facts{Functions: CKF_DERIVE, KeyTypes: keysGenericSecret, Param: ParamTLS12KeyMat, Keeps: true}, true
 	case CKM_TLS_MAC:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysGenericSecret, Param: ParamRaw}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysGenericSecret, Param: ParamTLSMAC}, true
 	case CKM_TLS_KDF:
-		return Facts{Functions: CKF_DERIVE, Param: ParamRaw}, true
+		return Facts{Functions: CKF_DERIVE, KeyTypes: keysGenericSecret, Param: ParamTLSKDF}, true
 	case CKM_KEY_WRAP_LYNKS:
 		return Facts{Functions: CKF_WRAP | CKF_UNWRAP, KeyTypes: keysDes}, true
 	case CKM_KEY_WRAP_SET_OAEP:

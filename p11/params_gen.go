@@ -29,6 +29,14 @@ const (
 	ParamBit                      // ExtractBit
 	ParamHKDF                     // *HKDFParams
 	ParamPBKD2                    // *PBKD2Params
+	ParamVersion                  // TLSVersion
+	ParamSSL3Master               // *SSL3MasterParams
+	ParamTLS12Master              // *TLS12MasterParams
+	ParamExtendedMaster           // *ExtendedMasterParams
+	ParamSSL3KeyMat               // *SSL3KeyMatParams
+	ParamTLS12KeyMat              // *TLS12KeyMatParams
+	ParamTLSMAC                   // *TLSMACParams
+	ParamTLSKDF                   // *TLSKDFParams
 )
 
 // Layout is the number of the kind in our own protocol: 0 for bytes.
@@ -70,6 +78,20 @@ func (k ParamKind) Layout() uint8 {
 		return 22
 	case ParamPBKD2:
 		return 23
+	case ParamSSL3Master:
+		return 24
+	case ParamTLS12Master:
+		return 25
+	case ParamExtendedMaster:
+		return 26
+	case ParamSSL3KeyMat:
+		return 27
+	case ParamTLS12KeyMat:
+		return 28
+	case ParamTLSMAC:
+		return 29
+	case ParamTLSKDF:
+		return 33
 	}
 	return 0
 }
@@ -151,6 +173,38 @@ func (k ParamKind) parse(p *paramParser) Param {
 		v := new(PBKD2Params)
 		v.parse(p)
 		return v
+	case ParamVersion:
+		if v := p.bytes("version", emptyTaken); v != nil {
+			return TLSVersion(v)
+		}
+	case ParamSSL3Master:
+		v := new(SSL3MasterParams)
+		v.parse(p)
+		return v
+	case ParamTLS12Master:
+		v := new(TLS12MasterParams)
+		v.parse(p)
+		return v
+	case ParamExtendedMaster:
+		v := new(ExtendedMasterParams)
+		v.parse(p)
+		return v
+	case ParamSSL3KeyMat:
+		v := new(SSL3KeyMatParams)
+		v.parse(p)
+		return v
+	case ParamTLS12KeyMat:
+		v := new(TLS12KeyMatParams)
+		v.parse(p)
+		return v
+	case ParamTLSMAC:
+		v := new(TLSMACParams)
+		v.parse(p)
+		return v
+	case ParamTLSKDF:
+		v := new(TLSKDFParams)
+		v.parse(p)
+		return v
 	}
 	return nil
 }
@@ -160,6 +214,8 @@ func (k ParamKind) fromBytes(b []byte) Param {
 	switch k {
 	case ParamIV:
 		return IV(b)
+	case ParamVersion:
+		return TLSVersion(b)
 	}
 	return RawParam(b)
 }
@@ -272,6 +328,42 @@ func (k ParamKind) check(c checker, p Param) error {
 		if v, ok := p.(*PBKD2Params); ok {
 			return v.check(c)
 		}
+	case ParamVersion:
+		if v, ok := p.(TLSVersion); ok {
+			switch {
+			case len(v) != 2:
+				return c.errorf("version= has 2 bytes, not %d", len(v))
+			}
+			return nil
+		}
+	case ParamSSL3Master:
+		if v, ok := p.(*SSL3MasterParams); ok {
+			return v.check(c)
+		}
+	case ParamTLS12Master:
+		if v, ok := p.(*TLS12MasterParams); ok {
+			return v.check(c)
+		}
+	case ParamExtendedMaster:
+		if v, ok := p.(*ExtendedMasterParams); ok {
+			return v.check(c)
+		}
+	case ParamSSL3KeyMat:
+		if v, ok := p.(*SSL3KeyMatParams); ok {
+			return v.check(c)
+		}
+	case ParamTLS12KeyMat:
+		if v, ok := p.(*TLS12KeyMatParams); ok {
+			return v.check(c)
+		}
+	case ParamTLSMAC:
+		if v, ok := p.(*TLSMACParams); ok {
+			return v.check(c)
+		}
+	case ParamTLSKDF:
+		if v, ok := p.(*TLSKDFParams); ok {
+			return v.check(c)
+		}
 	}
 	return c.errorf("the parameter is of another mechanism's type")
 }
@@ -353,6 +445,38 @@ func (k ParamKind) read(c Coder) Param {
 		return v
 	case ParamPBKD2:
 		v := new(PBKD2Params)
+		v.Code(c)
+		return v
+	case ParamVersion:
+		var v TLSVersion
+		c.Bytes((*[]byte)(&v))
+		return v
+	case ParamSSL3Master:
+		v := new(SSL3MasterParams)
+		v.Code(c)
+		return v
+	case ParamTLS12Master:
+		v := new(TLS12MasterParams)
+		v.Code(c)
+		return v
+	case ParamExtendedMaster:
+		v := new(ExtendedMasterParams)
+		v.Code(c)
+		return v
+	case ParamSSL3KeyMat:
+		v := new(SSL3KeyMatParams)
+		v.Code(c)
+		return v
+	case ParamTLS12KeyMat:
+		v := new(TLS12KeyMatParams)
+		v.Code(c)
+		return v
+	case ParamTLSMAC:
+		v := new(TLSMACParams)
+		v.Code(c)
+		return v
+	case ParamTLSKDF:
+		v := new(TLSKDFParams)
 		v.Code(c)
 		return v
 	}
@@ -474,6 +598,57 @@ func (k ParamKind) words() []paramWord {
 			{name: "prf"},
 			{name: "password", sample: "0x70617373", required: true, secret: true},
 		}
+	case ParamVersion:
+		return []paramWord{
+			{name: "version", sample: "0x0303", required: true},
+		}
+	case ParamSSL3Master:
+		return []paramWord{
+			{name: "client", sample: "zeros", required: true},
+			{name: "server", sample: "zeros", required: true},
+		}
+	case ParamTLS12Master:
+		return []paramWord{
+			{name: "client", sample: "zeros", required: true},
+			{name: "server", sample: "zeros", required: true},
+			{name: "hash"},
+		}
+	case ParamExtendedMaster:
+		return []paramWord{
+			{name: "hash"},
+			{name: "session-hash", sample: "zeros", required: true},
+		}
+	case ParamSSL3KeyMat:
+		return []paramWord{
+			{name: "mac-bits"},
+			{name: "key-bits"},
+			{name: "iv-bits"},
+			{name: "client", sample: "zeros", required: true},
+			{name: "server", sample: "zeros", required: true},
+		}
+	case ParamTLS12KeyMat:
+		return []paramWord{
+			{name: "mac-bits"},
+			{name: "key-bits"},
+			{name: "iv-bits"},
+			{name: "client", sample: "zeros", required: true},
+			{name: "server", sample: "zeros", required: true},
+			{name: "hash"},
+		}
+	case ParamTLSMAC:
+		return []paramWord{
+			{name: "prf"},
+			{name: "mac"},
+			{name: "side", about: "1 for the server's, 2 for the client's", sample: "1", required: true},
+		}
+	case ParamTLSKDF:
+		return []paramWord{
+			{name: "prf"},
+			{name: "tls-label", sample: "0x6c6162656c", required: true},
+			{name: "client", sample: "zeros", required: true},
+			{name: "server", sample: "zeros", required: true},
+			{name: "context"},
+		}
 	}
 	return nil
 }
@@ -482,7 +657,7 @@ func (k ParamKind) words() []paramWord {
 // name.
 func isParamWord(s string) bool {
 	switch s {
-	case "aad", "bit", "bits", "context", "counter", "data", "expand", "extract", "hash", "hedge", "info", "iterations", "iv", "kdf", "key", "length", "mac", "mgf", "nonce", "param", "password", "ph", "prf", "public", "salt", "salt-key", "shared", "source", "tag":
+	case "aad", "bit", "bits", "client", "context", "counter", "data", "expand", "extract", "hash", "hedge", "info", "iterations", "iv", "iv-bits", "kdf", "key", "key-bits", "length", "mac", "mac-bits", "mgf", "nonce", "param", "password", "ph", "prf", "public", "salt", "salt-key", "server", "session-hash", "shared", "side", "source", "tag", "tls-label", "version":
 		return true
 	}
 	return false
@@ -1155,4 +1330,353 @@ func (v *PBKD2Params) Code(c Coder) {
 	if saltSource != uint64(CKZ_SALT_SPECIFIED) {
 		c.Refuse(Errorf(CKR_MECHANISM_PARAM_INVALID, "saltSource is not %d: %d", uint64(CKZ_SALT_SPECIFIED), saltSource))
 	}
+}
+
+// TLSRandom is CK_SSL3_RANDOM_DATA (the random numbers of both sides).
+type TLSRandom struct {
+	Client []byte
+	Server []byte
+}
+
+func (v *TLSRandom) parse(p *paramParser) {
+	v.Client = p.bytes("client", emptyTaken)
+	v.Server = p.bytes("server", emptyTaken)
+}
+
+func (v *TLSRandom) print(w *paramWriter) {
+	w.bytes("client", v.Client)
+	w.bytes("server", v.Server)
+}
+
+func (v *TLSRandom) check(c checker) error {
+	switch {
+	case len(v.Client) > 256:
+		return c.errorf("client= has at most 256 bytes, not %d", len(v.Client))
+	case len(v.Server) > 256:
+		return c.errorf("server= has at most 256 bytes, not %d", len(v.Server))
+	}
+	return nil
+}
+
+// Code reads or writes the fields, in the order of the C struct.
+func (v *TLSRandom) Code(c Coder) {
+	c.Bytes(&v.Client)
+	c.Bytes(&v.Server)
+}
+
+// TLSVersion is CK_VERSION: two bytes, as TLS has it.
+type TLSVersion []byte
+
+// Code writes the parameter.
+func (v TLSVersion) Code(c Coder) { c.Bytes((*[]byte)(&v)) }
+
+func (v TLSVersion) print(w *paramWriter) { w.bytes("version", v) }
+
+// SSL3MasterParams is CK_SSL3_MASTER_KEY_DERIVE_PARAMS (PKCS#11 v3.1 §6.39.3).
+type SSL3MasterParams struct {
+	Random  TLSRandom
+	Version bool
+}
+
+func (v *SSL3MasterParams) parse(p *paramParser) {
+	v.Random.parse(p)
+}
+
+func (v *SSL3MasterParams) print(w *paramWriter) {
+	v.Random.print(w)
+}
+
+func (v *SSL3MasterParams) check(c checker) error {
+	if err := v.Random.check(c); err != nil {
+		return err
+	}
+	return nil
+}
+
+// Code reads or writes the fields, in the order of the C struct.
+func (v *SSL3MasterParams) Code(c Coder) {
+	v.Random.Code(c)
+	c.Bool(&v.Version)
+}
+
+// TLS12MasterParams is CK_TLS12_MASTER_KEY_DERIVE_PARAMS (PKCS#11 v3.1 §6.40.2).
+type TLS12MasterParams struct {
+	Random  TLSRandom
+	Version bool
+	Hash    MechanismType
+}
+
+func (v *TLS12MasterParams) parse(p *paramParser) {
+	v.Random.parse(p)
+	v.Hash = p.hash("hash", CKM_SHA256)
+}
+
+func (v *TLS12MasterParams) print(w *paramWriter) {
+	v.Random.print(w)
+	if v.Hash != CKM_SHA256 {
+		w.word("hash", v.Hash.Short())
+	}
+}
+
+func (v *TLS12MasterParams) check(c checker) error {
+	switch {
+	case HashSize(v.Hash) == 0:
+		return c.errorf("hash= is no digest: %s", v.Hash.Short())
+	}
+	if err := v.Random.check(c); err != nil {
+		return err
+	}
+	return nil
+}
+
+// Code reads or writes the fields, in the order of the C struct.
+func (v *TLS12MasterParams) Code(c Coder) {
+	v.Random.Code(c)
+	c.Bool(&v.Version)
+	c.Ulong((*uint64)(&v.Hash))
+}
+
+// ExtendedMasterParams is CK_TLS12_EXTENDED_MASTER_KEY_DERIVE_PARAMS (PKCS#11 v3.1 §6.40.2).
+type ExtendedMasterParams struct {
+	Hash        MechanismType
+	SessionHash []byte
+	Version     bool
+}
+
+func (v *ExtendedMasterParams) parse(p *paramParser) {
+	v.Hash = p.hash("hash", CKM_SHA256)
+	v.SessionHash = p.bytes("session-hash", emptyTaken)
+}
+
+func (v *ExtendedMasterParams) print(w *paramWriter) {
+	if v.Hash != CKM_SHA256 {
+		w.word("hash", v.Hash.Short())
+	}
+	w.bytes("session-hash", v.SessionHash)
+}
+
+func (v *ExtendedMasterParams) check(c checker) error {
+	switch {
+	case HashSize(v.Hash) == 0:
+		return c.errorf("hash= is no digest: %s", v.Hash.Short())
+	case len(v.SessionHash) > 256:
+		return c.errorf("session-hash= has at most 256 bytes, not %d", len(v.SessionHash))
+	}
+	return nil
+}
+
+// Code reads or writes the fields, in the order of the C struct.
+func (v *ExtendedMasterParams) Code(c Coder) {
+	c.Ulong((*uint64)(&v.Hash))
+	c.Bytes(&v.SessionHash)
+	c.Bool(&v.Version)
+}
+
+// SSL3KeyMatParams is CK_SSL3_KEY_MAT_PARAMS (PKCS#11 v3.1 §6.39.3).
+type SSL3KeyMatParams struct {
+	MACBits uint64
+	KeyBits uint64
+	IVBits  uint64
+	Export  bool
+	Random  TLSRandom
+	Out     bool
+}
+
+func (v *SSL3KeyMatParams) parse(p *paramParser) {
+	v.MACBits = p.number("mac-bits", 0)
+	v.KeyBits = p.number("key-bits", 0)
+	v.IVBits = p.number("iv-bits", 0)
+	v.Random.parse(p)
+}
+
+func (v *SSL3KeyMatParams) print(w *paramWriter) {
+	if v.MACBits != 0 {
+		w.number("mac-bits", v.MACBits)
+	}
+	if v.KeyBits != 0 {
+		w.number("key-bits", v.KeyBits)
+	}
+	if v.IVBits != 0 {
+		w.number("iv-bits", v.IVBits)
+	}
+	v.Random.print(w)
+}
+
+func (v *SSL3KeyMatParams) check(c checker) error {
+	switch {
+	case v.MACBits > 4096:
+		return c.errorf("mac-bits= is at most 4096, not %d", v.MACBits)
+	case v.KeyBits > 4096:
+		return c.errorf("key-bits= is at most 4096, not %d", v.KeyBits)
+	case v.IVBits > 4096:
+		return c.errorf("iv-bits= is at most 4096, not %d", v.IVBits)
+	}
+	if err := v.Random.check(c); err != nil {
+		return err
+	}
+	return nil
+}
+
+// Code reads or writes the fields, in the order of the C struct.
+func (v *SSL3KeyMatParams) Code(c Coder) {
+	c.Ulong(&v.MACBits)
+	c.Ulong(&v.KeyBits)
+	c.Ulong(&v.IVBits)
+	c.Bool(&v.Export)
+	v.Random.Code(c)
+	c.Bool(&v.Out)
+}
+
+// TLS12KeyMatParams is CK_TLS12_KEY_MAT_PARAMS (PKCS#11 v3.1 §6.40.2).
+type TLS12KeyMatParams struct {
+	MACBits uint64
+	KeyBits uint64
+	IVBits  uint64
+	Export  bool
+	Random  TLSRandom
+	Out     bool
+	Hash    MechanismType
+}
+
+func (v *TLS12KeyMatParams) parse(p *paramParser) {
+	v.MACBits = p.number("mac-bits", 0)
+	v.KeyBits = p.number("key-bits", 0)
+	v.IVBits = p.number("iv-bits", 0)
+	v.Random.parse(p)
+	v.Hash = p.hash("hash", CKM_SHA256)
+}
+
+func (v *TLS12KeyMatParams) print(w *paramWriter) {
+	if v.MACBits != 0 {
+		w.number("mac-bits", v.MACBits)
+	}
+	if v.KeyBits != 0 {
+		w.number("key-bits", v.KeyBits)
+	}
+	if v.IVBits != 0 {
+		w.number("iv-bits", v.IVBits)
+	}
+	v.Random.print(w)
+	if v.Hash != CKM_SHA256 {
+		w.word("hash", v.Hash.Short())
+	}
+}
+
+func (v *TLS12KeyMatParams) check(c checker) error {
+	switch {
+	case v.MACBits > 4096:
+		return c.errorf("mac-bits= is at most 4096, not %d", v.MACBits)
+	case v.KeyBits > 4096:
+		return c.errorf("key-bits= is at most 4096, not %d", v.KeyBits)
+	case v.IVBits > 4096:
+		return c.errorf("iv-bits= is at most 4096, not %d", v.IVBits)
+	case HashSize(v.Hash) == 0:
+		return c.errorf("hash= is no digest: %s", v.Hash.Short())
+	}
+	if err := v.Random.check(c); err != nil {
+		return err
+	}
+	return nil
+}
+
+// Code reads or writes the fields, in the order of the C struct.
+func (v *TLS12KeyMatParams) Code(c Coder) {
+	c.Ulong(&v.MACBits)
+	c.Ulong(&v.KeyBits)
+	c.Ulong(&v.IVBits)
+	c.Bool(&v.Export)
+	v.Random.Code(c)
+	c.Bool(&v.Out)
+	c.Ulong((*uint64)(&v.Hash))
+}
+
+// TLSMACParams is CK_TLS_MAC_PARAMS (PKCS#11 v3.1 §6.40.2).
+type TLSMACParams struct {
+	PRF    MechanismType
+	Length uint64 // bytes
+	Side   uint64 // 1 for the server's, 2 for the client's
+}
+
+func (v *TLSMACParams) parse(p *paramParser) {
+	v.PRF = parseNamed(p, "prf", CKM_SHA256, ParseMechanismType)
+	v.Length = p.number("mac", 12)
+	v.Side = p.number("side", 0)
+}
+
+func (v *TLSMACParams) print(w *paramWriter) {
+	if v.PRF != CKM_SHA256 {
+		w.word("prf", v.PRF.Short())
+	}
+	if v.Length != 12 {
+		w.number("mac", v.Length)
+	}
+	w.number("side", v.Side)
+}
+
+func (v *TLSMACParams) check(c checker) error {
+	switch {
+	case v.PRF.known() == "":
+		return c.errorf("prf= is not known: %s", v.PRF.Short())
+	case v.Length < 1 || v.Length > 64:
+		return c.errorf("mac= is 1 to 64 bytes, not %d", v.Length)
+	case !oneOf(v.Side, 1, 2):
+		return c.errorf("side= is 1 or 2, not %d", v.Side)
+	}
+	return nil
+}
+
+// Code reads or writes the fields, in the order of the C struct.
+func (v *TLSMACParams) Code(c Coder) {
+	c.Ulong((*uint64)(&v.PRF))
+	c.Ulong(&v.Length)
+	c.Ulong(&v.Side)
+}
+
+// TLSKDFParams is CK_TLS_KDF_PARAMS (PKCS#11 v3.1 §6.40.2).
+type TLSKDFParams struct {
+	PRF     MechanismType
+	Label   []byte
+	Random  TLSRandom
+	Context []byte
+}
+
+func (v *TLSKDFParams) parse(p *paramParser) {
+	v.PRF = parseNamed(p, "prf", CKM_SHA256, ParseMechanismType)
+	v.Label = p.bytes("tls-label", emptyTaken)
+	v.Random.parse(p)
+	v.Context = p.bytes("context", emptyAbsent)
+}
+
+func (v *TLSKDFParams) print(w *paramWriter) {
+	if v.PRF != CKM_SHA256 {
+		w.word("prf", v.PRF.Short())
+	}
+	w.bytes("tls-label", v.Label)
+	v.Random.print(w)
+	if len(v.Context) > 0 {
+		w.bytes("context", v.Context)
+	}
+}
+
+func (v *TLSKDFParams) check(c checker) error {
+	switch {
+	case v.PRF.known() == "":
+		return c.errorf("prf= is not known: %s", v.PRF.Short())
+	case len(v.Label) > 256:
+		return c.errorf("tls-label= has at most 256 bytes, not %d", len(v.Label))
+	case len(v.Context) > 65535:
+		return c.errorf("context= has at most 65535 bytes, not %d", len(v.Context))
+	}
+	if err := v.Random.check(c); err != nil {
+		return err
+	}
+	return nil
+}
+
+// Code reads or writes the fields, in the order of the C struct.
+func (v *TLSKDFParams) Code(c Coder) {
+	c.Ulong((*uint64)(&v.PRF))
+	c.Bytes(&v.Label)
+	v.Random.Code(c)
+	c.Bytes(&v.Context)
 }

@@ -199,11 +199,13 @@ type KeyDeriver interface {
 	DeriveKey(ctx context.Context, m p11.Mechanism, base *Object, template p11.Attributes) (p11.Attributes, error)
 }
 
-// A KeyJoiner is a KeyDeriver with mechanisms whose parameter names more keys.
+// A KeyJoiner is a KeyDeriver with mechanisms whose parameter names more keys, or that
+// make more than one (p11.KeyMaker).
 type KeyJoiner interface {
 	// JoinKeys is DeriveKey with the base key, and behind it those that m.Keys gives,
-	// which are secret keys, or nil where it gives 0.
-	JoinKeys(ctx context.Context, m p11.Mechanism, keys []*Object, template p11.Attributes) (p11.Attributes, error)
+	// which are secret keys, or nil where it gives 0. It returns each of templates with
+	// its key attributes, nil for nil, and what the mechanism gives beside keys.
+	JoinKeys(ctx context.Context, m p11.Mechanism, keys []*Object, templates []p11.Attributes) ([]p11.Attributes, []byte, error)
 }
 
 // An Encapsulator has key encapsulation (PKCS#11 v3.2 §5.18.8, §5.18.9).

@@ -189,6 +189,22 @@ func (q *request) limit() int {
 	return q.room.Bytes()
 }
 
+// deriveKeys answers C_DeriveKeys: the key, those that the parameter asks for, and the
+// bytes that come beside keys.
+func (q *request) deriveKeys() error {
+	if q.mechanism.Null {
+		return p11.CKR_ARGUMENTS_BAD
+	}
+	d, err := q.session.DeriveKeys(q.ctx, q.mechanism.Mechanism, q.object(0), q.templates[0])
+	if err != nil {
+		return err
+	}
+	q.w.Ulong(uint64(d.Key))
+	wire.Ulongs(q.w, d.More)
+	q.w.Result(d.Out)
+	return nil
+}
+
 // deriveKey answers C_DeriveKey, and C_DeriveKey2, whose reply carries the CK_RV
 // and what the mechanism changed in its parameter, which no mechanism here does.
 func (q *request) deriveKey() (p11.ObjectHandle, error) {

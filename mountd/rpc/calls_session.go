@@ -74,6 +74,7 @@ var sessionHandlers = map[wire.Call]func(*request) error{ //nolint:gochecknoglob
 	}),
 	wire.CallDeriveKey:      gives((*request).deriveKey),
 	wire.CallDeriveKey2:     gives((*request).deriveKey),
+	wire.CallDeriveKeys:     (*request).deriveKeys,
 	wire.CallSeedRandom:     func(q *request) error { return q.session.SeedRandom(q.ctx, q.data(0)) },
 	wire.CallGenerateRandom: (*request).generateRandom,
 

@@ -35,13 +35,6 @@ AES_CMAC
 AES_CMAC_GENERAL
 AES_XTS
 `},
-	{"", "the mechanisms of SSL 3.0 are not there", `
-SSL3_PRE_MASTER_KEY_GEN
-SSL3_MASTER_KEY_DERIVE
-SSL3_KEY_AND_MAC_DERIVE
-SSL3_MD5_MAC
-SSL3_SHA1_MAC
-`},
 	{"", "the standard's header has 0x108b; theirs is CKM_AES_CTS there", `
 AES_CMAC_GENERAL number
 `},

@@ -13,29 +13,64 @@ import (
 
 // DeriveKey makes a key of another, or its public half (PKCS#11 v3.1 §5.18.5, C_DeriveKey).
 func (c *Crypto) DeriveKey(ctx context.Context, m p11.Mechanism, base *tokens.Object, template p11.Attributes) (p11.Attributes, error) {
-	return c.JoinKeys(ctx, m, []*tokens.Object{base}, template)
-}
-
-// JoinKeys is DeriveKey where the parameter names more keys.
-func (c *Crypto) JoinKeys(_ context.Context, m p11.Mechanism, keys []*tokens.Object, template p11.Attributes) (p11.Attributes, error) {
-	u, err := c.call(m, p11.CKF_DERIVE)
+	made, _, err := c.JoinKeys(ctx, m, []*tokens.Object{base}, []p11.Attributes{template})
 	if err != nil {
 		return nil, err
 	}
-	for _, o := range keys[1:] {
-		var k any
-		if o != nil {
-			if k, err = c.hold(o); err != nil {
-				return nil, err
-			}
-			defer o.Release()
-		}
-		u.others = append(u.others, k)
+	return made[0], nil
+}
+
+// JoinKeys is DeriveKey where the parameter names more keys, or wants more.
+func (c *Crypto) JoinKeys(_ context.Context, m p11.Mechanism, keys []*tokens.Object, templates []p11.Attributes) ([]p11.Attributes, []byte, error) {
+	u, err := c.call(m, p11.CKF_DERIVE)
+	if err != nil {
+		return nil, nil, err
 	}
 	if u.row.derivePublic != nil {
-		return u.row.derivePublic(u, keys[0], template)
+		public, err := u.row.derivePublic(u, keys[0], templates[0])
+		return []p11.Attributes{public}, nil, err
 	}
-	return u.secretFrom(keys[0], template, func(key any, kt p11.KeyType, n int) ([]byte, error) { return u.row.derive(u, key, kt, n) })
+	_, some := m.Param.(p11.KeyMaker) // may leave some out
+	wants := make([]wanted, len(templates))
+	for i, t := range templates {
+		if t == nil && some {
+			continue
+		}
+		if wants[i], err = wantedOf(m, t); err != nil {
+			return nil, nil, err
+		}
+	}
+	held := make([]any, len(keys))
+	for i, o := range keys {
+		if o == nil {
+			continue
+		}
+		if held[i], err = c.hold(o); err != nil {
+			return nil, nil, err
+		}
+		defer o.Release()
+	}
+	u.others = held[1:]
+	values, out, err := u.deriveAll(held[0], wants)
+	if err != nil {
+		return nil, nil, err
+	}
+	made := make([]p11.Attributes, len(templates))
+	for i, t := range templates {
+		if t != nil || !some {
+			made[i] = wants[i].fill(t, values[i])
+		}
+	}
+	return made, out, nil
+}
+
+// deriveAll is the row's function, whichever it has.
+func (u call) deriveAll(base any, wants []wanted) ([][]byte, []byte, error) {
+	if u.row.deriveAll != nil {
+		return u.row.deriveAll(u, base, wants)
+	}
+	value, err := u.row.derive(u, base, wants[0].kt, wants[0].n)
+	return [][]byte{value}, nil, err
 }
 
 // publicHalf adds to template what the public half of a private key is. It does not trust
@@ -95,14 +130,10 @@ func (c *Crypto) DecapsulateKey(_ context.Context, m p11.Mechanism, private *tok
 	})
 }
 
-// secretFrom is the secret key of template, or the data object, whose value compute makes
-// with the key of an object: of n bytes, or of its natural length if n is negative.
+// secretFrom is the secret key of template whose value compute makes with the key of an
+// object: of n bytes, or of its natural length if n is negative.
 func (u call) secretFrom(o *tokens.Object, template p11.Attributes, compute func(key any, kt p11.KeyType, n int) ([]byte, error)) (p11.Attributes, error) {
-	class, kt, err := derivedKey(u.m, template)
-	if err != nil {
-		return nil, err
-	}
-	n, err := secretLength(template, kt)
+	w, err := wantedOf(u.m, template)
 	if err != nil {
 		return nil, err
 	}
@@ -111,20 +142,42 @@ func (u call) secretFrom(o *tokens.Object, template p11.Attributes, compute func
 		return nil, err
 	}
 	defer o.Release()
-	value, err := compute(k, kt, n)
+	value, err := compute(k, w.kt, w.n)
 	if err != nil {
 		return nil, err
 	}
-	if class == p11.CKO_DATA {
+	return w.fill(template, value), nil
+}
+
+// wanted is what a template wants of a derivation: a key of n bytes, or of its natural
+// length if n is negative, or a data object.
+type wanted struct {
+	kt   p11.KeyType
+	n    int
+	data bool
+}
+
+func wantedOf(m p11.Mechanism, template p11.Attributes) (w wanted, err error) {
+	class, kt, err := derivedKey(m, template)
+	if err != nil {
+		return wanted{}, err
+	}
+	n, err := secretLength(template, kt)
+	return wanted{kt, n, class == p11.CKO_DATA}, err
+}
+
+// fill is the template with the value.
+func (w wanted) fill(template p11.Attributes, value []byte) p11.Attributes {
+	if w.data {
 		template = template.Clone()
 		template.Delete(p11.CKA_VALUE_LEN) // which data objects do not have
 		template.Set(p11.CKA_VALUE, value)
-		return template, nil
+		return template
 	}
-	if kt.BlockSize() == desBlock {
+	if w.kt.BlockSize() == desBlock {
 		setParity(value) // PKCS#11 v3.1 §6.20.5 and its likes: as DES keys have it
 	}
-	return withValue(template, kt, value), nil
+	return withValue(template, w.kt, value)
 }
 
 // derivedKey says what a template wants of a derivation.
@@ -173,6 +226,20 @@ func derivations() []row {
 		derive(p11.CKM_DES3_CBC_ENCRYPT_DATA, 16, 24, encryptedData()),
 		derive(p11.CKM_AES_ECB_ENCRYPT_DATA, 16, 32, encryptedData()),
 		derive(p11.CKM_AES_CBC_ENCRYPT_DATA, 16, 32, encryptedData()),
+		derive(p11.CKM_SSL3_MASTER_KEY_DERIVE, masterSize, masterSize, masterDerive(true)),
+		derive(p11.CKM_SSL3_MASTER_KEY_DERIVE_DH, masterSize, maxSecret, masterDerive(false)),
+		derive(p11.CKM_SSL3_KEY_AND_MAC_DERIVE, masterSize, masterSize, keyMatDerive()),
+		derive(p11.CKM_TLS_MASTER_KEY_DERIVE, masterSize, masterSize, masterDerive(true)),
+		derive(p11.CKM_TLS_MASTER_KEY_DERIVE_DH, masterSize, maxSecret, masterDerive(false)),
+		derive(p11.CKM_TLS_KEY_AND_MAC_DERIVE, masterSize, masterSize, keyMatDerive()),
+		derive(p11.CKM_TLS12_MASTER_KEY_DERIVE, masterSize, masterSize, masterDerive(true)),
+		derive(p11.CKM_TLS12_MASTER_KEY_DERIVE_DH, masterSize, maxSecret, masterDerive(false)),
+		derive(p11.CKM_TLS12_EXTENDED_MASTER_KEY_DERIVE, masterSize, masterSize, masterDerive(true)),
+		derive(p11.CKM_TLS12_EXTENDED_MASTER_KEY_DERIVE_DH, masterSize, maxSecret, masterDerive(false)),
+		derive(p11.CKM_TLS12_KEY_AND_MAC_DERIVE, masterSize, masterSize, keyMatDerive()),
+		derive(p11.CKM_TLS12_KEY_SAFE_DERIVE, masterSize, masterSize, keyMatDerive()),
+		derive(p11.CKM_TLS_KDF, masterSize, maxSecret, tlsKDF()),
+		derive(p11.CKM_TLS12_KDF, masterSize, maxSecret, tlsKDF()),
 		derive(p11.CKM_HKDF_DERIVE, 8, secretBits, hkdfDerive()),
 		derive(p11.CKM_HKDF_DATA, 8, secretBits, hkdfDerive()),
 	}

@@ -33,11 +33,14 @@ func (j joining) run(t *testing.T, c *Crypto) {
 		}
 	}
 	err := j.m.Validate()
-	var a p11.Attributes
+	a := []p11.Attributes{secretTemplate(p11.CKK_GENERIC_SECRET, j.n)}
 	if err == nil {
-		a, err = c.JoinKeys(t.Context(), j.m, keys, secretTemplate(p11.CKK_GENERIC_SECRET, j.n))
+		a, _, err = c.JoinKeys(t.Context(), j.m, keys, a)
 	}
-	got, _ := a.Get(p11.CKA_VALUE)
+	var got []byte
+	if err == nil {
+		got, _ = a[0].Get(p11.CKA_VALUE)
+	}
 	if p11.RVOf(err) != j.rv || fmt.Sprintf("%x", got) != j.want {
 		t.Errorf("%s: %x, %v; want %s, %v", j.name, got, err, j.want, j.rv)
 	}

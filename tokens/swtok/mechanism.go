@@ -3,6 +3,7 @@ package swtok
 import (
 	"cmp"
 	"context"
+	"crypto"
 	"slices"
 
 	"p11fs/p11"
@@ -34,6 +35,9 @@ type family struct {
 	derive func(u call, base any, kt p11.KeyType, n int) ([]byte, error)
 	// derivePublic adds to the template what a public key of the base key is.
 	derivePublic func(u call, base *tokens.Object, template p11.Attributes) (p11.Attributes, error)
+	// deriveAll is derive where there is more than one value to make, nil for what is
+	// not wanted, or something beside keys.
+	deriveAll func(u call, base any, wants []wanted) (values [][]byte, out []byte, err error)
 	// encapsulate makes such a value, and what tells it to the owner of the public key;
 	// decapsulate takes it out of that.
 	encapsulate func(u call, public any, kt p11.KeyType, n int) (ciphertext, value []byte, err error)
@@ -181,6 +185,12 @@ func allRows(p Provider) []row {
 		des23(p11.CKM_DES3_MAC_GENERAL, flagsSign, cbcMACs(desBlock, true)),
 		des23(p11.CKM_DES3_CMAC, flagsSign, cmacs(desBlock, false)),
 		des23(p11.CKM_DES3_CMAC_GENERAL, flagsSign, cmacs(desBlock, true)),
+		plain(p11.CKM_SSL3_PRE_MASTER_KEY_GEN, masterSize, masterSize, p11.CKF_GENERATE, preMasterMake()),
+		plain(p11.CKM_TLS_PRE_MASTER_KEY_GEN, masterSize, masterSize, p11.CKF_GENERATE, preMasterMake()),
+		plain(p11.CKM_SSL3_MD5_MAC, 8*masterSize, 8*masterSize, flagsSign, ssl3MACs(crypto.MD5, 48)),
+		plain(p11.CKM_SSL3_SHA1_MAC, 8*masterSize, 8*masterSize, flagsSign, ssl3MACs(crypto.SHA1, 40)),
+		plain(p11.CKM_TLS_MAC, masterSize, maxSecret, flagsSign, tlsMACs()),
+		plain(p11.CKM_TLS12_MAC, masterSize, maxSecret, flagsSign, tlsMACs()),
 		plain(p11.CKM_HKDF_KEY_GEN, minSecretBits, maxSecretBits, p11.CKF_GENERATE, generateSecret(p11.CKK_HKDF, 8, nil)),
 		plain(p11.CKM_PKCS5_PBKD2, 8, secretBits, p11.CKF_GENERATE, pbkdf2Make()),
 		plain(p11.CKM_GENERIC_SECRET_KEY_GEN, minSecretBits, maxSecretBits, p11.CKF_GENERATE, generateSecret(p11.CKK_GENERIC_SECRET, 8, nil)),
@@ -224,6 +234,7 @@ func place(t p11.MechanismType) int {
 		p11.CKM_SHA384, p11.CKM_SHA384_HMAC, p11.CKM_SHA384_HMAC_GENERAL,
 		p11.CKM_SHA512, p11.CKM_SHA512_HMAC, p11.CKM_SHA512_HMAC_GENERAL,
 		p11.CKM_MD5, p11.CKM_MD5_HMAC, p11.CKM_MD5_HMAC_GENERAL,
+		p11.CKM_SSL3_PRE_MASTER_KEY_GEN, p11.CKM_SSL3_MASTER_KEY_DERIVE, p11.CKM_SSL3_KEY_AND_MAC_DERIVE, p11.CKM_SSL3_MD5_MAC, p11.CKM_SSL3_SHA1_MAC,
 		p11.CKM_AES_KEY_GEN, p11.CKM_AES_ECB, p11.CKM_AES_CBC, p11.CKM_AES_CBC_PAD, p11.CKM_GENERIC_SECRET_KEY_GEN,
 	}
 	if i := slices.Index(stock[:], t); i >= 0 {

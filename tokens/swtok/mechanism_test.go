@@ -109,7 +109,7 @@ func TestRows(t *testing.T) {
 			r := c.rows[m.Type]
 			has := map[p11.Flags]bool{
 				p11.CKF_WRAP: r.uses[p11.CKF_ENCRYPT] != nil, p11.CKF_UNWRAP: r.uses[p11.CKF_DECRYPT] != nil,
-				p11.CKF_GENERATE: r.generate != nil || r.generateGroup != nil, p11.CKF_GENERATE_KEY_PAIR: r.generatePair != nil, p11.CKF_DERIVE: r.derive != nil,
+				p11.CKF_GENERATE: r.generate != nil || r.generateGroup != nil, p11.CKF_GENERATE_KEY_PAIR: r.generatePair != nil, p11.CKF_DERIVE: r.derive != nil || r.deriveAll != nil,
 				p11.CKF_ENCAPSULATE: r.encapsulate != nil, p11.CKF_DECAPSULATE: r.decapsulate != nil,
 			}
 			for _, use := range []p11.Flags{

@@ -3,6 +3,7 @@ package tokentest
 import (
 	"bytes"
 	"errors"
+	"strings"
 	"testing"
 
 	"p11fs/p11"
@@ -312,6 +313,19 @@ func (r *ring) derive(t *testing.T, m p11.Mechanism, facts p11.Facts) {
 		others = []*tokens.Object{secretKey(t, r.tok, p11.CKK_GENERIC_SECRET, []byte("another value"))}
 	case *p11.HKDFParams:
 		others = []*tokens.Object{nil}
+	case *p11.SSL3MasterParams, *p11.TLS12MasterParams, *p11.ExtendedMasterParams:
+		length = 48
+	case *p11.SSL3KeyMatParams:
+		p.MACBits = 128
+	case *p11.TLS12KeyMatParams:
+		p.MACBits = 128
+	}
+	maker, _ := m.Param.(p11.KeyMaker)
+	if maker != nil {
+		others = []*tokens.Object{}
+	}
+	if name := m.Type.Short(); strings.HasPrefix(name, "ssl3") || strings.HasPrefix(name, "tls") {
+		base = secretKey(t, r.tok, p11.CKK_GENERIC_SECRET, bytes.Repeat([]byte("secret"), 8))
 	}
 	if base == nil && len(facts.KeyTypes) > 0 {
 		var pub *tokens.Object
@@ -328,15 +342,18 @@ func (r *ring) derive(t *testing.T, m p11.Mechanism, facts p11.Facts) {
 			template.Delete(p11.CKA_KEY_TYPE)
 		}
 		template.SetUlong(p11.CKA_VALUE_LEN, length)
-		var a p11.Attributes
-		var err error
 		if others == nil {
-			a, err = r.tok.(tokens.KeyDeriver).DeriveKey(t.Context(), m, base, template)
-		} else {
-			a, err = r.tok.(tokens.KeyJoiner).JoinKeys(t.Context(), m, append([]*tokens.Object{base}, others...), template)
+			a, err := r.tok.(tokens.KeyDeriver).DeriveKey(t.Context(), m, base, template)
+			noError(t, err)
+			return a
 		}
+		templates := []p11.Attributes{template}
+		if maker != nil {
+			templates, _ = maker.Makes(template)
+		}
+		all, _, err := r.tok.(tokens.KeyJoiner).JoinKeys(t.Context(), m, append([]*tokens.Object{base}, others...), templates)
 		noError(t, err)
-		return a
+		return all[0]
 	}
 	if facts.Data {
 		one, _ := derived().Get(p11.CKA_VALUE)

@@ -44,10 +44,12 @@ func (r *ring) generate(t *testing.T, m p11.Mechanism, kt p11.KeyType) {
 		return
 	}
 	template := keyTemplate(p11.CKO_SECRET_KEY, kt)
-	switch lengths := p11.KeyLengths(kt); len(lengths) {
-	case 0:
+	_, premaster := m.Param.(p11.TLSVersion) // which has its length
+	switch lengths := p11.KeyLengths(kt); {
+	case premaster:
+	case len(lengths) == 0:
 		template.SetUlong(p11.CKA_VALUE_LEN, 16)
-	case 1: // which the template need not say
+	case len(lengths) == 1: // which the template need not say
 	default:
 		template.SetUlong(p11.CKA_VALUE_LEN, lengths[0])
 	}

@@ -52,6 +52,9 @@ func member(f *table.Field, v table.Variant) string {
 	case table.Handle:
 		return fmt.Sprintf("    CK_OBJECT_HANDLE %s;\n", f.C)
 	case table.Bool:
+		if out := f.Facts["out"]; out != "" {
+			return fmt.Sprintf("    %s *%s;\n", out, f.C)
+		}
 		return fmt.Sprintf("    CK_BBOOL %s;\n", f.C)
 	case table.Bytes:
 		pointer, length := fmt.Sprintf("    void *%s;\n", f.C), fmt.Sprintf("    CK_ULONG %s;\n", f.CLen())
@@ -84,6 +87,7 @@ func packers(t *table.Table) string {
 		}
 		if p.Layout > 0 {
 			packParam(&b, p)
+			unpackOut(&b, p)
 		}
 	}
 
@@ -96,12 +100,12 @@ func packers(t *table.Table) string {
 		if len(m.Facts) == 0 {
 			continue // no mechanism but a number where some begin
 		}
-		text := "LAYOUT_NONE, 0, NULL"
+		text := "LAYOUT_NONE, 0, NULL, NULL"
 		if name := strings.TrimSuffix(m.Fact("param"), "?"); name != "" {
 			facts, _ := p11.MechanismFacts(p11.MechanismType(m.Number))
-			text = fmt.Sprintf("LAYOUT_BYTES, %d, NULL", facts.IVLen)
+			text = fmt.Sprintf("LAYOUT_BYTES, %d, NULL, NULL", facts.IVLen)
 			if p := t.Param(name); p != nil && p.Layout > 0 {
-				text = fmt.Sprintf("%d, 0, param_%s", p.Layout, p.Name)
+				text = fmt.Sprintf("%d, 0, param_%s, %s", p.Layout, p.Name, gotName(p))
 			}
 		}
 		rows = append(rows, row{m.Number, fmt.Sprintf("    {%s, %s},\n", m.Name, text)})
@@ -172,4 +176,39 @@ func packParam(b *strings.Builder, p *table.Param) {
 	}
 	fmt.Fprintf(b, "\nstatic void param_%s(struct call *c, const CK_MECHANISM *m)\n{\n    %s    else\n        bad_param(c);\n}\n",
 		p.Name, strings.Join(tries, "    else "))
+}
+
+// out is the field of what the mechanism gives beside keys, nil if there is none.
+func out(p *table.Param) *table.Field {
+	for _, f := range p.Fields {
+		if f.Facts.Has("out") {
+			return f
+		}
+	}
+	return nil
+}
+
+// gotName is the function that takes from the reply what the mechanism gives.
+func gotName(p *table.Param) string {
+	if p.Out || out(p) != nil {
+		return "got_" + p.Name
+	}
+	return "NULL"
+}
+
+// unpackOut writes that function, which for a custom parameter is by hand, as is that of
+// the struct that gets it.
+func unpackOut(b *strings.Builder, p *table.Param) {
+	f := out(p)
+	switch {
+	case p.Out:
+		fmt.Fprintf(b, "\nvoid got_%s(struct call *c, const CK_MECHANISM *m);\n", p.Name)
+	case f != nil:
+		room := "0"
+		if of := p.Field(f.Facts["room"]); of != nil {
+			room = "p->" + of.C
+		}
+		fmt.Fprintf(b, "\nstatic void got_%s(struct call *c, const CK_MECHANISM *m)\n{\n    const %s *p = m->pParameter;\n\n    got_%s(c, p->%s, %s);\n}\n",
+			p.Name, p.CType, strings.ToLower(strings.TrimPrefix(f.Facts["out"], "CK_")), f.C, room)
+	}
 }

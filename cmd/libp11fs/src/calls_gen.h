@@ -104,4 +104,5 @@
     C(VerifySignatureFinal, 266, "u", "") \
     C(GetSessionValidationFlags, 267, "uu", "u") \
     C(WrapKeyAuthenticated, 268, "uuuuayuuuayfy", "ayayay") \
-    C(UnwrapKeyAuthenticated, 269, "uuuayuayayaAay", "u")
+    C(UnwrapKeyAuthenticated, 269, "uuuayuayayaAay", "u") \
+    C(DeriveKeys, 280, "uMuaA", "uauay")

@@ -626,21 +626,6 @@ CK_RV C_UnwrapKey(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_OBJECT_
     return call_end(&c);
 }
 
-CK_RV C_DeriveKey(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_OBJECT_HANDLE base_key, CK_ATTRIBUTE *template, CK_ULONG count, CK_OBJECT_HANDLE *key)
-{
-    struct call c;
-
-    call_begin_session(&c, CALL_DeriveKey, session);
-    if (key == NULL)
-        call_fail(&c, CKR_ARGUMENTS_BAD);
-    put_mechanism(&c, mechanism, false);
-    put_ulong(&c, base_key);
-    put_template(&c, template, count);
-    call_exchange(&c);
-    get_number(&c, key);
-    return call_end(&c);
-}
-
 CK_RV C_SeedRandom(CK_SESSION_HANDLE session, CK_BYTE *seed, CK_ULONG seed_len)
 {
     struct call c;

@@ -13,6 +13,11 @@ static int compare(const void *key, const void *element)
     return a < b ? -1 : a > b;
 }
 
+const struct param *param_of(CK_MECHANISM_TYPE type)
+{
+    return bsearch(&type, params, params_count, sizeof params[0], compare);
+}
+
 void bad_param(struct call *c)
 {
     call_fail(c, CKR_MECHANISM_PARAM_INVALID);
@@ -39,7 +44,7 @@ void put_mechanism(struct call *c, const CK_MECHANISM *m, bool may_be_null)
     if (m->mechanism > UINT32_MAX)
         call_fail(c, CKR_MECHANISM_INVALID);
     put_u32(c, m->mechanism);
-    p = bsearch(&m->mechanism, params, params_count, sizeof params[0], compare);
+    p = param_of(m->mechanism);
     if (p == NULL && m->ulParameterLen != 0)
         call_fail(c, CKR_MECHANISM_INVALID); /* it is not known what that would be */
     /* Programs leave the parameter of a mechanism that has none as it happens to

@@ -16,10 +16,21 @@ struct param {
     CK_BYTE len; /* of bytes; 0 for any */
     /* Writes any other, which is there. */
     void (*put)(struct call *c, const CK_MECHANISM *m);
+    /* Takes what a derivation gives beside its key from the reply; NULL where it gives
+       nothing. */
+    void (*got)(struct call *c, const CK_MECHANISM *m);
 };
 
 extern const struct param params[];
 extern const size_t params_count;
+
+/* The mechanism, NULL if it is not known. */
+const struct param *param_of(CK_MECHANISM_TYPE type);
+
+/* Takes from the reply the keys and bytes that the parameter points to, where that is not
+   NULL; iv_bits is the room for an IV. */
+void got_version(struct call *c, CK_VERSION *v, CK_ULONG unused);
+void got_ssl3_key_mat_out(struct call *c, CK_SSL3_KEY_MAT_OUT *out, CK_ULONG iv_bits);
 
 /* Writes bytes of a parameter, which the program may have left out. */
 void put_data(struct call *c, const void *data, CK_ULONG n);

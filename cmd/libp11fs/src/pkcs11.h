@@ -114,6 +114,11 @@ typedef struct {
     CK_ULONG ulMACLen;
 } CK_CCM_MESSAGE_PARAMS;
 
+typedef struct {
+    CK_OBJECT_HANDLE hClientMacSecret, hServerMacSecret, hClientKey, hServerKey;
+    CK_BYTE *pIVClient, *pIVServer;
+} CK_SSL3_KEY_MAT_OUT;
+
 #include "mechanism_gen.h"
 
 typedef struct ck_function_list CK_FUNCTION_LIST;

@@ -97,6 +97,78 @@ static void ecdh(CK_SESSION_HANDLE s)
     CHECK(memcmp(value[0], value[1], 32) == 0);
 }
 
+static CK_ULONG value_of(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE key, CK_BYTE *value, CK_ULONG room)
+{
+    CK_ATTRIBUTE a = {CKA_VALUE, value, room};
+
+    OK(f->C_GetAttributeValue(s, key, &a, 1));
+    return a.ulValueLen;
+}
+
+/* What comes back through pointers in the parameter: a version, four keys, two vectors. */
+static void tls(CK_SESSION_HANDLE s)
+{
+    CK_BYTE client[32] = {1}, server[32] = {2}, version[2] = {3, 3}, value[64], ivs[2][17] = {{0}};
+    CK_VERSION got = {0, 0};
+    CK_ULONG type = CKK_AES;
+    CK_BBOOL yes = 1, no = 0;
+    CK_ATTRIBUTE open[] = {{CKA_EXTRACTABLE, &yes, 1}, {CKA_SENSITIVE, &no, 1}, {CKA_DERIVE, &yes, 1}};
+    CK_ATTRIBUTE aes[] = {{CKA_EXTRACTABLE, &yes, 1}, {CKA_SENSITIVE, &no, 1}, {CKA_KEY_TYPE, &type, sizeof type}};
+    CK_SSL3_KEY_MAT_OUT out = {9, 9, 9, 9, ivs[0], ivs[1]};
+    CK_TLS12_MASTER_KEY_DERIVE_PARAMS master = {{client, 32, server, 32}, &got, CKM_SHA256};
+    CK_TLS12_KEY_MAT_PARAMS mat = {0, 128, 128, 0, {client, 32, server, 32}, &out, CKM_SHA256};
+    CK_MECHANISM gen = {CKM_TLS_PRE_MASTER_KEY_GEN, version, 2}, m = {CKM_TLS12_MASTER_KEY_DERIVE, &master, sizeof master};
+    CK_MECHANISM block = {CKM_TLS12_KEY_AND_MAC_DERIVE, &mat, sizeof mat};
+    CK_OBJECT_HANDLE pre, key = 0, data;
+
+    OK(f->C_GenerateKey(s, &gen, open, 3, &pre));
+    OK(f->C_DeriveKey(s, &m, pre, open, 3, &key));
+    CHECK(got.major == 3 && got.minor == 3 && value_of(s, key, value, sizeof value) == 48);
+    RV(f->C_DeriveKey(s, &m, pre, open, 3, NULL), CKR_OK); /* the key is made, and nobody told */
+    OK(f->C_DeriveKey(s, &block, key, aes, 3, NULL));
+    CHECK(out.hClientMacSecret == 0 && out.hServerMacSecret == 0 && out.hClientKey != 0 && out.hServerKey != out.hClientKey);
+    CHECK(value_of(s, out.hClientKey, value, 32) == 16 && value_of(s, out.hServerKey, value + 16, 32) == 16);
+    CHECK(memcmp(value, value + 16, 16) != 0 && memcmp(ivs[0], ivs[1], 16) != 0 && ivs[0][16] == 0 && ivs[1][16] == 0);
+    mat.ulMacSizeInBits = 256, mat.ulIVSizeInBits = 0, out.pIVClient = NULL;
+    OK(f->C_DeriveKey(s, &block, key, aes, 3, &data));
+    CHECK(out.hClientMacSecret != 0 && value_of(s, out.hServerMacSecret, value, sizeof value) == 32);
+    mat.ulIVSizeInBits = ~0UL;
+    RV(f->C_DeriveKey(s, &block, key, aes, 3, NULL), CKR_MECHANISM_PARAM_INVALID);
+    mat.ulIVSizeInBits = 0, mat.RandomInfo.pClientRandom = NULL;
+    RV(f->C_DeriveKey(s, &block, key, aes, 3, NULL), CKR_MECHANISM_PARAM_INVALID);
+    RV(f->C_DeriveKey(s, NULL, key, aes, 3, NULL), CKR_ARGUMENTS_BAD);
+}
+
+/* Another key, and data objects. */
+static void joined(CK_SESSION_HANDLE s)
+{
+    CK_ULONG class = CKO_DATA, len = 20;
+    CK_BBOOL yes = 1, no = 0;
+    CK_BYTE value[64];
+    CK_ATTRIBUTE open[] = {{CKA_EXTRACTABLE, &yes, 1}, {CKA_SENSITIVE, &no, 1}, {CKA_DERIVE, &yes, 1}};
+    CK_ATTRIBUTE t[] = {{CKA_CLASS, &class, sizeof class}, {CKA_VALUE_LEN, &len, sizeof len}};
+    CK_PKCS5_PBKD2_PARAMS2 p = {CKZ_SALT_SPECIFIED, "salt", 4, 2, CKP_PKCS5_PBKD2_HMAC_SHA1, NULL, 0, "password", 8};
+    CK_HKDF_PARAMS h = {1, 1, CKM_SHA256, CKF_HKDF_SALT_KEY, NULL, 0, 0, "info", 4};
+    CK_OBJECT_HANDLE one, two, key;
+    CK_MECHANISM gen = {CKM_PKCS5_PBKD2, &p, sizeof p}, both = {CKM_CONCATENATE_BASE_AND_KEY, &two, sizeof two};
+    CK_MECHANISM hkdf = {CKM_HKDF_DATA, &h, sizeof h};
+    CK_ATTRIBUTE made[] = {open[0], open[1], open[2], {CKA_VALUE_LEN, &len, sizeof len}};
+
+    OK(f->C_GenerateKey(s, &gen, made, 4, &one));
+    CHECK(value_of(s, one, value, sizeof value) == 20 && memcmp(value, "\xea\x6c\x01\x4d\xc7\x2d\x6f\x8c", 8) == 0); /* RFC 6070 */
+    p.saltSource = 9;
+    RV(f->C_GenerateKey(s, &gen, made, 4, &two), CKR_MECHANISM_PARAM_INVALID);
+    p.saltSource = CKZ_SALT_SPECIFIED, p.iterations = 1;
+    OK(f->C_GenerateKey(s, &gen, made, 4, &two));
+    OK(f->C_DeriveKey(s, &both, one, open, 3, &key));
+    CHECK(value_of(s, key, value, sizeof value) == 40 && memcmp(value + 20, "\x0c\x60\xc8\x0f\x96\x1f\x0e\x71", 8) == 0);
+    h.hSaltKey = two;
+    OK(f->C_DeriveKey(s, &hkdf, one, t, 2, &key));
+    CHECK(value_of(s, key, value, sizeof value) == 20);
+    h.hSaltKey = 77777;
+    RV(f->C_DeriveKey(s, &hkdf, one, t, 2, &key), CKR_KEY_HANDLE_INVALID);
+}
+
 void case_mechanisms(void)
 {
     CK_SLOT_ID slot = start();
@@ -130,6 +202,8 @@ void case_mechanisms(void)
     RV(f->C_EncryptInit(s, &m[2], key), CKR_MECHANISM_PARAM_INVALID);
     rsa(s, key);
     ecdh(s);
+    tls(s);
+    joined(s);
     OK(f->C_Finalize(NULL));
 }
 

@@ -108,6 +108,7 @@ const (
 	CallGetSessionValidationFlags Call = 267
 	CallWrapKeyAuthenticated      Call = 268
 	CallUnwrapKeyAuthenticated    Call = 269
+	CallDeriveKeys                Call = 280
 )
 
 // Signatures returns those of call; ok is false for a call that does not exist.
@@ -319,6 +320,8 @@ func Signatures(call Call) (s Signature, ok bool) {
 		return Signature{"C_WrapKeyAuthenticated", "uuuuayuuuayfy", "ayayay"}, true
 	case CallUnwrapKeyAuthenticated:
 		return Signature{"C_UnwrapKeyAuthenticated", "uuuayuayayaAay", "u"}, true
+	case CallDeriveKeys:
+		return Signature{"C_DeriveKeys", "uMuaA", "uauay"}, true
 	}
 	return Signature{}, false
 }

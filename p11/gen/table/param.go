@@ -16,6 +16,7 @@ type Param struct {
 	Layout int    // its number on the wire; -1 for a struct that is no parameter
 	Doc    string
 	Custom bool // Go and C know it from code by hand
+	Out    bool // it is custom, and gets something beside keys
 	Fields []*Field
 	Also   []Variant // other C structs for the same
 
@@ -66,7 +67,7 @@ type Field struct {
 var fieldFacts = []string{ //nolint:gochecknoglobals // a table, never written
 	"word", "default", "shown", "secret", "required", "later", "sample", "unit",
 	"max", "range", "one-of", "length", "multiple", "only-with", "check",
-	"of", "bits-of", "const", "optional", "len", "len-first", "len-bits",
+	"of", "bits-of", "const", "optional", "len", "len-first", "len-bits", "out", "room",
 }
 
 // Value says whether the parameter is one value, and no struct.
@@ -97,7 +98,7 @@ func newParam(words []string, quoted string) (*Param, error) {
 		want = 5
 	}
 	if len(words) > want && words[want] == "custom" {
-		p.Custom = true
+		p.Custom, p.Out = true, slices.Contains(words[want:], "out")
 		words = words[:want]
 	}
 	if len(words) != want {
@@ -276,7 +277,7 @@ func (t *Table) checkField(p *Param, f *Field) error {
 	if refers == f.Facts["default"] {
 		refers = ""
 	}
-	for _, other := range []string{refers, f.Facts["of"], f.Facts["bits-of"], f.Facts["only-with"]} {
+	for _, other := range []string{refers, f.Facts["of"], f.Facts["bits-of"], f.Facts["only-with"], f.Facts["room"]} {
 		if other != "" && p.Field(other) == nil {
 			return fmt.Errorf("%s has no field %s", p.GoType, other)
 		}

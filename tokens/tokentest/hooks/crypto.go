@@ -201,11 +201,11 @@ func (t *Token) DeriveKey(ctx context.Context, m p11.Mechanism, base *tokens.Obj
 }
 
 // JoinKeys is tokens.KeyJoiner's.
-func (t *Token) JoinKeys(ctx context.Context, m p11.Mechanism, keys []*tokens.Object, template p11.Attributes) (p11.Attributes, error) {
+func (t *Token) JoinKeys(ctx context.Context, m p11.Mechanism, keys []*tokens.Object, templates []p11.Attributes) ([]p11.Attributes, []byte, error) {
 	if err := t.before("JoinKeys"); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return t.crypto.JoinKeys(ctx, m, keys, template)
+	return t.crypto.JoinKeys(ctx, m, keys, templates)
 }
 
 // EncapsulateKey is tokens.Encapsulator's.
