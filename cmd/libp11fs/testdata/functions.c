@@ -450,7 +450,7 @@ static void check_kem(CK_SESSION_HANDLE s)
 static void check_encapsulation(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE key)
 {
     CK_MECHANISM none = {CKM_SHA256, NULL, 0};
-    CK_BYTE out[64];
+    CK_BYTE out[64] = {0};
     CK_ULONG n = sizeof out;
     CK_OBJECT_HANDLE made;
 
