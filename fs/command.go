@@ -57,7 +57,7 @@ func (k *command) open(ctx context.Context, c caller, flags uint32) (*handle, er
 	}
 	o.handle = k.newHandle(a)
 	o.handle.stream = read && k.replies // a reply begins where the command ended
-	o.handle.read, o.handle.write, o.handle.release = o.read, o.write, o.release
+	o.handle.read, o.handle.write, o.handle.flush, o.handle.release = o.read, o.write, o.flush, o.release
 	return o.handle, nil
 }
 
@@ -131,6 +131,11 @@ func (o *openCommand) read(ctx context.Context, dest []byte, _ int64) ([]byte, e
 	n := copy(dest, o.rest)
 	o.rest = o.rest[n:]
 	return dest[:n], nil
+}
+
+func (o *openCommand) flush(context.Context) error {
+	o.writer.rest(!o.ran)
+	return nil
 }
 
 // release ends the open. No command runs here.

@@ -41,6 +41,18 @@ type writer struct {
 	generation uint64
 	truncated  uint64 // of x, as far as the writer knows
 	by         party
+	// idle is set when the writer was closed and has written nothing. Its end, of which
+	// the kernel tells later than it tells the program, may still be to come.
+	idle bool
+}
+
+// rest says whether the writer is idle.
+func (w *writer) rest(idle bool) {
+	if w != nil {
+		w.s.mu.Lock()
+		defer w.s.mu.Unlock()
+		w.idle = idle
+	}
 }
 
 // beginWriting starts a new generation of the file: what waits is dropped.
@@ -57,7 +69,7 @@ func (s *session) beginWriting(path string, by party) (*writer, error) {
 	}
 	s.generations++
 	switch {
-	case x.newest != nil && !s.fs.callers.killed(x.newest.by.pid()):
+	case x.newest != nil && !x.newest.idle && !s.fs.callers.killed(x.newest.by.pid()):
 		s.overtakeLocked(path, x.newest.by, s.generations)
 	case x.newest != nil:
 		s.overtakeLocked(path, x.newest.by, 0)

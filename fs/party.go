@@ -70,7 +70,7 @@ type overtaken struct {
 	by   party
 	// overlapped is the generation that came while this one was at work: then even one
 	// script cannot know whose result it reads. It is 0 if there is none, and where a signal
-	// was ending the writer.
+	// was ending the writer or it was closed without a write.
 	overlapped uint64
 }
 

@@ -51,17 +51,18 @@ python3 p.py`)
 	})
 }
 
-// TestWriterThatIsKilled: one who writes while a signal is still ending another gets the
-// result; beside one who lives, nobody knows whose it is.
+// TestWriterThatIsKilled: one who writes while a signal is still ending another, or who
+// writes after one who closed without a write, gets the result; beside one who lives, nobody knows whose it is.
 func TestWriterThatIsKilled(t *testing.T) {
 	const exits = 0x4 // PF_EXITING
 	for name, c := range map[string]struct {
-		flags, exit string
-		want        bool
+		flags, exit  string
+		closed, want bool
 	}{
-		"killed":  {strconv.Itoa(exits), "9", true},
-		"exiting": {strconv.Itoa(exits), "256", false},
-		"living":  {"0", "0", false},
+		"killed":  {strconv.Itoa(exits), "9", false, true},
+		"exiting": {strconv.Itoa(exits), "256", false, false},
+		"living":  {"0", "0", false, false},
+		"closed":  {"0", "0", true, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fields := make([]string, statExit+1)
@@ -74,9 +75,11 @@ func TestWriterThatIsKilled(t *testing.T) {
 			}}}
 			s := &session{fs: &FS{callers: cs}, exchanges: make(map[string]*exchange)}
 			shell := party{"1 10"}
-			if _, err := s.beginWriting("sign", append(slices.Clone(shell), "7 70")); err != nil {
+			first, err := s.beginWriting("sign", append(slices.Clone(shell), "7 70"))
+			if err != nil {
 				t.Fatal(err)
 			}
+			first.rest(c.closed)
 			w, err := s.beginWriting("sign", append(slices.Clone(shell), "8 80"))
 			if err != nil {
 				t.Fatal(err)

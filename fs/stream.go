@@ -182,6 +182,7 @@ func (m *message) add(ctx context.Context, data []byte, off int64) error {
 	case m.full(process, len(data)):
 		return errNotYet
 	}
+	m.writer.rest(false)
 	m.writers[process] = struct{}{} // its FLUSH has to give a result, even if this write fails
 	if err := m.begin(ctx); err != nil {
 		return err
@@ -365,6 +366,9 @@ func (m *message) flush(ctx context.Context) error {
 	}
 	if _, writes := m.writers[process]; writes || process == 0 && len(m.writers) > 0 {
 		return m.conclude(ctx, process)
+	}
+	if len(m.writers) == 0 {
+		m.writer.rest(true)
 	}
 	return nil
 }
