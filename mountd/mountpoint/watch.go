@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,9 +35,11 @@ func NewWatch(path string) (*Watch, error) {
 		return nil, fmt.Errorf("%s: %w", mountinfo, err)
 	}
 	w := &Watch{gone: make(chan struct{}), list: list, path: path}
-	mounts, err := w.read()
-	w.device = topOn(ours(mounts), path).Device
-	if err == nil && w.device == "" {
+	there, err := w.find(func(mounts []Mount) bool {
+		w.device = topOn(ours(mounts), path).Device
+		return w.device != ""
+	})
+	if err == nil && !there {
 		err = fmt.Errorf("no p11fs mount is on %s", path)
 	}
 	if err == nil {
@@ -83,13 +86,16 @@ func (w *Watch) run() {
 	for {
 		// The list is read before it is waited for: what happened since it was
 		// opened is a change, too.
-		mounts, err := w.read()
-		if err == nil && !slices.ContainsFunc(mounts, func(m Mount) bool { return m.Device == w.device }) {
+		there, err := w.find(func(mounts []Mount) bool {
+			return slices.ContainsFunc(mounts, func(m Mount) bool { return m.Device == w.device })
+		})
+		if err == nil && !there {
 			close(w.gone)
 			return
 		}
-		if poll(fds, -1) != nil { // nothing can be said then
-			return
+		// Where something is mounted all the time, not all daemons are to read all of it.
+		if poll(fds[1:], int(pause/time.Millisecond)) != nil || fds[1].Revents == 0 && poll(fds, -1) != nil {
+			return // nothing can be said then
 		}
 		if fds[1].Revents != 0 {
 			return
@@ -97,27 +103,30 @@ func (w *Watch) run() {
 	}
 }
 
-// readTries bounds how often a list is read that changes all the time.
-const readTries = 100
+const (
+	pause = 20 * time.Millisecond
+	// tries bounds how often a list is read that changes all the time.
+	tries = 100
+)
 
-// read reads the list. The kernel gives it in pieces, and a mount that goes
-// between two may hide another, so a list counts only if nothing has changed
-// since it was begun.
-func (w *Watch) read() ([]Mount, error) {
+// find reports whether the list has a mount. The kernel gives it in pieces, and a mount
+// that goes between two may hide another, so one that is not found is not there only if
+// nothing has changed since the reading was begun.
+func (w *Watch) find(has func([]Mount) bool) (bool, error) {
 	fds := []unix.PollFd{{Fd: int32(w.list), Events: unix.POLLPRI}}
-	for range readTries {
+	for range tries {
 		mounts, err := List()
-		if err != nil {
-			return nil, err
+		if err != nil || has(mounts) {
+			return err == nil, err
 		}
 		if err := poll(fds, 0); err != nil {
-			return nil, err
+			return false, err
 		}
 		if fds[0].Revents&unix.POLLPRI == 0 {
-			return mounts, nil
+			return false, nil
 		}
 	}
-	return nil, errors.New("the list of mounts changes all the time")
+	return false, errors.New("the list of mounts changes all the time")
 }
 
 func poll(fds []unix.PollFd, timeout int) error {
