@@ -72,7 +72,7 @@ func deriveFile(k *keyFile) *file {
 }
 
 // derived is the template of what is derived: of an AES key of 32 bytes, unless it says
-// otherwise, or a data object or a public key.
+// otherwise, or a data object, a public key or a secret of TLS.
 func (k *keyFile) derived() p11.Attributes {
 	if facts, _ := p11.MechanismFacts(k.mechanism.Type); facts.Data && !k.template.Has(p11.CKA_CLASS) {
 		template := k.template.Clone()
@@ -83,6 +83,14 @@ func (k *keyFile) derived() p11.Attributes {
 	if k.mechanism.Type == p11.CKM_PUB_KEY_FROM_PRIV_KEY {
 		template := k.template.With(p11.CKA_CLASS, p11.Ulong(p11.CKO_PUBLIC_KEY))
 		setDefaults(&template)
+		return template
+	}
+	switch k.mechanism.Param.(type) {
+	case *p11.SSL3MasterParams, *p11.TLS12MasterParams, *p11.ExtendedMasterParams: // of 48 bytes
+		template := secretKey(k.template)
+		if !template.Has(p11.CKA_KEY_TYPE) {
+			template.Set(p11.CKA_KEY_TYPE, p11.Ulong(p11.CKK_GENERIC_SECRET))
+		}
 		return template
 	}
 	return agreedKey(k.template)

@@ -58,6 +58,14 @@ func (p party) pid() int {
 	return pid
 }
 
+// processes is the party without the thread.
+func (p party) processes() party {
+	if n := len(p); n > 0 && !strings.Contains(p[n-1], " ") {
+		return p[:n-1]
+	}
+	return p
+}
+
 // near reports whether both do one thing after the other in one script: they are
 // children of one process, or one is the other's.
 func (p party) near(q party) bool { return p.common(q) >= max(len(p), len(q))-1 }
@@ -103,7 +111,8 @@ func (s *session) isForLocked(path string, r *result, reader party) bool {
 			continue
 		}
 		other := reader.common(o.by)
-		asFar := own > 1 && !o.by.near(r.by) && len(o.by)-other <= len(r.by)-own
+		theirs, its := o.by.processes(), r.by.processes() // which thread opens the file is chance
+		asFar := own > 1 && !theirs.near(its) && len(theirs)-other <= len(its)-own
 		if other > own || other == own && (o.overlapped == r.generation || asFar) {
 			return false
 		}

@@ -93,3 +93,14 @@ func TestWriterThatIsKilled(t *testing.T) {
 		})
 	}
 }
+
+// TestThreadOpens has a program open the file in another thread than its first, after
+// another program of the same shell.
+func TestThreadOpens(t *testing.T) {
+	shell := party{"1 10", "2 20"}
+	s := &session{overtaken: []overtaken{{path: "sign", by: append(slices.Clone(shell), "3 30")}}}
+	r := &result{generation: 2, by: append(slices.Clone(shell), "4 40", "41")}
+	if !s.isForLocked("sign", r, append(slices.Clone(shell), "5 50")) {
+		t.Error("the reader does not get it")
+	}
+}

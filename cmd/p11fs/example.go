@@ -39,7 +39,7 @@ func example(m p11.MechanismInfo) string {
 	case has(p11.CKF_DIGEST):
 		return fmt.Sprintf("F=$T/digest/%s; cat msg > $F && cat $F", spec)
 	case has(p11.CKF_GENERATE | p11.CKF_GENERATE_KEY_PAIR):
-		return strings.TrimSpace(fmt.Sprintf("echo '%s label=K%s' > $T/generate", spec, sizeOf(kt)))
+		return strings.TrimSpace(fmt.Sprintf("echo '%s label=K%s' > $T/generate", spec, sizeOf(m, kt)))
 	case has(p11.CKF_SIGN):
 		return through("sign", private, message(facts, spec))
 	case has(p11.CKF_VERIFY):
@@ -64,6 +64,9 @@ func example(m p11.MechanismInfo) string {
 		if kt == p11.CKK_DES || kt == p11.CKK_DES3 { // of data of one block
 			return with("key-type=generic-secret,value-len=8,label=new", data)
 		}
+		if strings.Contains(m.Type.Short(), "-master-key-derive") { // whose length is fixed
+			return with("label=new", data)
+		}
 		return with("value-len=16,label=new", data)
 	case has(p11.CKF_ENCAPSULATE):
 		return through("encapsulate", public, "echo label=new")
@@ -83,13 +86,16 @@ func message(facts p11.Facts, spec string) string {
 }
 
 // isSecret says whether keys of the type are secret keys.
+// fixed reports whether the keys of a mechanism have one length alone.
+func fixed(m p11.MechanismInfo) bool { return m.MinKeySize == m.MaxKeySize && m.MinKeySize > 0 }
+
 func isSecret(kt p11.KeyType) bool {
 	return kt == p11.CKK_GENERIC_SECRET || kt.BlockSize() > 0 || p11.KeyLengths(kt) != nil || strings.HasSuffix(kt.String(), "_HMAC") ||
 		slices.Contains([]p11.KeyType{p11.CKK_HKDF, p11.CKK_POLY1305, p11.CKK_CHACHA20}, kt)
 }
 
 // sizeOf is what the template of a new key wants, with a blank in front.
-func sizeOf(kt p11.KeyType) string {
+func sizeOf(m p11.MechanismInfo, kt p11.KeyType) string {
 	lengths := p11.KeyLengths(kt)
 	switch {
 	case kt == p11.CKK_RSA:
@@ -106,6 +112,7 @@ func sizeOf(kt p11.KeyType) string {
 		return " parameter-set=1"
 	case len(lengths) > 1:
 		return fmt.Sprintf(" value-len=%d", slices.Max(lengths))
+	case fixed(m): // it has no other
 	case lengths == nil && isSecret(kt):
 		return " value-len=32"
 	}
