@@ -35,7 +35,7 @@ func TestModuleOverRestarts(t *testing.T) {
 	}
 	d := startDaemon(t, daemonConfig{})
 	cmd := exec.Command(check, module, "restart", fmt.Sprint(seconds))
-	cmd.Env = append(append(os.Environ(), d.env()...), "P11FS_SOCKET="+filepath.Join(d.dir, "p11fs", "rpc.sock"))
+	cmd.Env = append(append(os.Environ(), d.env()...), "P11FS_SOCKET="+filepath.Join(d.dir, "p11fs", "rpc.sock"), "P11FS_TIMEOUT=60")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -44,7 +44,7 @@ func TestModuleOverRestarts(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	hung := time.After(time.Duration(seconds)*time.Second + 30*time.Second)
+	hung := time.After(time.Duration(seconds)*time.Second + 90*time.Second)
 	every := time.NewTicker(time.Second)
 	defer every.Stop()
 	for restarts := 0; ; restarts++ {

@@ -68,7 +68,7 @@ func (d *daemon) memory(line string) int {
 }
 
 // starved starts a system daemon with few descriptors, which serves stock programs, too,
-// and has a token.
+// and has a token. Such tests do not run beside others, which would starve too.
 func starved(t *testing.T) *daemon {
 	t.Helper()
 	needRoot(t)
@@ -94,7 +94,6 @@ func starved(t *testing.T) *daemon {
 // TestStarving: one user does all at once that may starve a daemon. It stays small,
 // another user goes on signing, and it ends when it is told to.
 func TestStarving(t *testing.T) {
-	t.Parallel()
 	d := starved(t)
 	owner := d.terminalOf(anotherUser(t, "nobody", "pkcs11"))
 	owner.ok("echo " + userPIN + " > $T/login && echo 'rsa:2048 label=k' > $T/generate && cat $T/generate")
@@ -152,7 +151,6 @@ func TestStarving(t *testing.T) {
 // TestMemoryGoesBack: what clients have had is the system's again soon after they have
 // gone.
 func TestMemoryGoesBack(t *testing.T) {
-	t.Parallel()
 	d := starved(t)
 	before := d.memory("VmRSS")
 	term := d.terminalOf(anotherUser(t, "daemon", "pkcs11"))
@@ -179,7 +177,6 @@ func TestMemoryGoesBack(t *testing.T) {
 
 // TestManyStarve: several users who attack at once do not have the daemon grow further.
 func TestManyStarve(t *testing.T) {
-	t.Parallel()
 	d := starved(t)
 	for n := range uint32(4) {
 		cred := *anotherUser(t, "daemon", "pkcs11")
