@@ -24,7 +24,7 @@ func (p *Policy) Key(attrs p11.Attributes) (why string, curve bool) {
 		bits, least = modulusBits(attrs, kt), p.least(modExp)
 	case elliptic:
 		c, known := curveOf(attrs)
-		if p.Curves != nil && !(known && p.Curves[string(c.Params())]) {
+		if p.Curves != nil && (!known || !p.Curves[string(c.Params())]) {
 			return fmt.Sprintf("the policy in %s does not allow its curve", p.Name), true
 		}
 		if known {

@@ -219,7 +219,7 @@ func filePoint(c p11.Curve, point []byte) ([]byte, error) {
 			size = (len(point) - 1) / 2
 		}
 		whole := point[0] == 4 && len(point) == 1+2*size
-		if !whole && !(isCompressed(point) && (c.Name == "" || len(point) == 1+size)) {
+		if !whole && (!isCompressed(point) || c.Name != "" && len(point) != 1+size) {
 			return nil, bad()
 		}
 		return bytes.Clone(point), nil

@@ -162,6 +162,8 @@ func (g Group) Power(base *big.Int, exponent []byte) ([]byte, error) {
 
 // knownGroups are the groups of RFC 7919 and RFC 3526 by name. Their primes are
 // made of the digits of e and of pi, so that nobody has chosen them.
+//
+//nolint:gochecknoglobals // made once, never written
 var knownGroups = sync.OnceValue(func() map[string]Group {
 	groups := make(map[string]Group)
 	one := big.NewInt(1)

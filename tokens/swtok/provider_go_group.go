@@ -24,7 +24,7 @@ func (goProvider) GenerateGroup(_ context.Context, kt p11.KeyType, bits, subprim
 	}
 	size, ok := sizes[[2]int{bits, subprime}]
 	if !ok || kt != p11.CKK_DSA {
-		return pkix.Group{}, errors.New("Go's library makes groups of DSA of 1024, 2048 and 3072 bits")
+		return pkix.Group{}, errors.New("groups of DSA that Go's library makes have 1024, 2048 or 3072 bits")
 	}
 	var p dsa.Parameters
 	err := dsa.GenerateParameters(&p, rand.Reader, size)

@@ -148,7 +148,7 @@ func TestGroup(t *testing.T) {
 	if got := must[[]byte](t)(g.Multiply(scalar)); !bytes.Equal(got, want) {
 		t.Errorf("%x, want %x", got, want)
 	}
-	small := elliptic.MarshalCompressed(elliptic.P256(), k.X, k.Y) //nolint:staticcheck // for P-256 there is no other in Go's library
+	small := elliptic.MarshalCompressed(elliptic.P256(), k.X, k.Y)
 	for _, encoded := range [][]byte{want, small} {
 		if got := must[[]byte](t)(g.Point(encoded)); !bytes.Equal(got, want) {
 			t.Errorf("%x, want %x", got, want)
