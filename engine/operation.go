@@ -58,8 +58,9 @@ func (s *Session) beginParts(ctx context.Context, u use, m p11.Mechanism, key p1
 	if err != nil {
 		return nil, err
 	}
+	begun := false
 	defer func() {
-		if o.impl == nil {
+		if !begun {
 			o.release() // also after a panic in the token
 		}
 	}()
@@ -75,6 +76,7 @@ func (s *Session) beginParts(ctx context.Context, u use, m p11.Mechanism, key p1
 	if needs {
 		o.replay = &replay{}
 	}
+	begun = true // once it is registered, another thread may end it
 	if err := o.register(); err != nil {
 		return nil, err
 	}
