@@ -58,6 +58,9 @@ func (c Config) Slots() ([]Slot, []*config.Problem, error) {
 			used[name] = f.ID
 			s.Kind = kind
 			s.Place = tokens.Place{Name: name, Dir: filepath.Join(c.Paths.Data, name), Config: c.confPath(f), Format: f.Format}
+			if c.Mode == User && !f.HasFormat && kind.OwnFormat != nil {
+				s.Place.Format = kind.OwnFormat(s.Place.Dir)
+			}
 		}
 		slots = append(slots, s)
 	}

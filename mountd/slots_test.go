@@ -168,6 +168,48 @@ func TestPlace(t *testing.T) {
 	}
 }
 
+// TestOwnFormat: a kind says which format a user's own directories have, where no
+// tokversion does.
+func TestOwnFormat(t *testing.T) {
+	own := p11.Version{Major: 3, Minor: 12}
+	kind := kinds()[0]
+	kind.OwnFormat = func(dir string) p11.Version {
+		if filepath.Base(dir) == "new" {
+			return own
+		}
+		return p11.Version{}
+	}
+	conf := "slot 0 {\nstdll = libpkcs11_sw.so\ntokname = new\n}\nslot 1 {\nstdll = libpkcs11_sw.so\ntokname = old\n}\n"
+	said := strings.ReplaceAll(conf, "\n}", "\ntokversion = 0.0\n}")
+	for _, c := range []struct {
+		name  string
+		mode  Mode
+		files map[string]string
+		want  []p11.Version
+	}{
+		{"directories", User, map[string]string{"data/new/NVTOK.DAT": "", "data/old/NVTOK.DAT": ""}, []p11.Version{own, {}}},
+		{"configuration", User, map[string]string{"conf": conf}, []p11.Version{own, {}}},
+		{"tokversion", User, map[string]string{"conf": said}, []p11.Version{{}, {}}},
+		{"system", System, map[string]string{"conf": conf}, []p11.Version{{}, {}}},
+	} {
+		dir := layout(t, c.files)
+		slots, _, err := Config{
+			Mode: c.mode, Kinds: []tokens.Kind{kind},
+			Paths: Paths{Config: filepath.Join(dir, "conf"), Data: filepath.Join(dir, "data")},
+		}.Slots()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []p11.Version
+		for _, s := range slots {
+			got = append(got, s.Place.Format)
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", c.name, diff)
+		}
+	}
+}
+
 // sick is a token that fails its self-test, or has no card to work with.
 type sick struct {
 	tokens.Token

@@ -29,6 +29,10 @@ type Kind struct {
 	// says what is wrong, and one that mends it; both are empty where nothing
 	// is wrong, and where there is no token yet. It may be nil.
 	Check func(p Place) (wrong, mend string)
+	// OwnFormat is the tokversion of a user's own directory for which no configuration
+	// says it: that of what is in it, and of what Open makes where there is nothing. It
+	// may be nil, for zero.
+	OwnFormat func(dir string) p11.Version
 	// Protection is what the directory of p is kept with, for a policy to judge. It may be
 	// nil, for what keeps nothing.
 	Protection func(p Place) Protection
@@ -58,7 +62,8 @@ type Place struct {
 	// of opencryptoki.conf names; empty without.
 	Config string
 	// Format is tokversion of opencryptoki.conf, which says what format the
-	// directory has: 3.8's below 3.12, and 3.12's from there on. Zero without.
+	// directory has: 3.8's below 3.12, and 3.12's from there on. Zero without, but
+	// for a user's own directories: see Kind.OwnFormat.
 	Format p11.Version
 	// Lock is the token's lock; the token does not close it.
 	Lock *locks.Lock

@@ -105,7 +105,7 @@ func (p *parser) set(s *Slot, k key, kv pair) {
 		}
 		s.TokenName = kv.value
 	case keyFormat:
-		s.Format = p.format(kv)
+		s.Format, s.HasFormat = p.format(kv), true
 	}
 }
 

@@ -337,7 +337,9 @@ func printed(f *File) string {
 		line("manufacturer", s.Manufacturer)
 		line("hwversion", version(s.Hardware))
 		line("firmwareversion", version(s.Firmware))
-		line("tokversion", version(s.Format))
+		if s.HasFormat {
+			line("tokversion", version(s.Format))
+		}
 		if s.ConfName != "" {
 			line("confname", s.ConfName)
 		}

@@ -36,7 +36,8 @@ type Slot struct {
 	TokenName    string // tokname; empty for the library's own name
 	// Format is tokversion: which release's format the token directory has. It
 	// is zero without one.
-	Format p11.Version
+	Format    p11.Version
+	HasFormat bool
 }
 
 // defaults is a slot before its lines are applied.

@@ -24,7 +24,7 @@ func NewKind(p Provider) tokens.Kind { return newKind(p, format.Iterations) }
 func newKind(p Provider, iterations uint64) tokens.Kind {
 	return tokens.Kind{
 		Name: Kind, Library: "libpkcs11_sw", Files: []string{"NVTOK.DAT", "MK_SO", "MK_USER"},
-		Check: check, Lacking: Lacking(p), Protection: protection,
+		Check: check, Lacking: Lacking(p), OwnFormat: ownFormat, Protection: protection,
 		Open: func(ctx context.Context, place tokens.Place) (tokens.Token, error) {
 			return open(ctx, p, iterations, place)
 		},
@@ -66,6 +66,15 @@ func formatOf(place tokens.Place, iterations uint64) format.Format {
 	}
 	k, _ := format.KindOf(Kind)
 	return format.V38(k, place.Rand)
+}
+
+// ownFormat tells the format of a directory by the size of its NVTOK.DAT.
+func ownFormat(dir string) p11.Version {
+	st, err := os.Lstat(filepath.Join(dir, "NVTOK.DAT"))
+	if newer := (p11.Version{Major: 3, Minor: 12}); err == nil && st.Size() == formatOf(tokens.Place{Format: newer}, 0).FileSize() {
+		return newer
+	}
+	return p11.Version{}
 }
 
 func check(p tokens.Place) (wrong, mend string) {

@@ -39,6 +39,9 @@ func TestToken(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
+					if found := ownFormat(filepath.Join(dir, "token")); found != version {
+						t.Errorf("the directory is taken for one of format %d.%d", found.Major, found.Minor)
+					}
 					if tok.Name() != "mine" || tok.Kind() != Kind || tok.(*token).provider != p {
 						t.Errorf("%s, %s", tok.Name(), tok.Kind())
 					}
