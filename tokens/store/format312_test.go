@@ -332,3 +332,34 @@ func TestFormat312Objects(t *testing.T) {
 		t.Errorf("an early public object: %v", err)
 	}
 }
+
+// TestFormat312NextName: the name of the next object becomes that of a file. Who may write
+// the directory must not send that elsewhere, through a link of his or without one.
+func TestFormat312NextName(t *testing.T) {
+	for _, next := range []string{"L/passwd", "../MK_SO", "../../..", "........", "0000000a", "\x0000000000"} {
+		t.Run(next, func(t *testing.T) {
+			cfg := freshConfig(t)
+			cfg.Format = v312(t)
+			s := initialised(t, cfg)
+			outside := t.TempDir()
+			symlink(t, outside, cfg.Dir, objectsDir, "L")
+			before := tree(t, cfg.Dir)
+			good := readFile(t, cfg.Dir, dataFile)
+			b := bytes.Clone(good)
+			copy(b[offNext:offNext+8], next)
+			writeFile(t, b, cfg.Dir, dataFile)
+			_, err := s.Create(t.Context(), dataObject("label", "value", false))
+			wantRV(t, "an object", err, p11.CKR_TOKEN_NOT_RECOGNIZED)
+			_, err = Open(t.Context(), cfg)
+			wantRV(t, "another store", err, p11.CKR_TOKEN_NOT_RECOGNIZED)
+			if found := tree(t, outside); found != "" {
+				t.Errorf("outside there is %s", found)
+			}
+			writeFile(t, good, cfg.Dir, dataFile)
+			if after := tree(t, cfg.Dir); after != before {
+				t.Errorf("the directory has changed:\n%s\nwas\n%s", after, before)
+			}
+			create(t, s, dataObject("label", "value", false))
+		})
+	}
+}

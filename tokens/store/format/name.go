@@ -1,6 +1,10 @@
 package format
 
-import "strings"
+import (
+	"strings"
+
+	"p11fs/p11"
+)
 
 // A Name is the name of an object file: 8 letters and digits.
 //
@@ -77,6 +81,15 @@ func (d *TokenData) next() Name {
 		return n
 	}
 	return firstName()
+}
+
+// checkNext refuses data in which the name of the next object is none: it becomes the name
+// of a file. Stock from 3.18 on leaves it NUL.
+func (d *TokenData) checkNext() error {
+	if !d.next().isNumber() {
+		return p11.Errorf(p11.CKR_TOKEN_NOT_RECOGNIZED, "NVTOK.DAT holds no valid name for the next object")
+	}
+	return nil
 }
 
 func (d *TokenData) setNext(n Name) { copy(d.b[offNext:], n[:]) }

@@ -96,7 +96,7 @@ func parse312(b []byte, order byteOrder) (d TokenData, err error) {
 			return d, p11.Errorf(p11.CKR_TOKEN_NOT_RECOGNIZED, "NVTOK.DAT asks for %d iterations of PBKDF2, and %d are the most", n, maxIterations)
 		}
 	}
-	return d, nil
+	return d, d.checkNext()
 }
 
 func print312(d TokenData, order byteOrder) []byte {

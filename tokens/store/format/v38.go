@@ -105,11 +105,7 @@ func parse(b []byte, want byteOrder) (d TokenData, err error) {
 	if order == binary.BigEndian {
 		d = d.turned()
 	}
-	// Stock from 3.18 on leaves the name of the next object NUL.
-	if n := Name(d.b[offNext : offNext+8]); n != (Name{}) && !n.isNumber() {
-		return d, p11.Errorf(p11.CKR_TOKEN_NOT_RECOGNIZED, "NVTOK.DAT holds no valid name for the next object")
-	}
-	return d, nil
+	return d, d.checkNext()
 }
 
 func printData(d TokenData, order byteOrder) []byte {
