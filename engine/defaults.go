@@ -67,7 +67,7 @@ func cipherKeys() []p11.KeyType {
 
 // macKeys are the types of secret keys that sign.
 func macKeys() []p11.KeyType {
-	list := []p11.KeyType{p11.CKK_GENERIC_SECRET, p11.CKK_HKDF}
+	list := []p11.KeyType{p11.CKK_GENERIC_SECRET, p11.CKK_HKDF, p11.CKK_POLY1305}
 	for _, h := range p11.Hashes() {
 		facts, ok := p11.MechanismFacts(h.HMAC)
 		if !ok || h.Go == 0 {

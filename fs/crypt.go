@@ -234,7 +234,7 @@ func encryptFile(k *keyFile) *file {
 	// Two tags under one nonce, over a message and its beginning, tell GCM's
 	// authentication key (NIST SP 800-38D, appendix A), with which anybody makes tags
 	// for any ciphertext. The last segment of a stream is such a message.
-	data.single = k.mechanism.Type == p11.CKM_AES_GCM || k.mechanism.Type == p11.CKM_P11FS_STREAM
+	data.single = slices.Contains([]p11.MechanismType{p11.CKM_AES_GCM, p11.CKM_P11FS_STREAM, p11.CKM_CHACHA20_POLY1305}, k.mechanism.Type)
 	data.sameIV = k.mechanism.Param != nil && k.keyType != p11.CKK_RSA && k.mechanism.Type != p11.CKM_P11FS_STREAM
 	return data.file()
 }

@@ -86,7 +86,7 @@ func (k *keyFile) derived() p11.Attributes {
 		return template
 	}
 	switch k.mechanism.Param.(type) {
-	case *p11.SSL3MasterParams, *p11.TLS12MasterParams, *p11.ExtendedMasterParams: // of 48 bytes
+	case *p11.SSL3MasterParams, *p11.TLS12MasterParams, *p11.ExtendedMasterParams, *p11.IKEPRFParams: // whose length is the mechanism's
 		template := secretKey(k.template)
 		if !template.Has(p11.CKA_KEY_TYPE) {
 			template.Set(p11.CKA_KEY_TYPE, p11.Ulong(p11.CKK_GENERIC_SECRET))
@@ -147,16 +147,33 @@ func decapsulateFile(k *keyFile) *file {
 
 // completed is the mechanism with what was written.
 func (k *keyFile) completed(ctx context.Context, s *session, data []byte) (p11.Mechanism, error) {
-	if other, ok := k.mechanism.Param.(p11.OtherKey); ok && other == 0 {
+	named := func() (p11.ObjectHandle, error) {
 		name := string(bytes.TrimSuffix(data, []byte("\n")))
 		i, err := k.findIn(ctx, s.app.eng, name)
 		if err != nil {
-			return k.mechanism, p11.Errorf(p11.CKR_KEY_HANDLE_INVALID, "no key %q", clip(name))
+			return 0, p11.Errorf(p11.CKR_KEY_HANDLE_INVALID, "no key %q", clip(name))
 		}
 		defer i.Wipe()
-		return p11.Mechanism{Type: k.mechanism.Type, Param: p11.OtherKey(i.Handle)}, nil
+		return i.Handle, nil
 	}
-	return withPublic(k.mechanism, data)
+	m := k.mechanism
+	switch p := m.Param.(type) {
+	case p11.OtherKey:
+		if p == 0 {
+			h, err := named()
+			return p11.Mechanism{Type: m.Type, Param: p11.OtherKey(h)}, err
+		}
+	case *p11.IKE1PRFParams:
+		if p.SharedKey == 0 {
+			with := *p
+			var err error
+			with.SharedKey, err = named()
+			return p11.Mechanism{Type: m.Type, Param: &with}, err
+		}
+	case *p11.SP800108Params:
+		return p11.Mechanism{Type: m.Type, Param: p.WithTemplate(k.derived())}, nil
+	}
+	return withPublic(m, data)
 }
 
 // making is the data file that makes keys of what is written, with the key whose handle

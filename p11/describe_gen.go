@@ -734,6 +734,52 @@ func (k ParamKind) described() []ParamWord {
 			{Name: "server", Takes: "at most 256 bytes", Needed: true},
 			{Name: "context", Takes: "at most 65535 bytes"},
 		}
+	case ParamSP800108:
+		return []ParamWord{
+			{Name: "prf", About: "a MAC, such as aes-cmac; sha256-hmac if it is absent"},
+			{Name: "fields", About: "what the PRF gets, joined by +: iteration:32, counter:32, length:32 or segments:32, of so many bits, with le behind them if the lowest byte comes first; iteration, what the PRF gave before; key:HANDLE; 0x and bytes"},
+			{Name: "iv", About: "the first iteration, of feedback mode"},
+			{Name: "more", About: "keys that are made after the first, joined by +, such as aes:32+generic-secret:64: their types and lengths in bytes"},
+		}
+	case ParamIKE2PRFPlus:
+		return []ParamWord{
+			{Name: "prf", Takes: "the name of a MechanismType", Absent: "sha256-hmac"},
+			{Name: "seed-key", Takes: "the number of an object"},
+			{Name: "seed-data", About: "the nonces and SPIs", Takes: "at most 65536 bytes"},
+		}
+	case ParamIKEPRF:
+		return []ParamWord{
+			{Name: "prf", Takes: "the name of a MechanismType", Absent: "sha256-hmac"},
+			{Name: "data-as-key", About: "the nonces are the key of the function, and this key is its data", Takes: "true or false"},
+			{Name: "ni", About: "the nonce of the initiator", Takes: "at most 65536 bytes", Needed: true},
+			{Name: "nr", About: "the nonce of the responder", Takes: "at most 65536 bytes", Needed: true},
+			{Name: "new-key", Takes: "the number of an object"},
+		}
+	case ParamIKE1PRF:
+		return []ParamWord{
+			{Name: "prf", Takes: "the name of a MechanismType", Absent: "sha256-hmac"},
+			{Name: "shared-key", About: "the handle of the key that was agreed on", Takes: "the number of an object"},
+			{Name: "previous-key", Takes: "the number of an object"},
+			{Name: "cky-i", About: "the cookie of the initiator", Takes: "at most 65536 bytes", Needed: true},
+			{Name: "cky-r", About: "the cookie of the responder", Takes: "at most 65536 bytes", Needed: true},
+			{Name: "number", About: "0x00 for SKEYID_d, 0x01 for SKEYID_a, 0x02 for SKEYID_e", Takes: "1 bytes"},
+		}
+	case ParamIKE1Extended:
+		return []ParamWord{
+			{Name: "prf", Takes: "the name of a MechanismType", Absent: "sha256-hmac"},
+			{Name: "shared-key", Takes: "the number of an object"},
+			{Name: "extra", About: "of quick mode", Takes: "at most 65536 bytes"},
+		}
+	case ParamChaCha20:
+		return []ParamWord{
+			{Name: "counter", About: "of blocks, the lowest byte first; zero if it is absent", Takes: "at most 8 bytes"},
+			{Name: "nonce", About: "of 8, 12 or 24 bytes", Takes: "8 to 24 bytes", Later: true},
+		}
+	case ParamChaCha20Poly1305:
+		return []ParamWord{
+			{Name: "nonce", About: "of 12 or 24 bytes", Takes: "12 to 24 bytes", Later: true},
+			{Name: "aad", Takes: "bytes"},
+		}
 	}
 	return nil
 }

@@ -590,11 +590,11 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_PBE_SHA1_RC2_40_CBC:
 		return Facts{Functions: CKF_GENERATE, Param: ParamRaw}, true
 	case CKM_SP800_108_COUNTER_KDF:
-		return Facts{Functions: CKF_DERIVE, Param: ParamRaw}, true
+		return Facts{Functions: CKF_DERIVE, Param: ParamSP800108}, true
 	case CKM_SP800_108_FEEDBACK_KDF:
-		return Facts{Functions: CKF_DERIVE, Param: ParamRaw}, true
+		return Facts{Functions: CKF_DERIVE, Param: ParamSP800108}, true
 	case CKM_SP800_108_DOUBLE_PIPELINE_KDF:
-		return Facts{Functions: CKF_DERIVE, Param: ParamRaw}, true
+		return Facts{Functions: CKF_DERIVE, Param: ParamSP800108}, true
 	case CKM_PKCS5_PBKD2:
 		return Facts{Functions: CKF_GENERATE, Param: ParamPBKD2}, true
 	case CKM_PBA_SHA1_WITH_SHA1_HMAC:
@@ -874,7 +874,7 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_CHACHA20_KEY_GEN:
 		return Facts{Functions: CKF_GENERATE, KeyTypes: keysChacha20}, true
 	case CKM_CHACHA20:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysChacha20, Param: ParamRaw}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysChacha20, Param: ParamChaCha20}, true
 	case CKM_POLY1305_KEY_GEN:
 		return Facts{Functions: CKF_GENERATE, KeyTypes: keysPoly1305}, true
 	case CKM_POLY1305:
@@ -976,7 +976,7 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_SALSA20:
 		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysSalsa20, Param: ParamRaw}, true
 	case CKM_CHACHA20_POLY1305:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysChacha20, Param: ParamRaw}, true
+		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysChacha20, Param: ParamChaCha20Poly1305}, true
 	case CKM_SALSA20_POLY1305:
 		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysSalsa20, Param: ParamRaw}, true
 	case CKM_X3DH_INITIALIZE:
@@ -1002,13 +1002,13 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_SALSA20_KEY_GEN:
 		return Facts{Functions: CKF_GENERATE, KeyTypes: keysSalsa20}, true
 	case CKM_IKE2_PRF_PLUS_DERIVE:
-		return Facts{Functions: CKF_DERIVE, Param: ParamRaw}, true
+		return Facts{Functions: CKF_DERIVE, Param: ParamIKE2PRFPlus}, true
 	case CKM_IKE_PRF_DERIVE:
-		return Facts{Functions: CKF_DERIVE, Param: ParamRaw}, true
+		return Facts{Functions: CKF_DERIVE, Param: ParamIKEPRF}, true
 	case CKM_IKE1_PRF_DERIVE:
-		return Facts{Functions: CKF_DERIVE, Param: ParamRaw}, true
+		return Facts{Functions: CKF_DERIVE, Param: ParamIKE1PRF}, true
 	case CKM_IKE1_EXTENDED_DERIVE:
-		return Facts{Functions: CKF_DERIVE, Param: ParamRaw}, true
+		return Facts{Functions: CKF_DERIVE, Param: ParamIKE1Extended}, true
 	case CKM_HSS_KEY_PAIR_GEN:
 		return Facts{Functions: CKF_GENERATE_KEY_PAIR, KeyTypes: keysHss}, true
 	case CKM_HSS:
@@ -1405,7 +1405,7 @@ func KeyLengths(t KeyType) []uint64 {
 		return []uint64{24}
 	case CKK_AES:
 		return []uint64{16, 24, 32}
-	case CKK_CHACHA20:
+	case CKK_CHACHA20, CKK_POLY1305:
 		return []uint64{32}
 	case CKK_AES_XTS:
 		return []uint64{32, 64}

@@ -27,6 +27,8 @@ type Coder interface {
 	Bytes(*[]byte)
 	// Array is a byte string of just this length.
 	Array([]byte)
+	// Template is the template of a key.
+	Template(*Attributes)
 	// Refuse ends a reading: the field's value is wrong.
 	Refuse(err error)
 }
@@ -77,6 +79,7 @@ func (*handleFinder) Ulong(*uint64)            {}
 func (*handleFinder) Bool(*bool)               {}
 func (*handleFinder) Bytes(*[]byte)            {}
 func (*handleFinder) Array([]byte)             {}
+func (*handleFinder) Template(*Attributes)     {}
 func (*handleFinder) Refuse(error)             {}
 
 // SampleParam returns a good parameter of a mechanism, for tests: nil if it takes

@@ -81,3 +81,6 @@ func checkOtherKey(c checker, k OtherKey) error {
 	}
 	return nil
 }
+
+// checkKeyHandle: likewise.
+func checkKeyHandle(c checker, h ObjectHandle) error { return checkOtherKey(c, OtherKey(h)) }

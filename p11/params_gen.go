@@ -7,36 +7,43 @@ type ParamKind int
 
 // The parameters. ParamRaw is one that this package does not take apart.
 const (
-	ParamNone           ParamKind = iota
-	ParamRaw                      // RawParam
-	ParamIV                       // IV
-	ParamPublic                   // RawParam
-	ParamPSS                      // *PSSParams
-	ParamOAEP                     // *OAEPParams
-	ParamGCM                      // *GCMParams
-	ParamCCM                      // *CCMParams
-	ParamCTR                      // *CTRParams
-	ParamECDH1                    // *ECDH1Params
-	ParamMAC                      // MACLength
-	ParamRSAAESKeyWrap            // *RSAAESKeyWrapParams
-	ParamECDHAESKeyWrap           // *ECDHAESKeyWrapParams
-	ParamData                     // *StringDataParams
-	ParamIVData                   // *CBCDataParams
-	ParamContext                  // *SignContext
-	ParamHashContext              // *HashSignContext
-	ParamEdDSA                    // *EdDSAParams
-	ParamKey                      // OtherKey
-	ParamBit                      // ExtractBit
-	ParamHKDF                     // *HKDFParams
-	ParamPBKD2                    // *PBKD2Params
-	ParamVersion                  // TLSVersion
-	ParamSSL3Master               // *SSL3MasterParams
-	ParamTLS12Master              // *TLS12MasterParams
-	ParamExtendedMaster           // *ExtendedMasterParams
-	ParamSSL3KeyMat               // *SSL3KeyMatParams
-	ParamTLS12KeyMat              // *TLS12KeyMatParams
-	ParamTLSMAC                   // *TLSMACParams
-	ParamTLSKDF                   // *TLSKDFParams
+	ParamNone             ParamKind = iota
+	ParamRaw                        // RawParam
+	ParamIV                         // IV
+	ParamPublic                     // RawParam
+	ParamPSS                        // *PSSParams
+	ParamOAEP                       // *OAEPParams
+	ParamGCM                        // *GCMParams
+	ParamCCM                        // *CCMParams
+	ParamCTR                        // *CTRParams
+	ParamECDH1                      // *ECDH1Params
+	ParamMAC                        // MACLength
+	ParamRSAAESKeyWrap              // *RSAAESKeyWrapParams
+	ParamECDHAESKeyWrap             // *ECDHAESKeyWrapParams
+	ParamData                       // *StringDataParams
+	ParamIVData                     // *CBCDataParams
+	ParamContext                    // *SignContext
+	ParamHashContext                // *HashSignContext
+	ParamEdDSA                      // *EdDSAParams
+	ParamKey                        // OtherKey
+	ParamBit                        // ExtractBit
+	ParamHKDF                       // *HKDFParams
+	ParamPBKD2                      // *PBKD2Params
+	ParamVersion                    // TLSVersion
+	ParamSSL3Master                 // *SSL3MasterParams
+	ParamTLS12Master                // *TLS12MasterParams
+	ParamExtendedMaster             // *ExtendedMasterParams
+	ParamSSL3KeyMat                 // *SSL3KeyMatParams
+	ParamTLS12KeyMat                // *TLS12KeyMatParams
+	ParamTLSMAC                     // *TLSMACParams
+	ParamTLSKDF                     // *TLSKDFParams
+	ParamSP800108                   // *SP800108Params
+	ParamIKE2PRFPlus                // *IKE2PRFPlusParams
+	ParamIKEPRF                     // *IKEPRFParams
+	ParamIKE1PRF                    // *IKE1PRFParams
+	ParamIKE1Extended               // *IKE1ExtendedParams
+	ParamChaCha20                   // *ChaCha20Params
+	ParamChaCha20Poly1305           // *ChaCha20Poly1305Params
 )
 
 // Layout is the number of the kind in our own protocol: 0 for bytes.
@@ -92,6 +99,20 @@ func (k ParamKind) Layout() uint8 {
 		return 29
 	case ParamTLSKDF:
 		return 33
+	case ParamSP800108:
+		return 34
+	case ParamIKE2PRFPlus:
+		return 35
+	case ParamIKEPRF:
+		return 36
+	case ParamIKE1PRF:
+		return 37
+	case ParamIKE1Extended:
+		return 38
+	case ParamChaCha20:
+		return 39
+	case ParamChaCha20Poly1305:
+		return 40
 	}
 	return 0
 }
@@ -203,6 +224,34 @@ func (k ParamKind) parse(p *paramParser) Param {
 		return v
 	case ParamTLSKDF:
 		v := new(TLSKDFParams)
+		v.parse(p)
+		return v
+	case ParamSP800108:
+		v := new(SP800108Params)
+		v.parse(p)
+		return v
+	case ParamIKE2PRFPlus:
+		v := new(IKE2PRFPlusParams)
+		v.parse(p)
+		return v
+	case ParamIKEPRF:
+		v := new(IKEPRFParams)
+		v.parse(p)
+		return v
+	case ParamIKE1PRF:
+		v := new(IKE1PRFParams)
+		v.parse(p)
+		return v
+	case ParamIKE1Extended:
+		v := new(IKE1ExtendedParams)
+		v.parse(p)
+		return v
+	case ParamChaCha20:
+		v := new(ChaCha20Params)
+		v.parse(p)
+		return v
+	case ParamChaCha20Poly1305:
+		v := new(ChaCha20Poly1305Params)
 		v.parse(p)
 		return v
 	}
@@ -364,6 +413,34 @@ func (k ParamKind) check(c checker, p Param) error {
 		if v, ok := p.(*TLSKDFParams); ok {
 			return v.check(c)
 		}
+	case ParamSP800108:
+		if v, ok := p.(*SP800108Params); ok {
+			return v.check(c)
+		}
+	case ParamIKE2PRFPlus:
+		if v, ok := p.(*IKE2PRFPlusParams); ok {
+			return v.check(c)
+		}
+	case ParamIKEPRF:
+		if v, ok := p.(*IKEPRFParams); ok {
+			return v.check(c)
+		}
+	case ParamIKE1PRF:
+		if v, ok := p.(*IKE1PRFParams); ok {
+			return v.check(c)
+		}
+	case ParamIKE1Extended:
+		if v, ok := p.(*IKE1ExtendedParams); ok {
+			return v.check(c)
+		}
+	case ParamChaCha20:
+		if v, ok := p.(*ChaCha20Params); ok {
+			return v.check(c)
+		}
+	case ParamChaCha20Poly1305:
+		if v, ok := p.(*ChaCha20Poly1305Params); ok {
+			return v.check(c)
+		}
 	}
 	return c.errorf("the parameter is of another mechanism's type")
 }
@@ -477,6 +554,34 @@ func (k ParamKind) read(c Coder) Param {
 		return v
 	case ParamTLSKDF:
 		v := new(TLSKDFParams)
+		v.Code(c)
+		return v
+	case ParamSP800108:
+		v := new(SP800108Params)
+		v.Code(c)
+		return v
+	case ParamIKE2PRFPlus:
+		v := new(IKE2PRFPlusParams)
+		v.Code(c)
+		return v
+	case ParamIKEPRF:
+		v := new(IKEPRFParams)
+		v.Code(c)
+		return v
+	case ParamIKE1PRF:
+		v := new(IKE1PRFParams)
+		v.Code(c)
+		return v
+	case ParamIKE1Extended:
+		v := new(IKE1ExtendedParams)
+		v.Code(c)
+		return v
+	case ParamChaCha20:
+		v := new(ChaCha20Params)
+		v.Code(c)
+		return v
+	case ParamChaCha20Poly1305:
+		v := new(ChaCha20Poly1305Params)
 		v.Code(c)
 		return v
 	}
@@ -649,6 +754,52 @@ func (k ParamKind) words() []paramWord {
 			{name: "server", sample: "zeros", required: true},
 			{name: "context"},
 		}
+	case ParamSP800108:
+		return []paramWord{
+			{name: "prf", about: "a MAC, such as aes-cmac; sha256-hmac if it is absent"},
+			{name: "fields", about: "what the PRF gets, joined by +: iteration:32, counter:32, length:32 or segments:32, of so many bits, with le behind them if the lowest byte comes first; iteration, what the PRF gave before; key:HANDLE; 0x and bytes"},
+			{name: "iv", about: "the first iteration, of feedback mode"},
+			{name: "more", about: "keys that are made after the first, joined by +, such as aes:32+generic-secret:64: their types and lengths in bytes"},
+		}
+	case ParamIKE2PRFPlus:
+		return []paramWord{
+			{name: "prf"},
+			{name: "seed-key"},
+			{name: "seed-data", about: "the nonces and SPIs"},
+		}
+	case ParamIKEPRF:
+		return []paramWord{
+			{name: "prf"},
+			{name: "data-as-key", about: "the nonces are the key of the function, and this key is its data"},
+			{name: "ni", about: "the nonce of the initiator", sample: "zeros", required: true},
+			{name: "nr", about: "the nonce of the responder", sample: "zeros", required: true},
+			{name: "new-key"},
+		}
+	case ParamIKE1PRF:
+		return []paramWord{
+			{name: "prf"},
+			{name: "shared-key", about: "the handle of the key that was agreed on", sample: "1"},
+			{name: "previous-key"},
+			{name: "cky-i", about: "the cookie of the initiator", sample: "0x0000000000000000", required: true},
+			{name: "cky-r", about: "the cookie of the responder", sample: "0x0000000000000000", required: true},
+			{name: "number", about: "0x00 for SKEYID_d, 0x01 for SKEYID_a, 0x02 for SKEYID_e", size: 1},
+		}
+	case ParamIKE1Extended:
+		return []paramWord{
+			{name: "prf"},
+			{name: "shared-key"},
+			{name: "extra", about: "of quick mode"},
+		}
+	case ParamChaCha20:
+		return []paramWord{
+			{name: "counter", about: "of blocks, the lowest byte first; zero if it is absent"},
+			{name: "nonce", about: "of 8, 12 or 24 bytes", sample: "0x000000000000000000000000"},
+		}
+	case ParamChaCha20Poly1305:
+		return []paramWord{
+			{name: "nonce", about: "of 12 or 24 bytes", sample: "0x000000000000000000000000"},
+			{name: "aad"},
+		}
 	}
 	return nil
 }
@@ -657,7 +808,7 @@ func (k ParamKind) words() []paramWord {
 // name.
 func isParamWord(s string) bool {
 	switch s {
-	case "aad", "bit", "bits", "client", "context", "counter", "data", "expand", "extract", "hash", "hedge", "info", "iterations", "iv", "iv-bits", "kdf", "key", "key-bits", "length", "mac", "mac-bits", "mgf", "nonce", "param", "password", "ph", "prf", "public", "salt", "salt-key", "server", "session-hash", "shared", "side", "source", "tag", "tls-label", "version":
+	case "aad", "bit", "bits", "cky-i", "cky-r", "client", "context", "counter", "data", "data-as-key", "expand", "extra", "extract", "fields", "hash", "hedge", "info", "iterations", "iv", "iv-bits", "kdf", "key", "key-bits", "length", "mac", "mac-bits", "mgf", "more", "new-key", "ni", "nonce", "nr", "number", "param", "password", "ph", "previous-key", "prf", "public", "salt", "salt-key", "seed-data", "seed-key", "server", "session-hash", "shared", "shared-key", "side", "source", "tag", "tls-label", "version":
 		return true
 	}
 	return false
@@ -1679,4 +1830,303 @@ func (v *TLSKDFParams) Code(c Coder) {
 	c.Bytes(&v.Label)
 	v.Random.Code(c)
 	c.Bytes(&v.Context)
+}
+
+// IKE2PRFPlusParams is CK_IKE2_PRF_PLUS_DERIVE_PARAMS (PKCS#11 v3.1 §6.64.2).
+type IKE2PRFPlusParams struct {
+	PRF      MechanismType
+	SeedKey  ObjectHandle
+	SeedData []byte // the nonces and SPIs
+}
+
+func (v *IKE2PRFPlusParams) parse(p *paramParser) {
+	v.PRF = parseNamed(p, "prf", CKM_SHA256_HMAC, ParseMechanismType)
+	v.SeedKey = ObjectHandle(p.number("seed-key", 0))
+	v.SeedData = p.bytes("seed-data", emptyAbsent)
+}
+
+func (v *IKE2PRFPlusParams) print(w *paramWriter) {
+	if v.PRF != CKM_SHA256_HMAC {
+		w.word("prf", v.PRF.Short())
+	}
+	if v.SeedKey != 0 {
+		w.number("seed-key", uint64(v.SeedKey))
+	}
+	if len(v.SeedData) > 0 {
+		w.bytes("seed-data", v.SeedData)
+	}
+}
+
+func (v *IKE2PRFPlusParams) check(c checker) error {
+	switch {
+	case v.PRF.known() == "":
+		return c.errorf("prf= is not known: %s", v.PRF.Short())
+	case len(v.SeedData) > 65536:
+		return c.errorf("seed-data= has at most 65536 bytes, not %d", len(v.SeedData))
+	}
+	return nil
+}
+
+// Code reads or writes the fields, in the order of the C struct.
+func (v *IKE2PRFPlusParams) Code(c Coder) {
+	c.Ulong((*uint64)(&v.PRF))
+	bHasSeedKey := v.SeedKey != 0
+	c.Bool(&bHasSeedKey)
+	c.Handle(&v.SeedKey)
+	c.Bytes(&v.SeedData)
+	if !bHasSeedKey {
+		v.SeedKey = 0
+	} else if v.SeedKey == 0 {
+		c.Refuse(Errorf(CKR_MECHANISM_PARAM_INVALID, "bHasSeedKey is true, and there is no such key"))
+	}
+}
+
+// IKEPRFParams is CK_IKE_PRF_DERIVE_PARAMS (PKCS#11 v3.1 §6.64.2).
+type IKEPRFParams struct {
+	PRF       MechanismType
+	DataAsKey bool   // the nonces are the key of the function, and this key is its data
+	Ni        []byte // the nonce of the initiator
+	Nr        []byte // the nonce of the responder
+	NewKey    ObjectHandle
+}
+
+func (v *IKEPRFParams) parse(p *paramParser) {
+	v.PRF = parseNamed(p, "prf", CKM_SHA256_HMAC, ParseMechanismType)
+	v.DataAsKey = p.flag("data-as-key", false)
+	v.Ni = p.bytes("ni", emptyTaken)
+	v.Nr = p.bytes("nr", emptyTaken)
+	v.NewKey = ObjectHandle(p.number("new-key", 0))
+}
+
+func (v *IKEPRFParams) print(w *paramWriter) {
+	if v.PRF != CKM_SHA256_HMAC {
+		w.word("prf", v.PRF.Short())
+	}
+	if v.DataAsKey != false {
+		w.flag("data-as-key", v.DataAsKey)
+	}
+	w.bytes("ni", v.Ni)
+	w.bytes("nr", v.Nr)
+	if v.NewKey != 0 {
+		w.number("new-key", uint64(v.NewKey))
+	}
+}
+
+func (v *IKEPRFParams) check(c checker) error {
+	switch {
+	case v.PRF.known() == "":
+		return c.errorf("prf= is not known: %s", v.PRF.Short())
+	case len(v.Ni) > 65536:
+		return c.errorf("ni= has at most 65536 bytes, not %d", len(v.Ni))
+	case len(v.Nr) > 65536:
+		return c.errorf("nr= has at most 65536 bytes, not %d", len(v.Nr))
+	}
+	return nil
+}
+
+// Code reads or writes the fields, in the order of the C struct.
+func (v *IKEPRFParams) Code(c Coder) {
+	c.Ulong((*uint64)(&v.PRF))
+	c.Bool(&v.DataAsKey)
+	bRekey := v.NewKey != 0
+	c.Bool(&bRekey)
+	c.Bytes(&v.Ni)
+	c.Bytes(&v.Nr)
+	c.Handle(&v.NewKey)
+	if !bRekey {
+		v.NewKey = 0
+	} else if v.NewKey == 0 {
+		c.Refuse(Errorf(CKR_MECHANISM_PARAM_INVALID, "bRekey is true, and there is no such key"))
+	}
+}
+
+// IKE1PRFParams is CK_IKE1_PRF_DERIVE_PARAMS (PKCS#11 v3.1 §6.64.2).
+type IKE1PRFParams struct {
+	PRF       MechanismType
+	SharedKey ObjectHandle // the handle of the key that was agreed on
+	PrevKey   ObjectHandle
+	CKYi      []byte  // the cookie of the initiator
+	CKYr      []byte  // the cookie of the responder
+	Number    [1]byte // 0x00 for SKEYID_d, 0x01 for SKEYID_a, 0x02 for SKEYID_e
+}
+
+func (v *IKE1PRFParams) parse(p *paramParser) {
+	v.PRF = parseNamed(p, "prf", CKM_SHA256_HMAC, ParseMechanismType)
+	v.SharedKey = ObjectHandle(p.number("shared-key", 0))
+	v.PrevKey = ObjectHandle(p.number("previous-key", 0))
+	v.CKYi = p.bytes("cky-i", emptyTaken)
+	v.CKYr = p.bytes("cky-r", emptyTaken)
+	copy(v.Number[:], p.array("number", 1, false))
+}
+
+func (v *IKE1PRFParams) print(w *paramWriter) {
+	if v.PRF != CKM_SHA256_HMAC {
+		w.word("prf", v.PRF.Short())
+	}
+	if v.SharedKey != 0 {
+		w.number("shared-key", uint64(v.SharedKey))
+	}
+	if v.PrevKey != 0 {
+		w.number("previous-key", uint64(v.PrevKey))
+	}
+	w.bytes("cky-i", v.CKYi)
+	w.bytes("cky-r", v.CKYr)
+	if v.Number != [1]byte{} {
+		w.bytes("number", v.Number[:])
+	}
+}
+
+func (v *IKE1PRFParams) check(c checker) error {
+	switch {
+	case v.PRF.known() == "":
+		return c.errorf("prf= is not known: %s", v.PRF.Short())
+	case len(v.CKYi) > 65536:
+		return c.errorf("cky-i= has at most 65536 bytes, not %d", len(v.CKYi))
+	case len(v.CKYr) > 65536:
+		return c.errorf("cky-r= has at most 65536 bytes, not %d", len(v.CKYr))
+	}
+	if err := checkKeyHandle(c, v.SharedKey); err != nil {
+		return err
+	}
+	return nil
+}
+
+// Code reads or writes the fields, in the order of the C struct.
+func (v *IKE1PRFParams) Code(c Coder) {
+	c.Ulong((*uint64)(&v.PRF))
+	bHasPrevKey := v.PrevKey != 0
+	c.Bool(&bHasPrevKey)
+	c.Handle(&v.SharedKey)
+	c.Handle(&v.PrevKey)
+	c.Bytes(&v.CKYi)
+	c.Bytes(&v.CKYr)
+	c.Array(v.Number[:])
+	if !bHasPrevKey {
+		v.PrevKey = 0
+	} else if v.PrevKey == 0 {
+		c.Refuse(Errorf(CKR_MECHANISM_PARAM_INVALID, "bHasPrevKey is true, and there is no such key"))
+	}
+}
+
+// IKE1ExtendedParams is CK_IKE1_EXTENDED_DERIVE_PARAMS (PKCS#11 v3.1 §6.64.2).
+type IKE1ExtendedParams struct {
+	PRF       MechanismType
+	SharedKey ObjectHandle
+	Extra     []byte // of quick mode
+}
+
+func (v *IKE1ExtendedParams) parse(p *paramParser) {
+	v.PRF = parseNamed(p, "prf", CKM_SHA256_HMAC, ParseMechanismType)
+	v.SharedKey = ObjectHandle(p.number("shared-key", 0))
+	v.Extra = p.bytes("extra", emptyAbsent)
+}
+
+func (v *IKE1ExtendedParams) print(w *paramWriter) {
+	if v.PRF != CKM_SHA256_HMAC {
+		w.word("prf", v.PRF.Short())
+	}
+	if v.SharedKey != 0 {
+		w.number("shared-key", uint64(v.SharedKey))
+	}
+	if len(v.Extra) > 0 {
+		w.bytes("extra", v.Extra)
+	}
+}
+
+func (v *IKE1ExtendedParams) check(c checker) error {
+	switch {
+	case v.PRF.known() == "":
+		return c.errorf("prf= is not known: %s", v.PRF.Short())
+	case len(v.Extra) > 65536:
+		return c.errorf("extra= has at most 65536 bytes, not %d", len(v.Extra))
+	}
+	return nil
+}
+
+// Code reads or writes the fields, in the order of the C struct.
+func (v *IKE1ExtendedParams) Code(c Coder) {
+	c.Ulong((*uint64)(&v.PRF))
+	bHasKeygxy := v.SharedKey != 0
+	c.Bool(&bHasKeygxy)
+	c.Handle(&v.SharedKey)
+	c.Bytes(&v.Extra)
+	if !bHasKeygxy {
+		v.SharedKey = 0
+	} else if v.SharedKey == 0 {
+		c.Refuse(Errorf(CKR_MECHANISM_PARAM_INVALID, "bHasKeygxy is true, and there is no such key"))
+	}
+}
+
+// ChaCha20Params is CK_CHACHA20_PARAMS (PKCS#11 v3.1 §6.58.3).
+type ChaCha20Params struct {
+	Counter []byte // of blocks, the lowest byte first; zero if it is absent
+	Nonce   []byte // of 8, 12 or 24 bytes
+}
+
+func (v *ChaCha20Params) parse(p *paramParser) {
+	v.Counter = p.bytes("counter", emptyAbsent)
+	v.Nonce = p.bytes("nonce", emptyWrong)
+}
+
+func (v *ChaCha20Params) print(w *paramWriter) {
+	if len(v.Counter) > 0 {
+		w.bytes("counter", v.Counter)
+	}
+	if len(v.Nonce) > 0 {
+		w.bytes("nonce", v.Nonce)
+	}
+}
+
+func (v *ChaCha20Params) check(c checker) error {
+	switch {
+	case len(v.Counter) > 8:
+		return c.errorf("counter= has at most 8 bytes, not %d", len(v.Counter))
+	case len(v.Nonce) > 0 && (len(v.Nonce) < 8 || len(v.Nonce) > 24):
+		return c.errorf("nonce= has 8 to 24 bytes, not %d", len(v.Nonce))
+	case len(v.Nonce) == 0 && !c.partial:
+		return c.errorf("nonce= is missing: of 8, 12 or 24 bytes")
+	}
+	return nil
+}
+
+// Code reads or writes the fields, in the order of the C struct.
+func (v *ChaCha20Params) Code(c Coder) {
+	c.Bytes(&v.Counter)
+	c.Bytes(&v.Nonce)
+}
+
+// ChaCha20Poly1305Params is CK_SALSA20_CHACHA20_POLY1305_PARAMS (PKCS#11 v3.1 §6.61.3).
+type ChaCha20Poly1305Params struct {
+	Nonce []byte // of 12 or 24 bytes
+	AAD   []byte
+}
+
+func (v *ChaCha20Poly1305Params) parse(p *paramParser) {
+	v.Nonce = p.bytes("nonce", emptyWrong)
+	v.AAD = p.bytes("aad", emptyAbsent)
+}
+
+func (v *ChaCha20Poly1305Params) print(w *paramWriter) {
+	if len(v.Nonce) > 0 {
+		w.bytes("nonce", v.Nonce)
+	}
+	if len(v.AAD) > 0 {
+		w.bytes("aad", v.AAD)
+	}
+}
+
+func (v *ChaCha20Poly1305Params) check(c checker) error {
+	switch {
+	case len(v.Nonce) > 0 && (len(v.Nonce) < 12 || len(v.Nonce) > 24):
+		return c.errorf("nonce= has 12 to 24 bytes, not %d", len(v.Nonce))
+	case len(v.Nonce) == 0 && !c.partial:
+		return c.errorf("nonce= is missing: of 12 or 24 bytes")
+	}
+	return nil
+}
+
+// Code reads or writes the fields, in the order of the C struct.
+func (v *ChaCha20Poly1305Params) Code(c Coder) {
+	c.Bytes(&v.Nonce)
+	c.Bytes(&v.AAD)
 }

@@ -56,6 +56,10 @@ func example(m p11.MechanismInfo) string {
 				data = "cat peer.pem"
 			case "key":
 				data, spec = "echo OTHER.sec", m.Type.Short()
+			case "shared-key":
+				if named, is := strings.CutPrefix(spec, m.Type.Short()+",shared-key=1"); is {
+					data, spec = "echo OTHER.sec", m.Type.Short()+named
+				}
 			}
 		}
 		if m.Type == p11.CKM_PUB_KEY_FROM_PRIV_KEY { // which makes no secret key
@@ -64,7 +68,7 @@ func example(m p11.MechanismInfo) string {
 		if kt == p11.CKK_DES || kt == p11.CKK_DES3 { // of data of one block
 			return with("key-type=generic-secret,value-len=8,label=new", data)
 		}
-		if strings.Contains(m.Type.Short(), "-master-key-derive") { // whose length is fixed
+		if strings.Contains(m.Type.Short(), "-master-key-derive") || m.Type == p11.CKM_IKE_PRF_DERIVE { // whose length is fixed
 			return with("label=new", data)
 		}
 		return with("value-len=16,label=new", data)

@@ -62,7 +62,7 @@ func TestTableMistakes(t *testing.T) {
 		{"unknown field", "param A A A 3\nX mgf x of=Y", "A has no field Y"},
 		{"range", "param A A A 3\nX ulong x range=3", "X: range=3 is not A..B"},
 		{"no sample", "param A A A 3\nX ulong x word=x required", "X: a field that is required wants sample="},
-		{"nothing to write", "param A A A 3\n- ulong x", "a field without a name in Go wants const= or bits-of="},
+		{"nothing to write", "param A A A 3\n- ulong x", "a field without a name in Go wants const=, has= or bits-of="},
 		{"word twice", "param A A A 3\nX ulong x word=x\nY ulong y word=x", "word x stands twice"},
 		{"word of an attribute", attribute + "CKA_X 1 bool\nparam A A A 3\nX ulong x word=x", "word x is the name of an attribute"},
 		{"words", "param A A A 3\nwords x y\nX ulong x word=x", "words has 2 words, the fields 1"},

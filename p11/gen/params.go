@@ -222,6 +222,8 @@ func coded(f *table.Field) string {
 	case f.Facts.Has("bits-of"):
 		// Programs leave it unset, and the bytes have a length of their own.
 		return fmt.Sprintf("%s := 8 * uint64(len(v.%s))\nc.Ulong(&%s)", f.C, f.Facts["bits-of"], f.C)
+	case f.Facts.Has("has"):
+		return fmt.Sprintf("%s := v.%s != 0\nc.Bool(&%s)", f.C, f.Facts["has"], f.C)
 	case f.Facts.Has("const"):
 		return fmt.Sprintf("%s := uint64(%s)\nc.Ulong(&%s)", f.C, f.Facts["const"], f.C)
 	case f.Facts.Has("optional"):
@@ -231,8 +233,11 @@ func coded(f *table.Field) string {
 }
 
 // codeCheck is what follows those of all fields: a number that is always the same is
-// that number.
+// that number, and a handle is one if there is said to be one.
 func codeCheck(f *table.Field) string {
+	if h := f.Facts["has"]; h != "" {
+		return fmt.Sprintf("if !%s {\nv.%s = 0\n} else if v.%s == 0 {\nc.Refuse(Errorf(CKR_MECHANISM_PARAM_INVALID, \"%s is true, and there is no such key\"))\n}", f.C, h, h, f.C)
+	}
 	if !f.Facts.Has("const") {
 		return ""
 	}

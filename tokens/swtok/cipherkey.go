@@ -13,9 +13,10 @@ const (
 	desBlock = 8
 )
 
-// cipherKeys are the types of keys that a BlockCipher is made of.
+// cipherKeys are the types of keys that a BlockCipher is made of, the stream cipher among
+// them.
 func cipherKeys() []p11.KeyType {
-	return []p11.KeyType{p11.CKK_AES, p11.CKK_AES_XTS, p11.CKK_DES, p11.CKK_DES2, p11.CKK_DES3}
+	return []p11.KeyType{p11.CKK_AES, p11.CKK_AES_XTS, p11.CKK_DES, p11.CKK_DES2, p11.CKK_DES3, p11.CKK_CHACHA20}
 }
 
 // A cipherKey is a key of a block cipher.

@@ -242,6 +242,13 @@ func derivations() []row {
 		derive(p11.CKM_TLS12_KDF, masterSize, maxSecret, tlsKDF()),
 		derive(p11.CKM_HKDF_DERIVE, 8, secretBits, hkdfDerive()),
 		derive(p11.CKM_HKDF_DATA, 8, secretBits, hkdfDerive()),
+		derive(p11.CKM_SP800_108_COUNTER_KDF, 8, secretBits, kbkdfDerive()),
+		derive(p11.CKM_SP800_108_FEEDBACK_KDF, 8, secretBits, kbkdfDerive()),
+		derive(p11.CKM_SP800_108_DOUBLE_PIPELINE_KDF, 8, secretBits, kbkdfDerive()),
+		derive(p11.CKM_IKE2_PRF_PLUS_DERIVE, 8, secretBits, ike2PRFPlus()),
+		derive(p11.CKM_IKE_PRF_DERIVE, 8, secretBits, ikePRF()),
+		derive(p11.CKM_IKE1_PRF_DERIVE, 8, secretBits, ike1PRF()),
+		derive(p11.CKM_IKE1_EXTENDED_DERIVE, 8, secretBits, ike1Extended()),
 	}
 }
 

@@ -58,7 +58,7 @@ type Provider interface {
 	// NewDSAPrivateKey makes a private key.
 	NewDSAPrivateKey(g pkix.Group, private *big.Int) (DSAPrivateKey, error)
 
-	// NewBlockCipher makes a key of AES, DES, DES2, DES3 or AES_XTS, whose value has a
+	// NewBlockCipher makes a key of AES, DES, DES2, DES3, AES_XTS or CHACHA20, whose value has a
 	// length of the type. The value stays the caller's, who keeps it while the key
 	// is in use.
 	NewBlockCipher(kt p11.KeyType, value []byte) (BlockCipher, error)
@@ -133,13 +133,13 @@ type DSAPrivateKey interface {
 // A BlockCipher is one key of a block cipher.
 type BlockCipher interface {
 	// Block is the bare cipher; modes that are not below are built on it. It is nil
-	// for AES_XTS.
+	// for AES_XTS and CHACHA20.
 	Block() cipher.Block
 	// CBCEncrypter and CBCDecrypter begin CBC with an iv of a block.
 	CBCEncrypter(iv []byte) cipher.BlockMode
 	CBCDecrypter(iv []byte) cipher.BlockMode
 	// Mode begins another mode, by libcrypto's name: OFB, CFB, CFB8, CFB1, XTS,
-	// CBC-CTS, CCM.
+	// CBC-CTS, CCM; ChaCha20 and ChaCha20-Poly1305, which every provider has.
 	Mode(mode string, iv []byte, encrypt bool, o ModeOptions) (Stream, error)
 	// CMAC begins a message. Reset ends it.
 	CMAC() (hash.Hash, error)
@@ -148,8 +148,8 @@ type BlockCipher interface {
 	GMAC(iv []byte) (hash.Hash, error)
 }
 
-// ModeOptions are what CCM must know before the message: the additional data, the
-// message's length, and the tag's, or the tag itself to decrypt.
+// ModeOptions are what an authenticated mode must know before the message: the additional
+// data, the message's length, and the tag's, or the tag itself to decrypt.
 type ModeOptions struct {
 	AAD      []byte
 	Length   int

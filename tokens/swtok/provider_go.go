@@ -110,6 +110,8 @@ func (goProvider) NewBlockCipher(kt p11.KeyType, value []byte) (BlockCipher, err
 		b, err = aes.NewCipher(value)
 	case p11.CKK_AES_XTS:
 		return goBlockCipher{}, nil
+	case p11.CKK_CHACHA20:
+		return goChaCha{key: value}, nil
 	default: // DES, DES2, DES3 are one, with keys that are the same
 		three := tripleDES(value)
 		defer wipe(three)

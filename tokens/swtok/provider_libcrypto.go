@@ -218,6 +218,11 @@ func (p *system) NewBlockCipher(kt p11.KeyType, value []byte) (BlockCipher, erro
 		return &libCipher{b, p.lib, fmt.Sprintf("AES-%d-", 8*len(value)), value, nil}, nil
 	case p11.CKK_AES_XTS:
 		return &libCipher{b, p.lib, fmt.Sprintf("AES-%d-", 4*len(value)), value, nil}, nil
+	case p11.CKK_CHACHA20:
+		if _, err := p.lib.Cipher(chachaAEAD); err != nil {
+			return b, nil // a library that is built without
+		}
+		return &libCipher{b, p.lib, "", value, nil}, nil
 	}
 	three := tripleDES(value)
 	return &libCipher{b, p.lib, "DES-EDE3-", three, three}, nil
@@ -249,18 +254,23 @@ func (c *libCipher) Mode(mode string, iv []byte, encrypt bool, o ModeOptions) (S
 	if err != nil {
 		return nil, err
 	}
-	if mode != "CCM" {
-		return a.New(c.key, iv, encrypt)
+	var params []libcrypto.Param
+	switch tag := libcrypto.Octets("tag", o.Tag); {
+	case mode == "CCM" && encrypt:
+		params = append(params, libcrypto.Number("ivlen", uint64(len(iv))), libcrypto.Room("tag", o.TagBytes))
+	case mode == "CCM":
+		params = append(params, libcrypto.Number("ivlen", uint64(len(iv))), tag)
+	case mode == chachaAEAD && !encrypt:
+		params = append(params, tag)
 	}
-	tag := libcrypto.Octets("tag", o.Tag)
-	if encrypt {
-		tag = libcrypto.Room("tag", o.TagBytes)
-	}
-	s, err := a.New(c.key, iv, encrypt, libcrypto.Number("ivlen", uint64(len(iv))), tag)
+	s, err := a.New(c.key, iv, encrypt, params...)
 	if err != nil {
 		return nil, err
 	}
-	if err = s.Announce(o.Length); err == nil && len(o.AAD) > 0 {
+	if mode == "CCM" {
+		err = s.Announce(o.Length)
+	}
+	if err == nil && len(o.AAD) > 0 {
 		err = s.Associate(o.AAD)
 	}
 	if err != nil {

@@ -153,6 +153,8 @@ func runVectors(t *testing.T, name string, b []byte, stride int) bool {
 		{"aes_cbc_pkcs5", "", runCBCPad},
 		{"aes_gcm", "", runGCM},
 		{"aes_ccm", "", runCCM},
+		{"chacha20_poly1305", "", runChaChaPoly},
+		{"xchacha20_poly1305", "", runChaChaPoly},
 		{"aes_cmac", "", runCMAC},
 		{"aes_gmac", "", runGMAC},
 		{"hkdf_", "", runHKDF},
@@ -270,6 +272,17 @@ func runCCM(t *testing.T, c *Crypto, g *vectorGroup) {
 		key := tokentest.Secret(t, p11.CKK_AES, tokentest.Hex(t, v.Key))
 		m := p11.Mechanism{Type: p11.CKM_AES_CCM, Param: &p11.CCMParams{
 			Nonce: tokentest.Hex(t, v.IV), AAD: tokentest.Hex(t, v.AAD), MACLen: g.TagSize / 8,
+		}}
+		cipherBoth(t, c, v, m, key, tokentest.Hex(t, v.Msg), tokentest.Hex(t, v.CT+v.Tag))
+	}
+}
+
+func runChaChaPoly(t *testing.T, c *Crypto, g *vectorGroup) {
+	for i := range g.Tests {
+		v := &g.Tests[i]
+		key := tokentest.Secret(t, p11.CKK_CHACHA20, tokentest.Hex(t, v.Key))
+		m := p11.Mechanism{Type: p11.CKM_CHACHA20_POLY1305, Param: &p11.ChaCha20Poly1305Params{
+			Nonce: tokentest.Hex(t, v.IV), AAD: tokentest.Hex(t, v.AAD),
 		}}
 		cipherBoth(t, c, v, m, key, tokentest.Hex(t, v.Msg), tokentest.Hex(t, v.CT+v.Tag))
 	}

@@ -311,8 +311,12 @@ func (r *ring) derive(t *testing.T, m p11.Mechanism, facts p11.Facts) {
 		p.Data = []byte("16 bytes of data")
 	case p11.OtherKey:
 		others = []*tokens.Object{secretKey(t, r.tok, p11.CKK_GENERIC_SECRET, []byte("another value"))}
-	case *p11.HKDFParams:
+	case *p11.HKDFParams, *p11.IKE2PRFPlusParams, *p11.IKE1ExtendedParams:
 		others = []*tokens.Object{nil}
+	case *p11.IKEPRFParams:
+		others, length = []*tokens.Object{nil}, 32
+	case *p11.IKE1PRFParams:
+		others = []*tokens.Object{secretKey(t, r.tok, p11.CKK_GENERIC_SECRET, []byte("another value")), nil}
 	case *p11.SSL3MasterParams, *p11.TLS12MasterParams, *p11.ExtendedMasterParams:
 		length = 48
 	case *p11.SSL3KeyMatParams:

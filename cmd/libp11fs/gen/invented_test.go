@@ -56,7 +56,7 @@ func TestInvented(t *testing.T) {
 		}
 	}
 	sources := []string{"mechanism_gen.c", absolute(t, "testdata/invented.c")}
-	for _, name := range []string{"mechanism.c", "value.c", "buffer.c"} {
+	for _, name := range []string{"mechanism.c", "kbkdf.c", "attributes.c", "value.c", "buffer.c"} {
 		sources = append(sources, absolute(t, "../src/"+name))
 	}
 	for _, name := range []string{"mechanism.h", "call.h", "conn.h", "search.h", "buffer.h", "session.h", "pkcs11.h"} {

@@ -137,8 +137,11 @@ func packStruct(b *strings.Builder, p *table.Param, v table.Variant) {
 			fmt.Fprintf(b, "    put_byte(c, p->%s != 0);\n", f.C)
 		case table.Bytes:
 			length := "p->" + f.CLen()
-			if f.Facts.Has("len-bits") {
-				length = length + " / 8 + (" + length + " % 8 != 0)"
+			if most, bits := f.Facts["len-bits"]; bits {
+				bytes := length
+				if length = bytes + " / 8 + (" + bytes + " % 8 != 0)"; most != "" {
+					length = fmt.Sprintf("%s <= %s ? %s : %s", bytes, most, bytes, length)
+				}
 			}
 			fmt.Fprintf(b, "    put_data(c, p->%s, %s);\n", f.C, length)
 		case table.Array, table.Block:

@@ -68,8 +68,7 @@ void put_mechanism(struct call *c, const CK_MECHANISM *m, bool may_be_null)
 
 enum { MOST_IV = 512 }; /* bytes; the daemon makes none that are longer */
 
-/* get_made reads the handles of n keys and n bytes. */
-static void get_made(struct call *c, CK_OBJECT_HANDLE *keys, CK_ULONG n, CK_BYTE *bytes, CK_ULONG len)
+void get_made(struct call *c, CK_OBJECT_HANDLE *keys, CK_ULONG n, CK_BYTE *bytes, CK_ULONG len)
 {
     CK_ULONG count = n, got = len;
 

@@ -428,6 +428,107 @@ static void param_TLSKDF(struct call *c, const CK_MECHANISM *m)
         bad_param(c);
 }
 
+void param_SP800108(struct call *c, const CK_MECHANISM *m);
+
+void got_SP800108(struct call *c, const CK_MECHANISM *m);
+
+static void put_ike2_prf_plus_derive_params(struct call *c, const CK_IKE2_PRF_PLUS_DERIVE_PARAMS *p)
+{
+    put_ulong(c, p->prfMechanism);
+    put_byte(c, p->bHasSeedKey != 0);
+    put_ulong(c, p->hSeedKey);
+    put_data(c, p->pSeedData, p->ulSeedDataLen);
+}
+
+static void param_IKE2PRFPlus(struct call *c, const CK_MECHANISM *m)
+{
+    if (m->ulParameterLen == sizeof(CK_IKE2_PRF_PLUS_DERIVE_PARAMS))
+        put_ike2_prf_plus_derive_params(c, m->pParameter);
+    else
+        bad_param(c);
+}
+
+static void put_ike_prf_derive_params(struct call *c, const CK_IKE_PRF_DERIVE_PARAMS *p)
+{
+    put_ulong(c, p->prfMechanism);
+    put_byte(c, p->bDataAsKey != 0);
+    put_byte(c, p->bRekey != 0);
+    put_data(c, p->pNi, p->ulNiLen);
+    put_data(c, p->pNr, p->ulNrLen);
+    put_ulong(c, p->hNewKey);
+}
+
+static void param_IKEPRF(struct call *c, const CK_MECHANISM *m)
+{
+    if (m->ulParameterLen == sizeof(CK_IKE_PRF_DERIVE_PARAMS))
+        put_ike_prf_derive_params(c, m->pParameter);
+    else
+        bad_param(c);
+}
+
+static void put_ike1_prf_derive_params(struct call *c, const CK_IKE1_PRF_DERIVE_PARAMS *p)
+{
+    put_ulong(c, p->prfMechanism);
+    put_byte(c, p->bHasPrevKey != 0);
+    put_ulong(c, p->hKeygxy);
+    put_ulong(c, p->hPrevKey);
+    put_data(c, p->pCKYi, p->ulCKYiLen);
+    put_data(c, p->pCKYr, p->ulCKYrLen);
+    put_data(c, p->keyNumber, sizeof p->keyNumber);
+}
+
+static void param_IKE1PRF(struct call *c, const CK_MECHANISM *m)
+{
+    if (m->ulParameterLen == sizeof(CK_IKE1_PRF_DERIVE_PARAMS))
+        put_ike1_prf_derive_params(c, m->pParameter);
+    else
+        bad_param(c);
+}
+
+static void put_ike1_extended_derive_params(struct call *c, const CK_IKE1_EXTENDED_DERIVE_PARAMS *p)
+{
+    put_ulong(c, p->prfMechanism);
+    put_byte(c, p->bHasKeygxy != 0);
+    put_ulong(c, p->hKeygxy);
+    put_data(c, p->pExtraData, p->ulExtraDataLen);
+}
+
+static void param_IKE1Extended(struct call *c, const CK_MECHANISM *m)
+{
+    if (m->ulParameterLen == sizeof(CK_IKE1_EXTENDED_DERIVE_PARAMS))
+        put_ike1_extended_derive_params(c, m->pParameter);
+    else
+        bad_param(c);
+}
+
+static void put_chacha20_params(struct call *c, const CK_CHACHA20_PARAMS *p)
+{
+    put_data(c, p->pBlockCounter, p->blockCounterBits / 8 + (p->blockCounterBits % 8 != 0));
+    put_data(c, p->pNonce, p->ulNonceBits / 8 + (p->ulNonceBits % 8 != 0));
+}
+
+static void param_ChaCha20(struct call *c, const CK_MECHANISM *m)
+{
+    if (m->ulParameterLen == sizeof(CK_CHACHA20_PARAMS))
+        put_chacha20_params(c, m->pParameter);
+    else
+        bad_param(c);
+}
+
+static void put_salsa20_chacha20_poly1305_params(struct call *c, const CK_SALSA20_CHACHA20_POLY1305_PARAMS *p)
+{
+    put_data(c, p->pNonce, p->ulNonceLen <= 24 ? p->ulNonceLen : p->ulNonceLen / 8 + (p->ulNonceLen % 8 != 0));
+    put_data(c, p->pAAD, p->ulAADLen);
+}
+
+static void param_ChaCha20Poly1305(struct call *c, const CK_MECHANISM *m)
+{
+    if (m->ulParameterLen == sizeof(CK_SALSA20_CHACHA20_POLY1305_PARAMS))
+        put_salsa20_chacha20_poly1305_params(c, m->pParameter);
+    else
+        bad_param(c);
+}
+
 /* All mechanisms that are known, in ascending order. */
 const struct param params[] = {
     {CKM_RSA_PKCS_KEY_PAIR_GEN, LAYOUT_NONE, 0, NULL, NULL},
@@ -674,9 +775,9 @@ const struct param params[] = {
     {CKM_PBE_SHA1_DES2_EDE_CBC, LAYOUT_BYTES, 0, NULL, NULL},
     {CKM_PBE_SHA1_RC2_128_CBC, LAYOUT_BYTES, 0, NULL, NULL},
     {CKM_PBE_SHA1_RC2_40_CBC, LAYOUT_BYTES, 0, NULL, NULL},
-    {CKM_SP800_108_COUNTER_KDF, LAYOUT_BYTES, 0, NULL, NULL},
-    {CKM_SP800_108_FEEDBACK_KDF, LAYOUT_BYTES, 0, NULL, NULL},
-    {CKM_SP800_108_DOUBLE_PIPELINE_KDF, LAYOUT_BYTES, 0, NULL, NULL},
+    {CKM_SP800_108_COUNTER_KDF, 34, 0, param_SP800108, got_SP800108},
+    {CKM_SP800_108_FEEDBACK_KDF, 34, 0, param_SP800108, got_SP800108},
+    {CKM_SP800_108_DOUBLE_PIPELINE_KDF, 34, 0, param_SP800108, got_SP800108},
     {CKM_PKCS5_PBKD2, 23, 0, param_PBKD2, NULL},
     {CKM_PBA_SHA1_WITH_SHA1_HMAC, LAYOUT_BYTES, 0, NULL, NULL},
     {CKM_WTLS_PRE_MASTER_KEY_GEN, LAYOUT_BYTES, 0, NULL, NULL},
@@ -816,7 +917,7 @@ const struct param params[] = {
     {CKM_GOST28147_MAC, LAYOUT_BYTES, 0, NULL, NULL},
     {CKM_GOST28147_KEY_WRAP, LAYOUT_BYTES, 0, NULL, NULL},
     {CKM_CHACHA20_KEY_GEN, LAYOUT_NONE, 0, NULL, NULL},
-    {CKM_CHACHA20, LAYOUT_BYTES, 0, NULL, NULL},
+    {CKM_CHACHA20, 39, 0, param_ChaCha20, NULL},
     {CKM_POLY1305_KEY_GEN, LAYOUT_NONE, 0, NULL, NULL},
     {CKM_POLY1305, LAYOUT_NONE, 0, NULL, NULL},
     {CKM_EC_KEY_PAIR_GEN_W_EXTRA_BITS, LAYOUT_NONE, 0, NULL, NULL},
@@ -867,7 +968,7 @@ const struct param params[] = {
     {CKM_BLAKE2B_512_KEY_DERIVE, LAYOUT_NONE, 0, NULL, NULL},
     {CKM_BLAKE2B_512_KEY_GEN, LAYOUT_NONE, 0, NULL, NULL},
     {CKM_SALSA20, LAYOUT_BYTES, 0, NULL, NULL},
-    {CKM_CHACHA20_POLY1305, LAYOUT_BYTES, 0, NULL, NULL},
+    {CKM_CHACHA20_POLY1305, 40, 0, param_ChaCha20Poly1305, NULL},
     {CKM_SALSA20_POLY1305, LAYOUT_BYTES, 0, NULL, NULL},
     {CKM_X3DH_INITIALIZE, LAYOUT_BYTES, 0, NULL, NULL},
     {CKM_X3DH_RESPOND, LAYOUT_BYTES, 0, NULL, NULL},
@@ -880,10 +981,10 @@ const struct param params[] = {
     {CKM_HKDF_DATA, 22, 0, param_HKDF, NULL},
     {CKM_HKDF_KEY_GEN, LAYOUT_NONE, 0, NULL, NULL},
     {CKM_SALSA20_KEY_GEN, LAYOUT_NONE, 0, NULL, NULL},
-    {CKM_IKE2_PRF_PLUS_DERIVE, LAYOUT_BYTES, 0, NULL, NULL},
-    {CKM_IKE_PRF_DERIVE, LAYOUT_BYTES, 0, NULL, NULL},
-    {CKM_IKE1_PRF_DERIVE, LAYOUT_BYTES, 0, NULL, NULL},
-    {CKM_IKE1_EXTENDED_DERIVE, LAYOUT_BYTES, 0, NULL, NULL},
+    {CKM_IKE2_PRF_PLUS_DERIVE, 35, 0, param_IKE2PRFPlus, NULL},
+    {CKM_IKE_PRF_DERIVE, 36, 0, param_IKEPRF, NULL},
+    {CKM_IKE1_PRF_DERIVE, 37, 0, param_IKE1PRF, NULL},
+    {CKM_IKE1_EXTENDED_DERIVE, 38, 0, param_IKE1Extended, NULL},
     {CKM_HSS_KEY_PAIR_GEN, LAYOUT_NONE, 0, NULL, NULL},
     {CKM_HSS, LAYOUT_NONE, 0, NULL, NULL},
     {CKM_XMSS_KEY_PAIR_GEN, LAYOUT_NONE, 0, NULL, NULL},

@@ -193,4 +193,57 @@ typedef struct {
     CK_ULONG ulContextDataLength;
 } CK_TLS_KDF_PARAMS;
 
+typedef struct {
+    CK_ULONG prfMechanism;
+    CK_BBOOL bHasSeedKey;
+    CK_OBJECT_HANDLE hSeedKey;
+    void *pSeedData;
+    CK_ULONG ulSeedDataLen;
+} CK_IKE2_PRF_PLUS_DERIVE_PARAMS;
+
+typedef struct {
+    CK_ULONG prfMechanism;
+    CK_BBOOL bDataAsKey;
+    CK_BBOOL bRekey;
+    void *pNi;
+    CK_ULONG ulNiLen;
+    void *pNr;
+    CK_ULONG ulNrLen;
+    CK_OBJECT_HANDLE hNewKey;
+} CK_IKE_PRF_DERIVE_PARAMS;
+
+typedef struct {
+    CK_ULONG prfMechanism;
+    CK_BBOOL bHasPrevKey;
+    CK_OBJECT_HANDLE hKeygxy;
+    CK_OBJECT_HANDLE hPrevKey;
+    void *pCKYi;
+    CK_ULONG ulCKYiLen;
+    void *pCKYr;
+    CK_ULONG ulCKYrLen;
+    CK_BYTE keyNumber[1];
+} CK_IKE1_PRF_DERIVE_PARAMS;
+
+typedef struct {
+    CK_ULONG prfMechanism;
+    CK_BBOOL bHasKeygxy;
+    CK_OBJECT_HANDLE hKeygxy;
+    void *pExtraData;
+    CK_ULONG ulExtraDataLen;
+} CK_IKE1_EXTENDED_DERIVE_PARAMS;
+
+typedef struct {
+    void *pBlockCounter;
+    CK_ULONG blockCounterBits;
+    void *pNonce;
+    CK_ULONG ulNonceBits;
+} CK_CHACHA20_PARAMS;
+
+typedef struct {
+    void *pNonce;
+    CK_ULONG ulNonceLen;
+    void *pAAD;
+    CK_ULONG ulAADLen;
+} CK_SALSA20_CHACHA20_POLY1305_PARAMS;
+
 #endif

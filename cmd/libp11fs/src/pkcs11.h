@@ -119,6 +119,47 @@ typedef struct {
     CK_BYTE *pIVClient, *pIVServer;
 } CK_SSL3_KEY_MAT_OUT;
 
+typedef struct {
+    CK_ULONG type;
+    void *pValue;
+    CK_ULONG ulValueLen;
+} CK_PRF_DATA_PARAM;
+
+typedef struct {
+    CK_BBOOL bLittleEndian;
+    CK_ULONG ulWidthInBits;
+} CK_SP800_108_COUNTER_FORMAT;
+
+typedef struct {
+    CK_ULONG dkmLengthMethod;
+    CK_BBOOL bLittleEndian;
+    CK_ULONG ulWidthInBits;
+} CK_SP800_108_DKM_LENGTH_FORMAT;
+
+typedef struct {
+    CK_ATTRIBUTE *pTemplate;
+    CK_ULONG ulAttributeCount;
+    CK_OBJECT_HANDLE *phKey;
+} CK_DERIVED_KEY;
+
+typedef struct {
+    CK_MECHANISM_TYPE prfType;
+    CK_ULONG ulNumberOfDataParams;
+    CK_PRF_DATA_PARAM *pDataParams;
+    CK_ULONG ulAdditionalDerivedKeys;
+    CK_DERIVED_KEY *pAdditionalDerivedKeys;
+} CK_SP800_108_KDF_PARAMS;
+
+typedef struct {
+    CK_MECHANISM_TYPE prfType;
+    CK_ULONG ulNumberOfDataParams;
+    CK_PRF_DATA_PARAM *pDataParams;
+    CK_ULONG ulIVLen;
+    CK_BYTE *pIV;
+    CK_ULONG ulAdditionalDerivedKeys;
+    CK_DERIVED_KEY *pAdditionalDerivedKeys;
+} CK_SP800_108_FEEDBACK_KDF_PARAMS;
+
 #include "mechanism_gen.h"
 
 typedef struct ck_function_list CK_FUNCTION_LIST;

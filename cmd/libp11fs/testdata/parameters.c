@@ -169,6 +169,103 @@ static void joined(CK_SESSION_HANDLE s)
     RV(f->C_DeriveKey(s, &hkdf, one, t, 2, &key), CKR_KEY_HANDLE_INVALID);
 }
 
+/* Lists in the parameter, and the handles of more keys (NIST SP 800-108); handles that are
+   none, and a byte (IKE). */
+static void counted(CK_SESSION_HANDLE s)
+{
+    CK_ULONG class = CKO_SECRET_KEY, generic = CKK_GENERIC_SECRET, aes = CKK_AES, long_len = 48, short_len = 16;
+    CK_BBOOL yes = 1, no = 0;
+    CK_BYTE value[3][96], bits[] = {2, 0};
+    CK_ATTRIBUTE base[] = {{CKA_CLASS, &class, sizeof class}, {CKA_KEY_TYPE, &generic, sizeof generic}, {CKA_VALUE, "a base key", 10}, {CKA_DERIVE, &yes, 1}};
+    CK_ATTRIBUTE first[] = {{CKA_EXTRACTABLE, &yes, 1}, {CKA_SENSITIVE, &no, 1}, {CKA_VALUE_LEN, &long_len, sizeof long_len}, {CKA_DERIVE, &yes, 1}};
+    CK_ATTRIBUTE second[] = {{CKA_EXTRACTABLE, &yes, 1}, {CKA_SENSITIVE, &no, 1}, {CKA_VALUE_LEN, &short_len, sizeof short_len}, {CKA_KEY_TYPE, &aes, sizeof aes}};
+    CK_SP800_108_COUNTER_FORMAT counter = {0, 16};
+    CK_SP800_108_DKM_LENGTH_FORMAT length = {CK_SP800_108_DKM_LENGTH_SUM_OF_KEYS, 0, 16};
+    CK_OBJECT_HANDLE key, made = 0, more[2] = {0, 0}, whole;
+    CK_PRF_DATA_PARAM fields[] = {{CK_SP800_108_ITERATION_VARIABLE, &counter, sizeof counter}, {CK_SP800_108_BYTE_ARRAY, "label", 5},
+                                  {CK_SP800_108_DKM_LENGTH, &length, sizeof length}};
+    CK_DERIVED_KEY keys[] = {{second, 4, &more[0]}, {second, 4, &more[1]}};
+    CK_SP800_108_KDF_PARAMS p = {CKM_SHA256_HMAC, 3, fields, 1, keys};
+    CK_SP800_108_FEEDBACK_KDF_PARAMS feedback = {CKM_SHA256_HMAC, 2, fields, 2, bits, 2, keys};
+    CK_MECHANISM m = {CKM_SP800_108_COUNTER_KDF, &p, sizeof p}, fm = {CKM_SP800_108_FEEDBACK_KDF, &feedback, sizeof feedback};
+    CK_IKE_PRF_DERIVE_PARAMS ike = {CKM_SHA256_HMAC, 0, 0, (CK_BYTE *)"ni", 2, (CK_BYTE *)"nr", 2, 77777};
+    CK_IKE1_PRF_DERIVE_PARAMS ike1 = {CKM_SHA256_HMAC, 0, 0, 77777, bits, 2, bits, 2, {1}};
+    CK_MECHANISM im = {CKM_IKE_PRF_DERIVE, &ike, sizeof ike}, im1 = {CKM_IKE1_PRF_DERIVE, &ike1, sizeof ike1};
+
+    OK(f->C_CreateObject(s, base, 4, &key));
+    OK(f->C_DeriveKey(s, &m, key, first, 4, &made));
+    CHECK(made != 0 && more[0] != 0 && more[1] == 0);
+    CHECK(value_of(s, made, value[0], 96) == 48 && value_of(s, more[0], value[1], 96) == 16);
+    p.ulAdditionalDerivedKeys = 0, long_len = 96, fields[2] = (CK_PRF_DATA_PARAM){CK_SP800_108_BYTE_ARRAY, bits, 2};
+    OK(f->C_DeriveKey(s, &m, key, first, 4, &whole));
+    CHECK(value_of(s, whole, value[2], 96) == 96);
+    CHECK(memcmp(value[0], value[2], 48) == 0 && memcmp(value[1], value[2] + 64, 16) == 0);
+    RV(f->C_DeriveKey(s, &fm, key, first, 4, &whole), CKR_MECHANISM_PARAM_INVALID); /* its iteration has no width */
+    fields[0] = (CK_PRF_DATA_PARAM){CK_SP800_108_ITERATION_VARIABLE, NULL, 0};
+    OK(f->C_DeriveKey(s, &fm, key, first, 4, &whole));
+    CHECK(more[0] != 0 && more[1] != 0 && more[0] != more[1] && value_of(s, more[1], value[0], 96) == 16);
+    fields[0].type = 9;
+    RV(f->C_DeriveKey(s, &fm, key, first, 4, &whole), CKR_MECHANISM_PARAM_INVALID);
+    fields[0].type = CK_SP800_108_ITERATION_VARIABLE, keys[1].phKey = NULL;
+    RV(f->C_DeriveKey(s, &fm, key, first, 4, &whole), CKR_MECHANISM_PARAM_INVALID);
+    keys[1].phKey = &more[1], feedback.ulNumberOfDataParams = ~0UL;
+    RV(f->C_DeriveKey(s, &fm, key, first, 4, &whole), CKR_MECHANISM_PARAM_INVALID);
+    feedback.ulNumberOfDataParams = 2, keys[1].pTemplate = NULL;
+    RV(f->C_DeriveKey(s, &fm, key, first, 4, &whole), CKR_ARGUMENTS_BAD);
+    keys[1].pTemplate = second, short_len = 15; /* which is no AES key */
+    more[0] = more[1] = 7;
+    RV(f->C_DeriveKey(s, &fm, key, first, 4, &whole), CKR_ATTRIBUTE_VALUE_INVALID);
+    CHECK(more[0] == 7 && more[1] == 7);
+    fm.ulParameterLen = sizeof p;
+    RV(f->C_DeriveKey(s, &fm, key, first, 4, &whole), CKR_MECHANISM_PARAM_INVALID);
+
+    OK(f->C_DeriveKey(s, &im, key, first, 2, &whole)); /* what is said to be no key is not looked at */
+    CHECK(value_of(s, whole, value[0], 96) == 32);
+    ike.bRekey = 1;
+    RV(f->C_DeriveKey(s, &im, key, first, 2, &whole), CKR_KEY_HANDLE_INVALID);
+    ike.hNewKey = 0;
+    RV(f->C_DeriveKey(s, &im, key, first, 2, &whole), CKR_MECHANISM_PARAM_INVALID);
+    RV(f->C_DeriveKey(s, &im1, key, first, 2, &whole), CKR_MECHANISM_PARAM_INVALID);
+    ike1.hKeygxy = key;
+    OK(f->C_DeriveKey(s, &im1, key, first, 2, &whole));
+    CHECK(value_of(s, whole, value[1], 96) == 32 && memcmp(value[0], value[1], 32) != 0);
+}
+
+/* A nonce whose length is in bits, as the standard has it, or in bytes, as programs do. */
+static void chacha(CK_SESSION_HANDLE s)
+{
+    CK_BYTE nonce[24] = {7}, counter[4] = {1}, out[2][32];
+    CK_SALSA20_CHACHA20_POLY1305_PARAMS p = {nonce, 96, (CK_BYTE *)"aad", 3};
+    CK_CHACHA20_PARAMS stream = {counter, 32, nonce, 96};
+    CK_MECHANISM gen = {CKM_CHACHA20_KEY_GEN, NULL, 0}, m = {CKM_CHACHA20_POLY1305, &p, sizeof p}, sm = {CKM_CHACHA20, &stream, sizeof stream};
+    CK_OBJECT_HANDLE key;
+    CK_ULONG n, lengths[] = {96, 12, 192, 24};
+    CK_RV rv;
+
+    OK(f->C_GenerateKey(s, &gen, NULL, 0, &key));
+    for (int i = 0; i < 4; i++) {
+        p.ulNonceLen = lengths[i];
+        OK(f->C_EncryptInit(s, &m, key));
+        n = sizeof out[0];
+        OK(f->C_Encrypt(s, (CK_BYTE *)"16 bytes of data", 16, out[i % 2], &n));
+        CHECK(n == 32);
+        if (i % 2 == 1)
+            CHECK(memcmp(out[0], out[1], 32) == 0);
+    }
+    p.ulNonceLen = 64;
+    rv = f->C_EncryptInit(s, &m, key);
+    RV(rv != CKR_OK ? rv : f->C_Encrypt(s, nonce, 16, out[0], &n), CKR_MECHANISM_PARAM_INVALID);
+    OK(f->C_EncryptInit(s, &sm, key));
+    n = sizeof out[0];
+    OK(f->C_Encrypt(s, (CK_BYTE *)"16 bytes of data", 16, out[0], &n));
+    /* The keystream of the AEAD begins with that counter, too. */
+    p.ulNonceLen = 12;
+    OK(f->C_EncryptInit(s, &m, key));
+    n = sizeof out[1];
+    OK(f->C_Encrypt(s, (CK_BYTE *)"16 bytes of data", 16, out[1], &n));
+    CHECK(memcmp(out[0], out[1], 16) == 0);
+}
+
 void case_mechanisms(void)
 {
     CK_SLOT_ID slot = start();
@@ -204,6 +301,8 @@ void case_mechanisms(void)
     ecdh(s);
     tls(s);
     joined(s);
+    counted(s);
+    chacha(s);
     OK(f->C_Finalize(NULL));
 }
 

@@ -178,6 +178,18 @@ func (r paramReader) Array(v []byte) {
 	copy(v, b)
 }
 
+func (r paramReader) Template(v *p11.Attributes) {
+	list := r.Attributes()
+	if r.err != nil {
+		return
+	}
+	template, err := Template(list)
+	if err != nil {
+		r.refuse(err)
+	}
+	*v = template.Clone()
+}
+
 func (r paramReader) Refuse(err error) { r.refuse(err) }
 
 func (r *Reader) refuse(err error) {

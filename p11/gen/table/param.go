@@ -20,7 +20,8 @@ type Param struct {
 	Fields []*Field
 	Also   []Variant // other C structs for the same
 
-	order []string // of the words, if it is not that of the fields
+	order []string          // of the words, if it is not that of the fields
+	about map[string]string // what the words of a custom parameter are
 	words []*Field
 }
 
@@ -67,7 +68,7 @@ type Field struct {
 var fieldFacts = []string{ //nolint:gochecknoglobals // a table, never written
 	"word", "default", "shown", "secret", "required", "later", "sample", "unit",
 	"max", "range", "one-of", "length", "multiple", "only-with", "check",
-	"of", "bits-of", "const", "optional", "len", "len-first", "len-bits", "out", "room",
+	"of", "has", "bits-of", "const", "optional", "len", "len-first", "len-bits", "out", "room",
 }
 
 // Value says whether the parameter is one value, and no struct.
@@ -92,7 +93,7 @@ func (p *Param) Words() []*Field { return p.words }
 
 // newParam reads the head of a parameter or struct.
 func newParam(words []string, quoted string) (*Param, error) {
-	p := &Param{Layout: -1, Doc: quoted}
+	p := &Param{Layout: -1, Doc: quoted, about: map[string]string{}}
 	want := 4
 	if words[0] == "param" {
 		want = 5
@@ -122,7 +123,10 @@ func newParam(words []string, quoted string) (*Param, error) {
 func (p *Param) read(words []string, quoted string) error {
 	switch words[0] {
 	case "words":
-		p.order = words[1:]
+		p.order = append(p.order, words[1:]...)
+		for _, w := range words[1:] {
+			p.about[w] = quoted
+		}
 		return nil
 	case "also":
 		return p.variant(words[1:])
@@ -277,7 +281,7 @@ func (t *Table) checkField(p *Param, f *Field) error {
 	if refers == f.Facts["default"] {
 		refers = ""
 	}
-	for _, other := range []string{refers, f.Facts["of"], f.Facts["bits-of"], f.Facts["only-with"], f.Facts["room"]} {
+	for _, other := range []string{refers, f.Facts["of"], f.Facts["has"], f.Facts["bits-of"], f.Facts["only-with"], f.Facts["room"]} {
 		if other != "" && p.Field(other) == nil {
 			return fmt.Errorf("%s has no field %s", p.GoType, other)
 		}
@@ -285,8 +289,8 @@ func (t *Table) checkField(p *Param, f *Field) error {
 	if f.Facts.Has("required") && !f.Facts.Has("sample") {
 		return fmt.Errorf("a field that is required wants sample=")
 	}
-	if f.Go == "" && f.Facts["const"] == "" && f.Facts["bits-of"] == "" {
-		return fmt.Errorf("a field without a name in Go wants const= or bits-of=")
+	if f.Go == "" && f.Facts["const"] == "" && f.Facts["bits-of"] == "" && f.Facts["has"] == "" {
+		return fmt.Errorf("a field without a name in Go wants const=, has= or bits-of=")
 	}
 	return nil
 }
@@ -307,7 +311,7 @@ func (t *Table) setWords(p *Param) error {
 	}
 	if p.Custom {
 		for _, w := range p.order {
-			p.words = append(p.words, &Field{Facts: Facts{"word": w}})
+			p.words = append(p.words, &Field{Facts: Facts{"word": w}, About: p.about[w]})
 		}
 	} else if p.order != nil {
 		place := func(f *Field) int { return slices.Index(p.order, f.Facts["word"]) }

@@ -120,6 +120,18 @@ func (c coder) Bytes(v *[]byte) { c.Writer.Bytes(*v) }
 
 func (c coder) Array(v []byte) { c.Writer.Bytes(v) }
 
+func (c coder) Template(v *p11.Attributes) {
+	var list []wire.Attribute
+	for _, a := range *v {
+		w, err := wire.Wire(a.Type, a.Value)
+		if err != nil {
+			panic(err) // a test's own mistake
+		}
+		list = append(list, w)
+	}
+	c.Attributes(list)
+}
+
 func (c coder) Refuse(err error) { panic(err) } // a test's own mistake
 
 // Version reads `v` of a reply.
