@@ -156,6 +156,13 @@ func ReadManifest(t testing.TB) (m Manifest) {
 	return m
 }
 
+// Segment is the token's data of sw312 or sw312-v3.23 as the stock programs that made the
+// directory had it in shared memory.
+func Segment(t testing.TB, name string) []byte {
+	t.Helper()
+	return read(t, name+".segment")
+}
+
 // A Decoded is what an independent decoder found in one of the directories sw312,
 // sw312-v3.23, swmig, swpqc (format 3.12) and swold (3.8).
 type Decoded struct {
