@@ -80,6 +80,8 @@ type Keeper interface {
 	NewToken(ctx context.Context) (TokenData, []byte, error)
 	// NewMasterKey makes a master key.
 	NewMasterKey() (*secret.Bytes, error)
+	// KeyFileSize is the size of MK_SO and of MK_USER.
+	KeyFileSize() int
 	// PINLimits are the lengths of the shortest and the longest PIN.
 	PINLimits(TokenData) (shortest, longest int)
 	// Open tries a PIN. The caller closes the key that it returns.

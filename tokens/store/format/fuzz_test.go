@@ -16,10 +16,16 @@ import (
 	"p11fs/tokens/store/storetest"
 )
 
-// seeds are the files of the golden token whose names keep accepts.
-func seeds(f *testing.F, keep func(name string) bool) (files [][]byte) {
+// stock38 and stock312 are directories of the two formats, as stock programs left them.
+var (
+	stock38  = []string{"swtok", "swtok-pristine", "ccatok", "tpm", "swold"}
+	stock312 = []string{"sw312", "sw312-v3.23", "swmig", "swpqc"}
+)
+
+// seeds are the files of such directories whose names keep accepts.
+func seeds(f *testing.F, archives []string, keep func(name string) bool) (files [][]byte) {
 	f.Helper()
-	for _, archive := range []string{"swtok", "swtok-pristine", "ccatok", "tpm"} {
+	for _, archive := range archives {
 		dir := storetest.Untar(f, archive)
 		err := filepath.Walk(dir, func(path string, fi os.FileInfo, err error) error {
 			if err == nil && fi.Mode().IsRegular() && keep(fi.Name()) {
@@ -37,30 +43,51 @@ func seeds(f *testing.F, keep func(name string) bool) (files [][]byte) {
 	return files
 }
 
+// is accepts files of these names.
+func is(names ...string) func(string) bool {
+	return func(n string) bool { return slices.Contains(names, n) }
+}
+
 func isObject(name string) bool {
 	_, ok := ParseName(name)
 	return ok
 }
 
-// FuzzObjectFile reads any bytes as an object file. What is read is written and
-// read again, with the same result; and written once more, with the same bytes.
+// FuzzObjectFile reads any bytes as an object file of format 3.8. What is read is
+// written and read again, with the same result; and written once more, with the same
+// bytes.
 func FuzzObjectFile(f *testing.F) {
 	o := golden(f)
-	for _, b := range seeds(f, isObject) {
+	for _, b := range seeds(f, stock38, isObject) {
 		f.Add(b)
 	}
+	fuzzObjects(f, o, o.order, func(b []byte) (private bool, record []byte, err error) {
+		private, record, err = o.splitFile(b)
+		if err == nil && private {
+			record, err = o.ciphers[0].open(record)
+		}
+		return private, record, err
+	})
+}
+
+// FuzzObjectFile312 does so in format 3.12.
+func FuzzObjectFile312(f *testing.F) {
+	o := golden312(f)
+	for _, b := range seeds(f, stock312, isObject) {
+		f.Add(b)
+	}
+	fuzzObjects(f, o, binary.LittleEndian, o.record)
+}
+
+// fuzzObjects does so with o; record is the record in a file.
+func fuzzObjects(f *testing.F, o Objects, order byteOrder, record func([]byte) (private bool, record []byte, err error)) {
 	f.Fuzz(func(t *testing.T, b []byte) {
-		private, record, err := o.splitFile(b)
+		private, r, err := record(b)
 		if err != nil {
 			return
 		}
 		// Its own name, so that this check does not end everything.
-		if private {
-			if record, err = o.ciphers[0].open(record); err != nil {
-				return
-			}
-		}
-		n, _, err := parseRecord(record, o.order)
+		n, _, err := parseRecord(r, order)
 		if err != nil {
 			return
 		}
@@ -96,7 +123,7 @@ func roundTrip(t *testing.T, n Name, attrs p11.Attributes, o Objects) p11.Attrib
 // fields that have no meaning is lost, nothing else.
 func FuzzRecord(f *testing.F) {
 	o := golden(f)
-	for _, b := range seeds(f, isObject) {
+	for _, b := range seeds(f, stock38, isObject) {
 		private, body, err := o.splitFile(b)
 		if err != nil {
 			f.Fatal(err)
@@ -107,6 +134,12 @@ func FuzzRecord(f *testing.F) {
 			}
 		}
 		f.Add(body)
+	}
+	current := golden312(f)
+	for _, b := range seeds(f, stock312, isObject) {
+		if _, record, err := current.record(b); err == nil {
+			f.Add(record)
+		}
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, order := range []byteOrder{binary.LittleEndian, binary.BigEndian} {
@@ -140,48 +173,59 @@ func meaning(b []byte, order byteOrder) []byte {
 	return b
 }
 
-// FuzzTokenData reads any bytes as NVTOK.DAT.
+// FuzzTokenData reads any bytes as NVTOK.DAT of format 3.8.
 func FuzzTokenData(f *testing.F) {
-	for _, b := range seeds(f, func(n string) bool { return n == "NVTOK.DAT" }) {
+	for _, b := range seeds(f, stock38, is("NVTOK.DAT")) {
 		f.Add(b)
 	}
 	f.Add(make([]byte, dataSize))
 	f.Add(readFile(f, storetest.Untar(f, "lite-be"), "NVTOK.DAT"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		v, err := little(t, "swtok").Recognize(b)
-		if err != nil {
-			return
+	f.Fuzz(func(t *testing.T, b []byte) { checkTokenData(t, little(t, "swtok"), b) })
+}
+
+// FuzzTokenData312 reads any bytes as NVTOK.DAT of format 3.12.
+func FuzzTokenData312(f *testing.F) {
+	for _, b := range seeds(f, stock312, is("NVTOK.DAT")) {
+		f.Add(b)
+	}
+	f.Add(make([]byte, dataSize312))
+	f.Fuzz(func(t *testing.T, b []byte) { checkTokenData(t, fast312(), b) })
+}
+
+func checkTokenData(t *testing.T, f Format, b []byte) {
+	v, err := f.Recognize(b)
+	if err != nil {
+		return
+	}
+	d, err := v.ParseFile(b)
+	if err != nil {
+		t.Fatalf("it was recognized: %v", err)
+	}
+	if !bytes.Equal(v.PrintFile(d), b) {
+		t.Fatal("it came back changed")
+	}
+	if again, err := v.ParseSegment(v.PrintSegment(d)); err != nil || again != d {
+		t.Fatalf("the segment's form came back changed: %v", err)
+	}
+	i := d.Info(time.Now())
+	if len(i.Label) > 32 || len(i.Manufacturer) > 32 || len(i.Model) > 16 || len(i.Serial) > 16 || i.MinPINLen > i.MaxPINLen {
+		t.Errorf("%+v", i)
+	}
+	e := d
+	e.SetFlags(d.Flags())
+	for _, role := range []p11.UserType{p11.CKU_SO, p11.CKU_USER} {
+		if r := v.PIN(d, role); v.PIN(v.WithPIN(d, role, r), role) != r {
+			t.Error("another PIN")
 		}
-		d, err := v.ParseFile(b)
-		if err != nil {
-			t.Fatalf("it was recognized: %v", err)
-		}
-		if !bytes.Equal(v.PrintFile(d), b) {
-			t.Fatal("it came back changed")
-		}
-		if again, err := v.ParseSegment(v.PrintSegment(d)); err != nil || again != d {
-			t.Fatalf("the segment's form came back changed: %v", err)
-		}
-		i := d.Info(time.Now())
-		if len(i.Label) > 32 || len(i.Manufacturer) > 32 || len(i.Model) > 16 || len(i.Serial) > 16 || i.MinPINLen > i.MaxPINLen {
-			t.Errorf("%+v", i)
-		}
-		e := d
-		e.SetFlags(d.Flags())
-		for _, role := range []p11.UserType{p11.CKU_SO, p11.CKU_USER} {
-			if r := v.PIN(d, role); v.PIN(v.WithPIN(d, role, r), role) != r {
-				t.Error("another PIN")
-			}
-		}
-		if v.KeepNames(e, d) != d {
-			t.Error("setting what is there changed something")
-		}
-	})
+	}
+	if v.KeepNames(e, d) != d {
+		t.Error("setting what is there changed something")
+	}
 }
 
 // FuzzIndexFile reads any bytes as OBJ.IDX.
 func FuzzIndexFile(f *testing.F) {
-	for _, b := range seeds(f, func(n string) bool { return n == "OBJ.IDX" }) {
+	for _, b := range seeds(f, slices.Concat(stock38, stock312), is("OBJ.IDX")) {
 		f.Add(b)
 	}
 	f.Add([]byte("00000000\n00000000\n"))
@@ -199,11 +243,15 @@ func FuzzIndexFile(f *testing.F) {
 		if !again.Clean || !cmp.Equal(x.Names, again.Names) || !cmp.Equal(x.Destroyed, again.Destroyed) {
 			t.Fatalf("%v came back as %v", x, again)
 		}
+		plain := bytes.Clone(b)
+		for i := range plain {
+			plain[i] &^= markBit
+		}
 		for _, n := range x.Names {
-			if !strings.Contains(string(b), n.String()) {
+			if !strings.Contains(string(plain), n.String()) {
 				t.Fatalf("%s is made up", n)
 			}
-			if at := FindLine(b, n); at < 0 || at > 0 && b[at-1] != '\n' {
+			if at := FindLine(out, n); at < 0 || at > 0 && out[at-1] != '\n' {
 				t.Fatalf("the line of %s is not found", n)
 			}
 		}
@@ -219,9 +267,9 @@ func FuzzIndexFile(f *testing.F) {
 	})
 }
 
-// FuzzKeyFile opens any bytes as a master key file.
+// FuzzKeyFile opens any bytes as a master key file of format 3.8.
 func FuzzKeyFile(f *testing.F) {
-	for _, b := range seeds(f, func(n string) bool { return n == "MK_SO" || n == "MK_USER" }) {
+	for _, b := range seeds(f, stock38, is("MK_SO", "MK_USER")) {
 		f.Add(b, "12345678")
 		f.Add(b, "76543210")
 	}
@@ -241,5 +289,63 @@ func FuzzKeyFile(f *testing.F) {
 				t.Fatalf("%d bytes came back as %d (%v)", len(b), len(out), err)
 			}
 		}
+	})
+}
+
+// FuzzKeyFile312 tries a PIN on any bytes in place of a master key file of format 3.12
+// and of its record. What it opens is put under the PIN again, and opens again.
+func FuzzKeyFile312(f *testing.F) {
+	const good = "12345678"
+	v := fast312()
+	key, err := v.NewMasterKey()
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer key.Close()
+	k, err := v.Make(f.Context(), p11.CKU_USER, pin(f, good), key, Kept{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(k.File, []byte(k.Record), good)
+	f.Add(k.File, []byte(k.Record), "wrong")
+	for _, archive := range stock312 {
+		dir := storetest.Untar(f, archive)
+		d, err := v.ParseFile(readFile(f, dir, "NVTOK.DAT"))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(readFile(f, dir, "MK_USER"), []byte(v.PIN(d, p11.CKU_USER)), good)
+		f.Add(readFile(f, dir, "MK_SO"), []byte(v.PIN(d, p11.CKU_SO)), good)
+	}
+	f.Fuzz(func(t *testing.T, file, record []byte, text string) {
+		record = bytes.Clone(record)
+		if len(record) == loginSize+wrapSize { // else many iterations would be all that is tried
+			for _, at := range []int{0, loginSize} {
+				n := binary.LittleEndian.Uint64(record[at:])
+				if n > 100 && n <= maxIterations {
+					binary.LittleEndian.PutUint64(record[at:], n%100+1)
+				}
+			}
+		}
+		o, err := v.Open(t.Context(), p11.CKU_USER, pin(t, text), Kept{PINRecord(record), file})
+		if o.Right && err != nil {
+			t.Errorf("%v, and the PIN is right", err)
+		}
+		defer o.Key.Close()
+		if err != nil || o.Key == nil {
+			return
+		}
+		if !o.Right {
+			t.Fatal("a wrong PIN opens the master key")
+		}
+		kept, err := v.Make(t.Context(), p11.CKU_USER, pin(t, text), o.Key, Kept{PINRecord(record), file})
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := v.Open(t.Context(), p11.CKU_USER, pin(t, text), kept)
+		if err != nil || !again.Right || again.Key == nil || again.Mended != nil || !bytes.Equal(kept.File, file) {
+			t.Fatalf("put under the PIN again it does not open as before: %v", err)
+		}
+		_ = again.Key.Close()
 	})
 }

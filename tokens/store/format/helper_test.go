@@ -71,3 +71,24 @@ func golden(t testing.TB) *objects38 {
 	}
 	return o.(*objects38)
 }
+
+// fast312 is format 3.12 with PINs that take no time.
+func fast312() v312 {
+	k, _ := KindOf312("swtok")
+	return v312{kind: k, rand: rand.Reader, iterations: 1}
+}
+
+// golden312 reads and writes the objects of the directory sw312.
+func golden312(t testing.TB) objects312 {
+	t.Helper()
+	master, err := secret.New(storetest.ReadDecoded(t)["sw312"].Master)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer master.Close()
+	o, err := fast312().Objects(master)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o.(objects312)
+}

@@ -23,18 +23,19 @@ func (n Name) Marked() []byte {
 	return n[:]
 }
 
-// parseMarked returns the name whose marked form is line. A line that is marked
-// in part, by a write that was cut off, counts as marked.
-func parseMarked(line []byte) (n Name, ok bool) {
+// parseLine returns the name that a line has, and whether it is marked. A line that is
+// marked in part is not: a write was cut off, and the object is still there, or one bit
+// of the file has turned, which must not destroy anything.
+func parseLine(line []byte) (n Name, marked, ok bool) {
 	if len(line) != len(n) {
-		return n, false
+		return n, false, false
 	}
-	marked := byte(0)
+	marked = true
 	for i, c := range line {
 		n[i] = c &^ markBit
-		marked |= c & markBit
+		marked = marked && c&markBit != 0
 	}
-	return n, marked != 0 && n.madeOf(letters)
+	return n, marked, n.madeOf(letters)
 }
 
 // An Index is what OBJ.IDX says.
@@ -43,7 +44,7 @@ type Index struct {
 	Destroyed []Name   // whose lines are marked, and that no other line names
 	Unknown   []string // lines that are neither, and not empty
 	Marked    int      // number of marked lines
-	// Clean is set if no line is double, cut off or impossible, so that lines may
+	// Clean is set if no line is double, cut off, marked in part or impossible, so that lines may
 	// be appended and changed in place.
 	Clean bool
 }
@@ -57,18 +58,18 @@ func ParseIndex(b []byte) Index {
 	for len(b) > 0 {
 		line, rest, whole := bytes.Cut(b, []byte{'\n'})
 		b = rest
-		n, isName := ParseName(string(line))
-		m, isMarked := parseMarked(line)
+		n, isMarked, isName := parseLine(line)
 		switch {
 		case !whole:
 			x.Clean = false
-		case isName && !seen[n]:
-			seen[n] = true
-			x.Names = append(x.Names, n)
+		case isMarked && isName:
+			marked = append(marked, n)
 		case isName:
-			x.Clean = false
-		case isMarked:
-			marked = append(marked, m)
+			x.Clean = x.Clean && !seen[n] && string(line) == n.String()
+			if !seen[n] {
+				seen[n] = true
+				x.Names = append(x.Names, n)
+			}
 		default:
 			x.Clean = x.Clean && canBeFile(line)
 			if len(line) > 0 {
@@ -114,21 +115,18 @@ func EditIndex(b []byte, edit func(n Name, marked bool) LineEdit, add ...Name) [
 	for len(b) > 0 {
 		line, rest, whole := bytes.Cut(b, []byte{'\n'})
 		b = rest
-		n, isName := ParseName(string(line))
-		m, isMarked := parseMarked(line)
+		n, isMarked, isName := parseLine(line)
 		do := KeepLine
 		switch {
-		case !whole, isName && seen[n]:
+		case !whole, isName && !isMarked && seen[n]:
 			do = DropLine
 		case isName:
-			seen[n] = true
-			if edit != nil {
-				do = edit(n, false)
+			if !isMarked {
+				seen[n] = true
+				line = n[:]
 			}
-		case isMarked:
-			n = m
 			if edit != nil {
-				do = edit(n, true)
+				do = edit(n, isMarked)
 			}
 		case !canBeFile(line):
 			do = DropLine

@@ -125,6 +125,9 @@ func (f v312) NewMasterKey() (*secret.Bytes, error) {
 	return secret.New(b)
 }
 
+// KeyFileSize is Keeper.
+func (f v312) KeyFileSize() int { return wrappedKeySize }
+
 // PINLimits is Keeper.
 func (f v312) PINLimits(d TokenData) (shortest, longest int) { return d.pinLimits() }
 

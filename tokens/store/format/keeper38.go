@@ -150,9 +150,8 @@ func pinCipher(pin *secret.Bytes) (cipher.Block, error) {
 	return des.NewTripleDESCipher(key[:])
 }
 
-// wrappedLen is the length of a master key file: the key and its SHA-1, padded
-// to whole blocks.
-func (f v38) wrappedLen() int {
+// KeyFileSize is Keeper: the key and its SHA-1, padded to whole blocks.
+func (f v38) KeyFileSize() int {
 	return (f.kind.MasterKeyLen+sha1.Size)/des.BlockSize*des.BlockSize + des.BlockSize
 }
 
@@ -162,7 +161,7 @@ func (f v38) wrap(master, pin *secret.Bytes) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := make([]byte, 0, f.wrappedLen())
+	b := make([]byte, 0, f.KeyFileSize())
 	master.Use(func(key []byte) {
 		h := sha1.Sum(key)
 		b = append(append(b, key...), h[:]...)
@@ -171,7 +170,7 @@ func (f v38) wrap(master, pin *secret.Bytes) ([]byte, error) {
 		secret.Wipe(b)
 		return nil, p11.Errorf(p11.CKR_GENERAL_ERROR, "the master key is closed")
 	}
-	n := f.wrappedLen() - len(b)
+	n := f.KeyFileSize() - len(b)
 	b = append(b, bytes.Repeat([]byte{byte(n)}, n)...)
 	cipher.NewCBCEncrypter(block, []byte(keyIV)).CryptBlocks(b, b)
 	return b, nil
@@ -180,7 +179,7 @@ func (f v38) wrap(master, pin *secret.Bytes) ([]byte, error) {
 // unwrap opens the contents of a master key file. It returns nil if pin does not
 // open them.
 func (f v38) unwrap(file []byte, pin *secret.Bytes) (*secret.Bytes, error) {
-	if len(file) != f.wrappedLen() {
+	if len(file) != f.KeyFileSize() {
 		return nil, nil
 	}
 	block, err := pinCipher(pin)

@@ -47,8 +47,8 @@ func TestMasterKeys(t *testing.T) {
 	if _, err := (v38{kind: k.kind, order: k.order, rand: bytes.NewReader(nil)}).NewMasterKey(); err == nil {
 		t.Error("a key without randomness")
 	}
-	if k.wrappedLen() != 88 {
-		t.Errorf("%d bytes", k.wrappedLen())
+	if k.KeyFileSize() != 88 {
+		t.Errorf("%d bytes", k.KeyFileSize())
 	}
 	if _, ok := KindOf("tpm"); ok {
 		t.Error("tpm has no master key file")
@@ -102,11 +102,14 @@ func TestTrailingBytes(t *testing.T) {
 func TestMarkedLines(t *testing.T) {
 	for text, want := range map[string]Index{
 		"\xc1\xb0\xb0\xb0\xb0\xb0\xb0\xb0\n": {Destroyed: []Name{name("A0000000")}, Marked: 1, Clean: true},
-		"\xc1\xb0\xb00\xb0\xb0\xb0\xb0\n":    {Destroyed: []Name{name("A0000000")}, Marked: 1, Clean: true},
+		// Marked in part.
+		"\xc1\xb0\xb00\xb0\xb0\xb0\xb0\n": {Names: []Name{name("A0000000")}},
+		"A000\xb0000\nA0000000\n":         {Names: []Name{name("A0000000")}},
+		"A0000000\n\xc10000000\n":         {Names: []Name{name("A0000000")}},
 		// Another object has the name by now.
-		"\xc1\xb0\xb00\xb0\xb0\xb0\xb0\nA0000000\n": {Names: []Name{name("A0000000")}, Marked: 1, Clean: true},
-		"\xff\xb0\xb0\xb0\xb0\xb0\xb0\xb0\n":        {Unknown: []string{"\xff\xb0\xb0\xb0\xb0\xb0\xb0\xb0"}, Clean: true},
-		"\xb0\xb0\n":                                {Unknown: []string{"\xb0\xb0"}, Clean: true},
+		"\xc1\xb0\xb0\xb0\xb0\xb0\xb0\xb0\nA0000000\n": {Names: []Name{name("A0000000")}, Marked: 1, Clean: true},
+		"\xff\xb0\xb0\xb0\xb0\xb0\xb0\xb0\n":           {Unknown: []string{"\xff\xb0\xb0\xb0\xb0\xb0\xb0\xb0"}, Clean: true},
+		"\xb0\xb0\n":                                   {Unknown: []string{"\xb0\xb0"}, Clean: true},
 	} {
 		x := ParseIndex([]byte(text))
 		if len(x.Names) == 0 {
