@@ -19,11 +19,11 @@ type Config struct {
 	Now    func() time.Time // nil is time.Now
 
 	// The texts of the files of the same name in the root. A nil one makes
-	// the file empty.
-	Status    func() string
+	// the file empty. Status and Metrics are told whether root or the tree's owner
+	// asks, who may see more.
+	Status    func(owner bool) string
 	Resources func() string
-	// Metrics is told whether root or the tree's owner asks, who may see more.
-	Metrics func(owner bool) string
+	Metrics   func(owner bool) string
 
 	// Socket is where programs that load a PKCS#11 module connect, which a link in
 	// the root tells; empty for none.

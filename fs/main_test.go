@@ -71,13 +71,14 @@ func newTree(c Config, system processes, token *hooks.Token) (*FS, *engine.Engin
 // serve mounts a tree until standard input ends.
 func serve(dir string) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	status := func() string { return "running\n" }
+	resources := func() string { return "running\n" }
+	status := func(bool) string { return resources() }
 	var asked atomic.Int64
 	metrics := func(bool) string { // as long as it happens
 		n := asked.Add(1)
 		return "running\n" + strings.Repeat("0\n", int(n*n%7))
 	}
-	f, e, err := newTree(Config{Log: log, Status: status, Resources: status, Metrics: metrics, UID: uint32(os.Getuid()), GID: uint32(os.Getgid())},
+	f, e, err := newTree(Config{Log: log, Status: status, Resources: resources, Metrics: metrics, UID: uint32(os.Getuid()), GID: uint32(os.Getgid())},
 		systemProcesses(), hooks.New("tok", hooks.Options{Before: func(method string) error {
 			if method == "SeedRandom" && os.Getenv("P11FS_TEST_PANIC") != "" {
 				panic("as the test wants it")

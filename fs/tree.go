@@ -13,27 +13,28 @@ import (
 func (f *FS) rootNode() *node {
 	p := place{fs: f}
 	d := &staticDir{place: p}
+	anyone := func(text func() string) func(bool) string {
+		if text == nil {
+			return nil
+		}
+		return func(bool) string { return text() }
+	}
 	for _, text := range []struct {
 		name string
-		text func() string
+		text func(owner bool) string
 	}{
 		{"status", f.config.Status},
-		{"slots", f.slotTable},
-		{"resources", f.config.Resources},
+		{"slots", anyone(f.slotTable)},
+		{"resources", anyone(f.config.Resources)},
+		{"metrics", f.config.Metrics},
 	} {
-		d.addText(text.name, func(context.Context, caller) ([]byte, error) {
+		d.addText(text.name, func(_ context.Context, c caller) ([]byte, error) {
 			if text.text == nil {
 				return nil, nil
 			}
-			return []byte(text.text()), nil
+			return []byte(text.text(c.uid == 0 || c.uid == f.config.UID)), nil
 		})
 	}
-	d.addText("metrics", func(_ context.Context, c caller) ([]byte, error) {
-		if f.config.Metrics == nil {
-			return nil, nil
-		}
-		return []byte(f.config.Metrics(c.uid == 0 || c.uid == f.config.UID)), nil
-	})
 	if f.config.Socket != "" {
 		d.add("rpc.sock", &entry{place: p, path: "rpc.sock", perm: 0o777, link: func(context.Context, caller) (string, error) {
 			return f.config.Socket, nil

@@ -3,6 +3,7 @@ package integration
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -40,6 +41,23 @@ func TestFormat312(t *testing.T) {
 	term.ok("pkcs11-tool --module " + ownModule(t) + " --login --pin '" + pin + "' --sign --mechanism ECDSA-SHA256 --label web -i msg -o raw && test $(stat -c %s raw) = 64")
 	term.ok("test $(stat -c %s $XDG_DATA_HOME/p11fs/swtok/NVTOK.DAT) = 592")
 	d.stop()
+	// A damaged object is told, and the rest serves on.
+	spoilt := filepath.Join(d.tokenRoot(), "swtok/TOK_OBJ/00000000")
+	b, err := os.ReadFile(spoilt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(spoilt, b[:len(b)-1], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.start()
+	term = d.terminal()
+	term.ok("echo '" + pin + "' > $T/login && ls $T/data && grep '^damaged swtok TOK_OBJ/00000000: ' $P/status && ! p11fs doctor > doctor.out; grep -q 'damaged files: TOK_OBJ/00000000' doctor.out || { cat doctor.out; false; }")
+	term.ok("test \"$(cat $T/data/note)\" = secret")
+	d.stop()
+	if said := d.said(); !strings.Contains(said, "name=00000000") {
+		t.Errorf("the log does not name it:\n%s", said)
+	}
 	declare("0.0")
 	d.start()
 	term = d.terminal()

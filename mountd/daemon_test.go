@@ -352,7 +352,7 @@ func TestSystemDaemon(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := start(t, c)
-	status := d.status()
+	status := d.status(true)
 	for _, want := range []string{"mode system\n", "slot-daemon off\n", "slots 4\n", "tokens 1\n", "store slot-0 absent: ", "store swtok " + dir, "store bad failed: "} {
 		if !strings.Contains(status, want) {
 			t.Errorf("status has no %q:\n%s", want, status)

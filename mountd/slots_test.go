@@ -151,7 +151,7 @@ func TestPlace(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("places (-want +got):\n%s", diff)
 	}
-	status := d.status()
+	status := d.status(true)
 	for _, line := range []string{
 		"tokens 1\n", "store a failed: the card is gone\n", "store elsewhere failed: the card is gone\n",
 		"store swtok " + filepath.Join(dir, "data/swtok") + "\n",
@@ -245,7 +245,7 @@ func TestSickTokens(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	status := d.status()
+	status := d.status(true)
 	for _, line := range []string{
 		"self-test failed: broken\n", "tokens 2\n", "store swtok " + dir, "store broken failed: self-test of RSA failed\n",
 		"store card " + dir, "offline card: no card\n",

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"p11fs/tokens"
 )
 
 // Version is the version of p11fs.
@@ -11,8 +13,9 @@ const Version = "0.1.0"
 
 // status is the text of the file status: one fact a line, its name first. It
 // tells what every user of the mount may know, so private objects and other
-// people's logins are not in it.
-func (d *Daemon) status() string {
+// people's logins are not in it. Which files of objects are damaged it tells root and the
+// owner of the tree: the names of files count the objects.
+func (d *Daemon) status(owner bool) string {
 	var b strings.Builder
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(&b, "%s %s\n", name, fmt.Sprintf(format, args...))
@@ -44,6 +47,9 @@ func (d *Daemon) status() string {
 			if err := s.offline(); err != nil {
 				line("offline", "%s: %s", s.Place.Name, oneLine(err.Error()))
 			}
+			for _, text := range s.damage(owner) {
+				line("damaged", "%s %s", s.Place.Name, text)
+			}
 		case s.err != nil:
 			line("store", "%s failed: %s", s.label(), oneLine(s.err.Error()))
 		default:
@@ -51,6 +57,28 @@ func (d *Daemon) status() string {
 		}
 	}
 	return b.String()
+}
+
+// maxDamage is how many damaged files of a token the status names.
+const maxDamage = 20
+
+// damage says which files of the slot's token are damaged, a line each.
+func (s *slot) damage(owner bool) (lines []string) {
+	i, ok := s.token.(tokens.Inspector)
+	if !ok {
+		return nil
+	}
+	all := i.Damaged()
+	if len(all) > 0 && !owner {
+		return []string{"files; root and the owner of the mount see which"}
+	}
+	for n, file := range all {
+		if n == maxDamage {
+			return append(lines, fmt.Sprintf("%d more files", len(all)-n))
+		}
+		lines = append(lines, file.File+": "+oneLine(file.Why))
+	}
+	return lines
 }
 
 // Lacking says in a line for each reason which mechanisms the tokens have not on this

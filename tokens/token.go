@@ -19,7 +19,7 @@ import (
 // What only some tokens can do is an interface of its own, which whoever wants it
 // finds by assertion on the Token: KeyGenerator, KeyWrapper, KeyDeriver,
 // Encapsulator, RandomSeeder, BatchCreator, Adopter, Forgetter, Hider, SelfTester, Watcher,
-// Offliner, Sharer. Resumer, Sizer, Keeper, Duplicator and KeyDigester are found on an
+// Offliner, Sharer, Inspector. Resumer, Sizer, Keeper, Duplicator and KeyDigester are found on an
 // Operation.
 type Token interface {
 	// Name is the name of the token directory, such as "swtok".
@@ -280,6 +280,18 @@ type Watcher interface {
 type Offliner interface {
 	// Offline returns nil, or why keys cannot be used now. It does not wait.
 	Offline() error
+}
+
+// A Damage is a file of a token that cannot be used.
+type Damage struct {
+	File string // below the token directory
+	Why  string // one line, which may hold what others wrote into the file
+}
+
+// An Inspector is a token that knows which of its files are damaged.
+type Inspector interface {
+	// Damaged returns what is known now, in the order of the files. It does not wait.
+	Damaged() []Damage
 }
 
 // A Sharer is a token that other processes use at the same time, through shared

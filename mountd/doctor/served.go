@@ -43,6 +43,8 @@ func notServed(f Finding, status string) Finding {
 			all.add(mend, "the token %s is not served: %s", name, why)
 		case what == "offline":
 			all.add(mend, "the token %s", strings.Replace(rest, ": ", " is offline: ", 1))
+		case what == "damaged":
+			all.add("put it back from a backup of the token's directory", "the token %s", strings.Replace(rest, " ", " has damaged files: ", 1))
 		}
 	}
 	return all.found(f)

@@ -93,6 +93,7 @@ func (s *Store) initToken(ctx context.Context, so tokens.Role, pin *secret.Bytes
 	if err := s.top.remove(userKeyFile); err != nil {
 		return err
 	}
+	s.spoil(userKeyFile, "")
 	return s.top.sync()
 }
 
@@ -111,6 +112,7 @@ func (s *Store) removeAll() error {
 	}
 	s.names = reservation{}
 	s.destroyed.clear()
+	s.unlisted = nil
 	s.mu.Unlock()
 	return s.removeObjects()
 }
@@ -277,6 +279,7 @@ func (s *Store) commitKey(file string, wrapped []byte) error {
 	if err != nil {
 		return err
 	}
+	s.spoil(file, "")
 	if file == soKeyFile {
 		s.mu.Lock()
 		defer s.mu.Unlock()

@@ -2,7 +2,9 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
+	"path/filepath"
 	"slices"
 
 	"p11fs/tokens/store/format"
@@ -31,12 +33,11 @@ func (s *Store) readIndex() (format.Index, error) {
 	}
 	x := format.ParseIndex(b)
 	s.setIndex(indexState{st, x.Clean && !absent, x.Marked})
-	if !slices.Equal(x.Unknown, s.unknown) {
-		s.unknown = x.Unknown
-		if len(x.Unknown) > 0 {
-			s.cfg.Log.Warn("the object index has lines that are no names", "dir", s.cfg.Dir, "lines", len(x.Unknown), "first", x.Unknown[0])
-		}
+	why := ""
+	if len(x.Unknown) > 0 {
+		why = fmt.Sprintf("%d lines are no names, the first is %.32q", len(x.Unknown), x.Unknown[0])
 	}
+	s.spoil(filepath.Join(objectsDir, indexFile), why)
 	return x, nil
 }
 

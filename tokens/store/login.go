@@ -173,6 +173,7 @@ func (s *Store) judge(r tokens.Role, kept format.Kept, o format.Opened) error {
 	if !o.Right {
 		return s.countFailure(r, d)
 	}
+	s.noteKey(r, o.Key != nil)
 	if o.Why != "" {
 		s.cfg.Log.Warn(o.Why, "dir", s.cfg.Dir, "role", r.Title, "mended", o.Mended != nil)
 	}

@@ -32,7 +32,7 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 		trying: make(chan struct{}, 1),
 		format: cfg.Format,
 		files:  make(map[format.Name]*file),
-		bad:    make(map[format.Name]error),
+		bad:    make(map[format.Name]error), spoiled: make(map[string]string),
 	}
 	s.logins = tokens.NewLogins(&s.mu, s.validLocked, s.logoutLocked)
 	var fresh *newToken
@@ -84,6 +84,7 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if err := s.sync(ctx, true); err != nil {
 		return nil, err
 	}
+	s.inspectObjects()
 	return s, nil
 }
 
@@ -105,9 +106,13 @@ func (s *Store) openFiles() (err error) {
 	if s.soKey, err = s.readKeyFile(soKeyFile); err != nil {
 		return err
 	}
+	s.inspectKeys()
 	if s.nameKey, _, err = s.top.read(nameKeyFile, nameKeySize); err == nil && len(s.nameKey) == nameKeySize {
 		s.nameKept = true
 		return nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		s.spoil(nameKeyFile, "it is not what it must be: the names that objects are shown by are others now")
 	}
 	s.nameKey = make([]byte, nameKeySize)
 	_, _ = rand.Read(s.nameKey) // which never fails
@@ -123,10 +128,12 @@ func (s *Store) keepNames() {
 	}
 	s.nameKept = true
 	st, err := s.top.stamp(nameKeyFile)
-	if err == nil && st == (stamp{}) {
+	if err == nil && st.size != nameKeySize {
 		_, err = s.top.write(nameKeyFile, tempName(nameKeyFile), s.nameKey)
 	}
-	if err != nil {
+	if err == nil {
+		s.spoil(nameKeyFile, "")
+	} else {
 		s.cfg.Log.Warn("the names that objects have now last until the daemon ends", "dir", s.cfg.Dir, "err", err)
 	}
 }

@@ -257,6 +257,8 @@ func (s *Store) reopen() error {
 	s.dataStamp, s.idx = stamp{}, indexState{}
 	s.names = reservation{}
 	s.destroyed.clear()
+	s.unlisted = nil
+	clear(s.spoiled)
 	s.logins.EndAllLocked()
 	if s.seg != nil {
 		// What the segment says is about the directory before.

@@ -76,7 +76,7 @@ type Store struct {
 	trying chan struct{} // has room for one: who tries a PIN
 
 	// The token's lock, cfg.Lock, guards the directory, what seg points to and, in
-	// memory, top, objs, seg, format, names, unknown and destroyed: only its
+	// memory, top, objs, seg, format, names and destroyed: only its
 	// holder changes them. mu is locked under it and nothing is locked under mu
 	// but the index and objects; no I/O is done under mu but for reading w and
 	// looking for seg's file.
@@ -103,12 +103,13 @@ type Store struct {
 	nameKept   bool      // nameKey is in its file
 	keyStamp   stamp     // of MK_SO
 	idx        indexState
-	unknown    []string              // lines of OBJ.IDX that are no names, as they were logged
 	files      map[format.Name]*file // what the index lists
 	logins     *tokens.Logins
 	names      reservation           // names that are ours to give out
 	destroyed  recentNames           // names of which a stock process may bring something back
 	bad        map[format.Name]error // files that give no object, and why
+	spoiled    map[string]string     // other files that cannot be used, and why
+	unlisted   []format.Name         // files of objects that had no line when the store was opened
 	said       said                  // of them in the log
 }
 

@@ -1,0 +1,98 @@
+package store
+
+import (
+	"cmp"
+	"fmt"
+	"path/filepath"
+	"slices"
+
+	"p11fs/tokens"
+	"p11fs/tokens/store/format"
+)
+
+var _ tokens.Inspector = (*Store)(nil)
+
+// Damaged is tokens.Inspector: files that hold no object, no key or no name, and object
+// files that OBJ.IDX does not list, as when a line was lost.
+func (s *Store) Damaged() (all []tokens.Damage) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for file, why := range s.spoiled {
+		all = append(all, tokens.Damage{File: file, Why: why})
+	}
+	for n, err := range s.bad {
+		all = append(all, tokens.Damage{File: objectPath(n), Why: err.Error()})
+	}
+	for _, n := range s.unlisted {
+		if s.files[n] == nil {
+			all = append(all, tokens.Damage{File: objectPath(n), Why: "there is no line for it in " + indexFile + ", so it is no object"})
+		}
+	}
+	slices.SortFunc(all, func(a, b tokens.Damage) int { return cmp.Compare(a.File, b.File) })
+	return all
+}
+
+func objectPath(n format.Name) string { return filepath.Join(objectsDir, n.String()) }
+
+// spoil notes that a file, of another kind than objects, cannot be used, and why; or
+// that it can, if why is empty.
+func (s *Store) spoil(file, why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := s.spoiled[file]
+	if s.spoiled[file] = why; why == "" {
+		delete(s.spoiled, file)
+	}
+	if why != "" && why != was && s.saysLocked(s.cfg.Now()) {
+		s.cfg.Log.Warn("a file of the token is damaged", "dir", s.cfg.Dir, "file", file, "why", why)
+	}
+}
+
+// inspectKeys looks whether the master key files can be what they are. Whether they are,
+// only a right PIN shows. It is called once, when no other process can be half done
+// with a change of a PIN for long.
+func (s *Store) inspectKeys() {
+	f, d := s.snapshot()
+	for file, must := range map[string]bool{soKeyFile: true, userKeyFile: f.UserPINSet(d)} {
+		key, err := s.readKeyFile(file)
+		why := ""
+		switch {
+		case err != nil:
+			why = err.Error()
+		case key == nil && must:
+			why = "it is absent"
+		case key != nil && len(key) != f.KeyFileSize():
+			why = fmt.Sprintf("it has %d bytes, not %d", len(key), f.KeyFileSize())
+		}
+		s.spoil(file, why)
+	}
+}
+
+// inspectObjects looks for files of objects that the index does not list. The token's
+// lock is held.
+func (s *Store) inspectObjects() {
+	names, err := s.objs.list()
+	if err != nil {
+		s.cfg.Log.Warn("no look at the object files", "dir", s.cfg.Dir, "err", err)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, text := range names {
+		if n, ok := format.ParseName(text); ok && s.files[n] == nil {
+			s.unlisted = append(s.unlisted, n)
+		}
+	}
+	if n := len(s.unlisted); n > 0 {
+		s.cfg.Log.Warn("object files without a line in "+indexFile+" are no objects", "dir", s.cfg.Dir, "files", n, "first", s.unlisted[:min(n, saidLines)])
+	}
+}
+
+// noteKey notes what a right PIN shows of a role's key file.
+func (s *Store) noteKey(r tokens.Role, key bool) {
+	why := ""
+	if !key {
+		why = "the right PIN does not open it"
+	}
+	s.spoil(keyFileOf(r), why)
+}
