@@ -52,7 +52,7 @@ func TestFormat312(t *testing.T) {
 	}
 	d.start()
 	term = d.terminal()
-	term.ok("echo '" + pin + "' > $T/login && ls $T/data && grep '^damaged swtok TOK_OBJ/00000000: ' $P/status && ! p11fs doctor > doctor.out; grep -q 'damaged files: TOK_OBJ/00000000' doctor.out || { cat doctor.out; false; }")
+	term.ok("echo '" + pin + "' > $T/login && ls $T/data && grep '^damaged swtok TOK_OBJ/00000000: ' $P/status")
 	term.ok("test \"$(cat $T/data/note)\" = secret")
 	d.stop()
 	if said := d.said(); !strings.Contains(said, "name=00000000") {
