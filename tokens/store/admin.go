@@ -194,7 +194,10 @@ func (s *Store) SetPIN(ctx context.Context, user p11.UserType, old, pin *secret.
 		if err != nil {
 			return err
 		}
-		err = s.replacePIN(ctx, r, master, old, pin, t.kept, func(d *format.TokenData) error { return r.MayTry(d.Flags(), true) })
+		err = s.replacePIN(ctx, r, master, old, pin, t.kept, func(d *format.TokenData) error {
+			now := s.confirmed(*d) // another's PIN may be looked at
+			return r.MayTry(now.Flags(), true)
+		})
 		_ = master.Close()
 		if !errors.Is(err, errChanged) {
 			return err

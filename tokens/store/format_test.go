@@ -25,6 +25,8 @@ type slowFormat struct {
 	lock *watchedLock
 	wait func() // called while a PIN is looked at
 	pins *atomic.Int32
+
+	fails error // of Open
 }
 
 // A watchedLock is a token's lock that knows whether it is held.
@@ -46,7 +48,7 @@ const slowTail = "what a later format has besides"
 
 func newSlowFormat(t *testing.T) (slowFormat, Config) {
 	cfg := freshConfig(t)
-	f := slowFormat{cfg.Format, t, &watchedLock{}, func() {}, new(atomic.Int32)}
+	f := slowFormat{Format: cfg.Format, t: t, lock: &watchedLock{}, wait: func() {}, pins: new(atomic.Int32)}
 	cfg.Format, cfg.Lock = f, f.lock
 	return f, cfg
 }
@@ -88,6 +90,9 @@ func (f slowFormat) NewToken(ctx context.Context) (format.TokenData, []byte, err
 
 func (f slowFormat) Open(ctx context.Context, role p11.UserType, pin *secret.Bytes, k format.Kept) (format.Opened, error) {
 	f.slow()
+	if f.fails != nil {
+		return format.Opened{}, f.fails
+	}
 	return f.Format.Open(ctx, role, pin, k)
 }
 

@@ -91,24 +91,26 @@ func (s *Store) tryPIN(ctx context.Context, r tokens.Role, pin *secret.Bytes) (*
 	case <-ctx.Done():
 		return nil, ioError("try a PIN of", s.cfg.Dir, ctx.Err())
 	}
+	defer s.setTrial(nil)
 	for {
-		f, d, kept, err := s.readKept(ctx, r)
+		f, t, kept, err := s.countTry(ctx, r)
 		if err != nil {
 			return nil, err
 		}
-		if err := r.MayTry(d.Flags(), hasPIN(f, d, r)); err != nil {
-			return nil, err
-		}
 		var o format.Opened
-		if _, longest := f.PINLimits(d); pin.Len() > 0 && pin.Len() <= longest {
+		if pin.Len() > 0 && pin.Len() <= t.longest {
 			if o, err = f.Open(ctx, r.User, pin, kept); err != nil {
 				_ = o.Key.Close()
+				s.takeBack(ctx)
 				return nil, err
 			}
 		}
-		end, err := s.beginWith(ctx, r, kept)
+		// What was counted is judged, also for who no longer waits for it.
+		judging, cancel := context.WithTimeout(context.WithoutCancel(ctx), judgeTimeout)
+		end, err := s.beginWith(judging, r, kept)
+		cancel()
 		if err == nil {
-			if err = s.judge(r, kept, o); err == nil {
+			if err = s.judge(t, kept, o); err == nil {
 				return &tried{role: r, key: o.Key, kept: kept, end: end}, nil
 			}
 			end()
@@ -163,21 +165,23 @@ func (s *Store) beginWith(ctx context.Context, r tokens.Role, before format.Kept
 }
 
 // judge draws the consequences of trying a PIN, which it returns an error for if it
-// was wrong: it counts, and puts right what is not in order. The token's lock is
-// held.
-func (s *Store) judge(r tokens.Role, kept format.Kept, o format.Opened) error {
-	f, d := s.snapshot()
-	if err := r.MayTry(d.Flags(), hasPIN(f, d, r)); err != nil {
+// was wrong: it takes back what was counted for a right one, and puts right what is
+// not in order. The token's lock is held.
+func (s *Store) judge(t *trial, kept format.Kept, o format.Opened) error {
+	f, was := s.snapshot()
+	r := t.role
+	now := s.confirmed(was)
+	if err := r.MayTry(now.Flags(), hasPIN(f, was, r)); err != nil {
 		return err
 	}
 	if !o.Right {
-		return s.countFailure(r, d)
+		return s.confirmTrial(t)
 	}
 	s.noteKey(r, o.Key != nil)
 	if o.Why != "" {
 		s.cfg.Log.Warn(o.Why, "dir", s.cfg.Dir, "role", r.Title, "mended", o.Mended != nil)
 	}
-	was := d
+	d := was
 	if m := o.Mended; m != nil {
 		if !bytes.Equal(m.File, kept.File) {
 			if err := s.saveKey(keyFileOf(r), m.File); err != nil {
@@ -189,14 +193,19 @@ func (s *Store) judge(r tokens.Role, kept format.Kept, o format.Opened) error {
 		}
 	}
 	d.SetFlags(d.Flags() &^ r.Counts())
-	if d == was {
-		return nil
+	if !t.saved {
+		was = now // is on the disk
 	}
-	// The right PIN opens the token also where nothing can be written: a count that
-	// stays too high harms nobody but who gives wrong PINs.
-	if err := s.saveData(d); err != nil {
+	if d != was {
+		// The right PIN opens the token also where nothing can be written: a count that
+		// stays too high there harms nobody but who gives wrong PINs.
+		err := s.saveData(d)
+		if err == nil {
+			return nil
+		}
 		s.cfg.Log.Warn("a right PIN cannot be noted", "dir", s.cfg.Dir, "role", r.Title, "err", err)
 	}
+	s.keepInMemory(d)
 	return nil
 }
 
@@ -209,27 +218,6 @@ func withNewPIN(f format.Format, d format.TokenData, r tokens.Role, record forma
 	}
 	d.SetFlags(flags)
 	return d
-}
-
-// countFailure records one wrong PIN, durably, before anybody learns that it was
-// wrong. Where the flags cannot be written they count in memory, so that not more
-// PINs are tried on a full disk than on another.
-func (s *Store) countFailure(r tokens.Role, d format.TokenData) error {
-	flags, wrong := r.Wrong(d.Flags())
-	d.SetFlags(flags)
-	err := s.saveData(d)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err != nil {
-		s.data = s.shareLocked(d)
-	}
-	if flags&r.Locked != 0 {
-		s.logins.EndLocked(r.User)
-	}
-	if err != nil {
-		s.cfg.Log.Warn("a wrong PIN is counted in memory only", "dir", s.cfg.Dir, "role", r.Title, "err", err)
-	}
-	return wrong
 }
 
 // join makes a login of a role with its opened master key, which it takes over,

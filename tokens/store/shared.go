@@ -422,5 +422,6 @@ func (s *Store) validLocked(u p11.UserType) error {
 	if err != nil {
 		return err
 	}
+	d = s.confirmedLocked(d)
 	return r.MayTry(d.Flags(), hasPIN(s.format, d, r))
 }

@@ -73,7 +73,7 @@ type Store struct {
 	tokens.Lookup // of the objects that are known
 
 	cfg    Config
-	trying chan struct{} // has room for one: who tries a PIN
+	trying chan struct{} // has room for one: who tries a PIN, and sets trial
 
 	// The token's lock, cfg.Lock, guards the directory, what seg points to and, in
 	// memory, top, objs, seg, format, names and destroyed: only its
@@ -105,6 +105,7 @@ type Store struct {
 	idx        indexState
 	files      map[format.Name]*file // what the index lists
 	logins     *tokens.Logins
+	trial      *trial                // of the PIN that is being looked at
 	names      reservation           // names that are ours to give out
 	destroyed  recentNames           // names of which a stock process may bring something back
 	bad        map[format.Name]error // files that give no object, and why
@@ -164,5 +165,6 @@ func (s *Store) Info(ctx context.Context) (p11.TokenInfo, error) {
 		return p11.TokenInfo{}, err
 	}
 	_, d := s.snapshot()
+	d = s.confirmed(d)
 	return d.Info(s.cfg.Now()), nil
 }
