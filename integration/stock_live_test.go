@@ -245,13 +245,27 @@ func TestStockLive(t *testing.T) {
 		h.ok("echo so:" + m.SOPIN + " > $T/login && echo init-pin " + pin + " > $T/ctl && echo > $T/logout && echo " + pin + " > $T/login")
 		b.want("login "+pin, "ok")
 	})
+	t.Run("locked at three doors", func(t *testing.T) {
+		h.ok("echo > $T/logout")
+		b.want("logout", "ok")
+		b.want("login wrong", "0xa0")
+		h.fails("sh -c '/bin/echo wrong > $T/login'", syscall.EKEYREJECTED)
+		said := h.run("P11FS_SOCKET=/run/p11fs/rpc.sock pkcs11-tool --module " + ownModule(t) + " --login --pin wrong --list-objects 2>&1").out
+		if !strings.Contains(said, "CKR_PIN_INCORRECT") {
+			t.Errorf("the module says %s", said)
+		}
+		b.want("login "+pin, "0xa4")
+		h.fails("sh -c '/bin/echo "+pin+" > $T/login'", syscall.EKEYREJECTED)
+		h.ok("printf '%s\\n' " + m.SOPIN + " " + pin + " | setsid -w " + quote(binary()) + " pin --mount $P --unlock && echo " + pin + " > $T/login")
+		b.want("login "+pin, "ok")
+	})
 	t.Run("initialised by the mount", func(t *testing.T) {
 		h.ok("for s in $T/sessions/[0-9]*; do rmdir $s; done")
 		h.fails("sh -c '/bin/echo init "+m.SOPIN+" by-mount > $T/ctl'", syscall.EBUSY)
 		a.want("close", "ok")
 		b.want("close", "ok")
 		h.ok("echo init " + m.SOPIN + " by-mount > $T/ctl")
-		a.want("info", "ok by-mount flags=0x880445")
+		a.want("info", "ok by-mount flags=0x80445")
 		for _, c := range []*client{a, b} {
 			c.want("open", "ok")
 			c.want("list", "ok ")

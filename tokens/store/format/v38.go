@@ -135,10 +135,11 @@ func (f v38) newData() (d TokenData) {
 	return d
 }
 
-// Initialized is Data: all is as in a new token.
-func (f v38) Initialized(TokenData) (TokenData, bool) {
+// Initialized is Data: all is as in a new token, but an SO who has a PIN of their own
+// need not change it, as stock would have it.
+func (f v38) Initialized(old TokenData) (TokenData, bool) {
 	d := f.newData()
-	d.SetFlags(d.Flags() | p11.CKF_TOKEN_INITIALIZED)
+	d.SetFlags(d.Flags()&(old.Flags()|^p11.CKF_SO_PIN_TO_BE_CHANGED) | p11.CKF_TOKEN_INITIALIZED)
 	return d, true
 }
 
