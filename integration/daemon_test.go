@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"crypto/rand"
 	"fmt"
 	"net"
 	"os"
@@ -13,6 +14,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"p11fs/tokens/store/format"
+	"p11fs/tokens/swtok"
 )
 
 // The PINs of the tokens that tests make. The SO PIN is the one that a token
@@ -47,6 +51,7 @@ type daemonConfig struct {
 	binary string              // "" is the one built for the tests
 	serve  []string            // the command that is the daemon; nil is binary's mount
 	token  string              // the name of the token; "" is swtok
+	modern bool                // user mode: the token is as p11fs makes it; else one of format 3.8, whose PINs take no time
 	args   []string            // more arguments of mount
 }
 
@@ -81,14 +86,36 @@ func newDaemon(t testing.TB, c daemonConfig) *daemon {
 			t.Fatal(err)
 		}
 	}
-	if c.stock {
+	switch {
+	case c.stock:
 		unpackToken(t, d.tokenRoot())
+	case !c.system && !c.modern && c.token == "swtok":
+		oldToken(t, filepath.Join(d.tokenRoot(), c.token))
 	}
 	if c.cred != nil {
 		own(t, d.dir, c.cred)
 	}
 	t.Cleanup(d.kill)
 	return d
+}
+
+// oldToken makes a token of format 3.8 that was never initialised.
+func oldToken(t testing.TB, dir string) {
+	t.Helper()
+	kind, _ := format.KindOf(swtok.Kind)
+	f := format.V38(kind, rand.Reader)
+	d, key, err := f.NewToken(t.Context())
+	if err == nil {
+		err = os.Mkdir(dir, 0o700)
+	}
+	for name, b := range map[string][]byte{"MK_SO": key, "NVTOK.DAT": f.PrintFile(d)} {
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name), b, 0o600)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // startDaemon starts a daemon and stops it with the test.

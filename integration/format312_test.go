@@ -7,12 +7,13 @@ import (
 	"testing"
 )
 
-// TestFormat312 has a slot declare the format of openCryptoki 3.12: a new token has it,
-// with a longer PIN than format 3.8 takes, and keeps all over a crash.
+// TestFormat312 makes a token of one's own: it has the format of openCryptoki 3.12, with
+// a longer PIN than format 3.8 takes, and keeps all over a crash. What has format 3.8
+// stays in use, and is named as weak; what the slot says to have another format does not.
 func TestFormat312(t *testing.T) {
 	t.Parallel()
 	needTools(t, "openssl", "pkcs11-tool")
-	d := newDaemon(t, daemonConfig{})
+	d := newDaemon(t, daemonConfig{modern: true})
 	conf := filepath.Join(d.dir, "config/p11fs/opencryptoki.conf")
 	if err := os.MkdirAll(filepath.Dir(conf), 0o755); err != nil {
 		t.Fatal(err)
@@ -23,7 +24,6 @@ func TestFormat312(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	declare("3.12")
 	d.start()
 	term := d.terminal()
 	const pin = "correct horse battery staple"
@@ -33,12 +33,16 @@ func TestFormat312(t *testing.T) {
 	term.ok("echo message > msg && cat msg > $O/web.key/sign && cat $O/web.key/sign > sig")
 	term.ok("openssl dgst -sha256 -verify web.pem -signature sig msg")
 	d.crash()
+	oldToken(t, filepath.Join(d.tokenRoot(), "old"))
 	d.start()
 	term = d.terminal()
+	term.ok("grep '^weak old: .*: p11fs migrate old$' $P/status && ! grep '^weak swtok' $P/status")
+	term.ok("p11fs doctor > doctor.out; grep -q '^weak   old: .*: p11fs migrate old$' doctor.out || { cat doctor.out; false; }")
+	term.ok(`printf '%s\n' 87654321 older 1234abcd | p11fs init old && echo 1234abcd | p11fs login old && test $(stat -c %s $XDG_DATA_HOME/p11fs/old/NVTOK.DAT) = 232`)
 	term.ok("test ! -e $T/data/note && ! echo wrong > $T/login && grep -q some $T/pin")
 	term.ok("echo '" + pin + "' > $T/login && test \"$(cat $T/data/note)\" = secret")
 	term.ok("echo message > msg && cat msg > $O/web.key/sign && cat $O/web.key/sign > sig && cp $O/web.pub/public.pem web.pem && openssl dgst -sha256 -verify web.pem -signature sig msg")
-	term.ok("pkcs11-tool --module " + ownModule(t) + " --login --pin '" + pin + "' --sign --mechanism ECDSA-SHA256 --label web -i msg -o raw && test $(stat -c %s raw) = 64")
+	term.ok("pkcs11-tool --module " + ownModule(t) + " --token-label modern --login --pin '" + pin + "' --sign --mechanism ECDSA-SHA256 --label web -i msg -o raw && test $(stat -c %s raw) = 64")
 	term.ok("test $(stat -c %s $XDG_DATA_HOME/p11fs/swtok/NVTOK.DAT) = 592")
 	d.stop()
 	// A damaged object is told, and the rest serves on.

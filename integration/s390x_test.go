@@ -203,7 +203,7 @@ func TestS390XServes(t *testing.T) {
 // other made and changed, and takes the PIN that it set.
 func TestS390XToAndFro(t *testing.T) {
 	t.Parallel()
-	d := newDaemon(t, daemonConfig{})
+	d := newDaemon(t, daemonConfig{modern: true})
 	kinds := []struct{ slot, name, n string }{{"0", "swtok", "3"}, {"1", "lite", "1"}}
 	for _, k := range kinds {
 		if err := os.CopyFS(filepath.Join(d.tokenRoot(), k.name), os.DirFS(storetest.Untar(t, k.name+"-be"))); err != nil {

@@ -51,7 +51,7 @@ func runScripts(t *testing.T, cred *syscall.Credential) {
 		RequireUniqueNames: true,
 		Setup: func(env *testscript.Env) error {
 			tb := env.T().(testing.TB)
-			d := newDaemon(tb, daemonConfig{cred: cred})
+			d := newDaemon(tb, daemonConfig{cred: cred, modern: true})
 			env.Vars = append(env.Vars, d.env()...)
 			env.Setenv("PATH", os.Getenv("PATH"))
 			env.Setenv("LC_ALL", "C.UTF-8")

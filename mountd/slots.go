@@ -67,6 +67,14 @@ func (c Config) Slots() ([]Slot, []*config.Problem, error) {
 	return slots, warnings, nil
 }
 
+// weak is the kind's Weak.
+func (s Slot) weak() (why, mend string) {
+	if s.Kind == nil || s.Kind.Weak == nil {
+		return "", ""
+	}
+	return s.Kind.Weak(s.Place)
+}
+
 // kind is the kind of token that a library makes, or nil.
 func (c Config) kind(library string) *tokens.Kind {
 	i := slices.IndexFunc(c.Kinds, func(k tokens.Kind) bool { return k.Library == library })
@@ -84,8 +92,9 @@ func (c Config) confPath(s config.Slot) string {
 	return filepath.Join(filepath.Dir(c.Paths.Config), s.ConfName)
 }
 
-// ownSlots returns a slot of the default kind for each token directory, in the
-// order of their names, or one for a token that is to be made.
+// ownSlots returns a slot of the default kind for each token directory and for each
+// empty one, where a token is to be made, in the order of their names; or one for a
+// token that is to be made.
 func (c Config) ownSlots() ([]config.Slot, error) {
 	kind := c.Kinds[0]
 	entries, err := os.ReadDir(c.Paths.Data)
@@ -97,7 +106,9 @@ func (c Config) ownSlots() ([]config.Slot, error) {
 		if !e.IsDir() || strings.HasPrefix(e.Name(), ".") {
 			continue
 		}
-		if st, err := os.Lstat(filepath.Join(c.Paths.Data, e.Name(), "NVTOK.DAT")); err == nil && st.Mode().IsRegular() {
+		dir := filepath.Join(c.Paths.Data, e.Name())
+		st, err := os.Lstat(filepath.Join(dir, "NVTOK.DAT"))
+		if inside, readErr := os.ReadDir(dir); readErr == nil && len(inside) == 0 || err == nil && st.Mode().IsRegular() {
 			names = append(names, e.Name())
 		}
 	}

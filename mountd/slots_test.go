@@ -81,8 +81,8 @@ func TestLoadSlots(t *testing.T) {
 		{name: "empty data", files: map[string]string{"data/": ""}, want: []string{"0 swtok swtok"}},
 		{name: "own tokens", files: map[string]string{
 			"data/office/NVTOK.DAT": "", "data/home/NVTOK.DAT": "",
-			"data/notoken/file": "", "data/.lock/NVTOK.DAT": "", "data/file": "", "data/dir/NVTOK.DAT/": "",
-		}, want: []string{"0 home home", "1 office office"}},
+			"data/notoken/file": "", "data/.lock/NVTOK.DAT": "", "data/file": "", "data/dir/NVTOK.DAT/": "", "data/new/": "",
+		}, want: []string{"0 home home", "1 new new", "2 office office"}},
 		{name: "own configuration", files: map[string]string{
 			"conf":                  "slot 7 {\nstdll = libpkcs11_sw.so\ntokname = a\n}\nslot 2 {\nstdll = libpkcs11_sw.so\n}\n",
 			"data/office/NVTOK.DAT": "",

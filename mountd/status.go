@@ -44,6 +44,9 @@ func (d *Daemon) status(owner bool) string {
 		switch {
 		case s.token != nil:
 			line("store", "%s %s", s.Place.Name, s.Place.Dir)
+			if why, mend := s.weak(); why != "" {
+				line("weak", "%s: %s: %s", s.Place.Name, why, mend)
+			}
 			if err := s.offline(); err != nil {
 				line("offline", "%s: %s", s.Place.Name, oneLine(err.Error()))
 			}

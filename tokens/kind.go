@@ -33,6 +33,9 @@ type Kind struct {
 	// says it: that of what is in it, and of what Open makes where there is nothing. It
 	// may be nil, for zero.
 	OwnFormat func(dir string) p11.Version
+	// Weak tells, in a few words, what is weak about how the directory of p is kept, and
+	// the command that betters it; both are empty where nothing is. It may be nil.
+	Weak func(p Place) (why, mend string)
 	// Protection is what the directory of p is kept with, for a policy to judge. It may be
 	// nil, for what keeps nothing.
 	Protection func(p Place) Protection

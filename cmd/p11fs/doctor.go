@@ -17,8 +17,9 @@ func newDoctor(s streams) *cobra.Command {
 		Use:   "doctor [MOUNTPOINT]",
 		Short: "Say what keeps p11fs from working here, and the line that mends it",
 		Long: `Look for what keeps p11fs from working on this machine. Each trouble is one line
-that says what is wrong and one with what mends it. Nothing is changed. The exit
-status is 1 if something is wrong.`,
+that says what is wrong and one with what mends it. A line with "weak" tells of a
+token that works and could be kept better. Nothing is changed. The exit status is 1
+if something is wrong.`,
 		Args: takes(0, 1),
 	}
 	where := placeFlags(c)
@@ -55,6 +56,9 @@ func printFindings(s streams, findings []doctor.Finding, quiet bool) error {
 			fmt.Fprintf(s.out, "%swrong%s  %s: %s\n       mend it with: %s\n", bad, plain, f.Check, f.Wrong, f.Mend)
 		case !quiet:
 			fmt.Fprintf(s.out, "%sgood%s   %s: %s\n", good, plain, f.Check, f.Detail)
+			for _, weak := range f.Weak {
+				fmt.Fprintf(s.out, "%sweak%s   %s\n", bad, plain, weak)
+			}
 		}
 	}
 	if wrong > 0 {

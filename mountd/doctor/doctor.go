@@ -28,6 +28,8 @@ type Finding struct {
 	Wrong  string // what is wrong with it, in one line; empty if nothing is
 	Mend   string // the line that mends it
 	Detail string // what was found, if nothing is wrong
+	// Weak is what could be better, in lines that say with what; nothing is wrong for it.
+	Weak []string
 }
 
 // An Examination looks at a daemon before it is started, and at the machine.
@@ -62,7 +64,7 @@ func New(daemon mountd.Config, libcrypto func() (string, error)) Examination {
 
 // Run makes all checks, in the order in which their troubles are met.
 func (e Examination) Run() []Finding {
-	checks := []func() Finding{e.device, e.helper, e.allowOther, e.group, e.member, e.configuration, e.policy, e.data, e.tokens, e.modes,
+	checks := []func() Finding{e.device, e.helper, e.allowOther, e.group, e.member, e.configuration, e.policy, e.data, e.tokens, e.strength, e.modes,
 		e.slotDaemon, e.refusal, e.segments, e.lockFiles, e.socket, e.mount, e.libcrypto, e.mechanisms}
 	findings := make([]Finding, len(checks))
 	for i, check := range checks {

@@ -209,6 +209,25 @@ func TestExamine(t *testing.T) {
 	}
 }
 
+// TestStrength: a token of format 3.8 is named, with what to do, and nothing is wrong.
+func TestStrength(t *testing.T) {
+	p, _ := healthy(t)
+	for name, size := range map[string]int{"old": 232, "new": 592} {
+		if err := os.Mkdir(filepath.Join(p.Paths.Data, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		put(t, filepath.Join(p.Paths.Data, name, "NVTOK.DAT"), strings.Repeat("x", size), 0o600)
+	}
+	if f := p.strength(); len(f.Weak) != 1 || !strings.HasPrefix(f.Weak[0], "old: ") || !strings.HasSuffix(f.Weak[0], ": p11fs migrate old") || f.Wrong != "" {
+		t.Errorf("%+v", f)
+	}
+	p.Mode = mountd.System
+	put(t, p.Paths.Config, "slot 3 {\nstdll = libpkcs11_sw.so\ntokname = old\n}\n", 0o644)
+	if f := p.strength(); len(f.Weak) != 1 || !strings.Contains(f.Weak[0], "p11fs migrate old (once no program") {
+		t.Errorf("%+v", f)
+	}
+}
+
 // TestHidden: who may not look into the token directories is not told that there are
 // none, nor that all is well with them.
 func TestHidden(t *testing.T) {

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 
@@ -42,4 +43,30 @@ func (e Examination) tokens() Finding {
 		}
 	}
 	return f.good("%d found", found)
+}
+
+// strength tells of tokens that could be kept better.
+func (e Examination) strength() Finding {
+	f := Finding{Check: "strength of the tokens"}
+	slots, _, err := e.Slots()
+	if err != nil || e.hidden() != "" {
+		return f.good("not known")
+	}
+	for _, s := range slots {
+		if s.Kind == nil || s.Kind.Weak == nil {
+			continue
+		}
+		why, mend := s.Kind.Weak(s.Place)
+		if why == "" {
+			continue
+		}
+		if e.Mode == mountd.System {
+			mend += " (once no program with the library of 3.8 uses it)"
+		}
+		f.Weak = append(f.Weak, fmt.Sprintf("%s: %s: %s", s.Place.Name, why, mend))
+	}
+	if f.Weak != nil {
+		return f.good("could be better")
+	}
+	return f.good("as good as it gets")
 }

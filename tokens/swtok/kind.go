@@ -24,7 +24,7 @@ func NewKind(p Provider) tokens.Kind { return newKind(p, format.Iterations) }
 func newKind(p Provider, iterations uint64) tokens.Kind {
 	return tokens.Kind{
 		Name: Kind, Library: "libpkcs11_sw", Files: []string{"NVTOK.DAT", "MK_SO", "MK_USER"},
-		Check: check, Lacking: Lacking(p), OwnFormat: ownFormat, Protection: protection,
+		Check: check, Lacking: Lacking(p), OwnFormat: ownFormat, Weak: weak, Protection: protection,
 		Open: func(ctx context.Context, place tokens.Place) (tokens.Token, error) {
 			return open(ctx, p, iterations, place)
 		},
@@ -68,13 +68,14 @@ func formatOf(place tokens.Place, iterations uint64) format.Format {
 	return format.V38(k, place.Rand)
 }
 
-// ownFormat tells the format of a directory by the size of its NVTOK.DAT.
+// ownFormat tells the format of a directory by the size of its NVTOK.DAT. What is new
+// has the better one, as no stock program shares a user's own tokens.
 func ownFormat(dir string) p11.Version {
 	st, err := os.Lstat(filepath.Join(dir, "NVTOK.DAT"))
-	if newer := (p11.Version{Major: 3, Minor: 12}); err == nil && st.Size() == formatOf(tokens.Place{Format: newer}, 0).FileSize() {
-		return newer
+	if err == nil && st.Size() == formatOf(tokens.Place{}, 0).FileSize() {
+		return p11.Version{}
 	}
-	return p11.Version{}
+	return p11.Version{Major: 3, Minor: 12}
 }
 
 func check(p tokens.Place) (wrong, mend string) {
@@ -94,6 +95,14 @@ func check(p tokens.Place) (wrong, mend string) {
 	}
 	return wrong + ": it is damaged or of another format, and the token stays closed",
 		fmt.Sprintf("put it back from a backup, or, for an empty token in its place: mv %s %s.damaged", p.Dir, p.Dir)
+}
+
+// weak tells of format 3.8, by what is in the directory now.
+func weak(p tokens.Place) (why, mend string) {
+	if _, err := os.Lstat(filepath.Join(p.Dir, "NVTOK.DAT")); err != nil || tokens.NewFormat(ownFormat(p.Dir)) {
+		return "", ""
+	}
+	return "it has the format of openCryptoki 3.8: PINs of 8 bytes at most, which somebody who reads the directory finds in moments, and with them the keys", "p11fs migrate " + p.Name
 }
 
 // protection is that of openCryptoki 3.12's format, or of 3.8's: the master key is of
