@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -82,7 +83,7 @@ func (f *errorFile) text() []byte {
 	defer f.mu.Unlock()
 	text := f.last.text()
 	if f.since.rv != p11.CKR_OK {
-		text = append(append(text, "since then "...), f.since.text()...)
+		text = fmt.Appendf(nil, "%s; since then %s", bytes.TrimSuffix(text, []byte("\n")), f.since.text())
 	}
 	return text
 }

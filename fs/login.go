@@ -95,12 +95,16 @@ func (p place) logout(ctx context.Context, s *session, line []byte) ([]byte, err
 	return nil, p11.Advise(p11.Errorf(p11.CKR_ARGUMENTS_BAD, "this is not for the file logout"), "write an empty line, or the word logout")
 }
 
-// setPIN is C_SetPIN: OLD NEW.
+// setPIN is C_SetPIN: OLD NEW, or a line for each.
 func (p place) setPIN(ctx context.Context, s *session, line []byte) ([]byte, error) {
 	line = secret.Line(line)
-	before, after, ok := bytes.Cut(line, []byte(" "))
-	if !ok || len(before) == 0 || len(after) == 0 || bytes.IndexByte(after, ' ') >= 0 {
-		return nil, p11.Advise(p11.Errorf(p11.CKR_ARGUMENTS_BAD, "these are not two PINs"), "write the old PIN, a blank, and the new PIN")
+	before, after, lines := bytes.Cut(line, []byte("\n"))
+	if !lines {
+		before, after, _ = bytes.Cut(line, []byte(" "))
+	}
+	if before = secret.Line(before); len(before) == 0 || len(after) == 0 || !lines && bytes.IndexByte(after, ' ') >= 0 {
+		return nil, p11.Advise(p11.Errorf(p11.CKR_ARGUMENTS_BAD, "these are not two PINs"),
+			"write the old PIN, a blank, and the new PIN; or, where one has a blank, each on a line of its own")
 	}
 	old, err := newPIN(before)
 	if err != nil {
@@ -156,16 +160,20 @@ func (p place) pinText(ctx context.Context, _ caller) ([]byte, error) {
 
 // ctl is administration:
 //
-//	init SO-PIN LABEL…   C_InitToken
+//	init SO-PIN LABEL…   C_InitToken; the three on a line each if the PIN has a blank
 //	init-pin PIN         C_InitPIN, for the security officer
 //	close-all            C_CloseAllSessions, of the caller's
 //	cancel               drops the caller's results that wait
 func (p place) ctl(ctx context.Context, a *application, line []byte) error {
-	word, rest, _ := bytes.Cut(secret.Line(line), []byte(" "))
+	line = secret.Line(line)
+	if rest, ok := bytes.CutPrefix(line, []byte("init\n")); ok {
+		return p.initToken(ctx, a, rest, "\n")
+	}
+	word, rest, _ := bytes.Cut(line, []byte(" "))
 	verb := string(word)
 	switch verb {
 	case "init":
-		return p.initToken(ctx, a, rest)
+		return p.initToken(ctx, a, rest, " ")
 	case "init-pin":
 		return p.initPIN(ctx, a, rest)
 	case "close-all", "cancel":
@@ -184,8 +192,9 @@ func (p place) ctl(ctx context.Context, a *application, line []byte) error {
 	return p11.Advise(p11.Errorf(p11.CKR_ARGUMENTS_BAD, "ctl does not know this command"), "write init SO-PIN LABEL, init-pin PIN, close-all or cancel")
 }
 
-func (p place) initToken(ctx context.Context, a *application, args []byte) error {
-	word, rest, ok := bytes.Cut(args, []byte(" "))
+// initToken takes the SO's PIN and, behind blank, the label.
+func (p place) initToken(ctx context.Context, a *application, args []byte, blank string) error {
+	word, rest, ok := bytes.Cut(args, []byte(blank))
 	label := string(rest)
 	if !ok || strings.TrimSpace(label) == "" {
 		return p11.Advise(p11.Errorf(p11.CKR_ARGUMENTS_BAD, "the SO PIN or the label is missing"), "write init SO-PIN LABEL")
@@ -193,7 +202,7 @@ func (p place) initToken(ctx context.Context, a *application, args []byte) error
 	if clean(label) != label || strings.ToValidUTF8(label, "") != label {
 		return p11.Errorf(p11.CKR_ARGUMENTS_BAD, "a label is text of printable characters")
 	}
-	pin, err := newPIN(word)
+	pin, err := newPIN(secret.Line(word))
 	if err != nil {
 		return err
 	}

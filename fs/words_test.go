@@ -101,8 +101,8 @@ func TestErrorTellsBoth(t *testing.T) {
 	wantErrno(t, "a wrong PIN", p.echo("0000", "tok/login"), syscall.EKEYREJECTED)
 	_, _ = p.cat("tok/digest/sha256")
 	line, _ := p.cat("tok/error")
-	first, then, _ := strings.Cut(line, "\n")
-	if !strings.Contains(first, "CKR_PIN_INCORRECT") || !strings.HasPrefix(then, "since then 0x00000091 CKR_OPERATION_NOT_INITIALIZED") {
+	first, then, _ := strings.Cut(line, "; since then ")
+	if !strings.Contains(first, "CKR_PIN_INCORRECT") || !strings.HasPrefix(then, "0x00000091 CKR_OPERATION_NOT_INITIALIZED") || strings.Count(line, "\n") != 1 {
 		t.Errorf("error is %q", line)
 	}
 }

@@ -101,7 +101,7 @@ func newThrough(s streams, operation string, suffixes []string, c *cobra.Command
 		bar := startProgress(s, *output != "")
 		defer bar.stop()
 		_, err = interruptible(c.Context(), 0, func() (struct{}, error) {
-			return struct{}{}, through(at, operation, file, bar.counting(in), out)
+			return struct{}{}, through(at, strings.Join(append([]string{operation}, args...), " "), operation, file, bar.counting(in), out)
 		})
 		if err != nil {
 			return err
@@ -141,8 +141,9 @@ func keyFile(mount, key, operation string, suffixes []string, mechanism string, 
 	return at, file, nil
 }
 
-// through sends in through a data file, and what it gives to out.
-func through(at tree, operation, file string, in io.Reader, out io.Writer) error {
+// through sends in through a data file, and what it gives to out. what is the command,
+// for errors.
+func through(at tree, what, operation, file string, in io.Reader, out io.Writer) error {
 	f, err := os.OpenFile(filepath.Join(at.dir, file), os.O_RDWR|syscall.O_NONBLOCK, 0)
 	given := false
 	if err == nil {
@@ -153,7 +154,7 @@ func through(at tree, operation, file string, in io.Reader, out io.Writer) error
 	if !errors.As(err, &failed) || failed.Path != filepath.Join(at.dir, file) {
 		return err
 	}
-	err = at.refused(operation+" with "+failed.Path, "", err)
+	err = at.refused(what, "", err)
 	if operation == "decrypt" && given {
 		err = fmt.Errorf("%w (what was decrypted until then is not all)", err)
 	}

@@ -82,7 +82,7 @@ Exit status: 0 success; 1 failure; 2 wrong usage; 3 p11fs is not mounted;
 	c.SetVersionTemplate("{{.Version}}\n")
 	c.SetFlagErrorFunc(flagError)
 	c.AddCommand(
-		newMount(s), newUmount(s), newStatus(s), newPath(s), newInit(s), newLogin(s), newLogout(s),
+		newMount(s), newUmount(s), newStatus(s), newPath(s), newInit(s), newLogin(s), newLogout(s), newPIN(s),
 		newGenerate(s), newMechanisms(s), newEnv(s), newDoctor(s), newVersion(s), newMan(s),
 	)
 	c.AddCommand(newData(s)...)

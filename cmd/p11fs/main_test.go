@@ -31,7 +31,7 @@ func fakeTree(t *testing.T) string {
 	}
 	for name, text := range map[string]string{
 		"status": "version 1\n", "slots": "0 swtok swtok x\n",
-		"swtok/login": "public\n", "swtok/logout": "", "swtok/ctl": "", "swtok/error": "0x00000000 CKR_OK\n",
+		"swtok/login": "public\n", "swtok/logout": "", "swtok/ctl": "", "swtok/pin": "", "swtok/error": "0x00000000 CKR_OK\n",
 		"swtok/info": "label: old\npin-length: 4-8\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
@@ -260,7 +260,7 @@ func TestInitAsks(t *testing.T) {
 			t.Fatal(err)
 		}
 		const answers = "87654321\nlabel\n1234\n"
-		if r := command(t, answers, "init", "--mount", dir, "swtok"); r.code != exitUsage || !strings.Contains(r.err, "--yes") || read(t, dir, "swtok/ctl") != "" {
+		if r := command(t, answers, "init", "--mount", dir, "swtok"); r.code != exitBusy || !strings.Contains(r.err, "swtok is in use") || !strings.Contains(r.err, "--yes") || read(t, dir, "swtok/ctl") != "" {
 			t.Errorf("%s: %+v, and ctl has %q", name, r, read(t, dir, "swtok/ctl"))
 		}
 		if r := command(t, answers, "init", "--mount", dir, "swtok", "--yes"); r.code != 0 {
@@ -301,7 +301,7 @@ func TestInit(t *testing.T) {
 		{"empty PIN", "87654321\nmy token\n\n", nil, 1},
 		{"short PIN", "87654321\nmy token\n123\n", nil, 1},
 		{"long PIN", "87654321\nmy token\n123456789\n", nil, 1},
-		{"SO PIN with blanks", "8765 4321\nmy token\n1234\n", nil, 2},
+		{"SO PIN with blanks", "8765 4321\nmy token\n1234\n", nil, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := fakeTree(t)
@@ -317,7 +317,8 @@ func TestInit(t *testing.T) {
 			}
 			// Each file shows the last command written to it.
 			got := []string{read(t, dir, "swtok/ctl"), read(t, dir, "swtok/login"), read(t, dir, "swtok/logout")}
-			if diff := cmp.Diff([]string{"init-pin 1234\n", "so:87654321\n", "\n"}, got); diff != "" {
+			so, _, _ := strings.Cut(c.stdin, "\n")
+			if diff := cmp.Diff([]string{"init-pin 1234\n", "so:" + so + "\n", "\n"}, got); diff != "" {
 				t.Errorf("ctl, login, logout (-want +got):\n%s", diff)
 			}
 		})
@@ -418,7 +419,7 @@ func TestWelcome(t *testing.T) {
 		}
 	}
 	used := welcome(mountd.Ready{Mount: "/mnt", Tokens: []string{"swtok"}})
-	if strings.Contains(used, "init") || !strings.Contains(used, " login swtok\n") || !strings.Contains(used, "T=/mnt/swtok\n") {
+	if strings.Contains(used, "init") || !strings.Contains(used, "web.key ] || echo 'rsa:2048") || !strings.Contains(used, " login swtok\n") || !strings.Contains(used, "T=/mnt/swtok\n") {
 		t.Errorf("for a token in use:\n%s", used)
 	}
 	if none := welcome(mountd.Ready{Mount: "/mnt"}); strings.Contains(none, "swtok") {
@@ -430,13 +431,13 @@ func TestPrintFindings(t *testing.T) {
 	var out bytes.Buffer
 	s := streams{out: &out}
 	findings := []doctor.Finding{
-		{Check: "a", Detail: "fine"},
+		{Check: "a", Detail: "fine", Weak: []string{"old: migrate it"}},
 		{Check: "b", Wrong: "broken", Mend: "mend b"},
 	}
 	if err := printFindings(s, findings, false); exitCode(err) != exitFailure {
 		t.Errorf("got %v, want failure", err)
 	}
-	want := "good   a: fine\nwrong  b: broken\n       mend it with: mend b\n"
+	want := "good   a: fine\nweak   old: migrate it\nwrong  b: broken\n       mend it with: mend b\n"
 	if diff := cmp.Diff(want, out.String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

@@ -22,8 +22,8 @@ func newMount(s streams) *cobra.Command {
 		Long: `Mount the tokens and serve them until SIGTERM, SIGINT or p11fs umount.
 
 By default it is your own daemon: each directory with an NVTOK.DAT in
-$XDG_DATA_HOME/p11fs is a token, and without any, one called swtok is made. It
-is mounted on MOUNTPOINT, or $XDG_RUNTIME_DIR/p11, or ~/p11, which is made if it
+$XDG_DATA_HOME/p11fs is a token, and in each empty one there a token is made, as for
+a second one by mkdir; without any, one called swtok is made. It is mounted on MOUNTPOINT, or $XDG_RUNTIME_DIR/p11, or ~/p11, which is made if it
 is absent. With --system it is the machine's: slots from
 /etc/opencryptoki/opencryptoki.conf, tokens in /var/lib/opencryptoki, mounted on
 /p11 for root and the group pkcs11.`,
@@ -119,8 +119,10 @@ func welcome(r mountd.Ready) string {
 		self = "p11fs"
 	}
 	login := fmt.Sprintf("%s login %s", shellQuote(self), token)
+	generate := "[ -e $T/objects/web.key ] || echo 'rsa:2048 label=web' > $T/generate"
 	if r.Fresh {
 		login = fmt.Sprintf("printf '%%s\\n' 87654321 demo 1234abcd | %s init %s\n  echo 1234abcd > $T/login", shellQuote(self), token)
+		generate = "echo 'rsa:2048 label=web' > $T/generate"
 	}
 	return fmt.Sprintf(`
 Your tokens are mounted on %s. Ctrl-C unmounts them.
@@ -128,13 +130,13 @@ A first session, to paste into a second terminal:
 
   T=%s
   %s
-  echo 'rsa:2048 label=web' > $T/generate
+  %s
   echo hello > msg
   cat msg > $T/objects/web.key/sign && cat $T/objects/web.key/sign > sig
   openssl dgst -sha256 -verify $T/objects/web.pub/public.pem -signature sig msg
   echo > $T/logout
 
-`, r.Mount, shellQuote(filepath.Join(r.Mount, token)), login)
+`, r.Mount, shellQuote(filepath.Join(r.Mount, token)), login, generate)
 }
 
 // shellQuote makes one shell word of s.

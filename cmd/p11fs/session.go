@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"p11fs/mountd"
 	"p11fs/secret"
 )
 
@@ -47,7 +47,7 @@ read or looked at.`,
 			return err
 		}
 		defer pin.Close()
-		return t.login(token, role, pin)
+		return t.login("login "+token, token, role, pin)
 	})
 }
 
@@ -79,10 +79,9 @@ first, and without a terminal wants --yes.
 The SO PIN is the one that the token has; a token that was never initialised
 has 87654321. What is not given by a flag is asked for; if standard input is no
 terminal, it has one line each: SO PIN, label, user PIN. A PIN is as long as
-TOKEN/info says: 4 to 8 bytes in a software token.
+TOKEN/info says: 4 to 1024 bytes, and 4 to 8 in the format of openCryptoki 3.8.
 
-The SO PIN stays as it is. To change it, log in with p11fs login --so TOKEN, and
-write the old one, a blank and the new one to TOKEN/pin.`,
+The SO PIN stays as it is: p11fs pin --so TOKEN changes it.`,
 		Example: `  p11fs init swtok
   printf '87654321\n1234\n' | p11fs init swtok --label demo --yes`,
 		Args: takes(1, 1),
@@ -169,7 +168,7 @@ that p11fs-tree(7) and PKCS#11 have.`,
 // mayDestroy asks whether a token that is in use may be initialised.
 func mayDestroy(ctx context.Context, ask *asker, token string) error {
 	if !ask.terminal {
-		return &usageError{err: fmt.Errorf("%s is in use, and init destroys all that is in it, also what is not seen without a login: add --yes if you mean that", token)}
+		return fmt.Errorf("%s is %w, and init destroys all that is in it, also what is not seen without a login: add --yes if you mean that", token, mountd.ErrBusy)
 	}
 	answer, err := ask.text(ctx, "It is in use. Type "+token+" to destroy all that is in it")
 	if err == nil && answer != token {
@@ -243,8 +242,9 @@ func getPIN(ctx context.Context, ask *asker, file, prompt string, isNew bool) (*
 	return pin, nil
 }
 
-func (t tree) login(token, role string, pin *secret.Bytes) error {
-	return t.command("login "+token, token, "login", joinSecret(role+":", pin, ""))
+// login logs this terminal in. what names the command that does it.
+func (t tree) login(what, token, role string, pin *secret.Bytes) error {
+	return t.command(what, token, "login", joinSecret(role+":", pin, ""))
 }
 
 // role is who this terminal is logged in as: public, user or so.
@@ -268,16 +268,13 @@ func (t tree) logout(token string) error {
 // initialise makes the token usable, and leaves nobody logged in.
 func (t tree) initialise(token string, soPIN *secret.Bytes, label string, pin *secret.Bytes) error {
 	what := "init " + token
-	if hasBlank(soPIN) {
-		return &usageError{err: errors.New("an SO PIN with blanks cannot be written to ctl: change it first, through the file pin")}
-	}
 	if err := t.fits(token, pin); err != nil {
 		return fmt.Errorf("%s: %w; nothing was changed", what, err)
 	}
-	if err := t.command(what, token, "ctl", joinSecret("init ", soPIN, " "+label)); err != nil {
+	if err := t.command(what, token, "ctl", joinSecret("init\n", soPIN, "\n"+label)); err != nil {
 		return err
 	}
-	if err := t.login(token, "so", soPIN); err != nil {
+	if err := t.login(what, token, "so", soPIN); err != nil {
 		return fmt.Errorf("the token is initialised, but has no user PIN: %w", err)
 	}
 	err := t.command(what, token, "ctl", joinSecret("init-pin ", pin, ""))
@@ -304,11 +301,6 @@ func (t tree) fits(token string, pin *secret.Bytes) error {
 		}
 	}
 	return nil
-}
-
-func hasBlank(pin *secret.Bytes) (blank bool) {
-	pin.Use(func(b []byte) { blank = bytes.ContainsAny(b, " \t") })
-	return blank
 }
 
 // joinSecret returns before, pin, after and a newline in one slice, which

@@ -17,6 +17,7 @@ import (
 
 	"p11fs/mountd"
 	"p11fs/mountd/mountpoint"
+	"p11fs/p11"
 	"p11fs/secret"
 )
 
@@ -145,10 +146,14 @@ type treeError struct {
 }
 
 func (e *treeError) Error() string {
-	if e.why != "" {
-		return e.what + ": " + e.why
+	why := e.why
+	if why == "" || strings.HasSuffix(why, " "+p11.CKR_OK.String()) {
+		why = e.err.Error()
+		if path := (*os.PathError)(nil); errors.As(e.err, &path) {
+			why = path.Err.Error() // what was typed is in what
+		}
 	}
-	return e.what + ": " + e.err.Error()
+	return e.what + ": " + why
 }
 
 func (e *treeError) Unwrap() error { return e.err }
@@ -247,5 +252,31 @@ func (t tree) refused(what, token string, err error) error {
 		return t.died()
 	}
 	why, _ := t.read(token, "error")
-	return &treeError{what: what, why: strings.TrimSpace(why), err: err}
+	if token == "" && filepath.Base(filepath.Dir(t.dir)) != "sessions" {
+		token = filepath.Base(t.dir)
+	}
+	return &treeError{what: what, why: inCommands(token, strings.TrimSpace(why)), err: err}
+}
+
+// inCommands says what to do, which the tree tells in terms of its files, in those of
+// the commands.
+func inCommands(token, why string) string {
+	return strings.NewReplacer(
+		"the SO sets a new one: write so:SO-PIN to the file login, then init-pin PIN to ctl", "the SO sets a new one: p11fs pin --unlock "+token,
+		"the security officer sets a new one: write init-pin PIN to ctl as so", "the security officer sets a new one: p11fs pin --unlock "+token,
+		"log in as security officer, then write init-pin PIN to ctl", "the security officer sets one: p11fs pin --unlock "+token,
+		"log the user out if need be, and write so:SO-PIN to the file login; users change their own PIN through the file pin", "p11fs pin --unlock "+token,
+		"write the right PIN; the file pin shows whether tries are left", "give the right PIN",
+		"set a new PIN first, through the file pin", "set a new PIN first: p11fs pin "+token,
+		"write a PIN as long as the file info says", "choose a PIN of another length",
+		"log in first: write the PIN to the file login", "log in first: p11fs login "+token,
+		"write an empty line to the file logout, then log in", "p11fs logout "+token+", then log in",
+		": write close-all to ctl in each, or end it", "",
+		"name a slot that the file slots lists", "name a slot that p11fs status lists",
+		"write init SO-PIN LABEL to ctl first", "p11fs init "+token+" first",
+		"write a seed to the file random first", "give a seed first",
+		"use another token or another way; the file mechanisms lists what this one can", "use another token or another way: p11fs mechanisms --token "+token+" lists what this one can",
+		"use a key of a size that the file mechanisms lists, or", "use a key of a size that p11fs mechanisms --token "+token+" lists, or",
+		"choose one that the token's file mechanisms lists for this", "choose one that p11fs mechanisms --token "+token+" lists for this",
+	).Replace(why)
 }

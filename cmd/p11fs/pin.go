@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"p11fs/secret"
+)
+
+func newPIN(s streams) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "pin [TOKEN]",
+		Short: "Change a PIN, or as the security officer set the user's anew",
+		Long: `Change the user's PIN, or with --so the security officer's. The old PIN and the new
+one, that one twice, are asked for without echo; if standard input is no terminal,
+it has one line each: old, new. As long as a new PIN may be is in TOKEN/info: 4 to
+1024 bytes, and 4 to 8 in the format of openCryptoki 3.8.
+
+With --unlock the security officer sets the user's PIN anew, whatever it was: after
+wrong ones have locked it, or when nobody knows it. In place of the old PIN that of
+the security officer is asked for, unless this terminal is logged in as such.
+
+A right PIN also sets the count of wrong ones back. TOKEN may be left out where there
+is one only. Who is logged in at this terminal stays so; it cannot be the other role.`,
+		Example: `  p11fs pin swtok
+  p11fs pin --so swtok
+  p11fs pin --unlock swtok`,
+		Args: takes(0, 1),
+	}
+	so := c.Flags().Bool("so", false, "change the PIN of the security officer")
+	unlock := c.Flags().Bool("unlock", false, "set the user's PIN anew, as the security officer")
+	return onToken(c, func(c *cobra.Command, t tree, token string, _ []string) error {
+		change := pinChange{token: token, role: "user", old: "PIN", fresh: "new PIN", unlock: *unlock}
+		switch {
+		case *so && *unlock:
+			return &usageError{err: errors.New("--unlock is for the user's PIN: leave --so out")}
+		case *so:
+			change.role, change.old, change.fresh = "so", "SO PIN", "new SO PIN"
+		case *unlock:
+			change.role, change.old, change.fresh = "so", "SO PIN", "new user PIN"
+		}
+		return t.changePIN(c.Context(), newAsker(s), change)
+	})
+}
+
+// A pinChange is what changePIN does.
+type pinChange struct {
+	token      string
+	role       string // whose PIN is given: user or so
+	old, fresh string // the prompts
+	unlock     bool   // what is set is the user's
+}
+
+// changePIN asks for two PINs, and sets the second one. It leaves who is logged in at
+// this terminal as it was.
+func (t tree) changePIN(ctx context.Context, ask *asker, c pinChange) (err error) {
+	in := t.role(c.token)
+	if in != c.role && in != "public" {
+		return &usageError{err: fmt.Errorf("this terminal is logged in to %s as %s: p11fs logout %[1]s first", c.token, in)}
+	}
+	var old *secret.Bytes
+	if !c.unlock || in == "public" {
+		if old, err = getPIN(ctx, ask, "", c.old, false); err != nil {
+			return err
+		}
+		defer old.Close()
+	}
+	fresh, err := getPIN(ctx, ask, "", c.fresh, true)
+	if err != nil {
+		return err
+	}
+	defer fresh.Close()
+	what := "pin " + c.token
+	if c.role == "so" && in == "public" {
+		if err := t.login(what, c.token, "so", old); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, t.logout(c.token)) }()
+	}
+	if c.unlock {
+		return t.command(what, c.token, "ctl", joinSecret("init-pin ", fresh, ""))
+	}
+	return t.command(what, c.token, "pin", joinLines("", old, fresh))
+}
+
+// joinLines returns before, and the PINs a line each, in one slice, which command wipes.
+func joinLines(before string, pins ...*secret.Bytes) []byte {
+	n := len(before)
+	for _, p := range pins {
+		n += p.Len() + 1
+	}
+	b := append(make([]byte, 0, n), before...)
+	for _, p := range pins {
+		p.Use(func(text []byte) { b = append(append(b, text...), '\n') })
+	}
+	return b
+}
