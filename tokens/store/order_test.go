@@ -104,7 +104,7 @@ func TestBigEndian(t *testing.T) {
 			if err := s.InitToken(t.Context(), pin(t, storetest.SOPIN), "empty"); err != nil {
 				t.Fatal(err)
 			}
-			if data := readFile(t, cfg.Dir, dataFile); binary.BigEndian.Uint32(data[offFlags:]) != 0x880445 {
+			if data := readFile(t, cfg.Dir, dataFile); binary.BigEndian.Uint32(data[offFlags:]) != 0x80445 {
 				t.Errorf("initialised: flags %x", data[offFlags:offFlags+4])
 			}
 		})
