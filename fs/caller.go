@@ -58,6 +58,9 @@ type processes struct {
 	started func(pid int) string
 	// stat returns what is known of a process (see statFields). nil knows nothing.
 	stat func(pid int) []string
+	// signalled reports whether a signal that ends the process of a thread was sent to it.
+	// nil knows of none.
+	signalled func(tid int) bool
 	// process returns the process of a thread. nil takes each thread for one.
 	process func(tid int) int
 	// groups returns the supplementary groups of a thread, nil if they cannot be
@@ -68,7 +71,7 @@ type processes struct {
 }
 
 func systemProcesses() processes {
-	p := processes{session: unix.Getsid, leader: openLeader, started: startTime, process: processOf, stat: statFields, groups: threadGroups}
+	p := processes{session: unix.Getsid, leader: openLeader, started: startTime, process: processOf, stat: statFields, signalled: signalled, groups: threadGroups}
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && limit.Cur < math.MaxInt32 {
 		p.descriptors = int(limit.Cur)
@@ -357,19 +360,27 @@ const (
 	statExit   = 49
 )
 
-// killed reports whether a process is ending because of a signal.
+// killed reports whether a process is ending because of a signal. The exit code says so,
+// but not of another user's process to one without CAP_SYS_PTRACE. Then it is the mark of
+// a signal, which threads also bear that end with another's exit(2), and the signal itself.
 func (cs *callers) killed(pid int) bool {
 	if cs.system.stat == nil || pid == 0 {
 		return false
 	}
-	const exiting = 0x4 // PF_EXITING
+	const exiting, signaled = 0x4, 0x400 // PF_EXITING, PF_SIGNALED
 	f := cs.system.stat(pid)
 	if len(f) <= statExit {
 		return false
 	}
 	flags, _ := strconv.ParseUint(f[statFlags], 10, 64)
 	exit, _ := strconv.ParseUint(f[statExit], 10, 64)
-	return flags&exiting != 0 && exit&0x7f != 0
+	switch {
+	case flags&exiting == 0:
+		return false
+	case exit != 0:
+		return exit&0x7f != 0
+	}
+	return flags&signaled != 0 && cs.system.signalled != nil && cs.system.signalled(pid)
 }
 
 // startTime is empty where it cannot be read.
@@ -380,25 +391,40 @@ func startTime(pid int) string {
 	return ""
 }
 
-// statusNumbers are the numbers of a line of what /proc tells of a thread: no system
-// call tells another's.
-func statusNumbers(tid int, key string) (numbers []uint32) {
+// statusLine are the words of a line of what /proc tells of a thread: no system call
+// tells another's.
+func statusLine(tid int, key string) []string {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", tid))
 	if err != nil {
 		return nil
 	}
 	for line := range strings.Lines(string(b)) {
-		list, ok := strings.CutPrefix(line, key+":")
-		if !ok {
-			continue
+		if list, ok := strings.CutPrefix(line, key+":"); ok {
+			return strings.Fields(list)
 		}
-		for _, word := range strings.Fields(list) {
-			if n, err := strconv.ParseUint(word, 10, 32); err == nil {
-				numbers = append(numbers, uint32(n))
-			}
+	}
+	return nil
+}
+
+func statusNumbers(tid int, key string) (numbers []uint32) {
+	for _, word := range statusLine(tid, key) {
+		if n, err := strconv.ParseUint(word, 10, 32); err == nil {
+			numbers = append(numbers, uint32(n))
 		}
 	}
 	return numbers
+}
+
+// signalled reports whether a signal to the whole process is pending that the thread
+// neither blocks, ignores nor catches: one that ends the process stays so until its end.
+func signalled(tid int) bool {
+	mask := func(key string) (n uint64) {
+		for _, word := range statusLine(tid, key) {
+			n, _ = strconv.ParseUint(word, 16, 64)
+		}
+		return n
+	}
+	return mask("ShdPnd")&^(mask("SigBlk")|mask("SigIgn")|mask("SigCgt")) != 0
 }
 
 func threadGroups(tid int) []uint32 { return statusNumbers(tid, "Groups") }

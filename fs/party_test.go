@@ -54,20 +54,28 @@ python3 p.py`)
 // TestWriterThatIsKilled: one who writes while a signal is still ending another, or who
 // writes after one who closed without a write, gets the result; beside one who lives, nobody knows whose it is.
 func TestWriterThatIsKilled(t *testing.T) {
-	const exits = 0x4 // PF_EXITING
+	const exits, signaled = 0x4, 0x400 // PF_EXITING, PF_SIGNALED
 	for name, c := range map[string]struct {
-		flags, exit  string
+		flags        int
+		exit         string
 		closed, want bool
+		signalled    bool
 	}{
-		"killed":  {strconv.Itoa(exits), "9", false, true},
-		"exiting": {strconv.Itoa(exits), "256", false, false},
-		"living":  {"0", "0", false, false},
-		"closed":  {"0", "0", true, true},
+		"killed":                     {flags: exits, exit: "9", want: true},
+		"killed, dumping core":       {flags: exits, exit: "139", want: true},
+		"exiting":                    {flags: exits, exit: "256"},
+		"exiting when a signal came": {flags: exits | signaled, exit: "256", signalled: true},
+		"living":                     {exit: "0"},
+		"living when a signal came":  {flags: signaled, exit: "0", signalled: true},
+		"closed":                     {exit: "0", closed: true, want: true},
+		"killed unseen":              {flags: exits | signaled, exit: "0", signalled: true, want: true},
+		"a thread of one that exits": {flags: exits | signaled, exit: "0"},
+		"exiting unseen":             {flags: exits, exit: "0", signalled: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fields := make([]string, statExit+1)
-			fields[statFlags], fields[statExit] = c.flags, c.exit
-			cs := &callers{system: processes{stat: func(pid int) []string {
+			fields[statFlags], fields[statExit] = strconv.Itoa(c.flags), c.exit
+			cs := &callers{system: processes{signalled: func(int) bool { return c.signalled }, stat: func(pid int) []string {
 				if pid != 7 {
 					t.Errorf("process %d is asked for, want 7", pid)
 				}
