@@ -74,6 +74,9 @@ func TestThrough(t *testing.T) {
 
 	run("p11fs __complete encrypt swtok/a | grep -qx swtok/aes.sec && p11fs __complete verify '' | grep -qx swtok/ec.pub")
 
+	run("p11fs __complete sign swtok/web --mechanism '' > names && grep -qx sha256-rsa-pkcs-pss names && ! grep -q ecdsa names")
+	run("p11fs __complete encrypt aes --mechanism '' | grep -qx aes-gcm && p11fs __complete digest --mechanism '' | grep -qx sha512 && p11fs __complete sign --mechanism '' | grep -qx ecdsa")
+
 	ends(1, "no key nothing", "p11fs encrypt nothing < a")
 	ends(2, "not known", "p11fs encrypt 'pkcs11:object=aes;slot-id=1' < a")
 	ends(2, "missing", "p11fs encrypt < a")

@@ -6,10 +6,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"p11fs/tokens/swtok"
 )
 
 // keyText is how a command's help says what KEY is.
@@ -73,7 +76,11 @@ func newThrough(s streams, operation string, suffixes []string, c *cobra.Command
 	if operation == "digest" {
 		c.Args, c.ValidArgsFunction = takes(0, 1), completeTokens(mount)
 	}
+	completeFlag(c, "mechanism", completeMechanisms(mount, operation, suffixes))
 	c.RunE = func(c *cobra.Command, args []string) (err error) {
+		if operation != "decrypt" && operation != "verify" && *output == "" && isTerminal(s.out) {
+			return &usageError{err: errors.New("what comes out is no text, and standard output is a terminal: give it a file with --output, or another program, as xxd -p (with --output /dev/stdout the terminal gets it all the same)")}
+		}
 		var at tree
 		var file string
 		if operation == "digest" {
@@ -109,6 +116,46 @@ func newThrough(s streams, operation string, suffixes []string, c *cobra.Command
 		return out.commit()
 	}
 	return c
+}
+
+// completeFlag has the shell complete an option's value.
+func completeFlag(c *cobra.Command, name string, complete cobra.CompletionFunc) {
+	if err := c.RegisterFlagCompletionFunc(name, complete); err != nil {
+		panic("p11fs: " + err.Error()) // there is no such option
+	}
+}
+
+// completeMechanisms offers the mechanisms by which the key, if it is named already, does
+// the operation.
+func completeMechanisms(mount *string, operation string, suffixes []string) cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, _ string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
+		if operation == "digest" {
+			if t, token, err := tokenOf(*mount, args); err == nil {
+				entries, _ := os.ReadDir(filepath.Join(t.dir, token, "digest"))
+				for _, e := range entries {
+					names = append(names, e.Name())
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		}
+		if len(args) > 0 {
+			if at, key, err := findKey(*mount, args[0], suffixes); err == nil {
+				can, _ := at.read(key, "mechanisms")
+				for line := range strings.Lines(can) {
+					if words := strings.Fields(line); words[0] == operation {
+						names = append(names, words[1])
+					}
+				}
+				return names, cobra.ShellCompDirectiveNoFileComp
+			}
+		}
+		for _, m := range swtok.Mechanisms() {
+			if slices.Contains(m.Uses(), operation) {
+				names = append(names, m.Type.Short())
+			}
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
 }
 
 // digestFile is the file of a digest, and the folder whose file error is about it.

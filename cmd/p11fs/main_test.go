@@ -352,6 +352,53 @@ func TestRefusal(t *testing.T) {
 	}
 }
 
+// TestNoBytesAtATerminal: bytes that are no text do not go to a terminal.
+func TestNoBytesAtATerminal(t *testing.T) {
+	t.Setenv(mountEnv, fakeTree(t))
+	_, slave := openTerminal(t)
+	for line, want := range map[string]int{
+		"encrypt swtok/x": exitUsage, "sign swtok/x": exitUsage, "digest": exitUsage,
+		"decrypt swtok/x": exitAuth, "digest --output /dev/null": exitFailure, "sign swtok/x -o /dev/null": exitAuth,
+	} {
+		in, err := os.Open(os.DevNull)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = run(t.Context(), strings.Fields(line), streams{in: in, out: slave, err: &bytes.Buffer{}})
+		_ = in.Close()
+		if exitCode(err) != want || (want == exitUsage) != strings.Contains(err.Error(), "a terminal") {
+			t.Errorf("%s: %v", line, err)
+		}
+	}
+}
+
+// TestOutputIsNamed: an error of what a command writes names the file that was asked for.
+func TestOutputIsNamed(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := createOutput(dir+"/none/out", nil); err == nil || !strings.Contains(err.Error(), dir+"/none/out: no such file") {
+		t.Errorf("a directory that is not there: %v", err)
+	}
+	for name, fail := range map[string]func(o *output) error{
+		"write":  func(o *output) error { _, err := o.Write([]byte("x")); return err },
+		"commit": func(o *output) error { return o.commit() },
+	} {
+		o, err := createOutput(filepath.Join(dir, name), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := o.file.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := fail(o); err == nil || !strings.Contains(err.Error(), filepath.Join(dir, name)+": ") || strings.Contains(err.Error(), ".p11fs-") {
+			t.Errorf("%s: %v", name, err)
+		}
+		o.discard()
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 0 {
+		t.Errorf("%v is left", left)
+	}
+}
+
 func TestStatusAndPath(t *testing.T) {
 	dir := fakeTree(t)
 	t.Setenv(mountEnv, dir)

@@ -29,9 +29,7 @@ have another cryptographic library, or a policy.`,
 	}
 	mount := mountFlag(c)
 	token := c.Flags().String("token", "", "those that the mounted `TOKEN` has")
-	if err := c.RegisterFlagCompletionFunc("token", completeTokens(mount)); err != nil {
-		panic("p11fs: " + err.Error())
-	}
+	completeFlag(c, "token", completeTokens(mount))
 	c.ValidArgsFunction = func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		if len(args) > 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp

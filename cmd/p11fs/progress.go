@@ -26,10 +26,6 @@ const barTime = 250 * time.Millisecond
 // written stands there too.
 func startProgress(s streams, toFile bool) *progress {
 	p := &progress{ended: make(chan struct{}), gone: make(chan struct{})}
-	isTerminal := func(w any) bool {
-		f, ok := w.(*os.File)
-		return ok && term.IsTerminal(int(f.Fd()))
-	}
 	if !isTerminal(s.err) || isTerminal(s.in) || !toFile && isTerminal(s.out) {
 		close(p.gone)
 		return p
@@ -40,6 +36,12 @@ func startProgress(s streams, toFile bool) *progress {
 	}
 	go p.show(s.err, time.Now())
 	return p
+}
+
+// isTerminal reports whether a stream is a terminal.
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 func (p *progress) show(w io.Writer, begun time.Time) {

@@ -149,7 +149,6 @@ func TestAskTerminal(t *testing.T) {
 	})
 }
 
-// TestPINOfAFile: what an editor of another system adds is no part of a PIN.
 // TestAskBeforeInit: only the name of the token, typed, destroys what is in it.
 func TestAskBeforeInit(t *testing.T) {
 	for typed, want := range map[string]bool{"swtok": true, "y": false, "": false} {
@@ -165,6 +164,7 @@ func TestAskBeforeInit(t *testing.T) {
 	}
 }
 
+// TestPINOfAFile: what an editor of another system adds is no part of a PIN.
 func TestPINOfAFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pin")
 	if err := os.WriteFile(path, []byte("\xef\xbb\xbf1234\r\nnext\n"), 0o600); err != nil {

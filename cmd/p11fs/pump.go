@@ -137,23 +137,47 @@ func pump(f *os.File, in io.Reader, out io.Writer) (given bool, err error) {
 // An output is where a command writes. A regular file has its name once all of it is
 // there.
 type output struct {
-	io.Writer
-	file *os.File // nil for standard output
-	path string   // the name to come; empty where the file has it
+	stdout io.Writer // where it is this
+	file   *os.File  // else
+	path   string    // the name to come; empty where the file has it
+	named  string    // what the command line calls it
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	if o.file == nil {
+		return o.stdout.Write(b)
+	}
+	n, err := o.file.Write(b)
+	return n, o.failed(err)
+}
+
+// failed tells an error by the name that the command line has, not by one that only the
+// command knows.
+func (o *output) failed(err error) error {
+	var path *os.PathError
+	var link *os.LinkError
+	switch {
+	case errors.As(err, &path):
+		return &os.PathError{Op: path.Op, Path: o.named, Err: path.Err}
+	case errors.As(err, &link):
+		return &os.PathError{Op: link.Op, Path: o.named, Err: link.Err}
+	}
+	return err
 }
 
 // createOutput begins an output; stdout is it where path is empty.
 func createOutput(path string, stdout io.Writer) (*output, error) {
+	o := &output{stdout: stdout, named: path}
 	if path == "" {
-		return &output{Writer: stdout}, nil
+		return o, nil
 	}
 	if target, err := filepath.EvalSymlinks(path); err == nil {
 		path = target
 	}
 	old, err := os.Stat(path)
 	if err == nil && !old.Mode().IsRegular() {
-		f, err := os.OpenFile(path, os.O_WRONLY, 0)
-		return &output{f, f, ""}, err
+		o.file, err = os.OpenFile(path, os.O_WRONLY, 0)
+		return o, o.failed(err)
 	}
 	random := make([]byte, 8)
 	_, _ = rand.Read(random) // which does not fail
@@ -161,14 +185,15 @@ func createOutput(path string, stdout io.Writer) (*output, error) {
 	if newErr == nil && err == nil {
 		_ = f.Chmod(old.Mode().Perm()) // as far as the file system has modes
 	}
-	return &output{f, f, path}, newErr
+	o.file, o.path = f, path
+	return o, o.failed(newErr)
 }
 
 // commit ends the output, of which all is there.
 func (o *output) commit() error {
 	if o.path == "" {
 		if o.file != nil {
-			return o.file.Close()
+			return o.failed(o.file.Close())
 		}
 		return nil
 	}
@@ -179,7 +204,7 @@ func (o *output) commit() error {
 	if err == nil {
 		o.path = ""
 	}
-	return err
+	return o.failed(err)
 }
 
 // discard removes what was not committed.

@@ -56,7 +56,7 @@ const within = "as the error says whose reason it is"
 
 func sections() []section {
 	return []section{
-		{"The tree", "From the files of the mount: the errno is the program's, and the line stands in `error`. The commands of p11fs print it.", []string{"fs"}, within},
+		{"The tree", "From the files of the mount: the errno is the program's, and the line stands in `error`. The commands of p11fs print it, and name a command where it names a file.", []string{"fs"}, within},
 		{"The rules of PKCS#11", "From any door; in the tree as above. Programs that load a module get the CK_RV alone.", []string{"engine"}, within},
 		{"Tokens", "Likewise, from the token; of a token that is not served `p11fs status` and `p11fs doctor` say it too.", []string{"tokens", "tokens/memory", "tokens/keywrap", "tokens/swtok", "tokens/swtok/libcrypto", "tokens/store", "tokens/store/format"}, within},
 		{"Templates, mechanisms and parameters", "Likewise, of what was written.", []string{"p11"}, within},
