@@ -1,7 +1,10 @@
 package engine
 
 import (
+	"bytes"
 	"context"
+	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -119,5 +122,27 @@ func TestWhoGaveWrongPINs(t *testing.T) {
 	want(t, s.Login(t.Context(), p11.CKU_USER, pin(t, "1234")), p11.CKR_OK)
 	if list := b.slot.WrongPINs(p11.CKU_USER); len(list) != 0 {
 		t.Errorf("after the right PIN: %+v", list)
+	}
+}
+
+// The log says who gave a wrong PIN, and not which.
+func TestWrongPINsAreLogged(t *testing.T) {
+	var said bytes.Buffer
+	token := hooks.New("tok", hooks.Options{})
+	e, err := New(Config{Slots: []SlotConfig{{ID: 3, Token: token}}, Log: slog.New(slog.NewTextHandler(&said, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	b := &bench{Engine: e, token: token, slot: e.slots[0]}
+	want(t, b.by(t, 1000, "rpc").Login(t.Context(), p11.CKU_USER, pin(t, "4711")), p11.CKR_PIN_INCORRECT)
+	line := said.String()
+	for _, word := range []string{"token=tok", "uid=1000", "pid=77", "command=guess", "door=rpc", "user"} {
+		if !strings.Contains(line, word) {
+			t.Errorf("the log has no %s: %q", word, line)
+		}
+	}
+	if strings.Contains(line, "4711") {
+		t.Errorf("the log has the PIN: %q", line)
 	}
 }

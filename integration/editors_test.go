@@ -81,6 +81,33 @@ func TestEditors(t *testing.T) {
 	searchFor(t, mark, began, owner.dir, home, d.tokenRoot(), d.dir, os.TempDir(), "/tmp", "/var/tmp", "/dev/shm", "/run")
 }
 
+// TestCertificateCopies: copying programs and editors replace a certificate by a whole
+// new one.
+func TestCertificateCopies(t *testing.T) {
+	t.Parallel()
+	needTools(t, "vim.tiny", "rsync", "python3", "openssl")
+	_, term := ready(t, daemonConfig{})
+	term.ok("for n in older newer-one; do openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /dev/null -subj /CN=$n -out $n.pem 2>/dev/null; done; NEW=$PWD/newer-one.pem")
+	for name, line := range map[string]string{
+		"cp":           `cp $NEW $F`,
+		"install":      `install -m 600 $NEW $F`,
+		"rsync":        `mkdir src && cp $NEW src/${F##*/} && rsync -a src/ ${F%/*}/; r=$?; rm -r src; test $r = 0`,
+		"rsync-backup": `mkdir src && cp $NEW src/${F##*/} && rsync -a --backup src/ ${F%/*}/; r=$?; rm -r src; test $r = 0`,
+		"cp-backup":    `cp --backup $NEW $F && cp --backup=numbered $NEW $F`,
+		"sed":          `sed -n -i "1r $NEW" $F`,
+		"vim":          `vim.tiny -es -N -u NONE -i NONE --cmd 'set backup backupcopy=no' -c '%d' -c "0r $NEW" -c 'g/^$/d' -c wq $F`,
+		"python":       replacing + `. $F "$(cat $NEW)"`,
+		"mv":           `cp $NEW $T/certs/.new && mv $T/certs/.new $F`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			term.t = t
+			term.ok("F=$T/certs/" + name + ".pem && cp older.pem $F && " + line)
+			term.ok("cmp $NEW $F && test \"$(cat $T/error)\" = '0x00000000 CKR_OK' && ls $O | grep -qx '" + name + ".crt'")
+		})
+	}
+	term.want("ls -A $T/certs | grep '^[.]'; true", "")
+}
+
 // TestTemporaries: files with the names of temporary ones are bounded, and end with the
 // login.
 func TestTemporaries(t *testing.T) {

@@ -10,6 +10,31 @@ import (
 	"testing"
 )
 
+// TestSetUpFindsGo: what the Makefile has found serves where PATH has no Go.
+func TestSetUpFindsGo(t *testing.T) {
+	t.Parallel()
+	found, err := exec.LookPath("go")
+	need(t, err == nil, "go")
+	script, err := os.ReadFile("../contrib/setup.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := workDir(t, "setup")
+	for name, text := range map[string][]byte{"setup.sh": script, "packages.txt": nil} { // which are all there
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, says := range map[string]bool{found: false, "/nowhere/go": true} {
+		cmd := exec.Command("sh", filepath.Join(dir, "setup.sh"), "run")
+		cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "GO=" + path}
+		out, err := cmd.CombinedOutput()
+		if strings.Contains(string(out), "go is not in PATH") != says || (err != nil) != says {
+			t.Errorf("with %s: %v\n%s", path, err, out)
+		}
+	}
+}
+
 // TestInstallDestdir installs a machine's p11fs below a directory, as for a
 // package, sets that machine up with the service manager's own tools, and
 // uninstalls.

@@ -12,7 +12,7 @@
 /* What the threads of case_race share. */
 static struct {
     CK_SLOT_ID slot;
-    CK_OBJECT_HANDLE key;
+    CK_OBJECT_HANDLE key, stored; /* of the session, and of the token */
     double end;
     atomic_long uses, changes;
 } race;
@@ -21,8 +21,9 @@ static struct {
 static void *uses(void *unused)
 {
     CK_SESSION_HANDLE s = session_on(race.slot);
-    CK_MECHANISM sha = {CKM_SHA256, NULL, 0}, mac = {CKM_SHA256_HMAC, NULL, 0};
-    CK_BYTE in[8] = {1}, out[32];
+    CK_BYTE iv[16] = {0}, in[16] = {1}, out[64];
+    CK_MECHANISM sha = {CKM_SHA256, NULL, 0}, mac = {CKM_SHA256_HMAC, NULL, 0}, cbc = {CKM_AES_CBC, iv, sizeof iv};
+    CK_MECHANISM kwp = {CKM_AES_KEY_WRAP_KWP, NULL, 0};
     CK_SESSION_INFO info;
     CK_ULONG n;
 
@@ -38,6 +39,11 @@ static void *uses(void *unused)
         OK(f->C_SignInit(s, &mac, race.key));
         n = sizeof out;
         OK(f->C_Sign(s, in, sizeof in, out, &n));
+        OK(f->C_EncryptInit(s, &cbc, race.stored));
+        n = sizeof out;
+        OK(f->C_Encrypt(s, in, sizeof in, out, &n));
+        n = sizeof out;
+        OK(f->C_WrapKey(s, &kwp, race.stored, race.key, out, &n));
         race.uses++;
     }
     OK(f->C_CloseSession(s));
@@ -87,7 +93,7 @@ static void *destroys(void *unused)
     return NULL;
 }
 
-/* relabels changes the key that the others use. */
+/* relabels changes the keys that the others use. */
 static void *relabels(void *unused)
 {
     CK_SESSION_HANDLE s = session_on(race.slot);
@@ -97,7 +103,7 @@ static void *relabels(void *unused)
     (void)unused;
     do {
         label++;
-        OK(f->C_SetAttributeValue(s, race.key, &a, 1));
+        OK(f->C_SetAttributeValue(s, label % 2 == 0 ? race.key : race.stored, &a, 1));
     } while (goes_on());
     OK(f->C_CloseSession(s));
     return NULL;
@@ -110,10 +116,13 @@ void case_race(int seconds)
     enum { ALL = sizeof all / sizeof all[0] };
     pthread_t thread[ALL];
     CK_SESSION_HANDLE s;
+    CK_BBOOL yes = 1;
+    CK_ATTRIBUTE token = {CKA_TOKEN, &yes, 1};
 
     race.slot = start();
     s = login(race.slot);
     race.key = mac_key(s);
+    OK(f->C_CopyObject(s, aes_key(s), &token, 1, &race.stored));
     race.end = now() + seconds;
     for (int i = 0; i < ALL; i++)
         CHECK(pthread_create(&thread[i], NULL, all[i], NULL) == 0);

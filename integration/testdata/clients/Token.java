@@ -39,6 +39,7 @@ public class Token {
         pair = rsa.generateKeyPair();
         sign(p, "SHA256withRSA", pair.getPrivate(), pair.getPublic());
         sign(p, "SHA512withRSA", pair.getPrivate(), pair.getPublic());
+        many(p, pair.getPrivate());
 
         Cipher c = Cipher.getInstance("RSA/ECB/PKCS1Padding", p);
         c.init(Cipher.ENCRYPT_MODE, pair.getPublic());
@@ -65,6 +66,17 @@ public class Token {
             v.update(MESSAGE);
             if (!v.verify(signature)) throw new AssertionError(algorithm + " is not verified by " + by.getName());
         }
+    }
+
+    /** Each open signature has a session of its own. */
+    static void many(Provider p, PrivateKey key) throws Exception {
+        Signature[] open = new Signature[200];
+        for (int i = 0; i < open.length; i++) {
+            open[i] = Signature.getInstance("SHA256withRSA", p);
+            open[i].initSign(key);
+            open[i].update(MESSAGE);
+        }
+        for (Signature s : open) if (s.sign().length != 256) throw new AssertionError("an open signature is lost");
     }
 
     /** AES is offered as far as the module passes its parameters. */
