@@ -151,6 +151,8 @@ func (a *filesApplication) call(name string, args []string) (string, error) {
 		return a.state(s)
 	case "token":
 		return a.tokenFlags()
+	case "limits":
+		return a.limits()
 	case "inittoken":
 		return "", a.write(filepath.Join(a.token, "ctl"), fmt.Sprintf("init %s %s", raw(0), raw(1)))
 	case "login":
@@ -333,6 +335,17 @@ func (a *filesApplication) tokenFlags() (string, error) {
 		}
 	}
 	return fmt.Sprintf("%x %x", uint64(flags), sessions), err
+}
+
+// limits are how many sessions, and read-write ones, there may be.
+func (a *filesApplication) limits() (string, error) {
+	info, err := os.ReadFile(filepath.Join(a.token, "info"))
+	if err != nil {
+		return "", err
+	}
+	_, after, _ := strings.Cut(string(info), "max-sessions: ")
+	n, err := strconv.ParseUint(strings.Fields(after + " ?")[0], 10, 64)
+	return fmt.Sprintf("%x %[1]x", n), err
 }
 
 // create is C_CreateObject as far as a file does it: a private data object of

@@ -128,7 +128,7 @@ func and(list map[string]deviation, door, why string, are map[string]string) map
 }
 
 func conformanceRules() []tokenRule {
-	return slices.Concat(sessionRules(), loginRules(), visibilityRules(), templateRules(), attributeRules(), usageRules(), deriveRules(), operationRules())
+	return slices.Concat(sessionRules(), loginRules(), visibilityRules(), templateRules(), attributeRules(), usageRules(), deriveRules(), operationRules(), programRules())
 }
 
 // TestConformance asks each rule of each door. The expected answers are the same

@@ -24,7 +24,7 @@ C_Encrypt C_EncryptUpdate C_EncryptFinal C_DecryptInit C_Decrypt C_DecryptUpdate
 C_DigestUpdate C_DigestKey C_DigestFinal C_SignInit C_Sign C_SignUpdate C_SignFinal C_SignRecoverInit C_SignRecover
 C_VerifyInit C_Verify C_VerifyUpdate C_VerifyFinal C_VerifyRecoverInit C_VerifyRecover C_DigestEncryptUpdate
 C_DecryptDigestUpdate C_SignEncryptUpdate C_DecryptVerifyUpdate C_GenerateKey C_GenerateKeyPair C_WrapKey C_UnwrapKey
-C_DeriveKey""".split()
+C_DeriveKey C_SeedRandom C_GenerateRandom C_GetFunctionStatus C_CancelFunction""".split()
 
 
 class ECDH(ctypes.Structure):
@@ -132,6 +132,11 @@ class Application:
         self.do("C_GetTokenInfo", self.slot, ctypes.byref(info))
         return "%x %x" % (info.flags, info.numbers[1])
 
+    def do_limits(self):
+        info = TokenInfo()
+        self.do("C_GetTokenInfo", self.slot, ctypes.byref(info))
+        return "%x %x" % (info.numbers[0], info.numbers[2])
+
     def do_inittoken(self, pin, label):
         pin = raw(pin)
         self.do("C_InitToken", self.slot, pin, U(len(pin)), raw(label).ljust(32))
@@ -222,6 +227,23 @@ class Application:
         """The call of an operation that takes all its data at once."""
         data = raw(data)
         return self.output("C_" + operation.capitalize(), U(int(s, 16)), data, U(len(data)), size=int(size, 16))
+
+    def do_ask(self, operation, s, data):
+        """How long the output would be."""
+        data, n = raw(data), U()
+        self.do("C_" + operation.capitalize(), U(int(s, 16)), data, U(len(data)), None, ctypes.byref(n))
+        return "%x" % n.value
+
+    def do_bad(self, operation, s, data):
+        """Likewise, without a place for that."""
+        data = raw(data)
+        self.do("C_" + operation.capitalize(), U(int(s, 16)), data, U(len(data)), None, None)
+
+    def do_digestkey(self, s, o):
+        self.do("C_DigestKey", U(int(s, 16)), U(int(o, 16)))
+
+    def do_parallel(self, name, s):
+        self.do(name, U(int(s, 16)))
 
     def do_one(self, operation, s, o, m, data):
         self.do_begin(operation, s, o, m)
