@@ -20,6 +20,7 @@ type ObjectInfo struct {
 	Token   bool
 	Private bool
 	Changed time.Time      // see tokens.Object
+	Dated   time.Time      // likewise
 	Length  int            // of CKA_VALUE in bytes; -1 where there is none that may be revealed
 	Attrs   p11.Attributes // a copy, without what may not be revealed, and from a search without any secret value
 }
@@ -270,6 +271,7 @@ func (e *entry) info(whole bool) ObjectInfo {
 		Token:   !e.session(),
 		Private: e.object.Private,
 		Changed: e.object.Changed,
+		Dated:   e.object.Dated,
 		Attrs:   visible,
 	}
 	info.Class, _ = visible.Class()

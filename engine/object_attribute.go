@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"slices"
+	"time"
 
 	"p11fs/p11"
 	"p11fs/secret"
@@ -82,6 +83,19 @@ func (s *Session) AppendValue(ctx context.Context, h p11.ObjectHandle, data []by
 		whole = slices.Concat(v, data)
 		return p11.Attributes{{Type: p11.CKA_VALUE, Value: whole}}, nil
 	})
+}
+
+// DateObject gives an object a time other than that of its last change, where the token
+// keeps one. Session objects have none.
+func (s *Session) DateObject(ctx context.Context, h p11.ObjectHandle, at time.Time) error {
+	o, err := s.mine(ctx, h, nil)
+	if err != nil {
+		return err
+	}
+	if d, ok := s.appSlot.slot.token.(tokens.Dater); ok && o.Name != "" {
+		err = d.Date(ctx, o.Handle, at)
+	}
+	return masked(h, err)
 }
 
 // update changes an object to what make gives of its newest attributes. template has

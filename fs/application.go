@@ -24,6 +24,7 @@ type application struct {
 	// emptied has the open files whose content O_TRUNC took, where that is still to
 	// be stored.
 	emptied map[*blob]struct{}
+	writing map[*blob]struct{} // open for writing
 }
 
 // An appSlot is what an application has on one slot.

@@ -46,7 +46,7 @@ func (d *attrDir) lookup(ctx context.Context, c caller, name string) (*entry, er
 	if readOnlyAttribute(t) {
 		perm = 0o440
 	}
-	return &entry{place: d.object.place, path: d.path(name), perm: perm, file: d.file(t, name), changed: d.object.changed(d.object.ref)}, nil
+	return &entry{place: d.object.place, path: d.path(name), perm: perm, file: d.file(t, name), times: d.object.times(d.object.ref)}, nil
 }
 
 // readOnlyAttribute reports whether attributes of that type can never be changed

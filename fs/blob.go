@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"syscall"
+	"time"
 
 	"p11fs/engine"
 	"p11fs/p11"
@@ -20,8 +21,12 @@ type blob struct {
 	append  bool
 	guarded bool // a logout ends reading
 	filled  bool // what is empty is not stored
-	// commit stores the content. It may be called again.
-	commit func(ctx context.Context, data []byte) error
+	// commit stores the content, and returns the objects that have it. It may be called
+	// again.
+	commit func(ctx context.Context, data []byte) ([]p11.ObjectHandle, error)
+
+	dir, label string    // which file it is, for application.date
+	dated      time.Time // the time that the next content has; guarded by application.mu
 
 	data   []byte // its capacity counts in the session
 	kept   int    // how much of data is stored, what is appended follows; -1 if all of it is new
@@ -42,6 +47,7 @@ type blob struct {
 // open makes b the state of a handle.
 func (b *blob) open(flags uint32) *handle {
 	b.handle = b.s.newHandle()
+	b.s.app.setWriting(b, true)
 	b.append = flags&syscall.O_APPEND != 0
 	b.handle.read, b.handle.write, b.handle.flush, b.handle.truncate, b.handle.release = b.read, b.write, b.flush, b.truncate, b.release
 	if b.guarded {
@@ -71,6 +77,7 @@ func (b *blob) write(ctx context.Context, data []byte, off int64) error {
 		}
 		copy(b.data[off:], data)
 		b.changed()
+		_ = b.s.app.takeDate(b) // the time of what is written now is another
 	}
 	return nil
 }
@@ -153,17 +160,25 @@ func (b *blob) store(ctx context.Context) error {
 	if !b.dirty {
 		return nil
 	}
-	err := b.commit(ctx, b.data)
+	list, err := b.commit(ctx, b.data)
 	if errnoFor(err) != syscall.EINTR {
 		b.dirty = false
 	}
-	if err == nil {
-		b.handle.succeeded()
-		if b.kept >= 0 {
-			b.kept = len(b.data)
+	if err != nil {
+		return err
+	}
+	if b.kept >= 0 {
+		b.kept = len(b.data)
+	}
+	if at := b.s.app.takeDate(b); !at.IsZero() {
+		for _, h := range list {
+			if err := b.s.eng.DateObject(context.WithoutCancel(ctx), h, at); err != nil {
+				return err
+			}
 		}
 	}
-	return err
+	b.handle.succeeded()
+	return nil
 }
 
 // storeEmptied stores that O_TRUNC took the content, if that is due.
@@ -178,9 +193,42 @@ func (b *blob) release(ctx context.Context) {
 	b.storeEmptied(ctx)
 	b.emptied = false
 	b.s.app.setEmptied(b)
+	b.s.app.setWriting(b, false)
 	secret.Wipe(b.data)
 	b.s.unreserve(cap(b.data))
 	b.data = nil
+}
+
+// setWriting adds b to the files that are open for writing, or takes it out.
+func (a *application) setWriting(b *blob, open bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if open {
+		a.writing[b] = struct{}{}
+	} else {
+		delete(a.writing, b)
+	}
+}
+
+// date sets the time of what the application will have written to a file, and reports
+// whether it has that open. futimens(2) comes before the close which stores the content.
+func (a *application) date(dir, label string, at time.Time) (open bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for b := range a.writing {
+		if b.dir == dir && b.label == label {
+			b.dated, open = at, true
+		}
+	}
+	return open
+}
+
+// takeDate returns the time that was set, once, or the zero time.
+func (a *application) takeDate(b *blob) (at time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	at, b.dated = b.dated, at
+	return at
 }
 
 // setEmptied adds b to the files whose empty content is due to be stored, or takes

@@ -260,6 +260,7 @@ func (cs *callers) add(who engine.Owner, files owner, l leader) (*application, e
 		account: cs.engine.Account(key.uid),
 		slots:   make(map[*engine.Slot]*appSlot),
 		emptied: make(map[*blob]struct{}),
+		writing: make(map[*blob]struct{}),
 		eng:     cs.engine.NewApplication(who, engine.ForPeople),
 	}
 	cs.apps[key] = a

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -13,6 +14,9 @@ import (
 	"p11fs/p11"
 	"p11fs/p11/pkix"
 )
+
+// The directories of files that are objects, as they begin names.
+const dataDir, certsDir = "data/", "certs/"
 
 // A contentDir shows the objects of one class as ordinary files, named by their
 // labels.
@@ -49,7 +53,7 @@ type content struct {
 // it is opened, empty, so that a refusal is not lost with a close.
 func dataFiles() content {
 	return content{
-		dir: "data/", class: p11.CKO_DATA, suffix: suffix(p11.CKO_DATA), secret: true, anySize: true, raw: true,
+		dir: dataDir, class: p11.CKO_DATA, suffix: suffix(p11.CKO_DATA), secret: true, anySize: true, raw: true,
 		text: func(i engine.ObjectInfo) ([]byte, error) {
 			v, _ := i.Attrs.Get(p11.CKA_VALUE)
 			return v, nil
@@ -71,12 +75,13 @@ func dataFiles() content {
 				return nil, p11.Errorf(p11.CKR_ACTION_PROHIBITED, "the object has modifiable=false")
 			}
 			defer i.Wipe()
-			b := &blob{s: s, ref: refOf(i), guarded: i.Private}
-			b.commit = func(ctx context.Context, data []byte) error {
+			b := &blob{s: s, ref: refOf(i), guarded: i.Private, dir: dataDir, label: i.Label}
+			b.commit = func(ctx context.Context, data []byte) ([]p11.ObjectHandle, error) {
+				list := []p11.ObjectHandle{i.Handle}
 				if b.append && b.kept >= 0 {
-					return s.eng.AppendValue(ctx, i.Handle, data[b.kept:], maxBlob)
+					return list, s.eng.AppendValue(ctx, i.Handle, data[b.kept:], maxBlob)
 				}
-				return s.eng.SetAttributeValue(ctx, i.Handle, p11.Attributes{{Type: p11.CKA_VALUE, Value: data}})
+				return list, s.eng.SetAttributeValue(ctx, i.Handle, p11.Attributes{{Type: p11.CKA_VALUE, Value: data}})
 			}
 			if v, _ := i.Attrs.Get(p11.CKA_VALUE); flags&syscall.O_TRUNC == 0 {
 				if err := b.load(v); err != nil {
@@ -96,7 +101,7 @@ func dataFiles() content {
 // with the key web.key.
 func certFiles() content {
 	return content{
-		dir: "certs/", class: p11.CKO_CERTIFICATE, suffix: suffix(p11.CKO_CERTIFICATE),
+		dir: certsDir, class: p11.CKO_CERTIFICATE, suffix: suffix(p11.CKO_CERTIFICATE),
 		ext: ".pem", exts: []string{".pem", ".crt", ".cer", ".der"},
 		text: func(i engine.ObjectInfo) ([]byte, error) { return pkix.CertificatePEM(i.Attrs) },
 		create: func(_ context.Context, s *session, label string, _ []byte) (engine.ObjectInfo, error) {
@@ -109,15 +114,15 @@ func certFiles() content {
 			if i.Handle != 0 {
 				old = append(old, i.Handle)
 			}
-			b := &blob{s: s, filled: true}
-			b.commit = func(ctx context.Context, data []byte) error {
+			b := &blob{s: s, filled: true, dir: certsDir, label: i.Label}
+			b.commit = func(ctx context.Context, data []byte) ([]p11.ObjectHandle, error) {
 				if !s.fs.renewing.lock(ctx) {
-					return context.Canceled
+					return nil, context.Canceled
 				}
 				defer s.fs.renewing.unlock()
 				certs, err := pkix.Parse(pkix.Certificate, data, pkix.Options{})
 				if err != nil {
-					return badFile(err)
+					return nil, badFile(err)
 				}
 				here := objects{place{fs: s.fs, slot: s.slot}}
 				if len(old) == 0 || !here.exists(ctx, s.app.eng, old[0]) {
@@ -128,7 +133,7 @@ func certFiles() content {
 				}
 				list, err := placeAll(ctx, s, certs, p11.Attributes{{Type: p11.CKA_LABEL, Value: []byte(i.Label)}})
 				if err != nil {
-					return err
+					return nil, err
 				}
 				gone := old
 				old = nil
@@ -140,10 +145,10 @@ func certFiles() content {
 						continue // it is what it was
 					}
 					if err := s.eng.DestroyObject(context.WithoutCancel(ctx), h); err != nil {
-						return err
+						return nil, err
 					}
 				}
-				return nil
+				return old, nil
 			}
 			return b.open(flags), nil
 		},
@@ -206,7 +211,7 @@ func (d *contentDir) entry(ref objectRef, full bool) *entry {
 	if d.raw {
 		described = func(ctx context.Context, c caller) (engine.ObjectInfo, error) { return d.describe(ctx, c, ref) }
 	}
-	return &entry{place: d.place, path: d.path(ref, full), perm: 0o660, file: d.file(object, described, full), changed: d.changed(ref)}
+	return &entry{place: d.place, path: d.path(ref, full), perm: 0o660, file: d.file(object, described, full), times: d.times(ref), date: d.date("", described)}
 }
 
 // path is different for both names of an object: they are not the same file.
@@ -245,12 +250,12 @@ func (d *contentDir) newObject(ctx context.Context, c caller, name string, value
 		return d.entry(refOf(i), false), h, err
 	}
 	object := func(ctx context.Context, c caller) (engine.ObjectInfo, error) { return d.object(ctx, c, name) }
-	changed := func(ctx context.Context, c caller) (time.Time, error) {
+	at := func(ctx context.Context, c caller) (times, error) {
 		i, err := object(ctx, c)
 		i.Wipe()
-		return i.Changed, err
+		return times{i.Changed, i.Dated}, err
 	}
-	return &entry{place: d.place, path: d.dir + "+" + name, perm: 0o660, file: d.file(object, object, false), changed: changed}, h, nil
+	return &entry{place: d.place, path: d.dir + "+" + name, perm: 0o660, file: d.file(object, object, false), times: at, date: d.date(label, object)}, h, nil
 }
 
 // makeOnce makes the object of a new file, unless somebody has made it meanwhile below
@@ -363,6 +368,26 @@ func (d *contentDir) makePrivate(ctx context.Context, s *session, i engine.Objec
 		return err
 	}
 	return errNameMoved
+}
+
+// date sets the time of a file of that label, or that of the object. Where the caller has it
+// open and has written what is still to be stored, that will have it.
+func (d *contentDir) date(label string, object find) func(ctx context.Context, c caller, at time.Time) error {
+	return func(ctx context.Context, c caller, at time.Time) error {
+		s, err := d.session(ctx, c)
+		if err != nil {
+			return err
+		}
+		i, err := object(ctx, c)
+		i.Wipe()
+		switch open := s.app.date(d.dir, cmp.Or(label, i.Label), at); {
+		case err != nil && open: // a certificate that is not there yet
+			return nil
+		case err != nil:
+			return err
+		}
+		return s.eng.DateObject(ctx, i.Handle, at)
+	}
 }
 
 // find is how the file of an object finds it.

@@ -50,9 +50,11 @@ type entry struct {
 	file *file
 	link func(ctx context.Context, c caller) (target string, err error)
 
-	// changed is when the object was changed that the entry shows, for a caller who sees
-	// it. It is nil for what shows none.
-	changed func(ctx context.Context, c caller) (time.Time, error)
+	// times are those of the object that the entry shows, for a caller who sees it. It is
+	// nil for what shows none.
+	times func(ctx context.Context, c caller) (times, error)
+	// date sets the time of its content, as touch(1) does. It is nil where that is not kept.
+	date func(ctx context.Context, c caller, at time.Time) error
 
 	// own is set for a file of the caller's, which the place's uid and gid own.
 	own bool
@@ -60,6 +62,10 @@ type entry struct {
 	// for a file.
 	everyones bool
 }
+
+// times are when an object was changed last, and the time of its content: the same, unless
+// that was set.
+type times struct{ changed, dated time.Time }
 
 func (e *entry) id() string { return e.place.id() + e.path }
 
@@ -77,7 +83,7 @@ func (e *entry) kind() uint32 {
 // depend on the caller; the size of a text and the time of an object do, and so does
 // whether a link leads anywhere.
 func (e *entry) attrTime() time.Duration {
-	if e.changed != nil || e.link != nil || e.file != nil && e.file.text != nil {
+	if e.times != nil || e.link != nil || e.file != nil && e.file.text != nil {
 		return 0
 	}
 	return cacheTime
@@ -109,13 +115,13 @@ func (e *entry) attr(ctx context.Context, c caller, out *fuse.Attr) {
 			out.Size = uint64(n)
 		}
 	}
-	at := e.fs.started
-	if e.changed != nil {
-		if changed, err := e.changed(ctx, c); err == nil {
-			at = changed
+	at := times{e.fs.started, e.fs.started}
+	if e.times != nil {
+		if of, err := e.times(ctx, c); err == nil {
+			at = of
 		}
 	}
-	out.SetTimes(&at, &at, &at)
+	out.SetTimes(&at.dated, &at.dated, &at.changed)
 }
 
 // A node is an entry that the kernel knows.
@@ -169,11 +175,16 @@ func (n *node) isThere(c caller) bool {
 }
 
 // Setattr is truncate, chmod, chown and utimes. What copying programs set besides
-// is accepted and has no effect: there is nowhere to keep it.
+// is accepted and has no effect: there is nowhere to keep it. A truncation may come with
+// a time, which is that of the change.
 func (n *node) Setattr(ctx context.Context, h gofs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
 	return n.serve(ctx, func(ctx context.Context, c caller) syscall.Errno {
 		if size, ok := in.GetSize(); ok {
 			if err := n.truncate(ctx, c, h, size); err != nil {
+				return n.failed(c, err)
+			}
+		} else if at, ok := in.GetMTime(); ok && n.date != nil {
+			if err := n.date(ctx, c, at); err != nil {
 				return n.failed(c, err)
 			}
 		}

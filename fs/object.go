@@ -89,7 +89,7 @@ func (d *objectDir) lookup(ctx context.Context, c caller, name string) (*entry, 
 		return nil, err
 	}
 	if name == "attr" {
-		return &entry{place: d.place, path: d.path("attr"), perm: 0o770, dir: &attrDir{object: d}, changed: d.changed(d.ref)}, nil
+		return &entry{place: d.place, path: d.path("attr"), perm: 0o770, dir: &attrDir{object: d}, times: d.times(d.ref)}, nil
 	}
 	for _, v := range views() {
 		if v.name != name {
@@ -106,7 +106,7 @@ func (d *objectDir) lookup(ctx context.Context, c caller, name string) (*entry, 
 			defer i.Wipe()
 			return v.text(d, ctx, c, i)
 		}
-		return &entry{place: d.place, path: d.path(name), perm: 0o440, file: &file{text: text, length: d.length(v)}, changed: d.changed(d.ref)}, nil
+		return &entry{place: d.place, path: d.path(name), perm: 0o440, file: &file{text: text, length: d.length(v)}, times: d.times(d.ref)}, nil
 	}
 	return d.operation(i, name)
 }

@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
@@ -56,11 +55,11 @@ func (o objects) emptied(c caller, ref objectRef) bool {
 	return own != nil && own.hasEmptied(o.slot, ref)
 }
 
-// changed returns when the object was changed (see entry).
-func (o objects) changed(ref objectRef) func(ctx context.Context, c caller) (time.Time, error) {
-	return func(ctx context.Context, c caller) (time.Time, error) {
+// times returns those of the object (see entry).
+func (o objects) times(ref objectRef) func(ctx context.Context, c caller) (times, error) {
+	return func(ctx context.Context, c caller) (times, error) {
 		i, err := o.describe(ctx, c, ref)
-		return i.Changed, err
+		return times{i.Changed, i.Dated}, err
 	}
 }
 
@@ -338,7 +337,7 @@ func (d *objectsDir) lookup(ctx context.Context, c caller, name string) (*entry,
 		return nil, err
 	}
 	ref := refOf(i)
-	return &entry{place: d.place, path: ref.path(), perm: 0o770, dir: &objectDir{objects: d.objects, ref: ref}, changed: d.changed(ref)}, nil
+	return &entry{place: d.place, path: ref.path(), perm: 0o770, dir: &objectDir{objects: d.objects, ref: ref}, times: d.times(ref)}, nil
 }
 
 // rmdir destroys an object.

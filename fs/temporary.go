@@ -2,6 +2,7 @@ package fs
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"p11fs/engine"
 	"p11fs/p11"
 	"p11fs/secret"
 )
@@ -50,7 +52,7 @@ type temporary struct {
 
 	mu    sync.Mutex // guards all below
 	data  []byte     // its capacity counts in the account
-	at    time.Time  // when it was changed
+	at    times      // dated is zero unless it was set
 	users int        // its name, and the open handles
 	ended bool       // it has no name any more
 }
@@ -161,18 +163,29 @@ func (t *temporary) leaveLocked() {
 }
 
 func (t *temporary) entry() *entry {
-	changed := func(context.Context, caller) (time.Time, error) {
+	at := func(context.Context, caller) (times, error) {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		return t.at, nil
+		return times{t.at.changed, cmp.Or(t.at.dated, t.at.changed)}, nil
 	}
-	return &entry{place: t.place, path: t.path, perm: 0o600, own: true, changed: changed, file: &file{
+	return &entry{place: t.place, path: t.path, perm: 0o600, own: true, times: at, date: t.date, file: &file{
 		text:     func(context.Context, caller) ([]byte, error) { return t.content(), nil },
 		length:   func(context.Context, caller) (int, error) { return t.length(), nil },
 		open:     t.openFor,
 		truncate: func(_ context.Context, _ caller, size uint64) error { return t.change(int64(size), nil, true) },
 		anySize:  true,
 	}}
+}
+
+// date sets the time of the content, which the object has too that it becomes.
+func (t *temporary) date(_ context.Context, c caller, at time.Time) error {
+	if t.fs.callers.find(c) != t.app {
+		return errNoEntry
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.at = times{t.fs.config.Now(), at}
+	return nil
 }
 
 // content is a copy of the content as it stands.
@@ -264,7 +277,7 @@ func (t *temporary) change(off int64, data []byte, cut bool) error {
 	}
 	t.data = t.data[:size]
 	copy(t.data[off:], data)
-	t.at = t.fs.config.Now()
+	t.at = times{changed: t.fs.config.Now()}
 	return nil
 }
 
@@ -286,7 +299,7 @@ func (d *contentDir) newTemporary(c caller, name string, flags uint32) (*entry, 
 	if err != nil {
 		return nil, nil, err
 	}
-	t := &temporary{place: d.place, app: a, path: fmt.Sprintf("%s.%d", d.dir, d.fs.temporaries.Add(1)), at: d.fs.config.Now(), users: 1}
+	t := &temporary{place: d.place, app: a, path: fmt.Sprintf("%s.%d", d.dir, d.fs.temporaries.Add(1)), at: times{changed: d.fs.config.Now()}, users: 1}
 	t.uid, t.gid = c.uid, c.gid
 	t.login = a.eng.LoginGeneration(d.slot)
 	_, t.guarded = a.eng.LoggedIn(d.slot)
@@ -309,9 +322,13 @@ func (d *contentDir) store(ctx context.Context, c caller, t *temporary, name, ne
 	if errors.Is(err, errNameMoved) { // to a private object, made for this
 		err = d.put(ctx, c, newName, data, replace)
 	}
-	t.thaw(err != nil)
+	dated := t.thaw(err != nil)
 	if err == nil {
 		t.app.temporaries.remove(d.key(name), t)
+	}
+	if err == nil && !dated.IsZero() {
+		object := func(ctx context.Context, c caller) (engine.ObjectInfo, error) { return d.object(ctx, c, newName) }
+		err = d.date("", object)(ctx, c, dated)
 	}
 	if errnoFor(err) == syscall.EINVAL { // see objectsDir.rename
 		err = p11.Advise(refuse(syscall.EPERM, p11.RVOf(err), err.Error()), p11.AdviceOf(err))
@@ -331,12 +348,13 @@ func (t *temporary) freeze() ([]byte, error) {
 	return t.data, nil
 }
 
-// thaw has t go on, if it is to.
-func (t *temporary) thaw(goOn bool) {
+// thaw has t go on, if it is to. It returns the time that was set, if one was.
+func (t *temporary) thaw(goOn bool) (dated time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.ended = !goOn
 	t.leaveLocked()
+	return t.at.dated
 }
 
 // put stores data, all at once, under an ordinary name.

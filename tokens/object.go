@@ -24,9 +24,10 @@ type Object struct {
 	Stored string
 	// Private says that CKA_PRIVATE is true.
 	Private bool
-	// Changed is when this version was made, which its storage may know better than
-	// NewObject: until it puts it into the index.
-	Changed time.Time
+	// Changed is when this version was made, and Dated the time of its content, which is
+	// the same unless somebody has set it (Dater). Its storage may know both better than
+	// NewObject: until it puts the version into the index.
+	Changed, Dated time.Time
 
 	mu      sync.Mutex // guards all below; nothing is locked under it
 	attrs   p11.Attributes
@@ -38,7 +39,8 @@ type Object struct {
 
 // NewObject returns an object that owns attrs, and was changed now.
 func NewObject(h p11.ObjectHandle, name string, attrs p11.Attributes) *Object {
-	return &Object{Handle: h, Name: name, Private: attrs.Bool(p11.CKA_PRIVATE), Changed: time.Now(), attrs: attrs}
+	now := time.Now()
+	return &Object{Handle: h, Name: name, Private: attrs.Bool(p11.CKA_PRIVATE), Changed: now, Dated: now, attrs: attrs}
 }
 
 // NewSessionObject returns a session object that owns attrs. forget, if not nil, is

@@ -8,6 +8,7 @@ package tokens
 
 import (
 	"context"
+	"time"
 
 	"p11fs/p11"
 	"p11fs/secret"
@@ -18,7 +19,7 @@ import (
 //
 // What only some tokens can do is an interface of its own, which whoever wants it
 // finds by assertion on the Token: KeyGenerator, KeyWrapper, KeyDeriver,
-// Encapsulator, RandomSeeder, BatchCreator, Adopter, Forgetter, Hider, SelfTester, Watcher,
+// Encapsulator, RandomSeeder, BatchCreator, Dater, Adopter, Forgetter, Hider, SelfTester, Watcher,
 // Offliner, Sharer, Inspector. Resumer, Sizer, Keeper, Duplicator and KeyDigester are found on an
 // Operation.
 type Token interface {
@@ -236,6 +237,14 @@ type Adopter interface {
 type BatchCreator interface {
 	// CreateAll is Create for each of list, and makes all of them or none.
 	CreateAll(ctx context.Context, list []p11.Attributes) ([]*Object, error)
+}
+
+// A Dater keeps a time of each object that is not that of its last change, as touch(1)
+// sets one.
+type Dater interface {
+	// Date makes a version of the object that has this time (Object.Dated), and else is
+	// the one before. The next change ends it.
+	Date(ctx context.Context, h p11.ObjectHandle, at time.Time) error
 }
 
 // A Forgetter keeps something of keys elsewhere. Forget is called once when the last

@@ -16,6 +16,7 @@ type kept struct {
 	private bool
 	attrs   p11.Attributes
 	changed time.Time
+	dated   time.Time
 }
 
 // Put stores an object as another program could, also a private one without a login
@@ -42,7 +43,8 @@ func (d *directory) putLocked(name string, attrs p11.Attributes) string {
 		d.objects[name] = k
 	}
 	k.attrs.Wipe()
-	k.attrs, k.changed = attrs, time.Now()
+	now := time.Now()
+	k.attrs, k.changed, k.dated = attrs, now, now
 	for _, s := range d.stores {
 		s.showLocked(name)
 	}
@@ -69,7 +71,7 @@ func (s *Store) showLocked(name string) {
 		h = o.Handle
 	}
 	o := tokens.NewObject(h, name, k.attrs.Clone())
-	o.Changed = k.changed
+	o.Changed, o.Dated = k.changed, k.dated
 	if old := s.Index.PutAt(o, k.number); old != nil {
 		old.Drop()
 	}
@@ -123,6 +125,28 @@ func (s *Store) Update(ctx context.Context, h p11.ObjectHandle, change func(p11.
 		return s.ByName(s.dir.putLocked(old.Name, attrs))
 	})
 }
+
+// Date is tokens.Dater.
+func (s *Store) Date(ctx context.Context, h p11.ObjectHandle, at time.Time) error {
+	if err := s.Refresh(ctx); err != nil {
+		return err
+	}
+	_, err := s.Index.Update(h, unchanged, func(old *tokens.Object, attrs p11.Attributes) (*tokens.Object, error) {
+		if err := s.enterWith(ctx, old); err != nil {
+			return nil, err
+		}
+		defer s.dir.mu.Unlock()
+		s.dir.putLocked(old.Name, attrs)
+		s.dir.objects[old.Name].dated = at
+		for _, store := range s.dir.stores {
+			store.showLocked(old.Name)
+		}
+		return s.ByName(old.Name)
+	})
+	return err
+}
+
+func unchanged(attrs p11.Attributes) (p11.Attributes, error) { return attrs.Clone(), nil }
 
 // enterWith is enter for a change of the object of which old is to be the newest
 // version.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -308,6 +309,19 @@ func (d *folder) overwrite(name string, b []byte, at int64) error {
 		return ioError("write in", name, err)
 	}
 	return nil
+}
+
+// date sets the time of a file's content, and returns its stamp then.
+func (d *folder) date(name string, at time.Time) (stamp, error) {
+	modified, err := unix.TimeToTimespec(at)
+	if err != nil {
+		return stamp{}, p11.Errorf(p11.CKR_ARGUMENTS_BAD, "%s is no time of a file", at)
+	}
+	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, modified}
+	if err := unix.UtimesNanoAt(d.fd, name, times, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return stamp{}, ioError("date", name, err)
+	}
+	return d.stamp(name)
 }
 
 // sync makes what was created, renamed and removed in the directory durable.

@@ -200,7 +200,7 @@ func (s *Store) putLocked(n format.Name, f *file, attrs p11.Attributes) *tokens.
 		f.handle = s.Index.NewHandle()
 	}
 	o := s.object(f.handle, n, attrs)
-	o.Changed = time.Unix(0, f.stamp.mtime)
+	o.Changed, o.Dated = time.Unix(0, f.stamp.ctime), time.Unix(0, f.stamp.mtime)
 	if old := s.Index.PutAt(o, s.format.Place(n)); old != nil {
 		old.Drop()
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -84,6 +85,25 @@ func (s *Store) Update(ctx context.Context, h p11.ObjectHandle, change func(p11.
 		s.shareChange(n, old.Private)
 		return s.publish(n, st, old.Private, attrs), nil
 	})
+}
+
+// Date is tokens.Dater: the time is that of the object's file.
+func (s *Store) Date(ctx context.Context, h p11.ObjectHandle, at time.Time) error {
+	end, err := s.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	same := func(attrs p11.Attributes) (p11.Attributes, error) { return attrs.Clone(), nil }
+	_, err = s.Index.Update(h, same, func(old *tokens.Object, attrs p11.Attributes) (*tokens.Object, error) {
+		n, _ := format.ParseName(old.Stored)
+		st, err := s.objs.date(n.String(), at)
+		if err != nil {
+			return nil, err
+		}
+		return s.publish(n, st, old.Private, attrs), nil
+	})
+	return err
 }
 
 // Destroy is tokens.Objects. The object is gone once the index does not list it,

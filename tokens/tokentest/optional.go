@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"testing"
+	"time"
 
 	"p11fs/p11"
 	"p11fs/tokens"
@@ -134,4 +135,45 @@ func (b Backend) testOptional(t *testing.T) {
 	if got := labels(t, tok, nil, true); got != "a b c " || len(made) != 3 || made[1].Name != find(t, tok, "b").Name {
 		t.Errorf("there are %q, and %v was returned", got, made)
 	}
+}
+
+// testDates has a token that keeps the times of objects keep them, and no longer than the
+// version.
+func (b Backend) testDates(t *testing.T) {
+	dir := t.TempDir()
+	tok := b.ready(t, dir)
+	dater, ok := tok.(tokens.Dater)
+	if !ok {
+		t.Skip("it keeps none")
+	}
+	login(t, tok, p11.CKU_USER, userPIN)
+	at := time.Date(2020, 1, 2, 3, 4, 5, 6000, time.UTC)
+	for _, private := range []bool{false, true} {
+		label := map[bool]string{false: "public", true: "private"}[private]
+		made, err := tok.Create(t.Context(), data(label, "value", private))
+		noError(t, err)
+		begun := time.Now()
+		noError(t, dater.Date(t.Context(), made.Handle, at))
+		o := find(t, tok, label)
+		if o.Handle != made.Handle || o.Name != made.Name || !o.Dated.Equal(at) || begun.Sub(o.Changed) > time.Second {
+			t.Errorf("%s: %v of %s, dated %v and changed %v", label, o, o.Name, o.Dated, o.Changed)
+		}
+		if got := string(attribute(t, o, p11.CKA_VALUE)); got != "value" {
+			t.Errorf("%s: the value is %q", label, got)
+		}
+		another := b.open(t, dir)
+		login(t, another, p11.CKU_USER, userPIN)
+		noError(t, another.Refresh(t.Context()))
+		if got := find(t, another, label).Dated; !got.Equal(at) {
+			t.Errorf("%s: another has it dated %v", label, got)
+		}
+		_, err = tok.Update(t.Context(), made.Handle, func(a p11.Attributes) (p11.Attributes, error) {
+			return a.With(p11.CKA_VALUE, []byte("new")), nil
+		})
+		noError(t, err)
+		if got := find(t, tok, label).Dated; begun.Sub(got) > time.Second {
+			t.Errorf("%s: with another value it is dated %v", label, got)
+		}
+	}
+	wantRV(t, "an object that is not there", dater.Date(t.Context(), 1, at), p11.CKR_OBJECT_HANDLE_INVALID)
 }

@@ -42,6 +42,7 @@ func Run(t *testing.T, b Backend) {
 	t.Run("adopted keys", b.testAdopted)
 	t.Run("forgotten keys", b.testForgotten)
 	t.Run("optional parts", b.testOptional)
+	t.Run("dates", b.testDates)
 	t.Run("random", b.testRandom)
 }
 
