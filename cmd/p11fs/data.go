@@ -79,7 +79,7 @@ func newThrough(s streams, operation string, suffixes []string, c *cobra.Command
 	completeFlag(c, "mechanism", completeMechanisms(mount, operation, suffixes))
 	c.RunE = func(c *cobra.Command, args []string) (err error) {
 		if operation != "decrypt" && operation != "verify" && *output == "" && isTerminal(s.out) {
-			return &usageError{err: errors.New("what comes out is no text, and standard output is a terminal: give it a file with --output, or another program, as xxd -p (with --output /dev/stdout the terminal gets it all the same)")}
+			return &usageError{err: errors.New("what comes out is no text, and standard output is a terminal: name a file with --output, which may be /dev/stdout, or send it to another program, as xxd -p")}
 		}
 		var at tree
 		var file string
