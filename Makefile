@@ -30,6 +30,9 @@ MAY_SKIP_S390X := contrib/may-skip-s390x.txt
 # A machine of that kind with stock programs, made by contrib/s390x.sh. Tests skip
 # where it cannot be fetched.
 S390X := $(CURDIR)/$(BUILD)/s390x
+# A machine with stock openCryptoki 3.23, made by contrib/trixie.sh. TestStock323 skips
+# where it cannot be fetched.
+TRIXIE := $(BUILD)/trixie
 # What needs neither FUSE, fanotify nor programs that start themselves, which
 # qemu-user has not.
 S390X_UNITS := ./shm/... ./locks ./secret ./p11/... ./tokens/... ./engine/... ./mountd/config ./mountd/rpc/...
@@ -38,7 +41,7 @@ S390X_UNITS := ./shm/... ./locks ./secret ./p11/... ./tokens/... ./engine/... ./
 GOROUTINES = $$(grep -rlE '^[[:space:]]*go (func|[[:alnum:]_.]+)\(|\.Go\(' --include='*.go' --exclude='*_test.go' --exclude-dir=$(BUILD) . | xargs -n1 dirname | sort -u)
 
 .DEFAULT_GOAL := build
-.PHONY: help run test test-disk test-s390x build integration soak fuzz lint check bench generate man install uninstall clean setup-run setup-test setup-s390x setup-bench
+.PHONY: help run test test-disk test-s390x build integration soak fuzz lint check bench generate man install uninstall clean setup-run setup-test setup-s390x setup-trixie setup-bench
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +60,9 @@ setup-test:
 setup-s390x:
 	@sh contrib/setup.sh s390x
 
+setup-trixie:
+	@sh contrib/trixie.sh $(TRIXIE) || :
+
 setup-bench:
 	@sh contrib/setup.sh bench
 
@@ -64,7 +70,7 @@ build: ## build bin/p11fs
 	$(GO) build -trimpath -o $(BIN) ./cmd/p11fs
 
 # What takes longest, and mostly waits for other programs, begins first.
-test: setup-test ## run all tests: with the race detector, on one processor, and the server's fuzz target
+test: setup-test setup-trixie ## run all tests: with the race detector, on one processor, and the server's fuzz target
 	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP) -- -race -count=1 -p 3 -timeout $(TIMEOUT) ./integration ./cmd/libp11fs ./...
 	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP_SHORT) -- -short -count=1 -parallel 2 -exec "env GOMAXPROCS=1" -timeout $(TIMEOUT) $(GOROUTINES)
 	@sh contrib/fuzz.sh $(SERVERTIME) ./mountd/rpc FuzzServer
@@ -79,7 +85,7 @@ test-s390x: setup-s390x ## run the tests that need no FUSE on big-endian s390x u
 		-short -count=1 -exec qemu-s390x-static -timeout $(TIMEOUT) $(S390X_UNITS)
 	P11FS_S390X=$(S390X) $(GO) run ./contrib/testrun -- -count=1 -run '^TestS390X' ./integration
 
-integration: setup-test ## run the tests that drive the built program with real clients
+integration: setup-test setup-trixie ## run the tests that drive the built program with real clients
 	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP) -- -race -count=1 -timeout $(TIMEOUT) ./integration/...
 
 soak: setup-test ## have stock programs and shells work on one token for SOAKTIME (10m), with kills, and check all they saw
