@@ -165,12 +165,19 @@ func FuzzRecord(f *testing.F) {
 func meaning(b []byte, order byteOrder) []byte {
 	b = bytes.Clone(b)
 	clear(b[:4])
-	for at := recordHeader; at < len(b); {
-		size := int(order.Uint32(b[at+8:]))
-		clear(b[at+4 : at+8])
-		at += attributeHeader + size
-	}
+	clearAttributes(b[recordHeader:], order, 0)
 	return b
+}
+
+func clearAttributes(b []byte, order byteOrder, depth int) {
+	for len(b) > 0 {
+		t, end := p11.AttributeType(order.Uint32(b)), attributeHeader+int(order.Uint32(b[8:]))
+		clear(b[4:8])
+		if value := b[attributeHeader:end]; nested(t, value, order, depth) != nil {
+			clearAttributes(value, order, depth+1)
+		}
+		b = b[end:]
+	}
 }
 
 // FuzzTokenData reads any bytes as NVTOK.DAT of format 3.8.
