@@ -24,6 +24,7 @@ type turns struct {
 	since   time.Time  // since when it was nobody else
 	recent  []*Account // who works, waits, or has worked within soon
 	running []*Turn    // turns that have not ended, but those longer than maxTurn
+	looking bool       // somebody waits, and look is to come
 }
 
 // share is what an account has of the processors.
@@ -96,8 +97,14 @@ func (t *turns) begin(ctx context.Context, a *Account) *Turn {
 	}
 	n.called = make(chan struct{})
 	a.share.waiting = append(a.share.waiting, n)
+	t.lookLaterLocked()
 	t.mu.Unlock()
-	called := t.wait(ctx, n)
+	called := true
+	select {
+	case <-n.called:
+	case <-ctx.Done():
+		called = false
+	}
 	t.mu.Lock()
 	if !called && !n.counts {
 		a.share.waiting = slices.DeleteFunc(a.share.waiting, func(w *Turn) bool { return w == n })
@@ -106,21 +113,22 @@ func (t *turns) begin(ctx context.Context, a *Account) *Turn {
 	return n
 }
 
-// wait waits until n is called, and reports whether it was, or ctx has ended.
-func (t *turns) wait(ctx context.Context, n *Turn) bool {
-	tick := time.NewTicker(maxTurn) // in case that none of those that run ends
-	defer tick.Stop()
-	for {
-		select {
-		case <-n.called:
-			return true
-		case <-ctx.Done():
-			return false
-		case <-tick.C:
-			t.mu.Lock()
-			t.callLocked(time.Now())
-			t.mu.Unlock()
-		}
+// lookLaterLocked has those that wait looked at in a while, in case that none of those
+// that run ends: once for all, as there may be thousands.
+func (t *turns) lookLaterLocked() {
+	if !t.looking {
+		t.looking = true
+		time.AfterFunc(maxTurn, t.look)
+	}
+}
+
+func (t *turns) look() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.looking = false
+	t.callLocked(time.Now())
+	if slices.ContainsFunc(t.recent, func(a *Account) bool { return len(a.share.waiting) > 0 }) {
+		t.lookLaterLocked()
 	}
 }
 

@@ -3,7 +3,9 @@ package engine
 import (
 	"context"
 	"strconv"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -150,5 +152,39 @@ func BenchmarkTurns(b *testing.B) {
 				a[n%uids].Turn(b.Context()).End()
 			}
 		})
+	}
+}
+
+// TestWaitingTurnsCostLittle: thousands that wait are no work for anybody.
+func TestWaitingTurnsCostLittle(t *testing.T) {
+	ts := newTurns()
+	ts.processors = 1
+	account := &Account{turns: ts}
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	for range 4000 {
+		all.Go(func() {
+			turn := account.Turn(ctx)
+			<-ctx.Done()
+			turn.End()
+		})
+	}
+	defer all.Wait()
+	defer cancel()
+	other := &Account{turns: ts} // so that nobody is alone
+	first := other.Turn(ctx)
+	defer first.End()
+	time.Sleep(100 * time.Millisecond)
+	used := func() time.Duration {
+		var u syscall.Rusage
+		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+			t.Fatal(err)
+		}
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	before := used()
+	time.Sleep(300 * time.Millisecond)
+	if took := used() - before; took > 100*time.Millisecond {
+		t.Errorf("they took %v of the processors in 300 ms", took)
 	}
 }
