@@ -1,10 +1,10 @@
 package swtok
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha3"
 	"crypto/subtle"
+	"slices"
 
 	"p11fs/p11"
 	"p11fs/p11/pkix"
@@ -41,6 +41,7 @@ func (c *Crypto) JoinKeys(_ context.Context, m p11.Mechanism, keys []*tokens.Obj
 		}
 	}
 	held := make([]any, len(keys))
+	u.closed = make([]bool, len(keys))
 	for i, o := range keys {
 		if o == nil {
 			continue
@@ -49,6 +50,12 @@ func (c *Crypto) JoinKeys(_ context.Context, m p11.Mechanism, keys []*tokens.Obj
 			return nil, nil, err
 		}
 		defer o.Release()
+		a, err := o.Acquire()
+		if err != nil {
+			return nil, nil, err
+		}
+		defer o.Release()
+		u.closed[i] = a.Bool(p11.CKA_SENSITIVE) || a.Has(p11.CKA_EXTRACTABLE) && !a.Bool(p11.CKA_EXTRACTABLE)
 	}
 	u.others = held[1:]
 	values, out, err := u.deriveAll(held[0], wants)
@@ -206,16 +213,18 @@ func derivations() []row {
 		return row{p11.MechanismInfo{Type: t, MinKeySize: least, MaxKeySize: most, Flags: p11.CKF_DERIVE}, f}
 	}
 	return []row{
-		derive(p11.CKM_CONCATENATE_BASE_AND_KEY, 8, secretBits, joined(func(u call, base []byte) ([]byte, error) {
+		derive(p11.CKM_CONCATENATE_BASE_AND_KEY, 8, secretBits, joined(func(u call, base []byte) ([]byte, []piece, error) {
 			other, err := secretOf(u.others[0])
-			return append(bytes.Clone(base), other...), err
+			return slices.Concat(base, other), []piece{{0, 0, len(base)}, {1, len(base), len(other)}}, err
 		})),
-		derive(p11.CKM_CONCATENATE_BASE_AND_DATA, 8, secretBits, joinedData(func(base, data []byte) []byte { return append(bytes.Clone(base), data...) })),
-		derive(p11.CKM_CONCATENATE_DATA_AND_BASE, 8, secretBits, joinedData(func(base, data []byte) []byte { return append(bytes.Clone(data), base...) })),
-		derive(p11.CKM_XOR_BASE_AND_DATA, 8, secretBits, joinedData(func(base, data []byte) []byte {
+		derive(p11.CKM_CONCATENATE_BASE_AND_DATA, 8, secretBits, joinedData(func(base, data []byte) ([]byte, piece) { return slices.Concat(base, data), piece{0, 0, len(base)} })),
+		derive(p11.CKM_CONCATENATE_DATA_AND_BASE, 8, secretBits, joinedData(func(base, data []byte) ([]byte, piece) {
+			return slices.Concat(data, base), piece{0, len(data), len(base)}
+		})),
+		derive(p11.CKM_XOR_BASE_AND_DATA, 8, secretBits, joinedData(func(base, data []byte) ([]byte, piece) {
 			out := make([]byte, min(len(base), len(data)))
 			subtle.XORBytes(out, base, data)
-			return out
+			return out, piece{0, 0, len(base)}
 		})),
 		derive(p11.CKM_EXTRACT_KEY_FROM_KEY, 8, secretBits, extracted()),
 		derive(p11.CKM_SHAKE_128_KEY_DERIVATION, 8, maxSecretBits, shakeDerive(sha3.NewSHAKE128)),
@@ -252,15 +261,42 @@ func derivations() []row {
 	}
 }
 
+// A piece says where the n bytes of a key begin in what is made of it; the base key is
+// number 0.
+type piece struct{ key, at, n int }
+
+// minTold is how many bytes of a key that is not to be read a key that is made of it has
+// at least, if it has not all. Of fewer, all values can be tried: by the check value, or
+// by a use of the new key; and so the whole key be found piece by piece.
+const minTold = 16
+
+// tells checks the pieces of keys in a new one of n bytes.
+func (u call) tells(n int, pieces ...piece) error {
+	for _, p := range pieces {
+		told := min(n, p.at+p.n) - p.at
+		if p.key < len(u.closed) && u.closed[p.key] && told > 0 && told < min(p.n, minTold) {
+			return p11.Errorf(p11.CKR_KEY_SIZE_RANGE, "%d bytes of a key that is not to be read can be guessed: a key made of it has %d of them or more", told, min(p.n, minTold))
+		}
+	}
+	return nil
+}
+
 // joined is a family whose key is the leading end of what join makes of the value of
 // the base key (PKCS#11 v3.1 §6.43).
-func joined(join func(u call, base []byte) ([]byte, error)) family {
+func joined(join func(u call, base []byte) ([]byte, []piece, error)) family {
 	return family{derive: func(u call, base any, kt p11.KeyType, n int) ([]byte, error) {
 		k, err := secretOf(base)
 		if err != nil {
 			return nil, err
 		}
-		out, err := join(u, k)
+		out, pieces, err := join(u, k)
+		length := n
+		if n < 0 {
+			length = len(out)
+		}
+		if err == nil {
+			err = u.tells(length, pieces...)
+		}
 		if err != nil {
 			wipe(out)
 			return nil, err
@@ -270,13 +306,14 @@ func joined(join func(u call, base []byte) ([]byte, error)) family {
 }
 
 // joinedData is joined with the data of the parameter.
-func joinedData(join func(base, data []byte) []byte) family {
-	return joined(func(u call, base []byte) ([]byte, error) {
+func joinedData(join func(base, data []byte) ([]byte, piece)) family {
+	return joined(func(u call, base []byte) ([]byte, []piece, error) {
 		p, err := param[*p11.StringDataParams](u)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		return join(base, p.Data), nil
+		out, of := join(base, p.Data)
+		return out, []piece{of}, nil
 	})
 }
 
@@ -299,6 +336,9 @@ func extracted() family {
 			return nil, p11.Errorf(p11.CKR_KEY_SIZE_RANGE, "the key has %d bytes, fewer than value-len", len(k))
 		case uint64(bit) >= uint64(8*len(k)):
 			return nil, p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "bit= is below %d, the bits of the key, not %d", 8*len(k), uint64(bit))
+		}
+		if err := u.tells(n, piece{0, 0, len(k)}); err != nil {
+			return nil, err
 		}
 		first, shift := int(bit/8), bit%8
 		out := make([]byte, n)

@@ -99,6 +99,54 @@ func TestJoinedKeys(t *testing.T) {
 	})
 }
 
+// TestFewBytesOfAKey: what is made of a key that is not to be read has so much of it that
+// nobody finds it by trying all values.
+func TestFewBytesOfAKey(t *testing.T) {
+	value := make([]byte, 32)
+	keyOf := func(sensitive, extractable bool) *tokens.Object {
+		a := secretTemplate(p11.CKK_GENERIC_SECRET, 0)
+		a.Set(p11.CKA_VALUE, bytes.Clone(value))
+		a.SetBool(p11.CKA_SENSITIVE, sensitive)
+		a.SetBool(p11.CKA_EXTRACTABLE, extractable)
+		return tokentest.Object(t, a)
+	}
+	open, closed, unextractable := keyOf(false, true), keyOf(true, true), keyOf(false, false)
+	data := func(m p11.MechanismType, n int) p11.Mechanism {
+		return p11.Mechanism{Type: m, Param: &p11.StringDataParams{Data: make([]byte, n)}}
+	}
+	bit := p11.Mechanism{Type: p11.CKM_EXTRACT_KEY_FROM_KEY, Param: p11.ExtractBit(3)}
+	other := p11.Mechanism{Type: p11.CKM_CONCATENATE_BASE_AND_KEY, Param: p11.OtherKey(1)}
+	c := NewCrypto(GoProvider(), nil)
+	for _, tt := range []struct {
+		name string
+		m    p11.Mechanism
+		keys []*tokens.Object
+		n    uint64 // 0 for the natural length
+		want p11.RV
+	}{
+		{"bits of an open key", bit, []*tokens.Object{open}, 1, p11.CKR_OK},
+		{"few bits", bit, []*tokens.Object{closed}, 15, p11.CKR_KEY_SIZE_RANGE},
+		{"few bits of one that is unextractable", bit, []*tokens.Object{unextractable}, 15, p11.CKR_KEY_SIZE_RANGE},
+		{"many bits", bit, []*tokens.Object{closed}, 16, p11.CKR_OK},
+		{"the beginning", data(p11.CKM_CONCATENATE_BASE_AND_DATA, 8), []*tokens.Object{closed}, 1, p11.CKR_KEY_SIZE_RANGE},
+		{"all, and data", data(p11.CKM_CONCATENATE_BASE_AND_DATA, 8), []*tokens.Object{closed}, 0, p11.CKR_OK},
+		{"half, and no data", data(p11.CKM_CONCATENATE_BASE_AND_DATA, 8), []*tokens.Object{closed}, 16, p11.CKR_OK},
+		{"data, and a byte", data(p11.CKM_CONCATENATE_DATA_AND_BASE, 31), []*tokens.Object{closed}, 32, p11.CKR_KEY_SIZE_RANGE},
+		{"data, and all", data(p11.CKM_CONCATENATE_DATA_AND_BASE, 31), []*tokens.Object{closed}, 63, p11.CKR_OK},
+		{"a byte under known data", data(p11.CKM_XOR_BASE_AND_DATA, 1), []*tokens.Object{closed}, 0, p11.CKR_KEY_SIZE_RANGE},
+		{"all under known data", data(p11.CKM_XOR_BASE_AND_DATA, 40), []*tokens.Object{closed}, 0, p11.CKR_OK},
+		{"behind a known key, a byte", other, []*tokens.Object{open, closed}, 33, p11.CKR_KEY_SIZE_RANGE},
+		{"behind a known key, all", other, []*tokens.Object{open, closed}, 64, p11.CKR_OK},
+		{"in front of a known key", other, []*tokens.Object{closed, open}, 33, p11.CKR_OK},
+		{"both", other, []*tokens.Object{closed, closed}, 40, p11.CKR_KEY_SIZE_RANGE},
+	} {
+		_, _, err := c.JoinKeys(t.Context(), tt.m, tt.keys, []p11.Attributes{secretTemplate(p11.CKK_GENERIC_SECRET, tt.n)})
+		if got := p11.RVOf(err); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
+		}
+	}
+}
+
 // RFC 5869 §A.1: extraction and expansion each by itself, and together.
 func TestHKDFParts(t *testing.T) {
 	const (

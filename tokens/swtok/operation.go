@@ -13,7 +13,8 @@ type call struct {
 	*Crypto
 	row    *row
 	m      p11.Mechanism
-	others []any // the parsed keys that the parameter names, nil where it names none
+	others []any  // the parsed keys that the parameter names, nil where it names none
+	closed []bool // which keys of a derivation are not to be read, the base key first
 }
 
 // call finds the row of m, which must have the function of flag.
