@@ -17,6 +17,8 @@ type Account struct {
 
 	turns *turns
 	share share // guarded by turns.mu
+	longs *longs
+	long  int // pieces of work in progress; guarded by longs.mu
 }
 
 // Account returns the account of a uid. It is kept for good: uids are few.
@@ -25,7 +27,7 @@ func (e *Engine) Account(uid uint32) *Account {
 	defer e.quota.mu.Unlock()
 	a := e.quota.accounts[uid]
 	if a == nil {
-		a = &Account{uid: uid, max: e.limits.Bytes, total: &e.held, turns: e.turns}
+		a = &Account{uid: uid, max: e.limits.Bytes, total: &e.held, turns: e.turns, longs: e.longs}
 		e.quota.accounts[uid] = a
 	}
 	return a

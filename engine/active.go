@@ -70,9 +70,13 @@ func (s *Session) initWith(ctx context.Context, u use, m p11.Mechanism, key p11.
 		return err
 	}
 	o.signature = signature
-	if len(signature) > o.size {
+	switch {
+	case len(signature) > o.size:
 		err = p11.Errorf(p11.CKR_SIGNATURE_LEN_RANGE, "the signature has %d bytes, more than %d", len(signature), o.size)
-	} else {
+	case signature != nil:
+		err = o.takes(m.Bytes() + len(signature))
+	}
+	if err == nil {
 		err = s.activate(o)
 	}
 	if err != nil {

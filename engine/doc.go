@@ -53,6 +53,7 @@
 //  8. Session.mu: operations in progress, the active ones, the search
 //  9. Operation.mu: one operation, held during the token's call
 //  10. turns.mu: whose turn it is to work
+//  11. longs.mu: who does work that takes long
 //
 // Taking Operation.mu before Session.mu is allowed nowhere: an operation that has
 // ended is taken out of its session after its lock is given back. Whoever ends

@@ -70,6 +70,7 @@ type Engine struct {
 	policy   *policy.Policy // nil allows all
 	quota    quota
 	turns    *turns
+	longs    *longs
 	held     atomic.Int64 // bytes in all accounts
 
 	// Counters for Stats, kept where things are made and ended.
@@ -93,6 +94,7 @@ func New(c Config) (*Engine, error) {
 		policy:   c.Policy,
 		rules:    newRules(),
 		turns:    newTurns(),
+		longs:    newLongs(),
 		apps:     btree.NewG(treeDegree, func(a, b *Application) bool { return a.number < b.number }),
 	}
 	if e.log == nil {

@@ -27,7 +27,7 @@ func (s *Session) GenerateKey(ctx context.Context, m p11.Mechanism, template p11
 	if err != nil {
 		return 0, err
 	}
-	p.attrs, err = token.GenerateKey(ctx, m, p.attrs)
+	p.attrs, err = token.GenerateKey(s.long(ctx), m, p.attrs)
 	if err == nil {
 		err = finish(&p.attrs, generated, m.Type, nil)
 	}
@@ -60,7 +60,7 @@ func (s *Session) GenerateKeyPair(ctx context.Context, m p11.Mechanism, public, 
 	if err != nil {
 		return 0, 0, inTemplate("private key", err)
 	}
-	pub.attrs, priv.attrs, err = token.GenerateKeyPair(ctx, m, pub.attrs, priv.attrs)
+	pub.attrs, priv.attrs, err = token.GenerateKeyPair(s.long(ctx), m, pub.attrs, priv.attrs)
 	if err == nil {
 		err = finish(&pub.attrs, generated, m.Type, nil)
 	}

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"p11fs/p11"
+	"p11fs/tokens"
 )
 
 // interrupted returns CKR_FUNCTION_CANCELED once ctx is done. It is asked before
@@ -30,6 +31,7 @@ func interruptedBy(ctx context.Context, err error) error {
 // nothing never asks for Done, and pays for none.
 type tokenCall struct {
 	context.Context
+	account *Account // of whoever calls
 
 	mu    sync.Mutex    // guards all below; nothing is locked under it
 	done  chan struct{} // made when it is asked for
@@ -62,6 +64,14 @@ func (c *tokenCall) Err() error {
 		return context.Canceled
 	}
 	return c.Context.Err()
+}
+
+// Value is context.Context's.
+func (c *tokenCall) Value(key any) any {
+	if _, ok := key.(tokens.LongKey); ok {
+		return tokens.LongWait(c.account.Long)
+	}
+	return c.Context.Value(key)
 }
 
 // interrupt ends the call's context.

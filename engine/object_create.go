@@ -63,7 +63,7 @@ func (s *Session) adoptAll(ctx context.Context, list []*pending) error {
 		if !adopts {
 			continue
 		}
-		attrs, err := a.Adopt(ctx, p.attrs)
+		attrs, err := a.Adopt(s.long(ctx), p.attrs)
 		if err != nil {
 			p.attrs = nil // the token has wiped them
 			return interruptedBy(ctx, err)

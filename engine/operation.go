@@ -41,8 +41,12 @@ type Operation struct {
 	once   bool             // a call without that authentication ends it
 	parts  bool             // Update was called
 	replay *replay          // nil unless the token's side needs it
+	beside int              // bytes that it takes beside the message
 	held   int              // bytes in the account of the uid
 }
+
+// operationSize is what an operation takes beside what its parameter and message hold.
+const operationSize = 1 << 10
 
 // Begin starts an operation that no C_…Init knows of: any number of them may be in
 // progress in a session. flag is the use of the mechanism: CKF_DIGEST, CKF_SIGN,
@@ -64,6 +68,9 @@ func (s *Session) beginParts(ctx context.Context, u use, m p11.Mechanism, key p1
 			o.release() // also after a panic in the token
 		}
 	}()
+	if err = o.takes(m.Bytes()); err != nil {
+		return nil, err
+	}
 	if o.impl, err = o.atToken(ctx); err != nil {
 		return nil, interruptedBy(ctx, err)
 	}
@@ -124,7 +131,8 @@ func (o *Operation) release() {
 		secret.Wipe(o.replay.data)
 		o.replay = nil
 	}
-	_ = o.count(0) // which needs no room
+	o.session.appSlot.app.account.Give(o.held)
+	o.held = 0
 	if o.key != nil {
 		o.key.release()
 		o.key = nil
@@ -201,7 +209,7 @@ func (o *Operation) run(ctx context.Context, end ending, call func(context.Conte
 		return nil, err
 	}
 	defer o.leave()
-	c := &tokenCall{Context: ctx}
+	c := &tokenCall{Context: ctx, account: o.session.appSlot.app.account}
 	o.call.Store(c)
 	if o.stop.Load() {
 		c.interrupt() // cut just now

@@ -83,8 +83,15 @@ func (o *Operation) kept() int {
 	return n
 }
 
-// count has the operation hold n bytes in the account of the uid.
+// takes counts the operation itself, and n bytes beside its message.
+func (o *Operation) takes(n int) error {
+	o.beside = operationSize + n
+	return o.count(0)
+}
+
+// count has the operation hold n bytes of a message in the account of the uid.
 func (o *Operation) count(n int) error {
+	n += o.beside
 	err := o.session.appSlot.app.account.Take(n - o.held)
 	if err == nil {
 		o.held = n

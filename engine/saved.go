@@ -192,6 +192,7 @@ func (o *Operation) duplicate(ctx context.Context, s *Session) (*Operation, erro
 			key := *o.key
 			c.key, c.keyHandle = &key, key.object.Handle
 		}
+		c.beside = o.beside
 		if err := c.count(max(o.kept(), 0)); err != nil {
 			return nil, err
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"p11fs/engine"
 	"p11fs/p11"
 	"p11fs/p11/pkix"
 )
@@ -62,7 +63,7 @@ func importData(ctx context.Context, s *session, p place, kind pkix.Kind, data [
 	pass := s.takeSecret(importSecret)
 	defer pass.Close()
 	var lines bytes.Buffer
-	objs, err := pkix.Parse(kind, data, pkix.Options{Passphrase: pass, Skipped: func(what string) { fmt.Fprintf(&lines, "# left out: %s\n", what) }})
+	objs, err := parseFile(ctx, s, kind, data, pkix.Options{Passphrase: pass, Skipped: func(what string) { fmt.Fprintf(&lines, "# left out: %s\n", what) }})
 	if err != nil {
 		return nil, badFile(err)
 	}
@@ -87,6 +88,16 @@ func importData(ctx context.Context, s *session, p place, kind pkix.Kind, data [
 	return lines.Bytes(), nil
 }
 
+// parseFile is pkix.Parse, whom an encrypted file may ask for seconds of work.
+func parseFile(ctx context.Context, s *session, kind pkix.Kind, data []byte, o pkix.Options) ([]p11.Attributes, error) {
+	end, err := s.app.account.Long(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	return pkix.Parse(kind, data, o)
+}
+
 func wipeAll(list []p11.Attributes) {
 	for _, o := range list {
 		o.Wipe()
@@ -102,10 +113,17 @@ type placed struct {
 	there  bool // and was before
 }
 
+// An importer is a uid on a slot.
+type importer struct {
+	slot    *engine.Slot
+	account *engine.Account
+}
+
 // placeAll makes those of the objects that are not there: all of them, or none. One
-// such thing is done at a time on a slot, so that what comes twice at once is made once.
+// such thing of a uid is done at a time on a slot, so that what comes twice at once is made
+// once.
 func placeAll(ctx context.Context, s *session, objs []p11.Attributes, template p11.Attributes) ([]placed, error) {
-	turn, _ := s.fs.imports.LoadOrStore(s.slot, make(chan struct{}, 1))
+	turn, _ := s.fs.imports.LoadOrStore(importer{s.slot, s.app.account}, make(chan struct{}, 1))
 	select {
 	case turn.(chan struct{}) <- struct{}{}:
 		defer func() { <-turn.(chan struct{}) }()

@@ -614,7 +614,7 @@ func (k ParamKind) described() []ParamWord {
 	case ParamECDH1:
 		return []ParamWord{
 			{Name: "kdf", Takes: "the name of a KDF", Absent: "null"},
-			{Name: "shared", Takes: "bytes"},
+			{Name: "shared", Takes: "at most 65536 bytes"},
 			{Name: "public", About: "the other side's point", Takes: "bytes", Later: true},
 		}
 	case ParamMAC:
@@ -632,7 +632,7 @@ func (k ParamKind) described() []ParamWord {
 		return []ParamWord{
 			{Name: "bits", Takes: "128, 192, 256", Absent: "256"},
 			{Name: "kdf", Takes: "the name of a KDF", Absent: "sha256-kdf"},
-			{Name: "shared", Takes: "bytes"},
+			{Name: "shared", Takes: "at most 65536 bytes"},
 		}
 	case ParamData:
 		return []ParamWord{

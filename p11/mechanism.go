@@ -82,6 +82,25 @@ func (*handleFinder) Array([]byte)             {}
 func (*handleFinder) Template(*Attributes)     {}
 func (*handleFinder) Refuse(error)             {}
 
+// Bytes is how many bytes of data the parameter holds.
+func (m Mechanism) Bytes() int {
+	var c byteCounter
+	if m.Param != nil {
+		m.Param.Code(&c)
+	}
+	return int(c)
+}
+
+// A byteCounter is a writer that counts data alone.
+type byteCounter int
+
+func (c *byteCounter) Bytes(b *[]byte)    { *c += byteCounter(len(*b)) }
+func (*byteCounter) Handle(*ObjectHandle) {}
+func (*byteCounter) Ulong(*uint64)        {}
+func (*byteCounter) Bool(*bool)           {}
+func (*byteCounter) Array([]byte)         {}
+func (*byteCounter) Refuse(error)         {}
+
 // SampleParam returns a good parameter of a mechanism, for tests: nil if it takes
 // none, or one whose form is not known here. Bytes that depend on a key, such as
 // the other side's point, are absent.

@@ -1070,6 +1070,8 @@ func (v *ECDH1Params) check(c checker) error {
 	switch {
 	case v.KDF.known() == "":
 		return c.errorf("kdf= is not known: %s", v.KDF.Short())
+	case len(v.SharedData) > 65536:
+		return c.errorf("shared= has at most 65536 bytes, not %d", len(v.SharedData))
 	case v.KDF == CKD_NULL && len(v.SharedData) > 0:
 		return c.errorf("shared= needs a kdf=")
 	case len(v.PublicData) == 0 && !c.partial:
@@ -1167,6 +1169,8 @@ func (v *ECDHAESKeyWrapParams) check(c checker) error {
 		return c.errorf("bits= is 128, 192 or 256, not %d", v.AESKeyBits)
 	case v.KDF.known() == "":
 		return c.errorf("kdf= is not known: %s", v.KDF.Short())
+	case len(v.SharedData) > 65536:
+		return c.errorf("shared= has at most 65536 bytes, not %d", len(v.SharedData))
 	}
 	return nil
 }

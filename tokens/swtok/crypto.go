@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"io"
+	"slices"
 
 	"p11fs/p11"
 	"p11fs/p11/pkix"
@@ -60,8 +61,15 @@ func (c *Crypto) GenerateRandom(_ context.Context, b []byte) error {
 
 // Adopt is tokens.Adopter: keys have their values in attributes. What is stored can be
 // used.
-func (c *Crypto) Adopt(_ context.Context, attrs p11.Attributes) (p11.Attributes, error) {
+func (c *Crypto) Adopt(ctx context.Context, attrs p11.Attributes) (p11.Attributes, error) {
 	err := c.usable(attrs)
+	if kt, _ := attrs.KeyType(); err == nil && slices.Contains([]p11.KeyType{p11.CKK_DH, p11.CKK_DSA, p11.CKK_SLH_DSA}, kt) {
+		// Whether primes are some, and the halves of a key belong together, takes long.
+		var end func()
+		if end, err = tokens.Long(ctx); err == nil {
+			defer end()
+		}
+	}
 	if err == nil {
 		err = c.completeEC(&attrs)
 	}

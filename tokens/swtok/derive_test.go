@@ -2,12 +2,15 @@ package swtok
 
 import (
 	"bytes"
+	"context"
 	"crypto"
+	"errors"
 	"fmt"
 	"os/exec"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"p11fs/p11"
 	"p11fs/p11/pkix"
@@ -177,4 +180,32 @@ func TestDeriveRules(t *testing.T) {
 			})
 		}
 	})
+}
+
+// TestPBKDF2IsBounded: the iterations of a long key are those of each of its parts.
+func TestPBKDF2IsBounded(t *testing.T) {
+	c := NewCrypto(GoProvider(), nil)
+	for _, tt := range []struct {
+		iterations, n uint64
+		want          p11.RV
+	}{{1000, 64, p11.CKR_OK}, {5_000_000, 64, p11.CKR_MECHANISM_PARAM_INVALID}, {10_000_000, 64 << 10, p11.CKR_MECHANISM_PARAM_INVALID}} {
+		m := p11.Mechanism{Type: p11.CKM_PKCS5_PBKD2, Param: &p11.PBKD2Params{
+			Salt: []byte("salt"), Iterations: tt.iterations, PRF: p11.CKP_PKCS5_PBKD2_HMAC_SHA1, Password: []byte("password"),
+		}}
+		if err := m.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		_, err := c.GenerateKey(t.Context(), m, secretTemplate(p11.CKK_GENERIC_SECRET, tt.n))
+		if got := p11.RVOf(err); got != tt.want {
+			t.Errorf("%d iterations for %d bytes: %v, want %v", tt.iterations, tt.n, err, tt.want)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	m := p11.Mechanism{Type: p11.CKM_PKCS5_PBKD2, Param: &p11.PBKD2Params{
+		Salt: []byte("salt"), Iterations: 1_000_000, PRF: p11.CKP_PKCS5_PBKD2_HMAC_SHA1, Password: []byte("password"),
+	}}
+	if _, err := c.GenerateKey(ctx, m, secretTemplate(p11.CKK_GENERIC_SECRET, 20)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("one that nobody waits for: %v", err)
+	}
 }

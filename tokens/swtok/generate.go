@@ -47,7 +47,7 @@ func (c *Crypto) GenerateKey(ctx context.Context, m p11.Mechanism, template p11.
 	if err != nil {
 		return nil, err
 	}
-	return a, u.row.generate(u, &a)
+	return a, u.row.generate(ctx, u, &a)
 }
 
 // GenerateKeyPair makes a key pair (PKCS#11 v3.1 §5.18.2, C_GenerateKeyPair).
@@ -69,7 +69,7 @@ func (c *Crypto) GenerateKeyPair(ctx context.Context, m p11.Mechanism, public, p
 // of the units in which the row has its sizes. fit, unless nil, makes a good key of
 // random bytes, or says that it cannot.
 func generateSecret(kt p11.KeyType, perByte uint64, fit func(value []byte) bool) family {
-	return family{makes: kt, generate: func(u call, a *p11.Attributes) error {
+	return family{makes: kt, generate: func(ctx context.Context, u call, a *p11.Attributes) error {
 		n, ok := a.Ulong(p11.CKA_VALUE_LEN)
 		if fixed := fixedLength(kt); fixed != 0 && (!ok || n == uint64(fixed)) {
 			n, ok = uint64(fixed), true
@@ -84,7 +84,7 @@ func generateSecret(kt p11.KeyType, perByte uint64, fit func(value []byte) bool)
 		}
 		value := make([]byte, n)
 		for {
-			if err := u.GenerateRandom(context.Background(), value); err != nil {
+			if err := u.GenerateRandom(ctx, value); err != nil {
 				return err
 			}
 			if fit == nil || fit(value) {

@@ -1,6 +1,8 @@
 package swtok
 
 import (
+	"bytes"
+	"context"
 	"crypto"
 	"crypto/hkdf"
 	"crypto/pbkdf2"
@@ -107,10 +109,13 @@ func pbkdf2Hash(prf p11.PBKDF2PRF) crypto.Hash {
 	return 0
 }
 
+// maxPBKDF2 bounds the work of one key, in iterations: some seconds.
+const maxPBKDF2 = 10_000_000
+
 // pbkdf2Make is the family of CKM_PKCS5_PBKD2 (RFC 8018 §5.2; PKCS#11 v3.1 §6.25),
 // which makes a secret key of any type out of a password.
 func pbkdf2Make() family {
-	return family{generate: func(u call, a *p11.Attributes) error {
+	return family{generate: func(ctx context.Context, u call, a *p11.Attributes) error {
 		p, err := param[*p11.PBKD2Params](u)
 		if err != nil {
 			return err
@@ -126,8 +131,18 @@ func pbkdf2Make() family {
 		case n < 0:
 			return errNoLength
 		}
-		value, err := pbkdf2.Key(func() hash.Hash { return h.New() }, string(p.Password), p.Salt, int(p.Iterations), n)
-		if err != nil {
+		if blocks := uint64(n+h.Size()-1) / uint64(h.Size()); p.Iterations*blocks > maxPBKDF2 {
+			return p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "iterations= times the length of the key, %d digests, is at most %d", blocks, maxPBKDF2)
+		}
+		password, salt := string(p.Password), bytes.Clone(p.Salt)
+		value, err := await(ctx, u.busy, func() ([]byte, error) {
+			return pbkdf2.Key(func() hash.Hash { return h.New() }, password, salt, int(p.Iterations), n)
+		}, func(b []byte) { wipe(b) })
+		switch {
+		case ctx.Err() != nil:
+			wipe(value)
+			return ctx.Err()
+		case err != nil:
 			return p11.Errorf(p11.CKR_FUNCTION_FAILED, "PBKDF2: %v", err)
 		}
 		if kt.BlockSize() == desBlock {

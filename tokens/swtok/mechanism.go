@@ -25,7 +25,7 @@ type family struct {
 	uses uses
 	// generate makes a key of type makes, or of any if that is 0, which is no secret
 	// key's: it adds what the template lacks.
-	generate     func(u call, template *p11.Attributes) error
+	generate     func(ctx context.Context, u call, template *p11.Attributes) error
 	generatePair func(ctx context.Context, u call, public, private *p11.Attributes) error
 	makes        p11.KeyType
 	// generateGroup makes domain parameters for keys of type makes.

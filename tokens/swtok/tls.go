@@ -206,7 +206,7 @@ func keyMatDerive() family {
 // preMasterMake is the family that makes a premaster secret of RSA: the client's version
 // and random bytes.
 func preMasterMake() family {
-	return family{makes: p11.CKK_GENERIC_SECRET, generate: func(u call, a *p11.Attributes) error {
+	return family{makes: p11.CKK_GENERIC_SECRET, generate: func(ctx context.Context, u call, a *p11.Attributes) error {
 		version, err := param[p11.TLSVersion](u)
 		if err != nil {
 			return err
@@ -215,7 +215,7 @@ func preMasterMake() family {
 			return p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "a premaster secret has %d bytes, not %d", masterSize, n)
 		}
 		value := make([]byte, masterSize)
-		if err := u.GenerateRandom(context.Background(), value); err != nil {
+		if err := u.GenerateRandom(ctx, value); err != nil {
 			return err
 		}
 		copy(value, version)
