@@ -1008,7 +1008,7 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_IKE1_PRF_DERIVE:
 		return Facts{Functions: CKF_DERIVE, Param: ParamIKE1PRF}, true
 	case CKM_IKE1_EXTENDED_DERIVE:
-		return Facts{Functions: CKF_DERIVE, Param: ParamIKE1Extended}, true
+		return Facts{Functions: CKF_DERIVE, Param: ParamIKE1Extended, Keeps: true}, true
 	case CKM_HSS_KEY_PAIR_GEN:
 		return Facts{Functions: CKF_GENERATE_KEY_PAIR, KeyTypes: keysHss}, true
 	case CKM_HSS:

@@ -99,7 +99,12 @@ func (*byteCounter) Handle(*ObjectHandle) {}
 func (*byteCounter) Ulong(*uint64)        {}
 func (*byteCounter) Bool(*bool)           {}
 func (*byteCounter) Array([]byte)         {}
-func (*byteCounter) Refuse(error)         {}
+func (c *byteCounter) Template(a *Attributes) {
+	for _, one := range *a {
+		*c += byteCounter(len(one.Value))
+	}
+}
+func (*byteCounter) Refuse(error) {}
 
 // SampleParam returns a good parameter of a mechanism, for tests: nil if it takes
 // none, or one whose form is not known here. Bytes that depend on a key, such as

@@ -156,11 +156,11 @@ func ike1Extended() family {
 		}
 		shared, err := u.other(0)
 		quick := shared != nil || len(p.Extra) > 0
-		switch {
+		switch { // what it makes is as safe as the base key (keeps in the table)
 		case err != nil:
 			return nil, err
 		case !quick && n >= 0 && n <= mac.size && n <= len(k):
-			return bytes.Clone(k), nil
+			return bytes.Clone(k), u.tells(n, piece{0, 0, len(k)})
 		}
 		return mac.chain(n, func(last []byte, _ int) [][]byte {
 			if !quick && last == nil {

@@ -116,6 +116,13 @@ func TestFewBytesOfAKey(t *testing.T) {
 	}
 	bit := p11.Mechanism{Type: p11.CKM_EXTRACT_KEY_FROM_KEY, Param: p11.ExtractBit(3)}
 	other := p11.Mechanism{Type: p11.CKM_CONCATENATE_BASE_AND_KEY, Param: p11.OtherKey(1)}
+	// Of IKE a key that is long enough is the base key itself.
+	itself := p11.Mechanism{Type: p11.CKM_IKE1_EXTENDED_DERIVE, Param: &p11.IKE1ExtendedParams{PRF: p11.CKM_SHA512_HMAC}}
+	for _, m := range []p11.Mechanism{bit, other, itself, data(p11.CKM_XOR_BASE_AND_DATA, 1)} {
+		if facts, _ := p11.MechanismFacts(m.Type); !facts.Keeps {
+			t.Errorf("what %s makes need not be as safe as the base key", m.Type.Short())
+		}
+	}
 	c := NewCrypto(GoProvider(), nil)
 	for _, tt := range []struct {
 		name string
@@ -138,6 +145,8 @@ func TestFewBytesOfAKey(t *testing.T) {
 		{"behind a known key, a byte", other, []*tokens.Object{open, closed}, 33, p11.CKR_KEY_SIZE_RANGE},
 		{"behind a known key, all", other, []*tokens.Object{open, closed}, 64, p11.CKR_OK},
 		{"in front of a known key", other, []*tokens.Object{closed, open}, 33, p11.CKR_OK},
+		{"a byte of itself", itself, []*tokens.Object{closed}, 1, p11.CKR_KEY_SIZE_RANGE},
+		{"itself", itself, []*tokens.Object{closed}, 32, p11.CKR_OK},
 		{"both", other, []*tokens.Object{closed, closed}, 40, p11.CKR_KEY_SIZE_RANGE},
 	} {
 		_, _, err := c.JoinKeys(t.Context(), tt.m, tt.keys, []p11.Attributes{secretTemplate(p11.CKK_GENERIC_SECRET, tt.n)})
