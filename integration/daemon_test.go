@@ -63,6 +63,9 @@ func newDaemon(t testing.TB, c daemonConfig) *daemon {
 	need(t, err == nil, "/dev/fuse")
 	if c.binary == "" {
 		c.binary = binary()
+		if c.modern { // the race detector has what is made of a PIN take six times as long
+			c.binary = plainBinary(t)
+		}
 	}
 	if c.serve == nil {
 		c.serve = []string{c.binary, "mount"}

@@ -44,6 +44,11 @@ func TestFormat312(t *testing.T) {
 	term.ok("echo message > msg && cat msg > $O/web.key/sign && cat $O/web.key/sign > sig && cp $O/web.pub/public.pem web.pem && openssl dgst -sha256 -verify web.pem -signature sig msg")
 	term.ok("pkcs11-tool --module " + ownModule(t) + " --token-label modern --login --pin '" + pin + "' --sign --mechanism ECDSA-SHA256 --label web -i msg -o raw && test $(stat -c %s raw) = 64")
 	term.ok("test $(stat -c %s $XDG_DATA_HOME/p11fs/swtok/NVTOK.DAT) = 592")
+	long := strings.Repeat("long ", 204) + "1024" // bytes
+	term.ok(`printf '%s\n' '` + pin + "' '" + long + "' | p11fs pin swtok")
+	term.ok("pkcs11-tool --module " + ownModule(t) + " --token-label modern --login --pin '" + long + "' --list-objects --type privkey | grep -q web")
+	term.ok(`! printf '%s\n' '` + long + "' '" + long + "1' | p11fs pin swtok 2> err && grep 'have 4 to 1024 bytes, not 1025: choose a PIN of another length' err")
+	term.ok(`printf '%s\n' '` + long + "' '" + pin + "' | p11fs pin swtok")
 	d.stop()
 	// A damaged object is told, and the rest serves on.
 	spoilt := filepath.Join(d.tokenRoot(), "swtok/TOK_OBJ/00000000")

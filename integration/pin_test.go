@@ -69,10 +69,6 @@ func countPINs(t *testing.T, c daemonConfig) {
 			}
 		}
 	}
-	for door := range doors {
-		login(door, userPIN, "CKR_OK")
-	}
-	count("many", "")
 	login("libp11fs", "wrong-1", "CKR_PIN_INCORRECT")
 	count("some", "user PIN count low")
 
@@ -105,9 +101,6 @@ func countPINs(t *testing.T, c daemonConfig) {
 	term.ok(`printf '%s\n' ` + next + " " + userPIN + " | p11fs pin swtok")
 	login("files", userPIN, "CKR_OK")
 	term.ok(`printf '%s\n' ` + soPIN + " 13572468 | p11fs pin --so swtok && grep -q 'so: tries=many pin=set' $T/pin && grep -q public $T/login")
-	if r := term.run(`printf '%s\n' ` + soPIN + " " + soPIN + " | p11fs pin --so swtok"); r.status != 4 {
-		t.Errorf("with the old SO PIN p11fs pin ends with %d: %s", r.status, r.err)
-	}
 }
 
 // changed is something that changes with each version of a file.
