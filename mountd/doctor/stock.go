@@ -39,6 +39,27 @@ func (t troubles) found(f Finding) Finding {
 	return f.wrong(t[0].Mend, "%s (and %d more)", t[0].Wrong, len(t)-1)
 }
 
+// shellWord is a path as a shell reads it, in one line: others may make files of any name
+// there, and the lines that mend are to be pasted.
+func shellWord(path string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+,:@%=", r)
+	}
+	if strings.IndexFunc(path, func(r rune) bool { return !plain(r) }) < 0 {
+		return path
+	}
+	var b strings.Builder
+	b.WriteString("$'")
+	for _, c := range []byte(path) {
+		if plain(rune(c)) || c == ' ' {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "\\%03o", c)
+		}
+	}
+	return b.String() + "'"
+}
+
 // gid is the number of the group pkcs11, or -1.
 func (e Examination) gid() int {
 	gid, _, err := e.Group(mountd.Group)
@@ -105,16 +126,17 @@ func (e Examination) segments() Finding {
 		if err := unix.Lstat(path, &st); err != nil {
 			continue // gone meanwhile
 		}
+		name := shellWord(path)
 		switch mode := st.Mode & 0o777; {
 		case st.Mode&unix.S_IFMT != unix.S_IFREG:
-			all.add("rm -r "+path, "%s is no shared memory", path)
+			all.add("rm -r "+name, "%s is no shared memory", name)
 		case st.Size != shm.TokenSize:
-			all.add("rm "+path+" (when no program uses the token)",
-				"%s has %d bytes, not the %d of openCryptoki 3.8: another version made it", path, st.Size, shm.TokenSize)
+			all.add("rm "+name+" (when no program uses the token)",
+				"%s has %d bytes, not the %d of openCryptoki 3.8: another version made it", name, st.Size, shm.TokenSize)
 		case mode&0o007 != 0:
-			all.add("chmod 0660 "+path, "%s is open to everybody (mode %04o), PIN hashes and all", path, mode)
+			all.add("chmod 0660 "+name, "%s is open to everybody (mode %04o), PIN hashes and all", name, mode)
 		case gid >= 0 && int(st.Gid) != gid:
-			all.add("chgrp "+mountd.Group+" "+path, "%s belongs to group %d, so members of %s cannot attach", path, st.Gid, mountd.Group)
+			all.add("chgrp "+mountd.Group+" "+name, "%s belongs to group %d, so members of %s cannot attach", name, st.Gid, mountd.Group)
 		}
 	}
 	return all.found(f)
@@ -171,18 +193,19 @@ func (e Examination) lockFiles() Finding {
 		if err := unix.Lstat(path, &st); err != nil {
 			continue
 		}
+		name := shellWord(path)
 		switch {
 		case st.Mode&unix.S_IFMT != unix.S_IFREG:
-			all.add("rm -r "+path, "%s is no lock file", path)
+			all.add("rm -r "+name, "%s is no lock file", name)
 		case st.Mode&0o440 != 0o440 || st.Mode&0o007 != 0:
-			all.add("chmod 0440 "+path, "%s has mode %04o", path, st.Mode&0o777)
+			all.add("chmod 0440 "+name, "%s has mode %04o", name, st.Mode&0o777)
 		case gid >= 0 && int(st.Gid) != gid:
-			all.add("chgrp "+mountd.Group+" "+path, "%s belongs to group %d, so members of %s cannot lock it", path, st.Gid, mountd.Group)
+			all.add("chgrp "+mountd.Group+" "+name, "%s belongs to group %d, so members of %s cannot lock it", name, st.Gid, mountd.Group)
 		case stuck(path):
 			if pid, err := locks.Holder(e.path("proc"), path); err == nil && pid > 0 {
-				all.add(fmt.Sprintf("kill %d (after: ps -fp %[1]d)", pid), "%s is locked all the time, by process %d", path, pid)
+				all.add(fmt.Sprintf("kill %d (after: ps -fp %[1]d)", pid), "%s is locked all the time, by process %d", name, pid)
 			} else {
-				all.add("fuser -v "+path, "%s is locked all the time", path)
+				all.add("fuser -v "+name, "%s is locked all the time", name)
 			}
 		}
 	}
@@ -258,17 +281,17 @@ func (e Examination) modes() Finding {
 		if unix.Lstat(path, &st) != nil || st.Mode&unix.S_IFMT == unix.S_IFLNK {
 			return nil
 		}
-		mode, want := st.Mode&0o777, uint32(0o660)
+		mode, want, name := st.Mode&0o777, uint32(0o660), shellWord(path)
 		if entry.IsDir() {
 			want = 0o770
 		}
 		switch {
 		case mode&0o007 != 0:
-			all.add(fmt.Sprintf("chmod %04o %s", want, path), "%s is open to everybody (mode %04o)", path, mode)
+			all.add(fmt.Sprintf("chmod %04o %s", want, name), "%s is open to everybody (mode %04o)", name, mode)
 		case gid >= 0 && int(st.Gid) != gid:
-			all.add("chgrp -R "+mountd.Group+" "+path, "%s belongs to group %d, so members of %s cannot use it", path, st.Gid, mountd.Group)
+			all.add("chgrp -R "+mountd.Group+" "+name, "%s belongs to group %d, so members of %s cannot use it", name, st.Gid, mountd.Group)
 		case mode&want != want:
-			all.add(fmt.Sprintf("chmod %04o %s", want, path), "%s is closed to members of %s (mode %04o)", path, mountd.Group, mode)
+			all.add(fmt.Sprintf("chmod %04o %s", want, name), "%s is closed to members of %s (mode %04o)", name, mountd.Group, mode)
 		}
 		return nil
 	})

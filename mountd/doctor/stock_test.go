@@ -246,3 +246,31 @@ func running(t *testing.T, p *Examination, root, exe string) {
 	put(t, filepath.Join(dir, "comm"), "pkcsslotd\n", 0o644)
 	put(t, p.Paths.PIDFile, "4711", 0o644)
 }
+
+// TestHostileNames: anybody may make files in /dev/shm, and the group in the directories of
+// tokens and locks: what root is to paste runs nothing of theirs.
+func TestHostileNames(t *testing.T) {
+	p, _ := machine(t)
+	const hostile = "x; touch pwned\n$(touch pwned)'`touch pwned`\x1b]0;\x07"
+	for dir, check := range map[string]func(Examination) Finding{
+		filepath.Join(p.Paths.Data, "swtok/TOK_OBJ"):                 Examination.modes,
+		filepath.Join(p.Paths.SharedMemory, "var.lib.opencryptoki."): Examination.segments,
+		filepath.Join(p.Paths.Locks, "swtok/LCK.."):                  Examination.lockFiles,
+	} {
+		path := dir + hostile
+		put(t, path, "", 0o666)
+		f := check(p)
+		if f.Wrong == "" || strings.ContainsAny(f.Wrong+f.Mend, "\n\x1b`;") {
+			t.Errorf("%q, %q", f.Wrong, f.Mend)
+		}
+		word := f.Mend[strings.Index(f.Mend, "$'"):]
+		word = word[:strings.LastIndex(word, "'")+1]
+		out, err := exec.Command("bash", "-c", "printf %s "+word).Output()
+		if err != nil || string(out) != path {
+			t.Errorf("bash reads %q of %s, %v", out, word, err)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
