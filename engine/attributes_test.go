@@ -125,6 +125,7 @@ func publicPart(kt p11.KeyType) string {
 		p11.CKK_EC_EDWARDS: "ec-params=ed25519", p11.CKK_EC_MONTGOMERY: "ec-params=x25519",
 		p11.CKK_DH: groupText(p11.CKK_DH), p11.CKK_DSA: groupText(p11.CKK_DSA),
 		p11.CKK_ML_DSA: "parameter-set=0x1", p11.CKK_ML_KEM: "parameter-set=0x1", p11.CKK_SLH_DSA: "parameter-set=0x3",
+		p11.CKK_IBM_ML_DSA: "ibm-parameter-set=0x1", p11.CKK_IBM_ML_KEM: "ibm-parameter-set=0x1",
 	}[kt]
 }
 

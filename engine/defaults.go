@@ -37,21 +37,22 @@ func keyDefaults() []keyDefault {
 	verify := []p11.AttributeType{p11.CKA_VERIFY}
 	private := []p11.AttributeType{p11.CKA_PRIVATE}
 	sensitive := []p11.AttributeType{p11.CKA_SENSITIVE}
-	signers := []p11.KeyType{p11.CKK_EC, p11.CKK_EC_EDWARDS, p11.CKK_DSA, p11.CKK_ML_DSA, p11.CKK_SLH_DSA}
+	signers := []p11.KeyType{p11.CKK_EC, p11.CKK_EC_EDWARDS, p11.CKK_DSA, p11.CKK_ML_DSA, p11.CKK_SLH_DSA, p11.CKK_IBM_ML_DSA}
 	return []keyDefault{
 		{name: "RSA public", class: p11.CKO_PUBLIC_KEY, types: []p11.KeyType{p11.CKK_RSA},
 			both:     []p11.AttributeType{p11.CKA_ENCRYPT, p11.CKA_VERIFY, p11.CKA_VERIFY_RECOVER},
 			programs: []p11.AttributeType{p11.CKA_WRAP}},
-		{name: "EC, EdDSA, DSA, ML-DSA and SLH-DSA public", class: p11.CKO_PUBLIC_KEY, types: signers, both: verify},
+		{name: "EC, EdDSA, DSA, ML-DSA, IBM ML-DSA and SLH-DSA public", class: p11.CKO_PUBLIC_KEY, types: signers, both: verify},
 		{name: "every private", class: p11.CKO_PRIVATE_KEY, both: append(private, sensitive...)},
 		{name: "RSA private", class: p11.CKO_PRIVATE_KEY, types: []p11.KeyType{p11.CKK_RSA},
 			both:     []p11.AttributeType{p11.CKA_DECRYPT, p11.CKA_SIGN, p11.CKA_SIGN_RECOVER},
 			programs: []p11.AttributeType{p11.CKA_UNWRAP}},
-		{name: "EC, EdDSA, DSA, ML-DSA and SLH-DSA private", class: p11.CKO_PRIVATE_KEY, types: signers, both: sign},
-		{name: "X25519, X448 and DH private", class: p11.CKO_PRIVATE_KEY, types: []p11.KeyType{p11.CKK_EC_MONTGOMERY, p11.CKK_DH},
+		{name: "EC, EdDSA, DSA, ML-DSA, IBM ML-DSA and SLH-DSA private", class: p11.CKO_PRIVATE_KEY, types: signers, both: sign},
+		{name: "X25519, X448, DH and IBM ML-KEM private", class: p11.CKO_PRIVATE_KEY, types: []p11.KeyType{p11.CKK_EC_MONTGOMERY, p11.CKK_DH, p11.CKK_IBM_ML_KEM},
 			people: []p11.AttributeType{p11.CKA_DERIVE}},
 		{name: "ML-KEM public", class: p11.CKO_PUBLIC_KEY, types: []p11.KeyType{p11.CKK_ML_KEM}, both: []p11.AttributeType{p11.CKA_ENCAPSULATE}},
 		{name: "ML-KEM private", class: p11.CKO_PRIVATE_KEY, types: []p11.KeyType{p11.CKK_ML_KEM}, both: []p11.AttributeType{p11.CKA_DECAPSULATE}},
+		{name: "IBM ML-KEM public", class: p11.CKO_PUBLIC_KEY, types: []p11.KeyType{p11.CKK_IBM_ML_KEM}, people: []p11.AttributeType{p11.CKA_DERIVE}},
 		{name: "every secret", class: p11.CKO_SECRET_KEY, both: private, people: sensitive,
 			programs: []p11.AttributeType{p11.CKA_SIGN, p11.CKA_VERIFY, p11.CKA_WRAP, p11.CKA_UNWRAP}},
 		{name: "AES and other ciphers", class: p11.CKO_SECRET_KEY, types: cipherKeys(),

@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"context"
+	"math"
 	"slices"
 
 	"p11fs/p11"
@@ -27,7 +28,8 @@ func (s *Session) DeriveKey(ctx context.Context, m p11.Mechanism, base p11.Objec
 
 // DeriveKeys is C_DeriveKey (PKCS#11 v3.1 §5.18.5): all keys are made, or none. Without
 // class and key type it makes a generic secret, with CKM_PUB_KEY_FROM_PRIV_KEY the public
-// half of the base key.
+// half of the base key. Bytes that the parameter has no room for give a *BufferError, and no
+// key.
 func (s *Session) DeriveKeys(ctx context.Context, m p11.Mechanism, base p11.ObjectHandle, template p11.Attributes) (d Derived, err error) {
 	f := from{flag: p11.CKF_DERIVE, origin: derived, imposing: p11.CKA_DERIVE_TEMPLATE}
 	facts, _ := p11.MechanismFacts(m.Type)
@@ -50,6 +52,9 @@ func (s *Session) DeriveKeys(ctx context.Context, m p11.Mechanism, base p11.Obje
 	handles, err := s.makeAllFrom(ctx, f, m, base, templates, func(ctx context.Context, t tokens.Token, keys []*tokens.Object, attrs []p11.Attributes) ([]p11.Attributes, error) {
 		if j, ok := t.(tokens.KeyJoiner); ok {
 			made, out, err := j.JoinKeys(ctx, m, keys, attrs)
+			if g, ok := m.Param.(p11.RoomGiver); ok && err == nil {
+				err = fits(len(out), int(min(g.OutRoom(), math.MaxInt32)))
+			}
 			d.Out = out
 			return made, err
 		}
@@ -114,8 +119,12 @@ func (s *Session) makeAllFrom(ctx context.Context, f from, m p11.Mechanism, key 
 	}
 	made := make([]*pending, len(templates))
 	for i, t := range templates {
-		if err == nil && t != nil && facts.Keeps {
+		switch teller, ok := m.Param.(p11.Teller); {
+		case err != nil || t == nil:
+		case facts.Keeps:
 			t, err = keep(t, base)
+		case ok && teller.Tells():
+			t, err = keep(t, together(others[0].attrs, others[1:]))
 		}
 		if err == nil && t != nil {
 			made[i], err = s.prepareFrom(t, o.key.attrs, f)
@@ -201,8 +210,8 @@ func objectsOf(list []*entry) []*tokens.Object {
 	return objects
 }
 
-// openOthers holds the secret keys that the parameter names, which must allow the use
-// too; nil for those that it leaves out.
+// openOthers holds the keys that the parameter names, which must allow the use too, and are
+// secret keys, or private ones to agree with; nil for those that it leaves out.
 func (s *Session) openOthers(ctx context.Context, u use, m p11.Mechanism) ([]*entry, error) {
 	var list []*entry
 	for _, h := range m.Keys() {
@@ -216,10 +225,16 @@ func (s *Session) openOthers(ctx context.Context, u use, m p11.Mechanism) ([]*en
 			return nil, err
 		}
 		list = append(list, e)
+		wanted := p11.ObjectClass(p11.CKO_SECRET_KEY)
+		if m.Type == p11.CKM_IBM_ML_KEM_WITH_ECDH {
+			wanted = p11.CKO_PRIVATE_KEY
+		}
+		// openCryptoki has this for keys that go into others.
+		asData := m.Type == p11.CKM_IBM_ML_KEM && e.attrs.Bool(p11.CKA_IBM_USE_AS_DATA)
 		switch class, _ := e.attrs.Class(); {
-		case class != p11.CKO_SECRET_KEY:
-			err = p11.Errorf(u.unfit, "the other key is no secret key")
-		case !e.attrs.Bool(u.usage):
+		case class != wanted:
+			err = p11.Errorf(u.unfit, "the other key is no %s", wanted.Short())
+		case !e.attrs.Bool(u.usage) && !asData:
 			err = p11.Errorf(p11.CKR_KEY_FUNCTION_NOT_PERMITTED, "the other key may not %s: its %s is not true", u.verb, u.usage.Short())
 		case !allows(e.attrs, m.Type):
 			err = p11.Errorf(p11.CKR_MECHANISM_INVALID, "the other key's allowed-mechanisms do not name %s", m.Type.Short())

@@ -48,6 +48,11 @@ func (r *rules) addPublicKeys() {
 			rule{p11.CKA_VALUE, needCreate | keyPart, nil},
 		)
 	}
+	// openCryptoki's own, usr/lib/common/key.c there: made of CKA_VALUE, or of the parameter
+	// set and the parts. When a pair is generated either half has the set.
+	set, value := rule{p11.CKA_IBM_PARAMETER_SET, noUnwrap, nil}, rule{p11.CKA_VALUE, keyPart, nil}
+	add(p11.CKK_IBM_ML_DSA, set, value, rule{p11.CKA_IBM_ML_DSA_RHO, keyPart, nil}, rule{p11.CKA_IBM_ML_DSA_T1, keyPart, nil})
+	add(p11.CKK_IBM_ML_KEM, set, value, rule{p11.CKA_IBM_ML_KEM_PK, keyPart, nil})
 }
 
 // addPrivateKeys: §4.9. CKA_EXTRACTABLE depends on the origin (extractable).
@@ -117,6 +122,16 @@ func (r *rules) addPrivateKeys() {
 		rule{p11.CKA_PARAMETER_SET, needCreate | keyPart, nil},
 		rule{p11.CKA_VALUE, needCreate | keyPart, nil},
 	)
+	parts := func(list ...p11.AttributeType) []rule { // as public ones
+		rules := []rule{{p11.CKA_IBM_PARAMETER_SET, noUnwrap, nil}, {p11.CKA_VALUE, keyPart, nil}}
+		for _, t := range list {
+			rules = append(rules, rule{t, keyPart, nil})
+		}
+		return rules
+	}
+	add(p11.CKK_IBM_ML_DSA, parts(p11.CKA_IBM_ML_DSA_RHO, p11.CKA_IBM_ML_DSA_SEED, p11.CKA_IBM_ML_DSA_TR, p11.CKA_IBM_ML_DSA_S1,
+		p11.CKA_IBM_ML_DSA_S2, p11.CKA_IBM_ML_DSA_T0, p11.CKA_IBM_ML_DSA_T1, p11.CKA_IBM_ML_DSA_PRIVATE_SEED)...)
+	add(p11.CKK_IBM_ML_KEM, parts(p11.CKA_IBM_ML_KEM_SK, p11.CKA_IBM_ML_KEM_PK, p11.CKA_IBM_ML_KEM_PRIVATE_SEED)...)
 }
 
 // addSecretKeys: §4.10. CKA_EXTRACTABLE depends on the origin (extractable).

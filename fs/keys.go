@@ -54,7 +54,8 @@ func unwrapFile(k *keyFile) *file {
 
 // deriveFile takes what the mechanism works with beside the key, unless the file's name
 // has it: the other side's public value, as a public key in PEM or DER or a bare point,
-// or the name of another key. It makes the key, and gives its name.
+// or the name of another key; for openCryptoki's mechanisms of ML-KEM see ibmKEM. It makes
+// the key, and gives its name.
 func deriveFile(k *keyFile) *file {
 	return k.making(func(ctx context.Context, s *session, key p11.ObjectHandle, data []byte) (p11.Attributes, creation, func() []byte, error) {
 		m, err := k.completed(ctx, s, data)
@@ -147,6 +148,9 @@ func decapsulateFile(k *keyFile) *file {
 
 // completed is the mechanism with what was written.
 func (k *keyFile) completed(ctx context.Context, s *session, data []byte) (p11.Mechanism, error) {
+	if m, is, err := k.ibmKEM(ctx, s, data); is || err != nil {
+		return m, err
+	}
 	named := func() (p11.ObjectHandle, error) {
 		name := string(bytes.TrimSuffix(data, []byte("\n")))
 		i, err := k.findIn(ctx, s.app.eng, name)

@@ -55,6 +55,7 @@ func operations() []operation {
 		p11.CKK_AES:            mech(p11.CKM_AES_CMAC),
 		p11.CKK_ML_DSA:         mech(p11.CKM_ML_DSA),
 		p11.CKK_SLH_DSA:        mech(p11.CKM_SLH_DSA),
+		p11.CKK_IBM_ML_DSA:     mech(p11.CKM_IBM_ML_DSA),
 	}
 	ciphers := map[p11.KeyType][]p11.Mechanism{
 		p11.CKK_RSA: oaep,
@@ -93,7 +94,13 @@ func ecdhAES() *p11.ECDHAESKeyWrapParams {
 // allowed reports whether the key's class has the operation and its attributes
 // allow it.
 func (o operation) allowed(i engine.ObjectInfo) bool {
-	return slices.Contains(o.classes, i.Class) && i.Attrs.Bool(o.usage)
+	return o.serves(i) && i.Attrs.Bool(o.usage)
+}
+
+// serves says whether keys of the class do what the operation does. To openCryptoki,
+// encapsulation is a derivation with a public key.
+func (o operation) serves(i engine.ObjectInfo) bool {
+	return slices.Contains(o.classes, i.Class) || o.function == p11.CKF_DERIVE && i.KeyType == p11.CKK_IBM_ML_KEM
 }
 
 // derivesPublic says whether the operation makes the public half of a private key, which
@@ -116,7 +123,7 @@ func (o operation) refusal(slot *engine.Slot, i engine.ObjectInfo) error {
 	switch {
 	case !slices.ContainsFunc(slot.Mechanisms(), can):
 		why, advice = "no key of type "+i.KeyType.Short()+" can "+o.name, "use a key of another type; the key's file mechanisms lists what this one can do"
-	case !slices.Contains(o.classes, i.Class):
+	case !o.serves(i):
 		why, advice = "a "+i.Class.Short()+" does not "+o.name, "use the other key of the pair"
 	}
 	return p11.Advise(p11.Errorf(p11.CKR_KEY_FUNCTION_NOT_PERMITTED, "%s", why), advice)

@@ -46,7 +46,7 @@ func TestMechanismExamples(t *testing.T) {
 		}
 		users[kt] = append(users[kt], name)
 	}
-	term.ok("printf 0123456789abcdef > msg; printf sig > sig; echo 'aes:256 label=OTHER extractable=true derive=true' > $T/generate")
+	term.ok("printf 0123456789abcdef > msg; printf sig > sig; echo 'aes:256 label=OTHER extractable=true derive=true' > $T/generate; echo 'ec:p256 label=EC derive=true' > $T/generate")
 	for _, kt := range types {
 		made := strings.Replace(maker[kt], "label=K", "label=K encrypt=true decrypt=true sign=true verify=true wrap=true unwrap=true derive=true", 1)
 		if strings.Contains(made, "…") {
@@ -62,6 +62,8 @@ func TestMechanismExamples(t *testing.T) {
 		switch kt {
 		case p11.CKK_EC, p11.CKK_EC_MONTGOMERY, p11.CKK_DH:
 			term.ok("cat $O/K.pub/public.pem > peer.pem")
+		case p11.CKK_IBM_ML_KEM:
+			term.ok("cat $O/EC.pub/public.pem > peer.pem")
 		}
 		for _, name := range users[kt] {
 			if r := term.run("(" + examples[name] + ") > out"); r.status != 0 {

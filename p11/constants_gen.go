@@ -864,6 +864,25 @@ const (
 	CKH_DETERMINISTIC_REQUIRED Hedge = 0x2
 )
 
+// IBMHedge is CK_IBM_HEDGE_TYPE of openCryptoki.
+type IBMHedge uint64
+
+// Values of IBMHedge.
+const (
+	CKH_IBM_HEDGE_PREFERRED        IBMHedge = 0x1
+	CKH_IBM_HEDGE_REQUIRED         IBMHedge = 0x2
+	CKH_IBM_DETERMINISTIC_REQUIRED IBMHedge = 0x3
+)
+
+// IBMKEMMode is CK_IBM_ML_KEM_MODE of openCryptoki.
+type IBMKEMMode uint64
+
+// Values of IBMKEMMode.
+const (
+	CK_IBM_ML_KEM_ENCAPSULATE IBMKEMMode = 0x1
+	CK_IBM_ML_KEM_DECAPSULATE IBMKEMMode = 0x2
+)
+
 // UserType is CK_USER_TYPE: who logs in.
 type UserType uint64
 

@@ -780,6 +780,29 @@ func (k ParamKind) described() []ParamWord {
 			{Name: "nonce", About: "of 12 or 24 bytes", Takes: "12 to 24 bytes", Later: true},
 			{Name: "aad", Takes: "bytes"},
 		}
+	case ParamIBMContext:
+		return []ParamWord{
+			{Name: "hedge", Takes: "the name of an IBMHedge", Absent: "ibm-hedge-preferred"},
+			{Name: "context", Takes: "at most 255 bytes"},
+		}
+	case ParamIBMMLKEM:
+		return []ParamWord{
+			{Name: "mode", About: "encapsulate, with a public key, or decapsulate, with a private one", Takes: "the name of an IBMKEMMode", Absent: "ibm-ml-kem-encapsulate"},
+			{Name: "kdf", Takes: "the name of a KDF", Absent: "null"},
+			{Name: "prepend", About: "the secret of ML-KEM comes before the other key", Takes: "true or false"},
+			{Name: "ciphertext", Takes: "at most 1568 bytes"},
+			{Name: "shared", Takes: "at most 65536 bytes"},
+			{Name: "secret-key", About: "another key, whose value goes in beside the secret of ML-KEM", Takes: "the number of an object"},
+		}
+	case ParamIBMMLKEMECDH:
+		return []ParamWord{
+			{Name: "mode", About: "encapsulate, with a public key, or decapsulate, with a private one", Takes: "the name of an IBMKEMMode", Absent: "ibm-ml-kem-encapsulate"},
+			{Name: "ciphertext", Takes: "at most 1568 bytes"},
+			{Name: "ec-key", About: "the handle of a private key on a curve", Takes: "the number of an object"},
+			{Name: "kdf", Takes: "the name of a KDF", Absent: "null"},
+			{Name: "shared", Takes: "at most 65536 bytes"},
+			{Name: "public", About: "the other side's point", Takes: "bytes", Later: true},
+		}
 	}
 	return nil
 }

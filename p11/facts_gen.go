@@ -1064,13 +1064,13 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_IBM_ML_DSA_KEY_PAIR_GEN:
 		return Facts{Functions: CKF_GENERATE_KEY_PAIR, KeyTypes: keysIbmMlDsa}, true
 	case CKM_IBM_ML_DSA:
-		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysIbmMlDsa, Param: ParamRaw, SinglePart: true}, true
+		return Facts{Functions: CKF_SIGN | CKF_VERIFY, KeyTypes: keysIbmMlDsa, Param: ParamIBMContext, Optional: true, SinglePart: true}, true
 	case CKM_IBM_ML_KEM_KEY_PAIR_GEN:
 		return Facts{Functions: CKF_GENERATE_KEY_PAIR, KeyTypes: keysIbmMlKem}, true
 	case CKM_IBM_ML_KEM:
-		return Facts{Functions: CKF_DERIVE, KeyTypes: keysIbmMlKem, Param: ParamRaw}, true
+		return Facts{Functions: CKF_DERIVE, KeyTypes: keysIbmMlKem, Param: ParamIBMMLKEM}, true
 	case CKM_IBM_ML_KEM_WITH_ECDH:
-		return Facts{Functions: CKF_DERIVE, KeyTypes: keysIbmMlKem, Param: ParamRaw}, true
+		return Facts{Functions: CKF_DERIVE, KeyTypes: keysIbmMlKem, Param: ParamIBMMLKEMECDH}, true
 	case CKM_IBM_ATTRIBUTEBOUND_WRAP:
 		return Facts{Functions: CKF_WRAP | CKF_UNWRAP, Param: ParamRaw, SinglePart: true}, true
 	case CKM_IBM_BTC_DERIVE:
@@ -1200,7 +1200,6 @@ func KindOf(t AttributeType) Kind {
 		CKA_VALIDATION_FLAG,
 		CKA_IBM_KEYTYPE,
 		CKA_IBM_STD_COMPLIANCE1,
-		CKA_IBM_PARAMETER_SET,
 		CKA_IBM_DILITHIUM_KEYFORM,
 		CKA_IBM_KYBER_KEYFORM,
 		CKA_IBM_CCA_AES_KEY_MODE,
@@ -1219,7 +1218,8 @@ func KindOf(t AttributeType) Kind {
 		return KindHardwareFeature
 	case CKA_PROFILE_ID:
 		return KindProfile
-	case CKA_PARAMETER_SET:
+	case CKA_PARAMETER_SET,
+		CKA_IBM_PARAMETER_SET:
 		return KindParameterSet
 	case CKA_VALIDATION_TYPE:
 		return KindValidationType

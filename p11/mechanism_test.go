@@ -59,6 +59,13 @@ func TestParseMechanism(t *testing.T) {
 		{in: "hkdf-derive", want: Mechanism{CKM_HKDF_DERIVE, &HKDFParams{Extract: true, Expand: true, Hash: CKM_SHA256}}},
 		{in: `hkdf-derive,extract=false,hash=sha512,salt-key=3,info="i"`, text: "hkdf-derive,extract=false,hash=sha512,salt-key=3,info=0x69", want: Mechanism{CKM_HKDF_DERIVE, &HKDFParams{Expand: true, Hash: CKM_SHA512, SaltKey: 3, Info: []byte("i")}}},
 		{in: "pkcs5-pbkd2,salt=0x01,iterations=1000,password=\"open sesame\"", text: "pkcs5-pbkd2,salt=0x01,iterations=1000", want: Mechanism{CKM_PKCS5_PBKD2, &PBKD2Params{Salt: []byte{1}, Iterations: 1000, PRF: CKP_PKCS5_PBKD2_HMAC_SHA256, Password: []byte("open sesame")}}},
+		{in: "ibm-ml-dsa,hedge=deterministic-required,context=0x01", want: Mechanism{CKM_IBM_ML_DSA, &IBMSignContext{CKH_IBM_DETERMINISTIC_REQUIRED, []byte{1}}}},
+		{in: "ibm-ml-kem,mode=encapsulate,kdf=sha256-kdf,shared=0x01,secret-key=7", text: "ibm-ml-kem,kdf=sha256-kdf,shared=0x01,secret-key=7",
+			want: Mechanism{CKM_IBM_ML_KEM, &IBMMLKEMParams{Mode: CK_IBM_ML_KEM_ENCAPSULATE, KDF: CKD_SHA256_KDF, Room: 65536, SharedData: []byte{1}, Secret: 7}}},
+		{in: "ibm-ml-kem,mode=decapsulate,kdf=ibm-hybrid-null,prepend=true,ciphertext=0x0102",
+			want: Mechanism{CKM_IBM_ML_KEM, &IBMMLKEMParams{Mode: CK_IBM_ML_KEM_DECAPSULATE, KDF: CKD_IBM_HYBRID_NULL, Prepend: true, Ciphertext: []byte{1, 2}, Room: 65536}}},
+		{in: "ibm-ml-kem-with-ecdh,ec-key=3,public=0x04",
+			want: Mechanism{CKM_IBM_ML_KEM_WITH_ECDH, &IBMMLKEMECDHParams{Mode: CK_IBM_ML_KEM_ENCAPSULATE, Room: 65536, ECKey: 3, KDF: CKD_NULL, PublicData: []byte{4}}}},
 		{in: "dh-pkcs-derive,public=0x05", want: Mechanism{CKM_DH_PKCS_DERIVE, RawParam{5}}},
 		{in: "dh-pkcs-derive", want: Mechanism{CKM_DH_PKCS_DERIVE, nil}},
 		{in: "aes-key-wrap", want: Mechanism{CKM_AES_KEY_WRAP, nil}},
@@ -306,7 +313,7 @@ func TestSampleParam(t *testing.T) {
 			t.Errorf("%v: sample %#v", typ, m.Param)
 		}
 		err := m.check(true)
-		if f.Param != ParamECDH1 && f.Param != ParamPublic {
+		if f.Param != ParamECDH1 && f.Param != ParamPublic && f.Param != ParamIBMMLKEMECDH {
 			err = m.Validate()
 		}
 		if err != nil {

@@ -84,3 +84,11 @@ func checkOtherKey(c checker, k OtherKey) error {
 
 // checkKeyHandle: likewise.
 func checkKeyHandle(c checker, h ObjectHandle) error { return checkOtherKey(c, OtherKey(h)) }
+
+// checkECKey: likewise the key of an elliptic curve.
+func checkECKey(c checker, k ObjectHandle) error {
+	if k == 0 && !c.partial {
+		return c.errorf("ec-key= is missing: the handle of a private key on a curve")
+	}
+	return nil
+}

@@ -4108,6 +4108,91 @@ func lookupHedge(s string) (Hedge, bool) {
 }
 
 // known returns the standard's name, or "".
+func (v IBMHedge) known() string {
+	switch v {
+	case CKH_IBM_HEDGE_PREFERRED:
+		return "CKH_IBM_HEDGE_PREFERRED"
+	case CKH_IBM_HEDGE_REQUIRED:
+		return "CKH_IBM_HEDGE_REQUIRED"
+	case CKH_IBM_DETERMINISTIC_REQUIRED:
+		return "CKH_IBM_DETERMINISTIC_REQUIRED"
+	}
+	return ""
+}
+
+// String returns the standard's name, or the number in hexadecimal.
+func (v IBMHedge) String() string { return longName(v.known(), uint64(v)) }
+
+// Short returns the name as the file tree spells it, or the number in hexadecimal.
+func (v IBMHedge) Short() string { return shortName(v.known(), "CKH_IBM_", uint64(v)) }
+
+// ParseIBMHedge reads the name of a hedge variant in either spelling, or its number.
+func ParseIBMHedge(s string) (IBMHedge, error) {
+	return parseName(s, "CKH_IBM_", "hedge variant", lookupIBMHedge, AllIBMHedges)
+}
+
+// AllIBMHedges returns every known value, once each, in the order of the table.
+func AllIBMHedges() []IBMHedge {
+	return []IBMHedge{
+		CKH_IBM_HEDGE_PREFERRED,
+		CKH_IBM_HEDGE_REQUIRED,
+		CKH_IBM_DETERMINISTIC_REQUIRED,
+	}
+}
+
+func lookupIBMHedge(s string) (IBMHedge, bool) {
+	switch s {
+	case "HEDGE_PREFERRED":
+		return CKH_IBM_HEDGE_PREFERRED, true
+	case "HEDGE_REQUIRED":
+		return CKH_IBM_HEDGE_REQUIRED, true
+	case "DETERMINISTIC_REQUIRED":
+		return CKH_IBM_DETERMINISTIC_REQUIRED, true
+	}
+	return 0, false
+}
+
+// known returns the standard's name, or "".
+func (v IBMKEMMode) known() string {
+	switch v {
+	case CK_IBM_ML_KEM_ENCAPSULATE:
+		return "CK_IBM_ML_KEM_ENCAPSULATE"
+	case CK_IBM_ML_KEM_DECAPSULATE:
+		return "CK_IBM_ML_KEM_DECAPSULATE"
+	}
+	return ""
+}
+
+// String returns the standard's name, or the number in hexadecimal.
+func (v IBMKEMMode) String() string { return longName(v.known(), uint64(v)) }
+
+// Short returns the name as the file tree spells it, or the number in hexadecimal.
+func (v IBMKEMMode) Short() string { return shortName(v.known(), "CK_IBM_ML_KEM_", uint64(v)) }
+
+// ParseIBMKEMMode reads the name of a KEM mode in either spelling, or its number.
+func ParseIBMKEMMode(s string) (IBMKEMMode, error) {
+	return parseName(s, "CK_IBM_ML_KEM_", "KEM mode", lookupIBMKEMMode, AllIBMKEMModes)
+}
+
+// AllIBMKEMModes returns every known value, once each, in the order of the table.
+func AllIBMKEMModes() []IBMKEMMode {
+	return []IBMKEMMode{
+		CK_IBM_ML_KEM_ENCAPSULATE,
+		CK_IBM_ML_KEM_DECAPSULATE,
+	}
+}
+
+func lookupIBMKEMMode(s string) (IBMKEMMode, bool) {
+	switch s {
+	case "ENCAPSULATE":
+		return CK_IBM_ML_KEM_ENCAPSULATE, true
+	case "DECAPSULATE":
+		return CK_IBM_ML_KEM_DECAPSULATE, true
+	}
+	return 0, false
+}
+
+// known returns the standard's name, or "".
 func (v UserType) known() string {
 	switch v {
 	case CKU_SO:

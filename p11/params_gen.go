@@ -44,6 +44,9 @@ const (
 	ParamIKE1Extended               // *IKE1ExtendedParams
 	ParamChaCha20                   // *ChaCha20Params
 	ParamChaCha20Poly1305           // *ChaCha20Poly1305Params
+	ParamIBMContext                 // *IBMSignContext
+	ParamIBMMLKEM                   // *IBMMLKEMParams
+	ParamIBMMLKEMECDH               // *IBMMLKEMECDHParams
 )
 
 // Layout is the number of the kind in our own protocol: 0 for bytes.
@@ -113,6 +116,12 @@ func (k ParamKind) Layout() uint8 {
 		return 39
 	case ParamChaCha20Poly1305:
 		return 40
+	case ParamIBMContext:
+		return 41
+	case ParamIBMMLKEM:
+		return 42
+	case ParamIBMMLKEMECDH:
+		return 43
 	}
 	return 0
 }
@@ -252,6 +261,18 @@ func (k ParamKind) parse(p *paramParser) Param {
 		return v
 	case ParamChaCha20Poly1305:
 		v := new(ChaCha20Poly1305Params)
+		v.parse(p)
+		return v
+	case ParamIBMContext:
+		v := new(IBMSignContext)
+		v.parse(p)
+		return v
+	case ParamIBMMLKEM:
+		v := new(IBMMLKEMParams)
+		v.parse(p)
+		return v
+	case ParamIBMMLKEMECDH:
+		v := new(IBMMLKEMECDHParams)
 		v.parse(p)
 		return v
 	}
@@ -441,6 +462,18 @@ func (k ParamKind) check(c checker, p Param) error {
 		if v, ok := p.(*ChaCha20Poly1305Params); ok {
 			return v.check(c)
 		}
+	case ParamIBMContext:
+		if v, ok := p.(*IBMSignContext); ok {
+			return v.check(c)
+		}
+	case ParamIBMMLKEM:
+		if v, ok := p.(*IBMMLKEMParams); ok {
+			return v.check(c)
+		}
+	case ParamIBMMLKEMECDH:
+		if v, ok := p.(*IBMMLKEMECDHParams); ok {
+			return v.check(c)
+		}
 	}
 	return c.errorf("the parameter is of another mechanism's type")
 }
@@ -582,6 +615,18 @@ func (k ParamKind) read(c Coder) Param {
 		return v
 	case ParamChaCha20Poly1305:
 		v := new(ChaCha20Poly1305Params)
+		v.Code(c)
+		return v
+	case ParamIBMContext:
+		v := new(IBMSignContext)
+		v.Code(c)
+		return v
+	case ParamIBMMLKEM:
+		v := new(IBMMLKEMParams)
+		v.Code(c)
+		return v
+	case ParamIBMMLKEMECDH:
+		v := new(IBMMLKEMECDHParams)
 		v.Code(c)
 		return v
 	}
@@ -800,6 +845,29 @@ func (k ParamKind) words() []paramWord {
 			{name: "nonce", about: "of 12 or 24 bytes", sample: "0x000000000000000000000000"},
 			{name: "aad"},
 		}
+	case ParamIBMContext:
+		return []paramWord{
+			{name: "hedge"},
+			{name: "context"},
+		}
+	case ParamIBMMLKEM:
+		return []paramWord{
+			{name: "mode", about: "encapsulate, with a public key, or decapsulate, with a private one"},
+			{name: "kdf"},
+			{name: "prepend", about: "the secret of ML-KEM comes before the other key"},
+			{name: "ciphertext"},
+			{name: "shared"},
+			{name: "secret-key", about: "another key, whose value goes in beside the secret of ML-KEM"},
+		}
+	case ParamIBMMLKEMECDH:
+		return []paramWord{
+			{name: "mode", about: "encapsulate, with a public key, or decapsulate, with a private one"},
+			{name: "ciphertext"},
+			{name: "ec-key", about: "the handle of a private key on a curve"},
+			{name: "kdf"},
+			{name: "shared"},
+			{name: "public", about: "the other side's point"},
+		}
 	}
 	return nil
 }
@@ -808,7 +876,7 @@ func (k ParamKind) words() []paramWord {
 // name.
 func isParamWord(s string) bool {
 	switch s {
-	case "aad", "bit", "bits", "cky-i", "cky-r", "client", "context", "counter", "data", "data-as-key", "expand", "extra", "extract", "fields", "hash", "hedge", "info", "iterations", "iv", "iv-bits", "kdf", "key", "key-bits", "length", "mac", "mac-bits", "mgf", "more", "new-key", "ni", "nonce", "nr", "number", "param", "password", "ph", "previous-key", "prf", "public", "salt", "salt-key", "seed-data", "seed-key", "server", "session-hash", "shared", "shared-key", "side", "source", "tag", "tls-label", "version":
+	case "aad", "bit", "bits", "ciphertext", "cky-i", "cky-r", "client", "context", "counter", "data", "data-as-key", "ec-key", "expand", "extra", "extract", "fields", "hash", "hedge", "info", "iterations", "iv", "iv-bits", "kdf", "key", "key-bits", "length", "mac", "mac-bits", "mgf", "mode", "more", "new-key", "ni", "nonce", "nr", "number", "param", "password", "ph", "prepend", "previous-key", "prf", "public", "salt", "salt-key", "secret-key", "seed-data", "seed-key", "server", "session-hash", "shared", "shared-key", "side", "source", "tag", "tls-label", "version":
 		return true
 	}
 	return false
@@ -2133,4 +2201,184 @@ func (v *ChaCha20Poly1305Params) check(c checker) error {
 func (v *ChaCha20Poly1305Params) Code(c Coder) {
 	c.Bytes(&v.Nonce)
 	c.Bytes(&v.AAD)
+}
+
+// IBMSignContext is CK_IBM_SIGN_ADDITIONAL_CONTEXT (of openCryptoki; other numbers than CK_SIGN_ADDITIONAL_CONTEXT has).
+type IBMSignContext struct {
+	Hedge   IBMHedge
+	Context []byte
+}
+
+func (v *IBMSignContext) parse(p *paramParser) {
+	v.Hedge = parseNamed(p, "hedge", CKH_IBM_HEDGE_PREFERRED, ParseIBMHedge)
+	v.Context = p.bytes("context", emptyAbsent)
+}
+
+func (v *IBMSignContext) print(w *paramWriter) {
+	if v.Hedge != CKH_IBM_HEDGE_PREFERRED {
+		w.word("hedge", v.Hedge.Short())
+	}
+	if len(v.Context) > 0 {
+		w.bytes("context", v.Context)
+	}
+}
+
+func (v *IBMSignContext) check(c checker) error {
+	switch {
+	case v.Hedge.known() == "":
+		return c.errorf("hedge= is not known: %s", v.Hedge.Short())
+	case len(v.Context) > 255:
+		return c.errorf("context= has at most 255 bytes, not %d", len(v.Context))
+	}
+	return nil
+}
+
+// Code reads or writes the fields, in the order of the C struct.
+func (v *IBMSignContext) Code(c Coder) {
+	c.Ulong((*uint64)(&v.Hedge))
+	c.Bytes(&v.Context)
+}
+
+// IBMMLKEMParams is CK_IBM_ML_KEM_PARAMS (of openCryptoki).
+type IBMMLKEMParams struct {
+	Mode       IBMKEMMode // encapsulate, with a public key, or decapsulate, with a private one
+	KDF        KDF
+	Prepend    bool // the secret of ML-KEM comes before the other key
+	Ciphertext []byte
+	Room       uint64 // for the ciphertext that is made
+	SharedData []byte
+	Secret     ObjectHandle // another key, whose value goes in beside the secret of ML-KEM
+}
+
+func (v *IBMMLKEMParams) parse(p *paramParser) {
+	v.Mode = parseNamed(p, "mode", CK_IBM_ML_KEM_ENCAPSULATE, ParseIBMKEMMode)
+	v.KDF = parseNamed(p, "kdf", CKD_NULL, ParseKDF)
+	v.Prepend = p.flag("prepend", false)
+	v.Ciphertext = p.bytes("ciphertext", emptyAbsent)
+	v.Room = 65536
+	v.SharedData = p.bytes("shared", emptyAbsent)
+	v.Secret = ObjectHandle(p.number("secret-key", 0))
+}
+
+func (v *IBMMLKEMParams) print(w *paramWriter) {
+	if v.Mode != CK_IBM_ML_KEM_ENCAPSULATE {
+		w.word("mode", v.Mode.Short())
+	}
+	if v.KDF != CKD_NULL {
+		w.word("kdf", v.KDF.Short())
+	}
+	if v.Prepend != false {
+		w.flag("prepend", v.Prepend)
+	}
+	if len(v.Ciphertext) > 0 {
+		w.bytes("ciphertext", v.Ciphertext)
+	}
+	if len(v.SharedData) > 0 {
+		w.bytes("shared", v.SharedData)
+	}
+	if v.Secret != 0 {
+		w.number("secret-key", uint64(v.Secret))
+	}
+}
+
+func (v *IBMMLKEMParams) check(c checker) error {
+	switch {
+	case v.Mode.known() == "":
+		return c.errorf("mode= is not known: %s", v.Mode.Short())
+	case v.KDF.known() == "":
+		return c.errorf("kdf= is not known: %s", v.KDF.Short())
+	case len(v.Ciphertext) > 1568:
+		return c.errorf("ciphertext= has at most 1568 bytes, not %d", len(v.Ciphertext))
+	case len(v.SharedData) > 65536:
+		return c.errorf("shared= has at most 65536 bytes, not %d", len(v.SharedData))
+	}
+	return nil
+}
+
+// Code reads or writes the fields, in the order of the C struct.
+func (v *IBMMLKEMParams) Code(c Coder) {
+	ulVersion := uint64(0)
+	c.Ulong(&ulVersion)
+	c.Ulong((*uint64)(&v.Mode))
+	c.Ulong((*uint64)(&v.KDF))
+	c.Bool(&v.Prepend)
+	c.Bytes(&v.Ciphertext)
+	c.Ulong(&v.Room)
+	c.Bytes(&v.SharedData)
+	c.Handle(&v.Secret)
+	if ulVersion != uint64(0) {
+		c.Refuse(Errorf(CKR_MECHANISM_PARAM_INVALID, "ulVersion is not %d: %d", uint64(0), ulVersion))
+	}
+}
+
+// IBMMLKEMECDHParams is CK_IBM_ML_KEM_WITH_ECDH_PARAMS (of openCryptoki).
+type IBMMLKEMECDHParams struct {
+	Mode       IBMKEMMode // encapsulate, with a public key, or decapsulate, with a private one
+	Ciphertext []byte
+	Room       uint64       // for the ciphertext that is made
+	ECKey      ObjectHandle // the handle of a private key on a curve
+	KDF        KDF
+	SharedData []byte
+	PublicData []byte // the other side's point
+}
+
+func (v *IBMMLKEMECDHParams) parse(p *paramParser) {
+	v.Mode = parseNamed(p, "mode", CK_IBM_ML_KEM_ENCAPSULATE, ParseIBMKEMMode)
+	v.Ciphertext = p.bytes("ciphertext", emptyAbsent)
+	v.Room = 65536
+	v.ECKey = ObjectHandle(p.number("ec-key", 0))
+	v.KDF = parseNamed(p, "kdf", CKD_NULL, ParseKDF)
+	v.SharedData = p.bytes("shared", emptyAbsent)
+	v.PublicData = p.bytes("public", emptyWrong)
+}
+
+func (v *IBMMLKEMECDHParams) print(w *paramWriter) {
+	if v.Mode != CK_IBM_ML_KEM_ENCAPSULATE {
+		w.word("mode", v.Mode.Short())
+	}
+	if len(v.Ciphertext) > 0 {
+		w.bytes("ciphertext", v.Ciphertext)
+	}
+	if v.ECKey != 0 {
+		w.number("ec-key", uint64(v.ECKey))
+	}
+	if v.KDF != CKD_NULL {
+		w.word("kdf", v.KDF.Short())
+	}
+	if len(v.SharedData) > 0 {
+		w.bytes("shared", v.SharedData)
+	}
+	if len(v.PublicData) > 0 {
+		w.bytes("public", v.PublicData)
+	}
+}
+
+func (v *IBMMLKEMECDHParams) check(c checker) error {
+	switch {
+	case v.Mode.known() == "":
+		return c.errorf("mode= is not known: %s", v.Mode.Short())
+	case len(v.Ciphertext) > 1568:
+		return c.errorf("ciphertext= has at most 1568 bytes, not %d", len(v.Ciphertext))
+	case v.KDF.known() == "":
+		return c.errorf("kdf= is not known: %s", v.KDF.Short())
+	case len(v.SharedData) > 65536:
+		return c.errorf("shared= has at most 65536 bytes, not %d", len(v.SharedData))
+	case len(v.PublicData) == 0 && !c.partial:
+		return c.errorf("public= is missing: the other side's point")
+	}
+	if err := checkECKey(c, v.ECKey); err != nil {
+		return err
+	}
+	return nil
+}
+
+// Code reads or writes the fields, in the order of the C struct.
+func (v *IBMMLKEMECDHParams) Code(c Coder) {
+	c.Ulong((*uint64)(&v.Mode))
+	c.Bytes(&v.Ciphertext)
+	c.Ulong(&v.Room)
+	c.Handle(&v.ECKey)
+	c.Ulong((*uint64)(&v.KDF))
+	c.Bytes(&v.SharedData)
+	c.Bytes(&v.PublicData)
 }

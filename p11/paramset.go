@@ -5,11 +5,11 @@ package p11
 func parameterSet(kt KeyType, n uint64) string {
 	name := ""
 	switch kt {
-	case CKK_ML_DSA:
+	case CKK_ML_DSA, CKK_IBM_ML_DSA:
 		name = MLDSAParameterSet(n).known()
 	case CKK_SLH_DSA:
 		name = SLHDSAParameterSet(n).known()
-	case CKK_ML_KEM:
+	case CKK_ML_KEM, CKK_IBM_ML_KEM:
 		name = MLKEMParameterSet(n).known()
 	}
 	if name == "" {

@@ -62,6 +62,12 @@ func example(m p11.MechanismInfo) string {
 				}
 			}
 		}
+		switch facts.Param {
+		case p11.ParamIBMMLKEM: // which encapsulates
+			private = public
+		case p11.ParamIBMMLKEMECDH:
+			private, data = public, "{ echo EC.key; cat peer.pem; }"
+		}
 		if m.Type == p11.CKM_PUB_KEY_FROM_PRIV_KEY { // which makes no secret key
 			return with("label=new", data)
 		}
@@ -114,6 +120,8 @@ func sizeOf(m p11.MechanismInfo, kt p11.KeyType) string {
 		return " prime=0x… base=0x…"
 	case kt == p11.CKK_ML_DSA || kt == p11.CKK_ML_KEM || kt == p11.CKK_SLH_DSA:
 		return " parameter-set=1"
+	case kt == p11.CKK_IBM_ML_DSA || kt == p11.CKK_IBM_ML_KEM:
+		return " ibm-parameter-set=1"
 	case len(lengths) > 1:
 		return fmt.Sprintf(" value-len=%d", slices.Max(lengths))
 	case fixed(m): // it has no other

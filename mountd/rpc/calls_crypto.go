@@ -190,19 +190,19 @@ func (q *request) limit() int {
 }
 
 // deriveKeys answers C_DeriveKeys: the key, those that the parameter asks for, and the
-// bytes that come beside keys.
+// bytes that come beside keys, or how many they are, and then no keys.
 func (q *request) deriveKeys() error {
 	if q.mechanism.Null {
 		return p11.CKR_ARGUMENTS_BAD
 	}
 	d, err := q.session.DeriveKeys(q.ctx, q.mechanism.Mechanism, q.object(0), q.templates[0])
-	if err != nil {
+	var short *engine.BufferError
+	if err != nil && !errors.As(err, &short) {
 		return err
 	}
 	q.w.Ulong(uint64(d.Key))
 	wire.Ulongs(q.w, d.More)
-	q.w.Result(d.Out)
-	return nil
+	return q.result(d.Out, err)
 }
 
 // deriveKey answers C_DeriveKey, and C_DeriveKey2, whose reply carries the CK_RV

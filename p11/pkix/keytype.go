@@ -15,7 +15,7 @@ import (
 // do is nil.
 type keyType struct {
 	kt  p11.KeyType
-	oid string // of its algorithm in SubjectPublicKeyInfo and PKCS#8
+	oid string // of its algorithm in SubjectPublicKeyInfo and PKCS#8; "" if files have another type
 
 	// complete is Complete for a public or private key; it returns
 	// CKA_PUBLIC_KEY_INFO, nil where that cannot be made.
@@ -37,7 +37,7 @@ func keyTypes() []keyType {
 	for _, s := range pqc.Sets() {
 		list = append(list, pqcType(s))
 	}
-	return list
+	return append(list, ibmType(p11.CKK_IBM_ML_DSA), ibmType(p11.CKK_IBM_ML_KEM))
 }
 
 // keyTypeOf finds a key type by its number. Of another type nothing is known.

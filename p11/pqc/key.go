@@ -131,16 +131,38 @@ func (s Set) Check(private []byte) (public []byte, err error) {
 
 var errParts = errors.New("the parts of the private key do not belong together")
 
+// The lengths in bytes of what an encoding of ML-DSA consists of (FIPS 204 §7.2): ρ, K and
+// tr, and a polynomial of t0 and of t1.
+const (
+	head = 32 + 32 + 64
+	t0   = 13 * 256 / 8
+	t1   = 10 * 256 / 8
+)
+
+// rows is k of FIPS 204 §4.
+func (s Set) rows() int { return (s.PublicSize - 32) / t1 }
+
+// etaBits is the length of a coefficient of s1 and s2.
+func (s Set) etaBits() int {
+	if s.eta == 4 {
+		return 4
+	}
+	return 3
+}
+
+// Parts are the lengths in bytes of s1, s2 and t0 in a private key of ML-DSA, which begins
+// with ρ, K and tr of 32, 32 and 64 bytes.
+func (s Set) Parts() (s1, s2, tail int) {
+	s2, tail = s.rows()*32*s.etaBits(), s.rows()*t0
+	return s.PrivateSize - head - s2 - tail, s2, tail
+}
+
 // inRange says whether the coefficients of s1 and s2 are in their range: FIPS 204
 // algorithm 25 is for those alone.
 func (s Set) inRange(private []byte) bool {
-	const head, t0, t1 = 128, 13 * 256 / 8, 10 * 256 / 8
-	k := (s.PublicSize - 32) / t1
+	k := s.rows()
 	packed := private[head : len(private)-k*t0]
-	bits := 3
-	if s.eta == 4 {
-		bits = 4
-	}
+	bits := s.etaBits()
 	var bad, window int
 	for have := 0; len(packed) > 0 || have >= bits; {
 		if have < bits {

@@ -16,7 +16,7 @@ import (
 
 // A Set is one parameter set. Sizes are in bytes.
 type Set struct {
-	KeyType p11.KeyType // CKK_ML_DSA, CKK_SLH_DSA or CKK_ML_KEM
+	KeyType p11.KeyType // CKK_ML_DSA, CKK_SLH_DSA or CKK_ML_KEM; of SetOf also openCryptoki's
 	Number  uint64      // CKA_PARAMETER_SET
 	Name    string      // as PKCS#11 has it, in lower case: ml-dsa-65
 	OID     string      // of keys: RFC 9881, RFC 9909, RFC 9935
@@ -87,23 +87,46 @@ func mlkem(n p11.MLKEMParameterSet, oid string, s kem.Scheme) Set {
 	}
 }
 
+// Standard returns the type of the standard for keys of openCryptoki's own types, which
+// are the same keys in other attributes; for others the type itself.
+func Standard(kt p11.KeyType) p11.KeyType {
+	switch kt {
+	case p11.CKK_IBM_ML_DSA:
+		return p11.CKK_ML_DSA
+	case p11.CKK_IBM_ML_KEM:
+		return p11.CKK_ML_KEM
+	}
+	return kt
+}
+
+// IsIBM says whether a type is one of openCryptoki's own.
+func IsIBM(kt p11.KeyType) bool { return Standard(kt) != kt }
+
 // SetOf returns the set of keys of a type by CKA_PARAMETER_SET, and whether there is
 // one.
 func SetOf(kt p11.KeyType, number uint64) (Set, bool) {
-	return find(func(s Set) bool { return s.KeyType == kt && s.Number == number })
+	s, ok := find(func(s Set) bool { return s.KeyType == Standard(kt) && s.Number == number })
+	if ok {
+		s.KeyType = kt
+	}
+	return s, ok
 }
 
 // SetOfKey is SetOf for the attributes of a key. It wraps CKR_TEMPLATE_INCOMPLETE or
 // CKR_PARAMETER_SET_NOT_SUPPORTED where they name none.
 func SetOfKey(attrs p11.Attributes) (Set, error) {
 	kt, _ := attrs.KeyType()
-	n, ok := attrs.Ulong(p11.CKA_PARAMETER_SET)
+	at := p11.AttributeType(p11.CKA_PARAMETER_SET)
+	if IsIBM(kt) {
+		at = p11.CKA_IBM_PARAMETER_SET
+	}
+	n, ok := attrs.Ulong(at)
 	if !ok {
-		return Set{}, p11.Errorf(p11.CKR_TEMPLATE_INCOMPLETE, "parameter-set is missing")
+		return Set{}, p11.Errorf(p11.CKR_TEMPLATE_INCOMPLETE, "%s is missing", at.Short())
 	}
 	s, ok := SetOf(kt, n)
 	if !ok {
-		return Set{}, p11.Errorf(p11.CKR_PARAMETER_SET_NOT_SUPPORTED, "parameter-set: %s keys have no set %d", kt.Short(), n)
+		return Set{}, p11.Errorf(p11.CKR_PARAMETER_SET_NOT_SUPPORTED, "%s: %s keys have no set %d", at.Short(), kt.Short(), n)
 	}
 	return s, nil
 }

@@ -102,6 +102,7 @@ func (k *PublicKey) Verify(m Message, signature []byte) bool {
 type PrivateKey struct {
 	Set
 	value []byte
+	own   bool
 }
 
 // NewPrivateKey is the private key of PrivateSize bytes, which Check has found good or
@@ -110,20 +111,28 @@ func (s Set) NewPrivateKey(value []byte) (*PrivateKey, error) {
 	if len(value) != s.PrivateSize {
 		return nil, s.wrongSize("private key", len(value), s.PrivateSize)
 	}
-	return &PrivateKey{s, value}, nil
+	return &PrivateKey{Set: s, value: value}, nil
 }
+
+// Own gives the key the memory of its value, which Close wipes then.
+func (k *PrivateKey) Own() { k.own = true }
 
 // Type is the type of the key.
 func (k *PrivateKey) Type() p11.KeyType { return k.KeyType }
 
 // Clone returns a key with memory of its own, for Wipe to wipe.
-func (k *PrivateKey) Clone() *PrivateKey { return &PrivateKey{k.Set, bytes.Clone(k.value)} }
+func (k *PrivateKey) Clone() *PrivateKey { return &PrivateKey{Set: k.Set, value: bytes.Clone(k.value)} }
 
 // Wipe wipes the memory of the key, which is used no more.
 func (k *PrivateKey) Wipe() { secret.Wipe(k.value) }
 
 // Close forgets the memory of the key, which is used no more.
-func (k *PrivateKey) Close() { k.value = nil }
+func (k *PrivateKey) Close() {
+	if k.own {
+		k.Wipe()
+	}
+	k.value = nil
+}
 
 // Sign signs m. The signature is hedged with what random gives, or deterministic if that
 // is nil (FIPS 204 §3.4, FIPS 205 §9.2).

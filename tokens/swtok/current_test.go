@@ -61,13 +61,6 @@ ECDH1_COFACTOR_DERIVE 160-521
 ECDH_AES_KEY_WRAP 160-521
 ECDH_COF_AES_KEY_WRAP 160-521
 `},
-	{"", "IBM has numbers of its own for these; those of the standard are there", `
-IBM_ML_DSA_KEY_PAIR_GEN
-IBM_ML_DSA
-IBM_ML_KEM_KEY_PAIR_GEN
-IBM_ML_KEM
-IBM_ML_KEM_WITH_ECDH
-`},
 }
 
 // readCurrent reads the list of current openCryptoki.

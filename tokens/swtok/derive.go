@@ -8,6 +8,7 @@ import (
 
 	"p11fs/p11"
 	"p11fs/p11/pkix"
+	"p11fs/p11/pqc"
 	"p11fs/tokens"
 )
 
@@ -99,9 +100,12 @@ func (u call) publicHalf(base *tokens.Object, template p11.Attributes) (p11.Attr
 	}
 	defer whole.Wipe()
 	info, _ := whole.Get(p11.CKA_PUBLIC_KEY_INFO)
+	kt, _ := a.KeyType()
 	public, err := pkix.PublicAttributes(info)
+	if pqc.IsIBM(kt) {
+		public = pkix.IBMAttributes(kt, info)
+	}
 	if err != nil {
-		kt, _ := a.KeyType()
 		return nil, p11.Errorf(p11.CKR_KEY_TYPE_INCONSISTENT, "the token knows no public half of %s keys", kt.Short())
 	}
 	return template.Merge(public), nil

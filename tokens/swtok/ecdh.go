@@ -138,6 +138,7 @@ type stretcher struct {
 }
 
 func stretcherOf(kdf p11.KDF, shared []byte) (stretcher, error) {
+	kdf = plainKDF(kdf)
 	h, _ := p11.HashOf(kdf.HashOf())
 	switch {
 	case kdf != p11.CKD_NULL && h.Go == 0:
@@ -146,6 +147,26 @@ func stretcherOf(kdf p11.KDF, shared []byte) (stretcher, error) {
 		return stretcher{}, p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "shared= needs a kdf=")
 	}
 	return stretcher{h.Go, kdf == h.SP800, bytes.Clone(shared)}, nil
+}
+
+// plainKDF is the key derivation function of the standard for one of openCryptoki's, which
+// says that what it makes goes into a hybrid secret, and does the same.
+func plainKDF(kdf p11.KDF) p11.KDF {
+	switch kdf {
+	case p11.CKD_IBM_HYBRID_NULL:
+		return p11.CKD_NULL
+	case p11.CKD_IBM_HYBRID_SHA1_KDF:
+		return p11.CKD_SHA1_KDF
+	case p11.CKD_IBM_HYBRID_SHA224_KDF:
+		return p11.CKD_SHA224_KDF
+	case p11.CKD_IBM_HYBRID_SHA256_KDF:
+		return p11.CKD_SHA256_KDF
+	case p11.CKD_IBM_HYBRID_SHA384_KDF:
+		return p11.CKD_SHA384_KDF
+	case p11.CKD_IBM_HYBRID_SHA512_KDF:
+		return p11.CKD_SHA512_KDF
+	}
+	return kdf
 }
 
 // key makes the key of n bytes, or of the natural length if n is negative, from the

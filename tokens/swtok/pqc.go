@@ -15,8 +15,9 @@ import (
 	"p11fs/p11/pqc"
 )
 
-// pqcRows are the rows of the post-quantum schemes (PKCS#11 v3.2 §6.67 to §6.69), which
-// are package pqc's with either provider. Their sizes are those of public keys.
+// pqcRows are the rows of the post-quantum schemes (PKCS#11 v3.2 §6.67 to §6.69), and those
+// that openCryptoki has for the same, which are package pqc's with either provider. Their
+// sizes are those of public keys.
 func pqcRows() []row {
 	one := func(t p11.MechanismType, least, most uint64, flags p11.Flags, f family) row {
 		return row{p11.MechanismInfo{Type: t, MinKeySize: least, MaxKeySize: most, Flags: flags}, f}
@@ -36,6 +37,11 @@ func pqcRows() []row {
 		slhDSA(p11.CKM_HASH_SLH_DSA_SHAKE256, flagsSign, pqcHashed(shake256())),
 		one(p11.CKM_ML_KEM_KEY_PAIR_GEN, 800, 1568, p11.CKF_GENERATE_KEY_PAIR, generatePQC(p11.CKK_ML_KEM)),
 		one(p11.CKM_ML_KEM, 800, 1568, p11.CKF_ENCAPSULATE|p11.CKF_DECAPSULATE, mlKEM()),
+		mlDSA(p11.CKM_IBM_ML_DSA_KEY_PAIR_GEN, p11.CKF_GENERATE_KEY_PAIR, generatePQC(p11.CKK_IBM_ML_DSA)),
+		mlDSA(p11.CKM_IBM_ML_DSA, flagsSign, pqcPure()),
+		one(p11.CKM_IBM_ML_KEM_KEY_PAIR_GEN, 800, 1568, p11.CKF_GENERATE_KEY_PAIR, generatePQC(p11.CKK_IBM_ML_KEM)),
+		one(p11.CKM_IBM_ML_KEM, 800, 1568, p11.CKF_DERIVE, ibmMLKEM()),
+		one(p11.CKM_IBM_ML_KEM_WITH_ECDH, 800, 1568, p11.CKF_DERIVE, ibmMLKEMWithECDH()),
 	}
 	for _, h := range p11.Hashes() {
 		if h.Go != 0 && h.MLDSA != 0 {
@@ -47,11 +53,14 @@ func pqcRows() []row {
 
 // pqcTypes are their key types.
 func pqcTypes() []p11.KeyType {
-	return []p11.KeyType{p11.CKK_ML_DSA, p11.CKK_SLH_DSA, p11.CKK_ML_KEM}
+	return []p11.KeyType{p11.CKK_ML_DSA, p11.CKK_SLH_DSA, p11.CKK_ML_KEM, p11.CKK_IBM_ML_DSA, p11.CKK_IBM_ML_KEM}
 }
 
 // parsePQC makes a *pqc.PublicKey or *pqc.PrivateKey of attributes.
 func parsePQC(a p11.Attributes, public bool) (any, error) {
+	if kt, _ := a.KeyType(); pqc.IsIBM(kt) {
+		return parseIBM(a, kt, public)
+	}
 	s, err := pqc.SetOfKey(a)
 	if err != nil {
 		return nil, keyDamaged("%v", err)
@@ -82,7 +91,11 @@ func pqcKey[K interface{ Type() p11.KeyType }](u call, key any) (K, error) {
 // generatePQC is the family that makes pairs of a type.
 func generatePQC(kt p11.KeyType) family {
 	return family{makes: kt, generatePair: func(ctx context.Context, u call, public, private *p11.Attributes) error {
-		s, err := pqc.SetOfKey(*public)
+		names := *public
+		if pqc.IsIBM(kt) && !names.Has(p11.CKA_IBM_PARAMETER_SET) {
+			names = *private // either will do
+		}
+		s, err := pqc.SetOfKey(names)
 		if err != nil {
 			return err
 		}
@@ -99,6 +112,9 @@ func generatePQC(kt p11.KeyType) family {
 			return ctx.Err()
 		case err != nil:
 			return p11.Errorf(p11.CKR_FUNCTION_FAILED, "generate a key of %s: %v", s.Name, err)
+		}
+		if pqc.IsIBM(kt) {
+			return putIBM(s, p, public, private)
 		}
 		public.Set(p11.CKA_VALUE, p.Public)
 		private.SetUlong(p11.CKA_PARAMETER_SET, s.Number)
@@ -127,6 +143,8 @@ func (s *pqcSigner) read(u call) error {
 		s.context, s.hedge = p.Context, p.Hedge
 	case *p11.HashSignContext:
 		s.context, s.hedge = p.Context, p.Hedge
+	case *p11.IBMSignContext:
+		s.context, s.hedge = p.Context, p11.Hedge(p.Hedge-p11.CKH_IBM_HEDGE_PREFERRED)
 	default:
 		return p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "%s does not take its parameter as bytes", u.m.Type.Short())
 	}

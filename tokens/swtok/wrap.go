@@ -7,6 +7,7 @@ import (
 
 	"p11fs/p11"
 	"p11fs/p11/pkix"
+	"p11fs/p11/pqc"
 	"p11fs/tokens"
 )
 
@@ -180,6 +181,10 @@ func (c *Crypto) unwrappedPrivate(der []byte, kt p11.KeyType) (p11.Attributes, e
 		return nil, p11.Errorf(p11.CKR_WRAPPED_KEY_INVALID, "the unwrapped bytes are no private key: %v", err)
 	}
 	got, _ := a.KeyType()
+	if pqc.IsIBM(kt) && pqc.Standard(kt) == got { // whose encodings are the same
+		a.Wipe()
+		a, got = pkix.IBMAttributes(kt, der), kt
+	}
 	switch {
 	case got != kt:
 		err = p11.Errorf(p11.CKR_WRAPPED_KEY_INVALID, "the unwrapped key is of type %s, and the template says %s", got.Short(), kt.Short())

@@ -296,6 +296,10 @@ func (r *ring) derive(t *testing.T, m p11.Mechanism, facts p11.Facts) {
 		r.publicHalves(t, m)
 		return
 	}
+	if facts.Param == p11.ParamIBMMLKEM || facts.Param == p11.ParamIBMMLKEMECDH {
+		r.deriveKEM(t, m, facts)
+		return
+	}
 	var base *tokens.Object
 	var others []*tokens.Object
 	length := uint64(16) // the shortest digest
@@ -403,6 +407,57 @@ func (r *ring) encapsulate(t *testing.T, m p11.Mechanism, facts p11.Facts) {
 	}
 	if _, _, err := kem.EncapsulateKey(t.Context(), m, priv, template.Clone()); p11.RVOf(err) != p11.CKR_KEY_TYPE_INCONSISTENT {
 		t.Errorf("encapsulated with a private key: %v", err)
+	}
+}
+
+// deriveKEM is encapsulate for a mechanism that does it by derivation.
+func (r *ring) deriveKEM(t *testing.T, m p11.Mechanism, facts p11.Facts) {
+	pub, priv := r.keys(t, facts)
+	length := uint64(32)
+	var other *tokens.Object
+	if p, ok := m.Param.(*p11.IBMMLKEMECDHParams); ok {
+		other = r.priv[p11.CKK_EC]
+		p.PublicData = attribute(t, r.pub[p11.CKK_EC], p11.CKA_EC_POINT)
+		length = 64 // of which the secret of ML-KEM is the end
+	}
+	derive := func(base *tokens.Object) ([]byte, []byte, error) {
+		template := keyTemplate(p11.CKO_SECRET_KEY, p11.CKK_GENERIC_SECRET)
+		template.SetUlong(p11.CKA_VALUE_LEN, length)
+		made, out, err := r.tok.(tokens.KeyJoiner).JoinKeys(t.Context(), m, []*tokens.Object{base, other}, []p11.Attributes{template})
+		if err != nil {
+			return nil, nil, err
+		}
+		return r.mac(t, adopted(t, r.tok, made[0])), out, nil
+	}
+	ours, ciphertext, err := derive(pub)
+	noError(t, err)
+	if _, _, err := derive(priv); p11.RVOf(err) != p11.CKR_KEY_TYPE_INCONSISTENT {
+		t.Errorf("encapsulated with a private key: %v", err)
+	}
+	take := func(ciphertext []byte) {
+		switch p := m.Param.(type) {
+		case *p11.IBMMLKEMParams:
+			p.Mode, p.Ciphertext = p11.CK_IBM_ML_KEM_DECAPSULATE, ciphertext
+		case *p11.IBMMLKEMECDHParams:
+			p.Mode, p.Ciphertext = p11.CK_IBM_ML_KEM_DECAPSULATE, ciphertext
+		}
+	}
+	take(ciphertext)
+	theirs, out, err := derive(priv)
+	noError(t, err)
+	if !bytes.Equal(theirs, ours) || len(out) > 0 {
+		t.Errorf("the two sides have two secrets, or %d bytes came out", len(out))
+	}
+	if _, _, err := derive(pub); p11.RVOf(err) != p11.CKR_KEY_TYPE_INCONSISTENT {
+		t.Errorf("decapsulated with a public key: %v", err)
+	}
+	ciphertext[0] ^= 1
+	if theirs, _, err := derive(priv); err != nil || bytes.Equal(theirs, ours) {
+		t.Errorf("another ciphertext gives the same secret, or %v", err)
+	}
+	take(ciphertext[1:])
+	if _, _, err := derive(priv); p11.RVOf(err) != p11.CKR_MECHANISM_PARAM_INVALID {
+		t.Errorf("a short ciphertext: %v", err)
 	}
 }
 

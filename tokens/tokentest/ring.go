@@ -98,6 +98,8 @@ func (r *ring) generatePair(t *testing.T, m p11.Mechanism, kt p11.KeyType) {
 		public.Set(p11.CKA_EC_PARAMS, []byte{6, 3, 0x2b, 0x65, 0x6e})
 	case p11.CKK_ML_DSA, p11.CKK_ML_KEM:
 		public.SetUlong(p11.CKA_PARAMETER_SET, uint64(p11.CKP_ML_DSA_44)) // of ML-KEM it is 512
+	case p11.CKK_IBM_ML_DSA, p11.CKK_IBM_ML_KEM:
+		public.SetUlong(p11.CKA_IBM_PARAMETER_SET, uint64(p11.CKP_ML_DSA_44))
 	case p11.CKK_SLH_DSA:
 		public.SetUlong(p11.CKA_PARAMETER_SET, uint64(p11.CKP_SLH_DSA_SHA2_128F)) // the fastest
 	case p11.CKK_DH, p11.CKK_DSA:

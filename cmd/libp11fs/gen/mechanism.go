@@ -41,7 +41,7 @@ func variants(p *table.Param) []table.Variant {
 
 // members are the fields that a variant has.
 func members(p *table.Param, v table.Variant) []*table.Field {
-	return slices.DeleteFunc(slices.Clone(p.Fields), func(f *table.Field) bool { return f.C == v.Without })
+	return slices.DeleteFunc(slices.Clone(p.Fields), func(f *table.Field) bool { return f.C == v.Without || f.Facts.Has("room-of") })
 }
 
 // member declares a field of a struct.
@@ -143,7 +143,11 @@ func packStruct(b *strings.Builder, p *table.Param, v table.Variant) {
 					length = fmt.Sprintf("%s <= %s ? %s : %s", bytes, most, bytes, length)
 				}
 			}
-			fmt.Fprintf(b, "    put_data(c, p->%s, %s);\n", f.C, length)
+			pointer := "p->" + f.C
+			if f.Facts.Has("made") { // what is there then is the program's
+				pointer, length = fmt.Sprintf("%s ? NULL : %s", made(p, f), pointer), fmt.Sprintf("%s ? 0 : %s", made(p, f), length)
+			}
+			fmt.Fprintf(b, "    put_data(c, %s, %s);\n", pointer, length)
 		case table.Array, table.Block:
 			fmt.Fprintf(b, "    put_data(c, p->%s, sizeof p->%s);\n", f.C, f.C)
 		case table.Struct:
@@ -156,10 +160,19 @@ func packStruct(b *strings.Builder, p *table.Param, v table.Variant) {
 			}
 			fmt.Fprintf(b, "    if (p->%s != NULL)\n        %s(c, p->%s);\n%s", f.C, packName(f.Inner.CType), f.C, absent)
 		default:
-			fmt.Fprintf(b, "    put_ulong(c, p->%s);\n", f.C)
+			value := "p->" + f.C
+			if of := p.Field(f.Facts["room-of"]); of != nil {
+				value = fmt.Sprintf("%s && p->%s != NULL ? %s : 0", made(p, of), of.C, value)
+			}
+			fmt.Fprintf(b, "    put_ulong(c, %s);\n", value)
 		}
 	}
 	b.WriteString("}\n")
+}
+
+// made is the condition in C under which the mechanism gives the bytes of a field.
+func made(p *table.Param, f *table.Field) string {
+	return fmt.Sprintf("p->%s == %s", p.Field(f.Facts["of"]).C, f.Facts["made"])
 }
 
 // packParam writes the function that writes a mechanism's parameter, whichever of
@@ -184,7 +197,7 @@ func packParam(b *strings.Builder, p *table.Param) {
 // out is the field of what the mechanism gives beside keys, nil if there is none.
 func out(p *table.Param) *table.Field {
 	for _, f := range p.Fields {
-		if f.Facts.Has("out") {
+		if f.Facts.Has("out") || f.Facts.Has("made") {
 			return f
 		}
 	}
@@ -206,6 +219,9 @@ func unpackOut(b *strings.Builder, p *table.Param) {
 	switch {
 	case p.Out:
 		fmt.Fprintf(b, "\nvoid got_%s(struct call *c, const CK_MECHANISM *m);\n", p.Name)
+	case f != nil && f.Facts.Has("made"):
+		fmt.Fprintf(b, "\nstatic void got_%s(struct call *c, const CK_MECHANISM *m)\n{\n    %s *p = m->pParameter;\n    CK_ULONG none = 0;\n\n    got_bytes(c, p->%s, %s ? &p->%s : &none);\n}\n",
+			p.Name, p.CType, f.C, made(p, f), f.CLen())
 	case f != nil:
 		room := "0"
 		if of := p.Field(f.Facts["room"]); of != nil {

@@ -108,3 +108,15 @@ void got_ssl3_key_mat_out(struct call *c, CK_SSL3_KEY_MAT_OUT *out, CK_ULONG iv_
     if (n != 0 && out->pIVServer != NULL)
         memcpy(out->pIVServer, ivs + n, n);
 }
+
+void got_bytes(struct call *c, void *out, CK_ULONG *len)
+{
+    CK_ULONG none = 0, had = out != NULL ? *len : 0, n = had;
+
+    get_list(c, NULL, &none);
+    (void)get_result(c, out, &n);
+    if (c->rv == CKR_OK && n > had)
+        call_fail(c, CKR_BUFFER_TOO_SMALL);
+    if (c->rv == CKR_OK || c->rv == CKR_BUFFER_TOO_SMALL)
+        *len = n;
+}

@@ -35,6 +35,10 @@ void get_made(struct call *c, CK_OBJECT_HANDLE *keys, CK_ULONG n, CK_BYTE *bytes
 void got_version(struct call *c, CK_VERSION *v, CK_ULONG unused);
 void got_ssl3_key_mat_out(struct call *c, CK_SSL3_KEY_MAT_OUT *out, CK_ULONG iv_bits);
 
+/* Takes bytes into a program's room of *len bytes, which NULL has none of. Those that do not
+   fit are CKR_BUFFER_TOO_SMALL, and *len is their length. */
+void got_bytes(struct call *c, void *out, CK_ULONG *len);
+
 /* Writes bytes of a parameter, which the program may have left out. */
 void put_data(struct call *c, const void *data, CK_ULONG n);
 

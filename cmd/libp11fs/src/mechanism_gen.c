@@ -529,6 +529,75 @@ static void param_ChaCha20Poly1305(struct call *c, const CK_MECHANISM *m)
         bad_param(c);
 }
 
+static void put_ibm_sign_additional_context(struct call *c, const CK_IBM_SIGN_ADDITIONAL_CONTEXT *p)
+{
+    put_ulong(c, p->hedgeVariant);
+    put_data(c, p->pContext, p->ulContextLen);
+}
+
+static void param_IBMContext(struct call *c, const CK_MECHANISM *m)
+{
+    if (m->ulParameterLen == sizeof(CK_IBM_SIGN_ADDITIONAL_CONTEXT))
+        put_ibm_sign_additional_context(c, m->pParameter);
+    else
+        bad_param(c);
+}
+
+static void put_ibm_ml_kem_params(struct call *c, const CK_IBM_ML_KEM_PARAMS *p)
+{
+    put_ulong(c, p->ulVersion);
+    put_ulong(c, p->mode);
+    put_ulong(c, p->kdf);
+    put_byte(c, p->bPrepend != 0);
+    put_data(c, p->mode == CK_IBM_ML_KEM_ENCAPSULATE ? NULL : p->pCipher, p->mode == CK_IBM_ML_KEM_ENCAPSULATE ? 0 : p->ulCipherLen);
+    put_ulong(c, p->mode == CK_IBM_ML_KEM_ENCAPSULATE && p->pCipher != NULL ? p->ulCipherLen : 0);
+    put_data(c, p->pSharedData, p->ulSharedDataLen);
+    put_ulong(c, p->hSecret);
+}
+
+static void param_IBMMLKEM(struct call *c, const CK_MECHANISM *m)
+{
+    if (m->ulParameterLen == sizeof(CK_IBM_ML_KEM_PARAMS))
+        put_ibm_ml_kem_params(c, m->pParameter);
+    else
+        bad_param(c);
+}
+
+static void got_IBMMLKEM(struct call *c, const CK_MECHANISM *m)
+{
+    CK_IBM_ML_KEM_PARAMS *p = m->pParameter;
+    CK_ULONG none = 0;
+
+    got_bytes(c, p->pCipher, p->mode == CK_IBM_ML_KEM_ENCAPSULATE ? &p->ulCipherLen : &none);
+}
+
+static void put_ibm_ml_kem_with_ecdh_params(struct call *c, const CK_IBM_ML_KEM_WITH_ECDH_PARAMS *p)
+{
+    put_ulong(c, p->mode);
+    put_data(c, p->mode == CK_IBM_ML_KEM_ENCAPSULATE ? NULL : p->pCipher, p->mode == CK_IBM_ML_KEM_ENCAPSULATE ? 0 : p->ulCipherLen);
+    put_ulong(c, p->mode == CK_IBM_ML_KEM_ENCAPSULATE && p->pCipher != NULL ? p->ulCipherLen : 0);
+    put_ulong(c, p->hECPrivateKey);
+    put_ulong(c, p->kdf);
+    put_data(c, p->pSharedData, p->ulSharedDataLen);
+    put_data(c, p->pPublicData, p->ulPublicDataLen);
+}
+
+static void param_IBMMLKEMECDH(struct call *c, const CK_MECHANISM *m)
+{
+    if (m->ulParameterLen == sizeof(CK_IBM_ML_KEM_WITH_ECDH_PARAMS))
+        put_ibm_ml_kem_with_ecdh_params(c, m->pParameter);
+    else
+        bad_param(c);
+}
+
+static void got_IBMMLKEMECDH(struct call *c, const CK_MECHANISM *m)
+{
+    CK_IBM_ML_KEM_WITH_ECDH_PARAMS *p = m->pParameter;
+    CK_ULONG none = 0;
+
+    got_bytes(c, p->pCipher, p->mode == CK_IBM_ML_KEM_ENCAPSULATE ? &p->ulCipherLen : &none);
+}
+
 /* All mechanisms that are known, in ascending order. */
 const struct param params[] = {
     {CKM_RSA_PKCS_KEY_PAIR_GEN, LAYOUT_NONE, 0, NULL, NULL},
@@ -1012,10 +1081,10 @@ const struct param params[] = {
     {CKM_IBM_ECDSA_OTHER, LAYOUT_BYTES, 0, NULL, NULL},
     {CKM_IBM_EC_AGGREGATE, LAYOUT_BYTES, 0, NULL, NULL},
     {CKM_IBM_ML_DSA_KEY_PAIR_GEN, LAYOUT_NONE, 0, NULL, NULL},
-    {CKM_IBM_ML_DSA, LAYOUT_BYTES, 0, NULL, NULL},
+    {CKM_IBM_ML_DSA, 41, 0, param_IBMContext, NULL},
     {CKM_IBM_ML_KEM_KEY_PAIR_GEN, LAYOUT_NONE, 0, NULL, NULL},
-    {CKM_IBM_ML_KEM, LAYOUT_BYTES, 0, NULL, NULL},
-    {CKM_IBM_ML_KEM_WITH_ECDH, LAYOUT_BYTES, 0, NULL, NULL},
+    {CKM_IBM_ML_KEM, 42, 0, param_IBMMLKEM, got_IBMMLKEM},
+    {CKM_IBM_ML_KEM_WITH_ECDH, 43, 0, param_IBMMLKEMECDH, got_IBMMLKEMECDH},
     {CKM_IBM_ATTRIBUTEBOUND_WRAP, LAYOUT_BYTES, 0, NULL, NULL},
     {CKM_IBM_BTC_DERIVE, LAYOUT_BYTES, 0, NULL, NULL},
     {CKM_IBM_ETH_DERIVE, LAYOUT_BYTES, 0, NULL, NULL},

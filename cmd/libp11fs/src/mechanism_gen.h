@@ -246,4 +246,34 @@ typedef struct {
     CK_ULONG ulAADLen;
 } CK_SALSA20_CHACHA20_POLY1305_PARAMS;
 
+typedef struct {
+    CK_ULONG hedgeVariant;
+    void *pContext;
+    CK_ULONG ulContextLen;
+} CK_IBM_SIGN_ADDITIONAL_CONTEXT;
+
+typedef struct {
+    CK_ULONG ulVersion;
+    CK_ULONG mode;
+    CK_ULONG kdf;
+    CK_BBOOL bPrepend;
+    void *pCipher;
+    CK_ULONG ulCipherLen;
+    void *pSharedData;
+    CK_ULONG ulSharedDataLen;
+    CK_OBJECT_HANDLE hSecret;
+} CK_IBM_ML_KEM_PARAMS;
+
+typedef struct {
+    CK_ULONG mode;
+    void *pCipher;
+    CK_ULONG ulCipherLen;
+    CK_OBJECT_HANDLE hECPrivateKey;
+    CK_ULONG kdf;
+    CK_ULONG ulSharedDataLen;
+    void *pSharedData;
+    CK_ULONG ulPublicDataLen;
+    void *pPublicData;
+} CK_IBM_ML_KEM_WITH_ECDH_PARAMS;
+
 #endif

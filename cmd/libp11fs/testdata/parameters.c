@@ -139,6 +139,66 @@ static void tls(CK_SESSION_HANDLE s)
     RV(f->C_DeriveKey(s, NULL, key, aes, 3, NULL), CKR_ARGUMENTS_BAD);
 }
 
+/* A ciphertext that comes back into room of the program's. */
+static void kem(CK_SESSION_HANDLE s)
+{
+    CK_ULONG set = 1, type = CKK_GENERIC_SECRET, len = 32;
+    CK_BBOOL yes = 1, no = 0;
+    CK_BYTE value[2][64], *cipher = sized(768, 7), shared[3] = {1, 2, 3}, other[128];
+    CK_ATTRIBUTE pub[] = {{CKA_IBM_PARAMETER_SET, &set, sizeof set}, {CKA_DERIVE, &yes, 1}, {CKA_VERIFY, &yes, 1}};
+    CK_ATTRIBUTE priv[] = {{CKA_IBM_PARAMETER_SET, &set, sizeof set}, {CKA_DERIVE, &yes, 1}, {CKA_SIGN, &yes, 1}};
+    CK_ATTRIBUTE t[] = {{CKA_KEY_TYPE, &type, sizeof type}, {CKA_VALUE_LEN, &len, sizeof len}, {CKA_EXTRACTABLE, &yes, 1}, {CKA_SENSITIVE, &no, 1}};
+    CK_ATTRIBUTE point = {CKA_EC_POINT, other, sizeof other};
+    CK_MECHANISM gen = {CKM_IBM_ML_KEM_KEY_PAIR_GEN, NULL, 0}, dsa = {CKM_IBM_ML_DSA_KEY_PAIR_GEN, NULL, 0};
+    CK_IBM_ML_KEM_PARAMS p = {0, CK_IBM_ML_KEM_ENCAPSULATE, CKD_SHA256_KDF, 0, NULL, 0, shared, 3, 0};
+    CK_IBM_ML_KEM_WITH_ECDH_PARAMS e = {CK_IBM_ML_KEM_ENCAPSULATE, cipher, 768, 0, CKD_NULL, 0, NULL, 0, other};
+    CK_IBM_SIGN_ADDITIONAL_CONTEXT context = {CKH_IBM_HEDGE_REQUIRED, shared, 3};
+    CK_MECHANISM m = {CKM_IBM_ML_KEM, &p, sizeof p}, both = {CKM_IBM_ML_KEM_WITH_ECDH, &e, sizeof e}, sign = {CKM_IBM_ML_DSA, &context, sizeof context};
+    CK_OBJECT_HANDLE public, private, key = 0, ec_public, signature_public, signature_private;
+    CK_BYTE signature[2420];
+    CK_ULONG n = sizeof signature;
+
+    OK(f->C_GenerateKeyPair(s, &gen, pub, 2, priv, 2, &public, &private));
+    RV(f->C_DeriveKey(s, &m, public, t, 4, &key), CKR_BUFFER_TOO_SMALL);
+    CHECK(p.ulCipherLen == 768 && key == 0);
+    p.pCipher = cipher, p.ulCipherLen = 767;
+    RV(f->C_DeriveKey(s, &m, public, t, 4, &key), CKR_BUFFER_TOO_SMALL);
+    CHECK(p.ulCipherLen == 768 && key == 0 && cipher[0] == 7 && cipher[767] == 7);
+    OK(f->C_DeriveKey(s, &m, public, t, 4, &key));
+    CHECK(p.ulCipherLen == 768 && value_of(s, key, value[0], 64) == 32);
+    RV(f->C_DeriveKey(s, &m, private, t, 4, &key), CKR_KEY_TYPE_INCONSISTENT);
+    p.mode = CK_IBM_ML_KEM_DECAPSULATE;
+    OK(f->C_DeriveKey(s, &m, private, t, 4, &key));
+    CHECK(p.ulCipherLen == 768 && value_of(s, key, value[1], 64) == 32 && memcmp(value[0], value[1], 32) == 0);
+    p.ulCipherLen = 767;
+    RV(f->C_DeriveKey(s, &m, private, t, 4, &key), CKR_MECHANISM_PARAM_INVALID);
+    p.ulCipherLen = 768, p.pCipher = NULL;
+    RV(f->C_DeriveKey(s, &m, private, t, 4, &key), CKR_MECHANISM_PARAM_INVALID);
+    p.pCipher = cipher, p.ulVersion = 1;
+    RV(f->C_DeriveKey(s, &m, private, t, 4, &key), CKR_MECHANISM_PARAM_INVALID);
+    p.ulVersion = 0, p.mode = 3;
+    RV(f->C_DeriveKey(s, &m, private, t, 4, &key), CKR_MECHANISM_PARAM_INVALID);
+
+    ec_key(s, &ec_public, &e.hECPrivateKey);
+    OK(f->C_GetAttributeValue(s, ec_public, &point, 1));
+    e.ulPublicDataLen = point.ulValueLen, len = 64;
+    OK(f->C_DeriveKey(s, &both, public, t, 4, &key));
+    CHECK(e.ulCipherLen == 768 && value_of(s, key, value[0], 64) == 64);
+    e.mode = CK_IBM_ML_KEM_DECAPSULATE;
+    OK(f->C_DeriveKey(s, &both, private, t, 4, &key));
+    CHECK(value_of(s, key, value[1], 64) == 64 && memcmp(value[0], value[1], 64) == 0);
+
+    OK(f->C_GenerateKeyPair(s, &dsa, pub, 3, priv, 3, &signature_public, &signature_private));
+    OK(f->C_SignInit(s, &sign, signature_private));
+    OK(f->C_Sign(s, shared, 3, signature, &n));
+    CHECK(n == sizeof signature);
+    OK(f->C_VerifyInit(s, &sign, signature_public));
+    OK(f->C_Verify(s, shared, 3, signature, n));
+    context.hedgeVariant = 0;
+    RV(f->C_SignInit(s, &sign, signature_private), CKR_MECHANISM_PARAM_INVALID);
+    free(cipher);
+}
+
 /* Another key, and data objects. */
 static void joined(CK_SESSION_HANDLE s)
 {
@@ -300,6 +360,7 @@ void case_mechanisms(void)
     rsa(s, key);
     ecdh(s);
     tls(s);
+    kem(s);
     joined(s);
     counted(s);
     chacha(s);

@@ -7,3 +7,5 @@ cmp z25519 $O/shared.sec/value
 test "$(cat heard.name)" = heard.sec
 test "$(wc -c < told.ct)" = 1088
 test "$(cat heard.text)" = secret
+test "$(wc -c < packed.ct)" = 1088
+test "$(cat taken.text)" = secret

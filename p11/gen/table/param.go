@@ -68,7 +68,7 @@ type Field struct {
 var fieldFacts = []string{ //nolint:gochecknoglobals // a table, never written
 	"word", "default", "shown", "secret", "required", "later", "sample", "unit",
 	"max", "range", "one-of", "length", "multiple", "only-with", "check",
-	"of", "has", "bits-of", "const", "optional", "len", "len-first", "len-bits", "out", "room",
+	"of", "has", "bits-of", "const", "optional", "len", "len-first", "len-bits", "out", "room", "made", "room-of",
 }
 
 // Value says whether the parameter is one value, and no struct.
@@ -272,7 +272,7 @@ func (t *Table) checkField(p *Param, f *Field) error {
 		}
 		f.Inner = above[i]
 	}
-	for _, name := range []string{"default", "const"} {
+	for _, name := range []string{"default", "const", "made"} {
 		if v := f.Facts[name]; v != "" && v != "mechanism" && v != "true" && !strings.HasPrefix(v, "size-of:") && !isNumber(v) && !t.known[v] {
 			return fmt.Errorf("table.txt has no %s", v)
 		}
@@ -281,7 +281,7 @@ func (t *Table) checkField(p *Param, f *Field) error {
 	if refers == f.Facts["default"] {
 		refers = ""
 	}
-	for _, other := range []string{refers, f.Facts["of"], f.Facts["has"], f.Facts["bits-of"], f.Facts["only-with"], f.Facts["room"]} {
+	for _, other := range []string{refers, f.Facts["of"], f.Facts["has"], f.Facts["bits-of"], f.Facts["only-with"], f.Facts["room"], f.Facts["room-of"]} {
 		if other != "" && p.Field(other) == nil {
 			return fmt.Errorf("%s has no field %s", p.GoType, other)
 		}
