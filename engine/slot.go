@@ -80,6 +80,14 @@ func (s *Slot) Kind() string {
 // Present says whether the slot has a token.
 func (s *Slot) Present() bool { return s.token != nil }
 
+// Refresh has the token look at what others did to it, which may have ended logins.
+func (s *Slot) Refresh(ctx context.Context) error {
+	if s.token == nil {
+		return s.absent()
+	}
+	return s.token.Refresh(ctx)
+}
+
 // Info is C_GetSlotInfo (PKCS#11 v3.1 §5.5.2).
 func (s *Slot) Info() p11.SlotInfo {
 	info := p11.SlotInfo{

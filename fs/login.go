@@ -47,11 +47,12 @@ func (p place) login(ctx context.Context, s *session, line []byte) ([]byte, erro
 }
 
 // loginText is who the caller is: public, user or so.
-func (p place) loginText(_ context.Context, c caller) ([]byte, error) {
+func (p place) loginText(ctx context.Context, c caller) ([]byte, error) {
 	a, err := p.viewer(c)
 	if err != nil {
 		return nil, err
 	}
+	_ = p.slot.Refresh(ctx) // a token that cannot be read has ended no login
 	switch user, in := a.LoggedIn(p.slot); {
 	case !in:
 		return []byte("public\n"), nil

@@ -39,6 +39,9 @@ type Kind struct {
 	// Protection is what the directory of p is kept with, for a policy to judge. It may be
 	// nil, for what keeps nothing.
 	Protection func(p Place) Protection
+	// Upkeep is for what is done with a directory beside opening it; nil for a kind that
+	// has none. Of p it wants what Open does, but for Create.
+	Upkeep func(p Place) Upkeep
 	// Lacking are the mechanisms that its tokens would have on another machine, or with
 	// another cryptographic library.
 	Lacking []Lack
@@ -68,6 +71,9 @@ type Place struct {
 	// directory has: 3.8's below 3.12, and 3.12's from there on. Zero without, but
 	// for a user's own directories: see Kind.OwnFormat.
 	Format p11.Version
+	// AnyFormat says that no configuration tells the format, but what is in the directory,
+	// also where another one takes its place: see Kind.OwnFormat.
+	AnyFormat bool
 	// Lock is the token's lock; the token does not close it.
 	Lock *locks.Lock
 	// Shared is the shared memory through which programs with openCryptoki's

@@ -26,8 +26,13 @@ type kernel interface {
 	WriteAt(fd int, b []byte, at int64) (int, error)
 	// Sync makes a file's contents, or a directory's entries, durable.
 	Sync(fd int) error
+	// SyncAll makes all that was written to the file system of a descriptor durable.
+	SyncAll(fd int) error
 	Rename(dir int, from, to string) error
+	// Exchange gives each of two files the name of the other, in one step.
+	Exchange(dir int, a, b string) error
 	Unlink(dir int, name string) error
+	Rmdir(dir int, name string) error
 	Mkdir(dir int, name string, mode uint32, group int) error
 }
 
@@ -69,7 +74,15 @@ func (linux) Sync(fd int) error {
 
 func (linux) Rename(dir int, from, to string) error { return unix.Renameat(dir, from, dir, to) }
 
+func (linux) SyncAll(fd int) error { return unix.Syncfs(fd) }
+
+func (linux) Exchange(dir int, a, b string) error {
+	return unix.Renameat2(dir, a, dir, b, unix.RENAME_EXCHANGE)
+}
+
 func (linux) Unlink(dir int, name string) error { return unix.Unlinkat(dir, name, 0) }
+
+func (linux) Rmdir(dir int, name string) error { return unix.Unlinkat(dir, name, unix.AT_REMOVEDIR) }
 
 func (linux) Mkdir(dir int, name string, mode uint32, group int) error {
 	if err := unix.Mkdirat(dir, name, mode); err != nil {
@@ -214,7 +227,10 @@ func tempName(name string) string { return ".p11fs." + name }
 
 // prepare writes the next version of a file, durably but under its temporary
 // name; commit puts it in place.
-func (d *folder) prepare(temp string, b []byte) error {
+func (d *folder) prepare(temp string, b []byte) error { return d.put(temp, b, d.k.Sync) }
+
+// put writes a file anew, and has sync make its contents durable.
+func (d *folder) put(temp string, b []byte, sync func(fd int) error) error {
 	mode, _ := d.modes()
 	fd, err := d.k.Create(d.fd, temp, mode, d.group)
 	if errors.Is(err, unix.EEXIST) { // left by a process that was killed
@@ -226,7 +242,9 @@ func (d *folder) prepare(temp string, b []byte) error {
 	if err != nil {
 		return ioError("create", temp, err)
 	}
-	err = d.fill(fd, b)
+	if err = d.fill(fd, b); err == nil {
+		err = sync(fd)
+	}
 	if cerr := unix.Close(fd); err == nil {
 		err = cerr
 	}
@@ -248,7 +266,7 @@ func (d *folder) fill(fd int, b []byte) error {
 		}
 		b = b[n:]
 	}
-	return d.k.Sync(fd)
+	return nil
 }
 
 // rename puts a prepared file in place of name and returns its stamp. It is durable
@@ -285,7 +303,10 @@ func (d *folder) extend(name string, b []byte) error {
 		return ioError("open", name, err)
 	}
 	defer unix.Close(fd)
-	if err := d.fill(fd, b); err != nil {
+	if err = d.fill(fd, b); err == nil {
+		err = d.k.Sync(fd)
+	}
+	if err != nil {
 		return ioError("append to", name, err)
 	}
 	return nil
@@ -322,6 +343,19 @@ func (d *folder) date(name string, at time.Time) (stamp, error) {
 		return stamp{}, ioError("date", name, err)
 	}
 	return d.stamp(name)
+}
+
+// putAside writes a file anew, not durably.
+func (d *folder) putAside(name string, b []byte) error {
+	return d.put(name, b, func(int) error { return nil })
+}
+
+// syncAll makes all that was written in the directory's file system durable.
+func (d *folder) syncAll() error {
+	if err := d.k.SyncAll(d.fd); err != nil {
+		return ioError("sync the file system of", d.path, err)
+	}
+	return nil
 }
 
 // sync makes what was created, renamed and removed in the directory durable.

@@ -29,7 +29,7 @@ var only38 = []string{
 	"TestFormat312.*", "TestGolden.*", "TestShared.*", "TestStockInitToken", "TestStockZeroKey", "TestStockNames",
 	"TestBigEndian", "TestForeignOrderIsNotShared", "TestAnotherFormat", "TestDirectoryReplaced",
 	"TestOrderOfReplacement", "TestNextName.*", "TestOpenFresh", "TestOpenWaits", "TestOpenRefuses", "TestHostileFiles",
-	"TestInitToken", "TestInitTokenAgain", "TestSetPIN", "TestInitPIN",
+	"TestMigrate.*", "TestBackup.*", "TestInitToken", "TestInitTokenAgain", "TestSetPIN", "TestInitPIN",
 }
 
 // TestFormat312 runs all other tests of this package with directories of format 3.12.

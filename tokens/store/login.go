@@ -13,8 +13,10 @@ import (
 )
 
 // keyFileOf is the file that has the master key under a role's PIN.
-func keyFileOf(r tokens.Role) string {
-	if r.User == p11.CKU_SO {
+func keyFileOf(r tokens.Role) string { return keyFileFor(r.User) }
+
+func keyFileFor(u p11.UserType) string {
+	if u == p11.CKU_SO {
 		return soKeyFile
 	}
 	return userKeyFile

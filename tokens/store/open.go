@@ -65,7 +65,11 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if made {
 		raw, st, err = s.makeToken(ctx, fresh)
 	}
-	for deadline := time.Now().Add(shortWait); err == nil && int64(len(raw)) < s.format.FileSize() && time.Now().Before(deadline); {
+	short := func() bool {
+		_, err := s.recognize(raw)
+		return errors.Is(err, format.ErrShort)
+	}
+	for deadline := time.Now().Add(shortWait); err == nil && short() && time.Now().Before(deadline); {
 		if unlock, err = pause(ctx, cfg.Lock, unlock); err == nil {
 			raw, st, err = s.top.read(dataFile, maxDataFile)
 		}
@@ -217,6 +221,9 @@ func (s *Store) makeToken(ctx context.Context, fresh *newToken) (raw []byte, st 
 // openTop opens the token directory, making it with create.
 func (s *Store) openTop(create bool) (*folder, error) {
 	dir := filepath.Clean(s.cfg.Dir)
+	if err := settle(s.cfg); err != nil {
+		return nil, err
+	}
 	if create {
 		return s.openMade(dir, "")
 	}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"p11fs/p11"
 	"p11fs/tokens/store/format"
 )
@@ -165,6 +167,9 @@ func (s *Store) sync(ctx context.Context, section bool) (err error) {
 	if !c.any() && !shared {
 		return nil
 	}
+	if s.w == nil && s.replaced() { // which a watch hears of
+		c.moved = true
+	}
 	again := s.known(c.names, true) // although they look the same
 	defer func() {
 		if err != nil {
@@ -226,6 +231,17 @@ func (s *Store) known(names map[format.Name]struct{}, failing bool) (in []format
 	return in
 }
 
+// replaced reports whether another directory has taken the place of the one that is
+// open.
+func (s *Store) replaced() bool {
+	var open, now unix.Stat_t
+	if err := unix.Fstat(s.top.fd, &open); err != nil {
+		return false
+	}
+	err := unix.Lstat(s.cfg.Dir, &now)
+	return errors.Is(err, unix.ENOENT) || err == nil && (open.Ino != now.Ino || open.Dev != now.Dev)
+}
+
 // reopen takes up the directory again after it was replaced.
 func (s *Store) reopen() error {
 	f := s.format
@@ -239,12 +255,14 @@ func (s *Store) reopen() error {
 		return err
 	}
 	raw, _, err := top.read(dataFile, maxDataFile)
-	if err == nil && int64(len(raw)) >= s.format.FileSize() {
-		if f, err = s.recognize(raw); err != nil {
+	if err == nil {
+		if f, err = s.recognize(raw); errors.Is(err, format.ErrShort) {
+			f = s.format // until a stock process has written it
+		} else if err != nil {
 			top.close()
 			objs.close()
 			w.close()
-			return err
+			return notRecognized(s.cfg.Dir, err)
 		}
 	}
 	s.cfg.Log.Info("the token directory was replaced", "dir", s.cfg.Dir)

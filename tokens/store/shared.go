@@ -98,6 +98,11 @@ func (s *Store) attach(raw []byte, made bool) error {
 // recognize returns the format of a directory by its NVTOK.DAT.
 func (s *Store) recognize(raw []byte) (format.Format, error) {
 	f, err := s.cfg.Format.Recognize(raw)
+	if err != nil && !errors.Is(err, format.ErrShort) && s.cfg.Other != nil {
+		if o, oerr := s.cfg.Other.Recognize(raw); oerr == nil {
+			f, err = o, nil
+		}
+	}
 	if err == nil && f.Foreign() && s.cfg.Shared != nil {
 		err = p11.Errorf(p11.CKR_TOKEN_NOT_RECOGNIZED, "its numbers have another byte order than this machine's, so that it cannot be shared with stock processes")
 	}

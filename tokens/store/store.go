@@ -42,13 +42,16 @@ type Locker interface {
 	Lock(ctx context.Context) (unlock func() error, err error)
 }
 
-// Config says which directory a Store keeps, and how. All fields but Create, Group
-// and Shared must be set.
+// Config says which directory a Store keeps, and how. All fields but Other, Create,
+// Group and Shared must be set.
 type Config struct {
 	// Dir is the token directory. Its last component is no symbolic link.
 	Dir string
 	// Format is the format of the directory, as new ones have it.
 	Format format.Format
+	// Other is a format that the directory may have instead, also one that takes its
+	// place while the store is open; nil for none.
+	Other format.Format
 	// Lock is the token's lock. The store does not close it.
 	Lock Locker
 	// Create makes a token if there is none.

@@ -28,6 +28,7 @@ func newKind(p Provider, iterations uint64) tokens.Kind {
 		Open: func(ctx context.Context, place tokens.Place) (tokens.Token, error) {
 			return open(ctx, p, iterations, place)
 		},
+		Upkeep: func(place tokens.Place) tokens.Upkeep { return upkeep(iterations, place) },
 	}
 }
 
@@ -48,14 +49,47 @@ func open(ctx context.Context, p Provider, iterations uint64, place tokens.Place
 	if place.Rand == nil {
 		place.Rand = rand.Reader
 	}
-	s, err := store.Open(ctx, store.Config{
-		Dir: place.Dir, Format: formatOf(place, iterations), Lock: place.Lock, Create: place.Create, Group: place.Group,
-		Shared: (*store.Shared)(place.Shared), Log: place.Log, Now: place.Now,
-	})
+	conf := configOf(place)
+	conf.Create, conf.Format = place.Create, formatOf(place, iterations)
+	if place.AnyFormat {
+		conf.Other = otherFormat(place, iterations)
+	}
+	s, err := store.Open(ctx, conf)
 	if err != nil {
 		return nil, err
 	}
 	return &token{s, NewCrypto(p, place.Rand), place.Name}, nil
+}
+
+// configOf is what the store of a place is told, but for the format.
+func configOf(place tokens.Place) store.Config {
+	return store.Config{
+		Dir: place.Dir, Lock: place.Lock, Group: place.Group, Shared: (*store.Shared)(place.Shared), Log: place.Log, Now: place.Now,
+	}
+}
+
+// upkeep is that of a place in either format.
+func upkeep(iterations uint64, place tokens.Place) tokens.Upkeep {
+	if place.Rand == nil {
+		place.Rand = rand.Reader
+	}
+	conf := configOf(place)
+	if !place.AnyFormat {
+		conf.Format = formatOf(place, iterations)
+	}
+	before, after := place, place
+	before.Format, after.Format = p11.Version{}, p11.Version{Major: 3, Minor: 12}
+	return store.NewUpkeep(conf, formatOf(before, iterations), formatOf(after, iterations))
+}
+
+// otherFormat is the format that the slot does not declare.
+func otherFormat(place tokens.Place, iterations uint64) format.Format {
+	if tokens.NewFormat(place.Format) {
+		place.Format = p11.Version{}
+	} else {
+		place.Format = p11.Version{Major: 3, Minor: 12}
+	}
+	return formatOf(place, iterations)
 }
 
 // formatOf is the format that the slot declares.

@@ -127,6 +127,22 @@ func (f v312) newData() (d TokenData) {
 	return d
 }
 
+// To312 returns the data of a token of format 3.8 as one of format 3.12 has it, without
+// PINs. All else stays, but that PINs may be longer.
+func To312(d TokenData) TokenData {
+	flags := d.Flags() &^ p11.CKF_USER_PIN_INITIALIZED
+	if (v38{}).UserPINSet(d) {
+		flags |= p11.CKF_USER_PIN_INITIALIZED
+	}
+	d.SetFlags(flags)
+	d.setHash(p11.CKU_SO, "")
+	d.setHash(p11.CKU_USER, "")
+	d.setPINLimits(4, maxPIN)
+	clear(d.b[dataSize:])
+	d.setUint32(offVersion, version312)
+	return d
+}
+
 // Initialized is Data: as stock has it, but with a new master key, so that nothing that
 // was destroyed can be read from a copy of the disk.
 func (f v312) Initialized(d TokenData) (TokenData, bool) {
