@@ -100,7 +100,7 @@ func (p *parser) set(s *Slot, k key, kv pair) {
 	case keyConfName:
 		s.ConfName = kv.value
 	case keyTokenName:
-		if why := badTokenName(kv.value); why != "" {
+		if why := BadTokenName(kv.value); why != "" {
 			p.refuse.add(kv.line, "tokname %q %s", kv.value, why)
 		}
 		s.TokenName = kv.value
@@ -123,9 +123,9 @@ func (p *parser) format(kv pair) p11.Version {
 	return v
 }
 
-// badTokenName returns why name cannot be a directory below the token root and a
+// BadTokenName returns why name cannot be a directory below the token root and a
 // folder in the tree; empty if it can.
-func badTokenName(name string) string {
+func BadTokenName(name string) string {
 	switch {
 	case name == "":
 		return "" // as if it were absent

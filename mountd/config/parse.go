@@ -42,6 +42,7 @@ func Parse(name, src string) (*File, []*Problem, error) {
 		slots:  map[p11.SlotID]int{},
 		names:  map[string]int{},
 	}
+	p.file.blocks = map[p11.SlotID]lines{}
 	p.lex = lexer{src: src, line: 1, warn: &p.warn}
 	if t, why := p.parse(); why != "" {
 		p.warn.add(t.line, "%s; everything from here on is ignored", why)
@@ -122,7 +123,7 @@ func (p *parser) slot(word token) (token, string) {
 	for {
 		switch t := p.lex.next(); t.kind {
 		case tokEnd:
-			p.add(word, number, pairs)
+			p.add(word, number, pairs, t.line)
 			return token{}, ""
 		case tokString:
 			kv, bad, why := p.pair(t)
@@ -158,8 +159,8 @@ func (p *parser) pair(key token) (pair, token, string) {
 	return pair{line: key.line, key: key.text, value: value.text}, token{}, ""
 }
 
-// add takes a complete block.
-func (p *parser) add(word, number token, pairs []pair) {
+// add takes a complete block, which ends in the line end.
+func (p *parser) add(word, number token, pairs []pair, end int) {
 	id, err := strconv.ParseUint(number.text, 10, 32)
 	if err != nil || id >= MaxSlots {
 		p.refuse.add(number.line, "slot %s: slots are numbered 0 to %d", number.text, MaxSlots-1)
@@ -185,4 +186,5 @@ func (p *parser) add(word, number token, pairs []pair) {
 		p.names[s.TokenName] = word.line
 	}
 	p.file.Slots = append(p.file.Slots, s)
+	p.file.blocks[s.ID] = lines{end, seen[keyFormat]}
 }

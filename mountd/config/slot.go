@@ -21,6 +21,14 @@ const (
 // A File is a configuration file that was understood.
 type File struct {
 	Slots []Slot // in the order of the file
+
+	blocks map[p11.SlotID]lines
+}
+
+// lines says where a slot's lines are.
+type lines struct {
+	end    int // of "}"
+	format int // of tokversion, 0 without
 }
 
 // A Slot is one slot block.
