@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestBackup runs the lines of docs/backup.md, with the program in it, which reads the
-// backup by Tink's library.
+// TestBackup runs the lines of docs/backup.md: backups of a token, and of other data, with
+// the program in it that reads one by Tink's library.
 func TestBackup(t *testing.T) {
 	t.Parallel()
 	needTools(t, "tar")
@@ -27,7 +27,7 @@ func TestBackup(t *testing.T) {
 	}
 	term.ok("mkdir home && seq 300000 > home/numbers && head -c 3000000 /dev/urandom > home/noise && cp " + open + " .")
 	doc := readDoc(t, "backup.md", "sh")
-	sections := []string{"A key", "Make one", "Read it back", "Without p11fs"}
+	sections := []string{"A token", "A key", "Make one", "Read it back", "Without p11fs"}
 	for heading, script := range doc {
 		if script != "" && !slices.Contains(sections, heading) {
 			t.Errorf("no test runs the lines of %q", heading)

@@ -59,7 +59,7 @@ func (c Config) Slots() ([]Slot, []*config.Problem, error) {
 			s.Kind = kind
 			s.Place = tokens.Place{Name: name, Dir: filepath.Join(c.Paths.Data, name), Config: c.confPath(f), Format: f.Format}
 			if c.Mode == User && !f.HasFormat && kind.OwnFormat != nil {
-				s.Place.Format = kind.OwnFormat(s.Place.Dir)
+				s.Place.Format, s.Place.AnyFormat = kind.OwnFormat(s.Place.Dir), true
 			}
 		}
 		slots = append(slots, s)
@@ -103,15 +103,20 @@ func (c Config) ownSlots() ([]config.Slot, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		if !e.IsDir() || strings.HasPrefix(e.Name(), ".") {
+		name := e.Name()
+		if moved := tokens.MovedAway(name); moved != "" {
+			name = moved
+		}
+		if !e.IsDir() || strings.HasPrefix(name, ".") || slices.Contains(names, name) {
 			continue
 		}
 		dir := filepath.Join(c.Paths.Data, e.Name())
 		st, err := os.Lstat(filepath.Join(dir, "NVTOK.DAT"))
 		if inside, readErr := os.ReadDir(dir); readErr == nil && len(inside) == 0 || err == nil && st.Mode().IsRegular() {
-			names = append(names, e.Name())
+			names = append(names, name)
 		}
 	}
+	slices.Sort(names)
 	if len(names) == 0 {
 		names = []string{kind.Name}
 	}
@@ -160,7 +165,7 @@ func (d *Daemon) loadSlots(context.Context) error {
 	for _, f := range found {
 		s := &slot{Slot: f}
 		if f.Kind != nil {
-			s.lockPath = filepath.Join(d.conf.Paths.Locks, f.Place.Name, "LCK.."+f.Place.Name)
+			s.lockPath = d.conf.lockPath(f.Place.Name)
 		} else {
 			d.log.Info("slot without a token", "slot", uint64(f.ID), "reason", f.Why)
 		}

@@ -7,6 +7,7 @@ import (
 
 	"p11fs/mountd"
 	"p11fs/mountd/slotd"
+	"p11fs/p11"
 )
 
 // The exit codes. They are part of the command line's contract.
@@ -49,10 +50,21 @@ func exitCode(err error) int {
 		return exitNotMounted
 	case errors.Is(err, context.Canceled):
 		return exitInterrupted
+	case errors.Is(err, errPhrase), wrongPIN(err):
+		return exitAuth
 	case errors.As(err, &tree) && (errors.Is(err, syscall.EKEYREJECTED) || errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EKEYEXPIRED)):
 		return exitAuth
 	case errors.Is(err, mountd.ErrBusy), errors.Is(err, slotd.ErrRunning), errors.Is(err, syscall.EBUSY):
 		return exitBusy
 	}
 	return exitFailure
+}
+
+// wrongPIN reports whether a PIN was not taken by a token's directory.
+func wrongPIN(err error) bool {
+	switch p11.RVOf(err) {
+	case p11.CKR_PIN_INCORRECT, p11.CKR_PIN_LOCKED, p11.CKR_USER_PIN_NOT_INITIALIZED:
+		return true
+	}
+	return false
 }

@@ -1,6 +1,6 @@
 // Command p11fs mounts PKCS#11 tokens as a file tree, and acts on tokens
-// through that tree: every command but mount only reads and writes files in
-// it, so what the command line can do, cat and echo can do too.
+// through that tree: what the command line can do there, cat and echo can do
+// too. migrate, check, backup and restore work on a token's directory instead.
 package main
 
 import (
@@ -69,7 +69,7 @@ func newRoot(s streams) *cobra.Command {
 and sessions as files: what is written to a key's file "sign" comes back signed.
 
 Exit status: 0 success; 1 failure; 2 wrong usage; 3 p11fs is not mounted;
-4 not logged in, or wrong PIN; 5 in use.`,
+4 not logged in, or wrong PIN or pass phrase; 5 in use.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		// How many letters may be wrong in a misspelt command.
@@ -83,7 +83,7 @@ Exit status: 0 success; 1 failure; 2 wrong usage; 3 p11fs is not mounted;
 	c.SetFlagErrorFunc(flagError)
 	c.AddCommand(
 		newMount(s), newUmount(s), newStatus(s), newPath(s), newInit(s), newLogin(s), newLogout(s), newPIN(s),
-		newGenerate(s), newMechanisms(s), newEnv(s), newDoctor(s), newVersion(s), newMan(s),
+		newGenerate(s), newMigrate(s), newCheck(s), newBackup(s), newRestore(s), newMechanisms(s), newEnv(s), newDoctor(s), newVersion(s), newMan(s),
 	)
 	c.AddCommand(newData(s)...)
 	c.SetOut(s.out)

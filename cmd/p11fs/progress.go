@@ -11,10 +11,11 @@ import (
 	"golang.org/x/term"
 )
 
-// A progress shows on a terminal how much was read.
+// A progress shows on a terminal how much was read, or how many objects are done.
 type progress struct {
 	done  atomic.Int64
-	total int64 // 0 if it is not known
+	total atomic.Int64 // 0 if it is not known
+	count bool         // of objects
 	ended chan struct{}
 	gone  chan struct{}
 }
@@ -32,10 +33,28 @@ func startProgress(s streams, toFile bool) *progress {
 	}
 	if st, err := s.in.Stat(); err == nil && st.Mode().IsRegular() {
 		at, _ := s.in.Seek(0, io.SeekCurrent)
-		p.total = st.Size() - at
+		p.total.Store(st.Size() - at)
 	}
 	go p.show(s.err, time.Now())
 	return p
+}
+
+// startCount shows a bar of the objects that are done, unless standard error is no
+// terminal.
+func startCount(s streams) *progress {
+	p := &progress{count: true, ended: make(chan struct{}), gone: make(chan struct{})}
+	if !isTerminal(s.err) {
+		close(p.gone)
+		return p
+	}
+	go p.show(s.err, time.Now())
+	return p
+}
+
+// reached says how many of how many objects are done.
+func (p *progress) reached(done, total int) {
+	p.total.Store(int64(total))
+	p.done.Store(int64(done))
 }
 
 // isTerminal reports whether a stream is a terminal.
@@ -62,14 +81,18 @@ func (p *progress) show(w io.Writer, begun time.Time) {
 // line is the bar after some time.
 func (p *progress) line(since time.Duration) string {
 	const width = 30
-	done, rate := p.done.Load(), float64(p.done.Load())/since.Seconds()
+	done, total := p.done.Load(), p.total.Load()
+	rate := float64(done) / since.Seconds()
 	text := fmt.Sprintf("%8.1f MiB  %6.1f MiB/s", float64(done)/(1<<20), rate/(1<<20))
-	if p.total <= 0 || done > p.total || done == 0 {
+	if p.count {
+		text = fmt.Sprintf("%d of %d objects", done, total)
+	}
+	if total <= 0 || done > total || done == 0 {
 		return text
 	}
-	part := float64(done) / float64(p.total)
+	part := float64(done) / float64(total)
 	bar := strings.Repeat("=", int(part*width))
-	left := time.Duration(float64(p.total-done) / rate * float64(time.Second)).Round(time.Second)
+	left := time.Duration(float64(total-done) / rate * float64(time.Second)).Round(time.Second)
 	return fmt.Sprintf("[%-*s] %3.0f %%  %s  %s left", width, bar, part*100, text, left)
 }
 

@@ -11,12 +11,13 @@ import (
 )
 
 func TestProgressLine(t *testing.T) {
-	p := &progress{total: 4 << 20}
+	p := &progress{}
+	p.total.Store(4 << 20)
 	p.done.Store(1 << 20)
 	if got, want := p.line(2*time.Second), "[=======                       ]  25 %       1.0 MiB     0.5 MiB/s  6s left"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
-	p.total = 0
+	p.total.Store(0)
 	if got, want := p.line(2*time.Second), "     1.0 MiB     0.5 MiB/s"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}

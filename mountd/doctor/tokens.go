@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 
+	"p11fs/locks"
 	"p11fs/mountd"
 )
 
@@ -35,14 +36,36 @@ func (e Examination) tokens() Finding {
 		if _, err := os.Stat(s.Place.Dir); err == nil {
 			found++
 		}
-		if s.Kind.Check == nil {
+		if s.Kind.Check != nil {
+			if wrong, mend := s.Kind.Check(s.Place); wrong != "" {
+				return f.wrong(mend, "slot %d: %s", uint64(s.ID), wrong)
+			}
+		}
+		if s.Kind.Upkeep == nil {
 			continue
 		}
-		if wrong, mend := s.Kind.Check(s.Place); wrong != "" {
-			return f.wrong(mend, "slot %d: %s", uint64(s.ID), wrong)
+		p := s.Place
+		p.Log, p.Now, p.Group = e.Log, e.Now, locks.NoGroup
+		st, _ := s.Kind.Upkeep(p).State() // what keeps a token closed was looked for
+		if st.Unfinished != "" {
+			return f.wrong(e.migrate(p.Name)+" (or with --forget-backup, to remove it)", "%s is a migration of %s that did not end, or was rolled back", st.Unfinished, p.Name)
+		}
+		if st.Backup != "" {
+			f.Weak = append(f.Weak, fmt.Sprintf("%s is what %s was before its migration, with weak hashes of its PINs: %s --forget-backup", st.Backup, p.Name, e.migrate(p.Name)))
+		}
+		if st.Replaced != "" {
+			f.Weak = append(f.Weak, fmt.Sprintf("%s is what %s was before a backup replaced it: rm -r %[1]s", st.Replaced, p.Name))
 		}
 	}
 	return f.good("%d found", found)
+}
+
+// migrate is the command that migrates a token.
+func (e Examination) migrate(token string) string {
+	if e.Mode == mountd.System {
+		return "p11fs migrate --system " + token
+	}
+	return "p11fs migrate " + token
 }
 
 // strength tells of tokens that could be kept better.

@@ -92,17 +92,8 @@ func leftovers(s site) (notes []string, err error) {
 func (s *Store) examine(c *tokens.Checked) error {
 	wrong := func(format string, args ...any) { c.Wrong = append(c.Wrong, fmt.Sprintf(format, args...)) }
 	note := func(format string, args ...any) { c.Notes = append(c.Notes, fmt.Sprintf(format, args...)) }
-	f, d := s.snapshot()
-	for _, role := range []p11.UserType{p11.CKU_SO, p11.CKU_USER} {
-		b, err := s.readKeyFile(keyFileFor(role))
-		switch {
-		case err != nil:
-			return err
-		case b == nil && (role == p11.CKU_SO || f.UserPINSet(d)):
-			wrong("%s is missing", keyFileFor(role))
-		case b != nil && len(b) != f.KeyFileSize():
-			wrong("%s has %d bytes, not %d", keyFileFor(role), len(b), f.KeyFileSize())
-		}
+	for _, d := range s.Damaged() {
+		wrong("%s: %s", d.File, d.Why)
 	}
 	x, err := s.readIndex()
 	if err != nil {
@@ -124,37 +115,20 @@ func (s *Store) examine(c *tokens.Checked) error {
 			there[n] = true
 		}
 	}
-	lined := make(map[format.Name]bool, len(x.Names))
 	for _, n := range x.Names {
-		if lined[n] = true; !there[n] {
+		if !there[n] {
 			note("%s lists %s, which has no file, and so is none", indexFile, n)
 		}
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	for n, file := range s.files {
 		if there[n] {
 			c.Objects++
-			if lined[n] = true; file.private {
+			if file.private {
 				c.Private++
 			}
 		}
-	}
-	var bad []string
-	for n, err := range s.bad {
-		bad = append(bad, fmt.Sprintf("object %s: %v", n, err))
-	}
-	s.mu.Unlock()
-	slices.Sort(bad)
-	c.Wrong = append(c.Wrong, bad...)
-	var lost []string
-	for n := range there {
-		if !lined[n] && !slices.Contains(x.Destroyed, n) {
-			lost = append(lost, n.String())
-		}
-	}
-	slices.Sort(lost)
-	for _, n := range lost {
-		wrong("%s does not list %s, which may be an object that a stock program has lost", indexFile, n)
 	}
 	return nil
 }

@@ -38,8 +38,8 @@ func either(t *testing.T, dir string) *Store {
 	return openStore(t, cfg)
 }
 
-// A whole is all of a token that a user may see, and the master keys are left out.
-type whole struct {
+// A view is all of a token that a user may see, and the master keys are left out.
+type view struct {
 	Info    p11.TokenInfo
 	Objects map[string]p11.Attributes // by the names that are shown
 	Order   []string
@@ -47,7 +47,7 @@ type whole struct {
 }
 
 // wholeOf opens a token with both PINs. The clock and the longest PIN are left out.
-func wholeOf(t *testing.T, dir, so, user string) (w whole, newer bool) {
+func wholeOf(t *testing.T, dir, so, user string) (w view, newer bool) {
 	t.Helper()
 	s := either(t, dir)
 	defer s.Close()
