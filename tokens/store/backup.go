@@ -196,7 +196,7 @@ func (b *backup) add(name string, raw []byte, st stamp) error {
 	if st.mtime != 0 {
 		when = time.Unix(0, st.mtime)
 	}
-	h := &tar.Header{Typeflag: tar.TypeReg, Name: b.token + "/" + name, Mode: 0o600, Size: int64(len(raw)), ModTime: when, Format: tar.FormatPAX}
+	h := &tar.Header{Typeflag: tar.TypeReg, Name: b.token + "/" + name, Mode: 0o600, Size: int64(len(raw)), ModTime: when.Truncate(time.Second)}
 	err := b.tar.WriteHeader(h)
 	if err == nil {
 		_, err = b.tar.Write(raw)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -43,7 +44,7 @@ type view struct {
 	Info    p11.TokenInfo
 	Objects map[string]p11.Attributes // by the names that are shown
 	Order   []string
-	Changed []time.Time
+	Dated   []time.Time
 }
 
 // wholeOf opens a token with both PINs. The clock and the longest PIN are left out.
@@ -68,7 +69,7 @@ func wholeOf(t *testing.T, dir, so, user string) (w view, newer bool) {
 	for _, o := range found {
 		w.Objects[o.Stored] = attributesOf(t, o)
 		w.Order = append(w.Order, o.Stored)
-		w.Changed = append(w.Changed, o.Changed)
+		w.Dated = append(w.Dated, o.Dated.Truncate(time.Second)) // as an archive has it
 	}
 	st, err := upkeepOf(t, dir, linux{}).State()
 	if err != nil || !st.Present {
@@ -223,7 +224,7 @@ func TestMigrateDamaged(t *testing.T) {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	delete(before.Objects, gone)
-	before.Order, before.Changed = slices.Delete(before.Order, 3, 4), slices.Delete(before.Changed, 3, 4)
+	before.Order, before.Dated = slices.Delete(before.Order, 3, 4), slices.Delete(before.Dated, 3, 4)
 	if after, _ := wholeOf(t, dir, pins[0], pins[1]); cmp.Diff(before, after) != "" {
 		t.Error(cmp.Diff(before, after))
 	}
@@ -264,7 +265,21 @@ func (m *killable) Rmdir(dir int, name string) error {
 func copyAround(t *testing.T, dir string) string {
 	t.Helper()
 	to := t.TempDir()
-	if err := os.CopyFS(to, os.DirFS(filepath.Dir(dir))); err != nil {
+	from := filepath.Dir(dir)
+	err := os.CopyFS(to, os.DirFS(from))
+	if err == nil {
+		err = filepath.WalkDir(from, func(path string, d os.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			st, err := d.Info()
+			if err != nil {
+				return err
+			}
+			return os.Chtimes(filepath.Join(to, strings.TrimPrefix(path, from)), time.Time{}, st.ModTime())
+		})
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	return filepath.Join(to, filepath.Base(dir))
