@@ -47,3 +47,32 @@ func TestErrnoDocument(t *testing.T) {
 		}
 	}
 }
+
+// TestDefaultsAreDocumented: the table of operations in docs/tree.md has what each does
+// by default, for each type of key.
+func TestDefaultsAreDocumented(t *testing.T) {
+	page, err := os.ReadFile("../docs/tree.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	inWords := map[p11.MechanismType]string{p11.CKM_RSA_PKCS_OAEP: "RSA OAEP with SHA-256", p11.CKM_AES_KEY_WRAP_KWP: "KWP, RFC 5649"}
+	row := ""
+	for _, o := range operations() {
+		found := regexp.MustCompile("(?m)^\\| `" + o.name + "` \\|.*\\| (.*) \\|$").FindSubmatch(page)
+		if found == nil {
+			t.Fatalf("no row is about %s", o.name)
+		}
+		if said := string(found[1]); said != "the same" {
+			row = said
+		}
+		for kt, list := range o.defaults {
+			words, ok := inWords[list[0].Type]
+			if !ok {
+				words = "`" + list[0].Type.Short()
+			}
+			if !strings.Contains(row, words) {
+				t.Errorf("%s with a key of type %s is %s by default, and in the document %q", o.name, kt.Short(), list[0].Type.Short(), row)
+			}
+		}
+	}
+}
