@@ -201,12 +201,19 @@ func (s *Session) do(ctx context.Context, o *Operation, data, signature []byte, 
 // Update takes the next part of the data (C_DigestUpdate, C_EncryptUpdate, …), and
 // returns the output of an encryption or decryption.
 func (s *Session) Update(ctx context.Context, flag p11.Flags, part []byte, room int) ([]byte, error) {
+	return s.UpdateInto(ctx, flag, nil, part, room)
+}
+
+// UpdateInto is Update for a caller that has memory for the output: it is in that of
+// into, from its beginning to its capacity, where the token can put it there and it is long
+// enough. part is elsewhere.
+func (s *Session) UpdateInto(ctx context.Context, flag p11.Flags, into, part []byte, room int) ([]byte, error) {
 	o, err := s.activeOf(flag)
 	if err != nil {
 		return nil, err
 	}
 	defer s.settle(o)
-	return o.updateWithin(ctx, part, room)
+	return o.updateWithin(ctx, into, part, room)
 }
 
 // VerifySignatureUpdate is C_VerifySignatureUpdate (PKCS#11 v3.2 §5.15).
@@ -260,7 +267,7 @@ func (s *Session) UpdateBoth(ctx context.Context, flag, second p11.Flags, part [
 	}
 	defer s.settle(a)
 	defer s.settle(b)
-	out, err := a.updateWithin(ctx, part, room)
+	out, err := a.updateWithin(ctx, nil, part, room)
 	if err != nil {
 		return nil, err
 	}

@@ -236,15 +236,16 @@ func (o *Operation) run(ctx context.Context, end ending, call func(context.Conte
 // Update takes the next part of the data and returns what output there is. An
 // error ends the operation.
 func (o *Operation) Update(ctx context.Context, part []byte) ([]byte, error) {
-	return o.updateWithin(ctx, part, NoLimit)
+	return o.updateWithin(ctx, nil, part, NoLimit)
 }
 
-// updateWithin is Update if the output fits room, and takes nothing if it does not.
-func (o *Operation) updateWithin(ctx context.Context, part []byte, room int) ([]byte, error) {
-	return o.run(ctx, onError, func(ctx context.Context) ([]byte, error) { return o.update(ctx, part, room) })
+// updateWithin is Update if the output fits room, and takes nothing if it does not. The
+// output may be in the memory of into.
+func (o *Operation) updateWithin(ctx context.Context, into, part []byte, room int) ([]byte, error) {
+	return o.run(ctx, onError, func(ctx context.Context) ([]byte, error) { return o.update(ctx, into, part, room) })
 }
 
-func (o *Operation) update(ctx context.Context, part []byte, room int) ([]byte, error) {
+func (o *Operation) update(ctx context.Context, into, part []byte, room int) ([]byte, error) {
 	if err := o.resume(ctx); err != nil {
 		return nil, err
 	}
@@ -260,7 +261,7 @@ func (o *Operation) update(ctx context.Context, part []byte, room int) ([]byte, 
 		}
 		defer func() { _ = o.count(max(o.kept(), 0)) }() // not more than that
 	}
-	out, err := o.impl.Update(ctx, part)
+	out, err := o.place(ctx, into, part)
 	if err != nil {
 		return nil, err
 	}
@@ -278,6 +279,14 @@ func (o *Operation) update(ctx context.Context, part []byte, room int) ([]byte, 
 		}
 	}
 	return out, nil
+}
+
+// place is the token's Update, into that memory if the token can.
+func (o *Operation) place(ctx context.Context, into, part []byte) ([]byte, error) {
+	if p, ok := o.impl.(tokens.Placer); ok && into != nil {
+		return p.UpdateInto(ctx, into, part)
+	}
+	return o.impl.Update(ctx, part)
 }
 
 // Result returns the rest of the result of the data so far; see Final. The

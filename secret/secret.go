@@ -115,15 +115,18 @@ func Wipe(b []byte) {
 
 // Append is append that wipes the memory which b leaves when it moves. A long one
 // grows by less than what it has.
-func Append(b, data []byte) []byte {
-	if len(b)+len(data) > cap(b) {
-		room := min(cap(b), max(cap(b)/8, 1<<20))
-		bigger := make([]byte, len(b), max(cap(b)+room, len(b)+len(data)))
-		copy(bigger, b)
-		Wipe(b)
-		b = bigger
+func Append(b, data []byte) []byte { return append(Grow(b, len(data)), data...) }
+
+// Grow is slices.Grow that wipes as Append does.
+func Grow(b []byte, n int) []byte {
+	if len(b)+n <= cap(b) {
+		return b
 	}
-	return append(b, data...)
+	room := min(cap(b), max(cap(b)/8, 1<<20))
+	bigger := make([]byte, len(b), max(cap(b)+room, len(b)+n))
+	copy(bigger, b)
+	Wipe(b)
+	return bigger
 }
 
 const redacted = "[secret]"

@@ -158,6 +158,13 @@ type Sizer interface {
 	UpdateSize(n int) int
 }
 
+// A Placer is an Operation whose output can go where the caller wants it.
+type Placer interface {
+	// UpdateInto is Update. The output is in the memory of into, from its beginning to its
+	// capacity, if that is long enough; it may be, where it is not. part is elsewhere.
+	UpdateInto(ctx context.Context, into, part []byte) ([]byte, error)
+}
+
 // A Keeper is an Operation that may keep data of its message until it has its result.
 type Keeper interface {
 	// Kept is how many bytes it keeps now, -1 where it never keeps any.

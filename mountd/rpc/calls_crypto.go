@@ -45,7 +45,8 @@ func whole(flag p11.Flags) func(*request) error {
 // part answers the C_…Update of an encryption or decryption.
 func part(flag p11.Flags) func(*request) error {
 	return answered(flag, func(q *request, room int) ([]byte, error) {
-		return q.session.Update(q.ctx, flag, q.data(0), room)
+		part := q.data(0)
+		return q.session.UpdateInto(q.ctx, flag, q.w.Room(len(part)), part, room)
 	})
 }
 

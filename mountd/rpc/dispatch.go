@@ -132,6 +132,7 @@ type request struct {
 // handle answers one request and appends the reply's frame to b.
 func (c *conn) handle(ctx context.Context, b []byte, code uint32, body []byte) (out []byte) {
 	start := len(b)
+	w := wire.NewWriter(b, c.protocol) // which has the earlier replies, too, wherever they move
 	// Before the reply: a client that has its reply finds the call counted.
 	c.server.calls.Add(1)
 	defer func() {
@@ -140,25 +141,26 @@ func (c *conn) handle(ctx context.Context, b []byte, code uint32, body []byte) (
 			// Not the value, which may hold a PIN that the client sent. The
 			// stack shows no values.
 			c.server.config.Log.Error("panic in an RPC call", "kind", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
-			out = errorFrame(b[:start], code, p11.CKR_GENERAL_ERROR)
+			out = errorFrame(w.B[:start], code, p11.CKR_GENERAL_ERROR)
 		}
 	}()
 	defer c.account.Turn(ctx).End()
-	framed, at := wire.AppendFrame(b, code, "")
-	q := &request{ctx: ctx, conn: c, r: wire.NewReader(body, c.protocol), w: wire.NewWriter(framed, c.protocol)}
+	var at int
+	w.B, at = wire.AppendFrame(b, code, "")
+	q := &request{ctx: ctx, conn: c, r: wire.NewReader(body, c.protocol), w: w}
 	err := q.answer()
 	c.account.Give(q.held)
 	if err == nil {
-		err = wire.EndFrame(q.w.B, at)
+		err = wire.EndFrame(w.B, at)
 	}
 	if err != nil {
 		rv := p11.RVOf(err)
 		if rv == p11.CKR_OK {
 			rv = p11.CKR_GENERAL_ERROR
 		}
-		return errorFrame(b[:start], code, rv)
+		return errorFrame(w.B[:start], code, rv)
 	}
-	return q.w.B
+	return w.B
 }
 
 func (q *request) answer() error {

@@ -78,13 +78,13 @@ func (b *blockMode) updateSize(n int) int {
 	return whole
 }
 
-func (b *blockMode) update(part []byte) ([]byte, error) {
+func (b *blockMode) update(into, part []byte) ([]byte, error) {
 	whole := b.updateSize(len(part))
 	if whole == 0 {
 		b.nheld += copy(b.held[b.nheld:], part)
 		return nil, nil
 	}
-	out := make([]byte, whole)
+	out := roomIn(into, whole)
 	if b.nheld == 0 {
 		b.crypt(out, part[:whole])
 		b.nheld = copy(b.held, part[whole:])
@@ -185,7 +185,12 @@ func (b *blockMode) mayDuplicate() bool { return true }
 
 func (b *blockMode) close() {
 	wipe(b.held)
-	if m, ok := b.mode.(interface{ Close() }); ok {
-		m.Close()
+	closeMode(b.mode)
+}
+
+// closeMode ends what is a library's.
+func closeMode(m cipher.BlockMode) {
+	if c, ok := m.(interface{ Close() }); ok {
+		c.Close()
 	}
 }

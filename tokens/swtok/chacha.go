@@ -98,14 +98,14 @@ type chachaPart struct {
 	end     func()
 }
 
-func (c *chachaPart) update(part []byte) ([]byte, error) {
+func (c *chachaPart) update(into, part []byte) ([]byte, error) {
 	if uint64(len(part)) > c.left {
 		return nil, p11.Errorf(lenRange(c.decrypt), "the data is longer than the counter counts")
 	}
 	if c.left != math.MaxUint64 {
 		c.left -= uint64(len(part))
 	}
-	return c.streamPart.update(part)
+	return c.streamPart.update(into, part)
 }
 
 func (c *chachaPart) close() {

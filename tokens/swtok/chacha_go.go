@@ -23,7 +23,7 @@ type goChaCha struct {
 	key []byte // the caller's
 }
 
-func (c goChaCha) Mode(mode string, iv []byte, encrypt bool, o ModeOptions) (Stream, error) {
+func (c *goChaCha) Mode(mode string, iv []byte, encrypt bool, o ModeOptions) (Stream, error) {
 	switch mode {
 	case chachaStream:
 		s := &goChaChaStream{key: c.key, iv: append([]byte{}, iv...)}

@@ -2,7 +2,6 @@ package swtok
 
 import (
 	"bytes"
-	"sync"
 
 	"p11fs/p11"
 )
@@ -23,8 +22,7 @@ func cipherKeys() []p11.KeyType {
 type cipherKey struct {
 	BlockCipher
 	kt    p11.KeyType
-	value []byte                 // the object's own memory
-	gcm   func() (*ghash, error) // of AES, made once
+	value []byte // the object's own memory
 }
 
 func (c *Crypto) parseCipher(kt p11.KeyType, a p11.Attributes) (*cipherKey, error) {
@@ -39,7 +37,7 @@ func (c *Crypto) parseCipher(kt p11.KeyType, a p11.Attributes) (*cipherKey, erro
 	if err != nil {
 		return nil, keyDamaged("%v", err)
 	}
-	return &cipherKey{b, kt, k.value, sync.OnceValues(func() (*ghash, error) { return newGHASH(b.Block()) })}, nil
+	return &cipherKey{b, kt, k.value}, nil
 }
 
 // Close forgets the key. The key schedules inside the provider's ciphers are the
@@ -48,7 +46,7 @@ func (k *cipherKey) Close() {
 	if c, ok := k.BlockCipher.(interface{ Close() }); ok {
 		c.Close()
 	}
-	k.BlockCipher, k.value, k.gcm = nil, nil, nil
+	k.BlockCipher, k.value = nil, nil
 }
 
 // ivModes are the uses of a mode with an initialisation vector.

@@ -1,7 +1,6 @@
 package swtok
 
 import (
-	"crypto/cipher"
 	"math"
 	"math/big"
 
@@ -9,9 +8,9 @@ import (
 )
 
 // A ctrCipher is AES-CTR in parts (PKCS#11 v3.1 §6.11). Encryption and
-// decryption are the same.
+// decryption are the same, and the library counts in all 128 bits.
 type ctrCipher struct {
-	stream  cipher.Stream
+	streamPart
 	decrypt bool
 	left    uint64 // bytes until the counter would start anew
 }
@@ -24,7 +23,11 @@ func aesCTR() family {
 			return nil, err
 		}
 		counter := p.Counter
-		return &ctrCipher{cipher.NewCTR(k.Block(), counter[:]), decrypt, ctrBytes(counter, p.CounterBits)}, nil
+		s, err := k.Mode("CTR", counter[:], true, ModeOptions{})
+		if err != nil {
+			return nil, failure(err)
+		}
+		return &ctrCipher{streamPart{s}, decrypt, ctrBytes(counter, p.CounterBits)}, nil
 	})}
 }
 
@@ -41,21 +44,10 @@ func ctrBytes(counter [aesBlock]byte, n uint64) uint64 {
 	return left.Uint64()
 }
 
-func (c *ctrCipher) update(part []byte) ([]byte, error) {
-	switch {
-	case uint64(len(part)) > c.left:
+func (c *ctrCipher) update(into, part []byte) ([]byte, error) {
+	if uint64(len(part)) > c.left {
 		return nil, p11.Errorf(lenRange(c.decrypt), "the data is longer than the counter counts")
-	case len(part) == 0:
-		return nil, nil
 	}
 	c.left -= uint64(len(part))
-	out := make([]byte, len(part))
-	c.stream.XORKeyStream(out, part)
-	return out, nil
+	return c.streamPart.update(into, part)
 }
-
-func (c *ctrCipher) updateSize(n int) int { return n }
-
-func (c *ctrCipher) result([]byte) ([]byte, error) { return nil, nil }
-
-func (c *ctrCipher) close() {}

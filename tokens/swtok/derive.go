@@ -2,6 +2,7 @@ package swtok
 
 import (
 	"context"
+	"crypto/cipher"
 	"crypto/sha3"
 	"crypto/subtle"
 	"slices"
@@ -385,12 +386,13 @@ func encryptedData() family {
 			return nil, err
 		}
 		var data []byte
-		mode := ecb{k.Block(), false}.CryptBlocks
+		var mode cipher.BlockMode = ecb{k.Block(), false}
 		switch p := u.m.Param.(type) {
 		case *p11.StringDataParams:
 			data = p.Data
 		case *p11.CBCDataParams:
-			data, mode = p.Data, k.CBCEncrypter(p.IV).CryptBlocks
+			data, mode = p.Data, k.CBCEncrypter(p.IV)
+			defer closeMode(mode)
 		default:
 			_, err := param[*p11.StringDataParams](u)
 			return nil, err
@@ -399,7 +401,7 @@ func encryptedData() family {
 			return nil, p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "data= has a multiple of %d bytes, not %d", k.Block().BlockSize(), len(data))
 		}
 		out := make([]byte, len(data))
-		mode(out, data)
+		mode.CryptBlocks(out, data)
 		return leading(out, n, kt)
 	}}
 }

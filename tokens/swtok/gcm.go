@@ -1,28 +1,20 @@
 package swtok
 
 import (
-	"crypto/cipher"
-	"encoding/binary"
-
 	"p11fs/p11"
 )
 
 // A gcmCipher is AES-GCM in parts (PKCS#11 v3.1 §6.13, NIST SP 800-38D), with
-// any length of IV and any whole number of bytes of tag. The standard library's
-// AEAD takes whole messages only; this one encrypts in constant memory.
-// Decryption holds the ciphertext, and there is no plaintext at all before the tag
-// has been checked. So there is no encryption either of what is too long for that.
+// any length of IV and any whole number of bytes of tag. It encrypts in constant
+// memory. What is decrypted is held, and nobody gets any of it before the tag has been
+// checked. So there is no encryption either of what is too long for that.
 type gcmCipher struct {
+	mode    GCM
 	decrypt bool
-	block   cipher.Block
-	j0      [16]byte // the counter block before the first
-	stream  ctr32    // encrypting
-	hash    ghash
-	tagMask block128 // E(J0)
 	tagLen  int
-	aadLen  uint64
-	n       uint64 // bytes of text; encrypting
-	held    []byte // decrypting: the ciphertext, and the tag behind it
+	n       int    // bytes of text that the mode has had
+	held    pieces // decrypting: the plaintext
+	tail    []byte // decrypting: the last bytes that came, at most tagLen, which may be the tag
 }
 
 // aesGCM is the family of CKM_AES_GCM.
@@ -35,56 +27,70 @@ func newGCMCipher(u call, k *cipherKey, decrypt bool) (part, error) {
 	if err != nil {
 		return nil, err
 	}
-	base, err := k.gcm()
+	mode, err := k.GCM(p.IV, p.AAD, !decrypt)
 	if err != nil {
-		return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "gcm: %v", err)
+		return nil, failure(err)
 	}
-	g := &gcmCipher{
-		decrypt: decrypt, block: k.Block(), hash: *base,
-		tagLen: int(p.TagBits / 8), aadLen: uint64(len(p.AAD)),
-	}
-	if len(p.IV) == 12 {
-		copy(g.j0[:], p.IV)
-		g.j0[15] = 1
-	} else {
-		iv := *base
-		iv.write(p.IV)
-		iv.sum(0, uint64(len(p.IV))*8).store(g.j0[:])
-	}
-	var mask [16]byte
-	g.block.Encrypt(mask[:], g.j0[:])
-	g.tagMask = load128(mask[:])
-	if !decrypt {
-		g.stream = newCTR32(g.block, g.j0)
-	}
-	g.hash.write(p.AAD)
-	g.hash.pad()
-	return g, nil
+	return &gcmCipher{mode: mode, decrypt: decrypt, tagLen: int(p.TagBits / 8)}, nil
 }
 
-func (g *gcmCipher) update(part []byte) ([]byte, error) {
+func (g *gcmCipher) update(into, part []byte) ([]byte, error) {
+	most := maxHeld
+	if g.decrypt {
+		most += g.tagLen
+	}
 	switch {
 	case len(part) == 0:
 		return nil, nil
-	case g.decrypt && len(part) > maxHeld+g.tagLen-len(g.held), !g.decrypt && uint64(len(part)) > maxHeld-g.n:
+	case len(part) > most-g.n-len(g.tail):
 		return nil, p11.Errorf(p11.CKR_DATA_LEN_RANGE,
 			"AES-GCM is decrypted whole, so a message has at most %d MiB: for more there is encrypt:stream (CKM_P11FS_STREAM)", maxHeld>>20)
 	case g.decrypt:
-		g.held = append(g.held, part...)
-		return nil, nil
+		return nil, g.hold(part)
 	}
-	out := make([]byte, len(part))
-	g.stream.xor(out, part)
-	g.hash.write(out)
-	g.n += uint64(len(part))
-	return out, nil
+	out := roomIn(into, len(part))
+	return out, g.crypt(out, part)
+}
+
+// hold decrypts all but the bytes that may be the tag.
+func (g *gcmCipher) hold(part []byte) error {
+	text := len(g.tail) + len(part) - g.tagLen
+	if text <= 0 {
+		g.tail = append(g.tail, part...)
+		return nil
+	}
+	n := min(text, len(g.tail))
+	if err := g.keep(g.tail[:n]); err != nil {
+		return err
+	}
+	if err := g.keep(part[:text-n]); err != nil {
+		return err
+	}
+	g.tail = append(g.tail[:copy(g.tail, g.tail[n:])], part[text-n:]...)
+	return nil
+}
+
+func (g *gcmCipher) keep(ciphertext []byte) error {
+	for len(ciphertext) > 0 {
+		to := g.held.more(len(ciphertext))
+		if err := g.crypt(to, ciphertext[:len(to)]); err != nil {
+			return err
+		}
+		ciphertext = ciphertext[len(to):]
+	}
+	return nil
+}
+
+func (g *gcmCipher) crypt(dst, src []byte) error {
+	g.n += len(src)
+	return failure(g.mode.Crypt(dst, src))
 }
 
 func (g *gcmCipher) kept() int {
 	if !g.decrypt {
 		return -1
 	}
-	return len(g.held)
+	return g.n + len(g.tail)
 }
 
 func (g *gcmCipher) updateSize(n int) int {
@@ -95,69 +101,51 @@ func (g *gcmCipher) updateSize(n int) int {
 }
 
 func (g *gcmCipher) result([]byte) ([]byte, error) {
-	if g.decrypt && len(g.held) < g.tagLen {
+	switch {
+	case !g.decrypt:
+		tag, err := g.mode.Tag(g.tagLen)
+		return tag, failure(err)
+	case len(g.tail) < g.tagLen:
 		return nil, p11.Errorf(p11.CKR_ENCRYPTED_DATA_LEN_RANGE, "the encrypted data is shorter than its tag")
-	}
-	h := g.hash // a copy, for the message may go on
-	defer h.wipe()
-	if !g.decrypt {
-		return g.tag(&h, g.n), nil
-	}
-	text, tag := g.held[:len(g.held)-g.tagLen], g.held[len(g.held)-g.tagLen:]
-	h.write(text)
-	if !equal(g.tag(&h, uint64(len(text))), tag) {
+	case !g.mode.Fits(g.tail):
 		return nil, p11.Errorf(p11.CKR_ENCRYPTED_DATA_INVALID, "the authentication tag is wrong")
 	}
-	plain := make([]byte, len(text))
-	stream := newCTR32(g.block, g.j0)
-	stream.xor(plain, text)
-	return plain, nil
-}
-
-// tag is the tag of a message of n bytes whose hash is h, which it ends.
-func (g *gcmCipher) tag(h *ghash, n uint64) []byte {
-	tag := make([]byte, 16)
-	h.sum(g.aadLen*8, n*8).xor(g.tagMask).store(tag)
-	return tag[:g.tagLen]
+	return g.held.joined(), nil
 }
 
 func (g *gcmCipher) close() {
-	g.held, g.stream = nil, ctr32{}
-	g.hash.wipe()
+	g.held.wipe()
+	g.mode.Close()
 }
 
-// ctr32 is counter mode where only the low 32 bits count, modulo 2^32, as GCM
-// has it: the standard library's, which counts in all 128, begun anew where
-// they differ.
-type ctr32 struct {
-	block   cipher.Block
-	counter [16]byte // of the stream's first block
-	stream  cipher.Stream
-	left    uint64 // bytes of the stream until the low 32 bits are 0 again
+// pieces are bytes that are not moved when there are more of them.
+type pieces struct {
+	list [][]byte
+	n    int
 }
 
-// newCTR32 returns the stream that begins after j0.
-func newCTR32(b cipher.Block, j0 [16]byte) ctr32 {
-	c := ctr32{block: b, counter: j0}
-	low := binary.BigEndian.Uint32(j0[12:]) + 1
-	c.begin(low)
-	return c
-}
-
-func (c *ctr32) begin(low uint32) {
-	binary.BigEndian.PutUint32(c.counter[12:], low)
-	c.stream = cipher.NewCTR(c.block, c.counter[:])
-	c.left = (1<<32 - uint64(low)) * aesBlock
-}
-
-func (c *ctr32) xor(dst, src []byte) {
-	for len(src) > 0 {
-		if c.left == 0 {
-			c.begin(0)
-		}
-		n := min(uint64(len(src)), c.left)
-		c.stream.XORKeyStream(dst[:n], src[:n])
-		dst, src = dst[n:], src[n:]
-		c.left -= n
+// more adds up to n bytes, at least one, and returns where they are.
+func (p *pieces) more(n int) []byte {
+	if len(p.list) == 0 || len(p.list[len(p.list)-1]) == cap(p.list[len(p.list)-1]) {
+		p.list = append(p.list, make([]byte, 0, max(n, min(p.n, 1<<20))))
 	}
+	last := &p.list[len(p.list)-1]
+	at := len(*last)
+	*last = (*last)[:at+min(n, cap(*last)-at)]
+	p.n += len(*last) - at
+	return (*last)[at:]
+}
+
+// joined is a copy in one.
+func (p *pieces) joined() []byte {
+	out := make([]byte, 0, p.n)
+	for _, b := range p.list {
+		out = append(out, b...)
+	}
+	return out
+}
+
+func (p *pieces) wipe() {
+	wipe(p.list...)
+	*p = pieces{}
 }

@@ -78,7 +78,7 @@ func (m message) verifyingForm(size int, form func(signature []byte) ([]byte, bo
 	return &m, nil
 }
 
-func (m *message) update(part []byte) ([]byte, error) {
+func (m *message) update(_, part []byte) ([]byte, error) {
 	switch {
 	case m.h != nil:
 		_, err := m.h.Write(part)

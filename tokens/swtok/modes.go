@@ -11,18 +11,25 @@ import (
 
 // Modes that the provider has whole (NIST SP 800-38A, B, C and E).
 
-// A streamPart is a message under a mode that gives a byte for a byte.
+// A streamPart is a message under a mode that gives a byte for a byte, and has no end.
 type streamPart struct{ Stream }
 
-func (s streamPart) update(part []byte) ([]byte, error) {
+func (s streamPart) update(into, part []byte) ([]byte, error) {
 	if len(part) == 0 {
 		return nil, nil
 	}
-	out, err := s.Update(nil, part)
-	if err != nil {
-		return nil, failure(err)
+	if c, ok := s.Stream.(crypter); ok {
+		out := roomIn(into, len(part))
+		return out, failure(c.Crypt(out, part))
 	}
-	return out, nil
+	out, err := s.Update(into[:0], part)
+	return out, failure(err)
+}
+
+// A crypter is a Stream that needs no more room than what it gives: as many bytes of dst,
+// which begins where part does or is elsewhere.
+type crypter interface {
+	Crypt(dst, part []byte) error
 }
 
 func (s streamPart) updateSize(n int) int          { return n }

@@ -55,7 +55,8 @@ func (u call) fits(bits int) error {
 // A part is what one use of a mechanism has to say for itself. After an error of
 // update none of its functions is called but close.
 type part interface {
-	update(part []byte) ([]byte, error)
+	// update may put what it gives into the memory of into, where that is long enough.
+	update(into, part []byte) ([]byte, error)
 	// updateSize is how many bytes update gives for a part of n.
 	updateSize(n int) int
 	// result leaves the message where it is, so that it may go on.
@@ -75,6 +76,7 @@ var (
 	_ tokens.Operation   = (*operation)(nil)
 	_ tokens.Resumer     = (*operation)(nil)
 	_ tokens.Sizer       = (*operation)(nil)
+	_ tokens.Placer      = (*operation)(nil)
 	_ tokens.Keeper      = (*operation)(nil)
 	_ tokens.Duplicator  = (*operation)(nil)
 	_ tokens.Duplicator  = digestOperation{}
@@ -125,11 +127,16 @@ func (o *operation) usable() error {
 }
 
 // Update is tokens.Operation.
-func (o *operation) Update(_ context.Context, part []byte) ([]byte, error) {
+func (o *operation) Update(ctx context.Context, part []byte) ([]byte, error) {
+	return o.UpdateInto(ctx, nil, part)
+}
+
+// UpdateInto is tokens.Placer.
+func (o *operation) UpdateInto(_ context.Context, into, part []byte) ([]byte, error) {
 	if err := o.usable(); err != nil {
 		return nil, err
 	}
-	out, err := o.part.update(part)
+	out, err := o.part.update(into, part)
 	o.err = err
 	return out, err
 }
@@ -148,6 +155,14 @@ func (o *operation) Result(ctx context.Context, signature []byte) ([]byte, error
 		return m.resultWithin(ctx, signature)
 	}
 	return o.part.result(signature)
+}
+
+// roomIn is n bytes, in the memory of into if that is long enough.
+func roomIn(into []byte, n int) []byte {
+	if cap(into) >= n {
+		return into[:n]
+	}
+	return make([]byte, n)
 }
 
 // UpdateSize is tokens.Sizer.

@@ -67,10 +67,6 @@ type Provider interface {
 	HasMode(mode string) bool
 }
 
-// bulkFrom is the first part's length from which on libcrypto's CBC is faster
-// than Go's. It stands here since tests of both builds use it.
-const bulkFrom = 8 << 10
-
 // An RSAPublicKey is the public half of an RSA key of k bytes.
 type RSAPublicKey interface {
 	// Raw is in^e mod n, for in of k bytes and below n. It is for signatures:
@@ -138,14 +134,29 @@ type BlockCipher interface {
 	// CBCEncrypter and CBCDecrypter begin CBC with an iv of a block.
 	CBCEncrypter(iv []byte) cipher.BlockMode
 	CBCDecrypter(iv []byte) cipher.BlockMode
-	// Mode begins another mode, by libcrypto's name: OFB, CFB, CFB8, CFB1, XTS,
-	// CBC-CTS, CCM; ChaCha20 and ChaCha20-Poly1305, which every provider has.
+	// GCM begins a message of AES, with an iv of any length but none.
+	GCM(iv, aad []byte, encrypt bool) (GCM, error)
+	// Mode begins another mode, by libcrypto's name: CTR for AES, OFB, CFB, CFB8, CFB1,
+	// XTS, CBC-CTS, CCM; ChaCha20 and ChaCha20-Poly1305, which every provider has.
 	Mode(mode string, iv []byte, encrypt bool, o ModeOptions) (Stream, error)
 	// CMAC begins a message. Reset ends it.
 	CMAC() (hash.Hash, error)
 	// GMAC begins a message, likewise, of AES with an iv of any length. Its Write may
 	// refuse what is too long.
 	GMAC(iv []byte) (hash.Hash, error)
+}
+
+// A GCM is one message under GCM (NIST SP 800-38D), in parts.
+type GCM interface {
+	// Crypt encrypts or decrypts the next part into as many bytes of dst, which begins
+	// where part does or is elsewhere.
+	Crypt(dst, part []byte) error
+	// Tag is the tag, of n bytes, of what was encrypted. The message may go on.
+	Tag(n int) ([]byte, error)
+	// Fits says whether tag is that of what was decrypted. The message may go on.
+	Fits(tag []byte) bool
+	// Close wipes what there is of the message.
+	Close()
 }
 
 // ModeOptions are what an authenticated mode must know before the message: the additional

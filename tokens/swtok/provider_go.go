@@ -1,7 +1,6 @@
 package swtok
 
 import (
-	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/des"
@@ -15,7 +14,6 @@ import (
 
 	"p11fs/p11"
 	"p11fs/p11/pkix"
-	"p11fs/secret"
 )
 
 // goProvider is Go's own library. It works with RSA moduli below 1024 bits since go.mod
@@ -109,15 +107,15 @@ func (goProvider) NewBlockCipher(kt p11.KeyType, value []byte) (BlockCipher, err
 	case p11.CKK_AES:
 		b, err = aes.NewCipher(value)
 	case p11.CKK_AES_XTS:
-		return goBlockCipher{}, nil
+		return &goBlockCipher{}, nil
 	case p11.CKK_CHACHA20:
-		return goChaCha{key: value}, nil
+		return &goChaCha{key: value}, nil
 	default: // DES, DES2, DES3 are one, with keys that are the same
 		three := tripleDES(value)
 		defer wipe(three)
 		b, err = des.NewTripleDESCipher(three) //nolint:gosec // for what was encrypted long ago
 	}
-	return goBlockCipher{b}, err
+	return &goBlockCipher{b, sync.OnceValues(func() (*ghash, error) { return newGHASH(b) })}, err
 }
 
 // tripleDES is a key of DES, DES2 or DES3 as one of three keys.
@@ -132,21 +130,26 @@ func tripleDES(value []byte) []byte {
 // HasMode: Go's library has OFB and CFB.
 func (goProvider) HasMode(mode string) bool { return mode == "OFB" || mode == "CFB" }
 
-type goBlockCipher struct{ block cipher.Block }
+type goBlockCipher struct {
+	block cipher.Block
+	ghash func() (*ghash, error) // of AES, made once
+}
 
-func (b goBlockCipher) Block() cipher.Block { return b.block }
+func (b *goBlockCipher) Block() cipher.Block { return b.block }
 
-func (b goBlockCipher) CBCEncrypter(iv []byte) cipher.BlockMode {
+func (b *goBlockCipher) CBCEncrypter(iv []byte) cipher.BlockMode {
 	return cipher.NewCBCEncrypter(b.block, iv)
 }
 
-func (b goBlockCipher) CBCDecrypter(iv []byte) cipher.BlockMode {
+func (b *goBlockCipher) CBCDecrypter(iv []byte) cipher.BlockMode {
 	return cipher.NewCBCDecrypter(b.block, iv)
 }
 
 //nolint:staticcheck // the modes are PKCS#11's, and who chooses them knows what they lack
-func (b goBlockCipher) Mode(mode string, iv []byte, encrypt bool, _ ModeOptions) (Stream, error) {
+func (b *goBlockCipher) Mode(mode string, iv []byte, encrypt bool, _ ModeOptions) (Stream, error) {
 	switch {
+	case mode == "CTR":
+		return goStream{cipher.NewCTR(b.block, iv)}, nil
 	case mode == "OFB":
 		return goStream{cipher.NewOFB(b.block, iv)}, nil
 	case mode == "CFB" && encrypt:
@@ -157,32 +160,7 @@ func (b goBlockCipher) Mode(mode string, iv []byte, encrypt bool, _ ModeOptions)
 	return nil, errNoMode
 }
 
-func (goBlockCipher) CMAC() (hash.Hash, error) { return nil, errNoMode }
-
-func (b goBlockCipher) GMAC(iv []byte) (hash.Hash, error) {
-	a, err := cipher.NewGCMWithNonceSize(b.block, len(iv))
-	return &heldGMAC{aead: a, iv: bytes.Clone(iv)}, err
-}
-
-// heldGMAC holds its message: Go's library has GCM of whole messages only.
-type heldGMAC struct {
-	aead cipher.AEAD
-	iv   []byte
-	data []byte
-}
-
-func (h *heldGMAC) Write(b []byte) (int, error) {
-	if len(b) > maxHeld-len(h.data) {
-		return 0, p11.Errorf(p11.CKR_DATA_LEN_RANGE, "a message has at most %d MiB with this library", maxHeld>>20)
-	}
-	h.data = secret.Append(h.data, b)
-	return len(b), nil
-}
-
-func (h *heldGMAC) Sum(b []byte) []byte { return h.aead.Seal(b, h.iv, nil, h.data) }
-func (h *heldGMAC) Reset()              { wipe(h.data) }
-func (h *heldGMAC) Size() int           { return h.aead.Overhead() }
-func (h *heldGMAC) BlockSize() int      { return aesBlock }
+func (*goBlockCipher) CMAC() (hash.Hash, error) { return nil, errNoMode }
 
 var errNoMode = errors.New("the library has no such mode")
 
@@ -194,6 +172,11 @@ func (s goStream) Update(dst, part []byte) ([]byte, error) {
 	dst = append(dst, part...)
 	s.XORKeyStream(dst[n:], dst[n:])
 	return dst, nil
+}
+
+func (s goStream) Crypt(dst, part []byte) error {
+	s.XORKeyStream(dst, part)
+	return nil
 }
 
 func (goStream) Final(dst []byte) ([]byte, error) { return dst, nil }

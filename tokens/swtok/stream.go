@@ -88,7 +88,7 @@ func (s *streamCipher) room() int {
 }
 
 // update ends a segment when there is more than fills it: so it is not the last.
-func (s *streamCipher) update(part []byte) ([]byte, error) {
+func (s *streamCipher) update(_, part []byte) ([]byte, error) {
 	var out []byte
 	if size := s.updateSize(len(part)); size > streamSegment {
 		out = make([]byte, 0, size)

@@ -64,6 +64,14 @@ func (w *Writer) Result(b []byte) {
 	w.bytes(b)
 }
 
+// Room is memory for a result of a few bytes more than n, where Result need not copy it.
+// What is written there is lost with the next write.
+func (w *Writer) Room(n int) []byte {
+	const head, more = 5, 64 // more is what ciphers add or hold back
+	w.B = secret.Grow(w.B, head+n+more)
+	return w.B[len(w.B)+head : len(w.B)+head : len(w.B)+head+n+more]
+}
+
 // Need writes `ay` of a result that was only asked for its length, or has not
 // enough room: n is the length in bytes.
 func (w *Writer) Need(n int) {

@@ -6,7 +6,12 @@ package libcrypto
 // #include "lib.h"
 import "C"
 
-import "unsafe"
+import (
+	"runtime"
+	"unsafe"
+
+	"p11fs/secret"
+)
 
 // A Cipher is an algorithm and mode, such as AES-256-GCM.
 type Cipher struct {
@@ -45,6 +50,45 @@ func (c *Cipher) New(key, iv []byte, encrypt bool, params ...Param) (*Stream, er
 	return &Stream{c.l, ctx}, nil
 }
 
+// A Keyed is a cipher with a key, of which uses begin that then need not work on the
+// key. Its memory is the library's own, which wipes it once it cannot be reached.
+type Keyed struct {
+	l   *Library
+	ctx unsafe.Pointer
+}
+
+// Keyed gives the cipher a key, to encrypt or to decrypt.
+func (c *Cipher) Keyed(key []byte, encrypt bool) (*Keyed, error) {
+	s, err := c.New(key, nil, encrypt)
+	if err != nil {
+		return nil, err
+	}
+	k := &Keyed{s.l, s.ctx}
+	runtime.AddCleanup(k, func(ctx unsafe.Pointer) { C.cipher_free(c.l.c, ctx) }, s.ctx)
+	return k, nil
+}
+
+// New begins a use, with an iv.
+func (k *Keyed) New(iv []byte, params ...Param) (*Stream, error) {
+	defer runtime.KeepAlive(k)
+	ps := k.l.params(params)
+	defer k.l.freeParams(ps)
+	ctx := C.cipher_begin(k.l.c, k.ctx, pointer(iv), ps)
+	if ctx == nil {
+		return nil, failed("a cipher's start")
+	}
+	return &Stream{k.l, ctx}, nil
+}
+
+// Copy is another use in the same state. Not every mode of every library has it.
+func (s *Stream) Copy() (*Stream, error) {
+	ctx := C.cipher_copy(s.l.c, s.ctx)
+	if ctx == nil {
+		return nil, failed("the copy of a cipher")
+	}
+	return &Stream{s.l, ctx}, nil
+}
+
 // Associate takes data that is authenticated and not encrypted, before the message.
 func (s *Stream) Associate(data []byte) error {
 	var n C.int
@@ -76,7 +120,7 @@ func (s *Stream) Update(dst, part []byte) ([]byte, error) {
 		return dst, errTooLong
 	}
 	room := len(part) + 32
-	out := grow(dst, room)
+	out := secret.Grow(dst, room)[:len(dst)+room]
 	var n C.int
 	if C.cipher_update(s.l.c, s.ctx, pointer(out[len(dst):]), &n, pointer(part), C.int(len(part))) <= 0 {
 		return dst, failed("a cipher")
@@ -101,7 +145,7 @@ func (s *Stream) Crypt(dst, part []byte) error {
 // Final appends the rest of the message to dst. It fails where padding or a tag does
 // not fit.
 func (s *Stream) Final(dst []byte) ([]byte, error) {
-	out := grow(dst, 32)
+	out := secret.Grow(dst, 32)[:len(dst)+32]
 	var n C.int
 	if C.cipher_final(s.l.c, s.ctx, pointer(out[len(dst):]), &n) <= 0 {
 		return dst, failed("a cipher's end")
@@ -118,22 +162,16 @@ func (s *Stream) Tag(n int) ([]byte, error) {
 	return tag, nil
 }
 
+// Check ends what was decrypted, and says whether its tag is that.
+func (s *Stream) Check(tag []byte) bool {
+	return C.cipher_check(s.l.c, s.ctx, pointer(tag), C.size_t(len(tag))) > 0
+}
+
 // Close ends the stream, and wipes what the library keeps of it. It may be called
 // again.
 func (s *Stream) Close() {
 	C.cipher_free(s.l.c, s.ctx)
 	s.ctx = nil
-}
-
-// grow is dst with room for n bytes behind it. What it was in is wiped.
-func grow(dst []byte, n int) []byte {
-	if cap(dst)-len(dst) >= n {
-		return dst[:len(dst)+n]
-	}
-	out := make([]byte, len(dst)+n)
-	copy(out, dst)
-	wipe(dst)
-	return out
 }
 
 // A MAC is an algorithm of message authentication, such as CMAC.

@@ -94,6 +94,28 @@ void *cipher_new(const library *l, const void *cipher, const unsigned char *key,
 	return ctx;
 }
 
+void *cipher_copy(const library *l, const void *ctx)
+{
+	l->ERR_clear_error();
+	void *copy = l->EVP_CIPHER_CTX_new();
+	if (copy && l->EVP_CIPHER_CTX_copy(copy, ctx) <= 0) {
+		l->EVP_CIPHER_CTX_free(copy);
+		copy = NULL;
+	}
+	return copy;
+}
+
+void *cipher_begin(const library *l, const void *keyed, const unsigned char *iv, const param *p)
+{
+	void *ctx = cipher_copy(l, keyed);
+	if (ctx && ((p && l->EVP_CIPHER_CTX_set_params(ctx, p) <= 0) ||
+		    l->EVP_CipherInit_ex2(ctx, NULL, NULL, iv, -1, NULL) <= 0)) {
+		l->EVP_CIPHER_CTX_free(ctx);
+		ctx = NULL;
+	}
+	return ctx;
+}
+
 void cipher_free(const library *l, void *ctx)
 {
 	l->EVP_CIPHER_CTX_free(ctx);
@@ -114,6 +136,16 @@ int cipher_tag(const library *l, void *ctx, unsigned char *tag, size_t n)
 {
 	param p[] = { { "tag", PARAM_OCTETS, tag, n, (size_t)-1 }, { 0 } };
 	return l->EVP_CIPHER_CTX_get_params(ctx, p);
+}
+
+// cipher_check ends what was decrypted, with its tag.
+int cipher_check(const library *l, void *ctx, unsigned char *tag, size_t n)
+{
+	param p[] = { { "tag", PARAM_OCTETS, tag, n, (size_t)-1 }, { 0 } };
+	unsigned char rest[32];
+	int restn;
+	l->ERR_clear_error();
+	return l->EVP_CIPHER_CTX_set_params(ctx, p) > 0 && l->EVP_CipherFinal_ex(ctx, rest, &restn) > 0;
 }
 
 void *key_make(const library *l, const char *type, int selection, param *p)

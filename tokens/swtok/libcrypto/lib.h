@@ -33,6 +33,8 @@ enum { PARAM_UNSIGNED = 2, PARAM_TEXT = 4, PARAM_OCTETS = 5 };
 	F(void *, EVP_CIPHER_fetch, (void *, const char *, const char *)) \
 	F(void *, EVP_CIPHER_CTX_new, (void)) \
 	F(void, EVP_CIPHER_CTX_free, (void *)) \
+	F(int, EVP_CIPHER_CTX_copy, (void *, const void *)) \
+	F(int, EVP_CIPHER_CTX_set_params, (void *, const param *)) \
 	F(int, EVP_CipherInit_ex2, (void *, const void *, const unsigned char *, const unsigned char *, int, const param *)) \
 	F(int, EVP_CIPHER_CTX_get_params, (void *, param *)) \
 	F(int, EVP_CipherUpdate, (void *, unsigned char *, int *, const unsigned char *, int)) \
@@ -98,10 +100,13 @@ int mac_update(const library *l, void *ctx, const unsigned char *in, size_t n);
 int mac_final(const library *l, void *ctx, unsigned char *out, size_t *n);
 
 void *cipher_new(const library *l, const void *cipher, const unsigned char *key, const unsigned char *iv, int encrypt, const param *p);
+void *cipher_begin(const library *l, const void *keyed, const unsigned char *iv, const param *p);
+void *cipher_copy(const library *l, const void *ctx);
 void cipher_free(const library *l, void *ctx);
 int cipher_update(const library *l, void *ctx, unsigned char *out, int *outn, const unsigned char *in, int n);
 int cipher_final(const library *l, void *ctx, unsigned char *out, int *outn);
 int cipher_tag(const library *l, void *ctx, unsigned char *tag, size_t n);
+int cipher_check(const library *l, void *ctx, unsigned char *tag, size_t n);
 
 void *key_make(const library *l, const char *type, int selection, param *p);
 void *key_generate(const library *l, const char *type, int parameters, const param *p, const int *stop);

@@ -141,6 +141,3 @@ func pointer(b []byte) *C.uchar {
 var errTooLong = errors.New("libcrypto: more than 1 GiB at once")
 
 const most = 1 << 30 // bytes in one call: libcrypto counts in a C int
-
-// wipe is for what the binding copied.
-func wipe(b []byte) { secret.Wipe(b) }
