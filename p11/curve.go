@@ -18,6 +18,11 @@ type Curve struct {
 	Elliptic elliptic.Curve // nil if Go's library does not have it
 	ECDH     ecdh.Curve     // nil if Go's library does not have it
 
+	// Numbers tells the curve by its numbers, where Elliptic does not have them: the
+	// SHA-256, in hexadecimal, of p, a, b, the order and the x of the base, each as long as
+	// the field, and of one byte with the lowest bit of the base's y.
+	Numbers string
+
 	params string
 	aka    string // more names, in lower case, joined by commas
 }

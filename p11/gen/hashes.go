@@ -98,7 +98,7 @@ func curve(t *table.Table, row table.Row) (string, error) {
 		return "", fmt.Errorf("curve %s: bits %q", name, bits)
 	}
 	members := member("Name", quoted(name)) + member("OID", quoted(oid)) + member("Bits", bits) + member("KeyType", key[0]) +
-		member("params", quoted(string(der))) + member("NIST", quoted(row.Facts["nist"])) + member("aka", quoted(row.Facts["aka"]))
+		member("params", quoted(string(der))) + member("NIST", quoted(row.Facts["nist"])) + member("aka", quoted(row.Facts["aka"])) + member("Numbers", quoted(row.Facts["numbers"]))
 	for _, c := range []struct{ member, pkg string }{{"Elliptic", "elliptic"}, {"ECDH", "ecdh"}} {
 		if f := row.Facts[c.pkg]; f != "" {
 			members += member(c.member, c.pkg+"."+f+"()")

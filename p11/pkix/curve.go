@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/sha256"
 	"encoding/asn1"
+	"encoding/hex"
 	"math/big"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -58,8 +60,12 @@ func explicitCurve(s cryptobyte.String) (p11.Curve, error) {
 		return p11.Curve{}, p11.Errorf(p11.CKR_DOMAIN_PARAMS_INVALID, "the explicit curve parameters of the EC key are damaged")
 	}
 	if fieldType.String() == oidPrimeField && field.ReadASN1Integer(prime) && cofactor.Cmp(big.NewInt(1)) == 0 {
+		told := curvePrint(prime, a, b, order, base)
 		for _, c := range p11.Curves() {
 			if c.Elliptic == nil {
+				if c.Numbers != "" && c.Numbers == told {
+					return c, nil
+				}
 				continue
 			}
 			p := c.Elliptic.Params()
@@ -74,6 +80,40 @@ func explicitCurve(s cryptobyte.String) (p11.Curve, error) {
 		}
 	}
 	return p11.Curve{}, p11.Errorf(p11.CKR_CURVE_NOT_SUPPORTED, "explicit curve parameters that are those of no named curve known here")
+}
+
+// curvePrint is what p11.Curve.Numbers has of a curve with these numbers, "" where they
+// are of no curve.
+func curvePrint(prime *big.Int, a, b []byte, order *big.Int, base []byte) string {
+	size := (prime.BitLen() + 7) / 8
+	if size == 0 || size > maxField || len(base) < 1+size || prime.Sign() < 0 || order.Sign() < 0 {
+		return ""
+	}
+	number := func(b []byte) *big.Int { return new(big.Int).SetBytes(b) }
+	x, odd := number(base[1:1+size]), byte(0)
+	switch {
+	case isCompressed(base) && len(base) == 1+size:
+		odd = base[0] & 1
+	case base[0] == 4 && len(base) == 1+2*size:
+		odd = base[2*size] & 1
+		// On the curve there is one y with that bit.
+		y, right := number(base[1+size:]), new(big.Int).Mul(x, x)
+		right.Mul(right.Add(right, number(a)), x)
+		if right.Sub(right.Add(right, number(b)), y.Mul(y, y)).Mod(right, prime).Sign() != 0 {
+			return ""
+		}
+	default:
+		return ""
+	}
+	h := sha256.New()
+	for _, n := range []*big.Int{prime, number(a), number(b), order, x} {
+		if n.BitLen() > 8*size {
+			return ""
+		}
+		h.Write(n.FillBytes(make([]byte, size)))
+	}
+	h.Write([]byte{odd})
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // curveParams is the form in which curve parameters are kept and printed: the object

@@ -192,6 +192,53 @@ func readGroup(kt p11.KeyType, der []byte) (Group, error) {
 	return g, nil
 }
 
+// dsaPrivateNumbers are how many numbers OpenSSL's own form of a DSA key has: a version,
+// which is 0, the group, the public value and the private one.
+const dsaPrivateNumbers = 6
+
+// dsaPrivate reads a private key of that form.
+func (p *parser) dsaPrivate(der []byte) error {
+	var s cryptobyte.String
+	var numbers [dsaPrivateNumbers]cryptobyte.String
+	in := cryptobyte.String(der)
+	ok := len(der) <= maxKeyDER && in.ReadASN1(&s, asn1.SEQUENCE) && in.Empty()
+	for i := range numbers {
+		ok = ok && s.ReadASN1Element(&numbers[i], asn1.INTEGER)
+	}
+	if !ok || !s.Empty() || !bytes.Equal(numbers[0], []byte{2, 1, 0}) {
+		return invalid(formDSAPrivate)
+	}
+	var group cryptobyte.Builder
+	group.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		for _, n := range numbers[1:4] {
+			b.AddBytes(n)
+		}
+	})
+	t := keyTypeOf(p11.CKK_DSA)
+	priv, pub, err := t.readPrivate(algorithm{t.oid, group.BytesOrPanic()}, numbers[5])
+	if err != nil {
+		return dataInvalid(err)
+	}
+	own, _ := pub.Get(p11.CKA_VALUE)
+	if y, ok := readNumber(numbers[4]); !ok || !bytes.Equal(y.Bytes(), own) {
+		priv.Wipe()
+		return p11.Errorf(p11.CKR_DATA_INVALID, "the private and the public half of the DSA key do not belong together")
+	}
+	return p.addKeys(t, "", priv, pub)
+}
+
+// group reads domain parameters alone.
+func (p *parser) group(kt p11.KeyType, der []byte) error {
+	g, err := readGroup(kt, der)
+	if err != nil {
+		return dataInvalid(err)
+	}
+	var attrs p11.Attributes
+	g.Put(&attrs)
+	attrs.SetUlong(p11.CKA_KEY_TYPE, uint64(kt))
+	return p.add(p11.CKO_DOMAIN_PARAMETERS, nil, "", attrs)
+}
+
 // groupDER is what readGroup reads.
 func groupDER(g Group) []byte {
 	var b cryptobyte.Builder

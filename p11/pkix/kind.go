@@ -119,6 +119,9 @@ const (
 	formPKCS1Private
 	formPKCS1Public
 	formSEC1
+	formDSAPrivate
+	formDSAParameters
+	formDHParameters
 	formPKCS8
 	formPKCS8Encrypted
 	formPKCS12
@@ -136,6 +139,12 @@ func (f form) String() string {
 		return "a PKCS#1 public key"
 	case formSEC1:
 		return "an EC private key"
+	case formDSAPrivate:
+		return "a DSA private key"
+	case formDSAParameters:
+		return "DSA parameters"
+	case formDHParameters:
+		return "Diffie-Hellman parameters"
 	case formPKCS8:
 		return "a PKCS#8 private key"
 	case formPKCS8Encrypted:

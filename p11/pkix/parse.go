@@ -51,6 +51,7 @@ type parser struct {
 	// as no bytes at all, and not as a terminator.
 	bareEmpty bool
 	out       []object
+	groups    []pem.Block       // domain parameters
 	skipped   func(what string) // may be nil
 	first     string            // of what was left out
 	left      int               // how much that is
@@ -123,7 +124,7 @@ func (p *parser) pemFile(data []byte) error {
 			if want != 0 {
 				return p11.Errorf(p11.CKR_DATA_INVALID, "a PEM block is damaged")
 			}
-			return nil
+			return p.parameters()
 		}
 		err := p.pemBlock(block)
 		secret.Wipe(block.Bytes)
@@ -133,6 +134,32 @@ func (p *parser) pemFile(data []byte) error {
 	}
 }
 
+// parameters takes the domain parameters of a file where it has nothing else. Beside a
+// key they are those of openssl dsaparam, which the key repeats, or a server's.
+func (p *parser) parameters() error {
+	alone := len(p.out) == 0
+	for _, b := range p.groups {
+		var err error
+		switch f := formDHParameters; {
+		case b.Type == "DSA PARAMETERS" && !alone:
+		case !alone:
+			err = p.skip(pemOf(b.Type))
+		default:
+			if b.Type == "DSA PARAMETERS" {
+				f = formDSAParameters
+			}
+			err = p.one(f, b.Bytes)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pemOf is what a block that is not taken is called.
+func pemOf(kind string) string { return fmt.Sprintf("a PEM block of type %q", clip(kind)) }
+
 func (p *parser) pemBlock(block *pem.Block) error {
 	var f form
 	switch block.Type {
@@ -140,6 +167,11 @@ func (p *parser) pemBlock(block *pem.Block) error {
 		f = formPKCS1Private
 	case "EC PRIVATE KEY":
 		f = formSEC1
+	case "DSA PRIVATE KEY":
+		f = formDSAPrivate
+	case "DSA PARAMETERS", "DH PARAMETERS":
+		p.groups = append(p.groups, pem.Block{Type: block.Type, Bytes: bytes.Clone(block.Bytes)})
+		return nil
 	case "PRIVATE KEY":
 		f = formPKCS8
 	case "ENCRYPTED PRIVATE KEY":
@@ -161,7 +193,7 @@ func (p *parser) pemBlock(block *pem.Block) error {
 	case "EC PARAMETERS":
 		return nil // openssl ecparam puts the curve before the key, which repeats it
 	default:
-		what := fmt.Sprintf("a PEM block of type %q", clip(block.Type))
+		what := pemOf(block.Type)
 		if strings.HasSuffix(block.Type, "PRIVATE KEY") {
 			return p11.Errorf(p11.CKR_DATA_INVALID, "%s, which is not supported", what)
 		}
@@ -212,6 +244,12 @@ func (p *parser) one(f form, data []byte) error {
 		return p.private(rsaType(), algorithm{}, data, "")
 	case formSEC1:
 		return p.private(ecType(), algorithm{}, data, "")
+	case formDSAPrivate:
+		return p.dsaPrivate(data)
+	case formDSAParameters:
+		return p.group(p11.CKK_DSA, data)
+	case formDHParameters:
+		return p.group(p11.CKK_DH, data)
 	case formPKCS8:
 		return p.pkcs8(data, "")
 	case formPKCS8Encrypted:
@@ -243,6 +281,10 @@ func sniff(data []byte) form {
 	if !s.ReadAnyASN1(&first, &t1) || !s.ReadAnyASN1(&second, &t2) {
 		return formUnknown
 	}
+	rest, integers := s, 2 // integers that there are, if there is nothing else
+	for rest.PeekASN1Tag(asn1.INTEGER) && rest.SkipASN1(asn1.INTEGER) {
+		integers++
+	}
 	third := !s.Empty()
 	switch {
 	case t1 == asn1.INTEGER && t2 == asn1.SEQUENCE && len(first) == 1 && first[0] == 3:
@@ -251,6 +293,8 @@ func sniff(data []byte) form {
 		return formPKCS8
 	case t1 == asn1.INTEGER && t2 == asn1.OCTET_STRING:
 		return formSEC1
+	case t1 == asn1.INTEGER && t2 == asn1.INTEGER && integers == dsaPrivateNumbers && rest.Empty():
+		return formDSAPrivate
 	case t1 == asn1.INTEGER && t2 == asn1.INTEGER && third:
 		return formPKCS1Private
 	case t1 == asn1.INTEGER && t2 == asn1.INTEGER:
@@ -316,6 +360,10 @@ func (p *parser) finish() ([]p11.Attributes, error) {
 	templates := make([]p11.Attributes, 0, len(p.out))
 	for _, o := range p.out {
 		key := o.class.String() + "\x00" + o.id
+		if o.class == p11.CKO_DOMAIN_PARAMETERS {
+			prime, _ := o.attrs.Get(p11.CKA_PRIME)
+			key += "\x00" + string(prime)
+		}
 		if o.class == p11.CKO_CERTIFICATE || o.class == p11.CKO_SECRET_KEY {
 			value, _ := o.attrs.Get(p11.CKA_VALUE)
 			sum := sha256.Sum256(value)

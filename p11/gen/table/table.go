@@ -128,7 +128,7 @@ func (r *reader) read(words []string, quoted string) error {
 		t.Standard, r.next = quoted, t.chapter
 		return nil
 	case "curves":
-		r.next = rows(&t.Curves, 3, "key", "nist", "aka", "elliptic", "ecdh")
+		r.next = rows(&t.Curves, 3, "key", "nist", "aka", "elliptic", "ecdh", "numbers")
 		return nil
 	}
 	if r.next == nil {

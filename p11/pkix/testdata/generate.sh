@@ -111,3 +111,12 @@ for k in rsa prime256v1 ed25519; do
 done
 cp rsa.ssh t; ssh-keygen -q -p -P '' -N "$P" -a 4 -f t >/dev/null; mv t rsa.enc.ssh
 cp sshed t; ssh-keygen -q -p -P '' -N "$P" -a 4 -f t >/dev/null; mv t sshed.enc
+
+# In testdata/traditional, OpenSSL's own forms, and curves by their numbers.
+openssl dsaparam -out t 1024 2>/dev/null
+openssl gendsa -out u t 2>/dev/null
+{ cat t; openssl pkey -in u -traditional; } > dsa.pem
+openssl dsaparam -out dsaparam.pem 1024 2>/dev/null
+openssl dhparam -5 -out dhparam.pem 512 2>/dev/null
+openssl ecparam -name brainpoolP256r1 -genkey -noout -param_enc explicit -out brainpoolP256r1.explicit.pem
+openssl ecparam -name secp256k1 -genkey -noout -param_enc explicit -conv_form compressed -out secp256k1.explicit.pem
