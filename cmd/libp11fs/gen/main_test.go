@@ -48,7 +48,7 @@ func TestTables(t *testing.T) {
 		{"constants_gen.h", "#define CKM_Y CKM_X"},
 		{"constants_gen.h", "#define CKM_Z (~0UL)"},
 		{"mechanism_gen.h", "typedef CK_ULONG CK_N_PARAMS;"},
-		{"mechanism_gen.c", "    {CKM_X, 9, 0, param_N, NULL},"},
+		{"mechanism_gen.c", "    {CKM_X, 9, 0, param_N, NULL, false},"},
 		{"attributes_gen.h", "{0x3UL"},
 		{"attributes_gen.h", "{0x61dUL, FORM_NATIVE}, /* CKA_PARAMETER_SET */"},
 		{"calls_gen.h", `    C(SignOnce, 256, "uMuayfy", "ay")`},

@@ -100,12 +100,12 @@ func packers(t *table.Table) string {
 		if len(m.Facts) == 0 {
 			continue // no mechanism but a number where some begin
 		}
-		text := "LAYOUT_NONE, 0, NULL, NULL"
+		text := "LAYOUT_NONE, 0, NULL, NULL, false"
 		if name := strings.TrimSuffix(m.Fact("param"), "?"); name != "" {
 			facts, _ := p11.MechanismFacts(p11.MechanismType(m.Number))
-			text = fmt.Sprintf("LAYOUT_BYTES, %d, NULL, NULL", facts.IVLen)
+			text = fmt.Sprintf("LAYOUT_BYTES, %d, NULL, NULL, false", facts.IVLen)
 			if p := t.Param(name); p != nil && p.Layout > 0 {
-				text = fmt.Sprintf("%d, 0, param_%s, %s", p.Layout, p.Name, gotName(p))
+				text = fmt.Sprintf("%d, 0, param_%s, %s, %t", p.Layout, p.Name, gotName(p), keyless(p))
 			}
 		}
 		rows = append(rows, row{m.Number, fmt.Sprintf("    {%s, %s},\n", m.Name, text)})
@@ -210,6 +210,13 @@ func gotName(p *table.Param) string {
 		return "got_" + p.Name
 	}
 	return "NULL"
+}
+
+// keyless says whether all keys that come of the parameter are in what it points to, so
+// that C_DeriveKey has no handle to give.
+func keyless(p *table.Param) bool {
+	f := out(p)
+	return f != nil && f.Facts["out"] == "CK_SSL3_KEY_MAT_OUT"
 }
 
 // unpackOut writes that function, which for a custom parameter is by hand, as is that of

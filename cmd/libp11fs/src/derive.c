@@ -9,7 +9,7 @@ CK_RV C_DeriveKey(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_OBJECT_
     CK_OBJECT_HANDLE made = 0;
 
     call_begin_session(&c, more ? CALL_DeriveKeys : CALL_DeriveKey, session);
-    if (key == NULL && !more)
+    if (key == NULL && (p == NULL || !p->keyless))
         call_fail(&c, CKR_ARGUMENTS_BAD);
     put_mechanism(&c, mechanism, false);
     put_ulong(&c, base_key);

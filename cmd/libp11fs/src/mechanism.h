@@ -19,6 +19,7 @@ struct param {
     /* Takes what a derivation gives beside its key from the reply; NULL where it gives
        nothing. */
     void (*got)(struct call *c, const CK_MECHANISM *m);
+    bool keyless; /* a derivation gives no key but those */
 };
 
 extern const struct param params[];
