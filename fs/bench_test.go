@@ -100,10 +100,10 @@ func BenchmarkTransaction(b *testing.B) {
 				b.Fatal(err)
 			}
 			for b.Loop() {
-				if _, err := unix.Pwrite(fd, msg, 0); err != nil {
+				if _, err := unix.Write(fd, msg); err != nil {
 					b.Fatal(err)
 				}
-				if _, err := unix.Pread(fd, buf, 0); err != nil {
+				if _, err := unix.Read(fd, buf); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -27,7 +28,8 @@ import (
 //	ml-dsa-65 label=sign             any parameter set of ML-DSA, SLH-DSA and ML-KEM
 //	CKM_AES_KEY_GEN value-len=32 …   any mechanism that makes keys
 //
-// After the kind there are attributes as in any template. One template serves both
+// After the kind there are attributes as in any template, and after a mechanism its
+// parameters among them. One template serves both
 // keys of a pair: what only one of them has goes to that one, and private= to
 // the private key.
 func (p place) generate(ctx context.Context, s *session, line []byte) ([]byte, error) {
@@ -84,12 +86,14 @@ func keyKinds() map[string]keyKind {
 
 // parseRecipe reads a line for generate.
 func parseRecipe(line string) (r recipe, err error) {
-	name, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+	line = strings.TrimSpace(line)
+	name := line
+	if n := strings.IndexAny(line, ", \t\r\n"); n >= 0 {
+		name = line[:n]
+	}
 	word, size, sized := strings.Cut(name, ":")
 	var bits, curve, set, group string
-	if r.template, err = p11.ParseTemplateAnd(rest, map[string]*string{"bits": &bits, "curve": &curve, "group": &group}); err != nil {
-		return recipe{}, err
-	}
+	words := map[string]*string{"bits": &bits, "curve": &curve, "group": &group}
 	kind, known := keyKinds()[word]
 	if known && kind.example == "" {
 		known = !sized // not ed25519:256
@@ -97,8 +101,13 @@ func parseRecipe(line string) (r recipe, err error) {
 	}
 	if known {
 		r.mechanism.Type = kind.mechanism
-	} else if r.mechanism, err = p11.ParseMechanism(name); err != nil {
+		if r.template, err = p11.ParseTemplateAnd(strings.TrimPrefix(line[len(name):], ","), words); err != nil {
+			return recipe{}, err
+		}
+	} else if r.mechanism, r.template, err = p11.ParseOperationAnd(line, words); errors.Is(err, p11.CKR_MECHANISM_INVALID) {
 		return recipe{}, p11.Advise(err, "write rsa:BITS, ec:CURVE, ed25519, ed448, x25519, x448, dh:GROUP, dsa:BITS, aes:BITS, generic:BITS, a parameter set such as ml-dsa-65 or ml-kem-768, or a mechanism that makes keys")
+	} else if err != nil {
+		return recipe{}, err
 	}
 	r.facts, _ = p11.MechanismFacts(r.mechanism.Type)
 	if r.facts.Functions&(p11.CKF_GENERATE|p11.CKF_GENERATE_KEY_PAIR) == 0 {
@@ -163,6 +172,8 @@ func (r *recipe) setSize(bits, curve, set string) error {
 		switch {
 		case err != nil:
 			return p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "bits=%s is no number", clip(bits))
+		case rsa && n%8 != 0:
+			return p11.Advise(p11.Errorf(p11.CKR_KEY_SIZE_RANGE, "an RSA modulus has whole bytes, and %d bits are not some", n), "write rsa:2048, rsa:3072 or rsa:4096")
 		case rsa:
 			t, v = p11.CKA_MODULUS_BITS, p11.Ulong(n)
 		case n%8 != 0:

@@ -33,6 +33,11 @@ func TestParseRecipe(t *testing.T) {
 		"slh-dsa-sha2-128f":                    "slh-dsa-key-pair-gen pair parameter-set=3",
 		"ml-kem-768":                           "ml-kem-key-pair-gen pair parameter-set=2",
 		"CKM_ML_KEM_KEY_PAIR_GEN parameter-set=ml-kem-1024": "ml-kem-key-pair-gen pair parameter-set=3",
+		`aes:256 label="my key"`:                            `aes-key-gen label="my key" value-len=32`,
+		`aes:256,label='my key'`:                            `aes-key-gen label="my key" value-len=32`,
+		"aes\tbits=256\tlabel=x":                            "aes-key-gen label=x value-len=32",
+		`pkcs5-pbkd2,password="a b",salt=0x01,iterations=1000 label="my key" bits=128`:      `pkcs5-pbkd2 label="my key" value-len=16`,
+		`pkcs5-pbkd2 label='my key' password='a b' salt=0x01 iterations=1000, value-len=16`: `pkcs5-pbkd2 label="my key" value-len=16`,
 		"x448": "ec-montgomery-key-pair-gen pair ec-params=x448",
 	} {
 		r, err := parseRecipe(line)
@@ -78,6 +83,12 @@ func TestParseRecipeErrors(t *testing.T) {
 		"x448 ec-params=x448":        p11.CKR_TEMPLATE_INCONSISTENT,
 		"x25519 bits=255":            p11.CKR_TEMPLATE_INCONSISTENT,
 		"ec:p256 curve=p256":         p11.CKR_ARGUMENTS_BAD,
+		"rsa:999":                    p11.CKR_KEY_SIZE_RANGE,
+		"rsa bits=2047":              p11.CKR_KEY_SIZE_RANGE,
+		"aes:100":                    p11.CKR_KEY_SIZE_RANGE,
+		"aes-key-gen iv=00":          p11.CKR_MECHANISM_PARAM_INVALID,
+		`aes:256 label="my key`:      p11.CKR_ARGUMENTS_BAD,
+		`aes:256 label='my key`:      p11.CKR_ARGUMENTS_BAD,
 	} {
 		if _, err := parseRecipe(line); p11.RVOf(err) != want {
 			t.Errorf("%q: %v, want %v", line, err, want)
@@ -96,6 +107,9 @@ func FuzzParseRecipe(f *testing.F) {
 				t.Errorf("%q: %v carries no CK_RV", line, err)
 			}
 			return
+		}
+		if _, secret := r.mechanism.Param.(*p11.PBKD2Params); secret {
+			return // of which the password is not printed
 		}
 		// What parses prints back as something that parses to the same.
 		again, err := parseRecipe(r.mechanism.String() + " " + r.template.Text())

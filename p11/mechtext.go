@@ -41,7 +41,11 @@ func ParseMechanism(s string) (Mechanism, error) {
 //	aes-key-wrap,class=secret-key,key-type=aes,label=x
 //
 // The mechanism stands first.
-func ParseOperation(s string) (Mechanism, Attributes, error) {
+func ParseOperation(s string) (Mechanism, Attributes, error) { return ParseOperationAnd(s, nil) }
+
+// ParseOperationAnd is ParseOperation for a text in which words of these names may be
+// too, as with ParseTemplateAnd.
+func ParseOperationAnd(s string, words map[string]*string) (Mechanism, Attributes, error) {
 	sc := scanner{rest: s}
 	w, ok, err := sc.next()
 	if err != nil {
@@ -75,6 +79,8 @@ func ParseOperation(s string) (Mechanism, Attributes, error) {
 				return fail(err)
 			}
 			return m, tmpl.attrs, nil
+		case words[w.name] != nil:
+			err = w.into(words[w.name])
 		case isParamWord(w.name):
 			err = params.add(w)
 			sc.quiet = sc.quiet || params.secret(w.name)

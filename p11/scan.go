@@ -8,7 +8,7 @@ import (
 )
 
 // A word is one item of a template or of a mechanism's parameters: a name
-// alone, name=bare, name="quoted" or name={template}.
+// alone, name=bare, name="quoted", name='quoted' or name={template}.
 type word struct {
 	number   int // counted from 1
 	name     string
@@ -103,6 +103,13 @@ func (s *scanner) scanValue(w *word) error {
 			return syntaxError("%s: %w", s.place(w), err)
 		}
 		w.value, s.rest = v, s.rest[n:]
+	case strings.HasPrefix(s.rest, "'"):
+		w.form = formQuoted
+		v, n, err := unquoteSingle(s.rest)
+		if err != nil {
+			return syntaxError("%s: %w", s.place(w), err)
+		}
+		w.value, s.rest = v, s.rest[n:]
 	case strings.HasPrefix(s.rest, "{"):
 		w.form = formBraces
 		n, err := closingBrace(s.rest)
@@ -151,6 +158,15 @@ func closingBrace(s string) (int, error) {
 				return 0, err
 			}
 			i += n - 1
+		case '\'':
+			if s[i-1] != '=' {
+				continue // in the midst of a bare value
+			}
+			_, n, err := unquoteSingle(s[i:])
+			if err != nil {
+				return 0, err
+			}
+			i += n - 1
 		case '{':
 			depth++
 		case '}':
@@ -182,6 +198,16 @@ func unquote(s string) (string, int, error) {
 		}
 	}
 	return "", 0, syntaxError("a closing double quote is missing")
+}
+
+// unquoteSingle is unquote for single quotes, between which all is as it stands, as in
+// the shell.
+func unquoteSingle(s string) (string, int, error) {
+	n := strings.IndexByte(s[1:], '\'')
+	if n < 0 {
+		return "", 0, syntaxError("a closing single quote is missing")
+	}
+	return s[1 : n+1], n + 2, nil
 }
 
 // escape reads what follows a backslash.

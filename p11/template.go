@@ -19,8 +19,8 @@ const (
 //	class=private-key key-type=rsa label="web server" id=0x01 sign=true
 //
 // Words stand apart by blanks or one comma. A name is the standard's in either
-// spelling, or a number (0x80000001). A value is bare, or quoted with the
-// escapes \\ \" \n \r \t \xHH, or a template in braces; ParseValue says how each
+// spelling, or a number (0x80000001). A value is bare, or in double quotes
+// with the escapes \\ \" \n \r \t \xHH, or in single quotes as it is, or a template in braces; ParseValue says how each
 // kind is written. The text is wholly free of meaning beyond that: no default
 // is filled in, nothing is checked but names and forms.
 //
@@ -42,11 +42,7 @@ func parseTemplate(s string, depth int, words map[string]*string) (Attributes, e
 	for {
 		w, ok, err := sc.next()
 		if value := words[w.name]; err == nil && ok && value != nil {
-			if *value == "" && w.value != "" {
-				*value = w.value
-				continue
-			}
-			err = syntaxError("%s is given twice, or without a value", w.name)
+			err = w.into(value)
 		} else if err == nil && ok {
 			err = p.add(w)
 			sc.quiet = p.secret
@@ -59,6 +55,15 @@ func parseTemplate(s string, depth int, words map[string]*string) (Attributes, e
 			return p.attrs, nil
 		}
 	}
+}
+
+// into puts the word's value where there is none yet.
+func (w word) into(value *string) error {
+	if *value != "" || w.value == "" {
+		return syntaxError("%s is given twice, or without a value", w.name)
+	}
+	*value = w.value
+	return nil
 }
 
 // A templateParser gathers attributes from words.

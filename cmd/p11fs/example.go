@@ -39,6 +39,12 @@ func example(m p11.MechanismInfo) string {
 	case has(p11.CKF_DIGEST):
 		return fmt.Sprintf("F=$T/digest/%s; cat msg > $F && cat $F", spec)
 	case has(p11.CKF_GENERATE | p11.CKF_GENERATE_KEY_PAIR):
+		switch m.Type { // what there is a word for
+		case p11.CKM_DH_PKCS_KEY_PAIR_GEN:
+			spec = "dh:ffdhe2048"
+		case p11.CKM_DSA_KEY_PAIR_GEN:
+			spec = "dsa:2048"
+		}
 		return strings.TrimSpace(fmt.Sprintf("echo '%s label=K%s' > $T/generate", spec, sizeOf(m, kt)))
 	case has(p11.CKF_SIGN):
 		return through("sign", private, message(facts, spec))
@@ -95,10 +101,10 @@ func message(facts p11.Facts, spec string) string {
 	return "openssl dgst -" + strings.ReplaceAll(hash, "sha-1", "sha1") + " -binary msg"
 }
 
-// isSecret says whether keys of the type are secret keys.
 // fixed reports whether the keys of a mechanism have one length alone.
 func fixed(m p11.MechanismInfo) bool { return m.MinKeySize == m.MaxKeySize && m.MinKeySize > 0 }
 
+// isSecret says whether keys of the type are secret keys.
 func isSecret(kt p11.KeyType) bool {
 	return kt == p11.CKK_GENERIC_SECRET || kt.BlockSize() > 0 || p11.KeyLengths(kt) != nil || strings.HasSuffix(kt.String(), "_HMAC") ||
 		slices.Contains([]p11.KeyType{p11.CKK_HKDF, p11.CKK_POLY1305, p11.CKK_CHACHA20}, kt)
@@ -116,7 +122,9 @@ func sizeOf(m p11.MechanismInfo, kt p11.KeyType) string {
 		return " curve=ed25519"
 	case kt == p11.CKK_EC_MONTGOMERY:
 		return " curve=x25519"
-	case kt == p11.CKK_DH, kt == p11.CKK_X9_42_DH, kt == p11.CKK_DSA:
+	case (kt == p11.CKK_DH || kt == p11.CKK_DSA) && m.Flags&p11.CKF_GENERATE != 0: // a group
+		return " bits=2048"
+	case kt == p11.CKK_X9_42_DH:
 		return " prime=0x… base=0x…"
 	case kt == p11.CKK_ML_DSA || kt == p11.CKK_ML_KEM || kt == p11.CKK_SLH_DSA:
 		return " parameter-set=1"
