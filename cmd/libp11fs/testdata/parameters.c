@@ -105,6 +105,19 @@ static CK_ULONG value_of(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE key, CK_BYTE *val
     return a.ulValueLen;
 }
 
+/* How many generic secret keys there are. */
+static CK_ULONG generics(CK_SESSION_HANDLE s)
+{
+    CK_ULONG n, type = CKK_GENERIC_SECRET;
+    CK_ATTRIBUTE all[] = {{CKA_KEY_TYPE, &type, sizeof type}};
+    CK_OBJECT_HANDLE found[256];
+
+    OK(f->C_FindObjectsInit(s, all, 1));
+    OK(f->C_FindObjects(s, found, 256, &n));
+    OK(f->C_FindObjectsFinal(s));
+    return n;
+}
+
 /* What comes back through pointers in the parameter: a version, four keys, two vectors. */
 static void tls(CK_SESSION_HANDLE s)
 {
@@ -120,11 +133,16 @@ static void tls(CK_SESSION_HANDLE s)
     CK_MECHANISM gen = {CKM_TLS_PRE_MASTER_KEY_GEN, version, 2}, m = {CKM_TLS12_MASTER_KEY_DERIVE, &master, sizeof master};
     CK_MECHANISM block = {CKM_TLS12_KEY_AND_MAC_DERIVE, &mat, sizeof mat};
     CK_OBJECT_HANDLE pre, key = 0, data;
+    CK_ULONG before;
 
     OK(f->C_GenerateKey(s, &gen, open, 3, &pre));
     OK(f->C_DeriveKey(s, &m, pre, open, 3, &key));
     CHECK(got.major == 3 && got.minor == 3 && value_of(s, key, value, sizeof value) == 48);
-    RV(f->C_DeriveKey(s, &m, pre, open, 3, NULL), CKR_OK); /* the key is made, and nobody told */
+    got.major = 9;
+    before = generics(s);
+    RV(f->C_DeriveKey(s, &m, pre, open, 3, NULL), CKR_ARGUMENTS_BAD); /* nobody could be told of the key */
+    CHECK(got.major == 9);
+    CHECK(generics(s) == before);
     OK(f->C_DeriveKey(s, &block, key, aes, 3, NULL));
     CHECK(out.hClientMacSecret == 0 && out.hServerMacSecret == 0 && out.hClientKey != 0 && out.hServerKey != out.hClientKey);
     CHECK(value_of(s, out.hClientKey, value, 32) == 16 && value_of(s, out.hServerKey, value + 16, 32) == 16);
