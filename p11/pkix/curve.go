@@ -54,8 +54,9 @@ func explicitCurve(s cryptobyte.String) (p11.Curve, error) {
 		s.ReadASN1(&field, cbasn1.SEQUENCE) && field.ReadASN1ObjectIdentifier(&fieldType) &&
 		s.ReadASN1(&coefficients, cbasn1.SEQUENCE) &&
 		coefficients.ReadASN1Bytes(&a, cbasn1.OCTET_STRING) && coefficients.ReadASN1Bytes(&b, cbasn1.OCTET_STRING) &&
-		s.ReadASN1(&base, cbasn1.OCTET_STRING) && s.ReadASN1Integer(order) &&
-		(!s.PeekASN1Tag(cbasn1.INTEGER) || s.ReadASN1Integer(cofactor))
+		s.ReadASN1(&base, cbasn1.OCTET_STRING) && s.ReadASN1Integer(order)
+	whole := s.PeekASN1Tag(cbasn1.INTEGER) // with its cofactor, which may be left out
+	ok = ok && (!whole || s.ReadASN1Integer(cofactor))
 	if !ok {
 		return p11.Curve{}, p11.Errorf(p11.CKR_DOMAIN_PARAMS_INVALID, "the explicit curve parameters of the EC key are damaged")
 	}
@@ -63,7 +64,7 @@ func explicitCurve(s cryptobyte.String) (p11.Curve, error) {
 		told := curvePrint(prime, a, b, order, base)
 		for _, c := range p11.Curves() {
 			if c.Elliptic == nil {
-				if c.Numbers != "" && c.Numbers == told {
+				if whole && c.Numbers != "" && c.Numbers == told {
 					return c, nil
 				}
 				continue
