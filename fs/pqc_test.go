@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"encoding/hex"
 	"strings"
 	"syscall"
 	"testing"
@@ -82,5 +83,68 @@ func TestPostQuantumKeys(t *testing.T) {
 		if errno := p.print(test.data, "tok/objects/"+test.file); errno != test.want {
 			t.Errorf("%q to %s: %v, want %v", test.data, test.file, errno, test.want)
 		}
+	}
+}
+
+// openCryptoki's encapsulation is a derivation, whose ciphertext comes behind the name of the
+// key. With ECDH the names and values that the file's name has not are written.
+func TestIBMKEM(t *testing.T) {
+	w := newWorld(t, hooks.Options{Also: []p11.MechanismType{
+		p11.CKM_IBM_ML_KEM_KEY_PAIR_GEN, p11.CKM_IBM_ML_KEM, p11.CKM_IBM_ML_KEM_WITH_ECDH, p11.CKM_IBM_ML_DSA_KEY_PAIR_GEN, p11.CKM_IBM_ML_DSA,
+	}})
+	p := w.person(1000, 100)
+	p.must(p.echo(userPIN, "tok/login"))
+	for _, line := range []string{"ibm-ml-kem-key-pair-gen ibm-parameter-set=ml-kem-512 label=box", "ibm-ml-dsa-key-pair-gen ibm-parameter-set=ml-dsa-44 label=lattice", "ec:p256 label=ours derive=true", "ec:p256 label=theirs derive=true"} {
+		p.must(p.echo(line, "tok/generate"))
+	}
+	p.reads("tok/objects/box.key/attr/ibm-parameter-set", "ml-kem-512\n")
+	p.must(p.print("a message", "tok/objects/lattice.key/sign"))
+	sig, errno := p.cat("tok/objects/lattice.key/sign")
+	p.must(errno)
+	p.must(p.print(sig+"a message", "tok/objects/lattice.pub/verify"))
+	p.reads("tok/objects/lattice.pub/verify", "ok\n")
+
+	ours, errno := p.cat("tok/objects/ours.pub/public.pem")
+	p.must(errno)
+	theirs, errno := p.cat("tok/objects/theirs.pub/public.pem")
+	p.must(errno)
+	const open = ",value-len=32,key-type=generic-secret,sensitive=false,extractable=true"
+	for _, test := range []struct{ name, spec, sent, back string }{
+		{"alone", "ibm-ml-kem", "\n", ""},
+		{"hashed", "ibm-ml-kem,kdf=sha256-kdf,shared=0x01", "\n", ""},
+		{"ecdh", "ibm-ml-kem-with-ecdh,kdf=sha256-kdf", "ours.key\n" + theirs, "theirs.key\n" + ours},
+	} {
+		file := "tok/objects/box.pub/derive:" + test.spec + ",label=" + test.name + open
+		p.must(p.print(test.sent, file))
+		both, errno := p.cat(file)
+		p.must(errno)
+		name, out, _ := strings.Cut(both, "\n0x")
+		ciphertext, err := hex.DecodeString(strings.TrimSpace(out))
+		if err != nil || len(ciphertext) != 768 || name != test.name+".sec" {
+			t.Fatalf("%s: %q, %v", test.name, both, err)
+		}
+		file = "tok/objects/box.key/derive:" + test.spec + ",mode=decapsulate,label=again-" + test.name + open
+		p.must(p.print(test.back+string(ciphertext), file))
+		p.reads(file, "again-"+test.name+".sec\n")
+		value, errno := p.cat("tok/objects/" + test.name + ".sec/value")
+		p.must(errno)
+		p.reads("tok/objects/again-"+test.name+".sec/value", value)
+	}
+	for _, test := range []struct {
+		file, data string
+		want       syscall.Errno
+	}{
+		{"box.key/derive:ibm-ml-kem,label=x", "\n", syscall.EINVAL},
+		{"box.key/derive:ibm-ml-kem,mode=decapsulate,label=x", "short", syscall.EINVAL},
+		{"box.pub/derive:ibm-ml-kem-with-ecdh,label=x", "nobody.key\n" + theirs, syscall.ENOENT},
+		{"box.pub/derive:ibm-ml-kem-with-ecdh,label=x", "ours.key\n", syscall.EINVAL},
+		{"box.key/derive:ibm-ml-kem-with-ecdh,mode=decapsulate,label=x", "ours.key\n" + theirs, syscall.EINVAL},
+		{"ours.pub/derive:ibm-ml-kem,label=x", "\n", syscall.EPERM},
+	} {
+		got := p.print(test.data, "tok/objects/"+test.file)
+		if got == 0 {
+			_, got = p.cat("tok/objects/" + test.file)
+		}
+		wantErrno(t, test.file+" with "+test.data, got, test.want)
 	}
 }
