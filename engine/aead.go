@@ -8,7 +8,8 @@ import (
 )
 
 // An AEADMessage is what an authenticated encryption knows of one message beside its key
-// and data: CK_GCM_MESSAGE_PARAMS or CK_CCM_MESSAGE_PARAMS (PKCS#11 v3.2 §6.13). The IV
+// and data: CK_GCM_MESSAGE_PARAMS, CK_CCM_MESSAGE_PARAMS (PKCS#11 v3.2 §6.13), or
+// CK_SALSA20_CHACHA20_POLY1305_MSG_PARAMS (§6.61). The IV
 // may be the token's to choose, and the tag does not stand behind the ciphertext.
 type AEADMessage struct {
 	IV        []byte
@@ -16,6 +17,7 @@ type AEADMessage struct {
 	Generator p11.IVGenerator // of the others
 	TagBits   uint64
 	Tag       []byte // to decrypt
+	DataLen   uint64 // of CCM: of the data in bytes, or 0 for what comes
 }
 
 // mechanism is m of the message: with an IV of the token's, if it is to be one.
@@ -25,7 +27,12 @@ func (a *AEADMessage) mechanism(t p11.MechanismType, associated []byte) (p11.Mec
 	case p11.CKM_AES_GCM:
 		m.Param = &p11.GCMParams{IV: a.IV, AAD: associated, TagBits: a.TagBits}
 	case p11.CKM_AES_CCM:
-		m.Param = &p11.CCMParams{Nonce: a.IV, AAD: associated, MACLen: a.TagBits / 8}
+		m.Param = &p11.CCMParams{DataLen: a.DataLen, Nonce: a.IV, AAD: associated, MACLen: a.TagBits / 8}
+	case p11.CKM_CHACHA20_POLY1305:
+		m.Param = &p11.ChaCha20Poly1305Params{Nonce: a.IV, AAD: associated}
+		if a.TagBits != polyTagBits || a.Generator != p11.CKG_NO_GENERATE {
+			return m, p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "%s has tags of %d bits, and nonces of the program's", t.Short(), polyTagBits)
+		}
 	default:
 		return m, p11.Errorf(p11.CKR_MECHANISM_INVALID, "mechanism %s has no tag of its own", t.Short())
 	}
@@ -39,20 +46,34 @@ func (a *AEADMessage) mechanism(t p11.MechanismType, associated []byte) (p11.Mec
 // thousand messages would have the same.
 const minGenerated = 64
 
+// polyTagBits is the length of the tags of Poly1305.
+const polyTagBits = 128
+
 // maxIV is the longest IV, in bytes (PKCS#11 v3.2 §6.13.3).
 const maxIV = 256
 
-// generate chooses the IV, if it is the token's to choose. A counter would have to be kept
-// with the key, by all that use it.
-func (a *AEADMessage) generate(ctx context.Context, s *Session) error {
+// generate chooses the IV, if it is the token's to choose: at random, or by the counter of
+// the key, nil if it has none.
+func (a *AEADMessage) generate(ctx context.Context, s *Session, ivs *ivCounter) error {
 	bits := 8 * uint64(len(a.IV))
+	counted := a.Generator == p11.CKG_GENERATE_COUNTER || a.Generator == p11.CKG_GENERATE_COUNTER_XOR
 	switch {
 	case a.Generator == p11.CKG_NO_GENERATE:
 		return nil
-	case a.Generator != p11.CKG_GENERATE && a.Generator != p11.CKG_GENERATE_RANDOM:
-		return p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "IVs are random here: %s is not possible", a.Generator.Short())
 	case bits > 8*maxIV:
 		return p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "an IV has at most %d bytes", maxIV)
+	case counted && ivs == nil:
+		return p11.Advise(p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "%s: only the IVs of session keys are counted, since who else uses a token object is not known", a.Generator.Short()), "have the IV generated, or made at random")
+	case counted && a.FixedBits >= bits:
+		return p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "of an IV of %d bits %d are fixed: none are left to count", bits, a.FixedBits)
+	case counted:
+		iv, err := ivs.iv(a)
+		if err == nil {
+			a.IV = iv
+		}
+		return err
+	case a.Generator != p11.CKG_GENERATE && a.Generator != p11.CKG_GENERATE_RANDOM:
+		return p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "the generator of IVs is not known: %s", a.Generator.Short())
 	case a.FixedBits > bits || bits-a.FixedBits < minGenerated:
 		return p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "of an IV of %d bits %d are fixed: at least %d are to be chosen", bits, a.FixedBits, minGenerated)
 	}
@@ -92,8 +113,7 @@ func (s *Session) WrapKeyAuthenticated(ctx context.Context, t p11.MechanismType,
 	if s.closed() {
 		return nil, a, s.gone()
 	}
-	err := a.generate(ctx, s)
-	if err != nil {
+	if err := a.generate(ctx, s, s.appSlot.objects.ivsOf(wrapping)); err != nil {
 		return nil, a, err
 	}
 	m, err := a.mechanism(t, associated)

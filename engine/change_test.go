@@ -176,10 +176,10 @@ func TestSessionObjectAfterLogout(t *testing.T) {
 	s := b.user(t)
 	stale := s.appSlot.user()
 	want(t, s.Logout(t.Context()), p11.CKR_OK)
-	_, err := s.appSlot.objects.add(s, stale, tmpl(t, "class=data private=true"), nil)
+	_, err := s.appSlot.objects.add(s, stale, tmpl(t, "class=data private=true"), nil, nil)
 	want(t, err, p11.CKR_USER_NOT_LOGGED_IN)
 	want(t, s.Close(), p11.CKR_OK)
-	_, err = s.appSlot.objects.add(s, nil, tmpl(t, "class=data private=false"), nil)
+	_, err = s.appSlot.objects.add(s, nil, tmpl(t, "class=data private=false"), nil, nil)
 	want(t, err, p11.CKR_SESSION_HANDLE_INVALID)
 	if n := b.Stats().SessionObjects; n != 0 {
 		t.Errorf("%d session objects", n)

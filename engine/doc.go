@@ -54,6 +54,7 @@
 //  9. Operation.mu: one operation, held during the token's call
 //  10. turns.mu: whose turn it is to work
 //  11. longs.mu: who does work that takes long
+//  12. ivCounter.mu: the IVs of a session key
 //
 // Taking Operation.mu before Session.mu is allowed nowhere: an operation that has
 // ended is taken out of its session after its lock is given back. Whoever ends

@@ -37,7 +37,8 @@ func (s *Session) mayStore(attrs p11.Attributes) (*login, error) {
 type pending struct {
 	attrs p11.Attributes
 	login *login
-	life  *lifetime // ends where it is not made, or is a session object
+	life  *lifetime  // ends where it is not made, or is a session object
+	ivs   *ivCounter // of the session key that it is a copy of
 }
 
 func (s *Session) pending(attrs p11.Attributes, l *login) *pending {
@@ -112,7 +113,7 @@ func (s *Session) store(ctx context.Context, list ...*pending) ([]p11.ObjectHand
 			continue
 		}
 		var o *tokens.Object
-		if o, err = s.appSlot.objects.add(s, p.login, p.attrs, p.life); err == nil {
+		if o, err = s.appSlot.objects.add(s, p.login, p.attrs, p.life, p.ivs); err == nil {
 			handles[i] = o.Handle
 		}
 	}
@@ -317,7 +318,7 @@ func (s *Session) storeCopy(ctx context.Context, e *entry, p *pending) (p11.Obje
 			kept = life
 			kept.hold()
 		} else {
-			p.life = life
+			p.life, p.ivs = life, s.appSlot.objects.ivsOf(e.handle)
 		}
 	}
 	handles, err := s.store(ctx, p)

@@ -30,19 +30,22 @@ type Operation struct {
 	signature []byte           // that a verification got first; nil in any other operation
 	keyHandle p11.ObjectHandle // the token's, of the key of an operation that was saved
 
+	ivs *ivCounter // of messages; nil if they are not counted
+
 	stop atomic.Bool               // no more calls; what is held is given up as soon as mu is free
 	call atomic.Pointer[tokenCall] // the token's call in progress; nil else
 
-	mu     sync.Mutex       // guards all below; 9th and last in the order of doc.go
-	open   bool             // it is registered with the session
-	impl   tokens.Operation // the token's side; nil in an operation of one call
-	inCall bool             // a call has not come back: it panicked
-	locked bool             // CKA_ALWAYS_AUTHENTICATE, and not yet authenticated
-	once   bool             // a call without that authentication ends it
-	parts  bool             // Update was called
-	replay *replay          // nil unless the token's side needs it
-	beside int              // bytes that it takes beside the message
-	held   int              // bytes in the account of the uid
+	mu      sync.Mutex       // guards all below; 9th and last in the order of doc.go
+	open    bool             // it is registered with the session
+	impl    tokens.Operation // the token's side; nil in an operation of one call, and of messages
+	message *message         // of messages, the one that was begun in parts
+	inCall  bool             // a call has not come back: it panicked
+	locked  bool             // CKA_ALWAYS_AUTHENTICATE, and not yet authenticated
+	once    bool             // a call without that authentication ends it
+	parts   bool             // Update was called
+	replay  *replay          // nil unless the token's side needs it
+	beside  int              // bytes that it takes beside the message
+	held    int              // bytes in the account of the uid
 }
 
 // operationSize is what an operation takes beside what its parameter and message hold.
@@ -126,6 +129,9 @@ func (o *Operation) release() {
 	if o.impl != nil {
 		o.impl.Close()
 		o.impl = nil
+	}
+	if o.message != nil {
+		o.endMessage()
 	}
 	if o.replay != nil {
 		secret.Wipe(o.replay.data)

@@ -24,7 +24,8 @@ type sessionObjects struct {
 type made struct {
 	by   *Session
 	life *lifetime
-	size int // in the account of the uid
+	size int        // in the account of the uid
+	ivs  *ivCounter // of a secret key
 }
 
 // objectSize is what an object takes beside the values of its attributes, and what
@@ -113,7 +114,8 @@ func (o *sessionObjects) get(h p11.ObjectHandle) *tokens.Object {
 
 // add keeps a new object of s. l is the login that lets a private one be made.
 // attrs become the object's, and are wiped when it is not made.
-func (o *sessionObjects) add(s *Session, l *login, attrs p11.Attributes, life *lifetime) (*tokens.Object, error) {
+// ivs are those that a copy shares, nil for a new object.
+func (o *sessionObjects) add(s *Session, l *login, attrs p11.Attributes, life *lifetime, ivs *ivCounter) (*tokens.Object, error) {
 	app := o.appSlot.app
 	if err := app.engine.quota.take(app.owner.UID, app.engine.limits, 0, 1); err != nil {
 		newObject(0, attrs, life).Drop()
@@ -130,8 +132,11 @@ func (o *sessionObjects) add(s *Session, l *login, attrs p11.Attributes, life *l
 		_, err := slot.token.ByHandle(h)
 		return err == nil
 	})
+	if class, _ := attrs.Class(); class == p11.CKO_SECRET_KEY && ivs == nil {
+		ivs = &ivCounter{}
+	}
 	obj := newObject(h, attrs, life)
-	if err := o.insert(made{s, life, size}, l, obj); err != nil {
+	if err := o.insert(made{s, life, size, ivs}, l, obj); err != nil {
 		slot.handles.release(h)
 		app.account.Give(size)
 		app.engine.quota.give(app.owner.UID, 0, 1)

@@ -34,6 +34,8 @@ var uses = [...]use{ //nolint:gochecknoglobals // a table, never written
 		p11.CKR_WRAPPING_KEY_HANDLE_INVALID, p11.CKR_WRAPPING_KEY_TYPE_INCONSISTENT, p11.CKR_WRAPPING_KEY_SIZE_RANGE},
 	{p11.CKF_UNWRAP, p11.CKA_UNWRAP, "unwrap", "key unwrap",
 		p11.CKR_UNWRAPPING_KEY_HANDLE_INVALID, p11.CKR_UNWRAPPING_KEY_TYPE_INCONSISTENT, p11.CKR_UNWRAPPING_KEY_SIZE_RANGE},
+	keyUse(p11.CKF_MESSAGE_ENCRYPT, p11.CKA_ENCRYPT, "encrypt messages", "encryption of messages"),
+	keyUse(p11.CKF_MESSAGE_DECRYPT, p11.CKA_DECRYPT, "decrypt messages", "decryption of messages"),
 	{flag: p11.CKF_DIGEST, verb: "digest", noun: "digest"},
 }
 
@@ -49,6 +51,11 @@ func useOf(flag p11.Flags) use {
 		}
 	}
 	panic("engine: " + flag.String() + " is no use of a mechanism")
+}
+
+// messages says whether the use is one of messages, each of which has a parameter.
+func (u use) messages() bool {
+	return u.flag == p11.CKF_MESSAGE_ENCRYPT || u.flag == p11.CKF_MESSAGE_DECRYPT
 }
 
 // begin is where each use of a mechanism, and so of a key, begins: it checks that
@@ -102,6 +109,9 @@ func mayUse(key p11.Attributes, u use, m p11.Mechanism) error {
 	facts, _ := p11.MechanismFacts(m.Type)
 	if kt, ok := key.KeyType(); ok && len(facts.KeyTypes) > 0 && !slices.Contains(facts.KeyTypes, kt) {
 		return p11.Errorf(u.unfit, "%s takes no %s key", m.Type.Short(), kt.Short())
+	}
+	if u.messages() {
+		return nil
 	}
 	return m.ValidateFor(u.flag)
 }

@@ -808,9 +808,9 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_AES_CTR:
 		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAes, Param: ParamCTR}, true
 	case CKM_AES_GCM:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAes, Param: ParamGCM}, true
+		return Facts{Functions: CKF_MESSAGE_ENCRYPT | CKF_MESSAGE_DECRYPT | CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAes, Param: ParamGCM}, true
 	case CKM_AES_CCM:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAes, Param: ParamCCM}, true
+		return Facts{Functions: CKF_MESSAGE_ENCRYPT | CKF_MESSAGE_DECRYPT | CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAes, Param: ParamCCM}, true
 	case CKM_AES_CTS:
 		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysAes, Param: ParamIV, IVLen: 16}, true
 	case CKM_AES_CMAC:
@@ -976,7 +976,7 @@ func MechanismFacts(t MechanismType) (Facts, bool) {
 	case CKM_SALSA20:
 		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: keysSalsa20, Param: ParamRaw}, true
 	case CKM_CHACHA20_POLY1305:
-		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysChacha20, Param: ParamChaCha20Poly1305}, true
+		return Facts{Functions: CKF_MESSAGE_ENCRYPT | CKF_MESSAGE_DECRYPT | CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysChacha20, Param: ParamChaCha20Poly1305}, true
 	case CKM_SALSA20_POLY1305:
 		return Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT, KeyTypes: keysSalsa20, Param: ParamRaw}, true
 	case CKM_X3DH_INITIALIZE:

@@ -293,7 +293,7 @@ func TestMechanismFacts(t *testing.T) {
 		{CKM_ECDSA_SHA1, Facts{Functions: CKF_SIGN | CKF_VERIFY, Hash: CKM_SHA_1, KeyTypes: []KeyType{CKK_EC}}},
 		{CKM_SHA512_HMAC, Facts{Functions: CKF_SIGN | CKF_VERIFY, Hash: CKM_SHA512, KeyTypes: []KeyType{CKK_GENERIC_SECRET, CKK_SHA512_HMAC}}},
 		{CKM_SHA512, Facts{Functions: CKF_DIGEST}},
-		{CKM_AES_GCM, Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: []KeyType{CKK_AES}, Param: ParamGCM}},
+		{CKM_AES_GCM, Facts{Functions: CKF_MESSAGE_ENCRYPT | CKF_MESSAGE_DECRYPT | CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: []KeyType{CKK_AES}, Param: ParamGCM}},
 		{CKM_AES_KEY_GEN, Facts{Functions: CKF_GENERATE, KeyTypes: []KeyType{CKK_AES}}},
 		{CKM_DES3_CBC_PAD, Facts{Functions: CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP, KeyTypes: []KeyType{CKK_DES3, CKK_DES2}, Param: ParamIV, IVLen: 8}},
 	} {

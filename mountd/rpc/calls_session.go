@@ -7,7 +7,8 @@ import (
 )
 
 // sessionHandlers answer the calls of sessions, whose arguments have been read. Those
-// that are missing are not supported: the messages of PKCS#11 v3.0 §5.9 to §5.16.
+// that are missing are not supported: the messages of PKCS#11 v3.0 §5.9 to §5.16, which
+// our own module has in another form where it encrypts and decrypts them.
 var sessionHandlers = map[wire.Call]func(*request) error{ //nolint:gochecknoglobals // a table, never written
 	wire.CallCloseSession:      (*request).closeSession,
 	wire.CallGetSessionInfo:    (*request).getSessionInfo,
@@ -92,6 +93,12 @@ var sessionHandlers = map[wire.Call]func(*request) error{ //nolint:gochecknoglob
 
 	wire.CallWrapKeyAuthenticated:   (*request).wrapKeyAuthenticated,
 	wire.CallUnwrapKeyAuthenticated: gives((*request).unwrapKeyAuthenticated),
+
+	wire.CallMessageInit:  ofMessages((*request).messageInit),
+	wire.CallMessageOne:   ofMessages((*request).messageOne),
+	wire.CallMessageBegin: ofMessages((*request).messageBegin),
+	wire.CallMessageNext:  ofMessages((*request).messageNext),
+	wire.CallMessageFinal: ofMessages(func(q *request, flag p11.Flags) error { return q.session.MessageFinal(q.ctx, flag) }),
 
 	wire.CallSignOnce:    once(p11.CKF_SIGN, whole(p11.CKF_SIGN)),
 	wire.CallVerifyOnce:  once(p11.CKF_VERIFY, (*request).verify),

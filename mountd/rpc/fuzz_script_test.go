@@ -106,7 +106,7 @@ func fuzzCalls() []wire.Call {
 	for call := wire.CallSignOnce; call <= wire.CallDigestOnce; call++ {
 		calls = append(calls, call)
 	}
-	return append(calls, wire.CallDeriveKeys, 200)
+	return append(calls, wire.CallDeriveKeys, wire.CallMessageInit, wire.CallMessageOne, wire.CallMessageBegin, wire.CallMessageNext, wire.CallMessageFinal, 200)
 }
 
 // newPlayer connects and makes a session, a login and objects. It returns nil if an

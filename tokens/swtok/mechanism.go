@@ -79,6 +79,7 @@ const (
 	flagsCipher = p11.CKF_ENCRYPT | p11.CKF_DECRYPT
 	flagsWrap   = p11.CKF_WRAP | p11.CKF_UNWRAP
 	flagsKEM    = p11.CKF_ENCAPSULATE | p11.CKF_DECAPSULATE
+	flagsAEAD   = flagsCipher | p11.CKF_MESSAGE_ENCRYPT | p11.CKF_MESSAGE_DECRYPT
 	flagsRaw    = flagsCipher | flagsSign | p11.CKF_SIGN_RECOVER | p11.CKF_VERIFY_RECOVER | flagsWrap
 )
 
@@ -156,8 +157,8 @@ func allRows(p Provider) []row {
 		aes(p11.CKM_AES_CFB8, flagsCipher|flagsWrap, streamMode("CFB8")),
 		aes(p11.CKM_AES_CFB128, flagsCipher|flagsWrap, streamMode("CFB")),
 		aes(p11.CKM_AES_CTS, flagsCipher|flagsWrap, wholeMode("CBC-CTS", aesBlock, maxHeld)),
-		aes(p11.CKM_AES_GCM, flagsCipher|flagsWrap, aesGCM()),
-		aes(p11.CKM_AES_CCM, flagsCipher|flagsWrap, aesCCM()),
+		aes(p11.CKM_AES_GCM, flagsAEAD|flagsWrap, aesGCM()),
+		aes(p11.CKM_AES_CCM, flagsAEAD|flagsWrap, aesCCM()),
 		aes(p11.CKM_AES_MAC, flagsSign, cbcMACs(aesBlock, false)),
 		aes(p11.CKM_AES_MAC_GENERAL, flagsSign, cbcMACs(aesBlock, true)),
 		aes(p11.CKM_AES_GMAC, flagsSign, gmacs()),
@@ -187,7 +188,7 @@ func allRows(p Provider) []row {
 		des23(p11.CKM_DES3_CMAC_GENERAL, flagsSign, cmacs(desBlock, true)),
 		plain(p11.CKM_CHACHA20_KEY_GEN, chachaKey, chachaKey, p11.CKF_GENERATE, generateSecret(p11.CKK_CHACHA20, 1, nil)),
 		plain(p11.CKM_CHACHA20, 8*chachaKey, 8*chachaKey, flagsCipher|flagsWrap, chacha()),
-		plain(p11.CKM_CHACHA20_POLY1305, 8*chachaKey, 8*chachaKey, flagsCipher, chachaPoly()),
+		plain(p11.CKM_CHACHA20_POLY1305, 8*chachaKey, 8*chachaKey, flagsAEAD, chachaPoly()),
 		plain(p11.CKM_POLY1305_KEY_GEN, chachaKey, chachaKey, p11.CKF_GENERATE, generateSecret(p11.CKK_POLY1305, 1, nil)),
 		plain(p11.CKM_POLY1305, chachaKey, chachaKey, flagsSign, poly1305MACs()),
 		plain(p11.CKM_SSL3_PRE_MASTER_KEY_GEN, masterSize, masterSize, p11.CKF_GENERATE, preMasterMake()),

@@ -1,5 +1,6 @@
-/* Keys wrapped with a tag of their own (PKCS#11 v3.2 §5.18.6, §5.18.7). The parameter
-   points to memory of the program, where the IV and the tag go. */
+/* Messages, and keys wrapped, with an IV and a tag of their own (PKCS#11 v3.2 §5.9, §5.11,
+   §5.18.6, §5.18.7). The parameter points to memory of the program, where the IV and the
+   tag go. */
 #include <string.h>
 
 #include "call.h"
@@ -7,30 +8,47 @@
 /* The parameter of one message, whichever struct it is. */
 struct message {
     CK_BYTE *iv, *tag;
-    CK_ULONG iv_len, fixed_bits, generator, tag_len;
+    CK_ULONG iv_len, fixed_bits, generator, tag_len, data_len;
 };
 
-/* take reads the parameter, and puts down its mechanism. */
+/* taken reads the parameter, whose size tells which struct it is. */
+static struct message taken(struct call *c, const void *parameter, CK_ULONG len)
+{
+    struct message a = {0};
+
+    if (parameter != NULL && len == sizeof(CK_GCM_MESSAGE_PARAMS)) {
+        const CK_GCM_MESSAGE_PARAMS *p = parameter;
+
+        a = (struct message){p->pIv, p->pTag, p->ulIvLen, p->ulIvFixedBits, p->ivGenerator, p->ulTagBits / 8, 0};
+        if (p->ulTagBits % 8 != 0)
+            call_fail(c, CKR_MECHANISM_PARAM_INVALID);
+    } else if (parameter != NULL && len == sizeof(CK_CCM_MESSAGE_PARAMS)) {
+        const CK_CCM_MESSAGE_PARAMS *p = parameter;
+
+        a = (struct message){p->pNonce, p->pMAC, p->ulNonceLen, p->ulNonceFixedBits, p->nonceGenerator, p->ulMACLen, p->ulDataLen};
+    } else if (parameter != NULL && len == sizeof(CK_SALSA20_CHACHA20_POLY1305_MSG_PARAMS)) {
+        const CK_SALSA20_CHACHA20_POLY1305_MSG_PARAMS *p = parameter;
+
+        /* The length is in bits; programs have bytes. */
+        a = (struct message){p->pNonce, p->pTag, p->ulNonceLen <= 24 ? p->ulNonceLen : p->ulNonceLen / 8, 0, CKG_NO_GENERATE, 16, 0};
+    }
+    if (a.iv == NULL || a.tag == NULL || a.tag_len > 16)
+        call_fail(c, CKR_MECHANISM_PARAM_INVALID);
+    return a;
+}
+
+/* take reads the parameter of a key's mechanism, and puts down which that is. */
 static struct message take(struct call *c, const CK_MECHANISM *m)
 {
     struct message a = {0};
 
-    if (m == NULL) {
+    if (m == NULL)
         call_fail(c, CKR_ARGUMENTS_BAD);
-    } else if (m->mechanism == CKM_AES_GCM && m->pParameter != NULL && m->ulParameterLen == sizeof(CK_GCM_MESSAGE_PARAMS)) {
-        const CK_GCM_MESSAGE_PARAMS *p = m->pParameter;
-
-        a = (struct message){p->pIv, p->pTag, p->ulIvLen, p->ulIvFixedBits, p->ivGenerator, p->ulTagBits / 8};
-        if (p->ulTagBits % 8 != 0)
-            call_fail(c, CKR_MECHANISM_PARAM_INVALID);
-    } else if (m->mechanism == CKM_AES_CCM && m->pParameter != NULL && m->ulParameterLen == sizeof(CK_CCM_MESSAGE_PARAMS)) {
-        const CK_CCM_MESSAGE_PARAMS *p = m->pParameter;
-
-        a = (struct message){p->pNonce, p->pMAC, p->ulNonceLen, p->ulNonceFixedBits, p->nonceGenerator, p->ulMACLen};
-    } else {
-        call_fail(c, m->mechanism == CKM_AES_GCM || m->mechanism == CKM_AES_CCM ? CKR_MECHANISM_PARAM_INVALID : CKR_MECHANISM_INVALID);
-    }
-    if (a.iv == NULL || a.tag == NULL || a.tag_len > 16)
+    else if (m->mechanism == CKM_AES_GCM || m->mechanism == CKM_AES_CCM)
+        a = taken(c, m->pParameter, m->ulParameterLen);
+    else
+        call_fail(c, CKR_MECHANISM_INVALID);
+    if (c->rv == CKR_OK && m->ulParameterLen != (m->mechanism == CKM_AES_GCM ? sizeof(CK_GCM_MESSAGE_PARAMS) : sizeof(CK_CCM_MESSAGE_PARAMS)))
         call_fail(c, CKR_MECHANISM_PARAM_INVALID);
     put_ulong(c, m != NULL ? m->mechanism : 0);
     return a;
@@ -99,4 +117,164 @@ CK_RV C_UnwrapKeyAuthenticated(CK_SESSION_HANDLE session, CK_MECHANISM *mechanis
     call_exchange(&c);
     get_number(&c, key);
     return call_end(&c);
+}
+
+static CK_RV message_init(CK_SESSION_HANDLE session, CK_FLAGS use, const CK_MECHANISM *mechanism, CK_OBJECT_HANDLE key)
+{
+    struct call c;
+
+    if (mechanism == NULL) /* which cancels */
+        return C_SessionCancel(session, use);
+    call_begin_session(&c, CALL_MessageInit, session);
+    put_ulong(&c, use);
+    put_ulong(&c, mechanism->mechanism);
+    put_ulong(&c, key);
+    call_exchange(&c);
+    return call_end(&c);
+}
+
+static CK_RV message_final(CK_SESSION_HANDLE session, CK_FLAGS use)
+{
+    struct call c;
+
+    call_begin_session(&c, CALL_MessageFinal, session);
+    put_ulong(&c, use);
+    call_exchange(&c);
+    return call_end(&c);
+}
+
+/* put_message writes what the message has beside its tag. */
+static void put_message(struct call *c, const struct message *a)
+{
+    put_ulong(c, a->data_len);
+    put_array(c, a->iv, a->iv_len);
+    put_ulong(c, a->fixed_bits);
+    put_ulong(c, a->generator);
+    put_ulong(c, 8 * a->tag_len);
+}
+
+static CK_RV message_one(CK_SESSION_HANDLE session, CK_FLAGS use, const void *parameter, CK_ULONG parameter_len,
+                         const CK_BYTE *associated, CK_ULONG associated_len, const CK_BYTE *data, CK_ULONG data_len,
+                         CK_BYTE *out, CK_ULONG *out_len)
+{
+    bool encrypt = use == CKF_MESSAGE_ENCRYPT, whole;
+    struct message a;
+    struct call c;
+
+    call_begin_session(&c, CALL_MessageOne, session);
+    if (out_len == NULL)
+        call_fail(&c, CKR_ARGUMENTS_BAD);
+    a = taken(&c, parameter, parameter_len);
+    put_ulong(&c, use);
+    put_message(&c, &a);
+    put_array(&c, encrypt ? NULL : a.tag, encrypt ? 0 : a.tag_len);
+    put_array(&c, associated, associated_len);
+    put_array(&c, data, data_len);
+    put_room(&c, out, out_len);
+    call_exchange(&c);
+    whole = get_result(&c, out, out_len);
+    give(&c, a.iv, a.iv_len, whole && encrypt);
+    give(&c, a.tag, a.tag_len, whole && encrypt);
+    return call_end(&c);
+}
+
+static CK_RV message_begin(CK_SESSION_HANDLE session, CK_FLAGS use, const void *parameter, CK_ULONG parameter_len,
+                           const CK_BYTE *associated, CK_ULONG associated_len)
+{
+    struct message a;
+    struct call c;
+
+    call_begin_session(&c, CALL_MessageBegin, session);
+    a = taken(&c, parameter, parameter_len);
+    put_ulong(&c, use);
+    put_message(&c, &a);
+    put_array(&c, associated, associated_len);
+    call_exchange(&c);
+    give(&c, a.iv, a.iv_len, use == CKF_MESSAGE_ENCRYPT);
+    return call_end(&c);
+}
+
+static CK_RV message_next(CK_SESSION_HANDLE session, CK_FLAGS use, const void *parameter, CK_ULONG parameter_len,
+                          const CK_BYTE *part, CK_ULONG part_len, CK_BYTE *out, CK_ULONG *out_len, CK_FLAGS flags)
+{
+    bool encrypt = use == CKF_MESSAGE_ENCRYPT, end = (flags & CKF_END_OF_MESSAGE) != 0, whole;
+    struct message a;
+    struct call c;
+
+    call_begin_session(&c, CALL_MessageNext, session);
+    if (out_len == NULL)
+        call_fail(&c, CKR_ARGUMENTS_BAD);
+    a = taken(&c, parameter, parameter_len);
+    put_ulong(&c, use);
+    put_ulong(&c, end);
+    put_ulong(&c, 8 * a.tag_len);
+    put_array(&c, end && !encrypt ? a.tag : NULL, end && !encrypt ? a.tag_len : 0);
+    put_array(&c, part, part_len);
+    put_room(&c, out, out_len);
+    call_exchange(&c);
+    whole = get_result(&c, out, out_len);
+    give(&c, a.tag, a.tag_len, whole && end && encrypt);
+    return call_end(&c);
+}
+
+CK_RV C_MessageEncryptInit(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_OBJECT_HANDLE key)
+{
+    return message_init(session, CKF_MESSAGE_ENCRYPT, mechanism, key);
+}
+
+CK_RV C_EncryptMessage(CK_SESSION_HANDLE session, void *parameter, CK_ULONG parameter_len, CK_BYTE *associated,
+                       CK_ULONG associated_len, CK_BYTE *data, CK_ULONG data_len, CK_BYTE *encrypted,
+                       CK_ULONG *encrypted_len)
+{
+    return message_one(session, CKF_MESSAGE_ENCRYPT, parameter, parameter_len, associated, associated_len, data,
+                       data_len, encrypted, encrypted_len);
+}
+
+CK_RV C_EncryptMessageBegin(CK_SESSION_HANDLE session, void *parameter, CK_ULONG parameter_len, CK_BYTE *associated,
+                            CK_ULONG associated_len)
+{
+    return message_begin(session, CKF_MESSAGE_ENCRYPT, parameter, parameter_len, associated, associated_len);
+}
+
+CK_RV C_EncryptMessageNext(CK_SESSION_HANDLE session, void *parameter, CK_ULONG parameter_len, CK_BYTE *part,
+                           CK_ULONG part_len, CK_BYTE *encrypted, CK_ULONG *encrypted_len, CK_FLAGS flags)
+{
+    return message_next(session, CKF_MESSAGE_ENCRYPT, parameter, parameter_len, part, part_len, encrypted,
+                        encrypted_len, flags);
+}
+
+CK_RV C_MessageEncryptFinal(CK_SESSION_HANDLE session)
+{
+    return message_final(session, CKF_MESSAGE_ENCRYPT);
+}
+
+CK_RV C_MessageDecryptInit(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_OBJECT_HANDLE key)
+{
+    return message_init(session, CKF_MESSAGE_DECRYPT, mechanism, key);
+}
+
+CK_RV C_DecryptMessage(CK_SESSION_HANDLE session, void *parameter, CK_ULONG parameter_len, CK_BYTE *associated,
+                       CK_ULONG associated_len, CK_BYTE *encrypted, CK_ULONG encrypted_len, CK_BYTE *data,
+                       CK_ULONG *data_len)
+{
+    return message_one(session, CKF_MESSAGE_DECRYPT, parameter, parameter_len, associated, associated_len, encrypted,
+                       encrypted_len, data, data_len);
+}
+
+CK_RV C_DecryptMessageBegin(CK_SESSION_HANDLE session, void *parameter, CK_ULONG parameter_len, CK_BYTE *associated,
+                            CK_ULONG associated_len)
+{
+    return message_begin(session, CKF_MESSAGE_DECRYPT, parameter, parameter_len, associated, associated_len);
+}
+
+CK_RV C_DecryptMessageNext(CK_SESSION_HANDLE session, void *parameter, CK_ULONG parameter_len, CK_BYTE *encrypted,
+                           CK_ULONG encrypted_len, CK_BYTE *part, CK_ULONG *part_len, CK_FLAGS flags)
+{
+    return message_next(session, CKF_MESSAGE_DECRYPT, parameter, parameter_len, encrypted, encrypted_len, part,
+                        part_len, flags);
+}
+
+CK_RV C_MessageDecryptFinal(CK_SESSION_HANDLE session)
+{
+    return message_final(session, CKF_MESSAGE_DECRYPT);
 }

@@ -72,12 +72,12 @@
     C(MessageEncryptInit, 68, "uMu", "") \
     C(EncryptMessage, 69, "uayayayfy", "ay") \
     C(EncryptMessageBegin, 70, "uayay", "") \
-    C(EncryptMessageNext, 71, "uayayfyu", "ay") \
+    C(EncryptMessageNext, 71, "uayayfyu", "") \
     C(MessageEncryptFinal, 72, "u", "") \
     C(MessageDecryptInit, 73, "uMu", "") \
     C(DecryptMessage, 74, "uayayayfy", "ay") \
     C(DecryptMessageBegin, 75, "uayay", "") \
-    C(DecryptMessageNext, 76, "uayayfyu", "ay") \
+    C(DecryptMessageNext, 76, "uayayfyu", "") \
     C(MessageDecryptFinal, 77, "u", "") \
     C(MessageSignInit, 78, "uMu", "") \
     C(SignMessage, 79, "uayayfy", "ay") \
@@ -105,4 +105,9 @@
     C(GetSessionValidationFlags, 267, "uu", "u") \
     C(WrapKeyAuthenticated, 268, "uuuuayuuuayfy", "ayayay") \
     C(UnwrapKeyAuthenticated, 269, "uuuayuayayaAay", "u") \
-    C(DeriveKeys, 280, "uMuaA", "uauay")
+    C(DeriveKeys, 280, "uMuaA", "uauay") \
+    C(MessageInit, 281, "uuuu", "") \
+    C(MessageOne, 282, "uuuayuuuayayayfy", "ayayay") \
+    C(MessageBegin, 283, "uuuayuuuay", "ay") \
+    C(MessageNext, 284, "uuuuayayfy", "ayay") \
+    C(MessageFinal, 285, "uu", "")

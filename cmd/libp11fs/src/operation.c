@@ -74,15 +74,6 @@ CK_RV operation_update(enum call_number number, CK_FLAGS uses, CK_SESSION_HANDLE
     return CKR_OK;
 }
 
-CK_RV operation_unsupported(CK_SESSION_HANDLE session)
-{
-    struct call c;
-
-    call_begin_session(&c, CALL_GetSessionInfo, session);
-    call_fail(&c, CKR_FUNCTION_NOT_SUPPORTED);
-    return call_end(&c);
-}
-
 /* Without a place for the length of the signature, this is not the last part. */
 CK_RV C_SignMessageNext(CK_SESSION_HANDLE session, void *parameter, CK_ULONG parameter_len, CK_BYTE *data,
                         CK_ULONG data_len, CK_BYTE *signature, CK_ULONG *signature_len)

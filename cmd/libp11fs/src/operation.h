@@ -16,7 +16,4 @@ CK_RV operation_update(enum call_number number, CK_FLAGS use, CK_SESSION_HANDLE 
    operation as any other error does (PKCS#11 v3.1 §5.2). */
 CK_RV operation_end(struct call *c);
 
-/* A function that the wire has no form for: says whether there is such a session. */
-CK_RV operation_unsupported(CK_SESSION_HANDLE session);
-
 #endif

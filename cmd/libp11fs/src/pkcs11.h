@@ -115,6 +115,12 @@ typedef struct {
 } CK_CCM_MESSAGE_PARAMS;
 
 typedef struct {
+    CK_BYTE *pNonce;
+    CK_ULONG ulNonceLen;
+    CK_BYTE *pTag;
+} CK_SALSA20_CHACHA20_POLY1305_MSG_PARAMS;
+
+typedef struct {
     CK_OBJECT_HANDLE hClientMacSecret, hServerMacSecret, hClientKey, hServerKey;
     CK_BYTE *pIVClient, *pIVServer;
 } CK_SSL3_KEY_MAT_OUT;

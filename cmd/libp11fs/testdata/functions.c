@@ -337,8 +337,84 @@ static void check_authenticated(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE key)
     m[0].ulParameterLen++;
     gcm.pTag = NULL;
     RV(f->C_WrapKeyAuthenticated(s, &m[0], key, inner, associated, 10, out, &n), CKR_MECHANISM_PARAM_INVALID);
-    gcm = (CK_GCM_MESSAGE_PARAMS){iv, sizeof iv, 0, CKG_GENERATE_COUNTER, tag, 128};
+    gcm = (CK_GCM_MESSAGE_PARAMS){iv, sizeof iv, 96, CKG_GENERATE_COUNTER, tag, 128};
     RV(f->C_WrapKeyAuthenticated(s, &m[0], key, inner, associated, 10, out, &n), CKR_MECHANISM_PARAM_INVALID);
+}
+
+/* Many messages under one key, whole and in parts, with IVs that the token counts. */
+static void check_messages(CK_SESSION_HANDLE s)
+{
+    CK_BYTE iv[12], tag[17], sealed[64], text[64], associated[] = "associated";
+    CK_BYTE *message = (CK_BYTE *)"twenty bytes of text";
+    CK_ULONG n = 0, more, len = 32, type = CKK_CHACHA20;
+    CK_GCM_MESSAGE_PARAMS gcm = {iv, sizeof iv, 32, CKG_GENERATE_COUNTER, tag, 128};
+    CK_CCM_MESSAGE_PARAMS ccm = {20, iv, sizeof iv, 0, CKG_GENERATE, tag, 12};
+    CK_SALSA20_CHACHA20_POLY1305_MSG_PARAMS poly = {iv, 96, tag};
+    CK_MECHANISM gen[] = {{CKM_AES_KEY_GEN, NULL, 0}, {CKM_CHACHA20_KEY_GEN, NULL, 0}};
+    CK_ATTRIBUTE aes[] = {{CKA_VALUE_LEN, &len, sizeof len}}, chacha[] = {{CKA_KEY_TYPE, &type, sizeof type}};
+    struct {
+        CK_MECHANISM m; /* whose parameter is of no use to the Init */
+        CK_ULONG tag_len;
+    } cases[] = {{{CKM_AES_GCM, &gcm, sizeof gcm}, 16}, {{CKM_AES_CCM, &ccm, sizeof ccm}, 12}, {{CKM_CHACHA20_POLY1305, &poly, sizeof poly}, 16}};
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        void *p = cases[i].m.pParameter;
+        CK_ULONG size = cases[i].m.ulParameterLen;
+        CK_OBJECT_HANDLE key;
+
+        OK(i < 2 ? f->C_GenerateKey(s, &gen[0], aes, 1, &key) : f->C_GenerateKey(s, &gen[1], chacha, 1, &key));
+        memset(iv, 7, sizeof iv);
+        memset(tag, 9, sizeof tag);
+        RV(f->C_EncryptMessage(s, p, size, associated, 10, message, 20, sealed, &n), CKR_OPERATION_NOT_INITIALIZED);
+        OK(f->C_MessageEncryptInit(s, &cases[i].m, key));
+        RV(f->C_MessageEncryptInit(s, &cases[i].m, key), CKR_OPERATION_ACTIVE);
+        OK(f->C_MessageDecryptInit(s, &cases[i].m, key));
+        OK(f->C_EncryptMessage(s, p, size, associated, 10, message, 20, NULL, &n));
+        CHECK(n == 20 && iv[11] == 7 && tag[0] == 9);
+        n = 19;
+        RV(f->C_EncryptMessage(s, p, size, associated, 10, message, 20, sealed, &n), CKR_BUFFER_TOO_SMALL);
+        for (int round = 0; round < 3; round++) {
+            if (i == 2)
+                iv[0]++; /* its nonces are the program's */
+            n = sizeof sealed;
+            OK(f->C_EncryptMessage(s, p, size, associated, 10, message, 20, sealed, &n));
+            CHECK(n == 20 && tag[cases[i].tag_len] == 9);
+            CHECK(i != 0 || (memcmp(iv, "\7\7\7\7\0\0\0\0\0\0\0", 11) == 0 && iv[11] == round)); /* from 0, and none for what did not fit */
+            OK(f->C_DecryptMessage(s, p, size, associated, 10, sealed, n, text, &n));
+            CHECK(n == 20 && memcmp(text, message, 20) == 0);
+            tag[2] ^= 1;
+            RV(f->C_DecryptMessage(s, p, size, associated, 10, sealed, n, text, &n), CKR_AEAD_DECRYPT_FAILED);
+            tag[2] ^= 1;
+            RV(f->C_DecryptMessage(s, p, size, associated, 9, sealed, n, text, &n), CKR_AEAD_DECRYPT_FAILED);
+        }
+        iv[0]++;
+        OK(f->C_EncryptMessageBegin(s, p, size, associated, 10));
+        RV(f->C_EncryptMessageBegin(s, p, size, associated, 10), CKR_OPERATION_ACTIVE);
+        RV(f->C_EncryptMessage(s, p, size, associated, 10, message, 20, sealed, &n), CKR_OPERATION_ACTIVE);
+        n = sizeof sealed;
+        OK(f->C_EncryptMessageNext(s, p, size, message, 7, sealed, &n, 0));
+        CHECK(n <= 7);
+        more = 1;
+        RV(f->C_EncryptMessageNext(s, p, size, message + 7, 13, sealed + n, &more, CKF_END_OF_MESSAGE), CKR_BUFFER_TOO_SMALL);
+        CHECK(more == 20 - n);
+        OK(f->C_EncryptMessageNext(s, p, size, message + 7, 13, sealed + n, &more, CKF_END_OF_MESSAGE));
+        CHECK(more == 20 - n);
+        RV(f->C_EncryptMessageNext(s, p, size, message, 7, sealed, &n, 0), CKR_OPERATION_NOT_INITIALIZED);
+        OK(f->C_DecryptMessageBegin(s, p, size, associated, 10));
+        n = sizeof text;
+        OK(f->C_DecryptMessageNext(s, p, size, sealed, 9, text, &n, 0));
+        CHECK(n == 0); /* nothing before its tag was checked */
+        n = sizeof text;
+        OK(f->C_DecryptMessageNext(s, p, size, sealed + 9, 11, text, &n, CKF_END_OF_MESSAGE));
+        CHECK(n == 20 && memcmp(text, message, 20) == 0);
+        RV(f->C_EncryptMessage(s, p, size - 1, associated, 10, message, 20, sealed, &n), CKR_MECHANISM_PARAM_INVALID);
+        RV(f->C_EncryptMessage(s, NULL, 0, associated, 10, message, 20, sealed, &n), CKR_MECHANISM_PARAM_INVALID);
+        RV(f->C_EncryptMessage(s, p, size, associated, 10, message, 20, sealed, NULL), CKR_ARGUMENTS_BAD);
+        OK(f->C_MessageEncryptFinal(s));
+        RV(f->C_MessageEncryptFinal(s), CKR_OPERATION_NOT_INITIALIZED);
+        OK(f->C_MessageDecryptInit(s, NULL, 0));
+        RV(f->C_MessageDecryptFinal(s), CKR_OPERATION_NOT_INITIALIZED);
+    }
 }
 
 static void check_random(CK_SESSION_HANDLE s)
@@ -361,16 +437,6 @@ static void check_unsupported(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE key)
 
     RV(f->C_GetFunctionStatus(s), CKR_FUNCTION_NOT_PARALLEL);
     RV(f->C_CancelFunction(s), CKR_FUNCTION_NOT_PARALLEL);
-    RV(f->C_MessageEncryptInit(s, &m, key), CKR_FUNCTION_NOT_SUPPORTED);
-    RV(f->C_EncryptMessage(s, out, 5, out, 5, out, 5, out, &n), CKR_FUNCTION_NOT_SUPPORTED);
-    RV(f->C_EncryptMessageBegin(s, out, 5, out, 5), CKR_FUNCTION_NOT_SUPPORTED);
-    RV(f->C_EncryptMessageNext(s, out, 5, out, 5, out, &n, 0), CKR_FUNCTION_NOT_SUPPORTED);
-    RV(f->C_MessageEncryptFinal(s), CKR_FUNCTION_NOT_SUPPORTED);
-    RV(f->C_MessageDecryptInit(s, &m, key), CKR_FUNCTION_NOT_SUPPORTED);
-    RV(f->C_DecryptMessage(s, out, 5, out, 5, out, 5, out, &n), CKR_FUNCTION_NOT_SUPPORTED);
-    RV(f->C_DecryptMessageBegin(s, out, 5, out, 5), CKR_FUNCTION_NOT_SUPPORTED);
-    RV(f->C_DecryptMessageNext(s, out, 5, out, 5, out, &n, 0), CKR_FUNCTION_NOT_SUPPORTED);
-    RV(f->C_MessageDecryptFinal(s), CKR_FUNCTION_NOT_SUPPORTED);
     RV(f->C_MessageSignInit(s, &m, key), CKR_FUNCTION_NOT_SUPPORTED);
     RV(f->C_SignMessage(s, NULL, 0, out, 5, out, &n), CKR_FUNCTION_NOT_SUPPORTED);
     RV(f->C_SignMessageBegin(s, NULL, 0), CKR_FUNCTION_NOT_SUPPORTED);
@@ -508,6 +574,7 @@ void case_functions(void)
     check_keys(s, key);
     check_authenticated(s, key);
     check_random(s);
+    check_messages(s);
     check_unsupported(s, key);
     check_asynchronous(slot, s);
     check_validation(s);

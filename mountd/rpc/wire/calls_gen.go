@@ -109,6 +109,11 @@ const (
 	CallWrapKeyAuthenticated      Call = 268
 	CallUnwrapKeyAuthenticated    Call = 269
 	CallDeriveKeys                Call = 280
+	CallMessageInit               Call = 281
+	CallMessageOne                Call = 282
+	CallMessageBegin              Call = 283
+	CallMessageNext               Call = 284
+	CallMessageFinal              Call = 285
 )
 
 // Signatures returns those of call; ok is false for a call that does not exist.
@@ -255,7 +260,7 @@ func Signatures(call Call) (s Signature, ok bool) {
 	case CallEncryptMessageBegin:
 		return Signature{"C_EncryptMessageBegin", "uayay", ""}, true
 	case CallEncryptMessageNext:
-		return Signature{"C_EncryptMessageNext", "uayayfyu", "ay"}, true
+		return Signature{"C_EncryptMessageNext", "uayayfyu", ""}, true
 	case CallMessageEncryptFinal:
 		return Signature{"C_MessageEncryptFinal", "u", ""}, true
 	case CallMessageDecryptInit:
@@ -265,7 +270,7 @@ func Signatures(call Call) (s Signature, ok bool) {
 	case CallDecryptMessageBegin:
 		return Signature{"C_DecryptMessageBegin", "uayay", ""}, true
 	case CallDecryptMessageNext:
-		return Signature{"C_DecryptMessageNext", "uayayfyu", "ay"}, true
+		return Signature{"C_DecryptMessageNext", "uayayfyu", ""}, true
 	case CallMessageDecryptFinal:
 		return Signature{"C_MessageDecryptFinal", "u", ""}, true
 	case CallMessageSignInit:
@@ -322,6 +327,16 @@ func Signatures(call Call) (s Signature, ok bool) {
 		return Signature{"C_UnwrapKeyAuthenticated", "uuuayuayayaAay", "u"}, true
 	case CallDeriveKeys:
 		return Signature{"C_DeriveKeys", "uMuaA", "uauay"}, true
+	case CallMessageInit:
+		return Signature{"C_MessageInit", "uuuu", ""}, true
+	case CallMessageOne:
+		return Signature{"C_MessageOne", "uuuayuuuayayayfy", "ayayay"}, true
+	case CallMessageBegin:
+		return Signature{"C_MessageBegin", "uuuayuuuay", "ay"}, true
+	case CallMessageNext:
+		return Signature{"C_MessageNext", "uuuuayayfy", "ayay"}, true
+	case CallMessageFinal:
+		return Signature{"C_MessageFinal", "uu", ""}, true
 	}
 	return Signature{}, false
 }

@@ -87,7 +87,7 @@ func (t *Table) functions(version string) func([]string, string) error {
 			words = words[1:]
 		}
 		var err error
-		f.Facts, err = factsOf(words, "struct", "changes", "init", "once", "update", "final", "uses", "unsupported")
+		f.Facts, err = factsOf(words, "struct", "changes", "init", "once", "update", "final", "uses")
 		t.Functions = append(t.Functions, f)
 		return err
 	}
