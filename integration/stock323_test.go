@@ -48,7 +48,7 @@ func start323(t testing.TB, tokenRoot string) *chrootHost {
 		// What tmpfiles.d makes there. The daemon is no root.
 		more: `
 for d in var/lib/opencryptoki run/lock/opencryptoki var/log/opencryptoki; do mkdir -p $R/$d/swtok; chgrp -R 998 $R/$d; chmod 770 $R/$d $R/$d/*; done
-mkdir $TOKENS/swtok/TOK_OBJ; chgrp 998 $TOKENS/swtok/TOK_OBJ; chmod 770 $TOKENS/swtok/TOK_OBJ
+mkdir -p $TOKENS/swtok/TOK_OBJ; chgrp 998 $TOKENS/swtok/TOK_OBJ; chmod 770 $TOKENS/swtok/TOK_OBJ
 `,
 	})
 }
@@ -59,7 +59,7 @@ mkdir $TOKENS/swtok/TOK_OBJ; chgrp 998 $TOKENS/swtok/TOK_OBJ; chmod 770 $TOKENS/
 // shared memory differ.
 func TestStock323(t *testing.T) {
 	t.Parallel()
-	d := newDaemon(t, daemonConfig{})
+	d := newDaemon(t, daemonConfig{modern: true, binary: plainBinary(t)}) // PBKDF2 takes its time under the race detector
 	host := start323(t, d.tokenRoot())
 	conf := filepath.Join(d.dir, "config/p11fs/opencryptoki.conf")
 	if err := os.MkdirAll(filepath.Dir(conf), 0o755); err != nil {

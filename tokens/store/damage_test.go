@@ -19,8 +19,8 @@ import (
 	"p11fs/tokens/store/format"
 )
 
-// whole has TestDamage spoil every byte.
-var whole = flag.Bool("whole", false, "spoil every byte of a token directory in TestDamage, and not some")
+// whole has TestDamage spoil every byte, and TestGoldenChanged change every PIN.
+var whole = flag.Bool("whole", false, "spoil every byte of a token directory in TestDamage, and change every PIN in TestGoldenChanged")
 
 // A spoiler spoils copies of one small token directory.
 type spoiler struct {

@@ -23,13 +23,13 @@ import (
 // formatEnv has the tests make directories of format 3.12.
 const formatEnv = "P11FS_TEST_FORMAT"
 
-// only38 are the tests of what format 3.8 alone has: its golden directories, its
-// numbers, and the segment.
+// only38 are the tests of what format 3.8 alone has (its golden directories, its
+// numbers, and the segment), and those that take both formats.
 var only38 = []string{
 	"TestFormat312.*", "TestGolden.*", "TestShared.*", "TestStockInitToken", "TestStockZeroKey", "TestStockNames",
 	"TestBigEndian", "TestForeignOrderIsNotShared", "TestAnotherFormat", "TestDirectoryReplaced",
 	"TestOrderOfReplacement", "TestNextName.*", "TestOpenFresh", "TestOpenWaits", "TestOpenRefuses", "TestHostileFiles",
-	"TestMigrate.*", "TestBackup.*", "TestInitToken", "TestInitTokenAgain", "TestSetPIN", "TestInitPIN",
+	"TestDamage", "TestMigrate.*", "TestBackup.*", "TestInitToken", "TestInitTokenAgain", "TestSetPIN", "TestInitPIN",
 }
 
 // TestFormat312 runs all other tests of this package with directories of format 3.12.
