@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"filippo.io/age"
 	"github.com/anishathalye/porcupine"
 	"golang.org/x/sys/unix"
 )
@@ -56,6 +57,7 @@ type loadTest struct {
 	kills, held int
 	forgetting  time.Duration
 	downs       []span
+	backups     int // how many were taken
 }
 
 // A span is a time, in microseconds.
@@ -200,6 +202,36 @@ func (l *loadTest) killDaemon() {
 	l.wantSessions()
 }
 
+// backUp takes a backup of the token while all work on it.
+func (l *loadTest) backUp() {
+	l.t.Helper()
+	if l.backups == 0 {
+		key, err := age.GenerateX25519Identity()
+		if err == nil {
+			err = os.WriteFile(filepath.Join(l.dir, "key.txt"), []byte(key.String()+"\n"), 0o600)
+		}
+		if err == nil {
+			err = os.WriteFile(filepath.Join(l.dir, "recipients"), []byte(key.Recipient().String()+"\n"), 0o600)
+		}
+		if err != nil {
+			l.t.Fatal(err)
+		}
+	}
+	l.backups++
+	l.ok(fmt.Sprintf("%s backup --system swtok token.%d --recipients-file recipients", quote(binary()), l.backups))
+}
+
+// checkBackups restores each backup to a token of its own, in which all is well.
+func (l *loadTest) checkBackups() {
+	l.t.Helper()
+	own := "XDG_DATA_HOME=$PWD/own XDG_CONFIG_HOME=$PWD/own XDG_RUNTIME_DIR=$PWD/own " + quote(binary())
+	for n := 1; n <= l.backups; n++ {
+		l.ok(fmt.Sprintf("%s restore token.%d copy%[2]d --identity key.txt", own, n))
+		l.ok(fmt.Sprintf("echo %s | %s check --login copy%d > found && grep -q ^good found || { cat found; false; }", l.pin, own, n))
+	}
+	l.t.Logf("%d backups", l.backups)
+}
+
 // wantNames looks whether a stored name is another object's than it was.
 func (l *loadTest) wantNames(names map[string]string) {
 	l.t.Helper()
@@ -257,6 +289,7 @@ func (l *loadTest) work(d time.Duration) {
 		if time.Now().Before(next) {
 			continue
 		}
+		l.backUp()
 		// The first and the last part go undisturbed.
 		if left := d - time.Since(begin); left > every/2 {
 			if round%2 == 0 {
@@ -405,8 +438,8 @@ func clockOffset(t testing.TB) time.Duration {
 // TestStockLoad has four stock processes and four shell loops create, change, read
 // and destroy objects, each its own and all together some, and sign. Stock
 // processes are killed meanwhile, and so is the daemon. Nothing is lost, no name is
-// used twice, every signature is good, and what everybody saw at any time fits
-// together. In the end the mount, each stock process, a new one, stock with its own
+// used twice, every signature is good, what everybody saw at any time fits
+// together, and the backups that are taken meanwhile restore to whole tokens. In the end the mount, each stock process, a new one, stock with its own
 // daemon, and ours after a restart of the machine have what is left.
 func TestStockLoad(t *testing.T) {
 	t.Parallel()
@@ -444,6 +477,7 @@ func TestStockLoad(t *testing.T) {
 	objects := len(lines(l.ok("ls $T/by-uid")))
 	l.want("cat client.err shell.err", "")
 
+	l.checkBackups()
 	l.ok("kill -TERM $p11fs; wait $p11fs; cat " + quote(l.log) + " >> daemon.log; rm /dev/shm/*; : > " + quote(l.log))
 	l.checkDirectory(objects)
 	l.serve()

@@ -73,7 +73,7 @@ func TestMigrateKill(t *testing.T) {
 		defer timer.Stop()
 		return cmd.Wait()
 	}
-	kills, rounds := 0, 6
+	kills, rounds := 0, 4
 	if testing.Short() {
 		rounds = 2
 	}
@@ -140,10 +140,7 @@ i=0; while ! test -e %s/stop; do i=$((i+1))
 echo "$i" > $T/data/d%[3]d.$i && echo "aes:256 label=k%[3]d" > $T/generate && echo again > $T/data/d%[3]d.$i &&
 rmdir $O/k%[3]d.sec && rm $T/data/d%[3]d.$i || exit 1; done; echo $i`, m.UserPIN, dir, n)))
 	}
-	rounds := 5
-	if testing.Short() {
-		rounds = 2
-	}
+	const rounds = 2 // TestStockLoad has more
 	for n := range rounds {
 		term.ok(fmt.Sprintf("p11fs backup swtok %s/b%d --recipient %s", dir, n, key.Recipient()))
 		time.Sleep(100 * time.Millisecond)
