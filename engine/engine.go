@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -93,7 +94,7 @@ func New(c Config) (*Engine, error) {
 		pinDelay: c.PINDelay,
 		policy:   c.Policy,
 		rules:    newRules(),
-		turns:    newTurns(),
+		turns:    newTurns(runtime.GOMAXPROCS(0)),
 		longs:    newLongs(),
 		apps:     btree.NewG(treeDegree, func(a, b *Application) bool { return a.number < b.number }),
 	}

@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"math"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -14,10 +13,14 @@ import (
 // client is a turn. While several uids work, who has used least of late goes on at once,
 // and all others together leave one processor to him, for as long as he comes back soon.
 // So a uid that has any number of requests takes from another what a single process
-// would. A uid that works alone has everything, and pays an atomic load for it.
+// would. A uid that works alone has everything, and pays for it with two atomic additions;
+// but not more of its requests go on at once than the processors have use for: the others
+// would all be before the first one of whoever comes.
 type turns struct {
 	processors int
 	alone      atomic.Pointer[Account] // the only one that works, if there is one
+	free       Turn                    // each turn of who is alone
+	freeNow    atomic.Int64            // those that have not ended
 
 	mu      sync.Mutex // guards all below, and Account.share; the last in the order of doc.go
 	last    *Account   // who began the last turn
@@ -33,6 +36,7 @@ type share struct {
 	at      time.Time // when used was so
 	ended   time.Time // the last turn
 	running int       // turns in turns.running
+	long    int       // turns that are no longer there, and have not ended
 	waiting []*Turn   // the oldest first
 	listed  bool      // it is in turns.recent
 }
@@ -44,34 +48,59 @@ const (
 	// maxTurn is how long a turn counts, and is waited for. What takes longer may be
 	// asleep: nobody is to wait for that.
 	maxTurn = 10 * time.Millisecond
+	// manyLong is how many long turns a uid has for each processor before its next ones are
+	// waited for longer: until then they may be asleep, and so many may not.
+	manyLong = 4
+	// maxLongTurn is how long.
+	maxLongTurn = time.Second
 	// aloneAfter is how long nobody else may have worked for a uid to be alone.
 	aloneAfter = time.Second
 )
 
-func newTurns() *turns { return &turns{processors: runtime.GOMAXPROCS(0)} }
+func newTurns(processors int) *turns {
+	t := &turns{processors: processors}
+	t.free.turns = t
+	return t
+}
 
 // A Turn is a stretch of work for a uid. nil is one that nothing is known of.
 type Turn struct {
-	account *Account
+	account *Account // nil of turns.free
+	turns   *turns   // of that
 	began   time.Time
 	counts  bool          // it is in turns.running
+	long    bool          // it was, for longer than that
 	called  chan struct{} // closed when it begins, if it waited
 }
 
 // Turn begins a turn, and waits for it if other uids have used less, until ctx ends; End
 // ends it. Within a turn no other one is begun.
 func (a *Account) Turn(ctx context.Context) *Turn {
-	if a.turns.alone.Load() == a {
-		return nil
+	t := a.turns
+	if t.alone.Load() == a && t.beginFree() {
+		return &t.free
 	}
-	return a.turns.begin(ctx, a)
+	return t.begin(ctx, a)
 }
 
 // End ends the turn.
 func (n *Turn) End() {
-	if n != nil {
+	switch {
+	case n == nil:
+	case n.account == nil:
+		n.turns.freeNow.Add(-1)
+	default:
 		n.account.turns.end(n)
 	}
+}
+
+// beginFree begins a turn of who is alone, unless there are many.
+func (t *turns) beginFree() bool {
+	if t.freeNow.Add(1) <= int64(manyLong*t.processors) {
+		return true
+	}
+	t.freeNow.Add(-1)
+	return false
 }
 
 func (t *turns) begin(ctx context.Context, a *Account) *Turn {
@@ -84,7 +113,9 @@ func (t *turns) begin(ctx context.Context, a *Account) *Turn {
 		t.alone.Store(nil)
 	} else if now.Sub(t.since) > aloneAfter {
 		t.alone.Store(a)
-		return nil
+		if t.beginFree() {
+			return &t.free
+		}
 	}
 	t.tidyLocked(now)
 	if !a.share.listed {
@@ -106,7 +137,7 @@ func (t *turns) begin(ctx context.Context, a *Account) *Turn {
 		called = false
 	}
 	t.mu.Lock()
-	if !called && !n.counts {
+	if !called && !n.counts && !n.long {
 		a.share.waiting = slices.DeleteFunc(a.share.waiting, func(w *Turn) bool { return w == n })
 		t.startLocked(n, time.Now())
 	}
@@ -143,6 +174,9 @@ func (t *turns) end(n *Turn) {
 		t.running = slices.Delete(t.running, slices.Index(t.running, n), slices.Index(t.running, n)+1)
 		s.running--
 	}
+	if n.long {
+		s.long--
+	}
 	t.callLocked(now)
 }
 
@@ -175,11 +209,16 @@ func (t *turns) startLocked(n *Turn, now time.Time) {
 // tidyLocked forgets turns that are too long, and who works no more.
 func (t *turns) tidyLocked(now time.Time) {
 	t.running = slices.DeleteFunc(t.running, func(n *Turn) bool {
-		if now.Sub(n.began) <= maxTurn {
+		s, most := &n.account.share, maxTurn
+		if s.long >= manyLong*t.processors {
+			most = maxLongTurn
+		}
+		if now.Sub(n.began) <= most {
 			return false
 		}
-		n.counts = false
-		n.account.share.running--
+		n.counts, n.long = false, true
+		s.running--
+		s.long++
 		return true
 	})
 	t.recent = slices.DeleteFunc(t.recent, func(a *Account) bool {

@@ -13,7 +13,7 @@ import (
 
 // turnsOf returns the accounts of n uids on that many processors.
 func turnsOf(processors, n int) (list []*Account) {
-	t := &turns{processors: processors}
+	t := newTurns(processors)
 	for uid := range n {
 		list = append(list, &Account{uid: uint32(uid), max: -1, turns: t})
 	}
@@ -131,13 +131,62 @@ func TestTurnsAlone(t *testing.T) {
 		a := turnsOf(2, 2)
 		a[0].Turn(t.Context()).End()
 		time.Sleep(2 * aloneAfter)
-		if a[0].Turn(t.Context()) != nil {
+		free := &a[0].turns.free
+		if a[0].Turn(t.Context()) != free {
 			t.Error("a uid that is alone has a turn")
 		}
-		if a[1].Turn(t.Context()) == nil || a[0].Turn(t.Context()) == nil {
+		if a[1].Turn(t.Context()) == free || a[0].Turn(t.Context()) == free {
 			t.Error("two uids have no turns")
 		}
 	})
+}
+
+// TestManyAlone: of thousands of requests of who is alone, few have begun when another
+// comes, whose first one then is not behind them all; those that nobody wants any more do
+// not begin in a crowd. Short ones or long ones.
+func TestManyAlone(t *testing.T) {
+	for _, long := range []time.Duration{time.Millisecond, 20 * time.Millisecond, time.Minute} {
+		synctest.Test(t, func(t *testing.T) {
+			const processors = 2
+			a := turnsOf(processors, 2)
+			a[0].Turn(t.Context()).End()
+			time.Sleep(2 * aloneAfter)
+			ctx, cancel := context.WithCancel(t.Context())
+			var now, most atomic.Int64
+			var all sync.WaitGroup
+			for range 4000 {
+				all.Go(func() {
+					turn := a[0].Turn(ctx)
+					defer turn.End()
+					if ctx.Err() != nil {
+						return
+					}
+					most.Store(max(most.Load(), now.Add(1)))
+					select {
+					case <-time.After(long):
+					case <-ctx.Done():
+					}
+					now.Add(-1)
+				})
+			}
+			time.Sleep(500 * time.Millisecond)
+			if n := most.Load(); n > 3*manyLong*processors {
+				t.Errorf("%d of %v go on at once", n, long)
+			}
+			begun := time.Now()
+			a[1].Turn(t.Context()).End()
+			if took := time.Since(begun); took > maxTurn {
+				t.Errorf("another one waited %v for those of %v", took, long)
+			}
+			cancel()
+			all.Wait()
+			a[0].turns.mu.Lock()
+			defer a[0].turns.mu.Unlock()
+			if s := &a[0].share; s.running != 0 || s.long != 0 || len(s.waiting) != 0 || a[0].turns.freeNow.Load() != 0 {
+				t.Errorf("left over: %+v, %d", s, a[0].turns.freeNow.Load())
+			}
+		})
+	}
 }
 
 // BenchmarkTurns is what a turn costs a uid that is alone, and one that is not.
@@ -157,8 +206,7 @@ func BenchmarkTurns(b *testing.B) {
 
 // TestWaitingTurnsCostLittle: thousands that wait are no work for anybody.
 func TestWaitingTurnsCostLittle(t *testing.T) {
-	ts := newTurns()
-	ts.processors = 1
+	ts := newTurns(1)
 	account := &Account{turns: ts}
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
