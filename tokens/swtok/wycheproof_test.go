@@ -121,7 +121,7 @@ func TestWycheproof(t *testing.T) {
 		t.Fatal(err)
 	}
 	archive := tar.NewReader(z)
-	run := 0
+	var other []string
 	for {
 		h, err := archive.Next()
 		if errors.Is(err, io.EOF) {
@@ -134,12 +134,13 @@ func TestWycheproof(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if runVectors(t, path.Base(h.Name), b, archiveStride) {
-			run++
+		if !runVectors(t, path.Base(h.Name), b, archiveStride) {
+			other = append(other, path.Base(h.Name))
 		}
 	}
-	if run < 40 {
-		t.Errorf("only %d files have a test here", run)
+	// No mechanism is about whether a number is a prime.
+	if !slices.Equal(other, []string{"primality_test.json"}) {
+		t.Errorf("no test is for %q", other)
 	}
 }
 
