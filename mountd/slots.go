@@ -47,9 +47,12 @@ func (c Config) Slots() ([]Slot, []*config.Problem, error) {
 			name = kind.Name
 		}
 		first, twice := used[name]
+		bad := config.BadTokenName(name) // a directory's; the configuration's are checked
 		switch {
 		case kind == nil:
 			s.Why = fmt.Sprintf("p11fs has no tokens for the library %q", f.Library)
+		case bad != "":
+			s.Why = fmt.Sprintf("the token directory %q %s: rename it", name, bad)
 		case twice:
 			// The stock library serves one directory through two slots; here
 			// a folder of the tree can only be one of them.

@@ -83,6 +83,12 @@ func TestLoadSlots(t *testing.T) {
 			"data/office/NVTOK.DAT": "", "data/home/NVTOK.DAT": "",
 			"data/notoken/file": "", "data/.lock/NVTOK.DAT": "", "data/file": "", "data/dir/NVTOK.DAT/": "", "data/new/": "",
 		}, want: []string{"0 home home", "1 new new", "2 office office"}},
+		{name: "own tokens under names of the tree", files: map[string]string{
+			"data/slots/NVTOK.DAT": "", "data/a": "", "data/b /": "", "data/z/": "",
+		}, want: []string{
+			`0 (the token directory "b " must not hold control characters, or blanks at its ends: rename it)`,
+			`1 (the token directory "slots" is the name of a file at the top of the tree: rename it)`, "2 z z",
+		}},
 		{name: "own configuration", files: map[string]string{
 			"conf":                  "slot 7 {\nstdll = libpkcs11_sw.so\ntokname = a\n}\nslot 2 {\nstdll = libpkcs11_sw.so\n}\n",
 			"data/office/NVTOK.DAT": "",
