@@ -14,7 +14,7 @@ import (
 )
 
 // formatText is a line with tokversion: what is before the value, the value, and the rest.
-var formatText = regexp.MustCompile(`^(\s*\S+\s*=\s*)("[^"]*"|[^"\s=]+)(.*)$`) //nolint:gochecknoglobals // never written
+var formatText = regexp.MustCompile(`^(\s*\S+\s*=\s*)("[^"]*"|[^"\s=]+)(.*)$`)
 
 // SetFormat returns the text of a configuration with v as the tokversion of a slot, and
 // all else as it is; without a line of tokversion in the block where v is zero. name is the

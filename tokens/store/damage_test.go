@@ -164,7 +164,7 @@ func (p *spoiler) try(file, how string, b []byte) {
 		case private && !loggedIn:
 		case file != object && file != objectsDir+"/"+indexFile:
 			wrong("the %s object is gone", label)
-		case !named(object) && !(file == object && !private && !cut): // nothing protects the bytes of public objects
+		case !named(object) && (file != object || private || cut): // nothing protects the bytes of public objects
 			wrong("the %s object is gone, and not named as damaged", label)
 		}
 	}

@@ -163,7 +163,6 @@ func kemBoth(t *testing.T, c *Crypto, base *tokens.Object, p p11.Param, n uint64
 // ANSI X9.63 says, and the secret of the standard's mechanism is in it.
 func TestIBMDerive(t *testing.T) {
 	eachProvider(t, func(t *testing.T, c *Crypto) {
-		_, std := pqcPair(t, c, "ml-kem-768")
 		pub, priv := generatedPair(t, c, p11.CKM_IBM_ML_KEM_KEY_PAIR_GEN, p11.Attributes{{Type: p11.CKA_IBM_PARAMETER_SET, Value: p11.Ulong(uint64(p11.CKP_ML_KEM_768))}})
 		a, err := priv.Acquire()
 		if err != nil {
@@ -174,7 +173,7 @@ func TestIBMDerive(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		std = tokentest.Object(t, twin)
+		std := tokentest.Object(t, twin)
 		more := []byte("the value of another key")
 		other := tokentest.Secret(t, p11.CKK_GENERIC_SECRET, more)
 		curve, _ := p11.CurveNamed("secp256r1")
