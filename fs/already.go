@@ -68,10 +68,9 @@ func (f *fileObjects) find(ctx context.Context, o, full p11.Attributes) (engine.
 		want = with(want, o, p11.CKA_VALUE)
 	case p11.CKO_PUBLIC_KEY, p11.CKO_PRIVATE_KEY:
 		public, ok := f.public[idOf(o)]
-		if !ok {
+		if want, ok = publicValue(want, public); !ok {
 			return engine.ObjectInfo{}, false
 		}
-		want = publicValue(want, public)
 	default:
 		return engine.ObjectInfo{}, false
 	}
@@ -98,16 +97,29 @@ func (f *fileObjects) keyOf(ctx context.Context, cert p11.Attributes) []byte {
 	for _, want := range []p11.Attributes{
 		ofClass(p11.CKO_PRIVATE_KEY).With(p11.CKA_PRIVATE, []byte{1}), ofClass(p11.CKO_PRIVATE_KEY), ofClass(p11.CKO_PUBLIC_KEY),
 	} {
-		if key, ok := f.first(ctx, publicValue(want, public)); ok {
+		want, ok := publicValue(want, public)
+		if !ok {
+			return nil
+		}
+		if key, ok := f.first(ctx, want); ok {
 			return []byte(idOf(key.Attrs))
 		}
 	}
 	return nil
 }
 
-// publicValue is what the objects of a key pair have in common.
-func publicValue(want, public p11.Attributes) p11.Attributes {
-	return with(want, public, p11.CKA_KEY_TYPE, p11.CKA_MODULUS, p11.CKA_PUBLIC_EXPONENT, p11.CKA_EC_PARAMS, p11.CKA_EC_POINT)
+// publicValue adds to want what the objects of a key pair have in common. Without any
+// it returns false: the rest alone would be that of any other key.
+func publicValue(want, public p11.Attributes) (p11.Attributes, bool) {
+	want = with(want, public, p11.CKA_KEY_TYPE, p11.CKA_MODULUS, p11.CKA_PUBLIC_EXPONENT, p11.CKA_EC_PARAMS, p11.CKA_EC_POINT)
+	if want.Has(p11.CKA_MODULUS) || want.Has(p11.CKA_EC_POINT) {
+		return want, true // other programs' keys have these, and may have no CKA_PUBLIC_KEY_INFO
+	}
+	whole := public.Clone()
+	if pkix.Complete(&whole) != nil {
+		return nil, false
+	}
+	return with(want, whole, p11.CKA_PUBLIC_KEY_INFO), whole.Has(p11.CKA_PUBLIC_KEY_INFO)
 }
 
 // with adds attributes that from has.
