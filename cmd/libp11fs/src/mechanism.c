@@ -68,14 +68,15 @@ void put_mechanism(struct call *c, const CK_MECHANISM *m, bool may_be_null)
 
 enum { MOST_IV = 512 }; /* bytes; the daemon makes none that are longer */
 
-void get_made(struct call *c, CK_OBJECT_HANDLE *keys, CK_ULONG n, CK_BYTE *bytes, CK_ULONG len)
+CK_ULONG get_made(struct call *c, CK_OBJECT_HANDLE *keys, CK_ULONG n, CK_BYTE *bytes, CK_ULONG len)
 {
     CK_ULONG count = n, got = len;
 
     get_list(c, keys, &count);
     (void)get_result(c, bytes, &got);
-    if (c->rv == CKR_OK && (count != n || got != len))
+    if (c->rv == CKR_OK && (count != n || got > len))
         get_malformed(c);
+    return got;
 }
 
 void got_version(struct call *c, CK_VERSION *v, CK_ULONG unused)
@@ -83,7 +84,8 @@ void got_version(struct call *c, CK_VERSION *v, CK_ULONG unused)
     CK_BYTE b[2];
 
     (void)unused;
-    get_made(c, NULL, 0, b, sizeof b);
+    if (get_made(c, NULL, 0, b, sizeof b) != sizeof b && c->rv == CKR_OK)
+        get_malformed(c);
     if (c->rv == CKR_OK && v != NULL)
         *v = (CK_VERSION){b[0], b[1]};
 }
@@ -92,11 +94,15 @@ void got_ssl3_key_mat_out(struct call *c, CK_SSL3_KEY_MAT_OUT *out, CK_ULONG iv_
 {
     CK_OBJECT_HANDLE keys[4];
     CK_BYTE ivs[2 * MOST_IV];
-    CK_ULONG n = iv_bits / 8;
+    CK_ULONG got, n = iv_bits / 8;
 
     if (n > MOST_IV)
         call_fail(c, CKR_MECHANISM_PARAM_INVALID);
-    get_made(c, keys, 4, ivs, 2 * n);
+    got = get_made(c, keys, 4, ivs, 2 * n);
+    if (got == 0)
+        n = 0; /* CKM_TLS12_KEY_SAFE_DERIVE makes none, whatever it is asked for */
+    if (got != 2 * n && c->rv == CKR_OK)
+        get_malformed(c);
     if (c->rv != CKR_OK || out == NULL)
         return;
     out->hClientMacSecret = keys[0];

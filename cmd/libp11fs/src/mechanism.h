@@ -28,8 +28,8 @@ extern const size_t params_count;
 /* The mechanism, NULL if it is not known. */
 const struct param *param_of(CK_MECHANISM_TYPE type);
 
-/* Reads the handles of n keys and len bytes, as many as the program wants. */
-void get_made(struct call *c, CK_OBJECT_HANDLE *keys, CK_ULONG n, CK_BYTE *bytes, CK_ULONG len);
+/* Reads the handles of n keys and at most len bytes, and returns how many these are. */
+CK_ULONG get_made(struct call *c, CK_OBJECT_HANDLE *keys, CK_ULONG n, CK_BYTE *bytes, CK_ULONG len);
 
 /* Takes from the reply the keys and bytes that the parameter points to, where that is not
    NULL; iv_bits is the room for an IV. */

@@ -147,6 +147,10 @@ static void tls(CK_SESSION_HANDLE s)
     CHECK(out.hClientMacSecret == 0 && out.hServerMacSecret == 0 && out.hClientKey != 0 && out.hServerKey != out.hClientKey);
     CHECK(value_of(s, out.hClientKey, value, 32) == 16 && value_of(s, out.hServerKey, value + 16, 32) == 16);
     CHECK(memcmp(value, value + 16, 16) != 0 && memcmp(ivs[0], ivs[1], 16) != 0 && ivs[0][16] == 0 && ivs[1][16] == 0);
+    memset(ivs, 7, sizeof ivs), block.mechanism = CKM_TLS12_KEY_SAFE_DERIVE; /* no vectors, though asked for */
+    OK(f->C_DeriveKey(s, &block, key, aes, 3, NULL));
+    CHECK(value_of(s, out.hClientKey, value, 32) == 16 && ivs[0][0] == 7 && ivs[1][0] == 7);
+    block.mechanism = CKM_TLS12_KEY_AND_MAC_DERIVE;
     mat.ulMacSizeInBits = 256, mat.ulIVSizeInBits = 0, out.pIVClient = NULL;
     OK(f->C_DeriveKey(s, &block, key, aes, 3, &data));
     CHECK(out.hClientMacSecret != 0 && value_of(s, out.hServerMacSecret, value, sizeof value) == 32);
