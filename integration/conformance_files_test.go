@@ -2,14 +2,11 @@ package integration
 
 import (
 	"bufio"
-	"crypto/rsa"
-	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +15,7 @@ import (
 	"syscall"
 
 	"p11fs/p11"
+	"p11fs/p11/pkix"
 )
 
 // filesApplication is one application of the mount for the conformance suite. It
@@ -229,6 +227,10 @@ func (a *filesApplication) call(name string, args []string) (string, error) {
 		path := a.operation("derive", s, arg(1), mech(p11.CKM_ECDH1_DERIVE)) + "," + templateText(attributesOf(arg(3)))
 		out, err := a.exchange(path, raw(2))
 		return strings.TrimSpace(string(out)), err
+	case "deriveby":
+		path := a.operation("derive", s, arg(1), arg(2)) + "," + templateText(attributesOf(arg(3)))
+		out, err := a.exchange(path, []byte("\n"))
+		return strings.TrimSpace(string(out)), err
 	}
 	return "", errNoFile
 }
@@ -349,7 +351,7 @@ func (a *filesApplication) limits() (string, error) {
 }
 
 // create is C_CreateObject as far as a file does it: a private data object of
-// the token, an RSA public key, a certificate.
+// the token, a public or private key, a certificate.
 func (a *filesApplication) create(s string, t p11.Attributes) (string, error) {
 	class, _ := t.Class()
 	value, _ := t.Get(p11.CKA_VALUE)
@@ -363,11 +365,18 @@ func (a *filesApplication) create(s string, t p11.Attributes) (string, error) {
 		err := os.WriteFile(a.in(s, "data", t.Label()), value, 0o600)
 		return t.Label() + ".dat", err
 	case p11.CKO_PUBLIC_KEY:
-		n, _ := t.Get(p11.CKA_MODULUS)
-		e, _ := t.Get(p11.CKA_PUBLIC_EXPONENT)
-		key := rsa.PublicKey{N: new(big.Int).SetBytes(n), E: int(new(big.Int).SetBytes(e).Int64())}
 		var err error
-		if der, err = x509.MarshalPKIXPublicKey(&key); err != nil {
+		if der, err = pkix.PublicPEM(t); err != nil {
+			return "", err
+		}
+		kind = "pem"
+	case p11.CKO_PRIVATE_KEY:
+		whole := t.Clone()
+		err := pkix.Complete(&whole)
+		if err == nil {
+			der, err = pkix.EncodePrivateKey(whole)
+		}
+		if err != nil {
 			return "", err
 		}
 	case p11.CKO_CERTIFICATE:
@@ -378,12 +387,15 @@ func (a *filesApplication) create(s string, t p11.Attributes) (string, error) {
 	rest := t.Clone()
 	for _, from := range []p11.AttributeType{
 		p11.CKA_CLASS, p11.CKA_KEY_TYPE, p11.CKA_CERTIFICATE_TYPE, p11.CKA_MODULUS, p11.CKA_PUBLIC_EXPONENT,
-		p11.CKA_VALUE, p11.CKA_SUBJECT,
+		p11.CKA_PRIVATE_EXPONENT, p11.CKA_PRIME_1, p11.CKA_PRIME_2, p11.CKA_EXPONENT_1, p11.CKA_EXPONENT_2, p11.CKA_COEFFICIENT,
+		p11.CKA_EC_PARAMS, p11.CKA_EC_POINT, p11.CKA_PRIME, p11.CKA_SUBPRIME, p11.CKA_BASE, p11.CKA_VALUE, p11.CKA_SUBJECT,
 	} {
 		rest.Delete(from)
 	}
 	made, err := a.exchange(a.in(s, "import:"+kind+","+templateText(rest)), der)
-	return strings.TrimSpace(string(made)), err
+	// The first line is the object's; it may be there already.
+	first, _, _ := strings.Cut(string(made), "\n")
+	return strings.TrimPrefix(first, "# already there as "), err
 }
 
 // destroy removes an object: one of the token's from the token's directory.
@@ -466,8 +478,12 @@ func templateText(t p11.Attributes) string {
 	return strings.Join(list, ",")
 }
 
-// mechanismText is TYPE:PARAMETER as it is written in the name of a file.
+// mechanismText is TYPE:PARAMETER, or TYPE=FIELDS=TEXT, as it is written in the name of
+// a file.
 func mechanismText(word string) string {
+	if struck := strings.SplitN(word, "=", 3); len(struck) == 3 {
+		return struck[2]
+	}
 	number, param, with := strings.Cut(word, ":")
 	n, err := strconv.ParseUint(number, 16, 64)
 	if err != nil {

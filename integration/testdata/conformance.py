@@ -6,7 +6,9 @@ same lines, in conformance_files_test.go.
 usage: conformance.py MODULE
 
 Bytes are in hexadecimal, and - is none; a template is TYPE:VALUE,TYPE:VALUE; a
-mechanism is TYPE or TYPE:PARAMETER.
+mechanism is TYPE, TYPE:PARAMETER or, with a C struct, TYPE=FIELDS=TEXT: the fields
+are c1 (CK_BBOOL), u1f (CK_ULONG) and b00ff (a pointer and a length), between
+commas, and the text is for an application of the mount.
 """
 import ctypes
 import os
@@ -64,10 +66,34 @@ def attributes(words):
     return template(pairs), U(len(pairs))
 
 
+def structure(fields, kept):
+    """The bytes of a C struct; kept holds what its pointers point to."""
+    out = b""
+    for field in fields.split(","):
+        kind, value = field[0], field[1:]
+        if kind == "c":
+            out += bytes([int(value)])
+            continue
+        out += bytes(-len(out) % ctypes.sizeof(U))
+        if kind == "u":
+            out += bytes(U(int(value, 16)))
+        else:
+            data = bytes.fromhex(value)
+            kept.append(ctypes.create_string_buffer(data, max(len(data), 1)))
+            out += bytes(ctypes.c_size_t(ctypes.addressof(kept[-1]) if data else 0)) + bytes(U(len(data)))
+    return out
+
+
 def mechanism(word):
-    kind, _, parameter = word.partition(":")
-    parameter = bytes.fromhex(parameter)
+    kind, fields, parameter = word.partition("=")
+    data = []
+    if fields:
+        parameter = structure(parameter.partition("=")[0], data)
+    else:
+        kind, _, parameter = word.partition(":")
+        parameter = bytes.fromhex(parameter)
     m = Mechanism(int(kind, 16), None, 0)
+    m.data = data
     if parameter:
         m.kept = ctypes.create_string_buffer(parameter, len(parameter))
         m.parameter, m.length = ctypes.cast(m.kept, ctypes.c_void_p), len(parameter)
@@ -268,6 +294,10 @@ class Application:
         parameter = ECDH(1, 0, None, len(point), point)  # CKD_NULL
         m = Mechanism(0x1050, ctypes.cast(ctypes.byref(parameter), ctypes.c_void_p), ctypes.sizeof(parameter))
         return self.handle("C_DeriveKey", U(int(s, 16)), ctypes.byref(m), U(int(o, 16)), *attributes(t))
+
+    def do_deriveby(self, s, o, m, t):
+        by, kept = mechanism(m)
+        return self.handle("C_DeriveKey", U(int(s, 16)), by, U(int(o, 16)), *attributes(t))
 
     def do_encapsulate(self, s, o, m, t):
         by, kept = mechanism(m)
