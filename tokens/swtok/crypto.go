@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"io"
 	"slices"
+	"sync"
 
 	"p11fs/p11"
 	"p11fs/p11/pkix"
@@ -12,7 +13,7 @@ import (
 )
 
 // Crypto is the cryptography of a software token over a Provider. It keeps
-// nothing of its own but tables: parsed keys live with their objects
+// nothing of its own but tables and free memory: parsed keys live with their objects
 // (tokens.Object.Memo).
 type Crypto struct {
 	provider Provider
@@ -20,6 +21,7 @@ type Crypto struct {
 	list     []p11.MechanismInfo
 	rows     map[p11.MechanismType]*row
 	busy     turns
+	free     sync.Pool // of *piece64K, wiped
 }
 
 var (

@@ -1,6 +1,9 @@
 package swtok
 
 import (
+	"bytes"
+	"sync"
+
 	"p11fs/p11"
 )
 
@@ -31,7 +34,7 @@ func newGCMCipher(u call, k *cipherKey, decrypt bool) (part, error) {
 	if err != nil {
 		return nil, failure(err)
 	}
-	return &gcmCipher{mode: mode, decrypt: decrypt, tagLen: int(p.TagBits / 8)}, nil
+	return &gcmCipher{mode: mode, decrypt: decrypt, tagLen: int(p.TagBits / 8), held: pieces{free: &u.free}}, nil
 }
 
 func (g *gcmCipher) update(into, part []byte) ([]byte, error) {
@@ -118,16 +121,21 @@ func (g *gcmCipher) close() {
 	g.mode.Close()
 }
 
-// pieces are bytes that are not moved when there are more of them.
+// pieces are bytes that are not moved when there are more of them. The memory of more
+// than half a piece comes from free, and is wiped when it goes back there.
 type pieces struct {
+	free *sync.Pool
 	list [][]byte
 	n    int
 }
 
-// more adds up to n bytes, at least one, and returns where they are.
+type piece64K [64 << 10]byte
+
+// more adds up to n bytes, at least one, and returns where they are. It takes no more
+// than twice the memory of what is added, or was.
 func (p *pieces) more(n int) []byte {
 	if len(p.list) == 0 || len(p.list[len(p.list)-1]) == cap(p.list[len(p.list)-1]) {
-		p.list = append(p.list, make([]byte, 0, max(n, min(p.n, 1<<20))))
+		p.list = append(p.list, p.memory(max(n, p.n)))
 	}
 	last := &p.list[len(p.list)-1]
 	at := len(*last)
@@ -136,16 +144,25 @@ func (p *pieces) more(n int) []byte {
 	return (*last)[at:]
 }
 
-// joined is a copy in one.
-func (p *pieces) joined() []byte {
-	out := make([]byte, 0, p.n)
-	for _, b := range p.list {
-		out = append(out, b...)
+func (p *pieces) memory(n int) []byte {
+	if n <= len(piece64K{})/2 {
+		return make([]byte, 0, n)
 	}
-	return out
+	if b, ok := p.free.Get().(*piece64K); ok {
+		return b[:0]
+	}
+	return new(piece64K)[:0]
 }
+
+// joined is a copy in one.
+func (p *pieces) joined() []byte { return bytes.Join(p.list, nil) }
 
 func (p *pieces) wipe() {
 	wipe(p.list...)
-	*p = pieces{}
+	for _, b := range p.list {
+		if cap(b) == len(piece64K{}) {
+			p.free.Put((*piece64K)(b[:cap(b)]))
+		}
+	}
+	p.list, p.n = nil, 0
 }
