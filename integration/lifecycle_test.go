@@ -74,6 +74,9 @@ func TestInterruptedCommands(t *testing.T) {
 		if err := d.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 			t.Fatal(err)
 		}
+		// A thread that has not stopped yet would take the request, and nothing but its
+		// answer ends a process that waits for that.
+		eventually(t, "the daemon to stop", func() bool { return allStopped(d.pid()) })
 		r := term.run("timeout --preserve-status -s INT -k 10 0.5 sh -c " + quote("exec "+line+" </dev/null"))
 		if err := d.cmd.Process.Signal(syscall.SIGCONT); err != nil {
 			t.Fatal(err)
@@ -82,6 +85,18 @@ func TestInterruptedCommands(t *testing.T) {
 			t.Errorf("%s ended with %d: %s", line, r.status, r.err)
 		}
 	}
+}
+
+// allStopped reports whether SIGSTOP has come to each thread of a process.
+func allStopped(pid int) bool {
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	for _, path := range threads {
+		stat, err := os.ReadFile(path)
+		if _, state, _ := strings.Cut(string(stat), ") "); err == nil && !strings.HasPrefix(state, "T") {
+			return false
+		}
+	}
+	return len(threads) > 0
 }
 
 // A message that is being written when SIGTERM comes is no longer taken, but
