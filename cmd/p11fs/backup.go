@@ -210,22 +210,42 @@ be stopped, and the token must have that format.`,
 			return err
 		}
 		defer f.Close()
+		var u *mountd.Upkeep
+		defer func() {
+			if u != nil {
+				err = errors.Join(err, u.Close())
+			}
+		}()
+		into := func(token string) (err error) {
+			if u, err = open(token, true); err != nil {
+				return err
+			}
+			if state, err := u.State(); err == nil && state.Initialized && !*force {
+				return staysAsItIs(token)
+			}
+			return nil
+		}
+		token := ""
+		if len(args) > 1 { // nobody types a pass phrase to be told that
+			token = args[1]
+			if err := into(token); err != nil {
+				return err
+			}
+		}
 		plain, err := openBackup(c.Context(), s, f, *identity, *phraseFile)
 		if err != nil {
 			return err
 		}
-		token, plain, err := store.BackupOf(plain)
+		was, plain, err := store.BackupOf(plain)
 		if err != nil {
 			return err
 		}
-		if len(args) > 1 {
-			token = args[1]
+		if u == nil {
+			token = was
+			if err := into(token); err != nil {
+				return err
+			}
 		}
-		u, err := open(token, true)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, u.Close()) }()
 		if err := u.Exchange(c.Context()); err != nil {
 			return err
 		}
@@ -236,7 +256,7 @@ be stopped, and the token must have that format.`,
 		}
 		err = u.Restore(c.Context(), plain, *force, u.Unshare)
 		if errors.Is(err, tokens.ErrInitialized) {
-			return &usageError{err: fmt.Errorf("%s is a token that is in use, and stays as it is: name another, or add --force to replace it", token)}
+			return staysAsItIs(token) // which it was not a moment ago
 		}
 		if err != nil {
 			return fmt.Errorf("%s is not restored: %w", token, err)
@@ -245,9 +265,17 @@ be stopped, and the token must have that format.`,
 		if err == nil && state.Replaced != "" {
 			fmt.Fprintf(s.out, "What %s was is in %s: remove it when it is not wanted any more.\n", token, state.Replaced)
 		}
+		if t, treeErr := findTree("", os.Getenv); treeErr == nil && t.token(token) != nil {
+			fmt.Fprintf(s.err, "p11fs: %s serves %s once p11fs mount starts anew\n", t.dir, token)
+		}
 		return err
 	})
 	return completeFile(c, 0)
+}
+
+// staysAsItIs is the error of a token that would be lost.
+func staysAsItIs(token string) error {
+	return &usageError{err: fmt.Errorf("%s is an initialised token, and stays as it is: name another, or add --force to replace it", token)}
 }
 
 // mayReplace asks whether a token that is in use may be replaced.

@@ -191,7 +191,8 @@ func keyFile(mount, key, operation string, suffixes []string, mechanism string, 
 // through sends in through a data file, and what it gives to out. what is the command,
 // for errors.
 func through(at tree, what, operation, file string, in io.Reader, out io.Writer) error {
-	f, err := os.OpenFile(filepath.Join(at.dir, file), os.O_RDWR|syscall.O_NONBLOCK, 0)
+	// With O_CREAT the tree says why there is no such file, as it does to a shell.
+	f, err := os.OpenFile(filepath.Join(at.dir, file), os.O_RDWR|os.O_CREATE|syscall.O_NONBLOCK, 0o600)
 	given := false
 	if err == nil {
 		defer f.Close()

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -54,7 +55,7 @@ func findKey(mount, name string, suffixes []string) (at tree, key string, err er
 			at, key = tree{filepath.Join(t.dir, token)}, filepath.Join("objects", k)
 		}
 		if who, _ := t.read(token, "login"); strings.TrimSpace(who) == "public" {
-			public = append(public, token)
+			public = append(public, "p11fs login "+shellQuote(token))
 		}
 	}
 	switch {
@@ -62,8 +63,10 @@ func findKey(mount, name string, suffixes []string) (at tree, key string, err er
 		return at, key, nil
 	case len(found) > 1:
 		return at, "", &usageError{err: fmt.Errorf("%s is several keys: say which of %s", name, strings.Join(found, ", "))}
+	case slices.Contains(t.tokens(), name):
+		return at, "", &usageError{err: fmt.Errorf("%s is a token: name a key in it, %[1]s/NAME", name)}
 	case len(public) > 0:
-		return at, "", &treeError{what: "find " + name, why: "there is no such key that everybody may see: log in first (p11fs login " + public[0] + ")", err: syscall.EACCES}
+		return at, "", &treeError{what: "find " + name, why: "there is no such key that everybody may see: log in first (" + strings.Join(public, " or ") + ")", err: syscall.EACCES}
 	}
 	return at, "", fmt.Errorf("there is no key %s: ls %s shows those that there are", name, filepath.Join(t.dir, "*", "objects"))
 }

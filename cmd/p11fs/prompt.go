@@ -108,6 +108,8 @@ func (a *asker) line(what string) ([]byte, error) {
 	b, err := a.lines.ReadSlice('\n')
 	switch {
 	case errors.Is(err, io.EOF) && len(b) > 0:
+	case errors.Is(err, io.EOF) && a.terminal:
+		return nil, fmt.Errorf("no %s was given: start the command again, and type it", what)
 	case errors.Is(err, io.EOF):
 		return nil, fmt.Errorf("standard input ended before the line with the %s: give each answer a line, in the order of --help", what)
 	case errors.Is(err, bufio.ErrBufferFull):
@@ -121,13 +123,17 @@ func (a *asker) line(what string) ([]byte, error) {
 }
 
 // noEcho reads one line from the terminal without showing it. An interrupt puts
-// the terminal right again.
+// the terminal right again. term.ReadPassword does not end at Ctrl-D, and takes what is
+// typed at the shell then for the PIN.
 func (a *asker) noEcho(ctx context.Context, prompt string) ([]byte, error) {
 	fd := int(a.s.in.Fd())
-	before, err := term.GetState(fd)
+	before, err := unix.IoctlGetTermios(fd, unix.TCGETS)
 	if err != nil {
 		return nil, err
 	}
+	quiet := *before
+	quiet.Iflag |= unix.ICRNL
+	quiet.Lflag = quiet.Lflag&^unix.ECHO | unix.ICANON | unix.ISIG
 	if !a.asked {
 		a.asked = true
 		// Text that was pasted with the command is no PIN. If it cannot be
@@ -135,14 +141,12 @@ func (a *asker) noEcho(ctx context.Context, prompt string) ([]byte, error) {
 		_ = unix.IoctlSetInt(fd, unix.TCFLSH, unix.TCIFLUSH)
 	}
 	fmt.Fprintf(a.s.err, "%s: ", prompt)
-	b, err := interruptible(ctx, 0, func() ([]byte, error) { return term.ReadPassword(fd) })
-	if ctx.Err() != nil {
-		_ = term.Restore(fd, before)
+	if err := unix.IoctlSetTermios(fd, unix.TCSETS, &quiet); err != nil {
+		return nil, err
 	}
+	b, err := interruptible(ctx, 0, func() ([]byte, error) { return a.line(prompt) })
+	err = errors.Join(err, unix.IoctlSetTermios(fd, unix.TCSETS, before))
 	fmt.Fprintln(a.s.err)
-	if errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("no %s was given: start the command again, and type it", prompt)
-	}
 	return b, err
 }
 

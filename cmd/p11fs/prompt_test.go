@@ -114,6 +114,24 @@ func TestAskTerminal(t *testing.T) {
 			}
 		}
 	})
+	t.Run("Ctrl-D ends it", func(t *testing.T) {
+		master, slave := openTerminal(t)
+		got := make(chan answer, 1)
+		go func() {
+			pin, err := newAsker(streams{in: slave, out: &bytes.Buffer{}, err: &bytes.Buffer{}}).secret(t.Context(), "PIN")
+			got <- answer{pin, err}
+		}()
+		waitNoEcho(t, slave)
+		if _, err := master.WriteString("\x04"); err != nil {
+			t.Fatal(err)
+		}
+		if a := <-got; a.err == nil || !strings.Contains(a.err.Error(), "no PIN was given") {
+			t.Errorf("got %v", a.err)
+		}
+		if !echoes(t, slave) {
+			t.Error("the terminal was left without echo")
+		}
+	})
 	t.Run("an interrupt restores the echo", func(t *testing.T) {
 		master, slave := openTerminal(t)
 		ctx, cancel := context.WithCancel(t.Context())
