@@ -67,6 +67,7 @@ setup-bench:
 	@sh contrib/setup.sh bench
 
 build: ## build bin/p11fs
+	@[ -e $(BIN) ] || echo "building p11fs: the first time takes minutes"
 	$(GO) build -trimpath -o $(BIN) ./cmd/p11fs
 
 # What takes longest, and mostly waits for other programs, begins first.

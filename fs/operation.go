@@ -136,7 +136,8 @@ func (o operation) byDefault(slot *engine.Slot, i engine.ObjectInfo) (p11.Mechan
 			return m, nil
 		}
 	}
-	return p11.Mechanism{}, p11.Errorf(p11.CKR_MECHANISM_INVALID, "%s has no default for this key", o.name)
+	return p11.Mechanism{}, p11.Advise(p11.Errorf(p11.CKR_MECHANISM_INVALID, "%s has no default for this key", o.name),
+		"name a mechanism behind a colon; the key's file mechanisms lists those that fit")
 }
 
 // operation finds the data file of that name: sign, or sign:MECH,param=value…

@@ -54,7 +54,7 @@ have another cryptographic library, or a policy.`,
 		}
 		t, err := p11.ParseMechanismType(args[0])
 		if err != nil {
-			return &usageError{err: err}
+			return &usageError{err: withLike(err, args[0], list)}
 		}
 		if i := slices.IndexFunc(list, func(m p11.MechanismInfo) bool { return m.Type == t }); i >= 0 {
 			tellMechanism(s, list[i])
@@ -103,6 +103,25 @@ func mountedMechanisms(mount, token string) ([]p11.MechanismInfo, error) {
 		list = append(list, m)
 	}
 	return list, nil
+}
+
+// withLike is the error of a mechanism that nobody knows, with those that have the word in
+// their names.
+func withLike(err error, word string, list []p11.MechanismInfo) error {
+	word = strings.ReplaceAll(strings.TrimPrefix(strings.ToLower(word), "ckm_"), "_", "-")
+	var like []string
+	for _, m := range list {
+		if name := m.Type.Short(); strings.Contains(name, word) {
+			like = append(like, name)
+		}
+	}
+	switch {
+	case len(like) == 0 && strings.HasSuffix(err.Error(), "?"): // it suggests one
+		return err
+	case len(like) == 0:
+		return fmt.Errorf("%w: p11fs mechanisms lists those that there are", err)
+	}
+	return fmt.Errorf("%w: name one of %s", err, strings.Join(like, ", "))
 }
 
 // absentMechanism says why a mechanism is not there.

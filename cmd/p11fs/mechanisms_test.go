@@ -95,6 +95,9 @@ func TestMechanismsCommand(t *testing.T) {
 	if out, err := ask("aes-gmc"); err == nil || exitCode(err) != 2 || !strings.Contains(err.Error(), "aes-g") {
 		t.Errorf("of what is none it says %q, %v", out, err)
 	}
+	if out, err := ask("HKDF"); exitCode(err) != 2 || !strings.Contains(err.Error(), "hkdf-derive") {
+		t.Errorf("of a part of a name it says %q, %v", out, err)
+	}
 	if out, err := ask(); err != nil || strings.Count(out, "\n") < 100 {
 		t.Errorf("the list is %q, %v", out, err)
 	}
