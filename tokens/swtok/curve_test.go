@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/sha256"
+	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,12 +17,17 @@ import (
 	"p11fs/tokens/tokentest"
 )
 
+var curveSignatures = flag.Int("signatures", 0, "make this many signatures with each curve in TestCurveSignatures, also under -short or the race detector")
+
 // TestCurveSignatures signs with every curve and has another library check it: Go's
 // library, where it has the curve, and libcrypto, for r and s of all lengths; and a few
-// with the program openssl.
+// with the program openssl. There are 2,000 signatures with each curve, 100 under -short
+// or the race detector, or as many as -signatures says.
 func TestCurveSignatures(t *testing.T) {
 	signatures := 2000
-	if testing.Short() || archiveStride > 1 {
+	if *curveSignatures > 0 {
+		signatures = *curveSignatures
+	} else if testing.Short() || archiveStride > 1 {
 		signatures = 100
 	}
 	checkers := providers(t)
