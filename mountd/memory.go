@@ -2,6 +2,7 @@ package mountd
 
 import (
 	"math"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
@@ -49,6 +50,7 @@ func (d *Daemon) returnMemory() {
 			}
 			// A heap doubles before it is collected.
 			if held := d.engine.Stats().Bytes; heapSize() > 2*(own+held)+memoryWorth {
+				runtime.GC() // a sync.Pool has let go at the second collection
 				debug.FreeOSMemory()
 				own = max(0, heapSize()-d.engine.Stats().Bytes)
 				limit()
