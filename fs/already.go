@@ -67,8 +67,8 @@ func (f *fileObjects) find(ctx context.Context, o, full p11.Attributes) (engine.
 	case p11.CKO_CERTIFICATE:
 		want = with(want, o, p11.CKA_VALUE)
 	case p11.CKO_PUBLIC_KEY, p11.CKO_PRIVATE_KEY:
-		public, ok := f.public[idOf(o)]
-		if want, ok = publicValue(want, public); !ok {
+		var ok bool
+		if want, ok = publicValue(want, f.public[idOf(o)]); !ok {
 			return engine.ObjectInfo{}, false
 		}
 	default:

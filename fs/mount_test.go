@@ -164,7 +164,7 @@ func TestImportAgain(t *testing.T) {
 	term.ok("openssl dsaparam -out dsa.par 1024 2>/dev/null; openssl gendsa -out dsa1.pem dsa.par 2>/dev/null; openssl gendsa -out dsa2.pem dsa.par 2>/dev/null")
 	term.want(in("dsa1.pem", ":label=dsa"), "dsa.key\ndsa.pub\n")
 	term.want(in("dsa1.pem", ":label=dsa"), "# already there as dsa.key\n# already there as dsa.pub\n")
-	term.want(in("dsa2.pem", ":label=dsa")+" | grep -c '^dsa~'", "2\n") // another key of the same name
+	term.want(in("dsa2.pem", ":label=dsa")+" | grep -c '^dsa~'", "2\n")    // another key of the same name
 	term.ok(in("cert.pem", ":id=0x03") + " | grep -q '^site.test~.*crt$'") // another, as was asked
 	term.ok("cp cert.pem $T/certs/a.pem; cp cert.pem $T/certs/a.pem; cmp cert.pem $T/certs/a.pem; test $(cat $O/a.crt/attr/id) = 0x0102")
 	term.want("ls $O | grep -c '^a.*crt'", "1\n")
