@@ -115,6 +115,12 @@ func (a *filesApplication) write(path, command string) error {
 	return errors.Join(err, f.Close())
 }
 
+// names writes a line into a file of a session, and reads the names of objects.
+func (a *filesApplication) names(s, file, line string) ([]string, error) {
+	names, err := a.exchange(a.in(s, file), []byte(line+"\n"))
+	return strings.Fields(string(names)), err
+}
+
 func (a *filesApplication) call(name string, args []string) (string, error) {
 	arg := func(i int) string {
 		if i < len(args) && args[i] != "-" {
@@ -174,16 +180,13 @@ func (a *filesApplication) call(name string, args []string) (string, error) {
 	case "set":
 		return "", a.set(s, arg(1), attributesOf(arg(2)))
 	case "find":
-		names, err := a.exchange(a.in(s, "find"), []byte(templateText(attributesOf(arg(1)))+"\n"))
-		return strings.Join(strings.Fields(string(names)), " "), err
+		names, err := a.names(s, "find", templateText(attributesOf(arg(1))))
+		return strings.Join(names, " "), err
 	case "generate":
-		line := mechanismText(arg(1)) + " " + templateText(attributesOf(arg(2)))
-		made, err := a.exchange(a.in(s, "generate"), []byte(line+"\n"))
-		return strings.Join(strings.Fields(string(made)), " "), err
+		names, err := a.names(s, "generate", mechanismText(arg(1))+" "+templateText(attributesOf(arg(2))))
+		return strings.Join(names, " "), err
 	case "pair":
-		line := mechanismText(arg(1)) + " " + templateText(attributesOf(arg(2)).Merge(attributesOf(arg(3))))
-		made, err := a.exchange(a.in(s, "generate"), []byte(line+"\n"))
-		names := strings.Fields(string(made))
+		names, err := a.names(s, "generate", mechanismText(arg(1))+" "+templateText(attributesOf(arg(2)).Merge(attributesOf(arg(3)))))
 		slices.Reverse(names) // the call gives the public key first
 		return strings.Join(names, " "), err
 	case "one":
