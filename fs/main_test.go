@@ -97,6 +97,13 @@ func serve(dir string) error {
 	}
 	fmt.Println("ready")
 	_, _ = io.Copy(io.Discard, os.Stdin)
+	// The kernel tells of a close(2) when it has returned, and no more once the mount is gone.
+	for range 200 {
+		if f.Stats().Handles == 0 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 	if err := detach(dir); err != nil {
 		return err
 	}

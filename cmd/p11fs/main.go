@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -21,8 +22,14 @@ import (
 // secondSignal is how long after the first one a signal says nothing new.
 const secondSignal = 500 * time.Millisecond
 
+// The kernel gives a signal to the main thread, and to another only if that one is busy.
+// One that waits for a daemon which hangs is not busy to the kernel, and would never take
+// it: so it makes no system call but waits for the threads that do.
+func init() { runtime.LockOSThread() } //nolint:gochecknoinits // before main there is no other thread
+
 func main() {
 	if isSlotDaemon(os.Args[0]) {
+		runtime.UnlockOSThread()
 		os.Exit(slotDaemonMain(os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -53,6 +60,7 @@ func run(ctx context.Context, args []string, s streams) error {
 	root.SetIn(s.in)
 	execute := func() (struct{}, error) { return struct{}{}, root.ExecuteContext(ctx) }
 	if c, _, err := root.Find(args); err == nil && c.Name() == "mount" { // which ends in its own order
+		runtime.UnlockOSThread()
 		_, err := execute()
 		return err
 	}
