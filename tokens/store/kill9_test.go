@@ -245,7 +245,7 @@ func (k *killer) round() {
 			k.t.Fatalf("the rewriter says %q, %v: %s", line, err, said)
 		}
 		k.starts = time.Since(begin)
-		time.Sleep(time.Duration(rand.Int64N(int64(4 * time.Millisecond))))
+		time.Sleep(time.Duration(rand.Int64N(int64(max(4*time.Millisecond, k.starts/2))))) // a machine may be emulated
 	}
 	if err := cmd.Process.Kill(); err != nil {
 		k.t.Errorf("it has ended: %v", err)
