@@ -21,7 +21,7 @@ var floors = [][]string{
 	{"p11"},
 	{"p11/pqc"},
 	{"p11/pkix"},
-	{"tokens"},
+	{"tokens", "tokens/tpm/tpm20", "tokens/tpm/tpmtest"},
 	{"tokens/keywrap"},
 	{"tokens/store/format"},
 	{"tokens/store", "tokens/memory"},
