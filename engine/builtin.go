@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"strconv"
 
 	"p11fs/p11"
@@ -8,7 +9,7 @@ import (
 )
 
 // Beside what is stored, a token has objects that tell of itself (PKCS#11 v3.2 §4.3,
-// §4.14, §4.15): its clock, its mechanisms, and the profile that it keeps to. They are
+// §4.14, §4.15): its clock and counter, its mechanisms, and the profile that it keeps to. They are
 // made when they are looked at. Programs that list everything know nothing of them, so
 // they are found by who names their class.
 
@@ -22,6 +23,8 @@ type builtin struct {
 // builtinHandles is where their handles begin: tokens.NewHandle gives smaller ones.
 const builtinHandles p11.ObjectHandle = 1 << 48
 
+var counter = builtin{p11.CKO_HW_FEATURE, p11.CKA_HW_FEATURE_TYPE, uint64(p11.CKH_MONOTONIC_COUNTER)} //nolint:gochecknoglobals // never written
+
 func (b builtin) handle() p11.ObjectHandle {
 	return builtinHandles | p11.ObjectHandle(b.class)<<32 | p11.ObjectHandle(b.value)
 }
@@ -31,6 +34,9 @@ func (s *Slot) builtins() []builtin {
 	list := []builtin{
 		{p11.CKO_HW_FEATURE, p11.CKA_HW_FEATURE_TYPE, uint64(p11.CKH_CLOCK)},
 		{p11.CKO_PROFILE, p11.CKA_PROFILE_ID, uint64(p11.CKP_BASELINE_PROVIDER)},
+	}
+	if s.Counts() {
+		list = append(list, counter)
 	}
 	for _, m := range s.Mechanisms() {
 		list = append(list, builtin{p11.CKO_MECHANISM, p11.CKA_MECHANISM_TYPE, uint64(m.Type)})
@@ -52,7 +58,11 @@ func (b builtin) object(s *Slot) *tokens.Object {
 		{Type: p11.CKA_LABEL, Value: []byte(name)},
 		{Type: p11.CKA_UNIQUE_ID, Value: []byte(name)},
 	}
-	if b.class == p11.CKO_HW_FEATURE {
+	switch {
+	case b == counter: // has its value when that is read
+		attrs.SetBool(p11.CKA_RESET_ON_INIT, false)
+		attrs.SetBool(p11.CKA_HAS_RESET, false)
+	case b.class == p11.CKO_HW_FEATURE:
 		attrs.Set(p11.CKA_VALUE, []byte(s.engine.now().UTC().Format("20060102150405")+"00"))
 	}
 	return tokens.NewObject(b.handle(), name, attrs)
@@ -69,6 +79,21 @@ func (s *Slot) builtin(h p11.ObjectHandle) *tokens.Object {
 		}
 	}
 	return nil
+}
+
+// Counts says whether the token has a monotonic counter.
+func (s *Slot) Counts() bool {
+	_, ok := s.token.(tokens.Counter)
+	return ok
+}
+
+// Count is the next value of the token's monotonic counter (PKCS#11 v3.1 §4.3.3).
+func (s *Slot) Count(ctx context.Context) (uint64, error) {
+	c, ok := s.token.(tokens.Counter)
+	if !ok {
+		return 0, p11.Errorf(p11.CKR_FUNCTION_NOT_SUPPORTED, "the token has no counter")
+	}
+	return c.NextCount(ctx)
 }
 
 func isBuiltin(h p11.ObjectHandle) bool { return h&builtinHandles != 0 }

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"bytes"
+	"encoding/binary"
 	"testing"
 	"time"
 
@@ -25,16 +27,18 @@ func TestBuiltins(t *testing.T) {
 	for template, n := range map[string]int{
 		"":                 0,
 		"token=true":       0,
-		"class=hw-feature": 1,
-		"class=hw-feature hw-feature-type=monotonic-counter": 0,
-		"class=hw-feature hw-feature-type=clock":             1,
-		"class=profile":                                      1,
-		"class=profile profile-id=baseline-provider":         1,
-		"class=profile profile-id=extended-provider":         0,
-		"class=mechanism":                                    len(b.slot.Mechanisms()),
-		"class=mechanism mechanism-type=aes-cbc":             1,
-		"mechanism-type=aes-cbc class=data":                  0,
-		"class=mechanism mechanism-type=rc4":                 0, "mechanism-type=aes-cbc": 0,
+		"class=hw-feature": 2,
+		"class=hw-feature hw-feature-type=monotonic-counter":                          1,
+		"class=hw-feature reset-on-init=false":                                        1,
+		"class=hw-feature hw-feature-type=monotonic-counter value=0x0000000000000000": 0,
+		"class=hw-feature hw-feature-type=clock":                                      1,
+		"class=profile":                                                               1,
+		"class=profile profile-id=baseline-provider":                                  1,
+		"class=profile profile-id=extended-provider":                                  0,
+		"class=mechanism":                                                             len(b.slot.Mechanisms()),
+		"class=mechanism mechanism-type=aes-cbc":                                      1,
+		"mechanism-type=aes-cbc class=data":                                           0,
+		"class=mechanism mechanism-type=rc4":                                          0, "mechanism-type=aes-cbc": 0,
 		"class=mechanism label=x":    0,
 		"class=mechanism token=true": len(b.slot.Mechanisms()),
 		"class=validation":           0,
@@ -43,7 +47,7 @@ func TestBuiltins(t *testing.T) {
 			t.Errorf("%q finds %d objects, want %d", template, len(list), n)
 		}
 	}
-	clock := find("class=hw-feature")[0]
+	clock := find("class=hw-feature hw-feature-type=clock")[0]
 	value := get(t, s, clock, p11.CKA_VALUE)
 	if at, err := time.Parse("2006010215040500", string(value.Value)); err != nil || time.Since(at).Abs() > time.Minute {
 		t.Errorf("the clock says %q, %v, %v", value.Value, value.Err, err)
@@ -51,7 +55,22 @@ func TestBuiltins(t *testing.T) {
 	if again := find("class=hw-feature hw-feature-type=clock"); len(again) != 1 || again[0] != clock {
 		t.Errorf("another handle: %v, %v", again, clock)
 	}
-	for _, h := range append(find("class=profile"), find("class=mechanism mechanism-type=aes-cbc")[0], clock) {
+	count := find("class=hw-feature hw-feature-type=monotonic-counter")[0]
+	if flag(t, s, count, p11.CKA_RESET_ON_INIT) || flag(t, s, count, p11.CKA_HAS_RESET) {
+		t.Error("the counter says that it is reset")
+	}
+	last := make([]byte, 8)
+	for range 3 {
+		v := get(t, s, count, p11.CKA_VALUE)
+		if v.Err != nil || len(v.Value) != 8 || bytes.Compare(v.Value, last) <= 0 {
+			t.Errorf("the counter says %x, %v after %x", v.Value, v.Err, last)
+		}
+		last = v.Value
+	}
+	if n, err := b.slot.Count(ctx); err != nil || n <= binary.BigEndian.Uint64(last) {
+		t.Errorf("the counter says %d, %v after %x", n, err, last)
+	}
+	for _, h := range append(find("class=profile"), count, find("class=mechanism mechanism-type=aes-cbc")[0], clock) {
 		want(t, s.DestroyObject(ctx, h), p11.CKR_ACTION_PROHIBITED)
 		want(t, s.SetAttributeValue(ctx, h, tmpl(t, "label=x")), p11.CKR_ACTION_PROHIBITED)
 		_, err := s.CopyObject(ctx, h, nil)

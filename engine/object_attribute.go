@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"slices"
 	"time"
 
@@ -31,6 +32,13 @@ func (s *Session) GetAttributeValue(ctx context.Context, h p11.ObjectHandle, typ
 	results := make([]AttributeResult, len(types))
 	for i, t := range types {
 		results[i] = e.attribute(t)
+		if t == p11.CKA_VALUE && h == counter.handle() {
+			n, err := s.appSlot.slot.Count(ctx)
+			if err != nil {
+				return nil, err
+			}
+			results[i] = AttributeResult{Type: t, Value: binary.BigEndian.AppendUint64(nil, n)}
+		}
 	}
 	if e.login != nil && s.appSlot.user() != e.login {
 		return nil, noObject(h)

@@ -3,6 +3,7 @@ package fs
 import (
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -241,6 +242,42 @@ func TestRandom(t *testing.T) {
 	if again, _ := p.cat("tok/random"); again == got {
 		t.Error("twice the same")
 	}
+}
+
+// TestCounter has each read of the counter be another, and a look at the file none.
+func TestCounter(t *testing.T) {
+	taken := 0
+	w := newWorld(t, hooks.Options{Before: func(method string) error {
+		if method == "NextCount" {
+			taken++
+		}
+		return nil
+	}})
+	p := w.person(1000, 100)
+	next := func(p person) uint64 {
+		t.Helper()
+		text, errno := p.cat("tok/counter")
+		p.must(errno)
+		n, err := strconv.ParseUint(strings.TrimSuffix(text, "\n"), 10, 64)
+		if err != nil {
+			t.Fatalf("the counter says %q", text)
+		}
+		return n
+	}
+	first := next(p)
+	if n := next(w.person(1001, 101)); n <= first {
+		t.Errorf("%d comes after %d", n, first)
+	}
+	if names := p.ls("tok"); !slices.Contains(names, "counter") {
+		t.Errorf("there is %q", names)
+	}
+	if node, _, errno := p.walk("tok/counter"); errno != 0 || node.Getattr(p.ctx(), nil, new(fuse.AttrOut)) != 0 {
+		t.Error("the file cannot be looked at")
+	}
+	if taken != 2 {
+		t.Errorf("%d values are taken, and 2 were read", taken)
+	}
+	wantErrno(t, "a number for the counter", p.echo("1", "tok/counter"), syscall.EACCES)
 }
 
 // TestViews reads what an object's directory shows.

@@ -82,6 +82,9 @@ func (p place) directory() directory {
 		d.addCommand("ctl", 0o220, command{runAlone: p.ctl, limit: maxPINCommand})
 	}
 	d.addFile("random", 0o660, p.randomFile())
+	if p.ref.isDefault() && p.slot.Counts() {
+		d.addFile("counter", 0o440, p.counterFile())
+	}
 	d.addDir("digest", &digestDir{place: p})
 	d.addCommand("find", 0o660, command{run: p.find, replies: true, empty: true})
 	d.addCommand("generate", 0o660, command{run: p.generate, replies: true})
@@ -121,6 +124,20 @@ func (p place) find(ctx context.Context, s *session, line []byte) ([]byte, error
 		b.WriteString(n.name + "\n")
 	}
 	return b.Bytes(), nil
+}
+
+// counterFile is the token's monotonic counter, which each open takes one value of. Who
+// only looks at the file takes none.
+func (p place) counterFile() *file {
+	return &file{open: func(ctx context.Context, c caller, flags uint32) (*handle, error) {
+		if _, write := wants(flags); write {
+			return nil, errReadOnly
+		}
+		return p.openText(ctx, c, &file{text: func(ctx context.Context, _ caller) ([]byte, error) {
+			n, err := p.slot.Count(ctx)
+			return fmt.Appendln(nil, n), err
+		}})
+	}}
 }
 
 // maxRandom is how many bytes one open of random gives: programs that read a whole

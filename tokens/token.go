@@ -19,7 +19,7 @@ import (
 //
 // What only some tokens can do is an interface of its own, which whoever wants it
 // finds by assertion on the Token: KeyGenerator, KeyWrapper, KeyDeriver,
-// Encapsulator, RandomSeeder, BatchCreator, Dater, Adopter, Forgetter, Hider, SelfTester, Watcher,
+// Encapsulator, RandomSeeder, BatchCreator, Dater, Counter, Adopter, Forgetter, Hider, SelfTester, Watcher,
 // Offliner, Sharer, Inspector. Resumer, Sizer, Keeper, Duplicator and KeyDigester are found on an
 // Operation.
 type Token interface {
@@ -253,6 +253,18 @@ type Dater interface {
 	// the one before. The next change ends it.
 	Date(ctx context.Context, h p11.ObjectHandle, at time.Time) error
 }
+
+// A Counter is a token with a monotonic counter (PKCS#11 v3.1 §4.3.3), which nothing sets
+// back, C_InitToken neither.
+type Counter interface {
+	// NextCount returns a number that is greater than any that it has returned, whichever
+	// process asked, and whatever became of that.
+	NextCount(ctx context.Context) (uint64, error)
+}
+
+// CountFrom is the least that a counter may begin with at a time, such as one of which it is
+// not known how far it went: no counter goes on by more than one in a nanosecond.
+func CountFrom(now time.Time) uint64 { return uint64(max(now.UnixNano(), 0)) }
 
 // A Forgetter keeps something of keys elsewhere. Forget is called once when the last
 // holder of a session object is gone, and for an object that was to be made and is

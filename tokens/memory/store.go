@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"p11fs/p11"
 	"p11fs/secret"
@@ -43,6 +44,7 @@ type directory struct {
 	pins    map[p11.UserType][]byte // hashes; none of a role without PIN
 	number  uint64                  // of the last object
 	objects map[string]*kept        // by stored name
+	counted uint64                  // see NextCount
 }
 
 // NewDisk returns an empty disk.
@@ -61,7 +63,10 @@ type Store struct {
 	closed bool
 }
 
-var _ tokens.Storage = (*Store)(nil)
+var (
+	_ tokens.Storage = (*Store)(nil)
+	_ tokens.Counter = (*Store)(nil)
+)
 
 // Open opens the token of that name. One that is not there is made, and initialised
 // with tokens.DefaultSOPIN.
@@ -138,6 +143,16 @@ func (s *Store) Close() error {
 		s.hideLocked(name)
 	}
 	return nil
+}
+
+// NextCount is tokens.Counter.
+func (s *Store) NextCount(ctx context.Context) (uint64, error) {
+	if err := s.enter(ctx); err != nil {
+		return 0, err
+	}
+	defer s.dir.mu.Unlock()
+	s.dir.counted = max(s.dir.counted+1, tokens.CountFrom(time.Now()))
+	return s.dir.counted, nil
 }
 
 // Flag sets and clears flags of the token, as another program could.

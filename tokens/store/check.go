@@ -80,7 +80,7 @@ func leftovers(s site) (notes []string, err error) {
 		}
 		slices.Sort(names)
 		for _, n := range names {
-			if n != nameKeyFile && (strings.HasPrefix(n, ".p11fs.") || strings.HasSuffix(n, ".TMP")) {
+			if n != nameKeyFile && n != countFile && (strings.HasPrefix(n, ".p11fs.") || strings.HasSuffix(n, ".TMP")) {
 				notes = append(notes, fmt.Sprintf("%s was left behind by a process that ended; it means nothing", n))
 			}
 		}

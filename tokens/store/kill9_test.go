@@ -205,36 +205,36 @@ func TestFormat312Kill9(t *testing.T) {
 	}
 }
 
-// start starts a rewriter.
-func (k *killer) start() (cmd *exec.Cmd, out *bufio.Reader, said *strings.Builder) {
-	k.t.Helper()
+// startSelf starts this program as what env makes it.
+func startSelf(t *testing.T, env string, arguments ...string) (cmd *exec.Cmd, out *bufio.Reader, said *strings.Builder) {
+	t.Helper()
 	said = &strings.Builder{}
 	for _, args := range [][]string{{os.Args[0]}, {"qemu-" + runtime.GOARCH + "-static", os.Args[0]}} {
-		args = append(args, k.cfg.Dir, k.pin)
+		args = append(args, arguments...)
 		cmd = exec.Command(args[0], args[1:]...)
-		cmd.Env = append(os.Environ(), rewriterEnv+"=on")
+		cmd.Env = append(os.Environ(), env+"=on")
 		cmd.Stderr = said
 		pipe, err := cmd.StdoutPipe()
 		if err != nil {
-			k.t.Fatal(err)
+			t.Fatal(err)
 		}
 		err = cmd.Start()
 		if errors.Is(err, syscall.ENOEXEC) {
 			continue // another machine's program
 		}
 		if err != nil {
-			k.t.Fatal(err)
+			t.Fatal(err)
 		}
 		return cmd, bufio.NewReader(pipe), said
 	}
-	k.t.Fatal("this program cannot start itself")
+	t.Fatal("this program cannot start itself")
 	return nil, nil, nil
 }
 
 // round has a rewriter work for a while, kills it and looks.
 func (k *killer) round() {
 	k.t.Helper()
-	cmd, out, said := k.start()
+	cmd, out, said := startSelf(k.t, rewriterEnv, k.cfg.Dir, k.pin)
 	begin := time.Now()
 	if k.starts > 0 && rand.IntN(5) == 0 { // while it starts, or soon after
 		time.Sleep(time.Duration(rand.Int64N(int64(k.starts) * 5 / 4)))

@@ -16,6 +16,10 @@ func TestMain(m *testing.M) {
 		fmt.Println("it failed:", rewriteUntilKilled(os.Args[1], os.Args[2]))
 		os.Exit(1)
 	}
+	if os.Getenv(counterEnv) != "" {
+		fmt.Println("it failed:", countUntilKilled(os.Args[1]))
+		os.Exit(1)
+	}
 	if dir := os.Getenv("P11FS_TEST_DISK"); dir != "" {
 		os.Setenv("TMPDIR", dir)
 	} else if !inMemory(os.TempDir()) && inMemory("/dev/shm") {

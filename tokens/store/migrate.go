@@ -466,12 +466,14 @@ func (m *migrating) complete(x format.Index) error {
 	if err := m.objs.putAside(indexFile, format.EditIndex(nil, nil, names...)); err != nil {
 		return err
 	}
-	key, _, err := m.s.top.read(nameKeyFile, nameKeySize)
-	if err == nil {
-		err = m.top.putAside(nameKeyFile, key)
-	}
-	if err != nil && ignore(err) != nil {
-		return err
+	for file, limit := range map[string]int64{nameKeyFile: nameKeySize, countFile: maxCountFile} {
+		b, _, err := m.s.top.read(file, limit)
+		if err == nil {
+			err = m.top.putAside(file, b)
+		}
+		if err != nil && ignore(err) != nil {
+			return err
+		}
 	}
 	d, err := m.data(func(p11.UserType, *secret.Bytes) (format.Kept, error) {
 		return format.Kept{}, errPINChanged()

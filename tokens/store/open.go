@@ -98,7 +98,7 @@ func (s *Store) openFiles() (err error) {
 	if s.objs, s.w, err = s.openObjects(s.top); err != nil {
 		return err
 	}
-	for _, temp := range []string{tempName(dataFile), tempName(soKeyFile), tempName(userKeyFile), tempName(nameKeyFile)} {
+	for _, temp := range []string{tempName(dataFile), tempName(soKeyFile), tempName(userKeyFile), tempName(nameKeyFile), tempName(countFile)} {
 		_ = s.top.remove(temp)
 	}
 	for _, temp := range []string{objectTemp, tempName(indexFile)} {

@@ -19,7 +19,8 @@ const (
 	dataFile    = "NVTOK.DAT"
 	soKeyFile   = "MK_SO"
 	userKeyFile = "MK_USER"
-	nameKeyFile = ".p11fs.names" // random bytes, for ShownName
+	nameKeyFile = ".p11fs.names"   // random bytes, for ShownName
+	countFile   = ".p11fs.counter" // see counter
 	objectsDir  = "TOK_OBJ"
 	indexFile   = "OBJ.IDX" // in objectsDir
 	// objectTemp is the temporary name of any object file.
@@ -79,7 +80,7 @@ type Store struct {
 	trying chan struct{} // has room for one: who tries a PIN, and sets trial
 
 	// The token's lock, cfg.Lock, guards the directory, what seg points to and, in
-	// memory, top, objs, seg, format, names and destroyed: only its
+	// memory, top, objs, seg, format, names, destroyed and counter: only its
 	// holder changes them. mu is locked under it and nothing is locked under mu
 	// but the index and objects; no I/O is done under mu but for reading w and
 	// looking for seg's file.
@@ -113,8 +114,9 @@ type Store struct {
 	destroyed  recentNames           // names of which a stock process may bring something back
 	bad        map[format.Name]error // files that give no object, and why
 	spoiled    map[string]string     // other files that cannot be used, and why
-	unlisted   []format.Name         // files of objects that had no line when the store was opened
-	said       said                  // of them in the log
+	counter    counter
+	unlisted   []format.Name // files of objects that had no line when the store was opened
+	said       said          // of them in the log
 }
 
 var _ tokens.Storage = (*Store)(nil)

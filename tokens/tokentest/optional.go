@@ -179,3 +179,30 @@ func (b Backend) testDates(t *testing.T) {
 	}
 	wantRV(t, "an object that is not there", dater.Date(t.Context(), 1, at), p11.CKR_OBJECT_HANDLE_INVALID)
 }
+
+// testCounter counts in turns, and over C_InitToken.
+func (b Backend) testCounter(t *testing.T) {
+	dir := t.TempDir()
+	tok := b.ready(t, dir)
+	if _, ok := tok.(tokens.Counter); !ok {
+		return
+	}
+	last := uint64(0)
+	next := func(tok tokens.Token) {
+		t.Helper()
+		n, err := tok.(tokens.Counter).NextCount(t.Context())
+		noError(t, err)
+		if n <= last {
+			t.Errorf("%d comes after %d", n, last)
+		}
+		last = n
+	}
+	another := b.open(t, dir)
+	for range 3 {
+		next(tok)
+		next(another)
+	}
+	noError(t, tok.InitToken(t.Context(), PIN(t, soPIN), "suite"))
+	next(another)
+	next(b.open(t, dir))
+}

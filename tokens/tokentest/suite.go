@@ -43,6 +43,7 @@ func Run(t *testing.T, b Backend) {
 	t.Run("forgotten keys", b.testForgotten)
 	t.Run("optional parts", b.testOptional)
 	t.Run("dates", b.testDates)
+	t.Run("counter", b.testCounter)
 	t.Run("random", b.testRandom)
 }
 

@@ -254,3 +254,11 @@ func (t *Token) Destroy(ctx context.Context, h p11.ObjectHandle, check func(p11.
 		return check(a)
 	})
 }
+
+// NextCount is tokens.Counter's.
+func (t *Token) NextCount(ctx context.Context) (uint64, error) {
+	if err := t.before("NextCount"); err != nil {
+		return 0, err
+	}
+	return t.Store.NextCount(ctx)
+}
