@@ -463,6 +463,7 @@ func TestFailing(t *testing.T) {
 
 func testFailing(t *testing.T, shared bool) {
 	seed := crashToken(t, shared)
+	before := look(t, seed, testSO, testUser, otherPIN)
 	for _, c := range crashChanges() {
 		if c.name == "InitToken" {
 			continue // not one step: see there
@@ -493,7 +494,7 @@ func testFailing(t *testing.T, shared bool) {
 				if got.so == "" || got.user == "" {
 					t.Errorf("step %d: %v (%v)", fail, got, err)
 				}
-				if before := look(t, seed, testSO, testUser, otherPIN); err != nil && got.String() != before.String() && got.String() != c.after(before)[0].String() {
+				if err != nil && got.String() != before.String() && got.String() != c.after(before)[0].String() {
 					t.Errorf("step %d failed with %v and left %v", fail, err, got)
 				}
 				_ = s.Close()
