@@ -10,7 +10,7 @@ import (
 
 // Encryption and decryption by message (PKCS#11 v3.2 §5.9, §5.11): one Init, and then any
 // number of messages, each with an IV of its own. The flag of a function here is
-// CKF_MESSAGE_ENCRYPT or CKF_MESSAGE_DECRYPT.
+// CKF_MESSAGE_ENCRYPT or CKF_MESSAGE_DECRYPT; MessageFinal is also that of signatures.
 
 // A message is one that was begun in parts.
 type message struct {
@@ -22,6 +22,17 @@ type message struct {
 // MessageInit is C_MessageEncryptInit or C_MessageDecryptInit. What the program gives as
 // the parameter of its mechanism is not looked at: each message has its own.
 func (s *Session) MessageInit(ctx context.Context, flag p11.Flags, t p11.MechanismType, key p11.ObjectHandle) error {
+	return s.messagesInit(ctx, flag, p11.Mechanism{Type: t}, key, func(o *Operation) error {
+		o.once = true
+		if o.key.session() {
+			o.ivs = s.appSlot.objects.ivsOf(o.key.handle)
+		}
+		return nil
+	})
+}
+
+// messagesInit begins a process of messages, which prepare makes ready.
+func (s *Session) messagesInit(ctx context.Context, flag p11.Flags, m p11.Mechanism, key p11.ObjectHandle, prepare func(o *Operation) error) error {
 	u := useOf(flag)
 	if s.closed() {
 		return s.gone()
@@ -32,18 +43,23 @@ func (s *Session) MessageInit(ctx context.Context, flag p11.Flags, t p11.Mechani
 	if err != nil {
 		return err
 	}
-	o, err := s.begin(ctx, u, p11.Mechanism{Type: t}, key)
+	o, err := s.begin(ctx, u, m, key)
 	if err != nil {
 		return err
 	}
-	o.once = true
-	if o.key.session() {
-		o.ivs = s.appSlot.objects.ivsOf(o.key.handle)
-	}
-	if err := o.takes(0); err != nil {
-		o.release()
+	begun := false
+	defer func() {
+		if !begun {
+			o.release() // also after a panic in the token
+		}
+	}()
+	if err := o.takes(m.Bytes()); err != nil {
 		return err
 	}
+	if err := prepare(o); err != nil {
+		return interruptedBy(ctx, err)
+	}
+	begun = true // once it is registered, another thread may end it
 	if err := o.register(); err != nil {
 		return err
 	}
@@ -134,7 +150,8 @@ func (s *Session) MessageNext(ctx context.Context, flag p11.Flags, a AEADMessage
 	return out, a, err
 }
 
-// MessageFinal is C_MessageEncryptFinal or C_MessageDecryptFinal.
+// MessageFinal is C_MessageEncryptFinal, C_MessageDecryptFinal, C_MessageSignFinal or
+// C_MessageVerifyFinal.
 func (s *Session) MessageFinal(ctx context.Context, flag p11.Flags) error {
 	o, err := s.activeOf(flag)
 	if err != nil {
@@ -149,11 +166,10 @@ func (s *Session) MessageFinal(ctx context.Context, flag p11.Flags) error {
 
 // beginMessage begins one under a, whose IV it chooses if it is to.
 func (o *Operation) beginMessage(ctx context.Context, a *AEADMessage, associated []byte) error {
-	flag := p11.Flags(p11.CKF_ENCRYPT)
-	if o.use.flag == p11.CKF_MESSAGE_DECRYPT {
-		flag = p11.CKF_DECRYPT
-	} else if err := a.generate(ctx, o.session, o.ivs); err != nil {
-		return err
+	if o.use.flag == p11.CKF_MESSAGE_ENCRYPT {
+		if err := a.generate(ctx, o.session, o.ivs); err != nil {
+			return err
+		}
 	}
 	m, err := a.mechanism(o.mech.Type, associated)
 	if err != nil {
@@ -162,7 +178,7 @@ func (o *Operation) beginMessage(ctx context.Context, a *AEADMessage, associated
 	if err := o.takes(m.Bytes()); err != nil {
 		return err
 	}
-	impl, err := o.token().Begin(ctx, flag, m, o.key.object)
+	impl, err := o.token().Begin(ctx, o.use.atToken(), m, o.key.object)
 	if err != nil {
 		_ = o.takes(0) // which is less
 		return interruptedBy(ctx, err)
@@ -225,5 +241,5 @@ func (o *Operation) endMessage() {
 		o.message.impl.Close()
 		o.message = nil
 	}
-	_ = o.takes(0) // which is less
+	_ = o.takes(o.mech.Bytes()) // which is less
 }

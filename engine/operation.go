@@ -99,7 +99,7 @@ func (o *Operation) atToken(ctx context.Context) (tokens.Operation, error) {
 	if o.key != nil {
 		key = o.key.object
 	}
-	return o.token().Begin(ctx, o.use.flag, o.mech, key)
+	return o.token().Begin(ctx, o.use.atToken(), o.mech, key)
 }
 
 func (o *Operation) token() tokens.Token { return o.session.appSlot.slot.token }

@@ -35,7 +35,7 @@ func (s *Session) policyAllows(key p11.Attributes, u use, m p11.Mechanism) error
 	case why != "":
 		return p11.Advise(p11.Errorf(u.weak, "%s", why), "use a stronger key")
 	}
-	switch u.flag {
+	switch u.atToken() {
 	case p11.CKF_SIGN, p11.CKF_SIGN_RECOVER, p11.CKF_VERIFY, p11.CKF_VERIFY_RECOVER:
 		if why := p.Signature(m, key); why != "" {
 			return p11.Advise(p11.Errorf(u.weak, "%s: %s", m.Type.Short(), why), "use a longer digest, or a stronger key")

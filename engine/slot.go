@@ -51,9 +51,10 @@ func (s *Slot) readMechanisms() {
 	if s.token == nil {
 		return
 	}
-	t := &mechanismTable{s.engine.policy.List(s.token.Mechanisms()), make(map[p11.MechanismType]p11.MechanismInfo)}
-	for _, m := range t.list {
-		t.byType[m.Type] = m
+	t := &mechanismTable{slices.Clone(s.engine.policy.List(s.token.Mechanisms())), make(map[p11.MechanismType]p11.MechanismInfo)}
+	for i, m := range t.list {
+		m.Flags = offered(m.Flags)
+		t.list[i], t.byType[m.Type] = m, m
 	}
 	s.mechanisms.Store(t)
 }

@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"flag"
 	"strings"
 	"testing"
 
@@ -10,6 +11,10 @@ import (
 	"p11fs/secret"
 	"p11fs/tokens/tokentest/hooks"
 )
+
+// everyState is which of the cases TestStates has: with 2 it takes a few seconds, with 1,
+// which is all of them, twice as long.
+var everyState = flag.Int("every-state", 2, "have TestStates make each n-th of its cases")
 
 // A door makes the calls of enginetest.
 type door struct {
@@ -26,6 +31,8 @@ type door struct {
 	proof   []byte // of data, by the key "mac public"
 	sealed  []byte // by "rsa public"
 	point   []byte
+	text    []byte // of a message, by the key "aes public"
+	tag     []byte // of that
 }
 
 var data = []byte("16 bytes of data")
@@ -60,6 +67,11 @@ func (d *door) begin() {
 	ok(t, d.helper.Init(ctx, p11.CKF_SIGN_RECOVER, mechanism(t, "rsa-pkcs"), d.keys["rsa private"]))
 	d.sealed, err = d.helper.Do(ctx, p11.CKF_SIGN_RECOVER, data, nil, engine.NoLimit)
 	ok(t, err)
+	ok(t, d.helper.MessageInit(ctx, p11.CKF_MESSAGE_ENCRYPT, p11.CKM_AES_GCM, d.keys["aes public"]))
+	text, a, err := d.helper.Message(ctx, p11.CKF_MESSAGE_ENCRYPT, engine.AEADMessage{IV: data[:12], TagBits: 128}, nil, data, engine.NoLimit)
+	ok(t, err)
+	ok(t, d.helper.MessageFinal(ctx, p11.CKF_MESSAGE_ENCRYPT))
+	d.text, d.tag = text, a.Tag
 	d.wrapped, err = d.helper.WrapKey(ctx, mechanism(t, "aes-key-wrap-kwp"), d.keys["aes public"], d.keys["mac public"])
 	ok(t, err)
 }
@@ -110,6 +122,9 @@ func (d *door) call(line string) error {
 		return err
 	}
 	if is, err := d.objects(s, name, arg); is {
+		return err
+	}
+	if is, err := d.messages(s, name, arg); is {
 		return err
 	}
 	if is, err := d.operation(s, name, arg); is {
@@ -287,6 +302,60 @@ func (d *door) operation(s *engine.Session, name, arg string) (is bool, err erro
 	return false, nil
 }
 
+// messages makes a call of a process of messages.
+func (d *door) messages(s *engine.Session, name, arg string) (is bool, err error) {
+	ctx := d.t.Context()
+	flags := map[string]p11.Flags{"Encrypt": p11.CKF_MESSAGE_ENCRYPT, "Decrypt": p11.CKF_MESSAGE_DECRYPT, "Sign": p11.CKF_MESSAGE_SIGN, "Verify": p11.CKF_MESSAGE_VERIFY}
+	for verb, flag := range flags {
+		signs := flag&(p11.CKF_MESSAGE_SIGN|p11.CKF_MESSAGE_VERIFY) != 0
+		a := engine.AEADMessage{IV: data[:12], TagBits: 128, Tag: d.tag}
+		text, proof := data, []byte(nil)
+		switch verb {
+		case "Decrypt":
+			text = d.text
+		case "Verify":
+			proof = d.proof
+		}
+		switch name {
+		case "C_Message" + verb + "Init":
+			switch {
+			case arg == "null":
+				return true, s.SessionCancel(ctx, flag)
+			case signs:
+				return true, s.SignMessagesInit(ctx, flag, mechanism(d.t, "sha256-hmac"), d.keys["mac "+arg])
+			}
+			return true, s.MessageInit(ctx, flag, p11.CKM_AES_GCM, d.keys["aes "+arg])
+		case "C_" + verb + "Message":
+			if signs {
+				_, err = s.SignMessage(ctx, flag, text, proof, engine.NoLimit)
+			} else {
+				_, _, err = s.Message(ctx, flag, a, nil, text, engine.NoLimit)
+			}
+		case "C_" + verb + "MessageBegin":
+			if signs {
+				err = s.SignMessageBegin(ctx, flag)
+			} else {
+				_, err = s.MessageBegin(ctx, flag, a, nil)
+			}
+		case "C_" + verb + "MessageNext":
+			switch last := arg == "last"; {
+			case signs && last:
+				_, err = s.SignMessageEnd(ctx, flag, text, proof, engine.NoLimit)
+			case signs:
+				err = s.SignMessageNext(ctx, flag, text)
+			default:
+				_, _, err = s.MessageNext(ctx, flag, a, text, last, engine.NoLimit)
+			}
+		case "C_Message" + verb + "Final":
+			err = s.MessageFinal(ctx, flag)
+		default:
+			continue
+		}
+		return true, err
+	}
+	return false, nil
+}
+
 // TestStates makes every call in every state of a session (enginetest).
 func TestStates(t *testing.T) {
 	token := hooks.New("tok", hooks.Options{})
@@ -296,9 +365,9 @@ func TestStates(t *testing.T) {
 	slot, err := e.SlotNamed("tok")
 	ok(t, err)
 	d := &door{t: t, engine: e, slot: slot, pins: map[string]string{"user": hooks.UserPIN, "so": hooks.SOPIN, "context": hooks.UserPIN, "other": hooks.UserPIN}}
-	every := 1
+	every := *everyState
 	if testing.Short() {
-		every = 5
+		every = max(every, 9)
 	}
 	cases := enginetest.Cases(every)
 	for seed := range uint64(4) {

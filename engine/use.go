@@ -36,6 +36,8 @@ var uses = [...]use{ //nolint:gochecknoglobals // a table, never written
 		p11.CKR_UNWRAPPING_KEY_HANDLE_INVALID, p11.CKR_UNWRAPPING_KEY_TYPE_INCONSISTENT, p11.CKR_UNWRAPPING_KEY_SIZE_RANGE},
 	keyUse(p11.CKF_MESSAGE_ENCRYPT, p11.CKA_ENCRYPT, "encrypt messages", "encryption of messages"),
 	keyUse(p11.CKF_MESSAGE_DECRYPT, p11.CKA_DECRYPT, "decrypt messages", "decryption of messages"),
+	keyUse(p11.CKF_MESSAGE_SIGN, p11.CKA_SIGN, "sign messages", "signature of messages"),
+	keyUse(p11.CKF_MESSAGE_VERIFY, p11.CKA_VERIFY, "verify messages", "verification of messages"),
 	{flag: p11.CKF_DIGEST, verb: "digest", noun: "digest"},
 }
 
@@ -56,6 +58,36 @@ func useOf(flag p11.Flags) use {
 // messages says whether the use is one of messages, each of which has a parameter.
 func (u use) messages() bool {
 	return u.flag == p11.CKF_MESSAGE_ENCRYPT || u.flag == p11.CKF_MESSAGE_DECRYPT
+}
+
+// byMessage are the functions of whole messages, and what each message of theirs is.
+var byMessage = map[p11.Flags]p11.Flags{ //nolint:gochecknoglobals // a table, never written
+	p11.CKF_MESSAGE_ENCRYPT: p11.CKF_ENCRYPT, p11.CKF_MESSAGE_DECRYPT: p11.CKF_DECRYPT,
+	p11.CKF_MESSAGE_SIGN: p11.CKF_SIGN, p11.CKF_MESSAGE_VERIFY: p11.CKF_VERIFY,
+}
+
+// atToken is the use that a token knows.
+func (u use) atToken() p11.Flags {
+	if one, ok := byMessage[u.flag]; ok {
+		return one
+	}
+	return u.flag
+}
+
+// offered are the functions of a mechanism that the engine makes of those of the token:
+// what signs signs messages, and every message may come in parts.
+func offered(flags p11.Flags) p11.Flags {
+	for _, m := range []p11.Flags{p11.CKF_MESSAGE_SIGN, p11.CKF_MESSAGE_VERIFY} {
+		if flags&byMessage[m] != 0 {
+			flags |= m
+		}
+	}
+	for m := range byMessage {
+		if flags&m != 0 {
+			flags |= p11.CKF_MULTI_MESSAGE
+		}
+	}
+	return flags
 }
 
 // begin is where each use of a mechanism, and so of a key, begins: it checks that

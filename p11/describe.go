@@ -49,10 +49,12 @@ func (v MechanismType) Takes() string {
 }
 
 // Uses returns the names of what the mechanism does here, such as encrypt, as CKF_ENCRYPT
-// and its like say. What they say of elliptic curves is left out.
+// and its like say. What they say of elliptic curves is left out, and what the engine makes
+// of the others: what signs signs messages.
 func (m MechanismInfo) Uses() []string {
 	const curves = CKF_EC_F_P | CKF_EC_F_2M | CKF_EC_ECPARAMETERS | CKF_EC_OID | CKF_EC_UNCOMPRESS | CKF_EC_COMPRESS | CKF_EC_CURVENAME
-	return (m.Flags &^ (curves | CKF_EXTENSION)).MechanismNames()
+	const made = CKF_MESSAGE_SIGN | CKF_MESSAGE_VERIFY | CKF_MULTI_MESSAGE
+	return (m.Flags &^ (curves | made | CKF_EXTENSION)).MechanismNames()
 }
 
 // SizeUnit is in what MinKeySize and MaxKeySize are: "bytes" for ciphers, the secrets of

@@ -49,6 +49,11 @@ func Calls() []string {
 	for _, d := range duals() {
 		list = append(list, d.call)
 	}
+	for _, p := range processes() {
+		with(p.init, "public", "null", "private", "temp")
+		with(p.next, "part", "last")
+		list = append(list, p.one, p.begin, p.final)
+	}
 	for _, k := range kinds() {
 		with(k.init, "public", "null")
 		if k.keyed() {
@@ -81,6 +86,12 @@ func setups() [][]string {
 			list = append(list, []string{"make private", k.init + " private", "C_Logout"}, []string{"make private", k.init + " private", k.update, "C_Logout"},
 				[]string{"make temp", k.init + " temp", "destroy temp"}, []string{"make temp", k.init + " temp", k.update, "destroy temp"})
 		}
+	}
+	for _, p := range processes() {
+		begin := p.init + " public"
+		list = append(list, []string{begin}, []string{begin, p.one}, []string{begin, p.final}, []string{begin, p.begin},
+			[]string{begin, p.begin, p.next + " part"}, []string{begin, p.begin, p.next + " last"}, []string{begin, p.begin, "C_SessionCancel all"},
+			[]string{"make private", p.init + " private", p.begin, "C_Logout"}, []string{"make temp", p.init + " temp", p.begin, "destroy temp"})
 	}
 	for _, d := range duals() {
 		one, other := "C_"+d.one+"Init public", "C_"+d.other+"Init public"

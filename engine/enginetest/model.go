@@ -24,6 +24,7 @@ type op struct {
 	parts     int  // of the data that went in, each the same
 	presented bool // the verification got its signature first
 	private   bool // its key
+	begun     bool // in a process of messages: one that is in parts
 }
 
 // A kind is one of the operations: its functions, and the slot that it takes.
@@ -53,6 +54,17 @@ func kinds() []kind {
 		inParts(of("Sign", p11.CKF_SIGN)), inParts(of("Verify", p11.CKF_VERIFY)), presented,
 		of("SignRecover", p11.CKF_SIGN_RECOVER), of("VerifyRecover", p11.CKF_VERIFY_RECOVER),
 	}
+}
+
+// A process is one of messages: its functions.
+type process struct{ name, init, one, begin, next, final string }
+
+func processes() (list []process) {
+	for _, name := range []string{"Encrypt", "Decrypt", "Sign", "Verify"} {
+		one := "C_" + name + "Message"
+		list = append(list, process{"Message" + name, "C_Message" + name + "Init", one, one + "Begin", one + "Next", "C_Message" + name + "Final"})
+	}
+	return list
 }
 
 // A dual is a dual-function operation: what it drives.
@@ -100,7 +112,7 @@ func (m *model) call(line string) []p11.RV {
 	if !m.exists {
 		return []p11.RV{p11.CKR_SESSION_HANDLE_INVALID}
 	}
-	for _, answer := range []func(name, arg string) []p11.RV{m.session, m.object, m.dual, m.operation} {
+	for _, answer := range []func(name, arg string) []p11.RV{m.session, m.object, m.dual, m.operation, m.messages} {
 		if rvs := answer(name, arg); rvs != nil {
 			return rvs
 		}
@@ -156,6 +168,11 @@ func (m *model) session(name, arg string) []p11.RV {
 		for _, k := range kinds() {
 			if arg == "all" || arg == k.name {
 				delete(m.ops, k.slot)
+			}
+		}
+		for _, p := range processes() {
+			if arg == "all" {
+				delete(m.ops, p.name)
 			}
 		}
 		m.find = m.find && arg != "all" && arg != "FindObjects"
@@ -294,6 +311,53 @@ func (m *model) operation(name, arg string) []p11.RV {
 			return []p11.RV{p11.CKR_OPERATION_ACTIVE}
 		case name == k.final && k.slot == "Verify" && o.parts != 1: // it is a signature of one part
 			return []p11.RV{p11.CKR_SIGNATURE_INVALID}
+		}
+		return ok
+	}
+	return nil
+}
+
+// messages answers the functions of messages (PKCS#11 v3.2 §5.9, §5.11, §5.14, §5.16). The
+// argument last is that of the end of a message.
+func (m *model) messages(name, arg string) []p11.RV {
+	for _, p := range processes() {
+		o := m.ops[p.name]
+		switch name {
+		case p.init:
+			switch {
+			case arg == "null":
+				delete(m.ops, p.name)
+			case o != nil:
+				return []p11.RV{p11.CKR_OPERATION_ACTIVE}
+			case arg == "private" && !m.private || arg == "temp" && !m.temp:
+				return []p11.RV{p11.CKR_KEY_HANDLE_INVALID}
+			default:
+				m.ops[p.name] = &op{private: arg == "private"}
+			}
+			return ok
+		case p.one, p.begin, p.next, p.final:
+		default:
+			continue
+		}
+		switch {
+		case o == nil || name == p.next && !o.begun:
+			return []p11.RV{p11.CKR_OPERATION_NOT_INITIALIZED}
+		case name == p.final:
+			delete(m.ops, p.name)
+		case name != p.next && o.begun:
+			return []p11.RV{p11.CKR_OPERATION_ACTIVE}
+		case name == p.begin:
+			o.begun, o.parts = true, 0
+		case name == p.next:
+			o.parts++
+			if o.begun = arg != "last"; !o.begun && o.parts != 1 { // the message has one part
+				switch p.name {
+				case "MessageVerify":
+					return []p11.RV{p11.CKR_SIGNATURE_INVALID}
+				case "MessageDecrypt":
+					return []p11.RV{p11.CKR_AEAD_DECRYPT_FAILED}
+				}
+			}
 		}
 		return ok
 	}

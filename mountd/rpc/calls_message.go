@@ -18,6 +18,66 @@ func ofMessages(f func(q *request, flag p11.Flags) error) func(*request) error {
 	}
 }
 
+// ofSigned answers a call of messages that are signed or verified. They have no parameter.
+func ofSigned(flag p11.Flags, f func(q *request, flag p11.Flags) error) func(*request) error {
+	return func(q *request) error {
+		if len(q.data(0)) > 0 {
+			return p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "a message that is signed has no parameter of its own")
+		}
+		return f(q, flag)
+	}
+}
+
+// signMessagesInit answers C_MessageSignInit and C_MessageVerifyInit, which a NULL
+// mechanism makes cancel.
+func signMessagesInit(flag p11.Flags) func(*request) error {
+	return func(q *request) error {
+		if q.mechanism.Null {
+			return q.session.SessionCancel(q.ctx, flag)
+		}
+		return q.session.SignMessagesInit(q.ctx, flag, q.mechanism.Mechanism, q.object(0))
+	}
+}
+
+func signMessagesFinal(flag p11.Flags) func(*request) error {
+	return func(q *request) error { return q.session.MessageFinal(q.ctx, flag) }
+}
+
+func (q *request) signMessage(flag p11.Flags) error {
+	return q.result(q.session.SignMessage(q.ctx, flag, q.data(1), nil, q.limit()))
+}
+
+func (q *request) signMessageBegin(flag p11.Flags) error {
+	return q.session.SignMessageBegin(q.ctx, flag)
+}
+
+// signMessageNext answers C_SignMessageNext, with the signature where the program has a
+// place for its length.
+func (q *request) signMessageNext(flag p11.Flags) error {
+	if q.numbers[0] != 0 {
+		return q.result(q.session.SignMessageEnd(q.ctx, flag, q.data(1), nil, q.limit()))
+	}
+	if err := q.session.SignMessageNext(q.ctx, flag, q.data(1)); err != nil {
+		return err
+	}
+	q.nothing()
+	return nil
+}
+
+func (q *request) verifyMessage(flag p11.Flags) error {
+	_, err := q.session.SignMessage(q.ctx, flag, q.data(1), q.data(2), engine.NoLimit)
+	return err
+}
+
+// verifyMessageNext answers C_VerifyMessageNext, whose last part comes with a signature.
+func (q *request) verifyMessageNext(flag p11.Flags) error {
+	if q.arrays[2].IsNull() {
+		return q.session.SignMessageNext(q.ctx, flag, q.data(1))
+	}
+	_, err := q.session.SignMessageEnd(q.ctx, flag, q.data(1), q.data(2), engine.NoLimit)
+	return err
+}
+
 func (q *request) messageInit(flag p11.Flags) error {
 	return q.session.MessageInit(q.ctx, flag, p11.MechanismType(q.numbers[1]), q.object(2))
 }

@@ -7,8 +7,8 @@ import (
 )
 
 // sessionHandlers answer the calls of sessions, whose arguments have been read. Those
-// that are missing are not supported: the messages of PKCS#11 v3.0 §5.9 to §5.16, which
-// our own module has in another form where it encrypts and decrypts them.
+// that are missing are not supported: the messages of PKCS#11 v3.0 §5.9 and §5.11, which
+// our own module has in another form.
 var sessionHandlers = map[wire.Call]func(*request) error{ //nolint:gochecknoglobals // a table, never written
 	wire.CallCloseSession:      (*request).closeSession,
 	wire.CallGetSessionInfo:    (*request).getSessionInfo,
@@ -94,6 +94,17 @@ var sessionHandlers = map[wire.Call]func(*request) error{ //nolint:gochecknoglob
 	wire.CallWrapKeyAuthenticated:   (*request).wrapKeyAuthenticated,
 	wire.CallUnwrapKeyAuthenticated: gives((*request).unwrapKeyAuthenticated),
 
+	wire.CallMessageSignInit:    signMessagesInit(p11.CKF_MESSAGE_SIGN),
+	wire.CallSignMessage:        ofSigned(p11.CKF_MESSAGE_SIGN, (*request).signMessage),
+	wire.CallSignMessageBegin:   ofSigned(p11.CKF_MESSAGE_SIGN, (*request).signMessageBegin),
+	wire.CallSignMessageNext:    ofSigned(p11.CKF_MESSAGE_SIGN, (*request).signMessageNext),
+	wire.CallMessageSignFinal:   signMessagesFinal(p11.CKF_MESSAGE_SIGN),
+	wire.CallMessageVerifyInit:  signMessagesInit(p11.CKF_MESSAGE_VERIFY),
+	wire.CallVerifyMessage:      ofSigned(p11.CKF_MESSAGE_VERIFY, (*request).verifyMessage),
+	wire.CallVerifyMessageBegin: ofSigned(p11.CKF_MESSAGE_VERIFY, (*request).signMessageBegin),
+	wire.CallVerifyMessageNext:  ofSigned(p11.CKF_MESSAGE_VERIFY, (*request).verifyMessageNext),
+	wire.CallMessageVerifyFinal: signMessagesFinal(p11.CKF_MESSAGE_VERIFY),
+
 	wire.CallMessageInit:  ofMessages((*request).messageInit),
 	wire.CallMessageOne:   ofMessages((*request).messageOne),
 	wire.CallMessageBegin: ofMessages((*request).messageBegin),
@@ -145,9 +156,13 @@ func (q *request) arguments(signature string) error {
 			q.room = q.r.Room()
 		default:
 			size = len("u")
-			if signature[0] == 'M' {
+			switch signature[0] {
+			case 'M':
 				q.mechanism = q.r.Mechanism(fixed(signature[size:]))
-			} else {
+			case 'y':
+				q.numbers[numbers] = uint64(q.r.Byte())
+				numbers++
+			default:
 				q.numbers[numbers] = q.r.Ulong()
 				numbers++
 			}

@@ -258,7 +258,7 @@ func TestUnsupportedCalls(t *testing.T) {
 	path, _ := serve(t, Config{})
 	k := dial(t, path, wire.V2).initialize()
 	s := k.session()
-	for _, call := range []wire.Call{wire.CallMessageSignInit, wire.CallMessageVerifyFinal} {
+	for _, call := range []wire.Call{wire.CallMessageEncryptInit, wire.CallMessageDecryptFinal} {
 		for session, want := range map[uint64]p11.RV{s: p11.CKR_FUNCTION_NOT_SUPPORTED, s + 1: p11.CKR_SESSION_HANDLE_INVALID} {
 			if _, rv := k.call(call, func(w *wiretest.Writer) { w.Ulong(session) }); rv != want {
 				t.Errorf("call %d of session %d: %v, want %v", call, session, rv, want)

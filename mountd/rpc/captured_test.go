@@ -133,6 +133,8 @@ func replays(k *keyring) map[string]replay {
 		"v2-66-C_DeriveKey2":        {before: derive, swap: init},
 		"v2-67-C_GetAttributeValue": {before: templated, swap: key},
 		"v2-69-C_SessionCancel":     {rv: p11.CKR_OK, because: "SoftHSM is of 2.40, which has no such function"},
+		"v2-70-C_SignMessageNext":   {rv: p11.CKR_OPERATION_NOT_INITIALIZED, because: "SoftHSM is of 2.40, which has no such function"},
+		"v2-71-C_SignMessageNext":   {rv: p11.CKR_OPERATION_NOT_INITIALIZED, because: "SoftHSM is of 2.40, which has no such function"},
 	}
 }
 

@@ -429,24 +429,52 @@ static void check_random(CK_SESSION_HANDLE s)
     OK(f->C_GenerateRandom(s, much, 0));
 }
 
-static void check_unsupported(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE key)
+/* Messages that are signed have no parameter of their own. */
+static void check_signed_messages(CK_SLOT_ID slot, CK_SESSION_HANDLE s)
 {
-    CK_BYTE out[64] = {0};
-    CK_ULONG n = sizeof out;
-    CK_MECHANISM m = {CKM_AES_GCM, NULL, 0};
+    CK_OBJECT_HANDLE public, private;
+    CK_MECHANISM m = {CKM_ECDSA_SHA256, NULL, 0}, gcm = {CKM_AES_GCM, NULL, 0};
+    CK_MECHANISM_INFO info;
+    CK_BYTE signature[64], other[64];
+    CK_ULONG n = 0, more = sizeof other;
 
+    OK(f->C_GetMechanismInfo(slot, CKM_ECDSA_SHA256, &info));
+    CHECK((info.flags & (CKF_MESSAGE_SIGN | CKF_MESSAGE_VERIFY | CKF_MULTI_MESSAGE)) == (CKF_MESSAGE_SIGN | CKF_MESSAGE_VERIFY | CKF_MULTI_MESSAGE));
+    ec_key(s, &public, &private);
+    RV(f->C_SignMessage(s, NULL, 0, data, 20, signature, &n), CKR_OPERATION_NOT_INITIALIZED);
+    RV(f->C_MessageSignInit(s, &gcm, private), CKR_MECHANISM_INVALID);
+    OK(f->C_MessageSignInit(s, &m, private));
+    OK(f->C_MessageVerifyInit(s, &m, public));
+    RV(f->C_MessageSignInit(s, &m, private), CKR_OPERATION_ACTIVE);
+    RV(f->C_SignMessage(s, other, sizeof other, data, 20, signature, &n), CKR_MECHANISM_PARAM_INVALID);
+    OK(f->C_SignMessage(s, NULL, 0, data, 20, NULL, &n));
+    CHECK(n == sizeof signature);
+    n = 5;
+    RV(f->C_SignMessage(s, NULL, 0, data, 20, signature, &n), CKR_BUFFER_TOO_SMALL);
+    CHECK(n == sizeof signature);
+    OK(f->C_SignMessage(s, NULL, 0, data, 20, signature, &n));
+    RV(f->C_SignMessageNext(s, NULL, 0, data, 10, NULL, NULL), CKR_OPERATION_NOT_INITIALIZED);
+    OK(f->C_SignMessageBegin(s, NULL, 0));
+    RV(f->C_SignMessage(s, NULL, 0, data, 20, other, &more), CKR_OPERATION_ACTIVE);
+    OK(f->C_SignMessageNext(s, NULL, 0, data, 10, NULL, NULL));
+    OK(f->C_SignMessageNext(s, NULL, 0, data + 10, 10, NULL, &more));
+    OK(f->C_SignMessageNext(s, NULL, 0, data + 10, 10, other, &more));
+    OK(f->C_VerifyMessage(s, NULL, 0, data, 20, other, more));
+    RV(f->C_VerifyMessage(s, NULL, 0, data, 19, other, more), CKR_SIGNATURE_INVALID);
+    RV(f->C_VerifyMessage(s, NULL, 0, data, 20, other, 63), CKR_SIGNATURE_LEN_RANGE);
+    OK(f->C_VerifyMessageBegin(s, NULL, 0));
+    OK(f->C_VerifyMessageNext(s, NULL, 0, data, 10, NULL, 0));
+    OK(f->C_VerifyMessageNext(s, NULL, 0, data + 10, 10, signature, n));
+    OK(f->C_MessageSignFinal(s));
+    RV(f->C_MessageSignFinal(s), CKR_OPERATION_NOT_INITIALIZED);
+    OK(f->C_MessageVerifyInit(s, NULL, 0)); /* cancels */
+    RV(f->C_MessageVerifyFinal(s), CKR_OPERATION_NOT_INITIALIZED);
+}
+
+static void check_unsupported(CK_SESSION_HANDLE s)
+{
     RV(f->C_GetFunctionStatus(s), CKR_FUNCTION_NOT_PARALLEL);
     RV(f->C_CancelFunction(s), CKR_FUNCTION_NOT_PARALLEL);
-    RV(f->C_MessageSignInit(s, &m, key), CKR_FUNCTION_NOT_SUPPORTED);
-    RV(f->C_SignMessage(s, NULL, 0, out, 5, out, &n), CKR_FUNCTION_NOT_SUPPORTED);
-    RV(f->C_SignMessageBegin(s, NULL, 0), CKR_FUNCTION_NOT_SUPPORTED);
-    RV(f->C_SignMessageNext(s, NULL, 0, out, 5, NULL, NULL), CKR_FUNCTION_NOT_SUPPORTED);
-    RV(f->C_MessageSignFinal(s), CKR_FUNCTION_NOT_SUPPORTED);
-    RV(f->C_MessageVerifyInit(s, &m, key), CKR_FUNCTION_NOT_SUPPORTED);
-    RV(f->C_VerifyMessage(s, NULL, 0, out, 5, out, 5), CKR_FUNCTION_NOT_SUPPORTED);
-    RV(f->C_VerifyMessageBegin(s, NULL, 0), CKR_FUNCTION_NOT_SUPPORTED);
-    RV(f->C_VerifyMessageNext(s, NULL, 0, out, 5, out, 5), CKR_FUNCTION_NOT_SUPPORTED);
-    RV(f->C_MessageVerifyFinal(s), CKR_FUNCTION_NOT_SUPPORTED);
 }
 
 static void check_asynchronous(CK_SLOT_ID slot, CK_SESSION_HANDLE s)
@@ -575,7 +603,8 @@ void case_functions(void)
     check_authenticated(s, key);
     check_random(s);
     check_messages(s);
-    check_unsupported(s, key);
+    check_signed_messages(slot, s);
+    check_unsupported(s);
     check_asynchronous(slot, s);
     check_validation(s);
     check_encapsulation(s, key);

@@ -9,12 +9,15 @@
 static CK_BYTE data[16] = "16 bytes of data", iv[16];
 static CK_MECHANISM cbc = {CKM_AES_CBC, iv, sizeof iv}, sha = {CKM_SHA256, NULL, 0}, hmac = {CKM_SHA256_HMAC, NULL, 0};
 static CK_MECHANISM rsa = {CKM_RSA_PKCS, NULL, 0}, kwp = {CKM_AES_KEY_WRAP_KWP, NULL, 0};
+static CK_MECHANISM gcm = {CKM_AES_GCM, NULL, 0};
+static CK_BYTE message_tag[16];
+static CK_GCM_MESSAGE_PARAMS message = {iv, 12, 0, CKG_NO_GENERATE, message_tag, 128};
 static CK_BBOOL yes = 1, no = 0;
 
 static CK_SLOT_ID slot;
 static CK_SESSION_HANDLE helper, s;
 static CK_OBJECT_HANDLE aes[3], mac[3], rsa_public, rsa_private, ec_private, object;
-static CK_BYTE proof[32], sealed[256], wrapped[64], point[67];
+static CK_BYTE text[16], tag[16], proof[32], sealed[256], wrapped[64], point[67];
 static CK_ULONG sealed_len, wrapped_len;
 static char pins[2][16] = {"1234567", "87654321"}; /* of the user and the SO */
 
@@ -81,6 +84,11 @@ static void begin(void)
     OK(f->C_SignRecoverInit(helper, &rsa, rsa_private));
     sealed_len = sizeof sealed;
     OK(f->C_SignRecover(helper, data, sizeof data, sealed, &sealed_len));
+    n = sizeof text;
+    OK(f->C_MessageEncryptInit(helper, &gcm, aes[PUBLIC]));
+    OK(f->C_EncryptMessage(helper, &message, sizeof message, NULL, 0, data, sizeof data, text, &n));
+    OK(f->C_MessageEncryptFinal(helper));
+    memcpy(tag, message_tag, sizeof tag);
     wrapped_len = sizeof wrapped;
     OK(f->C_WrapKey(helper, &kwp, aes[PUBLIC], mac[PUBLIC], wrapped, &wrapped_len));
 }
@@ -261,6 +269,69 @@ static bool operations(const char *name, const char *arg, CK_RV *rv)
     return true;
 }
 
+/* The functions of messages. What is decrypted has its tag in the parameter. */
+static bool messages(const char *name, const char *arg, CK_RV *rv)
+{
+    const struct {
+        const char *verb;
+        CK_RV (*init)(CK_SESSION_HANDLE, CK_MECHANISM *, CK_OBJECT_HANDLE);
+        CK_RV (*final)(CK_SESSION_HANDLE);
+        CK_MECHANISM *m;
+        const CK_OBJECT_HANDLE *keys;
+    } rows[] = {
+        {"Encrypt", f->C_MessageEncryptInit, f->C_MessageEncryptFinal, &gcm, aes},
+        {"Decrypt", f->C_MessageDecryptInit, f->C_MessageDecryptFinal, &gcm, aes},
+        {"Sign", f->C_MessageSignInit, f->C_MessageSignFinal, &hmac, mac},
+        {"Verify", f->C_MessageVerifyInit, f->C_MessageVerifyFinal, &hmac, mac},
+    };
+    CK_BYTE out[64];
+    CK_ULONG n = sizeof out, p_len = sizeof message;
+    bool null = strcmp(arg, "null") == 0, last = strcmp(arg, "last") == 0;
+    CK_FLAGS end = last ? CKF_END_OF_MESSAGE : 0;
+    char whole[32];
+
+    memcpy(message_tag, tag, sizeof tag);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        snprintf(whole, sizeof whole, "C_Message%sInit", rows[i].verb);
+        if (strcmp(name, whole) == 0) {
+            *rv = rows[i].init(s, null ? NULL : rows[i].m, null ? 0 : rows[i].keys[whose_of(arg)]);
+            return true;
+        }
+        snprintf(whole, sizeof whole, "C_Message%sFinal", rows[i].verb);
+        if (strcmp(name, whole) == 0) {
+            *rv = rows[i].final(s);
+            return true;
+        }
+    }
+    if (strcmp(name, "C_EncryptMessage") == 0)
+        *rv = f->C_EncryptMessage(s, &message, p_len, NULL, 0, data, sizeof data, out, &n);
+    else if (strcmp(name, "C_EncryptMessageBegin") == 0)
+        *rv = f->C_EncryptMessageBegin(s, &message, p_len, NULL, 0);
+    else if (strcmp(name, "C_EncryptMessageNext") == 0)
+        *rv = f->C_EncryptMessageNext(s, &message, p_len, data, sizeof data, out, &n, end);
+    else if (strcmp(name, "C_DecryptMessage") == 0)
+        *rv = f->C_DecryptMessage(s, &message, p_len, NULL, 0, text, sizeof text, out, &n);
+    else if (strcmp(name, "C_DecryptMessageBegin") == 0)
+        *rv = f->C_DecryptMessageBegin(s, &message, p_len, NULL, 0);
+    else if (strcmp(name, "C_DecryptMessageNext") == 0)
+        *rv = f->C_DecryptMessageNext(s, &message, p_len, text, sizeof text, out, &n, end);
+    else if (strcmp(name, "C_SignMessage") == 0)
+        *rv = f->C_SignMessage(s, NULL, 0, data, sizeof data, out, &n);
+    else if (strcmp(name, "C_SignMessageBegin") == 0)
+        *rv = f->C_SignMessageBegin(s, NULL, 0);
+    else if (strcmp(name, "C_SignMessageNext") == 0)
+        *rv = f->C_SignMessageNext(s, NULL, 0, data, sizeof data, last ? out : NULL, last ? &n : NULL);
+    else if (strcmp(name, "C_VerifyMessage") == 0)
+        *rv = f->C_VerifyMessage(s, NULL, 0, data, sizeof data, proof, sizeof proof);
+    else if (strcmp(name, "C_VerifyMessageBegin") == 0)
+        *rv = f->C_VerifyMessageBegin(s, NULL, 0);
+    else if (strcmp(name, "C_VerifyMessageNext") == 0)
+        *rv = f->C_VerifyMessageNext(s, NULL, 0, data, sizeof data, last ? proof : NULL, last ? sizeof proof : 0);
+    else
+        return false;
+    return true;
+}
+
 static CK_RV set_pin(const char *arg)
 {
     char other[16];
@@ -351,7 +422,7 @@ void case_states(void)
             *arg++ = '\0';
         else
             arg = strchr(line, '\0');
-        if (!makes(name, arg, &rv) && !objects(name, arg, &rv) && !operations(name, arg, &rv))
+        if (!makes(name, arg, &rv) && !objects(name, arg, &rv) && !messages(name, arg, &rv) && !operations(name, arg, &rv))
             rv = sessions(name, arg);
         printf("%lu\n", rv);
     }
