@@ -16,10 +16,11 @@ type fileObjects struct {
 	public   map[string]p11.Attributes // the public keys of the file, by CKA_ID
 	given    map[string]bool           // the labels that nobody chose: common names
 	ids      map[string][]byte         // the CKA_ID in the token of a key that has this one in the file
+	exact    bool                      // the file says all of its objects: they are templates
 }
 
-func newFileObjects(s *session, objs []p11.Attributes, template p11.Attributes) *fileObjects {
-	f := &fileObjects{s: s, template: template, public: make(map[string]p11.Attributes), given: make(map[string]bool), ids: make(map[string][]byte)}
+func newFileObjects(s *session, objs []p11.Attributes, template p11.Attributes, exact bool) *fileObjects {
+	f := &fileObjects{s: s, template: template, exact: exact, public: make(map[string]p11.Attributes), given: make(map[string]bool), ids: make(map[string][]byte)}
 	for _, o := range objs {
 		switch class, _ := o.Class(); class {
 		case p11.CKO_PUBLIC_KEY:
@@ -42,6 +43,10 @@ func (f *fileObjects) look(ctx context.Context, o p11.Attributes) (full p11.Attr
 	class, _ := o.Class()
 	full = o.Merge(forClass(f.template, class))
 	setDefaults(&full)
+	if f.exact {
+		there, ok := f.findExact(ctx, full)
+		return full, placed{there.Handle, ok}
+	}
 	if class == p11.CKO_CERTIFICATE && !f.template.Has(p11.CKA_ID) {
 		if id := f.keyOf(ctx, o); len(id) > 0 {
 			full.Set(p11.CKA_ID, id)
@@ -82,6 +87,25 @@ func (f *fileObjects) find(ctx context.Context, o, full p11.Attributes) (engine.
 		want = with(want, o, p11.CKA_LABEL)
 	}
 	return f.first(ctx, want.Merge(forClass(f.template, class)))
+}
+
+// findExact looks for an object of the same class, value, label and CKA_ID. For the value
+// of a secret key its length and check value stand, which with the same name are enough.
+func (f *fileObjects) findExact(ctx context.Context, full p11.Attributes) (engine.ObjectInfo, bool) {
+	whole := full.Clone()
+	defer whole.Wipe()
+	if pkix.Complete(&whole) != nil {
+		return engine.ObjectInfo{}, false // which the token refuses
+	}
+	class, _ := full.Class()
+	value := map[p11.ObjectClass][]p11.AttributeType{
+		p11.CKO_DATA: {p11.CKA_VALUE}, p11.CKO_CERTIFICATE: {p11.CKA_VALUE}, p11.CKO_SECRET_KEY: {p11.CKA_CHECK_VALUE},
+		p11.CKO_PUBLIC_KEY: {p11.CKA_PUBLIC_KEY_INFO}, p11.CKO_PRIVATE_KEY: {p11.CKA_PUBLIC_KEY_INFO},
+	}[class]
+	if len(value) == 0 || !whole.Has(value[0]) {
+		return engine.ObjectInfo{}, false
+	}
+	return f.first(ctx, with(ofClass(class), whole, append(value, p11.CKA_KEY_TYPE, p11.CKA_VALUE_LEN, p11.CKA_LABEL, p11.CKA_ID, p11.CKA_APPLICATION, p11.CKA_TOKEN, p11.CKA_PRIVATE)...))
 }
 
 // keyOf is the CKA_ID of the key of a certificate: of one in the file, or of one in the

@@ -131,7 +131,7 @@ func certFiles() content {
 						old = []p11.ObjectHandle{now.Handle}
 					}
 				}
-				list, err := placeAll(ctx, s, certs, p11.Attributes{{Type: p11.CKA_LABEL, Value: []byte(i.Label)}})
+				list, err := placeAll(ctx, s, newFileObjects(s, certs, p11.Attributes{{Type: p11.CKA_LABEL, Value: []byte(i.Label)}}, false), certs)
 				if err != nil {
 					return nil, err
 				}

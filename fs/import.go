@@ -15,6 +15,7 @@ import (
 //
 //	import  import:auto       whatever it is
 //	import:pem  import:der  import:pkcs8  import:pkcs12  import:cert  import:pub
+//	import:template   a template for each object, one a line
 //
 // and, with or without the kind, attributes: import:pkcs8,label=web,id=0x01. The
 // objects are made at the close or at the read, and the read gives their names.
@@ -70,7 +71,7 @@ func importData(ctx context.Context, s *session, p place, kind pkix.Kind, data [
 	defer wipeAll(objs)
 	skipped := lines.String()
 	lines.Reset()
-	placed, err := placeAll(ctx, s, objs, template)
+	placed, err := placeAll(ctx, s, newFileObjects(s, objs, template, kind == pkix.Template), objs)
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +123,7 @@ type importer struct {
 // placeAll makes those of the objects that are not there: all of them, or none. One
 // such thing of a uid is done at a time on a slot, so that what comes twice at once is made
 // once.
-func placeAll(ctx context.Context, s *session, objs []p11.Attributes, template p11.Attributes) ([]placed, error) {
+func placeAll(ctx context.Context, s *session, f *fileObjects, objs []p11.Attributes) ([]placed, error) {
 	turn, _ := s.fs.imports.LoadOrStore(importer{s.slot, s.app.account}, make(chan struct{}, 1))
 	select {
 	case turn.(chan struct{}) <- struct{}{}:
@@ -130,7 +131,6 @@ func placeAll(ctx context.Context, s *session, objs []p11.Attributes, template p
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	f := newFileObjects(s, objs, template)
 	list, full := make([]placed, len(objs)), make([]p11.Attributes, len(objs))
 	defer func() { wipeAll(full) }()
 	for _, keys := range []bool{true, false} { // certificates go by their keys

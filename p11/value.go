@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+	"unsafe"
 )
 
 const redacted = "[secret]"
@@ -186,11 +187,19 @@ func parseBytes(t AttributeType, s string, form wordForm) ([]byte, error) {
 		}
 		return []byte(s), nil
 	}
-	b, err := hex.DecodeString(digits)
+	b, err := decodeHex(digits)
 	if err != nil || s == "" {
 		return nil, valueError(t, `wants hexadecimal digits in pairs, such as 0x01ff, or characters in double quotes`)
 	}
 	return b, nil
+}
+
+// decodeHex is hex.DecodeString, which leaves a copy of half of the digits behind the
+// result: they may be those of a key.
+func decodeHex(digits string) ([]byte, error) {
+	b := make([]byte, len(digits)/2)
+	_, err := hex.Decode(b, unsafe.Slice(unsafe.StringData(digits), len(digits)))
+	return b, err
 }
 
 func parseBool(t AttributeType, s string) ([]byte, error) {
@@ -212,7 +221,7 @@ func parseBigInt(t AttributeType, s string) ([]byte, error) {
 		if len(digits)%2 == 1 {
 			digits = "0" + digits
 		}
-		if b, err := hex.DecodeString(digits); err == nil {
+		if b, err := decodeHex(digits); err == nil {
 			return b, nil
 		}
 	case len(s) <= 80 && strings.Trim(s, "0123456789") == "":

@@ -27,9 +27,12 @@ const (
 	Certificate
 	// PublicKey takes public keys, PEM, DER or an OpenSSH line.
 	PublicKey
+	// Template takes text: a template for each object, one a line. It is no form that
+	// Auto knows.
+	Template
 )
 
-const kindNames = "auto pem der pkcs8 pkcs12 certificate public-key"
+const kindNames = "auto pem der pkcs8 pkcs12 certificate public-key template"
 
 // String is the name that ParseKind takes.
 func (k Kind) String() string {

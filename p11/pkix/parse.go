@@ -17,7 +17,7 @@ import (
 
 // Parse reads a file and returns one template for each object in it: a private
 // key gives a private and a public key object, a certificate one certificate
-// object. The same object is returned once. The templates are the caller's, to
+// object; a file of [Template] is taken as it is. The same object is returned once. The templates are the caller's, to
 // wipe too; data is neither kept nor changed.
 func Parse(kind Kind, data []byte, opt Options) (templates []p11.Attributes, err error) {
 	return parse(kind, data, opt, maxWork)
@@ -33,6 +33,9 @@ func parse(kind Kind, data []byte, opt Options, work int) ([]p11.Attributes, err
 	}
 	if len(bytes.TrimSpace(data)) == 0 {
 		return nil, p11.Errorf(p11.CKR_DATA_INVALID, "the file is empty")
+	}
+	if kind == Template {
+		return parseTemplates(data)
 	}
 	p := &parser{kind: kind, pass: opt.Passphrase, work: work, skipped: opt.Skipped}
 	if err := p.file(data); err != nil {
