@@ -11,11 +11,9 @@ func TestImportTemplates(t *testing.T) {
 	m := mount(t)
 	term := m.terminal()
 	term.login()
-	term.ok("printf 'class=secret-key key-type=aes label=k id=0x01 encrypt=true decrypt=true value=0x%032d\\nclass=data label=d value=0x6869\\n' 7 > all")
+	term.ok("printf 'class=secret-key key-type=aes label=k id=0x01 encrypt=true sensitive=false extractable=true value=0x%032d\\nclass=data label=d value=0x6869\\n' 7 > all")
 	term.ok("cat all > $T/import:template && test \"$(cat $T/import:template)\" = \"k.sec\nd.dat\" && test $(cat $T/data/d) = hi")
-	term.ok("test \"$(cat $O/k.sec/attr/sensitive $O/k.sec/attr/extractable | tr '\\n' ' ')\" = 'true false '")
-	term.ok("head -c 16 /dev/zero > block; cat block > $O/k.sec/encrypt:aes-ecb && cat $O/k.sec/encrypt:aes-ecb | od -An -tx1 | tr -d ' \\n' > got")
-	term.ok("openssl enc -aes-128-ecb -nopad -K 00000000000000000000000000000007 -in block | od -An -tx1 | tr -d ' \\n' | cmp - got")
+	term.ok("test $(od -An -tx1 < $O/k.sec/value | tr -d ' ') = 00000000000000000000000000000007 && cat $O/k.sec/attr/encrypt | grep true")
 
 	term.ok("cat all > $T/import:template && test \"$(cat $T/import:template)\" = \"# already there as k.sec\n# already there as d.dat\"")
 	term.ok("sed 's/0007/0008/' all > other; cat other > $T/import:template && grep -v already $T/import:template | grep '^k.*sec$'")
@@ -24,6 +22,6 @@ func TestImportTemplates(t *testing.T) {
 	term.ok("printf 'class=data label=none value=0x61\\nclass=secret-key key-type=aes value=0x61\\n' > wrong")
 	term.fails("cat wrong > $T/import:template", syscall.EINVAL)
 	term.ok("! test -e $T/data/none")
-	term.fails("echo label=x > $T/import:template", syscall.EINVAL)
+	term.fails("echo label=x > lone; cat lone > $T/import:template", syscall.EINVAL)
 	term.fails("cat all > $T/import", syscall.EINVAL)
 }

@@ -23,6 +23,7 @@ var floors = [][]string{
 	{"p11/pkix"},
 	{"tokens", "tokens/tpm/tpm20", "tokens/tpm/tpmtest"},
 	{"tokens/keywrap"},
+	{"foreign"},
 	{"tokens/store/format"},
 	{"tokens/store", "tokens/memory"},
 	{"tokens/swtok"},

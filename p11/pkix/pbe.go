@@ -27,6 +27,7 @@ const (
 	oidPBKDF2      = "1.2.840.113549.1.5.12"
 	oidPBES2       = "1.2.840.113549.1.5.13"
 	oidPBMAC1      = "1.2.840.113549.1.5.14"
+	oidHMACSHA256  = "1.2.840.113549.2.9"
 	oidP12TripleDS = "1.2.840.113549.1.12.1.3"
 	oidP12DoubleDS = "1.2.840.113549.1.12.1.4"
 	oidP12RC2128   = "1.2.840.113549.1.12.1.5"
@@ -214,7 +215,7 @@ func hmacOf(oid string) func() hash.Hash {
 		return sha1.New
 	case "1.2.840.113549.2.8":
 		return sha256.New224
-	case "1.2.840.113549.2.9":
+	case oidHMACSHA256:
 		return sha256.New
 	case "1.2.840.113549.2.10":
 		return sha512.New384

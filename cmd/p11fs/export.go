@@ -1,0 +1,301 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/aes"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"filippo.io/age"
+	"github.com/spf13/cobra"
+
+	"p11fs/foreign"
+	"p11fs/p11/pkix"
+	"p11fs/secret"
+	"p11fs/tokens/keywrap"
+)
+
+func newExport(s streams) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "export TOKEN DIRECTORY",
+		Short: "Write what a token lets out into files: keys encrypted, certificates in PEM",
+		Long: `Write what a token lets out into files of DIRECTORY, which is made if need be: each
+certificate and public key in PEM; each extractable private key as PKCS#8, encrypted
+under a pass phrase (PBES2), which openssl and others read; each extractable secret key,
+and each private data object, encrypted by age under the same pass phrase. That is asked
+for twice, or is the first line of standard input if that is no terminal.
+
+With --wrap-with KEY there is no pass phrase: private and secret keys are wrapped under
+that key of the token, as its file wrap does, and unwrap brings them back. No key is in
+the clear outside of the daemon then.
+
+Log in before, to see what is private. There is a line for each object: wrote, or left, and
+why: most keys are not extractable. The exit status is 1 if anything was left. A file that
+is there stays as it is, and its object is left.`,
+		Example: `  p11fs export swtok keys
+  p11fs export swtok keys --wrap-with transport`,
+		Args: takes(2, 2),
+	}
+	phraseFile := c.Flags().String("passphrase-file", "", "read the pass phrase from the first line of this `FILE`")
+	by := c.Flags().String("wrap-with", "", "wrap keys with this `KEY` of the token instead")
+	asJSON := c.Flags().Bool("json", false, "print the report as JSON")
+	onToken(c, func(c *cobra.Command, t tree, token string, args []string) (err error) {
+		x := &exporting{t: t, token: token, dir: args[1]}
+		if *by != "" {
+			if *phraseFile != "" {
+				return &usageError{err: errors.New("an export has a pass phrase or a key that wraps: leave one out")}
+			}
+			if x.by, err = x.wrappingKey(*by); err != nil {
+				return err
+			}
+		} else if x.phrase, err = getPIN(c.Context(), newAsker(s), *phraseFile, "pass phrase", true); err != nil {
+			return err
+		}
+		defer x.phrase.Close()
+		if err := os.MkdirAll(x.dir, 0o700); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, x.close()) }()
+		report := &importReport{}
+		err = x.all(c.Context(), s, report)
+		if printed := report.printExport(s, *asJSON); err == nil {
+			err = printed
+		}
+		if err == nil && report.Left > 0 {
+			err = errSilent
+		}
+		return err
+	})
+	return completeFile(c, 1)
+}
+
+// An exporting writes the objects of a token into files.
+type exporting struct {
+	t      tree
+	token  string
+	dir    string
+	by     string        // the key of the token that wraps
+	phrase *secret.Bytes // or nil
+
+	own string        // the key for this session alone that wraps, of a phrase
+	key *secret.Bytes // its value
+}
+
+// wrappingKey is the name in objects of a key.
+func (x *exporting) wrappingKey(name string) (string, error) {
+	found := x.t.named(x.token, strings.TrimPrefix(name, x.token+"/"), []string{".sec", ".pub"})
+	if found == nil {
+		return "", fmt.Errorf("%s has no key %s that may be seen: p11fs login %[1]s shows the private ones", x.token, name)
+	}
+	return found[0], nil
+}
+
+// all writes all objects, and reports each of them.
+func (x *exporting) all(ctx context.Context, s streams, report *importReport) error {
+	entries, err := os.ReadDir(filepath.Join(x.t.dir, x.token, "objects"))
+	if err != nil {
+		return err
+	}
+	bar := startCount(s)
+	defer bar.stop()
+	for n, e := range entries {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		file, err := x.one(e.Name())
+		if isFatal(err) {
+			return err
+		}
+		outcome := outcomeWrote
+		if err != nil {
+			file, outcome = "", outcomeLeft
+		}
+		report.add(foreign.Object{Place: e.Name()}, outcome, file, whyOf(err))
+		bar.reached(n+1, len(entries))
+	}
+	return nil
+}
+
+// whyOf is an error without the command that it is of.
+func whyOf(err error) error {
+	var refused *treeError
+	if errors.As(err, &refused) && refused.why != "" {
+		return errors.New(refused.why)
+	}
+	return err
+}
+
+// one writes an object, and returns the file's name.
+func (x *exporting) one(name string) (file string, err error) {
+	var content []byte
+	defer func() { secret.Wipe(content) }()
+	base, kind := strings.TrimSuffix(name, filepath.Ext(name)), filepath.Ext(name)
+	switch kind {
+	case ".crt":
+		file = name
+		content, err = x.read(name, "cert.pem")
+	case ".pub":
+		file = base + ".pub.pem"
+		content, err = x.read(name, "public.pem")
+	case ".dat":
+		file = name
+		if content, err = x.read(name, "value"); err == nil && x.private(name) {
+			if x.phrase == nil {
+				return "", errors.New("private data is no key that can be wrapped: take a pass phrase")
+			}
+			file += ".age"
+			content, err = x.seal(content)
+		}
+	case ".key", ".sec":
+		file, content, err = x.wrapped(name, base, kind)
+	default:
+		return "", errors.New("it has no form outside of a token: p11fs backup keeps it")
+	}
+	if err != nil {
+		return "", err
+	}
+	return file, x.write(file, content)
+}
+
+// read reads a file of an object.
+func (x *exporting) read(elem ...string) ([]byte, error) {
+	b, err := os.ReadFile(filepath.Join(append([]string{x.t.dir, x.token, "objects"}, elem...)...))
+	if err != nil {
+		return nil, x.t.refused(elem[0], x.token, err)
+	}
+	return b, nil
+}
+
+func (x *exporting) private(name string) bool {
+	b, err := x.read(name, "attr", "private")
+	return err != nil || strings.TrimSpace(string(b)) != "false"
+}
+
+// wrapped is a key that leaves the token.
+func (x *exporting) wrapped(name, base, kind string) (file string, content []byte, err error) {
+	if x.by != "" {
+		content, err = x.wrap(x.by, name)
+		return name + ".wrapped", content, err
+	}
+	if err := x.begin(); err != nil {
+		return "", nil, err
+	}
+	sealed, err := x.wrap(x.own, name)
+	if err != nil {
+		return "", nil, err
+	}
+	var plain []byte
+	x.key.Use(func(key []byte) {
+		c, bad := aes.NewCipher(key)
+		if err = bad; err == nil {
+			plain, err = keywrap.UnwrapPadded(c, keywrap.PaddedIV, sealed)
+		}
+	})
+	if err != nil {
+		return "", nil, err
+	}
+	defer secret.Wipe(plain)
+	if kind == ".key" {
+		content, err = pkix.SealPKCS8(plain, x.phrase)
+		return base + ".key.pem", content, err
+	}
+	content, err = x.seal(plain)
+	return name + ".age", content, err
+}
+
+// wrap wraps a key under one of the token.
+func (x *exporting) wrap(by, name string) ([]byte, error) {
+	out, err := x.t.exchange(name, x.token, filepath.Join("objects", by, "wrap"), os.O_RDWR, []byte(name+"\n"))
+	return []byte(out), err
+}
+
+// begin makes a key that wraps, for the session of this terminal.
+func (x *exporting) begin() error {
+	if x.own != "" {
+		return nil
+	}
+	random := make([]byte, 32+8)
+	_, _ = rand.Read(random) // which does not fail
+	key, label := random[:32], random[32:]
+	text := fmt.Appendf(make([]byte, 0, 256), "class=secret-key key-type=aes token=false private=true sensitive=true extractable=false wrap=true label=p11fs-export-%x value=0x", label)
+	text = append(hex.AppendEncode(text, key), '\n')
+	defer secret.Wipe(text)
+	answer, err := x.t.exchange("a key that wraps", x.token, "import:template", os.O_RDWR, text)
+	if err != nil {
+		secret.Wipe(random)
+		return err
+	}
+	x.own = strings.TrimSpace(answer)
+	x.key, err = secret.New(key)
+	return err
+}
+
+// close destroys that key.
+func (x *exporting) close() error {
+	if x.own == "" {
+		return nil
+	}
+	_ = x.key.Close()
+	return os.Remove(filepath.Join(x.t.dir, x.token, "objects", x.own))
+}
+
+// seal encrypts under the pass phrase.
+func (x *exporting) seal(plain []byte) ([]byte, error) {
+	defer secret.Wipe(plain)
+	var who *age.ScryptRecipient
+	var err error
+	x.phrase.Use(func(b []byte) { who, err = age.NewScryptRecipient(string(b)) })
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	w, err := age.Encrypt(&out, who)
+	if err == nil {
+		if _, err = w.Write(plain); err == nil {
+			err = w.Close()
+		}
+	}
+	return out.Bytes(), err
+}
+
+// write writes a file that is not there.
+func (x *exporting) write(name string, content []byte) error {
+	path := filepath.Join(x.dir, name)
+	if _, err := os.Lstat(path); err == nil {
+		return fmt.Errorf("%s is there: move it away, or name another directory", path)
+	}
+	out, err := createOutput(path, nil)
+	if err != nil {
+		return err
+	}
+	defer out.discard()
+	if err := out.file.Chmod(0o600); err != nil {
+		return err
+	}
+	if _, err := out.Write(content); err != nil {
+		return err
+	}
+	return out.commit()
+}
+
+// printExport prints the report of an export.
+func (r *importReport) printExport(s streams, asJSON bool) error {
+	if asJSON {
+		return r.printJSON(s)
+	}
+	for _, l := range r.Objects {
+		if l.Why != "" {
+			fmt.Fprintf(s.out, "left   %s: %s\n", l.Place, l.Why)
+		} else {
+			fmt.Fprintf(s.out, "wrote  %s\n", l.Name)
+		}
+	}
+	fmt.Fprintf(s.out, "%d objects were written, %d were left\n", r.Wrote, r.Left)
+	return nil
+}
