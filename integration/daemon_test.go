@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"p11fs/tokens/lite"
 	"p11fs/tokens/store/format"
 	"p11fs/tokens/swtok"
 )
@@ -92,8 +93,8 @@ func newDaemon(t testing.TB, c daemonConfig) *daemon {
 	switch {
 	case c.stock:
 		unpackToken(t, d.tokenRoot())
-	case !c.system && !c.modern && c.token == "swtok":
-		oldToken(t, filepath.Join(d.tokenRoot(), c.token))
+	case !c.system && !c.modern && (c.token == swtok.Kind || c.token == lite.Kind):
+		oldToken(t, filepath.Join(d.tokenRoot(), c.token), c.token)
 	}
 	if c.cred != nil {
 		own(t, d.dir, c.cred)
@@ -102,10 +103,10 @@ func newDaemon(t testing.TB, c daemonConfig) *daemon {
 	return d
 }
 
-// oldToken makes a token of format 3.8 that was never initialised.
-func oldToken(t testing.TB, dir string) {
+// oldToken makes a token of a kind, in format 3.8, that was never initialised.
+func oldToken(t testing.TB, dir, name string) {
 	t.Helper()
-	kind, _ := format.KindOf(swtok.Kind)
+	kind, _ := format.KindOf(name)
 	f := format.V38(kind, rand.Reader)
 	d, key, err := f.NewToken(t.Context())
 	if err == nil {

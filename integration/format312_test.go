@@ -33,7 +33,7 @@ func TestFormat312(t *testing.T) {
 	term.ok("echo message > msg && cat msg > $O/web.key/sign && cat $O/web.key/sign > sig")
 	term.ok("openssl dgst -sha256 -verify web.pem -signature sig msg")
 	d.crash()
-	oldToken(t, filepath.Join(d.tokenRoot(), "old"))
+	oldToken(t, filepath.Join(d.tokenRoot(), "old"), "swtok")
 	d.start()
 	term = d.terminal()
 	term.ok("grep '^weak old: .*: p11fs migrate old$' $P/status && ! grep '^weak swtok' $P/status")

@@ -89,6 +89,17 @@ func TestS390XServes(t *testing.T) {
 	h.lists(tool, "RSA 2048 bits", "AES length 32", "their-note", "their-public-note")
 
 	h.ok("export P11FS_SOCKET=$R/run/p11fs/rpc.sock")
+
+	// The other slot is stock's lite, whose directory and segment p11fs has too.
+	h.initToken("1")
+	ica := "tool --slot 1 --login --pin " + userPIN + " "
+	h.makeObjects(ica)
+	lite := "pkcs11-tool --module " + ownModule(t) + " --slot 1 --login --pin " + userPIN + " "
+	h.ok(lite + "--keypairgen --key-type rsa:2048 --label ours --id 0a")
+	h.ok(lite + "--read-object --type pubkey --id 0a -o ica.der && openssl pkey -pubin -inform DER -in ica.der -out ica.pem")
+	h.lists(ica, "ours", "theirs", "AES length 32", "their-note")
+	h.signs(ica, "0a", "ica.pem")
+
 	ours := "pkcs11-tool --module " + ownModule(t) + " --login --pin " + userPIN + " "
 	h.ok(ours + "--keypairgen --key-type rsa:2048 --label ours --id 0a")
 	h.ok(ours + "--keygen --key-type aes:16 --label our-aes --id 0b")

@@ -46,7 +46,7 @@ type Config struct {
 	// user's daemon has no trace.
 	TraceLevel string
 	// Kinds are the kinds of token that slots can have. The first is that of a
-	// user's own token directories.
+	// user's own token directories, but for those that are called as another.
 	Kinds []tokens.Kind
 	// Provider is what status and metrics say of the cryptographic library.
 	Provider string

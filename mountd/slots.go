@@ -95,11 +95,21 @@ func (c Config) confPath(s config.Slot) string {
 	return filepath.Join(filepath.Dir(c.Paths.Config), s.ConfName)
 }
 
-// ownSlots returns a slot of the default kind for each token directory and for each
+// ownKind is the kind of a user's own token: the first, but for one that is called as
+// another.
+func (c Config) ownKind(token string) *tokens.Kind {
+	for i, k := range c.Kinds {
+		if k.Name == token {
+			return &c.Kinds[i]
+		}
+	}
+	return &c.Kinds[0]
+}
+
+// ownSlots returns a slot for each token directory and for each
 // empty one, where a token is to be made, in the order of their names; or one for a
 // token that is to be made.
 func (c Config) ownSlots() ([]config.Slot, error) {
-	kind := c.Kinds[0]
 	entries, err := os.ReadDir(c.Paths.Data)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
@@ -121,12 +131,12 @@ func (c Config) ownSlots() ([]config.Slot, error) {
 	}
 	slices.Sort(names)
 	if len(names) == 0 {
-		names = []string{kind.Name}
+		names = []string{c.Kinds[0].Name}
 	}
 	slots := make([]config.Slot, len(names))
 	for i, name := range names {
 		slots[i] = config.Slot{
-			ID: p11.SlotID(i), Library: kind.Library + ".so", Description: "p11fs " + name, Manufacturer: "p11fs", TokenName: name,
+			ID: p11.SlotID(i), Library: c.ownKind(name).Library + ".so", Description: "p11fs " + name, Manufacturer: "p11fs", TokenName: name,
 		}
 	}
 	return slots, nil

@@ -174,6 +174,23 @@ func TestPlace(t *testing.T) {
 	}
 }
 
+// TestOwnKind: a user's own directory that is called as a kind of token is of that kind, in
+// the slots and where one is to be made.
+func TestOwnKind(t *testing.T) {
+	dir := layout(t, map[string]string{"data/elsewhere/": "", "data/mine/": ""})
+	c := userConfig(dir)
+	c.Kinds = append(kinds(), tokens.Kind{Name: "elsewhere", Library: "libelsewhere"}, tokens.Kind{Name: "absent", Library: "libabsent"})
+	slots, _, err := c.Slots()
+	if err != nil || len(slots) != 2 || slots[0].Kind.Name != "elsewhere" || slots[0].Library != "libelsewhere.so" || slots[1].Kind.Name != "swtok" {
+		t.Fatalf("%+v, %v", slots, err)
+	}
+	for name, want := range map[string]string{"absent": "absent", "new": "swtok", "elsewhere": "elsewhere"} {
+		if s, err := c.slotOf(name, true); err != nil || s.Kind.Name != want {
+			t.Errorf("%s is %+v, %v", name, s.Kind, err)
+		}
+	}
+}
+
 // TestOwnFormat: a kind says which format a user's own directories have, where no
 // tokversion does.
 func TestOwnFormat(t *testing.T) {

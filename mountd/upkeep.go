@@ -100,7 +100,7 @@ func (c Config) slotOf(name string, create bool) (Slot, error) {
 		if why := config.BadTokenName(name); why != "" {
 			return Slot{}, fmt.Errorf("%q %s: name the token otherwise", name, why)
 		}
-		kind := &c.Kinds[0]
+		kind := c.ownKind(name)
 		s := Slot{Kind: kind, Place: tokens.Place{Name: name, Dir: filepath.Join(c.Paths.Data, name), AnyFormat: true}}
 		s.TokenName, s.Library = name, kind.Library+".so"
 		return s, nil

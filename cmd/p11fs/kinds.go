@@ -7,19 +7,20 @@ import (
 
 	"p11fs/mountd"
 	"p11fs/tokens"
+	"p11fs/tokens/lite"
 	"p11fs/tokens/swtok"
 )
 
 // setKinds gives c all kinds of token that there are, with the cryptographic
 // library that provider names: auto, go or libcrypto. The first kind is that of
-// a user's own tokens.
+// a user's own tokens whose name says no other.
 func setKinds(c *mountd.Config, provider string) error {
 	p, err := loadProvider(provider, c.Log)
 	if err != nil {
 		return err
 	}
 	c.Provider = p.Name() + " " + p.Version()
-	c.Kinds = []tokens.Kind{swtok.NewKind(p)}
+	c.Kinds = []tokens.Kind{swtok.NewKind(p), lite.NewKind(p, c.Log)}
 	return nil
 }
 

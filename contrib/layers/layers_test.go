@@ -27,6 +27,7 @@ var floors = [][]string{
 	{"tokens/store/format"},
 	{"tokens/store", "tokens/memory"},
 	{"tokens/swtok"},
+	{"tokens/lite"},
 	{"tokens/tokentest/hooks"},
 	{"engine"},
 	{"fs"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -18,17 +19,42 @@ const Kind = "swtok"
 
 // NewKind is the kind of token whose objects are in a token directory, and whose
 // cryptography p does.
-func NewKind(p Provider) tokens.Kind { return newKind(p, format.Iterations) }
+func NewKind(p Provider) tokens.Kind {
+	k := newKind(p, format.Iterations)
+	k.Lacking = Lacking(p)
+	return k
+}
 
 // newKind has the iterations of PBKDF2 for PINs that are set.
 func newKind(p Provider, iterations uint64) tokens.Kind {
+	return directory{Kind, iterations}.kind("libpkcs11_sw", func(random io.Reader) *Crypto { return NewCrypto(p, random) })
+}
+
+// NewKindLike is a kind that is as this one, but for its name, which format.KindOf knows,
+// the library of slots that have it, and the cryptography of a token, which crypto makes
+// with the token's randomness. It has no list of what is lacking.
+func NewKindLike(name, library string, crypto func(random io.Reader) *Crypto) tokens.Kind {
+	return directory{name, format.Iterations}.kind(library, crypto)
+}
+
+// A directory is a kind of token directory.
+type directory struct {
+	name       string // of the kind
+	iterations uint64
+}
+
+func (k directory) kind(library string, crypto func(random io.Reader) *Crypto) tokens.Kind {
 	return tokens.Kind{
-		Name: Kind, Library: "libpkcs11_sw", Files: []string{"NVTOK.DAT", "MK_SO", "MK_USER"},
-		Check: check, Lacking: Lacking(p), OwnFormat: ownFormat, Weak: weak, Protection: protection,
+		Name: k.name, Library: library, Files: []string{"NVTOK.DAT", "MK_SO", "MK_USER"},
+		Check: check, OwnFormat: ownFormat, Weak: weak, Protection: protection,
 		Open: func(ctx context.Context, place tokens.Place) (tokens.Token, error) {
-			return open(ctx, p, iterations, place)
+			s, err := k.open(ctx, &place)
+			if err != nil {
+				return nil, err
+			}
+			return &token{s, crypto(place.Rand), place.Name, k.name}, nil
 		},
-		Upkeep: func(place tokens.Place) tokens.Upkeep { return upkeep(iterations, place) },
+		Upkeep: k.upkeep,
 	}
 }
 
@@ -37,28 +63,25 @@ func newKind(p Provider, iterations uint64) tokens.Kind {
 type token struct {
 	*store.Store
 	*Crypto
-	name string
+	name, kind string
 }
 
 var _ tokens.Sharer = (*token)(nil)
 
 func (t *token) Name() string { return t.name }
-func (t *token) Kind() string { return Kind }
+func (t *token) Kind() string { return t.kind }
 
-func open(ctx context.Context, p Provider, iterations uint64, place tokens.Place) (tokens.Token, error) {
+// open opens the store, and completes the place.
+func (k directory) open(ctx context.Context, place *tokens.Place) (*store.Store, error) {
 	if place.Rand == nil {
 		place.Rand = rand.Reader
 	}
-	conf := configOf(place)
-	conf.Create, conf.Format = place.Create, formatOf(place, iterations)
+	conf := configOf(*place)
+	conf.Create, conf.Format = place.Create, k.formatOf(*place)
 	if place.AnyFormat {
-		conf.Other = otherFormat(place, iterations)
+		conf.Other = k.otherFormat(*place)
 	}
-	s, err := store.Open(ctx, conf)
-	if err != nil {
-		return nil, err
-	}
-	return &token{s, NewCrypto(p, place.Rand), place.Name}, nil
+	return store.Open(ctx, conf)
 }
 
 // configOf is what the store of a place is told, but for the format.
@@ -69,44 +92,48 @@ func configOf(place tokens.Place) store.Config {
 }
 
 // upkeep is that of a place in either format.
-func upkeep(iterations uint64, place tokens.Place) tokens.Upkeep {
+func (k directory) upkeep(place tokens.Place) tokens.Upkeep {
 	if place.Rand == nil {
 		place.Rand = rand.Reader
 	}
 	conf := configOf(place)
 	if !place.AnyFormat {
-		conf.Format = formatOf(place, iterations)
+		conf.Format = k.formatOf(place)
 	}
 	before, after := place, place
 	before.Format, after.Format = p11.Version{}, p11.Version{Major: 3, Minor: 12}
-	return store.NewUpkeep(conf, formatOf(before, iterations), formatOf(after, iterations))
+	return store.NewUpkeep(conf, k.formatOf(before), k.formatOf(after))
 }
 
 // otherFormat is the format that the slot does not declare.
-func otherFormat(place tokens.Place, iterations uint64) format.Format {
+func (k directory) otherFormat(place tokens.Place) format.Format {
 	if tokens.NewFormat(place.Format) {
 		place.Format = p11.Version{}
 	} else {
 		place.Format = p11.Version{Major: 3, Minor: 12}
 	}
-	return formatOf(place, iterations)
+	return k.formatOf(place)
 }
 
 // formatOf is the format that the slot declares.
-func formatOf(place tokens.Place, iterations uint64) format.Format {
+func (k directory) formatOf(place tokens.Place) format.Format {
 	if tokens.NewFormat(place.Format) {
-		k, _ := format.KindOf312(Kind)
-		return format.V312(k, place.Rand, iterations)
+		facts, _ := format.KindOf312(k.name)
+		return format.V312(facts, place.Rand, k.iterations)
 	}
-	k, _ := format.KindOf(Kind)
-	return format.V38(k, place.Rand)
+	facts, _ := format.KindOf(k.name)
+	return format.V38(facts, place.Rand)
 }
+
+// fileSize is that of an NVTOK.DAT in the format of a place, which is the same for each
+// kind of directory.
+func fileSize(place tokens.Place) int64 { return directory{name: Kind}.formatOf(place).FileSize() }
 
 // ownFormat tells the format of a directory by the size of its NVTOK.DAT. What is new
 // has the better one, as no stock program shares a user's own tokens.
 func ownFormat(dir string) p11.Version {
 	st, err := os.Lstat(filepath.Join(dir, "NVTOK.DAT"))
-	if err == nil && st.Size() == formatOf(tokens.Place{}, 0).FileSize() {
+	if err == nil && st.Size() == fileSize(tokens.Place{}) {
 		return p11.Version{}
 	}
 	return p11.Version{Major: 3, Minor: 12}
@@ -115,7 +142,7 @@ func ownFormat(dir string) p11.Version {
 func check(p tokens.Place) (wrong, mend string) {
 	file := filepath.Join(p.Dir, "NVTOK.DAT")
 	st, err := os.Stat(file)
-	size := formatOf(p, 0).FileSize()
+	size := fileSize(p)
 	if err != nil || st.Size() == size {
 		return "", "" // also for those who may not look
 	}
@@ -124,7 +151,7 @@ func check(p tokens.Place) (wrong, mend string) {
 		declared, other, line = "3.12", tokens.Place{}, "tokversion = 0.0"
 	}
 	wrong = fmt.Sprintf("%s has %d bytes where format %s has %d", file, st.Size(), declared, size)
-	if st.Size() == formatOf(other, 0).FileSize() {
+	if st.Size() == fileSize(other) {
 		return wrong + ": it has another format than the slot says, and the token stays closed", line + " (in the slot)"
 	}
 	return wrong + ": it is damaged or of another format, and the token stays closed",

@@ -155,6 +155,7 @@ func allRows(p Provider) []row {
 		aes(p11.CKM_AES_OFB, flagsCipher|flagsWrap, streamMode("OFB")),
 		aes(p11.CKM_AES_CFB1, flagsCipher|flagsWrap, streamMode("CFB1")),
 		aes(p11.CKM_AES_CFB8, flagsCipher|flagsWrap, streamMode("CFB8")),
+		aes(p11.CKM_AES_CFB64, flagsCipher|flagsWrap, streamMode("CFB64")),
 		aes(p11.CKM_AES_CFB128, flagsCipher|flagsWrap, streamMode("CFB")),
 		aes(p11.CKM_AES_CTS, flagsCipher|flagsWrap, wholeMode("CBC-CTS", aesBlock, maxHeld)),
 		aes(p11.CKM_AES_GCM, flagsAEAD|flagsWrap, aesGCM()),

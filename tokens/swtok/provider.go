@@ -137,7 +137,7 @@ type BlockCipher interface {
 	// GCM begins a message of AES, with an iv of any length but none.
 	GCM(iv, aad []byte, encrypt bool) (GCM, error)
 	// Mode begins another mode, by libcrypto's name: CTR for AES, OFB, CFB, CFB8, CFB1,
-	// XTS, CBC-CTS, CCM; ChaCha20 and ChaCha20-Poly1305, which every provider has.
+	// XTS, CBC-CTS, CCM, and CFB64, which libcrypto has not; ChaCha20 and ChaCha20-Poly1305, which every provider has.
 	Mode(mode string, iv []byte, encrypt bool, o ModeOptions) (Stream, error)
 	// CMAC begins a message. Reset ends it.
 	CMAC() (hash.Hash, error)

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"hash"
 	"runtime"
+	"slices"
 	"sync"
 
 	"p11fs/p11"
@@ -128,7 +129,9 @@ func tripleDES(value []byte) []byte {
 }
 
 // HasMode: Go's library has OFB and CFB.
-func (goProvider) HasMode(mode string) bool { return mode == "OFB" || mode == "CFB" }
+func (goProvider) HasMode(mode string) bool {
+	return slices.Contains([]string{"OFB", "CFB", "CFB8", "CFB64"}, mode)
+}
 
 type goBlockCipher struct {
 	block cipher.Block
@@ -156,6 +159,10 @@ func (b *goBlockCipher) Mode(mode string, iv []byte, encrypt bool, _ ModeOptions
 		return goStream{cipher.NewCFBEncrypter(b.block, iv)}, nil
 	case mode == "CFB":
 		return goStream{cipher.NewCFBDecrypter(b.block, iv)}, nil
+	case mode == "CFB8":
+		return goStream{newSegmentCFB(b.block, iv, 1, encrypt)}, nil
+	case mode == "CFB64":
+		return goStream{newSegmentCFB(b.block, iv, 8, encrypt)}, nil
 	}
 	return nil, errNoMode
 }

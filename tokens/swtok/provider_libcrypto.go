@@ -258,7 +258,7 @@ func (p *system) HasMode(mode string) bool {
 		return err == nil
 	}
 	_, err := p.lib.Cipher("AES-256-" + mode)
-	return err == nil
+	return err == nil || mode == "CFB64"
 }
 
 // A libCipher is a key whose modes are libcrypto's. Its Block is Go's.
@@ -363,6 +363,9 @@ func (g libGCM) Fits(tag []byte) bool {
 }
 
 func (c *libCipher) Mode(mode string, iv []byte, encrypt bool, o ModeOptions) (Stream, error) {
+	if mode == "CFB64" {
+		return c.BlockCipher.Mode(mode, iv, encrypt, o)
+	}
 	if c.name != "" && mode != "CCM" {
 		return c.begin(mode, iv, encrypt)
 	}

@@ -2,7 +2,11 @@ package swtok
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/rand"
 	"math/big"
+
+	"filippo.io/bigmod"
 
 	"p11fs/p11"
 	"p11fs/p11/pkix"
@@ -133,4 +137,65 @@ func (k *rsaPublic) open(sig []byte) ([]byte, bool) {
 func (k *rsaPublic) opens(sig, em []byte) bool {
 	got, ok := k.open(sig)
 	return ok && equal(got, em)
+}
+
+// A RawRSA is the bare private operation of an RSA key, done elsewhere.
+type RawRSA interface {
+	// Raw is RSAPrivateKey's.
+	Raw(in []byte) ([]byte, error)
+	// Close wipes the key.
+	Close()
+}
+
+// ByRaw is a key whose bare operation is raw's, as are signatures. OAEP stays key's, and
+// so does what raw fails at, or has a wrong result for, which would give the primes away.
+func ByRaw(key RSAPrivateKey, k *pkix.RSANumbers, raw RawRSA) (RSAPrivateKey, error) {
+	n, err := bigmod.NewModulus(k.N.Bytes())
+	if err != nil {
+		return nil, err
+	}
+	return &byRaw{key, newModulus(new(big.Int).Set(k.N)), n, k.E.Bytes(), raw}, nil
+}
+
+type byRaw struct {
+	RSAPrivateKey
+	modulus
+	m   *bigmod.Modulus
+	e   []byte
+	raw RawRSA
+}
+
+func (k *byRaw) Close() {
+	k.raw.Close()
+	if c, ok := k.RSAPrivateKey.(interface{ Close() }); ok {
+		c.Close()
+	}
+}
+
+func (k *byRaw) Raw(in []byte) ([]byte, error) {
+	c, err := bigmod.NewNat().SetBytes(in, k.m)
+	if err != nil {
+		return nil, errNotBelow
+	}
+	if out, err := k.raw.Raw(in); err == nil {
+		if r, err := bigmod.NewNat().SetBytes(out, k.m); err == nil && bigmod.NewNat().Exp(r, k.e, k.m).Equal(c) == 1 {
+			return out, nil
+		}
+		wipe(out)
+	}
+	return k.RSAPrivateKey.Raw(in)
+}
+
+func (k *byRaw) SignPKCS1(tbs []byte) ([]byte, error) { return k.Raw(padSignature(tbs, k.k)) }
+
+func (k *byRaw) SignPSS(hash crypto.Hash, digest []byte, saltLen int) ([]byte, error) {
+	salt := make([]byte, saltLen)
+	if _, err := rand.Read(salt); err != nil {
+		return nil, err
+	}
+	em, err := pssEncode(hash, hash, digest, salt, k.bits-1)
+	if err != nil {
+		return nil, err
+	}
+	return k.Raw(leftPad(em, k.k))
 }

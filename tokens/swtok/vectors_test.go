@@ -35,6 +35,8 @@ func TestModeVectors(t *testing.T) {
 			"3b3fd92eb72dad20333449f8e83cfb4ac8a64537a0b3a93fcde3cdad9f1ce58b"},
 		{"SP 800-38A F.3.7", p11.Mechanism{Type: p11.CKM_AES_CFB8, Param: iv(t, iv128)}, p11.CKK_AES, key128, "6bc1bee22e409f96e93d7e117393172aae2d",
 			"3b79424c9c0dd436bace9e0ed4586a4f32b9"},
+		{"SP 800-38A F.3.13, the first segment, which is under the same block", p11.Mechanism{Type: p11.CKM_AES_CFB64, Param: iv(t, iv128)}, p11.CKK_AES, key128, four[:16],
+			"3b3fd92eb72dad20"},
 		{"SP 800-38A F.3.1", p11.Mechanism{Type: p11.CKM_AES_CFB1, Param: iv(t, iv128)}, p11.CKK_AES, key128, "6bc1", "68b3"},
 		{"RFC 3962 B, last blocks as CS1", p11.Mechanism{Type: p11.CKM_AES_CTS, Param: iv(t, "00000000000000000000000000000000")}, p11.CKK_AES,
 			"636869636b656e207465726979616b69", "4920776f756c64206c696b652074686520", "97c6353568f2bf8cb4d8a580362da7ff7f"},

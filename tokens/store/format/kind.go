@@ -27,8 +27,13 @@ func KindOf(name string) (Kind, bool) {
 	return k, ok
 }
 
-// KindOf312 returns the facts of the kinds in format 3.12: swtok.
+// KindOf312 returns the facts of the kinds in format 3.12: swtok and lite.
 func KindOf312(name string) (Kind, bool) {
-	k := Kind{Name: name, Label: "softtok", Manufacturer: "IBM", Model: "Soft", MasterKeyLen: masterKeySize312}
-	return k, name == "swtok"
+	kinds := map[string]Kind{
+		"swtok": {Label: "softtok", Model: "Soft"},
+		"lite":  {Label: "icatok", Model: "ICA"},
+	}
+	k, ok := kinds[name]
+	k.Name, k.Manufacturer, k.MasterKeyLen = name, "IBM", masterKeySize312
+	return k, ok
 }
