@@ -27,7 +27,7 @@ var floors = [][]string{
 	{"tokens/store/format"},
 	{"tokens/store", "tokens/memory"},
 	{"tokens/swtok"},
-	{"tokens/lite"},
+	{"tokens/lite", "tokens/tpm/tpm12"},
 	{"tokens/tokentest/hooks"},
 	{"engine"},
 	{"fs"},

@@ -11,6 +11,15 @@ type Kind struct {
 	MasterKeyLen int
 	// OddParity gives a new master key odd parity in every byte.
 	OddParity bool
+	// zeroKey has private objects under a key of zeros, whatever the master key is.
+	zeroKey bool
+}
+
+// TPM has the facts of stock's tpm token. It keeps nothing under the master key: whoever
+// reads the directory reads the private objects. It has no master key files either, so
+// that its Format is no Keeper: what keeps its PINs is a chip.
+func TPM() Kind {
+	return Kind{Name: "tpm", Label: "IBM PKCS#11 TPM Token", Manufacturer: "IBM Corp.", Model: "TPM v1.1 Token", MasterKeyLen: dataKeyLen, zeroKey: true}
 }
 
 // KindOf returns the facts of the kinds that keep a master key in MK_SO and

@@ -2,6 +2,7 @@ package format
 
 import (
 	"bytes"
+	"crypto/aes"
 	"crypto/cipher"
 	"crypto/des"
 	"crypto/sha1"
@@ -19,6 +20,9 @@ const fileHeader = 5
 // objectIV is the CBC initialisation vector of private objects.
 const objectIV = "10293847"
 
+// tpmObjectIV is that of the tpm token, which has AES with a key of zeros.
+const tpmObjectIV = ")#%&!*)^!()$&!&N"
+
 // objects38 reads and writes the object files of a directory.
 type objects38 struct {
 	order byteOrder
@@ -32,6 +36,11 @@ func (f v38) Objects(master *secret.Bytes) (Objects, error) {
 	o := &objects38{order: f.order}
 	if master == nil {
 		return o, nil
+	}
+	if f.kind.zeroKey {
+		block, err := aes.NewCipher(make([]byte, 32))
+		o.ciphers = []bodyCipher{{block, tpmObjectIV, f.order}}
+		return o, err
 	}
 	err := error(p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "the master key is closed"))
 	master.Use(func(key []byte) {

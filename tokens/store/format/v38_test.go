@@ -2,7 +2,6 @@ package format
 
 import (
 	"bytes"
-	"crypto/aes"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -12,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"p11fs/p11"
+	"p11fs/secret"
 	"p11fs/tokens/store/storetest"
 )
 
@@ -157,7 +157,16 @@ func TestGoldenKeyFiles(t *testing.T) {
 // of 3DES.
 func TestGoldenTPM(t *testing.T) {
 	m := storetest.ReadManifest(t)
-	block, err := aes.NewCipher(m.TPM.Key)
+	master, err := secret.New([]byte("any"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer master.Close()
+	o, err := v38{kind: TPM(), order: binary.LittleEndian}.Objects(master)
+	if err != nil {
+		t.Fatal(err)
+	}
+	locked, err := v38{kind: TPM(), order: binary.LittleEndian}.Objects(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +174,9 @@ func TestGoldenTPM(t *testing.T) {
 	for text, g := range m.TPM.Objects {
 		n := name(text)
 		stock := readFile(t, dir, "TOK_OBJ", text)
-		o := &objects38{binary.LittleEndian, []bodyCipher{{block, string(m.TPM.IV), binary.LittleEndian}}}
+		if private, a, err := locked.Open(n, stock); !private || a != nil || err != nil {
+			t.Errorf("without a login: private %v, %v, %v", private, a, err)
+		}
 		_, a, err := o.Open(n, stock)
 		if err != nil {
 			t.Fatal(err)
