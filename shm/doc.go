@@ -51,4 +51,8 @@
 //	 9  3    padding
 //	12  u32  change counter, low word
 //	16  u32  change counter, high word
+//
+// openCryptoki 3.12 and later have another segment under the same name, which Lists312 reads
+// to tell what their programs see: 592 bytes of token data, and with them the counts at 856
+// and the entries from 868 on. Entries of 3.27 have no padding, and no byte in front.
 package shm

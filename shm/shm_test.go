@@ -55,6 +55,12 @@ func turnIntegers(b []byte) {
 		}
 		return
 	}
+	if len(b) != TokenSize { // of 3.12 and later
+		for _, at := range []int{offLength, offPrivateCount312, offPublicCount312} {
+			turn(at, 4)
+		}
+		return
+	}
 	for _, at := range []int{offReferences, offLength, Private.count(), Public.count()} {
 		turn(at, 4)
 	}

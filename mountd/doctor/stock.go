@@ -130,6 +130,7 @@ func (e Examination) segments() Finding {
 		switch mode := st.Mode & 0o777; {
 		case st.Mode&unix.S_IFMT != unix.S_IFREG:
 			all.add("rm -r "+name, "%s is no shared memory", name)
+		case st.Size != shm.TokenSize && e.of312(path, name, &f, &all): // and what mode is right is theirs to say
 		case st.Size != shm.TokenSize:
 			all.add("rm "+name+" (when no program uses the token)",
 				"%s has %d bytes, not the %d of openCryptoki 3.8: another version made it", name, st.Size, shm.TokenSize)

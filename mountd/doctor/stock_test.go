@@ -1,8 +1,10 @@
 package doctor
 
 import (
+	"compress/gzip"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -16,6 +18,7 @@ import (
 
 	"p11fs/mountd"
 	"p11fs/shm"
+	"p11fs/tokens/store/storetest"
 )
 
 // machine is a system on which nothing is wrong, below a directory: a token, its
@@ -196,6 +199,65 @@ func TestStockTroubles(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestSegment312: a segment of stock openCryptoki from 3.12 on is told where it hides objects or
+// has some that are gone, with how many; and that it will, where it does not yet.
+func TestSegment312(t *testing.T) {
+	for file, token := range map[string]string{"shm-v3.23.bin.gz": "sw312-v3.23", "shm-v3.27.bin.gz": "sw312"} {
+		t.Run(token, func(t *testing.T) {
+			p, _ := machine(t)
+			put(t, p.Paths.Config, "slot 3 {\nstdll = libpkcs11_sw.so\ntokversion = 3.12\n}\n", 0o644)
+			p.Paths.Data = filepath.Dir(storetest.Untar(t, token))
+			dir := filepath.Join(p.Paths.Data, "swtok")
+			if err := os.Rename(filepath.Join(p.Paths.Data, token), dir); err != nil {
+				if _, there := os.Stat(dir); there != nil {
+					t.Fatal(err)
+				}
+			}
+			put(t, segmentOf(p), string(unzipped(t, "../../shm/testdata/"+file)), 0o660)
+			f := p.segments()
+			if f.Wrong != "" || len(f.Weak) != 1 || !strings.Contains(f.Weak[0], "whatever p11fs makes and destroys: rm ") {
+				t.Errorf("as it was: %+v", f)
+			}
+			index, err := os.ReadFile(filepath.Join(dir, "TOK_OBJ/OBJ.IDX"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			names := strings.Fields(string(index))
+			for _, kind := range []string{"\x00\x03\x00\x0c\x00", "\x00\x03\x00\x0c\x01"} { // of each one more
+				name := fmt.Sprintf("OBmore%02d", len(names))
+				names = append(names, name)
+				put(t, filepath.Join(dir, "TOK_OBJ", name), kind, 0o660)
+			}
+			put(t, filepath.Join(dir, "TOK_OBJ/OBJ.IDX"), strings.Join(names[1:], "\n")+"\n", 0o660)
+			if f := p.segments(); !strings.Contains(f.Wrong, "hides 2, and has 1 that are gone") || !strings.HasPrefix(f.Mend, "rm ") {
+				t.Errorf("two more and one less: %+v", f)
+			}
+			put(t, p.Paths.Config, "slot 3 {\nstdll = libpkcs11_sw.so\n}\n", 0o644)
+			if f := p.segments(); !strings.Contains(f.Wrong, "another version made it") {
+				t.Errorf("of a token of 3.8: %+v", f)
+			}
+		})
+	}
+}
+
+func unzipped(t *testing.T, path string) []byte {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 // TestMendLines does what some findings say, and looks again.
