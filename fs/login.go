@@ -129,33 +129,20 @@ func (p place) pinText(ctx context.Context, _ caller) ([]byte, error) {
 		return nil, err
 	}
 	var b bytes.Buffer
-	role := func(name string, user p11.UserType, set bool, low, final, locked, change p11.Flags) {
-		tries := "many"
-		switch {
-		case i.Flags&locked != 0:
-			tries = "0"
-		case i.Flags&final != 0:
-			tries = "1"
-		case i.Flags&low != 0:
-			tries = "some"
-		}
-		state := "set"
-		if !set {
-			state = "unset"
-		} else if i.Flags&change != 0 {
-			state = "to-be-changed"
-		}
-		fmt.Fprintf(&b, "%s: tries=%s pin=%s\n", name, tries, state)
+	for _, role := range []struct {
+		name string
+		user p11.UserType
+	}{{"user", p11.CKU_USER}, {"so", p11.CKU_SO}} {
+		tries, state := i.Flags.PINState(role.user)
+		fmt.Fprintf(&b, "%s: tries=%s pin=%s\n", role.name, tries, state)
 		if tries == "many" {
-			return // a right one was given elsewhere
+			continue // a right one was given elsewhere
 		}
-		for _, w := range p.slot.WrongPINs(user) {
+		for _, w := range p.slot.WrongPINs(role.user) {
 			fmt.Fprintf(&b, "%s: wrong=%s uid=%d pid=%d door=%s command=%q\n",
-				name, w.At.UTC().Format(time.RFC3339), w.Owner.UID, w.Owner.PID, w.Owner.Door, w.Owner.Command)
+				role.name, w.At.UTC().Format(time.RFC3339), w.Owner.UID, w.Owner.PID, w.Owner.Door, w.Owner.Command)
 		}
 	}
-	role("user", p11.CKU_USER, i.Flags&p11.CKF_USER_PIN_INITIALIZED != 0, p11.CKF_USER_PIN_COUNT_LOW, p11.CKF_USER_PIN_FINAL_TRY, p11.CKF_USER_PIN_LOCKED, p11.CKF_USER_PIN_TO_BE_CHANGED)
-	role("so", p11.CKU_SO, true, p11.CKF_SO_PIN_COUNT_LOW, p11.CKF_SO_PIN_FINAL_TRY, p11.CKF_SO_PIN_LOCKED, p11.CKF_SO_PIN_TO_BE_CHANGED)
 	return b.Bytes(), nil
 }
 

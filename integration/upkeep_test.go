@@ -40,7 +40,7 @@ func TestMigrate(t *testing.T) {
 	term.ok("p11fs migrate --rollback swtok 2>said; test $? = 2 && grep -q yes said")
 	term.ok("p11fs migrate --rollback --yes swtok")
 	term.ok("test \"$(cat $T/login)\" = public && " + login + " && " + describeAll + " > after && diff before after")
-	term.ok("p11fs doctor > doctor.out; grep 'did not end, or was rolled back' doctor.out")
+	term.ok("p11fs doctor > doctor.out; ! grep 'wrong.*migration' doctor.out && grep '^weak .*when that was rolled back: p11fs migrate swtok migrates anew' doctor.out")
 	term.ok("p11fs migrate --forget-backup --yes swtok && p11fs migrate --forget-backup swtok")
 	term.ok(migrate + " && p11fs migrate --forget-backup --yes swtok")
 	d.stop()

@@ -33,6 +33,32 @@ type SlotInfo struct {
 	FirmwareVersion Version
 }
 
+// PINState is what a token's flags tell of the PIN of its user, or of its SO: how many tries
+// are left, which is many, some, 1 or 0, and whether it is set, unset or to-be-changed
+// (PKCS#11 v3.1 §3.2, CK_TOKEN_INFO).
+func (f Flags) PINState(user UserType) (tries, state string) {
+	set, low, final, locked, change := Flags(CKF_USER_PIN_INITIALIZED), Flags(CKF_USER_PIN_COUNT_LOW), Flags(CKF_USER_PIN_FINAL_TRY), Flags(CKF_USER_PIN_LOCKED), Flags(CKF_USER_PIN_TO_BE_CHANGED)
+	if user == CKU_SO { // who has one always
+		set, low, final, locked, change = f, CKF_SO_PIN_COUNT_LOW, CKF_SO_PIN_FINAL_TRY, CKF_SO_PIN_LOCKED, CKF_SO_PIN_TO_BE_CHANGED
+	}
+	tries, state = "many", "set"
+	switch {
+	case f&locked != 0:
+		tries = "0"
+	case f&final != 0:
+		tries = "1"
+	case f&low != 0:
+		tries = "some"
+	}
+	switch {
+	case f&set != set:
+		state = "unset"
+	case f&change != 0:
+		state = "to-be-changed"
+	}
+	return tries, state
+}
+
 // TokenInfo is CK_TOKEN_INFO (PKCS#11 v3.1 §3.2), with text not padded.
 // A count or size of Unavailable or EffectivelyInfinite is as the standard
 // says.

@@ -51,10 +51,14 @@ type DirectoryState struct {
 	Format      p11.Version // 3.8 or 3.12
 	Initialized bool
 	UserPIN     bool // the user has one
+	Label       string
+	Flags       p11.Flags // those of CK_TOKEN_INFO
 	// Paths of directories beside it, empty for none: what the token was before it was
 	// migrated; a migration that was cut off or rolled back; and what a restored backup
 	// replaced.
 	Backup, Unfinished, Replaced string
+	// RolledBack says that Unfinished was cut off at its very end, or has been the token.
+	RolledBack bool
 }
 
 // A Migration is how a token is migrated.

@@ -11,12 +11,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"p11fs/mountd"
+	"p11fs/mountd/doctor"
 )
 
 func newStatus(s streams) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "status",
-		Short: "Show the daemon's state, its slots, and who this terminal is logged in as",
+		Short: "Show the daemon's state, its slots, who this terminal is logged in as, and how the PINs are",
 		Args:  takes(0, 0),
 	}
 	mount := mountFlag(c)
@@ -43,10 +44,34 @@ func newStatus(s streams) *cobra.Command {
 				continue // a slot without a token has no login
 			}
 			fmt.Fprintf(s.out, "login %s %s\n", name, strings.TrimSpace(who))
+			t.showPINs(s, name)
 		}
 		return nil
 	}
 	return c
+}
+
+// showPINs prints a token's label, and how its PINs are. What cannot be read is left out.
+func (t tree) showPINs(s streams, token string) {
+	info, _ := t.read(token, "info")
+	for line := range strings.Lines(info) {
+		if label, ok := strings.CutPrefix(line, "label: "); ok {
+			fmt.Fprintf(s.out, "label %s %s\n", token, strings.TrimSpace(label))
+		}
+	}
+	pins, _ := t.read(token, "pin")
+	for line := range strings.Lines(pins) {
+		var role, tries, pin string
+		if n, _ := fmt.Sscanf(line, "%s tries=%s pin=%s", &role, &tries, &pin); n != 3 {
+			continue // of one that was wrong
+		}
+		role = strings.TrimSuffix(role, ":")
+		how, todo := doctor.PINState(token, role, tries, pin)
+		if todo != "" {
+			how += ": " + todo
+		}
+		fmt.Fprintf(s.out, "pin %s %s: %s\n", token, role, how)
+	}
 }
 
 // notMounted wraps errNotMounted around err, unless it is there already.

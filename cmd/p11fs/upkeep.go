@@ -247,8 +247,10 @@ func (m *migration) forget() error {
 	switch {
 	case state.Backup != "":
 		err = m.may(state.Backup + " is what " + m.token + " was before it was migrated.")
+	case state.RolledBack:
+		err = m.may(state.Unfinished + " is " + m.token + " in the format of 3.12, as it was when that was rolled back.")
 	case state.Unfinished != "":
-		err = m.may(state.Unfinished + " is a migration that did not end, or was rolled back.")
+		err = m.may(state.Unfinished + " is a migration that did not end.")
 	default:
 		fmt.Fprintf(m.s.err, "p11fs: no migration has left anything beside %s\n", m.token)
 		return nil

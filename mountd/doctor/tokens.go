@@ -8,6 +8,7 @@ import (
 
 	"p11fs/locks"
 	"p11fs/mountd"
+	"p11fs/tokens"
 )
 
 // hidden returns the token directories where whoever asks may not look into them.
@@ -41,14 +42,12 @@ func (e Examination) tokens() Finding {
 				return f.wrong(mend, "slot %d: %s", uint64(s.ID), wrong)
 			}
 		}
-		if s.Kind.Upkeep == nil {
-			continue
-		}
-		p := s.Place
-		p.Log, p.Now, p.Group = e.Log, e.Now, locks.NoGroup
-		st, _ := s.Kind.Upkeep(p).State() // what keeps a token closed was looked for
-		if st.Unfinished != "" {
-			return f.wrong(e.migrate(p.Name)+" (or with --forget-backup, to remove it)", "%s is a migration of %s that did not end, or was rolled back", st.Unfinished, p.Name)
+		p, st := s.Place, e.state(s) // what keeps a token closed was looked for
+		switch {
+		case st.RolledBack:
+			f.Weak = append(f.Weak, fmt.Sprintf("%s is %s in the format of 3.12, as it was when that was rolled back: %s migrates anew, and --forget-backup with it removes that", st.Unfinished, p.Name, e.migrate(p.Name)))
+		case st.Unfinished != "":
+			return f.wrong(e.migrate(p.Name)+" (or with --forget-backup, to remove it)", "%s is a migration of %s that did not end", st.Unfinished, p.Name)
 		}
 		if st.Backup != "" {
 			f.Weak = append(f.Weak, fmt.Sprintf("%s is what %s was before its migration, with weak hashes of its PINs: %s --forget-backup", st.Backup, p.Name, e.migrate(p.Name)))
@@ -58,6 +57,17 @@ func (e Examination) tokens() Finding {
 		}
 	}
 	return f.good("%d found", found)
+}
+
+// state is what stands in the directory of a slot's token, as far as that is known.
+func (e Examination) state(s mountd.Slot) tokens.DirectoryState {
+	if s.Kind == nil || s.Kind.Upkeep == nil {
+		return tokens.DirectoryState{}
+	}
+	p := s.Place
+	p.Log, p.Now, p.Group = e.Log, e.Now, locks.NoGroup
+	st, _ := s.Kind.Upkeep(p).State()
+	return st
 }
 
 // migrate is the command that migrates a token.

@@ -142,7 +142,7 @@ func TestMigrate(t *testing.T) {
 			if err := u.Rollback(t.Context(), nil); err != nil || tree(t, dir) != bytesBefore {
 				t.Errorf("again: %v", err)
 			}
-			if st, err = u.State(); err != nil || st.Backup != "" || st.Unfinished == "" {
+			if st, err = u.State(); err != nil || st.Backup != "" || st.Unfinished == "" || !st.RolledBack {
 				t.Errorf("%+v, %v", st, err)
 			}
 			// It can be migrated again, and the backup forgotten.

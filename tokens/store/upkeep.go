@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"time"
 
 	"p11fs/p11"
 	"p11fs/tokens"
@@ -100,18 +101,33 @@ func (u *Upkeep) State() (st tokens.DirectoryState, err error) {
 			st.Backup = other
 		} else {
 			st.Unfinished = other
+			st.RolledBack = oerr == nil && o.newer && u.complete(s)
 		}
 	}
 	if err != nil || !w.present {
 		return st, err
 	}
+	i := w.data.Info(time.Time{})
+	st.Label, st.Flags = i.Label, i.Flags
 	st.Present, st.Format = true, versions[0]
 	if w.newer {
 		st.Format = versions[1]
 	}
-	st.Initialized = w.data.Flags()&p11.CKF_TOKEN_INITIALIZED != 0
+	st.Initialized = i.Flags&p11.CKF_TOKEN_INITIALIZED != 0
 	st.UserPIN = w.format.UserPINSet(w.data)
 	return st, nil
+}
+
+// complete reports whether the directory of a migration has a list of its objects, which it
+// gets last.
+func (u *Upkeep) complete(s site) bool {
+	d, err := s.open(s.beside(migrationDir) + "/" + objectsDir)
+	if err != nil {
+		return false
+	}
+	defer d.close()
+	st, err := d.stamp(indexFile)
+	return err == nil && st != stamp{}
 }
 
 // locked runs f with the directory above the token's, under the token's lock.
