@@ -134,11 +134,32 @@ func TestFormat312OtherDirectory(t *testing.T) {
 	}
 }
 
+// TestFormat312Iterations: a directory that asks for more work than a login may take, for any of
+// its four keys, is refused, and says why.
+func TestFormat312Iterations(t *testing.T) {
+	cfg := freshConfig(t)
+	cfg.Format = v312(t)
+	_ = openStore(t, cfg).Close()
+	good := readFile(t, cfg.Dir, dataFile)
+	for _, off := range []int{240, 344, 448, 520} {
+		bad := bytes.Clone(good)
+		binary.BigEndian.PutUint64(bad[off:], 1_000_001)
+		if err := os.WriteFile(cfg.Dir+"/"+dataFile, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Open(t.Context(), cfg)
+		wantRV(t, "a million and one", err, p11.CKR_TOKEN_NOT_RECOGNIZED)
+		if !strings.Contains(fmt.Sprint(err), "asks for 1000001 iterations") {
+			t.Errorf("at %d: %v", off, err)
+		}
+	}
+}
+
 // TestFormat312Lock tries a PIN that takes its time: the token's lock is free meanwhile.
 func TestFormat312Lock(t *testing.T) {
 	cfg := freshConfig(t)
 	k, _ := format.KindOf312("swtok")
-	cfg.Format = format.V312(k, rand.Reader, 2_000_000)
+	cfg.Format = format.V312(k, rand.Reader, 1_000_000)
 	s := openStore(t, cfg)
 	done := make(chan error, 1)
 	go func() { done <- s.InitToken(context.WithoutCancel(t.Context()), pin(t, "wrong PIN"), "x") }()

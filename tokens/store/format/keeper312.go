@@ -22,8 +22,9 @@ import (
 const (
 	// masterKeySize312 is the length of the master key, for AES-256.
 	masterKeySize312 = 32
-	// maxIterations bounds what a file may ask for: some seconds.
-	maxIterations = 10_000_000
+	// maxIterations bounds what a file may ask for: a second or two, in which a login cannot
+	// be interrupted. Nobody's files say more than Iterations.
+	maxIterations = 1_000_000
 	purposeSize   = 32
 )
 
