@@ -184,7 +184,7 @@ func (b *blob) store(ctx context.Context) error {
 // storeEmptied stores that O_TRUNC took the content, if that is due.
 func (b *blob) storeEmptied(ctx context.Context) {
 	if b.emptied && b.due && b.failed == nil {
-		_ = b.handle.failedIn(b.s.app, b.store(ctx))
+		_ = b.handle.failedIn(b.s.app, b.handle.path, b.store(ctx))
 	}
 }
 

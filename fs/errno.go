@@ -130,6 +130,7 @@ var (
 	errNoSession      = refuse(syscall.ENOENT, p11.CKR_SESSION_HANDLE_INVALID, "there is no such session, or it is another application's: ls sessions shows yours")
 	errSessionClosed  = refuse(syscall.ENOENT, p11.CKR_SESSION_HANDLE_INVALID, "the session is closed: open another, or use the files of the token's own folder")
 	errNoObject       = refuse(syscall.ENOENT, p11.CKR_OBJECT_HANDLE_INVALID, "there is no such object, or it may not be seen: ls objects shows those that may")
+	errHalf           = refuse(syscall.ENOENT, p11.CKR_OBJECT_HANDLE_INVALID, "of this pair the private key is there alone: write its file public.pem to import, which makes the public one")
 	errUnseen         = refuse(syscall.ENOENT, p11.CKR_OBJECT_HANDLE_INVALID, "there is no such object among those that everybody may see, and you are not logged in: log in with p11fs login, or by writing the PIN to the file login")
 	errTemporaries    = refuse(syscall.EDQUOT, p11.CKR_HOST_MEMORY, fmt.Sprintf("a terminal may have %d temporary files: remove some of those with a leading dot or a ~ at the end", maxTemporaries))
 	errTemporaryEnded = refuse(syscall.ESTALE, p11.CKR_OBJECT_HANDLE_INVALID, "the temporary file was renamed, removed or made under a login that has ended: open it anew")

@@ -68,6 +68,7 @@ var (
 // nil, and an error of theirs goes to the file error.
 type handle struct {
 	place
+	path string       // of the file
 	app  *application // of who opened it; nil for a text that needs none
 	busy mutex        // held while a function runs
 	// waits is closed when a function has run, if some wait for that. It is guarded by
@@ -174,13 +175,13 @@ func (h *handle) serve(ctx context.Context, run func(ctx context.Context) error)
 	defer end()
 	err := h.exclusive(ctx, func() error { return run(ctx) })
 	if h.app == nil {
-		return h.failed(callerOf(ctx), err)
+		return h.failed(callerOf(ctx), h.path, err)
 	}
-	return h.failedIn(h.app, err)
+	return h.failedIn(h.app, h.path, err)
 }
 
 // succeeded has the file error show that all is well.
-func (h *handle) succeeded() { h.note(h.app, lastError{}) }
+func (h *handle) succeeded() { h.note(h.app, h.path, lastError{}) }
 
 // Read is read(2). Its offset is that of the descriptor, which may have written
 // before: only what is read at any place looks at it.
@@ -206,7 +207,7 @@ func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, sys
 	}
 	// A write may wait without end, and data is there meanwhile.
 	if err := h.app.account.Take(len(data)); err != nil {
-		return 0, h.failedIn(h.app, errHeldUser)
+		return 0, h.failedIn(h.app, h.path, errHeldUser)
 	}
 	defer h.app.account.Give(len(data))
 	if errno := h.serve(ctx, func(ctx context.Context) error { return h.write(ctx, data, off) }); errno != 0 {
@@ -258,6 +259,9 @@ func (n *node) opening(c caller, open func() (*handle, error)) (fh gofs.FileHand
 	if err != nil {
 		account.Give(openSize)
 		return nil, 0, err
+	}
+	if h.path == "" { // it was there before
+		h.path = n.path
 	}
 	giveBack := h.giveBack
 	h.giveBack = func() {

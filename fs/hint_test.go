@@ -38,13 +38,21 @@ func TestHints(t *testing.T) {
 	says("a result", nothing)
 
 	fails("a wrong PIN", p.echo("0000", "tok/login"), syscall.EKEYREJECTED)
-	_, _ = p.cat("tok/digest/sha256")
-	_, _ = p.cat("tok/objects/web.key/sign")
 	says("an error of now", wrong)
-	w.pass(2 * errorStays)
-	says("an error of before", wrong)
 	_, _ = p.cat("tok/digest/sha256")
-	says("and another answer", nothing)
+	says("another file", nothing)
+	_, _ = p.cat("tok/objects/web.key/sign")
+	says("another object", unseen)
+
+	// That there is no result does not hide why, for as long as it is news.
+	fails("a bad line", p.echo("aes:999", "tok/generate"), syscall.EINVAL)
+	_, errno = p.cat("tok/generate")
+	fails("its result", errno, syscall.ENODATA)
+	says("its result", "a secret key has whole bytes")
+	w.pass(2 * errorStays)
+	says("an error of before", "a secret key has whole bytes")
+	_, _ = p.cat("tok/generate")
+	says("its result, later", nothing)
 
 	p.must(p.echo(userPIN, "tok/login"))
 	says("what went well", "CKR_OK")

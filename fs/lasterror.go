@@ -1,7 +1,6 @@
 package fs
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +18,7 @@ type lastError struct {
 	advice string // what to do; empty where why ends in it, in terms of files
 	// harmless is set for answers that programs get without anything being wrong.
 	harmless bool
+	path     string // of what it is about
 	at       time.Time
 }
 
@@ -60,32 +60,27 @@ func clean(s string) string {
 
 // An errorFile keeps the last error of an application or a session.
 type errorFile struct {
-	mu    sync.Mutex // guards the others
-	last  lastError
-	since lastError // a harmless answer that came after last, and does not replace it
+	mu   sync.Mutex // guards last
+	last lastError
 }
 
-// errorStays is how long a harmless answer does not replace an error.
+// errorStays is how long a harmless answer does not replace an error of the same file.
 const errorStays = 5 * time.Second
 
+// put keeps e. That there is no result to be read says nothing to who just read why.
 func (f *errorFile) put(e lastError) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if e.harmless && !f.last.harmless && f.last.rv != p11.CKR_OK && e.at.Sub(f.last.at) < errorStays {
-		f.since = e
+	if e.harmless && e.path == f.last.path && !f.last.harmless && f.last.rv != p11.CKR_OK && e.at.Sub(f.last.at) < errorStays {
 		return
 	}
-	f.last, f.since = e, lastError{}
+	f.last = e
 }
 
 func (f *errorFile) text() []byte {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	text := f.last.text()
-	if f.since.rv != p11.CKR_OK {
-		text = fmt.Appendf(nil, "%s; since then %s", bytes.TrimSuffix(text, []byte("\n")), f.since.text())
-	}
-	return text
+	return f.last.text()
 }
 
 // errorText is the file error.

@@ -69,6 +69,18 @@ type times struct{ changed, dated time.Time }
 
 func (e *entry) id() string { return e.place.id() + e.path }
 
+// failed is place.failed of what is at the entry.
+func (e *entry) failed(c caller, err error) syscall.Errno { return e.place.failed(c, e.path, err) }
+
+// done is failed for what changes something: after it went well the file error shows
+// CKR_OK, if the caller has one.
+func (e *entry) done(c caller, err error) syscall.Errno {
+	if a := e.fs.callers.find(c); err == nil && e.slot != nil && a != nil {
+		e.note(a, e.path, lastError{})
+	}
+	return e.failed(c, err)
+}
+
 func (e *entry) kind() uint32 {
 	switch {
 	case e.dir != nil:
@@ -274,7 +286,7 @@ func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (chi
 			child = n.child(ctx, c, e, out)
 			return 0
 		case syscall.ENOENT:
-			return n.notFound(c, err)
+			return n.notFound(c, n.path+"/"+name, err)
 		}
 		return n.failed(c, err)
 	})
@@ -338,7 +350,9 @@ func (n *node) Create(ctx context.Context, name string, flags, _ uint32, out *fu
 		var e *entry
 		var err error
 		fh, fuseFlags, err = n.opening(c, func() (h *handle, err error) {
-			e, h, err = n.dir.create(ctx, c, name, flags)
+			if e, h, err = n.dir.create(ctx, c, name, flags); err == nil {
+				h.path = e.path
+			}
 			return h, err
 		})
 		if errors.Is(err, errFixed) {

@@ -333,6 +333,11 @@ func (r objectRef) path() string { return "objects/" + r.uid() }
 
 func (d *objectsDir) lookup(ctx context.Context, c caller, name string) (*entry, error) {
 	i, err := d.find(ctx, c, name)
+	if label, public := strings.CutSuffix(name, ".pub"); public && errors.Is(err, errNoObject) {
+		if _, err := d.find(ctx, c, label+".key"); err == nil {
+			return nil, errHalf
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

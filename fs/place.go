@@ -103,39 +103,30 @@ func (p place) viewer(c caller) (*engine.Application, error) {
 	return p.fs.callers.nobody, nil
 }
 
-// failed returns the errno of err, and keeps err for the caller's file error. After
-// ESTALE the kernel tries again.
-func (p place) failed(c caller, err error) syscall.Errno {
+// failed returns the errno of err, and keeps err for the caller's file error, as one of what
+// is at path. After ESTALE the kernel tries again.
+func (p place) failed(c caller, path string, err error) syscall.Errno {
 	errno := errnoFor(err)
 	if errno != 0 && errno != syscall.EINTR && errno != syscall.ESTALE && p.slot != nil {
 		if a, noApp := p.fs.callers.get(c); noApp == nil {
-			p.note(a, errorOf(err))
+			p.note(a, path, errorOf(err))
 		}
 	}
 	return errno
 }
 
 // failedIn is failed where the application is known.
-func (p place) failedIn(a *application, err error) syscall.Errno {
+func (p place) failedIn(a *application, path string, err error) syscall.Errno {
 	errno := errnoFor(err)
 	if errno != 0 && errno != syscall.EINTR && errno != syscall.EAGAIN {
-		p.note(a, errorOf(err))
+		p.note(a, path, errorOf(err))
 	}
 	return errno
 }
 
-// done is failed for what changes something: after it went well the file error
-// shows CKR_OK, if the caller has one.
-func (p place) done(c caller, err error) syscall.Errno {
-	if a := p.fs.callers.find(c); err == nil && p.slot != nil && a != nil {
-		p.note(a, lastError{})
-	}
-	return p.failed(c, err)
-}
-
 // notFound returns the errno of a lookup that found nothing. Programs that read a
 // whole tree, or look whether a name is taken, get such answers all the time.
-func (p place) notFound(c caller, err error) syscall.Errno {
+func (p place) notFound(c caller, path string, err error) syscall.Errno {
 	if !errors.Is(err, p11.CKR_OBJECT_HANDLE_INVALID) || p.slot == nil {
 		return errnoFor(err)
 	}
@@ -145,14 +136,14 @@ func (p place) notFound(c caller, err error) syscall.Errno {
 		}
 		e := errorOf(err)
 		e.harmless = true
-		p.note(a, e)
+		p.note(a, path, e)
 	}
 	return errnoFor(err)
 }
 
 // note keeps e for the file error.
-func (p place) note(a *application, e lastError) {
-	e.at = p.fs.config.Now()
+func (p place) note(a *application, path string, e lastError) {
+	e.path, e.at = path, p.fs.config.Now()
 	p.errorFile(a).put(e)
 }
 

@@ -94,16 +94,26 @@ func TestErrorOfNobody(t *testing.T) {
 	}
 }
 
-// TestErrorTellsBoth: a result that is not there does not hide why.
-func TestErrorTellsBoth(t *testing.T) {
+// TestHalfAPair: who wants the public key of a private one that is there alone is told so,
+// and how it comes back.
+func TestHalfAPair(t *testing.T) {
 	w := newWorld(t, hooks.Options{})
 	p := w.person(1000, 100)
-	wantErrno(t, "a wrong PIN", p.echo("0000", "tok/login"), syscall.EKEYREJECTED)
-	_, _ = p.cat("tok/digest/sha256")
-	line, _ := p.cat("tok/error")
-	first, then, _ := strings.Cut(line, "; since then ")
-	if !strings.Contains(first, "CKR_PIN_INCORRECT") || !strings.HasPrefix(then, "0x00000091 CKR_OPERATION_NOT_INITIALIZED") || strings.Count(line, "\n") != 1 {
+	p.keys()
+	p.must(p.rmdir("tok/objects/web.pub"))
+	_, errno := p.cat("tok/objects/web.pub/verify")
+	wantErrno(t, "the public key", errno, syscall.ENOENT)
+	if line, _ := p.cat("tok/error"); !strings.Contains(line, "the private key is there alone: write its file public.pem to import") {
 		t.Errorf("error is %q", line)
+	}
+	pem, errno := p.cat("tok/objects/web.key/public.pem")
+	p.must(errno)
+	p.must(p.print(pem, "tok/import:pub,label=web"))
+	p.must(p.rmdir("tok/objects/web.pub"))
+	p.must(p.echo("", "tok/logout"))
+	_, _ = p.cat("tok/objects/web.pub/verify")
+	if line, _ := p.cat("tok/error"); strings.Contains(line, "private key") {
+		t.Errorf("without a login error is %q", line)
 	}
 }
 

@@ -68,7 +68,36 @@ func findKey(mount, name string, suffixes []string) (at tree, key string, err er
 	case len(public) > 0:
 		return at, "", &treeError{what: "find " + name, why: "there is no such key that everybody may see: log in first (" + strings.Join(public, " or ") + ")", err: syscall.EACCES}
 	}
+	if err := t.halfMissing(wanted, name, suffixes); err != nil {
+		return at, "", err
+	}
 	return at, "", fmt.Errorf("there is no key %s: ls %s shows those that there are", name, filepath.Join(t.dir, "*", "objects"))
+}
+
+// halfMissing is the error where a private key is there, and the public one that is meant
+// is not.
+func (t tree) halfMissing(tokens []string, name string, suffixes []string) error {
+	label := strings.TrimSuffix(name, ".pub")
+	if label != filepath.Base(label) || !slices.Contains(suffixes, ".pub") {
+		return nil
+	}
+	for _, token := range tokens {
+		private := filepath.Join(t.dir, token, "objects", label+".key")
+		if _, err := os.Stat(private); err != nil {
+			continue
+		}
+		is := fmt.Sprintf("of %s the private key is there alone, and this takes the public one, %[1]s.pub", filepath.Join(token, label))
+		pem := filepath.Join(private, "public.pem")
+		if _, err := os.Stat(pem); err != nil {
+			return fmt.Errorf("%s: import that", is)
+		}
+		file := "import:pub," + quoteWord("label="+label)
+		if id, err := t.read(token, "objects", label+".key", "attr/id"); err == nil && id != "\n" {
+			file += ",id=" + strings.TrimSpace(id)
+		}
+		return fmt.Errorf("%s: cat %s > %s makes it", is, shellQuote(pem), shellQuote(filepath.Join(t.dir, token, file)))
+	}
+	return nil
 }
 
 // named returns the name in objects of the key of a token.
