@@ -57,7 +57,7 @@ func TestRootAtAUsersMount(t *testing.T) {
 	d := startDaemon(t, daemonConfig{cred: anotherUser(t, "nobody")})
 	term := d.terminalOf(nil)
 	for _, line := range []string{"p11fs status", "p11fs login", "P11FS_MOUNT= p11fs path --mount " + d.mnt} {
-		if r := term.run(line + " </dev/null"); r.status != 1 || !strings.Contains(r.err, "mounted by user nobody") || !strings.Contains(r.err, "sudo -u nobody") {
+		if r := term.run(line + " </dev/null"); r.status != 1 || !strings.Contains(r.err, "is nobody's alone: ") || !strings.Contains(r.err, "sudo -u nobody") {
 			t.Errorf("%s ended with %d: %s", line, r.status, r.err)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -37,7 +38,9 @@ func newBackup(s streams) *cobra.Command {
 		Long: `Write a token into one file, encrypted by age (age-encryption.org): under a pass
 phrase, which is asked for twice, or is the first line of standard input if that is
 no terminal; or for each --recipient. A daemon may serve the token meanwhile: the
-file has it as it is at one moment. It is read back before it has its name.
+file has it as it is at one moment. It is read back before it has its name. A pass
+phrase takes 256 MiB of memory, here as with age itself, to be slow to guess; where
+that is too much, --recipient takes next to none.
 
 The file opens without p11fs too: age -d FILE | tar x gives the token's directory, in
 which the PINs still protect what is private.`,
@@ -133,6 +136,7 @@ func writeBackup(ctx context.Context, s streams, u *mountd.Upkeep, path string, 
 	if err != nil {
 		return fmt.Errorf("%s is not written: %w", path, err)
 	}
+	debug.FreeOSMemory() // 256 MiB of scrypt, before the next
 	if err := readBack(out.file.Name(), written.Sum(nil), phrase); err != nil {
 		return fmt.Errorf("%s is not what was written, and is removed: %w", path, err)
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -134,12 +135,37 @@ func takes(least, most int) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		switch n := len(args); {
 		case n < least:
-			return fmt.Errorf("%s: something is missing: %[1]s --help says what it takes", c.CommandPath())
+			return fmt.Errorf("%s: %s missing: write it as in %s", c.CommandPath(), missing(c, n), exampleLine(c))
 		case n > most:
 			return fmt.Errorf("%s does not know what to do with %q: leave it out", c.CommandPath(), args[most])
 		}
 		return nil
 	}
+}
+
+// missing names the arguments that c lacks with n of them, and says that they are.
+func missing(c *cobra.Command, n int) string {
+	words := strings.Fields(c.Use)[1+n:]
+	if at := slices.IndexFunc(words, func(w string) bool { return strings.HasPrefix(w, "[") }); at >= 0 {
+		words = words[:at]
+	}
+	for i, w := range words {
+		words[i] = strings.TrimSuffix(w, "...")
+	}
+	if len(words) == 1 {
+		return words[0] + " is"
+	}
+	return strings.Join(words, " and ") + " are"
+}
+
+// exampleLine is a line that calls c.
+func exampleLine(c *cobra.Command) string {
+	for line := range strings.Lines(c.Example) {
+		if n := strings.Index(line, c.CommandPath()+" "); n >= 0 {
+			return strings.TrimSpace(line[n:])
+		}
+	}
+	return c.UseLine()
 }
 
 // wrapArgs makes a wrong number of arguments a usage error.

@@ -82,7 +82,7 @@ func mountOn(dir string) (mountpoint.Mount, bool) {
 
 // anothers is the error of a mount that its owner has to himself.
 func anothers(m mountpoint.Mount) error {
-	return fmt.Errorf("%s is mounted by user %s, and the kernel lets nobody else in, not even root: become that user, as with sudo -u %[2]s, or mount it with --allow-other", m.Path, userName(m.UserID()))
+	return fmt.Errorf("%s is %s's alone: sudo -u %[2]s, or mount it with --allow-other", m.Path, userName(m.UserID()))
 }
 
 // userName is the name of the user with that number, or the number.
@@ -133,7 +133,7 @@ func chooseMount(mounts []mountpoint.Mount, usual, system, uid string) (string, 
 	case haveSystem:
 		return system, nil
 	case len(mounts) > 0:
-		return "", fmt.Errorf("%w by you: p11fs mount serves your tokens (%w)", errNotMounted, anothers(mounts[0]))
+		return "", fmt.Errorf("%w by you: p11fs mount serves your tokens (%s is %s's)", errNotMounted, mounts[0].Path, userName(mounts[0].UserID()))
 	}
 	return "", fmt.Errorf("%w: p11fs mount starts it", errNotMounted)
 }
