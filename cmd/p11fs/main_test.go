@@ -462,6 +462,9 @@ func TestQuoteWord(t *testing.T) {
 	for in, want := range map[string]string{
 		"rsa:2048": "rsa:2048", "label=web": "label=web", "label=web server": `label="web server"`,
 		`label="web server"`: `label="web server"`, `label=a "b" \c`: `label="a \"b\" \\c"`, "two words": "two words",
+		"label='web server'": "label='web server'", "unwrap-template={sign=true label=x}": "unwrap-template={sign=true label=x}",
+		"pkcs5-pbkd2,salt=0x01,password=a b,iterations=1000": `pkcs5-pbkd2,salt=0x01,password="a b",iterations=1000`,
+		`pkcs5-pbkd2,salt=0x01,password="a, b"`:              `pkcs5-pbkd2,salt=0x01,password="a, b"`,
 	} {
 		if got := quoteWord(in); got != want {
 			t.Errorf("%s: got %s, want %s", in, got, want)

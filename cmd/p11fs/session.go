@@ -177,11 +177,24 @@ func mayDestroy(ctx context.Context, ask *asker, token string) error {
 	return err
 }
 
-// quoteWord gives the value of a key=value word the quotes that the shell took
-// away, when it holds blanks.
+// quoteWord gives the value of a NAME=VALUE word the quotes that the shell took away, when
+// it holds blanks; behind a mechanism, that of each of its parameters. A value that has
+// quotes or braces stays as it is.
 func quoteWord(w string) string {
 	key, value, ok := strings.Cut(w, "=")
-	if !ok || !strings.ContainsAny(value, " \t") || strings.HasPrefix(value, `"`) {
+	switch {
+	case !ok || !strings.ContainsAny(value, " \t"):
+		return w
+	case strings.Contains(key, ","):
+		if strings.ContainsAny(value, `"'{`) {
+			return w
+		}
+		params := strings.Split(w, ",")
+		for i, p := range params {
+			params[i] = quoteWord(p)
+		}
+		return strings.Join(params, ",")
+	case strings.ContainsAny(value[:1], `"'{`):
 		return w
 	}
 	return key + `="` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(value) + `"`
