@@ -54,7 +54,7 @@ func exitCode(err error) int {
 		return exitAuth
 	case errors.As(err, &tree) && (errors.Is(err, syscall.EKEYREJECTED) || errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EKEYEXPIRED)):
 		return exitAuth
-	case errors.Is(err, mountd.ErrBusy), errors.Is(err, slotd.ErrRunning), errors.Is(err, syscall.EBUSY):
+	case errors.Is(err, mountd.ErrBusy), errors.Is(err, slotd.ErrRunning), errors.Is(err, syscall.EBUSY), errors.Is(err, p11.CKR_SESSION_EXISTS):
 		return exitBusy
 	}
 	return exitFailure
@@ -63,7 +63,7 @@ func exitCode(err error) int {
 // wrongPIN reports whether a PIN was not taken by a token's directory.
 func wrongPIN(err error) bool {
 	switch p11.RVOf(err) {
-	case p11.CKR_PIN_INCORRECT, p11.CKR_PIN_LOCKED, p11.CKR_USER_PIN_NOT_INITIALIZED:
+	case p11.CKR_PIN_INCORRECT, p11.CKR_PIN_LOCKED, p11.CKR_PIN_EXPIRED, p11.CKR_USER_PIN_NOT_INITIALIZED:
 		return true
 	}
 	return false

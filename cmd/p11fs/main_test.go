@@ -408,9 +408,6 @@ func TestStatusAndPath(t *testing.T) {
 	if r := command(t, "", "status"); r.code != 0 || r.out != "version 1\n0 swtok swtok x\nlogin swtok public\nlabel swtok old\n" {
 		t.Errorf("status: %+v", r)
 	}
-	if r := command(t, "", "path"); r.code != 0 || r.out != dir+"\n" {
-		t.Errorf("path: %+v", r)
-	}
 	pins := "user: tries=0 pin=set\nuser: wrong=2026-01-02T03:04:05Z uid=0 pid=1 door=fuse command=\"tries=1 pin=x\"\nso: tries=1 pin=to-be-changed\n"
 	if err := os.WriteFile(filepath.Join(dir, "swtok/pin"), []byte(pins), 0o600); err != nil {
 		t.Fatal(err)
@@ -418,6 +415,9 @@ func TestStatusAndPath(t *testing.T) {
 	want := "label swtok old\npin swtok user: locked: p11fs pin --unlock swtok\npin swtok so: 1 try left, to be changed: p11fs pin --so swtok\n"
 	if r := command(t, "", "status"); r.code != 0 || !strings.HasSuffix(r.out, want) {
 		t.Errorf("status: %+v, want %q at its end", r, want)
+	}
+	if r := command(t, "", "path"); r.code != 0 || r.out != dir+"\n" {
+		t.Errorf("path: %+v", r)
 	}
 	if r := command(t, "", "path", "swtok"); r.code != 0 || r.out != dir+"/swtok\n" {
 		t.Errorf("path swtok: %+v", r)

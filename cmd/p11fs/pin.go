@@ -24,7 +24,7 @@ wrong ones have locked it, or when nobody knows it. In place of the old PIN that
 the security officer is asked for, unless this terminal is logged in as such.
 
 A right PIN also sets the count of wrong ones back. TOKEN may be left out where there
-is one only. Who is logged in at this terminal stays so; it cannot be the other role.`,
+is one only. Who is logged in at this terminal stays so; it cannot be the other role.` + socketText,
 		Example: `  p11fs pin swtok
   p11fs pin --so swtok
   p11fs pin --unlock swtok`,
@@ -32,7 +32,7 @@ is one only. Who is logged in at this terminal stays so; it cannot be the other 
 	}
 	so := c.Flags().Bool("so", false, "change the PIN of the security officer")
 	unlock := c.Flags().Bool("unlock", false, "set the user's PIN anew, as the security officer")
-	return onToken(c, func(c *cobra.Command, t tree, token string, _ []string) error {
+	return onDoor(c, func(c *cobra.Command, d pinDoor, token string) error {
 		change := pinChange{token: token, role: "user", old: "PIN", fresh: "new PIN", unlock: *unlock}
 		switch {
 		case *so && *unlock:
@@ -42,7 +42,7 @@ is one only. Who is logged in at this terminal stays so; it cannot be the other 
 		case *unlock:
 			change.role, change.old, change.fresh = "so", "SO PIN", "new user PIN"
 		}
-		return t.changePIN(c.Context(), newAsker(s), change)
+		return changePIN(c.Context(), d, newAsker(s), change)
 	})
 }
 
@@ -56,8 +56,8 @@ type pinChange struct {
 
 // changePIN asks for two PINs, and sets the second one. It leaves who is logged in at
 // this terminal as it was.
-func (t tree) changePIN(ctx context.Context, ask *asker, c pinChange) (err error) {
-	in := t.role(c.token)
+func changePIN(ctx context.Context, d pinDoor, ask *asker, c pinChange) (err error) {
+	in := d.role(c.token)
 	if in != c.role && in != "public" {
 		return &usageError{err: fmt.Errorf("this terminal is logged in to %s as %s: p11fs logout %[1]s first", c.token, in)}
 	}
@@ -75,15 +75,67 @@ func (t tree) changePIN(ctx context.Context, ask *asker, c pinChange) (err error
 	defer fresh.Close()
 	what := "pin " + c.token
 	if c.role == "so" && in == "public" {
-		if err := t.login(what, c.token, "so", old); err != nil {
+		if err := d.login(what, c.token, "so", old); err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, t.logout(c.token)) }()
+		defer func() { err = errors.Join(err, d.logout(c.token)) }()
 	}
 	if c.unlock {
-		return t.command(what, c.token, "ctl", joinSecret("init-pin ", fresh, ""))
+		return d.initPIN(what, c.token, fresh)
 	}
-	return t.command(what, c.token, "pin", joinLines("", old, fresh))
+	return d.setPIN(what, c.token, old, fresh)
+}
+
+// A pinDoor is where PINs are set: the mount, or a daemon's socket. what names the command,
+// for errors; a role is user or so.
+type pinDoor interface {
+	role(token string) string // and public
+	login(what, token, role string, pin *secret.Bytes) error
+	logout(token string) error
+	setPIN(what, token string, old, fresh *secret.Bytes) error
+	initPIN(what, token string, fresh *secret.Bytes) error
+	initToken(what, token string, so *secret.Bytes, label string) error
+	inUse(token string) bool
+	pinLengths(token string) (shortest, longest int, err error)
+}
+
+var (
+	_ pinDoor = tree{}
+	_ pinDoor = (*remote)(nil)
+)
+
+func (t tree) setPIN(what, token string, old, fresh *secret.Bytes) error {
+	return t.command(what, token, "pin", joinLines("", old, fresh))
+}
+
+func (t tree) initPIN(what, token string, fresh *secret.Bytes) error {
+	return t.command(what, token, "ctl", joinSecret("init-pin ", fresh, ""))
+}
+
+func (t tree) initToken(what, token string, so *secret.Bytes, label string) error {
+	return t.command(what, token, "ctl", joinSecret("init\n", so, "\n"+label))
+}
+
+// socketText is how the help of a command says that it needs no mount.
+const socketText = `
+
+Where there is no mount, as in a container that has the daemon's socket alone, it goes
+through that: the one that $P11FS_SOCKET names, your own, or the machine's. TOKEN is the
+token's label then, or the number of its slot.`
+
+// onDoor makes c a command that acts on the token that its first argument names, in the
+// mount or through a socket.
+func onDoor(c *cobra.Command, act func(c *cobra.Command, d pinDoor, token string) error) *cobra.Command {
+	mount := mountFlag(c)
+	c.ValidArgsFunction = completeTokens(mount)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		d, token, end, err := doorTo(c.Context(), *mount, args)
+		if err != nil {
+			return err
+		}
+		return errors.Join(act(c, d, token), end())
+	}
+	return c
 }
 
 // joinLines returns before, and the PINs a line each, in one slice, which command wipes.

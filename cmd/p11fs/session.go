@@ -81,7 +81,7 @@ has 87654321. What is not given by a flag is asked for; if standard input is no
 terminal, it has one line each: SO PIN, label, user PIN. A PIN is as long as
 TOKEN/info says: 4 to 1024 bytes, and 4 to 8 in the format of openCryptoki 3.8.
 
-The SO PIN stays as it is: p11fs pin --so TOKEN changes it.`,
+The SO PIN stays as it is: p11fs pin --so TOKEN changes it.` + socketText,
 		Example: `  p11fs init swtok
   printf '87654321\n1234\n' | p11fs init swtok --label demo --yes`,
 		Args: takes(1, 1),
@@ -90,12 +90,12 @@ The SO PIN stays as it is: p11fs pin --so TOKEN changes it.`,
 	soFile := c.Flags().String("so-pin-file", "", "read the SO PIN from the first line of this `FILE`")
 	pinFile := c.Flags().String("pin-file", "", "read the user's PIN from the first line of this `FILE`")
 	yes := c.Flags().BoolP("yes", "y", false, "do not ask whether the objects may be destroyed")
-	return onToken(c, func(c *cobra.Command, t tree, token string, _ []string) error {
+	return onDoor(c, func(c *cobra.Command, d pinDoor, token string) error {
 		ask := newAsker(s)
 		if ask.terminal {
 			fmt.Fprintf(s.err, "Every object in %s goes. A token that was never initialised has the SO PIN 87654321.\n", token)
 		}
-		if !*yes && t.inUse(token) {
+		if !*yes && d.inUse(token) {
 			if err := mayDestroy(c.Context(), ask, token); err != nil {
 				return err
 			}
@@ -119,7 +119,7 @@ The SO PIN stays as it is: p11fs pin --so TOKEN changes it.`,
 			return err
 		}
 		defer pin.Close()
-		return t.initialise(token, soPIN, name, pin)
+		return initialise(d, token, soPIN, name, pin)
 	})
 }
 
@@ -220,6 +220,11 @@ func tokenOf(mount string, args []string) (t tree, token string, err error) {
 	if t, err = findTree(mount, os.Getenv); err != nil {
 		return t, "", err
 	}
+	return tokenIn(t, args)
+}
+
+// tokenIn is tokenOf in a mount that was found.
+func tokenIn(t tree, args []string) (_ tree, token string, err error) {
 	if len(args) > 0 {
 		return t, args[0], t.token(args[0])
 	}
@@ -279,41 +284,39 @@ func (t tree) logout(token string) error {
 }
 
 // initialise makes the token usable, and leaves nobody logged in.
-func (t tree) initialise(token string, soPIN *secret.Bytes, label string, pin *secret.Bytes) error {
+func initialise(d pinDoor, token string, soPIN *secret.Bytes, label string, pin *secret.Bytes) error {
 	what := "init " + token
-	if err := t.fits(token, pin); err != nil {
+	// Only the token decides; but it is asked when its objects are gone already.
+	shortest, longest, err := d.pinLengths(token)
+	if n := pin.Len(); err == nil && (n < shortest || n > longest) {
+		err = fmt.Errorf("the token takes user PINs of %d to %d bytes, not %d: choose another", shortest, longest, n)
+	}
+	if err != nil {
 		return fmt.Errorf("%s: %w; nothing was changed", what, err)
 	}
-	if err := t.command(what, token, "ctl", joinSecret("init\n", soPIN, "\n"+label)); err != nil {
+	if err := d.initToken(what, token, soPIN, label); err != nil {
 		return err
 	}
-	if err := t.login(what, token, "so", soPIN); err != nil {
+	if err := d.login(what, token, "so", soPIN); err != nil {
 		return fmt.Errorf("the token is initialised, but has no user PIN: %w", err)
 	}
-	err := t.command(what, token, "ctl", joinSecret("init-pin ", pin, ""))
-	if err != nil {
+	if err = d.initPIN(what, token, pin); err != nil {
 		err = fmt.Errorf("the token is initialised, but has no user PIN: %w", err)
 	}
-	return errors.Join(err, t.logout(token))
+	return errors.Join(err, d.logout(token))
 }
 
-// fits checks a new PIN against the lengths that the token's info gives. Only
-// the token decides; but it is asked when its objects are gone already.
-func (t tree) fits(token string, pin *secret.Bytes) error {
+// pinLengths are the lengths of PINs that the token's info gives.
+func (t tree) pinLengths(token string) (shortest, longest int, err error) {
 	info, err := t.read(token, "info")
-	if err != nil {
-		return err
-	}
+	longest = math.MaxInt // where it tells none
 	for line := range strings.Lines(info) {
-		shortest, longest := 0, 0
-		if n, _ := fmt.Sscanf(line, "pin-length: %d-%d", &shortest, &longest); n != 2 {
-			continue
-		}
-		if n := pin.Len(); n < shortest || n > longest {
-			return fmt.Errorf("the token takes user PINs of %d to %d bytes, not %d: choose another", shortest, longest, n)
+		var s, l int
+		if n, _ := fmt.Sscanf(line, "pin-length: %d-%d", &s, &l); n == 2 {
+			shortest, longest = s, l
 		}
 	}
-	return nil
+	return shortest, longest, err
 }
 
 // joinSecret returns before, pin, after and a newline in one slice, which
