@@ -47,11 +47,18 @@ tell, and a policy
 may forbid others.
 .Pp
 Below stand the name, the name and the number of the standard, what the mechanism is
-for, the types and sizes of its keys, the words of its parameter, an example, in which
-.Li $T
-is the folder of a token and
-.Li K
-a key, and where the mechanism is described.
+for, the types and sizes of its keys, the words of its parameter, an example, and where the
+mechanism is described.
+Each example can be pasted into a shell as it is, once
+.Dl T=$(p11fs path swtok) && p11fs login swtok
+has named the folder of a token and logged in.
+Where it takes keys, its first lines make them, unless an example before has, and the last
+leaves what comes out in the file
+.Pa out :
+bytes, or the name of a new key.
+Only
+.Li ...
+stands for numbers that fill a page.
 .Sh MECHANISMS
 .Bl -tag -width Ds
 `)

@@ -176,7 +176,11 @@ func tellMechanism(s streams, m p11.MechanismInfo) {
 		line(name, strings.ReplaceAll(m.Type.Takes(), "param=", "param= all of it, as bytes"))
 	}
 	line("standard", m.Type.Chapter())
-	line("example", example(m))
+	name = "example"
+	for text := range strings.Lines(example(m)) {
+		line(name, strings.TrimSpace(text))
+		name = ""
+	}
 }
 
 // keysText names the types of keys that a mechanism uses or makes.

@@ -53,12 +53,12 @@ func TestExamples(t *testing.T) {
 	for _, m := range swtok.Mechanisms() {
 		text := example(m)
 		if m.Type == p11.CKM_DH_PKCS_KEY_PAIR_GEN || m.Type == p11.CKM_DSA_KEY_PAIR_GEN {
-			if !strings.Contains(text, "2048 label=K' > ") || strings.Contains(text, "=0x") {
+			if !strings.Contains(text, "2048 label="+m.Type.Short()+"' > ") || strings.Contains(text, "=0x") {
 				t.Errorf("%s: %q", m.Type, text)
 			}
 			continue // words of generate alone
 		}
-		spec := text
+		spec := text[strings.LastIndex(text, "\n")+1:]
 		for _, before := range []string{"$T/objects/", ":", "$T/digest/", "echo '"} {
 			if _, after, ok := strings.Cut(spec, before); ok {
 				spec = after
