@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"compress/gzip"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -242,6 +244,8 @@ func TestSegment312(t *testing.T) {
 	}
 }
 
+// unzipped is a dump of a segment, as stock programs would have made it on a machine of this
+// byte order.
 func unzipped(t *testing.T, path string) []byte {
 	t.Helper()
 	f, err := os.Open(path)
@@ -256,6 +260,11 @@ func unzipped(t *testing.T, path string) []byte {
 	b, err := io.ReadAll(z)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if binary.NativeEndian.Uint16([]byte{0, 1}) == 1 {
+		for _, at := range []int{260, 856, 860} { // its length, and how many objects are listed
+			slices.Reverse(b[at : at+4])
+		}
 	}
 	return b
 }
