@@ -2,7 +2,7 @@ package engine
 
 import (
 	"bytes"
-	"crypto/elliptic"
+	goecdh "crypto/ecdh"
 	"errors"
 	"testing"
 
@@ -57,7 +57,11 @@ func TestIBMKEM(t *testing.T) {
 	const ecdsa = "class=private-key key-type=ec ec-params=secp256r1 value=0x01 private=false "
 	agree, mute := create(t, s, ecdsa+"derive=true"), create(t, s, ecdsa+"derive=false")
 	// 1·G, the base point of the curve.
-	point := elliptic.Marshal(elliptic.P256(), elliptic.P256().Params().Gx, elliptic.P256().Params().Gy) //nolint:staticcheck // the shortest way to it
+	base, err := goecdh.P256().NewPrivateKey(append(make([]byte, 31), 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	point := base.PublicKey().Bytes()
 	hybrid := func(kdf p11.KDF, other p11.ObjectHandle) p11.Mechanism {
 		return p11.Mechanism{Type: p11.CKM_IBM_ML_KEM, Param: &p11.IBMMLKEMParams{Mode: p11.CK_IBM_ML_KEM_ENCAPSULATE, KDF: kdf, Secret: other, Room: 768}}
 	}

@@ -25,7 +25,10 @@ import (
 //	dsa:2048 label=old               or  dsa bits=2048 label=old
 //	aes:256 label=disk
 //	generic:512 label=hmac
-//	ml-dsa-65 label=sign             any parameter set of ML-DSA, SLH-DSA and ML-KEM
+//	chacha20 label=stream            any other type of secret key, with its bits where
+//	sha256-hmac:512 label=mac        there is a choice
+//	ml-dsa-65 label=sign             any parameter set of ML-DSA, SLH-DSA and ML-KEM,
+//	ibm-ml-kem-768                   and of those of openCryptoki's mechanisms
 //	CKM_AES_KEY_GEN value-len=32 …   any mechanism that makes keys
 //
 // After the kind there are attributes as in any template, and after a mechanism its
@@ -81,7 +84,32 @@ func keyKinds() map[string]keyKind {
 	for _, set := range p11.AllMLKEMParameterSets() {
 		kinds[set.Short()] = keyKind{p11.CKM_ML_KEM_KEY_PAIR_GEN, p11.CKA_PARAMETER_SET, ""}
 	}
+	for _, set := range p11.AllMLDSAParameterSets() {
+		kinds[ibm+set.Short()] = keyKind{p11.CKM_IBM_ML_DSA_KEY_PAIR_GEN, p11.CKA_IBM_PARAMETER_SET, ""}
+	}
+	for _, set := range p11.AllMLKEMParameterSets() {
+		kinds[ibm+set.Short()] = keyKind{p11.CKM_IBM_ML_KEM_KEY_PAIR_GEN, p11.CKA_IBM_PARAMETER_SET, ""}
+	}
+	for _, m := range p11.AllMechanismTypes() {
+		f, _ := p11.MechanismFacts(m)
+		if f.Functions&p11.CKF_GENERATE == 0 || f.Param != p11.ParamNone || len(f.KeyTypes) != 1 || ofGroup(f) {
+			continue
+		}
+		kt := f.KeyTypes[0]
+		if _, known := kinds[kt.Short()]; !known && m != p11.CKM_AES_KEY_GEN && m != p11.CKM_GENERIC_SECRET_KEY_GEN {
+			kinds[kt.Short()] = keyKind{m, p11.CKA_VALUE_LEN, "256"}
+		}
+	}
 	return kinds
+}
+
+// ibm begins the words for keys of openCryptoki's own mechanisms.
+const ibm = "ibm-"
+
+// fixed says that keys of the kind have one length, which need not be told.
+func (k keyKind) fixed() bool {
+	f, _ := p11.MechanismFacts(k.mechanism)
+	return k.size == p11.CKA_VALUE_LEN && len(f.KeyTypes) == 1 && len(p11.KeyLengths(f.KeyTypes[0])) == 1
 }
 
 // parseRecipe reads a line for generate.
@@ -105,7 +133,7 @@ func parseRecipe(line string) (r recipe, err error) {
 			return recipe{}, err
 		}
 	} else if r.mechanism, r.template, err = p11.ParseOperationAnd(line, words); errors.Is(err, p11.CKR_MECHANISM_INVALID) {
-		return recipe{}, p11.Advise(err, "write rsa:BITS, ec:CURVE, ed25519, ed448, x25519, x448, dh:GROUP, dsa:BITS, aes:BITS, generic:BITS, a parameter set such as ml-dsa-65 or ml-kem-768, or a mechanism that makes keys")
+		return recipe{}, p11.Advise(err, "write rsa:BITS, ec:CURVE, ed25519, ed448, x25519, x448, dh:GROUP, dsa:BITS, aes:BITS, generic:BITS, another type of secret key such as chacha20 or sha256-hmac:BITS, a parameter set such as ml-dsa-65 or ml-kem-768, or a mechanism that makes keys")
 	} else if err != nil {
 		return recipe{}, err
 	}
@@ -118,7 +146,7 @@ func parseRecipe(line string) (r recipe, err error) {
 		switch {
 		case kind.size == p11.CKA_EC_PARAMS:
 			into = &curve
-		case kind.size == p11.CKA_PARAMETER_SET:
+		case kind.size == p11.CKA_PARAMETER_SET, kind.size == p11.CKA_IBM_PARAMETER_SET:
 			into = &set
 		case word == "dh":
 			into = &group
@@ -136,7 +164,7 @@ func parseRecipe(line string) (r recipe, err error) {
 	if err != nil {
 		return recipe{}, err
 	}
-	if known && !r.template.Has(kind.size) && r.prime == 0 {
+	if known && !r.template.Has(kind.size) && r.prime == 0 && !kind.fixed() {
 		return recipe{}, p11.Advise(p11.Errorf(p11.CKR_TEMPLATE_INCOMPLETE, "the size of the key is missing"), "write "+word+":"+kind.example+", for one")
 	}
 	return r, nil
@@ -154,11 +182,16 @@ func (r *recipe) setSize(bits, curve, set string) error {
 	case set != "" && curve != "":
 		return p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "a key of %s has no curve", set)
 	case set != "":
-		number, err := p11.ParseValue(p11.CKA_PARAMETER_SET, set)
+		t = p11.CKA_PARAMETER_SET
+		name, theirs := strings.CutPrefix(set, ibm)
+		if theirs {
+			t = p11.CKA_IBM_PARAMETER_SET
+		}
+		number, err := p11.ParseValue(t, name)
 		if err != nil {
 			return err
 		}
-		t, v = p11.CKA_PARAMETER_SET, number
+		v = number
 	case curve != "":
 		params, ok := p11.CurveParams(curve)
 		if !ok {
@@ -190,8 +223,10 @@ func (r *recipe) setSize(bits, curve, set string) error {
 }
 
 // ofGroup says that what is made is domain parameters, or keys that have some.
-func (r *recipe) ofGroup() bool {
-	return slices.Contains(r.facts.KeyTypes, p11.CKK_DH) || slices.Contains(r.facts.KeyTypes, p11.CKK_DSA)
+func (r *recipe) ofGroup() bool { return ofGroup(r.facts) }
+
+func ofGroup(f p11.Facts) bool {
+	return slices.Contains(f.KeyTypes, p11.CKK_DH) || slices.Contains(f.KeyTypes, p11.CKK_DSA)
 }
 
 // setGroup puts the group into the template, or how long its prime is to be.

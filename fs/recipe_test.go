@@ -2,10 +2,13 @@ package fs
 
 import (
 	"strings"
+	"syscall"
 	"testing"
 
 	"p11fs/p11"
 	"p11fs/p11/pkix"
+	"p11fs/tokens/swtok"
+	"p11fs/tokens/tokentest/hooks"
 )
 
 func TestParseRecipe(t *testing.T) {
@@ -38,7 +41,13 @@ func TestParseRecipe(t *testing.T) {
 		"aes\tbits=256\tlabel=x":                            "aes-key-gen label=x value-len=32",
 		`pkcs5-pbkd2,password="a b",salt=0x01,iterations=1000 label="my key" bits=128`:      `pkcs5-pbkd2 label="my key" value-len=16`,
 		`pkcs5-pbkd2 label='my key' password='a b' salt=0x01 iterations=1000, value-len=16`: `pkcs5-pbkd2 label="my key" value-len=16`,
-		"x448": "ec-montgomery-key-pair-gen pair ec-params=x448",
+		"chacha20 label=x":         "chacha20-key-gen label=x",
+		"chacha20:256 label=x":     "chacha20-key-gen label=x value-len=32",
+		"aes-xts:512":              "aes-xts-key-gen value-len=64",
+		"sha512-256-hmac bits=128": "sha512-256-key-gen value-len=16",
+		"ibm-ml-kem-768 label=x":   "ibm-ml-kem-key-pair-gen pair label=x ibm-parameter-set=2",
+		"ibm-ml-dsa-87":            "ibm-ml-dsa-key-pair-gen pair ibm-parameter-set=3",
+		"x448":                     "ec-montgomery-key-pair-gen pair ec-params=x448",
 	} {
 		r, err := parseRecipe(line)
 		if err != nil {
@@ -83,6 +92,9 @@ func TestParseRecipeErrors(t *testing.T) {
 		"x448 ec-params=x448":        p11.CKR_TEMPLATE_INCONSISTENT,
 		"x25519 bits=255":            p11.CKR_TEMPLATE_INCONSISTENT,
 		"ec:p256 curve=p256":         p11.CKR_ARGUMENTS_BAD,
+		"hkdf":                       p11.CKR_TEMPLATE_INCOMPLETE,
+		"ibm-ml-kem-768:3":           p11.CKR_MECHANISM_INVALID,
+		"ibm-slh-dsa-sha2-128f":      p11.CKR_MECHANISM_INVALID,
 		"rsa:999":                    p11.CKR_KEY_SIZE_RANGE,
 		"rsa bits=2047":              p11.CKR_KEY_SIZE_RANGE,
 		"aes:100":                    p11.CKR_KEY_SIZE_RANGE,
@@ -94,6 +106,50 @@ func TestParseRecipeErrors(t *testing.T) {
 			t.Errorf("%q: %v, want %v", line, err, want)
 		}
 	}
+}
+
+// Every mechanism that makes keys has a word, but for those that take a parameter and so are
+// written out; and the words make keys.
+func TestWordsForKeys(t *testing.T) {
+	listed := swtok.NewCrypto(swtok.GoProvider(), nil).Mechanisms()
+	words := map[p11.MechanismType][]string{}
+	for word, k := range keyKinds() {
+		words[k.mechanism] = append(words[k.mechanism], word)
+	}
+	var also []p11.MechanismType
+	makers := 0
+	for _, m := range listed {
+		if m.Flags&(p11.CKF_GENERATE|p11.CKF_GENERATE_KEY_PAIR) == 0 {
+			continue
+		}
+		also = append(also, m.Type)
+		f, _ := p11.MechanismFacts(m.Type)
+		switch m.Type {
+		case p11.CKM_DH_PKCS_PARAMETER_GEN, p11.CKM_DSA_PARAMETER_GEN: // which make no keys
+		case p11.CKM_PKCS5_PBKD2, p11.CKM_SSL3_PRE_MASTER_KEY_GEN, p11.CKM_TLS_PRE_MASTER_KEY_GEN:
+			if f.Param == p11.ParamNone {
+				t.Errorf("%s takes no parameter", m.Type)
+			}
+		default:
+			if makers++; len(words[m.Type]) == 0 {
+				t.Errorf("%s has no word", m.Type)
+			}
+		}
+	}
+	if makers < 25 {
+		t.Errorf("%d mechanisms make keys: the test tests nothing", makers)
+	}
+	w := newWorld(t, hooks.Options{Also: append(also, p11.CKM_IBM_ML_DSA, p11.CKM_IBM_ML_KEM)}) // keys without a use are refused
+	p := w.person(1000, 100)
+	p.must(p.echo(userPIN, "tok/login"))
+	for _, word := range []string{"aes-xts:256", "aes-xts:512", "des", "des2", "des3:192", "chacha20", "chacha20:256", "poly1305", "hkdf:256", "sha-1-hmac:160", "sha3-512-hmac:512", "ibm-ml-dsa-44", "ibm-ml-kem-1024"} {
+		if errno := p.echo(word+" label="+strings.ReplaceAll(word, ":", "-"), "tok/generate"); errno != 0 {
+			text, _ := p.cat("tok/error")
+			t.Errorf("%s: %v: %s", word, errno, text)
+		}
+	}
+	p.reads("tok/objects/ibm-ml-kem-1024.pub/attr/ibm-parameter-set", "ml-kem-1024\n")
+	wantErrno(t, "a ChaCha20 key of 128 bits", p.echo("chacha20:128", "tok/generate"), syscall.EINVAL)
 }
 
 func FuzzParseRecipe(f *testing.F) {

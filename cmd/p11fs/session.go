@@ -132,9 +132,9 @@ and print the names of the objects made.
 
 WHAT is first rsa:BITS, ec:CURVE (p256, p384, p521, secp256k1, brainpoolp256r1 and
 others), ed25519, ed448, x25519, x448, dh:GROUP (ffdhe2048 and others),
-dsa:BITS, aes:BITS, generic:BITS, a parameter set of ML-DSA,
-SLH-DSA or ML-KEM (ml-dsa-65, slh-dsa-sha2-128f, ml-kem-768) or a mechanism that makes
-keys, then attributes as NAME=VALUE: label, id, token, sign, extractable and all others
+dsa:BITS, aes:BITS, generic:BITS, another type of secret key (chacha20,
+sha256-hmac:BITS), a parameter set of ML-DSA, SLH-DSA or ML-KEM (ml-dsa-65,
+slh-dsa-sha2-128f, ml-kem-768, ibm-ml-kem-768) or a mechanism that makes keys, then attributes as NAME=VALUE: label, id, token, sign, extractable and all others
 that p11fs-tree(7) and PKCS#11 have.`,
 		Example: `  p11fs generate swtok rsa:2048 label=web
   p11fs generate swtok ed25519 label=ssh id=0x01
