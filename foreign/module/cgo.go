@@ -65,7 +65,7 @@ func (l *loaded) mechanisms(s p11.SlotID) ([]p11.MechanismType, error) {
 // numbers are the n that a module has put into list.
 func numbers[To ~uint64](list []C.CK_ULONG, n C.CK_ULONG) []To {
 	var to []To
-	for _, v := range list[:min(int(n), len(list))] {
+	for _, v := range list[:min(uint64(n), uint64(len(list)))] {
 		to = append(to, To(v))
 	}
 	return to

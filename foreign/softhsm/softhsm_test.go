@@ -187,6 +187,23 @@ func TestDamage(t *testing.T) {
 	}
 }
 
+// TestDates takes a date as it stands, in a private object too.
+func TestDates(t *testing.T) {
+	s := stored{attrs: p11.Attributes{
+		{Type: p11.CKA_CLASS, Value: p11.Ulong(p11.CKO_SECRET_KEY)}, {Type: p11.CKA_PRIVATE, Value: p11.Bool(true)}, {Type: p11.CKA_MODIFIABLE, Value: p11.Bool(true)},
+		{Type: p11.CKA_START_DATE, Value: []byte("20260131")}, {Type: p11.CKA_END_DATE, Value: []byte{}},
+	}, bytes: map[p11.AttributeType]bool{p11.CKA_START_DATE: true, p11.CKA_END_DATE: true}}
+	got, err := s.open(goldenKey(t))
+	if v, _ := got.Get(p11.CKA_START_DATE); err != nil || string(v) != "20260131" {
+		t.Errorf("%q, %v", v, err)
+	}
+	s.attrs.Set(p11.CKA_LABEL, []byte("in the clear"))
+	s.bytes[p11.CKA_LABEL] = true
+	if _, err := s.open(goldenKey(t)); err == nil {
+		t.Error("a label in the clear is taken for one that is encrypted")
+	}
+}
+
 func open(file []byte, key *secret.Bytes) (p11.Attributes, error) {
 	s, err := parseObject(file)
 	if err != nil {
