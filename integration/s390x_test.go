@@ -96,9 +96,9 @@ func TestS390XServes(t *testing.T) {
 	h.makeObjects(ica)
 	lite := "pkcs11-tool --module " + ownModule(t) + " --slot 1 --login --pin " + userPIN + " "
 	h.ok(lite + "--keypairgen --key-type rsa:2048 --label ours --id 0a")
-	h.ok(lite + "--read-object --type pubkey --id 0a -o ica.der && openssl pkey -pubin -inform DER -in ica.der -out ica.pem")
+	h.ok(lite + "--read-object --type pubkey --id 0a -o $R/tmp/ica.der && openssl pkey -pubin -inform DER -in $R/tmp/ica.der -out $R/tmp/ica.pem")
 	h.lists(ica, "ours", "theirs", "AES length 32", "their-note")
-	h.signs(ica, "0a", "ica.pem")
+	h.signs(ica, "0a", "$R/tmp/ica.pem")
 
 	ours := "pkcs11-tool --module " + ownModule(t) + " --login --pin " + userPIN + " "
 	h.ok(ours + "--keypairgen --key-type rsa:2048 --label ours --id 0a")
