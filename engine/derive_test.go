@@ -74,3 +74,26 @@ func TestHKDFData(t *testing.T) {
 		}
 	}
 }
+
+// What both sides put into a key agreement beside their keys has at most 64 KiB.
+func TestSharedDataBound(t *testing.T) {
+	ctx := t.Context()
+	s := newBench(t, hooks.Options{}).user(t)
+	public, private := generateEC(t, s, "wrap=true", "derive=true")
+	point := get(t, s, public, p11.CKA_EC_POINT).Value[2:]
+	key := tmpl(t, "class=secret-key key-type=generic-secret value-len=16 sensitive=false extractable=true")
+	values := map[string]bool{}
+	for length, rv := range map[int]p11.RV{0: p11.CKR_OK, 1: p11.CKR_OK, 65536: p11.CKR_OK, 65537: p11.CKR_MECHANISM_PARAM_INVALID} {
+		m := p11.Mechanism{Type: p11.CKM_ECDH1_DERIVE, Param: &p11.ECDH1Params{KDF: p11.CKD_SHA256_KDF, SharedData: make([]byte, length), PublicData: point}}
+		h, err := s.DeriveKey(ctx, m, private, key)
+		if want(t, err, rv); err == nil {
+			values[string(get(t, s, h, p11.CKA_VALUE).Value)] = true
+		}
+	}
+	if len(values) != 3 {
+		t.Errorf("%d keys of 3 lengths of shared data", len(values))
+	}
+	long := p11.ECDHAESKeyWrapParams{AESKeyBits: 128, KDF: p11.CKD_SHA256_KDF, SharedData: make([]byte, 65537)}
+	_, err := s.WrapKey(ctx, p11.Mechanism{Type: p11.CKM_ECDH_AES_KEY_WRAP, Param: &long}, public, create(t, s, aesKey+" extractable=true"))
+	want(t, err, p11.CKR_MECHANISM_PARAM_INVALID)
+}

@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -324,5 +325,41 @@ func TestRequestsTakeTurns(t *testing.T) {
 	}
 	if early > 2 {
 		t.Errorf("%d of 20 requests did not wait", early)
+	}
+}
+
+// TestImportsTakeTurns: one import of a uid waits for another on the same token, and no
+// other uid does.
+func TestImportsTakeTurns(t *testing.T) {
+	p := alone(t)
+	pem, errno := p.cat("tok/objects/web.pub/public.pem")
+	p.must(errno)
+	slot, err := p.w.fs.config.Engine.SlotNamed("tok")
+	if err != nil {
+		t.Fatal(err)
+	}
+	turn := make(chan struct{}, 1)
+	turn <- struct{}{}
+	p.w.fs.imports.Store(importer{slot, p.w.fs.config.Engine.Account(p.uid)}, turn)
+	sibling, other := p.w.person(p.uid, 200), p.w.person(1001, 300)
+	for _, who := range []person{sibling, other} {
+		p.must(who.echo(userPIN, "tok/login"))
+	}
+	done := make(chan syscall.Errno, 1)
+	go func() { done <- sibling.print(pem, "tok/import:label=waited") }()
+	other.must(other.print(pem, "tok/import:label=soon"))
+	select {
+	case errno := <-done:
+		t.Errorf("an import did not wait for its turn: %v", errno)
+	case <-time.After(50 * time.Millisecond):
+	}
+	if names := p.ls("tok/objects"); slices.Contains(names, "waited.pub") || !slices.Contains(names, "soon.pub") {
+		t.Errorf("there is %q", names)
+	}
+	<-turn
+	sibling.must(<-done)
+	sibling.reads("tok/import:label=waited", "waited.pub\n")
+	if len(turn) != 0 {
+		t.Error("the turn was not given back")
 	}
 }
