@@ -28,6 +28,7 @@ var floors = [][]string{
 	{"tokens/store", "tokens/memory"},
 	{"tokens/swtok"},
 	{"tokens/lite", "tokens/tpm/tpm12"},
+	{"tokens/tpm"},
 	{"tokens/tokentest/hooks"},
 	{"engine"},
 	{"fs"},

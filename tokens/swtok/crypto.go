@@ -18,6 +18,7 @@ import (
 type Crypto struct {
 	provider Provider
 	rand     io.Reader
+	holder   Holder // of private keys without numbers; nil: there are none
 	list     []p11.MechanismInfo
 	rows     map[p11.MechanismType]*row
 	busy     turns

@@ -23,7 +23,7 @@ func (c *Crypto) DeriveKey(ctx context.Context, m p11.Mechanism, base *tokens.Ob
 }
 
 // JoinKeys is DeriveKey where the parameter names more keys, or wants more.
-func (c *Crypto) JoinKeys(_ context.Context, m p11.Mechanism, keys []*tokens.Object, templates []p11.Attributes) ([]p11.Attributes, []byte, error) {
+func (c *Crypto) JoinKeys(ctx context.Context, m p11.Mechanism, keys []*tokens.Object, templates []p11.Attributes) ([]p11.Attributes, []byte, error) {
 	u, err := c.call(m, p11.CKF_DERIVE)
 	if err != nil {
 		return nil, nil, err
@@ -52,6 +52,7 @@ func (c *Crypto) JoinKeys(_ context.Context, m p11.Mechanism, keys []*tokens.Obj
 			return nil, nil, err
 		}
 		defer o.Release()
+		held[i] = within(ctx, held[i])
 		a, err := o.Acquire()
 		if err != nil {
 			return nil, nil, err
@@ -95,6 +96,9 @@ func (u call) publicHalf(base *tokens.Object, template p11.Attributes) (p11.Attr
 	}
 	private := a.Clone()
 	private.Delete(p11.CKA_PUBLIC_KEY_INFO)
+	if u.holder != nil {
+		private.SetUlong(p11.CKA_CLASS, uint64(p11.CKO_PUBLIC_KEY)) // it has the numbers of no more
+	}
 	whole, err := u.Adopt(context.Background(), private)
 	if err != nil {
 		return nil, keyDamaged("%v", err)
@@ -128,13 +132,13 @@ func (c *Crypto) EncapsulateKey(_ context.Context, m p11.Mechanism, public *toke
 
 // DecapsulateKey makes the secret key that ciphertext tells the owner of private (PKCS#11
 // v3.2 §5.18.9, C_DecapsulateKey).
-func (c *Crypto) DecapsulateKey(_ context.Context, m p11.Mechanism, private *tokens.Object, ciphertext []byte, template p11.Attributes) (p11.Attributes, error) {
+func (c *Crypto) DecapsulateKey(ctx context.Context, m p11.Mechanism, private *tokens.Object, ciphertext []byte, template p11.Attributes) (p11.Attributes, error) {
 	u, err := c.call(m, p11.CKF_DECAPSULATE)
 	if err != nil {
 		return nil, err
 	}
 	return u.secretFrom(private, template, func(key any, kt p11.KeyType, n int) ([]byte, error) {
-		value, err := u.row.decapsulate(u, key, ciphertext, kt, n)
+		value, err := u.row.decapsulate(u, within(ctx, key), ciphertext, kt, n)
 		return value, translate(err, map[p11.RV]p11.RV{
 			p11.CKR_ENCRYPTED_DATA_LEN_RANGE: p11.CKR_WRAPPED_KEY_LEN_RANGE,
 			p11.CKR_ENCRYPTED_DATA_INVALID:   p11.CKR_WRAPPED_KEY_INVALID,

@@ -3,6 +3,7 @@ package swtok
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"crypto"
 
 	"p11fs/p11"
@@ -22,7 +23,12 @@ type ecPrivate struct {
 }
 
 // Close forgets the key; the provider's memory is the collector's.
-func (k *ecPrivate) Close() { k.key = nil }
+func (k *ecPrivate) Close() {
+	if c, ok := k.key.(interface{ Close() }); ok {
+		c.Close()
+	}
+	k.key = nil
+}
 
 // curveOf finds the curve that CKA_EC_PARAMS names, which must be one that the provider
 // has. A key on another stays where it is: with libcrypto it can be used.
@@ -109,7 +115,14 @@ func (c *Crypto) parseECPrivate(a p11.Attributes) (*ecPrivate, error) {
 	if err != nil {
 		return nil, err
 	}
-	value, _ := a.Get(p11.CKA_VALUE)
+	value, ok := a.Get(p11.CKA_VALUE)
+	if c.holder != nil && !ok {
+		key, err := c.holder.EC(a, curve)
+		if err != nil {
+			return nil, err
+		}
+		return &ecPrivate{curve, key}, nil
+	}
 	scalar, point, err := pkix.ECPrivate(c.provider, curve, value)
 	if err != nil {
 		return nil, keyDamaged("%v", err)
@@ -128,7 +141,10 @@ func (k *ecPrivate) sign(digest []byte) (sig []byte, err error) {
 	if err == nil {
 		sig, err = pkix.ECDSADERToRaw(der, 2*k.curve.Size())
 	}
-	if err != nil {
+	switch {
+	case held(err):
+		return nil, err
+	case err != nil:
 		return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "ecdsa: %v", err)
 	}
 	return sig, nil
@@ -155,7 +171,9 @@ func ecdsaOf(h crypto.Hash) family {
 	}
 	return family{uses: uses{
 		p11.CKF_SIGN: with(func(_ call, k *ecPrivate) (part, error) {
-			return begin().signing(2*k.curve.Size(), k.sign)
+			return begin().signingSlowly(2*k.curve.Size(), func(ctx context.Context, digest []byte) ([]byte, error) {
+				return k.within(ctx).sign(digest)
+			})
 		}),
 		p11.CKF_VERIFY: with(func(_ call, k *ecPublic) (part, error) {
 			n := k.curve.Size()

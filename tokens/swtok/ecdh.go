@@ -30,7 +30,10 @@ func (k *ecPrivate) agree(p Provider, public []byte) ([]byte, error) {
 		return nil, err
 	}
 	z, err := k.key.ECDH(point)
-	if err != nil {
+	switch {
+	case held(err):
+		return nil, err
+	case err != nil:
 		return nil, fmt.Errorf("no point of %s", k.curve.Name)
 	}
 	return z, nil
@@ -74,7 +77,10 @@ func ecdh1() family {
 				return nil, err
 			}
 			z, err := k.agree(u.provider, p.PublicData)
-			if err != nil {
+			switch {
+			case held(err):
+				return nil, err
+			case err != nil:
 				return nil, p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "public: %v", err)
 			}
 			defer wipe(z)
@@ -110,7 +116,10 @@ func ecdh1() family {
 				return nil, p11.Errorf(p11.CKR_WRAPPED_KEY_LEN_RANGE, "the ciphertext has %d bytes, not %d", len(ciphertext), size)
 			}
 			z, err := k.agree(u.provider, ciphertext)
-			if err != nil {
+			switch {
+			case held(err):
+				return nil, err
+			case err != nil:
 				return nil, p11.CKR_WRAPPED_KEY_INVALID
 			}
 			defer wipe(z)

@@ -1,6 +1,7 @@
 package swtok
 
 import (
+	"context"
 	"slices"
 
 	"p11fs/p11"
@@ -33,13 +34,17 @@ func ecdhAES[Public ecPeer, Private ecAgreer]() family {
 		}),
 		p11.CKF_DECRYPT: with(func(u call, k Private) (part, error) {
 			w, err := ecdhWrapperOf(u)
-			return collected(maxHeld, p11.CKR_ENCRYPTED_DATA_LEN_RANGE, func(in []byte) ([]byte, error) {
+			return collectedSlowly(maxHeld, p11.CKR_ENCRYPTED_DATA_LEN_RANGE, func(ctx context.Context, in []byte) ([]byte, error) {
+				k := within(ctx, k).(Private)
 				n := k.pointSize(in)
 				if len(in) < n+16 {
 					return nil, p11.Errorf(p11.CKR_ENCRYPTED_DATA_LEN_RANGE, "the wrapped key has %d bytes, fewer than %d", len(in), n+16)
 				}
 				z, err := k.agree(u.provider, in[:n])
-				if err != nil {
+				switch {
+				case held(err):
+					return nil, err
+				case err != nil:
 					return nil, p11.CKR_ENCRYPTED_DATA_INVALID
 				}
 				return w.under(z, func(aes BlockCipher) ([]byte, error) {

@@ -39,9 +39,14 @@ func given(least, most int, why string) message {
 
 // collected is a use of a cipher that works on all of its input at once.
 func collected(most int, over p11.RV, run func(in []byte) ([]byte, error)) part {
+	return collectedSlowly(most, over, func(_ context.Context, in []byte) ([]byte, error) { return run(in) })
+}
+
+// collectedSlowly is collected for what can be interrupted.
+func collectedSlowly(most int, over p11.RV, run func(ctx context.Context, in []byte) ([]byte, error)) part {
 	return &message{
 		most: most, over: over, why: "the data is longer than what the mechanism and key take",
-		run: func(_ context.Context, in, _ []byte) ([]byte, error) { return run(in) },
+		run: func(ctx context.Context, in, _ []byte) ([]byte, error) { return run(ctx, in) },
 	}
 }
 

@@ -2,6 +2,7 @@ package swtok
 
 import (
 	"bytes"
+	"context"
 	"io"
 
 	"p11fs/p11"
@@ -24,7 +25,10 @@ func plainScheme(m modulus, overhead int, encrypt func(*rsaPublic, []byte) ([]by
 			return nil, err
 		}
 		msg, err := decrypt(k, ct)
-		if err != nil {
+		switch {
+		case held(err):
+			return nil, err
+		case err != nil:
 			return nil, p11.CKR_ENCRYPTED_DATA_INVALID
 		}
 		return msg, nil
@@ -82,7 +86,12 @@ func oaepScheme(p *p11.OAEPParams, m modulus) (rsaScheme, error) {
 		func(k *rsaPublic, msg []byte) ([]byte, error) {
 			return rsaResult(k.key.EncryptOAEP(h, mgf, msg, label))
 		},
-		func(k *rsaPrivate, ct []byte) ([]byte, error) { return k.key.DecryptOAEP(h, mgf, ct, label) }), nil
+		func(k *rsaPrivate, ct []byte) ([]byte, error) {
+			if k.held() {
+				return k.openOAEP(h, mgf, ct, label)
+			}
+			return k.key.DecryptOAEP(h, mgf, ct, label)
+		}), nil
 }
 
 // rsaCiphers are the uses of a way to encrypt.
@@ -103,7 +112,9 @@ func rsaCiphers(scheme func(u call, m modulus) (rsaScheme, error)) uses {
 			if err != nil {
 				return nil, err
 			}
-			return collected(s.sealed, p11.CKR_ENCRYPTED_DATA_LEN_RANGE, func(ct []byte) ([]byte, error) { return s.decrypt(k, ct) }), nil
+			return collectedSlowly(s.sealed, p11.CKR_ENCRYPTED_DATA_LEN_RANGE, func(ctx context.Context, ct []byte) ([]byte, error) {
+				return s.decrypt(k.within(ctx), ct)
+			}), nil
 		}),
 	}
 }

@@ -110,6 +110,9 @@ func (c *Crypto) parseRSAPrivate(a p11.Attributes) (*rsaPrivate, error) {
 	if err := c.checkRSASize(a); err != nil {
 		return nil, err
 	}
+	if c.holder != nil && !a.Has(p11.CKA_PRIVATE_EXPONENT) {
+		return c.heldRSA(a)
+	}
 	k, err := pkix.RSAPrivate(a)
 	if err != nil {
 		return nil, keyDamaged("%v", err)

@@ -1,6 +1,7 @@
 package swtok
 
 import (
+	"context"
 	"crypto"
 	"fmt"
 	"io"
@@ -27,7 +28,7 @@ func rsaSigns(f func(u call, bits int) (rsaSigner, error)) uses {
 			if err != nil {
 				return nil, err
 			}
-			return s.message.signing(k.k, func(data []byte) ([]byte, error) { return s.sign(k, data) })
+			return s.message.signingSlowly(k.k, func(ctx context.Context, data []byte) ([]byte, error) { return s.sign(k.within(ctx), data) })
 		}),
 		p11.CKF_VERIFY: with(func(u call, k *rsaPublic) (part, error) {
 			s, err := f(u, k.bits)
@@ -170,7 +171,7 @@ func readPSS(u call, bits int) (pssParams, error) {
 }
 
 func (c *Crypto) signPSS(k *rsaPrivate, p pssParams, digest []byte) ([]byte, error) {
-	if p.simple() {
+	if p.simple() && !k.held() {
 		return rsaResult(k.key.SignPSS(p.hash, digest, p.salt))
 	}
 	salt := make([]byte, p.salt)
@@ -199,7 +200,10 @@ func (k *rsaPublic) verifyPSS(p pssParams, digest, sig []byte) bool {
 }
 
 func rsaResult(out []byte, err error) ([]byte, error) {
-	if err != nil {
+	switch {
+	case held(err):
+		return nil, err
+	case err != nil:
 		return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "rsa: %v", err)
 	}
 	return out, nil

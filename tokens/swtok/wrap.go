@@ -142,7 +142,7 @@ func (c *Crypto) UnwrapKey(ctx context.Context, m p11.Mechanism, unwrapping *tok
 		return nil, p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "%s unwraps secret keys only", m.Type.Short())
 	}
 	if u.row.wraps.hides != nil {
-		value, err := u.unhideAs(template, kt, unwrapping, wrapped)
+		value, err := u.unhideAs(ctx, template, kt, unwrapping, wrapped)
 		if err != nil {
 			return nil, translate(err, unwrapAnswers())
 		}
@@ -213,7 +213,7 @@ func templateKey(a p11.Attributes) (p11.ObjectClass, p11.KeyType, error) {
 }
 
 // unhideAs is unhide for the key of a template.
-func (u call) unhideAs(template p11.Attributes, kt p11.KeyType, unwrapping *tokens.Object, wrapped []byte) ([]byte, error) {
+func (u call) unhideAs(ctx context.Context, template p11.Attributes, kt p11.KeyType, unwrapping *tokens.Object, wrapped []byte) ([]byte, error) {
 	n, err := secretLength(template, kt)
 	if err != nil {
 		return nil, err
@@ -223,7 +223,7 @@ func (u call) unhideAs(template p11.Attributes, kt p11.KeyType, unwrapping *toke
 		return nil, err
 	}
 	defer unwrapping.Release()
-	return u.unhide(key, wrapped, kt, n)
+	return u.unhide(within(ctx, key), wrapped, kt, n)
 }
 
 // unhide is unwrapping by wrapping.hides, of a key of n bytes, or of any that kt has if n

@@ -527,7 +527,7 @@ func (b Backend) testStoredKeys(t *testing.T) {
 	login(t, tok, p11.CKU_USER, userPIN)
 	m := p11.Mechanism{Type: p11.CKM_RSA_PKCS_KEY_PAIR_GEN}
 	public, private := keyTemplate(p11.CKO_PUBLIC_KEY, p11.CKK_RSA), keyTemplate(p11.CKO_PRIVATE_KEY, p11.CKK_RSA)
-	public.SetUlong(p11.CKA_MODULUS_BITS, 1024)
+	public.SetUlong(p11.CKA_MODULUS_BITS, max(1024, least(tok, m.Type)))
 	public.Set(p11.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1})
 	public.SetBool(p11.CKA_TOKEN, true)
 	private.SetBool(p11.CKA_TOKEN, true)

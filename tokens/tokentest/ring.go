@@ -88,7 +88,7 @@ func (r *ring) generatePair(t *testing.T, m p11.Mechanism, kt p11.KeyType) {
 	public := keyTemplate(p11.CKO_PUBLIC_KEY, kt)
 	switch kt {
 	case p11.CKK_RSA:
-		public.SetUlong(p11.CKA_MODULUS_BITS, 1152) // room for a PSS salt of SHA-512
+		public.SetUlong(p11.CKA_MODULUS_BITS, max(1152, least(r.tok, m.Type))) // room for a PSS salt of SHA-512
 		public.Set(p11.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1})
 	case p11.CKK_EC:
 		public.Set(p11.CKA_EC_PARAMS, []byte{6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7})
@@ -129,6 +129,16 @@ func keyTemplate(class p11.ObjectClass, kt p11.KeyType) p11.Attributes {
 		a.SetBool(p11.CKA_EXTRACTABLE, true)
 	}
 	return a
+}
+
+// least is the smallest size of a mechanism.
+func least(tok tokens.Token, t p11.MechanismType) uint64 {
+	for _, m := range tok.Mechanisms() {
+		if m.Type == t {
+			return m.MinKeySize
+		}
+	}
+	return 0
 }
 
 // adopt has the token take attributes, as the engine does before it stores them.

@@ -64,7 +64,7 @@ func show(s *secret.Bytes) (out []byte) {
 
 func stretched(t testing.TB, pin string, salt []byte) *PIN {
 	t.Helper()
-	p, err := Stretch(hide(t, []byte(pin)), salt)
+	p, err := Stretch(hide(t, []byte(pin)), salt, Cost)
 	noError(t, err)
 	t.Cleanup(p.Close)
 	return p

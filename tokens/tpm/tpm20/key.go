@@ -352,3 +352,10 @@ func (f *Facts) has(h crypto.Hash) (tpm2.TPMAlgID, bool) {
 	}
 	return 0, false
 }
+
+// MadeThere says whether the key of a blob was made in the TPM, and so was never
+// elsewhere.
+func MadeThere(b Blob) bool {
+	public, err := tpm2.Unmarshal[tpm2.TPMTPublic](b.Public)
+	return err == nil && public.ObjectAttributes.SensitiveDataOrigin && public.ObjectAttributes.FixedTPM
+}

@@ -15,11 +15,14 @@ import (
 	"p11fs/secret"
 )
 
-// What a PIN is stretched with: some tenths of a second and 32 MiB.
+// What a PIN is stretched with.
 const (
-	scryptN = 1 << 15
 	scryptR = 8
 	scryptP = 1
+	// Cost is the logarithm of scrypt's N that a PIN ought to have: some tenths of a second
+	// and 32 MiB. A file may ask for at most MaxCost.
+	Cost    = 15
+	MaxCost = 20
 
 	// SaltSize and AuthSize are the lengths of a salt and of an authorisation.
 	SaltSize = 32
@@ -47,11 +50,14 @@ func nonzero(b []byte) []byte {
 // stretching is for who has the TPM, and may reset its counts.
 type PIN struct{ seal, index *secret.Bytes }
 
-// Stretch takes some tenths of a second.
-func Stretch(pin *secret.Bytes, salt []byte) (p *PIN, err error) {
+// Stretch stretches a PIN, with a cost of 1 to MaxCost.
+func Stretch(pin *secret.Bytes, salt []byte, cost int) (p *PIN, err error) {
+	if cost < 1 || cost > MaxCost {
+		return nil, p11.Errorf(p11.CKR_DEVICE_ERROR, "a PIN is stretched with a cost of 1 to %d, not %d", MaxCost, cost)
+	}
 	pin.Use(func(b []byte) {
 		var key []byte
-		if key, err = scrypt.Key(b, salt, scryptN, scryptR, scryptP, sha256.Size); err != nil {
+		if key, err = scrypt.Key(b, salt, 1<<cost, scryptR, scryptP, sha256.Size); err != nil {
 			return
 		}
 		defer secret.Wipe(key)

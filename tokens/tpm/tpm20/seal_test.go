@@ -176,6 +176,10 @@ func TestStretch(t *testing.T) {
 			t.Errorf("%x, %x", pair[0], pair[1])
 		}
 	}
+	for _, cost := range []int{0, MaxCost + 1} {
+		_, err := Stretch(hide(t, []byte("1234")), make([]byte, 32), cost)
+		wantRV(t, "a cost", err, p11.CKR_DEVICE_ERROR)
+	}
 	if got := nonzero([]byte{0, 7, 0}); !bytes.Equal(got, []byte{1, 7, 1}) {
 		t.Errorf("without zeros: %x", got)
 	}

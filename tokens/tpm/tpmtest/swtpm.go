@@ -110,6 +110,27 @@ func (s *TPM) Run(t testing.TB) {
 	}
 }
 
+// Tries sets how many failures lock it, in the place of 3: what the manufacturers of chips
+// have is ten times that.
+func (s *TPM) Tries(t testing.TB, n byte) {
+	t.Helper()
+	c, err := net.Dial("unix", s.Socket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	// TPM2_DictionaryAttackParameters, with an empty password of the lockout.
+	command := []byte{0x80, 2, 0, 0, 0, 39, 0, 0, 1, 0x3a, 0x40, 0, 0, 10, 0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 1, 0, 0,
+		0, 0, 0, n, 0, 0, 3, 0xe8, 0, 0, 3, 0xe8}
+	answer := make([]byte, 10)
+	if _, err = c.Write(command); err == nil {
+		_, err = io.ReadFull(c, answer)
+	}
+	if err != nil || !bytes.Equal(answer[6:], make([]byte, 4)) {
+		t.Fatalf("the number of tries: %x, %v", answer, err)
+	}
+}
+
 // Kill ends it without a word, as a power cut does.
 func (s *TPM) Kill() {
 	if s.cmd != nil {

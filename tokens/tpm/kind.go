@@ -1,0 +1,294 @@
+package tpm
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"p11fs/locks"
+	"p11fs/p11"
+	"p11fs/secret"
+	"p11fs/tokens"
+	"p11fs/tokens/store"
+	"p11fs/tokens/store/format"
+	"p11fs/tokens/swtok"
+	"p11fs/tokens/tpm/tpm20"
+)
+
+// Kind is the name of the kind of token that this package is.
+const Kind = "tpm"
+
+// NewKind is the kind of token whose master key and private keys a TPM 2.0 has. p does the
+// cryptography around them. device is the TPM of tokens for which nothing else says one;
+// empty is that of the machine.
+func NewKind(p swtok.Provider, device string) tokens.Kind {
+	return newKind(p, device, tpm20.Cost)
+}
+
+// newKind has the cost of PINs that are set.
+func newKind(p swtok.Provider, device string, cost int) tokens.Kind {
+	k := &kind{provider: p, device: device, cost: cost, chips: make(map[string]*shared)}
+	return tokens.Kind{
+		Name: Kind, Library: "libpkcs11_tpm", Files: []string{"NVTOK.DAT", "MK_SO", "MK_USER", chipFile},
+		Open: k.open, Check: check, Lacking: swtok.Lacking(p),
+		OwnFormat: func(string) p11.Version { return p11.Version{Major: 3, Minor: 12} },
+		Protection: func(tokens.Place) tokens.Protection {
+			return tokens.Protection{Mechanisms: []p11.MechanismType{p11.CKM_AES_KEY_GEN, p11.CKM_AES_GCM}, Bits: 128}
+		},
+	}
+}
+
+// A kind has the TPMs that are open: tokens share them.
+type kind struct {
+	provider swtok.Provider
+	device   string
+	cost     int
+
+	mu    sync.Mutex // guards chips
+	chips map[string]*shared
+}
+
+// A shared is a TPM, and how many tokens have it.
+type shared struct {
+	chip  *tpm20.Chip
+	users int
+}
+
+// take returns the TPM of a device, and what gives it back.
+func (k *kind) take(device string) (*tpm20.Chip, func(), error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s := k.chips[device]
+	if s == nil {
+		chip, err := tpm20.Open(tpm20.Device(device))
+		if err != nil {
+			return nil, nil, err
+		}
+		s = &shared{chip: chip}
+		k.chips[device] = s
+	}
+	s.users++
+	return s.chip, sync.OnceFunc(func() {
+		k.mu.Lock()
+		s.users--
+		last := s.users == 0
+		if last {
+			delete(k.chips, device)
+		}
+		k.mu.Unlock()
+		if last {
+			s.chip.Close()
+		}
+	}), nil
+}
+
+// settings are the lines of a kind's own configuration file.
+type settings struct{ device, protection string }
+
+// maxLine bounds a line of it.
+const maxLine = 1 << 12
+
+// readSettings reads lines of "device = unix:/PATH" and "protection = da".
+func readSettings(file string) (s settings, err error) {
+	if file == "" {
+		return s, nil
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return s, p11.Errorf(p11.CKR_FUNCTION_FAILED, "the TPM's configuration: %w", err)
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, maxLine)
+	for n := 1; lines.Scan(); n++ {
+		line, _, _ := strings.Cut(lines.Text(), "#")
+		if line = strings.TrimSpace(line); line == "" {
+			continue
+		}
+		name, value, _ := strings.Cut(line, "=")
+		value = strings.TrimSpace(value)
+		switch name = strings.TrimSpace(name); {
+		case name == "device" && tpm20.Device(value).Check() == nil:
+			s.device = value
+		case name == "protection" && (value == DA || value == PINFail):
+			s.protection = value
+		default:
+			return s, p11.Errorf(p11.CKR_FUNCTION_FAILED, "%s, line %d: it is device = /dev/tpmrm0 (or unix:/PATH, tcp:HOST:PORT) or protection = da (or pinfail)", file, n)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return s, p11.Errorf(p11.CKR_FUNCTION_FAILED, "%s: %w", file, err)
+	}
+	return s, nil
+}
+
+// deviceOf is the TPM of a token: that of its own files, of its configuration, of the
+// kind, or of the machine.
+func (k *kind) deviceOf(r *record, s settings) string {
+	for _, d := range []string{r.device, s.device, k.device} {
+		if d != "" {
+			return d
+		}
+	}
+	for _, d := range []string{"/dev/tpmrm0", "/dev/tpm0"} {
+		if _, err := os.Stat(d); err == nil {
+			return d
+		}
+	}
+	return "/dev/tpmrm0"
+}
+
+func (k *kind) open(ctx context.Context, place tokens.Place) (_ tokens.Token, err error) {
+	place = random(place)
+	conf, err := readSettings(place.Config)
+	if err != nil {
+		return nil, err
+	}
+	r, err := readRecord(place.Dir)
+	missing := errors.Is(err, os.ErrNotExist)
+	if missing {
+		err = mayMake(place)
+		r = &record{}
+	}
+	if err != nil {
+		return nil, err
+	}
+	chip, release, err := k.take(k.deviceOf(r, conf))
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			release()
+		}
+	}()
+	if missing {
+		if r, err = makeRecord(ctx, chip, conf, place); err != nil {
+			return nil, err
+		}
+	}
+	facts := format.Kind{Name: Kind, Label: "TPM", Manufacturer: "p11fs", Model: "TPM 2.0", MasterKeyLen: 32}
+	keep := &keeper{Format: format.V312(facts, place.Rand, 1), chip: chip, dir: place.Dir, group: place.Group, cost: k.cost, record: *r}
+	var s *store.Store
+	open := func() error {
+		s, err = store.Open(ctx, store.Config{
+			Dir: place.Dir, Format: keep, Lock: place.Lock, Create: place.Create, Group: place.Group, Log: place.Log, Now: place.Now,
+		})
+		return err
+	}
+	if _, serr := os.Stat(filepath.Join(place.Dir, "NVTOK.DAT")); serr != nil {
+		err = keep.changing(ctx, open)
+	} else {
+		err = open()
+	}
+	if err != nil {
+		return nil, err
+	}
+	h := &holder{chip: chip, k: keep, can: r.abilities()}
+	return &token{
+		Store: s, Crypto: swtok.NewHeldCrypto(k.provider, place.Rand, h), name: place.Name, k: keep, holder: h, release: release,
+		test: swtok.NewCrypto(k.provider, place.Rand).SelfTest,
+	}, nil
+}
+
+// mayMake says whether a directory without chipFile may become a token.
+func mayMake(place tokens.Place) error {
+	_, err := os.Lstat(filepath.Join(place.Dir, "NVTOK.DAT"))
+	switch {
+	case err == nil:
+		return p11.Errorf(p11.CKR_TOKEN_NOT_RECOGNIZED, "%s has no file %s: it is a token of a TPM 1.2, or damaged", place.Dir, chipFile)
+	case !place.Create:
+		return p11.Errorf(p11.CKR_TOKEN_NOT_PRESENT, "there is no token: %w", err)
+	}
+	mode := os.FileMode(0o700)
+	if place.Group != locks.NoGroup {
+		mode = 0o770
+	}
+	return failed(locks.MakeDirectory(place.Dir, mode, place.Group))
+}
+
+// makeRecord asks the TPM what it is, for a new token.
+func makeRecord(ctx context.Context, chip *tpm20.Chip, s settings, place tokens.Place) (*record, error) {
+	facts, err := chip.Facts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r := &record{protection: s.protection, bits: facts.RSABits, vendor: fmt.Sprintf("%s %s %s", facts.Manufacturer, facts.Vendor, facts.Firmware)}
+	for _, c := range facts.Curves {
+		r.curves = append(r.curves, c.Elliptic.Params().Name)
+	}
+	if r.parent, err = chip.FindParent(ctx); err != nil {
+		return nil, err
+	}
+	if r.protection == "" {
+		guard, err := chip.Guard(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if r.protection = DA; facts.PINFail && !guard.OwnerAuth {
+			r.protection = PINFail
+		}
+	}
+	if r.raw, err = doesRaw(ctx, chip, r); err != nil {
+		return nil, err
+	}
+	if device := string(chip.Device()); !strings.HasPrefix(device, "/dev/tpm") {
+		r.device = device
+	}
+	return r, r.write(place.Dir, place.Group)
+}
+
+// doesRaw tries whether the TPM does RSA without padding, with a key that nobody has a
+// use for.
+func doesRaw(ctx context.Context, chip *tpm20.Chip, r *record) (bool, error) {
+	if len(r.bits) == 0 {
+		return false, nil
+	}
+	key, err := rsa.GenerateKey(rand.Reader, r.bits[0])
+	if err != nil {
+		return false, failed(err)
+	}
+	none, err := secret.New(nil)
+	if err != nil {
+		return false, err
+	}
+	defer none.Close()
+	blob, err := chip.ImportRSA(ctx, r.parent, key.N, key.Primes[0], none)
+	var out []byte
+	in := big.NewInt(2)
+	if err == nil {
+		out, err = (&tpm20.Key{Chip: chip, Parent: r.parent, Blob: blob, Auth: none}).Raw(ctx, in.FillBytes(make([]byte, key.Size())))
+	}
+	if err != nil {
+		if offline := chip.Offline(); offline != nil || ctx.Err() != nil {
+			return false, err
+		}
+		return false, nil
+	}
+	return new(big.Int).Exp(in, key.D, key.N).Cmp(new(big.Int).SetBytes(out)) == 0, nil
+}
+
+// check is tokens.Kind's.
+func check(p tokens.Place) (wrong, mend string) {
+	_, err := readRecord(p.Dir)
+	switch {
+	case err == nil:
+		return "", ""
+	case errors.Is(err, os.ErrNotExist):
+		if _, err := os.Lstat(filepath.Join(p.Dir, "NVTOK.DAT")); err != nil {
+			return "", ""
+		}
+		return fmt.Sprintf("%s has no file %s: it is a token of a TPM 1.2, which p11fs does not serve, and stays closed", p.Dir, chipFile), "use it with openCryptoki and tcsd"
+	case errors.Is(err, os.ErrPermission):
+		return "", ""
+	}
+	return err.Error() + ": the token stays closed", "put it back from a backup"
+}
