@@ -163,7 +163,7 @@ func (h *holder) EC(a p11.Attributes, c p11.Curve) (swtok.ECPrivateKey, error) {
 // A heldRSA is a key of RSA; ctx is nil until Within.
 type heldRSA struct {
 	key *tpm20.Key
-	ctx context.Context //nolint:containedctx // of one call
+	ctx context.Context // of one call
 }
 
 // Within gives the key to a call.
@@ -221,7 +221,7 @@ func (k *heldRSA) SignPKCS1(tbs []byte) ([]byte, error) {
 type heldEC struct {
 	key   *tpm20.Key
 	curve p11.Curve
-	ctx   context.Context //nolint:containedctx // of one call
+	ctx   context.Context // of one call
 }
 
 // Within gives the key to a call.

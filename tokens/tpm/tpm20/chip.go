@@ -64,7 +64,7 @@ func (c *Chip) setOffline(err error) {
 
 // A job is something to be done with the TPM.
 type job struct {
-	ctx   context.Context //nolint:containedctx // which is the caller's, who waits
+	ctx   context.Context // of the caller, who waits
 	since time.Time
 	work  func(*worker) error
 	done  chan error // has room for one
