@@ -133,34 +133,56 @@ func whyOf(err error) error {
 
 // one writes an object, and returns the file's name.
 func (x *exporting) one(name string) (file string, err error) {
-	var content []byte
-	defer func() { secret.Wipe(content) }()
-	base, kind := strings.TrimSuffix(name, filepath.Ext(name)), filepath.Ext(name)
-	switch kind {
-	case ".crt":
-		file = name
-		content, err = x.read(name, "cert.pem")
-	case ".pub":
-		file = base + ".pub.pem"
-		content, err = x.read(name, "public.pem")
-	case ".dat":
-		file = name
-		if content, err = x.read(name, "value"); err == nil && x.private(name) {
-			if x.phrase == nil {
-				return "", errors.New("private data is no key that can be wrapped: take a pass phrase")
-			}
-			file += ".age"
-			content, err = x.seal(content)
-		}
-	case ".key", ".sec":
-		file, content, err = x.wrapped(name, base, kind)
-	default:
-		return "", errors.New("it has no form outside of a token: p11fs backup keeps it")
-	}
+	file, content, err := x.form(name)
 	if err != nil {
 		return "", err
 	}
-	return file, x.write(file, content)
+	// Before the pass phrase's key is made, which takes a second each.
+	if path := filepath.Join(x.dir, file); exists(path) {
+		return "", fmt.Errorf("%s is there: move it away, or name another directory", path)
+	}
+	b, err := content()
+	defer func() { secret.Wipe(b) }()
+	if err != nil {
+		return "", err
+	}
+	return file, x.write(file, b)
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// form is the file that an object goes into, and what makes its content.
+func (x *exporting) form(name string) (file string, content func() ([]byte, error), err error) {
+	base, kind := strings.TrimSuffix(name, filepath.Ext(name)), filepath.Ext(name)
+	switch {
+	case kind == ".crt":
+		return name, func() ([]byte, error) { return x.read(name, "cert.pem") }, nil
+	case kind == ".pub":
+		return base + ".pub.pem", func() ([]byte, error) { return x.read(name, "public.pem") }, nil
+	case kind == ".dat" && !x.private(name):
+		return name, func() ([]byte, error) { return x.read(name, "value") }, nil
+	case kind == ".dat" && x.phrase == nil:
+		return "", nil, errors.New("private data is no key that can be wrapped: take a pass phrase")
+	case kind == ".dat":
+		return name + ".age", func() ([]byte, error) { return x.sealed(x.read(name, "value")) }, nil
+	case kind != ".key" && kind != ".sec":
+		return "", nil, errors.New("it has no form outside of a token: p11fs backup keeps it")
+	case x.by != "":
+		return name + ".wrapped", func() ([]byte, error) { return x.wrap(x.by, name) }, nil
+	case kind == ".sec":
+		return name + ".age", func() ([]byte, error) { return x.sealed(x.plain(name)) }, nil
+	}
+	return base + ".key.pem", func() ([]byte, error) {
+		plain, err := x.plain(name)
+		if err != nil {
+			return nil, err
+		}
+		defer secret.Wipe(plain)
+		return pkix.SealPKCS8(plain, x.phrase)
+	}, nil
 }
 
 // read reads a file of an object.
@@ -177,36 +199,22 @@ func (x *exporting) private(name string) bool {
 	return err != nil || strings.TrimSpace(string(b)) != "false"
 }
 
-// wrapped is a key that leaves the token.
-func (x *exporting) wrapped(name, base, kind string) (file string, content []byte, err error) {
-	if x.by != "" {
-		content, err = x.wrap(x.by, name)
-		return name + ".wrapped", content, err
-	}
+// plain is a key in the clear, which came wrapped. The caller wipes it.
+func (x *exporting) plain(name string) (plain []byte, err error) {
 	if err := x.begin(); err != nil {
-		return "", nil, err
+		return nil, err
 	}
-	sealed, err := x.wrap(x.own, name)
+	wrapped, err := x.wrap(x.own, name)
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
-	var plain []byte
 	x.key.Use(func(key []byte) {
 		c, bad := aes.NewCipher(key)
 		if err = bad; err == nil {
-			plain, err = keywrap.UnwrapPadded(c, keywrap.PaddedIV, sealed)
+			plain, err = keywrap.UnwrapPadded(c, keywrap.PaddedIV, wrapped)
 		}
 	})
-	if err != nil {
-		return "", nil, err
-	}
-	defer secret.Wipe(plain)
-	if kind == ".key" {
-		content, err = pkix.SealPKCS8(plain, x.phrase)
-		return base + ".key.pem", content, err
-	}
-	content, err = x.seal(plain)
-	return name + ".age", content, err
+	return plain, err
 }
 
 // wrap wraps a key under one of the token.
@@ -245,11 +253,13 @@ func (x *exporting) close() error {
 	return os.Remove(filepath.Join(x.t.dir, x.token, "objects", x.own))
 }
 
-// seal encrypts under the pass phrase.
-func (x *exporting) seal(plain []byte) ([]byte, error) {
+// sealed is what there is, encrypted under the pass phrase. It wipes what there is.
+func (x *exporting) sealed(plain []byte, err error) ([]byte, error) {
+	if err != nil {
+		return nil, err
+	}
 	defer secret.Wipe(plain)
 	var who *age.ScryptRecipient
-	var err error
 	x.phrase.Use(func(b []byte) { who, err = age.NewScryptRecipient(string(b)) })
 	if err != nil {
 		return nil, err
@@ -266,11 +276,7 @@ func (x *exporting) seal(plain []byte) ([]byte, error) {
 
 // write writes a file that is not there.
 func (x *exporting) write(name string, content []byte) error {
-	path := filepath.Join(x.dir, name)
-	if _, err := os.Lstat(path); err == nil {
-		return fmt.Errorf("%s is there: move it away, or name another directory", path)
-	}
-	out, err := createOutput(path, nil)
+	out, err := createOutput(filepath.Join(x.dir, name), nil)
 	if err != nil {
 		return err
 	}
