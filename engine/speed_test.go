@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,9 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p11fs/engine"
-	"p11fs/locks"
 	"p11fs/p11"
-	"p11fs/tokens"
 	"p11fs/tokens/swtok"
 )
 
@@ -69,23 +66,7 @@ func speedSession(b *testing.B, p swtok.Provider) *engine.Session {
 			b.Fatal(err)
 		}
 	}
-	dir, ctx := b.TempDir(), context.Background()
-	lock, err := locks.Open(filepath.Join(dir, "LCK"), locks.NoGroup)
-	check(err)
-	b.Cleanup(func() { _ = lock.Close() })
-	tok, err := swtok.NewKind(p).Open(ctx, tokens.Place{Name: "tok", Dir: filepath.Join(dir, "tok"), Lock: lock, Create: true, Group: locks.NoGroup,
-		Log: slog.New(slog.DiscardHandler), Now: time.Now})
-	check(err)
-	e, err := engine.New(engine.Config{Slots: []engine.SlotConfig{{ID: 0, Token: tok}}})
-	check(err)
-	b.Cleanup(func() {
-		check(e.Close())
-		check(tok.Close())
-	})
-	slot, err := e.SlotNamed("tok")
-	check(err)
-	s, err := e.NewApplication(engine.Owner{UID: 1}, engine.ForPrograms).OpenSession(ctx, slot, p11.CKF_SERIAL_SESSION|p11.CKF_RW_SESSION)
-	check(err)
+	ctx, s := context.Background(), newSession(b, p)
 	template, err := p11.ParseTemplate("class=secret-key key-type=aes token=false private=false encrypt=true decrypt=true label=speed value=0x" + strings.Repeat("5a", 32))
 	check(err)
 	_, err = s.CreateObject(ctx, template)

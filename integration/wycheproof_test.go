@@ -3,12 +3,9 @@ package integration
 import (
 	"crypto/rand"
 	"crypto/rsa"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"math/big"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -16,61 +13,13 @@ import (
 	"p11fs/p11"
 	"p11fs/p11/pkix"
 	"p11fs/tokens/swtok"
+	"p11fs/tokens/tokentest/wycheproof"
 )
-
-// A wycheGroup is a group of Wycheproof's vectors, of which all have one key or length.
-type wycheGroup struct {
-	Curve      string         `json:"curve"`
-	Encoding   string         `json:"encoding"`
-	SHA        string         `json:"sha"`
-	MGFSHA     string         `json:"mgfSha"`
-	SaltLen    uint64         `json:"sLen"`
-	TagSize    uint64         `json:"tagSize"`
-	PublicKey  map[string]any `json:"publicKey"`
-	PrivateKey map[string]any `json:"privateKey"`
-	Tests      []wycheVector  `json:"tests"`
-
-	hash p11.Hash // of the file's name, where the group has none
-}
-
-type wycheVector struct {
-	TcID    any      `json:"tcId"`
-	Comment string   `json:"comment"`
-	Flags   []string `json:"flags"`
-	Result  string   `json:"result"`
-
-	Key, IV, AAD, Msg, CT, Tag, Sig, Label, Public, Private, Shared string
-	IKM, Salt, Info, OKM, Password, DK                              string
-	Size, DKLen                                                     uint64
-	Iterations                                                      uint64 `json:"iterationCount"`
-}
-
-// A wycheCase is a vector as it is put to a door: a key is made, the call is made, and
-// what it gives is compared. A verification gives nothing.
-type wycheCase struct {
-	key  p11.Attributes // none for what is made of a password
-	m    p11.Mechanism
-	call string // verify, decrypt, sign, derive, deriveby, generate
-	data string // what goes in: the message, the ciphertext, the point
-	sig  string
-	want string
-	size uint64 // of the key that is made
-
-	// random says that a ciphertext that is none may decrypt to what depends on it and
-	// the key alone, as libcrypto has it against Bleichenbacher's attack.
-	random bool
-}
-
-// wycheHashes are the hashes by their names in the vectors.
-var wycheHashes = map[string]p11.MechanismType{
-	"SHA-1": p11.CKM_SHA_1, "SHA-224": p11.CKM_SHA224, "SHA-256": p11.CKM_SHA256, "SHA-384": p11.CKM_SHA384, "SHA-512": p11.CKM_SHA512,
-	"sha1": p11.CKM_SHA_1, "sha256": p11.CKM_SHA256, "sha384": p11.CKM_SHA384, "sha512": p11.CKM_SHA512,
-}
 
 // TestWycheproofDoors puts some vectors of each file of the sample, valid and invalid
 // ones, to the mount and to libp11fs.so: the key comes in as an application brings it, the
 // parameters as a file's name or as C structs. The verdict is the vector's. All of the
-// sample, and the full set, run in the package swtok.
+// sample, and the full set, run in the package engine.
 func TestWycheproofDoors(t *testing.T) {
 	t.Parallel()
 	needTools(t, "python3")
@@ -84,14 +33,9 @@ func TestWycheproofDoors(t *testing.T) {
 	transport := &rsa.PublicKey{N: new(big.Int).SetBytes(unhex(t, mount.get(pair.values[0], p11.CKA_MODULUS).one())), E: 0x10001}
 
 	provider := swtok.LoadProvider(slog.New(slog.DiscardHandler))
-	files, err := filepath.Glob("../tokens/swtok/testdata/wycheproof/*.json")
-	if err != nil || len(files) < 50 {
-		t.Fatalf("the sample has %d files: %v", len(files), err)
-	}
-	for _, path := range files {
-		name := strings.TrimSuffix(filepath.Base(path), "_test.json")
-		t.Run(name, func(t *testing.T) {
-			vectors, cases := wycheSample(t, path, name)
+	for _, file := range wycheproof.Sample(t) {
+		t.Run(file.Name, func(t *testing.T) {
+			cases := wycheSample(file)
 			for _, door := range []struct {
 				name   string
 				s      *handle
@@ -116,20 +60,19 @@ func TestWycheproofDoors(t *testing.T) {
 				t.Run(door.name, func(t *testing.T) {
 					r.t = t
 					ran := map[string]int{}
-					for i, c := range cases {
-						v := vectors[i]
-						if door.name == "mount" && c.noFile() {
+					for _, c := range cases {
+						if door.name == "mount" && noFile(c) {
 							continue
 						}
-						ran[v.Result]++
-						got, want := c.run(t, door.s, door.create), v.Result == "valid"
-						if !want && c.random && got.rv == p11.CKR_OK && got.values[0] != c.want {
+						ran[c.Result]++
+						got, want := runCase(t, c, door.s, door.create), c.Result == "valid"
+						if !want && c.Random && got.rv == p11.CKR_OK && got.values[0] != wordOf(c.Want) {
 							continue
 						}
 						if got.kernel != "" || (got.rv == p11.CKR_OK) != want || !want && !wycheRefusal(got.rv) {
-							t.Errorf("test %v (%s, %v) is %s: %s", v.TcID, v.Comment, v.Flags, v.Result, got)
-						} else if want && c.want != "" && got.values[0] != c.want {
-							t.Errorf("test %v (%s, %v): %s, want %s", v.TcID, v.Comment, v.Flags, got.values[0], c.want)
+							t.Errorf("%s: %s", c, got)
+						} else if want && c.Use != p11.CKF_VERIFY && got.values[0] != wordOf(c.Want) {
+							t.Errorf("%s: %s, want %x", c, got.values[0], c.Want)
 						}
 					}
 					if ran["valid"] == 0 {
@@ -173,47 +116,47 @@ func wycheRefusal(rv p11.RV) bool {
 
 // noFile says whether a case cannot be put as files: nobody reads who writes nothing, and
 // a name has 255 bytes.
-func (c *wycheCase) noFile() bool {
-	name := len(c.m.String())
-	switch c.call {
-	case "generate":
+func noFile(c *wycheproof.Case) bool {
+	name := len(c.M.String())
+	switch c.Use {
+	case p11.CKF_GENERATE:
 		return false
-	case "deriveby": // with a template behind the mechanism
-		return name > 150
+	case p11.CKF_DERIVE:
+		if p, ok := c.M.Param.(*p11.ECDH1Params); ok {
+			return len(p.PublicData) == 0
+		}
+		return name > 150 // with a template behind it
 	}
-	return c.data+c.sig == "" || name > 240
+	return len(c.Data)+len(c.Signature) == 0 || name > 240
 }
 
-// run makes the key and the call.
-func (c *wycheCase) run(t *testing.T, s *handle, create func(*testing.T, p11.Attributes) answer) answer {
+// runCase makes the key and the call.
+func runCase(t *testing.T, c *wycheproof.Case, s *handle, create func(*testing.T, p11.Attributes) answer) answer {
 	t.Helper()
-	made := template(fmt.Sprintf("class=secret-key key-type=generic-secret value-len=%d token=false private=false sensitive=false extractable=true", c.size))
-	m := mechanismWord(c.m)
+	made := encode(template(fmt.Sprintf("class=secret-key key-type=generic-secret value-len=%d token=false private=false sensitive=false extractable=true", c.Size)))
+	m, data := mechanismWord(c.M), wordOf(c.Data)
 	var key string
-	if c.key != nil {
-		key = create(t, c.key).one()
-	}
-	data, sig := c.data, c.sig
-	if data == "" {
-		data = "-"
-	}
-	if sig == "" {
-		sig = "-"
+	if c.Key != nil {
+		key = create(t, c.Key).one()
 	}
 	var got answer
-	switch c.call {
-	case "verify":
-		return s.call("verify", key, m, data, sig)
-	case "decrypt", "sign":
-		got = s.operate("one", c.call, key, m, data)
-	case "derive":
-		got = s.call("derive", key, data, encode(made))
-	case "deriveby":
-		got = s.call("deriveby", key, m, encode(made))
-	case "generate":
-		got = s.call("generate", m, encode(made))
+	switch c.Use {
+	case p11.CKF_VERIFY:
+		return s.call("verify", key, m, data, wordOf(c.Signature))
+	case p11.CKF_DECRYPT:
+		return s.operate("one", "decrypt", key, m, data)
+	case p11.CKF_SIGN:
+		return s.operate("one", "sign", key, m, data)
+	case p11.CKF_DERIVE:
+		if p, ok := c.M.Param.(*p11.ECDH1Params); ok {
+			got = s.call("derive", key, wordOf(p.PublicData), made)
+		} else {
+			got = s.call("deriveby", key, m, made)
+		}
+	case p11.CKF_GENERATE:
+		got = s.call("generate", m, made)
 	}
-	if got.kernel == "" && got.rv == p11.CKR_OK && c.size != 0 {
+	if got.kernel == "" && got.rv == p11.CKR_OK {
 		got = s.get(got.one(), p11.CKA_VALUE)
 	}
 	return got
@@ -221,7 +164,8 @@ func (c *wycheCase) run(t *testing.T, s *handle, create func(*testing.T, p11.Att
 
 // A fieldWriter writes a parameter as the applications take it.
 type fieldWriter struct {
-	fields []string
+	fields      []string
+	lengthFirst bool // the length of bytes is before their pointer
 }
 
 func (w *fieldWriter) put(kind string, value any) {
@@ -230,10 +174,12 @@ func (w *fieldWriter) put(kind string, value any) {
 
 func (w *fieldWriter) Ulong(n *uint64)            { w.put("u%x", *n) }
 func (w *fieldWriter) Handle(h *p11.ObjectHandle) { w.put("u%x", uint64(*h)) }
-func (w *fieldWriter) Bytes(b *[]byte)            { w.put("b%x", *b) }
-func (w *fieldWriter) Array([]byte)               { panic("no array in these parameters") }
+func (w *fieldWriter) Array(b []byte)             { w.put("a%x", b) }
 func (w *fieldWriter) Template(*p11.Attributes)   { panic("no template in these parameters") }
 func (w *fieldWriter) Refuse(error)               {}
+func (w *fieldWriter) Bytes(b *[]byte) {
+	w.put(map[bool]string{false: "b%x", true: "l%x"}[w.lengthFirst], *b)
+}
 func (w *fieldWriter) Bool(b *bool) {
 	w.put("c%d", map[bool]int{true: 1}[*b])
 }
@@ -246,9 +192,39 @@ func mechanismWord(m p11.Mechanism) string {
 		return mech(m.Type)
 	case p11.IV:
 		return mech(m.Type, p...)
+	case p11.RawParam:
+		return mech(m.Type, p...)
+	case p11.TLSVersion:
+		return mech(m.Type, p...)
 	}
 	var w fieldWriter
-	m.Param.Code(&w)
+	version := "v0000" // which is written there, but for keys of Diffie-Hellman
+	if strings.HasSuffix(m.Type.Short(), "-dh") {
+		version = "v"
+	}
+	switch p := m.Param.(type) {
+	case *p11.ECDH1Params, *p11.ECDHAESKeyWrapParams, *p11.EdDSAParams:
+		w.lengthFirst = true
+		m.Param.Code(&w)
+	case *p11.RSAAESKeyWrapParams:
+		var inner fieldWriter
+		p.OAEP.Code(&inner)
+		w.fields = []string{fmt.Sprintf("u%x", p.AESKeyBits), "p(" + strings.Join(inner.fields, ",") + ")"}
+	case *p11.CBCDataParams:
+		w.fields = []string{fmt.Sprintf("a%x", p.IV), fmt.Sprintf("b%x", p.Data)}
+	case *p11.ChaCha20Params: // whose lengths are in bits
+		w.fields = []string{fmt.Sprintf("w%x", p.Counter), fmt.Sprintf("w%x", p.Nonce)}
+	case *p11.SSL3MasterParams:
+		p.Random.Code(&w)
+		w.fields = append(w.fields, version)
+	case *p11.TLS12MasterParams:
+		p.Random.Code(&w)
+		w.fields = append(w.fields, version, fmt.Sprintf("u%x", uint64(p.Hash)))
+	case *p11.ExtendedMasterParams:
+		w.fields = []string{fmt.Sprintf("u%x", uint64(p.Hash)), fmt.Sprintf("b%x", p.SessionHash), version}
+	default:
+		m.Param.Code(&w)
+	}
 	text := m.String()
 	if p, ok := m.Param.(*p11.PBKD2Params); ok {
 		text += fmt.Sprintf(",password=0x%x", p.Password) // which a printed mechanism keeps to itself
@@ -257,202 +233,51 @@ func mechanismWord(m p11.Mechanism) string {
 }
 
 // wycheSample takes up to three valid and three invalid vectors of a file, and of a group
-// that is not the only one up to two.
-func wycheSample(t *testing.T, path, name string) (vectors []*wycheVector, cases []*wycheCase) {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var file struct {
-		TestGroups []*wycheGroup `json:"testGroups"`
-	}
-	if err := json.Unmarshal(b, &file); err != nil {
-		t.Fatal(err)
-	}
+// that is not the only one up to two: those that a door can be asked, a key that is none
+// being refused before.
+func wycheSample(f wycheproof.File) (cases []*wycheproof.Case) {
 	const most = 3
 	each := 2
-	if len(file.TestGroups) == 1 {
+	if len(f.Groups) == 1 {
 		each = most
 	}
 	taken := map[string]int{}
-	for _, g := range file.TestGroups {
-		for suffix, h := range wycheHashes {
-			if g.SHA == suffix || g.SHA == "" && strings.HasSuffix(name, suffix) {
-				g.hash, _ = p11.HashOf(h)
-			}
-		}
+	for _, g := range f.Groups {
 		here := map[string]int{}
-		for i := range g.Tests {
-			v := &g.Tests[i]
-			if slices.Contains(v.Flags, "ZeroSharedSecret") {
-				v.Result = "invalid" // as RFC 7748 §6 lets one choose
+		for i := range g {
+			c := &g[i]
+			if c.Has("ZeroSharedSecret") {
+				c.Result = "invalid" // as RFC 7748 §6 lets one choose
 			}
 			// How short r and s may be, a rule of the conformance suite says.
-			if v.Result == "acceptable" || slices.Contains(v.Flags, "SignatureSize") || taken[v.Result] == most || here[v.Result] == each {
+			if c.Result == "acceptable" || c.Refused != nil || c.Has("SignatureSize") || taken[c.Result] == most || here[c.Result] == each {
 				continue
 			}
-			if c := g.wycheCase(t, name, v); c != nil {
-				taken[v.Result]++
-				here[v.Result]++
-				vectors, cases = append(vectors, v), append(cases, c)
+			kt, _ := c.Key.KeyType()
+			if value, ok := c.Key.Get(p11.CKA_VALUE); ok && kt == p11.CKK_AES && !p11.FitsKey(kt, uint64(len(value))) {
+				continue
 			}
+			taken[c.Result]++
+			here[c.Result]++
+			cases = append(cases, c)
 		}
 	}
-	return vectors, cases
+	return cases
 }
 
-// secretKey is a secret key with a use, that lasts as long as the session.
-func secretKey(t *testing.T, kt p11.KeyType, value, usage string) p11.Attributes {
+func wycheCurve(t *testing.T, name string) p11.Curve {
 	t.Helper()
-	return template("class=secret-key token=false private=false "+usage+"=true").
-		With(p11.CKA_KEY_TYPE, p11.Ulong(kt)).With(p11.CKA_VALUE, unhex(t, value))
-}
-
-// keyOf is a key of the numbers that a group has of it.
-func keyOf(t *testing.T, kt p11.KeyType, usage string, from map[string]any, numbers map[string]p11.AttributeType) p11.Attributes {
-	t.Helper()
-	key := template("token=false "+usage+"=true").With(p11.CKA_KEY_TYPE, p11.Ulong(kt))
-	for name, at := range numbers {
-		if s, ok := from[name].(string); ok {
-			b := unhex(t, strings.Repeat("0", len(s)%2)+s)
-			key = key.With(at, new(big.Int).SetBytes(b).Bytes())
-		}
-	}
-	return key
-}
-
-var rsaNumbers = map[string]p11.AttributeType{
-	"modulus": p11.CKA_MODULUS, "publicExponent": p11.CKA_PUBLIC_EXPONENT, "privateExponent": p11.CKA_PRIVATE_EXPONENT,
-	"prime1": p11.CKA_PRIME_1, "prime2": p11.CKA_PRIME_2, "exponent1": p11.CKA_EXPONENT_1, "exponent2": p11.CKA_EXPONENT_2, "coefficient": p11.CKA_COEFFICIENT,
-}
-
-func (g *wycheGroup) rsaKey(t *testing.T, usage string) p11.Attributes {
-	t.Helper()
-	if usage == "verify" {
-		return keyOf(t, p11.CKK_RSA, usage, g.PublicKey, rsaNumbers).With(p11.CKA_CLASS, p11.Ulong(p11.CKO_PUBLIC_KEY))
-	}
-	return keyOf(t, p11.CKK_RSA, usage, g.PrivateKey, rsaNumbers).With(p11.CKA_CLASS, p11.Ulong(p11.CKO_PRIVATE_KEY))
-}
-
-func wycheCurve(t *testing.T, name any) p11.Curve {
-	t.Helper()
-	c, ok := p11.CurveNamed(fmt.Sprint(name))
+	c, ok := p11.CurveNamed(name)
 	if !ok {
-		t.Fatalf("no curve %v", name)
+		t.Fatalf("no curve %s", name)
 	}
 	return c
 }
 
-// wycheCase is a vector as a case, nil for one that asks nothing of a door.
-func (g *wycheGroup) wycheCase(t *testing.T, name string, v *wycheVector) *wycheCase {
-	t.Helper()
-	iv, aad := unhex(t, v.IV), unhex(t, v.AAD)
-	sealed := func(kt p11.KeyType, mt p11.MechanismType, p p11.Param) *wycheCase {
-		return &wycheCase{key: secretKey(t, kt, v.Key, "decrypt"), m: p11.Mechanism{Type: mt, Param: p}, call: "decrypt", data: v.CT + v.Tag, want: wordOf(v.Msg)}
-	}
-	signed := func(key p11.Attributes, mt p11.MechanismType, p p11.Param) *wycheCase {
-		return &wycheCase{key: key, m: p11.Mechanism{Type: mt, Param: p}, call: "verify", data: v.Msg, sig: v.Sig + v.Tag}
-	}
-	family, _, _ := strings.Cut(name, "_")
-	switch family {
-	case "aes":
-		switch strings.Split(name, "_")[1] {
-		case "cbc":
-			return sealed(p11.CKK_AES, p11.CKM_AES_CBC_PAD, p11.IV(iv))
-		case "gcm":
-			return sealed(p11.CKK_AES, p11.CKM_AES_GCM, &p11.GCMParams{IV: iv, AAD: aad, TagBits: g.TagSize})
-		case "ccm":
-			return sealed(p11.CKK_AES, p11.CKM_AES_CCM, &p11.CCMParams{DataLen: uint64(len(v.CT) / 2), Nonce: iv, AAD: aad, MACLen: g.TagSize / 8})
-		case "wrap":
-			return sealed(p11.CKK_AES, p11.CKM_AES_KEY_WRAP, nil)
-		case "kwp":
-			return sealed(p11.CKK_AES, p11.CKM_AES_KEY_WRAP_KWP, nil)
-		case "gmac":
-			return signed(secretKey(t, p11.CKK_AES, v.Key, "verify"), p11.CKM_AES_GMAC, p11.IV(iv))
-		case "cmac":
-			if !p11.FitsKey(p11.CKK_AES, uint64(len(v.Key)/2)) {
-				return nil
-			}
-			return signed(secretKey(t, p11.CKK_AES, v.Key, "verify"), p11.CKM_AES_CMAC_GENERAL, p11.MACLength(g.TagSize/8))
-		}
-	case "chacha20", "xchacha20":
-		return sealed(p11.CKK_CHACHA20, p11.CKM_CHACHA20_POLY1305, &p11.ChaCha20Poly1305Params{Nonce: iv, AAD: aad})
-	case "hmac":
-		return signed(secretKey(t, p11.CKK_GENERIC_SECRET, v.Key, "verify"), g.hash.HMACGeneral, p11.MACLength(g.TagSize/8))
-	case "ecdsa":
-		c := wycheCurve(t, g.PublicKey["curve"])
-		point, _ := g.PublicKey["uncompressed"].(string)
-		key := template("class=public-key key-type=ec token=false verify=true").With(p11.CKA_EC_PARAMS, c.Params()).With(p11.CKA_EC_POINT, pkix.DERPoint(unhex(t, point)))
-		return signed(key, g.hash.ECDSA, nil)
-	case "ed25519", "ed448":
-		c := wycheCurve(t, g.PublicKey["curve"])
-		point, _ := g.PublicKey["pk"].(string)
-		key := template("class=public-key key-type=ec-edwards token=false verify=true").With(p11.CKA_EC_PARAMS, c.Params()).With(p11.CKA_EC_POINT, unhex(t, point))
-		return signed(key, p11.CKM_EDDSA, nil)
-	case "dsa":
-		numbers := map[string]p11.AttributeType{"p": p11.CKA_PRIME, "q": p11.CKA_SUBPRIME, "g": p11.CKA_BASE, "y": p11.CKA_VALUE}
-		return signed(keyOf(t, p11.CKK_DSA, "verify", g.PublicKey, numbers).With(p11.CKA_CLASS, p11.Ulong(p11.CKO_PUBLIC_KEY)), g.hash.DSA, nil)
-	case "ecdh":
-		return g.agreement(t, v, p11.CKK_EC)
-	case "x25519", "x448":
-		return g.agreement(t, v, p11.CKK_EC_MONTGOMERY)
-	case "hkdf":
-		p := &p11.HKDFParams{Extract: true, Expand: true, Hash: g.hash.Type, Salt: unhex(t, v.Salt), Info: unhex(t, v.Info), SaltType: uint64(p11.CKF_HKDF_SALT_DATA)}
-		return &wycheCase{key: secretKey(t, p11.CKK_HKDF, v.IKM, "derive"), m: p11.Mechanism{Type: p11.CKM_HKDF_DERIVE, Param: p}, call: "deriveby", want: v.OKM, size: v.Size}
-	case "pbkdf2":
-		prf := map[p11.MechanismType]p11.PBKDF2PRF{p11.CKM_SHA_1: p11.CKP_PKCS5_PBKD2_HMAC_SHA1, p11.CKM_SHA256: p11.CKP_PKCS5_PBKD2_HMAC_SHA256, p11.CKM_SHA512: p11.CKP_PKCS5_PBKD2_HMAC_SHA512}[g.hash.Type]
-		p := &p11.PBKD2Params{Salt: unhex(t, v.Salt), Iterations: v.Iterations, PRF: prf, Password: unhex(t, v.Password)}
-		return &wycheCase{m: p11.Mechanism{Type: p11.CKM_PKCS5_PBKD2, Param: p}, call: "generate", want: v.DK, size: v.DKLen}
-	case "rsa":
-		return g.rsaCase(t, name, v, signed)
-	}
-	t.Fatalf("no test for %s", name)
-	return nil
-}
-
-func (g *wycheGroup) rsaCase(t *testing.T, name string, v *wycheVector, signed func(p11.Attributes, p11.MechanismType, p11.Param) *wycheCase) *wycheCase {
-	t.Helper()
-	switch mgf := p11.MGFOf(wycheHashes[g.MGFSHA]); {
-	case strings.HasPrefix(name, "rsa_signature"):
-		return signed(g.rsaKey(t, "verify"), g.hash.PKCS1, nil)
-	case strings.HasPrefix(name, "rsa_pss"):
-		return signed(g.rsaKey(t, "verify"), g.hash.PSS, &p11.PSSParams{Hash: g.hash.Type, MGF: mgf, SaltLen: g.SaltLen})
-	case strings.HasPrefix(name, "rsa_oaep"):
-		p := &p11.OAEPParams{Hash: g.hash.Type, MGF: mgf, Label: unhex(t, v.Label)}
-		return &wycheCase{key: g.rsaKey(t, "decrypt"), m: p11.Mechanism{Type: p11.CKM_RSA_PKCS_OAEP, Param: p}, call: "decrypt", data: v.CT, want: wordOf(v.Msg)}
-	case strings.HasSuffix(name, "sig_gen"):
-		return &wycheCase{key: g.rsaKey(t, "sign"), m: p11.Mechanism{Type: g.hash.PKCS1}, call: "sign", data: v.Msg, want: v.Sig}
-	}
-	return &wycheCase{key: g.rsaKey(t, "decrypt"), m: p11.Mechanism{Type: p11.CKM_RSA_PKCS}, call: "decrypt", data: v.CT, want: wordOf(v.Msg), random: true}
-}
-
-// agreement derives the secret of two points; a whole SubjectPublicKeyInfo that is none
-// of the curve asks nothing.
-func (g *wycheGroup) agreement(t *testing.T, v *wycheVector, kt p11.KeyType) *wycheCase {
-	t.Helper()
-	c, point := wycheCurve(t, g.Curve), v.Public
-	if g.Encoding == "asn" {
-		public, err := pkix.PublicAttributes(unhex(t, v.Public))
-		if err != nil {
-			return nil
-		}
-		params, _ := public.Get(p11.CKA_EC_PARAMS)
-		if of, err := pkix.CurveOf(params); err != nil || of.Name != c.Name {
-			return nil
-		}
-		b, _ := public.Get(p11.CKA_EC_POINT)
-		point = fmt.Sprintf("%x", b)
-	}
-	value := unhex(t, strings.Repeat("0", len(v.Private)%2)+v.Private)
-	key := template("class=private-key token=false derive=true").With(p11.CKA_KEY_TYPE, p11.Ulong(kt)).With(p11.CKA_EC_PARAMS, c.Params()).With(p11.CKA_VALUE, value)
-	return &wycheCase{key: key, m: p11.Mechanism{Type: p11.CKM_ECDH1_DERIVE}, call: "derive", data: point, want: v.Shared, size: uint64(c.Size())}
-}
-
-// wordOf is bytes in hexadecimal as an answer has them.
-func wordOf(hexed string) string {
-	if hexed == "" {
+// wordOf is bytes as the applications have them.
+func wordOf(b []byte) string {
+	if len(b) == 0 {
 		return "-"
 	}
-	return hexed
+	return fmt.Sprintf("%x", b)
 }

@@ -7,8 +7,9 @@ usage: conformance.py MODULE
 
 Bytes are in hexadecimal, and - is none; a template is TYPE:VALUE,TYPE:VALUE; a
 mechanism is TYPE, TYPE:PARAMETER or, with a C struct, TYPE=FIELDS=TEXT: the fields
-are c1 (CK_BBOOL), u1f (CK_ULONG) and b00ff (a pointer and a length), between
-commas, and the text is for an application of the mount.
+are c1 (CK_BBOOL), u1f (CK_ULONG), b00ff (a pointer and a length), l00ff (a length and a
+pointer), w00ff (a pointer and a length in bits), a00ff (bytes as they are), v00ff (a pointer) and p(FIELDS) (a pointer to a
+struct), between commas, and the text is for an application of the mount.
 """
 import ctypes
 import os
@@ -66,21 +67,42 @@ def attributes(words):
     return template(pairs), U(len(pairs))
 
 
+def members(fields):
+    """The fields between the commas that are not in brackets."""
+    depth, start = 0, 0
+    for i, c in enumerate(fields + ","):
+        depth += (c == "(") - (c == ")")
+        if c == "," and depth == 0:
+            yield fields[start:i]
+            start = i + 1
+
+
 def structure(fields, kept):
     """The bytes of a C struct; kept holds what its pointers point to."""
+
+    def pointer(data):
+        kept.append(ctypes.create_string_buffer(data, max(len(data), 1)))
+        return bytes(ctypes.c_size_t(ctypes.addressof(kept[-1]) if data else 0))
+
     out = b""
-    for field in fields.split(","):
+    for field in members(fields):
         kind, value = field[0], field[1:]
         if kind == "c":
             out += bytes([int(value)])
-            continue
-        out += bytes(-len(out) % ctypes.sizeof(U))
-        if kind == "u":
-            out += bytes(U(int(value, 16)))
+        elif kind == "a":
+            out += bytes.fromhex(value)
         else:
-            data = bytes.fromhex(value)
-            kept.append(ctypes.create_string_buffer(data, max(len(data), 1)))
-            out += bytes(ctypes.c_size_t(ctypes.addressof(kept[-1]) if data else 0)) + bytes(U(len(data)))
+            out += bytes(-len(out) % ctypes.sizeof(U))
+            if kind == "u":
+                out += bytes(U(int(value, 16)))
+            elif kind == "p":
+                out += pointer(structure(value[1:-1], kept))
+            else:
+                data = bytes.fromhex(value)
+                length = bytes(U(len(data)))
+                out += {
+                    "b": pointer(data) + length, "l": length + pointer(data), "w": pointer(data) + bytes(U(8 * len(data))), "v": pointer(data),
+                }[kind]
     return out
 
 
@@ -98,6 +120,15 @@ def mechanism(word):
         m.kept = ctypes.create_string_buffer(parameter, len(parameter))
         m.parameter, m.length = ctypes.cast(m.kept, ctypes.c_void_p), len(parameter)
     return ctypes.byref(m), m
+
+
+def spelt(operation):
+    """The operation as functions are called."""
+    return {"signrecover": "SignRecover", "verifyrecover": "VerifyRecover"}.get(operation, operation.capitalize())
+
+
+class MechanismInfo(ctypes.Structure):
+    _fields_ = [("least", U), ("most", U), ("flags", U)]
 
 
 class Application:
@@ -162,6 +193,19 @@ class Application:
         info = TokenInfo()
         self.do("C_GetTokenInfo", self.slot, ctypes.byref(info))
         return "%x %x" % (info.numbers[0], info.numbers[2])
+
+    def do_list(self):
+        """The mechanisms with their flags."""
+        count = U()
+        self.do("C_GetMechanismList", self.slot, None, ctypes.byref(count))
+        list = (U * count.value)()
+        self.do("C_GetMechanismList", self.slot, list, ctypes.byref(count))
+        words = []
+        for m in list[: count.value]:
+            info = MechanismInfo()
+            self.do("C_GetMechanismInfo", self.slot, U(m), ctypes.byref(info))
+            words.append("%x:%x" % (m, info.flags))
+        return " ".join(words)
 
     def do_inittoken(self, pin, label):
         pin = raw(pin)
@@ -234,7 +278,7 @@ class Application:
     def do_begin(self, operation, s, o, m):
         by, kept = mechanism(m)
         key = [] if operation == "digest" else [U(int(o, 16))]
-        self.do("C_%sInit" % operation.capitalize(), U(int(s, 16)), by, *key)
+        self.do("C_%sInit" % spelt(operation), U(int(s, 16)), by, *key)
 
     def do_update(self, operation, s, data):
         data = raw(data)
@@ -252,7 +296,7 @@ class Application:
     def do_part(self, operation, s, data, size="10000"):
         """The call of an operation that takes all its data at once."""
         data = raw(data)
-        return self.output("C_" + operation.capitalize(), U(int(s, 16)), data, U(len(data)), size=int(size, 16))
+        return self.output("C_" + spelt(operation), U(int(s, 16)), data, U(len(data)), size=int(size, 16))
 
     def do_ask(self, operation, s, data):
         """How long the output would be."""

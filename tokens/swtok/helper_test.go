@@ -1,7 +1,9 @@
 package swtok
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"slices"
 	"testing"
 
@@ -162,4 +164,36 @@ func generatedPair(t testing.TB, c *Crypto, m p11.MechanismType, public p11.Attr
 		t.Fatal(err)
 	}
 	return tokentest.Object(t, a), tokentest.Object(t, b)
+}
+
+// lacks says whether Go's library has nothing for a mechanism, so that it is not listed.
+func lacks(c *Crypto, m p11.MechanismType) bool { return c.rows[m] == nil && c.provider.Name() == "go" }
+
+func curveNamed(t *testing.T, name string) p11.Curve {
+	c, ok := p11.CurveNamed(name)
+	if !ok {
+		t.Fatalf("no curve %s", name)
+	}
+	return c
+}
+
+// secretTemplate describes a secret key; a length of 0 is left out.
+func secretTemplate(kt p11.KeyType, length uint64) p11.Attributes {
+	a := p11.Attributes{
+		{Type: p11.CKA_CLASS, Value: p11.Ulong(p11.CKO_SECRET_KEY)},
+		{Type: p11.CKA_KEY_TYPE, Value: p11.Ulong(kt)},
+	}
+	if length != 0 {
+		a.SetUlong(p11.CKA_VALUE_LEN, length)
+	}
+	return a
+}
+
+var errDiffers = errors.New("the result differs")
+
+func same(got, want []byte, err error) error {
+	if err == nil && !bytes.Equal(got, want) {
+		return errDiffers
+	}
+	return err
 }

@@ -1,0 +1,6 @@
+//go:build !race
+
+package engine_test
+
+// vectorStride takes every vector.
+const vectorStride = 1
