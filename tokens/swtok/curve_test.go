@@ -3,11 +3,7 @@ package swtok
 import (
 	"bytes"
 	"crypto"
-	"crypto/sha256"
-	"flag"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"testing"
 
@@ -16,96 +12,6 @@ import (
 	"p11fs/tokens"
 	"p11fs/tokens/tokentest"
 )
-
-var curveSignatures = flag.Int("signatures", 0, "make this many signatures with each curve in TestCurveSignatures, also under -short or the race detector")
-
-// TestCurveSignatures signs with every curve and has another library check it: Go's
-// library, where it has the curve, and libcrypto, for r and s of all lengths; and a few
-// with the program openssl. There are 2,000 signatures with each curve, 100 under -short
-// or the race detector, or as many as -signatures says.
-func TestCurveSignatures(t *testing.T) {
-	signatures := 2000
-	if *curveSignatures > 0 {
-		signatures = *curveSignatures
-	} else if testing.Short() || archiveStride > 1 {
-		signatures = 100
-	}
-	checkers := providers(t)
-	eachProvider(t, func(t *testing.T, c *Crypto) {
-		for _, curve := range curvesOf(c) {
-			t.Run(curve.Name, func(t *testing.T) {
-				pub, priv := generatedEC(t, c, curve)
-				var public []ECPublicKey
-				for _, p := range checkers {
-					if p.HasCurve(curve) {
-						encoded, _ := pkix.ECPublic(p, curve, point(t, pub))
-						k, err := p.NewECPublicKey(curve, encoded)
-						if err != nil {
-							t.Fatal(err)
-						}
-						public = append(public, k)
-					}
-				}
-				var short [2]int // r and s that begin with a zero
-				n := curve.Size()
-				// r or s is not short in one of 2,000 tests: then some more are made.
-				for i := 0; i < signatures || signatures >= 2000 && min(short[0], short[1]) == 0 && i < 10*signatures; i++ {
-					digest := sha256.Sum256([]byte{byte(i), byte(i >> 8)})
-					sig, err := signAll(c, p11.Mechanism{Type: p11.CKM_ECDSA}, priv, digest[:])
-					if err != nil || len(sig) != 2*n {
-						t.Fatalf("%x, %v", sig, err)
-					}
-					for half, at := range []int{0, n} {
-						if sig[at] == 0 {
-							short[half]++
-						}
-					}
-					der, err := pkix.ECDSARawToDER(sig)
-					for _, k := range public {
-						if err != nil || !k.Verify(digest[:], der) {
-							t.Fatalf("signature %x: %v", sig, err)
-						}
-					}
-					if i < 3 {
-						opensslVerifies(t, pub, digest[:], der)
-					}
-				}
-				if signatures >= 2000 && (short[0] == 0 || short[1] == 0) {
-					t.Errorf("r began with a zero %d times, s %d times", short[0], short[1])
-				}
-			})
-		}
-	})
-}
-
-// opensslVerifies has openssl(1) check the signature of a digest.
-func opensslVerifies(t *testing.T, pub *tokens.Object, digest, der []byte) {
-	t.Helper()
-	program, err := exec.LookPath("openssl")
-	if err != nil {
-		t.Skip("no openssl")
-	}
-	a, err := pub.Acquire()
-	if err != nil {
-		t.Fatal(err)
-	}
-	pem, err := pkix.PublicPEM(a)
-	pub.Release()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	for name, b := range map[string][]byte{"key": pem, "digest": digest, "sig": der} {
-		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	cmd := exec.Command(program, "pkeyutl", "-verify", "-pubin", "-inkey", "key", "-sigfile", "sig", "-in", "digest")
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("openssl: %v: %s", err, out)
-	}
-}
 
 // TestCurveHashes signs data with each hash on each curve, and checks the signature over
 // the digest, of which the leftmost bits count (FIPS 186-5 §6.4).

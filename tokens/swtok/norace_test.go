@@ -2,5 +2,5 @@
 
 package swtok
 
-// archiveStride takes every vector of the archive.
-const archiveStride = 1
+// fewSignatures is how many TestSignatures makes with each key, of its own accord.
+const fewSignatures = 20
