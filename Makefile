@@ -30,8 +30,8 @@ MAY_SKIP_S390X := contrib/may-skip-s390x.txt
 # A machine of that kind with stock programs, made by contrib/s390x.sh. Tests skip
 # where it cannot be fetched.
 S390X := $(CURDIR)/$(BUILD)/s390x
-# A machine with stock openCryptoki 3.23, made by contrib/trixie.sh. TestStock323 skips
-# where it cannot be fetched.
+# A machine with stock openCryptoki 3.23 and OpenSSL 3.5, made by contrib/trixie.sh. Tests
+# that want it skip where it cannot be fetched.
 TRIXIE := $(BUILD)/trixie
 # What needs neither FUSE, fanotify nor programs that start themselves, which
 # qemu-user has not.

@@ -17,7 +17,7 @@ while read -r group package file; do
 	case $group in
 	run) ;;
 	test) [ "$purpose" != run ] || continue ;;
-	s390x | bench) [ "$purpose" = "$group" ] || continue ;;
+	s390x) [ "$purpose" = "$group" ] || continue ;;
 	*) continue ;;
 	esac
 	# The file may be a pattern, since some directories are named by machine.

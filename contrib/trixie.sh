@@ -1,6 +1,7 @@
 #!/bin/sh
-# Makes DIR a small machine to chroot into, of Debian 13: stock openCryptoki 3.23 and
-# OpenSC, with the loader and the libraries that they need.
+# Makes DIR a small machine to chroot into, of Debian 13: stock openCryptoki 3.23, OpenSC,
+# openssl(1) with its libcrypto, and Python, with the loader and the libraries that they
+# need.
 #
 #	trixie.sh DIR
 set -eu
@@ -11,7 +12,7 @@ export DEBIAN_MIRROR=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 made_by=$(cat "$0" "$(dirname "$0")/unpack.sh"; echo "$DEBIAN_MIRROR")
 [ "$(cat "$dir/made-by" 2> /dev/null)" != "$made_by" ] || exit 0
 
-sh "$(dirname "$0")/unpack.sh" "$dir" trixie "$(dpkg --print-architecture)" opencryptoki opensc busybox-static
+sh "$(dirname "$0")/unpack.sh" "$dir" trixie "$(dpkg --print-architecture)" opencryptoki opensc busybox-static openssl python3-minimal libpython3-stdlib
 for link in bin sbin lib lib64; do # which come with base-files, that nothing asks for
 	ln -sfn usr/$link "$dir/$link"
 done

@@ -58,18 +58,24 @@ func daemonDoors(c daemonConfig, so string) []door {
 // over its socket.
 const moduleApplication = `eval "$(p11fs env)"; exec python3 -B testdata/conformance.py "$1"`
 
-// application starts one of the stock library, and takes it over from the host's
-// shell.
+// application starts one of the stock library.
 func (h *liveHost) application(name string) *orders {
 	h.t.Helper()
 	script, err := filepath.Abs("testdata/conformance.py")
 	if err != nil {
 		h.t.Fatal(err)
 	}
+	return h.terminal.application("python3 -B "+script+" "+h.module, name)
+}
+
+// application starts a program that takes orders, under a name in the shell, and takes it
+// over from the shell.
+func (h *terminal) application(program, name string) *orders {
+	h.t.Helper()
 	dir := workDir(h.t, "application")
 	in, out := filepath.Join(dir, "in"), filepath.Join(dir, "out")
 	h.ok("mkfifo " + in + " " + out)
-	h.ok("python3 -B " + script + " " + h.module + " <" + in + " >" + out + " & " + name + "=$!")
+	h.ok(program + " <" + in + " >" + out + " & application" + name + "=$!")
 	// In the shell's order: each open waits for the other end.
 	w, err := os.OpenFile(in, os.O_WRONLY, 0)
 	if err != nil {
@@ -81,7 +87,7 @@ func (h *liveHost) application(name string) *orders {
 	}
 	h.t.Cleanup(func() {
 		_ = w.Close()
-		h.ok("wait $" + name)
+		h.ok("wait $application" + name)
 		_ = r.Close()
 	})
 	kill := func() error {

@@ -27,6 +27,12 @@ func newOrders(t testing.TB, d *daemon, name string, args ...string) *orders {
 	cmd := exec.Command(name, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: d.c.cred, Pdeathsig: syscall.SIGKILL}
 	cmd.Env = append(os.Environ(), d.env()...)
+	return runOrders(t, cmd)
+}
+
+// runOrders starts it as it is told.
+func runOrders(t testing.TB, cmd *exec.Cmd) *orders {
+	t.Helper()
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
