@@ -164,11 +164,21 @@ func sizeFits(o *Operation, room int) error {
 // C_Verify with its signature, C_Encrypt, …). A result longer than room gives a
 // *BufferError.
 func (s *Session) Do(ctx context.Context, flag p11.Flags, data, signature []byte, room int) ([]byte, error) {
+	return s.doInto(ctx, flag, nil, data, signature, room)
+}
+
+// DoInto is Do of an encryption or decryption for a caller that has memory for the output,
+// as UpdateInto.
+func (s *Session) DoInto(ctx context.Context, flag p11.Flags, into, data []byte, room int) ([]byte, error) {
+	return s.doInto(ctx, flag, into, data, nil, room)
+}
+
+func (s *Session) doInto(ctx context.Context, flag p11.Flags, into, data, signature []byte, room int) ([]byte, error) {
 	o, err := s.activeOf(flag)
 	if err != nil {
 		return nil, err
 	}
-	return s.do(ctx, o, data, signature, room)
+	return s.do(ctx, o, into, data, signature, room)
 }
 
 // VerifySignature is C_VerifySignature (PKCS#11 v3.2 §5.15).
@@ -177,11 +187,11 @@ func (s *Session) VerifySignature(ctx context.Context, data []byte) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.do(ctx, o, data, o.signature, NoLimit)
+	_, err = s.do(ctx, o, nil, data, o.signature, NoLimit)
 	return err
 }
 
-func (s *Session) do(ctx context.Context, o *Operation, data, signature []byte, room int) ([]byte, error) {
+func (s *Session) do(ctx context.Context, o *Operation, into, data, signature []byte, room int) ([]byte, error) {
 	o.mu.Lock()
 	parts := o.parts
 	o.unlock()
@@ -195,7 +205,7 @@ func (s *Session) do(ctx context.Context, o *Operation, data, signature []byte, 
 		return nil, err
 	}
 	defer s.settle(o)
-	return o.whole(ctx, data, signature, room)
+	return o.whole(ctx, into, data, signature, room)
 }
 
 // Update takes the next part of the data (C_DigestUpdate, C_EncryptUpdate, …), and
@@ -241,6 +251,17 @@ func (s *Session) VerifySignatureFinal(ctx context.Context) error {
 // Final ends an operation in parts (C_DigestFinal, C_VerifyFinal with its signature,
 // …), and returns the rest of the result.
 func (s *Session) Final(ctx context.Context, flag p11.Flags, signature []byte, room int) ([]byte, error) {
+	return s.finalInto(ctx, flag, nil, signature, room)
+}
+
+// FinalInto is Final of an encryption or decryption for a caller that has memory for the
+// output, if it knows for how much: into gives memory for n bytes, at most once. See
+// UpdateInto.
+func (s *Session) FinalInto(ctx context.Context, flag p11.Flags, into func(n int) []byte, room int) ([]byte, error) {
+	return s.finalInto(ctx, flag, into, nil, room)
+}
+
+func (s *Session) finalInto(ctx context.Context, flag p11.Flags, into func(n int) []byte, signature []byte, room int) ([]byte, error) {
 	o, err := s.activeOf(flag)
 	if err != nil {
 		return nil, err
@@ -249,7 +270,7 @@ func (s *Session) Final(ctx context.Context, flag p11.Flags, signature []byte, r
 		return nil, err
 	}
 	defer s.settle(o)
-	return o.finalWithin(ctx, signature, room)
+	return o.finalWithin(ctx, into, signature, room)
 }
 
 // UpdateBoth is a dual-function operation (PKCS#11 v3.1 §5.17): it drives the active

@@ -338,12 +338,15 @@ func (o *Operation) Final(ctx context.Context, signature []byte) ([]byte, error)
 	})
 }
 
-// finalWithin is Final if the rest fits room.
-func (o *Operation) finalWithin(ctx context.Context, signature []byte, room int) ([]byte, error) {
-	if room == NoLimit || o.size > 0 {
+// finalWithin is Final if the rest fits room. It may be in memory that into gives.
+func (o *Operation) finalWithin(ctx context.Context, into func(n int) []byte, signature []byte, room int) ([]byte, error) {
+	if o.size > 0 {
 		return o.Final(ctx, signature)
 	}
 	return o.run(ctx, always, func(ctx context.Context) ([]byte, error) {
+		if p, ok := o.impl.(tokens.Placer); ok && p.FinalSize() >= 0 {
+			return o.finalInto(ctx, p, into, signature, room)
+		}
 		out, err := o.result(ctx, signature)
 		if err != nil {
 			return nil, err
@@ -356,15 +359,32 @@ func (o *Operation) finalWithin(ctx context.Context, signature []byte, room int)
 	})
 }
 
+// finalInto is finalWithin of what tells its size.
+func (o *Operation) finalInto(ctx context.Context, p tokens.Placer, into func(n int) []byte, signature []byte, room int) ([]byte, error) {
+	n := p.FinalSize()
+	err := fits(n, room)
+	if err == nil {
+		err = o.countResult()
+	}
+	if err != nil {
+		return nil, err
+	}
+	var memory []byte
+	if into != nil {
+		memory = into(n)
+	}
+	return p.FinalInto(ctx, memory, signature)
+}
+
 // whole is Update and Final in one call, if the result fits room. One that does not
 // is thrown away and the operation begun anew, so that it can take other data, and
-// nothing of an IV has been used.
-func (o *Operation) whole(ctx context.Context, data, signature []byte, room int) ([]byte, error) {
+// nothing of an IV has been used. It may be in the memory of into.
+func (o *Operation) whole(ctx context.Context, into, data, signature []byte, room int) ([]byte, error) {
 	return o.run(ctx, always, func(ctx context.Context) ([]byte, error) {
 		if err := o.resume(ctx); err != nil {
 			return nil, err
 		}
-		out, err := o.all(ctx, data, signature)
+		out, err := o.all(ctx, into, data, signature)
 		if err != nil {
 			return nil, err
 		}
@@ -393,7 +413,14 @@ func (o *Operation) endHalfWay(err error) {
 }
 
 // all gives the token's side all data and takes all of the result.
-func (o *Operation) all(ctx context.Context, data, signature []byte) ([]byte, error) {
+func (o *Operation) all(ctx context.Context, into, data, signature []byte) ([]byte, error) {
+	if p, ok := o.impl.(tokens.Placer); ok {
+		out, err := p.WholeInto(ctx, into, data, signature)
+		if err != nil {
+			o.endHalfWay(interruptedBy(ctx, err))
+		}
+		return out, err
+	}
 	out, err := o.impl.Update(ctx, data)
 	if err != nil {
 		return nil, err

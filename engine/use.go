@@ -47,9 +47,9 @@ func keyUse(flag p11.Flags, usage p11.AttributeType, verb, noun string) use {
 
 // useOf returns the use of a CKF_ flag, which the program chooses.
 func useOf(flag p11.Flags) use {
-	for _, u := range uses {
-		if u.flag == flag {
-			return u
+	for i := range uses { // which are long to copy
+		if uses[i].flag == flag {
+			return uses[i]
 		}
 	}
 	panic("engine: " + flag.String() + " is no use of a mechanism")

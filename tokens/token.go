@@ -163,6 +163,12 @@ type Placer interface {
 	// UpdateInto is Update. The output is in the memory of into, from its beginning to its
 	// capacity, if that is long enough; it may be, where it is not. part is elsewhere.
 	UpdateInto(ctx context.Context, into, part []byte) ([]byte, error)
+	// FinalInto is Final, likewise. What it fails to give is wiped in that memory, too.
+	FinalInto(ctx context.Context, into, signature []byte) ([]byte, error)
+	// FinalSize is how many bytes Final will give, -1 where that is not known before.
+	FinalSize() int
+	// WholeInto is UpdateInto and FinalInto of a message that did not come in parts.
+	WholeInto(ctx context.Context, into, message, signature []byte) ([]byte, error)
 }
 
 // A Keeper is an Operation that may keep data of its message until it has its result.

@@ -38,7 +38,11 @@ func once(flag p11.Flags, operation func(*request) error) func(*request) error {
 // whole answers the one-part function of a use.
 func whole(flag p11.Flags) func(*request) error {
 	return answered(flag, func(q *request, room int) ([]byte, error) {
-		return q.session.Do(q.ctx, flag, q.data(0), nil, room)
+		data := q.data(0)
+		if flag&(p11.CKF_ENCRYPT|p11.CKF_DECRYPT) == 0 {
+			return q.session.Do(q.ctx, flag, data, nil, room)
+		}
+		return q.session.DoInto(q.ctx, flag, q.w.Room(len(data)), data, room)
 	})
 }
 
@@ -60,7 +64,7 @@ func both(flag, second p11.Flags) func(*request) error {
 // final answers a function that only returns a result.
 func final(flag p11.Flags) func(*request) error {
 	return answered(flag, func(q *request, room int) ([]byte, error) {
-		return q.session.Final(q.ctx, flag, nil, room)
+		return q.session.FinalInto(q.ctx, flag, q.w.Room, room)
 	})
 }
 

@@ -22,7 +22,7 @@ type Crypto struct {
 	list     []p11.MechanismInfo
 	rows     map[p11.MechanismType]*row
 	busy     turns
-	free     sync.Pool // of *piece64K, wiped
+	free     sync.Pool // of *piece64K
 }
 
 var (

@@ -1,8 +1,9 @@
 package swtok
 
 import (
+	"encoding/binary"
 	"math"
-	"math/big"
+	"math/bits"
 
 	"p11fs/p11"
 )
@@ -35,13 +36,18 @@ func aesCTR() family {
 // over, which the standard answers with CKR_DATA_LEN_RANGE. What 64 bits cannot
 // count is as good as endless.
 func ctrBytes(counter [aesBlock]byte, n uint64) uint64 {
-	end := new(big.Int).Lsh(big.NewInt(1), uint(n))
-	at := new(big.Int).SetBytes(counter[:])
-	left := end.Sub(end, at.Mod(at, end))
-	if left.Mul(left, big.NewInt(aesBlock)); !left.IsUint64() {
+	// The blocks that are left are the counter's negative, modulo 2^n, or all of them.
+	high, low := binary.BigEndian.Uint64(counter[:]), binary.BigEndian.Uint64(counter[8:])
+	low, borrow := bits.Sub64(0, low, 0)
+	high, _ = bits.Sub64(0, high, borrow)
+	low &= 1<<n - 1
+	if high &= 1<<(max(n, 64)-64) - 1; high|low == 0 && n < 60 {
+		low = 1 << n
+	}
+	if high != 0 || low == 0 || low > math.MaxUint64/aesBlock {
 		return math.MaxUint64
 	}
-	return left.Uint64()
+	return low * aesBlock
 }
 
 func (c *ctrCipher) update(into, part []byte) ([]byte, error) {

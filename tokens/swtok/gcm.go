@@ -9,15 +9,16 @@ import (
 
 // A gcmCipher is AES-GCM in parts (PKCS#11 v3.1 §6.13, NIST SP 800-38D), with
 // any length of IV and any whole number of bytes of tag. It encrypts in constant
-// memory. What is decrypted is held, and nobody gets any of it before the tag has been
-// checked. So there is no encryption either of what is too long for that.
+// memory. A ciphertext is kept until its tag is there: nobody gets any plaintext, nor is
+// there any, before that, and it is made where it goes to. So there is no encryption either
+// of what is too long for that.
 type gcmCipher struct {
-	mode    GCM
+	begin   func() (GCM, error)
+	mode    GCM // of the next result; nil if it is to begin
 	decrypt bool
 	tagLen  int
-	n       int    // bytes of text that the mode has had
-	held    pieces // decrypting: the plaintext
-	tail    []byte // decrypting: the last bytes that came, at most tagLen, which may be the tag
+	n       int    // encrypting: bytes of text that the mode has had
+	held    pieces // decrypting: the message
 }
 
 // aesGCM is the family of CKM_AES_GCM.
@@ -30,70 +31,46 @@ func newGCMCipher(u call, k *cipherKey, decrypt bool) (part, error) {
 	if err != nil {
 		return nil, err
 	}
-	mode, err := k.GCM(p.IV, p.AAD, !decrypt)
-	if err != nil {
+	iv, aad := bytes.Clone(p.IV), bytes.Clone(p.AAD)
+	g := &gcmCipher{decrypt: decrypt, tagLen: int(p.TagBits / 8), held: pieces{free: &u.free}}
+	g.begin = func() (GCM, error) { return k.GCM(iv, aad, !decrypt) }
+	if g.mode, err = g.begin(); err != nil {
 		return nil, failure(err)
 	}
-	return &gcmCipher{mode: mode, decrypt: decrypt, tagLen: int(p.TagBits / 8), held: pieces{free: &u.free}}, nil
+	return g, nil
 }
 
 func (g *gcmCipher) update(into, part []byte) ([]byte, error) {
+	if err := g.room(len(part)); err != nil || len(part) == 0 {
+		return nil, err
+	}
+	if g.decrypt {
+		g.held.add(part)
+		return nil, nil
+	}
+	g.n += len(part)
+	out := roomIn(into, len(part))
+	return out, failure(g.mode.Crypt(out, part))
+}
+
+// room refuses n bytes more than there may be.
+func (g *gcmCipher) room(n int) error {
 	most := maxHeld
 	if g.decrypt {
 		most += g.tagLen
 	}
-	switch {
-	case len(part) == 0:
-		return nil, nil
-	case len(part) > most-g.n-len(g.tail):
-		return nil, p11.Errorf(p11.CKR_DATA_LEN_RANGE,
+	if n > most-g.n-g.held.n {
+		return p11.Errorf(p11.CKR_DATA_LEN_RANGE,
 			"AES-GCM is decrypted whole, so a message has at most %d MiB: for more there is encrypt:stream (CKM_P11FS_STREAM)", maxHeld>>20)
-	case g.decrypt:
-		return nil, g.hold(part)
-	}
-	out := roomIn(into, len(part))
-	return out, g.crypt(out, part)
-}
-
-// hold decrypts all but the bytes that may be the tag.
-func (g *gcmCipher) hold(part []byte) error {
-	text := len(g.tail) + len(part) - g.tagLen
-	if text <= 0 {
-		g.tail = append(g.tail, part...)
-		return nil
-	}
-	n := min(text, len(g.tail))
-	if err := g.keep(g.tail[:n]); err != nil {
-		return err
-	}
-	if err := g.keep(part[:text-n]); err != nil {
-		return err
-	}
-	g.tail = append(g.tail[:copy(g.tail, g.tail[n:])], part[text-n:]...)
-	return nil
-}
-
-func (g *gcmCipher) keep(ciphertext []byte) error {
-	for len(ciphertext) > 0 {
-		to := g.held.more(len(ciphertext))
-		if err := g.crypt(to, ciphertext[:len(to)]); err != nil {
-			return err
-		}
-		ciphertext = ciphertext[len(to):]
 	}
 	return nil
-}
-
-func (g *gcmCipher) crypt(dst, src []byte) error {
-	g.n += len(src)
-	return failure(g.mode.Crypt(dst, src))
 }
 
 func (g *gcmCipher) kept() int {
 	if !g.decrypt {
 		return -1
 	}
-	return g.n + len(g.tail)
+	return g.held.n
 }
 
 func (g *gcmCipher) updateSize(n int) int {
@@ -103,26 +80,90 @@ func (g *gcmCipher) updateSize(n int) int {
 	return n
 }
 
+// finalSize is known, unless the message is none.
+func (g *gcmCipher) finalSize() int {
+	if !g.decrypt {
+		return g.tagLen
+	}
+	return max(g.held.n-g.tagLen, -1)
+}
+
 func (g *gcmCipher) result([]byte) ([]byte, error) {
-	switch {
-	case !g.decrypt:
-		tag, err := g.mode.Tag(g.tagLen)
-		return tag, failure(err)
-	case len(g.tail) < g.tagLen:
+	if g.decrypt {
+		return g.open(nil, g.held.list)
+	}
+	tag := make([]byte, g.tagLen)
+	return tag, failure(g.mode.TagSoFar(tag))
+}
+
+func (g *gcmCipher) final(into []byte) ([]byte, error) {
+	if g.decrypt {
+		return g.open(into, g.held.list)
+	}
+	tag := roomIn(into, g.tagLen)
+	return tag, failure(g.mode.Tag(tag))
+}
+
+func (g *gcmCipher) whole(into, message []byte) ([]byte, error) {
+	if err := g.room(len(message)); err != nil {
+		return nil, err
+	}
+	if g.decrypt {
+		return g.open(into, [][]byte{message})
+	}
+	out := roomIn(into, len(message)+g.tagLen)
+	text, tag := out[:len(message)], out[len(message):]
+	if err := g.mode.Crypt(text, message); err != nil {
+		return nil, failure(err)
+	}
+	return out, failure(g.mode.Tag(tag))
+}
+
+// open decrypts a message, with its tag.
+func (g *gcmCipher) open(into []byte, message [][]byte) ([]byte, error) {
+	left := -g.tagLen // of the text
+	for _, b := range message {
+		left += len(b)
+	}
+	if left < 0 {
 		return nil, p11.Errorf(p11.CKR_ENCRYPTED_DATA_LEN_RANGE, "the encrypted data is shorter than its tag")
-	case !g.mode.Fits(g.tail):
+	}
+	mode := g.mode
+	if g.mode = nil; mode == nil {
+		var err error
+		if mode, err = g.begin(); err != nil {
+			return nil, failure(err)
+		}
+	}
+	defer mode.Close()
+	out, tag := roomIn(into, left), make([]byte, 0, aesBlock)
+	at := 0
+	for _, b := range message {
+		n := min(left, len(b))
+		if err := mode.Crypt(out[at:], b[:n]); err != nil {
+			wipe(out)
+			return nil, failure(err)
+		}
+		at += n
+		left -= n
+		tag = append(tag, b[n:]...)
+	}
+	if !mode.Fits(tag) {
+		wipe(out)
 		return nil, p11.Errorf(p11.CKR_ENCRYPTED_DATA_INVALID, "the authentication tag is wrong")
 	}
-	return g.held.joined(), nil
+	return out, nil
 }
 
 func (g *gcmCipher) close() {
-	g.held.wipe()
-	g.mode.Close()
+	g.held.release()
+	if g.mode != nil {
+		g.mode.Close()
+	}
 }
 
-// pieces are bytes that are not moved when there are more of them. The memory of more
-// than half a piece comes from free, and is wiped when it goes back there.
+// pieces are bytes that are no secret, and are not moved when there are more of them. The
+// memory of more than half a piece comes from free, and goes back there.
 type pieces struct {
 	free *sync.Pool
 	list [][]byte
@@ -131,17 +172,18 @@ type pieces struct {
 
 type piece64K [64 << 10]byte
 
-// more adds up to n bytes, at least one, and returns where they are. It takes no more
-// than twice the memory of what is added, or was.
-func (p *pieces) more(n int) []byte {
-	if len(p.list) == 0 || len(p.list[len(p.list)-1]) == cap(p.list[len(p.list)-1]) {
-		p.list = append(p.list, p.memory(max(n, p.n)))
+// add takes no more than twice the memory of what is added, or was.
+func (p *pieces) add(b []byte) {
+	for len(b) > 0 {
+		if len(p.list) == 0 || len(p.list[len(p.list)-1]) == cap(p.list[len(p.list)-1]) {
+			p.list = append(p.list, p.memory(max(len(b), p.n)))
+		}
+		last := &p.list[len(p.list)-1]
+		n := min(len(b), cap(*last)-len(*last))
+		*last = append(*last, b[:n]...)
+		p.n += n
+		b = b[n:]
 	}
-	last := &p.list[len(p.list)-1]
-	at := len(*last)
-	*last = (*last)[:at+min(n, cap(*last)-at)]
-	p.n += len(*last) - at
-	return (*last)[at:]
 }
 
 func (p *pieces) memory(n int) []byte {
@@ -154,11 +196,7 @@ func (p *pieces) memory(n int) []byte {
 	return new(piece64K)[:0]
 }
 
-// joined is a copy in one.
-func (p *pieces) joined() []byte { return bytes.Join(p.list, nil) }
-
-func (p *pieces) wipe() {
-	wipe(p.list...)
+func (p *pieces) release() {
 	for _, b := range p.list {
 		if cap(b) == len(piece64K{}) {
 			p.free.Put((*piece64K)(b[:cap(b)]))

@@ -61,17 +61,27 @@ func (g *goGCM) Crypt(dst, part []byte) error {
 	return nil
 }
 
-func (g *goGCM) Tag(n int) ([]byte, error) { return g.tag()[:n], nil }
+func (g *goGCM) Tag(tag []byte) error {
+	t := g.tag()
+	copy(tag, t[:])
+	return nil
+}
 
-func (g *goGCM) tag() []byte {
-	h := g.hash // a copy, for the message may go on
-	defer h.wipe()
-	tag := make([]byte, aesBlock)
-	h.sum(g.aad*8, g.n*8).xor(g.mask).store(tag)
+func (g *goGCM) TagSoFar(tag []byte) error {
+	end := *g
+	defer end.hash.wipe()
+	return end.Tag(tag)
+}
+
+func (g *goGCM) tag() (tag [aesBlock]byte) {
+	g.hash.sum(g.aad*8, g.n*8).xor(g.mask).store(tag[:])
 	return tag
 }
 
-func (g *goGCM) Fits(tag []byte) bool { return equal(g.tag()[:len(tag)], tag) }
+func (g *goGCM) Fits(tag []byte) bool {
+	t := g.tag()
+	return equal(t[:len(tag)], tag)
+}
 
 func (g *goGCM) Close() {
 	g.stream = ctr32{}
@@ -95,7 +105,11 @@ func (g goGMAC) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func (g goGMAC) Sum(b []byte) []byte { return append(b, g.tag()...) }
+func (g goGMAC) Sum(b []byte) []byte {
+	var tag [aesBlock]byte
+	_ = g.TagSoFar(tag[:]) // it has no reason to fail
+	return append(b, tag[:]...)
+}
 
 func (g goGMAC) Reset()       { g.Close() }
 func (goGMAC) Size() int      { return aesBlock }

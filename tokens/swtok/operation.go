@@ -2,9 +2,9 @@ package swtok
 
 import (
 	"context"
-	"slices"
 
 	"p11fs/p11"
+	"p11fs/secret"
 	"p11fs/tokens"
 )
 
@@ -62,6 +62,16 @@ type part interface {
 	// result leaves the message where it is, so that it may go on.
 	result(signature []byte) ([]byte, error)
 	close()
+}
+
+// An ender is a part with an end of its own, behind which nothing comes.
+type ender interface {
+	// final is result, in the memory of into where that is long enough.
+	final(into []byte) ([]byte, error)
+	// finalSize is how many bytes it has, -1 where that is not known.
+	finalSize() int
+	// whole is update and final of a message of which there is nothing yet.
+	whole(into, message []byte) ([]byte, error)
 }
 
 // operation makes a tokens.Operation of a part. Of these only a message may have a result
@@ -143,7 +153,51 @@ func (o *operation) UpdateInto(_ context.Context, into, part []byte) ([]byte, er
 
 // Final is tokens.Operation.
 func (o *operation) Final(ctx context.Context, signature []byte) ([]byte, error) {
-	return o.Result(ctx, signature)
+	return o.FinalInto(ctx, nil, signature)
+}
+
+// FinalInto is tokens.Placer.
+func (o *operation) FinalInto(ctx context.Context, into, signature []byte) ([]byte, error) {
+	e, ok := o.part.(ender)
+	if !ok {
+		return o.Result(ctx, signature)
+	}
+	if o.err != nil {
+		return nil, o.err
+	}
+	o.err = p11.CKR_OPERATION_NOT_INITIALIZED
+	return e.final(into)
+}
+
+// FinalSize is tokens.Placer.
+func (o *operation) FinalSize() int {
+	if e, ok := o.part.(ender); ok && o.err == nil {
+		return e.finalSize()
+	}
+	return -1
+}
+
+// WholeInto is tokens.Placer.
+func (o *operation) WholeInto(ctx context.Context, into, message, signature []byte) ([]byte, error) {
+	if e, ok := o.part.(ender); ok && o.err == nil {
+		o.err = p11.CKR_OPERATION_NOT_INITIALIZED
+		return e.whole(into, message)
+	}
+	out, err := o.UpdateInto(ctx, into, message)
+	if err != nil {
+		return nil, err
+	}
+	rest, err := o.Result(ctx, signature)
+	switch {
+	case err != nil:
+		wipe(out)
+		return nil, err
+	case len(out) == 0:
+		return rest, nil
+	}
+	out = secret.Append(out, rest)
+	wipe(rest)
+	return out, nil
 }
 
 // Result is tokens.Resumer.
@@ -246,21 +300,7 @@ func (o *operation) Close() {
 // all is the whole operation over in; it is closed.
 func (o *operation) all(ctx context.Context, in []byte) ([]byte, error) {
 	defer o.Close()
-	out, err := o.Update(ctx, in)
-	if err != nil {
-		return nil, err
-	}
-	rest, err := o.Result(ctx, nil)
-	switch {
-	case err != nil:
-		wipe(out)
-		return nil, err
-	case len(out) == 0:
-		return rest, nil
-	}
-	whole := slices.Concat(out, rest)
-	wipe(out, rest)
-	return whole, nil
+	return o.WholeInto(ctx, nil, in, nil)
 }
 
 // digestOperation is an operation that takes keys.

@@ -151,9 +151,11 @@ type GCM interface {
 	// Crypt encrypts or decrypts the next part into as many bytes of dst, which begins
 	// where part does or is elsewhere.
 	Crypt(dst, part []byte) error
-	// Tag is the tag, of n bytes, of what was encrypted. The message may go on.
-	Tag(n int) ([]byte, error)
-	// Fits says whether tag is that of what was decrypted. The message may go on.
+	// Tag ends what was encrypted, and is its tag, of as many bytes as there are.
+	Tag(tag []byte) error
+	// TagSoFar is Tag, and the message may go on.
+	TagSoFar(tag []byte) error
+	// Fits ends what was decrypted, and says whether tag is its tag.
 	Fits(tag []byte) bool
 	// Close wipes what there is of the message.
 	Close()

@@ -51,12 +51,8 @@ func copiesGCM(lib *libcrypto.Library) bool {
 	}
 	defer s.Close()
 	g := libGCM{s}
-	one, err := g.Tag(aesBlock)
-	if err != nil {
-		return false
-	}
-	again, err := g.Tag(aesBlock)
-	return err == nil && equal(one, again)
+	var one, again [aesBlock]byte
+	return g.TagSoFar(one[:]) == nil && g.Tag(again[:]) == nil && one == again
 }
 
 func (*system) Name() string      { return "libcrypto" }
@@ -303,7 +299,11 @@ func (c *libCipher) with(u use) (*libcrypto.Keyed, error) {
 	if err != nil {
 		return nil, err
 	}
-	k, err := a.Keyed(c.key, u.encrypt)
+	var params []libcrypto.Param
+	if u.mode == "CBC" { // PKCS#7 padding is ours, as it has to be checked in constant time
+		params = append(params, libcrypto.Number("padding", 0))
+	}
+	k, err := a.Keyed(c.key, u.encrypt, params...)
 	if err != nil {
 		return nil, err
 	}
@@ -338,28 +338,20 @@ func (c *libCipher) GCM(iv, aad []byte, encrypt bool) (GCM, error) {
 	return libGCM{s}, nil
 }
 
-// libGCM is a message under libcrypto's GCM, whose end is that of a copy.
+// libGCM is a message under libcrypto's GCM.
 type libGCM struct{ *libcrypto.Stream }
 
-func (g libGCM) Tag(n int) ([]byte, error) {
-	end, err := g.Copy()
-	if err != nil {
-		return nil, err
-	}
-	defer end.Close()
-	if _, err := end.Final(nil); err != nil {
-		return nil, err
-	}
-	return end.Tag(n)
-}
+func (g libGCM) Tag(tag []byte) error { return g.Seal(tag) }
 
-func (g libGCM) Fits(tag []byte) bool {
+func (g libGCM) Fits(tag []byte) bool { return g.Check(tag) }
+
+func (g libGCM) TagSoFar(tag []byte) error {
 	end, err := g.Copy()
 	if err != nil {
-		return false
+		return err
 	}
 	defer end.Close()
-	return end.Check(tag)
+	return end.Seal(tag)
 }
 
 func (c *libCipher) Mode(mode string, iv []byte, encrypt bool, o ModeOptions) (Stream, error) {
@@ -452,7 +444,7 @@ func (c *libCipher) CBCDecrypter(iv []byte) cipher.BlockMode {
 
 // cbc is libcrypto's CBC, or else Go's, which is the same.
 func (c *libCipher) cbc(iv []byte, encrypt bool, golang func([]byte) cipher.BlockMode) cipher.BlockMode {
-	s, err := c.begin("CBC", iv, encrypt, libcrypto.Number("padding", 0))
+	s, err := c.begin("CBC", iv, encrypt)
 	if err != nil {
 		return golang(iv)
 	}

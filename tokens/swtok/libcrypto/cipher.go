@@ -8,6 +8,7 @@ import "C"
 
 import (
 	"runtime"
+	"sync/atomic"
 	"unsafe"
 
 	"p11fs/secret"
@@ -27,8 +28,9 @@ func (l *Library) Cipher(name string) (*Cipher, error) {
 
 // A Stream is one use of a cipher with a key. Close ends it.
 type Stream struct {
-	l   *Library
-	ctx unsafe.Pointer
+	l     *Library
+	ctx   unsafe.Pointer
+	keyed *Keyed // which the context serves again after Close; nil if it does not
 }
 
 // New begins to encrypt or decrypt. iv may be nil, for a mode that has none.
@@ -47,37 +49,54 @@ func (c *Cipher) New(key, iv []byte, encrypt bool, params ...Param) (*Stream, er
 	if ctx == nil {
 		return nil, failed("a cipher's start")
 	}
-	return &Stream{c.l, ctx}, nil
+	return &Stream{c.l, ctx, nil}, nil
 }
 
 // A Keyed is a cipher with a key, of which uses begin that then need not work on the
 // key. Its memory is the library's own, which wipes it once it cannot be reached.
 type Keyed struct {
-	l   *Library
-	ctx unsafe.Pointer
+	l *Library
+	*contexts
 }
 
-// Keyed gives the cipher a key, to encrypt or to decrypt.
-func (c *Cipher) Keyed(key []byte, encrypt bool) (*Keyed, error) {
-	s, err := c.New(key, nil, encrypt)
+// contexts are a context with the key alone, and one that has served a use and may serve
+// the next: it knows no more than the key, and where that use ended.
+type contexts struct {
+	ctx, spare unsafe.Pointer // spare is taken and given atomically
+}
+
+// Keyed gives the cipher a key, to encrypt or to decrypt, and parameters that stay.
+func (c *Cipher) Keyed(key []byte, encrypt bool, params ...Param) (*Keyed, error) {
+	s, err := c.New(key, nil, encrypt, params...)
 	if err != nil {
 		return nil, err
 	}
-	k := &Keyed{s.l, s.ctx}
-	runtime.AddCleanup(k, func(ctx unsafe.Pointer) { C.cipher_free(c.l.c, ctx) }, s.ctx)
+	k := &Keyed{s.l, &contexts{ctx: s.ctx}}
+	runtime.AddCleanup(k, func(own *contexts) {
+		C.cipher_free(c.l.c, own.ctx)
+		C.cipher_free(c.l.c, own.spare)
+	}, k.contexts)
 	return k, nil
 }
 
 // New begins a use, with an iv.
 func (k *Keyed) New(iv []byte, params ...Param) (*Stream, error) {
-	defer runtime.KeepAlive(k)
-	ps := k.l.params(params)
-	defer k.l.freeParams(ps)
-	ctx := C.cipher_begin(k.l.c, k.ctx, pointer(iv), ps)
-	if ctx == nil {
+	s := &Stream{l: k.l}
+	var ps *C.param
+	var spare unsafe.Pointer
+	if len(params) > 0 { // which would stay with a context
+		ps = k.l.params(params)
+		defer k.l.freeParams(ps)
+	} else {
+		s.keyed = k
+		spare = atomic.SwapPointer(&k.spare, nil)
+	}
+	s.ctx = C.cipher_begin(k.l.c, k.ctx, spare, pointer(iv), ps)
+	runtime.KeepAlive(k)
+	if s.ctx == nil {
 		return nil, failed("a cipher's start")
 	}
-	return &Stream{k.l, ctx}, nil
+	return s, nil
 }
 
 // Copy is another use in the same state. Not every mode of every library has it.
@@ -86,7 +105,7 @@ func (s *Stream) Copy() (*Stream, error) {
 	if ctx == nil {
 		return nil, failed("the copy of a cipher")
 	}
-	return &Stream{s.l, ctx}, nil
+	return &Stream{s.l, ctx, nil}, nil
 }
 
 // Associate takes data that is authenticated and not encrypted, before the message.
@@ -162,16 +181,27 @@ func (s *Stream) Tag(n int) ([]byte, error) {
 	return tag, nil
 }
 
+// Seal ends what was encrypted, and is its tag, of as many bytes as there are.
+func (s *Stream) Seal(tag []byte) error {
+	if C.cipher_seal(s.l.c, s.ctx, pointer(tag), C.size_t(len(tag))) <= 0 {
+		return failed("a cipher's tag")
+	}
+	return nil
+}
+
 // Check ends what was decrypted, and says whether its tag is that.
 func (s *Stream) Check(tag []byte) bool {
 	return C.cipher_check(s.l.c, s.ctx, pointer(tag), C.size_t(len(tag))) > 0
 }
 
-// Close ends the stream, and wipes what the library keeps of it. It may be called
+// Close ends the stream, and wipes what the library keeps of it, unless its Keyed keeps
+// it: what that has of the message, the key and the ciphertext tell too. It may be called
 // again.
 func (s *Stream) Close() {
-	C.cipher_free(s.l.c, s.ctx)
-	s.ctx = nil
+	if s.ctx != nil && (s.keyed == nil || !atomic.CompareAndSwapPointer(&s.keyed.spare, nil, s.ctx)) {
+		C.cipher_free(s.l.c, s.ctx)
+	}
+	s.ctx, s.keyed = nil, nil
 }
 
 // A MAC is an algorithm of message authentication, such as CMAC.

@@ -105,9 +105,11 @@ void *cipher_copy(const library *l, const void *ctx)
 	return copy;
 }
 
-void *cipher_begin(const library *l, const void *keyed, const unsigned char *iv, const param *p)
+// spare is a context of the same key whose use has ended, which is that of the new one; or
+// NULL.
+void *cipher_begin(const library *l, const void *keyed, void *spare, const unsigned char *iv, const param *p)
 {
-	void *ctx = cipher_copy(l, keyed);
+	void *ctx = spare ? spare : cipher_copy(l, keyed);
 	if (ctx && ((p && l->EVP_CIPHER_CTX_set_params(ctx, p) <= 0) ||
 		    l->EVP_CipherInit_ex2(ctx, NULL, NULL, iv, -1, NULL) <= 0)) {
 		l->EVP_CIPHER_CTX_free(ctx);
@@ -136,6 +138,15 @@ int cipher_tag(const library *l, void *ctx, unsigned char *tag, size_t n)
 {
 	param p[] = { { "tag", PARAM_OCTETS, tag, n, (size_t)-1 }, { 0 } };
 	return l->EVP_CIPHER_CTX_get_params(ctx, p);
+}
+
+// cipher_seal ends what was encrypted, and gives its tag.
+int cipher_seal(const library *l, void *ctx, unsigned char *tag, size_t n)
+{
+	unsigned char rest[32];
+	int restn;
+	l->ERR_clear_error();
+	return l->EVP_CipherFinal_ex(ctx, rest, &restn) > 0 && cipher_tag(l, ctx, tag, n) > 0;
 }
 
 // cipher_check ends what was decrypted, with its tag.

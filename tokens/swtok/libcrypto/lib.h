@@ -100,12 +100,13 @@ int mac_update(const library *l, void *ctx, const unsigned char *in, size_t n);
 int mac_final(const library *l, void *ctx, unsigned char *out, size_t *n);
 
 void *cipher_new(const library *l, const void *cipher, const unsigned char *key, const unsigned char *iv, int encrypt, const param *p);
-void *cipher_begin(const library *l, const void *keyed, const unsigned char *iv, const param *p);
+void *cipher_begin(const library *l, const void *keyed, void *spare, const unsigned char *iv, const param *p);
 void *cipher_copy(const library *l, const void *ctx);
 void cipher_free(const library *l, void *ctx);
 int cipher_update(const library *l, void *ctx, unsigned char *out, int *outn, const unsigned char *in, int n);
 int cipher_final(const library *l, void *ctx, unsigned char *out, int *outn);
 int cipher_tag(const library *l, void *ctx, unsigned char *tag, size_t n);
+int cipher_seal(const library *l, void *ctx, unsigned char *tag, size_t n);
 int cipher_check(const library *l, void *ctx, unsigned char *tag, size_t n);
 
 void *key_make(const library *l, const char *type, int selection, param *p);
