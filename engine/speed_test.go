@@ -2,7 +2,6 @@ package engine_test
 
 import (
 	"context"
-	"crypto/aes"
 	"crypto/cipher"
 	"fmt"
 	"log/slog"
@@ -22,13 +21,13 @@ import (
 
 // BenchmarkAgainstOpenSSL has messages encrypted in parts, and openssl speed beside it,
 // in turns: the figures are medians, of openssl's speed. Both are of processor time, so
-// that what else the machine does weighs little. "bare" is Go's own library with nothing
-// around it. Run it with -benchtime=1x; it takes three minutes.
+// that what else the machine does weighs little. "bare" is a provider's library with
+// nothing around it, that of Go with messages as long as a part where it has no parts.
+// Run it with -benchtime=1x; it takes five minutes.
 func BenchmarkAgainstOpenSSL(b *testing.B) {
-	const rounds = 5
-	sessions := map[string]*engine.Session{"go": speedSession(b, swtok.GoProvider())}
+	providers := []swtok.Provider{swtok.GoProvider()}
 	if p := swtok.LoadProvider(slog.New(slog.DiscardHandler)); p.Name() != "go" {
-		sessions[p.Name()] = speedSession(b, p)
+		providers = append(providers, p)
 	}
 	for _, mode := range []struct{ openssl, mechanism string }{
 		{"aes-256-gcm", "aes-gcm,iv=000102030405060708090a0b"},
@@ -37,25 +36,59 @@ func BenchmarkAgainstOpenSSL(b *testing.B) {
 	} {
 		for _, size := range []struct{ message, part int }{{64 << 10, 16 << 10}, {64 << 10, 64 << 10}, {16 << 20, 64 << 10}} {
 			b.Run(fmt.Sprintf("%s/%d-in-%d", mode.openssl, size.message, size.part), func(b *testing.B) {
-				ratios := make(map[string][]float64)
-				for range rounds {
-					base := opensslSpeed(b, mode.openssl, size.part)
-					ratios["bare"] = append(ratios["bare"], speedOf(size.message, bare(b, mode.openssl, size.message, size.part))/base)
-					for name, s := range sessions {
-						for use, flag := range map[string]p11.Flags{"": p11.CKF_ENCRYPT, "-decrypt": p11.CKF_DECRYPT} {
-							run := inParts(b, s, flag, mode.mechanism, size.message, size.part)
-							ratios[name+use] = append(ratios[name+use], speedOf(size.message, run)/base)
-						}
+				runs := make(map[string]func())
+				for _, p := range providers {
+					s := speedSession(b, p)
+					runs["bare-"+p.Name()] = bare(b, p, mode.openssl, size.message, size.part)
+					for use, flag := range map[string]p11.Flags{"": p11.CKF_ENCRYPT, "-decrypt": p11.CKF_DECRYPT} {
+						runs[p.Name()+use] = inParts(b, s, flag, mode.mechanism, size.message, size.part)
+					}
+					if size.message == size.part {
+						runs[p.Name()+"-decrypt-whole"] = inOne(b, s, mode.mechanism, size.message)
 					}
 				}
-				for name, list := range ratios {
-					slices.Sort(list)
-					b.ReportMetric(list[rounds/2], name)
-				}
-				b.ReportMetric(0, "ns/op")
+				compare(b, runs, size.message, func() float64 {
+					return opensslSpeed(b, "-evp", mode.openssl, "-bytes", strconv.Itoa(size.part)) // bytes a second
+				})
 			})
 		}
 	}
+	for _, key := range []struct{ openssl, generate, sign string }{
+		{"rsa2048", "rsa-pkcs-key-pair-gen", "rsa-pkcs"},
+		{"ecdsap256", "ec-key-pair-gen", "ecdsa"},
+	} {
+		b.Run(key.openssl, func(b *testing.B) {
+			runs := make(map[string]func())
+			for _, p := range providers {
+				runs[p.Name()] = signing(b, speedSession(b, p), key.generate, key.sign)
+			}
+			compare(b, runs, 1, func() float64 { return opensslSpeed(b, key.openssl) }) // signatures a second
+		})
+	}
+}
+
+// compare has the runs by turns with openssl. Each run is of so many bytes, or signatures.
+func compare(b *testing.B, runs map[string]func(), size int, base func() float64) {
+	const rounds = 5
+	ratios := make(map[string][]float64)
+	for range rounds {
+		openssl := base()
+		speeds := make(map[string]float64)
+		for name, run := range runs {
+			speeds[name] = speedOf(size, run)
+			ratios[name] = append(ratios[name], speeds[name]/openssl)
+		}
+		for _, provider := range []string{"go", "libcrypto"} {
+			if bare := speeds["bare-"+provider]; bare > 0 {
+				ratios[provider+"/bare"] = append(ratios[provider+"/bare"], speeds[provider]/bare)
+			}
+		}
+	}
+	for name, list := range ratios {
+		slices.Sort(list)
+		b.ReportMetric(list[rounds/2], name)
+	}
+	b.ReportMetric(0, "ns/op")
 }
 
 // speedSession is a session of a user, whose one key is for AES.
@@ -77,19 +110,16 @@ func speedSession(b *testing.B, p swtok.Provider) *engine.Session {
 // inParts is one message through a session.
 func inParts(b *testing.B, s *engine.Session, flag p11.Flags, mechanism string, size, part int) func() {
 	ctx := context.Background()
-	m, err := p11.ParseMechanism(mechanism)
-	if err != nil {
-		b.Fatal(err)
-	}
-	template, _ := p11.ParseTemplate("label=speed")
-	keys, err := s.Find(ctx, template)
-	if err != nil || len(keys) != 1 {
-		b.Fatal(keys, err)
-	}
+	m, key := speedKey(b, s, mechanism)
 	tail := make([]byte, 0, 16)
-	data, into := make([]byte, part), make([]byte, 0, part+64)
-	message := func(flag p11.Flags) {
-		if err := s.Init(ctx, flag, m, keys[0]); err != nil {
+	data, into, rest := make([]byte, part), make([]byte, 0, part+64), []byte(nil)
+	if flag == p11.CKF_DECRYPT && m.Type == p11.CKM_AES_GCM {
+		// The tag of what is decrypted: the data as a ciphertext of what it is for.
+		tail = gcmTag(b, s, m, key, data, size)
+		rest = make([]byte, 0, size)
+	}
+	return func() {
+		if err := s.Init(ctx, flag, m, key); err != nil {
 			b.Fatal(err)
 		}
 		for n := 0; n < size; n += part {
@@ -97,19 +127,75 @@ func inParts(b *testing.B, s *engine.Session, flag p11.Flags, mechanism string, 
 				b.Fatal(err)
 			}
 		}
-	}
-	if flag == p11.CKF_DECRYPT && m.Type == p11.CKM_AES_GCM {
-		// The tag of what is decrypted: the data as a ciphertext of what it is for.
-		tail = gcmTag(b, s, m, keys[0], data, size)
-	}
-	return func() {
-		message(flag)
 		if len(tail) > 0 {
 			if _, err := s.Update(ctx, flag, tail, engine.NoLimit); err != nil {
 				b.Fatal(err)
 			}
 		}
-		if _, err := s.Final(ctx, flag, nil, engine.NoLimit); err != nil {
+		if _, err := s.FinalInto(ctx, flag, func(int) []byte { return rest }, engine.NoLimit); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// inOne is the decryption of one message in one call.
+func inOne(b *testing.B, s *engine.Session, mechanism string, size int) func() {
+	ctx := context.Background()
+	m, key := speedKey(b, s, mechanism)
+	data, into := make([]byte, size), make([]byte, 0, size+64)
+	if m.Type == p11.CKM_AES_GCM {
+		data = append(data, gcmTag(b, s, m, key, data, size)...)
+	}
+	return func() {
+		if err := s.Init(ctx, p11.CKF_DECRYPT, m, key); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := s.DoInto(ctx, p11.CKF_DECRYPT, into, data, cap(into)); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// speedKey is the session's key, and the mechanism.
+func speedKey(b *testing.B, s *engine.Session, mechanism string) (p11.Mechanism, p11.ObjectHandle) {
+	m, err := p11.ParseMechanism(mechanism)
+	if err != nil {
+		b.Fatal(err)
+	}
+	template, _ := p11.ParseTemplate("label=speed")
+	keys, err := s.Find(context.Background(), template)
+	if err != nil || len(keys) != 1 {
+		b.Fatal(keys, err)
+	}
+	return m, keys[0]
+}
+
+// signing is a signature with a new key.
+func signing(b *testing.B, s *engine.Session, generate, sign string) func() {
+	ctx := context.Background()
+	template := func(text string) p11.Attributes {
+		t, err := p11.ParseTemplate("token=false private=false " + text)
+		if err != nil {
+			b.Fatal(err)
+		}
+		return t
+	}
+	public := template("verify=true modulus-bits=2048")
+	if generate == "ec-key-pair-gen" {
+		public = template("verify=true ec-params=p-256")
+	}
+	g, _ := p11.ParseMechanism(generate)
+	_, key, err := s.GenerateKeyPair(ctx, g, public, template("sign=true"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	m, _ := p11.ParseMechanism(sign)
+	digest := make([]byte, 32)
+	return func() {
+		if err := s.Init(ctx, p11.CKF_SIGN, m, key); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := s.Do(ctx, p11.CKF_SIGN, digest, nil, engine.NoLimit); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -139,34 +225,45 @@ func gcmTag(b *testing.B, s *engine.Session, m p11.Mechanism, key p11.ObjectHand
 	return out[size:]
 }
 
-// bare is one message through Go's library.
-func bare(b *testing.B, mode string, size, part int) func() {
-	block, err := aes.NewCipher(make([]byte, 32))
-	if err != nil {
-		b.Fatal(err)
+// bare is one message through a provider's library.
+func bare(b *testing.B, p swtok.Provider, mode string, size, part int) func() {
+	check := func(err error) {
+		if err != nil {
+			b.Fatal(err)
+		}
 	}
+	c, err := p.NewBlockCipher(p11.CKK_AES, make([]byte, 32))
+	check(err)
 	iv, data, out := make([]byte, 16), make([]byte, part), make([]byte, part+16)
 	each := func(f func()) {
 		for n := 0; n < size; n += part {
 			f()
 		}
 	}
-	switch mode {
-	case "aes-256-gcm": // whole parts: it has no others
-		aead, err := cipher.NewGCM(block)
-		if err != nil {
-			b.Fatal(err)
-		}
+	switch {
+	case mode == "aes-256-gcm" && p.Name() == "go": // whole parts: it has no others
+		aead, err := cipher.NewGCM(c.Block())
+		check(err)
 		return func() { each(func() { aead.Seal(out[:0], iv[:12], data, nil) }) }
-	case "aes-256-cbc":
+	case mode == "aes-256-gcm":
 		return func() {
-			c := cipher.NewCBCEncrypter(block, iv)
-			each(func() { c.CryptBlocks(out, data) })
+			g, err := c.GCM(iv[:12], nil, true)
+			check(err)
+			defer g.Close()
+			each(func() { check(g.Crypt(out, data)) })
+			check(g.Tag(out[:16]))
+		}
+	case mode == "aes-256-cbc":
+		return func() {
+			m := c.CBCEncrypter(iv)
+			each(func() { m.CryptBlocks(out, data) })
 		}
 	}
 	return func() {
-		c := cipher.NewCTR(block, iv)
-		each(func() { c.XORKeyStream(out, data) })
+		m, err := c.Mode("CTR", iv, true, swtok.ModeOptions{})
+		check(err)
+		defer m.Close()
+		each(func() { check(m.(interface{ Crypt(dst, part []byte) error }).Crypt(out, data)) })
 	}
 }
 
@@ -191,15 +288,15 @@ func processorTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// opensslSpeed is openssl's own figure, in bytes per second.
-func opensslSpeed(b *testing.B, mode string, part int) float64 {
-	out, err := exec.Command("openssl", "speed", "-mr", "-evp", mode, "-bytes", strconv.Itoa(part), "-seconds", "1").Output()
+// opensslSpeed is openssl's own figure, a second.
+func opensslSpeed(b *testing.B, args ...string) float64 {
+	out, err := exec.Command("openssl", append([]string{"speed", "-mr", "-seconds", "1"}, args...)...).Output()
 	if err != nil {
 		b.Skip(err)
 	}
 	for line := range strings.Lines(string(out)) {
-		if fields := strings.Split(strings.TrimSpace(line), ":"); fields[0] == "+F" {
-			f, err := strconv.ParseFloat(fields[len(fields)-1], 64)
+		if fields := strings.Split(strings.TrimSpace(line), ":"); strings.HasPrefix(fields[0], "+F") {
+			f, err := strconv.ParseFloat(fields[3], 64)
 			if err != nil {
 				b.Fatal(err)
 			}
