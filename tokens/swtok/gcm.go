@@ -1,7 +1,6 @@
 package swtok
 
 import (
-	"bytes"
 	"sync"
 
 	"p11fs/p11"
@@ -31,9 +30,8 @@ func newGCMCipher(u call, k *cipherKey, decrypt bool) (part, error) {
 	if err != nil {
 		return nil, err
 	}
-	iv, aad := bytes.Clone(p.IV), bytes.Clone(p.AAD)
 	g := &gcmCipher{decrypt: decrypt, tagLen: int(p.TagBits / 8), held: pieces{free: &u.free}}
-	g.begin = func() (GCM, error) { return k.GCM(iv, aad, !decrypt) }
+	g.begin = func() (GCM, error) { return k.GCM(p.IV, p.AAD, !decrypt) }
 	if g.mode, err = g.begin(); err != nil {
 		return nil, failure(err)
 	}

@@ -4,18 +4,22 @@ import (
 	"crypto/cipher"
 	"encoding/binary"
 	"hash"
+	"math"
 )
 
 // Go's library has GCM of whole messages only: cipher.AEAD. What it has that runs in
-// parts is counter mode. The authentication beside it is made here out of the AEAD's own,
-// without plaintext (see ghash), so that the bulk of the work is the library's assembly,
-// and a part costs one multiplication in the field, which Go does not give out. Without
-// this an encryption would hold its message, and give all of it at the end.
+// parts is counter mode. The authentication beside it is made here out of the AEAD's own
+// (see ghash), so that the bulk of the work is the library's assembly, and a part costs
+// few multiplications in the field, which Go does not give out. Without this an encryption
+// would hold its message, and give all of it at the end.
 
 // A goGCM is GCM in parts, with Go's library.
 type goGCM struct {
+	block   cipher.Block
 	encrypt bool
 	stream  ctr32
+	at      uint64   // bytes that the stream has had, or was put behind
+	j0      block128 // the counter block before the first
 	hash    ghash
 	mask    block128 // E(J0)
 	aad, n  uint64   // bytes of each
@@ -26,8 +30,8 @@ func (b *goBlockCipher) GCM(iv, aad []byte, encrypt bool) (GCM, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &goGCM{encrypt: encrypt, hash: *base, aad: uint64(len(aad))}
-	var j0, mask [16]byte // the counter block before the first
+	g := &goGCM{block: b.block, encrypt: encrypt, hash: *base, aad: uint64(len(aad))}
+	var j0, mask [16]byte
 	if len(iv) == 12 {
 		copy(j0[:], iv)
 		j0[15] = 1
@@ -38,27 +42,58 @@ func (b *goBlockCipher) GCM(iv, aad []byte, encrypt bool) (GCM, error) {
 	}
 	b.block.Encrypt(mask[:], j0[:])
 	g.mask = load128(mask[:])
-	g.stream = newCTR32(b.block, j0)
+	g.stream, g.j0 = newCTR32(b.block, j0), load128(j0[:])
 	g.hash.write(aad)
 	g.hash.pad()
 	return g, nil
 }
 
-// Crypt goes over as much as the caches hold, twice.
+// Crypt encrypts what it can in one pass: whole blocks, with room for a tag behind them.
+// Else it goes over as much as the caches hold, twice.
 func (g *goGCM) Crypt(dst, part []byte) error {
-	g.n += uint64(len(part))
 	for len(part) > 0 {
 		n := min(len(part), ghashPart)
-		if !g.encrypt {
-			g.hash.write(part[:n])
+		whole := min(n, cap(dst)-aesBlock) &^ (aesBlock - 1)
+		if begun := int(g.n % aesBlock); begun > 0 {
+			n, whole = min(n, aesBlock-begun), 0
 		}
-		g.stream.xor(dst[:n], part[:n])
-		if g.encrypt {
-			g.hash.write(dst[:n])
+		if g.encrypt && whole >= leastSeal {
+			n = whole
+			g.seal(dst[:cap(dst)], part[:n])
+		} else {
+			g.twice(dst[:n], part[:n])
 		}
+		g.n += uint64(n)
 		dst, part = dst[n:], part[n:]
 	}
 	return nil
+}
+
+// leastSeal is from how many bytes on one pass takes less time than two: it has to compute
+// a nonce.
+const leastSeal = 1 << 10
+
+func (g *goGCM) seal(dst, part []byte) {
+	j := g.j0
+	j.lo = j.lo&^math.MaxUint32 | (j.lo+g.n/aesBlock)&math.MaxUint32
+	var mask [aesBlock]byte
+	j.store(mask[:])
+	g.block.Encrypt(mask[:], mask[:])
+	g.hash.seal(dst, part, j, load128(mask[:]))
+}
+
+func (g *goGCM) twice(dst, part []byte) {
+	if g.at != g.n { // there were blocks in one pass
+		g.stream.begin(uint32(g.j0.lo) + 1 + uint32(g.n/aesBlock))
+	}
+	if !g.encrypt {
+		g.hash.write(part)
+	}
+	g.stream.xor(dst, part)
+	if g.encrypt {
+		g.hash.write(dst)
+	}
+	g.at = g.n + uint64(len(part))
 }
 
 func (g *goGCM) Tag(tag []byte) error {
@@ -84,7 +119,7 @@ func (g *goGCM) Fits(tag []byte) bool {
 }
 
 func (g *goGCM) Close() {
-	g.stream = ctr32{}
+	g.stream, g.j0 = ctr32{}, block128{}
 	g.hash.wipe()
 }
 

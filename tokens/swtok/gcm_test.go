@@ -2,6 +2,8 @@ package swtok
 
 import (
 	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -108,10 +110,60 @@ func TestGCMInto(t *testing.T) {
 				out, err = op.FinalInto(t.Context(), into[:0], nil)
 				check("in parts", op, out, err)
 			}
-			// One that is left, of which the next knows nothing.
+			// One that is left, of which the next knows nothing; it leaves what is behind its
+			// output.
 			left := begin(p11.CKF_ENCRYPT)
-			_ = must(left.Update(t.Context(), plain))
+			behind := bytes.Repeat([]byte{0xee}, size+64)
+			part := must(left.UpdateInto(t.Context(), behind[:0], plain))
+			if !bytes.Equal(part, sealed[:size]) || !bytes.Equal(behind[size:], bytes.Repeat([]byte{0xee}, 64)) {
+				t.Errorf("%d bytes in parts: another ciphertext, or %x behind it", size, behind[size:])
+			}
 			left.Close()
 		}
 	})
+}
+
+// TestGCMCounterWraps has an IV from which the counter runs over within a part, which is
+// encrypted in place.
+func TestGCMCounterWraps(t *testing.T) {
+	raw := bytes.Repeat([]byte{9}, 32)
+	block, err := aes.NewCipher(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := newGHASH(block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var iv [aesBlock]byte
+	block128{0x0123456789abcdef, 0xfedcba98ffffff00}.mul(h.back).xor(h.shift).store(iv[:])
+	std, err := cipher.NewGCMWithNonceSize(block, len(iv))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := bytes.Repeat([]byte("text"), 40_000)
+	want := std.Seal(nil, iv[:], text, nil)
+	for _, p := range providers(t) {
+		k, err := p.NewBlockCipher(p11.CKK_AES, raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, step := range []int{len(text), ghashPart, 1 << 12, 5000} {
+			g, err := k.GCM(iv[:], nil, true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out := append(bytes.Clone(text), make([]byte, aesBlock)...)
+			for at := 0; at < len(text); at += step {
+				end := min(len(text), at+step)
+				if err := g.Crypt(out[at:end], out[at:end]); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := g.Tag(out[len(text):]); err != nil || !bytes.Equal(out, want) {
+				t.Errorf("%s in parts of %d: another ciphertext, %v", p.Name(), step, err)
+			}
+			g.Close()
+		}
+	}
 }

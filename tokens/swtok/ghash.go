@@ -15,8 +15,15 @@ import (
 // where Y(P) = P₁·Hᵐ ⊕ … ⊕ Pₘ·H, so that what has gone before moves up by Hᵐ:
 // with z = Y·H, z' = z·Hᵐ ⊕ tag ⊕ len·H ⊕ E(J0). It costs one multiplication a
 // part here, and one GMAC there. The tags of this nonce never leave the type.
+//
+// A part that is encrypted whole comes with its GMAC, if its counters are those that follow
+// from a nonce: they are J(N) = (N·H ⊕ len)·H for a nonce N of one block, which can be solved
+// for N.
 type ghash struct {
 	gmac  cipher.AEAD
+	whole cipher.AEAD // with nonces of a block
+	back  block128    // H^-2
+	shift block128    // len·H^-1
 	h     block128
 	mask  block128 // E(J0) for the nonce of 12 zeros
 	z     block128 // Y·H
@@ -85,7 +92,47 @@ func newGHASH(b cipher.Block) (*ghash, error) {
 	in[15] = 1
 	b.Encrypt(out[:], in[:])
 	g.mask = load128(out[:])
+	if g.whole, err = cipher.NewGCMWithNonceSize(b, aesBlock); err != nil {
+		return nil, err
+	}
+	g.m = ghashPart / aesBlock // of which most parts are
+	g.power = g.h.pow(g.m)
+	inverse := g.h.inverse()
+	g.back, g.shift = inverse.mul(inverse), block128{lo: 8 * aesBlock}.mul(inverse)
 	return g, nil
+}
+
+// inverse is x^(2^128-2).
+func (x block128) inverse() block128 {
+	square := x.mul(x)
+	r := square
+	for range 126 {
+		square = square.mul(square)
+		r = r.mul(square)
+	}
+	return r
+}
+
+// seal encrypts whole blocks, at most ghashPart bytes, with the counters behind j, whose
+// encryption is mask, and mixes them in. What is behind them in dst, where there is room for
+// a block, is as before.
+func (g *ghash) seal(dst, src []byte, j, mask block128) {
+	var nonce, behind [aesBlock]byte
+	j.mul(g.back).xor(g.shift).store(nonce[:])
+	n := len(src)
+	over := dst[n : n+aesBlock]
+	copy(behind[:], over)
+	tag := load128(g.whole.Seal(dst[:0], nonce[:], src, nil)[n:])
+	copy(over, behind[:])
+	g.mix(tag, n, block128{lo: uint64(n) * 8}, mask)
+}
+
+// mix has z go on over n bytes whose GMAC is tag.
+func (g *ghash) mix(tag block128, n int, length, mask block128) {
+	if m := uint64(n / aesBlock); m != g.m {
+		g.power, g.m = g.h.pow(m), m
+	}
+	g.z = g.z.mul(g.power).xor(tag).xor(length.mul(g.h)).xor(mask)
 }
 
 // write mixes in b, continuing a begun block.
@@ -122,14 +169,9 @@ func (g *ghash) blocks(b []byte) {
 	for len(b) > 0 {
 		part := b[:min(len(b), ghashPart)]
 		b = b[len(part):]
-		m := uint64(len(part) / 16)
-		if m != g.m {
-			g.power, g.m = g.h.pow(m), m
-		}
 		var nonce [12]byte
 		tag := g.gmac.Seal(g.tag[:0], nonce[:], nil, part)
-		length := block128{hi: uint64(len(part)) * 8}
-		g.z = g.z.mul(g.power).xor(load128(tag)).xor(length.mul(g.h)).xor(g.mask)
+		g.mix(load128(tag), len(part), block128{hi: uint64(len(part)) * 8}, g.mask)
 	}
 }
 
@@ -142,5 +184,6 @@ func (g *ghash) sum(aadBits, textBits uint64) block128 {
 // wipe forgets the hash key.
 func (g *ghash) wipe() {
 	g.h, g.mask, g.z, g.power, g.m = block128{}, block128{}, block128{}, block128{}, 0
+	g.back, g.shift = block128{}, block128{}
 	clear(g.held[:])
 }
