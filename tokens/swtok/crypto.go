@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"io"
 	"slices"
-	"sync"
 
 	"p11fs/p11"
 	"p11fs/p11/pkix"
@@ -22,7 +21,7 @@ type Crypto struct {
 	list     []p11.MechanismInfo
 	rows     map[p11.MechanismType]*row
 	busy     turns
-	free     sync.Pool // of *piece64K
+	free     freePieces
 }
 
 var (

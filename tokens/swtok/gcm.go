@@ -161,14 +161,20 @@ func (g *gcmCipher) close() {
 }
 
 // pieces are bytes that are no secret, and are not moved when there are more of them. The
-// memory of more than half a piece comes from free, and goes back there.
+// memory of long ones comes from free, and goes back there.
 type pieces struct {
-	free *sync.Pool
+	free *freePieces
 	list [][]byte
 	n    int
 }
 
-type piece64K [64 << 10]byte
+// freePieces are pieces of two lengths, by which a part of a usual length needs no new one.
+type freePieces struct{ short, long sync.Pool }
+
+type (
+	shortPiece [16 << 10]byte
+	longPiece  [64 << 10]byte
+)
 
 // add takes no more than twice the memory of what is added, or was.
 func (p *pieces) add(b []byte) {
@@ -185,19 +191,28 @@ func (p *pieces) add(b []byte) {
 }
 
 func (p *pieces) memory(n int) []byte {
-	if n <= len(piece64K{})/2 {
-		return make([]byte, 0, n)
+	switch {
+	case n >= len(longPiece{}):
+		if b, ok := p.free.long.Get().(*longPiece); ok {
+			return b[:0]
+		}
+		return new(longPiece)[:0]
+	case n >= len(shortPiece{}):
+		if b, ok := p.free.short.Get().(*shortPiece); ok {
+			return b[:0]
+		}
+		return new(shortPiece)[:0]
 	}
-	if b, ok := p.free.Get().(*piece64K); ok {
-		return b[:0]
-	}
-	return new(piece64K)[:0]
+	return make([]byte, 0, n)
 }
 
 func (p *pieces) release() {
 	for _, b := range p.list {
-		if cap(b) == len(piece64K{}) {
-			p.free.Put((*piece64K)(b[:cap(b)]))
+		switch cap(b) {
+		case len(longPiece{}):
+			p.free.long.Put((*longPiece)(b[:cap(b)]))
+		case len(shortPiece{}):
+			p.free.short.Put((*shortPiece)(b[:cap(b)]))
 		}
 	}
 	p.list, p.n = nil, 0

@@ -6,7 +6,6 @@ import (
 	"crypto/cipher"
 	"math/rand/v2"
 	"slices"
-	"sync"
 	"testing"
 
 	"p11fs/p11"
@@ -15,9 +14,9 @@ import (
 
 // Pieces hold what they were given in at most twice its memory.
 func TestPieces(t *testing.T) {
-	const size = len(piece64K{})
-	free := &sync.Pool{}
-	for _, part := range []int{1, 1000, size/2 - 1, size / 2, size/2 + 1, size, 3*size + 5} {
+	const size = len(longPiece{})
+	free := &freePieces{}
+	for _, part := range []int{1, 1000, size/4 - 1, size / 4, size/4 + 1, size/2 - 1, size / 2, size/2 + 1, size, 3*size + 5} {
 		p := pieces{free: free}
 		var want []byte
 		for len(want) < 4*size {

@@ -3,7 +3,6 @@ package swtok
 import (
 	"crypto/cipher"
 	"encoding/binary"
-	"math/bits"
 )
 
 // ghash computes GHASH (NIST SP 800-38D §6.4) in parts, at the speed of the
@@ -22,16 +21,18 @@ import (
 type ghash struct {
 	gmac  cipher.AEAD
 	whole cipher.AEAD // with nonces of a block
-	back  block128    // H^-2
-	shift block128    // len·H^-1
-	h     block128
-	mask  block128 // E(J0) for the nonce of 12 zeros
-	z     block128 // Y·H
-	power block128 // H^m of the last part's m
-	m     uint64
-	held  [16]byte // the begun block
-	nheld int
-	tag   [16]byte
+	// squares are H^(2^i), which the messages of a key share.
+	squares *[maxSquare + 1]block128
+	back    block128 // H^-2
+	shift   block128 // len·H^-1
+	h       block128
+	mask    block128 // E(J0) for the nonce of 12 zeros
+	z       block128 // Y·H
+	power   block128 // H^m of the last part's m
+	m       uint64
+	held    [16]byte // the begun block
+	nheld   int
+	tag     [16]byte
 }
 
 // block128 is an element of GF(2^128) in GCM's order: bit 0 is the highest bit
@@ -68,16 +69,20 @@ func (x block128) mul(y block128) block128 {
 	return z
 }
 
-// pow is x to the n-th power, n at least 1. n is a length, not a secret.
-func (x block128) pow(n uint64) block128 {
-	r := x
-	for i := bits.Len64(n) - 2; i >= 0; i-- {
-		r = r.mul(r)
-		if n>>uint(i)&1 == 1 {
-			r = r.mul(x)
+// raised is H to the m-th power, m at least 1. m is a length, not a secret.
+func (g *ghash) raised(m uint64) block128 {
+	var r *block128
+	for i := range g.squares {
+		switch {
+		case m>>i&1 == 0:
+		case r == nil:
+			first := g.squares[i]
+			r = &first
+		default:
+			*r = r.mul(g.squares[i])
 		}
 	}
-	return r
+	return *r
 }
 
 func newGHASH(b cipher.Block) (*ghash, error) {
@@ -95,8 +100,10 @@ func newGHASH(b cipher.Block) (*ghash, error) {
 	if g.whole, err = cipher.NewGCMWithNonceSize(b, aesBlock); err != nil {
 		return nil, err
 	}
-	g.m = ghashPart / aesBlock // of which most parts are
-	g.power = g.h.pow(g.m)
+	g.squares = &[...]block128{maxSquare: {}}
+	for i, x := 0, g.h; i < len(g.squares); i, x = i+1, x.mul(x) {
+		g.squares[i] = x
+	}
 	inverse := g.h.inverse()
 	g.back, g.shift = inverse.mul(inverse), block128{lo: 8 * aesBlock}.mul(inverse)
 	return g, nil
@@ -130,7 +137,7 @@ func (g *ghash) seal(dst, src []byte, j, mask block128) {
 // mix has z go on over n bytes whose GMAC is tag.
 func (g *ghash) mix(tag block128, n int, length, mask block128) {
 	if m := uint64(n / aesBlock); m != g.m {
-		g.power, g.m = g.h.pow(m), m
+		g.power, g.m = g.raised(m), m
 	}
 	g.z = g.z.mul(g.power).xor(tag).xor(length.mul(g.h)).xor(mask)
 }
@@ -163,7 +170,9 @@ func (g *ghash) pad() {
 
 // ghashPart is the longest part of one GMAC; its length in bits stays far below
 // what the length block holds, and powers of H repeat.
-const ghashPart = 64 << 10
+const ghashPart = aesBlock << maxSquare
+
+const maxSquare = 12
 
 func (g *ghash) blocks(b []byte) {
 	for len(b) > 0 {
