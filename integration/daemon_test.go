@@ -18,6 +18,7 @@ import (
 	"p11fs/tokens/lite"
 	"p11fs/tokens/store/format"
 	"p11fs/tokens/swtok"
+	"p11fs/tokens/tpm"
 )
 
 // The PINs of the tokens that tests make. The SO PIN is the one that a token
@@ -93,6 +94,10 @@ func newDaemon(t testing.TB, c daemonConfig) *daemon {
 	switch {
 	case c.stock:
 		unpackToken(t, d.tokenRoot())
+	case c.token == tpm.Kind: // an empty directory becomes a token of the kind
+		if err := os.Mkdir(filepath.Join(d.tokenRoot(), c.token), 0o700); err != nil {
+			t.Fatal(err)
+		}
 	case !c.system && !c.modern && (c.token == swtok.Kind || c.token == lite.Kind):
 		oldToken(t, filepath.Join(d.tokenRoot(), c.token), c.token)
 	}

@@ -21,9 +21,6 @@ type Kind struct {
 	Library string
 	// Files are the files in a token directory besides those of the objects.
 	Files []string
-	// Mark is that of them by which a user's own directory is known for one of this kind
-	// where no configuration says so; empty for the kind of all others.
-	Mark string
 	// Open opens the token in p.Dir. The directory is there; what of the token
 	// is in it is not looked at before.
 	Open func(ctx context.Context, p Place) (Token, error)

@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 
 	"p11fs/mountd"
 	"p11fs/tokens"
 	"p11fs/tokens/lite"
 	"p11fs/tokens/swtok"
+	"p11fs/tokens/tpm"
 )
 
 // setKinds gives c all kinds of token that there are, with the cryptographic
@@ -21,6 +23,10 @@ func setKinds(c *mountd.Config, provider string) error {
 	}
 	c.Provider = p.Name() + " " + p.Version()
 	c.Kinds = []tokens.Kind{swtok.NewKind(p), lite.NewKind(p, c.Log)}
+	if c.Mode == mountd.User {
+		// The slot of the machine's token is that of stock's, for a TPM 1.2.
+		c.Kinds = append(c.Kinds, tpm.NewKind(p, os.Getenv("P11FS_TPM")))
+	}
 	return nil
 }
 

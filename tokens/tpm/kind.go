@@ -37,7 +37,7 @@ func NewKind(p swtok.Provider, device string) tokens.Kind {
 func newKind(p swtok.Provider, device string, cost int) tokens.Kind {
 	k := &kind{provider: p, device: device, cost: cost, chips: make(map[string]*shared)}
 	return tokens.Kind{
-		Name: Kind, Library: "libpkcs11_tpm", Files: []string{"NVTOK.DAT", "MK_SO", "MK_USER", chipFile}, Mark: chipFile,
+		Name: Kind, Library: "libpkcs11_tpm", Files: []string{"NVTOK.DAT", "MK_SO", "MK_USER", chipFile},
 		Open: k.open, Check: check, Lacking: swtok.Lacking(p),
 		OwnFormat: func(string) p11.Version { return p11.Version{Major: 3, Minor: 12} },
 		Protection: func(tokens.Place) tokens.Protection {
