@@ -155,9 +155,10 @@ func (x *crossing) all(least int, reasons map[string]string) {
 	if len(both) < least {
 		x.t.Errorf("both have %d mechanisms, not %d", len(both), least)
 	}
-	met := map[string]bool{}
+	met, ran := map[string]bool{}, map[p11.MechanismType]bool{}
 	for _, m := range both {
 		x.t.Run(m.Short(), func(t *testing.T) {
+			ran[m] = true
 			for _, s := range []*crossSide{x.ours, x.theirs} {
 				s.a.r.t, s.a.o.t = t, t
 			}
@@ -177,7 +178,7 @@ func (x *crossing) all(least int, reasons map[string]string) {
 		if err != nil {
 			x.t.Errorf("%s: %v", what, err)
 		}
-		if slices.Contains(both, m) && !met[what] {
+		if ran[m] && !met[what] {
 			x.t.Errorf("%s: the reason for no check is of none", what)
 		}
 	}

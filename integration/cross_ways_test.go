@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"p11fs/p11"
+	"p11fs/tokens/tokentest"
 )
 
 // A crossWay is a mechanism from one side to the other.
@@ -138,7 +139,10 @@ func (w *crossWay) derive() {
 		length = 48
 	}
 	if w.facts.Param == p11.ParamPublic {
-		w.m.Param = p11.RawParam(unhex(w.t, w.to.get(w.to.key(w.t, w.facts.KeyTypes[0]).public, p11.CKA_VALUE).one()))
+		public := unhex(w.t, w.to.get(w.to.key(w.t, w.facts.KeyTypes[0]).public, p11.CKA_VALUE).one())
+		// openCryptoki wants it as long as the prime, though its numbers have no zeros in front.
+		prime := len(tokentest.Group(w.facts.KeyTypes[0]).P.Bytes())
+		w.m.Param = p11.RawParam(append(make([]byte, max(0, prime-len(public))), public...))
 		length = 32
 	}
 	made := template("class=secret-key key-type=generic-secret" + openKey)
