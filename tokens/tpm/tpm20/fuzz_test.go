@@ -15,7 +15,6 @@ import (
 	"p11fs/p11"
 )
 
-//nolint:gochecknoglobals // a flag of the test
 var update = flag.Bool("update", false, "record testdata/responses.bin")
 
 // What a TPM answered to everything, one response behind the other: TestRecord writes it.

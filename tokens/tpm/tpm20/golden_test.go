@@ -119,7 +119,7 @@ func (k goldenKey) checkEC(t *testing.T, key *Key, _ []byte) {
 	}
 	r, s, err := key.SignECDSA(t.Context(), curve, digest[:])
 	noError(t, err)
-	public := &ecdsa.PublicKey{Curve: curve.Elliptic, X: new(big.Int).SetBytes(k.X), Y: new(big.Int).SetBytes(k.Y)}
+	public := must[*ecdsa.PublicKey](t)(ecdsa.ParseUncompressedPublicKey(curve.Elliptic, point))
 	if !ecdsa.Verify(public, digest[:], r, s) {
 		t.Errorf("%s: the signature does not fit", k.Name)
 	}

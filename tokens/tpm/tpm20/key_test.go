@@ -102,8 +102,8 @@ func TestEC(t *testing.T) {
 		e := curve.Elliptic
 		own := must[*ecdsa.PrivateKey](t)(ecdsa.GenerateKey(e, rand.Reader))
 		n := curve.Size()
-		point := append(append([]byte{4}, own.X.FillBytes(make([]byte, n))...), own.Y.FillBytes(make([]byte, n))...)
-		scalar := own.D.FillBytes(make([]byte, n))
+		point := must[[]byte](t)(own.PublicKey.Bytes())
+		scalar := must[[]byte](t)(own.Bytes())
 		for name, blob := range map[string]Blob{
 			"made":     must[Blob](t)(c.CreateEC(ctx, p, curve, auth)),
 			"imported": must[Blob](t)(c.ImportEC(ctx, p, curve, scalar, point, auth)),
@@ -114,7 +114,7 @@ func TestEC(t *testing.T) {
 				t.Errorf("%s on %s: %s, %x", name, curve.Name, got.Name, pt)
 			}
 			k := &Key{c, p, blob, auth}
-			public := &ecdsa.PublicKey{Curve: e, X: new(big.Int).SetBytes(pt[1 : 1+n]), Y: new(big.Int).SetBytes(pt[1+n:])}
+			public := must[*ecdsa.PublicKey](t)(ecdsa.ParseUncompressedPublicKey(e, pt))
 			for length := 1; length <= 64; length += 7 {
 				digest := make([]byte, length)
 				_, _ = rand.Read(digest)
