@@ -34,7 +34,7 @@ func TestPINSocket(t *testing.T) {
 	t.Cleanup(func() {
 		_ = l.Close()
 		s.Close()
-		<-done
+		_ = <-done
 		if st := e.Stats(); st.Sessions != 0 || st.Applications != 0 {
 			t.Errorf("left behind: %+v", st)
 		}

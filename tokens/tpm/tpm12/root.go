@@ -18,8 +18,10 @@ import (
 // An Auth is the secret of a key, TPM_AUTHDATA.
 type Auth [sha1.Size]byte
 
-// String does not tell the secret, nor does GoString.
-func (Auth) String() string     { return "(secret)" }
+// String does not tell the secret.
+func (Auth) String() string { return "(secret)" }
+
+// GoString does not tell the secret.
 func (a Auth) GoString() string { return a.String() }
 
 // PINAuth is the secret of the leaf key under a PIN.
