@@ -62,15 +62,6 @@ func (l *loaded) mechanisms(s p11.SlotID) ([]p11.MechanismType, error) {
 	return numbers[p11.MechanismType](list, n), err
 }
 
-// numbers are the n that a module has put into list.
-func numbers[To ~uint64](list []C.CK_ULONG, n C.CK_ULONG) []To {
-	var to []To
-	for _, v := range list[:min(uint64(n), uint64(len(list)))] {
-		to = append(to, To(v))
-	}
-	return to
-}
-
 func (l *loaded) token(s p11.SlotID) (p11.TokenInfo, error) {
 	var i C.CK_TOKEN_INFO
 	err := rv(C.module_token(l.f, C.CK_SLOT_ID(s), &i))

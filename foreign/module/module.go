@@ -186,6 +186,15 @@ func fromNative(t p11.AttributeType, v []byte) ([]byte, error) {
 	return list, nil
 }
 
+// numbers are the n that a module says it has put into list, where there may be fewer.
+func numbers[To, From ~uint64](list []From, n From) []To {
+	var to []To
+	for _, v := range list[:min(uint64(n), uint64(len(list)))] {
+		to = append(to, To(v))
+	}
+	return to
+}
+
 // Name says which token it is.
 func (t Token) Name() string {
 	return fmt.Sprintf("%q (slot %d)", strings.TrimSpace(t.Label), t.Slot)

@@ -133,3 +133,13 @@ func TestTrim(t *testing.T) {
 		t.Error("there is no key")
 	}
 }
+
+// TestNumbers takes counts that no list has.
+func TestNumbers(t *testing.T) {
+	list := []uint64{1, 2, 3}
+	for n, want := range map[uint64]int{0: 0, 2: 2, 4: 3, 1 << 63: 3, 1<<64 - 1: 3} {
+		if got := numbers[p11.SlotID](list, n); len(got) != want {
+			t.Errorf("%d of 3: %v", n, got)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package softhsm
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -32,7 +33,25 @@ func openDatabase(path string) (*database, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &database{db}, nil
+	d := &database{db}
+	if err := d.plain(); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), d.close())
+	}
+	return d, nil
+}
+
+// plain refuses what stands in for a table and works while it is read: a view, which may
+// never come to an end, or a virtual table.
+func (d *database) plain() error {
+	names := "'object'"
+	for _, t := range tables() {
+		names += ", '" + t.name + "'"
+	}
+	const virtual = 0 // has no page of its own
+	return d.db.Query("select name from sqlite_master where lower(name) in ("+names+") and (type <> 'table' or rootpage <= ? or sql not like 'create table%')", virtual,
+		func(r sqlite.Row) error {
+			return fmt.Errorf("%q is no plain table: this is no database of SoftHSM2", r.Bytes(0))
+		})
 }
 
 func (d *database) close() error { return d.db.Close() }

@@ -335,6 +335,29 @@ func TestDatabase(t *testing.T) {
 	}
 }
 
+// TestNoPlainTable has a database with what works while it is read, and may do so for ever.
+func TestNoPlainTable(t *testing.T) {
+	if _, err := exec.LookPath("sqlite3"); err != nil {
+		t.Skip("needs sqlite3")
+	}
+	for _, sql := range []string{
+		"create view OBJECT as select 1 as id",
+		"create virtual table attribute_array using fts5(value, type, object_id)",
+		"create table object (id integer); pragma writable_schema = on; update sqlite_master set sql = 'create view object as select 1 as id'",
+	} {
+		path := filepath.Join(t.TempDir(), databaseFile)
+		cmd := exec.Command("sqlite3", path)
+		cmd.Stdin = strings.NewReader(".dbconfig defensive off\n" + sql + ";\n")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if d, err := openDatabase(path); err == nil {
+			t.Errorf("%s: no error", sql)
+			_ = d.close()
+		}
+	}
+}
+
 // FuzzObject looks for panics, and for values that the file does not hold.
 func FuzzObject(f *testing.F) {
 	for _, file := range goldenFiles(f) {
