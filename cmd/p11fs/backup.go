@@ -111,7 +111,7 @@ func recipients(ctx context.Context, s streams, to []string, toFile, phraseFile 
 
 // writeBackup writes the file, and reads it back before it has its name.
 func writeBackup(ctx context.Context, s streams, u *mountd.Upkeep, path string, who []age.Recipient, phrase *secret.Bytes) error {
-	out, err := createOutput(path, nil)
+	out, err := createOutput(path, nil, 0o600)
 	if err != nil {
 		return err
 	}

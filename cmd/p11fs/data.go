@@ -100,7 +100,7 @@ func newThrough(s streams, operation string, suffixes []string, c *cobra.Command
 			defer signature.Close()
 			in = io.MultiReader(signature, s.in)
 		}
-		out, err := createOutput(*output, s.out)
+		out, err := createOutput(*output, s.out, 0o666)
 		if err != nil {
 			return err
 		}

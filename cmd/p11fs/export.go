@@ -276,14 +276,11 @@ func (x *exporting) sealed(plain []byte, err error) ([]byte, error) {
 
 // write writes a file that is not there.
 func (x *exporting) write(name string, content []byte) error {
-	out, err := createOutput(filepath.Join(x.dir, name), nil)
+	out, err := createOutput(filepath.Join(x.dir, name), nil, 0o600) // from the beginning: who has opened it keeps it
 	if err != nil {
 		return err
 	}
 	defer out.discard()
-	if err := out.file.Chmod(0o600); err != nil {
-		return err
-	}
 	if _, err := out.Write(content); err != nil {
 		return err
 	}
@@ -297,7 +294,7 @@ func (r *importReport) printExport(s streams, asJSON bool) error {
 	}
 	for _, l := range r.Objects {
 		if l.Why != "" {
-			fmt.Fprintf(s.out, "left   %s: %s\n", l.Place, l.Why)
+			fmt.Fprintf(s.out, "left   %s: %s\n", l.Place, printableLine(l.Why))
 		} else {
 			fmt.Fprintf(s.out, "wrote  %s\n", l.Name)
 		}

@@ -101,14 +101,14 @@ func (f *sourceFlags) readSoftHSM(ctx context.Context, s streams, ask *asker) (l
 			return nil, openErr
 		}
 		if openErr != nil {
-			fmt.Fprintf(s.err, "p11fs: %v\n", openErr)
+			report(s, openErr)
 			continue
 		}
 		if !f.fits(t.Label, t.Serial) {
 			err = errors.Join(err, t.Close())
 			continue
 		}
-		fit, names = append(fit, t), append(names, fmt.Sprintf("%q (serial %s)", t.Label, t.Serial))
+		fit, names = append(fit, t), append(names, fmt.Sprintf("%q (serial %s)", t.Label, printableLine(t.Serial)))
 	}
 	if err := f.chosen(names); err != nil {
 		return nil, err

@@ -257,6 +257,9 @@ func (r *importReport) printJSON(s streams) error {
 	return e.Encode(r)
 }
 
+// printableLine is printable on a line of its own.
+func printableLine(text string) string { return printable(strings.ReplaceAll(text, "\n", " ")) }
+
 // print prints the report of an import.
 func (r *importReport) print(s streams, asJSON, dry bool) error {
 	if asJSON {
@@ -270,7 +273,7 @@ func (r *importReport) print(s streams, asJSON, dry bool) error {
 		case l.Name != "":
 			line += " as " + l.Name
 		}
-		fmt.Fprintln(s.out, line)
+		fmt.Fprintln(s.out, printableLine(line))
 	}
 	if r.Others > 0 {
 		fmt.Fprintf(s.out, "note   %d objects are no keys, certificates or data, and belong to that token alone\n", r.Others)

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -204,9 +205,20 @@ func report(s streams, err error) {
 	if errors.Is(err, context.Canceled) {
 		err = errors.New("interrupted")
 	}
-	fmt.Fprintf(s.err, "p11fs: %v\n", err)
+	fmt.Fprintf(s.err, "p11fs: %s\n", printable(err.Error()))
 	var u *usageError
 	if errors.As(err, &u) && u.usage != "" {
 		fmt.Fprintf(s.err, "usage: %s\n", u.usage)
 	}
+}
+
+// printable is text that may be anybody's, such as a file's name, for a terminal, which it
+// gives no orders.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' || unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, text)
 }

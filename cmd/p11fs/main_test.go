@@ -11,10 +11,12 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
 
+	"p11fs/foreign"
 	"p11fs/mountd"
 	"p11fs/mountd/doctor"
 	"p11fs/mountd/mountpoint"
@@ -378,14 +380,14 @@ func TestNoBytesAtATerminal(t *testing.T) {
 // TestOutputIsNamed: an error of what a command writes names the file that was asked for.
 func TestOutputIsNamed(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := createOutput(dir+"/none/out", nil); err == nil || !strings.Contains(err.Error(), dir+"/none/out: no such file") {
+	if _, err := createOutput(dir+"/none/out", nil, 0o666); err == nil || !strings.Contains(err.Error(), dir+"/none/out: no such file") {
 		t.Errorf("a directory that is not there: %v", err)
 	}
 	for name, fail := range map[string]func(o *output) error{
 		"write":  func(o *output) error { _, err := o.Write([]byte("x")); return err },
 		"commit": func(o *output) error { return o.commit() },
 	} {
-		o, err := createOutput(filepath.Join(dir, name), nil)
+		o, err := createOutput(filepath.Join(dir, name), nil, 0o666)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -462,13 +464,24 @@ func TestQuoteWord(t *testing.T) {
 	for in, want := range map[string]string{
 		"rsa:2048": "rsa:2048", "label=web": "label=web", "label=web server": `label="web server"`,
 		`label="web server"`: `label="web server"`, `label=a "b" \c`: `label="a \"b\" \\c"`, "two words": "two words",
-		"label='web server'": "label='web server'", "unwrap-template={sign=true label=x}": "unwrap-template={sign=true label=x}",
+		"label=a\nextractable=true": "label=\"a\nextractable=true\"",
+		"label='web server'":        "label='web server'", "unwrap-template={sign=true label=x}": "unwrap-template={sign=true label=x}",
 		"pkcs5-pbkd2,salt=0x01,password=a b,iterations=1000": `pkcs5-pbkd2,salt=0x01,password="a b",iterations=1000`,
 		`pkcs5-pbkd2,salt=0x01,password="a, b"`:              `pkcs5-pbkd2,salt=0x01,password="a, b"`,
 	} {
 		if got := quoteWord(in); got != want {
 			t.Errorf("%s: got %s, want %s", in, got, want)
 		}
+	}
+}
+
+// TestImportReport has an object with a name that gives orders to a terminal.
+func TestImportReport(t *testing.T) {
+	r := &importReport{}
+	r.add(foreign.Object{Place: "a\x1b[31m\ncame   b\x9b"}, outcomeLeft, "", errors.New("\x07"))
+	var out bytes.Buffer
+	if err := r.print(streams{out: &out}, false, true); err != nil || strings.ContainsAny(out.String(), "\x1b\x07") || !utf8.Valid(out.Bytes()) || strings.Count(out.String(), "\n") != 2 {
+		t.Errorf("%v: %q", err, out.String())
 	}
 }
 

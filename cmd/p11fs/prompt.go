@@ -164,7 +164,11 @@ func secretFile(path string) (*secret.Bytes, error) {
 		secret.Wipe(b)
 		return nil, err
 	}
-	line, _, _ := bytes.Cut(b[:n], []byte("\n"))
+	line, _, whole := bytes.Cut(b[:n], []byte("\n"))
+	if !whole && n == maxLine { // what was cut off would be missed when it is needed
+		secret.Wipe(b)
+		return nil, fmt.Errorf("the first line of %s is longer than %d bytes: write a shorter one", path, maxLine-1)
+	}
 	pin, err := secret.New(bytes.Clone(secret.Line(line)))
 	secret.Wipe(b)
 	return pin, err

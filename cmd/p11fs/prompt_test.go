@@ -209,4 +209,10 @@ func TestPINOfAFile(t *testing.T) {
 	if got := text(t, fromInput); got != "1234" {
 		t.Errorf("from standard input: %q", got)
 	}
+	if err := os.WriteFile(path, bytes.Repeat([]byte{'a'}, maxLine+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := secretFile(path); err == nil {
+		t.Error("a line that is cut off is a PIN")
+	}
 }

@@ -166,7 +166,7 @@ func (o *output) failed(err error) error {
 }
 
 // createOutput begins an output; stdout is it where path is empty.
-func createOutput(path string, stdout io.Writer) (*output, error) {
+func createOutput(path string, stdout io.Writer, mode os.FileMode) (*output, error) {
 	o := &output{stdout: stdout, named: path}
 	if path == "" {
 		return o, nil
@@ -181,7 +181,7 @@ func createOutput(path string, stdout io.Writer) (*output, error) {
 	}
 	random := make([]byte, 8)
 	_, _ = rand.Read(random) // which does not fail
-	f, newErr := os.OpenFile(filepath.Join(filepath.Dir(path), fmt.Sprintf(".p11fs-%x", random)), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	f, newErr := os.OpenFile(filepath.Join(filepath.Dir(path), fmt.Sprintf(".p11fs-%x", random)), os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if newErr == nil && err == nil {
 		_ = f.Chmod(old.Mode().Perm()) // as far as the file system has modes
 	}

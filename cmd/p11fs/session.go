@@ -183,7 +183,7 @@ func mayDestroy(ctx context.Context, ask *asker, token string) error {
 func quoteWord(w string) string {
 	key, value, ok := strings.Cut(w, "=")
 	switch {
-	case !ok || !strings.ContainsAny(value, " \t"):
+	case !ok || !strings.ContainsAny(value, " \t\r\n"): // which end a value
 		return w
 	case strings.Contains(key, ","):
 		if strings.ContainsAny(value, `"'{`) {
