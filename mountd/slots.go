@@ -95,15 +95,15 @@ func (c Config) confPath(s config.Slot) string {
 	return filepath.Join(filepath.Dir(c.Paths.Config), s.ConfName)
 }
 
-// ownKind is the kind of a user's own token: the first, but for one that is called as
-// another.
-func (c Config) ownKind(token string) *tokens.Kind {
-	for i, k := range c.Kinds {
-		if k.Name == token {
-			return &c.Kinds[i]
-		}
+// ownKind is the kind of a user's own token, which is in dir if it is there: the first,
+// but for one that is called as another and was not made as one of the first.
+func (c Config) ownKind(token, dir string) *tokens.Kind {
+	first := &c.Kinds[0]
+	i := slices.IndexFunc(c.Kinds, func(k tokens.Kind) bool { return k.Name == token })
+	if i < 0 || first.Made != nil && first.Made(dir) {
+		return first
 	}
-	return &c.Kinds[0]
+	return &c.Kinds[i]
 }
 
 // ownSlots returns a slot for each token directory and for each
@@ -115,6 +115,7 @@ func (c Config) ownSlots() ([]config.Slot, error) {
 		return nil, err
 	}
 	var names []string
+	dirs := map[string]string{} // by the name
 	for _, e := range entries {
 		name := e.Name()
 		if moved := tokens.MovedAway(name); moved != "" {
@@ -127,6 +128,7 @@ func (c Config) ownSlots() ([]config.Slot, error) {
 		st, err := os.Lstat(filepath.Join(dir, "NVTOK.DAT"))
 		if inside, readErr := os.ReadDir(dir); readErr == nil && len(inside) == 0 || err == nil && st.Mode().IsRegular() {
 			names = append(names, name)
+			dirs[name] = dir
 		}
 	}
 	slices.Sort(names)
@@ -136,7 +138,7 @@ func (c Config) ownSlots() ([]config.Slot, error) {
 	slots := make([]config.Slot, len(names))
 	for i, name := range names {
 		slots[i] = config.Slot{
-			ID: p11.SlotID(i), Library: c.ownKind(name).Library + ".so", Description: "p11fs " + name, Manufacturer: "p11fs", TokenName: name,
+			ID: p11.SlotID(i), Library: c.ownKind(name, dirs[name]).Library + ".so", Description: "p11fs " + name, Manufacturer: "p11fs", TokenName: name,
 		}
 	}
 	return slots, nil

@@ -189,6 +189,20 @@ func TestOwnKind(t *testing.T) {
 			t.Errorf("%s is %+v, %v", name, s.Kind, err)
 		}
 	}
+	c.Kinds[1].NoUpkeep = errors.New("a card has it")
+	if _, err := c.OpenUpkeep("elsewhere", false); !errors.Is(err, c.Kinds[1].NoUpkeep) {
+		t.Errorf("the upkeep of a kind without: %v", err)
+	}
+	c.Kinds[0].Made = func(dir string) bool { return dir == filepath.Join(c.Paths.Data, "elsewhere") }
+	slots, _, err = c.Slots()
+	if err != nil || len(slots) != 2 || slots[0].Kind.Name != "swtok" || slots[0].Place.Name != "elsewhere" {
+		t.Errorf("a token that was made as another kind: %+v, %v", slots, err)
+	}
+	for name, want := range map[string]string{"absent": "absent", "elsewhere": "swtok"} {
+		if s, err := c.slotOf(name, true); err != nil || s.Kind.Name != want {
+			t.Errorf("%s is %+v, %v", name, s.Kind, err)
+		}
+	}
 }
 
 // TestOwnFormat: a kind says which format a user's own directories have, where no

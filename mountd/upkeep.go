@@ -39,7 +39,7 @@ func (c Config) OpenUpkeep(name string, create bool) (_ *Upkeep, err error) {
 		return nil, err
 	}
 	if s.Kind.Upkeep == nil {
-		return nil, fmt.Errorf("the token %s is of the kind %s, which keeps no directory of its own: its maker's tools do that", name, s.Kind.Name)
+		return nil, fmt.Errorf("the token %s is of the kind %s: %w", name, s.Kind.Name, s.Kind.NoUpkeep)
 	}
 	u := &Upkeep{Slot: s, conf: c}
 	p := s.Place
@@ -100,8 +100,9 @@ func (c Config) slotOf(name string, create bool) (Slot, error) {
 		if why := config.BadTokenName(name); why != "" {
 			return Slot{}, fmt.Errorf("%q %s: name the token otherwise", name, why)
 		}
-		kind := c.ownKind(name)
-		s := Slot{Kind: kind, Place: tokens.Place{Name: name, Dir: filepath.Join(c.Paths.Data, name), AnyFormat: true}}
+		dir := filepath.Join(c.Paths.Data, name)
+		kind := c.ownKind(name, dir)
+		s := Slot{Kind: kind, Place: tokens.Place{Name: name, Dir: dir, AnyFormat: true}}
 		s.TokenName, s.Library = name, kind.Library+".so"
 		return s, nil
 	}

@@ -33,6 +33,9 @@ type Kind struct {
 	// says it: that of what is in it, and of what Open makes where there is nothing. It
 	// may be nil, for zero.
 	OwnFormat func(dir string) p11.Version
+	// Made reports whether the token in dir says that it was made as one of this kind. It
+	// may be nil, for a kind whose tokens are told by nothing but where they are.
+	Made func(dir string) bool
 	// Weak tells, in a few words, what is weak about how the directory of p is kept, and
 	// the command that betters it; both are empty where nothing is. It may be nil.
 	Weak func(p Place) (why, mend string)
@@ -42,6 +45,8 @@ type Kind struct {
 	// Upkeep is for what is done with a directory beside opening it; nil for a kind that
 	// has none. Of p it wants what Open does, but for Create.
 	Upkeep func(p Place) Upkeep
+	// NoUpkeep says why Upkeep is nil, and what to do instead.
+	NoUpkeep error
 	// Lacking are the mechanisms that its tokens would have on another machine, or with
 	// another cryptographic library.
 	Lacking []Lack

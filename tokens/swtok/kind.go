@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"p11fs/p11"
 	"p11fs/tokens"
 	"p11fs/tokens/store"
@@ -46,7 +48,7 @@ type directory struct {
 func (k directory) kind(library string, crypto func(random io.Reader) *Crypto) tokens.Kind {
 	return tokens.Kind{
 		Name: k.name, Library: library, Files: []string{"NVTOK.DAT", "MK_SO", "MK_USER"},
-		Check: check, OwnFormat: ownFormat, Weak: weak, Protection: protection,
+		Check: check, OwnFormat: ownFormat, Made: k.made, Weak: weak, Protection: protection,
 		Open: func(ctx context.Context, place tokens.Place) (tokens.Token, error) {
 			s, err := k.open(ctx, &place)
 			if err != nil {
@@ -137,6 +139,23 @@ func ownFormat(dir string) p11.Version {
 		return p11.Version{}
 	}
 	return p11.Version{Major: 3, Minor: 12}
+}
+
+// made tells by the model that the token names, in either format.
+func (k directory) made(dir string) bool {
+	f, err := os.OpenFile(filepath.Join(dir, "NVTOK.DAT"), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	var head [format.ModelSize]byte
+	if _, err := io.ReadFull(f, head[:]); err != nil {
+		return false
+	}
+	old, _ := format.KindOf(k.name)
+	newer, _ := format.KindOf312(k.name)
+	model := format.ModelOf(head)
+	return model == old.Model || model == newer.Model
 }
 
 func check(p tokens.Place) (wrong, mend string) {

@@ -33,6 +33,9 @@ func NewKind(p swtok.Provider, device string) tokens.Kind {
 	return newKind(p, device, tpm20.Cost)
 }
 
+// errNoUpkeep says why there is no tokens.Upkeep: what it would save is of no use.
+var errNoUpkeep = errors.New("its keys are in this machine's TPM, and a copy of its directory opens with that TPM only: stop p11fs and copy the directory with cp -a, after each change of a PIN anew, and keep what must outlive the TPM elsewhere too")
+
 // newKind has the cost of PINs that are set.
 func newKind(p swtok.Provider, device string, cost int) tokens.Kind {
 	k := &kind{provider: p, device: device, cost: cost, chips: make(map[string]*shared)}
@@ -43,6 +46,7 @@ func newKind(p swtok.Provider, device string, cost int) tokens.Kind {
 		Protection: func(tokens.Place) tokens.Protection {
 			return tokens.Protection{Mechanisms: []p11.MechanismType{p11.CKM_AES_KEY_GEN, p11.CKM_AES_GCM}, Bits: 128}
 		},
+		NoUpkeep: errNoUpkeep,
 	}
 }
 

@@ -59,6 +59,16 @@ func (d *TokenData) text(off, size int) string {
 	return strings.TrimRight(string(d.b[off:off+size]), " \x00")
 }
 
+// ModelSize is how many bytes of NVTOK.DAT ModelOf wants.
+const ModelSize = offSerial
+
+// ModelOf is the model that the first bytes of an NVTOK.DAT name, whatever its format.
+func ModelOf(b [ModelSize]byte) string {
+	var d TokenData
+	copy(d.b[:], b[:])
+	return d.text(offModel, ModelSize-offModel)
+}
+
 // setText writes text padded with blanks; it fits.
 func (d *TokenData) setText(off, size int, text string) {
 	field := d.b[off : off+size]
