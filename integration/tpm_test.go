@@ -27,6 +27,7 @@ func TestTPM(t *testing.T) {
 	for _, line := range []string{"/bin/echo rsa:4096 > $T/generate", "/bin/echo ec:secp256k1 > $T/generate"} {
 		term.fails(line, syscall.EINVAL)
 	}
+	term.ok("grep 'device tpm: protection ' $P/status")
 	soft.Kill()
 	term.fails("cat msg > $O/made.key/sign", syscall.ENODEV)
 	if said := term.ok("cat $T/error"); !strings.Contains(said, "CKR_DEVICE_REMOVED") {

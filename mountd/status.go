@@ -1,6 +1,7 @@
 package mountd
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -49,6 +50,10 @@ func (d *Daemon) status(owner bool) string {
 			}
 			if err := s.offline(); err != nil {
 				line("offline", "%s: %s", s.Place.Name, oneLine(err.Error()))
+			} else {
+				for _, text := range s.describe() {
+					line("device", "%s: %s", s.Place.Name, oneLine(text))
+				}
 			}
 			for _, text := range s.damage(owner) {
 				line("damaged", "%s %s", s.Place.Name, text)
@@ -60,6 +65,20 @@ func (d *Daemon) status(owner bool) string {
 		}
 	}
 	return b.String()
+}
+
+// maxDescribe is how long status waits for a device that is at other work.
+const maxDescribe = time.Second
+
+// describe is what the token's device says of itself.
+func (s *slot) describe() []string {
+	t, ok := s.token.(tokens.Describer)
+	if !ok {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), maxDescribe)
+	defer cancel()
+	return t.Describe(ctx)
 }
 
 // maxDamage is how many damaged files of a token the status names.

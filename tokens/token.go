@@ -20,7 +20,7 @@ import (
 // What only some tokens can do is an interface of its own, which whoever wants it
 // finds by assertion on the Token: KeyGenerator, KeyWrapper, KeyDeriver,
 // Encapsulator, RandomSeeder, BatchCreator, Dater, Counter, Adopter, Forgetter, Hider, SelfTester, Watcher,
-// Offliner, Sharer, Inspector. Resumer, Sizer, Keeper, Duplicator and KeyDigester are found on an
+// Offliner, Describer, Sharer, Inspector. Resumer, Sizer, Keeper, Duplicator and KeyDigester are found on an
 // Operation.
 type Token interface {
 	// Name is the name of the token directory, such as "swtok".
@@ -314,6 +314,13 @@ type Watcher interface {
 type Offliner interface {
 	// Offline returns nil, or why keys cannot be used now. It does not wait.
 	Offline() error
+}
+
+// A Describer is a token whose keys a device has.
+type Describer interface {
+	// Describe asks the device, and returns a few lines for people: what it is, and how it
+	// guards the PINs. Everybody may know them. Of what the device does not say there is none.
+	Describe(ctx context.Context) []string
 }
 
 // A Damage is a file of a token that cannot be used.

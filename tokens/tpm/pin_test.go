@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"p11fs/p11"
@@ -70,6 +71,34 @@ func indexes(t *testing.T, c *tpm20.Chip) (list []uint32) {
 		}
 	}
 	return list
+}
+
+// TestDescribe: a token tells what its TPM is, and what tries are left.
+func TestDescribe(t *testing.T) {
+	t.Parallel()
+	for protection, want := range map[string][]string{
+		PINFail: {"protection pinfail, 3 tries left of the SO PIN, 2 tries left of the user PIN", "32 failures left of 32"},
+		DA:      {"protection da", "31 failures left of 32"},
+	} {
+		t.Run(protection, func(t *testing.T) {
+			t.Parallel()
+			soft := tpmtest.Start(t, nil)
+			soft.Tries(t, 32)
+			tok := opened(t, soft, place(t, t.TempDir(), protection))
+			ready(t, tok)
+			if rv := try(t, tok, "wrong"); rv != p11.CKR_PIN_INCORRECT {
+				t.Fatal(rv)
+			}
+			got := tok.Describe(t.Context())
+			if len(got) != 3 || !strings.Contains(got[0], soft.Device()) || got[1] != want[0] || !strings.HasPrefix(got[2], want[1]) {
+				t.Errorf("%q", got)
+			}
+			soft.Kill()
+			if got := tok.Describe(t.Context()); len(got) > 2 {
+				t.Errorf("without a TPM: %q", got)
+			}
+		})
+	}
 }
 
 // TestIndexes: each PIN has one index, whatever became of others, and a token that was cut
