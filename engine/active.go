@@ -337,10 +337,12 @@ func (s *Session) SessionCancel(_ context.Context, flags p11.Flags) error {
 	return nil
 }
 
-// authenticateActive is C_Login of CKU_CONTEXT_SPECIFIC: the PIN once more, for
-// the active operations whose keys want it.
+// authenticateActive is C_Login of CKU_CONTEXT_SPECIFIC: the PIN once more, for one use of
+// the key: by the active operation that came last to want it (PKCS#11 v3.1 §4.9).
 func (s *Session) authenticateActive(ctx context.Context, pin *secret.Bytes) error {
-	var list, waiting []*Operation
+	var list []*Operation
+	var waiting *Operation
+	last := uint64(0)
 	s.mu.Lock()
 	for _, o := range s.active {
 		list = append(list, o)
@@ -348,21 +350,19 @@ func (s *Session) authenticateActive(ctx context.Context, pin *secret.Bytes) err
 	s.mu.Unlock()
 	for _, o := range list {
 		o.mu.Lock()
-		if o.locked {
-			waiting = append(waiting, o)
+		if o.locked && o.asked > last {
+			waiting, last = o, o.asked
 		}
 		o.unlock()
 	}
-	if len(waiting) == 0 {
+	if waiting == nil {
 		return p11.Errorf(p11.CKR_OPERATION_NOT_INITIALIZED, "no operation in this session wants the PIN again")
 	}
 	if err := s.reauthenticate(ctx, pin); err != nil {
 		return err
 	}
-	for _, o := range waiting {
-		o.mu.Lock()
-		o.locked = false
-		o.unlock()
-	}
+	waiting.mu.Lock()
+	defer waiting.unlock()
+	waiting.locked = false
 	return nil
 }

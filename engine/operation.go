@@ -41,6 +41,7 @@ type Operation struct {
 	message *message         // of messages, the one that was begun in parts
 	inCall  bool             // a call has not come back: it panicked
 	locked  bool             // CKA_ALWAYS_AUTHENTICATE, and not yet authenticated
+	asked   uint64           // grows from one that is locked to the next of the session
 	once    bool             // a call without that authentication ends it
 	parts   bool             // Update was called
 	replay  *replay          // nil unless the token's side needs it
@@ -538,6 +539,13 @@ func (o *Operation) unregister() {
 	delete(s.operations, o)
 	s.mu.Unlock()
 	s.appSlot.app.engine.operations.Add(-1)
+}
+
+// lock has the next use of the key want the PIN, if the key does.
+func (o *Operation) lock() {
+	if o.key.attrs.Bool(p11.CKA_ALWAYS_AUTHENTICATE) {
+		o.locked, o.asked = true, o.session.asked.Add(1)
+	}
 }
 
 // Authenticate checks the user's PIN for an operation whose key has

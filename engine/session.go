@@ -14,6 +14,7 @@ type Session struct {
 	rw      bool
 	ended   atomic.Bool   // set once, before what the session holds is ended
 	done    chan struct{} // closed with the session
+	asked   atomic.Uint64 // operations that came to want the PIN
 
 	mu         sync.Mutex               // guards all below; 8th in the order of doc.go
 	operations map[*Operation]struct{}  // all in progress, those of Begin too

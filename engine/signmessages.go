@@ -111,7 +111,7 @@ func (o *Operation) finishSigned(ctx context.Context, part, signature []byte) ([
 	}
 	out, err := o.message.impl.Final(ctx, signature)
 	if p11.RVOf(err) != p11.CKR_FUNCTION_CANCELED {
-		o.locked = o.key.attrs.Bool(p11.CKA_ALWAYS_AUTHENTICATE)
+		o.lock()
 	}
 	return out, err
 }

@@ -88,3 +88,21 @@ func TestSignMessagesAuthenticate(t *testing.T) {
 	want(t, s.Logout(ctx), p11.CKR_OK)
 	want(t, s.MessageFinal(ctx, p11.CKF_MESSAGE_SIGN), p11.CKR_OPERATION_NOT_INITIALIZED)
 }
+
+// One PIN is for one use: that of the operation begun last.
+func TestAuthenticateOne(t *testing.T) {
+	ctx := t.Context()
+	s := newBench(t, hooks.Options{}).user(t)
+	_, key := generateEC(t, s, "", "always-authenticate=true")
+	m, flag := mech(t, "ecdsa-sha256"), p11.Flags(p11.CKF_MESSAGE_SIGN)
+	login := func() { want(t, s.Login(ctx, p11.CKU_CONTEXT_SPECIFIC, pin(t, hooks.UserPIN)), p11.CKR_OK) }
+	message := func() error { return errOf(s.SignMessage(ctx, flag, []byte("text"), nil, NoLimit)) }
+	want(t, s.SignMessagesInit(ctx, flag, m, key), p11.CKR_OK)
+	want(t, s.SignInit(ctx, m, key), p11.CKR_OK)
+	login()
+	want(t, message(), p11.CKR_USER_NOT_LOGGED_IN)
+	want(t, errOf(s.Sign(ctx, []byte("x"), NoLimit)), p11.CKR_OK)
+	login()
+	want(t, message(), p11.CKR_OK)
+	want(t, message(), p11.CKR_USER_NOT_LOGGED_IN)
+}

@@ -126,7 +126,7 @@ func (s *Session) begin(ctx context.Context, u use, m p11.Mechanism, h p11.Objec
 		return nil, err
 	}
 	o.key, o.login = e, e.login
-	o.locked = e.attrs.Bool(p11.CKA_ALWAYS_AUTHENTICATE)
+	o.lock()
 	return o, nil
 }
 
