@@ -272,7 +272,7 @@ func speedOf(size int, f func()) float64 {
 	const span = 400 * time.Millisecond
 	start, n := processorTime(), 0
 	for processorTime()-start < span {
-		for range max(1, 1<<20/size) {
+		for range max(1, min(64, 1<<20/size)) {
 			f()
 			n++
 		}
