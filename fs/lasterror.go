@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -60,27 +61,35 @@ func clean(s string) string {
 
 // An errorFile keeps the last error of an application or a session.
 type errorFile struct {
-	mu   sync.Mutex // guards last
-	last lastError
+	mu    sync.Mutex // guards the others
+	last  lastError
+	since lastError // a harmless answer that came after last, and does not replace it
 }
 
-// errorStays is how long a harmless answer does not replace an error of the same file.
+// errorStays is how long a harmless answer does not replace an error.
 const errorStays = 5 * time.Second
 
 // put keeps e. That there is no result to be read says nothing to who just read why.
 func (f *errorFile) put(e lastError) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if e.harmless && e.path == f.last.path && !f.last.harmless && f.last.rv != p11.CKR_OK && e.at.Sub(f.last.at) < errorStays {
+	if e.harmless && !f.last.harmless && f.last.rv != p11.CKR_OK && e.at.Sub(f.last.at) < errorStays {
+		if e.path != f.last.path {
+			f.since = e
+		}
 		return
 	}
-	f.last = e
+	f.last, f.since = e, lastError{}
 }
 
 func (f *errorFile) text() []byte {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.last.text()
+	text := f.last.text()
+	if f.since.rv != p11.CKR_OK {
+		text = fmt.Appendf(nil, "%s; since then %s", bytes.TrimSuffix(text, []byte("\n")), f.since.text())
+	}
+	return text
 }
 
 // errorText is the file error.
