@@ -41,6 +41,7 @@ func TestMigrate(t *testing.T) {
 	term.ok("p11fs migrate --rollback --yes swtok")
 	term.ok("test \"$(cat $T/login)\" = public && " + login + " && " + describeAll + " > after && diff before after")
 	term.ok("p11fs doctor > doctor.out; ! grep 'wrong.*migration' doctor.out && grep '^weak .*when that was rolled back: p11fs migrate swtok migrates anew' doctor.out")
+	term.ok(migrate + " 2>said; test $? = 2 && grep -q 'before a rollback' said && test -d $XDG_DATA_HOME/p11fs/.swtok.migration")
 	term.ok("p11fs migrate --forget-backup --yes swtok && p11fs migrate --forget-backup swtok")
 	term.ok(migrate + " && p11fs migrate --forget-backup --yes swtok")
 	d.stop()
@@ -78,14 +79,14 @@ func TestMigrateKill(t *testing.T) {
 		rounds = 2
 	}
 	for range rounds {
-		if run(m.SOPIN+"\n"+m.UserPIN+"\n", time.Duration(rand.Int64N(int64(2*time.Second))), "migrate", "swtok") != nil {
+		if run(m.SOPIN+"\n"+m.UserPIN+"\n", time.Duration(rand.Int64N(int64(2*time.Second))), "migrate", "--yes", "swtok") != nil {
 			kills++
 		}
 		if err := run(m.UserPIN+"\n", 0, "check", "--login", "swtok"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := run(m.SOPIN+"\n"+m.UserPIN+"\n", 0, "migrate", "swtok"); err != nil {
+	if err := run(m.SOPIN+"\n"+m.UserPIN+"\n", 0, "migrate", "--yes", "swtok"); err != nil {
 		t.Fatal(err)
 	}
 	if st, err := os.Stat(filepath.Join(d.tokenRoot(), "swtok/NVTOK.DAT")); err != nil || st.Size() != 592 {

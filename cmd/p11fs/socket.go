@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -28,6 +29,9 @@ const socketEnv = "P11FS_SOCKET"
 // maxRequest is more than any request here, so that no copy of a PIN is left behind by one
 // that grows.
 const maxRequest = 4 * maxLine
+
+// closePatience is how long a command that is done waits for the daemon to note it.
+const closePatience = 2 * time.Second
 
 // A remote is a token of a daemon that is reached by its socket for PKCS#11 programs alone, as
 // in a container. The connection is an application of its own: nobody is logged in at first.
@@ -139,7 +143,13 @@ func (k *remote) lost(err error) error {
 	return fmt.Errorf("the daemon has ended: start it again (%w)", err)
 }
 
-func (k *remote) Close() error { return k.conn.Close() }
+// Close ends the connection, once the daemon has ended the application: the command after
+// this one then meets no session of it.
+func (k *remote) Close() error {
+	_ = k.conn.SetDeadline(time.Now().Add(closePatience))
+	_, _ = k.call(wire.CallFinalize, nil) // which may have ended with the daemon
+	return k.conn.Close()
+}
 
 // tokens are those that the daemon has.
 func (k *remote) tokens() (list []remoteToken, err error) {

@@ -87,7 +87,8 @@ the command can be started again.
 
 What the token was stays beside it as .TOKEN.migration, with its weak hashes of the
 PINs: whoever reads that can guess them. --rollback brings it back, without what was
-changed since; --forget-backup removes it.`,
+changed since, which stays there until --forget-backup removes it or, after a
+question, the token is migrated again.`,
 		Example: `  p11fs migrate swtok
   p11fs migrate swtok --rollback
   p11fs migrate swtok --forget-backup --yes`,
@@ -144,6 +145,11 @@ func (m *migration) migrate(soFile, pinFile string, skip bool) error {
 	}
 	if !state.Present {
 		return fmt.Errorf("%s has no token yet: p11fs mount makes it, in the newer format where it is your own", m.token)
+	}
+	if state.RolledBack {
+		if err := m.may(state.Unfinished + " is " + m.token + " in the format of 3.12, maybe with what was made in it before a rollback: to migrate anew removes it."); err != nil {
+			return err
+		}
 	}
 	ask := newAsker(m.s)
 	so, err := getPIN(m.c.Context(), ask, soFile, "SO PIN", false)
@@ -234,7 +240,7 @@ func (m *migration) rollback() error {
 	}
 	fmt.Fprintf(m.s.out, "%s has the format of openCryptoki 3.8 again, with the objects and PINs of then.\n", m.token)
 	if state.Unfinished != "" {
-		fmt.Fprintf(m.s.out, "What it was until now is in %s: p11fs migrate %s --forget-backup removes it.\n", state.Unfinished, m.token)
+		fmt.Fprintf(m.s.out, "What it was until now is in %s: p11fs migrate %s --forget-backup removes it, and so does to migrate anew.\n", state.Unfinished, m.token)
 	}
 	return nil
 }

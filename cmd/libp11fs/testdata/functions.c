@@ -435,7 +435,7 @@ static void check_signed_messages(CK_SLOT_ID slot, CK_SESSION_HANDLE s)
     CK_OBJECT_HANDLE public, private;
     CK_MECHANISM m = {CKM_ECDSA_SHA256, NULL, 0}, gcm = {CKM_AES_GCM, NULL, 0};
     CK_MECHANISM_INFO info;
-    CK_BYTE signature[64], other[64];
+    CK_BYTE signature[64], other[64] = {0};
     CK_ULONG n = 0, more = sizeof other;
 
     OK(f->C_GetMechanismInfo(slot, CKM_ECDSA_SHA256, &info));
