@@ -261,6 +261,7 @@ func (t tree) refused(what, token string, err error) error {
 // inCommands says what to do, which the tree tells in terms of its files, in those of
 // the commands.
 func inCommands(token, why string) string {
+	token = shellQuote(token)
 	return strings.NewReplacer(
 		"the SO sets a new one: write so:SO-PIN to the file login, then init-pin PIN to ctl", "the SO sets a new one: p11fs pin --unlock "+token,
 		"the security officer sets a new one: write init-pin PIN to ctl as so", "the security officer sets a new one: p11fs pin --unlock "+token,

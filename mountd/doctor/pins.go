@@ -9,7 +9,7 @@ import (
 // PINState says how a token's PIN is, and what to do about it, which is empty where that is
 // nothing. role is user or so; tries and pin are those of p11.Flags.PINState.
 func PINState(token, role, tries, pin string) (how, todo string) {
-	of := ""
+	of, token := "", shellWord(token)
 	if role == "so" {
 		of = "--so "
 	}

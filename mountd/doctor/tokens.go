@@ -72,6 +72,7 @@ func (e Examination) state(s mountd.Slot) tokens.DirectoryState {
 
 // migrate is the command that migrates a token.
 func (e Examination) migrate(token string) string {
+	token = shellWord(token)
 	if e.Mode == mountd.System {
 		return "p11fs migrate --system " + token
 	}
