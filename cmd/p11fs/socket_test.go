@@ -29,12 +29,15 @@ func TestPINSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := rpc.New(rpc.Config{Engine: e, Log: log})
-	done := make(chan error, 1)
-	go func() { done <- s.Serve(l) }()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = s.Serve(l) // ends with the listener
+	}()
 	t.Cleanup(func() {
 		_ = l.Close()
 		s.Close()
-		_ = <-done
+		<-done
 		if st := e.Stats(); st.Sessions != 0 || st.Applications != 0 {
 			t.Errorf("left behind: %+v", st)
 		}
