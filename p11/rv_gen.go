@@ -148,7 +148,7 @@ func (v RV) Advice() string {
 	case CKR_WRAPPED_KEY_INVALID:
 		return "name the mechanism that wrapped the key, as in unwrap:aes-cbc-pad,iv=0x...; or the bytes or the unwrapping key are others"
 	case CKR_WRAPPED_KEY_LEN_RANGE:
-		return "write all of it, and name mechanism and type, as in unwrap:aes-key-wrap-kwp,class=private-key,key-type=rsa"
+		return "write all of it, and name the mechanism that wrapped it, as in unwrap:aes-key-wrap-kwp, with class and key-type if it is no AES key"
 	case CKR_WRAPPING_KEY_HANDLE_INVALID:
 		return "name a wrapping key that is in objects; log in to see private ones"
 	case CKR_WRAPPING_KEY_SIZE_RANGE:
