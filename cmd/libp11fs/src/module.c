@@ -35,6 +35,7 @@ static struct {
     bool connecting;   /* a thread is at it */
     uint64_t attempts; /* that ended */
     CK_RV attempt;     /* how the last one ended */
+    bool brought;      /* it brought a connection, which may be gone since */
     enum waiting waiting;
     unsigned timeout;  /* seconds */
     struct search search;
@@ -403,7 +404,7 @@ static CK_RV adopt_locked(const struct attempt *a, CK_RV rv)
 CK_RV module_connect(struct conn **out)
 {
     CK_RV rv = CKR_OK;
-    bool tried = false;
+    int tries = 0;
 
     *out = NULL;
     module_lock();
@@ -422,9 +423,14 @@ CK_RV module_connect(struct conn **out)
             rv = CKR_OK;
             break;
         }
-        if (tried)
+        /* A daemon that went away behind its greeting is one that is restarted, and not
+           one that is absent. */
+        if (tries > 0 && (rv != CKR_OK || !module.brought))
             break;
-        tried = true;
+        if (tries++ == TRIES) {
+            rv = CKR_DEVICE_ERROR;
+            break;
+        }
         if (module.connecting) {
             /* How another thread's attempt ends is this one's answer too. */
             uint64_t seen = module.attempts, instance = module.instance;
@@ -446,6 +452,7 @@ CK_RV module_connect(struct conn **out)
         module.connecting = false;
         module.attempts++;
         module.attempt = rv = adopt_locked(&a, rv);
+        module.brought = a.conn != NULL;
         pthread_cond_broadcast(&module.connected);
     }
     module_unlock();
