@@ -80,8 +80,9 @@ var errDiffers = errors.New("the result differs")
 // with each provider: by C_CreateObject and the functions for the mechanism.
 func TestWycheproof(t *testing.T) {
 	met := examine(t, wycheproof.Sample(t), 1)
+	whole := len(providers()) > 1 // Go's library has not all the curves that some are about
 	for _, r := range rulings {
-		if !met[r.why] {
+		if whole && !met[r.why] {
 			t.Errorf("no vector of %s* is acceptable by %s", r.files, r.flag)
 		}
 	}
