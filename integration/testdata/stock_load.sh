@@ -38,8 +38,9 @@ done_() {
 		fi
 		;;
 	esac
-	printf '%s\nR %s err %s\n' "$called" "$t" "$e" >&7
 	{ read -r who <"$T/login"; } 2>/dev/null
+	[ "$who" = user ] || e="no login: $e"
+	printf '%s\nR %s err %s\n' "$called" "$t" "$e" >&7
 	[ "$who" = user ] || login
 	return 2
 }
