@@ -64,10 +64,22 @@ func (c Config) Slots() ([]Slot, []*config.Problem, error) {
 			if c.Mode == User && !f.HasFormat && kind.OwnFormat != nil {
 				s.Place.Format, s.Place.AnyFormat = kind.OwnFormat(s.Place.Dir), true
 			}
+			if c.Mode == System && kind.Vacant != nil {
+				if s.Why = kind.Vacant(s.Place); s.Why != "" {
+					s.Kind, s.Place = nil, tokens.Place{}
+				}
+			}
 		}
 		slots = append(slots, s)
 	}
 	return slots, warnings, nil
+}
+
+// unshared reports whether programs with openCryptoki's library get neither the slot nor
+// its shared memory: those whose directory has a later format than their library's, or one
+// of ours. They would take it for one of their own, and ruin it at the first login.
+func (s Slot) unshared() bool {
+	return tokens.NewFormat(s.Format) || s.Kind != nil && s.Kind.Unshared != nil && s.Kind.Unshared(s.Place)
 }
 
 // weak is the kind's Weak.

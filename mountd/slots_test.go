@@ -320,3 +320,37 @@ func TestCheck(t *testing.T) {
 		}
 	}
 }
+
+// TestVacant: a slot of the machine's configuration that a kind does not take is empty, and
+// told to stock programs as any other of theirs; one that it takes, and shares with none,
+// is not.
+func TestVacant(t *testing.T) {
+	dir := layout(t, map[string]string{"conf": "slot 1 {\nstdll = libchip.so\n}\nslot 2 {\nstdll = libchip.so\ntokname = mine\nconfname = mine.conf\n}\n"})
+	c := userConfig(dir)
+	c.Mode = System
+	c.Kinds = append(kinds(), tokens.Kind{
+		Name: "chip", Library: "libchip",
+		Vacant: func(p tokens.Place) string {
+			if p.Config == "" {
+				return "there is no chip"
+			}
+			return ""
+		},
+		Unshared: func(p tokens.Place) bool { return p.Name == "mine" },
+	})
+	got, err := slotsOf(t, c)
+	if diff := cmp.Diff([]string{"1 (there is no chip)", "2 mine mine"}, got); err != nil || diff != "" {
+		t.Errorf("%v, slots (-want +got):\n%s", err, diff)
+	}
+	d := &Daemon{conf: c, log: slog.New(slog.DiscardHandler)}
+	if err := d.loadSlots(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if slots := d.stockSlots(); len(slots) != 1 || slots[0].ID != 1 {
+		t.Errorf("stock programs get the slots %+v, want slot 1", slots)
+	}
+	c.Mode = User
+	if got, err := slotsOf(t, c); err != nil || len(got) != 2 || got[0] != "1 chip chip" {
+		t.Errorf("in user mode: %v, %v", got, err)
+	}
+}

@@ -66,13 +66,11 @@ func (d *Daemon) openStock(ctx context.Context) error {
 	return nil
 }
 
-// stockSlots are the slots that stock programs get: not those whose directory has
-// a later format than their library's. They would take it for one of their own,
-// and ruin it at the first login.
+// stockSlots are the slots that stock programs get.
 func (d *Daemon) stockSlots() []config.Slot {
 	var slots []config.Slot
 	for _, s := range d.slots {
-		if !tokens.NewFormat(s.Format) {
+		if !s.unshared() {
 			slots = append(slots, s.Slot.Slot)
 		}
 	}
@@ -114,7 +112,7 @@ func (d *Daemon) sessionTable() engine.SessionTable {
 // nil without the stock door, and where they are not told of the token. Its name is
 // that of the token directory as they see it: below --root.
 func (d *Daemon) sharedThrough(s *slot) (*tokens.Shared, error) {
-	if d.sessionTable() == nil || tokens.NewFormat(s.Place.Format) {
+	if d.sessionTable() == nil || s.unshared() {
 		return nil, nil
 	}
 	name, err := shm.TokenName(filepath.Join(SystemPaths("").Data, s.Place.Name))

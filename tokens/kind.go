@@ -47,6 +47,17 @@ type Kind struct {
 	Upkeep func(p Place) Upkeep
 	// NoUpkeep says why Upkeep is nil, and what to do instead.
 	NoUpkeep error
+	// Vacant says, of a slot of the machine's configuration, why it has no token and is to
+	// get none, as where the machine lacks what such tokens live in; empty where it has one.
+	// It may be nil.
+	Vacant func(p Place) string
+	// Unshared reports whether programs with openCryptoki's library must not know of the
+	// token in p, since they could not use its directory. It may be nil, for one that they
+	// share.
+	Unshared func(p Place) bool
+	// Settings are the names of the lines NAME = VALUE that the kind's own configuration file
+	// may have, for a kind that takes them when a token is made.
+	Settings []string
 	// Lacking are the mechanisms that its tokens would have on another machine, or with
 	// another cryptographic library.
 	Lacking []Lack

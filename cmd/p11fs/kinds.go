@@ -22,11 +22,11 @@ func setKinds(c *mountd.Config, provider string) error {
 		return err
 	}
 	c.Provider = p.Name() + " " + p.Version()
-	c.Kinds = []tokens.Kind{swtok.NewKind(p), lite.NewKind(p, c.Log)}
+	device := ""
 	if c.Mode == mountd.User {
-		// The slot of the machine's token is that of stock's, for a TPM 1.2.
-		c.Kinds = append(c.Kinds, tpm.NewKind(p, os.Getenv("P11FS_TPM")))
+		device = os.Getenv("P11FS_TPM")
 	}
+	c.Kinds = []tokens.Kind{swtok.NewKind(p), lite.NewKind(p, c.Log), tpm.NewKind(p, device)}
 	return nil
 }
 

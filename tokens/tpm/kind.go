@@ -10,6 +10,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -41,7 +42,8 @@ func newKind(p swtok.Provider, device string, cost int) tokens.Kind {
 	k := &kind{provider: p, device: device, cost: cost, chips: make(map[string]*shared)}
 	return tokens.Kind{
 		Name: Kind, Library: "libpkcs11_tpm", Files: []string{"NVTOK.DAT", "MK_SO", "MK_USER", chipFile},
-		Open: k.open, Check: check, Lacking: swtok.Lacking(p),
+		Open: k.open, Check: k.check, Weak: k.weak, Vacant: vacant, Lacking: swtok.Lacking(p),
+		Unshared: func(tokens.Place) bool { return true }, Settings: []string{"device", "protection"},
 		OwnFormat: func(string) p11.Version { return p11.Version{Major: 3, Minor: 12} },
 		Protection: func(tokens.Place) tokens.Protection {
 			return tokens.Protection{Mechanisms: []p11.MechanismType{p11.CKM_AES_KEY_GEN, p11.CKM_AES_GCM}, Bits: 128}
@@ -142,13 +144,16 @@ func (k *kind) deviceOf(r *record, s settings) string {
 			return d
 		}
 	}
-	for _, d := range []string{"/dev/tpmrm0", "/dev/tpm0"} {
+	for _, d := range usual() {
 		if _, err := os.Stat(d); err == nil {
 			return d
 		}
 	}
-	return "/dev/tpmrm0"
+	return usual()[0]
 }
+
+// usual are where the kernel has the TPM of a machine: several programs share the first.
+func usual() []string { return []string{"/dev/tpmrm0", "/dev/tpm0"} }
 
 func (k *kind) open(ctx context.Context, place tokens.Place) (_ tokens.Token, err error) {
 	place = random(place)
@@ -232,19 +237,21 @@ func makeRecord(ctx context.Context, chip *tpm20.Chip, s settings, place tokens.
 	if r.parent, err = chip.FindParent(ctx); err != nil {
 		return nil, err
 	}
-	if r.protection == "" {
-		guard, err := chip.Guard(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if r.protection = DA; facts.PINFail && !guard.OwnerAuth {
-			r.protection = PINFail
-		}
+	guard, err := chip.Guard(ctx)
+	switch can := facts.PINFail && !guard.OwnerAuth; {
+	case err != nil:
+		return nil, err
+	case r.protection == PINFail && !can:
+		return nil, p11.Advise(p11.Errorf(p11.CKR_FUNCTION_REJECTED, "the TPM has no indexes that count wrong PINs, or its owner has a password, so that none can be made"), "take the protection da")
+	case r.protection == "" && can:
+		r.protection = PINFail
+	case r.protection == "":
+		r.protection = DA
 	}
 	if r.raw, err = doesRaw(ctx, chip, r); err != nil {
 		return nil, err
 	}
-	if device := string(chip.Device()); !strings.HasPrefix(device, "/dev/tpm") {
+	if device := string(chip.Device()); !slices.Contains(usual(), device) {
 		r.device = device
 	}
 	return r, r.write(place.Dir, place.Group)
@@ -278,21 +285,4 @@ func doesRaw(ctx context.Context, chip *tpm20.Chip, r *record) (bool, error) {
 		return false, nil
 	}
 	return new(big.Int).Exp(in, key.D, key.N).Cmp(new(big.Int).SetBytes(out)) == 0, nil
-}
-
-// check is tokens.Kind's.
-func check(p tokens.Place) (wrong, mend string) {
-	_, err := readRecord(p.Dir)
-	switch {
-	case err == nil:
-		return "", ""
-	case errors.Is(err, os.ErrNotExist):
-		if _, err := os.Lstat(filepath.Join(p.Dir, "NVTOK.DAT")); err != nil {
-			return "", ""
-		}
-		return fmt.Sprintf("%s has no file %s: it is a token of a TPM 1.2, which p11fs does not serve, and stays closed", p.Dir, chipFile), "use it with openCryptoki and tcsd"
-	case errors.Is(err, os.ErrPermission):
-		return "", ""
-	}
-	return err.Error() + ": the token stays closed", "put it back from a backup"
 }

@@ -253,7 +253,7 @@ func TestElsewhere(t *testing.T) {
 	if _, err := newKind(swtok.GoProvider(), other.Device(), testCost).Open(t.Context(), p); p11.RVOf(err) != p11.CKR_TOKEN_NOT_RECOGNIZED {
 		t.Errorf("without its file: %v", err)
 	}
-	if wrong, mend := check(p); wrong == "" || mend == "" {
+	if wrong, mend := newKind(swtok.GoProvider(), "", testCost).Check(p); wrong == "" || mend == "" {
 		t.Errorf("check says %q, %q", wrong, mend)
 	}
 	p.Dir += ".absent"

@@ -2,6 +2,7 @@ package tpm20
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -87,7 +88,11 @@ func (w *worker) drop(why error) {
 	w.lose()
 	w.forget()
 	w.silent = errors.Is(why, os.ErrDeadlineExceeded) || errors.Is(why, errSilent)
+	why, mend := w.chip.device.advised(why)
 	w.failure = p11.Errorf(p11.CKR_DEVICE_REMOVED, "the TPM %s does not answer: %w", w.chip.device, why)
+	if mend != "" {
+		w.failure = p11.Advise(w.failure, mend)
+	}
 	w.broken, w.failed = w.failure, time.Now()
 	w.chip.setOffline(w.failure)
 }
@@ -263,17 +268,15 @@ func (w *worker) parent(p Parent) (*storage, error) {
 		return w.storage, nil
 	}
 	w.flush()
-	if p.Handle != 0 {
-		s, err := w.persistent(p.Handle)
-		if err == nil && bytes.Equal(s.name, p.Name) {
-			return w.keep(s)
-		}
-		if _, ok := code(err); err != nil && !ok {
-			return nil, err
-		}
+	// It may have been made persistent since, for an owner with a password.
+	s, err := w.persistent(cmp.Or(p.Handle, commonHandle))
+	if err == nil && bytes.Equal(s.name, p.Name) {
+		return w.keep(s)
 	}
-	s, err := w.primary(p.Template)
-	if err != nil {
+	if _, ok := code(err); err != nil && !ok {
+		return nil, err
+	}
+	if s, err = w.primary(p.Template); err != nil {
 		return nil, err
 	}
 	if !bytes.Equal(s.name, p.Name) {

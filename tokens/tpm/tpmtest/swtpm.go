@@ -5,6 +5,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -14,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/google/go-tpm/tpm2"
 )
 
 // A TPM is a software TPM of a test.
@@ -114,21 +117,8 @@ func (s *TPM) Run(t testing.TB) {
 // have is ten times that.
 func (s *TPM) Tries(t testing.TB, n byte) {
 	t.Helper()
-	c, err := net.Dial("unix", s.Socket())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	// TPM2_DictionaryAttackParameters, with an empty password of the lockout.
-	command := []byte{0x80, 2, 0, 0, 0, 39, 0, 0, 1, 0x3a, 0x40, 0, 0, 10, 0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 1, 0, 0,
-		0, 0, 0, n, 0, 0, 3, 0xe8, 0, 0, 3, 0xe8}
-	answer := make([]byte, 10)
-	if _, err = c.Write(command); err == nil {
-		_, err = io.ReadFull(c, answer)
-	}
-	if err != nil || !bytes.Equal(answer[6:], make([]byte, 4)) {
-		t.Fatalf("the number of tries: %x, %v", answer, err)
-	}
+	// TPM2_DictionaryAttackParameters.
+	s.command(t, 0x13a, binary.BigEndian.AppendUint32(nil, Lockout), []byte{0, 0, 0, n, 0, 0, 3, 0xe8, 0, 0, 3, 0xe8})
 }
 
 // Kill ends it without a word, as a power cut does.
@@ -142,3 +132,57 @@ func (s *TPM) Kill() {
 
 // Signal sends a signal to it, such as SIGSTOP.
 func (s *TPM) Signal(sig syscall.Signal) { _ = s.cmd.Process.Signal(sig) }
+
+// Who may have a password.
+const (
+	Owner   uint32 = 0x40000001
+	Lockout uint32 = 0x4000000a
+)
+
+// emptyPassword is an authorisation area with the password that is none.
+func emptyPassword() []byte { return []byte{0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0} }
+
+// Password gives somebody who has none a password (TPM2_HierarchyChangeAuth).
+func (s *TPM) Password(t testing.TB, who uint32) {
+	t.Helper()
+	s.command(t, 0x129, binary.BigEndian.AppendUint32(nil, who), append([]byte{0, 8}, "password"...))
+}
+
+// Persist makes the storage key that packages make by the template on P-256 one that stays,
+// at the handle that is common for that.
+func (s *TPM) Persist(t testing.TB) {
+	t.Helper()
+	public := tpm2.Marshal(tpm2.New2B(tpm2.ECCSRKTemplate))
+	// TPM2_CreatePrimary for the owner, then TPM2_EvictControl, and TPM2_FlushContext.
+	made := s.command(t, 0x131, binary.BigEndian.AppendUint32(nil, Owner), append(append([]byte{0, 4, 0, 0, 0, 0}, public...), 0, 0, 0, 0, 0, 0))
+	handle := made[10:14]
+	s.command(t, 0x120, append(binary.BigEndian.AppendUint32(nil, Owner), handle...), []byte{0x81, 0, 0, 1})
+	s.command(t, 0x165, nil, handle)
+}
+
+// command gives an order with handles, an empty password for the first of them if there is
+// one, and parameters. It returns the response.
+func (s *TPM) command(t testing.TB, code uint32, handles, parameters []byte) []byte {
+	t.Helper()
+	c, err := net.Dial("unix", s.Socket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	tag, body := uint16(0x8001), parameters
+	if handles != nil {
+		tag, body = 0x8002, append(append(handles, emptyPassword()...), parameters...)
+	}
+	b := binary.BigEndian.AppendUint16(nil, tag)
+	b = binary.BigEndian.AppendUint32(b, uint32(10+len(body)))
+	b = append(binary.BigEndian.AppendUint32(b, code), body...)
+	answer := make([]byte, 4096)
+	n := 0
+	if _, err = c.Write(b); err == nil {
+		n, err = io.ReadAtLeast(c, answer, 10)
+	}
+	if err != nil || !bytes.Equal(answer[6:10], make([]byte, 4)) {
+		t.Fatalf("TPM command %#x: %x, %v", code, answer[:n], err)
+	}
+	return answer[:n]
+}
