@@ -30,27 +30,35 @@ func startLive(t testing.TB) *liveHost {
 // startLiveOver boots a liveHost whose /var/lib/opencryptoki is root.
 func startLiveOver(t testing.TB, root string) *liveHost {
 	t.Helper()
+	h := newLive(t, root, "swtok", stockConfig)
+	h.serve()
+	return h
+}
+
+// newLive boots a liveHost without a daemon, whose configuration conf has the token; and
+// with more options of unshare.
+func newLive(t testing.TB, root, token, conf string, more ...string) *liveHost {
+	t.Helper()
 	h := &liveHost{module: needStock(t)}
 	dir := workDir(t, "live")
-	conf, mnt := filepath.Join(dir, "opencryptoki.conf"), filepath.Join(dir, "p11")
+	file, mnt := filepath.Join(dir, "opencryptoki.conf"), filepath.Join(dir, "p11")
 	h.log = filepath.Join(dir, "log")
 	if err := os.Mkdir(mnt, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(conf, []byte(stockConfig), 0o644); err != nil {
+	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	h.terminal = newTerminal(t, terminalConfig{
 		// The shell leads a session within its namespaces, as p11fs asks of an
 		// application.
-		shell: []string{"unshare", "--mount", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private", "setsid", "sh"},
-		env:   []string{"P=" + mnt, "T=" + mnt + "/swtok", "O=" + mnt + "/swtok/objects"},
+		shell: slices.Concat([]string{"unshare", "--mount", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"}, more, []string{"setsid", "sh"}),
+		env:   []string{"P=" + mnt, "T=" + mnt + "/" + token, "O=" + mnt + "/" + token + "/objects"},
 		dir:   dir,
 	})
 	h.ok("mount -t tmpfs tmpfs /run && mkdir /run/lock && mount -t tmpfs tmpfs /dev/shm && mount -t tmpfs tmpfs /var/log")
-	h.ok("mount --bind " + quote(conf) + " /etc/opencryptoki/opencryptoki.conf")
+	h.ok("mount --bind " + quote(file) + " /etc/opencryptoki/opencryptoki.conf")
 	h.ok("mount --bind " + quote(root) + " /var/lib/opencryptoki")
-	h.serve()
 	return h
 }
 

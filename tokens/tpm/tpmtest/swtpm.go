@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -21,13 +22,25 @@ import (
 
 // A TPM is a software TPM of a test.
 type TPM struct {
-	dir string
-	cmd *exec.Cmd
+	dir     string
+	version []string // the option of swtpm
+	cmd     *exec.Cmd
 }
 
-// Start starts a TPM without a past, or with the state of an archive (tar.gz) if there is
-// one. It ends with the test, and leaves nothing.
+// Start starts a TPM 2.0 without a past, or with the state of an archive (tar.gz) if there
+// is one. It ends with the test, and leaves nothing.
 func Start(t testing.TB, state []byte) *TPM {
+	t.Helper()
+	return start(t, state, "--tpm2")
+}
+
+// Start12 is Start for a TPM 1.2, which without a past has no owner, and so no keys.
+func Start12(t testing.TB, state []byte) *TPM {
+	t.Helper()
+	return start(t, state)
+}
+
+func start(t testing.TB, state []byte, version ...string) *TPM {
 	t.Helper()
 	if _, err := exec.LookPath("swtpm"); err != nil {
 		if os.Getenv("CI") != "" {
@@ -40,7 +53,7 @@ func Start(t testing.TB, state []byte) *TPM {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &TPM{dir: dir}
+	s := &TPM{dir: dir, version: version}
 	t.Cleanup(func() {
 		s.Kill()
 		if err := os.RemoveAll(dir); err != nil {
@@ -93,8 +106,8 @@ func (s *TPM) Run(t testing.TB) {
 	t.Helper()
 	_ = os.Remove(s.Socket())
 	var said bytes.Buffer
-	s.cmd = exec.Command("swtpm", "socket", "--tpm2", "--tpmstate", "dir="+s.dir,
-		"--server", "type=unixio,path="+s.Socket(), "--flags", "not-need-init,startup-clear")
+	s.cmd = exec.Command("swtpm", slices.Concat([]string{"socket", "--tpmstate", "dir=" + s.dir,
+		"--server", "type=unixio,path=" + s.Socket(), "--flags", "not-need-init,startup-clear"}, s.version)...)
 	s.cmd.Stdout, s.cmd.Stderr = &said, &said
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.cmd.Start(); err != nil {
