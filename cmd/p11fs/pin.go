@@ -32,7 +32,7 @@ is one only. Who is logged in at this terminal stays so; it cannot be the other 
 	}
 	so := c.Flags().Bool("so", false, "change the PIN of the security officer")
 	unlock := c.Flags().Bool("unlock", false, "set the user's PIN anew, as the security officer")
-	return onDoor(c, func(c *cobra.Command, d pinDoor, token string) error {
+	return onDoor(c, nil, func(c *cobra.Command, d pinDoor, token string) error {
 		change := pinChange{token: token, role: "user", old: "PIN", fresh: "new PIN", unlock: *unlock}
 		switch {
 		case *so && *unlock:
@@ -124,12 +124,16 @@ through that: the one that $P11FS_SOCKET names, your own, or the machine's. TOKE
 token's label then, or the number of its slot.`
 
 // onDoor makes c a command that acts on the token that its first argument names, in the
-// mount or through a socket.
-func onDoor(c *cobra.Command, act func(c *cobra.Command, d pinDoor, token string) error) *cobra.Command {
+// mount or through a socket. Where it is not found, the error of that goes to other, if there
+// is one, which may have another door.
+func onDoor(c *cobra.Command, other func(c *cobra.Command, args []string, why error) (pinDoor, string, func() error, error), act func(c *cobra.Command, d pinDoor, token string) error) *cobra.Command {
 	mount := mountFlag(c)
 	c.ValidArgsFunction = completeTokens(mount)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		d, token, end, err := doorTo(c.Context(), *mount, args)
+		if err != nil && other != nil {
+			d, token, end, err = other(c, args, err)
+		}
 		if err != nil {
 			return err
 		}

@@ -81,8 +81,12 @@ has 87654321. What is not given by a flag is asked for; if standard input is no
 terminal, it has one line each: SO PIN, label, user PIN. A PIN is as long as
 TOKEN/info says: 4 to 1024 bytes, and 4 to 8 in the format of openCryptoki 3.8.
 
-The SO PIN stays as it is: p11fs pin --so TOKEN changes it.` + socketText,
+The SO PIN stays as it is: p11fs pin --so TOKEN changes it.
+
+Where no daemon has the token, and its name is that of a kind (tpm, lite) or --device or
+--protection is given, it is made first, as one of your own.` + socketText,
 		Example: `  p11fs init swtok
+  p11fs init tpm --device unix:$HOME/swtpm/sock
   printf '87654321\n1234\n' | p11fs init swtok --label demo --yes`,
 		Args: takes(1, 1),
 	}
@@ -90,7 +94,14 @@ The SO PIN stays as it is: p11fs pin --so TOKEN changes it.` + socketText,
 	soFile := c.Flags().String("so-pin-file", "", "read the SO PIN from the first line of this `FILE`")
 	pinFile := c.Flags().String("pin-file", "", "read the user's PIN from the first line of this `FILE`")
 	yes := c.Flags().BoolP("yes", "y", false, "do not ask whether the objects may be destroyed")
-	return onDoor(c, func(c *cobra.Command, d pinDoor, token string) error {
+	maker := makerFlags(c)
+	return onDoor(c, maker.make, func(c *cobra.Command, d pinDoor, token string) error {
+		made, _ := d.(*directoryDoor)
+		if made == nil {
+			if err := maker.unwanted(token); err != nil {
+				return err
+			}
+		}
 		ask := newAsker(s)
 		if ask.terminal {
 			fmt.Fprintf(s.err, "Every object in %s goes. A token that was never initialised has the SO PIN 87654321.\n", token)
@@ -119,7 +130,11 @@ The SO PIN stays as it is: p11fs pin --so TOKEN changes it.` + socketText,
 			return err
 		}
 		defer pin.Close()
-		return initialise(d, token, soPIN, name, pin)
+		if err := initialise(d, token, soPIN, name, pin); err != nil || made == nil {
+			return err
+		}
+		made.tell(s, token)
+		return nil
 	})
 }
 

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"p11fs/mountd"
+	"p11fs/p11"
+	"p11fs/secret"
+	"p11fs/tokens"
+)
+
+// A tokenMaker makes the token that p11fs init is to initialise, where no daemon has it.
+type tokenMaker struct{ device, protection *string }
+
+// makerFlags are the options of c that are for a token which is made.
+func makerFlags(c *cobra.Command) tokenMaker {
+	return tokenMaker{
+		device:     c.Flags().String("device", "", "the TPM of a token that is made: /dev/tpmrm0, unix:/PATH or tcp:HOST:PORT (default: $P11FS_TPM, or the machine's)"),
+		protection: c.Flags().String("protection", "", "what counts wrong PINs of a token that is made: `pinfail`, an index of its own, or da, the TPM's count for the whole machine"),
+	}
+}
+
+// settings are those that were given.
+func (k tokenMaker) settings() map[string]string {
+	given := make(map[string]string)
+	for name, value := range map[string]string{"device": *k.device, "protection": *k.protection} {
+		if value != "" {
+			given[name] = value
+		}
+	}
+	return given
+}
+
+// unwanted is the error of settings for a token that is there.
+func (k tokenMaker) unwanted(token string) error {
+	for name := range k.settings() {
+		return &usageError{err: fmt.Errorf("%s is there already, and keeps the %s that it was made with: leave --%[2]s out", token, name)}
+	}
+	return nil
+}
+
+// make makes the token that args name, or returns why, for which no daemon has it, if its
+// name and the options do not say that one is to be made.
+func (k tokenMaker) make(c *cobra.Command, args []string, why error) (pinDoor, string, func() error, error) {
+	nothing := func() error { return nil }
+	home, _ := os.UserHomeDir()
+	paths, err := mountd.UserPaths(os.Getenv, home)
+	if err != nil || c.Flags().Changed("mount") {
+		return nil, "", nothing, why
+	}
+	conf := mountd.Config{Mode: mountd.User, Paths: paths, Log: slog.New(slog.DiscardHandler)}
+	if err := setKinds(&conf, "auto"); err != nil {
+		return nil, "", nothing, err
+	}
+	if !conf.Named(args[0]) && len(k.settings()) == 0 {
+		return nil, "", nothing, why
+	}
+	made, err := conf.Make(c.Context(), args[0], k.settings())
+	if err != nil {
+		return nil, "", nothing, fmt.Errorf("init %s: %w", args[0], withAdvice(err))
+	}
+	return &directoryDoor{ctx: c.Context(), made: made}, args[0], made.Close, nil
+}
+
+// A directoryDoor is a token that a command has opened itself.
+type directoryDoor struct {
+	ctx  context.Context // of the command
+	made *mountd.Made
+	in   tokens.Login // nil: nobody is
+}
+
+var _ pinDoor = (*directoryDoor)(nil)
+
+func userOf(role string) p11.UserType {
+	if role == "so" {
+		return p11.CKU_SO
+	}
+	return p11.CKU_USER
+}
+
+// failed says what an error is about, and what to do.
+func (d *directoryDoor) failed(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, withAdvice(err))
+}
+
+func (d *directoryDoor) role(string) string {
+	switch {
+	case d.in == nil:
+		return "public"
+	case d.in.User() == p11.CKU_SO:
+		return "so"
+	}
+	return "user"
+}
+
+func (d *directoryDoor) login(what, _, role string, pin *secret.Bytes) (err error) {
+	d.in, err = d.made.Login(d.ctx, userOf(role), pin)
+	return d.failed(what, err)
+}
+
+func (d *directoryDoor) logout(string) error {
+	if d.in == nil {
+		return nil
+	}
+	in := d.in
+	d.in = nil
+	return in.Close()
+}
+
+func (d *directoryDoor) setPIN(what, token string, old, fresh *secret.Bytes) error {
+	return d.failed(what, d.made.SetPIN(d.ctx, userOf(d.role(token)), old, fresh))
+}
+
+func (d *directoryDoor) initPIN(what, _ string, fresh *secret.Bytes) error {
+	return d.failed(what, d.made.InitPIN(d.ctx, d.in, fresh))
+}
+
+func (d *directoryDoor) initToken(what, _ string, so *secret.Bytes, label string) error {
+	if len(label) > 32 {
+		return errors.New("the label has more than 32 bytes: write a shorter one")
+	}
+	return d.failed(what, d.made.InitToken(d.ctx, so, label))
+}
+
+// inUse is never so: the token was not initialised.
+func (d *directoryDoor) inUse(string) bool { return false }
+
+func (d *directoryDoor) pinLengths(string) (shortest, longest int, err error) {
+	info, err := d.made.Info(d.ctx)
+	return int(info.MinPINLen), int(info.MaxPINLen), err
+}
+
+// tell says where the token is, and what is weak about it.
+func (d *directoryDoor) tell(s streams, token string) {
+	fmt.Fprintf(s.err, "p11fs: %s is made in %s: p11fs mount serves it; a daemon that runs has to be started anew\n", token, d.made.Slot.Place.Dir)
+	if why, mend := d.made.Weak(); why != "" {
+		fmt.Fprintf(s.err, "p11fs: weak: %s: %s\n", why, mend)
+	}
+}
