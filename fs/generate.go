@@ -114,7 +114,7 @@ func (k keyKind) fixed() bool {
 
 // parseRecipe reads a line for generate.
 func parseRecipe(line string) (r recipe, err error) {
-	line = strings.TrimSpace(line)
+	line = strings.TrimLeft(line, " \t\r\n") // blanks at the end may be a value's
 	name := line
 	if n := strings.IndexAny(line, ", \t\r\n"); n >= 0 {
 		name = line[:n]

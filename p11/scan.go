@@ -8,7 +8,7 @@ import (
 )
 
 // A word is one item of a template or of a mechanism's parameters: a name
-// alone, name=bare, name="quoted", name='quoted' or name={template}.
+// alone, name=bare, name="quoted", name='quoted', name={template} or name:=all the rest.
 type word struct {
 	number   int // counted from 1
 	name     string
@@ -69,6 +69,14 @@ func (s *scanner) next() (w word, ok bool, err error) {
 	}
 	s.rest = s.rest[1:]
 	w.hasValue = true
+	if name, all := strings.CutSuffix(w.name, ":"); all {
+		if name == "" {
+			return w, false, syntaxError("word %d: a name is missing before %q", s.count, ":=")
+		}
+		w.name, w.form = name, formQuoted
+		w.value, s.rest = s.rest, ""
+		return w, true, nil
+	}
 	err = s.scanValue(&w)
 	return w, err == nil, err
 }

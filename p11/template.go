@@ -21,8 +21,9 @@ const (
 // Words stand apart by blanks or one comma. A name is the standard's in either
 // spelling, or a number (0x80000001). A value is bare, or in double quotes
 // with the escapes \\ \" \n \r \t \xHH, or in single quotes as it is, or a template in braces; ParseValue says how each
-// kind is written. The text is wholly free of meaning beyond that: no default
-// is filled in, nothing is checked but names and forms.
+// kind is written. Behind := all is the value, as if in quotes, to the end of the text: it
+// is for text that is not known, such as that of a shell's variable. The text is wholly
+// free of meaning beyond that: no default is filled in, nothing is checked but names and forms.
 //
 // Errors wrap CKR_ARGUMENTS_BAD, CKR_ATTRIBUTE_TYPE_INVALID,
 // CKR_ATTRIBUTE_VALUE_INVALID or CKR_TEMPLATE_INCONSISTENT, are one line, name

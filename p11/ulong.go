@@ -1,6 +1,9 @@
 package p11
 
-import "strconv"
+import (
+	"strconv"
+	"strings"
+)
 
 // unavailableWord stands for CK_UNAVAILABLE_INFORMATION.
 const unavailableWord = "unavailable"
@@ -23,6 +26,8 @@ func parseUlong(kind Kind, s string) (uint64, error) {
 		return CK_UNAVAILABLE_INFORMATION, nil
 	case kind == KindParameterSet:
 		return parseParameterSet(s)
+	case s != "" && strings.Trim(s, "0123456789") == "":
+		return parseNumber(s)
 	}
 	return kind.parse(s)
 }

@@ -94,7 +94,7 @@ func formatText(s string) string {
 // ways of writing a value:
 //
 //   - booleans also as yes, no, 1, 0;
-//   - numbers and enumerations in decimal (numbers only) or hexadecimal with 0x;
+//   - numbers and enumerations in decimal or hexadecimal with 0x;
 //     unavailable stands for CK_UNAVAILABLE_INFORMATION;
 //   - byte arrays as hexadecimal digits with or without 0x, or as "characters";
 //   - big integers as 0x… or in decimal;

@@ -91,7 +91,7 @@ func (t tree) halfMissing(tokens []string, name string, suffixes []string) error
 		if _, err := os.Stat(pem); err != nil {
 			return fmt.Errorf("%s: import that", is)
 		}
-		file := "import:pub," + quoteWord("label="+label)
+		file := "import:pub," + quoteWord("label:="+label)
 		if id, err := t.read(token, "objects", label+".key", "attr/id"); err == nil && id != "\n" {
 			file += ",id=" + strings.TrimSpace(id)
 		}

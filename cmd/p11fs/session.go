@@ -149,8 +149,10 @@ WHAT is first rsa:BITS, ec:CURVE (p256, p384, p521, secp256k1, brainpoolp256r1 a
 others), ed25519, ed448, x25519, x448, dh:GROUP (ffdhe2048 and others),
 dsa:BITS, aes:BITS, generic:BITS, another type of secret key (chacha20,
 sha256-hmac:BITS), a parameter set of ML-DSA, SLH-DSA or ML-KEM (ml-dsa-65,
-slh-dsa-sha2-128f, ml-kem-768, ibm-ml-kem-768) or a mechanism that makes keys, then attributes as NAME=VALUE: label, id, token, sign, extractable and all others
-that p11fs-tree(7) and PKCS#11 have.`,
+slh-dsa-sha2-128f, ml-kem-768, ibm-ml-kem-768) or a mechanism that makes keys, then
+attributes as NAME=VALUE: label, id, token, sign, extractable and all others that
+p11fs-tree(7) and PKCS#11 have. With NAME:=VALUE the value is all that stands there,
+whatever it is: "label:=$X" takes quotes, blanks and commas too.`,
 		Example: `  p11fs generate swtok rsa:2048 label=web
   p11fs generate swtok ed25519 label=ssh id=0x01
   p11fs generate swtok aes:256 label=disk extractable=true`,
@@ -194,10 +196,14 @@ func mayDestroy(ctx context.Context, ask *asker, token string) error {
 
 // quoteWord gives the value of a NAME=VALUE word the quotes that the shell took away, when
 // it holds blanks; behind a mechanism, that of each of its parameters. A value that has
-// quotes or braces stays as it is.
+// quotes or braces stays as it is. That of NAME:=VALUE ends with the word, and so has quotes
+// always.
 func quoteWord(w string) string {
 	key, value, ok := strings.Cut(w, "=")
+	name, all := strings.CutSuffix(key, ":")
 	switch {
+	case ok && all && name != "" && !strings.ContainsAny(name, ", \t\r\n"):
+		return name + "=" + inQuotes(value)
 	case !ok || !strings.ContainsAny(value, " \t\r\n"): // which end a value
 		return w
 	case strings.Contains(key, ","):
@@ -212,7 +218,12 @@ func quoteWord(w string) string {
 	case strings.ContainsAny(value[:1], `"'{`):
 		return w
 	}
-	return key + `="` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(value) + `"`
+	return key + "=" + inQuotes(value)
+}
+
+// inQuotes is a value as a template takes it, whatever is in it.
+func inQuotes(value string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(value) + `"`
 }
 
 // onToken makes c a command that acts on the token that its first argument names.

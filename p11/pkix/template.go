@@ -22,7 +22,8 @@ func parseTemplates(data []byte) (list []p11.Attributes, err error) {
 	number := 0
 	for line := range bytes.Lines(data) {
 		number++
-		if line = bytes.TrimSpace(line); len(line) == 0 || line[0] == '#' {
+		// Blanks at the end may be a value's.
+		if line = bytes.TrimRight(bytes.TrimLeft(line, " \t\r\n"), "\r\n"); len(line) == 0 || line[0] == '#' {
 			continue
 		}
 		if len(list) >= maxObjects {
