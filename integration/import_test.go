@@ -51,6 +51,7 @@ func TestImportToken(t *testing.T) {
 	from := "p11fs import-token soft swtok --source-pin-file pin"
 
 	term.ok(from + " --dry-run 2>said; test $? = 2 && grep -q 'there are several tokens' said")
+	term.ok(from + " --dry-run --token-label none 2>said; test $? = 2 && grep -q 'no such token, but \"[a-z]*\" (serial .*, \"[a-z]*\" (serial ' said || { cat said; false; }")
 	term.ok(from + " --token-label all --dry-run > out; cat out; grep -q '^12 objects would come, 0 would be left' out && test $(ls $O | wc -l) = 0")
 	term.ok("echo wrong > wrong; " + "p11fs import-token soft swtok --token-label all --source-pin-file wrong 2>said; test $? = 4 && grep -q PIN said && test $(ls $O | wc -l) = 0")
 	term.ok(from + " --token-label all > out; cat out; grep -q '^12 objects came, 0 were there, 0 were left' out")

@@ -18,13 +18,13 @@ func newDoctor(s streams) *cobra.Command {
 		Short: "Say what keeps p11fs from working here, and the line that mends it",
 		Long: `Look for what keeps p11fs from working on this machine. Each trouble is one line
 that says what is wrong and one with what mends it. A line with "weak" tells of a
-token that works and could be kept better. Nothing is changed. The exit status is 1
-if something is wrong.`,
+token that works and could be kept better, or of a PIN that needs care. Nothing is
+changed. The exit status is 1 if something is wrong.`,
 		Args: takes(0, 1),
 	}
 	where := placeFlags(c)
 	allowOther := c.Flags().Bool("allow-other", false, "other users are to reach your mount")
-	quiet := c.Flags().BoolP("quiet", "q", false, "print only what is wrong")
+	quiet := c.Flags().BoolP("quiet", "q", false, "print only what is wrong or weak")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		mode, paths, err := where()
 		if err != nil {
@@ -54,11 +54,11 @@ func printFindings(s streams, findings []doctor.Finding, quiet bool) error {
 		case f.Wrong != "":
 			wrong++
 			fmt.Fprintf(s.out, "%swrong%s  %s: %s\n       mend it with: %s\n", bad, plain, f.Check, f.Wrong, f.Mend)
-		case !quiet:
+		case !quiet && f.Detail != "":
 			fmt.Fprintf(s.out, "%sgood%s   %s: %s\n", good, plain, f.Check, f.Detail)
-			for _, weak := range f.Weak {
-				fmt.Fprintf(s.out, "%sweak%s   %s\n", bad, plain, weak)
-			}
+		}
+		for _, weak := range f.Weak {
+			fmt.Fprintf(s.out, "%sweak%s   %s\n", bad, plain, weak)
 		}
 	}
 	if wrong > 0 {

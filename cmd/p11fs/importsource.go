@@ -89,7 +89,7 @@ func (f *sourceFlags) readSoftHSM(ctx context.Context, s streams, ask *asker) (l
 		return nil, fmt.Errorf("%s has no token: name a directory of SoftHSM2, or one with NSS's cert9.db", f.dir)
 	}
 	var fit []*softhsm.Token
-	var names []string
+	var names, others []string
 	defer func() {
 		for _, t := range fit {
 			err = errors.Join(err, t.Close())
@@ -104,13 +104,15 @@ func (f *sourceFlags) readSoftHSM(ctx context.Context, s streams, ask *asker) (l
 			report(s, openErr)
 			continue
 		}
+		name := fmt.Sprintf("%q (serial %s)", t.Label, printableLine(t.Serial))
 		if !f.fits(t.Label, t.Serial) {
+			others = append(others, name)
 			err = errors.Join(err, t.Close())
 			continue
 		}
-		fit, names = append(fit, t), append(names, fmt.Sprintf("%q (serial %s)", t.Label, printableLine(t.Serial)))
+		fit, names = append(fit, t), append(names, name)
 	}
-	if err := f.chosen(names); err != nil {
+	if err := f.chosen(names, others); err != nil {
 		return nil, err
 	}
 	who := "PIN"
@@ -131,12 +133,14 @@ func (f *sourceFlags) fits(label, serial string) bool {
 	return (f.label == "" || f.label == label) && (f.serial == "" || f.serial == serial)
 }
 
-// chosen returns an error unless there is one token.
-func (f *sourceFlags) chosen(names []string) error {
-	switch len(names) {
-	case 0:
-		return errors.New("there is no such token: leave --token-label, --serial and --slot out to see which there are")
-	case 1:
+// chosen returns an error unless there is one token of those that fit. others do not.
+func (f *sourceFlags) chosen(names, others []string) error {
+	switch {
+	case len(names) == 0 && len(others) == 0:
+		return errors.New("there is no token to read: look whether it is there, and whether it has objects")
+	case len(names) == 0:
+		return &usageError{err: fmt.Errorf("there is no such token, but %s: say which with --token-label, --serial or --slot", strings.Join(others, ", "))}
+	case len(names) == 1:
 		return nil
 	}
 	return &usageError{err: fmt.Errorf("there are several tokens (%s): say which with --token-label, --serial or --slot", strings.Join(names, ", "))}
@@ -154,22 +158,24 @@ func (f *sourceFlags) readModule(ctx context.Context, s streams, ask *asker, pat
 		return nil, err
 	}
 	var fit, own []module.Token
+	var names, others []string
 	for _, t := range tokens {
 		if f.fits(t.Label, t.Serial) && (f.slot == noSlot || f.slot == int64(t.Slot)) {
 			fit = append(fit, t)
 			if !t.ReadOnly { // as NSS's second one is, which has no objects
 				own = append(own, t)
 			}
+		} else {
+			others = append(others, t.Name())
 		}
 	}
 	if len(fit) > 1 && len(own) > 0 {
 		fit = own
 	}
-	var names []string
 	for _, t := range fit {
 		names = append(names, t.Name())
 	}
-	if err := f.chosen(names); err != nil {
+	if err := f.chosen(names, others); err != nil {
 		return nil, err
 	}
 	t := fit[0]

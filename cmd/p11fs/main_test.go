@@ -467,7 +467,8 @@ func TestQuoteWord(t *testing.T) {
 		"label=a\nextractable=true": "label=\"a\nextractable=true\"",
 		"label='web server'":        "label='web server'", "unwrap-template={sign=true label=x}": "unwrap-template={sign=true label=x}",
 		"pkcs5-pbkd2,salt=0x01,password=a b,iterations=1000": `pkcs5-pbkd2,salt=0x01,password="a b",iterations=1000`,
-		`pkcs5-pbkd2,salt=0x01,password="a, b"`:              `pkcs5-pbkd2,salt=0x01,password="a, b"`,
+		"label:=a,b": `label="a,b"`, `label:="a" \`: `label="\"a\" \\"`, "label:=a\nsign=true": "label=\"a\nsign=true\"", "label:=": `label=""`,
+		`pkcs5-pbkd2,salt=0x01,password="a, b"`: `pkcs5-pbkd2,salt=0x01,password="a, b"`,
 	} {
 		if got := quoteWord(in); got != want {
 			t.Errorf("%s: got %s, want %s", in, got, want)
@@ -506,18 +507,22 @@ func TestPrintFindings(t *testing.T) {
 	s := streams{out: &out}
 	findings := []doctor.Finding{
 		{Check: "a", Detail: "fine", Weak: []string{"old: migrate it"}},
+		{Check: "c", Weak: []string{"the so PIN of old: locked"}},
 		{Check: "b", Wrong: "broken", Mend: "mend b"},
 	}
 	if err := printFindings(s, findings, false); exitCode(err) != exitFailure {
 		t.Errorf("got %v, want failure", err)
 	}
-	want := "good   a: fine\nweak   old: migrate it\nwrong  b: broken\n       mend it with: mend b\n"
+	want := "good   a: fine\nweak   old: migrate it\nweak   the so PIN of old: locked\nwrong  b: broken\n       mend it with: mend b\n"
 	if diff := cmp.Diff(want, out.String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	out.Reset()
-	if err := printFindings(s, findings[:1], true); err != nil || out.Len() != 0 {
+	if err := printFindings(s, []doctor.Finding{{Check: "a", Detail: "fine"}}, true); err != nil || out.Len() != 0 {
 		t.Errorf("got %v and %q for a healthy machine, quietly", err, out.String())
+	}
+	if err := printFindings(s, findings[:2], true); err != nil || out.String() != "weak   old: migrate it\nweak   the so PIN of old: locked\n" {
+		t.Errorf("got %v and %q for a token that works and could be kept better, quietly", err, out.String())
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -122,8 +123,8 @@ func (a *asker) line(what string) ([]byte, error) {
 	return line, nil
 }
 
-// noEcho reads one line from the terminal without showing it. An interrupt puts
-// the terminal right again. term.ReadPassword does not end at Ctrl-D, and takes what is
+// noEcho reads one line from the terminal without showing it. A signal puts
+// the terminal right again, also those that else end the process at once. term.ReadPassword does not end at Ctrl-D, and takes what is
 // typed at the shell then for the PIN.
 func (a *asker) noEcho(ctx context.Context, prompt string) ([]byte, error) {
 	fd := int(a.s.in.Fd())
@@ -131,6 +132,12 @@ func (a *asker) noEcho(ctx context.Context, prompt string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	ends := []os.Signal{unix.SIGQUIT}
+	if !signal.Ignored(unix.SIGHUP) { // as nohup has it, which goes on
+		ends = append(ends, unix.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(ctx, ends...)
+	defer stop()
 	quiet := *before
 	quiet.Iflag |= unix.ICRNL
 	quiet.Lflag = quiet.Lflag&^unix.ECHO | unix.ICANON | unix.ISIG

@@ -153,6 +153,29 @@ func TestAskTerminal(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+	t.Run("a signal that else ends the process restores the echo", func(t *testing.T) {
+		for _, sig := range []unix.Signal{unix.SIGHUP, unix.SIGQUIT} {
+			master, slave := openTerminal(t)
+			got := make(chan answer, 1)
+			go func() {
+				pin, err := newAsker(streams{in: slave, out: &bytes.Buffer{}, err: &bytes.Buffer{}}).secret(t.Context(), "PIN")
+				got <- answer{pin, err}
+			}()
+			waitNoEcho(t, slave)
+			if err := unix.Kill(os.Getpid(), sig); err != nil {
+				t.Fatal(err)
+			}
+			if a := <-got; exitCode(a.err) != exitInterrupted {
+				t.Errorf("%v: got %v", sig, a.err)
+			}
+			if !echoes(t, slave) {
+				t.Errorf("%v: the terminal was left without echo", sig)
+			}
+			if _, err := master.WriteString("\n"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
 	t.Run("an interrupt ends the wait for text", func(t *testing.T) {
 		master, slave := openTerminal(t)
 		ctx, cancel := context.WithCancel(t.Context())

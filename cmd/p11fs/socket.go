@@ -69,6 +69,9 @@ func dialDaemon(ctx context.Context, path string, own bool) (*remote, error) {
 	if _, err = c.Write([]byte{byte(wire.Own)}); err == nil {
 		answer, err = k.in.ReadByte()
 	}
+	if err != nil && ctx.Err() != nil {
+		err = ctx.Err() // and not that of the connection, which that has closed
+	}
 	if err == nil && answer != wire.Own.Answer() {
 		err = fmt.Errorf("what listens on %s is no p11fs: name the socket of one by %s", path, socketEnv)
 	}

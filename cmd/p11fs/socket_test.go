@@ -1,12 +1,16 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"p11fs/engine"
 	"p11fs/mountd/rpc"
@@ -78,5 +82,27 @@ func TestPINSocket(t *testing.T) {
 	s.Close()
 	if r := command(t, user+"\n2468abcd\n", "pin", "swtok"); r.code == 0 {
 		t.Error("a PIN is set by a daemon that has ended")
+	}
+}
+
+// TestMuteSocket: a command that waits for a daemon whose socket is named, and which hangs,
+// can be interrupted, and then says that alone.
+func TestMuteSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	t.Setenv(mountEnv, "")
+	t.Setenv(socketEnv, path)
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(50*time.Millisecond, cancel)
+	var out bytes.Buffer
+	s := streams{in: os.Stdin, out: &out, err: &out}
+	err = run(ctx, []string{"pin", "swtok"}, s)
+	report(s, err)
+	if exitCode(err) != exitInterrupted || out.String() != "p11fs: interrupted\n" {
+		t.Errorf("it ended with %v, and said %q", err, out.String())
 	}
 }

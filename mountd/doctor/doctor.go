@@ -27,7 +27,7 @@ type Finding struct {
 	Check  string // what was looked at
 	Wrong  string // what is wrong with it, in one line; empty if nothing is
 	Mend   string // the line that mends it
-	Detail string // what was found, if nothing is wrong
+	Detail string // what was found, if nothing is wrong; empty where Weak says it all
 	// Weak is what could be better, in lines that say with what; nothing is wrong for it.
 	Weak []string
 }

@@ -61,7 +61,7 @@ func (e Examination) pins() Finding {
 		}
 	}
 	if f.Weak != nil {
-		return locked.found(f.good("see to them"))
+		return locked.found(f)
 	}
 	return locked.found(f.good("as they should be"))
 }

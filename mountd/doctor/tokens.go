@@ -100,7 +100,7 @@ func (e Examination) strength() Finding {
 		f.Weak = append(f.Weak, fmt.Sprintf("%s: %s: %s", s.Place.Name, why, mend))
 	}
 	if f.Weak != nil {
-		return f.good("could be better")
+		return f
 	}
 	return f.good("as good as it gets")
 }

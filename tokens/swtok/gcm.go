@@ -58,8 +58,8 @@ func (g *gcmCipher) room(n int) error {
 		most += g.tagLen
 	}
 	if n > most-g.n-g.held.n {
-		return p11.Errorf(p11.CKR_DATA_LEN_RANGE,
-			"AES-GCM is decrypted whole, so a message has at most %d MiB: for more there is encrypt:stream (CKM_P11FS_STREAM)", maxHeld>>20)
+		return p11.Advise(p11.Errorf(p11.CKR_DATA_LEN_RANGE, "AES-GCM is decrypted whole, so a message has at most %d MiB", maxHeld>>20),
+			"what is longer is for encrypt:stream (CKM_P11FS_STREAM, p11fs encrypt), and what that gives for decrypt:stream")
 	}
 	return nil
 }
