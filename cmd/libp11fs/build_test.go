@@ -1,6 +1,8 @@
 package libp11fs
 
 import (
+	"fmt"
+	"log"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,11 +12,54 @@ import (
 // A build is the module and the test program, both compiled in one way.
 type build struct{ module, check string }
 
-// compile builds both into a folder of the test's, with more flags for the
-// compiler: none are the flags that users get.
+// addressSanitizer has the compiler's checks on memory and undefined behaviour.
+const addressSanitizer = "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined"
+
+// builds are those of this run, by their flags, and the folder that they are in: the
+// compiler takes longer than most tests.
+var builds struct {
+	dir  string
+	made map[string]build
+}
+
+func TestMain(m *testing.M) {
+	log.SetFlags(0)
+	code, err := runIn(m)
+	if err != nil {
+		log.Fatal("libp11fs: ", err)
+	}
+	os.Exit(code)
+}
+
+// runIn runs the tests with a folder for builds, which other users can reach.
+func runIn(m *testing.M) (code int, err error) {
+	dir, err := os.MkdirTemp("", "libp11fs-")
+	if err != nil {
+		return 1, err
+	}
+	defer func() {
+		if rerr := os.RemoveAll(dir); err == nil {
+			err = rerr
+		}
+	}()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return 1, err
+	}
+	builds.dir, builds.made = dir, map[string]build{}
+	return m.Run(), nil
+}
+
+// compile builds both, unless a test before has, with more flags for the compiler: none
+// are the flags that users get.
 func compile(t testing.TB, flags string) build {
 	t.Helper()
-	dir := t.TempDir()
+	if b, ok := builds.made[flags]; ok {
+		return b
+	}
+	dir := filepath.Join(builds.dir, fmt.Sprint(len(builds.made)))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	b := build{module: filepath.Join(dir, "libp11fs.so"), check: filepath.Join(dir, "check")}
 	make := exec.Command("make", "-s", "-f", "cmd/libp11fs/build.mk", "libp11fs", "LIBP11FS="+b.module)
 	make.Dir = filepath.Join("..", "..")
@@ -45,6 +90,7 @@ func compile(t testing.TB, flags string) build {
 			t.Fatalf("%v: %v\n%s", c.Args, err, out)
 		}
 	}
+	builds.made[flags] = b
 	return b
 }
 

@@ -181,7 +181,7 @@ func plausibleAttributes(r *rand.Rand, w *wiretest.Writer, depth int) {
 // TestHostile: whatever a server sends, the module does not crash, hang, or
 // write where it should not, which the address sanitizer watches.
 func TestHostile(t *testing.T) {
-	b := compile(t, "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined")
+	b := compile(t, addressSanitizer)
 	header := func(code, options, body uint32) []byte {
 		h := binary.BigEndian.AppendUint32(nil, code)
 		h = binary.BigEndian.AppendUint32(h, options)

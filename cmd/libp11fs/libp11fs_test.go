@@ -128,7 +128,7 @@ func restart(t *testing.T, b build, seconds int) {
 // TestSanitizers runs the cases with the compiler's checks on memory, undefined
 // behaviour and races.
 func TestSanitizers(t *testing.T) {
-	sanitizers := map[string]string{"address": "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined"}
+	sanitizers := map[string]string{"address": addressSanitizer}
 	if !testing.Short() { // one is enough there
 		sanitizers["thread"] = "-O1 -g -fsanitize=thread"
 	}

@@ -36,7 +36,7 @@ func TestSearch(t *testing.T) {
 		t.Skipf("%v: %v\n%s", namespace, err, out)
 	}
 	// The sanitizer does not hold in a program with more rights than its caller.
-	bare, b := compile(t, ""), compile(t, "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined")
+	bare, b := compile(t, ""), compile(t, addressSanitizer)
 	root := t.TempDir()
 	if err := os.Chmod(filepath.Dir(root), 0o755); err != nil { // for other users
 		t.Fatal(err)
