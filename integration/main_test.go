@@ -107,7 +107,7 @@ func build(dir string) error {
 	}
 	var flags []string
 	if raceEnabled {
-		flags = []string{"-race"}
+		flags = append([]string{"-race"}, strings.Fields(os.Getenv("P11FS_TEST_RACE"))...)
 	}
 	if err := goBuild(filepath.Join(bin, "p11fs"), flags...); err != nil {
 		return err
