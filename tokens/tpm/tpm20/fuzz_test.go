@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-tpm/tpm2"
 
 	"p11fs/p11"
+	"p11fs/tokens/tpm/desk"
 )
 
 var update = flag.Bool("update", false, "record testdata/responses.bin")
@@ -25,11 +26,11 @@ var responses []byte
 // A script is a link to a TPM that answers with what it was given, whatever it is asked.
 type script struct{ left []byte }
 
-func (s *script) exchange([]byte, time.Duration) ([]byte, error) {
-	if len(s.left) < headerSize {
+func (s *script) Exchange([]byte, time.Duration) ([]byte, error) {
+	if len(s.left) < desk.HeaderSize {
 		return nil, errors.New("that was all")
 	}
-	n, err := responseSize(s.left)
+	n, err := desk.ResponseSize(s.left)
 	if err != nil {
 		return nil, err
 	}
@@ -39,16 +40,16 @@ func (s *script) exchange([]byte, time.Duration) ([]byte, error) {
 	return answer, nil
 }
 
-func (s *script) close() {}
+func (s *script) Close() {}
 
 // A recorder is a link that keeps what comes over it.
 type recorder struct {
-	link
+	desk.Link
 	heard bytes.Buffer
 }
 
-func (r *recorder) exchange(command []byte, patience time.Duration) ([]byte, error) {
-	answer, err := r.link.exchange(command, patience)
+func (r *recorder) Exchange(command []byte, patience time.Duration) ([]byte, error) {
+	answer, err := r.Link.Exchange(command, patience)
 	r.heard.Write(answer)
 	return answer, err
 }
@@ -101,10 +102,10 @@ func TestRecord(t *testing.T) {
 	seal := sealed(t, c, p, pin, false)
 	heard := must[[]byte](t)(do(t.Context(), c, func(w *worker) ([]byte, error) {
 		w.flush()
-		r := &recorder{link: w.link}
-		w.link = r
+		r := &recorder{}
+		r.Link = w.Use(r)
 		everything(w, p, seal, pin)
-		w.link = r.link
+		w.Use(r.Link)
 		return r.heard.Bytes(), nil
 	}))
 	if len(heard) < 1000 {
@@ -128,8 +129,9 @@ func FuzzResponses(f *testing.F) {
 	f.Add(longer)
 	seal, pin := fuzzSeal(f)
 	f.Fuzz(func(t *testing.T, answers []byte) {
-		c := &Chip{device: "/dev/null"}
-		w := &worker{chip: c, link: &script{answers}, room: 1}
+		w := newWorker(&Chip{}, "/dev/null")
+		w.room = 1
+		w.Use(&script{answers})
 		begun := time.Now()
 		// A storage key of the script's, whatever its name is.
 		everything(w, Parent{Template: P256, Handle: commonHandle, Name: scriptName(answers)}, seal, pin)

@@ -5,26 +5,20 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
-	"errors"
-	"os"
 	"time"
 
 	"github.com/google/go-tpm/tpm2"
 
 	"p11fs/p11"
 	"p11fs/secret"
+	"p11fs/tokens/tpm/desk"
 )
 
 // A worker is what there is of a TPM while it is used. It belongs to one goroutine, and
 // is the transport of go-tpm.
 type worker struct {
-	chip     *Chip
-	link     link  // nil: not connected
-	answered int   // responses in this job
-	broken   error // why the link was given up in this job
-	silent   bool  // since the TPM did not answer in time
-	failure  error // the last reason of that
-	failed   time.Time
+	*desk.Line
+	chip *Chip
 
 	storage *storage
 	room    int       // how many keys there may be
@@ -47,54 +41,28 @@ func patienceOf(cc tpm2.TPMCC) time.Duration {
 	return patience
 }
 
-// connect opens the TPM unless it is open.
-func (w *worker) connect(ctx context.Context) error {
-	if w.link != nil {
-		return nil
+// newWorker is the worker of a chip at a device.
+func newWorker(c *Chip, d Device) *worker {
+	w := &worker{chip: c}
+	w.Line = &desk.Line{
+		Device: d, Give: w.flush,
+		Greet: func() error {
+			err := w.guarded((*worker).look)
+			if err == nil {
+				err = w.guarded((*worker).reclaim)
+			}
+			return err
+		},
+		Lost: func() {
+			w.lose()
+			w.forget()
+		},
+		Stale: func(err error) bool {
+			rc, _ := code(err)
+			return forgotten(rc)
+		},
 	}
-	l, err := w.chip.device.open(ctx)
-	switch {
-	case ctx.Err() != nil:
-		if err == nil {
-			l.close()
-		}
-		return ctx.Err()
-	case err != nil:
-		w.drop(err)
-		return w.failure
-	}
-	w.link = l
-	// A software TPM accepts who has to wait for another.
-	if err = w.guarded((*worker).look); err == nil {
-		err = w.guarded((*worker).reclaim)
-	}
-	if err != nil && w.link != nil {
-		w.link.close()
-		w.link = nil
-		w.chip.setOffline(err)
-	}
-	if err == nil {
-		w.chip.setOffline(nil)
-	}
-	return err
-}
-
-// drop gives up the link.
-func (w *worker) drop(why error) {
-	if w.link != nil {
-		w.link.close()
-		w.link = nil
-	}
-	w.lose()
-	w.forget()
-	w.silent = errors.Is(why, os.ErrDeadlineExceeded) || errors.Is(why, errSilent)
-	why, mend := w.chip.device.advised(why)
-	w.failure = p11.Errorf(p11.CKR_DEVICE_REMOVED, "the TPM %s does not answer: %w", w.chip.device, why)
-	if mend != "" {
-		w.failure = p11.Advise(w.failure, mend)
-	}
-	w.broken, w.failed = w.failure, time.Now()
-	w.chip.setOffline(w.failure)
+	return w
 }
 
 // forget forgets handles, which are those of nothing.
@@ -105,26 +73,17 @@ func (w *worker) forget() {
 	w.keys, w.storage = nil, nil
 }
 
-// leave gives up all there is.
-func (w *worker) leave() {
-	w.flush()
-	if w.link != nil {
-		w.link.close()
-		w.link = nil
-	}
-}
-
 // Send is tpm2's transport. It repeats what the TPM asks to repeat, and makes room. The
 // command is wiped: there may be an authorisation in it.
 func (w *worker) Send(command []byte) ([]byte, error) {
 	defer secret.Wipe(command)
-	if len(command) < headerSize {
+	if len(command) < desk.HeaderSize {
 		return nil, p11.CKR_GENERAL_ERROR
 	}
 	cc := tpm2.TPMCC(binary.BigEndian.Uint32(command[6:]))
 	begun, started := time.Now(), false
 	for wait := time.Millisecond; ; wait *= 2 {
-		response, err := w.exchange(command, cc)
+		response, err := w.Exchange(command, patienceOf(cc))
 		if err != nil {
 			return nil, err
 		}
@@ -133,7 +92,7 @@ func (w *worker) Send(command []byte) ([]byte, error) {
 		case rc == rcInitialize && !started:
 			started = true
 			startup := []byte{0x80, 1, 0, 0, 0, 12, 0, 0, 1, 0x44, 0, 0} // TPM2_Startup(CLEAR)
-			if _, err := w.exchange(startup, tpm2.TPMCCStartup); err != nil {
+			if _, err := w.Exchange(startup, patience); err != nil {
 				return nil, err
 			}
 		case outOfRoom(rc) && w.makeRoom(cc):
@@ -143,20 +102,6 @@ func (w *worker) Send(command []byte) ([]byte, error) {
 			return response, nil
 		}
 	}
-}
-
-// exchange is a command on the link.
-func (w *worker) exchange(command []byte, cc tpm2.TPMCC) ([]byte, error) {
-	if w.link == nil {
-		return nil, w.failure
-	}
-	response, err := w.link.exchange(command, patienceOf(cc))
-	if err != nil {
-		w.drop(err)
-		return nil, w.failure
-	}
-	w.answered++
-	return response, nil
 }
 
 // makeRoom gives up something of ours that is not in use where the TPM has no room for
@@ -183,17 +128,17 @@ func (w *worker) evict(i int) {
 
 // flush gives up keys, sessions and the storage key.
 func (w *worker) flush() {
-	for len(w.keys) > 0 && w.link != nil {
+	for len(w.keys) > 0 && w.Connected() {
 		w.evict(len(w.keys) - 1)
 	}
-	if s := w.storage; s != nil && s.transient && w.link != nil {
+	if s := w.storage; s != nil && s.transient && w.Connected() {
 		w.flushHandle(s.handle)
 	}
 	w.forget()
 }
 
 func (w *worker) flushHandle(h tpm2.TPMHandle) {
-	if w.link != nil {
+	if w.Connected() {
 		_, _ = tpm2.FlushContext{FlushHandle: h}.Execute(w) // what is gone is gone
 	}
 }

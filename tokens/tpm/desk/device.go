@@ -1,4 +1,4 @@
-package tpm20
+package desk
 
 import (
 	"context"
@@ -35,23 +35,16 @@ func (d Device) Check() error {
 
 // Bounds of a response: a header, and more than any TPM has.
 const (
-	headerSize  = 10
+	// HeaderSize is that of the header of a command and of a response.
+	HeaderSize  = 10
 	maxResponse = 1 << 16
 )
-
-// A link is one open connection to a TPM.
-type link interface {
-	// exchange sends a command and returns the response, which has a whole header. After
-	// an error the link is of no more use.
-	exchange(command []byte, patience time.Duration) ([]byte, error)
-	close()
-}
 
 // dialTime bounds how long a software TPM may take to accept.
 const dialTime = 2 * time.Second
 
 // open opens the device.
-func (d Device) open(ctx context.Context) (link, error) {
+func (d Device) open(ctx context.Context) (Link, error) {
 	if err := d.Check(); err != nil {
 		return nil, err
 	}
@@ -71,10 +64,10 @@ func (d Device) open(ctx context.Context) (link, error) {
 	return socketLink{c}, nil
 }
 
-// responseSize is the size that the header of a response says.
-func responseSize(header []byte) (int, error) {
+// ResponseSize is the size that the header of a response says.
+func ResponseSize(header []byte) (int, error) {
 	n := binary.BigEndian.Uint32(header[2:])
-	if n < headerSize || n > maxResponse {
+	if n < HeaderSize || n > maxResponse {
 		return 0, fmt.Errorf("the TPM says that its response has %d bytes", n)
 	}
 	return int(n), nil
@@ -83,34 +76,35 @@ func responseSize(header []byte) (int, error) {
 // A socketLink is that of a software TPM, whose responses may come in pieces.
 type socketLink struct{ c net.Conn }
 
-func (l socketLink) exchange(command []byte, patience time.Duration) ([]byte, error) {
+// Exchange is Link's.
+func (l socketLink) Exchange(command []byte, patience time.Duration) ([]byte, error) {
 	_ = l.c.SetDeadline(time.Now().Add(patience))
 	if _, err := l.c.Write(command); err != nil {
 		return nil, err
 	}
-	header := make([]byte, headerSize)
+	header := make([]byte, HeaderSize)
 	if _, err := io.ReadFull(l.c, header); err != nil {
 		return nil, err
 	}
-	n, err := responseSize(header)
+	n, err := ResponseSize(header)
 	if err != nil {
 		return nil, err
 	}
 	response := make([]byte, n)
 	copy(response, header)
-	_, err = io.ReadFull(l.c, response[headerSize:])
+	_, err = io.ReadFull(l.c, response[HeaderSize:])
 	return response, err
 }
 
-func (l socketLink) close() { _ = l.c.Close() }
+// Close is Link's.
+func (l socketLink) Close() { _ = l.c.Close() }
 
 // A fileLink is the descriptor of a character device, which gives a response to one
 // read. It does not block, so that a TPM that hangs does not hang us.
 type fileLink int
 
-var errSilent = errors.New("the TPM does not answer")
-
-func (l fileLink) exchange(command []byte, patience time.Duration) ([]byte, error) {
+// Exchange is Link's.
+func (l fileLink) Exchange(command []byte, patience time.Duration) ([]byte, error) {
 	if n, err := unix.Write(int(l), command); err != nil || n != len(command) {
 		return nil, fmt.Errorf("write %d of %d bytes: %w", n, len(command), err)
 	}
@@ -118,7 +112,7 @@ func (l fileLink) exchange(command []byte, patience time.Duration) ([]byte, erro
 	for {
 		left := time.Until(end)
 		if left <= 0 {
-			return nil, errSilent
+			return nil, ErrSilent
 		}
 		fds := []unix.PollFd{{Fd: int32(l), Events: unix.POLLIN}}
 		if _, err := unix.Poll(fds, int(left/time.Millisecond)+1); err != nil && !errors.Is(err, unix.EINTR) {
@@ -133,14 +127,15 @@ func (l fileLink) exchange(command []byte, patience time.Duration) ([]byte, erro
 	if err != nil {
 		return nil, err
 	}
-	if n < headerSize {
+	if n < HeaderSize {
 		return nil, fmt.Errorf("a response of %d bytes", n)
 	}
-	size, err := responseSize(response)
+	size, err := ResponseSize(response)
 	if err == nil && size != n {
 		err = fmt.Errorf("a response of %d bytes says that it has %d", n, size)
 	}
 	return response[:n], err
 }
 
-func (l fileLink) close() { _ = unix.Close(int(l)) }
+// Close is Link's.
+func (l fileLink) Close() { _ = unix.Close(int(l)) }

@@ -1,4 +1,4 @@
-package tpm20
+package desk
 
 import (
 	"context"
@@ -16,7 +16,7 @@ import (
 func (d Device) Try(ctx context.Context) error {
 	l, err := d.open(ctx)
 	if err == nil {
-		l.close()
+		l.Close()
 	}
 	return err
 }
