@@ -52,6 +52,18 @@ func (l *Logins) JoinLocked(user p11.UserType, key *secret.Bytes) Login {
 	return &login{of: l, user: user, era: r.era}
 }
 
+// ChangeKeyLocked gives the logins of a role, if there are any, the key of a new PIN, which
+// it takes over.
+func (l *Logins) ChangeKeyLocked(user p11.UserType, key *secret.Bytes) {
+	r := l.role(user)
+	if r.open == 0 {
+		_ = key.Close()
+		return
+	}
+	_ = r.key.Close()
+	r.key = key
+}
+
 // EndLocked ends all logins of a role.
 func (l *Logins) EndLocked(user p11.UserType) {
 	r := l.role(user)

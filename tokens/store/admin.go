@@ -73,7 +73,7 @@ func (s *Store) initToken(ctx context.Context, so tokens.Role, pin *secret.Bytes
 	}
 	s.keepNames()
 	// What can fail for want of room fails before anything is lost.
-	if err := s.prepare(d, soKeyFile, made.File); err != nil {
+	if err := s.prepare(d, p11.CKU_SO, made.File); err != nil {
 		return err
 	}
 	if err := s.removeAll(); err != nil {
@@ -87,7 +87,7 @@ func (s *Store) initToken(ctx context.Context, so tokens.Role, pin *secret.Bytes
 	if !newKey {
 		return nil
 	}
-	if err := s.commitKey(soKeyFile, made.File); err != nil {
+	if err := s.commitKey(p11.CKU_SO, made.File); err != nil {
 		return err
 	}
 	if err := s.top.remove(userKeyFile); err != nil {
@@ -190,7 +190,7 @@ func (s *Store) SetPIN(ctx context.Context, user p11.UserType, old, pin *secret.
 			return err
 		}
 		t.end()
-		master, err := t.masterKey()
+		master, err := s.masterKey(t)
 		if err != nil {
 			return err
 		}
@@ -232,61 +232,63 @@ func (s *Store) replacePIN(ctx context.Context, r tokens.Role, master, old, pin 
 	if err := finish(&d); err != nil {
 		return err
 	}
-	if err := s.prepare(d, keyFileOf(r), made.File); err != nil {
+	if err := s.prepare(d, r.User, made.File); err != nil {
 		return err
 	}
-	err = s.commitKey(keyFileOf(r), made.File)
+	err = s.commitKey(r.User, made.File)
 	if err == nil {
 		var st stamp
 		if st, err = s.top.commit(tempName(dataFile), dataFile); err == nil {
 			s.setData(d, st)
-			return nil
+			return s.rekey(f, r.User, pin)
 		}
 	}
 	// The caller hears that the PIN is the old one, so make that true.
 	_ = s.top.remove(tempName(dataFile))
-	_ = s.top.remove(tempName(keyFileOf(r)))
+	s.dropKey(r.User)
 	if kept.File != nil {
-		if rerr := s.saveKey(keyFileOf(r), kept.File); rerr != nil {
+		if rerr := s.saveKey(r.User, kept.File); rerr != nil {
 			s.cfg.Log.Error("the change of PIN is half done: the new PIN opens the token", "dir", s.cfg.Dir, "role", r.Title, "err", rerr)
 		}
 	}
 	return err
 }
 
-// prepare writes the next versions of a key file, unless key is nil, and of NVTOK.DAT:
-// of neither if one fails.
-func (s *Store) prepare(d format.TokenData, keyFile string, key []byte) error {
-	if key != nil {
-		if err := s.top.prepare(tempName(keyFile), key); err != nil {
-			return err
-		}
+// rekey gives the logins of a role the key of its new PIN, where a PIN has its own.
+func (s *Store) rekey(f format.Format, u p11.UserType, pin *secret.Bytes) error {
+	k, ok := f.(format.Rekeyer)
+	if !ok {
+		return nil
+	}
+	key, err := k.KeyOf(pin)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.logins.ChangeKeyLocked(u, key)
+	return nil
+}
+
+// RoleKey is a copy of the key of a role that is logged in, which the caller closes.
+func (s *Store) RoleKey(u p11.UserType) (*secret.Bytes, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.logins.OpenLocked(u) {
+		return nil, p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "the key wants a login")
+	}
+	return s.logins.KeyLocked(u).Clone()
+}
+
+// prepare writes the next versions of a role's key file, unless key is nil, and of
+// NVTOK.DAT: of neither if one fails.
+func (s *Store) prepare(d format.TokenData, u p11.UserType, key []byte) error {
+	if err := s.prepareKey(u, key); err != nil {
+		return err
 	}
 	err := s.top.prepare(tempName(dataFile), s.format.PrintFile(d))
-	if err != nil {
-		_ = s.top.remove(tempName(keyFile))
+	if err != nil && key != nil {
+		s.dropKey(u)
 	}
 	return err
-}
-
-// saveKey replaces a master key file.
-func (s *Store) saveKey(file string, wrapped []byte) error {
-	if err := s.top.prepare(tempName(file), wrapped); err != nil {
-		return err
-	}
-	return s.commitKey(file, wrapped)
-}
-
-func (s *Store) commitKey(file string, wrapped []byte) error {
-	st, err := s.top.commit(tempName(file), file)
-	if err != nil {
-		return err
-	}
-	s.spoil(file, "")
-	if file == soKeyFile {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.soKey, s.keyStamp = wrapped, st
-	}
-	return nil
 }

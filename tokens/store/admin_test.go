@@ -400,17 +400,17 @@ func TestHalfChangedPIN(t *testing.T) {
 		old := map[p11.UserType]string{p11.CKU_USER: testUser, p11.CKU_SO: testSO}[u]
 		t.Run(p.Title+" key first", func(t *testing.T) {
 			s := initialised(t, freshConfig(t))
-			wrapUnder(t, s, masterKey(t, s, keyFileOf(p), old), keyFileOf(p), "newpin")
+			wrapUnder(t, s, masterKey(t, s, keyFileFor(u), old), keyFileFor(u), "newpin")
 			wantRV(t, "old", tryLogin(t, s, u, old), p11.CKR_FUNCTION_FAILED)
 			wantRV(t, "new", tryLogin(t, s, u, "newpin"), p11.CKR_OK)
 			flagsOnDisk(t, s)
-			masterKey(t, s, keyFileOf(p), "newpin") // which finds all in order
+			masterKey(t, s, keyFileFor(u), "newpin") // which finds all in order
 			wantRV(t, "old", tryLogin(t, s, u, old), p11.CKR_PIN_INCORRECT)
 		})
 		t.Run(p.Title+" hash first", func(t *testing.T) {
 			s := initialised(t, freshConfig(t))
 			f, d := s.snapshot()
-			record := made(t, s, masterKey(t, s, keyFileOf(p), old), u, "newpin").Record
+			record := made(t, s, masterKey(t, s, keyFileFor(u), old), u, "newpin").Record
 			writeFile(t, f.PrintFile(f.WithPIN(d, u, record)), s.cfg.Dir, dataFile)
 			wantRV(t, "new", tryLogin(t, s, u, "newpin"), p11.CKR_FUNCTION_FAILED)
 			wantRV(t, "old", tryLogin(t, s, u, old), p11.CKR_OK)

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"p11fs/p11"
 	"p11fs/tokens"
 	"p11fs/tokens/store/format"
 )
@@ -52,9 +53,12 @@ func (s *Store) spoil(file, why string) {
 // only a right PIN shows. It is called once, when no other process can be half done
 // with a change of a PIN for long.
 func (s *Store) inspectKeys() {
+	if s.cfg.Keys != nil {
+		return
+	}
 	f, d := s.snapshot()
-	for file, must := range map[string]bool{soKeyFile: true, userKeyFile: f.UserPINSet(d)} {
-		key, err := s.readKeyFile(file)
+	for u, must := range map[p11.UserType]bool{p11.CKU_SO: true, p11.CKU_USER: f.UserPINSet(d)} {
+		key, err := s.readKeyFile(u)
 		why := ""
 		switch {
 		case err != nil:
@@ -64,7 +68,7 @@ func (s *Store) inspectKeys() {
 		case key != nil && len(key) != f.KeyFileSize():
 			why = fmt.Sprintf("it has %d bytes, not %d", len(key), f.KeyFileSize())
 		}
-		s.spoil(file, why)
+		s.spoil(keyFileFor(u), why)
 	}
 }
 
@@ -94,5 +98,5 @@ func (s *Store) noteKey(r tokens.Role, key bool) {
 	if !key {
 		why = "the right PIN does not open it"
 	}
-	s.spoil(keyFileOf(r), why)
+	s.spoil(s.keyFileOf(r), why)
 }

@@ -12,16 +12,6 @@ import (
 	"p11fs/tokens/store/format"
 )
 
-// keyFileOf is the file that has the master key under a role's PIN.
-func keyFileOf(r tokens.Role) string { return keyFileFor(r.User) }
-
-func keyFileFor(u p11.UserType) string {
-	if u == p11.CKU_SO {
-		return soKeyFile
-	}
-	return userKeyFile
-}
-
 // logoutLocked drops the private objects when the user's last login ends. The
 // logins call it.
 func (s *Store) logoutLocked(u p11.UserType) {
@@ -54,7 +44,7 @@ func (s *Store) Login(ctx context.Context, user p11.UserType, pin *secret.Bytes)
 		return nil, err
 	}
 	defer t.end()
-	key, err := t.masterKey()
+	key, err := s.masterKey(t)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +60,7 @@ type tried struct {
 }
 
 // masterKey returns the opened master key, which the caller closes.
-func (t *tried) masterKey() (*secret.Bytes, error) {
+func (s *Store) masterKey(t *tried) (*secret.Bytes, error) {
 	if t.key != nil {
 		return t.key, nil
 	}
@@ -78,7 +68,7 @@ func (t *tried) masterKey() (*secret.Bytes, error) {
 	if t.role.User == p11.CKU_USER {
 		repair = "the SO mends it by setting the user's PIN anew"
 	}
-	return nil, p11.Advise(p11.Errorf(p11.CKR_FUNCTION_FAILED, "the PIN is right, but %s is missing or damaged", keyFileOf(t.role)),
+	return nil, p11.Advise(p11.Errorf(p11.CKR_FUNCTION_FAILED, "the PIN is right, but %s is missing or damaged", s.keyFileOf(t.role)),
 		"if a change of the PIN was cut off, the new PIN opens the token; else "+repair)
 }
 
@@ -143,7 +133,7 @@ func (s *Store) readKept(ctx context.Context, r tokens.Role) (f format.Format, d
 // kept returns what the directory holds of a role's PIN. The token's lock is held.
 func (s *Store) kept(r tokens.Role) (format.Kept, error) {
 	f, d := s.snapshot()
-	file, err := s.readKeyFile(keyFileOf(r))
+	file, err := s.readKeyFile(r.User)
 	return format.Kept{Record: f.PIN(d, r.User), File: file}, err
 }
 
@@ -186,8 +176,8 @@ func (s *Store) judge(t *trial, kept format.Kept, o format.Opened) error {
 	d := was
 	if m := o.Mended; m != nil {
 		if !bytes.Equal(m.File, kept.File) {
-			if err := s.saveKey(keyFileOf(r), m.File); err != nil {
-				s.cfg.Log.Warn("a key file cannot be put right", "dir", s.cfg.Dir, "file", keyFileOf(r), "err", err)
+			if err := s.saveKey(r.User, m.File); err != nil {
+				s.cfg.Log.Warn("a key file cannot be put right", "dir", s.cfg.Dir, "file", s.keyFileOf(r), "err", err)
 			}
 		}
 		if m.Record != kept.Record {

@@ -151,7 +151,7 @@ func (m *migrating) tryPINs(ctx context.Context) (old map[tokens.Role]format.Kep
 		t.end()
 		if old[r] = t.kept; p.user != p11.CKU_SO {
 			_ = t.key.Close()
-		} else if master, err = t.masterKey(); err != nil {
+		} else if master, err = m.s.masterKey(t); err != nil {
 			return nil, nil, err
 		}
 	}

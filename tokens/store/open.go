@@ -98,16 +98,14 @@ func (s *Store) openFiles() (err error) {
 	if s.objs, s.w, err = s.openObjects(s.top); err != nil {
 		return err
 	}
-	for _, temp := range []string{tempName(dataFile), tempName(soKeyFile), tempName(userKeyFile), tempName(nameKeyFile), tempName(countFile)} {
+	for _, temp := range []string{tempName(dataFile), tempName(nameKeyFile), tempName(countFile)} {
 		_ = s.top.remove(temp)
 	}
+	s.removeTemps()
 	for _, temp := range []string{objectTemp, tempName(indexFile)} {
 		_ = s.objs.remove(temp)
 	}
-	if s.keyStamp, err = s.top.stamp(soKeyFile); err != nil {
-		return err
-	}
-	if s.soKey, err = s.readKeyFile(soKeyFile); err != nil {
+	if s.soKey, s.keyStamp, err = s.soKeyNow(); err != nil {
 		return err
 	}
 	s.inspectKeys()
@@ -211,7 +209,7 @@ func (s *Store) makeToken(ctx context.Context, fresh *newToken) (raw []byte, st 
 	if err := s.top.makeFolder(objectsDir); err != nil {
 		return nil, st, err
 	}
-	if _, err := s.top.write(soKeyFile, tempName(soKeyFile), fresh.soKey); err != nil {
+	if err := s.saveKey(p11.CKU_SO, fresh.soKey); err != nil {
 		return nil, st, err
 	}
 	st, err = s.top.write(dataFile, tempName(dataFile), fresh.data)

@@ -135,7 +135,7 @@ func (s *Store) stale(c *changes) bool {
 		return err != nil || now != was
 	}
 	left := changes{
-		data:  (c.data || c.all) && (differs(s.top, dataFile, dataStamp) || differs(s.top, soKeyFile, keyStamp)),
+		data:  (c.data || c.all) && (differs(s.top, dataFile, dataStamp) || s.cfg.Keys == nil && differs(s.top, soKeyFile, keyStamp)),
 		index: (c.index || c.all) && differs(s.objs, indexFile, idx),
 	}
 	for n, st := range names {
@@ -301,11 +301,7 @@ func (s *Store) syncData() error {
 		return err
 	}
 	behind, st := s.fileBehind(d, st)
-	keyStamp, err := s.top.stamp(soKeyFile)
-	if err != nil {
-		return err
-	}
-	key, err := s.readKeyFile(soKeyFile)
+	key, keyStamp, err := s.soKeyNow()
 	if err != nil {
 		return err
 	}

@@ -2,8 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
-	"io/fs"
 	"log/slog"
 	"sync"
 	"time"
@@ -44,7 +42,7 @@ type Locker interface {
 }
 
 // Config says which directory a Store keeps, and how. All fields but Other, Create,
-// Group and Shared must be set.
+// Group, Keys and Shared must be set.
 type Config struct {
 	// Dir is the token directory. Its last component is no symbolic link.
 	Dir string
@@ -60,6 +58,8 @@ type Config struct {
 	// Group owns the files, with modes 0660 and 0770. With NoGroup they have
 	// the modes 0600 and 0700.
 	Group int
+	// Keys says where the files of the PINs are; nil is MK_SO and MK_USER in Dir.
+	Keys *Keys
 	// Shared is the segment of shared memory that the token's stock processes
 	// use; nil says that there are none.
 	Shared *Shared
@@ -130,16 +130,6 @@ type file struct {
 	// rewritten is set when another process has changed the file, and mend has
 	// not yet seen to its entry.
 	rewritten bool
-}
-
-// readKeyFile returns the contents of a master key file, nil if it is absent or
-// cannot be one.
-func (s *Store) readKeyFile(file string) ([]byte, error) {
-	b, _, err := s.top.read(file, maxKeyFile)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errUnfit) {
-		return nil, nil
-	}
-	return b, err
 }
 
 // Close ends all logins, wipes the objects and gives the directory back. It

@@ -90,6 +90,12 @@ type Keeper interface {
 	Make(ctx context.Context, role p11.UserType, pin, master *secret.Bytes, old Kept) (Kept, error)
 }
 
+// A Rekeyer is a Keeper whose key is another one with each PIN of a role.
+type Rekeyer interface {
+	// KeyOf is the key that Open returns with a PIN that is right, which the caller closes.
+	KeyOf(pin *secret.Bytes) (*secret.Bytes, error)
+}
+
 // Opened is what became of trying a PIN.
 type Opened struct {
 	Right bool
