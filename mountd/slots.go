@@ -11,6 +11,7 @@ import (
 
 	"p11fs/mountd/config"
 	"p11fs/p11"
+	"p11fs/shm"
 	"p11fs/tokens"
 )
 
@@ -80,6 +81,20 @@ func (c Config) Slots() ([]Slot, []*config.Problem, error) {
 // of ours. They would take it for one of their own, and ruin it at the first login.
 func (s Slot) unshared() bool {
 	return tokens.NewFormat(s.Format) || s.Kind != nil && s.Kind.Unshared != nil && s.Kind.Unshared(s.Place)
+}
+
+// owner is the kind's Owner.
+func (s Slot) owner() string {
+	if s.Kind == nil || s.Kind.Owner == nil {
+		return ""
+	}
+	return s.Kind.Owner(s.Place)
+}
+
+// SegmentName is the name of the shared memory through which stock programs share the
+// token: that of its directory as they see it, below --root.
+func (s Slot) SegmentName() (string, error) {
+	return shm.TokenName(filepath.Join(SystemPaths("").Data, s.Place.Name, s.owner()))
 }
 
 // weak is the kind's Weak.
@@ -192,7 +207,7 @@ func (d *Daemon) loadSlots(context.Context) error {
 	for _, f := range found {
 		s := &slot{Slot: f}
 		if f.Kind != nil {
-			s.lockPath = d.conf.lockPath(f.Place.Name)
+			s.lockPath = d.conf.lockPath(f)
 		} else {
 			d.log.Info("slot without a token", "slot", uint64(f.ID), "reason", f.Why)
 		}

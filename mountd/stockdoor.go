@@ -115,7 +115,7 @@ func (d *Daemon) sharedThrough(s *slot) (*tokens.Shared, error) {
 	if d.sessionTable() == nil || s.unshared() {
 		return nil, nil
 	}
-	name, err := shm.TokenName(filepath.Join(SystemPaths("").Data, s.Place.Name))
+	name, err := s.SegmentName()
 	if err != nil {
 		return nil, err
 	}

@@ -14,7 +14,6 @@ import (
 	"p11fs/locks"
 	"p11fs/mountd/config"
 	"p11fs/p11"
-	"p11fs/shm"
 	"p11fs/tokens"
 )
 
@@ -52,7 +51,7 @@ func (c Config) OpenUpkeep(name string, create bool) (_ *Upkeep, err error) {
 			return nil, err
 		}
 	}
-	if p.Lock, err = locks.Open(c.lockPath(name), p.Group); err != nil {
+	if p.Lock, err = locks.Open(c.lockPath(s), p.Group); err != nil {
 		return nil, err
 	}
 	u.undo = append(u.undo, p.Lock.Close)
@@ -76,8 +75,8 @@ func (u *Upkeep) Close() error {
 }
 
 // lockPath is the path of a token's lock.
-func (c Config) lockPath(name string) string {
-	return filepath.Join(c.Paths.Locks, name, "LCK.."+name)
+func (c Config) lockPath(s Slot) string {
+	return filepath.Join(c.Paths.Locks, s.Place.Name, s.owner(), "LCK.."+s.Place.Name)
 }
 
 // slotOf is the slot of the token called name.
@@ -115,7 +114,7 @@ func (c Config) segmentOf(s Slot) (*tokens.Shared, bool) {
 	if c.Mode != System || c.Paths.SharedMemory == "" {
 		return nil, false
 	}
-	name, err := shm.TokenName(filepath.Join(SystemPaths("").Data, s.Place.Name))
+	name, err := s.SegmentName()
 	return &tokens.Shared{Dir: c.Paths.SharedMemory, Name: name}, err == nil
 }
 

@@ -55,6 +55,10 @@ type Kind struct {
 	// token in p, since they could not use its directory. It may be nil, for one that they
 	// share.
 	Unshared func(p Place) bool
+	// Owner is the user of the machine whose lock and shared memory the token in p has, where
+	// programs with openCryptoki's library have those for each user apart; empty where they
+	// do not. It may be nil, for that.
+	Owner func(p Place) string
 	// Settings are the names of the lines NAME = VALUE that the kind's own configuration file
 	// may have, for a kind that takes them when a token is made.
 	Settings []string

@@ -72,7 +72,7 @@ func kindOf(file []byte) shm.List {
 func (e Examination) slotOf(segment string) (mountd.Slot, bool) {
 	slots, _, _ := e.Slots() // of a wrong configuration another check tells
 	for _, s := range slots {
-		name, err := shm.TokenName(filepath.Join(mountd.SystemPaths("").Data, s.Place.Name))
+		name, err := s.SegmentName()
 		if s.Kind != nil && err == nil && filepath.Base(segment) == filepath.Base(name) {
 			return s, true
 		}

@@ -115,8 +115,8 @@ func (c *Crypto) parseECPrivate(a p11.Attributes) (*ecPrivate, error) {
 	if err != nil {
 		return nil, err
 	}
-	value, ok := a.Get(p11.CKA_VALUE)
-	if c.holder != nil && !ok {
+	value, _ := a.Get(p11.CKA_VALUE)
+	if c.holder != nil && c.holder.Holds(a) {
 		key, err := c.holder.EC(a, curve)
 		if err != nil {
 			return nil, err

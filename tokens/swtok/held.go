@@ -18,8 +18,9 @@ type Holder interface {
 	// Listed returns the row of the mechanism list as the token has it, or false for a
 	// mechanism that it has not.
 	Listed(p11.MechanismInfo) (p11.MechanismInfo, bool)
-	// RSA returns the key of attributes without private numbers. It may have a method
-	// Within.
+	// Holds says whether a private key of attributes is the holder's.
+	Holds(a p11.Attributes) bool
+	// RSA returns the key of attributes that the holder has. It may have a method Within.
 	RSA(a p11.Attributes) (HeldRSA, error)
 	// EC is RSA for a key on a curve.
 	EC(a p11.Attributes, c p11.Curve) (ECPrivateKey, error)

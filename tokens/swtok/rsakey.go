@@ -110,7 +110,7 @@ func (c *Crypto) parseRSAPrivate(a p11.Attributes) (*rsaPrivate, error) {
 	if err := c.checkRSASize(a); err != nil {
 		return nil, err
 	}
-	if c.holder != nil && !a.Has(p11.CKA_PRIVATE_EXPONENT) {
+	if c.holder != nil && c.holder.Holds(a) {
 		return c.heldRSA(a)
 	}
 	k, err := pkix.RSAPrivate(a)

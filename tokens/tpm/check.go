@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p11fs/tokens"
+	"p11fs/tokens/tpm/stocktpm"
 	"p11fs/tokens/tpm/tpm20"
 )
 
@@ -21,13 +22,13 @@ const lookTime = 2 * time.Second
 // its own token also where the machine has none. Ours is meant where the slot names a file
 // of its settings, or its directory is one of ours.
 func vacant(p tokens.Place) string {
-	if _, err := os.Lstat(filepath.Join(p.Dir, chipFile)); err == nil || errors.Is(err, os.ErrPermission) {
+	if _, err := os.Lstat(filepath.Join(p.Dir, chipFile)); err == nil || errors.Is(err, os.ErrPermission) || stocktpm.Found(p.Dir) {
 		return ""
 	}
 	if _, err := os.Lstat(filepath.Join(p.Dir, "NVTOK.DAT")); err != nil && p.Config != "" {
 		return ""
 	}
-	return "it is the slot of openCryptoki's token of a TPM 1.2, which p11fs does not serve; one of a TPM 2.0 has a confname (p11fs(5))"
+	return "it is the slot of openCryptoki's token of a TPM 1.2, and nobody has made that; one of a TPM 2.0 has a confname (p11fs(5))"
 }
 
 // check is tokens.Kind's.
@@ -35,8 +36,8 @@ func (k *kind) check(p tokens.Place) (wrong, mend string) {
 	r, err := readRecord(p.Dir)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		if _, err := os.Lstat(filepath.Join(p.Dir, "NVTOK.DAT")); err == nil {
-			return fmt.Sprintf("%s has no file %s: it is a token of a TPM 1.2, which p11fs does not serve, and stays closed", p.Dir, chipFile), "use it with openCryptoki and tcsd"
+		if _, err := os.Lstat(filepath.Join(p.Dir, "NVTOK.DAT")); err == nil && !stocktpm.Found(p.Dir) {
+			return fmt.Sprintf("%s has no file %s, and an NVTOK.DAT that is not that of a token of a TPM 1.2: it stays closed", p.Dir, chipFile), "put it back from a backup"
 		}
 		r = &record{}
 	case errors.Is(err, os.ErrPermission):
@@ -61,6 +62,9 @@ func (k *kind) check(p tokens.Place) (wrong, mend string) {
 // weak is tokens.Kind's: how far the TPM's own count of wrong PINs can be trusted.
 func (k *kind) weak(p tokens.Place) (why, mend string) {
 	r, err := readRecord(p.Dir)
+	if isOld(p.Dir) {
+		return "private objects are under a key of zeros, as stock has it: who reads the directory reads them, but for the RSA keys, which the TPM has", "keep secret keys and data in another token"
+	}
 	if err != nil {
 		return "", "" // of which check tells
 	}

@@ -96,7 +96,8 @@ func TestSettings(t *testing.T) {
 		"":                                     {},
 		"# nothing\n\n":                        {},
 		"device = tcp:[::1]:2321 # a test's\n": {device: "tcp:[::1]:2321"},
-		"device=/dev/tpm0\nprotection=da":      {"/dev/tpm0", DA},
+		"device=/dev/tpm0\nprotection=da":      {device: "/dev/tpm0", protection: DA},
+		"user = alice":                         {user: "alice"},
 	} {
 		if err := writeFile(file, text); err != nil {
 			t.Fatal(err)

@@ -98,6 +98,11 @@ func (h *holder) listedEC(m p11.MechanismInfo) (p11.MechanismInfo, bool) {
 	return m, most > 0
 }
 
+// Holds is swtok.Holder: of a key of the TPM there are no private numbers.
+func (h *holder) Holds(a p11.Attributes) bool {
+	return !a.Has(p11.CKA_PRIVATE_EXPONENT) && !a.Has(p11.CKA_VALUE)
+}
+
 // key is the key of attributes, which have a blob whose public half is theirs.
 func (h *holder) key(a p11.Attributes) (*tpm20.Key, error) {
 	blob, err := ownBlob(a)

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 
 	"p11fs/locks"
 	"p11fs/p11"
@@ -21,6 +20,9 @@ import (
 	"p11fs/tokens/store"
 	"p11fs/tokens/store/format"
 	"p11fs/tokens/swtok"
+	"p11fs/tokens/tpm/desk"
+	"p11fs/tokens/tpm/stocktpm"
+	"p11fs/tokens/tpm/tpm12"
 	"p11fs/tokens/tpm/tpm20"
 )
 
@@ -39,13 +41,22 @@ var errNoUpkeep = errors.New("its keys are in this machine's TPM, and a copy of 
 
 // newKind has the cost of PINs that are set.
 func newKind(p swtok.Provider, device string, cost int) tokens.Kind {
-	k := &kind{provider: p, device: device, cost: cost, chips: make(map[string]*shared)}
+	k := &kind{provider: p, device: device, cost: cost}
 	return tokens.Kind{
 		Name: Kind, Library: "libpkcs11_tpm", Files: []string{"NVTOK.DAT", "MK_SO", "MK_USER", chipFile},
 		Open: k.open, Check: k.check, Weak: k.weak, Vacant: vacant, Lacking: swtok.Lacking(p),
-		Unshared: func(tokens.Place) bool { return true }, Settings: []string{"device", "protection"},
-		OwnFormat: func(string) p11.Version { return p11.Version{Major: 3, Minor: 12} },
-		Protection: func(tokens.Place) tokens.Protection {
+		Unshared: func(p tokens.Place) bool { return !isOld(p.Dir) }, Settings: []string{"device", "protection", "user"},
+		OwnFormat: func(dir string) p11.Version {
+			if isOld(dir) {
+				return p11.Version{}
+			}
+			return p11.Version{Major: 3, Minor: 12}
+		},
+		Owner: owner,
+		Protection: func(p tokens.Place) tokens.Protection {
+			if isOld(p.Dir) {
+				return stocktpm.Protection()
+			}
 			return tokens.Protection{Mechanisms: []p11.MechanismType{p11.CKM_AES_KEY_GEN, p11.CKM_AES_GCM}, Bits: 128}
 		},
 		NoUpkeep: errNoUpkeep,
@@ -58,46 +69,17 @@ type kind struct {
 	device   string
 	cost     int
 
-	mu    sync.Mutex // guards chips
-	chips map[string]*shared
+	chips desk.Pool[*tpm20.Chip]
+	old   desk.Pool[*tpm12.TPM]
 }
 
-// A shared is a TPM, and how many tokens have it.
-type shared struct {
-	chip  *tpm20.Chip
-	users int
-}
-
-// take returns the TPM of a device, and what gives it back.
+// take returns the TPM 2.0 of a device, and what gives it back.
 func (k *kind) take(device string) (*tpm20.Chip, func(), error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	s := k.chips[device]
-	if s == nil {
-		chip, err := tpm20.Open(tpm20.Device(device))
-		if err != nil {
-			return nil, nil, err
-		}
-		s = &shared{chip: chip}
-		k.chips[device] = s
-	}
-	s.users++
-	return s.chip, sync.OnceFunc(func() {
-		k.mu.Lock()
-		s.users--
-		last := s.users == 0
-		if last {
-			delete(k.chips, device)
-		}
-		k.mu.Unlock()
-		if last {
-			s.chip.Close()
-		}
-	}), nil
+	return k.chips.Take(device, func() (*tpm20.Chip, error) { return tpm20.Open(tpm20.Device(device)) })
 }
 
 // settings are the lines of a kind's own configuration file.
-type settings struct{ device, protection string }
+type settings struct{ device, protection, user string }
 
 // maxLine bounds a line of it.
 const maxLine = 1 << 12
@@ -126,8 +108,10 @@ func readSettings(file string) (s settings, err error) {
 			s.device = value
 		case name == "protection" && (value == DA || value == PINFail):
 			s.protection = value
+		case name == "user" && stocktpm.UserName(value):
+			s.user = value
 		default:
-			return s, p11.Errorf(p11.CKR_FUNCTION_FAILED, "%s, line %d: it is device = /dev/tpmrm0 (or unix:/PATH, tcp:HOST:PORT) or protection = da (or pinfail)", file, n)
+			return s, p11.Errorf(p11.CKR_FUNCTION_FAILED, "%s, line %d: it is device = /dev/tpmrm0 (or unix:/PATH, tcp:HOST:PORT), protection = da (or pinfail) or user = NAME", file, n)
 		}
 	}
 	if err := lines.Err(); err != nil {
@@ -163,6 +147,9 @@ func (k *kind) open(ctx context.Context, place tokens.Place) (_ tokens.Token, er
 	}
 	r, err := readRecord(place.Dir)
 	missing := errors.Is(err, os.ErrNotExist)
+	if missing && stocktpm.Found(place.Dir) {
+		return k.openOld(ctx, place, conf)
+	}
 	if missing {
 		err = mayMake(place)
 		r = &record{}
@@ -213,7 +200,7 @@ func mayMake(place tokens.Place) error {
 	_, err := os.Lstat(filepath.Join(place.Dir, "NVTOK.DAT"))
 	switch {
 	case err == nil:
-		return p11.Errorf(p11.CKR_TOKEN_NOT_RECOGNIZED, "%s has no file %s: it is a token of a TPM 1.2, or damaged", place.Dir, chipFile)
+		return p11.Errorf(p11.CKR_TOKEN_NOT_RECOGNIZED, "%s has no file %s, and an NVTOK.DAT that is not that of a token of a TPM 1.2", place.Dir, chipFile)
 	case !place.Create:
 		return p11.Errorf(p11.CKR_TOKEN_NOT_PRESENT, "there is no token: %w", err)
 	}

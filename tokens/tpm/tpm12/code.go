@@ -19,6 +19,8 @@ const (
 	CodeDecrypt   Code = 33    // what the key does not open
 	CodeDefending Code = 0x803 // after wrong secrets: no PIN is taken for a while, the right one neither
 	codeRetry     Code = 0x800
+	codeKeyHandle Code = 12 // no key is loaded there
+	codePostInit  Code = 38 // TPM_Startup comes first
 	codeInactive  Code = 6
 	codeDisabled  Code = 7
 )
