@@ -73,7 +73,7 @@ func (c Config) Make(ctx context.Context, name string, settings map[string]strin
 			return nil, err
 		}
 	}
-	if p.Lock, err = locks.Open(c.lockPath(name), p.Group); err != nil {
+	if p.Lock, err = locks.Open(c.lockPath(s), p.Group); err != nil {
 		return nil, err
 	}
 	m.undo = append(m.undo, p.Lock.Close)
