@@ -13,7 +13,7 @@ import (
 // testMechanisms has every mechanism of the list do all that it says it does, and
 // undo it.
 func (b Backend) testMechanisms(t *testing.T) {
-	tok := b.open(t, t.TempDir())
+	tok := b.forKeys(t)
 	r := newRing(t, tok)
 	done := 0
 	for _, m := range tok.Mechanisms() {

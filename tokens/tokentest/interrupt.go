@@ -81,7 +81,7 @@ func (b Backend) testInterrupted(t *testing.T) {
 // testInterruptedOperations interrupts each call of each operation before it makes it:
 // what says that it was interrupted has done nothing.
 func (b Backend) testInterruptedOperations(t *testing.T) {
-	tok := b.open(t, t.TempDir())
+	tok := b.forKeys(t)
 	r := newRing(t, tok)
 	for _, m := range tok.Mechanisms() {
 		facts, _ := p11.MechanismFacts(m.Type)

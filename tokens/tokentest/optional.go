@@ -3,7 +3,6 @@ package tokentest
 import (
 	"bytes"
 	"crypto/hmac"
-	"crypto/sha256"
 	"testing"
 	"time"
 
@@ -15,7 +14,7 @@ import (
 // testAdopted gives the token keys with values of ours. What it makes of them is its
 // own, and they are the keys that they were.
 func (b Backend) testAdopted(t *testing.T) {
-	tok := b.open(t, t.TempDir())
+	tok := b.forKeys(t)
 	adopter, ok := tok.(tokens.Adopter)
 	if !ok {
 		return
@@ -23,9 +22,7 @@ func (b Backend) testAdopted(t *testing.T) {
 	r := newRing(t, tok)
 	value := []byte("a secret that the test knows")
 	key := secretKey(t, tok, p11.CKK_GENERIC_SECRET, value)
-	h := hmac.New(sha256.New, value)
-	h.Write([]byte(message))
-	if !hmac.Equal(r.mac(t, key), h.Sum(nil)) {
+	if !hmac.Equal(r.mac(t, key), r.macOf(value)) {
 		t.Error("the token uses another key than the one it was given")
 	}
 	if n, _ := p11.ToUlong(attribute(t, key, p11.CKA_VALUE_LEN)); n != uint64(len(value)) {
@@ -70,7 +67,7 @@ func wantHidden(t *testing.T, tok tokens.Token, o *tokens.Object) {
 // testForgotten forgets one of two session keys that are the same, while an operation
 // uses it.
 func (b Backend) testForgotten(t *testing.T) {
-	tok := b.open(t, t.TempDir())
+	tok := b.forKeys(t)
 	f, ok := tok.(tokens.Forgetter)
 	if !ok {
 		return
@@ -86,7 +83,7 @@ func (b Backend) testForgotten(t *testing.T) {
 		forgotten++
 		f.Forget(attrs)
 	})
-	s, err := r.Sign(t.Context(), p11.Mechanism{Type: p11.CKM_SHA256_HMAC}, o)
+	s, err := r.Sign(t.Context(), p11.Mechanism{Type: r.hash().HMAC}, o)
 	noError(t, err)
 	o.Drop()
 	noError(t, s.Update([]byte(message)))

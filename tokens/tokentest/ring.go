@@ -3,7 +3,7 @@ package tokentest
 import (
 	"bytes"
 	"crypto/hmac"
-	"crypto/sha256"
+	"slices"
 	"testing"
 
 	"p11fs/p11"
@@ -88,7 +88,11 @@ func (r *ring) generatePair(t *testing.T, m p11.Mechanism, kt p11.KeyType) {
 	public := keyTemplate(p11.CKO_PUBLIC_KEY, kt)
 	switch kt {
 	case p11.CKK_RSA:
-		public.SetUlong(p11.CKA_MODULUS_BITS, max(1152, least(r.tok, m.Type))) // room for a PSS salt of SHA-512
+		bits := max(1152, least(r.tok, m.Type)) // room for a PSS salt of SHA-512
+		if !r.has512() {
+			bits = 1024
+		}
+		public.SetUlong(p11.CKA_MODULUS_BITS, bits)
 		public.Set(p11.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1})
 	case p11.CKK_EC:
 		public.Set(p11.CKA_EC_PARAMS, []byte{6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7})
@@ -113,6 +117,11 @@ func (r *ring) generatePair(t *testing.T, m p11.Mechanism, kt p11.KeyType) {
 		return
 	}
 	r.pub[kt], r.priv[kt] = adopted(t, r.tok, a), adopted(t, r.tok, b)
+}
+
+// has512 says whether the token has PSS over SHA-512.
+func (r *ring) has512() bool {
+	return slices.ContainsFunc(r.tok.Mechanisms(), func(m p11.MechanismInfo) bool { return m.Type == p11.CKM_SHA512_RSA_PKCS_PSS })
 }
 
 // keyTemplate is a template as the engine completes it: it says what is to be made,
@@ -188,10 +197,29 @@ func readable(t *testing.T, tok tokens.Token, o *tokens.Object, at p11.Attribute
 	return bytes.Clone(v), ok
 }
 
-// mac is the HMAC-SHA-256 of message.
+// hash is the one whose HMAC tells keys apart: SHA-256, or SHA-1 where the token is older.
+func (r *ring) hash() p11.Hash {
+	t := p11.CKM_SHA_1
+	for _, m := range r.tok.Mechanisms() {
+		if m.Type == p11.CKM_SHA256_HMAC {
+			t = p11.CKM_SHA256
+		}
+	}
+	h, _ := p11.HashOf(t)
+	return h
+}
+
+// macOf is what mac is for a key of a value.
+func (r *ring) macOf(value []byte) []byte {
+	h := hmac.New(r.hash().Go.New, value)
+	h.Write([]byte(message))
+	return h.Sum(nil)
+}
+
+// mac is the HMAC of message.
 func (r *ring) mac(t *testing.T, key *tokens.Object) []byte {
 	t.Helper()
-	s, err := r.Sign(t.Context(), p11.Mechanism{Type: p11.CKM_SHA256_HMAC}, key)
+	s, err := r.Sign(t.Context(), p11.Mechanism{Type: r.hash().HMAC}, key)
 	noError(t, err)
 	defer s.Close()
 	noError(t, s.Update([]byte(message)))
@@ -207,9 +235,7 @@ func (r *ring) has(t *testing.T, key *tokens.Object, value []byte) bool {
 	if v, ok := readable(t, r.tok, key, p11.CKA_VALUE); ok {
 		return bytes.Equal(v, value)
 	}
-	h := hmac.New(sha256.New, value)
-	h.Write([]byte(message))
-	return hmac.Equal(r.mac(t, key), h.Sum(nil))
+	return hmac.Equal(r.mac(t, key), r.macOf(value))
 }
 
 // keys returns the pair that the mechanism uses.

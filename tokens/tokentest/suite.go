@@ -16,6 +16,8 @@ type Backend struct {
 	Open func(t *testing.T, dir string) tokens.Token
 	// SOPIN is the PIN that initialises a new token.
 	SOPIN string
+	// KeysUnderPINs says that the token makes pairs of keys only once its PINs are set.
+	KeysUnderPINs bool
 }
 
 const (
@@ -69,6 +71,15 @@ func (b Backend) ready(t *testing.T, dir string) tokens.Token {
 	noError(t, tok.InitPIN(t.Context(), so, PIN(t, userPIN)))
 	noError(t, so.Close())
 	return tok
+}
+
+// forKeys opens a token that makes keys, in a directory of its own.
+func (b Backend) forKeys(t *testing.T) tokens.Token {
+	t.Helper()
+	if b.KeysUnderPINs {
+		return b.ready(t, t.TempDir())
+	}
+	return b.open(t, t.TempDir())
 }
 
 // PIN is a PIN that is wiped when the test ends.

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"crypto/rsa"
 	"encoding/json"
 	"errors"
 	"io"
@@ -11,6 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,6 +21,7 @@ import (
 	"p11fs/p11"
 	"p11fs/secret"
 	"p11fs/tokens"
+	"p11fs/tokens/store/format"
 	"p11fs/tokens/swtok"
 	"p11fs/tokens/tpm/desk"
 	"p11fs/tokens/tpm/tpm12"
@@ -30,8 +34,9 @@ type golden struct {
 	UserPIN    string `json:"user_pin"`
 	Signatures map[string]string
 
-	tpm *tpmtest.TPM
-	dir string
+	tpm    *tpmtest.TPM
+	device desk.Device // by which several have the TPM
+	dir    string
 }
 
 // archive is the TPM's state and the directory, of package tpm12's tests.
@@ -92,18 +97,27 @@ func readGolden(t testing.TB) golden {
 	noError(t, err)
 	noError(t, json.Unmarshal(text, &g))
 	g.dir = t.TempDir()
-	eachFile(t, func(h *tar.Header, b []byte) {
-		name, ok := strings.CutPrefix(filepath.Clean(h.Name), "tpm/")
-		if !ok {
-			return
-		}
-		file := filepath.Join(g.dir, "token", name)
-		noError(t, os.MkdirAll(filepath.Dir(file), 0o700))
-		noError(t, os.WriteFile(file, b, 0o600))
-	})
+	unpackToken(t, g.dir)
 	g.tpm = startTPM(t)
+	g.device = desk.Device("unix:" + g.tpm.Share(t))
 	return g
 }
+
+// unpackToken unpacks stock's directory below dir.
+func unpackToken(t testing.TB, dir string) {
+	t.Helper()
+	noError(t, os.MkdirAll(filepath.Join(dir, "token", "root", "TOK_OBJ"), 0o700))
+	eachFile(t, func(h *tar.Header, b []byte) {
+		if name, ok := strings.CutPrefix(filepath.Clean(h.Name), "tpm/"); ok {
+			file := filepath.Join(dir, "token", name)
+			noError(t, os.MkdirAll(filepath.Dir(file), 0o700))
+			noError(t, os.WriteFile(file, b, 0o600))
+		}
+	})
+}
+
+// keptFile is what a directory holds of a PIN whose file that is.
+func keptFile(file []byte) format.Kept { return format.Kept{File: file} }
 
 // openAt opens the token below dir, of the user root.
 func openAt(t testing.TB, dir string, device desk.Device) (tokens.Token, error) {
@@ -132,7 +146,9 @@ func open(t testing.TB, dir string, device desk.Device) *token {
 
 func (g golden) open(t testing.TB) *token {
 	t.Helper()
-	return open(t, g.dir, desk.Device(g.tpm.Device()))
+	tok := open(t, g.dir, g.device)
+	tok.root, tok.leaf = pooledRoots(t), 1024
+	return tok
 }
 
 func noError(t testing.TB, err error) {
@@ -193,3 +209,23 @@ func do(t testing.TB, tok *token, use p11.Flags, m p11.MechanismType, key *token
 	rest, err := op.Final(t.Context(), signature)
 	return append(out, rest...), err
 }
+
+// pooledRoots makes root keys quickly: the two of a token are two.
+func pooledRoots(t testing.TB) func() (*rsa.PrivateKey, error) {
+	t.Helper()
+	keys := rootKeys()
+	var n atomic.Int32
+	return func() (*rsa.PrivateKey, error) { return keys[int(n.Add(1))%len(keys)], nil }
+}
+
+//nolint:gochecknoglobals // made once, and never changed
+var rootKeys = sync.OnceValue(func() (keys []*rsa.PrivateKey) {
+	for range 3 {
+		k, err := newRoot()
+		if err != nil {
+			panic(err)
+		}
+		keys = append(keys, k)
+	}
+	return keys
+})

@@ -3,6 +3,7 @@ package stocktpm
 import (
 	"bytes"
 	"context"
+	"crypto/rsa"
 	"errors"
 	"log/slog"
 	"os"
@@ -23,7 +24,9 @@ type state struct {
 	dir    string
 	keyDir string // of the files of the PINs, in dir
 	log    *slog.Logger
-	pins   chan struct{} // has room for one: who sets a PIN, and has change
+	root   func() (*rsa.PrivateKey, error) // makes the numbers of a root key
+	leaf   int                             // the size of a leaf key
+	pins   chan struct{}                   // has room for one: who sets a PIN, and has change
 	change change
 }
 

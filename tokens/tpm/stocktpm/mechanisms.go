@@ -48,13 +48,14 @@ func rows() []row {
 	}
 }
 
-// arrange puts the list in stock's order.
+// arrange puts the list in stock's order, with stock's sizes.
 func arrange(list []p11.MechanismInfo) {
 	at := 0
 	for _, r := range rows() {
 		for i := range list {
 			if list[i].Type == r.t {
 				list[at], list[i] = list[i], list[at]
+				list[at].MinKeySize, list[at].MaxKeySize = r.least, r.most
 				at++
 				break
 			}
@@ -66,7 +67,11 @@ func arrange(list []p11.MechanismInfo) {
 func (h *holder) Listed(m p11.MechanismInfo) (p11.MechanismInfo, bool) {
 	for _, r := range rows() {
 		if r.t == m.Type {
-			return p11.MechanismInfo{Type: r.t, MinKeySize: r.least, MaxKeySize: r.most, Flags: r.flags}, true
+			m.Flags = r.flags
+			if r.most == mostRSA {
+				m.MinKeySize, m.MaxKeySize = r.least, r.most // of keys that the TPM has
+			}
+			return m, true
 		}
 	}
 	return m, false

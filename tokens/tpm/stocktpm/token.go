@@ -2,6 +2,7 @@ package stocktpm
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -70,6 +71,9 @@ func Open(ctx context.Context, place tokens.Place, c Config) (tokens.Token, erro
 	if !UserName(c.User) {
 		return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "no user of the machine is called %q", c.User)
 	}
+	if place.Rand == nil {
+		place.Rand = rand.Reader
+	}
 	if place.Create {
 		mode := os.FileMode(0o700)
 		if place.Group != locks.NoGroup {
@@ -81,7 +85,7 @@ func Open(ctx context.Context, place tokens.Place, c Config) (tokens.Token, erro
 	}
 	t := &token{
 		name: place.Name, kind: c.Kind, release: c.Release, test: swtok.NewCrypto(c.Provider, place.Rand).SelfTest,
-		state: state{tpm: c.TPM, dir: place.Dir, keyDir: c.User, log: place.Log, pins: make(chan struct{}, 1)},
+		state: state{tpm: c.TPM, dir: place.Dir, keyDir: c.User, log: place.Log, root: newRoot, leaf: treeBits, pins: make(chan struct{}, 1)},
 	}
 	user := namesOf(p11.CKU_USER)
 	s, err := store.Open(ctx, store.Config{

@@ -167,11 +167,10 @@ func (s *state) takes(ctx context.Context, t tree, leaf tpm12.Key, a tpm12.Auth)
 	return bytes.Equal(got, nonce), nil
 }
 
-// rootBits and leafBits are the sizes of the keys of a hierarchy.
-const (
-	rootBits = 2048
-	leafBits = 2048
-)
+// treeBits is the size of the keys of a hierarchy.
+const treeBits = 2048
+
+func newRoot() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, treeBits) }
 
 // grow makes a hierarchy for a role under a PIN: its objects, and the contents of its file.
 func (s *state) grow(ctx context.Context, u p11.UserType, pin *secret.Bytes) (made []*tokens.Object, file []byte, err error) {
@@ -184,7 +183,7 @@ func (s *state) grow(ctx context.Context, u p11.UserType, pin *secret.Bytes) (ma
 		return nil, nil, err
 	}
 	defer end()
-	key, err := rsa.GenerateKey(rand.Reader, rootBits)
+	key, err := s.root()
 	if err != nil {
 		return nil, nil, failed(err)
 	}
@@ -192,7 +191,7 @@ func (s *state) grow(ctx context.Context, u p11.UserType, pin *secret.Bytes) (ma
 	if err != nil {
 		return nil, nil, failed(err)
 	}
-	leaf, err := s.tpm.Create(ctx, []tpm12.Key{root}, tpm12.NewKey(tpm12.Binding, leafBits, true), tpm12.PINAuth(pin))
+	leaf, err := s.tpm.Create(ctx, []tpm12.Key{root}, tpm12.NewKey(tpm12.Binding, s.leaf, true), tpm12.PINAuth(pin))
 	if err != nil {
 		return nil, nil, err
 	}
