@@ -85,6 +85,9 @@ func (b Backend) testInterruptedOperations(t *testing.T) {
 	r := newRing(t, tok)
 	for _, m := range tok.Mechanisms() {
 		facts, _ := p11.MechanismFacts(m.Type)
+		if passedOver(m.Type, facts) {
+			continue
+		}
 		mech := p11.Mechanism{Type: m.Type, Param: p11.SampleParam(m.Type)}
 		t.Run(m.Type.Short(), func(t *testing.T) {
 			switch {
