@@ -57,6 +57,8 @@ type DirectoryState struct {
 	// migrated; a migration that was cut off or rolled back; and what a restored backup
 	// replaced.
 	Backup, Unfinished, Replaced string
+	// CountedOut is the path of the file of a monotonic counter that has no number left.
+	CountedOut string
 	// RolledBack says that Unfinished was cut off at its very end, or has been the token.
 	RolledBack bool
 }

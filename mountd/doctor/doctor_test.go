@@ -3,6 +3,7 @@ package doctor
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -89,6 +90,13 @@ func TestExamine(t *testing.T) {
 					t.Fatal(err)
 				}
 				put(t, filepath.Join(p.Paths.Data, "swtok/NVTOK.DAT"), strings.Repeat("x", 232), 0o600)
+			}},
+		{name: "counter at its end", check: "tokens", wrong: "the counter of swtok has no number left", mend: "rm ",
+			spoil: func(t *testing.T, p *Examination, _ string) {
+				if out, err := exec.Command("tar", "-xzf", "../../tokens/store/storetest/testdata/swtok-pristine.tar.gz", "-C", p.Paths.Data).CombinedOutput(); err != nil {
+					t.Fatalf("%v: %s", err, out)
+				}
+				put(t, filepath.Join(p.Paths.Data, "swtok/.p11fs.counter"), "18446744073709551615\n", 0o600)
 			}},
 		{name: "no configuration below a root", check: "conf", wrong: "missing", mend: "install -D -m 0644 /etc/opencryptoki/opencryptoki.conf /",
 			spoil: func(_ *testing.T, p *Examination, _ string) { p.Mode = mountd.System }},

@@ -43,8 +43,9 @@ func (s *Store) NextCount(ctx context.Context) (uint64, error) {
 	c := &s.counter
 	if c.next == c.end || c.end != end {
 		first := max(end, c.next, tokens.CountFrom(s.cfg.Now()))
-		if first > math.MaxUint64-countBlock {
-			return 0, p11.Advise(p11.Errorf(p11.CKR_DEVICE_ERROR, "%s has no numbers left", countFile), "look at what the file says")
+		if countedOut(first) {
+			return 0, p11.Advise(p11.Errorf(p11.CKR_DEVICE_ERROR, "the counter has no number left behind %d", first),
+				"somebody has written "+countFile+", since no count goes so far: remove that file from the token's directory, and the counter goes on at the time")
 		}
 		last := first + countBlock
 		if _, err := s.top.write(countFile, tempName(countFile), []byte(strconv.FormatUint(last, 10)+"\n")); err != nil {
@@ -59,17 +60,25 @@ func (s *Store) NextCount(ctx context.Context) (uint64, error) {
 // countEnd reads the end of the last block that was taken. What is no number is none. The
 // token's lock is held.
 func (s *Store) countEnd() (uint64, error) {
-	b, _, err := s.top.read(countFile, maxCountFile)
-	if errors.Is(err, fs.ErrNotExist) {
+	end, err := readCount(s.top)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return 0, nil
-	}
-	if err != nil && !errors.Is(err, errUnfit) {
-		return 0, err
-	}
-	end, nerr := strconv.ParseUint(strings.TrimSuffix(string(b), "\n"), 10, 64)
-	if err = errors.Join(err, nerr); err != nil {
+	case errors.Is(err, errUnfit), errors.Is(err, strconv.ErrSyntax), errors.Is(err, strconv.ErrRange):
 		s.cfg.Log.Warn("the counter goes on at the time, since its file is not what it must be", "dir", s.cfg.Dir, "file", countFile, "err", err)
 		return 0, nil
 	}
-	return end, nil
+	return end, err
 }
+
+// readCount reads the file of the counter of an open token directory.
+func readCount(d *folder) (uint64, error) {
+	b, _, err := d.read(countFile, maxCountFile)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseUint(strings.TrimSuffix(string(b), "\n"), 10, 64)
+}
+
+// countedOut reports whether no block begins at a number.
+func countedOut(end uint64) bool { return end > math.MaxUint64-countBlock }

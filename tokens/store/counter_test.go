@@ -122,6 +122,22 @@ func TestCounterFile(t *testing.T) {
 	}
 	_, err := s.NextCount(t.Context())
 	wantRV(t, "past the last number", err, p11.CKR_DEVICE_ERROR)
+	if advice := p11.AdviceOf(err); !strings.Contains(advice, countFile) {
+		t.Errorf("past the last number the advice is %q", advice)
+	}
+	u := NewUpkeep(cfg, cfg.Format, cfg.Format)
+	if st, err := u.State(); err != nil || st.CountedOut != path {
+		t.Errorf("past the last number: %+v, %v", st, err)
+	}
+	// The advice helps, and nothing else is told then.
+	now = now.Add(time.Millisecond)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	c.next(s)
+	if st, err := u.State(); err != nil || st.CountedOut != "" {
+		t.Errorf("with numbers left: %+v, %v", st, err)
+	}
 }
 
 // TestCounterFailing has each step of a new block fail, and the power cut after each: what

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"path/filepath"
 	"time"
 
 	"p11fs/p11"
@@ -115,6 +116,12 @@ func (u *Upkeep) State() (st tokens.DirectoryState, err error) {
 	}
 	st.Initialized = i.Flags&p11.CKF_TOKEN_INITIALIZED != 0
 	st.UserPIN = w.format.UserPINSet(w.data)
+	if d, err := s.open(s.name); err == nil {
+		defer d.close()
+		if end, err := readCount(d); err == nil && countedOut(end) {
+			st.CountedOut = filepath.Join(u.cfg.Dir, countFile)
+		}
+	}
 	return st, nil
 }
 
