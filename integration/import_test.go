@@ -70,6 +70,12 @@ func TestImportToken(t *testing.T) {
 
 	term.ok(from + " --token-label all --json > out; test $? = 0 && python3 -c 'import json; r = json.load(open(\"out\")); assert (r[\"there\"], r[\"left\"], len(r[\"objects\"])) == (12, 0, 12), r'")
 
+	// A key that is public there is told, and comes as a private one if that is wanted.
+	term.ok("p11fs logout swtok && cat $O/aes.sec/attr/private > was; echo " + userPIN + " > $T/login; grep -q false was && rmdir $O/aes.sec")
+	term.ok(from + " --token-label all > out; cat out; grep -q '^came   secret-key \"aes\" as aes.sec (public)$' out && grep -q '^note   1 private or secret keys are public' out && rmdir $O/aes.sec")
+	term.ok(from + " --token-label all --private > out; cat out; grep -q '^came   secret-key \"aes\" as aes.sec$' out && ! grep -q public, out")
+	term.ok("p11fs logout swtok; ! test -e $O/aes.sec && echo " + userPIN + " > $T/login && cat $O/aes.sec/attr/private | grep -q true")
+
 	module := "p11fs import-token --module " + softHSM + " swtok --source-pin-file pin --token-label ext"
 	term.ok(module + " > out; test $? = 1 && cat out && grep -q '^left   private-key \"stays\": it is not extractable' out && grep -q '^9 objects came, 0 were there, 1 were left' out")
 	term.ok(from + " --token-label ext > out; cat out; grep -q '^1 objects came, 9 were there, 0 were left' out")

@@ -35,6 +35,9 @@ func groupObjects(objects []foreign.Object, report *importReport) (groups []grou
 			continue
 		}
 		p := part{object: o, attrs: foreign.Portable(o.Attrs)}
+		if report.private && openKey(o.Attrs) {
+			p.attrs.SetBool(p11.CKA_PRIVATE, true)
+		}
 		switch class {
 		case p11.CKO_PRIVATE_KEY:
 			private = append(private, p)

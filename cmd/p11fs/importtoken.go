@@ -32,7 +32,9 @@ What is read is not changed. The PIN of that token is asked for, then that of TO
 this terminal is logged in; if standard input is no terminal, it has one line each.
 
 There is a line for each object: came, there (TOKEN had the same under that name), or left,
-and why. A key pair comes whole or not at all. What was cut off can be started again. The
+and why. A key pair comes whole or not at all. What was cut off can be started again. A
+private or secret key that is public there, and so is used without the PIN, is here too,
+and its line says so; with --private it comes as a private object. The
 exit status is 1 if anything was left. TOKEN may be left out where there is one only.`,
 		Example: `  p11fs import-token --dry-run /var/lib/softhsm/tokens --token-label web
   p11fs import-token /var/lib/softhsm/tokens swtok --token-label web
@@ -44,6 +46,7 @@ exit status is 1 if anything was left. TOKEN may be left out where there is one 
 	from := &sourceFlags{}
 	from.add(c)
 	pinFile := c.Flags().String("pin-file", "", "read the user's PIN of TOKEN from the first line of this `FILE`")
+	private := c.Flags().Bool("private", false, "let all private and secret keys be private objects, which the PIN shows")
 	dry := c.Flags().Bool("dry-run", false, "say what would come, and change nothing")
 	asJSON := c.Flags().Bool("json", false, "print the report as JSON")
 	tokens := completeTokens(mount)
@@ -73,7 +76,7 @@ exit status is 1 if anything was left. TOKEN may be left out where there is one 
 			return err
 		}
 		defer foreign.WipeAll(objects)
-		report := &importReport{}
+		report := &importReport{private: *private}
 		err = i.all(c.Context(), objects, report)
 		if printed := report.print(s, *asJSON, *dry); err == nil {
 			err = printed
@@ -206,6 +209,8 @@ type reported struct {
 	Place   string `json:"place,omitempty"`
 	Name    string `json:"name,omitempty"` // in TOKEN/objects, or of a file
 	Why     string `json:"why,omitempty"`
+	// Public is true of a private or secret key that is used without the PIN.
+	Public bool `json:"public,omitempty"`
 
 	what string
 }
@@ -219,6 +224,14 @@ type importReport struct {
 	Wrote   int        `json:"wrote,omitempty"`
 	Others  int        `json:"others,omitempty"` // that are no keys, certificates or data
 	Left    int        `json:"left"`
+
+	private bool // public keys to be used in secret come as private objects
+}
+
+// openKey reports whether who has no PIN uses a key that is to be used in secret.
+func openKey(a p11.Attributes) bool {
+	class, _ := a.Class()
+	return (class == p11.CKO_PRIVATE_KEY || class == p11.CKO_SECRET_KEY) && a.Has(p11.CKA_PRIVATE) && !a.Bool(p11.CKA_PRIVATE)
 }
 
 func (r *importReport) add(o foreign.Object, outcome, name string, why error) {
@@ -230,6 +243,7 @@ func (r *importReport) add(o foreign.Object, outcome, name string, why error) {
 		line.ID = fmt.Sprintf("%x", id)
 	}
 	line.Label = o.Attrs.Label()
+	line.Public = (outcome == outcomeCame || outcome == outcomeWould) && !r.private && openKey(o.Attrs)
 	if why != nil {
 		line.Why = strings.ReplaceAll(why.Error(), "\n", "; ")
 	}
@@ -265,6 +279,7 @@ func (r *importReport) print(s streams, asJSON, dry bool) error {
 	if asJSON {
 		return r.printJSON(s)
 	}
+	public := 0
 	for _, l := range r.Objects {
 		line := fmt.Sprintf("%-6s %s", l.Outcome, l.what)
 		switch {
@@ -273,7 +288,14 @@ func (r *importReport) print(s streams, asJSON, dry bool) error {
 		case l.Name != "":
 			line += " as " + l.Name
 		}
+		if l.Public {
+			line += " (public)"
+			public++
+		}
 		fmt.Fprintln(s.out, printableLine(line))
+	}
+	if public > 0 {
+		fmt.Fprintf(s.out, "note   %d private or secret keys are public, as they were there: who reaches the token uses them without the PIN; --private brings such keys as private objects\n", public)
 	}
 	if r.Others > 0 {
 		fmt.Fprintf(s.out, "note   %d objects are no keys, certificates or data, and belong to that token alone\n", r.Others)
