@@ -246,7 +246,7 @@ func TestWhatDirectoriesTell(t *testing.T) {
 	m := mount(t)
 	term := m.terminal()
 	w := newWatcher(t)
-	for _, name := range []string{"tok", "tok/objects", "tok/data", "tok/sessions"} {
+	for _, name := range []string{"tok", "tok/objects", "tok/data", "tok/sessions", "tok/digest"} {
 		w.add(filepath.Join(m.dir, name))
 	}
 	term.login()
@@ -263,6 +263,7 @@ func TestWhatDirectoriesTell(t *testing.T) {
 		{"cat $T/data/secret", []string{"data/secret"}},
 		{"mv $T/data/secret $T/data/moved; rm $T/data/moved", []string{"data/secret", "data/moved"}},
 		{"mkdir $T/sessions/job; echo x > $T/sessions/job/digest/sha256", []string{"sessions/job"}},
+		{"echo x > $T/digest/sha256; cat $T/digest/sha256 > /dev/null", []string{"digest/sha256"}},
 		{"rmdir $O/k.sec", []string{"objects/k.sec"}},
 	} {
 		term.ok(c.line)
