@@ -167,7 +167,13 @@ func (k *kind) open(ctx context.Context, place tokens.Place) (_ tokens.Token, er
 		}
 	}()
 	if missing {
-		if r, err = makeRecord(ctx, chip, conf, place); err != nil {
+		r, err = makeRecord(ctx, chip, conf, place)
+		if errors.Is(err, tpm20.ErrVersion) {
+			release()
+			release = func() {}
+			return k.openOld(ctx, place, conf)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}

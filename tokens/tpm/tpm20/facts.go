@@ -81,8 +81,8 @@ func (w *worker) askFacts() (*Facts, error) {
 	f := &Facts{}
 	maker, err := w.property(tpm2.TPMPTManufacturer)
 	if err != nil {
-		if rc, ok := code(err); ok && rc == rcBadTag {
-			return nil, errVersion
+		if rc, ok := code(err); ok && rc <= rcMost12 {
+			return nil, ErrVersion
 		}
 		return nil, err
 	}
@@ -111,8 +111,9 @@ func (w *worker) askFacts() (*Facts, error) {
 	return f, w.askAlgorithms(f)
 }
 
-// rcBadTag is what a TPM 1.2 says to any command of version 2.0.
-const rcBadTag tpm2.TPMRC = 0x01e
+// rcMost12 bounds the codes that are those of TPM 1.2 (TPM 2.0 Library, Part 2, §6.6.2):
+// one says to a command of version 2.0 that its tag or its number is bad.
+const rcMost12 tpm2.TPMRC = 0x07f
 
 // letters are the printable characters of a property.
 func letters(n uint32) string {

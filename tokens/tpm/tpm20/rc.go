@@ -18,8 +18,8 @@ var (
 	ErrWrongAuth = p11.Errorf(p11.CKR_PIN_INCORRECT, "the TPM does not accept the PIN")
 	// ErrLocked says that the TPM, or an index, looks at no PIN any more.
 	ErrLocked = p11.Errorf(p11.CKR_PIN_LOCKED, "the TPM looks at no PIN now")
-	// errVersion says that a TPM is a 1.2.
-	errVersion = p11.Errorf(p11.CKR_FUNCTION_NOT_SUPPORTED, "the TPM is of version 1.2, not 2.0")
+	// ErrVersion says that a TPM is a 1.2.
+	ErrVersion = p11.Errorf(p11.CKR_FUNCTION_NOT_SUPPORTED, "the TPM is of version 1.2, not 2.0")
 )
 
 // code returns the response code of a TPM, without the number of the parameter, handle or
