@@ -280,6 +280,13 @@ func (s *Store) RoleKey(u p11.UserType) (*secret.Bytes, error) {
 	return s.logins.KeyLocked(u).Clone()
 }
 
+// EndLogins ends the logins of a role whose key opens nothing any more.
+func (s *Store) EndLogins(u p11.UserType) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.logins.EndLocked(u)
+}
+
 // prepare writes the next versions of a role's key file, unless key is nil, and of
 // NVTOK.DAT: of neither if one fails.
 func (s *Store) prepare(d format.TokenData, u p11.UserType, key []byte) error {

@@ -214,7 +214,9 @@ func (k *key) secret(ctx context.Context, u p11.UserType, t tree) (*secret.Bytes
 			secret.Wipe(got)
 			why = p11.Errorf(p11.CKR_DEVICE_ERROR, "the key's secret is damaged")
 		case errors.Is(err, tpm12.CodeAuth):
-			why = p11.Advise(p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "the PIN has been changed since the login"), "log in again")
+			// The chip counts wrong secrets: it does not get this one twice.
+			k.store.EndLogins(u)
+			return nil, p11.Advise(p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "the PIN has been changed since the login"), "log in again")
 		case errors.Is(err, tpm12.CodeDecrypt):
 			why = p11.Errorf(p11.CKR_DEVICE_ERROR, "the key is one of a PIN before, or its secret is damaged")
 		default:

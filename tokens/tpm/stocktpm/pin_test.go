@@ -173,6 +173,24 @@ func TestDefence(t *testing.T) {
 	}
 }
 
+// TestChangedByOthers: a login with a PIN that another program has changed ends when the
+// chip has refused it once. Keys that it has used before go on.
+func TestChangedByOthers(t *testing.T) {
+	t.Parallel()
+	g := readGolden(t)
+	tok, other := g.open(t), g.open(t)
+	l := login(t, tok, p11.CKU_USER, g.UserPIN)
+	g.signs(t, tok, "gen-pub")
+	noError(t, other.SetPIN(t.Context(), p11.CKU_USER, pin(t, g.UserPIN), pin(t, "a new PIN")))
+	noError(t, tok.Refresh(t.Context()))
+	g.signs(t, tok, "gen-pub")
+	_, err := do(t, tok, p11.CKF_SIGN, p11.CKM_SHA1_RSA_PKCS, find(t, tok, p11.CKO_PRIVATE_KEY, "gen-priv"), []byte("hello"), nil)
+	wantRV(t, "another key", err, p11.CKR_USER_NOT_LOGGED_IN)
+	wantRV(t, "the login", l.Valid(), p11.CKR_USER_NOT_LOGGED_IN)
+	login(t, tok, p11.CKU_USER, "a new PIN")
+	g.signs(t, tok, "gen-priv", "gen-pub")
+}
+
 // TestMove: with a new storage root key a login brings the keys of its role over, from the
 // file of its root key.
 func TestMove(t *testing.T) {
