@@ -390,7 +390,7 @@ func doorTo(ctx context.Context, mount string, args []string) (d pinDoor, token 
 	case inMount:
 	case named != "":
 		var dialErr error
-		if k, dialErr = dialDaemon(ctx, named, false); dialErr != nil && err != nil {
+		if k, dialErr = dialDaemon(ctx, named, false); dialErr != nil && (err != nil || ctx.Err() != nil) {
 			err = fmt.Errorf("the socket that %s names is of no use: %w", socketEnv, dialErr)
 		}
 	case mount == "" && os.Getenv(mountEnv) == "" && errors.Is(err, errNotMounted):
