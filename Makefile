@@ -118,7 +118,7 @@ check: ## check format, vet, lint and generated files, then run all tests
 	@git diff --exit-code --stat -- '*_gen.*' || { echo "generated files were out of date"; exit 1; }
 	@$(MAKE) --no-print-directory test
 
-bench: setup-bench ## run the benchmarks, beside SoftHSM2
+bench: setup-bench ## run the benchmarks, beside SoftHSM2 and tpm2-pkcs11
 	$(GO) test -run '^$$' -bench . -benchtime $(BENCHTIME) ./...
 
 # p11 first: other generators are built on it.

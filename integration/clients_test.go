@@ -15,6 +15,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"p11fs/tokens/swtok"
+	"p11fs/tokens/tpm/tpmtest"
 )
 
 // clientTimeout is how long the script of one client may take.
@@ -69,30 +72,66 @@ func TestClients(t *testing.T) {
 			for _, s := range sections {
 				t.Run(s.heading, func(t *testing.T) {
 					t.Parallel()
-					if doc[s.heading] == "" {
-						t.Fatal("docs/clients.md has no lines for it")
-					}
-					needTools(t, append(s.tools, "pkcs11-tool")...)
-					for _, pattern := range s.needs {
-						found, _ := filepath.Glob(pattern)
-						need(t, len(found) > 0, pattern)
-					}
-					script := clientFile(t, "company.sh") + clientFile(t, s.files+".before.sh") + doc[s.heading] + clientFile(t, s.files+".after.sh")
-					script = fmt.Sprintf("KEY=%s LABEL=%s TWIN=%s\n%s", s.key, s.label, cmp.Or(s.twin, s.label), script)
-					d := newDaemon(t, daemonConfig{})
-					d.start()
-					d.stop()
-					twin := filepath.Join(d.tokenRoot(), "twin")
-					if out, err := exec.Command("cp", "-r", filepath.Join(d.tokenRoot(), "swtok"), twin).CombinedOutput(); err != nil {
-						t.Fatalf("%v: %s", err, out)
-					}
-					d.start()
-					runClient(t, d, "", doc["Set-up"], nil)
-					runClient(t, d, m.path(t), script, map[string]string{"engine.sh": engineLines(t, doc)})
+					s.tooled(t)
+					d := companyDaemon(t, daemonConfig{}, doc)
+					s.run(t, d, m, doc)
 				})
 			}
 		})
 	}
+}
+
+// TestClientsTPM runs the lines of some sections with keys in a TPM, which all have one
+// token. It takes 15 s, of which most are PINs' and swtpm's.
+func TestClientsTPM(t *testing.T) {
+	t.Parallel()
+	needTools(t, "swtpm")
+	soft := tpmtest.Start(t, nil)
+	doc := readDoc(t, "clients.md", "sh")
+	d := companyDaemon(t, tpmDaemon(soft), doc)
+	for _, s := range clientSections() {
+		if slices.Contains([]string{"openssl", "ssh", "nginx", "Java"}, s.heading) {
+			t.Run(s.heading, func(t *testing.T) {
+				s.tooled(t)
+				s.run(t, d, module{"libp11fs", ownModule}, doc)
+			})
+		}
+	}
+}
+
+// tooled is need for a section.
+func (s clientSection) tooled(t *testing.T) {
+	t.Helper()
+	needTools(t, append(s.tools, "pkcs11-tool")...)
+	for _, pattern := range s.needs {
+		found, _ := filepath.Glob(pattern)
+		need(t, len(found) > 0, pattern)
+	}
+}
+
+// companyDaemon is a daemon whose token docs/clients.md has set up, with a software token
+// called twin beside it.
+func companyDaemon(t *testing.T, c daemonConfig, doc map[string]string) *daemon {
+	t.Helper()
+	d := newDaemon(t, c)
+	oldToken(t, filepath.Join(d.tokenRoot(), "twin"), swtok.Kind)
+	d.start()
+	runClient(t, d, "", d.lines(doc["Set-up"]), nil)
+	return d
+}
+
+// lines are lines that name the token of a document, for that of the daemon.
+func (d *daemon) lines(text string) string { return strings.ReplaceAll(text, swtok.Kind, d.c.token) }
+
+// run runs the lines of the section.
+func (s clientSection) run(t *testing.T, d *daemon, m module, doc map[string]string) {
+	t.Helper()
+	if doc[s.heading] == "" {
+		t.Fatal("docs/clients.md has no lines for it")
+	}
+	script := clientFile(t, "company.sh") + clientFile(t, s.files+".before.sh") + d.lines(doc[s.heading]+clientFile(t, s.files+".after.sh"))
+	script = fmt.Sprintf("KEY=%s LABEL=%s TWIN=%s\n%s", s.key, s.label, cmp.Or(s.twin, s.label), script)
+	runClient(t, d, m.path(t), script, map[string]string{"engine.sh": engineLines(t, doc)})
 }
 
 // readDoc returns the lines in a language of each section of a page in docs.

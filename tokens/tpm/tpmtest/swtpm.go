@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -24,6 +25,7 @@ import (
 type TPM struct {
 	dir     string
 	version []string // the option of swtpm
+	port    int      // 0: it has a socket file
 	cmd     *exec.Cmd
 }
 
@@ -99,22 +101,63 @@ func unpack(t testing.TB, dir string, archive []byte) {
 func (s *TPM) Socket() string { return filepath.Join(s.dir, "sock") }
 
 // Device is what package tpm20 calls it.
-func (s *TPM) Device() string { return "unix:" + s.Socket() }
+func (s *TPM) Device() string {
+	if s.port != 0 {
+		return "tcp:" + s.address()
+	}
+	return "unix:" + s.Socket()
+}
+
+// Listen starts it again at a port of this machine, with the port behind that for orders to
+// swtpm itself, as TCG's library wants it.
+func (s *TPM) Listen(t testing.TB, port int) {
+	t.Helper()
+	s.off(t)
+	s.port = port
+	s.Run(t)
+}
+
+// Restart switches it off in good order, so that the TPM counts no failure for that, and on
+// again. What was loaded is gone.
+func (s *TPM) Restart(t testing.TB) {
+	t.Helper()
+	s.off(t)
+	s.Run(t)
+}
+
+func (s *TPM) off(t testing.TB) {
+	t.Helper()
+	s.command(t, 0x145, nil, []byte{0, 0}) // TPM2_Shutdown(CLEAR)
+	s.Kill()
+}
+
+func (s *TPM) address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)) }
+
+func (s *TPM) dial() (net.Conn, error) {
+	if s.port != 0 {
+		return net.Dial("tcp", s.address())
+	}
+	return net.Dial("unix", s.Socket())
+}
 
 // Run starts it again after Kill. The TPM's power has then been off.
 func (s *TPM) Run(t testing.TB) {
 	t.Helper()
 	_ = os.Remove(s.Socket())
 	var said bytes.Buffer
+	server := []string{"--server", "type=unixio,path=" + s.Socket()}
+	if s.port != 0 {
+		server = []string{"--server", "type=tcp,port=" + strconv.Itoa(s.port), "--ctrl", "type=tcp,port=" + strconv.Itoa(s.port+1)}
+	}
 	s.cmd = exec.Command("swtpm", slices.Concat([]string{"socket", "--tpmstate", "dir=" + s.dir,
-		"--server", "type=unixio,path=" + s.Socket(), "--flags", "not-need-init,startup-clear"}, s.version)...)
+		"--flags", "not-need-init,startup-clear"}, server, s.version)...)
 	s.cmd.Stdout, s.cmd.Stderr = &said, &said
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	for begun := time.Now(); ; time.Sleep(2 * time.Millisecond) {
-		c, err := net.Dial("unix", s.Socket())
+		c, err := s.dial()
 		if err == nil {
 			_ = c.Close()
 			return
@@ -177,7 +220,7 @@ func (s *TPM) Persist(t testing.TB) {
 // one, and parameters. It returns the response.
 func (s *TPM) command(t testing.TB, code uint32, handles, parameters []byte) []byte {
 	t.Helper()
-	c, err := net.Dial("unix", s.Socket())
+	c, err := s.dial()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,92 @@
+package integration
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"p11fs/tokens/tpm"
+	"p11fs/tokens/tpm/tpmtest"
+)
+
+// tpmPeer is the module of libtpm2-pkcs11-1. contrib/setup.sh keeps it from p11-kit.
+const tpmPeer = "/usr/lib/*/pkcs11/libtpm2_pkcs11.so"
+
+// BenchmarkTPMAgainstPeer has the keys of a software TPM used through libp11fs.so, and
+// through tpm2-pkcs11 of another one, by turns in one run. Each figure is how many times
+// faster p11fs is: to start (load the module, initialise it, open a session), to log in,
+// and to sign with RSA of 2048 bits and on P-256.
+func BenchmarkTPMAgainstPeer(b *testing.B) {
+	needTools(b, "swtpm", "pkcs11-tool", "python3")
+	found, _ := filepath.Glob(tpmPeer)
+	need(b, len(found) > 0, tpmPeer)
+	ports := func() int {
+		for {
+			port := freePort(b)
+			if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+1)); err == nil {
+				_ = l.Close()
+				return port
+			}
+		}
+	}
+	own, peer := tpmtest.Start(b, nil), tpmtest.Start(b, nil)
+	own.Listen(b, ports())
+	port := ports()
+	peer.Listen(b, port)
+
+	d, term := ready(b, daemonConfig{token: tpm.Kind, modern: true, wrap: []string{"env", "P11FS_TPM=" + own.Device()}})
+	term.ok("p11fs generate tpm rsa:2048 label=rsa && p11fs generate tpm ec:p256 label=ec")
+
+	store := workDir(b, "peer")
+	theirs := append(os.Environ(), "TPM2_PKCS11_STORE="+store, fmt.Sprintf("TPM2_PKCS11_TCTI=swtpm:host=127.0.0.1,port=%d", port))
+	for _, args := range [][]string{
+		{"--slot-index", "0", "--init-token", "--label", "test token", "--so-pin", soPIN},
+		{"--login", "--login-type", "so", "--so-pin", soPIN, "--init-pin", "--new-pin", userPIN},
+		{"--login", "--pin", userPIN, "--keypairgen", "--key-type", "rsa:2048", "--label", "rsa"},
+		{"--login", "--pin", userPIN, "--keypairgen", "--key-type", "EC:prime256v1", "--label", "ec"},
+	} {
+		c := exec.Command("pkcs11-tool", append([]string{"--module", found[0]}, args...)...)
+		c.Env = theirs
+		if out, err := c.CombinedOutput(); err != nil {
+			b.Fatalf("%v: %v\n%s", c, err, out)
+		}
+		peer.Restart(b) // it flushes nothing, and there is no resource manager
+	}
+
+	took := map[string]float64{}
+	for b.Loop() {
+		for _, side := range []struct {
+			name, module string
+			env          []string
+		}{
+			{"p11fs", ownModule(b), append(os.Environ(), d.env()...)},
+			{"tpm2-pkcs11", found[0], theirs},
+		} {
+			c := exec.Command("python3", "-B", "testdata/tpm_speed.py", side.module, "test token", userPIN, "2")
+			c.Env = side.env
+			out, err := c.Output()
+			if err != nil {
+				b.Fatalf("%v: %v\n%s", c, err, out)
+			}
+			for lines := bufio.NewScanner(strings.NewReader(string(out))); lines.Scan(); {
+				var what string
+				var ms float64
+				if _, err := fmt.Sscan(lines.Text(), &what, &ms); err != nil {
+					b.Fatal(err)
+				}
+				b.Logf("%s: %s takes %.2f ms", side.name, what, ms)
+				took[what+" "+side.name] += ms
+			}
+		}
+		peer.Restart(b)
+	}
+	b.ReportMetric(0, "ns/op") // says nothing here
+	for _, what := range []string{"start", "login", "rsa", "ec"} {
+		b.ReportMetric(took[what+" tpm2-pkcs11"]/took[what+" p11fs"], what+"-times-peer")
+	}
+}
