@@ -89,6 +89,7 @@ func TestClientsTPM(t *testing.T) {
 	soft := tpmtest.Start(t, nil)
 	doc := readDoc(t, "clients.md", "sh")
 	d := companyDaemon(t, tpmDaemon(soft), doc)
+	d.terminal().ok("echo " + userPIN + " > $T/login") // what is made of the PIN is then there for all
 	for _, s := range clientSections() {
 		if slices.Contains([]string{"openssl", "ssh", "nginx", "Java"}, s.heading) {
 			t.Run(s.heading, func(t *testing.T) {

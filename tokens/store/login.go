@@ -15,6 +15,9 @@ import (
 // logoutLocked drops the private objects when the user's last login ends. The
 // logins call it.
 func (s *Store) logoutLocked(u p11.UserType) {
+	if s.cfg.Ended != nil {
+		s.cfg.Ended(u)
+	}
 	if u != p11.CKU_USER {
 		return
 	}

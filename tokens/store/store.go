@@ -64,6 +64,10 @@ type Config struct {
 	// use; nil says that there are none.
 	Shared *Shared
 
+	// Ended is told when nobody is logged in any more in a role. It may be nil, and does not
+	// call the store.
+	Ended func(p11.UserType)
+
 	Log *slog.Logger
 	Now func() time.Time
 

@@ -28,6 +28,7 @@ type keeper struct {
 	dir   string
 	group int
 	cost  int // of PINs that are set
+	warm  *warm
 
 	mu     sync.Mutex // guards record; files are written under it
 	record record
@@ -81,7 +82,7 @@ func (k *keeper) NewToken(ctx context.Context) (d format.TokenData, soFile []byt
 func (k *keeper) KeyFileSize() int { return keyFileSize }
 
 // Open is format.Keeper. The TPM looks at the PIN.
-func (k *keeper) Open(ctx context.Context, _ p11.UserType, pin *secret.Bytes, kept format.Kept) (o format.Opened, err error) {
+func (k *keeper) Open(ctx context.Context, user p11.UserType, pin *secret.Bytes, kept format.Kept) (o format.Opened, err error) {
 	if kept.File == nil {
 		return o, errKeyFile
 	}
@@ -92,7 +93,7 @@ func (k *keeper) Open(ctx context.Context, _ p11.UserType, pin *secret.Bytes, ke
 	if err := ctx.Err(); err != nil {
 		return o, err
 	}
-	stretched, err := tpm20.Stretch(pin, f.salt[:], f.cost)
+	stretched, err := k.warm.stretch(user, pin, f)
 	if err != nil {
 		return o, err
 	}
@@ -104,7 +105,9 @@ func (k *keeper) Open(ctx context.Context, _ p11.UserType, pin *secret.Bytes, ke
 	case errors.Is(err, tpm20.ErrLocked):
 		return o, k.locked(ctx, f.seal.Index)
 	}
-	o.Right = err == nil
+	if o.Right = err == nil; o.Right {
+		k.warm.right(user, pin, f, stretched)
+	}
 	return o, err
 }
 
@@ -189,6 +192,10 @@ func (k *keeper) protection() string {
 // changing calls f, which may change a PIN, and then removes the indexes that no PIN has
 // any more. Nobody else does that with the directory meanwhile.
 func (k *keeper) changing(ctx context.Context, f func() error) error {
+	defer func() {
+		k.warm.settle(p11.CKU_SO, false)
+		k.warm.settle(p11.CKU_USER, false)
+	}()
 	if k.protection() != PINFail {
 		return f()
 	}

@@ -178,11 +178,12 @@ func (k *kind) open(ctx context.Context, place tokens.Place) (_ tokens.Token, er
 		}
 	}
 	facts := format.Kind{Name: Kind, Label: "TPM", Manufacturer: "p11fs", Model: "TPM 2.0", MasterKeyLen: 32}
-	keep := &keeper{Format: format.V312(facts, place.Rand, 1), chip: chip, dir: place.Dir, group: place.Group, cost: k.cost, record: *r}
+	keep := &keeper{Format: format.V312(facts, place.Rand, 1), chip: chip, dir: place.Dir, group: place.Group, cost: k.cost, warm: newWarm(), record: *r}
 	var s *store.Store
 	open := func() error {
 		s, err = store.Open(ctx, store.Config{
 			Dir: place.Dir, Format: keep, Lock: place.Lock, Create: place.Create, Group: place.Group, Log: place.Log, Now: place.Now,
+			Ended: keep.warm.ended,
 		})
 		return err
 	}

@@ -53,6 +53,7 @@ func (t *token) Kind() string { return Kind }
 // Close is tokens.Storage.
 func (t *token) Close() error {
 	err := t.Store.Close()
+	t.k.warm.close()
 	t.release()
 	return err
 }
@@ -62,6 +63,13 @@ func (t *token) Offline() error { return t.k.chip.Offline() }
 
 // SelfTest is tokens.SelfTester, of the cryptography that is not the TPM's.
 func (t *token) SelfTest(ctx context.Context) error { return t.test(ctx) }
+
+// Login is tokens.Admin.
+func (t *token) Login(ctx context.Context, user p11.UserType, pin *secret.Bytes) (tokens.Login, error) {
+	l, err := t.Store.Login(ctx, user, pin)
+	t.k.warm.settle(user, err == nil)
+	return l, err
+}
 
 // InitToken is tokens.Admin.
 func (t *token) InitToken(ctx context.Context, pin *secret.Bytes, label string) error {

@@ -79,6 +79,20 @@ func authOf(key []byte, what string) (*secret.Bytes, error) {
 	return secret.New(nonzero(h.Sum(nil)))
 }
 
+// Clone is a copy, which the caller closes.
+func (p *PIN) Clone() (*PIN, error) {
+	c := &PIN{}
+	var err error
+	if c.seal, err = p.seal.Clone(); err == nil {
+		c.index, err = p.index.Clone()
+	}
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
 // Close wipes it. It may be called of nil.
 func (p *PIN) Close() {
 	if p != nil {
