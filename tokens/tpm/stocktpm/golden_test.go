@@ -61,7 +61,7 @@ func TestGolden(t *testing.T) {
 	_, err = tok.Login(t.Context(), p11.CKU_SO, pin(t, "87654321"))
 	wantRV(t, "the SO's default PIN", err, p11.CKR_PIN_INCORRECT)
 	noError(t, login(t, tok, p11.CKU_SO, g.SOPIN).Close())
-	login(t, tok, p11.CKU_USER, g.UserPIN)
+	user := login(t, tok, p11.CKU_USER, g.UserPIN)
 	all := append([]string{"data data-private", "private-key ext-priv", "private-key gen-priv", "secret-key aes-generated", "secret-key aes-private"}, public...)
 	slices.Sort(all)
 	if got := list(); !slices.Equal(got, all) {
@@ -78,4 +78,7 @@ func TestGolden(t *testing.T) {
 			t.Errorf("%s decrypts what is no message to %q, %v", label, got, err)
 		}
 	}
+	noError(t, user.Close())
+	_, err = do(t, tok, p11.CKF_SIGN, p11.CKM_SHA1_RSA_PKCS, find(t, tok, p11.CKO_PRIVATE_KEY, "gen-pub"), []byte("hello"), nil)
+	wantRV(t, "a key whose secret is the user's, after the logout", err, p11.CKR_USER_NOT_LOGGED_IN)
 }

@@ -97,6 +97,7 @@ type key struct {
 
 	mu   sync.Mutex  // guards what follows; it is held while the TPM is asked for that
 	path []tpm12.Key // nil: not known
+	role p11.UserType
 	auth *secret.Bytes
 }
 
@@ -143,6 +144,16 @@ func use[T any](k *held, f func(ctx context.Context, path []tpm12.Key, a *tpm12.
 func (k *key) reach(ctx context.Context) ([]tpm12.Key, *secret.Bytes, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.path != nil && len(k.bound) > 0 {
+		// The object may outlive the login that its secret wants.
+		login, err := k.store.RoleKey(k.role)
+		if err != nil {
+			_ = k.auth.Close()
+			k.path, k.auth = nil, nil
+			return nil, nil, err
+		}
+		_ = login.Close()
+	}
 	if k.path == nil {
 		if err := k.find(ctx); err != nil {
 			return nil, nil, err
@@ -185,7 +196,7 @@ func (k *key) find(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		k.path = t.to(*blob)
+		k.path, k.role = t.to(*blob), u
 		return nil
 	}
 	return why
