@@ -52,6 +52,9 @@ func (k *kind) check(p tokens.Place) (wrong, mend string) {
 	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
 	defer cancel()
 	device := tpm20.Device(k.deviceOf(r, conf))
+	if isOld(p.Dir) {
+		device = k.oldDevice(conf)
+	}
 	err = device.Try(ctx)
 	if errors.Is(err, unix.EBUSY) && device.Held("p11fs", "/proc") {
 		return "", ""

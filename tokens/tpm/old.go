@@ -1,6 +1,7 @@
 package tpm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -22,7 +23,7 @@ func isOld(dir string) bool {
 
 // openOld opens the token of a TPM 1.2.
 func (k *kind) openOld(ctx context.Context, place tokens.Place, conf settings) (tokens.Token, error) {
-	device := desk.Device(k.deviceOf(&record{}, conf))
+	device := k.oldDevice(conf)
 	if err := device.Check(); err != nil {
 		return nil, p11.Errorf(p11.CKR_ARGUMENTS_BAD, "%w", err)
 	}
@@ -43,6 +44,11 @@ func (k *kind) openOld(ctx context.Context, place tokens.Place, conf settings) (
 		release()
 	}
 	return t, err
+}
+
+// oldDevice is the TPM 1.2 of a token, of which the kernel has one, for one program.
+func (k *kind) oldDevice(s settings) desk.Device {
+	return desk.Device(cmp.Or(s.device, k.device, "/dev/tpm0"))
 }
 
 // userName is the user of the machine whose part of an old token this program has: who runs
