@@ -2,17 +2,23 @@ package tpm20
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	_ "embed"
 	"encoding/binary"
 	"errors"
 	"flag"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/go-tpm/tpm2"
 
 	"p11fs/p11"
+	"p11fs/secret"
 	"p11fs/tokens/tpm/desk"
 )
 
@@ -54,87 +60,140 @@ func (r *recorder) Exchange(command []byte, patience time.Duration) ([]byte, err
 	return answer, err
 }
 
-// everything has a TPM do one of all there is to do, and goes on after errors.
-func everything(w *worker, p Parent, seal Seal, pin *PIN) {
-	for _, f := range []func(*worker) error{
-		func(w *worker) error { _, err := w.askFacts(); return err },
-		func(w *worker) error { _, err := w.indexes(); return err },
-		func(w *worker) error { _, err := w.parent(p); return err },
-		func(w *worker) error {
-			_, err := w.create(w.storage, sealTemplate(nil), []byte("auth"), []byte("data"))
-			return err
-		},
-		func(w *worker) error {
-			l, err := w.load(w.storage, seal.Blob)
-			if err == nil {
-				err = w.authorize(w.storage, l, pin.seal, true)
-			}
-			if err == nil {
-				_, err = w.unseal(l, l.session)
-			}
-			return err
-		},
-		func(w *worker) error {
-			l, err := w.load(w.storage, seal.Blob)
-			if err == nil {
-				_, err = w.unsealBehind(w.storage, l, firstIndex, []byte("auth"), []byte("auth"))
-			}
-			return err
-		},
-		func(w *worker) error { w.lost.names = map[string]bool{"": true}; return w.reclaim() },
-	} {
-		_ = w.guarded(f)
+// everything has a TPM do one of all there is to do, and goes on after errors. Nobody else
+// uses the chip.
+func everything(t testing.TB, c *Chip, p Parent) {
+	ctx, p256 := t.Context(), curve(t, "P-256")
+	pin, auth := &PIN{}, &secret.Bytes{}
+	defer pin.Close()
+	for _, to := range []**secret.Bytes{&pin.seal, &pin.index, &auth} {
+		*to, _ = NewAuth()
 	}
-	w.flush()
-}
-
-// fuzzSeal is a seal that is loaded only.
-func fuzzSeal(t testing.TB) (Seal, *PIN) {
-	pin := quick(t, "pin")
-	return Seal{Blob: Blob{[]byte("public"), []byte("private")}}, pin
+	defer auth.Close()
+	own, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	scalar, _ := own.Bytes()
+	point, _ := own.PublicKey.Bytes()
+	try := func(b Blob, err error) *Key {
+		if err != nil {
+			b = Blob{[]byte("public"), []byte("private")}
+		}
+		return &Key{c, p, b, auth}
+	}
+	_, _ = do(ctx, c, func(w *worker) (*Facts, error) { return w.askFacts() })
+	_, _ = c.FindParent(ctx)
+	_, _ = c.Guard(ctx)
+	_ = c.Random(ctx, make([]byte, 100))
+	if index, err := c.FreeIndex(ctx); err == nil {
+		_ = c.DefineIndex(ctx, p, index, pin, 3)
+		seal, _ := c.Seal(ctx, p, pin, index, auth)
+		_, _ = c.Unseal(ctx, p, pin, seal)
+		_, _, _ = c.Failures(ctx, index)
+		_ = c.RemoveIndex(ctx, index)
+	}
+	seal, _ := c.Seal(ctx, p, pin, 0, auth)
+	_, _ = c.Unseal(ctx, p, pin, seal)
+	for _, k := range []*Key{try(c.CreateEC(ctx, p, p256, auth)), try(c.ImportEC(ctx, p, p256, scalar, point, auth)), try(c.CreateRSA(ctx, p, 1024, auth))} {
+		_, _, _ = k.SignECDSA(ctx, p256, make([]byte, 32))
+		_, _ = k.ECDH(ctx, p256, point)
+		_, _ = k.SignPKCS1(ctx, crypto.SHA256, make([]byte, 32))
+		_, _ = k.Raw(ctx, make([]byte, 128))
+	}
+	_, _ = do(ctx, c, func(w *worker) (struct{}, error) {
+		w.lose()
+		err := w.reclaim()
+		w.flush()
+		return struct{}{}, err
+	})
 }
 
 // TestRecord has a TPM answer, and records that for FuzzResponses.
 func TestRecord(t *testing.T) {
 	t.Parallel()
 	tpm, c, p := fresh(t)
-	pin := quick(t, "pin")
-	seal := sealed(t, c, p, pin, false)
-	heard := must[[]byte](t)(do(t.Context(), c, func(w *worker) ([]byte, error) {
+	r := &recorder{}
+	must[struct{}](t)(do(t.Context(), c, func(w *worker) (struct{}, error) {
 		w.flush()
-		r := &recorder{}
 		r.Link = w.Use(r)
-		everything(w, p, seal, pin)
-		w.Use(r.Link)
-		return r.heard.Bytes(), nil
+		return struct{}{}, nil
 	}))
-	if len(heard) < 1000 {
-		t.Errorf("%s answered with %d bytes", tpm.Device(), len(heard))
+	everything(t, c, p)
+	c.Close()
+	heard := r.heard.Bytes()
+	if n := len(split(heard)); n < 80 {
+		t.Errorf("%s answered %d times, with %d bytes", tpm.Device(), n, len(heard))
 	}
 	if *update {
 		noError(t, os.WriteFile("testdata/responses.bin", heard, 0o644))
 	}
 }
 
+// split takes responses apart.
+func split(b []byte) (list [][]byte) {
+	for len(b) >= desk.HeaderSize {
+		n := min(int(binary.BigEndian.Uint32(b[2:])), len(b))
+		list = append(list, b[:n:n])
+		b = b[n:]
+	}
+	return list
+}
+
+// spoils are ways of a response to be wrong, while its header says how long it is.
+func spoils() map[string]func([]byte) []byte {
+	const count = desk.HeaderSize + 5 // in what GetCapability answers
+	return map[string]func([]byte) []byte{
+		"cut":        func(b []byte) []byte { return b[:desk.HeaderSize+(len(b)-desk.HeaderSize)/2] },
+		"lengthened": func(b []byte) []byte { return append(b, make([]byte, 7)...) },
+		"a count of too many": func(b []byte) []byte {
+			if len(b) >= count+4 {
+				binary.BigEndian.PutUint32(b[count:], 1<<31)
+			}
+			return b
+		},
+		"sizes of too much": func(b []byte) []byte {
+			if len(b) >= desk.HeaderSize+6 {
+				binary.BigEndian.PutUint16(b[desk.HeaderSize:], 0xffff)
+				binary.BigEndian.PutUint16(b[desk.HeaderSize+4:], 0xffff)
+			}
+			return b
+		},
+		"no success": func(b []byte) []byte {
+			binary.BigEndian.PutUint32(b[6:], uint32(rcObjectMemory))
+			return b
+		},
+	}
+}
+
 // FuzzResponses is a TPM that answers nonsense. Nobody waits for ever, and nothing panics
 // but what go-tpm does, which becomes an error.
 func FuzzResponses(f *testing.F) {
-	if len(responses) == 0 {
+	whole := split(responses)
+	if len(whole) == 0 {
 		f.Fatal("there are no recorded responses")
 	}
 	f.Add(responses)
 	f.Add(responses[:len(responses)/2])
-	longer := bytes.Clone(responses)
-	binary.BigEndian.PutUint32(longer[2:], uint32(len(responses)))
-	f.Add(longer)
-	seal, pin := fuzzSeal(f)
+	seen := map[int]bool{} // of each length one
+	for i, one := range whole {
+		if seen[len(one)] {
+			continue
+		}
+		seen[len(one)] = true
+		for _, spoil := range spoils() {
+			bad := spoil(bytes.Clone(one))
+			binary.BigEndian.PutUint32(bad[2:], uint32(len(bad)))
+			f.Add(slices.Concat(slices.Concat(whole[:i]...), bad, slices.Concat(whole[i+1:]...)))
+		}
+	}
 	f.Fuzz(func(t *testing.T, answers []byte) {
-		w := newWorker(&Chip{}, "/dev/null")
+		c := &Chip{facts: &Facts{Hashes: []tpm2.TPMAlgID{tpm2.TPMAlgSHA256}, P256: true}}
+		w := newWorker(c, "/dev/null")
 		w.room = 1
 		w.Use(&script{answers})
+		c.line, c.desk = w.Line, desk.Open("script", w)
+		defer c.Close()
 		begun := time.Now()
 		// A storage key of the script's, whatever its name is.
-		everything(w, Parent{Template: P256, Handle: commonHandle, Name: scriptName(answers)}, seal, pin)
+		everything(t, c, Parent{Template: P256, Handle: commonHandle, Name: scriptName(answers)})
 		if took := time.Since(begun); took > 10*time.Second {
 			t.Errorf("it took %v", took)
 		}
