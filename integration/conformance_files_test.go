@@ -157,6 +157,8 @@ func (a *filesApplication) call(name string, args []string) (string, error) {
 		return a.tokenFlags()
 	case "limits":
 		return a.limits()
+	case "sizes":
+		return a.sizes(arg(0))
 	case "inittoken":
 		return "", a.write(filepath.Join(a.token, "ctl"), fmt.Sprintf("init %s %s", raw(0), raw(1)))
 	case "login":
@@ -342,15 +344,45 @@ func (a *filesApplication) tokenFlags() (string, error) {
 	return fmt.Sprintf("%x %x", uint64(flags), sessions), err
 }
 
-// limits are how many sessions, and read-write ones, there may be.
+// limits are how many sessions, and read-write ones, there may be, and how long a PIN may.
 func (a *filesApplication) limits() (string, error) {
 	info, err := os.ReadFile(filepath.Join(a.token, "info"))
 	if err != nil {
 		return "", err
 	}
-	_, after, _ := strings.Cut(string(info), "max-sessions: ")
-	n, err := strconv.ParseUint(strings.Fields(after + " ?")[0], 10, 64)
-	return fmt.Sprintf("%x %[1]x", n), err
+	var sessions, least, most uint64
+	for _, line := range lines(string(info)) {
+		switch name, value, _ := strings.Cut(line, ": "); {
+		case name == "pin-length":
+			_, err = fmt.Sscanf(value, "%d-%d", &least, &most)
+		case name == "max-sessions" && value != "unlimited":
+			sessions, err = strconv.ParseUint(value, 10, 64)
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	return fmt.Sprintf("%x %[1]x %x", sessions, most), nil
+}
+
+// sizes are those of the shortest and the longest key of a mechanism.
+func (a *filesApplication) sizes(mechanism string) (string, error) {
+	n, err := strconv.ParseUint(mechanism, 16, 64)
+	if err != nil {
+		return "", err
+	}
+	list, err := os.ReadFile(filepath.Join(a.token, "mechanisms"))
+	if err != nil {
+		return "", err
+	}
+	for _, line := range lines(string(list)) {
+		var least, most uint64
+		if rest, ok := strings.CutPrefix(line, p11.MechanismType(n).Short()+" "); ok {
+			_, err := fmt.Sscan(rest, &least, &most)
+			return fmt.Sprintf("%x %x", least, most), err
+		}
+	}
+	return "", errNoFile
 }
 
 // create is C_CreateObject as far as a file does it: a private data object of

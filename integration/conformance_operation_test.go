@@ -32,7 +32,7 @@ func (s *handle) pair(private string) (pub, priv string) {
 			public = append(public, a)
 		}
 	}
-	public = template("token=false modulus-bits=1024 public-exponent=0x010001 verify=true").Merge(public)
+	public = template("token=false modulus-bits=" + itoa(s.a.r.rsaBits()) + " public-exponent=0x010001 verify=true").Merge(public)
 	got := s.call("pair", mech(p11.CKM_RSA_PKCS_KEY_PAIR_GEN), encode(public), encode(template("token=false sign=true").Merge(of))).must()
 	return got.values[0], got.values[1]
 }

@@ -55,6 +55,13 @@ func (r *rig) is(step, got, want string) {
 	}
 }
 
+// rsaBits is how long the RSA keys of the rules are: as short as the token makes them, so
+// that they take no time, and no shorter than all tokens do.
+func (r *rig) rsaBits() int {
+	r.t.Helper()
+	return max(1024, r.a.call("sizes", mech(p11.CKM_RSA_PKCS_KEY_PAIR_GEN)).number(0))
+}
+
 // An application is one of PKCS#11's.
 type application struct {
 	r *rig
@@ -120,6 +127,20 @@ func (a answer) is(step string, want p11.RV) answer {
 	}
 	a.r.is(step, said, want.String())
 	return a
+}
+
+// number is the i-th value, a number.
+func (a answer) number(i int) int {
+	a.r.t.Helper()
+	a.must()
+	if i >= len(a.values) {
+		a.r.t.Fatalf("%s: gives %q", a.call, a.values)
+	}
+	n, err := strconv.ParseUint(a.values[i], 16, 31)
+	if err != nil {
+		a.r.t.Fatal(err)
+	}
+	return int(n)
 }
 
 // must is for a step that is no rule's matter.

@@ -240,7 +240,7 @@ func attributeRules() []tokenRule {
 		{name: "the past of a generated pair", cites: "§4.9, §5.18.2", deviates: stock("knows no CKA_KEY_GEN_MECHANISM of objects", map[string]string{"key-gen-mechanism": "CKR_ATTRIBUTE_TYPE_INVALID"}), run: func(r *rig) {
 			s := r.a.opened()
 			public, private := s.pair("sensitive=true extractable=false label=pair id=0x01")
-			s.isAttributes(public, "class=public-key key-type=rsa local=true key-gen-mechanism=rsa-pkcs-key-pair-gen modulus-bits=1024 id=0x01")
+			s.isAttributes(public, "class=public-key key-type=rsa local=true key-gen-mechanism=rsa-pkcs-key-pair-gen id=0x01 modulus-bits="+itoa(r.rsaBits()))
 			s.isAttributes(private, "class=private-key key-type=rsa local=true key-gen-mechanism=rsa-pkcs-key-pair-gen always-sensitive=true never-extractable=true id=0x01")
 		}},
 		{name: "the past of an unwrapped key", cites: "§5.18.4", deviates: stock("knows no CKA_KEY_GEN_MECHANISM of objects", map[string]string{"key-gen-mechanism": "CKR_ATTRIBUTE_TYPE_INVALID"}), run: func(r *rig) {

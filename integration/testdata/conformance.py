@@ -192,7 +192,13 @@ class Application:
     def do_limits(self):
         info = TokenInfo()
         self.do("C_GetTokenInfo", self.slot, ctypes.byref(info))
-        return "%x %x" % (info.numbers[0], info.numbers[2])
+        return "%x %x %x" % (info.numbers[0], info.numbers[2], info.numbers[4])
+
+    def do_sizes(self, m):
+        """The shortest and the longest key of a mechanism."""
+        info = MechanismInfo()
+        self.do("C_GetMechanismInfo", self.slot, U(int(m, 16)), ctypes.byref(info))
+        return "%x %x" % (info.least, info.most)
 
     def do_list(self):
         """The mechanisms with their flags."""

@@ -3,6 +3,7 @@ package tokentest
 import (
 	"bytes"
 	"crypto/hmac"
+	"errors"
 	"slices"
 	"testing"
 
@@ -112,6 +113,10 @@ func (r *ring) generatePair(t *testing.T, m p11.Mechanism, kt p11.KeyType) {
 		return
 	}
 	a, b, err := r.tok.(tokens.KeyGenerator).GenerateKeyPair(t.Context(), m, public, keyTemplate(p11.CKO_PRIVATE_KEY, kt))
+	if kt == p11.CKK_RSA && errors.Is(err, p11.CKR_KEY_SIZE_RANGE) { // a chip has a few sizes only
+		public.SetUlong(p11.CKA_MODULUS_BITS, 2048)
+		a, b, err = r.tok.(tokens.KeyGenerator).GenerateKeyPair(t.Context(), m, public, keyTemplate(p11.CKO_PRIVATE_KEY, kt))
+	}
 	if err != nil {
 		t.Errorf("%s: %v", m.Type, err)
 		return
