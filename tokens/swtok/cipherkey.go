@@ -25,7 +25,11 @@ type cipherKey struct {
 	value []byte // the object's own memory
 }
 
-func (c *Crypto) parseCipher(kt p11.KeyType, a p11.Attributes) (*cipherKey, error) {
+func (c *Crypto) parseCipher(kt p11.KeyType, a p11.Attributes) (any, error) {
+	if h, ok := c.holder.(AESHolder); ok && kt == p11.CKK_AES && !a.Has(p11.CKA_VALUE) {
+		k, err := h.AES(a)
+		return &heldAES{k}, err
+	}
 	k, err := parseSecret(a)
 	if err != nil {
 		return nil, err
@@ -60,10 +64,16 @@ func ivModes(begin func(u call, k *cipherKey, iv []byte, decrypt bool) (part, er
 	})
 }
 
-// cipherModes are the uses of a mode of a block cipher.
-func cipherModes(begin func(u call, k *cipherKey, decrypt bool) (part, error)) uses {
-	return uses{
-		p11.CKF_ENCRYPT: with(func(u call, k *cipherKey) (part, error) { return begin(u, k, false) }),
-		p11.CKF_DECRYPT: with(func(u call, k *cipherKey) (part, error) { return begin(u, k, true) }),
+// cipherModes are the uses of a mode of a block cipher. A key in a chip has its own.
+func cipherModes(use func(u call, k *cipherKey, decrypt bool) (part, error)) uses {
+	of := func(decrypt bool) begin {
+		soft := with(func(u call, k *cipherKey) (part, error) { return use(u, k, decrypt) })
+		return func(u call, key any) (part, error) {
+			if k, ok := key.(*heldAES); ok {
+				return k.begin(u, decrypt)
+			}
+			return soft(u, key)
+		}
 	}
+	return uses{p11.CKF_ENCRYPT: of(false), p11.CKF_DECRYPT: of(true)}
 }

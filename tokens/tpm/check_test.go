@@ -43,7 +43,7 @@ func TestVacant(t *testing.T) {
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	soft := tpmtest.Start(t, nil)
-	kind := newKind(swtok.GoProvider(), soft.Device(), testCost)
+	kind := NewKind(swtok.GoProvider(), soft.Device())
 	p := tokens.Place{Dir: t.TempDir()}
 	says := func(k tokens.Kind, want string) {
 		t.Helper()
@@ -52,8 +52,8 @@ func TestCheck(t *testing.T) {
 		}
 	}
 	says(kind, "")
-	says(newKind(swtok.GoProvider(), "unix:/nonexistent/sock", testCost), "no software TPM listens at unix:/nonexistent/sock")
-	says(newKind(swtok.GoProvider(), "/nonexistent/tpm", testCost), "there is no TPM at /nonexistent/tpm")
+	says(NewKind(swtok.GoProvider(), "unix:/nonexistent/sock"), "no software TPM listens at unix:/nonexistent/sock")
+	says(NewKind(swtok.GoProvider(), "/nonexistent/tpm"), "there is no TPM at /nonexistent/tpm")
 	p.Config = filepath.Join(p.Dir, "absent.conf")
 	says(kind, "the TPM's configuration")
 	p.Config = ""
@@ -67,7 +67,7 @@ func TestWeak(t *testing.T) {
 	soft := tpmtest.Start(t, nil)
 	p := place(t, t.TempDir(), DA)
 	tok := opened(t, soft, p)
-	kind := newKind(swtok.GoProvider(), soft.Device(), testCost)
+	kind := NewKind(swtok.GoProvider(), soft.Device())
 	says := func(want, mended string) {
 		t.Helper()
 		must(t, tok.Close())
@@ -103,7 +103,7 @@ func TestOwnerPassword(t *testing.T) {
 	must(t, made.Close())
 	for protection, want := range map[string]string{DA: "", PINFail: "its owner has a password"} {
 		p := place(t, t.TempDir(), protection)
-		tok, err := newKind(swtok.GoProvider(), soft.Device(), testCost).Open(t.Context(), p)
+		tok, err := NewKind(swtok.GoProvider(), soft.Device()).Open(t.Context(), p)
 		if err == nil {
 			ready(t, tok.(*token))
 			must(t, tok.Close())

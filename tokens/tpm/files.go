@@ -44,6 +44,8 @@ type record struct {
 	raw        bool // the TPM does RSA without padding
 	bits       []int
 	curves     []string
+	aes        []int    // bits, where keys of AES are the TPM's
+	modes      []string // of AES
 	indexes    []uint32 // that belong to PINs of the token, or did until a moment ago
 }
 
@@ -65,6 +67,12 @@ func (r *record) print() []byte {
 	}
 	for _, c := range r.curves {
 		line("curve", c)
+	}
+	for _, n := range r.aes {
+		line("aes", strconv.Itoa(n))
+	}
+	for _, m := range r.modes {
+		line("mode", m)
 	}
 	for _, i := range r.indexes {
 		line("index", strconv.FormatUint(uint64(i), 16))
@@ -126,6 +134,12 @@ func (r *record) set(name, value string) (err error) {
 		r.bits = append(r.bits, n)
 	case "curve":
 		r.curves = append(r.curves, value)
+	case "aes":
+		var n int
+		n, err = strconv.Atoi(value)
+		r.aes = append(r.aes, n)
+	case "mode":
+		r.modes = append(r.modes, value)
 	case "index":
 		var n uint64
 		n, err = strconv.ParseUint(value, 16, 32)

@@ -20,7 +20,7 @@ func sampleRecord() *record {
 	return &record{
 		device: "unix:/run/tpm", vendor: "IBM SW TPM 2.0", protection: PINFail, raw: true,
 		parent: tpm20.Parent{Template: tpm20.P256, Handle: 0x81000001, Name: bytes.Repeat([]byte{7}, 34)},
-		bits:   []int{2048, 3072}, curves: []string{"P-256", "P-384"}, indexes: []uint32{0x018f5000, 0x018f5003},
+		bits:   []int{2048, 3072}, curves: []string{"P-256", "P-384"}, aes: []int{128, 256}, modes: []string{"CFB"}, indexes: []uint32{0x018f5000, 0x018f5003},
 	}
 }
 
@@ -93,11 +93,12 @@ func TestSettings(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "tpm.conf")
 	for text, want := range map[string]settings{
-		"":                                     {},
-		"# nothing\n\n":                        {},
-		"device = tcp:[::1]:2321 # a test's\n": {device: "tcp:[::1]:2321"},
-		"device=/dev/tpm0\nprotection=da":      {device: "/dev/tpm0", protection: DA},
-		"user = alice":                         {user: "alice"},
+		"":                                     {cost: tpm20.Cost},
+		"# nothing\n\n":                        {cost: tpm20.Cost},
+		"device = tcp:[::1]:2321 # a test's\n": {device: "tcp:[::1]:2321", cost: tpm20.Cost},
+		"device=/dev/tpm0\nprotection=da":      {device: "/dev/tpm0", protection: DA, cost: tpm20.Cost},
+		"cost = 17\naes = tpm":                 {cost: 17, aes: true},
+		"user = alice":                         {user: "alice", cost: tpm20.Cost},
 	} {
 		if err := writeFile(file, text); err != nil {
 			t.Fatal(err)
@@ -106,7 +107,7 @@ func TestSettings(t *testing.T) {
 			t.Errorf("%q: %+v, %v", text, got, err)
 		}
 	}
-	for _, bad := range []string{"device = tpm0", "protection = none", "pin = 1234", "device", strings.Repeat("x", maxLine+1)} {
+	for _, bad := range []string{"device = tpm0", "protection = none", "pin = 1234", "device", "cost = 9", "cost = 21", "cost = fifteen", "aes = software", strings.Repeat("x", maxLine+1)} {
 		if err := writeFile(file, bad); err != nil {
 			t.Fatal(err)
 		}

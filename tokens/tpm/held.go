@@ -34,10 +34,12 @@ type abilities struct {
 	raw    bool
 	bits   []int
 	curves []p11.Curve
+	aes    []int // bits; none: keys of AES are none of its
+	modes  []string
 }
 
 func (r *record) abilities() (a abilities) {
-	a.raw, a.bits = r.raw, r.bits
+	a.raw, a.bits, a.aes, a.modes = r.raw, r.bits, r.aes, r.modes
 	for _, c := range p11.Curves() {
 		if c.Elliptic != nil && slices.Contains(r.curves, c.Elliptic.Params().Name) {
 			a.curves = append(a.curves, c)
@@ -60,6 +62,8 @@ func (h *holder) Listed(m p11.MechanismInfo) (p11.MechanismInfo, bool) {
 			return h.listedRSA(m)
 		case p11.CKK_EC:
 			return h.listedEC(m)
+		case p11.CKK_AES, p11.CKK_AES_XTS:
+			return h.listedAES(m)
 		case p11.CKK_DH, p11.CKK_DSA, p11.CKK_EC_EDWARDS, p11.CKK_EC_MONTGOMERY, p11.CKK_ML_DSA, p11.CKK_ML_KEM,
 			p11.CKK_SLH_DSA, p11.CKK_IBM_ML_DSA, p11.CKK_IBM_ML_KEM:
 			return m, false
@@ -84,6 +88,15 @@ func (h *holder) listedRSA(m p11.MechanismInfo) (p11.MechanismInfo, bool) {
 	}
 	m.Flags &= p11.CKF_SIGN | p11.CKF_VERIFY
 	return m, m.Type == p11.CKM_RSA_PKCS
+}
+
+func (h *holder) listedAES(m p11.MechanismInfo) (p11.MechanismInfo, bool) {
+	if len(h.can.aes) == 0 {
+		return m, true
+	}
+	m.MinKeySize, m.MaxKeySize = uint64(slices.Min(h.can.aes)/8), uint64(slices.Max(h.can.aes)/8)
+	mode, ok := swtok.HeldAESMode(m.Type)
+	return m, m.Type == p11.CKM_AES_KEY_GEN || ok && slices.Contains(h.can.modes, mode)
 }
 
 func (h *holder) listedEC(m p11.MechanismInfo) (p11.MechanismInfo, bool) {
@@ -117,12 +130,16 @@ func (h *holder) key(a p11.Attributes) (*tpm20.Key, error) {
 	return &tpm20.Key{Chip: h.chip, Parent: h.k.parent(), Blob: blob, Auth: auth}, nil
 }
 
-// ownBlob is the blob of a private key, if it is that of the numbers beside it.
+// ownBlob is the blob of a key, if it is that of the numbers beside it.
 func ownBlob(a p11.Attributes) (tpm20.Blob, error) {
 	value, _ := a.Get(blobAttribute)
 	blob, err := parseOpaque(value)
 	if err != nil {
 		return blob, err
+	}
+	kt, _ := a.KeyType()
+	if length, _ := a.Ulong(p11.CKA_VALUE_LEN); kt == p11.CKK_AES && length > 0 && 8*length == uint64(tpm20.AESBits(blob)) {
+		return blob, nil
 	}
 	n, curve, point, err := tpm20.PublicOf(blob)
 	if err != nil {
@@ -131,7 +148,6 @@ func ownBlob(a p11.Attributes) (tpm20.Blob, error) {
 	modulus, _ := a.Get(p11.CKA_MODULUS)
 	params, _ := a.Get(p11.CKA_EC_PARAMS)
 	stored, _ := a.Get(p11.CKA_EC_POINT)
-	kt, _ := a.KeyType()
 	switch {
 	case kt == p11.CKK_RSA && n != nil && n.Cmp(new(big.Int).SetBytes(modulus)) == 0,
 		kt == p11.CKK_EC && n == nil && bytes.Equal(params, curve.Params()) && bytes.Equal(stored, pkix.DERPoint(point)):

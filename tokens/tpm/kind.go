@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"p11fs/locks"
@@ -33,19 +34,11 @@ const Kind = "tpm"
 // cryptography around them. device is the TPM of tokens for which nothing else says one;
 // empty is that of the machine.
 func NewKind(p swtok.Provider, device string) tokens.Kind {
-	return newKind(p, device, tpm20.Cost)
-}
-
-// errNoUpkeep says why there is no tokens.Upkeep: what it would save is of no use.
-var errNoUpkeep = errors.New("its keys are in this machine's TPM, and a copy of its directory opens with that TPM only: stop p11fs and copy the directory with cp -a, after each change of a PIN anew, and keep what must outlive the TPM elsewhere too")
-
-// newKind has the cost of PINs that are set.
-func newKind(p swtok.Provider, device string, cost int) tokens.Kind {
-	k := &kind{provider: p, device: device, cost: cost}
+	k := &kind{provider: p, device: device}
 	return tokens.Kind{
 		Name: Kind, Library: "libpkcs11_tpm", Files: []string{"NVTOK.DAT", "MK_SO", "MK_USER", chipFile},
 		Open: k.open, Check: k.check, Weak: k.weak, Vacant: vacant, Lacking: swtok.Lacking(p),
-		Unshared: func(p tokens.Place) bool { return !isOld(p.Dir) }, Settings: []string{"device", "protection", "user"},
+		Unshared: func(p tokens.Place) bool { return !isOld(p.Dir) }, Settings: []string{"device", "protection", "user", "cost", "aes"},
 		OwnFormat: func(dir string) p11.Version {
 			if isOld(dir) {
 				return p11.Version{}
@@ -63,11 +56,13 @@ func newKind(p swtok.Provider, device string, cost int) tokens.Kind {
 	}
 }
 
+// errNoUpkeep says why there is no tokens.Upkeep: what it would save is of no use.
+var errNoUpkeep = errors.New("its keys are in this machine's TPM, and a copy of its directory opens with that TPM only: stop p11fs and copy the directory with cp -a, after each change of a PIN anew, and keep what must outlive the TPM elsewhere too")
+
 // A kind has the TPMs that are open: tokens share them.
 type kind struct {
 	provider swtok.Provider
 	device   string
-	cost     int
 
 	chips desk.Pool[*tpm20.Chip]
 	old   desk.Pool[*tpm12.TPM]
@@ -79,13 +74,18 @@ func (k *kind) take(device string) (*tpm20.Chip, func(), error) {
 }
 
 // settings are the lines of a kind's own configuration file.
-type settings struct{ device, protection, user string }
+type settings struct {
+	device, protection, user string
+	cost                     int  // of PINs that are set
+	aes                      bool // keys of AES are the TPM's
+}
 
 // maxLine bounds a line of it.
 const maxLine = 1 << 12
 
-// readSettings reads lines of "device = unix:/PATH" and "protection = da".
+// readSettings reads lines of "device = unix:/PATH", "protection = da", "cost = 15" and "aes = tpm".
 func readSettings(file string) (s settings, err error) {
+	s.cost = tpm20.Cost
 	if file == "" {
 		return s, nil
 	}
@@ -103,6 +103,7 @@ func readSettings(file string) (s settings, err error) {
 		}
 		name, value, _ := strings.Cut(line, "=")
 		value = strings.TrimSpace(value)
+		number, _ := strconv.Atoi(value)
 		switch name = strings.TrimSpace(name); {
 		case name == "device" && tpm20.Device(value).Check() == nil:
 			s.device = value
@@ -110,8 +111,12 @@ func readSettings(file string) (s settings, err error) {
 			s.protection = value
 		case name == "user" && stocktpm.UserName(value):
 			s.user = value
+		case name == "cost" && tpm20.MinCost <= number && number <= tpm20.MaxCost:
+			s.cost = number
+		case name == "aes" && value == "tpm":
+			s.aes = true
 		default:
-			return s, p11.Errorf(p11.CKR_FUNCTION_FAILED, "%s, line %d: it is device = /dev/tpmrm0 (or unix:/PATH, tcp:HOST:PORT), protection = da (or pinfail) or user = NAME", file, n)
+			return s, p11.Errorf(p11.CKR_FUNCTION_FAILED, "%s, line %d: it is device = /dev/tpmrm0 (or unix:/PATH, tcp:HOST:PORT), protection = da (or pinfail), user = NAME, cost = %d to %d or aes = tpm", file, n, tpm20.MinCost, tpm20.MaxCost)
 		}
 	}
 	if err := lines.Err(); err != nil {
@@ -178,7 +183,7 @@ func (k *kind) open(ctx context.Context, place tokens.Place) (_ tokens.Token, er
 		}
 	}
 	facts := format.Kind{Name: Kind, Label: "TPM", Manufacturer: "p11fs", Model: "TPM 2.0", MasterKeyLen: 32}
-	keep := &keeper{Format: format.V312(facts, place.Rand, 1), chip: chip, dir: place.Dir, group: place.Group, cost: k.cost, warm: newWarm(), record: *r}
+	keep := &keeper{Format: format.V312(facts, place.Rand, 1), chip: chip, dir: place.Dir, group: place.Group, cost: conf.cost, warm: newWarm(), record: *r}
 	var s *store.Store
 	open := func() error {
 		s, err = store.Open(ctx, store.Config{
@@ -227,6 +232,12 @@ func makeRecord(ctx context.Context, chip *tpm20.Chip, s settings, place tokens.
 	r := &record{protection: s.protection, bits: facts.RSABits, vendor: fmt.Sprintf("%s %s %s", facts.Manufacturer, facts.Vendor, facts.Firmware)}
 	for _, c := range facts.Curves {
 		r.curves = append(r.curves, c.Elliptic.Params().Name)
+	}
+	if s.aes {
+		if len(facts.AESBits) == 0 || !slices.Contains(facts.AESModes, checkMode) {
+			return nil, p11.Errorf(p11.CKR_FUNCTION_NOT_SUPPORTED, "the TPM does not encrypt for programs: make the token without aes = tpm")
+		}
+		r.aes, r.modes = facts.AESBits, facts.AESModes
 	}
 	if r.parent, err = chip.FindParent(ctx); err != nil {
 		return nil, err

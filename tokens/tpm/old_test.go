@@ -60,7 +60,7 @@ func TestOld(t *testing.T) {
 	t.Setenv("OCK_SRK_MODE", "TSS_SECRET_MODE_SHA1")
 	t.Setenv("OCK_SRK_SECRET", strings.Repeat("0", 40))
 	soft := tpmtest.Start12(t, oldState(t))
-	kind := newKind(swtok.GoProvider(), soft.Device(), testCost)
+	kind := NewKind(swtok.GoProvider(), soft.Device())
 	dir := t.TempDir()
 	p := place(t, dir, DA)
 	if err := os.WriteFile(p.Config, []byte("user = somebody\n"), 0o600); err != nil {

@@ -25,7 +25,7 @@ const (
 // opened is a token of a software TPM, and its place.
 func opened(t *testing.T, soft *tpmtest.TPM, p tokens.Place) *token {
 	t.Helper()
-	tok, err := newKind(swtok.GoProvider(), soft.Device(), testCost).Open(t.Context(), p)
+	tok, err := NewKind(swtok.GoProvider(), soft.Device()).Open(t.Context(), p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -250,15 +250,15 @@ func TestElsewhere(t *testing.T) {
 		t.Errorf("with another TPM: %v", rv)
 	}
 	must(t, os.Remove(filepath.Join(p.Dir, chipFile)))
-	if _, err := newKind(swtok.GoProvider(), other.Device(), testCost).Open(t.Context(), p); p11.RVOf(err) != p11.CKR_TOKEN_NOT_RECOGNIZED {
+	if _, err := NewKind(swtok.GoProvider(), other.Device()).Open(t.Context(), p); p11.RVOf(err) != p11.CKR_TOKEN_NOT_RECOGNIZED {
 		t.Errorf("without its file: %v", err)
 	}
-	if wrong, mend := newKind(swtok.GoProvider(), "", testCost).Check(p); wrong == "" || mend == "" {
+	if wrong, mend := NewKind(swtok.GoProvider(), "").Check(p); wrong == "" || mend == "" {
 		t.Errorf("check says %q, %q", wrong, mend)
 	}
 	p.Dir += ".absent"
 	p.Create = false
-	if _, err := newKind(swtok.GoProvider(), other.Device(), testCost).Open(t.Context(), p); p11.RVOf(err) != p11.CKR_TOKEN_NOT_PRESENT {
+	if _, err := NewKind(swtok.GoProvider(), other.Device()).Open(t.Context(), p); p11.RVOf(err) != p11.CKR_TOKEN_NOT_PRESENT {
 		t.Errorf("no token: %v", err)
 	}
 }

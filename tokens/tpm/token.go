@@ -126,16 +126,12 @@ func (t *token) GenerateKeyPair(ctx context.Context, m p11.Mechanism, public, pr
 	default:
 		return t.Crypto.GenerateKeyPair(ctx, m, public, private)
 	}
-	for class, a := range map[p11.ObjectClass]*p11.Attributes{p11.CKO_PUBLIC_KEY: &public, p11.CKO_PRIVATE_KEY: &private} {
-		if got, ok := a.Class(); ok && got != class {
-			return nil, nil, p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "the mechanism makes a %s, not a %s", class.Short(), got.Short())
-		}
-		if got, ok := a.KeyType(); ok && got != kt {
-			return nil, nil, p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "the mechanism makes a key of type %s, not %s", kt.Short(), got.Short())
-		}
-		*a = a.Clone()
-		a.SetUlong(p11.CKA_CLASS, uint64(class))
-		a.SetUlong(p11.CKA_KEY_TYPE, uint64(kt))
+	public, err := expect(public, p11.CKO_PUBLIC_KEY, kt)
+	if err != nil {
+		return nil, nil, err
+	}
+	if private, err = expect(private, p11.CKO_PRIVATE_KEY, kt); err != nil {
+		return nil, nil, err
 	}
 	auth, err := newAuth(private)
 	if err != nil {
@@ -148,6 +144,20 @@ func (t *token) GenerateKeyPair(ctx context.Context, m p11.Mechanism, public, pr
 		err = t.generateEC(ctx, &public, &private, auth)
 	}
 	return public, private, err
+}
+
+// expect is a copy of a template with the class and the type of key that is made.
+func expect(template p11.Attributes, class p11.ObjectClass, kt p11.KeyType) (p11.Attributes, error) {
+	if got, ok := template.Class(); ok && got != class {
+		return nil, p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "the mechanism makes a %s, not a %s", class.Short(), got.Short())
+	}
+	if got, ok := template.KeyType(); ok && got != kt {
+		return nil, p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "the mechanism makes a key of type %s, not %s", kt.Short(), got.Short())
+	}
+	a := template.Clone()
+	a.SetUlong(p11.CKA_CLASS, uint64(class))
+	a.SetUlong(p11.CKA_KEY_TYPE, uint64(kt))
+	return a, nil
 }
 
 // exponent is the only one that TPMs must have.
@@ -225,10 +235,12 @@ func put(a *p11.Attributes, blob tpm20.Blob, auth *secret.Bytes) {
 	auth.Use(func(b []byte) { a.Set(authAttribute, append([]byte{}, b...)) })
 }
 
-// Adopt is tokens.Adopter: a private key goes into the TPM, or is refused. Other objects
-// are swtok's.
+// Adopt is tokens.Adopter: a private key goes into the TPM, or is refused, and so does one
+// of AES, where the token is of that kind. Other objects are swtok's.
 func (t *token) Adopt(ctx context.Context, attrs p11.Attributes) (p11.Attributes, error) {
-	if class, _ := attrs.Class(); class != p11.CKO_PRIVATE_KEY {
+	class, _ := attrs.Class()
+	kt, _ := attrs.KeyType()
+	if aes := class == p11.CKO_SECRET_KEY && kt == p11.CKK_AES && len(t.holder.can.aes) > 0; class != p11.CKO_PRIVATE_KEY && !aes {
 		return t.Crypto.Adopt(ctx, attrs)
 	}
 	kept, err := t.adopt(ctx, attrs)
@@ -256,6 +268,9 @@ func (t *token) adopt(ctx context.Context, attrs p11.Attributes) (p11.Attributes
 	attrs.SetBool(p11.CKA_EXTRACTABLE, false)
 	attrs.SetBool(p11.CKA_ALWAYS_SENSITIVE, made)
 	attrs.SetBool(p11.CKA_NEVER_EXTRACTABLE, made)
+	if class, _ := attrs.Class(); class == p11.CKO_SECRET_KEY {
+		return attrs, t.checkAES(ctx, &attrs)
+	}
 	public := attrs.Clone()
 	defer public.Wipe()
 	public.SetUlong(p11.CKA_CLASS, uint64(p11.CKO_PUBLIC_KEY))
@@ -268,10 +283,10 @@ func (t *token) adopt(ctx context.Context, attrs p11.Attributes) (p11.Attributes
 	return attrs, nil
 }
 
-// bringIn imports a private key. Its numbers go, and are wiped.
+// bringIn imports a key. Its numbers go, and are wiped.
 func (t *token) bringIn(ctx context.Context, attrs p11.Attributes) (p11.Attributes, error) {
 	kt, _ := attrs.KeyType()
-	if kt != p11.CKK_RSA && kt != p11.CKK_EC {
+	if kt != p11.CKK_RSA && kt != p11.CKK_EC && kt != p11.CKK_AES {
 		return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "the TPM takes keys of RSA and on curves of NIST, and none of type %s", kt.Short())
 	}
 	if attrs.Has(authAttribute) {
@@ -291,9 +306,12 @@ func (t *token) bringIn(ctx context.Context, attrs p11.Attributes) (p11.Attribut
 	}
 	defer auth.Close()
 	var blob tpm20.Blob
-	if kt == p11.CKK_RSA {
+	switch kt {
+	case p11.CKK_RSA:
 		blob, err = t.importRSA(ctx, attrs, auth)
-	} else {
+	case p11.CKK_AES:
+		blob, err = t.importAES(ctx, attrs, auth)
+	default:
 		blob, err = t.importEC(ctx, attrs, auth)
 	}
 	if err != nil {
@@ -345,7 +363,7 @@ func (t *token) importEC(ctx context.Context, attrs p11.Attributes, auth *secret
 func (t *token) Visibility(attrs p11.Attributes, at p11.AttributeType) tokens.Visibility {
 	class, _ := attrs.Class()
 	switch {
-	case class != p11.CKO_PRIVATE_KEY || !attrs.Has(blobAttribute):
+	case class != p11.CKO_PRIVATE_KEY && class != p11.CKO_SECRET_KEY || !attrs.Has(blobAttribute):
 	case at == blobAttribute || at == authAttribute:
 		return tokens.Hidden
 	case p11.SecretValue(at):

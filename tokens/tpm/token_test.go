@@ -1,8 +1,10 @@
 package tpm
 
 import (
+	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 	"p11fs/tokens"
 	"p11fs/tokens/swtok"
 	"p11fs/tokens/tokentest"
+	"p11fs/tokens/tpm/tpm20"
 	"p11fs/tokens/tpm/tpmtest"
 )
 
@@ -23,7 +26,8 @@ func place(t testing.TB, dir, protection string) tokens.Place {
 	}
 	t.Cleanup(func() { _ = lock.Close() })
 	config := filepath.Join(dir, "tpm.conf")
-	if err := writeFile(config, "# of a test\nprotection = "+protection+"\n"); err != nil {
+	// A protection may have more lines behind it.
+	if err := writeFile(config, fmt.Sprintf("# of a test\ncost = %d\nprotection = %s\n", tpm20.MinCost, protection)); err != nil {
 		t.Fatal(err)
 	}
 	return tokens.Place{
@@ -32,19 +36,20 @@ func place(t testing.TB, dir, protection string) tokens.Place {
 	}
 }
 
-// testCost is a cost of PINs that takes no time.
-const testCost = 4
+// inAES, behind a protection, has keys of AES be the TPM's.
+const inAES = "\naes = tpm"
 
-// TestToken runs the suite of all tokens with each protection.
+// TestToken runs the suite of all tokens with each protection, and keys of AES here and
+// there.
 func TestToken(t *testing.T) {
 	t.Parallel()
-	for _, protection := range []string{DA, PINFail} {
-		t.Run(protection, func(t *testing.T) {
+	for _, protection := range []string{DA, PINFail + inAES} {
+		t.Run(strings.TrimSuffix(protection, inAES), func(t *testing.T) {
 			t.Parallel()
 			// The suite gives more wrong PINs than a TPM may count.
 			soft := tpmtest.Start(t, nil)
 			soft.Tries(t, 250)
-			kind := newKind(swtok.GoProvider(), soft.Device(), testCost)
+			kind := NewKind(swtok.GoProvider(), soft.Device())
 			tokentest.Run(t, tokentest.Backend{
 				SOPIN: tokens.DefaultSOPIN,
 				Open: func(t *testing.T, dir string) tokens.Token {
@@ -53,7 +58,7 @@ func TestToken(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					if got := tok.(*token).k.protection(); got != protection {
+					if got := tok.(*token).k.protection(); got != strings.TrimSuffix(protection, inAES) {
 						t.Errorf("the protection is %s", got)
 					}
 					return tok

@@ -22,6 +22,8 @@ type Facts struct {
 	P256         bool
 	RSABits      []int // of which keys can be made
 	PINFail      bool  // has indexes that count wrong PINs themselves
+	AESBits      []int // of keys that it encrypts with
+	AESModes     []string
 }
 
 // Most says how long the longest RSA key is, 0 if there is none, and Least the shortest.
@@ -147,20 +149,25 @@ func (w *worker) askAlgorithms(f *Facts) error {
 			return err
 		}
 	}
-	for _, bits := range []int{2048, 3072, 4096} {
-		parms := tpm2.TPMTPublicParms{
-			Type:       tpm2.TPMAlgRSA,
-			Parameters: tpm2.NewTPMUPublicParms(tpm2.TPMAlgRSA, &tpm2.TPMSRSAParms{KeyBits: tpm2.TPMKeyBits(bits)}),
-		}
-		_, err := tpm2.TestParms{Parameters: parms}.Execute(w)
-		if _, ok := code(err); err != nil && !ok {
+	for _, bits := range []int{1024, 2048, 3072, 4096} {
+		ok, err := w.takes(tpm2.TPMAlgRSA, tpm2.NewTPMUPublicParms(tpm2.TPMAlgRSA, &tpm2.TPMSRSAParms{KeyBits: tpm2.TPMKeyBits(bits)}))
+		if err != nil {
 			return err
 		}
-		if err == nil && has[tpm2.TPMAlgRSA] {
+		if ok && has[tpm2.TPMAlgRSA] {
 			f.RSABits = append(f.RSABits, bits)
 		}
 	}
-	return nil
+	return w.askAES(f, has)
+}
+
+// takes says whether the TPM takes keys of these parameters.
+func (w *worker) takes(t tpm2.TPMAlgID, parms tpm2.TPMUPublicParms) (bool, error) {
+	_, err := tpm2.TestParms{Parameters: tpm2.TPMTPublicParms{Type: t, Parameters: parms}}.Execute(w)
+	if _, ok := code(err); err != nil && !ok {
+		return false, err
+	}
+	return err == nil, nil
 }
 
 func (w *worker) askCurves(f *Facts) error {

@@ -93,7 +93,7 @@ func (c *Chip) ImportRSA(ctx context.Context, p Parent, n, prime *big.Int, auth 
 	}
 	public := rsaTemplate(false, n.BitLen())
 	public.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgRSA, &tpm2.TPM2BPublicKeyRSA{Buffer: n.Bytes()})
-	return c.importKey(ctx, p, public, auth, func() (tpm2.TPMUSensitiveComposite, []byte) {
+	return c.importKey(ctx, p, public, auth, nil, func() (tpm2.TPMUSensitiveComposite, []byte) {
 		b := prime.FillBytes(make([]byte, (n.BitLen()+15)/16))
 		return tpm2.NewTPMUSensitiveComposite(tpm2.TPMAlgRSA, &tpm2.TPM2BPrivateKeyRSA{Buffer: b}), b
 	})
@@ -107,7 +107,7 @@ func (c *Chip) ImportEC(ctx context.Context, p Parent, curve p11.Curve, scalar, 
 	}
 	public := ecTemplate(false, id)
 	public.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgECC, pointOf(curve, point))
-	return c.importKey(ctx, p, public, auth, func() (tpm2.TPMUSensitiveComposite, []byte) {
+	return c.importKey(ctx, p, public, auth, nil, func() (tpm2.TPMUSensitiveComposite, []byte) {
 		b := append([]byte(nil), scalar...)
 		return tpm2.NewTPMUSensitiveComposite(tpm2.TPMAlgECC, &tpm2.TPM2BECCParameter{Buffer: b}), b
 	})
@@ -121,8 +121,8 @@ func pointOf(curve p11.Curve, point []byte) *tpm2.TPMSECCPoint {
 
 // importKey wraps a key for the storage key, and has the TPM take it in (TPM 2.0 Library,
 // Part 1, §23.3.2.2; Part 3, TPM2_Import). numbers gives the private one, in memory that
-// is wiped.
-func (c *Chip) importKey(ctx context.Context, p Parent, public tpm2.TPMTPublic, auth *secret.Bytes, numbers func() (tpm2.TPMUSensitiveComposite, []byte)) (Blob, error) {
+// is wiped; hidden is what hides it in the public half, or nil.
+func (c *Chip) importKey(ctx context.Context, p Parent, public tpm2.TPMTPublic, auth *secret.Bytes, hidden []byte, numbers func() (tpm2.TPMUSensitiveComposite, []byte)) (Blob, error) {
 	name, err := tpm2.ObjectName(&public)
 	if err != nil {
 		return Blob{}, p11.Errorf(p11.CKR_GENERAL_ERROR, "the name of a key: %w", err)
@@ -139,7 +139,7 @@ func (c *Chip) importKey(ctx context.Context, p Parent, public tpm2.TPMTPublic, 
 		private, memory := numbers()
 		defer secret.Wipe(memory)
 		duplicate, seed, err := withAuth2(auth, func(auth []byte) ([]byte, []byte, error) {
-			sensitive := tpm2.Marshal(tpm2.TPMTSensitive{SensitiveType: public.Type, AuthValue: tpm2.TPM2BAuth{Buffer: auth}, Sensitive: private})
+			sensitive := tpm2.Marshal(tpm2.TPMTSensitive{SensitiveType: public.Type, AuthValue: tpm2.TPM2BAuth{Buffer: auth}, SeedValue: tpm2.TPM2BDigest{Buffer: hidden}, Sensitive: private})
 			defer secret.Wipe(sensitive)
 			return tpm2.CreateDuplicate(random{}, to, name.Buffer, sensitive)
 		})

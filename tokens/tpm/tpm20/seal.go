@@ -20,8 +20,9 @@ const (
 	scryptR = 8
 	scryptP = 1
 	// Cost is the logarithm of scrypt's N that a PIN ought to have: some tenths of a second
-	// and 32 MiB. A file may ask for at most MaxCost.
+	// and 32 MiB. A file may ask for at most MaxCost, who sets PINs for at least MinCost.
 	Cost    = 15
+	MinCost = 10
 	MaxCost = 20
 
 	// SaltSize and AuthSize are the lengths of a salt and of an authorisation.
