@@ -53,6 +53,7 @@ type daemonConfig struct {
 	binary string              // "" is the one built for the tests
 	serve  []string            // the command that is the daemon; nil is binary's mount
 	token  string              // the name of the token; "" is swtok
+	pins   string              // the protection of PINs of a token of the kind tpm, which then has a software TPM to itself
 	modern bool                // user mode: the token is as p11fs makes it; else one of format 3.8, whose PINs take no time
 	args   []string            // more arguments of mount
 }
@@ -97,6 +98,9 @@ func newDaemon(t testing.TB, c daemonConfig) *daemon {
 	case c.token == tpm.Kind: // an empty directory becomes a token of the kind
 		if err := os.Mkdir(filepath.Join(d.tokenRoot(), c.token), 0o700); err != nil {
 			t.Fatal(err)
+		}
+		if c.pins != "" {
+			d.giveTPM()
 		}
 	case !c.system && !c.modern && (c.token == swtok.Kind || c.token == lite.Kind):
 		oldToken(t, filepath.Join(d.tokenRoot(), c.token), c.token)
