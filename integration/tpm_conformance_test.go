@@ -20,6 +20,9 @@ var everyRule = flag.Bool("every-rule", false, "have TestTPMConformance ask each
 // of them with one protection of its PINs, and with the other one those of logins, of
 // which alone protections can make something else.
 func TestTPMConformance(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a minute")
+	}
 	t.Parallel()
 	needTools(t, "swtpm")
 	for protection, rules := range map[string][]tokenRule{tpm.PINFail: conformanceRules(), tpm.DA: loginRules()} {
