@@ -119,7 +119,7 @@ var (
 	errTruncate       = refuse(syscall.EINVAL, p11.CKR_ARGUMENTS_BAD, "the file can be cut to length 0 only, which starts a new message: write the whole anew")
 	errOnce           = refuse(syscall.EINVAL, p11.CKR_ARGUMENTS_BAD, "one command an open: close the file, and open it again for the next")
 	errNewerOpen      = refuse(syscall.EBUSY, p11.CKR_OPERATION_ACTIVE, "another open of the file for writing, in the same session, came in between: make a session directory for each script that runs in parallel")
-	errHeld           = refuse(syscall.EFBIG, p11.CKR_DATA_LEN_RANGE, "more output than a session may hold: open the file for reading and writing at once, and have another process read what this one writes (exec 3<>FILE; cat IN >&3 & cat <&3 >OUT)")
+	errHeld           = refuse(syscall.EFBIG, p11.CKR_DATA_LEN_RANGE, "more output than a session may hold: open the file for reading and writing at once, and have another process read what this one writes (exec 3<>FILE; cat IN >&3 & cat <&3 >OUT); AES-GCM takes no more in one message, so encrypt by encrypt:stream")
 	errHeldUser       = refuse(syscall.EDQUOT, p11.CKR_HOST_MEMORY, "more output than a user may have waiting in all sessions: read it, or write cancel to ctl")
 	errKilled         = refuse(syscall.EIO, p11.CKR_FUNCTION_FAILED, "who wrote the file was killed, and half of it is not stored: write the whole anew")
 	errTooLong        = refuse(syscall.EFBIG, p11.CKR_DATA_LEN_RANGE, "more bytes than this file takes: write less; p11fs-tree(7) has the bound")

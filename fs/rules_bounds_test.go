@@ -25,6 +25,9 @@ func TestRule9OutputIsBounded(t *testing.T) {
 		errno = f.write(chunk)
 	}
 	wantErrno(t, "the write", errno, syscall.EFBIG)
+	if why, _ := p.cat("tok/error"); !strings.Contains(why, "encrypt:stream") {
+		t.Errorf("the error has no way for a big file: %s", why)
+	}
 	if n < 60 || n > 66 {
 		t.Errorf("refused after %d MiB", n)
 	}
