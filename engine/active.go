@@ -55,7 +55,7 @@ func (s *Session) VerifySignatureInit(ctx context.Context, m p11.Mechanism, key 
 	return s.initWith(ctx, useOf(p11.CKF_VERIFY), m, key, append([]byte{}, signature...))
 }
 
-func (s *Session) initWith(ctx context.Context, u use, m p11.Mechanism, key p11.ObjectHandle, signature []byte) error {
+func (s *Session) initWith(ctx context.Context, u *use, m p11.Mechanism, key p11.ObjectHandle, signature []byte) error {
 	if s.closed() {
 		return s.gone()
 	}
@@ -101,7 +101,7 @@ func (s *Session) activate(o *Operation) error {
 }
 
 // mayActivateLocked refuses a second operation of a use.
-func (s *Session) mayActivateLocked(u use) error {
+func (s *Session) mayActivateLocked(u *use) error {
 	if s.active[u.flag] != nil {
 		return p11.Errorf(p11.CKR_OPERATION_ACTIVE, "a %s is active in this session", u.noun)
 	}

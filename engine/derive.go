@@ -212,7 +212,7 @@ func objectsOf(list []*entry) []*tokens.Object {
 
 // openOthers holds the keys that the parameter names, which must allow the use too, and are
 // secret keys, or private ones to agree with; nil for those that it leaves out.
-func (s *Session) openOthers(ctx context.Context, u use, m p11.Mechanism) ([]*entry, error) {
+func (s *Session) openOthers(ctx context.Context, u *use, m p11.Mechanism) ([]*entry, error) {
 	var list []*entry
 	for _, h := range m.Keys() {
 		if h == 0 {

@@ -40,6 +40,18 @@ type tokenCall struct {
 	stop  func() bool // ends the watch on the caller's context
 }
 
+// begin returns the context of a call: c, if it has served no call whose end somebody may
+// still look for.
+func (c *tokenCall) begin(ctx context.Context, a *Account) *tokenCall {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.done != nil {
+		return &tokenCall{Context: ctx, account: a}
+	}
+	c.Context, c.account = ctx, a
+	return c
+}
+
 // Done is context.Context's.
 func (c *tokenCall) Done() <-chan struct{} {
 	c.mu.Lock()

@@ -171,7 +171,7 @@ func (v view) holds() bool {
 }
 
 // open returns the object that the session's application calls h, held, after
-// bringing in what other processes changed.
+// bringing in what other processes changed: a session object they cannot change.
 func (s *Session) open(ctx context.Context, h p11.ObjectHandle) (*entry, error) {
 	if s.closed() {
 		return nil, s.gone()
@@ -179,8 +179,10 @@ func (s *Session) open(ctx context.Context, h p11.ObjectHandle) (*entry, error) 
 	if err := interrupted(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.appSlot.slot.token.Refresh(ctx); err != nil {
-		return nil, err
+	if s.appSlot.objects.get(h) == nil {
+		if err := s.appSlot.slot.token.Refresh(ctx); err != nil {
+			return nil, err
+		}
 	}
 	return s.view().open(h)
 }

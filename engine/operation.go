@@ -21,7 +21,7 @@ import (
 // operation that is in a call leaves the closing to the caller's leave.
 type Operation struct {
 	session *Session
-	use     use
+	use     *use
 	mech    p11.Mechanism
 	key     *entry // held; nil for a digest
 	login   *login // that lets the private key be used; nil for a public key or none
@@ -40,6 +40,7 @@ type Operation struct {
 	impl    tokens.Operation // the token's side; nil in an operation of one call, and of messages
 	message *message         // of messages, the one that was begun in parts
 	inCall  bool             // a call has not come back: it panicked
+	calls   tokenCall        // serves one call after the other
 	locked  bool             // CKA_ALWAYS_AUTHENTICATE, and not yet authenticated
 	asked   uint64           // grows from one that is locked to the next of the session
 	once    bool             // a call without that authentication ends it
@@ -61,7 +62,7 @@ func (s *Session) Begin(ctx context.Context, flag p11.Flags, m p11.Mechanism, ke
 }
 
 // beginParts starts an operation in parts, for a C_…Init or for Begin.
-func (s *Session) beginParts(ctx context.Context, u use, m p11.Mechanism, key p11.ObjectHandle, active bool) (*Operation, error) {
+func (s *Session) beginParts(ctx context.Context, u *use, m p11.Mechanism, key p11.ObjectHandle, active bool) (*Operation, error) {
 	o, err := s.begin(ctx, u, m, key)
 	if err != nil {
 		return nil, err
@@ -216,7 +217,7 @@ func (o *Operation) run(ctx context.Context, end ending, call func(context.Conte
 		return nil, err
 	}
 	defer o.leave()
-	c := &tokenCall{Context: ctx, account: o.session.appSlot.app.account}
+	c := o.calls.begin(ctx, o.session.appSlot.app.account)
 	o.call.Store(c)
 	if o.stop.Load() {
 		c.interrupt() // cut just now
@@ -228,16 +229,18 @@ func (o *Operation) run(ctx context.Context, end ending, call func(context.Conte
 	if cut := o.stands(); cut != nil {
 		err = cut
 	}
-	var tooLong *BufferError
-	undone := p11.RVOf(err) == p11.CKR_FUNCTION_CANCELED || errors.As(err, &tooLong)
-	if !undone && (end == always || end == onError && err != nil) {
+	if err == nil {
+		if end == always {
+			o.stop.Store(true)
+		}
+		return out, nil
+	}
+	_, tooLong := errors.AsType[*BufferError](err)
+	if end != never && !tooLong && p11.RVOf(err) != p11.CKR_FUNCTION_CANCELED {
 		o.stop.Store(true)
 	}
-	if err != nil {
-		secret.Wipe(out)
-		return nil, err
-	}
-	return out, nil
+	secret.Wipe(out)
+	return nil, err
 }
 
 // Update takes the next part of the data and returns what output there is. An

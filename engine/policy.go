@@ -23,7 +23,7 @@ func (s *Session) parameterAllowed(m p11.Mechanism) error {
 }
 
 // policyAllows checks a use of a key with m, whose parameter is good.
-func (s *Session) policyAllows(key p11.Attributes, u use, m p11.Mechanism) error {
+func (s *Session) policyAllows(key p11.Attributes, u *use, m p11.Mechanism) error {
 	p := s.policy()
 	if p == nil {
 		return nil

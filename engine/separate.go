@@ -84,7 +84,7 @@ func sealing() []p11.MechanismType {
 
 // mayWrapAtAll refuses to wrap and unwrap with a key that has both kinds of usage, one
 // of before or of another program, and by what tells one key from another.
-func (r *rules) mayWrapAtAll(key p11.Attributes, u use, m p11.MechanismType) error {
+func (r *rules) mayWrapAtAll(key p11.Attributes, u *use, m p11.MechanismType) error {
 	switch {
 	case !r.separate || !slices.Contains(wrappingUsages(), u.usage):
 	case r.separated(key, created) != nil:

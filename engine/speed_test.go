@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"text/tabwriter"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,76 +20,106 @@ import (
 	"p11fs/tokens/swtok"
 )
 
-// BenchmarkAgainstOpenSSL has messages encrypted in parts, and openssl speed beside it,
-// in turns: the figures are medians, of openssl's speed. Both are of processor time, so
-// that what else the machine does weighs little. "bare" is a provider's library with
-// nothing around it, that of Go with messages as long as a part where it has no parts.
-// Run it with -benchtime=1x; it takes five minutes.
+// BenchmarkAgainstOpenSSL has messages encrypted in parts, and openssl speed beside it, in
+// turns: its table has the medians of the shares. All is of processor time, so that what
+// else the machine does weighs little. "bare" is a provider's library with nothing around
+// it, that of Go with messages as long as a part where it has no parts. Each message of
+// ours has its own C_...Init and end, which openssl speed has not. Run it with
+// -benchtime=1x; it takes two minutes.
 func BenchmarkAgainstOpenSSL(b *testing.B) {
 	providers := []swtok.Provider{swtok.GoProvider()}
 	if p := swtok.LoadProvider(slog.New(slog.DiscardHandler)); p.Name() != "go" {
 		providers = append(providers, p)
 	}
+	const part = 64 << 10
 	for _, mode := range []struct{ openssl, mechanism string }{
 		{"aes-256-gcm", "aes-gcm,iv=000102030405060708090a0b"},
 		{"aes-256-cbc", "aes-cbc,iv=000102030405060708090a0b0c0d0e0f"},
 		{"aes-256-ctr", "aes-ctr,bits=128,counter=000102030405060708090a0b0c0d0e0f"},
 	} {
-		for _, size := range []struct{ message, part int }{{64 << 10, 16 << 10}, {64 << 10, 64 << 10}, {16 << 20, 64 << 10}} {
-			b.Run(fmt.Sprintf("%s/%d-in-%d", mode.openssl, size.message, size.part), func(b *testing.B) {
-				runs := make(map[string]func())
+		b.Run(mode.openssl, func(b *testing.B) {
+			table := newShares(b, "of openssl speed: encrypt", "decrypt", "bare", "of bare: encrypt")
+			for _, size := range []int{part, 16 << 20} {
+				var rows []*row
 				for _, p := range providers {
 					s := speedSession(b, p)
-					runs["bare-"+p.Name()] = bare(b, p, mode.openssl, size.message, size.part)
-					for use, flag := range map[string]p11.Flags{"": p11.CKF_ENCRYPT, "-decrypt": p11.CKF_DECRYPT} {
-						runs[p.Name()+use] = inParts(b, s, flag, mode.mechanism, size.message, size.part)
-					}
-					if size.message == size.part {
-						runs[p.Name()+"-decrypt-whole"] = inOne(b, s, mode.mechanism, size.message)
-					}
+					rows = append(rows, &row{
+						name: fmt.Sprintf("%d KiB, %s", size>>10, p.Name()), size: size,
+						encrypt: inParts(b, s, p11.CKF_ENCRYPT, mode.mechanism, size, part),
+						decrypt: inParts(b, s, p11.CKF_DECRYPT, mode.mechanism, size, part),
+						bare:    bare(b, p, mode.openssl, size, part),
+					})
 				}
-				compare(b, runs, size.message, func() float64 {
-					return opensslSpeed(b, "-evp", mode.openssl, "-bytes", strconv.Itoa(size.part)) // bytes a second
+				table.compare(rows, func() float64 { // bytes a second
+					return opensslSpeed(b, "-evp", mode.openssl, "-bytes", strconv.Itoa(part))
 				})
-			})
-		}
-	}
-	for _, key := range []struct{ openssl, generate, sign string }{
-		{"rsa2048", "rsa-pkcs-key-pair-gen", "rsa-pkcs"},
-		{"ecdsap256", "ec-key-pair-gen", "ecdsa"},
-	} {
-		b.Run(key.openssl, func(b *testing.B) {
-			runs := make(map[string]func())
-			for _, p := range providers {
-				runs[p.Name()] = signing(b, speedSession(b, p), key.generate, key.sign)
 			}
-			compare(b, runs, 1, func() float64 { return opensslSpeed(b, key.openssl) }) // signatures a second
 		})
 	}
+	b.Run("signatures", func(b *testing.B) {
+		table := newShares(b, "of openssl speed: sign")
+		for _, key := range []struct{ openssl, generate, sign string }{
+			{"rsa2048", "rsa-pkcs-key-pair-gen", "rsa-pkcs"},
+			{"ecdsap256", "ec-key-pair-gen", "ecdsa"},
+		} {
+			var rows []*row
+			for _, p := range providers {
+				rows = append(rows, &row{name: key.openssl + ", " + p.Name(), size: 1, encrypt: signing(b, speedSession(b, p), key.generate, key.sign)})
+			}
+			table.compare(rows, func() float64 { return opensslSpeed(b, key.openssl) }) // signatures a second
+		}
+	})
 }
 
-// compare has the runs by turns with openssl. Each run is of so many bytes, or signatures.
-func compare(b *testing.B, runs map[string]func(), size int, base func() float64) {
+// A row is what a provider does, of so many bytes, or signatures.
+type row struct {
+	name                   string
+	size                   int
+	encrypt, decrypt, bare func()
+	shares                 [4][]float64
+}
+
+// shares are a table of rows.
+type shares struct {
+	b *testing.B
+	t *tabwriter.Writer
+}
+
+func newShares(b *testing.B, columns ...string) shares {
+	t := tabwriter.NewWriter(b.Output(), 0, 0, 2, ' ', 0)
+	b.Cleanup(func() { _ = t.Flush() })
+	fmt.Fprintln(t, "\t"+strings.Join(columns, "\t"))
+	b.ReportMetric(0, "ns/op")
+	return shares{b, t}
+}
+
+// compare has the rows by turns with openssl.
+func (s shares) compare(rows []*row, base func() float64) {
 	const rounds = 5
-	ratios := make(map[string][]float64)
 	for range rounds {
 		openssl := base()
-		speeds := make(map[string]float64)
-		for name, run := range runs {
-			speeds[name] = speedOf(size, run)
-			ratios[name] = append(ratios[name], speeds[name]/openssl)
-		}
-		for _, provider := range []string{"go", "libcrypto"} {
-			if bare := speeds["bare-"+provider]; bare > 0 {
-				ratios[provider+"/bare"] = append(ratios[provider+"/bare"], speeds[provider]/bare)
+		for _, r := range rows {
+			var speeds [3]float64
+			for i, f := range []func(){r.encrypt, r.decrypt, r.bare} {
+				if f != nil {
+					speeds[i] = speedOf(r.size, f)
+					r.shares[i] = append(r.shares[i], speeds[i]/openssl)
+				}
+			}
+			if r.bare != nil {
+				r.shares[3] = append(r.shares[3], speeds[0]/speeds[2])
 			}
 		}
 	}
-	for name, list := range ratios {
-		slices.Sort(list)
-		b.ReportMetric(list[rounds/2], name)
+	for _, r := range rows {
+		fmt.Fprint(s.t, r.name)
+		for _, list := range r.shares {
+			if slices.Sort(list); len(list) > 0 {
+				fmt.Fprintf(s.t, "\t%.2f", list[rounds/2])
+			}
+		}
+		fmt.Fprintln(s.t)
 	}
-	b.ReportMetric(0, "ns/op")
 }
 
 // speedSession is a session of a user, whose one key is for AES.
@@ -133,24 +164,6 @@ func inParts(b *testing.B, s *engine.Session, flag p11.Flags, mechanism string, 
 			}
 		}
 		if _, err := s.FinalInto(ctx, flag, func(int) []byte { return rest }, engine.NoLimit); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-// inOne is the decryption of one message in one call.
-func inOne(b *testing.B, s *engine.Session, mechanism string, size int) func() {
-	ctx := context.Background()
-	m, key := speedKey(b, s, mechanism)
-	data, into := make([]byte, size), make([]byte, 0, size+64)
-	if m.Type == p11.CKM_AES_GCM {
-		data = append(data, gcmTag(b, s, m, key, data, size)...)
-	}
-	return func() {
-		if err := s.Init(ctx, p11.CKF_DECRYPT, m, key); err != nil {
-			b.Fatal(err)
-		}
-		if _, err := s.DoInto(ctx, p11.CKF_DECRYPT, into, data, cap(into)); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -46,17 +46,17 @@ func keyUse(flag p11.Flags, usage p11.AttributeType, verb, noun string) use {
 }
 
 // useOf returns the use of a CKF_ flag, which the program chooses.
-func useOf(flag p11.Flags) use {
-	for i := range uses { // which are long to copy
+func useOf(flag p11.Flags) *use {
+	for i := range uses {
 		if uses[i].flag == flag {
-			return uses[i]
+			return &uses[i]
 		}
 	}
 	panic("engine: " + flag.String() + " is no use of a mechanism")
 }
 
 // messages says whether the use is one of messages, each of which has a parameter.
-func (u use) messages() bool {
+func (u *use) messages() bool {
 	return u.flag == p11.CKF_MESSAGE_ENCRYPT || u.flag == p11.CKF_MESSAGE_DECRYPT
 }
 
@@ -67,7 +67,7 @@ var byMessage = map[p11.Flags]p11.Flags{ //nolint:gochecknoglobals // a table, n
 }
 
 // atToken is the use that a token knows.
-func (u use) atToken() p11.Flags {
+func (u *use) atToken() p11.Flags {
 	if one, ok := byMessage[u.flag]; ok {
 		return one
 	}
@@ -93,7 +93,7 @@ func offered(flags p11.Flags) p11.Flags {
 // begin is where each use of a mechanism, and so of a key, begins: it checks that
 // the session may use the key h so with m, and holds it in the operation that it
 // returns, which has not come to the token yet.
-func (s *Session) begin(ctx context.Context, u use, m p11.Mechanism, h p11.ObjectHandle) (*Operation, error) {
+func (s *Session) begin(ctx context.Context, u *use, m p11.Mechanism, h p11.ObjectHandle) (*Operation, error) {
 	if s.closed() {
 		return nil, s.gone()
 	}
@@ -131,7 +131,7 @@ func (s *Session) begin(ctx context.Context, u use, m p11.Mechanism, h p11.Objec
 }
 
 // mayUse checks that the key with these attributes may be used so with m.
-func mayUse(key p11.Attributes, u use, m p11.Mechanism) error {
+func mayUse(key p11.Attributes, u *use, m p11.Mechanism) error {
 	if !key.Bool(u.usage) && m.Type != p11.CKM_PUB_KEY_FROM_PRIV_KEY { // a public half is no secret
 		return p11.Errorf(p11.CKR_KEY_FUNCTION_NOT_PERMITTED, "the key may not %s: its %s is not true", u.verb, u.usage.Short())
 	}

@@ -38,7 +38,8 @@ type Index struct {
 	mu   sync.RWMutex // guards all below; Object.mu is locked under it
 	next uint64       // of the next object that Put orders
 	// The trees share their items, which never change once they are in.
-	handles, names  *btree.BTreeG[*item]
+	handles         *btree.BTreeG[byHandle]
+	names           *btree.BTreeG[*item]
 	public, private trees
 }
 
@@ -66,14 +67,21 @@ type item struct {
 	obj    *Object
 }
 
-// degree is the order of the trees: nodes of up to 63 pointers.
+// byHandle is an item in the tree that every use of an object looks into: what it is
+// looked for by takes no memory.
+type byHandle struct {
+	handle p11.ObjectHandle
+	*item
+}
+
+// degree is the order of the trees: nodes of up to 63 items.
 const degree = 32
 
 // NewIndex returns an index without objects.
 func NewIndex() *Index {
 	return &Index{
 		seed:    maphash.MakeSeed(),
-		handles: btree.NewG(degree, func(a, b *item) bool { return a.handle < b.handle }),
+		handles: btree.NewG(degree, func(a, b byHandle) bool { return a.handle < b.handle }),
 		names:   btree.NewG(degree, func(a, b *item) bool { return a.name < b.name }),
 		public:  newTrees(),
 		private: newTrees(),
@@ -130,11 +138,11 @@ func (x *Index) putLocked(o *Object, seq uint64) (old *Object) {
 		x.describe(it, attrs)
 		o.Release()
 	}
-	if was, ok := x.handles.Get(it); ok {
+	if was, ok := x.handles.Get(byHandle{handle: it.handle}); ok {
 		old, it.seq = was.obj, was.seq
-		x.removeLocked(was)
+		x.removeLocked(was.item)
 	}
-	x.handles.ReplaceOrInsert(it)
+	x.handles.ReplaceOrInsert(byHandle{it.handle, it})
 	if it.name != "" {
 		x.names.ReplaceOrInsert(it)
 	}
@@ -163,16 +171,16 @@ func (x *Index) describe(it *item, attrs p11.Attributes) {
 func (x *Index) Remove(h p11.ObjectHandle) *Object {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	it, ok := x.handles.Get(&item{handle: h})
+	it, ok := x.handles.Get(byHandle{handle: h})
 	if !ok {
 		return nil
 	}
-	x.removeLocked(it)
+	x.removeLocked(it.item)
 	return it.obj
 }
 
 func (x *Index) removeLocked(it *item) {
-	x.handles.Delete(it)
+	x.handles.Delete(byHandle{handle: it.handle})
 	if it.name != "" {
 		x.names.Delete(it)
 	}
@@ -187,7 +195,7 @@ func (x *Index) removeLocked(it *item) {
 func (x *Index) Get(h p11.ObjectHandle) *Object {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	if it, ok := x.handles.Get(&item{handle: h}); ok {
+	if it, ok := x.handles.Get(byHandle{handle: h}); ok {
 		return it.obj
 	}
 	return nil

@@ -59,11 +59,13 @@ type blockMode struct {
 	chain   []byte // the ciphertext block before the held one, or the IV
 	held    []byte // the begun block; decrypting padded, the last whole one
 	nheld   int
+	memory  [2 * aesBlock]byte // of chain and held
 }
 
 func newBlockMode(k *cipherKey, mode cipher.BlockMode, iv []byte, decrypt, pad bool) *blockMode {
 	size := mode.BlockSize()
-	b := &blockMode{block: k.Block(), mode: mode, decrypt: decrypt, pad: pad, size: size, chain: make([]byte, size), held: make([]byte, size)}
+	b := &blockMode{block: k.Block(), mode: mode, decrypt: decrypt, pad: pad, size: size}
+	b.chain, b.held = b.memory[:size], b.memory[aesBlock:][:size]
 	copy(b.chain, iv)
 	return b
 }
@@ -170,7 +172,7 @@ func unpad7(b []byte, size int) ([]byte, error) {
 // is the last block of the ciphertext.
 func (b *blockMode) duplicate() (part, error) {
 	c := *b
-	c.chain, c.held = bytes.Clone(b.chain), bytes.Clone(b.held)
+	c.chain, c.held = c.memory[:b.size], c.memory[aesBlock:][:b.size]
 	switch _, isECB := b.mode.(ecb); {
 	case isECB:
 	case b.decrypt:

@@ -1,8 +1,6 @@
 package swtok
 
 import (
-	"bytes"
-
 	"p11fs/p11"
 )
 
@@ -53,14 +51,14 @@ func (k *cipherKey) Close() {
 	k.BlockCipher, k.value = nil, nil
 }
 
-// ivModes are the uses of a mode with an initialisation vector.
+// ivModes are the uses of a mode with an initialisation vector, which is the parameter's.
 func ivModes(begin func(u call, k *cipherKey, iv []byte, decrypt bool) (part, error)) uses {
 	return cipherModes(func(u call, k *cipherKey, decrypt bool) (part, error) {
 		iv, err := param[p11.IV](u)
 		if err != nil {
 			return nil, err
 		}
-		return begin(u, k, bytes.Clone(iv), decrypt)
+		return begin(u, k, iv, decrypt)
 	})
 }
 

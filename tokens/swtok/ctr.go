@@ -23,12 +23,11 @@ func aesCTR() family {
 		if err != nil {
 			return nil, err
 		}
-		counter := p.Counter
-		s, err := k.Mode("CTR", counter[:], true, ModeOptions{})
+		s, err := k.Mode("CTR", p.Counter[:], true, ModeOptions{})
 		if err != nil {
 			return nil, failure(err)
 		}
-		return &ctrCipher{streamPart{s}, decrypt, ctrBytes(counter, p.CounterBits)}, nil
+		return &ctrCipher{streamPart{s}, decrypt, ctrBytes(p.Counter, p.CounterBits)}, nil
 	})}
 }
 

@@ -155,17 +155,14 @@ func (goGMAC) BlockSize() int { return aesBlock }
 // they differ.
 type ctr32 struct {
 	block   cipher.Block
-	counter [16]byte // of the stream's first block
-	stream  cipher.Stream
-	left    uint64 // bytes of the stream until the low 32 bits are 0 again
+	counter [16]byte      // of the stream's first block, or the one before
+	stream  cipher.Stream // nil if it has not begun
+	left    uint64        // bytes of the stream until the low 32 bits are 0 again
 }
 
 // newCTR32 returns the stream that begins after j0.
 func newCTR32(b cipher.Block, j0 [16]byte) ctr32 {
-	c := ctr32{block: b, counter: j0}
-	low := binary.BigEndian.Uint32(j0[12:]) + 1
-	c.begin(low)
-	return c
+	return ctr32{block: b, counter: j0}
 }
 
 func (c *ctr32) begin(low uint32) {
@@ -175,6 +172,9 @@ func (c *ctr32) begin(low uint32) {
 }
 
 func (c *ctr32) xor(dst, src []byte) {
+	if c.stream == nil { // many a message of GCM needs none
+		c.begin(binary.BigEndian.Uint32(c.counter[12:]) + 1)
+	}
 	for len(src) > 0 {
 		if c.left == 0 {
 			c.begin(0)

@@ -136,10 +136,13 @@ func (g *ghash) seal(dst, src []byte, j, mask block128) {
 
 // mix has z go on over n bytes whose GMAC is tag.
 func (g *ghash) mix(tag block128, n int, length, mask block128) {
-	if m := uint64(n / aesBlock); m != g.m {
-		g.power, g.m = g.raised(m), m
+	if g.z != (block128{}) { // as it is at the beginning
+		if m := uint64(n / aesBlock); m != g.m {
+			g.power, g.m = g.raised(m), m
+		}
+		g.z = g.z.mul(g.power)
 	}
-	g.z = g.z.mul(g.power).xor(tag).xor(length.mul(g.h)).xor(mask)
+	g.z = g.z.xor(tag).xor(length.mul(g.h)).xor(mask)
 }
 
 // write mixes in b, continuing a begun block.

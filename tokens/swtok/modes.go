@@ -60,6 +60,7 @@ func wholeMode(mode string, least, most int) family {
 		takes: "the mode " + mode,
 		wraps: wrapping{private: true},
 		uses: ivModes(func(u call, k *cipherKey, iv []byte, decrypt bool) (part, error) {
+			iv = bytes.Clone(iv)
 			return collected(most, lenRange(decrypt), func(in []byte) ([]byte, error) {
 				if len(in) < least {
 					return nil, p11.Errorf(lenRange(decrypt), "%s takes at least %d bytes", u.m.Type.Short(), least)

@@ -4,6 +4,16 @@ package libcrypto
 
 // #include <stdlib.h>
 // #include "lib.h"
+//
+// // None of these calls Go, nor keeps what it is given: so that needs no memory of its own.
+// #cgo noescape cipher_begin
+// #cgo nocallback cipher_begin
+// #cgo noescape cipher_update
+// #cgo nocallback cipher_update
+// #cgo noescape cipher_seal
+// #cgo nocallback cipher_seal
+// #cgo noescape cipher_check
+// #cgo nocallback cipher_check
 import "C"
 
 import (
