@@ -76,5 +76,10 @@ test "$(cat $O/soft-rsa.key/attr/extractable $O/soft-rsa.key/attr/never-extracta
 	if said := term.ok("cat $T/error"); !strings.Contains(said, "made with another TPM, or the TPM was cleared") {
 		t.Errorf("error says %q", said)
 	}
+	const lost = "made with another TPM, or the TPM was cleared"
+	term.ok("p11fs status | grep 'device tpm: .*" + lost + "'")
 	d.stop()
+	if r := term.run("p11fs doctor " + d.mnt); r.status != 1 || !strings.Contains(r.out, lost) {
+		t.Errorf("doctor says, with status %d, %s%s", r.status, r.out, r.err)
+	}
 }

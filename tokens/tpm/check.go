@@ -59,7 +59,18 @@ func (k *kind) check(p tokens.Place) (wrong, mend string) {
 	if errors.Is(err, unix.EBUSY) && device.Held("p11fs", "/proc") {
 		return "", ""
 	}
-	return device.Trouble(err, "/proc")
+	if err != nil || len(r.parent.Name) == 0 {
+		return device.Trouble(err, "/proc")
+	}
+	chip, release, err := k.take(string(device))
+	if err != nil {
+		return "", ""
+	}
+	defer release()
+	if err := chip.Knows(ctx, r.parent); errors.Is(err, tpm20.ErrOther) {
+		return fmt.Sprintf("%s: %v", p.Dir, tpm20.ErrOther), "give it its TPM back, or make it anew: rm -r " + p.Dir + ", and p11fs init"
+	}
+	return "", ""
 }
 
 // weak is tokens.Kind's: how far the TPM's own count of wrong PINs can be trusted.

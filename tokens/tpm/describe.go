@@ -2,6 +2,7 @@ package tpm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p11fs/tokens"
+	"p11fs/tokens/tpm/tpm20"
 )
 
 var _ tokens.Describer = (*token)(nil)
@@ -22,6 +24,9 @@ func (t *token) Describe(ctx context.Context) (lines []string) {
 		return nil
 	}
 	lines = append(lines, fmt.Sprintf("%s %s, firmware %s, at %s", facts.Manufacturer, facts.Vendor, facts.Firmware, chip.Device()))
+	if err := chip.Knows(ctx, t.k.parent()); errors.Is(err, tpm20.ErrOther) {
+		return append(lines, tpm20.ErrOther.Error())
+	}
 	protection := "protection " + t.k.protection()
 	for _, pin := range []struct{ name, file string }{{"SO", "MK_SO"}, {"user", "MK_USER"}} {
 		if count, limit, ok := t.k.counted(ctx, pin.file); ok {

@@ -301,6 +301,16 @@ func (c *Chip) FindParent(ctx context.Context) (Parent, error) {
 	})
 }
 
+// Knows returns nil if the TPM has the storage key, ErrOther if it has another one, or why
+// that is not known.
+func (c *Chip) Knows(ctx context.Context, p Parent) error {
+	_, err := do(ctx, c, func(w *worker) (struct{}, error) {
+		_, err := w.parent(p)
+		return struct{}{}, err
+	})
+	return err
+}
+
 // storageKey says whether keys can hang below a key of any authorisation.
 func storageKey(p *tpm2.TPMTPublic) bool {
 	a := p.ObjectAttributes
