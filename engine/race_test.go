@@ -1,6 +1,7 @@
-//go:build race
+//go:build race || s390x
 
 package engine_test
 
-// vectorStride thins the whole set of vectors out.
+// vectorStride thins the whole set of vectors out, where there is a race detector, or an
+// emulated processor.
 const vectorStride = 37

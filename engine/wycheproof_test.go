@@ -88,8 +88,8 @@ func TestWycheproof(t *testing.T) {
 	}
 }
 
-// TestWycheproofWhole does so with the whole set; under the race detector, which has
-// nothing to find in the arithmetic, with some.
+// TestWycheproofWhole does so with the whole set, or with some of it: the race detector has
+// nothing to find in the arithmetic.
 func TestWycheproofWhole(t *testing.T) {
 	met := examine(t, wycheproof.Whole(t), vectorStride)
 	for _, d := range deviations {
