@@ -55,7 +55,12 @@ func ready(t *testing.T, tok *token) {
 // try tries a user's PIN.
 func try(t *testing.T, tok *token, pin string) p11.RV {
 	t.Helper()
-	l, err := tok.Login(t.Context(), p11.CKU_USER, tokentest.PIN(t, pin))
+	return tryAs(t, tok, p11.CKU_USER, pin)
+}
+
+func tryAs(t *testing.T, tok *token, who p11.UserType, pin string) p11.RV {
+	t.Helper()
+	l, err := tok.Login(t.Context(), who, tokentest.PIN(t, pin))
 	if err == nil {
 		_ = l.Close()
 	}
@@ -160,8 +165,18 @@ func TestIndexes(t *testing.T) {
 // has not been locked for anybody else.
 func TestLimit(t *testing.T) {
 	t.Parallel()
-	for _, protection := range []string{DA, PINFail} {
-		t.Run(protection, func(t *testing.T) {
+	for name, c := range map[string]struct {
+		protection string
+		who        p11.UserType
+		pin        string
+	}{
+		"da":                {DA, p11.CKU_USER, userPIN},
+		"pinfail":           {PINFail, p11.CKU_USER, userPIN},
+		"da of the SO":      {DA, p11.CKU_SO, soPIN},
+		"pinfail of the SO": {PINFail, p11.CKU_SO, soPIN},
+	} {
+		t.Run(name, func(t *testing.T) {
+			protection := c.protection
 			t.Parallel()
 			soft := tpmtest.Start(t, nil)
 			soft.Tries(t, 20)
@@ -173,7 +188,7 @@ func TestLimit(t *testing.T) {
 			for i := range 3 {
 				g, err := tok.k.chip.Guard(t.Context())
 				must(t, err)
-				if rv := try(t, tok, "a wrong PIN"); rv != p11.CKR_PIN_INCORRECT {
+				if rv := tryAs(t, tok, c.who, "a wrong PIN"); rv != p11.CKR_PIN_INCORRECT {
 					t.Errorf("wrong PIN %d: %v", i+1, rv)
 				}
 				after, err := tok.k.chip.Guard(t.Context())
@@ -188,7 +203,7 @@ func TestLimit(t *testing.T) {
 			}
 			g, err := tok.k.chip.Guard(t.Context())
 			must(t, err)
-			if rv := try(t, tok, userPIN); rv != p11.CKR_PIN_LOCKED {
+			if rv := tryAs(t, tok, c.who, c.pin); rv != p11.CKR_PIN_LOCKED {
 				t.Errorf("the right PIN after three wrong ones: %v", rv)
 			}
 			if after, err := tok.k.chip.Guard(t.Context()); err != nil || after != g {
@@ -198,8 +213,11 @@ func TestLimit(t *testing.T) {
 			must(t, os.WriteFile(filepath.Join(p.Dir, "NVTOK.DAT"), before, 0o600))
 			tok = opened(t, soft, p)
 			want := map[string]p11.RV{DA: p11.CKR_OK, PINFail: p11.CKR_PIN_LOCKED}[protection]
-			if rv := try(t, tok, userPIN); rv != want {
+			if rv := tryAs(t, tok, c.who, c.pin); rv != want {
 				t.Errorf("the right PIN of a directory that was put back: %v, want %v", rv, want)
+			}
+			if c.who == p11.CKU_SO {
+				return
 			}
 			so, err := tok.Login(t.Context(), p11.CKU_SO, tokentest.PIN(t, soPIN))
 			must(t, err)

@@ -28,7 +28,7 @@ type worker struct {
 
 // How long a command may take. Chips take a minute over an RSA key.
 const (
-	patience     = 5 * time.Second
+	patience     = 4 * time.Second // so that nobody waits for more than 5
 	longPatience = 3 * time.Minute
 	retryTime    = 2 * time.Second
 )

@@ -204,6 +204,12 @@ func (s *TPM) Password(t testing.TB, who uint32) {
 	s.command(t, 0x129, binary.BigEndian.AppendUint32(nil, who), append([]byte{0, 8}, "password"...))
 }
 
+// Clear clears it (TPM2_Clear): all keys are lost.
+func (s *TPM) Clear(t testing.TB) {
+	t.Helper()
+	s.command(t, 0x126, binary.BigEndian.AppendUint32(nil, Lockout), nil)
+}
+
 // Persist makes the storage key that packages make by the template on P-256 one that stays,
 // at the handle that is common for that.
 func (s *TPM) Persist(t testing.TB) {
