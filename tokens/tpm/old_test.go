@@ -1,11 +1,6 @@
 package tpm
 
 import (
-	"archive/tar"
-	"bytes"
-	"compress/gzip"
-	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,47 +14,16 @@ import (
 	"p11fs/tokens/tpm/tpmtest"
 )
 
-// oldState is that of a TPM 1.2 with an owner, and a storage root key that stock can use.
-func oldState(t testing.TB) []byte {
-	t.Helper()
-	f, err := os.Open("tpm12/testdata/tpm12.tar.gz")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out bytes.Buffer
-	pack := gzip.NewWriter(&out)
-	w := tar.NewWriter(pack)
-	for r := tar.NewReader(z); ; {
-		h, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err == nil && strings.HasSuffix(h.Name, ".permall") {
-			if err = w.WriteHeader(h); err == nil {
-				_, err = io.Copy(w, r)
-			}
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := errors.Join(w.Close(), pack.Close()); err != nil {
-		t.Fatal(err)
-	}
-	return out.Bytes()
-}
-
 // TestOld has an empty directory become a token of the TPM 1.2 that the device is, and be
 // told by its files from then on, also while the TPM is away.
 func TestOld(t *testing.T) {
 	t.Setenv("OCK_SRK_MODE", "TSS_SECRET_MODE_SHA1")
 	t.Setenv("OCK_SRK_SECRET", strings.Repeat("0", 40))
-	soft := tpmtest.Start12(t, oldState(t))
+	state, err := os.ReadFile("tpm12/testdata/tpm12.tar.gz") // of a TPM with an owner
+	if err != nil {
+		t.Fatal(err)
+	}
+	soft := tpmtest.Start12(t, state)
 	kind := NewKind(swtok.GoProvider(), soft.Device())
 	dir := t.TempDir()
 	p := place(t, dir, DA)

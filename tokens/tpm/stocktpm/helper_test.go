@@ -47,24 +47,6 @@ func archive(t testing.TB) []byte {
 	return b
 }
 
-// stateOf is an archive of the TPM's state alone: of all there is the owner's part.
-func stateOf(t testing.TB) []byte {
-	t.Helper()
-	var out bytes.Buffer
-	z := gzip.NewWriter(&out)
-	w := tar.NewWriter(z)
-	eachFile(t, func(h *tar.Header, b []byte) {
-		if strings.Contains(h.Name, "swtpm-state/") {
-			noError(t, w.WriteHeader(h))
-			_, err := w.Write(b)
-			noError(t, err)
-		}
-	})
-	noError(t, w.Close())
-	noError(t, z.Close())
-	return out.Bytes()
-}
-
 func eachFile(t testing.TB, f func(*tar.Header, []byte)) {
 	t.Helper()
 	z, err := gzip.NewReader(bytes.NewReader(archive(t)))
@@ -86,7 +68,7 @@ func eachFile(t testing.TB, f func(*tar.Header, []byte)) {
 // startTPM starts a TPM 1.2 that has an owner and a storage root key, with secrets of zeros.
 func startTPM(t testing.TB) *tpmtest.TPM {
 	t.Helper()
-	return tpmtest.Start12(t, stateOf(t))
+	return tpmtest.Start12(t, archive(t))
 }
 
 // readGolden unpacks stock's directory, and starts its TPM.
