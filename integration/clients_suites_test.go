@@ -2,11 +2,13 @@ package integration
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -56,6 +58,12 @@ func goSuites() []goSuite {
 // suites of two Go packages, and graphene-pk11 for Node.js.
 func TestAlone(t *testing.T) {
 	t.Parallel()
+	// What both modules are tried with is made once.
+	var programs []func() (string, error)
+	for _, s := range goSuites() {
+		programs = append(programs, sync.OnceValues(func() (string, error) { return s.build(workDir(t, "suite")) }))
+	}
+	graphene := sync.OnceValues(func() (string, error) { return fetchGraphene(workDir(t, "graphene")) })
 	for _, m := range modules() {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
@@ -64,10 +72,10 @@ func TestAlone(t *testing.T) {
 				needTools(t, "pkcs11-tool", "openssl")
 				runClient(t, d, m.path(t), clientFile(t, "pkcs11-tool-all.sh"), nil)
 			})
-			for _, s := range goSuites() {
-				t.Run(s.pkg, func(t *testing.T) { s.run(t, d, m) })
+			for i, s := range goSuites() {
+				t.Run(s.pkg, func(t *testing.T) { s.run(t, d, m, programs[i]) })
 			}
-			t.Run("graphene-pk11", func(t *testing.T) { runGraphene(t, m) })
+			t.Run("graphene-pk11", func(t *testing.T) { runGraphene(t, m, graphene) })
 		})
 	}
 }
@@ -95,20 +103,23 @@ func grapheneSkips(module string) string {
 // want a token without objects.
 // Node.js and npm are not among what make test installs: npm alone brings some
 // 400 packages.
-func runGraphene(t *testing.T, m module) {
+func runGraphene(t *testing.T, m module, fetched func() (dir string, err error)) {
 	for _, tool := range []string{"node", "npm"} {
 		_, err := exec.LookPath(tool)
 		need(t, err == nil, tool)
 	}
 	needTools(t, "gcc")
+	dir, err := fetched()
+	if err != nil {
+		t.Fatal(err)
+	}
+	need(t, dir != "", "the npm registry")
+	d := newClientDaemon(t, suiteToken)
 	files := map[string]string{}
-	for _, name := range []string{"package.json", "package-lock.json", "use.js", "suite.js"} {
+	for _, name := range []string{"use.js", "suite.js"} {
 		files[name] = clientFile(t, filepath.Join("graphene", name))
 	}
-	fetched := command0(t, "", "npm", "view", "graphene-pk11@2.3.6", "version")
-	need(t, fetched == nil, "the npm registry")
-	d := newClientDaemon(t, suiteToken)
-	out := runClient(t, d, m.path(t), `npm ci --no-audit --no-fund --nodedir="$(node -p 'path.resolve(process.execPath, "../..")')"
+	out := runClient(t, d, m.path(t), `ln -s `+dir+`/node_modules
 node use.js $M `+suitePIN+`
 pkcs11-tool --module $M --login --login-type so --so-pin `+soPIN+` --change-pin --new-pin `+suitePIN+`
 node suite.js $M `+suitePIN+` '`+grapheneSkips(m.name)+`'
@@ -121,18 +132,49 @@ node suite.js $M `+suitePIN+` '`+grapheneSkips(m.name)+`'
 	t.Logf("%s of its tests passed", passing[1])
 }
 
-// run builds the suite as a program and runs it in a directory of its own.
-func (s goSuite) run(t *testing.T, d *daemon, m module) {
-	needTools(t, "go", "gcc")
-	dir := workDir(t, "suite")
-	own := filepath.Join("testdata", "clients", "suites")
-	need(t, command0(t, own, "go", "mod", "download") == nil, "the modules of "+own)
-	program := filepath.Join(dir, "suite.test")
+// fetchGraphene fetches and compiles graphene-pk11 in a directory, and returns that, or
+// nothing where the npm registry is out of reach.
+func fetchGraphene(dir string) (string, error) {
+	if exec.Command("npm", "view", "graphene-pk11@2.3.6", "version").Run() != nil {
+		return "", nil
+	}
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join("testdata", "clients", "graphene"))); err != nil {
+		return "", err
+	}
+	cmd := exec.Command("sh", "-c", `npm ci --no-audit --no-fund --nodedir="$(node -p 'path.resolve(process.execPath, "../..")')"`)
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "HOME="+dir, "TMPDIR="+dir)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("npm ci: %w\n%s", err, out)
+	}
+	return dir, nil
+}
+
+// build makes the suite a program in a directory, and returns its path, or nothing where
+// its modules are out of reach.
+func (s goSuite) build(dir string) (string, error) {
+	own, program := filepath.Join("testdata", "clients", "suites"), filepath.Join(dir, "suite.test")
+	download := exec.Command("go", "mod", "download")
+	download.Dir = own
+	if download.Run() != nil {
+		return "", nil
+	}
 	build := exec.Command("go", "test", "-c", "-vet=off", "-mod=readonly", "-o", program, s.pkg)
 	build.Dir = own
 	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %v\n%s", build, err, out)
+		return "", fmt.Errorf("%v: %w\n%s", build, err, out)
 	}
+	return program, nil
+}
+
+// run runs the suite, once it is built, in a directory of its own.
+func (s goSuite) run(t *testing.T, d *daemon, m module, built func() (program string, err error)) {
+	needTools(t, "go", "gcc")
+	dir := workDir(t, "suite")
+	program, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
+	need(t, program != "", "the modules of "+s.pkg)
 	config, err := json.Marshal(map[string]string{"Path": m.path(t), "TokenLabel": "demo", "Pin": suitePIN})
 	if err != nil {
 		t.Fatal(err)
@@ -140,7 +182,7 @@ func (s goSuite) run(t *testing.T, d *daemon, m module) {
 	if err := os.WriteFile(filepath.Join(dir, "config"), config, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	script := "cd " + dir + "\nSOFTHSM_LIB=$M SOFTHSM_PIN=" + suitePIN + " CRYPTO11_SKIP=DSA ./suite.test"
+	script := "cd " + dir + "\nSOFTHSM_LIB=$M SOFTHSM_PIN=" + suitePIN + " CRYPTO11_SKIP=DSA " + program
 	if skip := append(append([]string{}, s.skip[""]...), s.skip[m.name]...); len(skip) > 0 {
 		script += " -test.skip '" + strings.Join(skip, "|") + "'"
 	}
@@ -148,12 +190,4 @@ func (s goSuite) run(t *testing.T, d *daemon, m module) {
 	if !strings.Contains(out, "\nPASS\n") || strings.Contains(out, "no tests to run") {
 		t.Errorf("it did not say that it passed:\n%s", out)
 	}
-}
-
-// command0 runs a program for its status.
-func command0(t testing.TB, dir, name string, args ...string) error {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), name, args...)
-	cmd.Dir = dir
-	return cmd.Run()
 }

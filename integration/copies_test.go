@@ -48,7 +48,8 @@ func copiesIn(t *testing.T, pid int, forms ...[]byte) int {
 func TestCopiesAfterLogout(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
-	d := startDaemon(t, daemonConfig{})
+	// Without the race detector, whose own memory would be searched too.
+	d := startDaemon(t, daemonConfig{binary: plainBinary(t)})
 	term := d.terminal()
 	d.initToken(term)
 	dir := strings.TrimSpace(term.ok("pwd"))

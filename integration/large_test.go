@@ -1,19 +1,23 @@
 package integration
 
 import (
+	"flag"
 	"fmt"
 	"testing"
 )
 
-// TestLargeInput streams 1 GiB into each operation that takes data of any
-// length, with closes on the way: the daemon's memory must not grow with it.
+// large is how much TestLargeInput streams.
+var large = flag.Int("large", 256, "MiB that TestLargeInput streams into each operation")
+
+// TestLargeInput streams 256 MiB, or what -large says, into each operation that takes
+// data of any length, with closes on the way: the daemon's memory must not grow with it.
 func TestLargeInput(t *testing.T) {
 	t.Parallel()
 	needTools(t, "openssl")
 	const most = 16 << 20
-	size := 1 << 30
+	size := *large << 20
 	if testing.Short() {
-		size = 1 << 27
+		size = min(size, 1<<27)
 	}
 	// Without the race detector, whose shadow memory would be measured too.
 	d, term := ready(t, daemonConfig{binary: plainBinary(t)})

@@ -13,12 +13,12 @@ import (
 )
 
 // TestModuleOverRestarts has a program sign through libp11fs.so in several
-// threads for half a minute, while the daemon is ended and started again every
+// threads for a quarter of a minute, while the daemon is ended and started again every
 // second, in order and by SIGKILL in turn. Each signature is verified, a lost
 // session is all that a thread may notice, and all threads sign on.
 func TestModuleOverRestarts(t *testing.T) {
 	t.Parallel()
-	seconds, threads := 30, 4
+	seconds, threads := 15, 4
 	if testing.Short() {
 		seconds = 10
 	}

@@ -78,13 +78,7 @@ func testDiffer(t *testing.T, b build) {
 }
 
 // testRestart restarts the daemon again and again under threads that sign.
-func testRestart(t *testing.T, b build) {
-	seconds := 10
-	if testing.Short() {
-		seconds = 4
-	}
-	restart(t, b, seconds)
-}
+func testRestart(t *testing.T, b build) { restart(t, b, 4) }
 
 // testRace has threads use a key while others change what they can.
 func testRace(t *testing.T, b build) { race(t, b, 3) }
