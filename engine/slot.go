@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"p11fs/p11"
+	"p11fs/p11/pkix"
 	"p11fs/tokens"
 )
 
@@ -197,6 +198,14 @@ func (s *Slot) worksWith(attrs p11.Attributes) error {
 		}
 	}
 	return p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "key-type: the token has no mechanism for keys of type %s: its list says what it has", kt.Short())
+}
+
+// Arithmetic is that of the token's curves, nil if it tells none.
+func (s *Slot) Arithmetic() pkix.Arithmetic {
+	if c, ok := s.token.(tokens.Calculator); ok {
+		return c.Arithmetic()
+	}
+	return nil
 }
 
 // Offline returns nil, or why the keys of the slot's token cannot be used now

@@ -64,7 +64,10 @@ func importData(ctx context.Context, s *session, p place, kind pkix.Kind, data [
 	pass := s.takeSecret(importSecret)
 	defer pass.Close()
 	var lines bytes.Buffer
-	objs, err := parseFile(ctx, s, kind, data, pkix.Options{Passphrase: pass, Skipped: func(what string) { fmt.Fprintf(&lines, "# left out: %s\n", what) }})
+	objs, err := parseFile(ctx, s, kind, data, pkix.Options{
+		Passphrase: pass, Arithmetic: s.slot.Arithmetic(),
+		Skipped: func(what string) { fmt.Fprintf(&lines, "# left out: %s\n", what) },
+	})
 	if err != nil {
 		return nil, badFile(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"p11fs/p11"
+	"p11fs/p11/pkix"
 	"p11fs/secret"
 )
 
@@ -243,6 +244,12 @@ type RandomSeeder interface {
 // attrs become the token's, which wipes them when it refuses.
 type Adopter interface {
 	Adopt(ctx context.Context, attrs p11.Attributes) (p11.Attributes, error)
+}
+
+// A Calculator has the arithmetic of the curves on which its keys may be, by which a file
+// with a private key alone is read.
+type Calculator interface {
+	Arithmetic() pkix.Arithmetic
 }
 
 // A BatchCreator stores several objects at once: after a crash all of them are

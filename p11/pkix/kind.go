@@ -92,6 +92,9 @@ type Options struct {
 	// Skipped, unless nil, is told what of the file is left out, such as a revocation
 	// list: in words, and once each.
 	Skipped func(what string)
+	// Arithmetic, unless nil, is that of whoever will have the keys: it makes the public
+	// half of an EC key that comes without.
+	Arithmetic Arithmetic
 }
 
 // Bounds of one call of Parse.

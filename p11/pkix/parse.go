@@ -37,7 +37,7 @@ func parse(kind Kind, data []byte, opt Options, work int) ([]p11.Attributes, err
 	if kind == Template {
 		return parseTemplates(data)
 	}
-	p := &parser{kind: kind, pass: opt.Passphrase, work: work, skipped: opt.Skipped}
+	p := &parser{kind: kind, pass: opt.Passphrase, work: work, skipped: opt.Skipped, arithmetic: opt.Arithmetic}
 	if err := p.file(data); err != nil {
 		p.wipe()
 		return nil, err
@@ -52,12 +52,13 @@ type parser struct {
 	work int // hash rounds left for key derivation
 	// bareEmpty says that the PKCS#12 file at hand takes an empty pass phrase
 	// as no bytes at all, and not as a terminator.
-	bareEmpty bool
-	out       []object
-	groups    []pem.Block       // domain parameters
-	skipped   func(what string) // may be nil
-	first     string            // of what was left out
-	left      int               // how much that is
+	bareEmpty  bool
+	out        []object
+	groups     []pem.Block       // domain parameters
+	skipped    func(what string) // may be nil
+	arithmetic Arithmetic        // may be nil
+	first      string            // of what was left out
+	left       int               // how much that is
 }
 
 // object is one template on its way out.

@@ -5,6 +5,7 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 
 	"p11fs/p11"
+	"p11fs/secret"
 )
 
 // readPKCS8 takes a PrivateKeyInfo or OneAsymmetricKey (RFC 5958 §2) apart.
@@ -43,16 +44,36 @@ func (p *parser) pkcs8(der []byte, label string) error {
 // private reads a private key.
 func (p *parser) private(t keyType, alg algorithm, key []byte, label string) error {
 	priv, pub, err := t.readPrivate(alg, key)
-	switch {
-	case err != nil:
-		return dataInvalid(err)
-	case pub == nil: // without it there is no CKA_ID to find the key by
-		params, _ := priv.Get(p11.CKA_EC_PARAMS)
-		c, _ := CurveOf(params)
+	if err == nil && pub == nil { // without it there is no CKA_ID to find the key by
+		pub, err = p.publicHalf(&priv)
+	}
+	if err != nil {
 		priv.Wipe()
-		return p11.Errorf(p11.CKR_DATA_INVALID, "an EC key on curve %s needs its public key beside it", clip(c.OID))
+		return dataInvalid(err)
 	}
 	return p.addKeys(t, label, priv, pub)
+}
+
+// publicHalf makes the public half of an EC key on a curve that Go has not the arithmetic
+// of.
+func (p *parser) publicHalf(priv *p11.Attributes) (p11.Attributes, error) {
+	params, _ := priv.Get(p11.CKA_EC_PARAMS)
+	c, err := CurveOf(params)
+	if err != nil {
+		return nil, err
+	}
+	if p.arithmetic == nil || !p.arithmetic.HasCurve(c) {
+		return nil, p11.Errorf(p11.CKR_DATA_INVALID, "an EC key on curve %s needs its public key beside it", clip(c.OID))
+	}
+	value, _ := priv.Get(p11.CKA_VALUE)
+	scalar, point, err := ECPrivate(p.arithmetic, c, value)
+	if err != nil {
+		return nil, err
+	}
+	secret.Wipe(scalar)
+	pub := pointAttributes(params, point)
+	*priv = priv.Merge(pub)
+	return pub, nil
 }
 
 // DecodePrivateKey reads a PrivateKeyInfo into the key type and the attributes of

@@ -32,6 +32,7 @@ var (
 	_ tokens.Encapsulator = (*Crypto)(nil)
 	_ tokens.KeyJoiner    = (*Crypto)(nil)
 	_ tokens.Adopter      = (*Crypto)(nil)
+	_ tokens.Calculator   = (*Crypto)(nil)
 )
 
 // NewCrypto returns the cryptography over p. random makes symmetric keys, salts
@@ -64,6 +65,9 @@ func (c *Crypto) GenerateRandom(_ context.Context, b []byte) error {
 	}
 	return nil
 }
+
+// Arithmetic is tokens.Calculator.
+func (c *Crypto) Arithmetic() pkix.Arithmetic { return c.provider }
 
 // Adopt is tokens.Adopter: keys have their values in attributes. What is stored can be
 // used.
