@@ -288,6 +288,9 @@ func (s *Session) UpdateBoth(ctx context.Context, flag, second p11.Flags, part [
 	}
 	defer s.settle(a)
 	defer s.settle(b)
+	if err := b.mayBegin(ctx); err != nil { // before the other one takes the part
+		return nil, err
+	}
 	out, err := a.updateWithin(ctx, nil, part, room)
 	if err != nil {
 		return nil, err

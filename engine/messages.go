@@ -79,6 +79,9 @@ func (s *Session) Message(ctx context.Context, flag p11.Flags, a AEADMessage, as
 		return nil, a, err
 	}
 	defer s.settle(o)
+	if err := o.mayBegin(ctx); err != nil {
+		return nil, a, err
+	}
 	out, err := o.run(ctx, never, func(ctx context.Context) ([]byte, error) {
 		if o.message != nil {
 			return nil, p11.Errorf(p11.CKR_OPERATION_ACTIVE, "a message in parts was begun")
@@ -103,6 +106,9 @@ func (s *Session) MessageBegin(ctx context.Context, flag p11.Flags, a AEADMessag
 		return a, err
 	}
 	defer s.settle(o)
+	if err := o.mayBegin(ctx); err != nil {
+		return a, err
+	}
 	_, err = o.run(ctx, never, func(ctx context.Context) ([]byte, error) {
 		if o.message != nil {
 			return nil, p11.Errorf(p11.CKR_OPERATION_ACTIVE, "a message in parts was begun")

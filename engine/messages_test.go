@@ -87,15 +87,15 @@ func TestMessages(t *testing.T) {
 		_, _, err = s.MessageNext(ctx, p11.CKF_MESSAGE_DECRYPT, next, rest, true, NoLimit)
 		want(t, err, p11.CKR_OPERATION_NOT_INITIALIZED)
 
-		// A message that is cut leaves nothing; nor does one whose key goes away.
+		// A message that is cut leaves nothing, and none begins when its key has gone.
 		_, err = s.MessageBegin(ctx, p11.CKF_MESSAGE_DECRYPT, next, nil)
 		want(t, err, p11.CKR_OK)
 		want(t, s.SessionCancel(ctx, p11.CKF_MESSAGE_DECRYPT), p11.CKR_OK)
 		want(t, s.MessageFinal(ctx, p11.CKF_MESSAGE_DECRYPT), p11.CKR_OPERATION_NOT_INITIALIZED)
 		want(t, s.DestroyObject(ctx, key), p11.CKR_OK)
 		_, _, err = s.Message(ctx, p11.CKF_MESSAGE_ENCRYPT, next, nil, text, NoLimit)
-		want(t, err, p11.CKR_OK)
-		want(t, s.MessageFinal(ctx, p11.CKF_MESSAGE_ENCRYPT), p11.CKR_OK)
+		want(t, err, p11.CKR_KEY_HANDLE_INVALID)
+		want(t, s.MessageFinal(ctx, p11.CKF_MESSAGE_ENCRYPT), p11.CKR_OPERATION_NOT_INITIALIZED)
 	}
 	want(t, s.MessageInit(ctx, p11.CKF_MESSAGE_ENCRYPT, p11.CKM_AES_CBC, create(t, s, aesKey)), p11.CKR_MECHANISM_INVALID)
 	want(t, s.MessageInit(ctx, p11.CKF_MESSAGE_ENCRYPT, p11.CKM_AES_GCM, create(t, s, aesKey+" encrypt=false")), p11.CKR_KEY_FUNCTION_NOT_PERMITTED)

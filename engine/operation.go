@@ -252,6 +252,9 @@ func (o *Operation) Update(ctx context.Context, part []byte) ([]byte, error) {
 // updateWithin is Update if the output fits room, and takes nothing if it does not. The
 // output may be in the memory of into.
 func (o *Operation) updateWithin(ctx context.Context, into, part []byte, room int) ([]byte, error) {
+	if err := o.mayBegin(ctx); err != nil {
+		return nil, err
+	}
 	return o.run(ctx, onError, func(ctx context.Context) ([]byte, error) { return o.update(ctx, into, part, room) })
 }
 
@@ -306,6 +309,9 @@ func (o *Operation) place(ctx context.Context, into, part []byte) ([]byte, error
 // (CKA_ALWAYS_AUTHENTICATE) serves the whole message: the caller lets out one of
 // its results.
 func (o *Operation) Result(ctx context.Context, signature []byte) ([]byte, error) {
+	if err := o.mayBegin(ctx); err != nil {
+		return nil, err
+	}
 	return o.run(ctx, never, func(ctx context.Context) ([]byte, error) { return o.result(ctx, signature) })
 }
 
@@ -331,6 +337,9 @@ func (o *Operation) result(ctx context.Context, signature []byte) ([]byte, error
 // returns nothing: it gives CKR_SIGNATURE_INVALID or CKR_SIGNATURE_LEN_RANGE when
 // signature, which other operations do not look at, does not fit the data.
 func (o *Operation) Final(ctx context.Context, signature []byte) ([]byte, error) {
+	if err := o.mayBegin(ctx); err != nil {
+		return nil, err
+	}
 	return o.run(ctx, always, func(ctx context.Context) ([]byte, error) {
 		if err := o.resume(ctx); err != nil {
 			return nil, err
@@ -346,6 +355,9 @@ func (o *Operation) Final(ctx context.Context, signature []byte) ([]byte, error)
 func (o *Operation) finalWithin(ctx context.Context, into func(n int) []byte, signature []byte, room int) ([]byte, error) {
 	if o.size > 0 {
 		return o.Final(ctx, signature)
+	}
+	if err := o.mayBegin(ctx); err != nil {
+		return nil, err
 	}
 	return o.run(ctx, always, func(ctx context.Context) ([]byte, error) {
 		if p, ok := o.impl.(tokens.Placer); ok && p.FinalSize() >= 0 {
@@ -384,6 +396,9 @@ func (o *Operation) finalInto(ctx context.Context, p tokens.Placer, into func(n 
 // is thrown away and the operation begun anew, so that it can take other data, and
 // nothing of an IV has been used. It may be in the memory of into.
 func (o *Operation) whole(ctx context.Context, into, data, signature []byte, room int) ([]byte, error) {
+	if err := o.mayBegin(ctx); err != nil {
+		return nil, err
+	}
 	return o.run(ctx, always, func(ctx context.Context) ([]byte, error) {
 		if err := o.resume(ctx); err != nil {
 			return nil, err

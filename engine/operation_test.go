@@ -267,7 +267,7 @@ func TestLogoutDuringACall(t *testing.T) {
 	}
 }
 
-// A destroyed key serves the operations that hold it to their end.
+// A destroyed key serves the operations that have taken data to their end, and no others.
 func TestDestroyDuringOperation(t *testing.T) {
 	ctx := t.Context()
 	b := newBench(t, hooks.Options{})
@@ -278,9 +278,58 @@ func TestDestroyDuringOperation(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer o.Close()
+	want(t, errOf(o.Update(ctx, []byte("x"))), p11.CKR_OK)
+	fresh, err := s.Begin(ctx, p11.CKF_SIGN, mech(t, "sha256-hmac"), h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fresh.Close()
 	want(t, s.DestroyObject(ctx, h), p11.CKR_OK)
 	_, err = o.Final(ctx, nil)
 	want(t, err, p11.CKR_OK)
+	want(t, errOf(fresh.Update(ctx, []byte("x"))), p11.CKR_KEY_HANDLE_INVALID)
+	want(t, errOf(fresh.Final(ctx, nil)), p11.CKR_OPERATION_NOT_INITIALIZED)
+}
+
+// What ends the use of a key after the Init leaves no signature to be made.
+func TestDestroyAfterInit(t *testing.T) {
+	ctx := t.Context()
+	b := newBench(t, hooks.Options{})
+	s, other := b.user(t), b.user(t) // of which each has its own handles of what is private
+	text, signing := []byte("text"), p11.Flags(p11.CKF_MESSAGE_SIGN)
+	do := func() error { return errOf(s.Do(ctx, p11.CKF_SIGN, text, nil, NoLimit)) }
+	message := func() error { return errOf(s.SignMessage(ctx, signing, text, nil, NoLimit)) }
+	restrict := func(s *Session, h p11.ObjectHandle) error {
+		return s.SetAttributeValue(ctx, h, tmpl(t, "sign=false"))
+	}
+	destroy := func(s *Session, h p11.ObjectHandle) error { return s.DestroyObject(ctx, h) }
+	for _, c := range []struct {
+		end  func(*Session, p11.ObjectHandle) error
+		with p11.RV
+	}{{destroy, p11.CKR_KEY_HANDLE_INVALID}, {restrict, p11.CKR_KEY_FUNCTION_NOT_PERMITTED}} {
+		for where, by := range map[string]*Session{"": s, " token=true": s, " token=true private=false": other} {
+			key := create(t, s, macKey+where)
+			want(t, s.Init(ctx, p11.CKF_SIGN, mech(t, "sha256-hmac"), key), p11.CKR_OK)
+			want(t, s.SignMessagesInit(ctx, signing, mech(t, "sha256-hmac"), key), p11.CKR_OK)
+			want(t, message(), p11.CKR_OK)
+			want(t, errOf(s.Do(ctx, p11.CKF_SIGN, nil, nil, 0)), p11.CKR_BUFFER_TOO_SMALL)
+			want(t, c.end(by, key), p11.CKR_OK)
+			want(t, do(), c.with)
+			want(t, do(), p11.CKR_OPERATION_NOT_INITIALIZED)
+			want(t, message(), c.with)
+			want(t, s.SignMessageBegin(ctx, signing), p11.CKR_OPERATION_NOT_INITIALIZED)
+		}
+	}
+	// A state that was saved would go on as often as somebody likes.
+	key := create(t, s, macKey+" token=true")
+	want(t, s.Init(ctx, p11.CKF_SIGN, mech(t, "sha256-hmac"), key), p11.CKR_OK)
+	want(t, errOf(s.Update(ctx, p11.CKF_SIGN, text, NoLimit)), p11.CKR_OK)
+	state, err := s.GetOperationState(ctx, NoLimit)
+	want(t, err, p11.CKR_OK)
+	want(t, destroy(s, key), p11.CKR_OK)
+	want(t, errOf(s.Final(ctx, p11.CKF_SIGN, nil, NoLimit)), p11.CKR_OK)
+	want(t, s.SetOperationState(ctx, state, 0, 0), p11.CKR_KEY_HANDLE_INVALID)
+	want(t, errOf(s.Final(ctx, p11.CKF_SIGN, nil, NoLimit)), p11.CKR_OPERATION_NOT_INITIALIZED)
 }
 
 func TestInterrupt(t *testing.T) {

@@ -93,6 +93,11 @@ func (s *Session) SetOperationState(ctx context.Context, name []byte, encryption
 			return err
 		}
 	}
+	for _, o := range saved.list {
+		if err := o.serves(ctx); err != nil { // a state goes on as often as somebody likes
+			return err
+		}
+	}
 	list, err := duplicateAll(ctx, saved.list, s)
 	if err != nil {
 		return p11.Errorf(p11.CKR_SAVED_STATE_INVALID, "the operation has ended meanwhile: %w", err)

@@ -26,7 +26,7 @@ func (s *Session) SignMessagesInit(ctx context.Context, flag p11.Flags, m p11.Me
 // SignMessage is C_SignMessage, or C_VerifyMessage with its signature: a whole message. A
 // result longer than room gives a *BufferError.
 func (s *Session) SignMessage(ctx context.Context, flag p11.Flags, data, signature []byte, room int) ([]byte, error) {
-	return s.signing(ctx, flag, func(ctx context.Context, o *Operation) ([]byte, error) {
+	return s.signing(ctx, flag, (*Operation).mayBegin, func(ctx context.Context, o *Operation) ([]byte, error) {
 		if o.message != nil {
 			return nil, p11.Errorf(p11.CKR_OPERATION_ACTIVE, "a message in parts was begun")
 		}
@@ -42,7 +42,7 @@ func (s *Session) SignMessage(ctx context.Context, flag p11.Flags, data, signatu
 
 // SignMessageBegin is C_SignMessageBegin or C_VerifyMessageBegin.
 func (s *Session) SignMessageBegin(ctx context.Context, flag p11.Flags) error {
-	_, err := s.signing(ctx, flag, func(ctx context.Context, o *Operation) ([]byte, error) {
+	_, err := s.signing(ctx, flag, (*Operation).mayBegin, func(ctx context.Context, o *Operation) ([]byte, error) {
 		if o.message != nil {
 			return nil, p11.Errorf(p11.CKR_OPERATION_ACTIVE, "a message in parts was begun")
 		}
@@ -54,7 +54,7 @@ func (s *Session) SignMessageBegin(ctx context.Context, flag p11.Flags) error {
 // SignMessageNext is C_SignMessageNext or C_VerifyMessageNext with a part that is not the
 // last. An error ends the message.
 func (s *Session) SignMessageNext(ctx context.Context, flag p11.Flags, part []byte) error {
-	_, err := s.signing(ctx, flag, func(ctx context.Context, o *Operation) ([]byte, error) {
+	_, err := s.signing(ctx, flag, goesOn, func(ctx context.Context, o *Operation) ([]byte, error) {
 		if o.message == nil {
 			return nil, notActive("message")
 		}
@@ -70,7 +70,7 @@ func (s *Session) SignMessageNext(ctx context.Context, flag p11.Flags, part []by
 // SignMessageEnd is C_SignMessageNext with the last part, or C_VerifyMessageNext with it
 // and the signature. It ends the message, but for a *BufferError.
 func (s *Session) SignMessageEnd(ctx context.Context, flag p11.Flags, part, signature []byte, room int) ([]byte, error) {
-	return s.signing(ctx, flag, func(ctx context.Context, o *Operation) ([]byte, error) {
+	return s.signing(ctx, flag, goesOn, func(ctx context.Context, o *Operation) ([]byte, error) {
 		if o.message == nil {
 			return nil, notActive("message")
 		}
@@ -81,15 +81,21 @@ func (s *Session) SignMessageEnd(ctx context.Context, flag p11.Flags, part, sign
 	})
 }
 
-// signing makes a call about the session's messages of that use.
-func (s *Session) signing(ctx context.Context, flag p11.Flags, call func(ctx context.Context, o *Operation) ([]byte, error)) ([]byte, error) {
+// signing makes a call about the session's messages of that use, if may lets it.
+func (s *Session) signing(ctx context.Context, flag p11.Flags, may func(*Operation, context.Context) error, call func(ctx context.Context, o *Operation) ([]byte, error)) ([]byte, error) {
 	o, err := s.activeOf(flag)
 	if err != nil {
 		return nil, err
 	}
 	defer s.settle(o)
+	if err := may(o, ctx); err != nil {
+		return nil, err
+	}
 	return o.run(ctx, never, func(ctx context.Context) ([]byte, error) { return call(ctx, o) })
 }
+
+// goesOn lets a call be made that begins no message.
+func goesOn(*Operation, context.Context) error { return nil }
 
 // beginSigned begins a message.
 func (o *Operation) beginSigned(ctx context.Context) (err error) {

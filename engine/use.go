@@ -130,6 +130,42 @@ func (s *Session) begin(ctx context.Context, u *use, m p11.Mechanism, h p11.Obje
 	return o, nil
 }
 
+// mayBegin is serves for an operation that is to take the first of a message. One that was
+// begun goes on to its end.
+func (o *Operation) mayBegin(ctx context.Context) error {
+	o.mu.Lock()
+	begun := o.parts || o.message != nil
+	o.unlock()
+	if begun {
+		return nil
+	}
+	return o.serves(ctx)
+}
+
+// serves checks that the key of the operation is still there, and may still be used so: since
+// the Init it may have been destroyed, or restricted, and then the operation ends.
+func (o *Operation) serves(ctx context.Context) error {
+	o.mu.Lock()
+	key := o.key
+	o.unlock()
+	if key == nil { // it has none, or has ended, which the call will say
+		return nil
+	}
+	e, err := o.session.openKey(ctx, key.handle, o.use.invalid)
+	if err == nil {
+		err = mayUse(e.attrs, o.use, o.mech)
+		e.release()
+	}
+	if err == nil || p11.RVOf(err) == p11.CKR_FUNCTION_CANCELED {
+		return err
+	}
+	if cut := o.stands(); cut != nil {
+		err = cut // with the login the handle goes, too
+	}
+	o.Close()
+	return err
+}
+
 // mayUse checks that the key with these attributes may be used so with m.
 func mayUse(key p11.Attributes, u *use, m p11.Mechanism) error {
 	if !key.Bool(u.usage) && m.Type != p11.CKM_PUB_KEY_FROM_PRIV_KEY { // a public half is no secret

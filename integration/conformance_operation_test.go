@@ -232,6 +232,13 @@ func operationRules() []tokenRule {
 			s.sign(key, "00").is("sign", p11.CKR_KEY_HANDLE_INVALID)
 			s.call("destroy", key).is("destroy again", p11.CKR_OBJECT_HANDLE_INVALID)
 		}},
+		{name: "no message begins with a key that another has destroyed", cites: "§5.7.3, docs/conformance.md", run: func(r *rig) {
+			s, other := r.a.open(), r.b.open()
+			key := s.mac("token=true label=gone")
+			s.operate("begin", "sign", key, hmac).must()
+			other.call("destroy", other.call("find", words("label=gone")).one()).must()
+			s.operate("update", "sign", "00").is("update", p11.CKR_KEY_HANDLE_INVALID)
+		}},
 		{name: "a refused operation is none", cites: "§5.13.1", run: func(r *rig) {
 			s := r.a.open()
 			s.operate("begin", "sign", s.mac("label=no sign=false"), hmac).is("refused", p11.CKR_KEY_FUNCTION_NOT_PERMITTED)

@@ -24,6 +24,8 @@ type op struct {
 	parts     int  // of the data that went in, each the same
 	presented bool // the verification got its signature first
 	private   bool // its key
+	temp      bool // likewise
+	gone      bool // that was destroyed: no more begins with it
 	begun     bool // in a process of messages: one that is in parts
 }
 
@@ -103,6 +105,9 @@ func (m *model) call(line string) []p11.RV {
 		return ok
 	case "destroy":
 		m.private, m.temp = m.private && arg != "private", m.temp && arg != "temp"
+		for _, o := range m.ops {
+			o.gone = o.gone || arg == "private" && o.private || arg == "temp" && o.temp
+		}
 		return ok
 	case "C_GetFunctionStatus", "C_CancelFunction":
 		return []p11.RV{p11.CKR_FUNCTION_NOT_PARALLEL}
@@ -268,9 +273,24 @@ func (m *model) dual(name, _ string) []p11.RV {
 	if a == nil || b == nil || a.presented || b.presented {
 		return []p11.RV{p11.CKR_OPERATION_NOT_INITIALIZED}
 	}
+	for _, slot := range []string{"Sign", "Verify", "Encrypt", "Decrypt"} {
+		if (slot == duals()[i].one || slot == duals()[i].other) && m.lacksKey(slot) {
+			return []p11.RV{p11.CKR_KEY_HANDLE_INVALID}
+		}
+	}
 	a.parts += 2 // which is not the data that was signed
 	b.parts += 2
 	return ok
+}
+
+// lacksKey says whether the operation was to begin with a key that is gone, which ends it.
+func (m *model) lacksKey(slot string) bool {
+	o := m.ops[slot]
+	if !o.gone || o.begun || o.parts > 0 && !strings.HasPrefix(slot, "Message") {
+		return false
+	}
+	delete(m.ops, slot)
+	return true
 }
 
 // operation answers the functions of the operations (PKCS#11 v3.2 §5.8 to §5.16).
@@ -295,12 +315,14 @@ func (m *model) operation(name, arg string) []p11.RV {
 		case name == k.init && (arg == "private" && !m.private || arg == "temp" && !m.temp):
 			return []p11.RV{p11.CKR_KEY_HANDLE_INVALID}
 		case name == k.init:
-			m.ops[k.slot] = &op{presented: k.presented, private: arg == "private"}
+			m.ops[k.slot] = &op{presented: k.presented, private: arg == "private", temp: arg == "temp"}
 			return ok
 		case name != k.one && name != k.update && name != k.final:
 			continue
 		case !mine:
 			return inactive
+		case m.lacksKey(k.slot):
+			return []p11.RV{p11.CKR_KEY_HANDLE_INVALID}
 		case name == k.update:
 			o.parts++
 			return ok
@@ -332,7 +354,7 @@ func (m *model) messages(name, arg string) []p11.RV {
 			case arg == "private" && !m.private || arg == "temp" && !m.temp:
 				return []p11.RV{p11.CKR_KEY_HANDLE_INVALID}
 			default:
-				m.ops[p.name] = &op{private: arg == "private"}
+				m.ops[p.name] = &op{private: arg == "private", temp: arg == "temp"}
 			}
 			return ok
 		case p.one, p.begin, p.next, p.final:
@@ -346,6 +368,8 @@ func (m *model) messages(name, arg string) []p11.RV {
 			delete(m.ops, p.name)
 		case name != p.next && o.begun:
 			return []p11.RV{p11.CKR_OPERATION_ACTIVE}
+		case m.lacksKey(p.name):
+			return []p11.RV{p11.CKR_KEY_HANDLE_INVALID}
 		case name == p.begin:
 			o.begun, o.parts = true, 0
 		case name == p.next:
