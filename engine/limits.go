@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"p11fs/p11"
+	"p11fs/tokens"
 )
 
 // Limits bounds what one uid may hold in all its applications together. Zero
@@ -15,6 +16,9 @@ type Limits struct {
 	// Bytes of session objects, of what searches found, and of what the doors keep
 	// for the uid's clients: 192 MiB, and less while others hold much. See Account.Take.
 	Bytes int64
+	// Public are the bytes that the public objects of a token have when nobody who has not
+	// logged in there makes more of them, whichever uid: 64 MiB.
+	Public int64
 }
 
 func (l Limits) withDefaults() Limits {
@@ -27,7 +31,28 @@ func (l Limits) withDefaults() Limits {
 	if l.Bytes == 0 {
 		l.Bytes = 192 << 20
 	}
+	if l.Public == 0 {
+		l.Public = 64 << 20
+	}
 	return l
+}
+
+// mayGrow refuses more of a public token object to who has not logged in, where such objects
+// take much together: they stay, and are in no account. was is nil for a new one.
+func (s *Session) mayGrow(was, attrs p11.Attributes) error {
+	if !attrs.Bool(p11.CKA_TOKEN) || attrs.Bool(p11.CKA_PRIVATE) {
+		return nil
+	}
+	more := tokens.SizeOf(attrs)
+	if was != nil {
+		more -= tokens.SizeOf(was)
+	}
+	most := s.appSlot.app.engine.limits.Public
+	if more <= 0 || most < 0 || int64(s.appSlot.slot.token.PublicSize()+more) <= most {
+		return nil
+	}
+	return p11.Advise(p11.Errorf(p11.CKR_DEVICE_MEMORY, "the public objects of the token have all %d bytes that they may have without a login", most),
+		"log in, or destroy some")
 }
 
 // A LimitError says that a uid holds all it may. It wraps CKR_SESSION_COUNT for

@@ -38,6 +38,40 @@ func TestLimitsPerUID(t *testing.T) {
 	create(t, s, "class=data")
 }
 
+// Public token objects are in no account: who has not logged in can make them up to a bound
+// of all, and destroy them.
+func TestPublicObjectsWithoutALogin(t *testing.T) {
+	ctx := t.Context()
+	b := newLimitedBench(t, hooks.Options{}, Limits{Public: 64 << 10})
+	s, user := b.session(t, b.app(), rw), b.user(t)
+	data, kib := tmpl(t, "class=data token=true"), func(n int) p11.Attributes {
+		return p11.Attributes{{Type: p11.CKA_VALUE, Value: make([]byte, n<<10)}}
+	}
+	made := func(s *Session, n int) (p11.ObjectHandle, error) {
+		return s.CreateObject(ctx, append(data.Clone(), kib(n)...))
+	}
+	first, err := made(s, 30)
+	want(t, err, p11.CKR_OK)
+	other := b.session(t, b.NewApplication(Owner{UID: 1001}, ForPrograms), rw)
+	second, err := made(other, 20)
+	want(t, err, p11.CKR_OK)
+	_, err = made(s, 20)
+	want(t, err, p11.CKR_DEVICE_MEMORY)
+	_, err = s.CopyObject(ctx, first, nil)
+	want(t, err, p11.CKR_DEVICE_MEMORY)
+	want(t, s.SetAttributeValue(ctx, second, kib(40)), p11.CKR_DEVICE_MEMORY)
+	_, err = s.CreateObject(ctx, append(tmpl(t, "class=data"), kib(100)...)) // which is in his account
+	want(t, err, p11.CKR_OK)
+
+	third, err := made(user, 100)
+	want(t, err, p11.CKR_OK)
+	want(t, user.SetAttributeValue(ctx, third, kib(200)), p11.CKR_OK)
+	want(t, s.SetAttributeValue(ctx, third, kib(1)), p11.CKR_OK)
+	want(t, s.DestroyObject(ctx, first), p11.CKR_OK)
+	_, err = made(s, 30)
+	want(t, err, p11.CKR_OK)
+}
+
 func TestStats(t *testing.T) {
 	b := newBench(t, hooks.Options{})
 	s := b.user(t)

@@ -113,7 +113,7 @@ func (s *Session) update(ctx context.Context, h p11.ObjectHandle, template p11.A
 	if err != nil {
 		return err
 	}
-	so := s.isSO()
+	so, anybody := s.isSO(), s.appSlot.current() == nil
 	rules := s.appSlot.app.engine.rules
 	change := func(attrs p11.Attributes) (p11.Attributes, error) {
 		if err := mayModify(attrs); err != nil {
@@ -123,7 +123,13 @@ func (s *Session) update(ctx context.Context, h p11.ObjectHandle, template p11.A
 		if err != nil {
 			return nil, err
 		}
-		return rules.change(attrs, template, false, so)
+		changed, err := rules.change(attrs, template, false, so)
+		if err == nil && anybody {
+			if err = s.mayGrow(attrs, changed); err != nil {
+				changed.Wipe()
+			}
+		}
+		return changed, err
 	}
 	if o.Name == "" {
 		return s.appSlot.objects.update(h, change)

@@ -90,6 +90,9 @@ func (s *Session) store(ctx context.Context, list ...*pending) ([]p11.ObjectHand
 		if err == nil {
 			err = s.mayMake(p.attrs)
 		}
+		if err == nil && s.appSlot.current() == nil {
+			err = s.mayGrow(nil, p.attrs)
+		}
 		if err != nil {
 			s.disown(list...)
 			return nil, err
@@ -340,8 +343,8 @@ func (r *ruleset) leavesAlone(attrs, template p11.Attributes) error {
 	return nil
 }
 
-// DestroyObject is C_DestroyObject (PKCS#11 v3.1 §5.7.3). Operations that use
-// the object go on to their end.
+// DestroyObject is C_DestroyObject (PKCS#11 v3.1 §5.7.3). An operation that
+// has taken data goes on to its end: no other one, and no other message, begins with the key.
 func (s *Session) DestroyObject(ctx context.Context, h p11.ObjectHandle) error {
 	o, err := s.mine(ctx, h, nil)
 	if err != nil {

@@ -28,21 +28,6 @@ type made struct {
 	ivs  *ivCounter // of a secret key
 }
 
-// objectSize is what an object takes beside the values of its attributes, and what
-// each of those takes beside its bytes.
-const (
-	objectSize    = 512
-	attributeSize = 64
-)
-
-func sizeOf(attrs p11.Attributes) int {
-	n := objectSize
-	for _, a := range attrs {
-		n += attributeSize + len(a.Value)
-	}
-	return n
-}
-
 // A lifetime counts what holds an object that the token has adopted, while it is
 // being made, and of a session object all its versions, its copies, and operations
 // that go on after the object is gone.
@@ -121,7 +106,7 @@ func (o *sessionObjects) add(s *Session, l *login, attrs p11.Attributes, life *l
 		newObject(0, attrs, life).Drop()
 		return nil, err
 	}
-	size := sizeOf(attrs)
+	size := tokens.SizeOf(attrs)
 	if err := app.account.Take(size); err != nil {
 		app.engine.quota.give(app.owner.UID, 0, 1)
 		newObject(0, attrs, life).Drop()
@@ -173,7 +158,7 @@ func (o *sessionObjects) update(h p11.ObjectHandle, change func(p11.Attributes) 
 		}
 		m := o.made[h]
 		was := m.size
-		m.size = sizeOf(attrs)
+		m.size = tokens.SizeOf(attrs)
 		if err := o.appSlot.app.account.Take(m.size - was); err != nil {
 			return nil, err
 		}

@@ -41,6 +41,7 @@ type Index struct {
 	handles         *btree.BTreeG[byHandle]
 	names           *btree.BTreeG[*item]
 	public, private trees
+	publicSize      int // the sizes of public objects together
 }
 
 // trees are those that are searched. Private objects have their own: a search that
@@ -64,6 +65,7 @@ type item struct {
 	seq    uint64
 	key    [keys]uint64
 	has    [keys]bool
+	size   int // see SizeOf
 	obj    *Object
 }
 
@@ -136,6 +138,7 @@ func (x *Index) putLocked(o *Object, seq uint64) (old *Object) {
 	it := &item{handle: o.Handle, name: o.Name, seq: seq, has: [keys]bool{byOrder: true}, obj: o}
 	if attrs, err := o.Acquire(); err == nil {
 		x.describe(it, attrs)
+		it.size = SizeOf(attrs)
 		o.Release()
 	}
 	if was, ok := x.handles.Get(byHandle{handle: it.handle}); ok {
@@ -145,6 +148,9 @@ func (x *Index) putLocked(o *Object, seq uint64) (old *Object) {
 	x.handles.ReplaceOrInsert(byHandle{it.handle, it})
 	if it.name != "" {
 		x.names.ReplaceOrInsert(it)
+	}
+	if !o.Private {
+		x.publicSize += it.size
 	}
 	for k, tree := range x.of(it) {
 		if it.has[k] {
@@ -184,6 +190,9 @@ func (x *Index) removeLocked(it *item) {
 	if it.name != "" {
 		x.names.Delete(it)
 	}
+	if !it.obj.Private {
+		x.publicSize -= it.size
+	}
 	for k, tree := range x.of(it) {
 		if it.has[k] {
 			tree.Delete(it)
@@ -219,6 +228,13 @@ func (x *Index) Counts() (public, private int) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	return x.public[byOrder].Len(), x.private[byOrder].Len()
+}
+
+// PublicSize is the size of all public objects together.
+func (x *Index) PublicSize() int {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.publicSize
 }
 
 // NewHandle is a new handle that no object of the index has.

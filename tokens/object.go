@@ -51,6 +51,22 @@ func NewSessionObject(h p11.ObjectHandle, attrs p11.Attributes, forget func(p11.
 	return o
 }
 
+// What an object takes beside the values of its attributes, and what each of them takes, in
+// bytes: more rather than less.
+const (
+	objectSize    = 512
+	attributeSize = 64
+)
+
+// SizeOf is what an object with these attributes takes of memory, in bytes.
+func SizeOf(attrs p11.Attributes) int {
+	n := objectSize
+	for _, a := range attrs {
+		n += attributeSize + len(a.Value)
+	}
+	return n
+}
+
 // String names the object by its handle. Its attributes never print.
 func (o *Object) String() string { return fmt.Sprintf("object %#x", uint64(o.Handle)) }
 

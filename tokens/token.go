@@ -89,6 +89,8 @@ type Objects interface {
 	ByName(name string) (*Object, error)
 	// Counts returns how many public and private objects are known.
 	Counts() (public, private int)
+	// PublicSize is what all public objects take together, in bytes (SizeOf).
+	PublicSize() int
 	// Create stores a new object durably. attrs is complete (defaults filled
 	// in) and becomes the token's, which wipes it also when it fails.
 	Create(ctx context.Context, attrs p11.Attributes) (*Object, error)

@@ -24,6 +24,9 @@ func (l Lookup) ByName(name string) (*Object, error) { return existing(l.Index.B
 // Counts is Objects.
 func (l Lookup) Counts() (public, private int) { return l.Index.Counts() }
 
+// PublicSize is Objects.
+func (l Lookup) PublicSize() int { return l.Index.PublicSize() }
+
 func existing(o *Object) (*Object, error) {
 	if o == nil {
 		return nil, p11.CKR_OBJECT_HANDLE_INVALID
