@@ -7,6 +7,9 @@ import (
 	"p11fs/tokens"
 )
 
+// RandomTurn is how many bytes are made in one turn at most: some tenths of a millisecond's work.
+const RandomTurn = 64 << 10
+
 // GenerateRandom is C_GenerateRandom (PKCS#11 v3.1 §5.19.2).
 func (s *Session) GenerateRandom(ctx context.Context, n int) ([]byte, error) {
 	if s.closed() {

@@ -37,7 +37,7 @@ type share struct {
 	ended   time.Time // the last turn
 	running int       // turns in turns.running
 	long    int       // turns that are no longer there, and have not ended
-	waiting []*Turn   // the oldest first
+	waiting []*Turn   // those whose work goes on, then the oldest first
 	listed  bool      // it is in turns.recent
 }
 
@@ -63,7 +63,8 @@ func newTurns(processors int) *turns {
 	return t
 }
 
-// A Turn is a stretch of work for a uid. nil is one that nothing is known of.
+// A Turn is a stretch of work for a uid. nil is one that nothing is known of: so is that of
+// who waits no more, of whom there may be thousands at once, and who has little left to do.
 type Turn struct {
 	account *Account // nil of turns.free
 	turns   *turns   // of that
@@ -71,6 +72,7 @@ type Turn struct {
 	counts  bool          // it is in turns.running
 	long    bool          // it was, for longer than that
 	called  chan struct{} // closed when it begins, if it waited
+	taken   atomic.Bool   // from among those that wait, by who calls it or by who waits no more
 }
 
 // Turn begins a turn, and waits for it if other uids have used less, until ctx ends; End
@@ -81,6 +83,29 @@ func (a *Account) Turn(ctx context.Context) *Turn {
 		return &t.free
 	}
 	return t.begin(ctx, a)
+}
+
+// Again ends a turn and begins the next one of the same work, before whatever else of the
+// uid waits. Work that has much to do, and may pause, lets others in between so.
+func (a *Account) Again(ctx context.Context, n *Turn) *Turn {
+	if n == nil || n.account == nil {
+		n.End()
+		return a.Turn(ctx)
+	}
+	next := &Turn{account: a, called: make(chan struct{})}
+	a.turns.endForNext(n, next)
+	return next.wait(ctx)
+}
+
+// endForNext ends a turn, and has the next one of its work be the first that waits.
+func (t *turns) endForNext(n, next *Turn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := &next.account.share
+	t.listLocked(next.account)
+	s.waiting = slices.Insert(s.waiting, 0, next)
+	t.lookLaterLocked()
+	t.endLocked(n, time.Now())
 }
 
 // End ends the turn.
@@ -104,7 +129,20 @@ func (t *turns) beginFree() bool {
 }
 
 func (t *turns) begin(ctx context.Context, a *Account) *Turn {
+	if ctx.Err() != nil {
+		return nil
+	}
 	n := &Turn{account: a}
+	if begun := t.beginOrQueue(n); begun != nil {
+		return begun
+	}
+	return n.wait(ctx)
+}
+
+// beginOrQueue begins a turn and returns it, or a free one in its place, or has it wait and
+// returns nil.
+func (t *turns) beginOrQueue(n *Turn) *Turn {
+	a := n.account
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := time.Now()
@@ -118,10 +156,7 @@ func (t *turns) begin(ctx context.Context, a *Account) *Turn {
 		}
 	}
 	t.tidyLocked(now)
-	if !a.share.listed {
-		a.share.listed = true
-		t.recent = append(t.recent, a)
-	}
+	t.listLocked(a)
 	if t.mayLocked(a, now) {
 		t.startLocked(n, now)
 		return n
@@ -129,19 +164,28 @@ func (t *turns) begin(ctx context.Context, a *Account) *Turn {
 	n.called = make(chan struct{})
 	a.share.waiting = append(a.share.waiting, n)
 	t.lookLaterLocked()
-	t.mu.Unlock()
-	called := true
+	return nil
+}
+
+// wait waits until the turn begins, or ctx ends. It locks nothing: thousands may end at once.
+func (n *Turn) wait(ctx context.Context) *Turn {
 	select {
 	case <-n.called:
 	case <-ctx.Done():
-		called = false
-	}
-	t.mu.Lock()
-	if !called && !n.counts && !n.long {
-		a.share.waiting = slices.DeleteFunc(a.share.waiting, func(w *Turn) bool { return w == n })
-		t.startLocked(n, time.Now())
+		if n.taken.CompareAndSwap(false, true) {
+			return nil
+		}
+		<-n.called // just now
 	}
 	return n
+}
+
+// listLocked counts the account among those that work or wait.
+func (t *turns) listLocked(a *Account) {
+	if !a.share.listed {
+		a.share.listed = true
+		t.recent = append(t.recent, a)
+	}
 }
 
 // lookLaterLocked has those that wait looked at in a while, in case that none of those
@@ -166,7 +210,10 @@ func (t *turns) look() {
 func (t *turns) end(n *Turn) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	now := time.Now()
+	t.endLocked(n, time.Now())
+}
+
+func (t *turns) endLocked(n *Turn, now time.Time) {
 	s := &n.account.share
 	s.used = s.usedAt(now) + float64(min(now.Sub(n.began), maxTurn))
 	s.at, s.ended = now, now
@@ -186,6 +233,9 @@ func (t *turns) callLocked(now time.Time) {
 	for {
 		var next *Account
 		for _, a := range t.recent {
+			for len(a.share.waiting) > 0 && a.share.waiting[0].taken.Load() {
+				a.share.waiting = a.share.waiting[1:]
+			}
 			if len(a.share.waiting) > 0 && (next == nil || a.share.usedAt(now) < next.share.usedAt(now)) {
 				next = a
 			}
@@ -195,8 +245,10 @@ func (t *turns) callLocked(now time.Time) {
 		}
 		n := next.share.waiting[0]
 		next.share.waiting = next.share.waiting[1:]
-		t.startLocked(n, now)
-		close(n.called)
+		if n.taken.CompareAndSwap(false, true) {
+			t.startLocked(n, now)
+			close(n.called)
+		}
 	}
 }
 

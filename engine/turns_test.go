@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -33,6 +34,73 @@ func works(ctx context.Context, a *Account, turn time.Duration) *atomic.Int64 {
 		}
 	}()
 	return n
+}
+
+// TestTurnsEndTogether: thousands that wait no more, as at the end of the daemon, wait for
+// nothing that others of them do.
+func TestTurnsEndTogether(t *testing.T) {
+	a := turnsOf(1, 2)
+	busy := a[0].Turn(t.Context())
+	defer busy.End()
+	other := a[1].Turn(t.Context())
+	defer other.End()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan *Turn)
+	a[0].turns.mu.Lock()
+	n := &Turn{account: a[0], called: make(chan struct{})}
+	a[0].share.waiting = append(a[0].share.waiting, n)
+	go func() { ended <- n.wait(ctx) }()
+	cancel()
+	select {
+	case got := <-ended:
+		if got != nil {
+			t.Error("it has a turn")
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it waits for the lock")
+	}
+	a[0].turns.mu.Unlock()
+	if a[0].Turn(ctx) != nil {
+		t.Error("who waits no more has a turn")
+	}
+	a[0].Turn(t.Context()).End() // that one is not called
+}
+
+// TestTurnsGoOn: work in pieces lets others in between, but not what else its uid has.
+func TestTurnsGoOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		a := turnsOf(1, 2)
+		var order []string
+		piece := func(name string) {
+			order = append(order, name)
+			time.Sleep(2 * time.Millisecond)
+		}
+		var wg sync.WaitGroup
+		n := a[0].Turn(ctx)
+		for range 3 {
+			wg.Go(func() {
+				n := a[0].Turn(ctx)
+				defer n.End()
+				piece("later")
+			})
+		}
+		wg.Go(func() {
+			time.Sleep(time.Millisecond)
+			n := a[1].Turn(ctx)
+			defer n.End()
+			piece("other")
+		})
+		for range 3 {
+			piece("piece")
+			n = a[0].Again(ctx, n)
+		}
+		n.End()
+		wg.Wait()
+		if got, want := strings.Join(order, " "), "piece other piece piece later later later"; got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	})
 }
 
 // TestTurnsAreShared: one that works now and then waits for nobody who works much, and

@@ -71,6 +71,7 @@ type handle struct {
 	path string       // of the file
 	app  *application // of who opened it; nil for a text that needs none
 	busy mutex        // held while a function runs
+	turn *engine.Turn // of the function that runs; guarded by busy
 	// waits is closed when a function has run, if some wait for that. It is guarded by
 	// busy.
 	waits chan struct{}
@@ -147,7 +148,8 @@ func (h *handle) once(ctx context.Context, f func() error) (waits <-chan struct{
 		return nil, context.Canceled
 	}
 	defer h.busy.unlock()
-	defer h.account(ctx).Turn(ctx).End()
+	h.turn = h.account(ctx).Turn(ctx)
+	defer func() { h.turn.End() }()
 	if err = f(); errors.Is(err, errNotYet) && !h.nonblock && !requestOf(ctx).nonblock {
 		if h.waits == nil {
 			h.waits = make(chan struct{})
@@ -160,6 +162,9 @@ func (h *handle) once(ctx context.Context, f func() error) (waits <-chan struct{
 	}
 	return nil, err
 }
+
+// pause lets others have their turns before a request goes on.
+func (h *handle) pause(ctx context.Context) { h.turn = h.account(ctx).Again(ctx, h.turn) }
 
 // account is that of who opened the file, or of the caller.
 func (h *handle) account(ctx context.Context) *engine.Account {

@@ -5,8 +5,10 @@ import (
 	"context"
 	"fmt"
 
+	"p11fs/engine"
 	"p11fs/p11"
 	"p11fs/p11/pkix"
+	"p11fs/secret"
 )
 
 // rootNode returns the node of the tree's root.
@@ -154,13 +156,20 @@ func (p place) randomFile() *file {
 			}
 			h, left := s.newHandle(), maxRandom
 			h.read = func(ctx context.Context, dest []byte, _ int64) ([]byte, error) {
-				n := min(len(dest), left)
-				if n == 0 {
-					return nil, nil
+				dest = dest[:0:min(len(dest), left)]
+				for len(dest) < cap(dest) {
+					if len(dest) > 0 {
+						h.pause(ctx)
+					}
+					b, err := s.eng.GenerateRandom(ctx, min(cap(dest)-len(dest), engine.RandomTurn))
+					if err != nil {
+						return nil, err
+					}
+					dest = append(dest, b...)
+					secret.Wipe(b)
 				}
-				b, err := s.eng.GenerateRandom(ctx, n)
-				left -= len(b)
-				return b, err
+				left -= len(dest)
+				return dest, nil
 			}
 			h.write = func(ctx context.Context, seed []byte, _ int64) error {
 				err := s.eng.SeedRandom(ctx, seed)

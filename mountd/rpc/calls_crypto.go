@@ -7,6 +7,7 @@ import (
 	"p11fs/engine"
 	"p11fs/mountd/rpc/wire"
 	"p11fs/p11"
+	"p11fs/secret"
 )
 
 // maxRandom bounds C_GenerateRandom, in bytes.
@@ -230,13 +231,24 @@ func (q *request) generateRandom() error {
 	if n > maxRandom {
 		return p11.Errorf(p11.CKR_DATA_LEN_RANGE, "%d random bytes at once are too many", n)
 	}
-	b, err := q.session.GenerateRandom(q.ctx, n)
-	if err != nil {
+	if err := q.take(n); err != nil {
 		return err
 	}
-	if len(b) != n {
-		return errors.New("the token gave fewer random bytes than were asked for")
+	b := q.w.Room(n)
+	for {
+		part, err := q.session.GenerateRandom(q.ctx, min(n-len(b), engine.RandomTurn))
+		if err != nil {
+			return err
+		}
+		b = append(b, part...)
+		secret.Wipe(part)
+		if len(b) == n {
+			q.w.Result(b)
+			return nil
+		}
+		if len(part) == 0 {
+			return errors.New("the token gave fewer random bytes than were asked for")
+		}
+		q.turn = q.conn.account.Again(q.ctx, q.turn)
 	}
-	q.w.Result(b)
-	return nil
 }

@@ -25,6 +25,7 @@ type conn struct {
 	account *engine.Account
 	input   *input
 	refused error
+	cancel  context.CancelFunc // of all calls
 
 	protocol wire.Protocol
 	state    state
@@ -34,10 +35,9 @@ type conn struct {
 }
 
 // run serves the connection until the client closes it, and then calls gone.
-func (c *conn) run(gone func()) {
-	ctx, cancel := context.WithCancel(context.Background())
+func (c *conn) run(ctx context.Context, gone func()) {
 	end := func() {
-		cancel()
+		c.cancel()
 		c.wg.Wait()
 		c.state.finalize()
 		_ = c.socket.Close() // nothing is left to be said

@@ -118,6 +118,7 @@ type request struct {
 	w     *wire.Writer
 	err   error // the first failure of an argument
 	held  int   // in the account, until the call is answered
+	turn  *engine.Turn
 
 	// What a call of a session is given, in the order of its signature.
 	session   *engine.Session
@@ -144,10 +145,10 @@ func (c *conn) handle(ctx context.Context, b []byte, code uint32, body []byte) (
 			out = errorFrame(w.B[:start], code, p11.CKR_GENERAL_ERROR)
 		}
 	}()
-	defer c.account.Turn(ctx).End()
+	q := &request{ctx: ctx, conn: c, r: wire.NewReader(body, c.protocol), w: w, turn: c.account.Turn(ctx)}
+	defer func() { q.turn.End() }()
 	var at int
 	w.B, at = wire.AppendFrame(b, code, "")
-	q := &request{ctx: ctx, conn: c, r: wire.NewReader(body, c.protocol), w: w}
 	err := q.answer()
 	c.account.Give(q.held)
 	if err == nil {

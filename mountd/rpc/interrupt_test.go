@@ -40,25 +40,42 @@ func (o slowOperation) Update(ctx context.Context, _ []byte) ([]byte, error) {
 	}
 }
 
+// TestCloseInterrupts: the end of the server waits for no call, also where none may go on
+// beside the reading of its connection.
+func TestCloseInterrupts(t *testing.T) {
+	token := &slowToken{hooks.New("slow", hooks.Options{}), make(chan struct{}, 1), make(chan struct{}, 1)}
+	path, server := serveTokens(t, Config{MaxCalls: -1}, token)
+	beginSlow(t, path, token)
+	go server.Close()
+	select {
+	case <-token.interrupted:
+	case <-time.After(waitLimit / 2):
+		t.Error("the call goes on")
+	}
+}
+
+// beginSlow has a new client make a call, and returns when the token has it.
+func beginSlow(t *testing.T, path string, token *slowToken) (k *client, session uint64) {
+	k = dial(t, path, wire.V2).initialize()
+	session = k.session()
+	k.must(wire.CallDigestInit, func(w *wiretest.Writer) {
+		w.Ulong(session)
+		w.Mechanism(wire.Mechanism{Mechanism: p11.Mechanism{Type: p11.CKM_SHA256}})
+	})
+	w := k.begin(wire.CallDigestUpdate)
+	w.Ulong(session)
+	w.Array(data([]byte("data")))
+	k.send(w)
+	<-token.inCall
+	return k, session
+}
+
 // TestInterrupt cuts a call that is at the token: by C_SessionCancel on the same
 // connection, and by the end of the client. Neither waits for the token.
 func TestInterrupt(t *testing.T) {
 	token := &slowToken{hooks.New("slow", hooks.Options{}), make(chan struct{}, 1), make(chan struct{}, 1)}
 	path, server := serveTokens(t, Config{}, token)
-	begin := func(t *testing.T) (k *client, session uint64) {
-		k = dial(t, path, wire.V2).initialize()
-		session = k.session()
-		k.must(wire.CallDigestInit, func(w *wiretest.Writer) {
-			w.Ulong(session)
-			w.Mechanism(wire.Mechanism{Mechanism: p11.Mechanism{Type: p11.CKM_SHA256}})
-		})
-		w := k.begin(wire.CallDigestUpdate)
-		w.Ulong(session)
-		w.Array(data([]byte("data")))
-		k.send(w)
-		<-token.inCall
-		return k, session
-	}
+	begin := func(t *testing.T) (*client, uint64) { return beginSlow(t, path, token) }
 	isInterrupted := func(t *testing.T) {
 		t.Helper()
 		select {

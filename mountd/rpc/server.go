@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -120,7 +121,8 @@ func (s *Server) Close() {
 	s.mu.Lock()
 	s.closed = true
 	for c := range s.conns {
-		_ = c.socket.Close() // wakes its read loop, which is all that counts
+		_ = c.socket.Close() // wakes its read loop
+		c.cancel()           // which may wait with a call for its turn
 	}
 	s.mu.Unlock()
 	s.wg.Wait()
@@ -163,7 +165,8 @@ func (s *Server) start(socket *net.UnixConn) {
 		_ = socket.Close() // nothing has been said on it
 		return
 	}
-	c := &conn{server: s, socket: socket, peer: peer, account: s.config.Engine.Account(peer.UID)}
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &conn{server: s, socket: socket, peer: peer, account: s.config.Engine.Account(peer.UID), cancel: cancel}
 	s.mu.Lock()
 	u := s.users[peer.UID]
 	if u == nil {
@@ -174,6 +177,7 @@ func (s *Server) start(socket *net.UnixConn) {
 	switch {
 	case s.closed:
 		s.mu.Unlock()
+		cancel()
 		_ = socket.Close() // the server ends
 		return
 	case len(s.conns) >= s.config.MaxConnections, peer.UID != 0 && u.conns >= s.config.MaxPerUID:
@@ -183,6 +187,7 @@ func (s *Server) start(socket *net.UnixConn) {
 	// and locks need some, too.
 	if n, m := s.config.MaxConnections, s.config.MaxPerUID; len(s.conns) >= n+n/2 || u.conns >= m+m/2 && peer.UID != 0 {
 		s.mu.Unlock()
+		cancel()
 		_ = socket.Close()
 		return
 	}
@@ -194,7 +199,7 @@ func (s *Server) start(socket *net.UnixConn) {
 	if c.refused == nil && s.config.Allow != nil {
 		c.refused = s.config.Allow(peer)
 	}
-	go c.run(func() {
+	go c.run(ctx, func() {
 		defer s.wg.Done()
 		s.mu.Lock()
 		defer s.mu.Unlock()
