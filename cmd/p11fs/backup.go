@@ -57,7 +57,7 @@ which the PINs still protect what is private.`,
 		if path == "" {
 			return &usageError{err: errors.New("the file has no name: name one")}
 		}
-		if st, err := os.Stat(path); err == nil && (!*force || !st.Mode().IsRegular()) {
+		if st, err := os.Lstat(path); err == nil && (!*force || !st.Mode().IsRegular()) {
 			return &usageError{err: fmt.Errorf("%s is there: name another file, or add --force to write over a regular one", path)}
 		}
 		u, err := open(args[0], false)
@@ -73,7 +73,7 @@ which the PINs still protect what is private.`,
 			return err
 		}
 		defer phrase.Close()
-		return writeBackup(c.Context(), s, u, path, who, phrase)
+		return writeBackup(c.Context(), s, u, path, *force, who, phrase)
 	})
 	return completeFile(c, 1)
 }
@@ -110,15 +110,12 @@ func recipients(ctx context.Context, s streams, to []string, toFile, phraseFile 
 }
 
 // writeBackup writes the file, and reads it back before it has its name.
-func writeBackup(ctx context.Context, s streams, u *mountd.Upkeep, path string, who []age.Recipient, phrase *secret.Bytes) error {
-	out, err := createOutput(path, nil, 0o600)
+func writeBackup(ctx context.Context, s streams, u *mountd.Upkeep, path string, force bool, who []age.Recipient, phrase *secret.Bytes) error {
+	out, err := createPrivate(path, force)
 	if err != nil {
 		return err
 	}
 	defer out.discard()
-	if err := out.file.Chmod(0o600); err != nil {
-		return err
-	}
 	written := sha256.New()
 	sealed, err := age.Encrypt(io.MultiWriter(out, written), who...)
 	if err != nil {

@@ -276,7 +276,7 @@ func (x *exporting) sealed(plain []byte, err error) ([]byte, error) {
 
 // write writes a file that is not there.
 func (x *exporting) write(name string, content []byte) error {
-	out, err := createOutput(filepath.Join(x.dir, name), nil, 0o600) // from the beginning: who has opened it keeps it
+	out, err := createPrivate(filepath.Join(x.dir, name), false)
 	if err != nil {
 		return err
 	}

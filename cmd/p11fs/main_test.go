@@ -404,6 +404,60 @@ func TestOutputIsNamed(t *testing.T) {
 	}
 }
 
+// TestPrivateOutput: keys and backups go into files of their own, whatever others put there
+// meanwhile.
+func TestPrivateOutput(t *testing.T) {
+	dir := t.TempDir()
+	victim := filepath.Join(dir, "victim")
+	if err := os.WriteFile(victim, []byte("kept"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	write := func(path string, replace bool, before func()) error {
+		o, err := createPrivate(path, replace)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer o.discard()
+		if _, err := o.Write([]byte("new")); err != nil {
+			t.Fatal(err)
+		}
+		before()
+		return o.commit()
+	}
+	link := func(name string) (path string, plant func()) {
+		path = filepath.Join(dir, name)
+		return path, func() {
+			if err := os.Symlink(victim, path); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	path, plant := link("early")
+	plant()
+	if err := write(path, false, func() {}); !errors.Is(err, os.ErrExist) {
+		t.Errorf("over a link: %v", err)
+	}
+	path, plant = link("late")
+	if err := write(path, false, plant); !errors.Is(err, os.ErrExist) {
+		t.Errorf("over a link that came meanwhile: %v", err)
+	}
+	path, plant = link("forced")
+	if err := write(path, true, plant); err != nil {
+		t.Errorf("in the place of a link: %v", err)
+	}
+	for name, want := range map[string]string{"victim": "kept", "forced": "new"} {
+		if b, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(b) != want {
+			t.Errorf("%s: %q, %v", name, b, err)
+		}
+	}
+	if st, err := os.Lstat(path); err != nil || st.Mode() != 0o600 {
+		t.Errorf("%v, %v", st.Mode(), err)
+	}
+	if left, _ := filepath.Glob(dir + "/.p11fs-*"); left != nil {
+		t.Errorf("%v is left", left)
+	}
+}
+
 func TestStatusAndPath(t *testing.T) {
 	dir := fakeTree(t)
 	t.Setenv(mountEnv, dir)

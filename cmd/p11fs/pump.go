@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // blockSize is what the kernel moves in one request of the tree.
@@ -141,6 +143,7 @@ type output struct {
 	file   *os.File  // else
 	path   string    // the name to come; empty where the file has it
 	named  string    // what the command line calls it
+	fresh  bool      // it is to take no other's place
 }
 
 func (o *output) Write(b []byte) (int, error) {
@@ -179,14 +182,44 @@ func createOutput(path string, stdout io.Writer, mode os.FileMode) (*output, err
 		o.file, err = os.OpenFile(path, os.O_WRONLY, 0)
 		return o, o.failed(err)
 	}
-	random := make([]byte, 8)
-	_, _ = rand.Read(random) // which does not fail
-	f, newErr := os.OpenFile(filepath.Join(filepath.Dir(path), fmt.Sprintf(".p11fs-%x", random)), os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	f, newErr := createBeside(path, mode)
 	if newErr == nil && err == nil {
 		_ = f.Chmod(old.Mode().Perm()) // as far as the file system has modes
 	}
 	o.file, o.path = f, path
 	return o, o.failed(newErr)
+}
+
+// createBeside makes a file that is to have the name path once all of it is there.
+func createBeside(path string, mode os.FileMode) (*os.File, error) {
+	random := make([]byte, 8)
+	_, _ = rand.Read(random) // which does not fail
+	return os.OpenFile(filepath.Join(filepath.Dir(path), fmt.Sprintf(".p11fs-%x", random)), os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+}
+
+// createPrivate begins a file that only its owner reads, from the beginning: who has opened
+// it keeps it. It takes the place of none that is there by then, unless replace is set, and
+// follows no symbolic link: others may write the directory.
+func createPrivate(path string, replace bool) (*output, error) {
+	o := &output{named: path, path: path, fresh: !replace}
+	var err error
+	o.file, err = createBeside(path, 0o600)
+	return o, o.failed(err)
+}
+
+// renameNew is rename(2) to a name that nothing has.
+func renameNew(from, to string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // the file system cannot
+		if err := os.Link(from, to); err != nil {
+			return err
+		}
+		return os.Remove(from)
+	}
+	if err != nil {
+		return &os.PathError{Op: "rename", Path: to, Err: err}
+	}
+	return nil
 }
 
 // commit ends the output, of which all is there.
@@ -198,7 +231,11 @@ func (o *output) commit() error {
 		return nil
 	}
 	err := errors.Join(o.file.Sync(), o.file.Close())
-	if err == nil {
+	switch {
+	case err != nil:
+	case o.fresh:
+		err = renameNew(o.file.Name(), o.path)
+	default:
 		err = os.Rename(o.file.Name(), o.path)
 	}
 	if err == nil {
