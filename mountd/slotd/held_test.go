@@ -127,7 +127,16 @@ func TestStoppedHolder(t *testing.T) {
 	}
 
 	_, release = r.hold(t)
-	if err := within(t, wait+soon, "the end", d.Close); err != nil {
+	err = within(t, soon, "the closing of many sessions", func() (err error) {
+		for range 1000 {
+			err = errors.Join(err, d.Closed(3))
+		}
+		return err
+	})
+	if err != nil {
+		t.Errorf("many sessions close: %v", err)
+	}
+	if err := within(t, soon, "the end", d.Close); err != nil {
 		t.Errorf("the daemon ends: %v", err)
 	}
 	err = within(t, wait+soon, "a start", func() error {

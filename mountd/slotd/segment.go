@@ -18,9 +18,11 @@ const (
 	collectEvery = 10 * time.Second
 	// lockWait bounds how long the API lock is waited for. Stock processes hold
 	// it for less than a millisecond, unless they were stopped; then the next
-	// ones wait for heldWait only.
+	// ones wait for heldWait only. At the end of the daemon everything waits for endWait
+	// at most.
 	lockWait = 5 * time.Second
 	heldWait = 50 * time.Millisecond
+	endWait  = 500 * time.Millisecond
 )
 
 // ErrHeld means that another process holds the API lock and does not give it back.
@@ -47,8 +49,11 @@ func (d *Daemon) lock(ctx context.Context) (unlock func() error, err error) {
 	d.mu.Lock()
 	held, wait := d.held, d.conf.lockWait
 	d.mu.Unlock()
-	if held {
+	switch {
+	case held:
 		wait = heldWait
+	case d.ending.Load():
+		wait = min(wait, endWait)
 	}
 	bounded, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
@@ -56,7 +61,7 @@ func (d *Daemon) lock(ctx context.Context) (unlock func() error, err error) {
 	inVain := errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil
 	if err == nil || inVain {
 		d.mu.Lock()
-		d.held = inVain
+		d.held, d.untold = inVain, false
 		d.mu.Unlock()
 	}
 	switch {
@@ -208,12 +213,23 @@ func (d *Daemon) Opened(ctx context.Context, slot p11.SlotID) error {
 	return err
 }
 
-// Closed takes one off. That needs no waiting when the API lock is not to be had:
-// the others hear of it with the next collection.
+// Closed takes one off. That needs next to no waiting when the API lock is not to be had:
+// the others hear of it when it is, with the next collection at the latest.
 func (d *Daemon) Closed(slot p11.SlotID) error {
 	d.count(slot, -1)
-	err := d.locked(context.Background(), d.tellLocked)
-	if errors.Is(err, ErrHeld) {
+	d.mu.Lock()
+	later := d.held || d.untold
+	d.mu.Unlock()
+	if later {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), heldWait)
+	defer cancel()
+	err := d.locked(ctx, d.tellLocked)
+	if err != nil && (ctx.Err() != nil || errors.Is(err, ErrHeld)) {
+		d.mu.Lock()
+		d.untold = true // by thousands of sessions, perhaps
+		d.mu.Unlock()
 		return nil
 	}
 	return err

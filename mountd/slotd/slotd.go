@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"p11fs/locks"
@@ -73,6 +74,7 @@ type Daemon struct {
 
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+	ending atomic.Bool // nothing waits for long any more
 
 	// mu guards what follows. The API lock, where it is needed too, is taken
 	// before it, and nothing is locked under it.
@@ -81,6 +83,7 @@ type Daemon struct {
 	sessions map[int]uint32   // by slot: how many sessions this process has
 	told     map[int]uint32   // what of them stands in the segment
 	held     bool             // the last wait for the API lock was in vain
+	untold   bool             // so was that of a session that closed
 
 	refusing    sync.Mutex // guards unrefusable; nothing is locked under it
 	unrefusable error      // why a stock daemon that starts is not refused
@@ -139,6 +142,7 @@ func Open(ctx context.Context, c Config) (_ *Daemon, err error) {
 // Close stops serving and gives everything back. The segment stays while other
 // processes are registered: they go on with it, and with the next daemon.
 func (d *Daemon) Close() (err error) {
+	d.ending.Store(true)
 	if d.cancel != nil {
 		d.cancel()
 	}

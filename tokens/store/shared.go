@@ -51,7 +51,7 @@ var _ segment = (*shm.TokenSegment)(nil)
 var lists = [2]shm.List{shm.Public, shm.Private} //nolint:gochecknoglobals // a table, never written
 
 // detachTimeout bounds how long Close waits for the token's lock.
-const detachTimeout = 2 * time.Second
+const detachTimeout = 500 * time.Millisecond
 
 // attach joins the token's segment and settles which of NVTOK.DAT and segment is
 // the truth: the segment once some process has loaded the public objects, the
