@@ -104,6 +104,36 @@ func TestBackup(t *testing.T) {
 
 // TestBackupChanging changes a token while its backup is taken: the backup has it as it is
 // in the end.
+// TestRestoringOfOthers: what others made beside a token does not become the token's
+// directory with their modes, or as theirs.
+func TestRestoringOfOthers(t *testing.T) {
+	t.Parallel()
+	b := backupOf(t, upkeepOf(t, storetest.Untar(t, "swtok"), linux{}))
+	elsewhere := filepath.Join(t.TempDir(), "swtok")
+	planted := filepath.Join(filepath.Dir(elsewhere), ".swtok."+restoringDir)
+	restore := func() error {
+		return upkeepOf(t, elsewhere, linux{}).Restore(t.Context(), bytes.NewReader(b), false, nil)
+	}
+	if err := errors.Join(os.Mkdir(planted, 0o777), os.Chmod(planted, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() == 0 {
+		if err := os.Chown(planted, 65534, -1); err != nil {
+			t.Fatal(err)
+		}
+		wantRV(t, "beside another's", restore(), p11.CKR_FUNCTION_REJECTED)
+		if err := os.Chown(planted, 0, -1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := restore(); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := os.Stat(elsewhere); err != nil || st.Mode().Perm() != 0o700 {
+		t.Errorf("%v, %v; want mode 0700", st.Mode(), err)
+	}
+}
+
 func TestBackupChanging(t *testing.T) {
 	t.Parallel()
 	pins := migrated(t)["swtok"]

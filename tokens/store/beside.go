@@ -142,8 +142,16 @@ func (p site) work(what string) (*folder, error) {
 		var st unix.Stat_t
 		var now stamp
 		if now, err = p.stamp(name); err == nil {
-			if err = unix.Fstat(d.fd, &st); err == nil && st.Ino != now.inode {
+			switch err = unix.Fstat(d.fd, &st); {
+			case err != nil:
+			case st.Ino != now.inode:
 				err = errOther()
+			case int(st.Uid) != unix.Geteuid():
+				// It is to be the token's directory.
+				err = p11.Advise(p11.Errorf(p11.CKR_FUNCTION_REJECTED, "%s beside the token belongs to user %d", name, st.Uid), "look what it is, and remove it")
+			default:
+				_, mode := d.modes()
+				err = own(d.fd, mode, d.group)
 			}
 		}
 	}
