@@ -72,6 +72,13 @@ func (h *liveHost) serve() {
 // stop ends the daemon, and checks what it wrote and left.
 func (h *liveHost) stop() {
 	h.t.Helper()
+	h.stopDaemon()
+	h.close()
+}
+
+// stopDaemon is stop while the machine goes on.
+func (h *liveHost) stopDaemon() {
+	h.t.Helper()
 	h.ok("kill -TERM $p11fs; wait $p11fs")
 	h.want("ipcs -m | grep -c '^0x62'; ls /run/pkcsslotd.socket 2>/dev/null; mountpoint -q $P && echo mounted; true", "0\n")
 	b, err := os.ReadFile(h.log)
@@ -83,7 +90,6 @@ func (h *liveHost) stop() {
 			h.t.Errorf("p11fs wrote %q:\n%s", bad, b)
 		}
 	}
-	h.close()
 }
 
 // A client is a stock process that stays, at two descriptors of the shell.
@@ -95,13 +101,25 @@ type client struct {
 // client starts the n-th stock process and gives it a session.
 func (h *liveHost) client(n int) *client {
 	h.t.Helper()
+	return h.clientOf(n, h.module)
+}
+
+// ownClient is client with our module in the place of the stock library.
+func (h *liveHost) ownClient(n int) *client {
+	h.t.Helper()
+	h.ok("export P11FS_SOCKET=/run/p11fs/rpc.sock")
+	return h.clientOf(n, ownModule(h.t))
+}
+
+func (h *liveHost) clientOf(n int, module string) *client {
+	h.t.Helper()
 	c := &client{h: h, in: 3 + 2*n, out: 4 + 2*n}
 	script, err := filepath.Abs("testdata/stock_client.py")
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	h.ok(fmt.Sprintf("mkfifo in%d out%d", n, n))
-	h.ok(fmt.Sprintf("python3 %s %s <in%d >out%d & client%d=$!", script, h.module, n, n, n))
+	h.ok(fmt.Sprintf("rm -f in%d out%d && mkfifo in%d out%d", n, n, n, n))
+	h.ok(fmt.Sprintf("python3 %s %s <in%d >out%d & client%d=$!", script, module, n, n, n))
 	h.ok(fmt.Sprintf("exec %d>in%d %d<out%d; read -r line <&%d; [ \"$line\" = ok ]", c.in, n, c.out, n, c.out))
 	c.want("open", "ok")
 	return c

@@ -15,11 +15,13 @@ import (
 // that of tcsd, and says what is in them.
 const tpm12Testdata = "../tokens/tpm/tpm12/testdata/"
 
-// tpm12Config is the configuration of the stock daemon for a TPM 1.2.
+// tpm12Config is the configuration of the stock daemon for a TPM 1.2. The file that it
+// names is ours.
 const tpm12Config = `version opencryptoki-3.8
 slot 0
 {
 stdll = libpkcs11_tpm.so
+confname = /run/tpm.conf
 }
 `
 
@@ -29,7 +31,8 @@ type tpm12Host struct {
 	*liveHost
 	soft   *tpmtest.TPM
 	device string
-	want   tpm12Manifest
+	made   tpm12Manifest
+	ours   *client // of our module, if there is one
 }
 
 // A tpm12Manifest says what is in tpm12Testdata.
@@ -48,7 +51,7 @@ func newTPM12(t testing.TB, made bool) *tpm12Host {
 	h := &tpm12Host{}
 	text, err := os.ReadFile(tpm12Testdata + "manifest.json")
 	if err == nil {
-		err = json.Unmarshal(text, &h.want)
+		err = json.Unmarshal(text, &h.made)
 	}
 	archive := tpm12Testdata + "tpm12.tar.gz"
 	state, rerr := os.ReadFile(archive)
@@ -107,7 +110,7 @@ func (h *tpm12Host) tool(args string) string {
 func (h *tpm12Host) signs(c *client, keys ...string) {
 	h.t.Helper()
 	for _, key := range keys {
-		c.want("sign "+key+" hello", "ok "+h.want.Signatures[key])
+		c.want("sign "+key+" hello", "ok "+h.made.Signatures[key])
 	}
 }
 
@@ -148,8 +151,8 @@ func TestTPM12StockReadsItsOwnToken(t *testing.T) {
 	h := newTPM12(t, true)
 	h.slotd()
 	c := h.client(0)
-	c.want("sign gen-nologin hello", "ok "+h.want.Signatures["gen-nologin"])
-	c.want("login "+h.want.UserPIN, "ok")
+	c.want("sign gen-nologin hello", "ok "+h.made.Signatures["gen-nologin"])
+	c.want("login "+h.made.UserPIN, "ok")
 	h.signs(c, "gen-priv", "gen-pub", "ext-priv")
 	c.end()
 	h.end()

@@ -10,7 +10,7 @@ import sys
 
 U = ctypes.c_ulong
 CLASS, TOKEN, PRIVATE, LABEL, APPLICATION, VALUE = 0x0, 0x1, 0x2, 0x3, 0x10, 0x11
-DATA = 0
+DATA, PUBLIC_KEY, PRIVATE_KEY = 0, 2, 3
 
 
 class Attribute(ctypes.Structure):
@@ -155,14 +155,38 @@ class Client:
     def do_destroy(self, label):
         check(self.lib.C_DestroyObject(self.session, U(self.one(label))))
 
-    def do_sign(self, label, data):
-        for handle in self.find([(LABEL, label.encode()), (CLASS, (3).to_bytes(8, "little"))]):
-            m = Mechanism(0x6, None, 0)  # CKM_SHA1_RSA_PKCS
-            check(self.lib.C_SignInit(self.session, ctypes.byref(m), U(handle)))
-            out, n = ctypes.create_string_buffer(512), U(512)
-            check(self.lib.C_Sign(self.session, data.encode(), U(len(data)), out, ctypes.byref(n)))
-            return out.raw[: n.value].hex()
+    def key(self, label, kind):
+        for handle in self.find([(LABEL, label.encode()), (CLASS, kind.to_bytes(8, "little"))]):
+            return U(handle)
         raise Refused("no key %s" % label)
+
+    def use(self, init, call, handle, mechanism, data):
+        check(init(self.session, ctypes.byref(Mechanism(mechanism, None, 0)), handle))
+        out, n = ctypes.create_string_buffer(512), U(512)
+        check(call(self.session, data, U(len(data)), out, ctypes.byref(n)))
+        return out.raw[: n.value]
+
+    def do_sign(self, label, data, mechanism="0x6"):  # CKM_SHA1_RSA_PKCS
+        key = self.key(label, PRIVATE_KEY)
+        return self.use(self.lib.C_SignInit, self.lib.C_Sign, key, int(mechanism, 0), data.encode()).hex()
+
+    def do_verify(self, label, data, signature):
+        m, raw = Mechanism(0x6, None, 0), bytes.fromhex(signature)
+        check(self.lib.C_VerifyInit(self.session, ctypes.byref(m), self.key(label, PUBLIC_KEY)))
+        check(self.lib.C_Verify(self.session, data.encode(), U(len(data)), raw, U(len(raw))))
+
+    def do_encrypt(self, label, data):
+        return self.use(self.lib.C_EncryptInit, self.lib.C_Encrypt, self.key(label, PUBLIC_KEY), 0x1, data.encode()).hex()
+
+    def do_decrypt(self, label, data):
+        return self.use(self.lib.C_DecryptInit, self.lib.C_Decrypt, self.key(label, PRIVATE_KEY), 0x1, bytes.fromhex(data)).decode()
+
+    def do_hidden(self):
+        """Counts what is found by an attribute of the tpm token's own objects."""
+        return str(len(self.find([(0x81000000, b"\1")])))
+
+    def do_initpin(self, pin):
+        check(self.lib.C_InitPIN(self.session, pin.encode(), U(len(pin))))
 
     def do_end(self):
         check(self.lib.C_Finalize(None))
