@@ -61,6 +61,7 @@ const (
 	entityKey    = 1    // TPM_ET_KEYHANDLE
 	entityBlob   = 5    // TPM_ET_KEY
 	resourceKey  = 1    // TPM_RT_KEY
+	resourceAuth = 2    // TPM_RT_AUTH
 	capProperty  = 5    // TPM_CAP_PROPERTY
 	propSlots    = 0x104
 )
@@ -160,6 +161,7 @@ func (c Chip) runWith(ctx context.Context, o ordinal, handles, params []byte, ha
 	case r.short || uint64(size) != uint64(len(response)) || len(response) > maxResponse:
 		return nil, errResponse
 	case code != 0:
+		c.end(ctx, sessions)
 		return nil, fmt.Errorf("TPM command %#x: %w", uint32(o), code)
 	case tag != tagResponse+uint16(len(sessions)) || len(r.b) < handlesOut+trailerOut*len(sessions):
 		return nil, errResponse
@@ -175,6 +177,14 @@ func (c Chip) runWith(ctx context.Context, o ordinal, handles, params []byte, ha
 		}
 	}
 	return &reader{b: out}, nil
+}
+
+// end ends sessions that a command has not ended: libtpms leaves those of one that it
+// refuses with CodeDefending, and has few. Those that have ended are none.
+func (c Chip) end(ctx context.Context, sessions []session) {
+	for _, s := range sessions {
+		_ = c.flush(ctx, s.handle, resourceAuth)
+	}
 }
 
 // longestRetry is how long a TPM is asked again that is busy.
@@ -229,8 +239,12 @@ func (c Chip) Load(ctx context.Context, parent Handle, a *Auth, k Key) (Handle, 
 
 // Flush forgets a key that is loaded.
 func (c Chip) Flush(ctx context.Context, key Handle) error {
-	b := binary.BigEndian.AppendUint32(nil, uint32(key))
-	r, err := c.plain(ctx, ordFlushSpecific, binary.BigEndian.AppendUint32(b, resourceKey))
+	return c.flush(ctx, uint32(key), resourceKey)
+}
+
+func (c Chip) flush(ctx context.Context, handle, resource uint32) error {
+	b := binary.BigEndian.AppendUint32(nil, handle)
+	r, err := c.plain(ctx, ordFlushSpecific, binary.BigEndian.AppendUint32(b, resource))
 	if err != nil {
 		return err
 	}
@@ -294,6 +308,7 @@ func (c Chip) ChangeAuth(ctx context.Context, parent Handle, a Auth, k Key, old,
 	}
 	of, err := c.oiap(ctx, old)
 	if err != nil {
+		c.end(ctx, []session{s})
 		return k, err
 	}
 	hidden := s.hidden(now, s.even[:])
