@@ -2,8 +2,9 @@
 
 usage: starve.py RPC-SOCKET SLOT-SOCKET TOKEN-FOLDER [WAY...]
 
-Without names it is every way but burn, which leaves the daemon alone. Each way runs in a process of its own and goes on when it is refused. It prints a
-line when each has begun, and then what each says."""
+Without names it is every way but messages, and burn, which leaves the daemon alone. Each
+way runs in a process of its own and goes on when it is refused. It prints a line when each
+has begun, and then what each says."""
 import os
 import socket
 import struct
@@ -26,11 +27,11 @@ def ay(b):
 
 
 class Client:
-    def __init__(self):
+    def __init__(self, protocol=b"\0"):
         self.s = socket.socket(socket.AF_UNIX)
         self.s.settimeout(60)
         self.s.connect(rpc)
-        self.s.sendall(b"\0")
+        self.s.sendall(protocol)
         self.s.recv(1)
         self.call(1, "ayyay", ay(b"PRIVATE-GNOME-KEYRING-PKCS11-PROTOCOL-V-1") + b"\0" + ay(b"\0"))
 
@@ -154,6 +155,33 @@ def slow_slot_readers():
         if len(kept) >= 200:
             kept.pop(0).close()
             time.sleep(0.01)
+
+
+def messages():
+    """decryptions of which the first fail, and the others do not end"""
+    key = u32(6)
+    key += u32(0) + b"\1" + u32(8) + u(4)
+    key += u32(0x100) + b"\1" + u32(8) + u(0x1f)
+    key += u32(1) + b"\1" + u32(1) + b"\0"
+    key += u32(2) + b"\1" + u32(1) + b"\0"
+    key += u32(0x105) + b"\1" + u32(1) + b"\1"
+    key += attribute(0x11, bytes(32))
+    kept = []
+    for ends in [True, True, False, False, False]:
+        c = Client(b"\1")  # the first that passes GCM
+        h = c.session()
+        _, handle = c.call(20, "uaA", u(h) + key)
+        gcm = u32(0x1087) + u32(12) + bytes(12) + u(96) + u32(0) + u(128)
+        going, _ = c.call(33, "uMu", u(h) + gcm + handle[:8])  # 0 is an error's
+        parts = 0
+        while going and parts < 60:
+            going, _ = c.call(35, "uayfy", u(h) + ay(bytes(1 << 20)) + u32(1 << 20))
+            parts += 1
+        if ends:
+            c.call(36, "ufy", u(h) + u32(64 << 20))
+        kept.append(c)
+    while True:
+        time.sleep(60)
 
 
 def burn():
