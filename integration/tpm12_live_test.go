@@ -204,6 +204,16 @@ func TestTPM12Faults(t *testing.T) {
 			}
 		}
 	})
+	t.Run("a PIN that stock sets and does not take", func(t *testing.T) {
+		const long = "ninechars"
+		stock.want("setpin "+pin+" "+long, "ok")
+		stock.want("logout", "ok")
+		stock.want("login "+long, "0xa0")
+		ours.want("logout", "ok")
+		ours.want("login "+long, "ok")
+		ours.want("setpin "+long+" "+pin, "ok")
+		stock.want("login "+pin, "ok")
+	})
 	for _, c := range []*client{stock, ours} {
 		c.end()
 	}
