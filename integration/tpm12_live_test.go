@@ -126,6 +126,17 @@ func TestTPM12Live(t *testing.T) {
 	}
 	h.ok("echo > $T/logout")
 	h.soft.Forgive(t, h.device)
+	t.Run("the SO's PIN", func(t *testing.T) {
+		h.ok("printf '%s\n' " + so + " so-by-us | setsid -w " + quote(binary()) + " pin --mount $P --so")
+		a.want("login "+so+" 0", "0xa0")
+		a.want("login so-by-us 0", "ok")
+		a.want("setpin so-by-us so-stock", "ok")
+		a.want("logout", "ok")
+		ours.want("login so-stock 0", "ok")
+		ours.want("logout", "ok")
+		so = "so-stock"
+	})
+	h.soft.Forgive(t, h.device)
 	t.Run("locked", func(t *testing.T) {
 		a.want("login wrong-1", "0xa0")
 		ours.want("login wrong-2", "0xa0")
