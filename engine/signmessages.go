@@ -54,7 +54,7 @@ func (s *Session) SignMessageBegin(ctx context.Context, flag p11.Flags) error {
 // SignMessageNext is C_SignMessageNext or C_VerifyMessageNext with a part that is not the
 // last. An error ends the message.
 func (s *Session) SignMessageNext(ctx context.Context, flag p11.Flags, part []byte) error {
-	_, err := s.signing(ctx, flag, goesOn, func(ctx context.Context, o *Operation) ([]byte, error) {
+	_, err := s.signing(ctx, flag, (*Operation).goesOn, func(ctx context.Context, o *Operation) ([]byte, error) {
 		if o.message == nil {
 			return nil, notActive("message")
 		}
@@ -70,7 +70,7 @@ func (s *Session) SignMessageNext(ctx context.Context, flag p11.Flags, part []by
 // SignMessageEnd is C_SignMessageNext with the last part, or C_VerifyMessageNext with it
 // and the signature. It ends the message, but for a *BufferError.
 func (s *Session) SignMessageEnd(ctx context.Context, flag p11.Flags, part, signature []byte, room int) ([]byte, error) {
-	return s.signing(ctx, flag, goesOn, func(ctx context.Context, o *Operation) ([]byte, error) {
+	return s.signing(ctx, flag, (*Operation).goesOn, func(ctx context.Context, o *Operation) ([]byte, error) {
 		if o.message == nil {
 			return nil, notActive("message")
 		}
@@ -95,7 +95,7 @@ func (s *Session) signing(ctx context.Context, flag p11.Flags, may func(*Operati
 }
 
 // goesOn lets a call be made that begins no message.
-func goesOn(*Operation, context.Context) error { return nil }
+func (o *Operation) goesOn(context.Context) error { return nil }
 
 // beginSigned begins a message.
 func (o *Operation) beginSigned(ctx context.Context) (err error) {

@@ -124,7 +124,7 @@ func (l *Line) Drop(why error) error {
 	l.hangUp()
 	l.Lost()
 	l.silent = errors.Is(why, os.ErrDeadlineExceeded) || errors.Is(why, ErrSilent)
-	why, mend := l.Device.advised(why)
+	mend, why := l.Device.advised(why)
 	l.failure = p11.Errorf(p11.CKR_DEVICE_REMOVED, "the TPM %s does not answer: %w", l.Device, why)
 	if mend != "" {
 		l.failure = p11.Advise(l.failure, mend)

@@ -90,11 +90,12 @@ func holder(device, proc string) (name string) {
 // Held says whether a process called name has the device open, by the processes in proc.
 func (d Device) Held(name, proc string) bool { return holder(string(d), proc) == name }
 
-// advised is an error of opening the device with what is known of its reason.
-func (d Device) advised(err error) (error, string) {
-	what, mend := d.Trouble(err, "/proc")
+// advised is an error of opening the device with what is known of its reason, and what
+// mends it.
+func (d Device) advised(why error) (mend string, err error) {
+	what, mend := d.Trouble(why, "/proc")
 	if what == "" {
-		return err, ""
+		return "", why
 	}
-	return fmt.Errorf("%s: %w", what, err), mend
+	return mend, fmt.Errorf("%s: %w", what, why)
 }

@@ -237,7 +237,7 @@ func (t *token) bringIn(ctx context.Context, attrs p11.Attributes) (p11.Attribut
 	}
 	defer numbers.Wipe()
 	if err := fits(uint64(numbers.N.BitLen()), numbers.E); err != nil {
-		return nil, fmt.Errorf("%w: %v", p11.CKR_ATTRIBUTE_VALUE_INVALID, err)
+		return nil, fmt.Errorf("%w: %w", p11.CKR_ATTRIBUTE_VALUE_INVALID, err)
 	}
 	p, err := t.place(ctx, attrs.Bool(p11.CKA_PRIVATE))
 	if err != nil {

@@ -200,7 +200,7 @@ func pooledRoots(t testing.TB) func() (*rsa.PrivateKey, error) {
 	return func() (*rsa.PrivateKey, error) { return keys[int(n.Add(1))%len(keys)], nil }
 }
 
-//nolint:gochecknoglobals // made once, and never changed
+// rootKeys are made once.
 var rootKeys = sync.OnceValue(func() (keys []*rsa.PrivateKey) {
 	for range 3 {
 		k, err := newRoot()

@@ -180,7 +180,7 @@ func (k keeper) open(ctx context.Context, t tree, pin *secret.Bytes, file []byte
 // Make is format.Keeper: it changes the PIN of a hierarchy, or makes one. What it makes and
 // what is of no more use then is noted in the change.
 func (k keeper) Make(ctx context.Context, u p11.UserType, pin, _ *secret.Bytes, kept format.Kept) (format.Kept, error) {
-	c := &k.state.change
+	c := &k.change
 	k.destroy(ctx, c.made) // of a try before
 	c.made, c.stale = nil, nil
 	t, err := k.tree(ctx, u)
@@ -210,7 +210,7 @@ func (k keeper) Make(ctx context.Context, u p11.UserType, pin, _ *secret.Bytes, 
 
 // rekey gives the leaf key of a role another PIN.
 func (k keeper) rekey(ctx context.Context, u p11.UserType, t tree, pin *secret.Bytes, kept format.Kept) (made format.Kept, err error) {
-	c := &k.state.change
+	c := &k.change
 	old, now := tpm12.PINAuth(c.old), tpm12.PINAuth(pin)
 	defer secret.Wipe(old[:])
 	defer secret.Wipe(now[:])

@@ -96,7 +96,7 @@ func Open(ctx context.Context, place tokens.Place, c Config) (tokens.Token, erro
 	if err != nil {
 		return nil, err
 	}
-	t.Store, t.state.store = s, s
+	t.Store, t.store = s, s
 	t.Crypto = swtok.NewHeldCrypto(c.Provider, place.Rand, &holder{&t.state})
 	t.Arrange(arrange)
 	return t, nil
