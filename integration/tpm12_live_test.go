@@ -121,10 +121,21 @@ func TestTPM12Live(t *testing.T) {
 			h.verified(b, key, key+".pub")
 		}
 	})
+	h.soft.Forgive(t, h.device)
+	t.Run("PIN by stock", func(t *testing.T) {
+		b.want("setpin "+pin+" by-stock", "ok")
+		ours.want("logout", "ok")
+		ours.want("login "+pin, "0xa0")
+		ours.want("login by-stock", "ok")
+		pin = "by-stock"
+		h.signs(ours, "gen-priv", "gen-pub", "ext-priv")
+		h.verified(ours, "brought", "brought.pub")
+	})
 	for _, c := range all {
 		c.want("logout", "ok")
 	}
-	h.ok("echo > $T/logout")
+	// A login with the PIN before ended when one with the new one came.
+	h.want("cat $T/login", "public\n")
 	h.soft.Forgive(t, h.device)
 	t.Run("the SO's PIN", func(t *testing.T) {
 		h.ok("printf '%s\n' " + so + " so-by-us | setsid -w " + quote(binary()) + " pin --mount $P --so")
