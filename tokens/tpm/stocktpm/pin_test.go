@@ -156,18 +156,27 @@ func TestDefence(t *testing.T) {
 	tok := g.open(t)
 	tree, err := tok.tree(t.Context(), p11.CKU_USER)
 	noError(t, err)
-	for n := 0; ; n++ {
-		_, err := tok.takes(t.Context(), tree, tree.leaves[0].key, tpm12.Auth{})
-		if errors.Is(err, tpm12.CodeDefending) {
-			break
-		}
-		if noError(t, err); n == 50 {
-			t.Fatal("the TPM does not defend itself")
+	provoke := func() {
+		for n := 0; ; n++ {
+			_, err := tok.takes(t.Context(), tree, tree.leaves[0].key, tpm12.Auth{})
+			if errors.Is(err, tpm12.CodeDefending) {
+				return
+			}
+			if noError(t, err); n == 50 {
+				t.Fatal("the TPM does not defend itself")
+			}
 		}
 	}
-	for range 40 { // more than there are sessions
-		_, err = tok.Login(t.Context(), p11.CKU_USER, pin(t, g.UserPIN))
+	provoke()
+	for refused := 0; refused < 40; { // more than there are sessions
+		l, err := tok.Login(t.Context(), p11.CKU_USER, pin(t, g.UserPIN))
+		if err == nil { // it does so for a second only, but longer each time
+			noError(t, l.Close())
+			provoke()
+			continue
+		}
 		wantRV(t, "the right PIN while the TPM defends itself", err, p11.CKR_PIN_LOCKED)
+		refused++
 	}
 	info, err := tok.Info(t.Context())
 	if noError(t, err); info.Flags&(p11.CKF_USER_PIN_COUNT_LOW|p11.CKF_USER_PIN_LOCKED) != 0 {
