@@ -292,7 +292,7 @@ func TestResponses(t *testing.T) {
 	}
 	for code, want := range map[Code]p11.RV{
 		CodeAuth: p11.CKR_FUNCTION_FAILED, CodeDefending: p11.CKR_PIN_LOCKED, CodeDecrypt: p11.CKR_ENCRYPTED_DATA_INVALID,
-		CodeNoSlot: p11.CKR_DEVICE_MEMORY, codeDisabled: p11.CKR_DEVICE_ERROR, 99: p11.CKR_FUNCTION_FAILED,
+		CodeNoSlot: p11.CKR_DEVICE_MEMORY, 17: p11.CKR_DEVICE_MEMORY, codeDisabled: p11.CKR_DEVICE_ERROR, 99: p11.CKR_FUNCTION_FAILED,
 	} {
 		if _, _, err := ask(response(code, tagResponse)); !errors.Is(err, code) || p11.RVOf(err) != want {
 			t.Errorf("code %d: %v", code, err)

@@ -14,8 +14,8 @@ type Code uint32
 const (
 	CodeAuth      Code = 1     // a wrong secret
 	CodeAuth2     Code = 29    // likewise, of what is changed
-	CodeNoSpace   Code = 13    // too many keys are loaded, or too much
-	CodeNoSlot    Code = 21    // likewise
+	CodeNoSpace   Code = 17    // too many keys are loaded
+	CodeNoSlot    Code = 21    // likewise, or too much else
 	CodeDecrypt   Code = 33    // what the key does not open
 	CodeDefending Code = 0x803 // after wrong secrets: no PIN is taken for a while, the right one neither
 	codeRetry     Code = 0x800
