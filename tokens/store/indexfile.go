@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"p11fs/tokens/store/format"
 )
@@ -26,7 +27,7 @@ type indexState struct {
 
 // readIndex reads OBJ.IDX. The token's lock is held.
 func (s *Store) readIndex() (format.Index, error) {
-	b, st, err := s.objs.read(indexFile, maxIndexFile)
+	b, st, err := s.readWhole()
 	absent := errors.Is(err, fs.ErrNotExist)
 	if err != nil && !absent {
 		return format.Index{}, notRecognized(s.cfg.Dir, err)
@@ -39,6 +40,48 @@ func (s *Store) readIndex() (format.Index, error) {
 	}
 	s.spoil(filepath.Join(objectsDir, indexFile), why)
 	return x, nil
+}
+
+// indexWait bounds how long the index is waited for in all: a stock process that rewrites it
+// takes less than a millisecond, unless it is killed.
+const indexWait = 50 * time.Millisecond
+
+// readWhole returns the contents of OBJ.IDX. A stock process that destroys an object
+// truncates the index and writes it anew, without the token's lock: while it lacks lines
+// it is read again, or what we write next would lack them for good. The token's lock is
+// held.
+func (s *Store) readWhole() ([]byte, stamp, error) {
+	for wait, all := time.Millisecond, time.Duration(0); ; wait, all = 2*wait, all+wait {
+		b, st, err := s.objs.read(indexFile, maxIndexFile)
+		if err != nil || s.seg == nil || all >= indexWait || !s.lacks(b) {
+			return b, st, err
+		}
+		time.Sleep(wait)
+	}
+}
+
+// lacks reports whether an index has no line of an object that was known, that the segment
+// does not list either, as it lists no private ones before a login, and whose file is there.
+func (s *Store) lacks(index []byte) bool {
+	x := format.ParseIndex(index)
+	told := make(map[format.Name]bool, len(x.Names))
+	for _, n := range append(x.Names, x.Destroyed...) {
+		told[n] = true
+	}
+	for _, l := range lists {
+		for _, e := range s.seg.Entries(l) {
+			told[e.Name] = true
+		}
+	}
+	var missing []format.Name
+	s.mu.Lock()
+	for n, f := range s.files {
+		if f.stamp != (stamp{}) && !told[n] {
+			missing = append(missing, n)
+		}
+	}
+	s.mu.Unlock()
+	return slices.ContainsFunc(missing, func(n format.Name) bool { return !s.objs.absent(n.String()) })
 }
 
 // sameIndex reports whether OBJ.IDX is as it was last read or written, and may be
@@ -178,7 +221,7 @@ func (s *Store) markLine(n format.Name) error {
 // rewriteIndex replaces OBJ.IDX by one that is edited (format.EditIndex), and in
 // which no marked lines are but those whose files are still there.
 func (s *Store) rewriteIndex(edit func(n format.Name, marked bool) format.LineEdit, add ...format.Name) error {
-	b, _, err := s.objs.read(indexFile, maxIndexFile)
+	b, _, err := s.readWhole()
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
