@@ -181,11 +181,13 @@ func (a *Application) InitToken(ctx context.Context, slot *Slot, pin *secret.Byt
 	// What can be refused waits for no turn; nobody is kept out while the PIN waits.
 	end, err := slot.beginInit(ctx)
 	if err != nil {
+		a.engine.logHolders(ctx, slot, a.owner)
 		return err
 	}
 	end()
 	err = slot.tryPIN(ctx, a.owner, p11.CKU_SO, func() error {
 		if end, err = slot.beginInit(ctx); err != nil {
+			a.engine.logHolders(ctx, slot, a.owner)
 			return err
 		}
 		defer end()

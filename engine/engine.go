@@ -189,6 +189,38 @@ func (e *Engine) forget(a *Application) {
 	e.apps.Delete(a)
 }
 
+// maxHolders is how many applications logHolders names.
+const maxHolders = 8
+
+// logHolders says in the log whose sessions keep the slot's token from being initialised.
+// Who is refused is not to know of others.
+func (e *Engine) logHolders(ctx context.Context, slot *Slot, refused Owner) {
+	e.mu.Lock()
+	var apps []*Application
+	e.apps.Ascend(func(a *Application) bool {
+		apps = append(apps, a)
+		return true
+	})
+	e.mu.Unlock()
+	var holders []string
+	for _, a := range apps {
+		n := len(a.Sessions(slot))
+		if n == 0 {
+			continue
+		}
+		if len(holders) == maxHolders {
+			holders = append(holders, "and more")
+			break
+		}
+		o := a.Owner()
+		holders = append(holders, fmt.Sprintf("%d of %s %q, uid %d, pid %d", n, o.Door, o.Command, o.UID, o.PID))
+	}
+	if n, err := slot.othersSessions(ctx); err == nil && n > 0 {
+		holders = append(holders, fmt.Sprintf("%d of other processes that share the token", n))
+	}
+	e.log.Info("token not initialised: there are sessions", "token", slot.Name(), "uid", refused.UID, "pid", refused.PID, "sessions", holders)
+}
+
 // Stats counts what the engine holds, for whoever runs it: it counts private
 // objects, too, as long as anyone's login has opened them.
 type Stats struct {

@@ -1,6 +1,9 @@
 package engine
 
 import (
+	"bytes"
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -110,6 +113,30 @@ func TestInitToken(t *testing.T) {
 		t.Errorf("label %q, %v", info.Label, err)
 	}
 	want(t, b.session(t, a, rw).Login(ctx, p11.CKU_USER, pin(t, "1234")), p11.CKR_USER_PIN_NOT_INITIALIZED)
+}
+
+// The log says whose sessions are in the way of C_InitToken; who is refused is not told.
+func TestHoldersAreLogged(t *testing.T) {
+	var said bytes.Buffer
+	token := hooks.New("tok", hooks.Options{})
+	e, err := New(Config{Slots: []SlotConfig{{ID: 3, Token: token}}, Log: slog.New(slog.NewTextHandler(&said, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	b := &bench{Engine: e, token: token, slot: e.slots[0]}
+	for range maxHolders + 1 {
+		b.by(t, 1000, "files")
+	}
+	err = b.app().InitToken(t.Context(), b.slot, pin(t, "87654321"), "new")
+	want(t, err, p11.CKR_SESSION_EXISTS)
+	if strings.Contains(err.Error(), "guess") {
+		t.Errorf("the refused one is told of others: %v", err)
+	}
+	line := said.String()
+	if n := strings.Count(line, `1 of files \"guess\", uid 1000, pid 77`); n != maxHolders || !strings.Contains(line, "and more") || !strings.Contains(line, "token=tok") {
+		t.Errorf("%d of %d are named: %s", n, maxHolders, line)
+	}
 }
 
 // A session opened while C_InitToken runs waits for it.
