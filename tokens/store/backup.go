@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,6 +35,7 @@ type backup struct {
 	u        *Upkeep
 	progress func(done, total int)
 	done     map[format.Name]stamp // what is in the archive
+	listed   []format.Name         // by the index before the token's lock was held
 	patience time.Time             // until when half-written files are looked at again
 }
 
@@ -113,7 +115,14 @@ func (b *backup) objects(ctx context.Context, objs *folder, codec format.Objects
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, notRecognized(b.u.cfg.Dir, err)
 	}
-	names := format.ParseIndex(index).Names
+	x := format.ParseIndex(index)
+	if last && time.Now().Before(b.patience) && b.lost(x, objs) {
+		return nil, errHalf
+	}
+	names := x.Names
+	if !last {
+		b.listed = names
+	}
 	for i, n := range names {
 		if err := ctx.Err(); err != nil {
 			return nil, ioError("copy", b.u.cfg.Dir, err)
@@ -153,6 +162,16 @@ func (b *backup) objects(ctx context.Context, objs *folder, codec format.Objects
 		}
 	}
 	return index, nil
+}
+
+// lost reports whether an index has no line of an object that it has listed before, and whose
+// file is there: stock's programs rewrite it in place.
+func (b *backup) lost(x format.Index, objs *folder) bool {
+	told := make(map[format.Name]bool, len(x.Names))
+	for _, n := range slices.Concat(x.Names, x.Destroyed) {
+		told[n] = true
+	}
+	return slices.ContainsFunc(b.listed, func(n format.Name) bool { return !told[n] && !objs.absent(n.String()) })
 }
 
 // rest copies what has changed, and what says what of it counts. The token's lock is held.

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -170,6 +171,40 @@ func TestBackupChanging(t *testing.T) {
 	}
 	if c, err := upkeepOf(t, elsewhere, linux{}).Check(t.Context(), nil); err != nil || len(c.Wrong)+len(c.Notes) != 0 {
 		t.Errorf("%+v, %v", c, err)
+	}
+}
+
+// TestBackupIndexHalfWritten makes a backup while a stock program rewrites the index.
+func TestBackupIndexHalfWritten(t *testing.T) {
+	t.Parallel()
+	dir := storetest.Untar(t, "swtok")
+	index := readFile(t, dir, objectsDir, indexFile)
+	written := make(chan struct{})
+	begun := false
+	var b bytes.Buffer
+	if err := upkeepOf(t, dir, linux{}).Backup(t.Context(), &b, func(done, total int) {
+		if done < total || begun {
+			return
+		}
+		begun = true
+		writeFile(t, index[:30], dir, objectsDir, indexFile)
+		go func() {
+			defer close(written)
+			time.Sleep(20 * time.Millisecond)
+			if err := os.WriteFile(filepath.Join(dir, objectsDir, indexFile), index, 0); err != nil {
+				t.Error(err)
+			}
+		}()
+	}); err != nil {
+		t.Fatal(err)
+	}
+	<-written
+	elsewhere := filepath.Join(t.TempDir(), "swtok")
+	if err := upkeepOf(t, elsewhere, linux{}).Restore(t.Context(), &b, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := readFile(t, elsewhere, objectsDir, indexFile); !bytes.Equal(got, index) {
+		t.Errorf("the index in the backup is %q, want %q", got, index)
 	}
 }
 

@@ -65,7 +65,7 @@ func (s *Store) readWhole() ([]byte, stamp, error) {
 func (s *Store) lacks(index []byte) bool {
 	x := format.ParseIndex(index)
 	told := make(map[format.Name]bool, len(x.Names))
-	for _, n := range append(x.Names, x.Destroyed...) {
+	for _, n := range slices.Concat(x.Names, x.Destroyed) {
 		told[n] = true
 	}
 	for _, l := range lists {
