@@ -108,7 +108,7 @@ func (v RV) Advice() string {
 	case CKR_SESSION_READ_ONLY:
 		return "open a session for reading and writing"
 	case CKR_SESSION_EXISTS:
-		return "close every session on the token first, those of other terminals and programs too: write close-all to ctl in each, or end it"
+		return "close every session on the token first, those of other terminals and programs too, which the log names: write close-all to ctl in each, or end it"
 	case CKR_SESSION_READ_ONLY_EXISTS:
 		return "close those sessions first"
 	case CKR_SESSION_READ_WRITE_SO_EXISTS:
