@@ -44,14 +44,14 @@ func TestLongWork(t *testing.T) {
 	order := make(chan *Account)
 	var both sync.WaitGroup
 	wait := func(a *Account) {
+		l.mu.Lock()
+		waiting := len(l.waiting)
+		l.mu.Unlock()
 		both.Go(func() {
 			end := begin(a)
 			order <- a
 			end()
 		})
-		l.mu.Lock()
-		waiting := len(l.waiting)
-		l.mu.Unlock()
 		for ; ; time.Sleep(time.Millisecond) {
 			l.mu.Lock()
 			now := len(l.waiting)

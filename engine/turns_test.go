@@ -71,9 +71,12 @@ func TestTurnsGoOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := t.Context()
 		a := turnsOf(1, 2)
+		var mu sync.Mutex // guards order: a turn may begin beside another one
 		var order []string
 		piece := func(name string) {
+			mu.Lock()
 			order = append(order, name)
+			mu.Unlock()
 			time.Sleep(2 * time.Millisecond)
 		}
 		var wg sync.WaitGroup
