@@ -79,6 +79,8 @@ func TestStoppedHolder(t *testing.T) {
 	r := newRig(t)
 	r.conf.lockWait = wait
 	r.conf.Proc = "/proc" // for who holds the lock
+	// The stock daemons of other tests, which see this one's directory, are no rivals.
+	r.conf.StockFile, r.conf.StockSocket = "/usr/bin/env", "/nowhere/pkcsslotd.socket"
 	d := r.open(t)
 	client, err := shm.AttachSlotManager(d.key)
 	if err != nil {
