@@ -155,7 +155,8 @@ func TestStockAndOursAtOnce(t *testing.T) {
 		// From well before to well after our look at who runs.
 		delay := fmt.Sprintf("%.3f", float64(i)*0.03)
 		h.ok(": > $STATE/log; setsid p11fs mount --system 2>>$STATE/log & p11fs=$!; sleep " + delay + "; pkcsslotd -f & slotd=$!")
-		h.ok("for i in $(seq 300); do grep -q ready: $STATE/log && break; [ -d /proc/$p11fs ] || break; sleep 0.1; done; sleep 0.2")
+		h.ok("for i in $(seq 300); do grep -q ready: $STATE/log && break; [ -d /proc/$p11fs ] || break; sleep 0.1; done;" +
+			" for i in $(seq 100); do [ -d /proc/$p11fs ] && [ -d /proc/$slotd ] || break; sleep 0.1; done; sleep 0.2")
 		weServe := h.run("[ -d /proc/$p11fs ]").status == 0
 		theyServe := h.run("[ -d /proc/$slotd ]").status == 0
 		if weServe == theyServe {
