@@ -21,7 +21,7 @@ var everyRule = flag.Bool("every-rule", false, "have TestTPMConformance ask each
 // which alone protections can make something else.
 func TestTPMConformance(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes a minute")
+		t.Skip("asks each rule of a TPM, which takes a minute of processor time")
 	}
 	t.Parallel()
 	needTools(t, "swtpm")

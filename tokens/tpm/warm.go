@@ -18,7 +18,7 @@ import (
 type warm struct {
 	key [sha256.Size]byte // by which PINs are told apart
 
-	mu    sync.Mutex // guards pins; nothing is locked under it
+	mu    sync.Mutex // guards what follows; nothing is locked under it
 	pins  map[p11.UserType]*warmPIN
 	tried map[p11.UserType]*warmPIN // the last right ones, which may be no logins
 }
