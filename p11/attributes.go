@@ -163,6 +163,19 @@ func (a Attributes) Wipe() {
 	}
 }
 
+// WipeSecrets overwrites the values that are secret by their type (SecretValue), and
+// returns the other attributes.
+func (a Attributes) WipeSecrets() (others Attributes) {
+	for _, x := range a {
+		if SecretValue(x.Type) {
+			secret.Wipe(x.Value)
+			continue
+		}
+		others = append(others, x)
+	}
+	return others
+}
+
 // Match says whether every attribute of template is here with the same value,
 // byte for byte (PKCS#11 v3.1 §5.7.5, C_FindObjectsInit). An empty template
 // matches everything.

@@ -14,6 +14,7 @@ import (
 	"p11fs/tokens"
 	"p11fs/tokens/store"
 	"p11fs/tokens/swtok"
+	"p11fs/tokens/tpm/desk"
 	"p11fs/tokens/tpm/tpm20"
 )
 
@@ -86,25 +87,13 @@ func (t *token) SetPIN(ctx context.Context, user p11.UserType, old, pin *secret.
 	return t.k.changing(ctx, func() error { return t.Store.SetPIN(ctx, user, old, pin) })
 }
 
-// fromChip bounds how many random bytes of a call the TPM has its part in: a chip gives
-// some hundreds a second.
-const fromChip = 4096
-
 // GenerateRandom is tokens.Crypto. It is no worse than either of the TPM's generator and
 // the kernel's.
 func (t *token) GenerateRandom(ctx context.Context, b []byte) error {
 	if err := t.Crypto.GenerateRandom(ctx, b); err != nil {
 		return err
 	}
-	own := make([]byte, min(len(b), fromChip))
-	defer clear(own)
-	if err := t.k.chip.Random(ctx, own); err != nil {
-		return err
-	}
-	for i, x := range own {
-		b[i] ^= x
-	}
-	return nil
+	return desk.MixRandom(ctx, b, t.k.chip.Random)
 }
 
 // newAuth is the authorisation of a new key.
@@ -317,14 +306,7 @@ func (t *token) bringIn(ctx context.Context, attrs p11.Attributes) (p11.Attribut
 	if err != nil {
 		return nil, err
 	}
-	var left p11.Attributes
-	for _, a := range attrs {
-		if p11.SecretValue(a.Type) {
-			secret.Wipe(a.Value)
-			continue
-		}
-		left = append(left, a)
-	}
+	left := attrs.WipeSecrets()
 	put(&left, blob, auth)
 	return left, nil
 }

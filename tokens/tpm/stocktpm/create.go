@@ -253,14 +253,7 @@ func (t *token) bringIn(ctx context.Context, attrs p11.Attributes) (p11.Attribut
 	if err != nil {
 		return nil, err
 	}
-	var left p11.Attributes
-	for _, a := range attrs {
-		if p11.SecretValue(a.Type) {
-			secret.Wipe(a.Value)
-			continue
-		}
-		left = append(left, a)
-	}
+	left := attrs.WipeSecrets()
 	p.put(&left, k)
 	return left, nil
 }

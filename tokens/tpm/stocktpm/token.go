@@ -14,6 +14,7 @@ import (
 	"p11fs/tokens/store"
 	"p11fs/tokens/store/format"
 	"p11fs/tokens/swtok"
+	"p11fs/tokens/tpm/desk"
 	"p11fs/tokens/tpm/tpm12"
 )
 
@@ -198,25 +199,13 @@ func (t *token) hierarchy(ctx context.Context, u p11.UserType) (list []p11.Attri
 	return list, nil
 }
 
-// fromTPM bounds how many random bytes of a call the TPM has its part in: a chip gives
-// some hundreds a second.
-const fromTPM = 4096
-
 // GenerateRandom is tokens.Crypto. It is no worse than either of the TPM's generator and
 // the kernel's.
 func (t *token) GenerateRandom(ctx context.Context, b []byte) error {
 	if err := t.Crypto.GenerateRandom(ctx, b); err != nil {
 		return err
 	}
-	own := make([]byte, min(len(b), fromTPM))
-	defer clear(own)
-	if err := t.tpm.Random(ctx, own); err != nil {
-		return err
-	}
-	for i, x := range own {
-		b[i] ^= x
-	}
-	return nil
+	return desk.MixRandom(ctx, b, t.tpm.Random)
 }
 
 // isHidden says whether an object is the token's own.
