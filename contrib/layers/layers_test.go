@@ -21,7 +21,7 @@ var floors = [][]string{
 	{"p11"},
 	{"p11/pqc"},
 	{"p11/pkix"},
-	{"tokens/tpm/desk"},
+	{"tokens/tpm/desk", "tokens/icsf/icsfwire"},
 	{"tokens", "tokens/tpm/tpm20", "tokens/tpm/tpmtest"},
 	{"tokens/keywrap"},
 	{"foreign"},
