@@ -22,7 +22,7 @@ var floors = [][]string{
 	{"p11/pqc"},
 	{"p11/pkix"},
 	{"tokens/tpm/desk", "tokens/icsf/icsfwire"},
-	{"tokens", "tokens/tpm/tpm20", "tokens/tpm/tpmtest"},
+	{"tokens", "tokens/tpm/tpm20", "tokens/tpm/tpmtest", "tokens/card/cca"},
 	{"tokens/keywrap"},
 	{"foreign"},
 	{"tokens/store/format"},

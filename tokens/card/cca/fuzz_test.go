@@ -1,0 +1,48 @@
+package cca
+
+import (
+	"bytes"
+	"testing"
+)
+
+// FuzzTokens gives each reader anything: what it reads prints as what reads the same.
+func FuzzTokens(f *testing.F) {
+	for _, s := range symmetricTokens() {
+		f.Add(unhex(f, s))
+	}
+	v := Variable{Key: true, Payload: []byte("payload")}
+	rsa, ec := someRSA(), someEC(f)
+	values := RSAValues{Bits: 1024, N: rsa.N, E: rsa.E}
+	for _, b := range [][]byte{
+		v.Bytes(), rsa.Bytes(), rsa.Public(), ec.Bytes(), ec.Public(), values.Bytes(), values.PublicBytes(),
+		ECValues{Curve: ec.Curve}.Bytes(), Skeleton{Rules{"RSA-CRT"}, values.Bytes()}.Bytes(), []byte("AES     CBC     "),
+	} {
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		again(t, b, ParseSymmetric, Symmetric.Bytes)
+		again(t, b, ParseVariable, Variable.Bytes)
+		again(t, b, ParsePKA, PKA.Bytes)
+		again(t, b, ParseSkeleton, Skeleton.Bytes)
+		again(t, b, ParseRSAValues, RSAValues.Bytes)
+		again(t, b, ParseRSAPublicValues, RSAValues.PublicBytes)
+		again(t, b, ParseECValues, ECValues.Bytes)
+		again(t, b, ParseRules, Rules.Bytes)
+	})
+}
+
+func again[T any](t *testing.T, b []byte, parse func([]byte) (T, error), print func(T) []byte) {
+	t.Helper()
+	v, err := parse(b)
+	if err != nil {
+		return
+	}
+	once := print(v)
+	v, err = parse(once)
+	if err != nil {
+		t.Fatalf("%x prints as %x, which does not read: %v", b, once, err)
+	}
+	if twice := print(v); !bytes.Equal(once, twice) {
+		t.Fatalf("%x prints as %x, and that as %x", b, once, twice)
+	}
+}
