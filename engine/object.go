@@ -310,13 +310,17 @@ func (e *entry) copyReadable(whole bool) p11.Attributes {
 // keys that are sensitive or cannot be extracted (PKCS#11 v3.1 §4.9 and §4.10, note
 // 7), and not what the token keeps to itself (tokens.Hider).
 func (e *entry) visibility(t p11.AttributeType) tokens.Visibility {
-	if p11.SecretValue(t) && closed(e.attrs) {
+	v := tokens.Readable
+	if h, ok := e.slot.token.(tokens.Hider); ok {
+		v = h.Visibility(e.attrs, t)
+	}
+	switch {
+	case v == tokens.Shown:
+		return tokens.Readable
+	case p11.SecretValue(t) && closed(e.attrs):
 		return tokens.Withheld
 	}
-	if h, ok := e.slot.token.(tokens.Hider); ok {
-		return h.Visibility(e.attrs, t)
-	}
-	return tokens.Readable
+	return v
 }
 
 // shows refuses a template with attributes that are hidden: they are not there.

@@ -299,10 +299,11 @@ const (
 	Readable Visibility = iota
 	Withheld            // CKR_ATTRIBUTE_SENSITIVE: it is there and may not be read
 	Hidden              // CKR_ATTRIBUTE_TYPE_INVALID: as if it were not there
+	Shown               // it is there for all to read, also of a sensitive key
 )
 
 // A Hider has attributes that are nobody's to read, besides those of sensitive
-// keys, which the engine knows.
+// keys, which the engine knows; or of these some that say nothing of the key.
 type Hider interface {
 	Visibility(attrs p11.Attributes, t p11.AttributeType) Visibility
 }

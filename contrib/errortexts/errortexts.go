@@ -58,7 +58,7 @@ func sections() []section {
 	return []section{
 		{"The tree", "From the files of the mount: the errno is the program's, and the line stands in `error`. The commands of p11fs print it, and name a command where it names a file.", []string{"fs"}, within},
 		{"The rules of PKCS#11", "From any door; in the tree as above. Programs that load a module get the CK_RV alone.", []string{"engine"}, within},
-		{"Tokens", "Likewise, from the token; of a token that is not served `p11fs status` and `p11fs doctor` say it too.", []string{"tokens", "tokens/memory", "tokens/keywrap", "tokens/swtok", "tokens/swtok/libcrypto", "tokens/lite", "tokens/lite/libica", "tokens/tpm", "tokens/tpm/tpm12", "tokens/tpm/desk", "tokens/tpm/stocktpm", "tokens/store", "tokens/store/format", "tokens/tpm/tpm20", "tokens/icsf/icsfwire", "tokens/card/cca"}, within},
+		{"Tokens", "Likewise, from the token; of a token that is not served `p11fs status` and `p11fs doctor` say it too.", []string{"tokens", "tokens/memory", "tokens/keywrap", "tokens/swtok", "tokens/swtok/libcrypto", "tokens/lite", "tokens/lite/libica", "tokens/tpm", "tokens/tpm/tpm12", "tokens/tpm/desk", "tokens/tpm/stocktpm", "tokens/store", "tokens/store/format", "tokens/tpm/tpm20", "tokens/icsf/icsfwire", "tokens/card/cca", "tokens/securekey"}, within},
 		{"Templates, mechanisms and parameters", "Likewise, of what was written.", []string{"p11"}, within},
 		{"Keys and certificates that come in", "Likewise, of what was imported, unwrapped or copied into `certs/`.", []string{"p11/pkix", "p11/pqc"}, within},
 		{"Programs at the socket", "In the daemon's log at level debug; the program gets the CK_RV.", []string{"mountd/rpc", "mountd/rpc/wire"}, "whoever wrote the client mends it"},

@@ -26,7 +26,7 @@ var floors = [][]string{
 	{"tokens/keywrap"},
 	{"foreign"},
 	{"tokens/store/format"},
-	{"tokens/store", "tokens/memory"},
+	{"tokens/store", "tokens/memory", "tokens/securekey"},
 	{"tokens/swtok"},
 	{"tokens/lite", "tokens/tpm/tpm12"},
 	{"tokens/tpm/stocktpm"},

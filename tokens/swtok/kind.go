@@ -29,23 +29,38 @@ func NewKind(p Provider) tokens.Kind {
 
 // newKind has the iterations of PBKDF2 for PINs that are set.
 func newKind(p Provider, iterations uint64) tokens.Kind {
-	return directory{Kind, iterations}.kind("libpkcs11_sw", func(random io.Reader) *Crypto { return NewCrypto(p, random) })
+	return directory{name: Kind, iterations: iterations}.kind("libpkcs11_sw", over(Kind, func(random io.Reader) *Crypto { return NewCrypto(p, random) }))
 }
 
 // NewKindLike is a kind that is as this one, but for its name, which format.KindOf knows,
 // the library of slots that have it, and the cryptography of a token, which crypto makes
 // with the token's randomness. It has no list of what is lacking.
 func NewKindLike(name, library string, crypto func(random io.Reader) *Crypto) tokens.Kind {
-	return directory{name, format.Iterations}.kind(library, crypto)
+	return directory{name: name, iterations: format.Iterations}.kind(library, over(name, crypto))
+}
+
+// NewKindOver is NewKindLike for tokens that are made by open, which gets their place with
+// its randomness, and their store, and closes it where it fails. Objects are read as read
+// has them, which is called with each format that a directory may have.
+func NewKindOver(name, library string, read func(format.Format) format.Format, open func(context.Context, tokens.Place, *store.Store) (tokens.Token, error)) tokens.Kind {
+	return directory{name: name, iterations: format.Iterations, read: read}.kind(library, open)
+}
+
+// over makes tokens of a store and a Crypto.
+func over(name string, crypto func(random io.Reader) *Crypto) func(context.Context, tokens.Place, *store.Store) (tokens.Token, error) {
+	return func(_ context.Context, place tokens.Place, s *store.Store) (tokens.Token, error) {
+		return &token{s, crypto(place.Rand), place.Name, name}, nil
+	}
 }
 
 // A directory is a kind of token directory.
 type directory struct {
 	name       string // of the kind
 	iterations uint64
+	read       func(format.Format) format.Format // nil: as they are
 }
 
-func (k directory) kind(library string, crypto func(random io.Reader) *Crypto) tokens.Kind {
+func (k directory) kind(library string, open func(context.Context, tokens.Place, *store.Store) (tokens.Token, error)) tokens.Kind {
 	return tokens.Kind{
 		Name: k.name, Library: library, Files: []string{"NVTOK.DAT", "MK_SO", "MK_USER"},
 		Check: check, OwnFormat: ownFormat, Made: k.made, Weak: weak, Protection: protection,
@@ -54,7 +69,7 @@ func (k directory) kind(library string, crypto func(random io.Reader) *Crypto) t
 			if err != nil {
 				return nil, err
 			}
-			return &token{s, crypto(place.Rand), place.Name, k.name}, nil
+			return open(ctx, place, s)
 		},
 		Upkeep: k.upkeep,
 	}
@@ -82,6 +97,12 @@ func (k directory) open(ctx context.Context, place *tokens.Place) (*store.Store,
 	conf.Create, conf.Format = place.Create, k.formatOf(*place)
 	if place.AnyFormat {
 		conf.Other = k.otherFormat(*place)
+	}
+	if k.read != nil {
+		conf.Format = k.read(conf.Format)
+		if conf.Other != nil {
+			conf.Other = k.read(conf.Other)
+		}
 	}
 	return store.Open(ctx, conf)
 }

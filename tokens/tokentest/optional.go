@@ -3,6 +3,7 @@ package tokentest
 import (
 	"bytes"
 	"crypto/hmac"
+	"slices"
 	"testing"
 	"time"
 
@@ -29,7 +30,7 @@ func (b Backend) testAdopted(t *testing.T) {
 		t.Errorf("the key has %d bytes, not %d", n, len(value))
 	}
 	for kt, o := range r.priv {
-		t.Run(kt.Short(), func(t *testing.T) { wantHidden(t, tok, o) })
+		t.Run(kt.Short(), func(t *testing.T) { b.wantHidden(t, tok, o) })
 	}
 
 	given := data("label", "value", false)
@@ -47,7 +48,7 @@ func (b Backend) testAdopted(t *testing.T) {
 
 // wantHidden checks that what a token keeps of a key for itself is nobody's to read,
 // and what says which key it is is everybody's.
-func wantHidden(t *testing.T, tok tokens.Token, o *tokens.Object) {
+func (b Backend) wantHidden(t *testing.T, tok tokens.Token, o *tokens.Object) {
 	t.Helper()
 	a, err := o.Acquire()
 	noError(t, err)
@@ -56,7 +57,7 @@ func wantHidden(t *testing.T, tok tokens.Token, o *tokens.Object) {
 	for _, one := range a {
 		_, ok := readable(t, tok, o, one.Type)
 		switch {
-		case ok && one.Type >= p11.CKA_VENDOR_DEFINED && !pqc.IsIBM(kt): // whose values have numbers of IBM's
+		case ok && one.Type >= p11.CKA_VENDOR_DEFINED && !pqc.IsIBM(kt) && !slices.Contains(b.Shown, one.Type): // whose values have numbers of IBM's
 			t.Errorf("%s is the token's own, and can be read", one.Type)
 		case !ok && (one.Type == p11.CKA_CLASS || one.Type == p11.CKA_KEY_TYPE || one.Type == p11.CKA_LABEL):
 			t.Errorf("%s cannot be read", one.Type)

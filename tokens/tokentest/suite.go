@@ -18,6 +18,8 @@ type Backend struct {
 	SOPIN string
 	// KeysUnderPINs says that the token makes pairs of keys only once its PINs are set.
 	KeysUnderPINs bool
+	// Shown are attributes of the token's own that everybody may read.
+	Shown []p11.AttributeType
 }
 
 const (

@@ -36,11 +36,13 @@ func KindOf(name string) (Kind, bool) {
 	return k, ok
 }
 
-// KindOf312 returns the facts of the kinds in format 3.12: swtok and lite.
+// KindOf312 returns the facts of the kinds in format 3.12: swtok, lite, ep11tok and ccatok.
 func KindOf312(name string) (Kind, bool) {
 	kinds := map[string]Kind{
-		"swtok": {Label: "softtok", Model: "Soft"},
-		"lite":  {Label: "icatok", Model: "ICA"},
+		"swtok":   {Label: "softtok", Model: "Soft"},
+		"lite":    {Label: "icatok", Model: "ICA"},
+		"ep11tok": {Label: "ep11tok", Model: "EP11"},
+		"ccatok":  {Label: "ccatok", Model: "CCA"},
 	}
 	k, ok := kinds[name]
 	k.Name, k.Manufacturer, k.MasterKeyLen = name, "IBM", masterKeySize312

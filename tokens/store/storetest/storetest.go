@@ -21,7 +21,7 @@ import (
 var testdata embed.FS
 
 // The PINs of the directories that have others than the manifest says: swold,
-// swtok-be and lite-be.
+// swtok-be, lite-be and ep11tok-be.
 const (
 	SOPIN   = "76543210"
 	UserPIN = "12345678"
