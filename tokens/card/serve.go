@@ -1,0 +1,202 @@
+package card
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"p11fs/p11"
+	"p11fs/secret"
+)
+
+// What programs may have at once, and how long a frame may take.
+const (
+	maxPrograms = 256 // connections
+	maxLarge    = 4   // large frames
+	frameTime   = 30 * time.Second
+)
+
+// A Server makes the cards behind a Transport reachable at a socket.
+type Server struct {
+	ABI  ABI
+	Card Transport
+	Log  *slog.Logger
+}
+
+// Serve answers on l until ctx ends, and then returns nil, or until l fails. It closes l,
+// and waits for the calls in progress.
+func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(ctx, func() { _ = l.Close() }) // wakes AcceptUnix
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	defer stop()
+	seats := make(chan struct{}, maxPrograms)
+	large := make(chan struct{}, maxLarge)
+	for {
+		c, err := l.AcceptUnix()
+		switch {
+		case ctx.Err() != nil:
+			if err == nil {
+				_ = c.Close() // whose program asks again
+			}
+			return nil
+		case errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ECONNABORTED):
+			s.Log.Warn("card socket: cannot accept", "err", err)
+			select {
+			case <-time.After(100 * time.Millisecond):
+			case <-ctx.Done():
+			}
+			continue
+		case err != nil:
+			return fmt.Errorf("card socket: %w", err)
+		}
+		select {
+		case seats <- struct{}{}:
+		default:
+			s.Log.Warn("card socket: too many connections", "most", maxPrograms)
+			_ = c.Close() // it was told nothing yet
+			continue
+		}
+		wg.Go(func() {
+			defer func() { <-seats }()
+			s.serve(ctx, c, large)
+		})
+	}
+}
+
+// serve answers one program.
+func (s *Server) serve(ctx context.Context, c *net.UnixConn, large chan struct{}) {
+	defer context.AfterFunc(ctx, func() { _ = c.Close() })() // wakes what waits
+	defer func() { _ = c.Close() }()                         // both ends have said all
+	log := s.Log.With("peer", peerOf(c))
+	_ = c.SetDeadline(time.Now().Add(frameTime)) // a socket of which this fails fails next
+	order, err := s.greet(c)
+	if err != nil {
+		log.Warn("card socket: no greeting", "err", err)
+		return
+	}
+	log.Info("card socket: connected")
+	for err == nil {
+		_ = c.SetDeadline(time.Time{})
+		err = s.turn(ctx, c, order, large)
+	}
+	if errors.Is(err, errMalformed) {
+		log.Warn("card socket: connection ended", "err", err)
+		return
+	}
+	log.Info("card socket: gone")
+}
+
+// greet reads the first frame, and answers it.
+func (s *Server) greet(c net.Conn) (binary.ByteOrder, error) {
+	frame, err := readFrame(c, nil)
+	if err != nil {
+		return nil, err
+	}
+	r := &reader{b: frame}
+	if string(r.take(8)) != magic || r.u16() != version {
+		return nil, fmt.Errorf("%w: no greeting", errMalformed)
+	}
+	abi, little := ABI(r.u8()), r.flag()
+	r.u32() // the process, as it sees itself
+	if err := r.end(); err != nil {
+		return nil, err
+	}
+	w := newWriter()
+	if abi != s.ABI {
+		w.u64(uint64(p11.CKR_DEVICE_REMOVED))
+		err = fmt.Errorf("%w: a program of %v cards", errMalformed, abi)
+	} else {
+		w.u64(0)
+	}
+	answer, _ := w.frame() // which is short
+	if _, e := c.Write(answer); e != nil {
+		return nil, e
+	}
+	if little {
+		return binary.LittleEndian, err
+	}
+	return binary.BigEndian, err
+}
+
+// turn answers one request.
+func (s *Server) turn(ctx context.Context, c net.Conn, order binary.ByteOrder, large chan struct{}) error {
+	seated := false
+	frame, err := readFrame(&timed{Conn: c}, func() {
+		select {
+		case large <- struct{}{}:
+			seated = true
+		case <-ctx.Done(): // and the connection is closed
+		}
+	})
+	defer func() {
+		if seated {
+			<-large
+		}
+		secret.Wipe(frame)
+	}()
+	if err != nil {
+		return err
+	}
+	call, err := readRequest(s.ABI, frame)
+	switch {
+	case err != nil && !errors.Is(err, errMalformed) && call != nil:
+		call = &Call{Function: &Function{}, Return: uint64(p11.RVOf(err))}
+	case err != nil:
+		return err
+	default:
+		call.Order = order
+		if err := s.Card.Call(ctx, call); err != nil {
+			// Who waits for the answer learns it by the end of the connection.
+			return fmt.Errorf("no card answered: %w", err)
+		}
+	}
+	w := newWriter()
+	call.answer(w)
+	call.Drop()
+	answer, err := w.frame()
+	defer secret.Wipe(answer)
+	if err != nil {
+		return err
+	}
+	_ = c.SetWriteDeadline(time.Now().Add(frameTime))
+	_, err = c.Write(answer)
+	return err
+}
+
+// timed is a connection that gives a frame its time once the frame has begun.
+type timed struct {
+	net.Conn
+	begun bool
+}
+
+func (t *timed) Read(b []byte) (int, error) {
+	n, err := t.Conn.Read(b)
+	if n > 0 && !t.begun {
+		t.begun = true
+		_ = t.SetReadDeadline(time.Now().Add(frameTime)) // a socket of which this fails fails next
+	}
+	return n, err
+}
+
+// peerOf says who is at the other end.
+func peerOf(c *net.UnixConn) string {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return "unknown"
+	}
+	var cred *unix.Ucred
+	if e := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); e != nil || err != nil {
+		return "unknown"
+	}
+	return fmt.Sprintf("pid %d uid %d gid %d", cred.Pid, cred.Uid, cred.Gid)
+}
