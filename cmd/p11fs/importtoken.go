@@ -266,9 +266,14 @@ func (r *importReport) printJSON(s streams) error {
 	if r.Objects == nil {
 		r.Objects = []reported{}
 	}
+	return printJSON(s, r)
+}
+
+// printJSON prints what a command has to tell for a program to read.
+func printJSON(s streams, what any) error {
 	e := json.NewEncoder(s.out)
 	e.SetIndent("", "  ")
-	return e.Encode(r)
+	return e.Encode(what)
 }
 
 // printableLine is printable on a line of its own.
