@@ -249,7 +249,18 @@ func (w *worker) persistent(handle uint32) (*storage, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &storage{name: r.Name.Buffer, handle: tpm2.TPMHandle(handle), public: *public}, nil
+	return newStorage(tpm2.TPMHandle(handle), public)
+}
+
+// newStorage is a storage key, by the name of what is to be its public half: somebody
+// between us and the TPM could give the name of the one with another one's key, and read
+// what sessions are salted with.
+func newStorage(handle tpm2.TPMHandle, public *tpm2.TPMTPublic) (*storage, error) {
+	name, err := tpm2.ObjectName(public)
+	if err != nil {
+		return nil, err
+	}
+	return &storage{name: name.Buffer, handle: handle, public: *public}, nil
 }
 
 // primary makes the storage key of a template.
@@ -261,12 +272,17 @@ func (w *worker) primary(t Template) (*storage, error) {
 		}
 		return nil, err
 	}
+	var s *storage
 	public, err := r.OutPublic.Contents()
+	if err == nil {
+		s, err = newStorage(r.ObjectHandle, public)
+	}
 	if err != nil {
 		w.flushHandle(r.ObjectHandle)
 		return nil, err
 	}
-	return &storage{name: r.Name.Buffer, handle: r.ObjectHandle, public: *public, transient: true}, nil
+	s.transient = true
+	return s, nil
 }
 
 // commonHandle is where the storage key is made persistent by whoever does that (TCG, TPM
