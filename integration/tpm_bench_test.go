@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -18,10 +19,14 @@ import (
 const tpmPeer = "/usr/lib/*/pkcs11/libtpm2_pkcs11.so"
 
 // BenchmarkTPMAgainstPeer has the keys of a software TPM used through libp11fs.so, and
-// through tpm2-pkcs11 of another one, by turns in one run. Each figure is how many times
-// faster p11fs is: to start (load the module, initialise it, open a session), to log in while
-// somebody is, and to sign with RSA of 2048 bits and on P-256. The first login of all takes
-// what the token lets guessing a PIN take, which the peer does not, and is a figure of its own.
+// through tpm2-pkcs11 of another one, by turns in one run, of which the fastest counts. Each
+// figure is how many times faster p11fs is: to start (load the module, initialise it, open a
+// session), to log in, as the first and while somebody is, and to sign with RSA of 2048 bits
+// and on P-256; and the same of the processor time of the program, the daemon and the TPM,
+// which what else the machine does changes little. "bound" is what the figure of RSA
+// could be at most: if p11fs took none of the time, and the TPM alone its own. On an idle
+// machine that is 2.2: of the 2.8 ms of a signature one command of the TPM takes 2.4, ten
+// times what openssl speed says of such keys. Run it with -benchtime=3x.
 func BenchmarkTPMAgainstPeer(b *testing.B) {
 	needTools(b, "swtpm", "pkcs11-tool", "python3")
 	found, _ := filepath.Glob(tpmPeer)
@@ -60,18 +65,22 @@ func BenchmarkTPMAgainstPeer(b *testing.B) {
 		peer.Restart(b) // it flushes nothing, and there is no resource manager
 	}
 
-	took := map[string]float64{}
+	took := map[string][3]float64{}
 	for b.Loop() {
 		for _, side := range []struct {
 			name, module, before, seconds string
 			env                           []string
+			pids                          []int
 		}{
-			{"p11fs-first", ownModule(b), "p11fs logout tpm", "0", ours},
-			{"p11fs", ownModule(b), "echo " + userPIN + " > $T/login", "2", ours},
-			{"tpm2-pkcs11", found[0], "true", "2", theirs},
+			{"p11fs-first", ownModule(b), "p11fs logout tpm", "0", ours, []int{own.PID(), d.pid()}},
+			{"p11fs", ownModule(b), "echo " + userPIN + " > $T/login", "2", ours, []int{own.PID(), d.pid()}},
+			{"tpm2-pkcs11", found[0], "true", "2", theirs, []int{peer.PID()}},
 		} {
 			term.ok(side.before)
 			c := exec.Command("python3", "-B", "testdata/tpm_speed.py", side.module, "test token", userPIN, side.seconds)
+			for _, pid := range side.pids {
+				c.Args = append(c.Args, strconv.Itoa(pid))
+			}
 			c.Env = side.env
 			out, err := c.Output()
 			if err != nil {
@@ -79,19 +88,30 @@ func BenchmarkTPMAgainstPeer(b *testing.B) {
 			}
 			for lines := bufio.NewScanner(strings.NewReader(string(out))); lines.Scan(); {
 				var what string
-				var ms float64
-				if _, err := fmt.Sscan(lines.Text(), &what, &ms); err != nil {
+				var ms [3]float64 // in all, of processors, and the TPM's of that
+				if _, err := fmt.Sscan(lines.Text(), &what, &ms[0], &ms[1], &ms[2]); err != nil {
 					b.Fatal(err)
 				}
-				b.Logf("%s: %s takes %.2f ms", side.name, what, ms)
-				took[what+" "+side.name] += ms
+				b.Logf("%s: %s takes %.2f ms, %.2f of processors, %.2f of that the TPM's", side.name, what, ms[0], ms[1], ms[2])
+				best, ok := took[what+" "+side.name]
+				for i := range ms {
+					if !ok || ms[i] < best[i] {
+						best[i] = ms[i]
+					}
+				}
+				took[what+" "+side.name] = best
 			}
 		}
 		peer.Restart(b)
 	}
 	b.ReportMetric(0, "ns/op") // says nothing here
-	b.ReportMetric(took["login tpm2-pkcs11"]/took["login p11fs-first"], "first-login-times-peer")
-	for _, what := range []string{"start", "login", "rsa", "ec"} {
-		b.ReportMetric(took[what+" tpm2-pkcs11"]/took[what+" p11fs"], what+"-times-peer")
+	took["first-login p11fs"], took["first-login tpm2-pkcs11"] = took["login p11fs-first"], took["login tpm2-pkcs11"]
+	for _, what := range []string{"start", "first-login", "login", "rsa", "ec"} {
+		own, peer := took[what+" p11fs"], took[what+" tpm2-pkcs11"]
+		b.ReportMetric(peer[0]/own[0], what+"-times-peer")
+		b.ReportMetric(peer[1]/own[1], what+"-processor-times-peer")
+		if what == "rsa" {
+			b.ReportMetric(peer[0]/own[2], "rsa-bound-times-peer")
+		}
 	}
 }

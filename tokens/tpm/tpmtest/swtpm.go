@@ -186,6 +186,9 @@ func (s *TPM) Kill() {
 	}
 }
 
+// PID is its process.
+func (s *TPM) PID() int { return s.cmd.Process.Pid }
+
 // Signal sends a signal to it, such as SIGSTOP.
 func (s *TPM) Signal(sig syscall.Signal) { _ = s.cmd.Process.Signal(sig) }
 
