@@ -83,8 +83,8 @@ TOKEN/info says: 4 to 1024 bytes, and 4 to 8 in the format of openCryptoki 3.8.
 
 The SO PIN stays as it is: p11fs pin --so TOKEN changes it.
 
-Where no daemon has the token, and its name is that of a kind (tpm, lite) or --device or
---protection is given, it is made first, as one of your own.` + socketText,
+Where no daemon has the token, and its name is that of a kind (tpm, lite) or --device,
+--protection or --cost is given, it is made first, as one of your own.` + socketText,
 		Example: `  p11fs init swtok
   p11fs init tpm --device unix:$HOME/swtpm/sock
   printf '87654321\n1234\n' | p11fs init swtok --label demo --yes`,

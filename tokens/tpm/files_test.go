@@ -93,12 +93,12 @@ func TestSettings(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "tpm.conf")
 	for text, want := range map[string]settings{
-		"":                                     {cost: tpm20.Cost},
-		"# nothing\n\n":                        {cost: tpm20.Cost},
-		"device = tcp:[::1]:2321 # a test's\n": {device: "tcp:[::1]:2321", cost: tpm20.Cost},
-		"device=/dev/tpm0\nprotection=da":      {device: "/dev/tpm0", protection: DA, cost: tpm20.Cost},
+		"":                                     {},
+		"# nothing\n\n":                        {},
+		"device = tcp:[::1]:2321 # a test's\n": {device: "tcp:[::1]:2321"},
+		"device=/dev/tpm0\nprotection=da":      {device: "/dev/tpm0", protection: DA},
 		"cost = 17\naes = tpm":                 {cost: 17, aes: true},
-		"user = alice":                         {user: "alice", cost: tpm20.Cost},
+		"user = alice":                         {user: "alice"},
 	} {
 		if err := writeFile(file, text); err != nil {
 			t.Fatal(err)

@@ -27,7 +27,7 @@ type keeper struct {
 	chip  *tpm20.Chip
 	dir   string
 	group int
-	cost  int // of PINs that are set
+	cost  int // of PINs that are set; 0: none is said
 	warm  *warm
 
 	mu     sync.Mutex // guards record; files are written under it
@@ -122,8 +122,8 @@ func (k *keeper) locked(ctx context.Context, index uint32) error {
 
 // Make is format.Keeper. An index that it makes is noted before, so that it is removed
 // where nothing comes of it: see sweep.
-func (k *keeper) Make(ctx context.Context, _ p11.UserType, pin, master *secret.Bytes, _ format.Kept) (kept format.Kept, err error) {
-	f := keyFile{cost: k.cost}
+func (k *keeper) Make(ctx context.Context, _ p11.UserType, pin, master *secret.Bytes, before format.Kept) (kept format.Kept, err error) {
+	f := keyFile{cost: k.costOf(before)}
 	_, _ = rand.Read(f.salt[:]) // which never fails
 	if err := ctx.Err(); err != nil {
 		return kept, err
@@ -145,6 +145,23 @@ func (k *keeper) Make(ctx context.Context, _ p11.UserType, pin, master *secret.B
 	kept.Record = newRecord()
 	kept.File, err = f.print()
 	return kept, err
+}
+
+// costOf is the cost of a PIN that is set: what is said, or else that of the one in whose
+// place it is set, or that of the SO's, so that a token keeps what it was made with.
+func (k *keeper) costOf(before format.Kept) int {
+	if k.cost != 0 {
+		return k.cost
+	}
+	f, err := parseKeyFile(before.File)
+	if err != nil {
+		so, _ := os.ReadFile(filepath.Join(k.dir, "MK_SO")) // none in a new token
+		f, err = parseKeyFile(so)
+	}
+	if err != nil {
+		return tpm20.Cost
+	}
+	return min(max(f.cost, tpm20.MinCost), tpm20.MaxCost)
 }
 
 // tries is how many wrong PINs an index lets pass, as the token itself does.

@@ -76,7 +76,7 @@ func (k *kind) take(device string) (*tpm20.Chip, func(), error) {
 // settings are the lines of a kind's own configuration file.
 type settings struct {
 	device, protection, user string
-	cost                     int  // of PINs that are set
+	cost                     int  // of PINs that are set; 0: none is said
 	aes                      bool // keys of AES are the TPM's
 }
 
@@ -85,7 +85,6 @@ const maxLine = 1 << 12
 
 // readSettings reads lines of "device = unix:/PATH", "protection = da", "cost = 15" and "aes = tpm".
 func readSettings(file string) (s settings, err error) {
-	s.cost = tpm20.Cost
 	if file == "" {
 		return s, nil
 	}

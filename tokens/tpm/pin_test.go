@@ -280,3 +280,56 @@ func TestElsewhere(t *testing.T) {
 		t.Errorf("no token: %v", err)
 	}
 }
+
+// TestCost: a PIN costs what the configuration says, else what the one before costs, or the
+// SO's.
+func TestCost(t *testing.T) {
+	t.Parallel()
+	p := place(t, t.TempDir(), DA)
+	soft := tpmtest.Start(t, nil)
+	tok := opened(t, soft, p)
+	with := func(config string) {
+		t.Helper()
+		must(t, tok.Close())
+		if p.Config = config; config != "" {
+			p.Config = filepath.Join(t.TempDir(), "tpm.conf")
+			must(t, writeFile(p.Config, config))
+		}
+		tok = opened(t, soft, p)
+	}
+	want := func(what string, so, user int) {
+		t.Helper()
+		for name, cost := range map[string]int{"MK_SO": so, "MK_USER": user} {
+			b, err := os.ReadFile(filepath.Join(p.Dir, name))
+			must(t, err)
+			if f, err := parseKeyFile(b); err != nil || f.cost != cost {
+				t.Errorf("%s: %s costs %d, not %d: %v", what, name, f.cost, cost, err)
+			}
+		}
+	}
+	change := func() {
+		t.Helper()
+		must(t, tok.SetPIN(t.Context(), p11.CKU_USER, tokentest.PIN(t, userPIN), tokentest.PIN(t, "another-pin")))
+		must(t, tok.SetPIN(t.Context(), p11.CKU_USER, tokentest.PIN(t, "another-pin"), tokentest.PIN(t, userPIN)))
+	}
+	with("")
+	ready(t, tok)
+	want("nothing is said", tpm20.Cost, tpm20.Cost)
+	with("cost = 12\n")
+	want("before a change", tpm20.Cost, tpm20.Cost)
+	change()
+	want("said", tpm20.Cost, 12)
+	with("")
+	change()
+	want("as before", tpm20.Cost, 12)
+	with("cost = 11\n")
+	must(t, tok.SetPIN(t.Context(), p11.CKU_SO, tokentest.PIN(t, soPIN), tokentest.PIN(t, "so-pin-2")))
+	must(t, tok.SetPIN(t.Context(), p11.CKU_SO, tokentest.PIN(t, "so-pin-2"), tokentest.PIN(t, soPIN)))
+	with("")
+	must(t, tok.InitToken(t.Context(), tokentest.PIN(t, soPIN), "again"))
+	so, err := tok.Login(t.Context(), p11.CKU_SO, tokentest.PIN(t, soPIN))
+	must(t, err)
+	defer so.Close()
+	must(t, tok.InitPIN(t.Context(), so, tokentest.PIN(t, userPIN)))
+	want("as the SO's", 11, 11)
+}

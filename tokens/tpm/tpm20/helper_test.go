@@ -62,9 +62,9 @@ func show(s *secret.Bytes) (out []byte) {
 	return out
 }
 
-func stretched(t testing.TB, pin string, salt []byte) *PIN {
+func stretched(t testing.TB, pin string, salt []byte, cost int) *PIN {
 	t.Helper()
-	p, err := Stretch(hide(t, []byte(pin)), salt, Cost)
+	p, err := Stretch(hide(t, []byte(pin)), salt, cost)
 	noError(t, err)
 	t.Cleanup(p.Close)
 	return p

@@ -19,9 +19,13 @@ import (
 const (
 	scryptR = 8
 	scryptP = 1
-	// Cost is the logarithm of scrypt's N that a PIN ought to have: some tenths of a second
-	// and 32 MiB. A file may ask for at most MaxCost, who sets PINs for at least MinCost.
-	Cost    = 15
+	// Cost is the logarithm of scrypt's N that a PIN has where nobody says another: three
+	// milliseconds and 1 MiB. More would guard little. Each guess needs the TPM, one after
+	// another, and a chip takes tens of milliseconds for it, while what the stretching of
+	// all guesses takes can be done before, on as many processors as there are. And who has
+	// the secrets out of the TPM itself reads what is sealed without a PIN. A file may ask
+	// for at most MaxCost, who sets PINs for at least MinCost.
+	Cost    = 10
 	MinCost = 10
 	MaxCost = 20
 
@@ -48,7 +52,8 @@ func nonzero(b []byte) []byte {
 }
 
 // A PIN is what a stretched PIN opens: the authorisations of a seal and of an index. The
-// stretching is for who has the TPM, and may reset its counts.
+// stretching is for who has the TPM, and may reset its counts; and for who has taken it
+// apart, and wants the PIN itself, which its owner may have elsewhere too.
 type PIN struct{ seal, index *secret.Bytes }
 
 // Stretch stretches a PIN, with a cost of 1 to MaxCost.

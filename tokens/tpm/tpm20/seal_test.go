@@ -170,7 +170,7 @@ func TestOwner(t *testing.T) {
 
 func TestStretch(t *testing.T) {
 	t.Parallel()
-	one, two := stretched(t, "1234", make([]byte, 32)), stretched(t, "1235", make([]byte, 32))
+	one, two := stretched(t, "1234", make([]byte, 32), Cost), stretched(t, "1235", make([]byte, 32), Cost)
 	for _, pair := range [][2][]byte{{show(one.seal), show(two.seal)}, {show(one.seal), show(one.index)}} {
 		if bytes.Equal(pair[0], pair[1]) || bytes.IndexByte(pair[0], 0) >= 0 || len(pair[0]) != AuthSize {
 			t.Errorf("%x, %x", pair[0], pair[1])
