@@ -21,9 +21,10 @@ const (
 	varData, varDataLength                   = 30, 32
 	varBits, varAlgorithm, varType           = 38, 41, 42
 	varUsages, varUsage, varManagements      = 44, 45, 49
-	varEnd                                   = 56
+	varComplete, varEnd                      = 52, 56
 
 	stateNone, stateWrapped = 0x00, 0x03
+	partsSuffice            = 0x40
 	algorithmHMAC, typeMAC  = 3, 2
 	mayGenerate             = 0xc000 // and verify
 	headLength              = 30     // of what is before the associated data
@@ -33,6 +34,7 @@ const (
 // one.
 type Variable struct {
 	Key     bool
+	Partial bool // parts of it are there, and nobody has said that they are all
 	Pattern Pattern
 	Payload []byte // the key under the master key; none without Key
 }
@@ -49,7 +51,7 @@ func ParseVariable(b []byte) (v Variable, err error) {
 		return v, ErrToken
 	}
 	copy(v.Pattern[:], b[varPattern:])
-	v.Key = b[varState] == stateWrapped
+	v.Key, v.Partial = b[varState] == stateWrapped, b[varComplete] == partsSuffice
 	if v.Key == (bits == 0) {
 		return v, ErrToken
 	}
@@ -84,5 +86,8 @@ func (v Variable) Bound() []byte {
 	b[varUsages] = 2
 	binary.BigEndian.PutUint16(b[varUsage:], mayGenerate)
 	b[varManagements] = 3
+	if v.Partial {
+		b[varComplete] = partsSuffice
+	}
 	return b
 }

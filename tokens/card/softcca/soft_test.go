@@ -1,0 +1,553 @@
+package softcca
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/des"
+	"crypto/ecdsa"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/big"
+	"os"
+	"testing"
+
+	"p11fs/p11"
+	"p11fs/p11/pkix"
+	"p11fs/tokens/card/cca"
+	"p11fs/tokens/swtok"
+)
+
+func newDomain(t testing.TB) *Domain {
+	t.Helper()
+	d, err := NewDomain(swtok.GoProvider(), "TEST0001")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
+}
+
+// rules is a rule array as programs write it.
+func rules(words ...string) []byte { return cca.Rules(words).Bytes() }
+
+func must[T any](t testing.TB) func(T, error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+// tokens is one of each sort, with what it does under the master key of its domain.
+type sample struct {
+	name  string
+	token []byte
+	use   func(d *Domain, token []byte) ([]byte, error) // gives the same each time
+	move  func(d *Domain, word string, token []byte) ([]byte, error)
+	under Master
+}
+
+func samples(t testing.TB, d *Domain) []sample {
+	t.Helper()
+	ctx := context.Background()
+	bytesOf := must[[]byte](t)
+	text := bytes.Repeat([]byte("sixteen bytes ok"), 4)
+	skeleton := bytesOf(d.CSNBKTB(ctx, rules("DATA"), rules("INTERNAL", "AES", "NO-KEY", "KEYLN24")))
+	hmacSkeleton := bytesOf(d.CSNBKTB2(ctx, rules("INTERNAL", "HMAC", "MAC", "GENERATE")))
+	part := bytesOf(d.CSNBKPI2(ctx, rules("HMAC", "FIRST", "MIN1PART"), 256, bytes.Repeat([]byte{7}, 32), hmacSkeleton))
+	rsaValues := cca.RSAValues{Bits: 1024, E: []byte{1, 0, 1}}
+	rsaSkeleton := bytesOf(d.CSNDPKB(ctx, rules("RSA-CRT", "KEY-MGMT"), append(rsaValues.Bytes(), make([]byte, 21)...)))
+	curve := must[p11.Curve](t)(cca.CurveOf(0, 256))
+	ecSkeleton := bytesOf(d.CSNDPKB(ctx, rules("ECC-PAIR"), cca.ECValues{Curve: curve}.Bytes()))
+	symmetric := func(r ...string) func(*Domain, string, []byte) ([]byte, error) {
+		return func(d *Domain, word string, token []byte) ([]byte, error) {
+			return d.CSNBKTC(ctx, rules(append([]string{word}, r...)...), token)
+		}
+	}
+	pka := func(r ...string) func(*Domain, string, []byte) ([]byte, error) {
+		return func(d *Domain, word string, token []byte) ([]byte, error) {
+			return d.CSNDKTC(ctx, rules(append([]string{word}, r...)...), token)
+		}
+	}
+	des3 := func(d *Domain, token []byte) ([]byte, error) {
+		return d.CSNBENC(ctx, token, text, text[:8], rules("CBC"))
+	}
+	blank := []byte("        ")
+	return []sample{
+		{"aes", bytesOf(d.CSNBKGN(ctx, rules("OP"), rules("KEYLN24"), rules("AESTOKEN"), skeleton)),
+			func(d *Domain, token []byte) ([]byte, error) {
+				return d.CSNBSAE(ctx, rules("AES", "KEYIDENT", "INITIAL"), token, text[:16], text)
+			}, symmetric("AES"), AES},
+		{"des", bytesOf(d.CSNBKGN(ctx, rules("OP"), rules("KEYLN8"), rules("DATA"), nil)), des3, symmetric(), SYM},
+		{"des2", bytesOf(d.CSNBCKM(ctx, rules("DES"), []byte("0123456789abcdef"))), des3, symmetric(), SYM},
+		{"des3", bytesOf(d.CSNBKGN(ctx, rules("OP"), rules("KEYLN24"), rules("DATA"), nil)), des3, symmetric("DES"), SYM},
+		{"hmac", bytesOf(d.CSNBKPI2(ctx, rules("HMAC", "COMPLETE"), 0, nil, append(part, make([]byte, 2000)...))),
+			func(d *Domain, token []byte) ([]byte, error) {
+				_, mac, err := d.CSNBHMG(ctx, rules("HMAC", "SHA-256", "ONLY"), token, text, make([]byte, chainSize))
+				return mac, err
+			}, func(d *Domain, word string, token []byte) ([]byte, error) {
+				return d.CSNBKTC2(ctx, rules(word, "HMAC"), token)
+			}, AES},
+		{"hmac made there", bytesOf(d.CSNBKGN2(ctx, rules("HMAC", "OP"), 512, rules("TOKEN"), blank, hmacSkeleton)),
+			func(d *Domain, token []byte) ([]byte, error) {
+				_, mac, err := d.CSNBHMG(ctx, rules("HMAC", "SHA-512", "ONLY"), token, text, make([]byte, chainSize))
+				return mac, err
+			}, func(d *Domain, word string, token []byte) ([]byte, error) {
+				return d.CSNBKTC2(ctx, rules(word, "HMAC"), token)
+			}, AES},
+		{"rsa", bytesOf(d.CSNDPKG(ctx, rules("MASTER"), rsaSkeleton)),
+			func(d *Domain, token []byte) ([]byte, error) {
+				return d.CSNDDSG(ctx, rules("PKCS-1.1"), token, []byte("what is signed"))
+			}, pka(), APKA},
+		{"ec", bytesOf(d.CSNDPKG(ctx, rules("MASTER"), ecSkeleton)),
+			func(d *Domain, token []byte) ([]byte, error) {
+				sig, err := d.CSNDDSG(ctx, rules("ECDSA"), token, bytes.Repeat([]byte{1}, 32))
+				if err != nil {
+					return nil, err
+				}
+				return nil, d.CSNDDSV(ctx, rules("ECDSA"), token, bytes.Repeat([]byte{1}, 32), sig)
+			}, pka("ECC"), APKA},
+	}
+}
+
+// TestChange uses keys of each sort while the master keys change: a key under the old one
+// can be used and moved, one under the key to come can be made but not used, and without
+// moving it is lost at the second change.
+func TestChange(t *testing.T) {
+	for i, s := range samples(t, newDomain(t)) {
+		t.Run(s.name, func(t *testing.T) {
+			d := newDomain(t)
+			s := samples(t, d)[i]
+			want := must[[]byte](t)(s.use(d, s.token))
+			if err := d.Set(s.under); err == nil {
+				t.Fatal("an empty register is set")
+			}
+			if _, err := s.move(d, "RTNMK", s.token); !errors.Is(err, cca.ErrNoKey) && !errors.Is(err, cca.ErrToken) {
+				t.Fatalf("there is no key to come: %v", err)
+			}
+			if err := d.Generate(s.under); err != nil {
+				t.Fatal(err)
+			}
+			ahead := must[[]byte](t)(s.move(d, "RTNMK", s.token))
+			if _, err := s.use(d, ahead); !errors.Is(err, cca.ErrToken) {
+				t.Errorf("a token of the key to come is used: %v", err)
+			}
+			if err := d.Set(s.under); err != nil {
+				t.Fatal(err)
+			}
+			for what, token := range map[string][]byte{"made before": ahead, "of the old key": s.token} {
+				if got, err := s.use(d, token); err != nil || !bytes.Equal(got, want) {
+					t.Errorf("%s: %x, %v", what, got, err)
+				}
+			}
+			moved := must[[]byte](t)(s.move(d, "RTCMK", s.token))
+			if bytes.Equal(moved, s.token) {
+				t.Error("the token is the same under another key")
+			}
+			if again := must[[]byte](t)(s.move(d, "RTCMK", moved)); !bytes.Equal(again, moved) {
+				t.Error("a token of the current key is another behind it")
+			}
+			if err := errors.Join(d.Generate(s.under), d.Set(s.under)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.use(d, s.token); !errors.Is(err, cca.ErrToken) {
+				t.Errorf("a token of a lost key: %v", err)
+			}
+			if got, err := s.use(d, moved); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("the moved one: %x, %v", got, err)
+			}
+		})
+	}
+}
+
+// TestHostile gives each verb tokens that were changed, cut, or are of another card.
+func TestHostile(t *testing.T) {
+	d, other := newDomain(t), newDomain(t)
+	for _, s := range samples(t, d) {
+		t.Run(s.name, func(t *testing.T) {
+			want := must[[]byte](t)(s.use(d, s.token))
+			if _, err := s.use(other, s.token); !errors.Is(err, cca.ErrToken) {
+				t.Errorf("another card: %v", err)
+			}
+			if _, err := s.use(d, nil); !errors.Is(err, cca.ErrToken) {
+				t.Errorf("none: %v", err)
+			}
+			step := 1 + len(s.token)/150
+			for n := 0; n < len(s.token); n += step {
+				if _, err := s.use(d, s.token[:n]); !errors.Is(err, cca.ErrToken) {
+					t.Fatalf("%d bytes of it: %v", n, err)
+				}
+				bad := bytes.Clone(s.token)
+				bad[n] ^= 1
+				if got, err := s.use(d, bad); err == nil && !bytes.Equal(got, want) {
+					t.Fatalf("with byte %d changed it is another key", n)
+				}
+			}
+			for _, r := range [][]byte{nil, rules("RTCMK", "RTNMK"), rules("RTCMK", "NOWORD"), rules("DES")} {
+				if _, err := d.CSNBKTC(context.Background(), r, s.token); err == nil {
+					t.Errorf("rules %q are taken", r)
+				}
+			}
+		})
+	}
+}
+
+// TestZeroise: nothing opens without master keys, and nothing is made.
+func TestZeroise(t *testing.T) {
+	d := newDomain(t)
+	list := samples(t, d)
+	if err := d.Zeroise(); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range list {
+		if _, err := s.use(d, s.token); !errors.Is(err, cca.ErrNoKey) {
+			t.Errorf("%s: %v", s.name, err)
+		}
+	}
+	if _, err := d.CSNBCKM(context.Background(), rules("AES"), make([]byte, 16)); !errors.Is(err, cca.ErrNoKey) {
+		t.Errorf("a key is made: %v", err)
+	}
+}
+
+// TestCiphers compares with Go's library.
+func TestCiphers(t *testing.T) {
+	d, ctx := newDomain(t), context.Background()
+	text, iv := bytes.Repeat([]byte("some sixteen bytes"), 16)[:240], []byte("an iv of a block")
+	for _, n := range []int{16, 24, 32} {
+		key := bytes.Repeat([]byte{byte(n)}, n)
+		token := must[[]byte](t)(d.CSNBCKM(ctx, rules("AES"), key))
+		block := must[cipher.Block](t)(aes.NewCipher(key))
+		want := make([]byte, len(text))
+		cipher.NewCBCEncrypter(block, iv).CryptBlocks(want, text)
+		for _, r := range [][]byte{rules("AES", "KEYIDENT", "INITIAL"), rules("AES", "CBC", "KEYIDENT")} {
+			got := must[[]byte](t)(d.CSNBSAE(ctx, r, token, iv, text))
+			if !bytes.Equal(got, want) {
+				t.Errorf("aes of %d bytes: %x", n, got)
+			}
+			if back := must[[]byte](t)(d.CSNBSAD(ctx, r, token, iv, got)); !bytes.Equal(back, text) {
+				t.Errorf("aes of %d bytes back: %x", n, back)
+			}
+		}
+		for i := 0; i < len(text); i += 16 {
+			block.Encrypt(want[i:], text[i:])
+		}
+		if got := must[[]byte](t)(d.CSNBSAE(ctx, rules("AES", "ECB", "KEYIDENT", "INITIAL"), token, nil, text)); !bytes.Equal(got, want) {
+			t.Errorf("ecb of %d bytes: %x", n, got)
+		}
+		padded := must[[]byte](t)(d.CSNBSAE(ctx, rules("AES", "PKCS-PAD", "KEYIDENT"), token, iv, text[:17]))
+		if back := must[[]byte](t)(d.CSNBSAD(ctx, rules("AES", "PKCS-PAD", "KEYIDENT"), token, iv, padded)); len(padded) != 32 || !bytes.Equal(back, text[:17]) {
+			t.Errorf("padded: %d bytes, back %q", len(padded), back)
+		}
+		if _, err := d.CSNBSAE(ctx, rules("AES", "KEYIDENT", "INITIAL"), token, iv, text[:17]); !errors.Is(err, cca.ErrData) {
+			t.Errorf("no whole block: %v", err)
+		}
+		if _, err := d.CSNBENC(ctx, token, text, iv[:8], rules("CBC")); !errors.Is(err, cca.ErrToken) {
+			t.Errorf("an AES key encrypts as one of DES: %v", err)
+		}
+	}
+	for _, key := range [][]byte{[]byte("01234567"), []byte("0123456789abcdef"), []byte("0123456789abcdefghijklmn")} {
+		token := must[[]byte](t)(d.CSNBCKM(ctx, rules("DES"), key))
+		block, err := des.NewTripleDESCipher(bytes.Repeat(key, 3)[:24]) // of 8 and 16 bytes the first keys again
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := make([]byte, len(text))
+		cipher.NewCBCEncrypter(block, iv[:8]).CryptBlocks(want, text)
+		got := must[[]byte](t)(d.CSNBENC(ctx, token, text, iv[:8], rules("CBC")))
+		if back := must[[]byte](t)(d.CSNBDEC(ctx, token, got, iv[:8], rules("CBC"))); !bytes.Equal(got, want) || !bytes.Equal(back, text) {
+			t.Errorf("des of %d bytes: %x, back %x", len(key), got, back)
+		}
+	}
+}
+
+// TestHashes hashes and MACs a message in parts of all sorts.
+func TestHashes(t *testing.T) {
+	d, ctx := newDomain(t), context.Background()
+	message := make([]byte, 1000)
+	for i := range message {
+		message[i] = byte(i * 7)
+	}
+	skeleton := must[[]byte](t)(d.CSNBKTB2(ctx, rules("INTERNAL", "NO-KEY", "HMAC", "MAC", "GENERATE")))
+	for _, size := range []int{10, 32, 64, 65, 128, 129, 256} {
+		key := bytes.Repeat([]byte{byte(size)}, size)
+		token := must[[]byte](t)(d.CSNBKPI2(ctx, rules("HMAC", "FIRST", "MIN1PART"), uint64(8*size), key, skeleton))
+		if _, _, err := d.CSNBHMG(ctx, rules("HMAC", "SHA-1", "ONLY"), token, message, make([]byte, chainSize)); !errors.Is(err, cca.ErrToken) {
+			t.Errorf("a key that is not complete is used: %v", err)
+		}
+		token = must[[]byte](t)(d.CSNBKPI2(ctx, rules("HMAC", "COMPLETE"), 0, nil, token))
+		for name, kind := range map[string]crypto.Hash{"SHA-1": crypto.SHA1, "SHA-224": crypto.SHA224, "SHA-256": crypto.SHA256, "SHA-384": crypto.SHA384, "SHA-512": crypto.SHA512} {
+			plain, mac := kind.New(), hmac.New(kind.New, key)
+			plain.Write(message)
+			mac.Write(message)
+			want := mac.Sum(nil)
+			for _, cuts := range [][]int{{1000}, {128, 1000}, {0, 256, 256, 640, 1000}, {896, 1000}} {
+				hashChain, chain, check := make([]byte, chainSize), make([]byte, chainSize), make([]byte, chainSize)
+				var digest, got []byte
+				at := 0
+				for i, to := range cuts {
+					word := "MIDDLE"
+					switch {
+					case len(cuts) == 1:
+						word = "ONLY"
+					case i == 0:
+						word = "FIRST"
+					case i == len(cuts)-1:
+						word = "LAST"
+					}
+					var err error
+					if hashChain, digest, err = d.CSNBOWH(ctx, rules(name, word), message[at:to], hashChain); err != nil {
+						t.Fatal(err)
+					}
+					if chain, got, err = d.CSNBHMG(ctx, rules("HMAC", name, word), token, message[at:to], chain); err != nil {
+						t.Fatal(err)
+					}
+					if check, err = d.CSNBHMV(ctx, rules("HMAC", name, word), token, message[at:to], want, check); err != nil {
+						t.Fatal(err)
+					}
+					at = to
+				}
+				if !bytes.Equal(digest, plain.Sum(nil)) || !bytes.Equal(got, want) {
+					t.Errorf("%s, a key of %d bytes, parts %v: %x, %x", name, size, cuts, digest, got)
+				}
+			}
+			want[0] ^= 1
+			if _, err := d.CSNBHMV(ctx, rules("HMAC", name, "ONLY"), token, message, want, make([]byte, chainSize)); !errors.Is(err, cca.ErrSignature) {
+				t.Errorf("%s: a wrong MAC: %v", name, err)
+			}
+		}
+	}
+	key := must[[]byte](t)(d.CSNBKPI2(ctx, rules("HMAC", "COMPLETE"), 0, nil, must[[]byte](t)(d.CSNBKPI2(ctx, rules("HMAC", "FIRST"), 80, make([]byte, 10), skeleton))))
+	chain, _, err := d.CSNBHMG(ctx, rules("HMAC", "SHA-256", "FIRST"), key, message[:64], make([]byte, chainSize))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []struct {
+		what  string
+		words []string
+		text  []byte
+		chain []byte
+	}{
+		{"another hash", []string{"HMAC", "SHA-1", "LAST"}, nil, chain},
+		{"a vector of nothing", []string{"HMAC", "SHA-256", "LAST"}, nil, make([]byte, chainSize)},
+		{"a short vector", []string{"HMAC", "SHA-256", "LAST"}, nil, chain[:100]},
+		{"no whole block", []string{"HMAC", "SHA-256", "MIDDLE"}, message[:63], chain},
+	} {
+		if _, _, err := d.CSNBHMG(ctx, rules(bad.words...), key, bad.text, bad.chain); !errors.Is(err, cca.ErrData) {
+			t.Errorf("%s: %v", bad.what, err)
+		}
+	}
+	if _, _, err := d.CSNBOWH(ctx, rules("SHA-256", "MIDDLE"), message[:63], make([]byte, chainSize)); !errors.Is(err, cca.ErrData) {
+		t.Errorf("no whole block: %v", err)
+	}
+}
+
+// TestPKA compares what the card does with Go's library, with keys of both.
+func TestPKA(t *testing.T) {
+	d, ctx := newDomain(t), context.Background()
+	own := must[*rsa.PrivateKey](t)(rsa.GenerateKey(rand.Reader, 1024))
+	values := cca.RSAValues{Bits: 1024, N: own.N.Bytes(), E: []byte{1, 0, 1}, P: own.Primes[0].Bytes(), Q: own.Primes[1].Bytes(),
+		DP: own.Precomputed.Dp.Bytes(), DQ: own.Precomputed.Dq.Bytes(), Inverse: own.Precomputed.Qinv.Bytes()}
+	skeleton := must[[]byte](t)(d.CSNDPKB(ctx, rules("RSA-CRT", "KEY-MGMT"), values.Bytes()))
+	token := must[[]byte](t)(d.CSNDPKI(ctx, nil, append(skeleton, make([]byte, 100)...)))
+	digest := sha256.Sum256([]byte("message"))
+	info := append(bytes.Clone(pkix.DigestInfoPrefix(hashRow(t, p11.CKM_SHA256))), digest[:]...)
+	sig := must[[]byte](t)(d.CSNDDSG(ctx, rules("PKCS-1.1"), token, info))
+	if err := rsa.VerifyPKCS1v15(&own.PublicKey, crypto.SHA256, digest[:], sig); err != nil {
+		t.Error(err)
+	}
+	public := must[[]byte](t)(d.CSNDPKX(ctx, nil, token))
+	built := must[[]byte](t)(d.CSNDPKB(ctx, rules("RSA-PUBL"), append(cca.RSAValues{Bits: 1024, N: values.N, E: values.E}.PublicBytes(), 0, 0)))
+	if !bytes.Equal(public, built) {
+		t.Errorf("the public half is %x, and built %x", public, built)
+	}
+	for _, key := range [][]byte{token, public} {
+		if err := d.CSNDDSV(ctx, rules("PKCS-1.1"), key, info, sig); err != nil {
+			t.Error(err)
+		}
+		if err := d.CSNDDSV(ctx, rules("PKCS-1.1"), key, info[1:], sig); !errors.Is(err, cca.ErrSignature) {
+			t.Errorf("a wrong signature: %v", err)
+		}
+		for _, r := range [][]byte{rules("PKCS-1.2"), rules("PKCSOAEP", "SHA-1"), rules("PKCSOAEP", "SHA-256")} {
+			sealed := must[[]byte](t)(d.CSNDPKE(ctx, r, []byte("secret"), key))
+			if back := must[[]byte](t)(d.CSNDPKD(ctx, r, sealed, token)); string(back) != "secret" {
+				t.Errorf("%q back: %q", r, back)
+			}
+		}
+	}
+	if _, err := d.CSNDDSG(ctx, rules("PKCS-1.1"), public, info); !errors.Is(err, cca.ErrToken) {
+		t.Errorf("a public token signs: %v", err)
+	}
+	number := new(big.Int).SetInt64(12345).FillBytes(make([]byte, 128))
+	raw := must[[]byte](t)(d.CSNDPKD(ctx, rules("ZERO-PAD"), number, token))
+	if want := new(big.Int).Exp(new(big.Int).SetBytes(number), own.D, own.N); want.Cmp(new(big.Int).SetBytes(raw)) != 0 {
+		t.Errorf("the bare operation gives %x", raw)
+	}
+	values.Q[len(values.Q)-1] ^= 2
+	skeleton = must[[]byte](t)(d.CSNDPKB(ctx, rules("RSA-CRT"), values.Bytes()))
+	if _, err := d.CSNDPKI(ctx, nil, skeleton); !errors.Is(err, cca.ErrValues) {
+		t.Errorf("numbers that make no key: %v", err)
+	}
+	for name, v := range map[string]cca.RSAValues{"exponent": {Bits: 1024, E: []byte{5}}, "any exponent": {Bits: 4096}} {
+		skeleton = must[[]byte](t)(d.CSNDPKB(ctx, rules("RSA-CRT"), v.Bytes()))
+		if _, err := d.CSNDPKG(ctx, rules("MASTER"), skeleton); !errors.Is(err, cca.ErrValues) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func hashRow(t testing.TB, m p11.MechanismType) p11.Hash {
+	t.Helper()
+	h, ok := p11.HashOf(m)
+	if !ok {
+		t.Fatal(m)
+	}
+	return h
+}
+
+// TestCurves makes, brings in and uses keys on each curve that the library has.
+func TestCurves(t *testing.T) {
+	p := swtok.LoadProvider(testLog(t))
+	d := must[*Domain](t)(NewDomain(p, ""))
+	defer d.Close()
+	ctx := context.Background()
+	tried := 0
+	for kind, list := range map[byte][]int{0: {192, 224, 256, 384, 521}, 1: {160, 192, 224, 256, 320, 384, 512}} {
+		for _, bits := range list {
+			curve := must[p11.Curve](t)(cca.CurveOf(kind, bits))
+			if !p.HasCurve(curve) {
+				continue
+			}
+			tried++
+			t.Run(curve.Name, func(t *testing.T) {
+				scalar, point, err := p.GenerateEC(curve)
+				if err != nil {
+					t.Fatal(err)
+				}
+				made := must[[]byte](t)(d.CSNDPKG(ctx, rules("MASTER"), must[[]byte](t)(d.CSNDPKB(ctx, rules("ECC-PAIR"), cca.ECValues{Curve: curve}.Bytes()))))
+				brought := must[[]byte](t)(d.CSNDPKI(ctx, nil, must[[]byte](t)(d.CSNDPKB(ctx, rules("ECC-PAIR"), cca.ECValues{Curve: curve, Scalar: scalar, Point: point}.Bytes()))))
+				digest := sha256.Sum256([]byte(curve.Name))
+				for _, token := range [][]byte{made, brought} {
+					sig := must[[]byte](t)(d.CSNDDSG(ctx, rules("ECDSA"), token, digest[:]))
+					public := must[[]byte](t)(d.CSNDPKX(ctx, nil, token))
+					if err := d.CSNDDSV(ctx, rules("ECDSA"), public, digest[:], sig); err != nil || len(sig) != 2*curve.Size() {
+						t.Errorf("%d bytes, %v", len(sig), err)
+					}
+					k := must[cca.PKA](t)(cca.ParsePKA(public))
+					if curve.Elliptic != nil {
+						pub := must[*ecdsa.PublicKey](t)(ecdsa.ParseUncompressedPublicKey(curve.Elliptic, k.Point))
+						if der := must[[]byte](t)(pkix.ECDSARawToDER(sig)); !ecdsa.VerifyASN1(pub, digest[:], der) {
+							t.Error("Go's library refuses the signature")
+						}
+					}
+				}
+				point[len(point)-1] ^= 1
+				if _, err := d.CSNDPKI(ctx, nil, must[[]byte](t)(d.CSNDPKB(ctx, rules("ECC-PAIR"), cca.ECValues{Curve: curve, Scalar: scalar, Point: point}.Bytes()))); !errors.Is(err, cca.ErrValues) {
+					t.Errorf("another point: %v", err)
+				}
+			})
+		}
+	}
+	if tried < 4 {
+		t.Errorf("%d curves", tried)
+	}
+}
+
+// TestFacility reads what the card tells where openCryptoki does.
+func TestFacility(t *testing.T) {
+	d, ctx := newDomain(t), context.Background()
+	answer, _, err := d.CSUACFQ(ctx, rules("STATCCAE"))
+	if err != nil || string(answer[8:16]) != "2       " || string(answer[56:64]) != "2       " || answer[0] != '1' {
+		t.Fatalf("%q, %v", answer, err)
+	}
+	if err := d.Generate(AES); err != nil {
+		t.Fatal(err)
+	}
+	if answer, _, err = d.CSUACFQ(ctx, rules("STATAES")); err != nil || string(answer[:24]) != "3       2       1       " {
+		t.Fatalf("%q, %v", answer, err)
+	}
+	if answer, _, err = d.CSUACFQ(ctx, rules("STATCRD2")); err != nil || string(answer[112:120]) != "TEST0001" {
+		t.Fatalf("%q, %v", answer, err)
+	}
+	_, data, err := d.CSUACFQ(ctx, rules("STATICSB"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, m := range map[byte]Master{0x07: SYM, 0x0b: AES, 0x0e: APKA} {
+		at := bytes.Index(data, []byte{0, 12, 0x0f, id})
+		p, _ := d.Pattern(m, Current)
+		if at < 0 || !bytes.Equal(data[at+4:at+12], p[:]) {
+			t.Errorf("%v is at %d", m, at)
+		}
+	}
+	if _, _, err := d.CSUACFQ(ctx, rules("NOWORD")); !errors.Is(err, cca.ErrKeyword) {
+		t.Errorf("a word that is none: %v", err)
+	}
+	for _, n := range []int{1, 8, maxRandom} {
+		if b, err := d.CSNBRNGL(ctx, rules("RANDOM"), n); err != nil || len(b) != n || n > 1 && bytes.Equal(b, make([]byte, n)) {
+			t.Errorf("%d random bytes: %d, %v", n, len(b), err)
+		}
+	}
+	if _, err := d.CSNBRNGL(ctx, rules("RANDOM"), maxRandom+1); !errors.Is(err, cca.ErrBuffer) {
+		t.Errorf("too many random bytes: %v", err)
+	}
+}
+
+// TestDirectory opens a domain again, in each state of its master keys.
+func TestDirectory(t *testing.T) {
+	dir, ctx := t.TempDir(), context.Background()
+	open := func() *Domain {
+		t.Helper()
+		return must[*Domain](t)(Open(swtok.GoProvider(), "", dir))
+	}
+	d := open()
+	token := must[[]byte](t)(d.CSNBCKM(ctx, rules("AES"), make([]byte, 16)))
+	works := func(want bool) {
+		t.Helper()
+		if _, err := d.CSNBSAE(ctx, rules("AES", "ECB", "KEYIDENT"), token, nil, make([]byte, 16)); (err == nil) != want {
+			t.Errorf("%v", err)
+		}
+	}
+	for i, step := range []func() error{
+		func() error { return nil }, func() error { return d.Generate(AES) }, func() error { return d.Set(AES) },
+	} {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			if err := errors.Join(step(), d.Close()); err != nil {
+				t.Fatal(err)
+			}
+			d = open()
+			works(true)
+		})
+	}
+	if err := errors.Join(d.Zeroise(), d.Close()); err != nil {
+		t.Fatal(err)
+	}
+	d = open()
+	works(false)
+	if _, there := d.Pattern(AES, Current); there {
+		t.Error("a domain that was zeroised has new master keys")
+	}
+	if err := errors.Join(d.Close(), os.WriteFile(d.file(AES, Current), []byte("short"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(swtok.GoProvider(), "", dir); err == nil {
+		t.Error("a damaged master key is taken")
+	}
+}
+
+func testLog(t testing.TB) *slog.Logger {
+	return slog.New(slog.NewTextHandler(t.Output(), nil))
+}
