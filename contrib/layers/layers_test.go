@@ -28,7 +28,7 @@ var floors = [][]string{
 	{"tokens/store/format"},
 	{"tokens/store", "tokens/memory", "tokens/securekey"},
 	{"tokens/swtok"},
-	{"tokens/lite", "tokens/tpm/tpm12"},
+	{"tokens/lite", "tokens/tpm/tpm12", "tokens/card/softcca"},
 	{"tokens/tpm/stocktpm"},
 	{"tokens/tpm"},
 	{"tokens/tokentest/hooks"},

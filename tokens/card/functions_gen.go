@@ -5,6 +5,7 @@ package card
 // The ABIs.
 const (
 	EP11 ABI = 1 // the host library of Crypto Express cards in EP11 mode, libep11.so
+	CCA  ABI = 2 // the host library of Crypto Express cards in CCA mode, libcsulcca.so
 )
 
 // String is the ABI's name, in small letters.
@@ -12,12 +13,14 @@ func (a ABI) String() string {
 	switch a {
 	case EP11:
 		return "ep11"
+	case CCA:
+		return "cca"
 	}
 	return "unknown"
 }
 
 // ABIs are all of them.
-func ABIs() []ABI { return []ABI{EP11} }
+func ABIs() []ABI { return []ABI{EP11, CCA} }
 
 // functions are the calls of each ABI, by number.
 var functions = [...][]Function{
@@ -66,5 +69,34 @@ var functions = [...][]Function{
 		42: {EP11, 42, "m_LogoutExtended", []Kind{Bytes, Bytes, Bytes}},
 		43: {EP11, 43, "m_admin", []Kind{Output, Output, Bytes, Bytes}},
 		44: {EP11, 44, "m_get_xcp_info", []Kind{Output, Number, Number}},
+	},
+	CCA: {
+		1:  {CCA, 1, "CSUACFQ", []Kind{Bytes, Output, Output}},
+		2:  {CCA, 2, "CSNBRNG", []Kind{Bytes, Output}},
+		3:  {CCA, 3, "CSNBRNGL", []Kind{Bytes, Output}},
+		4:  {CCA, 4, "CSNBKGN", []Kind{Bytes, Bytes, Bytes, Bytes, Output}},
+		5:  {CCA, 5, "CSNBKTB", []Kind{Bytes, Bytes, Output}},
+		6:  {CCA, 6, "CSNBENC", []Kind{Bytes, Bytes, Bytes, Bytes, Output}},
+		7:  {CCA, 7, "CSNBDEC", []Kind{Bytes, Bytes, Bytes, Bytes, Output}},
+		8:  {CCA, 8, "CSNBSAE", []Kind{Bytes, Bytes, Bytes, Bytes, Output}},
+		9:  {CCA, 9, "CSNBSAD", []Kind{Bytes, Bytes, Bytes, Bytes, Output}},
+		10: {CCA, 10, "CSNDPKB", []Kind{Bytes, Bytes, Output}},
+		11: {CCA, 11, "CSNDPKG", []Kind{Bytes, Bytes, Output}},
+		12: {CCA, 12, "CSNDPKI", []Kind{Bytes, Bytes, Output}},
+		13: {CCA, 13, "CSNDPKE", []Kind{Bytes, Bytes, Bytes, Output}},
+		14: {CCA, 14, "CSNDPKD", []Kind{Bytes, Bytes, Bytes, Output}},
+		15: {CCA, 15, "CSNDPKX", []Kind{Bytes, Bytes, Output}},
+		16: {CCA, 16, "CSNDDSG", []Kind{Bytes, Bytes, Bytes, Output}},
+		17: {CCA, 17, "CSNDDSV", []Kind{Bytes, Bytes, Bytes, Bytes}},
+		18: {CCA, 18, "CSNBOWH", []Kind{Bytes, Bytes, InOut, Output}},
+		19: {CCA, 19, "CSNBHMG", []Kind{Bytes, Bytes, Bytes, InOut, Output}},
+		20: {CCA, 20, "CSNBHMV", []Kind{Bytes, Bytes, Bytes, Bytes, InOut}},
+		21: {CCA, 21, "CSNBCKM", []Kind{Bytes, Bytes, Output}},
+		22: {CCA, 22, "CSNBKTB2", []Kind{Bytes, Output}},
+		23: {CCA, 23, "CSNBKGN2", []Kind{Bytes, Number, Bytes, Bytes, Bytes, Output}},
+		24: {CCA, 24, "CSNBKPI2", []Kind{Bytes, Number, Bytes, Bytes, Output}},
+		25: {CCA, 25, "CSNBKTC", []Kind{Bytes, Bytes, Output}},
+		26: {CCA, 26, "CSNDKTC", []Kind{Bytes, Bytes, Output}},
+		27: {CCA, 27, "CSNBKTC2", []Kind{Bytes, Bytes, Output}},
 	},
 }

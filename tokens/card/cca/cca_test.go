@@ -97,7 +97,7 @@ func TestVariable(t *testing.T) {
 			continue
 		}
 		bad := bytes.Clone(b)
-		bad[at] ^= 0x40
+		bad[at] ^= 0x20
 		if _, err := ParseVariable(bad); !errors.Is(err, ErrToken) {
 			t.Errorf("byte %d is another: %v", at, err)
 		}

@@ -9,6 +9,7 @@ import (
 	"p11fs/p11"
 	"p11fs/secret"
 	"p11fs/tokens"
+	"p11fs/tokens/card"
 	"p11fs/tokens/card/cca"
 	"p11fs/tokens/swtok"
 )
@@ -21,8 +22,36 @@ type Domain struct {
 	serial string
 	dir    string // where the master keys are kept; empty: nowhere
 
-	mu   sync.RWMutex // guards keys; nothing is locked under it
-	keys keys
+	mu      sync.RWMutex // guards all below; nothing is locked under it
+	keys    keys
+	offline bool
+}
+
+var (
+	_ cca.Card       = (*Domain)(nil)
+	_ card.Transport = (*Domain)(nil)
+)
+
+// Call is card.Transport.
+func (d *Domain) Call(ctx context.Context, c *card.Call) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	d.mu.RLock()
+	offline := d.offline
+	d.mu.RUnlock()
+	if offline {
+		return p11.Errorf(p11.CKR_DEVICE_REMOVED, "the card is offline")
+	}
+	cca.Answer(ctx, c, d)
+	return nil
+}
+
+// SetOffline has the domain answer no calls, or answer them again.
+func (d *Domain) SetOffline(offline bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.offline = offline
 }
 
 // maxSerial is the length of a serial number.

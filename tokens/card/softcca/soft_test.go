@@ -52,7 +52,7 @@ func must[T any](t testing.TB) func(T, error) T {
 	}
 }
 
-// tokens is one of each sort, with what it does under the master key of its domain.
+// A sample is one of each sort, with what it does under the master key of its domain.
 type sample struct {
 	name  string
 	token []byte
@@ -274,6 +274,34 @@ func TestCiphers(t *testing.T) {
 	}
 }
 
+// inParts hashes and MACs a message that is cut at places, and checks the MAC mac.
+func inParts(t *testing.T, d *Domain, hash string, token, message []byte, cuts []int, mac []byte) (digest, got []byte) {
+	t.Helper()
+	ctx := context.Background()
+	hashChain, chain, check := make([]byte, chainSize), make([]byte, chainSize), make([]byte, chainSize)
+	at := 0
+	for i, to := range cuts {
+		word := "MIDDLE"
+		switch {
+		case len(cuts) == 1:
+			word = "ONLY"
+		case i == 0:
+			word = "FIRST"
+		case i == len(cuts)-1:
+			word = "LAST"
+		}
+		var errs [3]error
+		hashChain, digest, errs[0] = d.CSNBOWH(ctx, rules(hash, word), message[at:to], hashChain)
+		chain, got, errs[1] = d.CSNBHMG(ctx, rules("HMAC", hash, word), token, message[at:to], chain)
+		check, errs[2] = d.CSNBHMV(ctx, rules("HMAC", hash, word), token, message[at:to], mac, check)
+		if err := errors.Join(errs[:]...); err != nil {
+			t.Fatal(err)
+		}
+		at = to
+	}
+	return digest, got
+}
+
 // TestHashes hashes and MACs a message in parts of all sorts.
 func TestHashes(t *testing.T) {
 	d, ctx := newDomain(t), context.Background()
@@ -295,31 +323,7 @@ func TestHashes(t *testing.T) {
 			mac.Write(message)
 			want := mac.Sum(nil)
 			for _, cuts := range [][]int{{1000}, {128, 1000}, {0, 256, 256, 640, 1000}, {896, 1000}} {
-				hashChain, chain, check := make([]byte, chainSize), make([]byte, chainSize), make([]byte, chainSize)
-				var digest, got []byte
-				at := 0
-				for i, to := range cuts {
-					word := "MIDDLE"
-					switch {
-					case len(cuts) == 1:
-						word = "ONLY"
-					case i == 0:
-						word = "FIRST"
-					case i == len(cuts)-1:
-						word = "LAST"
-					}
-					var err error
-					if hashChain, digest, err = d.CSNBOWH(ctx, rules(name, word), message[at:to], hashChain); err != nil {
-						t.Fatal(err)
-					}
-					if chain, got, err = d.CSNBHMG(ctx, rules("HMAC", name, word), token, message[at:to], chain); err != nil {
-						t.Fatal(err)
-					}
-					if check, err = d.CSNBHMV(ctx, rules("HMAC", name, word), token, message[at:to], want, check); err != nil {
-						t.Fatal(err)
-					}
-					at = to
-				}
+				digest, got := inParts(t, d, name, token, message, cuts, want)
 				if !bytes.Equal(digest, plain.Sum(nil)) || !bytes.Equal(got, want) {
 					t.Errorf("%s, a key of %d bytes, parts %v: %x, %x", name, size, cuts, digest, got)
 				}
