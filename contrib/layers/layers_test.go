@@ -28,6 +28,7 @@ var floors = [][]string{
 	{"tokens/store/format"},
 	{"tokens/store", "tokens/memory", "tokens/securekey"},
 	{"tokens/swtok"},
+	{"tokens/card/soft"},
 	{"tokens/lite", "tokens/tpm/tpm12", "tokens/card/softcca"},
 	{"tokens/tpm/stocktpm"},
 	{"tokens/tpm"},

@@ -102,3 +102,23 @@ func (r paramReader) Array(v []byte) {
 
 func (r paramReader) Template(*p11.Attributes) { r.refuse(errNoTemplate()) }
 func (r paramReader) Refuse(err error)         { r.refuse(err) }
+
+// AppendMechanism appends m as it stands in frames.
+func AppendMechanism(b []byte, m p11.Mechanism) ([]byte, error) {
+	w := &writer{b: b}
+	w.mechanism(&m)
+	return w.b, w.err
+}
+
+// ReadMechanism reads what AppendMechanism wrote, which is all of b.
+func ReadMechanism(b []byte) (m p11.Mechanism, err error) {
+	r := &reader{b: b}
+	read := r.mechanism()
+	if err := r.end(); err != nil {
+		return m, p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "%w", err)
+	}
+	if read == nil {
+		return m, p11.CKR_MECHANISM_INVALID
+	}
+	return *read, nil
+}

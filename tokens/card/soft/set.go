@@ -1,0 +1,364 @@
+package soft
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"p11fs/p11"
+	"p11fs/secret"
+	"p11fs/tokens/card"
+)
+
+// KeyLen is the length of a master key in bytes.
+const KeyLen = 32
+
+// maxFile is how long a file of a Set may be.
+const maxFile = 64 << 10
+
+// Generations of a master key.
+const (
+	Current = "current"
+	Next    = "next"
+	Old     = "old"
+)
+
+// committed says that the next key may become the current one.
+const committed = "next.committed"
+
+// A Set is the cards of one directory.
+type Set struct {
+	root   *os.Root
+	config config
+	apqns  []card.APQN
+	points []byte
+}
+
+// config is card.json.
+type config struct {
+	Kind          string   `json:"kind"`
+	APQNs         []string `json:"apqns"`
+	Serial        string   `json:"serial"`
+	ControlPoints string   `json:"controlPoints"` // in hexadecimal; point 0 is the highest bit
+}
+
+// ControlPointBytes is the length of control points.
+const ControlPointBytes = 16
+
+// MakeSet makes a directory of cards of a kind with these APQNs, and a master key for each of
+// registers, whose names are directories.
+func MakeSet(dir, kind string, apqns []card.APQN, registers []string) (err error) {
+	if len(apqns) == 0 || len(apqns) > card.MaxTarget {
+		return fmt.Errorf("a set of cards has 1 to %d APQNs, not %d", card.MaxTarget, len(apqns))
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, root.Close()) }()
+	if _, err := root.Stat("card.json"); err == nil {
+		return fmt.Errorf("%s has cards already", dir)
+	}
+	var serial [4]byte
+	rand.Read(serial[:])
+	c := config{
+		Kind: kind, Serial: "P11FS" + strings.ToUpper(hex.EncodeToString(serial[:])),
+		ControlPoints: strings.Repeat("ff", ControlPointBytes),
+	}
+	for _, a := range apqns {
+		c.APQNs = append(c.APQNs, a.String())
+	}
+	s := &Set{root: root, config: c}
+	for _, d := range append([]string{"offline", "sessions"}, registers...) {
+		if err := root.MkdirAll(d, 0o700); err != nil {
+			return err
+		}
+	}
+	for _, r := range registers {
+		if err := s.writeKey(path.Join(r, Current)); err != nil {
+			return err
+		}
+	}
+	text, err := json.MarshalIndent(c, "", "\t")
+	if err != nil {
+		return err
+	}
+	return s.write("card.json", append(text, '\n'))
+}
+
+// OpenSet opens the directory of a set. It keeps a descriptor until Close.
+func OpenSet(dir string) (*Set, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &Set{root: root}
+	if err := s.readConfig(); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s/card.json: %w", dir, err), root.Close())
+	}
+	return s, nil
+}
+
+func (s *Set) readConfig() error {
+	text, err := s.read("card.json")
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(text, &s.config); err != nil {
+		return err
+	}
+	for _, text := range s.config.APQNs {
+		a, err := ParseAPQN(text)
+		if err != nil {
+			return err
+		}
+		s.apqns = append(s.apqns, a)
+	}
+	if s.points, err = hex.DecodeString(s.config.ControlPoints); err != nil || len(s.points) != ControlPointBytes {
+		return fmt.Errorf("controlPoints has %d digits in hexadecimal", 2*ControlPointBytes)
+	}
+	if len(s.apqns) == 0 || len(s.apqns) > card.MaxTarget {
+		return fmt.Errorf("%d APQNs", len(s.apqns))
+	}
+	return nil
+}
+
+// ParseAPQN reads an APQN: two numbers in hexadecimal with a dot between them.
+func ParseAPQN(text string) (a card.APQN, err error) {
+	adapter, domain, ok := strings.Cut(text, ".")
+	n, err1 := strconv.ParseUint(adapter, 16, 8)
+	d, err2 := strconv.ParseUint(domain, 16, 8)
+	if !ok || err1 != nil || err2 != nil {
+		return a, fmt.Errorf("%q is no APQN: write an adapter and a domain in hexadecimal, such as 00.0001", text)
+	}
+	return card.APQN{Adapter: uint16(n), Domain: uint16(d)}, nil
+}
+
+// Close gives back the descriptor.
+func (s *Set) Close() error { return s.root.Close() }
+
+// Kind is the kind of the cards.
+func (s *Set) Kind() string { return s.config.Kind }
+
+// Serial is the serial number of the cards.
+func (s *Set) Serial() string { return s.config.Serial }
+
+// ControlPoints says which uses the cards allow.
+func (s *Set) ControlPoints() []byte { return slices.Clone(s.points) }
+
+// APQNs are those of the set.
+func (s *Set) APQNs() []card.APQN { return slices.Clone(s.apqns) }
+
+// read reads a short file.
+func (s *Set) read(name string) ([]byte, error) {
+	f, err := s.root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() || st.Size() > maxFile {
+		return nil, fmt.Errorf("%s is no file of at most %d bytes", name, maxFile)
+	}
+	b := make([]byte, st.Size())
+	n, err := f.ReadAt(b, 0)
+	if n != len(b) {
+		return nil, err
+	}
+	return b, nil
+}
+
+// write writes a file as a whole.
+func (s *Set) write(name string, b []byte) (err error) {
+	temp := name + ".new"
+	f, err := s.root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return errors.Join(err, s.root.Remove(temp))
+	}
+	return s.root.Rename(temp, name)
+}
+
+func (s *Set) exists(name string) bool {
+	_, err := s.root.Lstat(name)
+	return err == nil
+}
+
+// remove removes a file that may be there.
+func (s *Set) remove(name string) error {
+	if err := s.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// Pick is the domain that answers for a target: the first that is online. ok says whether
+// the target has one at all.
+func (s *Set) Pick(t card.Target) (a card.APQN, online, ok bool) {
+	if len(t) == 0 {
+		t = s.apqns
+	}
+	for _, a := range t {
+		if !slices.Contains(s.apqns, a) {
+			continue
+		}
+		if ok = true; s.Online(a) {
+			return a, true, true
+		}
+	}
+	return a, false, ok
+}
+
+// Online says whether a domain answers.
+func (s *Set) Online(a card.APQN) bool { return !s.exists(path.Join("offline", a.String())) }
+
+// SetOnline has a domain answer, or not.
+func (s *Set) SetOnline(a card.APQN, on bool) error {
+	if !slices.Contains(s.apqns, a) {
+		return fmt.Errorf("there is no domain %v", a)
+	}
+	name := path.Join("offline", a.String())
+	if on {
+		return s.remove(name)
+	}
+	if err := s.root.MkdirAll("offline", 0o700); err != nil {
+		return err
+	}
+	return s.write(name, nil)
+}
+
+// register is the directory of a master key of a domain.
+func (s *Set) register(a card.APQN, name string) string {
+	if own := path.Join(a.String(), name); s.exists(own) {
+		return own
+	}
+	return name
+}
+
+// Key returns a generation of a master key of a domain, which the caller wipes, nil for one
+// that is not there.
+func (s *Set) Key(a card.APQN, register, generation string) ([]byte, error) {
+	name := path.Join(s.register(a, register), generation)
+	b, err := s.read(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case len(b) != KeyLen:
+		secret.Wipe(b)
+		return nil, fmt.Errorf("%s has %d bytes, not %d", name, len(b), KeyLen)
+	}
+	return b, nil
+}
+
+// Committed says whether the next master key may become the current one.
+func (s *Set) Committed(a card.APQN, register string) bool {
+	return s.exists(path.Join(s.register(a, register), committed))
+}
+
+func (s *Set) writeKey(name string) error {
+	key := make([]byte, KeyLen)
+	defer secret.Wipe(key)
+	rand.Read(key)
+	return s.write(name, key)
+}
+
+// The changes of a master key.
+const (
+	ChangeNew      = "new"      // makes a next key
+	ChangeCommit   = "commit"   // says that all have agreed to it
+	ChangeActivate = "activate" // makes it the current one, and that the old one
+	ChangeZeroise  = "zeroise"  // removes all
+	ChangeSeparate = "separate" // gives a domain keys of its own: a new current one
+)
+
+// Changes are all of them.
+func Changes() []string {
+	return []string{ChangeNew, ChangeCommit, ChangeActivate, ChangeZeroise, ChangeSeparate}
+}
+
+// Change changes a master key: of a domain, or, where that is nil or has none of its own, of
+// all that share it.
+func (s *Set) Change(a *card.APQN, register, change string) error {
+	dir := register
+	if a != nil {
+		if !slices.Contains(s.apqns, *a) {
+			return fmt.Errorf("there is no domain %v", *a)
+		}
+		dir = s.register(*a, register)
+	}
+	at := func(name string) string { return path.Join(dir, name) }
+	switch change {
+	case ChangeNew:
+		if s.exists(at(Next)) {
+			return p11.Errorf(p11.CKR_ACTION_PROHIBITED, "there is a next key already: activate it first")
+		}
+		return s.writeKey(at(Next))
+	case ChangeCommit:
+		if !s.exists(at(Next)) {
+			return p11.Errorf(p11.CKR_ACTION_PROHIBITED, "there is no next key: make one with new")
+		}
+		return s.write(at(committed), nil)
+	case ChangeActivate:
+		return s.activate(at)
+	case ChangeZeroise:
+		var errs []error
+		for _, name := range []string{Current, Next, committed, Old} {
+			errs = append(errs, s.remove(at(name)))
+		}
+		return errors.Join(errs...)
+	case ChangeSeparate:
+		if a == nil {
+			return errors.New("separate is for one APQN")
+		}
+		own := path.Join(a.String(), register)
+		if s.exists(own) {
+			return p11.Errorf(p11.CKR_ACTION_PROHIBITED, "%v has keys of its own already", *a)
+		}
+		if err := s.root.MkdirAll(own, 0o700); err != nil {
+			return err
+		}
+		return s.writeKey(path.Join(own, Current))
+	}
+	return fmt.Errorf("%q is no change of a key", change)
+}
+
+// activate never leaves the domain without a current key.
+func (s *Set) activate(at func(string) string) error {
+	if !s.exists(at(committed)) {
+		return p11.Errorf(p11.CKR_ACTION_PROHIBITED, "there is no next key that is committed")
+	}
+	old, err := s.read(at(Current))
+	if err == nil {
+		err = s.write(at(Old), old)
+		secret.Wipe(old)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := s.root.Rename(at(Next), at(Current)); err != nil {
+		return err
+	}
+	return s.remove(at(committed))
+}
