@@ -22,6 +22,7 @@ var floors = [][]string{
 	{"p11/pqc"},
 	{"p11/pkix"},
 	{"tokens/tpm/desk", "tokens/icsf/icsfwire"},
+	{"tokens/icsf/icsffile", "tokens/icsf/icsftest"},
 	{"tokens", "tokens/tpm/tpm20", "tokens/tpm/tpmtest"},
 	{"tokens/keywrap", "tokens/card"},
 	{"foreign"},

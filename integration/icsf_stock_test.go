@@ -1,0 +1,229 @@
+package integration
+
+import (
+	"crypto"
+	cryptoaes "crypto/aes"
+	"crypto/cipher"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/hmac"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"math/big"
+	"net"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"p11fs/tokens/icsf/icsftest/icsfserver"
+	"p11fs/tokens/icsf/icsfwire"
+)
+
+// What a client binds with.
+const (
+	icsfDN       = "racfid=USER1,profiletype=user,cn=RACF"
+	icsfPassword = "RACFPASS"
+	icsfName     = "TESTTOKEN"
+)
+
+// serveICSF starts a server of ICSF in this process, and returns it and its URI.
+func serveICSF(t testing.TB, names ...string) (*icsfserver.Server, string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := icsfserver.New(icsfserver.Config{DN: icsfDN, Password: icsfPassword, Tokens: names})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = s.Serve(l)
+	}()
+	t.Cleanup(func() {
+		_ = l.Close()
+		<-ended
+		s.Close()
+	})
+	return s, "ldap://" + l.Addr().String()
+}
+
+// An icsfHost is a liveHost with stock's icsf token, which a preloaded library lets load, on
+// a server of ours.
+type icsfHost struct {
+	*liveHost
+	server *icsfserver.Server
+	with   string // runs a stock program
+}
+
+// newICSF boots one, and has stock's pkcsicsf make the token.
+func newICSF(t testing.TB) *icsfHost {
+	t.Helper()
+	needStock(t)
+	needTools(t, "pkcsicsf", "gcc")
+	libraries, _ := filepath.Glob("/usr/lib/*/opencryptoki/stdll/libpkcs11_icsf.so.0")
+	need(t, len(libraries) > 0, "libpkcs11_icsf.so.0")
+	source, err := filepath.Abs("testdata/icsf_shim.c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	typed, err := filepath.Abs("testdata/typed.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &icsfHost{}
+	var uri string
+	h.server, uri = serveICSF(t, icsfName, "OTHERTOKEN", "READONLY")
+	root := workDir(t, "tokens")
+	h.liveHost = newLive(t, root, "icsf", stockConfig)
+	h.ok("mkdir -p /var/lib/opencryptoki/icsf/TOK_OBJ && chgrp -R pkcs11 /var/lib/opencryptoki && chmod -R g+rwx /var/lib/opencryptoki")
+	h.ok("gcc -shared -fPIC -o shim.so " + quote(source) + " -ldl")
+	h.with = "LD_PRELOAD=$PWD/shim.so "
+	h.ok("mount -t tmpfs tmpfs /etc/opencryptoki && echo version opencryptoki-3.8 > /etc/opencryptoki/opencryptoki.conf")
+	to := " -m simple -b " + quote(icsfDN) + " -u " + uri
+	if out := h.ok("python3 " + typed + " " + icsfPassword + " pkcsicsf -l" + to); !strings.Contains(out, "READONLY") {
+		t.Errorf("pkcsicsf -l says\n%s", out)
+	}
+	h.ok("python3 " + typed + " " + icsfPassword + ",87654321 pkcsicsf -a " + icsfName + to)
+	h.ok("sed -i 's|libpkcs11_icsf.so|" + libraries[0] + "|' /etc/opencryptoki/opencryptoki.conf")
+	return h
+}
+
+// slotd starts stock's slot daemon.
+func (h *icsfHost) slotd() {
+	h.t.Helper()
+	h.ok("pkcsslotd -f & slotd=$!")
+	h.ok("for i in $(seq 600); do [ -S /run/pkcsslotd.socket ] && break; sleep 0.05; done; [ -S /run/pkcsslotd.socket ]")
+}
+
+func fromHex(t testing.TB, s string) []byte {
+	t.Helper()
+	b, err := hex.DecodeString(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestICSFStock has stock's icsf token judge our server: each of the eighteen services that it
+// asks for, at once and in parts, with what comes out checked here.
+func TestICSFStock(t *testing.T) {
+	t.Parallel()
+	h := newICSF(t)
+	h.slotd()
+	if out := h.ok(h.with + "pkcsconf -t"); !strings.Contains(out, "ICSF TKDS") || !strings.Contains(out, "SER0") {
+		t.Errorf("pkcsconf -t says\n%s", out)
+	}
+	h.ok(h.with + "pkcs11-tool --module " + h.module + " --login --login-type so --so-pin 87654321 --init-pin --pin " + userPIN)
+	script, err := filepath.Abs("testdata/icsf_stock.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkServices(t, h.ok(h.with+"python3 "+script+" "+h.module+" "+userPIN))
+	for s := icsfwire.DMK; s <= icsfwire.WPK; s++ {
+		if h.server.Calls(s) == 0 {
+			t.Errorf("stock has not asked for %s", s)
+		}
+	}
+	for _, o := range h.server.Objects(icsfName) {
+		if o.IsSession() {
+			t.Errorf("the session is closed, and its object %q is there", o)
+		}
+	}
+	h.ok("kill $slotd; wait $slotd; true")
+	h.close()
+}
+
+// checkServices checks what testdata/icsf_stock.py prints.
+func checkServices(t *testing.T, printed string) {
+	t.Helper()
+	var got struct {
+		ECB       string `json:"aes-ecb"`
+		CBC       string `json:"aes-cbc"`
+		Pad       string `json:"aes-pad"`
+		ECBParts  string `json:"aes-ecb-parts"`
+		CBCParts  string `json:"aes-cbc-parts"`
+		PadParts  string `json:"aes-pad-parts"`
+		Unaligned string
+		HMAC      string
+		HMACParts string `json:"hmac-parts"`
+		Wrong0    string `json:"wrong-hmac-0"`
+		Wrong1    string `json:"wrong-hmac-1"`
+		Modulus   string
+		RSA       string
+		SHA256    string `json:"rsa-sha256"`
+		Parts256  string `json:"rsa-sha256-parts"`
+		WrongRSA  string `json:"wrong-rsa"`
+		Point     string
+		ECDSA     string
+		Private   int    `json:"wrapped-private"`
+		Garbage   string `json:"unwrap-garbage"`
+		Master    string
+		Material  []string
+		Labels    []string
+		Found     int
+		Left      int
+		Gone      string
+		Token     string
+	}
+	if err := json.Unmarshal([]byte(printed), &got); err != nil {
+		t.Fatalf("%v\n%s", err, printed)
+	}
+	key, text, digest := make([]byte, 16), []byte(strings.Repeat("sixteen bytes of", 5)), []byte("20 bytes to be sign.")
+	for i := range key {
+		key[i] = byte(i)
+	}
+	block, err := cryptoaes.NewCipher(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cbc := func(in []byte) string {
+		out := slices.Clone(in)
+		cipher.NewCBCEncrypter(block, key).CryptBlocks(out, out)
+		return hex.EncodeToString(out)
+	}
+	ecb := slices.Clone(text)
+	for i := 0; i < len(ecb); i += len(key) {
+		block.Encrypt(ecb[i:], ecb[i:])
+	}
+	padded := slices.Concat(text, []byte("end"), []byte(strings.Repeat("\x0d", 13)))
+	mac := hmac.New(sha256.New, key)
+	mac.Write(text)
+	hmacWant := hex.EncodeToString(mac.Sum(nil))
+	for name, pair := range map[string][2]string{
+		"AES ECB": {got.ECB, hex.EncodeToString(ecb)}, "AES ECB in parts": {got.ECBParts, got.ECB},
+		"AES CBC": {got.CBC, cbc(text)}, "AES CBC in parts": {got.CBCParts, got.CBC},
+		"AES CBC padded": {got.Pad, cbc(padded)}, "AES CBC padded in parts": {got.PadParts, got.Pad},
+		"HMAC": {got.HMAC, hmacWant}, "HMAC in parts": {got.HMACParts, hmacWant},
+		"a wrong HMAC": {got.Wrong0, "0xc0"}, "a wrong HMAC in parts": {got.Wrong1, "0xc0"}, "a wrong signature": {got.WrongRSA, "0xc0"},
+		"data of no whole block": {got.Unaligned, "0x21"}, "garbage that is unwrapped": {got.Garbage, "0x110"},
+		"labels": {strings.Join(got.Labels, " "), "renamed copied"}, "an object that is gone": {got.Gone, "0x82"}, "CKA_TOKEN that is set": {got.Token, "0x10"},
+		"SHA-256 in parts": {got.Parts256, got.SHA256},
+	} {
+		if pair[0] != pair[1] {
+			t.Errorf("%s: %s, want %s", name, pair[0], pair[1])
+		}
+	}
+	if got.Found != 1 || got.Left != 0 || got.Private%16 != 0 || got.Private < 1200 || len(got.Master) != 96 || len(got.Material) != 6 {
+		t.Errorf("what came of it is %+v", got)
+	}
+	pub := &rsa.PublicKey{N: new(big.Int).SetBytes(fromHex(t, got.Modulus)), E: 65537}
+	sum := sha256.Sum256(text)
+	if err := rsa.VerifyPKCS1v15(pub, 0, digest, fromHex(t, got.RSA)); err != nil {
+		t.Errorf("RSA-PKCS: %v", err)
+	}
+	if err := rsa.VerifyPKCS1v15(pub, crypto.SHA256, sum[:], fromHex(t, got.SHA256)); err != nil {
+		t.Errorf("SHA256-RSA-PKCS: %v", err)
+	}
+	point := fromHex(t, got.Point)
+	ec, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), point[len(point)-65:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	rs := fromHex(t, got.ECDSA)
+	if len(rs) != 64 || !ecdsa.Verify(ec, digest, new(big.Int).SetBytes(rs[:32]), new(big.Int).SetBytes(rs[32:])) {
+		t.Errorf("ECDSA: %x", rs)
+	}
+}
