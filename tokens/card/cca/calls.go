@@ -8,9 +8,9 @@ import (
 	"p11fs/tokens/card"
 )
 
-// value is the return value of a call: the return code in the upper half, the reason in
+// Value is the return value of a call: the return code in the upper half, the reason in
 // the lower.
-func (e Error) value() uint64 { return uint64(e.Return)<<32 | uint64(e.Reason) }
+func (e Error) Value() uint64 { return uint64(e.Return)<<32 | uint64(e.Reason) }
 
 // call makes a call. A return code is the error: one with a CK_RV, in which an Error is.
 func call(ctx context.Context, via card.Transport, c *card.Call) error {
@@ -62,7 +62,7 @@ func finish(c *card.Call, err error, fits bool) {
 	case err == nil && !fits:
 		e = ErrBuffer
 	}
-	if c.Return = e.value(); c.Return != 0 {
+	if c.Return = e.Value(); c.Return != 0 {
 		c.Drop()
 	} else if c.Asks() {
 		c.KeepStates()

@@ -15,7 +15,7 @@ import (
 )
 
 // serve has the domain at a socket, and returns who calls it there.
-func serve(t testing.TB, d *Domain) card.Transport {
+func serve(t testing.TB, d testDomain) card.Transport {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "card")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
@@ -25,7 +25,7 @@ func serve(t testing.TB, d *Domain) card.Transport {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() {
-		s := &card.Server{ABI: card.CCA, Card: d, Log: slog.New(slog.DiscardHandler)}
+		s := &card.Server{ABI: card.CCA, Card: d.Cards, Log: slog.New(slog.DiscardHandler)}
 		done <- s.Serve(ctx, l)
 	}()
 	via := card.Dial(path, card.CCA)
@@ -72,11 +72,15 @@ func TestSocket(t *testing.T) {
 	if b, err := cca.CSNBRNGL(ctx, via, nil, nil, 100); err != nil || len(b) != 100 {
 		t.Errorf("%d random bytes, %v", len(b), err)
 	}
-	d.SetOffline(true)
+	if err := d.set.SetOnline(d.apqn, false); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := cca.CSNBRNG(ctx, via, nil, rules("RANDOM")); p11.RVOf(err) != p11.CKR_DEVICE_REMOVED {
 		t.Errorf("offline: %v", err)
 	}
-	d.SetOffline(false)
+	if err := d.set.SetOnline(d.apqn, true); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := cca.CSNBRNG(ctx, via, nil, rules("RANDOM")); err != nil {
 		t.Errorf("online again: %v", err)
 	}

@@ -50,7 +50,7 @@ func moved(token []byte, w wrapped, from, to Register, make func(r Register) ([]
 }
 
 // CSNBKTC moves the token of a DES or AES key to another master key.
-func (d *Domain) CSNBKTC(_ context.Context, rules, token []byte) ([]byte, error) {
+func (d *domain) CSNBKTC(_ context.Context, rules, token []byte) ([]byte, error) {
 	from, to, kind, err := change(rules, "DES", "AES")
 	if err != nil {
 		return nil, err
@@ -67,7 +67,7 @@ func (d *Domain) CSNBKTC(_ context.Context, rules, token []byte) ([]byte, error)
 }
 
 // CSNDKTC moves the token of an RSA or EC key.
-func (d *Domain) CSNDKTC(_ context.Context, rules, token []byte) ([]byte, error) {
+func (d *domain) CSNDKTC(_ context.Context, rules, token []byte) ([]byte, error) {
 	from, to, kind, err := change(rules, "RSA", "ECC")
 	if err != nil {
 		return nil, err
@@ -84,7 +84,7 @@ func (d *Domain) CSNDKTC(_ context.Context, rules, token []byte) ([]byte, error)
 }
 
 // CSNBKTC2 moves the token of an HMAC key.
-func (d *Domain) CSNBKTC2(_ context.Context, rules, token []byte) ([]byte, error) {
+func (d *domain) CSNBKTC2(_ context.Context, rules, token []byte) ([]byte, error) {
 	from, to, kind, err := change(rules, "HMAC")
 	if err != nil {
 		return nil, err

@@ -4,86 +4,62 @@ import (
 	"context"
 	"crypto/rand"
 	"io"
-	"sync"
+	"log/slog"
 
 	"p11fs/p11"
 	"p11fs/secret"
 	"p11fs/tokens"
 	"p11fs/tokens/card"
 	"p11fs/tokens/card/cca"
+	"p11fs/tokens/card/soft"
 	"p11fs/tokens/swtok"
 )
 
-// A Domain answers the verbs of one card. Its methods may be called by several goroutines
-// at once.
-type Domain struct {
+// Cards are the cards of a directory. What is changed there they take up at once. They may
+// be used by several goroutines at once.
+type Cards struct {
+	set    *soft.Set
 	crypto *swtok.Crypto
 	random io.Reader
-	serial string
-	dir    string // where the master keys are kept; empty: nowhere
-
-	mu      sync.RWMutex // guards all below; nothing is locked under it
-	keys    keys
-	offline bool
+	log    *slog.Logger
 }
 
 var (
-	_ cca.Card       = (*Domain)(nil)
-	_ card.Transport = (*Domain)(nil)
+	_ cca.Card       = (*domain)(nil)
+	_ card.Transport = (*Cards)(nil)
 )
 
-// Call is card.Transport.
-func (d *Domain) Call(ctx context.Context, c *card.Call) error {
+// NewCards returns the cards of a set, which is theirs.
+func NewCards(set *soft.Set, p swtok.Provider, log *slog.Logger) *Cards {
+	return &Cards{set: set, crypto: swtok.NewCrypto(p, nil), random: rand.Reader, log: log}
+}
+
+// Close closes the set.
+func (c *Cards) Close() error { return c.set.Close() }
+
+// Call has the first domain of the target that is online answer.
+func (c *Cards) Call(ctx context.Context, call *card.Call) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	d.mu.RLock()
-	offline := d.offline
-	d.mu.RUnlock()
-	if offline {
-		return p11.Errorf(p11.CKR_DEVICE_REMOVED, "the card is offline")
+	a, online, ok := c.set.Pick(call.Target)
+	if !ok || !online {
+		call.Return = cca.ErrNoCard.Value()
+		return nil
 	}
-	cca.Answer(ctx, c, d)
+	cca.Answer(ctx, call, &domain{c, a})
+	c.log.Debug("software card: call", "function", call.Function.Name, "apqn", a, "code", call.Return>>32, "reason", uint32(call.Return))
 	return nil
 }
 
-// SetOffline has the domain answer no calls, or answer them again.
-func (d *Domain) SetOffline(offline bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.offline = offline
-}
-
-// maxSerial is the length of a serial number.
-const maxSerial = 8
-
-// NewDomain makes a domain with new master keys, which are kept nowhere. Its serial number
-// is of at most 8 characters.
-func NewDomain(p swtok.Provider, serial string) (*Domain, error) {
-	d := domain(p, serial)
-	for _, m := range Masters() {
-		key, err := newMaster(d.random)
-		if err != nil {
-			return nil, err
-		}
-		d.keys[m][Current] = key
-	}
-	return d, nil
-}
-
-func domain(p swtok.Provider, serial string) *Domain {
-	return &Domain{crypto: swtok.NewCrypto(p, nil), random: rand.Reader, serial: serial[:min(len(serial), maxSerial)]}
-}
-
-// Close wipes the master keys.
-func (d *Domain) Close() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.keys.close()
+// A domain answers calls.
+type domain struct {
+	*Cards
+	apqn card.APQN
 }
 
 // do is one operation over in with a key of these attributes, which are wiped.
-func (d *Domain) do(ctx context.Context, use p11.Flags, m p11.Mechanism, key p11.Attributes, in, signature []byte) ([]byte, error) {
+func (d *domain) do(ctx context.Context, use p11.Flags, m p11.Mechanism, key p11.Attributes, in, signature []byte) ([]byte, error) {
 	o := tokens.NewObject(0, "", key)
 	defer o.Drop()
 	op, err := d.crypto.Begin(ctx, use, m, o)

@@ -14,20 +14,21 @@ const (
 	registerEmpty, registerValid, registerFull = "1", "2", "3"
 )
 
-// version and build are what the card says of its software, and model what it is.
+// version is what the card says of its software, and model what it is.
 const (
 	version = "8.2.0"
 	model   = "p11fs sw"
 )
 
+// elsewhere stands for what only hardware has.
 const elsewhere = "0"
 
 // registers are the states of those of a master key: new, current, old.
-func (d *Domain) registers(m Master) (list cca.Rules) {
+func (d *domain) registers(m Master) (list cca.Rules) {
 	for _, r := range []Register{New, Current, Old} {
-		_, there := d.Pattern(m, r)
+		_, there, err := Pattern(d.set, d.apqn, m, r)
 		switch {
-		case !there:
+		case err != nil || !there:
 			list = append(list, registerEmpty)
 		case r == New:
 			list = append(list, registerFull)
@@ -40,7 +41,7 @@ func (d *Domain) registers(m Master) (list cca.Rules) {
 
 // CSUACFQ tells of the card: STATCCAE, STATAES and STATAPKA of the master keys, STATICSB of
 // their verification patterns, STATCRD2 what it is.
-func (d *Domain) CSUACFQ(_ context.Context, rules []byte) (answer, data []byte, err error) {
+func (d *domain) CSUACFQ(_ context.Context, rules []byte) (answer, data []byte, err error) {
 	r, err := cca.ParseRules(rules)
 	if err != nil {
 		return nil, nil, err
@@ -65,7 +66,8 @@ func (d *Domain) CSUACFQ(_ context.Context, rules []byte) (answer, data []byte, 
 		return nil, d.patterns(), nil
 	case "STATCRD2":
 		out = append(cca.Rules{"1", elsewhere, elsewhere, version, model, version}, strings.Split(strings.Repeat(elsewhere, 8), "")...)
-		out = append(out, d.serial)
+		serial := d.set.Serial()
+		out = append(out, serial[max(len(serial)-cca.KeywordSize, 0):])
 	}
 	return out.Bytes(), nil, nil
 }
@@ -73,7 +75,7 @@ func (d *Domain) CSUACFQ(_ context.Context, rules []byte) (answer, data []byte, 
 // patterns is the answer to STATICSB: entries of a u16 length, a u16 identifier from 0x0f00
 // on, and a hash of 16 or a pattern of 8 bytes; old, current, new of each. Keys of DES and
 // RSA have hashes first.
-func (d *Domain) patterns() (b []byte) {
+func (d *domain) patterns() (b []byte) {
 	id := uint16(0x0f00)
 	put := func(value []byte) {
 		b = binary.BigEndian.AppendUint16(b, uint16(4+len(value)))
@@ -84,13 +86,13 @@ func (d *Domain) patterns() (b []byte) {
 	order := []Register{Old, Current, New}
 	for _, m := range []Master{SYM, APKA} {
 		for _, r := range order {
-			p, _ := d.Pattern(m, r)
+			p, _, _ := Pattern(d.set, d.apqn, m, r) // zeros of one that cannot be read
 			put(append(p[:], make([]byte, 8)...))
 		}
 	}
 	for _, m := range Masters() {
 		for _, r := range order {
-			p, _ := d.Pattern(m, r)
+			p, _, _ := Pattern(d.set, d.apqn, m, r) // zeros of one that cannot be read
 			put(p[:])
 		}
 		if m == SYM {

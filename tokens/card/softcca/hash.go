@@ -83,7 +83,7 @@ func unchained(chain []byte) ([]byte, error) {
 }
 
 // CSNBOWH hashes.
-func (d *Domain) CSNBOWH(_ context.Context, rules, text, chain []byte) (newChain, digest []byte, err error) {
+func (d *domain) CSNBOWH(_ context.Context, rules, text, chain []byte) (newChain, digest []byte, err error) {
 	r, err := cca.ParseRules(rules)
 	if err != nil {
 		return nil, nil, err
@@ -126,11 +126,11 @@ type hmacCall struct {
 	kind crypto.Hash
 	key  []byte
 	// seals the state between calls, which so is bound to key and hash.
-	master *secret.Bytes
+	master []byte
 	bound  []byte
 }
 
-func (d *Domain) beginHMAC(rules, key []byte) (c *hmacCall, err error) {
+func (d *domain) beginHMAC(rules, key []byte) (c *hmacCall, err error) {
 	r, err := cca.ParseRules(rules)
 	if err != nil {
 		return nil, err
@@ -162,9 +162,7 @@ func (d *Domain) beginHMAC(rules, key []byte) (c *hmacCall, err error) {
 
 func (c *hmacCall) close() {
 	secret.Wipe(c.key)
-	if c.master != nil {
-		_ = c.master.Close()
-	}
+	secret.Wipe(c.master)
 }
 
 // pad is the key, as long as a block, with each byte changed by x (RFC 2104 §2). Libraries
@@ -232,7 +230,7 @@ func (c *hmacCall) step(text, chain []byte) (next, mac []byte, err error) {
 }
 
 // CSNBHMG makes an HMAC.
-func (d *Domain) CSNBHMG(_ context.Context, rules, key, text, chain []byte) (newChain, mac []byte, err error) {
+func (d *domain) CSNBHMG(_ context.Context, rules, key, text, chain []byte) (newChain, mac []byte, err error) {
 	c, err := d.beginHMAC(rules, key)
 	if err != nil {
 		return nil, nil, err
@@ -242,7 +240,7 @@ func (d *Domain) CSNBHMG(_ context.Context, rules, key, text, chain []byte) (new
 }
 
 // CSNBHMV checks one. What is given is the leftmost part of it, of four bytes or more.
-func (d *Domain) CSNBHMV(_ context.Context, rules, key, text, mac, chain []byte) (newChain []byte, err error) {
+func (d *domain) CSNBHMV(_ context.Context, rules, key, text, mac, chain []byte) (newChain []byte, err error) {
 	c, err := d.beginHMAC(rules, key)
 	if err != nil {
 		return nil, err
@@ -259,7 +257,7 @@ func (d *Domain) CSNBHMV(_ context.Context, rules, key, text, mac, chain []byte)
 }
 
 // CSNBKTB2 builds a skeleton for an HMAC key.
-func (d *Domain) CSNBKTB2(_ context.Context, rules []byte) ([]byte, error) {
+func (d *domain) CSNBKTB2(_ context.Context, rules []byte) ([]byte, error) {
 	r, err := cca.ParseRules(rules)
 	if err != nil || !r.Has("INTERNAL") || !r.Has("HMAC") || !r.Has("MAC") || !r.Has("GENERATE") || r.Only("INTERNAL", "NO-KEY", "HMAC", "MAC", "GENERATE") != nil {
 		return nil, cca.ErrKeyword
@@ -286,7 +284,7 @@ func hmacBytes(bits uint64) (int, error) {
 const minHMACBits = 80
 
 // CSNBKGN2 generates an HMAC key for a skeleton.
-func (d *Domain) CSNBKGN2(_ context.Context, rules []byte, bits uint64, type1, type2, token []byte) ([]byte, error) {
+func (d *domain) CSNBKGN2(_ context.Context, rules []byte, bits uint64, type1, type2, token []byte) ([]byte, error) {
 	r, err := cca.ParseRules(rules)
 	if err != nil || !r.Has("HMAC") || !r.Has("OP") || r.Only("HMAC", "OP") != nil || cca.Keyword(type1) != "TOKEN" || cca.Keyword(type2) != "" {
 		return nil, cca.ErrKeyword
@@ -308,7 +306,7 @@ func (d *Domain) CSNBKGN2(_ context.Context, rules []byte, bits uint64, type1, t
 
 // CSNBKPI2 takes the first part of an HMAC key, or ends with those that there are. More
 // parts than one are not taken.
-func (d *Domain) CSNBKPI2(_ context.Context, rules []byte, bits uint64, value, token []byte) ([]byte, error) {
+func (d *domain) CSNBKPI2(_ context.Context, rules []byte, bits uint64, value, token []byte) ([]byte, error) {
 	r, err := cca.ParseRules(rules)
 	if err != nil {
 		return nil, err

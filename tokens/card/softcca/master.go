@@ -3,13 +3,11 @@ package softcca
 import (
 	"crypto/hkdf"
 	"crypto/sha256"
-	"errors"
-	"fmt"
-	"io"
-	"slices"
 
 	"p11fs/secret"
+	"p11fs/tokens/card"
 	"p11fs/tokens/card/cca"
+	"p11fs/tokens/card/soft"
 )
 
 // A Master is one of the three master keys.
@@ -38,139 +36,85 @@ const (
 	New
 )
 
-// Registers are all of them.
-func Registers() []Register { return []Register{Current, Old, New} }
+// generation is what a set of cards calls a register.
+func (r Register) generation() string { return [...]string{soft.Current, soft.Old, soft.Next}[r] }
 
-func (r Register) String() string { return [...]string{"current", "old", "new"}[r] }
-
-// masterSize is the length of a master key.
-const masterSize = 32
-
-// keys are the registers of the master keys; nil is an empty one.
-type keys [3][3]*secret.Bytes
-
-func (k *keys) close() (err error) {
+// MakeSet makes a directory of cards in CCA mode with new master keys.
+func MakeSet(dir string, apqns []card.APQN) error {
+	var names []string
 	for _, m := range Masters() {
-		for _, r := range Registers() {
-			err = errors.Join(err, k.put(m, r, nil))
-		}
+		names = append(names, m.String())
 	}
-	return err
-}
-
-// put sets a register and wipes what it had.
-func (k *keys) put(m Master, r Register, key *secret.Bytes) error {
-	was := k[m][r]
-	if k[m][r] = key; was == nil {
-		return nil
-	}
-	return was.Close()
+	return soft.MakeSet(dir, card.CCA.String(), apqns, names)
 }
 
 // derive makes n bytes of a master key for a purpose.
-func derive(key *secret.Bytes, purpose string, n int) (out []byte, err error) {
-	key.Use(func(b []byte) { out, err = hkdf.Key(sha256.New, b, nil, "p11fs software card, CCA: "+purpose, n) })
-	return out, err
+func derive(key []byte, purpose string, n int) (out []byte, err error) {
+	return hkdf.Key(sha256.New, key, nil, "p11fs software card, CCA: "+purpose, n)
 }
 
-// pattern is the verification pattern of a key, zeros of an empty register.
-func pattern(key *secret.Bytes) (p cca.Pattern) {
+// pattern is the verification pattern of a key, zeros of none.
+func pattern(key []byte) (p cca.Pattern, err error) {
 	if key == nil {
-		return p
+		return p, nil
 	}
 	b, err := derive(key, "verification pattern", len(p))
-	if err == nil {
-		copy(p[:], b)
-	}
-	return p
+	copy(p[:], b)
+	return p, err
 }
 
-// newMaster makes a master key.
-func newMaster(random io.Reader) (*secret.Bytes, error) {
-	b := make([]byte, masterSize)
-	if _, err := io.ReadFull(random, b); err != nil {
-		return nil, err
-	}
-	return secret.New(b)
-}
-
-// Pattern is the verification pattern of a register, and whether there is a key in it.
-func (d *Domain) Pattern(m Master, r Register) (cca.Pattern, bool) {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	return pattern(d.keys[m][r]), d.keys[m][r] != nil
-}
-
-// Generate puts a random key into the register of the key to come.
-func (d *Domain) Generate(m Master) error {
-	key, err := newMaster(d.random)
+// Pattern is the verification pattern of a master key of a domain, and whether there is one.
+func Pattern(set *soft.Set, a card.APQN, m Master, r Register) (cca.Pattern, bool, error) {
+	key, err := set.Key(a, m.String(), r.generation())
 	if err != nil {
-		return err
+		return cca.Pattern{}, false, err
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return errors.Join(d.keys.put(m, New, key), d.save(m))
+	defer secret.Wipe(key)
+	p, err := pattern(key)
+	return p, key != nil, err
 }
 
-// Set makes the key to come the current one, and that the old one.
-func (d *Domain) Set(m Master) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	k := &d.keys[m]
-	if k[New] == nil {
-		return fmt.Errorf("the register of the new %s master key is empty", m)
+// read returns the key in a register, which is the caller's; nil for an empty one.
+func (d *domain) read(m Master, r Register) ([]byte, cca.Pattern, error) {
+	key, err := d.set.Key(d.apqn, m.String(), r.generation())
+	if err != nil {
+		d.log.Error("software card: a master key cannot be read", "apqn", d.apqn, "err", err)
+		return nil, cca.Pattern{}, cca.ErrNoKey
 	}
-	old := k[Old]
-	k[Old], k[Current], k[New] = k[Current], k[New], nil
-	if err := d.save(m); err != nil {
-		return err
-	}
-	if old == nil {
-		return nil
-	}
-	return old.Close()
+	p, err := pattern(key)
+	return key, p, err
 }
 
-// Zeroise empties all registers: no key token opens any more.
-func (d *Domain) Zeroise() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	err := d.keys.close()
-	for _, m := range Masters() {
-		err = errors.Join(err, d.save(m))
-	}
-	return err
-}
-
-// find returns the key that a token with pattern p is under, which is the caller's: the
-// current one, or the old one.
-func (d *Domain) find(m Master, p cca.Pattern) (*secret.Bytes, Register, error) {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
+// find returns the key that a token with pattern p is under, which is the caller's, and
+// where it is.
+func (d *domain) find(m Master, p cca.Pattern) ([]byte, Register, error) {
+	missing := false
 	for _, r := range []Register{Current, Old, New} {
-		if k := d.keys[m][r]; k != nil && pattern(k) == p {
-			key, err := k.Clone()
-			return key, r, err
+		key, own, err := d.read(m, r)
+		if err != nil {
+			return nil, 0, err
 		}
+		if key != nil && own == p {
+			return key, r, nil
+		}
+		missing = missing || key == nil && r == Current
+		secret.Wipe(key)
 	}
-	if d.keys[m][Current] == nil {
+	if missing {
 		return nil, 0, cca.ErrNoKey
 	}
 	return nil, 0, cca.ErrToken
 }
 
 // in returns the key of a register, which is the caller's.
-func (d *Domain) in(m Master, r Register) (*secret.Bytes, cca.Pattern, error) {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	k := d.keys[m][r]
-	if k == nil {
-		return nil, cca.Pattern{}, cca.ErrNoKey
+func (d *domain) in(m Master, r Register) ([]byte, cca.Pattern, error) {
+	key, p, err := d.read(m, r)
+	if err == nil && key == nil {
+		err = cca.ErrNoKey
 	}
-	key, err := k.Clone()
-	return key, pattern(k), err
+	return key, p, err
 }
 
 // usable says whether a token under the key of a register can be used: what is to come is
 // not in use yet.
-func usable(r Register) bool { return slices.Contains([]Register{Current, Old}, r) }
+func usable(r Register) bool { return r != New }

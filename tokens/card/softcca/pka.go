@@ -20,7 +20,7 @@ const (
 )
 
 // CSNDPKB builds a skeleton for a key to be made or brought in, or a public key's token.
-func (d *Domain) CSNDPKB(_ context.Context, rules, values []byte) ([]byte, error) {
+func (d *domain) CSNDPKB(_ context.Context, rules, values []byte) ([]byte, error) {
 	r, err := cca.ParseRules(rules)
 	if err != nil {
 		return nil, err
@@ -59,7 +59,7 @@ func (d *Domain) CSNDPKB(_ context.Context, rules, values []byte) ([]byte, error
 }
 
 // CSNDPKG makes the key of a skeleton.
-func (d *Domain) CSNDPKG(ctx context.Context, rules, token []byte) ([]byte, error) {
+func (d *domain) CSNDPKG(ctx context.Context, rules, token []byte) ([]byte, error) {
 	r, err := cca.ParseRules(rules)
 	if err != nil || !r.Has("MASTER") || r.Only("MASTER") != nil {
 		return nil, cca.ErrKeyword
@@ -74,7 +74,7 @@ func (d *Domain) CSNDPKG(ctx context.Context, rules, token []byte) ([]byte, erro
 	return d.generateRSA(ctx, s.Values)
 }
 
-func (d *Domain) generateRSA(ctx context.Context, values []byte) ([]byte, error) {
+func (d *domain) generateRSA(ctx context.Context, values []byte) ([]byte, error) {
 	v, err := cca.ParseRSAValues(values)
 	if err != nil {
 		return nil, err
@@ -99,7 +99,7 @@ func (d *Domain) generateRSA(ctx context.Context, values []byte) ([]byte, error)
 	return d.sealPKA(cca.PKA{N: n, E: e.Bytes()}, p, Current)
 }
 
-func (d *Domain) generateEC(ctx context.Context, values []byte) ([]byte, error) {
+func (d *domain) generateEC(ctx context.Context, values []byte) ([]byte, error) {
 	v, err := cca.ParseECValues(values)
 	if err != nil {
 		return nil, err
@@ -123,7 +123,7 @@ func (d *Domain) generateEC(ctx context.Context, values []byte) ([]byte, error) 
 }
 
 // CSNDPKI brings in the key of a skeleton with all its numbers.
-func (d *Domain) CSNDPKI(_ context.Context, rules, source []byte) ([]byte, error) {
+func (d *domain) CSNDPKI(_ context.Context, rules, source []byte) ([]byte, error) {
 	if len(rules) > 0 {
 		return nil, cca.ErrKeyword
 	}
@@ -156,7 +156,7 @@ func (d *Domain) CSNDPKI(_ context.Context, rules, source []byte) ([]byte, error
 	return d.sealPKA(cca.PKA{N: k.N.Bytes(), E: k.E.Bytes()}, k.P.Bytes(), Current)
 }
 
-func (d *Domain) importEC(values []byte) ([]byte, error) {
+func (d *domain) importEC(values []byte) ([]byte, error) {
 	v, err := cca.ParseECValues(values)
 	if err != nil {
 		return nil, err
@@ -173,7 +173,7 @@ func (d *Domain) importEC(values []byte) ([]byte, error) {
 }
 
 // private is the key object of an internal token.
-func (d *Domain) private(token []byte) (p11.Attributes, cca.PKA, error) {
+func (d *domain) private(token []byte) (p11.Attributes, cca.PKA, error) {
 	k, w, err := d.openPKA(token)
 	if err != nil {
 		return nil, k, err
@@ -207,7 +207,7 @@ func quotient(n, p *big.Int) (*big.Int, error) {
 }
 
 // public is the key object of the public half of a token, an internal one or not.
-func (d *Domain) public(token []byte) (p11.Attributes, cca.PKA, error) {
+func (d *domain) public(token []byte) (p11.Attributes, cca.PKA, error) {
 	k, err := cca.ParsePKA(token)
 	if err != nil {
 		return nil, k, err
@@ -219,7 +219,7 @@ func (d *Domain) public(token []byte) (p11.Attributes, cca.PKA, error) {
 }
 
 // CSNDPKX is the token of the public half.
-func (d *Domain) CSNDPKX(_ context.Context, rules, key []byte) ([]byte, error) {
+func (d *domain) CSNDPKX(_ context.Context, rules, key []byte) ([]byte, error) {
 	k, err := cca.ParsePKA(key)
 	if err != nil {
 		return nil, err
@@ -256,7 +256,7 @@ func scheme(rules []byte) (p11.Mechanism, error) {
 }
 
 // CSNDPKE encrypts with the public half of an RSA key.
-func (d *Domain) CSNDPKE(ctx context.Context, rules, data, key []byte) ([]byte, error) {
+func (d *domain) CSNDPKE(ctx context.Context, rules, data, key []byte) ([]byte, error) {
 	m, err := scheme(rules)
 	if err != nil {
 		return nil, err
@@ -269,7 +269,7 @@ func (d *Domain) CSNDPKE(ctx context.Context, rules, data, key []byte) ([]byte, 
 }
 
 // CSNDPKD decrypts with an RSA key.
-func (d *Domain) CSNDPKD(ctx context.Context, rules, data, key []byte) ([]byte, error) {
+func (d *domain) CSNDPKD(ctx context.Context, rules, data, key []byte) ([]byte, error) {
 	m, err := scheme(rules)
 	if err != nil {
 		return nil, err
@@ -302,7 +302,7 @@ func signatures(rules []byte, k cca.PKA) (p11.Mechanism, error) {
 }
 
 // CSNDDSG signs: with RSA what hash is, a DigestInfo for PKCS-1.1, and with ECDSA a digest.
-func (d *Domain) CSNDDSG(ctx context.Context, rules, key, hash []byte) ([]byte, error) {
+func (d *domain) CSNDDSG(ctx context.Context, rules, key, hash []byte) ([]byte, error) {
 	a, k, err := d.private(key)
 	if err != nil {
 		return nil, err
@@ -316,7 +316,7 @@ func (d *Domain) CSNDDSG(ctx context.Context, rules, key, hash []byte) ([]byte, 
 }
 
 // CSNDDSV checks a signature.
-func (d *Domain) CSNDDSV(ctx context.Context, rules, key, hash, signature []byte) error {
+func (d *domain) CSNDDSV(ctx context.Context, rules, key, hash, signature []byte) error {
 	a, k, err := d.public(key)
 	if err != nil {
 		return err

@@ -29,7 +29,7 @@ func masterOf(aesKey bool) Master {
 
 // blockMode is how a symmetric key is wrapped: by CBC from zeros, as each token has keys of
 // its own sort and a validation value over all.
-func blockMode(master *secret.Bytes, aesKey, encrypt bool) (cipher.BlockMode, error) {
+func blockMode(master []byte, aesKey, encrypt bool) (cipher.BlockMode, error) {
 	purpose, size, build := "keys of DES", 24, des.NewTripleDESCipher
 	if aesKey {
 		purpose, size, build = "keys of AES", 32, aes.NewCipher
@@ -50,7 +50,7 @@ func blockMode(master *secret.Bytes, aesKey, encrypt bool) (cipher.BlockMode, er
 }
 
 // validation is the validation value of a symmetric token.
-func validation(master *secret.Bytes, s cca.Symmetric) (v [4]byte, err error) {
+func validation(master []byte, s cca.Symmetric) (v [4]byte, err error) {
 	k, err := derive(master, "validation values", sha256.Size)
 	if err != nil {
 		return v, err
@@ -63,12 +63,12 @@ func validation(master *secret.Bytes, s cca.Symmetric) (v [4]byte, err error) {
 }
 
 // sealSymmetric makes the token of a DES or AES key, under the master key of a register.
-func (d *Domain) sealSymmetric(aesKey bool, key []byte, r Register) ([]byte, error) {
+func (d *domain) sealSymmetric(aesKey bool, key []byte, r Register) ([]byte, error) {
 	master, p, err := d.in(masterOf(aesKey), r)
 	if err != nil {
 		return nil, err
 	}
-	defer master.Close()
+	defer secret.Wipe(master)
 	room := 24
 	if aesKey {
 		room = 32
@@ -87,7 +87,7 @@ func (d *Domain) sealSymmetric(aesKey bool, key []byte, r Register) ([]byte, err
 }
 
 // openSymmetric is the reverse.
-func (d *Domain) openSymmetric(token []byte) (s cca.Symmetric, w wrapped, err error) {
+func (d *domain) openSymmetric(token []byte) (s cca.Symmetric, w wrapped, err error) {
 	if s, err = cca.ParseSymmetric(token); err != nil {
 		return s, w, err
 	}
@@ -98,7 +98,7 @@ func (d *Domain) openSymmetric(token []byte) (s cca.Symmetric, w wrapped, err er
 	if err != nil {
 		return s, w, err
 	}
-	defer master.Close()
+	defer secret.Wipe(master)
 	v, err := validation(master, s)
 	if err == nil && (subtle.ConstantTimeCompare(v[:], s.Check[:]) != 1 || !bytes.Equal(s.Bytes(), token)) {
 		err = cca.ErrToken
@@ -117,7 +117,7 @@ func (d *Domain) openSymmetric(token []byte) (s cca.Symmetric, w wrapped, err er
 }
 
 // aead is what keys with room for a tag are sealed with.
-func aead(master *secret.Bytes, purpose string) (cipher.AEAD, error) {
+func aead(master []byte, purpose string) (cipher.AEAD, error) {
 	k, err := derive(master, purpose, 32)
 	if err != nil {
 		return nil, err
@@ -131,7 +131,7 @@ func aead(master *secret.Bytes, purpose string) (cipher.AEAD, error) {
 }
 
 // seal puts secret bytes under a master key, bound to what is around them.
-func seal(master *secret.Bytes, purpose string, plain, bound []byte) ([]byte, error) {
+func seal(master []byte, purpose string, plain, bound []byte) ([]byte, error) {
 	a, err := aead(master, purpose)
 	if err != nil {
 		return nil, err
@@ -140,7 +140,7 @@ func seal(master *secret.Bytes, purpose string, plain, bound []byte) ([]byte, er
 }
 
 // unseal is the reverse. What fails to open is no token of this master key.
-func unseal(master *secret.Bytes, purpose string, sealed, bound []byte) ([]byte, error) {
+func unseal(master []byte, purpose string, sealed, bound []byte) ([]byte, error) {
 	a, err := aead(master, purpose)
 	if err != nil {
 		return nil, err
@@ -160,12 +160,12 @@ const (
 )
 
 // sealVariable makes the token of an HMAC key.
-func (d *Domain) sealVariable(key []byte, partial bool, r Register) ([]byte, error) {
+func (d *domain) sealVariable(key []byte, partial bool, r Register) ([]byte, error) {
 	master, p, err := d.in(AES, r)
 	if err != nil {
 		return nil, err
 	}
-	defer master.Close()
+	defer secret.Wipe(master)
 	v := cca.Variable{Key: true, Partial: partial, Pattern: p}
 	if v.Payload, err = seal(master, forHMAC, key, v.Bound()); err != nil {
 		return nil, err
@@ -174,7 +174,7 @@ func (d *Domain) sealVariable(key []byte, partial bool, r Register) ([]byte, err
 }
 
 // openVariable is the reverse.
-func (d *Domain) openVariable(token []byte) (v cca.Variable, w wrapped, err error) {
+func (d *domain) openVariable(token []byte) (v cca.Variable, w wrapped, err error) {
 	if v, err = cca.ParseVariable(token); err != nil {
 		return v, w, err
 	}
@@ -185,18 +185,18 @@ func (d *Domain) openVariable(token []byte) (v cca.Variable, w wrapped, err erro
 	if err != nil {
 		return v, w, err
 	}
-	defer master.Close()
+	defer secret.Wipe(master)
 	key, err := unseal(master, forHMAC, v.Payload, v.Bound())
 	return v, wrapped{key, at}, err
 }
 
 // sealPKA makes the internal token of an RSA or EC key, of which k has the public half.
-func (d *Domain) sealPKA(k cca.PKA, private []byte, r Register) ([]byte, error) {
+func (d *domain) sealPKA(k cca.PKA, private []byte, r Register) ([]byte, error) {
 	master, p, err := d.in(APKA, r)
 	if err != nil {
 		return nil, err
 	}
-	defer master.Close()
+	defer secret.Wipe(master)
 	k.Private, k.Pattern = true, p
 	if k.Sealed, err = seal(master, forPKA, private, k.Bound()); err != nil {
 		return nil, err
@@ -209,7 +209,7 @@ func (d *Domain) sealPKA(k cca.PKA, private []byte, r Register) ([]byte, error) 
 }
 
 // openPKA is the reverse.
-func (d *Domain) openPKA(token []byte) (k cca.PKA, w wrapped, err error) {
+func (d *domain) openPKA(token []byte) (k cca.PKA, w wrapped, err error) {
 	if k, err = cca.ParsePKA(token); err != nil {
 		return k, w, err
 	}
@@ -220,7 +220,7 @@ func (d *Domain) openPKA(token []byte) (k cca.PKA, w wrapped, err error) {
 	if err != nil {
 		return k, w, err
 	}
-	defer master.Close()
+	defer secret.Wipe(master)
 	private, err := unseal(master, forPKA, k.Sealed, k.Bound())
 	return k, wrapped{private, at}, err
 }

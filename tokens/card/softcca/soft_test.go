@@ -13,30 +13,57 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/big"
-	"os"
 	"testing"
 
 	"p11fs/p11"
 	"p11fs/p11/pkix"
+	"p11fs/tokens/card"
 	"p11fs/tokens/card/cca"
+	"p11fs/tokens/card/soft"
 	"p11fs/tokens/swtok"
 )
 
-func newDomain(t testing.TB) *Domain {
+// A testDomain is a domain of cards of its own.
+type testDomain struct {
+	*domain
+	dir string
+}
+
+func newDomain(t testing.TB) testDomain { return newDomainOver(t, swtok.GoProvider()) }
+
+func newDomainOver(t testing.TB, p swtok.Provider) testDomain {
 	t.Helper()
-	d, err := NewDomain(swtok.GoProvider(), "TEST0001")
+	dir, a := t.TempDir(), card.APQN{Domain: 1}
+	if err := MakeSet(dir, []card.APQN{a}); err != nil {
+		t.Fatal(err)
+	}
+	set, err := soft.OpenSet(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
+	cards := NewCards(set, p, slog.New(slog.DiscardHandler))
 	t.Cleanup(func() {
-		if err := d.Close(); err != nil {
+		if err := cards.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	return d
+	return testDomain{&domain{cards, a}, dir}
+}
+
+// Generate makes a key to come, and Set makes it the current one.
+func (d testDomain) Generate(m Master) error { return d.set.Change(nil, m.String(), soft.ChangeNew) }
+
+func (d testDomain) Set(m Master) error {
+	return errors.Join(d.set.Change(nil, m.String(), soft.ChangeCommit), d.set.Change(nil, m.String(), soft.ChangeActivate))
+}
+
+func (d testDomain) Zeroise() (err error) {
+	for _, m := range Masters() {
+		err = errors.Join(err, d.set.Change(nil, m.String(), soft.ChangeZeroise))
+	}
+	return err
 }
 
 // rules is a rule array as programs write it.
@@ -56,12 +83,12 @@ func must[T any](t testing.TB) func(T, error) T {
 type sample struct {
 	name  string
 	token []byte
-	use   func(d *Domain, token []byte) ([]byte, error) // gives the same each time
-	move  func(d *Domain, word string, token []byte) ([]byte, error)
+	use   func(d testDomain, token []byte) ([]byte, error) // gives the same each time
+	move  func(d testDomain, word string, token []byte) ([]byte, error)
 	under Master
 }
 
-func samples(t testing.TB, d *Domain) []sample {
+func samples(t testing.TB, d testDomain) []sample {
 	t.Helper()
 	ctx := context.Background()
 	bytesOf := must[[]byte](t)
@@ -73,48 +100,48 @@ func samples(t testing.TB, d *Domain) []sample {
 	rsaSkeleton := bytesOf(d.CSNDPKB(ctx, rules("RSA-CRT", "KEY-MGMT"), append(rsaValues.Bytes(), make([]byte, 21)...)))
 	curve := must[p11.Curve](t)(cca.CurveOf(0, 256))
 	ecSkeleton := bytesOf(d.CSNDPKB(ctx, rules("ECC-PAIR"), cca.ECValues{Curve: curve}.Bytes()))
-	symmetric := func(r ...string) func(*Domain, string, []byte) ([]byte, error) {
-		return func(d *Domain, word string, token []byte) ([]byte, error) {
+	symmetric := func(r ...string) func(testDomain, string, []byte) ([]byte, error) {
+		return func(d testDomain, word string, token []byte) ([]byte, error) {
 			return d.CSNBKTC(ctx, rules(append([]string{word}, r...)...), token)
 		}
 	}
-	pka := func(r ...string) func(*Domain, string, []byte) ([]byte, error) {
-		return func(d *Domain, word string, token []byte) ([]byte, error) {
+	pka := func(r ...string) func(testDomain, string, []byte) ([]byte, error) {
+		return func(d testDomain, word string, token []byte) ([]byte, error) {
 			return d.CSNDKTC(ctx, rules(append([]string{word}, r...)...), token)
 		}
 	}
-	des3 := func(d *Domain, token []byte) ([]byte, error) {
+	des3 := func(d testDomain, token []byte) ([]byte, error) {
 		return d.CSNBENC(ctx, token, text, text[:8], rules("CBC"))
 	}
 	blank := []byte("        ")
 	return []sample{
 		{"aes", bytesOf(d.CSNBKGN(ctx, rules("OP"), rules("KEYLN24"), rules("AESTOKEN"), skeleton)),
-			func(d *Domain, token []byte) ([]byte, error) {
+			func(d testDomain, token []byte) ([]byte, error) {
 				return d.CSNBSAE(ctx, rules("AES", "KEYIDENT", "INITIAL"), token, text[:16], text)
 			}, symmetric("AES"), AES},
 		{"des", bytesOf(d.CSNBKGN(ctx, rules("OP"), rules("KEYLN8"), rules("DATA"), nil)), des3, symmetric(), SYM},
 		{"des2", bytesOf(d.CSNBCKM(ctx, rules("DES"), []byte("0123456789abcdef"))), des3, symmetric(), SYM},
 		{"des3", bytesOf(d.CSNBKGN(ctx, rules("OP"), rules("KEYLN24"), rules("DATA"), nil)), des3, symmetric("DES"), SYM},
 		{"hmac", bytesOf(d.CSNBKPI2(ctx, rules("HMAC", "COMPLETE"), 0, nil, append(part, make([]byte, 2000)...))),
-			func(d *Domain, token []byte) ([]byte, error) {
+			func(d testDomain, token []byte) ([]byte, error) {
 				_, mac, err := d.CSNBHMG(ctx, rules("HMAC", "SHA-256", "ONLY"), token, text, make([]byte, chainSize))
 				return mac, err
-			}, func(d *Domain, word string, token []byte) ([]byte, error) {
+			}, func(d testDomain, word string, token []byte) ([]byte, error) {
 				return d.CSNBKTC2(ctx, rules(word, "HMAC"), token)
 			}, AES},
 		{"hmac made there", bytesOf(d.CSNBKGN2(ctx, rules("HMAC", "OP"), 512, rules("TOKEN"), blank, hmacSkeleton)),
-			func(d *Domain, token []byte) ([]byte, error) {
+			func(d testDomain, token []byte) ([]byte, error) {
 				_, mac, err := d.CSNBHMG(ctx, rules("HMAC", "SHA-512", "ONLY"), token, text, make([]byte, chainSize))
 				return mac, err
-			}, func(d *Domain, word string, token []byte) ([]byte, error) {
+			}, func(d testDomain, word string, token []byte) ([]byte, error) {
 				return d.CSNBKTC2(ctx, rules(word, "HMAC"), token)
 			}, AES},
 		{"rsa", bytesOf(d.CSNDPKG(ctx, rules("MASTER"), rsaSkeleton)),
-			func(d *Domain, token []byte) ([]byte, error) {
+			func(d testDomain, token []byte) ([]byte, error) {
 				return d.CSNDDSG(ctx, rules("PKCS-1.1"), token, []byte("what is signed"))
 			}, pka(), APKA},
 		{"ec", bytesOf(d.CSNDPKG(ctx, rules("MASTER"), ecSkeleton)),
-			func(d *Domain, token []byte) ([]byte, error) {
+			func(d testDomain, token []byte) ([]byte, error) {
 				sig, err := d.CSNDDSG(ctx, rules("ECDSA"), token, bytes.Repeat([]byte{1}, 32))
 				if err != nil {
 					return nil, err
@@ -275,7 +302,7 @@ func TestCiphers(t *testing.T) {
 }
 
 // inParts hashes and MACs a message that is cut at places, and checks the MAC mac.
-func inParts(t *testing.T, d *Domain, hash string, token, message []byte, cuts []int, mac []byte) (digest, got []byte) {
+func inParts(t *testing.T, d testDomain, hash string, token, message []byte, cuts []int, mac []byte) (digest, got []byte) {
 	t.Helper()
 	ctx := context.Background()
 	hashChain, chain, check := make([]byte, chainSize), make([]byte, chainSize), make([]byte, chainSize)
@@ -424,9 +451,8 @@ func hashRow(t testing.TB, m p11.MechanismType) p11.Hash {
 
 // TestCurves makes, brings in and uses keys on each curve that the library has.
 func TestCurves(t *testing.T) {
-	p := swtok.LoadProvider(testLog(t))
-	d := must[*Domain](t)(NewDomain(p, ""))
-	defer d.Close()
+	p := swtok.LoadProvider(slog.New(slog.DiscardHandler))
+	d := newDomainOver(t, p)
 	ctx := context.Background()
 	tried := 0
 	for kind, list := range map[byte][]int{0: {192, 224, 256, 384, 521}, 1: {160, 192, 224, 256, 320, 384, 512}} {
@@ -483,7 +509,7 @@ func TestFacility(t *testing.T) {
 	if answer, _, err = d.CSUACFQ(ctx, rules("STATAES")); err != nil || string(answer[:24]) != "3       2       1       " {
 		t.Fatalf("%q, %v", answer, err)
 	}
-	if answer, _, err = d.CSUACFQ(ctx, rules("STATCRD2")); err != nil || string(answer[112:120]) != "TEST0001" {
+	if answer, _, err = d.CSUACFQ(ctx, rules("STATCRD2")); err != nil || string(answer[112:120]) != d.set.Serial()[len(d.set.Serial())-8:] {
 		t.Fatalf("%q, %v", answer, err)
 	}
 	_, data, err := d.CSUACFQ(ctx, rules("STATICSB"))
@@ -492,7 +518,10 @@ func TestFacility(t *testing.T) {
 	}
 	for id, m := range map[byte]Master{0x07: SYM, 0x0b: AES, 0x0e: APKA} {
 		at := bytes.Index(data, []byte{0, 12, 0x0f, id})
-		p, _ := d.Pattern(m, Current)
+		p, there, err := Pattern(d.set, d.apqn, m, Current)
+		if err != nil || !there {
+			t.Fatal(there, err)
+		}
 		if at < 0 || !bytes.Equal(data[at+4:at+12], p[:]) {
 			t.Errorf("%v is at %d", m, at)
 		}
@@ -508,50 +537,4 @@ func TestFacility(t *testing.T) {
 	if _, err := d.CSNBRNGL(ctx, rules("RANDOM"), maxRandom+1); !errors.Is(err, cca.ErrBuffer) {
 		t.Errorf("too many random bytes: %v", err)
 	}
-}
-
-// TestDirectory opens a domain again, in each state of its master keys.
-func TestDirectory(t *testing.T) {
-	dir, ctx := t.TempDir(), context.Background()
-	open := func() *Domain {
-		t.Helper()
-		return must[*Domain](t)(Open(swtok.GoProvider(), "", dir))
-	}
-	d := open()
-	token := must[[]byte](t)(d.CSNBCKM(ctx, rules("AES"), make([]byte, 16)))
-	works := func(want bool) {
-		t.Helper()
-		if _, err := d.CSNBSAE(ctx, rules("AES", "ECB", "KEYIDENT"), token, nil, make([]byte, 16)); (err == nil) != want {
-			t.Errorf("%v", err)
-		}
-	}
-	for i, step := range []func() error{
-		func() error { return nil }, func() error { return d.Generate(AES) }, func() error { return d.Set(AES) },
-	} {
-		t.Run(fmt.Sprint(i), func(t *testing.T) {
-			if err := errors.Join(step(), d.Close()); err != nil {
-				t.Fatal(err)
-			}
-			d = open()
-			works(true)
-		})
-	}
-	if err := errors.Join(d.Zeroise(), d.Close()); err != nil {
-		t.Fatal(err)
-	}
-	d = open()
-	works(false)
-	if _, there := d.Pattern(AES, Current); there {
-		t.Error("a domain that was zeroised has new master keys")
-	}
-	if err := errors.Join(d.Close(), os.WriteFile(d.file(AES, Current), []byte("short"), 0o600)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Open(swtok.GoProvider(), "", dir); err == nil {
-		t.Error("a damaged master key is taken")
-	}
-}
-
-func testLog(t testing.TB) *slog.Logger {
-	return slog.New(slog.NewTextHandler(t.Output(), nil))
 }

@@ -40,7 +40,7 @@ func keyTypeOf(aesKey bool, n int) p11.KeyType {
 }
 
 // CSNBKTB builds a skeleton for an AES key.
-func (d *Domain) CSNBKTB(_ context.Context, keyType, rules []byte) ([]byte, error) {
+func (d *domain) CSNBKTB(_ context.Context, keyType, rules []byte) ([]byte, error) {
 	r, err := cca.ParseRules(rules)
 	if err != nil {
 		return nil, err
@@ -57,7 +57,7 @@ func (d *Domain) CSNBKTB(_ context.Context, keyType, rules []byte) ([]byte, erro
 }
 
 // CSNBKGN generates a DES key, or an AES key for the skeleton in token.
-func (d *Domain) CSNBKGN(ctx context.Context, form, length, type1, token []byte) ([]byte, error) {
+func (d *domain) CSNBKGN(ctx context.Context, form, length, type1, token []byte) ([]byte, error) {
 	kind := cca.Keyword(type1)
 	aesKey := kind == "AESTOKEN" || kind == "AESDATA"
 	if cca.Keyword(form) != "OP" || !aesKey && kind != "DATA" {
@@ -89,7 +89,7 @@ func (d *Domain) CSNBKGN(ctx context.Context, form, length, type1, token []byte)
 }
 
 // CSNBCKM makes the token of a key that is given in the clear.
-func (d *Domain) CSNBCKM(_ context.Context, rules, clear []byte) ([]byte, error) {
+func (d *domain) CSNBCKM(_ context.Context, rules, clear []byte) ([]byte, error) {
 	r, err := cca.ParseRules(rules)
 	if err != nil {
 		return nil, err
@@ -105,7 +105,7 @@ func (d *Domain) CSNBCKM(_ context.Context, rules, clear []byte) ([]byte, error)
 }
 
 // crypt is a cipher with a symmetric key, of whole blocks unless pad is set.
-func (d *Domain) crypt(ctx context.Context, aesKey bool, use p11.Flags, token, iv, text []byte, ecb, pad bool) ([]byte, error) {
+func (d *domain) crypt(ctx context.Context, aesKey bool, use p11.Flags, token, iv, text []byte, ecb, pad bool) ([]byte, error) {
 	s, w, err := d.openSymmetric(token)
 	if err != nil {
 		return nil, err
@@ -140,7 +140,7 @@ func (d *Domain) crypt(ctx context.Context, aesKey bool, use p11.Flags, token, i
 	return d.do(ctx, use, m, attributes(p11.CKO_SECRET_KEY, kt, p11.Attribute{Type: p11.CKA_VALUE, Value: key}), text, nil)
 }
 
-func (d *Domain) des(ctx context.Context, use p11.Flags, key, text, iv, rules []byte) ([]byte, error) {
+func (d *domain) des(ctx context.Context, use p11.Flags, key, text, iv, rules []byte) ([]byte, error) {
 	r, err := cca.ParseRules(rules)
 	if err != nil {
 		return nil, err
@@ -152,16 +152,16 @@ func (d *Domain) des(ctx context.Context, use p11.Flags, key, text, iv, rules []
 }
 
 // CSNBENC encrypts with a DES key.
-func (d *Domain) CSNBENC(ctx context.Context, key, text, iv, rules []byte) ([]byte, error) {
+func (d *domain) CSNBENC(ctx context.Context, key, text, iv, rules []byte) ([]byte, error) {
 	return d.des(ctx, p11.CKF_ENCRYPT, key, text, iv, rules)
 }
 
 // CSNBDEC decrypts with a DES key.
-func (d *Domain) CSNBDEC(ctx context.Context, key, text, iv, rules []byte) ([]byte, error) {
+func (d *domain) CSNBDEC(ctx context.Context, key, text, iv, rules []byte) ([]byte, error) {
 	return d.des(ctx, p11.CKF_DECRYPT, key, text, iv, rules)
 }
 
-func (d *Domain) aes(ctx context.Context, use p11.Flags, rules, key, iv, text []byte) ([]byte, error) {
+func (d *domain) aes(ctx context.Context, use p11.Flags, rules, key, iv, text []byte) ([]byte, error) {
 	r, err := cca.ParseRules(rules)
 	if err != nil {
 		return nil, err
@@ -180,17 +180,17 @@ func (d *Domain) aes(ctx context.Context, use p11.Flags, rules, key, iv, text []
 }
 
 // CSNBSAE encrypts with an AES key.
-func (d *Domain) CSNBSAE(ctx context.Context, rules, key, iv, text []byte) ([]byte, error) {
+func (d *domain) CSNBSAE(ctx context.Context, rules, key, iv, text []byte) ([]byte, error) {
 	return d.aes(ctx, p11.CKF_ENCRYPT, rules, key, iv, text)
 }
 
 // CSNBSAD decrypts with an AES key.
-func (d *Domain) CSNBSAD(ctx context.Context, rules, key, iv, text []byte) ([]byte, error) {
+func (d *domain) CSNBSAD(ctx context.Context, rules, key, iv, text []byte) ([]byte, error) {
 	return d.aes(ctx, p11.CKF_DECRYPT, rules, key, iv, text)
 }
 
 // CSNBRNG makes eight random bytes.
-func (d *Domain) CSNBRNG(_ context.Context, form []byte) ([]byte, error) {
+func (d *domain) CSNBRNG(_ context.Context, form []byte) ([]byte, error) {
 	if cca.Keyword(form) != "RANDOM" {
 		return nil, cca.ErrKeyword
 	}
@@ -201,7 +201,7 @@ func (d *Domain) CSNBRNG(_ context.Context, form []byte) ([]byte, error) {
 const maxRandom = 8192
 
 // CSNBRNGL makes n random bytes.
-func (d *Domain) CSNBRNGL(_ context.Context, rules []byte, n int) ([]byte, error) {
+func (d *domain) CSNBRNGL(_ context.Context, rules []byte, n int) ([]byte, error) {
 	r, err := cca.ParseRules(rules)
 	if err != nil || r.Only("RANDOM") != nil {
 		return nil, cca.ErrKeyword
@@ -212,7 +212,7 @@ func (d *Domain) CSNBRNGL(_ context.Context, rules []byte, n int) ([]byte, error
 	return d.randomBytes(n)
 }
 
-func (d *Domain) randomBytes(n int) ([]byte, error) {
+func (d *domain) randomBytes(n int) ([]byte, error) {
 	b := make([]byte, n)
 	if _, err := io.ReadFull(d.random, b); err != nil {
 		return nil, cca.ErrData
