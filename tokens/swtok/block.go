@@ -120,13 +120,13 @@ func (b *blockMode) result([]byte) ([]byte, error) {
 	case b.decrypt:
 		return b.finalUnpad()
 	}
-	out := pad7(b.held[:b.nheld], b.size)
+	out := Pad7(b.held[:b.nheld], b.size)
 	b.last(out)
 	return out, nil
 }
 
-// pad7 is data with PKCS#7 padding (RFC 5652 §6.3).
-func pad7(data []byte, size int) []byte {
+// Pad7 is data with PKCS#7 padding (RFC 5652 §6.3).
+func Pad7(data []byte, size int) []byte {
 	n := size - len(data)%size
 	return append(bytes.Clone(data), bytes.Repeat([]byte{byte(n)}, n)...)
 }
@@ -147,13 +147,13 @@ func (b *blockMode) last(padded []byte) {
 func (b *blockMode) finalUnpad() ([]byte, error) {
 	last := bytes.Clone(b.held)
 	b.last(last)
-	return unpad7(last, b.size)
+	return Unpad7(last, b.size)
 }
 
-// unpad7 takes the padding off b, whose last block it looks at. It looks at
+// Unpad7 takes the padding off b, whose last block it looks at. It looks at
 // every byte, whichever is wrong; that the padding was wrong is the
 // answer PKCS#11 asks for, CKR_ENCRYPTED_DATA_INVALID. b is wiped then.
-func unpad7(b []byte, size int) ([]byte, error) {
+func Unpad7(b []byte, size int) ([]byte, error) {
 	last := b[len(b)-size:]
 	n := int(last[size-1])
 	good := subtle.ConstantTimeLessOrEq(1, n) & subtle.ConstantTimeLessOrEq(n, size)

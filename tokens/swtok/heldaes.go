@@ -65,7 +65,7 @@ func (k *heldAES) begin(u call, decrypt bool) (part, error) {
 	blocks := mode == "ECB" || mode == "CBC"
 	return collectedSlowly(int(most), lenRange(decrypt), func(ctx context.Context, in []byte) ([]byte, error) {
 		if pad && !decrypt {
-			in = pad7(in, aesBlock)
+			in = Pad7(in, aesBlock)
 			defer wipe(in)
 		}
 		switch {
@@ -76,7 +76,7 @@ func (k *heldAES) begin(u call, decrypt bool) (part, error) {
 		}
 		out, err := k.Crypt(ctx, mode, iv, decrypt, in)
 		if err == nil && pad && decrypt {
-			return unpad7(out, aesBlock)
+			return Unpad7(out, aesBlock)
 		}
 		return out, err
 	}), nil

@@ -24,7 +24,7 @@ func aesKWP() family {
 func aesKWPKCS7() family {
 	f := keyWrap(8, 24, keywrap.IV,
 		func(b cipher.Block, iv uint64, key []byte) ([]byte, error) {
-			padded := pad7(key, 8)
+			padded := Pad7(key, 8)
 			defer wipe(padded)
 			return keywrap.Wrap(b, iv, padded)
 		},
@@ -33,7 +33,7 @@ func aesKWPKCS7() family {
 			if err != nil {
 				return nil, err
 			}
-			return unpad7(padded, 8)
+			return Unpad7(padded, 8)
 		})
 	f.wraps = wrapping{private: true}
 	return f

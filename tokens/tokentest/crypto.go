@@ -479,7 +479,7 @@ func (b Backend) testAbsent(t *testing.T) {
 	for _, m := range tok.Mechanisms() {
 		flags[m.Type] = m.Flags
 	}
-	key := secretKey(t, tok, p11.CKK_GENERIC_SECRET, []byte("key"))
+	key := secretKey(t, tok, p11.CKK_GENERIC_SECRET, []byte("a key of ten bytes or more"))
 	ctx, calls := t.Context(), Calls{tok}
 	for _, mt := range []p11.MechanismType{0xffffffff, p11.CKM_SHA256, p11.CKM_SHA256_HMAC, p11.CKM_AES_CBC, p11.CKM_RSA_PKCS, p11.CKM_RSA_PKCS_KEY_PAIR_GEN, p11.CKM_SKIPJACK_CBC64} {
 		m := p11.Mechanism{Type: mt}

@@ -1,1 +1,0 @@
-. "$CLIENTS/ssh.before.sh"

@@ -1,0 +1,171 @@
+package ccatok
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"p11fs/p11"
+	"p11fs/tokens/card"
+	"p11fs/tokens/card/cca"
+)
+
+// retry is how long a card that did not answer is left alone.
+const retry = time.Second
+
+// A link is the way to the card of a token.
+type link struct {
+	via      card.Transport
+	now      func() time.Time
+	expected map[string]cca.Pattern
+
+	mu    sync.Mutex // guards all below; nothing is locked under it
+	why   error      // that no card answers; nil once one has
+	tried time.Time  // when why was so
+	known bool       // the card has the master keys that are expected
+	watch map[int]func()
+	next  int
+}
+
+// offline is why no card answers, nil while one does.
+func (l *link) offline() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.why
+}
+
+// may says whether the card may be asked: one that did not answer is asked once a second.
+func (l *link) may() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if since := l.now().Sub(l.tried); l.why == nil || since >= retry || since < 0 {
+		return nil
+	}
+	return l.why
+}
+
+// call makes calls of a card that has the right master keys.
+func (l *link) call(ctx context.Context, f func(via card.Transport) error) error {
+	if err := l.may(); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	known := l.known
+	l.mu.Unlock()
+	var err error
+	if !known {
+		err = l.learn(ctx)
+	}
+	if err == nil {
+		err = f(l.via)
+	}
+	l.heard(ctx, err)
+	return err
+}
+
+// heard remembers whether a card answered what ended with err.
+func (l *link) heard(ctx context.Context, err error) {
+	if err != nil && ctx.Err() != nil {
+		return // nobody waited for it
+	}
+	var answered cca.Error
+	gone := err != nil && p11.RVOf(err) == p11.CKR_DEVICE_REMOVED && (!errors.As(err, &answered) || answered == cca.ErrNoCard)
+	l.mu.Lock()
+	changed := gone == (l.why == nil)
+	if l.why = nil; gone {
+		l.why, l.tried, l.known = err, l.now(), false // another one may come in its place
+	}
+	var tell []func()
+	for _, f := range l.watch {
+		if changed {
+			tell = append(tell, f)
+		}
+	}
+	l.mu.Unlock()
+	for _, f := range tell {
+		f()
+	}
+}
+
+// Watch is tokens.Watcher.
+func (l *link) Watch(changed func()) (stop func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.next++
+	n := l.next
+	l.watch[n] = changed
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.watch, n)
+	}
+}
+
+// Where the answer to STATICSB has the verification patterns of the current master keys:
+// behind their length and identifier (openCryptoki 3.19).
+func places() map[string]uint16 {
+	return map[string]uint16{"SYM": 0x0f07, "AES": 0x0f0b, "APKA": 0x0f0e}
+}
+
+// patternsOf are the patterns in an answer to STATICSB.
+func patternsOf(data []byte) map[string]cca.Pattern {
+	found := make(map[string]cca.Pattern)
+	for len(data) >= 4 {
+		n, id := int(binary.BigEndian.Uint16(data)), binary.BigEndian.Uint16(data[2:])
+		if n < 4 || n > len(data) {
+			break
+		}
+		for name, want := range places() {
+			if id == want && n == 4+len(cca.Pattern{}) {
+				found[name] = cca.Pattern(data[4:n])
+			}
+		}
+		data = data[n:]
+	}
+	return found
+}
+
+// learn asks the card which master keys it has, if some are expected.
+func (l *link) learn(ctx context.Context) error {
+	_, data, err := cca.CSUACFQ(ctx, l.via, nil, cca.Rules{"STATICSB"}.Bytes())
+	if err != nil {
+		return err
+	}
+	have := patternsOf(data)
+	for name, want := range l.expected {
+		if have[name] != want {
+			return p11.Errorf(p11.CKR_DEVICE_ERROR, "the card's %s master key is %x and not %x, which the configuration expects", name, have[name], want)
+		}
+	}
+	l.mu.Lock()
+	l.known = true
+	l.mu.Unlock()
+	return nil
+}
+
+// describe is a few lines on the card.
+func (l *link) describe(ctx context.Context) (lines []string) {
+	err := l.call(ctx, func(via card.Transport) error {
+		answer, _, err := cca.CSUACFQ(ctx, via, nil, cca.Rules{"STATCRD2"}.Bytes())
+		if err != nil {
+			return err
+		}
+		if r, err := cca.ParseRules(answer); err == nil && len(r) > 14 {
+			lines = append(lines, fmt.Sprintf("%s in CCA mode, serial number %s", r[4], r[14]))
+		}
+		_, data, err := cca.CSUACFQ(ctx, via, nil, cca.Rules{"STATICSB"}.Bytes())
+		if err != nil {
+			return err
+		}
+		have := patternsOf(data)
+		lines = append(lines, fmt.Sprintf("master keys sym=%x aes=%x apka=%x", have["SYM"], have["AES"], have["APKA"]))
+		return nil
+	})
+	if err != nil {
+		return nil
+	}
+	return lines
+}
