@@ -23,7 +23,7 @@ var floors = [][]string{
 	{"p11/pkix"},
 	{"tokens/tpm/desk", "tokens/icsf/icsfwire"},
 	{"tokens/icsf/icsffile", "tokens/icsf/icsftest"},
-	{"tokens", "tokens/tpm/tpm20", "tokens/tpm/tpmtest"},
+	{"tokens", "tokens/icsf/icsfconn", "tokens/tpm/tpm20", "tokens/tpm/tpmtest"},
 	{"tokens/keywrap", "tokens/card"},
 	{"foreign"},
 	{"tokens/store/format"},
