@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"syscall"
 
 	"p11fs/mountd"
@@ -37,13 +38,23 @@ type usageError struct {
 func (u *usageError) Error() string { return u.err.Error() }
 func (u *usageError) Unwrap() error { return u.err }
 
+// An endedError is a program that was started and has ended with a status of its own, which
+// is then that of the command. It has said itself what there is to say.
+type endedError struct{ status int }
+
+func (e *endedError) Error() string { return fmt.Sprintf("exit status %d", e.status) }
+func (e *endedError) Unwrap() error { return errSilent }
+
 // exitCode is the one place where errors become exit codes.
 func exitCode(err error) int {
 	var usage *usageError
 	var tree *treeError
+	var ended *endedError
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.As(err, &ended):
+		return ended.status
 	case errors.As(err, &usage):
 		return exitUsage
 	case errors.Is(err, errNotMounted):

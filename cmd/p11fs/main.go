@@ -61,7 +61,7 @@ func run(ctx context.Context, args []string, s streams) error {
 	root.SetArgs(args)
 	root.SetIn(s.in)
 	execute := func() (struct{}, error) { return struct{}{}, root.ExecuteContext(ctx) }
-	if c, _, err := root.Find(args); err == nil && c.Name() == "mount" { // which ends in its own order
+	if c, _, err := root.Find(args); err == nil && (c.Name() == "mount" || c.Name() == "serve") { // which end in their own order
 		runtime.UnlockOSThread()
 		_, err := execute()
 		return err
@@ -93,7 +93,7 @@ Exit status: 0 success; 1 failure; 2 wrong usage; 3 p11fs is not mounted;
 	c.SetFlagErrorFunc(flagError)
 	c.AddCommand(
 		newMount(s), newUmount(s), newStatus(s), newPath(s), newInit(s), newLogin(s), newLogout(s), newPIN(s),
-		newList(s), newShow(s), newSet(s), newMove(s), newRemove(s), newGenerate(s), newMigrate(s), newCheck(s), newBackup(s), newRestore(s), newImportToken(s), newExport(s), newMechanisms(s), newEnv(s), newDoctor(s), newVersion(s), newMan(s),
+		newList(s), newShow(s), newSet(s), newMove(s), newRemove(s), newGenerate(s), newMigrate(s), newCheck(s), newBackup(s), newRestore(s), newImportToken(s), newExport(s), newMechanisms(s), newEnv(s), newAgent(s), newDoctor(s), newCard(s), newVersion(s), newMan(s),
 	)
 	c.AddCommand(newData(s)...)
 	c.SetOut(s.out)
@@ -105,9 +105,11 @@ Exit status: 0 success; 1 failure; 2 wrong usage; 3 p11fs is not mounted;
 			sub.Args, sub.RunE = takes(0, 0), func(c *cobra.Command, _ []string) error { return c.Help() }
 			wrapArgs(sub)
 		}
-		for _, shell := range sub.Commands() {
-			shell.Args = takes(0, 0)
-			wrapArgs(shell)
+		for _, below := range sub.Commands() {
+			if sub.Name() == "completion" {
+				below.Args = takes(0, 0)
+			}
+			wrapArgs(below)
 		}
 	}
 	wrapArgs(c)

@@ -25,11 +25,13 @@ func TestManual(t *testing.T) {
 		if !strings.Contains(string(page), "\n.It Cm "+c.Name()+"\n") {
 			t.Errorf("no command %s", c.Name())
 		}
-		c.Flags().VisitAll(func(f *pflag.Flag) {
-			if f.Name != "help" && !strings.Contains(string(page), "Fl -"+f.Name) {
-				t.Errorf("no option --%s of %s", f.Name, c.Name())
-			}
-		})
+		for _, c := range append(c.Commands(), c) {
+			c.Flags().VisitAll(func(f *pflag.Flag) {
+				if f.Name != "help" && f.Name != "no-descriptions" && !strings.Contains(string(page), "Fl -"+f.Name) {
+					t.Errorf("no option --%s of %s", f.Name, c.CommandPath())
+				}
+			})
+		}
 	}
 	checkExamples(t, root, string(page))
 }

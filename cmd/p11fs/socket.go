@@ -89,9 +89,12 @@ func dialDaemon(ctx context.Context, path string, own bool) (*remote, error) {
 }
 
 // peer is the uid of the daemon, or -1.
-func (k *remote) peer() int {
+func (k *remote) peer() int { return peerUID(k.conn) }
+
+// peerUID is the uid of who is at the other end of a connection, or -1.
+func peerUID(c *net.UnixConn) int {
 	uid := -1
-	raw, err := k.conn.SyscallConn()
+	raw, err := c.SyscallConn()
 	if err != nil {
 		return uid
 	}

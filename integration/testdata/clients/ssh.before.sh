@@ -12,6 +12,7 @@ UsePAM no
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin yes
+Subsystem sftp internal-sftp
 END
 sshd=$(command -v sshd)
 if [ "$(id -u)" = 0 ]; then

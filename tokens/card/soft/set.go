@@ -362,3 +362,27 @@ func (s *Set) activate(at func(string) string) error {
 	}
 	return s.remove(at(committed))
 }
+
+// A Master is what may be seen of a domain's master key: verification patterns, nil for
+// none.
+type Master struct {
+	Current, Next []byte
+	Committed     bool // the next one may become the current one
+}
+
+// WrappingKey tells of the wrapping key of a domain of cards in EP11 mode.
+func (s *Set) WrappingKey(a card.APQN) (m Master, err error) {
+	for generation, pattern := range map[string]*[]byte{Current: &m.Current, Next: &m.Next} {
+		b, err := s.Key(a, WK, generation)
+		if err != nil {
+			return m, err
+		}
+		if b != nil {
+			k := wrappingKey{b}
+			*pattern = k.pattern()
+			k.wipe()
+		}
+	}
+	m.Committed = m.Next != nil && s.Committed(a, WK)
+	return m, nil
+}

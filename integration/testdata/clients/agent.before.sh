@@ -1,0 +1,1 @@
+. "$CLIENTS/ssh.before.sh"
