@@ -15,6 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"p11fs/tokens/card"
+	"p11fs/tokens/card/soft"
+	"p11fs/tokens/ep11tok"
 	"p11fs/tokens/lite"
 	"p11fs/tokens/store/format"
 	"p11fs/tokens/swtok"
@@ -102,8 +105,13 @@ func newDaemon(t testing.TB, c daemonConfig) *daemon {
 		if c.pins != "" {
 			d.giveTPM()
 		}
-	case !c.system && !c.modern && (c.token == swtok.Kind || c.token == lite.Kind):
+	case !c.system && !c.modern && (c.token == swtok.Kind || c.token == lite.Kind || c.token == ep11tok.Kind):
 		oldToken(t, filepath.Join(d.tokenRoot(), c.token), c.token)
+	}
+	if c.token == ep11tok.Kind { // which has a software card of its own
+		if err := soft.MakeSet(filepath.Join(d.tokenRoot(), c.token, "card"), "ep11", []card.APQN{{Adapter: 0, Domain: 1}}, []string{soft.WK}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if c.cred != nil {
 		own(t, d.dir, c.cred)

@@ -21,7 +21,7 @@ import (
 // What only some tokens can do is an interface of its own, which whoever wants it
 // finds by assertion on the Token: KeyGenerator, KeyWrapper, KeyDeriver,
 // Encapsulator, RandomSeeder, BatchCreator, Dater, Counter, Adopter, Forgetter, Hider, SelfTester, Watcher,
-// Offliner, Describer, Sharer, Inspector. Resumer, Sizer, Keeper, Duplicator and KeyDigester are found on an
+// Offliner, Describer, Sharer, Inspector, Reencipherer. Resumer, Sizer, Keeper, Duplicator and KeyDigester are found on an
 // Operation.
 type Token interface {
 	// Name is the name of the token directory, such as "swtok".
@@ -331,6 +331,20 @@ type Describer interface {
 	// Describe asks the device, and returns a few lines for people: what it is, and how it
 	// guards the PINs. Everybody may know them. Of what the device does not say there is none.
 	Describe(ctx context.Context) []string
+}
+
+// A Reencipherer is a token whose keys are under a master key of a card, which its
+// administrators change: they make a next one, and then activate it. Keys go on to be used
+// meanwhile, also by other processes. All three want a Login of CKU_USER, see to one object
+// after the other, and go on where they were cut off; progress, which may be nil, is told
+// how many of how many objects were seen to. They return how many keys they changed.
+type Reencipherer interface {
+	// Reencipher puts beside each key what it is under the next master key.
+	Reencipher(ctx context.Context, progress func(done, total int)) (int, error)
+	// FinalizeReencipher has that take the key's place, once the master key is activated.
+	FinalizeReencipher(ctx context.Context, progress func(done, total int)) (int, error)
+	// CancelReencipher removes it.
+	CancelReencipher(ctx context.Context, progress func(done, total int)) (int, error)
 }
 
 // A Damage is a file of a token that cannot be used.

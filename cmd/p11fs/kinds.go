@@ -8,6 +8,7 @@ import (
 
 	"p11fs/mountd"
 	"p11fs/tokens"
+	"p11fs/tokens/ep11tok"
 	"p11fs/tokens/lite"
 	"p11fs/tokens/swtok"
 	"p11fs/tokens/tpm"
@@ -26,7 +27,7 @@ func setKinds(c *mountd.Config, provider string) error {
 	if c.Mode == mountd.User {
 		device = os.Getenv("P11FS_TPM")
 	}
-	c.Kinds = []tokens.Kind{swtok.NewKind(p), lite.NewKind(p, c.Log), tpm.NewKind(p, device)}
+	c.Kinds = []tokens.Kind{swtok.NewKind(p), lite.NewKind(p, c.Log), tpm.NewKind(p, device), ep11tok.NewKind(p)}
 	return nil
 }
 

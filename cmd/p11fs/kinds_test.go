@@ -39,6 +39,10 @@ func TestKinds(t *testing.T) {
 		{"lite", "swtok 3.12", newer("swtok"), "swtok"},
 		{"lite", "lite 3.8", old("lite"), "lite"},
 		{"lite", "lite 3.12", newer("lite"), "lite"},
+		{"ep11tok", "", nil, "ep11tok"},
+		{"ep11tok", "swtok 3.8", old("swtok"), "swtok"},
+		{"ep11tok", "ep11tok 3.8", old("ep11tok"), "ep11tok"},
+		{"ep11tok", "ep11tok 3.12", newer("ep11tok"), "ep11tok"},
 		{"other", "lite 3.8", old("lite"), "swtok"},
 	} {
 		t.Run(c.name+" "+c.made, func(t *testing.T) {

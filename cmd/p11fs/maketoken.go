@@ -16,7 +16,7 @@ import (
 )
 
 // A tokenMaker makes the token that p11fs init is to initialise, where no daemon has it.
-type tokenMaker struct{ device, protection, cost *string }
+type tokenMaker struct{ device, protection, cost, card *string }
 
 // makerFlags are the options of c that are for a token which is made.
 func makerFlags(c *cobra.Command) tokenMaker {
@@ -24,13 +24,14 @@ func makerFlags(c *cobra.Command) tokenMaker {
 		device:     c.Flags().String("device", "", "the TPM of a token that is made: /dev/tpmrm0, unix:/PATH or tcp:HOST:PORT (default: $P11FS_TPM, or the machine's)"),
 		protection: c.Flags().String("protection", "", "what counts wrong PINs of a token that is made: `pinfail`, an index of its own, or da, the TPM's count for the whole machine"),
 		cost:       c.Flags().String("cost", "", "how much work a guess at a PIN is, of a token that is made: a `LOGARITHM` of 10 (the default) to 20, each twice as much as the one before"),
+		card:       c.Flags().String("card", "", "the cards of a token that is made whose keys they have: `new`, a software card of its own, or a socket"),
 	}
 }
 
 // settings are those that were given.
 func (k tokenMaker) settings() map[string]string {
 	given := make(map[string]string)
-	for name, value := range map[string]string{"device": *k.device, "protection": *k.protection, "cost": *k.cost} {
+	for name, value := range map[string]string{"device": *k.device, "protection": *k.protection, "cost": *k.cost, "card": *k.card} {
 		if value != "" {
 			given[name] = value
 		}

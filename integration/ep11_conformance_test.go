@@ -1,0 +1,30 @@
+package integration
+
+import (
+	"testing"
+
+	"p11fs/tokens"
+	"p11fs/tokens/ep11tok"
+)
+
+// ep11Rules are the rules of every token, but for what a token does not say that has no
+// value to say, and what the card lacks.
+func ep11Rules() []tokenRule {
+	rules := elsewhereRules()
+	for i, r := range rules {
+		if r.name == "keys in forms of other programs" {
+			rules[i].deviates = and(r.deviates, "libp11fs", "the card has no HMAC over SHA-512/256", map[string]string{"which signs": "CKR_MECHANISM_INVALID"})
+		}
+	}
+	return rules
+}
+
+// TestEP11Conformance asks the rules of PKCS#11 of a token of a card in EP11 mode, through
+// every door.
+func TestEP11Conformance(t *testing.T) {
+	if testing.Short() {
+		t.Skip("asks each rule of a card, which takes some seconds of processor time")
+	}
+	t.Parallel()
+	conform(t, daemonDoors(daemonConfig{token: ep11tok.Kind}, tokens.DefaultSOPIN), ep11Rules())
+}

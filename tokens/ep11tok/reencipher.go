@@ -1,0 +1,102 @@
+package ep11tok
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"slices"
+
+	"p11fs/p11"
+	"p11fs/tokens"
+	"p11fs/tokens/card/ep11"
+	"p11fs/tokens/securekey"
+)
+
+var _ tokens.Reencipherer = (*token)(nil)
+
+// upcoming is the domain whose next wrapping key is committed, of those that have the token's
+// keys. All of these must have the same one, as a key may be used at each.
+func (c *cards) upcoming() (domain, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var found *domain
+	for i := range c.domains {
+		d := &c.domains[i]
+		switch {
+		case d.err != nil || d.info.Flags&ep11.DomainWK == 0:
+			continue
+		case d.info.Flags&ep11.DomainNextCommitted == 0:
+			return domain{}, p11.Advise(p11.Errorf(p11.CKR_ACTION_PROHIBITED, "the domain %s has no next wrapping key that is committed", d.name()),
+				"have the card's administrators make and commit one; of a software card: p11fs card wk new, and commit")
+		case found != nil && (!bytes.Equal(found.info.Next[:], d.info.Next[:]) || !bytes.Equal(found.wkid(), d.wkid())):
+			return domain{}, p11.Advise(p11.Errorf(p11.CKR_ACTION_PROHIBITED, "the domains %s and %s have different wrapping keys, or next ones", found.name(), d.name()),
+				"have the card's administrators give all domains of the token the same ones")
+		case found == nil:
+			found = d
+		}
+	}
+	if found == nil {
+		return domain{}, p11.Errorf(p11.CKR_DEVICE_REMOVED, "no card with a wrapping key answers")
+	}
+	return *found, nil
+}
+
+// Reencipher is tokens.Reencipherer.
+func (t *token) Reencipher(ctx context.Context, progress func(done, total int)) (int, error) {
+	if err := t.cards.learn(ctx, true); err != nil {
+		return 0, err
+	}
+	d, err := t.cards.upcoming()
+	if err != nil {
+		return 0, err
+	}
+	under := func(blob, pattern []byte) bool { return bytes.Equal(ep11.Blob(blob).WKID(), pattern[:wkvpSize]) }
+	return securekey.Reencipher(ctx, t.Store, progress,
+		func(next []byte) bool { return under(next, d.info.Next[:]) },
+		func(ctx context.Context, blob []byte) (next []byte, err error) {
+			switch {
+			case ep11.Blob(blob).WKID() == nil && ep11.Blob(blob).IsSPKI():
+				return nil, nil // a public key that is under none
+			case under(blob, d.info.Next[:]):
+				return nil, nil
+			}
+			err = t.cards.try(ctx, func() error {
+				next, err = ep11.Reencrypt(ctx, t.cards.via, d.target(), blob)
+				return err
+			})
+			if err == nil && !under(next, d.info.Next[:]) {
+				err = p11.Errorf(p11.CKR_DEVICE_ERROR, "the card's next wrapping key has changed meanwhile")
+			}
+			if rv := p11.RVOf(err); rv == ep11.WKIDMismatch || rv == ep11.BlobError {
+				t.log.Warn("a key is of no wrapping key of the card, and stays as it is", "token", t.name, "wkid", hex.EncodeToString(ep11.Blob(blob).WKID()))
+				return nil, nil
+			}
+			return next, failed(err, blob)
+		})
+}
+
+// FinalizeReencipher is tokens.Reencipherer.
+func (t *token) FinalizeReencipher(ctx context.Context, progress func(done, total int)) (int, error) {
+	if err := t.cards.learn(ctx, true); err != nil {
+		return 0, err
+	}
+	return securekey.Finalize(ctx, t.Store, progress, func(next []byte) error {
+		if id := ep11.Blob(next).WKID(); !t.cards.everywhere(id) {
+			return p11.Advise(p11.Errorf(p11.CKR_ACTION_PROHIBITED, "the wrapping key %s is not that of each card", hex.EncodeToString(id)),
+				"have it activated in all domains first; of a software card: p11fs card wk activate")
+		}
+		return nil
+	})
+}
+
+// everywhere says whether each domain of use has the wrapping key.
+func (c *cards) everywhere(id []byte) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return id != nil && !slices.ContainsFunc(c.domains, func(d domain) bool { return d.err == nil && !bytes.Equal(d.wkid(), id) })
+}
+
+// CancelReencipher is tokens.Reencipherer.
+func (t *token) CancelReencipher(ctx context.Context, progress func(done, total int)) (int, error) {
+	return securekey.Cancel(ctx, t.Store, progress)
+}
