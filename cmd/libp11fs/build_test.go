@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 )
 
@@ -18,7 +19,9 @@ const addressSanitizer = "-O1 -g -fno-omit-frame-pointer -fsanitize=address,unde
 // builds are those of this run, by their flags, and the folder that they are in: the
 // compiler takes longer than most tests.
 var builds struct {
-	dir  string
+	dir string
+
+	mu   sync.Mutex // guards made, and is held while one is made
 	made map[string]build
 }
 
@@ -53,6 +56,8 @@ func runIn(m *testing.M) (code int, err error) {
 // are the flags that users get.
 func compile(t testing.TB, flags string) build {
 	t.Helper()
+	builds.mu.Lock()
+	defer builds.mu.Unlock()
 	if b, ok := builds.made[flags]; ok {
 		return b
 	}

@@ -181,6 +181,7 @@ func plausibleAttributes(r *rand.Rand, w *wiretest.Writer, depth int) {
 // TestHostile: whatever a server sends, the module does not crash, hang, or
 // write where it should not, which the address sanitizer watches.
 func TestHostile(t *testing.T) {
+	t.Parallel()
 	b := compile(t, addressSanitizer)
 	header := func(code, options, body uint32) []byte {
 		h := binary.BigEndian.AppendUint32(nil, code)
@@ -299,6 +300,7 @@ func runHostile(t *testing.T, b build, socket string) {
 // TestMute: a server that greets and then says nothing is waited for as long as
 // P11FS_TIMEOUT says.
 func TestMute(t *testing.T) {
+	t.Parallel()
 	b := compile(t, "")
 	over := make(chan struct{})
 	defer close(over)
@@ -312,6 +314,7 @@ func TestMute(t *testing.T) {
 
 // TestVersion: a server that does not speak the module's protocol is refused.
 func TestVersion(t *testing.T) {
+	t.Parallel()
 	b := compile(t, "")
 	socket := filepath.Join(t.TempDir(), "s")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})

@@ -18,12 +18,16 @@ var cases = []string{
 
 // TestModule tests the module as users get it, compiled once.
 func TestModule(t *testing.T) {
+	t.Parallel()
 	b := compile(t, "")
 	for name, test := range map[string]func(*testing.T, build){
 		"exports": testExports, "interposed": testInterposed, "header": testHeader,
 		"cases": testCases, "tools": testTools, "absent": testAbsent, "restart": testRestart, "race": testRace, "differ": testDiffer, "once": testOnce, "states": testStates, "valgrind": testValgrind,
 	} {
-		t.Run(name, func(t *testing.T) { test(t, b) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, b)
+		})
 	}
 }
 
@@ -122,12 +126,14 @@ func restart(t *testing.T, b build, seconds int) {
 // TestSanitizers runs the cases with the compiler's checks on memory, undefined
 // behaviour and races.
 func TestSanitizers(t *testing.T) {
+	t.Parallel()
 	sanitizers := map[string]string{"address": addressSanitizer}
 	if !testing.Short() { // one is enough there
 		sanitizers["thread"] = "-O1 -g -fsanitize=thread"
 	}
 	for name, flags := range sanitizers {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			b := compile(t, flags)
 			for _, c := range cases {
 				switch {

@@ -28,6 +28,7 @@ const (
 // TestSearch: the module finds the daemon that the p11fs command finds. The
 // machine's socket, and what is mounted, are the test's, in a mount namespace.
 func TestSearch(t *testing.T) {
+	t.Parallel()
 	namespace := []string{need(t, "unshare"), "--map-root-user", "--mount"}
 	if os.Getuid() == 0 {
 		namespace = []string{namespace[0], "--mount"}
