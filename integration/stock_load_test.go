@@ -18,7 +18,7 @@ import (
 
 // loadTime is how long TestStockLoad works, if it gets that much done; make soak
 // sets it.
-var loadTime = flag.Duration("load", 30*time.Second, "let stock processes and shells work for this long in TestStockLoad")
+var loadTime = flag.Duration("load", 12*time.Second, "let stock processes and shells work for this long in TestStockLoad")
 
 const (
 	// loadPerMinute is how many operations must come together in a minute.
