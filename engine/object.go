@@ -171,20 +171,37 @@ func (v view) holds() bool {
 }
 
 // open returns the object that the session's application calls h, held, after
-// bringing in what other processes changed: a session object they cannot change.
+// bringing in what other processes changed.
 func (s *Session) open(ctx context.Context, h p11.ObjectHandle) (*entry, error) {
-	if s.closed() {
-		return nil, s.gone()
-	}
-	if err := interrupted(ctx); err != nil {
+	if err := s.refresh(ctx, h); err != nil {
 		return nil, err
 	}
-	if s.appSlot.objects.get(h) == nil {
-		if err := s.appSlot.slot.token.Refresh(ctx); err != nil {
-			return nil, err
-		}
-	}
 	return s.view().open(h)
+}
+
+// refresh brings in what other processes changed, if they can change h: a session object
+// they cannot.
+func (s *Session) refresh(ctx context.Context, h p11.ObjectHandle) error {
+	if s.closed() {
+		return s.gone()
+	}
+	if err := interrupted(ctx); err != nil {
+		return err
+	}
+	if s.appSlot.objects.get(h) != nil {
+		return nil
+	}
+	return s.appSlot.slot.token.Refresh(ctx)
+}
+
+// isStill says whether an object that is held is what its handle names, and in the same
+// version, whose attributes never change.
+func (s *Session) isStill(ctx context.Context, e *entry) bool {
+	if s.refresh(ctx, e.handle) != nil {
+		return false
+	}
+	now, err := s.view().find(e.handle)
+	return err == nil && now == e.object
 }
 
 // Objects returns the objects that match template and that the application may

@@ -151,6 +151,9 @@ func (o *Operation) serves(ctx context.Context) error {
 	if key == nil { // it has none, or has ended, which the call will say
 		return nil
 	}
+	if o.session.isStill(ctx, key) {
+		return nil
+	}
 	e, err := o.session.openKey(ctx, key.handle, o.use.invalid)
 	if err == nil {
 		err = mayUse(e.attrs, o.use, o.mech)
