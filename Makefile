@@ -56,6 +56,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 include cmd/libp11fs/build.mk
+include cmd/libcard/build.mk
 
 run: setup-run build ## mount your own tokens in the foreground; Ctrl-C unmounts
 	@exec $(BIN) mount --welcome
@@ -131,9 +132,11 @@ man: build ## write the manual pages into build/man
 	@rm -rf $(BUILD)/man && $(BIN) man $(BUILD)/man
 	@cp docs/man/*.[1-8] $(BUILD)/man/ 2>/dev/null || :
 
-install: build libp11fs ## install below PREFIX (/usr/local), and p11fs.module and the link pkcsslotd (SLOTD=: none) where they are looked for
+install: build libp11fs libcard ## install below PREFIX (/usr/local), and p11fs.module and the link pkcsslotd (SLOTD=: none) where they are looked for
 	install -D -m 0755 $(BIN) $(DESTDIR)$(PREFIX)/bin/p11fs
 	install -D -m 0644 $(LIBP11FS) $(DESTDIR)$(PREFIX)/lib/pkcs11/libp11fs.so
+	@# Not where the linker looks: the name is that of the vendor's.
+	install -D -m 0644 $(LIBCARD)/libep11.so $(DESTDIR)$(PREFIX)/lib/p11fs/libep11.so
 	install -D -m 0644 contrib/p11fs.service $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs.service
 	sed -i 's|/usr/local|$(PREFIX)|' $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs.service
 	install -D -m 0644 contrib/p11fs-rpc.socket $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs-rpc.socket
@@ -157,6 +160,7 @@ install: build libp11fs ## install below PREFIX (/usr/local), and p11fs.module a
 
 uninstall: ## remove what install put below PREFIX
 	rm -f $(DESTDIR)$(PREFIX)/bin/p11fs $(DESTDIR)$(PREFIX)/lib/pkcs11/libp11fs.so $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs.service
+	rm -f $(DESTDIR)$(PREFIX)/lib/p11fs/libep11.so
 	rm -f $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/p11fs.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/p11fs.conf
 	@[ -z "$(SLOTD)" ] || [ "$$(readlink "$(DESTDIR)$(SLOTD)")" != "$(PREFIX)/bin/p11fs" ] || rm -f "$(DESTDIR)$(SLOTD)"
 	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs-rpc.socket $(DESTDIR)$(P11MODULES)/p11fs.module

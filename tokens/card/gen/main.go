@@ -70,6 +70,10 @@ func generate(text string) (map[string][]byte, error) {
 	err = write("functions_gen.go", "functions.tmpl", abis)
 	for _, a := range abis {
 		err = errors.Join(err, write(a.Name+"/client_gen.go", "client.tmpl", a), write(a.Name+"/server_gen.go", "server.tmpl", a))
+		if in, ok := cABIs()[a.Name]; ok {
+			text, cerr := cCode(a, in)
+			files["../../cmd/libcard/src/"+a.Name+"_gen.c"], err = []byte(text), errors.Join(err, cerr)
+		}
 	}
 	return files, err
 }
@@ -124,6 +128,7 @@ func shapes() map[string]shape {
 		"state":      {Kind: "InOut", Type: "[]byte", Result: "[]byte", Make: "{Bytes: $N, Room: uint64(len($N))}", Read: "c.Args[$I].Bytes", Got: "c.Args[$I].Out", Give: "c.Args[$I].Give($R)"},
 		"inout":      {Kind: "InOut", Type: "[]byte", Result: "[]byte", Make: "{Bytes: $N, Room: $ROOM}", Read: "c.Args[$I].Bytes", Got: "c.Args[$I].Out", Give: "c.Args[$I].Give($R)"},
 		"numbers":    {Kind: "Numbers", Result: "[]uint64", Make: "{Room: $ROOM}", Got: "c.Args[$I].Numbers", Give: "c.Args[$I].GiveNumbers($R)"},
+		"info":       {Kind: "Numbers", Result: "[]uint64", Make: "{Room: 3}", Got: "c.Args[$I].Numbers", Give: "c.Args[$I].GiveNumbers($R)"},
 		"wanted":     {Kind: "Wanted", Type: "[]p11.AttributeType", Result: "p11.Attributes", Make: "card.Want($N)", Read: "c.Args[$I].WantedTypes()", Got: "c.Args[$I].Attributes", Give: "c.Args[$I].GiveAttributes($R)"},
 	}
 }
