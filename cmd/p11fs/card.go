@@ -90,6 +90,9 @@ func newCard(s streams) *cobra.Command {
 	}
 	c.AddCommand(newCardServe(s), newCardStatus(s), newCardWK(s), newCardOnline("offline", "Have an APQN answer no more, as a card that was taken out", false),
 		newCardOnline("online", "Have an APQN answer again", true))
+	for _, step := range reencipherSteps() {
+		c.AddCommand(newCardKeys(s, step))
+	}
 	return c
 }
 

@@ -67,14 +67,8 @@ func newCards(via card.Transport, c conf, f filter, now func() time.Time, like f
 	}
 }
 
-// offline is why no card answers, nil while one does.
-func (c *cards) offline() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.why
-}
-
-// may says whether a card may be asked: one that did not answer is asked once a second.
+// may says whether a card may be asked: one that did not answer is asked once a second. It
+// does not wait.
 func (c *cards) may() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

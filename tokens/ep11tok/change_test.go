@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"p11fs/p11"
 	"p11fs/secret"
@@ -335,4 +336,89 @@ func allowed(apqns []card.APQN) string {
 		text += fmt.Sprintf(" %d %d", a.Adapter, a.Domain)
 	}
 	return text + " END"
+}
+
+// TestOffline has a token be there while its card is not, and ask for it once a second.
+func TestOffline(t *testing.T) {
+	s := sit(t)
+	key := s.aes("a")
+	want := s.mustEncrypt(key, nil)
+	calls := 0
+	clock := time.Now()
+	via := counted{s.tok.cards.via, &calls}
+	away := func(on bool) {
+		t.Helper()
+		if err := s.set.SetOnline(s.set.APQNs()[0], !on); err != nil {
+			t.Fatal(err)
+		}
+	}
+	away(true)
+	tok := bed{via: via, now: func() time.Time { return clock }}.token(t, s.dir)
+	changes := 0
+	defer tok.Watch(func() { changes++ })()
+	if err := tok.SelfTest(t.Context()); err != nil {
+		t.Errorf("without a card: %v", err)
+	}
+	s.login(tok)
+	list, err := tok.Find(t.Context(), parse(t, "label=a"), true)
+	if err != nil || len(list) != 1 {
+		t.Fatalf("%d objects (%v)", len(list), err)
+	}
+	if len(tok.Mechanisms()) < 20 || len(tok.Describe(t.Context())) == 0 {
+		t.Error("nothing is known of a card that is away")
+	}
+	before := calls
+	for range 5 {
+		_, err = s.encrypt(tok, list[0])
+		s.wantRV(err, p11.CKR_DEVICE_REMOVED)
+	}
+	if calls != before || tok.Offline() == nil {
+		t.Errorf("the card was asked %d times in a second", calls-before)
+	}
+	clock = clock.Add(retry)
+	if tok.Offline() != nil {
+		t.Error("the next use does not ask")
+	}
+	_, err = s.encrypt(tok, list[0])
+	s.wantRV(err, p11.CKR_DEVICE_REMOVED)
+	if calls == before || tok.Offline() == nil {
+		t.Error("the card is not asked again")
+	}
+	away(false)
+	clock = clock.Add(retry)
+	if got, err := s.encrypt(tok, list[0]); err != nil || !bytes.Equal(got, want) || changes == 0 {
+		t.Errorf("back it encrypts %x (%v), and %d were told", got, err, changes)
+	}
+
+	// It goes in the middle of an operation, and comes back.
+	op, err := tok.Begin(t.Context(), p11.CKF_ENCRYPT, p11.Mechanism{Type: p11.CKM_AES_ECB}, list[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer op.Close()
+	if _, err := op.Update(t.Context(), make([]byte, 16)); err != nil {
+		t.Fatal(err)
+	}
+	away(true)
+	_, err = op.Final(t.Context(), nil)
+	s.wantRV(err, p11.CKR_DEVICE_REMOVED)
+	s.wantRV(tok.GenerateRandom(t.Context(), make([]byte, 8)), p11.CKR_DEVICE_REMOVED)
+	_, err = tok.Adopt(t.Context(), parse(t, "class=secret-key key-type=aes value=0x000102030405060708090a0b0c0d0e0f"))
+	s.wantRV(err, p11.CKR_DEVICE_REMOVED)
+	away(false)
+	clock = clock.Add(retry)
+	if _, err := op.Final(t.Context(), nil); err != nil {
+		t.Errorf("the operation does not end once the card is back: %v", err)
+	}
+}
+
+// counted counts calls.
+type counted struct {
+	card.Transport
+	n *int
+}
+
+func (c counted) Call(ctx context.Context, call *card.Call) error {
+	*c.n++
+	return c.Transport.Call(ctx, call)
 }

@@ -61,8 +61,9 @@ func (t *token) Mechanisms() []p11.MechanismInfo { return t.cards.Mechanisms() }
 // Watch is tokens.Watcher.
 func (t *token) Watch(changed func()) (stop func()) { return t.cards.Watch(changed) }
 
-// Offline is tokens.Offliner.
-func (t *token) Offline() error { return t.cards.offline() }
+// Offline is tokens.Offliner: once it is time to ask a card again that did not answer, the
+// next use is to do that.
+func (t *token) Offline() error { return t.cards.may() }
 
 // Arithmetic is tokens.Calculator.
 func (t *token) Arithmetic() pkix.Arithmetic { return t.soft.Arithmetic() }

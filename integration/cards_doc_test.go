@@ -1,0 +1,56 @@
+package integration
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"p11fs/tokens/ep11tok"
+)
+
+// TestCardsDoc runs the lines of docs/cards.md: a software card is started, a token made on
+// it, used as files and by pkcs11-tool, and the wrapping key changed. It takes 3 s.
+func TestCardsDoc(t *testing.T) {
+	t.Parallel()
+	needTools(t, "openssl", "pkcs11-tool")
+	doc := readDoc(t, "cards.md", "sh")
+	start, use, found := strings.Cut(doc["Quick start"], "T=$(p11fs path ep11tok)\n")
+	change := doc["Another wrapping key"]
+	if !found || !strings.Contains(start, "p11fs init ep11tok") || !strings.Contains(change, "p11fs card finalize") {
+		t.Fatal("docs/cards.md has no quick start, or no change of the wrapping key")
+	}
+	d := newDaemon(t, daemonConfig{token: ep11tok.Kind, modern: true})
+	dir := filepath.Join(d.tokenRoot(), ep11tok.Kind)
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	term := d.terminal()
+	defer term.run("kill $CARD; wait $CARD")
+	term.ok("p11fs() { " + d.c.binary + " \"$@\"; }")
+	// The card is a child of the terminal itself, which ends it.
+	term.ok(start + "CARD=$!\nls -l " + filepath.Join(dir, "ep11tok.conf") + "\n")
+	d.start()
+	term.ok("cd && T=$(p11fs path ep11tok)\n" + use)
+
+	module := filepath.Join(filepath.Dir(binary()), "libp11fs.so")
+	tool := "pkcs11-tool --module " + module + " --token-label cards --login --pin 1234abcd "
+	term.ok(tool + "--sign --mechanism ECDSA-SHA256 --label web --input-file msg --output-file sig --signature-format openssl\n" +
+		"openssl dgst -sha256 -verify $T/objects/web.pub/public.pem -signature sig msg")
+	refused := term.run("echo 1234abcd | p11fs card reencipher ep11tok")
+	if refused.status == 0 || !strings.Contains(refused.err, "no next wrapping key that is committed") {
+		t.Errorf("without a next key: %d, %s", refused.status, refused.err)
+	}
+	before := term.ok("p11fs card status --dir ~/card | grep -o ' wk=[0-9a-f]*'")
+	if said := term.ok(change); !strings.Contains(said, "keys of ep11tok are under the new master key") || strings.Contains(said, strings.TrimSpace(before)) {
+		t.Errorf("the change says %s", said)
+	}
+
+	// Without the card objects are listed, and with it all is well again.
+	term.ok("p11fs card offline 00.0001 --dir ~/card")
+	if r := term.run("cat msg > $T/objects/web.key/sign && cat $T/objects/web.key/sign > sig2"); r.status == 0 {
+		t.Error("a card that is away signs")
+	}
+	term.ok("ls $T/objects/web.key/attr > list; p11fs status | grep ep11tok; p11fs card online 00.0001 --dir ~/card")
+	term.ok("n=0; until cat msg > $T/objects/web.key/sign && cat $T/objects/web.key/sign > sig2; do n=$((n+1)); test $n -lt 300 || exit 1; sleep 0.1; done")
+}
