@@ -13,6 +13,10 @@ import (
 // burst is how long sessions are kept while nobody uses the TPM.
 const burst = 100 * time.Millisecond
 
+// longest is how long one serves while somebody does: on a chip a signature may take longer
+// than a burst, and a session as long again.
+const longest = time.Second
+
 // A Device is where a TPM is.
 type Device = desk.Device
 

@@ -11,6 +11,6 @@
 // Keys hang below a storage key (Parent), and have random authorisations that never hold
 // a zero byte: go-tpm cuts one at its first zero. Authorisations and secrets travel in
 // HMAC sessions that are salted with the storage key and encrypt parameters, so that who
-// listens on the bus learns nothing. No session outlives a burst of calls: a TPM has few,
+// listens on the bus learns nothing. No session outlives a burst of calls, or a second of one: a TPM has few,
 // and one that is old keeps others from starting theirs.
 package tpm20

@@ -313,7 +313,7 @@ func use[T any](ctx context.Context, k *Key, both bool, f func(w *worker, key tp
 // authorize has a session for a key.
 func (w *worker) authorize(s *storage, l *loaded, auth *secret.Bytes, both bool) error {
 	if old := l.session; old != nil {
-		if old.both == both && time.Since(old.began) < burst {
+		if old.both == both && time.Since(old.began) < longest {
 			return nil
 		}
 		l.endSession(w)

@@ -250,6 +250,42 @@ func TestIdle(t *testing.T) {
 	}
 }
 
+// TestSession: calls one after the other have one session, but for no longer than a second.
+func TestSession(t *testing.T) {
+	t.Parallel()
+	_, c, p := fresh(t)
+	auth := hide(t, []byte("auth"))
+	blob := must[Blob](t)(c.CreateEC(t.Context(), p, curve(t, "P-256"), auth))
+	must[struct{}](t)(do(t.Context(), c, func(w *worker) (none struct{}, err error) {
+		s, err := w.parent(p)
+		if err != nil {
+			return none, err
+		}
+		l, err := w.load(s, blob)
+		if err != nil {
+			return none, err
+		}
+		for _, step := range []struct {
+			age  time.Duration
+			both bool
+			same bool
+		}{{longest / 4, false, true}, {longest, false, false}, {0, true, false}} {
+			if err := w.authorize(s, l, auth, false); err != nil {
+				return none, err
+			}
+			before := l.session
+			before.began = time.Now().Add(-step.age)
+			if err := w.authorize(s, l, auth, step.both); err != nil {
+				return none, err
+			}
+			if (l.session == before) != step.same {
+				t.Errorf("%+v: the session is the same: %v", step, l.session == before)
+			}
+		}
+		return none, nil
+	}))
+}
+
 // TestInterrupt: who is interrupted does not wait for the TPM.
 func TestInterrupt(t *testing.T) {
 	t.Parallel()
