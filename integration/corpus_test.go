@@ -242,7 +242,7 @@ func onlyLibcrypto(at string) bool {
 
 // runCorpus runs the corpus with one library.
 func runCorpus(t *testing.T, p swtok.Provider, entries []os.DirEntry) map[string]string {
-	d, term := ready(t, daemonConfig{args: []string{"--provider", p.Name()}})
+	d, term := ready(t, daemonConfig{binary: plainBinary(t), args: []string{"--provider", p.Name()}})
 	doors := map[string]corpusDoor{"engine": newCorpusEngine(t, p)}
 	for _, m := range modules() {
 		r := &rig{t: t}

@@ -10,7 +10,7 @@ import (
 )
 
 // crashes is how often TestCrash kills the daemon.
-var crashes = flag.Int("crashes", 500, "kill -9 the daemon this many times in TestCrash")
+var crashes = flag.Int("crashes", 150, "kill -9 the daemon this many times in TestCrash")
 
 // TestCrash kills the daemon at random moments of a loop that creates,
 // changes, renames and destroys objects and changes the PIN. After each

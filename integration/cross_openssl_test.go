@@ -49,7 +49,7 @@ func TestCrossOpenSSL(t *testing.T) {
 	} {
 		t.Run(host.name, func(t *testing.T) {
 			t.Parallel()
-			d, _ := ready(t, daemonConfig{})
+			d, _ := ready(t, daemonConfig{binary: plainBinary(t)})
 			x := &judged{ours: newSide(t, newOrders(t, d, "sh", "-c", moduleApplication, "sh", ownModule(t)), userPIN), judge: host.open(t)}
 			x.t = t
 			x.version = strings.TrimPrefix(x.ask("version"), "OpenSSL_")

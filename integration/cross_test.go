@@ -128,7 +128,7 @@ func TestCross(t *testing.T) {
 			t.Run(provider+"/"+peer.name, func(t *testing.T) {
 				t.Parallel()
 				theirs := peer.open(t)
-				d, _ := ready(t, daemonConfig{args: []string{"--provider", provider}})
+				d, _ := ready(t, daemonConfig{binary: plainBinary(t), args: []string{"--provider", provider}})
 				ours := newSide(t, newOrders(t, d, "sh", "-c", moduleApplication, "sh", ownModule(t)), userPIN)
 				x := &crossing{t: t, ours: ours, theirs: theirs}
 				x.all(peer.least, peer.reasons)

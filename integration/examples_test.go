@@ -10,8 +10,8 @@ import (
 func TestMechanismExamples(t *testing.T) {
 	t.Parallel()
 	needTools(t, "openssl")
-	d, term := ready(t, daemonConfig{})
-	told := term.ok("cut -d' ' -f1 $T/mechanisms | while read m; do echo \"== $m\"; " + binary() + " mechanisms $m | sed -n '/^example/,$ s/^............//p'; done")
+	d, term := ready(t, daemonConfig{binary: plainBinary(t)})
+	told := term.ok("cut -d' ' -f1 $T/mechanisms | while read m; do echo \"== $m\"; " + plainBinary(t) + " mechanisms $m | sed -n '/^example/,$ s/^............//p'; done")
 	ran := 0
 	for _, one := range strings.Split(told, "== ")[1:] {
 		name, text, _ := strings.Cut(one, "\n")

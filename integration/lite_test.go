@@ -11,13 +11,14 @@ import (
 	"p11fs/tokens/store/storetest"
 )
 
-// TestLiteConformance asks the rules of PKCS#11 of a lite token, through every door.
+// TestLiteConformance asks the rules of PKCS#11 of a lite token, through every door; the
+// race detector watches the doors in TestConformance.
 func TestLiteConformance(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the software token's cryptography and store, once more")
 	}
 	t.Parallel()
-	conform(t, daemonDoors(daemonConfig{token: lite.Kind}, soPIN), slices.Concat(conformanceRules(), pqcRules()))
+	conform(t, daemonDoors(daemonConfig{token: lite.Kind, binary: plainBinary(t)}, soPIN), slices.Concat(conformanceRules(), pqcRules()))
 }
 
 // TestLiteSlot serves the token directory of a mainframe in the slot that the mainframe's

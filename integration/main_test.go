@@ -136,7 +136,8 @@ func goBuild(out string, flags ...string) error {
 }
 
 // plainBinary is p11fs without the race detector, for tests that measure it or
-// start it hundreds of times.
+// start it hundreds of times, and for one client's long lists of calls, one after the
+// other, of which the detector sees as much in the first twenty.
 func plainBinary(t testing.TB) string {
 	t.Helper()
 	if !raceEnabled {

@@ -193,14 +193,15 @@ EOF
 	{"data files by echo", `echo secret >$T/data/pw; test "$(cat $T/data/pw)" = secret; echo more >$T/data/pw; test "$(cat $T/data/pw)" = more; rm $T/data/pw`},
 }
 
-// TestTransactions runs each rule in bash and in dash.
+// TestTransactions runs each rule in bash, with the race detector where the tests have it,
+// and in dash without.
 func TestTransactions(t *testing.T) {
 	t.Parallel()
 	needTools(t, "bash", "dash", "openssl", "python3")
-	for _, shell := range []string{"bash", "dash"} {
+	for shell, program := range map[string]string{"bash": binary(), "dash": plainBinary(t)} {
 		t.Run(shell, func(t *testing.T) {
 			t.Parallel()
-			_, term := ready(t, daemonConfig{})
+			_, term := ready(t, daemonConfig{binary: program})
 			transact(t, term, shell, rules)
 		})
 	}

@@ -23,7 +23,7 @@ import (
 func TestWycheproofDoors(t *testing.T) {
 	t.Parallel()
 	needTools(t, "python3")
-	d := startDaemon(t, daemonConfig{args: []string{"--open-token"}})
+	d := startDaemon(t, daemonConfig{binary: plainBinary(t), args: []string{"--open-token"}})
 	r := &rig{t: t, so: soPIN, errnos: docErrnos(t), met: map[string]bool{}}
 	r.a = &application{r, newOrders(t, d, "p11io", "conformance", d.path())}
 	r.b = &application{r, newOrders(t, d, "sh", "-c", moduleApplication, "sh", ownModule(t))}
