@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -94,17 +95,18 @@ func replace(path, text string) (err error) {
 	if err := unix.Stat(path, &st); err != nil {
 		return err
 	}
-	temp := path + ".p11fs"
-	_ = os.Remove(temp) // left by a process that was killed
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	// A name that can be foreseen could be taken.
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+tempMark+"*")
 	if err != nil {
 		return err
 	}
+	temp := f.Name()
 	defer func() {
 		if err != nil {
 			_ = os.Remove(temp)
 		}
 	}()
+	sweep(path)
 	_, err = f.WriteString(text)
 	if err == nil && (os.Geteuid() == 0 || int(st.Gid) != os.Getegid()) {
 		err = f.Chown(int(st.Uid), int(st.Gid))
@@ -126,4 +128,18 @@ func replace(path, text string) (err error) {
 		return err
 	}
 	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// tempMark is in the name of the next version of a file.
+const tempMark = ".p11fs-"
+
+// sweep removes next versions of a file that processes which were killed have left: those
+// that are older than any that is being written.
+func sweep(path string) {
+	left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+tempMark+"*"))
+	for _, name := range left {
+		if st, err := os.Lstat(name); err == nil && st.Mode().IsRegular() && time.Since(st.ModTime()) > time.Hour {
+			_ = os.Remove(name)
+		}
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"p11fs/p11"
 )
@@ -36,6 +37,20 @@ func TestWriteFormat(t *testing.T) {
 			if err := os.Symlink("real.conf", link); err != nil {
 				t.Fatal(err)
 			}
+			// Nobody can take the name of a temporary file, and what a killed process has left goes.
+			if err := os.MkdirAll(filepath.Join(dir, "real.conf.p11fs", "full"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			left := filepath.Join(dir, ".real.conf"+tempMark+"left")
+			if err := os.WriteFile(left, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chtimes(left, time.Time{}, time.Now().Add(-2*time.Hour)); err != nil {
+				t.Fatal(err)
+			}
+			if c.name == "as it is" || c.name == "none to remove" {
+				_ = os.Remove(left) // nothing is written
+			}
 			undo, err := WriteFormat(link, 4, c.v)
 			if err != nil {
 				t.Fatal(err)
@@ -50,7 +65,7 @@ func TestWriteFormat(t *testing.T) {
 			if got, err := os.ReadFile(path); err != nil || string(got) != head+c.slot {
 				t.Errorf("%v\n%s", err, got)
 			}
-			if names, err := os.ReadDir(dir); err != nil || len(names) != 2 {
+			if names, err := os.ReadDir(dir); err != nil || len(names) != 3 {
 				t.Errorf("left: %v %v", names, err)
 			}
 		})

@@ -73,13 +73,16 @@ func (s *Store) initToken(ctx context.Context, so tokens.Role, pin *secret.Bytes
 	}
 	s.keepNames()
 	// What can fail for want of room fails before anything is lost.
-	if err := s.prepare(d, p11.CKU_SO, made.File); err != nil {
+	data, file, err := s.prepare(d, p11.CKU_SO, made.File)
+	defer data.drop()
+	defer file.drop()
+	if err != nil {
 		return err
 	}
 	if err := s.removeAll(); err != nil {
 		return err
 	}
-	st, err := s.top.commit(tempName(dataFile), dataFile)
+	st, err := data.commit()
 	if err != nil {
 		return err
 	}
@@ -87,7 +90,7 @@ func (s *Store) initToken(ctx context.Context, so tokens.Role, pin *secret.Bytes
 	if !newKey {
 		return nil
 	}
-	if err := s.commitKey(p11.CKU_SO, made.File); err != nil {
+	if err := s.commitKey(file); err != nil {
 		return err
 	}
 	if err := s.top.remove(userKeyFile); err != nil {
@@ -125,17 +128,17 @@ func (s *Store) removeObjects() error {
 	if err != nil {
 		return err
 	}
-	files, err := s.objs.list()
-	if err != nil {
-		return err
-	}
-	for _, file := range files {
+	err = s.objs.each(func(file string) error {
 		if _, ok := format.ParseName(file); ok || file == "IDX.TMP" || slices.Contains(x.Unknown, file) {
 			// A directory is no object, whatever its name is.
 			if err := s.objs.remove(file); err != nil && !errors.Is(err, unix.EISDIR) {
 				return err
 			}
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	if err := s.objs.sync(); err != nil {
 		return err
@@ -232,20 +235,20 @@ func (s *Store) replacePIN(ctx context.Context, r tokens.Role, master, old, pin 
 	if err := finish(&d); err != nil {
 		return err
 	}
-	if err := s.prepare(d, r.User, made.File); err != nil {
+	data, file, err := s.prepare(d, r.User, made.File)
+	defer data.drop()
+	defer file.drop()
+	if err != nil {
 		return err
 	}
-	err = s.commitKey(r.User, made.File)
-	if err == nil {
+	if err = s.commitKey(file); err == nil {
 		var st stamp
-		if st, err = s.top.commit(tempName(dataFile), dataFile); err == nil {
+		if st, err = data.commit(); err == nil {
 			s.setData(d, st)
 			return s.rekey(f, r.User, pin)
 		}
 	}
 	// The caller hears that the PIN is the old one, so make that true.
-	_ = s.top.remove(tempName(dataFile))
-	s.dropKey(r.User)
 	if kept.File != nil {
 		if rerr := s.saveKey(r.User, kept.File); rerr != nil {
 			s.cfg.Log.Error("the change of PIN is half done: the new PIN opens the token", "dir", s.cfg.Dir, "role", r.Title, "err", rerr)
@@ -287,15 +290,11 @@ func (s *Store) EndLogins(u p11.UserType) {
 	s.logins.EndLocked(u)
 }
 
-// prepare writes the next versions of a role's key file, unless key is nil, and of
-// NVTOK.DAT: of neither if one fails.
-func (s *Store) prepare(d format.TokenData, u p11.UserType, key []byte) error {
-	if err := s.prepareKey(u, key); err != nil {
-		return err
+// prepare writes the next versions of NVTOK.DAT and of a role's key file, unless key is nil.
+// The caller commits them, and drops both also after an error.
+func (s *Store) prepare(d format.TokenData, u p11.UserType, key []byte) (data *prepared, file *preparedKey, err error) {
+	if file, err = s.prepareKey(u, key); err == nil {
+		data, err = s.top.prepare(dataFile, s.format.PrintFile(d))
 	}
-	err := s.top.prepare(tempName(dataFile), s.format.PrintFile(d))
-	if err != nil && key != nil {
-		s.dropKey(u)
-	}
-	return err
+	return data, file, err
 }

@@ -215,14 +215,5 @@ func (d *folder) empty(first ...string) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return ioError("remove", objectsDir, err)
 	}
-	names, err := d.list()
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		if err := d.remove(name); err != nil {
-			return err
-		}
-	}
-	return nil
+	return d.each(d.remove)
 }

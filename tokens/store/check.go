@@ -73,18 +73,18 @@ func leftovers(s site) (notes []string, err error) {
 		if err != nil {
 			return nil, err
 		}
-		names, err := d.list()
+		err = d.each(func(n string) error {
+			if isTemp(n) || strings.HasSuffix(n, ".TMP") {
+				notes = append(notes, fmt.Sprintf("%s was left behind by a process that ended; it means nothing", n))
+			}
+			return nil
+		})
 		d.close()
 		if err != nil {
 			return nil, err
 		}
-		slices.Sort(names)
-		for _, n := range names {
-			if n != nameKeyFile && n != countFile && (strings.HasPrefix(n, ".p11fs.") || strings.HasSuffix(n, ".TMP")) {
-				notes = append(notes, fmt.Sprintf("%s was left behind by a process that ended; it means nothing", n))
-			}
-		}
 	}
+	slices.Sort(notes)
 	return notes, nil
 }
 
@@ -105,15 +105,15 @@ func (s *Store) examine(c *tokens.Checked) error {
 	if !x.Clean && len(x.Unknown) == 0 && len(x.Names) > 0 {
 		note("%s has lines that come twice or are cut off; the next change leaves them out", indexFile)
 	}
-	files, err := s.objs.list()
-	if err != nil {
-		return err
-	}
-	there := make(map[format.Name]bool, len(files))
-	for _, file := range files {
+	there := make(map[format.Name]bool)
+	err = s.objs.each(func(file string) error {
 		if n, ok := format.ParseName(file); ok {
 			there[n] = true
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	for _, n := range x.Names {
 		if !there[n] {

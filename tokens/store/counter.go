@@ -48,7 +48,7 @@ func (s *Store) NextCount(ctx context.Context) (uint64, error) {
 				"somebody has written "+countFile+", since no count goes so far: remove that file from the token's directory, and the counter goes on at the time")
 		}
 		last := first + countBlock
-		if _, err := s.top.write(countFile, tempName(countFile), []byte(strconv.FormatUint(last, 10)+"\n")); err != nil {
+		if _, err := s.top.write(countFile, []byte(strconv.FormatUint(last, 10)+"\n")); err != nil {
 			return 0, err
 		}
 		*c = counter{first, last}

@@ -157,6 +157,7 @@ func TestCounterFailing(t *testing.T) {
 		if err == nil && n <= c.last {
 			t.Errorf("%d comes after %d", n, c.last)
 		}
+		k.at = 0 // where nothing has failed yet
 		c.last = max(c.last, n)
 		c.next(s)
 		c.next(openStore(t, cfg))

@@ -27,16 +27,16 @@ type newObject struct {
 func (s *Store) Create(ctx context.Context, attrs p11.Attributes) (*tokens.Object, error) {
 	made, err := s.create(ctx, []p11.Attributes{attrs}, func(list []*newObject) error {
 		o := list[0]
-		if err := s.objs.prepare(objectTemp, o.file); err != nil {
+		next, err := s.objs.prepare(o.name.String(), o.file)
+		if err != nil {
 			return err
 		}
-		err := s.addLines([]format.Name{o.name}, false)
-		if err == nil {
-			o.stamp, err = s.objs.commit(objectTemp, o.name.String())
+		defer next.drop()
+		if err = s.addLines([]format.Name{o.name}, false); err == nil {
+			o.stamp, err = next.commit()
 		}
 		if err != nil {
 			// A line without a file names no object.
-			_ = s.objs.remove(objectTemp)
 			_ = s.objs.remove(o.name.String())
 		}
 		return err
@@ -62,7 +62,6 @@ func (s *Store) CreateAll(ctx context.Context, list []p11.Attributes) ([]*tokens
 		}
 		defer func() {
 			if err != nil {
-				_ = s.objs.remove(objectTemp)
 				for _, o := range list {
 					_ = s.objs.remove(o.name.String())
 				}
@@ -70,10 +69,13 @@ func (s *Store) CreateAll(ctx context.Context, list []p11.Attributes) ([]*tokens
 			}
 		}()
 		for _, o := range list {
-			if err := s.objs.prepare(objectTemp, o.file); err != nil {
+			next, err := s.objs.prepare(o.name.String(), o.file)
+			if err != nil {
 				return err
 			}
-			if o.stamp, err = s.objs.rename(objectTemp, o.name.String()); err != nil {
+			o.stamp, err = next.rename()
+			next.drop()
+			if err != nil {
 				return err
 			}
 		}

@@ -72,24 +72,36 @@ func (s *Store) inspectKeys() {
 	}
 }
 
+// maxUnlisted bounds how many files that no line names are remembered: there may be any
+// number.
+const maxUnlisted = 1000
+
 // inspectObjects looks for files of objects that the index does not list. The token's
 // lock is held.
 func (s *Store) inspectObjects() {
-	names, err := s.objs.list()
+	files := 0
+	var unlisted []format.Name
+	err := s.objs.each(func(text string) error {
+		n, ok := format.ParseName(text)
+		s.mu.Lock()
+		known := s.files[n] != nil
+		s.mu.Unlock()
+		if ok && !known {
+			if files++; files <= maxUnlisted {
+				unlisted = append(unlisted, n)
+			}
+		}
+		return nil
+	})
 	if err != nil {
 		s.cfg.Log.Warn("no look at the object files", "dir", s.cfg.Dir, "err", err)
-		return
+	}
+	if files > 0 {
+		s.cfg.Log.Warn("object files without a line in "+indexFile+" are no objects", "dir", s.cfg.Dir, "files", files, "first", unlisted[:min(files, saidLines)])
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, text := range names {
-		if n, ok := format.ParseName(text); ok && s.files[n] == nil {
-			s.unlisted = append(s.unlisted, n)
-		}
-	}
-	if n := len(s.unlisted); n > 0 {
-		s.cfg.Log.Warn("object files without a line in "+indexFile+" are no objects", "dir", s.cfg.Dir, "files", n, "first", s.unlisted[:min(n, saidLines)])
-	}
+	s.unlisted = unlisted
 }
 
 // noteKey notes what a right PIN shows of a role's key file.

@@ -136,10 +136,11 @@ type stamp struct {
 	inode        uint64
 	size         int64
 	mtime, ctime int64 // ns
+	alone        bool  // it is a regular file, and this its only name
 }
 
 func stampOf(st *unix.Stat_t) stamp {
-	return stamp{st.Ino, st.Size, st.Mtim.Nano(), st.Ctim.Nano()}
+	return stamp{st.Ino, st.Size, st.Mtim.Nano(), st.Ctim.Nano(), st.Mode&unix.S_IFMT == unix.S_IFREG && st.Nlink == 1}
 }
 
 // openFolder opens a directory below dir, or at a path if dir is unix.AT_FDCWD.
@@ -221,26 +222,13 @@ func (d *folder) read(name string, limit int64) ([]byte, stamp, error) {
 	return b[:n], s, nil
 }
 
-// tempName is the name that the next version of a file is written under. One is
-// enough, since the token's lock is held.
-func tempName(name string) string { return ".p11fs." + name }
-
-// prepare writes the next version of a file, durably but under its temporary
-// name; commit puts it in place.
-func (d *folder) prepare(temp string, b []byte) error { return d.put(temp, b, d.k.Sync) }
-
-// put writes a file anew, and has sync make its contents durable.
-func (d *folder) put(temp string, b []byte, sync func(fd int) error) error {
+// put writes a new file, which is or is going to be name, and has sync make its contents
+// durable.
+func (d *folder) put(temp, name string, b []byte, sync func(fd int) error) error {
 	mode, _ := d.modes()
 	fd, err := d.k.Create(d.fd, temp, mode, d.group)
-	if errors.Is(err, unix.EEXIST) { // left by a process that was killed
-		if err := d.k.Unlink(d.fd, temp); err != nil {
-			return ioError("remove", temp, err)
-		}
-		fd, err = d.k.Create(d.fd, temp, mode, d.group)
-	}
 	if err != nil {
-		return ioError("create", temp, err)
+		return ioError("create", name, err)
 	}
 	if err = d.fill(fd, b); err == nil {
 		err = sync(fd)
@@ -250,7 +238,7 @@ func (d *folder) put(temp string, b []byte, sync func(fd int) error) error {
 	}
 	if err != nil {
 		_ = d.k.Unlink(d.fd, temp)
-		return ioError("write", temp, err)
+		return ioError("write", name, err)
 	}
 	return nil
 }
@@ -269,33 +257,6 @@ func (d *folder) fill(fd int, b []byte) error {
 	return nil
 }
 
-// rename puts a prepared file in place of name and returns its stamp. It is durable
-// after sync.
-func (d *folder) rename(temp, name string) (stamp, error) {
-	if err := d.k.Rename(d.fd, temp, name); err != nil {
-		return stamp{}, ioError("rename", name, err)
-	}
-	return d.stamp(name)
-}
-
-// commit puts a prepared file in place of name, durably, and returns its stamp.
-func (d *folder) commit(temp, name string) (stamp, error) {
-	st, err := d.rename(temp, name)
-	if err == nil {
-		err = d.sync()
-	}
-	return st, err
-}
-
-// write replaces a file by one with the contents b: after a crash at any moment
-// the file is the old or the new one.
-func (d *folder) write(name, temp string, b []byte) (stamp, error) {
-	if err := d.prepare(temp, b); err != nil {
-		return stamp{}, err
-	}
-	return d.commit(temp, name)
-}
-
 // extend adds b to the end of a file, durably.
 func (d *folder) extend(name string, b []byte) error {
 	fd, err := d.k.Extend(d.fd, name)
@@ -303,7 +264,10 @@ func (d *folder) extend(name string, b []byte) error {
 		return ioError("open", name, err)
 	}
 	defer unix.Close(fd)
-	if err = d.fill(fd, b); err == nil {
+	if err = alone(fd); err == nil {
+		err = d.fill(fd, b)
+	}
+	if err == nil {
 		err = d.k.Sync(fd)
 	}
 	if err != nil {
@@ -319,9 +283,11 @@ func (d *folder) overwrite(name string, b []byte, at int64) error {
 		return ioError("open", name, err)
 	}
 	defer unix.Close(fd)
-	n, err := d.k.WriteAt(fd, b, at)
-	if err == nil && n < len(b) {
-		err = io.ErrShortWrite
+	if err = alone(fd); err == nil {
+		var n int
+		if n, err = d.k.WriteAt(fd, b, at); err == nil && n < len(b) {
+			err = io.ErrShortWrite
+		}
 	}
 	if err == nil {
 		err = d.k.Sync(fd)
@@ -330,6 +296,18 @@ func (d *folder) overwrite(name string, b []byte, at int64) error {
 		return ioError("write in", name, err)
 	}
 	return nil
+}
+
+// alone returns an error for an open file that is no regular one, or that has a name
+// elsewhere too: who may write the directory must not have the daemon write into files that
+// he may not write himself.
+func alone(fd int) error {
+	var st unix.Stat_t
+	err := unix.Fstat(fd, &st)
+	if err == nil && !stampOf(&st).alone {
+		err = errUnfit
+	}
+	return err
 }
 
 // date sets the time of a file's content, and returns its stamp then.
@@ -345,9 +323,12 @@ func (d *folder) date(name string, at time.Time) (stamp, error) {
 	return d.stamp(name)
 }
 
-// putAside writes a file anew, not durably.
+// putAside writes a file anew, not durably, in a directory that is no token's yet.
 func (d *folder) putAside(name string, b []byte) error {
-	return d.put(name, b, func(int) error { return nil })
+	if err := d.remove(name); err != nil {
+		return err
+	}
+	return d.put(name, name, b, func(int) error { return nil })
 }
 
 // syncAll makes all that was written in the directory's file system durable.
@@ -403,17 +384,27 @@ func ioRV(err error) p11.RV {
 	return p11.CKR_DEVICE_ERROR
 }
 
-// list returns the names in the directory.
-func (d *folder) list() ([]string, error) {
+// each calls f for the names in the directory, which may remove them, until it returns an
+// error. Not all are in memory at once: there may be any number.
+func (d *folder) each(f func(name string) error) error {
 	fd, err := openat(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
-		return nil, ioError("open", d.path, err)
+		return ioError("open", d.path, err)
 	}
-	f := os.NewFile(uintptr(fd), d.path)
-	defer f.Close()
-	names, err := f.Readdirnames(-1)
-	if err != nil {
-		return nil, ioError("list", d.path, err)
+	dir := os.NewFile(uintptr(fd), d.path)
+	defer dir.Close()
+	for {
+		names, err := dir.Readdirnames(1024)
+		for _, name := range names {
+			if err := f(name); err != nil {
+				return err
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return ioError("list", d.path, err)
+		}
 	}
-	return names, nil
 }

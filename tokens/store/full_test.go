@@ -88,7 +88,7 @@ func labelOf(t *testing.T, o *tokens.Object) string {
 }
 
 // TestPINOnAFullDisk: where nothing can be written the right PIN opens the token after
-// wrong ones, and not more wrong ones are tried than elsewhere.
+// wrong ones, and not more wrong ones are tried than elsewhere: they are counted on the disk.
 func TestPINOnAFullDisk(t *testing.T) {
 	for _, before := range []bool{true, false} {
 		t.Run(map[bool]string{true: "full after a wrong PIN", false: "full before"}[before], func(t *testing.T) {
@@ -108,6 +108,10 @@ func TestPINOnAFullDisk(t *testing.T) {
 				}
 			}
 			wantRV(t, "the right PIN after three wrong ones", tryLogin(t, s, p11.CKU_SO, tokens.DefaultSOPIN), p11.CKR_PIN_LOCKED)
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			wantRV(t, "the same after a restart", tryLogin(t, openStore(t, cfg), p11.CKU_SO, tokens.DefaultSOPIN), p11.CKR_PIN_LOCKED)
 		})
 	}
 }

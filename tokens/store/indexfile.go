@@ -90,7 +90,7 @@ func (s *Store) sameIndex() (bool, error) {
 	st, err := s.objs.stamp(indexFile)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return err == nil && s.idx.clean && st == s.idx.stamp, err
+	return err == nil && s.idx.clean && st.alone && st == s.idx.stamp, err
 }
 
 func (s *Store) setIndex(x indexState) {
@@ -244,7 +244,7 @@ func (s *Store) rewriteIndex(edit func(n format.Name, marked bool) format.LineEd
 // writeIndex replaces OBJ.IDX by one with the contents b, which is clean and has that
 // many marked lines.
 func (s *Store) writeIndex(b []byte, marked int) error {
-	st, err := s.objs.write(indexFile, tempName(indexFile), b)
+	st, err := s.objs.write(indexFile, b)
 	if err != nil {
 		return err
 	}

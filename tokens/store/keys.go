@@ -73,18 +73,6 @@ func (s *Store) readKeyFile(u p11.UserType) ([]byte, error) {
 	return nil, err
 }
 
-// removeTemps removes what a process that was killed left of the files of the PINs.
-func (s *Store) removeTemps() {
-	d, done, err := s.keyFolder(false)
-	if err != nil {
-		return
-	}
-	defer done()
-	for _, u := range []p11.UserType{p11.CKU_SO, p11.CKU_USER} {
-		_ = d.remove(tempName(s.keyFileFor(u)))
-	}
-}
-
 // soKeyNow is the contents of MK_SO and its stamp; nothing of a token that has Keys, whose
 // C_InitToken is known by its objects and flags.
 func (s *Store) soKeyNow() (key []byte, st stamp, err error) {
@@ -97,55 +85,63 @@ func (s *Store) soKeyNow() (key []byte, st stamp, err error) {
 	return key, st, err
 }
 
-// prepareKey writes the next version of a role's key file; it does nothing for nil.
-func (s *Store) prepareKey(u p11.UserType, key []byte) error {
+// A preparedKey is the next version of a role's key file, in the directory where it is.
+type preparedKey struct {
+	*prepared
+	key  []byte
+	done func()
+}
+
+// drop gives back what prepareKey has taken. nil has nothing.
+func (p *preparedKey) drop() {
+	if p != nil {
+		p.prepared.drop()
+		p.done()
+	}
+}
+
+// prepareKey writes the next version of a role's key file, which the caller commits, and
+// drops. For no key it is nil.
+func (s *Store) prepareKey(u p11.UserType, key []byte) (*preparedKey, error) {
 	if key == nil {
-		return nil
+		return nil, nil
 	}
 	d, done, err := s.keyFolder(true)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer done()
-	return d.prepare(tempName(s.keyFileFor(u)), key)
+	p, err := d.prepare(s.keyFileFor(u), key)
+	if err != nil {
+		done()
+		return nil, err
+	}
+	return &preparedKey{p, key, done}, nil
 }
 
 // commitKey puts what prepareKey wrote in its place.
-func (s *Store) commitKey(u p11.UserType, key []byte) error {
-	if key == nil {
+func (s *Store) commitKey(p *preparedKey) error {
+	if p == nil {
 		return nil
 	}
-	d, done, err := s.keyFolder(false)
+	st, err := p.commit()
 	if err != nil {
 		return err
 	}
-	defer done()
-	file := s.keyFileFor(u)
-	st, err := d.commit(tempName(file), file)
-	if err != nil {
-		return err
-	}
-	s.spoil(file, "")
-	if file == soKeyFile {
+	s.spoil(p.name, "")
+	if p.name == soKeyFile {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.soKey, s.keyStamp = key, st
+		s.soKey, s.keyStamp = p.key, st
 	}
 	return nil
 }
 
 // saveKey replaces a role's key file.
 func (s *Store) saveKey(u p11.UserType, key []byte) error {
-	if err := s.prepareKey(u, key); err != nil {
+	p, err := s.prepareKey(u, key)
+	defer p.drop()
+	if err != nil {
 		return err
 	}
-	return s.commitKey(u, key)
-}
-
-// dropKey removes what prepareKey wrote.
-func (s *Store) dropKey(u p11.UserType) {
-	if d, done, err := s.keyFolder(false); err == nil {
-		_ = d.remove(tempName(s.keyFileFor(u)))
-		done()
-	}
+	return s.commitKey(p)
 }

@@ -188,13 +188,10 @@ func (s *Store) judge(t *trial, kept format.Kept, o format.Opened) error {
 		}
 	}
 	d.SetFlags(d.Flags() &^ r.Counts())
-	if !t.saved {
-		was = now // is on the disk
-	}
 	if d != was {
 		// The right PIN opens the token also where nothing can be written: a count that
 		// stays too high there harms nobody but who gives wrong PINs.
-		err := s.saveData(d)
+		err := s.saveCount(d)
 		if err == nil {
 			return nil
 		}

@@ -447,17 +447,16 @@ func errPINChanged() error {
 // complete writes what the new directory lacks beside objects, removes what it has too
 // much, and makes all of it durable.
 func (m *migrating) complete(x format.Index) error {
-	files, err := m.objs.list()
-	if err != nil {
-		return err
-	}
 	left := len(m.done)
-	for _, file := range files {
+	err := m.objs.each(func(file string) error {
 		if n, ok := format.ParseName(file); ok && m.done[n] != (stamp{}) {
 			left--
-		} else if err := m.objs.remove(file); err != nil {
-			return err
+			return nil
 		}
+		return m.objs.remove(file)
+	})
+	if err != nil {
+		return err
 	}
 	if left != 0 {
 		return p11.Errorf(p11.CKR_FUNCTION_FAILED, "%d objects are not in the new directory", left)

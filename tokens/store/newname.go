@@ -69,7 +69,7 @@ func (s *Store) snapshot() (format.Format, format.TokenData) {
 // if the process is killed between the two, nobody has seen d in use, and a stock
 // process that starts copies the file over the segment. The token's lock is held.
 func (s *Store) saveData(d format.TokenData) error {
-	st, err := s.top.write(dataFile, tempName(dataFile), s.format.PrintFile(d))
+	st, err := s.top.write(dataFile, s.format.PrintFile(d))
 	if err != nil {
 		return err
 	}

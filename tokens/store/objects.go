@@ -78,7 +78,7 @@ func (s *Store) Update(ctx context.Context, h p11.ObjectHandle, change func(p11.
 			return nil, err
 		}
 		defer secret.Wipe(b)
-		st, err := s.objs.write(n.String(), objectTemp, b)
+		st, err := s.objs.write(n.String(), b)
 		if err != nil {
 			return nil, err
 		}

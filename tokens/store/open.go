@@ -98,12 +98,13 @@ func (s *Store) openFiles() (err error) {
 	if s.objs, s.w, err = s.openObjects(s.top); err != nil {
 		return err
 	}
-	for _, temp := range []string{tempName(dataFile), tempName(nameKeyFile), tempName(countFile)} {
-		_ = s.top.remove(temp)
-	}
-	s.removeTemps()
-	for _, temp := range []string{objectTemp, tempName(indexFile)} {
-		_ = s.objs.remove(temp)
+	s.sweep(s.top)
+	s.sweep(s.objs)
+	if s.cfg.Keys != nil {
+		if d, done, err := s.keyFolder(false); err == nil {
+			s.sweep(d)
+			done()
+		}
 	}
 	if s.soKey, s.keyStamp, err = s.soKeyNow(); err != nil {
 		return err
@@ -131,7 +132,7 @@ func (s *Store) keepNames() {
 	s.nameKept = true
 	st, err := s.top.stamp(nameKeyFile)
 	if err == nil && st.size != nameKeySize {
-		_, err = s.top.write(nameKeyFile, tempName(nameKeyFile), s.nameKey)
+		_, err = s.top.write(nameKeyFile, s.nameKey)
 	}
 	if err == nil {
 		s.spoil(nameKeyFile, "")
@@ -212,7 +213,7 @@ func (s *Store) makeToken(ctx context.Context, fresh *newToken) (raw []byte, st 
 	if err := s.saveKey(p11.CKU_SO, fresh.soKey); err != nil {
 		return nil, st, err
 	}
-	st, err = s.top.write(dataFile, tempName(dataFile), fresh.data)
+	st, err = s.top.write(dataFile, fresh.data)
 	return fresh.data, st, err
 }
 

@@ -226,7 +226,7 @@ func TestDestroyOrder(t *testing.T) {
 		want   []string
 	}{
 		"alone":  {false, []string{"write TOK_OBJ/OBJ.IDX", "sync TOK_OBJ/OBJ.IDX", "unlink TOK_OBJ/00000000", "syncdir TOK_OBJ"}},
-		"shared": {true, []string{"write TOK_OBJ/.p11fs.OBJ.IDX", "write TOK_OBJ/.p11fs.OBJ.IDX", "sync TOK_OBJ/.p11fs.OBJ.IDX", "rename TOK_OBJ/.p11fs.OBJ.IDX TOK_OBJ/OBJ.IDX", "syncdir TOK_OBJ", "unlink TOK_OBJ/00000000", "syncdir TOK_OBJ"}},
+		"shared": {true, []string{"write TOK_OBJ/temporary", "write TOK_OBJ/temporary", "sync TOK_OBJ/temporary", "rename TOK_OBJ/temporary TOK_OBJ/OBJ.IDX", "syncdir TOK_OBJ", "unlink TOK_OBJ/00000000", "syncdir TOK_OBJ"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			rec := &recorder{names: map[int]string{}, dirs: map[int]string{}}
@@ -268,8 +268,14 @@ func TestNewDirectoryIsDurable(t *testing.T) {
 
 // steps says what was done in words.
 func (d *recorder) steps() (out []string) {
+	shown := func(name string) string {
+		if dir, file := filepath.Split(name); isTemp(file) {
+			return dir + "temporary"
+		}
+		return name
+	}
 	for _, o := range d.ops {
-		out = append(out, strings.Join(strings.Fields(fmt.Sprint(o.kind, " ", o.name, " ", o.to, " ", map[bool]string{true: o.dir}[o.kind == "syncdir"])), " "))
+		out = append(out, strings.Join(strings.Fields(fmt.Sprint(o.kind, " ", shown(o.name), " ", o.to, " ", map[bool]string{true: o.dir}[o.kind == "syncdir"])), " "))
 	}
 	return out
 }

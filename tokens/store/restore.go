@@ -101,9 +101,10 @@ func (u *Upkeep) unpack(s site, r io.Reader) (top *folder, err error) {
 	// A restore that was killed right after the exchange has left the replaced token there.
 	if old, oerr := s.open(s.beside(restoringDir)); oerr == nil {
 		finished := old.absent(unfinishedMark)
-		names, lerr := old.list()
+		empty := true
+		lerr := old.each(func(string) error { empty = false; return io.EOF })
 		old.close()
-		if lerr == nil && finished && len(names) > 0 {
+		if (lerr == nil || errors.Is(lerr, io.EOF)) && finished && !empty {
 			if err = u.noneReplaced(s); err == nil {
 				err = u.keepReplaced(s)
 			}
@@ -125,7 +126,7 @@ func (u *Upkeep) unpack(s site, r io.Reader) (top *folder, err error) {
 	if err = top.empty(dataFile, soKeyFile, userKeyFile); err != nil {
 		return top, err
 	}
-	if _, err = top.write(unfinishedMark, tempName(unfinishedMark), nil); err != nil {
+	if _, err = top.write(unfinishedMark, nil); err != nil {
 		return top, err
 	}
 	if err = top.makeFolder(objectsDir); err != nil {
@@ -184,16 +185,10 @@ func (u *Upkeep) fits(top, objs *folder) error {
 	for _, n := range format.ParseIndex(index).Names {
 		listed[n.String()] = true
 	}
-	files, err := objs.list()
-	if err != nil {
-		return err
-	}
-	for _, file := range files {
-		if file != indexFile && !listed[file] {
-			if err := objs.remove(file); err != nil {
-				return err
-			}
+	return objs.each(func(file string) error {
+		if file == indexFile || listed[file] {
+			return nil
 		}
-	}
-	return nil
+		return objs.remove(file)
+	})
 }

@@ -21,8 +21,6 @@ const (
 	countFile   = ".p11fs.counter" // see counter
 	objectsDir  = "TOK_OBJ"
 	indexFile   = "OBJ.IDX" // in objectsDir
-	// objectTemp is the temporary name of any object file.
-	objectTemp = ".p11fs.object"
 )
 
 // Bounds of what is read of these files, whatever their format is.

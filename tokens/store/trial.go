@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"p11fs/p11"
@@ -20,7 +21,6 @@ type trial struct {
 	before, after p11.Flags // the role's count without and with it
 	wrong         error     // what is said if it is wrong
 	longest       int       // the longest PIN
-	saved         bool      // the count is in NVTOK.DAT, and not in memory only
 }
 
 func (s *Store) setTrial(t *trial) {
@@ -50,13 +50,32 @@ func (s *Store) countTry(ctx context.Context, r tokens.Role) (f format.Format, t
 	_, t.longest = f.PINLimits(d)
 	d.SetFlags(flags)
 	s.setTrial(t)
-	if err := s.saveData(d); err != nil {
-		// Not more PINs are tried on a full disk than on another.
-		s.keepInMemory(d)
-		return f, t, k, nil
+	if err := s.saveCount(d); err != nil {
+		// A PIN that is counted nowhere but in memory is tried again after each restart.
+		return f, nil, k, p11.Advise(fmt.Errorf("no PIN is tried, since it cannot be counted in %s: %w", dataFile, err),
+			"see to it that the token's directory can be written, and that "+dataFile+" is a regular file in it")
 	}
-	t.saved = true
 	return f, t, k, nil
+}
+
+// saveCount is saveData for the count of a PIN. Where the directory takes no new file, as on
+// a full disk, it is written into the file that is there, which is a small part of one page
+// and becomes no larger.
+func (s *Store) saveCount(d format.TokenData) error {
+	err := s.saveData(d)
+	if err == nil {
+		return nil
+	}
+	b := s.format.PrintFile(d)
+	st, serr := s.top.stamp(dataFile)
+	if serr != nil || !st.alone || st.size != int64(len(b)) || s.top.overwrite(dataFile, b, 0) != nil {
+		return err
+	}
+	if st, serr = s.top.stamp(dataFile); serr != nil {
+		return serr
+	}
+	s.setData(d, st)
+	return nil
 }
 
 // keepInMemory makes d, which cannot be written, or need not, the token's data.
@@ -90,9 +109,6 @@ func (s *Store) confirmTrial(t *trial) error {
 	if s.data.Flags()&t.role.Locked != 0 {
 		s.logins.EndLocked(t.role.User)
 	}
-	if !t.saved {
-		s.cfg.Log.Warn("a wrong PIN is counted in memory only", "dir", s.cfg.Dir, "role", t.role.Title)
-	}
 	return t.wrong
 }
 
@@ -106,7 +122,7 @@ func (s *Store) takeBack(ctx context.Context) {
 	}
 	defer end()
 	if _, d := s.snapshot(); s.confirmed(d) != d {
-		if err := s.saveData(s.confirmed(d)); err != nil {
+		if err := s.saveCount(s.confirmed(d)); err != nil {
 			s.cfg.Log.Warn("a PIN that was not looked at stays counted", "dir", s.cfg.Dir, "err", err)
 		}
 	}

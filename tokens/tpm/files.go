@@ -15,8 +15,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"p11fs/locks"
 	"p11fs/p11"
+	"p11fs/tokens/store"
 	"p11fs/tokens/tpm/tpm20"
 )
 
@@ -174,44 +174,9 @@ func readRecord(dir string) (*record, error) {
 	return r, nil
 }
 
-// write replaces the file, as others of a token directory are replaced.
+// write replaces the file.
 func (r *record) write(dir string, group int) error {
-	mode := os.FileMode(0o600)
-	if group != locks.NoGroup {
-		mode = 0o660
-	}
-	name := filepath.Join(dir, chipFile)
-	temp := filepath.Join(dir, ".p11fs."+chipFile)
-	_ = os.Remove(temp)
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-	if err != nil {
-		return failed(err)
-	}
-	_, err = f.Write(r.print())
-	if err == nil && group != locks.NoGroup {
-		if err = f.Chown(-1, group); err == nil {
-			err = f.Chmod(mode)
-		}
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(temp, name)
-	}
-	if err != nil {
-		_ = os.Remove(temp)
-		return failed(err)
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return failed(err)
-	}
-	defer d.Close()
-	return failed(d.Sync())
+	return failed(store.Replace(dir, chipFile, r.print(), group))
 }
 
 func failed(err error) error {

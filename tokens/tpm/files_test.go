@@ -34,6 +34,10 @@ func sampleKeyFile() *keyFile {
 func TestRecord(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
+	// The name of a temporary file cannot be taken.
+	if err := os.MkdirAll(filepath.Join(dir, ".p11fs."+chipFile, "full"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	if err := sampleRecord().write(dir, locks.NoGroup); err != nil {
 		t.Fatal(err)
 	}
