@@ -265,10 +265,20 @@ func TestWhatDirectoriesTell(t *testing.T) {
 		{"mkdir $T/sessions/job; echo x > $T/sessions/job/digest/sha256", []string{"sessions/job"}},
 		{"echo x > $T/digest/sha256; cat $T/digest/sha256 > /dev/null", []string{"digest/sha256"}},
 		{"rmdir $O/k.sec", []string{"objects/k.sec"}},
+		{"cat $T/pin $T/error $T/mechanisms >/dev/null; head -c 1 $T/random >/dev/null", []string{"tok/pin", "tok/error", "tok/mechanisms", "tok/random"}},
+		{"echo 'aes:256 label=open private=false' > $T/generate", []string{"tok/generate"}},
+		{"echo > $T/logout", []string{"tok/logout"}},
 	} {
 		term.ok(c.line)
 		if got := w.seen(); !slices.Equal(got, c.want) {
 			t.Errorf("%s shows %q, want %q", c.line, got, c.want)
 		}
+	}
+	// Who has no login may watch the folder of a public object too.
+	w.add(filepath.Join(m.dir, "tok/objects/open.sec"))
+	w.seen()
+	term.ok("echo x > $O/open.sec/encrypt; cat $O/open.sec/attr/label >/dev/null")
+	if got := w.seen(); !slices.Equal(got, []string{"open.sec/encrypt"}) {
+		t.Errorf("the use of a public object shows %q", got)
 	}
 }

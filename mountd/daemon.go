@@ -37,6 +37,8 @@ type Config struct {
 	OpenToken bool
 	// SeparateWrapping: see engine.Config.
 	SeparateWrapping bool
+	// TokenSize bounds the object files of a token that are loaded: tokens.Place's Room.
+	TokenSize int64
 	// SlotDaemon has a system daemon be pkcsslotd before all: without the door
 	// for the stock library it does not start. The tree is mounted only if the
 	// mount point is a directory already, and whether that succeeds, and how

@@ -72,7 +72,7 @@ func (d *Daemon) openToken(ctx context.Context, s *slot) (tokens.Token, error) {
 			return nil, fmt.Errorf("%s: change the policy, or the format of the directory", why)
 		}
 	}
-	p.Group = d.group()
+	p.Group, p.Room = d.group(), d.conf.TokenSize
 	if err := locks.MakeDirectory(p.Dir, dirMode(d.conf.Mode), p.Group); err != nil {
 		return nil, err
 	}

@@ -99,6 +99,9 @@ type Place struct {
 	// Shared is the shared memory through which programs with openCryptoki's
 	// library use the same token; nil where none do.
 	Shared *Shared
+	// Room bounds the object files that are loaded, in bytes: 0 is DefaultRoom, a negative
+	// number no bound.
+	Room int64
 	// Group owns what is made, or is locks.NoGroup.
 	Group int
 	// Create has a token be made where there is none.
@@ -108,6 +111,9 @@ type Place struct {
 	Now  func() time.Time
 	Rand io.Reader // nil is the system's
 }
+
+// DefaultRoom is room for a million objects of 800 bytes each, or for 100,000 of 10,000.
+const DefaultRoom = 1 << 30
 
 // Shared names a segment of shared memory.
 type Shared struct {

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"p11fs/mountd"
+	"p11fs/tokens"
 )
 
 func newMount(s streams) *cobra.Command {
@@ -34,6 +35,7 @@ is absent. With --system it is the machine's: slots from
 	allowOther := c.Flags().Bool("allow-other", false, "let other users reach your mount (needs user_allow_other in /etc/fuse.conf)")
 	openToken := c.Flags().Bool("open-token", false, "let everybody in the mount make, change and destroy public token objects without a login")
 	separate := c.Flags().Bool("separate-wrapping", false, "let no key both wrap or unwrap keys and encrypt or decrypt data")
+	tokenSize := c.Flags().Int64("token-size", tokens.DefaultRoom>>20, "most `MIB` of object files that are loaded of a token, with 256 bytes more for each; a negative number is no bound")
 	provider := c.Flags().String("provider", "auto", "cryptographic library: auto, go or libcrypto")
 	level := c.Flags().String("log-level", "info", "least important messages to log: debug, info, warn or error")
 	greet := c.Flags().Bool("welcome", false, "print a first session to paste once the tokens are mounted")
@@ -47,7 +49,7 @@ is absent. With --system it is the machine's: slots from
 			return err
 		}
 		conf := mountd.Config{
-			Mode: mode, Paths: paths, AllowOther: *allowOther, OpenToken: *openToken, SeparateWrapping: *separate, Log: log,
+			Mode: mode, Paths: paths, AllowOther: *allowOther, OpenToken: *openToken, SeparateWrapping: *separate, TokenSize: *tokenSize << 20, Log: log,
 			TraceLevel: os.Getenv(mountd.TraceVariable),
 		}
 		if err := setKinds(&conf, *provider); err != nil {

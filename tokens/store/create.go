@@ -108,6 +108,7 @@ func (s *Store) create(ctx context.Context, list []p11.Attributes, write func([]
 	defer end()
 	var objects []*newObject
 	var count [2]int
+	var sizes []int64
 	for _, attrs := range list {
 		if !attrs.Has(p11.CKA_PRIVATE) {
 			attrs.SetBool(p11.CKA_PRIVATE, false)
@@ -131,6 +132,13 @@ func (s *Store) create(ctx context.Context, list []p11.Attributes, write func([]
 			return nil, err
 		}
 		defer secret.Wipe(o.file)
+		sizes = append(sizes, int64(len(o.file)))
+	}
+	if err := s.roomFor(nil, sizes); err != nil {
+		for _, o := range slices.Backward(objects) {
+			s.names.giveBack(o.name)
+		}
+		return nil, err
 	}
 	if err := write(objects); err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package store
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -21,8 +22,22 @@ func (s *Store) Damaged() (all []tokens.Damage) {
 	for file, why := range s.spoiled {
 		all = append(all, tokens.Damage{File: file, Why: why})
 	}
+	noRoom, more := s.ample.unnamed, 0
 	for n, err := range s.bad {
-		all = append(all, tokens.Damage{File: objectPath(n), Why: err.Error()})
+		switch {
+		case errors.Is(err, errNoRoom):
+			noRoom++
+		case len(all) < maxTold:
+			all = append(all, tokens.Damage{File: objectPath(n), Why: err.Error()})
+		default:
+			more++
+		}
+	}
+	if noRoom > 0 {
+		all = append(all, s.noRoomLocked(noRoom))
+	}
+	if more > 0 {
+		all = append(all, tokens.Damage{File: objectsDir, Why: fmt.Sprintf("%d object files more are damaged", more)})
 	}
 	for _, n := range s.unlisted {
 		if s.files[n] == nil {
@@ -72,13 +87,16 @@ func (s *Store) inspectKeys() {
 	}
 }
 
-// maxUnlisted bounds how many files that no line names are remembered: there may be any
-// number.
-const maxUnlisted = 1000
+// maxTold bounds how many damaged files, and files that no line names, are told one by one:
+// there may be any number.
+const maxTold = 1000
 
 // inspectObjects looks for files of objects that the index does not list. The token's
 // lock is held.
 func (s *Store) inspectObjects() {
+	if s.ample.unnamed > 0 {
+		return // names that have lines are not known
+	}
 	files := 0
 	var unlisted []format.Name
 	err := s.objs.each(func(text string) error {
@@ -87,7 +105,7 @@ func (s *Store) inspectObjects() {
 		known := s.files[n] != nil
 		s.mu.Unlock()
 		if ok && !known {
-			if files++; files <= maxUnlisted {
+			if files++; files <= maxTold {
 				unlisted = append(unlisted, n)
 			}
 		}

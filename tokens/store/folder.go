@@ -188,6 +188,11 @@ var errUnfit = errors.New("not usable")
 // stamp that it had before. An absent file gives an error that wraps
 // fs.ErrNotExist.
 func (d *folder) read(name string, limit int64) ([]byte, stamp, error) {
+	return d.readIf(name, limit, func(int64) error { return nil })
+}
+
+// readIf is read of a file whose size is agreed to.
+func (d *folder) readIf(name string, limit int64, agree func(size int64) error) ([]byte, stamp, error) {
 	fd, err := openat(d.fd, name, unix.O_RDONLY, 0)
 	if err != nil {
 		if errors.Is(err, unix.ELOOP) {
@@ -206,6 +211,9 @@ func (d *folder) read(name string, limit int64) ([]byte, stamp, error) {
 		return nil, s, fmt.Errorf("%s: %w: it is no regular file", name, errUnfit)
 	case st.Size > limit:
 		return nil, s, fmt.Errorf("%s: %w: it has %d bytes, more than %d", name, errUnfit, st.Size, limit)
+	}
+	if err := agree(st.Size); err != nil {
+		return nil, s, fmt.Errorf("%s: %w", name, err)
 	}
 	b := make([]byte, st.Size)
 	n := 0

@@ -11,7 +11,7 @@ import (
 	"p11fs/tokens/store/format"
 )
 
-// maxIndexFile bounds OBJ.IDX: 7 million objects.
+// maxIndexFile bounds OBJ.IDX: 7 million objects, of which more than have room.
 const maxIndexFile = 64 << 20
 
 // maxMarked bounds how many lines of destroyed objects are left in OBJ.IDX before

@@ -61,16 +61,18 @@ func (s *Store) load(ctx context.Context, names []format.Name) error {
 		})
 	}
 	go func() { wg.Wait(); close(batches) }()
-	read := 0
+	read, short := 0, false
 	for ls := range batches {
 		s.mu.Lock()
 		for i := range ls {
 			s.takeLocked(&ls[i])
+			short = short || errors.Is(ls[i].err, errNoRoom)
 		}
 		s.mu.Unlock()
 		read += len(ls)
 	}
 	s.mu.Lock()
+	s.countNoRoomLocked(short)
 	s.summariseLocked()
 	s.mu.Unlock()
 	if read < len(names) {
@@ -82,7 +84,8 @@ func (s *Store) load(ctx context.Context, names []format.Name) error {
 func (s *Store) readObject(n format.Name, codec format.Objects) loaded {
 	l := loaded{name: n}
 	var raw []byte
-	if raw, l.stamp, l.err = s.objs.read(n.String(), format.MaxObjectFile); l.err != nil {
+	admit := func(size int64) error { return s.admit(n, size) }
+	if raw, l.stamp, l.err = s.objs.readIf(n.String(), format.MaxObjectFile, admit); l.err != nil {
 		return l
 	}
 	defer secret.Wipe(raw)
@@ -100,6 +103,13 @@ func (s *Store) takeLocked(l *loaded) {
 		return
 	}
 	f := s.fileLocked(l.name)
+	if errors.Is(l.err, errNoRoom) {
+		if f.stamp, f.failing = l.stamp, (time.Time{}); f.handle == 0 {
+			s.setSizeLocked(f, 0)
+		}
+		s.bad[l.name] = errNoRoom
+		return
+	}
 	if l.err != nil {
 		s.takeDamagedLocked(l, f)
 		return
@@ -138,6 +148,7 @@ func (s *Store) takeDamagedLocked(l *loaded, f *file) {
 		}
 		s.dropLocked(f)
 	}
+	s.setSizeLocked(f, 0)
 	f.stamp, f.failing = l.stamp, time.Time{}
 	was := s.bad[l.name]
 	s.bad[l.name] = l.err
@@ -219,6 +230,7 @@ func (s *Store) dropLocked(f *file) {
 func (s *Store) forgetLocked(n format.Name) {
 	if f := s.files[n]; f != nil {
 		s.dropLocked(f)
+		s.setSizeLocked(f, 0)
 		delete(s.files, n)
 	}
 	delete(s.bad, n)

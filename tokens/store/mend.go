@@ -147,7 +147,9 @@ func (m *mending) keepEntries(i int, es []shm.Entry) {
 				size--
 				m.changed[i] = true
 				delete(m.findings, n)
-				s.cfg.Log.Warn("an object without a file is taken out of shared memory", "dir", s.cfg.Dir, "name", n)
+				if s.saysLocked(m.now) {
+					s.cfg.Log.Warn("an object without a file is taken out of shared memory", "dir", s.cfg.Dir, "name", n)
+				}
 				continue
 			}
 		case good && !m.lined[n]:
@@ -186,7 +188,9 @@ func (m *mending) addEntries() {
 			continue
 		}
 		if len(m.entries[i]) >= shm.Limit {
-			s.cfg.Log.Error("shared memory has no room for an object: stock processes do not see it", "dir", s.cfg.Dir, "name", n)
+			if s.saysLocked(m.now) {
+				s.cfg.Log.Error("shared memory has no room for an object: stock processes do not see it", "dir", s.cfg.Dir, "name", n)
+			}
 			continue
 		}
 		delete(m.findings, n)
@@ -222,10 +226,17 @@ func (m *mending) writeLines() {
 	s := m.s
 	s.mu.Lock()
 	gone := make(map[format.Name]bool)
+	var unknown []format.Name // what was destroyed, or has no room
 	for _, n := range m.lines {
-		gone[n] = !m.exists(s.files[n])
+		f := s.files[n]
+		if gone[n] = !m.exists(f); f == nil {
+			unknown = append(unknown, n)
+		}
 	}
 	s.mu.Unlock()
+	for _, n := range unknown {
+		gone[n] = s.objs.absent(n.String())
+	}
 	if len(m.add) > 0 {
 		s.cfg.Log.Info("the index had lost objects: they are back", "dir", s.cfg.Dir, "objects", len(m.add))
 	}

@@ -34,6 +34,8 @@ func (s *Store) publish(n format.Name, st stamp, private bool, attrs p11.Attribu
 	defer s.mu.Unlock()
 	f := s.fileLocked(n)
 	f.stamp, f.private = st, private
+	s.setSizeLocked(f, st.size)
+	delete(s.bad, n)
 	if private && s.logins.KeyLocked(p11.CKU_USER) == nil {
 		o := s.object(tokens.NewHandle(), n, attrs)
 		o.Drop()
@@ -78,6 +80,9 @@ func (s *Store) Update(ctx context.Context, h p11.ObjectHandle, change func(p11.
 			return nil, err
 		}
 		defer secret.Wipe(b)
+		if err := s.roomFor([]int64{s.sizeOf(n)}, []int64{int64(len(b))}); err != nil {
+			return nil, err
+		}
 		st, err := s.objs.write(n.String(), b)
 		if err != nil {
 			return nil, err

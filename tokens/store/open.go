@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -33,6 +34,7 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 		format: cfg.Format,
 		files:  make(map[format.Name]*file),
 		bad:    make(map[format.Name]error), spoiled: make(map[string]string),
+		ample: ample{room: cmp.Or(cfg.Room, tokens.DefaultRoom)},
 	}
 	s.logins = tokens.NewLogins(&s.mu, s.validLocked, s.logoutLocked)
 	var fresh *newToken

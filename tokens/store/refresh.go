@@ -135,6 +135,7 @@ func (s *Store) stale(c *changes) bool {
 		return err != nil || now != was
 	}
 	left := changes{
+		room:  c.room,
 		data:  (c.data || c.all) && (differs(s.top, dataFile, dataStamp) || s.cfg.Keys == nil && differs(s.top, soKeyFile, keyStamp)),
 		index: (c.index || c.all) && differs(s.objs, indexFile, idx),
 	}
@@ -197,11 +198,11 @@ func (s *Store) sync(ctx context.Context, section bool) (err error) {
 		}
 	}
 	var x format.Index
-	if c.index || s.seg != nil {
+	if c.index || s.seg != nil || c.room && s.ample.unnamed > 0 {
 		if x, err = s.readIndex(); err != nil {
 			return err
 		}
-		fresh := s.forgetOthers(s.listed(x.Names))
+		fresh := s.cut(s.forgetOthers(s.listed(x.Names)))
 		s.removeLeftovers(x.Destroyed)
 		if err := s.load(ctx, fresh); err != nil {
 			return err
@@ -209,6 +210,11 @@ func (s *Store) sync(ctx context.Context, section bool) (err error) {
 	}
 	for _, n := range again {
 		c.add(n)
+	}
+	if c.room {
+		for _, n := range s.withoutRoom() {
+			c.add(n)
+		}
 	}
 	if err := s.load(ctx, s.known(c.names, false)); err != nil {
 		return err

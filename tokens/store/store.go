@@ -40,7 +40,7 @@ type Locker interface {
 }
 
 // Config says which directory a Store keeps, and how. All fields but Other, Create,
-// Group, Keys and Shared must be set.
+// Group, Keys, Room and Shared must be set.
 type Config struct {
 	// Dir is the token directory. Its last component is no symbolic link.
 	Dir string
@@ -62,6 +62,9 @@ type Config struct {
 	// use; nil says that there are none.
 	Shared *Shared
 
+	// Room bounds the object files that are loaded, in bytes: 0 is tokens.DefaultRoom, a negative
+	// number no bound.
+	Room int64
 	// Ended is told when nobody is logged in any more in a role. It may be nil, and does not
 	// call the store.
 	Ended func(p11.UserType)
@@ -118,7 +121,8 @@ type Store struct {
 	spoiled    map[string]string     // other files that cannot be used, and why
 	counter    counter
 	unlisted   []format.Name // files of objects that had no line when the store was opened
-	said       said          // of them in the log
+	ample      ample
+	said       said // of them in the log
 }
 
 var _ tokens.Storage = (*Store)(nil)
@@ -126,6 +130,7 @@ var _ tokens.Storage = (*Store)(nil)
 // A file is what is known of one object file.
 type file struct {
 	stamp   stamp
+	size    int64            // what it takes of the room; 0 if it is not loaded
 	handle  p11.ObjectHandle // 0: not in the index
 	private bool
 	failing time.Time // since when it cannot be read; the old version serves on

@@ -18,10 +18,13 @@ type changes struct {
 	moved bool // the directory itself is another one
 	data  bool // NVTOK.DAT or a master key file
 	index bool // OBJ.IDX
+	room  bool // there may be room for objects that had none
 	names map[format.Name]struct{}
 }
 
-func (c *changes) any() bool { return c.all || c.moved || c.data || c.index || len(c.names) > 0 }
+func (c *changes) any() bool {
+	return c.all || c.moved || c.data || c.index || c.room || len(c.names) > 0
+}
 
 func (c *changes) add(n format.Name) {
 	if c.names == nil {
@@ -35,6 +38,7 @@ func (c *changes) merge(o changes) {
 	c.moved = c.moved || o.moved
 	c.data = c.data || o.data
 	c.index = c.index || o.index
+	c.room = c.room || o.room
 	for n := range o.names {
 		c.add(n)
 	}

@@ -110,7 +110,7 @@ func (k directory) open(ctx context.Context, place *tokens.Place) (*store.Store,
 // configOf is what the store of a place is told, but for the format.
 func configOf(place tokens.Place) store.Config {
 	return store.Config{
-		Dir: place.Dir, Lock: place.Lock, Group: place.Group, Shared: (*store.Shared)(place.Shared), Log: place.Log, Now: place.Now,
+		Dir: place.Dir, Lock: place.Lock, Group: place.Group, Shared: (*store.Shared)(place.Shared), Room: place.Room, Log: place.Log, Now: place.Now,
 	}
 }
 

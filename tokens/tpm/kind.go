@@ -186,7 +186,7 @@ func (k *kind) open(ctx context.Context, place tokens.Place) (_ tokens.Token, er
 	var s *store.Store
 	open := func() error {
 		s, err = store.Open(ctx, store.Config{
-			Dir: place.Dir, Format: keep, Lock: place.Lock, Create: place.Create, Group: place.Group, Log: place.Log, Now: place.Now,
+			Dir: place.Dir, Format: keep, Lock: place.Lock, Create: place.Create, Group: place.Group, Room: place.Room, Log: place.Log, Now: place.Now,
 			Ended: keep.warm.ended,
 		})
 		return err

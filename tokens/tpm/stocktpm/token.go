@@ -92,7 +92,7 @@ func Open(ctx context.Context, place tokens.Place, c Config) (tokens.Token, erro
 	s, err := store.Open(ctx, store.Config{
 		Dir: place.Dir, Format: keeper{format.V38(format.TPM(), place.Rand), &t.state}, Lock: place.Lock, Create: place.Create,
 		Group: place.Group, Keys: &store.Keys{Dir: c.User, SO: namesOf(p11.CKU_SO).file, User: user.file},
-		Shared: (*store.Shared)(place.Shared), Log: place.Log, Now: place.Now,
+		Shared: (*store.Shared)(place.Shared), Room: place.Room, Log: place.Log, Now: place.Now,
 	})
 	if err != nil {
 		return nil, err
