@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"p11fs/p11"
 	"p11fs/tokens"
 	"p11fs/tokens/tpm/stocktpm"
 	"p11fs/tokens/tpm/tpm20"
@@ -51,7 +52,11 @@ func (k *kind) check(p tokens.Place) (wrong, mend string) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
 	defer cancel()
-	device := tpm20.Device(k.deviceOf(r, conf))
+	name, err := k.deviceOf(r, conf)
+	if err != nil {
+		return err.Error() + ": the token stays closed", p11.AdviceOf(err)
+	}
+	device := tpm20.Device(name)
 	if isOld(p.Dir) {
 		device = k.oldDevice(conf)
 	}
@@ -86,7 +91,11 @@ func (k *kind) weak(p tokens.Place) (why, mend string) {
 	if err != nil {
 		return "", ""
 	}
-	chip, release, err := k.take(k.deviceOf(r, conf))
+	device, err := k.deviceOf(r, conf)
+	if err != nil {
+		return "", "" // of which check tells
+	}
+	chip, release, err := k.take(device)
 	if err != nil {
 		return "", ""
 	}

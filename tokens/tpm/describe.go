@@ -4,11 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
-
-	"golang.org/x/sys/unix"
 
 	"p11fs/tokens"
 	"p11fs/tokens/tpm/tpm20"
@@ -47,13 +42,8 @@ func (t *token) Describe(ctx context.Context) (lines []string) {
 
 // counted is how many wrong PINs the index of a key file has counted, and lets pass.
 func (k *keeper) counted(ctx context.Context, file string) (count, limit uint32, ok bool) {
-	f, err := os.OpenFile(filepath.Join(k.dir, file), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	b, _, err := readFile(k.dir, file, keyFileSize)
 	if err != nil {
-		return 0, 0, false
-	}
-	defer f.Close()
-	b := make([]byte, keyFileSize)
-	if _, err := io.ReadFull(f, b); err != nil {
 		return 0, 0, false
 	}
 	kept, err := parseKeyFile(b)

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -47,6 +48,7 @@ type record struct {
 	aes        []int    // bits, where keys of AES are the TPM's
 	modes      []string // of AES
 	indexes    []uint32 // that belong to PINs of the token, or did until a moment ago
+	shared     bool     // others may have written it; not in the file
 }
 
 const recordHead = "p11fs-tpm2 1"
@@ -153,24 +155,43 @@ func (r *record) set(name, value string) (err error) {
 	return err
 }
 
-// readRecord reads the file of a token directory.
-func readRecord(dir string) (*record, error) {
-	name := filepath.Join(dir, chipFile)
+// readFile reads a regular file of a token directory, of limit bytes at most. shared says
+// that others than who reads it, and root, may have written it.
+func readFile(dir, name string, limit int) (b []byte, shared bool, err error) {
+	name = filepath.Join(dir, name)
 	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+		return nil, false, &os.PathError{Op: "open", Path: name, Err: err}
 	}
 	f := os.NewFile(uintptr(fd), name)
 	defer f.Close()
-	b := make([]byte, maxChipFile+1)
-	n, err := f.Read(b)
-	if err != nil || n > maxChipFile {
-		return nil, p11.Errorf(p11.CKR_TOKEN_NOT_RECOGNIZED, "%s cannot be read, or is too long", name)
+	var file, above unix.Stat_t
+	if err = unix.Fstat(fd, &file); err == nil {
+		err = unix.Stat(dir, &above)
 	}
-	r, err := parseRecord(b[:n])
+	if err == nil && file.Mode&unix.S_IFMT == unix.S_IFREG {
+		b, err = io.ReadAll(io.LimitReader(f, int64(limit)+1))
+	}
+	if err != nil || len(b) == 0 || len(b) > limit {
+		return nil, false, p11.Errorf(p11.CKR_TOKEN_NOT_RECOGNIZED, "%s cannot be read, or is too long", name)
+	}
+	for _, st := range []unix.Stat_t{file, above} {
+		shared = shared || st.Mode&0o022 != 0 || st.Uid != 0 && int(st.Uid) != unix.Geteuid()
+	}
+	return b, shared, nil
+}
+
+// readRecord reads the file of a token directory.
+func readRecord(dir string) (*record, error) {
+	b, shared, err := readFile(dir, chipFile, maxChipFile)
 	if err != nil {
-		return nil, p11.Errorf(p11.CKR_TOKEN_NOT_RECOGNIZED, "%s: %w", name, err)
+		return nil, err
 	}
+	r, err := parseRecord(b)
+	if err != nil {
+		return nil, p11.Errorf(p11.CKR_TOKEN_NOT_RECOGNIZED, "%s: %w", filepath.Join(dir, chipFile), err)
+	}
+	r.shared = shared
 	return r, nil
 }
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -155,7 +154,7 @@ func (k *keeper) costOf(before format.Kept) int {
 	}
 	f, err := parseKeyFile(before.File)
 	if err != nil {
-		so, _ := os.ReadFile(filepath.Join(k.dir, "MK_SO")) // none in a new token
+		so, _, _ := readFile(k.dir, "MK_SO", keyFileSize) // none in a new token
 		f, err = parseKeyFile(so)
 	}
 	if err != nil {
@@ -234,7 +233,7 @@ func (k *keeper) changing(ctx context.Context, f func() error) error {
 func (k *keeper) sweep(ctx context.Context) error {
 	used := make(map[uint32]bool)
 	for _, name := range []string{"MK_SO", "MK_USER"} {
-		b, err := os.ReadFile(filepath.Join(k.dir, name))
+		b, _, err := readFile(k.dir, name, keyFileSize)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}

@@ -125,19 +125,24 @@ func readSettings(file string) (s settings, err error) {
 }
 
 // deviceOf is the TPM of a token: that of its own files, of its configuration, of the
-// kind, or of the machine.
-func (k *kind) deviceOf(r *record, s settings) string {
+// kind, or of the machine. One that others may have written into its files is its TPM only
+// if something else says so too: it gets what was made of the PINs, and the next master key.
+func (k *kind) deviceOf(r *record, s settings) (string, error) {
+	if r.device != "" && r.shared && r.device != s.device && r.device != k.device {
+		return "", p11.Advise(p11.Errorf(p11.CKR_TOKEN_NOT_RECOGNIZED, "%s says that the token's TPM is %s, and others may have written that", chipFile, r.device),
+			"if it is, write device = "+r.device+" into the token's configuration (confname)")
+	}
 	for _, d := range []string{r.device, s.device, k.device} {
 		if d != "" {
-			return d
+			return d, nil
 		}
 	}
 	for _, d := range usual() {
 		if _, err := os.Stat(d); err == nil {
-			return d
+			return d, nil
 		}
 	}
-	return usual()[0]
+	return usual()[0], nil
 }
 
 // usual are where the kernel has the TPM of a machine: several programs share the first.
@@ -161,7 +166,11 @@ func (k *kind) open(ctx context.Context, place tokens.Place) (_ tokens.Token, er
 	if err != nil {
 		return nil, err
 	}
-	chip, release, err := k.take(k.deviceOf(r, conf))
+	device, err := k.deviceOf(r, conf)
+	if err != nil {
+		return nil, err
+	}
+	chip, release, err := k.take(device)
 	if err != nil {
 		return nil, err
 	}

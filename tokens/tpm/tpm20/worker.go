@@ -216,6 +216,10 @@ func (w *worker) parent(p Parent) (*storage, error) {
 	// It may have been made persistent since, for an owner with a password.
 	s, err := w.persistent(cmp.Or(p.Handle, commonHandle))
 	if err == nil && bytes.Equal(s.name, p.Name) {
+		// A key that somebody has brought, and who knows it reads what is under it.
+		if a := s.public.ObjectAttributes; !a.FixedTPM || !a.FixedParent || !a.SensitiveDataOrigin || !a.Restricted || !a.Decrypt {
+			return nil, p11.Errorf(p11.CKR_TOKEN_NOT_RECOGNIZED, "the key at %#x is no storage key that the TPM has made: nothing is put under it", cmp.Or(p.Handle, commonHandle))
+		}
 		return w.keep(s)
 	}
 	if _, ok := code(err); err != nil && !ok {
