@@ -28,8 +28,6 @@ type conf struct {
 	apqns     card.Target // none: APQN_ANY
 	sensitive bool        // FORCE_SENSITIVE
 	filter    string      // CPFILTER, "" for the file beside this one
-	strict    bool        // STRICT_MODE
-	vhsm      bool        // VHSM_MODE
 	wkvp      []byte      // EXPECTED_WKVP
 	ignored   []string    // the words that change nothing here
 
@@ -93,11 +91,7 @@ func parseConf(src string) (conf, error) {
 			return conf{}, err
 		}
 	}
-	switch {
-	case p.strict && p.vhsm:
-		// Both are about which keys belong to a session of the card: 3.27 takes both, and a
-		// key of VHSM_MODE is one of STRICT_MODE, too.
-	case !p.mode && p.card == "" && p.library == "":
+	if !p.mode && p.card == "" && p.library == "" {
 		return conf{}, p11.Errorf(p11.CKR_FUNCTION_FAILED, "it names no cards: write APQN_ANY, or APQN_ALLOWLIST with some")
 	}
 	return p.conf, nil
@@ -171,12 +165,9 @@ func (p *parser) statement() error {
 		return p.allowed(w)
 	case "FORCE_SENSITIVE":
 		p.sensitive = true
-	case "STRICT_MODE":
-		p.strict = true
-	case "VHSM_MODE":
-		p.vhsm = true
-	case "FIPS_SESSION_MODE":
-		return p11.Advise(p.bad(w, "FIPS_SESSION_MODE makes login sessions that p11fs cannot make"), "take the line out, if the keys of the token belong to no such session")
+	case "STRICT_MODE", "VHSM_MODE", "FIPS_SESSION_MODE":
+		// To take no notice would make keys that outlive the session they are to belong to.
+		return p11.Advise(p.bad(w, "%s binds keys to login sessions of the card, which p11fs does not make", w.text), "take the line out, if the keys of the token belong to no such session")
 	case "CPFILTER":
 		v, err := p.value(w)
 		p.filter = v.text

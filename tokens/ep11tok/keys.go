@@ -37,9 +37,7 @@ func (t *token) withKey(ctx context.Context, a p11.Attributes, f func(target car
 		return err
 	}
 	try := func(blob []byte) error {
-		return t.again(ctx, func() error {
-			return t.cards.ask(ctx, func() error { return f(t.cards.of(blob), blob) })
-		})
+		return t.cards.ask(ctx, func() error { return f(t.cards.of(blob), blob) })
 	}
 	err = try(blob)
 	if p11.RVOf(err) != ep11.WKIDMismatch {
@@ -203,8 +201,8 @@ func (t *token) GenerateKey(ctx context.Context, m p11.Mechanism, given p11.Attr
 	if lengths := p11.KeyLengths(kt); len(lengths) == 1 && !a.Has(p11.CKA_VALUE_LEN) {
 		a.SetUlong(p11.CKA_VALUE_LEN, lengths[0])
 	}
-	err = t.make(ctx, a, func(target card.Target, pin []byte) error {
-		blob, checksum, err := ep11.GenerateKey(ctx, t.cards.via, target, m, template(a), pin)
+	err = t.make(ctx, func(target card.Target) error {
+		blob, checksum, err := ep11.GenerateKey(ctx, t.cards.via, target, m, template(a), nil)
 		if err == nil {
 			err = t.secretMade(&a, blob, checksum)
 		}
@@ -233,8 +231,8 @@ func (t *token) GenerateKeyPair(ctx context.Context, m p11.Mechanism, givenPubli
 	}
 	defer end()
 	var blob, spki []byte
-	err = t.make(ctx, private, func(target card.Target, pin []byte) (err error) {
-		blob, spki, err = ep11.GenerateKeyPair(ctx, t.cards.via, target, m, template(public), template(private), pin)
+	err = t.make(ctx, func(target card.Target) (err error) {
+		blob, spki, err = ep11.GenerateKeyPair(ctx, t.cards.via, target, m, template(public), template(private), nil)
 		return err
 	})
 	if err != nil {
@@ -361,11 +359,7 @@ func (t *token) unwrap(ctx context.Context, target card.Target, kek []byte, m p1
 	if _, fixed := a.Ulong(p11.CKA_VALUE_LEN); !fixed {
 		told.Delete(p11.CKA_VALUE_LEN)
 	}
-	pin, err := t.pin(ctx, *a)
-	if err != nil {
-		return err
-	}
-	blob, checksum, err := ep11.UnwrapKey(ctx, t.cards.via, target, wrapped, kek, nil, pin, m, told)
+	blob, checksum, err := ep11.UnwrapKey(ctx, t.cards.via, target, wrapped, kek, nil, nil, m, told)
 	if err != nil {
 		return err
 	}
@@ -400,11 +394,7 @@ func (t *token) DeriveKey(ctx context.Context, m p11.Mechanism, base *tokens.Obj
 		a.SetUlong(p11.CKA_VALUE_LEN, lengths[0])
 	}
 	err = t.withKey(ctx, attrs, func(target card.Target, blob []byte) error {
-		pin, err := t.pin(ctx, a)
-		if err != nil {
-			return err
-		}
-		key, checksum, err := ep11.DeriveKey(ctx, t.cards.via, target, m, template(a), blob, nil, pin)
+		key, checksum, err := ep11.DeriveKey(ctx, t.cards.via, target, m, template(a), blob, nil, nil)
 		if err != nil {
 			return err
 		}
@@ -428,22 +418,15 @@ func (c *cards) has(ctx context.Context, m p11.MechanismType, use p11.Flags) err
 	return err
 }
 
-// make has the card make a key of attributes where new keys are made.
-func (t *token) make(ctx context.Context, a p11.Attributes, f func(target card.Target, pin []byte) error) error {
-	err := t.again(ctx, func() error {
-		return t.cards.ask(ctx, func() error {
-			target, _, err := t.cards.fresh()
-			if err != nil {
-				return err
-			}
-			pin, err := t.pin(ctx, a)
-			if err != nil {
-				return err
-			}
-			return f(target, pin)
-		})
-	})
-	return failed(err, nil)
+// make has the card make a key where new keys are made.
+func (t *token) make(ctx context.Context, f func(target card.Target) error) error {
+	return failed(t.cards.ask(ctx, func() error {
+		target, _, err := t.cards.fresh()
+		if err != nil {
+			return err
+		}
+		return f(target)
+	}), nil)
 }
 
 // importMode wraps the keys that come in.
@@ -516,21 +499,19 @@ func (t *token) bring(ctx context.Context, a p11.Attributes) ([]byte, error) {
 
 // carry encrypts a value under the key that brings others in, and has the card unwrap it.
 func (t *token) carry(ctx context.Context, value []byte, a *p11.Attributes) error {
-	return t.again(ctx, func() error {
-		return t.cards.try(ctx, func() error {
-			target, kek, err := t.importKey(ctx)
-			if err != nil {
-				return err
-			}
-			iv := make([]byte, 16)
-			_, _ = rand.Read(iv) // which never fails
-			m := p11.Mechanism{Type: importMode, Param: p11.IV(iv)}
-			wrapped, err := ep11.EncryptSingle(ctx, t.cards.via, target, kek, m, value)
-			if err != nil {
-				return err
-			}
-			return t.unwrap(ctx, target, kek, m, wrapped, a)
-		})
+	return t.cards.try(ctx, func() error {
+		target, kek, err := t.importKey(ctx)
+		if err != nil {
+			return err
+		}
+		iv := make([]byte, 16)
+		_, _ = rand.Read(iv) // which never fails
+		m := p11.Mechanism{Type: importMode, Param: p11.IV(iv)}
+		wrapped, err := ep11.EncryptSingle(ctx, t.cards.via, target, kek, m, value)
+		if err != nil {
+			return err
+		}
+		return t.unwrap(ctx, target, kek, m, wrapped, a)
 	})
 }
 

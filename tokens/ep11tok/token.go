@@ -265,9 +265,3 @@ func (t *token) testRandom(ctx context.Context) error {
 	}
 	return failed(err, nil)
 }
-
-// pin is what the card needs to make a key of a login session; nil for one of none.
-func (t *token) pin(context.Context, p11.Attributes) ([]byte, error) { return nil, nil }
-
-// again repeats a call whose login session the card has lost.
-func (t *token) again(_ context.Context, f func() error) error { return f() }
