@@ -65,7 +65,7 @@ func New(daemon mountd.Config, libcrypto func() (string, error)) Examination {
 // Run makes all checks, in the order in which their troubles are met.
 func (e Examination) Run() []Finding {
 	checks := []func() Finding{e.device, e.helper, e.allowOther, e.group, e.member, e.configuration, e.policy, e.data, e.tokens, e.pins, e.strength, e.modes,
-		e.slotDaemon, e.refusal, e.segments, e.lockFiles, e.socket, e.mount, e.libcrypto, e.mechanisms}
+		e.slotDaemon, e.refusal, e.segments, e.lockFiles, e.socket, e.mount, e.libcrypto, e.libraries, e.mechanisms}
 	findings := make([]Finding, len(checks))
 	for i, check := range checks {
 		findings[i] = check()
