@@ -135,6 +135,8 @@ static bool idle_connection(struct sock *s)
 static void give_back(struct sock *s)
 {
     pthread_mutex_lock(&pool.mu);
+    if (pool.count == 0)
+        pool.owner = getpid();
     if (pool.count < IDLE && pool.owner == getpid()) {
         pool.idle[pool.count++] = *s;
         s->fd = -1;
