@@ -46,11 +46,12 @@ TRIXIE := $(BUILD)/trixie
 S390X_UNITS := ./shm/... ./locks ./secret ./p11/... ./tokens/... ./engine/... ./mountd/config ./mountd/rpc/...
 
 # The packages that start goroutines: on one processor these run in another order. With
-# them runs the engine, for what the race detector makes too slow to be whole.
-GOROUTINES = $$(grep -rlE '^[[:space:]]*go (func|[[:alnum:]_.]+)\(|\.Go\(' --include='*.go' --exclude='*_test.go' --exclude-dir=$(BUILD) . | xargs -n1 dirname | sort -u) ./engine
+# them runs the engine, for what the race detector makes too slow to be whole. What takes
+# longest begins first.
+GOROUTINES = ./engine ./tokens/store ./fs $$(grep -rlE '^[[:space:]]*go (func|[[:alnum:]_.]+)\(|\.Go\(' --include='*.go' --exclude='*_test.go' --exclude-dir=$(BUILD) . | xargs -n1 dirname | sort -u)
 
 .DEFAULT_GOAL := build
-.PHONY: help run test test-disk test-s390x build integration soak fuzz lint check bench generate man install uninstall clean setup-run setup-test setup-s390x setup-trixie setup-bench
+.PHONY: help run test test-one test-server test-disk test-s390x build integration soak fuzz lint check bench generate man install uninstall clean setup-run setup-test setup-s390x setup-trixie setup-bench
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,8 +84,14 @@ build: ## build bin/p11fs
 # What takes longest, and mostly waits for other programs, begins first.
 test: setup-test setup-trixie ## run all tests: with the race detector, on one processor, and the server's fuzz target
 	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP) -- $(P11FS_TEST_RACE) -count=1 -p 3 -timeout $(TIMEOUT) ./integration ./cmd/libp11fs ./...
-	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP_SHORT) -- -short -count=1 -parallel 2 -exec "env GOMAXPROCS=1" -timeout $(TIMEOUT) $(GOROUTINES)
-	@sh contrib/fuzz.sh $(SERVERTIME) ./mountd/rpc FuzzServer
+	@$(MAKE) --no-print-directory -j2 -Otarget test-one test-server
+
+# The first pass had go vet look at the same packages.
+test-one: # on one processor
+	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP_SHORT) -- -short -count=1 -vet=off -parallel 2 -exec "env GOMAXPROCS=1" -timeout $(TIMEOUT) $(GOROUTINES)
+
+test-server: # what has one processor to itself beside test-one
+	@sh contrib/fuzz.sh $(SERVERTIME) ./mountd/rpc FuzzServer 1
 
 test-disk: ## run the token directories' tests on a real disk, below DISK (build/disk), and not in memory
 	@mkdir -p $(DISK)
@@ -93,7 +100,7 @@ test-disk: ## run the token directories' tests on a real disk, below DISK (build
 test-s390x: setup-s390x ## run the tests that need no FUSE on big-endian s390x under qemu, and stock s390x programs beside ours
 	@sh contrib/s390x.sh $(S390X) || :
 	$(GO) run -exec "env GOARCH=s390x CGO_ENABLED=0" ./contrib/testrun -may-skip $(MAY_SKIP_S390X) -- \
-		-short -count=1 -exec qemu-s390x-static -timeout $(TIMEOUT) $(S390X_UNITS)
+		-short -count=1 -vet=off -exec qemu-s390x-static -timeout $(TIMEOUT) $(S390X_UNITS)
 	P11FS_S390X=$(S390X) $(GO) run ./contrib/testrun -- -count=1 -run '^TestS390X' ./integration
 
 integration: setup-test setup-trixie ## run the tests that drive the built program with real clients

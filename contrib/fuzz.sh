@@ -1,10 +1,11 @@
 #!/bin/sh
-# Runs fuzz targets for a while: fuzz.sh [TIME [PACKAGE TARGET]], or all of the
-# module's. An input that fails is printed and kept in build/fuzz: go test writes
+# Runs fuzz targets for a while: fuzz.sh [TIME [PACKAGE TARGET [PROCESSES]]], or all of
+# the module's. An input that fails is printed and kept in build/fuzz: go test writes
 # it among the sources, where every later run of the tests would take it.
 set -eu
 cd "$(dirname "$0")/.."
 time=${1:-10s}
+processes=${4:-$(nproc)}
 status=0
 kept=build/fuzz
 mkdir -p $kept
@@ -28,7 +29,7 @@ trap 'exit 1' INT TERM
 for package in ${2:-$("${GO:-go}" list ./...)}; do
 	for target in ${3:-$("${GO:-go}" test -list '^Fuzz' "$package" | grep '^Fuzz' || :)}; do
 		echo "fuzz: $package $target"
-		"${GO:-go}" test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 10x "$package" || status=1
+		"${GO:-go}" test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 10x -parallel "$processes" "$package" || status=1
 	done
 done
 exit $status
