@@ -144,6 +144,7 @@ install: build libp11fs libcard ## install below PREFIX (/usr/local), and p11fs.
 	install -D -m 0644 $(LIBP11FS) $(DESTDIR)$(PREFIX)/lib/pkcs11/libp11fs.so
 	@# Not where the linker looks: the name is that of the vendor's.
 	install -D -m 0644 $(LIBCARD)/libep11.so $(DESTDIR)$(PREFIX)/lib/p11fs/libep11.so
+	install -D -m 0644 $(LIBCARD)/libcsulcca.so $(DESTDIR)$(PREFIX)/lib/p11fs/libcsulcca.so
 	install -D -m 0644 contrib/p11fs.service $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs.service
 	sed -i 's|/usr/local|$(PREFIX)|' $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs.service
 	install -D -m 0644 contrib/p11fs-rpc.socket $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs-rpc.socket
@@ -167,7 +168,7 @@ install: build libp11fs libcard ## install below PREFIX (/usr/local), and p11fs.
 
 uninstall: ## remove what install put below PREFIX
 	rm -f $(DESTDIR)$(PREFIX)/bin/p11fs $(DESTDIR)$(PREFIX)/lib/pkcs11/libp11fs.so $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs.service
-	rm -f $(DESTDIR)$(PREFIX)/lib/p11fs/libep11.so
+	rm -f $(DESTDIR)$(PREFIX)/lib/p11fs/libep11.so $(DESTDIR)$(PREFIX)/lib/p11fs/libcsulcca.so
 	rm -f $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/p11fs.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/p11fs.conf
 	@[ -z "$(SLOTD)" ] || [ "$$(readlink "$(DESTDIR)$(SLOTD)")" != "$(PREFIX)/bin/p11fs" ] || rm -f "$(DESTDIR)$(SLOTD)"
 	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs-rpc.socket $(DESTDIR)$(P11MODULES)/p11fs.module

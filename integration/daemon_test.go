@@ -17,6 +17,8 @@ import (
 
 	"p11fs/tokens/card"
 	"p11fs/tokens/card/soft"
+	"p11fs/tokens/card/softcca"
+	"p11fs/tokens/ccatok"
 	"p11fs/tokens/ep11tok"
 	"p11fs/tokens/lite"
 	"p11fs/tokens/store/format"
@@ -105,11 +107,16 @@ func newDaemon(t testing.TB, c daemonConfig) *daemon {
 		if c.pins != "" {
 			d.giveTPM()
 		}
-	case !c.system && !c.modern && (c.token == swtok.Kind || c.token == lite.Kind || c.token == ep11tok.Kind):
+	case !c.system && !c.modern && (c.token == swtok.Kind || c.token == lite.Kind || c.token == ep11tok.Kind || c.token == ccatok.Kind):
 		oldToken(t, filepath.Join(d.tokenRoot(), c.token), c.token)
 	}
 	if c.token == ep11tok.Kind { // which has a software card of its own
 		if err := soft.MakeSet(filepath.Join(d.tokenRoot(), c.token, "card"), "ep11", []card.APQN{{Adapter: 0, Domain: 1}}, []string{soft.WK}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if c.token == ccatok.Kind { // likewise
+		if err := softcca.MakeSet(filepath.Join(d.tokenRoot(), c.token, "card"), []card.APQN{{Adapter: 0, Domain: 1}}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -14,8 +14,12 @@ LIBCARD_LINK   := -shared -Wl,-z,relro,-z,now -Wl,-Bsymbolic
 LIBCARD_COMMON := $(LIBCARD_SRC)/card.c $(addprefix $(LIBCARD_SHARED)/,buffer.c socket.c value.c attributes.c mechanism.c mechanism_gen.c kbkdf.c)
 
 .PHONY: libcard
-libcard: $(LIBCARD)/libep11.so ## build build/libep11.so, the host library of IBM Z's cards over software cards
+libcard: $(LIBCARD)/libep11.so $(LIBCARD)/libcsulcca.so ## build the host libraries of IBM Z's cards, over software cards
 
 $(LIBCARD)/lib%.so: $(LIBCARD_SRC)/%.c $(LIBCARD_SRC)/%_gen.c $(LIBCARD_COMMON) $(wildcard $(LIBCARD_SRC)/*.h $(LIBCARD_SHARED)/*.h)
+	@mkdir -p $(dir $@)
+	$(CC) $(LIBCARD_FLAGS) $(LIBCARD_CFLAGS) $(LIBCARD_LINK) -Wl,-soname,$(notdir $@) -o $@ $(filter %.c,$^)
+
+$(LIBCARD)/libcsulcca.so: $(LIBCARD_SRC)/cca.c $(LIBCARD_COMMON) $(wildcard $(LIBCARD_SRC)/*.h $(LIBCARD_SHARED)/*.h)
 	@mkdir -p $(dir $@)
 	$(CC) $(LIBCARD_FLAGS) $(LIBCARD_CFLAGS) $(LIBCARD_LINK) -Wl,-soname,$(notdir $@) -o $@ $(filter %.c,$^)

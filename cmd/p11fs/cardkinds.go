@@ -10,6 +10,7 @@ import (
 
 	"p11fs/tokens/card"
 	"p11fs/tokens/card/soft"
+	"p11fs/tokens/card/softcca"
 	"p11fs/tokens/swtok"
 )
 
@@ -30,7 +31,7 @@ type cardKind interface {
 }
 
 // cardKinds are all that there are.
-func cardKinds() []cardKind { return []cardKind{ep11Cards{}} }
+func cardKinds() []cardKind { return []cardKind{ep11Cards(), ccaCards()} }
 
 func cardKindNames() (names []string) {
 	for _, k := range cardKinds() {
@@ -48,22 +49,40 @@ func cardKindOf(name string) (cardKind, error) {
 	return nil, &usageError{err: fmt.Errorf("there is no kind of card %q: name %s", name, strings.Join(cardKindNames(), ", "))}
 }
 
-// ep11Cards are the cards of package soft.
-type ep11Cards struct{}
+// setCards are cards of a soft.Set.
+type setCards struct {
+	kind      card.ABI
+	registers []string // the master keys
+	answers   func(*soft.Set, swtok.Provider, *slog.Logger) card.Transport
+	// shown are the verification patterns of a domain's master keys.
+	shown func(*soft.Set, card.APQN) (string, error)
+}
 
-func (ep11Cards) name() string  { return "ep11" }
-func (ep11Cards) abi() card.ABI { return card.EP11 }
+// ep11Cards are those of package soft.
+func ep11Cards() cardKind {
+	return setCards{card.EP11, []string{soft.WK}, func(s *soft.Set, p swtok.Provider, log *slog.Logger) card.Transport { return soft.NewEP11(s, p, log) }, ep11Patterns}
+}
 
-func (ep11Cards) made(dir string) bool {
+// ccaCards are those of package softcca.
+func ccaCards() cardKind {
+	return setCards{card.CCA, softcca.MasterNames(), func(s *soft.Set, p swtok.Provider, log *slog.Logger) card.Transport {
+		return softcca.NewCards(s, p, log)
+	}, ccaPatterns}
+}
+
+func (k setCards) name() string  { return k.kind.String() }
+func (k setCards) abi() card.ABI { return k.kind }
+
+func (setCards) made(dir string) bool {
 	_, err := os.Lstat(filepath.Join(dir, cardFile))
 	return err == nil
 }
 
-func (k ep11Cards) make(dir string, apqns []card.APQN) error {
-	return soft.MakeSet(dir, k.name(), apqns, []string{soft.WK})
+func (k setCards) make(dir string, apqns []card.APQN) error {
+	return soft.MakeSet(dir, k.name(), apqns, k.registers)
 }
 
-func (k ep11Cards) set(dir string) (*soft.Set, error) {
+func (k setCards) set(dir string) (*soft.Set, error) {
 	s, err := soft.OpenSet(dir)
 	if err == nil && s.Kind() != k.name() {
 		return nil, errors.Join(fmt.Errorf("%s has %s cards: say --kind %[2]s", dir, s.Kind()), s.Close())
@@ -72,7 +91,7 @@ func (k ep11Cards) set(dir string) (*soft.Set, error) {
 }
 
 // with is do with the set of dir.
-func (k ep11Cards) with(dir string, do func(*soft.Set) error) error {
+func (k setCards) with(dir string, do func(*soft.Set) error) error {
 	s, err := k.set(dir)
 	if err != nil {
 		return err
@@ -80,36 +99,34 @@ func (k ep11Cards) with(dir string, do func(*soft.Set) error) error {
 	return errors.Join(do(s), s.Close())
 }
 
-func (k ep11Cards) open(dir string, p swtok.Provider, log *slog.Logger) (card.Transport, error) {
+func (k setCards) open(dir string, p swtok.Provider, log *slog.Logger) (card.Transport, error) {
 	s, err := k.set(dir)
 	if err != nil {
 		return nil, err
 	}
-	return soft.NewEP11(s, p, log), nil
+	return k.answers(s, p, log), nil
 }
 
-func (k ep11Cards) change(dir string, a *card.APQN, what string) error {
-	return k.with(dir, func(s *soft.Set) error { return withAdvice(s.Change(a, soft.WK, what)) })
+func (k setCards) change(dir string, a *card.APQN, what string) error {
+	return k.with(dir, func(s *soft.Set) error {
+		for _, register := range k.registers {
+			if err := s.Change(a, register, what); err != nil {
+				return withAdvice(err)
+			}
+		}
+		return nil
+	})
 }
 
-func (k ep11Cards) setOnline(dir string, a card.APQN, on bool) error {
+func (k setCards) setOnline(dir string, a card.APQN, on bool) error {
 	return k.with(dir, func(s *soft.Set) error { return s.SetOnline(a, on) })
 }
 
-// patternShown is how many bytes of a verification pattern are shown: the WKID.
-const patternShown = 16
-
-func (k ep11Cards) status(dir string) (lines []string, err error) {
-	shown := func(pattern []byte) string {
-		if pattern == nil {
-			return "-"
-		}
-		return fmt.Sprintf("%x", pattern[:patternShown])
-	}
+func (k setCards) status(dir string) (lines []string, err error) {
 	err = k.with(dir, func(s *soft.Set) error {
 		lines = append(lines, fmt.Sprintf("%s software card, serial number %s, in %s", k.name(), s.Serial(), dir))
 		for _, a := range s.APQNs() {
-			m, err := s.WrappingKey(a)
+			patterns, err := k.shown(s, a)
 			if err != nil {
 				return err
 			}
@@ -117,13 +134,51 @@ func (k ep11Cards) status(dir string) (lines []string, err error) {
 			if s.Online(a) {
 				state = "online"
 			}
-			line := fmt.Sprintf("%v %s wk=%s next=%s", a, state, shown(m.Current), shown(m.Next))
-			if m.Committed {
-				line += " committed"
-			}
-			lines = append(lines, line)
+			lines = append(lines, fmt.Sprintf("%v %s %s", a, state, patterns))
 		}
 		return nil
 	})
 	return lines, err
+}
+
+// patternShown is how many bytes of a verification pattern of EP11 are shown: the WKID.
+const patternShown = 16
+
+func ep11Patterns(s *soft.Set, a card.APQN) (string, error) {
+	shown := func(pattern []byte) string {
+		if pattern == nil {
+			return "-"
+		}
+		return fmt.Sprintf("%x", pattern[:patternShown])
+	}
+	m, err := s.WrappingKey(a)
+	if err != nil {
+		return "", err
+	}
+	text := fmt.Sprintf("wk=%s next=%s", shown(m.Current), shown(m.Next))
+	if m.Committed {
+		text += " committed"
+	}
+	return text, nil
+}
+
+// ccaPatterns has of each master key what is current, old and next.
+func ccaPatterns(s *soft.Set, a card.APQN) (string, error) {
+	var words []string
+	for _, m := range softcca.Masters() {
+		var shown []string
+		for _, r := range []softcca.Register{softcca.Current, softcca.Old, softcca.New} {
+			p, there, err := softcca.Pattern(s, a, m, r)
+			switch {
+			case err != nil:
+				return "", err
+			case there:
+				shown = append(shown, fmt.Sprintf("%x", p))
+			default:
+				shown = append(shown, "-")
+			}
+		}
+		words = append(words, fmt.Sprintf("%v=%s", m, strings.Join(shown, ",")))
+	}
+	return strings.Join(words, " "), nil
 }

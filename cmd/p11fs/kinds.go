@@ -1,13 +1,16 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 
 	"p11fs/mountd"
 	"p11fs/tokens"
+	"p11fs/tokens/ccatok"
 	"p11fs/tokens/ep11tok"
 	"p11fs/tokens/lite"
 	"p11fs/tokens/swtok"
@@ -27,8 +30,17 @@ func setKinds(c *mountd.Config, provider string) error {
 	if c.Mode == mountd.User {
 		device = os.Getenv("P11FS_TPM")
 	}
-	c.Kinds = []tokens.Kind{swtok.NewKind(p), lite.NewKind(p, c.Log), tpm.NewKind(p, device), ep11tok.NewKind(p)}
+	c.Kinds = []tokens.Kind{swtok.NewKind(p), lite.NewKind(p, c.Log), tpm.NewKind(p, device), ep11tok.NewKind(p), ccatok.NewKind(p, ccaSocket(c.Mode))}
 	return nil
+}
+
+// ccaSocket is where cards in CCA mode answer.
+func ccaSocket(mode mountd.Mode) string {
+	run := "/run"
+	if mode == mountd.User {
+		run = cmp.Or(os.Getenv("XDG_RUNTIME_DIR"), run)
+	}
+	return filepath.Join(run, "p11fs", "card.cca")
 }
 
 func loadProvider(name string, log *slog.Logger) (swtok.Provider, error) {

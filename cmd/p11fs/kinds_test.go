@@ -43,6 +43,10 @@ func TestKinds(t *testing.T) {
 		{"ep11tok", "swtok 3.8", old("swtok"), "swtok"},
 		{"ep11tok", "ep11tok 3.8", old("ep11tok"), "ep11tok"},
 		{"ep11tok", "ep11tok 3.12", newer("ep11tok"), "ep11tok"},
+		{"ccatok", "", nil, "ccatok"},
+		{"ccatok", "swtok 3.8", old("swtok"), "swtok"},
+		{"ccatok", "ccatok 3.8", old("ccatok"), "ccatok"},
+		{"ccatok", "ccatok 3.12", newer("ccatok"), "ccatok"},
 		{"other", "lite 3.8", old("lite"), "swtok"},
 	} {
 		t.Run(c.name+" "+c.made, func(t *testing.T) {

@@ -2,6 +2,7 @@ package ccatok
 
 import (
 	"log/slog"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -70,7 +71,7 @@ func place(t testing.TB, dir string) tokens.Place {
 
 func open(t testing.TB, p tokens.Place, via card.Transport) tokens.Token {
 	t.Helper()
-	tok, err := newKind(swtok.GoProvider(), func(conf) card.Transport { return via }).Open(t.Context(), p)
+	tok, err := newKind(swtok.GoProvider(), func(conf, tokens.Place) (card.Transport, error) { return via, nil }).Open(t.Context(), p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,4 +89,56 @@ func TestToken(t *testing.T) {
 			return open(t, place(t, dir), d)
 		},
 	})
+}
+
+// TestOwnCard makes a token with a software card of its own, which is there when the token is
+// opened again, and one whose card is elsewhere and does not answer.
+func TestOwnCard(t *testing.T) {
+	t.Parallel()
+	p := place(t, t.TempDir())
+	kind := NewKind(swtok.GoProvider(), filepath.Join(t.TempDir(), "absent"))
+	var key *tokens.Object
+	for i, setting := range []string{"card = new", ""} {
+		p.Config = ""
+		if setting != "" {
+			p.Config = filepath.Join(t.TempDir(), "settings")
+			if err := os.WriteFile(p.Config, []byte(setting), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		opened, err := kind.Open(t.Context(), p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tok := opened.(*token)
+		if i == 0 {
+			key = adopted(t, tok, template(p11.CKO_SECRET_KEY, p11.CKK_AES, p11.Attribute{Type: p11.CKA_VALUE, Value: make([]byte, 16)}))
+		}
+		if _, err := do(t, tok, p11.CKF_ENCRYPT, p11.Mechanism{Type: p11.CKM_AES_ECB}, key, make([]byte, 16), 16, nil); err != nil {
+			t.Errorf("opened for the %d. time: %v", i+1, err)
+		}
+		if err := tok.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	elsewhere := place(t, t.TempDir())
+	elsewhere.Config = filepath.Join(t.TempDir(), "settings")
+	socket := filepath.Join(t.TempDir(), "absent")
+	if err := os.WriteFile(elsewhere.Config, []byte("card = "+socket), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	opened, err := kind.Open(t.Context(), elsewhere)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if opened.(tokens.Offliner).Offline() == nil {
+		t.Error("a card that is not there is online")
+	}
+	if err := opened.Close(); err != nil {
+		t.Error(err)
+	}
+	elsewhere.Config = ""
+	if c, err := readConf(elsewhere); err != nil || c.card != socket {
+		t.Errorf("the token's own configuration says %q, %v", c.card, err)
+	}
 }

@@ -3,6 +3,7 @@ package ccatok
 import (
 	"bytes"
 	"context"
+	"errors"
 
 	"p11fs/p11"
 	"p11fs/tokens"
@@ -11,79 +12,82 @@ import (
 	"p11fs/tokens/securekey"
 )
 
-// moved is the key token of a key under another master key: from the old one under that in
-// use, or, ahead of a change, from that under the one to come.
-func (t *token) moved(ctx context.Context, a p11.Attributes, ahead bool) (key []byte, err error) {
-	word := "RTCMK"
-	if ahead {
-		word = "RTNMK"
-	}
-	kt, _ := a.KeyType()
-	err = t.link.withKey(ctx, a, func(via card.Transport, old []byte) (err error) {
-		switch kt {
-		case p11.CKK_AES:
-			key, err = cca.CSNBKTC(ctx, via, nil, cca.Rules{word, "AES"}.Bytes(), old)
-		case p11.CKK_DES, p11.CKK_DES3:
-			key, err = cca.CSNBKTC(ctx, via, nil, keyword(word), old)
-		case p11.CKK_GENERIC_SECRET:
-			key, err = cca.CSNBKTC2(ctx, via, nil, cca.Rules{word, "HMAC"}.Bytes(), old)
-		case p11.CKK_EC:
-			key, err = cca.CSNDKTC(ctx, via, nil, cca.Rules{word, "ECC"}.Bytes(), old)
-		case p11.CKK_RSA:
-			key, err = cca.CSNDKTC(ctx, via, nil, keyword(word), old)
+var _ tokens.Reencipherer = (*token)(nil)
+
+// The rules of Key Token Change: to the master key in use from the one before, and from that
+// in use to the one to come.
+const (
+	toCurrent = "RTCMK"
+	toNew     = "RTNMK"
+)
+
+// moved is a key token under another master key, as it is where it is under that already,
+// and nothing for a public key's, which is under none.
+func (t *token) moved(ctx context.Context, rule string, key []byte) (moved []byte, err error) {
+	err = t.link.call(ctx, func(via card.Transport) (err error) {
+		if s, perr := cca.ParseSymmetric(key); perr == nil {
+			rules := cca.Rules{rule}
+			if s.AES {
+				rules = append(rules, "AES")
+			}
+			moved, err = cca.CSNBKTC(ctx, via, nil, rules.Bytes(), key)
+			return err
+		}
+		if _, perr := cca.ParseVariable(key); perr == nil {
+			moved, err = cca.CSNBKTC2(ctx, via, nil, cca.Rules{rule, "HMAC"}.Bytes(), key)
+			return err
+		}
+		k, perr := cca.ParsePKA(key)
+		switch {
+		case perr != nil:
+			return p11.Errorf(p11.CKR_DEVICE_ERROR, "the key token is damaged: %w", perr)
+		case !k.Private:
+			return nil
+		case k.N == nil:
+			moved, err = cca.CSNDKTC(ctx, via, nil, cca.Rules{rule, "ECC"}.Bytes(), key)
 		default:
-			err = p11.Errorf(p11.CKR_KEY_TYPE_INCONSISTENT, "a key of type %s is none of the card", kt.Short())
+			moved, err = cca.CSNDKTC(ctx, via, nil, cca.Rules{rule}.Bytes(), key)
 		}
 		return err
 	})
-	return key, err
+	return moved, err
 }
 
-// Reencipher puts the keys that are known, private ones while the user is logged in, under
-// the card's current master key, from the one before. It stops at the first that cannot be;
-// called again it goes on, since a key that is under the current one stays as it is. It
-// returns how many it changed, and how many there are.
-func (t *token) Reencipher(ctx context.Context) (changed, all int, err error) {
-	list, err := t.Find(ctx, nil, true)
-	if err != nil {
-		return 0, 0, err
-	}
-	for _, o := range list {
-		did, secured, err := t.reencipher(ctx, o)
-		if err != nil {
-			return changed, all, p11.Errorf(p11.RVOf(err), "the key %s: %w", o.Name, err)
-		}
-		if secured {
-			all++
-		}
-		if did {
-			changed++
-		}
-	}
-	return changed, all, nil
+// isAt says whether a key token is where a rule moves others.
+func (t *token) isAt(ctx context.Context, rule string, key []byte) bool {
+	moved, err := t.moved(ctx, rule, key)
+	return err == nil && bytes.Equal(moved, key)
 }
 
-func (t *token) reencipher(ctx context.Context, o *tokens.Object) (did, secured bool, err error) {
-	a, err := o.Acquire()
-	if err != nil {
-		return false, false, err
-	}
-	defer o.Release()
-	old, _ := securekey.Blob(a)
-	if !securekey.Secured(a) {
-		return false, false, nil
-	}
-	key, err := t.moved(ctx, a, false)
-	if err != nil || bytes.Equal(key, old) {
-		return false, true, err
-	}
-	_, err = t.Update(ctx, o.Handle, func(now p11.Attributes) (p11.Attributes, error) {
-		if blob, _ := securekey.Blob(now); !bytes.Equal(blob, old) {
-			return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "somebody else has changed it meanwhile")
+// Reencipher is tokens.Reencipherer. A key of no master key of the card stays as it is.
+func (t *token) Reencipher(ctx context.Context, progress func(done, total int)) (int, error) {
+	return securekey.Reencipher(ctx, t.Store, progress, func(next []byte) bool { return t.isAt(ctx, toNew, next) },
+		func(ctx context.Context, key []byte) ([]byte, error) {
+			next, err := t.moved(ctx, toNew, key)
+			switch {
+			case errors.Is(err, cca.ErrNoKey):
+				return nil, p11.Advise(p11.Errorf(p11.CKR_ACTION_PROHIBITED, "the card has no next master key"), "have its administrators make one; of a software card: p11fs card wk new, and commit")
+			case errors.Is(err, cca.ErrToken):
+				t.log.Warn("a key is of no master key of the card, and stays as it is", "token", t.name)
+				return nil, nil
+			case err != nil || bytes.Equal(next, key):
+				return nil, err
+			}
+			return next, nil
+		})
+}
+
+// FinalizeReencipher is tokens.Reencipherer.
+func (t *token) FinalizeReencipher(ctx context.Context, progress func(done, total int)) (int, error) {
+	return securekey.Finalize(ctx, t.Store, progress, func(next []byte) error {
+		if !t.isAt(ctx, toCurrent, next) {
+			return p11.Advise(p11.Errorf(p11.CKR_ACTION_PROHIBITED, "the next master key is not that of the card"), "have it set first; of a software card: p11fs card wk activate")
 		}
-		next := now.Clone()
-		next.Set(p11.CKA_IBM_OPAQUE, bytes.Clone(key))
-		return next, nil
+		return nil
 	})
-	return err == nil, true, err
+}
+
+// CancelReencipher is tokens.Reencipherer.
+func (t *token) CancelReencipher(ctx context.Context, progress func(done, total int)) (int, error) {
+	return securekey.Cancel(ctx, t.Store, progress)
 }

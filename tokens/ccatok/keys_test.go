@@ -2,6 +2,7 @@ package ccatok
 
 import (
 	"bytes"
+	"context"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/ecdsa"
@@ -323,7 +324,8 @@ func TestMasterKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer key.Release()
-	moved, err := tok.moved(t.Context(), a, false)
+	blob, _ := a.Get(p11.CKA_IBM_OPAQUE)
+	moved, err := tok.moved(t.Context(), toCurrent, blob)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -338,4 +340,106 @@ func TestMasterKeys(t *testing.T) {
 	if _, err := do(t, tok, p11.CKF_ENCRYPT, m, key, make([]byte, 16), 16, nil); p11.RVOf(err) != p11.CKR_DEVICE_ERROR || !errors.Is(err, cca.ErrToken) {
 		t.Errorf("a lost key: %v", err)
 	}
+}
+
+// TestReencipher puts stored keys of each sort under another master key while they are used,
+// is cut off on its way, and goes on.
+func TestReencipher(t *testing.T) {
+	t.Parallel()
+	d := newCards(t)
+	tok := open(t, place(t, t.TempDir()), d).(*token)
+	defer func() {
+		if err := tok.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	ctx := t.Context()
+	var list []*tokens.Object
+	store := func(a p11.Attributes) {
+		t.Helper()
+		a.SetBool(p11.CKA_TOKEN, true)
+		a.SetBool(p11.CKA_PRIVATE, false)
+		o, err := tok.Create(ctx, a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, o)
+	}
+	length := p11.Attributes{{Type: p11.CKA_VALUE_LEN, Value: p11.Ulong(uint64(16))}}
+	for _, c := range []struct {
+		m p11.MechanismType
+		a p11.Attributes
+	}{{p11.CKM_AES_KEY_GEN, length}, {p11.CKM_DES3_KEY_GEN, nil}, {p11.CKM_GENERIC_SECRET_KEY_GEN, length}} {
+		a, err := tok.GenerateKey(ctx, p11.Mechanism{Type: c.m}, c.a.Clone())
+		if err == nil {
+			a, err = tok.Adopt(ctx, a)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		store(a)
+	}
+	curve, _ := p11.CurveNamed("secp256r1")
+	pub, priv, err := tok.GenerateKeyPair(ctx, p11.Mechanism{Type: p11.CKM_EC_KEY_PAIR_GEN}, p11.Attributes{{Type: p11.CKA_EC_PARAMS, Value: curve.Params()}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range []p11.Attributes{pub, priv} {
+		if a, err = tok.Adopt(ctx, a); err != nil {
+			t.Fatal(err)
+		}
+		store(a)
+	}
+	if _, err := tok.Reencipher(ctx, nil); p11.RVOf(err) != p11.CKR_ACTION_PROHIBITED {
+		t.Errorf("there is no next key: %v", err)
+	}
+	for _, m := range softcca.Masters() {
+		d.change(t, m, soft.ChangeNew, soft.ChangeCommit)
+	}
+	cut, cancel := context.WithCancel(ctx)
+	if _, err := tok.Reencipher(cut, func(done, _ int) {
+		if done == 2 {
+			cancel()
+		}
+	}); !errors.Is(err, context.Canceled) {
+		t.Errorf("cut off: %v", err)
+	}
+	if n, err := tok.Reencipher(ctx, nil); err != nil || n != len(list)-1-2 {
+		t.Errorf("%d keys, %v", n, err)
+	}
+	if _, err := tok.FinalizeReencipher(ctx, nil); p11.RVOf(err) != p11.CKR_ACTION_PROHIBITED {
+		t.Errorf("the next key is not set: %v", err)
+	}
+	signs := func(what string) {
+		t.Helper()
+		o, err := tok.ByHandle(list[4].Handle)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sig, err := do(t, tok, p11.CKF_SIGN, p11.Mechanism{Type: p11.CKM_ECDSA}, o, make([]byte, 32), 32, nil)
+		if err == nil {
+			_, err = do(t, tok, p11.CKF_VERIFY, p11.Mechanism{Type: p11.CKM_ECDSA}, list[3], make([]byte, 32), 32, sig)
+		}
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	signs("before")
+	for _, m := range softcca.Masters() {
+		d.change(t, m, soft.ChangeActivate)
+	}
+	signs("set")
+	if n, err := tok.FinalizeReencipher(ctx, nil); err != nil || n != len(list)-1 {
+		t.Errorf("%d keys, %v", n, err)
+	}
+	for _, m := range softcca.Masters() {
+		d.change(t, m, soft.ChangeNew, soft.ChangeCommit)
+	}
+	if _, err := tok.Reencipher(ctx, nil); err != nil {
+		t.Error(err)
+	}
+	if n, err := tok.CancelReencipher(ctx, nil); err != nil || n != len(list)-1 {
+		t.Errorf("%d keys, %v", n, err)
+	}
+	signs("cancelled")
 }

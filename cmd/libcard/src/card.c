@@ -236,7 +236,7 @@ static bool outputs(const struct call *c)
 /* tells says whether lengths are to be stored. */
 static bool tells(const struct call *c)
 {
-    return c->rv == CKR_OK && (c->session == CKR_OK || c->session == CKR_BUFFER_TOO_SMALL);
+    return c->rv == CKR_OK && (c->session == CKR_OK || c->session == card_small);
 }
 
 CK_RV card_end(struct call *c)

@@ -10,6 +10,7 @@
 extern const unsigned char card_abi;  /* in frames */
 extern const char card_socket_name[]; /* of its socket, in p11fs's directory */
 extern const CK_RV card_gone;         /* what a call returns that no card answers */
+extern const CK_RV card_small;        /* and one whose output does not fit */
 
 enum {
     MAX_FRAME = 16 << 20,

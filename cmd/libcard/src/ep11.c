@@ -9,6 +9,7 @@
 const unsigned char card_abi = 1;
 const char card_socket_name[] = "card.ep11";
 const CK_RV card_gone = 0x80010003UL;
+const CK_RV card_small = CKR_BUFFER_TOO_SMALL;
 
 enum {
     TARGET_INVALID = 0x30, /* below VENDOR */

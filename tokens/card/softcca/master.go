@@ -39,13 +39,17 @@ const (
 // generation is what a set of cards calls a register.
 func (r Register) generation() string { return [...]string{soft.Current, soft.Old, soft.Next}[r] }
 
-// MakeSet makes a directory of cards in CCA mode with new master keys.
-func MakeSet(dir string, apqns []card.APQN) error {
-	var names []string
+// MasterNames are what a set of cards calls the master keys.
+func MasterNames() (names []string) {
 	for _, m := range Masters() {
 		names = append(names, m.String())
 	}
-	return soft.MakeSet(dir, card.CCA.String(), apqns, names)
+	return names
+}
+
+// MakeSet makes a directory of cards in CCA mode with new master keys.
+func MakeSet(dir string, apqns []card.APQN) error {
+	return soft.MakeSet(dir, card.CCA.String(), apqns, MasterNames())
 }
 
 // derive makes n bytes of a master key for a purpose.
