@@ -45,8 +45,10 @@ func bitsOf(template p11.Attributes, generated bool) ep11.Bits {
 // about takes out of a template what says which key it is to be. A card ignores all else.
 func about(template p11.Attributes) (a p11.Attributes) {
 	for _, t := range []p11.AttributeType{p11.CKA_CLASS, p11.CKA_KEY_TYPE, p11.CKA_VALUE_LEN, p11.CKA_MODULUS_BITS, p11.CKA_PUBLIC_EXPONENT, p11.CKA_EC_PARAMS} {
-		v, ok := template.Get(t)
-		if n, number := template.Ulong(t); ok && !(t == p11.CKA_VALUE_LEN && number && n == 0) && len(v) > 0 {
+		v, _ := template.Get(t)
+		n, number := template.Ulong(t)
+		none := t == p11.CKA_VALUE_LEN && number && n == 0 // as programs say it of what they import
+		if len(v) > 0 && !none {
 			a.Set(t, bytes.Clone(v))
 		}
 	}
