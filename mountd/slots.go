@@ -61,7 +61,7 @@ func (c Config) Slots() ([]Slot, []*config.Problem, error) {
 		default:
 			used[name] = f.ID
 			s.Kind = kind
-			s.Place = tokens.Place{Name: name, Dir: filepath.Join(c.Paths.Data, name), Config: c.confPath(f), Format: f.Format}
+			s.Place = tokens.Place{Name: name, Dir: filepath.Join(c.Paths.Data, name), Config: c.confPath(f), Format: f.Format, Slot: uint64(f.ID)}
 			if c.Mode == User && !f.HasFormat && kind.OwnFormat != nil {
 				s.Place.Format, s.Place.AnyFormat = kind.OwnFormat(s.Place.Dir), true
 			}

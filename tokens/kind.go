@@ -91,6 +91,8 @@ type Place struct {
 	// directory has: 3.8's below 3.12, and 3.12's from there on. Zero without, but
 	// for a user's own directories: see Kind.OwnFormat.
 	Format p11.Version
+	// Slot is the number of the slot, by which Config has a token of several.
+	Slot uint64
 	// AnyFormat says that no configuration tells the format, but what is in the directory,
 	// also where another one takes its place: see Kind.OwnFormat.
 	AnyFormat bool

@@ -32,7 +32,7 @@ var floors = [][]string{
 	{"tokens/card/soft"},
 	{"tokens/lite", "tokens/tpm/tpm12", "tokens/card/softcca"},
 	{"tokens/tpm/stocktpm"},
-	{"tokens/tpm", "tokens/ccatok", "tokens/ep11tok"},
+	{"tokens/tpm", "tokens/ccatok", "tokens/ep11tok", "tokens/icsf"},
 	{"tokens/tokentest/hooks"},
 	{"engine"},
 	{"fs"},

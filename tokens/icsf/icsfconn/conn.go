@@ -89,15 +89,14 @@ func (c *Conn) Close() {
 	}
 }
 
-// Drop ends the connection, which the next call makes anew.
-func (c *Conn) Drop() {
+// Detach takes the connection away, which the next call makes anew, and returns it to be closed;
+// nil where there is none.
+func (c *Conn) Detach() *Link {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	l := c.link
 	c.link = nil
-	c.mu.Unlock()
-	if l != nil {
-		l.Close()
-	}
+	return l
 }
 
 // Offline is why the server could not be reached when it was tried last; nil if it could, or
@@ -146,6 +145,9 @@ func (c *Conn) Link(ctx context.Context) (*Link, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if errors.Is(err, p11.CKR_USER_NOT_LOGGED_IN) {
+		return nil, err // the password is not to be had, whatever the server does
+	}
 	if err != nil {
 		c.pause = min(max(2*c.pause, firstPause), lastPause)
 		c.failed, c.next = err, time.Now().Add(c.pause)
@@ -163,11 +165,37 @@ func interrupted(err error) error {
 	return p11.Errorf(p11.CKR_FUNCTION_CANCELED, "interrupted: %w", err)
 }
 
+// Reach says whether a server can be reached, with TLS if the URI says so. It does not bind.
+func Reach(ctx context.Context, conf Config) error {
+	conn, _, err := New(conf).dial(ctx)
+	if err == nil {
+		err = conn.Close()
+	}
+	return err
+}
+
 // connect makes a link.
 func (c *Conn) connect(ctx context.Context) (*Link, error) {
+	conn, host, err := c.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	l := newLink(conn, &c.conf)
+	if err := l.bind(ctx); err != nil {
+		l.breaks(err)
+		if p11.RVOf(err) == p11.CKR_GENERAL_ERROR { // no words of ours
+			err = p11.Errorf(p11.CKR_TOKEN_NOT_PRESENT, "the server %s does not answer as a directory does: %w", host, err)
+		}
+		return nil, err
+	}
+	return l, nil
+}
+
+// dial makes a connection to the server.
+func (c *Conn) dial(ctx context.Context) (_ net.Conn, host string, err error) {
 	u, err := url.Parse(c.conf.URI)
 	if err != nil {
-		return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "the server's URI: %w", err)
+		return nil, "", p11.Errorf(p11.CKR_FUNCTION_FAILED, "the server's URI: %w", err)
 	}
 	port := "389"
 	if u.Scheme == "ldaps" {
@@ -180,31 +208,23 @@ func (c *Conn) connect(ctx context.Context) (*Link, error) {
 	defer cancel()
 	raw, err := (&net.Dialer{}).DialContext(within, "tcp", net.JoinHostPort(u.Hostname(), port))
 	if err != nil {
-		return nil, p11.Errorf(p11.CKR_TOKEN_NOT_PRESENT, "the server %s cannot be reached: %w", u.Host, err)
+		return nil, "", p11.Errorf(p11.CKR_TOKEN_NOT_PRESENT, "the server %s cannot be reached: %w", u.Host, err)
 	}
 	conn := raw
 	if u.Scheme == "ldaps" {
 		conf, err := c.tls(u.Hostname())
 		if err != nil {
 			_ = raw.Close()
-			return nil, err
+			return nil, "", err
 		}
 		t := tls.Client(raw, conf)
 		if err := t.HandshakeContext(within); err != nil {
 			_ = raw.Close()
-			return nil, p11.Errorf(p11.CKR_TOKEN_NOT_PRESENT, "there is no TLS with %s: %w", u.Host, err)
+			return nil, "", p11.Errorf(p11.CKR_TOKEN_NOT_PRESENT, "there is no TLS with %s: %w", u.Host, err)
 		}
 		conn = t
 	}
-	l := newLink(conn, &c.conf)
-	if err := l.bind(ctx); err != nil {
-		l.breaks(err)
-		if p11.RVOf(err) == p11.CKR_GENERAL_ERROR { // no words of ours
-			err = p11.Errorf(p11.CKR_TOKEN_NOT_PRESENT, "the server %s does not answer as a directory does: %w", u.Host, err)
-		}
-		return nil, err
-	}
-	return l, nil
+	return conn, u.Host, nil
 }
 
 // maxPEM bounds a file of certificates.

@@ -216,7 +216,7 @@ func bindError(r icsfwire.Result, external bool) error {
 	case r.Code == icsfwire.Success:
 		return nil
 	case r.Code == icsfwire.InvalidCredentials && !external:
-		return p11.Advise(p11.Errorf(p11.CKR_DEVICE_ERROR, "the server refused the stored password"), "it is that of BINDDN on the server, not the PIN: store the new one with p11fs init icsf")
+		return p11.Advise(p11.Errorf(p11.CKR_DEVICE_ERROR, "the server refused the stored password"), "it is that of BINDDN on the server, not the PIN: have the server take it again")
 	case r.Code == icsfwire.InvalidCredentials:
 		return p11.Errorf(p11.CKR_DEVICE_ERROR, "the server does not know the certificate CERT")
 	}

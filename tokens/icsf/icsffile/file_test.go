@@ -3,8 +3,10 @@ package icsffile
 import (
 	"bytes"
 	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -54,13 +56,21 @@ func text(s *secret.Bytes) (out string) {
 	return out
 }
 
+// native is a file of a machine like stock's, little endian, as this machine has it.
+func native(b []byte) []byte {
+	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
+		slices.Reverse(b[:4])
+	}
+	return b
+}
+
 // TestStockKeys opens stock's files, and makes them anew byte for byte.
 func TestStockKeys(t *testing.T) {
 	master := make([]byte, MasterKeySize)
 	for i := range master {
 		master[i] = byte(i)
 	}
-	pin, mk, racf := newSecret(t, []byte("76543210")), fromHex(t, stockMaster), fromHex(t, stockPassword)
+	pin, mk, racf := newSecret(t, []byte("76543210")), native(fromHex(t, stockMaster)), native(fromHex(t, stockPassword))
 	got, err := OpenMaster(mk, pin)
 	if err != nil || text(got) != string(master) {
 		t.Fatalf("MK_SO opens to another key, %v", err)
@@ -84,7 +94,7 @@ func TestStockKeys(t *testing.T) {
 // TestWrongKeys opens files with other keys, and files that are damaged.
 func TestWrongKeys(t *testing.T) {
 	pin, other := newSecret(t, []byte("76543210")), newSecret(t, []byte("76543211"))
-	mk := fromHex(t, stockMaster)
+	mk := native(fromHex(t, stockMaster))
 	for name, c := range map[string]struct {
 		file []byte
 		pin  *secret.Bytes
@@ -165,9 +175,14 @@ func TestRecord(t *testing.T) {
 	if len(b) != 20984-232 {
 		t.Fatalf("%d bytes", len(b))
 	}
-	for at, want := range map[int]string{4: "/etc/opencryptoki/TESTTOKEN.conf", 4101: "ldaps://h", 8198: "cn=x", 8454: "/ca", 12551: "/cert", 16648: "/key", 20748: "\x01"} {
+	for at, want := range map[int]string{4: "/etc/opencryptoki/TESTTOKEN.conf", 4101: "ldaps://h", 8198: "cn=x", 8454: "/ca", 12551: "/cert", 16648: "/key"} {
 		if got, _, _ := strings.Cut(string(b[at:]), "\x00"); got != want {
 			t.Errorf("at %d: %q, want %q", at, got, want)
+		}
+	}
+	for _, at := range []int{0, 20748} {
+		if got := binary.NativeEndian.Uint32(b[at:]); got != 1 {
+			t.Errorf("at %d: %d", at, got)
 		}
 	}
 }

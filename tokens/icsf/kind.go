@@ -1,0 +1,104 @@
+package icsf
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"p11fs/p11"
+	"p11fs/tokens"
+	"p11fs/tokens/icsf/icsfconn"
+	"p11fs/tokens/icsf/icsffile"
+	"p11fs/tokens/swtok"
+)
+
+// Kind is the name of the kind of token that this package is.
+const Kind = "icsf"
+
+// NewKind is the kind of token whose objects are those of a token of ICSF. p does the
+// cryptography around them.
+func NewKind(p swtok.Provider) tokens.Kind { return newKind(p, times{freshFor, keepFor}) }
+
+func newKind(p swtok.Provider, w times) tokens.Kind {
+	return tokens.Kind{
+		Name: Kind, Library: "libpkcs11_icsf", Files: []string{"NVTOK.DAT", "MK_SO", "MK_USER", passwordFile},
+		Open: func(ctx context.Context, place tokens.Place) (tokens.Token, error) {
+			c, err := readConfig(place)
+			if err != nil {
+				return nil, err
+			}
+			t, err := open(ctx, p, place, c, w)
+			if err != nil {
+				return nil, err
+			}
+			return t, nil
+		},
+		Check:    check,
+		NoUpkeep: errNoUpkeep,
+		Unshared: func(tokens.Place) bool { return true },
+	}
+}
+
+// maxConfig bounds a configuration file.
+const maxConfig = 1 << 16
+
+// configOf is where the configuration is that confname of a slot names, or that of a user's
+// own token.
+func configOf(place tokens.Place) string {
+	return cmp.Or(place.Config, filepath.Join(place.Dir, ownConfig))
+}
+
+// readConfig reads it.
+func readConfig(place tokens.Place) (*icsffile.Config, error) {
+	path := configOf(place)
+	f, err := os.Open(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist) && place.Config == "":
+		return nil, p11.Advise(p11.Errorf(p11.CKR_TOKEN_NOT_PRESENT, "nothing says which server has the token: %w", err), "make it with p11fs init icsf --uri URI, or name its file with confname")
+	case err != nil:
+		return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "the configuration of the token: %w", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	if err != nil {
+		return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "the configuration of the token: %w", err)
+	}
+	c, err := icsffile.ParseConfig(b, place.Slot)
+	if err != nil {
+		return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "%w", fmt.Errorf("%s: %w", path, err))
+	}
+	return c, nil
+}
+
+// errNoUpkeep says why there is no tokens.Upkeep.
+var errNoUpkeep = errors.New("its objects are on the server, and nothing is in its directory but the PINs and the server's password: save the server's, and copy the directory with cp -a while p11fs is stopped")
+
+// lookTime bounds how long a server is looked for.
+const lookTime = 5 * time.Second
+
+// check is tokens.Kind's: that the configuration can be used, and that somebody is at the
+// server's port. Who may bind is known with a PIN only.
+func check(place tokens.Place) (wrong, mend string) {
+	if _, err := os.Lstat(configOf(place)); errors.Is(err, os.ErrNotExist) && place.Config == "" || errors.Is(err, os.ErrPermission) {
+		return "", ""
+	}
+	c, err := readConfig(place)
+	if err != nil {
+		return err.Error(), "editor " + configOf(place)
+	}
+	if _, err := os.Lstat(filepath.Join(place.Dir, passwordFile)); c.Mech == icsffile.Simple && errors.Is(err, os.ErrNotExist) {
+		return fmt.Sprintf("%s has no file %s with the server's password: the token stays closed", place.Dir, passwordFile), "p11fs init icsf --uri " + c.URI
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
+	defer cancel()
+	if err := icsfconn.Reach(ctx, icsfconn.Config{URI: c.URI, CACert: c.CACert, Cert: c.Cert, Key: c.Key}); err != nil {
+		return err.Error() + ": its keys cannot be used", "ping " + strings.TrimPrefix(strings.TrimPrefix(c.URI, "ldaps://"), "ldap://")
+	}
+	return "", ""
+}
