@@ -37,6 +37,13 @@ func serveICSF(t testing.TB, names ...string) (*icsfserver.Server, string) {
 		t.Fatal(err)
 	}
 	s := icsfserver.New(icsfserver.Config{DN: icsfDN, Password: icsfPassword, Tokens: names})
+	runICSF(t, s, l)
+	return s, "ldap://" + l.Addr().String()
+}
+
+// runICSF has a server answer until the test ends.
+func runICSF(t testing.TB, s *icsfserver.Server, l net.Listener) {
+	t.Helper()
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -47,7 +54,6 @@ func serveICSF(t testing.TB, names ...string) (*icsfserver.Server, string) {
 		<-ended
 		s.Close()
 	})
-	return s, "ldap://" + l.Addr().String()
 }
 
 // An icsfHost is a liveHost with stock's icsf token, which a preloaded library lets load, on
@@ -56,6 +62,8 @@ type icsfHost struct {
 	*liveHost
 	server *icsfserver.Server
 	with   string // runs a stock program
+	root   string // with the token directory
+	dir    string // where its terminal is
 }
 
 // newICSF boots one, and has stock's pkcsicsf make the token.
@@ -76,8 +84,9 @@ func newICSF(t testing.TB) *icsfHost {
 	h := &icsfHost{}
 	var uri string
 	h.server, uri = serveICSF(t, icsfName, "OTHERTOKEN", "READONLY")
-	root := workDir(t, "tokens")
-	h.liveHost = newLive(t, root, "icsf", stockConfig)
+	h.root = workDir(t, "tokens")
+	h.liveHost = newLive(t, h.root, "icsf", stockConfig)
+	h.dir = strings.TrimSuffix(h.ok("pwd"), "\n")
 	h.ok("mkdir -p /var/lib/opencryptoki/icsf/TOK_OBJ && chgrp -R pkcs11 /var/lib/opencryptoki && chmod -R g+rwx /var/lib/opencryptoki")
 	h.ok("gcc -shared -fPIC -o shim.so " + quote(source) + " -ldl")
 	h.with = "LD_PRELOAD=$PWD/shim.so "

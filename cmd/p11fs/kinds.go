@@ -12,6 +12,7 @@ import (
 	"p11fs/tokens"
 	"p11fs/tokens/ccatok"
 	"p11fs/tokens/ep11tok"
+	"p11fs/tokens/icsf"
 	"p11fs/tokens/lite"
 	"p11fs/tokens/swtok"
 	"p11fs/tokens/tpm"
@@ -30,7 +31,7 @@ func setKinds(c *mountd.Config, provider string) error {
 	if c.Mode == mountd.User {
 		device = os.Getenv("P11FS_TPM")
 	}
-	c.Kinds = []tokens.Kind{swtok.NewKind(p), lite.NewKind(p, c.Log), tpm.NewKind(p, device), ep11tok.NewKind(p), ccatok.NewKind(p, ccaSocket(c.Mode))}
+	c.Kinds = []tokens.Kind{swtok.NewKind(p), lite.NewKind(p, c.Log), tpm.NewKind(p, device), ep11tok.NewKind(p), ccatok.NewKind(p, ccaSocket(c.Mode)), icsf.NewKind(p)}
 	return nil
 }
 

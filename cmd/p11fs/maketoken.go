@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -16,13 +18,19 @@ import (
 )
 
 // A tokenMaker makes the token that p11fs init is to initialise, where no daemon has it.
-type tokenMaker struct{ device, protection, cost, card *string }
+type tokenMaker struct {
+	device, protection, cost, card *string
+	server                         serverFlags
+	ask                            func() *asker // the same one each time
+}
 
 // makerFlags are the options of c that are for a token which is made.
-func makerFlags(c *cobra.Command) tokenMaker {
+func makerFlags(c *cobra.Command, s streams) tokenMaker {
 	return tokenMaker{
+		ask:        sync.OnceValue(func() *asker { return newAsker(s) }),
 		device:     c.Flags().String("device", "", "the TPM of a token that is made: /dev/tpmrm0, unix:/PATH or tcp:HOST:PORT (default: $P11FS_TPM, or the machine's)"),
 		protection: c.Flags().String("protection", "", "what counts wrong PINs of a token that is made: `pinfail`, an index of its own, or da, the TPM's count for the whole machine"),
+		server:     newServerFlags(c),
 		cost:       c.Flags().String("cost", "", "how much work a guess at a PIN is, of a token that is made: a `LOGARITHM` of 10 (the default) to 20, each twice as much as the one before"),
 		card:       c.Flags().String("card", "", "the cards of a token that is made whose keys they have: `new`, a software card of its own, or a socket"),
 	}
@@ -41,6 +49,9 @@ func (k tokenMaker) settings() map[string]string {
 
 // unwanted is the error of settings for a token that is there.
 func (k tokenMaker) unwanted(token string) error {
+	if k.server.given() {
+		return &usageError{err: fmt.Errorf("%s is there already, on the server that it was made for: leave --uri out", token)}
+	}
 	for name := range k.settings() {
 		return &usageError{err: fmt.Errorf("%s is there already, and keeps the %s that it was made with: leave --%[2]s out", token, name)}
 	}
@@ -60,8 +71,13 @@ func (k tokenMaker) make(c *cobra.Command, args []string, why error) (pinDoor, s
 	if err := setKinds(&conf, "auto"); err != nil {
 		return nil, "", nothing, err
 	}
-	if !conf.Named(args[0]) && len(k.settings()) == 0 {
+	if !conf.Named(args[0]) && len(k.settings()) == 0 && !k.server.given() {
 		return nil, "", nothing, why
+	}
+	if k.server.given() {
+		if err := k.server.prepare(c.Context(), k.ask(), args[0], filepath.Join(paths.Data, args[0])); err != nil {
+			return nil, "", nothing, fmt.Errorf("init %s: %w", args[0], withAdvice(err))
+		}
 	}
 	made, err := conf.Make(c.Context(), args[0], k.settings())
 	if err != nil {

@@ -84,9 +84,12 @@ TOKEN/info says: 4 to 1024 bytes, and 4 to 8 in the format of openCryptoki 3.8.
 The SO PIN stays as it is: p11fs pin --so TOKEN changes it.
 
 Where no daemon has the token, and its name is that of a kind (tpm, lite) or --device,
---protection or --cost is given, it is made first, as one of your own.` + socketText,
+--protection or --cost is given, it is made first, as one of your own. With --uri that is
+one whose keys are those of a token of ICSF on z/OS: the password of --binddn is asked for
+first, and what is on the server stays.` + socketText,
 		Example: `  p11fs init swtok
   p11fs init tpm --device unix:$HOME/swtpm/sock
+  p11fs init icsf --uri ldaps://zos.example --binddn racfid=USER1,profiletype=user,cn=RACF
   printf '87654321\n1234\n' | p11fs init swtok --label demo --yes`,
 		Args: takes(1, 1),
 	}
@@ -94,7 +97,7 @@ Where no daemon has the token, and its name is that of a kind (tpm, lite) or --d
 	soFile := c.Flags().String("so-pin-file", "", "read the SO PIN from the first line of this `FILE`")
 	pinFile := c.Flags().String("pin-file", "", "read the user's PIN from the first line of this `FILE`")
 	yes := c.Flags().BoolP("yes", "y", false, "do not ask whether the objects may be destroyed")
-	maker := makerFlags(c)
+	maker := makerFlags(c, s)
 	return onDoor(c, maker.make, func(c *cobra.Command, d pinDoor, token string) error {
 		made, _ := d.(*directoryDoor)
 		if made == nil {
@@ -102,7 +105,7 @@ Where no daemon has the token, and its name is that of a kind (tpm, lite) or --d
 				return err
 			}
 		}
-		ask := newAsker(s)
+		ask := maker.ask()
 		if ask.terminal {
 			fmt.Fprintf(s.err, "Every object in %s goes. A token that was never initialised has the SO PIN 87654321.\n", token)
 		}

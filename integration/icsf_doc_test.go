@@ -1,0 +1,68 @@
+package integration
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"p11fs/tokens/icsf"
+)
+
+// TestICSFDoc runs the lines of docs/icsf.md: a token is made on a server where no daemon is,
+// served, and used, and the server goes away and is back. It takes 2 s.
+func TestICSFDoc(t *testing.T) {
+	t.Parallel()
+	needTools(t, "openssl", "pkcs11-tool")
+	doc := readDoc(t, "icsf.md", "sh")
+	start, use, found := strings.Cut(doc["Quick start"], "T=$(p11fs path icsf)\n")
+	if !found || !strings.Contains(start, "p11fs init icsf") || !strings.Contains(use, "pkcs11-tool") {
+		t.Fatal("docs/icsf.md has no quick start")
+	}
+	server, uri := serveICSF(t, icsfName, "OTHERTOKEN")
+	d := newDaemon(t, daemonConfig{token: icsf.Kind, modern: true})
+	dir := filepath.Join(d.tokenRoot(), icsf.Kind)
+	term := d.terminal()
+	term.ok("p11fs() { " + d.c.binary + " \"$@\"; }; URI=" + uri + " MODULE=" + ownModule(t))
+	refuses := func(line, want string) {
+		t.Helper()
+		if r := term.run("! " + line); r.status != 0 || !strings.Contains(r.err, want) {
+			t.Errorf("%s: status %d, %q; want %q", line, r.status, r.err, want)
+		}
+	}
+	const pins = "87654321 mainframe " + userPIN + " | p11fs init "
+	refuses("printf '%s\\n' RACFPASS "+pins+"icsf --uri $URI --binddn "+icsfDN, "the server has the tokens OTHERTOKEN, TESTTOKEN")
+	refuses("printf '%s\\n' WRONG "+pins+"icsf --uri $URI --binddn "+icsfDN, "refused the stored password")
+	refuses("printf '%s\\n' RACFPASS "+pins+"icsf --uri ldap://127.0.0.1:1 --binddn "+icsfDN, "cannot be reached")
+	refuses("printf '%s\\n' RACFPASS "+pins+"other --uri $URI --binddn "+icsfDN, "name it so")
+	refuses("printf '%s\\n' "+pins+"icsf", "nothing says which server has the token")
+	if _, err := os.Lstat(filepath.Join(dir, "token.conf")); !os.IsNotExist(err) {
+		t.Errorf("what was refused has left a file: %v", err)
+	}
+	term.ok("(set -e\n" + start + ")")
+	refuses("printf '%s\\n' RACFPASS "+pins+"icsf --uri $URI --binddn "+icsfDN+" --icsf-token TESTTOKEN", "exists")
+	d.start()
+	term.ok("(set -e\ncd\nT=$(p11fs path icsf)\n" + use + ")")
+	if got := len(server.Objects(icsfName)); got != 4 {
+		t.Errorf("the server has %d objects", got)
+	}
+	for _, what := range []string{"backup icsf file", "check icsf"} {
+		refuses("echo phrase | p11fs "+what, "its objects are on the server")
+	}
+	term.ok("p11fs doctor | grep -i icsf; p11fs status | grep icsf; true")
+
+	// The connection is lost between uses, and found again.
+	server.Cut()
+	term.ok("cd && cat msg > $O/web.key/sign && cat $O/web.key/sign > sig && openssl dgst -sha256 -verify $O/web.pub/public.pem -signature sig msg")
+	term.ok("echo > $T/logout")
+	if got := term.ok("ls $O"); strings.Contains(got, "web.key") {
+		t.Errorf("after the logout there is\n%s", got)
+	}
+	d.stop()
+	d.start()
+	term.ok("echo " + userPIN + " > $T/login && rmdir $O/web.key && ! test -e $O/web.key")
+	if got := len(server.Objects(icsfName)); got != 3 {
+		t.Errorf("the server has %d objects once one is destroyed", got)
+	}
+	d.stop()
+}
