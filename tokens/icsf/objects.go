@@ -131,10 +131,7 @@ func (s *objects) sync(ctx context.Context, force bool) error {
 	case <-ctx.Done():
 		return interrupted(ctx.Err())
 	}
-	s.mu.Lock()
-	recent := !force && s.fresh > 0 && time.Since(s.listed) < s.fresh
-	s.mu.Unlock()
-	if recent {
+	if !force && s.recent() {
 		return nil
 	}
 	list, err := s.list(ctx)
@@ -161,6 +158,13 @@ func (s *objects) sync(ctx context.Context, force bool) error {
 	s.listed = time.Now()
 	s.mu.Unlock()
 	return s.readAll(ctx, stale)
+}
+
+// recent says whether what is known was listed a moment ago.
+func (s *objects) recent() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fresh > 0 && time.Since(s.listed) < s.fresh
 }
 
 func interrupted(err error) error {

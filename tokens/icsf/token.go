@@ -168,7 +168,7 @@ func (t *token) Refresh(ctx context.Context) error {
 	if err := t.admin.Refresh(ctx); err != nil {
 		return err
 	}
-	if !t.reaches() {
+	if t.recent() || !t.reaches() {
 		return nil
 	}
 	err := t.sync(ctx, false)
