@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"p11fs/p11"
+	"p11fs/tokens"
 	"p11fs/tokens/card"
 )
 
@@ -202,4 +203,40 @@ func FuzzFilter(f *testing.F) {
 			t.Errorf("%q hides %#x with all points on", src, m)
 		}
 	})
+}
+
+// TestVacant has a slot without cards, a token or a configuration of ours stay empty.
+func TestVacant(t *testing.T) {
+	dir := t.TempDir()
+	absent, there := filepath.Join(dir, "absent"), filepath.Join(dir, "there")
+	conf := func(text string) string {
+		t.Helper()
+		path := filepath.Join(t.TempDir(), confFile)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	for _, name := range []string{there, filepath.Join(dir, "NVTOK.DAT")} {
+		if err := os.WriteFile(name, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, tt := range map[string]struct {
+		place  tokens.Place
+		socket string
+		vacant bool
+	}{
+		"nothing":                      {tokens.Place{Dir: absent}, absent, true},
+		"a configuration that is away": {tokens.Place{Dir: absent, Config: absent}, absent, true},
+		"stock's configuration":        {tokens.Place{Dir: absent, Config: conf("APQN_ANY")}, absent, true},
+		"ours":                         {tokens.Place{Dir: absent, Config: conf("APQN_ANY\n#p11fs: card = /a")}, absent, false},
+		"one that is wrong":            {tokens.Place{Dir: absent, Config: conf("APQN_ALL")}, absent, false},
+		"a token":                      {tokens.Place{Dir: dir, Config: absent}, absent, false},
+		"cards":                        {tokens.Place{Dir: absent}, there, false},
+	} {
+		if got := vacant(tt.place, tt.socket); (got != "") != tt.vacant {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
 }

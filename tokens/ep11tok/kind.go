@@ -37,7 +37,23 @@ func NewKind(p swtok.Provider) tokens.Kind {
 	k := newKind(p, func(c conf, place tokens.Place) (card.Transport, error) { return connect(p, c, place) })
 	k.Check = check(k.Check)
 	k.Settings = []string{"card"}
+	k.Vacant = func(p tokens.Place) string { return vacant(p, usualSocket) }
 	return k
+}
+
+// vacant is tokens.Kind's: openCryptoki's configuration names a slot for EP11 cards also
+// where the machine has none. One is meant where there is a token, the slot's configuration,
+// or the socket of the machine's cards.
+func vacant(p tokens.Place, socket string) string {
+	for _, path := range []string{filepath.Join(p.Dir, "NVTOK.DAT"), filepath.Join(p.Dir, cardDir), socket} {
+		if _, err := os.Lstat(path); err == nil || errors.Is(err, os.ErrPermission) {
+			return ""
+		}
+	}
+	if c, err := readConf(p.Config); p.Config != "" && (!errors.Is(err, os.ErrNotExist) && err != nil || c.card != "") {
+		return "" // one that cannot be read is to be heard of
+	}
+	return "it is a slot of EP11 cards, and the machine has none: p11fs card serve makes software ones (p11fs(1))"
 }
 
 // connect is the way to the cards of a token: the socket that its configuration names; its
