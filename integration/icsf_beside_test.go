@@ -153,7 +153,7 @@ func (h *icsfHost) own(t *testing.T) tokens.Token {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tok, err := icsf.NewKind(swtok.GoProvider()).Open(t.Context(), tokens.Place{
+	tok, err := icsf.NewKind(swtok.GoProvider(), "").Open(t.Context(), tokens.Place{
 		Name: "icsf", Dir: filepath.Join(h.root, "icsf"), Config: filepath.Join(h.dir, "token.conf"), Lock: lock, Group: locks.NoGroup,
 		Log: slog.New(slog.DiscardHandler), Now: time.Now,
 	})

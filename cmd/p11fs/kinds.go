@@ -31,7 +31,7 @@ func setKinds(c *mountd.Config, provider string) error {
 	if c.Mode == mountd.User {
 		device = os.Getenv("P11FS_TPM")
 	}
-	c.Kinds = []tokens.Kind{swtok.NewKind(p), lite.NewKind(p, c.Log), tpm.NewKind(p, device), ep11tok.NewKind(p), ccatok.NewKind(p, ccaSocket(c.Mode)), icsf.NewKind(p)}
+	c.Kinds = []tokens.Kind{swtok.NewKind(p), lite.NewKind(p, c.Log), tpm.NewKind(p, device), ep11tok.NewKind(p), ccatok.NewKind(p, ccaSocket(c.Mode)), icsf.NewKind(p, os.Getenv("P11FS_ICSF_TRACE"))}
 	return nil
 }
 

@@ -22,10 +22,13 @@ import (
 const Kind = "icsf"
 
 // NewKind is the kind of token whose objects are those of a token of ICSF. p does the
-// cryptography around them.
-func NewKind(p swtok.Provider) tokens.Kind { return newKind(p, times{freshFor, keepFor}) }
+// cryptography around them. trace is the path of a file that each call of a server is added to,
+// without data and secrets; empty is none.
+func NewKind(p swtok.Provider, trace string) tokens.Kind {
+	return newKind(p, times{freshFor, keepFor}, trace)
+}
 
-func newKind(p swtok.Provider, w times) tokens.Kind {
+func newKind(p swtok.Provider, w times, trace string) tokens.Kind {
 	return tokens.Kind{
 		Name: Kind, Library: "libpkcs11_icsf", Files: []string{"NVTOK.DAT", "MK_SO", "MK_USER", passwordFile},
 		Open: func(ctx context.Context, place tokens.Place) (tokens.Token, error) {
@@ -33,8 +36,15 @@ func newKind(p swtok.Provider, w times) tokens.Kind {
 			if err != nil {
 				return nil, err
 			}
-			t, err := open(ctx, p, place, c, w)
+			var to *os.File
+			if trace != "" {
+				if to, err = os.OpenFile(trace, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600); err != nil {
+					return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "the trace of the server's calls: %w", err)
+				}
+			}
+			t, err := open(ctx, p, place, c, w, to)
 			if err != nil {
+				_ = to.Close()
 				return nil, err
 			}
 			return t, nil

@@ -7,6 +7,7 @@ import (
 	"crypto/elliptic"
 	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/hex"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -28,7 +29,7 @@ const (
 // newToken opens a token of a site.
 func newToken(t *testing.T, s *site, dir string) *token {
 	t.Helper()
-	tok, err := newKind(swtok.GoProvider(), times{}).Open(t.Context(), s.place(t, dir))
+	tok, err := newKind(swtok.GoProvider(), times{}, "").Open(t.Context(), s.place(t, dir))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -316,5 +317,26 @@ func TestForged(t *testing.T) {
 	tok.forgetting.Wait()
 	if len(s.server.Objects("TESTTOKEN")) != 1 {
 		t.Error("a key of the token was forgotten")
+	}
+}
+
+// TestTraced looks into the file of a trace.
+func TestTraced(t *testing.T) {
+	t.Parallel()
+	s, dir := newSite(t, icsffile.SASL), t.TempDir()
+	file := filepath.Join(dir, "trace")
+	tok, err := newKind(swtok.GoProvider(), times{}, file).Open(t.Context(), s.place(t, dir))
+	noError(t, err)
+	value := []byte("the value of a key")
+	_, err = tok.(*token).Adopt(t.Context(), p11.Attributes{
+		{Type: p11.CKA_CLASS, Value: p11.Ulong(p11.CKO_SECRET_KEY)}, {Type: p11.CKA_KEY_TYPE, Value: p11.Ulong(p11.CKK_GENERIC_SECRET)},
+		{Type: p11.CKA_LABEL, Value: []byte("label")}, {Type: p11.CKA_VALUE, Value: bytes.Clone(value)},
+	})
+	noError(t, err)
+	noError(t, tok.Close())
+	said, err := os.ReadFile(file)
+	noError(t, err)
+	if !bytes.Contains(said, []byte(hex.EncodeToString([]byte("label")))) || bytes.Contains(said, []byte(hex.EncodeToString(value))) {
+		t.Errorf("the trace is\n%s", said)
 	}
 }

@@ -36,6 +36,7 @@ type token struct {
 	called, dir, uri string
 	log              *slog.Logger
 	test             func(context.Context) error
+	trace            *os.File // nil without
 	forgetting       sync.WaitGroup
 }
 
@@ -60,7 +61,7 @@ const (
 // times are those of a token: of a test, others.
 type times struct{ fresh, keep time.Duration }
 
-func open(ctx context.Context, p swtok.Provider, place tokens.Place, c *icsffile.Config, w times) (*token, error) {
+func open(ctx context.Context, p swtok.Provider, place tokens.Place, c *icsffile.Config, w times, trace *os.File) (*token, error) {
 	if place.Rand == nil {
 		place.Rand = rand.Reader
 	}
@@ -77,12 +78,16 @@ func open(ctx context.Context, p swtok.Provider, place tokens.Place, c *icsffile
 		return nil, p11.Advise(p11.Errorf(p11.CKR_TOKEN_NOT_PRESENT, "the server's password is not stored: %w", err), "store it with p11fs init icsf")
 	}
 	t := &token{called: place.Name, dir: place.Dir, uri: c.URI, conf: c, log: place.Log, test: swtok.NewCrypto(p, place.Rand).SelfTest}
+	conf := icsfconn.Config{
+		URI: c.URI, DN: c.BindDN, Password: t.password, External: c.Mech == icsffile.SASL, CACert: c.CACert, Cert: c.Cert, Key: c.Key,
+	}
+	if trace != nil {
+		conf.Trace, t.trace = trace, trace
+	}
 	t.objects = &objects{
 		Lookup: tokens.Lookup{Index: tokens.NewIndex()}, name: c.Name, lock: place, fresh: w.fresh, keep: w.keep, reading: make(chan struct{}, 1),
 		known: make(map[icsfwire.Handle]*known), made: make(map[icsfwire.Handle]bool),
-		conn: icsfconn.New(icsfconn.Config{
-			URI: c.URI, DN: c.BindDN, Password: t.password, External: c.Mech == icsffile.SASL, CACert: c.CACert, Cert: c.Cert, Key: c.Key,
-		}),
+		conn: icsfconn.New(conf),
 	}
 	t.uses = newUses(t.forget)
 	t.holder = &holder{s: t.objects}
@@ -132,6 +137,9 @@ func (t *token) Close() error {
 	t.forgetting.Wait()
 	t.conn.Close()
 	t.close()
+	if t.trace != nil {
+		_ = t.trace.Close()
+	}
 	return err
 }
 

@@ -143,7 +143,7 @@ func TestToken(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
 	sites := make(map[string]*site)
-	kind := newKind(swtok.GoProvider(), times{})
+	kind := newKind(swtok.GoProvider(), times{}, "")
 	tokentest.Run(t, tokentest.Backend{
 		SOPIN: tokens.DefaultSOPIN,
 		Open: func(t *testing.T, dir string) tokens.Token {
