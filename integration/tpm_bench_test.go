@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"bufio"
 	"fmt"
 	"net"
 	"os"
@@ -86,20 +85,8 @@ func BenchmarkTPMAgainstPeer(b *testing.B) {
 			if err != nil {
 				b.Fatalf("%v: %v\n%s", c, err, out)
 			}
-			for lines := bufio.NewScanner(strings.NewReader(string(out))); lines.Scan(); {
-				var what string
-				var ms [3]float64 // in all, of processors, and the TPM's of that
-				if _, err := fmt.Sscan(lines.Text(), &what, &ms[0], &ms[1], &ms[2]); err != nil {
-					b.Fatal(err)
-				}
-				b.Logf("%s: %s takes %.2f ms, %.2f of processors, %.2f of that the TPM's", side.name, what, ms[0], ms[1], ms[2])
-				best, ok := took[what+" "+side.name]
-				for i := range ms {
-					if !ok || ms[i] < best[i] {
-						best[i] = ms[i]
-					}
-				}
-				took[what+" "+side.name] = best
+			for line := range strings.Lines(string(out)) {
+				noteTime(b, took, side.name, line)
 			}
 		}
 		peer.Restart(b)
@@ -114,4 +101,23 @@ func BenchmarkTPMAgainstPeer(b *testing.B) {
 			b.ReportMetric(peer[0]/own[2], "rsa-bound-times-peer")
 		}
 	}
+}
+
+// noteTime keeps the least that a line of testdata/tpm_speed.py tells of one side: the
+// milliseconds of something in all, of processors, and the TPM's of that.
+func noteTime(b *testing.B, took map[string][3]float64, side, line string) {
+	b.Helper()
+	var what string
+	var ms [3]float64
+	if _, err := fmt.Sscan(line, &what, &ms[0], &ms[1], &ms[2]); err != nil {
+		b.Fatal(err)
+	}
+	b.Logf("%s: %s takes %.2f ms, %.2f of processors, %.2f of that the TPM's", side, what, ms[0], ms[1], ms[2])
+	best, ok := took[what+" "+side]
+	for i := range ms {
+		if !ok || ms[i] < best[i] {
+			best[i] = ms[i]
+		}
+	}
+	took[what+" "+side] = best
 }
