@@ -13,15 +13,12 @@ import (
 )
 
 // TestModuleOverRestarts has a program sign through libp11fs.so in several
-// threads for a quarter of a minute, while the daemon is ended and started again every
+// threads for ten seconds, while the daemon is ended and started again every
 // second, in order and by SIGKILL in turn. Each signature is verified, a lost
 // session is all that a thread may notice, and all threads sign on.
 func TestModuleOverRestarts(t *testing.T) {
 	t.Parallel()
-	seconds, threads := 15, 4
-	if testing.Short() {
-		seconds = 10
-	}
+	const seconds, threads = 10, 4
 	module := ownModule(t)
 	check := filepath.Join(workDir(t, "check"), "check")
 	sources, err := filepath.Glob("../cmd/libp11fs/testdata/*.c")
