@@ -29,5 +29,5 @@ func TestCCAConformance(t *testing.T) {
 		t.Skip("asks each rule of a card, which takes some seconds of processor time")
 	}
 	t.Parallel()
-	conform(t, daemonDoors(daemonConfig{token: ccatok.Kind}, tokens.DefaultSOPIN), ccaRules())
+	conform(t, daemonDoors(daemonConfig{token: ccatok.Kind, binary: plainBinary(t)}, tokens.DefaultSOPIN), ccaRules())
 }

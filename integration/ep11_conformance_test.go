@@ -26,5 +26,5 @@ func TestEP11Conformance(t *testing.T) {
 		t.Skip("asks each rule of a card, which takes some seconds of processor time")
 	}
 	t.Parallel()
-	conform(t, daemonDoors(daemonConfig{token: ep11tok.Kind}, tokens.DefaultSOPIN), ep11Rules())
+	conform(t, daemonDoors(daemonConfig{token: ep11tok.Kind, binary: plainBinary(t)}, tokens.DefaultSOPIN), ep11Rules())
 }

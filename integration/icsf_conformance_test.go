@@ -36,7 +36,7 @@ func TestICSFConformance(t *testing.T) {
 		t.Skip("asks each rule of a server, which takes a minute of processor time")
 	}
 	t.Parallel()
-	conform(t, daemonDoors(daemonConfig{token: icsf.Kind, modern: true, pins: icsffile.SASL}, tokens.DefaultSOPIN), icsfRules())
+	conform(t, daemonDoors(daemonConfig{token: icsf.Kind, modern: true, binary: plainBinary(t), pins: icsffile.SASL}, tokens.DefaultSOPIN), icsfRules())
 }
 
 // giveICSF gives a daemon's token a server to itself.

@@ -31,7 +31,7 @@ func TestTPMConformance(t *testing.T) {
 		}
 		t.Run(protection, func(t *testing.T) {
 			t.Parallel()
-			conform(t, daemonDoors(daemonConfig{token: tpm.Kind, modern: true, pins: protection}, tokens.DefaultSOPIN), rules)
+			conform(t, daemonDoors(daemonConfig{token: tpm.Kind, modern: true, binary: plainBinary(t), pins: protection}, tokens.DefaultSOPIN), rules)
 		})
 	}
 }

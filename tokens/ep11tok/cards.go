@@ -243,7 +243,7 @@ func (d *domain) name() string {
 	if d.any {
 		return fmt.Sprintf("any.%04x", d.Domain)
 	}
-	return d.APQN.String()
+	return d.String()
 }
 
 // fresh is where new keys are made, and the WKID that they get. All of them are of one

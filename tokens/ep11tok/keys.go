@@ -19,7 +19,7 @@ import (
 // keyBlob is what the card gets of a key: its blob, or a public key's SubjectPublicKeyInfo.
 func keyBlob(a p11.Attributes) ([]byte, error) {
 	blob, ok := securekey.Blob(a)
-	if class, _ := a.Class(); class == p11.CKO_PUBLIC_KEY && !(ok && ep11.Blob(blob).IsSPKI()) {
+	if class, _ := a.Class(); class == p11.CKO_PUBLIC_KEY && (!ok || !ep11.Blob(blob).IsSPKI()) {
 		return securekey.SPKI(a)
 	}
 	if !ok || len(blob) > securekey.MaxBlob {

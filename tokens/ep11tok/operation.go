@@ -29,7 +29,6 @@ type operation struct {
 	state   []byte
 	data    []byte // that was gathered
 	pending int    // bytes that the card has, and has not encrypted
-	some    bool   // of a cipher: there was data
 	err     error  // that ended it
 	closed  bool
 }

@@ -35,7 +35,7 @@ func expect(template p11.Attributes, class p11.ObjectClass, kt p11.KeyType) (p11
 // goes.
 func (t *token) made(ctx context.Context, h icsfwire.Handle, template p11.Attributes) (p11.Attributes, error) {
 	ctx = context.WithoutCancel(ctx)
-	got, err := t.objects.get(ctx, h)
+	got, err := t.get(ctx, h)
 	if err != nil {
 		t.forget(h)
 		return nil, err
@@ -62,7 +62,7 @@ func (t *token) GenerateKey(ctx context.Context, m p11.Mechanism, template p11.A
 	if err != nil {
 		return nil, err
 	}
-	h, err := t.objects.new(ctx, &icsfwire.Request{Handle: t.self(), Rules: []string{"KEY"}, Data: &icsfwire.GenerateKey{Attributes: list}})
+	h, err := t.new(ctx, &icsfwire.Request{Handle: t.self(), Rules: []string{"KEY"}, Data: &icsfwire.GenerateKey{Attributes: list}})
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +113,7 @@ func (t *token) GenerateKeyPair(ctx context.Context, m p11.Mechanism, public, pr
 	}
 	defer end()
 	var out icsfwire.PrivateHandle
-	first, err := t.objects.conn.Call(ctx, &icsfwire.Request{Handle: t.self(), Data: &icsfwire.GeneratePair{Public: pub, Private: priv}}, &out)
+	first, err := t.conn.Call(ctx, &icsfwire.Request{Handle: t.self(), Data: &icsfwire.GeneratePair{Public: pub, Private: priv}}, &out)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -121,8 +121,8 @@ func (t *token) GenerateKeyPair(ctx context.Context, m p11.Mechanism, public, pr
 	if err != nil || !first.IsObject() || !second.IsObject() {
 		return nil, nil, p11.Errorf(p11.CKR_DEVICE_ERROR, "the server has made a pair without handles")
 	}
-	t.objects.note(first)
-	t.objects.note(second)
+	t.note(first)
+	t.note(second)
 	a, err := t.made(ctx, first, public)
 	if err != nil {
 		t.forget(second)
@@ -159,7 +159,7 @@ func checkPair(public p11.Attributes, kt p11.KeyType) error {
 func (t *token) Adopt(ctx context.Context, attrs p11.Attributes) (p11.Attributes, error) {
 	class, _ := attrs.Class()
 	h, there := handleOf(attrs)
-	if there && !t.objects.isMade(h) {
+	if there && !t.isMade(h) {
 		attrs.Wipe()
 		return nil, p11.Errorf(p11.CKR_ATTRIBUTE_TYPE_INVALID, "the name of a key on the server is nobody's to set")
 	}
@@ -233,7 +233,7 @@ func (t *token) mayImport() error {
 
 // Forget is tokens.Forgetter: the key goes from the server, in its own time.
 func (t *token) Forget(attrs p11.Attributes) {
-	if h, ok := handleOf(attrs); ok && t.objects.isMade(h) {
+	if h, ok := handleOf(attrs); ok && t.isMade(h) {
 		t.forget(h)
 	}
 }
@@ -242,13 +242,13 @@ func (t *token) Forget(attrs p11.Attributes) {
 const forgetTimeout = 30 * time.Second
 
 func (t *token) forget(h icsfwire.Handle) {
-	t.objects.mu.Lock()
+	t.mu.Lock()
 	delete(t.objects.made, h)
-	t.objects.mu.Unlock()
+	t.mu.Unlock()
 	t.forgetting.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), forgetTimeout)
 		defer cancel()
-		if err := t.objects.destroy(ctx, h); err != nil && !errors.Is(err, p11.CKR_OBJECT_HANDLE_INVALID) {
+		if err := t.destroy(ctx, h); err != nil && !errors.Is(err, p11.CKR_OBJECT_HANDLE_INVALID) {
 			t.log.Debug("an object is left on the server", "err", err)
 		}
 	})
@@ -296,7 +296,7 @@ func (t *token) WrapKey(ctx context.Context, m p11.Mechanism, wrapping, key *tok
 		names[i] = h
 	}
 	var out icsfwire.Wrapped
-	_, err := t.objects.conn.Call(ctx, &icsfwire.Request{Handle: names[1], Rules: wrapRules(m.Type), Data: &icsfwire.Wrap{Key: names[0].Print(), Room: maxWrapped}}, &out)
+	_, err := t.conn.Call(ctx, &icsfwire.Request{Handle: names[1], Rules: wrapRules(m.Type), Data: &icsfwire.Wrap{Key: names[0].Print(), Room: maxWrapped}}, &out)
 	return out.Key, err
 }
 
@@ -318,7 +318,7 @@ func (t *token) UnwrapKey(ctx context.Context, m p11.Mechanism, unwrapping *toke
 	if err != nil {
 		return nil, err
 	}
-	h, err := t.objects.new(ctx, &icsfwire.Request{Handle: with, Rules: wrapRules(m.Type), Data: &icsfwire.Unwrap{Wrapped: wrapped, Attributes: list}})
+	h, err := t.new(ctx, &icsfwire.Request{Handle: with, Rules: wrapRules(m.Type), Data: &icsfwire.Unwrap{Wrapped: wrapped, Attributes: list}})
 	if err != nil {
 		return nil, err
 	}

@@ -129,7 +129,7 @@ func (t *token) Name() string { return t.called }
 func (t *token) Kind() string { return Kind }
 
 // self is the token's handle.
-func (t *token) self() icsfwire.Handle { return icsfwire.TokenHandle(t.objects.name) }
+func (t *token) self() icsfwire.Handle { return icsfwire.TokenHandle(t.name) }
 
 // Close is tokens.Storage.
 func (t *token) Close() error {
@@ -151,7 +151,7 @@ func (t *token) SelfTest(ctx context.Context) error { return t.test(ctx) }
 
 // Describe is tokens.Describer.
 func (t *token) Describe(context.Context) []string {
-	return []string{"the token " + t.objects.name + " of ICSF at " + t.uri, "its keys are on the server, to which all programs are one user"}
+	return []string{"the token " + t.name + " of ICSF at " + t.uri, "its keys are on the server, to which all programs are one user"}
 }
 
 // Info is tokens.Storage.

@@ -248,7 +248,7 @@ func TestValues(t *testing.T) {
 	if got, err := ParseECValues(append(e.Bytes(), 0)); err != nil || !bytes.Equal(got.Bytes(), e.Bytes()) {
 		t.Errorf("read %+v, %v", got, err)
 	}
-	if got, err := ParseECValues(unhex(t, "0100 0200 00000000")); err != nil || got.Curve.Name != "brainpoolp512r1" || got.Scalar != nil && len(got.Scalar) > 0 {
+	if got, err := ParseECValues(unhex(t, "0100 0200 00000000")); err != nil || got.Curve.Name != "brainpoolp512r1" || len(got.Scalar) > 0 {
 		t.Errorf("read %+v, %v", got, err)
 	}
 	s := Skeleton{Rules{"RSA-CRT", "KEY-MGMT"}, b}

@@ -116,7 +116,7 @@ func pki(t testing.TB) string {
 	return dir
 }
 
-var listTokens = &icsfwire.Request{Rules: []string{"TOKEN"}, Data: &icsfwire.ListTokens{Room: 1160, Max: 10}} //nolint:gochecknoglobals // never written
+var listTokens = &icsfwire.Request{Rules: []string{"TOKEN"}, Data: &icsfwire.ListTokens{Room: 1160, Max: 10}}
 
 func list(t testing.TB, c *Conn) error {
 	t.Helper()

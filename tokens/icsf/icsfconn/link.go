@@ -194,7 +194,7 @@ func (l *Link) bind(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if r, err = icsfwire.ParseResult(m.Body); err != nil {
+	if _, err = icsfwire.ParseResult(m.Body); err != nil {
 		return err
 	}
 	var has []string

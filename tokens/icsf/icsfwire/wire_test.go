@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"reflect"
@@ -264,10 +265,10 @@ func TestMessages(t *testing.T) {
 			if err != nil || m.ID != 300 || m.Op != op || r.Len() > 0 {
 				t.Fatalf("%x is read as %+v, %v", b, m, err)
 			}
-			if _, err := ReadMessage(r); err != io.EOF {
+			if _, err := ReadMessage(r); !errors.Is(err, io.EOF) {
 				t.Errorf("after it comes %v", err)
 			}
-			if _, err := ReadMessage(bytes.NewReader(b[:len(b)-1])); err != io.ErrUnexpectedEOF {
+			if _, err := ReadMessage(bytes.NewReader(b[:len(b)-1])); !errors.Is(err, io.ErrUnexpectedEOF) {
 				t.Errorf("cut off it is %v", err)
 			}
 			return m.Body

@@ -235,7 +235,7 @@ func (c *conn) private(h icsfwire.Handle, name string, decrypt bool, in []byte) 
 	case name != "RSA-PKCS":
 		return nil, refused(wrongType)
 	case decrypt:
-		out, err := rsa.DecryptPKCS1v15(nil, k, in)
+		out, err := rsa.DecryptPKCS1v15(nil, k, in) //nolint:staticcheck // what ICSF does
 		if err != nil {
 			return nil, refused(badData)
 		}
@@ -273,7 +273,7 @@ func (c *conn) publicEncrypt(h icsfwire.Handle, name string, in []byte) ([]byte,
 	if name == "RSA-ZERO" {
 		return raw(k, in)
 	}
-	out, err := rsa.EncryptPKCS1v15(rand.Reader, k, in)
+	out, err := rsa.EncryptPKCS1v15(rand.Reader, k, in) //nolint:staticcheck // what ICSF does
 	if err != nil {
 		return nil, refused(badData)
 	}

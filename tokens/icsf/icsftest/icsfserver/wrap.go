@@ -45,7 +45,7 @@ func (c *conn) wrap(r *icsfwire.Request, d *icsfwire.Wrap) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		out, err := rsa.EncryptPKCS1v15(rand.Reader, k, value)
+		out, err := rsa.EncryptPKCS1v15(rand.Reader, k, value) //nolint:staticcheck // what ICSF does
 		if err != nil {
 			return nil, refused(unwrappable)
 		}
@@ -98,7 +98,7 @@ func (c *conn) unwrap(r *icsfwire.Request, d *icsfwire.Unwrap) (icsfwire.Handle,
 		if err != nil {
 			return "", err
 		}
-		if value, err = rsa.DecryptPKCS1v15(nil, k, d.Wrapped); err != nil {
+		if value, err = rsa.DecryptPKCS1v15(nil, k, d.Wrapped); err != nil { //nolint:staticcheck // what ICSF does
 			return "", refused(badWrapped)
 		}
 	} else {
