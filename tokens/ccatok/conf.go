@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"p11fs/locks"
 	"p11fs/p11"
 	"p11fs/tokens"
 	"p11fs/tokens/card/cca"
@@ -156,13 +157,17 @@ func (p *parser) patterns(of word) error {
 // directory, or none.
 func readConf(place tokens.Place) (conf, error) {
 	path := place.Config
-	if path == "" {
+	var f *os.File
+	var err error
+	if path != "" {
+		f, err = os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	} else {
 		path = filepath.Join(place.Dir, confFile)
 		if _, err := os.Lstat(path); err != nil {
 			return conf{}, nil
 		}
+		f, err = locks.OpenOwn(place.Dir, confFile) // who may write the directory does not say where keys and data go
 	}
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return conf{}, p11.Errorf(p11.CKR_FUNCTION_FAILED, "the configuration of the CCA token: %w", err)
 	}

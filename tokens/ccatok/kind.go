@@ -53,7 +53,7 @@ func connect(p swtok.Provider, c conf, place tokens.Place, socket string) (card.
 	default:
 		return card.Dial(c.card, card.CCA), keep(c.card, place)
 	}
-	set, err := soft.OpenSet(own)
+	set, err := soft.OpenOwnSet(own)
 	if err != nil {
 		return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "the software card: %w", err)
 	}

@@ -13,7 +13,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"p11fs/locks"
 	"p11fs/p11"
+	"p11fs/tokens"
 	"p11fs/tokens/card"
 )
 
@@ -245,13 +247,27 @@ func (p *parser) pattern(of word) error {
 	return nil
 }
 
+// placeConf is readConf of the configuration of a place. Who may write the token directory
+// does not say there where keys and data go.
+func placeConf(place tokens.Place) (conf, error) {
+	path := confOf(place)
+	if path == "" || place.Config != "" {
+		return readConf(path)
+	}
+	return readConfFrom(path, func(string) (*os.File, error) { return locks.OpenOwn(place.Dir, confFile) })
+}
+
 // readConf reads a configuration file; without a name there is none, and all cards are
 // meant. The path of the filter is completed.
 func readConf(path string) (conf, error) {
 	if path == "" {
 		return conf{}, nil
 	}
-	src, err := readFile(path)
+	return readConfFrom(path, openFile)
+}
+
+func readConfFrom(path string, open func(string) (*os.File, error)) (conf, error) {
+	src, err := readAll(path, open)
 	if err != nil {
 		return conf{}, err
 	}
@@ -271,8 +287,14 @@ func readConf(path string) (conf, error) {
 }
 
 // readFile reads a file that is no longer than maxConf.
-func readFile(path string) (string, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+func readFile(path string) (string, error) { return readAll(path, openFile) }
+
+func openFile(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+}
+
+func readAll(path string, open func(string) (*os.File, error)) (string, error) {
+	f, err := open(path)
 	if err != nil {
 		return "", p11.Errorf(p11.CKR_FUNCTION_FAILED, "the configuration of the EP11 token: %w", err)
 	}

@@ -77,7 +77,7 @@ func connect(p swtok.Provider, c conf, place tokens.Place) (card.Transport, erro
 	default:
 		return card.Dial(c.card, card.EP11), nil
 	}
-	set, err := soft.OpenSet(own)
+	set, err := soft.OpenOwnSet(own)
 	if err != nil {
 		return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "the software card: %w", err)
 	}
@@ -111,7 +111,7 @@ func check(directory func(tokens.Place) (string, string)) func(tokens.Place) (wr
 			return wrong, mend
 		}
 		file := confOf(p)
-		c, err := readConf(file)
+		c, err := placeConf(p)
 		if err == nil {
 			_, err = readFilter(c.filter)
 		}
@@ -142,7 +142,7 @@ func newKind(p swtok.Provider, connect func(conf, tokens.Place) (card.Transport,
 				_ = s.Close() // which has failed to be of use
 			}
 		}()
-		c, err := readConf(confOf(place))
+		c, err := placeConf(place)
 		if err != nil {
 			return nil, err
 		}

@@ -11,6 +11,9 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"p11fs/locks"
 	"p11fs/p11"
 	"p11fs/tokens"
 	"p11fs/tokens/icsf/icsfconn"
@@ -67,7 +70,11 @@ func configOf(place tokens.Place) string {
 // readConfig reads it.
 func readConfig(place tokens.Place) (*icsffile.Config, error) {
 	path := configOf(place)
-	f, err := os.Open(path)
+	open := func() (*os.File, error) { return os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0) }
+	if place.Config == "" { // who may write the directory does not say which server gets the password
+		open = func() (*os.File, error) { return locks.OpenOwn(place.Dir, ownConfig) }
+	}
+	f, err := open()
 	switch {
 	case errors.Is(err, os.ErrNotExist) && place.Config == "":
 		return nil, p11.Advise(p11.Errorf(p11.CKR_TOKEN_NOT_PRESENT, "nothing says which server has the token: %w", err), "make it with p11fs init icsf --uri URI, or name its file with confname")

@@ -13,6 +13,9 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
+	"p11fs/locks"
 	"p11fs/p11"
 	"p11fs/secret"
 	"p11fs/tokens/card"
@@ -110,6 +113,23 @@ func OpenSet(dir string) (*Set, error) {
 	return s, nil
 }
 
+// OpenOwnSet is OpenSet of a directory that stands where others may put one: it is an error
+// if they may have made it, since they know the master keys in it.
+func OpenOwnSet(dir string) (*Set, error) {
+	s, err := OpenSet(dir)
+	if err != nil {
+		return nil, err
+	}
+	st, err := s.root.Stat(".")
+	if err == nil && locks.Others(st) {
+		err = fmt.Errorf("others may have made %s, and know what its keys are: it is to be root's or yours, and writable by nobody else", dir)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.root.Close())
+	}
+	return s, nil
+}
+
 func (s *Set) readConfig() error {
 	text, err := s.read("card.json")
 	if err != nil {
@@ -162,7 +182,7 @@ func (s *Set) APQNs() []card.APQN { return slices.Clone(s.apqns) }
 
 // read reads a short file.
 func (s *Set) read(name string) ([]byte, error) {
-	f, err := s.root.Open(name)
+	f, err := s.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // a FIFO is not waited for
 	if err != nil {
 		return nil, err
 	}
