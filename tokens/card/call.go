@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"time"
 
 	"p11fs/p11"
 	"p11fs/secret"
@@ -18,6 +19,22 @@ type Transport interface {
 	Call(ctx context.Context, c *Call) error
 	// Close gives up what the transport holds; calls that go on fail.
 	Close() error
+}
+
+// firstAnswer is how long a card may take to say what it is.
+const firstAnswer = 10 * time.Second
+
+// Ask has f ask a card what it is, which a card says at once: nobody waits longer than ten
+// seconds for one that does not answer, such as a daemon for which it is one of many. It is
+// CKR_DEVICE_REMOVED then.
+func Ask(ctx context.Context, f func(context.Context) error) error {
+	within, cancel := context.WithTimeout(ctx, firstAnswer)
+	defer cancel()
+	err := f(within)
+	if err != nil && within.Err() != nil && ctx.Err() == nil {
+		return p11.Errorf(p11.CKR_DEVICE_REMOVED, "the card has not said in %v what it is", firstAnswer)
+	}
+	return err
 }
 
 // An APQN is a domain of a card, the least that has a master key of its own.

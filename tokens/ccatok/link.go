@@ -130,7 +130,11 @@ func patternsOf(data []byte) map[string]cca.Pattern {
 
 // learn asks the card which master keys it has, if some are expected.
 func (l *link) learn(ctx context.Context) error {
-	_, data, err := cca.CSUACFQ(ctx, l.via, nil, cca.Rules{"STATICSB"}.Bytes())
+	var data []byte
+	err := card.Ask(ctx, func(ctx context.Context) (err error) {
+		_, data, err = cca.CSUACFQ(ctx, l.via, nil, cca.Rules{"STATICSB"}.Bytes())
+		return err
+	})
 	if err != nil {
 		return err
 	}

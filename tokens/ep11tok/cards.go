@@ -167,7 +167,12 @@ func (c *cards) learn(ctx context.Context, anew bool) error {
 	if known && !anew {
 		return nil
 	}
-	domains, list, err := c.look(ctx)
+	var domains []domain
+	var list []p11.MechanismInfo
+	err := card.Ask(ctx, func(ctx context.Context) (err error) {
+		domains, list, err = c.look(ctx)
+		return err
+	})
 	c.heard(ctx, err)
 	if err != nil {
 		return failed(err, nil)
