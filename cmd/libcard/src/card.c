@@ -265,6 +265,14 @@ void put_output(struct call *c, const void *out, const size_t *len)
     put_byte(c, out != NULL && len != NULL);
 }
 
+/* check_length refuses a card that says that it has stored more than there is room for:
+   programs would read on behind their buffer. */
+static void check_length(struct call *c, const void *out, size_t need, size_t room)
+{
+    if (c->rv == CKR_OK && c->session == CKR_OK && out != NULL && need > room)
+        get_malformed(c);
+}
+
 void get_output(struct call *c, void *out, size_t *len)
 {
     size_t need, room = len != NULL ? *len : 0;
@@ -277,6 +285,7 @@ void get_output(struct call *c, void *out, size_t *len)
     data = get_bytes(c, &n);
     if (c->rv == CKR_OK && n != 0 && (out == NULL || n > room || n != need))
         get_malformed(c);
+    check_length(c, out, need, room);
     if (!tells(c))
         return;
     if (n != 0)
@@ -332,6 +341,7 @@ void get_numbers(struct call *c, CK_ULONG *list, CK_ULONG *count)
     n = get_u32(c);
     if (c->rv == CKR_OK && n != 0 && (list == NULL || n > room))
         get_malformed(c);
+    check_length(c, list, need, room);
     for (uint32_t i = 0; i < n && c->rv == CKR_OK; i++)
         list[i] = get_ulong(c);
     if (tells(c) && count != NULL)
@@ -447,6 +457,8 @@ void get_values(struct call *c, CK_ATTRIBUTE *list, CK_ULONG count)
         data = get_bytes(c, &n);
         if (c->rv == CKR_OK && n != 0 && (list[i].pValue == NULL || n > list[i].ulValueLen || n != need))
             get_malformed(c);
+        if (need != CK_UNAVAILABLE_INFORMATION)
+            check_length(c, list[i].pValue, need, list[i].ulValueLen);
         if (!tells(c))
             continue;
         if (n == sizeof v && number(list[i].type)) {
