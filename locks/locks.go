@@ -30,6 +30,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -51,10 +53,15 @@ type Lock struct {
 
 	closed    chan struct{} // closed by Close
 	closeOnce sync.Once
+
+	patience atomic.Int64 // a time.Duration; 0: without end
 }
 
 // ErrClosed is what Lock returns after Close.
 var ErrClosed = errors.New("lock is closed")
+
+// ErrHeld is what Lock returns when it has waited for as long as SetPatience says.
+var ErrHeld = errors.New("it is not given back")
 
 // Open opens the lock file at path, making it and its directories where absent: group
 // owns them then, with modes 0440 and 0770; with NoGroup the modes are 0400 and 0700
@@ -72,6 +79,9 @@ func Open(path string, group int) (*Lock, error) {
 // Path is the name that the lock file was opened by.
 func (l *Lock) Path() string { return l.path }
 
+// SetPatience bounds how long each call of Lock waits from now on; 0 is no bound.
+func (l *Lock) SetPatience(d time.Duration) { l.patience.Store(int64(d)) }
+
 // Lock waits until the caller has the lock alone, in this process and among
 // processes, or until ctx ends. The caller calls unlock once; its error says
 // that the kernel refused to unlock, and that the lock is lost to this process.
@@ -79,6 +89,16 @@ func (l *Lock) Lock(ctx context.Context) (unlock func() error, err error) {
 	// An ended context never gets the lock, not even a free one.
 	if err := ctx.Err(); err != nil {
 		return nil, err
+	}
+	if p := time.Duration(l.patience.Load()); p > 0 {
+		patient, cancel := context.WithTimeout(ctx, p)
+		defer cancel()
+		defer func(caller context.Context) {
+			if err != nil && patient.Err() != nil && caller.Err() == nil {
+				err = fmt.Errorf("%s: %w", l.path, ErrHeld)
+			}
+		}(ctx)
+		ctx = patient
 	}
 	select {
 	case <-l.closed:

@@ -274,3 +274,34 @@ func TestAbandonedWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestPatience has a lock that another process does not give back waited for no longer than
+// was said, and for as long as the caller says once nothing is said.
+func TestPatience(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "dir", "x", "LCK..x")
+	unlock := mustLock(t, openTest(t, path, NoGroup))
+	l := openTest(t, path, NoGroup)
+	l.SetPatience(10 * time.Millisecond)
+	for range 2 {
+		if _, err := l.Lock(t.Context()); !errors.Is(err, ErrHeld) {
+			t.Fatalf("got %v", err)
+		}
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := l.Lock(ended); !errors.Is(err, context.Canceled) {
+		t.Errorf("of a caller who has gone: %v", err)
+	}
+	l.SetPatience(0)
+	go func() {
+		time.Sleep(50 * time.Millisecond)
+		_ = unlock()
+	}()
+	free, err := l.Lock(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := free(); err != nil {
+		t.Error(err)
+	}
+}

@@ -57,6 +57,8 @@ type Config struct {
 	Now func() time.Time // nil is time.Now
 	// Ready is called once, when the tree can be used. It may be nil.
 	Ready func(Ready)
+
+	startWait time.Duration // of tests; 0: startWait
 }
 
 // Ready is what a daemon says when it is ready.
@@ -88,6 +90,9 @@ type Daemon struct {
 
 	selfTested     time.Duration // how long the self-tests took that were passed
 	selfTestFailed []string      // the tokens that did not pass theirs
+
+	lockWait  time.Duration // how long the start waits for the locks of all tokens
+	lockUntil time.Time     // and when that is over
 
 	slots  []*slot
 	policy *policy.Policy // nil for none

@@ -621,6 +621,52 @@ func TestFailedStart(t *testing.T) {
 	})
 }
 
+// TestStartWithHeldLocks has others hold the locks of two tokens of three for good: the
+// daemon starts and serves the third, and says who holds the others.
+func TestStartWithHeldLocks(t *testing.T) {
+	needFUSE(t)
+	dir := tempDir(t)
+	c := userConfig(dir)
+	var log bytes.Buffer
+	c.Log, c.startWait = slog.New(slog.NewTextHandler(&log, nil)), 300*time.Millisecond
+	for _, name := range []string{"a", "b", "c"} {
+		if err := os.MkdirAll(filepath.Join(c.Paths.Data, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"a", "b"} {
+		l, err := locks.Open(filepath.Join(c.Paths.Locks, name, "LCK.."+name), locks.NoGroup)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		unlock, err := l.Lock(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = unlock() }()
+	}
+	d, err := New(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if _, err := os.ReadFile(filepath.Join(c.Paths.Mount, "c", "info")); err != nil {
+		t.Error(err)
+	}
+	if _, err := d.slots[2].token.Info(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for _, s := range d.slots[:2] {
+		if !errors.Is(s.err, locks.ErrHeld) || !strings.Contains(s.err.Error(), fmt.Sprintf("(process %d)", os.Getpid())) {
+			t.Errorf("%s: %v", s.Place.Name, s.err)
+		}
+	}
+	if n := strings.Count(log.String(), "token not usable"); n != 2 {
+		t.Errorf("%d tokens are told of: %s", n, log.String())
+	}
+}
+
 // TestTwoStartsAtOnce starts two daemons with different stores on one mount
 // point: exactly one of them gets it.
 func TestTwoStartsAtOnce(t *testing.T) {

@@ -1,6 +1,7 @@
 package mountd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 
 	"p11fs/engine"
 	"p11fs/locks"
+	"p11fs/p11"
 	"p11fs/tokens"
 )
 
@@ -37,10 +39,17 @@ func (c Config) group() int {
 // take three seconds.
 const pinDelay = time.Second
 
+// startWait is how long the start waits for the locks of tokens: for all of them together,
+// and a thirtieth of it for each at least. Everybody in the group can hold a lock, and must
+// not keep the daemon from serving the other tokens.
+const startWait = 30 * time.Second
+
 // openTokens opens the token of each slot, and makes the engine. A slot whose
 // token cannot be opened, or fails its self-test, stays empty.
 func (d *Daemon) openTokens(ctx context.Context) error {
 	var slots []engine.SlotConfig
+	wait := cmp.Or(d.conf.startWait, startWait)
+	d.lockWait, d.lockUntil = wait, time.Now().Add(wait)
 	for _, s := range d.slots {
 		if s.Kind != nil {
 			if s.token, s.err = d.openToken(ctx, s); s.err != nil {
@@ -84,10 +93,16 @@ func (d *Daemon) openToken(ctx context.Context, s *slot) (tokens.Token, error) {
 		return nil, errors.Join(err, lock.Close())
 	}
 	p.Lock, p.Create, p.Log, p.Now = lock, true, d.log.With("token", p.Name), d.now
+	lock.SetPatience(max(time.Until(d.lockUntil), d.lockWait/30))
 	token, err := s.Kind.Open(ctx, p)
+	if errors.Is(err, locks.ErrHeld) {
+		pid, _ := locks.Holder("/proc", s.lockPath) // 0 is said too
+		err = p11.Advise(fmt.Errorf("%w (process %d)", err, pid), "end that process, and start p11fs mount again")
+	}
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
+	lock.SetPatience(0)
 	if err := d.selfTest(ctx, token); err != nil {
 		return nil, errors.Join(err, token.Close(), lock.Close())
 	}
