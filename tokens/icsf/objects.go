@@ -62,14 +62,23 @@ func shownName(h icsfwire.Handle) string {
 	return h.Token() + "." + string(h[icsfwire.TokenNameSize:])
 }
 
-// room is how many bytes of attributes are asked for.
-const room = 32767
+// room is how many bytes of attributes are asked for, and attributeHead what each has at least
+// beside its value.
+const room, attributeHead = 32767, 4
 
 // get reads the attributes of an object: those that are kept here, with its handle.
 func (s *objects) get(ctx context.Context, h icsfwire.Handle) (p11.Attributes, error) {
 	var out icsfwire.AttributeList
 	if _, err := s.conn.Call(ctx, &icsfwire.Request{Handle: h, Data: &icsfwire.GetAttributes{Room: room}}, &out); err != nil {
 		return nil, err
+	}
+	size := 0
+	for _, a := range out.Attributes {
+		size += attributeHead + len(a.Value)
+	}
+	if size > room {
+		out.Attributes.Wipe()
+		return nil, p11.Errorf(p11.CKR_DEVICE_ERROR, "the server gives an object more attributes than it was asked for")
 	}
 	return here(out.Attributes, h), nil
 }
@@ -91,12 +100,14 @@ func here(a p11.Attributes, h icsfwire.Handle) p11.Attributes {
 // page is how many handles are asked for at once.
 const page = 256
 
-// maxObjects bounds what is listed.
-const maxObjects = 1 << 20
+// maxObjects bounds what is listed, and so, with room, the memory that a server can take.
+const maxObjects = 1 << 16
 
-// list returns the handles of the objects of the token itself.
+// list returns the handles of the objects of the token itself. A server that lists one again
+// has no others.
 func (s *objects) list(ctx context.Context) (list []icsfwire.Handle, err error) {
-	for last := icsfwire.TokenHandle(s.name); len(list) < maxObjects; {
+	seen := make(map[icsfwire.Handle]bool)
+	for last := icsfwire.TokenHandle(s.name); len(seen) < maxObjects; {
 		var out icsfwire.ObjectList
 		r := &icsfwire.Request{Handle: last, Rules: []string{"OBJECT"}, Data: &icsfwire.ListObjects{Room: page * icsfwire.HandleSize, Max: page}}
 		if _, err := s.conn.Call(ctx, r, &out); err != nil {
@@ -108,6 +119,10 @@ func (s *objects) list(ctx context.Context) (list []icsfwire.Handle, err error) 
 			if err != nil || !h.IsObject() || h.Token() != s.name {
 				return nil, p11.Errorf(p11.CKR_DEVICE_ERROR, "the server lists what is no object of the token")
 			}
+			if seen[h] {
+				return list, nil
+			}
+			seen[h] = true
 			if last = h; !h.IsSession() {
 				list = append(list, h)
 			}

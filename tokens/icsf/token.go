@@ -58,6 +58,10 @@ const (
 	keepFor  = time.Minute
 )
 
+// firstTime bounds how long the opening of a token waits for the server's objects, since other
+// tokens wait for it: those that are not read then are read when they are asked for.
+const firstTime = 30 * time.Second
+
 // times are those of a token: of a test, others.
 type times struct{ fresh, keep time.Duration }
 
@@ -103,7 +107,9 @@ func open(ctx context.Context, p swtok.Provider, place tokens.Place, c *icsffile
 	}
 	t.admin = s
 	t.Crypto = swtok.NewHeldCrypto(p, place.Rand, t.holder)
-	if err := t.Refresh(ctx); err != nil {
+	first, cancel := context.WithTimeout(ctx, firstTime)
+	defer cancel()
+	if err := t.Refresh(first); err != nil {
 		place.Log.Warn("the token's objects are not known yet", "token", place.Name, "err", err)
 	}
 	return t, nil
