@@ -18,7 +18,8 @@ import (
 
 // What programs may have at once, and how long a frame may take.
 const (
-	maxPrograms = 256 // connections
+	maxPrograms = 384 // connections
+	maxOfUser   = 256 // and of one user, so that nobody keeps all others out
 	maxLarge    = 4   // large frames
 	frameTime   = 30 * time.Second
 )
@@ -28,6 +29,52 @@ type Server struct {
 	ABI  ABI
 	Card Transport
 	Log  *slog.Logger
+
+	mu       sync.Mutex     // guards all below
+	programs int            // connections
+	users    map[uint32]int // and those of each user
+	again    time.Time      // when a warning may be told again
+}
+
+// warn tells of what programs do wrong. They can do it without end, so that it is told once
+// in ten seconds.
+func (s *Server) warn(text string, args ...any) {
+	const pause = 10 * time.Second
+	s.mu.Lock()
+	now := time.Now()
+	quiet := now.Before(s.again)
+	if !quiet {
+		s.again = now.Add(pause)
+	}
+	s.mu.Unlock()
+	if !quiet {
+		s.Log.Warn("card socket: "+text, args...)
+	}
+}
+
+// seat takes a place for a connection of a user, which leave gives back. It is false where
+// there is none.
+func (s *Server) seat(uid uint32) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.users == nil {
+		s.users = make(map[uint32]int)
+	}
+	if s.programs == maxPrograms || s.users[uid] == maxOfUser {
+		return false
+	}
+	s.programs++
+	s.users[uid]++
+	return true
+}
+
+func (s *Server) leave(uid uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.programs--
+	if s.users[uid]--; s.users[uid] == 0 {
+		delete(s.users, uid)
+	}
 }
 
 // Serve answers on l until ctx ends, and then returns nil, or until l fails. It closes l,
@@ -39,7 +86,6 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 	defer wg.Wait()
 	defer cancel()
 	defer stop()
-	seats := make(chan struct{}, maxPrograms)
 	large := make(chan struct{}, maxLarge)
 	for {
 		c, err := l.AcceptUnix()
@@ -50,7 +96,7 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 			}
 			return nil
 		case errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ECONNABORTED):
-			s.Log.Warn("card socket: cannot accept", "err", err)
+			s.warn("cannot accept", "err", err)
 			select {
 			case <-time.After(100 * time.Millisecond):
 			case <-ctx.Done():
@@ -59,41 +105,39 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 		case err != nil:
 			return fmt.Errorf("card socket: %w", err)
 		}
-		select {
-		case seats <- struct{}{}:
-		default:
-			s.Log.Warn("card socket: too many connections", "most", maxPrograms)
+		uid, peer := peerOf(c)
+		if !s.seat(uid) {
+			s.warn("too many connections", "most", maxPrograms, "most of one user", maxOfUser, "peer", peer)
 			_ = c.Close() // it was told nothing yet
 			continue
 		}
 		wg.Go(func() {
-			defer func() { <-seats }()
-			s.serve(ctx, c, large)
+			defer s.leave(uid)
+			s.serve(ctx, c, peer, large)
 		})
 	}
 }
 
 // serve answers one program.
-func (s *Server) serve(ctx context.Context, c *net.UnixConn, large chan struct{}) {
+func (s *Server) serve(ctx context.Context, c *net.UnixConn, peer string, large chan struct{}) {
 	defer context.AfterFunc(ctx, func() { _ = c.Close() })() // wakes what waits
 	defer func() { _ = c.Close() }()                         // both ends have said all
-	log := s.Log.With("peer", peerOf(c))
-	_ = c.SetDeadline(time.Now().Add(frameTime)) // a socket of which this fails fails next
+	_ = c.SetDeadline(time.Now().Add(frameTime))             // a socket of which this fails fails next
 	order, err := s.greet(c)
 	if err != nil {
-		log.Warn("card socket: no greeting", "err", err)
+		s.warn("no greeting", "peer", peer, "err", err)
 		return
 	}
-	log.Info("card socket: connected")
+	s.Log.Debug("card socket: connected", "peer", peer)
 	for err == nil {
 		_ = c.SetDeadline(time.Time{})
 		err = s.turn(ctx, c, order, large)
 	}
 	if errors.Is(err, errMalformed) {
-		log.Warn("card socket: connection ended", "err", err)
+		s.warn("connection ended", "peer", peer, "err", err)
 		return
 	}
-	log.Info("card socket: gone")
+	s.Log.Debug("card socket: gone", "peer", peer)
 }
 
 // greet reads the first frame, and answers it.
@@ -189,14 +233,15 @@ func (t *timed) Read(b []byte) (int, error) {
 }
 
 // peerOf says who is at the other end.
-func peerOf(c *net.UnixConn) string {
+func peerOf(c *net.UnixConn) (uid uint32, text string) {
+	const nobody = ^uint32(0)
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return "unknown"
+		return nobody, "unknown"
 	}
 	var cred *unix.Ucred
 	if e := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); e != nil || err != nil {
-		return "unknown"
+		return nobody, "unknown"
 	}
-	return fmt.Sprintf("pid %d uid %d gid %d", cred.Pid, cred.Uid, cred.Gid)
+	return cred.Uid, fmt.Sprintf("pid %d uid %d gid %d", cred.Pid, cred.Uid, cred.Gid)
 }
