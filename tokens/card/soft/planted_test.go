@@ -55,3 +55,28 @@ func TestPlantedSet(t *testing.T) {
 		t.Error("a FIFO is waited for")
 	}
 }
+
+// TestCutOffActivation: a next key is not committed because the one before was, of which the
+// activation was cut off at its end.
+func TestCutOffActivation(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "card")
+	apqn := card.APQN{Domain: 1}
+	if err := MakeSet(dir, "ep11", []card.APQN{apqn}, []string{WK}); err != nil {
+		t.Fatal(err)
+	}
+	s, err := OpenSet(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.write(WK+"/"+committed, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Change(nil, WK, ChangeNew); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := s.WrappingKey(apqn); err != nil || m.Next == nil || m.Committed {
+		t.Errorf("the new key is committed: %v, %v", m.Committed, err)
+	}
+}

@@ -334,6 +334,9 @@ func (s *Set) Change(a *card.APQN, register, change string) error {
 		if s.exists(at(Next)) {
 			return p11.Errorf(p11.CKR_ACTION_PROHIBITED, "there is a next key already: activate it first")
 		}
+		if err := s.remove(at(committed)); err != nil { // of the key before, whose activation was cut off
+			return err
+		}
 		return s.writeKey(at(Next))
 	case ChangeCommit:
 		if !s.exists(at(Next)) {
