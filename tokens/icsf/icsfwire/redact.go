@@ -25,14 +25,22 @@ func Redact(value []byte) []byte {
 			break
 		}
 		if tag&contextual != 0 && Service(tag&0x1f) != TRL { // whose lists are names
-			redact(tag, body)
+			redact(tag, body, maxNesting)
 		}
 	}
 	return b
 }
 
-// redact clears an element of data, but for lists and the attributes in them.
-func redact(tag byte, body elements) {
+// maxNesting is more than the elements of any service lie in each other.
+const maxNesting = 16
+
+// redact clears an element of data, but for lists and the attributes in them, and all that
+// lies deeper than nesting.
+func redact(tag byte, body elements, nesting int) {
+	if nesting == 0 {
+		clear(body)
+		return
+	}
 	if tag&constructed == 0 {
 		if tag != tagInteger && tag != tagBoolean {
 			clear(body)
@@ -48,7 +56,7 @@ func redact(tag byte, body elements) {
 			clear(body)
 			return
 		}
-		redact(tag, in)
+		redact(tag, in, nesting-1)
 	}
 }
 
