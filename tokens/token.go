@@ -353,6 +353,10 @@ type Damage struct {
 	Why  string // one line, which may hold what others wrote into the file
 }
 
+// RoomAdvice is what the Why of a Damage ends with if it is none: objects have no room in
+// memory.
+const RoomAdvice = "remove what nobody wants, or start p11fs mount with a larger --token-size"
+
 // An Inspector is a token that knows which of its files are damaged.
 type Inspector interface {
 	// Damaged returns what is known now, in the order of the files. It does not wait.

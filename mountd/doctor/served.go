@@ -5,6 +5,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"p11fs/tokens"
 )
 
 // answerTime is how long a daemon has to tell its status.
@@ -43,6 +45,8 @@ func notServed(f Finding, status string) Finding {
 			all.add(mend, "the token %s is not served: %s", name, why)
 		case what == "offline":
 			all.add(mend, "the token %s", strings.Replace(rest, ": ", " is offline: ", 1))
+		case what == "damaged" && strings.Contains(rest, tokens.RoomAdvice):
+			all.add(tokens.RoomAdvice, "the token %s", strings.TrimSuffix(rest, ": "+tokens.RoomAdvice))
 		case what == "damaged":
 			all.add("put it back from a backup of the token's directory", "the token %s", strings.Replace(rest, " ", " has damaged files: ", 1))
 		}

@@ -122,9 +122,12 @@ func (s *Store) stale(c *changes) bool {
 	for n := range c.names {
 		if f := s.files[n]; f != nil {
 			names[n] = f.stamp
+		} else if s.ample.passed {
+			c.room = true // the file of a name that had none
 		}
 	}
 	if c.all {
+		c.room = c.room || s.ample.passed
 		for n, f := range s.files {
 			names[n] = f.stamp
 		}
@@ -198,7 +201,7 @@ func (s *Store) sync(ctx context.Context, section bool) (err error) {
 		}
 	}
 	var x format.Index
-	if c.index || s.seg != nil || c.room && s.ample.unnamed > 0 {
+	if c.index || s.seg != nil || c.room && (s.ample.unnamed > 0 || s.ample.passed) {
 		if x, err = s.readIndex(); err != nil {
 			return err
 		}

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
+	"math"
 	"slices"
 
 	"p11fs/p11"
@@ -29,6 +31,7 @@ type ample struct {
 	room         int64 // negative: without end
 	sizes, large int64 // of files that have room
 	unnamed      int   // names that OBJ.IDX has and files has no room for
+	passed       bool  // names of OBJ.IDX that no file has are not among files
 	without      int   // objects that have no room, when they were last counted
 }
 
@@ -93,19 +96,38 @@ func (s *Store) roomFor(was, sizes []int64) error {
 }
 
 // cut returns as many of the names that are new as there is room for, which are known from
-// now on, and remembers how many there are besides.
+// now on, and remembers how many there are besides. If there are any, lines of OBJ.IDX that
+// name no file take nobody's place: their names are looked for again when something comes.
 func (s *Store) cut(fresh []format.Name) []format.Name {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if a := s.ample; a.room >= 0 {
-		most := max(0, int(a.room/2/nameSize)-len(s.files)) // the rest is for their files
-		s.ample.unnamed = max(0, len(fresh)-most)
-		fresh = fresh[:min(len(fresh), most)]
+	s.ample.passed = len(fresh) > s.placesLocked()
+	passed := s.ample.passed
+	s.mu.Unlock()
+	if passed {
+		fresh = slices.DeleteFunc(fresh, func(n format.Name) bool { return s.objs.absent(n.String()) })
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if passed {
+		maps.DeleteFunc(s.files, func(n format.Name, f *file) bool {
+			return *f == file{} && s.bad[n] == nil
+		})
+	}
+	most := s.placesLocked()
+	s.ample.unnamed = max(0, len(fresh)-most)
+	fresh = fresh[:min(len(fresh), most)]
 	for _, n := range fresh {
 		s.fileLocked(n)
 	}
 	return fresh
+}
+
+// placesLocked returns how many more names there is room for.
+func (s *Store) placesLocked() int {
+	if s.ample.room < 0 {
+		return math.MaxInt
+	}
+	return max(0, int(s.ample.room/2/nameSize)-len(s.files)) // the rest is for their files
 }
 
 // withoutRoom returns the names of objects that have no room, in their order.
@@ -142,8 +164,8 @@ func (s *Store) countNoRoomLocked(short bool) {
 
 // noRoomLocked is what Damaged tells of n objects without room.
 func (s *Store) noRoomLocked(n int) tokens.Damage {
-	return tokens.Damage{File: objectsDir, Why: fmt.Sprintf("%d objects are not loaded, since all objects have %d MiB, and %d MiB in files of more than %d KiB: remove what nobody wants, or start p11fs mount with a larger --token-size",
-		n, s.ample.room>>20, s.ample.room/largeShare>>20, largeFile>>10)}
+	return tokens.Damage{File: objectsDir, Why: fmt.Sprintf("%d objects are not loaded, since all objects have %d MiB, and %d KiB in files of more than %d KiB: "+tokens.RoomAdvice,
+		n, s.ample.room>>20, s.ample.room/largeShare>>10, largeFile>>10)}
 }
 
 // sizeOf is what counts for an object's file.

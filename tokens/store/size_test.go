@@ -202,54 +202,81 @@ func TestRoomForLarge(t *testing.T) {
 }
 
 // TestRoomForNames: names of an index that has more than there is room for are not
-// remembered, whether they have files or not, and their lines stay.
+// remembered, and their lines stay. Those that no file has take no place.
 func TestRoomForNames(t *testing.T) {
 	t.Parallel()
 	for _, shared := range []bool{false, true} {
-		t.Run(map[bool]string{true: "shared", false: "alone"}[shared], func(t *testing.T) {
-			t.Parallel()
-			cfg := freshConfig(t)
-			if shared {
-				cfg.Shared = &Shared{Dir: t.TempDir(), Name: "/segment"}
-			}
-			s := openStore(t, cfg)
-			create(t, s, dataObject("first", "x", false))
-			last := create(t, s, dataObject("last", "x", false))
-			if err := s.Close(); err != nil {
-				t.Fatal(err)
-			}
-			var lines []byte
-			const planted, room = 5000, 1000
-			lines = append(lines, nth(0).String()+"\n"...)
-			for i := range planted {
-				lines = append(lines, nth(100+i).String()+"\n"...)
-			}
-			lines = append(lines, last.Stored+"\n"...)
-			writeFile(t, lines, cfg.Dir, objectsDir, indexFile)
-			if shared {
-				cfg.Shared.Dir = t.TempDir() // as after a restart of the machine
-			}
-			cfg.Room = room * nameSize
-			s = openStore(t, cfg)
-			if n := len(s.files); n > room {
-				t.Errorf("%d names are remembered", n)
-			}
-			checkRoom(t, s)
-			if got := labels(t, s); !got["first"] || got["last"] {
-				t.Errorf("objects %v", got)
-			}
-			if n := withoutRoomTold(t, s); n < planted-room {
-				t.Errorf("%d are told", n)
-			}
-			if err := s.Close(); err != nil {
-				t.Fatal(err)
-			}
-			cfg.Room = 0
-			s = openStore(t, cfg)
-			if got := labels(t, s); !got["first"] || !got["last"] {
-				t.Errorf("with more room there are %v", got)
-			}
-		})
+		for _, files := range []bool{false, true} {
+			t.Run(fmt.Sprintf("shared=%v,files=%v", shared, files), func(t *testing.T) {
+				t.Parallel()
+				testRoomForNames(t, shared, files)
+			})
+		}
+	}
+}
+
+func testRoomForNames(t *testing.T, shared, files bool) {
+	cfg := freshConfig(t)
+	if shared {
+		cfg.Shared = &Shared{Dir: t.TempDir(), Name: "/segment"}
+	}
+	s := openStore(t, cfg)
+	create(t, s, dataObject("first", "x", false))
+	last := create(t, s, dataObject("last", "x", false))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var lines []byte
+	const planted, room = 5000, 1000
+	lines = append(lines, nth(0).String()+"\n"...)
+	for i := range planted {
+		lines = append(lines, nth(100+i).String()+"\n"...)
+		if files {
+			writeFile(t, []byte("bad"), cfg.Dir, objectsDir, nth(100+i).String())
+		}
+	}
+	lines = append(lines, last.Stored+"\n"...)
+	writeFile(t, lines, cfg.Dir, objectsDir, indexFile)
+	move := func(from, to string) {
+		t.Helper()
+		if err := os.Rename(filepath.Join(cfg.Dir, from), filepath.Join(cfg.Dir, to)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := filepath.Join(objectsDir, nth(0).String())
+	if !files {
+		move(first, "aside")
+	}
+	if shared {
+		cfg.Shared.Dir = t.TempDir() // as after a restart of the machine
+	}
+	cfg.Room = room * nameSize
+	s = openStore(t, cfg)
+	if n := len(s.files); n > room {
+		t.Errorf("%d names are remembered", n)
+	}
+	checkRoom(t, s)
+	if got := labels(t, s); got["first"] != files || got["last"] == files {
+		t.Errorf("objects %v", got)
+	}
+	if n := withoutRoomTold(t, s); (n >= planted-room) != files {
+		t.Errorf("%d are told", n)
+	}
+	if !files {
+		move("aside", first)
+		refresh(t, s)
+		if got := labels(t, s); !got["first"] || !got["last"] {
+			t.Errorf("after the file of a line has come: %v", got)
+		}
+		return
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Room = 0
+	s = openStore(t, cfg)
+	if got := labels(t, s); !got["first"] || !got["last"] {
+		t.Errorf("with more room there are %v", got)
 	}
 }
 
