@@ -115,12 +115,18 @@ func (d *Daemon) openToken(ctx context.Context, s *slot) (tokens.Token, error) {
 	return token, nil
 }
 
+// maxSelfTest is how long a token may test itself: a device that answers no more is not to
+// keep the others waiting.
+const maxSelfTest = time.Minute
+
 // selfTest has a token test itself, if it can.
 func (d *Daemon) selfTest(ctx context.Context, t tokens.Token) error {
 	tester, ok := t.(tokens.SelfTester)
 	if !ok {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, maxSelfTest)
+	defer cancel()
 	begin := d.now()
 	if err := tester.SelfTest(ctx); err != nil {
 		d.selfTestFailed = append(d.selfTestFailed, t.Name())
