@@ -58,6 +58,20 @@ func (t *token) withKey(ctx context.Context, a p11.Attributes, f func(target car
 	return failed(err, blob)
 }
 
+// current is the blob of a second key of a call, as far as is known now: the one under the next
+// wrapping key, if only that is there.
+func (t *token) current(a p11.Attributes) ([]byte, error) {
+	blob, err := keyBlob(a)
+	if err != nil {
+		return nil, err
+	}
+	next, _ := a.Get(p11.CKA_IBM_OPAQUE_REENC)
+	if len(next) > 0 && !t.cards.knows(ep11.Blob(blob).WKID()) && t.cards.knows(ep11.Blob(next).WKID()) {
+		return next, nil
+	}
+	return blob, nil
+}
+
 // knows says whether a domain has the wrapping key.
 func (c *cards) knows(id []byte) bool {
 	c.mu.Lock()
@@ -322,10 +336,12 @@ func (t *token) WrapKey(ctx context.Context, m p11.Mechanism, wrapping, key *tok
 		return nil, p11.Errorf(p11.CKR_KEY_NOT_WRAPPABLE, "%s does not wrap such a key", m.Type.Short())
 	}
 	err = t.withKey(ctx, a, func(target card.Target, blob []byte) error {
-		return t.withKey(ctx, kek, func(_ card.Target, kek []byte) (err error) {
-			out, err = ep11.WrapKey(ctx, t.cards.via, target, blob, kek, nil, m)
+		with, err := t.current(kek)
+		if err != nil {
 			return err
-		})
+		}
+		out, err = ep11.WrapKey(ctx, t.cards.via, target, blob, with, nil, m)
+		return err
 	})
 	return out, err
 }

@@ -241,9 +241,6 @@ func (o *operation) Update(ctx context.Context, part []byte) ([]byte, error) {
 		x, err := o.update(ctx, part[:n])
 		if err != nil {
 			secret.Wipe(out)
-			if len(out) > 0 && ctx.Err() != nil {
-				o.err = err // of the data some has been taken
-			}
 			return nil, o.ends(ctx, err)
 		}
 		if out = append(out, x...); len(part) > n {
