@@ -53,15 +53,22 @@ func (t *token) moved(ctx context.Context, rule string, key []byte) (moved []byt
 	return moved, err
 }
 
-// isAt says whether a key token is where a rule moves others.
-func (t *token) isAt(ctx context.Context, rule string, key []byte) bool {
+// isAt says whether a key token is where a rule moves others. The error is that nobody knows,
+// as no card answered.
+func (t *token) isAt(ctx context.Context, rule string, key []byte) (bool, error) {
 	moved, err := t.moved(ctx, rule, key)
-	return err == nil && bytes.Equal(moved, key)
+	if p11.RVOf(err) == p11.CKR_DEVICE_REMOVED || ctx.Err() != nil {
+		return false, err
+	}
+	return err == nil && bytes.Equal(moved, key), nil
 }
 
 // Reencipher is tokens.Reencipherer. A key of no master key of the card stays as it is.
 func (t *token) Reencipher(ctx context.Context, progress func(done, total int)) (int, error) {
-	return securekey.Reencipher(ctx, t.Store, progress, func(next []byte) bool { return t.isAt(ctx, toNew, next) },
+	return securekey.Reencipher(ctx, t.Store, progress, func(next []byte) bool {
+		at, err := t.isAt(ctx, toNew, next)
+		return err == nil && at
+	},
 		func(ctx context.Context, key []byte) ([]byte, error) {
 			next, err := t.moved(ctx, toNew, key)
 			switch {
@@ -80,7 +87,11 @@ func (t *token) Reencipher(ctx context.Context, progress func(done, total int)) 
 // FinalizeReencipher is tokens.Reencipherer.
 func (t *token) FinalizeReencipher(ctx context.Context, progress func(done, total int)) (int, error) {
 	return securekey.Finalize(ctx, t.Store, progress, func(next []byte) error {
-		if !t.isAt(ctx, toCurrent, next) {
+		at, err := t.isAt(ctx, toCurrent, next)
+		if err != nil {
+			return err
+		}
+		if !at {
 			return p11.Advise(p11.Errorf(p11.CKR_ACTION_PROHIBITED, "the next master key is not that of the card"), "have it set first; of a software card: p11fs card wk activate")
 		}
 		return nil

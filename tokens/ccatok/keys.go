@@ -200,7 +200,7 @@ func (t *token) Adopt(ctx context.Context, attrs p11.Attributes) (p11.Attributes
 	class, _ := attrs.Class()
 	switch class {
 	case p11.CKO_SECRET_KEY, p11.CKO_PRIVATE_KEY:
-		if t.conf.sensitive && class == p11.CKO_SECRET_KEY && !attrs.Has(p11.CKA_SENSITIVE) {
+		if t.conf.sensitive && class == p11.CKO_SECRET_KEY {
 			attrs.SetBool(p11.CKA_SENSITIVE, true)
 		}
 		if err := ownToken(attrs); err != nil {
