@@ -48,12 +48,18 @@ func (d *Daemon) status(owner bool) string {
 			if why, mend := s.weak(); why != "" {
 				line("weak", "%s: %s: %s", s.Place.Name, why, mend)
 			}
-			if err := s.offline(); err != nil {
+			var texts []string
+			err := s.offline()
+			if err == nil { // which is found out by asking
+				texts = s.describe()
+				err = s.offline()
+			}
+			if err != nil {
 				line("offline", "%s: %s", s.Place.Name, oneLine(err.Error()))
-			} else {
-				for _, text := range s.describe() {
-					line("device", "%s: %s", s.Place.Name, oneLine(text))
-				}
+				texts = nil
+			}
+			for _, text := range texts {
+				line("device", "%s: %s", s.Place.Name, oneLine(text))
 			}
 			for _, text := range s.damage(owner) {
 				line("damaged", "%s %s", s.Place.Name, text)

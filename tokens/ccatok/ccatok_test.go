@@ -127,12 +127,17 @@ func TestOwnCard(t *testing.T) {
 	if err := os.WriteFile(elsewhere.Config, []byte("card = "+socket), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	now := time.Now()
+	elsewhere.Now = func() time.Time { return now }
 	opened, err := kind.Open(t.Context(), elsewhere)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if opened.(tokens.Offliner).Offline() == nil {
 		t.Error("a card that is not there is online")
+	}
+	if now = now.Add(retry); opened.(tokens.Offliner).Offline() != nil {
+		t.Error("the next use does not ask it again")
 	}
 	if err := opened.Close(); err != nil {
 		t.Error(err)

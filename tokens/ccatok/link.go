@@ -30,13 +30,6 @@ type link struct {
 	next  int
 }
 
-// offline is why no card answers, nil while one does.
-func (l *link) offline() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.why
-}
-
 // may says whether the card may be asked: one that did not answer is asked once a second.
 func (l *link) may() error {
 	l.mu.Lock()

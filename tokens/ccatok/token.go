@@ -54,8 +54,9 @@ func (t *token) Close() error { return errors.Join(t.Store.Close(), t.link.via.C
 // Watch is tokens.Watcher.
 func (t *token) Watch(changed func()) (stop func()) { return t.link.Watch(changed) }
 
-// Offline is tokens.Offliner.
-func (t *token) Offline() error { return t.link.offline() }
+// Offline is tokens.Offliner: once it is time to ask a card again that did not answer, the
+// next use is to do that.
+func (t *token) Offline() error { return t.link.may() }
 
 // Describe is tokens.Describer.
 func (t *token) Describe(ctx context.Context) []string { return t.link.describe(ctx) }

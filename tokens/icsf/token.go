@@ -149,7 +149,8 @@ func (t *token) Close() error {
 	return err
 }
 
-// Offline is tokens.Offliner.
+// Offline is tokens.Offliner: once it is time to try a server again that was away, the next
+// use is to do that.
 func (t *token) Offline() error { return t.conn.Offline() }
 
 // SelfTest is tokens.SelfTester, of the cryptography that is not the server's.
@@ -186,7 +187,7 @@ func (t *token) Refresh(ctx context.Context) error {
 		return nil
 	}
 	err := t.sync(ctx, false)
-	if err != nil && t.Offline() != nil && ctx.Err() == nil {
+	if err != nil && t.conn.Failed() != nil && ctx.Err() == nil {
 		return nil
 	}
 	return err

@@ -99,15 +99,21 @@ func (c *Conn) Detach() *Link {
 	return l
 }
 
-// Offline is why the server could not be reached when it was tried last; nil if it could, or
+// Failed is why the server could not be reached when it was tried last; nil if it could, or
 // was not tried.
-func (c *Conn) Offline() error {
+func (c *Conn) Failed() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.link != nil && c.link.Broken() == nil {
 		return nil
 	}
 	return c.failed
+}
+
+// Offline is Failed until it is time to try again, which the next use then is to do.
+func (c *Conn) Offline() error {
+	_, err := c.live()
+	return err
 }
 
 // live is the link that there is, nil without one, or why none is made now.

@@ -179,8 +179,8 @@ func TestBinds(t *testing.T) {
 			if got := p11.RVOf(err); got != c.want || c.says != "" && !strings.Contains(err.Error(), c.says) {
 				t.Errorf("%v: %v", got, err)
 			}
-			if (x.Offline() == nil) != (c.want == p11.CKR_OK) {
-				t.Errorf("offline: %v", x.Offline())
+			if (x.Failed() == nil) != (c.want == p11.CKR_OK) {
+				t.Errorf("offline: %v", x.Failed())
 			}
 		})
 	}
@@ -196,7 +196,7 @@ func TestAway(t *testing.T) {
 	_ = l.Close()
 	c := conn(t, Config{URI: "ldap://" + addr, DN: dn})
 	for range 3 {
-		if err := list(t, c); p11.RVOf(err) != p11.CKR_TOKEN_NOT_PRESENT || c.Offline() == nil {
+		if err := list(t, c); p11.RVOf(err) != p11.CKR_TOKEN_NOT_PRESENT || c.Failed() == nil {
 			t.Fatalf("a server that is not there: %v", err)
 		}
 	}
@@ -222,8 +222,21 @@ func TestAway(t *testing.T) {
 			t.Fatalf("a server that has come back: %v", err)
 		}
 	}
-	if c.Offline() != nil {
-		t.Errorf("offline: %v", c.Offline())
+	if c.Failed() != nil || c.Offline() != nil {
+		t.Errorf("offline: %v", c.Failed())
+	}
+}
+
+// TestPause: who asks whether the server is away is told so until it is time to try again.
+func TestPause(t *testing.T) {
+	c := New(Config{})
+	c.failed, c.next = p11.CKR_TOKEN_NOT_PRESENT, time.Now().Add(time.Hour)
+	if c.Offline() == nil || c.Failed() == nil {
+		t.Error("a server that has just failed is there")
+	}
+	c.next = time.Now()
+	if err := c.Offline(); err != nil || c.Failed() == nil {
+		t.Errorf("the next use is not to try: %v", err)
 	}
 }
 
