@@ -41,7 +41,7 @@ type cardPlace struct{ dir, kind *string }
 func cardFlags(c *cobra.Command) cardPlace {
 	c.Long += cardText
 	return cardPlace{
-		dir:  c.Flags().String("dir", "", "the `DIR`ectory of the cards"),
+		dir:  c.Flags().String("dir", "", "the `DIRECTORY` of the cards"),
 		kind: c.Flags().String("kind", "ep11", "what the cards are: "+strings.Join(cardKindNames(), ", ")),
 	}
 }

@@ -163,7 +163,7 @@ write it to TOKEN/certs/NAME.pem.` + keyText,
 	authority := c.Flags().Bool("authority", false, "the certificate is of a CA, which signs others")
 	ca := c.Flags().String("ca", "", "the private `KEY` of the CA that signs")
 	caFile := c.Flags().String("ca-cert", "", "the `FILE` with the certificate of the CA")
-	days := c.Flags().Int("days", 365, "how many days it is good for")
+	days := c.Flags().Int("days", 365, "how many days it is good for, and not longer than the CA's")
 	keys := completeKeys(mount, []string{".key"})
 	completeFlag(c, "ca", func(c *cobra.Command, _ []string, word string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		return keys(c, nil, word)
@@ -174,7 +174,7 @@ write it to TOKEN/certs/NAME.pem.` + keyText,
 		}
 		return keys(c, args, word)
 	}
-	c.RunE = func(_ *cobra.Command, args []string) error {
+	c.RunE = func(c *cobra.Command, args []string) error {
 		if *self == (*ca != "") {
 			return &usageError{err: errors.New("a certificate is signed by its own key or by a CA's: give one of --self-signed and --ca KEY")}
 		}
@@ -187,7 +187,7 @@ write it to TOKEN/certs/NAME.pem.` + keyText,
 		if *self {
 			der, err = selfSigned(*mount, args[0], &names, template)
 		} else {
-			der, err = issued(*mount, args[0], *ca, *caFile, &names, template)
+			der, err = issued(*mount, args[0], *ca, *caFile, &names, template, c.Flags().Changed("days"))
 		}
 		if err != nil {
 			return err
@@ -211,8 +211,9 @@ func selfSigned(mount, name string, names *nameFlags, template *x509.Certificate
 	return x509.CreateCertificate(rand.Reader, template, template, key.public, key)
 }
 
-// issued makes a certificate of the request in file by the key ca.
-func issued(mount, file, ca, caFile string, names *nameFlags, template *x509.Certificate) ([]byte, error) {
+// issued makes a certificate of the request in file by the key ca. Without days it ends with
+// that of the CA, if that is before.
+func issued(mount, file, ca, caFile string, names *nameFlags, template *x509.Certificate, days bool) ([]byte, error) {
 	if names.subject != "" || len(names.dns)+len(names.ips)+len(names.emails) > 0 {
 		return nil, &usageError{err: errors.New("the names are those of the request: leave them out, or make another request")}
 	}
@@ -247,6 +248,9 @@ func issued(mount, file, ca, caFile string, names *nameFlags, template *x509.Cer
 	}
 	if !parent.IsCA {
 		return nil, fmt.Errorf("%s is the certificate of no CA: make one with --authority", caFile)
+	}
+	if !days && template.NotAfter.After(parent.NotAfter) {
+		template.NotAfter = parent.NotAfter // nobody has said how long
 	}
 	if template.NotAfter.After(parent.NotAfter) {
 		return nil, fmt.Errorf("the CA's certificate ends on %s: give --days a smaller number, or make that anew", parent.NotAfter.Format(time.DateOnly))

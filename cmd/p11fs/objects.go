@@ -191,10 +191,11 @@ terminal wants --yes.` + objectText,
 				return err
 			}
 			for _, n := range at.together(name, arg) {
-				if filepath.Ext(n) == ".crt" && filepath.Ext(name) != ".crt" {
+				path := filepath.Join(at.dir, n)
+				if filepath.Ext(n) == ".crt" && filepath.Ext(name) != ".crt" || slices.Contains(files, path) {
 					continue
 				}
-				files, names = append(files, filepath.Join(at.dir, n)), append(names, filepath.Join(filepath.Base(at.dir), filepath.Base(n)))
+				files, names = append(files, path), append(names, filepath.Join(filepath.Base(at.dir), filepath.Base(n)))
 			}
 		}
 		if !*yes {

@@ -64,14 +64,18 @@ func (s *signer) SignMessage(_ io.Reader, message []byte, opts crypto.SignerOpts
 	if opts != nil {
 		hash = opts.HashFunc()
 	}
-	var mechanism string
+	mechanism := "eddsa"
+	word, known := hashWords()[hash]
 	switch s.public.(type) {
 	case *rsa.PublicKey:
-		mechanism = hashWord(hash) + "-rsa-pkcs"
+		mechanism = word + "-rsa-pkcs"
 	case *ecdsa.PublicKey:
-		mechanism = "ecdsa-" + hashWord(hash)
+		mechanism = "ecdsa-" + word
 	default:
-		mechanism = "eddsa"
+		known = true
+	}
+	if !known {
+		return nil, fmt.Errorf("%s does not sign with the hash %v: take SHA-256", s.name, hash)
 	}
 	var out bytes.Buffer
 	file := filepath.Join(s.key, "sign:"+mechanism)
@@ -84,15 +88,7 @@ func (s *signer) SignMessage(_ io.Reader, message []byte, opts crypto.SignerOpts
 	return out.Bytes(), nil
 }
 
-// hashWord is a hash in the name of a mechanism.
-func hashWord(h crypto.Hash) string {
-	switch h {
-	case crypto.SHA1:
-		return "sha1"
-	case crypto.SHA384:
-		return "sha384"
-	case crypto.SHA512:
-		return "sha512"
-	}
-	return "sha256"
+// hashWords are hashes in the names of mechanisms.
+func hashWords() map[crypto.Hash]string {
+	return map[crypto.Hash]string{crypto.SHA1: "sha1", crypto.SHA256: "sha256", crypto.SHA384: "sha384", crypto.SHA512: "sha512"}
 }
