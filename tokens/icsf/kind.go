@@ -6,9 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -115,7 +115,16 @@ func check(place tokens.Place) (wrong, mend string) {
 	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
 	defer cancel()
 	if err := icsfconn.Reach(ctx, icsfconn.Config{URI: c.URI, CACert: c.CACert, Cert: c.Cert, Key: c.Key}); err != nil {
-		return err.Error() + ": its keys cannot be used", "ping " + strings.TrimPrefix(strings.TrimPrefix(c.URI, "ldaps://"), "ldap://")
+		return err.Error() + ": its keys cannot be used", "ping " + hostOf(c.URI)
 	}
 	return "", ""
+}
+
+// hostOf is the host in a URI.
+func hostOf(uri string) string {
+	u, err := url.Parse(uri)
+	if err != nil {
+		return uri
+	}
+	return u.Hostname()
 }
