@@ -84,6 +84,7 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() }) // wakes AcceptUnix
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	defer l.Close()
 	defer cancel()
 	defer stop()
 	large := make(chan struct{}, maxLarge)

@@ -2,9 +2,13 @@ package card
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
+	"net"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestSeats: one user cannot take the places of all others.
@@ -45,5 +49,24 @@ func TestBriefWarnings(t *testing.T) {
 	// A machine that stands still for a while may tell more than one.
 	if n := strings.Count(log.String(), "\n"); n == 0 || n > 10 {
 		t.Errorf("%d lines", n)
+	}
+}
+
+// TestServeCloses: a server whose listener fails leaves nobody to wait at it.
+func TestServeCloses(t *testing.T) {
+	t.Parallel()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "card"), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.SetDeadline(time.Unix(1, 0)); err != nil { // which fails what accepts
+		t.Fatal(err)
+	}
+	s := &Server{Log: slog.New(slog.DiscardHandler)}
+	if err := s.Serve(t.Context(), l); err == nil {
+		t.Error("it says nothing")
+	}
+	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the listener is there still: %v", err)
 	}
 }
