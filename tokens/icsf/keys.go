@@ -325,7 +325,7 @@ func (t *token) UnwrapKey(ctx context.Context, m p11.Mechanism, unwrapping *toke
 	return t.made(ctx, h, template)
 }
 
-// passwordOf opens the server's password with a key of a role that is logged in.
+// password opens the server's password with a key of a role that is logged in.
 func (t *token) password() (*secret.Bytes, error) {
 	var key *secret.Bytes
 	var err error

@@ -9,7 +9,7 @@ import (
 )
 
 // Adopt is tokens.Adopter's for secret and private keys: those that have a blob, which the
-// card has made, are completed, and those that have values go into the card: import gets
+// card has made, are completed, and those that have values go into the card: bring gets
 // them complete, keeps nothing of them, and returns the blob. complete is the Adopt of a
 // token whose keys have values. No secret value is left; attrs are wiped where it fails.
 func Adopt(ctx context.Context, attrs p11.Attributes, complete tokens.Adopter, bring func(context.Context, p11.Attributes) ([]byte, error)) (p11.Attributes, error) {

@@ -10,6 +10,7 @@
 //	NN.DDDD/wk/…        those of an APQN that has keys of its own
 //	offline/NN.DDDD     empty: that APQN does not answer
 //	sessions/ID         empty: a login, by the session's identifier
+//	sessions/key        the key that authenticates their identifiers
 //
 // All is read at each call, so that a change by another process counts at once. A kind with
 // more than one master key has a directory for each.
