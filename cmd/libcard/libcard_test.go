@@ -237,7 +237,11 @@ func (s *sample) printed() string {
 	return out
 }
 
-var program = template.Must(template.New("").Parse(`#include <stdio.h>
+var program = template.Must(template.New("").Parse(`#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "ep11.h"
@@ -272,13 +276,7 @@ int main(void)
 // compiler's checks.
 func build(t *testing.T, samples []*sample, extra string) string {
 	t.Helper()
-	dir := t.TempDir()
-	flags := "-O0 -g -fno-omit-frame-pointer -fsanitize=address,undefined"
-	make := exec.Command("make", "-s", "-f", "cmd/libcard/build.mk", "libcard", "LIBCARD="+dir, "LIBCARD_CFLAGS="+flags)
-	make.Dir = "../.."
-	if out, err := make.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	dir := libraries(t)
 	text, err := os.ReadFile("src/ep11_gen.c")
 	if err != nil {
 		t.Fatal(err)
@@ -289,11 +287,32 @@ func build(t *testing.T, samples []*sample, extra string) string {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	return compile(t, dir, "ep11", b.String())
+}
+
+// flags have a program and a library checked while they run.
+const flags = "-O0 -g -fno-omit-frame-pointer -fsanitize=address,undefined"
+
+// libraries builds them, and returns where they are.
+func libraries(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	make := exec.Command("make", "-s", "-f", "cmd/libcard/build.mk", "libcard", "LIBCARD="+dir, "LIBCARD_CFLAGS="+flags)
+	make.Dir = "../.."
+	if out, err := make.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return dir
+}
+
+// compile makes a program over a library in dir.
+func compile(t *testing.T, dir, library, text string) string {
+	t.Helper()
 	source := filepath.Join(dir, "check.c")
-	if err := os.WriteFile(source, b.Bytes(), 0o600); err != nil {
+	if err := os.WriteFile(source, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	args := append(strings.Fields(flags), "-std=c11", "-D_GNU_SOURCE", "-Isrc", "-I../libp11fs/src", "-o", filepath.Join(dir, "check"), source, "-L"+dir, "-lep11", "-Wl,-rpath,"+dir)
+	args := append(strings.Fields(flags), "-std=c11", "-D_GNU_SOURCE", "-Isrc", "-I../libp11fs/src", "-o", filepath.Join(dir, "check"), source, "-L"+dir, "-l"+library, "-pthread", "-Wl,-rpath,"+dir)
 	if out, err := exec.Command("cc", args...).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -301,7 +320,7 @@ func build(t *testing.T, samples []*sample, extra string) string {
 }
 
 // serve has a server answer for via at path.
-func serve(t *testing.T, path string, via card.Transport) (stop func()) {
+func serve(t *testing.T, path string, abi card.ABI, via card.Transport) (stop func()) {
 	t.Helper()
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
@@ -310,7 +329,7 @@ func serve(t *testing.T, path string, via card.Transport) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
-		done <- (&card.Server{ABI: card.EP11, Card: via, Log: slog.New(slog.DiscardHandler)}).Serve(ctx, l)
+		done <- (&card.Server{ABI: abi, Card: via, Log: slog.New(slog.DiscardHandler)}).Serve(ctx, l)
 	}()
 	stop = sync.OnceFunc(func() {
 		cancel()
@@ -354,7 +373,7 @@ func TestFunctions(t *testing.T) {
 	}
 	socket := filepath.Join(t.TempDir(), "card")
 	via := &scripted{}
-	stop := serve(t, socket, via)
+	stop := serve(t, socket, card.EP11, via)
 	p := start(t, build(t, samples, extra), socket)
 	for i, s := range samples {
 		if got, want := p.do(t, i), s.printed(); got != want {

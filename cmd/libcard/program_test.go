@@ -75,6 +75,21 @@ struct module { uint32_t version; uint64_t flags; uint32_t domains; unsigned cha
 extern int m_init(void), m_shutdown(void), m_add_module(struct module *, target_t *), m_rm_module(struct module *, target_t);
 struct old { int16_t format, length, apqns[512]; };
 static target_t group = ~(target_t)0;
+static atomic_bool ended;
+
+/* busy adds modules and takes them out again. */
+static void *busy(void *unused)
+{
+	struct module m = {.version = 2, .flags = 2, .mask = {0x40}};
+
+	(void)unused;
+	while (!ended) {
+		target_t t = ~(target_t)0;
+		if (m_add_module(&m, &t) != 0 || m_rm_module(NULL, t) != 0)
+			abort();
+	}
+	return NULL;
+}
 
 static void extra(unsigned n)
 {
@@ -123,6 +138,28 @@ static void extra(unsigned n)
 		wait(&status);
 		printf("%d %#lx\n", status, m_GetMechanismInfo(0, 0, &i, 0));
 		return;
+	case 8: { /* children whose parent is at work on its targets */
+		enum { CHILDREN = 20 };
+		pthread_t thread;
+		int bad = 0;
+
+		if (pthread_create(&thread, NULL, busy, NULL) != 0)
+			abort();
+		for (int j = 0; j < CHILDREN && bad == 0; j++) {
+			pid_t child = fork();
+			if (child == 0) {
+				alarm(60); /* ends one that waits */
+				(void)m_GetMechanismInfo(0, 0, &i, group); /* which is there or not */
+				_exit(0);
+			}
+			if (waitpid(child, &status, 0) != child || status != 0)
+				bad++;
+		}
+		ended = true;
+		pthread_join(thread, NULL);
+		printf("%d\n", bad);
+		return;
+	}
 	default:
 		printf("%#lx\n", m_GetMechanismInfo(0, 0, &i, 0));
 	}
@@ -157,8 +194,11 @@ func targets(t *testing.T, p *running, via *scripted, socket string, stop func()
 	expect(6000, "-102 -103 -105", "[]")
 	expect(1000, "0x80010030", "[]") // since there are modules, no address is looked at
 	expect(7000, "0 0", "[]")
+	if got := p.do(t, 8000); got != "0" {
+		t.Errorf("%s children do not end", got)
+	}
 	stop()
 	expect(9000, "0x80010003", "[]")
-	serve(t, socket, via)
+	serve(t, socket, card.EP11, via)
 	expect(9000, "0", "[]")
 }

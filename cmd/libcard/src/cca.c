@@ -13,7 +13,7 @@ const CK_RV card_small = (CK_RV)8 << 32 | 72;
 #define HEAD long *rc, long *rs, long *exit_length, unsigned char *exit_data
 #define DATA(name) long *name##_length, unsigned char *name
 
-enum { MAX_DATA = 8 << 20, SYMMETRIC = 64, MAX_ANSWER = 256 };
+enum { MAX_DATA = 8 << 20, SYMMETRIC = 64, KEYWORD = 8 };
 
 /* Errors of the library itself: return code and reason. */
 enum { REFUSED = 8, BAD_LENGTH_REASON = 72 };
@@ -46,7 +46,7 @@ static struct arg data(const long *length, const void *p)
 
 static struct arg rules(const long *count, const void *p)
 {
-    return bytes(p, p == NULL ? 0 : 8 * size_of(count));
+    return bytes(p, p == NULL ? 0 : KEYWORD * size_of(count));
 }
 
 static struct arg number(const long *n)
@@ -142,14 +142,32 @@ static void verb(long *rc, long *rs, uint32_t function, const struct arg *args, 
 /* What no rule array that the card knows makes use of. */
 #define UNUSED(name) ((void)name##_length, (void)name)
 
+/* answer_room is how many bytes a program has for the answer to its rule array, in the same
+   place: it says of none how many there are, but has those of the query's answer. */
+static size_t answer_room(const long *count, const unsigned char *rule)
+{
+    static const struct {
+        char word[KEYWORD + 1];
+        size_t keywords;
+    } answers[] = {{"STATCCAE", 9}, {"STATAES ", 4}, {"STATAPKA", 3}, {"STATCRD2", 15}};
+
+    for (size_t i = 0; rule != NULL && i < size_of(count); i++) {
+        for (size_t j = 0; j < sizeof answers / sizeof answers[0]; j++) {
+            if (memcmp(rule + KEYWORD * i, answers[j].word, KEYWORD) == 0)
+                return KEYWORD * answers[j].keywords;
+        }
+    }
+    return 0;
+}
+
 VERB CSUACFQ(HEAD, long *rule_count, unsigned char *rule, DATA(verb_data))
 {
     long answer = 0;
 
-    CALL(1, rules(rule_count, rule), ((struct arg){.kind = OUT, .out = rule, .room = MAX_ANSWER, .length = &answer}),
+    CALL(1, rules(rule_count, rule), ((struct arg){.kind = OUT, .out = rule, .room = answer_room(rule_count, rule), .length = &answer}),
          output(verb_data_length, verb_data));
-    if (answer > 0)
-        *rule_count = answer / 8;
+    if (answer > 0 && *rc == 0)
+        *rule_count = answer / KEYWORD;
 }
 
 VERB CSNBRNG(HEAD, unsigned char *form, unsigned char *random)

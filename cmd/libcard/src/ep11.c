@@ -74,6 +74,29 @@ static struct {
     size_t count;
 } targets = {.mu = PTHREAD_MUTEX_INITIALIZER};
 
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void fork_prepare(void)
+{
+    pthread_mutex_lock(&targets.mu);
+}
+
+static void fork_done(void)
+{
+    pthread_mutex_unlock(&targets.mu);
+}
+
+static void prepare(void)
+{
+    (void)pthread_atfork(fork_prepare, fork_done, fork_done); /* without memory: as before it */
+}
+
+static void lock_targets(void)
+{
+    pthread_once(&once, prepare);
+    pthread_mutex_lock(&targets.mu);
+}
+
 static struct target *target_locked(target_t t)
 {
     if (t == 0 || t > targets.count || !targets.list[t - 1].used)
@@ -107,7 +130,7 @@ void put_target(struct call *c, target_t target)
     struct target *t;
     bool none;
 
-    pthread_mutex_lock(&targets.mu);
+    lock_targets();
     t = target_locked(target);
     none = targets.count == 0;
     if (t != NULL) {
@@ -215,7 +238,7 @@ CARD_EXPORT int m_add_module(struct module *m, target_t *target)
         return error;
     if ((m->flags & MODULE_PROBE) != 0 && !card_reachable())
         return ERROR_PROBE;
-    pthread_mutex_lock(&targets.mu);
+    lock_targets();
     if (group && *target != TARGET_NONE) {
         t = target_locked(*target);
         error = t == NULL ? ERROR_MODULE : 0;
@@ -258,7 +281,7 @@ CARD_EXPORT int m_rm_module(struct module *m, target_t target)
 {
     struct target *t;
 
-    pthread_mutex_lock(&targets.mu);
+    lock_targets();
     t = target_locked(target);
     if (t != NULL && t->count != 0 && !empty(m))
         take_out_locked(t, m);
