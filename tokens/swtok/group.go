@@ -72,6 +72,10 @@ func (c *Crypto) parseGroupKey(kt p11.KeyType, public bool, a p11.Attributes) (a
 		}
 		return k, nil
 	}
+	if h, ok := c.holder.(DSAHolder); ok && kt == p11.CKK_DSA && !a.Has(p11.CKA_VALUE) {
+		key, err := h.DSA(a)
+		return &dsaPrivate{g, key}, err
+	}
 	x, err := g.Private(value)
 	if err != nil {
 		return nil, keyDamaged("%v", err)
@@ -276,13 +280,16 @@ func dsaOf(h crypto.Hash) family {
 	return family{uses: uses{
 		p11.CKF_SIGN: with(func(_ call, k *dsaPrivate) (part, error) {
 			size := 2 * bytesOf(k.group.Q.BitLen())
-			return begin().signing(size, func(digest []byte) ([]byte, error) {
-				der, err := k.key.Sign(digest)
+			return begin().signingSlowly(size, func(ctx context.Context, digest []byte) ([]byte, error) {
+				der, err := k.within(ctx).key.Sign(digest)
 				var sig []byte
 				if err == nil {
 					sig, err = pkix.ECDSADERToRaw(der, size)
 				}
-				if err != nil {
+				switch {
+				case held(err):
+					return nil, err
+				case err != nil:
 					return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "dsa: %v", err)
 				}
 				return sig, nil

@@ -28,6 +28,13 @@ type Holder interface {
 	Rejecter(a p11.Attributes) []byte
 }
 
+// A DSAHolder is a Holder that has keys of DSA too, which then have no CKA_VALUE.
+type DSAHolder interface {
+	Holder
+	// DSA returns the key of attributes without a value. It may have a method Within.
+	DSA(a p11.Attributes) (DSAPrivateKey, error)
+}
+
 // HeldRSA is what is wanted of an RSA key: the paddings but one are made here.
 type HeldRSA interface {
 	// Raw and SignPKCS1 are those of RSAPrivateKey.
@@ -162,6 +169,16 @@ func (k *ecPrivate) within(ctx context.Context) *ecPrivate {
 		return k
 	}
 	return &ecPrivate{k.curve, w.Within(ctx)}
+}
+
+func (k *dsaPrivate) within(ctx context.Context) *dsaPrivate {
+	w, ok := k.key.(interface {
+		Within(ctx context.Context) DSAPrivateKey
+	})
+	if !ok {
+		return k
+	}
+	return &dsaPrivate{k.group, w.Within(ctx)}
 }
 
 // heldRSA is the key of attributes that have no private numbers.

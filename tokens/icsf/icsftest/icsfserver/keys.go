@@ -34,10 +34,31 @@ func (o *object) check() error {
 		_, err = o.ecPublic()
 	case class == p11.CKO_PRIVATE_KEY && kt == p11.CKK_EC:
 		_, err = o.ecPrivate()
-	case class == p11.CKO_SECRET_KEY && !o.attrs.Has(p11.CKA_VALUE):
-		return refused(incomplete)
+	case class == p11.CKO_PUBLIC_KEY && kt == p11.CKK_DSA:
+		_, err = o.dsaPublic()
+	case class == p11.CKO_PRIVATE_KEY && kt == p11.CKK_DSA:
+		_, err = o.dsaPrivate()
+	case kt == p11.CKK_DH && (class == p11.CKO_PUBLIC_KEY || class == p11.CKO_PRIVATE_KEY):
+		err = o.has(p11.CKA_PRIME, p11.CKA_BASE, p11.CKA_VALUE)
+	case class == p11.CKO_SECRET_KEY:
+		if err = o.has(p11.CKA_VALUE); err == nil {
+			value, _ := o.attrs.Get(p11.CKA_VALUE)
+			if !p11.FitsKey(kt, uint64(len(value))) {
+				err = refused(badValue)
+			}
+		}
 	}
 	return err
+}
+
+// has says whether an object has all attributes of a list.
+func (o *object) has(list ...p11.AttributeType) error {
+	for _, t := range list {
+		if !o.attrs.Has(t) {
+			return refused(incomplete)
+		}
+	}
+	return nil
 }
 
 func (o *object) is(class p11.ObjectClass, kt p11.KeyType) error {
@@ -64,10 +85,8 @@ func (o *object) rsaPrivate() (*rsa.PrivateKey, error) {
 	if err := o.is(p11.CKO_PRIVATE_KEY, p11.CKK_RSA); err != nil {
 		return nil, err
 	}
-	for _, t := range []p11.AttributeType{p11.CKA_MODULUS, p11.CKA_PUBLIC_EXPONENT, p11.CKA_PRIVATE_EXPONENT, p11.CKA_PRIME_1, p11.CKA_PRIME_2} {
-		if !o.attrs.Has(t) {
-			return nil, refused(incomplete)
-		}
+	if err := o.has(p11.CKA_MODULUS, p11.CKA_PUBLIC_EXPONENT, p11.CKA_PRIVATE_EXPONENT, p11.CKA_PRIME_1, p11.CKA_PRIME_2); err != nil {
+		return nil, err
 	}
 	k := &rsa.PrivateKey{
 		PublicKey: rsa.PublicKey{N: numberOf(o.attrs, p11.CKA_MODULUS), E: int(numberOf(o.attrs, p11.CKA_PUBLIC_EXPONENT).Int64())},
@@ -172,6 +191,8 @@ func (c *conn) generatePair(h icsfwire.Handle, d *icsfwire.GeneratePair) (icsfwi
 		err = newEC(&public, &private)
 	case p11.CKK_DH:
 		err = newDH(&public, &private)
+	case p11.CKK_DSA:
+		err = newDSA(&public, &private)
 	default:
 		err = refused(badValue)
 	}
@@ -247,9 +268,7 @@ func putEC(public, private *p11.Attributes, params []byte, k *ecdsa.PrivateKey) 
 	if err != nil {
 		return err
 	}
-	if public != nil {
-		public.Set(p11.CKA_EC_POINT, pkix.DERPoint(point))
-	}
+	public.Set(p11.CKA_EC_POINT, pkix.DERPoint(point))
 	private.Set(p11.CKA_EC_PARAMS, params)
 	private.Set(p11.CKA_VALUE, value)
 	return nil

@@ -6,11 +6,9 @@ import (
 	"crypto/cipher"
 	"crypto/des"
 	"crypto/ecdsa"
-	"crypto/hmac"
 	"crypto/rand"
 	"crypto/rsa"
 	"errors"
-	"hash"
 	"math/big"
 	"slices"
 
@@ -218,8 +216,11 @@ func (c *conn) private(h icsfwire.Handle, name string, decrypt bool, in []byte) 
 	if err != nil {
 		return nil, err
 	}
-	if name == "ECDSA" {
+	switch name {
+	case "ECDSA":
 		return o.signEC(in)
+	case "DSA":
+		return o.signDSA(in)
 	}
 	k, err := o.rsaPrivate()
 	if err != nil {
@@ -304,6 +305,9 @@ func (o *object) verify(name string, data, signature []byte) error {
 		}
 		return nil
 	}
+	if name == "DSA" {
+		return o.verifyDSA(data, signature)
+	}
 	k, err := o.rsaPublic()
 	if err != nil {
 		return err
@@ -319,100 +323,6 @@ func (o *object) verify(name string, data, signature []byte) error {
 		return wrongSignature()
 	}
 	return nil
-}
-
-// hashOf is the hash of a rule.
-func hashOf(rule string) (crypto.Hash, error) {
-	hashes := map[string]crypto.Hash{"MD5": crypto.MD5, "SHA-1": crypto.SHA1, "SHA-256": crypto.SHA256, "SHA-384": crypto.SHA384, "SHA-512": crypto.SHA512}
-	h, ok := hashes[rule]
-	if !ok {
-		return 0, refused(badValue)
-	}
-	return h, nil
-}
-
-// stateSize is how many bytes of chain data name a running state.
-const stateSize = 16
-
-// state is the running state of a chain, which begins with the first part.
-func (c *conn) state(step string, chain []byte, begin func() hash.Hash) (hash.Hash, error) {
-	if step == "FIRST" || step == "ONLY" {
-		return begin(), nil
-	}
-	if len(chain) < stateSize {
-		return nil, refused(badValue)
-	}
-	name := string(chain[:stateSize])
-	h, ok := c.chains[name].(hash.Hash)
-	if !ok {
-		return nil, refused(badValue)
-	}
-	delete(c.chains, name)
-	return h, nil
-}
-
-// keep keeps a running state, and is its chain data.
-func (c *conn) keep(h hash.Hash) ([]byte, error) {
-	if len(c.chains) >= maxChains {
-		return nil, refused(badValue)
-	}
-	name := make([]byte, stateSize)
-	_, _ = rand.Read(name) // which never fails
-	c.chains[string(name)] = h
-	return chainOf(name), nil
-}
-
-// running takes a part of a MAC, and says whether it was the last.
-func (c *conn) running(r *icsfwire.Request, use p11.AttributeType, text, chain []byte) (h hash.Hash, end bool, err error) {
-	o, err := c.key(r.Handle, use)
-	if err != nil {
-		return nil, false, err
-	}
-	if len(r.Rules) != 2 {
-		return nil, false, refused(badValue)
-	}
-	kind, err := hashOf(r.Rules[0])
-	if err != nil {
-		return nil, false, err
-	}
-	if err := o.is(p11.CKO_SECRET_KEY, p11.CKK_GENERIC_SECRET); err != nil {
-		return nil, false, err
-	}
-	value, _ := o.attrs.Get(p11.CKA_VALUE)
-	if h, err = c.state(r.Rules[1], chain, func() hash.Hash { return hmac.New(kind.New, value) }); err != nil {
-		return nil, false, err
-	}
-	h.Write(text)
-	return h, r.Rules[1] == "LAST" || r.Rules[1] == "ONLY", nil
-}
-
-func (c *conn) mac(r *icsfwire.Request, d *icsfwire.MAC) (icsfwire.Data, error) {
-	h, end, err := c.running(r, p11.CKA_SIGN, d.Text, d.Chain)
-	if err != nil {
-		return &icsfwire.MACResult{}, err
-	}
-	if !end {
-		chain, err := c.keep(h)
-		return &icsfwire.MACResult{Chain: chain}, err
-	}
-	out := h.Sum(nil)
-	text, err := fits(out, d.Room, nil)
-	return &icsfwire.MACResult{Chain: chainOf(nil), MAC: text, Length: len(out)}, err
-}
-
-func (c *conn) verifyMAC(r *icsfwire.Request, d *icsfwire.VerifyMAC) (icsfwire.Data, error) {
-	h, end, err := c.running(r, p11.CKA_VERIFY, d.Text, d.Chain)
-	if err != nil {
-		return &icsfwire.VerifyMACResult{Chain: chainOf(nil)}, err
-	}
-	if !end {
-		chain, err := c.keep(h)
-		return &icsfwire.VerifyMACResult{Chain: chain}, err
-	}
-	if !hmac.Equal(h.Sum(nil), d.MAC) {
-		err = wrongMAC()
-	}
-	return &icsfwire.VerifyMACResult{Chain: chainOf(nil)}, err
 }
 
 func (c *conn) hash(r *icsfwire.Request, d *icsfwire.Hash) (icsfwire.Data, error) {
@@ -455,8 +365,11 @@ func (c *conn) hash(r *icsfwire.Request, d *icsfwire.Hash) (icsfwire.Data, error
 }
 
 func (o *object) signHash(kind crypto.Hash, digest []byte) ([]byte, error) {
-	if kt, _ := o.attrs.KeyType(); kt == p11.CKK_EC {
+	switch kt, _ := o.attrs.KeyType(); kt {
+	case p11.CKK_EC:
 		return o.signEC(digest)
+	case p11.CKK_DSA:
+		return o.signDSA(digest)
 	}
 	k, err := o.rsaPrivate()
 	if err != nil {
@@ -466,8 +379,11 @@ func (o *object) signHash(kind crypto.Hash, digest []byte) ([]byte, error) {
 }
 
 func (o *object) verifyHash(kind crypto.Hash, digest, signature []byte) error {
-	if kt, _ := o.attrs.KeyType(); kt == p11.CKK_EC {
+	switch kt, _ := o.attrs.KeyType(); kt {
+	case p11.CKK_EC:
 		return o.verify("ECDSA", digest, signature)
+	case p11.CKK_DSA:
+		return o.verifyDSA(digest, signature)
 	}
 	k, err := o.rsaPublic()
 	if err == nil && rsa.VerifyPKCS1v15(k, kind, digest, signature) != nil {

@@ -2,20 +2,16 @@ package icsfserver
 
 import (
 	"crypto/cipher"
-	"crypto/ecdsa"
 	"crypto/hmac"
 	"crypto/md5"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha1"
-	"crypto/x509"
 	"slices"
 	"strings"
 
-	"golang.org/x/crypto/cryptobyte"
-	"golang.org/x/crypto/cryptobyte/asn1"
-
 	"p11fs/p11"
+	"p11fs/p11/pkix"
 	"p11fs/tokens/icsf/icsfwire"
 )
 
@@ -76,11 +72,8 @@ func (o *object) wrappable() ([]byte, error) {
 		value, _ := o.attrs.Get(p11.CKA_VALUE)
 		return value, nil
 	case p11.CKO_PRIVATE_KEY:
-		if k, err := o.rsaPrivate(); err == nil {
-			return x509.MarshalPKCS8PrivateKey(k)
-		}
-		if k, err := o.ecPrivate(); err == nil {
-			return x509.MarshalPKCS8PrivateKey(k)
+		if der, err := pkix.EncodePrivateKey(o.attrs); err == nil {
+			return der, nil
 		}
 	}
 	return nil, refused(unwrappable)
@@ -120,37 +113,11 @@ func (c *conn) unwrap(r *icsfwire.Request, d *icsfwire.Unwrap) (icsfwire.Handle,
 		a.Set(p11.CKA_VALUE, value)
 		return c.add(r.Handle, a, false)
 	}
-	key, err := x509.ParsePKCS8PrivateKey(value)
+	private, err := pkix.DecodePrivateKey(value)
 	if err != nil {
 		return "", refused(badWrapped)
 	}
-	switch k := key.(type) {
-	case *rsa.PrivateKey:
-		putRSA(&a, k)
-	case *ecdsa.PrivateKey:
-		params, err := curveOf(value)
-		if err != nil {
-			return "", err
-		}
-		if err := putEC(nil, &a, params, k); err != nil {
-			return "", err
-		}
-	default:
-		return "", refused(badWrapped)
-	}
-	return c.add(r.Handle, a, false)
-}
-
-// curveOf is the OID of the curve in a PKCS #8, as CKA_EC_PARAMS has it (RFC 5958 §2).
-func curveOf(pkcs8 []byte) ([]byte, error) {
-	in := cryptobyte.String(pkcs8)
-	var info, algorithm, params cryptobyte.String
-	var version int
-	if !in.ReadASN1(&info, asn1.SEQUENCE) || !info.ReadASN1Integer(&version) || !info.ReadASN1(&algorithm, asn1.SEQUENCE) ||
-		!algorithm.SkipASN1(asn1.OBJECT_IDENTIFIER) || !algorithm.ReadASN1Element(&params, asn1.OBJECT_IDENTIFIER) {
-		return nil, refused(badWrapped)
-	}
-	return slices.Clone(params), nil
+	return c.add(r.Handle, a.Merge(private), false)
 }
 
 // sslBytes are n bytes of SSL 3's derivation (RFC 6101 §6.1 and §6.2.2) from a secret.
@@ -236,13 +203,22 @@ func (c *conn) keyMaterial(h icsfwire.Handle, rules []string, d *icsfwire.KeyMat
 	}
 	out := &icsfwire.DerivedKeys{}
 	for _, part := range []struct {
-		to *[]byte
-		n  int
-		is p11.KeyType
-	}{{&out.ClientMAC, mac, p11.CKK_GENERIC_SECRET}, {&out.ServerMAC, mac, p11.CKK_GENERIC_SECRET}, {&out.ClientKey, key, 0}, {&out.ServerKey, key, 0}} {
+		to  *[]byte
+		n   int
+		mac bool
+	}{{&out.ClientMAC, mac, true}, {&out.ServerMAC, mac, true}, {&out.ClientKey, key, false}, {&out.ServerKey, key, false}} {
+		if part.n == 0 {
+			*part.to = icsfwire.Handle("").Print()
+			continue
+		}
 		a := d.Attributes.Clone()
-		if part.is != 0 {
-			a.SetUlong(p11.CKA_KEY_TYPE, uint64(part.is))
+		if part.mac {
+			a.SetUlong(p11.CKA_KEY_TYPE, uint64(p11.CKK_GENERIC_SECRET))
+			for _, use := range []p11.AttributeType{p11.CKA_ENCRYPT, p11.CKA_DECRYPT, p11.CKA_WRAP, p11.CKA_UNWRAP} {
+				a.Delete(use)
+			}
+			a.SetBool(p11.CKA_SIGN, true)
+			a.SetBool(p11.CKA_VERIFY, true)
 		}
 		a.Set(p11.CKA_VALUE, slices.Clone(take(part.n)))
 		made, err := c.add(h, a, false)
