@@ -65,12 +65,12 @@ func usageRules() []tokenRule {
 		}},
 		{name: "a key that does not wrap", cites: "§5.18.3", run: func(r *rig) {
 			s := r.a.open()
-			s.call("wrap", s.key("label=by wrap=false"), ecb, s.key("label=key")).is("wrap", p11.CKR_KEY_FUNCTION_NOT_PERMITTED)
+			s.call("wrap", s.key("label=by wrap=false"), r.wraps(), s.key("label=key")).is("wrap", p11.CKR_KEY_FUNCTION_NOT_PERMITTED)
 		}},
 		{name: "a key that does not unwrap", cites: "§5.18.4", run: func(r *rig) {
 			s := r.a.open()
 			by := s.key("label=by unwrap=false")
-			s.call("unwrap", by, ecb, block, words("class=secret-key key-type=aes token=false private=false")).is("unwrap", p11.CKR_KEY_FUNCTION_NOT_PERMITTED)
+			s.call("unwrap", by, r.wraps(), block, words("class=secret-key key-type=aes token=false private=false")).is("unwrap", p11.CKR_KEY_FUNCTION_NOT_PERMITTED)
 		}},
 		{name: "a usage that is taken away", cites: "§5.7.6, §4.10", run: func(r *rig) {
 			s := r.a.open()
@@ -141,24 +141,28 @@ func usageRules() []tokenRule {
 		{name: "a key that stays is not wrapped", cites: "§5.18.3, §4.10 CKA_EXTRACTABLE", run: func(r *rig) {
 			s := r.a.open()
 			by := s.key("label=by wrap=true")
-			s.call("wrap", by, ecb, s.key("label=kept extractable=false")).is("not extractable", p11.CKR_KEY_UNEXTRACTABLE)
-			s.call("wrap", by, ecb, s.key("label=sensitive sensitive=true")).is("sensitive", p11.CKR_OK)
+			s.call("wrap", by, r.wraps(), s.key("label=kept extractable=false")).is("not extractable", p11.CKR_KEY_UNEXTRACTABLE)
+			s.call("wrap", by, r.wraps(), s.key("label=sensitive sensitive=true")).is("sensitive", p11.CKR_OK)
 		}},
 		{name: "a key that there is not", cites: "§5.8.1, §5.18.3", deviates: stock("it knows one handle to wrap and unwrap", map[string]string{"unwrapping": "CKR_WRAPPING_KEY_HANDLE_INVALID"}), run: func(r *rig) {
 			s := r.a.open()
 			by, gone := s.key("label=by wrap=true"), s.key("label=gone wrap=true")
 			s.call("destroy", gone).must()
 			s.operate("one", "encrypt", gone, ecb, block).is("encrypt", p11.CKR_KEY_HANDLE_INVALID)
-			s.call("wrap", by, ecb, gone).is("wrapped", p11.CKR_KEY_HANDLE_INVALID)
-			s.call("wrap", gone, ecb, by).is("wrapping", p11.CKR_WRAPPING_KEY_HANDLE_INVALID)
-			s.call("unwrap", gone, ecb, block, words("class=secret-key key-type=aes token=false private=false")).is("unwrapping", p11.CKR_UNWRAPPING_KEY_HANDLE_INVALID)
+			s.call("wrap", by, r.wraps(), gone).is("wrapped", p11.CKR_KEY_HANDLE_INVALID)
+			s.call("wrap", gone, r.wraps(), by).is("wrapping", p11.CKR_WRAPPING_KEY_HANDLE_INVALID)
+			s.call("unwrap", gone, r.wraps(), block, words("class=secret-key key-type=aes token=false private=false")).is("unwrapping", p11.CKR_UNWRAPPING_KEY_HANDLE_INVALID)
 		}},
 		{name: "an unwrapped key is made as any other", cites: "§5.18.4, §5.6", run: func(r *rig) {
 			s := r.a.open()
 			by := s.key("label=by wrap=true unwrap=true")
-			wrapped := s.call("wrap", by, ecb, s.key("label=key")).one()
-			s.call("unwrap", by, ecb, wrapped, words("class=secret-key key-type=aes token=false private=true")).is("a private one", p11.CKR_USER_NOT_LOGGED_IN)
-			s.call("unwrap", by, ecb, wrapped, words("class=secret-key key-type=aes token=false private=false local=true")).is("with local", p11.CKR_ATTRIBUTE_READ_ONLY)
+			made := s.call("wrap", by, r.wraps(), s.key("label=key")).is("wrap", p11.CKR_OK)
+			if made.rv != p11.CKR_OK {
+				return
+			}
+			wrapped := made.one()
+			s.call("unwrap", by, r.wraps(), wrapped, words("class=secret-key key-type=aes token=false private=true")).is("a private one", p11.CKR_USER_NOT_LOGGED_IN)
+			s.call("unwrap", by, r.wraps(), wrapped, words("class=secret-key key-type=aes token=false private=false local=true")).is("with local", p11.CKR_ATTRIBUTE_READ_ONLY)
 		}},
 	}
 }

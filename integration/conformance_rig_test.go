@@ -62,6 +62,14 @@ func (r *rig) rsaBits() int {
 	return max(1024, r.a.call("sizes", mech(p11.CKM_RSA_PKCS_KEY_PAIR_GEN)).number(0))
 }
 
+// wraps is the mechanism with which a key of AES wraps others.
+func (r *rig) wraps() string {
+	if r.rule.wraps != "" {
+		return r.rule.wraps
+	}
+	return mech(p11.CKM_AES_ECB)
+}
+
 // An application is one of PKCS#11's.
 type application struct {
 	r *rig

@@ -103,6 +103,8 @@ type tokenRule struct {
 	cites string // where PKCS#11 says it
 	run   func(r *rig)
 
+	// wraps is the mechanism with which a key of AES wraps, where ECB does not.
+	wraps string
 	// files says why the rule cannot be put as files; then they do not run it.
 	files string
 	// stock says why the rule is not put to openCryptoki's library.

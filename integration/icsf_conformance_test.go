@@ -8,25 +8,50 @@ import (
 	"slices"
 	"testing"
 
+	"p11fs/p11"
 	"p11fs/tokens"
 	"p11fs/tokens/icsf"
 	"p11fs/tokens/icsf/icsffile"
 	"p11fs/tokens/icsf/icsftest/icsfserver"
 )
 
-// icsfRules are the rules of every token but for those that want what ICSF's services have not.
+// icsfRules are the rules of every token, but for those that want what the protocol of ICSF,
+// as stock's token has it, has no words for.
 func icsfRules() []tokenRule {
+	const agrees = "wants ECDH: the protocol agrees by Diffie-Hellman in a group of numbers alone"
 	without := map[string]string{
-		"the past of an unwrapped key": "wraps with AES in ECB", "a key that stays is not wrapped": "wraps with AES in ECB",
-		"a key that there is not": "wraps with AES in ECB", "an unwrapped key is made as any other": "wraps with AES in ECB",
-		"a key that does not wrap": "wraps with AES in ECB", "a key that does not unwrap": "wraps with AES in ECB",
-		"both sides derive one secret": "derives", "a point that is none of the curve": "derives", "no point": "derives",
-		"a derived key is as safe as what it comes from": "derives", "a derived key is made as any other": "derives", "a key that does not derive": "derives",
-		"check values":                             "computes one of a key whose value is here",
-		"keys in forms of other programs":          "imports keys of HMAC types",
-		"a question for a length computes nothing": "wants the output of AES part by part",
+		"both sides derive one secret": agrees, "a point that is none of the curve": agrees, "no point": agrees,
+		"a derived key is as safe as what it comes from": agrees, "a derived key is made as any other": agrees, "a key that does not derive": agrees,
 	}
-	return slices.DeleteFunc(elsewhereRules(), func(r tokenRule) bool { return without[r.name] != "" })
+	kit := func(steps ...string) deviation {
+		return deviation{kitParameters, kitDerives(steps...)["p11-kit-client"].are}
+	}
+	none := func(step string, rv p11.RV) deviation {
+		return deviation{"ICSF has no such key", map[string]string{step: rv.String()}}
+	}
+	// What doors do otherwise than with other tokens.
+	otherwise := map[string]map[string]deviation{
+		"check values": {},
+		"keys in forms of other programs": {
+			"libp11fs": none("a key of HMAC over SHA-512/256", p11.CKR_ATTRIBUTE_VALUE_INVALID), "p11-kit-client": none("a key of HMAC over SHA-512/256", p11.CKR_ATTRIBUTE_VALUE_INVALID),
+		},
+		// p11-kit's client does not pass on the initialisation vector of AES in CBC.
+		"a key that does not wrap": {"p11-kit-client": kit("wrap")}, "a key that does not unwrap": {"p11-kit-client": kit("unwrap")},
+		"a key that stays is not wrapped":       {"p11-kit-client": kit("not extractable", "sensitive")},
+		"a key that there is not":               {"p11-kit-client": kit("wrapped", "wrapping", "unwrapping")},
+		"an unwrapped key is made as any other": {"p11-kit-client": kit("wrap")}, "the past of an unwrapped key": {"p11-kit-client": kit("wrap")},
+	}
+	for _, d := range daemonDoors(daemonConfig{}, "") {
+		otherwise["check values"][d.name] = deviation{"ICSF tells none, and the value is not here", map[string]string{"of AES": p11.CKR_ATTRIBUTE_TYPE_INVALID.String()}}
+	}
+	rules := slices.DeleteFunc(elsewhereRules(), func(r tokenRule) bool { return without[r.name] != "" })
+	for i, r := range rules {
+		rules[i].wraps = mech(p11.CKM_AES_CBC_PAD, make([]byte, 16)...) // ECB wraps nothing
+		for door, d := range otherwise[r.name] {
+			rules[i].deviates = and(rules[i].deviates, door, d.why, d.are)
+		}
+	}
+	return rules
 }
 
 // TestICSFConformance asks the rules of PKCS#11 of a token of ICSF, through every door. Its

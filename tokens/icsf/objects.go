@@ -89,8 +89,8 @@ func here(a p11.Attributes, h icsfwire.Handle) p11.Attributes {
 	if class == p11.CKO_PRIVATE_KEY || class == p11.CKO_SECRET_KEY {
 		a = a.WipeSecrets()
 	}
-	if class == p11.CKO_PUBLIC_KEY {
-		// Without the information other programs do without it as well.
+	if class == p11.CKO_PUBLIC_KEY || class == p11.CKO_CERTIFICATE {
+		// Without the information, or the check value, other programs do as well.
 		_ = pkix.Complete(&a)
 	}
 	a.Set(handleAttribute, []byte(h))
