@@ -19,6 +19,7 @@ import (
 
 	"p11fs/p11"
 	"p11fs/tokens/card"
+	"p11fs/tokens/card/cca"
 )
 
 // scripted answers calls from what is in them alone, and keeps the last one.
@@ -56,8 +57,11 @@ func answer(c *card.Call) {
 		switch k {
 		case card.Output:
 			n := outputLen(i)
-			if c.Function.Name == "m_GenerateRandom" {
+			switch {
+			case c.Function.Name == "m_GenerateRandom":
 				n = int(a.Room)
+			case c.Function.ABI == card.CCA:
+				n = verbOutput(c.Function.Name, i)
 			}
 			fits = a.Give(bytes.Repeat([]byte{byte(c.Function.Number)}, n)) && fits
 		case card.InOut:
@@ -74,11 +78,28 @@ func answer(c *card.Call) {
 	}
 	switch {
 	case !fits:
-		c.Return = uint64(p11.CKR_BUFFER_TOO_SMALL)
+		if c.Return = uint64(p11.CKR_BUFFER_TOO_SMALL); c.Function.ABI == card.CCA {
+			c.Return = cca.ErrBuffer.Value()
+		}
 		c.Drop()
 	case c.Asks():
 		c.KeepStates()
 	}
+}
+
+// verbOutput is the length of the output of a verb at i; of some it is always the same.
+func verbOutput(name string, i int) int {
+	switch name {
+	case "CSNBRNG":
+		return 8
+	case "CSNBKGN", "CSNBKTB", "CSNBCKM", "CSNBKTC":
+		return 64
+	case "CSNBENC", "CSNBDEC":
+		return 24
+	case "CSUACFQ":
+		return 8 * (2 + i)
+	}
+	return outputLen(i)
 }
 
 // A mode is how much room a program has for outputs.
@@ -321,6 +342,11 @@ func compile(t *testing.T, dir, library, text string) string {
 
 // serve has a server answer for via at path.
 func serve(t *testing.T, path string, abi card.ABI, via card.Transport) (stop func()) {
+	t.Helper()
+	return serveABI(t, path, card.EP11, via)
+}
+
+func serveABI(t *testing.T, path string, abi card.ABI, via card.Transport) (stop func()) {
 	t.Helper()
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"p11fs/tokens/card"
+	"p11fs/tokens/card/hostlib"
 	"p11fs/tokens/card/soft"
 )
 
@@ -102,20 +103,34 @@ func newCardServe(s streams) *cobra.Command {
 		Short: "Answer for cards at a socket, until it is ended",
 		Long: `Answer for cards at a socket, until it is ended. Cards that are not there are made. A line
 on standard output says when programs may come. Whoever reaches the socket may use the cards,
-and whoever has a key of theirs may use that, as it is with real ones.`,
-		Example: "  p11fs card serve --dir ~/card --socket ~/card.socket --apqn 00.0001,00.0002",
-		Args:    takes(0, 0),
+and whoever has a key of theirs may use that, as it is with real ones.
+
+With --library the cards are no software cards, but those that a vendor's host library knows,
+such as libep11.so.4 or libcsulcca.so. It is in this process alone, which ends when the library
+fails; p11fs mount never loads one.`,
+		Example: `  p11fs card serve --dir ~/card --socket ~/card.socket --apqn 00.0001,00.0002
+  p11fs card serve --library libep11.so.4`,
+		Args: takes(0, 0),
 	}
 	p := cardFlags(c)
 	socket := c.Flags().String("socket", "", "where programs find the cards (default: $XDG_RUNTIME_DIR/p11fs/card.KIND, or of root's /run/p11fs/card.KIND)")
 	apqns := c.Flags().StringSlice("apqn", []string{"00.0001"}, "the `APQN`s of cards that are made: adapter and domain, in hexadecimal")
 	group := c.Flags().String("group", "", "the `GROUP` whose members may use the socket (default: yours)")
 	provider := c.Flags().String("provider", "auto", "cryptographic library: auto, go or libcrypto")
+	library := c.Flags().String("library", "", "the `LIBRARY` of the vendor's whose cards are served: a path, or a name that the linker looks up")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		log := slog.New(slog.NewTextHandler(s.err, nil))
 		kind, err := cardKindOf(*p.kind)
 		if err != nil {
 			return err
+		}
+		if *library != "" {
+			for _, name := range []string{"dir", "apqn", "provider"} {
+				if c.Flags().Changed(name) {
+					return &usageError{err: fmt.Errorf("--%s is of software cards, and --library of others: leave one out", name)}
+				}
+			}
+			return serveLibrary(c.Context(), s, kind, *library, *socket, *group, log)
 		}
 		dir, err := p.at()
 		if err != nil {
@@ -147,6 +162,26 @@ and whoever has a key of theirs may use that, as it is with real ones.`,
 		return errors.Join(serveCard(c.Context(), s, kind, via, path, *group, log), via.Close())
 	}
 	return c
+}
+
+// serveLibrary answers for the cards of a vendor's library until ctx ends, or the library has
+// done what it must not.
+func serveLibrary(ctx context.Context, s streams, kind cardKind, file, socket, group string, log *slog.Logger) error {
+	path, err := cardSocket(socket, kind.name())
+	if err != nil {
+		return err
+	}
+	ctx, failed := context.WithCancelCause(ctx)
+	defer failed(nil)
+	via, err := hostlib.Load(kind.abi(), file, log, failed)
+	if err != nil {
+		return err
+	}
+	err = serveCard(ctx, s, kind, via, path, group, log)
+	if why := context.Cause(ctx); err == nil && why != nil && !errors.Is(why, context.Canceled) {
+		err = why
+	}
+	return errors.Join(err, via.Close())
 }
 
 // serveCard answers at path until ctx ends.

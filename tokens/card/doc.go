@@ -6,6 +6,7 @@
 // brings it to a card and its answer back:
 //
 //   - a software card is one itself,
+//   - hostlib.Load makes one of a vendor's library,
 //   - Dial is one to a socket at which a Server answers for another, in this process or on
 //     a machine of another byte order under qemu.
 //

@@ -64,7 +64,7 @@ func connect(p swtok.Provider, c conf, place tokens.Place) (card.Transport, erro
 	switch {
 	case c.library != "":
 		return nil, p11.Advise(p11.Errorf(p11.CKR_FUNCTION_FAILED, "the library %s is not loaded into this process, which has the keys of other tokens too", clip(c.library)),
-			"name a socket instead, card = PATH, at which another process has the library")
+			"name a socket instead, card = PATH, at which p11fs card serve --library has it")
 	case c.card == newCard && err != nil:
 		if err := soft.MakeSet(own, "ep11", []card.APQN{{Adapter: 0, Domain: 1}}, []string{soft.WK}); err != nil {
 			return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "a new software card: %w", err)
@@ -128,7 +128,7 @@ func check(directory func(tokens.Place) (string, string)) func(tokens.Place) (wr
 		via := card.Dial(c.card, card.EP11)
 		defer via.Close()
 		if _, err := ep11.Domain(ctx, via, c.apqns); gone(err) {
-			return fmt.Sprintf("%v: objects are listed, and no key can be used", err), "p11fs card serve --socket " + c.card
+			return fmt.Sprintf("%v: objects are listed, and no key can be used; of a real card the command takes --library too", err), "p11fs card serve --socket " + c.card
 		}
 		return "", ""
 	}

@@ -28,6 +28,7 @@ func cABIs() map[string]cABI {
 				"number":     {"CK_ULONG $N", "put_ulong(&c, $N)", ""},
 				"u32":        {"unsigned $N", "put_ulong(&c, $N)", ""},
 				"bytes":      {"const unsigned char *$N, size_t $N_len", "put_in(&c, $N, $N_len)", ""},
+				"absent":     {"const unsigned char *$N, size_t $N_len", "put_in(&c, $N, $N_len)", ""},
 				"mechanism":  {"const CK_MECHANISM *$N", "put_mechanism(&c, $N, true)", ""},
 				"attributes": {"const CK_ATTRIBUTE *$N, CK_ULONG $N_count", "put_attributes(&c, $N, $N_count)", ""},
 				"output":     {"unsigned char *$N, size_t *$N_len", "put_output(&c, $N, $N_len)", "get_output(&c, $N, $N_len)"},

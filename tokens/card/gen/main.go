@@ -1,5 +1,5 @@
-// Command gen makes of table.txt the tables of package card, and of each ABI's package its
-// functions. It runs in tokens/card, by go generate.
+// Command gen makes of table.txt the tables of package card, of each ABI's package its
+// functions, and how their arguments stand in C. It runs in tokens/card, by go generate.
 package main
 
 import (
@@ -67,7 +67,7 @@ func generate(text string) (map[string][]byte, error) {
 		files[name] = source
 		return nil
 	}
-	err = write("functions_gen.go", "functions.tmpl", abis)
+	err = errors.Join(write("functions_gen.go", "functions.tmpl", abis), write("hostlib/layouts_gen.go", "layouts.tmpl", abis))
 	for _, a := range abis {
 		err = errors.Join(err, write(a.Name+"/client_gen.go", "client.tmpl", a), write(a.Name+"/server_gen.go", "server.tmpl", a))
 		if in, ok := cABIs()[a.Name]; ok {
@@ -93,6 +93,7 @@ type function struct {
 	Name, Go string
 	Number   int
 	Values   []*value
+	C        []string // the words of a line c
 }
 
 // A value is an argument.
@@ -121,6 +122,7 @@ func shapes() map[string]shape {
 		"u32":        number,
 		"counter":    {Kind: "Counter", Type: "uint64", Result: "uint64", Make: "{Number: $N}", Read: "c.Args[$I].Number", Got: "c.Args[$I].Number", Give: "c.Args[$I].Count($R)"},
 		"bytes":      {Kind: "Bytes", Type: "[]byte", Make: "{Bytes: $N}", Read: "c.Args[$I].Bytes"},
+		"absent":     {Kind: "Bytes", Type: "[]byte", Make: "{Bytes: $N}", Read: "c.Args[$I].Bytes"},
 		"mechanism":  {Kind: "Mechanism", Type: "p11.Mechanism", Make: "{Mechanism: &$N}", Read: "*c.Args[$I].Mechanism"},
 		"attributes": {Kind: "Attributes", Type: "p11.Attributes", Make: "{Attributes: $N}", Read: "c.Args[$I].Attributes"},
 		"output":     {Kind: "Output", Result: "[]byte", Make: "{Room: $ROOM}", Got: "c.Args[$I].Out", Give: "c.Args[$I].Give($R)"},
@@ -152,6 +154,10 @@ func read(text string) (abis []*abi, err error) {
 			return nil, fmt.Errorf("table.txt:%d: a function before the first abi", line)
 		}
 		a := abis[len(abis)-1]
+		if last := len(a.Functions) - 1; words[0] == "c" && last >= 0 {
+			a.Functions[last].C = words[1:]
+			continue
+		}
 		f, err := a.readFunction(words)
 		if err != nil {
 			return nil, fmt.Errorf("table.txt:%d: %s: %w", line, words[0], err)

@@ -26,14 +26,15 @@ func TestUpToDate(t *testing.T) {
 
 // TestSecondABI makes the functions of an ABI with the kinds that EP11 does not have.
 func TestSecondABI(t *testing.T) {
-	files, err := generate("abi other 7 - \"another\"\nVERB 3 rules:bytes count:counter token:inout=2500 text:inout=text+16\n")
+	files, err := generate("abi other 7 - \"another\"\nVERB 3 rules:bytes count:counter token:inout=2500 text:inout=text+16\n  c %rules count #token token #text text=8 - *16\n")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{
-		"functions_gen.go":    `3: {OTHER, 3, "VERB", []Kind{Bytes, Counter, InOut, InOut}}`,
-		"other/client_gen.go": "func VERB(ctx context.Context, via card.Transport, target card.Target, rules []byte, count uint64, token []byte, text []byte) (newCount uint64, newToken []byte, newText []byte, err error)",
-		"other/server_gen.go": "VERB(ctx context.Context, rules []byte, count uint64, token []byte, text []byte) (newCount uint64, newToken []byte, newText []byte, err error)",
+		"hostlib/layouts_gen.go": "params: []param{{keywordsAt, 0}, {numberAt, 1}, {lengthAt, 2}, {data, 2}, {lengthAt, 3}, {data, 3}, {zeros, 0}, {zeros, 16}},",
+		"functions_gen.go":       `3: {OTHER, 3, "VERB", []Kind{Bytes, Counter, InOut, InOut}}`,
+		"other/client_gen.go":    "func VERB(ctx context.Context, via card.Transport, target card.Target, rules []byte, count uint64, token []byte, text []byte) (newCount uint64, newToken []byte, newText []byte, err error)",
+		"other/server_gen.go":    "VERB(ctx context.Context, rules []byte, count uint64, token []byte, text []byte) (newCount uint64, newToken []byte, newText []byte, err error)",
 	} {
 		if !strings.Contains(string(files[name]), want) {
 			t.Errorf("%s has no %s:\n%s", name, want, files[name])
@@ -48,6 +49,8 @@ func TestMistakes(t *testing.T) {
 		"twice":      {"abi a 1 - \"x\"\nf 1\ng 1", "f is there already"},
 		"kind":       {"abi a 1 - \"x\"\nf 1 x:thing", "no value: x:thing"},
 		"no room":    {"abi a 1 - \"x\"\nf 1 x:output", "no value: x:output"},
+		"no layout":  {"abi a 1 - \"x\"\nf 1 x:counter", "x of kind counter wants a line c"},
+		"c":          {"abi a 1 - \"x\"\nf 1 x:bytes\nc #y", "there is no value y"},
 		"words":      {"abi a 1", "an abi is"},
 		"abi number": {"abi a 0 - \"x\"", "number 0"},
 	} {
