@@ -343,11 +343,6 @@ func compile(t *testing.T, dir, library, text string) string {
 // serve has a server answer for via at path.
 func serve(t *testing.T, path string, abi card.ABI, via card.Transport) (stop func()) {
 	t.Helper()
-	return serveABI(t, path, card.EP11, via)
-}
-
-func serveABI(t *testing.T, path string, abi card.ABI, via card.Transport) (stop func()) {
-	t.Helper()
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)

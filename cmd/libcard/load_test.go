@@ -61,6 +61,9 @@ func calls(f *card.Function) (list []*card.Call) {
 		if m == query && f.ABI == card.CCA {
 			continue // which has no questions for lengths
 		}
+		if m == short && f.Name == "CSUACFQ" {
+			continue // whose count of keywords says nothing where it fails
+		}
 		c := &card.Call{Function: f}
 		if f.ABI == card.EP11 {
 			c.Target = card.Target{{Adapter: 1, Domain: 2}, {Adapter: 3, Domain: uint16(m)}}
@@ -72,6 +75,9 @@ func calls(f *card.Function) (list []*card.Call) {
 				a = card.Arg{Number: uint64(192 - i%2)}
 			case card.Bytes:
 				a = card.Arg{Bytes: []byte(fmt.Sprintf("%-64s", f.Name)[:fixed(f.Name, i)])}
+				if f.Name == "CSUACFQ" {
+					a.Bytes = []byte("STATCCAE") // which says how long the answer is
+				}
 			case card.InOut:
 				a = card.Arg{Bytes: []byte("a state, as long as before"), Room: 26}
 			case card.Mechanism:
@@ -107,7 +113,7 @@ func TestLoad(t *testing.T) {
 		socket := filepath.Join(t.TempDir(), "card")
 		t.Setenv("P11FS_CARD", socket)
 		s := &scripted{}
-		stop := serveABI(t, socket, abi, s)
+		stop := serve(t, socket, abi, s)
 		via := load(t, abi, filepath.Join(dir, file))
 		for _, f := range card.Functions(abi) {
 			for _, c := range calls(f) {
