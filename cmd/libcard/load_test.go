@@ -116,6 +116,9 @@ func TestLoad(t *testing.T) {
 		stop := serve(t, socket, abi, s)
 		via := load(t, abi, filepath.Join(dir, file))
 		for _, f := range card.Functions(abi) {
+			if f.Name == "m_admin" {
+				continue // of which the blocks are taken apart, which a scripted card does not make
+			}
 			for _, c := range calls(f) {
 				direct := *c
 				direct.Args = append([]card.Arg{}, c.Args...)

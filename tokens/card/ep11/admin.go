@@ -45,6 +45,9 @@ func ReadCommand(b []byte) (command uint32, payload []byte, err error) {
 	return binary.BigEndian.Uint32(b), b[commandHeader:], nil
 }
 
+// CommandDomain is the domain that a command is for, of a block that ReadCommand takes apart.
+func CommandDomain(b []byte) uint32 { return binary.BigEndian.Uint32(b[4:]) }
+
 // CommandAnswer makes the answer to a command.
 func CommandAnswer(command uint32, rv p11.RV, payload []byte) []byte {
 	b := binary.BigEndian.AppendUint32(nil, command)

@@ -177,3 +177,22 @@ func TestNoLibrary(t *testing.T) {
 		}
 	}
 }
+
+// TestAdmin has the library make the blocks of administrators' commands, and take their
+// answers apart: they are not those of package ep11.
+func TestAdmin(t *testing.T) {
+	via, _ := strange(t, card.EP11)
+	target := card.Target{{Adapter: 3, Domain: 4}}
+	if points, err := ep11.ControlPoints(t.Context(), via, target); err != nil || points != [ep11.ControlPointBytes]byte{3 + 4} {
+		t.Errorf("%x, %v", points, err)
+	}
+	for payload, want := range map[string]p11.RV{"blob": p11.CKR_OK, "e": ep11.BlobError, "f": ep11.Internal, "g": ep11.Internal} {
+		got, err := ep11.Reencrypt(t.Context(), via, target, ep11.Blob(payload))
+		if p11.RVOf(err) != want || want == p11.CKR_OK && string(got) != "bolb" {
+			t.Errorf("%s: %q, %v", payload, got, err)
+		}
+	}
+	if _, _, err := ep11.Admin(t.Context(), via, target, []byte("short"), nil); p11.RVOf(err) != p11.CKR_ARGUMENTS_BAD {
+		t.Errorf("what is no block: %v", err)
+	}
+}

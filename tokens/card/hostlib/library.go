@@ -18,6 +18,7 @@ import (
 	"p11fs/p11"
 	"p11fs/secret"
 	"p11fs/tokens/card"
+	"p11fs/tokens/card/ep11"
 )
 
 // most is how many calls the library answers at once.
@@ -47,7 +48,8 @@ func symbols(abi card.ABI) (list [][]string) {
 		list = append(list, names)
 	}
 	if abi == card.EP11 {
-		return append(list, []string{"m_init"}, []string{"m_shutdown"}, []string{"m_add_module"}, []string{"m_rm_module"})
+		return append(list, []string{"m_init"}, []string{"m_shutdown"}, []string{"m_add_module"}, []string{"m_rm_module"},
+			[]string{"xcpa_cmdblock", "ep11a_cmdblock"}, []string{"xcpa_queryblock"}, []string{"xcpa_internal_rv", "ep11a_internal_rv"})
 	}
 	return append(list, []string{"CSUACRA"}, []string{"CSUACRD"})
 }
@@ -110,6 +112,18 @@ func (l *library) Call(ctx context.Context, c *card.Call) error {
 		c.Return = absent(c)
 		return nil
 	}
+	if c.Function.ABI == card.EP11 && c.Function.Number == ep11.FnAdmin {
+		if l.functions["xcpa_cmdblock"] == nil || l.functions["xcpa_internal_rv"] == nil {
+			c.Return = absent(c)
+			return nil
+		}
+		return l.admin(c, func(c *card.Call) error { return l.answer(ctx, c, function) })
+	}
+	return l.answer(ctx, c, function)
+}
+
+// answer makes a call of a function.
+func (l *library) answer(ctx context.Context, c *card.Call, function unsafe.Pointer) error {
 	f, err := newFrame(c, &layouts[l.abi][c.Function.Number])
 	if err != nil {
 		secret.Wipe(f.b)
@@ -183,15 +197,19 @@ func (l *library) run(f *frame, function unsafe.Pointer, name string, target car
 			rv = f.get(codes)&half<<32 | f.get(codes+wordSize)&half
 		})
 		if err != nil {
-			err = fmt.Errorf("%s: %w", name, err)
-			l.mu.Lock()
-			l.dead = err
-			l.mu.Unlock()
-			l.failed(err)
-			err = p11.Errorf(p11.CKR_DEVICE_REMOVED, "%w", err)
+			err = l.fail(fmt.Errorf("%s: %w", name, err))
 		}
 		return rv, err
 	})
+}
+
+// fail has the library not be called any more, and returns what calls give.
+func (l *library) fail(err error) error {
+	l.mu.Lock()
+	l.dead = err
+	l.mu.Unlock()
+	l.failed(err)
+	return p11.Errorf(p11.CKR_DEVICE_REMOVED, "%w", err)
 }
 
 // Close is card.Transport's.

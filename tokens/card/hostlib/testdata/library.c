@@ -87,3 +87,68 @@ void CSUACRD(HEAD, long *n, unsigned char *rules, long *len, char *name)
 	memcpy(adapter, "any\0\0\0\0", 8);
 	*rc = *rs = 0;
 }
+
+/* Blocks of commands of a layout that is this library's: a letter, a byte of the command and
+   one of the domain, the payload backwards. */
+struct response {
+	uint32_t function, domain, instance;
+	unsigned char module[16], number[8], other[8], counter[16];
+	U rv;
+	uint32_t reason;
+	const unsigned char *payload;
+	size_t length;
+};
+
+static long block(unsigned char *out, size_t room, unsigned function, unsigned domain, const unsigned char *payload, size_t n)
+{
+	if (n + 3 > room)
+		return -1;
+	out[0] = 'B';
+	out[1] = (unsigned char)function;
+	out[2] = (unsigned char)domain;
+	for (size_t i = 0; i < n; i++)
+		out[3 + i] = payload[n - 1 - i];
+	return (long)(n + 3);
+}
+
+long xcpa_cmdblock(unsigned char *out, size_t room, unsigned function, const struct response *r, const unsigned char *counter, const unsigned char *payload, size_t n)
+{
+	(void)counter;
+	return block(out, room, function, r->domain, payload, n);
+}
+
+long xcpa_queryblock(unsigned char *out, size_t room, unsigned function, uint64_t domain, const unsigned char *payload, size_t n)
+{
+	return block(out, room, function, (unsigned)(domain >> 32) + (unsigned)domain, payload, n);
+}
+
+/* Answers a query with the domain, and another command with what it was given, backwards; a
+   payload that begins with 'e' with an error, and one with 'f' with nonsense. */
+U m_admin(unsigned char *out, U *len, unsigned char *out2, U *len2, const unsigned char *command, U n, const unsigned char *sig, U sig_len, uint64_t target)
+{
+	(void)out2, (void)len2, (void)sig, (void)sig_len, (void)target;
+	if (command[0] != 'B')
+		return 7;
+	memset(out, 0, 19);
+	if (command[1] == 6) {
+		out[3] = command[2];
+		*len = 3 + 16;
+		return 0;
+	}
+	memcpy(out, command, n);
+	*len = n;
+	return 0;
+}
+
+long xcpa_internal_rv(const unsigned char *answer, size_t n, struct response *r, U *rv)
+{
+	r->payload = answer + 3;
+	r->length = n - 3;
+	if (answer[n - 1] == 'e')
+		*rv = 0x80010004;
+	if (answer[n - 1] == 'f')
+		r->length = n;
+	if (answer[n - 1] == 'g')
+		return -1;
+	return (long)n;
+}
