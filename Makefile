@@ -51,7 +51,7 @@ S390X_UNITS := ./shm/... ./locks ./secret ./p11/... ./tokens/... ./engine/... ./
 GOROUTINES = ./engine ./tokens/store ./fs $$(grep -rlE '^[[:space:]]*go (func|[[:alnum:]_.]+)\(|\.Go\(' --include='*.go' --exclude='*_test.go' --exclude-dir=$(BUILD) . | xargs -n1 dirname | sort -u)
 
 .DEFAULT_GOAL := build
-.PHONY: help run test test-one test-server test-disk test-s390x build integration soak fuzz lint check bench generate man install uninstall clean setup-run setup-test setup-s390x setup-trixie setup-bench
+.PHONY: help run test test-one test-server test-disk test-s390x build integration soak fuzz lint check bench bench-check bench-run microbench generate man install uninstall clean setup-run setup-test setup-s390x setup-trixie setup-bench
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -127,8 +127,20 @@ check: ## check format, vet, lint and generated files, then run all tests
 	@git diff --exit-code --stat -- '*_gen.*' || { echo "generated files were out of date"; exit 1; }
 	@$(MAKE) --no-print-directory test
 
-bench: setup-bench ## run the benchmarks, beside SoftHSM2 and tpm2-pkcs11
-	$(GO) test -run '^$$' -bench . -benchtime $(BENCHTIME) ./...
+bench: bench-run ## measure every door beside SoftHSM2, openCryptoki and libcrypto, by turns, into docs/bench
+	@mkdir -p docs/bench
+	cp $(BUILD)/doors.json docs/bench/doors.json
+	$(GO) run ./contrib/benchreport docs/bench/doors.json docs/bench
+
+bench-check: bench-run ## measure anew, and fail where a ratio is less than in docs/bench by a fifth
+	$(GO) run ./contrib/benchreport -check docs/bench/doors.json $(BUILD)/doors.json
+
+bench-run: setup-bench
+	@mkdir -p $(BUILD)
+	$(GO) test ./integration -run '^$$' -bench '^BenchmarkDoors$$' -timeout $(TIMEOUT) -args -bench-out $(abspath $(BUILD))/doors.json
+
+microbench: setup-bench ## run the other benchmarks, some beside openssl and tpm2-pkcs11
+	$(GO) test -run '^$$' -bench . -skip '^BenchmarkDoors$$' -benchtime $(BENCHTIME) ./...
 
 # p11 first: other generators are built on it.
 generate: ## make the generated files anew
