@@ -143,6 +143,7 @@ var (
 	errLongName       = refuse(syscall.ENAMETOOLONG, p11.CKR_ARGUMENTS_BAD, fmt.Sprintf("a new name takes %d bytes, without the suffix: choose a shorter one", maxBase))
 	errKept           = refuse(syscall.EPERM, p11.CKR_ATTRIBUTE_READ_ONLY, "mode and owner are fixed: leave them as they are")
 	errFixed          = refuse(syscall.EPERM, p11.CKR_FUNCTION_REJECTED, "the names in this directory are fixed: ls shows them, and p11fs-tree(7) what they are for")
+	errObjectFolder   = refuse(syscall.EPERM, p11.CKR_FUNCTION_REJECTED, "a folder here is an object, which cp and mkdir do not make: p11fs cp copies one, as does label=NAME written to the object's file copy; generate and import make new ones")
 	errNoFolder       = refuse(syscall.EPERM, p11.CKR_FUNCTION_REJECTED, "there are no folders here: names are labels, so write a longer one")
 	errDir            = refuse(syscall.EISDIR, p11.CKR_ARGUMENTS_BAD, "it is a directory: use rmdir, or rm -r")
 	errNotDir         = refuse(syscall.ENOTDIR, p11.CKR_ARGUMENTS_BAD, "it is no directory: use rm")

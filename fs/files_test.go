@@ -286,7 +286,7 @@ func TestViews(t *testing.T) {
 	p := w.person(1000, 100)
 	p.keys()
 	for path, want := range map[string][]string{
-		"tok/objects/web.key":  {"attr", "info", "uri", "mechanisms", "public.pem", "public.ssh", "value", "sign", "decrypt"},
+		"tok/objects/web.key":  {"attr", "info", "uri", "mechanisms", "public.pem", "public.ssh", "value", "sign", "decrypt", "csr"},
 		"tok/objects/web.pub":  {"attr", "info", "uri", "mechanisms", "public.pem", "public.ssh", "verify", "encrypt"},
 		"tok/objects/disk.sec": {"attr", "info", "uri", "mechanisms", "value", "encrypt", "decrypt", "wrap", "unwrap"},
 	} {

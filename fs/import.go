@@ -16,6 +16,7 @@ import (
 //	import  import:auto       whatever it is
 //	import:pem  import:der  import:pkcs8  import:pkcs12  import:cert  import:pub
 //	import:template   a template for each object, one a line
+//	import:aes  import:generic  and other types of secret key: the bytes of one
 //
 // and, with or without the kind, attributes: import:pkcs8,label=web,id=0x01. The
 // objects are made at the close or at the read, and the read gives their names.
@@ -32,21 +33,41 @@ func (p place) lookupImport(name string) (*entry, error) {
 	return &entry{place: p, path: name, perm: 0o660, file: p.importFile(name, kind, template)}, nil
 }
 
+// A fileKind is what a file is to be that comes.
+type fileKind struct {
+	pkix.Kind
+	// secret is set of a secret key's bytes, as they are; keyType is its type.
+	secret  bool
+	keyType p11.KeyType
+}
+
 // parseImport reads what comes after import:
-func parseImport(spec string) (pkix.Kind, p11.Attributes, error) {
+func parseImport(spec string) (kind fileKind, template p11.Attributes, err error) {
 	first, rest := "", spec
 	if n := strings.IndexAny(spec+" ", ",= "); !strings.HasPrefix(spec[n:], "=") {
 		first, rest = spec[:n], strings.TrimLeft(spec[n:], ", ")
 	}
-	kind, err := pkix.ParseKind(first)
-	if err != nil {
-		return 0, nil, err
+	if kind.keyType, kind.secret = secretWord(first); !kind.secret {
+		if kind.Kind, err = pkix.ParseKind(first); err != nil {
+			return fileKind{}, nil, p11.Advise(p11.Errorf(p11.CKR_ARGUMENTS_BAD, "unknown kind of file %q", clip(first)),
+				"name "+pkix.KindNames()+", or a type of secret key, such as aes or generic, for its bytes")
+		}
 	}
-	template, err := p11.ParseTemplate(rest)
+	template, err = p11.ParseTemplate(rest)
 	return kind, template, err
 }
 
-func (p place) importFile(path string, kind pkix.Kind, template p11.Attributes) *file {
+// secretWord is the type of secret key that a word of generate stands for.
+func secretWord(word string) (p11.KeyType, bool) {
+	k, known := keyKinds()[word]
+	if !known || k.size != p11.CKA_VALUE_LEN {
+		return 0, false
+	}
+	f, _ := p11.MechanismFacts(k.mechanism)
+	return f.KeyTypes[0], true
+}
+
+func (p place) importFile(path string, kind fileKind, template p11.Attributes) *file {
 	return (&stream{place: p, path: path, creates: true, start: func(_ context.Context, s *session) (start, error) {
 		data := &collection{s: s, limit: pkix.MaxSize, do: func(ctx context.Context, data []byte) ([]byte, error) {
 			return importData(ctx, s, p, kind, data, template)
@@ -57,7 +78,7 @@ func (p place) importFile(path string, kind pkix.Kind, template p11.Attributes) 
 
 // importData makes the objects that data holds: all of them or none. It returns a line
 // for each of them, and for each thing in the file that is no object.
-func importData(ctx context.Context, s *session, p place, kind pkix.Kind, data []byte, template p11.Attributes) ([]byte, error) {
+func importData(ctx context.Context, s *session, p place, kind fileKind, data []byte, template p11.Attributes) ([]byte, error) {
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
@@ -74,7 +95,7 @@ func importData(ctx context.Context, s *session, p place, kind pkix.Kind, data [
 	defer wipeAll(objs)
 	skipped := lines.String()
 	lines.Reset()
-	placed, err := placeAll(ctx, s, newFileObjects(s, objs, template, kind == pkix.Template), objs)
+	placed, err := placeAll(ctx, s, newFileObjects(s, objs, template, kind.Kind == pkix.Template), objs)
 	if err != nil {
 		return nil, err
 	}
@@ -93,13 +114,19 @@ func importData(ctx context.Context, s *session, p place, kind pkix.Kind, data [
 }
 
 // parseFile is pkix.Parse, whom an encrypted file may ask for seconds of work.
-func parseFile(ctx context.Context, s *session, kind pkix.Kind, data []byte, o pkix.Options) ([]p11.Attributes, error) {
+func parseFile(ctx context.Context, s *session, kind fileKind, data []byte, o pkix.Options) ([]p11.Attributes, error) {
+	if kind.secret {
+		key := ofClass(p11.CKO_SECRET_KEY)
+		key.Set(p11.CKA_KEY_TYPE, p11.Ulong(kind.keyType))
+		key.Set(p11.CKA_VALUE, bytes.Clone(data)) // which is wiped with the template
+		return []p11.Attributes{key}, nil
+	}
 	end, err := s.app.account.Long(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer end()
-	return pkix.Parse(kind, data, o)
+	return pkix.Parse(kind.Kind, data, o)
 }
 
 func wipeAll(list []p11.Attributes) {

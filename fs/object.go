@@ -70,6 +70,9 @@ func (d *objectDir) list(ctx context.Context, c caller) ([]fuse.DirEntry, error)
 			list = append(list, d.dirEntry(o.name, d.path(o.name), syscall.S_IFREG))
 		}
 	}
+	if mayRequest(i) {
+		list = append(list, d.dirEntry(csrName, d.path(csrName), syscall.S_IFREG))
+	}
 	return list, nil
 }
 
@@ -88,7 +91,12 @@ func (d *objectDir) lookup(ctx context.Context, c caller, name string) (*entry, 
 	if err != nil {
 		return nil, err
 	}
-	if name == "attr" {
+	switch {
+	case name == "copy":
+		return &entry{place: d.place, path: d.path(name), perm: 0o660, file: d.copyFile(), times: d.times(d.ref)}, nil
+	case name == csrName && mayRequest(i):
+		return &entry{place: d.place, path: d.path(name), perm: 0o660, file: d.csrFile(), times: d.times(d.ref)}, nil
+	case name == "attr":
 		return &entry{place: d.place, path: d.path("attr"), perm: 0o770, dir: &attrDir{object: d}, times: d.times(d.ref)}, nil
 	}
 	for _, v := range views() {
@@ -216,12 +224,18 @@ func (d *objectDir) publicAttrs(ctx context.Context, c caller, i engine.ObjectIn
 	if _, err := pkix.PublicPEM(i.Attrs); err == nil || i.Class == p11.CKO_PUBLIC_KEY {
 		return i.Attrs, nil
 	}
-	if len(i.ID) == 0 {
-		return nil, errNoView
-	}
 	a, err := d.viewer(c)
 	if err != nil {
 		return nil, err
+	}
+	return d.otherHalf(ctx, a, i)
+}
+
+// otherHalf are the attributes of the public key that belongs to a private one, among those
+// that a sees.
+func (d *objectDir) otherHalf(ctx context.Context, a *engine.Application, i engine.ObjectInfo) (p11.Attributes, error) {
+	if len(i.ID) == 0 {
+		return nil, errNoView
 	}
 	template := ofClass(p11.CKO_PUBLIC_KEY)
 	template.Set(p11.CKA_ID, i.ID)

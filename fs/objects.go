@@ -354,6 +354,12 @@ func (d *objectsDir) rmdir(ctx context.Context, c caller, name string) error {
 	return d.remove(ctx, c, i)
 }
 
+// mkdir refuses: it would make an object of nothing, and cp -r one that is not what it
+// copies.
+func (*objectsDir) mkdir(context.Context, caller, string) (*entry, error) {
+	return nil, errObjectFolder
+}
+
 // unlink refuses: objects are directories.
 func (d *objectsDir) unlink(context.Context, caller, string) error { return errDir }
 

@@ -129,10 +129,25 @@ func (o operation) refusal(slot *engine.Slot, i engine.ObjectInfo) error {
 	return p11.Advise(p11.Errorf(p11.CKR_KEY_FUNCTION_NOT_PERMITTED, "%s", why), advice)
 }
 
-// byDefault is the mechanism that the bare name stands for.
+// byDefault is the mechanism that the bare name stands for: the first of the defaults that
+// the key allows, or the only one that it allows at all, if that needs no parameter.
 func (o operation) byDefault(slot *engine.Slot, i engine.ObjectInfo) (p11.Mechanism, error) {
+	only, restricted := i.Attrs.Mechanisms()
+	can := func(t p11.MechanismType) bool {
+		info, err := slot.Mechanism(t)
+		return err == nil && info.Flags&o.function != 0 && (!restricted || slices.Contains(only, t))
+	}
 	for _, m := range o.defaults[i.KeyType] {
-		if info, err := slot.Mechanism(m.Type); err == nil && info.Flags&o.function != 0 {
+		if can(m.Type) {
+			return m, nil
+		}
+	}
+	fits := slices.DeleteFunc(only, func(t p11.MechanismType) bool {
+		facts, _ := p11.MechanismFacts(t)
+		return !can(t) || !slices.Contains(facts.KeyTypes, i.KeyType)
+	})
+	if len(fits) == 1 {
+		if m, err := p11.ParseMechanism(fits[0].Short()); err == nil && m.Validate() == nil {
 			return m, nil
 		}
 	}
@@ -140,7 +155,8 @@ func (o operation) byDefault(slot *engine.Slot, i engine.ObjectInfo) (p11.Mechan
 		"name a mechanism behind a colon; the key's file mechanisms lists those that fit")
 }
 
-// operation finds the data file of that name: sign, or sign:MECH,param=value…
+// operation finds the data file of that name: sign, or sign:MECH,param=value…, or, of those
+// that make keys, unwrap:,attribute=value…
 func (d *objectDir) operation(i engine.ObjectInfo, name string) (*entry, error) {
 	word, spec, exact := strings.Cut(name, ":")
 	n := slices.IndexFunc(d.fs.ops, func(o operation) bool { return o.name == word })
@@ -160,6 +176,10 @@ func (d *objectDir) operation(i engine.ObjectInfo, name string) (*entry, error) 
 	switch {
 	case !exact:
 		k.mechanism, err = o.byDefault(d.slot, i)
+	case o.template && strings.HasPrefix(spec, ","): // attributes alone
+		if k.mechanism, err = o.byDefault(d.slot, i); err == nil {
+			k.template, err = p11.ParseTemplate(spec[1:])
+		}
 	case o.template:
 		k.mechanism, k.template, err = p11.ParseOperation(spec)
 	default:

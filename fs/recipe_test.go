@@ -189,11 +189,16 @@ func TestParseImport(t *testing.T) {
 		`label="x y",private=false`: {pkix.Auto, `label="x y" private=false`},
 	} {
 		kind, template, err := parseImport(spec)
-		if err != nil || kind != want.kind || template.Text() != want.template {
+		if err != nil || kind.Kind != want.kind || kind.secret || template.Text() != want.template {
 			t.Errorf("%q is %v %q, %v; want %v %q", spec, kind, template.Text(), err, want.kind, want.template)
 		}
 	}
-	for _, spec := range []string{"frob", "pem,frob", "pem label", "pem,colour=red", `label="open`} {
+	for spec, want := range map[string]p11.KeyType{"aes,label=x": p11.CKK_AES, "generic": p11.CKK_GENERIC_SECRET, "sha512-hmac id=01": p11.CKK_SHA512_HMAC, "chacha20": p11.CKK_CHACHA20} {
+		if kind, _, err := parseImport(spec); err != nil || !kind.secret || kind.keyType != want {
+			t.Errorf("%q is %v, %v; want %v", spec, kind, err, want)
+		}
+	}
+	for _, spec := range []string{"rsa", "ed25519", "ml-dsa-65", "dh", "frob", "pem,frob", "pem label", "pem,colour=red", `label="open`} {
 		if _, _, err := parseImport(spec); err == nil {
 			t.Errorf("%q is taken", spec)
 		}

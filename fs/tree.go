@@ -7,7 +7,6 @@ import (
 
 	"p11fs/engine"
 	"p11fs/p11"
-	"p11fs/p11/pkix"
 	"p11fs/secret"
 )
 
@@ -90,7 +89,7 @@ func (p place) directory() directory {
 	d.addDir("digest", &digestDir{place: p})
 	d.addCommand("find", 0o660, command{run: p.find, replies: true, empty: true})
 	d.addCommand("generate", 0o660, command{run: p.generate, replies: true})
-	d.addFile("import", 0o660, p.importFile("import", pkix.Auto, nil))
+	d.addFile("import", 0o660, p.importFile("import", fileKind{}, nil))
 	d.addCommand("passphrase", 0o220, command{run: p.setPassphrase, limit: maxPINCommand})
 	d.addDir("data", &contentDir{objects: objects{p}, content: dataFiles()})
 	d.addDir("certs", &contentDir{objects: objects{p}, content: certFiles()})

@@ -63,8 +63,11 @@ func ParseKind(s string) (Kind, error) {
 	case "public", "pub":
 		return PublicKey, nil
 	}
-	return 0, p11.Advise(p11.Errorf(p11.CKR_ARGUMENTS_BAD, "unknown kind of file %q", s), "name one of "+strings.ReplaceAll(kindNames, " ", ", "))
+	return 0, p11.Advise(p11.Errorf(p11.CKR_ARGUMENTS_BAD, "unknown kind of file %q", s), "name one of "+KindNames())
 }
+
+// KindNames are the names that ParseKind takes, with commas between.
+func KindNames() string { return strings.ReplaceAll(kindNames, " ", ", ") }
 
 // Advice says what to do about an error of Parse: that of the CK_RV is of the token's
 // PIN, of a mechanism's data, and of keys that are to be made.
