@@ -4,8 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/asn1"
+	x509pkix "crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -17,6 +16,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"p11fs/p11/pkix"
 )
 
 // A certificate begins a little before now, for the clocks of others.
@@ -41,61 +42,36 @@ func (n *nameFlags) add(c *cobra.Command) {
 }
 
 // name is the subject. Without one there must be another name.
-func (n *nameFlags) name() (pkix.Name, error) {
+func (n *nameFlags) name() (x509pkix.Name, error) {
 	if n.subject == "" {
 		if len(n.dns)+len(n.ips)+len(n.emails) == 0 {
-			return pkix.Name{}, &usageError{err: errors.New("nobody knows whose it is: add --subject /CN=NAME, or --dns")}
+			return x509pkix.Name{}, &usageError{err: errors.New("nobody knows whose it is: add --subject /CN=NAME, or --dns")}
 		}
-		return pkix.Name{}, nil
+		return x509pkix.Name{}, nil
 	}
-	return parseSubject(n.subject)
+	name, err := pkix.ParseSubject(n.subject)
+	if err != nil {
+		err = &usageError{err: withAdvice(err)}
+	}
+	return name, err
 }
 
-// subjectAttributes are the short names of RFC 4514 §3, and those that openssl has besides.
-func subjectAttributes() map[string]asn1.ObjectIdentifier {
-	return map[string]asn1.ObjectIdentifier{
-		"CN": {2, 5, 4, 3}, "serialNumber": {2, 5, 4, 5}, "C": {2, 5, 4, 6}, "L": {2, 5, 4, 7}, "ST": {2, 5, 4, 8}, "street": {2, 5, 4, 9},
-		"O": {2, 5, 4, 10}, "OU": {2, 5, 4, 11}, "title": {2, 5, 4, 12}, "SN": {2, 5, 4, 4}, "GN": {2, 5, 4, 42},
-		"UID": {0, 9, 2342, 19200300, 100, 1, 1}, "DC": {0, 9, 2342, 19200300, 100, 1, 25}, "emailAddress": {1, 2, 840, 113549, 1, 9, 1},
+// lines are the names as the file csr of a key takes them.
+func (n *nameFlags) lines() []byte {
+	var b strings.Builder
+	if n.subject != "" {
+		fmt.Fprintln(&b, n.subject)
 	}
-}
-
-// parseSubject reads a name as openssl's option -subj has it: /TYPE=VALUE/..., where a
-// backslash stands before a slash that is in a value.
-func parseSubject(text string) (name pkix.Name, err error) {
-	bad := func(what string) (pkix.Name, error) {
-		return name, &usageError{err: fmt.Errorf("the subject %q %s: write it as /CN=web/O=Example", text, what)}
+	for _, name := range n.dns {
+		fmt.Fprintf(&b, "dns=%s\n", name)
 	}
-	if !strings.HasPrefix(text, "/") {
-		return bad("does not begin with a slash")
+	for _, ip := range n.ips {
+		fmt.Fprintf(&b, "ip=%s\n", ip)
 	}
-	known := subjectAttributes()
-	var words []string
-	var word strings.Builder
-	for i := 1; i < len(text); i++ {
-		switch {
-		case text[i] == '\\' && i+1 < len(text):
-			i++
-			word.WriteByte(text[i])
-		case text[i] == '/':
-			words = append(words, word.String())
-			word.Reset()
-		default:
-			word.WriteByte(text[i])
-		}
+	for _, address := range n.emails {
+		fmt.Fprintf(&b, "email=%s\n", address)
 	}
-	for _, w := range append(words, word.String()) {
-		kind, value, ok := strings.Cut(w, "=")
-		oid, isKnown := known[kind]
-		switch {
-		case !ok || value == "":
-			return bad(fmt.Sprintf("has %q, which is no TYPE=VALUE", w))
-		case !isKnown:
-			return bad(fmt.Sprintf("has the type %q, which is not known here", kind))
-		}
-		name.ExtraNames = append(name.ExtraNames, pkix.AttributeTypeAndValue{Type: oid, Value: value})
-	}
-	return name, nil
+	return []byte(b.String())
 }
 
 func newRequest(s streams) *cobra.Command {
@@ -103,7 +79,7 @@ func newRequest(s streams) *cobra.Command {
 		Use:   "csr KEY",
 		Short: "Write a certificate request (PKCS #10) for a private key, in PEM",
 		Long: `Write a certificate request (PKCS #10) for a private key, in PEM, for a CA to sign. RSA
-keys, EC keys on P-256, P-384 and P-521, and Ed25519.` + keyText,
+keys, EC keys on P-256, P-384 and P-521, and Ed25519. The key's file csr makes it.` + keyText,
 		Example: `  p11fs csr swtok/web --subject /CN=web --dns www.example.org > web.csr`,
 		Args:    takes(1, 1),
 	}
@@ -112,21 +88,16 @@ keys, EC keys on P-256, P-384 and P-521, and Ed25519.` + keyText,
 	names.add(c)
 	c.ValidArgsFunction = completeKeys(mount, []string{".key"})
 	c.RunE = func(_ *cobra.Command, args []string) error {
-		subject, err := names.name()
+		if _, err := names.name(); err != nil {
+			return err
+		}
+		at, key, err := findKey(*mount, args[0], []string{".key"})
 		if err != nil {
 			return err
 		}
-		key, err := findSigner(*mount, args[0])
-		if err != nil {
-			return err
-		}
-		der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-			Subject: subject, DNSNames: names.dns, IPAddresses: names.ips, EmailAddresses: names.emails,
-		}, key)
-		if err != nil {
-			return err
-		}
-		return pem.Encode(s.out, &pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
+		request, err := at.ask("csr "+args[0], "", filepath.Join(key, "csr"), names.lines())
+		fmt.Fprint(s.out, request)
+		return err
 	}
 	return c
 }

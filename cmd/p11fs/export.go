@@ -23,9 +23,15 @@ import (
 
 func newExport(s streams) *cobra.Command {
 	c := &cobra.Command{
-		Use:   "export TOKEN DIRECTORY",
-		Short: "Write what a token lets out into files: keys encrypted, certificates in PEM",
-		Long: `Write what a token lets out into files of DIRECTORY, which is made if need be: each
+		Use:   "export TOKEN DIRECTORY | export OBJECT",
+		Short: "Write what a token lets out into files, or one object to standard output",
+		Long: `Write one object to standard output, or to the file --output: of OBJECT, as TOKEN/NAME, a
+certificate or public key in PEM, with --ssh a public key as a line of authorized_keys, and
+data as it is. OBJECT without a suffix is the public key of that name before a certificate
+or a key that is private or secret. Of a private or secret key, NAME.key or NAME.sec, it is
+what stands below: encrypted, or wrapped under a given key.
+
+Write what a token lets out into files of DIRECTORY, which is made if need be: each
 certificate and public key in PEM; each extractable private key as PKCS#8, encrypted
 under a pass phrase (PBES2), which openssl and others read; each extractable secret key,
 and each private data object, encrypted by age under the same pass phrase. That is asked
@@ -38,23 +44,23 @@ the clear outside of the daemon then.
 Log in before, to see what is private. There is a line for each object: wrote, or left, and
 why: most keys are not extractable. The exit status is 1 if anything was left. A file that
 is there stays as it is, and its object is left.`,
-		Example: `  p11fs export swtok keys
+		Example: `  p11fs export swtok/web > web.pub.pem
+  p11fs export swtok/web.key --wrap-with transport > web.wrapped
+  p11fs export swtok keys
   p11fs export swtok keys --wrap-with transport`,
-		Args: takes(2, 2),
+		Args: takes(1, 2),
 	}
 	phraseFile := c.Flags().String("passphrase-file", "", "read the pass phrase from the first line of this `FILE`")
 	by := c.Flags().String("wrap-with", "", "wrap keys with this `KEY` of the token instead")
 	asJSON := c.Flags().Bool("json", false, "print the report as JSON")
+	output := c.Flags().StringP("output", "o", "", "write one object to this `FILE`, which is there only when all is well")
+	ssh := c.Flags().Bool("ssh", false, "write a public key as a line of authorized_keys")
 	onToken(c, func(c *cobra.Command, t tree, token string, args []string) (err error) {
+		if *output != "" || *ssh {
+			return &usageError{err: errors.New("a token goes into a directory: leave --output and --ssh out, or name one object as TOKEN/NAME")}
+		}
 		x := &exporting{t: t, token: token, dir: args[1]}
-		if *by != "" {
-			if *phraseFile != "" {
-				return &usageError{err: errors.New("an export has a pass phrase or a key that wraps: leave one out")}
-			}
-			if x.by, err = x.wrappingKey(*by); err != nil {
-				return err
-			}
-		} else if x.phrase, err = getPIN(c.Context(), newAsker(s), *phraseFile, "pass phrase", true); err != nil {
+		if err := x.begins(c.Context(), s, *by, *phraseFile); err != nil {
 			return err
 		}
 		defer x.phrase.Close()
@@ -72,7 +78,92 @@ is there stays as it is, and its object is left.`,
 		}
 		return err
 	})
-	return completeFile(c, 1)
+	whole := c.RunE
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) == 2 {
+			return whole(c, args)
+		}
+		return exportOne(c.Context(), s, c.Flag("mount").Value.String(), args[0], exportFlags{by: *by, phraseFile: *phraseFile, output: *output, ssh: *ssh, json: *asJSON})
+	}
+	tokens := completeFile(c, 1).ValidArgsFunction
+	mount := c.Flag("mount").Value
+	c.ValidArgsFunction = func(c *cobra.Command, args []string, word string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		names, directive := tokens(c, args, word)
+		if len(args) == 0 {
+			at := mount.String()
+			objects, _ := completeKeys(&at, allSuffixes())(c, nil, word)
+			names = append(names, objects...)
+		}
+		return names, directive
+	}
+	return c
+}
+
+// exportFlags are the options that say how one object is written.
+type exportFlags struct {
+	by, phraseFile, output string
+	ssh, json              bool
+}
+
+// exportOne writes the object that was named.
+func exportOne(ctx context.Context, s streams, mount, name string, f exportFlags) (err error) {
+	if f.json {
+		return &usageError{err: errors.New("the report is of a whole token: leave --json out")}
+	}
+	at, object, err := findKey(mount, name, []string{".pub", ".crt", ".dat", ".key", ".sec", ".dom", ".hw", ".obj"})
+	if err != nil {
+		return err
+	}
+	x := &exporting{t: tree{filepath.Dir(at.dir)}, token: filepath.Base(at.dir)}
+	object = filepath.Base(object)
+	kind := filepath.Ext(object)
+	closed := kind == ".key" || kind == ".sec"
+	switch {
+	case f.ssh && (closed || kind == ".crt"):
+		return &usageError{err: fmt.Errorf("%s is no public key: leave --ssh out, or name NAME.pub", object)}
+	case !closed && (f.by != "" || f.phraseFile != ""):
+		return &usageError{err: fmt.Errorf("%s is no private or secret key, and is written as it is: leave --wrap-with and --passphrase-file out, or name NAME.key", object)}
+	}
+	if closed {
+		if err := x.begins(ctx, s, f.by, f.phraseFile); err != nil {
+			return err
+		}
+		defer x.phrase.Close()
+		defer func() { err = errors.Join(err, x.close()) }()
+	}
+	var b []byte
+	switch {
+	case f.ssh:
+		b, err = x.read(object, "public.ssh")
+	case kind == ".dat":
+		b, err = x.read(object, "value") // with the login that it needs
+	default:
+		var content func() ([]byte, error)
+		if _, content, err = x.form(object); err == nil {
+			b, err = content()
+		}
+	}
+	defer func() { secret.Wipe(b) }()
+	if err != nil {
+		return fmt.Errorf("export %s: %w", name, err)
+	}
+	if closed && kind != ".key" && f.output == "" && isTerminal(s.out) {
+		return &usageError{err: errors.New("what comes out is no text, and standard output is a terminal: name a file with --output")}
+	}
+	return writeOutput(s, f.output, b)
+}
+
+// begins takes the key that wraps, or the pass phrase that is asked for.
+func (x *exporting) begins(ctx context.Context, s streams, by, phraseFile string) (err error) {
+	if by == "" {
+		x.phrase, err = getPIN(ctx, newAsker(s), phraseFile, "pass phrase", true)
+		return err
+	}
+	if phraseFile != "" {
+		return &usageError{err: errors.New("an export has a pass phrase or a key that wraps: leave one out")}
+	}
+	x.by, err = x.wrappingKey(by)
+	return err
 }
 
 // An exporting writes the objects of a token into files.

@@ -93,9 +93,10 @@ Exit status: 0 success; 1 failure; 2 wrong usage; 3 p11fs is not mounted;
 	c.SetFlagErrorFunc(flagError)
 	c.AddCommand(
 		newMount(s), newUmount(s), newStatus(s), newPath(s), newInit(s), newLogin(s), newLogout(s), newPIN(s),
-		newList(s), newShow(s), newSet(s), newMove(s), newRemove(s), newGenerate(s), newMigrate(s), newCheck(s), newBackup(s), newRestore(s), newImportToken(s), newExport(s), newMechanisms(s), newEnv(s), newAgent(s), newRequest(s), newCertificate(s), newDoctor(s), newCard(s), newVersion(s), newMan(s),
+		newList(s), newShow(s), newSet(s), newMove(s), newRemove(s), newCopy(s), newRotate(s), newGenerate(s), newImport(s), newMigrate(s), newCheck(s), newBackup(s), newRestore(s), newImportToken(s), newExport(s), newMechanisms(s), newEnv(s), newAgent(s), newRequest(s), newCertificate(s), newDoctor(s), newCard(s), newVersion(s), newMan(s),
 	)
 	c.AddCommand(newData(s)...)
+	c.AddCommand(newKeys(s)...)
 	c.SetOut(s.out)
 	c.SetErr(s.err)
 	c.InitDefaultCompletionCmd("completion") // which writes where c does now
@@ -148,7 +149,11 @@ func takes(least, most int) cobra.PositionalArgs {
 
 // missing names the arguments that c lacks with n of them, and says that they are.
 func missing(c *cobra.Command, n int) string {
-	words := strings.Fields(c.Use)[1+n:]
+	words := strings.Fields(c.Use)[1:]
+	for len(words) > 0 && strings.HasPrefix(words[0], "[") { // such as [TOKEN]
+		words = words[1:]
+	}
+	words = words[min(n, len(words)):]
 	if at := slices.IndexFunc(words, func(w string) bool { return strings.HasPrefix(w, "[") }); at >= 0 {
 		words = words[:at]
 	}

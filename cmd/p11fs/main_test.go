@@ -160,7 +160,7 @@ func TestWordsOfItsOwn(t *testing.T) {
 		"login --mount":       "the option --mount stands without its value: ",
 		"umount --lazy=x":     "\"x\" is nothing for the option --lazy: ",
 		"login a b":           "p11fs login does not know what to do with \"b\": leave it out\nusage: ",
-		"generate":            "p11fs generate: TOKEN and WHAT are missing: write it as in p11fs generate swtok rsa:2048 label=web\nusage: ",
+		"generate":            "p11fs generate: WHAT is missing: write it as in p11fs generate swtok rsa:2048 label=web\nusage: ",
 		"generate swtok":      "p11fs generate: WHAT is missing: write it as in p11fs generate ",
 		"verify swtok/web":    "p11fs verify: SIGNATURE is missing: write it as in p11fs verify swtok/web msg.sig < msg\n",
 		"restore":             "p11fs restore: FILE is missing: ",

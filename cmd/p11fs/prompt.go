@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -25,12 +24,11 @@ const maxLine = 4096
 type asker struct {
 	s        streams
 	terminal bool
-	lines    *bufio.Reader
 	asked    bool // for a secret
 }
 
 func newAsker(s streams) *asker {
-	return &asker{s: s, terminal: term.IsTerminal(int(s.in.Fd())), lines: bufio.NewReaderSize(s.in, maxLine)}
+	return &asker{s: s, terminal: term.IsTerminal(int(s.in.Fd()))}
 }
 
 // secret asks for a PIN. The caller closes it.
@@ -104,23 +102,27 @@ func interruptible[T any](ctx context.Context, wait time.Duration, f func() (T, 
 	}
 }
 
-// line reads one line of standard input, without its newline.
+// line reads one line of standard input, without its newline, and nothing behind it: that
+// is for who comes next, as in (p11fs login; p11fs sign web).
 func (a *asker) line(what string) ([]byte, error) {
-	b, err := a.lines.ReadSlice('\n')
-	switch {
-	case errors.Is(err, io.EOF) && len(b) > 0:
-	case errors.Is(err, io.EOF) && a.terminal:
-		return nil, fmt.Errorf("no %s was given: start the command again, and type it", what)
-	case errors.Is(err, io.EOF):
-		return nil, fmt.Errorf("standard input ended before the line with the %s: give each answer a line, in the order of --help", what)
-	case errors.Is(err, bufio.ErrBufferFull):
-		return nil, fmt.Errorf("the line with the %s is longer than %d bytes: write a shorter one", what, maxLine)
-	case err != nil:
-		return nil, err
+	b := make([]byte, 0, maxLine)
+	defer func() { secret.Wipe(b[:cap(b)]) }()
+	for {
+		n, err := a.s.in.Read(b[len(b) : len(b)+1])
+		b = b[:len(b)+n]
+		switch {
+		case n > 0 && b[len(b)-1] == '\n', errors.Is(err, io.EOF) && len(b) > 0:
+			return bytes.Clone(secret.Line(b)), nil
+		case errors.Is(err, io.EOF) && a.terminal:
+			return nil, fmt.Errorf("no %s was given: start the command again, and type it", what)
+		case errors.Is(err, io.EOF):
+			return nil, fmt.Errorf("standard input ended before the line with the %s: give each answer a line, in the order of --help", what)
+		case err != nil:
+			return nil, err
+		case len(b) == cap(b):
+			return nil, fmt.Errorf("the line with the %s is longer than %d bytes: write a shorter one", what, maxLine)
+		}
 	}
-	line := bytes.Clone(secret.Line(b))
-	secret.Wipe(b)
-	return line, nil
 }
 
 // noEcho reads one line from the terminal without showing it. A signal puts

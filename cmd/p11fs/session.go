@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -143,33 +144,52 @@ first, and what is on the server stays.` + socketText,
 
 func newGenerate(s streams) *cobra.Command {
 	c := &cobra.Command{
-		Use:   "generate TOKEN WHAT...",
+		Use:   "generate [TOKEN] WHAT [ATTRIBUTE=VALUE...]",
 		Short: "Generate a key or a key pair, and print the names made",
 		Long: `Generate a key or a key pair in a token, as a line written to TOKEN/generate does,
-and print the names of the objects made.
+and print the names of the objects made. TOKEN may be left out where there is one only.
 
-WHAT is first rsa:BITS, ec:CURVE (p256, p384, p521, secp256k1, brainpoolp256r1 and
+WHAT is rsa:BITS, ec:CURVE (p256, p384, p521, secp256k1, brainpoolp256r1 and
 others), ed25519, ed448, x25519, x448, dh:GROUP (ffdhe2048 and others),
 dsa:BITS, aes:BITS, generic:BITS, another type of secret key (chacha20,
 sha256-hmac:BITS), a parameter set of ML-DSA, SLH-DSA or ML-KEM (ml-dsa-65,
-slh-dsa-sha2-128f, ml-kem-768, ibm-ml-kem-768) or a mechanism that makes keys, then
-attributes as NAME=VALUE: label, id, token, sign, extractable and all others that
-p11fs-tree(7) and PKCS#11 have. With NAME:=VALUE the value is all that stands there,
-whatever it is: "label:=$X" takes quotes, blanks and commas too.`,
+slh-dsa-sha2-128f, ml-kem-768, ibm-ml-kem-768) or a mechanism that makes keys. Attributes
+are label, id, token, sign, extractable and all others that p11fs-tree(7) and PKCS#11
+have. With NAME:=VALUE the value is all that stands there, whatever it is: "label:=$X"
+takes quotes, blanks and commas too. Several values of one are joined by +, as in
+allowed-mechanisms=sha256-rsa-pkcs+sha256-rsa-pkcs-pss.`,
 		Example: `  p11fs generate swtok rsa:2048 label=web
   p11fs generate swtok ed25519 label=ssh id=0x01
   p11fs generate swtok aes:256 label=disk extractable=true`,
-		Args: takes(2, math.MaxInt),
+		Args: takes(1, math.MaxInt),
 	}
-	onToken(c, func(_ *cobra.Command, t tree, token string, args []string) error {
-		words := make([]string, len(args)-1)
-		for i, w := range args[1:] {
+	onToken(c, nil)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		t, err := findTree(c.Flag("mount").Value.String(), os.Getenv)
+		if err != nil {
+			return err
+		}
+		var token string
+		if named := len(args) > 1 && !strings.Contains(args[1], "="); named || slices.Contains(t.tokens(), args[0]) {
+			t, token, err = tokenIn(t, args)
+			args = args[1:]
+		} else {
+			t, token, err = tokenIn(t, nil)
+		}
+		if err != nil {
+			return err
+		}
+		if len(args) == 0 {
+			return &usageError{err: fmt.Errorf("%s: %s missing: write it as in %s", c.CommandPath(), missing(c, 0), exampleLine(c)), usage: c.UseLine()}
+		}
+		words := make([]string, len(args))
+		for i, w := range args {
 			words[i] = quoteWord(w)
 		}
 		answer, err := t.ask("generate "+token, token, "generate", []byte(strings.Join(words, " ")+"\n"))
 		fmt.Fprint(s.out, answer)
 		return err
-	})
+	}
 	first := c.ValidArgsFunction
 	c.ValidArgsFunction = func(c *cobra.Command, args []string, word string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		switch len(args) {
@@ -179,8 +199,7 @@ whatever it is: "label:=$X" takes quotes, blanks and commas too.`,
 			return []cobra.Completion{"rsa:2048", "rsa:3072", "rsa:4096", "rsa:8192", "ec:p256", "ec:p384", "ec:p521", "ec:secp256k1", "ec:brainpoolp256r1", "ed25519", "ed448", "x25519", "x448", "dh:ffdhe2048", "dh:ffdhe3072", "dsa:2048", "ml-dsa-44", "ml-dsa-65", "ml-dsa-87", "ml-kem-512", "ml-kem-768", "ml-kem-1024", "slh-dsa-sha2-128f", "slh-dsa-sha2-128s", "aes:128", "aes:256", "generic:256"},
 				cobra.ShellCompDirectiveNoFileComp
 		}
-		return []cobra.Completion{"label=", "id=", "token=", "private=", "sensitive=", "extractable=", "always-authenticate="},
-			cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+		return attributeWords(), cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
 	}
 	return c
 }

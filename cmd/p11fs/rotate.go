@@ -1,0 +1,267 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"p11fs/foreign"
+	"p11fs/p11"
+)
+
+func newRotate(s streams) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "rotate KEY [WHAT]",
+		Short: "Make a new key under the name of an old one, which is kept under a dated one",
+		Long: `Make a new key, or key pair, of the same type and size, with the same uses and rights, and
+give it the name that the old one has. The old one is kept as NAME-DATE, with its public key
+and its certificate, for what it has signed and encrypted; p11fs rm destroys it when that is
+over. The names are printed: those of the new key, and those that the old one has now.
+
+WHAT says what the new key is to be, as for p11fs generate, if it is not to be of the old
+one's type and size. Uses that it cannot have are left out then.
+
+At every moment there is a key of that name. A rotation that was cut off is finished by
+--finish: of the keys with the name the newest keeps it, and the others get the dated
+one.` + keyText,
+		Example: `  p11fs rotate swtok/web
+  p11fs rotate swtok/web ec:p384`,
+		Args: takes(1, 2),
+	}
+	finish := c.Flags().Bool("finish", false, "finish a rotation that was cut off: make no key, and rename the older ones")
+	mount := mountFlag(c)
+	c.ValidArgsFunction = completeKeys(mount, []string{".key", ".sec"})
+	c.RunE = func(_ *cobra.Command, args []string) error {
+		at, key, err := findKey(*mount, args[0], []string{".key", ".sec"})
+		if err != nil {
+			return err
+		}
+		r := &rotation{at: at, what: "rotate " + args[0], today: time.Now().Format(time.DateOnly)}
+		if err := r.begin(key); err != nil {
+			return err
+		}
+		switch {
+		case *finish && len(args) > 1:
+			return &usageError{err: errors.New("with --finish no key is made: leave WHAT out")}
+		case !*finish && slices.ContainsFunc(r.older, func(name string) bool { return filepath.Ext(name) != ".crt" }):
+			return fmt.Errorf("%s: several keys have that name: p11fs rotate --finish %s keeps the newest under it, if a rotation was cut off; else give them names of their own", r.what, shellQuote(args[0]))
+		case !*finish:
+			err = r.generate(args[1:])
+		}
+		if err == nil {
+			err = r.rename()
+		}
+		for _, n := range r.names {
+			fmt.Fprintln(s.out, filepath.Join(filepath.Base(at.dir), n))
+		}
+		return err
+	}
+	return c
+}
+
+// A rotation takes a key's name from it, and gives it to a new one.
+type rotation struct {
+	at    tree
+	what  string // the command, for errors
+	today string
+
+	label  string
+	class  p11.ObjectClass
+	newest string   // in objects: the key that is to have the name
+	older  []string // in objects: what has the label, and does not belong to that key
+	names  []string // in objects, for who reads them
+}
+
+// begin looks which keys have the label of the one that was named.
+func (r *rotation) begin(key string) error {
+	attrs, err := r.attributes(filepath.Base(key))
+	if err != nil {
+		return err
+	}
+	r.label, r.class = attrs.Label(), classOf(attrs)
+	switch {
+	case r.label == "":
+		return fmt.Errorf("%s: the key has no label that a new one could take: give it one with p11fs set", r.what)
+	case !attrs.Bool(p11.CKA_TOKEN):
+		return fmt.Errorf("%s: the key ends with its session: make another with p11fs generate", r.what)
+	case !attrs.Bool(p11.CKA_MODIFIABLE):
+		return fmt.Errorf("%s: the key has modifiable=false, and so keeps its name: make another with p11fs generate", r.what)
+	}
+	return r.look()
+}
+
+// attributes are those of an object that may be seen.
+func (r *rotation) attributes(name string) (p11.Attributes, error) {
+	attrs, err := r.at.attributes(filepath.Join("objects", name))
+	if err != nil {
+		err = r.at.refused(r.what, "", err)
+	}
+	return attrs, err
+}
+
+// look finds the newest key of the label and class, and what else has the label.
+func (r *rotation) look() error {
+	keys, err := r.find("class=" + r.class.Short())
+	if err != nil {
+		return err
+	}
+	if len(keys) == 0 {
+		return fmt.Errorf("%s: the key went meanwhile: start again", r.what)
+	}
+	r.newest = keys[len(keys)-1]
+	newest, err := r.attributes(r.newest)
+	if err != nil {
+		return err
+	}
+	all, err := r.find("")
+	if err != nil {
+		return err
+	}
+	r.older = nil
+	for _, name := range all {
+		attrs, err := r.attributes(name)
+		if err != nil {
+			return err
+		}
+		class := classOf(attrs)
+		if class == p11.CKO_DATA || name == r.newest || class != r.class && sameID(attrs, newest) {
+			continue
+		}
+		r.older = append(r.older, name)
+	}
+	return nil
+}
+
+func sameID(a, b p11.Attributes) bool {
+	one, _ := a.Get(p11.CKA_ID)
+	other, _ := b.Get(p11.CKA_ID)
+	return string(one) == string(other)
+}
+
+// find returns the names of the objects that have the label, the oldest first.
+func (r *rotation) find(template string) (names []string, err error) {
+	text, err := r.at.ask(r.what, "", "find", []byte(template+" label:="+r.label+"\n"))
+	for line := range strings.Lines(text) {
+		names = append(names, strings.TrimSuffix(line, "\n"))
+	}
+	return names, err
+}
+
+// generate makes the new key. It has an id of its own, and so may have the label that
+// another has already, before which it does not come as long as that has it.
+func (r *rotation) generate(what []string) error {
+	words, err := r.recipe(what)
+	if err != nil {
+		return err
+	}
+	if _, err := r.at.ask(r.what, "", "generate", []byte(strings.Join(words, " ")+"\n")); err != nil {
+		return err
+	}
+	return r.look()
+}
+
+// recipe is the line for generate: what the old key is, or what, and its rights.
+func (r *rotation) recipe(what []string) ([]string, error) {
+	private, err := r.attributes(r.newest)
+	if err != nil {
+		return nil, err
+	}
+	halves := []p11.Attributes{private}
+	if r.class == p11.CKO_PRIVATE_KEY {
+		public, err := r.attributes(strings.TrimSuffix(r.newest, ".key") + ".pub")
+		if err == nil && sameID(public, private) {
+			halves = append(halves, public)
+		}
+	}
+	words := slices.Clone(what)
+	if len(what) == 0 {
+		o, err := r.at.object(filepath.Join("objects", r.newest))
+		if err != nil {
+			return nil, r.at.refused(r.what, "", err)
+		}
+		kind, size, _ := strings.Cut(o.Type, ":")
+		switch set := o.Attributes["ibm-parameter-set"]; {
+		case kind == "dh":
+			return nil, fmt.Errorf("%s: a Diffie-Hellman key has a group: say which the new one is to have, as in p11fs rotate KEY dh:ffdhe3072", r.what)
+		case set != "":
+			words = []string{"ibm-" + set}
+		case kind == "generic-secret":
+			words = []string{"generic:" + size}
+		default:
+			words = []string{o.Type}
+		}
+	}
+	var given p11.Attributes
+	for _, attrs := range halves {
+		for _, t := range foreign.Types(classOf(attrs)) {
+			if v, ok := attrs.Get(t); ok && len(v) > 0 && !given.Has(t) && stays(t, len(what) == 0) {
+				given.Set(t, v)
+				words = append(words, word(attrs, t))
+			}
+		}
+	}
+	id := fmt.Sprintf("id=0x%016x", time.Now().UnixNano())
+	return append(words, id, "start-date="+r.today, "label:="+r.label), nil
+}
+
+// stays reports whether a new key has the attribute of the old one: its rights, and its uses
+// if it is of the same kind.
+func stays(t p11.AttributeType, sameKind bool) bool {
+	switch t {
+	case p11.CKA_PRIVATE, p11.CKA_SENSITIVE, p11.CKA_EXTRACTABLE, p11.CKA_ALWAYS_AUTHENTICATE, p11.CKA_WRAP_WITH_TRUSTED, p11.CKA_COPYABLE, p11.CKA_DESTROYABLE:
+		return true
+	case p11.CKA_ALLOWED_MECHANISMS, p11.CKA_WRAP_TEMPLATE, p11.CKA_UNWRAP_TEMPLATE, p11.CKA_DERIVE_TEMPLATE:
+		return sameKind
+	}
+	return sameKind && p11.KindOf(t) == p11.KindBool && t != p11.CKA_MODIFIABLE
+}
+
+// rename gives what is older the dated name, the key first: with it changes what the name
+// stands for. The name of one that has not the plain one ends in ~ and its stored name, and
+// stays so as long as it has the label.
+func (r *rotation) rename() error {
+	order := []string{".crt", ".pub", ".sec", ".key"}
+	slices.SortStableFunc(r.older, func(a, b string) int {
+		return slices.Index(order, filepath.Ext(b)) - slices.Index(order, filepath.Ext(a))
+	})
+	for _, name := range r.older {
+		dated, err := r.free(name)
+		if err == nil {
+			err = unix.Rename(filepath.Join(r.at.dir, "objects", name), filepath.Join(r.at.dir, "objects", dated))
+		}
+		if err != nil {
+			return fmt.Errorf("%w: the new key is made, and p11fs rotate --finish gives it the name", r.at.refused(r.what, "", err))
+		}
+		r.names = append(r.names, dated)
+	}
+	now, err := r.find("")
+	r.names = append(now, r.names...)
+	return err
+}
+
+// free is a dated name that nothing has, for an object in objects.
+func (r *rotation) free(name string) (string, error) {
+	suffix := filepath.Ext(name)
+	plain, _, _ := strings.Cut(strings.TrimSuffix(name, suffix), "~")
+	for n := 1; n < 1000; n++ {
+		dated := plain + "-" + r.today
+		if n > 1 {
+			dated = fmt.Sprintf("%s-%d", dated, n)
+		}
+		_, err := os.Lstat(filepath.Join(r.at.dir, "objects", dated+suffix))
+		if errors.Is(err, os.ErrNotExist) {
+			return dated + suffix, nil
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	return "", errors.New("it was rotated a thousand times today: destroy some of the old keys")
+}
