@@ -84,9 +84,15 @@ func (d *domain) Login(_ context.Context, pin, nonce []byte) ([]byte, error) {
 func (d *domain) sessionID(pin, nonce []byte) ([]byte, error) {
 	k, err := d.set.read(sessionKey)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err = d.set.writeKey(sessionKey); err == nil {
+		err = d.set.locked(func() (err error) {
+			if !d.set.exists(sessionKey) { // nobody has made it meanwhile
+				if err := d.set.writeKeyLocked(sessionKey); err != nil {
+					return err
+				}
+			}
 			k, err = d.set.read(sessionKey)
-		}
+			return err
+		})
 	}
 	if err != nil {
 		return nil, err
@@ -103,16 +109,18 @@ func (d *domain) sessionID(pin, nonce []byte) ([]byte, error) {
 
 // beginSession notes a login.
 func (s *Set) beginSession(id []byte) error {
-	list, err := fs.ReadDir(s.root.FS(), "sessions")
-	switch {
-	case err != nil:
-		return err
-	case s.exists(sessionFile(id)):
-		return nil
-	case len(list) > maxSessions:
-		return errors.New("too many sessions")
-	}
-	return s.write(sessionFile(id), nil)
+	return s.locked(func() error {
+		list, err := fs.ReadDir(s.root.FS(), "sessions")
+		switch {
+		case err != nil:
+			return err
+		case s.exists(sessionFile(id)):
+			return nil
+		case len(list) > maxSessions:
+			return errors.New("too many sessions")
+		}
+		return s.writeLocked(sessionFile(id), nil)
+	})
 }
 
 // Logout ends a session.
@@ -124,7 +132,7 @@ func (d *domain) Logout(_ context.Context, blob []byte) error {
 	if !d.set.exists(name) {
 		return p11.CKR_SESSION_CLOSED
 	}
-	if err := d.set.remove(name); err != nil {
+	if err := d.set.locked(func() error { return d.set.removeLocked(name) }); err != nil {
 		return ep11.Internal
 	}
 	return nil

@@ -5,10 +5,12 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"log/slog"
+	"math/big"
 	"path"
 	"slices"
 
 	"p11fs/p11"
+	"p11fs/p11/pkix"
 	"p11fs/tokens"
 	"p11fs/tokens/card"
 	"p11fs/tokens/card/ep11"
@@ -138,8 +140,10 @@ const (
 	pointGenerate      = 12
 	pointGenerateSymm  = 13
 	pointModify        = 17
+	pointAnyHMAC       = 22 // HMAC with keys of any length
 	pointRSA           = 30
 	pointEC            = 32
+	pointTrust         = 37 // keys that others trust without an administrator's word
 	alwaysOn           = -1
 )
 
@@ -237,6 +241,8 @@ func (d *domain) openFor(b ep11.Blob, use p11.Flags, m p11.Mechanism) (*key, err
 		err = p11.CKR_KEY_FUNCTION_NOT_PERMITTED
 	case types != nil && !slices.Contains(types, kt):
 		err = p11.CKR_KEY_TYPE_INCONSISTENT
+	case !d.takes(m.Type, k):
+		err = p11.CKR_KEY_SIZE_RANGE
 	default:
 		err = d.allowUse(use, k)
 	}
@@ -245,6 +251,30 @@ func (d *domain) openFor(b ep11.Blob, use p11.Flags, m p11.Mechanism) (*key, err
 		return nil, err
 	}
 	return k, nil
+}
+
+// takes says whether a mechanism takes keys of that size: of all that the card's list has
+// sizes for, but where a control point has HMAC take any.
+func (d *domain) takes(t p11.MechanismType, k *key) bool {
+	h, _ := p11.HashOf(hashOf(t))
+	if h.HMAC == t && d.allow(pointAnyHMAC) == nil {
+		return true
+	}
+	return d.fits(t, k.size()) == nil
+}
+
+// size is that of a key as mechanisms tell it: the bits of a modulus or curve, or the bytes of
+// a secret value.
+func (k *key) size() uint64 {
+	if n, ok := k.attrs.Get(p11.CKA_MODULUS); ok {
+		return uint64(new(big.Int).SetBytes(n).BitLen())
+	}
+	if params, ok := k.attrs.Get(p11.CKA_EC_PARAMS); ok {
+		c, _ := pkix.CurveOf(params)
+		return uint64(c.Bits)
+	}
+	value, _ := k.attrs.Get(p11.CKA_VALUE)
+	return uint64(len(value))
 }
 
 // lists says whether the card has a mechanism for a use, and its parameter is good.

@@ -55,9 +55,20 @@ func about(template p11.Attributes) (a p11.Attributes) {
 	return a
 }
 
+// maySay refuses a new key that others are to trust, where only administrators say that.
+func (d *domain) maySay(bits ep11.Bits) error {
+	if bits&ep11.BitTrusted != 0 && d.allow(pointTrust) != nil {
+		return p11.CKR_ATTRIBUTE_READ_ONLY
+	}
+	return nil
+}
+
 // seal makes the blob of a new key, which is wiped.
 func (d *domain) seal(attrs p11.Attributes, bits ep11.Bits, pin []byte) ([]byte, error) {
 	defer attrs.Wipe()
+	if err := d.maySay(bits); err != nil {
+		return nil, err
+	}
 	session, err := d.loggedIn(pin)
 	if err != nil {
 		return nil, err
@@ -158,7 +169,7 @@ func (d *domain) GenerateKeyPair(ctx context.Context, mech p11.Mechanism, public
 // fits refuses a size that a mechanism has not.
 func (d *domain) fits(t p11.MechanismType, size uint64) error {
 	for _, m := range d.list {
-		if m.Type == t && (size < m.MinKeySize || size > m.MaxKeySize) {
+		if m.Type == t && m.MaxKeySize > 0 && (size < m.MinKeySize || size > m.MaxKeySize) {
 			return p11.CKR_KEY_SIZE_RANGE
 		}
 	}
@@ -177,6 +188,9 @@ func (d *domain) pair(ctx context.Context, public, private p11.Attributes, publi
 		return nil, nil, ep11.Internal
 	}
 	session, err := d.loggedIn(pin)
+	if err == nil {
+		err = d.maySay(publicBits)
+	}
 	if err != nil {
 		private.Wipe()
 		return nil, nil, err
@@ -249,6 +263,10 @@ func (d *domain) unwrapped(ctx context.Context, attrs p11.Attributes, bits ep11.
 	o := object(&key{attrs: attrs.Clone()})
 	defer o.Drop()
 	kt, _ := attrs.KeyType()
+	if kt == p11.CKK_RSA && d.fits(p11.CKM_RSA_PKCS_KEY_PAIR_GEN, (&key{attrs: attrs}).size()) != nil {
+		attrs.Wipe()
+		return nil, nil, p11.CKR_KEY_SIZE_RANGE
+	}
 	public, err := d.crypto.DeriveKey(ctx, p11.Mechanism{Type: p11.CKM_PUB_KEY_FROM_PRIV_KEY}, o, p11.Attributes{
 		{Type: p11.CKA_CLASS, Value: p11.Ulong(p11.CKO_PUBLIC_KEY)}, {Type: p11.CKA_KEY_TYPE, Value: p11.Ulong(kt)},
 	})
@@ -273,10 +291,14 @@ func (d *domain) takePublic(spki ep11.Blob, template p11.Attributes, pin []byte)
 	}
 	k.wipe()
 	session, err := d.loggedIn(pin)
+	bits := bitsOf(template, false)
+	if err == nil {
+		err = d.maySay(bits)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
-	return d.wk.sealPublic(spki, bitsOf(template, false), session, d.order), []byte{}, nil
+	return d.wk.sealPublic(spki, bits, session, d.order), []byte{}, nil
 }
 
 // DeriveKey makes a secret key of a key. Data beside it is for mechanisms that are not here.
@@ -328,7 +350,9 @@ func (d *domain) GetAttributeValue(_ context.Context, blob []byte, wanted []p11.
 }
 
 // SetAttributeValue changes boolean attributes. One that says that a key may leave the card
-// can only be taken away.
+// can only be taken away, and that it leaves only under a key that is trusted only be given
+// (PKCS#11 v3.1 §4.8); trusted itself is an administrator's word, where a control point does
+// not say otherwise.
 func (d *domain) SetAttributeValue(_ context.Context, blob []byte, values p11.Attributes) (newKey []byte, err error) {
 	k, err := d.open(blob)
 	if err != nil {
@@ -348,8 +372,12 @@ func (d *domain) SetAttributeValue(_ context.Context, blob []byte, values p11.At
 			return nil, p11.CKR_ATTRIBUTE_VALUE_INVALID
 		case k.bits&ep11.BitModifiable == 0 || bit&(ep11.BitLocal|ep11.BitNeverExtractable|ep11.BitNeverModifiable) != 0:
 			return nil, ep11.ReadOnly
+		case bit == ep11.BitWrapWithTrusted && k.bits&bit != 0 && a.Value[0] == p11.CK_FALSE:
+			return nil, ep11.ReadOnly
 		case a.Value[0] == p11.CK_FALSE:
 			bits &^= bit
+		case bit == ep11.BitTrusted && k.bits&bit == 0 && d.allow(pointTrust) != nil:
+			return nil, ep11.ReadOnly
 		case bit&(ep11.BitExtractable|ep11.BitModifiable) != 0 && k.bits&bit == 0:
 			return nil, ep11.ReadOnly
 		default:

@@ -70,7 +70,7 @@ func TestCutOffActivation(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if err := s.write(WK+"/"+committed, nil); err != nil {
+	if err := s.writeLocked(WK+"/"+committed, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Change(nil, WK, ChangeNew); err != nil {

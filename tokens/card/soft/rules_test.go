@@ -3,8 +3,12 @@ package soft
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"testing"
 
 	"p11fs/p11"
@@ -159,6 +163,97 @@ func TestAttributes(t *testing.T) {
 	}
 	_, _, err = ep11.GenerateKeyPair(t.Context(), b.via, nil, mech(t, "rsa-pkcs-key-pair-gen"), template(t, "modulus-bits=512"), nil, nil)
 	wants(t, "a short RSA key", err, p11.CKR_KEY_SIZE_RANGE)
+}
+
+// TestTrust: whoever has a blob cannot make a key leave the card under another than one that
+// administrators trust.
+func TestTrust(t *testing.T) {
+	b := newBench(t, swtok.GoProvider())
+	b.set.points = firstPoints()
+	pad := mech(t, "aes-cbc-pad iv=0x00000000000000000000000000000000")
+	key := ep11.Blob(b.secretKey(t, "generic-secret-key-gen", macKey+" extractable=true wrap-with-trusted=true"))
+	kek := b.secretKey(t, "aes-key-gen", "value-len=16 wrap=true")
+	wrap := func(key, kek []byte) error {
+		_, err := ep11.WrapKey(t.Context(), b.via, nil, key, kek, nil, pad)
+		return err
+	}
+	set := func(key ep11.Blob, text string) (ep11.Blob, error) {
+		return ep11.SetAttributeValue(t.Context(), b.via, nil, key, template(t, text))
+	}
+	wants(t, "wrap under a key that nobody trusts", wrap(key, kek), p11.CKR_KEY_NOT_WRAPPABLE)
+	_, err := set(key, "wrap-with-trusted=false")
+	wants(t, "let it leave under any", err, ep11.ReadOnly)
+	_, err = set(kek, "trusted=true")
+	wants(t, "say that one is trusted", err, ep11.ReadOnly)
+	_, _, err = ep11.GenerateKey(t.Context(), b.via, nil, mech(t, "aes-key-gen"), template(t, "value-len=16 wrap=true trusted=true"), nil)
+	wants(t, "make one that is trusted", err, p11.CKR_ATTRIBUTE_READ_ONLY)
+	_, _, err = ep11.GenerateKeyPair(t.Context(), b.via, nil, mech(t, "ec-key-pair-gen"), template(t, "ec-params=secp256r1 trusted=true"), nil, nil)
+	wants(t, "make a public one that is trusted", err, p11.CKR_ATTRIBUTE_READ_ONLY)
+	b.set.points[pointTrust/8] |= 0x80 >> (pointTrust % 8)
+	trusted, err := set(kek, "trusted=true")
+	wants(t, "say so where anybody may", err, p11.CKR_OK)
+	wants(t, "wrap under it", wrap(key, trusted), p11.CKR_OK)
+}
+
+// TestKeySizes brings keys in that are shorter than the card's mechanisms take.
+func TestKeySizes(t *testing.T) {
+	b := newBench(t, swtok.GoProvider())
+	crypto := swtok.NewCrypto(swtok.GoProvider(), nil)
+	pub, _, err := crypto.GenerateKeyPair(t.Context(), mech(t, "rsa-pkcs-key-pair-gen"), template(t, "modulus-bits=512"), nil)
+	if err == nil {
+		pub, err = crypto.Adopt(t.Context(), pub)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	spki, _ := pub.Get(p11.CKA_PUBLIC_KEY_INFO)
+	_, err = ep11.EncryptSingle(t.Context(), b.via, nil, spki, mech(t, "rsa-pkcs"), []byte("x"))
+	wants(t, "encrypt with a short public key", err, p11.CKR_KEY_SIZE_RANGE)
+
+	kek := b.secretKey(t, "aes-key-gen", "value-len=16 encrypt=true unwrap=true")
+	pad := mech(t, "aes-cbc-pad iv=0x00000000000000000000000000000000")
+	short, err := rsa.GenerateKey(rand.Reader, 512)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := x509.MarshalPKCS8PrivateKey(short)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bring := func(value []byte, what string) ([]byte, error) {
+		wrapped := must[[]byte](t)(ep11.EncryptSingle(t.Context(), b.via, nil, kek, pad, value))
+		blob, _, err := ep11.UnwrapKey(t.Context(), b.via, nil, wrapped, kek, nil, nil, pad, template(t, what))
+		return blob, err
+	}
+	_, err = bring(info, "class=private-key key-type=rsa sign=true")
+	wants(t, "bring in a short RSA key", err, p11.CKR_KEY_SIZE_RANGE)
+	mac := must[[]byte](t)(bring([]byte("Jefe"), "class=secret-key key-type=generic-secret sign=true"))
+	wants(t, "a short HMAC key", sign(t, b, nil, mac), p11.CKR_OK)
+	b.set.points[pointAnyHMAC/8] &^= 0x80 >> (pointAnyHMAC % 8)
+	wants(t, "a short HMAC key where they have a least length", sign(t, b, nil, mac), p11.CKR_KEY_SIZE_RANGE)
+}
+
+// TestLoginsAtOnce: domains that are asked for the first login at once give the same session.
+func TestLoginsAtOnce(t *testing.T) {
+	b := newBench(t, swtok.GoProvider())
+	const many = 16
+	ids := make(chan string, many)
+	for range many {
+		go func() {
+			blob, err := ep11.Login(t.Context(), b.via, nil, []byte("12345678"), []byte("nonce"))
+			if err != nil || len(blob) < ep11.SessionLen {
+				ids <- fmt.Sprint(err)
+				return
+			}
+			ids <- string(blob[:ep11.SessionLen])
+		}()
+	}
+	first := <-ids
+	for range many - 1 {
+		if id := <-ids; id != first {
+			t.Fatalf("sessions %x and %x", first, id)
+		}
+	}
 }
 
 // TestControlPoints switches one off.

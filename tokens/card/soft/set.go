@@ -1,6 +1,7 @@
 package soft
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
@@ -77,7 +78,7 @@ func MakeSet(dir, kind string, apqns []card.APQN, registers []string) (err error
 	rand.Read(serial[:])
 	c := config{
 		Kind: kind, Serial: "P11FS" + strings.ToUpper(hex.EncodeToString(serial[:])),
-		ControlPoints: strings.Repeat("ff", ControlPointBytes),
+		ControlPoints: hex.EncodeToString(firstPoints()),
 	}
 	for _, a := range apqns {
 		c.APQNs = append(c.APQNs, a.String())
@@ -88,16 +89,26 @@ func MakeSet(dir, kind string, apqns []card.APQN, registers []string) (err error
 			return err
 		}
 	}
-	for _, r := range registers {
-		if err := s.writeKey(path.Join(r, Current)); err != nil {
-			return err
-		}
-	}
 	text, err := json.MarshalIndent(c, "", "\t")
 	if err != nil {
 		return err
 	}
-	return s.write("card.json", append(text, '\n'))
+	return s.locked(func() error {
+		for _, r := range registers {
+			if err := s.writeKeyLocked(path.Join(r, Current)); err != nil {
+				return err
+			}
+		}
+		return s.writeLocked("card.json", append(text, '\n'))
+	})
+}
+
+// firstPoints are the control points of new cards: all are on but that by which anybody, and
+// not administrators alone, may say that other keys are to trust a key.
+func firstPoints() []byte {
+	b := bytes.Repeat([]byte{0xff}, ControlPointBytes)
+	b[pointTrust/8] &^= 0x80 >> (pointTrust % 8)
+	return b
 }
 
 // OpenSet opens the directory of a set. It keeps a descriptor until Close.
@@ -202,8 +213,43 @@ func (s *Set) read(name string) ([]byte, error) {
 	return b, nil
 }
 
-// write writes a file as a whole.
-func (s *Set) write(name string, b []byte) (err error) {
+// locked runs f while nobody else, in this process or another, changes a file of the set.
+func (s *Set) locked(f func() error) error {
+	dir, err := s.root.Open(".")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = dir.Close() }() // which gives the lock back
+	for {
+		if err = unix.Flock(int(dir.Fd()), unix.LOCK_EX); !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return f()
+}
+
+// settle has the names of a directory outlive a crash.
+func (s *Set) settle(name string) error {
+	dir, err := s.root.Open(path.Dir(name))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// renameLocked has a file take the place of another, if there is one.
+func (s *Set) renameLocked(from, to string) error {
+	if err := s.root.Rename(from, to); err != nil {
+		return err
+	}
+	return s.settle(to)
+}
+
+// writeLocked writes a file as a whole.
+func (s *Set) writeLocked(name string, b []byte) (err error) {
 	temp := name + ".new"
 	f, err := s.root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -216,7 +262,7 @@ func (s *Set) write(name string, b []byte) (err error) {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return errors.Join(err, s.root.Remove(temp))
 	}
-	return s.root.Rename(temp, name)
+	return s.renameLocked(temp, name)
 }
 
 func (s *Set) exists(name string) bool {
@@ -224,12 +270,16 @@ func (s *Set) exists(name string) bool {
 	return err == nil
 }
 
-// remove removes a file that may be there.
-func (s *Set) remove(name string) error {
-	if err := s.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+// removeLocked removes a file that may be there.
+func (s *Set) removeLocked(name string) error {
+	err := s.root.Remove(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
 		return err
 	}
-	return nil
+	return s.settle(name)
 }
 
 // Pick is the domain that answers for a target: the first that is online. ok says whether
@@ -258,13 +308,15 @@ func (s *Set) SetOnline(a card.APQN, on bool) error {
 		return fmt.Errorf("there is no domain %v", a)
 	}
 	name := path.Join("offline", a.String())
-	if on {
-		return s.remove(name)
-	}
-	if err := s.root.MkdirAll("offline", 0o700); err != nil {
-		return err
-	}
-	return s.write(name, nil)
+	return s.locked(func() error {
+		if on {
+			return s.removeLocked(name)
+		}
+		if err := s.root.MkdirAll("offline", 0o700); err != nil {
+			return err
+		}
+		return s.writeLocked(name, nil)
+	})
 }
 
 // register is the directory of a master key of a domain.
@@ -297,11 +349,11 @@ func (s *Set) Committed(a card.APQN, register string) bool {
 	return s.exists(path.Join(s.register(a, register), committed))
 }
 
-func (s *Set) writeKey(name string) error {
+func (s *Set) writeKeyLocked(name string) error {
 	key := make([]byte, KeyLen)
 	defer secret.Wipe(key)
 	rand.Read(key)
-	return s.write(name, key)
+	return s.writeLocked(name, key)
 }
 
 // The changes of a master key.
@@ -321,6 +373,10 @@ func Changes() []string {
 // Change changes a master key: of a domain, or, where that is nil or has none of its own, of
 // all that share it.
 func (s *Set) Change(a *card.APQN, register, change string) error {
+	return s.locked(func() error { return s.changeLocked(a, register, change) })
+}
+
+func (s *Set) changeLocked(a *card.APQN, register, change string) error {
 	dir := register
 	if a != nil {
 		if !slices.Contains(s.apqns, *a) {
@@ -334,21 +390,21 @@ func (s *Set) Change(a *card.APQN, register, change string) error {
 		if s.exists(at(Next)) {
 			return p11.Errorf(p11.CKR_ACTION_PROHIBITED, "there is a next key already: activate it first")
 		}
-		if err := s.remove(at(committed)); err != nil { // of the key before, whose activation was cut off
+		if err := s.removeLocked(at(committed)); err != nil { // of the key before, whose activation was cut off
 			return err
 		}
-		return s.writeKey(at(Next))
+		return s.writeKeyLocked(at(Next))
 	case ChangeCommit:
 		if !s.exists(at(Next)) {
 			return p11.Errorf(p11.CKR_ACTION_PROHIBITED, "there is no next key: make one with new")
 		}
-		return s.write(at(committed), nil)
+		return s.writeLocked(at(committed), nil)
 	case ChangeActivate:
-		return s.activate(at)
+		return s.activateLocked(at)
 	case ChangeZeroise:
 		var errs []error
 		for _, name := range []string{Current, Next, committed, Old} {
-			errs = append(errs, s.remove(at(name)))
+			errs = append(errs, s.removeLocked(at(name)))
 		}
 		return errors.Join(errs...)
 	case ChangeSeparate:
@@ -362,28 +418,28 @@ func (s *Set) Change(a *card.APQN, register, change string) error {
 		if err := s.root.MkdirAll(own, 0o700); err != nil {
 			return err
 		}
-		return s.writeKey(path.Join(own, Current))
+		return s.writeKeyLocked(path.Join(own, Current))
 	}
 	return fmt.Errorf("%q is no change of a key", change)
 }
 
-// activate never leaves the domain without a current key.
-func (s *Set) activate(at func(string) string) error {
+// activateLocked never leaves the domain without a current key.
+func (s *Set) activateLocked(at func(string) string) error {
 	if !s.exists(at(committed)) {
 		return p11.Errorf(p11.CKR_ACTION_PROHIBITED, "there is no next key that is committed")
 	}
 	old, err := s.read(at(Current))
 	if err == nil {
-		err = s.write(at(Old), old)
+		err = s.writeLocked(at(Old), old)
 		secret.Wipe(old)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := s.root.Rename(at(Next), at(Current)); err != nil {
+	if err := s.renameLocked(at(Next), at(Current)); err != nil {
 		return err
 	}
-	return s.remove(at(committed))
+	return s.removeLocked(at(committed))
 }
 
 // A Master is what may be seen of a domain's master key: verification patterns, nil for
