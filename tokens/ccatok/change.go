@@ -63,25 +63,51 @@ func (t *token) isAt(ctx context.Context, rule string, key []byte) (bool, error)
 	return err == nil && bytes.Equal(moved, key), nil
 }
 
-// Reencipher is tokens.Reencipherer. A key of no master key of the card stays as it is.
+// Reencipher is tokens.Reencipherer. A key of no master key of the card stays as it is, and so
+// does one of a master key that does not change: a card has three.
 func (t *token) Reencipher(ctx context.Context, progress func(done, total int)) (int, error) {
-	return securekey.Reencipher(ctx, t.Store, progress, func(next []byte) bool {
+	changes, stays := false, 0
+	n, err := securekey.Reencipher(ctx, t.Store, progress, func(next []byte) bool {
 		at, err := t.isAt(ctx, toNew, next)
+		changes = changes || at
 		return err == nil && at
 	},
 		func(ctx context.Context, key []byte) ([]byte, error) {
-			next, err := t.moved(ctx, toNew, key)
+			next, err := t.toNext(ctx, key)
 			switch {
 			case errors.Is(err, cca.ErrNoKey):
-				return nil, p11.Advise(p11.Errorf(p11.CKR_ACTION_PROHIBITED, "the card has no next master key"), "have its administrators make one; of a software card: p11fs card wk new, and commit")
+				stays++
+				return nil, nil
 			case errors.Is(err, cca.ErrToken):
 				t.log.Warn("a key is of no master key of the card, and stays as it is", "token", t.name)
 				return nil, nil
-			case err != nil || bytes.Equal(next, key):
+			case err != nil:
 				return nil, err
+			}
+			changes = changes || next != nil
+			if bytes.Equal(next, key) {
+				return nil, nil
 			}
 			return next, nil
 		})
+	if err == nil && stays > 0 && !changes {
+		err = p11.Advise(p11.Errorf(p11.CKR_ACTION_PROHIBITED, "the card has no next master key"), "have its administrators make one; of a software card: p11fs card wk new, and commit")
+	}
+	return n, err
+}
+
+// toNext is a key token under the next master key: also one of the master key before, which
+// would be lost with it.
+func (t *token) toNext(ctx context.Context, key []byte) ([]byte, error) {
+	next, err := t.moved(ctx, toNew, key)
+	if !errors.Is(err, cca.ErrToken) {
+		return next, err
+	}
+	now, cerr := t.moved(ctx, toCurrent, key)
+	if cerr != nil || bytes.Equal(now, key) {
+		return nil, err
+	}
+	return t.moved(ctx, toNew, now)
 }
 
 // FinalizeReencipher is tokens.Reencipherer.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 
 	"p11fs/p11"
 	"p11fs/tokens"
@@ -61,8 +62,15 @@ func (t *token) Offline() error { return t.link.may() }
 // Describe is tokens.Describer.
 func (t *token) Describe(ctx context.Context) []string { return t.link.describe(ctx) }
 
-// Visibility is tokens.Hider.
+// Visibility is tokens.Hider. Stock's public objects have the key token of the private half,
+// with which whoever reads it can sign.
 func (t *token) Visibility(a p11.Attributes, at p11.AttributeType) tokens.Visibility {
+	if class, _ := a.Class(); class == p11.CKO_PUBLIC_KEY && slices.Contains(securekey.Blobs(), at) {
+		blob, _ := a.Get(at)
+		if k, err := cca.ParsePKA(blob); len(blob) > 0 && (err != nil || k.Private) {
+			return tokens.Withheld
+		}
+	}
 	return securekey.Visibility(a, at)
 }
 

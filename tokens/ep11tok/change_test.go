@@ -301,6 +301,32 @@ func TestTwoDomains(t *testing.T) {
 	s.wantRV(err, p11.CKR_ACTION_PROHIBITED)
 }
 
+// TestFinalizeOffline: what a domain that does not answer would make of the keys nobody knows.
+func TestFinalizeOffline(t *testing.T) {
+	one, two := card.APQN{Adapter: 0, Domain: 1}, card.APQN{Adapter: 1, Domain: 2}
+	s := sit(t, one, two)
+	key := s.aes("a")
+	want := s.mustEncrypt(key, nil)
+	s.wk(nil, soft.ChangeNew, soft.ChangeCommit)
+	if n, err := s.tok.Reencipher(t.Context(), nil); n != 1 || err != nil {
+		t.Fatalf("changed %d (%v)", n, err)
+	}
+	s.wk(nil, soft.ChangeActivate)
+	if err := s.set.SetOnline(two, false); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.tok.FinalizeReencipher(t.Context(), nil)
+	s.wantRV(err, p11.CKR_DEVICE_REMOVED)
+	s.mustEncrypt(key, want)
+	if err := s.set.SetOnline(two, true); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.tok.FinalizeReencipher(t.Context(), nil); n != 1 || err != nil {
+		t.Errorf("finalised %d (%v)", n, err)
+	}
+	s.mustEncrypt(key, want)
+}
+
 // TestCut has blobs that were cut at each length, and damaged ones, be none.
 func TestCut(t *testing.T) {
 	s := sit(t)

@@ -80,6 +80,9 @@ func (t *token) FinalizeReencipher(ctx context.Context, progress func(done, tota
 	if err := t.cards.learn(ctx, true); err != nil {
 		return 0, err
 	}
+	if err := t.cards.all(); err != nil {
+		return 0, err
+	}
 	return securekey.Finalize(ctx, t.Store, progress, func(next []byte) error {
 		if id := ep11.Blob(next).WKID(); !t.cards.everywhere(id) {
 			return p11.Advise(p11.Errorf(p11.CKR_ACTION_PROHIBITED, "the wrapping key %s is not that of each card", hex.EncodeToString(id)),
@@ -89,11 +92,25 @@ func (t *token) FinalizeReencipher(ctx context.Context, progress func(done, tota
 	})
 }
 
-// everywhere says whether each domain of use has the wrapping key.
+// all refuses to go on where a domain does not answer: of which nobody knows what its wrapping
+// key is, and whether it could use the keys.
+func (c *cards) all() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range c.domains {
+		if d := &c.domains[i]; d.err != nil {
+			return p11.Advise(p11.Errorf(p11.CKR_DEVICE_REMOVED, "the domain %s does not answer, and may have another wrapping key: %w", d.name(), d.err),
+				"have it answer again, or take it out of ep11tok.conf")
+		}
+	}
+	return nil
+}
+
+// everywhere says whether each domain has the wrapping key.
 func (c *cards) everywhere(id []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return id != nil && !slices.ContainsFunc(c.domains, func(d domain) bool { return d.err == nil && !bytes.Equal(d.wkid(), id) })
+	return id != nil && !slices.ContainsFunc(c.domains, func(d domain) bool { return !bytes.Equal(d.wkid(), id) })
 }
 
 // CancelReencipher is tokens.Reencipherer.
