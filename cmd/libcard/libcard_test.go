@@ -37,6 +37,9 @@ func (s *scripted) Call(_ context.Context, c *card.Call) error {
 	s.last = &card.Call{Function: c.Function, Target: c.Target, Args: append([]card.Arg{}, c.Args...)}
 	for i := range c.Args {
 		s.last.Args[i].Bytes = bytes.Clone(c.Args[i].Bytes)
+		if a := c.Args[i].Attributes; a != nil {
+			s.last.Args[i].Attributes = a.Clone()
+		}
 	}
 	answer(c)
 	for i := range c.Args {

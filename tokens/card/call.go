@@ -225,6 +225,15 @@ func (c *Call) Drop() {
 	}
 }
 
+// wipe wipes what a program gave that does not lie in the frame.
+func (c *Call) wipe() {
+	for i := range c.Args {
+		if i < len(c.Function.Args) && c.Function.Args[i] == Attributes {
+			c.Args[i].Attributes.Wipe()
+		}
+	}
+}
+
 // KeepStates leaves what goes in and out as it was.
 func (c *Call) KeepStates() {
 	for i, k := range c.Function.Args {

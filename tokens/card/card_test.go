@@ -152,11 +152,14 @@ func TestSocket(t *testing.T) {
 	var seed uint64
 	path := filepath.Join(t.TempDir(), "card")
 	serve(t, path, scripted(func(_ context.Context, c *Call) error {
-		// What arrives lies in the frame, which is wiped.
+		// What arrives is wiped.
 		got = copyOf(c)
 		for i := range got.Args {
 			if b := got.Args[i].Bytes; b != nil {
 				got.Args[i].Bytes = append([]byte{}, b...)
+			}
+			if a := got.Args[i].Attributes; a != nil {
+				got.Args[i].Attributes = a.Clone()
 			}
 		}
 		answerFrom(seed, c)
@@ -330,18 +333,21 @@ func TestLarge(t *testing.T) {
 // FuzzFrame reads requests: what is read is written and read the same.
 func FuzzFrame(f *testing.F) {
 	r := rand.New(rand.NewPCG(5, 6))
-	for _, fn := range Functions(EP11) {
-		w := newWriter()
-		c := randomCall(r, fn)
-		c.request(w)
-		f.Add(w.b[4:], w.b[8:])
-		w = newWriter()
-		answerFrom(7, c)
-		c.answer(w)
-		f.Add(binary.BigEndian.AppendUint32(nil, fn.Number), w.b[4:])
+	for _, abi := range []ABI{EP11, CCA} {
+		for _, fn := range Functions(abi) {
+			w := newWriter()
+			c := randomCall(r, fn)
+			c.request(w)
+			f.Add(byte(abi), w.b[4:], w.b[8:])
+			w = newWriter()
+			answerFrom(7, c)
+			c.answer(w)
+			f.Add(byte(abi), binary.BigEndian.AppendUint32(nil, fn.Number), w.b[4:])
+		}
 	}
-	f.Fuzz(func(t *testing.T, frame, answer []byte) {
-		c, err := readRequest(EP11, frame)
+	f.Fuzz(func(t *testing.T, which byte, frame, answer []byte) {
+		abi := ABI(which)
+		c, err := readRequest(abi, frame)
 		if c == nil {
 			return
 		}
@@ -353,7 +359,7 @@ func FuzzFrame(f *testing.F) {
 			if c.request(w); w.err != nil {
 				t.Fatalf("%+v cannot be written: %v", c, w.err)
 			}
-			again, err := readRequest(EP11, w.b[4:])
+			again, err := readRequest(abi, w.b[4:])
 			if err != nil || !reflect.DeepEqual(c, again) {
 				t.Errorf("%+v, again %+v, %v", c, again, err)
 			}

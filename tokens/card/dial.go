@@ -16,17 +16,25 @@ import (
 // maxConnections is how many connections a client has: one for each call that waits.
 const maxConnections = 16
 
+// maxCall is how long a call may take: far longer than any does, as that which makes the
+// largest key of RSA on a card with other work.
+const maxCall = 5 * time.Minute
+
 // Dial returns a transport to the cards that a Server has at the Unix socket path. It
-// connects when the first call is made, and again after the server has gone and come.
+// connects when the first call is made, and again after the server has gone and come. Close
+// ends the calls in progress.
 func Dial(path string, abi ABI) Transport {
-	return &client{path: path, abi: abi, seats: make(chan struct{}, maxConnections)}
+	return &client{path: path, abi: abi, most: maxCall, seats: make(chan struct{}, maxConnections), closing: make(chan struct{})}
 }
 
 // A client is a Transport over a socket.
 type client struct {
 	path  string
 	abi   ABI
+	most  time.Duration // that a call may take
 	seats chan struct{} // of the calls in progress
+
+	closing chan struct{} // closed by Close
 
 	mu     sync.Mutex // guards all below
 	idle   []net.Conn
@@ -44,20 +52,24 @@ func (t *client) Call(ctx context.Context, c *Call) error {
 	select {
 	case t.seats <- struct{}{}:
 		defer func() { <-t.seats }()
+	case <-t.closing:
+		return t.gone(ctx, net.ErrClosed)
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	within, cancel := t.within(ctx)
+	defer cancel()
 	for {
-		conn, fresh, err := t.connect(ctx)
+		conn, fresh, err := t.connect(within)
 		if err != nil {
 			return t.gone(ctx, err)
 		}
-		answer, err := exchange(ctx, conn, frame)
+		answer, err := exchange(within, conn, frame)
 		if err != nil {
 			_ = conn.Close() // which has failed
 			// The server may have gone and come since the last call. To ask twice is safe:
 			// what a card keeps of a call is the same after the second.
-			if !fresh && ctx.Err() == nil && !errors.Is(err, errMalformed) {
+			if !fresh && within.Err() == nil && !errors.Is(err, errMalformed) {
 				continue
 			}
 			return t.gone(ctx, err)
@@ -70,6 +82,23 @@ func (t *client) Call(ctx context.Context, c *Call) error {
 		}
 		t.put(conn)
 		return nil
+	}
+}
+
+// within is ctx as long as a call may take, and until Close.
+func (t *client) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, t.most)
+	ended := make(chan struct{})
+	go func() {
+		select {
+		case <-t.closing:
+			cancel()
+		case <-ended:
+		}
+	}()
+	return ctx, func() {
+		close(ended)
+		cancel()
 	}
 }
 
@@ -157,6 +186,9 @@ func (t *client) put(c net.Conn) {
 func (t *client) Close() error {
 	t.mu.Lock()
 	idle := t.idle
+	if !t.closed {
+		close(t.closing)
+	}
 	t.idle, t.closed = nil, true
 	t.mu.Unlock()
 	var errs []error

@@ -21,6 +21,7 @@ const (
 	maxPrograms = 384 // connections
 	maxOfUser   = 256 // and of one user, so that nobody keeps all others out
 	maxLarge    = 4   // large frames
+	largeOfUser = 2   // and of one user
 	frameTime   = 30 * time.Second
 )
 
@@ -31,9 +32,15 @@ type Server struct {
 	Log  *slog.Logger
 
 	mu       sync.Mutex     // guards all below
-	programs int            // connections
-	users    map[uint32]int // and those of each user
-	again    time.Time      // when a warning may be told again
+	programs int              // connections
+	users    map[uint32]*user // that have connections
+	again    time.Time        // when a warning may be told again
+}
+
+// A user is what one has of a server's places.
+type user struct {
+	programs int           // connections
+	large    chan struct{} // has room for the large frames that are under way
 }
 
 // warn tells of what programs do wrong. They can do it without end, so that it is told once
@@ -52,28 +59,55 @@ func (s *Server) warn(text string, args ...any) {
 	}
 }
 
-// seat takes a place for a connection of a user, which leave gives back. It is false where
+// seat takes a place for a connection of a user, which leave gives back. It is nil where
 // there is none.
-func (s *Server) seat(uid uint32) bool {
+func (s *Server) seat(uid uint32) *user {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.users == nil {
-		s.users = make(map[uint32]int)
+		s.users = make(map[uint32]*user)
 	}
-	if s.programs == maxPrograms || s.users[uid] == maxOfUser {
-		return false
+	u := s.users[uid]
+	if u == nil {
+		u = &user{large: make(chan struct{}, largeOfUser)}
+	}
+	if s.programs == maxPrograms || u.programs == maxOfUser {
+		return nil
 	}
 	s.programs++
-	s.users[uid]++
-	return true
+	u.programs++
+	s.users[uid] = u
+	return u
 }
 
 func (s *Server) leave(uid uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.programs--
-	if s.users[uid]--; s.users[uid] == 0 {
+	if s.users[uid].programs--; s.users[uid].programs == 0 {
 		delete(s.users, uid)
+	}
+}
+
+// A places is where large frames of a user have room: among his own, and among all.
+type places [2]chan struct{}
+
+// take waits for room until ctx ends, and returns what gives it back.
+func (p places) take(ctx context.Context) (give func()) {
+	for i, c := range p {
+		select {
+		case c <- struct{}{}:
+		case <-ctx.Done(): // and the connection is closed
+			for _, had := range p[:i] {
+				<-had
+			}
+			return func() {}
+		}
+	}
+	return func() {
+		for _, c := range p {
+			<-c
+		}
 	}
 }
 
@@ -107,20 +141,21 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 			return fmt.Errorf("card socket: %w", err)
 		}
 		uid, peer := peerOf(c)
-		if !s.seat(uid) {
+		u := s.seat(uid)
+		if u == nil {
 			s.warn("too many connections", "most", maxPrograms, "most of one user", maxOfUser, "peer", peer)
 			_ = c.Close() // it was told nothing yet
 			continue
 		}
 		wg.Go(func() {
 			defer s.leave(uid)
-			s.serve(ctx, c, peer, large)
+			s.serve(ctx, c, peer, places{u.large, large})
 		})
 	}
 }
 
 // serve answers one program.
-func (s *Server) serve(ctx context.Context, c *net.UnixConn, peer string, large chan struct{}) {
+func (s *Server) serve(ctx context.Context, c *net.UnixConn, peer string, large places) {
 	defer context.AfterFunc(ctx, func() { _ = c.Close() })() // wakes what waits
 	defer func() { _ = c.Close() }()                         // both ends have said all
 	_ = c.SetDeadline(time.Now().Add(frameTime))             // a socket of which this fails fails next
@@ -174,25 +209,20 @@ func (s *Server) greet(c net.Conn) (binary.ByteOrder, error) {
 }
 
 // turn answers one request.
-func (s *Server) turn(ctx context.Context, c net.Conn, order binary.ByteOrder, large chan struct{}) error {
-	seated := false
-	frame, err := readFrame(&timed{Conn: c}, func() {
-		select {
-		case large <- struct{}{}:
-			seated = true
-		case <-ctx.Done(): // and the connection is closed
-		}
-	})
+func (s *Server) turn(ctx context.Context, c net.Conn, order binary.ByteOrder, large places) error {
+	give := func() {}
+	frame, err := readFrame(&timed{Conn: c}, func() { give = large.take(ctx) })
 	defer func() {
-		if seated {
-			<-large
-		}
+		give()
 		secret.Wipe(frame)
 	}()
 	if err != nil {
 		return err
 	}
 	call, err := readRequest(s.ABI, frame)
+	if call != nil {
+		defer call.wipe()
+	}
 	switch {
 	case err != nil && !errors.Is(err, errMalformed) && call != nil:
 		call = &Call{Function: &Function{}, Return: uint64(p11.RVOf(err))}

@@ -343,11 +343,7 @@ func rsaValues(a p11.Attributes) ([]byte, error) {
 		return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "the card takes RSA keys of %d to %d bits, not %d", minRSA, maxRSA, bits)
 	}
 	v := cca.RSAValues{Bits: k.N.BitLen(), N: k.N.Bytes(), E: k.E.Bytes(), P: k.P.Bytes(), Q: k.Q.Bytes(), DP: k.DP.Bytes(), DQ: k.DQ.Bytes(), Inverse: k.QInv.Bytes()}
-	defer func() {
-		for _, b := range [][]byte{v.P, v.Q, v.DP, v.DQ, v.Inverse} {
-			secret.Wipe(b)
-		}
-	}()
+	defer v.Wipe()
 	return v.Bytes(), nil
 }
 

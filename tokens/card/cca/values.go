@@ -6,6 +6,7 @@ import (
 	"math/big"
 
 	"p11fs/p11"
+	"p11fs/secret"
 )
 
 func bitsOf(n []byte) int { return new(big.Int).SetBytes(n).BitLen() }
@@ -21,7 +22,9 @@ type Skeleton struct {
 func (s Skeleton) Bytes() []byte {
 	r := s.Rules.Bytes()
 	b := section{sectionSkeleton, 0, 0, 0, byte(len(s.Rules))}
-	return join(pkaExternal, append(append(b, r...), s.Values...))
+	b = secret.Append(append(b, r...), s.Values)
+	defer secret.Wipe(b)
+	return join(pkaExternal, b)
 }
 
 // ParseSkeleton reads it. Behind it there may be more.
@@ -116,9 +119,16 @@ func (v RSAValues) Bytes() []byte {
 	binary.BigEndian.PutUint16(b, uint16(v.Bits))
 	for i, part := range [][]byte{v.N, v.E, nil, v.P, v.Q, v.DP, v.DQ, v.Inverse} {
 		binary.BigEndian.PutUint16(b[2+2*i:], uint16(len(part)))
-		b = append(b, part...)
+		b = secret.Append(b, part)
 	}
 	return b
+}
+
+// Wipe wipes what is private.
+func (v *RSAValues) Wipe() {
+	for _, b := range [][]byte{v.P, v.Q, v.DP, v.DQ, v.Inverse} {
+		secret.Wipe(b)
+	}
 }
 
 // PublicBytes are those of a public key.
@@ -164,5 +174,8 @@ func (v ECValues) Bytes() []byte {
 	binary.BigEndian.PutUint16(b[2:], uint16(v.Curve.Bits))
 	binary.BigEndian.PutUint16(b[4:], uint16(len(v.Scalar)))
 	binary.BigEndian.PutUint16(b[6:], uint16(len(v.Point)))
-	return append(append(b, v.Scalar...), v.Point...)
+	return append(secret.Append(b, v.Scalar), v.Point...)
 }
+
+// Wipe wipes what is private.
+func (v *ECValues) Wipe() { secret.Wipe(v.Scalar) }

@@ -1,6 +1,7 @@
 package soft
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/rand"
@@ -47,13 +48,16 @@ func (w wrappingKey) sealState(s *state) ([]byte, error) {
 	if s.use != p11.CKF_DIGEST {
 		size += maxHeld
 	}
+	if len(s.held) > maxHeld || len(s.hash) > maxHash || len(s.iv) > aes.BlockSize {
+		return nil, ep11.TransportLimit // what does not fit would be copied elsewhere
+	}
 	b := binary.BigEndian.AppendUint32(make([]byte, 0, size), uint32(s.use))
 	for _, part := range [][]byte{mech, s.blob, s.hash, s.iv, s.held} {
 		b = binary.BigEndian.AppendUint32(b, uint32(len(part)))
 		b = append(b, part...)
 	}
 	defer secret.Wipe(b)
-	if len(s.held) > maxHeld || len(b) > size {
+	if len(b) > size {
 		return nil, ep11.TransportLimit
 	}
 	out := append(make([]byte, 0, ep11.WKIDLen+nonceLen+size+tagLen), w.id()...)
@@ -88,12 +92,16 @@ func (w wrappingKey) openState(b []byte, use p11.Flags) (*state, error) {
 	if err != nil {
 		return nil, ep11.BlobError
 	}
+	defer secret.Wipe(record)
 	s := &state{use: p11.Flags(binary.BigEndian.Uint32(record))}
 	rest := record[4:]
 	var parts [5][]byte
 	for i := range parts { // as they were sealed, so none is cut
 		n := binary.BigEndian.Uint32(rest)
 		parts[i], rest = rest[4:4+n:4+n], rest[4+n:]
+	}
+	for i := range parts {
+		parts[i] = bytes.Clone(parts[i])
 	}
 	s.blob, s.hash, s.iv, s.held = parts[1], parts[2], parts[3], parts[4]
 	if s.mech, err = card.ReadMechanism(parts[0]); err != nil || s.use != use {

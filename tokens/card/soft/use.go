@@ -45,6 +45,7 @@ func padded(h p11.Hash, value []byte, pad byte) hash.Hash {
 	if len(value) > len(block) {
 		x.Write(value)
 		value = x.Sum(nil)
+		defer secret.Wipe(value)
 		x.Reset()
 	}
 	copy(block, value)
@@ -148,7 +149,7 @@ func (d *domain) update(ctx context.Context, use p11.Flags, b, data []byte) (new
 		if len(s.held)+len(data) > maxHeld {
 			return nil, nil, ep11.TransportLimit
 		}
-		s.held = append(s.held, data...)
+		s.held = secret.Append(s.held, data)
 	}
 	if err == nil {
 		newState, err = d.wk.sealState(s)
@@ -161,6 +162,7 @@ func (s *state) absorb(h p11.Hash, data []byte) error {
 	x, err := thaw(h, s.hash)
 	if err == nil {
 		x.Write(data)
+		secret.Wipe(s.hash)
 		s.hash, err = freeze(x)
 	}
 	return err
@@ -173,7 +175,7 @@ func (d *domain) updateBlocks(ctx context.Context, s *state, data []byte) ([]byt
 	if !slices.Contains(keyTypes(s.mech.Type), p11.CKK_AES) {
 		size, base = des.BlockSize, p11.CKM_DES3_CBC
 	}
-	in := append(s.held, data...)
+	in := secret.Append(s.held, data)
 	n := len(in) / size * size
 	pads := s.mech.Type == p11.CKM_AES_CBC_PAD || s.mech.Type == p11.CKM_DES3_CBC_PAD
 	if pads && s.use == p11.CKF_DECRYPT && n == len(in) && n > 0 {
@@ -225,8 +227,8 @@ func (d *domain) final(ctx context.Context, use p11.Flags, b, data, signature []
 	defer s.wipe()
 	shape, h := shapeOf(s.mech.Type)
 	if shape == whole || shape == blocks {
-		in := append(s.held, data...)
-		defer secret.Wipe(in)
+		s.held = secret.Append(s.held, data) // which wipe wipes
+		in := s.held
 		return d.useKey(ctx, s, s.mech, in, signature)
 	}
 	if err := s.absorb(h, data); err != nil {
@@ -236,11 +238,12 @@ func (d *domain) final(ctx context.Context, use p11.Flags, b, data, signature []
 	if err != nil {
 		return nil, err
 	}
-	digest := x.Sum(nil)
+	digest := x.Sum(nil) // no secret, but for the inner one of an HMAC
 	switch m := s.mech; m.Type {
 	case h.Type:
 		return digest, nil
 	case h.HMAC:
+		defer secret.Wipe(digest)
 		return d.finishHMAC(s, h, digest, signature)
 	case h.PKCS1:
 		return d.useKey(ctx, s, p11.Mechanism{Type: p11.CKM_RSA_PKCS}, append(pkix.DigestInfoPrefix(h), digest...), signature)

@@ -42,14 +42,17 @@ func (d *domain) CSNDPKB(_ context.Context, rules, values []byte) ([]byte, error
 		if err != nil {
 			return nil, err
 		}
+		defer v.Wipe()
 		s.Values = v.Bytes()
 	default:
 		v, err := cca.ParseECValues(values)
 		if err != nil {
 			return nil, err
 		}
+		defer v.Wipe()
 		s.Values = v.Bytes()
 	}
+	defer secret.Wipe(s.Values)
 	b := s.Bytes()
 	if len(b) > cca.MaxPKA {
 		secret.Wipe(b)
@@ -139,6 +142,7 @@ func (d *domain) CSNDPKI(_ context.Context, rules, source []byte) ([]byte, error
 	if err != nil {
 		return nil, err
 	}
+	defer v.Wipe()
 	k := &pkix.RSANumbers{}
 	for _, part := range []struct {
 		to   **big.Int
@@ -153,7 +157,9 @@ func (d *domain) CSNDPKI(_ context.Context, rules, source []byte) ([]byte, error
 	if err := k.Complete(); err != nil {
 		return nil, cca.ErrValues
 	}
-	return d.sealPKA(cca.PKA{N: k.N.Bytes(), E: k.E.Bytes()}, k.P.Bytes(), Current)
+	p := k.P.Bytes()
+	defer secret.Wipe(p)
+	return d.sealPKA(cca.PKA{N: k.N.Bytes(), E: k.E.Bytes()}, p, Current)
 }
 
 func (d *domain) importEC(values []byte) ([]byte, error) {
@@ -161,6 +167,7 @@ func (d *domain) importEC(values []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer v.Wipe()
 	scalar, point, err := pkix.ECPrivate(d.crypto.Arithmetic(), v.Curve, v.Scalar)
 	if err != nil {
 		return nil, cca.ErrValues

@@ -133,7 +133,7 @@ func (d *domain) crypt(ctx context.Context, aesKey bool, use p11.Flags, token, i
 		m.Type = p11.CKM_DES3_CBC
 	}
 	kt := keyTypeOf(aesKey, s.Size)
-	key := slices.Clone(w.key)
+	key := append(make([]byte, 0, 32), w.key...) // room for three of DES
 	if kt == p11.CKK_DES2 { // two keys are three, of which the last is the first
 		kt, key = p11.CKK_DES3, append(key, key[:8]...)
 	}
