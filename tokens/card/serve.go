@@ -31,7 +31,7 @@ type Server struct {
 	Card Transport
 	Log  *slog.Logger
 
-	mu       sync.Mutex     // guards all below
+	mu       sync.Mutex       // guards all below
 	programs int              // connections
 	users    map[uint32]*user // that have connections
 	again    time.Time        // when a warning may be told again

@@ -134,7 +134,7 @@ func (d *domain) crypt(ctx context.Context, aesKey bool, use p11.Flags, token, i
 	}
 	kt := keyTypeOf(aesKey, s.Size)
 	key := append(make([]byte, 0, 32), w.key...) // room for three of DES
-	if kt == p11.CKK_DES2 { // two keys are three, of which the last is the first
+	if kt == p11.CKK_DES2 {                      // two keys are three, of which the last is the first
 		kt, key = p11.CKK_DES3, append(key, key[:8]...)
 	}
 	return d.do(ctx, use, m, attributes(p11.CKO_SECRET_KEY, kt, p11.Attribute{Type: p11.CKA_VALUE, Value: key}), text, nil)
