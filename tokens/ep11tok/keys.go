@@ -116,6 +116,9 @@ func template(a p11.Attributes) p11.Attributes {
 			out.Set(t, bytes.Clone(v))
 		}
 	}
+	if class == p11.CKO_PUBLIC_KEY {
+		ep11.PutGroup(kt, a, &out)
+	}
 	if class == p11.CKO_SECRET_KEY && ofHMAC(kt) {
 		out.SetUlong(p11.CKA_KEY_TYPE, uint64(p11.CKK_GENERIC_SECRET))
 	}
@@ -267,7 +270,8 @@ func (t *token) checkPair(m p11.MechanismType, public *p11.Attributes) error {
 		return err
 	}
 	bits := uint64(0)
-	if kt, _ := public.KeyType(); kt == p11.CKK_RSA {
+	switch kt, _ := public.KeyType(); kt {
+	case p11.CKK_RSA:
 		n, ok := public.Ulong(p11.CKA_MODULUS_BITS)
 		if !ok {
 			return p11.Errorf(p11.CKR_TEMPLATE_INCOMPLETE, "the public template needs modulus-bits")
@@ -276,7 +280,16 @@ func (t *token) checkPair(m p11.MechanismType, public *p11.Attributes) error {
 			public.Set(p11.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1})
 		}
 		bits = n
-	} else {
+	case p11.CKK_DH, p11.CKK_DSA:
+		g, err := pkix.GroupOf(kt, *public)
+		switch {
+		case p11.RVOf(err) == p11.CKR_ATTRIBUTE_VALUE_INVALID:
+			return p11.Errorf(p11.CKR_DOMAIN_PARAMS_INVALID, "%v", err)
+		case err != nil:
+			return err
+		}
+		bits = uint64(g.P.BitLen())
+	default:
 		params, ok := public.Get(p11.CKA_EC_PARAMS)
 		if !ok {
 			return p11.Errorf(p11.CKR_TEMPLATE_INCOMPLETE, "the public template needs ec-params, the curve")
@@ -305,8 +318,11 @@ func numbersOf(spki []byte, halves ...*p11.Attributes) error {
 		if kt, _ := public.KeyType(); kt != want {
 			return p11.Errorf(p11.CKR_DEVICE_ERROR, "the card has made a key of type %s, not %s", kt.Short(), want.Short())
 		}
-		for _, t := range []p11.AttributeType{p11.CKA_MODULUS, p11.CKA_PUBLIC_EXPONENT, p11.CKA_EC_PARAMS, p11.CKA_EC_POINT} {
-			if v, ok := public.Get(t); ok {
+		class, _ := half.Class()
+		for _, t := range []p11.AttributeType{
+			p11.CKA_MODULUS, p11.CKA_PUBLIC_EXPONENT, p11.CKA_EC_PARAMS, p11.CKA_EC_POINT, p11.CKA_PRIME, p11.CKA_SUBPRIME, p11.CKA_BASE, p11.CKA_VALUE,
+		} {
+			if v, ok := public.Get(t); ok && (t != p11.CKA_VALUE || class == p11.CKO_PUBLIC_KEY) {
 				half.Set(t, bytes.Clone(v))
 			}
 		}

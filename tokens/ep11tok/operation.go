@@ -1,8 +1,8 @@
 package ep11tok
 
 import (
-	"bytes"
 	"context"
+	"math/big"
 	"slices"
 
 	"p11fs/p11"
@@ -122,15 +122,10 @@ func (o *operation) prepare(info p11.MechanismInfo, facts p11.Facts) error {
 // bitsOf is the size of a public or private key, 0 for one that does not say it.
 func bitsOf(a p11.Attributes) int {
 	if n, ok := a.Get(p11.CKA_MODULUS); ok {
-		n = bytes.TrimLeft(n, "\x00")
-		if len(n) == 0 {
-			return 0
-		}
-		bits := 8 * len(n)
-		for top := n[0]; top < 0x80; top <<= 1 {
-			bits--
-		}
-		return bits
+		return lengthIn(n)
+	}
+	if p, ok := a.Get(p11.CKA_PRIME); ok {
+		return lengthIn(p)
 	}
 	if params, ok := a.Get(p11.CKA_EC_PARAMS); ok {
 		if c, err := pkix.CurveOf(params); err == nil {
@@ -140,6 +135,9 @@ func bitsOf(a p11.Attributes) int {
 	return 0
 }
 
+// lengthIn is how many bits a number has.
+func lengthIn(n []byte) int { return new(big.Int).SetBytes(n).BitLen() }
+
 // maxSignature is the longest signature of a key that does not say how long it is.
 const maxSignature = 512
 
@@ -148,7 +146,10 @@ func (o *operation) signatureSize(facts p11.Facts) int {
 	kt, _ := o.attrs.KeyType()
 	bits := bitsOf(o.attrs)
 	switch {
-	case facts.Hash != 0 && kt != p11.CKK_RSA && kt != p11.CKK_EC && kt != p11.CKK_EC_EDWARDS:
+	case kt == p11.CKK_DSA && o.attrs.Has(p11.CKA_SUBPRIME): // which one of stock has alone
+		q, _ := o.attrs.Get(p11.CKA_SUBPRIME)
+		return 2 * ((lengthIn(q) + 7) / 8)
+	case facts.Hash != 0 && kt != p11.CKK_DSA && kt != p11.CKK_RSA && kt != p11.CKK_EC && kt != p11.CKK_EC_EDWARDS:
 		return int(p11.HashSize(facts.Hash))
 	case kt == p11.CKK_AES:
 		return 16

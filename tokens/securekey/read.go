@@ -36,8 +36,9 @@ func Secured(a p11.Attributes) bool {
 
 // Read is an object of a token directory as it is meant. Stock writes the values of a key
 // that is a blob as nothing, or as zeros, the length of a private key's value as noise, the
-// numbers that it does not know as nothing, and points without DER, some with a byte behind
-// them. a becomes the result, and what is left out of it is wiped.
+// numbers that it does not know as nothing, points without DER, some with a byte behind
+// them, and of a private key of DSA the subprime as the prime. a becomes the result, and what
+// is left out of it is wiped.
 func Read(a p11.Attributes) p11.Attributes {
 	if class, _ := a.Class(); class == p11.CKO_PUBLIC_KEY || class == p11.CKO_PRIVATE_KEY {
 		if point, ok := a.Get(p11.CKA_EC_POINT); ok {
@@ -48,6 +49,12 @@ func Read(a p11.Attributes) p11.Attributes {
 		return a
 	}
 	class, _ := a.Class()
+	if kt, _ := a.KeyType(); class == p11.CKO_PRIVATE_KEY && kt == p11.CKK_DSA {
+		if prime, ok := a.Get(p11.CKA_PRIME); ok && len(bytes.TrimLeft(prime, "\x00")) <= maxSubprime {
+			a.Set(p11.CKA_SUBPRIME, bytes.Clone(prime))
+			a.Delete(p11.CKA_PRIME)
+		}
+	}
 	if length, ok := a.Ulong(p11.CKA_VALUE_LEN); class == p11.CKO_SECRET_KEY && (!ok || length == 0) {
 		zeros, _ := a.Get(p11.CKA_VALUE) // as many as the key has bytes
 		a.SetUlong(p11.CKA_VALUE_LEN, uint64(len(zeros)))
@@ -67,6 +74,9 @@ func Read(a p11.Attributes) p11.Attributes {
 		return false
 	})
 }
+
+// maxSubprime is the longest subprime of DSA, in bytes.
+const maxSubprime = 32
 
 // value says whether an attribute has, in other tokens, a part of a key.
 func value(t p11.AttributeType) bool {

@@ -87,6 +87,7 @@ func listOf(c *swtok.Crypto) (list []p11.MechanismInfo) {
 		h, _ := p11.HashOf(t)
 		want = append(want, h.ECDSA, t, h.HMAC)
 	}
+	want = append(want, p11.CKM_DH_PKCS_KEY_PAIR_GEN, p11.CKM_DH_PKCS_DERIVE, p11.CKM_DSA_KEY_PAIR_GEN, p11.CKM_DSA, p11.CKM_DSA_SHA1)
 	want = append(want, p11.CKM_AES_KEY_GEN, p11.CKM_AES_ECB, p11.CKM_AES_CBC, p11.CKM_AES_CBC_PAD,
 		p11.CKM_DES3_KEY_GEN, p11.CKM_DES3_ECB, p11.CKM_DES3_CBC, p11.CKM_DES3_CBC_PAD, p11.CKM_GENERIC_SECRET_KEY_GEN)
 	const may = p11.CKF_DIGEST | p11.CKF_SIGN | p11.CKF_VERIFY | p11.CKF_ENCRYPT | p11.CKF_DECRYPT | p11.CKF_WRAP | p11.CKF_UNWRAP |
@@ -101,6 +102,8 @@ func listOf(c *swtok.Crypto) (list []p11.MechanismInfo) {
 		switch h, _ := p11.HashOf(hashOf(t)); {
 		case t == p11.CKM_RSA_PKCS_KEY_PAIR_GEN || slices.Contains(keyTypes(t), p11.CKK_RSA):
 			m.MinKeySize, m.MaxKeySize = 1024, 4096
+		case slices.Contains(keyTypes(t), p11.CKK_DH) || slices.Contains(keyTypes(t), p11.CKK_DSA):
+			m.MinKeySize, m.MaxKeySize = 1024, 3072
 		case t == p11.CKM_GENERIC_SECRET_KEY_GEN:
 			m.MinKeySize, m.MaxKeySize = 10, 256 // bytes
 		case h.HMAC == t:
@@ -142,6 +145,7 @@ const (
 	pointModify        = 17
 	pointAnyHMAC       = 22 // HMAC with keys of any length
 	pointRSA           = 30
+	pointDSA           = 31
 	pointEC            = 32
 	pointTrust         = 37 // keys that others trust without an administrator's word
 	alwaysOn           = -1
@@ -165,14 +169,8 @@ func (d *domain) allowUse(use p11.Flags, k *key) error {
 		}
 		return other
 	}
-	algorithm := alwaysOn
-	switch kt, _ := k.attrs.KeyType(); kt {
-	case p11.CKK_RSA:
-		algorithm = pointRSA
-	case p11.CKK_EC:
-		algorithm = pointEC
-	}
-	point := alwaysOn
+	kt, _ := k.attrs.KeyType()
+	algorithm, point := pointOf(kt), alwaysOn
 	switch use {
 	case p11.CKF_SIGN:
 		point = of(pointSignSymmetric, pointSign)
@@ -188,6 +186,19 @@ func (d *domain) allowUse(use p11.Flags, k *key) error {
 		point = of(pointUnwrapSymm, pointUnwrap)
 	}
 	return d.allow(point, algorithm)
+}
+
+// pointOf is what switches the keys of a type off.
+func pointOf(kt p11.KeyType) int {
+	switch kt {
+	case p11.CKK_RSA:
+		return pointRSA
+	case p11.CKK_DSA:
+		return pointDSA
+	case p11.CKK_EC:
+		return pointEC
+	}
+	return alwaysOn
 }
 
 // bitOf is the attribute that a use takes.

@@ -6,6 +6,7 @@ import (
 	"crypto"
 	"crypto/hmac"
 	"encoding/binary"
+	"math/big"
 
 	"p11fs/p11"
 	"p11fs/secret"
@@ -149,17 +150,19 @@ func (d *domain) GenerateKeyPair(ctx context.Context, mech p11.Mechanism, public
 	if err := d.lists(mech, p11.CKF_GENERATE_KEY_PAIR); err != nil {
 		return nil, nil, err
 	}
-	algorithm := pointEC
-	if mech.Type == p11.CKM_RSA_PKCS_KEY_PAIR_GEN {
-		algorithm = pointRSA
-	}
-	if err := d.may(pointGenerate, algorithm); err != nil {
+	kt := keyTypes(mech.Type)[0]
+	if err := d.may(pointGenerate, pointOf(kt)); err != nil {
 		return nil, nil, err
 	}
-	if bits, ok := public.Ulong(p11.CKA_MODULUS_BITS); mech.Type == p11.CKM_RSA_PKCS_KEY_PAIR_GEN && ok && d.fits(mech.Type, bits) != nil {
+	wanted := append(about(public), ep11.GroupOf(kt, public)...)
+	bits, ok := wanted.Ulong(p11.CKA_MODULUS_BITS)
+	if prime, group := wanted.Get(p11.CKA_PRIME); group {
+		bits, ok = uint64(new(big.Int).SetBytes(prime).BitLen()), true
+	}
+	if ok && kt != p11.CKK_EC && d.fits(mech.Type, bits) != nil {
 		return nil, nil, p11.CKR_KEY_SIZE_RANGE
 	}
-	pub, priv, err := d.crypto.GenerateKeyPair(ctx, mech, about(public), about(private))
+	pub, priv, err := d.crypto.GenerateKeyPair(ctx, mech, wanted, about(private))
 	if err != nil {
 		return nil, nil, err
 	}

@@ -71,7 +71,7 @@ func shapeOf(m p11.MechanismType) (shape, p11.Hash) {
 	switch {
 	case ok && h.HMAC == m:
 		return hmacs, h
-	case ok && slices.Contains([]p11.MechanismType{h.Type, h.PKCS1, h.PSS, h.ECDSA}, m):
+	case ok && slices.Contains([]p11.MechanismType{h.Type, h.PKCS1, h.PSS, h.ECDSA, h.DSA}, m):
 		return hashed, h
 	case slices.Contains([]p11.MechanismType{p11.CKM_AES_ECB, p11.CKM_AES_CBC, p11.CKM_AES_CBC_PAD, p11.CKM_DES3_ECB, p11.CKM_DES3_CBC, p11.CKM_DES3_CBC_PAD}, m):
 		return blocks, h
@@ -249,6 +249,8 @@ func (d *domain) final(ctx context.Context, use p11.Flags, b, data, signature []
 		return d.useKey(ctx, s, p11.Mechanism{Type: p11.CKM_RSA_PKCS}, append(pkix.DigestInfoPrefix(h), digest...), signature)
 	case h.PSS:
 		return d.useKey(ctx, s, p11.Mechanism{Type: p11.CKM_RSA_PKCS_PSS, Param: m.Param}, digest, signature)
+	case h.DSA:
+		return d.useKey(ctx, s, p11.Mechanism{Type: p11.CKM_DSA}, digest, signature)
 	default:
 		return d.useKey(ctx, s, p11.Mechanism{Type: p11.CKM_ECDSA}, digest, signature)
 	}
