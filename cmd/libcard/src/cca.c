@@ -1,7 +1,8 @@
 /* libcsulcca.so: the verbs of IBM's CCA host library, answered by a card behind a socket.
-   Names and arguments are those of the CCA Application Programmer's Guide. The numbers of
-   the calls are those of tokens/card/table.txt. */
+   Names and arguments are those of the CCA Application Programmer's Guide. */
 #include "card.h"
+
+#include "cca_gen.h"
 
 const unsigned char card_abi = 2;
 const char card_socket_name[] = "card.cca";
@@ -130,13 +131,13 @@ static void verb(long *rc, long *rs, uint32_t function, const struct arg *args, 
     refuse(rc, rs, (long)(rv >> 32), (long)(rv & UINT32_MAX));
 }
 
-/* CALL(number, arguments...) is the verb's call. */
-#define CALL(function, ...)                                                   \
+/* CALL(name, arguments...) is the verb's call. */
+#define CALL(name, ...)                                                       \
     do {                                                                      \
         struct arg args_[] = {__VA_ARGS__};                                   \
         (void)exit_length;                                                    \
         (void)exit_data;                                                      \
-        verb(rc, rs, function, args_, sizeof args_ / sizeof args_[0]);        \
+        verb(rc, rs, CALL_##name, args_, sizeof args_ / sizeof args_[0]);     \
     } while (0)
 
 /* What no rule array that the card knows makes use of. */
@@ -164,7 +165,7 @@ VERB CSUACFQ(HEAD, long *rule_count, unsigned char *rule, DATA(verb_data))
 {
     long answer = 0;
 
-    CALL(1, rules(rule_count, rule), ((struct arg){.kind = OUT, .out = rule, .room = answer_room(rule_count, rule), .length = &answer}),
+    CALL(CSUACFQ, rules(rule_count, rule), ((struct arg){.kind = OUT, .out = rule, .room = answer_room(rule_count, rule), .length = &answer}),
          output(verb_data_length, verb_data));
     if (answer > 0 && *rc == 0)
         *rule_count = answer / KEYWORD;
@@ -172,20 +173,20 @@ VERB CSUACFQ(HEAD, long *rule_count, unsigned char *rule, DATA(verb_data))
 
 VERB CSNBRNG(HEAD, unsigned char *form, unsigned char *random)
 {
-    CALL(2, bytes(form, 8), fixed(random, 8));
+    CALL(CSNBRNG, bytes(form, 8), fixed(random, 8));
 }
 
 VERB CSNBRNGL(HEAD, long *rule_count, unsigned char *rule, DATA(seed), DATA(random))
 {
     UNUSED(seed);
-    CALL(3, rules(rule_count, rule), output(random_length, random));
+    CALL(CSNBRNGL, rules(rule_count, rule), output(random_length, random));
 }
 
 VERB CSNBKGN(HEAD, unsigned char *form, unsigned char *length, unsigned char *type1, unsigned char *type2,
              unsigned char *kek1, unsigned char *kek2, unsigned char *key1, unsigned char *key2)
 {
     (void)type2, (void)kek1, (void)kek2, (void)key2;
-    CALL(4, bytes(form, 8), bytes(length, 8), bytes(type1, 8), bytes(key1, SYMMETRIC), fixed(key1, SYMMETRIC));
+    CALL(CSNBKGN, bytes(form, 8), bytes(length, 8), bytes(type1, 8), bytes(key1, SYMMETRIC), fixed(key1, SYMMETRIC));
 }
 
 VERB CSNBKTB(HEAD, unsigned char *token, unsigned char *type, long *rule_count, unsigned char *rule, unsigned char *value,
@@ -193,14 +194,14 @@ VERB CSNBKTB(HEAD, unsigned char *token, unsigned char *type, long *rule_count, 
              unsigned char *pattern)
 {
     (void)value, (void)r1, (void)r2, (void)r3, (void)vector, (void)r4, (void)r5, (void)r6, (void)pattern;
-    CALL(5, bytes(type, 8), rules(rule_count, rule), fixed(token, SYMMETRIC));
+    CALL(CSNBKTB, bytes(type, 8), rules(rule_count, rule), fixed(token, SYMMETRIC));
 }
 
 VERB CSNBENC(HEAD, unsigned char *key, DATA(text), unsigned char *iv, long *rule_count, unsigned char *rule, long *pad,
              unsigned char *vector, unsigned char *out)
 {
     (void)pad, (void)vector;
-    CALL(6, bytes(key, SYMMETRIC), data(text_length, text), bytes(iv, 8), rules(rule_count, rule),
+    CALL(CSNBENC, bytes(key, SYMMETRIC), data(text_length, text), bytes(iv, 8), rules(rule_count, rule),
          fixed(out, size_of(text_length)));
 }
 
@@ -208,11 +209,11 @@ VERB CSNBDEC(HEAD, unsigned char *key, DATA(text), unsigned char *iv, long *rule
              unsigned char *vector, unsigned char *out)
 {
     (void)vector;
-    CALL(7, bytes(key, SYMMETRIC), data(text_length, text), bytes(iv, 8), rules(rule_count, rule),
+    CALL(CSNBDEC, bytes(key, SYMMETRIC), data(text_length, text), bytes(iv, 8), rules(rule_count, rule),
          fixed(out, size_of(text_length)));
 }
 
-#define AES_CIPHER(name, function)                                                                              \
+#define AES_CIPHER(name)                                                                                        \
     VERB name(HEAD, long *rule_count, unsigned char *rule, DATA(key), DATA(params), long *block, DATA(iv),      \
               DATA(vector), DATA(text), DATA(out), DATA(optional))                                              \
     {                                                                                                           \
@@ -220,11 +221,11 @@ VERB CSNBDEC(HEAD, unsigned char *key, DATA(text), unsigned char *iv, long *rule
         UNUSED(params);                                                                                         \
         UNUSED(vector);                                                                                         \
         UNUSED(optional);                                                                                       \
-        CALL(function, rules(rule_count, rule), data(key_length, key), data(iv_length, iv), data(text_length, text), \
+        CALL(name, rules(rule_count, rule), data(key_length, key), data(iv_length, iv), data(text_length, text),     \
              output(out_length, out));                                                                          \
     }
-AES_CIPHER(CSNBSAE, 8)
-AES_CIPHER(CSNBSAD, 9)
+AES_CIPHER(CSNBSAE)
+AES_CIPHER(CSNBSAD)
 
 VERB CSNDPKB(HEAD, long *rule_count, unsigned char *rule, DATA(values), DATA(name), DATA(r1), DATA(r2), DATA(r3), DATA(r4),
              DATA(r5), DATA(token))
@@ -235,7 +236,7 @@ VERB CSNDPKB(HEAD, long *rule_count, unsigned char *rule, DATA(values), DATA(nam
     UNUSED(r3);
     UNUSED(r4);
     UNUSED(r5);
-    CALL(10, rules(rule_count, rule), data(values_length, values), output(token_length, token));
+    CALL(CSNDPKB, rules(rule_count, rule), data(values_length, values), output(token_length, token));
 }
 
 VERB CSNDPKG(HEAD, long *rule_count, unsigned char *rule, DATA(regeneration), DATA(skeleton), unsigned char *transport,
@@ -243,40 +244,40 @@ VERB CSNDPKG(HEAD, long *rule_count, unsigned char *rule, DATA(regeneration), DA
 {
     UNUSED(regeneration);
     (void)transport;
-    CALL(11, rules(rule_count, rule), data(skeleton_length, skeleton), output(key_length, key));
+    CALL(CSNDPKG, rules(rule_count, rule), data(skeleton_length, skeleton), output(key_length, key));
 }
 
 VERB CSNDPKI(HEAD, long *rule_count, unsigned char *rule, DATA(source), unsigned char *importer, DATA(key))
 {
     (void)importer;
-    CALL(12, rules(rule_count, rule), data(source_length, source), output(key_length, key));
+    CALL(CSNDPKI, rules(rule_count, rule), data(source_length, source), output(key_length, key));
 }
 
-#define RSA_CIPHER(name, function)                                                                             \
+#define RSA_CIPHER(name)                                                                                       \
     VERB name(HEAD, long *rule_count, unsigned char *rule, DATA(in), DATA(structure), DATA(key), DATA(out))    \
     {                                                                                                          \
         UNUSED(structure);                                                                                     \
-        CALL(function, rules(rule_count, rule), data(in_length, in), data(key_length, key), output(out_length, out)); \
+        CALL(name, rules(rule_count, rule), data(in_length, in), data(key_length, key), output(out_length, out));     \
     }
-RSA_CIPHER(CSNDPKE, 13)
-RSA_CIPHER(CSNDPKD, 14)
+RSA_CIPHER(CSNDPKE)
+RSA_CIPHER(CSNDPKD)
 
 VERB CSNDPKX(HEAD, long *rule_count, unsigned char *rule, DATA(key), DATA(out))
 {
-    CALL(15, rules(rule_count, rule), data(key_length, key), output(out_length, out));
+    CALL(CSNDPKX, rules(rule_count, rule), data(key_length, key), output(out_length, out));
 }
 
 VERB CSNDDSG(HEAD, long *rule_count, unsigned char *rule, DATA(key), DATA(hash), long *signature_length, long *bits,
              unsigned char *signature)
 {
-    CALL(16, rules(rule_count, rule), data(key_length, key), data(hash_length, hash), output(signature_length, signature));
+    CALL(CSNDDSG, rules(rule_count, rule), data(key_length, key), data(hash_length, hash), output(signature_length, signature));
     if (*rc == 0)
         *bits = 8 * *signature_length;
 }
 
 VERB CSNDDSV(HEAD, long *rule_count, unsigned char *rule, DATA(key), DATA(hash), DATA(signature))
 {
-    CALL(17, rules(rule_count, rule), data(key_length, key), data(hash_length, hash), data(signature_length, signature));
+    CALL(CSNDDSV, rules(rule_count, rule), data(key_length, key), data(hash_length, hash), data(signature_length, signature));
 }
 
 /* A hash or MAC, which comes with the last part: the length stays what it is before. */
@@ -289,7 +290,7 @@ VERB CSNBOWH(HEAD, long *rule_count, unsigned char *rule, DATA(text), DATA(vecto
 {
     long got = 0;
 
-    CALL(18, rules(rule_count, rule), data(text_length, text), chain(vector_length, vector), result(hash_length, hash, &got));
+    CALL(CSNBOWH, rules(rule_count, rule), data(text_length, text), chain(vector_length, vector), result(hash_length, hash, &got));
     if (got > 0)
         *hash_length = got;
 }
@@ -298,7 +299,7 @@ VERB CSNBHMG(HEAD, long *rule_count, unsigned char *rule, DATA(key), DATA(text),
 {
     long got = 0;
 
-    CALL(19, rules(rule_count, rule), data(key_length, key), data(text_length, text), chain(vector_length, vector),
+    CALL(CSNBHMG, rules(rule_count, rule), data(key_length, key), data(text_length, text), chain(vector_length, vector),
          result(mac_length, mac, &got));
     if (got > 0)
         *mac_length = got;
@@ -306,13 +307,13 @@ VERB CSNBHMG(HEAD, long *rule_count, unsigned char *rule, DATA(key), DATA(text),
 
 VERB CSNBHMV(HEAD, long *rule_count, unsigned char *rule, DATA(key), DATA(text), DATA(vector), DATA(mac))
 {
-    CALL(20, rules(rule_count, rule), data(key_length, key), data(text_length, text), data(mac_length, mac),
+    CALL(CSNBHMV, rules(rule_count, rule), data(key_length, key), data(text_length, text), data(mac_length, mac),
          chain(vector_length, vector));
 }
 
 VERB CSNBCKM(HEAD, long *rule_count, unsigned char *rule, DATA(clear), unsigned char *token)
 {
-    CALL(21, rules(rule_count, rule), data(clear_length, clear), fixed(token, SYMMETRIC));
+    CALL(CSNBCKM, rules(rule_count, rule), data(clear_length, clear), fixed(token, SYMMETRIC));
 }
 
 VERB CSNBKTB2(HEAD, long *rule_count, unsigned char *rule, DATA(clear), DATA(name), DATA(associated), DATA(derivation),
@@ -323,7 +324,7 @@ VERB CSNBKTB2(HEAD, long *rule_count, unsigned char *rule, DATA(clear), DATA(nam
     UNUSED(associated);
     UNUSED(derivation);
     UNUSED(value);
-    CALL(22, rules(rule_count, rule), output(token_length, token));
+    CALL(CSNBKTB2, rules(rule_count, rule), output(token_length, token));
 }
 
 VERB CSNBKGN2(HEAD, long *rule_count, unsigned char *rule, long *bits, unsigned char *type1, unsigned char *type2, DATA(name1),
@@ -336,28 +337,28 @@ VERB CSNBKGN2(HEAD, long *rule_count, unsigned char *rule, long *bits, unsigned 
     UNUSED(kek1);
     UNUSED(kek2);
     UNUSED(key2);
-    CALL(23, rules(rule_count, rule), number(bits), bytes(type1, 8), bytes(type2, 8), data(key1_length, key1),
+    CALL(CSNBKGN2, rules(rule_count, rule), number(bits), bytes(type1, 8), bytes(type2, 8), data(key1_length, key1),
          output(key1_length, key1));
 }
 
 VERB CSNBKPI2(HEAD, long *rule_count, unsigned char *rule, long *bits, unsigned char *part, DATA(token))
 {
-    CALL(24, rules(rule_count, rule), number(bits), bytes(part, part == NULL ? 0 : size_of(bits) / 8),
+    CALL(CSNBKPI2, rules(rule_count, rule), number(bits), bytes(part, part == NULL ? 0 : size_of(bits) / 8),
          data(token_length, token), output(token_length, token));
 }
 
 VERB CSNBKTC(HEAD, long *rule_count, unsigned char *rule, unsigned char *token)
 {
-    CALL(25, rules(rule_count, rule), bytes(token, SYMMETRIC), fixed(token, SYMMETRIC));
+    CALL(CSNBKTC, rules(rule_count, rule), bytes(token, SYMMETRIC), fixed(token, SYMMETRIC));
 }
 
 VERB CSNDKTC(HEAD, long *rule_count, unsigned char *rule, DATA(token))
 {
-    CALL(26, rules(rule_count, rule), data(token_length, token),
+    CALL(CSNDKTC, rules(rule_count, rule), data(token_length, token),
          output(token_length, token));
 }
 
 VERB CSNBKTC2(HEAD, long *rule_count, unsigned char *rule, DATA(token))
 {
-    CALL(27, rules(rule_count, rule), data(token_length, token), output(token_length, token));
+    CALL(CSNBKTC2, rules(rule_count, rule), data(token_length, token), output(token_length, token));
 }

@@ -73,7 +73,9 @@ func generate(text string) (map[string][]byte, error) {
 		if in, ok := cABIs()[a.Name]; ok {
 			text, cerr := cCode(a, in)
 			files["../../cmd/libcard/src/"+a.Name+"_gen.c"], err = []byte(text), errors.Join(err, cerr)
+			continue
 		}
+		files["../../cmd/libcard/src/"+a.Name+"_gen.h"] = []byte(cNumbers(a))
 	}
 	return files, err
 }
