@@ -1,149 +1,148 @@
 package integration
 
 import (
-	"context"
-	"log/slog"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
 
-	"p11fs/tokens/card"
-	"p11fs/tokens/card/soft"
-	"p11fs/tokens/swtok"
+	"p11fs/tokens/store/storetest"
 )
 
-// The distribution links its EP11 token with functions that are nowhere. None of them is
-// called; what is preloaded has their names.
-const ep11Stubs = `unsigned long dsa_sign(void) { return 0x54; }
-unsigned long dsa_verify(void) { return 0x54; }
-unsigned long ckm_dsa_key_pair_gen(void) { return 0x54; }
-unsigned long ckm_dh_pkcs_key_pair_gen(void) { return 0x54; }
-unsigned long dh_pkcs_derive(void) { return 0x54; }
-`
-
-const ep11Config = `version opencryptoki-3.8
-slot 0
-{
-stdll = libpkcs11_ep11.so
-confname = ep11tok.conf
-}
-`
-
-// cardFolder is where the machine has the socket and the libraries.
+// cardFolder is where the machine has the card's socket, the libraries and the judge.
 const cardFolder = "/run/card"
 
-// startCard has a software card answer in dir.
-func startCard(t *testing.T, dir string) *soft.Set {
-	t.Helper()
-	place := workDir(t, "card")
-	if err := soft.MakeSet(place, "ep11", []card.APQN{{Adapter: 0, Domain: 1}}, []string{soft.WK}); err != nil {
-		t.Fatal(err)
-	}
-	set, err := soft.OpenSet(place)
-	if err != nil {
-		t.Fatal(err)
-	}
-	via := soft.NewEP11(set, swtok.GoProvider(), slog.New(slog.DiscardHandler))
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "socket"), Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() {
-		done <- (&card.Server{ABI: card.EP11, Card: via, Log: slog.New(slog.DiscardHandler)}).Serve(ctx, l)
-	}()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-		if err := via.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return set
+// goldenEnv names a directory into which token directories are written that stock made, as
+// those are of package storetest.
+const goldenEnv = "P11FS_GOLDEN"
+
+// A cardHost is an s390x machine whose one token has its keys in a software card on this
+// machine, whose byte order is another.
+type cardHost struct {
+	s390xHost
+	kind    string // ep11 or cca
+	tokens  string // /var/lib/opencryptoki there
+	cards   string // the card's directory
+	folder  string // what is cardFolder there
+	native  string // runs the judge of this machine
+	foreign string // that of the other, over stock's library
 }
 
-// crossCompiled builds libep11.so, and what the stock token lacks, for s390x.
+// crossCompiled builds for s390x the cards' libraries, what stock's tokens lack that are to
+// load them, and the judge.
 func crossCompiled(t *testing.T, dir string) {
 	t.Helper()
 	const cc = "s390x-linux-gnu-gcc"
 	needTools(t, cc)
-	stubs := filepath.Join(dir, "stubs.c")
-	if err := os.WriteFile(stubs, []byte(ep11Stubs), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	for _, args := range [][]string{
 		{"make", "-s", "-C", "..", "-f", "cmd/libcard/build.mk", "libcard", "LIBCARD=" + dir, "CC=" + cc},
-		{cc, "-shared", "-fPIC", "-o", filepath.Join(dir, "stubs.so"), stubs},
+		{cc, "-shared", "-fPIC", "-o", filepath.Join(dir, "shim.so"), "testdata/card_shim.c"},
 	} {
 		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %v\n%s", args, err, out)
 		}
 	}
+	compileJudge(t, dir, cc)
 }
 
-// TestS390XCard has stock's EP11 token of s390x work over libep11.so and a software card
-// on this machine, whose byte order is another: the stock token judges what we make of the
-// interface, and openssl what comes out.
-func TestS390XCard(t *testing.T) {
-	t.Parallel()
+func startCardHost(t *testing.T, kind, conf string) *cardHost {
+	t.Helper()
 	root := os.Getenv(s390xEnv)
 	if _, err := os.Stat(filepath.Join(root, "qemu")); root == "" || err != nil {
 		t.Skip("needs stock s390x programs: make test-s390x fetches them")
 	}
-	dir := workDir(t, "libraries")
-	crossCompiled(t, dir)
-	set := startCard(t, dir)
-	conf := filepath.Join(dir, "ep11tok.conf")
-	if err := os.WriteFile(conf, []byte("APQN_WHITELIST\n0 1\nEND\n"), 0o644); err != nil {
+	h := &cardHost{kind: kind, tokens: workDir(t, "tokens"), cards: filepath.Join(workDir(t, "card"), "cards"), folder: workDir(t, "libraries")}
+	crossCompiled(t, h.folder)
+	if err := os.MkdirAll(filepath.Join(h.tokens, kind+"tok", "TOK_OBJ"), 0o770); err != nil { // which the package makes
 		t.Fatal(err)
 	}
-	tokens := workDir(t, "tokens")
-	if err := os.MkdirAll(filepath.Join(tokens, "ep11tok", "TOK_OBJ"), 0o770); err != nil { // which the package makes
+	ep11 := filepath.Join(h.folder, "ep11tok.conf")
+	if err := os.WriteFile(ep11, []byte("APQN_WHITELIST\n0 1\nEND\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	h := s390xHost{startChroot(t, chrootConfig{
-		root: root, tokens: tokens, conf: ep11Config, daemon: "/qemu -0 pkcsslotd", socket: "/run/pkcsslotd.socket",
-		run:     "/qemu -E LD_PRELOAD=" + cardFolder + "/stubs.so -E LD_LIBRARY_PATH=" + cardFolder + " -E P11FS_CARD=" + cardFolder + "/socket",
+	h.s390xHost = s390xHost{startChroot(t, chrootConfig{
+		root: root, tokens: h.tokens, conf: conf, daemon: "/qemu -0 pkcsslotd", socket: "/run/pkcsslotd.socket",
+		run:     "/qemu -E LD_PRELOAD=" + cardFolder + "/shim.so -E LD_LIBRARY_PATH=" + cardFolder,
 		library: "/usr/lib/s390x-linux-gnu/opencryptoki/libopencryptoki.so.0",
-		more: "mount --bind /etc/group $R/etc/group\nmkdir -p $R" + cardFolder + "\nmount --bind " + dir + " $R" + cardFolder +
-			"\n: >> $R/etc/opencryptoki/ep11tok.conf\nmount --bind " + conf + " $R/etc/opencryptoki/ep11tok.conf\n",
+		more: "mount --bind /etc/group $R/etc/group\nmkdir -p $R" + cardFolder + " $R/run/p11fs\nmount --bind " + h.folder + " $R" + cardFolder +
+			"\nln -s " + cardFolder + "/socket $R/run/p11fs/card." + kind +
+			"\n: >> $R/etc/opencryptoki/ep11tok.conf\nmount --bind " + ep11 + " $R/etc/opencryptoki/ep11tok.conf\n",
 	})}
+	h.ok(quote(binary()) + " card serve --kind " + kind + " --dir " + h.cards + " --socket " + h.folder + "/socket >$R/tmp/card.out 2>$R/tmp/card.log & card=$!")
+	h.ok("for i in $(seq 600); do grep -q 'answer at' $R/tmp/card.out && break; sleep 0.05; done; grep -q 'answer at' $R/tmp/card.out")
+	native := workDir(t, "judge")
+	compileJudge(t, native, "gcc")
+	of := " 0 " + storetest.UserPIN + " " + kind
+	h.native = "P11FS_SOCKET=$R/run/p11fs/rpc.sock " + native + "/judge " + ownModule(t) + of + " " + h.folder + "/given "
+	h.foreign = "on " + cardFolder + "/judge $LIBRARY" + of + "-stock " + cardFolder + "/given "
+	return h
+}
+
+// initToken gives the token the PINs of the golden directories.
+func (h *cardHost) initToken() {
+	h.t.Helper()
+	h.ok("printf '" + soPIN + `\ntest token\n' | on /usr/sbin/pkcsconf -c 0 -I`)
+	h.ok("on /usr/sbin/pkcsconf -c 0 -P -S " + soPIN + " -n " + storetest.SOPIN)
+	h.ok("on /usr/sbin/pkcsconf -c 0 -u -S " + storetest.SOPIN + " -n " + storetest.UserPIN)
+}
+
+// golden keeps the token directory with the card in it, if that is wanted.
+func (h *cardHost) golden() {
+	h.t.Helper()
+	if to := os.Getenv(goldenEnv); to != "" {
+		h.ok("T=" + h.kind + "tok && cd $R/tmp && mkdir golden && cp -r " + h.tokens + "/$T golden && cp -r " + h.cards + " golden/$T/card && tar --sort=name --owner=0 --group=0 --numeric-owner -C golden -czf " + quote(to) + "/$T-be.tar.gz $T")
+	}
+}
+
+// judged has stock's token alone, and then beside ours, on one directory and at the same
+// time, use a card. What of it openssl can tell it checks.
+func (h *cardHost) judged(t *testing.T, want map[string]int, padding ...string) {
+	t.Helper()
+	c := newCourt(t, h.folder)
 	h.startSlotd()
-	h.initToken("0")
-	tool := "tool --slot 0 --login --pin " + userPIN + " "
-	h.makeObjects(tool)
-	h.lists(tool, "RSA 2048 bits", "their-aes", "their-note", "their-public-note")
-	h.ok(tool + "--read-object --type pubkey --id 01 -o /tmp/pub.der && openssl pkey -pubin -inform DER -in $R/tmp/pub.der -out $R/tmp/pub.pem")
-	h.signs(tool, "01", "$R/tmp/pub.pem")
-	h.ok(tool + "--sign --mechanism SHA256-RSA-PKCS --id 01 -i /tmp/note -o /tmp/sig")
-	h.ok("openssl dgst -sha256 -verify $R/tmp/pub.pem -signature $R/tmp/sig $R/tmp/note")
-	h.ok(tool + "--verify --mechanism SHA256-RSA-PKCS --id 01 -i /tmp/note --signature-file /tmp/sig")
-	h.ok("openssl pkeyutl -encrypt -pubin -inkey $R/tmp/pub.pem -in $R/tmp/msg -out $R/tmp/sealed && " + tool + "--decrypt --mechanism RSA-PKCS --id 01 -i /tmp/sealed -o /tmp/opened && cmp $R/tmp/msg $R/tmp/opened")
+	h.initToken()
+	c.hear(h.ok(h.foreign+"make:theirs"), 18)
+	h.golden()
+	c.hear(h.ok(h.foreign+"use:theirs functions session:more"), 9000)
+	h.endSlotd()
 
-	h.ok(tool + "--keypairgen --key-type EC:prime256v1 --label ec --id 03 --usage-sign --usage-derive")
-	h.ok("openssl dgst -sha256 -binary -out $R/tmp/digest $R/tmp/note && " + tool + "--sign --mechanism ECDSA --id 03 -i /tmp/digest -o /tmp/ecsig && " + tool + "--verify --mechanism ECDSA --id 03 -i /tmp/digest --signature-file /tmp/ecsig")
+	h.ours()
+	h.startSlotd()
+	h.ok("for i in $(seq 600); do [ -S $R/run/p11fs/rpc.sock ] && break; sleep 0.05; done; [ -S $R/run/p11fs/rpc.sock ]")
+	h.ok(h.foreign + "use:theirs make:live touch:" + cardFolder + "/made wait:" + cardFolder + "/used use:ours >$R/tmp/stock.out & stock=$!")
+	c.hear(h.ok(h.native+"wait:"+h.folder+"/made use:live use:theirs make:ours use:ours touch:"+h.folder+"/used functions"), 8000)
+	c.hear(h.ok("wait $stock && cat $R/tmp/stock.out"), 5000)
+	c.hear(h.ok(h.native+c.sealed("theirs", padding...)), 10)
+	c.hear(h.ok(h.foreign+c.sealed("ours", padding...)), 10)
+	c.counted(want)
+}
 
-	h.ok(tool + "--hash --mechanism SHA256 -i /tmp/note -o /tmp/hash && cmp $R/tmp/hash $R/tmp/digest")
-	iv := "000102030405060708090a0b0c0d0e0f"
-	h.ok("openssl rand 32 > $R/tmp/key && " + tool + "--write-object /tmp/key --type secrkey --key-type AES:32 --id 04 --label imported --usage-decrypt")
-	h.ok("head -c 64 /dev/urandom > $R/tmp/plain; " + tool + "--encrypt --mechanism AES-CBC-PAD --iv " + iv + " --id 04 -i /tmp/plain -o /tmp/cipher && " +
-		"openssl enc -d -aes-256-cbc -K $(od -An -v -tx1 $R/tmp/key | tr -d ' \\n') -iv " + iv + " -in $R/tmp/cipher | cmp - $R/tmp/plain")
-	h.ok(tool + "--decrypt --mechanism AES-CBC-PAD --iv " + iv + " --id 04 -i /tmp/cipher -o /tmp/again && cmp $R/tmp/again $R/tmp/plain")
+// TestS390XEP11 has stock's EP11 token of s390x judge libep11.so, the software card, and our
+// token beside it.
+func TestS390XEP11(t *testing.T) {
+	t.Parallel()
+	h := startCardHost(t, "ep11", `version opencryptoki-3.8
+slot 0
+{
+stdll = libpkcs11_ep11.so
+confname = ep11tok.conf
+}
+`)
+	h.judged(t, map[string]int{"signature": 400, "cipher": 90, "derived": 20, "dh": 6, "dsa": 6, "digest": 16, "opened": 8}, "pkcs", "oaep")
 
-	if err := set.Change(nil, soft.WK, soft.ChangeNew); err != nil {
-		t.Fatal(err)
-	}
-	for _, change := range []string{soft.ChangeCommit, soft.ChangeActivate} {
-		if err := set.Change(nil, soft.WK, change); err != nil {
-			t.Fatal(err)
-		}
-	}
-	h.ok("! " + tool + "--sign --mechanism SHA256-RSA-PKCS --id 01 -i /tmp/note -o /tmp/sig 2> $R/tmp/why; grep -i 80010001 $R/tmp/why || { cat $R/tmp/why; false; }")
+	wk := quote(binary()) + " card wk --dir " + h.cards + " "
+	h.ok(wk + "new && " + wk + "commit && " + wk + "activate")
+	h.ok("seq 20 > $R/tmp/note; ! tool --slot 0 --login --pin " + storetest.UserPIN + " --sign --mechanism SHA256-RSA-PKCS --label theirs-rsa -i /tmp/note -o /tmp/sig 2> $R/tmp/why; grep -i 80010001 $R/tmp/why || { cat $R/tmp/why; false; }")
+	h.endSlotd()
+	h.close()
+}
+
+// TestS390XCCA has stock's CCA token of s390x judge libcsulcca.so, the software card, and our
+// token beside it.
+func TestS390XCCA(t *testing.T) {
+	t.Parallel()
+	h := startCardHost(t, "cca", ccaConfig)
+	h.judged(t, map[string]int{"signature": 400, "cipher": 80, "digest": 16, "opened": 4}, "pkcs")
 	h.endSlotd()
 	h.close()
 }

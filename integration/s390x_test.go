@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"p11fs/tokens/store/storetest"
@@ -43,13 +44,23 @@ func startS390X(t testing.TB, tokenRoot string) s390xHost {
 // ours makes /usr/sbin/pkcsslotd p11fs, built for s390x.
 func (h s390xHost) ours() {
 	h.t.Helper()
-	built := filepath.Join(workDir(h.t, "s390x"), "p11fs")
-	cmd := exec.Command("go", "build", "-o", built, "p11fs/cmd/p11fs")
-	cmd.Env = append(os.Environ(), "GOARCH=s390x", "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		h.t.Fatalf("%v: %v\n%s", cmd, err, out)
+	built := filepath.Join(runDir(), "bin", "p11fs-s390x")
+	oursS390X.once.Do(func() {
+		cmd := exec.Command("go", "build", "-o", built, "p11fs/cmd/p11fs")
+		cmd.Env = append(os.Environ(), "GOARCH=s390x", "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			oursS390X.err = fmt.Errorf("%v: %w\n%s", cmd, err, out)
+		}
+	})
+	if oursS390X.err != nil {
+		h.t.Fatal(oursS390X.err)
 	}
 	h.ok("mount --bind " + built + " $R/usr/sbin/pkcsslotd")
+}
+
+var oursS390X struct {
+	once sync.Once
+	err  error
 }
 
 // stock makes it the stock one again.

@@ -12,7 +12,8 @@ import (
 func hexOf(b []byte) string { return hex.EncodeToString(b) }
 
 // TestStock opens directories that stock's CCA token of openCryptoki 3.8.1 made: on amd64 with
-// data objects, and on s390x over another card, whose keys are listed and of no use here.
+// data objects, and on s390x with keys of another card than that of the test, which are listed
+// and of no use here.
 func TestStock(t *testing.T) {
 	t.Parallel()
 	for _, golden := range []struct {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -31,7 +32,7 @@ func parse(t testing.TB, text string) p11.Attributes {
 	return a
 }
 
-// TestStock reads what stock's EP11 token of openCryptoki 3.8.1 wrote on s390x.
+// TestStock reads what stock's EP11 token of openCryptoki 3.8.1 wrote on s390x, over our card.
 func TestStock(t *testing.T) {
 	dir := storetest.Untar(t, "ep11tok-be")
 	lock, err := locks.Open(filepath.Join(t.TempDir(), "lock"), locks.NoGroup)
@@ -64,13 +65,14 @@ func TestStock(t *testing.T) {
 		label, has string
 		without    []p11.AttributeType
 	}{
-		{"aeskey", "class=secret-key value-len=16", []p11.AttributeType{p11.CKA_VALUE}},
-		{"ecpub", "class=public-key", nil},
-		{"ecpriv", "class=private-key", []p11.AttributeType{p11.CKA_VALUE, p11.CKA_VALUE_LEN}},
-		{"rsapriv", "class=private-key public-exponent=0x010001", []p11.AttributeType{p11.CKA_PRIVATE_EXPONENT, p11.CKA_VALUE_LEN}},
+		{"theirs-aes", "class=secret-key value-len=32", []p11.AttributeType{p11.CKA_VALUE}},
+		{"theirs-mac-given", "class=secret-key value-len=32", []p11.AttributeType{p11.CKA_VALUE}},
+		{"theirs-prime256v1", "class=public-key", nil},
+		{"theirs-prime256v1", "class=private-key", []p11.AttributeType{p11.CKA_VALUE, p11.CKA_VALUE_LEN}},
+		{"theirs-rsa", "class=private-key public-exponent=0x010001", []p11.AttributeType{p11.CKA_PRIVATE_EXPONENT, p11.CKA_VALUE_LEN}},
 	} {
-		t.Run(want.label, func(t *testing.T) {
-			list, err := s.Find(t.Context(), parse(t, "label="+want.label), true)
+		t.Run(want.label+" "+want.has, func(t *testing.T) {
+			list, err := s.Find(t.Context(), parse(t, "label="+want.label+" "+strings.Fields(want.has)[0]), true)
 			if err != nil || len(list) != 1 {
 				t.Fatalf("%d objects (%v)", len(list), err)
 			}
@@ -153,6 +155,7 @@ func TestRead(t *testing.T) {
 		"an empty blob is none":       {"class=secret-key key-type=aes value=0x00 ibm-opaque=\"\"", "class=secret-key key-type=aes value=0x00 ibm-opaque=\"\""},
 		"data that looks like it":     {"class=data value=0x00 application=a", "class=data value=0x00 application=a"},
 		"another blob is no value":    {"class=secret-key key-type=aes value-len=16 ibm-opaque=0x01 ibm-opaque-reenc=0x02", "class=secret-key key-type=aes value-len=16 ibm-opaque=0x01 ibm-opaque-reenc=0x02"},
+		"a subprime is no prime":      {"class=private-key key-type=dsa prime=0x0102 subprime=\"\" ibm-opaque=0x01", "class=private-key key-type=dsa subprime=0x0102 ibm-opaque=0x01"},
 		"public numbers are no noise": {"class=public-key key-type=rsa modulus=0x01 value-len=3 ibm-opaque=0x30", "class=public-key key-type=rsa modulus=0x01 value-len=3 ibm-opaque=0x30"},
 	} {
 		t.Run(name, func(t *testing.T) {
