@@ -27,8 +27,8 @@ func TestCardGolden(t *testing.T) {
 			term := d.terminal()
 			term.ok("export P11FS_SOCKET=" + filepath.Join(d.dir, "p11fs", "rpc.sock"))
 			judge := quote(dir+"/judge") + " " + quote(ownModule(t)) + " 0 " + storetest.UserPIN + " " + kind + " " + quote(dir+"/given") + " "
-			c.hear(term.ok(judge+"use:theirs make:new use:new"), 7000)
-			c.counted(map[string]int{"signature": 130, "cipher": 20})
+			c.hear(term.ok(judge+"use:theirs make:new"), 3500)
+			c.counted(map[string]int{"signature": 65, "cipher": 12})
 			c.hear(term.ok(judge+c.sealed("theirs", "pkcs")), 5)
 		})
 	}
