@@ -96,6 +96,21 @@ func (s *Slot) Count(ctx context.Context) (uint64, error) {
 	return c.NextCount(ctx)
 }
 
+// Carded says whether cards have the token's keys.
+func (s *Slot) Carded() bool {
+	_, ok := s.token.(tokens.Carded)
+	return ok
+}
+
+// Cards is a line for each domain of the token's cards (tokens.Carded).
+func (s *Slot) Cards(ctx context.Context) ([]string, error) {
+	c, ok := s.token.(tokens.Carded)
+	if !ok {
+		return nil, p11.Errorf(p11.CKR_FUNCTION_NOT_SUPPORTED, "no cards have the token's keys")
+	}
+	return c.Cards(ctx), ctx.Err()
+}
+
 func isBuiltin(h p11.ObjectHandle) bool { return h&builtinHandles != 0 }
 
 // findBuiltins returns those that match, if the template asks for such objects.

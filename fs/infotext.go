@@ -104,6 +104,16 @@ func (p place) slotInfoText(context.Context, caller) ([]byte, error) {
 	return f.Bytes(), nil
 }
 
+// cardText is the file card of a token whose keys cards have.
+func (p place) cardText(ctx context.Context, _ caller) ([]byte, error) {
+	lines, err := p.slot.Cards(ctx)
+	var b bytes.Buffer
+	for _, line := range lines {
+		b.WriteString(clean(line) + "\n")
+	}
+	return b.Bytes(), err
+}
+
 // mechanismsText is the file mechanisms of a token: name, smallest and largest
 // key, functions, words of the parameter.
 func (p place) mechanismsText(context.Context, caller) ([]byte, error) {

@@ -72,6 +72,9 @@ func (p place) directory() directory {
 		d.addText("info", p.tokenInfoText)
 		d.addText("slot", p.slotInfoText)
 		d.addText("mechanisms", p.mechanismsText)
+		if p.slot.Carded() {
+			d.addText("card", p.cardText)
+		}
 	} else {
 		d.addText("info", p.sessionInfoText)
 	}

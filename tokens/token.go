@@ -21,7 +21,7 @@ import (
 // What only some tokens can do is an interface of its own, which whoever wants it
 // finds by assertion on the Token: KeyGenerator, KeyWrapper, KeyDeriver,
 // Encapsulator, RandomSeeder, BatchCreator, Dater, Counter, Adopter, Forgetter, Hider, SelfTester, Watcher,
-// Offliner, Describer, Sharer, Inspector, Reencipherer. Resumer, Sizer, Keeper, Duplicator and KeyDigester are found on an
+// Offliner, Describer, Carded, Sharer, Inspector, Reencipherer. Resumer, Sizer, Keeper, Duplicator and KeyDigester are found on an
 // Operation.
 type Token interface {
 	// Name is the name of the token directory, such as "swtok".
@@ -331,6 +331,14 @@ type Describer interface {
 	// Describe asks the device, and returns a few lines for people: what it is, and how it
 	// guards the PINs. Everybody may know them. Of what the device does not say there is none.
 	Describe(ctx context.Context) []string
+}
+
+// A Carded is a token whose keys cards have, which its administrators look after.
+type Carded interface {
+	// Cards asks the cards, and returns a line for each domain: whether it is online, what
+	// the card is, and the verification patterns of its master keys. Everybody may know
+	// them. It waits for cards that do not answer, ten seconds at most.
+	Cards(ctx context.Context) []string
 }
 
 // A Reencipherer is a token whose keys are under a master key of a card, which its

@@ -12,7 +12,10 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"math/big"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -296,10 +299,36 @@ func TestOffline(t *testing.T) {
 	if lines := tok.Describe(t.Context()); lines != nil {
 		t.Errorf("a card that is away says %q", lines)
 	}
+	if lines := tok.Cards(t.Context()); !slices.Equal(lines, []string{"any offline"}) {
+		t.Errorf("a card that is away is shown as %q", lines)
+	}
 	now = now.Add(retry)
 	online(true)
 	if lines := tok.Describe(t.Context()); len(lines) != 2 {
 		t.Errorf("the card says %q", lines)
+	}
+	shown(t, tok, d, "AES", "old=- next=-")
+	d.change(t, softcca.AES, "new")
+	shown(t, tok, d, "AES", "old=- next=NEW")
+	d.change(t, softcca.AES, "commit", "activate", "new")
+	shown(t, tok, d, "AES", "old=OLD next=NEW")
+}
+
+// shown compares the line on the card with the patterns of one of its master keys.
+func shown(t *testing.T, tok *token, d cards, name, others string) {
+	t.Helper()
+	pattern := func(r softcca.Register) string {
+		p, there, err := softcca.Pattern(d.set, d.set.APQNs()[0], softcca.AES, r)
+		if err != nil || !there {
+			return "-"
+		}
+		return fmt.Sprintf("%x", p)
+	}
+	others = strings.NewReplacer("OLD", pattern(softcca.Old), "NEW", pattern(softcca.New)).Replace(others)
+	want := fmt.Sprintf("%s=%s %s", strings.ToLower(name), pattern(softcca.Current), others)
+	lines := tok.Cards(t.Context())
+	if len(lines) != 1 || !strings.HasPrefix(lines[0], "any online mode=cca serial=") || !strings.Contains(lines[0], want) {
+		t.Errorf("the cards are shown as %q, not %s", lines, want)
 	}
 }
 

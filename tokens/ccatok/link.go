@@ -103,18 +103,27 @@ func places() map[string]uint16 {
 	return map[string]uint16{"SYM": 0x0f07, "AES": 0x0f0b, "APKA": 0x0f0e}
 }
 
-// patternsOf are the patterns in an answer to STATICSB.
+// patternsOf are the patterns of the current master keys in an answer to STATICSB.
 func patternsOf(data []byte) map[string]cca.Pattern {
-	found := make(map[string]cca.Pattern)
+	found, all := make(map[string]cca.Pattern), allPatterns(data)
+	for name, id := range places() {
+		if p, ok := all[id]; ok {
+			found[name] = p
+		}
+	}
+	return found
+}
+
+// allPatterns are those of all registers, by identifier.
+func allPatterns(data []byte) map[uint16]cca.Pattern {
+	found := make(map[uint16]cca.Pattern)
 	for len(data) >= 4 {
 		n, id := int(binary.BigEndian.Uint16(data)), binary.BigEndian.Uint16(data[2:])
 		if n < 4 || n > len(data) {
 			break
 		}
-		for name, want := range places() {
-			if id == want && n == 4+len(cca.Pattern{}) {
-				found[name] = cca.Pattern(data[4:n])
-			}
+		if n == 4+len(cca.Pattern{}) {
+			found[id] = cca.Pattern(data[4:n])
 		}
 		data = data[n:]
 	}

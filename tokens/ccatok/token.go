@@ -40,6 +40,7 @@ var (
 	_ tokens.Offliner     = (*token)(nil)
 	_ tokens.SelfTester   = (*token)(nil)
 	_ tokens.Describer    = (*token)(nil)
+	_ tokens.Carded       = (*token)(nil)
 	_ tokens.Sharer       = (*token)(nil)
 )
 
@@ -61,6 +62,9 @@ func (t *token) Offline() error { return t.link.may() }
 
 // Describe is tokens.Describer.
 func (t *token) Describe(ctx context.Context) []string { return t.link.describe(ctx) }
+
+// Cards is tokens.Carded.
+func (t *token) Cards(ctx context.Context) []string { return t.link.cards(ctx) }
 
 // Visibility is tokens.Hider. Stock's public objects have the key token of the private half,
 // with which whoever reads it can sign.

@@ -301,8 +301,8 @@ func (c *cards) of(blob []byte) card.Target {
 	return fit
 }
 
-// Lines tell of the domains, one each.
-func (c *cards) lines() []string {
+// lines tell of the domains, one each: all of it, or what most people want to know.
+func (c *cards) lines(all bool) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var list []string
@@ -322,6 +322,12 @@ func (c *cards) lines() []string {
 		wk := "-"
 		if d.info.Flags&ep11.DomainWK != 0 {
 			wk = hex.EncodeToString(d.wkid())
+		}
+		if all {
+			m := &d.module
+			list = append(list, fmt.Sprintf("%s online mode=ep11 serial=%s api=%d firmware=%d.%d domain-mode=%x wk=%s next=%s control-points=%x",
+				d.name(), printable(m.Serial[:]), m.API, m.FirmwareVersion[0], m.FirmwareVersion[1], d.info.Mode, wk, next, d.points))
+			continue
 		}
 		list = append(list, fmt.Sprintf("%s online serial=%s wk=%s next=%s api=%d", d.name(), printable(d.module.Serial[:]), wk, next, d.module.API))
 	}

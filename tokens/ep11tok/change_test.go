@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -393,6 +395,9 @@ func TestOffline(t *testing.T) {
 	if len(tok.Mechanisms()) < 20 || len(tok.Describe(t.Context())) == 0 {
 		t.Error("nothing is known of a card that is away")
 	}
+	if lines := tok.Cards(t.Context()); !slices.Equal(lines, []string{"no card has answered yet"}) {
+		t.Errorf("a card that is away is shown as %q", lines)
+	}
 	before := calls
 	for range 5 {
 		_, err = s.encrypt(tok, list[0])
@@ -414,6 +419,16 @@ func TestOffline(t *testing.T) {
 	clock = clock.Add(retry)
 	if got, err := s.encrypt(tok, list[0]); err != nil || !bytes.Equal(got, want) || changes == 0 {
 		t.Errorf("back it encrypts %x (%v), and %d were told", got, err, changes)
+	}
+
+	m, err := s.set.WrappingKey(s.set.APQNs()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := fmt.Sprintf("any.0001 online mode=ep11 serial=%s api=6 firmware=", s.set.Serial())
+	wk := fmt.Sprintf(" wk=%x next=- control-points=ffff", m.Current[:wkvpSize])
+	if lines := tok.Cards(t.Context()); len(lines) != 1 || !strings.HasPrefix(lines[0], shown) || !strings.Contains(lines[0], wk) {
+		t.Errorf("the cards are shown as %q, not %s and %s", lines, shown, wk)
 	}
 
 	// It goes in the middle of an operation, and comes back.

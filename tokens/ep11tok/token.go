@@ -42,6 +42,7 @@ var (
 	_ tokens.Offliner     = (*token)(nil)
 	_ tokens.SelfTester   = (*token)(nil)
 	_ tokens.Describer    = (*token)(nil)
+	_ tokens.Carded       = (*token)(nil)
 	_ tokens.Sharer       = (*token)(nil)
 	_ tokens.BatchCreator = (*token)(nil)
 )
@@ -76,7 +77,13 @@ func (t *token) Visibility(a p11.Attributes, at p11.AttributeType) tokens.Visibi
 // Describe is tokens.Describer: the domains, one a line.
 func (t *token) Describe(ctx context.Context) []string {
 	_ = t.cards.learn(ctx, true) // of cards that do not answer the lines say so
-	return t.cards.lines()
+	return t.cards.lines(false)
+}
+
+// Cards is tokens.Carded.
+func (t *token) Cards(ctx context.Context) []string {
+	_ = t.cards.learn(ctx, true) // likewise
+	return t.cards.lines(true)
 }
 
 // maxRandom is what a card is asked for at once.
