@@ -153,6 +153,7 @@ man: build ## write the manual pages into build/man
 
 install: build libp11fs libcard ## install below PREFIX (/usr/local), and p11fs.module and the link pkcsslotd (SLOTD=: none) where they are looked for
 	install -D -m 0755 $(BIN) $(DESTDIR)$(PREFIX)/bin/p11fs
+	ln -sf p11fs $(DESTDIR)$(PREFIX)/bin/age-plugin-p11fs
 	install -D -m 0644 $(LIBP11FS) $(DESTDIR)$(PREFIX)/lib/pkcs11/libp11fs.so
 	@# Not where the linker looks: the name is that of the vendor's.
 	install -D -m 0644 $(LIBCARD)/libep11.so $(DESTDIR)$(PREFIX)/lib/p11fs/libep11.so
@@ -179,7 +180,7 @@ install: build libp11fs libcard ## install below PREFIX (/usr/local), and p11fs.
 	install -D -m 0644 "$$stage/fish" "$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/p11fs.fish"
 
 uninstall: ## remove what install put below PREFIX
-	rm -f $(DESTDIR)$(PREFIX)/bin/p11fs $(DESTDIR)$(PREFIX)/lib/pkcs11/libp11fs.so $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs.service
+	rm -f $(DESTDIR)$(PREFIX)/bin/p11fs $(DESTDIR)$(PREFIX)/bin/age-plugin-p11fs $(DESTDIR)$(PREFIX)/lib/pkcs11/libp11fs.so $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs.service
 	rm -f $(DESTDIR)$(PREFIX)/lib/p11fs/libep11.so $(DESTDIR)$(PREFIX)/lib/p11fs/libcsulcca.so
 	rm -f $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/p11fs.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/p11fs.conf
 	@[ -z "$(SLOTD)" ] || [ "$$(readlink "$(DESTDIR)$(SLOTD)")" != "$(PREFIX)/bin/p11fs" ] || rm -f "$(DESTDIR)$(SLOTD)"

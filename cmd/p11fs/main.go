@@ -34,6 +34,10 @@ func main() {
 		runtime.UnlockOSThread()
 		os.Exit(slotDaemonMain(os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}))
 	}
+	if isAgePlugin(os.Args[0]) {
+		runtime.UnlockOSThread()
+		os.Exit(agePluginMain(streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}, os.Getenv))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	// The first signal asks for an orderly end. Soon after the default holds
 	// again, so a second one kills; timeout(1) sends two at once.
@@ -93,7 +97,7 @@ Exit status: 0 success; 1 failure; 2 wrong usage; 3 p11fs is not mounted;
 	c.SetFlagErrorFunc(flagError)
 	c.AddCommand(
 		newMount(s), newUmount(s), newStatus(s), newPath(s), newInit(s), newLogin(s), newLogout(s), newPIN(s),
-		newList(s), newShow(s), newSet(s), newMove(s), newRemove(s), newCopy(s), newRotate(s), newGenerate(s), newImport(s), newMigrate(s), newCheck(s), newBackup(s), newRestore(s), newImportToken(s), newExport(s), newMechanisms(s), newEnv(s), newAgent(s), newRequest(s), newCertificate(s), newDoctor(s), newCard(s), newVersion(s), newMan(s),
+		newList(s), newShow(s), newSet(s), newMove(s), newRemove(s), newCopy(s), newRotate(s), newGenerate(s), newImport(s), newMigrate(s), newCheck(s), newBackup(s), newRestore(s), newImportToken(s), newExport(s), newMechanisms(s), newEnv(s), newAgent(s), newAgeRecipient(s), newRequest(s), newCertificate(s), newDoctor(s), newCard(s), newVersion(s), newMan(s),
 	)
 	c.AddCommand(newData(s)...)
 	c.AddCommand(newKeys(s)...)
