@@ -21,32 +21,6 @@ type newObject struct {
 	stamp   stamp
 }
 
-// Create is tokens.Objects. The name is reserved first; then come the file under
-// its temporary name, the line in the index, and the file's own name, which makes
-// it an object. If the process is killed in between, no file stays.
-func (s *Store) Create(ctx context.Context, attrs p11.Attributes) (*tokens.Object, error) {
-	made, err := s.create(ctx, []p11.Attributes{attrs}, func(list []*newObject) error {
-		o := list[0]
-		next, err := s.objs.prepare(o.name.String(), o.file)
-		if err != nil {
-			return err
-		}
-		defer next.drop()
-		if err = s.addLines([]format.Name{o.name}, false); err == nil {
-			o.stamp, err = next.commit()
-		}
-		if err != nil {
-			// A line without a file names no object.
-			_ = s.objs.remove(o.name.String())
-		}
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return made[0], nil
-}
-
 // CreateAll is tokens.BatchCreator. The objects get marked lines in the index, as if
 // they had been destroyed; then come their files, and an index with their own lines
 // makes all of them objects at once. If the process is killed before, the marked
@@ -106,39 +80,18 @@ func (s *Store) create(ctx context.Context, list []p11.Attributes, write func([]
 		return nil, err
 	}
 	defer end()
-	var objects []*newObject
-	var count [2]int
-	var sizes []int64
-	for _, attrs := range list {
-		if !attrs.Has(p11.CKA_PRIVATE) {
-			attrs.SetBool(p11.CKA_PRIVATE, false)
-		}
-		o := &newObject{attrs: attrs, private: attrs.Bool(p11.CKA_PRIVATE)}
-		objects = append(objects, o)
-		count[side(o.private)]++
-	}
-	if err := s.room(count); err != nil {
-		return nil, err
-	}
 	s.keepNames()
-	for i, o := range objects {
-		if o.name, err = s.newName(); err != nil {
-			return nil, err
-		}
-		if o.file, err = s.seal(o.name, o.attrs, nil); err != nil {
-			for _, o := range slices.Backward(objects[:i+1]) {
-				s.names.giveBack(o.name) // what cannot be stored costs no name
+	var objects []*newObject
+	for _, attrs := range list {
+		o := &newObject{attrs: attrs}
+		if err := s.sealNew(o, objects); err != nil {
+			for _, o := range slices.Backward(objects) {
+				s.names.giveBack(o.name)
 			}
 			return nil, err
 		}
 		defer secret.Wipe(o.file)
-		sizes = append(sizes, int64(len(o.file)))
-	}
-	if err := s.roomFor(nil, sizes); err != nil {
-		for _, o := range slices.Backward(objects) {
-			s.names.giveBack(o.name)
-		}
-		return nil, err
+		objects = append(objects, o)
 	}
 	if err := write(objects); err != nil {
 		return nil, err
@@ -149,4 +102,36 @@ func (s *Store) create(ctx context.Context, list []p11.Attributes, write func([]
 		made = append(made, s.publish(o.name, o.stamp, o.private, o.attrs))
 	}
 	return made, nil
+}
+
+// sealNew makes the file of a new object in memory, with a name for it, if there is room
+// for it besides others that are to come. What cannot be stored costs no name. The token's
+// lock is held.
+func (s *Store) sealNew(o *newObject, others []*newObject) (err error) {
+	if !o.attrs.Has(p11.CKA_PRIVATE) {
+		o.attrs.SetBool(p11.CKA_PRIVATE, false)
+	}
+	o.private = o.attrs.Bool(p11.CKA_PRIVATE)
+	var count [2]int
+	var sizes []int64
+	for _, other := range others {
+		count[side(other.private)]++
+		sizes = append(sizes, int64(len(other.file)))
+	}
+	count[side(o.private)]++
+	if err := s.room(count); err != nil {
+		return err
+	}
+	if o.name, err = s.newName(); err != nil {
+		return err
+	}
+	if o.file, err = s.seal(o.name, o.attrs, nil); err == nil {
+		if err = s.roomFor(nil, append(sizes, int64(len(o.file)))); err != nil {
+			secret.Wipe(o.file)
+		}
+	}
+	if err != nil {
+		s.names.giveBack(o.name)
+	}
+	return err
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -17,6 +18,7 @@ import (
 // A recorder is a kernel that also writes down what a disk would know.
 type recorder struct {
 	linux
+	mu    sync.Mutex     // guards what follows
 	names map[int]string // of open descriptors
 	dirs  map[int]string // of directories, by descriptor
 	ops   []op
@@ -41,6 +43,8 @@ func (d *recorder) dir(fd int) string {
 }
 
 func (d *recorder) Create(dir int, name string, mode uint32, group int) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	fd, err := d.linux.Create(dir, name, mode, group)
 	if err == nil {
 		d.names[fd] = d.dir(dir) + "/" + name
@@ -50,28 +54,38 @@ func (d *recorder) Create(dir int, name string, mode uint32, group int) (int, er
 }
 
 func (d *recorder) Extend(dir int, name string) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	fd, err := d.linux.Extend(dir, name)
 	d.names[fd] = d.dir(dir) + "/" + name
 	return fd, err
 }
 
 func (d *recorder) Write(fd int, b []byte) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.ops = append(d.ops, op{kind: "write", name: d.names[fd], data: slices.Clone(b), at: -1})
 	return d.linux.Write(fd, b)
 }
 
 func (d *recorder) Open(dir int, name string) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	fd, err := d.linux.Open(dir, name)
 	d.names[fd] = d.dir(dir) + "/" + name
 	return fd, err
 }
 
 func (d *recorder) WriteAt(fd int, b []byte, at int64) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.ops = append(d.ops, op{kind: "write", name: d.names[fd], data: slices.Clone(b), at: int(at)})
 	return d.linux.WriteAt(fd, b, at)
 }
 
 func (d *recorder) Sync(fd int) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
 	if err != nil {
 		return err
@@ -85,11 +99,15 @@ func (d *recorder) Sync(fd int) error {
 }
 
 func (d *recorder) Rename(dir int, from, to string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.ops = append(d.ops, op{kind: "rename", dir: d.dir(dir), name: d.dir(dir) + "/" + from, to: d.dir(dir) + "/" + to})
 	return d.linux.Rename(dir, from, to)
 }
 
 func (d *recorder) Unlink(dir int, name string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.ops = append(d.ops, op{kind: "unlink", dir: d.dir(dir), name: d.dir(dir) + "/" + name})
 	return d.linux.Unlink(dir, name)
 }

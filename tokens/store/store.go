@@ -114,8 +114,9 @@ type Store struct {
 	idx        indexState
 	files      map[format.Name]*file // what the index lists
 	logins     *tokens.Logins
-	trial      *trial                // of the PIN that is being looked at
-	names      reservation           // names that are ours to give out
+	trial      *trial      // of the PIN that is being looked at
+	names      reservation // names that are ours to give out
+	creators   creators
 	destroyed  recentNames           // names of which a stock process may bring something back
 	bad        map[format.Name]error // files that give no object, and why
 	spoiled    map[string]string     // other files that cannot be used, and why
