@@ -14,6 +14,7 @@ import (
 
 	"p11fs/mountd/rpc/wire"
 	"p11fs/mountd/rpc/wire/wiretest"
+	"p11fs/p11"
 )
 
 // A liar answers a request with bytes of its choice; nil ends the connection.
@@ -24,8 +25,11 @@ type liar func(r *rand.Rand, code uint32, call wire.Call) []byte
 func fakeServe(t *testing.T, seed uint64, lie liar) (socket string) {
 	t.Helper()
 	return liarServe(t, seed, func(r *rand.Rand, code uint32, call wire.Call) []byte {
-		if call == wire.CallInitialize || call == wire.CallFinalize {
+		switch call {
+		case wire.CallInitialize, wire.CallFinalize:
 			return honest(code, call, nil)
+		case wire.CallRoad:
+			return refusal(code, p11.CKR_FUNCTION_NOT_SUPPORTED)
 		}
 		return lie(r, code, call)
 	})
@@ -97,6 +101,18 @@ func honest(code uint32, call wire.Call, values []byte) []byte {
 	w.B = append(w.B, values...)
 	if err := wire.EndFrame(w.B, start); err != nil {
 		return nil
+	}
+	return w.B
+}
+
+// refusal is a reply that says that the call has failed.
+func refusal(code uint32, rv p11.RV) []byte {
+	b, start := wire.AppendFrame(nil, code, "")
+	w := wiretest.NewWriter(b, wire.Own)
+	w.Header(uint32(wire.CallError), "u")
+	w.Ulong(uint64(rv))
+	if err := wire.EndFrame(w.B, start); err != nil {
+		panic(err) // 17 bytes always fit
 	}
 	return w.B
 }
@@ -189,18 +205,16 @@ func TestHostile(t *testing.T) {
 		return binary.BigEndian.AppendUint32(h, body)
 	}
 	liars := map[string]liar{
-		"ends":        func(*rand.Rand, uint32, wire.Call) []byte { return nil },
-		"garbage":     func(r *rand.Rand, _ uint32, _ wire.Call) []byte { return noise(r, 40) },
-		"long body":   func(_ *rand.Rand, code uint32, _ wire.Call) []byte { return header(code, 0, 0xffffffff) },
-		"long option": func(_ *rand.Rand, code uint32, _ wire.Call) []byte { return header(code, 0xffffffff, 0) },
-		"wrong code":  func(_ *rand.Rand, code uint32, call wire.Call) []byte { return honest(code+1, call, nil) },
-		"no code":     func(_ *rand.Rand, _ uint32, call wire.Call) []byte { return honest(0, call, nil) },
-		"wrong call":  func(_ *rand.Rand, code uint32, call wire.Call) []byte { return honest(code, call+1, nil) },
-		"no values":   func(_ *rand.Rand, code uint32, call wire.Call) []byte { return honest(code, call, nil) },
-		"no body":     func(_ *rand.Rand, code uint32, _ wire.Call) []byte { return header(code, 0, 0) },
-		"error CKR_OK": func(_ *rand.Rand, code uint32, _ wire.Call) []byte {
-			return honest(code, wire.CallError, make([]byte, 8))
-		},
+		"ends":         func(*rand.Rand, uint32, wire.Call) []byte { return nil },
+		"garbage":      func(r *rand.Rand, _ uint32, _ wire.Call) []byte { return noise(r, 40) },
+		"long body":    func(_ *rand.Rand, code uint32, _ wire.Call) []byte { return header(code, 0, 0xffffffff) },
+		"long option":  func(_ *rand.Rand, code uint32, _ wire.Call) []byte { return header(code, 0xffffffff, 0) },
+		"wrong code":   func(_ *rand.Rand, code uint32, call wire.Call) []byte { return honest(code+1, call, nil) },
+		"no code":      func(_ *rand.Rand, _ uint32, call wire.Call) []byte { return honest(0, call, nil) },
+		"wrong call":   func(_ *rand.Rand, code uint32, call wire.Call) []byte { return honest(code, call+1, nil) },
+		"no values":    func(_ *rand.Rand, code uint32, call wire.Call) []byte { return honest(code, call, nil) },
+		"no body":      func(_ *rand.Rand, code uint32, _ wire.Call) []byte { return header(code, 0, 0) },
+		"error CKR_OK": func(_ *rand.Rand, code uint32, _ wire.Call) []byte { return refusal(code, 0) },
 		"twice": func(r *rand.Rand, code uint32, call wire.Call) []byte {
 			s, _ := wire.Signatures(call)
 			one := honest(code, call, plausible(r, s.Response))

@@ -22,7 +22,7 @@ func TestModule(t *testing.T) {
 	b := compile(t, "")
 	for name, test := range map[string]func(*testing.T, build){
 		"exports": testExports, "interposed": testInterposed, "header": testHeader,
-		"cases": testCases, "tools": testTools, "absent": testAbsent, "restart": testRestart, "race": testRace, "differ": testDiffer, "once": testOnce, "states": testStates, "valgrind": testValgrind,
+		"cases": testCases, "socket": testSocket, "killed": testKilled, "tools": testTools, "absent": testAbsent, "restart": testRestart, "race": testRace, "differ": testDiffer, "once": testOnce, "states": testStates, "valgrind": testValgrind,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

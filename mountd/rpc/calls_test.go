@@ -293,7 +293,7 @@ func TestFramesCutAtEveryByte(t *testing.T) {
 	}
 }
 
-func wait(t *testing.T, what string, done func() bool) {
+func wait(t testing.TB, what string, done func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !done(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {

@@ -29,6 +29,7 @@ type conn struct {
 
 	protocol wire.Protocol
 	state    state
+	road     *road // nil if the client has none; its reader's
 
 	write sync.Mutex     // orders replies; nothing is locked under it
 	wg    sync.WaitGroup // of calls
@@ -38,7 +39,9 @@ type conn struct {
 func (c *conn) run(ctx context.Context, gone func()) {
 	end := func() {
 		c.cancel()
+		c.road.close()
 		c.wg.Wait()
+		c.road.free()
 		c.state.finalize()
 		_ = c.socket.Close() // nothing is left to be said
 		gone()
@@ -126,6 +129,9 @@ func (c *conn) branch() bool {
 	c.user.calls.Add(-1)
 	return false
 }
+
+// unbranch takes the grant back.
+func (c *conn) unbranch() { c.user.calls.Add(-1) }
 
 // maxFreeReply is the longest reply whose memory is not counted.
 const maxFreeReply = 4 << 10

@@ -50,6 +50,16 @@ func newPollers() *pollers {
 	return &pollers{most: int32(runtime.GOMAXPROCS(0) / 2)}
 }
 
+// newLookers allows one for every processor, since who looks yields to the clients' threads
+// and to what else the daemon does; and none on a single one.
+func newLookers() *pollers {
+	n := int32(runtime.GOMAXPROCS(0))
+	if n == 1 {
+		n = 0
+	}
+	return &pollers{most: n}
+}
+
 func (p *pollers) enter() bool {
 	if p.now.Add(1) <= p.most {
 		return true
@@ -60,16 +70,48 @@ func (p *pollers) enter() bool {
 
 func (p *pollers) leave() { p.now.Add(-1) }
 
+// rests are when a connection does not poll, since others want the processor.
+type rests struct {
+	began time.Time    // what until counts from
+	rest  atomic.Int64 // how long the last one is, in nanoseconds
+	until atomic.Int64 // when it ends
+}
+
+func newRests() rests { return rests{began: time.Now()} }
+
+// now reports whether t is in a rest.
+func (r *rests) now(t time.Time) bool { return int64(t.Sub(r.began)) < r.until.Load() }
+
+// giveWay lets other threads run on this processor. It returns the time after that,
+// and whether there were any who took it for long: a rest begins then.
+func (r *rests) giveWay() (t time.Time, gave bool) {
+	before := time.Now()
+	_, _, _ = unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0) // always succeeds
+	t = time.Now()
+	if t.Sub(before) < yieldTime {
+		return t, false
+	}
+	rest, since := time.Duration(r.rest.Load()), t.Sub(r.began)
+	if since-time.Duration(r.until.Load()) > 16*rest {
+		rest = minRest
+	} else {
+		rest = min(2*rest, maxRest)
+	}
+	r.rest.Store(int64(rest))
+	r.until.Store(int64(since + rest))
+	return t, true
+}
+
 // input reads a connection. A client that is slow costs nothing.
 type input struct {
-	socket    *net.UnixConn
-	account   *engine.Account
-	raw       syscall.RawConn
-	pollers   *pollers
-	quick     bool          // the last read took less than quickTime
-	rest      time.Duration // how long nothing polls this time
-	restUntil time.Time     // when that ends
-	parked    time.Time     // when it last had the runtime look for input
+	socket  *net.UnixConn
+	account *engine.Account
+	raw     syscall.RawConn
+	pollers *pollers
+	quick   bool // the last read took less than quickTime
+	rests   rests
+	parked  time.Time // when it last had the runtime look for input
+	still   bool      // the client has a road, and polling is done there
 
 	frameTime time.Duration
 	inFrame   bool // the client has begun to send what is awaited
@@ -88,7 +130,7 @@ func newInput(c *net.UnixConn, a *engine.Account, p *pollers, frameTime time.Dur
 	if err != nil {
 		return nil, err
 	}
-	in := &input{socket: c, account: a, raw: raw, pollers: p, frameTime: frameTime}
+	in := &input{socket: c, account: a, raw: raw, pollers: p, rests: newRests(), frameTime: frameTime}
 	in.attempt = in.read
 	return in, nil
 }
@@ -117,7 +159,7 @@ func (in *input) Read(b []byte) (int, error) {
 	in.buf = b
 	err := in.raw.Read(in.attempt)
 	in.buf = nil
-	in.quick = time.Since(began) < quickTime
+	in.quick = !in.still && time.Since(began) < quickTime
 	switch {
 	case err != nil:
 		return 0, err
@@ -154,13 +196,13 @@ func (in *input) read(fd uintptr) bool {
 // poll calls look until it finds something, for pollTime at most.
 func (in *input) poll(fd uintptr, look func(fd uintptr) bool) bool {
 	began := time.Now()
-	if began.Before(in.restUntil) || !in.pollers.enter() {
+	if in.rests.now(began) || !in.pollers.enter() {
 		return false
 	}
 	defer in.pollers.leave()
 	for t := began; t.Sub(began) < pollTime; {
 		var gave bool
-		if t, gave = in.giveWay(); gave {
+		if t, gave = in.rests.giveWay(); gave {
 			return false
 		}
 		if look(fd) {
@@ -178,24 +220,6 @@ func (in *input) peek(fd uintptr) bool {
 			return !errors.Is(err, unix.EAGAIN)
 		}
 	}
-}
-
-// giveWay lets other threads run on this processor. It returns the time after that,
-// and whether there were any.
-func (in *input) giveWay() (t time.Time, gave bool) {
-	before := time.Now()
-	_, _, _ = unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0) // always succeeds
-	t = time.Now()
-	if t.Sub(before) < yieldTime {
-		return t, false
-	}
-	if t.Sub(in.restUntil) > 16*in.rest {
-		in.rest = minRest
-	} else {
-		in.rest = min(2*in.rest, maxRest)
-	}
-	in.restUntil = t.Add(in.rest)
-	return t, true
 }
 
 // minTurn is the shortest buffer that is filled in a turn. A shorter one costs less than

@@ -32,6 +32,7 @@ type Config struct {
 	MaxPerUID      int           // connections of one uid but root's: half of MaxConnections
 	MaxCalls       int64         // calls of one uid in flight, beyond one a connection: 4096
 	FrameTime      time.Duration // from the first byte of a request to its last: 30 s
+	MaxRoads       int           // of one uid: 96, which is a sixth of what it may hold; negative: none
 }
 
 // A Peer is who is at the other end, from SO_PEERCRED and SO_PEERGROUPS.
@@ -52,7 +53,8 @@ type Stats struct {
 // A Server serves the RPC protocol.
 type Server struct {
 	config  Config
-	pollers *pollers
+	pollers *pollers // of sockets
+	lookers *pollers // of roads
 
 	mu       sync.Mutex // guards all below
 	conns    map[*conn]struct{}
@@ -69,6 +71,7 @@ type Server struct {
 // user is what one uid holds.
 type user struct {
 	conns int          // guarded by Server.mu
+	roads int          // likewise
 	calls atomic.Int64 // in flight beside the read loops
 }
 
@@ -89,7 +92,10 @@ func New(c Config) *Server {
 	if c.MaxCalls == 0 {
 		c.MaxCalls = 4096
 	}
-	return &Server{config: c, pollers: newPollers(), conns: map[*conn]struct{}{}, users: map[uint32]*user{}}
+	if c.MaxRoads == 0 {
+		c.MaxRoads = 96
+	}
+	return &Server{config: c, pollers: newPollers(), lookers: newLookers(), conns: map[*conn]struct{}{}, users: map[uint32]*user{}}
 }
 
 // Serve accepts connections on l until Close or an error of l; it returns nil

@@ -189,6 +189,8 @@ static CK_ULONG room(const CK_ATTRIBUTE *a, enum form f)
     return wire_length(f, a->ulValueLen);
 }
 
+enum { ATTRIBUTE_HEAD = 32 }; /* bytes of a reply beside an attribute's value, at most */
+
 /* put_rooms asks for what a template holds. Which attributes those are is the
    token's to say: the program need not set their types. */
 static void put_rooms(struct call *c, const CK_ATTRIBUTE *template, CK_ULONG count)
@@ -199,6 +201,7 @@ static void put_rooms(struct call *c, const CK_ATTRIBUTE *template, CK_ULONG cou
     for (CK_ULONG i = 0; i < count && c->rv == CKR_OK; i++) {
         put_u32(c, 0);
         put_u32(c, room(&template[i], FORM_BYTES));
+        expect(c, ATTRIBUTE_HEAD + room(&template[i], FORM_BYTES));
     }
 }
 
@@ -216,6 +219,7 @@ void put_wanted(struct call *c, const CK_ATTRIBUTE *template, CK_ULONG count)
             call_fail(c, CKR_ATTRIBUTE_TYPE_INVALID);
         put_u32(c, a->type);
         put_u32(c, n);
+        expect(c, ATTRIBUTE_HEAD + n);
         if (f == FORM_TEMPLATE && n != 0)
             put_rooms(c, a->pValue, n / WIRE_TEMPLATE_ENTRY);
     }

@@ -51,6 +51,7 @@ static void start(struct call *c)
     c->uses = c->ends = 0;
     c->closes = c->unrepeatable = c->changes = c->combined = c->absent = c->malformed = c->exchanged = false;
     c->at = 0;
+    c->room = REPLY_HEAD;
     buffer_init(&c->out);
     buffer_init(&c->in);
 }
@@ -169,6 +170,26 @@ static void reply_header(struct call *c)
         get_malformed(c);
 }
 
+/* stays_on_socket: what carries a PIN, or waits for good, has no business in shared memory. */
+static bool stays_on_socket(enum call_number number)
+{
+    switch (number) {
+    case CALL_Initialize:
+    case CALL_Finalize:
+    case CALL_Road:
+    case CALL_InitToken:
+    case CALL_InitToken2:
+    case CALL_InitPIN:
+    case CALL_SetPIN:
+    case CALL_Login:
+    case CALL_LoginUser:
+    case CALL_WaitForSlotEvent:
+        return true;
+    default:
+        return false;
+    }
+}
+
 /* transmit sends the request on c->conn and takes the reply's header apart.
    False means that the connection was lost. */
 static bool transmit(struct call *c)
@@ -180,7 +201,7 @@ static bool transmit(struct call *c)
         return true;
     }
     store32(c->out.data + 8, (uint32_t)body);
-    switch (conn_exchange(c->conn, &c->out, &c->in)) {
+    switch (conn_exchange(c->conn, &c->out, &c->in, stays_on_socket(c->number) ? SIZE_MAX : c->room)) {
     case OUTCOME_OK:
         c->exchanged = true;
         reply_header(c);

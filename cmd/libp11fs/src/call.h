@@ -14,6 +14,8 @@
 enum call_number { CALLS(CALL_NUMBER) };
 #undef CALL_NUMBER
 
+enum { REPLY_HEAD = 512 }; /* bytes of a reply beside results, lists and attributes, at most */
+
 enum { TRIES = 16 }; /* of a call whose daemon goes away again and again */
 
 struct call {
@@ -34,7 +36,8 @@ struct call {
     bool malformed;    /* the reply */
     bool exchanged;
     struct buffer out, in;
-    size_t at; /* in in */
+    size_t at;   /* in in */
+    size_t room; /* bytes that a reply has at most */
 };
 
 /* Begins a call that names no session. */
@@ -76,6 +79,8 @@ void put_text(struct call *c, const CK_BYTE *text, CK_ULONG n);
 void put_bytes(struct call *c, const void *data, CK_ULONG n);
 /* A byte array argument: NULL with a length is CKR_ARGUMENTS_BAD. */
 void put_array(struct call *c, const void *data, CK_ULONG n);
+/* Counts n bytes of a reply. */
+void expect(struct call *c, CK_ULONG n);
 /* How much there is room for; see get_result. */
 void put_room(struct call *c, const void *out, const CK_ULONG *len);
 /* How many elements there is room for; see get_list. */

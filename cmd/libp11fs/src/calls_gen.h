@@ -110,4 +110,5 @@
     C(MessageOne, 282, "uuuayuuuayayayfy", "ayayay") \
     C(MessageBegin, 283, "uuuayuuuay", "ay") \
     C(MessageNext, 284, "uuuuayayfy", "ayay") \
-    C(MessageFinal, 285, "uu", "")
+    C(MessageFinal, 285, "uu", "") \
+    C(Road, 286, "", "")

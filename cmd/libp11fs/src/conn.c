@@ -1,7 +1,9 @@
 /* One socket carries the calls of all threads. A thread sends its request and
    becomes the reader if there is none; the reader hands over what is for
    others, and when its own reply has come, lets one of them read on. So a thread
-   that is alone pays two system calls and no switch.
+   that is alone pays two system calls and no switch. What fits goes by the road, if
+   there is one: the thread looks there for its reply a moment, and after that has it
+   come by the socket.
 
    Order of locks: conn.send and conn.mu are never held together; open_conns.mu
    is taken under no other lock of this file. */
@@ -14,13 +16,23 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
+#include "road.h"
+#include "road_gen.h"
 #include "socket.h"
 
 /* How long, in nanoseconds, a reader looks for a reply before it sleeps. Waking
    up costs 5 to 30 us at each end, more than most calls. It looks if the last
    reply came within BRISK_TIME, in which both ends may have woken up. */
 enum { POLL_TIME = 100000, BRISK_TIME = 200000 };
+
+/* Likewise on the road, by call: how long, how long before it yields for the first time, and
+   how soon the reply must have come the last time for each. */
+enum { LOOK_FOR = 50000, AT_ONCE_FOR = 5000, SOON = 100000, CALL_KINDS = 64 };
+
+/* How soon the replies to a kind of call have come, the last time. */
+enum pace { PACE_UNKNOWN, PACE_AT_ONCE, PACE_SOON, PACE_SLOW };
 
 /* A yield that takes YIELD_TIME or more says that others want the processor, or
    that the process may have no more of it. Then nobody polls for a rest of
@@ -47,6 +59,12 @@ struct conn {
     struct conn *prev, *next; /* guarded by open_conns.mu */
     bool polls;               /* there is a processor for the daemon meanwhile */
     int64_t deadline;         /* of connecting and greeting; 0 later */
+    int passed;               /* a descriptor that came while greeting, or -1 */
+    struct road road;
+    atomic_uchar pace[CALL_KINDS]; /* enum pace */
+    atomic_llong rest;            /* how long the last rest from polling is */
+    atomic_llong rests;           /* when it ends */
+    atomic_bool ended;            /* written under mu */
 
     pthread_mutex_t send; /* orders requests */
 
@@ -54,11 +72,9 @@ struct conn {
     struct waiter *waiters;
     uint32_t code; /* last used */
     bool reading;  /* a thread is the reader, and owns all below the flags */
-    bool ended, malformed;
+    bool malformed;
 
     bool brisk;        /* the last reply came soon enough for polling */
-    int64_t rest;      /* how long the last rest from polling is */
-    int64_t rests;     /* when it ends */
     size_t start, end; /* of what in holds */
     unsigned char in[8192];
 };
@@ -83,6 +99,8 @@ static void unlink_locked(struct conn *c)
 static void discard(struct conn *c)
 {
     socket_close(&c->socket);
+    if (c->passed >= 0)
+        close(c->passed);
     explicit_bzero(c->in, sizeof c->in);
     free(c);
 }
@@ -106,6 +124,7 @@ struct conn *conn_open(const struct place *p, unsigned seconds)
     pthread_mutex_init(&c->send, NULL);
     pthread_mutex_init(&c->mu, NULL);
     c->code = 15; /* codes begin at 16 */
+    c->passed = -1;
     c->polls = processors() > 1;
     /* Made and noted under one lock, which fork takes too: no child can hold a
        descriptor that it does not know of. */
@@ -156,6 +175,7 @@ void conn_release(struct conn *c)
     pthread_setcancelstate(state, NULL);
     pthread_mutex_destroy(&c->send);
     pthread_mutex_destroy(&c->mu);
+    road_unmap(&c->road);
     discard(c);
 }
 
@@ -183,12 +203,7 @@ void conn_end(struct conn *c)
 
 bool conn_ended(struct conn *c)
 {
-    bool ended;
-
-    pthread_mutex_lock(&c->mu);
-    ended = c->ended;
-    pthread_mutex_unlock(&c->mu);
-    return ended;
+    return atomic_load(&c->ended);
 }
 
 bool conn_stands(struct conn *c)
@@ -201,28 +216,45 @@ bool conn_stands(struct conn *c)
 static bool give_way(struct conn *c, int64_t *t)
 {
     int64_t before = clock_now();
+    long long rest;
 
     sched_yield();
     *t = clock_now();
     if (*t - before < YIELD_TIME)
         return false;
-    if (*t - c->rests > 16 * c->rest)
-        c->rest = MIN_REST;
-    else if (c->rest < MAX_REST)
-        c->rest *= 2;
-    c->rests = *t + c->rest;
+    rest = atomic_load(&c->rest);
+    if (*t - atomic_load(&c->rests) > 16 * rest)
+        rest = MIN_REST;
+    else if (rest < MAX_REST)
+        rest *= 2;
+    atomic_store(&c->rest, rest);
+    atomic_store(&c->rests, *t + rest);
     return true;
+}
+
+/* receive_greeting takes a descriptor that comes along, and notes it under the lock that
+   fork takes, too. It waits without the lock. */
+static ssize_t receive_greeting(struct conn *c, unsigned char *p, size_t n)
+{
+    ssize_t got = socket_receive(&c->socket, p, 1, MSG_PEEK);
+
+    if (got <= 0)
+        return got;
+    pthread_mutex_lock(&open_conns.mu);
+    got = socket_receive_with(&c->socket, p, n, MSG_DONTWAIT, &c->passed);
+    pthread_mutex_unlock(&open_conns.mu);
+    return got;
 }
 
 /* receive returns how many bytes came, or 0 when no more will. */
 static size_t receive(struct conn *c, unsigned char *p, size_t n)
 {
     int64_t began = clock_now(), t = began;
-    bool polls = c->polls && c->brisk && began >= c->rests;
+    bool polls = c->deadline == 0 && c->polls && c->brisk && began >= atomic_load(&c->rests);
     int flags = polls ? MSG_DONTWAIT : 0;
 
     for (;;) {
-        ssize_t got = socket_receive(&c->socket, p, n, flags);
+        ssize_t got = c->deadline != 0 ? receive_greeting(c, p, n) : socket_receive(&c->socket, p, n, flags);
 
         if (got > 0) {
             c->brisk = clock_now() - began < (polls ? POLL_TIME : BRISK_TIME);
@@ -369,10 +401,108 @@ static void leave_locked(struct conn *c, struct waiter *w)
     }
 }
 
-enum outcome conn_exchange(struct conn *c, struct buffer *request, struct buffer *reply)
+/* send_out sends bytes whole. */
+static bool send_out(struct conn *c, const unsigned char *p, size_t n)
+{
+    bool sent;
+
+    pthread_mutex_lock(&c->send);
+    sent = socket_send(&c->socket, p, n);
+    pthread_mutex_unlock(&c->send);
+    return sent;
+}
+
+/* wait_locked waits until the reply is there or the connection has ended, and takes w out. */
+static enum outcome wait_locked(struct conn *c, struct waiter *w)
+{
+    while (!w->done && !c->ended) {
+        if (!c->reading) {
+            read_locked(c);
+            continue;
+        }
+        w->sleeping = true;
+        pthread_cond_wait(&w->wake, &c->mu);
+        w->sleeping = false;
+    }
+    leave_locked(c, w);
+    if (w->done)
+        return OUTCOME_OK;
+    return c->malformed ? OUTCOME_MALFORMED : OUTCOME_LOST;
+}
+
+/* look looks for the reply in a slot for a moment. */
+static bool look(struct conn *c, int slot, enum pace pace, int64_t began)
+{
+    int64_t t = began;
+
+    if (!c->polls || pace == PACE_SLOW)
+        return road_answered(&c->road, slot);
+    while (pace == PACE_AT_ONCE && t - began < AT_ONCE_FOR) {
+        for (int i = 0; i < 100; i++) { /* which takes less than the clock */
+            if (road_answered(&c->road, slot))
+                return true;
+        }
+        t = clock_now();
+    }
+    while (t - began < LOOK_FOR && t >= atomic_load(&c->rests)) {
+        (void)give_way(c, &t);
+        if (road_answered(&c->road, slot))
+            return true;
+    }
+    return road_answered(&c->road, slot);
+}
+
+static enum pace pace_of(int64_t took)
+{
+    if (took >= SOON)
+        return PACE_SLOW;
+    return took < AT_ONCE_FOR ? PACE_AT_ONCE : PACE_SOON;
+}
+
+/* exchange_road has a slot carry a call, from which it goes back only once both ends have
+   done with it. */
+static enum outcome exchange_road(struct conn *c, int slot, const struct buffer *request, struct buffer *reply)
+{
+    static const unsigned char nudge[FRAME_HEADER] = {[3] = ROAD_NUDGE};
+    struct waiter w = {.wake = PTHREAD_COND_INITIALIZER, .reply = reply, .code = ROAD_CODE | (uint32_t)slot};
+    atomic_uchar *pace = &c->pace[load32(request->data + FRAME_HEADER) % CALL_KINDS];
+    size_t n = request->len - FRAME_HEADER;
+    int64_t began = clock_now();
+    enum outcome outcome = OUTCOME_OK;
+    bool here = true; /* the reply, once it is there */
+
+    if (road_ask(&c->road, slot, request->data + FRAME_HEADER, n) && !send_out(c, nudge, sizeof nudge)) {
+        conn_end(c);
+        return OUTCOME_LOST;
+    }
+    if (!look(c, slot, atomic_load(pace), began)) {
+        pthread_mutex_lock(&c->mu);
+        if (road_by_socket(&c->road, slot)) {
+            here = false;
+            w.next = c->waiters;
+            c->waiters = &w;
+            outcome = wait_locked(c, &w);
+        }
+        pthread_mutex_unlock(&c->mu);
+    }
+    atomic_store(pace, (unsigned char)pace_of(clock_now() - began));
+    if (here && !road_collect(&c->road, slot, reply)) {
+        pthread_mutex_lock(&c->mu);
+        c->malformed = true;
+        end_locked(c);
+        pthread_mutex_unlock(&c->mu);
+        outcome = OUTCOME_MALFORMED;
+    }
+    pthread_cond_destroy(&w.wake);
+    if (outcome == OUTCOME_OK)
+        road_leave(&c->road, slot, n);
+    return outcome;
+}
+
+static enum outcome exchange_socket(struct conn *c, struct buffer *request, struct buffer *reply)
 {
     struct waiter w = {.wake = PTHREAD_COND_INITIALIZER, .reply = reply};
-    enum outcome outcome = OUTCOME_OK;
+    enum outcome outcome;
     bool sent;
 
     pthread_mutex_lock(&c->mu);
@@ -382,34 +512,48 @@ enum outcome conn_exchange(struct conn *c, struct buffer *request, struct buffer
     }
     do
         w.code = ++c->code;
-    while (w.code == 0 || find_locked(c, w.code) != NULL);
+    while (w.code < 16 || w.code >= ROAD_CODE || find_locked(c, w.code) != NULL);
     w.next = c->waiters;
     c->waiters = &w;
     pthread_mutex_unlock(&c->mu);
 
     store32(request->data, w.code);
-    pthread_mutex_lock(&c->send);
-    sent = socket_send(&c->socket, request->data, request->len);
-    pthread_mutex_unlock(&c->send);
+    sent = send_out(c, request->data, request->len);
 
     pthread_mutex_lock(&c->mu);
     if (!sent)
         end_locked(c);
-    while (!w.done && !c->ended) {
-        if (!c->reading) {
-            read_locked(c);
-            continue;
-        }
-        w.sleeping = true;
-        pthread_cond_wait(&w.wake, &c->mu);
-        w.sleeping = false;
-    }
-    leave_locked(c, &w);
-    if (!w.done)
-        outcome = c->malformed ? OUTCOME_MALFORMED : OUTCOME_LOST;
+    outcome = wait_locked(c, &w);
     pthread_mutex_unlock(&c->mu);
     pthread_cond_destroy(&w.wake);
     return outcome;
+}
+
+enum outcome conn_exchange(struct conn *c, struct buffer *request, struct buffer *reply, size_t room)
+{
+    int slot = road_take(&c->road, request->len - FRAME_HEADER, room);
+
+    if (slot < 0)
+        return exchange_socket(c, request, reply);
+    /* A program that has closed the socket has ended the connection. */
+    if (!conn_stands(c)) {
+        conn_end(c);
+        return OUTCOME_LOST;
+    }
+    return exchange_road(c, slot, request, reply);
+}
+
+bool conn_road(struct conn *c)
+{
+    bool made;
+
+    pthread_mutex_lock(&open_conns.mu);
+    made = c->passed >= 0 && road_map(&c->road, c->passed);
+    if (c->passed >= 0)
+        close(c->passed);
+    c->passed = -1;
+    pthread_mutex_unlock(&open_conns.mu);
+    return made;
 }
 
 void conn_fork_prepare(void)

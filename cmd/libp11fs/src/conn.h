@@ -47,8 +47,12 @@ bool conn_ended(struct conn *c);
 bool conn_stands(struct conn *c);
 
 /* Sends request, a frame whose code is filled in here, and waits for the reply,
-   whose body goes to reply, which holds nothing before. */
-enum outcome conn_exchange(struct conn *c, struct buffer *request, struct buffer *reply);
+   whose body goes to reply, which holds nothing before. It has room bytes at most where
+   it may go by the road, and is not to go there where room is SIZE_MAX. */
+enum outcome conn_exchange(struct conn *c, struct buffer *request, struct buffer *reply, size_t room);
+
+/* Has calls go by the road that the daemon sent with its reply, before conn_unlimit. */
+bool conn_road(struct conn *c);
 
 /* Around fork: the child closes all descriptors, and says nothing on them. */
 void conn_fork_prepare(void);

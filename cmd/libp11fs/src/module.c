@@ -254,6 +254,14 @@ static void pause_for(uint64_t ms)
         ;
 }
 
+/* road_wanted reads P11FS_ROAD: "no" has all calls go by the socket. */
+static bool road_wanted(void)
+{
+    const char *text = secure_getenv("P11FS_ROAD");
+
+    return text == NULL || strcmp(text, "no") != 0;
+}
+
 /* The arguments of the daemon's C_Initialize: the handshake, no string. */
 static const unsigned char handshake[] = "\1\0\0\0\51PRIVATE-GNOME-KEYRING-PKCS11-PROTOCOL-V-1"
                                          "\0"
@@ -273,6 +281,13 @@ static CK_RV greet(struct conn *c, bool *again)
     if (answer != VERSION_BYTE)
         return CKR_DEVICE_ERROR;
     rv = call_simple(c, CALL_Initialize, handshake, sizeof handshake); /* the last byte is the string's NUL */
+    if (rv == CKR_OK && road_wanted()) {
+        rv = call_simple(c, CALL_Road, NULL, 0);
+        if (rv == CKR_OK)
+            (void)conn_road(c); /* without it all goes by the socket */
+        else if (rv != CKR_DEVICE_REMOVED && rv != CKR_DEVICE_ERROR)
+            rv = CKR_OK; /* an older daemon, or it has none to give */
+    }
     *again = rv == CKR_DEVICE_REMOVED;
     if (rv == CKR_OK)
         conn_unlimit(c);

@@ -127,6 +127,35 @@ ssize_t socket_receive(const struct sock *s, void *p, size_t n, int flags)
     return recv(s->fd, p, n, flags);
 }
 
+ssize_t socket_receive_with(const struct sock *s, void *p, size_t n, int flags, int *passed)
+{
+    union {
+        struct cmsghdr header; /* aligns */
+        unsigned char space[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct iovec part = {.iov_base = p, .iov_len = n};
+    struct msghdr m = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    ssize_t got;
+
+    if (!socket_ours(s)) {
+        errno = EBADF;
+        return -1;
+    }
+    got = recvmsg(s->fd, &m, flags | MSG_CMSG_CLOEXEC);
+    if (got < 0)
+        return got;
+    for (struct cmsghdr *h = CMSG_FIRSTHDR(&m); h != NULL; h = CMSG_NXTHDR(&m, h)) {
+        if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
+            continue;
+        for (size_t i = 0; CMSG_LEN((i + 1) * sizeof(int)) <= h->cmsg_len; i++) {
+            if (*passed >= 0)
+                close(*passed);
+            memcpy(passed, CMSG_DATA(h) + i * sizeof(int), sizeof *passed);
+        }
+    }
+    return got;
+}
+
 void socket_shutdown(const struct sock *s)
 {
     if (socket_ours(s))

@@ -37,6 +37,10 @@ bool socket_send(const struct sock *s, const unsigned char *p, size_t n);
 /* recv(2); EBADF if the number is not this socket. */
 ssize_t socket_receive(const struct sock *s, void *p, size_t n, int flags);
 
+/* Likewise, and *passed gets the descriptor that came along, in the place of one that came
+   before; close-on-exec. */
+ssize_t socket_receive_with(const struct sock *s, void *p, size_t n, int flags, int *passed);
+
 /* Ends what is in progress. */
 void socket_shutdown(const struct sock *s);
 

@@ -66,6 +66,11 @@ static CK_ULONG room_of(CK_ULONG n)
     return n < MAX_REPLY ? n : MAX_REPLY;
 }
 
+void expect(struct call *c, CK_ULONG n)
+{
+    c->room = n < MAX_REPLY && c->room < MAX_REPLY ? c->room + n : MAX_REPLY;
+}
+
 void put_room(struct call *c, const void *out, const CK_ULONG *len)
 {
     if (len == NULL)
@@ -76,6 +81,8 @@ void put_room(struct call *c, const void *out, const CK_ULONG *len)
         put_u32(c, (uint32_t)NULL_LENGTH);
     else
         put_u32(c, room_of(*len));
+    if (out != NULL && len != NULL)
+        expect(c, *len);
 }
 
 void put_count(struct call *c, const void *list, const CK_ULONG *count)
@@ -84,6 +91,8 @@ void put_count(struct call *c, const void *list, const CK_ULONG *count)
         call_fail(c, CKR_ARGUMENTS_BAD);
     else
         put_u32(c, list == NULL ? 0 : room_of(*count < MAX_REPLY ? *count * 8 : MAX_REPLY) / 8);
+    if (list != NULL && count != NULL)
+        expect(c, *count < MAX_REPLY ? *count * 8 : MAX_REPLY);
 }
 
 void get_malformed(struct call *c)

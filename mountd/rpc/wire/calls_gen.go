@@ -114,6 +114,7 @@ const (
 	CallMessageBegin              Call = 283
 	CallMessageNext               Call = 284
 	CallMessageFinal              Call = 285
+	CallRoad                      Call = 286
 )
 
 // Signatures returns those of call; ok is false for a call that does not exist.
@@ -337,6 +338,8 @@ func Signatures(call Call) (s Signature, ok bool) {
 		return Signature{"C_MessageNext", "uuuuayayfy", "ayay"}, true
 	case CallMessageFinal:
 		return Signature{"C_MessageFinal", "uu", ""}, true
+	case CallRoad:
+		return Signature{"C_Road", "", ""}, true
 	}
 	return Signature{}, false
 }
