@@ -4,6 +4,7 @@ import (
 	"crypto"
 	cryptoaes "crypto/aes"
 	"crypto/cipher"
+	"crypto/des"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/hmac"
@@ -11,15 +12,19 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"math/big"
 	"net"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
+	"p11fs/p11"
 	"p11fs/tokens/icsf/icsftest/icsfserver"
 	"p11fs/tokens/icsf/icsfwire"
+	"p11fs/tokens/tokentest"
 )
 
 // What a client binds with.
@@ -130,7 +135,16 @@ func TestICSFStock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkServices(t, h.ok(h.with+"python3 "+script+" "+h.module+" "+userPIN))
+	numbers := ""
+	for _, kt := range []p11.KeyType{p11.CKK_DSA, p11.CKK_DH} {
+		g := tokentest.Group(kt)
+		for _, n := range []*big.Int{g.P, g.Q, g.G} {
+			if n != nil {
+				numbers += fmt.Sprintf(" %x", n.Bytes())
+			}
+		}
+	}
+	checkServices(t, h.ok(h.with+"python3 "+script+" "+h.module+" "+userPIN+numbers))
 	for s := icsfwire.DMK; s <= icsfwire.WPK; s++ {
 		if h.server.Calls(s) == 0 {
 			t.Errorf("stock has not asked for %s", s)
@@ -171,6 +185,7 @@ func checkServices(t *testing.T, printed string) {
 		Garbage   string `json:"unwrap-garbage"`
 		Master    string
 		Material  []string
+		TLS       []string `json:"tls-material"`
 		Labels    []string
 		Found     int
 		Left      int
@@ -215,9 +230,10 @@ func checkServices(t *testing.T, printed string) {
 			t.Errorf("%s: %s, want %s", name, pair[0], pair[1])
 		}
 	}
-	if got.Found != 1 || got.Left != 0 || got.Private%16 != 0 || got.Private < 1200 || len(got.Master) != 96 || len(got.Material) != 6 {
+	if got.Found != 1 || got.Left != 0 || got.Private%16 != 0 || got.Private < 1200 || len(got.Master) != 96 || len(got.Material) != 6 || len(got.TLS) != 6 || slices.Equal(got.Material, got.TLS) {
 		t.Errorf("what came of it is %+v", got)
 	}
+	checkMore(t, printed, text)
 	pub := &rsa.PublicKey{N: new(big.Int).SetBytes(fromHex(t, got.Modulus)), E: 65537}
 	sum := sha256.Sum256(text)
 	if err := rsa.VerifyPKCS1v15(pub, 0, digest, fromHex(t, got.RSA)); err != nil {
@@ -234,5 +250,53 @@ func checkServices(t *testing.T, printed string) {
 	rs := fromHex(t, got.ECDSA)
 	if len(rs) != 64 || !ecdsa.Verify(ec, digest, new(big.Int).SetBytes(rs[:32]), new(big.Int).SetBytes(rs[32:])) {
 		t.Errorf("ECDSA: %x", rs)
+	}
+}
+
+// checkMore checks what DES and Triple DES have made of text, the refusals of DSA, and the
+// lengths that calls have told without room, with too little, and with enough.
+func checkMore(t *testing.T, printed string, text []byte) {
+	t.Helper()
+	var got map[string]any
+	if err := json.Unmarshal([]byte(printed), &got); err != nil {
+		t.Fatal(err)
+	}
+	lengths := map[string]any{
+		"aes-cbc": "0x0 80, 0x150 80, 0x0 80", "aes-pad": "0x0 96, 0x150 96, 0x0 96", "hmac": "0x0 32, 0x150 1, 0x0 32",
+		"rsa": "0x0 256, 0x150 256, 0x0 256", "rsa back": "0x0 256, 0x150 256, 0x0 256",
+		"rsa-sha256":   "0x0 0, 0x150 256, 0x0 256", // stock asks nobody for the length
+		"aes-cbc back": "0x0 80, 0x0 80, 0x91 4096", // stock does not look at the room
+	}
+	if !reflect.DeepEqual(got["sizes"], lengths) {
+		t.Errorf("lengths are %v", got["sizes"])
+	}
+	key := make([]byte, 24)
+	for i := range key {
+		key[i] = byte(i + 1)
+	}
+	single, err := des.NewCipher(key[:8])
+	if err != nil {
+		t.Fatal(err)
+	}
+	triple, err := des.NewTripleDESCipher(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"wrong-dsa-11-0": "0xc0", "wrong-dsa-12-0": "0xc0", "wrong-dsa-12-1": "0xc0"}
+	for name, block := range map[string]cipher.Block{"des": single, "des3": triple} {
+		ecb := slices.Clone(text)
+		for i := 0; i < len(ecb); i += des.BlockSize {
+			block.Encrypt(ecb[i:], ecb[i:])
+		}
+		want[name+"-ecb"] = hex.EncodeToString(ecb)
+		for mode, in := range map[string][]byte{"cbc": slices.Clone(text), "pad": slices.Concat(text, []byte("end\x05\x05\x05\x05\x05"))} {
+			cipher.NewCBCEncrypter(block, []byte{0, 1, 2, 3, 4, 5, 6, 7}).CryptBlocks(in, in)
+			want[name+"-"+mode] = hex.EncodeToString(in)
+		}
+	}
+	for name, is := range want {
+		if got[name] != is {
+			t.Errorf("%s: %v, want %s", name, got[name], is)
+		}
 	}
 }

@@ -1,8 +1,12 @@
 """Has a module with an icsf token use each service of ICSF, and prints what came of it.
 
-usage: icsf_stock.py MODULE PIN
+usage: icsf_stock.py MODULE PIN P Q G P G
+
+The numbers are a group of DSA and one of Diffie-Hellman.
 """
 import ctypes
+import hashlib
+import hmac
 import json
 import sys
 
@@ -10,9 +14,9 @@ from stock_client import Attribute, Client, Mechanism, Refused, U, check, templa
 
 ID, SENSITIVE, ENCRYPT, DECRYPT, WRAP, UNWRAP, SIGN, VERIFY, DERIVE = 0x102, 0x103, 0x104, 0x105, 0x106, 0x107, 0x108, 0x10A, 0x10C
 KEY_TYPE, MODULUS, MODULUS_BITS, EXPONENT, VALUE_LEN, EXTRACTABLE, PARAMS, POINT = 0x100, 0x120, 0x121, 0x122, 0x161, 0x162, 0x180, 0x181
-CLASS, TOKEN, LABEL, VALUE, PRIME, BASE = 0x0, 0x1, 0x3, 0x11, 0x130, 0x132
+CLASS, TOKEN, LABEL, VALUE, PRIME, SUBPRIME, BASE = 0x0, 0x1, 0x3, 0x11, 0x130, 0x131, 0x132
 PUBLIC, PRIVATE, SECRET = 2, 3, 4
-RSA, DH, EC, GENERIC, AES, DES3 = 0x0, 0x2, 0x3, 0x10, 0x1F, 0x15
+RSA, DSA, DH, EC, GENERIC, AES, DES, DES3 = 0x0, 0x1, 0x2, 0x3, 0x10, 0x1F, 0x13, 0x15
 YES, NO = b"\1", b"\0"
 P256 = bytes.fromhex("06082a8648ce3d030107")
 KEY = bytes(range(16))
@@ -98,6 +102,17 @@ class Services(Client):
             check(self.lib.C_VerifyUpdate(self.session, part, U(len(part))))
         check(self.lib.C_VerifyFinal(self.session, signature, U(len(signature))))
 
+    def sizes(self, name, key, kind, data, parameter=None):
+        """Asks for the length of what comes out, gives too little room, and then enough: what each call says."""
+        init, call = getattr(self.lib, "C_%sInit" % name), getattr(self.lib, "C_" + name)
+        check(init(self.session, ctypes.byref(self.mechanism(kind, parameter)), key))
+        out, n, said = ctypes.create_string_buffer(4096), U(0), []
+        for room in (None, 1, 4096):
+            n.value = room or 0
+            rv = call(self.session, data, U(len(data)), None if room is None else out, ctypes.byref(n))
+            said.append("0x%x %d" % (rv, n.value))
+        return ", ".join(said)
+
     def refuses(self, call, *args):
         try:
             call(*args)
@@ -107,7 +122,7 @@ class Services(Client):
 
     def wrap(self, kind, wrapping, key):
         out, n = ctypes.create_string_buffer(8192), U(8192)
-        iv = None if kind == 0x1 else bytes(16)
+        iv = None if kind == 0x1 else bytes(16 if kind == 0x1085 else 8)
         check(self.lib.C_WrapKey(self.session, ctypes.byref(self.mechanism(kind, iv)), wrapping, key, out, ctypes.byref(n)))
         return out.raw[: n.value]
 
@@ -195,8 +210,76 @@ def ssl(c, out):
     ivs = ctypes.create_string_buffer(16), ctypes.create_string_buffer(16)
     made = Material(client_iv=ctypes.cast(ivs[0], ctypes.c_void_p), server_iv=ctypes.cast(ivs[1], ctypes.c_void_p))
     p = MaterialParams(160, 128, 128, 0, random, ctypes.cast(ctypes.pointer(made), ctypes.c_void_p))
-    c.derive(p, 0x372, master, [(CLASS, num(SECRET)), (KEY_TYPE, num(AES)), (TOKEN, NO), (SENSITIVE, NO), (EXTRACTABLE, YES)])
-    out["material"] = [c.get(h, VALUE).hex() for h in (made.client_mac, made.server_mac, made.client_key, made.server_key)] + [iv.raw.hex() for iv in ivs]
+    for kind, name in ((0x376, "tls-material"), (0x372, "material")):
+        c.derive(p, kind, master, [(CLASS, num(SECRET)), (KEY_TYPE, num(AES)), (TOKEN, NO), (SENSITIVE, NO), (EXTRACTABLE, YES)])
+        out[name] = [c.get(h, VALUE).hex() for h in (made.client_mac, made.server_mac, made.client_key, made.server_key)] + [iv.raw.hex() for iv in ivs]
+
+
+def des(c, out):
+    for name, kt, size, kinds in (("des", DES, 8, (0x121, 0x122, 0x125)), ("des3", DES3, 24, (0x132, 0x133, 0x136))):
+        key = c.create([(CLASS, num(SECRET)), (KEY_TYPE, num(kt)), (TOKEN, NO), (LABEL, name.encode()), (VALUE, bytes(range(1, size + 1))), (SENSITIVE, NO), (EXTRACTABLE, YES),
+                        (ENCRYPT, YES), (DECRYPT, YES), (WRAP, YES), (UNWRAP, YES)])
+        for mode, kind in zip(("ecb", "cbc", "pad"), kinds):
+            iv, text = None if mode == "ecb" else bytes(range(8)), TEXT + b"end" if mode == "pad" else TEXT
+            whole = c.one_shot("Encrypt", key, kind, text, iv)
+            out["%s-%s" % (name, mode)] = whole.hex()
+            if c.in_parts("Encrypt", key, kind, split(text), iv) != whole:
+                raise Exception("%s-%s is other in parts" % (name, mode))
+            for back in (c.one_shot("Decrypt", key, kind, whole, iv), c.in_parts("Decrypt", key, kind, split(whole), iv)):
+                if back != text:
+                    raise Exception("%s-%s decrypts to %s" % (name, mode, back))
+        if len(c.wrap(kinds[2], key, key)) != size + 8:
+            raise Exception("what %s wraps has another length" % name)
+    for kind in (0x120, 0x130, 0x131):
+        c.generate(kind, [(TOKEN, NO), (ENCRYPT, YES), (DECRYPT, YES)])
+
+
+def group(c, out, p, q, g):
+    """DSA in a group, checked by FIPS 186-4."""
+    pub, priv = c.pair(0x10, [(TOKEN, NO), (PRIME, p), (SUBPRIME, q), (BASE, g), (VERIFY, YES)], [(TOKEN, NO), (SIGN, YES)])
+    P, Q, G, Y = (int.from_bytes(b, "big") for b in (p, q, g, c.get(pub.value, VALUE)))
+
+    def good(digest, signature):
+        half = len(q)
+        r, s = (int.from_bytes(b, "big") for b in (signature[:half], signature[half:]))
+        w = pow(s, -1, Q)
+        return pow(G, int.from_bytes(digest, "big") * w % Q, P) * pow(Y, r * w % Q, P) % P % Q == r
+    digest = hashlib.sha1(TEXT).digest()
+    for kind, data, parts in ((0x11, digest, False), (0x12, TEXT, False), (0x12, TEXT, True)):
+        signature = c.in_parts("Sign", priv, kind, split(data)) if parts else c.one_shot("Sign", priv, kind, data)
+        if not good(digest, signature):
+            raise Exception("a signature of DSA is wrong")
+        c.verify(pub, kind, data, signature, parts)
+        out["wrong-dsa-%x-%d" % (kind, parts)] = c.refuses(c.verify, pub, kind, data[:-1] + b"?", signature, parts)
+
+
+def agreement(c, out, p, g):
+    """Diffie-Hellman: both sides have what the numbers say."""
+    P, x = int.from_bytes(p, "big"), 0x123456789
+    pub, priv = c.pair(0x20, [(TOKEN, NO), (PRIME, p), (BASE, g)], [(TOKEN, NO), (DERIVE, YES)])
+    theirs = pow(int.from_bytes(g, "big"), x, P).to_bytes(len(p), "big")
+    key = c.derive(ctypes.create_string_buffer(theirs, len(theirs)), 0x21, priv,
+                   [(CLASS, num(SECRET)), (KEY_TYPE, num(GENERIC)), (TOKEN, NO), (SENSITIVE, NO), (EXTRACTABLE, YES), (VALUE_LEN, num(32))])
+    if c.get(key.value, VALUE) != pow(int.from_bytes(c.get(pub.value, VALUE), "big"), x, P).to_bytes(len(p), "big")[-32:]:
+        raise Exception("the two sides agree on two secrets")
+
+
+def more_macs(c, out, key):
+    for kind, name in ((0x211, "md5"), (0x221, "sha1"), (0x251, "sha256"), (0x261, "sha384"), (0x271, "sha512")):
+        mac = c.one_shot("Sign", key, kind, TEXT)
+        if mac != hmac.new(KEY, TEXT, name).digest() or c.in_parts("Sign", key, kind, split(TEXT)) != mac:
+            raise Exception("the HMAC with %s is %s" % (name, mac.hex()))
+        c.verify(key, kind, TEXT, mac)
+        c.verify(key, kind, TEXT, mac, True)
+
+
+def lengths(c, out, aes, mac, priv):
+    iv = bytes(range(16))
+    out["sizes"] = {
+        "aes-cbc": c.sizes("Encrypt", aes, 0x1082, TEXT, iv), "aes-pad": c.sizes("Encrypt", aes, 0x1085, TEXT, iv),
+        "aes-cbc back": c.sizes("Decrypt", aes, 0x1082, TEXT, iv), "hmac": c.sizes("Sign", mac, 0x251, TEXT), "rsa": c.sizes("Sign", priv, 0x1, b"20 bytes to be sign."),
+        "rsa-sha256": c.sizes("Sign", priv, 0x40, TEXT), "rsa back": c.sizes("Decrypt", priv, 0x3, bytes(255) + b"2"),
+    }
 
 
 def objects(c, out):
@@ -221,6 +304,11 @@ def main():
     pub, priv = pairs_of_keys(c, out)
     wrapping(c, out, aes, mac, pub, priv)
     ssl(c, out)
+    des(c, out)
+    group(c, out, *(bytes.fromhex(x) for x in sys.argv[3:6]))
+    agreement(c, out, *(bytes.fromhex(x) for x in sys.argv[6:8]))
+    more_macs(c, out, mac)
+    lengths(c, out, aes, mac, priv)
     c.do_close()
     c.do_end()
     json.dump(out, sys.stdout)
