@@ -49,7 +49,17 @@ func TestICSFDoc(t *testing.T) {
 	for _, what := range []string{"backup icsf file", "check icsf"} {
 		refuses("echo phrase | p11fs "+what, "its objects are on the server")
 	}
-	term.ok("p11fs doctor | grep -i icsf; p11fs status | grep icsf; true")
+	if got := term.run("p11fs doctor"); strings.Contains(got.out+got.err, "icsf") && strings.Contains(got.out+got.err, "cannot be") {
+		t.Errorf("doctor says\n%s%s", got.out, got.err)
+	}
+	term.ok("p11fs status | grep -q icsf")
+	const list = "printf '%s\\n' RACFPASS | p11fs init icsf --uri $URI --list --binddn " + icsfDN
+	if got := term.ok(list); !strings.Contains(got, "TESTTOKEN") || !strings.Contains(got, "ICSF TKDS") || !strings.Contains(got, "OTHERTOKEN") {
+		t.Errorf("the tokens of the server are\n%s", got)
+	}
+	refuses("printf '%s\\n' OTHER "+userPIN+" | p11fs init icsf --new-password", "refused the stored password")
+	refuses("printf '%s\\n' RACFPASS 99999999 | p11fs init icsf --new-password", "neither the user's PIN nor the SO's")
+	term.ok("printf '%s\\n' RACFPASS " + userPIN + " | p11fs init icsf --new-password")
 
 	// The connection is lost between uses, and found again.
 	server.Cut()

@@ -87,10 +87,12 @@ The SO PIN stays as it is: p11fs pin --so TOKEN changes it.
 Where no daemon has the token, and its name is that of a kind (tpm, lite) or --device,
 --protection or --cost is given, it is made first, as one of your own. With --uri that is
 one whose keys are those of a token of ICSF on z/OS: the password of --binddn is asked for
-first, and what is on the server stays.` + socketText,
+first, and what is on the server stays. --list shows the tokens of that server instead, and
+--new-password stores the server's new password for a token that is there.` + socketText,
 		Example: `  p11fs init swtok
   p11fs init tpm --device unix:$HOME/swtpm/sock
   p11fs init icsf --uri ldaps://zos.example --binddn racfid=USER1,profiletype=user,cn=RACF
+  p11fs init icsf --new-password
   printf '87654321\n1234\n' | p11fs init swtok --label demo --yes`,
 		Args: takes(1, 1),
 	}
@@ -99,7 +101,7 @@ first, and what is on the server stays.` + socketText,
 	pinFile := c.Flags().String("pin-file", "", "read the user's PIN from the first line of this `FILE`")
 	yes := c.Flags().BoolP("yes", "y", false, "do not ask whether the objects may be destroyed")
 	maker := makerFlags(c, s)
-	return onDoor(c, maker.make, func(c *cobra.Command, d pinDoor, token string) error {
+	onDoor(c, maker.make, func(c *cobra.Command, d pinDoor, token string) error {
 		made, _ := d.(*directoryDoor)
 		if made == nil {
 			if err := maker.unwanted(token); err != nil {
@@ -140,6 +142,14 @@ first, and what is on the server stays.` + socketText,
 		made.tell(s, token)
 		return nil
 	})
+	run := c.RunE
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if done, err := maker.server.instead(c, s, maker.ask, args[0], *pinFile); done {
+			return err
+		}
+		return run(c, args)
+	}
+	return c
 }
 
 func newGenerate(s streams) *cobra.Command {

@@ -6,17 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"os"
 	"path/filepath"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"p11fs/locks"
 	"p11fs/p11"
 	"p11fs/tokens"
-	"p11fs/tokens/icsf/icsfconn"
 	"p11fs/tokens/icsf/icsffile"
 	"p11fs/tokens/swtok"
 )
@@ -52,7 +49,7 @@ func newKind(p swtok.Provider, w times, trace string) tokens.Kind {
 			}
 			return t, nil
 		},
-		Check:    check,
+		Check: check, Weak: weak,
 		NoUpkeep: errNoUpkeep,
 		Unshared: func(tokens.Place) bool { return true },
 	}
@@ -78,8 +75,10 @@ func readConfig(place tokens.Place) (*icsffile.Config, error) {
 	switch {
 	case errors.Is(err, os.ErrNotExist) && place.Config == "":
 		return nil, p11.Advise(p11.Errorf(p11.CKR_TOKEN_NOT_PRESENT, "nothing says which server has the token: %w", err), "make it with p11fs init icsf --uri URI, or name its file with confname")
+	case errors.Is(err, os.ErrNotExist):
+		return nil, p11.Advise(p11.Errorf(p11.CKR_TOKEN_NOT_PRESENT, "the configuration of the token: %w", err), "write the file, as pkcsicsf does, or another name behind confname")
 	case err != nil:
-		return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "the configuration of the token: %w", err)
+		return nil, p11.Advise(p11.Errorf(p11.CKR_FUNCTION_FAILED, "the configuration of the token: %w", err), "have it belong to the daemon's user or root, and nobody else write it: ls -l shows who may")
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
@@ -87,7 +86,7 @@ func readConfig(place tokens.Place) (*icsffile.Config, error) {
 		return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "the configuration of the token: %w", err)
 	}
 	c, err := icsffile.ParseConfig(b, place.Slot)
-	if err != nil {
+	if err != nil { // which says what to write
 		return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "%w", fmt.Errorf("%s: %w", path, err))
 	}
 	return c, nil
@@ -95,36 +94,3 @@ func readConfig(place tokens.Place) (*icsffile.Config, error) {
 
 // errNoUpkeep says why there is no tokens.Upkeep.
 var errNoUpkeep = errors.New("its objects are on the server, and nothing is in its directory but the PINs and the server's password: save the server's, and copy the directory with cp -a while p11fs is stopped")
-
-// lookTime bounds how long a server is looked for.
-const lookTime = 5 * time.Second
-
-// check is tokens.Kind's: that the configuration can be used, and that somebody is at the
-// server's port. Who may bind is known with a PIN only.
-func check(place tokens.Place) (wrong, mend string) {
-	if _, err := os.Lstat(configOf(place)); errors.Is(err, os.ErrNotExist) && place.Config == "" || errors.Is(err, os.ErrPermission) {
-		return "", ""
-	}
-	c, err := readConfig(place)
-	if err != nil {
-		return err.Error(), "editor " + configOf(place)
-	}
-	if _, err := os.Lstat(filepath.Join(place.Dir, passwordFile)); c.Mech == icsffile.Simple && errors.Is(err, os.ErrNotExist) {
-		return fmt.Sprintf("%s has no file %s with the server's password: the token stays closed", place.Dir, passwordFile), "p11fs init icsf --uri " + c.URI
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), lookTime)
-	defer cancel()
-	if err := icsfconn.Reach(ctx, icsfconn.Config{URI: c.URI, CACert: c.CACert, Cert: c.Cert, Key: c.Key}); err != nil {
-		return err.Error() + ": its keys cannot be used", "ping " + hostOf(c.URI)
-	}
-	return "", ""
-}
-
-// hostOf is the host in a URI.
-func hostOf(uri string) string {
-	u, err := url.Parse(uri)
-	if err != nil {
-		return uri
-	}
-	return u.Hostname()
-}

@@ -3,6 +3,7 @@ package icsf
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -23,12 +24,21 @@ const ownConfig = "token.conf"
 // maxTokens bounds the tokens of a server that are looked at.
 const maxTokens = 1024
 
+// An Offered is a token of a server.
+type Offered struct {
+	icsffile.Config
+	Protected bool // nobody may write to it
+}
+
 // Tokens asks a server for its tokens: c says which server, and is returned once for each,
 // completed. password is that of c.BindDN, nil with SASL.
-func Tokens(ctx context.Context, c icsffile.Config, password *secret.Bytes) (list []icsffile.Config, err error) {
-	conn := icsfconn.New(icsfconn.Config{
-		URI: c.URI, DN: c.BindDN, Password: password.Clone, External: c.Mech == icsffile.SASL, CACert: c.CACert, Cert: c.Cert, Key: c.Key,
-	})
+func Tokens(ctx context.Context, c icsffile.Config, password *secret.Bytes) (list []Offered, err error) {
+	if err := c.CheckServer(); err != nil {
+		return nil, p11.Errorf(p11.CKR_ARGUMENTS_BAD, "%w", err)
+	}
+	conf := connOf(&c)
+	conf.Password = password.Clone
+	conn := icsfconn.New(conf)
 	defer conn.Close()
 	const atATime = 10
 	for after := icsfwire.Handle(""); len(list) < maxTokens; {
@@ -42,7 +52,7 @@ func Tokens(ctx context.Context, c icsffile.Config, password *secret.Bytes) (lis
 		}
 		for b := out.Records; len(b) >= icsfwire.TokenRecordSize; b = b[icsfwire.TokenRecordSize:] {
 			field := func(from, to int) string { return strings.TrimRight(string(b[from:to]), " \x00") }
-			one := c
+			one := Offered{Config: c, Protected: b[flagsAt]&protected != 0}
 			one.Name, one.Manufacturer, one.Model, one.Serial = field(0, 32), field(32, 64), field(64, 80), field(80, 96)
 			if !icsffile.ValidName(one.Name) || icsfwire.TokenHandle(one.Name) <= after {
 				return nil, p11.Errorf(p11.CKR_DEVICE_ERROR, "the server lists what is no token")
@@ -54,6 +64,9 @@ func Tokens(ctx context.Context, c icsffile.Config, password *secret.Bytes) (lis
 	return list, nil
 }
 
+// Where the record of a token has its flags, and the first of them.
+const flagsAt, protected = 112, 0x80
+
 // Prepare makes the files of a token directory that has none: the configuration, and with
 // SIMPLE the server's password, under the PIN that an SO has at first. The server is asked for
 // the token that c names, or for the only one where it names none.
@@ -62,16 +75,9 @@ func Prepare(ctx context.Context, dir string, c icsffile.Config, password *secre
 	if err != nil {
 		return err
 	}
-	var names []string
-	var found *icsffile.Config
-	for i := range list {
-		names = append(names, list[i].Name)
-		if list[i].Name == c.Name || c.Name == "" && len(list) == 1 {
-			found = &list[i]
-		}
-	}
-	if found == nil {
-		return p11.Advise(p11.Errorf(p11.CKR_TOKEN_NOT_PRESENT, "the server has the tokens %s", strings.Join(names, ", ")), "name one of them with --icsf-token")
+	found, err := choose(list, c.Name, "name one of them with --icsf-token")
+	if err != nil {
+		return err
 	}
 	if err := found.Check(); err != nil {
 		return p11.Errorf(p11.CKR_ARGUMENTS_BAD, "%w", err)
@@ -91,6 +97,62 @@ func Prepare(ctx context.Context, dir string, c icsffile.Config, password *secre
 				return err
 			}
 		}
+	}
+	return nil
+}
+
+// ReplacePassword stores another password of the server in the place of the one in a token
+// directory, once the server has taken it. pin is the user's or the SO's: it opens the key
+// under which the password is.
+func ReplacePassword(ctx context.Context, dir string, pin, password *secret.Bytes) error {
+	c, err := readConfig(tokens.Place{Dir: dir})
+	if err != nil {
+		return err
+	}
+	if c.Mech != icsffile.Simple {
+		return p11.Advise(p11.Errorf(p11.CKR_ARGUMENTS_BAD, "the token has no password: a certificate says who it is"), "put another certificate where CERT says")
+	}
+	var master *secret.Bytes
+	found := false
+	for _, name := range []string{"MK_USER", "MK_SO"} {
+		b, err := readOwn(dir, name, icsffile.KeyFileSize)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		found = true
+		if err == nil {
+			master, err = icsffile.OpenMaster(b, pin)
+		}
+		if err != nil {
+			return err
+		}
+		if master != nil {
+			break
+		}
+	}
+	if !found {
+		return p11.Advise(p11.Errorf(p11.CKR_TOKEN_NOT_PRESENT, "%s has neither MK_SO nor MK_USER", dir), noKeys(dir))
+	}
+	if master == nil {
+		return p11.Errorf(p11.CKR_PIN_INCORRECT, "it is neither the user's PIN nor the SO's")
+	}
+	defer master.Close()
+	if _, err := Tokens(ctx, *c, password); err != nil {
+		return err
+	}
+	b, err := icsffile.SealPassword(rand.Reader, master, password)
+	if err != nil {
+		return p11.Errorf(p11.CKR_ARGUMENTS_BAD, "the server's password: %w", err)
+	}
+	made := filepath.Join(dir, "."+passwordFile+".new")
+	if err := os.Remove(made); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return p11.Errorf(p11.CKR_FUNCTION_FAILED, "%w", err)
+	}
+	if err := writeNew(made, b); err != nil {
+		return err
+	}
+	if err := os.Rename(made, filepath.Join(dir, passwordFile)); err != nil {
+		return p11.Errorf(p11.CKR_FUNCTION_FAILED, "%w", errors.Join(err, os.Remove(made)))
 	}
 	return nil
 }

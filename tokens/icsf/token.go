@@ -79,12 +79,11 @@ func open(ctx context.Context, p swtok.Provider, place tokens.Place, c *icsffile
 		}
 	}
 	if _, err := os.Lstat(filepath.Join(place.Dir, passwordFile)); c.Mech == icsffile.Simple && err != nil {
-		return nil, p11.Advise(p11.Errorf(p11.CKR_TOKEN_NOT_PRESENT, "the server's password is not stored: %w", err), "store it with p11fs init icsf")
+		return nil, p11.Advise(p11.Errorf(p11.CKR_TOKEN_NOT_PRESENT, "the server's password is not stored: %w", err), "store it with p11fs init icsf --new-password, or stock's pkcsicsf for the machine's token")
 	}
 	t := &token{called: place.Name, dir: place.Dir, uri: c.URI, conf: c, log: place.Log, test: swtok.NewCrypto(p, place.Rand).SelfTest}
-	conf := icsfconn.Config{
-		URI: c.URI, DN: c.BindDN, Password: t.password, External: c.Mech == icsffile.SASL, CACert: c.CACert, Cert: c.Cert, Key: c.Key,
-	}
+	conf := connOf(c)
+	conf.Password = t.password
 	if trace != nil {
 		conf.Trace, t.trace = trace, trace
 	}
@@ -256,22 +255,31 @@ func (t *token) InitToken(ctx context.Context, pin *secret.Bytes, label string) 
 // passwordFile has the server's password.
 const passwordFile = "RACF"
 
-// readPassword opens the server's password.
-func readPassword(dir string, master *secret.Bytes) (*secret.Bytes, error) {
-	name := filepath.Join(dir, passwordFile)
+// readOwn reads a file of a token directory, of at most so many bytes and one.
+func readOwn(dir, name string, most int64) ([]byte, error) {
+	name = filepath.Join(dir, name)
 	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "the server's password: %w", &os.PathError{Op: "open", Path: name, Err: err})
+		return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "%w", &os.PathError{Op: "open", Path: name, Err: err})
 	}
 	f := os.NewFile(uintptr(fd), name)
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, icsffile.MaxPassword+64))
+	b, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err != nil {
+		return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "%w", err)
+	}
+	return b, nil
+}
+
+// readPassword opens the server's password.
+func readPassword(dir string, master *secret.Bytes) (*secret.Bytes, error) {
+	b, err := readOwn(dir, passwordFile, icsffile.MaxPassword+64)
 	if err != nil {
 		return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "the server's password: %w", err)
 	}
 	password, err := icsffile.OpenPassword(b, master)
 	if err == nil && password == nil {
-		err = p11.Advise(p11.Errorf(p11.CKR_DEVICE_ERROR, "%s is damaged, or under another master key", name), "store the server's password anew with p11fs init icsf")
+		err = p11.Advise(p11.Errorf(p11.CKR_DEVICE_ERROR, "%s is damaged, or under another master key", filepath.Join(dir, passwordFile)), "store the server's password anew with p11fs init icsf --new-password")
 	}
 	return password, err
 }

@@ -2,14 +2,10 @@ package icsfconn
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/url"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -171,15 +167,6 @@ func interrupted(err error) error {
 	return p11.Errorf(p11.CKR_FUNCTION_CANCELED, "interrupted: %w", err)
 }
 
-// Reach says whether a server can be reached, with TLS if the URI says so. It does not bind.
-func Reach(ctx context.Context, conf Config) error {
-	conn, _, err := New(conf).dial(ctx)
-	if err == nil {
-		err = conn.Close()
-	}
-	return err
-}
-
 // connect makes a link.
 func (c *Conn) connect(ctx context.Context) (*Link, error) {
 	conn, host, err := c.dial(ctx)
@@ -189,78 +176,9 @@ func (c *Conn) connect(ctx context.Context) (*Link, error) {
 	l := newLink(conn, &c.conf)
 	if err := l.bind(ctx); err != nil {
 		l.breaks(err)
-		if p11.RVOf(err) == p11.CKR_GENERAL_ERROR { // no words of ours
-			err = p11.Errorf(p11.CKR_TOKEN_NOT_PRESENT, "the server %s does not answer as a directory does: %w", host, err)
-		}
-		return nil, err
+		return nil, noDirectory(host, err)
 	}
 	return l, nil
-}
-
-// dial makes a connection to the server.
-func (c *Conn) dial(ctx context.Context) (_ net.Conn, host string, err error) {
-	u, err := url.Parse(c.conf.URI)
-	if err != nil {
-		return nil, "", p11.Errorf(p11.CKR_FUNCTION_FAILED, "the server's URI: %w", err)
-	}
-	port := "389"
-	if u.Scheme == "ldaps" {
-		port = "636"
-	}
-	if u.Port() != "" {
-		port = u.Port()
-	}
-	within, cancel := context.WithTimeout(ctx, c.conf.timeout())
-	defer cancel()
-	raw, err := (&net.Dialer{}).DialContext(within, "tcp", net.JoinHostPort(u.Hostname(), port))
-	if err != nil {
-		return nil, "", p11.Errorf(p11.CKR_TOKEN_NOT_PRESENT, "the server %s cannot be reached: %w", u.Host, err)
-	}
-	conn := raw
-	if u.Scheme == "ldaps" {
-		conf, err := c.tls(u.Hostname())
-		if err != nil {
-			_ = raw.Close()
-			return nil, "", err
-		}
-		t := tls.Client(raw, conf)
-		if err := t.HandshakeContext(within); err != nil {
-			_ = raw.Close()
-			return nil, "", p11.Errorf(p11.CKR_TOKEN_NOT_PRESENT, "there is no TLS with %s: %w", u.Host, err)
-		}
-		conn = t
-	}
-	return conn, u.Host, nil
-}
-
-// maxPEM bounds a file of certificates.
-const maxPEM = 1 << 20
-
-func (c *Conn) tls(host string) (*tls.Config, error) {
-	conf := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
-	if c.conf.CACert != "" {
-		f, err := os.Open(c.conf.CACert)
-		if err != nil {
-			return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "CACERT: %w", err)
-		}
-		defer f.Close()
-		b, err := io.ReadAll(io.LimitReader(f, maxPEM))
-		if err != nil {
-			return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "CACERT: %w", err)
-		}
-		conf.RootCAs = x509.NewCertPool()
-		if !conf.RootCAs.AppendCertsFromPEM(b) {
-			return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "CACERT: %s has no certificate in PEM", c.conf.CACert)
-		}
-	}
-	if c.conf.Cert != "" {
-		pair, err := tls.LoadX509KeyPair(c.conf.Cert, c.conf.Key)
-		if err != nil {
-			return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "CERT and KEY: %w", err)
-		}
-		conf.Certificates = []tls.Certificate{pair}
-	}
-	return conf, nil
 }
 
 // tries is how often what may be repeated is tried.

@@ -51,7 +51,14 @@ func serviceError(s icsfwire.Service, ret, reason int) error {
 	default:
 		rv = p11.CKR_DEVICE_ERROR
 	}
-	return p11.Errorf(rv, "ICSF's service %s gives the return code %d and the reason code %d", s, ret, reason)
+	err := p11.Errorf(rv, "ICSF's service %s gives the return code %d and the reason code %d", s, ret, reason)
+	switch rv {
+	case p11.CKR_TOKEN_NOT_PRESENT:
+		return p11.Advise(err, "the server has no such token: p11fs init icsf --list shows those that it has, and TOKEN_NAME in the configuration is this one")
+	case p11.CKR_FUNCTION_REJECTED:
+		return p11.Advise(err, "the security manager of the server lets the user not do this: have its administrator permit the profiles of the classes CRYPTOZ and CSFSERV")
+	}
+	return err
 }
 
 // reasons are the CK_RV of the reason codes that come with returnError.

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -50,6 +48,7 @@ func (l *Link) read() {
 		to := l.waiting[m.ID]
 		l.mu.Unlock()
 		if to == nil {
+			secret.Wipe(m.Body)
 			continue // nobody waits for it any more
 		}
 		select {
@@ -131,18 +130,23 @@ func (l *Link) ask(ctx context.Context, want icsfwire.Op, print func(id int) ([]
 		return nil, nil, err
 	}
 	for {
+		var m *icsfwire.Message
 		select {
-		case m := <-to:
-			if m.Op == want {
-				return before, m, nil
-			}
-			if before = append(before, m); len(before) == answers {
-				return nil, nil, errors.New("the server answers something else")
-			}
+		case m = <-to:
 		case <-l.gone:
-			return nil, nil, l.Broken()
+			select {
+			case m = <-to: // it was read before the end was
+			default:
+				return nil, nil, l.Broken()
+			}
 		case <-ctx.Done():
 			return nil, nil, ctx.Err()
+		}
+		if m.Op == want {
+			return before, m, nil
+		}
+		if before = append(before, m); len(before) == answers {
+			return nil, nil, errors.New("the server answers something else")
 		}
 	}
 }
@@ -190,25 +194,11 @@ func (l *Link) bind(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	entries, m, err := l.ask(ctx, icsfwire.SearchDone, icsfwire.Search)
+	has, _, err := l.services(ctx)
 	if err != nil {
 		return err
 	}
-	if _, err = icsfwire.ParseResult(m.Body); err != nil {
-		return err
-	}
-	var has []string
-	for _, e := range entries {
-		list, err := icsfwire.Extensions(e.Body)
-		if err != nil {
-			return err
-		}
-		has = append(has, list...)
-	}
-	if !slices.ContainsFunc(has, func(x string) bool { return strings.HasPrefix(x, icsfwire.RequestOID) }) {
-		return p11.Errorf(p11.CKR_FUNCTION_NOT_SUPPORTED, "the server has not the extended operation %s: it is no directory server of z/OS with the plug-in for ICSF", icsfwire.RequestOID)
-	}
-	return nil
+	return hasICSF(has)
 }
 
 func bindError(r icsfwire.Result, external bool) error {
@@ -216,9 +206,9 @@ func bindError(r icsfwire.Result, external bool) error {
 	case r.Code == icsfwire.Success:
 		return nil
 	case r.Code == icsfwire.InvalidCredentials && !external:
-		return p11.Advise(p11.Errorf(p11.CKR_DEVICE_ERROR, "the server refused the stored password"), "it is that of BINDDN on the server, not the PIN: have the server take it again")
+		return p11.Advise(p11.Errorf(p11.CKR_DEVICE_ERROR, "the server refused the stored password"), "it is that of BINDDN on the server, not the PIN: p11fs init icsf --new-password stores another, or stock's pkcsicsf for the machine's token")
 	case r.Code == icsfwire.InvalidCredentials:
-		return p11.Errorf(p11.CKR_DEVICE_ERROR, "the server does not know the certificate CERT")
+		return p11.Advise(p11.Errorf(p11.CKR_DEVICE_ERROR, "the server does not know the certificate CERT"), "have its administrator map the certificate to a user")
 	}
 	return p11.Errorf(p11.CKR_DEVICE_ERROR, "the server refused the bind with the result %d %s", r.Code, r.Text)
 }
@@ -236,6 +226,7 @@ func (l *Link) Call(ctx context.Context, r *icsfwire.Request, out icsfwire.Data)
 	if err != nil {
 		return "", err
 	}
+	defer secret.Wipe(m.Body)
 	result, err := icsfwire.ParseResult(m.Body)
 	if err != nil {
 		return "", damaged(err)

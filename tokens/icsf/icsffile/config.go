@@ -2,12 +2,12 @@ package icsffile
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"net/url"
 	"strconv"
 	"strings"
 
+	"p11fs/p11"
 	"p11fs/tokens/icsf/icsfwire"
 )
 
@@ -64,30 +64,41 @@ func (c *Config) Print(slot uint64) []byte {
 	return b.Bytes()
 }
 
-// Check says what is wrong with a configuration.
+// wrong is the error of a configuration, with what to write.
+func wrong(write, format string, args ...any) error {
+	return p11.Advise(fmt.Errorf(format, args...), "write "+write)
+}
+
+// Check says what is wrong with a configuration, and what to write.
 func (c *Config) Check() error {
+	if !ValidName(c.Name) {
+		return wrong(`TOKEN_NAME = "NAME": 1 to 32 letters, digits, points and #$@, no digit or point first`, "TOKEN_NAME %q is no name of a token of ICSF", c.Name)
+	}
+	return c.CheckServer()
+}
+
+// CheckServer is Check of all but which token of the server it is.
+func (c *Config) CheckServer() error {
 	for _, e := range c.entries() {
 		switch v := *e.value; {
 		case len(v) > e.most:
-			return fmt.Errorf("%s has %d bytes, and may have %d", e.key, len(v), e.most)
+			return wrong("a shorter "+e.key, "%s has %d bytes, and may have %d", e.key, len(v), e.most)
 		case strings.ContainsAny(v, "\"\n\x00"):
-			return fmt.Errorf("%s holds a quote or the end of a line", e.key)
+			return wrong(e.key+" without them", "%s holds a quote or the end of a line", e.key)
 		}
 	}
 	u, err := url.Parse(c.URI)
 	switch {
-	case !ValidName(c.Name):
-		return fmt.Errorf("TOKEN_NAME %q is no name of a token of ICSF", c.Name)
 	case err != nil || u.Host == "" || u.Scheme != "ldap" && u.Scheme != "ldaps":
-		return fmt.Errorf("URI is ldap://HOST or ldaps://HOST, not %q", c.URI)
+		return wrong(`URI = "ldaps://HOST", with :PORT if it is not the usual one`, "URI is ldap://HOST or ldaps://HOST, not %q", c.URI)
 	case c.Mech == Simple && c.BindDN == "":
-		return errors.New("MECH SIMPLE wants a BINDDN")
+		return wrong(`BINDDN = "racfid=USER,profiletype=user,cn=RACF", or MECH = "SASL"`, "MECH SIMPLE wants a BINDDN")
 	case c.Mech == SASL && u.Scheme != "ldaps":
-		return errors.New("MECH SASL wants a URI that begins with ldaps, since the certificate of the connection says who it is")
+		return wrong(`URI = "ldaps://HOST", or MECH = "SIMPLE" and a BINDDN`, "MECH SASL wants a URI that begins with ldaps, since the certificate of the connection says who it is")
 	case c.Mech == SASL && (c.Cert == "" || c.Key == ""):
-		return errors.New("MECH SASL wants CERT and KEY")
+		return wrong(`CERT = "FILE" and KEY = "FILE", or MECH = "SIMPLE" and a BINDDN`, "MECH SASL wants CERT and KEY")
 	case c.Mech != Simple && c.Mech != SASL:
-		return fmt.Errorf("MECH is SIMPLE or SASL, not %q", c.Mech)
+		return wrong(`MECH = "SIMPLE" or MECH = "SASL"`, "MECH is SIMPLE or SASL, not %q", c.Mech)
 	}
 	return nil
 }
@@ -111,7 +122,7 @@ func ValidName(name string) bool {
 // is an error there, as for stock; those of other slots are passed over.
 func ParseConfig(text []byte, slot uint64) (*Config, error) {
 	if len(text) > maxConfig {
-		return nil, errors.New("it is too long")
+		return nil, wrong("the slots' blocks alone", "it is longer than %d bytes", maxConfig)
 	}
 	words, err := split(string(text))
 	if err != nil {
@@ -125,14 +136,14 @@ func ParseConfig(text []byte, slot uint64) (*Config, error) {
 			return nil, err
 		}
 		c := &Config{}
-		var wrong error
-		if words, wrong, err = c.block(rest); err != nil {
+		var unknown error
+		if words, unknown, err = c.block(rest); err != nil {
 			return nil, err
 		}
 		if number == slot {
-			found, bad = c, wrong
+			found, bad = c, unknown
 		}
-		if only, onlyBad = c, wrong; n > 0 {
+		if only, onlyBad = c, unknown; n > 0 {
 			only = nil
 		}
 	}
@@ -141,7 +152,7 @@ func ParseConfig(text []byte, slot uint64) (*Config, error) {
 	}
 	switch {
 	case found == nil:
-		return nil, fmt.Errorf("it has nothing for slot %d", slot)
+		return nil, wrong(fmt.Sprintf("slot %d { and what follows, to }", slot), "it has nothing for slot %d", slot)
 	case bad != nil:
 		return nil, bad
 	}
@@ -155,17 +166,17 @@ func header(words []string) (number uint64, rest []string, err error) {
 			return number, words[3:], nil
 		}
 	}
-	return 0, nil, fmt.Errorf("%q is not the beginning of slot NUMBER {", words[0])
+	return 0, nil, wrong("slot NUMBER { first", "%q is not the beginning of slot NUMBER {", words[0])
 }
 
-// block reads lines up to "}". wrong is a key that is not known.
-func (c *Config) block(words []string) (rest []string, wrong, err error) {
+// block reads lines up to "}". bad is the error of a key that is not known.
+func (c *Config) block(words []string) (rest []string, bad, err error) {
 	for {
 		if len(words) > 0 && words[0] == "}" {
-			return words[1:], wrong, nil
+			return words[1:], bad, nil
 		}
 		if len(words) < 3 || words[1] != "=" {
-			return nil, nil, errors.New("a line is not KEY = VALUE, or a } is missing")
+			return nil, nil, wrong(`lines KEY = "VALUE", and } last`, "a line is not KEY = VALUE, or a } is missing")
 		}
 		known := false
 		for _, e := range c.entries() {
@@ -174,7 +185,7 @@ func (c *Config) block(words []string) (rest []string, wrong, err error) {
 			}
 		}
 		if !known {
-			wrong = fmt.Errorf("%q is no key of it", words[0])
+			bad = wrong("it without that line", "%q is no key of it", words[0])
 		}
 		words = words[3:]
 	}
@@ -196,7 +207,7 @@ func split(text string) (words []string, err error) {
 		case c == '"':
 			value, rest, ok := strings.Cut(text[1:], "\"")
 			if !ok {
-				return nil, errors.New("a quote does not end")
+				return nil, wrong("a second quote behind the value", "a quote does not end")
 			}
 			words, text = append(words, quoted+value), rest
 		default:

@@ -129,6 +129,11 @@ func SealPassword(random io.Reader, master, password *secret.Bytes) (file []byte
 	return file, err
 }
 
+// MayBePassword says whether RACF can have so many bytes.
+func MayBePassword(size int64) bool {
+	return size >= lengthSize+2*aes.BlockSize && size <= lengthSize+aes.BlockSize+MaxPassword+aes.BlockSize && size%aes.BlockSize == lengthSize
+}
+
 // OpenPassword opens RACF. The password is nil where the key is another one, or the file
 // damaged.
 func OpenPassword(file []byte, master *secret.Bytes) (*secret.Bytes, error) {

@@ -127,7 +127,7 @@ func addFields(b *cryptobyte.Builder, list []field) {
 	}
 }
 
-// readData reads data that has that tag and body.
+// readData reads data that has that tag and body, and keeps nothing of their memory.
 func readData(tag byte, body []byte, d Data) error {
 	list := d.layout()
 	if len(list) == 0 {
@@ -173,7 +173,7 @@ func readFields(e elements, list []field) error {
 func (f field) read(body []byte) (err error) {
 	switch {
 	case f.octets != nil:
-		*f.octets = body
+		*f.octets = append([]byte{}, body...)
 	case f.number != nil:
 		*f.number, err = numberOf(body)
 	case f.truth != nil:
