@@ -274,11 +274,13 @@ func (d *domain) takes(t p11.MechanismType, k *key) bool {
 	return d.fits(t, k.size()) == nil
 }
 
-// size is that of a key as mechanisms tell it: the bits of a modulus or curve, or the bytes of
-// a secret value.
+// size is that of a key as mechanisms tell it: the bits of a modulus, group or curve, or the
+// bytes of a secret value.
 func (k *key) size() uint64 {
-	if n, ok := k.attrs.Get(p11.CKA_MODULUS); ok {
-		return uint64(new(big.Int).SetBytes(n).BitLen())
+	for _, t := range []p11.AttributeType{p11.CKA_MODULUS, p11.CKA_PRIME} {
+		if n, ok := k.attrs.Get(t); ok {
+			return uint64(new(big.Int).SetBytes(n).BitLen())
+		}
 	}
 	if params, ok := k.attrs.Get(p11.CKA_EC_PARAMS); ok {
 		c, _ := pkix.CurveOf(params)
