@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"p11fs/mountd"
 	"p11fs/tokens/card"
 	"p11fs/tokens/card/hostlib"
 	"p11fs/tokens/card/soft"
@@ -176,6 +177,10 @@ func serveLibrary(ctx context.Context, s streams, kind cardKind, file, socket, g
 	via, err := hostlib.Load(kind.abi(), file, log, failed)
 	if err != nil {
 		return err
+	}
+	// Values of keys that are brought in pass here, on their way into the card.
+	if err := mountd.Harden(mountd.User, log); err != nil {
+		return errors.Join(err, via.Close())
 	}
 	err = serveCard(ctx, s, kind, via, path, group, log)
 	if why := context.Cause(ctx); err == nil && why != nil && !errors.Is(why, context.Canceled) {

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -107,6 +108,10 @@ func TestCardLibrary(t *testing.T) {
 			behind, socket, conf := filepath.Join(at, "behind"), filepath.Join(at, "socket"), filepath.Join(at, "conf")
 			serveCards(t, filepath.Join(at, "card"), behind, "--kind", c.card, "--provider", "go")
 			b := startBridge(t, c.card, library, socket, behind)
+			limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", b.cmd.Process.Pid))
+			if core := regexp.MustCompile(`(?m)^Max core file size +0 +0 `); err != nil || !core.Match(limits) {
+				t.Errorf("a core may be dumped: %v\n%s", err, limits)
+			}
 			if err := os.WriteFile(conf, []byte("#p11fs: card = "+socket+"\n"), 0o600); err != nil {
 				t.Fatal(err)
 			}
