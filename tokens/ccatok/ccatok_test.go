@@ -1,9 +1,12 @@
 package ccatok
 
 import (
+	"context"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -142,8 +145,39 @@ func TestOwnCard(t *testing.T) {
 	if err := opened.Close(); err != nil {
 		t.Error(err)
 	}
+	if wrong, mend := kind.Check(elsewhere); !strings.Contains(wrong, "no cca card answers at "+socket) || mend != "p11fs card serve --kind cca --socket "+socket {
+		t.Errorf("the doctor says %q, %q", wrong, mend)
+	}
+	answered(t, kind, elsewhere, socket)
+	if err := os.WriteFile(elsewhere.Config, []byte("card ="), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if wrong, mend := kind.Check(elsewhere); !strings.Contains(wrong, "the token stays closed") || mend != "editor "+elsewhere.Config {
+		t.Errorf("of a configuration that is none the doctor says %q, %q", wrong, mend)
+	}
 	elsewhere.Config = ""
 	if c, err := readConf(elsewhere); err != nil || c.card != socket {
 		t.Errorf("the token's own configuration says %q, %v", c.card, err)
+	}
+}
+
+// answered has a card answer at the socket, and the doctor say nothing.
+func answered(t *testing.T, kind tokens.Kind, p tokens.Place, socket string) {
+	t.Helper()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done, cards := make(chan error), newCards(t)
+	go func() {
+		done <- (&card.Server{ABI: card.CCA, Card: cards, Log: slog.New(slog.DiscardHandler)}).Serve(ctx, l)
+	}()
+	if wrong, _ := kind.Check(p); wrong != "" {
+		t.Errorf("of a card that answers the doctor says %q", wrong)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

@@ -3,13 +3,16 @@ package ccatok
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"p11fs/locks"
 	"p11fs/p11"
 	"p11fs/tokens"
 	"p11fs/tokens/card"
+	"p11fs/tokens/card/cca"
 	"p11fs/tokens/card/soft"
 	"p11fs/tokens/card/softcca"
 	"p11fs/tokens/securekey"
@@ -31,8 +34,44 @@ const newCard = "new"
 // none of its own and whose configuration says none.
 func NewKind(p swtok.Provider, socket string) tokens.Kind {
 	k := newKind(p, func(c conf, place tokens.Place) (card.Transport, error) { return connect(p, c, place, socket) })
+	k.Check = check(k.Check)
 	k.Settings = []string{"card"}
 	return k
+}
+
+// lookTime bounds how long a card is looked at that may be at other work.
+const lookTime = 2 * time.Second
+
+// check is tokens.Kind's: what directory says of the directory, and then the configuration
+// and whether its card answers.
+func check(directory func(tokens.Place) (string, string)) func(tokens.Place) (wrong, mend string) {
+	return func(p tokens.Place) (wrong, mend string) {
+		if wrong, mend := directory(p); wrong != "" {
+			return wrong, mend
+		}
+		file := p.Config
+		if file == "" {
+			file = filepath.Join(p.Dir, confFile)
+		}
+		c, err := readConf(p)
+		switch {
+		case errors.Is(err, os.ErrPermission):
+			return "", ""
+		case err != nil:
+			return err.Error() + ": the token stays closed", "editor " + file
+		case c.card == "" || c.card == newCard:
+			return "", ""
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), lookTime)
+		defer cancel()
+		via := card.Dial(c.card, card.CCA)
+		defer via.Close()
+		_, _, err = cca.CSUACFQ(ctx, via, nil, cca.Rules{"STATICSB"}.Bytes())
+		if p11.RVOf(err) != p11.CKR_DEVICE_REMOVED {
+			return "", ""
+		}
+		return fmt.Sprintf("%v: objects are listed, and no key can be used; of a real card the command takes --library too", err), "p11fs card serve --kind cca --socket " + c.card
+	}
 }
 
 // connect is the way to the card of a token: the socket that its configuration names; its
