@@ -93,7 +93,7 @@ var wordsOnly = map[string]bool{
 // answersTo is a command with its answers on standard input. Both PINs are changed once.
 func answersTo(command string) string {
 	const secondPIN, secondSO = "4321second", "so-second"
-	answers := []string{}
+	var answers []string
 	switch {
 	case strings.HasPrefix(command, "p11fs init "):
 		answers = []string{soPIN, userPIN}

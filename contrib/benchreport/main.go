@@ -37,11 +37,16 @@ type results struct {
 	Rows     []row             `json:"rows"`
 }
 
-// Doors, in the order of the page. The first is what others are measured by.
-var doors = []string{"softhsm2", "libp11fs", "p11-kit", "stock-over-p11fs", "opencryptoki", "files", "shell", "libcrypto"}
+// peer is what our doors are measured by.
+const peer = "softhsm2"
+
+// doors are in the order of the page.
+func doors() []string {
+	return []string{peer, "libp11fs", "p11-kit", "stock-over-p11fs", "opencryptoki", "files", "shell", "libcrypto"}
+}
 
 // ours are the doors of p11fs.
-var ours = []string{"libp11fs", "p11-kit", "stock-over-p11fs", "files", "shell"}
+func ours() []string { return []string{"libp11fs", "p11-kit", "stock-over-p11fs", "files", "shell"} }
 
 // reference is what a row has that SoftHSM2 cannot do: the rate of this work there.
 const reference = "sign:p256"
@@ -109,16 +114,16 @@ func (r results) ratios() map[string]float64 {
 	var common float64
 	for _, row := range r.Rows {
 		if row.Work == reference && row.How == "1" {
-			common = row.median(doors[0])
+			common = row.median(peer)
 		}
 	}
 	all := map[string]float64{}
 	for _, row := range r.Rows {
-		base := row.median(doors[0])
+		base := row.median(peer)
 		if base == 0 {
 			base = common
 		}
-		for _, d := range ours {
+		for _, d := range ours() {
 			if rate := row.median(d); rate > 0 && base > 0 {
 				all[row.name()+" at "+d] = rate / base
 			}

@@ -36,7 +36,7 @@ func (r results) page() string {
 	b.WriteString("softhsm2, opencryptoki: the library in the program's own process. libp11fs, p11-kit, stock-over-p11fs (openCryptoki's library), files, shell: the doors of p11fs, another process. libcrypto: openssl speed, without PKCS#11.\n\n")
 	b.WriteString("![libp11fs.so beside SoftHSM2](doors.svg)\n\n")
 	b.WriteString("A second, and in brackets the least and the most of the rounds; × is libp11fs beside SoftHSM2 and beside libcrypto. The last columns are microseconds of processor time of the program and of the daemon for one, and switches of threads of the program, through libp11fs or files.\n\n")
-	b.WriteString("| work | " + strings.Join(doors, " | ") + " | × SoftHSM2 | × libcrypto | program | daemon | switches |\n|---|" + strings.Repeat("---:|", len(doors)+5) + "\n")
+	b.WriteString("| work | " + strings.Join(doors(), " | ") + " | × SoftHSM2 | × libcrypto | program | daemon | switches |\n|---|" + strings.Repeat("---:|", len(doors())+5) + "\n")
 	for _, row := range r.Rows {
 		r.line(&b, row)
 	}
@@ -45,7 +45,7 @@ func (r results) page() string {
 
 func (r results) line(b *strings.Builder, row row) {
 	fmt.Fprintf(b, "| %s |", row.name())
-	for _, d := range doors {
+	for _, d := range doors() {
 		rates := row.rates(d)
 		if len(rates) == 0 {
 			b.WriteString(" |")
@@ -94,7 +94,7 @@ func (r results) picture() string {
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" font-size="11">`+"\n", left+width+60, tall)
 	fmt.Fprintf(&b, `<rect width="100%%" height="100%%" fill="#fff"/>`+"\n")
 	for _, ratio := range []float64{1.0 / 16, 0.25, 1, 4, 16} {
-		fmt.Fprintf(&b, `<line x1="%[1].1f" y1="20" x2="%[1].1f" y2="%[2]d" stroke="#ccc"/><text x="%[1].1f" y="14" text-anchor="middle">%[3].3g ×</text>`+"\n", at(ratio), tall-10, ratio)
+		fmt.Fprintf(&b, `<line x1="%.1[1]f" y1="20" x2="%.1[1]f" y2="%[2]d" stroke="#ccc"/><text x="%.1[1]f" y="14" text-anchor="middle">%.3[3]g ×</text>`+"\n", at(ratio), tall-10, ratio)
 	}
 	for i, bar := range bars {
 		y := 24 + i*high
