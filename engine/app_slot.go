@@ -159,12 +159,15 @@ func (st *appSlot) end(l *login) bool {
 }
 
 // newLogin wraps a token's login.
-func newLogin(t tokens.Login) (*login, error) {
+func newLogin(t tokens.Login) *login {
+	return &login{token: t, user: t.User(), mask: newMask()}
+}
+
+// newMask returns one that nobody guesses.
+func newMask() p11.ObjectHandle {
 	var b [8]byte
-	if _, err := rand.Read(b[:6]); err != nil {
-		return nil, p11.Errorf(p11.CKR_GENERAL_ERROR, "random numbers: %v", err)
-	}
-	return &login{token: t, user: t.User(), mask: p11.ObjectHandle(binary.LittleEndian.Uint64(b[:]))}, nil
+	_, _ = rand.Read(b[:6]) // which never fails
+	return p11.ObjectHandle(binary.LittleEndian.Uint64(b[:]))
 }
 
 func userName(u p11.UserType) string {

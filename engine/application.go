@@ -17,6 +17,7 @@ type Owner struct {
 	PID      int      // of whoever made the application; 0 where it is not known
 	Door     string   // the way it came: "files", "rpc"
 	Command  string   // what PID calls itself; empty where it is not known
+	Unit     string   // the systemd unit that it is of; empty where it is of none, or that is not known
 	// LoginForToken: token objects are made, changed and destroyed only after a
 	// login, of the user or the security officer. PKCS#11 lets everybody do it where
 	// they are not private.
@@ -26,11 +27,13 @@ type Owner struct {
 // An Application is what PKCS#11 calls one: what shares logins, sessions and
 // session objects, and sees nothing of any other's.
 type Application struct {
-	engine   *Engine
-	number   uint64
-	owner    Owner
-	account  *Account
-	defaults Defaults
+	engine    *Engine
+	number    uint64
+	owner     Owner
+	account   *Account
+	defaults  Defaults
+	mask      p11.ObjectHandle // of handles of what is seen by grants: see login.mask
+	grantings sync.Map         // *Slot to *granting: the newest
 
 	mu       sync.RWMutex            // guards all below; 1st in the order of doc.go
 	closed   bool                    //
@@ -45,6 +48,7 @@ func newApplication(e *Engine, owner Owner, d Defaults) *Application {
 		owner:    owner,
 		account:  e.Account(owner.UID),
 		defaults: d,
+		mask:     newMask(),
 		sessions: btree.NewG(treeDegree, func(a, b *Session) bool { return a.handle < b.handle }),
 		slots:    make(map[*Slot]*appSlot),
 	}
@@ -198,6 +202,7 @@ func (a *Application) InitToken(ctx context.Context, slot *Slot, pin *secret.Byt
 			return err
 		}
 		slot.tries.forget(p11.CKU_USER)
+		slot.Release("the token was initialised")
 		slot.epoch.Add(1)
 		return nil
 	})
@@ -218,14 +223,18 @@ func (a *Application) LoggedIn(slot *Slot) (user p11.UserType, ok bool) {
 
 // LoginGeneration returns a number that differs after each login, logout,
 // lock-out and token initialisation from all it was before: what was learned
-// under another generation is to be asked for again.
+// under another generation is to be asked for again. So it differs after each change of
+// grants, where nobody is logged in.
 func (a *Application) LoginGeneration(slot *Slot) uint64 {
 	epoch := slot.epoch.Load()
+	if a.login(slot) == nil {
+		slot.holding()
+		epoch += slot.granted.Load() << 40 // there are never so many logins
+	}
 	st := a.on(slot)
 	if st == nil {
 		return epoch
 	}
-	st.current()
 	return st.generation.Load() + epoch
 }
 

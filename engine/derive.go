@@ -232,6 +232,8 @@ func (s *Session) openOthers(ctx context.Context, u *use, m p11.Mechanism) ([]*e
 		// openCryptoki has this for keys that go into others.
 		asData := m.Type == p11.CKM_IBM_ML_KEM && e.attrs.Bool(p11.CKA_IBM_USE_AS_DATA)
 		switch class, _ := e.attrs.Class(); {
+		case e.granted != nil:
+			err = e.granted.otherwise("be made part of another")
 		case class != wanted:
 			err = p11.Errorf(u.unfit, "the other key is no %s", wanted.Short())
 		case !e.attrs.Bool(u.usage) && !asData:

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/btree"
 
+	"p11fs/engine/grants"
 	"p11fs/engine/policy"
 	"p11fs/p11"
 	"p11fs/tokens"
@@ -69,6 +70,7 @@ type Engine struct {
 	slots    []*Slot // never changes
 	rules    *rules
 	policy   *policy.Policy // nil allows all
+	grants   atomic.Pointer[grants.Set]
 	quota    quota
 	turns    *turns
 	longs    *longs
@@ -126,16 +128,12 @@ func New(c Config) (*Engine, error) {
 func (e *Engine) Close() error {
 	e.mu.Lock()
 	e.closed = true
-	var apps []*Application
-	e.apps.Ascend(func(a *Application) bool {
-		apps = append(apps, a)
-		return true
-	})
 	e.mu.Unlock()
-	for _, a := range apps {
+	for _, a := range e.applications() {
 		a.Close()
 	}
 	for _, s := range e.slots {
+		s.Release("the daemon ends")
 		if s.unwatch != nil {
 			s.unwatch()
 		}
@@ -195,15 +193,8 @@ const maxHolders = 8
 // logHolders says in the log whose sessions keep the slot's token from being initialised.
 // Who is refused is not to know of others.
 func (e *Engine) logHolders(ctx context.Context, slot *Slot, refused Owner) {
-	e.mu.Lock()
-	var apps []*Application
-	e.apps.Ascend(func(a *Application) bool {
-		apps = append(apps, a)
-		return true
-	})
-	e.mu.Unlock()
 	var holders []string
-	for _, a := range apps {
+	for _, a := range e.applications() {
 		n := len(a.Sessions(slot))
 		if n == 0 {
 			continue

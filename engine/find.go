@@ -28,6 +28,11 @@ func (v view) search(ctx context.Context, template p11.Attributes, all bool) ([]
 	if err != nil {
 		return nil, err
 	}
+	granted, err := v.searchGranted(ctx, template)
+	if err != nil {
+		return nil, err
+	}
+	found = append(found, granted...)
 	if v.appSlot != nil {
 		own, err := v.appSlot.objects.index.Find(ctx, template, v.login != nil)
 		if err != nil {
@@ -52,7 +57,7 @@ func (v view) byStoredName(template p11.Attributes) *tokens.Object {
 		return nil
 	}
 	o, err := v.slot.token.ByName(string(id))
-	if err != nil || (o.Private && v.login == nil) {
+	if err != nil || (o.Private && v.login == nil && v.granting == nil) {
 		return nil
 	}
 	e, err := v.hold(o)

@@ -31,11 +31,7 @@ func (s *Session) Login(ctx context.Context, user p11.UserType, pin *secret.Byte
 	if err != nil {
 		return err
 	}
-	l, err := newLogin(t)
-	if err == nil {
-		err = st.begin(s, l)
-	}
-	if err != nil {
+	if err := st.begin(s, newLogin(t)); err != nil {
 		_ = t.Close() // the refusal is what the caller is to hear
 		return err
 	}
@@ -83,6 +79,7 @@ func (s *Session) InitPIN(ctx context.Context, pin *secret.Bytes) error {
 	}
 	err := s.appSlot.slot.token.InitPIN(ctx, l.token, pin)
 	if err == nil {
+		s.appSlot.slot.Release("the PIN was changed")
 		s.appSlot.slot.tries.forget(p11.CKU_USER)
 	}
 	return err
@@ -102,7 +99,11 @@ func (s *Session) SetPIN(ctx context.Context, old, pin *secret.Bytes) error {
 		user = l.user
 	}
 	slot := s.appSlot.slot
-	return slot.tryPIN(ctx, s.appSlot.app.owner, user, func() error { return slot.token.SetPIN(ctx, user, old, pin) })
+	err := slot.tryPIN(ctx, s.appSlot.app.owner, user, func() error { return slot.token.SetPIN(ctx, user, old, pin) })
+	if err == nil && user == p11.CKU_USER {
+		slot.Release("the PIN was changed")
+	}
+	return err
 }
 
 // reauthenticate checks the user's PIN once more. It is no new login.

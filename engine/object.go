@@ -37,11 +37,12 @@ func (i ObjectInfo) Wipe() {
 // An entry is an object as one application sees it, held (tokens.Object.Acquire)
 // until release.
 type entry struct {
-	handle p11.ObjectHandle // the application's
-	object *tokens.Object
-	slot   *Slot
-	attrs  p11.Attributes // not to be changed
-	login  *login         // what lets a private object be seen; nil for a public one
+	handle  p11.ObjectHandle // the application's
+	object  *tokens.Object
+	slot    *Slot
+	attrs   p11.Attributes // not to be changed
+	login   *login         // what lets a private object be seen; nil for a public one, and by grants
+	granted *granted       // what does so by grants
 }
 
 func (e *entry) release() { e.object.Release() }
@@ -56,33 +57,52 @@ func noObject(h p11.ObjectHandle) error {
 
 // A view is what an application sees on a slot at one moment.
 type view struct {
-	app     *Application
-	slot    *Slot
-	appSlot *appSlot // nil when the application never had a session there
-	login   *login   // nil unless CKU_USER is logged in
+	app      *Application
+	slot     *Slot
+	appSlot  *appSlot  // nil when the application never had a session there
+	login    *login    // nil unless CKU_USER is logged in
+	granting *granting // nil but for who is not logged in, and has grants
 }
 
 func (a *Application) view(slot *Slot) view {
-	v := view{app: a, slot: slot, appSlot: a.on(slot)}
-	if v.appSlot != nil {
-		v.login = v.appSlot.user()
-	}
-	return v
+	return a.viewWith(slot, a.on(slot))
 }
 
-func (s *Session) view() view {
-	return view{app: s.appSlot.app, slot: s.appSlot.slot, appSlot: s.appSlot, login: s.appSlot.user()}
+func (s *Session) view() view { return s.appSlot.app.viewWith(s.appSlot.slot, s.appSlot) }
+
+func (a *Application) viewWith(slot *Slot, st *appSlot) view {
+	v := view{app: a, slot: slot, appSlot: st}
+	var in *login
+	if st != nil {
+		in = st.current()
+	}
+	switch {
+	case in != nil && in.user == p11.CKU_USER:
+		v.login = in
+	case in == nil && slot.holding() != nil:
+		v.granting = a.granting(slot)
+	}
+	return v
 }
 
 // handle returns what the application calls the object.
 func (v view) handle(o *tokens.Object) p11.ObjectHandle {
 	if o.Name != "" && o.Private {
-		return o.Handle ^ v.login.mask
+		return o.Handle ^ v.mask()
 	}
 	return o.Handle
 }
 
-// find returns the object that the application calls h.
+// mask is that of handles of private token objects. It is asked only where they are seen.
+func (v view) mask() p11.ObjectHandle {
+	if v.login != nil {
+		return v.login.mask
+	}
+	return v.granting.mask
+}
+
+// find returns the object that the application calls h. Whether a private one is seen by a
+// grant hold says.
 func (v view) find(h p11.ObjectHandle) (*tokens.Object, error) {
 	if o := v.slot.builtin(h); o != nil {
 		return o, nil
@@ -98,8 +118,8 @@ func (v view) find(h p11.ObjectHandle) (*tokens.Object, error) {
 	if o, err := v.slot.token.ByHandle(h); err == nil && !o.Private {
 		return o, nil
 	}
-	if v.login != nil {
-		if o, err := v.slot.token.ByHandle(h ^ v.login.mask); err == nil && o.Private {
+	if v.login != nil || v.granting != nil {
+		if o, err := v.slot.token.ByHandle(h ^ v.mask()); err == nil && o.Private {
 			return o, nil
 		}
 	}
@@ -131,10 +151,16 @@ func (v view) hold(o *tokens.Object) (*entry, error) {
 		o = newest
 		attrs, err = o.Acquire()
 	}
-	e := &entry{handle: v.handle(o), object: o, slot: v.slot, attrs: attrs}
+	e := &entry{object: o, slot: v.slot, attrs: attrs}
 	if o.Private {
-		e.login = v.login
+		if e.login = v.login; e.login == nil {
+			if e.granted, e.attrs = v.grant(attrs); e.granted == nil {
+				o.Release()
+				return nil, noObject(o.Handle)
+			}
+		}
 	}
+	e.handle = v.handle(o)
 	return e, nil
 }
 
@@ -167,7 +193,13 @@ func (v view) holdFound(o *tokens.Object, template p11.Attributes) (*entry, erro
 // holds says whether what the view rests on still stands: a logout meanwhile
 // must not let private objects out.
 func (v view) holds() bool {
-	return v.login == nil || v.appSlot.user() == v.login
+	switch {
+	case v.granting != nil:
+		return v.app.granting(v.slot) == v.granting
+	case v.login == nil:
+		return true
+	}
+	return v.appSlot.user() == v.login
 }
 
 // open returns the object that the session's application calls h, held, after

@@ -40,7 +40,7 @@ func (s *Session) GetAttributeValue(ctx context.Context, h p11.ObjectHandle, typ
 			results[i] = AttributeResult{Type: t, Value: binary.BigEndian.AppendUint64(nil, n)}
 		}
 	}
-	if e.login != nil && s.appSlot.user() != e.login {
+	if s.sees(e) != nil {
 		return nil, noObject(h)
 	}
 	return results, nil

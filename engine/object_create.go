@@ -281,6 +281,9 @@ func (s *Session) CopyObject(ctx context.Context, h p11.ObjectHandle, template p
 		return 0, err
 	}
 	defer e.release()
+	if e.granted != nil {
+		return 0, e.granted.otherwise("be copied")
+	}
 	if err := mayCopy(e.attrs); err != nil {
 		return 0, err
 	}
@@ -367,6 +370,8 @@ func (s *Session) mine(ctx context.Context, h p11.ObjectHandle, template p11.Att
 		return nil, err
 	}
 	switch {
+	case e.granted != nil:
+		return nil, e.granted.otherwise("be changed or destroyed")
 	case isBuiltin(h):
 		return nil, p11.Errorf(p11.CKR_ACTION_PROHIBITED, "the object tells of the token itself")
 	case !e.session():

@@ -66,7 +66,7 @@ func (a *Application) objectNamed(ctx context.Context, slot *Slot, name string, 
 	}
 	v := a.view(slot)
 	o, err := slot.token.ByName(name)
-	if err != nil || o.Private && v.login == nil {
+	if err != nil || o.Private && v.login == nil && v.granting == nil {
 		return ObjectInfo{}, none
 	}
 	e, err := v.hold(o)

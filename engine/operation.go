@@ -23,9 +23,10 @@ type Operation struct {
 	session *Session
 	use     *use
 	mech    p11.Mechanism
-	key     *entry // held; nil for a digest
-	login   *login // that lets the private key be used; nil for a public key or none
-	size    int    // of the longest digest or signature
+	key     *entry   // held; nil for a digest
+	login   *login   // that lets the private key be used; nil for a public key or none, and by grants
+	granted *granted // that lets it be used by grants
+	size    int      // of the longest digest or signature
 
 	signature []byte           // that a verification got first; nil in any other operation
 	keyHandle p11.ObjectHandle // the token's, of the key of an operation that was saved
@@ -152,6 +153,9 @@ func (o *Operation) release() {
 func (o *Operation) stands() error {
 	if o.session.closed() {
 		return o.session.gone()
+	}
+	if o.granted != nil {
+		return o.granted.stands(o)
 	}
 	if o.login == nil {
 		return nil

@@ -114,7 +114,7 @@ func (s *Session) begin(ctx context.Context, u *use, m p11.Mechanism, h p11.Obje
 	if err != nil {
 		return nil, err
 	}
-	err = mayUse(e.attrs, u, m)
+	err = e.mayUse(u, m)
 	if err == nil {
 		err = s.appSlot.app.engine.rules.mayWrapAtAll(e.attrs, u, m.Type)
 	}
@@ -125,7 +125,7 @@ func (s *Session) begin(ctx context.Context, u *use, m p11.Mechanism, h p11.Obje
 		e.release()
 		return nil, err
 	}
-	o.key, o.login = e, e.login
+	o.key, o.login, o.granted = e, e.login, e.granted
 	o.lock()
 	return o, nil
 }
@@ -156,7 +156,7 @@ func (o *Operation) serves(ctx context.Context) error {
 	}
 	e, err := o.session.openKey(ctx, key.handle, o.use.invalid)
 	if err == nil {
-		err = mayUse(e.attrs, o.use, o.mech)
+		err = e.mayUse(o.use, o.mech)
 		e.release()
 	}
 	if err == nil || p11.RVOf(err) == p11.CKR_FUNCTION_CANCELED {
@@ -167,6 +167,16 @@ func (o *Operation) serves(ctx context.Context) error {
 	}
 	o.Close()
 	return err
+}
+
+// mayUse checks that the key may be used so with m, by who sees it.
+func (e *entry) mayUse(u *use, m p11.Mechanism) error {
+	if e.granted != nil {
+		if err := e.granted.mayUse(u, m); err != nil {
+			return err
+		}
+	}
+	return mayUse(e.attrs, u, m)
 }
 
 // mayUse checks that the key with these attributes may be used so with m.

@@ -70,9 +70,12 @@ func matchesTemplate(key p11.Attributes, t p11.AttributeType, attrs p11.Attribut
 	return err == nil && attrs.Match(wanted)
 }
 
-// sees checks, after the token's call, that the login under which a second key was
-// found still stands.
+// sees checks, after the token's call, that the login or the grant under which a second key
+// was found still stands.
 func (s *Session) sees(e *entry) error {
+	if e.granted != nil && s.appSlot.app.granting(s.appSlot.slot) != e.granted.by {
+		return p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "the grants changed meanwhile")
+	}
 	if e.login != nil && s.appSlot.user() != e.login {
 		return p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "the user logged out meanwhile")
 	}

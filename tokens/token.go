@@ -269,6 +269,13 @@ type Dater interface {
 	Date(ctx context.Context, h p11.ObjectHandle, at time.Time) error
 }
 
+// A PINStamper knows when a PIN was changed, whoever did it.
+type PINStamper interface {
+	// PINStamp differs after each change of the user's or the SO's PIN from what it was
+	// before. It does not wait.
+	PINStamp(user p11.UserType) string
+}
+
 // A Counter is a token with a monotonic counter (PKCS#11 v3.1 §4.3.3), which nothing sets
 // back, C_InitToken neither.
 type Counter interface {

@@ -49,6 +49,7 @@ var (
 	_ tokens.Hider        = (*token)(nil)
 	_ tokens.Offliner     = (*token)(nil)
 	_ tokens.SelfTester   = (*token)(nil)
+	_ tokens.PINStamper   = (*token)(nil)
 	_ tokens.Describer    = (*token)(nil)
 )
 
@@ -283,3 +284,6 @@ func readPassword(dir string, master *secret.Bytes) (*secret.Bytes, error) {
 	}
 	return password, err
 }
+
+// PINStamp is tokens.PINStamper.
+func (t *token) PINStamp(user p11.UserType) string { return t.admin.PINStamp(user) }

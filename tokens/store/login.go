@@ -12,6 +12,8 @@ import (
 	"p11fs/tokens/store/format"
 )
 
+var _ tokens.PINStamper = (*Store)(nil)
+
 // logoutLocked drops the private objects when the user's last login ends. The
 // logins call it.
 func (s *Store) logoutLocked(u p11.UserType) {
@@ -243,4 +245,10 @@ func (s *Store) join(r tokens.Role, key *secret.Bytes) (tokens.Login, error) {
 		return nil, err
 	}
 	return l, nil
+}
+
+// PINStamp is tokens.PINStamper: what the token's data holds of the PIN.
+func (s *Store) PINStamp(user p11.UserType) string {
+	f, d := s.snapshot()
+	return string(f.PIN(d, user))
 }
