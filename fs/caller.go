@@ -17,6 +17,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"p11fs/cgroup"
 	"p11fs/engine"
 	"p11fs/p11"
 )
@@ -66,12 +67,14 @@ type processes struct {
 	// groups returns the supplementary groups of a thread, nil if they cannot be
 	// had.
 	groups func(tid int) []uint32
+	// unit returns the systemd unit of a process. nil knows of none.
+	unit func(pid int) string
 	// descriptors is how many descriptors this process may have; 0 is no limit.
 	descriptors int
 }
 
 func systemProcesses() processes {
-	p := processes{session: unix.Getsid, leader: openLeader, started: startTime, process: processOf, stat: statFields, signalled: signalled, groups: threadGroups}
+	p := processes{session: unix.Getsid, leader: openLeader, started: startTime, process: processOf, stat: statFields, signalled: signalled, groups: threadGroups, unit: unitOf}
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && limit.Cur < math.MaxInt32 {
 		p.descriptors = int(limit.Cur)
@@ -213,12 +216,6 @@ func (cs *callers) get(c caller) (*application, error) {
 		}
 		return nil, p11.Errorf(p11.CKR_HOST_MEMORY, "the leader of session %d cannot be watched: %v", sid, err)
 	}
-	// The caller is in the session that this leader leads only if it still
-	// is in the session of that number now that the leader is held.
-	if cs.sessionOf(c) != sid || !l.alive() {
-		l.close()
-		return nil, errNobody
-	}
 	command, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", sid)) // it may have gone
 	who := engine.Owner{
 		UID: c.uid, GID: c.gid, PID: sid, Door: "files", Command: strings.TrimSpace(string(command)),
@@ -226,6 +223,16 @@ func (cs *callers) get(c caller) (*application, error) {
 	}
 	if cs.system.groups != nil {
 		who.Groups = cs.system.groups(int(c.pid))
+	}
+	if cs.system.unit != nil {
+		who.Unit = cs.system.unit(sid)
+	}
+	// The caller is in the session that this leader leads only if it still
+	// is in the session of that number now that the leader is held. And all that was
+	// read is of this leader and this caller.
+	if cs.sessionOf(c) != sid || !l.alive() {
+		l.close()
+		return nil, errNobody
 	}
 	a, err := cs.add(who, cs.leads(c.uid, sid), l)
 	if err != nil || a.leader != l {
@@ -427,6 +434,8 @@ func signalled(tid int) bool {
 	}
 	return mask("ShdPnd")&^(mask("SigBlk")|mask("SigIgn")|mask("SigCgt")) != 0
 }
+
+func unitOf(pid int) string { return cgroup.Unit(pid, uint32(os.Geteuid())) }
 
 func threadGroups(tid int) []uint32 { return statusNumbers(tid, "Groups") }
 

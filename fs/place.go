@@ -100,6 +100,11 @@ func (p place) viewer(c caller) (*engine.Application, error) {
 	if a := p.fs.callers.find(c); a != nil {
 		return a.eng, nil
 	}
+	if p.slot != nil && p.slot.Grants() {
+		if a, err := p.fs.callers.get(c); err == nil {
+			return a.eng, nil
+		}
+	}
 	return p.fs.callers.nobody, nil
 }
 

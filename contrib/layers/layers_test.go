@@ -17,7 +17,7 @@ const module = "p11fs"
 // floors below its own, and those beside it in its own directory tree. The
 // longest name that fits a package counts.
 var floors = [][]string{
-	{"secret", "locks", "shm"},
+	{"secret", "locks", "shm", "cgroup"},
 	{"p11"},
 	{"p11/pqc"},
 	{"p11/pkix"},

@@ -50,7 +50,7 @@ func (st *state) initialize() error {
 	p := st.conn.peer
 	command, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", p.PID)) // it may have gone
 	st.app = st.conn.server.config.Engine.NewApplication(engine.Owner{
-		UID: p.UID, GID: p.GID, Groups: p.Groups, PID: int(p.PID), Door: "rpc", Command: strings.TrimSpace(string(command)),
+		UID: p.UID, GID: p.GID, Groups: p.Groups, PID: int(p.PID), Door: "rpc", Command: strings.TrimSpace(string(command)), Unit: p.Unit,
 	}, engine.ForPrograms)
 	st.ended = make(chan struct{})
 	st.drained = map[drain]drainMark{}

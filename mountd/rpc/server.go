@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"p11fs/cgroup"
 	"p11fs/engine"
 	"p11fs/mountd/rpc/wire"
 	"p11fs/p11"
@@ -40,6 +42,7 @@ type Peer struct {
 	UID, GID uint32
 	PID      int32
 	Groups   []uint32 // the supplementary ones
+	Unit     string   // the systemd unit of the process that connected; empty if it is of none, or has gone
 }
 
 // Stats are counts for the daemon's status and metrics.
@@ -224,9 +227,11 @@ func peerOf(c *net.UnixConn) (p Peer, err error) {
 	var cred *unix.Ucred
 	var sockErr error
 	var groups []uint32
+	process := -1
 	if err := raw.Control(func(fd uintptr) {
 		if cred, sockErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); sockErr == nil {
 			groups, sockErr = peerGroups(fd)
+			process = peerProcess(fd, cred)
 		}
 	}); err != nil {
 		return p, err
@@ -234,7 +239,48 @@ func peerOf(c *net.UnixConn) (p Peer, err error) {
 	if sockErr != nil {
 		return p, sockErr
 	}
-	return Peer{UID: cred.Uid, GID: cred.Gid, PID: cred.Pid, Groups: groups}, nil
+	p = Peer{UID: cred.Uid, GID: cred.Gid, PID: cred.Pid, Groups: groups}
+	if process >= 0 {
+		p.Unit = cgroup.Unit(int(cred.Pid), uint32(os.Geteuid()))
+		if ended(process) { // its number may be another's
+			p.Unit = ""
+		}
+		_ = unix.Close(process) // nothing was written
+	}
+	return p, nil
+}
+
+// peerProcess returns a descriptor of the process that connected, or -1. A kernel that does
+// not give it (before 6.5) leaves the number of that process: then it is the one that has
+// the number now, if that is of the same user.
+func peerProcess(fd uintptr, cred *unix.Ucred) int {
+	process, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PEERPIDFD)
+	switch {
+	case err == nil:
+		unix.CloseOnExec(process)
+		return process
+	case !errors.Is(err, unix.ENOPROTOOPT) || cred.Pid <= 0:
+		return -1
+	}
+	if process, err = unix.PidfdOpen(int(cred.Pid), 0); err != nil {
+		return -1
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(fmt.Sprintf("/proc/%d", cred.Pid), &st); err != nil || st.Uid != cred.Uid {
+		_ = unix.Close(process) // nothing was written
+		return -1
+	}
+	return process
+}
+
+// ended reports whether a process has ended: then its descriptor is readable.
+func ended(process int) bool {
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(process), Events: unix.POLLIN}}, 0)
+		if !errors.Is(err, unix.EINTR) {
+			return err != nil || n > 0
+		}
+	}
 }
 
 // peerGroups returns the supplementary groups that the other end of a Unix socket
