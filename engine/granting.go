@@ -53,13 +53,16 @@ func (e *Engine) applications() []*Application {
 
 // Grants says whether anybody has a grant for keys of the slot's token that counts now: there
 // is a login that the daemon holds.
-func (s *Slot) Grants() bool { return s.holding() != nil && s.engine.grants.Load().About(s.Name()) }
+func (s *Slot) Grants() bool { return s.holding() != nil && len(s.AllGrants()) > 0 }
 
 // Granted returns the grants of the application for keys of the slot's token, whether or not
 // the daemon holds a login there.
 func (a *Application) Granted(slot *Slot) []*grants.Grant {
 	return a.engine.grants.Load().Of(a.owner.caller(), slot.Name())
 }
+
+// AllGrants returns everybody's for keys of the slot's token.
+func (s *Slot) AllGrants() []*grants.Grant { return s.engine.grants.Load().For(s.Name()) }
 
 // caller is the owner as grants know it.
 func (o Owner) caller() grants.Caller {

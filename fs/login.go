@@ -152,6 +152,8 @@ func (p place) pinText(ctx context.Context, _ caller) ([]byte, error) {
 //	init-pin PIN         C_InitPIN, for the security officer
 //	close-all            C_CloseAllSessions, of the caller's
 //	cancel               drops the caller's results that wait
+//	unlock PIN           has the daemon log in itself, for those who have grants
+//	lock                 ends that
 func (p place) ctl(ctx context.Context, a *application, line []byte) error {
 	line = secret.Line(line)
 	if rest, ok := bytes.CutPrefix(line, []byte("init\n")); ok {
@@ -164,6 +166,10 @@ func (p place) ctl(ctx context.Context, a *application, line []byte) error {
 		return p.initToken(ctx, a, rest, " ")
 	case "init-pin":
 		return p.initPIN(ctx, a, rest)
+	case "unlock":
+		return p.unlock(ctx, a, rest)
+	case "lock":
+		return p.lock(a, rest)
 	case "close-all", "cancel":
 		if len(rest) > 0 {
 			return p11.Errorf(p11.CKR_ARGUMENTS_BAD, "nothing stands behind %s", verb)
@@ -177,7 +183,7 @@ func (p place) ctl(ctx context.Context, a *application, line []byte) error {
 		}
 		return nil
 	}
-	return p11.Advise(p11.Errorf(p11.CKR_ARGUMENTS_BAD, "ctl does not know this command"), "write init SO-PIN LABEL, init-pin PIN, close-all or cancel")
+	return p11.Advise(p11.Errorf(p11.CKR_ARGUMENTS_BAD, "ctl does not know this command"), "write init SO-PIN LABEL, init-pin PIN, unlock PIN, lock, close-all or cancel")
 }
 
 // initToken takes the SO's PIN and, behind blank, the label.

@@ -75,6 +75,7 @@ func (p place) directory() directory {
 		if p.slot.Carded() {
 			d.addText("card", p.cardText)
 		}
+		d.addText("grants", p.grantsText)
 	} else {
 		d.addText("info", p.sessionInfoText)
 	}

@@ -7,11 +7,13 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	sddaemon "github.com/coreos/go-systemd/v22/daemon"
 
 	"p11fs/engine"
+	"p11fs/engine/grants"
 	"p11fs/engine/policy"
 	"p11fs/fs"
 	"p11fs/locks"
@@ -39,6 +41,14 @@ type Config struct {
 	SeparateWrapping bool
 	// TokenSize bounds the object files of a token that are loaded: tokens.Place's Room.
 	TokenSize int64
+	// Hold are files of PINs, by the names of the tokens to which the daemon logs in when it
+	// starts. It does so too to those of which the directory Credentials has one (systemd's
+	// $CREDENTIALS_DIRECTORY; empty for none).
+	Hold        map[string]string
+	Credentials string
+	// Reload has the daemon read the grants again each time that something comes. It may be
+	// nil.
+	Reload <-chan os.Signal
 	// SlotDaemon has a system daemon be pkcsslotd before all: without the door
 	// for the stock library it does not start. The tree is mounted only if the
 	// mount point is a directory already, and whether that succeeds, and how
@@ -96,6 +106,7 @@ type Daemon struct {
 
 	slots  []*slot
 	policy *policy.Policy // nil for none
+	grants atomic.Pointer[grants.Set]
 	engine *engine.Engine
 	tree   *fs.FS
 	server *fs.Server
@@ -128,13 +139,19 @@ func (d *Daemon) wait(ctx context.Context) {
 	if d.server != nil && !d.conf.SlotDaemon {
 		unmounted, gone = d.server.Done(), d.watch.Gone()
 	}
-	select {
-	case <-ctx.Done():
-		d.log.Info("stopping")
-	case <-unmounted:
-		d.log.Info("unmounted; stopping")
-	case <-gone:
-		d.log.Info("unmounted; stopping, with a copy in another mount namespace or open files left")
+	for {
+		select {
+		case <-ctx.Done():
+			d.log.Info("stopping")
+		case <-unmounted:
+			d.log.Info("unmounted; stopping")
+		case <-gone:
+			d.log.Info("unmounted; stopping, with a copy in another mount namespace or open files left")
+		case <-d.conf.Reload:
+			_ = d.takeGrants(ctx) // which says in the log what is wrong
+			continue
+		}
+		return
 	}
 }
 
@@ -166,7 +183,7 @@ func New(ctx context.Context, c Config) (_ *Daemon, err error) {
 	}
 	for _, step := range []func(context.Context) error{
 		d.loadSlots, d.loadPolicy, d.prepareDirectories, d.guardStore, d.ifMounting(d.guardMount),
-		d.openStock, d.openTokens, d.openRPC, d.ifMounting(d.mount),
+		d.openStock, d.openTokens, d.takeGrants, d.holdLogins, d.openRPC, d.ifMounting(d.mount),
 	} {
 		if err := ctx.Err(); err != nil {
 			return nil, err

@@ -36,11 +36,15 @@ const (
 	strengthName = "strength.conf"
 )
 
+// grantsName is the name of the directory of grants.
+const grantsName = "grants.d"
+
 // Paths is where a daemon finds and puts things.
 type Paths struct {
 	Config string // opencryptoki.conf; in user mode it may be absent
 	// What may be used, and how strong it is; without the first there is no policy.
 	Policy, Strength string
+	Grants           string // directory of who may use what without a login; may be absent
 	Data             string // one directory a token
 	Locks            string // lock files of the tokens, as stock processes use them
 	Guard            string // file locked for as long as a daemon serves Data
@@ -65,6 +69,7 @@ func SystemPaths(root string) Paths {
 		Config:   filepath.Join(root, "etc/opencryptoki", configName),
 		Policy:   filepath.Join(root, "etc/opencryptoki", policyName),
 		Strength: filepath.Join(root, "etc/opencryptoki", strengthName),
+		Grants:   filepath.Join(root, "etc/p11fs", grantsName),
 		Data:     filepath.Join(root, "var/lib/opencryptoki"),
 		Locks:    locks,
 		Guard:    filepath.Join(locks, "LCK..p11fs"),
@@ -111,6 +116,7 @@ func UserPaths(getenv func(string) string, home string) (Paths, error) {
 		Config:   filepath.Join(config, "p11fs", configName),
 		Policy:   filepath.Join(config, "p11fs", policyName),
 		Strength: filepath.Join(config, "p11fs", strengthName),
+		Grants:   filepath.Join(config, "p11fs", grantsName),
 		Data:     data,
 		Locks:    locks,
 		Guard:    filepath.Join(locks, "LCK..p11fs"),

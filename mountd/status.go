@@ -36,6 +36,7 @@ func (d *Daemon) status(owner bool) string {
 	line("slots", "%d", len(d.slots))
 	line("tokens", "%d", len(d.present()))
 	line("policy", "%s", d.policyState())
+	line("grants", "%s", d.grantsState(owner))
 	for _, l := range d.conf.Lacking() {
 		line("lacks", "%s", l)
 	}
@@ -45,6 +46,11 @@ func (d *Daemon) status(owner bool) string {
 		switch {
 		case s.token != nil:
 			line("store", "%s %s", s.Place.Name, s.Place.Dir)
+			if slot, err := d.engine.SlotNamed(s.Place.Name); err == nil {
+				if since, ok := slot.Held(); ok {
+					line("unlocked", "%s since %s", s.Place.Name, since.UTC().Format(time.RFC3339))
+				}
+			}
 			if why, mend := s.weak(); why != "" {
 				line("weak", "%s: %s: %s", s.Place.Name, why, mend)
 			}

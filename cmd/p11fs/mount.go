@@ -27,7 +27,10 @@ $XDG_DATA_HOME/p11fs is a token, and in each empty one there a token is made, as
 a second one by mkdir; without any, one called swtok is made. It is mounted on MOUNTPOINT, or $XDG_RUNTIME_DIR/p11, or ~/p11, which is made if it
 is absent. With --system it is the machine's: slots from
 /etc/opencryptoki/opencryptoki.conf, tokens in /var/lib/opencryptoki, mounted on
-/p11 for root and the group pkcs11.`,
+/p11 for root and the group pkcs11.
+
+With SIGHUP it reads the grants again (p11fs-grants(5)). A PIN that systemd gives as the
+credential pin.TOKEN, or in a file with --hold, has it log in to that token itself.`,
 		Args: takes(0, 1),
 	}
 	where := placeFlags(c)
@@ -36,6 +39,7 @@ is absent. With --system it is the machine's: slots from
 	openToken := c.Flags().Bool("open-token", false, "let everybody in the mount make, change and destroy public token objects without a login")
 	separate := c.Flags().Bool("separate-wrapping", false, "let no key both wrap or unwrap keys and encrypt or decrypt data")
 	tokenSize := c.Flags().Int64("token-size", tokens.DefaultRoom>>20, "most `MIB` of object files that are loaded of a token, with 256 bytes more for each; a negative number is no bound")
+	hold := c.Flags().StringToString("hold", nil, "log in to a token with the PIN in a file, `TOKEN=FILE`, for those who have grants for its keys")
 	provider := c.Flags().String("provider", "auto", "cryptographic library: auto, go or libcrypto")
 	level := c.Flags().String("log-level", "info", "least important messages to log: debug, info, warn or error")
 	greet := c.Flags().Bool("welcome", false, "print a first session to paste once the tokens are mounted")
@@ -50,7 +54,7 @@ is absent. With --system it is the machine's: slots from
 		}
 		conf := mountd.Config{
 			Mode: mode, Paths: paths, AllowOther: *allowOther, OpenToken: *openToken, SeparateWrapping: *separate, TokenSize: *tokenSize << 20, Log: log,
-			TraceLevel: os.Getenv(mountd.TraceVariable),
+			TraceLevel: os.Getenv(mountd.TraceVariable), Hold: *hold, Credentials: os.Getenv(credentialsVariable),
 		}
 		if err := setKinds(&conf, *provider); err != nil {
 			return err
@@ -75,7 +79,8 @@ is absent. With --system it is the machine's: slots from
 		}
 		// A terminal that closes, or a reader of the log that ends, must not
 		// take the keys away from everyone else.
-		signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
+		signal.Ignore(syscall.SIGPIPE)
+		conf.Reload = hangUps()
 		if err := mountd.Harden(conf.Mode, log); err != nil {
 			return err
 		}
@@ -85,6 +90,17 @@ is absent. With --system it is the machine's: slots from
 		}
 		return err
 	}
+	return c
+}
+
+// credentialsVariable names the directory of what systemd gives to a service
+// (systemd.exec(5), LoadCredential=).
+const credentialsVariable = "CREDENTIALS_DIRECTORY"
+
+// hangUps gives each SIGHUP, of those that come while one waits the last.
+func hangUps() <-chan os.Signal {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGHUP)
 	return c
 }
 

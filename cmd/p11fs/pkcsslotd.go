@@ -247,7 +247,8 @@ func (d *slotDaemon) serve() int {
 	if err := os.WriteFile("/proc/self/comm", []byte(slotDaemonName), 0); err != nil {
 		d.log.Debug("cannot set the name of the process", "err", err)
 	}
-	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
+	signal.Ignore(syscall.SIGPIPE)
+	reload := hangUps()
 	if err := mountd.Harden(mountd.System, d.log); err != nil {
 		d.log.Error("Failed to start", "err", err)
 		return slotdFailure
@@ -270,8 +271,8 @@ func (d *slotDaemon) serve() int {
 	defer signal.Stop(signals)
 	conf := mountd.Config{
 		Mode: mountd.System, Paths: d.paths, SlotDaemon: true, Log: d.log,
-		TraceLevel: os.Getenv(mountd.TraceVariable),
-		Ready:      func(r mountd.Ready) { d.isReady(r, old) },
+		TraceLevel: os.Getenv(mountd.TraceVariable), Reload: reload, Credentials: os.Getenv(credentialsVariable),
+		Ready: func(r mountd.Ready) { d.isReady(r, old) },
 	}
 	if err := setKinds(&conf, "auto"); err != nil {
 		return d.exit(err)

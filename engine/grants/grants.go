@@ -110,9 +110,18 @@ func (s *Set) Of(c Caller, token string) []*Grant {
 	return list
 }
 
-// About says whether any grant is for keys of the token.
-func (s *Set) About(token string) bool {
-	return s != nil && slices.ContainsFunc(s.List, func(g *Grant) bool { return g.Token == token })
+// For returns everybody's grants for keys of a token.
+func (s *Set) For(token string) []*Grant {
+	if s == nil {
+		return nil
+	}
+	var list []*Grant
+	for _, g := range s.List {
+		if g.Token == token {
+			list = append(list, g)
+		}
+	}
+	return list
 }
 
 // function is a use of a key by its name in a grant.
@@ -129,6 +138,17 @@ func functions() []function {
 		{"wrap", p11.CKF_WRAP}, {"unwrap", p11.CKF_UNWRAP}, {"derive", p11.CKF_DERIVE},
 		{"encapsulate", p11.CKF_ENCAPSULATE}, {"decapsulate", p11.CKF_DECAPSULATE},
 	}
+}
+
+// FunctionNames are the names of the grant's functions.
+func (g *Grant) FunctionNames() []string {
+	var names []string
+	for _, f := range functions() {
+		if g.Functions&f.flag != 0 {
+			names = append(names, f.name)
+		}
+	}
+	return names
 }
 
 // FunctionNames are the names of all functions that can be granted.

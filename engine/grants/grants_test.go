@@ -90,7 +90,7 @@ func TestWho(t *testing.T) {
 		}
 	}
 	set := &Set{List: []*Grant{parse(t, "user=www token=swtok label=web functions=sign"), parse(t, "user=backup token=hsm label=web functions=sign")}}
-	if len(set.Of(www, "swtok")) != 1 || len(set.Of(www, "hsm")) != 0 || !set.About("hsm") || set.About("") || (*Set)(nil).Of(www, "swtok") != nil {
+	if len(set.Of(www, "swtok")) != 1 || len(set.Of(www, "hsm")) != 0 || len(set.For("hsm")) != 1 || len(set.For("")) != 0 || (*Set)(nil).Of(www, "swtok") != nil {
 		t.Error("grants of another, or of another token")
 	}
 	if (&Grant{}).For(www) {
