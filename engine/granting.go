@@ -93,6 +93,16 @@ func (g *granting) orNil() *granting {
 	return g
 }
 
+// TokenInfo is Slot.TokenInfo as the application is to have it: to who has grants that count
+// the token wants no login, or programs would ask for a PIN before they look for a key.
+func (a *Application) TokenInfo(ctx context.Context, slot *Slot) (p11.TokenInfo, error) {
+	info, err := slot.TokenInfo(ctx)
+	if err == nil && slot.holding() != nil && a.granting(slot) != nil {
+		info.Flags &^= p11.CKF_LOGIN_REQUIRED
+	}
+	return info, err
+}
+
 // forgets has the application keep nothing of a login that the daemon held.
 func (a *Application) forgets(slot *Slot) { a.grantings.Delete(slot) }
 

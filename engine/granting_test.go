@@ -100,6 +100,11 @@ func TestGrants(t *testing.T) {
 		t.Error("a grant is a login")
 	}
 	want(t, sign(t, s, key, "ecdsa-sha256"), p11.CKR_OK)
+	for uid, is := range map[uint32]bool{www: false, 34: true} {
+		if info, err := b.service(t, uid).Application().TokenInfo(ctx, b.slot); err != nil || info.Flags&p11.CKF_LOGIN_REQUIRED != 0 != is {
+			t.Errorf("uid %d: a login is wanted: %v, %v", uid, !is, err)
+		}
+	}
 	for name, c := range map[string]struct {
 		rv   p11.RV
 		call func() error

@@ -103,7 +103,7 @@ func (q *request) getTokenInfo() error {
 	if err := q.end(); err != nil {
 		return err
 	}
-	i, err := slot.TokenInfo(q.ctx)
+	i, err := q.app.TokenInfo(q.ctx, slot)
 	if err != nil {
 		return err
 	}

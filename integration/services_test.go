@@ -1,0 +1,298 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// serve starts a system daemon that has the PIN of its token as a credential.
+func (d *daemon) withCredential(t *testing.T) {
+	t.Helper()
+	credentials := filepath.Join(d.dir, "credentials")
+	if err := os.MkdirAll(credentials, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(credentials, "pin.swtok"), []byte(userPIN+"\n"), 0o400); err != nil {
+		t.Fatal(err)
+	}
+	d.c.wrap = []string{"env", "CREDENTIALS_DIRECTORY=" + credentials}
+}
+
+// reload has the daemon take its grants anew, and waits until it says so n times in all.
+func (d *daemon) reload(says string, n int) {
+	d.t.Helper()
+	if err := syscall.Kill(d.pid(), syscall.SIGHUP); err != nil {
+		d.t.Fatal(err)
+	}
+	eventually(d.t, "the grants to be read", func() bool { return strings.Count(d.said(), says) >= n })
+}
+
+// TestServices runs the lines of docs/services.md as the users that it names: a web server
+// and a job use one key each, after the daemon was started anew, and nothing else.
+func TestServices(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	needTools(t, "nginx", "curl", "openssl", "pkcs11-tool", "ssh")
+	found, _ := filepath.Glob(engineLibrary)
+	need(t, len(found) > 0, engineLibrary)
+	doc := readDoc(t, "services.md", "sh")
+	d := newDaemon(t, daemonConfig{system: true})
+	d.start()
+	root := d.terminal()
+	root.ok("printf '%s\\n' " + soPIN + " demo " + userPIN + " | p11fs init swtok && echo " + userPIN + " > $T/login")
+	in := func(heading string) string {
+		if doc[heading] == "" {
+			t.Fatalf("docs/services.md has no lines for %q", heading)
+		}
+		text := strings.ReplaceAll(doc[heading], "/etc/p11fs", d.dir+"/etc/p11fs")
+		text = strings.ReplaceAll(text, "--system", "--root "+d.dir)
+		return "set -e; " + strings.ReplaceAll(text, "systemctl reload p11fs", "true")
+	}
+	script := func(term *terminal, text string) string {
+		t.Helper()
+		return term.ok("sh -e -c " + quote(text))
+	}
+	root.ok("echo 'aes:256 label=other' > $T/generate; echo secret > $T/data/note")
+	script(root, in("The key"))
+	root.ok("chmod 0644 *.pem")
+	made := strings.TrimSpace(root.ok("pwd"))
+	d.stop()
+
+	d.withCredential(t)
+	d.start()
+	root = d.terminal()
+	script(root, in("The grants"))
+	d.reload("msg=grants ", 1)
+	root.want("cat $T/login", "public\n")
+	if status := root.ok("cat $P/status"); !strings.Contains(status, "unlocked swtok since") || !strings.Contains(status, "grants 2 from ") {
+		t.Errorf("status:\n%s", status)
+	}
+	if n := strings.Count(root.ok("ls $O"), ".key"); n != 0 {
+		t.Error("root sees a key by grants of others")
+	}
+
+	www, job, other := d.terminalOf(anotherUser(t, "www-data", "pkcs11")), d.terminalOf(anotherUser(t, "backup", "pkcs11")), d.terminalOf(anotherUser(t, "nobody", "pkcs11"))
+	for _, term := range []*terminal{www, job, other} {
+		term.ok("cp " + made + "/*.pem . && eval \"$(p11fs env --root " + d.dir + ")\" && export M=" + ownModule(t) + fmt.Sprintf(" PORT=%d", freePort(t)))
+		if r := term.run("cat " + filepath.Join(d.dir, "credentials/pin.swtok")); r.status == 0 {
+			t.Error("a service reads the PIN")
+		}
+		term.want("cat $T/login", "public\n")
+	}
+	www.ok(engineLines(t, readDoc(t, "clients.md", "sh")))
+	pid := filepath.Join(strings.TrimSpace(www.ok("pwd")), "nginx.pid")
+	t.Cleanup(func() { endProcess(t, pid) })
+	www.ok("sh -e -c " + quote(in("nginx")))
+	if got := script(job, in("A job of cron")); !strings.Contains(got, "Verified OK") || !strings.Contains(got, "nightly.key\n") || strings.Contains(got, "other") || strings.Contains(got, "web.key") {
+		t.Errorf("the job sees:\n%s", got)
+	}
+
+	// Through the mount: another user, another key, another mechanism, a change.
+	other.fails("stat $O/web.key", syscall.ENOENT)
+	job.fails("stat $O/web.key", syscall.ENOENT)
+	www.want("ls $O", "nightly.pub\nweb.key\nweb.pub\n")
+	www.want("ls $T/data", "")
+	www.fails("sh -c '/bin/echo x > $O/web.key/sign:ecdsa-sha256'", syscall.EOPNOTSUPP)
+	www.fails("sh -c '/bin/echo x > $O/web.key/sign'", syscall.EOPNOTSUPP)
+	www.fails("sh -c '/bin/echo mine > $O/web.key/attr/label'", syscall.EPERM)
+	www.fails("rmdir $O/web.key", syscall.EPERM)
+	www.fails("mv $O/web.key $O/mine.key", syscall.EPERM)
+	www.want("grep -E '^(sensitive|extractable|derive|allowed-mechanisms)=' $O/web.key/info | sort", "allowed-mechanisms=ecdsa\nderive=false\nextractable=false\nsensitive=true\n")
+	if got := www.ok("cat $T/grants"); !strings.Contains(got, "user=www-data token=swtok label=web functions=sign mechanisms=ecdsa # ") || strings.Contains(got, "backup") {
+		t.Errorf("$T/grants of the service:\n%s", got)
+	}
+	other.want("cat $T/grants", "")
+	if got := root.ok("cat $T/grants"); strings.Count(got, "functions=") != 2 {
+		t.Errorf("$T/grants of root:\n%s", got)
+	}
+	www.fails("sh -c '/bin/echo lock > $T/ctl'", syscall.EACCES)
+	if said := d.said(); !strings.Contains(said, `grant="user=33 token=swtok label=web id=0x01 functions=sign mechanisms=ecdsa-sha256"`) {
+		t.Errorf("the log has no line that allows it:\n%s", said)
+	}
+
+	// Through both modules.
+	www.ok("head -c 32 /dev/zero > hash")
+	for _, m := range modules() {
+		tool := "pkcs11-tool --module " + m.path(t) + " "
+		www.ok(tool + "--sign --mechanism ECDSA --id 01 -i hash -o sig.raw && [ -s sig.raw ]")
+		if got := www.ok(tool + "-O"); strings.Count(got, "Private Key Object") != 1 || strings.Contains(got, "Secret Key") || strings.Contains(got, "note") {
+			t.Errorf("%s: the service sees\n%s", m.name, got)
+		}
+		if got := other.ok(tool + "-O"); strings.Contains(got, "Private Key Object") {
+			t.Errorf("%s: another user sees\n%s", m.name, got)
+		}
+		for _, line := range []string{
+			"--sign --mechanism ECDSA --id 02 -i hash -o no",
+			"--sign --mechanism ECDSA-SHA256 --id 01 -i hash -o no",
+			"--derive --mechanism ECDH1-DERIVE --id 01 -i nightly.pem -o no",
+			"--delete-object --type privkey --id 01",
+			"--set-id 09 --type privkey --id 01",
+		} {
+			if r := www.run(tool + line); r.status == 0 {
+				t.Errorf("%s: %s succeeded: %s", m.name, line, r.out)
+			}
+		}
+	}
+
+	// An agent of the service's user offers its key, and signs.
+	if got := job.ok("XDG_RUNTIME_DIR=$PWD p11fs agent ssh-add -L > nightly.ssh; cat nightly.ssh"); strings.Count(got, "ecdsa-sha2-nistp256") != 1 || !strings.Contains(got, "nightly") || len(lines(strings.TrimSpace(got))) != 1 {
+		t.Errorf("the agent offers\n%s", got)
+	}
+	job.ok("XDG_RUNTIME_DIR=$PWD p11fs agent ssh-keygen -Y sign -f nightly.ssh -n file < report > report.ssh && [ -s report.ssh ]")
+
+	// A file with a mistake changes nothing, and is named.
+	grants := filepath.Join(d.dir, "etc/p11fs/grants.d")
+	root.ok("echo user=www-data token=swtk > " + grants + "/bad")
+	d.reload("grants not taken", 1)
+	if said := d.said(); !strings.Contains(said, grants+`/bad:1: there is no token \"swtk\" here: write one of swtok`) {
+		t.Errorf("the log does not say what to write:\n%s", said)
+	}
+	www.ok("curl -sS --cacert server.pem https://localhost:$PORT/")
+	if r := root.run("p11fs grants check --root " + d.dir); r.status == 0 || !strings.Contains(r.err, grants+"/bad:1: ") {
+		t.Errorf("check: %d %s", r.status, r.err)
+	}
+
+	// The grant goes: the next operation is refused, also one that has begun.
+	job.ok("exec 3<>$O/nightly.key/sign && echo data >&3")
+	root.ok("rm " + grants + "/bad " + grants + "/nightly " + grants + "/web")
+	d.reload("msg=grants ", 2)
+	if r := job.run("cat <&3"); r.status == 0 {
+		t.Error("a signature goes on without its grant")
+	}
+	job.fails("stat $O/nightly.key", syscall.ENOENT)
+	if r := job.run("p11fs sign swtok/nightly < report"); r.status == 0 {
+		t.Error("the job signs without a grant")
+	}
+	if r := www.run("curl -sS --cacert server.pem https://localhost:$PORT/"); r.status == 0 {
+		t.Error("nginx signs without a grant")
+	}
+	for _, term := range []*terminal{www, job, other, root} {
+		term.close()
+	}
+	d.stop()
+}
+
+// endProcess ends a process that has left its number in a file.
+func endProcess(t *testing.T, file string) {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return // it was not started, or has ended
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || n <= 1 {
+		t.Errorf("%s: %q", file, b)
+		return
+	}
+	if err := syscall.Kill(n, syscall.SIGTERM); err != nil {
+		t.Error(err)
+	}
+	eventually(t, "the server to end", func() bool { return syscall.Kill(n, 0) != nil })
+}
+
+// unitGroup makes the control group of a unit, and returns the file that takes processes
+// into it.
+func unitGroup(t *testing.T, unit string) string {
+	t.Helper()
+	top := "/sys/fs/cgroup"
+	if _, err := os.Stat(top + "/systemd/cgroup.procs"); err == nil { // version 1
+		top += "/systemd"
+	}
+	group := filepath.Join(top, unit)
+	need(t, os.Mkdir(group, 0o755) == nil, "control groups that can be made")
+	t.Cleanup(func() {
+		eventually(t, "the control group to be empty", func() bool { return os.Remove(group) == nil })
+	})
+	return filepath.Join(group, "cgroup.procs")
+}
+
+// TestUnits is a grant of a systemd unit: on the mount, and through both modules, what runs in
+// it has it, and the same user elsewhere has not.
+func TestUnits(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	needTools(t, "pkcs11-tool")
+	unit := fmt.Sprintf("p11fs-test-%d.service", os.Getpid())
+	procs := unitGroup(t, unit)
+	d := newDaemon(t, daemonConfig{system: true})
+	d.start()
+	root := d.terminal()
+	d.initToken(root)
+	root.ok("echo " + userPIN + " > $T/login && echo 'ec:p256 label=web id=0x01' > $T/generate && echo > $T/logout && echo unlock " + userPIN + " > $T/ctl")
+	root.ok("mkdir -p " + d.dir + "/etc/p11fs/grants.d && echo unit=" + unit + " user=daemon token=swtok label=web functions=sign > " + d.dir + "/etc/p11fs/grants.d/unit")
+	d.reload("msg=grants ", 1)
+	user := anotherUser(t, "daemon", "pkcs11")
+	inside, outside := d.terminalOf(user, "sh", "-c", "read go; exec sh"), d.terminalOf(user)
+	if err := os.WriteFile(procs, fmt.Append(nil, inside.pid()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Fprintln(inside.in, "go"); err != nil {
+		t.Fatal(err)
+	}
+	inside.ok("echo msg > $O/web.key/sign && cat $O/web.key/sign > sig")
+	outside.fails("stat $O/web.key", syscall.ENOENT)
+	for _, term := range []*terminal{inside, outside} {
+		term.ok("eval \"$(p11fs env --root " + d.dir + ")\"")
+	}
+	for _, m := range modules() {
+		list := "pkcs11-tool --module " + m.path(t) + " -O --type privkey"
+		if got := inside.ok(list); !strings.Contains(got, "web") {
+			t.Errorf("%s: the unit does not see its key: %s", m.name, got)
+		}
+		if got := outside.ok(list); strings.Contains(got, "web") {
+			t.Errorf("%s: its user sees it elsewhere: %s", m.name, got)
+		}
+	}
+	for _, term := range []*terminal{inside, outside, root} {
+		term.close()
+	}
+	d.stop()
+}
+
+// TestUnlock is a login that the daemon holds by a user's word, and its ends.
+func TestUnlock(t *testing.T) {
+	t.Parallel()
+	d, term := ready(t, daemonConfig{})
+	term.ok("echo 'aes:256 label=box' > $T/generate && echo > $T/logout")
+	dir := filepath.Join(d.dir, "config/p11fs/grants.d")
+	unlocked := func() bool { return strings.Contains(term.ok("cat $P/status"), "\nunlocked swtok since ") }
+	term.ok(fmt.Sprintf("mkdir -p %s && echo user=$(id -u) token=swtok label=box functions=encrypt > %[1]s/box && p11fs grants list --json | jq -e '.[0].label == \"box\"'", dir))
+	d.reload("msg=grants ", 1)
+	term.fails("stat $O/box.sec", syscall.ENOENT)
+	if r := term.run("echo wrong1 | p11fs unlock swtok"); r.status != 4 || unlocked() {
+		t.Errorf("a wrong PIN: %d %s", r.status, r.err)
+	}
+	term.ok("echo " + userPIN + " | p11fs unlock swtok")
+	if !unlocked() {
+		t.Error("unlocked, and status does not say so")
+	}
+	term.ok("[ -e $O/box.sec/encrypt ] && [ ! -e $O/box.sec/decrypt ] && echo data > $O/box.sec/encrypt && cat $O/box.sec/encrypt > out")
+	// What waits is gone with the login.
+	term.ok("echo data > $O/box.sec/encrypt && p11fs lock swtok")
+	if r := term.run("cat $O/box.sec/encrypt"); r.status == 0 || unlocked() {
+		t.Error("locked, and there is a result")
+	}
+	for name, line := range map[string]string{
+		"a change of the PIN":  "echo " + userPIN + " other123 > $T/pin && echo other123 " + userPIN + " > $T/pin",
+		"the security officer": "echo so:" + soPIN + " > $T/login && echo init-pin " + userPIN + " > $T/ctl && echo > $T/logout",
+	} {
+		term.ok("echo unlock " + userPIN + " > $T/ctl")
+		if !unlocked() {
+			t.Fatalf("%s: not unlocked", name)
+		}
+		term.ok(line)
+		if unlocked() {
+			t.Errorf("%s: still unlocked", name)
+		}
+	}
+	if !strings.Contains(d.said(), `reason="the PIN was changed"`) {
+		t.Errorf("the log does not say why:\n%s", d.said())
+	}
+	term.close()
+	d.stop()
+}
