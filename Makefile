@@ -186,7 +186,7 @@ uninstall: ## remove what install put below PREFIX
 	@[ -z "$(SLOTD)" ] || [ "$$(readlink "$(DESTDIR)$(SLOTD)")" != "$(PREFIX)/bin/p11fs" ] || rm -f "$(DESTDIR)$(SLOTD)"
 	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs-rpc.socket $(DESTDIR)$(P11MODULES)/p11fs.module
 	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/p11fs.1 $(DESTDIR)$(PREFIX)/share/man/man1/p11fs-*.1
-	rm -f $(DESTDIR)$(PREFIX)/share/man/man5/p11fs.5 $(DESTDIR)$(PREFIX)/share/man/man7/p11fs-tree.7 $(DESTDIR)$(PREFIX)/share/man/man7/p11fs-mechanisms.7
+	rm -f $(DESTDIR)$(PREFIX)/share/man/man5/p11fs.5 $(DESTDIR)$(PREFIX)/share/man/man5/p11fs-grants.5 $(DESTDIR)$(PREFIX)/share/man/man7/p11fs-tree.7 $(DESTDIR)$(PREFIX)/share/man/man7/p11fs-mechanisms.7
 	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/p11fs
 	rm -f $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_p11fs
 	rm -f $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/p11fs.fish

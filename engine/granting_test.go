@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"p11fs/engine/grants"
@@ -357,6 +358,38 @@ func TestGrantsLogged(t *testing.T) {
 	want(t, s.Init(t.Context(), p11.CKF_ENCRYPT, gcm, key), p11.CKR_OK)
 	if strings.Contains(text, "00010203") {
 		t.Error("a key's value is in the log")
+	}
+}
+
+// stamped is a token whose PIN somebody else may change.
+type stamped struct {
+	*hooks.Token
+	stamp atomic.Pointer[string]
+}
+
+func (s *stamped) PINStamp(p11.UserType) string { return *s.stamp.Load() }
+
+// A PIN that another process changes ends the login that the daemon holds; one that is made
+// anew by the login itself does not.
+func TestPINChangedElsewhere(t *testing.T) {
+	token := &stamped{Token: hooks.New("tok", hooks.Options{})}
+	set := func(s string) { token.stamp.Store(&s) }
+	set("one")
+	b := benchOf(t, token.Token, token, Limits{})
+	create(t, b.user(t), aesKey+" token=true private=true encrypt=true label=web")
+	b.grant(t, "user=33 token=tok label=web functions=encrypt")
+	b.hold(t)
+	s := b.service(t, www)
+	key := one(t, s, "label=web")
+	gcm := mech(t, "aes-gcm,iv=000102030405060708090a0b")
+	want(t, s.Init(t.Context(), p11.CKF_ENCRYPT, gcm, key), p11.CKR_OK)
+	set("two")
+	if _, err := s.Do(t.Context(), p11.CKF_ENCRYPT, []byte("x"), nil, NoLimit); err == nil {
+		t.Error("an operation goes on")
+	}
+	checkAbsent(t, "the key", s, key)
+	if _, ok := b.slot.Held(); ok {
+		t.Error("still held")
 	}
 }
 

@@ -254,6 +254,56 @@ func TestUnits(t *testing.T) {
 	d.stop()
 }
 
+// TestHoldAtStart is a file with a PIN: the right one is taken at each start, and a wrong one
+// is tried once, and not until it locks the PIN.
+func TestHoldAtStart(t *testing.T) {
+	t.Parallel()
+	d := newDaemon(t, daemonConfig{})
+	file := filepath.Join(d.dir, "pin")
+	write := func(pin string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(pin+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.start()
+	term := d.terminal()
+	d.initToken(term)
+	term.close()
+	d.stop()
+	d.c.args = []string{"--hold", "swtok=" + file}
+	started := func(pin, tries, says string, held bool) {
+		t.Helper()
+		write(pin)
+		d.start()
+		term := d.terminal()
+		if got := term.ok("cat $T/pin"); !strings.Contains(got, "user: tries="+tries) {
+			t.Errorf("pin: %s", got)
+		}
+		if got := strings.Contains(term.ok("cat $P/status"), "\nunlocked swtok since "); got != held || !strings.Contains(d.said(), says) {
+			t.Errorf("held is %v\n%s", got, d.said())
+		}
+		term.ok("echo " + userPIN + " > $T/login && echo > $T/logout")
+		term.close()
+		d.stop()
+	}
+	for range 4 {
+		write("wrong123")
+		d.start()
+		term := d.terminal()
+		if got := term.ok("cat $T/pin; cat $P/status"); !strings.Contains(got, "user: tries=some") || strings.Contains(got, "\nunlocked") {
+			t.Errorf("after a wrong PIN:\n%s\n%s", got, d.said())
+		}
+		term.close()
+		d.stop()
+	}
+	if !strings.Contains(d.said(), "some tries are left: log in by hand first") {
+		t.Errorf("the log does not say what to do:\n%s", d.said())
+	}
+	started(userPIN, "some", "log in by hand first", false)
+	started(userPIN, "many", "the daemon holds a login", true)
+}
+
 // TestUnlock is a login that the daemon holds by a user's word, and its ends.
 func TestUnlock(t *testing.T) {
 	t.Parallel()

@@ -453,3 +453,31 @@ func (h stopping) Handle(ctx context.Context, r slog.Record) error {
 	}
 	return h.Handler.Handle(ctx, r)
 }
+
+// TestPINStamp: it changes with the PIN, in whichever process, and with nothing else.
+func TestPINStamp(t *testing.T) {
+	for _, w := range ways() {
+		t.Run(fmt.Sprintf("%+v", w), func(t *testing.T) {
+			a, b := pair(t, w)
+			user, so := b.PINStamp(p11.CKU_USER), b.PINStamp(p11.CKU_SO)
+			create(t, a, dataObject("pub", "1", false))
+			login(t, a, p11.CKU_USER, testUser)
+			if _, err := a.Login(t.Context(), p11.CKU_USER, pin(t, "wrong")); err == nil {
+				t.Fatal("a wrong PIN is right")
+			}
+			wantContents(t, "created", b, "pub=1")
+			if b.PINStamp(p11.CKU_USER) != user || b.PINStamp(p11.CKU_SO) != so {
+				t.Error("it changed without the PIN")
+			}
+			if err := a.SetPIN(t.Context(), p11.CKU_USER, pin(t, testUser), pin(t, "56789")); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.Refresh(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if b.PINStamp(p11.CKU_USER) == user || b.PINStamp(p11.CKU_SO) != so {
+				t.Error("it did not change with the PIN, or another's did")
+			}
+		})
+	}
+}
