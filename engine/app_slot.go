@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"p11fs/p11"
 	"p11fs/tokens"
@@ -31,6 +32,7 @@ type appSlot struct {
 type login struct {
 	token tokens.Login
 	user  p11.UserType
+	since time.Time
 	// mask turns the token's handles of private objects into the
 	// application's. It makes handles of before a logout name nothing after the
 	// next login (PKCS#11 v3.1 §5.6.10), though the token has kept the objects
@@ -159,8 +161,8 @@ func (st *appSlot) end(l *login) bool {
 }
 
 // newLogin wraps a token's login.
-func newLogin(t tokens.Login) *login {
-	return &login{token: t, user: t.User(), mask: newMask()}
+func newLogin(t tokens.Login, now time.Time) *login {
+	return &login{token: t, user: t.User(), since: now, mask: newMask()}
 }
 
 // newMask returns one that nobody guesses.

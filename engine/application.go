@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/google/btree"
 
@@ -33,7 +34,8 @@ type Application struct {
 	account   *Account
 	defaults  Defaults
 	mask      p11.ObjectHandle // of handles of what is seen by grants: see login.mask
-	grantings sync.Map         // *Slot to *granting: the newest
+	since     time.Time
+	grantings sync.Map // *Slot to *granting: the newest
 
 	mu       sync.RWMutex            // guards all below; 1st in the order of doc.go
 	closed   bool                    //
@@ -49,6 +51,7 @@ func newApplication(e *Engine, owner Owner, d Defaults) *Application {
 		account:  e.Account(owner.UID),
 		defaults: d,
 		mask:     newMask(),
+		since:    e.now(),
 		sessions: btree.NewG(treeDegree, func(a, b *Session) bool { return a.handle < b.handle }),
 		slots:    make(map[*Slot]*appSlot),
 	}

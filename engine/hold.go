@@ -13,7 +13,6 @@ import (
 // somebody may do under it grants say.
 type hold struct {
 	login *login
-	since time.Time
 	stamp string // of the PIN: see tokens.PINStamper
 }
 
@@ -29,7 +28,7 @@ func (s *Slot) Hold(ctx context.Context, by Owner, pin *secret.Bytes) error {
 	if err != nil {
 		return err
 	}
-	if s.holding() != nil || !s.held.CompareAndSwap(nil, &hold{login: newLogin(t), since: s.engine.now(), stamp: stamp}) {
+	if s.holding() != nil || !s.held.CompareAndSwap(nil, &hold{login: newLogin(t, s.engine.now()), stamp: stamp}) {
 		return t.Close()
 	}
 	s.grantsChanged()
@@ -67,7 +66,7 @@ func (s *Slot) Held() (since time.Time, ok bool) {
 		return time.Time{}, false
 	}
 	if h := s.held.Load(); h != nil {
-		return h.since, true
+		return h.login.since, true
 	}
 	return time.Time{}, false
 }

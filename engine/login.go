@@ -31,7 +31,7 @@ func (s *Session) Login(ctx context.Context, user p11.UserType, pin *secret.Byte
 	if err != nil {
 		return err
 	}
-	if err := st.begin(s, newLogin(t)); err != nil {
+	if err := st.begin(s, newLogin(t, st.app.engine.now())); err != nil {
 		_ = t.Close() // the refusal is what the caller is to hear
 		return err
 	}

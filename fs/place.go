@@ -148,6 +148,9 @@ func (p place) notFound(c caller, path string, err error) syscall.Errno {
 
 // note keeps e for the file error.
 func (p place) note(a *application, path string, e lastError) {
+	if p.slot == nil { // the top has no such file
+		return
+	}
 	e.path, e.at = path, p.fs.config.Now()
 	p.errorFile(a).put(e)
 }

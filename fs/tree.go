@@ -36,6 +36,8 @@ func (f *FS) rootNode() *node {
 			return []byte(text.text(c.uid == 0 || c.uid == f.config.UID)), nil
 		})
 	}
+	d.addText("who", p.whoText)
+	d.addCommand("kick", 0o220, command{runAlone: p.kick})
 	if f.config.Socket != "" {
 		d.add("rpc.sock", &entry{place: p, path: "rpc.sock", perm: 0o777, link: func(context.Context, caller) (string, error) {
 			return f.config.Socket, nil
