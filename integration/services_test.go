@@ -147,6 +147,12 @@ func TestServices(t *testing.T) {
 	}
 	job.ok("XDG_RUNTIME_DIR=$PWD p11fs agent ssh-keygen -Y sign -f nightly.ssh -n file < report > report.ssh && [ -s report.ssh ]")
 
+	// With the next daemon, and a start of the server beside it, all goes on.
+	endProcess(t, pid)
+	d.stop()
+	d.start()
+	www.ok("OPENSSL_CONF=$PWD/engine.cnf nginx -c $PWD/nginx.conf -e $PWD/error.log && curl -sS --cacert server.pem https://localhost:$PORT/")
+
 	// A file with a mistake changes nothing, and is named.
 	grants := filepath.Join(d.dir, "etc/p11fs/grants.d")
 	root.ok("echo user=www-data token=swtk > " + grants + "/bad")
@@ -162,7 +168,7 @@ func TestServices(t *testing.T) {
 	// The grant goes: the next operation is refused, also one that has begun.
 	job.ok("exec 3<>$O/nightly.key/sign && echo data >&3")
 	root.ok("rm " + grants + "/bad " + grants + "/nightly " + grants + "/web")
-	d.reload("msg=grants ", 2)
+	d.reload("msg=grants ", 2) // the first is the start's
 	if r := job.run("cat <&3"); r.status == 0 {
 		t.Error("a signature goes on without its grant")
 	}
