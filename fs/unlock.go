@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"p11fs/engine/grants"
 	"p11fs/p11"
 )
 
@@ -41,11 +40,12 @@ func (p place) owns(uid uint32) bool { return uid == 0 || uid == p.fs.config.UID
 // grantsText is the caller's grants for keys of the token as lines of p11fs-grants(5), and to
 // root and the owner of the tree everybody's.
 func (p place) grantsText(_ context.Context, c caller) ([]byte, error) {
-	var list []*grants.Grant
-	if p.owns(c.uid) {
-		list = p.slot.AllGrants()
-	} else if a, err := p.fs.callers.get(c); err == nil {
-		list = a.eng.Granted(p.slot)
+	list := p.slot.AllGrants()
+	if len(list) > 0 && !p.owns(c.uid) { // else nobody is to have an application for a look
+		list = nil
+		if a, err := p.fs.callers.get(c); err == nil {
+			list = a.eng.Granted(p.slot)
+		}
 	}
 	var b bytes.Buffer
 	since, held := p.slot.Held()
