@@ -14,7 +14,7 @@ import (
 // for anything: every name with its inode number, mode, link count, owner and
 // size, and the text of every listed file that is state of the token. The
 // counts of the whole daemon are in files of their own.
-const view = `grep private $P/resources; cd $P && find . -path ./metrics -prune -o -path ./resources -prune -o -path ./status -prune -o -printf '%p %i %M %n %U %s\n' | grep -v '^\./swtok/sessions/[0-9]' | sort && cat swtok/info && cat swtok/slot && ls -la swtok/objects swtok/by-id swtok/by-uid swtok/data swtok/certs && cd - >/dev/null`
+const view = `grep private $P/resources; cd $P && find . -path ./metrics -prune -o -path ./who -prune -o -path ./resources -prune -o -path ./status -prune -o -printf '%p %i %M %n %U %s\n' | grep -v '^\./swtok/sessions/[0-9]' | sort && cat swtok/info && cat swtok/slot && ls -la swtok/objects swtok/by-id swtok/by-uid swtok/data swtok/certs && cd - >/dev/null`
 
 // privateWork makes everything of which another application must learn
 // nothing: a login, private objects of each kind, waiting results, an error,
