@@ -14,11 +14,11 @@ import (
 )
 
 // whoText is a line for each application that has sessions: the caller's own uid's, and to
-// root and the owner of the tree everybody's.
+// root and the owner of the tree everybody's. A caller in another PID namespace sees none.
 func (p place) whoText(_ context.Context, c caller) ([]byte, error) {
 	var b bytes.Buffer
 	for _, w := range p.fs.config.Engine.Who() {
-		if w.Owner.UID != c.uid && !p.owns(c.uid) {
+		if c.pid == 0 || w.Owner.UID != c.uid && !p.owns(c.uid) {
 			continue
 		}
 		fmt.Fprintf(&b, "%d uid=%d pid=%d command=%q door=%s since=%s sessions=%d operations=%d",
