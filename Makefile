@@ -18,6 +18,7 @@ BENCHTIME  ?= 1s
 TIMEOUT    ?= 30m
 DISK       ?= build/disk
 LINTER     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+NFPM       := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.44.1
 SHELL      := /bin/sh
 # A program with the race detector waits for a second before it ends, unless told
 # otherwise. The tests run hundreds of them.
@@ -51,7 +52,7 @@ S390X_UNITS := ./shm/... ./locks ./secret ./p11/... ./tokens/... ./engine/... ./
 GOROUTINES = ./engine ./tokens/store ./fs $$(grep -rlE '^[[:space:]]*go (func|[[:alnum:]_.]+)\(|\.Go\(' --include='*.go' --exclude='*_test.go' --exclude-dir=$(BUILD) . | xargs -n1 dirname | sort -u)
 
 .DEFAULT_GOAL := build
-.PHONY: help run test test-one test-server test-disk test-s390x build integration soak fuzz lint check bench bench-check bench-run microbench generate man install uninstall clean setup-run setup-test setup-s390x setup-trixie setup-bench
+.PHONY: help run test test-one test-server test-disk test-s390x build integration soak fuzz lint check bench bench-check bench-run microbench generate man install package uninstall clean setup-run setup-test setup-s390x setup-trixie setup-bench
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -160,6 +161,8 @@ install: build libp11fs libcard ## install below PREFIX (/usr/local), and p11fs.
 	install -D -m 0644 $(LIBCARD)/libcsulcca.so $(DESTDIR)$(PREFIX)/lib/p11fs/libcsulcca.so
 	install -D -m 0644 contrib/p11fs.service $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs.service
 	sed -i 's|/usr/local|$(PREFIX)|' $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs.service
+	install -D -m 0644 contrib/p11fs-user.service $(DESTDIR)$(PREFIX)/lib/systemd/user/p11fs.service
+	sed -i 's|/usr/local|$(PREFIX)|' $(DESTDIR)$(PREFIX)/lib/systemd/user/p11fs.service
 	install -D -m 0644 contrib/p11fs-rpc.socket $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs-rpc.socket
 	install -D -m 0644 contrib/p11fs.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/p11fs.conf
 	install -D -m 0644 contrib/p11fs.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/p11fs.conf
@@ -179,8 +182,22 @@ install: build libp11fs libcard ## install below PREFIX (/usr/local), and p11fs.
 	install -D -m 0644 "$$stage/zsh" "$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_p11fs"; \
 	install -D -m 0644 "$$stage/fish" "$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/p11fs.fish"
 
+# What goes into a package has the places of one, and no link to be pkcsslotd: that is
+# another package's file.
+PACKAGE := $(BUILD)/package
+package: bin/nfpm ## make .deb and .rpm in build/package
+	@rm -rf $(PACKAGE) && mkdir -p $(PACKAGE)
+	@$(MAKE) -s --no-print-directory install DESTDIR=$(abspath $(PACKAGE))/root PREFIX=/usr P11MODULES=/usr/share/p11-kit/modules SLOTD=
+	@for kind in deb rpm; do P11FS_ROOT=$(PACKAGE)/root P11FS_VERSION=$(or $(VERSION),$$($(BIN) version | cut -d' ' -f2)) P11FS_ARCH=$$($(GO) env GOARCH) \
+		bin/nfpm package --config contrib/package/nfpm.yaml --packager $$kind --target $(PACKAGE) || exit; done
+	@rm -rf $(PACKAGE)/root
+
+bin/nfpm:
+	GOBIN=$(CURDIR)/bin $(GO) install $(NFPM)
+
 uninstall: ## remove what install put below PREFIX
 	rm -f $(DESTDIR)$(PREFIX)/bin/p11fs $(DESTDIR)$(PREFIX)/bin/age-plugin-p11fs $(DESTDIR)$(PREFIX)/lib/pkcs11/libp11fs.so $(DESTDIR)$(PREFIX)/lib/systemd/system/p11fs.service
+	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/user/p11fs.service
 	rm -f $(DESTDIR)$(PREFIX)/lib/p11fs/libep11.so $(DESTDIR)$(PREFIX)/lib/p11fs/libcsulcca.so
 	rm -f $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/p11fs.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/p11fs.conf
 	@[ -z "$(SLOTD)" ] || [ "$$(readlink "$(DESTDIR)$(SLOTD)")" != "$(PREFIX)/bin/p11fs" ] || rm -f "$(DESTDIR)$(SLOTD)"
