@@ -61,6 +61,7 @@ func TestInstallDestdir(t *testing.T) {
 			"Type=notify", "ExecStart=/usr/bin/p11fs mount --system", "Conflicts=pkcsslotd.service", "Alias=pkcsslotd.service",
 		},
 		"usr/lib/systemd/system/p11fs-rpc.socket": {"ListenStream=/run/p11fs/rpc.sock", "FileDescriptorName=rpc.sock", "SocketGroup=pkcs11"},
+		"usr/lib/systemd/user/p11fs.service":      {"Type=notify", "ExecStart=/usr/bin/p11fs mount", "WantedBy=default.target"},
 		"usr/lib/tmpfiles.d/p11fs.conf":           {"d /run/p11fs 0755 root root -", "d /var/lock/opencryptoki 0770 root pkcs11 -"},
 		"usr/lib/sysusers.d/p11fs.conf":           {"g pkcs11 -"},
 	} {
@@ -92,7 +93,14 @@ func TestInstallDestdir(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		out, err := command("systemd-analyze", "verify", "--man=no", filepath.Join(dir, "p11fs.service"), filepath.Join(dir, "p11fs-rpc.socket"))
+		b, err := os.ReadFile(filepath.Join(dest, "usr/lib/systemd/user/p11fs.service"))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, "p11fs-user.service"), []byte(strings.ReplaceAll(string(b), "=/usr/bin/p11fs", "="+built+"/p11fs")), 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := command("systemd-analyze", "verify", "--man=no", filepath.Join(dir, "p11fs.service"), filepath.Join(dir, "p11fs-rpc.socket"), filepath.Join(dir, "p11fs-user.service"))
 		for _, line := range lines(out) {
 			if strings.Contains(line, "p11fs") {
 				t.Errorf("systemd-analyze verify (%v): %s", err, line)

@@ -29,6 +29,7 @@ have another cryptographic library, or a policy.`,
 	}
 	mount := mountFlag(c)
 	token := c.Flags().String("token", "", "those that the mounted `TOKEN` has")
+	asJSON := c.Flags().Bool("json", false, "print the list as a JSON array")
 	completeFlag(c, "token", completeTokens(mount))
 	c.ValidArgsFunction = func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		if len(args) > 0 {
@@ -50,7 +51,10 @@ have another cryptographic library, or a policy.`,
 			}
 		}
 		if len(args) == 0 {
-			return listMechanisms(s, list)
+			return listMechanisms(s, list, *asJSON)
+		}
+		if *asJSON {
+			return &usageError{err: errors.New("a list is printed as JSON: leave the name out, or --json")}
 		}
 		t, err := p11.ParseMechanismType(args[0])
 		if err != nil {
@@ -137,8 +141,33 @@ func absentMechanism(p swtok.Provider, token string, t p11.MechanismType) error 
 	return errors.New(t.Short() + " is not there: p11fs mechanisms lists those that are")
 }
 
+// A listed is what a list tells of a mechanism.
+type listed struct {
+	Name       string   `json:"name"`
+	Number     uint64   `json:"number"`
+	Min        uint64   `json:"min,omitempty"` // size of keys
+	Max        uint64   `json:"max,omitempty"`
+	Unit       string   `json:"unit,omitempty"`
+	Uses       []string `json:"uses"`
+	Parameters []string `json:"parameters,omitempty"`
+}
+
 // listMechanisms prints a line for each.
-func listMechanisms(s streams, list []p11.MechanismInfo) error {
+func listMechanisms(s streams, list []p11.MechanismInfo, asJSON bool) error {
+	if asJSON {
+		all := []listed{}
+		for _, m := range list {
+			one := listed{Name: m.Type.Short(), Number: uint64(m.Type), Min: m.MinKeySize, Max: m.MaxKeySize, Uses: m.Uses()}
+			if m.MaxKeySize > 0 {
+				one.Unit = m.SizeUnit()
+			}
+			for _, w := range m.Type.ParamWords() {
+				one.Parameters = append(one.Parameters, w.Name)
+			}
+			all = append(all, one)
+		}
+		return printJSON(s, all)
+	}
 	w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
 	for _, m := range list {
 		fmt.Fprintf(w, "%s\t%#x\t%s\t%s\t%s\n", m.Type.Short(), uint64(m.Type), sizes(m), strings.Join(m.Uses(), ","), m.Type.Takes())

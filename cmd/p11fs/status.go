@@ -22,12 +22,19 @@ func newStatus(s streams) *cobra.Command {
 	}
 	mount := mountFlag(c)
 	resources := c.Flags().Bool("resources", false, "show instead what the daemon holds of the system: name, count, size, users, state")
+	asJSON := c.Flags().Bool("json", false, "print the tokens as a JSON array")
 	c.RunE = func(*cobra.Command, []string) error {
 		t, err := findTree(*mount, os.Getenv)
 		if err != nil {
 			return err
 		}
 		files, names := []string{"status", "slots"}, t.tokens()
+		if *asJSON {
+			if *resources {
+				return &usageError{err: errors.New("the tokens are printed as JSON: leave --resources or --json out")}
+			}
+			return t.tokensJSON(s)
+		}
 		if *resources {
 			files, names = []string{"resources"}, nil
 		}
@@ -44,19 +51,42 @@ func newStatus(s streams) *cobra.Command {
 				continue // a slot without a token has no login
 			}
 			fmt.Fprintf(s.out, "login %s %s\n", name, strings.TrimSpace(who))
-			t.showPINs(s, name)
+			one := t.tokenState(name)
+			if one.Label != "" {
+				fmt.Fprintf(s.out, "label %s %s\n", name, one.Label)
+			}
+			for _, pin := range one.PINs {
+				fmt.Fprintf(s.out, "pin %s %s: %s\n", name, pin.Role, pin.State)
+			}
 		}
 		return nil
 	}
 	return c
 }
 
-// showPINs prints a token's label, and how its PINs are. What cannot be read is left out.
-func (t tree) showPINs(s streams, token string) {
+// A tokenState is what status tells of a token.
+type tokenState struct {
+	Slot  string     `json:"slot,omitempty"`
+	Name  string     `json:"name"`
+	Kind  string     `json:"kind,omitempty"`
+	Login string     `json:"login,omitempty"` // of this terminal: public, user or so
+	Label string     `json:"label,omitempty"`
+	PINs  []pinState `json:"pins,omitempty"`
+}
+
+// A pinState is how the PIN of user or so is, and what to do about it.
+type pinState struct {
+	Role  string `json:"role"`
+	State string `json:"state"`
+}
+
+// tokenState reads a token's label, and how its PINs are. What cannot be read is left out.
+func (t tree) tokenState(token string) tokenState {
+	one := tokenState{Name: token, Login: t.role(token)}
 	info, _ := t.read(token, "info")
 	for line := range strings.Lines(info) {
 		if label, ok := strings.CutPrefix(line, "label: "); ok {
-			fmt.Fprintf(s.out, "label %s %s\n", token, strings.TrimSpace(label))
+			one.Label = strings.TrimSpace(label)
 		}
 	}
 	pins, _ := t.read(token, "pin")
@@ -70,8 +100,28 @@ func (t tree) showPINs(s streams, token string) {
 		if todo != "" {
 			how += ": " + todo
 		}
-		fmt.Fprintf(s.out, "pin %s %s: %s\n", token, role, how)
+		one.PINs = append(one.PINs, pinState{role, how})
 	}
+	return one
+}
+
+// tokensJSON prints the tokens in the order of their slots.
+func (t tree) tokensJSON(s streams) error {
+	slots, err := t.read("slots")
+	if err != nil {
+		return notMounted(err)
+	}
+	all := []tokenState{}
+	for line := range strings.Lines(slots) {
+		words := strings.Fields(line)
+		if len(words) < 3 || words[1] == "-" {
+			continue // a slot without a token
+		}
+		one := t.tokenState(words[1])
+		one.Slot, one.Kind = words[0], words[2]
+		all = append(all, one)
+	}
+	return printJSON(s, all)
 }
 
 // notMounted wraps errNotMounted around err, unless it is there already.
