@@ -37,8 +37,11 @@ func (f *function) Layout() (*layout, error) {
 			for _, form := range forms {
 				l.Params = append(l.Params, fmt.Sprintf("{%s, %d}", form, i))
 			}
-			if v.Word == "fill" || v.Word == "info" {
+			switch v.Word {
+			case "fill":
 				l.Known = append(l.Known, fmt.Sprintf("{%d, whole, none}", i))
+			case "info":
+				l.Known = append(l.Known, fmt.Sprintf("{%d, infoSize, none}", i))
 			}
 		}
 		return l, nil

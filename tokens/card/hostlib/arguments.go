@@ -45,6 +45,8 @@ type known struct{ out, n, of uint8 }
 const (
 	none  = 255 // for of
 	whole = 0   // for n, with none: as long as the program has room
+
+	infoSize = 3 * wordSize // of a CK_MECHANISM_INFO
 )
 
 // A bound is a number that is at most the bits of another value.
@@ -85,8 +87,11 @@ type frame struct {
 	codes  int // of CCA, where the return code, the reason and a length of 0 are
 }
 
-// untold is how long what verbs take without a length is at most: a key token.
-const untold = 64
+// untold is how much more than they are told verbs read and write at most: key tokens and
+// vectors have their length, rules say that a text is padded, and CSUACFQ answers in the
+// memory of its rule array, whatever that had. Programs say how much room they have, and
+// must not have a library write behind it.
+const untold = 512
 
 // beyond is how much longer what comes out is than all that goes in, at most.
 const beyond = 64 << 10
@@ -101,8 +106,8 @@ func newFrame(c *card.Call, l *layout) (*frame, error) {
 	}
 	for i := range c.Args {
 		f.slots[i].room = f.room(i)
-		if uint64(f.slots[i].room) > c.Args[i].Room && f.knows(i) {
-			c.Args[i].Length = uint64(f.slots[i].room)
+		if unit := f.unit(i); f.knows(i) && uint64(f.slots[i].room/unit) > c.Args[i].Room {
+			c.Args[i].Length = uint64(f.slots[i].room / unit)
 			return f, errSmall(c)
 		}
 	}
@@ -119,9 +124,17 @@ func newFrame(c *card.Call, l *layout) (*frame, error) {
 	return f, nil
 }
 
+// unit is what the room for a value counts, in bytes.
+func (f *frame) unit(i int) int {
+	if f.c.Function.Args[i] == card.Numbers {
+		return wordSize
+	}
+	return 1
+}
+
 // knows says whether nobody tells the length of an output.
 func (f *frame) knows(i int) bool {
-	return f.c.Function.Args[i] == card.Output && slices.ContainsFunc(f.layout.known, func(k known) bool { return int(k.out) == i })
+	return slices.ContainsFunc(f.layout.known, func(k known) bool { return int(k.out) == i })
 }
 
 // room is how many bytes there are for a value.
@@ -130,9 +143,7 @@ func (f *frame) room(i int) int {
 	switch f.c.Function.Args[i] {
 	case card.InOut:
 		return int(max(uint64(len(a.Bytes)), min(a.Room, uint64(f.inputs+beyond))))
-	case card.Numbers:
-		return int(min(a.Room, maxNumbers)) * wordSize
-	case card.Output:
+	case card.Output, card.Numbers:
 		for _, k := range f.layout.known {
 			switch {
 			case int(k.out) != i:
@@ -143,6 +154,9 @@ func (f *frame) room(i int) int {
 			default:
 				return int(k.n)
 			}
+		}
+		if f.c.Function.Args[i] == card.Numbers {
+			return int(min(a.Room, maxNumbers)) * wordSize
 		}
 		return int(min(a.Room, uint64(f.inputs+beyond)))
 	}
@@ -218,12 +232,12 @@ func (f *frame) bytes(i int) int {
 	}
 	n := s.room
 	if f.c.Function.ABI == card.CCA {
-		n = max(n, untold) // which verbs read without being told how much there is
+		n += untold
 	}
 	for _, sh := range f.layout.shares {
 		if int(sh.in) == i {
 			out := &f.slots[sh.out]
-			s.has = max(n, out.room)
+			s.has = max(n, out.room+n-s.room)
 			s.at = f.place(a.Bytes, s.has)
 			out.at, out.has = s.at, s.has
 			return s.at
@@ -235,12 +249,9 @@ func (f *frame) bytes(i int) int {
 
 // length is the place of a length.
 func (f *frame) length(i int, as form) int {
-	unit := 1
+	unit := f.unit(i)
 	if as == keywordsAt {
 		unit = cca.KeywordSize
-	}
-	if f.c.Function.Args[i] == card.Numbers {
-		unit = wordSize
 	}
 	at := f.words(uint64(f.slots[i].room / unit))
 	for _, sh := range f.layout.shares {

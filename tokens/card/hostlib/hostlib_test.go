@@ -196,3 +196,33 @@ func TestAdmin(t *testing.T) {
 		t.Errorf("what is no block: %v", err)
 	}
 }
+
+// TestRooms has programs say that they have less room than a library writes, which must not
+// have it write over anything.
+func TestRooms(t *testing.T) {
+	for _, one := range []struct {
+		abi    card.ABI
+		number uint32
+		args   func(room uint64) []card.Arg
+		enough uint64
+		small  uint64
+	}{
+		{card.EP11, ep11.FnGetMechanismInfo, func(room uint64) []card.Arg { return []card.Arg{{}, {Number: 1}, {Room: room}} }, 3, uint64(p11.CKR_BUFFER_TOO_SMALL)},
+		{card.CCA, cca.FnCSUACFQ, func(room uint64) []card.Arg { return []card.Arg{{Bytes: []byte("STATCRD2")}, {Room: room}, {Room: 8}} }, 120, cca.ErrBuffer.Value()},
+		{card.CCA, cca.FnCSNBENC, func(room uint64) []card.Arg {
+			return []card.Arg{{}, {Bytes: make([]byte, 1000)}, {Bytes: []byte{1}}, {}, {Room: room}}
+		}, 1000, cca.ErrBuffer.Value()},
+	} {
+		via, failures := strange(t, one.abi)
+		for room := range one.enough + 2 {
+			c := &card.Call{Function: card.FunctionOf(one.abi, one.number), Args: one.args(room)}
+			want := one.small
+			if room >= one.enough {
+				want = 0
+			}
+			if err := via.Call(t.Context(), c); err != nil || c.Return != want || *failures != 0 {
+				t.Fatalf("%s, room for %d: %#x, %v", c.Function.Name, room, c.Return, err)
+			}
+		}
+	}
+}

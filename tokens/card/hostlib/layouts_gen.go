@@ -117,7 +117,7 @@ var layouts = map[card.ABI][]layout{
 		},
 		36: { // m_GetMechanismInfo
 			params: []param{{number, 0}, {number, 1}, {data, 2}},
-			known:  []known{{2, whole, none}},
+			known:  []known{{2, infoSize, none}},
 		},
 		37: { // m_GetAttributeValue
 			params: []param{{data, 0}, {length, 0}, {attributes, 1}, {count, 1}},
