@@ -3,6 +3,7 @@ package pkix
 import (
 	"encoding/asn1"
 	"slices"
+	"sync"
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
@@ -32,7 +33,20 @@ type keyType struct {
 	golang func(alg algorithm, bits []byte) (any, error)
 }
 
+// keyTypes is their list. Each new key is looked up in it, and to make it takes longer than
+// to make a key.
 func keyTypes() []keyType {
+	known.once.Do(func() { known.list = makeKeyTypes() })
+	return known.list
+}
+
+// known is no value of sync.OnceValue, since some of what it would hold looks in it.
+var known struct { //nolint:gochecknoglobals // a table, written once
+	once sync.Once
+	list []keyType
+}
+
+func makeKeyTypes() []keyType {
 	list := slices.Concat([]keyType{rsaType(), ecType()}, groupTypes(), octetTypes())
 	for _, s := range pqc.Sets() {
 		list = append(list, pqcType(s))

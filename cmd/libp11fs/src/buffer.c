@@ -8,6 +8,8 @@ void buffer_init(struct buffer *b)
     b->data = b->small;
     b->len = 0;
     b->cap = sizeof b->small;
+    b->bulk = NULL;
+    b->bulk_at = b->bulk_len = 0;
 }
 
 void buffer_free(struct buffer *b)
@@ -27,8 +29,9 @@ bool buffer_reserve(struct buffer *b, size_t n)
         return true;
     if (n > SIZE_MAX / 4 - b->len)
         return false;
-    while (cap - b->len < n)
-        cap *= 2;
+    cap *= 2;
+    if (cap - b->len < n)
+        cap = b->len + n; /* long data, behind which little follows */
     /* Not realloc, which leaves what the old place held behind. */
     data = malloc(cap);
     if (data == NULL)
@@ -50,6 +53,29 @@ bool buffer_add(struct buffer *b, const void *data, size_t n)
         memcpy(b->data + b->len, data, n);
     b->len += n;
     return true;
+}
+
+size_t buffer_size(const struct buffer *b)
+{
+    return b->len + b->bulk_len;
+}
+
+const unsigned char *buffer_piece(const struct buffer *b, size_t at, size_t *n)
+{
+    size_t bulk_end = b->bulk_at + b->bulk_len;
+
+    if (at >= buffer_size(b))
+        return NULL;
+    if (b->bulk == NULL || at >= bulk_end) {
+        *n = buffer_size(b) - at;
+        return b->data + (at - b->bulk_len);
+    }
+    if (at < b->bulk_at) {
+        *n = b->bulk_at - at;
+        return b->data + at;
+    }
+    *n = bulk_end - at;
+    return b->bulk + (at - b->bulk_at);
 }
 
 void buffer_move(struct buffer *to, struct buffer *from)

@@ -14,6 +14,10 @@ enum { BUFFER_SMALL = 512 };
 struct buffer {
     unsigned char *data; /* small, or on the heap */
     size_t len, cap;
+    /* Long data of the program, which belongs at bulk_at and is not copied: NULL if there
+       is none. len is without it. */
+    const unsigned char *bulk;
+    size_t bulk_at, bulk_len;
     unsigned char small[BUFFER_SMALL];
 };
 
@@ -25,6 +29,13 @@ bool buffer_reserve(struct buffer *b, size_t n);
 
 /* Appends n bytes; false means no memory. */
 bool buffer_add(struct buffer *b, const void *data, size_t n);
+
+/* The bytes from at on that lie together, n of them, with the bulk in its place; NULL at the
+   end. */
+const unsigned char *buffer_piece(const struct buffer *b, size_t at, size_t *n);
+
+/* How many bytes there are with the bulk. */
+size_t buffer_size(const struct buffer *b);
 
 /* Gives what from holds to to, which held nothing; from holds nothing then. */
 void buffer_move(struct buffer *to, struct buffer *from);

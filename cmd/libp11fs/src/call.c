@@ -194,7 +194,7 @@ static bool stays_on_socket(enum call_number number)
    False means that the connection was lost. */
 static bool transmit(struct call *c)
 {
-    size_t body = c->out.len - FRAME_HEADER;
+    size_t body = buffer_size(&c->out) - FRAME_HEADER;
 
     if (body > MAX_BODY) {
         c->rv = CKR_DATA_LEN_RANGE;

@@ -29,7 +29,7 @@ enum { POLL_TIME = 100000, BRISK_TIME = 200000 };
 
 /* Likewise on the road, by call: how long, how long before it yields for the first time, and
    how soon the reply must have come the last time for each. */
-enum { LOOK_FOR = 50000, AT_ONCE_FOR = 5000, SOON = 100000, CALL_KINDS = 64 };
+enum { LOOK_FOR = 100000, AT_ONCE_FOR = 5000, SOON = 150000, CALL_KINDS = 64 };
 
 /* How soon the replies to a kind of call have come, the last time. */
 enum pace { PACE_UNKNOWN, PACE_AT_ONCE, PACE_SOON, PACE_SLOW };
@@ -401,15 +401,27 @@ static void leave_locked(struct conn *c, struct waiter *w)
     }
 }
 
-/* send_out sends bytes whole. */
-static bool send_out(struct conn *c, const unsigned char *p, size_t n)
+/* send_out sends a frame whole. */
+static bool send_out(struct conn *c, const struct buffer *frame)
 {
-    bool sent;
+    const unsigned char *piece;
+    size_t n;
+    bool sent = true;
 
     pthread_mutex_lock(&c->send);
-    sent = socket_send(&c->socket, p, n);
+    for (size_t at = 0; sent && (piece = buffer_piece(frame, at, &n)) != NULL; at += n)
+        sent = socket_send(&c->socket, piece, n);
     pthread_mutex_unlock(&c->send);
     return sent;
+}
+
+static bool send_nudge(struct conn *c)
+{
+    static const unsigned char nudge[FRAME_HEADER] = {[3] = ROAD_NUDGE};
+    struct buffer frame;
+
+    buffer_init(&frame);
+    return buffer_add(&frame, nudge, sizeof nudge) && send_out(c, &frame); /* it fits, and is no secret */
 }
 
 /* wait_locked waits until the reply is there or the connection has ended, and takes w out. */
@@ -463,15 +475,14 @@ static enum pace pace_of(int64_t took)
    done with it. */
 static enum outcome exchange_road(struct conn *c, int slot, const struct buffer *request, struct buffer *reply)
 {
-    static const unsigned char nudge[FRAME_HEADER] = {[3] = ROAD_NUDGE};
     struct waiter w = {.wake = PTHREAD_COND_INITIALIZER, .reply = reply, .code = ROAD_CODE | (uint32_t)slot};
     atomic_uchar *pace = &c->pace[load32(request->data + FRAME_HEADER) % CALL_KINDS];
-    size_t n = request->len - FRAME_HEADER;
+    size_t n = buffer_size(request) - FRAME_HEADER;
     int64_t began = clock_now();
     enum outcome outcome = OUTCOME_OK;
     bool here = true; /* the reply, once it is there */
 
-    if (road_ask(&c->road, slot, request->data + FRAME_HEADER, n) && !send_out(c, nudge, sizeof nudge)) {
+    if (road_ask(&c->road, slot, request, FRAME_HEADER) && !send_nudge(c)) {
         conn_end(c);
         return OUTCOME_LOST;
     }
@@ -518,7 +529,7 @@ static enum outcome exchange_socket(struct conn *c, struct buffer *request, stru
     pthread_mutex_unlock(&c->mu);
 
     store32(request->data, w.code);
-    sent = send_out(c, request->data, request->len);
+    sent = send_out(c, request);
 
     pthread_mutex_lock(&c->mu);
     if (!sent)
@@ -531,7 +542,7 @@ static enum outcome exchange_socket(struct conn *c, struct buffer *request, stru
 
 enum outcome conn_exchange(struct conn *c, struct buffer *request, struct buffer *reply, size_t room)
 {
-    int slot = road_take(&c->road, request->len - FRAME_HEADER, room);
+    int slot = road_take(&c->road, buffer_size(request) - FRAME_HEADER, room);
 
     if (slot < 0)
         return exchange_socket(c, request, reply);

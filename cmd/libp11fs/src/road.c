@@ -73,12 +73,17 @@ int road_take(struct road *r, size_t request, size_t reply)
     return -1;
 }
 
-bool road_ask(struct road *r, int slot, const unsigned char *body, size_t n)
+bool road_ask(struct road *r, int slot, const struct buffer *request, size_t header)
 {
     unsigned char *at = slot_at(r, slot);
+    const unsigned char *piece;
+    size_t n, from = header;
 
-    memcpy(at + ROAD_BODY, body, n);
-    atomic_store(word(at, ROAD_LENGTH), (unsigned)n);
+    while ((piece = buffer_piece(request, from, &n)) != NULL) {
+        memcpy(at + ROAD_BODY + (from - header), piece, n);
+        from += n;
+    }
+    atomic_store(word(at, ROAD_LENGTH), (unsigned)(from - header));
     atomic_store(word(at, ROAD_STATE), ROAD_ASKED);
     atomic_fetch_or(word(r->at, ROAD_PENDING), 1u << slot);
     return atomic_load(word(r->at, ROAD_LOOKING)) == 0;

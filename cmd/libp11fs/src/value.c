@@ -3,6 +3,8 @@
 
 #include "call.h"
 
+enum { BULK = 4096 }; /* bytes of an argument from which on it is not copied */
+
 enum { NULL_LENGTH = -1 }; /* as uint32_t: a NULL byte array */
 
 void put_raw(struct call *c, const void *data, size_t n)
@@ -57,7 +59,14 @@ void put_array(struct call *c, const void *data, CK_ULONG n)
     if (data == NULL && n != 0)
         call_fail(c, CKR_ARGUMENTS_BAD);
     put_byte(c, 1);
-    put_bytes(c, data, n);
+    if (n < BULK || n > MAX_BODY || c->rv != CKR_OK || c->out.bulk != NULL) {
+        put_bytes(c, data, n);
+        return;
+    }
+    put_u32(c, n);
+    c->out.bulk = data;
+    c->out.bulk_at = c->out.len;
+    c->out.bulk_len = n;
 }
 
 /* room_of is n as the wire has it: all that a reply may fill. */
