@@ -56,8 +56,10 @@ type Stats struct {
 // A Server serves the RPC protocol.
 type Server struct {
 	config  Config
-	pollers *pollers // of sockets
-	lookers *pollers // of roads
+	pollers *pollers     // of sockets
+	lookers *pollers     // of roads
+	workers atomic.Int32 // of roads
+	pass    pass
 
 	mu       sync.Mutex // guards all below
 	conns    map[*conn]struct{}
@@ -135,6 +137,7 @@ func (s *Server) Close() {
 	}
 	s.mu.Unlock()
 	s.wg.Wait()
+	s.pass.close()
 }
 
 // Stats returns the counts as they stand now.
