@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"math/bits"
 	"runtime"
 	"sync"
@@ -132,7 +133,11 @@ func (c *conn) giveBackRoad() {
 
 // sharedMemory makes memory whose size neither end can change.
 func sharedMemory() (fd int, mem []byte, err error) {
-	fd, err = unix.MemfdCreate("p11fs-road", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
+	fd, err = unix.MemfdCreate("p11fs-road", flags|unix.MFD_NOEXEC_SEAL)
+	if errors.Is(err, unix.EINVAL) { // Linux before 6.3
+		fd, err = unix.MemfdCreate("p11fs-road", flags)
+	}
 	if err != nil {
 		return 0, nil, err
 	}
