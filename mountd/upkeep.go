@@ -102,6 +102,9 @@ func (c Config) slotOf(name string, create bool) (Slot, error) {
 		dir := filepath.Join(c.Paths.Data, name)
 		kind := c.ownKind(name, dir)
 		s := Slot{Kind: kind, Place: tokens.Place{Name: name, Dir: dir, AnyFormat: true}}
+		if kind.OwnFormat != nil {
+			s.Place.Format = kind.OwnFormat(dir)
+		}
 		s.TokenName, s.Library = name, kind.Library+".so"
 		return s, nil
 	}

@@ -118,7 +118,7 @@ func keep(socket string, place tokens.Place) error {
 
 // newKind has connect make the way to the card of a token. It does not wait for it.
 func newKind(p swtok.Provider, connect func(conf, tokens.Place) (card.Transport, error)) tokens.Kind {
-	return swtok.NewKindOver(Kind, "libpkcs11_cca", securekey.Reading, func(ctx context.Context, place tokens.Place, s *store.Store) (tokens.Token, error) {
+	return securekey.KeptWithCards(swtok.NewKindOver(Kind, "libpkcs11_cca", securekey.Reading, func(ctx context.Context, place tokens.Place, s *store.Store) (tokens.Token, error) {
 		c, err := readConf(place)
 		if err != nil {
 			return nil, errors.Join(err, s.Close())
@@ -134,5 +134,5 @@ func newKind(p swtok.Provider, connect func(conf, tokens.Place) (card.Transport,
 		t := &token{Store: s, Crypto: swtok.NewHeldCrypto(p, place.Rand, &holder{l}), link: l, conf: c, name: place.Name, log: place.Log}
 		_ = l.call(ctx, func(card.Transport) error { return nil }) // a card that does not answer is asked again
 		return t, nil
-	})
+	}))
 }

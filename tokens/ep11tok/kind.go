@@ -136,7 +136,7 @@ func check(directory func(tokens.Place) (string, string)) func(tokens.Place) (wr
 
 // newKind has connect make the way to the cards of a token. It does not wait for them.
 func newKind(p swtok.Provider, connect func(conf, tokens.Place) (card.Transport, error)) tokens.Kind {
-	return swtok.NewKindOver(Kind, "libpkcs11_ep11", securekey.Reading, func(ctx context.Context, place tokens.Place, s *store.Store) (_ tokens.Token, err error) {
+	return securekey.KeptWithCards(swtok.NewKindOver(Kind, "libpkcs11_ep11", securekey.Reading, func(ctx context.Context, place tokens.Place, s *store.Store) (_ tokens.Token, err error) {
 		defer func() {
 			if err != nil {
 				_ = s.Close() // which has failed to be of use
@@ -172,7 +172,7 @@ func newKind(p swtok.Provider, connect func(conf, tokens.Place) (card.Transport,
 		t := &token{Store: s, cards: newCards(via, c, f, place.Now, like), soft: soft, conf: c, name: place.Name, log: place.Log, close: via.Close}
 		_ = t.cards.learn(ctx, false) // a card that does not answer is asked again
 		return t, nil
-	})
+	}))
 }
 
 // confOf is the configuration file of a place: that of its slot, or the one in the token
