@@ -100,7 +100,7 @@ func TestCardLibrary(t *testing.T) {
 		card, library string
 		kind          tokens.Kind
 	}{
-		{"ep11", "libep11.so", ep11tok.NewKind(swtok.GoProvider())},
+		{"ep11", "libep11.so", ep11tok.NewKind(swtok.GoProvider(), "")},
 		{"cca", "libcsulcca.so", ccatok.NewKind(swtok.GoProvider(), "")},
 	} {
 		t.Run(c.card, func(t *testing.T) {

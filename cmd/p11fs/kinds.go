@@ -10,6 +10,7 @@ import (
 
 	"p11fs/mountd"
 	"p11fs/tokens"
+	"p11fs/tokens/card"
 	"p11fs/tokens/ccatok"
 	"p11fs/tokens/ep11tok"
 	"p11fs/tokens/icsf"
@@ -31,17 +32,17 @@ func setKinds(c *mountd.Config, provider string) error {
 	if c.Mode == mountd.User {
 		device = os.Getenv("P11FS_TPM")
 	}
-	c.Kinds = []tokens.Kind{swtok.NewKind(p), lite.NewKind(p, c.Log), tpm.NewKind(p, device), ep11tok.NewKind(p), ccatok.NewKind(p, ccaSocket(c.Mode)), icsf.NewKind(p, os.Getenv("P11FS_ICSF_TRACE"))}
+	c.Kinds = []tokens.Kind{swtok.NewKind(p), lite.NewKind(p, c.Log), tpm.NewKind(p, device), ep11tok.NewKind(p, socketOf(c.Mode, card.EP11)), ccatok.NewKind(p, socketOf(c.Mode, card.CCA)), icsf.NewKind(p, os.Getenv("P11FS_ICSF_TRACE"))}
 	return nil
 }
 
-// ccaSocket is where cards in CCA mode answer.
-func ccaSocket(mode mountd.Mode) string {
+// socketOf is where cards answer of which nothing else says where they are.
+func socketOf(mode mountd.Mode, abi card.ABI) string {
 	run := "/run"
 	if mode == mountd.User {
 		run = cmp.Or(os.Getenv("XDG_RUNTIME_DIR"), run)
 	}
-	return filepath.Join(run, "p11fs", "card.cca")
+	return filepath.Join(run, "p11fs", "card."+abi.String())
 }
 
 func loadProvider(name string, log *slog.Logger) (swtok.Provider, error) {

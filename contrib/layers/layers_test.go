@@ -30,7 +30,7 @@ var floors = [][]string{
 	{"tokens/store", "tokens/memory", "tokens/securekey"},
 	{"tokens/swtok"},
 	{"tokens/card/soft"},
-	{"tokens/lite", "tokens/tpm/tpm12", "tokens/card/softcca"},
+	{"tokens/lite", "tokens/tpm/tpm12", "tokens/card/softcca", "tokens/card/cardway"},
 	{"tokens/tpm/stocktpm"},
 	{"tokens/tpm", "tokens/ccatok", "tokens/ep11tok", "tokens/icsf"},
 	{"tokens/tokentest/hooks"},

@@ -2,24 +2,16 @@ package ccatok
 
 import (
 	"encoding/hex"
-	"io"
-	"os"
-	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
-	"p11fs/locks"
 	"p11fs/p11"
 	"p11fs/tokens"
+	"p11fs/tokens/card/cardway"
 	"p11fs/tokens/card/cca"
 )
 
 // confFile is the configuration of a token for which its slot names none.
 const confFile = "ccatok.conf"
-
-// maxConf bounds it.
-const maxConf = 64 << 10
 
 // A conf is what ccatok.conf says (openCryptoki 3.19 and later), and its lines behind
 // #p11fs:.
@@ -27,48 +19,19 @@ type conf struct {
 	sensitive bool                   // FORCE_SENSITIVE
 	expected  map[string]cca.Pattern // EXPECTED_MKVPS, by SYM, AES and APKA
 	ignored   []string               // the words that change nothing here
-	card      string                 // of #p11fs: a socket
-}
-
-// A word is one of a configuration file, with its line.
-type word struct {
-	text string
-	line int
-}
-
-// words takes a file apart: what stands behind # is a comment, but for that of a line that
-// begins #p11fs:.
-func words(src string) (list []word) {
-	line := 0
-	for text := range strings.Lines(src) {
-		line++
-		rest, ours := strings.CutPrefix(strings.TrimSpace(text), "#p11fs:")
-		if !ours || strings.Contains(rest, "#") {
-			rest, _, _ = strings.Cut(rest, "#")
-		}
-		for _, mark := range []string{"=", "{", "}", ","} {
-			rest = strings.ReplaceAll(rest, mark, " "+mark+" ")
-		}
-		for _, w := range strings.Fields(rest) {
-			list = append(list, word{strings.Trim(w, `"`), line})
-		}
-	}
-	return list
+	card      string                 // of #p11fs: a socket, or "new"
+	setting   bool                   // that does not stand behind #p11fs:, as in no file of stock's
 }
 
 type parser struct {
 	conf
-	rest []word
-}
-
-func bad(w word, why string) error {
-	return p11.Errorf(p11.CKR_FUNCTION_FAILED, "line %d: %s", w.line, why)
+	rest []cardway.Word
 }
 
 // next takes a word, if there is one.
-func (p *parser) next() (word, bool) {
+func (p *parser) next() (cardway.Word, bool) {
 	if len(p.rest) == 0 {
-		return word{}, false
+		return cardway.Word{}, false
 	}
 	w := p.rest[0]
 	p.rest = p.rest[1:]
@@ -76,18 +39,22 @@ func (p *parser) next() (word, bool) {
 }
 
 // value takes the value of a word, behind =.
-func (p *parser) value(of word) (word, error) {
+func (p *parser) value(of cardway.Word) (cardway.Word, error) {
 	equals, _ := p.next()
 	v, ok := p.next()
-	if equals.text != "=" || !ok || v.text == "" || strings.ContainsAny(v.text, "={}") {
-		return word{}, bad(of, of.text+" wants = and a value")
+	if !equals.Is("=") || !ok || v.Text == "" || v.Is("=") || v.Is("{") || v.Is("}") {
+		return cardway.Word{}, of.Bad(of.Text + " wants = and a value")
 	}
 	return v, nil
 }
 
 // parseConf reads a configuration.
 func parseConf(src string) (conf, error) {
-	p := &parser{conf: conf{expected: make(map[string]cca.Pattern)}, rest: words(src)}
+	list, err := cardway.Words(src, "={},")
+	if err != nil {
+		return conf{}, err
+	}
+	p := &parser{conf: conf{expected: make(map[string]cca.Pattern)}, rest: list}
 	for {
 		w, ok := p.next()
 		if !ok {
@@ -99,87 +66,67 @@ func parseConf(src string) (conf, error) {
 	}
 }
 
-func (p *parser) statement(w word) error {
-	switch w.text {
+func (p *parser) statement(w cardway.Word) error {
+	switch w.Text {
 	case "version":
-		if v, _ := p.next(); v.text != "cca-0" {
-			return bad(w, "the version is cca-0")
+		if v, _ := p.next(); v.Text != "cca-0" {
+			return w.Bad("the version is cca-0")
 		}
 	case "EXPECTED_MKVPS":
 		return p.patterns(w)
 	case "FORCE_SENSITIVE":
 		p.sensitive = true
 	case "PKEY_MODE", "AES_KEY_MODE":
-		p.ignored = append(p.ignored, w.text)
+		p.ignored = append(p.ignored, w.Text)
 		_, err := p.value(w)
 		return err
 	case "card":
 		v, err := p.value(w)
-		p.card = v.text
+		p.card, p.setting = v.Text, !w.Ours
 		return err
 	default:
-		return bad(w, "it is version, EXPECTED_MKVPS, FORCE_SENSITIVE, PKEY_MODE, AES_KEY_MODE, or #p11fs: card = SOCKET")
+		return w.Bad("it is version, EXPECTED_MKVPS, FORCE_SENSITIVE, PKEY_MODE, AES_KEY_MODE, or #p11fs: card = SOCKET")
 	}
 	return nil
 }
 
 // patterns takes the patterns in braces.
-func (p *parser) patterns(of word) error {
-	if w, _ := p.next(); w.text != "{" {
-		return bad(of, "EXPECTED_MKVPS wants { and }")
+func (p *parser) patterns(of cardway.Word) error {
+	if w, _ := p.next(); !w.Is("{") {
+		return of.Bad("EXPECTED_MKVPS wants { and }")
 	}
 	for {
 		w, ok := p.next()
 		switch {
 		case !ok:
-			return bad(of, "EXPECTED_MKVPS has no }")
-		case w.text == "}":
+			return of.Bad("EXPECTED_MKVPS has no }")
+		case w.Is("}"):
 			return nil
-		case w.text == ",":
+		case w.Is(","):
 			continue
-		case w.text != "SYM" && w.text != "AES" && w.text != "APKA":
-			return bad(w, "the master keys are SYM, AES and APKA")
+		case w.Text != "SYM" && w.Text != "AES" && w.Text != "APKA":
+			return w.Bad("the master keys are SYM, AES and APKA")
 		}
 		v, err := p.value(w)
 		if err != nil {
 			return err
 		}
-		digits, _ := strings.CutPrefix(v.text, "0x")
+		digits, _ := strings.CutPrefix(v.Text, "0x")
 		b, err := hex.DecodeString(digits)
 		if err != nil || len(b) != len(cca.Pattern{}) {
-			return bad(w, "a verification pattern has 16 hexadecimal digits")
+			return w.Bad("a verification pattern has 16 hexadecimal digits")
 		}
-		p.expected[w.text] = cca.Pattern(b)
+		p.expected[w.Text] = cca.Pattern(b)
 	}
 }
 
-// readConf reads the configuration of a place: that of its slot, or the one in the token
-// directory, or none.
+// readConf reads the configuration of a place, which may be none.
 func readConf(place tokens.Place) (conf, error) {
-	path := place.Config
-	var f *os.File
-	var err error
-	if path != "" {
-		f, err = os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	} else {
-		path = filepath.Join(place.Dir, confFile)
-		if _, err := os.Lstat(path); err != nil {
-			return conf{}, nil
-		}
-		f, err = locks.OpenOwn(place.Dir, confFile) // who may write the directory does not say where keys and data go
+	path, text, err := cardway.Way{Conf: confFile}.Read(place)
+	if err != nil || path == "" {
+		return conf{}, err
 	}
-	if err != nil {
-		return conf{}, p11.Errorf(p11.CKR_FUNCTION_FAILED, "the configuration of the CCA token: %w", err)
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxConf+1))
-	switch {
-	case err != nil:
-		return conf{}, p11.Errorf(p11.CKR_FUNCTION_FAILED, "the configuration of the CCA token: %w", err)
-	case len(b) > maxConf:
-		return conf{}, p11.Errorf(p11.CKR_FUNCTION_FAILED, "%s has more than %d bytes", path, maxConf)
-	}
-	c, err := parseConf(string(b))
+	c, err := parseConf(text)
 	if err != nil {
 		return c, p11.Errorf(p11.RVOf(err), "%s, %w", path, err)
 	}

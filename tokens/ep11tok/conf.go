@@ -4,25 +4,16 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
-	"p11fs/locks"
 	"p11fs/p11"
 	"p11fs/tokens"
 	"p11fs/tokens/card"
-)
-
-// Bounds of a configuration file.
-const (
-	maxConf  = 64 << 10
-	maxWords = 8192
+	"p11fs/tokens/card/cardway"
 )
 
 // A conf is what ep11tok.conf says (openCryptoki 3.27), and its lines behind #p11fs:.
@@ -37,53 +28,9 @@ type conf struct {
 	setting       bool   // these do not stand behind #p11fs:, as in no file of stock's
 }
 
-// A word is one of a configuration file.
-type word struct {
-	text   string
-	line   int
-	quoted bool
-	ours   bool // behind #p11fs:
-}
-
-// words takes a file apart. What stands behind # is a comment, but for that of a line which
-// begins #p11fs:.
-func words(src string) (list []word, err error) {
-	line := 0
-	for text := range strings.Lines(src) {
-		line++
-		rest := strings.TrimLeft(text, " \t")
-		rest, ours := strings.CutPrefix(rest, "#p11fs:")
-		for {
-			rest = strings.TrimLeft(rest, " \t\r\n")
-			if rest == "" || rest[0] == '#' {
-				break
-			}
-			w := word{line: line, ours: ours}
-			switch end := strings.IndexAny(rest, " \t\r\n#=\""); {
-			case rest[0] == '=':
-				w.text, rest = "=", rest[1:]
-			case rest[0] == '"':
-				text, behind, closed := strings.Cut(rest[1:], `"`)
-				if !closed {
-					return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "line %d: a text begins with a quotation mark and does not end", line)
-				}
-				w.text, w.quoted, rest = text, true, behind
-			case end < 0:
-				w.text, rest = rest, ""
-			default:
-				w.text, rest = rest[:end], rest[end:]
-			}
-			if list = append(list, w); len(list) > maxWords {
-				return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "line %d: there are more than %d words", line, maxWords)
-			}
-		}
-	}
-	return list, nil
-}
-
 // parseConf reads a configuration.
 func parseConf(src string) (conf, error) {
-	list, err := words(src)
+	list, err := cardway.Words(src, "=")
 	if err != nil {
 		return conf{}, err
 	}
@@ -94,70 +41,61 @@ func parseConf(src string) (conf, error) {
 		}
 	}
 	if !p.mode && p.card == "" && p.library == "" {
-		return conf{}, p11.Errorf(p11.CKR_FUNCTION_FAILED, "it names no cards: write APQN_ANY, or APQN_ALLOWLIST with some")
+		return conf{}, p11.Advise(p11.Errorf(p11.CKR_FUNCTION_FAILED, "it names no cards"), "write APQN_ANY, or APQN_ALLOWLIST with some")
 	}
 	return p.conf, nil
 }
 
 type parser struct {
 	conf
-	rest []word
+	rest []cardway.Word
 	mode bool // whether an APQN mode was there
 }
 
-func (p *parser) bad(w word, format string, args ...any) error {
-	return p11.Errorf(p11.CKR_FUNCTION_FAILED, "line %d: %s", w.line, fmt.Sprintf(format, args...))
+func (p *parser) bad(w cardway.Word, format string, args ...any) error {
+	return w.Bad(fmt.Sprintf(format, args...))
 }
 
 // value takes the value of a word, with or without = before it.
-func (p *parser) value(of word) (word, error) {
-	if len(p.rest) > 0 && p.rest[0].text == "=" && !p.rest[0].quoted {
+func (p *parser) value(of cardway.Word) (cardway.Word, error) {
+	if len(p.rest) > 0 && p.rest[0].Is("=") {
 		p.rest = p.rest[1:]
 	}
-	if len(p.rest) == 0 || p.rest[0].text == "=" && !p.rest[0].quoted || p.rest[0].ours != of.ours {
-		return word{}, p.bad(of, "%s wants a value", clip(of.text))
+	if len(p.rest) == 0 || p.rest[0].Is("=") || p.rest[0].Ours != of.Ours {
+		return cardway.Word{}, p.bad(of, "%s wants a value", cardway.Clip(of.Text))
 	}
 	w := p.rest[0]
 	p.rest = p.rest[1:]
 	return w, nil
 }
 
-// clip is what an error says of a text.
-func clip(s string) string {
-	const most = 40
-	if len(s) > most {
-		s = s[:most] + "…"
-	}
-	return strconv.Quote(s)
-}
-
 // statement takes one.
 func (p *parser) statement() error {
 	w := p.rest[0]
 	p.rest = p.rest[1:]
-	if w.quoted {
-		return p.bad(w, "a name is wanted, not the text %s", clip(w.text))
+	if w.Quoted {
+		return p.bad(w, "a name is wanted, not the text %s", cardway.Clip(w.Text))
 	}
-	if w.text == "card" || w.text == "library" {
+	if w.Text == "card" || w.Text == "library" {
 		v, err := p.value(w)
 		if err != nil {
 			return err
 		}
-		if v.text == "" {
-			return p.bad(w, "%s wants a value", w.text)
+		if v.Text == "" {
+			return p.bad(w, "%s wants a value", w.Text)
 		}
-		if w.text == "card" {
-			p.card = v.text
+		if w.Text == "card" {
+			p.card = v.Text
 		} else {
-			p.library = v.text
+			p.library = v.Text
 		}
-		p.setting = p.setting || !w.ours
+		p.setting = p.setting || !w.Ours
 		return nil
 	}
-	if w.ours {
-		return p.bad(w, "of #p11fs: there are card = SOCKET and library = NAME, not %s", clip(w.text))
+	if w.Ours {
+		return p.bad(w, "of #p11fs: there are card = SOCKET and library = NAME, not %s", cardway.Clip(w.Text))
 	}
-	switch w.text {
+	switch w.Text {
 	case "APQN_ANY":
 		if p.mode {
 			return p.bad(w, "which cards are meant is said already")
@@ -169,10 +107,10 @@ func (p *parser) statement() error {
 		p.sensitive = true
 	case "STRICT_MODE", "VHSM_MODE", "FIPS_SESSION_MODE":
 		// To take no notice would make keys that outlive the session they are to belong to.
-		return p11.Advise(p.bad(w, "%s binds keys to login sessions of the card, which p11fs does not make", w.text), "take the line out, if the keys of the token belong to no such session")
+		return p11.Advise(p.bad(w, "%s binds keys to login sessions of the card, which p11fs does not make", w.Text), "take the line out, if the keys of the token belong to no such session")
 	case "CPFILTER":
 		v, err := p.value(w)
-		p.filter = v.text
+		p.filter = v.Text
 		return err
 	case "EXPECTED_WKVP":
 		return p.pattern(w)
@@ -183,20 +121,20 @@ func (p *parser) statement() error {
 		_, err := p.value(w)
 		return err
 	default:
-		return p.bad(w, "nothing is called %s", clip(w.text))
+		return p.bad(w, "nothing is called %s", cardway.Clip(w.Text))
 	}
 	return nil
 }
 
 // ignore remembers a word that changes nothing.
-func (p *parser) ignore(w word) {
-	if !slices.Contains(p.ignored, w.text) {
-		p.ignored = append(p.ignored, w.text)
+func (p *parser) ignore(w cardway.Word) {
+	if !slices.Contains(p.ignored, w.Text) {
+		p.ignored = append(p.ignored, w.Text)
 	}
 }
 
 // allowed takes pairs of numbers up to END.
-func (p *parser) allowed(of word) error {
+func (p *parser) allowed(of cardway.Word) error {
 	if p.mode {
 		return p.bad(of, "which cards are meant is said already")
 	}
@@ -204,23 +142,23 @@ func (p *parser) allowed(of word) error {
 	var numbers []uint16
 	for {
 		if len(p.rest) == 0 {
-			return p.bad(of, "%s has no END", of.text)
+			return p.bad(of, "%s has no END", of.Text)
 		}
 		w := p.rest[0]
 		p.rest = p.rest[1:]
-		if w.text == "END" {
+		if w.Text == "END" {
 			break
 		}
-		n, err := strconv.ParseUint(w.text, 0, 8)
-		if err != nil || w.quoted || strings.Contains(w.text, "_") {
-			return p.bad(w, "%s is no number of an adapter or a domain, 0 to 255", clip(w.text))
+		n, err := strconv.ParseUint(w.Text, 0, 8)
+		if err != nil || w.Quoted || strings.Contains(w.Text, "_") {
+			return p.bad(w, "%s is no number of an adapter or a domain, 0 to 255", cardway.Clip(w.Text))
 		}
 		if numbers = append(numbers, uint16(n)); len(numbers) > 2*card.MaxTarget {
 			return p.bad(w, "there are more than %d cards", card.MaxTarget)
 		}
 	}
 	if len(numbers) == 0 || len(numbers)%2 != 0 {
-		return p.bad(of, "%s wants pairs of an adapter and a domain, and has %d numbers", of.text, len(numbers))
+		return p.bad(of, "%s wants pairs of an adapter and a domain, and has %d numbers", of.Text, len(numbers))
 	}
 	for pair := range slices.Chunk(numbers, 2) {
 		if a := (card.APQN{Adapter: pair[0], Domain: pair[1]}); !slices.Contains(p.apqns, a) {
@@ -233,12 +171,12 @@ func (p *parser) allowed(of word) error {
 // wkvpSize is the part of a wrapping key's verification pattern that blobs carry.
 const wkvpSize = 16
 
-func (p *parser) pattern(of word) error {
+func (p *parser) pattern(of cardway.Word) error {
 	v, err := p.value(of)
 	if err != nil {
 		return err
 	}
-	digits, _ := strings.CutPrefix(v.text, "0x")
+	digits, _ := strings.CutPrefix(v.Text, "0x")
 	b, err := hex.DecodeString(digits)
 	if err != nil || len(b) < wkvpSize || len(b) > 2*wkvpSize {
 		return p.bad(of, "EXPECTED_WKVP wants %d bytes in hexadecimal digits", wkvpSize)
@@ -247,31 +185,14 @@ func (p *parser) pattern(of word) error {
 	return nil
 }
 
-// placeConf is readConf of the configuration of a place. Who may write the token directory
-// does not say there where keys and data go.
+// placeConf reads the configuration of a place; without one all cards are meant. The path of
+// the filter is completed.
 func placeConf(place tokens.Place) (conf, error) {
-	path := confOf(place)
-	if path == "" || place.Config != "" {
-		return readConf(path)
-	}
-	return readConfFrom(path, func(string) (*os.File, error) { return locks.OpenOwn(place.Dir, confFile) })
-}
-
-// readConf reads a configuration file; without a name there is none, and all cards are
-// meant. The path of the filter is completed.
-func readConf(path string) (conf, error) {
-	if path == "" {
-		return conf{}, nil
-	}
-	return readConfFrom(path, openFile)
-}
-
-func readConfFrom(path string, open func(string) (*os.File, error)) (conf, error) {
-	src, err := readAll(path, open)
-	if err != nil {
+	path, text, err := cardway.Way{Conf: confFile}.Read(place)
+	if err != nil || path == "" {
 		return conf{}, err
 	}
-	c, err := parseConf(src)
+	c, err := parseConf(text)
 	if err != nil {
 		return c, p11.Errorf(p11.RVOf(err), "%s, %w", path, err)
 	}
@@ -284,27 +205,4 @@ func readConfFrom(path string, open func(string) (*os.File, error)) (conf, error
 		c.filter = filepath.Join(filepath.Dir(path), c.filter)
 	}
 	return c, nil
-}
-
-// readFile reads a file that is no longer than maxConf.
-func readFile(path string) (string, error) { return readAll(path, openFile) }
-
-func openFile(path string) (*os.File, error) {
-	return os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-}
-
-func readAll(path string, open func(string) (*os.File, error)) (string, error) {
-	f, err := open(path)
-	if err != nil {
-		return "", p11.Errorf(p11.CKR_FUNCTION_FAILED, "the configuration of the EP11 token: %w", err)
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxConf+1))
-	switch {
-	case err != nil:
-		return "", p11.Errorf(p11.CKR_FUNCTION_FAILED, "the configuration of the EP11 token: %w", err)
-	case len(b) > maxConf:
-		return "", p11.Errorf(p11.CKR_FUNCTION_FAILED, "%s has more than %d bytes", path, maxConf)
-	}
-	return string(b), nil
 }

@@ -11,6 +11,7 @@ import (
 	"p11fs/p11"
 	"p11fs/tokens"
 	"p11fs/tokens/card"
+	"p11fs/tokens/card/cardway"
 )
 
 func TestParseConf(t *testing.T) {
@@ -90,23 +91,23 @@ func TestReadConf(t *testing.T) {
 		return path
 	}
 	plain := write(confFile, "APQN_ANY")
-	if c, err := readConf(plain); err != nil || c.filter != "" {
+	if c, err := placeConf(tokens.Place{Config: plain}); err != nil || c.filter != "" {
 		t.Errorf("%+v (%v)", c, err)
 	}
 	filter := write(filterFile, "")
-	if c, err := readConf(plain); err != nil || c.filter != filter {
+	if c, err := placeConf(tokens.Place{Config: plain}); err != nil || c.filter != filter {
 		t.Errorf("%+v (%v): the filter beside it is not found", c, err)
 	}
-	if c, err := readConf(write("named.conf", "APQN_ANY CPFILTER other.conf")); err != nil || c.filter != filepath.Join(dir, "other.conf") {
+	if c, err := placeConf(tokens.Place{Config: write("named.conf", "APQN_ANY CPFILTER other.conf")}); err != nil || c.filter != filepath.Join(dir, "other.conf") {
 		t.Errorf("%+v (%v)", c, err)
 	}
-	if c, err := readConf(""); err != nil || !reflect.DeepEqual(c, conf{}) {
+	if c, err := placeConf(tokens.Place{Dir: dir + "/none"}); err != nil || !reflect.DeepEqual(c, conf{}) {
 		t.Errorf("without a file %+v (%v)", c, err)
 	}
 	for name, path := range map[string]string{
-		"too long": write("long.conf", strings.Repeat("\n", maxConf+1)), "not there": filepath.Join(dir, "no"), "a folder": dir, "wrong": write("wrong.conf", "X"),
+		"too long": write("long.conf", strings.Repeat("\n", cardway.MaxConf+1)), "not there": filepath.Join(dir, "no"), "a folder": dir, "wrong": write("wrong.conf", "X"),
 	} {
-		if _, err := readConf(path); p11.RVOf(err) != p11.CKR_FUNCTION_FAILED {
+		if _, err := placeConf(tokens.Place{Config: path}); p11.RVOf(err) != p11.CKR_FUNCTION_FAILED {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -235,7 +236,7 @@ func TestVacant(t *testing.T) {
 		"a token":                      {tokens.Place{Dir: dir, Config: absent}, absent, false},
 		"cards":                        {tokens.Place{Dir: absent}, there, false},
 	} {
-		if got := vacant(tt.place, tt.socket); (got != "") != tt.vacant {
+		if got := vacant(wayTo(nil, tt.socket), tt.place); (got != "") != tt.vacant {
 			t.Errorf("%s: %q", name, got)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"p11fs/p11"
+	"p11fs/tokens/card/cardway"
 )
 
 // filterFile is the control-point filter of a configuration that names none.
@@ -63,12 +64,12 @@ func parseFilter(src string) (filter, error) {
 			continue
 		}
 		bad := func(format string, args ...any) error {
-			return p11.Errorf(p11.CKR_FUNCTION_FAILED, "line %d: %s", n, fmt.Sprintf(format, args...))
+			return cardway.Word{Line: n}.Bad(fmt.Sprintf(format, args...))
 		}
 		name, list, ok := strings.Cut(line, ":")
 		point, known := pointOf(strings.TrimSpace(name))
 		if !ok || !known {
-			return nil, bad("it is CONTROL POINT: MECHANISM, MECHANISM, not %s", clip(line))
+			return nil, bad("it is CONTROL POINT: MECHANISM, MECHANISM, not %s", cardway.Clip(line))
 		}
 		one := filterLine{point: point}
 		for m := range strings.SplitSeq(list, ",") {
@@ -78,7 +79,7 @@ func parseFilter(src string) (filter, error) {
 				mt, err = p11.MechanismType(number), nil
 			}
 			if err != nil {
-				return nil, bad("there is no mechanism %s", clip(m))
+				return nil, bad("there is no mechanism %s", cardway.Clip(m))
 			}
 			if one.mechanisms = append(one.mechanisms, mt); len(one.mechanisms) > maxListed {
 				return nil, bad("there are more than %d mechanisms", maxListed)
@@ -119,7 +120,7 @@ func readFilter(path string) (filter, error) {
 	if path == "" {
 		return nil, nil
 	}
-	src, err := readFile(path)
+	src, err := cardway.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
