@@ -28,10 +28,21 @@ func TestCardsDoc(t *testing.T) {
 	term := d.terminal()
 	defer term.run("kill $CARD; wait $CARD")
 	term.ok("p11fs() { " + d.c.binary + " \"$@\"; }")
-	// The card is a child of the terminal itself, which ends it.
-	term.ok(start + "CARD=$!\nls -l " + filepath.Join(dir, "ep11tok.conf") + "\n")
+	// The card is a child of the terminal itself, which ends it: so the lines are ended, each
+	// of which must succeed, and not the terminal.
+	all := func(lines string) string {
+		t.Helper()
+		return term.ok("(set -e\n" + lines + ")")
+	}
+	serve, rest, found := strings.Cut(start, "\n")
+	if !found || !strings.HasSuffix(serve, "&") {
+		t.Fatalf("the quick start begins with %q", serve)
+	}
+	term.ok(serve + "\nCARD=$!")
+	all(rest + "ls -l " + filepath.Join(dir, "ep11tok.conf") + "\n")
 	d.start()
-	term.ok("cd && T=$(p11fs path ep11tok)\n" + use)
+	term.ok("cd && T=$(p11fs path ep11tok)")
+	all(use)
 
 	if said := term.ok("cat $T/card"); !strings.HasPrefix(said, "any.0001 online mode=ep11 serial=") || strings.Contains(said, "wk=- ") {
 		t.Errorf("the card is shown as %s", said)
@@ -45,7 +56,7 @@ func TestCardsDoc(t *testing.T) {
 		t.Errorf("without a next key: %d, %s", refused.status, refused.err)
 	}
 	before := term.ok("p11fs card status --dir ~/card | grep -o ' wk=[0-9a-f]*'")
-	if said := term.ok(change); !strings.Contains(said, "keys of ep11tok are under the new master key") || strings.Contains(said, strings.TrimSpace(before)) {
+	if said := all(change); !strings.Contains(said, "keys of ep11tok are under the new master key") || strings.Contains(said, strings.TrimSpace(before)) {
 		t.Errorf("the change says %s", said)
 	}
 
