@@ -28,7 +28,7 @@ const empty = "1"
 
 // cards is a line on the card, whichever of the library's it is.
 func (l *link) cards(ctx context.Context) []string {
-	err := l.may()
+	err := l.May()
 	var line string
 	if err == nil {
 		err = card.Ask(ctx, func(ctx context.Context) (err error) {

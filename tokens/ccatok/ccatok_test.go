@@ -139,7 +139,7 @@ func TestOwnCard(t *testing.T) {
 	if opened.(tokens.Offliner).Offline() == nil {
 		t.Error("a card that is not there is online")
 	}
-	if now = now.Add(retry); opened.(tokens.Offliner).Offline() != nil {
+	if now = now.Add(card.Retry); opened.(tokens.Offliner).Offline() != nil {
 		t.Error("the next use does not ask it again")
 	}
 	if err := opened.Close(); err != nil {

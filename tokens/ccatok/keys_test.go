@@ -285,7 +285,7 @@ func TestOffline(t *testing.T) {
 	if _, err := do(t, tok, p11.CKF_SIGN, m, key, nil, 1, nil); p11.RVOf(err) != p11.CKR_DEVICE_REMOVED {
 		t.Errorf("asked again in the same second: %v", err)
 	}
-	now = now.Add(retry)
+	now = now.Add(card.Retry)
 	if _, err := do(t, tok, p11.CKF_SIGN, m, key, nil, 1, nil); err != nil || tok.Offline() != nil || changes != 2 {
 		t.Errorf("the card is back: %v, %d changes", err, changes)
 	}
@@ -302,7 +302,7 @@ func TestOffline(t *testing.T) {
 	if lines := tok.Cards(t.Context()); !slices.Equal(lines, []string{"any offline"}) {
 		t.Errorf("a card that is away is shown as %q", lines)
 	}
-	now = now.Add(retry)
+	now = now.Add(card.Retry)
 	online(true)
 	if lines := tok.Describe(t.Context()); len(lines) != 2 {
 		t.Errorf("the card says %q", lines)

@@ -96,7 +96,7 @@ func TestTwoCards(t *testing.T) {
 		if err := set.SetOnline(a, is); err != nil {
 			t.Fatal(err)
 		}
-		now = now.Add(2 * retry)
+		now = now.Add(2 * card.Retry)
 	}
 	var toks []*token
 	for _, conf := range []string{"version cca-0", fmt.Sprintf("EXPECTED_MKVPS { AES = \"%x\" }", pattern)} {

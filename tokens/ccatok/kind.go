@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"time"
 
 	"p11fs/tokens"
 	"p11fs/tokens/card"
@@ -37,7 +36,7 @@ func NewKind(p swtok.Provider, socket string) tokens.Kind {
 		if err != nil {
 			return err
 		}
-		return (&link{via: via, now: time.Now, expected: c.expected}).learn(ctx)
+		return (&link{via: via, expected: c.expected}).learn(ctx)
 	})
 	k.Settings = []string{"card"}
 	k.Vacant = func(p tokens.Place) string { return vacant(w, p) }
@@ -77,7 +76,7 @@ func newKind(p swtok.Provider, connect func(conf, tokens.Place) (card.Transport,
 		if err != nil {
 			return nil, errors.Join(err, s.Close())
 		}
-		l := &link{via: via, now: place.Now, expected: c.expected, watch: make(map[int]func())}
+		l := &link{via: via, Health: card.Health{Now: place.Now}, expected: c.expected}
 		t := &token{Store: s, Crypto: swtok.NewHeldCrypto(p, place.Rand, &holder{l}), link: l, conf: c, name: place.Name, log: place.Log}
 		_ = l.call(ctx, func(card.Transport) error { return nil }) // a card that does not answer is asked again
 		return t, nil

@@ -6,43 +6,25 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	"p11fs/p11"
 	"p11fs/tokens/card"
 	"p11fs/tokens/card/cca"
 )
 
-// retry is how long a card that did not answer is left alone.
-const retry = time.Second
-
 // A link is the way to the card of a token.
 type link struct {
+	card.Health
 	via      card.Transport
-	now      func() time.Time
 	expected map[string]cca.Pattern
 
 	mu    sync.Mutex // guards all below; nothing is locked under it
-	why   error      // that no card answers; nil once one has
-	tried time.Time  // when why was so
 	known bool       // the card has the master keys that are expected
-	watch map[int]func()
-	next  int
-}
-
-// may says whether the card may be asked: one that did not answer is asked once a second.
-func (l *link) may() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if since := l.now().Sub(l.tried); l.why == nil || since >= retry || since < 0 {
-		return nil
-	}
-	return l.why
 }
 
 // call makes calls of a card that has the right master keys.
 func (l *link) call(ctx context.Context, f func(via card.Transport) error) error {
-	if err := l.may(); err != nil {
+	if err := l.May(); err != nil {
 		return err
 	}
 	l.mu.Lock()
@@ -66,35 +48,14 @@ func (l *link) heard(ctx context.Context, err error) {
 	}
 	var answered cca.Error
 	gone := err != nil && p11.RVOf(err) == p11.CKR_DEVICE_REMOVED && (!errors.As(err, &answered) || answered == cca.ErrNoCard)
+	if !gone {
+		l.Heard(nil)
+		return
+	}
 	l.mu.Lock()
-	changed := gone == (l.why == nil)
-	if l.why = nil; gone {
-		l.why, l.tried, l.known = err, l.now(), false // another one may come in its place
-	}
-	var tell []func()
-	for _, f := range l.watch {
-		if changed {
-			tell = append(tell, f)
-		}
-	}
+	l.known = false // another one may come in its place
 	l.mu.Unlock()
-	for _, f := range tell {
-		f()
-	}
-}
-
-// Watch is tokens.Watcher.
-func (l *link) Watch(changed func()) (stop func()) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.next++
-	n := l.next
-	l.watch[n] = changed
-	return func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		delete(l.watch, n)
-	}
+	l.Heard(err)
 }
 
 // Where the answer to STATICSB has the verification patterns of the current master keys:

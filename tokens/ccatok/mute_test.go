@@ -24,7 +24,7 @@ func (mute) Close() error { return nil }
 // where a token is opened.
 func TestMuteCard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := &link{via: mute{}, now: time.Now}
+		l := &link{via: mute{}, Health: card.Health{Now: time.Now}}
 		for range 2 { // the second one does not ask
 			if err := l.call(t.Context(), func(card.Transport) error { return nil }); p11.RVOf(err) != p11.CKR_DEVICE_REMOVED {
 				t.Error(err)

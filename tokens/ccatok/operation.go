@@ -77,7 +77,7 @@ func (t *token) prepare(o *operation, m p11.Mechanism) error {
 	if !slices.ContainsFunc(t.Mechanisms(), func(info p11.MechanismInfo) bool { return info.Type == m.Type && info.Flags&o.use != 0 }) {
 		return p11.Errorf(p11.CKR_MECHANISM_INVALID, "the token has no mechanism %s for this", m.Type.Short())
 	}
-	if err := t.link.may(); err != nil {
+	if err := t.link.May(); err != nil {
 		return err
 	}
 	if h, word, general, ok := macOf(m.Type); ok {

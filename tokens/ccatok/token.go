@@ -3,11 +3,9 @@ package ccatok
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"slices"
 
@@ -58,7 +56,7 @@ func (t *token) Watch(changed func()) (stop func()) { return t.link.Watch(change
 
 // Offline is tokens.Offliner: once it is time to ask a card again that did not answer, the
 // next use is to do that.
-func (t *token) Offline() error { return t.link.may() }
+func (t *token) Offline() error { return t.link.May() }
 
 // Describe is tokens.Describer.
 func (t *token) Describe(ctx context.Context) []string { return t.link.describe(ctx) }
@@ -78,34 +76,15 @@ func (t *token) Visibility(a p11.Attributes, at p11.AttributeType) tokens.Visibi
 	return securekey.Visibility(a, at)
 }
 
-// maxRandom is what the card is asked for at once.
-const maxRandom = 4096
-
-// GenerateRandom is tokens.Crypto. The bytes are no worse than either of the card's and the
-// kernel's.
+// GenerateRandom is tokens.Crypto.
 func (t *token) GenerateRandom(ctx context.Context, b []byte) error {
-	for len(b) > 0 {
-		part := b[:min(len(b), maxRandom)]
-		var got []byte
-		err := t.link.call(ctx, func(via card.Transport) (err error) {
-			got, err = cca.CSNBRNGL(ctx, via, nil, keyword("RANDOM"), len(part))
+	return securekey.Random(b, func(n int) (got []byte, err error) {
+		err = t.link.call(ctx, func(via card.Transport) (err error) {
+			got, err = cca.CSNBRNGL(ctx, via, nil, keyword("RANDOM"), n)
 			return err
 		})
-		if err == nil && len(got) != len(part) {
-			err = p11.Errorf(p11.CKR_DEVICE_ERROR, "the card gave %d random bytes, not %d", len(got), len(part))
-		}
-		if err != nil {
-			return err
-		}
-		if _, err := io.ReadFull(rand.Reader, part); err != nil {
-			return p11.Errorf(p11.CKR_FUNCTION_FAILED, "random bytes: %v", err)
-		}
-		for i, x := range got {
-			part[i] ^= x
-		}
-		b = b[len(part):]
-	}
-	return nil
+		return got, err
+	})
 }
 
 // SelfTest is tokens.SelfTester: keys of AES and HMAC are brought in and do what is known,

@@ -14,29 +14,22 @@ import (
 	"p11fs/tokens/card/ep11"
 )
 
-// retry is how long a card that did not answer is left alone.
-const retry = time.Second
-
 // cards are those of a token.
 type cards struct {
+	card.Health
 	via    card.Transport
 	target card.Target // of the configuration; none is any
 	wkvp   []byte      // the wrapping key that is expected; nil for that of the first card
 	filter filter
-	now    func() time.Time
 	like   func(p11.MechanismType) (p11.MechanismInfo, bool) // a mechanism as it is in software
 
 	asking chan struct{} // has room for one: who asks the cards what they are
 
 	mu      sync.Mutex // guards all below; nothing is locked under it
-	why     error      // that no card answers; nil once one has
-	tried   time.Time  // when why was so
 	known   bool       // the cards have said what they are
 	domains []domain
 	list    []p11.MechanismInfo
 	imports map[string][]byte // the key that brings keys in, by the WKID of its domains
-	watch   map[int]func()
-	watched int
 }
 
 // A domain is one card's, or, with any, the one that answered.
@@ -62,20 +55,9 @@ func (d *domain) target() card.Target {
 
 func newCards(via card.Transport, c conf, f filter, now func() time.Time, like func(p11.MechanismType) (p11.MechanismInfo, bool)) *cards {
 	return &cards{
-		via: via, target: c.apqns, wkvp: c.wkvp, filter: f, now: now, like: like, asking: make(chan struct{}, 1),
-		imports: make(map[string][]byte), watch: make(map[int]func()),
+		via: via, target: c.apqns, wkvp: c.wkvp, filter: f, like: like, asking: make(chan struct{}, 1),
+		imports: make(map[string][]byte), Health: card.Health{Now: now},
 	}
-}
-
-// may says whether a card may be asked: one that did not answer is asked once a second. It
-// does not wait.
-func (c *cards) may() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.why == nil || c.now().Sub(c.tried) >= retry || c.now().Before(c.tried) {
-		return nil
-	}
-	return c.why
 }
 
 // heard remembers whether a card answered a call that ended with err.
@@ -83,47 +65,14 @@ func (c *cards) heard(ctx context.Context, err error) {
 	if err != nil && ctx.Err() != nil {
 		return // nobody waited for it
 	}
-	c.mu.Lock()
-	changed := false
-	if gone(err) {
-		changed = c.why == nil
-		c.why, c.tried = failed(err, nil), c.now()
-		c.known = false // another one may come in its place
-	} else if c.why != nil {
-		c.why, changed = nil, true
+	if !gone(err) {
+		c.Heard(nil)
+		return
 	}
-	tell := c.watchersLocked(changed)
+	c.mu.Lock()
+	c.known = false // another one may come in its place
 	c.mu.Unlock()
-	tell()
-}
-
-// watchersLocked returns what tells of a change.
-func (c *cards) watchersLocked(changed bool) func() {
-	var list []func()
-	if changed {
-		for _, f := range c.watch {
-			list = append(list, f)
-		}
-	}
-	return func() {
-		for _, f := range list {
-			f()
-		}
-	}
-}
-
-// Watch is tokens.Watcher.
-func (c *cards) Watch(changed func()) (stop func()) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.watched++
-	n := c.watched
-	c.watch[n] = changed
-	return func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		delete(c.watch, n)
-	}
+	c.Heard(failed(err, nil))
 }
 
 // ask makes a call of the cards, which must have said what they are.
@@ -136,7 +85,7 @@ func (c *cards) ask(ctx context.Context, f func() error) error {
 
 // try makes a call.
 func (c *cards) try(ctx context.Context, f func() error) error {
-	if err := c.may(); err != nil {
+	if err := c.May(); err != nil {
 		return err
 	}
 	err := f()
@@ -152,7 +101,7 @@ func (c *cards) learn(ctx context.Context, anew bool) error {
 	if known && !anew {
 		return nil
 	}
-	if err := c.may(); err != nil {
+	if err := c.May(); err != nil {
 		return err
 	}
 	select {
@@ -180,9 +129,10 @@ func (c *cards) learn(ctx context.Context, anew bool) error {
 	c.mu.Lock()
 	changed := !slices.Equal(list, c.list)
 	c.known, c.domains, c.list = true, domains, list
-	tell := c.watchersLocked(changed)
 	c.mu.Unlock()
-	tell()
+	if changed {
+		c.Tell()
+	}
 	return nil
 }
 
@@ -303,12 +253,13 @@ func (c *cards) of(blob []byte) card.Target {
 
 // lines tell of the domains, one each: all of it, or what most people want to know.
 func (c *cards) lines(all bool) []string {
+	why := c.Why()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var list []string
 	for i := range c.domains {
 		d := &c.domains[i]
-		if d.err != nil || c.why != nil {
+		if d.err != nil || why != nil {
 			list = append(list, d.name()+" offline")
 			continue
 		}

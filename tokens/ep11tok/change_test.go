@@ -406,7 +406,7 @@ func TestOffline(t *testing.T) {
 	if calls != before || tok.Offline() == nil {
 		t.Errorf("the card was asked %d times in a second", calls-before)
 	}
-	clock = clock.Add(retry)
+	clock = clock.Add(card.Retry)
 	if tok.Offline() != nil {
 		t.Error("the next use does not ask")
 	}
@@ -416,7 +416,7 @@ func TestOffline(t *testing.T) {
 		t.Error("the card is not asked again")
 	}
 	away(false)
-	clock = clock.Add(retry)
+	clock = clock.Add(card.Retry)
 	if got, err := s.encrypt(tok, list[0]); err != nil || !bytes.Equal(got, want) || changes == 0 {
 		t.Errorf("back it encrypts %x (%v), and %d were told", got, err, changes)
 	}
@@ -447,7 +447,7 @@ func TestOffline(t *testing.T) {
 	_, err = tok.Adopt(t.Context(), parse(t, "class=secret-key key-type=aes value=0x000102030405060708090a0b0c0d0e0f"))
 	s.wantRV(err, p11.CKR_DEVICE_REMOVED)
 	away(false)
-	clock = clock.Add(retry)
+	clock = clock.Add(card.Retry)
 	if _, err := op.Final(t.Context(), nil); err != nil {
 		t.Errorf("the operation does not end once the card is back: %v", err)
 	}

@@ -332,7 +332,7 @@ func numbersOf(spki []byte, halves ...*p11.Attributes) error {
 
 // has says whether the cards have a mechanism for a use, and asks them if nothing is known.
 func (c *cards) has(ctx context.Context, m p11.MechanismType, use p11.Flags) error {
-	if err := c.may(); err != nil {
+	if err := c.May(); err != nil {
 		return err
 	}
 	if err := c.learn(ctx, false); err != nil {
@@ -398,7 +398,7 @@ func (t *token) bring(ctx context.Context, a p11.Attributes) ([]byte, error) {
 		return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "the card takes no %s of type %s", class.Short(), kt.Short())
 	}
 	defer secret.Wipe(value)
-	if err := t.cards.may(); err != nil {
+	if err := t.cards.May(); err != nil {
 		return nil, err
 	}
 	if err := t.cards.learn(ctx, false); err != nil {

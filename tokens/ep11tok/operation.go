@@ -55,7 +55,7 @@ func (t *token) Begin(ctx context.Context, use p11.Flags, m p11.Mechanism, key *
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := t.cards.may(); err != nil {
+	if err := t.cards.May(); err != nil {
 		return nil, err
 	}
 	if err := t.cards.learn(ctx, false); err != nil {

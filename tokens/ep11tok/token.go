@@ -3,11 +3,9 @@ package ep11tok
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 
 	"p11fs/p11"
@@ -64,7 +62,7 @@ func (t *token) Watch(changed func()) (stop func()) { return t.cards.Watch(chang
 
 // Offline is tokens.Offliner: once it is time to ask a card again that did not answer, the
 // next use is to do that.
-func (t *token) Offline() error { return t.cards.may() }
+func (t *token) Offline() error { return t.cards.May() }
 
 // Arithmetic is tokens.Calculator.
 func (t *token) Arithmetic() pkix.Arithmetic { return t.soft.Arithmetic() }
@@ -86,34 +84,15 @@ func (t *token) Cards(ctx context.Context) []string {
 	return t.cards.lines(true)
 }
 
-// maxRandom is what a card is asked for at once.
-const maxRandom = 4096
-
-// GenerateRandom is tokens.Crypto. The bytes are no worse than either of the card's and the
-// kernel's.
+// GenerateRandom is tokens.Crypto.
 func (t *token) GenerateRandom(ctx context.Context, b []byte) error {
-	for len(b) > 0 {
-		part := b[:min(len(b), maxRandom)]
-		var got []byte
-		err := t.cards.ask(ctx, func() (err error) {
-			got, err = ep11.GenerateRandom(ctx, t.cards.via, t.cards.of(nil), len(part))
+	return securekey.Random(b, func(n int) (got []byte, err error) {
+		err = t.cards.ask(ctx, func() (err error) {
+			got, err = ep11.GenerateRandom(ctx, t.cards.via, t.cards.of(nil), n)
 			return err
 		})
-		if err == nil && len(got) != len(part) {
-			err = p11.Errorf(p11.CKR_DEVICE_ERROR, "the card gave %d random bytes, not %d", len(got), len(part))
-		}
-		if err != nil {
-			return failed(err, nil)
-		}
-		if _, err := io.ReadFull(rand.Reader, part); err != nil {
-			return p11.Errorf(p11.CKR_FUNCTION_FAILED, "random bytes: %v", err)
-		}
-		for i, x := range got {
-			part[i] ^= x
-		}
-		b = b[len(part):]
-	}
-	return nil
+		return got, failed(err, nil)
+	})
 }
 
 // SelfTest is tokens.SelfTester: a digest, random numbers, a key that is brought in, and a
