@@ -1,6 +1,7 @@
 package ccatok
 
 import (
+	"bytes"
 	"testing"
 
 	"p11fs/p11"
@@ -109,5 +110,37 @@ func TestPublicToken(t *testing.T) {
 	pub.Set(p11.CKA_IBM_OPAQUE, secret)
 	if got := tok.Visibility(pub, p11.CKA_IBM_OPAQUE); got != tokens.Withheld {
 		t.Errorf("a private one in a public object is %v", got)
+	}
+}
+
+// TestChangeWithin changes the master key in the middle of an operation: under the key before
+// it goes on, and a change later the key is lost.
+func TestChangeWithin(t *testing.T) {
+	t.Parallel()
+	tok, d := newToken(t)
+	key := stored(t, tok, p11.CKM_GENERIC_SECRET_KEY_GEN, 32)
+	m := p11.Mechanism{Type: p11.CKM_SHA256_HMAC}
+	data := make([]byte, 3*256)
+	want, err := do(t, tok, p11.CKF_SIGN, m, key, data, 256, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	op, err := tok.Begin(t.Context(), p11.CKF_SIGN, m, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer op.Close()
+	for range 3 {
+		if _, err := op.Update(t.Context(), data[:256]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.change(t, softcca.AES, soft.ChangeNew, soft.ChangeCommit, soft.ChangeActivate)
+	if got, err := op.(tokens.Resumer).Result(t.Context(), nil); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("under the key before: %x, %v", got, err)
+	}
+	d.change(t, softcca.AES, soft.ChangeNew, soft.ChangeCommit, soft.ChangeActivate)
+	if _, err := op.Update(t.Context(), data); p11.RVOf(err) != p11.CKR_DEVICE_ERROR {
+		t.Errorf("of a key that is lost: %v", err)
 	}
 }

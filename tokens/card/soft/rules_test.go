@@ -3,8 +3,10 @@ package soft
 import (
 	"bytes"
 	"context"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/binary"
 	"errors"
@@ -480,4 +482,34 @@ func FuzzBlob(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestStockImport is of the template with which stock brings a key in: all attributes of the
+// object, its value in the clear among them. The card takes the value that is wrapped, and
+// says of the key what it does itself.
+func TestStockImport(t *testing.T) {
+	b := newBench(t, swtok.GoProvider())
+	kek := b.secretKey(t, "aes-key-gen", "value-len=16 encrypt=true unwrap=true")
+	pad := mech(t, "aes-cbc-pad iv=0x31323334353637383132333435363738")
+	value := bytes.Repeat([]byte{7}, 32)
+	wrapped := must[[]byte](t)(ep11.EncryptSingle(t.Context(), b.via, nil, kek, pad, value))
+	all := template(t, "class=secret-key key-type=generic-secret sign=true verify=true value-len=0 label=x token=true private=true sensitive=false always-sensitive=false local=true never-extractable=true")
+	all.Set(p11.CKA_VALUE, make([]byte, 32))
+	all.Set(p11.CKA_START_DATE, []byte{})
+	key, checksum, err := ep11.UnwrapKey(t.Context(), b.via, nil, wrapped, kek, nil, nil, pad, all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if binary.BigEndian.Uint32(checksum[len(checksum)-4:]) != 8*32 {
+		t.Errorf("the checksum is %x", checksum)
+	}
+	h := hmac.New(sha256.New, value)
+	h.Write([]byte("x"))
+	mac := must[[]byte](t)(ep11.SignSingle(t.Context(), b.via, nil, key, p11.Mechanism{Type: p11.CKM_SHA256_HMAC}, []byte("x")))
+	if !bytes.Equal(mac, h.Sum(nil)) {
+		t.Errorf("the MAC is %x", mac)
+	}
+	if bits := ep11.Blob(key).BitsOf(card.NativeOrder()); bits&(ep11.BitLocal|ep11.BitNeverExtractable) != 0 {
+		t.Errorf("a key that was brought in has the bits %#x", bits)
+	}
 }

@@ -86,22 +86,6 @@ func TestSocket(t *testing.T) {
 	}
 }
 
-// TestRoom: an output that does not fit is none, and is not cut.
-func TestRoom(t *testing.T) {
-	d := newDomain(t)
-	for _, f := range card.Functions(card.CCA) {
-		if f.Name != "CSNBRNG" && f.Name != "CSUACFQ" {
-			continue
-		}
-		c := &card.Call{Function: f, Args: make([]card.Arg, len(f.Args))}
-		c.Args[0].Bytes = rules(map[string]string{"CSNBRNG": "RANDOM", "CSUACFQ": "STATAES"}[f.Name])
-		c.Args[1].Room = 7
-		if err := d.Call(t.Context(), c); err != nil || c.Return != 8<<32|72 || c.Args[1].Out != nil || c.Args[1].Length < 8 {
-			t.Errorf("%s: %x, %d, %v", f.Name, c.Return, c.Args[1].Length, err)
-		}
-	}
-}
-
 // FuzzCalls gives each verb anything.
 func FuzzCalls(f *testing.F) {
 	d := newDomain(f)
