@@ -368,9 +368,12 @@ type Damage struct {
 	Why  string // one line, which may hold what others wrote into the file
 }
 
-// RoomAdvice is what the Why of a Damage ends with if it is none: objects have no room in
-// memory.
-const RoomAdvice = "remove what nobody wants, or start p11fs mount with a larger --token-size"
+// ManyAdvice is what the Why of a Damage ends with if it is none: there are more objects than a
+// token shows. RoomAdvice is where that is because they have no room in memory.
+const (
+	ManyAdvice = "remove what nobody wants"
+	RoomAdvice = ManyAdvice + ", or start p11fs mount with a larger --token-size"
+)
 
 // An Inspector is a token that knows which of its files are damaged.
 type Inspector interface {

@@ -265,6 +265,7 @@ func TestNotServed(t *testing.T) {
 		good + "store a failed: self-test of RSA failed: no\n":                                "the token a is not served: self-test of RSA failed: no",
 		good + "store b /data/b\noffline b: no card: 3\n":                                     "the token b is offline: no card: 3",
 		good + "damaged swtok TOK_OBJ: 7 objects are not loaded: " + tokens.RoomAdvice + "\n": "the token swtok TOK_OBJ: 7 objects are not loaded",
+		good + "damaged icsf on the server: there are more: " + tokens.ManyAdvice + "\n":      "the token icsf on the server: there are more",
 		good + "damaged swtok MK_SO: it is absent\n":                                          "the token swtok has damaged files: MK_SO: it is absent",
 		"store a failed: x\noffline b: y\nstore c failed: z\n":                                "the token a is not served: x (and 2 more)",
 	} {

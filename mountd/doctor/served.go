@@ -45,8 +45,9 @@ func notServed(f Finding, status string) Finding {
 			all.add(mend, "the token %s is not served: %s", name, why)
 		case what == "offline":
 			all.add(mend, "the token %s", strings.Replace(rest, ": ", " is offline: ", 1))
-		case what == "damaged" && strings.Contains(rest, tokens.RoomAdvice):
-			all.add(tokens.RoomAdvice, "the token %s", strings.TrimSuffix(rest, ": "+tokens.RoomAdvice))
+		case what == "damaged" && strings.Contains(rest, tokens.ManyAdvice):
+			about, more, _ := strings.Cut(rest, ": "+tokens.ManyAdvice)
+			all.add(tokens.ManyAdvice+more, "the token %s", about)
 		case what == "damaged":
 			all.add("put it back from a backup of the token's directory", "the token %s", strings.Replace(rest, " ", " has damaged files: ", 1))
 		}

@@ -86,7 +86,14 @@ func TestEndlessList(t *testing.T) {
 		for n := range uint32(3) {
 			circle = append(circle, icsfwire.ObjectHandle("T", n, session))
 		}
-		list, err := hostile(t, circle, nil).list(t.Context())
+		s := hostile(t, circle, nil)
+		list, more, err := s.list(t.Context(), 3)
+		if more || err != nil {
+			t.Errorf("there is more, %v", err)
+		}
+		if _, more, err := s.list(t.Context(), 2); !more || err != nil {
+			t.Errorf("of three, two are all, %v", err)
+		}
 		if want := 3; err != nil || !session && len(list) != want || session && len(list) != 0 {
 			t.Errorf("%v, %v", list, err)
 		}

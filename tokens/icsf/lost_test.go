@@ -320,23 +320,37 @@ func TestForged(t *testing.T) {
 	}
 }
 
-// TestTraced looks into the file of a trace.
+// TestTraced looks into the file of a trace, of all that a user does with a token.
 func TestTraced(t *testing.T) {
 	t.Parallel()
-	s, dir := newSite(t, icsffile.SASL), t.TempDir()
+	s, dir := newSite(t, icsffile.Simple), t.TempDir()
 	file := filepath.Join(dir, "trace")
-	tok, err := newKind(swtok.GoProvider(), times{}, file).Open(t.Context(), s.place(t, dir))
+	opened, err := newKind(swtok.GoProvider(), times{}, file).Open(t.Context(), s.place(t, dir))
 	noError(t, err)
-	value := []byte("the value of a key")
-	_, err = tok.(*token).Adopt(t.Context(), p11.Attributes{
-		{Type: p11.CKA_CLASS, Value: p11.Ulong(p11.CKO_SECRET_KEY)}, {Type: p11.CKA_KEY_TYPE, Value: p11.Ulong(p11.CKK_GENERIC_SECRET)},
-		{Type: p11.CKA_LABEL, Value: []byte("label")}, {Type: p11.CKA_VALUE, Value: bytes.Clone(value)},
+	tok := opened.(*token)
+	withPINs(t, tok)
+	login(t, tok, p11.CKU_USER, userPIN)
+	value, text := []byte("16 secret bytes."), []byte("a message to all")
+	a, err := tok.Adopt(t.Context(), p11.Attributes{
+		{Type: p11.CKA_CLASS, Value: p11.Ulong(p11.CKO_SECRET_KEY)}, {Type: p11.CKA_KEY_TYPE, Value: p11.Ulong(p11.CKK_AES)},
+		{Type: p11.CKA_LABEL, Value: []byte("label")}, {Type: p11.CKA_VALUE, Value: bytes.Clone(value)}, {Type: p11.CKA_EXTRACTABLE, Value: p11.Bool(true)},
 	})
 	noError(t, err)
+	o, err := tok.Create(t.Context(), a.With(p11.CKA_TOKEN, p11.Bool(true)))
+	noError(t, err)
+	sealed := use(t, tok, p11.CKF_ENCRYPT, p11.Mechanism{Type: p11.CKM_AES_ECB}, o, text, len(text))
+	if got := use(t, tok, p11.CKF_DECRYPT, p11.Mechanism{Type: p11.CKM_AES_ECB}, o, sealed, len(sealed)); !bytes.Equal(got, text) {
+		t.Errorf("decrypted %q", got)
+	}
 	noError(t, tok.Close())
 	said, err := os.ReadFile(file)
 	noError(t, err)
-	if !bytes.Contains(said, []byte(hex.EncodeToString([]byte("label")))) || bytes.Contains(said, []byte(hex.EncodeToString(value))) {
+	if !bytes.Contains(said, []byte(hex.EncodeToString([]byte("label")))) || bytes.Count(said, []byte("\n")) < 8 {
 		t.Errorf("the trace is\n%s", said)
+	}
+	for _, secret := range []string{string(value), string(text), string(sealed), password, soPIN, userPIN, tokens.DefaultSOPIN} {
+		if bytes.Contains(said, []byte(hex.EncodeToString([]byte(secret)))) || bytes.Contains(said, []byte(secret)) {
+			t.Errorf("the trace has %q", secret)
+		}
 	}
 }

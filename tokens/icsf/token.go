@@ -48,6 +48,7 @@ var (
 	_ tokens.Forgetter    = (*token)(nil)
 	_ tokens.Hider        = (*token)(nil)
 	_ tokens.Offliner     = (*token)(nil)
+	_ tokens.Inspector    = (*token)(nil)
 	_ tokens.SelfTester   = (*token)(nil)
 	_ tokens.PINStamper   = (*token)(nil)
 	_ tokens.Describer    = (*token)(nil)

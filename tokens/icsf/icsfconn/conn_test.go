@@ -17,11 +17,14 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"p11fs/p11"
 	"p11fs/secret"
@@ -188,12 +191,21 @@ func TestBinds(t *testing.T) {
 
 // TestAway calls a server that is not there, and then is.
 func TestAway(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	// An address that nobody else gets: a socket that is bound, and does not listen yet.
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := l.Addr().String()
-	_ = l.Close()
+	file := os.NewFile(uintptr(fd), "socket")
+	defer file.Close()
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	bound, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(bound.(*unix.SockaddrInet4).Port))
 	c := conn(t, Config{URI: "ldap://" + addr, DN: dn})
 	for range 3 {
 		if err := list(t, c); p11.RVOf(err) != p11.CKR_TOKEN_NOT_PRESENT || c.Failed() == nil {
@@ -201,8 +213,12 @@ func TestAway(t *testing.T) {
 		}
 	}
 	s := icsfserver.New(icsfserver.Config{DN: dn, Password: password, Tokens: []string{"TESTTOKEN"}})
-	if l, err = net.Listen("tcp", addr); err != nil {
-		t.Skipf("somebody else has the address now: %v", err)
+	if err := unix.Listen(fd, 16); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.FileListener(file)
+	if err != nil {
+		t.Fatal(err)
 	}
 	ended := make(chan struct{})
 	go func() {
