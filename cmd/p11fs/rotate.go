@@ -125,16 +125,27 @@ func (r *rotation) look() error {
 		return err
 	}
 	r.older = nil
+	var stray string // a public key that may be the newest key's, under another id
+	paired := false
 	for _, name := range all {
 		attrs, err := r.attributes(name)
 		if err != nil {
 			return err
 		}
 		class := classOf(attrs)
+		if class == p11.CKO_PUBLIC_KEY && sameID(attrs, newest) {
+			paired = true
+		} else if class == p11.CKO_PUBLIC_KEY {
+			stray = name
+		}
 		if class == p11.CKO_DATA || name == r.newest || class != r.class && sameID(attrs, newest) {
 			continue
 		}
 		r.older = append(r.older, name)
+	}
+	if stray != "" && !paired && len(keys) == 1 {
+		id, _ := newest.Get(p11.CKA_ID)
+		return fmt.Errorf("%s: %s has another id than %s: if they are a pair, p11fs set %s id=0x%x", r.what, stray, r.newest, shellQuote(filepath.Base(r.at.dir)+"/"+stray), id)
 	}
 	return nil
 }
