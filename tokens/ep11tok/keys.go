@@ -366,9 +366,9 @@ func (t *token) Adopt(ctx context.Context, attrs p11.Attributes) (p11.Attributes
 	}
 	switch class {
 	case p11.CKO_SECRET_KEY, p11.CKO_PRIVATE_KEY:
-		return securekey.Adopt(ctx, attrs, t.soft, t.bring)
+		return securekey.Adopt(ctx, attrs, completer{t.soft}, t.bring)
 	case p11.CKO_PUBLIC_KEY:
-		attrs, err := t.soft.Adopt(ctx, attrs)
+		attrs, err := completer{t.soft}.Adopt(ctx, attrs)
 		if err == nil && !attrs.Has(p11.CKA_IBM_OPAQUE) && (kt == p11.CKK_RSA || kt == p11.CKK_EC || kt == p11.CKK_EC_EDWARDS) {
 			if spki, serr := securekey.SPKI(attrs); serr == nil {
 				attrs.Set(p11.CKA_IBM_OPAQUE, bytes.Clone(spki)) // for stock, which looks nowhere else
@@ -377,6 +377,27 @@ func (t *token) Adopt(ctx context.Context, attrs p11.Attributes) (p11.Attributes
 		return attrs, err
 	}
 	return t.soft.Adopt(ctx, attrs)
+}
+
+// A completer completes keys as this machine's library does. A public key on a curve that the
+// library has not is completed without a look at its point: the card has that when it uses
+// the key.
+type completer struct{ tokens.Adopter }
+
+// Adopt is tokens.Adopter.
+func (c completer) Adopt(ctx context.Context, attrs p11.Attributes) (p11.Attributes, error) {
+	given := attrs.Clone()
+	attrs, err := c.Adopter.Adopt(ctx, attrs)
+	params, _ := given.Get(p11.CKA_EC_PARAMS)
+	curve, _ := pkix.CurveOf(params) // without bits if nobody knows it
+	if class, _ := given.Class(); class != p11.CKO_PUBLIC_KEY || curve.Bits == 0 || p11.RVOf(err) != p11.CKR_CURVE_NOT_SUPPORTED {
+		given.Wipe()
+		return attrs, err
+	}
+	if err := pkix.Complete(&given); err != nil {
+		return nil, err
+	}
+	return given, nil
 }
 
 // bring takes the values of a key into the card.

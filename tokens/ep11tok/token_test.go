@@ -114,3 +114,38 @@ func TestToken(t *testing.T) {
 		},
 	})
 }
+
+// TestOtherCurves has public keys on a curve that Go's library has not, and the card may have.
+func TestOtherCurves(t *testing.T) {
+	t.Parallel()
+	via, _ := softCard(t)
+	tok := bed{via: via}.token(t, t.TempDir())
+	for name, tt := range map[string]struct {
+		key string
+		rv  p11.RV
+	}{
+		"of Brainpool": {
+			"ec-params=0x06092b2403030208010107 ec-point=0x044104a7d254281e4de670e2461cd2bba9ae68289763b98080bffcadb23e35c96d165905a212293f10d549fa3deb55460b698d7e36178038f464904d646d28a1ee3673",
+			p11.CKR_OK,
+		},
+		"of NIST, and not on its curve": {
+			"ec-params=0x06082a8648ce3d030107 ec-point=0x044104a7d254281e4de670e2461cd2bba9ae68289763b98080bffcadb23e35c96d165905a212293f10d549fa3deb55460b698d7e36178038f464904d646d28a1ee3673",
+			p11.CKR_ATTRIBUTE_VALUE_INVALID,
+		},
+		"of nobody": {"ec-params=0x06022a03 ec-point=0x0403040101", p11.CKR_CURVE_NOT_SUPPORTED},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, err := p11.ParseTemplate("class=public-key key-type=ec " + tt.key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			a, err = tok.Adopt(t.Context(), a)
+			if p11.RVOf(err) != tt.rv && (err != nil || tt.rv != p11.CKR_OK) {
+				t.Fatalf("%v, want %v", err, tt.rv)
+			}
+			if _, err := keyBlob(a); tt.rv == p11.CKR_OK && (err != nil || !a.Has(p11.CKA_PUBLIC_KEY_INFO)) {
+				t.Errorf("it has %v, %v", a, err)
+			}
+		})
+	}
+}
