@@ -91,7 +91,7 @@ func TestWho(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the program's login", func() bool { return strings.Contains(first.ok("cat ready"), "in") })
+	eventually(t, "the program's login", func() bool { return strings.Contains(first.run("cat ready").out, "in") })
 	p := of(pid)
 	if p.Door != "rpc" || p.Command != "python3" || len(p.Logins) != 1 {
 		t.Errorf("the program: %+v", p)

@@ -257,11 +257,11 @@ func parseMechanismList(t AttributeType, s string) ([]byte, error) {
 	return list, nil
 }
 
-// Mechanisms returns the mechanisms of CKA_ALLOWED_MECHANISMS, and whether the
-// attribute is there.
-func (a Attributes) Mechanisms() ([]MechanismType, bool) {
-	v, ok := a.Get(CKA_ALLOWED_MECHANISMS)
-	return mechanismsIn(v), ok
+// Mechanisms returns the mechanisms of CKA_ALLOWED_MECHANISMS, and whether no others are
+// allowed: an empty list, as openCryptoki's tokens of format 3.12 write, allows all.
+func (a Attributes) Mechanisms() (list []MechanismType, restricted bool) {
+	v, _ := a.Get(CKA_ALLOWED_MECHANISMS)
+	return mechanismsIn(v), len(v) > 0
 }
 
 func mechanismsIn(v []byte) (list []MechanismType) {

@@ -141,7 +141,7 @@ func TestMechanismsAttribute(t *testing.T) {
 	if !ok || len(got) != 2 || got[0] != CKM_RSA_PKCS || got[1] != CKM_SHA256_RSA_PKCS {
 		t.Errorf("%v %v", got, ok)
 	}
-	if got, ok := (Attributes{{CKA_ALLOWED_MECHANISMS, nil}}).Mechanisms(); !ok || len(got) != 0 {
+	if got, ok := (Attributes{{CKA_ALLOWED_MECHANISMS, nil}}).Mechanisms(); ok || len(got) != 0 {
 		t.Errorf("the empty list: %v %v", got, ok)
 	}
 	if _, ok := (Attributes{}).Mechanisms(); ok {
