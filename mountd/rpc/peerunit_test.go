@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -21,6 +22,9 @@ func TestPeerUnit(t *testing.T) {
 	if path := os.Getenv(peerHelper); path != "" {
 		handOn(t, path)
 		return
+	}
+	if runtime.GOARCH == "s390x" {
+		t.Skip("a program under qemu cannot start itself")
 	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "s"), Net: "unix"})
 	if err != nil {
