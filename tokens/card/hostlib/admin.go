@@ -106,18 +106,28 @@ func (l *library) unblock(answer []byte) (rv p11.RV, payload []byte, err error) 
 	if err != nil {
 		return 0, nil, l.fail(err)
 	}
-	from, n := m.get(resp+respPayload), m.get(resp+respLength)
+	r := unblocked{failed: m.get(codes + wordSize), rv: m.get(codes), from: m.get(resp + respPayload), n: m.get(resp + respLength)}
+	return r.payload(answer)
+}
+
+// An unblocked is what the library says of an answer: whether it does not take it apart, the
+// return value, where in it the payload begins, and how long that is.
+type unblocked struct{ failed, rv, from, n uint64 }
+
+// payload is what there is of an answer. The library is not believed that it is there.
+func (r unblocked) payload(answer []byte) (p11.RV, []byte, error) {
+	size := uint64(len(answer))
 	switch {
-	case m.get(codes+wordSize) != 0:
+	case r.failed != 0:
 		return 0, nil, errors.New("the library does not take it apart")
-	case m.get(codes) != 0:
-		return p11.RV(m.get(codes) & 0xffffffff), nil, nil
-	case n == 0:
+	case r.rv != 0:
+		return p11.RV(r.rv & 0xffffffff), nil, nil
+	case r.n == 0:
 		return 0, nil, nil
-	case from > uint64(len(answer)) || n > uint64(len(answer))-from:
+	case r.from > size || r.n > size-r.from:
 		return 0, nil, errors.New("its payload is not in it")
 	}
-	return 0, append([]byte{}, answer[from:from+n]...), nil
+	return 0, append([]byte{}, answer[r.from:r.from+r.n]...), nil
 }
 
 func put32(b []byte, n uint32) { binary.NativeEndian.PutUint32(b, n) }
