@@ -255,11 +255,11 @@ func TestCancel(t *testing.T) {
 func TestHostile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "card")
 	serve(t, path, scripted(func(context.Context, *Call) error { return nil }))
-	greeting := []byte("\x00\x00\x00\x10" + magic + "\x00\x01\x01\x01\x00\x00\x00\x07")
+	greeting := []byte("\x00\x00\x00\x10" + magic + "\x00\x02\x01\x01\x00\x00\x00\x07")
 	for name, frames := range map[string][]byte{
-		"no magic":         []byte("\x00\x00\x00\x10somebody\x00\x01\x01\x01\x00\x00\x00\x07"),
-		"other version":    []byte("\x00\x00\x00\x10" + magic + "\x00\x02\x01\x01\x00\x00\x00\x07"),
-		"other ABI":        []byte("\x00\x00\x00\x10" + magic + "\x00\x01\xff\x01\x00\x00\x00\x07"),
+		"no magic":         []byte("\x00\x00\x00\x10somebody\x00\x02\x01\x01\x00\x00\x00\x07"),
+		"other version":    []byte("\x00\x00\x00\x10" + magic + "\x00\x01\x01\x01\x00\x00\x00\x07"),
+		"other ABI":        []byte("\x00\x00\x00\x10" + magic + "\x00\x02\xff\x01\x00\x00\x00\x07"),
 		"long frame":       append(append([]byte{}, greeting...), 0xff, 0, 0, 0),
 		"unknown function": append(append([]byte{}, greeting...), 0, 0, 0, 8, 0, 0, 0xff, 0xff, 0, 0, 0, 0),
 		"cut call":         append(append([]byte{}, greeting...), 0, 0, 0, 8, 0, 0, 0, 2, 0, 0, 0, 0),

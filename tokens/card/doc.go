@@ -31,7 +31,7 @@
 // The first frame of a connection is the program's:
 //
 //	8  magic, "p11fscrd"
-//	2  version, 1
+//	2  version, 2
 //	1  ABI
 //	1  the program's byte order: 0 big-endian, 1 little-endian
 //	4  process

@@ -19,7 +19,7 @@ const (
 
 	null    = 0xffffffff // length of what is a null pointer
 	magic   = "p11fscrd"
-	version = 1
+	version = 2
 	// maxNumbers is how many numbers a list has at most.
 	maxNumbers = 4096
 )

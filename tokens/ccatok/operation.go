@@ -242,9 +242,9 @@ func (c *blocks) crypt(ctx context.Context, o *operation, in []byte) (out []byte
 		}
 		switch {
 		case c.aes && c.decrypt:
-			out, err = cca.CSNBSAD(ctx, via, nil, rules.Bytes(), key, c.iv, in)
+			out, err = cca.CSNBSAD(ctx, via, nil, rules.Bytes(), key, nil, c.iv, in, nil)
 		case c.aes:
-			out, err = cca.CSNBSAE(ctx, via, nil, rules.Bytes(), key, c.iv, in)
+			_, out, err = cca.CSNBSAE(ctx, via, nil, rules.Bytes(), key, 0, c.iv, in, nil)
 		case c.decrypt:
 			out, err = cca.CSNBDEC(ctx, via, nil, key, in, c.iv, cca.Rules{"CBC"}.Bytes())
 		default:

@@ -84,7 +84,7 @@ static bool receive_all(const struct sock *s, unsigned char *p, size_t n)
 static bool greet(const struct sock *s)
 {
     const uint16_t one = 1;
-    unsigned char hello[GREETING] = {0, 0, 0, GREETING - 4, 'p', '1', '1', 'f', 's', 'c', 'r', 'd', 0, 1, 0, 0}, answer[ANSWER];
+    unsigned char hello[GREETING] = {0, 0, 0, GREETING - 4, 'p', '1', '1', 'f', 's', 'c', 'r', 'd', 0, 2, 0, 0}, answer[ANSWER];
 
     hello[14] = card_abi;
     memcpy(&hello[15], &one, 1); /* 1 where the lowest byte is first */

@@ -213,19 +213,18 @@ VERB CSNBDEC(HEAD, unsigned char *key, DATA(text), unsigned char *iv, long *rule
          fixed(out, size_of(text_length)));
 }
 
-#define AES_CIPHER(name)                                                                                        \
+#define AES_CIPHER(name, tag)                                                                                   \
     VERB name(HEAD, long *rule_count, unsigned char *rule, DATA(key), DATA(params), long *block, DATA(iv),      \
               DATA(vector), DATA(text), DATA(out), DATA(optional))                                              \
     {                                                                                                           \
         (void)block;                                                                                            \
-        UNUSED(params);                                                                                         \
         UNUSED(vector);                                                                                         \
-        UNUSED(optional);                                                                                       \
-        CALL(name, rules(rule_count, rule), data(key_length, key), data(iv_length, iv), data(text_length, text),     \
+        CALL(name, rules(rule_count, rule), data(key_length, key), tag(params_length, params),                  \
+             data(iv_length, iv), data(text_length, text), data(optional_length, optional),                     \
              output(out_length, out));                                                                          \
     }
-AES_CIPHER(CSNBSAE)
-AES_CIPHER(CSNBSAD)
+AES_CIPHER(CSNBSAE, output)
+AES_CIPHER(CSNBSAD, data)
 
 VERB CSNDPKB(HEAD, long *rule_count, unsigned char *rule, DATA(values), DATA(name), DATA(r1), DATA(r2), DATA(r3), DATA(r4),
              DATA(r5), DATA(token))
@@ -361,4 +360,27 @@ VERB CSNDKTC(HEAD, long *rule_count, unsigned char *rule, DATA(token))
 VERB CSNBKTC2(HEAD, long *rule_count, unsigned char *rule, DATA(token))
 {
     CALL(CSNBKTC2, rules(rule_count, rule), data(token_length, token), output(token_length, token));
+}
+
+#define UNDER_RSA(name)                                                                                        \
+    VERB name(HEAD, long *rule_count, unsigned char *rule, DATA(in), DATA(rsa), DATA(out))                     \
+    {                                                                                                          \
+        CALL(name, rules(rule_count, rule), data(in_length, in), data(rsa_length, rsa), output(out_length, out));     \
+    }
+UNDER_RSA(CSNDSYX)
+UNDER_RSA(CSNDSYI)
+
+VERB CSNDEDH(HEAD, long *rule_count, unsigned char *rule, DATA(private), DATA(kek), DATA(public), DATA(hybrid), DATA(party),
+             long *bits, DATA(r1), DATA(r2), DATA(r3), DATA(r4), DATA(r5), DATA(out_kek), DATA(key))
+{
+    UNUSED(kek);
+    UNUSED(hybrid);
+    UNUSED(r1);
+    UNUSED(r2);
+    UNUSED(r3);
+    UNUSED(r4);
+    UNUSED(r5);
+    UNUSED(out_kek);
+    CALL(CSNDEDH, rules(rule_count, rule), data(private_length, private), data(public_length, public), data(party_length, party),
+         number(bits), data(key_length, key), output(key_length, key));
 }

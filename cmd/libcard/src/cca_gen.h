@@ -27,4 +27,7 @@ enum call_of_card {
     CALL_CSNBKTC = 25,
     CALL_CSNDKTC = 26,
     CALL_CSNBKTC2 = 27,
+    CALL_CSNDSYX = 28,
+    CALL_CSNDSYI = 29,
+    CALL_CSNDEDH = 30,
 };

@@ -32,6 +32,8 @@ func meaning(e Error) (p11.RV, string) {
 		return p11.CKR_SIGNATURE_INVALID, "the signature does not fit"
 	case ErrKeyword:
 		return p11.CKR_FUNCTION_FAILED, "the card does not know that use"
+	case ErrTag:
+		return p11.CKR_ENCRYPTED_DATA_INVALID, "the authentication tag does not fit"
 	case ErrToken:
 		return p11.CKR_DEVICE_ERROR, "the key belongs to another master key, or is damaged"
 	case ErrData:

@@ -37,6 +37,9 @@ const (
 	FnCSNBKTC  = 25 // CSNBKTC
 	FnCSNDKTC  = 26 // CSNDKTC
 	FnCSNBKTC2 = 27 // CSNBKTC2
+	FnCSNDSYX  = 28 // CSNDSYX
+	FnCSNDSYI  = 29 // CSNDSYI
+	FnCSNDEDH  = 30 // CSNDEDH
 )
 
 // CSUACFQ is CSUACFQ.
@@ -135,33 +138,37 @@ func CSNBDEC(ctx context.Context, via card.Transport, target card.Target, key []
 }
 
 // CSNBSAE is CSNBSAE.
-func CSNBSAE(ctx context.Context, via card.Transport, target card.Target, rules []byte, key []byte, iv []byte, text []byte) (cipher []byte, err error) {
+func CSNBSAE(ctx context.Context, via card.Transport, target card.Target, rules []byte, key []byte, tag int, iv []byte, text []byte, aad []byte) (newTag []byte, cipher []byte, err error) {
 	c := &card.Call{Function: card.FunctionOf(card.CCA, FnCSNBSAE), Target: target, Args: []card.Arg{
 		{Bytes: rules},
 		{Bytes: key},
+		{Room: uint64(tag)},
 		{Bytes: iv},
 		{Bytes: text},
+		{Bytes: aad},
 		{Room: uint64(len(text)) + 16},
 	}}
 	if err := call(ctx, via, c); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return c.Args[4].Out, nil
+	return c.Args[2].Out, c.Args[6].Out, nil
 }
 
 // CSNBSAD is CSNBSAD.
-func CSNBSAD(ctx context.Context, via card.Transport, target card.Target, rules []byte, key []byte, iv []byte, text []byte) (plain []byte, err error) {
+func CSNBSAD(ctx context.Context, via card.Transport, target card.Target, rules []byte, key []byte, tag []byte, iv []byte, text []byte, aad []byte) (plain []byte, err error) {
 	c := &card.Call{Function: card.FunctionOf(card.CCA, FnCSNBSAD), Target: target, Args: []card.Arg{
 		{Bytes: rules},
 		{Bytes: key},
+		{Bytes: tag},
 		{Bytes: iv},
 		{Bytes: text},
+		{Bytes: aad},
 		{Room: uint64(len(text)) + 16},
 	}}
 	if err := call(ctx, via, c); err != nil {
 		return nil, err
 	}
-	return c.Args[4].Out, nil
+	return c.Args[6].Out, nil
 }
 
 // CSNDPKB is CSNDPKB.
@@ -409,4 +416,49 @@ func CSNBKTC2(ctx context.Context, via card.Transport, target card.Target, rules
 		return nil, err
 	}
 	return c.Args[2].Out, nil
+}
+
+// CSNDSYX is CSNDSYX.
+func CSNDSYX(ctx context.Context, via card.Transport, target card.Target, rules []byte, source []byte, exporter []byte) (wrapped []byte, err error) {
+	c := &card.Call{Function: card.FunctionOf(card.CCA, FnCSNDSYX), Target: target, Args: []card.Arg{
+		{Bytes: rules},
+		{Bytes: source},
+		{Bytes: exporter},
+		{Room: 1024},
+	}}
+	if err := call(ctx, via, c); err != nil {
+		return nil, err
+	}
+	return c.Args[3].Out, nil
+}
+
+// CSNDSYI is CSNDSYI.
+func CSNDSYI(ctx context.Context, via card.Transport, target card.Target, rules []byte, wrapped []byte, importer []byte) (key []byte, err error) {
+	c := &card.Call{Function: card.FunctionOf(card.CCA, FnCSNDSYI), Target: target, Args: []card.Arg{
+		{Bytes: rules},
+		{Bytes: wrapped},
+		{Bytes: importer},
+		{Room: 64},
+	}}
+	if err := call(ctx, via, c); err != nil {
+		return nil, err
+	}
+	return c.Args[3].Out, nil
+}
+
+// CSNDEDH is CSNDEDH.
+func CSNDEDH(ctx context.Context, via card.Transport, target card.Target, rules []byte, private []byte, public []byte, party []byte, bits uint64, skeleton []byte) (key []byte, err error) {
+	c := &card.Call{Function: card.FunctionOf(card.CCA, FnCSNDEDH), Target: target, Args: []card.Arg{
+		{Bytes: rules},
+		{Bytes: private},
+		{Bytes: public},
+		{Bytes: party},
+		{Number: bits},
+		{Bytes: skeleton},
+		{Room: 64},
+	}}
+	if err := call(ctx, via, c); err != nil {
+		return nil, err
+	}
+	return c.Args[6].Out, nil
 }

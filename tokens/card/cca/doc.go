@@ -26,6 +26,7 @@ func (e Error) Error() string {
 var (
 	ErrSignature = Error{4, 429}  // a signature or a MAC does not fit
 	ErrKeyword   = Error{8, 33}   // the rule array has none that fits, or one that does not
+	ErrTag       = Error{8, 2947} // the tag of AES-GCM does not fit
 	ErrToken     = Error{8, 48}   // a key token is damaged, or not one of this master key
 	ErrData      = Error{8, 66}   // the data does not suit the key
 	ErrBuffer    = Error{8, 72}   // an output or a length is too small

@@ -12,10 +12,15 @@ func FuzzTokens(f *testing.F) {
 	}
 	v := Variable{Key: true, Payload: []byte("payload")}
 	rsa, ec := someRSA(), someEC(f)
+	edwards := PKA{Private: true, Point: bytes.Repeat([]byte{7}, 32), Sealed: []byte("sealed")}
+	var err error
+	if edwards.Curve, err = CurveOf(kindEdwards, 255); err != nil {
+		f.Fatal(err)
+	}
 	values := RSAValues{Bits: 1024, N: rsa.N, E: rsa.E}
 	for _, b := range [][]byte{
 		v.Bytes(), rsa.Bytes(), rsa.Public(), ec.Bytes(), ec.Public(), values.Bytes(), values.PublicBytes(),
-		ECValues{Curve: ec.Curve}.Bytes(), Skeleton{Rules{"RSA-CRT"}, values.Bytes()}.Bytes(), []byte("AES     CBC     "),
+		ECValues{Curve: ec.Curve}.Bytes(), ECValues{Curve: ec.Curve, Point: ec.Point}.PublicBytes(), edwards.Bytes(), edwards.Public(), Skeleton{Rules{"RSA-CRT"}, values.Bytes()}.Bytes(), []byte("AES     CBC     "),
 	} {
 		f.Add(b)
 	}
@@ -27,6 +32,7 @@ func FuzzTokens(f *testing.F) {
 		again(t, b, ParseRSAValues, RSAValues.Bytes)
 		again(t, b, ParseRSAPublicValues, RSAValues.PublicBytes)
 		again(t, b, ParseECValues, ECValues.Bytes)
+		again(t, b, ParseECPublicValues, ECValues.PublicBytes)
 		again(t, b, ParseRules, Rules.Bytes)
 	})
 }

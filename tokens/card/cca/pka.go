@@ -35,9 +35,9 @@ const (
 	ecPublicKind, ecPublicBits, ecPointLength, ecPoint               = 8, 10, 12, 14
 	wrappedAES, formatInternal                                       = 1, 8
 
-	kindPrime, kindBrainpool = 0, 1 // of curves
-	leastModulus             = 64   // bytes; 512 bits
-	mostModulus              = 1024 // bytes; 8192 bits
+	kindPrime, kindBrainpool, kindEdwards, kindKoblitz = 0, 1, 2, 3 // of curves
+	leastModulus                                       = 64         // bytes; 512 bits
+	mostModulus                                        = 1024       // bytes; 8192 bits
 )
 
 // A PKA is the token of an RSA or EC key, or of its public half alone.
@@ -45,7 +45,8 @@ type PKA struct {
 	Private bool
 	// N and E are the numbers of an RSA key, without zeros in front; nil of an EC key.
 	N, E []byte
-	// Curve and Point, uncompressed, are those of an EC key.
+	// Curve and Point, uncompressed, are those of an EC key. On an Edwards curve the point is
+	// the bytes of RFC 8032.
 	Curve p11.Curve
 	Point []byte
 	// Pattern and Sealed are the private half: which master key, and what is under it. Of a
@@ -184,10 +185,19 @@ func (k *PKA) ecPublic(s section) (err error) {
 		return err
 	}
 	k.Point, err = s.cut(ecPoint, s.u16(ecPointLength))
-	if err != nil || len(k.Point) != 1+2*k.Curve.Size() || k.Point[0] != 4 {
+	if err != nil || !pointOf(k.Curve, k.Point) {
 		return ErrToken
 	}
 	return nil
+}
+
+// pointOf says whether b is as long as a point of the curve, and begins as one: those of
+// Edwards curves are bytes, and the others uncompressed.
+func pointOf(c p11.Curve, b []byte) bool {
+	if n := c.KeySize(); n > 0 {
+		return len(b) == n
+	}
+	return len(b) == 1+2*c.Size() && b[0] == 4
 }
 
 func (k *PKA) ecPrivate(s section) error {
@@ -266,11 +276,16 @@ func curveNames(kind byte) []string {
 		return []string{"secp192r1", "secp224r1", "secp256r1", "secp384r1", "secp521r1"}
 	case kindBrainpool:
 		return []string{"brainpoolp160r1", "brainpoolp192r1", "brainpoolp224r1", "brainpoolp256r1", "brainpoolp320r1", "brainpoolp384r1", "brainpoolp512r1"}
+	case kindEdwards:
+		return []string{"ed25519", "ed448"}
+	case kindKoblitz:
+		return []string{"secp256k1"}
 	}
 	return nil
 }
 
-// CurveOf is the curve of a kind, 0 of NIST and 1 of Brainpool, and its bits.
+// CurveOf is the curve of a kind and its bits: 0 is of NIST, 1 of Brainpool, 2 of Edwards,
+// and 3 of Koblitz.
 func CurveOf(kind byte, bits int) (p11.Curve, error) {
 	for _, c := range p11.Curves() {
 		if c.Bits == bits && slices.Contains(curveNames(kind), c.Name) {
@@ -281,13 +296,13 @@ func CurveOf(kind byte, bits int) (p11.Curve, error) {
 }
 
 // HasCurve says whether CCA has a way to name the curve.
-func HasCurve(c p11.Curve) bool {
-	return slices.Contains(curveNames(kindPrime), c.Name) || slices.Contains(curveNames(kindBrainpool), c.Name)
-}
+func HasCurve(c p11.Curve) bool { return slices.Contains(curveNames(curveKind(c)), c.Name) }
 
 func curveKind(c p11.Curve) byte {
-	if slices.Contains(curveNames(kindBrainpool), c.Name) {
-		return kindBrainpool
+	for kind := byte(kindKoblitz); kind > kindPrime; kind-- {
+		if slices.Contains(curveNames(kind), c.Name) {
+			return kind
+		}
 	}
 	return kindPrime
 }

@@ -26,9 +26,9 @@ type Card interface {
 	// CSNBDEC is CSNBDEC.
 	CSNBDEC(ctx context.Context, key []byte, text []byte, iv []byte, rules []byte) (plain []byte, err error)
 	// CSNBSAE is CSNBSAE.
-	CSNBSAE(ctx context.Context, rules []byte, key []byte, iv []byte, text []byte) (cipher []byte, err error)
+	CSNBSAE(ctx context.Context, rules []byte, key []byte, tag int, iv []byte, text []byte, aad []byte) (newTag []byte, cipher []byte, err error)
 	// CSNBSAD is CSNBSAD.
-	CSNBSAD(ctx context.Context, rules []byte, key []byte, iv []byte, text []byte) (plain []byte, err error)
+	CSNBSAD(ctx context.Context, rules []byte, key []byte, tag []byte, iv []byte, text []byte, aad []byte) (plain []byte, err error)
 	// CSNDPKB is CSNDPKB.
 	CSNDPKB(ctx context.Context, rules []byte, values []byte) (token []byte, err error)
 	// CSNDPKG is CSNDPKG.
@@ -65,6 +65,12 @@ type Card interface {
 	CSNDKTC(ctx context.Context, rules []byte, token []byte) (key []byte, err error)
 	// CSNBKTC2 is CSNBKTC2.
 	CSNBKTC2(ctx context.Context, rules []byte, token []byte) (key []byte, err error)
+	// CSNDSYX is CSNDSYX.
+	CSNDSYX(ctx context.Context, rules []byte, source []byte, exporter []byte) (wrapped []byte, err error)
+	// CSNDSYI is CSNDSYI.
+	CSNDSYI(ctx context.Context, rules []byte, wrapped []byte, importer []byte) (key []byte, err error)
+	// CSNDEDH is CSNDEDH.
+	CSNDEDH(ctx context.Context, rules []byte, private []byte, public []byte, party []byte, bits uint64, skeleton []byte) (key []byte, err error)
 }
 
 // Answer has of answer the call: it fills the outputs of c, and c.Return. Where an output does not fit, or
@@ -113,14 +119,15 @@ func Answer(ctx context.Context, c *card.Call, of Card) {
 			fits = c.Args[4].Give(out4) && fits
 		}
 	case FnCSNBSAE:
-		out4, e := of.CSNBSAE(ctx, c.Args[0].Bytes, c.Args[1].Bytes, c.Args[2].Bytes, c.Args[3].Bytes)
+		out2, out6, e := of.CSNBSAE(ctx, c.Args[0].Bytes, c.Args[1].Bytes, int(c.Args[2].Room), c.Args[3].Bytes, c.Args[4].Bytes, c.Args[5].Bytes)
 		if err = e; err == nil {
-			fits = c.Args[4].Give(out4) && fits
+			fits = c.Args[2].Give(out2) && fits
+			fits = c.Args[6].Give(out6) && fits
 		}
 	case FnCSNBSAD:
-		out4, e := of.CSNBSAD(ctx, c.Args[0].Bytes, c.Args[1].Bytes, c.Args[2].Bytes, c.Args[3].Bytes)
+		out6, e := of.CSNBSAD(ctx, c.Args[0].Bytes, c.Args[1].Bytes, c.Args[2].Bytes, c.Args[3].Bytes, c.Args[4].Bytes, c.Args[5].Bytes)
 		if err = e; err == nil {
-			fits = c.Args[4].Give(out4) && fits
+			fits = c.Args[6].Give(out6) && fits
 		}
 	case FnCSNDPKB:
 		out2, e := of.CSNDPKB(ctx, c.Args[0].Bytes, c.Args[1].Bytes)
@@ -210,6 +217,21 @@ func Answer(ctx context.Context, c *card.Call, of Card) {
 		out2, e := of.CSNBKTC2(ctx, c.Args[0].Bytes, c.Args[1].Bytes)
 		if err = e; err == nil {
 			fits = c.Args[2].Give(out2) && fits
+		}
+	case FnCSNDSYX:
+		out3, e := of.CSNDSYX(ctx, c.Args[0].Bytes, c.Args[1].Bytes, c.Args[2].Bytes)
+		if err = e; err == nil {
+			fits = c.Args[3].Give(out3) && fits
+		}
+	case FnCSNDSYI:
+		out3, e := of.CSNDSYI(ctx, c.Args[0].Bytes, c.Args[1].Bytes, c.Args[2].Bytes)
+		if err = e; err == nil {
+			fits = c.Args[3].Give(out3) && fits
+		}
+	case FnCSNDEDH:
+		out6, e := of.CSNDEDH(ctx, c.Args[0].Bytes, c.Args[1].Bytes, c.Args[2].Bytes, c.Args[3].Bytes, c.Args[4].Number, c.Args[5].Bytes)
+		if err = e; err == nil {
+			fits = c.Args[6].Give(out6) && fits
 		}
 	}
 	finish(c, err, fits)

@@ -147,7 +147,7 @@ type ECValues struct {
 	Scalar, Point []byte
 }
 
-const ecNumbers = 8
+const ecNumbers, ecPublics = 8, 6 // where the numbers begin
 
 // ParseECValues reads the values; behind them there may be zeros.
 func ParseECValues(b []byte) (v ECValues, err error) {
@@ -161,10 +161,32 @@ func ParseECValues(b []byte) (v ECValues, err error) {
 	if v.Scalar, err = section(b).cut(ecNumbers, d); err == nil {
 		v.Point, err = section(b).cut(ecNumbers+d, q)
 	}
-	if err != nil || d > v.Curve.Size() || (d == 0) != (q == 0) {
+	if err != nil || d > max(v.Curve.Size(), v.Curve.KeySize()) || (d == 0) != (q == 0) {
 		return v, ErrValues
 	}
 	return v, nil
+}
+
+// ParseECPublicValues is ParseECValues for those of a public key, which has no length of a
+// scalar.
+func ParseECPublicValues(b []byte) (v ECValues, err error) {
+	if len(b) < ecPublics {
+		return v, ErrValues
+	}
+	if v.Curve, err = CurveOf(b[0], section(b).u16(2)); err != nil {
+		return v, err
+	}
+	if v.Point, err = section(b).cut(ecPublics, section(b).u16(4)); err != nil || !pointOf(v.Curve, v.Point) {
+		return v, ErrValues
+	}
+	return v, nil
+}
+
+// PublicBytes are those of a public key.
+func (v ECValues) PublicBytes() []byte {
+	b := v.Bytes()[:ecPublics]
+	binary.BigEndian.PutUint16(b[4:], uint16(len(v.Point)))
+	return append(b, v.Point...)
 }
 
 // Bytes are the values.

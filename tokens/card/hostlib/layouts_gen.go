@@ -174,10 +174,10 @@ var layouts = map[card.ABI][]layout{
 			known:  []known{{4, 0, 1}},
 		},
 		8: { // CSNBSAE
-			params: []param{{keywordsAt, 0}, {data, 0}, {lengthAt, 1}, {data, 1}, {constantAt, 0}, {zeros, 0}, {constantAt, 16}, {lengthAt, 2}, {data, 2}, {constantAt, 32}, {zeros, 32}, {lengthAt, 3}, {data, 3}, {lengthAt, 4}, {data, 4}, {constantAt, 0}, {zeros, 0}},
+			params: []param{{keywordsAt, 0}, {data, 0}, {lengthAt, 1}, {data, 1}, {lengthAt, 2}, {data, 2}, {constantAt, 16}, {lengthAt, 3}, {data, 3}, {constantAt, 104}, {zeros, 104}, {lengthAt, 4}, {data, 4}, {lengthAt, 6}, {data, 6}, {lengthAt, 5}, {data, 5}},
 		},
 		9: { // CSNBSAD
-			params: []param{{keywordsAt, 0}, {data, 0}, {lengthAt, 1}, {data, 1}, {constantAt, 0}, {zeros, 0}, {constantAt, 16}, {lengthAt, 2}, {data, 2}, {constantAt, 32}, {zeros, 32}, {lengthAt, 3}, {data, 3}, {lengthAt, 4}, {data, 4}, {constantAt, 0}, {zeros, 0}},
+			params: []param{{keywordsAt, 0}, {data, 0}, {lengthAt, 1}, {data, 1}, {lengthAt, 2}, {data, 2}, {constantAt, 16}, {lengthAt, 3}, {data, 3}, {constantAt, 104}, {zeros, 104}, {lengthAt, 4}, {data, 4}, {lengthAt, 6}, {data, 6}, {lengthAt, 5}, {data, 5}},
 		},
 		10: { // CSNDPKB
 			params: []param{{keywordsAt, 0}, {data, 0}, {lengthAt, 1}, {data, 1}, {constantAt, 0}, {zeros, 0}, {constantAt, 0}, {zeros, 0}, {constantAt, 0}, {zeros, 0}, {constantAt, 0}, {zeros, 0}, {constantAt, 0}, {zeros, 0}, {constantAt, 0}, {zeros, 0}, {lengthAt, 2}, {data, 2}},
@@ -240,6 +240,16 @@ var layouts = map[card.ABI][]layout{
 		27: { // CSNBKTC2
 			params: []param{{keywordsAt, 0}, {data, 0}, {lengthAt, 1}, {data, 1}},
 			shares: []share{{1, 2}},
+		},
+		28: { // CSNDSYX
+			params: []param{{keywordsAt, 0}, {data, 0}, {lengthAt, 1}, {data, 1}, {lengthAt, 2}, {data, 2}, {lengthAt, 3}, {data, 3}},
+		},
+		29: { // CSNDSYI
+			params: []param{{keywordsAt, 0}, {data, 0}, {lengthAt, 1}, {data, 1}, {lengthAt, 2}, {data, 2}, {lengthAt, 3}, {data, 3}},
+		},
+		30: { // CSNDEDH
+			params: []param{{keywordsAt, 0}, {data, 0}, {lengthAt, 1}, {data, 1}, {constantAt, 0}, {zeros, 0}, {lengthAt, 2}, {data, 2}, {constantAt, 0}, {zeros, 0}, {lengthAt, 3}, {data, 3}, {numberAt, 4}, {constantAt, 0}, {zeros, 0}, {constantAt, 0}, {zeros, 0}, {constantAt, 0}, {zeros, 0}, {constantAt, 0}, {zeros, 0}, {constantAt, 0}, {zeros, 0}, {constantAt, 0}, {zeros, 0}, {lengthAt, 6}, {data, 5}},
+			shares: []share{{5, 6}},
 		},
 	},
 }

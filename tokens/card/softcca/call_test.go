@@ -47,7 +47,7 @@ func TestSocket(t *testing.T) {
 		switch s.name {
 		case "aes":
 			text := bytes.Repeat([]byte("sixteen bytes ok"), 4)
-			if got, err := cca.CSNBSAE(ctx, via, nil, rules("AES", "KEYIDENT", "INITIAL"), s.token, text[:16], text); err != nil || !bytes.Equal(got, want) {
+			if _, got, err := cca.CSNBSAE(ctx, via, nil, rules("AES", "KEYIDENT", "INITIAL"), s.token, 0, text[:16], text, nil); err != nil || !bytes.Equal(got, want) {
 				t.Errorf("%x, %v", got, err)
 			}
 		case "hmac":
@@ -65,7 +65,7 @@ func TestSocket(t *testing.T) {
 			}
 		}
 	}
-	_, err := cca.CSNBSAE(ctx, via, nil, rules("AES", "KEYIDENT"), make([]byte, 64), nil, nil)
+	_, _, err := cca.CSNBSAE(ctx, via, nil, rules("AES", "KEYIDENT"), make([]byte, 64), 0, nil, nil, nil)
 	if !errors.Is(err, p11.CKR_DEVICE_ERROR) || !errors.Is(err, cca.ErrToken) {
 		t.Errorf("no token: %v", err)
 	}
@@ -90,11 +90,11 @@ func TestSocket(t *testing.T) {
 func FuzzCalls(f *testing.F) {
 	d := newDomain(f)
 	for _, s := range samples(f, d) {
-		for fn := range byte(28) {
+		for fn := range byte(31) {
 			f.Add(fn, rules("AES", "KEYIDENT"), s.token, bytes.Repeat([]byte{1}, 64), make([]byte, 128))
 		}
 	}
-	for _, r := range [][]byte{rules("ECC-PAIR"), rules("RTCMK"), rules("RTNMK", "HMAC"), rules("HMAC", "SHA-256", "LAST"), rules("SHA-1", "FIRST"), rules("MASTER"), rules("PKCS-1.2"), rules("STATICSB")} {
+	for _, r := range [][]byte{rules("ECC-PAIR"), rules("RTCMK"), rules("RTNMK", "HMAC"), rules("HMAC", "SHA-256", "LAST"), rules("SHA-1", "FIRST"), rules("MASTER"), rules("PKCS-1.2"), rules("STATICSB"), rules("AES", "GCM", "KEYIDENT", "ONLY"), rules("AES", "PKCSOAEP", "SHA-256"), rules("DERIV02", "KEY-AES", "SHA-256")} {
 		f.Add(byte(18), r, []byte{}, []byte{}, []byte{})
 	}
 	f.Fuzz(func(t *testing.T, fn byte, a, b, c, e []byte) {

@@ -25,12 +25,18 @@ func (d *domain) CSNDPKB(_ context.Context, rules, values []byte) ([]byte, error
 	if err != nil {
 		return nil, err
 	}
-	word, err := r.One("RSA-CRT", "RSA-PUBL", "ECC-PAIR")
-	if err != nil || r.Only(word, "KEY-MGMT", "SIG-ONLY", "KM-ONLY") != nil {
+	word, err := r.One("RSA-CRT", "RSA-PUBL", "ECC-PAIR", "ECC-PUBL")
+	if err != nil || r.Only(word, "KEY-MGMT", "SIG-ONLY", "KM-ONLY", "ECC-VER1") != nil {
 		return nil, cca.ErrKeyword
 	}
 	s := cca.Skeleton{Rules: r}
 	switch word {
+	case "ECC-PUBL":
+		v, err := cca.ParseECPublicValues(values)
+		if err != nil {
+			return nil, err
+		}
+		return cca.PKA{Curve: v.Curve, Point: v.Point}.Bytes(), nil
 	case "RSA-PUBL":
 		v, err := cca.ParseRSAPublicValues(values)
 		if err != nil {
@@ -110,18 +116,25 @@ func (d *domain) generateEC(ctx context.Context, values []byte) ([]byte, error) 
 	if len(v.Scalar) > 0 {
 		return nil, cca.ErrValues
 	}
+	m := p11.Mechanism{Type: p11.CKM_EC_KEY_PAIR_GEN}
+	if v.Curve.KeyType == p11.CKK_EC_EDWARDS {
+		m.Type = p11.CKM_EC_EDWARDS_KEY_PAIR_GEN
+	}
 	public := p11.Attributes{{Type: p11.CKA_EC_PARAMS, Value: v.Curve.Params()}}
-	pub, priv, err := d.crypto.GenerateKeyPair(ctx, p11.Mechanism{Type: p11.CKM_EC_KEY_PAIR_GEN}, public, nil)
+	pub, priv, err := d.crypto.GenerateKeyPair(ctx, m, public, nil)
 	if err != nil {
 		return nil, cardError(err)
 	}
 	defer priv.Wipe()
+	scalar, _ := priv.Get(p11.CKA_VALUE)
 	der, _ := pub.Get(p11.CKA_EC_POINT)
-	point, err := pkix.ECPublic(d.crypto.Arithmetic(), v.Curve, der)
+	point, err := pkix.OctetPoint(v.Curve, der)
+	if v.Curve.KeyType == p11.CKK_EC {
+		point, err = pkix.ECPublic(d.crypto.Arithmetic(), v.Curve, der)
+	}
 	if err != nil {
 		return nil, cca.ErrValues
 	}
-	scalar, _ := priv.Get(p11.CKA_VALUE)
 	return d.sealPKA(cca.PKA{Curve: v.Curve, Point: point}, scalar, Current)
 }
 
@@ -168,7 +181,11 @@ func (d *domain) importEC(values []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer v.Wipe()
-	scalar, point, err := pkix.ECPrivate(d.crypto.Arithmetic(), v.Curve, v.Scalar)
+	scalar := bytes.Clone(v.Scalar)
+	point, err := pkix.OctetPublic(v.Curve, scalar)
+	if v.Curve.KeyType == p11.CKK_EC {
+		scalar, point, err = pkix.ECPrivate(d.crypto.Arithmetic(), v.Curve, v.Scalar)
+	}
 	if err != nil {
 		return nil, cca.ErrValues
 	}
@@ -190,7 +207,7 @@ func (d *domain) private(token []byte) (p11.Attributes, cca.PKA, error) {
 		return nil, k, cca.ErrToken
 	}
 	if k.N == nil {
-		return attributes(p11.CKO_PRIVATE_KEY, p11.CKK_EC, p11.Attribute{Type: p11.CKA_EC_PARAMS, Value: k.Curve.Params()}, p11.Attribute{Type: p11.CKA_VALUE, Value: w.key}), k, nil
+		return attributes(p11.CKO_PRIVATE_KEY, k.Curve.KeyType, p11.Attribute{Type: p11.CKA_EC_PARAMS, Value: k.Curve.Params()}, p11.Attribute{Type: p11.CKA_VALUE, Value: w.key}), k, nil
 	}
 	defer secret.Wipe(w.key)
 	n := &pkix.RSANumbers{N: new(big.Int).SetBytes(k.N), E: new(big.Int).SetBytes(k.E), P: new(big.Int).SetBytes(w.key)}
@@ -220,7 +237,7 @@ func (d *domain) public(token []byte) (p11.Attributes, cca.PKA, error) {
 		return nil, k, err
 	}
 	if k.N == nil {
-		return attributes(p11.CKO_PUBLIC_KEY, p11.CKK_EC, p11.Attribute{Type: p11.CKA_EC_PARAMS, Value: k.Curve.Params()}, p11.Attribute{Type: p11.CKA_EC_POINT, Value: pkix.DERPoint(k.Point)}), k, nil
+		return attributes(p11.CKO_PUBLIC_KEY, k.Curve.KeyType, p11.Attribute{Type: p11.CKA_EC_PARAMS, Value: k.Curve.Params()}, p11.Attribute{Type: p11.CKA_EC_POINT, Value: pkix.DERPoint(k.Point)}), k, nil
 	}
 	return attributes(p11.CKO_PUBLIC_KEY, p11.CKK_RSA, p11.Attribute{Type: p11.CKA_MODULUS, Value: k.N}, p11.Attribute{Type: p11.CKA_PUBLIC_EXPONENT, Value: k.E}), k, nil
 }
@@ -298,17 +315,31 @@ func signatures(rules []byte, k cca.PKA) (p11.Mechanism, error) {
 	if err != nil {
 		return p11.Mechanism{}, err
 	}
-	word, err := r.One("PKCS-1.1", "ZERO-PAD", "ECDSA")
-	if err != nil || r.Only(word) != nil {
+	word, err := r.One("PKCS-1.1", "ZERO-PAD", "ECDSA", "EDDSA")
+	if err == nil && word == "EDDSA" && r.Has("ED-HASH") && r.Has("MESSAGE") {
+		err = r.Only(word, "ED-HASH", "MESSAGE")
+	} else if err == nil {
+		err = r.Only(word)
+	}
+	if err != nil || word == "EDDSA" && len(r) != 3 {
 		return p11.Mechanism{}, cca.ErrKeyword
 	}
-	if (word == "ECDSA") != (k.N == nil) {
+	kt := p11.CKK_RSA
+	if k.N == nil {
+		kt = k.Curve.KeyType
+	}
+	m, ok := map[string]map[p11.KeyType]p11.MechanismType{
+		"PKCS-1.1": {p11.CKK_RSA: p11.CKM_RSA_PKCS}, "ZERO-PAD": {p11.CKK_RSA: p11.CKM_RSA_X_509},
+		"ECDSA": {p11.CKK_EC: p11.CKM_ECDSA}, "EDDSA": {p11.CKK_EC_EDWARDS: p11.CKM_EDDSA},
+	}[word][kt]
+	if !ok {
 		return p11.Mechanism{}, cca.ErrToken
 	}
-	return p11.Mechanism{Type: map[string]p11.MechanismType{"PKCS-1.1": p11.CKM_RSA_PKCS, "ZERO-PAD": p11.CKM_RSA_X_509, "ECDSA": p11.CKM_ECDSA}[word]}, nil
+	return p11.Mechanism{Type: m}, nil
 }
 
-// CSNDDSG signs: with RSA what hash is, a DigestInfo for PKCS-1.1, and with ECDSA a digest.
+// CSNDDSG signs: with RSA what hash is, a DigestInfo for PKCS-1.1, with ECDSA a digest, and
+// with EDDSA the message.
 func (d *domain) CSNDDSG(ctx context.Context, rules, key, hash []byte) ([]byte, error) {
 	a, k, err := d.private(key)
 	if err != nil {

@@ -88,7 +88,7 @@ func TestCurves(t *testing.T) {
 	d := newDomainOver(t, p)
 	ctx := context.Background()
 	tried := 0
-	for kind, list := range map[byte][]int{0: {192, 224, 256, 384, 521}, 1: {160, 192, 224, 256, 320, 384, 512}} {
+	for kind, list := range map[byte][]int{0: {192, 224, 256, 384, 521}, 1: {160, 192, 224, 256, 320, 384, 512}, 3: {256}} {
 		for _, bits := range list {
 			curve := must[p11.Curve](t)(cca.CurveOf(kind, bits))
 			if !p.HasCurve(curve) {

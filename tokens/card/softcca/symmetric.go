@@ -2,6 +2,7 @@ package softcca
 
 import (
 	"context"
+	"errors"
 	"io"
 	"slices"
 
@@ -161,11 +162,7 @@ func (d *domain) CSNBDEC(ctx context.Context, key, text, iv, rules []byte) ([]by
 	return d.des(ctx, p11.CKF_DECRYPT, key, text, iv, rules)
 }
 
-func (d *domain) aes(ctx context.Context, use p11.Flags, rules, key, iv, text []byte) ([]byte, error) {
-	r, err := cca.ParseRules(rules)
-	if err != nil {
-		return nil, err
-	}
+func (d *domain) aes(ctx context.Context, use p11.Flags, r cca.Rules, key, iv, text []byte) (_ []byte, err error) {
 	mode := "CBC" // unless another is said
 	if !slices.ContainsFunc([]string{"ECB", "CBC", "PKCS-PAD"}, r.Has) {
 		r = append(r, mode)
@@ -179,14 +176,66 @@ func (d *domain) aes(ctx context.Context, use p11.Flags, rules, key, iv, text []
 	return d.crypt(ctx, true, use, key, iv, text, mode == "ECB", mode == "PKCS-PAD")
 }
 
-// CSNBSAE encrypts with an AES key.
-func (d *domain) CSNBSAE(ctx context.Context, rules, key, iv, text []byte) ([]byte, error) {
-	return d.aes(ctx, p11.CKF_ENCRYPT, rules, key, iv, text)
+// aesKey is the key object of a token that can be used.
+func (d *domain) aesKey(token []byte) (p11.Attributes, error) {
+	s, w, err := d.openSymmetric(token)
+	if err != nil {
+		return nil, err
+	}
+	if !s.AES || !usable(w.at) {
+		secret.Wipe(w.key)
+		return nil, cca.ErrToken
+	}
+	return attributes(p11.CKO_SECRET_KEY, p11.CKK_AES, p11.Attribute{Type: p11.CKA_VALUE, Value: w.key}), nil
+}
+
+// gcm is AES-GCM of a whole message, with a tag of n bytes.
+func (d *domain) gcm(ctx context.Context, use p11.Flags, r cca.Rules, key, iv, aad []byte, n int, text []byte) ([]byte, error) {
+	if !r.Has("AES") || !r.Has("KEYIDENT") || !r.Has("ONLY") || r.Only("AES", "GCM", "KEYIDENT", "ONLY") != nil {
+		return nil, cca.ErrKeyword
+	}
+	if n != 4 && n != 8 && (n < 12 || n > 16) || len(iv) == 0 {
+		return nil, cca.ErrData
+	}
+	a, err := d.aesKey(key)
+	if err != nil {
+		return nil, err
+	}
+	m := p11.Mechanism{Type: p11.CKM_AES_GCM, Param: &p11.GCMParams{IV: iv, AAD: aad, TagBits: uint64(8 * n)}}
+	return d.do(ctx, use, m, a, text, nil)
+}
+
+// CSNBSAE encrypts with an AES key. Of GCM it gives a tag too, of n bytes.
+func (d *domain) CSNBSAE(ctx context.Context, rules, key []byte, n int, iv, text, aad []byte) (tag, cipher []byte, err error) {
+	r, err := cca.ParseRules(rules)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !r.Has("GCM") {
+		cipher, err = d.aes(ctx, p11.CKF_ENCRYPT, r, key, iv, text)
+		return nil, cipher, err
+	}
+	out, err := d.gcm(ctx, p11.CKF_ENCRYPT, r, key, iv, aad, n, text)
+	if err != nil {
+		return nil, nil, err
+	}
+	return out[len(text):], out[:len(text):len(text)], nil
 }
 
 // CSNBSAD decrypts with an AES key.
-func (d *domain) CSNBSAD(ctx context.Context, rules, key, iv, text []byte) ([]byte, error) {
-	return d.aes(ctx, p11.CKF_DECRYPT, rules, key, iv, text)
+func (d *domain) CSNBSAD(ctx context.Context, rules, key, tag, iv, text, aad []byte) ([]byte, error) {
+	r, err := cca.ParseRules(rules)
+	if err != nil {
+		return nil, err
+	}
+	if !r.Has("GCM") {
+		return d.aes(ctx, p11.CKF_DECRYPT, r, key, iv, text)
+	}
+	plain, err := d.gcm(ctx, p11.CKF_DECRYPT, r, key, iv, aad, len(tag), slices.Concat(text, tag))
+	if errors.Is(err, cca.ErrData) {
+		err = cca.ErrTag
+	}
+	return plain, err
 }
 
 // CSNBRNG makes eight random bytes.
