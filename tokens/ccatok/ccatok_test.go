@@ -86,7 +86,7 @@ func TestToken(t *testing.T) {
 	t.Parallel()
 	d := newCards(t)
 	tokentest.Run(t, tokentest.Backend{
-		SOPIN: tokens.DefaultSOPIN, Shown: []p11.AttributeType{p11.CKA_IBM_OPAQUE},
+		SOPIN: tokens.DefaultSOPIN, Shown: []p11.AttributeType{p11.CKA_IBM_OPAQUE}, Exchanged: p11.CKK_AES, KDF: p11.CKD_SHA256_KDF,
 		Open: func(t *testing.T, dir string) tokens.Token {
 			t.Helper()
 			return open(t, place(t, dir), d)

@@ -159,7 +159,7 @@ func (k *heldEC) Sign(digest []byte) (der []byte, err error) {
 	return der, nil
 }
 
-// ECDH is swtok.ECPrivateKey: the token has no mechanism for it.
+// ECDH is swtok.ECPrivateKey: the card gives nobody a secret that is no key.
 func (k *heldEC) ECDH([]byte) ([]byte, error) {
-	return nil, held(p11.Errorf(p11.CKR_FUNCTION_NOT_SUPPORTED, "the card agrees on no secrets"))
+	return nil, held(p11.Errorf(p11.CKR_FUNCTION_NOT_SUPPORTED, "the card agrees on keys alone"))
 }

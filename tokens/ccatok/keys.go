@@ -39,7 +39,7 @@ func secretLength(a *p11.Attributes, kt p11.KeyType) (int, error) {
 	switch {
 	case !ok:
 		return 0, p11.Errorf(p11.CKR_TEMPLATE_INCOMPLETE, "the template needs value-len, the length of the key in bytes")
-	case !p11.FitsKey(kt, n) || kt == p11.CKK_GENERIC_SECRET && (n < minSecret/8 || n > maxSecret/8):
+	case !p11.FitsKey(kt, n) || isHMAC(kt) && (n < minSecret/8 || n > maxSecret/8):
 		return 0, p11.Errorf(p11.CKR_KEY_SIZE_RANGE, "%d bytes are no length of a %s key of the card", n, kt.Short())
 	}
 	return int(n), nil
@@ -48,8 +48,11 @@ func secretLength(a *p11.Attributes, kt p11.KeyType) (int, error) {
 // GenerateKey is tokens.KeyGenerator.
 func (t *token) GenerateKey(ctx context.Context, m p11.Mechanism, template p11.Attributes) (p11.Attributes, error) {
 	kt, ok := map[p11.MechanismType]p11.KeyType{
-		p11.CKM_AES_KEY_GEN: p11.CKK_AES, p11.CKM_DES_KEY_GEN: p11.CKK_DES, p11.CKM_DES3_KEY_GEN: p11.CKK_DES3, p11.CKM_GENERIC_SECRET_KEY_GEN: p11.CKK_GENERIC_SECRET,
+		p11.CKM_AES_KEY_GEN: p11.CKK_AES, p11.CKM_DES_KEY_GEN: p11.CKK_DES, p11.CKM_DES3_KEY_GEN: p11.CKK_DES3,
 	}[m.Type]
+	if !ok {
+		kt, ok = hmacKeyMade(m.Type)
+	}
 	if !ok {
 		return nil, p11.Errorf(p11.CKR_MECHANISM_INVALID, "the token makes no keys by %s", m.Type.Short())
 	}
@@ -63,10 +66,10 @@ func (t *token) GenerateKey(ctx context.Context, m p11.Mechanism, template p11.A
 	}
 	var key []byte
 	err = t.link.call(ctx, func(via card.Transport) (err error) {
-		switch kt {
-		case p11.CKK_AES:
+		switch {
+		case kt == p11.CKK_AES:
 			key, err = makeAES(ctx, via, n)
-		case p11.CKK_GENERIC_SECRET:
+		case isHMAC(kt):
 			key, err = makeHMAC(ctx, via, n)
 		default:
 			key, err = cca.CSNBKGN(ctx, via, nil, keyword("OP"), keyword(keyLength(n)), keyword("DATA"), make([]byte, cca.SymmetricSize))
@@ -88,8 +91,13 @@ func keyLength(n int) string {
 	return map[int]string{8: "KEYLN8", 16: "KEYLN16", 24: "KEYLN24", 32: "KEYLN32"}[n]
 }
 
+// skeletonAES is what the card puts a key of n bytes into.
+func skeletonAES(ctx context.Context, via card.Transport, n int) ([]byte, error) {
+	return cca.CSNBKTB(ctx, via, nil, keyword("DATA"), cca.Rules{"INTERNAL", "AES", "NO-KEY", keyLength(n)}.Bytes())
+}
+
 func makeAES(ctx context.Context, via card.Transport, n int) ([]byte, error) {
-	skeleton, err := cca.CSNBKTB(ctx, via, nil, keyword("DATA"), cca.Rules{"INTERNAL", "AES", "NO-KEY", keyLength(n)}.Bytes())
+	skeleton, err := skeletonAES(ctx, via, n)
 	if err != nil {
 		return nil, err
 	}
@@ -115,6 +123,8 @@ func (t *token) GenerateKeyPair(ctx context.Context, m p11.Mechanism, public, pr
 	case p11.CKM_RSA_PKCS_KEY_PAIR_GEN:
 	case p11.CKM_EC_KEY_PAIR_GEN:
 		kt = p11.CKK_EC
+	case p11.CKM_EC_EDWARDS_KEY_PAIR_GEN:
+		kt = p11.CKK_EC_EDWARDS
 	default:
 		return nil, nil, p11.Errorf(p11.CKR_MECHANISM_INVALID, "the token makes no pairs of keys by %s", m.Type.Short())
 	}
@@ -142,11 +152,11 @@ func (t *token) GenerateKeyPair(ctx context.Context, m p11.Mechanism, public, pr
 		return nil, nil, err
 	}
 	k, err := cca.ParsePKA(key)
-	if err != nil || (k.N == nil) != (kt == p11.CKK_EC) {
+	if err != nil || (k.N == nil) == (kt == p11.CKK_RSA) {
 		return nil, nil, p11.Errorf(p11.CKR_DEVICE_ERROR, "the card made no such key")
 	}
 	for _, a := range []*p11.Attributes{&public, &private} {
-		if kt == p11.CKK_EC {
+		if kt != p11.CKK_RSA {
 			a.Set(p11.CKA_EC_PARAMS, k.Curve.Params())
 			a.Set(p11.CKA_EC_POINT, pkix.DERPoint(k.Point))
 			continue
@@ -160,13 +170,13 @@ func (t *token) GenerateKeyPair(ctx context.Context, m p11.Mechanism, public, pr
 
 // pairValues are the rules and values that tell the card of a pair to be made.
 func (t *token) pairValues(kt p11.KeyType, public p11.Attributes) (cca.Rules, []byte, error) {
-	if kt == p11.CKK_EC {
+	if kt != p11.CKK_RSA {
 		params, ok := public.Get(p11.CKA_EC_PARAMS)
 		if !ok {
 			return nil, nil, p11.Errorf(p11.CKR_TEMPLATE_INCOMPLETE, "the public template needs ec-params, the curve")
 		}
-		curve, err := curveOf(params)
-		return cca.Rules{"ECC-PAIR"}, cca.ECValues{Curve: curve}.Bytes(), err
+		curve, err := curveOf(kt, params)
+		return pairRules(kt), cca.ECValues{Curve: curve}.Bytes(), err
 	}
 	bits, ok := public.Ulong(p11.CKA_MODULUS_BITS)
 	switch {
@@ -182,13 +192,28 @@ func (t *token) pairValues(kt p11.KeyType, public p11.Attributes) (cca.Rules, []
 	if e.Cmp(big.NewInt(3)) != 0 && e.Cmp(big.NewInt(65537)) != 0 {
 		return nil, nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "the card makes RSA keys with the public exponents 3 and 65537")
 	}
-	return cca.Rules{"RSA-CRT", "KEY-MGMT"}, cca.RSAValues{Bits: int(bits), E: e.Bytes()}.Bytes(), nil
+	return pairRules(kt), cca.RSAValues{Bits: int(bits), E: e.Bytes()}.Bytes(), nil
 }
 
-// curveOf finds a curve that the card has.
-func curveOf(params []byte) (p11.Curve, error) {
-	c, err := pkix.CurveOf(params)
-	if err == nil && !cca.HasCurve(c) {
+// pairRules are what a pair is, and may be used for.
+func pairRules(kt p11.KeyType) cca.Rules {
+	switch kt {
+	case p11.CKK_RSA:
+		return cca.Rules{"RSA-CRT", "KEY-MGMT"}
+	case p11.CKK_EC:
+		return cca.Rules{"ECC-PAIR", "KEY-MGMT"}
+	}
+	return cca.Rules{"ECC-PAIR", "SIG-ONLY"}
+}
+
+// curveOf finds a curve that the card has for keys of a type.
+func curveOf(kt p11.KeyType, params []byte) (c p11.Curve, err error) {
+	if kt == p11.CKK_EC_EDWARDS {
+		c, err = pkix.OctetCurve(kt, params)
+	} else {
+		c, err = pkix.CurveOf(params)
+	}
+	if err == nil && (c.KeyType != kt || !cca.HasCurve(c)) {
 		err = p11.Errorf(p11.CKR_CURVE_NOT_SUPPORTED, "the card does not have the curve %s", c.Name)
 	}
 	return c, err
@@ -231,11 +256,20 @@ func setPublic(a *p11.Attributes) {
 	case p11.CKK_RSA:
 		k.N, k.E = new(big.Int).SetBytes(n).Bytes(), new(big.Int).SetBytes(e).Bytes()
 	case p11.CKK_EC:
-		c, err := curveOf(params)
+		c, err := curveOf(kt, params)
 		if err != nil || len(der) < 1+2*c.Size() {
 			return
 		}
 		k.Curve, k.Point = c, der[len(der)-1-2*c.Size():]
+	case p11.CKK_EC_EDWARDS:
+		c, err := curveOf(kt, params)
+		if err != nil {
+			return
+		}
+		if k.Point, err = pkix.OctetPoint(c, der); err != nil {
+			return
+		}
+		k.Curve = c
 	default:
 		return
 	}
@@ -257,13 +291,13 @@ func ownToken(a p11.Attributes) error {
 	if class == p11.CKO_PRIVATE_KEY {
 		k, err := cca.ParsePKA(blob)
 		n, _ := a.Get(p11.CKA_MODULUS)
-		if err != nil || !k.Private || (kt == p11.CKK_RSA) != (k.N != nil) || kt != p11.CKK_RSA && kt != p11.CKK_EC ||
+		if err != nil || !k.Private || (kt == p11.CKK_RSA) != (k.N != nil) || k.N == nil && k.Curve.KeyType != kt ||
 			k.N != nil && new(big.Int).SetBytes(n).Cmp(new(big.Int).SetBytes(k.N)) != 0 {
 			return wrong
 		}
 		return nil
 	}
-	if kt == p11.CKK_GENERIC_SECRET {
+	if isHMAC(kt) {
 		if v, err := cca.ParseVariable(blob); err != nil || !v.Key || v.Partial {
 			return wrong
 		}
@@ -282,17 +316,17 @@ func (t *token) bring(ctx context.Context, a p11.Attributes) (key []byte, err er
 	kt, _ := a.KeyType()
 	value, _ := a.Get(p11.CKA_VALUE)
 	err = t.link.call(ctx, func(via card.Transport) (err error) {
-		switch kt {
-		case p11.CKK_AES:
+		switch {
+		case kt == p11.CKK_AES:
 			key, err = cca.CSNBCKM(ctx, via, nil, keyword("AES"), value)
-		case p11.CKK_DES, p11.CKK_DES3:
+		case kt == p11.CKK_DES || kt == p11.CKK_DES3:
 			key, err = cca.CSNBCKM(ctx, via, nil, keyword("DES"), value)
-		case p11.CKK_GENERIC_SECRET:
+		case isHMAC(kt):
 			key, err = bringHMAC(ctx, via, value)
-		case p11.CKK_RSA, p11.CKK_EC:
+		case kt == p11.CKK_RSA || kt == p11.CKK_EC || kt == p11.CKK_EC_EDWARDS:
 			key, err = t.bringPair(ctx, via, kt, a)
 		default:
-			err = p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "the card takes keys of AES, DES, DES3, RSA, on curves and for HMAC, and none of type %s", kt.Short())
+			err = p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "the card takes keys of AES, DES, DES3, RSA, on curves, of EdDSA and for HMAC, and none of type %s", kt.Short())
 		}
 		return err
 	})
@@ -314,18 +348,17 @@ func bringHMAC(ctx context.Context, via card.Transport, value []byte) ([]byte, e
 }
 
 func (t *token) bringPair(ctx context.Context, via card.Transport, kt p11.KeyType, a p11.Attributes) ([]byte, error) {
-	rules, values, err := cca.Rules{"ECC-PAIR"}, []byte(nil), error(nil)
+	values, err := []byte(nil), error(nil)
 	if kt == p11.CKK_RSA {
-		rules = cca.Rules{"RSA-CRT", "KEY-MGMT"}
 		values, err = rsaValues(a)
 	} else {
-		values, err = t.ecValues(a)
+		values, err = t.ecValues(kt, a)
 	}
 	if err != nil {
 		return nil, err
 	}
 	defer secret.Wipe(values)
-	skeleton, err := cca.CSNDPKB(ctx, via, nil, rules.Bytes(), values)
+	skeleton, err := cca.CSNDPKB(ctx, via, nil, pairRules(kt).Bytes(), values)
 	if err != nil {
 		return nil, err
 	}
@@ -347,13 +380,20 @@ func rsaValues(a p11.Attributes) ([]byte, error) {
 	return v.Bytes(), nil
 }
 
-func (t *token) ecValues(a p11.Attributes) ([]byte, error) {
+func (t *token) ecValues(kt p11.KeyType, a p11.Attributes) ([]byte, error) {
 	params, _ := a.Get(p11.CKA_EC_PARAMS)
-	c, err := curveOf(params)
+	c, err := curveOf(kt, params)
 	if err != nil {
 		return nil, err
 	}
 	value, _ := a.Get(p11.CKA_VALUE)
+	if kt == p11.CKK_EC_EDWARDS {
+		point, err := pkix.OctetPublic(c, value)
+		if err != nil {
+			return nil, err
+		}
+		return cca.ECValues{Curve: c, Scalar: value, Point: point}.Bytes(), nil
+	}
 	scalar, point, err := pkix.ECPrivate(t.Arithmetic(), c, value)
 	if err != nil {
 		return nil, err

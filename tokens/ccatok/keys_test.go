@@ -204,10 +204,10 @@ func TestRefused(t *testing.T) {
 	}
 	blob, _ := made.Get(p11.CKA_IBM_OPAQUE)
 	opaque := func(b []byte) p11.Attribute { return p11.Attribute{Type: p11.CKA_IBM_OPAQUE, Value: bytes.Clone(b)} }
-	secp256k1, _ := p11.CurveNamed("secp256k1")
+	twisted, _ := p11.CurveNamed("brainpoolp256t1")
 	for name, a := range map[string]p11.Attributes{
 		"a short HMAC key":         template(p11.CKO_SECRET_KEY, p11.CKK_GENERIC_SECRET, p11.Attribute{Type: p11.CKA_VALUE, Value: []byte("short")}),
-		"a curve that it has not":  template(p11.CKO_PRIVATE_KEY, p11.CKK_EC, p11.Attribute{Type: p11.CKA_EC_PARAMS, Value: secp256k1.Params()}, p11.Attribute{Type: p11.CKA_VALUE, Value: bytes.Repeat([]byte{1}, 32)}),
+		"a curve that it has not":  template(p11.CKO_PRIVATE_KEY, p11.CKK_EC, p11.Attribute{Type: p11.CKA_EC_PARAMS, Value: twisted.Params()}, p11.Attribute{Type: p11.CKA_VALUE, Value: bytes.Repeat([]byte{1}, 32)}),
 		"another type":             template(p11.CKO_SECRET_KEY, p11.CKK_CHACHA20, p11.Attribute{Type: p11.CKA_VALUE, Value: make([]byte, 32)}),
 		"a token that is none":     template(p11.CKO_SECRET_KEY, p11.CKK_AES, opaque([]byte("token"))),
 		"a token of another type":  template(p11.CKO_SECRET_KEY, p11.CKK_DES3, opaque(blob)),

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"p11fs/p11"
+	"p11fs/p11/pkix"
 	"p11fs/secret"
 	"p11fs/tokens"
 	"p11fs/tokens/card"
@@ -37,6 +38,7 @@ type operation struct {
 	key    *tokens.Object // held until Close
 	attrs  p11.Attributes // of key
 	block  int
+	most   int // bytes of a message that goes to the card at once; 0 for any
 	size   int // of a MAC
 	way    way
 	rest   []byte // that came and did not go to the card yet
@@ -51,8 +53,8 @@ var (
 	_ tokens.Duplicator = (*operation)(nil)
 )
 
-// Begin is tokens.Crypto: operations with secret keys of the card are here, and the others
-// are swtok's.
+// Begin is tokens.Crypto: operations with secret keys of the card are here, and signatures
+// of EdDSA; the others are swtok's.
 func (t *token) Begin(ctx context.Context, use p11.Flags, m p11.Mechanism, key *tokens.Object) (tokens.Operation, error) {
 	if key == nil {
 		return t.Crypto.Begin(ctx, use, m, key)
@@ -61,7 +63,8 @@ func (t *token) Begin(ctx context.Context, use p11.Flags, m p11.Mechanism, key *
 	if err != nil {
 		return nil, err
 	}
-	if class, _ := a.Class(); class != p11.CKO_SECRET_KEY || !securekey.Secured(a) {
+	class, _ := a.Class()
+	if kt, _ := a.KeyType(); !securekey.Secured(a) || class != p11.CKO_SECRET_KEY && kt != p11.CKK_EC_EDWARDS {
 		key.Release()
 		return t.Crypto.Begin(ctx, use, m, key)
 	}
@@ -78,6 +81,22 @@ func (t *token) prepare(o *operation, m p11.Mechanism) error {
 		return p11.Errorf(p11.CKR_MECHANISM_INVALID, "the token has no mechanism %s for this", m.Type.Short())
 	}
 	if err := t.link.May(); err != nil {
+		return err
+	}
+	switch m.Type {
+	case p11.CKM_AES_GCM:
+		o.most = maxWhole
+		w, err := newGCM(m, o.use == p11.CKF_DECRYPT)
+		o.way = w
+		return err
+	case p11.CKM_EDDSA:
+		params, _ := o.attrs.Get(p11.CKA_EC_PARAMS)
+		c, err := pkix.OctetCurve(p11.CKK_EC_EDWARDS, params)
+		if err != nil {
+			return err
+		}
+		o.most, o.size = maxWhole, 2*c.KeySize()
+		o.way, err = newEdDSA(m)
 		return err
 	}
 	if h, word, general, ok := macOf(m.Type); ok {
@@ -123,6 +142,9 @@ func (o *operation) Update(ctx context.Context, part []byte) ([]byte, error) {
 		return nil, err
 	}
 	have := len(o.rest) + len(part)
+	if o.most > 0 && have > o.most {
+		return nil, p11.Errorf(p11.CKR_DATA_LEN_RANGE, "the card takes such a message at once, and at most %d MiB of it", o.most>>20)
+	}
 	n := have - o.way.keeps(have, o.block)
 	if n == 0 {
 		o.rest = secret.Append(o.rest, part)

@@ -16,6 +16,9 @@ import (
 func (b Backend) testMechanisms(t *testing.T) {
 	tok := b.forKeys(t)
 	r := newRing(t, tok)
+	if b.Exchanged != 0 {
+		r.exchanged, r.kdf = b.Exchanged, b.KDF
+	}
 	done := 0
 	for _, m := range tok.Mechanisms() {
 		facts, ok := p11.MechanismFacts(m.Type)
@@ -290,9 +293,9 @@ func (r *ring) decryptOn(t *testing.T, m p11.Mechanism, facts p11.Facts, ct, pla
 func (r *ring) wrap(t *testing.T, m p11.Mechanism, facts p11.Facts) {
 	pub, priv := r.keys(t, facts)
 	value := []byte("24 bytes of a secret key")
-	wrapped, err := r.tok.(tokens.KeyWrapper).WrapKey(t.Context(), m, pub, secretKey(t, r.tok, p11.CKK_GENERIC_SECRET, value))
+	wrapped, err := r.tok.(tokens.KeyWrapper).WrapKey(t.Context(), m, pub, secretKey(t, r.tok, r.exchanged, value))
 	noError(t, err)
-	template := keyTemplate(p11.CKO_SECRET_KEY, p11.CKK_GENERIC_SECRET)
+	template := keyTemplate(p11.CKO_SECRET_KEY, r.exchanged)
 	template.SetUlong(p11.CKA_VALUE_LEN, uint64(len(value)))
 	template.Set(p11.CKA_LABEL, []byte("from the template"))
 	a, err := r.tok.(tokens.KeyWrapper).UnwrapKey(t.Context(), m, priv, wrapped, template)
@@ -319,6 +322,9 @@ func (r *ring) derive(t *testing.T, m p11.Mechanism, facts p11.Facts) {
 		var pub *tokens.Object
 		pub, base = r.keys(t, facts)
 		p.PublicData = attribute(t, pub, p11.CKA_EC_POINT)
+		if r.kdf != 0 {
+			p.KDF = r.kdf
+		}
 		length = 32
 	case *p11.StringDataParams:
 		p.Data = []byte("16 bytes of data")
@@ -355,7 +361,7 @@ func (r *ring) derive(t *testing.T, m p11.Mechanism, facts p11.Facts) {
 		base = secretKey(t, r.tok, p11.CKK_GENERIC_SECRET, []byte("a value to digest"))
 	}
 	derived := func() p11.Attributes {
-		template := keyTemplate(p11.CKO_SECRET_KEY, p11.CKK_GENERIC_SECRET)
+		template := keyTemplate(p11.CKO_SECRET_KEY, r.exchanged)
 		if facts.Data {
 			template.SetUlong(p11.CKA_CLASS, uint64(p11.CKO_DATA))
 			template.Delete(p11.CKA_KEY_TYPE)

@@ -23,7 +23,7 @@ func (b Backend) testAdopted(t *testing.T) {
 	r := newRing(t, tok)
 	value := []byte("a secret that the test knows")
 	key := secretKey(t, tok, p11.CKK_GENERIC_SECRET, value)
-	if !hmac.Equal(r.mac(t, key), r.macOf(value)) {
+	if !hmac.Equal(r.mac(t, key), r.macOf(t, p11.CKK_GENERIC_SECRET, value)) {
 		t.Error("the token uses another key than the one it was given")
 	}
 	if n, _ := p11.ToUlong(attribute(t, key, p11.CKA_VALUE_LEN)); n != uint64(len(value)) {

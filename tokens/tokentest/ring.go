@@ -2,6 +2,7 @@ package tokentest
 
 import (
 	"bytes"
+	"crypto/aes"
 	"crypto/hmac"
 	"errors"
 	"slices"
@@ -19,10 +20,13 @@ type ring struct {
 	tok  tokens.Token
 	pub  map[p11.KeyType]*tokens.Object
 	priv map[p11.KeyType]*tokens.Object // and secret keys
+
+	exchanged p11.KeyType // Backend's
+	kdf       p11.KDF
 }
 
 func newRing(t *testing.T, tok tokens.Token) *ring {
-	r := &ring{Calls{tok}, tok, make(map[p11.KeyType]*tokens.Object), make(map[p11.KeyType]*tokens.Object)}
+	r := &ring{Calls{tok}, tok, make(map[p11.KeyType]*tokens.Object), make(map[p11.KeyType]*tokens.Object), p11.CKK_GENERIC_SECRET, 0}
 	for _, m := range tok.Mechanisms() {
 		facts, _ := p11.MechanismFacts(m.Type)
 		switch {
@@ -215,15 +219,32 @@ func (r *ring) hash() p11.Hash {
 }
 
 // macOf is what mac is for a key of a value.
-func (r *ring) macOf(value []byte) []byte {
+func (r *ring) macOf(t *testing.T, kt p11.KeyType, value []byte) []byte {
+	if kt == p11.CKK_AES {
+		b, err := aes.NewCipher(value)
+		noError(t, err)
+		out := make([]byte, b.BlockSize())
+		b.Encrypt(out, out)
+		return out
+	}
 	h := hmac.New(r.hash().Go.New, value)
 	h.Write([]byte(message))
 	return h.Sum(nil)
 }
 
-// mac is the HMAC of message.
+// mac is the HMAC of message; of a key of AES a block of zeros, encrypted.
 func (r *ring) mac(t *testing.T, key *tokens.Object) []byte {
 	t.Helper()
+	if keyType(t, key) == p11.CKK_AES {
+		e, err := r.Encrypt(t.Context(), p11.Mechanism{Type: p11.CKM_AES_ECB}, key)
+		noError(t, err)
+		defer e.Close()
+		out, err := e.Update(make([]byte, aes.BlockSize))
+		noError(t, err)
+		rest, err := e.Final()
+		noError(t, err)
+		return append(out, rest...)
+	}
 	s, err := r.Sign(t.Context(), p11.Mechanism{Type: r.hash().HMAC}, key)
 	noError(t, err)
 	defer s.Close()
@@ -240,7 +261,14 @@ func (r *ring) has(t *testing.T, key *tokens.Object, value []byte) bool {
 	if v, ok := readable(t, r.tok, key, p11.CKA_VALUE); ok {
 		return bytes.Equal(v, value)
 	}
-	return hmac.Equal(r.mac(t, key), r.macOf(value))
+	return hmac.Equal(r.mac(t, key), r.macOf(t, keyType(t, key), value))
+}
+
+func keyType(t *testing.T, key *tokens.Object) p11.KeyType {
+	t.Helper()
+	n, err := p11.ToUlong(attribute(t, key, p11.CKA_KEY_TYPE))
+	noError(t, err)
+	return p11.KeyType(n)
 }
 
 // keys returns the pair that the mechanism uses.

@@ -18,6 +18,10 @@ type Backend struct {
 	SOPIN string
 	// KeysUnderPINs says that the token makes pairs of keys only once its PINs are set.
 	KeysUnderPINs bool
+	// Exchanged is the type of the keys that the token wraps, and agrees on with the function
+	// KDF; 0 for generic-secret, and none.
+	Exchanged p11.KeyType
+	KDF       p11.KDF
 	// Shown are attributes of the token's own that everybody may read.
 	Shown []p11.AttributeType
 }
