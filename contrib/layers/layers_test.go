@@ -27,7 +27,8 @@ var floors = [][]string{
 	{"tokens/keywrap", "tokens/card"},
 	{"foreign"},
 	{"tokens/store/format"},
-	{"tokens/store", "tokens/memory", "tokens/securekey"},
+	{"tokens/store", "tokens/memory", "tokens/securekey", "tokens/fleet/seal", "tokens/fleet/conf"},
+	{"tokens/fleet/etcdtest", "tokens/fleet/lease"},
 	{"tokens/swtok"},
 	{"tokens/card/soft"},
 	{"tokens/lite", "tokens/tpm/tpm12", "tokens/card/softcca", "tokens/card/cardway"},
@@ -138,6 +139,23 @@ func TestImportsPointDown(t *testing.T) {
 	for _, want := range []string{"p11fs/engine", "p11fs/mountd/config"} {
 		if !slices.Contains(seen, want) {
 			t.Errorf("go list did not list %s", want)
+		}
+	}
+}
+
+// TestNoServer is that the commands link the client of etcd at most: its server is for tests.
+func TestNoServer(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", module+"/cmd/...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := strings.Fields(string(out))
+	if !slices.Contains(all, module+"/engine") {
+		t.Error("go list did not list the engine")
+	}
+	for _, pkg := range all {
+		if within(pkg, "go.etcd.io/etcd/server/v3") || within(pkg, module+"/tokens/fleet/etcdtest") {
+			t.Errorf("a command links %s", pkg)
 		}
 	}
 }

@@ -1,0 +1,94 @@
+package etcdtest
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// A Pair is a certificate and its key, as PEM files.
+type Pair struct{ Cert, Key string }
+
+// An authority signs the certificates of a cluster.
+type authority struct {
+	dir    string
+	cert   *x509.Certificate
+	key    *ecdsa.PrivateKey
+	serial atomic.Int64
+}
+
+// newAuthority makes one, whose certificate is dir/ca.pem.
+func newAuthority(t testing.TB, dir string) *authority {
+	t.Helper()
+	a := &authority{dir: dir}
+	tmpl := &x509.Certificate{
+		Subject: pkix.Name{CommonName: "authority of a test"}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageCertSign,
+	}
+	a.key = newKey(t)
+	a.cert = a.sign(t, "ca", tmpl, tmpl, a.key, time.Now().Add(24*time.Hour))
+	return a
+}
+
+func (a *authority) ca() string { return filepath.Join(a.dir, "ca.pem") }
+
+// pair makes a certificate for both ends of a connection, which ends at the time given.
+func (a *authority) pair(t testing.TB, name string, end time.Time) Pair {
+	t.Helper()
+	key := newKey(t)
+	a.sign(t, name, &x509.Certificate{
+		Subject: pkix.Name{CommonName: name}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}, a.cert, key, end)
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := Pair{filepath.Join(a.dir, name+".pem"), filepath.Join(a.dir, name+".key")}
+	writePEM(t, p.Key, "PRIVATE KEY", der)
+	return p
+}
+
+// sign makes the certificate of key and writes it to name.pem.
+func (a *authority) sign(t testing.TB, name string, tmpl, parent *x509.Certificate, key *ecdsa.PrivateKey, end time.Time) *x509.Certificate {
+	t.Helper()
+	tmpl.SerialNumber = big.NewInt(a.serial.Add(1))
+	tmpl.NotBefore, tmpl.NotAfter = end.Add(-48*time.Hour), end
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, key.Public(), a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writePEM(t, filepath.Join(a.dir, name+".pem"), "CERTIFICATE", der)
+	return cert
+}
+
+func newKey(t testing.TB) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func writePEM(t testing.TB, path, kind string, der []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,257 @@
+package etcdtest
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.etcd.io/etcd/client/pkg/v3/transport"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
+)
+
+// Patience is how long a member may take to start on a machine that has much to do.
+const Patience = time.Minute
+
+// A Cluster is etcd, for one test.
+type Cluster struct {
+	t        testing.TB
+	dir      string
+	ca       *authority
+	members  []*member
+	straight *Host // with links that nobody cuts
+}
+
+// A member of a cluster. Its links keep its addresses while it is not there.
+type member struct {
+	name    string
+	pair    Pair
+	peers   *link // from the other members
+	clients []*link
+
+	mu   sync.Mutex // guards what follows
+	etcd *embed.Etcd
+	at   string // where it serves clients
+}
+
+// Start starts a cluster of so many members, which ends with the test.
+func Start(t testing.TB, members int) *Cluster {
+	t.Helper()
+	if runtime.GOARCH == "s390x" {
+		t.Skip("a cluster of etcd under qemu holds no election in time")
+	}
+	dir := t.TempDir()
+	c := &Cluster{t: t, dir: dir, ca: newAuthority(t, dir)}
+	t.Cleanup(c.stop)
+	for i := range members {
+		k, err := newLink()
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := fmt.Sprintf("m%d", i)
+		c.members = append(c.members, &member{name: name, peers: k, pair: c.Pair(name, time.Now().Add(24*time.Hour))})
+	}
+	c.straight = c.Host(t)
+	errs := make([]error, members)
+	var wg sync.WaitGroup
+	for i := range members {
+		wg.Go(func() { errs[i] = c.start(c.members[i]) })
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return c
+}
+
+// Pair makes a certificate that the cluster takes until the time given.
+func (c *Cluster) Pair(name string, until time.Time) Pair { return c.ca.pair(c.t, name, until) }
+
+// CA is the path of the certificate that all others of the cluster are signed with.
+func (c *Cluster) CA() string { return c.ca.ca() }
+
+// Dir is where the members' data is, and their logs and certificates.
+func (c *Cluster) Dir() string { return c.dir }
+
+// Endpoints are the members' addresses for clients.
+func (c *Cluster) Endpoints() []string { return c.straight.Endpoints() }
+
+// Client is a client that nobody cuts off. It is closed with the test.
+func (c *Cluster) Client(t testing.TB) *clientv3.Client { return c.straight.Client(t) }
+
+// Kill ends a member at once: it hands nothing over, and its connections break.
+func (c *Cluster) Kill(i int) {
+	m := c.members[i]
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.etcd == nil {
+		return
+	}
+	m.at = ""
+	m.peers.point("")
+	for _, k := range m.clients {
+		k.point("")
+	}
+	m.etcd.Server.HardStop()
+	m.etcd.Close()
+	m.etcd = nil
+}
+
+// Restart starts a member that was killed, with what it had, and waits until it serves.
+func (c *Cluster) Restart(i int) {
+	c.t.Helper()
+	if err := c.start(c.members[i]); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// start starts m, and returns once it serves.
+func (c *Cluster) start(m *member) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	cfg, err := c.config(m)
+	if err != nil {
+		return err
+	}
+	e, err := embed.StartEtcd(cfg)
+	if err != nil {
+		return fmt.Errorf("member %s: %w", m.name, err)
+	}
+	m.etcd = e
+	m.peers.point(e.Peers[0].Addr().String())
+	m.at = e.Clients[0].Addr().String()
+	for _, k := range m.clients {
+		k.point(m.at)
+	}
+	select {
+	case <-e.Server.ReadyNotify():
+		return nil
+	case <-e.Server.StopNotify():
+		return fmt.Errorf("member %s ended while it started; its log is %s", m.name, cfg.LogOutputs[0])
+	case <-time.After(Patience):
+		return fmt.Errorf("member %s did not start in %v; its log is %s", m.name, Patience, cfg.LogOutputs[0])
+	}
+}
+
+// config has the member listen on free ports; the others come by its link, whose port does
+// not change.
+func (c *Cluster) config(m *member) (*embed.Config, error) {
+	free := url.URL{Scheme: "https", Host: "127.0.0.1:0"}
+	cfg := embed.NewConfig()
+	cfg.Name, cfg.Dir = m.name, filepath.Join(c.dir, m.name)
+	cfg.ListenPeerUrls, cfg.ListenClientUrls = []url.URL{free}, []url.URL{free}
+	cfg.AdvertisePeerUrls = []url.URL{{Scheme: "https", Host: m.peers.addr()}}
+	cfg.AdvertiseClientUrls = []url.URL{{Scheme: "https", Host: m.clients[0].addr()}}
+	var all []string
+	for _, o := range c.members {
+		all = append(all, o.name+"=https://"+o.peers.addr())
+	}
+	cfg.InitialCluster = strings.Join(all, ",")
+	files := transport.TLSInfo{CertFile: m.pair.Cert, KeyFile: m.pair.Key, TrustedCAFile: c.CA(), ClientCertAuth: true}
+	cfg.PeerTLSInfo, cfg.ClientTLSInfo = files, files
+	// Elections are soon over, and not started whenever the machine has much else to do.
+	cfg.TickMs, cfg.ElectionMs = 50, 500
+	cfg.EnableGRPCGateway = false
+	cfg.UnsafeNoFsync = true // what is killed here is no machine
+	cfg.LogLevel, cfg.LogOutputs = "warn", []string{filepath.Join(c.dir, m.name+".log")}
+	return cfg, nil
+}
+
+// stop ends all.
+func (c *Cluster) stop() {
+	var wg sync.WaitGroup
+	for i := range c.members {
+		wg.Go(func() { c.Kill(i) })
+	}
+	wg.Wait()
+	for _, m := range c.members {
+		m.peers.close()
+		for _, k := range m.clients {
+			k.close()
+		}
+	}
+}
+
+// A Host is a machine with links of its own to all members.
+type Host struct {
+	c     *Cluster
+	links []*link
+	pair  Pair
+}
+
+// Host makes one.
+func (c *Cluster) Host(t testing.TB) *Host {
+	t.Helper()
+	h := &Host{c: c, pair: c.Pair(fmt.Sprintf("host%d", c.ca.serial.Load()), time.Now().Add(24*time.Hour))}
+	for _, m := range c.members {
+		k, err := newLink()
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.mu.Lock()
+		m.clients = append(m.clients, k)
+		k.point(m.at)
+		m.mu.Unlock()
+		h.links = append(h.links, k)
+	}
+	return h
+}
+
+// Endpoints are the members' addresses, through the host's links.
+func (h *Host) Endpoints() []string {
+	var all []string
+	for _, k := range h.links {
+		all = append(all, "https://"+k.addr())
+	}
+	return all
+}
+
+// Pair is the host's certificate.
+func (h *Host) Pair() Pair { return h.pair }
+
+// Cut cuts the links to all members: what the host sends, what comes to it, or both.
+func (h *Host) Cut(out, in bool) {
+	for i := range h.links {
+		h.CutFrom(i, out, in)
+	}
+}
+
+// CutFrom cuts the link to one member.
+func (h *Host) CutFrom(i int, out, in bool) { h.links[i].set(out, in) }
+
+// Heal makes all links whole.
+func (h *Host) Heal() { h.Cut(false, false) }
+
+// Client is a client of the host's. It is closed with the test.
+func (h *Host) Client(t testing.TB) *clientv3.Client {
+	t.Helper()
+	info := transport.TLSInfo{CertFile: h.pair.Cert, KeyFile: h.pair.Key, TrustedCAFile: h.c.CA()}
+	conf, err := info.ClientConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h.ClientTLS(t, conf)
+}
+
+// ClientTLS is Client with another certificate.
+func (h *Host) ClientTLS(t testing.TB, conf *tls.Config) *clientv3.Client {
+	t.Helper()
+	cli, err := clientv3.New(clientv3.Config{
+		Endpoints: h.Endpoints(), TLS: conf, Logger: zap.NewNop(),
+		DialTimeout: Patience, DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 2 * time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cli.Close() })
+	return cli
+}
