@@ -40,7 +40,7 @@ func TestICSFDoc(t *testing.T) {
 		t.Errorf("what was refused has left a file: %v", err)
 	}
 	term.ok("(set -e\n" + start + ")")
-	refuses("printf '%s\\n' RACFPASS "+pins+"icsf --uri $URI --binddn "+icsfDN+" --icsf-token TESTTOKEN", "exists")
+	refuses("printf '%s\\n' RACFPASS "+pins+"icsf --uri $URI --binddn "+icsfDN+" --icsf-token TESTTOKEN", "has the token icsf already")
 	d.start()
 	term.ok("(set -e\ncd\nT=$(p11fs path icsf)\n" + use + ")")
 	if got := len(server.Objects(icsfName)); got != 4 {

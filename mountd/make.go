@@ -7,12 +7,14 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"p11fs/locks"
 	"p11fs/p11"
+	"p11fs/secret"
 	"p11fs/tokens"
 )
 
@@ -28,12 +30,16 @@ type Made struct {
 	Slot Slot
 
 	undo []func() error
+	room *room // nil where nothing is to be taken back
+	ours bool  // InitToken has initialised it
 }
 
 // Make makes a user's own token of the kind that its name says, where no daemon has it. The
-// settings are what the kind's own configuration would have, by their names. One that is
-// initialised is not for it. Where it fails, an empty directory does not stay behind.
-func (c Config) Make(ctx context.Context, name string, settings map[string]string) (_ *Made, err error) {
+// settings are what the kind's own configuration would have, by their names, and prepare, if
+// there is one, has the directory get what Open of the kind wants to find there. One that is
+// initialised is not for it, nor one of which doctor would say that something is wrong. Where
+// it fails it leaves nothing behind; what comes later and fails ends with Abandon.
+func (c Config) Make(ctx context.Context, name string, settings map[string]string, prepare func(dir string) error) (_ *Made, err error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -54,7 +60,7 @@ func (c Config) Make(ctx context.Context, name string, settings map[string]strin
 	m := &Made{Slot: s}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, m.Close())
+			err = errors.Join(err, m.Abandon(ctx))
 		}
 	}()
 	p := s.Place
@@ -77,26 +83,53 @@ func (c Config) Make(ctx context.Context, name string, settings map[string]strin
 		return nil, err
 	}
 	m.undo = append(m.undo, p.Lock.Close)
+	in, err := enterRoom(ctx, p.Dir, dirMode(c.Mode), p.Group)
+	if err != nil {
+		return nil, err
+	}
+	m.undo = append(m.undo, in.leave)
+	if err := m.vacant(ctx, p); err != nil {
+		return nil, err
+	}
+	m.room = in
 	if len(settings) > 0 {
 		if p.Config, err = settingsFile(settings); err != nil {
 			return nil, err
 		}
 		defer os.Remove(p.Config)
 	}
-	if err := locks.MakeDirectory(p.Dir, dirMode(c.Mode), p.Group); err != nil {
-		return nil, err
+	if prepare != nil {
+		if err := prepare(p.Dir); err != nil {
+			return nil, err
+		}
 	}
-	m.Token, err = s.Kind.Open(ctx, p)
-	if err != nil {
-		_ = os.Remove(p.Dir) // which does nothing where something is in it
+	if m.Token, err = s.Kind.Open(ctx, p); err != nil {
 		return nil, err
 	}
 	m.undo = append(m.undo, m.Token.Close)
-	info, err := m.Info(ctx)
-	if err == nil && info.Flags&p11.CKF_TOKEN_INITIALIZED != 0 {
-		err = fmt.Errorf("%s has the token %s already, which no daemon serves now: p11fs mount serves it, and p11fs init then makes it anew", p.Dir, name)
+	if s.Kind.Check != nil {
+		if wrong, mend := s.Kind.Check(p); wrong != "" {
+			return nil, fmt.Errorf("%s; nothing was made: %s, and then p11fs init again", wrong, mend)
+		}
 	}
-	return m, err
+	return m, nil
+}
+
+// vacant refuses a place that has a token which is initialised, and takes nothing back there.
+func (m *Made) vacant(ctx context.Context, p tokens.Place) (err error) {
+	if _, err := os.Lstat(filepath.Join(p.Dir, "NVTOK.DAT")); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	p.Create = false
+	t, err := m.Slot.Kind.Open(ctx, p)
+	if err != nil {
+		return err
+	}
+	info, err := t.Info(ctx)
+	if err == nil && info.Flags&p11.CKF_TOKEN_INITIALIZED != 0 {
+		err = fmt.Errorf("%s has the token %s already, which no daemon serves now: p11fs mount serves it, and p11fs init then makes it anew", p.Dir, p.Name)
+	}
+	return errors.Join(err, t.Close())
 }
 
 // settingsFile is a file of a kind's own configuration, for as long as a token is made.
@@ -118,6 +151,27 @@ func settingsFile(settings map[string]string) (path string, err error) {
 
 // Weak is the kind's Weak.
 func (m *Made) Weak() (why, mend string) { return m.Slot.weak() }
+
+// InitToken is tokens.Token's.
+func (m *Made) InitToken(ctx context.Context, so *secret.Bytes, label string) error {
+	err := m.Token.InitToken(ctx, so, label)
+	m.ours = m.ours || err == nil
+	return err
+}
+
+// Abandon is Close where the token was made in vain: what Make and what followed have put into
+// the directory goes, unless somebody else has made a token of it meanwhile.
+func (m *Made) Abandon(ctx context.Context) error {
+	if m.room == nil {
+		return m.Close()
+	}
+	m.room.vain = true
+	if m.Token != nil && !m.ours {
+		info, err := m.Info(context.WithoutCancel(ctx))
+		m.room.vain = err != nil || info.Flags&p11.CKF_TOKEN_INITIALIZED == 0
+	}
+	return m.Close()
+}
 
 // Close closes the token, and gives back what is held of its directory.
 func (m *Made) Close() error {

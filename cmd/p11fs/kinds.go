@@ -36,10 +36,11 @@ func setKinds(c *mountd.Config, provider string) error {
 	return nil
 }
 
-// socketOf is where cards answer of which nothing else says where they are.
+// socketOf is where cards answer of which nothing else says where they are: as p11fs card
+// serve and the libraries have it, those of root are the machine's.
 func socketOf(mode mountd.Mode, abi card.ABI) string {
 	run := "/run"
-	if mode == mountd.User {
+	if mode == mountd.User && os.Geteuid() != 0 {
 		run = cmp.Or(os.Getenv("XDG_RUNTIME_DIR"), run)
 	}
 	return filepath.Join(run, "p11fs", "card."+abi.String())

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"sync"
 
 	"github.com/spf13/cobra"
@@ -74,16 +73,16 @@ func (k tokenMaker) make(c *cobra.Command, args []string, why error) (pinDoor, s
 	if !conf.Named(args[0]) && len(k.settings()) == 0 && !k.server.given() {
 		return nil, "", nothing, why
 	}
+	var prepare func(dir string) error
 	if k.server.given() {
-		if err := k.server.prepare(c.Context(), k.ask(), args[0], filepath.Join(paths.Data, args[0])); err != nil {
-			return nil, "", nothing, fmt.Errorf("init %s: %w", args[0], withAdvice(err))
-		}
+		prepare = func(dir string) error { return k.server.prepare(c.Context(), k.ask(), args[0], dir) }
 	}
-	made, err := conf.Make(c.Context(), args[0], k.settings())
+	made, err := conf.Make(c.Context(), args[0], k.settings(), prepare)
 	if err != nil {
 		return nil, "", nothing, fmt.Errorf("init %s: %w", args[0], withAdvice(err))
 	}
-	return &directoryDoor{ctx: c.Context(), made: made}, args[0], made.Close, nil
+	d := &directoryDoor{ctx: c.Context(), made: made}
+	return d, args[0], d.close, nil
 }
 
 // A directoryDoor is a token that a command has opened itself.
@@ -91,6 +90,7 @@ type directoryDoor struct {
 	ctx  context.Context // of the command
 	made *mountd.Made
 	in   tokens.Login // nil: nobody is
+	done bool         // the token is there to stay
 }
 
 var _ pinDoor = (*directoryDoor)(nil)
@@ -146,7 +146,19 @@ func (d *directoryDoor) initToken(what, _ string, so *secret.Bytes, label string
 	if len(label) > 32 {
 		return errors.New("the label has more than 32 bytes: write a shorter one")
 	}
-	return d.failed(what, d.made.InitToken(d.ctx, so, label))
+	err := d.made.InitToken(d.ctx, so, label)
+	if p11.RVOf(err) == p11.CKR_PIN_INCORRECT { // of a token that is gone at once, so that no tries are left
+		err = p11.Advise(p11.Errorf(p11.CKR_PIN_INCORRECT, "that is not the SO PIN of a new token; nothing was made"), "write 87654321, and change it later with p11fs pin --so "+d.made.Slot.Place.Name)
+	}
+	return d.failed(what, err)
+}
+
+// close ends it: without done with nothing left behind.
+func (d *directoryDoor) close() error {
+	if d.done {
+		return d.made.Close()
+	}
+	return d.made.Abandon(d.ctx)
 }
 
 // inUse is never so: the token was not initialised.
@@ -157,8 +169,9 @@ func (d *directoryDoor) pinLengths(string) (shortest, longest int, err error) {
 	return int(info.MinPINLen), int(info.MaxPINLen), err
 }
 
-// tell says where the token is, and what is weak about it.
+// tell says where the token is, now that it is there to stay, and what is weak about it.
 func (d *directoryDoor) tell(s streams, token string) {
+	d.done = true
 	fmt.Fprintf(s.err, "p11fs: %s is made in %s: p11fs mount serves it; a daemon that runs has to be started anew\n", token, d.made.Slot.Place.Dir)
 	if why, mend := d.made.Weak(); why != "" {
 		fmt.Fprintf(s.err, "p11fs: weak: %s: %s\n", why, mend)

@@ -192,6 +192,9 @@ func writeNew(name string, b []byte) error {
 			err = cerr
 		}
 	}
+	if errors.Is(err, os.ErrExist) {
+		return p11.Advise(p11.Errorf(p11.CKR_FUNCTION_FAILED, "%s is there already, of a token that was begun and not made", name), "move it away, and init again")
+	}
 	if err != nil {
 		return p11.Errorf(p11.CKR_FUNCTION_FAILED, "%w", fmt.Errorf("a file of the token: %w", err))
 	}

@@ -3,12 +3,14 @@
 package cardway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"p11fs/locks"
@@ -63,15 +65,32 @@ func (w Way) Connect(setting string, p tokens.Place) (card.Transport, error) {
 // Keep has a token that is made with a setting of its cards find them again, where nothing
 // else tells it. With a card of its own the card's folder does.
 func (w Way) Keep(setting string, p tokens.Place) error {
+	if !p.Create || setting == "" {
+		return nil
+	}
 	own := filepath.Join(p.Dir, w.Conf)
-	if _, err := os.Lstat(own); err == nil || !p.Create || setting == "" || setting == New {
+	text, cut := w.Begin+"\n#p11fs: card = \"", "\"\n"
+	switch was, err := read(own, func(string) (*os.File, error) { return locks.OpenOwn(p.Dir, w.Conf) }); {
+	case errors.Is(err, os.ErrNotExist):
+	case err != nil:
+		return err
+	case was == text+setting+cut:
+		return nil
+	case !strings.HasPrefix(was, text): // nor of a token that was begun and not made
+		return p11.Advise(p11.Errorf(p11.CKR_FUNCTION_FAILED, "%s is there already, and says itself which cards the token has", own), "write the cards there and leave --card out, or move the file away")
+	default:
+		if err := os.Remove(own); err != nil {
+			return p11.Errorf(p11.CKR_FUNCTION_FAILED, "the token's own configuration: %w", err)
+		}
+	}
+	if setting == New {
 		return nil
 	}
 	mode := os.FileMode(0o600)
 	if p.Group != locks.NoGroup {
 		mode = 0o640
 	}
-	if err := os.WriteFile(own, []byte(w.Begin+"\n#p11fs: card = \""+setting+"\"\n"), mode); err != nil {
+	if err := os.WriteFile(own, []byte(text+setting+cut), mode); err != nil {
 		return p11.Errorf(p11.CKR_FUNCTION_FAILED, "the token's own configuration: %w", err)
 	}
 	return nil
@@ -94,6 +113,13 @@ func (w Way) Vacant(p tokens.Place, names func() (string, error)) string {
 	return fmt.Sprintf("it is a slot of %s cards, and the machine has none: p11fs card serve makes software ones (p11fs(1))", w.ABI)
 }
 
+// usual says whether the token of a place that has no setting is one of the usual socket.
+func (w Way) usual(p tokens.Place) bool {
+	_, err := os.Lstat(filepath.Join(p.Dir, "NVTOK.DAT"))
+	_, own := os.Lstat(filepath.Join(p.Dir, Folder))
+	return err == nil && own != nil
+}
+
 // lookTime bounds how long cards are looked at that may be at other work.
 const lookTime = 2 * time.Second
 
@@ -110,9 +136,10 @@ func (w Way) Check(directory func(tokens.Place) (string, string), setting func(t
 			return "", ""
 		case err != nil:
 			return err.Error() + ": the token stays closed", "editor " + w.Path(p)
-		case socket == "" || socket == New:
+		case socket == New || socket == "" && !w.usual(p):
 			return "", ""
 		}
+		socket = cmp.Or(socket, w.Socket)
 		ctx, cancel := context.WithTimeout(context.Background(), lookTime)
 		defer cancel()
 		via := card.Dial(socket, w.ABI)

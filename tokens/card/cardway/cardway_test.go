@@ -11,14 +11,14 @@ import (
 	"p11fs/tokens/card"
 )
 
-// TestKeep: a token that was made with a socket finds it again, whatever it is called, and
-// what is there already stays.
+// TestKeep: a token that was made with a socket finds it again, whatever it is called, and not
+// the one of an earlier attempt; what somebody else wrote stays.
 func TestKeep(t *testing.T) {
 	t.Parallel()
 	w := Way{ABI: card.CCA, Conf: "ccatok.conf", Begin: "version cca-0"}
 	for _, socket := range []string{"/run/card.socket", "/home/a user/card #1 = {x}"} {
 		p := tokens.Place{Dir: t.TempDir(), Group: locks.NoGroup, Create: true}
-		for _, setting := range []string{New, "", socket, "/another"} {
+		for _, setting := range []string{New, "/another", socket, ""} {
 			if err := w.Keep(setting, p); err != nil {
 				t.Fatal(err)
 			}
@@ -31,6 +31,19 @@ func TestKeep(t *testing.T) {
 		if err != nil || !slices.ContainsFunc(list, func(w Word) bool { return w.Text == socket && w.Quoted && w.Ours }) {
 			t.Errorf("%q, %v", text, err)
 		}
+	}
+	theirs := tokens.Place{Dir: t.TempDir(), Group: locks.NoGroup, Create: true}
+	const text = "version cca-0\nEXPECTED_MKVPS {\n}\n"
+	if err := os.WriteFile(filepath.Join(theirs.Dir, w.Conf), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, setting := range []string{New, "/run/card.socket"} {
+		if err := w.Keep(setting, theirs); err == nil {
+			t.Errorf("%s: a configuration that says otherwise is passed over", setting)
+		}
+	}
+	if _, got, err := w.Read(theirs); err != nil || got != text {
+		t.Errorf("%q, %v", got, err)
 	}
 	opened := tokens.Place{Dir: t.TempDir(), Group: locks.NoGroup}
 	if err := w.Keep("/run/card.socket", opened); err != nil || w.Path(opened) != "" {

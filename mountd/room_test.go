@@ -1,0 +1,74 @@
+package mountd
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"p11fs/locks"
+)
+
+// TestRoom: who makes a token in vain leaves the directory as it was, and does so alone.
+func TestRoom(t *testing.T) {
+	t.Parallel()
+	write := func(path ...string) {
+		t.Helper()
+		name := filepath.Join(path...)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o700), os.WriteFile(name, nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	names := func(dir string) (all []string) {
+		list, _ := os.ReadDir(dir)
+		for _, e := range list {
+			all = append(all, e.Name())
+		}
+		return all
+	}
+	enter := func(dir string) *room {
+		t.Helper()
+		r, err := enterRoom(t.Context(), dir, 0o700, locks.NoGroup)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	top := t.TempDir()
+	dir, elsewhere := filepath.Join(top, "token"), filepath.Join(top, "elsewhere")
+	write(elsewhere, "file")
+
+	r := enter(dir)
+	if _, err := enterRoom(t.Context(), dir, 0o700, locks.NoGroup); !errors.Is(err, ErrBusy) {
+		t.Errorf("a second one comes in: %v", err)
+	}
+	write(dir, "card", "card.json")
+	r.vain = true
+	if err := r.leave(); err != nil {
+		t.Fatal(err)
+	}
+	if got := names(top); !slices.Equal(got, []string{"elsewhere"}) {
+		t.Errorf("a directory that was made in vain leaves %q", got)
+	}
+
+	write(dir, "mine")
+	r = enter(dir)
+	write(dir, "NVTOK.DAT")
+	if err := os.Symlink(elsewhere, filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	r.vain = true
+	if err := r.leave(); err != nil {
+		t.Fatal(err)
+	}
+	if got := names(dir); !slices.Equal(got, []string{"mine"}) || !slices.Equal(names(elsewhere), []string{"file"}) {
+		t.Errorf("a directory that was there has %q, and a link's %q", got, names(elsewhere))
+	}
+
+	r = enter(dir)
+	write(dir, "NVTOK.DAT")
+	if err := r.leave(); err != nil || len(names(dir)) != 2 {
+		t.Errorf("what is to stay: %q, %v", names(dir), err)
+	}
+}
