@@ -74,7 +74,7 @@ func startCardHost(t *testing.T, kind, conf string) *cardHost {
 	native := workDir(t, "judge")
 	compileJudge(t, native, "gcc")
 	of := " 0 " + storetest.UserPIN + " " + kind
-	h.native = "P11FS_ROAD=no P11FS_SOCKET=$R/run/p11fs/rpc.sock " + native + "/judge " + ownModule(t) + of + " " + h.folder + "/given "
+	h.native = "P11FS_SOCKET=$R/run/p11fs/rpc.sock " + native + "/judge " + ownModule(t) + of + " " + h.folder + "/given "
 	h.foreign = "on " + cardFolder + "/judge $LIBRARY" + of + "-stock " + cardFolder + "/given "
 	return h
 }

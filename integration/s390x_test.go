@@ -99,7 +99,7 @@ func TestS390XServes(t *testing.T) {
 	h.makeObjects(tool)
 	h.lists(tool, "RSA 2048 bits", "AES length 32", "their-note", "their-public-note")
 
-	h.ok("export P11FS_ROAD=no P11FS_SOCKET=$R/run/p11fs/rpc.sock") // the two have numbers in memory each their own way
+	h.ok("export P11FS_SOCKET=$R/run/p11fs/rpc.sock")
 
 	// The other slot is stock's lite, whose directory and segment p11fs has too.
 	h.initToken("1")

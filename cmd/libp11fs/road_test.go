@@ -3,7 +3,9 @@ package libp11fs
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"math/bits"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -72,6 +74,7 @@ func testKilled(t *testing.T, b build) {
 type swindle struct {
 	size  int64
 	seals int
+	mark  uint32 // of another order of bytes; 0: as it should be
 	write func(r *rand.Rand, mem []byte)
 }
 
@@ -104,6 +107,7 @@ func TestHostileRoad(t *testing.T) {
 		"long":    {size: wire.RoadSize + 4096, seals: sealed},
 		"shrinks": {size: wire.RoadSize, seals: unix.F_SEAL_GROW},
 		"ends":    {size: wire.RoadSize, seals: sealed, write: nil},
+		"foreign": {size: wire.RoadSize, seals: sealed, mark: bits.ReverseBytes32(wire.RoadMark)},
 		"noise": {size: wire.RoadSize, seals: sealed, write: func(r *rand.Rand, mem []byte) {
 			for range 100 {
 				atomic.StoreUint32(word(mem, 4*r.IntN(wire.RoadSize/4)), r.Uint32()%5)
@@ -191,6 +195,10 @@ func (s swindle) one(c *net.UnixConn, r *rand.Rand) error {
 	if err != nil {
 		return err
 	}
+	order := (*uint32)(unsafe.Pointer(&mem[wire.RoadOrder]))
+	if *order = wire.RoadMark; s.mark != 0 {
+		*order = s.mark
+	}
 	var states []*uint32
 	for slot := range wire.RoadSlots {
 		if at, _ := wire.RoadSlot(slot); s.write != nil {
@@ -221,12 +229,16 @@ func (s swindle) one(c *net.UnixConn, r *rand.Rand) error {
 		<-writing
 		_ = unix.Munmap(mem)
 	}()
+	var wrong error
 	fakeConn(c, replies, func(r *rand.Rand, code uint32, call wire.Call) []byte {
 		switch {
 		case call == wire.CallRoad:
 			b := honest(code, call, nil)
 			_, _, _ = c.WriteMsgUnix(b, unix.UnixRights(int(f.Fd())), nil)
 			return []byte{}
+		case code == wire.RoadNudge && s.mark != 0:
+			wrong = errors.New("a call goes by a road of another order of bytes")
+			return nil
 		case code == wire.RoadNudge && s.write != nil:
 			return []byte{}
 		case code == wire.RoadNudge:
@@ -239,5 +251,5 @@ func (s swindle) one(c *net.UnixConn, r *rand.Rand) error {
 		signatures, _ := wire.Signatures(call)
 		return honest(code, call, plausible(r, signatures.Response))
 	})
-	return nil
+	return wrong
 }

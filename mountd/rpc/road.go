@@ -100,6 +100,7 @@ func (c *conn) makeRoad() (fd int, err error) {
 		c.giveBackRoad()
 		return 0, err
 	}
+	*word(mem, wire.RoadOrder) = wire.RoadMark
 	c.input.still = true
 	c.road = &road{
 		conn: c, mem: mem, most: int32(runtime.GOMAXPROCS(0)), rests: newRests(),

@@ -147,7 +147,7 @@ func road() string {
 		name  string
 		value int
 	}{
-		{"PENDING", wire.RoadPending}, {"LOOKING", wire.RoadLooking}, {"HEAD", wire.RoadHead},
+		{"PENDING", wire.RoadPending}, {"LOOKING", wire.RoadLooking}, {"ORDER", wire.RoadOrder}, {"MARK", wire.RoadMark}, {"HEAD", wire.RoadHead},
 		{"SHORT", wire.RoadShort}, {"SHORT_SIZE", wire.RoadShortSize}, {"LONG", wire.RoadLong}, {"LONG_SIZE", wire.RoadLongSize},
 		{"SLOTS", wire.RoadSlots}, {"SIZE", wire.RoadSize}, {"STATE", wire.RoadState}, {"LENGTH", wire.RoadLength}, {"BODY", wire.RoadBody},
 		{"FREE", wire.RoadFree}, {"ASKED", wire.RoadAsked}, {"ANSWERED", wire.RoadAnswered}, {"BY_SOCKET", wire.RoadBySocket},

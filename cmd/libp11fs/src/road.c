@@ -38,7 +38,8 @@ bool road_map(struct road *r, int fd)
     at = mmap(NULL, ROAD_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (at == MAP_FAILED)
         return false;
-    if (madvise(at, ROAD_SIZE, MADV_DONTFORK) != 0) {
+    /* Under an emulator, the two may have numbers in memory each their own way. */
+    if (atomic_load(word(at, ROAD_ORDER)) != ROAD_MARK || madvise(at, ROAD_SIZE, MADV_DONTFORK) != 0) {
         munmap(at, ROAD_SIZE);
         return false;
     }

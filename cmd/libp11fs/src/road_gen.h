@@ -3,6 +3,8 @@
 enum {
     ROAD_PENDING = 0,
     ROAD_LOOKING = 64,
+    ROAD_ORDER = 128,
+    ROAD_MARK = 16909060,
     ROAD_HEAD = 4096,
     ROAD_SHORT = 28,
     ROAD_SHORT_SIZE = 2048,

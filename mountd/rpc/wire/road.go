@@ -4,10 +4,11 @@ import "encoding/binary"
 
 // A road is memory that the server shares with one connection of our own protocol: a page
 // of words, then slots for a call each, short ones first. docs/rpc.md has it to the byte.
-// All numbers in it are u32 in the order of bytes of the machine, 0 at first.
+// All numbers in it are u32 in the order of bytes of the machine, 0 at first but for the mark.
 const (
-	RoadPending = 0  // offset of a bit for each slot that has a request nobody has taken up
-	RoadLooking = 64 // offset of how many look there, or soon will; 0: a nudge is needed
+	RoadPending = 0   // offset of a bit for each slot that has a request nobody has taken up
+	RoadLooking = 64  // offset of how many look there, or soon will; 0: a nudge is needed
+	RoadOrder   = 128 // offset of RoadMark, in the server's order of bytes
 
 	RoadHead      = 4 << 10 // offset of the first slot
 	RoadShort     = 28      // number of short slots
@@ -22,6 +23,10 @@ const (
 	RoadLength = 4  // of the body, in bytes
 	RoadBody   = 64 // of a frame without its header
 )
+
+// RoadMark is what the server writes before it gives the memory away. A client that reads
+// something else there has another order of bytes, and leaves the road alone.
+const RoadMark = 0x01020304
 
 // States of a slot.
 const (
