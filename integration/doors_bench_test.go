@@ -96,11 +96,7 @@ func BenchmarkDoors(b *testing.B) {
 
 func measureDoors(b *testing.B) {
 	b.Helper()
-	program := filepath.Join(workDir(b, "bench"), "bench")
-	if out, err := exec.Command("gcc", "-O2", "-I/usr/include/p11-kit-1", "testdata/bench.c", "-o", program, "-ldl", "-lpthread").CombinedOutput(); err != nil {
-		b.Fatalf("gcc: %v\n%s", err, out)
-	}
-	doors := benchDoors(b, program)
+	doors := benchDoors(b, benchProgram(b))
 	rows := benchWorks()
 	for _, row := range rows {
 		if strings.HasPrefix(row.Work, "find:") {

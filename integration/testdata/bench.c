@@ -303,6 +303,35 @@ static const char *fill(struct worker *w)
 	return why;
 }
 
+/* Objects that are there already go one after the other, of all threads' together. */
+static CK_OBJECT_HANDLE *doomed;
+static CK_ULONG condemned;
+static _Atomic CK_ULONG destroyed;
+
+static const char *condemn(struct worker *w)
+{
+	static pthread_mutex_t first = PTHREAD_MUTEX_INITIALIZER;
+	CK_ULONG got = 1;
+	CK_RV v = CKR_OK;
+	pthread_mutex_lock(&first);
+	if (!doomed && !(v = p11->C_FindObjectsInit(w->session, NULL, 0))) {
+		while (!v && got) {
+			doomed = realloc(doomed, (condemned + 4096) * sizeof *doomed);
+			v = p11->C_FindObjects(w->session, doomed + condemned, 4096, &got);
+			condemned += got;
+		}
+		p11->C_FindObjectsFinal(w->session);
+	}
+	pthread_mutex_unlock(&first);
+	return rv(v);
+}
+
+static const char *destroy(struct worker *w)
+{
+	CK_ULONG i = destroyed++;
+	return i < condemned ? rv(p11->C_DestroyObject(w->session, doomed[i])) : "all are destroyed";
+}
+
 static const char *login(struct worker *w)
 {
 	TRY(p11->C_Logout(w->session));
@@ -388,6 +417,9 @@ static const char *prepare_module(struct worker *w)
 	} else if (IS("find:")) {
 		why = fill(w);
 		w->once = strcmp(name, "all") ? find_one : find_all;
+	} else if (IS("destroy")) {
+		why = condemn(w);
+		w->once = destroy;
 	} else if (IS("login")) {
 		w->once = login;
 	} else if (IS("start")) {
