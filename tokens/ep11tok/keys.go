@@ -119,8 +119,11 @@ func template(a p11.Attributes) p11.Attributes {
 	if class == p11.CKO_PUBLIC_KEY {
 		ep11.PutGroup(kt, a, &out)
 	}
-	if class == p11.CKO_SECRET_KEY && ofHMAC(kt) {
+	switch {
+	case class == p11.CKO_SECRET_KEY && ofHMAC(kt):
 		out.SetUlong(p11.CKA_KEY_TYPE, uint64(p11.CKK_GENERIC_SECRET))
+	case octetKeys(kt):
+		out.SetUlong(p11.CKA_KEY_TYPE, uint64(p11.CKK_EC))
 	}
 	for _, t := range usesOf(class, kt) {
 		v, ok := a.Get(t)
@@ -249,7 +252,7 @@ func (t *token) GenerateKeyPair(ctx context.Context, m p11.Mechanism, givenPubli
 	defer end()
 	var blob, spki []byte
 	err = t.make(ctx, func(target card.Target) (err error) {
-		blob, spki, err = ep11.GenerateKeyPair(ctx, t.cards.via, target, m, template(public), template(private), nil)
+		blob, spki, err = ep11.GenerateKeyPair(ctx, t.cards.via, target, p11.Mechanism{Type: onCard(m.Type)[0], Param: m.Param}, template(public), template(private), nil)
 		return err
 	})
 	if err != nil {
@@ -369,7 +372,7 @@ func (t *token) Adopt(ctx context.Context, attrs p11.Attributes) (p11.Attributes
 		return securekey.Adopt(ctx, attrs, completer{t.soft}, t.bring)
 	case p11.CKO_PUBLIC_KEY:
 		attrs, err := completer{t.soft}.Adopt(ctx, attrs)
-		if err == nil && !attrs.Has(p11.CKA_IBM_OPAQUE) && (kt == p11.CKK_RSA || kt == p11.CKK_EC || kt == p11.CKK_EC_EDWARDS) {
+		if err == nil && !attrs.Has(p11.CKA_IBM_OPAQUE) && (kt == p11.CKK_RSA || kt == p11.CKK_EC || octetKeys(kt)) {
 			if spki, serr := securekey.SPKI(attrs); serr == nil {
 				attrs.Set(p11.CKA_IBM_OPAQUE, bytes.Clone(spki)) // for stock, which looks nowhere else
 			}
@@ -409,7 +412,7 @@ func (t *token) bring(ctx context.Context, a p11.Attributes) ([]byte, error) {
 	case class == p11.CKO_SECRET_KEY && (ofHMAC(kt) || slices.Contains([]p11.KeyType{p11.CKK_AES, p11.CKK_DES2, p11.CKK_DES3, p11.CKK_GENERIC_SECRET}, kt)):
 		v, _ := a.Get(p11.CKA_VALUE)
 		value = bytes.Clone(v)
-	case class == p11.CKO_PRIVATE_KEY && (kt == p11.CKK_RSA || kt == p11.CKK_EC):
+	case class == p11.CKO_PRIVATE_KEY && (kt == p11.CKK_RSA || kt == p11.CKK_EC || octetKeys(kt)):
 		der, err := pkix.EncodePrivateKey(a)
 		if err != nil {
 			return nil, err

@@ -15,7 +15,7 @@ func served() []p11.MechanismType {
 		p11.CKM_RSA_PKCS_KEY_PAIR_GEN, p11.CKM_RSA_PKCS, p11.CKM_RSA_PKCS_OAEP, p11.CKM_RSA_PKCS_PSS,
 		p11.CKM_RSA_X9_31_KEY_PAIR_GEN, p11.CKM_RSA_X9_31, p11.CKM_SHA1_RSA_X9_31,
 		p11.CKM_EC_KEY_PAIR_GEN, p11.CKM_ECDSA, p11.CKM_ECDH1_DERIVE,
-		p11.CKM_EC_EDWARDS_KEY_PAIR_GEN, p11.CKM_EDDSA,
+		p11.CKM_EC_EDWARDS_KEY_PAIR_GEN, p11.CKM_EDDSA, p11.CKM_EC_MONTGOMERY_KEY_PAIR_GEN,
 		p11.CKM_DH_PKCS_KEY_PAIR_GEN, p11.CKM_DH_PKCS_DERIVE, p11.CKM_DSA_KEY_PAIR_GEN, p11.CKM_DSA, p11.CKM_DSA_SHA1,
 		p11.CKM_AES_KEY_GEN, p11.CKM_AES_ECB, p11.CKM_AES_CBC, p11.CKM_AES_CBC_PAD, p11.CKM_AES_CMAC,
 		p11.CKM_DES3_KEY_GEN, p11.CKM_DES3_ECB, p11.CKM_DES3_CBC, p11.CKM_DES3_CBC_PAD, p11.CKM_DES3_CMAC,
@@ -61,10 +61,13 @@ func (c *cards) mechanisms(ctx context.Context, domains []domain) ([]p11.Mechani
 	}
 	var list []p11.MechanismInfo
 	for _, m := range served() {
-		if slices.ContainsFunc(has, func(set map[p11.MechanismType]bool) bool { return !set[m] }) || !c.admits(domains, m) {
+		needs := onCard(m)
+		if slices.ContainsFunc(needs, func(t p11.MechanismType) bool {
+			return slices.ContainsFunc(has, func(set map[p11.MechanismType]bool) bool { return !set[t] }) || !c.admits(domains, t)
+		}) || !c.admits(domains, m) {
 			continue
 		}
-		numbers, err := ep11.GetMechanismInfo(ctx, c.via, first.target(), 0, uint64(m))
+		numbers, err := ep11.GetMechanismInfo(ctx, c.via, first.target(), 0, uint64(needs[0]))
 		if err != nil || len(numbers) != 3 {
 			if err != nil && gone(err) {
 				return nil, err

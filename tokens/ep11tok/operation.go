@@ -47,6 +47,17 @@ var (
 // encrypts more.
 const maxGathered = 4096
 
+// maxMessage bounds a message that the card must have at once.
+const maxMessage = 8 << 20
+
+// gathers is how much data goes to the card at once.
+func (o *operation) gathers() int {
+	if kt, _ := o.attrs.KeyType(); kt == p11.CKK_EC_EDWARDS {
+		return maxMessage
+	}
+	return maxGathered
+}
+
 // maxPart is what goes to the card in one call.
 const maxPart = 64 << 10
 
@@ -102,6 +113,10 @@ func (o *operation) prepare(info p11.MechanismInfo, facts p11.Facts) error {
 	}
 	if bits := bitsOf(o.attrs); bits > 0 && !secretKey && (uint64(bits) < info.MinKeySize || uint64(bits) > info.MaxKeySize) {
 		return p11.Errorf(p11.CKR_KEY_SIZE_RANGE, "%s takes keys of %d to %d bits, not %d", o.m.Type.Short(), info.MinKeySize, info.MaxKeySize, bits)
+	}
+	var err error
+	if o.m, err = translated(o.m, o.attrs); err != nil {
+		return err
 	}
 	encrypts := o.use == p11.CKF_ENCRYPT || o.use == p11.CKF_DECRYPT
 	o.gather = facts.SinglePart || !secretKey && (encrypts || facts.Hash == 0)
@@ -227,7 +242,7 @@ func (o *operation) Update(ctx context.Context, part []byte) ([]byte, error) {
 		return nil, nil // which cards refuse
 	}
 	if o.gather {
-		if len(o.data)+len(part) > maxGathered {
+		if len(o.data)+len(part) > o.gathers() {
 			return nil, o.ends(ctx, p11.Errorf(p11.CKR_DATA_LEN_RANGE, "the data is longer than any key of %s takes", o.m.Type.Short()))
 		}
 		o.data = secret.Append(o.data, part)

@@ -99,6 +99,9 @@ func (t *token) DeriveKey(ctx context.Context, m p11.Mechanism, base *tokens.Obj
 	if class, _ := given.Class(); class != p11.CKO_SECRET_KEY {
 		return nil, p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "the mechanism makes a secret key")
 	}
+	if m, err = translated(m, attrs); err != nil {
+		return nil, err
+	}
 	a := given.Clone()
 	kt, _ := a.KeyType()
 	if lengths := p11.KeyLengths(kt); len(lengths) == 1 && !a.Has(p11.CKA_VALUE_LEN) {

@@ -92,12 +92,15 @@ func listOf(c *swtok.Crypto) (list []p11.MechanismInfo) {
 		p11.CKM_DES3_KEY_GEN, p11.CKM_DES3_ECB, p11.CKM_DES3_CBC, p11.CKM_DES3_CBC_PAD, p11.CKM_GENERIC_SECRET_KEY_GEN)
 	const may = p11.CKF_DIGEST | p11.CKF_SIGN | p11.CKF_VERIFY | p11.CKF_ENCRYPT | p11.CKF_DECRYPT | p11.CKF_WRAP | p11.CKF_UNWRAP |
 		p11.CKF_GENERATE | p11.CKF_GENERATE_KEY_PAIR | p11.CKF_DERIVE | p11.CKF_EC_F_P | p11.CKF_EC_NAMEDCURVE | p11.CKF_EC_UNCOMPRESS
+	want = append(want, p11.CKM_IBM_ED25519_SHA512, p11.CKM_IBM_ED448_SHA3, p11.CKM_IBM_EC_X25519, p11.CKM_IBM_EC_X448)
 	for _, t := range want {
-		i := slices.IndexFunc(c.Mechanisms(), func(m p11.MechanismInfo) bool { return m.Type == t })
+		like := primitive(p11.Mechanism{Type: t}).Type
+		i := slices.IndexFunc(c.Mechanisms(), func(m p11.MechanismInfo) bool { return m.Type == like })
 		if i < 0 {
 			continue
 		}
 		m := c.Mechanisms()[i]
+		m.Type = t
 		m.Flags = m.Flags&may | p11.CKF_HW
 		switch h, _ := p11.HashOf(hashOf(t)); {
 		case t == p11.CKM_RSA_PKCS_KEY_PAIR_GEN || slices.Contains(keyTypes(t), p11.CKK_RSA):
@@ -108,6 +111,8 @@ func listOf(c *swtok.Crypto) (list []p11.MechanismInfo) {
 			m.MinKeySize, m.MaxKeySize = 10, 256 // bytes
 		case h.HMAC == t:
 			m.MinKeySize, m.MaxKeySize = 8, 256
+		case octetMechanisms()[t] != "":
+			m.MinKeySize, m.MaxKeySize = 255, 448
 		}
 		list = append(list, m)
 	}
@@ -147,6 +152,7 @@ const (
 	pointRSA           = 30
 	pointDSA           = 31
 	pointEC            = 32
+	point25519         = 55 // and 448
 	pointTrust         = 37 // keys that others trust without an administrator's word
 	alwaysOn           = -1
 )
@@ -197,6 +203,8 @@ func pointOf(kt p11.KeyType) int {
 		return pointDSA
 	case p11.CKK_EC:
 		return pointEC
+	case p11.CKK_EC_EDWARDS, p11.CKK_EC_MONTGOMERY:
+		return point25519
 	}
 	return alwaysOn
 }
@@ -246,11 +254,10 @@ func (d *domain) openFor(b ep11.Blob, use p11.Flags, m p11.Mechanism) (*key, err
 	if err != nil {
 		return nil, err
 	}
-	kt, _ := k.attrs.KeyType()
-	switch types := keyTypes(m.Type); {
+	switch {
 	case k.bits&bitOf(use) == 0:
 		err = p11.CKR_KEY_FUNCTION_NOT_PERMITTED
-	case types != nil && !slices.Contains(types, kt):
+	case !suits(m.Type, k):
 		err = p11.CKR_KEY_TYPE_INCONSISTENT
 	case !d.takes(m.Type, k):
 		err = p11.CKR_KEY_SIZE_RANGE
@@ -306,7 +313,7 @@ func object(k *key) *tokens.Object {
 
 // run is one whole use of a mechanism. A digest has no key.
 func (d *domain) run(ctx context.Context, use p11.Flags, m p11.Mechanism, o *tokens.Object, data, signature []byte) ([]byte, error) {
-	op, err := d.crypto.Begin(ctx, use, m, o)
+	op, err := d.crypto.Begin(ctx, use, primitive(m), o)
 	if err != nil {
 		return nil, err
 	}

@@ -151,18 +151,19 @@ func (d *domain) GenerateKeyPair(ctx context.Context, mech p11.Mechanism, public
 		return nil, nil, err
 	}
 	kt := keyTypes(mech.Type)[0]
+	wanted, other := append(about(public), ep11.GroupOf(kt, public)...), about(private)
+	made, kt := pairOn(mech, kt, &wanted, &other)
 	if err := d.may(pointGenerate, pointOf(kt)); err != nil {
 		return nil, nil, err
 	}
-	wanted := append(about(public), ep11.GroupOf(kt, public)...)
 	bits, ok := wanted.Ulong(p11.CKA_MODULUS_BITS)
 	if prime, group := wanted.Get(p11.CKA_PRIME); group {
 		bits, ok = uint64(new(big.Int).SetBytes(prime).BitLen()), true
 	}
-	if ok && kt != p11.CKK_EC && d.fits(mech.Type, bits) != nil {
+	if ok && mech.Type != p11.CKM_EC_KEY_PAIR_GEN && d.fits(mech.Type, bits) != nil {
 		return nil, nil, p11.CKR_KEY_SIZE_RANGE
 	}
-	pub, priv, err := d.crypto.GenerateKeyPair(ctx, mech, wanted, about(private))
+	pub, priv, err := d.crypto.GenerateKeyPair(ctx, made, wanted, other)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -250,7 +251,24 @@ func (d *domain) UnwrapKey(ctx context.Context, wrapped, kek, macKey, pin []byte
 	if class == p11.CKO_PRIVATE_KEY {
 		a.Delete(p11.CKA_VALUE_LEN) // programs leave noise there
 	}
-	attrs, err := d.crypto.UnwrapKey(ctx, mech, o, wrapped, a)
+	types := []p11.KeyType{0}
+	if class == p11.CKO_PRIVATE_KEY {
+		types = unwrappedTypes(a)
+	}
+	var attrs p11.Attributes
+	for i, kt := range types {
+		if class == p11.CKO_PRIVATE_KEY {
+			a.SetUlong(p11.CKA_KEY_TYPE, uint64(kt))
+		}
+		var uerr error
+		if attrs, uerr = d.crypto.UnwrapKey(ctx, mech, o, wrapped, a); uerr == nil {
+			err = nil
+			break
+		}
+		if i == 0 {
+			err = uerr // what is said of the type that the template has
+		}
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -319,7 +337,7 @@ func (d *domain) DeriveKey(ctx context.Context, mech p11.Mechanism, template p11
 	if !a.Has(p11.CKA_CLASS) {
 		a.SetUlong(p11.CKA_CLASS, uint64(p11.CKO_SECRET_KEY))
 	}
-	attrs, err := d.crypto.DeriveKey(ctx, mech, o, a)
+	attrs, err := d.crypto.DeriveKey(ctx, primitive(mech), o, a)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -101,7 +101,7 @@ func (d *domain) begin(ctx context.Context, use p11.Flags, m p11.Mechanism, blob
 		o := object(k)
 		defer o.Drop()
 		// What is wrong with the key or the parameter shows here, and not at the end.
-		op, err := d.crypto.Begin(ctx, use, m, o)
+		op, err := d.crypto.Begin(ctx, use, primitive(m), o)
 		if err != nil {
 			return nil, err
 		}

@@ -1,0 +1,55 @@
+package ep11tok
+
+import (
+	"p11fs/p11"
+	"p11fs/p11/pkix"
+)
+
+// For a card the curves of RFC 7748 and RFC 8032 are curves as others, and what is done with
+// keys on them has numbers of IBM's own: the token's mechanisms are others than the card's,
+// as in openCryptoki 3.27.
+
+// onCard are the mechanisms of the card that one of the token's takes. Of the first are the
+// sizes and uses.
+func onCard(t p11.MechanismType) []p11.MechanismType {
+	switch t {
+	case p11.CKM_EC_EDWARDS_KEY_PAIR_GEN:
+		return []p11.MechanismType{p11.CKM_EC_KEY_PAIR_GEN, p11.CKM_IBM_ED25519_SHA512}
+	case p11.CKM_EC_MONTGOMERY_KEY_PAIR_GEN:
+		return []p11.MechanismType{p11.CKM_EC_KEY_PAIR_GEN, p11.CKM_IBM_EC_X25519}
+	case p11.CKM_EDDSA:
+		return []p11.MechanismType{p11.CKM_IBM_ED25519_SHA512}
+	}
+	return []p11.MechanismType{t}
+}
+
+// octetKeys says whether keys of a type are on those curves. The card has them for keys of EC.
+func octetKeys(kt p11.KeyType) bool { return kt == p11.CKK_EC_EDWARDS || kt == p11.CKK_EC_MONTGOMERY }
+
+// translated is a mechanism as the card has it for a key of attributes a.
+func translated(m p11.Mechanism, a p11.Attributes) (p11.Mechanism, error) {
+	kt, _ := a.KeyType()
+	if !octetKeys(kt) {
+		return m, nil
+	}
+	params, _ := a.Get(p11.CKA_EC_PARAMS)
+	c, err := pkix.OctetCurve(kt, params)
+	if err != nil {
+		return m, err
+	}
+	card, ok := map[p11.MechanismType]map[string]p11.MechanismType{
+		p11.CKM_EDDSA:        {"ed25519": p11.CKM_IBM_ED25519_SHA512, "ed448": p11.CKM_IBM_ED448_SHA3},
+		p11.CKM_ECDH1_DERIVE: {"x25519": p11.CKM_IBM_EC_X25519, "x448": p11.CKM_IBM_EC_X448},
+	}[m.Type][c.Name]
+	if !ok {
+		return m, p11.Errorf(p11.CKR_KEY_TYPE_INCONSISTENT, "%s takes no key on %s", m.Type.Short(), c.Name)
+	}
+	if m.Type == p11.CKM_ECDH1_DERIVE {
+		m.Type = card
+		return m, nil
+	}
+	if p, ok := m.Param.(*p11.EdDSAParams); m.Param != nil && (!ok || p.Prehash || len(p.Context) > 0) {
+		return m, p11.Errorf(p11.CKR_MECHANISM_PARAM_INVALID, "the card takes no context and no hash for %s", m.Type.Short())
+	}
+	return p11.Mechanism{Type: card}, nil
+}
