@@ -17,7 +17,9 @@ func newPIN(s streams) *cobra.Command {
 		Long: `Change the user's PIN, or with --so the security officer's. The old PIN and the new
 one, that one twice, are asked for without echo; if standard input is no terminal,
 it has one line each: old, new. As long as a new PIN may be is in TOKEN/info: 4 to
-1024 bytes, and 4 to 8 in the format of openCryptoki 3.8.
+1024 bytes, and 4 to 8 in the format of openCryptoki 3.8. Either may come from the first
+line of a file: --pin-file has the old PIN, or with --unlock that of the security
+officer, and --new-pin-file the new one.
 
 With --unlock the security officer sets the user's PIN anew, whatever it was: after
 wrong ones have locked it, or when nobody knows it. In place of the old PIN that of
@@ -27,13 +29,16 @@ A right PIN also sets the count of wrong ones back. TOKEN may be left out where 
 is one only. Who is logged in at this terminal stays so; it cannot be the other role.` + socketText,
 		Example: `  p11fs pin swtok
   p11fs pin --so swtok
-  p11fs pin --unlock swtok`,
+  p11fs pin --unlock swtok
+  p11fs pin swtok --pin-file old.pin --new-pin-file new.pin`,
 		Args: takes(0, 1),
 	}
 	so := c.Flags().Bool("so", false, "change the PIN of the security officer")
 	unlock := c.Flags().Bool("unlock", false, "set the user's PIN anew, as the security officer")
+	oldFile := c.Flags().String("pin-file", "", "read the old PIN, or with --unlock that of the security officer, from the first line of this `FILE`")
+	freshFile := c.Flags().String("new-pin-file", "", "read the new PIN from the first line of this `FILE`")
 	return onDoor(c, nil, func(c *cobra.Command, d pinDoor, token string) error {
-		change := pinChange{token: token, role: "user", old: "PIN", fresh: "new PIN", unlock: *unlock}
+		change := pinChange{token: token, role: "user", old: "PIN", fresh: "new PIN", unlock: *unlock, oldFile: *oldFile, freshFile: *freshFile}
 		switch {
 		case *so && *unlock:
 			return &usageError{err: errors.New("--unlock is for the user's PIN: leave --so out")}
@@ -52,6 +57,8 @@ type pinChange struct {
 	role       string // whose PIN is given: user or so
 	old, fresh string // the prompts
 	unlock     bool   // what is set is the user's
+	// Files in the place of what is asked for, or "".
+	oldFile, freshFile string
 }
 
 // changePIN asks for two PINs, and sets the second one. It leaves who is logged in at
@@ -63,12 +70,12 @@ func changePIN(ctx context.Context, d pinDoor, ask *asker, c pinChange) (err err
 	}
 	var old *secret.Bytes
 	if !c.unlock || in == "public" {
-		if old, err = getPIN(ctx, ask, "", c.old, false); err != nil {
+		if old, err = getPIN(ctx, ask, c.oldFile, c.old, false); err != nil {
 			return err
 		}
 		defer old.Close()
 	}
-	fresh, err := getPIN(ctx, ask, "", c.fresh, true)
+	fresh, err := getPIN(ctx, ask, c.freshFile, c.fresh, true)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,13 @@ import (
 )
 
 func TestPIN(t *testing.T) {
+	files := t.TempDir()
+	oldFile, newFile := filepath.Join(files, "old"), filepath.Join(files, "new")
+	for path, pin := range map[string]string{oldFile: "filed\nand no more\n", newFile: "fresh one\n"} {
+		if err := os.WriteFile(path, []byte(pin), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, c := range []struct {
 		name  string
 		in    string // who is logged in
@@ -26,6 +33,11 @@ func TestPIN(t *testing.T) {
 		{"of the SO, logged in", "so", "old\nnew\n", []string{"--so"}, 0, [4]string{"old\nnew\n", "", "so\n", ""}},
 		{"set anew", "public", "so pin\nnew\n", []string{"--unlock"}, 0, [4]string{"", "init-pin new\n", "so:so pin\n", "\n"}},
 		{"set anew by the SO, logged in", "so", "new\n", []string{"--unlock"}, 0, [4]string{"", "init-pin new\n", "so\n", ""}},
+		{"of files", "public", "", []string{"--pin-file", oldFile, "--new-pin-file", newFile}, 0, [4]string{"filed\nfresh one\n", "", "public\n", ""}},
+		{"the old one of a file", "public", "new\n", []string{"--pin-file", oldFile}, 0, [4]string{"filed\nnew\n", "", "public\n", ""}},
+		{"the new one of a file", "public", "old\n", []string{"--new-pin-file", newFile}, 0, [4]string{"old\nfresh one\n", "", "public\n", ""}},
+		{"set anew, of files", "public", "", []string{"--unlock", "--pin-file", oldFile, "--new-pin-file", newFile}, 0, [4]string{"", "init-pin fresh one\n", "so:filed\n", "\n"}},
+		{"of a file that is not there", "public", "old\nnew\n", []string{"--new-pin-file", newFile + "x"}, 1, [4]string{"", "", "public\n", ""}},
 		{"one line", "public", "old\n", nil, 1, [4]string{"", "", "public\n", ""}},
 		{"an empty one", "public", "old\n\n", nil, 1, [4]string{"", "", "public\n", ""}},
 		{"in another role", "user", "old\nnew\n", []string{"--so"}, 2, [4]string{"", "", "user\n", ""}},
