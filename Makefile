@@ -52,7 +52,7 @@ S390X_UNITS := ./shm/... ./locks ./secret ./p11/... ./tokens/... ./engine/... ./
 GOROUTINES = ./engine ./tokens/store ./fs $$(grep -rlE '^[[:space:]]*go (func|[[:alnum:]_.]+)\(|\.Go\(' --include='*.go' --exclude='*_test.go' --exclude-dir=$(BUILD) . | xargs -n1 dirname | sort -u)
 
 .DEFAULT_GOAL := build
-.PHONY: help run test test-one test-server test-disk test-s390x build integration soak fuzz lint check bench bench-check bench-run microbench generate man install package uninstall clean setup-run setup-test setup-s390x setup-trixie setup-bench
+.PHONY: help run test test-one test-server test-disk test-s390x build integration soak fuzz lint check bench bench-check bench-run microbench generate man docs install package uninstall clean setup-run setup-test setup-s390x setup-trixie setup-bench
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -148,9 +148,12 @@ generate: ## make the generated files anew
 	$(GO) generate ./p11
 	$(GO) generate ./...
 
-man: build ## write the manual pages into build/man
-	@rm -rf $(BUILD)/man && $(BIN) man $(BUILD)/man
-	@cp docs/man/*.[1-8] $(BUILD)/man/ 2>/dev/null || :
+man: build ## write the manual pages into build/docs/man
+	@rm -rf $(BUILD)/docs/man && $(BIN) man $(BUILD)/docs/man
+	@cp docs/man/*.[1-8] $(BUILD)/docs/man/
+
+docs: man ## write the manual pages, and with docs/*.md one HTML site of them, into build/docs
+	@$(GO) run ./contrib/docsite -man $(BUILD)/docs/man -out $(BUILD)/docs/html
 
 install: build libp11fs libcard ## install below PREFIX (/usr/local), and p11fs.module and the link pkcsslotd (SLOTD=: none) where they are looked for
 	install -D -m 0755 $(BIN) $(DESTDIR)$(PREFIX)/bin/p11fs
