@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"p11fs/engine"
@@ -62,7 +63,10 @@ type keyKind struct {
 	example   string            // "" where the word itself is the size
 }
 
-func keyKinds() map[string]keyKind {
+// keyKinds are the words. Each lookup of a name that imports asks for them.
+//
+//nolint:gochecknoglobals // made once, never written
+var keyKinds = sync.OnceValue(func() map[string]keyKind {
 	kinds := map[string]keyKind{
 		"rsa":     {p11.CKM_RSA_PKCS_KEY_PAIR_GEN, p11.CKA_MODULUS_BITS, "2048"},
 		"ec":      {p11.CKM_EC_KEY_PAIR_GEN, p11.CKA_EC_PARAMS, "p256"},
@@ -101,7 +105,7 @@ func keyKinds() map[string]keyKind {
 		}
 	}
 	return kinds
-}
+})
 
 // ibm begins the words for keys of openCryptoki's own mechanisms.
 const ibm = "ibm-"
