@@ -38,6 +38,9 @@ type Config struct {
 	// Table counts sessions over all processes; nil where no other process
 	// shares the tokens.
 	Table SessionTable
+	// Times are how long the threads of this process have run, and waited for a processor,
+	// in all; nil: it has all that the machine has.
+	Times func() (ran, waited time.Duration)
 }
 
 // A SessionTable is where the processes that share tokens tell each other of
@@ -96,7 +99,7 @@ func New(c Config) (*Engine, error) {
 		pinDelay: c.PINDelay,
 		policy:   c.Policy,
 		rules:    newRules(),
-		turns:    newTurns(runtime.GOMAXPROCS(0)),
+		turns:    newTurns(runtime.GOMAXPROCS(0), c.Times),
 		longs:    newLongs(),
 		apps:     btree.NewG(treeDegree, func(a, b *Application) bool { return a.number < b.number }),
 	}

@@ -11,7 +11,9 @@ import (
 
 // turns share the processors among uids. Each stretch of work that a door does for a
 // client is a turn. While several uids work, who has used least of late goes on at once,
-// and all others together leave one processor to him, for as long as he comes back soon.
+// and all others together leave one processor to him, for as long as he comes back soon; or
+// all, while he works, where processors are scarce: two that work at once would only be
+// switched to and fro.
 // So a uid that has any number of requests takes from another what a single process
 // would. A uid that works alone has everything, and pays for it with two atomic additions;
 // but not more of its requests go on at once than the processors have use for: the others
@@ -28,6 +30,16 @@ type turns struct {
 	recent  []*Account // who works, waits, or has worked within soon
 	running []*Turn    // turns that have not ended, but those longer than maxTurn
 	looking bool       // somebody waits, and look is to come
+	busy    busyness
+}
+
+// busyness is whether this process gets the processors that it has use for.
+type busyness struct {
+	times    func() (ran, waited time.Duration) // Config.Times
+	scarce   bool                               // it waits for them for long
+	measured time.Time                          // when times was last asked
+	ran      time.Duration                      // what it said
+	waited   time.Duration
 }
 
 // share is what an account has of the processors.
@@ -55,10 +67,13 @@ const (
 	maxLongTurn = time.Second
 	// aloneAfter is how long nobody else may have worked for a uid to be alone.
 	aloneAfter = time.Second
+	// measureEvery is how often it is looked whether processors are scarce, while several
+	// uids work.
+	measureEvery = 100 * time.Millisecond
 )
 
-func newTurns(processors int) *turns {
-	t := &turns{processors: processors}
+func newTurns(processors int, times func() (ran, waited time.Duration)) *turns {
+	t := &turns{processors: processors, busy: busyness{times: times}}
 	t.free.turns = t
 	return t
 }
@@ -69,6 +84,7 @@ type Turn struct {
 	account *Account // nil of turns.free
 	turns   *turns   // of that
 	began   time.Time
+	beside  time.Duration // what its request costs besides
 	counts  bool          // it is in turns.running
 	long    bool          // it was, for longer than that
 	called  chan struct{} // closed when it begins, if it waited
@@ -119,6 +135,14 @@ func (n *Turn) End() {
 	}
 }
 
+// Charge counts what the turn's request has cost besides the time of the turn, and will:
+// its way through the kernel, and that a processor was taken from other work for it.
+func (n *Turn) Charge(d time.Duration) {
+	if n != nil && n.account != nil {
+		n.beside += d
+	}
+}
+
 // beginFree begins a turn of who is alone, unless there are many.
 func (t *turns) beginFree() bool {
 	if t.freeNow.Add(1) <= int64(manyLong*t.processors) {
@@ -157,6 +181,10 @@ func (t *turns) beginOrQueue(n *Turn) *Turn {
 	}
 	t.tidyLocked(now)
 	t.listLocked(a)
+	if t.busy.times != nil && len(t.recent) > 1 && now.Sub(t.busy.measured) >= measureEvery {
+		go t.measure(t.busy.measured)
+		t.busy.measured = now
+	}
 	if t.mayLocked(a, now) {
 		t.startLocked(n, now)
 		return n
@@ -215,7 +243,7 @@ func (t *turns) end(n *Turn) {
 
 func (t *turns) endLocked(n *Turn, now time.Time) {
 	s := &n.account.share
-	s.used = s.usedAt(now) + float64(min(now.Sub(n.began), maxTurn))
+	s.used = s.usedAt(now) + float64(min(now.Sub(n.began), maxTurn)+n.beside)
 	s.at, s.ended = now, now
 	if n.counts {
 		t.running = slices.Delete(t.running, slices.Index(t.running, n), slices.Index(t.running, n)+1)
@@ -280,6 +308,16 @@ func (t *turns) tidyLocked(now time.Time) {
 	})
 }
 
+// measure looks whether processors have been scarce since that time, if it is not long ago.
+func (t *turns) measure(since time.Time) {
+	ran, waited := t.busy.times()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	b := &t.busy
+	b.scarce = b.measured.Sub(since) < 5*measureEvery && ran > b.ran && waited-b.waited > (ran-b.ran)/2
+	b.ran, b.waited = ran, waited
+}
+
 // mayLocked reports whether the account may begin a turn.
 func (t *turns) mayLocked(a *Account, now time.Time) bool {
 	least := a
@@ -290,6 +328,10 @@ func (t *turns) mayLocked(a *Account, now time.Time) bool {
 	}
 	if least == a {
 		return a.share.running < t.processors
+	}
+	// Among equals nobody waits: together they get more done.
+	if t.busy.scarce && least.share.running > 0 && a.share.usedAt(now) > 1.1*least.share.usedAt(now) {
+		return false
 	}
 	return len(t.running)-least.share.running < max(1, t.processors-1)
 }

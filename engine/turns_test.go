@@ -14,7 +14,7 @@ import (
 
 // turnsOf returns the accounts of n uids on that many processors.
 func turnsOf(processors, n int) (list []*Account) {
-	t := newTurns(processors)
+	t := newTurns(processors, nil)
 	for uid := range n {
 		list = append(list, &Account{uid: uint32(uid), max: -1, turns: t})
 	}
@@ -150,6 +150,42 @@ func TestTurnsAreShared(t *testing.T) {
 	}
 }
 
+// TestScarceProcessors: while the process waits for processors, who has used more begins
+// nothing while somebody works who has used less.
+func TestScarceProcessors(t *testing.T) {
+	for _, scarce := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			a := turnsOf(2, 2)
+			began := time.Now()
+			a[0].turns.busy.times = func() (ran, waited time.Duration) {
+				if ran = time.Since(began); scarce {
+					waited = ran
+				}
+				return ran, waited
+			}
+			greedy := works(ctx, a[0], 100*time.Microsecond)
+			meanwhile := 0
+			for n := range 500 {
+				turn := a[1].Turn(ctx)
+				before := greedy.Load()
+				time.Sleep(time.Millisecond)
+				if n >= 200 { // by then it was measured
+					meanwhile += int(greedy.Load() - before)
+				}
+				turn.End()
+				time.Sleep(3 * time.Millisecond)
+			}
+			if most := 300; scarce && meanwhile > most || !scarce && meanwhile < 5*most { // one that runs already ends
+				t.Errorf("processors are scarce: %v; %d turns of who uses more meanwhile", scarce, meanwhile)
+			}
+			cancel()
+			time.Sleep(time.Second)
+		})
+	}
+}
+
 // TestTurnsAreFair: of those that work without an end each has the same, whatever the
 // number of its requests and the length of its turns.
 func TestTurnsAreFair(t *testing.T) {
@@ -277,7 +313,7 @@ func BenchmarkTurns(b *testing.B) {
 
 // TestWaitingTurnsCostLittle: thousands that wait are no work for anybody.
 func TestWaitingTurnsCostLittle(t *testing.T) {
-	ts := newTurns(1)
+	ts := newTurns(1, nil)
 	account := &Account{turns: ts}
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup

@@ -150,6 +150,7 @@ func (h *handle) once(ctx context.Context, f func() error) (waits <-chan struct{
 	defer h.busy.unlock()
 	h.turn = h.account(ctx).Turn(ctx)
 	defer func() { h.turn.End() }()
+	h.turn.Charge(requestCost)
 	if err = f(); errors.Is(err, errNotYet) && !h.nonblock && !requestOf(ctx).nonblock {
 		if h.waits == nil {
 			h.waits = make(chan struct{})

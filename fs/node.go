@@ -155,6 +155,11 @@ func (n *node) child(ctx context.Context, c caller, e *entry, out *fuse.EntryOut
 	return n.NewInode(ctx, &node{entry: e, owner: who}, gofs.StableAttr{Mode: e.kind(), Ino: out.Ino})
 }
 
+// requestCost is the processor time of a request's way through the kernel and back: the
+// wake-up of a thread of ours, what that takes from whom it interrupts, and the look at
+// who calls.
+const requestCost = 100 * time.Microsecond
+
 // serve runs one request of the kernel's. An interrupted one has no effect.
 func (n *node) serve(ctx context.Context, run func(ctx context.Context, c caller) syscall.Errno) syscall.Errno {
 	ctx, end := n.fs.withGrace(ctx)
@@ -163,7 +168,9 @@ func (n *node) serve(ctx context.Context, run func(ctx context.Context, c caller
 		return syscall.EINTR
 	}
 	c := callerOf(ctx)
-	defer n.fs.config.Engine.Account(c.uid).Turn(ctx).End()
+	turn := n.fs.config.Engine.Account(c.uid).Turn(ctx)
+	defer turn.End()
+	turn.Charge(requestCost)
 	return run(ctx, c)
 }
 

@@ -65,7 +65,7 @@ func (d *Daemon) openTokens(ctx context.Context) error {
 		})
 	}
 	var err error
-	if d.engine, err = engine.New(engine.Config{Slots: slots, Log: d.log, Now: d.now, PINDelay: pinDelay, SeparateWrapping: d.conf.SeparateWrapping, Policy: d.policy, Table: d.sessionTable()}); err != nil {
+	if d.engine, err = engine.New(engine.Config{Slots: slots, Log: d.log, Now: d.now, PINDelay: pinDelay, SeparateWrapping: d.conf.SeparateWrapping, Policy: d.policy, Table: d.sessionTable(), Times: threadTimes}); err != nil {
 		return err
 	}
 	d.later(d.engine.Close)

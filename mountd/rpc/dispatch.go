@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"time"
 
 	"p11fs/engine"
 	"p11fs/mountd/rpc/wire"
@@ -130,6 +131,10 @@ type request struct {
 	wanted    []wire.Wanted
 }
 
+// frameCost is the processor time of a frame's way through a socket, there and back: two
+// system calls, a wake-up, and what a wake-up takes from whom it interrupts.
+const frameCost = 50 * time.Microsecond
+
 // handle answers one request and appends the reply's frame to b.
 func (c *conn) handle(ctx context.Context, b []byte, code uint32, body []byte) (out []byte) {
 	start := len(b)
@@ -147,6 +152,9 @@ func (c *conn) handle(ctx context.Context, b []byte, code uint32, body []byte) (
 	}()
 	q := &request{ctx: ctx, conn: c, r: wire.NewReader(body, c.protocol), w: w, turn: c.account.Turn(ctx)}
 	defer func() { q.turn.End() }()
+	if code&wire.RoadCode == 0 {
+		q.turn.Charge(frameCost)
+	}
 	var at int
 	w.B, at = wire.AppendFrame(b, code, "")
 	err := q.answer()
