@@ -261,14 +261,9 @@ func (x *Index) Find(ctx context.Context, template p11.Attributes, private bool)
 		if looked++; looked%findCheck == 0 && ctx.Err() != nil {
 			return false
 		}
-		attrs, err := it.obj.Acquire()
-		if err != nil {
-			return true // dropped while we look
-		}
-		if attrs.Match(template) {
+		if it.obj.matches(template) {
 			found = append(found, it)
 		}
-		it.obj.Release()
 		return true
 	}
 	x.public.narrowest(want)(look)

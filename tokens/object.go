@@ -29,11 +29,12 @@ type Object struct {
 	// NewObject: until it puts the version into the index.
 	Changed, Dated time.Time
 
-	mu      sync.Mutex // guards all below; nothing is locked under it
-	attrs   p11.Attributes
-	users   int  // holders
-	dropped bool // wiped when users is 0
-	memo    any  // parsed key, made by the token that uses it
+	mu      sync.Mutex     // guards all below; nothing is locked under it
+	attrs   p11.Attributes // nil while packed has them alone
+	packed  p11.Packed     // see Pack
+	users   int            // holders
+	dropped bool           // wiped when users is 0
+	memo    any            // parsed key, made by the token that uses it
 	forget  func(p11.Attributes)
 }
 
@@ -48,6 +49,17 @@ func NewObject(h p11.ObjectHandle, name string, attrs p11.Attributes) *Object {
 func NewSessionObject(h p11.ObjectHandle, attrs p11.Attributes, forget func(p11.Attributes)) *Object {
 	o := NewObject(h, "", attrs)
 	o.forget = forget
+	return o
+}
+
+// Pack has the object take less memory while nobody holds it, and parsed nothing of it: a
+// store of very many calls it for each, before anybody else has it.
+func (o *Object) Pack() *Object {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.packed = o.attrs.Pack()
+	o.attrs.Wipe()
+	o.attrs = o.packed.Unpack()
 	return o
 }
 
@@ -87,7 +99,9 @@ func (o *Object) Acquire() (p11.Attributes, error) {
 	if o.dropped && o.users == 0 {
 		return nil, p11.CKR_OBJECT_HANDLE_INVALID
 	}
-	o.users++
+	if o.users++; o.attrs == nil {
+		o.attrs = o.packed.Unpack()
+	}
 	return o.attrs, nil
 }
 
@@ -109,13 +123,34 @@ func (o *Object) Drop() {
 	o.unlock()
 }
 
+// matches says whether the object's attributes match a template (Attributes.Match). One that
+// is gone matches none.
+func (o *Object) matches(template p11.Attributes) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case o.dropped && o.users == 0:
+		return false
+	case o.attrs != nil:
+		return o.attrs.Match(template)
+	}
+	return o.packed.Match(template)
+}
+
 // unlock gives mu back, and wipes what nobody holds any more.
 func (o *Object) unlock() {
 	var memo any
 	var attrs p11.Attributes
-	if o.dropped && o.users == 0 {
-		memo, attrs = o.memo, o.attrs
-		o.memo, o.attrs = nil, nil
+	switch {
+	case o.users > 0:
+	case o.dropped:
+		if attrs = o.attrs; attrs == nil && o.packed != nil {
+			attrs = o.packed.Unpack()
+		}
+		memo = o.memo
+		o.memo, o.attrs, o.packed = nil, nil, nil
+	case o.packed != nil && o.memo == nil:
+		o.attrs = nil
 	}
 	forget := o.forget
 	o.mu.Unlock()

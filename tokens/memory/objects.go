@@ -70,7 +70,7 @@ func (s *Store) showLocked(name string) {
 	if o := s.Index.ByName(name); o != nil {
 		h = o.Handle
 	}
-	o := tokens.NewObject(h, name, k.attrs.Clone())
+	o := tokens.NewObject(h, name, k.attrs.Clone()).Pack()
 	o.Changed, o.Dated = k.changed, k.dated
 	if old := s.Index.PutAt(o, k.number); old != nil {
 		old.Drop()

@@ -46,7 +46,7 @@ func (s *Store) publish(n format.Name, st stamp, private bool, attrs p11.Attribu
 
 // object is an object of the file n.
 func (s *Store) object(h p11.ObjectHandle, n format.Name, attrs p11.Attributes) *tokens.Object {
-	o := tokens.NewObject(h, ShownName(s.nameKey, n.String()), attrs)
+	o := tokens.NewObject(h, ShownName(s.nameKey, n.String()), attrs).Pack()
 	o.Stored = n.String()
 	return o
 }
