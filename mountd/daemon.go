@@ -178,6 +178,8 @@ func New(ctx context.Context, c Config) (_ *Daemon, err error) {
 			err = errors.Join(err, d.Close())
 		}
 	}()
+	uncollect := collectLarge() // from here on: what is loaded is large
+	d.later(func() error { uncollect(); return nil })
 	if d.conf.Paths.Mount, err = mountpoint.Resolve(c.Paths.Mount); err != nil {
 		return nil, fmt.Errorf("the mount point: %w", err)
 	}
