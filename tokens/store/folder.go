@@ -230,6 +230,25 @@ func (d *folder) readIf(name string, limit int64, agree func(size int64) error) 
 	return b[:n], s, nil
 }
 
+// look has f read parts of a file, which are there.
+func (d *folder) look(name string, f func(read func(b []byte, at int64) error) error) error {
+	fd, err := openat(d.fd, name, unix.O_RDONLY, 0)
+	if err != nil {
+		return ioError("open", name, err)
+	}
+	defer unix.Close(fd)
+	return f(func(b []byte, at int64) error {
+		n, err := retry(func() (int, error) { return unix.Pread(fd, b, at) })
+		if err == nil && n < len(b) {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return ioError("read", name, err)
+		}
+		return nil
+	})
+}
+
 // put writes a new file, which is or is going to be name, and has sync make its contents
 // durable.
 func (d *folder) put(temp, name string, b []byte, sync func(fd int) error) error {

@@ -207,15 +207,24 @@ func (s *Store) markLine(n format.Name) error {
 			return format.KeepLine
 		})
 	}
-	b, _, err := s.objs.read(indexFile, maxIndexFile)
-	if err != nil {
+	at, err := s.findLine(n)
+	if err != nil || at < 0 {
 		return err
 	}
-	at := format.FindLine(b, n)
-	if at < 0 {
-		return nil
+	return s.changeIndex(1, func() error { return s.objs.overwrite(indexFile, n.Marked(), at) })
+}
+
+// findLine returns where n's line is in the clean index, or -1.
+func (s *Store) findLine(n format.Name) (at int64, err error) {
+	err = s.objs.look(indexFile, func(read func([]byte, int64) error) (err error) {
+		at, err = format.SearchLine(s.idx.stamp.size, read, n, s.format.Place)
+		return err
+	})
+	if err != nil || at >= 0 {
+		return at, err
 	}
-	return s.changeIndex(1, func() error { return s.objs.overwrite(indexFile, n.Marked(), int64(at)) })
+	b, _, err := s.objs.read(indexFile, maxIndexFile)
+	return int64(format.FindLine(b, n)), err
 }
 
 // rewriteIndex replaces OBJ.IDX by one that is edited (format.EditIndex), and in

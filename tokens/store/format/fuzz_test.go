@@ -260,6 +260,11 @@ func FuzzIndexFile(f *testing.F) {
 			}
 			if at := FindLine(out, n); at < 0 || at > 0 && out[at-1] != '\n' {
 				t.Fatalf("the line of %s is not found", n)
+			} else if found, err := SearchLine(int64(len(out)), func(b []byte, at int64) error {
+				_, err := bytes.NewReader(out).ReadAt(b, at)
+				return err
+			}, n, numbered{}.Place); err != nil || found >= 0 && found != int64(at) {
+				t.Fatalf("the line of %s is at %d, not at %d: %v", n, at, found, err)
 			}
 		}
 		for _, line := range x.Unknown {

@@ -1,6 +1,10 @@
 package format
 
-import "bytes"
+import (
+	"bytes"
+	"cmp"
+	"sort"
+)
 
 // OBJ.IDX, the index, says which objects the token has: each line is the name of
 // an object file and a line feed. A file that it does not list is no object, and
@@ -156,4 +160,35 @@ func FindLine(b []byte, n Name) int {
 		return -1
 	}
 	return at + 1
+}
+
+// SearchLine is FindLine in an index of that many bytes, of which it reads a few lines: those
+// of new names are appended, so they are in order unless somebody else has edited them. -1
+// says that the line is not where it would be then. place is Format.Place.
+func SearchLine(size int64, read func(b []byte, at int64) error, n Name, place func(Name) uint64) (at int64, err error) {
+	if size%indexLine != 0 {
+		return -1, nil
+	}
+	var line [indexLine]byte
+	i, found := sort.Find(int(size/indexLine), func(i int) int {
+		if err != nil {
+			return 0
+		}
+		err = read(line[:], int64(i)*indexLine)
+		o, _, _ := parseLine(line[:len(n)])
+		return cmp.Compare(place(n), place(o))
+	})
+	if err != nil || !found {
+		return -1, err
+	}
+	at = int64(i) * indexLine
+	want := append([]byte{'\n'}, append(n[:], '\n')...)
+	if at == 0 {
+		want = want[1:]
+	}
+	got := make([]byte, len(want)) // from the end of the line before
+	if err := read(got, at+indexLine-int64(len(got))); err != nil || !bytes.Equal(got, want) {
+		return -1, err
+	}
+	return at, nil
 }
