@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -85,6 +86,65 @@ func TestTasks(t *testing.T) {
 	}
 }
 
+// notTasks are the options of other tools that say how a task is done, with what, or how much
+// is printed; what they are for is a row, or is asked for by p11fs itself.
+var notTasks = map[string]string{
+	"softhsm2-util": "help version file-pin force free id label module pin serial slot so-pin token",
+	"pkcs11-tool": "module help mechanism hash-algorithm mgf salt-len session-rw login login-type pin puk new-pin so-pin key-type usage-sign derive-pass-der " +
+		"application-label application-id issuer subject type id label slot slot-description slot-index object-index token-label attr-from input-file " +
+		"signature-file output-file signature-format verbose private use-locking allow-sw iv moz-cert list-token-slots sensitive extractable aad generic tag-bits hkdf-hash salt-type salt-file salt-hex info-hex wrap-with uri list-locked",
+	"p11tool": "bits curve sec-param label id ca private debug outfile login so-login admin-login sign-params hash pkcs8 inder inraw outder outraw provider " +
+		"provider-opts detailed-url batch version help more-help trusted distrusted load-pubkey",
+}
+
+// TestNoTaskIsMissing holds the tables to what the other tools say they do: each of their
+// options is in their section, or is none that does something by itself.
+func TestNoTaskIsMissing(t *testing.T) {
+	t.Parallel()
+	needTools(t, "softhsm2-util", "pkcs11-tool", "p11tool")
+	page, err := os.ReadFile("../docs/tasks.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	section := func(name string) string {
+		_, text, ok := strings.Cut(string(page), "\n## "+name+"\n")
+		if !ok {
+			t.Fatalf("the page has no section %s", name)
+		}
+		text, _, _ = strings.Cut(text, "\n## ")
+		return text
+	}
+	told := func(text, option string) bool {
+		return regexp.MustCompile("`[^`]*" + regexp.QuoteMeta(option) + "[ `…=]").MatchString(text)
+	}
+	for tool, not := range notTasks {
+		help, _ := command(tool, "--help") // pkcs11-tool's fails
+		options := regexp.MustCompile(`(?m)^ +(?:-.[, ] ?)?--([a-z0-9-]+)`).FindAllStringSubmatch(help, -1)
+		if len(options) < 15 {
+			t.Errorf("%s --help names %d options:\n%s", tool, len(options), help)
+		}
+		for _, m := range options {
+			if !told(section(tool), "--"+m[1]) && !slices.Contains(strings.Fields(not), m[1]) {
+				t.Errorf("docs/tasks.md has no row for %s --%s", tool, m[1])
+			}
+		}
+	}
+	// Those that a machine seldom has, by their manual pages: openCryptoki 3.27, ykman 5.
+	for name, words := range map[string]string{
+		"p11sak": "generate-key list-key remove-key set-key-attr copy-key import-key export-key extract-pubkey wrap-key unwrap-key " +
+			"import-cert list-cert remove-cert set-cert-attr copy-cert export-cert extract-cert-pubkey",
+		"ssh-agent and ssh-add": "ssh-agent ssh-add -a -c -d -D -e -h -k -K -l -L -P -s -S -t -T -x -X -A",
+		"ykman piv": "info reset change-pin change-puk change-management-key set-retries unblock-pin attest " +
+			"generate import export delete move request --pin-policy --touch-policy",
+	} {
+		for word := range strings.FieldsSeq(words) {
+			if !told(section(name), word) {
+				t.Errorf("docs/tasks.md has no row for %s of %s", word, name)
+			}
+		}
+	}
+}
+
 // wordsOnly are what rows name besides the lines to type.
 var wordsOnly = map[string]bool{
 	"p11fs init": true, "rm -r": true, "p11fs import": true, "p11fs logout": true, "p11fs doctor": true, // which finds what it finds
@@ -115,7 +175,7 @@ func answersTo(command string) string {
 
 // taskFiles makes what the rows work on.
 const taskFiles = `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out web.pem &&
-openssl req -x509 -key web.pem -subj /CN=web -days 9 -out web.crt &&
+openssl req -x509 -key web.pem -subj /CN=web -days 9 -out web.crt && openssl req -x509 -key web.pem -subj /CN=ca -days 9 -out ca.crt &&
 echo phrase > phrase && openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384 -out plain.pem && openssl pkcs8 -topk8 -in plain.pem -passout file:phrase -out locked.pem &&
 openssl genpkey -algorithm RSA -out rsa.pem 2> openssl.log &&
 openssl pkey -in web.pem -pubout -out theirs.pub && head -c 32 /dev/urandom > disk.key && echo 'attack at dawn' > msg && cp msg note &&
