@@ -8,6 +8,25 @@ import (
 	"testing"
 )
 
+// TestSops runs the lines of docs/age.md for sops, with the real one.
+func TestSops(t *testing.T) {
+	t.Parallel()
+	_, err := exec.LookPath("sops")
+	need(t, err == nil, "sops")
+	bin := workDir(t, "bin")
+	if err := os.Symlink(binary(), filepath.Join(bin, "age-plugin-p11fs")); err != nil {
+		t.Fatal(err)
+	}
+	d, term := ready(t, daemonConfig{modern: true})
+	term.ok("PATH=" + bin + ":$PATH && printf 'user: me\\npassword: 12-34-56\\n' > config.yaml\nset -e\n" + docBlock(t, "age.md", "sh", "A key, its recipient and its identity") + docBlock(t, "age.md", "sh", "sops") + "set +e")
+	term.ok("grep -q 'password: 12-34-56' config.opened.yaml && grep -q 'password: ENC' config.enc.yaml && ! grep -q 12-34-56 config.enc.yaml")
+	term.ok("p11fs logout swtok")
+	if r := term.run("sops decrypt config.enc.yaml"); r.status == 0 || !strings.Contains(r.out+r.err, "log in first") {
+		t.Errorf("without a login: %d, %s%s", r.status, r.out, r.err)
+	}
+	d.stop()
+}
+
 // TestAge runs the lines of docs/age.md with the real age, which go.mod has as a tool.
 func TestAge(t *testing.T) {
 	t.Parallel()

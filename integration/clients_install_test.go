@@ -95,6 +95,27 @@ func TestSocketActivation(t *testing.T) {
 	}
 }
 
+// TestFirstClientStarts: behind a socket of the service manager there is no daemon, until the
+// first program connects; it is then answered like any other.
+func TestFirstClientStarts(t *testing.T) {
+	t.Parallel()
+	needTools(t, "systemd-socket-activate", "pkcs11-tool")
+	d := newDaemon(t, daemonConfig{})
+	socket := filepath.Join(d.dir, "early.sock")
+	term := d.terminal()
+	term.ok("systemd-socket-activate --listen " + socket + " --fdname rpc.sock -E HOME -E XDG_RUNTIME_DIR -E XDG_DATA_HOME -E XDG_CONFIG_HOME -E XDG_STATE_HOME -E XDG_CACHE_HOME " +
+		d.c.binary + " mount " + d.mnt + " > log 2>&1 &")
+	eventually(t, "the socket", func() bool { _, err := os.Stat(socket); return err == nil })
+	if m := mountsBelow(d.mnt); len(m) > 0 {
+		t.Errorf("%q is mounted before there was a client", m)
+	}
+	if out := term.ok("P11FS_SOCKET=" + socket + " pkcs11-tool --module " + ownModule(t) + " --list-slots"); !strings.Contains(out, "p11fs swtok") {
+		t.Errorf("the first client has\n%s", out)
+	}
+	term.ok("p11fs status && p11fs umount " + d.mnt + " && wait")
+	term.close()
+}
+
 // activate binds a socket and becomes the program of the further arguments, as
 // sd_listen_fds(3) has it.
 const activate = `
