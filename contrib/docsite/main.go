@@ -75,8 +75,11 @@ func (m manual) title() string {
 // in HTML.
 func readManuals(dir string) (list []manual, err error) {
 	paths, err := filepath.Glob(filepath.Join(dir, "*.[1-8]"))
-	if err != nil || len(paths) == 0 {
-		return nil, fmt.Errorf("%s has no manual pages (%v): make man writes them", dir, err)
+	if err != nil {
+		return nil, err
+	}
+	if len(paths) == 0 {
+		return nil, fmt.Errorf("%s has no manual pages: make man writes them", dir)
 	}
 	slices.Sort(paths)
 	for _, path := range paths {
