@@ -26,6 +26,10 @@ const (
 	MaxBlob = 16384
 )
 
+// TransportKey makes, by UnwrapKey, a public key with the card's MAC of one that has none
+// (CKM_IBM_TRANSPORTKEY).
+const TransportKey p11.MechanismType = 0x80020005
+
 // A Blob is a key as a card gives it out, or the SubjectPublicKeyInfo of a public key.
 type Blob []byte
 
@@ -61,10 +65,22 @@ func (b Blob) SPKI() []byte {
 
 // Session is the identifier of the login session that a key is of, nil for none.
 func (b Blob) Session() []byte {
-	if b.IsSPKI() || len(b) < BlobSealed+MACLen || [SessionLen]byte(b) == [SessionLen]byte{} {
+	id := []byte(b)
+	if b.WKID() == nil {
 		return nil
 	}
-	return b[BlobSession:SessionLen]
+	if b.IsSPKI() { // it stands behind the WKID, likewise
+		const behind = 2 + WKIDLen
+		rest := b[len(b.SPKI()):]
+		if len(rest) < behind+2+SessionLen || rest[behind] != asn1.TagOctetString || rest[behind+1] != SessionLen {
+			return nil
+		}
+		id = rest[behind+2:]
+	}
+	if [SessionLen]byte(id) == [SessionLen]byte{} {
+		return nil
+	}
+	return id[:SessionLen]
 }
 
 // Bits are the boolean attributes of a key.

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"io/fs"
+	"path"
 	"time"
 
 	"errors"
@@ -21,7 +22,7 @@ const (
 	loginSalt = 16
 	// The lengths of a PIN for a login.
 	leastPIN, mostPIN = 8, 16
-	// maxSessions is how many logins there may be.
+	// maxSessions is how many logins there may be at a domain.
 	maxSessions = 1024
 	// sessionKey has what makes identifiers of sessions, so that all domains make the same.
 	sessionKey = "sessions/key"
@@ -69,7 +70,7 @@ func (d *domain) Login(_ context.Context, pin, nonce []byte) ([]byte, error) {
 	}
 	id, err := d.sessionID(pin, nonce)
 	if err == nil {
-		err = d.set.beginSession(id)
+		err = d.beginSession(id)
 	}
 	if err != nil {
 		d.log.Error("software card: login", "err", err)
@@ -108,18 +109,22 @@ func (d *domain) sessionID(pin, nonce []byte) ([]byte, error) {
 }
 
 // beginSession notes a login.
-func (s *Set) beginSession(id []byte) error {
+func (d *domain) beginSession(id []byte) error {
+	s, name := d.set, d.sessionFile(id)
 	return s.locked(func() error {
-		list, err := fs.ReadDir(s.root.FS(), "sessions")
+		if err := s.root.MkdirAll(path.Dir(name), 0o700); err != nil {
+			return err
+		}
+		list, err := fs.ReadDir(s.root.FS(), path.Dir(name))
 		switch {
 		case err != nil:
 			return err
-		case s.exists(sessionFile(id)):
+		case s.exists(name):
 			return nil
-		case len(list) > maxSessions:
+		case len(list) >= maxSessions:
 			return errors.New("too many sessions")
 		}
-		return s.writeLocked(sessionFile(id), nil)
+		return s.writeLocked(name, nil)
 	})
 }
 
@@ -128,7 +133,7 @@ func (d *domain) Logout(_ context.Context, blob []byte) error {
 	if err := d.checkLogin(blob); err != nil {
 		return err
 	}
-	name := sessionFile(blob[:ep11.SessionLen])
+	name := d.sessionFile(blob[:ep11.SessionLen])
 	if !d.set.exists(name) {
 		return p11.CKR_SESSION_CLOSED
 	}

@@ -9,7 +9,7 @@
 //	                    old beside it
 //	NN.DDDD/wk/…        those of an APQN that has keys of its own
 //	offline/NN.DDDD     empty: that APQN does not answer
-//	sessions/ID         empty: a login, by the session's identifier
+//	sessions/NN.DDDD/ID empty: a login at that APQN, by the session's identifier
 //	sessions/key        the key that authenticates their identifiers
 //
 // All is read at each call, so that a change by another process counts at once. A kind with

@@ -238,7 +238,7 @@ func (d *domain) open(b ep11.Blob) (k *key, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if k.session != [ep11.SessionLen]byte{} && !d.set.exists(sessionFile(k.session[:])) {
+	if k.session != [ep11.SessionLen]byte{} && !d.set.exists(d.sessionFile(k.session[:])) {
 		k.wipe()
 		return nil, p11.CKR_SESSION_CLOSED
 	}
@@ -328,4 +328,7 @@ func (d *domain) run(ctx context.Context, use p11.Flags, m p11.Mechanism, o *tok
 	return append(out, rest...), err
 }
 
-func sessionFile(id []byte) string { return path.Join("sessions", hex.EncodeToString(id)) }
+// sessionFile is there while the login is, at this domain: each has its own.
+func (d *domain) sessionFile(id []byte) string {
+	return path.Join("sessions", d.apqn.String(), hex.EncodeToString(id))
+}

@@ -13,10 +13,6 @@ import (
 	"p11fs/tokens/card/ep11"
 )
 
-// transportKey makes a public key with the card's MAC of one that has none
-// (CKM_IBM_TRANSPORTKEY).
-const transportKey p11.MechanismType = 0x80020005
-
 // bitsOf are the boolean attributes of a new key: those of the template, over what a card
 // does where it says nothing.
 func bitsOf(template p11.Attributes, generated bool) ep11.Bits {
@@ -237,7 +233,7 @@ func (d *domain) UnwrapKey(ctx context.Context, wrapped, kek, macKey, pin []byte
 	if len(macKey) > 0 {
 		return nil, nil, p11.CKR_ARGUMENTS_BAD // for a mechanism that is not here
 	}
-	if mech.Type == transportKey {
+	if mech.Type == ep11.TransportKey {
 		return d.takePublic(wrapped, template, pin)
 	}
 	under, err := d.openFor(kek, p11.CKF_UNWRAP, mech)
@@ -424,7 +420,7 @@ func (d *domain) loggedIn(pin []byte) (session [ep11.SessionLen]byte, err error)
 		return session, err
 	}
 	copy(session[:], pin)
-	if !d.set.exists(sessionFile(session[:])) {
+	if !d.set.exists(d.sessionFile(session[:])) {
 		return session, p11.CKR_SESSION_CLOSED
 	}
 	return session, nil

@@ -159,7 +159,7 @@ func TestAttributes(t *testing.T) {
 	wants(t, "encrypt with a public key that verifies", err, p11.CKR_KEY_FUNCTION_NOT_PERMITTED)
 	_, err = ep11.EncryptSingle(t.Context(), b.via, nil, pub.SPKI(), mech(t, "rsa-pkcs"), []byte("x"))
 	wants(t, "without the card's part", err, p11.CKR_OK)
-	again, _, err := ep11.UnwrapKey(t.Context(), b.via, nil, pub.SPKI(), kek, nil, nil, p11.Mechanism{Type: transportKey}, template(t, "class=public-key key-type=rsa encrypt=true"))
+	again, _, err := ep11.UnwrapKey(t.Context(), b.via, nil, pub.SPKI(), kek, nil, nil, p11.Mechanism{Type: ep11.TransportKey}, template(t, "class=public-key key-type=rsa encrypt=true"))
 	if err != nil || !bytes.Equal(ep11.Blob(again).WKID(), rsaKey.WKID()) {
 		t.Errorf("a transport key of wrapping key %x, %v", ep11.Blob(again).WKID(), err)
 	}
@@ -294,6 +294,10 @@ func TestSessions(t *testing.T) {
 	wants(t, "a new key of no login", err, p11.CKR_SESSION_CLOSED)
 	login(nil)
 	wants(t, "logged in with the same values", sign(t, b, nil, k), p11.CKR_OK)
+	second := card.Target{b.set.APQNs()[1]}
+	wants(t, "logout at one domain of two", ep11.Logout(t.Context(), b.via, second, blob), p11.CKR_OK)
+	wants(t, "where it is logged out", sign(t, b, second, k), p11.CKR_SESSION_CLOSED)
+	wants(t, "where it is not", sign(t, b, nil, k), p11.CKR_OK)
 	_, err = ep11.Login(t.Context(), b.via, nil, []byte("short"), nonce)
 	wants(t, "a short PIN", err, p11.CKR_PIN_LEN_RANGE)
 }
