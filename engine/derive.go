@@ -151,7 +151,7 @@ func (s *Session) makeAllFrom(ctx context.Context, f from, m p11.Mechanism, key 
 				attrs[i] = p.attrs
 			}
 		}
-		attrs, err := compute(ctx, o.token(), keys, attrs)
+		attrs, err := compute(s.long(ctx), o.token(), keys, attrs)
 		if err == nil {
 			err = s.seesAll(others)
 		}

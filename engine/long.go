@@ -93,7 +93,10 @@ func (l *longs) leave(w *long) {
 	l.end(w.account)
 }
 
-// long is ctx for calls of the token that may take long.
+// long is ctx for calls of the token that may take long, and make keys.
 func (s *Session) long(ctx context.Context) context.Context {
+	if l := s.appSlot.login.Load(); l != nil {
+		ctx = tokens.WithLogin(ctx, l.token)
+	}
 	return tokens.WithLong(ctx, s.appSlot.app.account.Long)
 }

@@ -29,6 +29,9 @@ type Kind struct {
 	// says what is wrong, and one that mends it; both are empty where nothing
 	// is wrong, and where there is no token yet. It may be nil.
 	Check func(p Place) (wrong, mend string)
+	// Caveats are what could be better about how p.Config has the token be, a line each, which
+	// says with what. It may be nil.
+	Caveats func(p Place) []string
 	// OwnFormat is the tokversion of a user's own directory for which no configuration
 	// says it: that of what is in it, and of what Open makes where there is nothing. It
 	// may be nil, for zero.

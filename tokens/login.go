@@ -1,11 +1,27 @@
 package tokens
 
 import (
+	"context"
 	"sync"
 
 	"p11fs/p11"
 	"p11fs/secret"
 )
+
+// loginKey is the key of what WithLogin puts into a context.
+type loginKey struct{}
+
+// WithLogin returns a context for a token's calls in which keys are made by who has that
+// login.
+func WithLogin(ctx context.Context, l Login) context.Context {
+	return context.WithValue(ctx, loginKey{}, l)
+}
+
+// LoginOf is the login of who makes a key, nil for somebody who has none.
+func LoginOf(ctx context.Context) Login {
+	l, _ := ctx.Value(loginKey{}).(Login)
+	return l
+}
 
 // Logins are the open logins of a storage. Those of one role share the master key
 // that the PIN opened, and end together when it changes. The methods in …Locked need

@@ -21,7 +21,7 @@ import (
 // What only some tokens can do is an interface of its own, which whoever wants it
 // finds by assertion on the Token: KeyGenerator, KeyWrapper, KeyDeriver,
 // Encapsulator, RandomSeeder, BatchCreator, Dater, Counter, Adopter, Forgetter, Hider, SelfTester, Watcher,
-// Offliner, Describer, Carded, Sharer, Inspector, Reencipherer. Resumer, Sizer, Keeper, Duplicator and KeyDigester are found on an
+// Offliner, Describer, Carded, Sharer, Inspector, Reencipherer, SessionPINSetter. Resumer, Sizer, Keeper, Duplicator and KeyDigester are found on an
 // Operation.
 type Token interface {
 	// Name is the name of the token directory, such as "swtok".
@@ -360,6 +360,15 @@ type Reencipherer interface {
 	FinalizeReencipher(ctx context.Context, progress func(done, total int)) (int, error)
 	// CancelReencipher removes it.
 	CancelReencipher(ctx context.Context, progress func(done, total int)) (int, error)
+}
+
+// A SessionPINSetter is a token that may bind its keys to logins at its cards, which have a PIN
+// of their own.
+type SessionPINSetter interface {
+	// SetSessionPIN sets it, for logins of the user that begin when there is no other. It
+	// wants a Login of CKU_USER. Keys that were made under another PIN are of use again when
+	// that is set.
+	SetSessionPIN(ctx context.Context, pin *secret.Bytes) error
 }
 
 // A Damage is a file of a token that cannot be used.

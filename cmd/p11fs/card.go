@@ -95,6 +95,7 @@ func newCard(s streams) *cobra.Command {
 	for _, step := range reencipherSteps() {
 		c.AddCommand(newCardKeys(s, step))
 	}
+	c.AddCommand(newCardVHSMPIN(s))
 	return c
 }
 

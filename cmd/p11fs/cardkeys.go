@@ -47,42 +47,79 @@ func newCardKeys(s streams, step reencipherStep) *cobra.Command {
 	}
 	where := placeFlags(c)
 	pinFile := c.Flags().String("pin-file", "", "read the user's PIN from the first line of this `FILE`")
-	c.RunE = func(c *cobra.Command, args []string) (err error) {
-		mode, paths, err := where()
-		if err != nil {
-			return err
-		}
-		conf := mountd.Config{Mode: mode, Paths: paths, Log: slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: slog.LevelWarn}))}
-		if err := setKinds(&conf, "auto"); err != nil {
-			return err
-		}
-		t, err := conf.OpenDirectory(c.Context(), args[0])
-		if err != nil {
+	c.RunE = func(c *cobra.Command, args []string) error {
+		return withCardToken(c.Context(), s, where, args[0], *pinFile, func(ctx context.Context, t tokens.Token, _ *asker) error {
+			keys, ok := t.(tokens.Reencipherer)
+			if !ok {
+				return fmt.Errorf("the token %s is of the kind %s, whose keys are under no master key of a card: name another one", args[0], t.Kind())
+			}
+			bar := startCount(s)
+			n, err := step.run(keys, ctx, bar.reached)
+			bar.stop()
+			if err == nil {
+				fmt.Fprintf(s.out, step.said, n, args[0])
+			}
 			return withAdvice(err)
-		}
-		defer func() { err = errors.Join(err, t.Close()) }()
-		keys, ok := t.Token.(tokens.Reencipherer)
-		if !ok {
-			return fmt.Errorf("the token %s is of the kind %s, whose keys are under no master key of a card: name another one", args[0], t.Kind())
-		}
-		pin, err := getPIN(c.Context(), newAsker(s), *pinFile, "user PIN", false)
-		if err != nil {
-			return err
-		}
-		defer pin.Close()
-		login, err := t.Login(c.Context(), p11.CKU_USER, pin)
-		if err != nil {
-			return withAdvice(err)
-		}
-		defer func() { err = errors.Join(err, login.Close()) }()
-		bar := startCount(s)
-		n, err := step.run(keys, c.Context(), bar.reached)
-		bar.stop()
-		if err != nil {
-			return withAdvice(err)
-		}
-		fmt.Fprintf(s.out, step.said, n, args[0])
-		return nil
+		})
+	}
+	return c
+}
+
+// withCardToken does something with a token's directory, as its user.
+func withCardToken(ctx context.Context, s streams, where func() (mountd.Mode, mountd.Paths, error), name, pinFile string, do func(context.Context, tokens.Token, *asker) error) (err error) {
+	mode, paths, err := where()
+	if err != nil {
+		return err
+	}
+	conf := mountd.Config{Mode: mode, Paths: paths, Log: slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: slog.LevelWarn}))}
+	if err := setKinds(&conf, "auto"); err != nil {
+		return err
+	}
+	t, err := conf.OpenDirectory(ctx, name)
+	if err != nil {
+		return withAdvice(err)
+	}
+	defer func() { err = errors.Join(err, t.Close()) }()
+	ask := newAsker(s)
+	pin, err := getPIN(ctx, ask, pinFile, "user PIN", false)
+	if err != nil {
+		return err
+	}
+	defer pin.Close()
+	login, err := t.Login(ctx, p11.CKU_USER, pin)
+	if err != nil {
+		return withAdvice(err)
+	}
+	defer func() { err = errors.Join(err, login.Close()) }()
+	return do(ctx, t.Token, ask)
+}
+
+func newCardVHSMPIN(s streams) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "vhsm-pin TOKEN",
+		Short: "Set the PIN of the cards' login that a token with VHSM_MODE binds its keys to",
+		Long: `Set the PIN of the cards' login that a token binds its private keys to, whose ep11tok.conf
+has VHSM_MODE: 8 to 16 bytes, which only the user's PIN opens and nobody enters again. The
+user's PIN is asked for, and then the new one, twice; if standard input is no terminal, it
+has one line each. It counts from when nobody is logged in to the token. Keys that were made
+under another one are of no use until that is set again.` + directoryText,
+		Example: "  p11fs card vhsm-pin ep11tok", Args: takes(1, 1),
+	}
+	where := placeFlags(c)
+	pinFile := c.Flags().String("pin-file", "", "read the user's PIN from the first line of this `FILE`")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		return withCardToken(c.Context(), s, where, args[0], *pinFile, func(ctx context.Context, t tokens.Token, ask *asker) error {
+			setter, ok := t.(tokens.SessionPINSetter)
+			if !ok {
+				return fmt.Errorf("the token %s is of the kind %s, whose keys are bound to no login of a card: name another one", args[0], t.Kind())
+			}
+			pin, err := getPIN(ctx, ask, "", "new VHSM PIN", true)
+			if err != nil {
+				return err
+			}
+			defer pin.Close()
+			return withAdvice(setter.SetSessionPIN(ctx, pin))
+		})
 	}
 	return c
 }

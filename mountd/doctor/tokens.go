@@ -49,6 +49,9 @@ func (e Examination) tokens() Finding {
 		case st.Unfinished != "":
 			return f.wrong(e.migrate(p.Name)+" (or with --forget-backup, to remove it)", "%s is a migration of %s that did not end", st.Unfinished, p.Name)
 		}
+		if s.Kind.Caveats != nil {
+			f.Weak = append(f.Weak, s.Kind.Caveats(p)...)
+		}
 		if st.CountedOut != "" {
 			return f.wrong("rm "+shellWord(st.CountedOut)+" (the counter then goes on at the time)", "the counter of %s has no number left: its file says more than any count comes to", p.Name)
 		}

@@ -20,6 +20,8 @@ import (
 type conf struct {
 	apqns     card.Target // none: APQN_ANY
 	sensitive bool        // FORCE_SENSITIVE
+	strict    bool        // STRICT_MODE
+	vhsm      bool        // VHSM_MODE
 	filter    string      // CPFILTER, "" for the file beside this one
 	wkvp      []byte      // EXPECTED_WKVP
 	ignored   []string    // the words that change nothing here
@@ -105,9 +107,13 @@ func (p *parser) statement() error {
 		return p.allowed(w)
 	case "FORCE_SENSITIVE":
 		p.sensitive = true
-	case "STRICT_MODE", "VHSM_MODE", "FIPS_SESSION_MODE":
+	case "STRICT_MODE":
+		p.strict = true
+	case "VHSM_MODE":
+		p.vhsm = true
+	case "FIPS_SESSION_MODE":
 		// To take no notice would make keys that outlive the session they are to belong to.
-		return p11.Advise(p.bad(w, "%s binds keys to login sessions of the card, which p11fs does not make", w.Text), "take the line out, if the keys of the token belong to no such session")
+		return p11.Advise(p.bad(w, "%s binds keys to certified sessions of the card, which p11fs does not make", w.Text), "take the line out, if the keys of the token belong to no such session")
 	case "CPFILTER":
 		v, err := p.value(w)
 		p.filter = v.Text

@@ -26,6 +26,7 @@ func TestParseConf(t *testing.T) {
 		"in one line":               {"APQN_ALLOWLIST 1 2 10 8 END", conf{apqns: two}},
 		"a pair twice":              {"APQN_ALLOWLIST 1 2 10 8 1 2 END", conf{apqns: two}},
 		"words":                     {"APQN_ANY FORCE_SENSITIVE", conf{sensitive: true}},
+		"sessions":                  {"STRICT_MODE APQN_ANY\nVHSM_MODE", conf{strict: true, vhsm: true}},
 		"values with and without =": {"APQN_ANY\nCPFILTER /etc/f.conf\nEXPECTED_WKVP = \"0x000102030405060708090a0b0c0d0e0f\"\n", conf{filter: "/etc/f.conf", wkvp: wkvp}},
 		"a longer pattern":          {"APQN_ANY EXPECTED_WKVP=\"000102030405060708090a0b0c0d0e0fff\"", conf{wkvp: wkvp}},
 		"a comment behind a word":   {"APQN_ANY # all\r\n\tCPFILTER \"a file # of it\" # comment", conf{filter: "a file # of it"}},
@@ -57,9 +58,7 @@ func TestParseConfRefused(t *testing.T) {
 		"APQN_ALLOWLIST -1 0 END":            "no number of an adapter",
 		"APQN_ALLOWLIST 1_0 0 END":           "no number of an adapter",
 		"APQN_ALLOWLIST \"1\" 0 END":         "no number of an adapter",
-		"APQN_ANY FIPS_SESSION_MODE":         "FIPS_SESSION_MODE binds keys to login sessions",
-		"APQN_ANY STRICT_MODE":               "STRICT_MODE binds keys to login sessions",
-		"VHSM_MODE APQN_ANY":                 "VHSM_MODE binds keys to login sessions",
+		"APQN_ANY FIPS_SESSION_MODE":         "FIPS_SESSION_MODE binds keys to certified sessions",
 		"APQN_ANY\n\nAPQNANY":                `line 3: nothing is called "APQNANY"`,
 		"APQN_ANY CPFILTER":                  "wants a value",
 		"APQN_ANY CPFILTER =":                "wants a value",
@@ -238,6 +237,27 @@ func TestVacant(t *testing.T) {
 	} {
 		if got := vacant(wayTo(nil, tt.socket), tt.place); (got != "") != tt.vacant {
 			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
+
+// TestCaveats: doctor tells of keys that are bound to logins at cards that are not named.
+func TestCaveats(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]int{"APQN_ANY": 0, "APQN_ANY STRICT_MODE": 1, "VHSM_MODE APQN_ANY": 1, "APQN_ALLOWLIST 0 1 END STRICT_MODE": 0} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, confFile), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		p := tokens.Place{Name: "mine", Dir: dir}
+		if got := caveats(p); len(got) != want {
+			t.Errorf("%s: %q", text, got)
+		}
+		if err := os.Mkdir(filepath.Join(dir, "card"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if got := caveats(p); len(got) != 0 {
+			t.Errorf("%s, a card of its own: %q", text, got)
 		}
 	}
 }

@@ -16,7 +16,7 @@ func failed(err error, blob []byte) error {
 		return nil
 	}
 	rv := p11.RVOf(err)
-	if rv < p11.CKR_VENDOR_DEFINED {
+	if rv < p11.CKR_VENDOR_DEFINED && rv != p11.CKR_SESSION_CLOSED && rv != p11.CKR_PIN_INCORRECT {
 		return err
 	}
 	known := func(rv p11.RV, advice string) error {
@@ -30,6 +30,8 @@ func failed(err error, blob []byte) error {
 			err = p11.Errorf(rv, "%v: %s", err, hex.EncodeToString(id))
 		}
 		return known(p11.CKR_DEVICE_ERROR, "set that wrapping key in the card's domain again, or, if its next one is to stay, run p11fs card reencipher before it is activated")
+	case p11.CKR_SESSION_CLOSED, p11.CKR_PIN_INCORRECT: // of the card's: programs would take them for their own
+		return known(p11.CKR_DEVICE_ERROR, "log out and in again; a key of a login that has ended is made anew")
 	case ep11.WKNotInitialised:
 		return known(p11.CKR_DEVICE_ERROR, "have the card's administrator set a wrapping key")
 	case ep11.StaticPolicy:

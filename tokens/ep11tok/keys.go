@@ -3,13 +3,11 @@ package ep11tok
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/binary"
 	"slices"
 
 	"p11fs/p11"
 	"p11fs/p11/pkix"
-	"p11fs/secret"
 	"p11fs/tokens"
 	"p11fs/tokens/card"
 	"p11fs/tokens/card/ep11"
@@ -31,13 +29,20 @@ func keyBlob(a p11.Attributes) ([]byte, error) {
 // withKey makes a call with the blob of a key, at the domains that can use it. Of a key whose
 // wrapping key is no longer there, the blob under the next one is tried, which re-enciphering
 // has put beside it.
-func (t *token) withKey(ctx context.Context, a p11.Attributes, f func(target card.Target, blob []byte) error) error {
+// The session that it is bound to is kept up, and others that the call needs.
+func (t *token) withKey(ctx context.Context, a p11.Attributes, f func(target card.Target, blob []byte) error, others ...*session) error {
 	blob, err := keyBlob(a)
 	if err != nil {
 		return err
 	}
+	one, err := t.sessions.of(ctx, blob)
+	if err != nil {
+		return failed(err, blob)
+	}
 	try := func(blob []byte) error {
-		return t.cards.ask(ctx, func() error { return f(t.cards.of(blob), blob) })
+		return t.sessions.within(ctx, append(others, one), func() error {
+			return t.cards.ask(ctx, func() error { return f(t.cards.of(blob), blob) })
+		})
 	}
 	err = try(blob)
 	if p11.RVOf(err) != ep11.WKIDMismatch {
@@ -221,8 +226,8 @@ func (t *token) GenerateKey(ctx context.Context, m p11.Mechanism, given p11.Attr
 	if lengths := p11.KeyLengths(kt); len(lengths) == 1 && !a.Has(p11.CKA_VALUE_LEN) {
 		a.SetUlong(p11.CKA_VALUE_LEN, lengths[0])
 	}
-	err = t.make(ctx, func(target card.Target) error {
-		blob, checksum, err := ep11.GenerateKey(ctx, t.cards.via, target, m, template(a), nil)
+	err = t.make(ctx, a, func(target card.Target, pin []byte) error {
+		blob, checksum, err := ep11.GenerateKey(ctx, t.cards.via, target, m, template(a), pin)
 		if err == nil {
 			err = t.secretMade(&a, blob, checksum)
 		}
@@ -251,10 +256,13 @@ func (t *token) GenerateKeyPair(ctx context.Context, m p11.Mechanism, givenPubli
 	}
 	defer end()
 	var blob, spki []byte
-	err = t.make(ctx, func(target card.Target) (err error) {
-		blob, spki, err = ep11.GenerateKeyPair(ctx, t.cards.via, target, p11.Mechanism{Type: onCard(m.Type)[0], Param: m.Param}, template(public), template(private), nil)
+	err = t.make(ctx, private, func(target card.Target, pin []byte) (err error) {
+		blob, spki, err = ep11.GenerateKeyPair(ctx, t.cards.via, target, p11.Mechanism{Type: onCard(m.Type)[0], Param: m.Param}, template(public), template(private), pin)
 		return err
 	})
+	if err == nil && ep11.Blob(spki).Session() != nil {
+		spki, err = t.rebind(ctx, spki, public)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -345,160 +353,37 @@ func (c *cards) has(ctx context.Context, m p11.MechanismType, use p11.Flags) err
 	return err
 }
 
-// make has the card make a key where new keys are made.
-func (t *token) make(ctx context.Context, f func(target card.Target) error) error {
-	return failed(t.cards.ask(ctx, func() error {
-		target, _, err := t.cards.fresh()
-		if err != nil {
-			return err
-		}
-		return f(target)
+// make has the card make a key, of those attributes, where new keys are made. pin is what binds
+// it to its session.
+func (t *token) make(ctx context.Context, a p11.Attributes, f func(target card.Target, pin []byte) error) error {
+	one, err := t.sessions.forNew(ctx, a)
+	if err != nil {
+		return failed(err, nil)
+	}
+	return failed(t.sessions.within(ctx, []*session{one}, func() error {
+		return t.cards.ask(ctx, func() error {
+			target, _, err := t.cards.fresh()
+			if err != nil {
+				return err
+			}
+			pin, err := one.at(target)
+			if err != nil {
+				return err
+			}
+			return f(target, pin)
+		})
 	}), nil)
 }
 
-// importMode wraps the keys that come in.
-const importMode = p11.CKM_AES_CBC_PAD
-
-// Adopt is tokens.Adopter: secret and private keys go into the card. Of other objects none
-// does.
-func (t *token) Adopt(ctx context.Context, attrs p11.Attributes) (p11.Attributes, error) {
-	class, _ := attrs.Class()
-	kt, _ := attrs.KeyType()
-	if class == p11.CKO_SECRET_KEY && t.conf.sensitive {
-		attrs.SetBool(p11.CKA_SENSITIVE, true)
-	}
-	switch class {
-	case p11.CKO_SECRET_KEY, p11.CKO_PRIVATE_KEY:
-		return securekey.Adopt(ctx, attrs, completer{t.soft}, t.bring)
-	case p11.CKO_PUBLIC_KEY:
-		attrs, err := completer{t.soft}.Adopt(ctx, attrs)
-		if err == nil && !attrs.Has(p11.CKA_IBM_OPAQUE) && (kt == p11.CKK_RSA || kt == p11.CKK_EC || octetKeys(kt)) {
-			if spki, serr := securekey.SPKI(attrs); serr == nil {
-				attrs.Set(p11.CKA_IBM_OPAQUE, bytes.Clone(spki)) // for stock, which looks nowhere else
-			}
-		}
-		return attrs, err
-	}
-	return t.soft.Adopt(ctx, attrs)
-}
-
-// A completer completes keys as this machine's library does. A public key on a curve that the
-// library has not is completed without a look at its point: the card has that when it uses
-// the key.
-type completer struct{ tokens.Adopter }
-
-// Adopt is tokens.Adopter.
-func (c completer) Adopt(ctx context.Context, attrs p11.Attributes) (p11.Attributes, error) {
-	given := attrs.Clone()
-	attrs, err := c.Adopter.Adopt(ctx, attrs)
-	params, _ := given.Get(p11.CKA_EC_PARAMS)
-	curve, _ := pkix.CurveOf(params) // without bits if nobody knows it
-	if class, _ := given.Class(); class != p11.CKO_PUBLIC_KEY || curve.Bits == 0 || p11.RVOf(err) != p11.CKR_CURVE_NOT_SUPPORTED {
-		given.Wipe()
-		return attrs, err
-	}
-	if err := pkix.Complete(&given); err != nil {
-		return nil, err
-	}
-	return given, nil
-}
-
-// bring takes the values of a key into the card.
-func (t *token) bring(ctx context.Context, a p11.Attributes) ([]byte, error) {
-	class, _ := a.Class()
-	kt, _ := a.KeyType()
-	var value []byte
-	switch {
-	case class == p11.CKO_SECRET_KEY && (ofHMAC(kt) || slices.Contains([]p11.KeyType{p11.CKK_AES, p11.CKK_DES2, p11.CKK_DES3, p11.CKK_GENERIC_SECRET}, kt)):
-		v, _ := a.Get(p11.CKA_VALUE)
-		value = bytes.Clone(v)
-	case class == p11.CKO_PRIVATE_KEY && (kt == p11.CKK_RSA || kt == p11.CKK_EC || octetKeys(kt)):
-		der, err := pkix.EncodePrivateKey(a)
-		if err != nil {
-			return nil, err
-		}
-		value = der
-	default:
-		return nil, p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "the card takes no %s of type %s", class.Short(), kt.Short())
-	}
-	defer secret.Wipe(value)
-	if err := t.cards.May(); err != nil {
-		return nil, err
-	}
-	if err := t.cards.learn(ctx, false); err != nil {
-		return nil, err
-	}
-	taken := a.Clone()
-	defer taken.Wipe()
-	err := t.carry(ctx, value, &taken)
-	if rv := p11.RVOf(err); rv == ep11.WKIDMismatch || rv == ep11.BlobError {
-		// The key that brings others in is of a wrapping key that has gone.
-		t.cards.forgetImports()
-		if err = t.cards.learn(ctx, true); err == nil {
-			err = t.carry(ctx, value, &taken)
-		}
-	}
-	if err != nil {
-		return nil, failed(err, nil)
-	}
-	blob, _ := securekey.Blob(taken)
-	return bytes.Clone(blob), nil
-}
-
-// carry encrypts a value under the key that brings others in, and has the card unwrap it.
-func (t *token) carry(ctx context.Context, value []byte, a *p11.Attributes) error {
-	return t.cards.try(ctx, func() error {
-		target, kek, err := t.importKey(ctx)
-		if err != nil {
-			return err
-		}
-		iv := make([]byte, 16)
-		_, _ = rand.Read(iv) // which never fails
-		m := p11.Mechanism{Type: importMode, Param: p11.IV(iv)}
-		wrapped, err := ep11.EncryptSingle(ctx, t.cards.via, target, kek, m, value)
-		if err != nil {
-			return err
-		}
-		return t.unwrap(ctx, target, kek, m, wrapped, a)
+// rebind has the card make a public key anew that it has bound to the session of the private
+// one: the public object may be there without, and for all.
+func (t *token) rebind(ctx context.Context, spki ep11.Blob, public p11.Attributes) (made []byte, err error) {
+	told := slices.DeleteFunc(template(public), func(a p11.Attribute) bool {
+		return a.Type != p11.CKA_CLASS && a.Type != p11.CKA_KEY_TYPE && ep11.BitOf(a.Type) == 0
 	})
-}
-
-// importKey is the key that brings others in at the domains where new keys are made, which
-// is made when it is needed first.
-func (t *token) importKey(ctx context.Context) (card.Target, []byte, error) {
-	target, id, err := t.cards.fresh()
-	if err != nil {
-		return nil, nil, err
-	}
-	t.cards.mu.Lock()
-	kek := t.cards.imports[string(id)]
-	t.cards.mu.Unlock()
-	if kek != nil {
-		return target, kek, nil
-	}
-	var a p11.Attributes
-	a.SetUlong(p11.CKA_CLASS, uint64(p11.CKO_SECRET_KEY))
-	a.SetUlong(p11.CKA_KEY_TYPE, uint64(p11.CKK_AES))
-	a.SetUlong(p11.CKA_VALUE_LEN, 32)
-	for _, one := range []p11.AttributeType{p11.CKA_ENCRYPT, p11.CKA_UNWRAP} {
-		a.SetBool(one, true)
-	}
-	for _, one := range []p11.AttributeType{p11.CKA_DECRYPT, p11.CKA_WRAP, p11.CKA_SIGN, p11.CKA_VERIFY, p11.CKA_DERIVE, p11.CKA_EXTRACTABLE} {
-		a.SetBool(one, false)
-	}
-	kek, _, err = ep11.GenerateKey(ctx, t.cards.via, target, p11.Mechanism{Type: p11.CKM_AES_KEY_GEN}, a, nil)
-	if err != nil {
-		return nil, nil, err
-	}
-	t.cards.mu.Lock()
-	t.cards.imports[string(id)] = kek
-	t.cards.mu.Unlock()
-	return target, kek, nil
-}
-
-// forgetImports has the keys that bring others in be made anew.
-func (c *cards) forgetImports() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	clear(c.imports)
+	err = t.make(ctx, public, func(target card.Target, pin []byte) (err error) {
+		made, _, err = ep11.UnwrapKey(ctx, t.cards.via, target, spki.SPKI(), nil, nil, pin, p11.Mechanism{Type: ep11.TransportKey}, told)
+		return err
+	})
+	return made, err
 }

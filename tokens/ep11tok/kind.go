@@ -3,6 +3,8 @@ package ep11tok
 import (
 	"context"
 	"log/slog"
+	"os"
+	"path/filepath"
 
 	"p11fs/p11"
 	"p11fs/tokens"
@@ -55,6 +57,7 @@ func NewKind(p swtok.Provider, socket string) tokens.Kind {
 		return nil
 	})
 	k.Settings = []string{"card"}
+	k.Caveats = caveats
 	k.Vacant = func(p tokens.Place) string { return vacant(w, p) }
 	return k
 }
@@ -68,6 +71,15 @@ func wayTo(p swtok.Provider, socket string) cardway.Way {
 		},
 		Open: func(s *soft.Set, log *slog.Logger) card.Transport { return soft.NewEP11(s, p, log) },
 	}
+}
+
+// caveats are what doctor tells of a configuration.
+func caveats(p tokens.Place) []string {
+	c, err := placeConf(p)
+	if _, own := os.Stat(filepath.Join(p.Dir, "card")); err != nil || own == nil || len(c.apqns) > 0 || !c.strict && !c.vhsm {
+		return nil
+	}
+	return []string{p.Name + ": its keys are bound to logins at the cards, and with APQN_ANY one may come to a card that is not logged in: name the cards by APQN_ALLOWLIST in " + confFile}
 }
 
 func vacant(w cardway.Way, p tokens.Place) string {
@@ -109,7 +121,11 @@ func newKind(p swtok.Provider, connect func(conf, tokens.Place) (card.Transport,
 			info, ok := rows[m]
 			return info, ok
 		}
-		t := &token{Store: s, cards: newCards(via, c, f, place.Now, like), soft: soft, conf: c, name: place.Name, log: place.Log, close: via.Close}
+		t := &token{Store: s, cards: newCards(via, c, f, place.Now, like), soft: soft, conf: c, name: place.Name, log: place.Log, now: place.Now, close: via.Close}
+		t.sessions = newSessions(t)
+		if !place.AnyFormat { // a user's own tokens have no numbers that stay
+			t.slot = uint32(place.Slot)
+		}
 		_ = t.cards.learn(ctx, false) // a card that does not answer is asked again
 		return t, nil
 	}))

@@ -60,9 +60,16 @@ func (t *token) Reencipher(ctx context.Context, progress func(done, total int)) 
 			case under(blob, d.info.Next[:]):
 				return nil, nil
 			}
-			err = t.cards.try(ctx, func() error {
-				next, err = ep11.Reencrypt(ctx, t.cards.via, d.target(), blob)
-				return err
+			one, err := t.sessions.of(ctx, blob)
+			if err != nil {
+				t.log.Warn("a key is bound to no login of this token, and stays as it is", "token", t.name, "err", failed(err, blob))
+				return nil, nil
+			}
+			err = t.sessions.within(ctx, []*session{one}, func() error {
+				return t.cards.try(ctx, func() error {
+					next, err = ep11.Reencrypt(ctx, t.cards.via, d.target(), blob)
+					return err
+				})
 			})
 			if err == nil && !under(next, d.info.Next[:]) {
 				err = p11.Errorf(p11.CKR_DEVICE_ERROR, "the card's next wrapping key has changed meanwhile")

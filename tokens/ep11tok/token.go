@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"p11fs/p11"
 	"p11fs/p11/pkix"
+	"p11fs/secret"
 	"p11fs/tokens"
 	"p11fs/tokens/card/ep11"
 	"p11fs/tokens/securekey"
@@ -24,8 +26,12 @@ type token struct {
 	soft  *swtok.Crypto // completes what needs no card
 	conf  conf
 	name  string
+	slot  uint32 // 0 where nobody numbers them
 	log   *slog.Logger
+	now   func() time.Time
 	close func() error // gives the transport back
+
+	sessions *sessions
 }
 
 var (
@@ -43,6 +49,8 @@ var (
 	_ tokens.Carded       = (*token)(nil)
 	_ tokens.Sharer       = (*token)(nil)
 	_ tokens.BatchCreator = (*token)(nil)
+
+	_ tokens.SessionPINSetter = (*token)(nil)
 )
 
 // Name is tokens.Token.
@@ -52,7 +60,45 @@ func (t *token) Name() string { return t.name }
 func (t *token) Kind() string { return Kind }
 
 // Close is tokens.Storage.
-func (t *token) Close() error { return errors.Join(t.Store.Close(), t.close()) }
+func (t *token) Close() error {
+	t.sessions.endAll()
+	return errors.Join(t.Store.Close(), t.close())
+}
+
+// Login is tokens.Admin: the cards are logged in to with the user.
+func (t *token) Login(ctx context.Context, user p11.UserType, pin *secret.Bytes) (tokens.Login, error) {
+	l, err := t.Store.Login(ctx, user, pin)
+	if err != nil || user != p11.CKU_USER || !t.sessions.wanted() {
+		return l, err
+	}
+	bound, err := t.sessions.begin(ctx, l)
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return bound, nil
+}
+
+// Create is tokens.Objects.
+func (t *token) Create(ctx context.Context, attrs p11.Attributes) (*tokens.Object, error) {
+	if err := t.sessions.mayStay(attrs); err != nil {
+		attrs.Wipe()
+		return nil, err
+	}
+	return t.Store.Create(ctx, attrs)
+}
+
+// CreateAll is tokens.BatchCreator.
+func (t *token) CreateAll(ctx context.Context, list []p11.Attributes) ([]*tokens.Object, error) {
+	for _, attrs := range list {
+		if err := t.sessions.mayStay(attrs); err != nil {
+			for _, a := range list {
+				a.Wipe()
+			}
+			return nil, err
+		}
+	}
+	return t.Store.CreateAll(ctx, list)
+}
 
 // Mechanisms is tokens.Crypto.
 func (t *token) Mechanisms() []p11.MechanismInfo { return t.cards.Mechanisms() }

@@ -30,6 +30,14 @@ func (t *token) WrapKey(ctx context.Context, m p11.Mechanism, wrapping, key *tok
 	if class != p11.CKO_SECRET_KEY && (class != p11.CKO_PRIVATE_KEY || !padded) || by == p11.CKO_PRIVATE_KEY {
 		return nil, p11.Errorf(p11.CKR_KEY_NOT_WRAPPABLE, "%s does not wrap such a key", m.Type.Short())
 	}
+	under, err := keyBlob(kek)
+	if err != nil {
+		return nil, err
+	}
+	one, err := t.sessions.of(ctx, under)
+	if err != nil {
+		return nil, failed(err, under)
+	}
 	err = t.withKey(ctx, a, func(target card.Target, blob []byte) error {
 		with, err := t.current(kek)
 		if err != nil {
@@ -37,7 +45,7 @@ func (t *token) WrapKey(ctx context.Context, m p11.Mechanism, wrapping, key *tok
 		}
 		out, err = ep11.WrapKey(ctx, t.cards.via, target, blob, with, nil, m)
 		return err
-	})
+	}, one)
 	return out, err
 }
 
@@ -52,17 +60,25 @@ func (t *token) UnwrapKey(ctx context.Context, m p11.Mechanism, unwrapping *toke
 	}
 	defer unwrapping.Release()
 	a := given.Clone()
+	one, err := t.sessions.forNew(ctx, a)
+	if err != nil {
+		return nil, failed(err, nil)
+	}
 	err = t.withKey(ctx, kek, func(target card.Target, kek []byte) error {
-		return t.unwrap(ctx, target, kek, m, wrapped, &a)
-	})
+		return t.unwrap(ctx, target, kek, m, wrapped, &a, one)
+	}, one)
 	if err != nil {
 		return nil, err
 	}
 	return a, nil
 }
 
-// unwrap has the card take in a key, and completes its attributes.
-func (t *token) unwrap(ctx context.Context, target card.Target, kek []byte, m p11.Mechanism, wrapped []byte, a *p11.Attributes) error {
+// unwrap has the card take in a key of a session, and completes its attributes.
+func (t *token) unwrap(ctx context.Context, target card.Target, kek []byte, m p11.Mechanism, wrapped []byte, a *p11.Attributes, one *session) error {
+	pin, err := one.at(target)
+	if err != nil {
+		return err
+	}
 	told := template(*a)
 	told.Delete(p11.CKA_MODULUS_BITS)
 	told.Delete(p11.CKA_PUBLIC_EXPONENT)
@@ -70,7 +86,7 @@ func (t *token) unwrap(ctx context.Context, target card.Target, kek []byte, m p1
 	if _, fixed := a.Ulong(p11.CKA_VALUE_LEN); !fixed {
 		told.Delete(p11.CKA_VALUE_LEN)
 	}
-	blob, checksum, err := ep11.UnwrapKey(ctx, t.cards.via, target, wrapped, kek, nil, nil, m, told)
+	blob, checksum, err := ep11.UnwrapKey(ctx, t.cards.via, target, wrapped, kek, nil, pin, m, told)
 	if err != nil {
 		return err
 	}
@@ -107,13 +123,21 @@ func (t *token) DeriveKey(ctx context.Context, m p11.Mechanism, base *tokens.Obj
 	if lengths := p11.KeyLengths(kt); len(lengths) == 1 && !a.Has(p11.CKA_VALUE_LEN) {
 		a.SetUlong(p11.CKA_VALUE_LEN, lengths[0])
 	}
+	one, err := t.sessions.forNew(ctx, a)
+	if err != nil {
+		return nil, failed(err, nil)
+	}
 	err = t.withKey(ctx, attrs, func(target card.Target, blob []byte) error {
-		key, checksum, err := ep11.DeriveKey(ctx, t.cards.via, target, m, template(a), blob, nil, nil)
+		pin, err := one.at(target)
+		if err != nil {
+			return err
+		}
+		key, checksum, err := ep11.DeriveKey(ctx, t.cards.via, target, m, template(a), blob, nil, pin)
 		if err != nil {
 			return err
 		}
 		return t.secretMade(&a, key, checksum)
-	})
+	}, one)
 	if err != nil {
 		return nil, err
 	}
