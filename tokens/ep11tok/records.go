@@ -64,15 +64,14 @@ func hiddenObject(of p11.HardwareFeatureType, title string, value []byte) (a p11
 	return a
 }
 
-// targetsOf is what stock has of domains in a record, in this machine's numbers: a format, how
+// targetsOf is what stock has of domains in a record, in the order of its machine: a format, how
 // many there are, none for any, and adapters and domains; and serial numbers of the cards.
-// The rest is zeros, which tell the order of the numbers where they are another machine's.
-func targetsOf(list card.Target, serials []string) []byte {
+func targetsOf(order binary.ByteOrder, list card.Target, serials []string) []byte {
 	b := make([]byte, targetsSize, targetsSize+serialSize*len(serials))
-	binary.NativeEndian.PutUint16(b[2:], uint16(len(list)))
+	order.PutUint16(b[2:], uint16(len(list)))
 	for i, a := range list {
-		binary.NativeEndian.PutUint16(b[4+4*i:], a.Adapter)
-		binary.NativeEndian.PutUint16(b[6+4*i:], a.Domain)
+		order.PutUint16(b[4+4*i:], a.Adapter)
+		order.PutUint16(b[6+4*i:], a.Domain)
 	}
 	for _, s := range serials {
 		b = append(b, (s + string(make([]byte, serialSize)))[:serialSize]...)
@@ -81,21 +80,15 @@ func targetsOf(list card.Target, serials []string) []byte {
 }
 
 // readTargets is the inverse. ok is false for what is no such thing.
-func readTargets(b []byte) (list card.Target, serials []string, ok bool) {
+func readTargets(order binary.ByteOrder, b []byte) (list card.Target, serials []string, ok bool) {
 	if len(b) < targetsSize || (len(b)-targetsSize)%serialSize != 0 || len(b) > targetsSize+serialSize*card.MaxTarget {
 		return nil, nil, false
 	}
-	order, fits := binary.ByteOrder(binary.LittleEndian), false
-	for _, o := range []binary.ByteOrder{binary.LittleEndian, binary.BigEndian} {
-		n := int(o.Uint16(b[2:]))
-		if n <= card.MaxTarget && !slices.ContainsFunc(b[4+4*n:targetsSize], func(x byte) bool { return x != 0 }) && (!fits || n < int(order.Uint16(b[2:]))) {
-			order, fits = o, true
-		}
-	}
-	if !fits {
+	n := int(order.Uint16(b[2:]))
+	if n > card.MaxTarget {
 		return nil, nil, false
 	}
-	for i := range int(order.Uint16(b[2:])) {
+	for i := range n {
 		list = append(list, card.APQN{Adapter: order.Uint16(b[4+4*i:]), Domain: order.Uint16(b[6+4*i:])})
 	}
 	for part := range slices.Chunk(b[targetsSize:], serialSize) {
@@ -109,8 +102,10 @@ func readTargets(b []byte) (list card.Target, serials []string, ok bool) {
 func (s *sessions) note(ctx context.Context, one *session) error {
 	a := hiddenObject(sessionRecord, sessionTitle, make([]byte, pinBlobSize))
 	a.Set(p11.CKA_ID, slices.Clone(one.nonce[:recordID]))
-	a.Set(p11.CKA_APPLICATION, targetsOf(s.t.conf.apqns, nil))
-	a.Set(p11.CKA_OWNER, binary.NativeEndian.AppendUint32(nil, uint32(os.Getpid())))
+	a.Set(p11.CKA_APPLICATION, targetsOf(s.t.Order(), s.t.conf.apqns, nil))
+	owner := make([]byte, 4)
+	s.t.Order().PutUint32(owner, uint32(os.Getpid()))
+	a.Set(p11.CKA_OWNER, owner)
 	a.Set(p11.CKA_START_DATE, []byte(s.t.now().Format("20060102")))
 	o, err := s.t.Store.Create(ctx, a)
 	if err != nil {
@@ -146,11 +141,11 @@ func (s *sessions) rewrite(ctx context.Context, h p11.ObjectHandle, blob []byte,
 			a.Set(p11.CKA_VALUE, slices.Clone(blob))
 		}
 		was, _ := a.Get(p11.CKA_APPLICATION)
-		list, _, ok := readTargets(was)
+		list, _, ok := readTargets(s.t.Order(), was)
 		if !ok {
 			list = s.t.conf.apqns
 		}
-		a.Set(p11.CKA_APPLICATION, targetsOf(list, serials))
+		a.Set(p11.CKA_APPLICATION, targetsOf(s.t.Order(), list, serials))
 		return a, nil
 	})
 	return err
@@ -217,13 +212,13 @@ func (s *sessions) sweepOne(ctx context.Context, o *tokens.Object) error {
 		return nil //nolint:nilerr // it has gone
 	}
 	defer o.Release()
-	if owner, _ := a.Get(p11.CKA_OWNER); len(owner) == 4 && s.living(o.Handle, binary.NativeEndian.Uint32(owner)) {
+	if owner, _ := a.Get(p11.CKA_OWNER); len(owner) == 4 && s.living(o.Handle, s.t.Order().Uint32(owner)) {
 		return nil
 	}
 	id, _ := a.Get(p11.CKA_ID)
 	value, _ := a.Get(p11.CKA_VALUE)
 	where, _ := a.Get(p11.CKA_APPLICATION)
-	domains, _, ok := readTargets(where)
+	domains, _, ok := readTargets(s.t.Order(), where)
 	if !ok || len(id) != recordID || len(value) != pinBlobSize {
 		return s.drop(ctx, o.Handle, nil) // which nobody can do anything with
 	}

@@ -474,7 +474,7 @@ func (h *house) plant(pid uint32, change func(*p11.Attributes)) {
 	}
 	a := hiddenObject(sessionRecord, sessionTitle, blob)
 	a.Set(p11.CKA_ID, id)
-	a.Set(p11.CKA_APPLICATION, targetsOf(nil, []string{"P11FS"}))
+	a.Set(p11.CKA_APPLICATION, targetsOf(h.Order(), nil, []string{"P11FS"}))
 	a.Set(p11.CKA_OWNER, binary.NativeEndian.AppendUint32(nil, pid))
 	a.Set(p11.CKA_START_DATE, []byte("20260101"))
 	if change != nil {
@@ -558,7 +558,7 @@ func TestSessionsSweptLater(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.plant(1<<31, func(a *p11.Attributes) { a.Set(p11.CKA_APPLICATION, targetsOf(list, nil)) })
+	h.plant(1<<31, func(a *p11.Attributes) { a.Set(p11.CKA_APPLICATION, targetsOf(h.Order(), list, nil)) })
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -722,33 +722,33 @@ func (p pinned) InitPIN(ctx context.Context, so tokens.Login, pin *secret.Bytes)
 func TestTargets(t *testing.T) {
 	list := card.Target{{Adapter: 1, Domain: 2}, {Adapter: 255, Domain: 7}}
 	serials := []string{"0123456789abcdef", "P11FS\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"}
-	b := targetsOf(list, serials)
-	got, numbers, ok := readTargets(b)
+	b := targetsOf(binary.LittleEndian, list, serials)
+	got, numbers, ok := readTargets(binary.LittleEndian, b)
 	if !ok || !slices.Equal(got, list) || !slices.Equal(numbers, serials) || len(b) != 1028+2*16 {
 		t.Errorf("%v, %q, %v of %d bytes", got, numbers, ok, len(b))
 	}
 	for i := 0; i < targetsSize; i += 2 { // as a machine of the other order has it
 		b[i], b[i+1] = b[i+1], b[i]
 	}
-	if got, _, ok := readTargets(b); !ok || !slices.Equal(got, list) {
+	if got, _, ok := readTargets(binary.BigEndian, b); !ok || !slices.Equal(got, list) {
 		t.Errorf("of the other order: %v, %v", got, ok)
 	}
-	if got, numbers, ok := readTargets(make([]byte, 1028)); !ok || got != nil || numbers != nil {
+	if got, numbers, ok := readTargets(binary.BigEndian, make([]byte, 1028)); !ok || got != nil || numbers != nil {
 		t.Errorf("of any card: %v, %q, %v", got, numbers, ok)
 	}
 }
 
 // FuzzTargets has what reads print back the same.
 func FuzzTargets(f *testing.F) {
-	f.Add(targetsOf(card.Target{{Adapter: 1, Domain: 2}}, []string{"0123456789abcdef"}))
-	f.Add(targetsOf(nil, nil))
+	f.Add(targetsOf(binary.BigEndian, card.Target{{Adapter: 1, Domain: 2}}, []string{"0123456789abcdef"}))
+	f.Add(targetsOf(binary.BigEndian, nil, nil))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		list, serials, ok := readTargets(b)
+		list, serials, ok := readTargets(binary.BigEndian, b)
 		if !ok {
 			return
 		}
-		again, numbers, ok := readTargets(targetsOf(list, serials))
+		again, numbers, ok := readTargets(binary.BigEndian, targetsOf(binary.BigEndian, list, serials))
 		if !ok || !slices.Equal(again, list) || !slices.Equal(numbers, serials) {
 			t.Errorf("%v %q became %v %q", list, serials, again, numbers)
 		}

@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"time"
 
@@ -52,6 +53,15 @@ var lists = [2]shm.List{shm.Public, shm.Private} //nolint:gochecknoglobals // a 
 
 // detachTimeout bounds how long Close waits for the token's lock.
 const detachTimeout = 500 * time.Millisecond
+
+// Order is that of the directory's numbers, also of those that are bytes in an attribute.
+func (s *Store) Order() binary.ByteOrder {
+	little := binary.NativeEndian.Uint16([]byte{1, 0}) == 1
+	if f, _ := s.snapshot(); little != f.Foreign() {
+		return binary.LittleEndian
+	}
+	return binary.BigEndian
+}
 
 // attach joins the token's segment and settles which of NVTOK.DAT and segment is
 // the truth: the segment once some process has loaded the public objects, the
