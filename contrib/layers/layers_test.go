@@ -33,7 +33,7 @@ var floors = [][]string{
 	{"tokens/card/soft"},
 	{"tokens/lite", "tokens/tpm/tpm12", "tokens/card/softcca", "tokens/card/cardway"},
 	{"tokens/tpm/stocktpm", "tokens/fleet/conf"},
-	{"tokens/tpm", "tokens/ccatok", "tokens/ep11tok", "tokens/icsf"},
+	{"tokens/tpm", "tokens/ccatok", "tokens/ep11tok", "tokens/icsf", "tokens/fleet"},
 	{"tokens/tokentest/hooks"},
 	{"engine"},
 	{"fs"},
