@@ -31,7 +31,7 @@ var floors = [][]string{
 	{"tokens/fleet/etcdtest", "tokens/fleet/lease"},
 	{"tokens/swtok"},
 	{"tokens/card/soft"},
-	{"tokens/lite", "tokens/tpm/tpm12", "tokens/card/softcca", "tokens/card/cardway"},
+	{"tokens/lite", "tokens/tpm/tpm12", "tokens/card/softcca", "tokens/card/cardway", "tokens/card/cardtest"},
 	{"tokens/tpm/stocktpm", "tokens/fleet/conf"},
 	{"tokens/tpm", "tokens/ccatok", "tokens/ep11tok", "tokens/icsf", "tokens/fleet"},
 	{"tokens/tokentest/hooks"},

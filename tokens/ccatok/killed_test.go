@@ -18,21 +18,16 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	cardtest.Main(m, func(dir string) (card.ABI, card.Transport, error) {
-		set, err := soft.OpenSet(dir)
-		if err != nil {
-			return 0, nil, err
-		}
-		return card.CCA, softcca.NewCards(set, swtok.GoProvider(), slog.New(slog.DiscardHandler)), nil
+	cardtest.Main(m, card.CCA, func(s *soft.Set) card.Transport {
+		return softcca.NewCards(s, swtok.GoProvider(), slog.New(slog.DiscardHandler))
 	})
 }
 
 // TestKilled ends the process of the cards at each moment. It takes 2 s.
 func TestKilled(t *testing.T) {
 	t.Parallel()
-	b := cardtest.Bed{
-		ABI: card.CCA, New: soft.ChangeNew, Commit: soft.ChangeCommit, Activate: soft.ChangeActivate,
-		Make: func(dir string) error { return softcca.MakeSet(dir, []card.APQN{{Adapter: 0, Domain: 1}}) },
+	cardtest.Killed(t, cardtest.Bed{
+		ABI: card.CCA, Masters: softcca.MasterNames(),
 		Token: func(t *testing.T, dir string, via card.Transport, now func() time.Time) tokens.Token {
 			t.Helper()
 			p := place(t, dir)
@@ -45,26 +40,7 @@ func TestKilled(t *testing.T) {
 			})
 			return tok
 		},
-		Change: func(t *testing.T, dir, step string) {
-			t.Helper()
-			set, err := soft.OpenSet(dir)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer set.Close()
-			for _, m := range softcca.Masters() {
-				if err := set.Change(nil, m.String(), step); err != nil {
-					t.Fatal(err)
-				}
-			}
-		},
-	}
-	for name, test := range map[string]func(*testing.T, cardtest.Bed){"operations": cardtest.Operations, "import": cardtest.Import, "re-enciphering": cardtest.Reencipher} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			test(t, b)
-		})
-	}
+	})
 }
 
 // TestTwoCards has two cards with different master keys: what one made the other does not

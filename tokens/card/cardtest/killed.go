@@ -13,19 +13,41 @@ import (
 	"p11fs/p11"
 	"p11fs/tokens"
 	"p11fs/tokens/card"
+	"p11fs/tokens/card/soft"
 )
 
 // A Bed is a kind of token, and of cards.
 type Bed struct {
-	// Make makes the cards of a directory.
-	Make func(dir string) error
+	ABI card.ABI
+	// Masters are the names of the cards' master keys.
+	Masters []string
 	// Token opens a new token in dir over via. It is closed with the test.
 	Token func(t *testing.T, dir string, via card.Transport, now func() time.Time) tokens.Token
-	// Change changes all master keys of the cards of a directory in one step.
-	Change func(t *testing.T, dir, step string)
-	// The steps: a next key, which is agreed to, and then in use.
-	New, Commit, Activate string
-	ABI                   card.ABI
+}
+
+// Killed ends the process of the cards at each moment.
+func Killed(t *testing.T, bed Bed) {
+	for name, test := range map[string]func(*testing.T, Bed){"operations": operations, "import": bringing, "re-enciphering": reencipher} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, bed)
+		})
+	}
+}
+
+// change changes all master keys of the cards of a directory in one step.
+func (b Bed) change(t *testing.T, dir, step string) {
+	t.Helper()
+	set, err := soft.OpenSet(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer set.Close()
+	for _, m := range b.Masters {
+		if err := set.Change(nil, m, step); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // A rig is a token over cards that can be ended.
@@ -42,7 +64,7 @@ func newRig(t *testing.T, bed Bed) *rig {
 	t.Helper()
 	r := &rig{T: t, bed: bed}
 	dir := filepath.Join(t.TempDir(), "cards")
-	if err := bed.Make(dir); err != nil {
+	if err := soft.MakeSet(dir, bed.ABI.String(), []card.APQN{{Adapter: 0, Domain: 1}}, bed.Masters); err != nil {
 		t.Fatal(err)
 	}
 	r.cards = Start(t, dir)
@@ -160,10 +182,10 @@ func (r *rig) usesAndResults() (list []use, want [][]byte) {
 	return list, want
 }
 
-// Operations ends the cards at each moment of operations: before the first part, between the
+// operations ends the cards at each moment of operations: before the first part, between the
 // parts, and before the end. Where they stay away the operation fails, and where they come
 // back in time it goes on, as cards keep nothing of it.
-func Operations(t *testing.T, bed Bed) {
+func operations(t *testing.T, bed Bed) {
 	r := newRig(t, bed)
 	list, want := r.usesAndResults()
 	for i, u := range list {
@@ -191,8 +213,8 @@ func Operations(t *testing.T, bed Bed) {
 	}
 }
 
-// Import ends the cards before each call of those that bring a key in. None is left half in.
-func Import(t *testing.T, bed Bed) {
+// bringing ends the cards before each call of those that bring a key in. None is left half in.
+func bringing(t *testing.T, bed Bed) {
 	r := newRig(t, bed)
 	value := bytes.Repeat([]byte{7}, 32)
 	bring := func() (p11.Attributes, error) {
@@ -276,16 +298,16 @@ func (r *rig) beside() (n int) {
 	return n
 }
 
-// Reencipher ends the cards after each object of a change of the master keys, which then is
+// reencipher ends the cards after each object of a change of the master keys, which then is
 // cancelled, or taken up again, and at its end. The keys are good at each moment.
-func Reencipher(t *testing.T, bed Bed) {
+func reencipher(t *testing.T, bed Bed) {
 	r := newRig(t, bed)
 	list, want := r.usesAndResults()
 	change := r.tok.(tokens.Reencipherer)
 	steps := func(names ...string) {
 		r.Helper()
 		for _, s := range names {
-			bed.Change(t, r.cards.Dir, s)
+			bed.change(t, r.cards.Dir, s)
 		}
 	}
 	// cut is a run after n objects of which the cards are there no more.
@@ -296,7 +318,7 @@ func Reencipher(t *testing.T, bed Bed) {
 			}
 		})
 	}
-	steps(bed.New, bed.Commit)
+	steps(soft.ChangeNew, soft.ChangeCommit)
 	for n := range len(list) + 1 {
 		for _, cancelled := range []bool{true, false} {
 			_, err := cut(change.Reencipher, n)
@@ -327,7 +349,7 @@ func Reencipher(t *testing.T, bed Bed) {
 	if got, err := change.Reencipher(r.Context(), nil); got != len(list) || err != nil {
 		r.Fatalf("%d, %v", got, err)
 	}
-	steps(bed.Activate)
+	steps(soft.ChangeActivate)
 	r.all("activated", list, want)
 	finalised := 0
 	for n := range len(list) + 1 {

@@ -20,18 +20,20 @@ import (
 	"testing"
 
 	"p11fs/tokens/card"
+	"p11fs/tokens/card/soft"
 )
 
 // Of a process that is a card: the directory of its cards, and its socket.
 const dirEnv, socketEnv = "P11FS_CARDTEST_DIR", "P11FS_CARDTEST_SOCKET"
 
-// Main is TestMain's: it runs the tests, or, in a process that a test has started, cards.
-func Main(m *testing.M, open func(dir string) (card.ABI, card.Transport, error)) {
+// Main is TestMain's: it runs the tests, or, in a process that a test has started, cards of a
+// directory, which open makes of its set.
+func Main(m *testing.M, abi card.ABI, open func(*soft.Set) card.Transport) {
 	dir := os.Getenv(dirEnv)
 	if dir == "" {
 		os.Exit(m.Run())
 	}
-	if err := serve(dir, os.Getenv(socketEnv), open); err != nil {
+	if err := serve(dir, os.Getenv(socketEnv), abi, open); err != nil {
 		fmt.Fprintln(os.Stderr, "cards:", err)
 		os.Exit(1)
 	}
@@ -39,11 +41,12 @@ func Main(m *testing.M, open func(dir string) (card.ABI, card.Transport, error))
 }
 
 // serve answers for cards until standard input ends, as it does with the test.
-func serve(dir, socket string, open func(dir string) (card.ABI, card.Transport, error)) error {
-	abi, via, err := open(dir)
+func serve(dir, socket string, abi card.ABI, open func(*soft.Set) card.Transport) error {
+	set, err := soft.OpenSet(dir)
 	if err != nil {
 		return err
 	}
+	via := open(set)      // which closes the set
 	_ = os.Remove(socket) // of the process before
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
 	if err != nil {
