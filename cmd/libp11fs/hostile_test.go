@@ -39,6 +39,15 @@ func fakeServe(t *testing.T, seed uint64, lie liar) (socket string) {
 // a liar.
 func liarServe(t *testing.T, seed uint64, lie liar) (socket string) {
 	t.Helper()
+	return accepting(t, seed, func(c *net.UnixConn, r *rand.Rand) error {
+		fakeConn(c, r, lie)
+		return nil
+	})
+}
+
+// accepting runs a server that has each connection be served by its number.
+func accepting(t *testing.T, seed uint64, serve func(*net.UnixConn, *rand.Rand) error) (socket string) {
+	t.Helper()
 	socket = filepath.Join(t.TempDir(), "s")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
 	if err != nil {
@@ -52,7 +61,11 @@ func liarServe(t *testing.T, seed uint64, lie liar) (socket string) {
 			if err != nil {
 				return
 			}
-			go fakeConn(c, rand.New(rand.NewPCG(seed, i)), lie)
+			go func() {
+				if err := serve(c, rand.New(rand.NewPCG(seed, i))); err != nil {
+					t.Error(err)
+				}
+			}()
 		}
 	}()
 	t.Cleanup(func() {

@@ -3,6 +3,7 @@ package libp11fs
 import (
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -62,6 +63,16 @@ func testOnce(t *testing.T, b build) {
 	if n := d.server.Stats().Calls; n != 100+others {
 		t.Errorf("%d calls for 100 signatures, want %d", n, 100+others)
 	}
+}
+
+// kitClient is the path of p11-kit's client module.
+func kitClient() (path string, ok bool) {
+	// The pattern is right, so there is no error.
+	found, _ := filepath.Glob("/usr/lib/*/pkcs11/p11-kit-client.so")
+	if len(found) == 0 {
+		return "", false
+	}
+	return found[0], true
 }
 
 // testDiffer makes the same calls at random through the module and through one

@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -151,31 +150,7 @@ func TestHostileRoad(t *testing.T) {
 // nudged.
 func (s swindle) serve(t *testing.T, seed uint64) (socket string) {
 	t.Helper()
-	socket = filepath.Join(t.TempDir(), "s")
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for i := uint64(0); ; i++ {
-			c, err := l.AcceptUnix()
-			if err != nil {
-				return
-			}
-			go func() {
-				if err := s.one(c, rand.New(rand.NewPCG(seed, i))); err != nil {
-					t.Error(err)
-				}
-			}()
-		}
-	}()
-	t.Cleanup(func() {
-		_ = l.Close() // nothing hangs on it
-		<-done
-	})
-	return socket
+	return accepting(t, seed, s.one)
 }
 
 func (s swindle) one(c *net.UnixConn, r *rand.Rand) error {

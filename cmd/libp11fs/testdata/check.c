@@ -219,8 +219,6 @@ int main(int argc, char **argv)
         case_restart(number);
     } else if (strcmp(argv[2], "race") == 0) {
         case_race(number);
-    } else if (strcmp(argv[2], "bench") == 0) {
-        case_bench((CK_ULONG)number);
     } else {
         size_t i = 0;
 

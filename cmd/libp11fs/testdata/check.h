@@ -79,6 +79,5 @@ void case_unloaded(const char *path);
 void case_standard(void);
 void case_closed(void);
 void case_differ(const char *path, const char *other, int seed);
-void case_bench(CK_ULONG slot_index);
 
 #endif
