@@ -12,6 +12,7 @@ import (
 	"p11fs/tokens"
 	"p11fs/tokens/icsf"
 	"p11fs/tokens/icsf/icsffile"
+	"p11fs/tokens/icsf/icsftest/icsfrig"
 	"p11fs/tokens/icsf/icsftest/icsfserver"
 )
 
@@ -83,7 +84,7 @@ func (d *daemon) giveICSF() {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	runICSF(d.t, icsfserver.New(icsfserver.Config{Tokens: []string{icsfName}}), tls.NewListener(l, conf))
+	icsfrig.Answer(d.t, icsfserver.New(icsfserver.Config{Tokens: []string{icsfName}}), tls.NewListener(l, conf))
 	c := icsffile.Config{
 		Name: icsfName, Manufacturer: "IBM z/OS ICSF", Model: "ICSF TKDS", Serial: "SER0", Mech: icsffile.SASL,
 		URI: "ldaps://" + l.Addr().String(), CACert: cert, Cert: cert, Key: cert,

@@ -14,7 +14,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/big"
-	"net"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -22,6 +21,7 @@ import (
 	"testing"
 
 	"p11fs/p11"
+	"p11fs/tokens/icsf/icsftest/icsfrig"
 	"p11fs/tokens/icsf/icsftest/icsfserver"
 	"p11fs/tokens/icsf/icsfwire"
 	"p11fs/tokens/tokentest"
@@ -37,28 +37,8 @@ const (
 // serveICSF starts a server of ICSF in this process, and returns it and its URI.
 func serveICSF(t testing.TB, names ...string) (*icsfserver.Server, string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
 	s := icsfserver.New(icsfserver.Config{DN: icsfDN, Password: icsfPassword, Tokens: names})
-	runICSF(t, s, l)
-	return s, "ldap://" + l.Addr().String()
-}
-
-// runICSF has a server answer until the test ends.
-func runICSF(t testing.TB, s *icsfserver.Server, l net.Listener) {
-	t.Helper()
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = s.Serve(l)
-	}()
-	t.Cleanup(func() {
-		_ = l.Close()
-		<-ended
-		s.Close()
-	})
+	return s, "ldap://" + icsfrig.Serve(t, nil, s)
 }
 
 // An icsfHost is a liveHost with stock's icsf token, which a preloaded library lets load, on

@@ -1,14 +1,9 @@
 package icsf
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -19,79 +14,23 @@ import (
 	"p11fs/p11"
 	"p11fs/tokens"
 	"p11fs/tokens/icsf/icsffile"
+	"p11fs/tokens/icsf/icsftest/icsfrig"
 	"p11fs/tokens/icsf/icsftest/icsfserver"
 	"p11fs/tokens/icsf/icsfwire"
 	"p11fs/tokens/tokentest"
 )
 
-// An authority signs certificates in a directory, of which ca.pem is its own.
-type authority struct {
-	dir  string
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func newAuthority(t *testing.T) *authority {
-	t.Helper()
-	a := &authority{dir: t.TempDir()}
-	a.cert = &x509.Certificate{Subject: pkix.Name{CommonName: "an authority"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
-	a.key = a.sign(t, "ca", a.cert)
-	return a
-}
-
-// sign makes a certificate, of which c says what is not usual, with its key in NAME.pem.
-func (a *authority) sign(t *testing.T, name string, c *x509.Certificate) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	noError(t, err)
-	c.SerialNumber = big.NewInt(time.Now().UnixNano())
-	if c.NotAfter.IsZero() {
-		c.NotAfter = time.Now().Add(365 * 24 * time.Hour)
-	}
-	c.NotBefore = time.Now().Add(-48 * time.Hour)
-	if c.IPAddresses == nil && c.DNSNames == nil {
-		c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
-	}
-	c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
-	by := a.key
-	if by == nil {
-		by = key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, c, a.cert, &key.PublicKey, by)
-	noError(t, err)
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
-	noError(t, err)
-	text := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})...)
-	noError(t, os.WriteFile(a.file(name), text, 0o600))
-	return key
-}
-
-func (a *authority) file(name string) string { return filepath.Join(a.dir, name+".pem") }
-
 // serveAt starts a server, with TLS by a certificate unless cert is empty, and with certificates
 // of clients unless ca is, and returns its address.
 func serveAt(t *testing.T, cert, ca string) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	noError(t, err)
-	addr := l.Addr().String()
+	var conf *tls.Config
 	if cert != "" {
-		conf, err := icsfserver.TLS(cert, cert, ca)
+		var err error
+		conf, err = icsfserver.TLS(cert, cert, ca)
 		noError(t, err)
-		l = tls.NewListener(l, conf)
 	}
-	s := icsfserver.New(icsfserver.Config{DN: "cn=user", Password: password, Tokens: []string{"TESTTOKEN", "READONLY"}})
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = s.Serve(l)
-	}()
-	t.Cleanup(func() {
-		_ = l.Close()
-		<-ended
-		s.Close()
-	})
-	return addr
+	return icsfrig.Serve(t, conf, icsfserver.New(icsfserver.Config{DN: "cn=user", Password: password, Tokens: []string{"TESTTOKEN", "READONLY"}}))
 }
 
 // rootDSE answers searches alone, as a directory that has these operations, or tells them to
@@ -128,22 +67,22 @@ func rootDSE(t *testing.T, code int, oids ...string) string {
 // is and what to do.
 func TestCheck(t *testing.T) {
 	t.Parallel()
-	a := newAuthority(t)
-	other := newAuthority(t)
-	a.sign(t, "server", &x509.Certificate{})
-	a.sign(t, "client", &x509.Certificate{Subject: pkix.Name{CommonName: "client"}})
-	a.sign(t, "old", &x509.Certificate{NotAfter: time.Now().Add(-time.Hour)})
-	a.sign(t, "elsewhere", &x509.Certificate{DNSNames: []string{"zos.example"}})
-	a.sign(t, "soon", &x509.Certificate{NotAfter: time.Now().Add(5 * 24 * time.Hour)})
-	noError(t, os.WriteFile(a.file("text"), []byte("no certificate\n"), 0o600))
-	plain, secure, mutual := serveAt(t, "", ""), serveAt(t, a.file("server"), ""), serveAt(t, a.file("server"), a.file("ca"))
+	a := icsfrig.NewAuthority(t)
+	other := icsfrig.NewAuthority(t)
+	a.Sign(t, "server", &x509.Certificate{})
+	a.Sign(t, "client", &x509.Certificate{Subject: pkix.Name{CommonName: "client"}})
+	a.Sign(t, "old", &x509.Certificate{NotAfter: time.Now().Add(-time.Hour)})
+	a.Sign(t, "elsewhere", &x509.Certificate{DNSNames: []string{"zos.example"}})
+	a.Sign(t, "soon", &x509.Certificate{NotAfter: time.Now().Add(5 * 24 * time.Hour)})
+	noError(t, os.WriteFile(a.File("text"), []byte("no certificate\n"), 0o600))
+	plain, secure, mutual := serveAt(t, "", ""), serveAt(t, a.File("server"), ""), serveAt(t, a.File("server"), a.File("ca"))
 	gone, err := net.Listen("tcp", "127.0.0.1:0")
 	noError(t, err)
 	noError(t, gone.Close())
 	ldap := func(c *icsffile.Config) { c.URI = "ldap://" + plain }
 	over := func(addr string, more func(*icsffile.Config)) func(*icsffile.Config) {
 		return func(c *icsffile.Config) {
-			c.URI, c.CACert = "ldaps://"+addr, a.file("ca")
+			c.URI, c.CACert = "ldaps://"+addr, a.File("ca")
 			if more != nil {
 				more(c)
 			}
@@ -151,7 +90,7 @@ func TestCheck(t *testing.T) {
 	}
 	sasl := func(addr string, more func(*icsffile.Config)) func(*icsffile.Config) {
 		return over(addr, func(c *icsffile.Config) {
-			c.Mech, c.BindDN, c.Cert, c.Key = icsffile.SASL, "", a.file("client"), a.file("client")
+			c.Mech, c.BindDN, c.Cert, c.Key = icsffile.SASL, "", a.File("client"), a.File("client")
 			if more != nil {
 				more(c)
 			}
@@ -190,20 +129,20 @@ func TestCheck(t *testing.T) {
 		"nobody there":                {conf: func(c *icsffile.Config) { c.URI = "ldap://" + gone.Addr().String() }, wrong: "cannot be reached", mend: "ping 127.0.0.1;"},
 		"no TLS there":                {conf: over(plain, nil), wrong: "there is no TLS", mend: "at which the server has TLS"},
 		"TLS there":                   {conf: func(c *icsffile.Config) { c.URI = "ldap://" + secure }, wrong: "does not answer as a directory", mend: "begins with ldaps"},
-		"another authority":           {conf: over(secure, func(c *icsffile.Config) { c.CACert = other.file("ca") }), wrong: "unknown authority", mend: "--cacert"},
-		"an old certificate":          {conf: over(serveAt(t, a.file("old"), ""), nil), wrong: "expired", mend: "made anew"},
-		"another's name":              {conf: over(serveAt(t, a.file("elsewhere"), ""), nil), wrong: "127.0.0.1", mend: "write a name in the URI"},
-		"no file of CACERT":           {conf: over(secure, func(c *icsffile.Config) { c.CACert = a.file("none") }), wrong: "CACERT: open", mend: "--cacert"},
-		"text for CACERT":             {conf: over(secure, func(c *icsffile.Config) { c.CACert = a.file("text") }), wrong: "no certificate in PEM", mend: "openssl x509"},
-		"an old one here":             {conf: sasl(mutual, func(c *icsffile.Config) { c.Cert, c.Key = a.file("old"), a.file("old") }), wrong: "is of use from", mend: "have another one signed"},
-		"another's key":               {conf: sasl(mutual, func(c *icsffile.Config) { c.Key = a.file("server") }), wrong: "CERT and KEY", mend: "belong together"},
+		"another authority":           {conf: over(secure, func(c *icsffile.Config) { c.CACert = other.File("ca") }), wrong: "unknown authority", mend: "--cacert"},
+		"an old certificate":          {conf: over(serveAt(t, a.File("old"), ""), nil), wrong: "expired", mend: "made anew"},
+		"another's name":              {conf: over(serveAt(t, a.File("elsewhere"), ""), nil), wrong: "127.0.0.1", mend: "write a name in the URI"},
+		"no file of CACERT":           {conf: over(secure, func(c *icsffile.Config) { c.CACert = a.File("none") }), wrong: "CACERT: open", mend: "--cacert"},
+		"text for CACERT":             {conf: over(secure, func(c *icsffile.Config) { c.CACert = a.File("text") }), wrong: "no certificate in PEM", mend: "openssl x509"},
+		"an old one here":             {conf: sasl(mutual, func(c *icsffile.Config) { c.Cert, c.Key = a.File("old"), a.File("old") }), wrong: "is of use from", mend: "have another one signed"},
+		"another's key":               {conf: sasl(mutual, func(c *icsffile.Config) { c.Key = a.File("server") }), wrong: "CERT and KEY", mend: "belong together"},
 		"no certificate here":         {conf: over(mutual, nil), wrong: "there is no TLS", mend: "name it with --cert"},
 		"a stranger's":                {conf: sasl(secure, nil), wrong: "does not know the certificate CERT", mend: "map the certificate to a user"},
 		"no services":                 {conf: func(c *icsffile.Config) { c.URI = "ldap://" + rootDSE(t, 0, "1.3.6.1.4.1.1466.20037") }, wrong: "has not the extended operation", mend: "load that"},
 		"services for those it knows": {conf: func(c *icsffile.Config) { c.URI = "ldap://" + rootDSE(t, icsfwire.InsufficientAccess) }},
 		"another token":               {conf: sasl(mutual, func(c *icsffile.Config) { c.Name = "ABSENT" }), wrong: "has the tokens READONLY, TESTTOKEN", mend: "write TOKEN_NAME"},
 		"a protected token":           {conf: sasl(mutual, func(c *icsffile.Config) { c.Name = "READONLY" }), weak: "lets nobody write"},
-		"an end that is near":         {conf: over(serveAt(t, a.file("soon"), ""), nil), weak: "ends on " + time.Now().Add(5*24*time.Hour).Format(time.DateOnly)},
+		"an end that is near":         {conf: over(serveAt(t, a.File("soon"), ""), nil), weak: "ends on " + time.Now().Add(5*24*time.Hour).Format(time.DateOnly)},
 		"a network that hears all":    {conf: func(c *icsffile.Config) { c.URI = "ldap://192.0.2.1:1" }, wrong: "cannot be reached", mend: "ping 192.0.2.1;", weak: "the network hears"},
 	} {
 		t.Run(name, func(t *testing.T) {

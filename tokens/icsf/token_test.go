@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -17,6 +16,7 @@ import (
 	"p11fs/secret"
 	"p11fs/tokens"
 	"p11fs/tokens/icsf/icsffile"
+	"p11fs/tokens/icsf/icsftest/icsfrig"
 	"p11fs/tokens/icsf/icsftest/icsfserver"
 	"p11fs/tokens/icsf/icsfwire"
 	"p11fs/tokens/swtok"
@@ -52,20 +52,15 @@ type site struct {
 // newSite starts a server with one token.
 func newSite(t testing.TB, mech string) *site {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
 	s := &site{conf: icsffile.Config{Name: "TESTTOKEN", Manufacturer: "IBM z/OS ICSF", Model: "ICSF TKDS", Serial: "SER0", Mech: mech}}
-	s.conf.URI = "ldap://" + l.Addr().String()
+	scheme, secure := "ldap://", (*tls.Config)(nil)
 	if mech == icsffile.SASL {
 		cert := certificate(t)
 		c, err := icsfserver.TLS(cert, cert, cert)
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.conf.URI = "ldaps://" + l.Addr().String()
-		l = tls.NewListener(l, c)
+		scheme, secure = "ldaps://", c
 		s.conf.CACert, s.conf.Cert, s.conf.Key = cert, cert, cert
 	} else {
 		s.conf.BindDN = dn
@@ -75,16 +70,7 @@ func newSite(t testing.TB, mech string) *site {
 			(*f)(r)
 		}
 	}})
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = s.server.Serve(l)
-	}()
-	t.Cleanup(func() {
-		_ = l.Close()
-		<-ended
-		s.server.Close()
-	})
+	s.conf.URI = scheme + icsfrig.Serve(t, secure, s.server)
 	return s
 }
 

@@ -3,17 +3,12 @@ package icsfconn
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"io"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -28,6 +23,7 @@ import (
 
 	"p11fs/p11"
 	"p11fs/secret"
+	"p11fs/tokens/icsf/icsftest/icsfrig"
 	"p11fs/tokens/icsf/icsftest/icsfserver"
 	"p11fs/tokens/icsf/icsfwire"
 )
@@ -41,31 +37,7 @@ const (
 func serve(t testing.TB, conf *tls.Config, before func(*icsfwire.Request)) (*icsfserver.Server, string) {
 	t.Helper()
 	s := icsfserver.New(icsfserver.Config{DN: dn, Password: password, Tokens: []string{"TESTTOKEN"}, Before: before})
-	return s, listen(t, conf, s)
-}
-
-// listen has a server answer at an address that is free.
-func listen(t testing.TB, conf *tls.Config, s *icsfserver.Server) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	if conf != nil {
-		l = tls.NewListener(l, conf)
-	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = s.Serve(l)
-	}()
-	t.Cleanup(func() {
-		_ = l.Close()
-		<-ended
-		s.Close()
-	})
-	return addr
+	return s, icsfrig.Serve(t, conf, s)
 }
 
 func conn(t testing.TB, c Config) *Conn {
@@ -82,41 +54,11 @@ func conn(t testing.TB, c Config) *Conn {
 // server.pem and client.pem, which have their keys in them.
 func pki(t testing.TB) string {
 	t.Helper()
-	dir := t.TempDir()
-	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
+	a := icsfrig.NewAuthority(t)
+	for _, name := range []string{"server", "client"} {
+		a.Sign(t, name, &x509.Certificate{Subject: pkix.Name{CommonName: name + ".pem"}})
 	}
-	ca := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "an authority"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
-	}
-	write := func(name string, c *x509.Certificate, key *ecdsa.PrivateKey) {
-		der, err := x509.CreateCertificate(rand.Reader, c, ca, &key.PublicKey, caKey)
-		if err != nil {
-			t.Fatal(err)
-		}
-		pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		text := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})...)
-		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write("ca.pem", ca, caKey)
-	for i, name := range []string{"server.pem", "client.pem"} {
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		write(name, &x509.Certificate{
-			SerialNumber: big.NewInt(int64(i + 2)), Subject: pkix.Name{CommonName: name}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-			NotBefore: ca.NotBefore, NotAfter: ca.NotAfter, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		}, key)
-	}
-	return dir
+	return a.Dir
 }
 
 var listTokens = &icsfwire.Request{Rules: []string{"TOKEN"}, Data: &icsfwire.ListTokens{Room: 1160, Max: 10}}
