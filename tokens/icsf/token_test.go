@@ -130,6 +130,7 @@ func TestToken(t *testing.T) {
 	var mu sync.Mutex
 	sites := make(map[string]*site)
 	kind := newKind(swtok.GoProvider(), times{}, "")
+	t.Cleanup(func() { asked(t, sites) })
 	tokentest.Run(t, tokentest.Backend{
 		SOPIN: tokens.DefaultSOPIN,
 		Open: func(t *testing.T, dir string) tokens.Token {
