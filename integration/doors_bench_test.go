@@ -224,7 +224,7 @@ func shellWorks(module string) map[string]string {
 func benchShell(b *testing.B, term *terminal, d *daemon) benchDoor {
 	b.Helper()
 	module := ownModule(b)
-	term.ok("cd $(mktemp -d /dev/shm/p11fs-XXXXXX) && trap \"rm -r $PWD\" EXIT && head -c 32 /dev/zero > msg && export PIN=" + userPIN + " P11FS_SOCKET=" + filepath.Join(d.dir, "p11fs/rpc.sock"))
+	term.ok("cd " + memoryDir(b) + " && head -c 32 /dev/zero > msg && export PIN=" + userPIN + " P11FS_SOCKET=" + filepath.Join(d.dir, "p11fs/rpc.sock"))
 	return benchDoor{name: "shell", end: func() {}, measure: func(work, _ string) (measured, error) {
 		name, ok := strings.CutPrefix(work, "shell:")
 		line := shellWorks(module)[name]

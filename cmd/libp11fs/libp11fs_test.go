@@ -93,7 +93,7 @@ func testDiffer(t *testing.T, b build) {
 }
 
 // testRestart restarts the daemon again and again under threads that sign.
-func testRestart(t *testing.T, b build) { restart(t, b, 4) }
+func testRestart(t *testing.T, b build) { restart(t, b, 6) }
 
 // testRace has threads use a key while others change what they can.
 func testRace(t *testing.T, b build) { race(t, b, 3) }
@@ -107,29 +107,32 @@ func race(t *testing.T, b build, seconds int) {
 	}
 }
 
-func restart(t *testing.T, b build, seconds int) {
+func restart(t *testing.T, b build, times int) {
 	d := serve(t)
-	c := d.command(b, "restart", fmt.Sprint(seconds))
-	stop, stopped := make(chan struct{}), make(chan struct{})
+	c := d.command(b, "restart")
+	end, err := c.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
-		for {
-			select {
-			case <-stop:
-				return
-			case <-time.After(500 * time.Millisecond):
-				d.stop()
-				time.Sleep(100 * time.Millisecond)
-				d.start()
-			}
+		for range times {
+			time.Sleep(500 * time.Millisecond)
+			d.stop()
+			time.Sleep(100 * time.Millisecond)
+			d.start()
+		}
+		if err := end.Close(); err != nil {
+			t.Error(err)
 		}
 	}()
-	out := run(t, c)
-	close(stop)
+	out := strings.TrimSpace(run(t, c))
 	<-stopped
-	t.Log(strings.TrimSpace(out))
+	out = out[strings.LastIndexByte(out, '\n')+1:]
+	t.Log(out)
 	var signatures, restarts int
-	if _, err := fmt.Sscanf(out, "%d signatures, %d restarts", &signatures, &restarts); err != nil || signatures < 100 || restarts < seconds {
+	if _, err := fmt.Sscanf(out, "%d signatures, %d restarts", &signatures, &restarts); err != nil || signatures < 100 || restarts < times {
 		t.Errorf("%q, %v", out, err)
 	}
 }
@@ -157,7 +160,7 @@ func TestSanitizers(t *testing.T) {
 				}
 				t.Run(c, func(t *testing.T) { run(t, serve(t).command(b, c)) })
 			}
-			t.Run("restart", func(t *testing.T) { restart(t, b, 4) })
+			t.Run("restart", func(t *testing.T) { restart(t, b, 6) })
 			t.Run("race", func(t *testing.T) { race(t, b, 3) })
 		})
 	}

@@ -216,7 +216,7 @@ int main(int argc, char **argv)
     }
     load(argv[1]);
     if (strcmp(argv[2], "restart") == 0) {
-        case_restart(number);
+        case_restart();
     } else if (strcmp(argv[2], "race") == 0) {
         case_race(number);
     } else {

@@ -63,7 +63,7 @@ void case_shared(void);
 void case_oversized(void), case_once(void);
 void case_events(void);
 void case_cancel(void);
-void case_restart(int seconds);
+void case_restart(void);
 void case_race(int seconds);
 void case_destroyed(void);
 void case_foreign(void);

@@ -7,11 +7,13 @@
 
 #include "check.h"
 
+#include <stdatomic.h>
+
 /* What a thread of the restart case does, and what became of it. */
 struct loop {
     pthread_t thread;
     CK_SLOT_ID slot;
-    double end;
+    int number;
     long signatures, restarts;
     double longest; /* seconds between two signatures */
 };
@@ -28,21 +30,30 @@ static CK_RV make_key(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE *public, CK_OBJECT_H
     return f->C_GenerateKeyPair(s, &m, pub, 2, priv, 2, public, private);
 }
 
+static atomic_bool ended;
+
 static void *sign_on(void *loop)
 {
     struct loop *l = loop;
     double began = now();
 
-    while (now() < l->end) {
+    while (!ended) {
         CK_SESSION_HANDLE s;
         CK_OBJECT_HANDLE public, private;
         CK_RV rv;
+        bool told = false;
 
         OK(f->C_OpenSession(l->slot, CKF_SERIAL_SESSION | CKF_RW_SESSION, NULL, NULL, &s));
         rv = make_key(s, &public, &private);
-        while (rv == CKR_OK && now() < l->end) {
+        while (rv == CKR_OK && !ended) {
             rv = sign_once(s, public, private); /* verifies as well */
             if (rv == CKR_OK) {
+                if (!told) {
+                    const char line[] = {(char)('0' + l->number), '\n'};
+
+                    told = true;
+                    CHECK(write(1, line, sizeof line) == (ssize_t)sizeof line);
+                }
                 l->signatures++;
                 l->longest = now() - began > l->longest ? now() - began : l->longest;
                 began = now();
@@ -57,9 +68,10 @@ static void *sign_on(void *loop)
     return NULL;
 }
 
-/* Signs for so many seconds in several threads while the daemon is restarted
-   again and again. A lost session is the only thing that may be noticed. */
-void case_restart(int seconds)
+/* Signs in several threads while the daemon is restarted again and again, until standard
+   input ends. A thread prints its number with the first signature of each session. A lost
+   session is the only thing that may be noticed. */
+void case_restart(void)
 {
     enum { LOOPS = 4 };
     struct loop loops[LOOPS];
@@ -67,11 +79,15 @@ void case_restart(int seconds)
     CK_SLOT_ID slot = start();
     long signatures = 0, restarts = 0;
     double longest = 0;
+    char c;
 
     for (int i = 0; i < LOOPS; i++) {
-        loops[i] = (struct loop){.slot = slot, .end = now() + seconds};
+        loops[i] = (struct loop){.slot = slot, .number = i};
         CHECK(pthread_create(&loops[i].thread, NULL, sign_on, &loops[i]) == 0);
     }
+    while (read(0, &c, 1) > 0) {
+    }
+    ended = true;
     for (int i = 0; i < LOOPS; i++) {
         CHECK(pthread_join(loops[i].thread, NULL) == 0);
         signatures += loops[i].signatures;
