@@ -133,7 +133,7 @@ confname = ep11tok.conf
 	h.judged(t, map[string]int{"signature": 600, "cipher": 90, "derived": 20, "dh": 6, "dsa": 6, "digest": 16, "opened": 8}, "pkcs", "oaep")
 
 	wk := quote(binary()) + " card wk --dir " + h.cards + " "
-	h.ok(wk + "new && " + wk + "commit && " + wk + "activate")
+	h.ok(wk + "new && " + wk + "commit && " + wk + "activate --force")
 	h.ok("seq 20 > $R/tmp/note; ! tool --slot 0 --login --pin " + storetest.UserPIN + " --sign --mechanism SHA256-RSA-PKCS --label theirs-rsa -i /tmp/note -o /tmp/sig 2> $R/tmp/why; grep -i 80010001 $R/tmp/why || { cat $R/tmp/why; false; }")
 	h.endSlotd()
 	h.close()

@@ -298,13 +298,14 @@ func newCardWK(s streams) *cobra.Command {
 		Short: "Change the master keys of cards",
 		Long: `Change the master keys of cards. CHANGE is new, which makes a next key; commit, which says
 that it may be used; activate, which makes it the current one, so that keys sealed under the
-one before no longer work; zeroise, which removes all; or, of one APQN, separate, which gives
+one before no longer work: it wants p11fs card reencipher for each token before; zeroise, which removes all; or, of one APQN, separate, which gives
 it keys of its own. A card that is served takes it up at once.`,
 		Example: "  p11fs card wk new --dir ~/card", Args: takes(1, 1),
 		ValidArgs: soft.Changes(),
 	}
 	p := cardFlags(c)
 	apqn := c.Flags().String("apqn", "", "change the key of that `APQN`")
+	force := c.Flags().Bool("force", false, "activate a key also where p11fs card reencipher has put no key of a token under it, so that they are lost")
 	c.RunE = func(_ *cobra.Command, args []string) error {
 		kind, dir, err := p.open()
 		if err != nil {
@@ -321,7 +322,10 @@ it keys of its own. A card that is served takes it up at once.`,
 			}
 			a = &one
 		}
-		return kind.change(dir, a, args[0])
+		if *force && args[0] != soft.ChangeActivate {
+			return &usageError{err: fmt.Errorf("--force is for activate: leave it out with %s", args[0])}
+		}
+		return kind.change(dir, a, args[0], *force)
 	}
 	return c
 }

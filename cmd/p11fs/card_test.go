@@ -94,6 +94,10 @@ func TestCard(t *testing.T) {
 	if out := do(exitOK, "status"); strings.Count(out, "committed") != 2 {
 		t.Errorf("status:\n%s", out)
 	}
+	if r := command(t, "", "card", "wk", "activate", "--dir", dir); r.code != exitFailure || !strings.Contains(r.err, "p11fs card reencipher TOKEN") {
+		t.Errorf("activate before reencipher: %+v", r)
+	}
+	do(exitUsage, "wk", "new", "--force")
 	next, err := ep11.Reencrypt(t.Context(), via, nil, key)
 	if err != nil {
 		t.Fatal(err)
@@ -101,6 +105,16 @@ func TestCard(t *testing.T) {
 	do(exitOK, "wk", "activate")
 	sign(nil, ep11.WKIDMismatch)
 	key = next
+	sign(nil, p11.CKR_OK)
+	for _, change := range []string{"new", "commit"} { // of the change before no key is under this one
+		do(exitOK, "wk", change)
+	}
+	do(exitFailure, "wk", "activate")
+	do(exitOK, "wk", "activate", "--force")
+	sign(nil, ep11.WKIDMismatch)
+	if key, _, err = ep11.GenerateKey(t.Context(), via, nil, p11.Mechanism{Type: p11.CKM_GENERIC_SECRET_KEY_GEN}, template, nil); err != nil {
+		t.Fatal(err)
+	}
 	sign(nil, p11.CKR_OK)
 	do(exitOK, "wk", "separate", "--apqn", "0a.0002")
 	sign(card.Target{{Adapter: 10, Domain: 2}}, ep11.WKIDMismatch)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"p11fs/tokens/card"
@@ -25,8 +26,9 @@ type cardKind interface {
 	open(dir string, p swtok.Provider, log *slog.Logger) (card.Transport, error)
 	// status tells of them, in lines.
 	status(dir string) ([]string, error)
-	// change changes master keys: of one APQN, or of all if that is nil.
-	change(dir string, a *card.APQN, what string) error
+	// change changes master keys: of one APQN, or of all if that is nil. Without force it
+	// activates none that no key of a token was put under.
+	change(dir string, a *card.APQN, what string, force bool) error
 	setOnline(dir string, a card.APQN, on bool) error
 }
 
@@ -54,7 +56,8 @@ type setCards struct {
 	kind      card.ABI
 	registers []string // the master keys
 	answers   func(*soft.Set, swtok.Provider, *slog.Logger) card.Transport
-	// shown are the verification patterns of a domain's master keys.
+	// shown is the card and the verification patterns of a domain's master keys, as the file
+	// card of a token has them.
 	shown func(*soft.Set, card.APQN) (string, error)
 }
 
@@ -107,8 +110,12 @@ func (k setCards) open(dir string, p swtok.Provider, log *slog.Logger) (card.Tra
 	return k.answers(s, p, log), nil
 }
 
-func (k setCards) change(dir string, a *card.APQN, what string) error {
+func (k setCards) change(dir string, a *card.APQN, what string, force bool) error {
 	return k.with(dir, func(s *soft.Set) error {
+		carried := func(register string) bool { return s.Carried(a, register) }
+		if what == soft.ChangeActivate && !force && !slices.ContainsFunc(k.registers, carried) {
+			return errors.New("no key of a token is under the next master key yet, and with activate all are lost that are not: for each token of the card p11fs card wk new and commit, unless that is done, and p11fs card reencipher TOKEN; with --force they may be lost")
+		}
 		for _, register := range k.registers {
 			if err := s.Change(a, register, what); err != nil {
 				return withAdvice(err)
@@ -124,7 +131,7 @@ func (k setCards) setOnline(dir string, a card.APQN, on bool) error {
 
 func (k setCards) status(dir string) (lines []string, err error) {
 	err = k.with(dir, func(s *soft.Set) error {
-		lines = append(lines, fmt.Sprintf("%s software card, serial number %s, in %s", k.name(), s.Serial(), dir))
+		lines = append(lines, fmt.Sprintf("%s software card in %s", k.name(), dir))
 		for _, a := range s.APQNs() {
 			patterns, err := k.shown(s, a)
 			if err != nil {
@@ -155,16 +162,16 @@ func ep11Patterns(s *soft.Set, a card.APQN) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	text := fmt.Sprintf("wk=%s next=%s", shown(m.Current), shown(m.Next))
+	text := fmt.Sprintf("mode=ep11 serial=%s wk=%s next=%s", s.Serial(), shown(m.Current), shown(m.Next))
 	if m.Committed {
-		text += " committed"
+		text += ",committed"
 	}
 	return text, nil
 }
 
 // ccaPatterns has of each master key what is current, old and next.
 func ccaPatterns(s *soft.Set, a card.APQN) (string, error) {
-	var words []string
+	text := "mode=cca serial=" + softcca.Serial(s)
 	for _, m := range softcca.Masters() {
 		var shown []string
 		for _, r := range []softcca.Register{softcca.Current, softcca.Old, softcca.New} {
@@ -178,7 +185,7 @@ func ccaPatterns(s *soft.Set, a card.APQN) (string, error) {
 				shown = append(shown, "-")
 			}
 		}
-		words = append(words, fmt.Sprintf("%v=%s", m, strings.Join(shown, ",")))
+		text += fmt.Sprintf(" %v=%s old=%s next=%s", m, shown[0], shown[1], shown[2])
 	}
-	return strings.Join(words, " "), nil
+	return text, nil
 }

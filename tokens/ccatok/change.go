@@ -110,7 +110,8 @@ func (t *token) toNext(ctx context.Context, key []byte) ([]byte, error) {
 	return t.moved(ctx, toNew, now)
 }
 
-// FinalizeReencipher is tokens.Reencipherer.
+// FinalizeReencipher is tokens.Reencipherer. A key that is still under the master key before
+// is brought under that in use.
 func (t *token) FinalizeReencipher(ctx context.Context, progress func(done, total int)) (int, error) {
 	return securekey.Finalize(ctx, t.Store, progress, func(next []byte) error {
 		at, err := t.isAt(ctx, toCurrent, next)
@@ -121,6 +122,17 @@ func (t *token) FinalizeReencipher(ctx context.Context, progress func(done, tota
 			return p11.Advise(p11.Errorf(p11.CKR_ACTION_PROHIBITED, "the next master key is not that of the card"), "have it set first; of a software card: p11fs card wk activate")
 		}
 		return nil
+	}, func(ctx context.Context, key []byte) ([]byte, error) {
+		now, err := t.moved(ctx, toCurrent, key)
+		switch {
+		case errors.Is(err, cca.ErrToken):
+			return nil, securekey.ErrLost
+		case p11.RVOf(err) == p11.CKR_DEVICE_REMOVED || ctx.Err() != nil:
+			return nil, err
+		case err != nil || bytes.Equal(now, key): // as where there is no master key before
+			return nil, nil
+		}
+		return now, nil
 	})
 }
 

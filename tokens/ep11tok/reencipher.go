@@ -96,6 +96,12 @@ func (t *token) FinalizeReencipher(ctx context.Context, progress func(done, tota
 				"have it activated in all domains first; of a software card: p11fs card wk activate")
 		}
 		return nil
+	}, func(_ context.Context, blob []byte) ([]byte, error) {
+		id := ep11.Blob(blob).WKID()
+		if id == nil && ep11.Blob(blob).IsSPKI() || t.cards.somewhere(id) { // a public key may be under none
+			return nil, nil
+		}
+		return nil, securekey.ErrLost
 	})
 }
 
@@ -118,6 +124,13 @@ func (c *cards) everywhere(id []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return id != nil && !slices.ContainsFunc(c.domains, func(d domain) bool { return !bytes.Equal(d.wkid(), id) })
+}
+
+// somewhere says whether a domain has the wrapping key.
+func (c *cards) somewhere(id []byte) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return id != nil && slices.ContainsFunc(c.domains, func(d domain) bool { return bytes.Equal(d.wkid(), id) })
 }
 
 // CancelReencipher is tokens.Reencipherer.

@@ -3,6 +3,7 @@ package securekey
 import (
 	"bytes"
 	"context"
+	"errors"
 
 	"p11fs/p11"
 	"p11fs/tokens"
@@ -108,20 +109,35 @@ func Reencipher(ctx context.Context, s tokens.Objects, progress func(done, total
 	})
 }
 
+// ErrLost is of a blob that is under no master key of a card.
+var ErrLost = errors.New("the key is under no master key of the card")
+
 // Finalize has each blob under the next master key take the place of the one before, which
-// stays in CKA_IBM_OPAQUE_OLD. active says whether its master key is the card's now.
-func Finalize(ctx context.Context, s tokens.Objects, progress func(done, total int), active func(next []byte) error) (int, error) {
-	return each(ctx, s, progress, func(_ context.Context, a p11.Attributes) (p11.Attributes, []p11.AttributeType, error) {
+// stays in CKA_IBM_OPAQUE_OLD. active says whether its master key is the card's now. Of a blob
+// that has nothing beside it, rescue makes what it is under the card's master key, and nothing
+// of one that is good. Where that is ErrLost all others are seen to before it is told.
+func Finalize(ctx context.Context, s tokens.Objects, progress func(done, total int), active func(next []byte) error, rescue func(ctx context.Context, blob []byte) ([]byte, error)) (int, error) {
+	lost := 0
+	n, err := each(ctx, s, progress, func(ctx context.Context, a p11.Attributes) (p11.Attributes, []p11.AttributeType, error) {
+		blob, _ := Blob(a)
 		next, _ := a.Get(p11.CKA_IBM_OPAQUE_REENC)
-		if len(next) == 0 {
+		var err error
+		if len(next) > 0 {
+			err = active(next)
+		} else if next, err = rescue(ctx, blob); errors.Is(err, ErrLost) {
+			lost++
 			return nil, nil, nil
 		}
-		if err := active(next); err != nil {
+		if err != nil || len(next) == 0 {
 			return nil, nil, err
 		}
-		blob, _ := Blob(a)
 		return p11.Attributes{{Type: p11.CKA_IBM_OPAQUE, Value: next}, {Type: p11.CKA_IBM_OPAQUE_OLD, Value: blob}}, []p11.AttributeType{p11.CKA_IBM_OPAQUE_REENC}, nil
 	})
+	if err == nil && lost > 0 {
+		err = p11.Advise(p11.Errorf(p11.CKR_FUNCTION_FAILED, "%d keys are under the new master key, and %d under none of the card, so that they cannot be used: reencipher was not run for them before activate", n, lost),
+			"have the card's administrators set the master key before, or bring these keys again from where else they are")
+	}
+	return n, err
 }
 
 // Cancel removes each blob under the next master key.

@@ -187,6 +187,10 @@ func (d *domain) reencrypt(blob ep11.Blob) ([]byte, error) {
 		return nil, err
 	}
 	defer k.wipe()
+	if err := d.set.Carry(d.apqn, WK); err != nil {
+		d.log.Error("software card: re-enciphering", "err", err)
+		return nil, ep11.Internal
+	}
 	if !blob.IsSPKI() {
 		return next.seal(k, orderOf(blob[ep11.BlobVersion:])), nil
 	}

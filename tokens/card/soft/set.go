@@ -38,6 +38,9 @@ const (
 // committed says that the next key may become the current one.
 const committed = "next.committed"
 
+// carried says that keys were put under the next key.
+const carried = "next.carried"
+
 // A Set is the cards of one directory.
 type Set struct {
 	root   *os.Root
@@ -377,21 +380,20 @@ func (s *Set) Change(a *card.APQN, register, change string) error {
 }
 
 func (s *Set) changeLocked(a *card.APQN, register, change string) error {
-	dir := register
-	if a != nil {
-		if !slices.Contains(s.apqns, *a) {
-			return fmt.Errorf("there is no domain %v", *a)
-		}
-		dir = s.register(*a, register)
+	if a != nil && !slices.Contains(s.apqns, *a) {
+		return fmt.Errorf("there is no domain %v", *a)
 	}
+	dir := s.dir(a, register)
 	at := func(name string) string { return path.Join(dir, name) }
 	switch change {
 	case ChangeNew:
 		if s.exists(at(Next)) {
 			return p11.Errorf(p11.CKR_ACTION_PROHIBITED, "there is a next key already: activate it first")
 		}
-		if err := s.removeLocked(at(committed)); err != nil { // of the key before, whose activation was cut off
-			return err
+		for _, name := range []string{committed, carried} { // of the key before, whose activation was cut off
+			if err := s.removeLocked(at(name)); err != nil {
+				return err
+			}
 		}
 		return s.writeKeyLocked(at(Next))
 	case ChangeCommit:
@@ -403,7 +405,7 @@ func (s *Set) changeLocked(a *card.APQN, register, change string) error {
 		return s.activateLocked(at)
 	case ChangeZeroise:
 		var errs []error
-		for _, name := range []string{Current, Next, committed, Old} {
+		for _, name := range []string{Current, Next, committed, carried, Old} {
 			errs = append(errs, s.removeLocked(at(name)))
 		}
 		return errors.Join(errs...)
@@ -426,7 +428,7 @@ func (s *Set) changeLocked(a *card.APQN, register, change string) error {
 // activateLocked never leaves the domain without a current key.
 func (s *Set) activateLocked(at func(string) string) error {
 	if !s.exists(at(committed)) {
-		return p11.Errorf(p11.CKR_ACTION_PROHIBITED, "there is no next key that is committed")
+		return p11.Advise(p11.Errorf(p11.CKR_ACTION_PROHIBITED, "there is no next key that is committed"), "p11fs card wk new makes one and commit commits it; then p11fs card reencipher for each token, and activate")
 	}
 	old, err := s.read(at(Current))
 	if err == nil {
@@ -439,7 +441,29 @@ func (s *Set) activateLocked(at func(string) string) error {
 	if err := s.renameLocked(at(Next), at(Current)); err != nil {
 		return err
 	}
-	return s.removeLocked(at(committed))
+	return errors.Join(s.removeLocked(at(committed)), s.removeLocked(at(carried)))
+}
+
+// dir is where a master key is: of a domain, or, where that is nil, of all that share it.
+func (s *Set) dir(a *card.APQN, register string) string {
+	if a == nil {
+		return register
+	}
+	return s.register(*a, register)
+}
+
+// Carry notes that a key was put under the next master key of a domain.
+func (s *Set) Carry(a card.APQN, register string) error {
+	name := path.Join(s.dir(&a, register), carried)
+	if s.exists(name) {
+		return nil
+	}
+	return s.locked(func() error { return s.writeLocked(name, nil) })
+}
+
+// Carried says whether one was, since there is a next one.
+func (s *Set) Carried(a *card.APQN, register string) bool {
+	return s.exists(path.Join(s.dir(a, register), carried))
 }
 
 // A Master is what may be seen of a domain's master key: verification patterns, nil for

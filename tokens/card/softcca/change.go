@@ -38,12 +38,18 @@ func change(rules []byte, kinds ...string) (from, to Register, kind string, err 
 
 // moved is a token that goes from one register to another: made anew, or as it is where it
 // is there already.
-func moved(token []byte, w wrapped, from, to Register, make func(r Register) ([]byte, error)) ([]byte, error) {
+func (d *domain) moved(token []byte, m Master, w wrapped, from, to Register, make func(r Register) ([]byte, error)) ([]byte, error) {
 	defer secret.Wipe(w.key)
 	switch w.at {
 	case to:
 		return append([]byte{}, token...), nil
 	case from:
+		if to == New {
+			if err := d.set.Carry(d.apqn, m.String()); err != nil {
+				d.log.Error("software card: re-enciphering", "apqn", d.apqn, "err", err)
+				return nil, cca.ErrNoKey
+			}
+		}
 		return make(to)
 	}
 	return nil, cca.ErrToken
@@ -63,7 +69,11 @@ func (d *domain) CSNBKTC(_ context.Context, rules, token []byte) ([]byte, error)
 		secret.Wipe(w.key)
 		return nil, cca.ErrToken
 	}
-	return moved(token, w, from, to, func(r Register) ([]byte, error) { return d.sealSymmetric(s.AES, w.key, r) })
+	m := SYM
+	if s.AES {
+		m = AES
+	}
+	return d.moved(token, m, w, from, to, func(r Register) ([]byte, error) { return d.sealSymmetric(s.AES, w.key, r) })
 }
 
 // CSNDKTC moves the token of an RSA or EC key.
@@ -80,7 +90,7 @@ func (d *domain) CSNDKTC(_ context.Context, rules, token []byte) ([]byte, error)
 		secret.Wipe(w.key)
 		return nil, cca.ErrToken
 	}
-	return moved(k.Bytes(), w, from, to, func(r Register) ([]byte, error) { return d.sealPKA(k, w.key, r) })
+	return d.moved(k.Bytes(), APKA, w, from, to, func(r Register) ([]byte, error) { return d.sealPKA(k, w.key, r) })
 }
 
 // CSNBKTC2 moves the token of an HMAC key.
@@ -96,5 +106,5 @@ func (d *domain) CSNBKTC2(_ context.Context, rules, token []byte) ([]byte, error
 	if err != nil {
 		return nil, err
 	}
-	return moved(v.Bytes(), w, from, to, func(r Register) ([]byte, error) { return d.sealVariable(w.key, v.Partial, r) })
+	return d.moved(v.Bytes(), AES, w, from, to, func(r Register) ([]byte, error) { return d.sealVariable(w.key, v.Partial, r) })
 }

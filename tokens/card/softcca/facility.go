@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"p11fs/tokens/card/cca"
+	"p11fs/tokens/card/soft"
 )
 
 // The states of a register: a key that is to come is there as a whole or not; another is
@@ -66,8 +67,7 @@ func (d *domain) CSUACFQ(_ context.Context, rules []byte) (answer, data []byte, 
 		return nil, d.patterns(), nil
 	case "STATCRD2":
 		out = append(cca.Rules{"1", elsewhere, elsewhere, version, model, version}, strings.Split(strings.Repeat(elsewhere, 8), "")...)
-		serial := d.set.Serial()
-		out = append(out, serial[max(len(serial)-cca.KeywordSize, 0):])
+		out = append(out, Serial(d.set))
 	}
 	return out.Bytes(), nil, nil
 }
@@ -100,4 +100,10 @@ func (d *domain) patterns() (b []byte) {
 		}
 	}
 	return b
+}
+
+// Serial is the serial number of cards as they tell it themselves, who have room for its end.
+func Serial(s *soft.Set) string {
+	serial := s.Serial()
+	return serial[max(len(serial)-cca.KeywordSize, 0):]
 }
