@@ -116,11 +116,13 @@ func consistent(attrs p11.Attributes) error {
 	if hasValue && hasLength && uint64(len(value)) != length {
 		return p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "value-len: is %d, but the value has %d bytes", length, len(value))
 	}
-	if hasValue && !p11.FitsKey(kt, uint64(len(value))) {
-		return p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "value: %d bytes are no %s key", len(value), kt.Short())
+	if hasValue {
+		if err := p11.CheckKeyLength(p11.CKA_VALUE, kt, uint64(len(value))); err != nil {
+			return err
+		}
 	}
-	if hasLength && !p11.FitsKey(kt, length) {
-		return p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "value-len: %d bytes are no %s key", length, kt.Short())
+	if hasLength {
+		return p11.CheckKeyLength(p11.CKA_VALUE_LEN, kt, length)
 	}
 	return nil
 }

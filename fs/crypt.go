@@ -182,8 +182,11 @@ func (t *verification) takeSignature(part []byte) int {
 const maxDERSignature = 160
 
 func (t *verification) result(ctx context.Context) ([]byte, error) {
+	if !t.full && t.der {
+		return nil, p11.Errorf(p11.CKR_SIGNATURE_LEN_RANGE, "the %d bytes do not begin with a whole signature in DER", len(t.sig))
+	}
 	if !t.full {
-		return nil, p11.Errorf(p11.CKR_SIGNATURE_LEN_RANGE, "there are %d bytes, which is no whole signature", len(t.sig))
+		return nil, p11.Errorf(p11.CKR_SIGNATURE_LEN_RANGE, "there are %d bytes, signature and data together, and a signature of this key alone has %d", len(t.sig), t.need)
 	}
 	sig := t.sig
 	if t.der {

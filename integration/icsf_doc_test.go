@@ -32,8 +32,9 @@ func TestICSFDoc(t *testing.T) {
 	}
 	const pins = "87654321 mainframe " + userPIN + " | p11fs init "
 	refuses("printf '%s\\n' RACFPASS "+pins+"icsf --uri $URI --binddn "+icsfDN, "the server has the tokens OTHERTOKEN, TESTTOKEN")
-	refuses("printf '%s\\n' WRONG "+pins+"icsf --uri $URI --binddn "+icsfDN, "refused the stored password")
+	refuses("printf '%s\\n' WRONG "+pins+"icsf --uri $URI --binddn "+icsfDN, "refused the password for racfid=")
 	refuses("printf '%s\\n' RACFPASS "+pins+"icsf --uri ldap://127.0.0.1:1 --binddn "+icsfDN, "cannot be reached")
+	refuses("printf '%s\\n' RACFPASS "+pins+"icsf --uri zos.example --binddn "+icsfDN, "as in ldaps://zos.example")
 	refuses("printf '%s\\n' RACFPASS "+pins+"other --uri $URI --binddn "+icsfDN, "name it so")
 	refuses("printf '%s\\n' "+pins+"icsf", "nothing says which server has the token")
 	if _, err := os.Lstat(filepath.Join(dir, "token.conf")); !os.IsNotExist(err) {
@@ -43,7 +44,7 @@ func TestICSFDoc(t *testing.T) {
 	refuses("printf '%s\\n' RACFPASS "+pins+"icsf --uri $URI --binddn "+icsfDN+" --icsf-token TESTTOKEN", "has the token icsf already")
 	d.start()
 	term.ok("(set -e\ncd\nT=$(p11fs path icsf)\n" + use + ")")
-	if got := len(server.Objects(icsfName)); got != 4 {
+	if got := len(server.Objects(icsfName)); got != 5 {
 		t.Errorf("the server has %d objects", got)
 	}
 	for _, what := range []string{"backup icsf file", "check icsf"} {
@@ -57,7 +58,7 @@ func TestICSFDoc(t *testing.T) {
 	if got := term.ok(list); !strings.Contains(got, "TESTTOKEN") || !strings.Contains(got, "ICSF TKDS") || !strings.Contains(got, "OTHERTOKEN") {
 		t.Errorf("the tokens of the server are\n%s", got)
 	}
-	refuses("printf '%s\\n' OTHER "+userPIN+" | p11fs init icsf --new-password", "refused the stored password")
+	refuses("printf '%s\\n' OTHER "+userPIN+" | p11fs init icsf --new-password", "refused the password for racfid=")
 	refuses("printf '%s\\n' RACFPASS 99999999 | p11fs init icsf --new-password", "neither the user's PIN nor the SO's")
 	term.ok("printf '%s\\n' RACFPASS " + userPIN + " | p11fs init icsf --new-password")
 
@@ -71,7 +72,7 @@ func TestICSFDoc(t *testing.T) {
 	d.stop()
 	d.start()
 	term.ok("echo " + userPIN + " > $T/login && rmdir $O/web.key && ! test -e $O/web.key")
-	if got := len(server.Objects(icsfName)); got != 3 {
+	if got := len(server.Objects(icsfName)); got != 4 {
 		t.Errorf("the server has %d objects once one is destroyed", got)
 	}
 	d.stop()

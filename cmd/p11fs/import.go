@@ -56,9 +56,12 @@ The pass phrase of an encrypted file is asked for, or is in --passphrase-file.` 
 		if err != nil {
 			return err
 		}
-		named := args[:0:0]
+		var named []string
 		if len(args) > 1 && slices.Contains(t.tokens(), args[0]) {
 			named, args = args[:1], args[1:]
+		}
+		if _, err := os.Stat(args[0]); err != nil && len(args) == 1 && named == nil && slices.Contains(t.tokens(), args[0]) {
+			return &usageError{err: fmt.Errorf("%s is a token, and FILE is missing: name the file behind it, or - for standard input", args[0]), usage: c.UseLine()}
 		}
 		if i.t, i.token, err = tokenIn(t, named); err != nil {
 			return err

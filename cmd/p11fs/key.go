@@ -44,7 +44,7 @@ func findKey(mount, name string, suffixes []string) (at tree, key string, err er
 		}
 		wanted, name = []string{token}, label
 	}
-	var found, public []string
+	var found, public, in []string // in: of whose keys all are seen
 	for _, token := range wanted {
 		keys, err := find(token)
 		if err != nil {
@@ -56,6 +56,13 @@ func findKey(mount, name string, suffixes []string) (at tree, key string, err er
 		}
 		if who, _ := t.read(token, "login"); strings.TrimSpace(who) == "public" {
 			public = append(public, "p11fs login "+shellQuote(token))
+		} else {
+			in = append(in, token)
+		}
+	}
+	if len(found) == 0 {
+		if err := t.otherClass(in, name, suffixes); err != nil {
+			return at, "", err
 		}
 	}
 	switch {
@@ -100,12 +107,32 @@ func (t tree) halfMissing(tokens []string, name string, suffixes []string) error
 	return nil
 }
 
+// otherClass is the error where the name is that of an object which is no such key as is meant.
+func (t tree) otherClass(tokens []string, name string, suffixes []string) error {
+	classes := map[string]string{".key": "private keys", ".sec": "secret keys", ".pub": "public keys", ".crt": "certificates"}
+	var takes []string
+	for _, suffix := range suffixes {
+		if class, ok := classes[suffix]; ok {
+			takes = append(takes, class)
+		}
+	}
+	for _, token := range tokens {
+		for _, is := range t.named(token, name, allSuffixes()) {
+			return &usageError{err: fmt.Errorf("%s is no key for this, which takes %s: p11fs ls %s shows what each object is", filepath.Join(token, is), strings.Join(takes, " and "), shellQuote(token))}
+		}
+	}
+	return nil
+}
+
 // named returns the name in objects of the key of a token.
 func (t tree) named(token, name string, suffixes []string) []string {
 	if name != filepath.Base(name) {
 		return nil
 	}
 	for _, suffix := range append([]string{""}, suffixes...) {
+		if own := filepath.Ext(name + suffix); slices.Contains(allSuffixes(), own) && !slices.Contains(suffixes, own) {
+			continue // of another class
+		}
 		if st, err := os.Stat(filepath.Join(t.dir, token, "objects", name+suffix)); err == nil && st.IsDir() {
 			return []string{name + suffix}
 		}

@@ -101,8 +101,9 @@ func newSet(streams) *cobra.Command {
 		Long: `Change attributes of an object, one after the other, as a value written to
 OBJECT/attr/ATTRIBUTE does. The first that is refused ends it, and those before it stay
 changed. What PKCS#11 lets nobody change is refused, and what may be changed one
-way only, such as sensitive and extractable. A pair is two objects: web is its private
-key, and web.pub the other.` + objectText,
+way only, such as sensitive and extractable. OBJECT without a suffix is a private key with
+its public key and certificate of the same name, if they are there: all get the new label
+and id, or none; other attributes are the private key's.` + objectText,
 		Example: `  p11fs set swtok/web id=0x01 "label=web 2027"
   p11fs set swtok/web extractable=false`,
 		Args: takes(2, math.MaxInt),
@@ -116,14 +117,48 @@ key, and web.pub the other.` + objectText,
 		// A new label changes the folder's name, so it comes last.
 		words := slices.Clone(args[1:])
 		slices.SortStableFunc(words, func(a, b string) int { return cmp.Compare(isLabel(a), isLabel(b)) })
+		all := at.together(name, args[0])
 		for _, word := range words {
 			attribute, value, _ := strings.Cut(word, "=")
-			if err := at.command("set "+args[0]+" "+attribute, "", filepath.Join(name, "attr", attribute), []byte(value+"\n")); err != nil {
+			which := all
+			if t, err := p11.ParseAttributeType(attribute); err != nil || t != p11.CKA_LABEL && t != p11.CKA_ID {
+				which = all[:1]
+			}
+			if err := at.setAll("set "+args[0]+" "+attribute, which, attribute, value); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+// setAll gives an attribute of objects a value: of all, or of none.
+func (t tree) setAll(what string, objects []string, attribute, value string) error {
+	set := func(object, value string) error {
+		return t.command(what, "", filepath.Join(object, "attr", attribute), []byte(value+"\n"))
+	}
+	// One that nobody may change is refused before any is changed.
+	objects = slices.Clone(objects)
+	slices.SortStableFunc(objects, func(a, b string) int {
+		left, _ := t.read(a, "attr/modifiable")
+		right, _ := t.read(b, "attr/modifiable")
+		return cmp.Compare(left, right) // false before true
+	})
+	var before []string // the values of those that are changed
+	for i, object := range objects {
+		was, err := t.read(object, "attr", attribute)
+		if err == nil || len(objects) == 1 {
+			err = set(object, value)
+		}
+		if err != nil {
+			for j := i - 1; j >= 0; j-- { // what was first goes back
+				err = errors.Join(err, set(objects[j], strings.TrimSuffix(before[j], "\n")))
+			}
+			return err
+		}
+		before = append(before, was)
+	}
+	return nil
 }
 
 // isLabel is 1 for a word that changes the label, and 0 for another.

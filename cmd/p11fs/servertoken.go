@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"p11fs/mountd"
+	"p11fs/p11"
 	"p11fs/secret"
 	"p11fs/tokens/icsf"
 	"p11fs/tokens/icsf/icsffile"
@@ -71,6 +72,11 @@ func (f serverFlags) server(ctx context.Context, ask *asker) (c icsffile.Config,
 		return c, nil, &usageError{err: errors.New("the server knows you by a name or by a certificate: add --binddn, or --cert and --key")}
 	case c.BindDN != "":
 		c.Mech = icsffile.Simple
+	}
+	if err := c.CheckServer(); err != nil { // before anybody types a password
+		return c, nil, p11.Errorf(p11.CKR_ARGUMENTS_BAD, "%w", err)
+	}
+	if c.Mech == icsffile.Simple {
 		password, err = getPIN(ctx, ask, *f.passwordFile, "server's password", false)
 	}
 	return c, password, err

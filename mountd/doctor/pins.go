@@ -26,7 +26,7 @@ func PINState(token, role, tries, pin string) (how, todo string) {
 		if tries == "1" {
 			how = "1 try left"
 		}
-		todo = "the right one sets the count back: p11fs login " + of + token
+		todo = "the right one sets the count back: p11fs login " + of + token + ", after p11fs logout " + token + " if this terminal is logged in"
 	}
 	if pin == "to-be-changed" {
 		how, todo = how+", to be changed", "p11fs pin "+of+token

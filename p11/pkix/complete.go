@@ -43,8 +43,8 @@ func completeSecret(attrs *p11.Attributes) error {
 		return missing(p11.CKA_VALUE)
 	}
 	kt, _ := attrs.KeyType()
-	if !p11.FitsKey(kt, uint64(len(value))) {
-		return p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "value: %d bytes are no %s key", len(value), kt.Short())
+	if err := p11.CheckKeyLength(p11.CKA_VALUE, kt, uint64(len(value))); err != nil {
+		return err
 	}
 	attrs.SetUlong(p11.CKA_VALUE_LEN, uint64(len(value)))
 	return completeCheck(attrs, checkValue(kt, value))

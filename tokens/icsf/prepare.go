@@ -44,7 +44,11 @@ func Tokens(ctx context.Context, c icsffile.Config, password *secret.Bytes) (lis
 	for after := icsfwire.Handle(""); len(list) < maxTokens; {
 		var out icsfwire.TokenList
 		r := &icsfwire.Request{Handle: after, Rules: []string{"TOKEN"}, Data: &icsfwire.ListTokens{Room: atATime * icsfwire.TokenRecordSize, Max: atATime}}
-		if _, err := conn.Call(ctx, r, &out); err != nil {
+		_, err := conn.Call(ctx, r, &out)
+		if errors.Is(err, icsfconn.ErrPassword) {
+			return nil, p11.Advise(p11.Errorf(p11.CKR_DEVICE_ERROR, "the server refused the password for %s", c.BindDN), "give the one that the server has for that name, which is no PIN, or another --binddn")
+		}
+		if err != nil {
 			return nil, err
 		}
 		if len(out.Records) < icsfwire.TokenRecordSize {

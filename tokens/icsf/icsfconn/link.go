@@ -201,12 +201,15 @@ func (l *Link) bind(ctx context.Context) error {
 	return hasICSF(has)
 }
 
+// ErrPassword says that the server does not take the password.
+var ErrPassword = errors.New("the server refused the stored password")
+
 func bindError(r icsfwire.Result, external bool) error {
 	switch {
 	case r.Code == icsfwire.Success:
 		return nil
 	case r.Code == icsfwire.InvalidCredentials && !external:
-		return p11.Advise(p11.Errorf(p11.CKR_DEVICE_ERROR, "the server refused the stored password"), "it is that of BINDDN on the server, not the PIN: p11fs init icsf --new-password stores another, or stock's pkcsicsf for the machine's token")
+		return p11.Advise(p11.Errorf(p11.CKR_DEVICE_ERROR, "%w", ErrPassword), "it is that of BINDDN on the server, not the PIN: p11fs init icsf --new-password stores another, or stock's pkcsicsf for the machine's token")
 	case r.Code == icsfwire.InvalidCredentials:
 		return p11.Advise(p11.Errorf(p11.CKR_DEVICE_ERROR, "the server does not know the certificate CERT"), "have its administrator map the certificate to a user")
 	}

@@ -90,7 +90,7 @@ func (c *Config) CheckServer() error {
 	u, err := url.Parse(c.URI)
 	switch {
 	case err != nil || u.Host == "" || u.Scheme != "ldap" && u.Scheme != "ldaps":
-		return wrong(`URI = "ldaps://HOST", with :PORT if it is not the usual one`, "URI is ldap://HOST or ldaps://HOST, not %q", c.URI)
+		return wrong(`it with one of these in front, as in ldaps://zos.example or ldap://zos.example:3389`, "URI is ldap://HOST or ldaps://HOST, and not %q", c.URI)
 	case c.Mech == Simple && c.BindDN == "":
 		return wrong(`BINDDN = "racfid=USER,profiletype=user,cn=RACF", or MECH = "SASL"`, "MECH SIMPLE wants a BINDDN")
 	case c.Mech == SASL && u.Scheme != "ldaps":
