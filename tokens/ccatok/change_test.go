@@ -2,6 +2,7 @@ package ccatok
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 
 	"p11fs/p11"
@@ -142,5 +143,39 @@ func TestChangeWithin(t *testing.T) {
 	d.change(t, softcca.AES, soft.ChangeNew, soft.ChangeCommit, soft.ChangeActivate)
 	if _, err := op.Update(t.Context(), data); p11.RVOf(err) != p11.CKR_DEVICE_ERROR {
 		t.Errorf("of a key that is lost: %v", err)
+	}
+}
+
+// TestForgotten: keys for which nobody ran reencipher come along with finalize while the card
+// still has the master key before, and are told of afterwards.
+func TestForgotten(t *testing.T) {
+	t.Parallel()
+	tok, d := newToken(t)
+	key := stored(t, tok, p11.CKM_GENERIC_SECRET_KEY_GEN, 32)
+	sign := func() ([]byte, error) {
+		now, err := tok.ByHandle(key.Handle)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return do(t, tok, p11.CKF_SIGN, p11.Mechanism{Type: p11.CKM_SHA256_HMAC}, now, []byte("data"), 4, nil)
+	}
+	want, err := sign()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		d.change(t, softcca.AES, soft.ChangeNew, soft.ChangeCommit, soft.ChangeActivate)
+		if n, err := tok.FinalizeReencipher(t.Context(), nil); n != 1 || err != nil {
+			t.Fatalf("finalised %d, %v", n, err)
+		}
+		if got, err := sign(); err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("brought along: %x, %v", got, err)
+		}
+	}
+	for range 2 {
+		d.change(t, softcca.AES, soft.ChangeNew, soft.ChangeCommit, soft.ChangeActivate)
+	}
+	if n, err := tok.FinalizeReencipher(t.Context(), nil); n != 0 || err == nil || !strings.Contains(err.Error(), "and 1 under none of the card") {
+		t.Errorf("of a key that is lost: %d, %v", n, err)
 	}
 }

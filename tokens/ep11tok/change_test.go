@@ -303,6 +303,26 @@ func TestTwoDomains(t *testing.T) {
 	s.wantRV(err, p11.CKR_ACTION_PROHIBITED)
 }
 
+// TestForgotten: keys for which nobody ran reencipher are told of, and the others come along.
+func TestForgotten(t *testing.T) {
+	s := sit(t)
+	came := s.aes("came")
+	want := s.mustEncrypt(came, nil)
+	s.wk(nil, soft.ChangeNew, soft.ChangeCommit)
+	if n, err := s.tok.Reencipher(t.Context(), nil); n != 1 || err != nil {
+		t.Fatalf("changed %d (%v)", n, err)
+	}
+	s.aes("since")
+	s.wk(nil, soft.ChangeActivate)
+	for _, moved := range []int{1, 0} {
+		n, err := s.tok.FinalizeReencipher(t.Context(), nil)
+		if n != moved || err == nil || !strings.Contains(err.Error(), "and 1 under none of the card") {
+			t.Errorf("finalised %d (%v)", n, err)
+		}
+		s.mustEncrypt(came, want)
+	}
+}
+
 // TestFinalizeOffline: what a domain that does not answer would make of the keys nobody knows.
 func TestFinalizeOffline(t *testing.T) {
 	one, two := card.APQN{Adapter: 0, Domain: 1}, card.APQN{Adapter: 1, Domain: 2}
