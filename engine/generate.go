@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"slices"
+	"time"
 
 	"p11fs/p11"
 	"p11fs/p11/pkix"
@@ -27,7 +28,9 @@ func (s *Session) GenerateKey(ctx context.Context, m p11.Mechanism, template p11
 	if err != nil {
 		return 0, err
 	}
+	began := time.Now()
 	p.attrs, err = token.GenerateKey(s.long(ctx), m, p.attrs)
+	s.appSlot.called(m.Type, began, err)
 	if err == nil {
 		err = finish(&p.attrs, generated, m.Type, nil)
 	}
@@ -60,7 +63,9 @@ func (s *Session) GenerateKeyPair(ctx context.Context, m p11.Mechanism, public, 
 	if err != nil {
 		return 0, 0, inTemplate("private key", err)
 	}
+	began := time.Now()
 	pub.attrs, priv.attrs, err = token.GenerateKeyPair(s.long(ctx), m, pub.attrs, priv.attrs)
+	s.appSlot.called(m.Type, began, err)
 	if err == nil {
 		err = finish(&pub.attrs, generated, m.Type, nil)
 	}

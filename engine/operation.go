@@ -6,6 +6,7 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"p11fs/p11"
 	"p11fs/secret"
@@ -131,9 +132,11 @@ func (o *Operation) run(ctx context.Context, end ending, call func(context.Conte
 		c.interrupt() // cut just now
 	}
 	defer c.end()
+	began := time.Now()
 	out, err := call(c)
 	o.inCall = false
 	err = interruptedBy(c, err)
+	o.session.appSlot.called(o.mech.Type, began, err)
 	if cut := o.stands(); cut != nil {
 		err = cut
 	}

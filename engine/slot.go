@@ -25,6 +25,7 @@ type Slot struct {
 	counter    atomic.Uint64 // the last login generation given out
 	epoch      atomic.Uint64 // how often the token was initialised here
 	held       atomic.Pointer[hold]
+	calls      callTimes
 	granted    atomic.Uint64 // how often the grants or the held login changed
 
 	mu           sync.Mutex    // guards all below; 5th in the order of doc.go

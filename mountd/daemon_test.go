@@ -187,6 +187,22 @@ func TestDaemon(t *testing.T) {
 			}
 		}
 	})
+	t.Run("mechanisms are not for all to see", func(t *testing.T) {
+		text, err := d.metrics()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command("sh", "-c", "cd "+dir+"/mnt/swtok/digest && echo > sha256 && cat sha256").CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		const begin = `p11fs_token_call_seconds_count{door="files",mechanism="sha256",token="swtok"} `
+		if all := text(true); !strings.Contains(all, begin) || !strings.Contains(all, `p11fs_token_call_errors_total{`) {
+			t.Errorf("metrics has no %q:\n%s", begin, all)
+		}
+		if some := text(false); strings.Contains(some, "sha256") || strings.Contains(some, ownerNames) {
+			t.Errorf("metrics shows to others:\n%s", some)
+		}
+	})
 	t.Run("the store is in use", func(t *testing.T) {
 		other := c
 		other.Paths.Mount = filepath.Join(dir, "other")

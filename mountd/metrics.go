@@ -8,6 +8,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/common/expfmt"
+
+	"p11fs/engine"
 )
 
 // metrics registers what is counted, and returns what gives the text of the file metrics,
@@ -26,6 +28,7 @@ func (d *Daemon) metrics() (text func(owner bool) string, err error) {
 	started.Set(float64(d.started.UnixNano()) / 1e9)
 	all := []prometheus.Collector{
 		info, started, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		callCollector{d.engine},
 	}
 	for _, g := range d.gauges() {
 		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: g.name, Help: g.help}, func() float64 { return float64(g.value()) }))
@@ -83,8 +86,44 @@ func (d *Daemon) counters() []metric {
 	}
 }
 
+// ownerNames begins the names of what tells which mechanisms others use.
+const ownerNames = "p11fs_token_call_"
+
+// A callCollector collects the calls of the tokens, which the engine has counted.
+type callCollector struct{ engine *engine.Engine }
+
+// Describe is prometheus.Collector.
+func (c callCollector) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range callDescs() {
+		to <- d
+	}
+}
+
+func callDescs() []*prometheus.Desc {
+	labels := []string{"token", "mechanism", "door"}
+	return []*prometheus.Desc{
+		prometheus.NewDesc(ownerNames+"seconds", "Calls of a token with a mechanism, by door: each part of a message, and each key that is made.", labels, nil),
+		prometheus.NewDesc(ownerNames+"errors_total", "Calls that failed.", labels, nil),
+	}
+}
+
+// Collect is prometheus.Collector.
+func (c callCollector) Collect(to chan<- prometheus.Metric) {
+	descs, limits := callDescs(), engine.CallLimits()
+	for _, calls := range c.engine.Calls() {
+		labels := []string{calls.Token, calls.Mechanism.Short(), calls.Door}
+		buckets := make(map[float64]uint64, len(limits))
+		for i, limit := range limits {
+			buckets[limit.Seconds()] = calls.Within[i]
+		}
+		to <- prometheus.MustNewConstHistogram(descs[0], calls.Count, calls.Total.Seconds(), buckets, labels...)
+		to <- prometheus.MustNewConstMetric(descs[1], prometheus.CounterValue, float64(calls.Errors), labels...)
+	}
+}
+
 // metricsText leaves out what cannot be collected, with a comment that says why. Memory
-// and processor time, which show what others do, are for the owner's eyes.
+// and processor time, which show what others do, are for the owner's eyes, and so is which
+// mechanisms are used.
 func metricsText(registry *prometheus.Registry, owner bool) string {
 	var b bytes.Buffer
 	families, err := registry.Gather()
@@ -92,7 +131,7 @@ func metricsText(registry *prometheus.Registry, owner bool) string {
 		fmt.Fprintf(&b, "# not complete: %s\n", oneLine(err.Error()))
 	}
 	for _, f := range families {
-		if !owner && !strings.HasPrefix(f.GetName(), "p11fs_") {
+		if name := f.GetName(); !owner && (!strings.HasPrefix(name, "p11fs_") || strings.HasPrefix(name, ownerNames)) {
 			continue
 		}
 		_, _ = expfmt.MetricFamilyToText(&b, f) // a bytes.Buffer takes everything
