@@ -60,6 +60,7 @@ type daemonConfig struct {
 	serve  []string            // the command that is the daemon; nil is binary's mount
 	token  string              // the name of the token; "" is swtok
 	pins   string              // the protection of PINs of a token of the kind tpm, which then has a software TPM to itself; of icsf, that it has a server
+	cards  string              // what ep11tok.conf says; "" is that there is none
 	modern bool                // user mode: the token is as p11fs makes it; else one of format 3.8, whose PINs take no time
 	args   []string            // more arguments of mount
 }
@@ -115,6 +116,11 @@ func newDaemon(t testing.TB, c daemonConfig) *daemon {
 	}
 	if c.token == ep11tok.Kind { // which has a software card of its own
 		if err := soft.MakeSet(filepath.Join(d.tokenRoot(), c.token, "card"), "ep11", []card.APQN{{Adapter: 0, Domain: 1}}, []string{soft.WK}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if c.cards != "" {
+		if err := os.WriteFile(filepath.Join(d.tokenRoot(), c.token, "ep11tok.conf"), []byte(c.cards), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}

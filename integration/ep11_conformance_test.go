@@ -19,6 +19,16 @@ func ep11Rules() []tokenRule {
 	return rules
 }
 
+// TestEP11StrictConformance asks the rules of PKCS#11, as files, of a token whose private session
+// keys end at the card with the login that made them.
+func TestEP11StrictConformance(t *testing.T) {
+	if testing.Short() {
+		t.Skip("asks each rule of a card, which takes some seconds of processor time")
+	}
+	t.Parallel()
+	conform(t, daemonDoors(daemonConfig{token: ep11tok.Kind, cards: "APQN_ANY STRICT_MODE", binary: plainBinary(t)}, tokens.DefaultSOPIN)[:1], ep11Rules())
+}
+
 // TestEP11Conformance asks the rules of PKCS#11 of a token of a card in EP11 mode, through
 // every door.
 func TestEP11Conformance(t *testing.T) {
