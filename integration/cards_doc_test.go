@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"p11fs/tokens/ccatok"
 	"p11fs/tokens/ep11tok"
 )
 
@@ -67,4 +68,31 @@ func TestCardsDoc(t *testing.T) {
 	}
 	term.ok("grep -q offline $T/card; ls $T/objects/web.key/attr > list; p11fs status | grep ep11tok; p11fs card online 00.0001 --dir ~/card")
 	term.ok("n=0; until cat msg > $T/objects/web.key/sign && cat $T/objects/web.key/sign > sig2; do n=$((n+1)); test $n -lt 300 || exit 1; sleep 0.1; done")
+}
+
+// TestCCADoc runs the lines of docs/cards.md on a card in CCA mode: a file is encrypted and signed
+// by keys of the card, and a key goes out under one of RSA and comes back. It takes 3 s.
+func TestCCADoc(t *testing.T) {
+	t.Parallel()
+	needTools(t, "openssl")
+	begin, use, found := strings.Cut(readDoc(t, "cards.md", "sh")["A card in CCA mode"], "C=$(p11fs path ccatok)\n")
+	if !found || !strings.Contains(begin, "p11fs init ccatok --card new") {
+		t.Fatal("docs/cards.md makes no token of a CCA card")
+	}
+	d := newDaemon(t, daemonConfig{token: ccatok.Kind, modern: true})
+	if err := os.RemoveAll(filepath.Join(d.tokenRoot(), ccatok.Kind)); err != nil {
+		t.Fatal(err)
+	}
+	term := d.terminal()
+	term.ok("p11fs() { " + d.c.binary + " \"$@\"; }")
+	term.ok(begin)
+	d.start()
+	term.ok("cd && C=$(p11fs path ccatok)")
+	if said := term.ok("(set -e\n" + use + ")"); !strings.Contains(said, "Signature Verified Successfully") || !strings.Contains(said, "arrived.sec") {
+		t.Errorf("the session says %s", said)
+	}
+	term.ok("cmp msg opened && cmp msg arrived && ! cmp -s msg sealed && test $(wc -c < sealed) -eq $((12 + 6 + 16))")
+	if r := term.run("printf x >> sealed; cat sealed > $C/objects/disk.sec/decrypt && cat $C/objects/disk.sec/decrypt"); r.status == 0 {
+		t.Errorf("what was changed is opened as %q", r.out)
+	}
 }

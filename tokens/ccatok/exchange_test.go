@@ -171,7 +171,7 @@ func TestUnderRSA(t *testing.T) {
 	pkcs1 := p11.Mechanism{Type: p11.CKM_RSA_PKCS}
 	oaep := p11.Mechanism{Type: p11.CKM_RSA_PKCS_OAEP, Param: &p11.OAEPParams{Hash: p11.CKM_SHA256, MGF: p11.CKG_MGF1_SHA256}}
 	byGo := map[p11.MechanismType]func([]byte) ([]byte, error){
-		p11.CKM_RSA_PKCS:      func(b []byte) ([]byte, error) { return rsa.EncryptPKCS1v15(rand.Reader, public, b) },
+		p11.CKM_RSA_PKCS:      func(b []byte) ([]byte, error) { return rsa.EncryptPKCS1v15(rand.Reader, public, b) }, //nolint:staticcheck // what CCA has
 		p11.CKM_RSA_PKCS_OAEP: func(b []byte) ([]byte, error) { return rsa.EncryptOAEP(sha256.New(), rand.Reader, public, b, nil) },
 	}
 	unwrap := func(m p11.Mechanism, wrapped []byte, more ...p11.Attribute) (p11.Attributes, error) {
