@@ -2,6 +2,7 @@ package ccatok
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/ecdh"
@@ -10,8 +11,11 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/sha3"
+	"crypto/x509"
+	"encoding/base64"
 	"encoding/binary"
 	"math/big"
+	"os"
 	"testing"
 
 	"p11fs/p11"
@@ -324,5 +328,35 @@ func TestLater(t *testing.T) {
 	}
 	if got, err := tok.Adopt(t.Context(), template(p11.CKO_SECRET_KEY, p11.CKK_SHA256_HMAC, p11.Attribute{Type: p11.CKA_VALUE, Value: []byte("short")})); err == nil {
 		t.Errorf("a short key becomes %v", got)
+	}
+}
+
+// TestLongRSA brings the longest key in, whose numbers the calls must have room for.
+func TestLongRSA(t *testing.T) {
+	t.Parallel()
+	tok, _ := newToken(t)
+	text, err := os.ReadFile("testdata/rsa8192.pkcs8.base64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := must(x509.ParsePKCS8PrivateKey(must(base64.StdEncoding.DecodeString(string(text))))).(*rsa.PrivateKey)
+	private := must(pkix.DecodePrivateKey(must(x509.MarshalPKCS8PrivateKey(own))))
+	private.SetUlong(p11.CKA_CLASS, uint64(p11.CKO_PRIVATE_KEY))
+	priv := adopted(t, tok, private)
+	pub := adopted(t, tok, template(p11.CKO_PUBLIC_KEY, p11.CKK_RSA, p11.Attribute{Type: p11.CKA_MODULUS, Value: own.N.Bytes()}, p11.Attribute{Type: p11.CKA_PUBLIC_EXPONENT, Value: []byte{1, 0, 1}}))
+	digest := sha256.Sum256([]byte("message"))
+	sig, err := do(t, tok, p11.CKF_SIGN, p11.Mechanism{Type: p11.CKM_SHA256_RSA_PKCS}, priv, []byte("message"), 7, nil)
+	if err != nil || rsa.VerifyPKCS1v15(&own.PublicKey, crypto.SHA256, digest[:], sig) != nil {
+		t.Errorf("a signature of %d bytes: %v", len(sig), err)
+	}
+	key := adopted(t, tok, template(p11.CKO_SECRET_KEY, p11.CKK_AES, p11.Attribute{Type: p11.CKA_VALUE, Value: make([]byte, 32)}))
+	oaep := p11.Mechanism{Type: p11.CKM_RSA_PKCS_OAEP, Param: &p11.OAEPParams{Hash: p11.CKM_SHA_1, MGF: p11.CKG_MGF1_SHA1}}
+	wrapped, err := tok.WrapKey(t.Context(), oaep, pub, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := tok.UnwrapKey(t.Context(), oaep, priv, wrapped, template(p11.CKO_SECRET_KEY, p11.CKK_AES))
+	if err != nil || !bytes.Equal(ecb(t, tok, a), goECB(t, make([]byte, 32))) {
+		t.Errorf("it comes back as another key: %v", err)
 	}
 }

@@ -4,8 +4,8 @@ import "p11fs/p11"
 
 // The sizes of what the card has.
 const (
-	minRSA, maxRSA       = 512, 4096
-	minSecret, maxSecret = 80, 2048 // bits of keys for HMAC
+	minRSA, maxRSA       = 512, 8192 // the largest of cards of 8.4 and later
+	minSecret, maxSecret = 80, 2048  // bits of keys for HMAC
 )
 
 // listed is a mechanism of the software token as this one has it: stock's list of 3.8, but

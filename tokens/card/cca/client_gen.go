@@ -176,7 +176,7 @@ func CSNDPKB(ctx context.Context, via card.Transport, target card.Target, rules 
 	c := &card.Call{Function: card.FunctionOf(card.CCA, FnCSNDPKB), Target: target, Args: []card.Arg{
 		{Bytes: rules},
 		{Bytes: values},
-		{Room: 3500},
+		{Room: 8000},
 	}}
 	if err := call(ctx, via, c); err != nil {
 		return nil, err
@@ -189,7 +189,7 @@ func CSNDPKG(ctx context.Context, via card.Transport, target card.Target, rules 
 	c := &card.Call{Function: card.FunctionOf(card.CCA, FnCSNDPKG), Target: target, Args: []card.Arg{
 		{Bytes: rules},
 		{Bytes: skeleton},
-		{Room: 3500},
+		{Room: 8000},
 	}}
 	if err := call(ctx, via, c); err != nil {
 		return nil, err
@@ -202,7 +202,7 @@ func CSNDPKI(ctx context.Context, via card.Transport, target card.Target, rules 
 	c := &card.Call{Function: card.FunctionOf(card.CCA, FnCSNDPKI), Target: target, Args: []card.Arg{
 		{Bytes: rules},
 		{Bytes: source},
-		{Room: 3500},
+		{Room: 8000},
 	}}
 	if err := call(ctx, via, c); err != nil {
 		return nil, err
@@ -243,7 +243,7 @@ func CSNDPKX(ctx context.Context, via card.Transport, target card.Target, rules 
 	c := &card.Call{Function: card.FunctionOf(card.CCA, FnCSNDPKX), Target: target, Args: []card.Arg{
 		{Bytes: rules},
 		{Bytes: key},
-		{Room: 3500},
+		{Room: 8000},
 	}}
 	if err := call(ctx, via, c); err != nil {
 		return nil, err
@@ -340,7 +340,7 @@ func CSNBCKM(ctx context.Context, via card.Transport, target card.Target, rules 
 func CSNBKTB2(ctx context.Context, via card.Transport, target card.Target, rules []byte) (token []byte, err error) {
 	c := &card.Call{Function: card.FunctionOf(card.CCA, FnCSNBKTB2), Target: target, Args: []card.Arg{
 		{Bytes: rules},
-		{Room: 3500},
+		{Room: 8000},
 	}}
 	if err := call(ctx, via, c); err != nil {
 		return nil, err
@@ -356,7 +356,7 @@ func CSNBKGN2(ctx context.Context, via card.Transport, target card.Target, rules
 		{Bytes: type1},
 		{Bytes: type2},
 		{Bytes: skeleton},
-		{Room: 3500},
+		{Room: 8000},
 	}}
 	if err := call(ctx, via, c); err != nil {
 		return nil, err
@@ -371,7 +371,7 @@ func CSNBKPI2(ctx context.Context, via card.Transport, target card.Target, rules
 		{Number: bits},
 		{Bytes: part},
 		{Bytes: token},
-		{Room: 3500},
+		{Room: 8000},
 	}}
 	if err := call(ctx, via, c); err != nil {
 		return nil, err
@@ -397,7 +397,7 @@ func CSNDKTC(ctx context.Context, via card.Transport, target card.Target, rules 
 	c := &card.Call{Function: card.FunctionOf(card.CCA, FnCSNDKTC), Target: target, Args: []card.Arg{
 		{Bytes: rules},
 		{Bytes: token},
-		{Room: 3500},
+		{Room: 8000},
 	}}
 	if err := call(ctx, via, c); err != nil {
 		return nil, err
@@ -410,7 +410,7 @@ func CSNBKTC2(ctx context.Context, via card.Transport, target card.Target, rules
 	c := &card.Call{Function: card.FunctionOf(card.CCA, FnCSNBKTC2), Target: target, Args: []card.Arg{
 		{Bytes: rules},
 		{Bytes: token},
-		{Room: 3500},
+		{Room: 8000},
 	}}
 	if err := call(ctx, via, c); err != nil {
 		return nil, err

@@ -8,8 +8,9 @@ import (
 	"p11fs/p11"
 )
 
-// MaxPKA is the longest token of an RSA or EC key.
-const MaxPKA = 3500
+// MaxPKA is the longest token of an RSA or EC key, or of the numbers of one: the room that
+// openCryptoki has for it since keys of RSA have 8192 bits.
+const MaxPKA = 8000
 
 const (
 	pkaInternal, pkaExternal = 0x1f, 0x1e
