@@ -125,10 +125,24 @@ func (c Config) confPath(s config.Slot) string {
 // ownKind is the kind of a user's own token, which is in dir if it is there: the first,
 // but for one that is called as another and was not made as one of the first.
 func (c Config) ownKind(token, dir string) *tokens.Kind {
+	if k := c.madeAs(dir); k != nil {
+		return k
+	}
 	first := &c.Kinds[0]
 	i := slices.IndexFunc(c.Kinds, func(k tokens.Kind) bool { return k.Name == token })
 	if i < 0 || first.Made != nil && first.Made(dir) {
 		return first
+	}
+	return &c.Kinds[i]
+}
+
+// madeAs is the kind of a token that was made in dir and keeps no NVTOK.DAT there, or nil.
+func (c Config) madeAs(dir string) *tokens.Kind {
+	i := slices.IndexFunc(c.Kinds, func(k tokens.Kind) bool {
+		return k.Made != nil && !slices.Contains(k.Files, "NVTOK.DAT") && k.Made(dir)
+	})
+	if i < 0 {
+		return nil
 	}
 	return &c.Kinds[i]
 }
@@ -153,7 +167,7 @@ func (c Config) ownSlots() ([]config.Slot, error) {
 		}
 		dir := filepath.Join(c.Paths.Data, e.Name())
 		st, err := os.Lstat(filepath.Join(dir, "NVTOK.DAT"))
-		if inside, readErr := os.ReadDir(dir); readErr == nil && len(inside) == 0 || err == nil && st.Mode().IsRegular() {
+		if inside, readErr := os.ReadDir(dir); readErr == nil && len(inside) == 0 || err == nil && st.Mode().IsRegular() || c.madeAs(dir) != nil {
 			names = append(names, name)
 			dirs[name] = dir
 		}

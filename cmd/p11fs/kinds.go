@@ -13,6 +13,7 @@ import (
 	"p11fs/tokens/card"
 	"p11fs/tokens/ccatok"
 	"p11fs/tokens/ep11tok"
+	"p11fs/tokens/fleet"
 	"p11fs/tokens/icsf"
 	"p11fs/tokens/lite"
 	"p11fs/tokens/swtok"
@@ -32,7 +33,7 @@ func setKinds(c *mountd.Config, provider string) error {
 	if c.Mode == mountd.User {
 		device = os.Getenv("P11FS_TPM")
 	}
-	c.Kinds = []tokens.Kind{swtok.NewKind(p), lite.NewKind(p, c.Log), tpm.NewKind(p, device), ep11tok.NewKind(p, socketOf(c.Mode, card.EP11)), ccatok.NewKind(p, socketOf(c.Mode, card.CCA)), icsf.NewKind(p, os.Getenv("P11FS_ICSF_TRACE"))}
+	c.Kinds = []tokens.Kind{swtok.NewKind(p), lite.NewKind(p, c.Log), tpm.NewKind(p, device), ep11tok.NewKind(p, socketOf(c.Mode, card.EP11)), ccatok.NewKind(p, socketOf(c.Mode, card.CCA)), icsf.NewKind(p, os.Getenv("P11FS_ICSF_TRACE")), fleet.NewKind(p)}
 	return nil
 }
 

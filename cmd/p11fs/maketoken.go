@@ -18,9 +18,9 @@ import (
 
 // A tokenMaker makes the token that p11fs init is to initialise, where no daemon has it.
 type tokenMaker struct {
-	device, protection, cost, card *string
-	server                         serverFlags
-	ask                            func() *asker // the same one each time
+	device, protection, cost, card, fleet *string
+	server                                serverFlags
+	ask                                   func() *asker // the same one each time
 }
 
 // makerFlags are the options of c that are for a token which is made.
@@ -31,6 +31,7 @@ func makerFlags(c *cobra.Command, s streams) tokenMaker {
 		protection: c.Flags().String("protection", "", "what counts wrong PINs of a token that is made: `pinfail`, an index of its own, or da, the TPM's count for the whole machine"),
 		server:     newServerFlags(c),
 		cost:       c.Flags().String("cost", "", "how much work a guess at a PIN is, of a token that is made: a `LOGARITHM` of 10 (the default) to 20, each twice as much as the one before"),
+		fleet:      c.Flags().String("fleet", "", "the `FILE` that says which fleet has the token, of one that many machines have in etcd: docs/fleet.md"),
 		card:       c.Flags().String("card", "", "the cards of a token that is made whose keys they have: `new`, a software card of its own, or a socket"),
 	}
 }
@@ -38,7 +39,7 @@ func makerFlags(c *cobra.Command, s streams) tokenMaker {
 // settings are those that were given.
 func (k tokenMaker) settings() map[string]string {
 	given := make(map[string]string)
-	for name, value := range map[string]string{"device": *k.device, "protection": *k.protection, "cost": *k.cost, "card": *k.card} {
+	for name, value := range map[string]string{"device": *k.device, "protection": *k.protection, "cost": *k.cost, "card": *k.card, "fleet": *k.fleet} {
 		if value != "" {
 			given[name] = value
 		}

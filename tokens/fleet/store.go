@@ -40,6 +40,13 @@ type Config struct {
 	times times // the usual ones but in tests
 }
 
+func (c Config) withRandom() Config {
+	if c.Rand == nil {
+		c.Rand = rand.Reader
+	}
+	return c
+}
+
 // A Contact knows whether this machine hears what the others change, and whether they have
 // heard of what it has.
 type Contact interface {
@@ -114,9 +121,7 @@ type object struct {
 
 // Open opens the token, with all its public objects.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
-	if cfg.Rand == nil {
-		cfg.Rand = rand.Reader
-	}
+	cfg = cfg.withRandom()
 	if cfg.Room == 0 {
 		cfg.Room = tokens.DefaultRoom
 	}

@@ -1,0 +1,203 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"p11fs/locks"
+	"p11fs/p11"
+	"p11fs/tokens"
+	"p11fs/tokens/card/cardway"
+	"p11fs/tokens/fleet/conf"
+	"p11fs/tokens/fleet/lease"
+	"p11fs/tokens/fleet/seal"
+	"p11fs/tokens/store/format"
+	"p11fs/tokens/swtok"
+)
+
+// Kind is the name of the kind of token that this package is.
+const Kind = "fleet"
+
+// setting is the line, and the option of p11fs init, that names the configuration of a user's
+// own token; ownConfig is where the token directory keeps it.
+const (
+	setting   = "fleet"
+	ownConfig = "fleet.conf"
+)
+
+// NewKind is the kind of token that many machines have, in etcd. p does its cryptography.
+func NewKind(p swtok.Provider) tokens.Kind {
+	newest := p11.Version{Major: 3, Minor: 12}
+	return tokens.Kind{
+		Name: Kind, Library: "libpkcs11_fleet", Files: []string{ownConfig},
+		Open: func(ctx context.Context, place tokens.Place) (tokens.Token, error) {
+			t, err := openToken(ctx, p, place, format.Iterations)
+			if err != nil {
+				return nil, err
+			}
+			return t, nil
+		},
+		Check: check, Settings: []string{setting},
+		Made: func(dir string) bool {
+			st, err := os.Lstat(filepath.Join(dir, ownConfig))
+			return err == nil && st.Mode().IsRegular()
+		},
+		Protection: func(place tokens.Place) tokens.Protection {
+			place.Format = newest
+			return swtok.NewKind(p).Protection(place)
+		},
+		Unshared: func(tokens.Place) bool { return true },
+		NoUpkeep: errNoUpkeep,
+		Lacking:  swtok.Lacking(p),
+	}
+}
+
+// errNoUpkeep says why there is no tokens.Upkeep.
+var errNoUpkeep = errors.New("it is in etcd, and not in its directory: save it with etcdctl snapshot save, and the fleet's key apart from that")
+
+// A token is a Store, and what it works with.
+type token struct {
+	*Store
+	*swtok.Crypto
+	name   string
+	client *clientv3.Client
+	key    *seal.Key
+	host   *lease.Host
+	// readAlone: public objects are read without contact with the fleet.
+	readAlone bool
+}
+
+func (t *token) Name() string { return t.name }
+func (t *token) Kind() string { return Kind }
+
+// Refresh is tokens.Storage. Where public objects are read without contact, Offline refuses
+// the use of keys.
+func (t *token) Refresh(ctx context.Context) error {
+	if !t.readAlone {
+		return t.Store.Refresh(ctx)
+	}
+	_, _, err := t.current(ctx)
+	return err
+}
+
+// Close closes the token, and leaves the fleet.
+func (t *token) Close() error {
+	return errors.Join(t.Store.Close(), t.host.Close(), t.client.Close(), t.key.Close())
+}
+
+// openToken joins the fleet that a place says, and opens its token.
+func openToken(ctx context.Context, p swtok.Provider, place tokens.Place, iterations uint64) (_ *token, err error) {
+	path, err := configOf(place)
+	if err != nil {
+		return nil, err
+	}
+	c, err := conf.Read(path)
+	if err != nil {
+		return nil, err
+	}
+	t := &token{name: place.Name, readAlone: c.ReadAlone}
+	var undo []func() error
+	defer func() {
+		for i := len(undo) - 1; err != nil && i >= 0; i-- {
+			_ = undo[i]() // the first error says why
+		}
+	}()
+	if t.key, err = seal.ReadKey(c.SealKey); err != nil {
+		return nil, fmt.Errorf("%w (%w)", p11.CKR_FUNCTION_FAILED, err)
+	}
+	undo = append(undo, t.key.Close)
+	if t.client, err = c.Client(); err != nil {
+		return nil, err
+	}
+	undo = append(undo, t.client.Close)
+	// What is loaded after the machine has joined is what others count on that it has.
+	joining, cancel := context.WithTimeout(ctx, usualTimes().change)
+	defer cancel()
+	if t.host, err = lease.Join(joining, lease.Config{Client: t.client, Prefix: c.Prefix, Key: t.key, Name: c.Host, TTL: c.Lease, Log: place.Log}); err != nil {
+		return nil, err
+	}
+	undo = append(undo, t.host.Close)
+	facts, _ := format.KindOf312(swtok.Kind)
+	t.Crypto = swtok.NewCrypto(p, place.Rand)
+	cfg := Config{
+		Client: t.client, Prefix: c.Prefix, Key: t.key, Create: place.Create, Room: place.Room, Contact: t.host,
+		Log: place.Log, Now: place.Now, Rand: place.Rand,
+	}.withRandom()
+	cfg.Format = format.V312(facts, cfg.Rand, iterations)
+	if t.Store, err = Open(ctx, cfg); err != nil {
+		return nil, err
+	}
+	undo = append(undo, t.Store.Close)
+	return t, keep(path, place)
+}
+
+// configOf is the path of the file that says which fleet a place's token is of: that which
+// confname of its slot names, or which a user's own token was made with.
+func configOf(place tokens.Place) (string, error) {
+	if place.Config != "" {
+		text, err := cardway.ReadFile(place.Config)
+		if err != nil {
+			return "", err
+		}
+		if path, ok := named(text); ok {
+			return filepath.Abs(path)
+		}
+		return place.Config, nil
+	}
+	f, err := locks.OpenOwn(place.Dir, ownConfig)
+	if err != nil {
+		return "", p11.Advise(p11.Errorf(p11.CKR_TOKEN_NOT_PRESENT, "nothing says which fleet has the token: %w", err), "make it with p11fs init fleet --fleet FILE, or name its file with confname")
+	}
+	_ = f.Close()
+	text, err := cardway.ReadFile(filepath.Join(place.Dir, ownConfig))
+	if err != nil {
+		return "", err
+	}
+	path, ok := named(text)
+	if !ok {
+		return "", p11.Advise(p11.Errorf(p11.CKR_TOKEN_NOT_PRESENT, "%s names no file", filepath.Join(place.Dir, ownConfig)), "write fleet = FILE there, with the path of the fleet's configuration")
+	}
+	return path, nil
+}
+
+// named is the path behind the setting, if that is what a file has.
+func named(text string) (string, bool) {
+	words, err := cardway.Words(text, "=")
+	if err != nil || len(words) != 3 || words[0].Text != setting || !words[1].Is("=") {
+		return "", false
+	}
+	return words[2].Text, true
+}
+
+// keep has a user's own token that is made find its configuration again.
+func keep(path string, place tokens.Place) error {
+	own := filepath.Join(place.Dir, ownConfig)
+	if _, err := os.Lstat(own); err == nil || !place.Create || place.Config == "" || place.Config == path {
+		return nil
+	}
+	if err := os.WriteFile(own, []byte(setting+" = \""+path+"\"\n"), 0o600); err != nil {
+		return p11.Errorf(p11.CKR_FUNCTION_FAILED, "the token's own configuration: %w", err)
+	}
+	return nil
+}
+
+// check is tokens.Kind's.
+func check(place tokens.Place) (wrong, mend string) {
+	path, err := configOf(place)
+	if err == nil {
+		var c conf.Config
+		if c, err = conf.Read(path); err == nil {
+			err = c.Check(time.Now())
+		}
+	}
+	if err == nil {
+		return "", ""
+	}
+	return err.Error(), p11.AdviceOf(err)
+}
