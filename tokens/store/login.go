@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"path/filepath"
 
 	"p11fs/p11"
 	"p11fs/secret"
@@ -247,8 +249,14 @@ func (s *Store) join(r tokens.Role, key *secret.Bytes) (tokens.Login, error) {
 	return l, nil
 }
 
-// PINStamp is tokens.PINStamper: what the token's data holds of the PIN.
+// PINStamp is tokens.PINStamper: what the token's data holds of the PIN, and of a token whose
+// data holds nothing of it, which of the files that it opens is there.
 func (s *Store) PINStamp(user p11.UserType) string {
-	f, d := s.snapshot()
-	return string(f.PIN(d, user))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if k := s.cfg.Keys; k != nil && !s.closed {
+		st, err := s.top.stamp(filepath.Join(k.Dir, s.keyFileFor(user)))
+		return fmt.Sprint(st, err)
+	}
+	return string(s.format.PIN(s.data, user))
 }

@@ -271,3 +271,23 @@ func TestInitToken(t *testing.T) {
 		t.Errorf("the user's directory has %q", names)
 	}
 }
+
+// TestPINStamp: it changes with the PIN of the role, in whichever process, and with nothing
+// else: a login that the daemon holds ends then.
+func TestPINStamp(t *testing.T) {
+	t.Parallel()
+	g := readGolden(t)
+	a, b := g.open(t), g.open(t)
+	user, so := b.PINStamp(p11.CKU_USER), b.PINStamp(p11.CKU_SO)
+	noError(t, login(t, a, p11.CKU_USER, g.UserPIN).Close())
+	if b.PINStamp(p11.CKU_USER) != user {
+		t.Error("it changed with a login")
+	}
+	noError(t, a.SetPIN(t.Context(), p11.CKU_USER, pin(t, g.UserPIN), pin(t, "another1")))
+	if b.PINStamp(p11.CKU_USER) == user {
+		t.Error("it did not change with the PIN")
+	}
+	if b.PINStamp(p11.CKU_SO) != so {
+		t.Error("that of the SO changed with the user's PIN")
+	}
+}
