@@ -114,6 +114,7 @@ func (st *appSlot) begin(s *Session, l *login) error {
 	}
 	st.login.Store(l)
 	st.generation.Store(st.slot.generation())
+	st.tellLogin(LoggedIn, l.user)
 	return nil
 }
 
@@ -150,6 +151,7 @@ func (st *appSlot) end(l *login) bool {
 	st.generation.Store(st.slot.generation())
 	st.mu.Unlock()
 
+	st.tellLogin(LoggedOut, l.user)
 	st.objects.dropPrivate()
 	for _, s := range st.app.Sessions(st.slot) {
 		s.cut(func(o *Operation) bool { return o.login == l })

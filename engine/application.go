@@ -36,6 +36,7 @@ type Application struct {
 	mask      p11.ObjectHandle // of handles of what is seen by grants: see login.mask
 	since     time.Time
 	grantings sync.Map // *Slot to *granting: the newest
+	events    slotEvents
 
 	mu       sync.RWMutex            // guards all below; 1st in the order of doc.go
 	closed   bool                    //
@@ -52,6 +53,7 @@ func newApplication(e *Engine, owner Owner, d Defaults) *Application {
 		defaults: d,
 		mask:     newMask(),
 		since:    e.now(),
+		events:   slotEvents{news: make(chan struct{}, 1)},
 		sessions: btree.NewG(treeDegree, func(a, b *Session) bool { return a.handle < b.handle }),
 		slots:    make(map[*Slot]*appSlot),
 	}
@@ -70,6 +72,11 @@ func (a *Application) Close() {
 		_ = s.Close() // another may have closed it meanwhile
 	}
 	a.engine.forget(a)
+	for _, w := range a.engine.watchers.all() {
+		if w.app == a {
+			w.end()
+		}
+	}
 }
 
 // OpenSession is C_OpenSession (PKCS#11 v3.1 §5.6.1). Handles count up from 1 and
@@ -207,6 +214,7 @@ func (a *Application) InitToken(ctx context.Context, slot *Slot, pin *secret.Byt
 		slot.tries.forget(p11.CKU_USER)
 		slot.Release("the token was initialised")
 		slot.epoch.Add(1)
+		slot.tell(TokenInitialised, 0, nil)
 		return nil
 	})
 	if err != nil {

@@ -26,7 +26,7 @@ type Calls struct {
 
 // Calls counts since the engine began, for whoever runs it: it tells what others do.
 func (e *Engine) Calls() (list []Calls) {
-	for _, s := range e.slots {
+	for _, s := range e.list() {
 		for key, t := range s.calls.all() {
 			c := Calls{Token: s.Name(), Mechanism: key.mechanism, Door: key.door, Errors: t.errors.Load(), Total: time.Duration(t.total.Load())}
 			for i := range t.took {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -70,7 +71,11 @@ type Engine struct {
 	now      func() time.Time
 	limits   Limits
 	pinDelay time.Duration
-	slots    []*Slot // never changes
+	table    SessionTable
+	slots    atomic.Pointer[[]*Slot] // a list that never changes: another takes its place
+	serials  atomic.Uint64           // of slots
+	adding   sync.Mutex              // held while another list takes the place of slots, and no other lock is taken
+	watchers watchers
 	rules    *rules
 	policy   *policy.Policy // nil allows all
 	grants   atomic.Pointer[grants.Set]
@@ -99,6 +104,7 @@ func New(c Config) (*Engine, error) {
 		pinDelay: c.PINDelay,
 		policy:   c.Policy,
 		rules:    newRules(),
+		table:    c.Table,
 		turns:    newTurns(runtime.GOMAXPROCS(0), c.Times),
 		longs:    newLongs(),
 		apps:     btree.NewG(treeDegree, func(a, b *Application) bool { return a.number < b.number }),
@@ -112,16 +118,11 @@ func New(c Config) (*Engine, error) {
 	e.rules.separate = c.SeparateWrapping
 	e.quota.users = make(map[uint32]*usage)
 	e.quota.accounts = make(map[uint32]*Account)
+	e.slots.Store(new([]*Slot))
 	for _, sc := range c.Slots {
-		for _, other := range e.slots {
-			if other.id == sc.ID {
-				return nil, fmt.Errorf("slot %d is configured twice: give each slot a number of its own", sc.ID)
-			}
-			if sc.Token != nil && other.token != nil && sc.Token.Name() == other.token.Name() {
-				return nil, fmt.Errorf("slots %d and %d have the same token %q: give each slot a tokname of its own", other.id, sc.ID, sc.Token.Name())
-			}
+		if _, err := e.add(sc); err != nil {
+			return nil, err
 		}
-		e.slots = append(e.slots, newSlot(e, sc, c.Table))
 	}
 	return e, nil
 }
@@ -135,21 +136,23 @@ func (e *Engine) Close() error {
 	for _, a := range e.applications() {
 		a.Close()
 	}
-	for _, s := range e.slots {
+	for _, s := range e.list() {
 		s.Release("the daemon ends")
-		if s.unwatch != nil {
-			s.unwatch()
-		}
+		s.hearNoMore()
 	}
 	return nil
 }
 
-// Slots returns the slots in the order of the configuration.
-func (e *Engine) Slots() []*Slot { return append([]*Slot(nil), e.slots...) }
+// Slots returns the slots in the order of the configuration, and behind them those that came
+// later.
+func (e *Engine) Slots() []*Slot { return slices.Clone(e.list()) }
+
+// list is Slots, not to be changed.
+func (e *Engine) list() []*Slot { return *e.slots.Load() }
 
 // Slot returns the slot with that number, or CKR_SLOT_ID_INVALID.
 func (e *Engine) Slot(id p11.SlotID) (*Slot, error) {
-	for _, s := range e.slots {
+	for _, s := range e.list() {
 		if s.id == id {
 			return s, nil
 		}
@@ -159,7 +162,7 @@ func (e *Engine) Slot(id p11.SlotID) (*Slot, error) {
 
 // SlotNamed returns the slot whose token has that name, or CKR_SLOT_ID_INVALID.
 func (e *Engine) SlotNamed(name string) (*Slot, error) {
-	for _, s := range e.slots {
+	for _, s := range e.list() {
 		if s.token != nil && s.token.Name() == name {
 			return s, nil
 		}
@@ -240,7 +243,7 @@ func (e *Engine) Stats() Stats {
 		Operations:     int(e.operations.Load()),
 		Bytes:          int(e.held.Load()),
 	}
-	for _, s := range e.slots {
+	for _, s := range e.list() {
 		st.Handles += s.handles.len()
 		if s.token == nil {
 			continue

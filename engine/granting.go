@@ -23,7 +23,7 @@ type granting struct {
 // progress by a grant that is no more ends.
 func (e *Engine) SetGrants(set *grants.Set) {
 	e.grants.Store(set)
-	for _, s := range e.slots {
+	for _, s := range e.list() {
 		s.grantsChanged()
 	}
 }

@@ -307,7 +307,7 @@ func TestHold(t *testing.T) {
 	if _, ok := b.slot.Held(); ok || b.slot.Release("x") {
 		t.Error("held with a wrong PIN")
 	}
-	want(t, b.slots[1].Hold(ctx, Owner{}, pin(t, "1234")), p11.CKR_TOKEN_NOT_PRESENT)
+	want(t, b.list()[1].Hold(ctx, Owner{}, pin(t, "1234")), p11.CKR_TOKEN_NOT_PRESENT)
 	b.hold(t)
 	b.hold(t) // again
 	if n := b.token.Logins(); n != 1 {
@@ -336,7 +336,7 @@ func TestGrantsLogged(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer e.Close()
-	b := &bench{Engine: e, token: token, slot: e.slots[0]}
+	b := &bench{Engine: e, token: token, slot: e.list()[0]}
 	create(t, b.user(t), aesKey+" token=true private=true encrypt=true label='a \"b\"'")
 	const line = `user=33 token=tok label="a \"b\"" functions=encrypt mechanisms=aes-ctr`
 	b.grant(t, line)

@@ -50,11 +50,11 @@ func benchOf(t testing.TB, token *hooks.Token, served tokens.Token, l Limits) *b
 		if n := len(e.quota.users); n != 0 {
 			t.Errorf("%d users still hold something", n)
 		}
-		if n := e.slots[0].handles.len(); n != 0 {
+		if n := e.list()[0].handles.len(); n != 0 {
 			t.Errorf("%d handles left over", n)
 		}
 	})
-	return &bench{Engine: e, token: token, slot: e.slots[0]}
+	return &bench{Engine: e, token: token, slot: e.list()[0]}
 }
 
 const (

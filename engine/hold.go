@@ -32,6 +32,7 @@ func (s *Slot) Hold(ctx context.Context, by Owner, pin *secret.Bytes) error {
 		return t.Close()
 	}
 	s.grantsChanged()
+	s.tellHeld(LoginHeld)
 	s.engine.log.Info("the daemon holds a login", "token", s.Name(), "by", by.Door, "uid", by.UID, "pid", by.PID)
 	return nil
 }
@@ -117,6 +118,7 @@ func (s *Slot) endHold(h *hold, why string) bool {
 		return false
 	}
 	s.grantsChanged()
+	s.tellHeld(LoginReleased)
 	for _, a := range s.engine.applications() {
 		a.forgets(s)
 	}

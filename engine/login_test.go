@@ -102,7 +102,7 @@ func TestInitToken(t *testing.T) {
 	want(t, s.Close(), p11.CKR_OK)
 	want(t, a.InitToken(ctx, b.slot, pin(t, "1"), "new"), p11.CKR_PIN_INCORRECT)
 	want(t, a.InitToken(ctx, b.slot, pin(t, "87654321"), "a label that is longer than 32 bytes"), p11.CKR_ARGUMENTS_BAD)
-	want(t, a.InitToken(ctx, b.slots[1], pin(t, "87654321"), "new"), p11.CKR_TOKEN_NOT_PRESENT)
+	want(t, a.InitToken(ctx, b.list()[1], pin(t, "87654321"), "new"), p11.CKR_TOKEN_NOT_PRESENT)
 	want(t, a.InitToken(ctx, b.slot, pin(t, "87654321"), "new"), p11.CKR_OK)
 	list, err := a.Objects(ctx, b.slot, nil)
 	if err != nil || len(list) != 0 {
@@ -124,7 +124,7 @@ func TestHoldersAreLogged(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer e.Close()
-	b := &bench{Engine: e, token: token, slot: e.slots[0]}
+	b := &bench{Engine: e, token: token, slot: e.list()[0]}
 	for range maxHolders + 1 {
 		b.by(t, 1000, "files")
 	}

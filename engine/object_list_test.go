@@ -37,7 +37,7 @@ func TestEachObject(t *testing.T) {
 			}
 		})
 	}
-	want(t, stranger.EachObject(ctx, b.slots[1], nil, nil), p11.CKR_TOKEN_NOT_PRESENT)
+	want(t, stranger.EachObject(ctx, b.list()[1], nil, nil), p11.CKR_TOKEN_NOT_PRESENT)
 }
 
 func TestObjectNamed(t *testing.T) {

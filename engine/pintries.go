@@ -74,6 +74,7 @@ func (s *Slot) tryPIN(ctx context.Context, owner Owner, role p11.UserType, try f
 	if p11.RVOf(err) == p11.CKR_PIN_INCORRECT {
 		p.remember(u, role, WrongPIN{At: s.engine.now(), Owner: owner})
 	}
+	s.engine.lookSoon()
 	s.engine.log.Info("PIN refused", "token", s.Name(), "user", role, "uid", owner.UID, "pid", owner.PID, "command", owner.Command, "door", owner.Door, "err", err)
 	return err
 }

@@ -22,7 +22,7 @@ func slowBench(t *testing.T, run func(t *testing.T, b *bench)) {
 			t.Fatal(err)
 		}
 		defer e.Close()
-		run(t, &bench{Engine: e, token: token, slot: e.slots[0]})
+		run(t, &bench{Engine: e, token: token, slot: e.list()[0]})
 	})
 }
 
@@ -134,7 +134,7 @@ func TestWrongPINsAreLogged(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer e.Close()
-	b := &bench{Engine: e, token: token, slot: e.slots[0]}
+	b := &bench{Engine: e, token: token, slot: e.list()[0]}
 	want(t, b.by(t, 1000, "rpc").Login(t.Context(), p11.CKU_USER, pin(t, "4711")), p11.CKR_PIN_INCORRECT)
 	line := said.String()
 	for _, word := range []string{"token=tok", "uid=1000", "pid=77", "command=guess", "door=rpc", "user"} {

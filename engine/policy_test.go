@@ -33,7 +33,7 @@ func TestPolicy(t *testing.T) {
 	e, err := New(Config{Slots: []SlotConfig{{ID: 3, Token: token}}, Policy: p})
 	want(t, err, p11.CKR_OK)
 	defer e.Close()
-	b := &bench{Engine: e, token: token, slot: e.slots[0]}
+	b := &bench{Engine: e, token: token, slot: e.list()[0]}
 
 	for _, m := range b.slot.Mechanisms() {
 		switch {
@@ -125,7 +125,7 @@ func TestPolicySignatures(t *testing.T) {
 	e, err := New(Config{Slots: []SlotConfig{{ID: 3, Token: token}}, Policy: p})
 	want(t, err, p11.CKR_OK)
 	defer e.Close()
-	b := &bench{Engine: e, token: token, slot: e.slots[0]}
+	b := &bench{Engine: e, token: token, slot: e.list()[0]}
 	s := b.session(t, b.app(), rw)
 	logIn(t, s, p11.CKU_USER, "1234")
 	for bits, rv := range map[string]p11.RV{"1024": p11.CKR_KEY_SIZE_RANGE, "2048": p11.CKR_OK} {

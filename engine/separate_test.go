@@ -58,7 +58,7 @@ func TestSeparateWrapping(t *testing.T) {
 	e, err := New(Config{Slots: []SlotConfig{{ID: 3, Token: token}}, SeparateWrapping: true})
 	want(t, err, p11.CKR_OK)
 	defer e.Close()
-	b := &bench{Engine: e, token: token, slot: e.slots[0]}
+	b := &bench{Engine: e, token: token, slot: e.list()[0]}
 	s := b.session(t, b.app(), rw)
 	logIn(t, s, p11.CKU_USER, "1234")
 	cbc, kwp := mech(t, "aes-cbc-pad,iv="+zeroIV), mech(t, "aes-key-wrap-kwp")

@@ -187,7 +187,7 @@ func TestOpenSessionRefused(t *testing.T) {
 	want(t, err, p11.CKR_SESSION_PARALLEL_NOT_SUPPORTED)
 	_, err = a.OpenSession(ctx, b.slot, rw)
 	want(t, err, p11.CKR_TOKEN_WRITE_PROTECTED)
-	_, err = a.OpenSession(ctx, b.slots[1], ro)
+	_, err = a.OpenSession(ctx, b.list()[1], ro)
 	want(t, err, p11.CKR_TOKEN_NOT_PRESENT)
 	gone, cancel := context.WithCancel(ctx)
 	cancel()

@@ -15,11 +15,15 @@ import (
 type Slot struct {
 	engine     *Engine
 	id         p11.SlotID
+	serial     uint64 // of no other slot, also of one that had the number before
 	config     SlotConfig
 	token      tokens.Token // nil when absent
 	table      SessionTable // nil when no other process shares the token
 	mechanisms atomic.Pointer[mechanismTable]
 	unwatch    func() // ends tokens.Watcher; nil where there is none
+	untell     func() // ends tokens.Teller, likewise
+	looking    atomic.Bool
+	looked     lookedAt // by who has set looking
 	handles    handleTree
 	tries      *pinTries
 	counter    atomic.Uint64 // the last login generation given out
@@ -31,15 +35,22 @@ type Slot struct {
 	mu           sync.Mutex    // guards all below; 5th in the order of doc.go
 	sessions     int           // of all applications
 	rwSessions   int           // the read-write ones of them
-	initialising chan struct{} // closed when a running C_InitToken ends; nil when none runs
+	initialising chan struct{} // closed when a running C_InitToken, or removal, ends; nil when none runs
+	removed      bool          // it is none of the engine's any more
 }
 
 func newSlot(e *Engine, c SlotConfig, table SessionTable) *Slot {
-	s := &Slot{engine: e, id: c.ID, config: c, token: c.Token, table: table, tries: newPINTries(e.pinDelay)}
+	s := &Slot{engine: e, id: c.ID, config: c, token: c.Token, table: table, serial: e.serials.Add(1), tries: newPINTries(e.pinDelay)}
 	s.handles.init()
 	s.readMechanisms()
 	if w, ok := c.Token.(tokens.Watcher); ok {
-		s.unwatch = w.Watch(s.readMechanisms)
+		s.unwatch = w.Watch(func() {
+			s.readMechanisms()
+			e.lookSoon()
+		})
+	}
+	if t, ok := c.Token.(tokens.Teller); ok {
+		s.untell = t.Tell(s.heard)
 	}
 	return s
 }
@@ -62,6 +73,18 @@ func (s *Slot) readMechanisms() {
 	}
 	s.mechanisms.Store(t)
 }
+
+// hearNoMore ends what the token tells.
+func (s *Slot) hearNoMore() {
+	for _, end := range []func(){s.unwatch, s.untell} {
+		if end != nil {
+			end()
+		}
+	}
+}
+
+// Serial is a number that no other slot has, also none that had the slot's number before.
+func (s *Slot) Serial() uint64 { return s.serial }
 
 // ID is the slot's number.
 func (s *Slot) ID() p11.SlotID { return s.id }
@@ -240,6 +263,10 @@ func (s *Slot) enter(ctx context.Context, rw bool) error {
 	for {
 		s.mu.Lock()
 		wait := s.initialising
+		if s.removed {
+			s.mu.Unlock()
+			return s.gone()
+		}
 		if wait == nil {
 			s.sessions++
 			if rw {
@@ -297,12 +324,20 @@ func (s *Slot) beginInit(ctx context.Context) (end func(), err error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.removed {
+		return nil, s.gone()
+	}
 	if s.initialising != nil {
-		return nil, p11.Advise(p11.Errorf(p11.CKR_SESSION_EXISTS, "token %s is being initialised already", s.Name()), "wait for it")
+		return nil, p11.Advise(p11.Errorf(p11.CKR_SESSION_EXISTS, "token %s is being initialised or removed already", s.Name()), "wait for it")
 	}
 	if n := uint64(s.sessions) + others; n > 0 {
 		return nil, p11.Errorf(p11.CKR_SESSION_EXISTS, "open sessions on token %s: %d", s.Name(), n)
 	}
+	return s.excludeLocked(), nil
+}
+
+// excludeLocked keeps sessions out until end is called.
+func (s *Slot) excludeLocked() (end func()) {
 	done := make(chan struct{})
 	s.initialising = done
 	return func() {
@@ -310,5 +345,5 @@ func (s *Slot) beginInit(ctx context.Context) (end func(), err error) {
 		defer s.mu.Unlock()
 		s.initialising = nil
 		close(done)
-	}, nil
+	}
 }

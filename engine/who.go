@@ -37,7 +37,7 @@ func (e *Engine) Who() []Presence {
 			p.Operations += len(s.operations)
 			s.mu.Unlock()
 		}
-		for _, slot := range e.slots {
+		for _, slot := range e.list() {
 			if l := a.login(slot); l != nil {
 				p.Logins = append(p.Logins, LoginOf{slot.Name(), l.user, l.since})
 			}

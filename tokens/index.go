@@ -42,6 +42,30 @@ type Index struct {
 	names           *btree.BTreeG[*item]
 	public, private trees
 	publicSize      int // the sizes of public objects together
+	heard           map[*func(old, now *Object)]struct{}
+}
+
+// Tell has heard called after each change from now on, until stop: old is the version that is
+// no more, nil of a new object, and now the newest one, nil of one that is gone. heard only
+// takes note: the index is locked meanwhile, and so may be whoever changes it.
+func (x *Index) Tell(heard func(old, now *Object)) (stop func()) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.heard == nil {
+		x.heard = make(map[*func(old, now *Object)]struct{})
+	}
+	x.heard[&heard] = struct{}{}
+	return func() {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		delete(x.heard, &heard)
+	}
+}
+
+func (x *Index) tellLocked(old, now *Object) {
+	for heard := range x.heard {
+		(*heard)(old, now)
+	}
 }
 
 // trees are those that are searched. Private objects have their own: a search that
@@ -157,6 +181,7 @@ func (x *Index) putLocked(o *Object, seq uint64) (old *Object) {
 			tree.ReplaceOrInsert(it)
 		}
 	}
+	x.tellLocked(old, o)
 	return old
 }
 
@@ -182,6 +207,7 @@ func (x *Index) Remove(h p11.ObjectHandle) *Object {
 		return nil
 	}
 	x.removeLocked(it.item)
+	x.tellLocked(it.obj, nil)
 	return it.obj
 }
 

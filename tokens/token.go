@@ -20,7 +20,7 @@ import (
 //
 // What only some tokens can do is an interface of its own, which whoever wants it
 // finds by assertion on the Token: KeyGenerator, KeyWrapper, KeyDeriver,
-// Encapsulator, RandomSeeder, BatchCreator, Dater, Counter, Adopter, Forgetter, Hider, SelfTester, Watcher,
+// Encapsulator, RandomSeeder, BatchCreator, Dater, Counter, Adopter, Forgetter, Hider, SelfTester, Watcher, Teller,
 // Offliner, Describer, Carded, Sharer, Inspector, Reencipherer, SessionPINSetter. Resumer, Sizer, Keeper, Duplicator and KeyDigester are found on an
 // Operation.
 type Token interface {
@@ -324,6 +324,15 @@ type SelfTester interface {
 type Watcher interface {
 	// Watch has changed called after each such change, until stop.
 	Watch(changed func()) (stop func())
+}
+
+// A Teller tells what becomes of its objects, whoever changes them.
+type Teller interface {
+	// Tell has heard called after each change that this process learns of, until stop: old is
+	// the version that is no more, nil of a new object, and now the newest one, nil of one that
+	// is gone. So private objects come with the user's first login and go with the last. heard
+	// only takes note, and calls nothing of the token.
+	Tell(heard func(old, now *Object)) (stop func())
 }
 
 // An Offliner is a token that is there although what does its work may not be: a

@@ -27,6 +27,9 @@ func (l Lookup) Counts() (public, private int) { return l.Index.Counts() }
 // PublicSize is Objects.
 func (l Lookup) PublicSize() int { return l.Index.PublicSize() }
 
+// Tell is Teller.
+func (l Lookup) Tell(heard func(old, now *Object)) (stop func()) { return l.Index.Tell(heard) }
+
 func existing(o *Object) (*Object, error) {
 	if o == nil {
 		return nil, p11.CKR_OBJECT_HANDLE_INVALID

@@ -174,21 +174,30 @@ func (q *request) initToken() error {
 	return q.app.InitToken(q.ctx, slot, pin, strings.TrimRight(label[:min(len(label), labelSize)], " "))
 }
 
-// waitForSlotEvent waits until C_Finalize (PKCS#11 v3.1 §5.5.3): slots do not change
-// while the daemon runs.
+// waitForSlotEvent waits until a token comes or goes, or C_Finalize (PKCS#11 v3.1 §5.5.4). It
+// has no turn meanwhile.
 func (q *request) waitForSlotEvent() error {
 	flags := p11.Flags(q.r.Ulong())
 	if err := q.end(); err != nil {
 		return err
 	}
-	if flags&p11.CKF_DONT_BLOCK != 0 {
-		return p11.CKR_NO_EVENT
-	}
-	select {
-	case <-q.ended:
-		return p11.CKR_CRYPTOKI_NOT_INITIALIZED
-	case <-q.ctx.Done():
-		return q.ctx.Err()
+	q.turn.End()
+	q.turn = nil
+	for {
+		id, err := q.app.SlotEvent()
+		if err == nil {
+			q.w.Ulong(uint64(id))
+		}
+		if err == nil || flags&p11.CKF_DONT_BLOCK != 0 {
+			return err
+		}
+		select {
+		case <-q.app.SlotNews():
+		case <-q.ended:
+			return p11.CKR_CRYPTOKI_NOT_INITIALIZED
+		case <-q.ctx.Done():
+			return q.ctx.Err()
+		}
 	}
 }
 

@@ -7,10 +7,12 @@ import (
 	"log/slog"
 	"net"
 	"os/exec"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
 
+	"p11fs/engine"
 	"p11fs/mountd/rpc/wire"
 	"p11fs/mountd/rpc/wire/wiretest"
 	"p11fs/p11"
@@ -367,5 +369,55 @@ func TestStockClient(t *testing.T) {
 	run("--login", "--pin", userPIN, "--keypairgen", "--key-type", "EC:prime256v1", "--label", "k", "--id", "01")
 	if out := run("--login", "--pin", userPIN, "-O"); !bytes.Contains([]byte(out), []byte("Private Key Object")) {
 		t.Errorf("no private key in\n%s", out)
+	}
+}
+
+// TestSlotEvents: C_WaitForSlotEvent tells of a slot that comes and goes. Many that wait take
+// no turns from other calls of their uid: each would wait a second.
+func TestSlotEvents(t *testing.T) {
+	path, server := serve(t, Config{})
+	e := server.config.Engine
+	k := dial(t, path, wire.V2).initialize()
+	wait := func(flags p11.Flags) func(*wiretest.Writer) {
+		return func(w *wiretest.Writer) { w.Ulong(uint64(flags)) }
+	}
+	if _, rv := k.call(wire.CallWaitForSlotEvent, wait(p11.CKF_DONT_BLOCK)); rv != p11.CKR_NO_EVENT {
+		t.Errorf("before any: %v", rv)
+	}
+	waiting := map[uint32]bool{}
+	for range 16 * runtime.GOMAXPROCS(0) {
+		w := k.begin(wire.CallWaitForSlotEvent)
+		wait(0)(w)
+		k.send(w)
+		waiting[k.code] = true
+	}
+	other := dial(t, path, wire.V2).initialize()
+	began := time.Now()
+	for range 60 {
+		other.must(wire.CallGetInfo, nil)
+		time.Sleep(time.Millisecond)
+	}
+	if took := time.Since(began); took > 40*time.Second {
+		t.Errorf("60 calls beside those that wait took %v", took)
+	}
+	slot, err := e.AddSlot(engine.SlotConfig{ID: 9, Token: newToken(t, slog.New(slog.DiscardHandler), "another")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	code, r, rv := k.receive()
+	if id := r.Ulong(); rv != p11.CKR_OK || id != 9 || !waiting[code] {
+		t.Errorf("one that waits: %v, slot %d", rv, id)
+	}
+	if r, rv := other.call(wire.CallWaitForSlotEvent, wait(p11.CKF_DONT_BLOCK)); rv != p11.CKR_OK || r.Ulong() != 9 {
+		t.Errorf("another application: %v", rv)
+	}
+	if err := e.RemoveSlot(t.Context(), slot, engine.Owner{}, true); err != nil {
+		t.Fatal(err)
+	}
+	if _, r, rv = k.receive(); rv != p11.CKR_OK || r.Ulong() != 9 {
+		t.Errorf("the next one that waits: %v", rv)
+	}
+	if _, rv := other.call(wire.CallGetSlotInfo, func(w *wiretest.Writer) { w.Ulong(9) }); rv != p11.CKR_SLOT_ID_INVALID {
+		t.Errorf("a slot that went: %v", rv)
 	}
 }
