@@ -110,16 +110,24 @@ type staticDir struct {
 type named struct {
 	name string
 	*entry
+	unlisted bool // found by name alone
 }
 
 // add adds a name, which every caller finds, always.
 func (d *staticDir) add(name string, e *entry) {
 	e.everyones = e.file == nil
-	d.entries = append(d.entries, named{name, e})
+	d.entries = append(d.entries, named{name, e, false})
 }
 
 func (d *staticDir) addFile(name string, perm uint32, f *file) {
 	d.add(name, &entry{place: d.place, path: name, perm: perm, file: f})
+}
+
+// addUnlisted adds a file that a listing does not have: a read of it may wait without end, and
+// programs that read a whole tree are to come to one.
+func (d *staticDir) addUnlisted(name string, perm uint32, f *file) {
+	d.addFile(name, perm, f)
+	d.entries[len(d.entries)-1].unlisted = true
 }
 
 func (d *staticDir) addText(name string, text func(ctx context.Context, c caller) ([]byte, error)) {
@@ -133,6 +141,9 @@ func (d *staticDir) addDir(name string, dir directory) {
 func (d *staticDir) list(context.Context, caller) ([]fuse.DirEntry, error) {
 	var list []fuse.DirEntry
 	for _, e := range d.entries {
+		if e.unlisted {
+			continue
+		}
 		list = append(list, e.dirEntry(e.name, e.path, e.kind()))
 	}
 	return list, nil

@@ -25,6 +25,10 @@ type Config struct {
 	Resources func() string
 	Metrics   func(owner bool) string
 
+	// Control does what a line written to the file ctl at the top says, for who is the owner of
+	// the tree or root. Without it there is no such file.
+	Control func(ctx context.Context, by engine.Owner, line string) error
+
 	// Socket is where programs that load a PKCS#11 module connect, which a link in
 	// the root tells; empty for none.
 	Socket string
@@ -50,6 +54,8 @@ type FS struct {
 	ops     []operation   // never changes
 	grace   time.Duration // interruptGrace, except in tests
 	names   *recentNames
+	root    *node    // once the tree is mounted
+	tokens  sync.Map // *engine.Slot to the *entry of its folder
 	life    context.Context
 	end     context.CancelFunc // of life, and so of all requests
 

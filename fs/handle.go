@@ -80,6 +80,8 @@ type handle struct {
 	// lets one process write while another waits in a read.
 	stream   bool
 	nonblock bool // no function waits
+	// news gets something when a function that waits may go on, besides. It may be nil.
+	news <-chan struct{}
 
 	// read returns what the read gives, in dest or in memory of its own, which is
 	// wiped when it is sent.
@@ -134,6 +136,7 @@ func (h *handle) exclusive(ctx context.Context, f func() error) error {
 		}
 		select {
 		case <-waits:
+		case <-h.news:
 		case <-ctx.Done():
 			return context.Canceled
 		case <-h.end:

@@ -10,7 +10,7 @@ import (
 func TestFirstSession(t *testing.T) {
 	m := mount(t)
 	term := m.terminal()
-	term.want("ls $P", "kick\nmetrics\nresources\nslots\nstatus\ntok\nwho\n")
+	term.want("ls $P", "error\nkick\nmetrics\nresources\nslots\nstatus\ntok\nwho\n")
 	term.want("cat $P/status", "running\n")
 	term.want("cat $P/slots", "1 tok test a test slot\n")
 	term.want("cat $T/login", "public\n")

@@ -38,9 +38,9 @@ func (p place) id() string {
 	case p.slot == nil:
 		return "/"
 	case p.ref.isDefault():
-		return fmt.Sprintf("%d/", uint64(p.slot.ID()))
+		return fmt.Sprintf("%d/", p.slot.Serial())
 	}
-	return fmt.Sprintf("%d/s%d:%d:%s/", uint64(p.slot.ID()), p.uid, uint64(p.ref.number), p.ref.name)
+	return fmt.Sprintf("%d/s%d:%d:%s/", p.slot.Serial(), p.uid, uint64(p.ref.number), p.ref.name)
 }
 
 // ino is the inode number of the node with that identity. The hash is keyed, so
@@ -148,9 +148,6 @@ func (p place) notFound(c caller, path string, err error) syscall.Errno {
 
 // note keeps e for the file error.
 func (p place) note(a *application, path string, e lastError) {
-	if p.slot == nil { // the top has no such file
-		return
-	}
 	e.path, e.at = path, p.fs.config.Now()
 	p.errorFile(a).put(e)
 }

@@ -13,7 +13,7 @@ import (
 // rootNode returns the node of the tree's root.
 func (f *FS) rootNode() *node {
 	p := place{fs: f}
-	d := &staticDir{place: p}
+	d := &rootDir{staticDir{place: p}}
 	anyone := func(text func() string) func(bool) string {
 		if text == nil {
 			return nil
@@ -37,19 +37,19 @@ func (f *FS) rootNode() *node {
 		})
 	}
 	d.addText("who", p.whoText)
+	d.addUnlisted("events", 0o440, p.eventsFile())
 	d.addCommand("kick", 0o220, command{runAlone: p.kick})
+	d.addText("error", p.errorText)
+	if f.config.Control != nil {
+		d.addCommand("ctl", 0o220, command{runAlone: p.control})
+	}
 	if f.config.Socket != "" {
 		d.add("rpc.sock", &entry{place: p, path: "rpc.sock", perm: 0o777, link: func(context.Context, caller) (string, error) {
 			return f.config.Socket, nil
 		}})
 	}
-	for _, slot := range f.config.Engine.Slots() {
-		if slot.Present() {
-			token := place{fs: f, slot: slot}
-			d.add(slot.Name(), &entry{place: token, perm: 0o770, dir: token.directory()})
-		}
-	}
-	return &node{entry: &entry{place: p, perm: 0o750, dir: d, everyones: true}}
+	f.root = &node{entry: &entry{place: p, perm: 0o750, dir: d, everyones: true}}
+	return f.root
 }
 
 // slotTable is the text of the file slots: number, token, kind, description.
@@ -78,6 +78,7 @@ func (p place) directory() directory {
 			d.addText("card", p.cardText)
 		}
 		d.addText("grants", p.grantsText)
+		d.addUnlisted("events", 0o440, p.eventsFile())
 	} else {
 		d.addText("info", p.sessionInfoText)
 	}
