@@ -98,14 +98,14 @@ type Daemon struct {
 	now     func() time.Time
 	started time.Time
 
-	selfTested     time.Duration // how long the self-tests took that were passed
-	selfTestFailed []string      // the tokens that did not pass theirs
+	selfTested     atomic.Int64 // nanoseconds that the self-tests took that were passed
+	selfTestFailed []string     // the tokens that did not pass theirs at the start
 
 	lockWait  time.Duration // how long the start waits for the locks of all tokens
 	lockUntil time.Time     // and when that is over
 
-	slots  []*slot
-	policy *policy.Policy // nil for none
+	slots  atomic.Pointer[[]*slot] // a list that never changes: see all
+	policy *policy.Policy          // nil for none
 	grants atomic.Pointer[grants.Set]
 	engine *engine.Engine
 	tree   *fs.FS
@@ -114,6 +114,10 @@ type Daemon struct {
 	rpc    *rpcDoor
 	stock  *stockDoor
 	trace  *trace
+
+	pid      int
+	changing sync.Mutex // held while a token comes or goes; guards ended
+	ended    bool       // none comes or goes any more
 
 	closeOnce sync.Once
 	closeErr  error
@@ -161,7 +165,8 @@ func New(ctx context.Context, c Config) (_ *Daemon, err error) {
 	if err := c.Check(); err != nil {
 		return nil, err
 	}
-	d := &Daemon{conf: c, log: c.Log, now: c.Now}
+	d := &Daemon{conf: c, log: c.Log, now: c.Now, pid: os.Getpid()}
+	d.slots.Store(new([]*slot))
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}

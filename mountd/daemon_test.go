@@ -670,10 +670,10 @@ func TestStartWithHeldLocks(t *testing.T) {
 	if _, err := os.ReadFile(filepath.Join(c.Paths.Mount, "c", "info")); err != nil {
 		t.Error(err)
 	}
-	if _, err := d.slots[2].token.Info(t.Context()); err != nil {
+	if _, err := d.all()[2].token.Info(t.Context()); err != nil {
 		t.Error(err)
 	}
-	for _, s := range d.slots[:2] {
+	for _, s := range d.all()[:2] {
 		if !errors.Is(s.err, locks.ErrHeld) || !strings.Contains(s.err.Error(), fmt.Sprintf("(process %d)", os.Getpid())) {
 			t.Errorf("%s: %v", s.Place.Name, s.err)
 		}

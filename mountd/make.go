@@ -47,6 +47,12 @@ func (c Config) Make(ctx context.Context, name string, settings map[string]strin
 	if err != nil {
 		return nil, err
 	}
+	return c.make(ctx, s, settings, prepare)
+}
+
+// make makes the token of a slot.
+func (c Config) make(ctx context.Context, s Slot, settings map[string]string, prepare func(dir string) error) (_ *Made, err error) {
+	name := s.Place.Name
 	for _, one := range slices.Sorted(maps.Keys(settings)) {
 		switch value := settings[one]; {
 		case !slices.Contains(s.Kind.Settings, one):

@@ -56,7 +56,7 @@ func (d *Daemon) gauges() []metric {
 		{"p11fs_open_handles", "Open files that hold state.", func() int { return d.tree.Stats().Handles }},
 		{"p11fs_callers", "Callers of the mount that have state.", func() int { return d.tree.Stats().Applications }},
 		{"p11fs_rpc_connections", "Connections of PKCS#11 programs.", func() int { return d.rpcStats().Connections }},
-		{"p11fs_slots", "Slots.", func() int { return len(d.slots) }},
+		{"p11fs_slots", "Slots.", func() int { return len(d.all()) }},
 		{"p11fs_tokens", "Slots with a token.", func() int { return len(d.present()) }},
 		{"p11fs_tokens_offline", "Tokens whose keys cannot be used now.", func() (n int) {
 			for _, s := range d.present() {

@@ -85,12 +85,12 @@ func (d *Daemon) files() []resource {
 		d.traceFile(),
 		d.file("config/"+configName, d.conf.Paths.Config, 1),
 	)
-	for _, s := range d.slots {
+	for _, s := range d.all() {
 		if path := d.conf.confPath(s.Slot.Slot); path != "" {
 			out = append(out, d.file("config/"+filepath.Base(path), path, 0))
 		}
 	}
-	for _, s := range d.slots {
+	for _, s := range d.all() {
 		if s.Kind == nil {
 			continue
 		}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"p11fs/engine"
 	"p11fs/mountd/config"
 	"p11fs/p11"
 	"p11fs/shm"
@@ -21,6 +22,8 @@ type Slot struct {
 	Kind  *tokens.Kind // nil: the slot has no token
 	Place tokens.Place // Name, Dir, Config and Format; zero without a token
 	Why   string       // why the slot has no token
+
+	numbered bool // by the order of the names of directories
 }
 
 // Slots reads which slots there are: those of the configuration, and in user
@@ -28,10 +31,12 @@ type Slot struct {
 func (c Config) Slots() ([]Slot, []*config.Problem, error) {
 	file, warnings, err := config.Load(c.Paths.Config)
 	var found []config.Slot
+	numbered := false
 	switch {
 	case err == nil:
 		found = file.Slots
 	case errors.Is(err, os.ErrNotExist) && c.Mode == User && !c.ConfigRequired:
+		numbered = true
 		if found, err = c.ownSlots(); err != nil {
 			return nil, nil, err
 		}
@@ -41,7 +46,7 @@ func (c Config) Slots() ([]Slot, []*config.Problem, error) {
 	var slots []Slot
 	used := map[string]p11.SlotID{} // by the name of the token directory
 	for _, f := range found {
-		s := Slot{Slot: f}
+		s := Slot{Slot: f, numbered: numbered}
 		kind := c.kind(f.LibraryName())
 		name := f.TokenName
 		if name == "" && kind != nil {
@@ -191,10 +196,19 @@ type slot struct {
 	lockPath string
 	token    tokens.Token // nil: the slot is empty
 	err      error        // why the token is not served
+	close    func() error // of what openToken opened
+}
+
+// config is the slot as the engine has it.
+func (s *slot) config() engine.SlotConfig {
+	return engine.SlotConfig{
+		ID: s.ID, Description: s.Description, Manufacturer: s.Manufacturer,
+		Hardware: s.Hardware, Firmware: s.Firmware, Token: s.token,
+	}
 }
 
 // label names the slot for people.
-func (s *slot) label() string {
+func (s Slot) label() string {
 	if s.Kind != nil {
 		return s.Place.Name
 	}
@@ -218,6 +232,7 @@ func (d *Daemon) loadSlots(context.Context) error {
 	if err != nil {
 		return err
 	}
+	slots := make([]*slot, 0, len(found))
 	for _, f := range found {
 		s := &slot{Slot: f}
 		if f.Kind != nil {
@@ -225,15 +240,16 @@ func (d *Daemon) loadSlots(context.Context) error {
 		} else {
 			d.log.Info("slot without a token", "slot", uint64(f.ID), "reason", f.Why)
 		}
-		d.slots = append(d.slots, s)
+		slots = append(slots, s)
 	}
+	d.slots.Store(&slots)
 	return nil
 }
 
 // present returns the slots that have a token.
 func (d *Daemon) present() []*slot {
 	var out []*slot
-	for _, s := range d.slots {
+	for _, s := range d.all() {
 		if s.token != nil {
 			out = append(out, s)
 		}

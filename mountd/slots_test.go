@@ -51,7 +51,7 @@ func slotsOf(t *testing.T, c Config) ([]string, error) {
 		return nil, err
 	}
 	var out []string
-	for _, s := range d.slots {
+	for _, s := range d.all() {
 		line := fmt.Sprintf("%d %s", uint64(s.ID), s.Place.Name)
 		if s.Kind != nil {
 			rel, err := filepath.Rel(c.Paths.Data, s.Place.Dir)

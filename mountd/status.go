@@ -28,12 +28,12 @@ func (d *Daemon) status(owner bool) string {
 	line("mount", "%s", d.conf.Paths.Mount)
 	line("uptime", "%s", d.now().Sub(d.started).Truncate(time.Second))
 	if len(d.selfTestFailed) == 0 {
-		line("self-test", "passed in %s", d.selfTested.Round(time.Microsecond))
+		line("self-test", "passed in %s", time.Duration(d.selfTested.Load()).Round(time.Microsecond))
 	} else {
 		line("self-test", "failed: %s", strings.Join(d.selfTestFailed, " "))
 	}
 	line("slot-daemon", "%s", d.slotDaemonState())
-	line("slots", "%d", len(d.slots))
+	line("slots", "%d", len(d.all()))
 	line("tokens", "%d", len(d.present()))
 	line("policy", "%s", d.policyState())
 	line("grants", "%s", d.grantsState(owner))
@@ -42,7 +42,7 @@ func (d *Daemon) status(owner bool) string {
 	}
 	line("applications", "%d", st.Applications)
 	line("sessions", "%d", st.Sessions)
-	for _, s := range d.slots {
+	for _, s := range d.all() {
 		switch {
 		case s.token != nil:
 			line("store", "%s %s", s.Place.Name, s.Place.Dir)

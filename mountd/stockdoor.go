@@ -69,7 +69,7 @@ func (d *Daemon) openStock(ctx context.Context) error {
 // stockSlots are the slots that stock programs get.
 func (d *Daemon) stockSlots() []config.Slot {
 	var slots []config.Slot
-	for _, s := range d.slots {
+	for _, s := range d.all() {
 		if !s.unshared() {
 			slots = append(slots, s.Slot.Slot)
 		}

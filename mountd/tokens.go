@@ -50,19 +50,20 @@ func (d *Daemon) openTokens(ctx context.Context) error {
 	var slots []engine.SlotConfig
 	wait := cmp.Or(d.conf.startWait, startWait)
 	d.lockWait, d.lockUntil = wait, time.Now().Add(wait)
-	for _, s := range d.slots {
+	d.later(d.closeTokens)
+	for _, s := range d.all() {
 		if s.Kind != nil {
 			if s.token, s.err = d.openToken(ctx, s); s.err != nil {
 				if ctx.Err() != nil {
 					return ctx.Err()
 				}
+				if errors.As(s.err, new(selfTestError)) {
+					d.selfTestFailed = append(d.selfTestFailed, s.Place.Name)
+				}
 				d.log.Error("token not usable", "token", s.Place.Name, "dir", s.Place.Dir, "err", s.err)
 			}
 		}
-		slots = append(slots, engine.SlotConfig{
-			ID: s.ID, Description: s.Description, Manufacturer: s.Manufacturer,
-			Hardware: s.Hardware, Firmware: s.Firmware, Token: s.token,
-		})
+		slots = append(slots, s.config())
 	}
 	var err error
 	if d.engine, err = engine.New(engine.Config{Slots: slots, Log: d.log, Now: d.now, PINDelay: pinDelay, SeparateWrapping: d.conf.SeparateWrapping, Policy: d.policy, Table: d.sessionTable(), Times: threadTimes}); err != nil {
@@ -103,15 +104,17 @@ func (d *Daemon) openToken(ctx context.Context, s *slot) (tokens.Token, error) {
 		return nil, errors.Join(err, lock.Close())
 	}
 	lock.SetPatience(0)
-	if err := d.selfTest(ctx, token); err != nil {
+	began := d.now()
+	if err := selfTest(ctx, token); err != nil {
 		return nil, errors.Join(err, token.Close(), lock.Close())
 	}
-	d.later(func() error {
+	d.selfTested.Add(int64(d.now().Sub(began)))
+	s.close = func() error {
 		if err := errors.Join(token.Close(), lock.Close()); err != nil {
 			return fmt.Errorf("closing token %s: %w", p.Name, err)
 		}
 		return nil
-	})
+	}
 	return token, nil
 }
 
@@ -119,19 +122,22 @@ func (d *Daemon) openToken(ctx context.Context, s *slot) (tokens.Token, error) {
 // keep the others waiting.
 const maxSelfTest = time.Minute
 
+// A selfTestError is why a token is not served that did not pass its own test.
+type selfTestError struct{ error }
+
+// Unwrap returns what went wrong.
+func (e selfTestError) Unwrap() error { return e.error }
+
 // selfTest has a token test itself, if it can.
-func (d *Daemon) selfTest(ctx context.Context, t tokens.Token) error {
+func selfTest(ctx context.Context, t tokens.Token) error {
 	tester, ok := t.(tokens.SelfTester)
 	if !ok {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, maxSelfTest)
 	defer cancel()
-	begin := d.now()
 	if err := tester.SelfTest(ctx); err != nil {
-		d.selfTestFailed = append(d.selfTestFailed, t.Name())
-		return err
+		return selfTestError{err}
 	}
-	d.selfTested += d.now().Sub(begin)
 	return nil
 }

@@ -24,7 +24,8 @@ const (
 func (d *Daemon) mount(ctx context.Context) error {
 	c := fs.Config{
 		Engine: d.engine, Log: d.log, Now: d.now,
-		Status: d.status, Resources: d.resources, Store: d.conf.Paths.Data,
+		Control: d.control,
+		Status:  d.status, Resources: d.resources, Store: d.conf.Paths.Data,
 		UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()),
 		Private: d.conf.Mode == User && !d.conf.AllowOther, OpenToken: d.conf.OpenToken,
 	}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -135,7 +136,7 @@ func BadTokenName(name string) string {
 		return "must not start with a dot"
 	case strings.ContainsAny(name, "\n\r\t") || strings.TrimSpace(name) != name:
 		return "must not hold control characters, or blanks at its ends"
-	case name == "status" || name == "slots" || name == "resources" || name == "metrics" || name == "rpc.sock":
+	case slices.Contains([]string{"status", "slots", "resources", "metrics", "who", "kick", "events", "ctl", "error", "rpc.sock"}, name):
 		return "is the name of a file at the top of the tree"
 	}
 	return ""

@@ -65,7 +65,7 @@ type Daemon struct {
 	pid      int32
 	boot     time.Time // when the machine was started, by the clock at our start
 	listener *net.UnixListener
-	reply    []byte
+	reply    atomic.Pointer[[]byte]
 	refusal  *refusal // nil if it cannot be had
 
 	// The segment and the socket that were made: to see whether clients find them still.
@@ -101,7 +101,8 @@ func Open(ctx context.Context, c Config) (_ *Daemon, err error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{conf: c, pid: int32(os.Getpid()), reply: Reply(c.Slots), key: key, sessions: map[int]uint32{}, told: map[int]uint32{}}
+	d := &Daemon{conf: c, pid: int32(os.Getpid()), key: key, sessions: map[int]uint32{}, told: map[int]uint32{}}
+	d.SetSlots(c.Slots)
 	d.boot, _ = bootTime(c.Proc) // without one the clock is taken for unchanged
 	defer func() {
 		if err != nil {
@@ -137,6 +138,13 @@ func Open(ctx context.Context, c Config) (_ *Daemon, err error) {
 	go func(l *net.UnixListener) { defer d.wg.Done(); d.serve(serving, l) }(d.listener)
 	go func() { defer d.wg.Done(); d.collectLoop(serving) }()
 	return d, nil
+}
+
+// SetSlots has clients that come from now on get these slots. Those that have come keep what
+// they got: they ask once.
+func (d *Daemon) SetSlots(slots []config.Slot) {
+	reply := Reply(slots)
+	d.reply.Store(&reply)
 }
 
 // Close stops serving and gives everything back. The segment stays while other
@@ -213,7 +221,7 @@ func (d *Daemon) serve(ctx context.Context, l *net.UnixListener) {
 			}
 			continue
 		}
-		rest, err := sendNow(c, d.reply)
+		rest, err := sendNow(c, *d.reply.Load())
 		if len(rest) == 0 && err == nil {
 			_ = c.Close() // it has its reply
 			continue
