@@ -108,11 +108,11 @@ func TestEventsOfLocks(t *testing.T) {
 	for !b.slot.lookedAt() {
 		time.Sleep(time.Millisecond)
 	}
-	b.token.Store.Flag(p11.CKF_USER_PIN_LOCKED, 0)
+	b.token.Flag(p11.CKF_USER_PIN_LOCKED, 0)
 	b.lookSoon()
 	awaits(t, wa, "logout locked")
 	awaits(t, ws, "locked")
-	b.token.Store.Flag(0, p11.CKF_USER_PIN_LOCKED)
+	b.token.Flag(0, p11.CKF_USER_PIN_LOCKED)
 	b.lookSoon()
 	awaits(t, ws, "unlocked")
 }
