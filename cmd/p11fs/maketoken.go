@@ -47,6 +47,19 @@ func (k tokenMaker) settings() map[string]string {
 	return given
 }
 
+// fill makes the token that was begun.
+func (k tokenMaker) fill(ctx context.Context, n *mountd.NewToken) (*mountd.Made, error) {
+	return n.Make(ctx, k.settings(), k.preparing(ctx, n.Slot.Kind.Name))
+}
+
+// preparing is what is done in the directory before a token is made there, nil for nothing.
+func (k tokenMaker) preparing(ctx context.Context, token string) func(dir string) error {
+	if !k.server.given() {
+		return nil
+	}
+	return func(dir string) error { return k.server.prepare(ctx, k.ask(), token, dir) }
+}
+
 // unwanted is the error of settings for a token that is there.
 func (k tokenMaker) unwanted(token string) error {
 	if k.server.given() {
@@ -74,11 +87,7 @@ func (k tokenMaker) make(c *cobra.Command, args []string, why error) (pinDoor, s
 	if !conf.Named(args[0]) && len(k.settings()) == 0 && !k.server.given() {
 		return nil, "", nothing, why
 	}
-	var prepare func(dir string) error
-	if k.server.given() {
-		prepare = func(dir string) error { return k.server.prepare(c.Context(), k.ask(), args[0], dir) }
-	}
-	made, err := conf.Make(c.Context(), args[0], k.settings(), prepare)
+	made, err := conf.Make(c.Context(), args[0], k.settings(), k.preparing(c.Context(), args[0]))
 	if err != nil {
 		return nil, "", nothing, fmt.Errorf("init %s: %w", args[0], withAdvice(err))
 	}

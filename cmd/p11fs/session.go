@@ -96,9 +96,7 @@ first, and what is on the server stays. --list shows the tokens of that server i
   printf '87654321\n1234\n' | p11fs init swtok --label demo --yes`,
 		Args: takes(1, 1),
 	}
-	label := c.Flags().String("label", "", "the token's label, up to 32 bytes")
-	soFile := c.Flags().String("so-pin-file", "", "read the SO PIN from the first line of this `FILE`")
-	pinFile := c.Flags().String("pin-file", "", "read the user's PIN from the first line of this `FILE`")
+	first := initFlags(c)
 	yes := c.Flags().BoolP("yes", "y", false, "do not ask whether the objects may be destroyed")
 	maker := makerFlags(c, s)
 	onDoor(c, maker.make, func(c *cobra.Command, d pinDoor, token string) error {
@@ -117,26 +115,7 @@ first, and what is on the server stays. --list shows the tokens of that server i
 				return err
 			}
 		}
-		soPIN, err := getPIN(c.Context(), ask, *soFile, "SO PIN", false)
-		if err != nil {
-			return err
-		}
-		defer soPIN.Close()
-		name := *label
-		if !c.Flags().Changed("label") {
-			if name, err = ask.text(c.Context(), "label"); err != nil {
-				return err
-			}
-		}
-		if strings.ContainsAny(name, "\n\x00") || strings.TrimSpace(name) == "" {
-			return &usageError{err: errors.New("the label is not one line of text: write another")}
-		}
-		pin, err := getPIN(c.Context(), ask, *pinFile, "user PIN", true)
-		if err != nil {
-			return err
-		}
-		defer pin.Close()
-		if err := initialise(d, token, soPIN, name, pin); err != nil || made == nil {
+		if err := first.initialise(ask, d, token); err != nil || made == nil {
 			return err
 		}
 		made.tell(s, token)
@@ -144,12 +123,52 @@ first, and what is on the server stays. --list shows the tokens of that server i
 	})
 	run := c.RunE
 	c.RunE = func(c *cobra.Command, args []string) error {
-		if done, err := maker.server.instead(c, s, maker.ask, args[0], *pinFile); done {
+		if done, err := maker.server.instead(c, s, maker.ask, args[0], *first.pinFile); done {
 			return err
 		}
 		return run(c, args)
 	}
 	return c
+}
+
+// An initialiser has what a token is initialised with.
+type initialiser struct {
+	c                      *cobra.Command
+	label, soFile, pinFile *string
+}
+
+func initFlags(c *cobra.Command) initialiser {
+	return initialiser{
+		c:       c,
+		label:   c.Flags().String("label", "", "the token's label, up to 32 bytes"),
+		soFile:  c.Flags().String("so-pin-file", "", "read the SO PIN from the first line of this `FILE`"),
+		pinFile: c.Flags().String("pin-file", "", "read the user's PIN from the first line of this `FILE`"),
+	}
+}
+
+// initialise asks for what was not given, and initialises the token.
+func (i initialiser) initialise(ask *asker, d pinDoor, token string) error {
+	ctx := i.c.Context()
+	soPIN, err := getPIN(ctx, ask, *i.soFile, "SO PIN", false)
+	if err != nil {
+		return err
+	}
+	defer soPIN.Close()
+	name := *i.label
+	if !i.c.Flags().Changed("label") {
+		if name, err = ask.text(ctx, "label"); err != nil {
+			return err
+		}
+	}
+	if strings.ContainsAny(name, "\n\x00") || strings.TrimSpace(name) == "" {
+		return &usageError{err: errors.New("the label is not one line of text: write another")}
+	}
+	pin, err := getPIN(ctx, ask, *i.pinFile, "user PIN", true)
+	if err != nil {
+		return err
+	}
+	defer pin.Close()
+	return initialise(d, token, soPIN, name, pin)
 }
 
 func newGenerate(s streams) *cobra.Command {

@@ -45,12 +45,7 @@ func parsePresence(line string) (p presence, err error) {
 		if !ok {
 			break
 		}
-		if quoted, err := strconv.QuotedPrefix(value); err == nil {
-			rest = strings.TrimPrefix(value[len(quoted):], " ")
-			value, _ = strconv.Unquote(quoted)
-		} else {
-			value, rest, _ = strings.Cut(value, " ")
-		}
+		value, rest = cutValue(value)
 		n, _ := strconv.Atoi(value)
 		switch name {
 		case "uid":
