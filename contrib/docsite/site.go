@@ -144,6 +144,8 @@ func (s *site) collect() error {
 			g.Pages = append(g.Pages, entry{s.names[file], title})
 		}
 	}
+	// What only leads to pages that are listed already.
+	s.groups = slices.DeleteFunc(s.groups, func(g group) bool { return len(g.Pages) == 0 })
 	commands := group{Title: "Commands"}
 	for _, m := range s.manuals {
 		if !listed["docs/man/"+m.name] {
