@@ -112,9 +112,14 @@ func (k setCards) open(dir string, p swtok.Provider, log *slog.Logger) (card.Tra
 
 func (k setCards) change(dir string, a *card.APQN, what string, force bool) error {
 	return k.with(dir, func(s *soft.Set) error {
+		at := s.APQNs()[0]
+		if a != nil {
+			at = *a
+		}
+		next := func(register string) bool { return s.Committed(at, register) }
 		carried := func(register string) bool { return s.Carried(a, register) }
-		if what == soft.ChangeActivate && !force && !slices.ContainsFunc(k.registers, carried) {
-			return errors.New("no key of a token is under the next master key yet, and with activate all are lost that are not: for each token of the card p11fs card wk new and commit, unless that is done, and p11fs card reencipher TOKEN; with --force they may be lost")
+		if what == soft.ChangeActivate && !force && slices.ContainsFunc(k.registers, next) && !slices.ContainsFunc(k.registers, carried) {
+			return errors.New("no key of a token is under the next master key yet, and activate loses all that are not: p11fs card reencipher TOKEN first, for each token of the card; with --force they may be lost")
 		}
 		for _, register := range k.registers {
 			if err := s.Change(a, register, what); err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"os"
 	"os/user"
 	"slices"
 	"strconv"
@@ -81,6 +82,20 @@ func lineOf(g *grants.Grant) grantLine {
 	return l
 }
 
+// tellUnreached says of grants which are for users who do not reach the daemon of conf: one's own
+// is reached by oneself alone.
+func tellUnreached(s streams, conf mountd.Config, list []*grants.Grant) {
+	if conf.Mode != mountd.User {
+		return
+	}
+	own := uint32(os.Geteuid())
+	for _, g := range list {
+		if g.UID != nil && *g.UID != own && *g.UID != 0 {
+			fmt.Fprintf(s.err, "p11fs: %s: your own daemon is reached by you alone, and not by the user %d: have the key in the machine's, p11fs mount --system, and the grant in /etc/p11fs/grants.d\n", printable(g.At), *g.UID)
+		}
+	}
+}
+
 func newGrantsCheck(s streams) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "check",
@@ -107,6 +122,7 @@ write. The daemon takes all the files or none.`,
 			fmt.Fprintf(s.out, "%s is not there: nothing is granted\n", printable(conf.Paths.Grants))
 		default:
 			fmt.Fprintf(s.out, "%s: %d grants\n", printable(conf.Paths.Grants), n)
+			tellUnreached(s, conf, set.List)
 		}
 		return nil
 	})

@@ -279,7 +279,7 @@ func inCommands(token, why string) string {
 		"write a seed to the file random first", "give a seed first",
 		"use another token or another way; the file mechanisms lists what this one can", "use another token or another way: p11fs mechanisms --token "+token+" lists what this one can",
 		"use a key of a size that the file mechanisms lists, or", "use a key of a size that p11fs mechanisms --token "+token+" lists, or",
-		"name a mechanism behind a colon;", "name one with --mechanism;",
+		"name a mechanism behind a colon; the key's file mechanisms lists those that fit", "name one with --mechanism, as in aes-cbc-pad,iv=HEX; p11fs show lists those that fit",
 		"choose one that the token's file mechanisms lists for this", "choose one that p11fs mechanisms --token "+token+" lists for this",
 	).Replace(why)
 }
