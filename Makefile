@@ -107,8 +107,9 @@ test-s390x: setup-s390x ## run the tests that need no FUSE on big-endian s390x u
 integration: setup-test setup-trixie ## run the tests that drive the built program with real clients
 	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP) -- $(P11FS_TEST_RACE) -count=1 -timeout $(TIMEOUT) ./integration/...
 
-soak: setup-test ## have stock programs and shells work on one token for SOAKTIME (10m), with kills, and check all they saw
+soak: setup-test ## have stock programs and shells work on one token, and machines on a fleet's, for SOAKTIME (10m), with kills, and check all they saw
 	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP) -- $(P11FS_TEST_RACE) -count=1 -timeout 0 -v -run '^TestStockLoad$$' ./integration -args -load $(SOAKTIME)
+	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP) -- $(P11FS_TEST_RACE) -count=1 -timeout 0 -v -run '^TestHistories$$' ./tokens/fleet -args -history $(SOAKTIME)
 
 fuzz: ## run every fuzz target for FUZZTIME (10s)
 	@sh contrib/fuzz.sh $(FUZZTIME)
