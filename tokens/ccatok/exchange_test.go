@@ -333,6 +333,9 @@ func TestLater(t *testing.T) {
 
 // TestLongRSA brings the longest key in, whose numbers the calls must have room for.
 func TestLongRSA(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	t.Parallel()
 	tok, _ := newToken(t)
 	text, err := os.ReadFile("testdata/rsa8192.pkcs8.base64")
