@@ -33,6 +33,26 @@ func BenchmarkFind(b *testing.B) {
 	}
 }
 
+// BenchmarkList lists 1,000 keys: all that may be known of them, and their names.
+func BenchmarkList(b *testing.B) {
+	e := newBench(b, hooks.Options{})
+	s := e.user(b)
+	for i := range 1000 {
+		create(b, s, fmt.Sprintf("%s token=true label=key-%d", aesKey, i))
+	}
+	a, slot := s.Application(), s.appSlot.slot
+	for name, list := range map[string]func(context.Context, *Slot, p11.Attributes, func(ObjectInfo) bool) error{"whole": a.EachObject, "names": a.EachName} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := list(b.Context(), slot, nil, func(ObjectInfo) bool { return true }); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 // BenchmarkApplications runs one operation, a digest of few bytes, in one
 // application and in each of 1,000 in turn, on as many threads as there are.
 func BenchmarkApplications(b *testing.B) {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"time"
 
@@ -315,6 +316,30 @@ func (e *entry) info(whole bool) ObjectInfo {
 	if len(uniqueID(e.attrs)) == 0 {
 		visible.Set(p11.CKA_UNIQUE_ID, e.uniqueID())
 	}
+	info := e.outline(visible)
+	info.Attrs = visible
+	info.KeyType, _ = visible.KeyType()
+	if v, ok := e.attrs.Get(p11.CKA_VALUE); ok && e.visibility(p11.CKA_VALUE) == tokens.Readable {
+		info.Length = len(v)
+	}
+	return info
+}
+
+// names is what info has of the object's names.
+func (e *entry) names() ObjectInfo {
+	var readable p11.Attributes
+	for _, t := range []p11.AttributeType{p11.CKA_CLASS, p11.CKA_LABEL, p11.CKA_ID} {
+		if v, ok := e.attrs.Get(t); ok && e.visibility(t) == tokens.Readable {
+			readable = append(readable, p11.Attribute{Type: t, Value: v})
+		}
+	}
+	info := e.outline(readable)
+	info.ID = bytes.Clone(info.ID)
+	return info
+}
+
+// outline is what does not depend on the values of most attributes.
+func (e *entry) outline(visible p11.Attributes) ObjectInfo {
 	info := ObjectInfo{
 		Handle:  e.handle,
 		Name:    e.object.Name,
@@ -323,15 +348,10 @@ func (e *entry) info(whole bool) ObjectInfo {
 		Private: e.object.Private,
 		Changed: e.object.Changed,
 		Dated:   e.object.Dated,
-		Attrs:   visible,
+		Length:  -1,
 	}
 	info.Class, _ = visible.Class()
-	info.KeyType, _ = visible.KeyType()
 	info.ID, _ = visible.Get(p11.CKA_ID)
-	info.Length = -1
-	if v, ok := e.attrs.Get(p11.CKA_VALUE); ok && e.visibility(p11.CKA_VALUE) == tokens.Readable {
-		info.Length = len(v)
-	}
 	return info
 }
 

@@ -10,6 +10,16 @@ import (
 // other, until f returns false. However many there are, one description is in
 // memory at a time.
 func (a *Application) EachObject(ctx context.Context, slot *Slot, template p11.Attributes, f func(ObjectInfo) bool) error {
+	return a.each(ctx, slot, template, func(e *entry) ObjectInfo { return e.info(false) }, f)
+}
+
+// EachName is EachObject of what objects are called alone: without Attrs, KeyType and
+// Length.
+func (a *Application) EachName(ctx context.Context, slot *Slot, template p11.Attributes, f func(ObjectInfo) bool) error {
+	return a.each(ctx, slot, template, (*entry).names, f)
+}
+
+func (a *Application) each(ctx context.Context, slot *Slot, template p11.Attributes, describe func(*entry) ObjectInfo, f func(ObjectInfo) bool) error {
 	if slot.token == nil {
 		return slot.absent()
 	}
@@ -29,7 +39,7 @@ func (a *Application) EachObject(ctx context.Context, slot *Slot, template p11.A
 		if err != nil {
 			continue // destroyed meanwhile
 		}
-		info := e.info(false)
+		info := describe(e)
 		e.release()
 		if info.Private && !v.holds() {
 			continue

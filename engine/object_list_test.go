@@ -1,7 +1,11 @@
 package engine
 
 import (
+	"errors"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"p11fs/p11"
 	"p11fs/tokens/tokentest/hooks"
@@ -13,7 +17,7 @@ func TestEachObject(t *testing.T) {
 	b := newBench(t, hooks.Options{})
 	s := b.user(t)
 	create(t, s, "class=data token=true label=a")
-	create(t, s, aesKey+" token=true label=b")
+	create(t, s, aesKey+" token=true label=b id=0x01")
 	create(t, s, "class=data label=c")
 	stranger := b.app()
 	for _, tt := range []struct {
@@ -34,6 +38,17 @@ func TestEachObject(t *testing.T) {
 			})
 			if err != nil || got != tt.want {
 				t.Errorf("%q, %v; want %q", got, err, tt.want)
+			}
+			var whole, names []ObjectInfo
+			err = errors.Join(
+				tt.app.EachObject(ctx, b.slot, nil, func(i ObjectInfo) bool {
+					i.Attrs, i.KeyType, i.Length = nil, 0, -1
+					whole = append(whole, i)
+					return true
+				}),
+				tt.app.EachName(ctx, b.slot, nil, func(i ObjectInfo) bool { names = append(names, i); return true }))
+			if d := cmp.Diff(whole, names, cmpopts.EquateEmpty()); err != nil || d != "" {
+				t.Errorf("%v; names: %s", err, d)
 			}
 		})
 	}

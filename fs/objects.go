@@ -85,10 +85,10 @@ func (o objects) exists(ctx context.Context, a *engine.Application, h p11.Object
 	return err == nil
 }
 
-// each calls f with the objects that a may see and that match, the oldest first,
-// until f returns false.
+// each calls f with the names of the objects that a may see and that match (EachName), the
+// oldest first, until f returns false.
 func (o objects) each(ctx context.Context, a *engine.Application, template p11.Attributes, f func(engine.ObjectInfo) bool) error {
-	err := a.EachObject(ctx, o.slot, template, func(i engine.ObjectInfo) bool { return ctx.Err() == nil && f(i) })
+	err := a.EachName(ctx, o.slot, template, func(i engine.ObjectInfo) bool { return ctx.Err() == nil && f(i) })
 	if err == nil {
 		err = ctx.Err()
 	}
@@ -229,6 +229,9 @@ func (o objects) byUID(ctx context.Context, a *engine.Application, uid string) (
 			i = next
 			return refOf(i).uid() != uid
 		})
+		if err == nil && refOf(i).uid() == uid {
+			i, err = o.outline(ctx, a, refOf(i))
+		}
 	default:
 		if stored, ok := decode(uid); ok {
 			i, err = a.DescribeObjectNamed(ctx, o.slot, stored)
