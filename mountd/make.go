@@ -1,6 +1,7 @@
 package mountd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -113,6 +114,10 @@ func (c Config) make(ctx context.Context, s Slot, settings map[string]string, pr
 		return nil, err
 	}
 	m.undo = append(m.undo, m.Token.Close)
+	// What is not kept in the directory may be there already, with all its keys.
+	if info, err := m.Info(ctx); err != nil || info.Flags&p11.CKF_TOKEN_INITIALIZED != 0 {
+		return nil, cmp.Or(err, fmt.Errorf("%s has the token %s already, which another machine has made: p11fs mount serves it, and p11fs init then makes it anew", s.Kind.Name, name))
+	}
 	if s.Kind.Check != nil {
 		if wrong, mend := s.Kind.Check(p); wrong != "" {
 			return nil, fmt.Errorf("%s; nothing was made: %s, and then p11fs init again", wrong, mend)
