@@ -256,9 +256,11 @@ func (v view) searchGranted(ctx context.Context, template p11.Attributes) ([]*to
 	}
 	var found []*tokens.Object
 	for _, grant := range v.granting.list {
-		about := template.Clone()
+		// By the grant alone: what else is asked for would lead to keys of others, and it
+		// would show in the time that they are there.
+		var about p11.Attributes
 		for _, a := range []p11.Attribute{{Type: p11.CKA_LABEL, Value: grant.Label}, {Type: p11.CKA_ID, Value: grant.ID}} {
-			if a.Value != nil && !template.Has(a.Type) {
+			if a.Value != nil {
 				about.Set(a.Type, a.Value)
 			}
 		}
@@ -270,7 +272,7 @@ func (v view) searchGranted(ctx context.Context, template p11.Attributes) ([]*to
 			if !o.Private {
 				continue
 			}
-			e, err := v.holdFound(o, template)
+			e, err := v.hold(o)
 			if err != nil {
 				continue // not granted, or destroyed meanwhile
 			}
