@@ -32,7 +32,9 @@ func (v view) search(ctx context.Context, template p11.Attributes, all bool) ([]
 	if err != nil {
 		return nil, err
 	}
-	found = append(found, granted...)
+	// Those first: without a login anybody makes public keys, also of the name of one that is
+	// granted, and a program takes the first that it finds.
+	found = append(granted, found...)
 	if v.appSlot != nil {
 		own, err := v.appSlot.objects.index.Find(ctx, template, v.login != nil)
 		if err != nil {
@@ -131,8 +133,8 @@ func (e *entry) mayBeFound(asked []p11.AttributeType, all bool) bool {
 }
 
 // Find returns the handles of all objects that match template and that the
-// session may see: token objects, then session objects, each in the order in
-// which they were made. An empty template matches all (PKCS#11 v3.1 §5.7.7).
+// session may see: those that are granted, token objects, then session objects, each in the
+// order in which they were made. An empty template matches all (PKCS#11 v3.1 §5.7.7).
 func (s *Session) Find(ctx context.Context, template p11.Attributes) ([]p11.ObjectHandle, error) {
 	handles, _, err := s.find(ctx, template)
 	return handles, err

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -22,6 +22,9 @@ type room struct {
 	before []string // what was in it
 	vain   bool     // leave takes back what came in
 	lock   *os.File
+	// The same directory, whatever has its name by now: where others may write above it, as in
+	// the machine's, they could put a link to another one there, and leave would empty that.
+	root *os.Root
 }
 
 // enterRoom makes the directory, if it is not there.
@@ -33,23 +36,13 @@ func enterRoom(ctx context.Context, dir string, mode fs.FileMode, group int) (_ 
 	if err := locks.MakeDirectory(dir, mode, group); err != nil {
 		return nil, err
 	}
-	r.lock, err = lockAlone(ctx, dir, os.O_RDONLY|unix.O_DIRECTORY, func() string { return "is making a token in " + dir })
+	r.lock, err = lockAlone(ctx, dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, func() string { return "is making a token in " + dir })
 	if err != nil {
 		return nil, err
 	}
-	is, err := r.lock.Stat()
-	if err == nil {
-		var there os.FileInfo
-		if there, err = os.Stat(dir); err != nil || !os.SameFile(is, there) {
-			err = fmt.Errorf("another p11fs has just failed to make a token in %s: try again", dir)
-		}
-	}
-	var list []os.DirEntry
-	if err == nil {
-		list, err = os.ReadDir(dir)
-	}
+	list, err := r.look()
 	if err != nil {
-		return nil, errors.Join(err, r.lock.Close())
+		return nil, errors.Join(err, r.close())
 	}
 	for _, e := range list {
 		r.before = append(r.before, e.Name())
@@ -57,20 +50,49 @@ func enterRoom(ctx context.Context, dir string, mode fs.FileMode, group int) (_ 
 	return r, nil
 }
 
+// look opens the directory that is locked, and returns what is in it.
+func (r *room) look() ([]fs.DirEntry, error) {
+	is, err := r.lock.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if r.root, err = os.OpenRoot(r.dir); err != nil {
+		return nil, err
+	}
+	there, err := r.root.Stat(".")
+	if err != nil {
+		return nil, err
+	}
+	if !os.SameFile(is, there) {
+		return nil, fmt.Errorf("another p11fs has just failed to make a token in %s: try again", r.dir)
+	}
+	if st, ok := is.Sys().(*syscall.Stat_t); ok && r.made && int(st.Uid) != os.Geteuid() {
+		return nil, fmt.Errorf("user %d has just made the directory %s: ask why, and try again", st.Uid, r.dir)
+	}
+	return fs.ReadDir(r.root.FS(), ".")
+}
+
+func (r *room) close() error {
+	if r.root == nil {
+		return r.lock.Close()
+	}
+	return errors.Join(r.root.Close(), r.lock.Close())
+}
+
 // leave has the directory be as it was, where all was in vain, and lets others in.
 func (r *room) leave() error {
 	var errs []error
 	if r.vain {
-		list, err := os.ReadDir(r.dir)
+		list, err := fs.ReadDir(r.root.FS(), ".")
 		errs = append(errs, err)
 		for _, e := range list {
 			if !slices.Contains(r.before, e.Name()) {
-				errs = append(errs, os.RemoveAll(filepath.Join(r.dir, e.Name())))
+				errs = append(errs, r.root.RemoveAll(e.Name()))
 			}
 		}
 		if r.made {
 			errs = append(errs, os.Remove(r.dir))
 		}
 	}
-	return errors.Join(append(errs, r.lock.Close())...)
+	return errors.Join(append(errs, r.close())...)
 }

@@ -72,3 +72,39 @@ func TestRoom(t *testing.T) {
 		t.Errorf("what is to stay: %q, %v", names(dir), err)
 	}
 }
+
+// Who may write above the directory puts a link to another one in its place, before a token is
+// made there or while it is: nothing is made or removed where the link leads.
+func TestRoomSwapped(t *testing.T) {
+	t.Parallel()
+	top := t.TempDir()
+	dir, victim := filepath.Join(top, "token"), filepath.Join(top, "victim")
+	precious := filepath.Join(victim, "precious")
+	if err := errors.Join(os.Mkdir(victim, 0o700), os.WriteFile(precious, nil, 0o600), os.Symlink(victim, dir)); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := enterRoom(t.Context(), dir, 0o700, locks.NoGroup); err == nil {
+		t.Error("a token is made where a link leads", r.leave())
+	}
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+
+	r, err := enterRoom(t.Context(), dir, 0o700, locks.NoGroup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	moved := filepath.Join(top, "moved")
+	made := filepath.Join(moved, "NVTOK.DAT")
+	if err := errors.Join(os.Rename(dir, moved), os.WriteFile(made, nil, 0o600), os.Symlink(victim, dir)); err != nil {
+		t.Fatal(err)
+	}
+	r.vain = true
+	_ = r.leave() // of what is there now it may tell
+	if _, err := os.Lstat(precious); err != nil {
+		t.Error("what was in another directory is removed:", err)
+	}
+	if _, err := os.Lstat(made); !errors.Is(err, os.ErrNotExist) {
+		t.Error("what was made stays:", err)
+	}
+}
