@@ -61,7 +61,11 @@ func findKey(mount, name string, suffixes []string) (at tree, key string, err er
 		}
 	}
 	if len(found) == 0 {
-		if err := t.otherClass(in, name, suffixes); err != nil {
+		err := t.halfMissing(wanted, name, suffixes)
+		if err == nil {
+			err = t.otherClass(in, name, suffixes)
+		}
+		if err != nil {
 			return at, "", err
 		}
 	}
@@ -74,9 +78,6 @@ func findKey(mount, name string, suffixes []string) (at tree, key string, err er
 		return at, "", &usageError{err: fmt.Errorf("%s is a token: name a key in it, %[1]s/NAME", name)}
 	case len(public) > 0:
 		return at, "", &treeError{what: "find " + name, why: "there is no such key that everybody may see: log in first (" + strings.Join(public, " or ") + ")", err: syscall.EACCES}
-	}
-	if err := t.halfMissing(wanted, name, suffixes); err != nil {
-		return at, "", err
 	}
 	return at, "", fmt.Errorf("there is no key %s: ls %s shows those that there are", name, filepath.Join(t.dir, "*", "objects"))
 }

@@ -108,7 +108,7 @@ func TestCheck(t *testing.T) {
 		"a word nobody knows":      {conf: ldap, spoil: rewrite("MECH", "MESH"), wrong: "is no key of it", mend: "write it without that line"},
 		"no such way":              {conf: ldap, spoil: rewrite("SIMPLE", "COMPLEX"), wrong: "MECH is SIMPLE or SASL", mend: `write MECH = "SIMPLE"`},
 		"no name":                  {conf: ldap, spoil: rewrite("cn=user", ""), wrong: "wants a BINDDN", mend: "write BINDDN = "},
-		"no address":               {conf: ldap, spoil: rewrite("ldap://", "http://"), wrong: "URI is ldap://HOST", mend: "write URI = "},
+		"no address":               {conf: ldap, spoil: rewrite("ldap://", "http://"), wrong: "URI is ldap://HOST", mend: "with one of these in front"},
 		"no token":                 {conf: ldap, spoil: rewrite("TESTTOKEN", ""), wrong: "is no name of a token", mend: "write TOKEN_NAME = "},
 		"a quote without end":      {conf: ldap, spoil: rewrite("\"\n}", "\n}"), wrong: "a quote does not end", mend: "write a second quote"},
 		"a file that is not there": {conf: ldap, spoil: func(t *testing.T, p *tokens.Place) { p.Config += ".none" }, wrong: "no such file", mend: "behind confname"},
