@@ -64,9 +64,9 @@ type processes struct {
 	signalled func(tid int) bool
 	// process returns the process of a thread. nil takes each thread for one.
 	process func(tid int) int
-	// groups returns the supplementary groups of a thread, nil if they cannot be
-	// had.
-	groups func(tid int) []uint32
+	// groups returns the real group of a thread, and the supplementary ones; nobody's and
+	// none if they cannot be had.
+	groups func(tid int) (group uint32, more []uint32)
 	// unit returns the systemd unit of a process. nil knows of none.
 	unit func(pid int) string
 	// descriptors is how many descriptors this process may have; 0 is no limit.
@@ -222,7 +222,8 @@ func (cs *callers) get(c caller) (*application, error) {
 		LoginForToken: cs.loginForToken,
 	}
 	if cs.system.groups != nil {
-		who.Groups = cs.system.groups(int(c.pid))
+		// Not that of a setgid program: its user's other processes have the application, too.
+		who.GID, who.Groups = cs.system.groups(int(c.pid))
 	}
 	if cs.system.unit != nil {
 		who.Unit = cs.system.unit(sid)
@@ -437,7 +438,12 @@ func signalled(tid int) bool {
 
 func unitOf(pid int) string { return cgroup.Unit(pid, uint32(os.Geteuid())) }
 
-func threadGroups(tid int) []uint32 { return statusNumbers(tid, "Groups") }
+func threadGroups(tid int) (group uint32, more []uint32) {
+	for _, real := range statusNumbers(tid, "Gid") { // then the effective one and others
+		return real, statusNumbers(tid, "Groups")
+	}
+	return ^uint32(0), nil
+}
 
 func processOf(tid int) int {
 	// Signal 0 asks whether the first thread is this one, and does not send anything.
