@@ -135,7 +135,7 @@ func (s *sessions) complete(ctx context.Context, one *session) error {
 
 // rewrite changes a record. blob is nil where it stays.
 func (s *sessions) rewrite(ctx context.Context, h p11.ObjectHandle, blob []byte, serials []string) error {
-	_, err := s.t.Store.Update(ctx, h, func(a p11.Attributes) (p11.Attributes, error) {
+	_, err := s.t.Update(ctx, h, func(a p11.Attributes) (p11.Attributes, error) {
 		a = a.Clone()
 		if blob != nil {
 			a.Set(p11.CKA_VALUE, slices.Clone(blob))
@@ -167,7 +167,7 @@ func (s *sessions) drop(ctx context.Context, h p11.ObjectHandle, left []string) 
 	if len(left) > 0 {
 		err = s.rewrite(ctx, h, nil, left)
 	} else {
-		err = s.t.Store.Destroy(ctx, h, func(p11.Attributes) error { return nil })
+		err = s.t.Destroy(ctx, h, func(p11.Attributes) error { return nil })
 	}
 	if p11.RVOf(err) == p11.CKR_OBJECT_HANDLE_INVALID {
 		return nil // the token was initialised, or somebody else has seen to it
@@ -310,7 +310,7 @@ func (t *token) SetSessionPIN(ctx context.Context, pin *secret.Bytes) error {
 	}
 	defer a.Wipe()
 	for _, o := range list { // all, since nobody knows which one stock takes
-		if _, err := t.Store.Update(ctx, o.Handle, func(was p11.Attributes) (p11.Attributes, error) { return was.Merge(a), nil }); err != nil {
+		if _, err := t.Update(ctx, o.Handle, func(was p11.Attributes) (p11.Attributes, error) { return was.Merge(a), nil }); err != nil {
 			return err
 		}
 	}

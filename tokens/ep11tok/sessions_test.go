@@ -46,7 +46,7 @@ func newHouse(t *testing.T, b bed, dir string) *house {
 	if err := h.InitToken(t.Context(), tokentest.PIN(t, tokens.DefaultSOPIN), "mine"); err != nil {
 		t.Fatal(err)
 	}
-	so, err := h.token.Login(t.Context(), p11.CKU_SO, tokentest.PIN(t, tokens.DefaultSOPIN))
+	so, err := h.Login(t.Context(), p11.CKU_SO, tokentest.PIN(t, tokens.DefaultSOPIN))
 	if err == nil {
 		err = errors.Join(h.InitPIN(t.Context(), so, tokentest.PIN(t, userPIN)), so.Close())
 	}
@@ -61,7 +61,7 @@ func newHouse(t *testing.T, b bed, dir string) *house {
 
 func (h *house) setPIN(pin string) {
 	h.Helper()
-	l, err := h.token.Login(h.Context(), p11.CKU_USER, tokentest.PIN(h, userPIN))
+	l, err := h.Login(h.Context(), p11.CKU_USER, tokentest.PIN(h, userPIN))
 	if err != nil {
 		h.Fatal(err)
 	}
@@ -76,7 +76,7 @@ func (h *house) setPIN(pin string) {
 // login is a login, and the context of calls by who has it.
 func (h *house) login() (tokens.Login, context.Context) {
 	h.Helper()
-	l, err := h.token.Login(h.Context(), p11.CKU_USER, tokentest.PIN(h, userPIN))
+	l, err := h.Login(h.Context(), p11.CKU_USER, tokentest.PIN(h, userPIN))
 	if err != nil {
 		h.Fatal(err)
 	}
