@@ -261,7 +261,8 @@ func sweepUnfinished(data string) {
 
 // syncBelow writes a directory's names to the disk.
 func syncBelow(dir string) error {
-	f, err := os.Open(dir)
+	// A pipe that somebody has put there would be waited for.
+	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
 	}

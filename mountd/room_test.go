@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"p11fs/locks"
 )
 
@@ -106,5 +108,20 @@ func TestRoomSwapped(t *testing.T) {
 	}
 	if _, err := os.Lstat(made); !errors.Is(err, os.ErrNotExist) {
 		t.Error("what was made stays:", err)
+	}
+}
+
+// A pipe in the place of the directory is not waited for.
+func TestRoomIsNoPipe(t *testing.T) {
+	t.Parallel()
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := syncBelow(pipe); !errors.Is(err, unix.ENOTDIR) {
+		t.Errorf("a pipe is written to the disk: %v", err)
+	}
+	if r, err := enterRoom(t.Context(), pipe, 0o700, locks.NoGroup); err == nil {
+		t.Error("a token is made in a pipe", r.leave())
 	}
 }
