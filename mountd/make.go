@@ -90,7 +90,7 @@ func (c Config) make(ctx context.Context, s Slot, settings map[string]string, pr
 		return nil, err
 	}
 	m.undo = append(m.undo, p.Lock.Close)
-	in, err := enterRoom(ctx, p.Dir, dirMode(c.Mode), p.Group)
+	in, err := enterRoom(ctx, filepath.Dir(c.lockPath(s)), p.Dir, dirMode(c.Mode), p.Group)
 	if err != nil {
 		return nil, err
 	}

@@ -21,55 +21,61 @@ type room struct {
 	made   bool     // by enterRoom
 	before []string // what was in it
 	vain   bool     // leave takes back what came in
-	lock   *os.File
-	// The same directory, whatever has its name by now: where others may write above it, as in
+	lock   *os.File // the directory of the token's lock: kinds lock that of the token
+	// The directory, whatever has its name by now: where others may write above it, as in
 	// the machine's, they could put a link to another one there, and leave would empty that.
 	root *os.Root
 }
 
-// enterRoom makes the directory, if it is not there.
-func enterRoom(ctx context.Context, dir string, mode fs.FileMode, group int) (_ *room, err error) {
+// enterRoom makes the directory, if it is not there. locked is that of the token's lock.
+func enterRoom(ctx context.Context, locked, dir string, mode fs.FileMode, group int) (_ *room, err error) {
 	r := &room{dir: dir}
+	r.lock, err = lockAlone(ctx, locked, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, func() string { return "is making a token in " + dir })
+	if err != nil {
+		return nil, err
+	}
 	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
 		r.made = true
 	}
-	if err := locks.MakeDirectory(dir, mode, group); err != nil {
-		return nil, err
+	if err = locks.MakeDirectory(dir, mode, group); err == nil {
+		err = r.look()
 	}
-	r.lock, err = lockAlone(ctx, dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, func() string { return "is making a token in " + dir })
-	if err != nil {
-		return nil, err
-	}
-	list, err := r.look()
 	if err != nil {
 		return nil, errors.Join(err, r.close())
-	}
-	for _, e := range list {
-		r.before = append(r.before, e.Name())
 	}
 	return r, nil
 }
 
-// look opens the directory that is locked, and returns what is in it.
-func (r *room) look() ([]fs.DirEntry, error) {
-	is, err := r.lock.Stat()
+// look opens the directory, and notes what is in it.
+func (r *room) look() error {
+	// A link is not followed, and a pipe is not waited for.
+	dir, err := os.OpenFile(r.dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
-		return nil, err
+		return err
+	}
+	defer dir.Close()
+	is, err := dir.Stat()
+	if err != nil {
+		return err
 	}
 	if r.root, err = os.OpenRoot(r.dir); err != nil {
-		return nil, err
+		return err
 	}
 	there, err := r.root.Stat(".")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if !os.SameFile(is, there) {
-		return nil, fmt.Errorf("another p11fs has just failed to make a token in %s: try again", r.dir)
+		return fmt.Errorf("somebody has just put another directory in the place of %s: ask who, and try again", r.dir)
 	}
 	if st, ok := is.Sys().(*syscall.Stat_t); ok && r.made && int(st.Uid) != os.Geteuid() {
-		return nil, fmt.Errorf("user %d has just made the directory %s: ask why, and try again", st.Uid, r.dir)
+		return fmt.Errorf("user %d has just made the directory %s: ask why, and try again", st.Uid, r.dir)
 	}
-	return fs.ReadDir(r.root.FS(), ".")
+	list, err := fs.ReadDir(r.root.FS(), ".")
+	for _, e := range list {
+		r.before = append(r.before, e.Name())
+	}
+	return err
 }
 
 func (r *room) close() error {

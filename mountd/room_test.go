@@ -29,9 +29,10 @@ func TestRoom(t *testing.T) {
 		}
 		return all
 	}
+	locked := t.TempDir()
 	enter := func(dir string) *room {
 		t.Helper()
-		r, err := enterRoom(t.Context(), dir, 0o700, locks.NoGroup)
+		r, err := enterRoom(t.Context(), locked, dir, 0o700, locks.NoGroup)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -42,7 +43,7 @@ func TestRoom(t *testing.T) {
 	write(elsewhere, "file")
 
 	r := enter(dir)
-	if _, err := enterRoom(t.Context(), dir, 0o700, locks.NoGroup); !errors.Is(err, ErrBusy) {
+	if _, err := enterRoom(t.Context(), locked, dir, 0o700, locks.NoGroup); !errors.Is(err, ErrBusy) {
 		t.Errorf("a second one comes in: %v", err)
 	}
 	write(dir, "card", "card.json")
@@ -79,20 +80,20 @@ func TestRoom(t *testing.T) {
 // made there or while it is: nothing is made or removed where the link leads.
 func TestRoomSwapped(t *testing.T) {
 	t.Parallel()
-	top := t.TempDir()
+	top, locked := t.TempDir(), t.TempDir()
 	dir, victim := filepath.Join(top, "token"), filepath.Join(top, "victim")
 	precious := filepath.Join(victim, "precious")
 	if err := errors.Join(os.Mkdir(victim, 0o700), os.WriteFile(precious, nil, 0o600), os.Symlink(victim, dir)); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := enterRoom(t.Context(), dir, 0o700, locks.NoGroup); err == nil {
+	if r, err := enterRoom(t.Context(), locked, dir, 0o700, locks.NoGroup); err == nil {
 		t.Error("a token is made where a link leads", r.leave())
 	}
 	if err := os.Remove(dir); err != nil {
 		t.Fatal(err)
 	}
 
-	r, err := enterRoom(t.Context(), dir, 0o700, locks.NoGroup)
+	r, err := enterRoom(t.Context(), locked, dir, 0o700, locks.NoGroup)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +122,7 @@ func TestRoomIsNoPipe(t *testing.T) {
 	if err := syncBelow(pipe); !errors.Is(err, unix.ENOTDIR) {
 		t.Errorf("a pipe is written to the disk: %v", err)
 	}
-	if r, err := enterRoom(t.Context(), pipe, 0o700, locks.NoGroup); err == nil {
+	if r, err := enterRoom(t.Context(), t.TempDir(), pipe, 0o700, locks.NoGroup); err == nil {
 		t.Error("a token is made in a pipe", r.leave())
 	}
 }

@@ -99,9 +99,10 @@ func TestCardLibrary(t *testing.T) {
 	for _, c := range []struct {
 		card, library string
 		kind          tokens.Kind
+		suite         tokentest.Backend
 	}{
-		{"ep11", "libep11.so", ep11tok.NewKind(swtok.GoProvider(), "")},
-		{"cca", "libcsulcca.so", ccatok.NewKind(swtok.GoProvider(), "")},
+		{"ep11", "libep11.so", ep11tok.NewKind(swtok.GoProvider(), ""), tokentest.Backend{}},
+		{"cca", "libcsulcca.so", ccatok.NewKind(swtok.GoProvider(), ""), tokentest.Backend{Exchanged: p11.CKK_AES, KDF: p11.CKD_SHA256_KDF}},
 	} {
 		t.Run(c.card, func(t *testing.T) {
 			library, at := filepath.Join(root, c.library), t.TempDir()
@@ -133,7 +134,8 @@ func TestCardLibrary(t *testing.T) {
 			}
 			if !testing.Short() {
 				t.Run("suite", func(t *testing.T) {
-					tokentest.Run(t, tokentest.Backend{SOPIN: tokens.DefaultSOPIN, Shown: securekey.Blobs(), Open: open})
+					c.suite.SOPIN, c.suite.Shown, c.suite.Open = tokens.DefaultSOPIN, securekey.Blobs(), open
+					tokentest.Run(t, c.suite)
 				})
 			}
 			tok := open(t, t.TempDir())

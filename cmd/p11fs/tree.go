@@ -275,7 +275,7 @@ func inCommands(token, why string) string {
 		": write close-all to ctl in each, or end it", "",
 		"name a slot that the file slots lists", "name a slot that p11fs status lists",
 		"write init SO-PIN LABEL to ctl first", "p11fs init "+token+" first",
-		"write the whole signature first, then the data", "name the file of a whole signature, as p11fs sign writes it",
+		"write the whole signature first, then the data", "give a whole signature, as p11fs sign writes it",
 		"write a seed to the file random first", "give a seed first",
 		"use another token or another way; the file mechanisms lists what this one can", "use another token or another way: p11fs mechanisms --token "+token+" lists what this one can",
 		"use a key of a size that the file mechanisms lists, or", "use a key of a size that p11fs mechanisms --token "+token+" lists, or",
