@@ -81,6 +81,7 @@ setup-bench:
 build: ## build bin/p11fs
 	@[ -e $(BIN) ] || echo "building p11fs: the first time takes minutes"
 	$(GO) build -trimpath -o $(BIN) ./cmd/p11fs
+	@ln -sf p11fs $(dir $(BIN))age-plugin-p11fs
 
 # What takes longest, and mostly waits for other programs, begins first.
 test: setup-test setup-trixie ## run all tests: with the race detector, on one processor, and the server's fuzz target

@@ -267,7 +267,7 @@ be stopped, and the token must have that format.`,
 			fmt.Fprintf(s.out, "What %s was is in %s: remove it when it is not wanted any more.\n", token, state.Replaced)
 		}
 		if t, treeErr := findTree("", os.Getenv); treeErr == nil && t.token(token) != nil {
-			fmt.Fprintf(s.err, "p11fs: %s serves %s once p11fs mount starts anew\n", t.dir, token)
+			fmt.Fprintf(s.err, "p11fs: %s serves %s once p11fs mount starts anew, or after p11fs token new --adopt %[2]s\n", t.dir, token)
 		}
 		return err
 	})

@@ -182,7 +182,7 @@ func (d *directoryDoor) pinLengths(string) (shortest, longest int, err error) {
 // tell says where the token is, now that it is there to stay, and what is weak about it.
 func (d *directoryDoor) tell(s streams, token string) {
 	d.done = true
-	fmt.Fprintf(s.err, "p11fs: %s is made in %s: p11fs mount serves it; a daemon that runs has to be started anew\n", token, d.made.Slot.Place.Dir)
+	fmt.Fprintf(s.err, "p11fs: %s is made in %s: p11fs mount serves it, and a daemon that runs after p11fs token new --adopt %[1]s\n", token, d.made.Slot.Place.Dir)
 	if why, mend := d.made.Weak(); why != "" {
 		fmt.Fprintf(s.err, "p11fs: weak: %s: %s\n", why, mend)
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 
@@ -291,7 +292,7 @@ func (h house) outOfService(ctx context.Context, name string, force bool) (relea
 type listedToken struct {
 	Name   string   `json:"name"`
 	Kind   string   `json:"kind"`
-	Slot   string   `json:"slot"`
+	Slot   *uint64  `json:"slot"` // nil of one that is not served
 	Served bool     `json:"served"`
 	Label  string   `json:"label"`
 	Flags  []string `json:"flags"`
@@ -324,11 +325,11 @@ the flags are "not-served", and no label is known.`,
 		w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(w, "NAME\tKIND\tSLOT\tFLAGS\tLABEL")
 		for _, one := range list {
-			flags := strings.Join(one.Flags, ",")
-			if !one.Served {
-				flags = "not-served"
+			slot, flags := "-", "not-served"
+			if one.Served {
+				slot, flags = strconv.FormatUint(*one.Slot, 10), strings.Join(one.Flags, ",")
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", one.Name, one.Kind, one.Slot, flags, printableLine(one.Label))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", one.Name, one.Kind, slot, flags, printableLine(one.Label))
 		}
 		return w.Flush()
 	}
@@ -352,14 +353,18 @@ func (h house) list() ([]listedToken, error) {
 			if len(words) < 3 || words[1] == "-" {
 				continue
 			}
-			one := listedToken{Slot: words[0], Name: words[1], Kind: words[2], Served: true, Flags: []string{}}
+			number, err := strconv.ParseUint(words[0], 10, 64)
+			if err != nil {
+				return nil, err
+			}
+			one := listedToken{Slot: &number, Name: words[1], Kind: words[2], Served: true, Flags: []string{}}
 			info, _ := t.read(one.Name, "info") // one that went meanwhile has none
 			for line := range strings.Lines(info) {
 				switch name, value, _ := strings.Cut(strings.TrimSpace(line), ": "); name {
 				case "label":
 					one.Label = value
 				case "flags":
-					one.Flags = strings.Fields(value)
+					one.Flags = strings.FieldsFunc(value, func(c rune) bool { return c == ',' || c == ' ' })
 				}
 			}
 			list = append(list, one)
@@ -376,7 +381,7 @@ func (h house) list() ([]listedToken, error) {
 		if _, err := os.Stat(slot.Place.Dir); err != nil {
 			continue
 		}
-		list = append(list, listedToken{Slot: fmt.Sprint(uint64(slot.ID)), Name: slot.Place.Name, Kind: slot.Kind.Name, Flags: []string{}})
+		list = append(list, listedToken{Name: slot.Place.Name, Kind: slot.Kind.Name, Flags: []string{}})
 	}
 	return list, nil
 }
