@@ -133,7 +133,7 @@ func again(t *testing.T, how string) (err error) {
 	for _, args := range [][]string{{os.Args[0]}, {"qemu-" + runtime.GOARCH + "-static", os.Args[0]}} {
 		var said strings.Builder
 		cmd := exec.Command(args[0], append(args[1:], "-test.run=^TestSessionsKilled$")...)
-		cmd.Env = append(os.Environ(), killEnv+"="+how)
+		cmd.Env = append(os.Environ(), killEnv+"="+how, "TMPDIR="+t.TempDir()) // what it leaves goes with ours
 		cmd.Stdout, cmd.Stderr = &said, &said
 		if err = cmd.Run(); !errors.Is(err, syscall.ENOEXEC) {
 			if err != nil && said.Len() > 0 {
