@@ -707,7 +707,7 @@ func (p pinned) InitPIN(ctx context.Context, so tokens.Login, pin *secret.Bytes)
 	if err := p.token.InitPIN(ctx, so, pin); err != nil {
 		return err
 	}
-	l, err := p.token.Login(ctx, p11.CKU_USER, pin)
+	l, err := p.Login(ctx, p11.CKU_USER, pin)
 	if err != nil {
 		return err
 	}
