@@ -101,6 +101,9 @@ func (a *Account) Turn(ctx context.Context) *Turn {
 	return t.begin(ctx, a)
 }
 
+// Alone reports whether no other uid has worked of late.
+func (a *Account) Alone() bool { return a.turns.alone.Load() == a }
+
 // Again ends a turn and begins the next one of the same work, before whatever else of the
 // uid waits. Work that has much to do, and may pause, lets others in between so.
 func (a *Account) Again(ctx context.Context, n *Turn) *Turn {

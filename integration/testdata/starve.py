@@ -5,6 +5,7 @@ usage: starve.py RPC-SOCKET SLOT-SOCKET TOKEN-FOLDER [WAY...]
 Without names it is every way but messages, and burn, which leaves the daemon alone. Each
 way runs in a process of its own and goes on when it is refused. It prints a line when each
 has begun, and then what each says."""
+import mmap
 import os
 import socket
 import struct
@@ -157,6 +158,31 @@ def slow_slot_readers():
             time.sleep(0.01)
 
 
+def spinning_roads():
+    """requests in shared memory without an end, of which none is one"""
+    roads = []
+    for _ in range(8):
+        c = Client(b"\xc5")
+        body = u32(286) + u32(0)
+        c.s.sendall(u32(17) + u32(0) + u32(len(body)) + body)
+        _, fds, _, _ = socket.recv_fds(c.s, 256, 1)
+        m = mmap.mmap(fds[0], 0)
+        os.close(fds[0])
+        c.s.setblocking(False)
+        for slot in range(28):
+            m[4096 + 2048 * slot + 4 : 4096 + 2048 * slot + 8] = struct.pack("=I", 64)
+        roads.append((c.s, memoryview(m).cast("I")))
+    nudge = u32(1) + u32(0) + u32(0)
+    while True:
+        for s, words in roads:
+            words[0] = (1 << 28) - 1
+            if words[16] == 0:
+                try:
+                    s.send(nudge)
+                except BlockingIOError:
+                    pass
+
+
 def messages():
     """decryptions of which the first fail, and the others do not end"""
     key = u32(6)
@@ -189,7 +215,7 @@ def burn():
         pass
 
 
-ways = [long_templates, nested_counts, open_blobs, session_objects, invented_names, connections, half_frames, slow_slot_readers]
+ways = [long_templates, nested_counts, open_blobs, session_objects, invented_names, connections, half_frames, slow_slot_readers, spinning_roads]
 for way in [globals()[name] for name in chosen] or ways:
     if os.fork() == 0:
         os.nice(19)

@@ -30,6 +30,10 @@ const atOnceTime = 3 * time.Microsecond
 // is awake by then.
 const soonTime = 200 * time.Microsecond
 
+// crowdTime is how long a worker of a uid pauses after each request while that has more
+// workers than there are processors, and others work, too.
+const crowdTime = 500 * time.Microsecond
+
 // passTime is how often a worker passes.
 const passTime = 200 * time.Microsecond
 
@@ -271,12 +275,19 @@ func (w *worker) run(ctx context.Context) {
 	s := r.conn.server
 	s.workers.Add(1)
 	defer s.workers.Add(-1)
+	r.conn.user.workers.Add(1)
+	defer r.conn.user.workers.Add(-1)
 	for passed := time.Now(); ; {
 		// Where each processor has a worker, none of which ever waits, nobody would see what
 		// comes on the sockets.
 		if s.workers.Load() >= r.most && time.Since(passed) >= passTime {
 			s.pass.pass()
 			passed = time.Now()
+		}
+		// More workers of a uid than processors would have those of others come to turn late, and
+		// what comes on sockets be seen late.
+		if r.conn.user.workers.Load() > r.most && !r.conn.account.Alone() {
+			time.Sleep(crowdTime)
 		}
 		slot, ok := r.claim()
 		for !ok && w.look(ctx) {
@@ -363,6 +374,9 @@ func (w *worker) serve(ctx context.Context, slot int) bool {
 	out := w.out[:0]
 	switch length := int(atomic.LoadUint32(word(r.mem, offset+wire.RoadLength))); {
 	case length > most:
+		turn := c.account.Turn(ctx) // it is no less work than a request
+		turn.Charge(roadCost)
+		turn.End()
 		out = errorFrame(out, code, p11.CKR_DEVICE_ERROR)
 	case !w.hold(max(length, most)):
 		out = errorFrame(out, code, p11.CKR_DEVICE_MEMORY)

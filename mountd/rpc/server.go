@@ -75,9 +75,10 @@ type Server struct {
 
 // user is what one uid holds.
 type user struct {
-	conns int          // guarded by Server.mu
-	roads int          // likewise
-	calls atomic.Int64 // in flight beside the read loops
+	conns   int          // guarded by Server.mu
+	roads   int          // likewise
+	calls   atomic.Int64 // in flight beside the read loops
+	workers atomic.Int32 // of roads
 }
 
 // New returns a server; it serves nothing yet.
