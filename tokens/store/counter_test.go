@@ -172,7 +172,7 @@ func TestCounterFailing(t *testing.T) {
 	c := &tally{t: t}
 	c.next(openStore(t, cfg))
 	seed := copyDir(t, cfg.Dir)
-	rec := &recorder{names: map[int]string{}, dirs: map[int]string{}}
+	rec := &recorder{names: map[int]string{}}
 	cfg.kernel = rec
 	s := openStore(t, cfg)
 	rec.ops = nil

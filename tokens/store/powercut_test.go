@@ -20,7 +20,6 @@ type recorder struct {
 	linux
 	mu    sync.Mutex     // guards what follows
 	names map[int]string // of open descriptors
-	dirs  map[int]string // of directories, by descriptor
 	ops   []op
 }
 
@@ -34,12 +33,10 @@ type op struct {
 	fresh    bool // the write begins a new file
 }
 
-func (d *recorder) dir(fd int) string {
-	if _, ok := d.dirs[fd]; !ok {
-		path, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
-		d.dirs[fd] = filepath.Base(path)
-	}
-	return d.dirs[fd]
+// dir is the name of a directory: a number that it had may be another's later.
+func (*recorder) dir(fd int) string {
+	path, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+	return filepath.Base(path)
 }
 
 func (d *recorder) Create(dir int, name string, mode uint32, group int) (int, error) {
@@ -205,7 +202,7 @@ func TestPowerCut(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			cfg := config(t, copyDir(t, seed))
-			rec := &recorder{names: map[int]string{}, dirs: map[int]string{}}
+			rec := &recorder{names: map[int]string{}}
 			cfg.kernel = rec
 			s := openStore(t, cfg)
 			login(t, s, p11.CKU_USER, testUser)
@@ -247,7 +244,7 @@ func TestDestroyOrder(t *testing.T) {
 		"shared": {true, []string{"write TOK_OBJ/temporary", "write TOK_OBJ/temporary", "sync TOK_OBJ/temporary", "rename TOK_OBJ/temporary TOK_OBJ/OBJ.IDX", "syncdir TOK_OBJ", "unlink TOK_OBJ/00000000", "syncdir TOK_OBJ"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			rec := &recorder{names: map[int]string{}, dirs: map[int]string{}}
+			rec := &recorder{names: map[int]string{}}
 			cfg := freshConfig(t)
 			cfg.kernel = rec
 			if tt.shared {
@@ -267,7 +264,7 @@ func TestDestroyOrder(t *testing.T) {
 // TestNewDirectoryIsDurable makes a token below directories that are absent: each
 // new one is durable in the one above it.
 func TestNewDirectoryIsDurable(t *testing.T) {
-	rec := &recorder{names: map[int]string{}, dirs: map[int]string{}}
+	rec := &recorder{names: map[int]string{}}
 	root := t.TempDir()
 	cfg := config(t, filepath.Join(root, "a", "b", "swtok"))
 	cfg.kernel = rec

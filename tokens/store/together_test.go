@@ -73,7 +73,7 @@ func dataObjects(n int) (list []p11.Attributes) {
 func TestTogether(t *testing.T) {
 	t.Parallel()
 	bothFormats(t, func(t *testing.T, cfg Config) {
-		rec := &recorder{names: map[int]string{}, dirs: map[int]string{}}
+		rec := &recorder{names: map[int]string{}}
 		cfg.kernel = rec
 		s := openStore(t, cfg)
 		create(t, s, dataObject("first", "x", false)) // has names reserved
@@ -162,7 +162,7 @@ func TestPowerCutTogether(t *testing.T) {
 	seed := crashToken(t, false)
 	before := look(t, seed, testSO, testUser, otherPIN)
 	cfg := config(t, copyDir(t, seed))
-	rec := &recorder{names: map[int]string{}, dirs: map[int]string{}}
+	rec := &recorder{names: map[int]string{}}
 	cfg.kernel = rec
 	s := openStore(t, cfg)
 	create(t, s, dataObject("one more", "x", false)) // has names reserved
