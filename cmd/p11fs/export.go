@@ -184,7 +184,7 @@ func (x *exporting) wrappingKey(name string) (string, error) {
 	if found == nil {
 		return "", fmt.Errorf("%s has no key %s that may be seen: p11fs login %[1]s shows the private ones", x.token, name)
 	}
-	return found[0], nil
+	return found[0], tree{filepath.Join(x.t.dir, x.token)}.meant(found[0], name)
 }
 
 // all writes all objects, and reports each of them.

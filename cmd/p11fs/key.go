@@ -15,8 +15,7 @@ import (
 )
 
 // findKey finds the key that a command names: the folder of its token, or of a
-// session, and the key's own below it. A name may do without one of suffixes, of which
-// the first that there is counts.
+// session, and the key's own below it. A name may do without one of suffixes: see named.
 func findKey(mount, name string, suffixes []string) (at tree, key string, err error) {
 	if filepath.IsAbs(name) || strings.HasPrefix(name, ".") { // a label has no dot in front
 		if name, err = filepath.Abs(name); err != nil {
@@ -71,7 +70,7 @@ func findKey(mount, name string, suffixes []string) (at tree, key string, err er
 	}
 	switch {
 	case len(found) == 1:
-		return at, key, nil
+		return at, key, at.meant(filepath.Base(key), name)
 	case len(found) > 1:
 		return at, "", &usageError{err: fmt.Errorf("%s is several keys: say which of %s", name, strings.Join(found, ", "))}
 	case slices.Contains(t.tokens(), name):
@@ -125,20 +124,55 @@ func (t tree) otherClass(tokens []string, name string, suffixes []string) error 
 	return nil
 }
 
-// named returns the name in objects of the key of a token.
+// named returns the name in objects of the key of a token. Of several that a name without a
+// suffix may mean, what is one's own comes first, and then the first of suffixes: anybody who
+// may make public objects can give one the same label.
 func (t tree) named(token, name string, suffixes []string) []string {
 	if name != filepath.Base(name) {
 		return nil
 	}
+	var first []string
 	for _, suffix := range append([]string{""}, suffixes...) {
-		if own := filepath.Ext(name + suffix); slices.Contains(allSuffixes(), own) && !slices.Contains(suffixes, own) {
+		is := name + suffix
+		if own := filepath.Ext(is); slices.Contains(allSuffixes(), own) && !slices.Contains(suffixes, own) {
 			continue // of another class
 		}
-		if st, err := os.Stat(filepath.Join(t.dir, token, "objects", name+suffix)); err == nil && st.IsDir() {
-			return []string{name + suffix}
+		if st, err := os.Stat(filepath.Join(t.dir, token, "objects", is)); err != nil || !st.IsDir() {
+			continue
+		}
+		if suffix == "" || t.own(token, is) {
+			return []string{is}
+		}
+		if first == nil {
+			first = []string{is}
 		}
 	}
-	return nil
+	return first
+}
+
+// own reports whether a key is private, or the other half of its pair is.
+func (t tree) own(token, is string) bool {
+	for _, half := range []string{is, strings.TrimSuffix(is, ".pub") + ".key"} {
+		if private, _ := t.read(token, "objects", half, "attr/private"); private == "true\n" {
+			return true
+		}
+		if !strings.HasSuffix(is, ".pub") {
+			break
+		}
+	}
+	return false
+}
+
+// meant refuses a secret key of the token whose folder t is, if everybody reads it and it was
+// not named in full: what it encrypts or wraps is no secret.
+func (t tree) meant(is, name string) error {
+	if !strings.HasSuffix(is, ".sec") || strings.HasSuffix(name, ".sec") || strings.HasPrefix(name, "pkcs11:") && strings.Contains(name, "type=secret-key") {
+		return nil
+	}
+	if private, _ := t.read("objects", is, "attr/private"); private != "false\n" {
+		return nil
+	}
+	return &usageError{err: fmt.Errorf("%s is a secret key that everybody reads who reads the token: name it in full, with .sec, if you mean it", is)}
 }
 
 // parseURI reads the path attributes of a URI (RFC 7512).
@@ -198,15 +232,17 @@ func (t tree) byURI(token string, u map[string]string, suffixes []string) ([]str
 	if err != nil {
 		return nil, err
 	}
-	for _, suffix := range suffixes {
-		var list []string
-		for name := range strings.Lines(names) {
-			if name = strings.TrimSpace(name); strings.HasSuffix(name, suffix) {
-				list = append(list, name)
+	for _, all := range []bool{false, true} { // one's own first, as in named
+		for _, suffix := range suffixes {
+			var list []string
+			for name := range strings.Lines(names) {
+				if name = strings.TrimSpace(name); strings.HasSuffix(name, suffix) && (all || t.own(token, name)) {
+					list = append(list, name)
+				}
 			}
-		}
-		if list != nil {
-			return list, nil
+			if list != nil {
+				return list, nil
+			}
 		}
 	}
 	return nil, nil
