@@ -38,6 +38,7 @@ type busyness struct {
 	times    func() (ran, waited time.Duration) // Config.Times
 	scarce   bool                               // it waits for them for long
 	measured time.Time                          // when times was last asked
+	next     time.Duration                      // how long after that it is asked again
 	ran      time.Duration                      // what it said
 	waited   time.Duration
 }
@@ -68,8 +69,9 @@ const (
 	// aloneAfter is how long nobody else may have worked for a uid to be alone.
 	aloneAfter = time.Second
 	// measureEvery is how often it is looked whether processors are scarce, while several
-	// uids work.
+	// uids work, and measureFirst how soon once they do.
 	measureEvery = 100 * time.Millisecond
+	measureFirst = 10 * time.Millisecond
 )
 
 func newTurns(processors int, times func() (ran, waited time.Duration)) *turns {
@@ -184,9 +186,13 @@ func (t *turns) beginOrQueue(n *Turn) *Turn {
 	}
 	t.tidyLocked(now)
 	t.listLocked(a)
-	if t.busy.times != nil && len(t.recent) > 1 && now.Sub(t.busy.measured) >= measureEvery {
-		go t.measure(t.busy.measured)
-		t.busy.measured = now
+	if b := &t.busy; b.times != nil && len(t.recent) > 1 && now.Sub(b.measured) >= b.next {
+		b.next = measureEvery
+		if now.Sub(b.measured) > 2*measureEvery {
+			b.next = measureFirst
+		}
+		go t.measure(b.next == measureEvery)
+		b.measured = now
 	}
 	if t.mayLocked(a, now) {
 		t.startLocked(n, now)
@@ -311,13 +317,13 @@ func (t *turns) tidyLocked(now time.Time) {
 	})
 }
 
-// measure looks whether processors have been scarce since that time, if it is not long ago.
-func (t *turns) measure(since time.Time) {
+// measure looks whether processors have been scarce since the last time, if it is not long ago.
+func (t *turns) measure(soon bool) {
 	ran, waited := t.busy.times()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	b := &t.busy
-	b.scarce = b.measured.Sub(since) < 5*measureEvery && ran > b.ran && waited-b.waited > (ran-b.ran)/2
+	b.scarce = soon && ran > b.ran && waited-b.waited > (ran-b.ran)/2
 	b.ran, b.waited = ran, waited
 }
 
