@@ -118,6 +118,11 @@ func (a *Application) OpenSession(ctx context.Context, slot *Slot, flags p11.Fla
 		return nil, err
 	}
 	a.engine.sessions.Add(1)
+	// Counted before the slot was removed, and there after its sessions were closed.
+	if slot.isRemoved() {
+		_ = s.Close() // it may have been closed already
+		return nil, slot.gone()
+	}
 	return s, nil
 }
 
