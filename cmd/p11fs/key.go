@@ -70,7 +70,10 @@ func findKey(mount, name string, suffixes []string) (at tree, key string, err er
 	}
 	switch {
 	case len(found) == 1:
-		return at, key, at.meant(filepath.Base(key), name)
+		if suffixes[0] == ".sec" && slices.Contains(suffixes, ".pub") { // what encrypts or wraps
+			err = at.meant(filepath.Base(key), name)
+		}
+		return at, key, err
 	case len(found) > 1:
 		return at, "", &usageError{err: fmt.Errorf("%s is several keys: say which of %s", name, strings.Join(found, ", "))}
 	case slices.Contains(t.tokens(), name):
