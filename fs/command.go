@@ -58,6 +58,7 @@ func (k *command) open(ctx context.Context, c caller, flags uint32) (*handle, er
 	o.handle = k.newHandle(a)
 	o.handle.stream = read && k.replies // a reply begins where the command ended
 	o.handle.read, o.handle.write, o.handle.flush, o.handle.release = o.read, o.write, o.flush, o.release
+	o.handle.writer = o.writer
 	return o.handle, nil
 }
 

@@ -41,8 +41,9 @@ type writer struct {
 	generation uint64
 	truncated  uint64 // of x, as far as the writer knows
 	by         party
-	// idle is set when the writer was closed and has written nothing. Its end, of which
-	// the kernel tells later than it tells the program, may still be to come.
+	// idle is set when the writer was closed and has written nothing, or was interrupted
+	// when it was closed. Its end, of which the kernel tells later than it tells the program,
+	// may still be to come.
 	idle bool
 }
 

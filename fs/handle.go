@@ -97,6 +97,7 @@ type handle struct {
 	release func(ctx context.Context)
 	// giveBack takes the file off the account of who opened it.
 	giveBack func()
+	writer   *writer // nil unless the result is for another open
 }
 
 func (p place) newHandle(a *application) *handle {
@@ -230,7 +231,11 @@ func (h *handle) Flush(ctx context.Context) syscall.Errno {
 	if h.flush == nil {
 		return 0
 	}
-	return h.serve(ctx, h.flush)
+	errno := h.serve(ctx, h.flush)
+	if errno == syscall.EINTR {
+		h.writer.rest(true) // the descriptor is closed all the same
+	}
+	return errno
 }
 
 // Release is the end of the last descriptor. It cannot be interrupted.

@@ -98,6 +98,16 @@ func TestRule10AnInterruptComesBeforeTheEffect(t *testing.T) {
 	if after, _ := p.cat("tok/error"); after != text {
 		t.Errorf("error tells of an interrupt: %q", after)
 	}
+	t.Run("who closes is nobody's rival", func(t *testing.T) {
+		given := p.opened(sha, syscall.O_WRONLY)
+		defer given.close()
+		p.must(given.write("given up"))
+		h := given.handle.(*handle)
+		wantErrno(t, "a close", h.Flush(interrupted), syscall.EINTR)
+		if !h.writer.idle { // TestWriterThatIsKilled shows what that is for
+			t.Error("the writer whose close was interrupted is still at work")
+		}
+	})
 	t.Run("a wait can be interrupted", func(t *testing.T) {
 		h := f.handle.(*handle)
 		h.busy.lock(context.Background())

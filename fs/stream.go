@@ -81,7 +81,7 @@ func (st *stream) open(ctx context.Context, c caller, flags uint32) (*handle, er
 	m.handle = s.newHandle()
 	m.handle.stream, m.handle.nonblock = read, flags&syscall.O_NONBLOCK != 0
 	m.handle.read, m.handle.write, m.handle.flush, m.handle.sync = m.read, m.write, m.flush, m.sync
-	m.handle.truncate, m.handle.release = m.truncate, m.release
+	m.handle.truncate, m.handle.release, m.handle.writer = m.truncate, m.release, m.writer
 	return m.handle, nil
 }
 
