@@ -64,6 +64,8 @@ type FS struct {
 
 	panics      atomic.Uint64
 	handles     atomic.Int64
+	running     atomic.Int64 // requests at open files, but for those that wait
+	ran         atomic.Uint64
 	temporaries atomic.Uint64 // that were made, for their paths
 	imports     sync.Map      // of each slot, the chan struct{} that whoever imports holds
 }
@@ -103,10 +105,12 @@ func (f *FS) Close() error {
 type Stats struct {
 	Applications int    // callers with state
 	Handles      int    // open files that hold state
+	Running      int    // requests at open files that run, but for those that wait for others
+	Requests     uint64 // that ran so far
 	Panics       uint64 // requests that panicked, and were answered EIO
 }
 
 // Stats returns the counts as they stand now.
 func (f *FS) Stats() Stats {
-	return Stats{Applications: f.callers.count(), Handles: int(f.handles.Load()), Panics: f.panics.Load()}
+	return Stats{Applications: f.callers.count(), Handles: int(f.handles.Load()), Running: int(f.running.Load()), Requests: f.ran.Load(), Panics: f.panics.Load()}
 }

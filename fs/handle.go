@@ -152,6 +152,8 @@ func (h *handle) once(ctx context.Context, f func() error) (waits <-chan struct{
 		return nil, context.Canceled
 	}
 	defer h.busy.unlock()
+	h.fs.running.Add(1)
+	defer func() { h.fs.ran.Add(1); h.fs.running.Add(-1) }()
 	h.turn = h.account(ctx).Turn(ctx)
 	defer func() { h.turn.End() }()
 	h.turn.Charge(requestCost)

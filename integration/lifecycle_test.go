@@ -12,21 +12,34 @@ import (
 )
 
 // SIGTERM while files are open and a shell stands in the tree: the daemon
-// ends in time, and takes its mount with it.
+// ends in time, and takes its mount with it. It does not wait for who does nothing.
 func TestStopWhileInUse(t *testing.T) {
 	t.Parallel()
+	const soon = 2 * time.Second
+	took := soon
+	for range 8 { // on a busy machine all takes longer, but not each time
+		if took = min(took, stopInUse(t)); took < soon {
+			return
+		}
+	}
+	t.Errorf("ending took %v each time", soon)
+}
+
+// stopInUse is how long it takes once.
+func stopInUse(t *testing.T) time.Duration {
+	t.Helper()
 	d, term := ready(t, daemonConfig{})
 	term.ok("echo 'ec:p256 label=ec' > $T/generate && cat $T/generate")
 	term.ok("cd $O/ec.key && exec 3<>sign && echo hello >&3")
 	begin := time.Now()
 	d.stop()
-	if took := time.Since(begin); took > 5*time.Second {
-		t.Errorf("ending took %v", took)
-	}
+	took := time.Since(begin)
+	t.Logf("it took %v to end", took)
 	if r := term.run("cat <&3"); r.status == 0 {
 		t.Errorf("a handle outlives the daemon: %q", r.out)
 	}
 	term.ok("exec 3>&-; cd /")
+	return took
 }
 
 // umount without a name ends one's own daemon at its usual place; the second time

@@ -11,12 +11,12 @@ import (
 	"p11fs/mountd/mountpoint"
 )
 
-// How the end of a mount is waited for: stopTimeout is the longest, while files
-// with something in progress are open. Without any, a mount that does not end is
-// only held by somebody's working directory, and stopIdle is enough.
+// How the end of a mount is waited for: stopTimeout is the longest, while requests
+// run. Without any, a mount that does not end is only held by somebody's working
+// directory, or by an open file that its owner does nothing with, and stopIdle is enough.
 const (
-	stopTimeout = 3 * time.Second
-	stopIdle    = 500 * time.Millisecond
+	stopTimeout = time.Second
+	stopIdle    = 300 * time.Millisecond
 	stopPoll    = 20 * time.Millisecond
 )
 
@@ -79,21 +79,24 @@ func (d *Daemon) unmount() error {
 	tick := time.NewTicker(stopPoll)
 	defer tick.Stop()
 	var idle time.Duration
-	for {
+	for before := d.tree.Stats().Requests; ; {
 		select {
 		case <-d.server.Done():
 			return nil
 		case <-deadline.C:
-			d.log.Warn("files in the tree are still open; their operations end here", "handles", d.tree.Stats().Handles)
-			return nil
 		case <-tick.C:
-			if idle += stopPoll; d.tree.Stats().Handles > 0 {
+			now := d.tree.Stats()
+			if idle += stopPoll; now.Running > 0 || now.Requests != before {
 				idle = 0
 			}
-			if idle >= stopIdle {
-				return nil
+			if before = now.Requests; idle < stopIdle {
+				continue
 			}
 		}
+		if n := d.tree.Stats().Handles; n > 0 {
+			d.log.Warn("files in the tree are still open; their operations end here", "handles", n)
+		}
+		return nil
 	}
 }
 
