@@ -5,10 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"p11fs/locks"
 )
 
 // How long a start waits for a daemon that is just ending, and how often it
@@ -25,7 +29,7 @@ const (
 func takeGuard(ctx context.Context, path, data string) (release func() error, err error) {
 	f, err := lockAlone(ctx, path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, func() string {
 		holder, _ := os.ReadFile(path)
-		return fmt.Sprintf("(process %s) serves %s", strings.TrimSpace(string(holder)), data)
+		return fmt.Sprintf("another p11fs (process %s) serves %s", strings.TrimSpace(string(holder)), data)
 	})
 	if err != nil {
 		return nil, err
@@ -41,7 +45,7 @@ func takeGuard(ctx context.Context, path, data string) (release func() error, er
 
 // guardDirectory locks a directory itself, for what the daemon does with it.
 func guardDirectory(ctx context.Context, dir, does string) (release func() error, err error) {
-	f, err := lockAlone(ctx, dir, os.O_RDONLY|unix.O_DIRECTORY, func() string { return does + " " + dir })
+	f, err := lockAlone(ctx, dir, os.O_RDONLY|unix.O_DIRECTORY, func() string { return "another p11fs " + does + " " + dir })
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +62,7 @@ func lockAlone(ctx context.Context, path string, flags int, busy func() string) 
 	if st, serr := f.Stat(); serr == nil && !st.Mode().IsRegular() && !st.IsDir() {
 		err = fmt.Errorf("the daemon's lock %s is no regular file: remove it", path)
 	} else if err = waitFlock(ctx, f); errors.Is(err, unix.EWOULDBLOCK) {
-		err = fmt.Errorf("another p11fs %s: %w", busy(), ErrBusy)
+		err = fmt.Errorf("%s: %w", busy(), ErrBusy)
 	} else if err != nil {
 		err = fmt.Errorf("the daemon's lock %s: %w", path, err)
 	}
@@ -66,6 +70,21 @@ func lockAlone(ctx context.Context, path string, flags int, busy func() string) 
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+// holder names who holds the lock of the file at path: any program may, of who may open it.
+func holder(path string) string {
+	pid, err := locks.Holder("/proc", path)
+	if err != nil || pid <= 0 { // it is in another container, or has just ended
+		return "another p11fs"
+	}
+	dir := fmt.Sprintf("/proc/%d", pid)
+	command, _ := os.ReadFile(filepath.Join(dir, "comm")) // it may have gone
+	who := "of somebody"
+	if st, err := os.Stat(dir); err == nil {
+		who = fmt.Sprintf("of uid %d", st.Sys().(*syscall.Stat_t).Uid)
+	}
+	return fmt.Sprintf("process %d %s, which is called %q,", pid, who, strings.TrimSpace(string(command)))
 }
 
 // waitFlock takes an exclusive flock, waiting a little for one who ends.

@@ -40,7 +40,7 @@ type Made struct {
 // there is one, has the directory get what Open of the kind wants to find there. One that is
 // initialised is not for it, nor one of which doctor would say that something is wrong. Where
 // it fails it leaves nothing behind; what comes later and fails ends with Abandon.
-func (c Config) Make(ctx context.Context, name string, settings map[string]string, prepare func(dir string) error) (_ *Made, err error) {
+func (c Config) Make(ctx context.Context, name string, settings map[string]string, prepare func(dir *os.Root) error) (_ *Made, err error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -52,7 +52,7 @@ func (c Config) Make(ctx context.Context, name string, settings map[string]strin
 }
 
 // make makes the token of a slot.
-func (c Config) make(ctx context.Context, s Slot, settings map[string]string, prepare func(dir string) error) (_ *Made, err error) {
+func (c Config) make(ctx context.Context, s Slot, settings map[string]string, prepare func(dir *os.Root) error) (_ *Made, err error) {
 	name := s.Place.Name
 	for _, one := range slices.Sorted(maps.Keys(settings)) {
 		switch value := settings[one]; {
@@ -86,15 +86,13 @@ func (c Config) make(ctx context.Context, s Slot, settings map[string]string, pr
 			return nil, err
 		}
 	}
-	if p.Lock, err = locks.Open(c.lockPath(s), p.Group); err != nil {
-		return nil, err
+	in, err := m.enter(ctx, c, &p)
+	for errors.Is(err, errGivenUp) {
+		in, err = m.enter(ctx, c, &p)
 	}
-	m.undo = append(m.undo, p.Lock.Close)
-	in, err := enterRoom(ctx, filepath.Dir(c.lockPath(s)), p.Dir, dirMode(c.Mode), p.Group)
 	if err != nil {
 		return nil, err
 	}
-	m.undo = append(m.undo, in.leave)
 	if err := m.vacant(ctx, p); err != nil {
 		return nil, err
 	}
@@ -106,7 +104,7 @@ func (c Config) make(ctx context.Context, s Slot, settings map[string]string, pr
 		defer os.Remove(p.Config)
 	}
 	if prepare != nil {
-		if err := prepare(p.Dir); err != nil {
+		if err := prepare(in.root); err != nil {
 			return nil, err
 		}
 	}
@@ -124,6 +122,24 @@ func (c Config) make(ctx context.Context, s Slot, settings map[string]string, pr
 		}
 	}
 	return m, nil
+}
+
+// enter opens the token's lock and enters its room.
+func (m *Made) enter(ctx context.Context, c Config, p *tokens.Place) (_ *room, err error) {
+	path := c.lockPath(m.Slot)
+	_, noLock := os.Lstat(filepath.Join(c.Paths.Locks, p.Name))
+	if p.Lock, err = locks.Open(path, p.Group); err != nil {
+		return nil, err
+	}
+	in, err := enterRoom(ctx, path, p.Dir, dirMode(c.Mode), p.Group)
+	if err != nil {
+		return nil, errors.Join(err, p.Lock.Close())
+	}
+	if errors.Is(noLock, os.ErrNotExist) {
+		in.locks = c.Paths.Locks
+	}
+	m.undo = append(m.undo, p.Lock.Close, in.leave)
+	return in, nil
 }
 
 // vacant refuses a place that has a token which is initialised, and takes nothing back there.

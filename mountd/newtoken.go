@@ -36,6 +36,7 @@ type NewToken struct {
 	conf   Config
 	dir    string // its own
 	listed bool   // the configuration says which slots there are
+	locks  bool   // its lock was made with it
 	done   bool
 	unlock func() error
 }
@@ -129,7 +130,9 @@ func (n *NewToken) choose(name, kind string, stock bool) error {
 }
 
 // Make makes the token, as Config.Make does.
-func (n *NewToken) Make(ctx context.Context, settings map[string]string, prepare func(dir string) error) (*Made, error) {
+func (n *NewToken) Make(ctx context.Context, settings map[string]string, prepare func(dir *os.Root) error) (*Made, error) {
+	_, err := os.Lstat(filepath.Join(n.conf.Paths.Locks, n.Slot.Place.Name))
+	n.locks = errors.Is(err, os.ErrNotExist)
 	return n.conf.make(ctx, n.Slot, settings, prepare)
 }
 
@@ -170,7 +173,28 @@ func (n *NewToken) Close() error {
 	if !n.done && n.Slot.Place.Dir != "" && n.Slot.Place.Dir != n.dir {
 		err = os.RemoveAll(n.Slot.Place.Dir)
 	}
+	if !n.done && n.locks {
+		err = errors.Join(err, n.removeLock())
+	}
 	return errors.Join(err, n.unlock())
+}
+
+// removeLock removes the lock that was made with the token, unless another makes one of that
+// name meanwhile.
+func (n *NewToken) removeLock() error {
+	path := n.conf.lockPath(n.Slot)
+	dir, err := os.OpenFile(filepath.Dir(path), os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+		return nil // it is the other's now
+	}
+	return removeLock(path, n.conf.Paths.Locks)
 }
 
 // RemoveToken takes the token called name out of the configuration, and moves its directory
@@ -243,7 +267,7 @@ func (c Config) lockTokens(ctx context.Context) (unlock func() error, err error)
 		}
 	}
 	path := filepath.Join(c.Paths.Locks, "LCK..tokens")
-	f, err := lockAlone(ctx, path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, func() string { return "makes or removes tokens in " + c.Paths.Data })
+	f, err := lockAlone(ctx, path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, func() string { return holder(path) + " makes or removes tokens in " + c.Paths.Data })
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package mountd
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -113,7 +114,8 @@ func TestNewToken(t *testing.T) {
 func TestNewTokensAtOnce(t *testing.T) {
 	c := userConfig(tempDir(t))
 	n := begun(t, c, "work")
-	if _, err := c.NewToken(t.Context(), "work", "", false, false); !errors.Is(err, ErrBusy) {
+	who := fmt.Sprintf("process %d of uid %d, which is called ", os.Getpid(), os.Getuid())
+	if _, err := c.NewToken(t.Context(), "work", "", false, false); !errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), who) {
 		t.Errorf("another at once: %v", err)
 	}
 	commit(t, n)
@@ -136,8 +138,10 @@ func TestNewTokenTakenBack(t *testing.T) {
 	if b, _ := os.ReadFile(c.Paths.Config); string(b) != conf {
 		t.Errorf("the configuration is %q", b)
 	}
-	if left, _ := filepath.Glob(filepath.Join(c.Paths.Data, "*work*")); len(left) != 0 {
-		t.Errorf("%q are left", left)
+	for _, dir := range []string{c.Paths.Data, c.Paths.Locks} {
+		if left, _ := filepath.Glob(filepath.Join(dir, "*work*")); len(left) != 0 {
+			t.Errorf("%q are left", left)
+		}
 	}
 }
 

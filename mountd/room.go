@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"syscall"
 
@@ -22,17 +23,26 @@ type room struct {
 	before []string // what was in it
 	vain   bool     // leave takes back what came in
 	lock   *os.File // the directory of the token's lock: kinds lock that of the token
+	locked string   // the token's lock
+	locks  string   // the directory of all locks, below which that of the token was made for it; or empty
 	// The directory, whatever has its name by now: where others may write above it, as in
 	// the machine's, they could put a link to another one there, and leave would empty that.
 	root *os.Root
 }
 
-// enterRoom makes the directory, if it is not there. locked is that of the token's lock.
+// errGivenUp is why a lock is none any more: another made the token in vain meanwhile.
+var errGivenUp = errors.New("another p11fs has just given up making that token: start the command again")
+
+// enterRoom makes the directory, if it is not there. locked is the token's lock.
 func enterRoom(ctx context.Context, locked, dir string, mode fs.FileMode, group int) (_ *room, err error) {
-	r := &room{dir: dir}
-	r.lock, err = lockAlone(ctx, locked, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, func() string { return "is making a token in " + dir })
+	r := &room{dir: dir, locked: locked}
+	above := filepath.Dir(locked)
+	r.lock, err = lockAlone(ctx, above, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, func() string { return holder(above) + " makes a token in " + dir })
 	if err != nil {
 		return nil, err
+	}
+	if there, err := os.Lstat(above); err != nil || !same(r.lock, there) {
+		return nil, errors.Join(errGivenUp, r.close())
 	}
 	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
 		r.made = true
@@ -78,6 +88,11 @@ func (r *room) look() error {
 	return err
 }
 
+func same(f *os.File, there fs.FileInfo) bool {
+	is, err := f.Stat()
+	return err == nil && os.SameFile(is, there)
+}
+
 func (r *room) close() error {
 	if r.root == nil {
 		return r.lock.Close()
@@ -99,6 +114,22 @@ func (r *room) leave() error {
 		if r.made {
 			errs = append(errs, os.Remove(r.dir))
 		}
+		if r.locks != "" {
+			errs = append(errs, removeLock(r.locked, r.locks))
+		}
 	}
 	return errors.Join(append(errs, r.close())...)
+}
+
+// removeLock removes a token's lock and what was made for it below locks. The lock of its
+// directory is held: who waits for that sees that it is gone.
+func removeLock(path, locks string) error {
+	err := os.Remove(path)
+	for dir := filepath.Dir(path); err == nil && dir != locks; dir = filepath.Dir(dir) {
+		err = os.Remove(dir)
+	}
+	if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, fs.ErrNotExist) { // another's is in it; it went before
+		return nil
+	}
+	return err
 }

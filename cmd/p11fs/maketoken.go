@@ -53,11 +53,11 @@ func (k tokenMaker) fill(ctx context.Context, n *mountd.NewToken) (*mountd.Made,
 }
 
 // preparing is what is done in the directory before a token is made there, nil for nothing.
-func (k tokenMaker) preparing(ctx context.Context, token string) func(dir string) error {
+func (k tokenMaker) preparing(ctx context.Context, token string) func(dir *os.Root) error {
 	if !k.server.given() {
 		return nil
 	}
-	return func(dir string) error { return k.server.prepare(ctx, k.ask(), token, dir) }
+	return func(dir *os.Root) error { return k.server.prepare(ctx, k.ask(), token, dir) }
 }
 
 // unwanted is the error of settings for a token that is there.

@@ -131,7 +131,7 @@ func (f serverFlags) replace(ctx context.Context, s streams, ask *asker, pinFile
 }
 
 // prepare makes the files of a user's own token of ICSF. It asks for the server's password.
-func (f serverFlags) prepare(ctx context.Context, ask *asker, token, dir string) error {
+func (f serverFlags) prepare(ctx context.Context, ask *asker, token string, dir *os.Root) error {
 	if token != icsf.Kind {
 		return &usageError{err: errors.New("a token of ICSF of your own is called icsf: name it so, or leave --uri out")}
 	}

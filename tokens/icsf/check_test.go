@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -240,5 +241,29 @@ func TestReplacePassword(t *testing.T) {
 	noError(t, os.Remove(filepath.Join(dir, "MK_SO")))
 	if err := ReplacePassword(t.Context(), dir, tokentest.PIN(t, tokens.DefaultSOPIN), tokentest.PIN(t, password)); p11.RVOf(err) != p11.CKR_TOKEN_NOT_PRESENT {
 		t.Errorf("without a file that opens: %v", err)
+	}
+}
+
+// TestPrepareWhereASwapWas: who may write above the token's directory puts another one in its
+// place while the server is asked. The files go where the maker looked.
+func TestPrepareWhereASwapWas(t *testing.T) {
+	t.Parallel()
+	above := t.TempDir()
+	dir, others := filepath.Join(above, "icsf"), filepath.Join(above, "others")
+	noError(t, errors.Join(os.Mkdir(dir, 0o700), os.Mkdir(others, 0o700)))
+	root, err := os.OpenRoot(dir)
+	noError(t, err)
+	defer root.Close()
+	noError(t, errors.Join(os.Rename(dir, dir+".away"), os.Symlink(others, dir)))
+	c := icsffile.Config{Name: "TESTTOKEN", Mech: icsffile.Simple, BindDN: "cn=user", URI: "ldap://" + serveAt(t, "", "")}
+	noError(t, Prepare(t.Context(), root, c, tokentest.PIN(t, password)))
+	for path, want := range map[string]int{others: 0, dir + ".away": 3} {
+		if list, err := os.ReadDir(path); err != nil || len(list) != want {
+			t.Errorf("%s has %v, %v; want %d files", path, list, err, want)
+		}
+	}
+	noError(t, errors.Join(root.Remove("MK_SO"), root.Symlink(filepath.Join(others, "x"), "MK_SO"), root.Remove(passwordFile), root.Remove(ownConfig)))
+	if err := Prepare(t.Context(), root, c, tokentest.PIN(t, password)); p11.RVOf(err) != p11.CKR_FUNCTION_FAILED {
+		t.Errorf("through a link: %v", err)
 	}
 }

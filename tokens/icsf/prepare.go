@@ -71,10 +71,10 @@ func Tokens(ctx context.Context, c icsffile.Config, password *secret.Bytes) (lis
 // Where the record of a token has its flags, and the first of them.
 const flagsAt, protected = 112, 0x80
 
-// Prepare makes the files of a token directory that has none: the configuration, and with
+// Prepare makes the files of a token directory, which is there and has none: the configuration, and with
 // SIMPLE the server's password, under the PIN that an SO has at first. The server is asked for
 // the token that c names, or for the only one where it names none.
-func Prepare(ctx context.Context, dir string, c icsffile.Config, password *secret.Bytes) error {
+func Prepare(ctx context.Context, dir *os.Root, c icsffile.Config, password *secret.Bytes) error {
 	list, err := Tokens(ctx, c, password)
 	if err != nil {
 		return err
@@ -92,12 +92,9 @@ func Prepare(ctx context.Context, dir string, c icsffile.Config, password *secre
 			return err
 		}
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return p11.Errorf(p11.CKR_FUNCTION_FAILED, "the token directory: %w", err)
-	}
 	for _, name := range []string{"MK_SO", passwordFile, ownConfig} { // the last one makes it whole
 		if b, ok := files[name]; ok {
-			if err := writeNew(filepath.Join(dir, name), b); err != nil {
+			if err := writeNew(dir, name, b); err != nil {
 				return err
 			}
 		}
@@ -148,15 +145,20 @@ func ReplacePassword(ctx context.Context, dir string, pin, password *secret.Byte
 	if err != nil {
 		return p11.Errorf(p11.CKR_ARGUMENTS_BAD, "the server's password: %w", err)
 	}
-	made := filepath.Join(dir, "."+passwordFile+".new")
-	if err := os.Remove(made); err != nil && !errors.Is(err, os.ErrNotExist) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
 		return p11.Errorf(p11.CKR_FUNCTION_FAILED, "%w", err)
 	}
-	if err := writeNew(made, b); err != nil {
+	defer root.Close()
+	const made = "." + passwordFile + ".new"
+	if err := root.Remove(made); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return p11.Errorf(p11.CKR_FUNCTION_FAILED, "%w", err)
+	}
+	if err := writeNew(root, made, b); err != nil {
 		return err
 	}
-	if err := os.Rename(made, filepath.Join(dir, passwordFile)); err != nil {
-		return p11.Errorf(p11.CKR_FUNCTION_FAILED, "%w", errors.Join(err, os.Remove(made)))
+	if err := root.Rename(made, passwordFile); err != nil {
+		return p11.Errorf(p11.CKR_FUNCTION_FAILED, "%w", errors.Join(err, root.Remove(made)))
 	}
 	return nil
 }
@@ -184,9 +186,9 @@ func passwordFiles(files map[string][]byte, password *secret.Bytes) error {
 	return nil
 }
 
-// writeNew writes a file that is not there.
-func writeNew(name string, b []byte) error {
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+// writeNew writes a file that is not there, whatever has the directory's name by now.
+func writeNew(dir *os.Root, name string, b []byte) error {
+	f, err := dir.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err == nil {
 		_, err = f.Write(b)
 		if serr := f.Sync(); err == nil {
@@ -197,7 +199,7 @@ func writeNew(name string, b []byte) error {
 		}
 	}
 	if errors.Is(err, os.ErrExist) {
-		return p11.Advise(p11.Errorf(p11.CKR_FUNCTION_FAILED, "%s is there already, of a token that was begun and not made", name), "move it away, and init again")
+		return p11.Advise(p11.Errorf(p11.CKR_FUNCTION_FAILED, "%s is there already, of a token that was begun and not made", filepath.Join(dir.Name(), name)), "move it away, and init again")
 	}
 	if err != nil {
 		return p11.Errorf(p11.CKR_FUNCTION_FAILED, "%w", fmt.Errorf("a file of the token: %w", err))
