@@ -90,15 +90,26 @@ func (x *Index) Destroy(h p11.ObjectHandle, check func(p11.Attributes) error, re
 }
 
 func (x *Index) destroy(h p11.ObjectHandle, check func(p11.Attributes) error, remove func(old *Object) error) error {
-	old, attrs, err := x.hold(h)
+	old, err := x.Doomed(h, check)
 	if err != nil {
 		return err
 	}
 	defer old.Release()
-	if err := check(attrs); err != nil {
-		return err
-	}
 	return remove(old)
+}
+
+// Doomed returns the newest version of an object that is to be destroyed, if check lets it
+// be, held for the caller to release.
+func (x *Index) Doomed(h p11.ObjectHandle, check func(p11.Attributes) error) (*Object, error) {
+	old, attrs, err := x.hold(h)
+	if err != nil {
+		return nil, err
+	}
+	if err := check(attrs); err != nil {
+		old.Release()
+		return nil, err
+	}
+	return old, nil
 }
 
 // hold returns the newest version of an object, acquired, and its attributes.

@@ -193,7 +193,7 @@ func (d *folder) empty(first ...string) error {
 		}
 		if err == nil {
 			clear(b)
-			if err = d.overwrite(name, b, 0); err == nil {
+			if err = d.overwrite(name, piece{b, 0}); err == nil {
 				err = d.remove(name)
 			}
 		}

@@ -93,6 +93,8 @@ func (m *killable) Sync(fd int) error {
 	return nil // nobody cuts the power here
 }
 
+func (m *killable) SyncData(fd int) error { return m.Sync(fd) }
+
 func (m *killable) Rename(dir int, from, to string) error {
 	if alive, _ := m.step(); !alive {
 		return errKilled
@@ -237,6 +239,11 @@ func crashChanges() []change {
 		{"destroy", func(t *testing.T, s *Store) error {
 			return s.Destroy(t.Context(), labelled(t, s, "pub"), allow)
 		}, one(func(b state) state { return withObjects(b, "priv=2") })},
+		{"destroy together", func(t *testing.T, s *Store) error {
+			return errors.Join(destroyTogether(t, s, nil, labelled(t, s, "pub"), labelled(t, s, "priv"))...)
+		}, func(b state) []state {
+			return []state{withObjects(b, "priv=2"), withObjects(b)}
+		}},
 		{"SetPIN user", func(t *testing.T, s *Store) error {
 			return s.SetPIN(t.Context(), p11.CKU_USER, pin(t, testUser), pin(t, otherPIN))
 		}, one(func(b state) state { b.user = otherPIN; return b })},
@@ -560,6 +567,8 @@ func (h *failOnce) Sync(fd int) error {
 	}
 	return nil
 }
+
+func (h *failOnce) SyncData(fd int) error { return h.Sync(fd) }
 
 func (h *failOnce) Rename(dir int, from, to string) error {
 	if err := h.fail(); err != nil {

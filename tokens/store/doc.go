@@ -23,7 +23,8 @@
 // an object that is none: a marked line says which one is still to be removed.
 // Several objects at once have marked lines until all their files are there.
 // Lines are appended and marked in place rather than the whole rewritten, because
-// a token may have 100,000 of them; what was cut off names no object.
+// a token may have 100,000 of them; what was cut off names no object. What is created or
+// destroyed at once, by several callers, is written together (crew).
 //
 // A change of PIN replaces a master key file and NVTOK.DAT. Cut off between the
 // two, the new PIN opens the master key but NVTOK.DAT does not know it yet: Login

@@ -26,6 +26,8 @@ type kernel interface {
 	WriteAt(fd int, b []byte, at int64) (int, error)
 	// Sync makes a file's contents, or a directory's entries, durable.
 	Sync(fd int) error
+	// SyncData makes a file's contents durable, and not its times.
+	SyncData(fd int) error
 	// SyncAll makes all that was written to the file system of a descriptor durable.
 	SyncAll(fd int) error
 	Rename(dir int, from, to string) error
@@ -69,6 +71,11 @@ func (linux) WriteAt(fd int, b []byte, at int64) (int, error) {
 
 func (linux) Sync(fd int) error {
 	_, err := retry(func() (int, error) { return 0, unix.Fsync(fd) })
+	return err
+}
+
+func (linux) SyncData(fd int) error {
+	_, err := retry(func() (int, error) { return 0, unix.Fdatasync(fd) })
 	return err
 }
 
@@ -303,21 +310,28 @@ func (d *folder) extend(name string, b []byte) error {
 	return nil
 }
 
-// overwrite replaces some bytes inside a file, durably.
-func (d *folder) overwrite(name string, b []byte, at int64) error {
+// A piece is bytes at a place of a file.
+type piece struct {
+	b  []byte
+	at int64
+}
+
+// overwrite replaces pieces inside a file, durably.
+func (d *folder) overwrite(name string, pieces ...piece) error {
 	fd, err := d.k.Open(d.fd, name)
 	if err != nil {
 		return ioError("open", name, err)
 	}
 	defer unix.Close(fd)
-	if err = alone(fd); err == nil {
+	err = alone(fd)
+	for i := 0; err == nil && i < len(pieces); i++ {
 		var n int
-		if n, err = d.k.WriteAt(fd, b, at); err == nil && n < len(b) {
+		if n, err = d.k.WriteAt(fd, pieces[i].b, pieces[i].at); err == nil && n < len(pieces[i].b) {
 			err = io.ErrShortWrite
 		}
 	}
 	if err == nil {
-		err = d.k.Sync(fd)
+		err = d.k.SyncData(fd)
 	}
 	if err != nil {
 		return ioError("write in", name, err)

@@ -14,9 +14,12 @@ import (
 // maxIndexFile bounds OBJ.IDX: 7 million objects, of which more than have room.
 const maxIndexFile = 64 << 20
 
-// maxMarked bounds how many lines of destroyed objects are left in OBJ.IDX before
-// it is written without them.
-const maxMarked = 1024
+// A destroy writes OBJ.IDX without the lines of destroyed objects when it has maxMarked of
+// them, and they are one in markedShare.
+const (
+	maxMarked   = 1024
+	markedShare = 16
+)
 
 // An indexState is what is known of OBJ.IDX. The zero value says nothing.
 type indexState struct {
@@ -185,56 +188,78 @@ func (s *Store) changeIndex(marked int, change func() error) error {
 	return err
 }
 
-// markLine makes n's object one that was destroyed, durably. Its file is still
-// there. The token's lock is held.
+// markLines makes the objects of names ones that were destroyed, durably. Their files are
+// still there. The token's lock is held.
 //
-// In a token that is not shared the line is marked in place, so that one destroy
-// writes 9 bytes, not the 900 KB of a token of 100,000 objects; wherever the write
-// is cut off, the line is either that of the object or marked. A stock process
+// In a token that is not shared the lines are marked in place, so that one destroy
+// writes 9 bytes, not the 900 KB of a token of 100,000 objects; wherever a write
+// is cut off, a line is either that of the object or marked. A stock process
 // rewrites the index in place and without the lock, and so our write could hit the
 // line of another object. Therefore a token that is shared with stock processes,
 // which has not more than 4096 objects, has its index replaced.
-func (s *Store) markLine(n format.Name) error {
+func (s *Store) markLines(names []format.Name) error {
 	same, err := s.sameIndex()
 	if err != nil {
 		return err
 	}
-	if !same || s.seg != nil || s.idx.marked >= maxMarked {
-		return s.rewriteIndex(func(o format.Name, marked bool) format.LineEdit {
-			if o == n && !marked {
+	if !same || s.seg != nil || s.idx.marked >= max(maxMarked, int(s.idx.stamp.size/format.IndexLine/markedShare)) {
+		doomed := make(map[format.Name]bool)
+		for _, n := range names {
+			doomed[n] = true
+		}
+		return s.rewriteIndex(func(n format.Name, marked bool) format.LineEdit {
+			if doomed[n] && !marked {
 				return format.MarkLine
 			}
 			return format.KeepLine
 		})
 	}
-	at, err := s.findLine(n)
-	if err != nil || at < 0 {
+	lines, err := s.findLines(names)
+	if err != nil || len(lines) == 0 {
 		return err
 	}
-	return s.changeIndex(1, func() error { return s.objs.overwrite(indexFile, n.Marked(), at) })
+	return s.changeIndex(len(lines), func() error { return s.objs.overwrite(indexFile, lines...) })
 }
 
-// findLine returns where n's line is in the clean index, or -1.
-func (s *Store) findLine(n format.Name) (at int64, err error) {
-	err = s.objs.look(indexFile, func(read func([]byte, int64) error) (err error) {
-		at, err = format.SearchLine(s.idx.stamp.size, read, n, s.format.Place)
-		return err
+// findLines returns the marked lines that are to take the places of those of names in the
+// clean index. A name may have none.
+func (s *Store) findLines(names []format.Name) (lines []piece, err error) {
+	var elsewhere []format.Name
+	err = s.objs.look(indexFile, func(read func([]byte, int64) error) error {
+		for _, n := range names {
+			at, err := format.SearchLine(s.idx.stamp.size, read, n, s.format.Place)
+			if err != nil {
+				return err
+			}
+			if at < 0 {
+				elsewhere = append(elsewhere, n)
+			} else {
+				lines = append(lines, piece{n.Marked(), at})
+			}
+		}
+		return nil
 	})
-	if err != nil || at >= 0 {
-		return at, err
+	if err != nil || len(elsewhere) == 0 {
+		return lines, err
 	}
 	b, _, err := s.objs.read(indexFile, maxIndexFile)
-	return int64(format.FindLine(b, n)), err
+	for _, n := range elsewhere {
+		if at := format.FindLine(b, n); at >= 0 {
+			lines = append(lines, piece{n.Marked(), int64(at)})
+		}
+	}
+	return lines, err
 }
 
 // rewriteIndex replaces OBJ.IDX by one that is edited (format.EditIndex), and in
-// which no marked lines are but those whose files are still there.
+// which no marked lines are but those whose files are still there. Those that are gone are
+// so durably before: a file without a line would stay.
 func (s *Store) rewriteIndex(edit func(n format.Name, marked bool) format.LineEdit, add ...format.Name) error {
 	b, _, err := s.readWhole()
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	left := 0
+	left, dropped := 0, 0
 	b = format.EditIndex(b, func(n format.Name, marked bool) format.LineEdit {
 		do := format.KeepLine
 		if marked && s.objs.absent(n.String()) {
@@ -242,11 +267,19 @@ func (s *Store) rewriteIndex(edit func(n format.Name, marked bool) format.LineEd
 		} else if edit != nil {
 			do = edit(n, marked)
 		}
-		if do == format.MarkLine || marked && do == format.KeepLine {
+		switch {
+		case do == format.DropLine:
+			dropped++
+		case do == format.MarkLine || marked:
 			left++
 		}
 		return do
 	}, add...)
+	if dropped > 0 {
+		if err := s.objs.sync(); err != nil {
+			return err
+		}
+	}
 	return s.writeIndex(b, left)
 }
 
@@ -276,14 +309,11 @@ func (s *Store) removeLeftovers(destroyed []format.Name) {
 	}
 }
 
-// removeFile removes the file of an object that was destroyed, durably. If that
-// fails the marked line stays, and it is tried again when the index is next read.
+// removeFile removes the file of an object that was destroyed. If that fails, or the power
+// does before the disk knows of it, the marked line stays, and it is tried again when the
+// index is next read.
 func (s *Store) removeFile(n format.Name) {
-	err := s.objs.remove(n.String())
-	if err == nil {
-		err = s.objs.sync()
-	}
-	if err != nil {
+	if err := s.objs.remove(n.String()); err != nil {
 		s.cfg.Log.Warn("the file of a destroyed object stays for now", "dir", s.cfg.Dir, "name", n, "err", err)
 	}
 }

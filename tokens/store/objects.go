@@ -5,10 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"p11fs/p11"
 	"p11fs/secret"
@@ -109,51 +106,4 @@ func (s *Store) Date(ctx context.Context, h p11.ObjectHandle, at time.Time) erro
 		return s.publish(n, st, old.Private, attrs), nil
 	})
 	return err
-}
-
-// Destroy is tokens.Objects. The object is gone once the index does not list it,
-// nor the segment; the file follows. If the process is killed before, the marked
-// line in the index says that the file is still to be removed.
-func (s *Store) Destroy(ctx context.Context, h p11.ObjectHandle, check func(p11.Attributes) error) error {
-	end, err := s.begin(ctx)
-	if err != nil {
-		return err
-	}
-	defer end()
-	return s.Index.Destroy(h, check, func(old *tokens.Object) error {
-		n, _ := format.ParseName(old.Stored)
-		if err := s.unlist(n); err != nil {
-			return err
-		}
-		s.shareGone(n, old.Private)
-		if s.seg != nil {
-			s.destroyed.add(n)
-		}
-		s.mu.Lock()
-		s.forgetLocked(n)
-		s.mu.Unlock()
-		s.removeFile(n)
-		return nil
-	})
-}
-
-// unlist ends an object on disk: its line is marked, and so it is none. On a full
-// disk there may be no room for the next index, and who is told to destroy
-// objects must be able to. Then the file goes first, which ends the object too,
-// and makes the room. If it is too little, the line stays, and names nothing.
-func (s *Store) unlist(n format.Name) error {
-	err := s.markLine(n)
-	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
-		return err
-	}
-	if err := s.objs.remove(n.String()); err != nil {
-		return err
-	}
-	if err := s.objs.sync(); err != nil {
-		return err
-	}
-	if err := s.markLine(n); err != nil {
-		s.cfg.Log.Warn("the line of a destroyed object stays", "dir", s.cfg.Dir, "name", n, "err", err)
-	}
-	return nil
 }

@@ -95,6 +95,8 @@ func (d *recorder) Sync(fd int) error {
 	return nil
 }
 
+func (d *recorder) SyncData(fd int) error { return d.Sync(fd) }
+
 func (d *recorder) Rename(dir int, from, to string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -234,14 +236,15 @@ func TestPowerCut(t *testing.T) {
 }
 
 // TestDestroyOrder has the index let go of an object before its file goes: stock
-// processes must not find a line without a file. All of it is durable.
+// processes must not find a line without a file. That the file is gone the disk may hear
+// later: the marked line says it.
 func TestDestroyOrder(t *testing.T) {
 	for name, tt := range map[string]struct {
 		shared bool
 		want   []string
 	}{
-		"alone":  {false, []string{"write TOK_OBJ/OBJ.IDX", "sync TOK_OBJ/OBJ.IDX", "unlink TOK_OBJ/00000000", "syncdir TOK_OBJ"}},
-		"shared": {true, []string{"write TOK_OBJ/temporary", "write TOK_OBJ/temporary", "sync TOK_OBJ/temporary", "rename TOK_OBJ/temporary TOK_OBJ/OBJ.IDX", "syncdir TOK_OBJ", "unlink TOK_OBJ/00000000", "syncdir TOK_OBJ"}},
+		"alone":  {false, []string{"write TOK_OBJ/OBJ.IDX", "sync TOK_OBJ/OBJ.IDX", "unlink TOK_OBJ/00000000"}},
+		"shared": {true, []string{"write TOK_OBJ/temporary", "write TOK_OBJ/temporary", "sync TOK_OBJ/temporary", "rename TOK_OBJ/temporary TOK_OBJ/OBJ.IDX", "syncdir TOK_OBJ", "unlink TOK_OBJ/00000000"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			rec := &recorder{names: map[int]string{}}

@@ -116,7 +116,8 @@ type Store struct {
 	logins     *tokens.Logins
 	trial      *trial      // of the PIN that is being looked at
 	names      reservation // names that are ours to give out
-	creators   creators
+	creators   crew[creation]
+	destroyers crew[destruction]
 	destroyed  recentNames           // names of which a stock process may bring something back
 	bad        map[format.Name]error // files that give no object, and why
 	spoiled    map[string]string     // other files that cannot be used, and why

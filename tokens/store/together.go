@@ -11,117 +11,41 @@ import (
 	"p11fs/tokens/store/format"
 )
 
-// A creation is an object that a call of Create makes. Who waits for another's call to end
-// is told by one of the two channels.
+// A creation is an object that a call of Create makes.
 type creation struct {
 	newObject
 	next *prepared
 	made *tokens.Object
 	err  error
-	lead chan struct{} // closed: it is to write what waits, with its own
-	done chan struct{} // closed: there is made, or err
 }
 
-// creators are the calls of Create that go on. One of them, the leader, writes; those that
-// come meanwhile wait, and the next leader writes all of them together: for the disk that
-// takes hardly longer than one.
-type creators struct {
-	mu      sync.Mutex
-	waiting []*creation // the leader first, until it takes them
-	leads   bool        // there is a leader
-}
-
-// maxTogether bounds what is written at once, and maxWriters the files that are at a time.
-const (
-	maxTogether = 256
-	maxWriters  = 16
-)
-
-// join has c wait, and reports whether it is the leader.
-func (l *creators) join(c *creation) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.waiting = append(l.waiting, c)
-	if l.leads {
-		return false
-	}
-	l.leads = true
-	close(c.lead)
-	return true
-}
-
-// leave takes c back, unless it is a leader or already written.
-func (l *creators) leave(c *creation) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	at := slices.Index(l.waiting, c)
-	select {
-	case <-c.lead:
-		return false
-	default:
-	}
-	if at < 0 {
-		return false
-	}
-	l.waiting = slices.Delete(l.waiting, at, at+1)
-	return true
-}
-
-// take returns those that the leader writes: of those that wait, the first.
-func (l *creators) take(most int) []*creation {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n := min(len(l.waiting), most)
-	batch := slices.Clone(l.waiting[:n])
-	l.waiting = slices.Delete(l.waiting, 0, n)
-	return batch
-}
-
-// handOver has the first that waits be the leader.
-func (l *creators) handOver() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.leads = len(l.waiting) > 0; l.leads {
-		close(l.waiting[0].lead)
-	}
-}
+// maxWriters bounds the files that are written at a time.
+const maxWriters = 16
 
 // Create is tokens.Objects. The name is reserved first; then come the file under
 // its temporary name, the line in the index, and the file's own name, which makes
 // it an object. If the process is killed in between, no file stays.
 func (s *Store) Create(ctx context.Context, attrs p11.Attributes) (*tokens.Object, error) {
-	c := &creation{newObject: newObject{attrs: attrs}, lead: make(chan struct{}), done: make(chan struct{})}
-	if !s.creators.join(c) {
-		select {
-		case <-c.lead:
-		case <-c.done:
-			return c.made, c.err
-		case <-ctx.Done():
-			if s.creators.leave(c) {
-				attrs.Wipe()
-				return nil, ioError("create an object in", s.cfg.Dir, ctx.Err())
-			}
-			select { // what is begun is finished
-			case <-c.lead:
-			case <-c.done:
-				return c.made, c.err
-			}
-		}
+	c := &creation{newObject: newObject{attrs: attrs}}
+	if !s.creators.do(ctx, c, s.createWaiting) {
+		attrs.Wipe()
+		return nil, ioError("create an object in", s.cfg.Dir, ctx.Err())
 	}
-	s.createWaiting(ctx)
 	return c.made, c.err
 }
 
 // createWaiting makes the objects of the leader, whose ctx it is, and of those that wait by
 // the time that the token's lock is had.
-func (s *Store) createWaiting(ctx context.Context) {
-	defer s.creators.handOver()
+func (s *Store) createWaiting(ctx context.Context, take func(most int) []*creation) {
 	end, err := s.begin(ctx)
-	most := maxTogether
 	if err != nil {
-		most = 1 // another one's ctx may last longer
+		c := take(1)[0] // another one's ctx may last longer
+		c.err = err
+		c.attrs.Wipe()
+		return
 	}
-	batch := s.creators.take(most)
+	defer end()
+	batch := take(maxTogether)
 	defer func() {
 		for _, c := range batch {
 			if c.made == nil && c.err == nil { // a panic
@@ -131,14 +55,8 @@ func (s *Store) createWaiting(ctx context.Context) {
 				c.attrs.Wipe()
 			}
 			secret.Wipe(c.file)
-			close(c.done)
 		}
 	}()
-	if err != nil {
-		batch[0].err = err
-		return
-	}
-	defer end()
 	s.keepNames()
 	s.writeTogether(s.sealTogether(batch))
 }

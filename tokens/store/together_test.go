@@ -21,18 +21,28 @@ import (
 // is not nil it is called when all wait.
 func together(t *testing.T, s *Store, begun func(), list ...p11.Attributes) []error {
 	t.Helper()
+	return atOnce(t, s, &s.creators, begun, len(list), func(i int) error {
+		_, err := s.Create(t.Context(), list[i])
+		return err
+	})
+}
+
+// atOnce has n calls wait for the token's lock one after the other, and returns the error of
+// each. If begun is not nil it is called when all wait.
+func atOnce[C any](t *testing.T, s *Store, w *crew[C], begun func(), n int, call func(i int) error) []error {
+	t.Helper()
 	unlock, err := s.cfg.Lock.Lock(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	errs := make([]error, len(list))
+	errs := make([]error, n)
 	done := make(chan int)
-	for i, attrs := range list {
+	for i := range n {
 		go func() {
-			_, errs[i] = s.Create(t.Context(), attrs)
+			errs[i] = call(i)
 			done <- i
 		}()
-		waitCreators(t, s, i+1)
+		waitCrew(t, w, i+1)
 	}
 	if begun != nil {
 		begun()
@@ -40,23 +50,23 @@ func together(t *testing.T, s *Store, begun func(), list ...p11.Attributes) []er
 	if err := unlock(); err != nil {
 		t.Error(err)
 	}
-	for range list {
+	for range n {
 		<-done
 	}
 	return errs
 }
 
-func waitCreators(t *testing.T, s *Store, n int) {
+func waitCrew[C any](t *testing.T, w *crew[C], n int) {
 	t.Helper()
 	for begun := time.Now(); ; time.Sleep(time.Millisecond) {
-		s.creators.mu.Lock()
-		waiting := len(s.creators.waiting)
-		s.creators.mu.Unlock()
+		w.mu.Lock()
+		waiting := len(w.waiting)
+		w.mu.Unlock()
 		if waiting == n {
 			return
 		}
 		if time.Since(begun) > 30*time.Second {
-			t.Fatalf("%d creations wait, of %d", waiting, n)
+			t.Fatalf("%d calls wait, of %d", waiting, n)
 		}
 	}
 }
@@ -89,7 +99,7 @@ func TestTogether(t *testing.T) {
 				defer close(gone)
 				_, gaveUp = s.Create(ctx, dataObject("called off", "x", false))
 			}()
-			waitCreators(t, s, len(list)+1)
+			waitCrew(t, &s.creators, len(list)+1)
 			cancel()
 			<-gone
 		}, list...)

@@ -68,7 +68,7 @@ func (s *Store) saveCount(d format.TokenData) error {
 	}
 	b := s.format.PrintFile(d)
 	st, serr := s.top.stamp(dataFile)
-	if serr != nil || !st.alone || st.size != int64(len(b)) || s.top.overwrite(dataFile, b, 0) != nil {
+	if serr != nil || !st.alone || st.size != int64(len(b)) || s.top.overwrite(dataFile, piece{b, 0}) != nil {
 		return err
 	}
 	if st, serr = s.top.stamp(dataFile); serr != nil {

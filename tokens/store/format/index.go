@@ -14,10 +14,10 @@ import (
 // name has its highest bit set. So the name cannot be taken for that of an
 // object, by stock programs neither, but it still says which file is to go.
 
-const (
-	indexLine = 9    // a name and a line feed
-	markBit   = 0x80 // in each byte of a marked name
-)
+// IndexLine is the size of a line: a name and a line feed.
+const IndexLine = 9
+
+const markBit = 0x80 // in each byte of a marked name
 
 // Marked is the marked form of a name.
 func (n Name) Marked() []byte {
@@ -56,8 +56,8 @@ type Index struct {
 // ParseIndex reads the contents of OBJ.IDX. Stock drops the last byte of a line
 // unseen, so a last line without its line feed is none.
 func ParseIndex(b []byte) Index {
-	x := Index{Clean: true, Names: make([]Name, 0, len(b)/indexLine)}
-	seen := make(map[Name]bool, len(b)/indexLine)
+	x := Index{Clean: true, Names: make([]Name, 0, len(b)/IndexLine)}
+	seen := make(map[Name]bool, len(b)/IndexLine)
 	var marked []Name
 	for len(b) > 0 {
 		line, rest, whole := bytes.Cut(b, []byte{'\n'})
@@ -111,8 +111,8 @@ const (
 // nil keeps them. Lines that ParseIndex does not take for clean are left out: they
 // name no file, or name one again.
 func EditIndex(b []byte, edit func(n Name, marked bool) LineEdit, add ...Name) []byte {
-	out := make([]byte, 0, len(b)+len(add)*indexLine)
-	seen := make(map[Name]bool, len(b)/indexLine+len(add))
+	out := make([]byte, 0, len(b)+len(add)*IndexLine)
+	seen := make(map[Name]bool, len(b)/IndexLine+len(add))
 	for _, n := range add {
 		seen[n] = true
 	}
@@ -166,28 +166,28 @@ func FindLine(b []byte, n Name) int {
 // of new names are appended, so they are in order unless somebody else has edited them. -1
 // says that the line is not where it would be then. place is Format.Place.
 func SearchLine(size int64, read func(b []byte, at int64) error, n Name, place func(Name) uint64) (at int64, err error) {
-	if size%indexLine != 0 {
+	if size%IndexLine != 0 {
 		return -1, nil
 	}
-	var line [indexLine]byte
-	i, found := sort.Find(int(size/indexLine), func(i int) int {
+	var line [IndexLine]byte
+	i, found := sort.Find(int(size/IndexLine), func(i int) int {
 		if err != nil {
 			return 0
 		}
-		err = read(line[:], int64(i)*indexLine)
+		err = read(line[:], int64(i)*IndexLine)
 		o, _, _ := parseLine(line[:len(n)])
 		return cmp.Compare(place(n), place(o))
 	})
 	if err != nil || !found {
 		return -1, err
 	}
-	at = int64(i) * indexLine
+	at = int64(i) * IndexLine
 	want := append([]byte{'\n'}, append(n[:], '\n')...)
 	if at == 0 {
 		want = want[1:]
 	}
 	got := make([]byte, len(want)) // from the end of the line before
-	if err := read(got, at+indexLine-int64(len(got))); err != nil || !bytes.Equal(got, want) {
+	if err := read(got, at+IndexLine-int64(len(got))); err != nil || !bytes.Equal(got, want) {
 		return -1, err
 	}
 	return at, nil
