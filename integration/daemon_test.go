@@ -20,6 +20,7 @@ import (
 	"p11fs/tokens/card/softcca"
 	"p11fs/tokens/ccatok"
 	"p11fs/tokens/ep11tok"
+	"p11fs/tokens/fleet/etcdtest"
 	"p11fs/tokens/icsf"
 	"p11fs/tokens/lite"
 	"p11fs/tokens/store/format"
@@ -60,6 +61,7 @@ type daemonConfig struct {
 	serve  []string            // the command that is the daemon; nil is binary's mount
 	token  string              // the name of the token; "" is swtok
 	pins   string              // the protection of PINs of a token of the kind tpm, which then has a software TPM to itself; of icsf, that it has a server
+	fleet  *etcdtest.Cluster   // where a token of the kind fleet is
 	cards  string              // what ep11tok.conf says; "" is that there is none
 	modern bool                // user mode: the token is as p11fs makes it; else one of format 3.8, whose PINs take no time
 	args   []string            // more arguments of mount
@@ -111,6 +113,8 @@ func newDaemon(t testing.TB, c daemonConfig) *daemon {
 		}
 	case c.token == icsf.Kind && c.pins != "":
 		d.giveICSF()
+	case c.fleet != nil:
+		d.giveFleet()
 	case !c.system && !c.modern && (c.token == swtok.Kind || c.token == lite.Kind || c.token == ep11tok.Kind || c.token == ccatok.Kind):
 		oldToken(t, filepath.Join(d.tokenRoot(), c.token), c.token)
 	}

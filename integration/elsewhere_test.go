@@ -469,16 +469,15 @@ func (t *elsewhereToken) DecapsulateKey(ctx context.Context, m p11.Mechanism, pr
 	return key, err
 }
 
-// serveElsewhere is a daemon with this kind of token.
-func serveElsewhere(mount string) error {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
+// serveKind is a daemon of this test's own, with one kind of token.
+func serveKind(ctx context.Context, kind tokens.Kind, mount string) error {
 	paths, err := mountd.UserPaths(os.Getenv, os.Getenv("HOME"))
 	if err != nil {
 		return err
 	}
 	paths.Mount = mount
-	kind, _ := newElsewhere(ctx)
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
 	return mountd.Run(ctx, mountd.Config{
 		Mode: mountd.User, Paths: paths, Kinds: []tokens.Kind{kind}, Provider: "far away", OpenToken: true,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
@@ -510,7 +509,8 @@ func elsewhereRules() []tokenRule {
 
 func TestElsewhere(t *testing.T) {
 	if mount := flag.Arg(0); mount != "" {
-		if err := serveElsewhere(mount); err != nil {
+		kind, _ := newElsewhere(t.Context())
+		if err := serveKind(t.Context(), kind, mount); err != nil {
 			t.Fatal(err)
 		}
 		return

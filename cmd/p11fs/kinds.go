@@ -16,6 +16,7 @@ import (
 	"p11fs/tokens/fleet"
 	"p11fs/tokens/icsf"
 	"p11fs/tokens/lite"
+	"p11fs/tokens/store/format"
 	"p11fs/tokens/swtok"
 	"p11fs/tokens/tpm"
 )
@@ -33,7 +34,7 @@ func setKinds(c *mountd.Config, provider string) error {
 	if c.Mode == mountd.User {
 		device = os.Getenv("P11FS_TPM")
 	}
-	c.Kinds = []tokens.Kind{swtok.NewKind(p), lite.NewKind(p, c.Log), tpm.NewKind(p, device), ep11tok.NewKind(p, socketOf(c.Mode, card.EP11)), ccatok.NewKind(p, socketOf(c.Mode, card.CCA)), icsf.NewKind(p, os.Getenv("P11FS_ICSF_TRACE")), fleet.NewKind(p)}
+	c.Kinds = []tokens.Kind{swtok.NewKind(p), lite.NewKind(p, c.Log), tpm.NewKind(p, device), ep11tok.NewKind(p, socketOf(c.Mode, card.EP11)), ccatok.NewKind(p, socketOf(c.Mode, card.CCA)), icsf.NewKind(p, os.Getenv("P11FS_ICSF_TRACE")), fleet.NewKind(p, format.Iterations)}
 	return nil
 }
 

@@ -31,13 +31,14 @@ const (
 	ownConfig = "fleet.conf"
 )
 
-// NewKind is the kind of token that many machines have, in etcd. p does its cryptography.
-func NewKind(p swtok.Provider) tokens.Kind {
+// NewKind is the kind of token that many machines have, in etcd. p does its cryptography, and
+// what is made of a PIN takes as many iterations as format.V312 has it.
+func NewKind(p swtok.Provider, iterations uint64) tokens.Kind {
 	newest := p11.Version{Major: 3, Minor: 12}
 	return tokens.Kind{
 		Name: Kind, Library: "libpkcs11_fleet", Files: []string{ownConfig},
 		Open: func(ctx context.Context, place tokens.Place) (tokens.Token, error) {
-			t, err := openToken(ctx, p, place, format.Iterations)
+			t, err := openToken(ctx, p, place, iterations)
 			if err != nil {
 				return nil, err
 			}

@@ -38,7 +38,7 @@ func place(t testing.TB, config string) tokens.Place {
 // begin opens the token of a place as a daemon does.
 func begin(t testing.TB, p tokens.Place) tokens.Token {
 	t.Helper()
-	tok := must[tokens.Token](t)(NewKind(swtok.GoProvider()).Open(t.Context(), p))
+	tok := must[tokens.Token](t)(NewKind(swtok.GoProvider(), iterations).Open(t.Context(), p))
 	t.Cleanup(func() { _ = tok.Close() })
 	return tok
 }
@@ -96,7 +96,7 @@ func TestOwnToken(t *testing.T) {
 	settings := filepath.Join(t.TempDir(), "settings")
 	noError(t, os.WriteFile(settings, []byte("fleet = "+conf+"\n"), 0o600))
 	p := place(t, settings)
-	kind := NewKind(swtok.GoProvider())
+	kind := NewKind(swtok.GoProvider(), iterations)
 	if kind.Made(p.Dir) {
 		t.Error("an empty directory is a token's")
 	}
