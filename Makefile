@@ -39,6 +39,8 @@ MAY_SKIP_S390X := contrib/may-skip-s390x.txt
 # A machine of that kind with stock programs, made by contrib/s390x.sh. Tests skip
 # where it cannot be fetched.
 S390X := $(CURDIR)/$(BUILD)/s390x
+# Another, of a later release: its EP11 token has login sessions.
+S390X_LATER := $(S390X)-later
 # A machine with stock openCryptoki 3.23 and OpenSSL 3.5, made by contrib/trixie.sh. Tests
 # that want it skip where it cannot be fetched.
 TRIXIE := $(BUILD)/trixie
@@ -101,9 +103,10 @@ test-disk: ## run the token directories' tests on a real disk, below DISK (build
 
 test-s390x: setup-s390x ## run the tests that need no FUSE on big-endian s390x under qemu, and stock s390x programs beside ours
 	@sh contrib/s390x.sh $(S390X) || :
+	@sh contrib/s390x.sh $(S390X_LATER) trixie forky || :
 	$(GO) run -exec "env GOARCH=s390x CGO_ENABLED=0" ./contrib/testrun -may-skip $(MAY_SKIP_S390X) -- \
 		-short -count=1 -vet=off -exec qemu-s390x-static -timeout $(TIMEOUT) $(S390X_UNITS)
-	P11FS_S390X=$(S390X) $(GO) run ./contrib/testrun -- -count=1 -run '^TestS390X' ./integration
+	P11FS_S390X=$(S390X) P11FS_S390X_LATER=$(S390X_LATER) $(GO) run ./contrib/testrun -- -count=1 -run '^TestS390X' ./integration
 
 integration: setup-test setup-trixie ## run the tests that drive the built program with real clients
 	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP) -- $(P11FS_TEST_RACE) -count=1 -timeout $(TIMEOUT) ./integration/...

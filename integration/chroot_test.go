@@ -22,6 +22,7 @@ type chrootConfig struct {
 	conf    string // the text of its opencryptoki.conf
 	run     string // what runs its programs, if anything
 	daemon  string // what runs its slot daemon
+	as      string // whom chroot makes of that; "" is root
 	socket  string // of the slot daemon
 	library string // of openCryptoki
 	more    string // what else to do before anything is run
@@ -63,7 +64,7 @@ func startChroot(t testing.TB, c chrootConfig) *chrootHost {
 // startSlotd starts what /usr/sbin/pkcsslotd is there, and waits for its socket.
 func (h *chrootHost) startSlotd() {
 	h.t.Helper()
-	h.ok("chroot $R " + h.c.daemon + " /usr/sbin/pkcsslotd -f & slotd=$!")
+	h.ok("chroot " + h.c.as + " $R " + h.c.daemon + " /usr/sbin/pkcsslotd -f & slotd=$!")
 	h.ok("for i in $(seq 200); do [ -S $R" + h.c.socket + " ] && break; sleep 0.05; done; [ -S $R" + h.c.socket + " ]")
 }
 

@@ -46,37 +46,56 @@ func crossCompiled(t *testing.T, dir string) {
 	compileJudge(t, dir, cc)
 }
 
-func startCardHost(t *testing.T, kind, conf string) *cardHost {
+// needS390X is the directory that contrib/s390x.sh made.
+func needS390X(t testing.TB, env string) string {
 	t.Helper()
-	root := os.Getenv(s390xEnv)
+	root := os.Getenv(env)
 	if _, err := os.Stat(filepath.Join(root, "qemu")); root == "" || err != nil {
 		t.Skip("needs stock s390x programs: make test-s390x fetches them")
 	}
-	h := &cardHost{kind: kind, tokens: workDir(t, "tokens"), cards: filepath.Join(workDir(t, "card"), "cards"), folder: workDir(t, "libraries")}
-	crossCompiled(t, h.folder)
+	return root
+}
+
+func startCardHost(t *testing.T, kind, conf string) *cardHost {
+	t.Helper()
+	root := needS390X(t, s390xEnv)
+	h := &cardHost{kind: kind, tokens: workDir(t, "tokens")}
 	if err := os.MkdirAll(filepath.Join(h.tokens, kind+"tok", "TOK_OBJ"), 0o770); err != nil { // which the package makes
 		t.Fatal(err)
 	}
-	ep11 := filepath.Join(h.folder, "ep11tok.conf")
-	if err := os.WriteFile(ep11, []byte("APQN_WHITELIST\n0 1\nEND\n"), 0o644); err != nil {
+	h.boot(t, chrootConfig{root: root, conf: conf, daemon: "/qemu -0 pkcsslotd", socket: "/run/pkcsslotd.socket", more: "mount --bind /etc/group $R/etc/group\n"}, "APQN_WHITELIST\n0 1\nEND\n")
+	h.native = h.judge(t, "$R/run/p11fs/rpc.sock")
+	return h
+}
+
+// boot starts a machine over h.tokens, without a slot daemon, and a card of its token's kind.
+func (h *cardHost) boot(t *testing.T, c chrootConfig, ep11 string) {
+	t.Helper()
+	h.cards, h.folder = filepath.Join(workDir(t, "card"), "cards"), workDir(t, "libraries")
+	crossCompiled(t, h.folder)
+	if err := os.WriteFile(h.ep11(), []byte(ep11), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	h.s390xHost = s390xHost{startChroot(t, chrootConfig{
-		root: root, tokens: h.tokens, conf: conf, daemon: "/qemu -0 pkcsslotd", socket: "/run/pkcsslotd.socket",
-		run:     "/qemu -E LD_PRELOAD=" + cardFolder + "/shim.so -E LD_LIBRARY_PATH=" + cardFolder,
-		library: "/usr/lib/s390x-linux-gnu/opencryptoki/libopencryptoki.so.0",
-		more: "mount --bind /etc/group $R/etc/group\nmkdir -p $R" + cardFolder + " $R/run/p11fs\nmount --bind " + h.folder + " $R" + cardFolder +
-			"\nln -s " + cardFolder + "/socket $R/run/p11fs/card." + kind +
-			"\n: >> $R/etc/opencryptoki/ep11tok.conf\nmount --bind " + ep11 + " $R/etc/opencryptoki/ep11tok.conf\n",
-	})}
-	h.ok(quote(binary()) + " card serve --kind " + kind + " --dir " + h.cards + " --socket " + h.folder + "/socket >$R/tmp/card.out 2>$R/tmp/card.log & card=$!")
+	c.tokens, c.library = h.tokens, "/usr/lib/s390x-linux-gnu/opencryptoki/libopencryptoki.so.0"
+	c.run = "/qemu -E LD_PRELOAD=" + cardFolder + "/shim.so -E LD_LIBRARY_PATH=" + cardFolder
+	c.more = "mkdir -p $R" + cardFolder + " $R/run/p11fs\nmount --bind " + h.folder + " $R" + cardFolder +
+		"\nln -s " + cardFolder + "/socket $R/run/p11fs/card." + h.kind +
+		"\n: >> $R/etc/opencryptoki/ep11tok.conf\nmount --bind " + h.ep11() + " $R/etc/opencryptoki/ep11tok.conf\n" + c.more
+	h.s390xHost = s390xHost{startChroot(t, c)}
+	h.ok(quote(binary()) + " card serve --kind " + h.kind + " --dir " + h.cards + " --socket " + h.folder + "/socket >$R/tmp/card.out 2>$R/tmp/card.log & card=$!")
 	h.ok("for i in $(seq 600); do grep -q 'answer at' $R/tmp/card.out && break; sleep 0.05; done; grep -q 'answer at' $R/tmp/card.out")
-	native := workDir(t, "judge")
-	compileJudge(t, native, "gcc")
-	of := " 0 " + storetest.UserPIN + " " + kind
-	h.native = "P11FS_SOCKET=$R/run/p11fs/rpc.sock " + native + "/judge " + ownModule(t) + of + " " + h.folder + "/given "
-	h.foreign = "on " + cardFolder + "/judge $LIBRARY" + of + "-stock " + cardFolder + "/given "
-	return h
+	h.foreign = "on " + cardFolder + "/judge $LIBRARY 0 " + storetest.UserPIN + " " + h.kind + "-stock " + cardFolder + "/given "
+}
+
+// ep11 is the configuration of an EP11 token.
+func (h *cardHost) ep11() string { return filepath.Join(h.folder, "ep11tok.conf") }
+
+// judge runs the judge of this machine over our module, at a socket.
+func (h *cardHost) judge(t *testing.T, socket string) string {
+	t.Helper()
+	dir := workDir(t, "judge")
+	compileJudge(t, dir, "gcc")
+	return "P11FS_SOCKET=" + socket + " " + dir + "/judge " + ownModule(t) + " 0 " + storetest.UserPIN + " " + h.kind + " " + h.folder + "/given "
 }
 
 // initToken gives the token the PINs of the golden directories.

@@ -30,10 +30,7 @@ tokname = lite
 // startS390X boots an s390x machine over a token root, without a slot daemon.
 func startS390X(t testing.TB, tokenRoot string) s390xHost {
 	t.Helper()
-	root := os.Getenv(s390xEnv)
-	if _, err := os.Stat(filepath.Join(root, "qemu")); root == "" || err != nil {
-		t.Skip("needs stock s390x programs: make test-s390x fetches them")
-	}
+	root := needS390X(t, s390xEnv)
 	return s390xHost{startChroot(t, chrootConfig{
 		root: root, tokens: tokenRoot, conf: s390xConfig, run: "/qemu", daemon: "/qemu -0 pkcsslotd", socket: "/run/pkcsslotd.socket",
 		library: "/usr/lib/s390x-linux-gnu/opencryptoki/libopencryptoki.so.0",

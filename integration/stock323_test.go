@@ -45,12 +45,14 @@ func start323(t testing.TB, tokenRoot string) *chrootHost {
 	return startChroot(t, chrootConfig{
 		root: root, tokens: tokenRoot, conf: theirs323, socket: "/run/opencryptoki/pkcsslotd.socket",
 		library: strings.TrimPrefix(found[0], root),
-		// What tmpfiles.d makes there. The daemon is no root.
-		more: `
-for d in var/lib/opencryptoki run/lock/opencryptoki var/log/opencryptoki; do mkdir -p $R/$d/swtok; chgrp -R 998 $R/$d; chmod 770 $R/$d $R/$d/*; done
-mkdir -p $TOKENS/swtok/TOK_OBJ; chgrp 998 $TOKENS/swtok/TOK_OBJ; chmod 770 $TOKENS/swtok/TOK_OBJ
-`,
+		more:    tmpfiles("swtok"),
 	})
+}
+
+// tmpfiles makes what tmpfiles.d makes for stock 3.23 and a token. Its daemon is no root.
+func tmpfiles(token string) string {
+	return "for d in var/lib/opencryptoki run/lock/opencryptoki var/log/opencryptoki; do mkdir -p $R/$d/" + token + "; chgrp -R 998 $R/$d; chmod 770 $R/$d $R/$d/*; done\n" +
+		"O=$TOKENS/" + token + "/TOK_OBJ; mkdir -p $O; chgrp 998 $O; chmod 770 $O\n"
 }
 
 // TestStock323 hands directories of format 3.12 to stock openCryptoki 3.23 and back, one

@@ -9,8 +9,10 @@
    the test made, in hexadecimal: "rsa N E D P Q DP DQ QI", "peer PARAMS POINT", "dh P G Y"
    (the last of a peer) and "dsa P Q G". A command is make:NAME (makes a set of keys),
    session:NAME (the same with more of them, which go with the session, and uses them),
-   use:NAME, open:NAME:MECHANISM:HEX (decrypts with an RSA key), functions, touch:FILE or
-   wait:FILE. */
+   brief:NAME (makes secret keys alone that do),
+   use:NAME, open:NAME:MECHANISM:HEX (decrypts with an RSA key), blob:NAME (prints what the card
+   made of a secret key), logout (of which such a key is told), login, gone:NAME (there is none),
+   functions, touch:FILE or wait:FILE. */
 #include "judge_steps.h"
 #include "judge_keys.h"
 
@@ -122,6 +124,58 @@ static void open_sealed(char *name)
     puts("");
 }
 
+/* The last key whose blob was printed. */
+static CK_OBJECT_HANDLE held;
+
+/* blob prints "blob NAME BLOB". */
+static void blob(const char *name)
+{
+    static struct bytes b;
+
+    held = find(CKO_SECRET_KEY, name);
+    if (!read_attribute(held, CKA_IBM_OPAQUE, &b))
+        return;
+    printf("blob %s", name);
+    hex(b.b, b.n);
+    puts("");
+}
+
+static CK_ULONG count(const char *name)
+{
+    struct list l = {0};
+    CK_OBJECT_HANDLE found[2];
+    CK_ULONG n = 0;
+
+    bytes(&l, CKA_LABEL, name, strlen(name));
+    if (ok("C_FindObjectsInit", p11->C_FindObjectsInit(session, l.a, l.n))) {
+        ok("C_FindObjects", p11->C_FindObjects(session, found, 2, &n));
+        ok("C_FindObjectsFinal", p11->C_FindObjectsFinal(session));
+    }
+    return n;
+}
+
+static void gone(const char *name)
+{
+    holds("an object that is there has not gone", count(name) == 0);
+}
+
+static bool logged_in;
+
+static void log_out(void)
+{
+    CK_MECHANISM m = with(CKM_AES_CBC, iv, 16);
+
+    if (ok("C_Logout", p11->C_Logout(session)))
+        logged_in = false;
+    holds("nobody is logged in, and a key does not encrypt", begin(ENCRYPT, &m, held) != CKR_OK);
+}
+
+static bool log_in(void)
+{
+    logged_in = ok("C_Login", p11->C_Login(session, CKU_USER, (CK_BYTE *)pin, strlen(pin)));
+    return logged_in;
+}
+
 static void read_given(const char *path)
 {
     FILE *f = fopen(path, "r");
@@ -190,6 +244,9 @@ static void command(char *c)
         make(name);
         use(name);
         change(name);
+    } else if (name != NULL && strcmp(c, "brief") == 0) {
+        stays = false;
+        make_secrets(name);
     } else if (name != NULL && strcmp(c, "use") == 0) {
         stays = true;
         use(name);
@@ -198,6 +255,7 @@ static void command(char *c)
     } else if (name != NULL && strcmp(c, "touch") == 0) {
         FILE *f = fopen(name, "w");
 
+        fflush(stdout); /* so that what was printed can be read then */
         if (f == NULL || fclose(f) != 0)
             exit(2);
     } else if (name != NULL && strcmp(c, "wait") == 0) {
@@ -206,6 +264,14 @@ static void command(char *c)
                 exit(2);
             usleep(40000);
         }
+    } else if (name != NULL && strcmp(c, "blob") == 0) {
+        blob(name);
+    } else if (name != NULL && strcmp(c, "gone") == 0) {
+        gone(name);
+    } else if (strcmp(c, "logout") == 0) {
+        log_out();
+    } else if (strcmp(c, "login") == 0) {
+        log_in();
     } else if (strcmp(c, "functions") == 0) {
         about();
         digests();
@@ -231,14 +297,16 @@ int main(int argc, char **argv)
     ep11 = strncmp(argv[4], "ep11", 4) == 0;
     stock = strstr(argv[4], "-stock") != NULL;
     secrets_only = strstr(argv[4], "-secrets") != NULL;
+    pin = argv[3];
     read_given(argv[5]);
     if (!ok("C_Initialize", p11->C_Initialize(NULL)) ||
         !ok("C_OpenSession", p11->C_OpenSession(slot, CKF_SERIAL_SESSION | CKF_RW_SESSION, NULL, NULL, &session)) ||
-        !ok("C_Login", p11->C_Login(session, CKU_USER, (CK_BYTE *)argv[3], strlen(argv[3]))))
+        !log_in())
         return 1;
     for (int i = 6; i < argc; i++)
         command(argv[i]);
-    ok("C_Logout", p11->C_Logout(session));
+    if (logged_in)
+        ok("C_Logout", p11->C_Logout(session));
     ok("C_CloseSession", p11->C_CloseSession(session));
     ok("C_Finalize", p11->C_Finalize(NULL));
     printf("checks %u\n", checks);

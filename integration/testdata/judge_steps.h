@@ -21,6 +21,7 @@ struct bytes {
 static CK_FUNCTION_LIST *p11;
 static CK_SESSION_HANDLE session;
 static CK_SLOT_ID slot;
+static const char *pin;
 static bool ep11; /* which kind of card */
 static bool stock; /* whose defects are known */
 static bool secrets_only;
