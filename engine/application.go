@@ -37,6 +37,8 @@ type Application struct {
 	since     time.Time
 	grantings sync.Map // *Slot to *granting: the newest
 	events    slotEvents
+	calls     callSum
+	makings   makings
 
 	mu       sync.RWMutex            // guards all below; 1st in the order of doc.go
 	closed   bool                    //

@@ -99,9 +99,18 @@ func (c *callTimes) of(key callKey) *callTime {
 	}
 }
 
+// callSum are the calls of one application, with whatever mechanism.
+type callSum struct {
+	count, errors atomic.Uint64
+	total         atomic.Int64
+}
+
 // called counts a call of the token with a mechanism that it has.
 func (a *appSlot) called(m p11.MechanismType, began time.Time, err error) {
 	took := max(0, time.Since(began))
+	sum := &a.app.calls
+	sum.count.Add(1)
+	sum.total.Add(int64(took))
 	t := a.slot.calls.of(callKey{m, a.app.owner.Door})
 	i := bits.Len64(uint64(max(took, 1)-1)) - firstLimit // of the least power of two that is not less
 	t.took[min(max(i, 0), len(t.took)-1)].Add(1)
@@ -111,5 +120,6 @@ func (a *appSlot) called(m p11.MechanismType, began time.Time, err error) {
 	}
 	if _, tooLong := errors.AsType[*BufferError](err); !tooLong {
 		t.errors.Add(1)
+		sum.errors.Add(1)
 	}
 }

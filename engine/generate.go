@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"slices"
-	"time"
 
 	"p11fs/p11"
 	"p11fs/p11/pkix"
@@ -28,9 +27,10 @@ func (s *Session) GenerateKey(ctx context.Context, m p11.Mechanism, template p11
 	if err != nil {
 		return 0, err
 	}
-	began := time.Now()
-	p.attrs, err = token.GenerateKey(s.long(ctx), m, p.attrs)
-	s.appSlot.called(m.Type, began, err)
+	err = s.makes(m.Type, func() (err error) {
+		p.attrs, err = token.GenerateKey(s.long(ctx), m, p.attrs)
+		return err
+	})
 	if err == nil {
 		err = finish(&p.attrs, generated, m.Type, nil)
 	}
@@ -63,9 +63,10 @@ func (s *Session) GenerateKeyPair(ctx context.Context, m p11.Mechanism, public, 
 	if err != nil {
 		return 0, 0, inTemplate("private key", err)
 	}
-	began := time.Now()
-	pub.attrs, priv.attrs, err = token.GenerateKeyPair(s.long(ctx), m, pub.attrs, priv.attrs)
-	s.appSlot.called(m.Type, began, err)
+	err = s.makes(m.Type, func() (err error) {
+		pub.attrs, priv.attrs, err = token.GenerateKeyPair(s.long(ctx), m, pub.attrs, priv.attrs)
+		return err
+	})
 	if err == nil {
 		err = finish(&pub.attrs, generated, m.Type, nil)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"p11fs/p11"
 	"p11fs/tokens"
@@ -37,19 +38,27 @@ type tokenCall struct {
 	done  chan struct{} // made when it is asked for
 	woken bool          // done is closed
 	cut   bool
+	began time.Time
 	stop  func() bool // ends the watch on the caller's context
 }
 
 // begin returns the context of a call: c, if it has served no call whose end somebody may
 // still look for.
-func (c *tokenCall) begin(ctx context.Context, a *Account) *tokenCall {
+func (c *tokenCall) begin(ctx context.Context, a *Account, now time.Time) *tokenCall {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.done != nil {
-		return &tokenCall{Context: ctx, account: a}
+		return &tokenCall{Context: ctx, account: a, began: now}
 	}
-	c.Context, c.account = ctx, a
+	c.Context, c.account, c.began = ctx, a, now
 	return c
+}
+
+// since is when the call began.
+func (c *tokenCall) since() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.began
 }
 
 // Done is context.Context's.

@@ -126,13 +126,13 @@ func (o *Operation) run(ctx context.Context, end ending, call func(context.Conte
 		return nil, err
 	}
 	defer o.leave()
-	c := o.calls.begin(ctx, o.session.appSlot.app.account)
+	began := time.Now()
+	c := o.calls.begin(ctx, o.session.appSlot.app.account, began)
 	o.call.Store(c)
 	if o.stop.Load() {
 		c.interrupt() // cut just now
 	}
 	defer c.end()
-	began := time.Now()
 	out, err := call(c)
 	o.inCall = false
 	err = interruptedBy(c, err)

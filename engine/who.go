@@ -14,6 +14,11 @@ type Presence struct {
 	Sessions   int
 	Operations int // in progress
 	Logins     []LoginOf
+	Calls      uint64        // of tokens, as Engine.Calls counts them
+	Errors     uint64        // of those
+	Took       time.Duration // all of them together
+	Busy       *Busy         // of its calls in progress the longest; nil for none
+	Waits      Waits         // of its uid
 }
 
 // LoginOf is a login of an application to a token.
@@ -31,11 +36,16 @@ func (e *Engine) Who() []Presence {
 		if len(sessions) == 0 {
 			continue
 		}
-		p := Presence{Number: a.number, Owner: a.owner, Since: a.since, Sessions: len(sessions)}
+		p := Presence{
+			Number: a.number, Owner: a.owner, Since: a.since, Sessions: len(sessions),
+			Calls: a.calls.count.Load(), Errors: a.calls.errors.Load(), Took: time.Duration(a.calls.total.Load()),
+			Busy: a.makings.longest(), Waits: a.account.waits(),
+		}
 		for _, s := range sessions {
 			s.mu.Lock()
 			p.Operations += len(s.operations)
 			s.mu.Unlock()
+			p.Busy = older(p.Busy, s.busy())
 		}
 		for _, slot := range e.list() {
 			if l := a.login(slot); l != nil {

@@ -26,6 +26,13 @@ func (p place) whoText(_ context.Context, c caller) ([]byte, error) {
 		if w.Owner.Unit != "" {
 			fmt.Fprintf(&b, " unit=%q", w.Owner.Unit)
 		}
+		fmt.Fprintf(&b, " calls=%d errors=%d seconds=%.6f", w.Calls, w.Errors, w.Took.Seconds())
+		if d := w.Busy; d != nil {
+			fmt.Fprintf(&b, " busy=%q", fmt.Sprintf("%s:%s:%s:%.6f", d.Token, d.Does, d.Mechanism.Short(), time.Since(d.Since).Seconds()))
+		}
+		if w.Waits != (engine.Waits{}) {
+			fmt.Fprintf(&b, " waits=processor:%d,long:%d", w.Waits.Processor, w.Waits.Long)
+		}
 		for _, l := range w.Logins {
 			user := "user"
 			if l.User == p11.CKU_SO {
