@@ -16,6 +16,8 @@ type presence struct {
 	UID                        uint32
 	User, Command, Door, Since string
 	PID, Sessions, Operations  int
+	Calls, Errors              int
+	Seconds                    float64
 	Logins                     []struct{ Token, User, Since string }
 }
 
@@ -67,6 +69,24 @@ func TestWho(t *testing.T) {
 	if got := first.ok("cat $P/who"); strings.Contains(got, "uid=65534") {
 		t.Errorf("another's sessions show: %s", got)
 	}
+	// top has the same of what they do, and nothing of others' mechanisms.
+	first.ok("for n in 1 2 3; do echo data > $T/digest/sha256 && cat $T/digest/sha256 >/dev/null; done")
+	if p := of(first.pid()); p.Calls < 6 || p.Errors != 0 || p.Seconds <= 0 {
+		t.Errorf("after three digests: %+v", p)
+	}
+	var top struct{ Callers, Tokens []struct{ PID int } }
+	for term, want := range map[*terminal][2]int{root: {4, 1}, first: {2, 0}, other: {1, 0}} {
+		if err := json.Unmarshal([]byte(term.ok("p11fs top --json --once -d 0.1")), &top); err != nil {
+			t.Fatal(err)
+		}
+		if len(top.Callers) != want[0] || min(1, len(top.Tokens)) != want[1] {
+			t.Errorf("top tells %+v, want %v", top, want)
+		}
+	}
+	if got := other.ok("p11fs top -d 0.1"); strings.Contains(got, "daemon") || !strings.Contains(got, "WAITS FOR") || strings.Contains(got, "sha256") {
+		t.Errorf("top, to another user:\n%s", got)
+	}
+
 	// Another's and nobody's are refused alike.
 	number := strconv.FormatUint(of(second.pid()).Number, 10)
 	for _, n := range []string{number, "99999"} {

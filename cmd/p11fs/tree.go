@@ -25,7 +25,7 @@ import (
 const mountEnv = "P11FS_MOUNT"
 
 // maxAnswer bounds what is read back from a control file.
-const maxAnswer = 1 << 20
+const maxAnswer = 16 << 20 // metrics has 2 KiB for each token, mechanism and door
 
 // A tree is a mounted p11fs.
 type tree struct{ dir string }

@@ -25,6 +25,25 @@ type presence struct {
 	Sessions   int          `json:"sessions"`
 	Operations int          `json:"operations"`
 	Logins     []loginEntry `json:"logins"`
+	Calls      uint64       `json:"calls"`
+	Errors     uint64       `json:"errors"`
+	Took       float64      `json:"seconds"` // all calls together
+	Busy       *busyEntry   `json:"busy,omitempty"`
+	Waits      waitEntry    `json:"waits"`
+}
+
+// A busyEntry is a call of a token that has not come back.
+type busyEntry struct {
+	Token     string  `json:"token"`
+	Does      string  `json:"does"`
+	Mechanism string  `json:"mechanism"`
+	Seconds   float64 `json:"seconds"`
+}
+
+// A waitEntry is how many requests of the application's user wait.
+type waitEntry struct {
+	Processor int `json:"processor"`
+	Long      int `json:"long"`
 }
 
 type loginEntry struct {
@@ -64,6 +83,16 @@ func parsePresence(line string) (p presence, err error) {
 			p.Sessions = n
 		case "operations":
 			p.Operations = n
+		case "calls":
+			p.Calls, _ = strconv.ParseUint(value, 10, 64)
+		case "errors":
+			p.Errors, _ = strconv.ParseUint(value, 10, 64)
+		case "seconds":
+			p.Took = finite(value)
+		case "busy":
+			p.Busy = parseBusy(value)
+		case "waits":
+			_, _ = fmt.Sscanf(value, "processor:%d,long:%d", &p.Waits.Processor, &p.Waits.Long)
 		case "login":
 			token, user, _ := strings.Cut(value, ":")
 			user, since, _ := strings.Cut(user, ":")
@@ -71,6 +100,25 @@ func parsePresence(line string) (p presence, err error) {
 		}
 	}
 	return p, nil
+}
+
+// parseBusy reads TOKEN:DOES:MECHANISM:SECONDS; a token's name may have colons.
+func parseBusy(text string) *busyEntry {
+	words := strings.Split(text, ":")
+	n := len(words) - 3
+	if n < 1 {
+		return nil
+	}
+	return &busyEntry{strings.Join(words[:n], ":"), words[n], words[n+1], finite(words[n+2])}
+}
+
+// finite is a number that JSON can have; 0 for others.
+func finite(text string) float64 {
+	x, err := strconv.ParseFloat(text, 64)
+	if err != nil || math.IsNaN(x) || math.IsInf(x, 0) {
+		return 0
+	}
+	return x
 }
 
 // who reads the file of that name.
