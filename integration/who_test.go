@@ -69,23 +69,11 @@ func TestWho(t *testing.T) {
 	if got := first.ok("cat $P/who"); strings.Contains(got, "uid=65534") {
 		t.Errorf("another's sessions show: %s", got)
 	}
-	// top has the same of what they do, and nothing of others' mechanisms.
 	first.ok("for n in 1 2 3; do echo data > $T/digest/sha256 && cat $T/digest/sha256 >/dev/null; done")
 	if p := of(first.pid()); p.Calls < 6 || p.Errors != 0 || p.Seconds <= 0 {
 		t.Errorf("after three digests: %+v", p)
 	}
-	var top struct{ Callers, Tokens []struct{ PID int } }
-	for term, want := range map[*terminal][2]int{root: {4, 1}, first: {2, 0}, other: {1, 0}} {
-		if err := json.Unmarshal([]byte(term.ok("p11fs top --json --once -d 0.1")), &top); err != nil {
-			t.Fatal(err)
-		}
-		if len(top.Callers) != want[0] || min(1, len(top.Tokens)) != want[1] {
-			t.Errorf("top tells %+v, want %v", top, want)
-		}
-	}
-	if got := other.ok("p11fs top -d 0.1"); strings.Contains(got, "daemon") || !strings.Contains(got, "WAITS FOR") || strings.Contains(got, "sha256") {
-		t.Errorf("top, to another user:\n%s", got)
-	}
+	wantTop(t, root, first, other)
 
 	// Another's and nobody's are refused alike.
 	number := strconv.FormatUint(of(second.pid()).Number, 10)
@@ -125,6 +113,23 @@ func TestWho(t *testing.T) {
 		term.close()
 	}
 	d.stop()
+}
+
+// wantTop: top tells each user of his own applications, and of mechanisms only root.
+func wantTop(t *testing.T, root, first, other *terminal) {
+	t.Helper()
+	for term, want := range map[*terminal][2]int{root: {4, 1}, first: {2, 0}, other: {1, 0}} {
+		var top struct{ Callers, Tokens []struct{ PID int } }
+		if err := json.Unmarshal([]byte(term.ok("p11fs top --json --once -d 0.1")), &top); err != nil {
+			t.Fatal(err)
+		}
+		if len(top.Callers) != want[0] || min(1, len(top.Tokens)) != want[1] {
+			t.Errorf("top tells %+v, want %v", top, want)
+		}
+	}
+	if got := other.ok("p11fs top -d 0.1"); strings.Contains(got, "daemon") || !strings.Contains(got, "WAITS FOR") || strings.Contains(got, "sha256") {
+		t.Errorf("top, to another user:\n%s", got)
+	}
 }
 
 // holdSession loads the module that is its first argument, logs in with the second, says so,
