@@ -245,43 +245,50 @@ func objectFiles(t *testing.T, top string) (names []string) {
 	return names
 }
 
-// TestDestroyedByTwoStores: two processes that have one token open, each with a watch of the
-// directory, destroy its objects at once. Each object is destroyed by one of them.
-func TestDestroyedByTwoStores(t *testing.T) {
+// TestDestroyedByTwo: two processes that have one token open destroy its objects at once.
+// Each object is destroyed by one of them, however they hear of one another.
+func TestDestroyedByTwo(t *testing.T) {
 	t.Parallel()
-	cfg := freshConfig(t)
-	one := openStore(t, cfg)
-	const n = 48
-	createObjects(t, one, n)
-	stores := []*Store{one, openStore(t, config(t, cfg.Dir))}
-	var wg sync.WaitGroup
-	var gone [n]atomic.Int32
-	for _, s := range stores {
-		for i := range n {
-			h := labelled(t, s, fmt.Sprint("object ", i))
-			wg.Go(func() {
-				switch err := s.Destroy(t.Context(), h, allow); {
-				case err == nil:
-					gone[i].Add(1)
-				case p11.RVOf(err) != p11.CKR_OBJECT_HANDLE_INVALID:
-					t.Errorf("object %d: %v", i, err)
+	for _, w := range ways() {
+		t.Run(fmt.Sprintf("%+v", w), func(t *testing.T) {
+			t.Parallel()
+			one, two := pair(t, w)
+			const n = 24
+			createObjects(t, one, n)
+			refresh(t, two)
+			var wg sync.WaitGroup
+			var gone [n]atomic.Int32
+			for _, s := range []*Store{one, two} {
+				var handles []p11.ObjectHandle
+				for i := range n {
+					handles = append(handles, labelled(t, s, fmt.Sprint("object ", i)))
 				}
-			})
-		}
-	}
-	wg.Wait()
-	for i := range gone {
-		if got := gone[i].Load(); got != 1 {
-			t.Errorf("object %d was destroyed %d times", i, got)
-		}
-	}
-	for _, s := range stores {
-		refresh(t, s)
-		if got := labels(t, s); len(got) > 0 {
-			t.Errorf("objects %v", got)
-		}
-	}
-	if files := objectFiles(t, cfg.Dir); len(files) > 0 {
-		t.Errorf("files %v", files)
+				for i, h := range handles {
+					wg.Go(func() {
+						switch err := s.Destroy(t.Context(), h, allow); {
+						case err == nil:
+							gone[i].Add(1)
+						case p11.RVOf(err) != p11.CKR_OBJECT_HANDLE_INVALID:
+							t.Errorf("object %d: %v", i, err)
+						}
+					})
+				}
+			}
+			wg.Wait()
+			for i := range gone {
+				if got := gone[i].Load(); got != 1 {
+					t.Errorf("object %d was destroyed %d times", i, got)
+				}
+			}
+			for _, s := range []*Store{one, two} {
+				refresh(t, s)
+				if got := labels(t, s); len(got) > 0 {
+					t.Errorf("objects %v", got)
+				}
+			}
+			if files := objectFiles(t, one.cfg.Dir); len(files) > 0 {
+				t.Errorf("files %v", files)
+			}
+		})
 	}
 }
