@@ -65,7 +65,7 @@ func (s *Session) initWith(ctx context.Context, u *use, m p11.Mechanism, key p11
 	if err != nil {
 		return err
 	}
-	o, err := s.beginParts(ctx, u, m, key, true)
+	o, err := s.beginParts(ctx, u, m, key, true, false)
 	if err != nil {
 		return err
 	}

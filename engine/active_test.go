@@ -293,7 +293,7 @@ func TestCutBeforeItIsActive(t *testing.T) {
 	ctx := t.Context()
 	b := newBench(t, hooks.Options{})
 	s := b.user(t)
-	o, err := s.beginParts(ctx, useOf(p11.CKF_SIGN), mech(t, "sha256-hmac"), create(t, s, macKey), true)
+	o, err := s.beginParts(ctx, useOf(p11.CKF_SIGN), mech(t, "sha256-hmac"), create(t, s, macKey), true, false)
 	want(t, err, p11.CKR_OK)
 	want(t, s.Logout(ctx), p11.CKR_OK)
 	want(t, s.activate(o), p11.CKR_USER_NOT_LOGGED_IN)

@@ -203,16 +203,21 @@ func (g *granted) allows(u *use, m p11.MechanismType) bool {
 }
 
 // mayUse refuses a use that no grant allows, and logs one that the key itself allows, with
-// the line that would.
-func (g *granted) mayUse(u *use, m p11.Mechanism) error {
-	if g.allows(u, m.Type) {
+// the line that would. fresh is oneWay's.
+func (g *granted) mayUse(u *use, m p11.Mechanism, fresh bool) error {
+	allowed := g.allows(u, m.Type)
+	functions, more := g.oneWay(u, m.Type, fresh)
+	if allowed && more == nil {
 		return nil
 	}
 	if err := mayUse(g.real, u, m); err != nil {
 		return err
 	}
 	g.log("use of a key refused: no grant allows it", "function", u.verb, "mechanism", m.Type.Short(),
-		"grant", grants.Line(g.app.owner.caller(), g.slot.Name(), g.key, u.atToken(), m.Type))
+		"grant", grants.Line(g.app.owner.caller(), g.slot.Name(), g.key, functions, m.Type))
+	if allowed {
+		return more
+	}
 	if !slices.ContainsFunc(g.list, func(grant *grants.Grant) bool { return grant.Functions&u.atToken() != 0 }) {
 		return p11.Advise(p11.Errorf(p11.CKR_KEY_FUNCTION_NOT_PERMITTED, "no grant of yours has the key %s", u.verb), "log in, or ask who writes the grants for a line: the daemon's log has it")
 	}
@@ -243,7 +248,9 @@ func (g *granted) stands(o *Operation) error {
 	}
 	again := &granted{app: g.app, slot: g.slot, by: now, key: g.key, list: now.covering(g.key), real: g.real}
 	if again.allows(o.use, o.mech.Type) {
-		return nil
+		if _, more := again.oneWay(o.use, o.mech.Type, o.fresh); more == nil {
+			return nil
+		}
 	}
 	return p11.Errorf(p11.CKR_USER_NOT_LOGGED_IN, "the grant by which the %s was begun has ended", o.use.noun)
 }

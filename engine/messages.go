@@ -178,6 +178,9 @@ func (o *Operation) beginMessage(ctx context.Context, a *AEADMessage, associated
 		}
 	}
 	m, err := a.mechanism(o.mech.Type, associated)
+	if err == nil && o.use.flag == p11.CKF_MESSAGE_ENCRYPT && o.granted != nil && a.Generator == p11.CKG_NO_GENERATE {
+		err = o.granted.mayUse(useOf(p11.CKF_ENCRYPT), m, false)
+	}
 	if err != nil {
 		return err
 	}

@@ -27,6 +27,7 @@ type Operation struct {
 	key     *entry   // held; nil for a digest
 	login   *login   // that lets the private key be used; nil for a public key or none, and by grants
 	granted *granted // that lets it be used by grants
+	fresh   bool     // the IV is none of the caller's choice
 	size    int      // of the longest digest or signature
 
 	signature []byte           // that a verification got first; nil in any other operation
@@ -60,12 +61,18 @@ const operationSize = 1 << 10
 // CKF_VERIFY, CKF_ENCRYPT, CKF_DECRYPT, CKF_SIGN_RECOVER or CKF_VERIFY_RECOVER. A
 // digest takes no key.
 func (s *Session) Begin(ctx context.Context, flag p11.Flags, m p11.Mechanism, key p11.ObjectHandle) (*Operation, error) {
-	return s.beginParts(ctx, useOf(flag), m, key, false)
+	return s.beginParts(ctx, useOf(flag), m, key, false, false)
+}
+
+// BeginFresh is Begin of an encryption under an IV that the caller has just chosen at random,
+// for whom it serves: to encrypt alone, by a grant, is no choice of IVs.
+func (s *Session) BeginFresh(ctx context.Context, m p11.Mechanism, key p11.ObjectHandle) (*Operation, error) {
+	return s.beginParts(ctx, useOf(p11.CKF_ENCRYPT), m, key, false, true)
 }
 
 // beginParts starts an operation in parts, for a C_…Init or for Begin.
-func (s *Session) beginParts(ctx context.Context, u *use, m p11.Mechanism, key p11.ObjectHandle, active bool) (*Operation, error) {
-	o, err := s.begin(ctx, u, m, key)
+func (s *Session) beginParts(ctx context.Context, u *use, m p11.Mechanism, key p11.ObjectHandle, active, fresh bool) (*Operation, error) {
+	o, err := s.beginWith(ctx, u, m, key, fresh)
 	if err != nil {
 		return nil, err
 	}

@@ -187,7 +187,7 @@ func (o *Operation) duplicate(ctx context.Context, s *Session) (*Operation, erro
 	if err := o.mayDuplicate(); err != nil {
 		return nil, err
 	}
-	c := &Operation{session: s, use: o.use, mech: o.mech, login: o.login, granted: o.granted, size: o.size, signature: o.signature, once: true}
+	c := &Operation{session: s, use: o.use, mech: o.mech, login: o.login, granted: o.granted, fresh: o.fresh, size: o.size, signature: o.signature, once: true}
 	_, err := o.run(ctx, never, func(context.Context) ([]byte, error) {
 		c.parts = o.parts
 		if o.key != nil {

@@ -94,6 +94,12 @@ func offered(flags p11.Flags) p11.Flags {
 // the session may use the key h so with m, and holds it in the operation that it
 // returns, which has not come to the token yet.
 func (s *Session) begin(ctx context.Context, u *use, m p11.Mechanism, h p11.ObjectHandle) (*Operation, error) {
+	return s.beginWith(ctx, u, m, h, false)
+}
+
+// beginWith is begin; fresh says that the IV in m was chosen for this by who calls it, and not
+// by whom it serves.
+func (s *Session) beginWith(ctx context.Context, u *use, m p11.Mechanism, h p11.ObjectHandle, fresh bool) (*Operation, error) {
 	if s.closed() {
 		return nil, s.gone()
 	}
@@ -103,7 +109,7 @@ func (s *Session) begin(ctx context.Context, u *use, m p11.Mechanism, h p11.Obje
 	if err := s.appSlot.slot.online(); err != nil {
 		return nil, err
 	}
-	o := &Operation{session: s, use: u, mech: m}
+	o := &Operation{session: s, use: u, mech: m, fresh: fresh}
 	if u.usage == 0 {
 		if err := interrupted(ctx); err != nil {
 			return nil, err
@@ -114,7 +120,7 @@ func (s *Session) begin(ctx context.Context, u *use, m p11.Mechanism, h p11.Obje
 	if err != nil {
 		return nil, err
 	}
-	err = e.mayUse(u, m)
+	err = e.mayUse(u, m, fresh)
 	if err == nil {
 		err = s.appSlot.app.engine.rules.mayWrapAtAll(e.attrs, u, m.Type)
 	}
@@ -156,7 +162,7 @@ func (o *Operation) serves(ctx context.Context) error {
 	}
 	e, err := o.session.openKey(ctx, key.handle, o.use.invalid)
 	if err == nil {
-		err = e.mayUse(o.use, o.mech)
+		err = e.mayUse(o.use, o.mech, o.fresh)
 		e.release()
 	}
 	if err == nil || p11.RVOf(err) == p11.CKR_FUNCTION_CANCELED {
@@ -170,9 +176,9 @@ func (o *Operation) serves(ctx context.Context) error {
 }
 
 // mayUse checks that the key may be used so with m, by who sees it.
-func (e *entry) mayUse(u *use, m p11.Mechanism) error {
+func (e *entry) mayUse(u *use, m p11.Mechanism, fresh bool) error {
 	if e.granted != nil {
-		if err := e.granted.mayUse(u, m); err != nil {
+		if err := e.granted.mayUse(u, m, fresh); err != nil {
 			return err
 		}
 	}

@@ -28,7 +28,11 @@ type use struct {
 // use starts an operation with the key, and gives it the PIN that was written for
 // it if the key wants one each time. Without one the operation refuses its data.
 func (k *keyFile) use(ctx context.Context, s *session, key engine.ObjectInfo, function p11.Flags, m p11.Mechanism) (*use, error) {
-	op, err := s.eng.Begin(ctx, function, m, key.Handle)
+	begin := func() (*engine.Operation, error) { return s.eng.Begin(ctx, function, m, key.Handle) }
+	if k.ivInFront() && function == p11.CKF_ENCRYPT {
+		begin = func() (*engine.Operation, error) { return s.eng.BeginFresh(ctx, m, key.Handle) }
+	}
+	op, err := begin()
 	if err != nil || !key.Attrs.Bool(p11.CKA_ALWAYS_AUTHENTICATE) {
 		return &use{op: op}, err
 	}

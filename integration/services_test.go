@@ -386,6 +386,12 @@ func TestUnlock(t *testing.T) {
 		t.Error("unlocked, and status does not say so")
 	}
 	term.ok("[ -e $O/box.sec/encrypt ] && [ ! -e $O/box.sec/decrypt ] && echo data > $O/box.sec/encrypt && cat $O/box.sec/encrypt > out")
+	// Under the IV of the message its ciphertext encrypts to the message.
+	for _, again := range []string{"aes-gcm,iv=$iv", "aes-ctr,counter=${iv}00000002", "aes-ecb"} {
+		if r := term.run("iv=$(head -c 12 out | od -An -tx1 | tr -d ' \n'); tail -c +13 out | head -c 5 > $O/box.sec/encrypt:" + again); r.status == 0 {
+			t.Errorf("who may encrypt alone decrypts with %s: %q", again, term.ok("cat $O/box.sec/encrypt:"+again))
+		}
+	}
 	// What waits is gone with the login.
 	term.ok("echo data > $O/box.sec/encrypt && p11fs lock swtok")
 	if r := term.run("cat $O/box.sec/encrypt"); r.status == 0 || unlocked() {

@@ -160,7 +160,7 @@ func FunctionNames() []string {
 	return names
 }
 
-// Line is the grant of one use of a key that would be enough for the caller.
+// Line is the grant of one use of a key, or of several, that would be enough for the caller.
 func Line(c Caller, token string, k Key, use p11.Flags, m p11.MechanismType) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "user=%d", c.UID)
@@ -171,11 +171,7 @@ func Line(c Caller, token string, k Key, use p11.Flags, m p11.MechanismType) str
 	if len(k.ID) > 0 {
 		fmt.Fprintf(&b, " id=0x%x", k.ID)
 	}
-	for _, f := range functions() {
-		if f.flag&use != 0 {
-			fmt.Fprintf(&b, " functions=%s", f.name)
-		}
-	}
+	fmt.Fprintf(&b, " functions=%s", strings.Join((&Grant{Functions: use}).FunctionNames(), ","))
 	fmt.Fprintf(&b, " mechanisms=%s", m.Short())
 	if k.AlwaysAuthenticate {
 		b.WriteString(" always-authenticate=granted")
