@@ -328,7 +328,13 @@ func sameObject(old, now *tokens.Object) bool {
 		return false
 	}
 	defer now.Release()
-	return len(a) == len(b) && a.Match(b) && old.Dated.Equal(now.Dated)
+	return len(a) == len(b) && a.Match(b) && sameDate(old.Dated, now.Dated)
+}
+
+// sameDate compares the times of two versions. A backup has whole seconds: what it brings back
+// has not changed by that.
+func sameDate(old, now time.Time) bool {
+	return now.Equal(old) || now.Equal(old.Truncate(time.Second))
 }
 
 // lookOut looks at all tokens now and then, until ctx ends.
