@@ -47,6 +47,7 @@ func clientSections() []clientSection {
 		{heading: "openssl", files: "openssl", tools: []string{"openssl"}, needs: []string{engineLibrary}, key: "rsa:2048", label: "mail"},
 		{heading: "ssh", files: "ssh", tools: []string{"ssh", "sshd", "ssh-agent", "git"}, key: "EC:prime256v1", label: "login", twin: "login2"},
 		{heading: "p11fs agent", files: "agent", tools: []string{"ssh", "sshd", "ssh-agent", "git"}, key: "EC:prime256v1", label: "laptop", noModule: true},
+		{heading: "git", files: "git", tools: []string{"ssh-keygen", "git"}, key: "EC:prime256v1", label: "commits", noModule: true},
 		{heading: "curl", files: "curl", tools: []string{"curl", "openssl", "python3"}, needs: []string{engineLibrary}, key: "EC:prime256v1", label: "curl"},
 		{heading: "nginx", files: "nginx", tools: []string{"nginx", "curl", "openssl"}, needs: []string{engineLibrary}, key: "EC:prime256v1", label: "nginx"},
 		{heading: "Java", files: "java", tools: []string{"java", "keytool"}, key: "EC:prime256v1", label: "java"},

@@ -95,7 +95,7 @@ func (t tree) ageKey(key string) (k ageKey, err error) {
 		k.public, _ = p.ECDH()
 	}
 	if k.public == nil || k.public.Curve() != ecdh.X25519() && k.public.Curve() != ecdh.P256() {
-		return k, errors.New("age has no recipients of its type: make a key with p11fs generate x25519")
+		return k, errors.New("age has no recipients of its type: make a key with p11fs generate x25519, or p11fs generate ec:p256 derive=true")
 	}
 	return k, nil
 }

@@ -51,14 +51,20 @@ type agentKey struct {
 	public ssh.PublicKey // or a certificate over it
 }
 
-// all returns the keys that may be seen now, each behind its certificates.
+// all returns the keys that may be seen now, each behind its certificates, and those that
+// were replaced behind all others.
 func (a *sshAgent) all() (keys []agentKey, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.locked != nil {
 		return nil, nil
 	}
+	var old []agentKey // which servers that count tries are not to see first
 	err = a.each(func(at tree, key string) {
+		to := &keys
+		if at.retired(key) {
+			to = &old
+		}
 		s, err := newSigner(at, key)
 		if err != nil {
 			return // no key of ssh's
@@ -69,12 +75,12 @@ func (a *sshAgent) all() (keys []agentKey, err error) {
 		}
 		for _, c := range a.certificates {
 			if slices.Equal(c.Key.Marshal(), public.Marshal()) {
-				keys = append(keys, agentKey{s, c})
+				*to = append(*to, agentKey{s, c})
 			}
 		}
-		keys = append(keys, agentKey{s, public})
+		*to = append(*to, agentKey{s, public})
 	})
-	return keys, err
+	return append(keys, old...), err
 }
 
 // each calls f with each private key that signs.

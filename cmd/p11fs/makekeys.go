@@ -38,7 +38,7 @@ key-type=rsa.` + attributesText + keyText,
 		Use: "decapsulate KEY [ATTRIBUTE=VALUE...]", Short: "Make the key that a ciphertext of encapsulate tells, and print its name",
 		Long: `Make the key that the ciphertext on standard input tells the owner of a private key, and
 print its name. It is an AES key of 32 bytes, unless the attributes say otherwise.` + attributesText + keyText,
-		Example: `  p11fs decapsulate swtok/box label=heard < told.ct`,
+		Example: `  p11fs decapsulate swtok/capsule label=heard < told.ct`,
 	})
 	return []*cobra.Command{newWrap(s), unwrap, newDerive(s), newEncapsulate(s), decapsulate}
 }
@@ -248,7 +248,7 @@ func newEncapsulate(s streams) *cobra.Command {
 		Long: `Make a key, which has the attributes, and write the ciphertext that tells it to the owner
 of the public key KEY to standard output. decapsulate makes the same key of it. It is an AES
 key of 32 bytes, unless the attributes say otherwise.` + attributesText + keyText,
-		Example: `  p11fs encapsulate swtok/box label=told > told.ct`,
+		Example: `  p11fs encapsulate swtok/capsule label=told > told.ct`,
 		Args:    takes(1, math.MaxInt),
 	}
 	output := c.Flags().StringP("output", "o", "", "write to this `FILE`, which is there only when all is well")

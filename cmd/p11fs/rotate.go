@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -23,7 +24,9 @@ func newRotate(s streams) *cobra.Command {
 		Long: `Make a new key, or key pair, of the same type and size, with the same uses and rights, and
 give it the name that the old one has. The old one is kept as NAME-DATE, with its public key
 and its certificate, for what it has signed and encrypted; p11fs rm destroys it when that is
-over. The names are printed: those of the new key, and those that the old one has now.
+over. The names are printed: those of the new key first, and behind them those that the old
+one has now; standard error says which are which. A second rotation on one day keeps the key
+of the first as NAME-DATE-2, a third that of the second as NAME-DATE-3.
 
 WHAT says what the new key is to be, as for p11fs generate, if it is not to be of the old
 one's type and size. Uses that it cannot have are left out then.
@@ -58,9 +61,7 @@ one.` + keyText,
 		if err == nil {
 			err = r.rename()
 		}
-		for _, n := range r.names {
-			fmt.Fprintln(s.out, filepath.Join(filepath.Base(at.dir), n))
-		}
+		r.print(s)
 		return err
 	}
 	return c
@@ -76,7 +77,27 @@ type rotation struct {
 	class  p11.ObjectClass
 	newest string   // in objects: the key that is to have the name
 	older  []string // in objects: what has the label, and does not belong to that key
-	names  []string // in objects, for who reads them
+	now    []string // in objects: what has the name in the end
+	dated  []string // in objects: what has a dated one
+}
+
+// print prints the names, for scripts, and says which are which.
+func (r *rotation) print(s streams) {
+	for _, names := range [][]string{r.now, r.dated} {
+		for i, n := range names {
+			names[i] = filepath.Join(filepath.Base(r.at.dir), n)
+			fmt.Fprintln(s.out, names[i])
+		}
+	}
+	for i, n := range r.now {
+		r.now[i] = printableLine(n)
+	}
+	for i, n := range r.dated {
+		r.dated[i] = printableLine(n)
+	}
+	if len(r.dated) > 0 && len(r.now) > 0 {
+		fmt.Fprintf(s.err, "p11fs: %s: the new one; %s: the old one, as it was, under another name\n", strings.Join(r.now, " "), strings.Join(r.dated, " "))
+	}
 }
 
 // begin looks which keys have the label of the one that was named.
@@ -250,11 +271,26 @@ func (r *rotation) rename() error {
 		if err != nil {
 			return fmt.Errorf("%w: the new key is made, and p11fs rotate --finish gives it the name", r.at.refused(r.what, "", err))
 		}
-		r.names = append(r.names, dated)
+		r.dated = append(r.dated, dated)
 	}
-	now, err := r.find("")
-	r.names = append(now, r.names...)
+	var err error
+	r.now, err = r.find("")
 	return err
+}
+
+// datedName is what free makes of a name.
+var datedName = regexp.MustCompile(`^(.+)-\d{4}-\d\d-\d\d(-\d+)?$`)
+
+// retired reports whether a rotation gave a key in objects its name, and another has the one
+// that it had: who chooses for himself is to take that one.
+func (t tree) retired(key string) bool {
+	suffix := filepath.Ext(key)
+	m := datedName.FindStringSubmatch(strings.TrimSuffix(filepath.Base(key), suffix))
+	if m == nil {
+		return false
+	}
+	_, err := os.Lstat(filepath.Join(t.dir, filepath.Dir(key), m[1]+suffix))
+	return err == nil
 }
 
 // free is a dated name that nothing has, for an object in objects.

@@ -108,7 +108,7 @@ first, and what is on the server stays. --list shows the tokens of that server i
 		}
 		ask := maker.ask()
 		if ask.terminal {
-			fmt.Fprintf(s.err, "Every object in %s goes. A token that was never initialised has the SO PIN 87654321.\n", token)
+			fmt.Fprintf(s.err, "Every object in %s goes.\n", token)
 		}
 		if !*yes && d.inUse(token) {
 			if err := mayDestroy(c.Context(), ask, token); err != nil {
@@ -149,7 +149,7 @@ func initFlags(c *cobra.Command) initialiser {
 // initialise asks for what was not given, and initialises the token.
 func (i initialiser) initialise(ask *asker, d pinDoor, token string) error {
 	ctx := i.c.Context()
-	soPIN, err := getPIN(ctx, ask, *i.soFile, "SO PIN", false)
+	soPIN, err := getPIN(ctx, ask, *i.soFile, "SO PIN (87654321 until it is changed)", false)
 	if err != nil {
 		return err
 	}

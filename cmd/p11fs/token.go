@@ -110,6 +110,10 @@ A token of your own is of the kind that its name says (tpm, lite, icsf, ep11tok,
 else kept in files. With --system, or an opencryptoki.conf of your own, --kind says it, and
 the slot is added to that file. Where it cannot be made, nothing is changed.
 
+Slots of your own have the next number, and when the daemon is started anew that which the
+name has in the order of all names: programs are to ask for the label of a token, as
+pkcs11:token=work and --token-label do. In opencryptoki.conf a slot keeps its number.
+
 With --adopt a directory that is there already is served as it is: one that was moved back
 after p11fs token rm, or copied from another machine.`,
 		Example: `  p11fs token new work

@@ -273,6 +273,9 @@ func TestNotServed(t *testing.T) {
 			t.Errorf("got %q, want %q, of\n%s", got, want, status)
 		}
 	}
+	if f := notServed(Finding{}, good+"offline b: no card: 3\n"); strings.Contains(f.Mend, "restart") {
+		t.Errorf("a token that comes back by itself is mended with: %s", f.Mend)
+	}
 }
 
 // slotDaemon makes a process 77 of that name, which the slot daemon's file names.

@@ -44,7 +44,7 @@ func notServed(f Finding, status string) Finding {
 			name, _, _ := strings.Cut(rest, " ")
 			all.add(mend, "the token %s is not served: %s", name, why)
 		case what == "offline":
-			all.add(mend, "the token %s", strings.Replace(rest, ": ", " is offline: ", 1))
+			all.add("bring back the device or server that has its keys: the token is online by itself then", "the token %s", strings.Replace(rest, ": ", " is offline: ", 1))
 		case what == "damaged" && strings.Contains(rest, tokens.ManyAdvice):
 			about, more, _ := strings.Cut(rest, ": "+tokens.ManyAdvice)
 			all.add(tokens.ManyAdvice+more, "the token %s", about)

@@ -108,5 +108,5 @@ func (e Examination) strength() Finding {
 	if f.Weak != nil {
 		return f
 	}
-	return f.good("as good as it gets")
+	return f.good("no token could be kept in a stronger way")
 }

@@ -20,6 +20,12 @@ git -C repo config user.signingkey "$PWD/laptop.pub"
 git -C repo -c user.name=me -c user.email=me@example.org commit -q -S --allow-empty -m signed
 echo "me@example.org $(cat laptop.pub)" > signers
 git -C repo -c gpg.ssh.allowedSignersFile="$PWD/signers" verify-commit HEAD
+# A key that was replaced comes last.
+p11fs generate swtok ed25519 label=aaa
+p11fs rotate swtok/aaa
+ssh-add -l | grep -n 'swtok/' > offered
+head -n -1 offered | grep 'swtok/aaa\.key '
+tail -n 1 offered | grep 'swtok/aaa-20..-..-..\.key '
 # A certificate, of a CA that is in the token too.
 p11fs generate swtok ed25519 label=sshca
 cat "$O/sshca.key/public.ssh" > sshca.pub
