@@ -90,7 +90,7 @@ func newCard(s streams) *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newCardServe(s), newCardStatus(s), newCardWK(s), newCardOnline("offline", "Have an APQN answer no more, as a card that was taken out", false),
+	c.AddCommand(newCardServe(s), newCardStatus(s), newCardWK(s), newCardPoints(s), newCardOnline("offline", "Have an APQN answer no more, as a card that was taken out", false),
 		newCardOnline("online", "Have an APQN answer again", true))
 	for _, step := range reencipherSteps() {
 		c.AddCommand(newCardKeys(s, step))

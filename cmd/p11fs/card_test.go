@@ -118,6 +118,7 @@ func TestCard(t *testing.T) {
 	sign(nil, p11.CKR_OK)
 	do(exitOK, "wk", "separate", "--apqn", "0a.0002")
 	sign(card.Target{{Adapter: 10, Domain: 2}}, ep11.WKIDMismatch)
+	cardPoints(t, do, sign)
 	do(exitUsage, "wk", "rotate")
 	do(exitUsage, "offline", "nothing")
 	do(exitUsage, "status", "--kind", "none")
@@ -125,6 +126,26 @@ func TestCard(t *testing.T) {
 	stop()
 	serveCards(t, dir, socket)
 	sign(nil, p11.CKR_OK) // with another process, as it were
+}
+
+// cardPoints shows and switches control points of cards whose key sign uses.
+func cardPoints(t *testing.T, do func(int, ...string) string, sign func(card.Target, p11.RV)) {
+	t.Helper()
+	points := do(exitOK, "points")
+	if !strings.Contains(points, "\n3 SIGN_SYMM=on\n") || !strings.Contains(points, "\n37 USER_SET_TRUSTED=off\n") {
+		t.Errorf("points:\n%s", points)
+	}
+	do(exitOK, "points", "SIGN_SYMM=off", "37=on")
+	sign(nil, ep11.StaticPolicy)
+	if out := do(exitOK, "points"); out != strings.NewReplacer("3 SIGN_SYMM=on", "3 SIGN_SYMM=off", "USER_SET_TRUSTED=off", "USER_SET_TRUSTED=on").Replace(points) {
+		t.Errorf("points:\n%s", out)
+	}
+	do(exitOK, "points", "XCP_CPB_SIGN_SYMM=on")
+	sign(nil, p11.CKR_OK)
+	for _, bad := range []string{"SIGN_SYMM", "SIGN_SYMM=", "SIGN=on", "128=on", "-1=off"} {
+		do(exitUsage, "points", "--", bad)
+	}
+	do(exitUsage, "points", "--kind", "cca")
 }
 
 // TestCardSocket is of what is at the socket's place.

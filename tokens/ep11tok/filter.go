@@ -8,6 +8,7 @@ import (
 
 	"p11fs/p11"
 	"p11fs/tokens/card/cardway"
+	"p11fs/tokens/card/ep11"
 )
 
 // filterFile is the control-point filter of a configuration that names none.
@@ -22,36 +23,8 @@ type filterLine struct {
 	mechanisms []p11.MechanismType
 }
 
-// points are how many control points there may be, and maxListed the mechanisms of one line.
-const (
-	points    = 1024
-	maxListed = 1024
-)
-
-// controlPoints has the names that lines have for control points (EP11 wire format,
-// "Control points").
-func controlPoints() []struct {
-	name  string
-	point int
-} {
-	return []struct {
-		name  string
-		point int
-	}{
-		{"ADD_CPBS", 0}, {"DELETE_CPBS", 1}, {"SIGN_ASYMM", 2}, {"SIGN_SYMM", 3}, {"SIGVERIFY_SYMM", 4},
-		{"ENCRYPT_SYMM", 5}, {"DECRYPT_ASYMM", 6}, {"DECRYPT_SYMM", 7}, {"WRAP_ASYMM", 8}, {"WRAP_SYMM", 9},
-		{"UNWRAP_ASYMM", 10}, {"UNWRAP_SYMM", 11}, {"KEYGEN_ASYMM", 12}, {"KEYGEN_SYMM", 13}, {"RETAINKEYS", 14},
-		{"SKIP_KEYTESTS", 15}, {"NON_ATTRBOUND", 16}, {"MODIFY_OBJECTS", 17}, {"RNG_SEED", 18}, {"ALG_RAW_RSA", 19},
-		{"ALG_NFIPS2009", 20}, {"ALG_NBSI2009", 21}, {"KEYSZ_HMAC_ANY", 22}, {"KEYSZ_BELOW80BIT", 23},
-		{"KEYSZ_80BIT", 24}, {"KEYSZ_112BIT", 25}, {"KEYSZ_128BIT", 26}, {"KEYSZ_192BIT", 27}, {"KEYSZ_256BIT", 28},
-		{"KEYSZ_RSA65536", 29}, {"ALG_RSA", 30}, {"ALG_DSA", 31}, {"ALG_EC", 32}, {"ALG_EC_BPOOLCRV", 33},
-		{"ALG_EC_NISTCRV", 34}, {"ALG_NFIPS2011", 35}, {"ALG_NBSI2011", 36}, {"USER_SET_TRUSTED", 37},
-		{"ALG_SKIP_CROSSCHK", 38}, {"WRAP_CRYPT_KEYS", 39}, {"SIGN_CRYPT_KEYS", 40}, {"WRAP_SIGN_KEYS", 41},
-		{"USER_SET_ATTRBOUND", 42}, {"ALLOW_PASSPHRASE", 43}, {"WRAP_STRONGER_KEY", 44}, {"WRAP_WITH_RAW_SPKI", 45},
-		{"ALG_DH", 46}, {"DERIVE", 47}, {"ALLOW_NONSESSION", 48}, {"ALG_EC_25519", 55}, {"ALG_NBSI2017", 61},
-		{"CPACF_PK", 64}, {"ALG_PQC", 65}, {"ALG_ML_DSA", 79}, {"ALG_ML_KEM", 80},
-	}
-}
+// maxListed is how many mechanisms one line may have.
+const maxListed = 1024
 
 // parseFilter reads a filter.
 func parseFilter(src string) (filter, error) {
@@ -67,7 +40,7 @@ func parseFilter(src string) (filter, error) {
 			return cardway.Word{Line: n}.Bad(fmt.Sprintf(format, args...))
 		}
 		name, list, ok := strings.Cut(line, ":")
-		point, known := pointOf(strings.TrimSpace(name))
+		point, known := ep11.PointOf(strings.TrimSpace(name))
 		if !ok || !known {
 			return nil, bad("it is CONTROL POINT: MECHANISM, MECHANISM, not %s", cardway.Clip(line))
 		}
@@ -90,29 +63,12 @@ func parseFilter(src string) (filter, error) {
 	return f, nil
 }
 
-// pointOf is the control point of that name or number.
-func pointOf(s string) (int, bool) {
-	name := strings.TrimPrefix(s, "XCP_CPB_")
-	for _, p := range controlPoints() {
-		if p.name == name {
-			return p.point, true
-		}
-	}
-	n, err := strconv.ParseUint(s, 0, 16)
-	return int(n), err == nil && n < points
-}
-
 // admits says whether the control points of a card, of which the first is bit 0x80 of byte 0,
 // leave a mechanism: none that names it is off.
 func (f filter) admits(m p11.MechanismType, on []byte) bool {
 	return !slices.ContainsFunc(f, func(l filterLine) bool {
-		return slices.Contains(l.mechanisms, m) && !isOn(on, l.point)
+		return slices.Contains(l.mechanisms, m) && !ep11.HasPoint(on, l.point)
 	})
-}
-
-// isOn says whether a control point is on. One that the card does not tell of is off.
-func isOn(on []byte, point int) bool {
-	return point/8 < len(on) && on[point/8]&(0x80>>(point%8)) != 0
 }
 
 // readFilter reads the filter of a configuration: without a name there is none.

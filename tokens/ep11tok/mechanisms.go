@@ -75,7 +75,13 @@ func (c *cards) mechanisms(ctx context.Context, domains []domain) ([]p11.Mechani
 			continue // the card has it in its list, and knows nothing of it
 		}
 		info := p11.MechanismInfo{Type: m, MinKeySize: numbers[0], MaxKeySize: numbers[1], Flags: p11.Flags(numbers[2])}
-		if info, ok := c.fit(info); ok {
+		info, ok := c.fit(info)
+		for i := range domains {
+			if d := &domains[i]; d.err == nil && ok {
+				info, ok = ep11.Bounded(d.points[:], info)
+			}
+		}
+		if ok {
 			list = append(list, info)
 		}
 	}

@@ -111,7 +111,7 @@ func (o *operation) prepare(info p11.MechanismInfo, facts p11.Facts) error {
 	if blob, err := keyBlob(o.attrs); err != nil || len(blob) == 0 {
 		return p11.Errorf(p11.CKR_KEY_HANDLE_INVALID, "the key has no blob of a card")
 	}
-	if bits := bitsOf(o.attrs); bits > 0 && !secretKey && (uint64(bits) < info.MinKeySize || uint64(bits) > info.MaxKeySize) {
+	if bits := bitsOf(o.attrs); bits > 0 && class == p11.CKO_PRIVATE_KEY && (uint64(bits) < info.MinKeySize || uint64(bits) > info.MaxKeySize) {
 		return p11.Errorf(p11.CKR_KEY_SIZE_RANGE, "%s takes keys of %d to %d bits, not %d", o.m.Type.Short(), info.MinKeySize, info.MaxKeySize, bits)
 	}
 	var err error

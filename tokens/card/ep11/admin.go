@@ -15,9 +15,6 @@ const (
 	CommandControlPoints = QueryBase + 6 // 16 bytes of bits, point 0 the highest
 )
 
-// ControlPointBytes is the length of the control points' bits.
-const ControlPointBytes = 16
-
 // A command is a header of fixed length, all big-endian, and a payload:
 //
 //	u32 command · u32 domain · u32 instance · 16 module · 16 transaction counter
@@ -92,9 +89,4 @@ func ControlPoints(ctx context.Context, via card.Transport, target card.Target) 
 	}
 	copy(points[:], b)
 	return points, err
-}
-
-// HasPoint says whether control point n is on.
-func HasPoint(points [ControlPointBytes]byte, n int) bool {
-	return n >= 0 && n < 8*ControlPointBytes && points[n/8]&(0x80>>(n%8)) != 0
 }

@@ -45,7 +45,9 @@ func (*domain) SeedRandom(context.Context, []byte) error { return nil }
 // GetMechanismList gives the list.
 func (d *domain) GetMechanismList(context.Context, uint64) (list []uint64, err error) {
 	for _, m := range d.list {
-		list = append(list, uint64(m.Type))
+		if _, ok := ep11.Bounded(d.points, m); ok {
+			list = append(list, uint64(m.Type))
+		}
 	}
 	return list, nil
 }
@@ -53,7 +55,7 @@ func (d *domain) GetMechanismList(context.Context, uint64) (list []uint64, err e
 // GetMechanismInfo gives the sizes and flags of a mechanism.
 func (d *domain) GetMechanismInfo(_ context.Context, _, mechanism uint64) ([]uint64, error) {
 	for _, m := range d.list {
-		if uint64(m.Type) == mechanism {
+		if m, ok := ep11.Bounded(d.points, m); ok && uint64(m.Type) == mechanism {
 			return []uint64{m.MinKeySize, m.MaxKeySize, uint64(m.Flags)}, nil
 		}
 	}
@@ -162,7 +164,7 @@ func (d *domain) Admin(_ context.Context, command, _ []byte) (response, response
 	var out []byte
 	switch n {
 	case ep11.CommandControlPoints:
-		out = d.set.ControlPoints()
+		out = d.points
 	case ep11.CommandReencrypt:
 		out, err = d.reencrypt(payload)
 	default:
@@ -235,7 +237,7 @@ func (d *domain) module() *ep11.ModuleInfo {
 	m := &ep11.ModuleInfo{
 		API: apiOrdinal, Domains: uint64(len(d.set.apqns)), FirmwareVersion: [2]byte{0, 1},
 		DigestState: 1024, PINBlob: ep11.SessionLen + loginSalt + ep11.MACLen, SymmetricKey: 256, SPKI: 1024, PrivateKey: 4096,
-		SymmetricState: 8192, MaxPayload: 1 << 20, ControlPointBytes: ControlPointBytes, ControlPoints: 8 * ControlPointBytes,
+		SymmetricState: 8192, MaxPayload: 1 << 20, ControlPointBytes: ep11.ControlPointBytes, ControlPoints: 8 * ep11.ControlPointBytes,
 	}
 	for i := range m.Serial {
 		m.Serial[i] = ' '

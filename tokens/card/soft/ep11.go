@@ -58,6 +58,11 @@ func (e *EP11) Call(ctx context.Context, c *card.Call) error {
 	}
 	d := &domain{EP11: e, apqn: a, order: c.AnyOrder(), wk: wrappingKey{wk}}
 	defer d.wk.wipe()
+	if d.points, err = e.set.ControlPoints(); err != nil {
+		e.log.Error("software card: the control points cannot be read", "apqn", a, "err", err)
+		c.Return = uint64(ep11.Internal)
+		return nil
+	}
 	ep11.Answer(ctx, c, d)
 	e.log.Debug("software card: call", "function", c.Function.Name, "apqn", a, "rv", p11.RV(c.Return))
 	return nil
@@ -69,6 +74,8 @@ type domain struct {
 	apqn  card.APQN
 	order binary.ByteOrder
 	wk    wrappingKey // without a key if there is none
+
+	points []byte // the control points
 }
 
 var _ ep11.Card = (*domain)(nil)
@@ -160,7 +167,7 @@ const (
 // allow refuses what a control point has switched off.
 func (d *domain) allow(points ...int) error {
 	for _, p := range points {
-		if p != alwaysOn && !ep11.HasPoint([ControlPointBytes]byte(d.set.points), p) {
+		if p != alwaysOn && !ep11.HasPoint(d.points, p) {
 			return ep11.StaticPolicy
 		}
 	}
@@ -176,7 +183,10 @@ func (d *domain) allowUse(use p11.Flags, k *key) error {
 		return other
 	}
 	kt, _ := k.attrs.KeyType()
-	algorithm, point := pointOf(kt), alwaysOn
+	algorithm, strength, point := pointOf(kt), ep11.StrengthPoint(kt, k.size()), alwaysOn
+	if k.class() == p11.CKO_PUBLIC_KEY && use != p11.CKF_WRAP {
+		strength = alwaysOn // what others have signed with a weak key can be verified
+	}
 	switch use {
 	case p11.CKF_SIGN:
 		point = of(pointSignSymmetric, pointSign)
@@ -191,7 +201,7 @@ func (d *domain) allowUse(use p11.Flags, k *key) error {
 	case p11.CKF_UNWRAP:
 		point = of(pointUnwrapSymm, pointUnwrap)
 	}
-	return d.allow(point, algorithm)
+	return d.allow(point, algorithm, strength)
 }
 
 // pointOf is what switches the keys of a type off.

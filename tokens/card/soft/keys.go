@@ -71,7 +71,12 @@ func (d *domain) seal(attrs p11.Attributes, bits ep11.Bits, pin []byte) ([]byte,
 		return nil, err
 	}
 	attrs.Delete(p11.CKA_VALUE_LEN)
-	b := d.wk.seal(&key{attrs: attrs, bits: bits, session: session}, d.order)
+	k := &key{attrs: attrs, bits: bits, session: session}
+	kt, _ := attrs.KeyType()
+	if err := d.allow(ep11.StrengthPoint(kt, k.size())); err != nil {
+		return nil, err
+	}
+	b := d.wk.seal(k, d.order)
 	if len(b) > ep11.MaxBlob {
 		return nil, p11.CKR_KEY_SIZE_RANGE
 	}
@@ -158,6 +163,12 @@ func (d *domain) GenerateKeyPair(ctx context.Context, mech p11.Mechanism, public
 	}
 	if ok && mech.Type != p11.CKM_EC_KEY_PAIR_GEN && d.fits(mech.Type, bits) != nil {
 		return nil, nil, p11.CKR_KEY_SIZE_RANGE
+	}
+	if !ok {
+		bits = (&key{attrs: wanted}).size()
+	}
+	if err := d.allow(ep11.StrengthPoint(kt, bits)); err != nil {
+		return nil, nil, err
 	}
 	pub, priv, err := d.crypto.GenerateKeyPair(ctx, made, wanted, other)
 	if err != nil {

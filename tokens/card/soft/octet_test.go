@@ -113,7 +113,7 @@ func TestMontgomery(t *testing.T) {
 func TestPoint25519(t *testing.T) {
 	b := newBench(t, swtok.GoProvider())
 	key, _ := b.pair(t, "ec-key-pair-gen", "ec-params=ed25519 verify=true", "sign=true")
-	b.set.points[point25519/8] &^= 0x80 >> (point25519 % 8)
+	b.switchPoint(t, point25519, false)
 	if _, err := ep11.SignSingle(t.Context(), b.via, nil, key, p11.Mechanism{Type: p11.CKM_IBM_ED25519_SHA512}, []byte("x")); p11.RVOf(err) != ep11.StaticPolicy {
 		t.Errorf("it signs: %v", err)
 	}

@@ -171,7 +171,6 @@ func TestAttributes(t *testing.T) {
 // administrators trust.
 func TestTrust(t *testing.T) {
 	b := newBench(t, swtok.GoProvider())
-	b.set.points = firstPoints()
 	pad := mech(t, "aes-cbc-pad iv=0x00000000000000000000000000000000")
 	key := ep11.Blob(b.secretKey(t, "generic-secret-key-gen", macKey+" extractable=true wrap-with-trusted=true"))
 	kek := b.secretKey(t, "aes-key-gen", "value-len=16 wrap=true")
@@ -191,7 +190,7 @@ func TestTrust(t *testing.T) {
 	wants(t, "make one that is trusted", err, p11.CKR_ATTRIBUTE_READ_ONLY)
 	_, _, err = ep11.GenerateKeyPair(t.Context(), b.via, nil, mech(t, "ec-key-pair-gen"), template(t, "ec-params=secp256r1 trusted=true"), nil, nil)
 	wants(t, "make a public one that is trusted", err, p11.CKR_ATTRIBUTE_READ_ONLY)
-	b.set.points[pointTrust/8] |= 0x80 >> (pointTrust % 8)
+	b.switchPoint(t, pointTrust, true)
 	trusted, err := set(kek, "trusted=true")
 	wants(t, "say so where anybody may", err, p11.CKR_OK)
 	wants(t, "wrap under it", wrap(key, trusted), p11.CKR_OK)
@@ -231,7 +230,7 @@ func TestKeySizes(t *testing.T) {
 	wants(t, "bring in a short RSA key", err, p11.CKR_KEY_SIZE_RANGE)
 	mac := must[[]byte](t)(bring([]byte("Jefe"), "class=secret-key key-type=generic-secret sign=true"))
 	wants(t, "a short HMAC key", sign(t, b, nil, mac), p11.CKR_OK)
-	b.set.points[pointAnyHMAC/8] &^= 0x80 >> (pointAnyHMAC % 8)
+	b.switchPoint(t, pointAnyHMAC, false)
 	wants(t, "a short HMAC key where they have a least length", sign(t, b, nil, mac), p11.CKR_KEY_SIZE_RANGE)
 }
 
@@ -262,10 +261,10 @@ func TestLoginsAtOnce(t *testing.T) {
 func TestControlPoints(t *testing.T) {
 	b := newBench(t, swtok.GoProvider())
 	key := b.secretKey(t, "generic-secret-key-gen", macKey)
-	b.set.points[0] &^= 0x80 >> pointSignSymmetric
+	b.switchPoint(t, pointSignSymmetric, false)
 	wants(t, "sign", sign(t, b, nil, key), ep11.StaticPolicy)
 	points, err := ep11.ControlPoints(t.Context(), b.via, nil)
-	if err != nil || ep11.HasPoint(points, pointSignSymmetric) || !ep11.HasPoint(points, pointSign) {
+	if err != nil || ep11.HasPoint(points[:], pointSignSymmetric) || !ep11.HasPoint(points[:], pointSign) {
 		t.Errorf("control points %x, %v", points, err)
 	}
 }

@@ -1,7 +1,6 @@
 package soft
 
 import (
-	"bytes"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
@@ -20,6 +19,7 @@ import (
 	"p11fs/p11"
 	"p11fs/secret"
 	"p11fs/tokens/card"
+	"p11fs/tokens/card/ep11"
 )
 
 // KeyLen is the length of a master key in bytes.
@@ -46,7 +46,6 @@ type Set struct {
 	root   *os.Root
 	config config
 	apqns  []card.APQN
-	points []byte
 }
 
 // config is card.json.
@@ -56,9 +55,6 @@ type config struct {
 	Serial        string   `json:"serial"`
 	ControlPoints string   `json:"controlPoints"` // in hexadecimal; point 0 is the highest bit
 }
-
-// ControlPointBytes is the length of control points.
-const ControlPointBytes = 16
 
 // MakeSet makes a directory of cards of a kind with these APQNs, and a master key for each of
 // registers, whose names are directories.
@@ -92,26 +88,22 @@ func MakeSet(dir, kind string, apqns []card.APQN, registers []string) (err error
 			return err
 		}
 	}
-	text, err := json.MarshalIndent(c, "", "\t")
-	if err != nil {
-		return err
-	}
 	return s.locked(func() error {
 		for _, r := range registers {
 			if err := s.writeKeyLocked(path.Join(r, Current)); err != nil {
 				return err
 			}
 		}
-		return s.writeLocked("card.json", append(text, '\n'))
+		return s.writeConfigLocked(c)
 	})
 }
 
-// firstPoints are the control points of new cards: all are on but that by which anybody, and
-// not administrators alone, may say that other keys are to trust a key.
-func firstPoints() []byte {
-	b := bytes.Repeat([]byte{0xff}, ControlPointBytes)
-	b[pointTrust/8] &^= 0x80 >> (pointTrust % 8)
-	return b
+func (s *Set) writeConfigLocked(c config) error {
+	text, err := json.MarshalIndent(c, "", "\t")
+	if err != nil {
+		return err
+	}
+	return s.writeLocked("card.json", append(text, '\n'))
 }
 
 // OpenSet opens the directory of a set. It keeps a descriptor until Close.
@@ -121,7 +113,7 @@ func OpenSet(dir string) (*Set, error) {
 		return nil, err
 	}
 	s := &Set{root: root}
-	if err := s.readConfig(); err != nil {
+	if err := s.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s/card.json: %w", dir, err), root.Close())
 	}
 	return s, nil
@@ -144,12 +136,23 @@ func OpenOwnSet(dir string) (*Set, error) {
 	return s, nil
 }
 
-func (s *Set) readConfig() error {
+// readConfig reads card.json, and the control points in it.
+func (s *Set) readConfig() (c config, points []byte, err error) {
 	text, err := s.read("card.json")
-	if err != nil {
-		return err
+	if err == nil {
+		err = json.Unmarshal(text, &c)
 	}
-	if err := json.Unmarshal(text, &s.config); err != nil {
+	if err != nil {
+		return c, nil, err
+	}
+	if points, err = hex.DecodeString(c.ControlPoints); err != nil || len(points) != ep11.ControlPointBytes {
+		return c, nil, fmt.Errorf("controlPoints has %d digits in hexadecimal", 2*ep11.ControlPointBytes)
+	}
+	return c, points, nil
+}
+
+func (s *Set) open() (err error) {
+	if s.config, _, err = s.readConfig(); err != nil {
 		return err
 	}
 	for _, text := range s.config.APQNs {
@@ -158,9 +161,6 @@ func (s *Set) readConfig() error {
 			return err
 		}
 		s.apqns = append(s.apqns, a)
-	}
-	if s.points, err = hex.DecodeString(s.config.ControlPoints); err != nil || len(s.points) != ControlPointBytes {
-		return fmt.Errorf("controlPoints has %d digits in hexadecimal", 2*ControlPointBytes)
 	}
 	if len(s.apqns) == 0 || len(s.apqns) > card.MaxTarget {
 		return fmt.Errorf("%d APQNs", len(s.apqns))
@@ -187,9 +187,6 @@ func (s *Set) Kind() string { return s.config.Kind }
 
 // Serial is the serial number of the cards.
 func (s *Set) Serial() string { return s.config.Serial }
-
-// ControlPoints says which uses the cards allow.
-func (s *Set) ControlPoints() []byte { return slices.Clone(s.points) }
 
 // APQNs are those of the set.
 func (s *Set) APQNs() []card.APQN { return slices.Clone(s.apqns) }

@@ -50,6 +50,14 @@ func newBench(t testing.TB, p swtok.Provider) bench {
 	return bench{t, s, e}
 }
 
+// switchPoint switches a control point on or off.
+func (b bench) switchPoint(t testing.TB, n int, on bool) {
+	t.Helper()
+	if err := b.set.SetControlPoints(map[int]bool{n: on}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // eachProvider runs f with each provider.
 func eachProvider(t *testing.T, f func(*testing.T, bench)) {
 	for _, p := range []swtok.Provider{swtok.GoProvider(), swtok.LoadProvider(slog.New(slog.DiscardHandler))} {
