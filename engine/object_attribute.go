@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"slices"
 	"time"
 
@@ -106,16 +107,77 @@ func (s *Session) DateObject(ctx context.Context, h p11.ObjectHandle, at time.Ti
 	return masked(h, err)
 }
 
+// A changeFunc is what tokens.Objects's Update is called with.
+type changeFunc = func(p11.Attributes) (p11.Attributes, error)
+
 // update changes an object to what make gives of its newest attributes. template has
 // the types of those that change.
-func (s *Session) update(ctx context.Context, h p11.ObjectHandle, template p11.Attributes, make func(p11.Attributes) (p11.Attributes, error)) error {
-	o, err := s.mine(ctx, h, template)
-	if err != nil {
-		return err
+func (s *Session) update(ctx context.Context, h p11.ObjectHandle, template p11.Attributes, make changeFunc) error {
+	for {
+		o, err := s.mine(ctx, h, template)
+		if err != nil {
+			return err
+		}
+		if err = masked(h, s.updateVersion(ctx, o, s.changing(make))); !errors.Is(err, errMeanwhile) {
+			return err
+		}
 	}
+}
+
+// errMeanwhile says that an object became another one while the token was asked.
+var errMeanwhile = errors.New("the object was changed meanwhile")
+
+// updateVersion changes an object, or fails with errMeanwhile: what a token says of the change,
+// which it is asked while nothing is locked, is of one version of the object.
+func (s *Session) updateVersion(ctx context.Context, o *tokens.Object, change changeFunc) error {
+	if _, ok := s.appSlot.slot.token.(tokens.Changer); ok {
+		was, err := o.Acquire()
+		if err != nil {
+			return errMeanwhile
+		}
+		defer o.Release()
+		now, err := change(was)
+		if err != nil {
+			return err
+		}
+		told, err := s.tell(ctx, was, now)
+		now.Wipe()
+		if err != nil {
+			return err
+		}
+		if told != nil {
+			defer told.Wipe()
+			change = func(attrs p11.Attributes) (p11.Attributes, error) {
+				if len(attrs) != len(was) || !attrs.Match(was) {
+					return nil, errMeanwhile
+				}
+				return told.Clone(), nil
+			}
+		}
+	}
+	if o.Name == "" {
+		return s.appSlot.objects.update(o.Handle, change)
+	}
+	_, err := s.appSlot.slot.token.Update(ctx, o.Handle, change)
+	return err
+}
+
+// tell asks a token that keeps what a key may do in a form of its own. It returns nil where
+// that stays as it is.
+func (s *Session) tell(ctx context.Context, was, now p11.Attributes) (p11.Attributes, error) {
+	c, ok := s.appSlot.slot.token.(tokens.Changer)
+	if class, _ := was.Class(); !ok || !isKey(class) {
+		return nil, nil
+	}
+	told, err := c.Change(s.long(ctx), was, now)
+	return told, interruptedBy(ctx, err)
+}
+
+// changing is a change to what make gives of the newest attributes, by the rules.
+func (s *Session) changing(make changeFunc) changeFunc {
 	so, anybody := s.isSO(), s.appSlot.current() == nil
 	rules := s.appSlot.app.engine.rules
-	change := func(attrs p11.Attributes) (p11.Attributes, error) {
+	return func(attrs p11.Attributes) (p11.Attributes, error) {
 		if err := mayModify(attrs); err != nil {
 			return nil, err
 		}
@@ -131,9 +193,4 @@ func (s *Session) update(ctx context.Context, h p11.ObjectHandle, template p11.A
 		}
 		return changed, err
 	}
-	if o.Name == "" {
-		return s.appSlot.objects.update(h, change)
-	}
-	_, err = s.appSlot.slot.token.Update(ctx, o.Handle, change)
-	return masked(h, err)
 }

@@ -300,6 +300,12 @@ func (s *Session) CopyObject(ctx context.Context, h p11.ObjectHandle, template p
 	if err != nil {
 		return 0, err
 	}
+	if told, err := s.tell(ctx, e.attrs, attrs); err != nil || told != nil {
+		attrs.Wipe()
+		if attrs = told; err != nil {
+			return 0, err
+		}
+	}
 	l, err := s.mayStore(attrs)
 	if err == nil {
 		err = setUniqueID(&attrs)

@@ -61,6 +61,14 @@ func TestCardsDoc(t *testing.T) {
 		t.Errorf("the change says %s", said)
 	}
 
+	// A key leaves the card under a trusted one, which the SO alone makes.
+	trust, found := doc["Keys that leave the card under a trusted key"]
+	if !found {
+		t.Fatal("docs/cards.md has no key that is trusted")
+	}
+	all(trust)
+	term.ok("test $(wc -c < guarded.wrapped) = 256; grep -q '^trusted=true$' $T/objects/carrier.pub/info")
+
 	// Without the card objects are listed, and with it all is well again.
 	term.ok("p11fs card offline 00.0001 --dir ~/card")
 	if r := term.run("cat msg > $T/objects/web.key/sign && cat $T/objects/web.key/sign > sig2"); r.status == 0 {

@@ -20,7 +20,7 @@ import (
 //
 // What only some tokens can do is an interface of its own, which whoever wants it
 // finds by assertion on the Token: KeyGenerator, KeyWrapper, KeyDeriver,
-// Encapsulator, RandomSeeder, BatchCreator, Dater, Counter, Adopter, Forgetter, Hider, SelfTester, Watcher, Teller,
+// Encapsulator, RandomSeeder, BatchCreator, Dater, Counter, Adopter, Changer, Forgetter, Hider, SelfTester, Watcher, Teller,
 // Offliner, Describer, Carded, Sharer, Inspector, Reencipherer, SessionPINSetter. Resumer, Sizer, Keeper, Duplicator and KeyDigester are found on an
 // Operation.
 type Token interface {
@@ -246,6 +246,16 @@ type RandomSeeder interface {
 // attrs become the token's, which wipes them when it refuses.
 type Adopter interface {
 	Adopt(ctx context.Context, attrs p11.Attributes) (p11.Attributes, error)
+}
+
+// A Changer keeps what a key may do in a form of its own beside its attributes, as a card
+// does in the key's blob. It is asked before the attributes of a key change, in an object of
+// the token or of a session, and before a copy is made that differs.
+type Changer interface {
+	// Change returns what an object is to have in the place of was that somebody wants to be
+	// now: a new set, which shares no memory with either, or nil where nothing of the change
+	// is the token's. Nothing has changed when it fails.
+	Change(ctx context.Context, was, now p11.Attributes) (p11.Attributes, error)
 }
 
 // A Calculator has the arithmetic of the curves on which its keys may be, by which a file

@@ -40,6 +40,12 @@ func (t *token) Adopt(ctx context.Context, attrs p11.Attributes) (p11.Attributes
 				attrs.Set(p11.CKA_IBM_OPAQUE, bytes.Clone(spki)) // for stock, which looks nowhere else
 			}
 		}
+		if err == nil && attrs.Bool(p11.CKA_TRUSTED) && unmarked(attrs) {
+			if err = t.mark(ctx, &attrs); err != nil {
+				attrs.Wipe()
+				return nil, err
+			}
+		}
 		return attrs, err
 	}
 	return t.soft.Adopt(ctx, attrs)
@@ -107,7 +113,7 @@ func (t *token) bring(ctx context.Context, a p11.Attributes) ([]byte, error) {
 		}
 	}
 	if err != nil {
-		return nil, failed(err, nil)
+		return nil, refused(failed(err, nil), a)
 	}
 	blob, _ := securekey.Blob(taken)
 	return bytes.Clone(blob), nil

@@ -104,10 +104,8 @@ func usesOf(class p11.ObjectClass, kt p11.KeyType) []p11.AttributeType {
 // said are the attributes of a key that go to the card beside these, as far as they are
 // there. Its values are none of them.
 func said() []p11.AttributeType {
-	return []p11.AttributeType{
-		p11.CKA_CLASS, p11.CKA_KEY_TYPE, p11.CKA_VALUE_LEN, p11.CKA_MODULUS_BITS, p11.CKA_PUBLIC_EXPONENT, p11.CKA_EC_PARAMS,
-		p11.CKA_EXTRACTABLE, p11.CKA_SENSITIVE, p11.CKA_TRUSTED, p11.CKA_WRAP_WITH_TRUSTED, p11.CKA_MODIFIABLE,
-	}
+	return append(bounds(), p11.CKA_CLASS, p11.CKA_KEY_TYPE, p11.CKA_VALUE_LEN, p11.CKA_MODULUS_BITS, p11.CKA_PUBLIC_EXPONENT, p11.CKA_EC_PARAMS,
+		p11.CKA_SENSITIVE)
 }
 
 // template is what the card is told of a new key. What it may do is all that its type can,
@@ -264,7 +262,7 @@ func (t *token) GenerateKeyPair(ctx context.Context, m p11.Mechanism, givenPubli
 		spki, err = t.rebind(ctx, spki, public)
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, refused(err, public)
 	}
 	if err := numbersOf(spki, &public, &private); err != nil {
 		return nil, nil, err
@@ -360,7 +358,7 @@ func (t *token) make(ctx context.Context, a p11.Attributes, f func(target card.T
 	if err != nil {
 		return failed(err, nil)
 	}
-	return failed(t.sessions.within(ctx, []*session{one}, func() error {
+	return refused(failed(t.sessions.within(ctx, []*session{one}, func() error {
 		return t.cards.ask(ctx, func() error {
 			target, _, err := t.cards.fresh()
 			if err != nil {
@@ -372,7 +370,7 @@ func (t *token) make(ctx context.Context, a p11.Attributes, f func(target card.T
 			}
 			return f(target, pin)
 		})
-	}), nil)
+	}), nil), a)
 }
 
 // rebind has the card make a public key anew that it has bound to the session of the private

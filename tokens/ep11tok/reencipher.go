@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"errors"
+	"fmt"
 	"slices"
 
 	"p11fs/p11"
@@ -50,7 +52,6 @@ func (t *token) Reencipher(ctx context.Context, progress func(done, total int)) 
 	if err != nil {
 		return 0, err
 	}
-	under := func(blob, pattern []byte) bool { return bytes.Equal(ep11.Blob(blob).WKID(), pattern[:wkvpSize]) }
 	return securekey.Reencipher(ctx, t.Store, progress,
 		func(next []byte) bool { return under(next, d.info.Next[:]) },
 		func(ctx context.Context, blob []byte) (next []byte, err error) {
@@ -60,19 +61,10 @@ func (t *token) Reencipher(ctx context.Context, progress func(done, total int)) 
 			case under(blob, d.info.Next[:]):
 				return nil, nil
 			}
-			one, err := t.sessions.of(ctx, blob)
-			if err != nil {
-				t.log.Warn("a key is bound to no login of this token, and stays as it is", "token", t.name, "err", failed(err, blob))
+			next, err = t.reencrypt(ctx, d, blob)
+			if errors.Is(err, errUnbound) {
+				t.log.Warn("a key is bound to no login of this token, and stays as it is", "token", t.name, "err", err)
 				return nil, nil
-			}
-			err = t.sessions.within(ctx, []*session{one}, func() error {
-				return t.cards.try(ctx, func() error {
-					next, err = ep11.Reencrypt(ctx, t.cards.via, d.target(), blob)
-					return err
-				})
-			})
-			if err == nil && !under(next, d.info.Next[:]) {
-				err = p11.Errorf(p11.CKR_DEVICE_ERROR, "the card's next wrapping key has changed meanwhile")
 			}
 			if rv := p11.RVOf(err); rv == ep11.WKIDMismatch || rv == ep11.BlobError {
 				t.log.Warn("a key is of no wrapping key of the card, and stays as it is", "token", t.name, "wkid", hex.EncodeToString(ep11.Blob(blob).WKID()))
@@ -80,6 +72,30 @@ func (t *token) Reencipher(ctx context.Context, progress func(done, total int)) 
 			}
 			return next, failed(err, blob)
 		})
+}
+
+// under says whether a blob is under the wrapping key with that verification pattern.
+func under(blob, pattern []byte) bool { return bytes.Equal(ep11.Blob(blob).WKID(), pattern[:wkvpSize]) }
+
+// errUnbound is of a key that is bound to a login of others.
+var errUnbound = errors.New("the key is bound to no login of this token")
+
+// reencrypt is what a blob is under the next wrapping key, which is that of d.
+func (t *token) reencrypt(ctx context.Context, d domain, blob []byte) (next []byte, err error) {
+	one, err := t.sessions.of(ctx, blob)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errUnbound, failed(err, blob))
+	}
+	err = t.sessions.within(ctx, []*session{one}, func() error {
+		return t.cards.try(ctx, func() error {
+			next, err = ep11.Reencrypt(ctx, t.cards.via, d.target(), blob)
+			return err
+		})
+	})
+	if err == nil && !under(next, d.info.Next[:]) {
+		err = p11.Errorf(p11.CKR_DEVICE_ERROR, "the card's next wrapping key has changed meanwhile")
+	}
+	return next, err
 }
 
 // FinalizeReencipher is tokens.Reencipherer.

@@ -91,7 +91,7 @@ func TestSessionsKilled(t *testing.T) {
 	for n := int64(1); ; n++ {
 		for _, after := range []bool{false, true} {
 			what := fmt.Sprintf("%d %t %s", n, after, dir)
-			err := again(t, what)
+			err := again(t, "TestSessionsKilled", killEnv+"="+what)
 			var exit *exec.ExitError
 			if err == nil {
 				if n < 8 {
@@ -127,13 +127,13 @@ func TestSessionsKilled(t *testing.T) {
 	}
 }
 
-// again runs this test in another process.
-func again(t *testing.T, how string) (err error) {
+// again runs a test in another process, which is told how.
+func again(t *testing.T, test, how string) (err error) {
 	t.Helper()
 	for _, args := range [][]string{{os.Args[0]}, {"qemu-" + runtime.GOARCH + "-static", os.Args[0]}} {
 		var said strings.Builder
-		cmd := exec.Command(args[0], append(args[1:], "-test.run=^TestSessionsKilled$")...)
-		cmd.Env = append(os.Environ(), killEnv+"="+how, "TMPDIR="+t.TempDir()) // what it leaves goes with ours
+		cmd := exec.Command(args[0], append(args[1:], "-test.run=^"+test+"$")...)
+		cmd.Env = append(os.Environ(), how, "TMPDIR="+t.TempDir()) // what it leaves goes with ours
 		cmd.Stdout, cmd.Stderr = &said, &said
 		if err = cmd.Run(); !errors.Is(err, syscall.ENOEXEC) {
 			if err != nil && said.Len() > 0 {

@@ -40,6 +40,7 @@ var (
 	_ tokens.KeyWrapper   = (*token)(nil)
 	_ tokens.KeyDeriver   = (*token)(nil)
 	_ tokens.Adopter      = (*token)(nil)
+	_ tokens.Changer      = (*token)(nil)
 	_ tokens.Hider        = (*token)(nil)
 	_ tokens.Calculator   = (*token)(nil)
 	_ tokens.Watcher      = (*token)(nil)
