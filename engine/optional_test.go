@@ -84,15 +84,20 @@ func TestOffliner(t *testing.T) {
 			return err
 		},
 	}
-	token.why = errors.New("the card was taken out")
-	for name, call := range calls {
-		t.Run(name, func(t *testing.T) {
-			err := call()
-			want(t, err, p11.CKR_DEVICE_REMOVED)
-			if !errors.Is(err, token.why) {
-				t.Errorf("%v does not say why", err)
-			}
-		})
+	for rv, why := range map[p11.RV]error{
+		p11.CKR_DEVICE_REMOVED: errors.New("the card was taken out"),
+		p11.CKR_DEVICE_ERROR:   p11.Errorf(p11.CKR_DEVICE_ERROR, "no contact"),
+	} {
+		token.why = why
+		for name, call := range calls {
+			t.Run(name, func(t *testing.T) {
+				err := call()
+				want(t, err, rv)
+				if !errors.Is(err, token.why) {
+					t.Errorf("%v does not say why", err)
+				}
+			})
+		}
 	}
 	if err := b.slot.Offline(); !errors.Is(err, token.why) {
 		t.Errorf("the slot says %v", err)

@@ -245,10 +245,15 @@ func (s *Slot) Offline() error {
 
 // online is Offline as the answer to a call.
 func (s *Slot) online() error {
-	if err := s.Offline(); err != nil {
-		return p11.Errorf(p11.CKR_DEVICE_REMOVED, "token %s is offline: %w", s.Name(), err)
+	err := s.Offline()
+	if err == nil {
+		return nil
 	}
-	return nil
+	rv := p11.CKR_DEVICE_REMOVED
+	if p11.RVOf(err) == p11.CKR_DEVICE_ERROR { // the kind says so of what nobody has taken out
+		rv = p11.CKR_DEVICE_ERROR
+	}
+	return p11.Errorf(rv, "token %s is offline: %w", s.Name(), err)
 }
 
 func (s *Slot) absent() error {
