@@ -2,6 +2,7 @@ package tokens
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"time"
@@ -48,6 +49,9 @@ type Kind struct {
 	// Upkeep is for what is done with a directory beside opening it; nil for a kind that
 	// has none. Of p it wants what Open does, but for Create.
 	Upkeep func(p Place) Upkeep
+	// Portable: a backup of Upkeep has a token of which nothing is anywhere else, and another
+	// Portable kind restores it.
+	Portable bool
 	// NoUpkeep says why Upkeep is nil, and what to do instead.
 	NoUpkeep error
 	// Vacant says, of a slot of the machine's configuration, why it has no token and is to
@@ -69,6 +73,10 @@ type Kind struct {
 	// another cryptographic library.
 	Lacking []Lack
 }
+
+// ErrAway is wrapped by an error of Kind.Open where what has the token does not answer now. A
+// daemon opens it as soon as that does.
+var ErrAway = errors.New("it comes by itself")
 
 // A Protection is what a token directory keeps its objects and PINs with.
 type Protection struct {

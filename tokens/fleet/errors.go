@@ -12,6 +12,7 @@ import (
 
 	"p11fs/p11"
 	"p11fs/tokens"
+	"p11fs/tokens/fleet/lease"
 )
 
 // errAbsent is wrapped where there is no token below the prefix.
@@ -25,7 +26,7 @@ func (s *Store) absent() error {
 // silence is the error of what has not come in time, and why as far as is known.
 func (s *Store) silence(lost error) error {
 	why := errors.New("its answers come late")
-	return p11.Advise(p11.Errorf(p11.CKR_DEVICE_ERROR, "what other machines have changed does not come from etcd: %w", cmp.Or(lost, why)),
+	return p11.Advise(p11.Errorf(p11.CKR_DEVICE_ERROR, "what other machines have changed does not come from etcd: %v", cmp.Or(lost, why)),
 		"see whether etcd has a majority: etcdctl endpoint status --cluster; the token comes back by itself")
 }
 
@@ -64,6 +65,8 @@ func (s *Store) trouble(what string, err error) error {
 		advice = "compare cert, key and ca of the token's configuration with those that etcd was started with"
 	case errors.Is(err, context.Canceled):
 		rv, advice = p11.CKR_FUNCTION_CANCELED, "try again"
+	case errors.Is(err, context.DeadlineExceeded):
+		err = lease.ErrSlow // which nobody takes for an interrupt
 	}
 	return p11.Advise(p11.Errorf(rv, "etcd did not %s: %w", what, err), advice)
 }

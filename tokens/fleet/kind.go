@@ -39,6 +39,9 @@ func NewKind(p swtok.Provider, iterations uint64) tokens.Kind {
 		Name: Kind, Library: "libpkcs11_fleet", Files: []string{ownConfig},
 		Open: func(ctx context.Context, place tokens.Place) (tokens.Token, error) {
 			t, err := openToken(ctx, p, place, iterations)
+			if p11.RVOf(err) == p11.CKR_DEVICE_ERROR && ctx.Err() == nil {
+				err = fmt.Errorf("%w (%w)", err, tokens.ErrAway)
+			}
 			if err != nil {
 				return nil, err
 			}
@@ -53,23 +56,19 @@ func NewKind(p swtok.Provider, iterations uint64) tokens.Kind {
 			place.Format = newest
 			return swtok.NewKind(p).Protection(place)
 		},
-		Unshared: func(tokens.Place) bool { return true },
-		NoUpkeep: errNoUpkeep,
-		Lacking:  swtok.Lacking(p),
+		Unshared: func(tokens.Place) bool { return true }, Portable: true,
+		Upkeep:  func(place tokens.Place) tokens.Upkeep { return &upkeep{p, place, iterations} },
+		Lacking: swtok.Lacking(p),
 	}
 }
-
-// errNoUpkeep says why there is no tokens.Upkeep.
-var errNoUpkeep = errors.New("it is in etcd, and not in its directory: save it with etcdctl snapshot save, and the fleet's key apart from that")
 
 // A token is a Store, and what it works with.
 type token struct {
 	*Store
 	*swtok.Crypto
-	name   string
-	client *clientv3.Client
-	key    *seal.Key
-	host   *lease.Host
+	*link
+	name string
+	host *lease.Host
 	// readAlone: public objects are read without contact with the fleet.
 	readAlone bool
 }
@@ -89,53 +88,78 @@ func (t *token) Refresh(ctx context.Context) error {
 
 // Close closes the token, and leaves the fleet.
 func (t *token) Close() error {
-	return errors.Join(t.Store.Close(), t.host.Close(), t.client.Close(), t.key.Close())
+	return errors.Join(t.Store.Close(), t.host.Close(), t.link.Close())
 }
 
-// openToken joins the fleet that a place says, and opens its token.
-func openToken(ctx context.Context, p swtok.Provider, place tokens.Place, iterations uint64) (_ *token, err error) {
+// A link is a way to the fleet of a place's token.
+type link struct {
+	path   string // of the configuration
+	conf   conf.Config
+	client *clientv3.Client
+	key    *seal.Key
+}
+
+// connect reads the configuration of a place's token. Nothing is asked yet.
+func connect(place tokens.Place) (*link, error) {
 	path, err := configOf(place)
 	if err != nil {
 		return nil, err
 	}
-	c, err := conf.Read(path)
+	l := &link{path: path}
+	if l.conf, err = conf.Read(path); err != nil {
+		return nil, err
+	}
+	if l.key, err = seal.ReadKey(l.conf.SealKey); err != nil {
+		return nil, fmt.Errorf("%w (%w)", p11.CKR_FUNCTION_FAILED, err)
+	}
+	if l.client, err = l.conf.Client(); err != nil {
+		return nil, errors.Join(err, l.key.Close())
+	}
+	return l, nil
+}
+
+// Close ends the connections.
+func (l *link) Close() error { return errors.Join(l.client.Close(), l.key.Close()) }
+
+// config is that of a Store of the token.
+func (l *link) config(place tokens.Place, iterations uint64) Config {
+	facts, _ := format.KindOf312(swtok.Kind)
+	cfg := Config{
+		Client: l.client, Prefix: l.conf.Prefix, Key: l.key, Create: place.Create, Room: place.Room,
+		Log: place.Log, Now: place.Now, Rand: place.Rand,
+	}.withRandom()
+	cfg.Format = format.V312(facts, cfg.Rand, iterations)
+	return cfg
+}
+
+// openToken joins the fleet that a place says, and opens its token.
+func openToken(ctx context.Context, p swtok.Provider, place tokens.Place, iterations uint64) (_ *token, err error) {
+	l, err := connect(place)
 	if err != nil {
 		return nil, err
 	}
-	t := &token{name: place.Name, readAlone: c.ReadAlone}
-	var undo []func() error
+	t := &token{link: l, name: place.Name, readAlone: l.conf.ReadAlone}
+	undo := []func() error{l.Close}
 	defer func() {
 		for i := len(undo) - 1; err != nil && i >= 0; i-- {
 			_ = undo[i]() // the first error says why
 		}
 	}()
-	if t.key, err = seal.ReadKey(c.SealKey); err != nil {
-		return nil, fmt.Errorf("%w (%w)", p11.CKR_FUNCTION_FAILED, err)
-	}
-	undo = append(undo, t.key.Close)
-	if t.client, err = c.Client(); err != nil {
-		return nil, err
-	}
-	undo = append(undo, t.client.Close)
 	// What is loaded after the machine has joined is what others count on that it has.
 	joining, cancel := context.WithTimeout(ctx, usualTimes().change)
 	defer cancel()
-	if t.host, err = lease.Join(joining, lease.Config{Client: t.client, Prefix: c.Prefix, Key: t.key, Name: c.Host, TTL: c.Lease, Log: place.Log}); err != nil {
+	if t.host, err = lease.Join(joining, lease.Config{Client: l.client, Prefix: l.conf.Prefix, Key: l.key, Name: l.conf.Host, TTL: l.conf.Lease, Log: place.Log}); err != nil {
 		return nil, err
 	}
 	undo = append(undo, t.host.Close)
-	facts, _ := format.KindOf312(swtok.Kind)
 	t.Crypto = swtok.NewCrypto(p, place.Rand)
-	cfg := Config{
-		Client: t.client, Prefix: c.Prefix, Key: t.key, Create: place.Create, Room: place.Room, Contact: t.host,
-		Log: place.Log, Now: place.Now, Rand: place.Rand,
-	}.withRandom()
-	cfg.Format = format.V312(facts, cfg.Rand, iterations)
+	cfg := l.config(place, iterations)
+	cfg.Contact = t.host
 	if t.Store, err = Open(ctx, cfg); err != nil {
 		return nil, err
 	}
 	undo = append(undo, t.Store.Close)
-	return t, keep(path, place)
+	return t, keep(l.path, place)
 }
 
 // configOf is the path of the file that says which fleet a place's token is of: that which

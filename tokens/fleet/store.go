@@ -119,8 +119,8 @@ type object struct {
 	bad     error            // why it is none; the rest is empty then
 }
 
-// Open opens the token, with all its public objects.
-func Open(ctx context.Context, cfg Config) (*Store, error) {
+// newStore is a Store that is not open.
+func newStore(cfg Config) *Store {
 	cfg = cfg.withRandom()
 	if cfg.Room == 0 {
 		cfg.Room = tokens.DefaultRoom
@@ -138,6 +138,13 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		objects: make(map[format.Name]*object), trials: make(map[[8]byte]time.Time),
 	}
 	s.logins = tokens.NewLogins(&s.mu, s.validLocked, s.endedLocked)
+	return s
+}
+
+// Open opens the token, with all its public objects.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	s := newStore(cfg)
+	cfg = s.cfg
 	loaded, err := s.loadFirst(ctx)
 	if errors.Is(err, errAbsent) && cfg.Create {
 		if err = s.create(ctx); err == nil {
@@ -177,18 +184,26 @@ func (s *Store) create(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r := &record{ID: newID(), Data: d, NameKey: make([]byte, nameKeySize)}
+	r := &record{ID: newID(), Data: d}
 	r.Keys[0] = soKey
-	if _, err := io.ReadFull(s.cfg.Rand, r.NameKey); err != nil {
-		return p11.Errorf(p11.CKR_FUNCTION_FAILED, "a key for names: %w", err)
+	if r.NameKey, err = s.newNameKey(); err != nil {
+		return err
 	}
-	return s.plant(ctx, r, nil)
+	return s.plant(ctx, r)
+}
+
+func (s *Store) newNameKey() ([]byte, error) {
+	k := make([]byte, nameKeySize)
+	if _, err := io.ReadFull(s.cfg.Rand, k); err != nil {
+		return nil, p11.Errorf(p11.CKR_FUNCTION_FAILED, "a key for names: %w", err)
+	}
+	return k, nil
 }
 
 const nameKeySize = 32
 
-// plant makes a token of a record and the first of its objects, unless there is one.
-func (s *Store) plant(ctx context.Context, r *record, puts []clientv3.Op) error {
+// plant makes a token of a record, unless there is one.
+func (s *Store) plant(ctx context.Context, r *record) error {
 	r.Count = 1
 	op, err := s.putRecord(r)
 	if err != nil {
@@ -196,7 +211,7 @@ func (s *Store) plant(ctx context.Context, r *record, puts []clientv3.Op) error 
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.times.answer)
 	defer cancel()
-	_, err = s.cfg.Client.Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(s.recordKey()), "=", 0)).Then(append(puts, op)...).Commit()
+	_, err = s.cfg.Client.Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(s.recordKey()), "=", 0)).Then(op).Commit()
 	return s.trouble("make the token", err)
 }
 

@@ -223,7 +223,7 @@ func (s *Store) checkLocked(r *record) {
 	was := s.wrong
 	s.wrong = ""
 	if s.sum != r.Sum && !s.cut {
-		s.wrong = fmt.Sprintf("%d objects are there, and the fleet has written %d, or others: somebody who writes etcd has removed some, or put back what they were", len(s.objects), r.Objects)
+		s.wrong = wrongObjects(len(s.objects), r.Objects)
 	}
 	if s.wrong != "" && was == "" {
 		s.cfg.Log.Error("the objects in etcd are not those that the fleet has written", "prefix", s.cfg.Prefix, "why", s.wrong)
@@ -247,31 +247,46 @@ func (s *Store) loadOnce(ctx context.Context) (rev int64, err error) {
 	s.mu.Lock()
 	since := s.rev
 	s.mu.Unlock()
-	one, cancel := context.WithTimeout(ctx, s.cfg.times.answer)
-	defer cancel()
-	resp, err := s.cfg.Client.Get(one, s.recordKey())
+	l, err := s.snapshot(ctx, since)
 	if err != nil {
-		return 0, s.trouble("load the token", err)
-	}
-	l := loaded{rev: resp.Header.Revision}
-	switch {
-	case l.rev < since:
-		return 0, s.breakWith(s.putBack(fmt.Sprintf("revision %d", l.rev), fmt.Sprintf("revision %d", since)))
-	case len(resp.Kvs) == 0:
-		return 0, s.breakWith(s.absent())
-	}
-	if l.record, err = s.openRecord(resp.Kvs[0].Value); err != nil {
-		return 0, s.breakWith(err)
-	}
-	l.at = resp.Kvs[0].ModRevision
-	if err := s.loadValues(ctx, &l); err != nil {
 		return 0, err
 	}
-	if err := s.takeAll(&l); err != nil {
+	if err := s.takeAll(l); err != nil {
 		return 0, err
 	}
 	s.cfg.Contact.Seen(l.rev)
 	return l.rev, nil
+}
+
+// snapshot is the token as it is at a revision, which is not before since.
+func (s *Store) snapshot(ctx context.Context, since int64) (*loaded, error) {
+	l, err := s.newestRecord(ctx, since)
+	if err != nil {
+		return nil, err
+	}
+	return l, s.loadValues(ctx, l)
+}
+
+// newestRecord is snapshot without the objects.
+func (s *Store) newestRecord(ctx context.Context, since int64) (*loaded, error) {
+	one, cancel := context.WithTimeout(ctx, s.cfg.times.answer)
+	defer cancel()
+	resp, err := s.cfg.Client.Get(one, s.recordKey())
+	if err != nil {
+		return nil, s.trouble("load the token", err)
+	}
+	l := &loaded{rev: resp.Header.Revision}
+	switch {
+	case l.rev < since:
+		return nil, s.breakWith(s.putBack(fmt.Sprintf("revision %d", l.rev), fmt.Sprintf("revision %d", since)))
+	case len(resp.Kvs) == 0:
+		return nil, s.breakWith(s.absent())
+	}
+	if l.record, err = s.openRecord(resp.Kvs[0].Value); err != nil {
+		return nil, s.breakWith(err)
+	}
+	l.at = resp.Kvs[0].ModRevision
+	return l, nil
 }
 
 // A loaded is a token as it is at a revision.

@@ -30,8 +30,7 @@ const settled = time.Second
 
 // A backup is one that is being written.
 type backup struct {
-	tar      *tar.Writer
-	token    string
+	archive
 	u        *Upkeep
 	progress func(done, total int)
 	done     map[format.Name]stamp // what is in the archive
@@ -58,12 +57,9 @@ func (u *Upkeep) Backup(ctx context.Context, w io.Writer, progress func(done, to
 	}
 	defer top.close()
 	defer objs.close()
-	b := &backup{tar: tar.NewWriter(w), token: s.name, u: u, progress: progress, done: make(map[format.Name]stamp)}
-	for _, dir := range []string{"", objectsDir + "/"} {
-		h := &tar.Header{Typeflag: tar.TypeDir, Name: b.token + "/" + dir, Mode: 0o700, ModTime: u.cfg.Now()}
-		if err := b.tar.WriteHeader(h); err != nil {
-			return err
-		}
+	b := &backup{archive: archive{tar.NewWriter(w), s.name}, u: u, progress: progress, done: make(map[format.Name]stamp)}
+	if err := b.folders(u.cfg.Now()); err != nil {
+		return err
 	}
 	if _, err := b.objects(ctx, objs, nil); err != nil {
 		return err
@@ -209,18 +205,13 @@ func (b *backup) rest(ctx context.Context, top, objs *folder) error {
 	return nil
 }
 
-// add adds a file of the token's directory.
+// add adds a file of the token's directory, with its time if that is known.
 func (b *backup) add(name string, raw []byte, st stamp) error {
 	when := b.u.cfg.Now()
 	if st.mtime != 0 {
 		when = time.Unix(0, st.mtime)
 	}
-	h := &tar.Header{Typeflag: tar.TypeReg, Name: b.token + "/" + name, Mode: 0o600, Size: int64(len(raw)), ModTime: when.Truncate(time.Second)}
-	err := b.tar.WriteHeader(h)
-	if err == nil {
-		_, err = b.tar.Write(raw)
-	}
-	return err
+	return b.archive.add(name, raw, when)
 }
 
 // BackupOf returns the name of the token in a backup, and a reader of the same backup from

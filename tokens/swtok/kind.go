@@ -23,7 +23,7 @@ const Kind = "swtok"
 // cryptography p does.
 func NewKind(p Provider) tokens.Kind {
 	k := newKind(p, format.Iterations)
-	k.Lacking = Lacking(p)
+	k.Lacking, k.Portable = Lacking(p), true
 	return k
 }
 

@@ -75,7 +75,7 @@ func Join(ctx context.Context, cfg Config) (*Host, error) {
 	h.until.Store(never)
 	l, err := h.register(ctx)
 	if err != nil {
-		return nil, p11.Advise(p11.Errorf(p11.CKR_DEVICE_ERROR, "join the fleet: %w", err), "see that most members of etcd run and that this machine reaches one: etcdctl endpoint health")
+		return nil, p11.Advise(p11.Errorf(p11.CKR_DEVICE_ERROR, "join the fleet: %w", slow(err)), "see that most members of etcd run and that this machine reaches one: etcdctl endpoint health")
 	}
 	run, stop := context.WithCancel(context.Background())
 	h.stop = stop
@@ -84,6 +84,17 @@ func Join(ctx context.Context, cfg Config) (*Host, error) {
 		h.run(run, l)
 	}()
 	return h, nil
+}
+
+// ErrSlow is in the place of the error of a context whose time is over: that is no interrupt of
+// whoever waits.
+var ErrSlow = errors.New("etcd does not answer in time")
+
+func slow(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return ErrSlow
+	}
+	return err
 }
 
 // never is before any time that a clock tells.
@@ -133,7 +144,7 @@ func (h *Host) Alive() error {
 	if why == nil {
 		why = errors.New("its lease is over, or what the others have changed is not yet here")
 	}
-	return p11.Advise(p11.Errorf(p11.CKR_DEVICE_ERROR, "no contact with the fleet since %s: %w", since, why),
+	return p11.Advise(p11.Errorf(p11.CKR_DEVICE_ERROR, "no contact with the fleet since %s: %w", since, slow(why)),
 		"nothing, if it lasts for moments; otherwise see that most members of etcd run and that this machine reaches one: etcdctl endpoint health")
 }
 
@@ -141,7 +152,7 @@ func (h *Host) Alive() error {
 func (h *Host) Hosts(ctx context.Context) ([]Info, error) {
 	resp, err := h.cfg.Client.Get(ctx, h.hosts(), clientv3.WithPrefix())
 	if err != nil {
-		return nil, p11.Errorf(p11.CKR_DEVICE_ERROR, "ask for the hosts of the fleet: %w", err)
+		return nil, p11.Errorf(p11.CKR_DEVICE_ERROR, "ask for the hosts of the fleet: %w", slow(err))
 	}
 	return h.infos(resp)
 }
