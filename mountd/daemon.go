@@ -190,7 +190,7 @@ func New(ctx context.Context, c Config) (_ *Daemon, err error) {
 	}
 	for _, step := range []func(context.Context) error{
 		d.loadSlots, d.loadPolicy, d.prepareDirectories, d.guardStore, d.ifMounting(d.guardMount),
-		d.openStock, d.openTokens, d.takeGrants, d.holdLogins, d.openRPC, d.ifMounting(d.mount),
+		d.openStock, d.openTokens, d.takeGrants, d.holdLogins, d.openRPC, d.ifMounting(d.mount), d.comeLater,
 	} {
 		if err := ctx.Err(); err != nil {
 			return nil, err

@@ -27,26 +27,34 @@ const maxPINFile = 4096
 // fails, grants for keys of the token give nothing, and all else goes on.
 func (d *Daemon) holdLogins(ctx context.Context) error {
 	for _, s := range d.present() {
-		file, ok := d.conf.Hold[s.Place.Name]
-		if !ok && d.conf.Credentials != "" {
-			file = filepath.Join(d.conf.Credentials, pinCredential+s.Place.Name)
-			_, err := os.Lstat(file)
-			ok = !errors.Is(err, fs.ErrNotExist)
-		}
-		if !ok {
-			continue
-		}
-		if err := d.hold(ctx, s, file); err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			d.log.Error("the daemon holds no login", "token", s.Place.Name, "file", file, "err", err)
+		if err := d.holdLogin(ctx, s); err != nil {
+			return err
 		}
 	}
 	for name := range d.conf.Hold {
 		if _, err := d.engine.SlotNamed(name); err != nil {
 			d.log.Error("the daemon holds no login", "token", name, "err", err)
 		}
+	}
+	return nil
+}
+
+// holdLogin is holdLogins for one token. Its error is that of ctx.
+func (d *Daemon) holdLogin(ctx context.Context, s *slot) error {
+	file, ok := d.conf.Hold[s.Place.Name]
+	if !ok && d.conf.Credentials != "" {
+		file = filepath.Join(d.conf.Credentials, pinCredential+s.Place.Name)
+		_, err := os.Lstat(file)
+		ok = !errors.Is(err, fs.ErrNotExist)
+	}
+	if !ok {
+		return nil
+	}
+	if err := d.hold(ctx, s, file); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		d.log.Error("the daemon holds no login", "token", s.Place.Name, "file", file, "err", err)
 	}
 	return nil
 }

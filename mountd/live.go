@@ -52,7 +52,7 @@ func (d *Daemon) addToken(ctx context.Context, name string) error {
 		}
 	}
 	if s.numbered { // by the order of names, which is another at the next start
-		s.ID = d.freeSlot()
+		s.ID = d.slotFor(name)
 		s.Place.Slot = uint64(s.ID)
 	}
 	s.lockPath = d.conf.lockPath(s.Slot)
@@ -76,8 +76,11 @@ func (d *Daemon) addToken(ctx context.Context, name string) error {
 	return nil
 }
 
-// freeSlot is the least number that no slot has.
-func (d *Daemon) freeSlot() (id p11.SlotID) {
+// slotFor is the number of the slot that a token would have, or the least that no slot has.
+func (d *Daemon) slotFor(name string) (id p11.SlotID) {
+	if at := slices.IndexFunc(d.all(), func(s *slot) bool { return s.label() == name }); at >= 0 {
+		return d.all()[at].ID
+	}
 	for slices.ContainsFunc(d.all(), func(s *slot) bool { return s.ID == id }) {
 		id++
 	}

@@ -304,6 +304,61 @@ func TestSickTokens(t *testing.T) {
 	}
 }
 
+// TestComesLater: a token whose kind says that it may come is served as soon as it does, in
+// the slot that it has; one that the daemon is to serve no more makes nothing.
+func TestComesLater(t *testing.T) {
+	dir := layout(t, map[string]string{"data/away/": "", "data/good/": ""})
+	good := kinds()[0]
+	there := make(chan struct{})
+	c := userConfig(dir)
+	c.Kinds = []tokens.Kind{{Name: "swtok", Library: "libpkcs11_sw", Open: func(ctx context.Context, p tokens.Place) (tokens.Token, error) {
+		select {
+		case <-there:
+		default:
+			if p.Name == "away" {
+				return nil, fmt.Errorf("nobody answers (%w)", tokens.ErrAway)
+			}
+		}
+		return good.Open(ctx, p)
+	}}}
+	d := &Daemon{conf: c, log: slog.New(slog.DiscardHandler), now: time.Now}
+	d.slots.Store(new([]*slot))
+	defer d.Close()
+	for _, step := range []func(context.Context) error{d.loadSlots, d.prepareDirectories, d.openTokens} {
+		if err := step(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.tryAgain(t.Context(), "away"); !errors.Is(err, tokens.ErrAway) || !strings.Contains(d.status(true), "store away failed: nobody answers") {
+		t.Errorf("tried again in vain: %v\n%s", err, d.status(true))
+	}
+	close(there)
+	if err := d.comeLater(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		if s, err := d.engine.SlotNamed("away"); err == nil && s.Present() {
+			if s.ID() != 0 || len(d.engine.Slots()) != 2 {
+				t.Errorf("it is in slot %d of %d", uint64(s.ID()), len(d.engine.Slots()))
+			}
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("it does not come")
+		}
+	}
+	if err := d.tryAgain(t.Context(), "away"); err != nil {
+		t.Errorf("what is served already: %v", err)
+	}
+	gone := filepath.Join(dir, "data", "gone")
+	if err := d.tryAgain(t.Context(), "gone"); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(gone); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a token that nobody wants has a directory: %v", err)
+	}
+}
+
 func TestCheck(t *testing.T) {
 	good := Config{Paths: SystemPaths("/x"), Kinds: kinds()}
 	if err := good.Check(); err != nil {

@@ -42,6 +42,10 @@ func notServed(f Finding, status string) Finding {
 		switch {
 		case what == "store" && failed:
 			name, _, _ := strings.Cut(rest, " ")
+			mend := mend
+			if strings.Contains(why, tokens.ErrAway.Error()) {
+				mend = "nothing, once that is mended"
+			}
 			all.add(mend, "the token %s is not served: %s", name, why)
 		case what == "offline":
 			all.add("bring back the device or server that has its keys: the token is online by itself then", "the token %s", strings.Replace(rest, ": ", " is offline: ", 1))
