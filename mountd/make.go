@@ -1,7 +1,6 @@
 package mountd
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +32,8 @@ type Made struct {
 	undo []func() error
 	room *room // nil where nothing is to be taken back
 	ours bool  // InitToken has initialised it
+
+	initialised bool // by others, before
 }
 
 // Make makes a user's own token of the kind that its name says, where no daemon has it. The
@@ -52,7 +53,21 @@ func (c Config) Make(ctx context.Context, name string, settings map[string]strin
 }
 
 // make makes the token of a slot.
-func (c Config) make(ctx context.Context, s Slot, settings map[string]string, prepare func(dir *os.Root) error) (_ *Made, err error) {
+func (c Config) make(ctx context.Context, s Slot, settings map[string]string, prepare func(dir *os.Root) error) (*Made, error) {
+	m, err := c.open(ctx, s, settings, prepare)
+	if err == nil && m.initialised {
+		err = errors.Join(fmt.Errorf("%s has the token %s %w: p11fs mount serves it, and p11fs init then makes it anew", s.Kind.Name, s.Place.Name, errElsewhere), m.Abandon(ctx))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+var errElsewhere = errors.New("already, which another machine has made")
+
+// open opens the token of a slot, which is made where there is none.
+func (c Config) open(ctx context.Context, s Slot, settings map[string]string, prepare func(dir *os.Root) error) (_ *Made, err error) {
 	name := s.Place.Name
 	for _, one := range slices.Sorted(maps.Keys(settings)) {
 		switch value := settings[one]; {
@@ -113,9 +128,11 @@ func (c Config) make(ctx context.Context, s Slot, settings map[string]string, pr
 	}
 	m.undo = append(m.undo, m.Token.Close)
 	// What is not kept in the directory may be there already, with all its keys.
-	if info, err := m.Info(ctx); err != nil || info.Flags&p11.CKF_TOKEN_INITIALIZED != 0 {
-		return nil, cmp.Or(err, fmt.Errorf("%s has the token %s already, which another machine has made: p11fs mount serves it, and p11fs init then makes it anew", s.Kind.Name, name))
+	info, err := m.Info(ctx)
+	if err != nil {
+		return nil, err
 	}
+	m.initialised = info.Flags&p11.CKF_TOKEN_INITIALIZED != 0
 	if s.Kind.Check != nil {
 		if wrong, mend := s.Kind.Check(p); wrong != "" {
 			return nil, fmt.Errorf("%s; nothing was made: %s, and then p11fs init again", wrong, mend)

@@ -107,7 +107,7 @@ func (n *NewToken) choose(name, kind string, stock bool) error {
 	k := n.conf.ownKind(name, n.dir)
 	var names []string
 	for i := range n.conf.Kinds {
-		if names = append(names, n.conf.Kinds[i].Name); kind == n.conf.Kinds[i].Name && n.listed {
+		if names = append(names, n.conf.Kinds[i].Name); kind == n.conf.Kinds[i].Name && (n.listed || toldByDirectory(n.conf.Kinds[i])) {
 			k = &n.conf.Kinds[i]
 		}
 	}
@@ -131,9 +131,31 @@ func (n *NewToken) choose(name, kind string, stock bool) error {
 
 // Make makes the token, as Config.Make does.
 func (n *NewToken) Make(ctx context.Context, settings map[string]string, prepare func(dir *os.Root) error) (*Made, error) {
+	n.lookForLocks()
+	made, err := n.conf.make(ctx, n.Slot, settings, prepare)
+	if errors.Is(err, errElsewhere) {
+		err = fmt.Errorf("another machine has made the token already: add --adopt, and %s is served here as it is", n.Slot.Place.Name)
+	}
+	return made, err
+}
+
+// Join is Make of a token that is there already, elsewhere, and which others have made.
+func (n *NewToken) Join(ctx context.Context, settings map[string]string) error {
+	n.lookForLocks()
+	made, err := n.conf.open(ctx, n.Slot, settings, nil)
+	if err != nil {
+		return err
+	}
+	if made.initialised {
+		return made.Close()
+	}
+	return errors.Join(fmt.Errorf("nobody has initialised the token %s yet: leave --adopt out, and it is made", n.Slot.Place.Name), made.Abandon(ctx))
+}
+
+// lookForLocks notes whether the token's locks are there before it is made.
+func (n *NewToken) lookForLocks() {
 	_, err := os.Lstat(filepath.Join(n.conf.Paths.Locks, n.Slot.Place.Name))
 	n.locks = errors.Is(err, os.ErrNotExist)
-	return n.conf.make(ctx, n.Slot, settings, prepare)
 }
 
 // Commit has the token be one of the configuration, which a daemon serves when it is told to

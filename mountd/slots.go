@@ -143,13 +143,17 @@ func (c Config) ownKind(token, dir string) *tokens.Kind {
 
 // madeAs is the kind of a token that was made in dir and keeps no NVTOK.DAT there, or nil.
 func (c Config) madeAs(dir string) *tokens.Kind {
-	i := slices.IndexFunc(c.Kinds, func(k tokens.Kind) bool {
-		return k.Made != nil && !slices.Contains(k.Files, "NVTOK.DAT") && k.Made(dir)
-	})
+	i := slices.IndexFunc(c.Kinds, func(k tokens.Kind) bool { return toldByDirectory(k) && k.Made(dir) })
 	if i < 0 {
 		return nil
 	}
 	return &c.Kinds[i]
+}
+
+// toldByDirectory reports whether what is in its directory says that a token is of a kind,
+// whatever it is called.
+func toldByDirectory(k tokens.Kind) bool {
+	return k.Made != nil && !slices.Contains(k.Files, "NVTOK.DAT")
 }
 
 // ownSlots returns a slot for each token directory and for each

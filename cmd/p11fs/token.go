@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"p11fs/mountd"
+	"p11fs/tokens/fleet"
 )
 
 func newToken(s streams) *cobra.Command {
@@ -106,23 +107,26 @@ What is not given by a flag is asked for; if standard input is no terminal, it h
 each: SO PIN, label, user PIN. The SO PIN of a token that is made is 87654321 until p11fs pin
 --so changes it.
 
-A token of your own is of the kind that its name says (tpm, lite, icsf, ep11tok, ccatok), and
-else kept in files. With --system, or an opencryptoki.conf of your own, --kind says it, and
-the slot is added to that file. Where it cannot be made, nothing is changed.
+A token of your own is of the kind that its name says (tpm, lite, icsf, ep11tok, ccatok), with
+--fleet one of a fleet, and else kept in files. With --system, or an opencryptoki.conf of your
+own, --kind says it, and the slot is added to that file. Where it cannot be made, nothing is
+changed.
 
 Slots of your own have the next number, and when the daemon is started anew that which the
 name has in the order of all names: programs are to ask for the label of a token, as
 pkcs11:token=work and --token-label do. In opencryptoki.conf a slot keeps its number.
 
 With --adopt a directory that is there already is served as it is: one that was moved back
-after p11fs token rm, or copied from another machine.`,
+after p11fs token rm, or copied from another machine. With --adopt and --fleet it is the token
+that another machine of the fleet has made.`,
 		Example: `  p11fs token new work
+  p11fs token new web --fleet web.conf --adopt
   printf '87654321\nwork\n1234\n' | p11fs token new work
   sudo p11fs token new --system backup --kind swtok --stock`,
 		Args: takes(1, 1),
 	}
 	where := houseFlags(c)
-	kind := c.Flags().String("kind", "", "the `KIND` of the token, where a configuration says it: swtok, lite, tpm, ep11tok, ccatok or icsf")
+	kind := c.Flags().String("kind", "", "the `KIND` of the token, where a configuration says it: swtok, lite, tpm, ep11tok, ccatok, icsf or fleet")
 	stock := c.Flags().Bool("stock", false, "keep it in the format of openCryptoki 3.8, so that programs with its library share it")
 	adopt := c.Flags().Bool("adopt", false, "serve a directory that is there already, as it is")
 	first := initFlags(c)
@@ -137,12 +141,21 @@ after p11fs token rm, or copied from another machine.`,
 		if err != nil {
 			return err
 		}
-		n, err := h.conf.NewToken(c.Context(), name, *kind, *stock, *adopt)
+		joins := *adopt && *maker.fleet != ""
+		if *maker.fleet != "" && *kind == "" {
+			*kind = fleet.Kind
+		}
+		n, err := h.conf.NewToken(c.Context(), name, *kind, *stock, *adopt && !joins)
 		if err != nil {
 			return fmt.Errorf("token new %s: %w", name, withAdvice(err))
 		}
 		defer func() { err = errors.Join(err, n.Close()) }()
-		if !*adopt {
+		switch {
+		case joins:
+			if err := n.Join(c.Context(), maker.settings()); err != nil {
+				return fmt.Errorf("token new %s: %w", name, withAdvice(err))
+			}
+		case !*adopt:
 			if err := makeInto(c.Context(), s, n, maker, first); err != nil {
 				return err
 			}

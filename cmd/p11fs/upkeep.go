@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -12,6 +13,8 @@ import (
 	"p11fs/p11"
 	"p11fs/secret"
 	"p11fs/tokens"
+	"p11fs/tokens/fleet"
+	"p11fs/tokens/swtok"
 )
 
 // directoryText is how the help of a command says where TOKEN is.
@@ -23,6 +26,11 @@ machine's, in /var/lib/opencryptoki.`
 // onDirectory makes c a command that acts on the directory of a token: that which args
 // say, by name. Neither a mount nor a daemon is needed, and either may be there.
 func onDirectory(s streams, c *cobra.Command, act func(c *cobra.Command, open func(name string, create bool) (*mountd.Upkeep, error), args []string) error) *cobra.Command {
+	return onDirectories(s, c, func(c *cobra.Command, conf mountd.Config, args []string) error { return act(c, conf.OpenUpkeep, args) })
+}
+
+// onDirectories is onDirectory for what wants all that is known of the directories.
+func onDirectories(s streams, c *cobra.Command, act func(c *cobra.Command, conf mountd.Config, args []string) error) *cobra.Command {
 	c.Long += directoryText
 	where := placeFlags(c)
 	file := c.Flags().String("config", "", "read the slots from `FILE` instead of the usual opencryptoki.conf")
@@ -42,7 +50,7 @@ func onDirectory(s streams, c *cobra.Command, act func(c *cobra.Command, open fu
 		if err != nil {
 			return err
 		}
-		return withAdvice(act(c, conf.OpenUpkeep, args))
+		return withAdvice(act(c, conf, args))
 	}
 	c.ValidArgsFunction = func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		conf, err := config()
@@ -73,7 +81,7 @@ func withAdvice(err error) error {
 func newMigrate(s streams) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "migrate TOKEN",
-		Short: "Bring a token from the format of openCryptoki 3.8 into that of 3.12",
+		Short: "Bring a token from the format of openCryptoki 3.8 into that of 3.12, or into a fleet",
 		Long: `Bring a token from the format of openCryptoki 3.8 into that of 3.12, which keeps
 PINs by PBKDF2 and objects by AES-256-GCM, and lets PINs have up to 1024 bytes.
 Objects stay as they are, and so do label, serial number and PINs. Both PINs are
@@ -88,8 +96,15 @@ the command can be started again.
 What the token was stays beside it as .TOKEN.migration, with its weak hashes of the
 PINs: whoever reads that can guess them. --rollback brings it back, without what was
 changed since, which stays there until --forget-backup removes it or, after a
-question, the token is migrated again.`,
+question, the token is migrated again.
+
+With --to-fleet a token in that format becomes one that many machines have in etcd, and with
+--from-fleet one of those is in a directory again: with all objects, PINs and flags, so no PIN
+is asked for. A daemon that serves it does so again at once, while nobody else is logged in.
+What the directory was stays beside it, under a name that is printed. In etcd a token stays
+that has left it, for the other machines.`,
 		Example: `  p11fs migrate swtok
+  p11fs migrate work --to-fleet web.conf
   p11fs migrate swtok --rollback
   p11fs migrate swtok --forget-backup --yes`,
 		Args: takes(1, 1),
@@ -100,11 +115,20 @@ question, the token is migrated again.`,
 	rollback := c.Flags().Bool("rollback", false, "put the token back as it was before it was migrated")
 	forget := c.Flags().Bool("forget-backup", false, "remove what a migration has left beside the token")
 	yes := c.Flags().BoolP("yes", "y", false, "do not ask whether what was changed since, or the backup, may go")
-	return onDirectory(s, c, func(c *cobra.Command, open func(string, bool) (*mountd.Upkeep, error), args []string) (err error) {
-		if *rollback && *forget {
+	toFleet := c.Flags().String("to-fleet", "", "have it be a token of the fleet that this `FILE` says")
+	fromFleet := c.Flags().Bool("from-fleet", false, "have it be in a directory again")
+	return onDirectories(s, c, func(c *cobra.Command, conf mountd.Config, args []string) (err error) {
+		switch moves := *toFleet != "" || *fromFleet; {
+		case moves && (*rollback || *forget || *toFleet != "" && *fromFleet):
+			return &usageError{err: errors.New("--to-fleet and --from-fleet stand alone: leave the other out")}
+		case *toFleet != "":
+			return moveToken(c, s, conf, mountd.Move{Token: args[0], Kind: fleet.Kind, Settings: map[string]string{fleet.Kind: *toFleet}})
+		case *fromFleet:
+			return moveToken(c, s, conf, mountd.Move{Token: args[0], Kind: swtok.Kind})
+		case *rollback && *forget:
 			return &usageError{err: errors.New("--rollback needs what --forget-backup removes: name one of them")}
 		}
-		u, err := open(args[0], false)
+		u, err := conf.OpenUpkeep(args[0], false)
 		if err != nil {
 			return err
 		}
@@ -118,6 +142,37 @@ question, the token is migrated again.`,
 		}
 		return m.migrate(*soFile, *pinFile, *skip)
 	})
+}
+
+// moveToken makes a token one of another kind, and has a daemon that served it serve it again.
+func moveToken(c *cobra.Command, s streams, conf mountd.Config, m mountd.Move) (err error) {
+	h := house{conf: conf, mount: os.Getenv(mountEnv)}
+	if conf.Mode == mountd.System && !c.Flags().Changed("root") {
+		h.mount = ""
+	}
+	t, serves, err := h.daemon()
+	if err != nil {
+		return err
+	}
+	serves = serves && t.token(m.Token) == nil
+	release, out := func() error { return nil }, false
+	m.OutOfService = func() (err error) {
+		release, err = h.outOfService(c.Context(), m.Token, false)
+		out = err == nil
+		return err
+	}
+	bar := startCount(s)
+	m.Progress = bar.reached
+	aside, err := conf.Move(c.Context(), m)
+	bar.stop()
+	err = errors.Join(err, release())
+	if serves && out { // also what it was before, if it did not become another
+		err = errors.Join(err, t.order("migrate "+m.Token, "add "+m.Token))
+	}
+	if err == nil {
+		fmt.Fprintf(s.out, "%s is of the kind %s now. What its directory was is %s: remove it when it is not wanted any more.\n", m.Token, m.Kind, aside)
+	}
+	return err
 }
 
 // A migration is what one call of p11fs migrate works with.

@@ -26,18 +26,46 @@ func AddSlot(name, src string, s Slot) (text string, id p11.SlotID, err error) {
 		return "", 0, fmt.Errorf("%s has %d slots, which is all that there can be: p11fs token rm removes one", name, MaxSlots)
 	}
 	s.ID = id
+	text = addSlot(src, s)
+	return text, id, only(name, text, append(f.Slots, s))
+}
+
+// addSlot is src with one more slot.
+func addSlot(src string, s Slot) string {
 	var b strings.Builder
 	b.WriteString(src)
 	if src != "" && !strings.HasSuffix(src, "\n") {
 		b.WriteByte('\n')
 	}
-	fmt.Fprintf(&b, "\nslot %d\n{\n  %s = %s\n  %s = \"%s\"\n  %s = \"%s\"\n  %s = \"%s\"\n", uint64(id),
+	fmt.Fprintf(&b, "\nslot %d\n{\n  %s = %s\n  %s = \"%s\"\n  %s = \"%s\"\n  %s = \"%s\"\n", uint64(s.ID),
 		keyLibrary, s.Library, keyDescription, s.Description, keyManufacturer, s.Manufacturer, keyTokenName, s.TokenName)
 	if s.HasFormat {
 		fmt.Fprintf(&b, "  %s = %s\n", keyFormat, version(s.Format))
 	}
 	b.WriteString("}\n")
-	return b.String(), id, only(name, b.String(), append(f.Slots, s))
+	return b.String()
+}
+
+// ReplaceSlot returns the text of a configuration with another slot in the place of one, which
+// has its number and stands at the end, and of which it says library, description, manufacturer,
+// token name and format.
+func ReplaceSlot(name, src string, id p11.SlotID, s Slot) (string, error) {
+	text, err := RemoveSlot(name, src, id)
+	if err != nil {
+		return "", err
+	}
+	f, _, err := Parse(name, text)
+	if err != nil {
+		return "", err
+	}
+	s = Slot{ID: id, Library: s.Library, Description: s.Description, Manufacturer: s.Manufacturer, TokenName: s.TokenName, Format: s.Format, HasFormat: s.HasFormat}
+	text = addSlot(text, s)
+	return text, only(name, text, append(f.Slots, s))
+}
+
+// WriteReplaced is WriteAdded for ReplaceSlot.
+func WriteReplaced(path string, id p11.SlotID, s Slot) error {
+	return rewrite(path, func(name, src string) (string, error) { return ReplaceSlot(name, src, id, s) })
 }
 
 // RemoveSlot returns the text of a configuration without a slot, and all else as it is.
