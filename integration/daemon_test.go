@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"p11fs/tokens/card"
-	"p11fs/tokens/card/soft"
 	"p11fs/tokens/card/softcca"
 	"p11fs/tokens/ccatok"
 	"p11fs/tokens/ep11tok"
@@ -119,9 +118,7 @@ func newDaemon(t testing.TB, c daemonConfig) *daemon {
 		oldToken(t, filepath.Join(d.tokenRoot(), c.token), c.token)
 	}
 	if c.token == ep11tok.Kind { // which has a software card of its own
-		if err := soft.MakeSet(filepath.Join(d.tokenRoot(), c.token, "card"), "ep11", []card.APQN{{Adapter: 0, Domain: 1}}, []string{soft.WK}); err != nil {
-			t.Fatal(err)
-		}
+		trustingCard(t, filepath.Join(d.tokenRoot(), c.token, "card"))
 	}
 	if c.cards != "" {
 		if err := os.WriteFile(filepath.Join(d.tokenRoot(), c.token, "ep11tok.conf"), []byte(c.cards), 0o600); err != nil {

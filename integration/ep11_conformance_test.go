@@ -1,9 +1,13 @@
 package integration
 
 import (
+	"errors"
 	"testing"
 
 	"p11fs/tokens"
+	"p11fs/tokens/card"
+	"p11fs/tokens/card/ep11"
+	"p11fs/tokens/card/soft"
 	"p11fs/tokens/ep11tok"
 )
 
@@ -17,6 +21,24 @@ func ep11Rules() []tokenRule {
 		}
 	}
 	return rules
+}
+
+// trustingCard makes a software card in EP11 mode that takes a token's word for it that other
+// keys are to trust a key.
+func trustingCard(t testing.TB, dir string) {
+	t.Helper()
+	err := soft.MakeSet(dir, "ep11", []card.APQN{{Adapter: 0, Domain: 1}}, []string{soft.WK})
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := soft.OpenSet(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trust, _ := ep11.PointOf("USER_SET_TRUSTED")
+	if err := errors.Join(set.SetControlPoints(map[int]bool{trust: true}), set.Close()); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // TestEP11StrictConformance asks the rules of PKCS#11, as files, of a token whose private session
