@@ -121,7 +121,7 @@ func newKind(p swtok.Provider, connect func(conf, tokens.Place) (card.Transport,
 			info, ok := rows[m]
 			return info, ok
 		}
-		t := &token{Store: s, cards: newCards(via, c, f, place.Now, like), soft: soft, conf: c, name: place.Name, log: place.Log, now: place.Now, close: via.Close}
+		t := &token{Veil: store.Veil{Store: s, Own: ownObjects()}, cards: newCards(via, c, f, place.Now, like), soft: soft, conf: c, name: place.Name, log: place.Log, now: place.Now, close: via.Close}
 		t.sessions = newSessions(t)
 		if !place.AnyFormat { // a user's own tokens have no numbers that stay
 			t.slot = uint32(place.Slot)

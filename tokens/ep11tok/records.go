@@ -51,10 +51,17 @@ func newStrict() (*session, error) {
 	return &session{nonce: strictNonce(id), pin: pin}, err
 }
 
-// hiddenObject are the attributes that both kinds have.
-func hiddenObject(of p11.HardwareFeatureType, title string, value []byte) (a p11.Attributes) {
+// ownObjects is what the records match.
+func ownObjects() (a p11.Attributes) {
 	a.SetUlong(p11.CKA_CLASS, uint64(p11.CKO_HW_FEATURE))
-	for _, t := range []p11.AttributeType{p11.CKA_TOKEN, p11.CKA_PRIVATE, p11.CKA_HIDDEN, p11.CKA_MODIFIABLE} {
+	a.SetBool(p11.CKA_HIDDEN, true)
+	return a
+}
+
+// hiddenObject are the attributes that both kinds have.
+func hiddenObject(of p11.HardwareFeatureType, title string, value []byte) p11.Attributes {
+	a := ownObjects()
+	for _, t := range []p11.AttributeType{p11.CKA_TOKEN, p11.CKA_PRIVATE, p11.CKA_MODIFIABLE} {
 		a.SetBool(t, true)
 	}
 	a.SetUlong(p11.CKA_HW_FEATURE_TYPE, uint64(of))
@@ -181,11 +188,10 @@ func (t *token) hiddenOf(ctx context.Context, of p11.HardwareFeatureType) ([]*to
 	if err := t.Refresh(ctx); err != nil {
 		return nil, err
 	}
-	var a p11.Attributes
-	a.SetUlong(p11.CKA_CLASS, uint64(p11.CKO_HW_FEATURE))
+	a := ownObjects()
 	a.SetUlong(p11.CKA_HW_FEATURE_TYPE, uint64(of))
 	list, err := t.Store.Find(ctx, a, true)
-	return slices.DeleteFunc(list, func(o *tokens.Object) bool { return !o.Private || !isHidden(o) }), err
+	return slices.DeleteFunc(list, func(o *tokens.Object) bool { return !o.Private }), err
 }
 
 // sweep ends the sessions of processes that have ended and did not see to it, as stock's
@@ -315,69 +321,4 @@ func (t *token) SetSessionPIN(ctx context.Context, pin *secret.Bytes) error {
 		}
 	}
 	return nil
-}
-
-// isHidden says whether an object is the token's own.
-func isHidden(o *tokens.Object) bool {
-	a, err := o.Acquire()
-	if err != nil {
-		return false
-	}
-	defer o.Release()
-	class, _ := a.Class()
-	return class == p11.CKO_HW_FEATURE && a.Bool(p11.CKA_HIDDEN)
-}
-
-// hidden are the handles of the hidden objects.
-func (t *token) hidden(ctx context.Context) (list []p11.ObjectHandle) {
-	found, err := t.Store.Find(ctx, p11.Attributes{{Type: p11.CKA_CLASS, Value: p11.Ulong(p11.CKO_HW_FEATURE)}}, true)
-	if err != nil {
-		return nil
-	}
-	for _, o := range found {
-		if isHidden(o) {
-			list = append(list, o.Handle)
-		}
-	}
-	return list
-}
-
-// Find is tokens.Objects, without the hidden ones.
-func (t *token) Find(ctx context.Context, template p11.Attributes, private bool) ([]*tokens.Object, error) {
-	found, err := t.Store.Find(ctx, template, private)
-	if err != nil || len(found) == 0 {
-		return found, err
-	}
-	if own := t.hidden(ctx); len(own) > 0 {
-		found = slices.DeleteFunc(found, func(o *tokens.Object) bool { return slices.Contains(own, o.Handle) })
-	}
-	return found, nil
-}
-
-// ByHandle is tokens.Objects.
-func (t *token) ByHandle(h p11.ObjectHandle) (*tokens.Object, error) {
-	return shown(t.Store.ByHandle(h))
-}
-
-// ByName is tokens.Objects.
-func (t *token) ByName(name string) (*tokens.Object, error) { return shown(t.Store.ByName(name)) }
-
-func shown(o *tokens.Object, err error) (*tokens.Object, error) {
-	if err == nil && isHidden(o) {
-		return nil, p11.CKR_OBJECT_HANDLE_INVALID
-	}
-	return o, err
-}
-
-// Counts is tokens.Objects.
-func (t *token) Counts() (public, private int) {
-	public, private = t.Store.Counts()
-	for _, h := range t.hidden(context.Background()) {
-		if o, err := t.Store.ByHandle(h); err == nil && o.Private {
-			private--
-		} else if err == nil {
-			public--
-		}
-	}
-	return public, private
 }

@@ -21,15 +21,15 @@ import (
 
 // A token is a token directory, and the cards that have its keys.
 type token struct {
-	*store.Store
-	cards *cards
-	soft  *swtok.Crypto // completes what needs no card
-	conf  conf
-	name  string
-	slot  uint32 // 0 where nobody numbers them
-	log   *slog.Logger
-	now   func() time.Time
-	close func() error // gives the transport back
+	store.Veil // of the records of login sessions
+	cards      *cards
+	soft       *swtok.Crypto // completes what needs no card
+	conf       conf
+	name       string
+	slot       uint32 // 0 where nobody numbers them
+	log        *slog.Logger
+	now        func() time.Time
+	close      func() error // gives the transport back
 
 	sessions *sessions
 }

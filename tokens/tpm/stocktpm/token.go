@@ -21,7 +21,7 @@ import (
 // A token is a token directory, whose PINs and RSA keys a TPM has, and swtok's cryptography
 // around these.
 type token struct {
-	*store.Store
+	store.Veil // of the keys of the hierarchies
 	*swtok.Crypto
 	state
 	name, kind string
@@ -97,7 +97,7 @@ func Open(ctx context.Context, place tokens.Place, c Config) (tokens.Token, erro
 	if err != nil {
 		return nil, err
 	}
-	t.Store, t.store = s, s
+	t.Veil, t.store = store.Veil{Store: s, Own: hiddenObjects()}, s
 	t.Crypto = swtok.NewHeldCrypto(c.Provider, place.Rand, &holder{&t.state})
 	t.Arrange(arrange)
 	return t, nil
@@ -206,54 +206,6 @@ func (t *token) GenerateRandom(ctx context.Context, b []byte) error {
 		return err
 	}
 	return desk.MixRandom(ctx, b, t.tpm.Random)
-}
-
-// isHidden says whether an object is the token's own.
-func isHidden(o *tokens.Object) bool {
-	a, err := o.Acquire()
-	if err != nil {
-		return false
-	}
-	defer o.Release()
-	return a.Bool(p11.CKA_HIDDEN)
-}
-
-// Find is tokens.Objects, without the objects of the hierarchies.
-func (t *token) Find(ctx context.Context, template p11.Attributes, private bool) ([]*tokens.Object, error) {
-	found, err := t.Store.Find(ctx, template, private)
-	shown := found[:0]
-	for _, o := range found {
-		if !isHidden(o) {
-			shown = append(shown, o)
-		}
-	}
-	return shown, err
-}
-
-// ByHandle is tokens.Objects.
-func (t *token) ByHandle(h p11.ObjectHandle) (*tokens.Object, error) {
-	return shown(t.Store.ByHandle(h))
-}
-
-// ByName is tokens.Objects.
-func (t *token) ByName(name string) (*tokens.Object, error) { return shown(t.Store.ByName(name)) }
-
-func shown(o *tokens.Object, err error) (*tokens.Object, error) {
-	if err == nil && isHidden(o) {
-		return nil, p11.CKR_OBJECT_HANDLE_INVALID
-	}
-	return o, err
-}
-
-// Counts is tokens.Objects.
-func (t *token) Counts() (public, private int) {
-	public, private = t.Store.Counts()
-	for _, u := range []p11.UserType{p11.CKU_SO, p11.CKU_USER} {
-		if tree, err := t.tree(context.Background(), u); err == nil {
-			public -= len(tree.all)
-		}
-	}
-	return public, private
 }
 
 // Visibility is tokens.Hider.

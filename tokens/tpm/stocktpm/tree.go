@@ -52,9 +52,14 @@ type hidden struct {
 	key    tpm12.Key
 }
 
+// hiddenObjects is what the objects of all keys of hierarchies match.
+func hiddenObjects() p11.Attributes {
+	return p11.Attributes{{Type: p11.CKA_HIDDEN, Value: p11.Bool(true)}}
+}
+
 // hiddenTemplate is what the objects of a hierarchy's key have in common.
 func hiddenTemplate(id string) p11.Attributes {
-	return p11.Attributes{{Type: p11.CKA_HIDDEN, Value: p11.Bool(true)}, {Type: p11.CKA_ID, Value: []byte(id)}}
+	return hiddenObjects().With(p11.CKA_ID, []byte(id))
 }
 
 // tree reads the hierarchy of a role. Of two root keys the first counts, as for stock.
