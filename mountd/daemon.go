@@ -18,6 +18,7 @@ import (
 	"p11fs/fs"
 	"p11fs/locks"
 	"p11fs/mountd/mountpoint"
+	"p11fs/mountd/profile"
 	"p11fs/p11"
 	"p11fs/tokens"
 )
@@ -49,6 +50,8 @@ type Config struct {
 	// Reload has the daemon read the grants again each time that something comes. It may be
 	// nil.
 	Reload <-chan os.Signal
+	// ProfileSocket is where profiles of the process can be had; empty for nowhere.
+	ProfileSocket string
 	// SlotDaemon has a system daemon be pkcsslotd before all: without the door
 	// for the stock library it does not start. The tree is mounted only if the
 	// mount point is a directory already, and whether that succeeds, and how
@@ -189,7 +192,7 @@ func New(ctx context.Context, c Config) (_ *Daemon, err error) {
 		return nil, fmt.Errorf("the mount point: %w", err)
 	}
 	for _, step := range []func(context.Context) error{
-		d.loadSlots, d.loadPolicy, d.prepareDirectories, d.guardStore, d.ifMounting(d.guardMount),
+		d.loadSlots, d.loadPolicy, d.prepareDirectories, d.guardStore, d.openProfiles, d.ifMounting(d.guardMount),
 		d.openStock, d.openTokens, d.takeGrants, d.holdLogins, d.openRPC, d.ifMounting(d.mount), d.comeLater,
 	} {
 		if err := ctx.Err(); err != nil {
@@ -330,6 +333,21 @@ func checkFree(path string) error {
 	if state != mountpoint.Free {
 		return fmt.Errorf("another p11fs is mounted on %s: %w", path, ErrBusy)
 	}
+	return nil
+}
+
+// openProfiles gives out profiles, if it is asked to: then a start without them fails.
+func (d *Daemon) openProfiles(context.Context) error {
+	path := d.conf.ProfileSocket
+	if path == "" {
+		return nil
+	}
+	s, err := profile.Listen(path, d.log)
+	if err != nil {
+		return fmt.Errorf("the socket of profiles: %w", err)
+	}
+	d.later(s.Close)
+	d.log.Info("profiles for root and the daemon's user", "socket", path)
 	return nil
 }
 

@@ -42,6 +42,7 @@ credential pin.TOKEN, or in a file with --hold, has it log in to that token itse
 	hold := c.Flags().StringToString("hold", nil, "log in to a token with the PIN in a file, `TOKEN=FILE`, for those who have grants for its keys")
 	provider := c.Flags().String("provider", "auto", "cryptographic library: auto, go or libcrypto")
 	level := c.Flags().String("log-level", "info", "least important messages to log: debug, info, warn or error")
+	profiles := c.Flags().String("profile-socket", "", "give profiles of the daemon, for root and its user, over HTTP at a socket, `PATH`")
 	greet := c.Flags().Bool("welcome", false, "print a first session to paste once the tokens are mounted")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		log, err := newLogger(s, *level)
@@ -54,7 +55,7 @@ credential pin.TOKEN, or in a file with --hold, has it log in to that token itse
 		}
 		conf := mountd.Config{
 			Mode: mode, Paths: paths, AllowOther: *allowOther, OpenToken: *openToken, SeparateWrapping: *separate, TokenSize: *tokenSize << 20, Log: log,
-			TraceLevel: os.Getenv(mountd.TraceVariable), Hold: *hold, Credentials: os.Getenv(credentialsVariable),
+			TraceLevel: os.Getenv(mountd.TraceVariable), Hold: *hold, ProfileSocket: *profiles, Credentials: os.Getenv(credentialsVariable),
 		}
 		if err := setKinds(&conf, *provider); err != nil {
 			return err

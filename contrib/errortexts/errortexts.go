@@ -97,7 +97,7 @@ func sections() []section {
 		{"Programs at the socket", "In the daemon's log at level debug; the program gets the CK_RV.", []string{"mountd/rpc", "mountd/rpc/wire"}, "whoever wrote the client mends it"},
 		{"Commands", "On standard error of the command, behind `p11fs: `.", []string{"cmd/p11fs"}, ""},
 		{"Other tokens", "From `p11fs import-token`: of an object, in the line that says it was left.", []string{"foreign", "foreign/softhsm", "foreign/sqlite", "foreign/module"}, "the object stays where it is; the programs of that token say more"},
-		{"When the daemon starts and ends", "On standard error of `p11fs mount`, in the log, and in `status`. A mount that fails names `p11fs doctor`.", []string{"mountd", "mountd/mountpoint", "mountd/slotd", "shm", "locks", "secret"}, "`p11fs doctor` says what is in the way"},
+		{"When the daemon starts and ends", "On standard error of `p11fs mount`, in the log, and in `status`. A mount that fails names `p11fs doctor`.", []string{"mountd", "mountd/mountpoint", "mountd/profile", "mountd/slotd", "shm", "locks", "secret"}, "`p11fs doctor` says what is in the way"},
 		{"The configuration", "With file and line, where p11fs starts, and from `p11fs doctor`.", []string{"mountd/config", "engine/grants"}, "mend that line; p11fs(5) has its form"},
 		{"doctor", "From `p11fs doctor`, each with the line that mends it.", []string{"mountd/doctor"}, ""},
 	}
