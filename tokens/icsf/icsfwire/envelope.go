@@ -2,6 +2,7 @@ package icsfwire
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -58,12 +59,15 @@ func ParseHandle(b []byte) (Handle, error) {
 	if len(b) != HandleSize {
 		return "", bad(fmt.Sprintf("a handle has %d bytes", len(b)))
 	}
-	for _, c := range b {
-		if c < ' ' || c > '~' {
-			return "", bad("a handle is not of printable characters")
-		}
+	if !isPrintable(b) {
+		return "", bad("a handle is not of printable characters")
 	}
 	return Handle(strings.TrimRight(string(b), " ")), nil
+}
+
+// isPrintable says whether text is of printable ASCII alone.
+func isPrintable(b []byte) bool {
+	return !slices.ContainsFunc(b, func(c byte) bool { return c < ' ' || c > '~' })
 }
 
 // A Request asks for a service.
@@ -151,6 +155,9 @@ func readRules(e elements) (rules []string, err error) {
 	}
 	if count < 0 || count > maxRules || len(text) != count*ruleSize {
 		return nil, bad(fmt.Sprintf("%d rules have %d bytes", count, len(text)))
+	}
+	if !isPrintable(text) {
+		return nil, bad("a rule is not of printable characters")
 	}
 	for ; len(text) > 0; text = text[ruleSize:] {
 		rules = append(rules, strings.TrimRight(string(text[:ruleSize]), " "))

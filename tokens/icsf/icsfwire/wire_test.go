@@ -309,6 +309,7 @@ func TestMessages(t *testing.T) {
 func FuzzRequest(f *testing.F) {
 	for _, x := range transcript(f) {
 		f.Add(x.request)
+		f.Add(bytes.Replace(x.request, []byte("OBJECT"), []byte("OBJ\u00e9C"), 1)) // six bytes that are five characters
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := ParseRequest(b)
