@@ -1,170 +1,106 @@
 package integration
 
 import (
-	"crypto"
-	"crypto/rsa"
-	"crypto/sha256"
-	"log/slog"
-	"math/big"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"p11fs/locks"
-	"p11fs/p11"
-	"p11fs/tokens"
 	"p11fs/tokens/icsf"
-	"p11fs/tokens/swtok"
-	"p11fs/tokens/tokentest"
+	"p11fs/tokens/icsf/icsfwire"
 )
 
+// besideScript is what both sides of TestICSFBeside run.
+const besideScript = "icsf_beside.py"
+
 // TestICSFBeside has stock's icsf token and ours on one directory and one server at the same
-// time: what one makes, changes and destroys the other uses and sees. It takes 4 s.
+// time, each asked by a process that stays: keys of each kind, certificates and data that one
+// makes, changes and destroys the other uses and sees, by every service.
 func TestICSFBeside(t *testing.T) {
 	t.Parallel()
-	h := newICSF(t)
+	d := newDaemon(t, daemonConfig{modern: true})
+	h := newICSF(t, d.tokenRoot())
 	h.slotd()
 	h.ok(h.with + "pkcs11-tool --module " + h.module + " --login --login-type so --so-pin 87654321 --init-pin --pin " + userPIN)
-	tool := h.with + "pkcs11-tool --module " + h.module + " --login --pin " + userPIN + " "
-	h.ok(tool + "--keypairgen --key-type rsa:2048 --label theirs --id 01 2>&1")
-
-	tok := h.own(t)
-	ctx := t.Context()
-	l, err := tok.Login(ctx, p11.CKU_USER, tokentest.PIN(t, userPIN))
-	if err != nil {
+	conf := filepath.Join(d.dir, "opencryptoki.conf")
+	if err := os.WriteFile(conf, []byte("slot 0\n{\nstdll = libpkcs11_icsf.so\ntokname = "+icsf.Kind+"\nconfname = icsf.conf\n}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	one := func(label string, class p11.ObjectClass) *tokens.Object {
-		t.Helper()
-		found, err := tok.Find(ctx, p11.Attributes{{Type: p11.CKA_LABEL, Value: []byte(label)}, {Type: p11.CKA_CLASS, Value: p11.Ulong(class)}}, true)
-		if err != nil || len(found) != 1 {
-			t.Fatalf("%d objects are called %s, %v", len(found), label, err)
-		}
-		return found[0]
+	h.ok("cp /etc/opencryptoki/" + icsfName + ".conf " + d.dir + "/icsf.conf")
+	d.c.args = []string{"--config", conf}
+	d.start()
+	sides := map[string]*client{
+		"stock": h.process(0, h.with, besideScript, h.module+groupNumbers()),
+		"ours":  h.process(1, "P11FS_SOCKET="+filepath.Join(d.dir, "p11fs/rpc.sock")+" ", besideScript, ownModule(t)+groupNumbers()),
 	}
-	public := func(label string) *rsa.PublicKey {
-		t.Helper()
-		a, err := one(label, p11.CKO_PUBLIC_KEY).Acquire()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer one(label, p11.CKO_PUBLIC_KEY).Release()
-		n, _ := a.Get(p11.CKA_MODULUS)
-		return &rsa.PublicKey{N: new(big.Int).SetBytes(n), E: 65537}
+	for _, c := range sides {
+		c.want("login "+userPIN, "ok")
 	}
-	sum := sha256.Sum256([]byte("hello"))
-	signs := func(label string) {
-		t.Helper()
-		op, err := tok.Begin(ctx, p11.CKF_SIGN, p11.Mechanism{Type: p11.CKM_SHA256_RSA_PKCS}, one(label, p11.CKO_PRIVATE_KEY))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer op.Close()
-		_, err = op.Update(ctx, []byte("hello"))
-		var sig []byte
-		if err == nil {
-			sig, err = op.Final(ctx, nil)
-		}
-		if err == nil {
-			err = rsa.VerifyPKCS1v15(public(label), crypto.SHA256, sum[:], sig)
-		}
-		if err != nil {
-			t.Errorf("ours signs by %s: %v", label, err)
+	for one, other := range map[string]string{"stock": "ours", "ours": "stock"} {
+		t.Run(one+" makes", func(t *testing.T) { besides(t, h, one, sides[one], sides[other]) })
+	}
+	for _, c := range sides {
+		c.want("close", "ok")
+		c.end()
+	}
+	for _, o := range h.server.Objects(icsfName) {
+		if o.IsSession() {
+			t.Errorf("the sessions are closed, and their object %q is there", o)
 		}
 	}
-	signs("theirs")
-
-	// A key of ours, and stock's process that stays.
-	yes := p11.Bool(true)
-	common := p11.Attributes{{Type: p11.CKA_TOKEN, Value: yes}, {Type: p11.CKA_LABEL, Value: []byte("ours")}, {Type: p11.CKA_ID, Value: []byte{2}}}
-	pub, priv, err := tok.(tokens.KeyGenerator).GenerateKeyPair(ctx, p11.Mechanism{Type: p11.CKM_RSA_PKCS_KEY_PAIR_GEN},
-		common.Merge(p11.Attributes{{Type: p11.CKA_MODULUS_BITS, Value: p11.Ulong(uint64(2048))}, {Type: p11.CKA_VERIFY, Value: yes}}),
-		common.Merge(p11.Attributes{{Type: p11.CKA_PRIVATE, Value: yes}, {Type: p11.CKA_SIGN, Value: yes}, {Type: p11.CKA_SENSITIVE, Value: yes}}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, a := range []p11.Attributes{pub, priv} {
-		if _, err := tok.Create(ctx, a); err != nil {
-			t.Fatal(err)
-		}
-	}
-	signs("ours")
-	h.ok("export LD_PRELOAD=$PWD/shim.so")
-	c := h.client(0)
-	h.ok("unset LD_PRELOAD")
-	c.want("login "+userPIN, "ok")
-	for _, label := range []string{"ours", "theirs"} {
-		answer := c.do("sign " + label + " hello 0x40")
-		sig, ok := strings.CutPrefix(answer, "ok ")
-		if !ok || rsa.VerifyPKCS1v15(public(label), crypto.SHA256, sum[:], fromHex(t, sig)) != nil {
-			t.Errorf("stock signs by %s: %s", label, answer)
-		}
-	}
-
-	// Objects come, change and go on either side.
-	c.want("create note text 1", "ok")
-	refresh := func() {
-		t.Helper()
-		if err := tok.Refresh(ctx); err != nil {
-			t.Fatal(err)
-		}
-	}
-	later := func(what string, seen func() bool) {
-		t.Helper()
-		for deadline := time.Now().Add(time.Minute); !seen(); time.Sleep(50 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatal(what)
-			}
-			refresh()
-		}
-	}
-	count := func(label string) int {
-		found, err := tok.Find(ctx, p11.Attributes{{Type: p11.CKA_LABEL, Value: []byte(label)}}, true)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return len(found)
-	}
-	later("ours does not see what stock has made", func() bool { return count("note") == 1 })
-	if _, err := tok.Update(ctx, one("note", p11.CKO_DATA).Handle, func(a p11.Attributes) (p11.Attributes, error) {
-		return a.With(p11.CKA_LABEL, []byte("renamed")), nil
-	}); err != nil {
-		t.Fatal(err)
-	}
-	c.want("value renamed", "ok text")
-	c.want("destroy renamed", "ok")
-	later("ours sees what stock has destroyed", func() bool { return count("renamed") == 0 })
-	if err := tok.Destroy(ctx, one("ours", p11.CKO_PRIVATE_KEY).Handle, func(p11.Attributes) error { return nil }); err != nil {
-		t.Fatal(err)
-	}
-	c.want("sign ours hello 0x40", "no key ours")
-	c.end()
+	d.stop()
 	h.ok("kill $slotd; wait $slotd; true")
 	h.close()
 }
 
-// own opens our token on stock's directory.
-func (h *icsfHost) own(t *testing.T) tokens.Token {
-	t.Helper()
-	h.ok("cp /etc/opencryptoki/" + icsfName + ".conf token.conf")
-	lock, err := locks.Open(filepath.Join(workDir(t, "lock"), "token"), locks.NoGroup)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tok, err := icsf.NewKind(swtok.GoProvider(), "").Open(t.Context(), tokens.Place{
-		Name: "icsf", Dir: filepath.Join(h.root, "icsf"), Config: filepath.Join(h.dir, "token.conf"), Lock: lock, Group: locks.NoGroup,
-		Log: slog.New(slog.DiscardHandler), Now: time.Now,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := tok.Close(); err != nil {
-			t.Error(err)
+// besides has one make objects, and the other use, change and destroy them.
+func besides(t *testing.T, h *icsfHost, name string, one, other *client) {
+	// seen is what a side answers once it sees what the other has made or changed.
+	seen := func(c *client, command string) string {
+		t.Helper()
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+			if answer := c.do(command); !strings.HasPrefix(answer, "no key") || time.Now().After(deadline) {
+				return answer
+			}
 		}
-		_ = lock.Close()
-	})
-	return tok
+	}
+	one.want("make "+name, "ok")
+	uses := one.do("use " + name)
+	if !strings.HasPrefix(uses, "ok {") || strings.Count(uses, `": `) < 60 {
+		t.Fatalf("its maker uses it: %s", uses)
+	}
+	services := []icsfwire.Service{icsfwire.DMK, icsfwire.DVK, icsfwire.HMG, icsfwire.HMV, icsfwire.PKS, icsfwire.SKD, icsfwire.SKE, icsfwire.TRD, icsfwire.UWK, icsfwire.WPK}
+	before := make(map[icsfwire.Service]int)
+	for _, s := range services {
+		before[s] = h.server.Calls(s)
+	}
+	if got := seen(other, "use "+name); got != uses {
+		t.Errorf("the other has other results: %s, not %s", got, uses)
+	}
+	for _, s := range services {
+		if h.server.Calls(s) == before[s] {
+			t.Errorf("the other has not asked for %s", s)
+		}
+	}
+	for _, pair := range [][2]*client{{one, other}, {other, one}} {
+		signatures, ok := strings.CutPrefix(pair[0].do("sign "+name), "ok ")
+		if !ok {
+			t.Fatal(signatures)
+		}
+		pair[1].want("check "+name+" "+signatures, "ok")
+	}
+	other.want("change "+name, "ok")
+	one.want("touch "+name, "ok") // ours knows for a minute what an object is, or until it changes it
+	if got := seen(one, "use new-"+name); got != uses {
+		t.Errorf("with new names its maker has other results: %s, not %s", got, uses)
+	}
+	other.want("remove new-"+name, "ok")
+	for _, c := range []*client{one, other} {
+		for deadline := time.Now().Add(time.Minute); c.do("list") != "ok "; time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("what was destroyed is there: %s", c.do("list"))
+			}
+		}
+	}
 }

@@ -51,8 +51,8 @@ type icsfHost struct {
 	dir    string // where its terminal is
 }
 
-// newICSF boots one, and has stock's pkcsicsf make the token.
-func newICSF(t testing.TB) *icsfHost {
+// newICSF boots one over a token root, and has stock's pkcsicsf make the token.
+func newICSF(t testing.TB, root string) *icsfHost {
 	t.Helper()
 	needStock(t)
 	needTools(t, "pkcsicsf", "gcc")
@@ -69,7 +69,7 @@ func newICSF(t testing.TB) *icsfHost {
 	h := &icsfHost{}
 	var uri string
 	h.server, uri = serveICSF(t, icsfName, "OTHERTOKEN", "READONLY")
-	h.root = workDir(t, "tokens")
+	h.root = root
 	h.liveHost = newLive(t, h.root, "icsf", stockConfig)
 	h.dir = strings.TrimSuffix(h.ok("pwd"), "\n")
 	h.ok("mkdir -p /var/lib/opencryptoki/icsf/TOK_OBJ && chgrp -R pkcs11 /var/lib/opencryptoki && chmod -R g+rwx /var/lib/opencryptoki")
@@ -105,7 +105,7 @@ func fromHex(t testing.TB, s string) []byte {
 // asks for, at once and in parts, with what comes out checked here.
 func TestICSFStock(t *testing.T) {
 	t.Parallel()
-	h := newICSF(t)
+	h := newICSF(t, workDir(t, "tokens"))
 	h.slotd()
 	if out := h.ok(h.with + "pkcsconf -t"); !strings.Contains(out, "ICSF TKDS") || !strings.Contains(out, "SER0") {
 		t.Errorf("pkcsconf -t says\n%s", out)
@@ -115,16 +115,7 @@ func TestICSFStock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	numbers := ""
-	for _, kt := range []p11.KeyType{p11.CKK_DSA, p11.CKK_DH} {
-		g := tokentest.Group(kt)
-		for _, n := range []*big.Int{g.P, g.Q, g.G} {
-			if n != nil {
-				numbers += fmt.Sprintf(" %x", n.Bytes())
-			}
-		}
-	}
-	checkServices(t, h.ok(h.with+"python3 "+script+" "+h.module+" "+userPIN+numbers))
+	checkServices(t, h.ok(h.with+"python3 "+script+" "+h.module+" "+userPIN+groupNumbers()))
 	for s := icsfwire.DMK; s <= icsfwire.WPK; s++ {
 		if h.server.Calls(s) == 0 {
 			t.Errorf("stock has not asked for %s", s)
@@ -137,6 +128,19 @@ func TestICSFStock(t *testing.T) {
 	}
 	h.ok("kill $slotd; wait $slotd; true")
 	h.close()
+}
+
+// groupNumbers are a group of DSA and one of Diffie-Hellman, for scripts.
+func groupNumbers() (numbers string) {
+	for _, kt := range []p11.KeyType{p11.CKK_DSA, p11.CKK_DH} {
+		g := tokentest.Group(kt)
+		for _, n := range []*big.Int{g.P, g.Q, g.G} {
+			if n != nil {
+				numbers += fmt.Sprintf(" %x", n.Bytes())
+			}
+		}
+	}
+	return numbers
 }
 
 // checkServices checks what testdata/icsf_stock.py prints.

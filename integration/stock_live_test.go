@@ -113,13 +113,19 @@ func (h *liveHost) ownClient(n int) *client {
 
 func (h *liveHost) clientOf(n int, module string) *client {
 	h.t.Helper()
+	return h.process(n, "", "stock_client.py", module)
+}
+
+// process starts a client of a script, with what stands in front of its command.
+func (h *liveHost) process(n int, with, name, args string) *client {
+	h.t.Helper()
 	c := &client{h: h, in: 3 + 2*n, out: 4 + 2*n}
-	script, err := filepath.Abs("testdata/stock_client.py")
+	script, err := filepath.Abs("testdata/" + name)
 	if err != nil {
 		h.t.Fatal(err)
 	}
 	h.ok(fmt.Sprintf("rm -f in%d out%d && mkfifo in%d out%d", n, n, n, n))
-	h.ok(fmt.Sprintf("python3 %s %s <in%d >out%d & client%d=$!", script, module, n, n, n))
+	h.ok(fmt.Sprintf("%spython3 %s %s <in%d >out%d & client%d=$!", with, script, args, n, n, n))
 	h.ok(fmt.Sprintf("exec %d>in%d %d<out%d; read -r line <&%d; [ \"$line\" = ok ]", c.in, n, c.out, n, c.out))
 	c.want("open", "ok")
 	return c

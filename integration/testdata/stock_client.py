@@ -192,8 +192,7 @@ class Client:
         check(self.lib.C_Finalize(None))
 
 
-def main():
-    client = Client(sys.argv[1])
+def serve(client):
     print("ok", flush=True)
     for line in sys.stdin:
         command, *args = line.split()
@@ -205,4 +204,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    serve(Client(sys.argv[1]))
