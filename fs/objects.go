@@ -117,11 +117,12 @@ func (o objects) all(ctx context.Context, a *engine.Application, template p11.At
 	owners := make(map[string]int) // which object has a plain name
 	err := o.each(ctx, a, nil, func(i engine.ObjectInfo) bool {
 		n := plainNameOf(i)
-		if owner, taken := owners[n.String()]; !n.cut && (!taken || n.before(plain[owner])) {
-			owners[n.String()] = len(plain)
+		name := n.String()
+		if owner, taken := owners[name]; !n.cut && (!taken || n.before(plain[owner])) {
+			owners[name] = len(plain)
 		}
 		plain = append(plain, n)
-		list = append(list, objectName{n.String(), refOf(i)})
+		list = append(list, objectName{name, refOf(i)})
 		return true
 	})
 	for i, n := range plain {
@@ -324,7 +325,7 @@ func (d *objectsDir) list(ctx context.Context, c caller) ([]fuse.DirEntry, error
 		return nil, err
 	}
 	names, err := d.all(ctx, a, nil)
-	var list []fuse.DirEntry
+	list := make([]fuse.DirEntry, 0, len(names))
 	for _, n := range names {
 		list = append(list, d.dirEntry(n.name, n.ref.path(), syscall.S_IFDIR))
 	}

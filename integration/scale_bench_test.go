@@ -1,24 +1,22 @@
 package integration
 
 import (
-	"context"
 	"crypto/rand"
+	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"log/slog"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"p11fs/locks"
 	"p11fs/p11"
 	"p11fs/secret"
-	"p11fs/tokens/store"
 	"p11fs/tokens/store/format"
 	"p11fs/tokens/swtok"
 )
@@ -41,7 +39,7 @@ func BenchmarkScale(b *testing.B) {
 func measureScale(b *testing.B) {
 	b.Helper()
 	program := benchProgram(b)
-	c := daemonConfig{binary: plainBinary(b), modern: true}
+	c := daemonConfig{binary: plainBinary(b), modern: true, args: []string{"--token-size=-1"}}
 	d, term := ready(b, c)
 	term.ok("echo 'ec:p256 label=first id=01' > $T/generate && cat $T/generate")
 	d.stop()
@@ -96,71 +94,89 @@ func benchProgram(b *testing.B) string {
 }
 
 // fillToken gives a token that no daemon has open n objects: copies of the pair of keys that
-// is in it, each with a label and an id of its own.
+// is in it, each with a label and an id of its own. It writes the files itself, without
+// waiting for the disk: a million of them take a minute, and not twenty.
 func fillToken(b *testing.B, dir string, n int) {
 	b.Helper()
-	lock, err := locks.Open(filepath.Join(b.TempDir(), "lock"), locks.NoGroup)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer lock.Close()
-	kind, _ := format.KindOf(swtok.Kind)
-	s, err := store.Open(b.Context(), store.Config{
-		Dir: dir, Format: format.V312(kind, rand.Reader, 1), Lock: lock, Group: store.NoGroup,
-		Room: -1, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: time.Now,
-	})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer func() {
-		if err := s.Close(); err != nil {
-			b.Error(err)
-		}
-	}()
-	pin, err := secret.New([]byte(userPIN))
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer pin.Close()
-	l, err := s.Login(b.Context(), p11.CKU_USER, pin)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	first := map[p11.ObjectClass]p11.Attributes{}
-	for _, class := range []p11.ObjectClass{p11.CKO_PUBLIC_KEY, p11.CKO_PRIVATE_KEY} {
-		found, err := s.Find(b.Context(), p11.Attributes{{Type: p11.CKA_CLASS, Value: p11.Ulong(class)}}, true)
-		if err != nil || len(found) != 1 {
-			b.Fatalf("%d keys of class %v: %v", len(found), class, err)
-		}
-		attrs, err := found[0].Acquire()
+	begun := time.Now()
+	f, data, codec := scaleFormat(b, dir)
+	index := tokenFile(b, dir, "TOK_OBJ", "OBJ.IDX")
+	pair := map[bool]p11.Attributes{}
+	for _, name := range format.ParseIndex(index).Names {
+		private, attrs, err := codec.Open(name, tokenFile(b, dir, "TOK_OBJ", name.String()))
 		if err != nil {
 			b.Fatal(err)
 		}
-		first[class] = attrs.Clone()
-		found[0].Release()
+		pair[private] = attrs
+	}
+	if len(pair) != 2 {
+		b.Fatal("there is no pair of keys")
+	}
+	names, data, err := f.NewNames(data, n, func(format.Name) (bool, error) { return false, nil })
+	if err != nil || len(names) != n {
+		b.Fatalf("%d names: %v", len(names), err)
+	}
+	write := func(b []byte, name ...string) error {
+		return os.WriteFile(filepath.Join(append([]string{dir}, name...)...), b, 0o600)
 	}
 	var next atomic.Int64
 	var wg sync.WaitGroup
-	for range 64 {
+	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
 			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
-				class := p11.CKO_PRIVATE_KEY
-				if i%100 < *scalePublic {
-					class = p11.CKO_PUBLIC_KEY
-				}
-				a := first[class].Clone()
+				a := pair[i%100 >= *scalePublic].Clone()
 				a.Set(p11.CKA_LABEL, fmt.Appendf(nil, "object %d", i))
 				a.Set(p11.CKA_ID, fmt.Appendf(nil, "id%d", i))
 				a.Set(p11.CKA_UNIQUE_ID, fmt.Appendf(nil, "%032x", i))
-				if _, err := s.Create(context.Background(), a); err != nil {
+				sealed, err := codec.Seal(names[i], a, nil)
+				if err == nil {
+					err = write(sealed, "TOK_OBJ", names[i].String())
+				}
+				if err != nil {
 					b.Error(err)
 					return
 				}
 			}
 		})
 	}
-	begun := time.Now()
 	wg.Wait()
-	b.Logf("%d objects made by 64 creators in %.1f s", n, time.Since(begun).Seconds())
+	if err := errors.Join(write(format.EditIndex(index, nil, names...), "TOK_OBJ", "OBJ.IDX"), write(f.PrintFile(data), "NVTOK.DAT")); err != nil {
+		b.Fatal(err)
+	}
+	b.Logf("%d objects written in %.1f s", n, time.Since(begun).Seconds())
+}
+
+// scaleFormat is how a token of 3.12 is read and written, opened with the user's PIN.
+func scaleFormat(b *testing.B, dir string) (format.Format, format.TokenData, format.Objects) {
+	b.Helper()
+	kind, _ := format.KindOf(swtok.Kind)
+	f := format.V312(kind, rand.Reader, 1)
+	data, err := f.ParseFile(tokenFile(b, dir, "NVTOK.DAT"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	pin, err := secret.New([]byte(userPIN))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer pin.Close()
+	opened, err := f.Open(b.Context(), p11.CKU_USER, pin, format.Kept{Record: f.PIN(data, p11.CKU_USER), File: tokenFile(b, dir, "MK_USER")})
+	if err != nil || !opened.Right {
+		b.Fatalf("the user's PIN: %v", err)
+	}
+	defer opened.Key.Close()
+	codec, err := f.Objects(opened.Key)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return f, data, codec
+}
+
+func tokenFile(b *testing.B, dir string, name ...string) []byte {
+	b.Helper()
+	raw, err := os.ReadFile(filepath.Join(append([]string{dir}, name...)...))
+	if err != nil {
+		b.Fatal(err)
+	}
+	return raw
 }

@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/maphash"
-	"slices"
 	"sync"
 
 	"github.com/google/btree"
@@ -116,18 +115,27 @@ func NewIndex() *Index {
 
 func newTrees() (ts trees) {
 	for k := range ts {
-		ts[k] = btree.NewG(degree, func(a, b *item) bool {
-			if a.key[k] != b.key[k] {
-				return a.key[k] < b.key[k]
-			}
-			return inOrder(a, b) < 0
-		})
+		compare := byKey(k)
+		ts[k] = btree.NewG(degree, func(a, b *item) bool { return compare(a, b) < 0 })
 	}
 	return ts
 }
 
+// byKey compares items as the tree of that key has them.
+func byKey(k int) func(a, b *item) int {
+	return func(a, b *item) int {
+		if a.key[k] != b.key[k] {
+			return cmp.Compare(a.key[k], b.key[k])
+		}
+		return inOrder(a, b)
+	}
+}
+
 func inOrder(a, b *item) int {
-	return cmp.Or(cmp.Compare(a.seq, b.seq), cmp.Compare(a.handle, b.handle))
+	if a.seq != b.seq {
+		return cmp.Compare(a.seq, b.seq)
+	}
+	return cmp.Compare(a.handle, b.handle)
 }
 
 // of returns the trees of the item.
@@ -159,12 +167,7 @@ func (x *Index) PutAt(o *Object, place uint64) (old *Object) {
 }
 
 func (x *Index) putLocked(o *Object, seq uint64) (old *Object) {
-	it := &item{handle: o.Handle, name: o.Name, seq: seq, has: [keys]bool{byOrder: true}, obj: o}
-	if attrs, err := o.Acquire(); err == nil {
-		x.describe(it, attrs)
-		it.size = SizeOf(attrs)
-		o.Release()
-	}
+	it := x.itemOf(o, seq)
 	if was, ok := x.handles.Get(byHandle{handle: it.handle}); ok {
 		old, it.seq = was.obj, was.seq
 		x.removeLocked(was.item)
@@ -183,6 +186,17 @@ func (x *Index) putLocked(o *Object, seq uint64) (old *Object) {
 	}
 	x.tellLocked(old, o)
 	return old
+}
+
+// itemOf returns what stands in the trees for an object.
+func (x *Index) itemOf(o *Object, seq uint64) *item {
+	it := &item{handle: o.Handle, name: o.Name, seq: seq, has: [keys]bool{byOrder: true}, obj: o}
+	if attrs, err := o.Acquire(); err == nil {
+		x.describe(it, attrs)
+		it.size = SizeOf(attrs)
+		o.Release()
+	}
+	return it
 }
 
 // describe fills in what attrs, an object's or a template's, say of the keys.
@@ -293,19 +307,28 @@ func (x *Index) Find(ctx context.Context, template p11.Attributes, private bool)
 		return true
 	}
 	x.public.narrowest(want)(look)
-	if public := len(found); private {
-		if x.private.narrowest(want)(look); public > 0 && public < len(found) {
-			slices.SortFunc(found, inOrder)
-		}
+	public := found
+	if found = nil; private {
+		x.private.narrowest(want)(look)
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, p11.Errorf(p11.CKR_FUNCTION_CANCELED, "interrupted: %w", err)
 	}
-	objects := make([]*Object, len(found))
-	for i, it := range found {
-		objects[i] = it.obj
+	return inOneOrder(public, found), nil
+}
+
+// inOneOrder returns the objects of two lists, each of which is in order.
+func inOneOrder(a, b []*item) []*Object {
+	objects := make([]*Object, 0, len(a)+len(b))
+	for len(a) > 0 || len(b) > 0 {
+		next := &a
+		if len(a) == 0 || len(b) > 0 && inOrder(b[0], a[0]) < 0 {
+			next = &b
+		}
+		objects = append(objects, (*next)[0].obj)
+		*next = (*next)[1:]
 	}
-	return objects, nil
+	return objects
 }
 
 // findCheck is how many objects a search looks at between two looks at its context.

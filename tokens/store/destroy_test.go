@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -291,4 +292,52 @@ func TestDestroyedByTwo(t *testing.T) {
 			}
 		})
 	}
+}
+
+// BenchmarkDestroyers compares 64 calls of Destroy at a time with one, durably on the disk of
+// P11FS_TEST_DISK.
+func BenchmarkDestroyers(b *testing.B) {
+	if os.Getenv("P11FS_TEST_DISK") == "" {
+		b.Skip("a disk is named by P11FS_TEST_DISK")
+	}
+	rate := func(callers int) float64 {
+		s := newStore(b)
+		const n = 1024
+		handles := make(chan p11.ObjectHandle, n)
+		var wg sync.WaitGroup
+		for range 64 {
+			wg.Go(func() {
+				for range n / 64 {
+					o, err := s.Create(b.Context(), dataObject("x", "x", false))
+					if err != nil {
+						b.Error(err)
+						return
+					}
+					handles <- o.Handle
+				}
+			})
+		}
+		wg.Wait()
+		close(handles)
+		begun := time.Now()
+		for range callers {
+			wg.Go(func() {
+				for h := range handles {
+					if err := s.Destroy(b.Context(), h, allow); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		return n / time.Since(begun).Seconds()
+	}
+	var one, many float64
+	for b.Loop() {
+		one += rate(1)
+		many += rate(64)
+	}
+	b.ReportMetric(one/float64(b.N), "one/s")
+	b.ReportMetric(many/float64(b.N), "many/s")
+	b.ReportMetric(many/one, "times-one")
 }

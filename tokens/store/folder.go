@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -150,6 +151,11 @@ func stampOf(st *unix.Stat_t) stamp {
 	return stamp{st.Ino, st.Size, st.Mtim.Nano(), st.Ctim.Nano(), st.Mode&unix.S_IFMT == unix.S_IFREG && st.Nlink == 1}
 }
 
+// times are those of its inode and of its contents.
+func (s stamp) times() (changed, dated time.Time) {
+	return time.Unix(0, s.ctime), time.Unix(0, s.mtime)
+}
+
 // openFolder opens a directory below dir, or at a path if dir is unix.AT_FDCWD.
 func openFolder(dir int, path string, k kernel, group int) (*folder, error) {
 	fd, err := openat(dir, path, unix.O_RDONLY|unix.O_DIRECTORY, 0)
@@ -200,6 +206,11 @@ func (d *folder) read(name string, limit int64) ([]byte, stamp, error) {
 
 // readIf is read of a file whose size is agreed to.
 func (d *folder) readIf(name string, limit int64, agree func(size int64) error) ([]byte, stamp, error) {
+	return d.readInto(nil, name, limit, agree)
+}
+
+// readInto is readIf into memory that may be used for it.
+func (d *folder) readInto(b []byte, name string, limit int64, agree func(size int64) error) ([]byte, stamp, error) {
 	fd, err := openat(d.fd, name, unix.O_RDONLY, 0)
 	if err != nil {
 		if errors.Is(err, unix.ELOOP) {
@@ -222,7 +233,7 @@ func (d *folder) readIf(name string, limit int64, agree func(size int64) error) 
 	if err := agree(st.Size); err != nil {
 		return nil, s, fmt.Errorf("%s: %w", name, err)
 	}
-	b := make([]byte, st.Size)
+	b = slices.Grow(b[:0], int(st.Size))[:st.Size]
 	n := 0
 	for n < len(b) {
 		m, err := retry(func() (int, error) { return unix.Pread(fd, b[n:], int64(n)) })

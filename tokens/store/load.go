@@ -24,9 +24,12 @@ type loaded struct {
 	name    format.Name
 	stamp   stamp
 	private bool
-	attrs   p11.Attributes // nil if err, or if it is private and there is no key
+	object  *tokens.Object // without a handle; nil if err, or if it is private and there is no key
 	err     error          // wraps fs.ErrNotExist if the file is absent
 }
+
+// Objects come into the index in lots of loadLot, while which others wait for it.
+const loadLot = 16 << 10
 
 // load reads the files of names and brings the index up to them. New private
 // objects stay unread without a user login. The token's lock is held.
@@ -46,6 +49,7 @@ func (s *Store) load(ctx context.Context, names []format.Name) error {
 	)
 	for range max(1, min(runtime.GOMAXPROCS(0), len(names)/batch)) {
 		wg.Go(func() {
+			var raw []byte
 			for ctx.Err() == nil {
 				from := int(next.Add(batch)) - batch
 				if from >= len(names) {
@@ -54,7 +58,7 @@ func (s *Store) load(ctx context.Context, names []format.Name) error {
 				part := names[from:min(len(names), from+batch)]
 				ls := make([]loaded, len(part))
 				for i, n := range part {
-					ls[i] = s.readObject(n, codec)
+					raw = s.readObject(&ls[i], n, codec, raw)
 				}
 				batches <- ls
 			}
@@ -62,16 +66,24 @@ func (s *Store) load(ctx context.Context, names []format.Name) error {
 	}
 	go func() { wg.Wait(); close(batches) }()
 	read, short := 0, false
+	var lot []loaded
 	for ls := range batches {
 		s.mu.Lock()
 		for i := range ls {
-			s.takeLocked(&ls[i])
+			if s.takeLocked(&ls[i]) {
+				lot = append(lot, ls[i])
+			}
 			short = short || errors.Is(ls[i].err, errNoRoom)
+		}
+		if len(lot) >= loadLot {
+			s.putAllLocked(lot)
+			lot = nil
 		}
 		s.mu.Unlock()
 		read += len(ls)
 	}
 	s.mu.Lock()
+	s.putAllLocked(lot)
 	s.countNoRoomLocked(short)
 	s.summariseLocked()
 	s.mu.Unlock()
@@ -81,26 +93,31 @@ func (s *Store) load(ctx context.Context, names []format.Name) error {
 	return nil
 }
 
-func (s *Store) readObject(n format.Name, codec format.Objects) loaded {
-	l := loaded{name: n}
-	var raw []byte
+// readObject reads the file of n into l. raw is memory that it may use, and returns.
+func (s *Store) readObject(l *loaded, n format.Name, codec format.Objects, raw []byte) []byte {
+	l.name = n
 	admit := func(size int64) error { return s.admit(n, size) }
-	if raw, l.stamp, l.err = s.objs.readIf(n.String(), format.MaxObjectFile, admit); l.err != nil {
-		return l
+	if raw, l.stamp, l.err = s.objs.readInto(raw, n.String(), format.MaxObjectFile, admit); l.err != nil {
+		return raw
 	}
 	defer secret.Wipe(raw)
-	l.private, l.attrs, l.err = codec.Open(n, raw)
-	return l
+	var attrs p11.Attributes
+	if l.private, attrs, l.err = codec.Open(n, raw); attrs != nil {
+		l.object = s.object(0, n, attrs)
+		l.object.Changed, l.object.Dated = l.stamp.times()
+	}
+	return raw
 }
 
-// takeLocked brings what was read into memory.
-func (s *Store) takeLocked(l *loaded) {
+// takeLocked brings what was read into memory, but for the object, and reports whether that
+// is to come into the index (putAllLocked).
+func (s *Store) takeLocked(l *loaded) bool {
 	if errors.Is(l.err, fs.ErrNotExist) {
 		// Listed, but without its file: it is no object, or just being
 		// destroyed.
 		s.forgetLocked(l.name)
 		s.fileLocked(l.name)
-		return
+		return false
 	}
 	f := s.fileLocked(l.name)
 	if errors.Is(l.err, errNoRoom) {
@@ -108,11 +125,11 @@ func (s *Store) takeLocked(l *loaded) {
 			s.setSizeLocked(f, 0)
 		}
 		s.bad[l.name] = errNoRoom
-		return
+		return false
 	}
 	if l.err != nil {
 		s.takeDamagedLocked(l, f)
-		return
+		return false
 	}
 	if s.bad[l.name] != nil {
 		delete(s.bad, l.name)
@@ -126,14 +143,29 @@ func (s *Store) takeLocked(l *loaded) {
 	}
 	f.rewritten = f.rewritten || f.stamp != stamp{} && f.stamp != l.stamp
 	f.stamp, f.private = l.stamp, l.private
-	if l.attrs == nil {
-		return
+	return l.object != nil
+}
+
+// putAllLocked brings objects into the index that were read.
+func (s *Store) putAllLocked(lot []loaded) {
+	var list []tokens.Placed
+	out := s.logins.KeyLocked(p11.CKU_USER) == nil
+	for _, l := range lot {
+		f := s.files[l.name]
+		if f == nil || l.private && out { // logged out meanwhile
+			l.object.Drop()
+			continue
+		}
+		l.object.Handle = f.handle
+		list = append(list, tokens.Placed{Object: l.object, Place: s.format.Place(l.name)})
 	}
-	if l.private && s.logins.KeyLocked(p11.CKU_USER) == nil {
-		l.attrs.Wipe() // logged out meanwhile
-		return
+	for _, old := range s.Index.PutAllAt(list) {
+		old.Drop()
 	}
-	s.putLocked(l.name, f, l.attrs)
+	for _, p := range list {
+		n, _ := format.ParseName(p.Object.Stored)
+		s.files[n].handle = p.Object.Handle
+	}
 }
 
 func (s *Store) takeDamagedLocked(l *loaded, f *file) {
@@ -211,7 +243,7 @@ func (s *Store) putLocked(n format.Name, f *file, attrs p11.Attributes) *tokens.
 		f.handle = s.Index.NewHandle()
 	}
 	o := s.object(f.handle, n, attrs)
-	o.Changed, o.Dated = time.Unix(0, f.stamp.ctime), time.Unix(0, f.stamp.mtime)
+	o.Changed, o.Dated = f.stamp.times()
 	if old := s.Index.PutAt(o, s.format.Place(n)); old != nil {
 		old.Drop()
 	}

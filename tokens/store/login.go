@@ -26,9 +26,12 @@ func (s *Store) logoutLocked(u p11.UserType) {
 		return
 	}
 	for _, f := range s.files {
-		if f.private && f.handle != 0 {
-			s.dropLocked(f)
+		if f.private {
+			f.handle = 0
 		}
+	}
+	for _, o := range s.Index.RemoveAll(false) {
+		o.Drop()
 	}
 }
 
@@ -232,6 +235,7 @@ func (s *Store) join(r tokens.Role, key *secret.Bytes) (tokens.Login, error) {
 		}
 	}
 	s.mu.Unlock()
+	inOrder(s.format, private) // as they were written, they are near to one another
 	// The login stands; what cannot be read is skipped and reported.
 	err := s.load(context.Background(), private)
 	if err == nil && s.seg != nil && r.User == p11.CKU_USER && (first || !s.seg.Loaded(shm.Private)) {

@@ -139,8 +139,13 @@ func (s *Store) withoutRoom() (names []format.Name) {
 			names = append(names, n)
 		}
 	}
-	slices.SortFunc(names, func(a, b format.Name) int { return cmp.Compare(s.format.Place(a), s.format.Place(b)) })
+	inOrder(s.format, names)
 	return names
+}
+
+// inOrder sorts names as they were given out.
+func inOrder(f format.Format, names []format.Name) {
+	slices.SortFunc(names, func(a, b format.Name) int { return cmp.Compare(f.Place(a), f.Place(b)) })
 }
 
 // countNoRoomLocked counts the objects that have no room, after files were read, of which

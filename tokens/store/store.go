@@ -156,9 +156,10 @@ func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.logins.EndInvalidLocked()
-	for n := range s.files {
-		s.forgetLocked(n)
+	for _, o := range s.Index.RemoveAll(true) {
+		o.Drop()
 	}
+	clear(s.files)
 	s.closeFolders()
 	return nil
 }
