@@ -99,16 +99,20 @@ func (a *sshAgent) each(f func(at tree, key string)) error {
 	if tokens == nil {
 		tokens = a.t.tokens()
 	}
-	for _, token := range tokens {
-		found, err := a.t.ask("list the keys of "+token, token, "find", []byte("class=private-key sign=true\n"))
-		if err != nil && a.tokens == nil {
-			continue // a slot without a token
-		}
-		if err != nil {
-			return err
-		}
-		for name := range strings.Lines(found) {
-			f(tree{filepath.Join(a.t.dir, token)}, filepath.Join("objects", strings.TrimSpace(name)))
+	// Those that are public anybody may have made: by many of them a server would come to no
+	// other key.
+	for _, private := range []string{"true", "false"} {
+		for _, token := range tokens {
+			found, err := a.t.ask("list the keys of "+token, token, "find", []byte("class=private-key sign=true private="+private+"\n"))
+			if err != nil && a.tokens == nil {
+				continue // a slot without a token
+			}
+			if err != nil {
+				return err
+			}
+			for name := range strings.Lines(found) {
+				f(tree{filepath.Join(a.t.dir, token)}, filepath.Join("objects", strings.TrimSpace(name)))
+			}
 		}
 	}
 	return nil

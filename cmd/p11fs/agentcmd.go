@@ -46,7 +46,7 @@ to it; it ends with the terminal, or by kill $SSH_AGENT_PID. With COMMAND it run
 the variables set, and ends with it, and with its exit status.
 
 A certificate is offered before the key that it is of, and a key that p11fs rotate has
-replaced after all others. With --confirm each use is asked for
+replaced after all others, as are keys that are public objects: anybody may make those. With --confirm each use is asked for
 by the program $SSH_ASKPASS. Who asks for an RSA signature of the old kind, with SHA-1,
 gets one, as from ssh-agent.`,
 		Example: `  eval "$(p11fs agent)"

@@ -26,6 +26,12 @@ p11fs rotate swtok/aaa
 ssh-add -l | grep -n 'swtok/' > offered
 head -n -1 offered | grep 'swtok/aaa\.key '
 tail -n 1 offered | grep 'swtok/aaa-20..-..-..\.key '
+# A public one, which anybody may have made, comes behind the others.
+p11fs generate swtok ed25519 label=0anybody private=false id=0x0a
+ssh-add -l | grep -n 'swtok/' > offered
+head -n -2 offered | grep 'swtok/laptop\.key '
+tail -n 2 offered | grep 'swtok/0anybody\.key '
+p11fs rm --yes swtok/0anybody
 # A certificate, of a CA that is in the token too.
 p11fs generate swtok ed25519 label=sshca
 cat "$O/sshca.key/public.ssh" > sshca.pub

@@ -115,6 +115,11 @@ func ReadFile(path string) (string, error) {
 	})
 }
 
+// ReadOwn is ReadFile of a file that nobody else can have put there, or may write.
+func ReadOwn(path string) (string, error) {
+	return read(path, func(path string) (*os.File, error) { return locks.OpenOwn(filepath.Dir(path), filepath.Base(path)) })
+}
+
 func read(path string, open func(string) (*os.File, error)) (string, error) {
 	const advice = "make it a file that the daemon may read"
 	f, err := open(path)

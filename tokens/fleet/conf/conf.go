@@ -43,7 +43,7 @@ const credential = "credential:"
 
 // Read reads a configuration file.
 func Read(path string) (Config, error) {
-	text, err := cardway.ReadFile(path)
+	text, err := cardway.ReadOwn(path) // which says where keys and data go, and under what
 	if err != nil {
 		return Config{}, err
 	}

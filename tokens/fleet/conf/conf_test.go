@@ -1,6 +1,7 @@
 package conf_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -105,6 +106,12 @@ func TestRead(t *testing.T) {
 	c, err := conf.Read(path)
 	if name, _ := os.Hostname(); err != nil || c.SealKey != "/run/credentials/p11fs/fleet.key" || c.Host != name {
 		t.Errorf("%+v, %v", c, err)
+	}
+	if err := errors.Join(os.Chmod(filepath.Dir(path), 0o755), os.Chmod(path, 0o666)); err != nil { //nolint:gosec // what is tested
+		t.Fatal(err)
+	}
+	if _, err := conf.Read(path); err == nil || !strings.Contains(err.Error(), "others may have written") {
+		t.Errorf("one that everybody writes: %v", err)
 	}
 	if _, err := conf.Read(path + ".absent"); err == nil {
 		t.Error("a file that is not there is read")

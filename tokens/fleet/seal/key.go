@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"p11fs/locks"
 	"p11fs/p11"
 	"p11fs/secret"
 )
@@ -96,6 +97,9 @@ func alone(f *os.File) error {
 	}
 	if st.Mode().Perm()&0o077&^most != 0 {
 		return p11.Advise(fmt.Errorf("the fleet's key: others may read or write %s (mode %04o)", f.Name(), st.Mode().Perm()), "chmod 600 "+f.Name()+", and make the fleet another key if somebody has read it")
+	}
+	if locks.Others(st) {
+		return p11.Advise(fmt.Errorf("the fleet's key: %s is another user's, who knows it", f.Name()), "chown it to root or the daemon's user if it is the fleet's, else put the fleet's there")
 	}
 	return nil
 }

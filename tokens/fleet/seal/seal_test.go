@@ -222,6 +222,14 @@ func TestFile(t *testing.T) {
 			}
 		})
 	}
+	if os.Geteuid() == 0 { // who else gives files away?
+		if err := os.Chown(path, 1, -1); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := seal.ReadKey(path); err == nil || !strings.Contains(err.Error(), "another user's") {
+			t.Errorf("a key that another has put there: %v", err)
+		}
+	}
 	for _, path := range []string{t.TempDir(), "/dev/null", filepath.Join(t.TempDir(), "absent")} {
 		if _, err := seal.ReadKey(path); err == nil {
 			t.Errorf("%s is read as a key", path)
