@@ -104,6 +104,29 @@ func (r *rig) made(m p11.MechanismType, text string) *tokens.Object {
 	if err != nil {
 		r.Fatal(err)
 	}
+	return r.kept(a)
+}
+
+// signer makes a key of RSA that signs.
+func (r *rig) signer() *tokens.Object {
+	r.Helper()
+	public, err := p11.ParseTemplate("class=public-key key-type=rsa modulus-bits=1024 verify=true")
+	if err != nil {
+		r.Fatal(err)
+	}
+	private, err := p11.ParseTemplate("class=private-key key-type=rsa sign=true")
+	if err != nil {
+		r.Fatal(err)
+	}
+	_, private, err = r.tok.(tokens.KeyGenerator).GenerateKeyPair(r.Context(), p11.Mechanism{Type: p11.CKM_RSA_PKCS_KEY_PAIR_GEN}, public, private)
+	if err != nil {
+		r.Fatal(err)
+	}
+	return r.kept(private)
+}
+
+func (r *rig) kept(a p11.Attributes) *tokens.Object {
+	r.Helper()
 	a.SetBool(p11.CKA_TOKEN, true)
 	a.SetBool(p11.CKA_PRIVATE, false)
 	o, err := r.tok.Create(r.Context(), a)
@@ -127,6 +150,7 @@ func (r *rig) uses() []use {
 		{"MAC", p11.CKF_SIGN, p11.Mechanism{Type: p11.CKM_SHA256_HMAC}, r.made(p11.CKM_GENERIC_SECRET_KEY_GEN, "key-type=generic-secret value-len=32 sign=true")},
 		{"cipher", p11.CKF_ENCRYPT, p11.Mechanism{Type: p11.CKM_AES_CBC, Param: p11.IV(make([]byte, 16))}, r.made(p11.CKM_AES_KEY_GEN, "key-type=aes value-len=32 encrypt=true")},
 		{"padded cipher", p11.CKF_ENCRYPT, p11.Mechanism{Type: p11.CKM_AES_CBC_PAD, Param: p11.IV(make([]byte, 16))}, r.made(p11.CKM_AES_KEY_GEN, "key-type=aes value-len=16 encrypt=true")},
+		{"signature", p11.CKF_SIGN, p11.Mechanism{Type: p11.CKM_SHA256_RSA_PKCS}, r.signer()},
 	}
 }
 
