@@ -115,6 +115,50 @@ func TestCutStream(t *testing.T) {
 	}
 }
 
+// TestCutSession has the connection be cut while a key of the session is used, which lasts as long
+// as that: the use fails at each moment, and the token goes on.
+func TestCutSession(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, icsffile.SASL)
+	tok := newToken(t, s, t.TempDir())
+	withPINs(t, tok)
+	login(t, tok, p11.CKU_USER, userPIN)
+	m := p11.Mechanism{Type: p11.CKM_AES_CBC, Param: p11.IV(make([]byte, 16))}
+	const parts = 3
+	for cut := range parts + 1 {
+		k := secretOf(t, tok, p11.CKK_AES, make([]byte, 16))
+		run := func(at int) error {
+			op, err := tok.Begin(t.Context(), p11.CKF_ENCRYPT, m, k)
+			noError(t, err)
+			defer op.Close()
+			for i := range parts {
+				if i == at {
+					s.server.Cut()
+				}
+				if _, err := op.Update(t.Context(), make([]byte, 100*16)); err != nil {
+					return err
+				}
+			}
+			if at == parts {
+				s.server.Cut()
+			}
+			_, err = op.Final(t.Context(), nil)
+			return err
+		}
+		noError(t, run(-1))
+		err := run(cut)
+		if cut < parts && p11.RVOf(err) != p11.CKR_KEY_HANDLE_INVALID { // the end of whole blocks asks nothing
+			t.Errorf("cut at part %d: %v", cut, err)
+		}
+		if err := run(-1); p11.RVOf(err) != p11.CKR_KEY_HANDLE_INVALID {
+			t.Errorf("cut at part %d, the key has gone: %v", cut, err)
+		}
+		if list := s.server.Objects("TESTTOKEN"); len(list) != 0 {
+			t.Errorf("cut at part %d: there are %q", cut, list)
+		}
+	}
+}
+
 // TestTwoClients has two tokens of ours change one object: no change of either is lost.
 func TestTwoClients(t *testing.T) {
 	t.Parallel()
