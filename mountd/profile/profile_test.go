@@ -131,10 +131,10 @@ func TestBounds(t *testing.T) {
 			t.Errorf("%s: %d %v, want %d", page, status, err, want)
 		}
 	}
-	begun := make(chan error, 1)
+	ended := make(chan struct{})
 	go func() {
-		_, _, err := get(context.WithoutCancel(t.Context()), path, "block?seconds=300")
-		begun <- err
+		defer close(ended)
+		_, _, _ = get(context.WithoutCancel(t.Context()), path, "block?seconds=300") // which Close cuts
 	}()
 	for s.one.TryLock() { // until the long one is there
 		s.one.Unlock()
@@ -146,7 +146,7 @@ func TestBounds(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
-	<-begun
+	<-ended
 	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the socket is left: %v", err)
 	}
