@@ -84,7 +84,7 @@ func measureScale(b *testing.B) {
 }
 
 // benchProgram is testdata/bench.c.
-func benchProgram(b *testing.B) string {
+func benchProgram(b testing.TB) string {
 	b.Helper()
 	program := filepath.Join(workDir(b, "bench"), "bench")
 	if out, err := exec.Command("gcc", "-O2", "-I/usr/include/p11-kit-1", "testdata/bench.c", "-o", program, "-ldl", "-lpthread").CombinedOutput(); err != nil {
