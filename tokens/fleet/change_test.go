@@ -12,16 +12,11 @@ import (
 
 	"p11fs/p11"
 	"p11fs/tokens"
+	"p11fs/tokens/tokentest/cuts"
 )
 
 func data(label string, private bool) p11.Attributes {
-	return p11.Attributes{
-		{Type: p11.CKA_CLASS, Value: p11.Ulong(p11.CKO_DATA)},
-		{Type: p11.CKA_TOKEN, Value: p11.Bool(true)},
-		{Type: p11.CKA_PRIVATE, Value: p11.Bool(private)},
-		{Type: p11.CKA_LABEL, Value: []byte(label)},
-		{Type: p11.CKA_VALUE, Value: []byte("value of " + label)},
-	}
+	return cuts.Data(label, "value of "+label, private)
 }
 
 func must[T any](t testing.TB) func(v T, err error) T {

@@ -20,7 +20,7 @@ import (
 )
 
 // iterations of PBKDF2, for tests that try many PINs.
-const iterations = 1000
+const iterations = 1
 
 // A hosts makes stores on the tokens of one cluster, as machines would.
 type hosts struct {

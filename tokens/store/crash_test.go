@@ -2,7 +2,6 @@ package store
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,10 +14,8 @@ import (
 	"p11fs/p11"
 	"p11fs/shm"
 	"p11fs/tokens/store/format"
+	"p11fs/tokens/tokentest/cuts"
 )
-
-// errKilled is what every call gives after the process was killed.
-var errKilled = errors.New("killed")
 
 // A killable kernel carries out some steps and then none: the process was killed. A
 // write that is the last step arrives by half.
@@ -45,14 +42,14 @@ func (m *killable) step() (alive, last bool) {
 
 func (m *killable) Create(dir int, name string, mode uint32, group int) (int, error) {
 	if alive, _ := m.step(); !alive {
-		return -1, errKilled
+		return -1, cuts.ErrKilled
 	}
 	return m.linux.Create(dir, name, mode, group)
 }
 
 func (m *killable) Extend(dir int, name string) (int, error) {
 	if alive, _ := m.step(); !alive {
-		return -1, errKilled
+		return -1, cuts.ErrKilled
 	}
 	return m.linux.Extend(dir, name)
 }
@@ -60,7 +57,7 @@ func (m *killable) Extend(dir int, name string) (int, error) {
 func (m *killable) Write(fd int, b []byte) (int, error) {
 	alive, last := m.step()
 	if !alive {
-		return 0, errKilled
+		return 0, cuts.ErrKilled
 	}
 	if last {
 		b = b[:len(b)/2]
@@ -70,7 +67,7 @@ func (m *killable) Write(fd int, b []byte) (int, error) {
 
 func (m *killable) Open(dir int, name string) (int, error) {
 	if alive, _ := m.step(); !alive {
-		return -1, errKilled
+		return -1, cuts.ErrKilled
 	}
 	return m.linux.Open(dir, name)
 }
@@ -78,7 +75,7 @@ func (m *killable) Open(dir int, name string) (int, error) {
 func (m *killable) WriteAt(fd int, b []byte, at int64) (int, error) {
 	alive, last := m.step()
 	if !alive {
-		return 0, errKilled
+		return 0, cuts.ErrKilled
 	}
 	if last {
 		b = b[:len(b)/2]
@@ -88,7 +85,7 @@ func (m *killable) WriteAt(fd int, b []byte, at int64) (int, error) {
 
 func (m *killable) Sync(fd int) error {
 	if alive, _ := m.step(); !alive {
-		return errKilled
+		return cuts.ErrKilled
 	}
 	return nil // nobody cuts the power here
 }
@@ -97,65 +94,41 @@ func (m *killable) SyncData(fd int) error { return m.Sync(fd) }
 
 func (m *killable) Rename(dir int, from, to string) error {
 	if alive, _ := m.step(); !alive {
-		return errKilled
+		return cuts.ErrKilled
 	}
 	return m.linux.Rename(dir, from, to)
 }
 
 func (m *killable) Unlink(dir int, name string) error {
 	if alive, _ := m.step(); !alive {
-		return errKilled
+		return cuts.ErrKilled
 	}
 	return m.linux.Unlink(dir, name)
 }
 
 func (m *killable) Mkdir(dir int, name string, mode uint32, group int) error {
 	if alive, _ := m.step(); !alive {
-		return errKilled
+		return cuts.ErrKilled
 	}
 	return m.linux.Mkdir(dir, name, mode, group)
 }
 
-// A state is what a user sees of a token: PINs that work, and objects.
-type state struct {
-	so, user string // PINs
-	label    string
-	objects  []string // label=value, sorted
-}
-
-func (s state) String() string {
-	return fmt.Sprintf("so=%s user=%s label=%q %v", s.so, s.user, s.label, s.objects)
-}
-
 // look opens the token in dir as a new process would and says what is there. Each
 // PIN that works must open its master key, and no object may be damaged.
-func look(t *testing.T, dir string, pins ...string) (st state) {
+func look(t *testing.T, dir string, pins ...string) cuts.State {
 	t.Helper()
 	s, err := Open(t.Context(), unsynced(t, dir))
 	if err != nil {
 		t.Fatalf("the store does not open: %v", err)
 	}
 	defer s.Close()
-	st.label = info(t, s).Label
 	// A copy to try PINs on: three wrong ones lock it.
 	try, err := Open(t.Context(), unsynced(t, copyDir(t, dir)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer try.Close()
-	for _, text := range pins {
-		if tryLogin(t, try, p11.CKU_SO, text) == nil {
-			st.so += text
-		}
-		if tryLogin(t, try, p11.CKU_USER, text) == nil {
-			st.user += text
-		}
-	}
-	if slices.Contains(pins, st.user) {
-		defer login(t, s, p11.CKU_USER, st.user).Close()
-	}
-	st.objects = contents(t, s)
-	slices.Sort(st.objects)
+	st := cuts.Look(t, s, try, pins...)
 	if d := damaged(s); len(d) > 0 {
 		t.Errorf("damaged: %v", d)
 	}
@@ -186,21 +159,7 @@ func copyDir(t *testing.T, dir string) string {
 	return to
 }
 
-// Changes that are cut off in the tests: each knows the states that it may leave
-// beside the one before it.
-type change struct {
-	name  string
-	do    func(t *testing.T, s *Store) error
-	after func(before state) []state // the last is what it leaves in the end
-}
-
-func withObjects(b state, objects ...string) state {
-	slices.Sort(objects)
-	b.objects = objects
-	return b
-}
-
-const otherPIN = "11223344"
+const otherPIN = cuts.OtherPIN
 
 func labelled(t *testing.T, s *Store, label string) p11.ObjectHandle {
 	t.Helper()
@@ -211,69 +170,8 @@ func labelled(t *testing.T, s *Store, label string) p11.ObjectHandle {
 	return found[0].Handle
 }
 
-func crashChanges() []change {
-	one := func(f func(b state) state) func(state) []state {
-		return func(b state) []state { return []state{f(b)} }
-	}
-	return []change{
-		{"create public", func(t *testing.T, s *Store) error {
-			_, err := s.Create(t.Context(), dataObject("new", "3", false))
-			return err
-		}, one(func(b state) state { return withObjects(b, "pub=1", "priv=2", "new=3") })},
-		{"create private", func(t *testing.T, s *Store) error {
-			_, err := s.Create(t.Context(), dataObject("new", "3", true))
-			return err
-		}, one(func(b state) state { return withObjects(b, "pub=1", "priv=2", "new=3") })},
-		{"create several", func(t *testing.T, s *Store) error {
-			_, err := s.CreateAll(t.Context(), []p11.Attributes{dataObject("new", "3", false), dataObject("key", "4", true), dataObject("cert", "5", false)})
-			return err
-		}, one(func(b state) state { return withObjects(b, "pub=1", "priv=2", "new=3", "key=4", "cert=5") })},
-		{"update public", func(t *testing.T, s *Store) error {
-			_, err := s.Update(t.Context(), labelled(t, s, "pub"), relabel("PUB"))
-			return err
-		}, one(func(b state) state { return withObjects(b, "PUB=1", "priv=2") })},
-		{"update private", func(t *testing.T, s *Store) error {
-			_, err := s.Update(t.Context(), labelled(t, s, "priv"), relabel("PRIV"))
-			return err
-		}, one(func(b state) state { return withObjects(b, "pub=1", "PRIV=2") })},
-		{"destroy", func(t *testing.T, s *Store) error {
-			return s.Destroy(t.Context(), labelled(t, s, "pub"), allow)
-		}, one(func(b state) state { return withObjects(b, "priv=2") })},
-		{"destroy together", func(t *testing.T, s *Store) error {
-			return errors.Join(destroyTogether(t, s, nil, labelled(t, s, "pub"), labelled(t, s, "priv"))...)
-		}, func(b state) []state {
-			return []state{withObjects(b, "priv=2"), withObjects(b)}
-		}},
-		{"SetPIN user", func(t *testing.T, s *Store) error {
-			return s.SetPIN(t.Context(), p11.CKU_USER, pin(t, testUser), pin(t, otherPIN))
-		}, one(func(b state) state { b.user = otherPIN; return b })},
-		{"SetPIN SO", func(t *testing.T, s *Store) error {
-			return s.SetPIN(t.Context(), p11.CKU_SO, pin(t, testSO), pin(t, otherPIN))
-		}, one(func(b state) state { b.so = otherPIN; return b })},
-		{"InitPIN", func(t *testing.T, s *Store) error {
-			so, err := s.Login(t.Context(), p11.CKU_SO, pin(t, testSO))
-			if err != nil {
-				return err
-			}
-			defer so.Close()
-			return s.InitPIN(t.Context(), so, pin(t, otherPIN))
-		}, one(func(b state) state { b.user = otherPIN; return b })},
-		{"wrong PIN", func(t *testing.T, s *Store) error {
-			_, err := s.Login(t.Context(), p11.CKU_USER, pin(t, "9999"))
-			if p11.RVOf(err) == p11.CKR_PIN_INCORRECT && !errors.Is(err, errKilled) {
-				return nil
-			}
-			return err
-		}, one(func(b state) state { return b })},
-		{"InitToken", func(t *testing.T, s *Store) error {
-			return s.InitToken(t.Context(), pin(t, testSO), "emptied")
-		}, func(b state) []state {
-			b.objects = nil
-			end := b
-			end.user, end.label = "", "emptied"
-			return []state{b, end}
-		}},
-	}
+func crashChanges(t *testing.T) []cuts.Change {
+	return cuts.Changes(t, cuts.PINs{SO: testSO, User: testUser})
 }
 
 func crashToken(t *testing.T, shared bool) (dir string) {
@@ -287,8 +185,7 @@ func crashToken(t *testing.T, shared bool) (dir string) {
 	}
 	s := initialised(t, cfg)
 	login(t, s, p11.CKU_USER, testUser)
-	create(t, s, dataObject("pub", "1", false))
-	create(t, s, dataObject("priv", "2", true))
+	cuts.Fill(t, s)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -305,10 +202,10 @@ func TestKilled(t *testing.T) {
 func testKilled(t *testing.T, shared bool) {
 	seed := crashToken(t, shared)
 	before := look(t, seed, testSO, testUser, otherPIN)
-	for _, c := range crashChanges() {
-		t.Run(c.name, func(t *testing.T) {
+	for _, c := range crashChanges(t) {
+		t.Run(c.Name, func(t *testing.T) {
 			t.Parallel()
-			allowed := append([]state{before}, c.after(before)...)
+			allowed := append([]cuts.State{before}, c.After(before)...)
 			var seen []string
 			for steps := 0; ; steps++ {
 				if steps > 100 {
@@ -325,12 +222,12 @@ func testKilled(t *testing.T, shared bool) {
 				}
 				l := login(t, s, p11.CKU_USER, testUser)
 				k.left = steps
-				err = c.do(t, s)
+				err = c.Do(t.Context(), s)
 				done := k.left != 0
 				if done && err != nil {
 					t.Fatal(err)
 				}
-				if !done && steps > 0 && err == nil && !errors.Is(err, errKilled) && k.n == 0 {
+				if !done && steps > 0 && err == nil && !errors.Is(err, cuts.ErrKilled) && k.n == 0 {
 					t.Fatal("nothing was killed")
 				}
 				k.left = 0
@@ -343,12 +240,12 @@ func testKilled(t *testing.T, shared bool) {
 						t.Fatal(err)
 					}
 					got := look(t, reboot, testSO, testUser, otherPIN)
-					if !slices.ContainsFunc(allowed, func(a state) bool { return a.String() == got.String() }) {
+					if !slices.ContainsFunc(allowed, func(a cuts.State) bool { return a.String() == got.String() }) {
 						t.Errorf("killed after %d steps, and restarted: %v", steps, got)
 					}
 				}
 				got := look(t, cfg.Dir, testSO, testUser, otherPIN)
-				i := slices.IndexFunc(allowed, func(a state) bool { return a.String() == got.String() })
+				i := slices.IndexFunc(allowed, func(a cuts.State) bool { return a.String() == got.String() })
 				if i < 0 {
 					t.Errorf("killed after %d steps: %v", steps, got)
 				}
@@ -364,7 +261,7 @@ func testKilled(t *testing.T, shared bool) {
 					break
 				}
 			}
-			if want := 1 + len(slices.CompactFunc(allowed, func(a, b state) bool { return a.String() == b.String() })) - 1; len(seen) != want {
+			if want := 1 + len(slices.CompactFunc(allowed, func(a, b cuts.State) bool { return a.String() == b.String() })) - 1; len(seen) != want {
 				t.Errorf("%d states were seen, %d are possible:\n%s", len(seen), want, strings.Join(seen, "\n"))
 			}
 		})
@@ -373,15 +270,15 @@ func testKilled(t *testing.T, shared bool) {
 
 // checkGoesOn uses a token after a crash: a new object has a name of its own and
 // nothing else changes.
-func checkGoesOn(t *testing.T, dir string, st state) {
+func checkGoesOn(t *testing.T, dir string, st cuts.State) {
 	t.Helper()
 	s, err := Open(t.Context(), unsynced(t, dir))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if st.user != "" {
-		defer login(t, s, p11.CKU_USER, st.user).Close()
+	if st.User != "" {
+		defer login(t, s, p11.CKU_USER, st.User).Close()
 	}
 	files := map[string]bool{}
 	entries, err := os.ReadDir(filepath.Join(dir, objectsDir))
@@ -404,8 +301,8 @@ func checkGoesOn(t *testing.T, dir string, st state) {
 		}
 		files[o.Stored] = true
 	}
-	if n := len(contents(t, s)); n != len(st.objects)+3 {
-		t.Errorf("%d objects, there were %d", n, len(st.objects))
+	if n := len(contents(t, s)); n != len(st.Objects)+3 {
+		t.Errorf("%d objects, there were %d", n, len(st.Objects))
 	}
 	if s.seg == nil {
 		return
@@ -414,8 +311,8 @@ func checkGoesOn(t *testing.T, dir string, st state) {
 	now := time.Now().Add(grace)
 	s.cfg.Now = func() time.Time { return now }
 	refresh(t, s)
-	if n := s.seg.Count(shm.Public) + s.seg.Count(shm.Private); st.user != "" && n != len(st.objects)+3 {
-		t.Errorf("%d entries, there were %d objects", n, len(st.objects))
+	if n := s.seg.Count(shm.Public) + s.seg.Count(shm.Private); st.User != "" && n != len(st.Objects)+3 {
+		t.Errorf("%d entries, there were %d objects", n, len(st.Objects))
 	}
 }
 
@@ -471,11 +368,11 @@ func TestFailing(t *testing.T) {
 func testFailing(t *testing.T, shared bool) {
 	seed := crashToken(t, shared)
 	before := look(t, seed, testSO, testUser, otherPIN)
-	for _, c := range crashChanges() {
-		if c.name == "InitToken" {
+	for _, c := range crashChanges(t) {
+		if c.Name == "InitToken" {
 			continue // not one step: see there
 		}
-		t.Run(c.name, func(t *testing.T) {
+		t.Run(c.Name, func(t *testing.T) {
 			t.Parallel()
 			for fail := 1; ; fail++ {
 				cfg := config(t, copyDir(t, seed))
@@ -485,7 +382,7 @@ func testFailing(t *testing.T, shared bool) {
 				s := openStore(t, cfg)
 				l := login(t, s, p11.CKU_USER, testUser)
 				k.at = k.n + fail
-				err := c.do(t, s)
+				err := c.Do(t.Context(), s)
 				if k.n < k.at {
 					return // every step had its turn
 				}
@@ -495,13 +392,13 @@ func testFailing(t *testing.T, shared bool) {
 				valid := l.Valid() == nil
 				_ = l.Close()
 				got := look(t, cfg.Dir, testSO, testUser, otherPIN)
-				if valid && !slices.Equal(objects, got.objects) {
-					t.Errorf("step %d: memory has %v, the directory %v", fail, objects, got.objects)
+				if valid && !slices.Equal(objects, got.Objects) {
+					t.Errorf("step %d: memory has %v, the directory %v", fail, objects, got.Objects)
 				}
-				if got.so == "" || got.user == "" {
+				if got.SO == "" || got.User == "" {
 					t.Errorf("step %d: %v (%v)", fail, got, err)
 				}
-				if err != nil && got.String() != before.String() && got.String() != c.after(before)[0].String() {
+				if err != nil && got.String() != before.String() && got.String() != c.After(before)[0].String() {
 					t.Errorf("step %d failed with %v and left %v", fail, err, got)
 				}
 				_ = s.Close()

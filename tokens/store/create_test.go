@@ -13,7 +13,7 @@ import (
 )
 
 // TestCreateAll makes several objects, and none of them where one cannot be made.
-// That a crash leaves all or none is in crashChanges.
+// That a crash leaves all or none is in package cuts.
 func TestCreateAll(t *testing.T) {
 	cfg := freshConfig(t)
 	s := initialised(t, cfg)

@@ -218,12 +218,12 @@ func TestPowerCutDestroyTogether(t *testing.T) {
 					top := filepath.Join(t.TempDir(), filepath.Base(seed))
 					d.restore(t, top)
 					got := look(t, top, testSO, testUser, otherPIN)
-					left := slices.DeleteFunc(slices.Clone(got.objects), func(o string) bool { return o == "pub=1" || o == "priv=2" })
-					if got.so != before.so || got.user != before.user || len(got.objects)-len(left) != 2 || len(left) > n || cut == len(rec.ops) && len(left) > 0 {
+					left := slices.DeleteFunc(slices.Clone(got.Objects), func(o string) bool { return o == "pub=1" || o == "priv=2" })
+					if got.SO != before.SO || got.User != before.User || len(got.Objects)-len(left) != 2 || len(left) > n || cut == len(rec.ops) && len(left) > 0 {
 						t.Errorf("eager=%v, cut after %d of %d: %v", eager, cut, len(rec.ops), got)
 					}
-					if files := objectFiles(t, top); len(files) != len(got.objects) {
-						t.Errorf("eager=%v, cut after %d of %d: %d files of %d objects", eager, cut, len(rec.ops), len(files), len(got.objects))
+					if files := objectFiles(t, top); len(files) != len(got.Objects) {
+						t.Errorf("eager=%v, cut after %d of %d: %d files of %d objects", eager, cut, len(rec.ops), len(files), len(got.Objects))
 					}
 					checkGoesOn(t, top, got)
 				}

@@ -18,6 +18,7 @@ import (
 	"p11fs/secret"
 	"p11fs/tokens"
 	"p11fs/tokens/store/storetest"
+	"p11fs/tokens/tokentest/cuts"
 )
 
 // upkeepOf is the upkeep of a directory in either format.
@@ -235,28 +236,28 @@ type noExchange struct{ killable }
 
 func (k *noExchange) Exchange(int, string, string) error {
 	if alive, _ := k.step(); !alive {
-		return errKilled
+		return cuts.ErrKilled
 	}
 	return unix.EINVAL
 }
 
 func (m *killable) SyncAll(int) error {
 	if alive, _ := m.step(); !alive {
-		return errKilled
+		return cuts.ErrKilled
 	}
 	return nil
 }
 
 func (m *killable) Exchange(dir int, a, b string) error {
 	if alive, _ := m.step(); !alive {
-		return errKilled
+		return cuts.ErrKilled
 	}
 	return m.linux.Exchange(dir, a, b)
 }
 
 func (m *killable) Rmdir(dir int, name string) error {
 	if alive, _ := m.step(); !alive {
-		return errKilled
+		return cuts.ErrKilled
 	}
 	return m.linux.Rmdir(dir, name)
 }

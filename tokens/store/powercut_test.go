@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"p11fs/p11"
+	"p11fs/tokens/tokentest/cuts"
 )
 
 // A recorder is a kernel that also writes down what a disk would know.
@@ -200,8 +201,8 @@ func TestPowerCut(t *testing.T) {
 	t.Parallel()
 	seed := crashToken(t, false)
 	before := look(t, seed, testSO, testUser, otherPIN)
-	for _, c := range crashChanges() {
-		t.Run(c.name, func(t *testing.T) {
+	for _, c := range crashChanges(t) {
+		t.Run(c.Name, func(t *testing.T) {
 			t.Parallel()
 			cfg := config(t, copyDir(t, seed))
 			rec := &recorder{names: map[int]string{}}
@@ -209,10 +210,10 @@ func TestPowerCut(t *testing.T) {
 			s := openStore(t, cfg)
 			login(t, s, p11.CKU_USER, testUser)
 			rec.ops = nil
-			if err := c.do(t, s); err != nil {
+			if err := c.Do(t.Context(), s); err != nil {
 				t.Fatal(err)
 			}
-			allowed := append([]state{before}, c.after(before)...)
+			allowed := append([]cuts.State{before}, c.After(before)...)
 			for _, eager := range []bool{false, true} {
 				for cut := range len(rec.ops) + 1 {
 					d := newDisk(t, seed, eager)
@@ -222,7 +223,7 @@ func TestPowerCut(t *testing.T) {
 					top := filepath.Join(t.TempDir(), filepath.Base(seed))
 					d.restore(t, top)
 					got := look(t, top, testSO, testUser, otherPIN)
-					if !slices.ContainsFunc(allowed, func(a state) bool { return a.String() == got.String() }) {
+					if !slices.ContainsFunc(allowed, func(a cuts.State) bool { return a.String() == got.String() }) {
 						t.Errorf("eager=%v, cut after %d of %d: %v", eager, cut, len(rec.ops), got)
 					}
 					if end := allowed[len(allowed)-1]; cut == len(rec.ops) && got.String() != end.String() {

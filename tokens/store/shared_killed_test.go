@@ -4,6 +4,7 @@ import (
 	"os"
 
 	"p11fs/shm"
+	"p11fs/tokens/tokentest/cuts"
 )
 
 // segmentDir is the directory of the segment of the token in dir, if it has one.
@@ -39,14 +40,14 @@ func (s *killableSegment) SetData(d []byte) {
 
 func (s *killableSegment) SetEntries(l shm.List, es []shm.Entry) error {
 	if s.killed() {
-		return errKilled
+		return cuts.ErrKilled
 	}
 	return s.segment.SetEntries(l, es)
 }
 
 func (s *killableSegment) Append(l shm.List, e shm.Entry) error {
 	if s.killed() {
-		return errKilled
+		return cuts.ErrKilled
 	}
 	return s.segment.Append(l, e)
 }

@@ -17,6 +17,7 @@ import (
 	"p11fs/tokens"
 	"p11fs/tokens/store/format"
 	"p11fs/tokens/store/storetest"
+	"p11fs/tokens/tokentest/cuts"
 )
 
 // fakeLock is a token's lock within the test.
@@ -118,15 +119,7 @@ func wantRV(t testing.TB, what string, err error, want p11.RV) {
 
 // dataObject is a complete data object.
 func dataObject(label, value string, private bool) p11.Attributes {
-	return p11.Attributes{
-		{Type: p11.CKA_CLASS, Value: p11.Ulong(p11.CKO_DATA)},
-		{Type: p11.CKA_TOKEN, Value: p11.Bool(true)},
-		{Type: p11.CKA_PRIVATE, Value: p11.Bool(private)},
-		{Type: p11.CKA_MODIFIABLE, Value: p11.Bool(true)},
-		{Type: p11.CKA_LABEL, Value: []byte(label)},
-		{Type: p11.CKA_APPLICATION, Value: []byte{}},
-		{Type: p11.CKA_VALUE, Value: []byte(value)},
-	}
+	return cuts.Data(label, value, private)
 }
 
 func create(t testing.TB, s *Store, attrs p11.Attributes) *tokens.Object {
@@ -150,19 +143,7 @@ func attributesOf(t testing.TB, o *tokens.Object) p11.Attributes {
 }
 
 // contents lists the objects as "label=value", in their order.
-func contents(t testing.TB, s *Store) (list []string) {
-	t.Helper()
-	os, err := s.Find(t.Context(), nil, true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, o := range os {
-		a := attributesOf(t, o)
-		v, _ := a.Get(p11.CKA_VALUE)
-		list = append(list, fmt.Sprintf("%s=%s", a.Label(), v))
-	}
-	return list
-}
+func contents(t testing.TB, s *Store) []string { return cuts.Contents(t, s) }
 
 func readFile(t testing.TB, path ...string) []byte {
 	t.Helper()

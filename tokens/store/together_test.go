@@ -199,8 +199,8 @@ func TestPowerCutTogether(t *testing.T) {
 			top := filepath.Join(t.TempDir(), filepath.Base(seed))
 			d.restore(t, top)
 			got := look(t, top, testSO, testUser, otherPIN)
-			made := slices.DeleteFunc(slices.Clone(got.objects), func(o string) bool { return slices.Contains(before.objects, o) })
-			if got.so != before.so || got.user != before.user || len(got.objects)-len(made) != len(before.objects) || len(made) > n || cut == len(rec.ops) && len(made) != n {
+			made := slices.DeleteFunc(slices.Clone(got.Objects), func(o string) bool { return slices.Contains(before.Objects, o) })
+			if got.SO != before.SO || got.User != before.User || len(got.Objects)-len(made) != len(before.Objects) || len(made) > n || cut == len(rec.ops) && len(made) != n {
 				t.Errorf("eager=%v, cut after %d of %d: %v", eager, cut, len(rec.ops), got)
 			}
 			checkGoesOn(t, top, got)

@@ -27,6 +27,7 @@ type Cluster struct {
 	ca       *authority
 	members  []*member
 	straight *Host // with links that nobody cuts
+	more     []func(*embed.Config)
 }
 
 // A member of a cluster. Its links keep its addresses while it is not there.
@@ -41,14 +42,15 @@ type member struct {
 	at   string // where it serves clients
 }
 
-// Start starts a cluster of so many members, which ends with the test.
-func Start(t testing.TB, members int) *Cluster {
+// Start starts a cluster of so many members, which ends with the test. more is what their
+// configuration has otherwise than usual.
+func Start(t testing.TB, members int, more ...func(*embed.Config)) *Cluster {
 	t.Helper()
 	if runtime.GOARCH == "s390x" {
 		t.Skip("a cluster of etcd under qemu holds no election in time")
 	}
 	dir := t.TempDir()
-	c := &Cluster{t: t, dir: dir, ca: newAuthority(t, dir)}
+	c := &Cluster{t: t, dir: dir, ca: newAuthority(t, dir), more: more}
 	t.Cleanup(c.stop)
 	for i := range members {
 		k, err := newLink()
@@ -163,6 +165,9 @@ func (c *Cluster) config(m *member) (*embed.Config, error) {
 	cfg.EnableGRPCGateway = false
 	cfg.UnsafeNoFsync = true // what is killed here is no machine
 	cfg.LogLevel, cfg.LogOutputs = "warn", []string{filepath.Join(c.dir, m.name+".log")}
+	for _, set := range c.more {
+		set(cfg)
+	}
 	return cfg, nil
 }
 
