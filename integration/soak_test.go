@@ -60,7 +60,7 @@ while [ ! -e stop ]; do
 	rmdir $s
 	echo > $T/logout
 	n=$((n+1))
-	echo $n > mixed.n
+	echo $n > mixed.new && mv mixed.new mixed.n
 	sleep 0.05
 done
 `
