@@ -377,7 +377,7 @@ func TestPINChangedElsewhere(t *testing.T) {
 	set("one")
 	b := benchOf(t, token.Token, token, Limits{})
 	create(t, b.user(t), aesKey+" token=true private=true encrypt=true label=web")
-	b.grant(t, "user=33 token=tok label=web functions=encrypt")
+	b.grant(t, "user=33 token=tok label=web functions=encrypt,decrypt")
 	b.hold(t)
 	s := b.service(t, www)
 	key := one(t, s, "label=web")
