@@ -29,7 +29,7 @@ type loaded struct {
 }
 
 // Objects come into the index in lots of loadLot, while which others wait for it.
-const loadLot = 16 << 10
+const loadLot = 4 << 10
 
 // load reads the files of names and brings the index up to them. New private
 // objects stay unread without a user login. The token's lock is held.
