@@ -103,34 +103,3 @@ func TestCopiesAfterLogout(t *testing.T) {
 		}
 	}
 }
-
-// TestPINsInMemory counts what is left of a PIN in the daemon's memory that programs gave. What
-// comes through the mount is in a buffer of the FUSE library beside (docs/threat-model.md).
-func TestPINsInMemory(t *testing.T) {
-	t.Parallel()
-	needRoot(t)
-	needTools(t, "pkcs11-tool")
-	d := startDaemon(t, daemonConfig{binary: plainBinary(t), modern: true})
-	term := d.terminal()
-	d.initToken(term)
-	term.ok("export P11FS_SOCKET=" + filepath.Join(d.dir, "p11fs", "rpc.sock"))
-	tool := "pkcs11-tool --module " + ownModule(t) + " --login "
-	pin, least := userPIN, 1000
-	for range 3 {
-		b := make([]byte, 20)
-		if _, err := rand.Read(b); err != nil {
-			t.Fatal(err)
-		}
-		next := hex.EncodeToString(b)
-		term.ok(tool + "--pin " + pin + " --change-pin --new-pin " + next)
-		pin = next
-		term.ok(tool + "--pin " + pin + " --list-objects")
-		n := copiesIn(t, d.pid(), []byte(pin))
-		t.Logf("%d copies", n)
-		if n == 0 {
-			return
-		}
-		least = min(least, n)
-	}
-	t.Errorf("each PIN is in the daemon's memory %d times after its use", least) // the collector moves one, but not each time
-}

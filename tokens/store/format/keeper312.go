@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/pbkdf2"
+	"crypto/sha512"
 	"crypto/subtle"
 	"encoding/binary"
 	"fmt"
@@ -57,7 +59,12 @@ func (d derivation) key(pin *secret.Bytes) (k *secret.Bytes, err error) {
 		return nil, p11.Errorf(p11.CKR_DEVICE_ERROR, "a key is derived from a PIN with 1 to %d iterations, not %d", maxIterations, d.iterations)
 	}
 	var b []byte
-	pin.Use(func(p []byte) { b = pbkdf2(p, []byte(d.salt), int(d.iterations), pinKeySize) })
+	pin.Use(func(p []byte) {
+		b, err = pbkdf2.Key(sha512.New, string(p), []byte(d.salt), int(d.iterations), pinKeySize)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("PBKDF2: %w (%w)", p11.CKR_FUNCTION_FAILED, err)
+	}
 	return secret.New(b)
 }
 
