@@ -21,7 +21,7 @@ import (
 // What only some tokens can do is an interface of its own, which whoever wants it
 // finds by assertion on the Token: KeyGenerator, KeyWrapper, KeyDeriver,
 // Encapsulator, RandomSeeder, BatchCreator, Dater, Counter, Adopter, Changer, Forgetter, Hider, SelfTester, Watcher, Teller,
-// Offliner, Describer, Carded, Sharer, Inspector, Reencipherer, SessionPINSetter. Resumer, Sizer, Keeper, Duplicator and KeyDigester are found on an
+// Offliner, Describer, Carded, Sharer, Inspector, Reencipherer, SessionPINSetter, Fellow. Resumer, Sizer, Keeper, Duplicator and KeyDigester are found on an
 // Operation.
 type Token interface {
 	// Name is the name of the token directory, such as "swtok".
@@ -407,6 +407,38 @@ const (
 type Inspector interface {
 	// Damaged returns what is known now, in the order of the files. It does not wait.
 	Damaged() []Damage
+}
+
+// A Fellow is a token that other machines have at the same time.
+type Fellow interface {
+	// Fleet asks what keeps the token how it is, for as long as ctx lets it.
+	Fleet(ctx context.Context) Fleet
+}
+
+// A Fleet is how what keeps a token on many machines is.
+type Fleet struct {
+	Contact  error         // nil, or why this machine uses no keys
+	Lease    time.Duration // how long it would go on without contact
+	Revision int64         // of the store, up to which this machine has the token
+	Lag      int64         // how many revisions it is behind
+	Changes  uint64        // of the token
+	Members  []FleetMember // of the store
+	Hosts    []FleetHost   // machines that have the token now
+}
+
+// A FleetMember is one of those that keep the store.
+type FleetMember struct {
+	Address     string
+	State       string // for people
+	Wrong, Mend string // what is wrong with it, and what to do; empty for nothing
+}
+
+// A FleetHost is a machine that has the token.
+type FleetHost struct {
+	ID, Name string
+	Since    time.Time // by its own clock
+	Revision int64     // that it has last said it has
+	Here     bool      // it is this one
 }
 
 // A Sharer is a token that other processes use at the same time, through shared

@@ -39,6 +39,15 @@ type Upkeep interface {
 	Restore(ctx context.Context, r io.Reader, replace bool, before func() error) error
 }
 
+// An Accepter is an Upkeep of a token that knows when somebody has changed what keeps it who may
+// not.
+type Accepter interface {
+	// Accept has the token be what its store holds now, on all machines. ask is told what that
+	// is, a line each, and returns the PIN of the security officer, which Accept closes; its
+	// error ends all with nothing changed. Wrong PINs count.
+	Accept(ctx context.Context, ask func(found []string) (*secret.Bytes, error)) error
+}
+
 // Errors of an Upkeep.
 var (
 	ErrMigrated    = errors.New("the token has the newer format already")

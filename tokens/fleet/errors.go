@@ -51,24 +51,39 @@ func (s *Store) trouble(what string, err error) error {
 	if err == nil || errors.Is(err, errLost) || errors.Is(err, errEarlier) || errors.As(err, &rv) {
 		return err
 	}
-	rv, advice := p11.CKR_DEVICE_ERROR, "see whether etcd has a majority: etcdctl endpoint status --cluster; the token comes back by itself"
-	switch text := err.Error(); {
-	case is(err, rpctypes.ErrNoSpace):
-		rv, advice = p11.CKR_DEVICE_MEMORY, "etcd is full: run etcdctl compact, etcdctl defrag --cluster and etcdctl alarm disarm, or start it with a larger --quota-backend-bytes; docs/fleet.md has the commands"
-	case is(err, rpctypes.ErrRequestTooLarge, rpctypes.ErrTooManyOps):
+	rv, advice := advise(&err, s.cfg.Prefix)
+	return p11.Advise(p11.Errorf(rv, "etcd did not %s: %w", what, err), advice)
+}
+
+// fullAdvice is what to do about a full etcd.
+const fullAdvice = "run etcdctl compact, etcdctl defrag --cluster and etcdctl alarm disarm, or start etcd with a larger --quota-backend-bytes; docs/fleet.md has the commands"
+
+// advise says what to do about an error of etcd, and what it is in PKCS#11.
+func advise(err *error, prefix string) (rv p11.RV, advice string) {
+	rv, advice = p11.CKR_DEVICE_ERROR, "see whether etcd has a majority: etcdctl endpoint status --cluster; the token comes back by itself"
+	switch text := (*err).Error(); {
+	case is(*err, rpctypes.ErrNoSpace):
+		rv, advice = p11.CKR_DEVICE_MEMORY, "etcd is full: "+fullAdvice
+	case is(*err, rpctypes.ErrRequestTooLarge, rpctypes.ErrTooManyOps):
 		rv, advice = p11.CKR_DEVICE_MEMORY, "it is too large for etcd: make less at once, or start etcd with a larger --max-request-bytes"
-	case is(err, rpctypes.ErrPermissionDenied, rpctypes.ErrUserEmpty, rpctypes.ErrAuthFailed):
-		advice = "give the user of this certificate the role to read and write the prefix: etcdctl role grant-permission ROLE readwrite --prefix " + s.cfg.Prefix
+	case is(*err, rpctypes.ErrPermissionDenied, rpctypes.ErrUserEmpty, rpctypes.ErrAuthFailed):
+		advice = "give the user of this certificate the role to read and write the prefix: etcdctl role grant-permission ROLE readwrite --prefix " + prefix
 	case strings.Contains(text, "certificate has expired"), strings.Contains(text, "expired certificate"):
 		advice = "a certificate has expired: make a new one for this machine, or for etcd, and put it in the place of the old one; p11fs need not be restarted"
 	case strings.Contains(text, "certificate"), strings.Contains(text, "x509:"):
 		advice = "compare cert, key and ca of the token's configuration with those that etcd was started with"
-	case errors.Is(err, context.Canceled):
+	case errors.Is(*err, context.Canceled):
 		rv, advice = p11.CKR_FUNCTION_CANCELED, "try again"
-	case errors.Is(err, context.DeadlineExceeded):
-		err = lease.ErrSlow // which nobody takes for an interrupt
+	case errors.Is(*err, context.DeadlineExceeded):
+		*err = lease.ErrSlow // which nobody takes for an interrupt
 	}
-	return p11.Advise(p11.Errorf(rv, "etcd did not %s: %w", what, err), advice)
+	return rv, advice
+}
+
+// ailing says what is wrong with a member that gives an error, and what to do.
+func (s *Store) ailing(err error) (wrong, mend string) {
+	_, mend = advise(&err, s.cfg.Prefix)
+	return "it does not answer: " + err.Error(), mend
 }
 
 // maxTold bounds the damaged objects that are told one by one.

@@ -121,6 +121,25 @@ func connect(place tokens.Place) (*link, error) {
 // Close ends the connections.
 func (l *link) Close() error { return errors.Join(l.client.Close(), l.key.Close()) }
 
+// A contact is a host that names a certificate which has ended, where etcd says only that
+// nobody comes.
+type contact struct {
+	*lease.Host
+	conf *conf.Config
+}
+
+// Alive is Contact's.
+func (c contact) Alive() error {
+	err := c.Host.Alive()
+	if err == nil {
+		return nil
+	}
+	if bad := c.conf.Check(time.Now()); bad != nil {
+		return p11.Advise(p11.Errorf(p11.CKR_DEVICE_ERROR, "%w; %w", err, bad), p11.AdviceOf(bad))
+	}
+	return err
+}
+
 // config is that of a Store of the token.
 func (l *link) config(place tokens.Place, iterations uint64) Config {
 	facts, _ := format.KindOf312(swtok.Kind)
@@ -154,7 +173,7 @@ func openToken(ctx context.Context, p swtok.Provider, place tokens.Place, iterat
 	undo = append(undo, t.host.Close)
 	t.Crypto = swtok.NewCrypto(p, place.Rand)
 	cfg := l.config(place, iterations)
-	cfg.Contact = t.host
+	cfg.Contact = contact{t.host, &l.conf}
 	if t.Store, err = Open(ctx, cfg); err != nil {
 		return nil, err
 	}

@@ -207,7 +207,7 @@ func (u *upkeep) Restore(ctx context.Context, r io.Reader, replace bool, before 
 	if err := may(t.newest()); err != nil { // before anything is written
 		return err
 	}
-	return t.restore(ctx, c, 1, func(now *record) error {
+	return t.restore(ctx, c, 0, func(now *record) error {
 		if err := may(now); err != nil || before == nil {
 			return err
 		}
@@ -225,9 +225,9 @@ func (r *record) untouched(c *store.Contents) bool {
 const maxSent = 512 << 10
 
 // restore makes the token what a backup has. Its objects are written before, under the ID that
-// the token then gets, and the change that makes it the token is one as any other: step is
-// what it counts for. may is called with what it replaces.
-func (s *Store) restore(ctx context.Context, c *store.Contents, step uint64, may func(*record) error) error {
+// the token then gets. The change that makes it the token is one as any other, with the number
+// least at least. may is called with what it replaces.
+func (s *Store) restore(ctx context.Context, c *store.Contents, least uint64, may func(*record) error) error {
 	data, err := s.cfg.Format.ParseFile(c.Data)
 	if err != nil {
 		return p11.Advise(fmt.Errorf("the token is not of the format of openCryptoki 3.12, as the fleet's are: %w", err),
@@ -257,7 +257,7 @@ func (s *Store) restore(ctx context.Context, c *store.Contents, step uint64, may
 			return err
 		}
 		next := r.clone()
-		next.Count, next.Writers, next.Counted = now.Count+step, e.record.Writers, e.record.Counted
+		next.Count, next.Writers, next.Counted = max(now.Count+1, least), e.record.Writers, e.record.Counted
 		*e.record = *next
 		e.all = true
 		ours := s.objectsOf(r.ID)

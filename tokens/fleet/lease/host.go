@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -146,6 +147,16 @@ func (h *Host) Alive() error {
 	}
 	return p11.Advise(p11.Errorf(p11.CKR_DEVICE_ERROR, "no contact with the fleet since %s: %w", since, slow(why)),
 		"nothing, if it lasts for moments; otherwise see that most members of etcd run and that this machine reaches one: etcdctl endpoint health")
+}
+
+// Left is how long keys may be used without contact from now on.
+func (h *Host) Left() time.Duration { return max(time.Duration(h.until.Load())-h.cfg.Clock(), 0) }
+
+// ID is that of this host's record, empty without a lease.
+func (h *Host) ID() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return strings.TrimPrefix(h.key, h.hosts())
 }
 
 // Hosts are those that hold a lease now.
