@@ -56,7 +56,7 @@ S390X_UNITS := ./shm/... ./locks ./secret ./p11/... ./tokens/... ./engine/... ./
 GOROUTINES = ./engine ./tokens/store ./fs $$(grep -rlE '^[[:space:]]*go (func|[[:alnum:]_.]+)\(|\.Go\(' --include='*.go' --exclude='*_test.go' --exclude-dir=$(BUILD) . | xargs -n1 dirname | sort -u)
 
 .DEFAULT_GOAL := build
-.PHONY: help run test test-one test-server test-disk test-s390x build integration soak soak-flat fuzz lint check bench bench-check bench-run microbench generate man docs install package uninstall clean setup-run setup-test setup-s390x setup-trixie setup-bench
+.PHONY: help run run-fleet test test-one test-server test-disk test-s390x build integration soak soak-flat fuzz lint check bench bench-check bench-run microbench generate man docs install package uninstall clean setup-run setup-test setup-s390x setup-trixie setup-bench
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,11 @@ include cmd/libcard/build.mk
 
 run: setup-run build ## mount your own tokens in the foreground; Ctrl-C unmounts
 	@exec $(BIN) mount --welcome
+
+run-fleet: setup-run build ## start three members of etcd and two daemons with one token, for trying; Ctrl-C ends them
+	@mkdir -p $(BUILD)
+	$(GO) build -trimpath -o $(BUILD)/runfleet ./contrib/runfleet
+	@exec $(BUILD)/runfleet $(CURDIR)/$(BIN)
 
 setup-run:
 	@sh contrib/setup.sh run
