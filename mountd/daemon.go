@@ -110,6 +110,7 @@ type Daemon struct {
 	slots  atomic.Pointer[[]*slot] // a list that never changes: see all
 	policy *policy.Policy          // nil for none
 	grants atomic.Pointer[grants.Set]
+	fleets fleetMemory
 	engine *engine.Engine
 	tree   *fs.FS
 	server *fs.Server

@@ -28,7 +28,7 @@ func (d *Daemon) metrics() (text func(owner bool) string, err error) {
 	started.Set(float64(d.started.UnixNano()) / 1e9)
 	all := []prometheus.Collector{
 		info, started, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		callCollector{d.engine},
+		callCollector{d.engine}, fleetCollector{d},
 	}
 	for _, g := range d.gauges() {
 		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: g.name, Help: g.help}, func() float64 { return float64(g.value()) }))

@@ -67,6 +67,9 @@ func (d *Daemon) status(owner bool) string {
 			for _, text := range texts {
 				line("device", "%s: %s", s.Place.Name, oneLine(text))
 			}
+			for _, text := range d.fleetLines(s, owner) {
+				fmt.Fprintln(&b, text)
+			}
 			for _, text := range s.damage(owner) {
 				line("damaged", "%s %s", s.Place.Name, text)
 			}

@@ -96,7 +96,7 @@ Exit status: 0 success; 1 failure; 2 wrong usage; 3 p11fs is not mounted;
 	c.SetVersionTemplate("{{.Version}}\n")
 	c.SetFlagErrorFunc(flagError)
 	c.AddCommand(
-		newMount(s), newUmount(s), newStatus(s), newPath(s), newInit(s), newLogin(s), newLogout(s), newPIN(s), newKick(s), newWho(s), newTop(s), newGrants(s), newLock(s), newUnlock(s),
+		newMount(s), newUmount(s), newStatus(s), newPath(s), newInit(s), newLogin(s), newLogout(s), newPIN(s), newKick(s), newWho(s), newTop(s), newFleet(s), newGrants(s), newLock(s), newUnlock(s),
 		newList(s), newShow(s), newSet(s), newMove(s), newRemove(s), newCopy(s), newRotate(s), newGenerate(s), newImport(s), newMigrate(s), newToken(s), newEvents(s), newCheck(s), newBackup(s), newRestore(s), newImportToken(s), newExport(s), newMechanisms(s), newEnv(s), newAgent(s), newAgeRecipient(s), newRequest(s), newCertificate(s), newDoctor(s), newCard(s), newVersion(s), newMan(s),
 	)
 	c.AddCommand(newData(s)...)

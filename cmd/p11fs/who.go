@@ -145,14 +145,21 @@ func newWho(s streams) *cobra.Command {
 		Short: "Show who has sessions with the daemon, and who is logged in",
 		Long: `Show the applications that have sessions, one a line: a terminal, job or service on the
 mount, by the leader of its POSIX session, or a program at the socket. You see your own;
-root and the owner of the mount see all. The number is what p11fs kick takes.`,
+root and the owner of the mount see all. The number is what p11fs kick takes.
+
+With --fleet it shows, of tokens that many machines have, how far this machine is, and to root
+and the owner of the mount the members of etcd and the machines.`,
 		Example: `  p11fs who
   p11fs who --json | jq '.[] | select(.logins != [])'`,
 		Args: takes(0, 0),
 	}
 	mount := mountFlag(c)
 	asJSON := c.Flags().Bool("json", false, "print a JSON array")
+	fleet := c.Flags().Bool("fleet", false, "show instead the machines that have tokens of a fleet, and the members of etcd")
 	c.RunE = func(*cobra.Command, []string) error {
+		if *fleet {
+			return showFleet(s, *mount, *asJSON)
+		}
 		t, err := findTree(*mount, os.Getenv)
 		if err != nil {
 			return err

@@ -49,6 +49,11 @@ func notServed(f Finding, status string) Finding {
 			all.add(mend, "the token %s is not served: %s", name, why)
 		case what == "offline":
 			all.add("bring back the device or server that has its keys: the token is online by itself then", "the token %s", strings.Replace(rest, ": ", " is offline: ", 1))
+		case what == "member" && strings.Contains(rest, " wrong: "):
+			which, wrong, _ := strings.Cut(rest, " wrong: ")
+			token, address, _ := strings.Cut(which, ": ")
+			wrong, mend, _ := strings.Cut(wrong, "; to mend it: ")
+			all.add(mend, "a member of the fleet of %s, %s: %s", token, address, wrong)
 		case what == "damaged" && strings.Contains(rest, tokens.ManyAdvice):
 			about, more, _ := strings.Cut(rest, ": "+tokens.ManyAdvice)
 			all.add(tokens.ManyAdvice+more, "the token %s", about)
