@@ -16,6 +16,7 @@ import (
 	"p11fs/p11"
 	"p11fs/tokens"
 	"p11fs/tokens/fleet/etcdtest"
+	"p11fs/tokens/fleet/history"
 	"p11fs/tokens/fleet/lease"
 	"p11fs/tokens/swtok"
 	"p11fs/tokens/tokentest"
@@ -28,12 +29,12 @@ var historyTime = flag.Duration("history", 3*time.Second, "how long TestHistorie
 const (
 	historyHosts = 3
 	historyLease = 2 * time.Second
-	historySlots = 4 // objects at once
 	historyUsers = 3 // of each machine
 )
 
 // An historyHost is a machine with the token.
 type historyHost struct {
+	t      *testing.T
 	n      int
 	net    *etcdtest.Host
 	store  *Store
@@ -45,31 +46,35 @@ type historyHost struct {
 // the machines are hours apart. What they have seen must be a history of one token.
 func TestHistories(t *testing.T) {
 	hs := newHosts(t, 3)
-	w := &world{t: t, start: time.Now()}
+	w := &world{World: history.NewWorld(), t: t}
 	for i := range historyHosts {
 		w.hosts = append(w.hosts, hs.historyHost(t, i))
 	}
 	ready(t, w.hosts[0].store)
-	for s := range w.slots {
-		w.slots[s].name = fmt.Sprintf("s%d-0", s)
-	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var wg sync.WaitGroup
 	for _, h := range w.hosts {
 		for range historyUsers {
-			wg.Go(func() { w.use(ctx, h) })
+			wg.Go(func() { w.Use(ctx, h) })
 		}
 	}
 	wg.Go(func() { w.changePINs(ctx) })
 	wg.Go(func() { w.trouble(ctx, hs.cluster) })
 	time.Sleep(*historyTime)
-	for end := time.Now().Add(etcdtest.Patience); len(w.missing()) > 0 && time.Now().Before(end); {
+	for end := time.Now().Add(etcdtest.Patience); len(history.Missing(history.Counts(w.Ops()))) > 0 && time.Now().Before(end); {
 		time.Sleep(10 * time.Millisecond)
 	}
 	cancel()
 	wg.Wait()
-	w.last()
+	for _, h := range w.hosts {
+		for end := time.Now().Add(etcdtest.Patience); h.store.Sync(context.Background()) != nil && time.Now().Before(end); {
+			time.Sleep(10 * time.Millisecond)
+		}
+		if err := w.Last(etcdtest.Patience, h); err != nil {
+			t.Fatal(err)
+		}
+	}
 	w.check()
 }
 
@@ -95,131 +100,43 @@ func (h *hosts) historyHost(t *testing.T, n int) *historyHost {
 			t.Fatal(s.Offline())
 		}
 	}
-	return &historyHost{n, net, s, swtok.NewCrypto(swtok.LoadProvider(slog.New(slog.DiscardHandler)), nil)}
+	return &historyHost{t, n, net, s, swtok.NewCrypto(swtok.LoadProvider(slog.New(slog.DiscardHandler)), nil)}
 }
 
 // A world is the machines, and what they have seen.
 type world struct {
+	*history.World
 	t     *testing.T
-	start time.Time
 	hosts []*historyHost
-
-	mu    sync.Mutex
-	ops   []*historyOp
-	slots [historySlots]slot
-	next  int // value
 }
 
-// A slot has one object after the other.
-type slot struct {
-	name   string // of the object
-	before string // the name of the one before, which is destroyed
-	made   bool   // somebody is making it, or has
-	number int
-}
-
-// An historyOp is what one machine did, and what came of it.
-type historyOp struct {
-	kind       string // create, change, destroy, find, sign, last; setpin, login
-	object     string
-	host       int
-	value      string // that is given, or was found
-	old        string // PIN
-	result     string // ok, absent, wrong; "" where nobody knows
-	call, back int64
-}
-
-// do notes an operation and what came of it. What was to be read, and was not, says nothing.
-func (w *world) do(o historyOp, f func(o *historyOp) error) error {
-	o.call = time.Since(w.start).Nanoseconds()
-	err := f(&o)
-	o.back = time.Since(w.start).Nanoseconds()
+// said is an error of a Store as one of a history.
+func said(err error) error {
 	switch {
-	case err == nil:
-		o.result = "ok"
-	case errors.Is(err, errForged):
-		w.t.Errorf("%s: %v", &o, err)
 	case errors.Is(err, p11.CKR_OBJECT_HANDLE_INVALID):
-		o.result = "absent"
+		return history.ErrAbsent
 	case errors.Is(err, p11.CKR_PIN_INCORRECT):
-		o.result = "wrong"
-	case o.kind == "find" || o.kind == "sign" || o.kind == "login" || o.kind == "last":
-		return err
-	default:
-		o.result = ""
+		return history.ErrWrong
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.ops = append(w.ops, &o)
 	return err
 }
 
-// use does one thing after the other.
-func (w *world) use(ctx context.Context, h *historyHost) {
-	for ctx.Err() == nil {
-		w.mu.Lock()
-		s := &w.slots[rand.IntN(len(w.slots))]
-		name, before, make := s.name, s.before, !s.made
-		s.made = true
-		w.next++
-		value := fmt.Sprint(w.next)
-		w.mu.Unlock()
-		what := rand.IntN(100)
-		switch {
-		case make:
-			if w.do(historyOp{kind: "create", object: name, host: h.n, value: value}, func(*historyOp) error {
-				_, err := h.store.Create(context.Background(), historyKey(name, value))
-				return err
-			}) != nil {
-				w.follow(s, name)
-			}
-		case what < 5:
-			w.destroy(h, s, name)
-		case what < 15:
-			_ = w.do(historyOp{kind: "change", object: name, host: h.n, value: value}, func(*historyOp) error { return h.change(name, value) })
-		case what < 40 && before != "":
-			w.read(h, before)
-		default:
-			w.read(h, name)
-		}
-		time.Sleep(time.Duration(rand.IntN(5)) * time.Millisecond)
-	}
+// Host is history.Client.
+func (h *historyHost) Host() int { return h.n }
+
+// Create is history.Client.
+func (h *historyHost) Create(name, value string) error {
+	_, err := h.store.Create(context.Background(), historyKey(name, value))
+	return said(err)
 }
 
-// read finds an object, or signs with it.
-func (w *world) read(h *historyHost, name string) {
-	if rand.IntN(2) == 0 {
-		_ = w.do(historyOp{kind: "sign", object: name, host: h.n}, func(*historyOp) error { return h.sign(name) })
-		return
+// Destroy is history.Client.
+func (h *historyHost) Destroy(name string) error {
+	o, err := h.lookUp(name)
+	if err == nil {
+		err = h.store.Destroy(context.Background(), o.Handle, func(p11.Attributes) error { return nil })
 	}
-	_ = w.do(historyOp{kind: "find", object: name, host: h.n}, func(o *historyOp) (err error) {
-		o.value, err = h.find(name)
-		return err
-	})
-}
-
-// destroy destroys the object of a slot, and has another take its place.
-func (w *world) destroy(h *historyHost, s *slot, name string) {
-	err := w.do(historyOp{kind: "destroy", object: name, host: h.n}, func(*historyOp) error {
-		o, err := h.lookUp(name)
-		if err != nil {
-			return err
-		}
-		return h.store.Destroy(context.Background(), o.Handle, func(p11.Attributes) error { return nil })
-	})
-	if !errors.Is(err, p11.CKR_OBJECT_HANDLE_INVALID) {
-		w.follow(s, name)
-	}
-}
-
-// follow has another object follow one in its slot.
-func (w *world) follow(s *slot, name string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if s.name == name {
-		s.number++
-		s.before, s.name, s.made = name, fmt.Sprintf("%.2s-%d", name, s.number), false
-	}
+	return said(err)
 }
 
 // historyKey is a key by whose signature it is known.
@@ -253,12 +170,12 @@ func (h *historyHost) lookUp(name string) (*tokens.Object, error) {
 	return found[0], nil
 }
 
-// find is the value of an object.
-func (h *historyHost) find(name string) (string, error) {
+// Find is history.Client.
+func (h *historyHost) Find(name string) (string, error) {
 	for {
 		o, err := h.lookUp(name)
 		if err != nil {
-			return "", err
+			return "", said(err)
 		}
 		attrs, err := o.Acquire()
 		if err != nil {
@@ -270,31 +187,30 @@ func (h *historyHost) find(name string) (string, error) {
 	}
 }
 
-func (h *historyHost) change(name, value string) error {
+// Change is history.Client.
+func (h *historyHost) Change(name, value string) error {
 	o, err := h.lookUp(name)
 	if err != nil {
-		return err
+		return said(err)
 	}
 	_, err = h.store.Update(context.Background(), o.Handle, func(old p11.Attributes) (p11.Attributes, error) {
 		return old.Clone().With(p11.CKA_ID, []byte(value)), nil
 	})
-	return err
+	return said(err)
 }
-
-// errForged is of a signature that is not the object's.
-var errForged = errors.New("the signature is another key's")
 
 // errVersion is of an object of which there is another version by now, or none, and says nothing.
 var errVersion = errors.New("it has changed meanwhile")
 
-func (h *historyHost) sign(name string) error {
+// Sign is history.Client.
+func (h *historyHost) Sign(name string) error {
 	ctx := context.Background()
 	if err := h.store.Offline(); err != nil {
 		return err
 	}
 	o, err := h.lookUp(name)
 	if err != nil {
-		return err
+		return said(err)
 	}
 	op, err := h.crypto.Begin(ctx, p11.CKF_SIGN, p11.Mechanism{Type: p11.CKM_SHA256_HMAC}, o)
 	if err != nil {
@@ -311,7 +227,7 @@ func (h *historyHost) sign(name string) error {
 	m := hmac.New(sha256.New, []byte("the key of "+name))
 	m.Write([]byte("message"))
 	if !hmac.Equal(sig, m.Sum(nil)) {
-		return errForged
+		h.t.Errorf("host %d signs with another key than %s", h.n, name)
 	}
 	return nil
 }
@@ -322,8 +238,8 @@ func (w *world) changePINs(ctx context.Context) {
 	for i := 0; ctx.Err() == nil; i++ {
 		next := fmt.Sprint("pin-", i)
 		h := w.hosts[rand.IntN(len(w.hosts))]
-		err := w.do(historyOp{kind: "setpin", object: "pin", host: h.n, old: pin, value: next}, func(*historyOp) error {
-			return h.store.SetPIN(context.Background(), p11.CKU_USER, tokentest.PIN(w.t, pin), tokentest.PIN(w.t, next))
+		err := w.Do(history.Op{Kind: "setpin", Object: history.PIN, Host: h.n, Old: pin, Value: next}, func(*history.Op) error {
+			return said(h.store.SetPIN(context.Background(), p11.CKU_USER, tokentest.PIN(w.t, pin), tokentest.PIN(w.t, next)))
 		})
 		if errors.Is(err, p11.CKR_PIN_LOCKED) {
 			w.t.Log("the PIN is locked, by tries whose end a machine could not write")
@@ -332,13 +248,13 @@ func (w *world) changePINs(ctx context.Context) {
 		right := ""
 		for _, try := range []string{pin, next} { // the right one last, most of the time: it sets back what is counted
 			h := w.hosts[rand.IntN(len(w.hosts))]
-			_ = w.do(historyOp{kind: "login", object: "pin", host: h.n, value: try}, func(*historyOp) error {
+			_ = w.Do(history.Op{Kind: "login", Object: history.PIN, Host: h.n, Value: try}, func(*history.Op) error {
 				l, err := h.store.Login(context.Background(), p11.CKU_USER, tokentest.PIN(w.t, try))
 				if err == nil {
 					right = try
 					err = l.Close()
 				}
-				return err
+				return said(err)
 			})
 		}
 		if right != "" {
@@ -376,36 +292,18 @@ func (w *world) trouble(ctx context.Context, c *etcdtest.Cluster) {
 	}
 }
 
-// last looks at all objects from all machines, when all is over.
-func (w *world) last() {
-	names := map[string]bool{}
-	for _, o := range w.ops {
-		if o.object != "pin" {
-			names[o.object] = true
-		}
+// check fails if what was seen is no history of one token.
+func (w *world) check() {
+	ops := w.Ops()
+	w.t.Logf("%d operations: %v", len(ops), history.Counts(ops))
+	bad, err := history.Wrong(ops, historyHosts, userPIN)
+	if err != nil {
+		w.t.Error(err)
 	}
-	for _, h := range w.hosts {
-		end := time.Now().Add(etcdtest.Patience)
-		for h.store.Sync(context.Background()) != nil {
-			if time.Now().After(end) {
-				w.t.Fatalf("host %d does not come back: %v", h.n, h.store.Sync(context.Background()))
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
-		for name := range names {
-			for {
-				err := w.do(historyOp{kind: "last", object: name, host: h.n}, func(o *historyOp) (err error) {
-					o.value, err = h.find(name)
-					return err
-				})
-				if err == nil || errors.Is(err, p11.CKR_OBJECT_HANDLE_INVALID) {
-					break
-				}
-				if time.Now().After(end) {
-					w.t.Fatal(err)
-				}
-				time.Sleep(10 * time.Millisecond)
-			}
-		}
+	for _, o := range bad {
+		w.t.Errorf("%s", o)
+	}
+	if list := history.Missing(history.Counts(w.Ops())); len(list) > 0 {
+		w.t.Errorf("nobody has seen: %v", list)
 	}
 }

@@ -19,18 +19,18 @@ import (
 // A Pair is a certificate and its key, as PEM files.
 type Pair struct{ Cert, Key string }
 
-// An authority signs the certificates of a cluster.
-type authority struct {
+// An Authority signs the certificates of a cluster.
+type Authority struct {
 	dir    string
 	cert   *x509.Certificate
 	key    *ecdsa.PrivateKey
 	serial atomic.Int64
 }
 
-// newAuthority makes one, whose certificate is dir/ca.pem.
-func newAuthority(t testing.TB, dir string) *authority {
+// NewAuthority makes one, whose certificate is dir/ca.pem.
+func NewAuthority(t testing.TB, dir string) *Authority {
 	t.Helper()
-	a := &authority{dir: dir}
+	a := &Authority{dir: dir}
 	tmpl := &x509.Certificate{
 		Subject: pkix.Name{CommonName: "authority of a test"}, IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageCertSign,
@@ -40,14 +40,16 @@ func newAuthority(t testing.TB, dir string) *authority {
 	return a
 }
 
-func (a *authority) ca() string { return filepath.Join(a.dir, "ca.pem") }
+// CA is the path of its certificate.
+func (a *Authority) CA() string { return filepath.Join(a.dir, "ca.pem") }
 
-// pair makes a certificate for both ends of a connection, which ends at the time given.
-func (a *authority) pair(t testing.TB, name string, end time.Time) Pair {
+// Pair makes a certificate for both ends of a connection, which ends at the time given. It is
+// of this machine's own address, and of more.
+func (a *Authority) Pair(t testing.TB, name string, end time.Time, more ...net.IP) Pair {
 	t.Helper()
 	key := newKey(t)
 	a.sign(t, name, &x509.Certificate{
-		Subject: pkix.Name{CommonName: name}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		Subject: pkix.Name{CommonName: name}, IPAddresses: append(more, net.IPv4(127, 0, 0, 1)),
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}, a.cert, key, end)
@@ -61,7 +63,7 @@ func (a *authority) pair(t testing.TB, name string, end time.Time) Pair {
 }
 
 // sign makes the certificate of key and writes it to name.pem.
-func (a *authority) sign(t testing.TB, name string, tmpl, parent *x509.Certificate, key *ecdsa.PrivateKey, end time.Time) *x509.Certificate {
+func (a *Authority) sign(t testing.TB, name string, tmpl, parent *x509.Certificate, key *ecdsa.PrivateKey, end time.Time) *x509.Certificate {
 	t.Helper()
 	tmpl.SerialNumber = big.NewInt(a.serial.Add(1))
 	tmpl.NotBefore, tmpl.NotAfter = end.Add(-48*time.Hour), end

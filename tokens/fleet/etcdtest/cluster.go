@@ -24,7 +24,7 @@ const Patience = time.Minute
 type Cluster struct {
 	t        testing.TB
 	dir      string
-	ca       *authority
+	ca       *Authority
 	members  []*member
 	straight *Host // with links that nobody cuts
 	more     []func(*embed.Config)
@@ -50,7 +50,7 @@ func Start(t testing.TB, members int, more ...func(*embed.Config)) *Cluster {
 		t.Skip("a cluster of etcd under qemu holds no election in time")
 	}
 	dir := t.TempDir()
-	c := &Cluster{t: t, dir: dir, ca: newAuthority(t, dir), more: more}
+	c := &Cluster{t: t, dir: dir, ca: NewAuthority(t, dir), more: more}
 	t.Cleanup(c.stop)
 	for i := range members {
 		k, err := newLink()
@@ -76,10 +76,10 @@ func Start(t testing.TB, members int, more ...func(*embed.Config)) *Cluster {
 }
 
 // Pair makes a certificate that the cluster takes until the time given.
-func (c *Cluster) Pair(name string, until time.Time) Pair { return c.ca.pair(c.t, name, until) }
+func (c *Cluster) Pair(name string, until time.Time) Pair { return c.ca.Pair(c.t, name, until) }
 
 // CA is the path of the certificate that all others of the cluster are signed with.
-func (c *Cluster) CA() string { return c.ca.ca() }
+func (c *Cluster) CA() string { return c.ca.CA() }
 
 // Dir is where the members' data is, and their logs and certificates.
 func (c *Cluster) Dir() string { return c.dir }
@@ -120,10 +120,7 @@ func (c *Cluster) Restart(i int) {
 func (c *Cluster) start(m *member) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	cfg, err := c.config(m)
-	if err != nil {
-		return err
-	}
+	cfg := c.config(m)
 	e, err := embed.StartEtcd(cfg)
 	if err != nil {
 		return fmt.Errorf("member %s: %w", m.name, err)
@@ -146,29 +143,40 @@ func (c *Cluster) start(m *member) error {
 
 // config has the member listen on free ports; the others come by its link, whose port does
 // not change.
-func (c *Cluster) config(m *member) (*embed.Config, error) {
+func (c *Cluster) config(m *member) *embed.Config {
 	free := url.URL{Scheme: "https", Host: "127.0.0.1:0"}
-	cfg := embed.NewConfig()
-	cfg.Name, cfg.Dir = m.name, filepath.Join(c.dir, m.name)
-	cfg.ListenPeerUrls, cfg.ListenClientUrls = []url.URL{free}, []url.URL{free}
-	cfg.AdvertisePeerUrls = []url.URL{{Scheme: "https", Host: m.peers.addr()}}
-	cfg.AdvertiseClientUrls = []url.URL{{Scheme: "https", Host: m.clients[0].addr()}}
-	var all []string
+	all := map[string]string{}
 	for _, o := range c.members {
-		all = append(all, o.name+"=https://"+o.peers.addr())
+		all[o.name] = o.peers.addr()
 	}
-	cfg.InitialCluster = strings.Join(all, ",")
-	files := transport.TLSInfo{CertFile: m.pair.Cert, KeyFile: m.pair.Key, TrustedCAFile: c.CA(), ClientCertAuth: true}
-	cfg.PeerTLSInfo, cfg.ClientTLSInfo = files, files
+	cfg := newConfig(m.name, c.dir, c.CA(), m.pair, all)
+	cfg.ListenPeerUrls, cfg.ListenClientUrls = []url.URL{free}, []url.URL{free}
+	cfg.AdvertiseClientUrls = []url.URL{{Scheme: "https", Host: m.clients[0].addr()}}
+	cfg.ClientTLSInfo = cfg.PeerTLSInfo
+	for _, set := range c.more {
+		set(cfg)
+	}
+	return cfg
+}
+
+// newConfig is the configuration of a member, but for where it listens: all are the addresses by
+// which members reach one another, and dir is the cluster's.
+func newConfig(name, dir, ca string, pair Pair, all map[string]string) *embed.Config {
+	cfg := embed.NewConfig()
+	cfg.Name, cfg.Dir = name, filepath.Join(dir, name)
+	cfg.AdvertisePeerUrls = []url.URL{{Scheme: "https", Host: all[name]}}
+	var list []string
+	for name, addr := range all {
+		list = append(list, name+"=https://"+addr)
+	}
+	cfg.InitialCluster = strings.Join(list, ",")
+	cfg.PeerTLSInfo = transport.TLSInfo{CertFile: pair.Cert, KeyFile: pair.Key, TrustedCAFile: ca, ClientCertAuth: true}
 	// Elections are soon over, and not started whenever the machine has much else to do.
 	cfg.TickMs, cfg.ElectionMs = 50, 500
 	cfg.EnableGRPCGateway = false
 	cfg.UnsafeNoFsync = true // what is killed here is no machine
-	cfg.LogLevel, cfg.LogOutputs = "warn", []string{filepath.Join(c.dir, m.name+".log")}
-	for _, set := range c.more {
-		set(cfg)
-	}
-	return cfg, nil
+	cfg.LogLevel, cfg.LogOutputs = "warn", []string{filepath.Join(dir, name+".log")}
+	return cfg
 }
 
 // stop ends all.
