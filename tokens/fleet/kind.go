@@ -178,6 +178,10 @@ func openToken(ctx context.Context, p swtok.Provider, place tokens.Place, iterat
 		return nil, err
 	}
 	undo = append(undo, t.Store.Close)
+	// A lease that was over before all was loaded is taken anew.
+	for t.host.Alive() != nil && joining.Err() == nil {
+		time.Sleep(10 * time.Millisecond)
+	}
 	return t, keep(l.path, place)
 }
 

@@ -35,7 +35,7 @@ func place(t testing.TB, config string) tokens.Place {
 	return tokens.Place{Name: "web", Dir: t.TempDir(), Config: config, Create: true, Log: slog.New(slog.DiscardHandler), Now: time.Now}
 }
 
-// begin opens the token of a place as a daemon does.
+// begin opens the token of a place as a daemon does, with PINs that take no time.
 func begin(t testing.TB, p tokens.Place) tokens.Token {
 	t.Helper()
 	tok := must[tokens.Token](t)(NewKind(swtok.GoProvider(), iterations).Open(t.Context(), p))
