@@ -121,6 +121,7 @@ integration: setup-test setup-trixie ## run the tests that drive the built progr
 soak: setup-test ## have stock programs and shells work on one token, and machines on a fleet's, for SOAKTIME (10m), with kills, and check all they saw
 	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP) -- $(P11FS_TEST_RACE) -count=1 -timeout 0 -v -run '^TestStockLoad$$' ./integration -args -load $(SOAKTIME)
 	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP) -- $(P11FS_TEST_RACE) -count=1 -timeout 0 -v -run '^TestHistories$$' ./tokens/fleet -args -history $(SOAKTIME)
+	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP) -- $(P11FS_TEST_RACE) -count=1 -timeout 0 -v -run '^TestFleet$$' ./integration -args -fleet $(SOAKTIME)
 
 soak-flat: setup-test ## have all doors work for SOAK (1h): fails where memory, descriptors or times grow
 	$(GO) run ./contrib/testrun -may-skip $(MAY_SKIP) -- -count=1 -timeout 0 -v -run '^TestSoak$$' ./integration -args -soak $(SOAK)

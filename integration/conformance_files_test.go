@@ -45,7 +45,7 @@ func runFilesApplication(token string, in io.Reader, out io.Writer) error {
 			return errors.New("an empty line")
 		}
 		values, err := a.call(words[0], words[1:])
-		fmt.Fprintln(out, a.answer(values, err))
+		fmt.Fprintln(out, strings.ReplaceAll(a.answer(values, err), "\n", "; "))
 	}
 	return calls.Err()
 }

@@ -52,18 +52,19 @@ type daemon struct {
 // daemonConfig says what to start. The zero value is user mode, as the user
 // who runs the tests.
 type daemonConfig struct {
-	system bool                // --root: every system path below the daemon's directory
-	cred   *syscall.Credential // the user it runs as
-	wrap   []string            // a command that runs p11fs, such as unshare
-	stock  bool                // the token directory is the one stock openCryptoki made
-	binary string              // "" is the one built for the tests
-	serve  []string            // the command that is the daemon; nil is binary's mount
-	token  string              // the name of the token; "" is swtok
-	pins   string              // the protection of PINs of a token of the kind tpm, which then has a software TPM to itself; of icsf, that it has a server
-	fleet  *etcdtest.Cluster   // where a token of the kind fleet is
-	cards  string              // what ep11tok.conf says; "" is that there is none
-	modern bool                // user mode: the token is as p11fs makes it; else one of format 3.8, whose PINs take no time
-	args   []string            // more arguments of mount
+	system bool                  // --root: every system path below the daemon's directory
+	cred   *syscall.Credential   // the user it runs as
+	wrap   []string              // a command that runs p11fs, such as unshare
+	stock  bool                  // the token directory is the one stock openCryptoki made
+	binary string                // "" is the one built for the tests
+	serve  []string              // the command that is the daemon; nil is binary's mount
+	token  string                // the name of the token; "" is swtok
+	pins   string                // the protection of PINs of a token of the kind tpm, which then has a software TPM to itself; of icsf, that it has a server
+	fleet  *etcdtest.Cluster     // where a token of the kind fleet is
+	cards  string                // what ep11tok.conf says; "" is that there is none
+	modern bool                  // user mode: the token is as p11fs makes it; else one of format 3.8, whose PINs take no time
+	args   []string              // more arguments of mount
+	start  func(*exec.Cmd) error // how it is started; nil is startPinned
 }
 
 // newDaemon lays the directories of a daemon out and does not start it.
@@ -240,7 +241,11 @@ func (d *daemon) start() {
 	d.cmd.Dir = "/"
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: d.c.cred, Pdeathsig: syscall.SIGTERM}
-	if err := startPinned(d.cmd); err != nil {
+	start := startPinned
+	if d.c.start != nil {
+		start = d.c.start
+	}
+	if err := start(d.cmd); err != nil {
 		d.t.Fatal(err)
 	}
 	d.exit = make(chan error, 1)
