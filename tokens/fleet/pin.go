@@ -46,6 +46,9 @@ func (s *Store) Login(ctx context.Context, user p11.UserType, pin *secret.Bytes)
 // join makes a login with the master key that a PIN has opened, unless somebody has
 // initialised the token meanwhile, and shows the private objects at the user's first.
 func (s *Store) join(r tokens.Role, t *tried) (tokens.Login, error) {
+	// Who logs in while another one does sees the private objects, too, once he is told so.
+	s.showing.Lock()
+	defer s.showing.Unlock()
 	s.mu.Lock()
 	if err := s.usableLocked(); err != nil || s.record.ID != t.id {
 		s.mu.Unlock()

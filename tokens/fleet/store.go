@@ -80,6 +80,7 @@ type Store struct {
 	stopped  chan struct{}              // closed when the follower has ended
 	counter  struct{ next, end uint64 } // guarded by changing
 
+	showing sync.Mutex // held until who logs in sees the private objects; comes before mu
 	mu      sync.Mutex // guards all below; the index and objects are locked under it
 	closed  bool
 	record  *record       // never changed once it is here
