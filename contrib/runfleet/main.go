@@ -77,13 +77,17 @@ func run(ctx context.Context, p11fs string) (err error) {
 	}
 	h := &host{dir: dir, ended: make(chan error, 2)}
 	defer func() {
-		if f, ok := recover().(fatal); ok {
-			err = errors.Join(err, f)
+		f := recover()
+		if why, ok := f.(fatal); ok {
+			err, f = errors.Join(err, why), nil
 		}
 		for _, f := range slices.Backward(h.undo) {
 			f()
 		}
 		err = errors.Join(err, os.RemoveAll(dir))
+		if f != nil {
+			panic(f)
+		}
 	}()
 	fmt.Println("starting three members of etcd, and two machines")
 	c := etcdtest.Start(h, 3)
