@@ -16,11 +16,11 @@ import (
 	"time"
 
 	"p11fs/p11"
-	"p11fs/tokens/fleet/history"
+	"p11fs/tokens/fleet/historytest"
 )
 
 // A fleetApp is an application on a machine of a fleet, of files or of the module. It implements
-// history.Client, with private keys, whose names and values are secrets. One
+// historytest.Client, with private keys, whose names and values are secrets. One
 // goroutine uses it.
 type fleetApp struct {
 	t    *testing.T
@@ -81,9 +81,9 @@ func (a *fleetApp) call(words ...string) ([]string, error) {
 	e := errUnknown{words[0], strings.TrimSpace(said)}
 	switch {
 	case e.said == "ENOENT", e.is(p11.CKR_OBJECT_HANDLE_INVALID, p11.CKR_KEY_HANDLE_INVALID):
-		return nil, history.ErrAbsent
+		return nil, historytest.ErrAbsent
 	case e.is(p11.CKR_PIN_INCORRECT):
-		return nil, history.ErrWrong
+		return nil, historytest.ErrWrong
 	case e.is(p11.CKR_PIN_LOCKED):
 		return nil, errLocked
 	}
@@ -102,11 +102,11 @@ func (a *fleetApp) in(call string, words ...string) ([]string, error) {
 	}
 	values, err := a.call(args...)
 	nothing := err == nil && call == "find" && len(values) == 0
-	if errors.Is(err, history.ErrAbsent) || nothing {
+	if errors.Is(err, historytest.ErrAbsent) || nothing {
 		if state, serr := a.call("state", a.session); serr != nil || state[0] != fmt.Sprintf("%x", uint64(p11.CKS_RW_USER_FUNCTIONS)) {
 			err = errUnknown{call, "the session has ended"}
 		} else if nothing {
-			err = history.ErrAbsent
+			err = historytest.ErrAbsent
 		}
 	}
 	if e := (errUnknown{}); errors.As(err, &e) && !e.is(p11.CKR_DEVICE_ERROR) {
@@ -125,7 +125,7 @@ func (a *fleetApp) open() error {
 		return err
 	}
 	_, err = a.call("login", session, "1", hexOf(fleetUser))
-	if errors.Is(err, history.ErrAbsent) {
+	if errors.Is(err, historytest.ErrAbsent) {
 		err = errUnknown{"login", err.Error()}
 	}
 	if e := (errUnknown{}); errors.As(err, &e) && e.is(p11.CKR_USER_ALREADY_LOGGED_IN) {
@@ -142,7 +142,7 @@ func (a *fleetApp) open() error {
 
 func (a *fleetApp) newSession() (string, error) {
 	session, err := a.call("open", readWrite)
-	if errors.Is(err, history.ErrAbsent) { // there is no daemon, and so no mount
+	if errors.Is(err, historytest.ErrAbsent) { // there is no daemon, and so no mount
 		return "", errUnknown{"open", err.Error()}
 	}
 	if err != nil {
@@ -154,7 +154,7 @@ func (a *fleetApp) newSession() (string, error) {
 	return session[0], nil
 }
 
-// Host is history.Client.
+// Host is historytest.Client.
 func (a *fleetApp) Host() int { return a.h.n }
 
 // fleetKey is the key of a name: its private value.
@@ -167,7 +167,7 @@ func fleetKey(name string) []byte {
 
 func fleetLabel(name string) string { return fleetSecret + "-" + name }
 
-// Create is history.Client.
+// Create is historytest.Client.
 func (a *fleetApp) Create(name, value string) error {
 	_, err := a.in("create", words(fmt.Sprintf("class=private-key key-type=ec ec-params=0x06082a8648ce3d030107 value=0x%x label=%s id=%s token=true private=true sign=true",
 		fleetKey(name), fleetLabel(name), valueWord(value))))
@@ -193,7 +193,7 @@ func (a *fleetApp) look(name string, known bool) (string, error) {
 	return found[0], nil
 }
 
-// Find is history.Client.
+// Find is historytest.Client.
 func (a *fleetApp) Find(name string) (string, error) {
 	h, err := a.look(name, false)
 	if err != nil {
@@ -207,7 +207,7 @@ func (a *fleetApp) Find(name string) (string, error) {
 	return string(b), err
 }
 
-// Change is history.Client.
+// Change is historytest.Client.
 func (a *fleetApp) Change(name, value string) error {
 	h, err := a.look(name, false)
 	if err == nil {
@@ -216,7 +216,7 @@ func (a *fleetApp) Change(name, value string) error {
 	return err
 }
 
-// Destroy is history.Client.
+// Destroy is historytest.Client.
 func (a *fleetApp) Destroy(name string) error {
 	h, err := a.look(name, false)
 	if err == nil {
@@ -225,7 +225,7 @@ func (a *fleetApp) Destroy(name string) error {
 	return err
 }
 
-// Sign is history.Client. A handle that is known is used without another look.
+// Sign is historytest.Client. A handle that is known is used without another look.
 func (a *fleetApp) Sign(name string) error {
 	h, err := a.look(name, true)
 	if err != nil {

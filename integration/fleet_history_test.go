@@ -12,7 +12,7 @@ import (
 
 	"p11fs/p11"
 	"p11fs/tokens/fleet/etcdtest"
-	"p11fs/tokens/fleet/history"
+	"p11fs/tokens/fleet/historytest"
 )
 
 // histories has the machines create, change, find, use and destroy keys and change PINs, by files
@@ -20,7 +20,7 @@ import (
 // history of one token.
 func (f *fleetTest) histories() {
 	f.t.Helper()
-	w := history.NewWorld()
+	w := historytest.NewWorld()
 	ctx, cancel := context.WithCancel(f.t.Context())
 	defer cancel()
 	var wg sync.WaitGroup
@@ -34,7 +34,7 @@ func (f *fleetTest) histories() {
 	for end := time.Now().Add(*fleetTime); time.Now().Before(end) && !f.t.Failed(); {
 		f.fault(faults)
 	}
-	for end := time.Now().Add(etcdtest.Patience); len(history.Missing(history.Counts(w.Ops()))) > 0 && time.Now().Before(end); {
+	for end := time.Now().Add(etcdtest.Patience); len(historytest.Missing(historytest.Counts(w.Ops()))) > 0 && time.Now().Before(end); {
 		time.Sleep(10 * time.Millisecond)
 	}
 	cancel()
@@ -49,15 +49,15 @@ func (f *fleetTest) histories() {
 		}
 	}
 	ops := w.Ops()
-	f.t.Logf("%d operations: %v; faults: %v", len(ops), history.Counts(ops), faults)
-	bad, err := history.Wrong(ops, fleetSize, firstSO)
+	f.t.Logf("%d operations: %v; faults: %v", len(ops), historytest.Counts(ops), faults)
+	bad, err := historytest.Wrong(ops, fleetSize, firstSO)
 	if err != nil {
 		f.t.Error(err)
 	}
 	for _, o := range bad {
 		f.t.Errorf("%s", o)
 	}
-	if list := history.Missing(history.Counts(ops)); len(list) > 0 {
+	if list := historytest.Missing(historytest.Counts(ops)); len(list) > 0 {
 		f.t.Errorf("nobody has seen: %v", list)
 	}
 }
@@ -104,7 +104,7 @@ func (f *fleetTest) fault(count map[string]int) {
 }
 
 // changePINs changes the security officer's PIN on one machine after the other, and tries it on others.
-func (f *fleetTest) changePINs(ctx context.Context, w *history.World, officers []*fleetApp) {
+func (f *fleetTest) changePINs(ctx context.Context, w *historytest.World, officers []*fleetApp) {
 	pin := firstSO
 	if *fleetTime >= time.Minute { // what was tried by daemons that were killed counts as wrong by then, until a right PIN comes
 		time.Sleep(25 * time.Second)
@@ -115,7 +115,7 @@ func (f *fleetTest) changePINs(ctx context.Context, w *history.World, officers [
 	for i := 0; ctx.Err() == nil; i++ {
 		next := fmt.Sprint(fleetSO, i)
 		a := officers[rand.IntN(fleetSize)]
-		err := w.Do(history.Op{Kind: "setpin", Object: history.PIN, Host: a.Host(), Old: pin, Value: next}, func(*history.Op) error { return a.setSO(pin, next) })
+		err := w.Do(historytest.Op{Kind: "setpin", Object: historytest.PIN, Host: a.Host(), Old: pin, Value: next}, func(*historytest.Op) error { return a.setSO(pin, next) })
 		if errors.Is(err, errLocked) {
 			f.t.Log("the PIN is locked, by tries whose end a machine could not write")
 			return
@@ -123,7 +123,7 @@ func (f *fleetTest) changePINs(ctx context.Context, w *history.World, officers [
 		right := ""
 		for _, try := range []string{pin, next} { // the right one last, most of the time: it sets back what is counted
 			a := officers[rand.IntN(fleetSize)]
-			if w.Do(history.Op{Kind: "login", Object: history.PIN, Host: a.Host(), Value: try}, func(*history.Op) error { return a.tryPIN(p11.CKU_SO, try) }) == nil {
+			if w.Do(historytest.Op{Kind: "login", Object: historytest.PIN, Host: a.Host(), Value: try}, func(*historytest.Op) error { return a.tryPIN(p11.CKU_SO, try) }) == nil {
 				right = try
 			}
 		}

@@ -12,7 +12,7 @@ import (
 
 	"p11fs/p11"
 	"p11fs/tokens/fleet/etcdtest"
-	"p11fs/tokens/fleet/history"
+	"p11fs/tokens/fleet/historytest"
 )
 
 // isChange reports whether a machine sends a transaction that changes the token: it compares,
@@ -74,8 +74,8 @@ func phases() (list []phase) {
 		return func(a *fleetApp, n string) error {
 			found, err := a.Find(n)
 			switch {
-			case value == "" && errors.Is(err, history.ErrAbsent):
-				if err = a.Sign(n); errors.Is(err, history.ErrAbsent) {
+			case value == "" && errors.Is(err, historytest.ErrAbsent):
+				if err = a.Sign(n); errors.Is(err, historytest.ErrAbsent) {
 					return nil
 				}
 				return fmt.Errorf("it signs with a key that is destroyed: %w", err)
@@ -88,7 +88,7 @@ func phases() (list []phase) {
 	made := func(count int, class string) func(a *fleetApp, n string) error {
 		return func(a *fleetApp, n string) error {
 			found, err := a.in("find", words(class+"label="+fleetLabel("new"+n)))
-			if count == 0 && errors.Is(err, history.ErrAbsent) {
+			if count == 0 && errors.Is(err, historytest.ErrAbsent) {
 				return nil
 			}
 			if err != nil || len(found) != count {
@@ -247,7 +247,7 @@ func (f *fleetTest) pinsTriedAtOnce() {
 			for range 3 {
 				err := a.tryPIN(p11.CKU_USER, fleetSecret+"-guess")
 				switch {
-				case errors.Is(err, history.ErrWrong):
+				case errors.Is(err, historytest.ErrWrong):
 					wrong.Add(1)
 				case errors.Is(err, errLocked):
 					locked.Add(1)

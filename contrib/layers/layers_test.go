@@ -27,7 +27,7 @@ var floors = [][]string{
 	{"tokens/keywrap", "tokens/card"},
 	{"foreign"},
 	{"tokens/store/format"},
-	{"tokens/store", "tokens/memory", "tokens/securekey", "tokens/fleet/seal", "tokens/fleet/history"},
+	{"tokens/store", "tokens/memory", "tokens/securekey", "tokens/fleet/seal", "tokens/fleet/historytest"},
 	{"tokens/fleet/etcdtest", "tokens/fleet/lease"},
 	{"tokens/swtok"},
 	{"tokens/card/soft"},
@@ -154,7 +154,7 @@ func TestNoServer(t *testing.T) {
 		t.Error("go list did not list the engine")
 	}
 	for _, pkg := range all {
-		if within(pkg, "go.etcd.io/etcd/server/v3") || within(pkg, module+"/tokens/fleet/etcdtest") || within(pkg, module+"/tokens/fleet/history") {
+		if within(pkg, "go.etcd.io/etcd/server/v3") || within(pkg, module+"/tokens/fleet/etcdtest") || within(pkg, module+"/tokens/fleet/historytest") {
 			t.Errorf("a command links %s", pkg)
 		}
 	}

@@ -187,7 +187,7 @@ func (h *host) machine(ctx context.Context, c *etcdtest.Cluster, p11fs, name, se
 	}()
 	h.undo = append(h.undo, func() {
 		_ = daemon.Process.Signal(syscall.SIGTERM) // which may have ended
-		_ = <-done                                 // ended has it
+		<-done
 	})
 	for {
 		if _, err := os.Stat(filepath.Join(mount, "web", "info")); err == nil {

@@ -16,7 +16,7 @@ import (
 	"p11fs/p11"
 	"p11fs/tokens"
 	"p11fs/tokens/fleet/etcdtest"
-	"p11fs/tokens/fleet/history"
+	"p11fs/tokens/fleet/historytest"
 	"p11fs/tokens/fleet/lease"
 	"p11fs/tokens/swtok"
 	"p11fs/tokens/tokentest"
@@ -46,7 +46,7 @@ type historyHost struct {
 // the machines are hours apart. What they have seen must be a history of one token.
 func TestHistories(t *testing.T) {
 	hs := newHosts(t, 3)
-	w := &world{World: history.NewWorld(), t: t}
+	w := &world{World: historytest.NewWorld(), t: t}
 	for i := range historyHosts {
 		w.hosts = append(w.hosts, hs.historyHost(t, i))
 	}
@@ -62,7 +62,7 @@ func TestHistories(t *testing.T) {
 	wg.Go(func() { w.changePINs(ctx) })
 	wg.Go(func() { w.trouble(ctx, hs.cluster) })
 	time.Sleep(*historyTime)
-	for end := time.Now().Add(etcdtest.Patience); len(history.Missing(history.Counts(w.Ops()))) > 0 && time.Now().Before(end); {
+	for end := time.Now().Add(etcdtest.Patience); len(historytest.Missing(historytest.Counts(w.Ops()))) > 0 && time.Now().Before(end); {
 		time.Sleep(10 * time.Millisecond)
 	}
 	cancel()
@@ -105,7 +105,7 @@ func (h *hosts) historyHost(t *testing.T, n int) *historyHost {
 
 // A world is the machines, and what they have seen.
 type world struct {
-	*history.World
+	*historytest.World
 	t     *testing.T
 	hosts []*historyHost
 }
@@ -114,23 +114,23 @@ type world struct {
 func said(err error) error {
 	switch {
 	case errors.Is(err, p11.CKR_OBJECT_HANDLE_INVALID):
-		return history.ErrAbsent
+		return historytest.ErrAbsent
 	case errors.Is(err, p11.CKR_PIN_INCORRECT):
-		return history.ErrWrong
+		return historytest.ErrWrong
 	}
 	return err
 }
 
-// Host is history.Client.
+// Host is historytest.Client.
 func (h *historyHost) Host() int { return h.n }
 
-// Create is history.Client.
+// Create is historytest.Client.
 func (h *historyHost) Create(name, value string) error {
 	_, err := h.store.Create(context.Background(), historyKey(name, value))
 	return said(err)
 }
 
-// Destroy is history.Client.
+// Destroy is historytest.Client.
 func (h *historyHost) Destroy(name string) error {
 	o, err := h.lookUp(name)
 	if err == nil {
@@ -170,7 +170,7 @@ func (h *historyHost) lookUp(name string) (*tokens.Object, error) {
 	return found[0], nil
 }
 
-// Find is history.Client.
+// Find is historytest.Client.
 func (h *historyHost) Find(name string) (string, error) {
 	for {
 		o, err := h.lookUp(name)
@@ -187,7 +187,7 @@ func (h *historyHost) Find(name string) (string, error) {
 	}
 }
 
-// Change is history.Client.
+// Change is historytest.Client.
 func (h *historyHost) Change(name, value string) error {
 	o, err := h.lookUp(name)
 	if err != nil {
@@ -202,7 +202,7 @@ func (h *historyHost) Change(name, value string) error {
 // errVersion is of an object of which there is another version by now, or none, and says nothing.
 var errVersion = errors.New("it has changed meanwhile")
 
-// Sign is history.Client.
+// Sign is historytest.Client.
 func (h *historyHost) Sign(name string) error {
 	ctx := context.Background()
 	if err := h.store.Offline(); err != nil {
@@ -238,7 +238,7 @@ func (w *world) changePINs(ctx context.Context) {
 	for i := 0; ctx.Err() == nil; i++ {
 		next := fmt.Sprint("pin-", i)
 		h := w.hosts[rand.IntN(len(w.hosts))]
-		err := w.Do(history.Op{Kind: "setpin", Object: history.PIN, Host: h.n, Old: pin, Value: next}, func(*history.Op) error {
+		err := w.Do(historytest.Op{Kind: "setpin", Object: historytest.PIN, Host: h.n, Old: pin, Value: next}, func(*historytest.Op) error {
 			return said(h.store.SetPIN(context.Background(), p11.CKU_USER, tokentest.PIN(w.t, pin), tokentest.PIN(w.t, next)))
 		})
 		if errors.Is(err, p11.CKR_PIN_LOCKED) {
@@ -248,7 +248,7 @@ func (w *world) changePINs(ctx context.Context) {
 		right := ""
 		for _, try := range []string{pin, next} { // the right one last, most of the time: it sets back what is counted
 			h := w.hosts[rand.IntN(len(w.hosts))]
-			_ = w.Do(history.Op{Kind: "login", Object: history.PIN, Host: h.n, Value: try}, func(*history.Op) error {
+			_ = w.Do(historytest.Op{Kind: "login", Object: historytest.PIN, Host: h.n, Value: try}, func(*historytest.Op) error {
 				l, err := h.store.Login(context.Background(), p11.CKU_USER, tokentest.PIN(w.t, try))
 				if err == nil {
 					right = try
@@ -295,15 +295,15 @@ func (w *world) trouble(ctx context.Context, c *etcdtest.Cluster) {
 // check fails if what was seen is no history of one token.
 func (w *world) check() {
 	ops := w.Ops()
-	w.t.Logf("%d operations: %v", len(ops), history.Counts(ops))
-	bad, err := history.Wrong(ops, historyHosts, userPIN)
+	w.t.Logf("%d operations: %v", len(ops), historytest.Counts(ops))
+	bad, err := historytest.Wrong(ops, historyHosts, userPIN)
 	if err != nil {
 		w.t.Error(err)
 	}
 	for _, o := range bad {
 		w.t.Errorf("%s", o)
 	}
-	if list := history.Missing(history.Counts(w.Ops())); len(list) > 0 {
+	if list := historytest.Missing(historytest.Counts(w.Ops())); len(list) > 0 {
 		w.t.Errorf("nobody has seen: %v", list)
 	}
 }

@@ -1,6 +1,6 @@
-// Package history says whether what the machines of a fleet have seen is the history of one
+// Package historytest says whether what the machines of a fleet have seen is the history of one
 // token. It is for tests.
-package history
+package historytest
 
 import (
 	"cmp"
