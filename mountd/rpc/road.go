@@ -396,7 +396,11 @@ func (w *worker) serve(ctx context.Context, slot int) bool {
 		// Before the reply: the client's next request finds that somebody looks.
 		atomic.AddUint32(r.looking, 1)
 	}
-	w.answer(slot, code, out)
+	if ctx.Err() == nil {
+		w.answer(slot, code, out)
+	} else { // the connection ends, and what that has cut off would come before the end is seen
+		secret.Wipe(out)
+	}
 	if w.out = out; cap(out) > len(w.in)+wire.RoadShortSize {
 		w.out = nil
 	}

@@ -247,6 +247,24 @@ func TestRoadLongCall(t *testing.T) {
 	}
 }
 
+// TestRoadOfAServerThatEnds: what the end of the server cuts off is answered no more than at
+// the socket, so that the client sees a connection that is lost.
+func TestRoadOfAServerThatEnds(t *testing.T) {
+	path, server := serve(t, Config{})
+	v := dial(t, path, wire.Own).initialize().travel()
+	v.put(0, wire.CallWaitForSlotEvent, func(w *wiretest.Writer) { w.Ulong(0) })
+	v.post(1)
+	v.put(1, wire.CallGetInfo, nil)
+	v.post(1 << 1)
+	if _, rv := v.take(1); rv != p11.CKR_OK {
+		t.Fatal(rv)
+	}
+	server.Close()
+	if s := atomic.LoadUint32(v.state(0)); s != wire.RoadAsked {
+		t.Errorf("the request has become %d", s)
+	}
+}
+
 // vandalise plays a script of eight bytes an act: what, in which slot, and two numbers.
 func (v *traveller) vandalise(session uint64, script []byte) {
 	for ; len(script) >= 8; script = script[8:] {
