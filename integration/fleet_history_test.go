@@ -141,6 +141,8 @@ func (f *fleetTest) changePINs(ctx context.Context, w *historytest.World, office
 func (f *fleetTest) nothingIsReadable() {
 	f.t.Helper()
 	f.search.files(f.t, f.dir)
+	f.search.mu.Lock() // taps look on
+	defer f.search.mu.Unlock()
 	for i, found := range f.search.found {
 		if i < 10 {
 			f.t.Errorf("a secret is seen in %s", found)

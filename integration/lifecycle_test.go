@@ -90,7 +90,7 @@ func TestInterruptedCommands(t *testing.T) {
 		// A thread that has not stopped yet would take the request, and nothing but its
 		// answer ends a process that waits for that.
 		eventually(t, "the daemon to stop", func() bool { return allStopped(d.pid()) })
-		r := term.run("timeout --preserve-status -s INT -k 10 0.5 sh -c " + quote("exec "+line+" </dev/null"))
+		r := term.run("timeout --preserve-status -s INT -k 10 2 sh -c " + quote("exec "+line+" </dev/null"))
 		if err := d.cmd.Process.Signal(syscall.SIGCONT); err != nil {
 			t.Fatal(err)
 		}
