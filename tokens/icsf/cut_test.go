@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"p11fs/p11"
 	"p11fs/tokens"
@@ -68,7 +69,7 @@ func TestCutChanges(t *testing.T) {
 			t.Errorf("%s, cut off: %v", c.name, err)
 		}
 		s.before.Store(nil)
-		if n := s.server.Calls(c.service) - before; n != 1 {
+		if n := s.more(c.service, before); n != 1 {
 			t.Errorf("%s, cut off, is asked for %d times", c.name, n)
 		}
 		if got := labelled(c.label); len(got) != c.want {
@@ -78,6 +79,15 @@ func TestCutChanges(t *testing.T) {
 			t.Errorf("after %s: offline, %v", c.name, err)
 		}
 	}
+}
+
+// more waits until a service was asked for more often than before, and returns how much more:
+// what was asked for is done, also once the connection is cut.
+func (s *site) more(service icsfwire.Service, before int) (n int) {
+	for deadline := time.Now().Add(time.Minute); n == 0 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		n = s.server.Calls(service) - before
+	}
+	return n
 }
 
 // TestCutStream has the connection be cut between the parts of an encryption, and in a part:
