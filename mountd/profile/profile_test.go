@@ -16,6 +16,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -134,11 +135,14 @@ func TestBounds(t *testing.T) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_, _, _ = get(context.WithoutCancel(t.Context()), path, "block?seconds=300") // which Close cuts
+		// Close cuts it. It is refused where the test below looks just then.
+		for status := http.StatusServiceUnavailable; status == http.StatusServiceUnavailable; {
+			status, _, _ = get(context.WithoutCancel(t.Context()), path, "block?seconds=300")
+		}
 	}()
 	for s.one.TryLock() { // until the long one is there
 		s.one.Unlock()
-		runtime.Gosched()
+		time.Sleep(time.Millisecond)
 	}
 	if status, _, err := get(t.Context(), path, "mutex?seconds=1"); status != http.StatusServiceUnavailable || err != nil {
 		t.Errorf("beside another: %d %v", status, err)
