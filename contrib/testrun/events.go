@@ -59,6 +59,9 @@ func printEvents(in io.Reader, out io.Writer) (result, error) {
 			case e.Test == "":
 			case e.Action == "pass":
 				res.passed++
+				if held[k] != nil && strings.Contains(held[k].String(), "DATA RACE") { // for which another one fails
+					fmt.Fprint(out, held[k].String())
+				}
 				delete(held, k)
 			case e.Action == "skip":
 				res.skips = append(res.skips, skip{e.Package, e.Test, reason(held[k])})

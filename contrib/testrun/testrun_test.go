@@ -16,6 +16,8 @@ const sample = `{"Action":"build-output","ImportPath":"x","Output":"x.go:1: bad\
 {"Action":"run","Package":"p/a","Test":"TestA"}
 {"Action":"output","Package":"p/a","Test":"TestA","Output":"noise\n"}
 {"Action":"pass","Package":"p/a","Test":"TestA"}
+{"Action":"output","Package":"p/a","Test":"TestE","Output":"WARNING: DATA RACE\n"}
+{"Action":"pass","Package":"p/a","Test":"TestE"}
 {"Action":"output","Package":"p/a","Output":"PASS\n"}
 {"Action":"output","Package":"p/a","Output":"ok  \tp/a\t0.1s\n"}
 {"Action":"pass","Package":"p/a"}
@@ -38,12 +40,12 @@ func TestPrintEvents(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "x.go:1: bad\nok  \tp/a\t0.1s\n    b_test.go:9: wrong\nFAIL\nFAIL\tp/b\t0.2s\nnot json\npanic: cut off\n"
+	want := "x.go:1: bad\nWARNING: DATA RACE\nok  \tp/a\t0.1s\n    b_test.go:9: wrong\nFAIL\nFAIL\tp/b\t0.2s\nnot json\npanic: cut off\n"
 	if diff := cmp.Diff(want, out.String()); diff != "" {
 		t.Errorf("printed (-want +got):\n%s", diff)
 	}
-	if res.passed != 1 || res.failed != 1 {
-		t.Errorf("%d passed, %d failed; want 1 and 1", res.passed, res.failed)
+	if res.passed != 2 || res.failed != 1 {
+		t.Errorf("%d passed, %d failed; want 2 and 1", res.passed, res.failed)
 	}
 	wantSkips := []skip{{"p/b", "TestB", "needs root"}}
 	if diff := cmp.Diff(wantSkips, res.skips, cmp.AllowUnexported(skip{})); diff != "" {
