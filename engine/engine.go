@@ -86,7 +86,7 @@ type Engine struct {
 
 	// Counters for Stats, kept where things are made and ended.
 	sessions       atomic.Int64
-	sessionObjects atomic.Int64
+	sessionObjects [2]atomic.Int64 // public ones, and private ones
 	operations     atomic.Int64
 
 	mu      sync.Mutex                  // guards all below; 6th in the order of doc.go
@@ -229,6 +229,13 @@ type Stats struct {
 	Handles        int // object handles that name something
 	Operations     int // operations in progress
 	Bytes          int // in all accounts
+	// PrivateSessionObjects are those of SessionObjects that are private.
+	PrivateSessionObjects int
+}
+
+// Shown returns the counts of session objects and of handles that everybody may know.
+func (s Stats) Shown() (sessionObjects, handles int) {
+	return s.SessionObjects - s.PrivateSessionObjects, s.Handles - s.PrivateObjects - s.PrivateSessionObjects
 }
 
 // Stats returns the counts as they stand now.
@@ -237,12 +244,14 @@ func (e *Engine) Stats() Stats {
 	apps := e.apps.Len()
 	e.mu.Unlock()
 	st := Stats{
-		Applications:   apps,
-		Sessions:       int(e.sessions.Load()),
-		SessionObjects: int(e.sessionObjects.Load()),
-		Operations:     int(e.operations.Load()),
-		Bytes:          int(e.held.Load()),
+		Applications:          apps,
+		Sessions:              int(e.sessions.Load()),
+		SessionObjects:        int(e.sessionObjects[0].Load()),
+		PrivateSessionObjects: int(e.sessionObjects[1].Load()),
+		Operations:            int(e.operations.Load()),
+		Bytes:                 int(e.held.Load()),
 	}
+	st.SessionObjects += st.PrivateSessionObjects
 	for _, s := range e.list() {
 		st.Handles += s.handles.len()
 		if s.token == nil {

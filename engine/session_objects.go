@@ -128,7 +128,7 @@ func (o *sessionObjects) add(s *Session, l *login, attrs p11.Attributes, life *l
 		obj.Drop()
 		return nil, err
 	}
-	app.engine.sessionObjects.Add(1)
+	app.engine.countOf(obj).Add(1)
 	return obj, nil
 }
 
@@ -213,7 +213,15 @@ func (o *sessionObjects) removeLocked(h p11.ObjectHandle, obj *tokens.Object) {
 	obj.Drop()
 	o.appSlot.slot.handles.release(h)
 	app.engine.quota.give(app.owner.UID, 0, 1)
-	app.engine.sessionObjects.Add(-1)
+	app.engine.countOf(obj).Add(-1)
+}
+
+// countOf is the count of session objects that has obj.
+func (e *Engine) countOf(obj *tokens.Object) *atomic.Int64 {
+	if obj.Private {
+		return &e.sessionObjects[1]
+	}
+	return &e.sessionObjects[0]
 }
 
 // handleTree is the tree of a slot's session object handles, over all

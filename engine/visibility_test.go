@@ -133,8 +133,13 @@ func TestCountsTellNothing(t *testing.T) {
 		return len(list), len(infos)
 	}
 	before, _ := count()
+	objects, handles := b.Stats().Shown()
 	create(t, s, aesKey+" token=true")
 	create(t, s, "class=data private=true token=true")
+	create(t, s, "class=data private=true")
+	if o, h := b.Stats().Shown(); o != objects || h != handles {
+		t.Errorf("%d session objects and %d handles, were %d and %d", o, h, objects, handles)
+	}
 	create(t, s, "class=data")
 	found, infos := count()
 	if found != before || infos != before {

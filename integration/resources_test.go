@@ -58,7 +58,7 @@ func TestResources(t *testing.T) {
 	h.startSlotd()
 	h.ok("T=/p11/swtok; echo init " + soPIN + " 'resources' > $T/ctl && echo so:" + soPIN + " > $T/login && echo init-pin " + userPIN + " > $T/ctl && echo > $T/logout && echo " + userPIN + " > $T/login")
 	h.ok("echo 'rsa:2048 label=web' > $T/generate && echo 'aes:256 label=open private=false' > $T/generate")
-	h.ok("mkdir $T/sessions/one && echo 'aes:128 label=short token=false' > $T/sessions/one/generate")
+	h.ok("mkdir $T/sessions/one && echo 'aes:128 label=short token=false private=false' > $T/sessions/one/generate && echo 'aes:128 label=hidden token=false' > $T/sessions/one/generate")
 	text := h.ok("cat /p11/resources")
 	all, names := readResources(t, text)
 	h.want("p11fs status --mount /p11 --resources | awk '{ print $1 }'", strings.Join(append([]string{"name"}, names...), "\n")+"\n")
@@ -190,8 +190,8 @@ func TestResources(t *testing.T) {
 		}
 	})
 	t.Run("objects and trees", func(t *testing.T) {
-		// The key pair's public half and the open AES key; the private half
-		// is in no number.
+		// The key pair's public half and the open AES keys; the private half and the
+		// private session key are in no number.
 		check(t, "objects/swtok/public", 2, -1, 1)
 		check(t, "objects/other/public", 0, -1, 1)
 		if r := all["objects/swtok/private"]; r.count != 0 || r.size != -1 || r.state != "hidden" {

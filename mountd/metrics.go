@@ -68,7 +68,7 @@ func (d *Daemon) gauges() []metric {
 		}},
 		{"p11fs_applications", "Applications: one a uid and POSIX session.", func() int { return d.engine.Stats().Applications }},
 		{"p11fs_sessions", "Open sessions.", func() int { return d.engine.Stats().Sessions }},
-		{"p11fs_session_objects", "Objects that end with their session.", func() int { return d.engine.Stats().SessionObjects }},
+		{"p11fs_session_objects", "Public objects that end with their session.", func() int { n, _ := d.engine.Stats().Shown(); return n }},
 		{"p11fs_public_token_objects", "Public objects in the tokens.", func() int { return d.engine.Stats().PublicObjects }},
 		{"p11fs_operations", "Cryptographic operations in progress.", func() int { return d.engine.Stats().Operations }},
 	}

@@ -130,6 +130,7 @@ func (d *Daemon) file(name, path string, users int) resource {
 // and the tokens.
 func (d *Daemon) inMemory() []resource {
 	st := d.engine.Stats()
+	sessionObjects, handles := st.Shown()
 	one := func(name string, count int) resource {
 		return resource{name: name, count: count, size: unknown, users: st.Applications, state: stateOn}
 	}
@@ -141,9 +142,9 @@ func (d *Daemon) inMemory() []resource {
 		one("mutex/sessions", st.Sessions),
 		one("mutex/tokens", len(d.present())),
 		one("tree/sessions", st.Sessions),
-		one("tree/session-objects", st.SessionObjects),
+		one("tree/session-objects", sessionObjects),
 		one("tree/public-token-objects", st.PublicObjects),
 		hidden,
-		one("tree/object-handles", st.Handles-st.PrivateObjects),
+		one("tree/object-handles", handles),
 	}
 }
