@@ -150,7 +150,10 @@ func (h *Host) Alive() error {
 }
 
 // Left is how long keys may be used without contact from now on.
-func (h *Host) Left() time.Duration { return max(time.Duration(h.until.Load())-h.cfg.Clock(), 0) }
+func (h *Host) Left() time.Duration {
+	now := h.cfg.Clock()
+	return max(time.Duration(h.until.Load()), now) - now // until may be the least number there is
+}
 
 // ID is that of this host's record, empty without a lease.
 func (h *Host) ID() string {

@@ -218,6 +218,9 @@ func testLost(t *testing.T, c *etcdtest.Cluster, a *machine) {
 			t.Errorf("who %s may use keys after a has gone on", way)
 			continue
 		}
+		if left := m.Left(); left < 0 || left > ttl {
+			t.Errorf("who %s has %v left", way, left)
+		}
 		if p11.RVOf(err) != p11.CKR_DEVICE_ERROR || !strings.Contains(err.Error(), "no contact with the fleet since 2") {
 			t.Errorf("who %s says %v", way, err)
 		}
