@@ -49,7 +49,7 @@ func TestCardsDoc(t *testing.T) {
 		t.Errorf("the card is shown as %s", said)
 	}
 	programs := strings.ReplaceAll(doc["Programs"], "/usr/local/lib/pkcs11/libp11fs.so", ownModule(t))
-	if said := term.ok(programs); !strings.Contains(said, "Verified OK") || !strings.Contains(said, "disk") {
+	if said := term.ok(programs); !strings.Contains(said, "Verified OK") || !strings.Contains(said, "vault") {
 		t.Errorf("the session of pkcs11-tool says %s", said)
 	}
 	refused := term.run("echo 1234abcd | p11fs card reencipher ep11tok")
@@ -83,7 +83,7 @@ func TestCardsDoc(t *testing.T) {
 func TestCCADoc(t *testing.T) {
 	t.Parallel()
 	needTools(t, "openssl")
-	begin, use, found := strings.Cut(readDoc(t, "cards.md", "sh")["A card in CCA mode"], "C=$(p11fs path ccatok)\n")
+	begin, use, found := strings.Cut(readDoc(t, "cards.md", "sh")["A card in CCA mode"], "C=$(p11fs path ccatok) &&\n")
 	if !found || !strings.Contains(begin, "p11fs init ccatok --card new") {
 		t.Fatal("docs/cards.md makes no token of a CCA card")
 	}

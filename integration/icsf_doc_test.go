@@ -15,7 +15,7 @@ func TestICSFDoc(t *testing.T) {
 	t.Parallel()
 	needTools(t, "openssl", "pkcs11-tool")
 	doc := readDoc(t, "icsf.md", "sh")
-	start, use, found := strings.Cut(doc["Quick start"], "T=$(p11fs path icsf)\n")
+	start, use, found := strings.Cut(doc["Quick start"], "T=$(p11fs path icsf) &&\n")
 	if !found || !strings.Contains(start, "p11fs init icsf") || !strings.Contains(use, "pkcs11-tool") {
 		t.Fatal("docs/icsf.md has no quick start")
 	}
