@@ -155,6 +155,14 @@ func secretMade(template p11.Attributes, kt p11.KeyType, key []byte) (p11.Attrib
 
 // DeriveKey is tokens.KeyDeriver: the card agrees on a key of AES.
 func (t *token) DeriveKey(ctx context.Context, m p11.Mechanism, base *tokens.Object, template p11.Attributes) (p11.Attributes, error) {
+	if m.Type == p11.CKM_PUB_KEY_FROM_PRIV_KEY {
+		private, err := base.Acquire()
+		if err != nil {
+			return nil, err
+		}
+		defer base.Release()
+		return securekey.PublicHalf(private, template)
+	}
 	p, ok := m.Param.(*p11.ECDH1Params)
 	if m.Type != p11.CKM_ECDH1_DERIVE || !ok {
 		return nil, p11.Errorf(p11.CKR_MECHANISM_INVALID, "the token derives no keys by %s", m.Type.Short())

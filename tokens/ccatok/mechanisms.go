@@ -12,6 +12,9 @@ const (
 // for the HMACs of MD5, which stock makes of keys that it does not have, and of 3.27's what
 // docs/cards.md says. What the card does is flagged.
 func listed(m p11.MechanismInfo) (p11.MechanismInfo, bool) {
+	if m.Type == p11.CKM_PUB_KEY_FROM_PRIV_KEY { // for which no card is asked
+		return m, true
+	}
 	const crypt, sign = p11.CKF_ENCRYPT | p11.CKF_DECRYPT, p11.CKF_SIGN | p11.CKF_VERIFY
 	const wrap = p11.CKF_WRAP | p11.CKF_UNWRAP
 	const generate, curves = p11.CKF_GENERATE | p11.CKF_GENERATE_KEY_PAIR, p11.CKF_EC_F_P | p11.CKF_EC_NAMEDCURVE | p11.CKF_EC_UNCOMPRESS

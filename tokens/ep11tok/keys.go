@@ -335,6 +335,9 @@ func numbersOf(spki []byte, halves ...*p11.Attributes) error {
 				half.Set(t, bytes.Clone(v))
 			}
 		}
+		if class == p11.CKO_PRIVATE_KEY && public.Has(p11.CKA_VALUE) { // which it has nowhere else
+			half.Set(p11.CKA_PUBLIC_KEY_INFO, bytes.Clone(ep11.Blob(spki).SPKI()))
+		}
 	}
 	return nil
 }

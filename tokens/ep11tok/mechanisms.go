@@ -19,9 +19,12 @@ func served() []p11.MechanismType {
 		p11.CKM_DH_PKCS_KEY_PAIR_GEN, p11.CKM_DH_PKCS_DERIVE, p11.CKM_DSA_KEY_PAIR_GEN, p11.CKM_DSA, p11.CKM_DSA_SHA1,
 		p11.CKM_AES_KEY_GEN, p11.CKM_AES_ECB, p11.CKM_AES_CBC, p11.CKM_AES_CBC_PAD, p11.CKM_AES_CMAC,
 		p11.CKM_DES3_KEY_GEN, p11.CKM_DES3_ECB, p11.CKM_DES3_CBC, p11.CKM_DES3_CBC_PAD, p11.CKM_DES3_CMAC,
-		p11.CKM_DES2_KEY_GEN, p11.CKM_GENERIC_SECRET_KEY_GEN,
+		p11.CKM_DES2_KEY_GEN, p11.CKM_GENERIC_SECRET_KEY_GEN, p11.CKM_PUB_KEY_FROM_PRIV_KEY,
 	}
-	for _, t := range []p11.MechanismType{p11.CKM_SHA_1, p11.CKM_SHA224, p11.CKM_SHA256, p11.CKM_SHA384, p11.CKM_SHA512, p11.CKM_SHA512_224, p11.CKM_SHA512_256} {
+	for _, t := range []p11.MechanismType{
+		p11.CKM_SHA_1, p11.CKM_SHA224, p11.CKM_SHA256, p11.CKM_SHA384, p11.CKM_SHA512, p11.CKM_SHA512_224, p11.CKM_SHA512_256,
+		p11.CKM_IBM_SHA3_224, p11.CKM_IBM_SHA3_256, p11.CKM_IBM_SHA3_384, p11.CKM_IBM_SHA3_512,
+	} {
 		h, _ := p11.HashOf(t)
 		for _, m := range []p11.MechanismType{h.Type, h.HMAC, h.PKCS1, h.PSS, h.ECDSA} {
 			if m != 0 {
@@ -29,7 +32,7 @@ func served() []p11.MechanismType {
 			}
 		}
 	}
-	return list
+	return append(list, ofStandard()...)
 }
 
 // uses are what the token does with a mechanism.
@@ -65,6 +68,12 @@ func (c *cards) mechanisms(ctx context.Context, domains []domain) ([]p11.Mechani
 		if slices.ContainsFunc(needs, func(t p11.MechanismType) bool {
 			return slices.ContainsFunc(has, func(set map[p11.MechanismType]bool) bool { return !set[t] }) || !c.admits(domains, t)
 		}) || !c.admits(domains, m) {
+			continue
+		}
+		if len(needs) == 0 { // the token does it
+			if like, ok := c.like(m); ok {
+				list = append(list, like)
+			}
 			continue
 		}
 		numbers, err := ep11.GetMechanismInfo(ctx, c.via, first.target(), 0, uint64(needs[0]))
@@ -121,7 +130,10 @@ func (c *cards) Mechanisms() []p11.MechanismInfo {
 	var list []p11.MechanismInfo
 	for _, m := range served() {
 		if like, ok := c.like(m); ok {
-			like.Flags = like.Flags&uses | p11.CKF_HW
+			like.Flags &= uses
+			if len(onCard(m)) > 0 {
+				like.Flags |= p11.CKF_HW
+			}
 			list = append(list, like)
 		}
 	}

@@ -19,15 +19,42 @@ func onCard(t p11.MechanismType) []p11.MechanismType {
 		return []p11.MechanismType{p11.CKM_EC_KEY_PAIR_GEN, p11.CKM_IBM_EC_X25519}
 	case p11.CKM_EDDSA:
 		return []p11.MechanismType{p11.CKM_IBM_ED25519_SHA512}
+	case p11.CKM_PUB_KEY_FROM_PRIV_KEY:
+		return nil // the object has the public numbers
 	}
-	return []p11.MechanismType{t}
+	return []p11.MechanismType{numbered(t)}
 }
 
 // octetKeys says whether keys of a type are on those curves. The card has them for keys of EC.
 func octetKeys(kt p11.KeyType) bool { return kt == p11.CKK_EC_EDWARDS || kt == p11.CKK_EC_MONTGOMERY }
 
+// numbered is a mechanism of SHA-3 by IBM's number, which is older than the standard's, and is
+// what cards have. Others stay what they are.
+func numbered(t p11.MechanismType) p11.MechanismType {
+	ibm, ok := map[p11.MechanismType]p11.MechanismType{
+		p11.CKM_SHA3_224: p11.CKM_IBM_SHA3_224, p11.CKM_SHA3_224_HMAC: p11.CKM_IBM_SHA3_224_HMAC,
+		p11.CKM_SHA3_256: p11.CKM_IBM_SHA3_256, p11.CKM_SHA3_256_HMAC: p11.CKM_IBM_SHA3_256_HMAC,
+		p11.CKM_SHA3_384: p11.CKM_IBM_SHA3_384, p11.CKM_SHA3_384_HMAC: p11.CKM_IBM_SHA3_384_HMAC,
+		p11.CKM_SHA3_512: p11.CKM_IBM_SHA3_512, p11.CKM_SHA3_512_HMAC: p11.CKM_IBM_SHA3_512_HMAC,
+	}[t]
+	if !ok {
+		return t
+	}
+	return ibm
+}
+
+// ofStandard are the mechanisms of SHA-3 by the standard's numbers.
+func ofStandard() (list []p11.MechanismType) {
+	for _, t := range []p11.MechanismType{p11.CKM_SHA3_224, p11.CKM_SHA3_256, p11.CKM_SHA3_384, p11.CKM_SHA3_512} {
+		h, _ := p11.HashOf(t)
+		list = append(list, t, h.HMAC)
+	}
+	return list
+}
+
 // translated is a mechanism as the card has it for a key of attributes a.
 func translated(m p11.Mechanism, a p11.Attributes) (p11.Mechanism, error) {
+	m.Type = numbered(m.Type)
 	kt, _ := a.KeyType()
 	if !octetKeys(kt) {
 		return m, nil

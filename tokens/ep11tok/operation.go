@@ -79,7 +79,7 @@ func (t *token) Begin(ctx context.Context, use p11.Flags, m p11.Mechanism, key *
 	facts, _ := p11.MechanismFacts(m.Type)
 	o := &operation{t: t, use: use, m: m}
 	if key == nil {
-		o.size = int(p11.HashSize(m.Type))
+		o.size, o.m.Type = int(p11.HashSize(m.Type)), numbered(m.Type)
 		return digestOperation{o}, nil
 	}
 	if o.attrs, err = key.Acquire(); err != nil {

@@ -7,6 +7,7 @@ import (
 	"p11fs/tokens"
 	"p11fs/tokens/card"
 	"p11fs/tokens/card/ep11"
+	"p11fs/tokens/securekey"
 )
 
 // WrapKey is tokens.KeyWrapper.
@@ -104,14 +105,17 @@ func (t *token) unwrap(ctx context.Context, target card.Target, kek []byte, m p1
 
 // DeriveKey is tokens.KeyDeriver.
 func (t *token) DeriveKey(ctx context.Context, m p11.Mechanism, base *tokens.Object, given p11.Attributes) (p11.Attributes, error) {
-	if err := t.cards.has(ctx, m.Type, p11.CKF_DERIVE); err != nil {
-		return nil, err
-	}
 	attrs, err := base.Acquire()
 	if err != nil {
 		return nil, err
 	}
 	defer base.Release()
+	if m.Type == p11.CKM_PUB_KEY_FROM_PRIV_KEY {
+		return securekey.PublicHalf(attrs, given)
+	}
+	if err := t.cards.has(ctx, m.Type, p11.CKF_DERIVE); err != nil {
+		return nil, err
+	}
 	if class, _ := given.Class(); class != p11.CKO_SECRET_KEY {
 		return nil, p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "the mechanism makes a secret key")
 	}

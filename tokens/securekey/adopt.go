@@ -73,6 +73,28 @@ func SPKI(a p11.Attributes) ([]byte, error) {
 	return append([]byte{}, info...), nil
 }
 
+// PublicHalf adds to template what the object of a private key says of its public half: no card
+// is asked, as none tells that of a blob. CKA_PUBLIC_KEY_INFO, which a program may have changed,
+// is believed only where the numbers are nowhere else.
+func PublicHalf(private, template p11.Attributes) (p11.Attributes, error) {
+	if class, _ := private.Class(); class != p11.CKO_PRIVATE_KEY {
+		return nil, p11.Errorf(p11.CKR_KEY_TYPE_INCONSISTENT, "only a private key has a public half")
+	}
+	numbers := private.Clone()
+	numbers.Delete(p11.CKA_PUBLIC_KEY_INFO)
+	info, err := SPKI(numbers)
+	if err != nil {
+		info, _ = private.Get(p11.CKA_PUBLIC_KEY_INFO)
+	}
+	public, err := pkix.PublicAttributes(info)
+	kt, _ := private.KeyType()
+	if got, _ := public.KeyType(); err != nil || got != kt {
+		return nil, p11.Advise(p11.Errorf(p11.CKR_PUBLIC_KEY_INVALID, "the object of the private key does not say what its public half is"),
+			"import the public key from where it was kept, such as its certificate")
+	}
+	return template.Merge(public), nil
+}
+
 // Visibility is tokens.Hider's: the blob of a key is to be seen, as stock shows it, and no
 // value, of which there is none.
 func Visibility(a p11.Attributes, t p11.AttributeType) tokens.Visibility {

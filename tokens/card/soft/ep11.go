@@ -94,6 +94,10 @@ func listOf(c *swtok.Crypto) (list []p11.MechanismInfo) {
 		h, _ := p11.HashOf(t)
 		want = append(want, h.ECDSA, t, h.HMAC)
 	}
+	for _, t := range []p11.MechanismType{p11.CKM_IBM_SHA3_224, p11.CKM_IBM_SHA3_256, p11.CKM_IBM_SHA3_384, p11.CKM_IBM_SHA3_512} {
+		h, _ := p11.HashOf(t)
+		want = append(want, t, h.HMAC)
+	}
 	want = append(want, p11.CKM_DH_PKCS_KEY_PAIR_GEN, p11.CKM_DH_PKCS_DERIVE, p11.CKM_DSA_KEY_PAIR_GEN, p11.CKM_DSA, p11.CKM_DSA_SHA1)
 	want = append(want, p11.CKM_AES_KEY_GEN, p11.CKM_AES_ECB, p11.CKM_AES_CBC, p11.CKM_AES_CBC_PAD,
 		p11.CKM_DES3_KEY_GEN, p11.CKM_DES3_ECB, p11.CKM_DES3_CBC, p11.CKM_DES3_CBC_PAD, p11.CKM_GENERIC_SECRET_KEY_GEN)

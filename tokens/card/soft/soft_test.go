@@ -137,13 +137,11 @@ func noOutput(newState []byte, err error) ([]byte, []byte, error) { return newSt
 func TestDigests(t *testing.T) {
 	data := bytes.Repeat([]byte("abc"), 100)
 	eachProvider(t, func(t *testing.T, b bench) {
-		for _, h := range []crypto.Hash{crypto.SHA1, crypto.SHA224, crypto.SHA256, crypto.SHA384, crypto.SHA512} {
-			var m p11.Mechanism
-			for _, x := range p11.Hashes() {
-				if x.Go == h {
-					m.Type = x.Type
-				}
-			}
+		for mt, h := range map[p11.MechanismType]crypto.Hash{
+			p11.CKM_SHA_1: crypto.SHA1, p11.CKM_SHA224: crypto.SHA224, p11.CKM_SHA256: crypto.SHA256, p11.CKM_SHA384: crypto.SHA384, p11.CKM_SHA512: crypto.SHA512,
+			p11.CKM_IBM_SHA3_224: crypto.SHA3_224, p11.CKM_IBM_SHA3_256: crypto.SHA3_256, p11.CKM_IBM_SHA3_384: crypto.SHA3_384, p11.CKM_IBM_SHA3_512: crypto.SHA3_512,
+		} {
+			m := p11.Mechanism{Type: mt}
 			x := h.New()
 			x.Write(data)
 			want := x.Sum(nil)
@@ -273,6 +271,7 @@ func TestSignatures(t *testing.T) {
 			{"sha256-rsa-pkcs-pss", crypto.SHA256, rsaKey, rsaPub},
 			{"ecdsa", 0, ecKey, ecPub}, {"ecdsa-sha512", crypto.SHA512, ecKey, ecPub}, {"ecdsa-sha224", crypto.SHA224, ecKey, ecPub},
 			{"sha256-hmac", 0, generic, generic}, {"sha512-hmac", 0, generic, generic}, {"sha-1-hmac", 0, generic, generic},
+			{"ibm-sha3-224-hmac", 0, generic, generic}, {"ibm-sha3-512-hmac", 0, generic, generic},
 		} {
 			m := mech(t, c.mech)
 			single := must[[]byte](t)(ep11.SignSingle(t.Context(), b.via, nil, c.key, m, data))
@@ -311,13 +310,16 @@ func TestSignatures(t *testing.T) {
 				t.Errorf("%s: %d bytes in parts, %d in one", c.mech, len(parts), len(single))
 			}
 		}
-		for _, h := range []crypto.Hash{crypto.SHA256} {
+		for name, h := range map[string]crypto.Hash{
+			"sha256-hmac": crypto.SHA256, "ibm-sha3-224-hmac": crypto.SHA3_224, "ibm-sha3-256-hmac": crypto.SHA3_256,
+			"ibm-sha3-384-hmac": crypto.SHA3_384, "ibm-sha3-512-hmac": crypto.SHA3_512,
+		} {
 			value := bytes.Repeat([]byte{7}, 20)
 			key := b.importKey(t, value, "class=secret-key key-type=generic-secret sign=true")
 			x := hmac.New(h.New, value)
 			x.Write(data)
-			if got, err := ep11.SignSingle(t.Context(), b.via, nil, key, mech(t, "sha256-hmac"), data); err != nil || !bytes.Equal(got, x.Sum(nil)) {
-				t.Errorf("HMAC: %x, %v", got, err)
+			if got, err := ep11.SignSingle(t.Context(), b.via, nil, key, mech(t, name), data); err != nil || !bytes.Equal(got, x.Sum(nil)) {
+				t.Errorf("%s: %x, %v", name, got, err)
 			}
 		}
 	})
