@@ -33,6 +33,7 @@ const (
 	targetsSize  = 2 + 2 + 2*2*card.MaxTarget
 	serialSize   = 16
 	sessionTitle = "EP11 Session Object\x00"
+	recordLabel  = "p11fs" // stock's records have none
 	vhsmTitle    = "EP11 VHSM PIN Object"
 )
 
@@ -108,6 +109,7 @@ func readTargets(order binary.ByteOrder, b []byte) (list card.Target, serials []
 // record can end the session, whenever this one is killed. busy is taken.
 func (s *sessions) note(ctx context.Context, one *session) error {
 	a := hiddenObject(sessionRecord, sessionTitle, make([]byte, pinBlobSize))
+	a.Set(p11.CKA_LABEL, []byte(recordLabel))
 	a.Set(p11.CKA_ID, slices.Clone(one.nonce[:recordID]))
 	a.Set(p11.CKA_APPLICATION, targetsOf(s.t.Order(), s.t.conf.apqns, nil))
 	owner := make([]byte, 4)
@@ -194,8 +196,10 @@ func (t *token) hiddenOf(ctx context.Context, of p11.HardwareFeatureType) ([]*to
 	return slices.DeleteFunc(list, func(o *tokens.Object) bool { return !o.Private }), err
 }
 
-// sweep ends the sessions of processes that have ended and did not see to it, as stock's
-// pkcsep11_session does when somebody calls it.
+// sweep ends the sessions of processes of ours that have ended and did not see to it, as stock's
+// pkcsep11_session does when somebody calls it. Records of stock it leaves to that: the process
+// number in one is of the slot daemon's PID namespace, which may be another than ours, where a
+// process that goes on has the number of none. Of ours no two daemons serve one directory.
 func (s *sessions) sweep(ctx context.Context) {
 	list, err := s.t.hiddenOf(ctx, sessionRecord)
 	for _, o := range list {
@@ -218,6 +222,9 @@ func (s *sessions) sweepOne(ctx context.Context, o *tokens.Object) error {
 		return nil //nolint:nilerr // it has gone
 	}
 	defer o.Release()
+	if by, _ := a.Get(p11.CKA_LABEL); string(by) != recordLabel {
+		return nil
+	}
 	if owner, _ := a.Get(p11.CKA_OWNER); len(owner) == 4 && s.living(o.Handle, s.t.Order().Uint32(owner)) {
 		return nil
 	}

@@ -473,6 +473,7 @@ func (h *house) plant(pid uint32, change func(*p11.Attributes)) {
 		h.Fatal(err)
 	}
 	a := hiddenObject(sessionRecord, sessionTitle, blob)
+	a.Set(p11.CKA_LABEL, []byte(recordLabel))
 	a.Set(p11.CKA_ID, id)
 	a.Set(p11.CKA_APPLICATION, targetsOf(h.Order(), nil, []string{"P11FS"}))
 	a.Set(p11.CKA_OWNER, binary.NativeEndian.AppendUint32(nil, pid))
@@ -510,6 +511,9 @@ func TestSessionsSwept(t *testing.T) {
 			v = bytes.Clone(v)
 			v[pinBlobSize-1]++
 			a.Set(p11.CKA_VALUE, v)
+		}},
+		"of stock's, whose number may be of another container": {pid: uint32(ended.Process.Pid), stays: 1, logged: 1, change: func(a *p11.Attributes) {
+			a.Set(p11.CKA_LABEL, []byte{})
 		}},
 		"without an owner":           {change: func(a *p11.Attributes) { a.Delete(p11.CKA_OWNER) }},
 		"that names too many cards":  {pid: 1 << 31, logged: 1, change: func(a *p11.Attributes) { a.Set(p11.CKA_APPLICATION, bytes.Repeat([]byte{0xff}, targetsSize)) }},
