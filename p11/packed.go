@@ -3,6 +3,7 @@ package p11
 import (
 	"bytes"
 	"encoding/binary"
+	"iter"
 )
 
 // Packed is the attributes of an object in one piece of memory, a quarter of what they take
@@ -42,13 +43,27 @@ func (p Packed) Unpack() Attributes {
 	return a
 }
 
+// All yields the attributes in their order, without memory for a list of them. Their values
+// are in p.
+func (p Packed) All() iter.Seq[Attribute] {
+	return func(yield func(Attribute) bool) {
+		n, p := p.number()
+		for ; n > 0; n-- {
+			var x Attribute
+			if x, p = p.next(); !yield(x) {
+				return
+			}
+		}
+	}
+}
+
 // Match is Attributes.Match.
 func (p Packed) Match(template Attributes) bool {
-	n, p := p.number()
 	left := len(template)
-	for ; n > 0 && left > 0; n-- {
-		var x Attribute
-		x, p = p.next()
+	for x := range p.All() {
+		if left == 0 {
+			break
+		}
 		for _, t := range template {
 			if t.Type != x.Type {
 				continue

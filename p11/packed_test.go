@@ -2,6 +2,7 @@ package p11
 
 import (
 	"bytes"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -29,6 +30,12 @@ func TestPacked(t *testing.T) {
 				if got[i].Type != a[i].Type || !bytes.Equal(got[i].Value, a[i].Value) || got[i].Value == nil || cap(got[i].Value) != len(a[i].Value) {
 					t.Errorf("attribute %d is %#x, %x", i, got[i].Type, got[i].Value)
 				}
+			}
+			if all := slices.Collect(p.All()); !slices.EqualFunc(all, got, func(x, y Attribute) bool { return x.Type == y.Type && bytes.Equal(x.Value, y.Value) }) {
+				t.Errorf("one by one they are %v", all)
+			}
+			for range p.All() {
+				break
 			}
 			templates := []Attributes{
 				nil, a, {{CKA_LABEL, []byte("web")}}, {{CKA_ID, []byte{2}}}, {{CKA_ID, []byte{1}}, {CKA_LABEL, []byte("web")}},

@@ -7,6 +7,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/maphash"
+	"iter"
+	"slices"
 	"sync"
 
 	"github.com/google/btree"
@@ -191,22 +193,25 @@ func (x *Index) putLocked(o *Object, seq uint64) (old *Object) {
 // itemOf returns what stands in the trees for an object.
 func (x *Index) itemOf(o *Object, seq uint64) *item {
 	it := &item{handle: o.Handle, name: o.Name, seq: seq, has: [keys]bool{byOrder: true}, obj: o}
-	if attrs, err := o.Acquire(); err == nil {
+	o.look(func(attrs iter.Seq[p11.Attribute]) {
 		x.describe(it, attrs)
-		it.size = SizeOf(attrs)
-		o.Release()
-	}
+		it.size = sizeOf(attrs)
+	})
 	return it
 }
 
 // describe fills in what attrs, an object's or a template's, say of the keys.
-func (x *Index) describe(it *item, attrs p11.Attributes) {
-	if c, ok := attrs.Class(); ok {
-		it.key[byClass], it.has[byClass] = uint64(c), true
-	}
-	for k, t := range [...]p11.AttributeType{byID: p11.CKA_ID, byLabel: p11.CKA_LABEL} {
-		if v, ok := attrs.Get(t); ok {
-			it.key[k], it.has[k] = maphash.Bytes(x.seed, v), true
+func (x *Index) describe(it *item, attrs iter.Seq[p11.Attribute]) {
+	for a := range attrs {
+		switch a.Type {
+		case p11.CKA_CLASS:
+			if c, err := p11.ToUlong(a.Value); err == nil {
+				it.key[byClass], it.has[byClass] = c, true
+			}
+		case p11.CKA_ID:
+			it.key[byID], it.has[byID] = maphash.Bytes(x.seed, a.Value), true
+		case p11.CKA_LABEL:
+			it.key[byLabel], it.has[byLabel] = maphash.Bytes(x.seed, a.Value), true
 		}
 	}
 }
@@ -292,7 +297,7 @@ func (x *Index) NewHandle() p11.ObjectHandle {
 // at a private one that is not wanted. When ctx ends it gives up.
 func (x *Index) Find(ctx context.Context, template p11.Attributes, private bool) ([]*Object, error) {
 	want := &item{has: [keys]bool{byOrder: true}}
-	x.describe(want, template)
+	x.describe(want, slices.Values(template))
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	var found []*item

@@ -2,11 +2,14 @@ package tokens
 
 import (
 	"fmt"
+	"iter"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
 	"p11fs/p11"
+	"p11fs/secret"
 )
 
 // An Object is one version of an object. Its attributes never change: a
@@ -59,7 +62,7 @@ func (o *Object) Pack() *Object {
 	defer o.mu.Unlock()
 	o.packed = o.attrs.Pack()
 	o.attrs.Wipe()
-	o.attrs = o.packed.Unpack()
+	o.attrs = nil
 	return o
 }
 
@@ -71,9 +74,11 @@ const (
 )
 
 // SizeOf is what an object with these attributes takes of memory, in bytes.
-func SizeOf(attrs p11.Attributes) int {
+func SizeOf(attrs p11.Attributes) int { return sizeOf(slices.Values(attrs)) }
+
+func sizeOf(attrs iter.Seq[p11.Attribute]) int {
 	n := objectSize
-	for _, a := range attrs {
+	for a := range attrs {
 		n += attributeSize + len(a.Value)
 	}
 	return n
@@ -137,24 +142,35 @@ func (o *Object) matches(template p11.Attributes) bool {
 	return o.packed.Match(template)
 }
 
+// look calls f with the object's attributes, unless it is gone. It unpacks nothing.
+func (o *Object) look(f func(iter.Seq[p11.Attribute])) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case o.dropped && o.users == 0:
+	case o.attrs != nil:
+		f(slices.Values(o.attrs))
+	default:
+		f(o.packed.All())
+	}
+}
+
 // unlock gives mu back, and wipes what nobody holds any more.
 func (o *Object) unlock() {
 	var memo any
 	var attrs p11.Attributes
+	var packed p11.Packed
 	switch {
 	case o.users > 0:
 	case o.dropped:
-		if attrs = o.attrs; attrs == nil && o.packed != nil {
-			attrs = o.packed.Unpack()
-		}
-		memo = o.memo
+		memo, attrs, packed = o.memo, o.attrs, o.packed
 		o.memo, o.attrs, o.packed = nil, nil, nil
 	case o.packed != nil && o.memo == nil:
 		o.attrs = nil
 	}
 	forget := o.forget
 	o.mu.Unlock()
-	if attrs == nil {
+	if attrs == nil && packed == nil {
 		return
 	}
 	if c, ok := memo.(interface{ Close() }); ok {
@@ -164,6 +180,7 @@ func (o *Object) unlock() {
 		forget(attrs)
 	}
 	attrs.Wipe()
+	secret.Wipe(packed)
 }
 
 // Memo returns what parse made of the attributes, parsing at the first call

@@ -49,7 +49,7 @@ func (s *Store) load(ctx context.Context, names []format.Name) error {
 	)
 	for range max(1, min(runtime.GOMAXPROCS(0), len(names)/batch)) {
 		wg.Go(func() {
-			var raw []byte
+			r := reader{codec: codec, names: newNamer(s.nameKey)}
 			for ctx.Err() == nil {
 				from := int(next.Add(batch)) - batch
 				if from >= len(names) {
@@ -58,7 +58,7 @@ func (s *Store) load(ctx context.Context, names []format.Name) error {
 				part := names[from:min(len(names), from+batch)]
 				ls := make([]loaded, len(part))
 				for i, n := range part {
-					raw = s.readObject(&ls[i], n, codec, raw)
+					s.readObject(&r, &ls[i], n)
 				}
 				batches <- ls
 			}
@@ -77,7 +77,7 @@ func (s *Store) load(ctx context.Context, names []format.Name) error {
 		}
 		if len(lot) >= loadLot {
 			s.putAllLocked(lot)
-			lot = nil
+			lot = lot[:0]
 		}
 		s.mu.Unlock()
 		read += len(ls)
@@ -93,20 +93,26 @@ func (s *Store) load(ctx context.Context, names []format.Name) error {
 	return nil
 }
 
-// readObject reads the file of n into l. raw is memory that it may use, and returns.
-func (s *Store) readObject(l *loaded, n format.Name, codec format.Objects, raw []byte) []byte {
+// A reader is what one goroutine reads object files with.
+type reader struct {
+	codec format.Objects
+	names namer
+	raw   []byte // memory for a file, which is used again
+}
+
+// readObject reads the file of n into l.
+func (s *Store) readObject(r *reader, l *loaded, n format.Name) {
 	l.name = n
 	admit := func(size int64) error { return s.admit(n, size) }
-	if raw, l.stamp, l.err = s.objs.readInto(raw, n.String(), format.MaxObjectFile, admit); l.err != nil {
-		return raw
+	if r.raw, l.stamp, l.err = s.objs.readInto(r.raw, n.String(), format.MaxObjectFile, admit); l.err != nil {
+		return
 	}
-	defer secret.Wipe(raw)
+	defer secret.Wipe(r.raw)
 	var attrs p11.Attributes
-	if l.private, attrs, l.err = codec.Open(n, raw); attrs != nil {
-		l.object = s.object(0, n, attrs)
+	if l.private, attrs, l.err = r.codec.Open(n, r.raw); attrs != nil {
+		l.object = named(0, r.names, n, attrs)
 		l.object.Changed, l.object.Dated = l.stamp.times()
 	}
-	return raw
 }
 
 // takeLocked brings what was read into memory, but for the object, and reports whether that

@@ -5,6 +5,8 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
+	"hash"
+	"io"
 	"time"
 
 	"p11fs/p11"
@@ -43,8 +45,13 @@ func (s *Store) publish(n format.Name, st stamp, private bool, attrs p11.Attribu
 
 // object is an object of the file n.
 func (s *Store) object(h p11.ObjectHandle, n format.Name, attrs p11.Attributes) *tokens.Object {
-	o := tokens.NewObject(h, ShownName(s.nameKey, n.String()), attrs).Pack()
-	o.Stored = n.String()
+	return named(h, newNamer(s.nameKey), n, attrs)
+}
+
+func named(h p11.ObjectHandle, names namer, n format.Name, attrs p11.Attributes) *tokens.Object {
+	stored := n.String()
+	o := tokens.NewObject(h, names.shown(stored), attrs).Pack()
+	o.Stored = stored
 	return o
 }
 
@@ -53,9 +60,18 @@ func (s *Store) object(h p11.ObjectHandle, n format.Name, attrs p11.Attributes) 
 // objects between two that somebody sees. The key is random, and kept in a file of the
 // token's directory: so names last over restarts.
 func ShownName(key []byte, file string) string {
-	h := hmac.New(sha256.New, key)
-	h.Write([]byte("names of objects:" + file))
-	return hex.EncodeToString(h.Sum(nil)[:8])
+	return newNamer(key).shown(file)
+}
+
+// A namer makes ShownNames with one key, one at a time.
+type namer struct{ hash.Hash }
+
+func newNamer(key []byte) namer { return namer{hmac.New(sha256.New, key)} }
+
+func (n namer) shown(file string) string {
+	n.Reset()
+	_, _ = io.WriteString(n, "names of objects:"+file) // a hash takes all
+	return hex.EncodeToString(n.Sum(nil)[:8])
 }
 
 // Update is tokens.Objects.

@@ -145,7 +145,18 @@ func (s *Store) withoutRoom() (names []format.Name) {
 
 // inOrder sorts names as they were given out.
 func inOrder(f format.Format, names []format.Name) {
-	slices.SortFunc(names, func(a, b format.Name) int { return cmp.Compare(f.Place(a), f.Place(b)) })
+	type placed struct {
+		place uint64
+		name  format.Name
+	}
+	all := make([]placed, len(names))
+	for i, n := range names {
+		all[i] = placed{f.Place(n), n}
+	}
+	slices.SortFunc(all, func(a, b placed) int { return cmp.Compare(a.place, b.place) })
+	for i, p := range all {
+		names[i] = p.name
+	}
 }
 
 // countNoRoomLocked counts the objects that have no room, after files were read, of which
