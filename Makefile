@@ -56,7 +56,7 @@ S390X_UNITS := ./shm/... ./locks ./secret ./p11/... ./tokens/... ./engine/... ./
 GOROUTINES = ./engine ./tokens/store ./fs $$(grep -rlE '^[[:space:]]*go (func|[[:alnum:]_.]+)\(|\.Go\(' --include='*.go' --exclude='*_test.go' --exclude-dir=$(BUILD) . | xargs -n1 dirname | sort -u)
 
 .DEFAULT_GOAL := build
-.PHONY: help run run-fleet test test-one test-server test-disk test-s390x build integration soak soak-flat fuzz lint check bench bench-check bench-run microbench generate man docs install package uninstall clean setup-run setup-test setup-s390x setup-trixie setup-bench
+.PHONY: help run run-fleet test test-one test-server test-disk test-s390x build integration soak soak-flat fuzz lint check bench bench-check bench-run bench-rows microbench generate man docs install package uninstall clean setup-run setup-test setup-s390x setup-trixie setup-bench
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -155,6 +155,14 @@ bench-check: bench-run ## measure anew, and fail where a ratio is less than in d
 bench-run: setup-bench
 	@mkdir -p $(BUILD)
 	$(GO) test ./integration -run '^$$' -bench '^BenchmarkDoors$$' -timeout $(TIMEOUT) -args -bench-out $(abspath $(BUILD))/doors.json
+
+# Without the doors that nothing is wanted of.
+bench-rows: setup-bench ## measure what docs/bench says is wanted, in 5 minutes, and print what was reached and whether it holds
+	@mkdir -p $(BUILD)
+	$(GO) test ./integration -run '^$$' -bench '^BenchmarkDoors$$' -timeout $(TIMEOUT) -args -bench-out $(abspath $(BUILD))/rows.json \
+		-bench-works '^((info|digest:(65536|16777216)|encrypt:(cbc|gcm):(65536|16777216)|generate:p256|object:session|digest:(two|one|held)|sign:p256:two|shell:.*) 1|sign:(p256|rsa2048) [12]|sign:(p256:one|rsa2048:held) (1|64))$$' \
+		-bench-doors '^(softhsm2|libp11fs|files|empty|shell|libcrypto|opencryptoki)$$'
+	@$(GO) run ./contrib/benchreport -wanted $(BUILD)/rows.json
 
 microbench: setup-bench ## run the other benchmarks, some beside openssl and tpm2-pkcs11
 	$(GO) test -run '^$$' -bench . -skip '^BenchmarkDoors$$' -benchtime $(BENCHTIME) ./...

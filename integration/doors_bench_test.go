@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -21,7 +22,8 @@ import (
 var (
 	benchOut    = flag.String("bench-out", "", "the file into which BenchmarkDoors writes what it has measured, for contrib/benchreport")
 	benchRounds = flag.Int("bench-rounds", 5, "how often BenchmarkDoors measures each work at each door")
-	benchOnly   = flag.String("bench-works", "", "a regular expression of the works that BenchmarkDoors measures")
+	benchOnly   = flag.String("bench-works", "", "a regular expression of the works that BenchmarkDoors measures, each followed by a space and its number of threads")
+	benchWhere  = flag.String("bench-doors", "", "a regular expression of the doors")
 	benchTime   = flag.Duration("bench-time", 200*time.Millisecond, "how long each time")
 )
 
@@ -42,6 +44,9 @@ type measured struct {
 	CPU      float64 `json:"cpu,omitempty"`      // microseconds of processor time for each, of the program
 	Daemon   float64 `json:"daemon,omitempty"`   // the same of the daemon
 	Switches float64 `json:"switches,omitempty"` // of threads for each, of the program
+	Half     float64 `json:"half,omitempty"`     // microseconds that half of them took at most
+	Most     float64 `json:"most,omitempty"`     // likewise 99 of 100
+	Least    float64 `json:"least,omitempty"`    // of an even share of the work: what the thread had that had least
 }
 
 type benchRow struct {
@@ -64,7 +69,7 @@ func benchWorks() (rows []benchRow) {
 	add := func(hows string, works ...string) {
 		for _, w := range works {
 			for _, how := range strings.Fields(hows) {
-				if !only.MatchString(w) {
+				if !only.MatchString(w + " " + how) {
 					continue
 				}
 				rows = append(rows, benchRow{Work: w, How: how, Doors: map[string][]measured{}, Not: map[string]string{}})
@@ -76,12 +81,13 @@ func benchWorks() (rows []benchRow) {
 	add("1", "sign:rsa3072", "sign:rsa4096", "sign:p384", "sign:ed25519", "sign:mldsa65")
 	add("1", "verify:rsa2048", "verify:p256", "verify:ed25519", "verify:mldsa65")
 	add("1", "encrypt:cbc:1024", "encrypt:cbc:65536", "encrypt:gcm:1024", "encrypt:gcm:65536", "encrypt:ctr:65536")
-	add("1", "encrypt:cbc:16777216", "encrypt:gcm:16777216", "parts:cbc:16777216", "parts:ctr:16777216")
-	add("1", "generate:p256", "object:session", "object:token", "find:label", "find:all")
-	add("64", "object:token")
+	add("1", "digest:16777216", "encrypt:cbc:16777216", "encrypt:gcm:16777216", "parts:cbc:16777216", "parts:ctr:16777216")
+	add("1", "generate:p256", "object:session")
 	add("1", "digest:two", "digest:one", "digest:held", "sign:p256:two", "sign:p256:one", "sign:p256:held", "sign:rsa2048:two", "sign:rsa2048:held")
 	add("2 64", "sign:p256:one", "sign:rsa2048:held")
 	add("1", "shell:p11fs", "shell:tmpfs", "shell:pkcs11-tool")
+	add("1 64", "object:token")
+	add("1", "find:label", "find:all") // last: see measureDoors
 	return rows
 }
 
@@ -105,24 +111,28 @@ func measureDoors(b *testing.B) {
 			}
 		}
 	}
-	for i, row := range rows {
-		for range *benchRounds {
+	// By turns in all, so that what the machine does meanwhile is in every row's rounds. But
+	// what is searched is made last.
+	found := slices.IndexFunc(rows, func(r benchRow) bool { return strings.HasPrefix(r.Work, "find:") })
+	if found < 0 {
+		found = len(rows)
+	}
+	where := regexp.MustCompile(*benchWhere)
+	for i := range 2 * *benchRounds {
+		some := rows[:found]
+		if i >= *benchRounds {
+			some = rows[found:]
+		}
+		for _, row := range some {
 			for _, d := range doors {
-				if row.Not[d.name] != "" {
-					continue
+				if where.MatchString(d.name) {
+					measureRow(row, d)
 				}
-				before := processorTime(d.pid)
-				m, err := d.measure(row.Work, row.How)
-				if err != nil {
-					row.Not[d.name] = err.Error()
-					continue
-				}
-				if d.pid != 0 && row.How[0] != 'p' { // processes start in it
-					m.Daemon = 1e6 * (processorTime(d.pid) - before).Seconds() / (m.Rate * benchTime.Seconds())
-				}
-				row.Doors[d.name] = append(row.Doors[d.name], m)
 			}
 		}
+		b.Logf("round %d of %d", i+1, 2**benchRounds)
+	}
+	for _, row := range rows {
 		line := ""
 		for _, d := range doors {
 			if runs := row.Doors[d.name]; len(runs) > 0 {
@@ -134,7 +144,7 @@ func measureDoors(b *testing.B) {
 				line += fmt.Sprintf("  %s: %s", name, why)
 			}
 		}
-		b.Logf("%d/%d %s ×%s%s", i+1, len(rows), row.Work, row.How, line)
+		b.Logf("%s ×%s%s", row.Work, row.How, line)
 	}
 	for _, d := range doors {
 		d.end()
@@ -149,6 +159,23 @@ func measureDoors(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
+}
+
+// measureRow measures a work once at a door, unless that has refused it.
+func measureRow(row benchRow, d benchDoor) {
+	if row.Not[d.name] != "" {
+		return
+	}
+	before := processorTime(d.pid)
+	m, err := d.measure(row.Work, row.How)
+	if err != nil {
+		row.Not[d.name] = err.Error()
+		return
+	}
+	if d.pid != 0 && row.How[0] != 'p' { // processes start in it
+		m.Daemon = 1e6 * (processorTime(d.pid) - before).Seconds() / (m.Rate * benchTime.Seconds())
+	}
+	row.Doors[d.name] = append(row.Doors[d.name], m)
 }
 
 // benchDoors opens the doors.
@@ -173,12 +200,16 @@ func benchDoors(b *testing.B, program string) []benchDoor {
 		plain("p11-kit", d.pid(), append(d.env(), "P11_KIT_SERVER_ADDRESS=unix:path="+filepath.Join(d.dir, "p11fs/rpc.sock"))...)("module", kit[0], label, userPIN),
 		benchClient(b, term, program, "files", d.pid(), "files", d.path()),
 		benchShell(b, term, d),
+		benchEmpty(b, program),
 		benchOpenSSL(),
 	}
-	if os.Geteuid() == 0 {
+	if os.Geteuid() == 0 && regexp.MustCompile(*benchWhere).MatchString("stock-over-p11fs") {
 		m := readManifest(b)
 		live := startLive(b)
 		doors = append(doors, benchClient(b, live.terminal, program, "stock-over-p11fs", 0, "module", live.module, m.Label, m.UserPIN))
+	}
+	if os.Geteuid() == 0 && regexp.MustCompile(*benchWhere).MatchString("opencryptoki") {
+		m := readManifest(b)
 		root := workDir(b, "tokens")
 		unpackToken(b, root)
 		stock := startStock(b, root)
@@ -201,14 +232,48 @@ func benchClient(b *testing.B, term *terminal, program, name string, pid int, ar
 		pid:  pid,
 		measure: func(work, how string) (measured, error) {
 			answer := strings.TrimSpace(term.ok(fmt.Sprintf("echo '%s %s %d' >&8; IFS= read -r line <&9; echo \"$line\"", work, how, benchTime.Milliseconds())))
-			var count, ns, cpu, switches float64
-			if _, err := fmt.Sscan(answer, &count, &ns, &cpu, &switches); err != nil || count == 0 {
+			var count, ns, cpu, switches, half, most, least float64
+			if _, err := fmt.Sscan(answer, &count, &ns, &cpu, &switches, &half, &most, &least); err != nil || count == 0 {
 				return measured{}, fmt.Errorf("%s", strings.TrimPrefix(answer, "refused "))
 			}
-			return measured{Rate: count * 1e9 / ns, CPU: cpu / 1000 / count, Switches: switches / count}, nil
+			threads, _ := strconv.ParseFloat(how, 64) // 0 of processes, as least is
+			return measured{
+				Rate: count * 1e9 / ns, CPU: cpu / 1000 / count, Switches: switches / count,
+				Half: half / 1000, Most: most / 1000, Least: least * threads / count,
+			}, nil
 		},
 		end: func() { term.ok("exec 8>&- 9<&-") },
 	}
+}
+
+// benchEmpty starts the empty tree of fs's tests: what the kernel, go-fuse and the calls of
+// files cost without us.
+func benchEmpty(b *testing.B, program string) benchDoor {
+	b.Helper()
+	dir := workDir(b, "empty")
+	server := filepath.Join(dir, "fs.test")
+	if out, err := exec.Command("go", "test", "-c", "-o", server, "p11fs/fs").CombinedOutput(); err != nil {
+		b.Fatalf("go test -c p11fs/fs: %v\n%s", err, out)
+	}
+	mnt := filepath.Join(dir, "m")
+	if err := os.Mkdir(mnt, 0o755); err != nil {
+		b.Fatal(err)
+	}
+	term := newTerminal(b, terminalConfig{})
+	term.ok("mkfifo " + dir + "/end && { P11FS_TEST_EMPTY=1 P11FS_TEST_MOUNT=" + mnt + " " + server + " <" + dir + "/end >" + dir + "/log 2>&1 & } && exec 7>" + dir + "/end && until grep -q ready " + dir + "/log; do sleep 0.1; done")
+	client := benchClient(b, term, program, "empty", 0, "files", filepath.Join(mnt, "token"))
+	measure, end := client.measure, client.end
+	client.measure = func(work, how string) (measured, error) {
+		if !strings.HasPrefix(work, "digest:") {
+			return measured{}, errors.New(noWork)
+		}
+		return measure(work, how)
+	}
+	client.end = func() {
+		end()
+		term.ok("exec 7>&- && until grep -q handles= " + dir + "/log; do sleep 0.1; done")
+	}
+	return client
 }
 
 // shellWorks are lines of a shell, each with what it is measured beside.
@@ -254,10 +319,10 @@ func benchOpenSSL() benchDoor {
 			}
 		}
 		a := algorithms[name]
-		if a == "" || how != "1" {
+		if a == "" || how != "1" && how != "2" {
 			return measured{}, errors.New(noWork)
 		}
-		args := append([]string{"speed", "-mr", "-seconds", "1"}, strings.Fields(a)...)
+		args := append([]string{"speed", "-mr", "-seconds", "1", "-multi", how}, strings.Fields(a)...)
 		if size > 0 {
 			args = append(args, "-bytes", strconv.Itoa(size))
 		}

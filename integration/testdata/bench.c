@@ -6,9 +6,11 @@
  *        bench files TOKEN               a token's folder in a mount, as one who is logged in
  *
  * A line on standard input, "WORK THREADS MILLISECONDS", is answered by a line: how many
- * times the work was done, in how many nanoseconds, and with how many nanoseconds of
- * processor time and switches of threads of this process; or "refused" and why. THREADS may
- * be pN: N processes of one thread each.
+ * times the work was done, in how many nanoseconds, with how many nanoseconds of
+ * processor time and switches of threads of this process, how many nanoseconds half of the
+ * times and 99 of 100 took at most, and how often the thread did it that did it least; or
+ * "refused" and why. THREADS may be pN: N processes of one thread each, of which the last
+ * three numbers are not known, and 0.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -26,7 +28,7 @@
 
 #include <p11-kit/pkcs11.h>
 
-enum { PART = 64 << 10, MOST = 16 << 20, THREADS = 128, FOUND = 1000 };
+enum { PART = 64 << 10, MOST = 16 << 20, THREADS = 128, FOUND = 1000, STEPS = 16 };
 
 #define SAID(ok) do { if (!(ok)) { snprintf(refusal, sizeof refusal, "%.40s: %.20s", #ok, strerror(errno)); return refusal; } } while (0)
 
@@ -56,6 +58,7 @@ struct worker {
 	unsigned long size, signature_size;
 	unsigned char signature[8192], *out;
 	long long end, begun, ended, count;
+	unsigned took[64 * STEPS]; /* how often it took that long, see step_of */
 	pthread_t thread;
 };
 
@@ -474,9 +477,29 @@ static const char *prepare_files(struct worker *w)
 static pthread_barrier_t barrier;
 static int milliseconds;
 
+/* Times in steps of a sixteenth. */
+static int step_of(long long ns)
+{
+	int bits = 63 - __builtin_clzll(ns | STEPS);
+	return bits * STEPS + (int)((ns >> (bits - 4)) & (STEPS - 1));
+}
+
+static long long time_of(int step) { return (1LL << step / STEPS) + ((long long)(step % STEPS) << step / STEPS >> 4); }
+
+/* How long all but one of rest times took at most, of count. */
+static long long all_but(const unsigned *took, long long count, int rest)
+{
+	long long left = count - count / rest;
+	int i = 0;
+	while (i < 64 * STEPS - 1 && (left -= took[i]) > 0)
+		i++;
+	return time_of(i);
+}
+
 static void *run(void *arg)
 {
 	struct worker *w = arg;
+	long long before;
 	w->held = -1;
 	w->failed = folder ? prepare_files(w) : prepare_module(w);
 	if (!w->failed)
@@ -484,8 +507,10 @@ static void *run(void *arg)
 	pthread_barrier_wait(&barrier);
 	w->begun = now();
 	w->end = w->begun + milliseconds * 1000000LL;
-	while (!w->failed && (w->ended = now()) < w->end) {
+	for (before = w->ended = w->begun; !w->failed && before < w->end; before = w->ended) {
 		w->failed = w->once(w);
+		w->ended = now();
+		w->took[step_of(w->ended - before)]++;
 		w->count++;
 	}
 	if (w->session)
@@ -500,7 +525,8 @@ static void threads(const char *work, int n)
 {
 	static struct worker workers[THREADS];
 	struct rusage before, after;
-	long long count = 0, begun = 0, ended = 0;
+	long long count = 0, begun = 0, ended = 0, least = 0;
+	unsigned took[64 * STEPS] = {0};
 	static CK_SESSION_HANDLE keeper; /* keeps the login while sessions come and go */
 	const char *failed = folder || keeper ? NULL : open_session(&keeper);
 	memset(workers, 0, sizeof workers);
@@ -517,6 +543,9 @@ static void threads(const char *work, int n)
 		struct worker *w = &workers[i];
 		pthread_join(w->thread, NULL);
 		count += w->count;
+		least = i && least < w->count ? least : w->count;
+		for (int j = 0; j < 64 * STEPS; j++)
+			took[j] += w->took[j];
 		begun = begun && begun < w->begun ? begun : w->begun;
 		ended = ended > w->ended ? ended : w->ended;
 		if (w->failed)
@@ -529,9 +558,10 @@ static void threads(const char *work, int n)
 		return;
 	}
 #define NS(t) ((t).tv_sec * 1000000000LL + (t).tv_usec * 1000LL)
-	printf("%lld %lld %lld %ld\n", count, ended - begun,
+	printf("%lld %lld %lld %ld %lld %lld %lld\n", count, ended - begun,
 	       NS(after.ru_utime) + NS(after.ru_stime) - NS(before.ru_utime) - NS(before.ru_stime),
-	       after.ru_nvcsw + after.ru_nivcsw - before.ru_nvcsw - before.ru_nivcsw);
+	       after.ru_nvcsw + after.ru_nivcsw - before.ru_nvcsw - before.ru_nivcsw,
+	       all_but(took, count, 2), all_but(took, count, 100), least);
 }
 
 /* n processes like this one do the work, from when all are there. */
@@ -581,7 +611,7 @@ static void processes(const char *work, int n)
 	if (failed)
 		printf("refused %s\n", failed);
 	else
-		printf("%lld %lld %lld %ld\n", count, most_ns, all_cpu, all_switches);
+		printf("%lld %lld %lld %ld 0 0 0\n", count, most_ns, all_cpu, all_switches);
 }
 
 int main(int argc, char **argv)
