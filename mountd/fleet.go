@@ -3,6 +3,7 @@ package mountd
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -65,8 +66,15 @@ func (d *Daemon) fleetLines(s *slot, owner bool) (lines []string) {
 		return nil
 	}
 	add := func(format string, args ...any) { lines = append(lines, oneLine(fmt.Sprintf(format, args...))) }
-	add("fleet %s: change %d, revision %d, behind %d, lease %v, hosts %d, members %d of %d", s.Place.Name,
-		f.Changes, f.Revision, f.Lag, f.Lease.Round(time.Second/10), len(f.Hosts), membersUp(f), len(f.Members))
+	behind, hosts := "unknown", "unknown" // while no member answers
+	if f.Lag >= 0 {
+		behind = strconv.FormatInt(f.Lag, 10)
+	}
+	if f.Hosts != nil {
+		hosts = strconv.Itoa(len(f.Hosts))
+	}
+	add("fleet %s: change %d, revision %d, behind %s, lease %v, hosts %s, members %d of %d", s.Place.Name,
+		f.Changes, f.Revision, behind, f.Lease.Round(time.Second/10), hosts, membersUp(f), len(f.Members))
 	if !owner {
 		return lines
 	}
@@ -78,11 +86,14 @@ func (d *Daemon) fleetLines(s *slot, owner bool) (lines []string) {
 		}
 	}
 	for _, h := range f.Hosts {
-		here := ""
-		if h.Here {
-			here = ", this machine"
+		more := ""
+		if h.Revision > 0 { // else nobody has asked yet what it has
+			more = fmt.Sprintf(", revision %d", h.Revision)
 		}
-		add("host %s: %s %s since %s, revision %d%s", s.Place.Name, h.ID, h.Name, h.Since.UTC().Format(time.RFC3339), h.Revision, here)
+		if h.Here {
+			more += ", this machine"
+		}
+		add("host %s: %s %s since %s%s", s.Place.Name, h.ID, h.Name, h.Since.UTC().Format(time.RFC3339), more)
 	}
 	return lines
 }
@@ -90,7 +101,7 @@ func (d *Daemon) fleetLines(s *slot, owner bool) (lines []string) {
 // A fleetCollector collects what is known of the fleets of tokens.
 type fleetCollector struct{ d *Daemon }
 
-// A fleetNumber is a metric, and its value.
+// A fleetNumber is a metric, and its value, which is negative while it is not known.
 type fleetNumber struct {
 	desc  *prometheus.Desc
 	value func(tokens.Fleet) float64
@@ -104,7 +115,12 @@ func fleetNumbers() []fleetNumber {
 		number("revision", "Revision of etcd up to which this machine has the token.", func(f tokens.Fleet) float64 { return float64(f.Revision) }),
 		number("lag_revisions", "Revisions that this machine is behind.", func(f tokens.Fleet) float64 { return float64(f.Lag) }),
 		number("lease_seconds", "How long this machine would use keys without contact.", func(f tokens.Fleet) float64 { return f.Lease.Seconds() }),
-		number("hosts", "Machines that have the token now.", func(f tokens.Fleet) float64 { return float64(len(f.Hosts)) }),
+		number("hosts", "Machines that have the token now.", func(f tokens.Fleet) float64 {
+			if f.Hosts == nil {
+				return -1
+			}
+			return float64(len(f.Hosts))
+		}),
 		number("members", "Members of etcd that the configuration names.", func(f tokens.Fleet) float64 { return float64(len(f.Members)) }),
 		number("members_good", "Members of etcd that answer with nothing wrong.", func(f tokens.Fleet) float64 { return float64(membersUp(f)) }),
 	}
@@ -126,7 +142,9 @@ func (c fleetCollector) Collect(to chan<- prometheus.Metric) {
 			continue
 		}
 		for _, n := range numbers {
-			to <- prometheus.MustNewConstMetric(n.desc, prometheus.GaugeValue, n.value(f), s.Place.Name)
+			if value := n.value(f); value >= 0 {
+				to <- prometheus.MustNewConstMetric(n.desc, prometheus.GaugeValue, value, s.Place.Name)
+			}
 		}
 	}
 }

@@ -420,10 +420,10 @@ type Fleet struct {
 	Contact  error         // nil, or why this machine uses no keys
 	Lease    time.Duration // how long it would go on without contact
 	Revision int64         // of the store, up to which this machine has the token
-	Lag      int64         // how many revisions it is behind
+	Lag      int64         // how many revisions it is behind, -1 if that is not known
 	Changes  uint64        // of the token
 	Members  []FleetMember // of the store
-	Hosts    []FleetHost   // machines that have the token now
+	Hosts    []FleetHost   // machines that have the token now, nil if they are not known
 }
 
 // A FleetMember is one of those that keep the store.
@@ -437,7 +437,7 @@ type FleetMember struct {
 type FleetHost struct {
 	ID, Name string
 	Since    time.Time // by its own clock
-	Revision int64     // that it has last said it has
+	Revision int64     // that it has last said it has, 0 until somebody has asked
 	Here     bool      // it is this one
 }
 

@@ -22,7 +22,7 @@ var _ tokens.Fellow = (*token)(nil)
 // Fleet is tokens.Fellow.
 func (t *token) Fleet(ctx context.Context) tokens.Fleet {
 	t.mu.Lock()
-	f := tokens.Fleet{Revision: t.rev, Changes: t.record.Count}
+	f := tokens.Fleet{Revision: t.rev, Changes: t.record.Count, Lag: -1}
 	t.mu.Unlock()
 	f.Contact, f.Lease = t.Offline(), t.host.Left()
 	var asking sync.WaitGroup
