@@ -40,12 +40,18 @@ func (h *Host) register(ctx context.Context) (*lease, error) {
 	if err != nil {
 		return nil, err
 	}
-	put, err := h.cfg.Client.Do(ctx, op)
+	// The record comes in the place of those of earlier leases, which etcd may still have:
+	// under these no key is used any more.
+	ops := []clientv3.Op{op}
+	for _, key := range h.left {
+		ops = append(ops, clientv3.OpDelete(key))
+	}
+	put, err := h.cfg.Client.Txn(ctx).Then(ops...).Commit()
 	if err != nil {
 		h.revoke(l)
 		return nil, err
 	}
-	l.rev = put.Put().Header.Revision
+	l.rev, h.left = put.Header.Revision, nil
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.key, h.start, h.acked, h.wanted, h.why = l.key, l.rev, 0, 0, nil
@@ -60,12 +66,18 @@ func (h *Host) renewedLocked(asked, ttl time.Duration) {
 	h.countLocked()
 }
 
+// maxLeft is how many earlier records the next one replaces: those of more are of leases that
+// have ended since.
+const maxLeft = 16
+
 // revoke gives back a lease under which no key is used any more. Where it fails the lease ends
-// by itself.
+// by itself, and its record with the next one.
 func (h *Host) revoke(l *lease) {
 	ctx, cancel := context.WithTimeout(context.Background(), retryTime)
 	defer cancel()
-	_, _ = h.cfg.Client.Revoke(ctx, l.id)
+	if _, err := h.cfg.Client.Revoke(ctx, l.id); err != nil {
+		h.left = append(h.left[max(0, len(h.left)-maxLeft+1):], l.key)
+	}
 }
 
 // run holds one lease after the other until ctx ends.

@@ -41,6 +41,7 @@ type Host struct {
 	stop    context.CancelFunc
 	stopped chan struct{}
 	acking  chan struct{} // has room for one: who writes the record
+	left    []string      // records of leases that could not be given back; run's
 
 	until atomic.Int64 // by the clock, when the use of keys ends
 

@@ -180,6 +180,7 @@ func TestContact(t *testing.T) {
 			a.alive(t)
 			b.alive(t)
 		})
+		t.Run("most members end", func(t *testing.T) { testOnce(t, c, a, b) })
 		t.Run("leaves", func(t *testing.T) {
 			if err := b.Close(); err != nil {
 				t.Fatal(err)
@@ -235,6 +236,36 @@ func testLost(t *testing.T, c *etcdtest.Cluster, a *machine) {
 			t.Error(err)
 		}
 	}
+}
+
+// testOnce has etcd be without majority, after which it has the leases that it had: a machine whose lease it has
+// still is there once, under its new one.
+func testOnce(t *testing.T, c *etcdtest.Cluster, a, b *machine) {
+	was := a.ID()
+	for i := range 2 {
+		c.Kill(i)
+	}
+	until(t, "contact lost", func() bool { return a.Alive() != nil && b.Alive() != nil })
+	for i := range 2 {
+		c.Restart(i)
+	}
+	until(t, "contact again", func() bool { return a.ID() != was && a.ID() != "" })
+	hosts, err := a.Hosts(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]int{}
+	for _, h := range hosts {
+		names[h.Name]++
+		if h.ID == was {
+			t.Error("the record of the lease that was lost is there beside the new one")
+		}
+	}
+	if names["a"] != 1 {
+		t.Errorf("hosts: %v", names)
+	}
+	a.alive(t)
+	b.alive(t)
 }
 
 // TestWaits is that who has taken something away goes on only when the others have it.
