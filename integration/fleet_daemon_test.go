@@ -58,6 +58,16 @@ func TestFleetDaemon(t *testing.T) {
 		t.Errorf("error says %q", said)
 	}
 	term.fails("/bin/echo aes:128 > $T/generate", syscall.EIO)
+	for _, command := range []string{
+		"sign web", "sign fleet/web", "sign 'pkcs11:object=web'", "sign $O/web.key", "verify web sig", "encrypt web", "show web", "set web label=x", "mv web x", "rm web -y",
+		"cp web x", "export web", "rotate web", "ls fleet", "ls", "generate fleet aes:128", "csr web --subject /CN=x", "pin fleet",
+	} {
+		r := term.run("printf '%s\\n' " + userPIN + " " + userPIN + " " + userPIN + " | p11fs " + command)
+		if r.status == 0 || !strings.Contains(r.err, "no contact with the fleet since 2") {
+			t.Errorf("p11fs %s: %d\n%s%s", command, r.status, r.out, r.err)
+		}
+	}
+	term.ok("says 'fleet fleet: .* behind unknown, .*hosts unknown'; ! grep -q fleet_lag $P/metrics")
 	module := "eval \"$(p11fs env)\"; pkcs11-tool --module " + ownModule(t) + " --login --pin " + userPIN + " --sign --mechanism SHA256-RSA-PKCS --label web -i msg -o sig"
 	if r := term.run(module); r.status == 0 || !strings.Contains(r.out+r.err, "CKR_DEVICE_ERROR") {
 		t.Errorf("a program: %d\n%s%s", r.status, r.out, r.err)
@@ -66,5 +76,6 @@ func TestFleetDaemon(t *testing.T) {
 	net.Heal()
 	term.ok("soon sh -c '" + sign + "'")
 	term.ok(module)
+	term.ok("soon says 'fleet fleet: .* behind 0, .*hosts 1,'; ! grep '^host .*revision 0' $P/status")
 	term.ok("soon sh -c '! p11fs doctor $P | grep \"member of the fleet\"'")
 }

@@ -180,7 +180,10 @@ type exporting struct {
 
 // wrappingKey is the name in objects of a key.
 func (x *exporting) wrappingKey(name string) (string, error) {
-	found := x.t.named(x.token, strings.TrimPrefix(name, x.token+"/"), []string{".sec", ".pub"})
+	found, err := x.t.named(x.token, strings.TrimPrefix(name, x.token+"/"), []string{".sec", ".pub"})
+	if err != nil {
+		return "", err
+	}
 	if found == nil {
 		return "", fmt.Errorf("%s has no key %s that may be seen: p11fs login %[1]s shows the private ones", x.token, name)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -30,7 +31,7 @@ func findKey(mount, name string, suffixes []string) (at tree, key string, err er
 		return at, "", err
 	}
 	wanted := t.tokens()
-	find := func(token string) ([]string, error) { return t.named(token, name, suffixes), nil }
+	find := func(token string) ([]string, error) { return t.named(token, name, suffixes) }
 	if strings.HasPrefix(name, "pkcs11:") {
 		u, err := parseURI(name)
 		if err != nil {
@@ -44,10 +45,12 @@ func findKey(mount, name string, suffixes []string) (at tree, key string, err er
 		wanted, name = []string{token}, label
 	}
 	var found, public, in []string // in: of whose keys all are seen
+	var unseen error               // why those of a token are not
 	for _, token := range wanted {
 		keys, err := find(token)
 		if err != nil {
-			return at, "", err
+			unseen = cmp.Or(unseen, err)
+			continue
 		}
 		for _, k := range keys {
 			found = append(found, filepath.Join(token, k))
@@ -60,6 +63,9 @@ func findKey(mount, name string, suffixes []string) (at tree, key string, err er
 		}
 	}
 	if len(found) == 0 {
+		if unseen != nil {
+			return at, "", unseen
+		}
 		err := t.halfMissing(wanted, name, suffixes)
 		if err == nil {
 			err = t.otherClass(in, name, suffixes)
@@ -120,7 +126,11 @@ func (t tree) otherClass(tokens []string, name string, suffixes []string) error 
 		}
 	}
 	for _, token := range tokens {
-		for _, is := range t.named(token, name, allSuffixes()) {
+		list, err := t.named(token, name, allSuffixes())
+		if err != nil {
+			return err
+		}
+		for _, is := range list {
 			return &usageError{err: fmt.Errorf("%s is no key for this, which takes %s: p11fs ls %s shows what each object is", filepath.Join(token, is), strings.Join(takes, " and "), shellQuote(token))}
 		}
 	}
@@ -129,28 +139,32 @@ func (t tree) otherClass(tokens []string, name string, suffixes []string) error 
 
 // named returns the name in objects of the key of a token. Of several that a name without a
 // suffix may mean, what is one's own comes first, and then the first of suffixes: anybody who
-// may make public objects can give one the same label.
-func (t tree) named(token, name string, suffixes []string) []string {
+// may make public objects can give one the same label. There is an error where the token cannot
+// say whether it has the key.
+func (t tree) named(token, name string, suffixes []string) (first []string, err error) {
 	if name != filepath.Base(name) {
-		return nil
+		return nil, nil
 	}
-	var first []string
 	for _, suffix := range append([]string{""}, suffixes...) {
 		is := name + suffix
 		if own := filepath.Ext(is); slices.Contains(allSuffixes(), own) && !slices.Contains(suffixes, own) {
 			continue // of another class
 		}
-		if st, err := os.Stat(filepath.Join(t.dir, token, "objects", is)); err != nil || !st.IsDir() {
+		st, err := os.Stat(filepath.Join(t.dir, token, "objects", is))
+		if errors.Is(err, syscall.EIO) || errors.Is(err, syscall.ENODEV) || errors.Is(err, syscall.ENOTCONN) {
+			return nil, t.refused("find "+name, token, err)
+		}
+		if err != nil || !st.IsDir() {
 			continue
 		}
 		if suffix == "" || t.own(token, is) {
-			return []string{is}
+			return []string{is}, nil
 		}
 		if first == nil {
 			first = []string{is}
 		}
 	}
-	return first
+	return first, nil
 }
 
 // own reports whether a key is private, or the other half of its pair is.

@@ -175,7 +175,10 @@ other key of its pair is.` + keyText,
 func (t tree) beside(name string) (string, error) {
 	whole := tree{filepath.Dir(t.dir)}
 	token := filepath.Base(t.dir)
-	found := whole.named(token, strings.TrimPrefix(name, token+"/"), []string{".sec", ".key"})
+	found, err := whole.named(token, strings.TrimPrefix(name, token+"/"), []string{".sec", ".key"})
+	if err != nil {
+		return "", err
+	}
 	if found == nil {
 		return "", fmt.Errorf("%s has no key %s that may be seen: both keys are of one token, and p11fs login %[1]s shows the private ones", token, name)
 	}
