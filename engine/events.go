@@ -381,6 +381,20 @@ type lookedAt struct {
 	offline bool
 }
 
+// away says whether the token is offline. What is to be tried again is asked, so that its
+// return is noticed also where nobody uses a key.
+func (s *Slot) away(ctx context.Context) bool {
+	_, why := tokens.Away(s.token)
+	r, rests := s.token.(tokens.Rester)
+	d, ok := s.token.(tokens.Describer)
+	if why == nil || !rests || !ok || s.Offline() != nil {
+		return why != nil
+	}
+	d.Describe(ctx)
+	_, why = r.Away()
+	return why != nil
+}
+
 // look has the token learn what others did, and tells what no call tells: one goroutine at
 // a time does it.
 func (s *Slot) look(ctx context.Context) {
@@ -395,7 +409,7 @@ func (s *Slot) look(ctx context.Context) {
 	for _, a := range s.engine.applications() {
 		a.login(s) // likewise
 	}
-	was, now := s.looked, lookedAt{known: true, flags: info.Flags, offline: s.Offline() != nil}
+	was, now := s.looked, lookedAt{known: true, flags: info.Flags, offline: s.away(ctx)}
 	if s.looked = now; !was.known {
 		return
 	}

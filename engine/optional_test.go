@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"p11fs/p11"
 	"p11fs/tokens"
@@ -113,6 +114,43 @@ func TestOffliner(t *testing.T) {
 		t.Run(name+" again", func(t *testing.T) { want(t, call(), p11.CKR_OK) })
 	}
 	want(t, b.slot.Offline(), p11.CKR_OK)
+}
+
+// restingToken is away until it is asked and has come back.
+type restingToken struct {
+	offlineToken
+	away, back error
+}
+
+func (t *restingToken) Away() (time.Time, error) { return time.Unix(1, 0), t.away }
+
+func (t *restingToken) Describe(context.Context) []string {
+	t.away = t.back
+	return nil
+}
+
+// TestRester: for who watches it a token that may be tried again is offline until something
+// answers. It is asked when it may be, and then alone.
+func TestRester(t *testing.T) {
+	token := &restingToken{offlineToken: offlineToken{Token: hooks.New("tok", hooks.Options{})}}
+	b := benchOf(t, token.Token, token, Limits{})
+	gone := errors.New("no server")
+	for _, step := range []struct {
+		name              string
+		away, offline, on error
+		want              bool
+	}{
+		{"never tried", nil, nil, nil, false},
+		{"has just failed", gone, gone, nil, true},
+		{"may be tried, and fails", gone, nil, gone, true},
+		{"is left alone", gone, gone, nil, true},
+		{"may be tried, and answers", gone, nil, nil, false},
+	} {
+		token.away, token.why, token.back = step.away, step.offline, step.on
+		if got := b.slot.away(t.Context()); got != step.want {
+			t.Errorf("%s: offline %v", step.name, got)
+		}
+	}
 }
 
 // remoteToken has keys elsewhere: Adopt puts a name in the place of their values,

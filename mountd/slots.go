@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"p11fs/engine"
 	"p11fs/mountd/config"
@@ -225,6 +226,18 @@ func (s *slot) offline() error {
 		return t.Offline()
 	}
 	return nil
+}
+
+// away returns "", or why the token is offline, and since when.
+func (s *slot) away() string {
+	since, err := tokens.Away(s.token)
+	switch {
+	case err == nil:
+		return ""
+	case since.IsZero():
+		return oneLine(err.Error())
+	}
+	return "since " + since.UTC().Format(time.RFC3339) + ": " + oneLine(err.Error())
 }
 
 // loadSlots decides which slots there are.

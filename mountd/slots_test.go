@@ -256,6 +256,7 @@ type sick struct {
 
 func (s sick) SelfTest(context.Context) error { return s.test }
 func (s sick) Offline() error                 { return s.card }
+func (s sick) Away() (time.Time, error)       { return time.Unix(1e9, 0), s.card }
 func (s sick) Close() error                   { *s.closed = true; return s.Token.Close() }
 
 // TestSickTokens: a token that fails its self-test is closed and leaves its slot
@@ -285,7 +286,7 @@ func TestSickTokens(t *testing.T) {
 	status := d.status(true)
 	for _, line := range []string{
 		"self-test failed: broken\n", "tokens 2\n", "store swtok " + dir, "store broken failed: self-test of RSA failed\n",
-		"store card " + dir, "offline card: no card\n",
+		"store card " + dir, "offline card: since 2001-09-09T01:46:40Z: no card\n",
 	} {
 		if !strings.Contains(status, line) {
 			t.Errorf("status has no %q:\n%s", line, status)

@@ -55,13 +55,11 @@ func (d *Daemon) status(owner bool) string {
 				line("weak", "%s: %s: %s", s.Place.Name, why, mend)
 			}
 			var texts []string
-			err := s.offline()
-			if err == nil { // which is found out by asking
+			if s.offline() == nil { // which is found out by asking
 				texts = s.describe()
-				err = s.offline()
 			}
-			if err != nil {
-				line("offline", "%s: %s", s.Place.Name, oneLine(err.Error()))
+			if why := s.away(); why != "" {
+				line("offline", "%s: %s", s.Place.Name, why)
 				texts = nil
 			}
 			for _, text := range texts {

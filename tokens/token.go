@@ -21,7 +21,7 @@ import (
 // What only some tokens can do is an interface of its own, which whoever wants it
 // finds by assertion on the Token: KeyGenerator, KeyWrapper, KeyDeriver,
 // Encapsulator, RandomSeeder, BatchCreator, Dater, Counter, Adopter, Changer, Forgetter, Hider, SelfTester, Watcher, Teller,
-// Offliner, Describer, Carded, Sharer, Inspector, Reencipherer, SessionPINSetter, Fellow. Resumer, Sizer, Keeper, Duplicator and KeyDigester are found on an
+// Offliner, Rester, Describer, Carded, Sharer, Inspector, Reencipherer, SessionPINSetter, Fellow. Resumer, Sizer, Keeper, Duplicator and KeyDigester are found on an
 // Operation.
 type Token interface {
 	// Name is the name of the token directory, such as "swtok".
@@ -350,6 +350,25 @@ type Teller interface {
 type Offliner interface {
 	// Offline returns nil, or why keys cannot be used now. It does not wait.
 	Offline() error
+}
+
+// A Rester is an Offliner that leaves what did not answer alone for a while: Offline is nil as
+// soon as it is to be tried again, which the next use does.
+type Rester interface {
+	// Away returns nil, or why nothing answered when it was tried last, and when that began.
+	// It stays so until something answers.
+	Away() (since time.Time, why error)
+}
+
+// Away returns nil, or why a token is offline, and, of one that knows it, since when.
+func Away(t Token) (since time.Time, why error) {
+	if r, ok := t.(Rester); ok {
+		return r.Away()
+	}
+	if o, ok := t.(Offliner); ok {
+		why = o.Offline()
+	}
+	return since, why
 }
 
 // A Describer is a token whose keys a device has.

@@ -14,6 +14,7 @@ type Health struct {
 
 	mu      sync.Mutex // guards all below; nothing is locked under it
 	why     error      // that no card answers; nil once one has
+	since   time.Time  // when the first did not
 	tried   time.Time  // when why was so
 	watch   map[int]func()
 	watched int
@@ -32,9 +33,15 @@ func (h *Health) May() error {
 
 // Why is why no card answered when one was asked last, or nil.
 func (h *Health) Why() error {
+	_, why := h.Away()
+	return why
+}
+
+// Away is tokens.Rester's: Why, and since when.
+func (h *Health) Away() (since time.Time, why error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.why
+	return h.since, h.why
 }
 
 // Heard remembers why no card answers, or, of nil, that one does, and tells who watches of a
@@ -44,6 +51,9 @@ func (h *Health) Heard(why error) {
 	changed := (why == nil) != (h.why == nil)
 	if h.why = why; why != nil {
 		h.tried = h.Now()
+	}
+	if changed {
+		h.since = h.tried // of one that answers nobody asks
 	}
 	h.mu.Unlock()
 	if changed {

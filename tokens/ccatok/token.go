@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"time"
 
 	"p11fs/p11"
 	"p11fs/tokens"
@@ -57,6 +58,9 @@ func (t *token) Watch(changed func()) (stop func()) { return t.link.Watch(change
 // Offline is tokens.Offliner: once it is time to ask a card again that did not answer, the
 // next use is to do that.
 func (t *token) Offline() error { return t.link.May() }
+
+// Away is tokens.Rester.
+func (t *token) Away() (since time.Time, why error) { return t.link.Away() }
 
 // Describe is tokens.Describer.
 func (t *token) Describe(ctx context.Context) []string { return t.link.describe(ctx) }

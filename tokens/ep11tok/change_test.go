@@ -427,8 +427,8 @@ func TestOffline(t *testing.T) {
 		t.Errorf("the card was asked %d times in a second", calls-before)
 	}
 	clock = clock.Add(card.Retry)
-	if tok.Offline() != nil {
-		t.Error("the next use does not ask")
+	if since, why := tok.Away(); tok.Offline() != nil || why == nil || !since.Before(clock) {
+		t.Errorf("the next use does not ask, or the card is there between two tries: %v, away since %v: %v", tok.Offline(), since, why)
 	}
 	_, err = s.encrypt(tok, list[0])
 	s.wantRV(err, p11.CKR_DEVICE_REMOVED)

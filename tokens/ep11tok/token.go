@@ -45,6 +45,7 @@ var (
 	_ tokens.Calculator   = (*token)(nil)
 	_ tokens.Watcher      = (*token)(nil)
 	_ tokens.Offliner     = (*token)(nil)
+	_ tokens.Rester       = (*token)(nil)
 	_ tokens.SelfTester   = (*token)(nil)
 	_ tokens.Describer    = (*token)(nil)
 	_ tokens.Carded       = (*token)(nil)
@@ -110,6 +111,9 @@ func (t *token) Watch(changed func()) (stop func()) { return t.cards.Watch(chang
 // Offline is tokens.Offliner: once it is time to ask a card again that did not answer, the
 // next use is to do that.
 func (t *token) Offline() error { return t.cards.May() }
+
+// Away is tokens.Rester.
+func (t *token) Away() (since time.Time, why error) { return t.cards.Away() }
 
 // Arithmetic is tokens.Calculator.
 func (t *token) Arithmetic() pkix.Arithmetic { return t.soft.Arithmetic() }

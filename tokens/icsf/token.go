@@ -48,6 +48,7 @@ var (
 	_ tokens.Forgetter    = (*token)(nil)
 	_ tokens.Hider        = (*token)(nil)
 	_ tokens.Offliner     = (*token)(nil)
+	_ tokens.Rester       = (*token)(nil)
 	_ tokens.Inspector    = (*token)(nil)
 	_ tokens.SelfTester   = (*token)(nil)
 	_ tokens.PINStamper   = (*token)(nil)
@@ -153,6 +154,9 @@ func (t *token) Close() error {
 // Offline is tokens.Offliner: once it is time to try a server again that was away, the next
 // use is to do that.
 func (t *token) Offline() error { return t.conn.Offline() }
+
+// Away is tokens.Rester.
+func (t *token) Away() (since time.Time, why error) { return t.conn.Away() }
 
 // SelfTest is tokens.SelfTester, of the cryptography that is not the server's.
 func (t *token) SelfTest(ctx context.Context) error { return t.test(ctx) }

@@ -65,7 +65,8 @@ type Conn struct {
 	mu     sync.Mutex // guards all below
 	link   *Link
 	closed bool
-	failed error // of the last attempt to connect
+	failed error     // of the last attempt to connect
+	since  time.Time // of the first of the attempts that have failed
 	pause  time.Duration
 	next   time.Time // of the next attempt
 }
@@ -98,12 +99,18 @@ func (c *Conn) Detach() *Link {
 // Failed is why the server could not be reached when it was tried last; nil if it could, or
 // was not tried.
 func (c *Conn) Failed() error {
+	_, why := c.Away()
+	return why
+}
+
+// Away is Failed, and since when: until a connection is made.
+func (c *Conn) Away() (since time.Time, why error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.link != nil && c.link.Broken() == nil {
-		return nil
+	if c.failed == nil || c.link != nil && c.link.Broken() == nil {
+		return time.Time{}, nil
 	}
-	return c.failed
+	return c.since, c.failed
 }
 
 // Offline is Failed until it is time to try again, which the next use then is to do.
@@ -151,6 +158,9 @@ func (c *Conn) Link(ctx context.Context) (*Link, error) {
 		return nil, err // the password is not to be had, whatever the server does
 	}
 	if err != nil {
+		if c.failed == nil {
+			c.since = time.Now()
+		}
 		c.pause = min(max(2*c.pause, firstPause), lastPause)
 		c.failed, c.next = err, time.Now().Add(c.pause)
 		return nil, err

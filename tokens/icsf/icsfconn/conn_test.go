@@ -149,9 +149,20 @@ func TestAway(t *testing.T) {
 	}
 	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(bound.(*unix.SockaddrInet4).Port))
 	c := conn(t, Config{URI: "ldap://" + addr, DN: dn})
+	var first time.Time
 	for range 3 {
+		c.mu.Lock()
+		c.next = time.Now() // it is tried each time
+		c.mu.Unlock()
 		if err := list(t, c); p11.RVOf(err) != p11.CKR_TOKEN_NOT_PRESENT || c.Failed() == nil {
 			t.Fatalf("a server that is not there: %v", err)
+		}
+		since, why := c.Away()
+		if first.IsZero() {
+			first = since
+		}
+		if why == nil || since.IsZero() || !since.Equal(first) {
+			t.Errorf("it is away since %v, not %v: %v", since, first, why)
 		}
 	}
 	s := icsfserver.New(icsfserver.Config{DN: dn, Password: password, Tokens: []string{"TESTTOKEN"}})
@@ -195,6 +206,9 @@ func TestPause(t *testing.T) {
 	c.next = time.Now()
 	if err := c.Offline(); err != nil || c.Failed() == nil {
 		t.Errorf("the next use is not to try: %v", err)
+	}
+	if _, why := c.Away(); why == nil {
+		t.Error("between two tries the server is there")
 	}
 }
 
