@@ -149,7 +149,7 @@ confname = ep11tok.conf
 }
 `)
 	h.extra = "session:extra " // on all curves, of which p11fs without libcrypto has three itself
-	h.judged(t, map[string]int{"signature": 600, "cipher": 90, "derived": 20, "dh": 6, "dsa": 6, "digest": 16, "opened": 8}, "pkcs", "oaep")
+	h.judged(t, map[string]int{"signature": 600, "cipher": 90, "derived": 20, "dh": 6, "dsa": 6, "digest": 24, "opened": 8}, "pkcs", "oaep")
 
 	wk := quote(binary()) + " card wk --dir " + h.cards + " "
 	h.ok(wk + "new && " + wk + "commit && " + wk + "activate --force")
