@@ -259,9 +259,11 @@ func (s *Store) moveLocked() {
 }
 
 // takeOwnLocked makes a change that this machine has made at a revision what is known, unless
-// the follower was faster.
+// the follower was faster, or has to load it: what was restored is of an earlier change than
+// this one, and of a token of which nothing is known.
 func (s *Store) takeOwnLocked(e *edit, at int64) {
-	if s.rev >= at {
+	restored := e.record.ID != s.record.ID && e.record.Objects > 0
+	if s.rev >= at || restored {
 		for _, p := range e.puts {
 			p.attrs.Wipe()
 		}

@@ -270,7 +270,7 @@ func (s *Store) restore(ctx context.Context, c *store.Contents, least uint64, ma
 		return err
 	}
 	s.loadAnew()
-	return s.settle(ctx, rev)
+	return errors.Join(s.settle(ctx, rev), s.waitFor(context.WithoutCancel(ctx), rev))
 }
 
 // writeObjects writes objects of a token that is not yet there, and counts them in its record.

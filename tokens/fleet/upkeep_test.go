@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"p11fs/tokens"
 	"p11fs/tokens/fleet/etcdtest"
 	"p11fs/tokens/fleet/seal"
+	"p11fs/tokens/store"
 	"p11fs/tokens/swtok"
 	"p11fs/tokens/tokentest"
 )
@@ -108,6 +110,23 @@ func TestBackupRestore(t *testing.T) {
 		all := must[*clientv3.GetResponse](t)(s.client.Get(t.Context(), "/a/o/", clientv3.WithPrefix(), clientv3.WithCountOnly()))
 		if all.Count != 3 {
 			t.Errorf("%d objects are in etcd: those that were replaced are left", all.Count)
+		}
+	})
+	t.Run("on a machine that serves it", func(t *testing.T) {
+		var said bytes.Buffer
+		p := k.place("/a/")
+		p.Log = slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelWarn}))
+		o := must[*token](t)(openToken(t.Context(), swtok.GoProvider(), p, iterations))
+		c := must[*store.Contents](t)(store.ReadContents(bytes.NewReader(k.backup("/a/")), tokens.DefaultRoom))
+		noError(t, o.restore(t.Context(), c, 0, func(*record) error { return nil }))
+		want(t, o.Store, "open")
+		eventually(t, "others have it", func() bool { return s.newest().ID == o.newest().ID })
+		if d := append(o.Damaged(), s.Damaged()...); len(d) > 0 {
+			t.Errorf("what was restored is damaged: %v", d)
+		}
+		noError(t, o.Close())
+		if text := said.String(); text != "" {
+			t.Errorf("the log says, of a restore and nothing else:\n%s", text)
 		}
 	})
 	t.Run("checked", func(t *testing.T) {

@@ -136,7 +136,9 @@ func (s *Store) takeChange(events []*clientv3.Event) error {
 	switch {
 	case next == nil && len(objects) == 0:
 		return nil
-	case next == nil || next.Count != s.record.Count+1 || next.ID != s.record.ID && next.Objects > 0:
+	case next != nil && next.Count > s.record.Count && next.ID != s.record.ID && next.Objects > 0:
+		return errKicked // somebody has restored it
+	case next == nil || next.Count != s.record.Count+1:
 		return errUnfit
 	case next.ID != s.record.ID:
 		s.removeAllLocked()
