@@ -158,7 +158,7 @@ func (c Config) copyToken(ctx context.Context, from, to Slot, dir string, m Move
 	r.CloseWithError(errors.Join(err, io.ErrClosedPipe))
 	<-done
 	if errors.Is(err, tokens.ErrInitialized) {
-		err = fmt.Errorf("there is an initialised token already: p11fs token new NAME --adopt with the same options serves it, and p11fs restore --force replaces it (%w)", err)
+		err = fmt.Errorf("%w, where %s is to go: to have that one, p11fs token rm %[2]s, and p11fs token new %[2]s --fleet FILE --adopt; for this one to replace it, p11fs backup %[2]s before, and p11fs restore --force after that", err, m.Token)
 	}
 	return err
 }

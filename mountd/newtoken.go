@@ -97,7 +97,7 @@ func (n *NewToken) vacant(name string, adopt bool) error {
 	case configured:
 		return fmt.Errorf("%s has a token %s already: choose another name", n.conf.Paths.Config, name)
 	case there:
-		return fmt.Errorf("%s is there already: choose another name, or add --adopt to have it served as it is", n.dir)
+		return fmt.Errorf("%s is there already: choose another name, have it served as it is with --adopt alone, or take it away first, with p11fs token rm %s", n.dir, name)
 	}
 	return nil
 }

@@ -121,11 +121,15 @@ func (c Config) segmentOf(s Slot) (*tokens.Shared, bool) {
 	return &tokens.Shared{Dir: c.Paths.SharedMemory, Name: name}, err == nil
 }
 
+// anyFormat reports whether no configuration says the format of the token's directory, or
+// nothing of the token is there.
+func (u *Upkeep) anyFormat() bool { return u.Slot.Place.AnyFormat || toldByDirectory(*u.Slot.Kind) }
+
 // Exchange is to be called before the directory is exchanged for one that may have another
 // format. Where the configuration says the format, a daemon has read it, and stock
 // programs may go by it: then none may run, and none starts before Close.
 func (u *Upkeep) Exchange(ctx context.Context) error {
-	if u.Slot.Place.AnyFormat {
+	if u.anyFormat() {
 		return nil
 	}
 	c := u.conf
@@ -181,7 +185,7 @@ func usersOf(path string) (pids []string, err error) {
 // Declare writes the format of the token's directory into the configuration, where that
 // says it, and returns what takes it back. v is zero for 3.8's.
 func (u *Upkeep) Declare(v p11.Version) (undo func() error, err error) {
-	if u.Slot.Place.AnyFormat {
+	if u.anyFormat() {
 		return func() error { return nil }, nil
 	}
 	return config.WriteFormat(u.conf.Paths.Config, u.Slot.ID, v)
