@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"p11fs/p11"
 	"p11fs/secret"
 	"p11fs/tokens"
 	"p11fs/tokens/swtok"
@@ -109,5 +110,45 @@ func TestMove(t *testing.T) {
 			}
 			is("swtok")
 		})
+	}
+}
+
+// TestExchangeBesideDaemon: a token of which nothing is in the directory is replaced while a
+// daemon serves it, and keeps its line in the configuration; another one is not.
+func TestExchangeBesideDaemon(t *testing.T) {
+	c := userConfig(tempDir(t))
+	c.Kinds = []tokens.Kind{swtok.NewKind(swtok.GoProvider()), marked(new(error))}
+	const conf = "slot 0\n{\nstdll = libpkcs11_sw.so\ntokname = work\ntokversion = 3.12\n}\nslot 1\n{\nstdll = libmarked.so\ntokname = far\n}\n"
+	if err := os.WriteFile(c.Paths.Config, []byte(conf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(c.Paths.Data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	release, err := guardDirectory(t.Context(), c.Paths.Data, "serves")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	for name, want := range map[string]error{"work": ErrBusy, "far": nil} {
+		u, err := c.OpenUpkeep(name, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := u.Exchange(t.Context()); !errors.Is(err, want) {
+			t.Errorf("%s: %v, not %v", name, err, want)
+		}
+		if err := u.Close(); err != nil {
+			t.Error(err)
+		}
+		if name == "work" {
+			continue
+		}
+		if _, err := u.Declare(p11.Version{}); err != nil {
+			t.Error(err)
+		}
+		if now, err := os.ReadFile(c.Paths.Config); err != nil || string(now) != conf {
+			t.Errorf("%v: the configuration is now\n%s", err, now)
+		}
 	}
 }
