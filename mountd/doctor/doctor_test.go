@@ -257,6 +257,31 @@ func TestHidden(t *testing.T) {
 	}
 }
 
+// TestTokensAreNamed: a token is called by its name and label, with the number of the slot that
+// the daemon which serves it has for it.
+func TestTokensAreNamed(t *testing.T) {
+	p, _ := healthy(t)
+	for _, name := range []string{"apple", "work", "zoo"} {
+		if err := os.Mkdir(filepath.Join(p.Paths.Data, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := p.tokens().Detail, "3 found; apple (slot 0); work (slot 1); zoo (slot 2)"; got != want {
+		t.Errorf("without a daemon: %q, want %q", got, want)
+	}
+	slots, _, err := p.Slots()
+	if err != nil {
+		t.Fatal(err)
+	}
+	by := servedBy("mode user\nstore work "+p.Paths.Data+"/work\nstore apple "+p.Paths.Data+"/apple\nstore other /elsewhere/zoo\n",
+		"0 work swtok p11fs work\n7 apple swtok p11fs apple\n8 other swtok p11fs other\n9 - empty\n")
+	for i, want := range []string{"apple (slot 7)", "work (slot 0)", "zoo (not served)"} {
+		if got := p.called(slots[i], by); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}
+
 func TestNotServed(t *testing.T) {
 	const good = "version 0.1.0\nself-test passed in 3ms\nstore swtok /data/swtok\nstore slot-4 absent: p11fs has no tokens for it\n"
 	for status, want := range map[string]string{

@@ -3,9 +3,11 @@ package doctor
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
+	"p11fs/mountd/mountpoint"
 	"p11fs/tokens"
 )
 
@@ -29,6 +31,48 @@ func readWithin(limit time.Duration, path string) (string, error) {
 	case <-time.After(limit):
 		return "", fmt.Errorf("no answer for %v", limit)
 	}
+}
+
+// served are the numbers of the slots that a daemon which runs has, by the directories of their
+// tokens; nil without a daemon.
+type served map[string]string
+
+// served asks the daemon on the mount.
+func (e Examination) served() (all served) {
+	path, err := mountpoint.Resolve(e.Paths.Mount)
+	if err != nil {
+		return all
+	}
+	if state, err := mountpoint.Probe(path); err != nil || state != mountpoint.Live {
+		return all
+	}
+	var texts [2]string
+	for i, name := range []string{"status", "slots"} {
+		if texts[i], err = readWithin(answerTime, filepath.Join(path, name)); err != nil {
+			return all // of which another check tells
+		}
+	}
+	return servedBy(texts[0], texts[1])
+}
+
+// servedBy reads the status of a daemon, and the table of its slots.
+func servedBy(status, slots string) served {
+	all := served{}
+	dirs := map[string]string{} // by the names
+	for line := range strings.Lines(status) {
+		if store, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "store "); ok {
+			name, dir, _ := strings.Cut(store, " ")
+			dirs[name] = dir
+		}
+	}
+	for line := range strings.Lines(slots) {
+		number, rest, _ := strings.Cut(line, " ")
+		name, _, _ := strings.Cut(rest, " ")
+		if dir := dirs[name]; dir != "" {
+			all[dir] = number
+		}
+	}
+	return all
 }
 
 // notServed says which tokens a daemon that runs does not serve, or whose keys it

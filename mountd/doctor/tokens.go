@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strconv"
+	"strings"
 
 	"p11fs/locks"
 	"p11fs/mountd"
@@ -29,17 +31,18 @@ func (e Examination) tokens() Finding {
 	if dir := e.hidden(); dir != "" {
 		return f.good("not seen: only root and the group %s may look into %s", mountd.Group, dir)
 	}
-	found := 0
+	var found []string
+	served := e.served()
 	for _, s := range slots {
 		if s.Kind == nil {
 			continue
 		}
 		if _, err := os.Stat(s.Place.Dir); err == nil {
-			found++
+			found = append(found, e.called(s, served))
 		}
 		if s.Kind.Check != nil {
 			if wrong, mend := s.Kind.Check(s.Place); wrong != "" {
-				return f.wrong(mend, "slot %d: %s", uint64(s.ID), wrong)
+				return f.wrong(mend, "%s: %s", e.called(s, served), wrong)
 			}
 		}
 		p, st := s.Place, e.state(s) // what keeps a token closed was looked for
@@ -62,7 +65,25 @@ func (e Examination) tokens() Finding {
 			f.Weak = append(f.Weak, fmt.Sprintf("%s is what %s was before a backup replaced it: rm -r %[1]s", st.Replaced, p.Name))
 		}
 	}
-	return f.good("%d found", found)
+	return f.good("%s", strings.Join(append([]string{fmt.Sprintf("%d found", len(found))}, found...), "; "))
+}
+
+// called is how a token is called: by its name, its label, and the number of its slot, which
+// is that of the daemon that serves it, if one does, and else the one that it will have.
+func (e Examination) called(s mountd.Slot, served served) string {
+	words := []string{}
+	if st := e.state(s); st.Initialized {
+		words = append(words, strconv.Quote(st.Label))
+	}
+	switch number, ok := served[s.Place.Dir]; {
+	case ok:
+		words = append(words, "slot "+number)
+	case served != nil:
+		words = append(words, "not served")
+	default:
+		words = append(words, fmt.Sprintf("slot %d", uint64(s.ID)))
+	}
+	return fmt.Sprintf("%s (%s)", s.Place.Name, strings.Join(words, ", "))
 }
 
 // state is what stands in the directory of a slot's token, as far as that is known.
