@@ -247,3 +247,31 @@ func TestDocs(t *testing.T) {
 		}
 	}
 }
+
+// TestOneExamplePIN: whoever goes from one page to the next goes on with the PIN that he has.
+func TestOneExamplePIN(t *testing.T) {
+	t.Parallel()
+	given := regexp.MustCompile(`--pin ([^\s.…]+)|pin-value=(\w+)|echo '?([^'|>\n]+?)'? (?:\| p11fs (?:login|check|card|pin)|> \$\w+/login)|printf '%s\\e?n' (?:\S+ )?87654321 \S+ (.+?) \| p11fs`)
+	found := 0
+	for _, pattern := range []string{"../README.md", "../docs/*.md", "../docs/man/*"} {
+		pages, err := filepath.Glob(pattern)
+		if err != nil || len(pages) == 0 {
+			t.Fatal(pattern, err)
+		}
+		for _, page := range pages {
+			b, err := os.ReadFile(page)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range given.FindAllStringSubmatch(string(b), -1) {
+				found++
+				if pin := strings.Join(m[1:], ""); pin != userPIN && pin != "87654321" {
+					t.Errorf("%s has the PIN %s, in %q", page, pin, m[0])
+				}
+			}
+		}
+	}
+	if found < 30 {
+		t.Errorf("%d PINs were found: the pages write them otherwise now", found)
+	}
+}

@@ -78,7 +78,7 @@ type Config struct {
 type Ready struct {
 	Mount  string   // absolute; empty: not mounted
 	Tokens []string // names of the token folders
-	Fresh  bool     // the first of them was never initialised
+	Fresh  string   // of these the first that was never initialised; empty if there is none
 	// The System V segment that stock processes use; 0 without the stock door.
 	SegmentKey, SegmentID int
 }
@@ -355,10 +355,10 @@ func (d *Daemon) openProfiles(context.Context) error {
 // ready tells everybody who waits that the tree can be used.
 func (d *Daemon) ready(ctx context.Context) {
 	r := Ready{Mount: d.conf.Paths.Mount}
-	for i, s := range d.present() {
+	for _, s := range d.present() {
 		r.Tokens = append(r.Tokens, s.Place.Name)
-		if info, err := s.token.Info(ctx); i == 0 && err == nil {
-			r.Fresh = info.Flags&p11.CKF_TOKEN_INITIALIZED == 0
+		if info, err := s.token.Info(ctx); r.Fresh == "" && err == nil && info.Flags&p11.CKF_TOKEN_INITIALIZED == 0 {
+			r.Fresh = s.Place.Name
 		}
 	}
 	if d.sessionTable() != nil {

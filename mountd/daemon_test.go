@@ -158,7 +158,7 @@ func TestDaemon(t *testing.T) {
 	var said []Ready
 	c.Ready = func(r Ready) { said = append(said, r) }
 	d := start(t, c)
-	if diff := cmp.Diff(Ready{Mount: filepath.Join(dir, "mnt"), Tokens: []string{"swtok"}, Fresh: true}, said[0]); diff != "" {
+	if diff := cmp.Diff(Ready{Mount: filepath.Join(dir, "mnt"), Tokens: []string{"swtok"}, Fresh: "swtok"}, said[0]); diff != "" {
 		t.Errorf("ready (-want +got):\n%s", diff)
 	}
 	if got := mountsBelow(t, dir); len(got) != 1 {

@@ -541,7 +541,7 @@ func TestImportReport(t *testing.T) {
 }
 
 func TestWelcome(t *testing.T) {
-	fresh := welcome(mountd.Ready{Mount: "/mnt/it's mine", Tokens: []string{"swtok"}, Fresh: true})
+	fresh := welcome(mountd.Ready{Mount: "/mnt/it's mine", Tokens: []string{"awork", "swtok"}, Fresh: "swtok"})
 	for _, want := range []string{`T='/mnt/it'\''s mine/swtok'`, " init swtok\n", "1234abcd > $T/login"} {
 		if !strings.Contains(fresh, want) {
 			t.Errorf("the first session has no %q:\n%s", want, fresh)

@@ -44,13 +44,14 @@ func TestInitInVain(t *testing.T) {
 		"no server":                   {"password\n" + right, "icsf --uri ldap://127.0.0.1:1 --binddn x", "cannot be reached", exitFailure},
 		"no such TPM":                 {right, "tpm --device unix:" + socket, "does not answer", exitFailure},
 		"no such setting":             {right, "lite --card new", "have no setting card", exitFailure},
+		"no SO PIN":                   {"", "lite", "(type 87654321, that of every new token; ", exitFailure},
 		"another SO PIN":              {"1234\nlabel\n12345678\n", "ep11tok --card new", "not the SO PIN of a new token", exitAuth},
 		"a short PIN":                 {"87654321\nlabel\n12\n", "lite", "PINs of 4 to", exitFailure},
 		"no PIN":                      {"87654321\nlabel\n", "ep11tok --card new", "ended before the line with the user PIN", exitFailure},
 		"no label":                    {"87654321\n\n12345678\n", "lite", "not one line of text", exitUsage},
 	} {
 		commands := []string{"init"}
-		if name == "no label" { // whose failure takes no time
+		if name == "no label" || name == "no SO PIN" { // whose failure takes no time
 			commands = append(commands, "token new")
 		}
 		for _, with := range commands {

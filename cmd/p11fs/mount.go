@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -127,19 +128,19 @@ func newLogger(s streams, level string) (*slog.Logger, error) {
 	return slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: l})), nil
 }
 
-// welcome is a first session to paste.
+// welcome is a first session to paste: with a token that is new, if there is one.
 func welcome(r mountd.Ready) string {
 	if len(r.Tokens) == 0 {
 		return fmt.Sprintf("\n%s is mounted and has no token. Ctrl-C unmounts it.\n\n", r.Mount)
 	}
-	token := r.Tokens[0]
+	token := cmp.Or(r.Fresh, r.Tokens[0])
 	self, err := os.Executable()
 	if err != nil {
 		self = "p11fs"
 	}
 	login := fmt.Sprintf("%s login %s", shellQuote(self), token)
 	generate := "[ -e $T/objects/web.key ] || echo 'rsa:2048 label=web' > $T/generate"
-	if r.Fresh {
+	if r.Fresh != "" {
 		login = fmt.Sprintf("printf '%%s\\n' 87654321 demo 1234abcd | %s init %s\n  echo 1234abcd > $T/login", shellQuote(self), token)
 		generate = "echo 'rsa:2048 label=web' > $T/generate"
 	}

@@ -93,7 +93,7 @@ first, and what is on the server stays. --list shows the tokens of that server i
   p11fs init tpm --device unix:$HOME/swtpm/sock
   p11fs init icsf --uri ldaps://zos.example --binddn racfid=USER1,profiletype=user,cn=RACF
   p11fs init icsf --new-password
-  printf '87654321\n1234\n' | p11fs init swtok --label demo --yes`,
+  printf '87654321\n1234abcd\n' | p11fs init swtok --label demo --yes`,
 		Args: takes(1, 1),
 	}
 	first := initFlags(c)
@@ -149,7 +149,11 @@ func initFlags(c *cobra.Command) initialiser {
 // initialise asks for what was not given, and initialises the token.
 func (i initialiser) initialise(ask *asker, d pinDoor, token string) error {
 	ctx := i.c.Context()
-	soPIN, err := getPIN(ctx, ask, *i.soFile, "SO PIN (87654321 until it is changed)", false)
+	prompt := "SO PIN (87654321 until it is changed)"
+	if _, made := d.(*directoryDoor); made {
+		prompt = "SO PIN (type 87654321, that of every new token; p11fs pin --so changes it later)"
+	}
+	soPIN, err := getPIN(ctx, ask, *i.soFile, prompt, false)
 	if err != nil {
 		return err
 	}

@@ -121,7 +121,7 @@ after p11fs token rm, or copied from another machine. With --adopt and --fleet i
 that another machine of the fleet has made.`,
 		Example: `  p11fs token new work
   p11fs token new web --fleet web.conf --adopt
-  printf '87654321\nwork\n1234\n' | p11fs token new work
+  printf '87654321\nwork\n1234abcd\n' | p11fs token new work
   sudo p11fs token new --system backup --kind swtok --stock`,
 		Args: takes(1, 1),
 	}
