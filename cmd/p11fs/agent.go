@@ -17,6 +17,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
@@ -27,7 +29,7 @@ import (
 // errAgentKeys refuses what would change which keys there are.
 var errAgentKeys = errors.New("the keys of this agent are those of the tokens: p11fs login shows them, and p11fs logout hides them")
 
-// maxClients is how many programs are served at once: more wait.
+// maxClients is how many programs are served at once.
 const maxClients = 64
 
 // An sshAgent serves the keys of the tree to ssh and its kin (the protocol of
@@ -51,8 +53,8 @@ type agentKey struct {
 	public ssh.PublicKey // or a certificate over it
 }
 
-// all returns the keys that may be seen now, each behind its certificates, and those that
-// were replaced behind all others.
+// all returns the keys that may be seen now, each behind its certificates, and those whose last
+// day has come, such as keys that were replaced, behind all others. Of copies there is one.
 func (a *sshAgent) all() (keys []agentKey, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -60,9 +62,10 @@ func (a *sshAgent) all() (keys []agentKey, err error) {
 		return nil, nil
 	}
 	var old []agentKey // which servers that count tries are not to see first
+	today := time.Now().Format(time.DateOnly)
 	err = a.each(func(at tree, key string) {
 		to := &keys
-		if at.retired(key) {
+		if at.retired(key, today) {
 			to = &old
 		}
 		s, err := newSigner(at, key)
@@ -80,7 +83,14 @@ func (a *sshAgent) all() (keys []agentKey, err error) {
 		}
 		*to = append(*to, agentKey{s, public})
 	})
-	return append(keys, old...), err
+	keys = append(keys, old...)
+	seen := map[string]bool{}
+	return slices.DeleteFunc(keys, func(k agentKey) bool {
+		blob := string(k.public.Marshal())
+		was := seen[blob]
+		seen[blob] = true
+		return was
+	}), err
 }
 
 // each calls f with each private key that signs.
@@ -252,7 +262,7 @@ func (a *sshAgent) serve(ctx context.Context, l *net.UnixListener) error {
 	defer clients.Wait()
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
-	seats := make(chan struct{}, maxClients)
+	all := agentClients{list: map[*agentClient]struct{}{}}
 	for {
 		c, err := l.AcceptUnix()
 		if ctx.Err() != nil {
@@ -266,14 +276,77 @@ func (a *sshAgent) serve(ctx context.Context, l *net.UnixListener) error {
 			c.Close()
 			continue
 		}
-		seats <- struct{}{}
+		client := all.admit(ctx, c)
+		if client == nil {
+			c.Close()
+			return nil
+		}
 		clients.Go(func() {
-			defer func() { <-seats }()
+			defer all.leave(client)
 			defer context.AfterFunc(ctx, func() { c.Close() })()
-			defer c.Close()
-			_ = agent.ServeAgent(a, c) // which ends with an error always, io.EOF mostly
+			_ = agent.ServeAgent(a, client) // which ends with an error always, io.EOF mostly
 		})
 	}
+}
+
+// An agentClient is a program that is served.
+type agentClient struct {
+	*net.UnixConn
+	idle atomic.Int64 // since when it is to send or to take something, in nanoseconds; 0: it is the agent's turn
+}
+
+func (c *agentClient) Read(b []byte) (int, error)  { return c.turn(c.UnixConn.Read, b) }
+func (c *agentClient) Write(b []byte) (int, error) { return c.turn(c.UnixConn.Write, b) }
+
+func (c *agentClient) turn(do func([]byte) (int, error), b []byte) (int, error) {
+	c.idle.Store(time.Now().UnixNano())
+	defer c.idle.Store(0)
+	return do(b)
+}
+
+// agentClients are those that are served, maxClients at most.
+type agentClients struct {
+	mu   sync.Mutex // guards list
+	list map[*agentClient]struct{}
+}
+
+// admit has a program served as well. Where there are too many, the one that has been idle for
+// longest is closed: programs that connect and then do nothing keep nobody out. While all
+// have the agent work, or ask its user, the newest waits; nil when ctx ends before.
+func (a *agentClients) admit(ctx context.Context, c *net.UnixConn) *agentClient {
+	for ctx.Err() == nil {
+		a.mu.Lock()
+		if len(a.list) < maxClients {
+			client := &agentClient{UnixConn: c}
+			a.list[client] = struct{}{}
+			a.mu.Unlock()
+			return client
+		}
+		var idlest *agentClient
+		var since int64
+		for client := range a.list {
+			if at := client.idle.Load(); at != 0 && (idlest == nil || at < since) {
+				idlest, since = client, at
+			}
+		}
+		if idlest != nil {
+			delete(a.list, idlest)
+			idlest.Close()
+		}
+		a.mu.Unlock()
+		if idlest == nil {
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	return nil
+}
+
+// leave ends a program's connection.
+func (a *agentClients) leave(client *agentClient) {
+	client.Close()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.list, client)
 }
 
 // askpass asks the user by the program that ssh-agent would ask by (ssh-agent(1)).

@@ -45,8 +45,10 @@ Without COMMAND the agent goes into the background, and prints the variables tha
 to it; it ends with the terminal, or by kill $SSH_AGENT_PID. With COMMAND it runs that, with
 the variables set, and ends with it, and with its exit status.
 
-A certificate is offered before the key that it is of, and a key that p11fs rotate has
-replaced after all others, as are keys that are public objects: anybody may make those. With --confirm each use is asked for
+A certificate is offered before the key that it is of. Keys that are public objects come
+after the private ones, since anybody may make those, and keys whose end-date has come, as of
+those that p11fs rotate has replaced, after all others, under whatever names. Of copies of
+a key one is offered. With --confirm each use is asked for
 by the program $SSH_ASKPASS. Who asks for an RSA signature of the old kind, with SHA-1,
 gets one, as from ssh-agent.`,
 		Example: `  eval "$(p11fs agent)"

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -22,8 +21,8 @@ func newRotate(s streams) *cobra.Command {
 		Use:   "rotate KEY [WHAT]",
 		Short: "Make a new key under the name of an old one, which is kept under a dated one",
 		Long: `Make a new key, or key pair, of the same type and size, with the same uses and rights, and
-give it the name that the old one has. The old one is kept as NAME-DATE, with its public key
-and its certificate, for what it has signed and encrypted; p11fs rm destroys it when that is
+give it the name that the old one has. The old one is kept as NAME-DATE, with today as its
+end-date, by which p11fs agent offers it last, and with its public key and its certificate, for what it has signed and encrypted; p11fs rm destroys it when that is
 over. The names are printed: those of the new key first, and behind them those that the old
 one has now; standard error says which are which. A second rotation on one day keeps the key
 of the first as NAME-DATE-2, a third that of the second as NAME-DATE-3.
@@ -79,6 +78,8 @@ type rotation struct {
 	older  []string // in objects: what has the label, and does not belong to that key
 	now    []string // in objects: what has the name in the end
 	dated  []string // in objects: what has a dated one
+
+	undated []error // why older keys have no end-date
 }
 
 // print prints the names, for scripts, and says which are which.
@@ -89,6 +90,9 @@ func (r *rotation) print(s streams) {
 			fmt.Fprintln(s.out, names[i])
 		}
 	}
+	for _, err := range r.undated {
+		fmt.Fprintf(s.err, "p11fs: %s; p11fs agent does not offer the old key last\n", printableLine(err.Error()))
+	}
 	for i, n := range r.now {
 		r.now[i] = printableLine(n)
 	}
@@ -96,7 +100,7 @@ func (r *rotation) print(s streams) {
 		r.dated[i] = printableLine(n)
 	}
 	if len(r.dated) > 0 && len(r.now) > 0 {
-		fmt.Fprintf(s.err, "p11fs: %s: the new one; %s: the old one, as it was, under another name\n", strings.Join(r.now, " "), strings.Join(r.dated, " "))
+		fmt.Fprintf(s.err, "p11fs: %s: the new one; %s: the old one, under another name and with today as its end-date\n", strings.Join(r.now, " "), strings.Join(r.dated, " "))
 	}
 }
 
@@ -264,6 +268,7 @@ func (r *rotation) rename() error {
 		return slices.Index(order, filepath.Ext(b)) - slices.Index(order, filepath.Ext(a))
 	})
 	for _, name := range r.older {
+		r.retire(name)
 		dated, err := r.free(name)
 		if err == nil {
 			err = unix.Rename(filepath.Join(r.at.dir, "objects", name), filepath.Join(r.at.dir, "objects", dated))
@@ -278,19 +283,36 @@ func (r *rotation) rename() error {
 	return err
 }
 
-// datedName is what free makes of a name.
-var datedName = regexp.MustCompile(`^(.+)-\d{4}-\d\d-\d\d(-\d+)?$`)
-
-// retired reports whether a rotation gave a key in objects its name, and another has the one
-// that it had: who chooses for himself is to take that one.
-func (t tree) retired(key string) bool {
-	suffix := filepath.Ext(key)
-	m := datedName.FindStringSubmatch(strings.TrimSuffix(filepath.Base(key), suffix))
-	if m == nil {
-		return false
+// retire gives an older key today as its end-date, if it has none that is before and does not
+// start later. It is a hint for whoever chooses among keys: a token that keeps no such date
+// has the key rotated all the same.
+func (r *rotation) retire(name string) {
+	if ext := filepath.Ext(name); ext != ".key" && ext != ".sec" {
+		return
 	}
-	_, err := os.Lstat(filepath.Join(t.dir, filepath.Dir(key), m[1]+suffix))
-	return err == nil
+	name = filepath.Join("objects", name)
+	if r.at.retired(name, r.today) || r.at.date(name, "start-date") > r.today {
+		return
+	}
+	if err := r.at.command("end-date of "+name, "", filepath.Join(name, "attr/end-date"), []byte(r.today+"\n")); err != nil {
+		r.undated = append(r.undated, err)
+	}
+}
+
+// date is a date of an object, as 2026-01-31; empty if it has none.
+func (t tree) date(object, which string) string {
+	text, _ := t.read(object, "attr", which) // there is none where it cannot be read
+	if text = strings.TrimSpace(text); len(text) != len(time.DateOnly) {
+		return ""
+	}
+	return text
+}
+
+// retired reports whether today is the last day of an object, as that of a key which a rotation
+// has replaced, or behind it: who chooses for himself is to take another.
+func (t tree) retired(object, today string) bool {
+	end := t.date(object, "end-date")
+	return end != "" && end <= today
 }
 
 // free is a dated name that nothing has, for an object in objects.
