@@ -119,7 +119,7 @@ func TestFleetCommands(t *testing.T) {
 	if r := command(t, "", "check", "web"); r.code != exitOK || !strings.Contains(r.out, "good") {
 		t.Errorf("%+v", r)
 	}
-	if r := command(t, "", "migrate", "work", "--to-fleet", work); r.code == exitOK || !strings.Contains(r.err, "already") {
+	if r := command(t, "", "migrate", "work", "--to-fleet", work); r.code == exitOK || !strings.Contains(r.err, "in its place, where work is to go") {
 		t.Errorf("over what is there already: %+v", r)
 	}
 	ok("12345678\n", "check", "--login", "work")

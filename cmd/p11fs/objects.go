@@ -53,13 +53,14 @@ what is private.`,
 			tokens, args = args[:1], args[1:]
 		}
 		list, err := t.list(tokens, args)
-		if err != nil {
+		if err != nil && len(tokens) == 1 {
 			return err
 		}
+		show := printObjects
 		if *asJSON {
-			return printJSON(s, list)
+			show = func(s streams, list []object) error { return printJSON(s, list) }
 		}
-		return printObjects(s, list)
+		return errors.Join(show(s, list), err)
 	}
 	return c
 }
@@ -310,34 +311,40 @@ type object struct {
 	order []string // of the attributes, as info has them
 }
 
-// list returns the objects of tokens that have all of the attributes, in the order of their
-// names.
+// list returns what the tokens have, and why some of them do not say it.
 func (t tree) list(tokens, attributes []string) ([]object, error) {
 	words := make([]string, len(attributes))
 	for i, w := range attributes {
 		words[i] = quoteWord(w)
 	}
 	list := []object{}
+	var errs []error
 	for _, token := range tokens {
 		if _, err := os.Stat(filepath.Join(t.dir, token, "find")); err != nil && len(tokens) > 1 {
 			continue // a slot without a token
 		}
-		names, err := t.ask("ls "+token, token, "find", []byte(strings.Join(words, " ")+"\n"))
+		found, err := t.listToken(token, strings.Join(words, " "))
+		list, errs = append(list, found...), append(errs, err)
+	}
+	return list, errors.Join(errs...)
+}
+
+// listToken returns what one token has with the attributes.
+func (t tree) listToken(token, attributes string) (list []object, err error) {
+	names, err := t.ask("ls "+token, token, "find", []byte(attributes+"\n"))
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range slices.Sorted(strings.Lines(names)) {
+		name = strings.TrimSuffix(name, "\n")
+		o, err := tree{filepath.Join(t.dir, token)}.object(filepath.Join("objects", name))
+		if errors.Is(err, os.ErrNotExist) {
+			continue // it went meanwhile
+		}
 		if err != nil {
-			return nil, err
+			return nil, t.refused("ls "+token, token, err)
 		}
-		found := slices.Sorted(strings.Lines(names))
-		for _, name := range found {
-			name = strings.TrimSuffix(name, "\n")
-			o, err := tree{filepath.Join(t.dir, token)}.object(filepath.Join("objects", name))
-			if errors.Is(err, os.ErrNotExist) {
-				continue // it went meanwhile
-			}
-			if err != nil {
-				return nil, t.refused("ls "+token, token, err)
-			}
-			list = append(list, o)
-		}
+		list = append(list, o)
 	}
 	return list, nil
 }

@@ -207,7 +207,8 @@ func newTokenRemove(s streams) *cobra.Command {
 		Short: "Take a token out of service, and move its directory aside",
 		Long: `Take a token out of service: sessions with it end, its folder and its slot go, and its
 directory is moved aside, to a hidden one beside it whose name is printed. Nothing in it is
-lost: moved back, p11fs token new --adopt serves it again. With --delete it is deleted.
+lost: moved back, p11fs token new --adopt serves it again. With --delete it is deleted. A
+token of a fleet stays in etcd, as other machines have it: docs/fleet.md has how it goes.
 
 While somebody else is logged in to the token, or the daemon itself is, it stays, unless
 with --force. It asks first, and without a terminal wants --yes.`,
