@@ -129,7 +129,11 @@ func TestExchangeBesideDaemon(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer release()
+	defer func() {
+		if err := release(); err != nil {
+			t.Error(err)
+		}
+	}()
 	for name, want := range map[string]error{"work": ErrBusy, "far": nil} {
 		u, err := c.OpenUpkeep(name, false)
 		if err != nil {
