@@ -28,12 +28,13 @@ head -n -1 offered | grep 'swtok/aaa\.key '
 tail -n 1 offered | grep 'swtok/aaa-20..-..-..\.key '
 # So it does under any name, and a copy of a key is not offered a second time.
 p11fs mv swtok/aaa zzz
-p11fs mv swtok/aaa-20* aab
+old=$(cd "$O" && echo aaa-20*.key)
+p11fs mv "swtok/${old%.key}" aab
 p11fs cp swtok/zzz zzzz
 ssh-add -l | grep -n 'swtok/' > offered
 head -n -1 offered | grep 'swtok/zzz\.key '
 tail -n 1 offered | grep 'swtok/aab\.key '
-! grep 'swtok/zzzz\.key ' offered
+grep -q 'swtok/zzzz\.key ' offered && exit 1
 # A public one, which anybody may have made, comes behind the others.
 p11fs generate swtok ed25519 label=0anybody private=false id=0x0a
 ssh-add -l | grep -n 'swtok/' > offered
