@@ -318,6 +318,7 @@ func (a *agentClients) admit(ctx context.Context, c *net.UnixConn) *agentClient 
 		a.mu.Lock()
 		if len(a.list) < maxClients {
 			client := &agentClient{UnixConn: c}
+			client.idle.Store(time.Now().UnixNano()) // it is its turn, also before it is first read from
 			a.list[client] = struct{}{}
 			a.mu.Unlock()
 			return client
