@@ -43,13 +43,21 @@ func TestICSFDoc(t *testing.T) {
 	term.ok("(set -e\n" + start + ")")
 	refuses("printf '%s\\n' RACFPASS "+pins+"icsf --uri $URI --binddn "+icsfDN+" --icsf-token TESTTOKEN", "has the token icsf already")
 	d.start()
-	term.ok("(set -e\ncd\nT=$(p11fs path icsf)\n" + use + ")")
+	if said := term.run("(set -e\ncd\nT=$(p11fs path icsf)\n" + use + ")"); said.status != 0 || strings.Contains(said.err, "warning") {
+		t.Errorf("the quick start ends with %d and says\n%s%s", said.status, said.out, said.err)
+	}
 	if got := len(server.Objects(icsfName)); got != 5 {
 		t.Errorf("the server has %d objects", got)
 	}
 	for _, what := range []string{"backup icsf file", "check icsf"} {
 		refuses("echo phrase | p11fs "+what, "its objects are on the server")
 	}
+	term.ok("printf '%s\\n' 87654321 other " + userPIN + " | p11fs token new swtok && echo " + userPIN + " | p11fs login swtok")
+	refuses("p11fs generate icsf ec:p256 label=guarded always-authenticate=true", "ICSF keeps no such keys")
+	term.ok("p11fs generate icsf aes:256 label=free extractable=true")
+	refuses("p11fs cp icsf/free swtok", "save the server's tokens (ICSF's TKDS)")
+	term.ok("p11fs rm --yes icsf/free")
+	refuses("p11fs cp icsf/mail swtok", "save the server's tokens (ICSF's TKDS), and copy the directory")
 	if got := term.run("p11fs doctor"); strings.Contains(got.out+got.err, "icsf") && strings.Contains(got.out+got.err, "cannot be") {
 		t.Errorf("doctor says\n%s%s", got.out, got.err)
 	}

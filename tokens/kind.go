@@ -54,6 +54,8 @@ type Kind struct {
 	Portable bool
 	// NoUpkeep says why Upkeep is nil, and what to do instead.
 	NoUpkeep error
+	// Kept is how a token is kept of which Upkeep makes no backup; empty where it does.
+	Kept string
 	// Vacant says, of a slot of the machine's configuration, why it has no token and is to
 	// get none, as where the machine lacks what such tokens live in; empty where it has one.
 	// It may be nil.

@@ -275,7 +275,7 @@ func parseAPQNs(texts []string) (list []card.APQN, err error) {
 func newCardStatus(s streams) *cobra.Command {
 	c := &cobra.Command{
 		Use: "status", Short: "Show cards and the verification patterns of their master keys",
-		Long: "Show cards and the verification patterns of their master keys.", Args: takes(0, 0),
+		Long: "Show cards and the verification patterns of their master keys: of a card in EP11 mode its one\nwrapping key, of one in CCA mode sym, aes and apka.", Args: takes(0, 0),
 	}
 	p := cardFlags(c)
 	c.RunE = func(*cobra.Command, []string) error {
@@ -296,7 +296,8 @@ func newCardWK(s streams) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "wk CHANGE",
 		Short: "Change the master keys of cards",
-		Long: `Change the master keys of cards. CHANGE is new, which makes a next key; commit, which says
+		Long: `Change the master keys of cards: of one in EP11 mode the wrapping key, of one in CCA mode all
+three. CHANGE is new, which makes a next key; commit, which says
 that it may be used; activate, which makes it the current one, so that keys sealed under the
 one before no longer work: it wants p11fs card reencipher for each token before; zeroise, which removes all; or, of one APQN, separate, which gives
 it keys of its own. A card that is served takes it up at once.`,

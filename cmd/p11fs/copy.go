@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"p11fs/foreign"
+	"p11fs/mountd"
 	"p11fs/p11"
 	"p11fs/secret"
 )
@@ -36,7 +37,7 @@ Another token gets what leaves its own: public keys, certificates and data as th
 private and secret keys that were made with extractable=true. The daemon wraps those under a
 key for this moment alone, which only the command has beside it, and unwraps them there:
 log in to both tokens before. A key without extractable=true leaves its token in no
-way; p11fs backup keeps it together with the token.` + attributesText + objectText,
+way; p11fs backup keeps it together with the token, of a kind that it is for.` + attributesText + objectText,
 		Example: `  p11fs cp swtok/web site
   p11fs cp swtok/web other
   p11fs cp swtok/disk copy decrypt=false`,
@@ -169,9 +170,9 @@ func (k *copying) across(what, object string) error {
 	closed := class == p11.CKO_PRIVATE_KEY || class == p11.CKO_SECRET_KEY && attrs.Bool(p11.CKA_SENSITIVE)
 	switch {
 	case foreign.Types(class) == nil:
-		return fmt.Errorf("%s: %s belongs to its token alone: p11fs backup keeps it", what, filepath.Base(object))
+		return fmt.Errorf("%s: %s belongs to its token alone: leave it there, and %s", what, filepath.Base(object), k.keeping())
 	case (class == p11.CKO_PRIVATE_KEY || class == p11.CKO_SECRET_KEY) && !attrs.Bool(p11.CKA_EXTRACTABLE):
-		return fmt.Errorf("%s: %s was made with extractable=false, and so leaves its token in no way: make a key in %s with p11fs generate, or keep the whole token with p11fs backup", what, filepath.Base(object), filepath.Base(k.to.dir))
+		return fmt.Errorf("%s: %s was made with extractable=false, and so leaves its token in no way: make a key in %s with p11fs generate, or %s", what, filepath.Base(object), filepath.Base(k.to.dir), k.keeping())
 	case closed:
 		return k.wrapped(what, object, attrs)
 	}
@@ -186,6 +187,21 @@ func (k *copying) across(what, object string) error {
 	text := group{attrs: []p11.Attributes{foreign.Portable(attrs)}}.templates()
 	defer secret.Wipe(text)
 	return k.make(what, "import:template", text)
+}
+
+// keeping is how the token is kept that an object stays in.
+func (k *copying) keeping() string {
+	info, _ := k.from.read("info")
+	var c mountd.Config
+	if err := setKinds(&c, "go"); err != nil {
+		return err.Error()
+	}
+	for _, kind := range c.Kinds {
+		if kind.Kept != "" && strings.Contains("\n"+info, "\nkind: "+kind.Name+"\n") {
+			return kind.Kept
+		}
+	}
+	return "keep the whole token with p11fs backup"
 }
 
 // attributes are those of an object that may be seen.
@@ -247,6 +263,9 @@ func (k *copying) wrapped(what, object string, attrs p11.Attributes) error {
 		if words := strings.Fields(line); len(words) == 3 && words[0] == "wrap" {
 			mechanism = words[1]
 		}
+	}
+	if mechanism == "" {
+		return fmt.Errorf("%s: its token wraps no key as p11fs cp needs it: make a key in %s with p11fs generate, or %s", what, filepath.Base(k.to.dir), k.keeping())
 	}
 	wrapped, err := k.from.exchange(what, "", filepath.Join("objects", k.by[k.from], "wrap"), os.O_RDWR, []byte(filepath.Base(object)+"\n"))
 	if err != nil {

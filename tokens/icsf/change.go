@@ -24,6 +24,11 @@ func notSent(t p11.AttributeType) bool {
 
 // sent are the attributes of a template as they go to the server. They share their values.
 func sent(attrs p11.Attributes) (list p11.Attributes, err error) {
+	for _, t := range []p11.AttributeType{p11.CKA_ALWAYS_AUTHENTICATE, p11.CKA_WRAP_WITH_TRUSTED} {
+		if attrs.Bool(p11.CKA_TOKEN) && attrs.Bool(t) { // which would be forgotten with what is known here
+			return nil, p11.Advise(p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "%s: ICSF keeps no such keys", t.Short()), "leave it out, or make the key in another token")
+		}
+	}
 	for _, a := range attrs {
 		if !notSent(a.Type) {
 			list = append(list, a)

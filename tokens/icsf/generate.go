@@ -45,6 +45,9 @@ func (t *token) made(ctx context.Context, h icsfwire.Handle, template p11.Attrib
 		t.forget(h)
 		return nil, err
 	}
+	if template.Has(p11.CKA_ALWAYS_AUTHENTICATE) { // which the server knows nothing of, and a session object keeps
+		got.Delete(p11.CKA_ALWAYS_AUTHENTICATE)
+	}
 	return template.Merge(got), nil
 }
 

@@ -50,7 +50,7 @@ func newKind(p swtok.Provider, w times, trace string) tokens.Kind {
 			return t, nil
 		},
 		Check: check, Weak: weak,
-		NoUpkeep: errNoUpkeep,
+		NoUpkeep: errNoUpkeep, Kept: kept,
 		Unshared: func(tokens.Place) bool { return true },
 	}
 }
@@ -93,4 +93,7 @@ func readConfig(place tokens.Place) (*icsffile.Config, error) {
 }
 
 // errNoUpkeep says why there is no tokens.Upkeep.
-var errNoUpkeep = errors.New("its objects are on the server, and nothing is in its directory but the PINs and the server's password: save the server's, and copy the directory with cp -a while p11fs is stopped")
+var errNoUpkeep = errors.New("its objects are on the server, and nothing is in its directory but the PINs and the server's password: " + kept)
+
+// kept is how a token is.
+const kept = "save the server's tokens (ICSF's TKDS), and copy the directory with cp -a while p11fs is stopped"

@@ -89,6 +89,9 @@ func here(a p11.Attributes, h icsfwire.Handle) p11.Attributes {
 	if class == p11.CKO_PRIVATE_KEY || class == p11.CKO_SECRET_KEY {
 		a = a.WipeSecrets()
 	}
+	if class == p11.CKO_PRIVATE_KEY && !a.Has(p11.CKA_ALWAYS_AUTHENTICATE) {
+		a.SetBool(p11.CKA_ALWAYS_AUTHENTICATE, false) // for which ICSF has no word, and programs ask
+	}
 	if class == p11.CKO_PUBLIC_KEY || class == p11.CKO_CERTIFICATE {
 		// Without the information, or the check value, other programs do as well.
 		_ = pkix.Complete(&a)
