@@ -30,7 +30,7 @@ func TestFleetDaemon(t *testing.T) {
 	conf := filepath.Join(d.dir, "web.conf")
 	text, err := os.ReadFile(conf)
 	if err == nil {
-		err = os.WriteFile(conf, []byte(strings.Replace(string(text), cluster.Endpoints()[0], net.Endpoints()[0], 1)+"lease = 2s\n"), 0o600)
+		err = os.WriteFile(conf, []byte(strings.Replace(string(text), cluster.Endpoints()[0], net.Endpoints()[0], 1)+"lease = 5s\n"), 0o600)
 	}
 	if err != nil {
 		t.Fatal(err)

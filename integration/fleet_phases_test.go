@@ -245,7 +245,7 @@ func (f *fleetTest) pinsTriedAtOnce() {
 	for _, a := range guessers {
 		wg.Go(func() {
 			for range 3 {
-				err := a.tryPIN(p11.CKU_USER, fleetSecret+"-guess")
+				err := f.inContact(func() error { return a.tryPIN(p11.CKU_USER, fleetSecret+"-guess") })
 				switch {
 				case errors.Is(err, historytest.ErrWrong):
 					wrong.Add(1)
@@ -263,19 +263,32 @@ func (f *fleetTest) pinsTriedAtOnce() {
 		f.t.Errorf("%d guesses were looked at, and %d refused", wrong.Load(), locked.Load())
 	}
 	for _, a := range guessers {
-		if err := a.tryPIN(p11.CKU_USER, fleetUser); !errors.Is(err, errLocked) {
+		if err := f.inContact(func() error { return a.tryPIN(p11.CKU_USER, fleetUser) }); !errors.Is(err, errLocked) {
 			f.t.Errorf("the right PIN on host %d, behind the guesses: %v", a.h.n, err)
 		}
 	}
-	if err := guessers[0].as(p11.CKU_SO, firstSO, func(session string) error {
-		_, err := guessers[0].call("initpin", session, hexOf(fleetUser))
-		return err
+	if err := f.inContact(func() error {
+		return guessers[0].as(p11.CKU_SO, firstSO, func(session string) error {
+			_, err := guessers[0].call("initpin", session, hexOf(fleetUser))
+			return err
+		})
 	}); err != nil {
 		f.t.Fatal(err)
 	}
 	for _, a := range guessers {
-		if err := a.tryPIN(p11.CKU_USER, fleetUser); err != nil {
+		if err := f.inContact(func() error { return a.tryPIN(p11.CKU_USER, fleetUser) }); err != nil {
 			f.t.Errorf("the user's PIN that the SO has set, on host %d: %v", a.h.n, err)
 		}
 	}
+}
+
+// inContact does what a machine may do while it is in contact with the fleet, and again if it
+// was not: a busy one may lose its lease for a moment.
+func (f *fleetTest) inContact(do func() error) (err error) {
+	eventually(f.t, "contact with the fleet", func() bool {
+		err = do()
+		e := errUnknown{}
+		return !errors.As(err, &e) || !e.is(p11.CKR_DEVICE_ERROR)
+	})
+	return err
 }
