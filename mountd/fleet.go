@@ -80,7 +80,7 @@ func (d *Daemon) fleetLines(s *slot, owner bool) (lines []string) {
 	}
 	for _, m := range f.Members {
 		if m.Wrong != "" {
-			add("member %s: %s wrong: %s; to mend it: %s", s.Place.Name, m.Address, m.Wrong, m.Mend)
+			add("member %s: %s wrong: %s"+tokens.ToMend+"%s", s.Place.Name, m.Address, m.Wrong, m.Mend)
 		} else {
 			add("member %s: %s good: %s", s.Place.Name, m.Address, m.State)
 		}

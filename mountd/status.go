@@ -2,10 +2,12 @@ package mountd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
+	"p11fs/p11"
 	"p11fs/tokens"
 )
 
@@ -72,7 +74,11 @@ func (d *Daemon) status(owner bool) string {
 				line("damaged", "%s %s", s.Place.Name, text)
 			}
 		case s.err != nil:
-			line("store", "%s failed: %s", s.label(), oneLine(s.err.Error()))
+			why := s.err.Error()
+			if errors.Is(s.err, tokens.ErrAway) {
+				why += tokens.ToMend + p11.AdviceOf(s.err)
+			}
+			line("store", "%s failed: %s", s.label(), oneLine(why))
 		default:
 			line("store", "%s absent: %s", s.label(), s.Why)
 		}

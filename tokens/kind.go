@@ -80,6 +80,9 @@ type Kind struct {
 // daemon opens it as soon as that does.
 var ErrAway = errors.New("it comes by itself")
 
+// ToMend stands in status between what is wrong and what to do about it.
+const ToMend = "; to mend it: "
+
 // A Protection is what a token directory keeps its objects and PINs with.
 type Protection struct {
 	Mechanisms []p11.MechanismType

@@ -90,6 +90,14 @@ func TestFleetCommands(t *testing.T) {
 		}
 		return r
 	}
+	other := etcdtest.NewAuthority(t, t.TempDir()).CA()
+	strange := filepath.Join(t.TempDir(), "strange.conf")
+	if err := os.WriteFile(strange, []byte(strings.ReplaceAll(read(t, filepath.Dir(web), filepath.Base(web)), c.CA(), other)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := command(t, answers, "token", "new", "web", "--fleet", strange); r.code == exitOK || !strings.Contains(r.err, "signed by another authority than that in "+other) || !strings.Contains(r.err, "see who answers") {
+		t.Errorf("the certificate of another authority: %+v", r)
+	}
 	ok(answers, "token", "new", "web", "--fleet", web)
 	ok(answers, "token", "new", "work")
 	if list := ok("", "token", "ls").out; !regexp.MustCompile(`web +fleet .*\nwork +swtok `).MatchString(list) {

@@ -289,6 +289,7 @@ func TestNotServed(t *testing.T) {
 		good: "",
 		good + "store a failed: self-test of RSA failed: no\n":                                "the token a is not served: self-test of RSA failed: no",
 		good + "store b /data/b\noffline b: since 2001-09-09T01:46:40Z: no card\n":            "the token b is offline: since 2001-09-09T01:46:40Z: no card",
+		good + "store a failed: nobody answers" + tokens.ToMend + "ask again\n":               "the token a is not served: nobody answers",
 		good + "store b /data/b\noffline b: no card: 3\n":                                     "the token b is offline: no card: 3",
 		good + "damaged swtok TOK_OBJ: 7 objects are not loaded: " + tokens.RoomAdvice + "\n": "the token swtok TOK_OBJ: 7 objects are not loaded",
 		good + "damaged icsf on the server: there are more: " + tokens.ManyAdvice + "\n":      "the token icsf on the server: there are more",

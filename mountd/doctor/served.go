@@ -87,8 +87,8 @@ func notServed(f Finding, status string) Finding {
 		case what == "store" && failed:
 			name, _, _ := strings.Cut(rest, " ")
 			mend := mend
-			if strings.Contains(why, tokens.ErrAway.Error()) {
-				mend = "nothing, once that is mended"
+			if before, how, told := strings.Cut(why, tokens.ToMend); told { // it comes by itself then
+				why, mend = before, how
 			}
 			all.add(mend, "the token %s is not served: %s", name, why)
 		case what == "offline":
@@ -96,7 +96,7 @@ func notServed(f Finding, status string) Finding {
 		case what == "member" && strings.Contains(rest, " wrong: "):
 			which, wrong, _ := strings.Cut(rest, " wrong: ")
 			token, address, _ := strings.Cut(which, ": ")
-			wrong, mend, _ := strings.Cut(wrong, "; to mend it: ")
+			wrong, mend, _ := strings.Cut(wrong, tokens.ToMend)
 			all.add(mend, "a member of the fleet of %s, %s: %s", token, address, wrong)
 		case what == "damaged" && strings.Contains(rest, tokens.ManyAdvice):
 			about, more, _ := strings.Cut(rest, ": "+tokens.ManyAdvice)

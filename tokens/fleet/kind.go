@@ -121,23 +121,22 @@ func connect(place tokens.Place) (*link, error) {
 // Close ends the connections.
 func (l *link) Close() error { return errors.Join(l.client.Close(), l.key.Close()) }
 
-// A contact is a host that names a certificate which has ended, where etcd says only that
-// nobody comes.
-type contact struct {
-	*lease.Host
-	conf *conf.Config
+// explain names a certificate that keeps this machine from etcd, in an error that says only that
+// etcd does not answer.
+func (l *link) explain(ctx context.Context, err error) error {
+	if p11.RVOf(err) != p11.CKR_DEVICE_ERROR || ctx.Err() != nil {
+		return err
+	}
+	bad := l.conf.Trouble(ctx)
+	if bad == nil {
+		return err
+	}
+	return p11.Advise(p11.Errorf(p11.CKR_DEVICE_ERROR, "%w: %w", err, bad), p11.AdviceOf(bad))
 }
 
-// Alive is Contact's.
-func (c contact) Alive() error {
-	err := c.Host.Alive()
-	if err == nil {
-		return nil
-	}
-	if bad := c.conf.Check(time.Now()); bad != nil {
-		return p11.Advise(p11.Errorf(p11.CKR_DEVICE_ERROR, "%w; %w", err, bad), p11.AdviceOf(bad))
-	}
-	return err
+// end closes l, at the end of what has come to err.
+func (l *link) end(ctx context.Context, err error) error {
+	return errors.Join(l.explain(ctx, err), l.Close())
 }
 
 // config is that of a Store of the token.
@@ -167,13 +166,13 @@ func openToken(ctx context.Context, p swtok.Provider, place tokens.Place, iterat
 	// What is loaded after the machine has joined is what others count on that it has.
 	joining, cancel := context.WithTimeout(ctx, usualTimes().change)
 	defer cancel()
-	if t.host, err = lease.Join(joining, lease.Config{Client: l.client, Prefix: l.conf.Prefix, Key: l.key, Name: l.conf.Host, TTL: l.conf.Lease, Log: place.Log}); err != nil {
-		return nil, err
+	if t.host, err = lease.Join(joining, lease.Config{Client: l.client, Prefix: l.conf.Prefix, Key: l.key, Name: l.conf.Host, TTL: l.conf.Lease, Log: place.Log, Trouble: l.conf.Trouble}); err != nil {
+		return nil, l.explain(ctx, err)
 	}
 	undo = append(undo, t.host.Close)
 	t.Crypto = swtok.NewCrypto(p, place.Rand)
 	cfg := l.config(place, iterations)
-	cfg.Contact = contact{t.host, &l.conf}
+	cfg.Contact = t.host
 	if t.Store, err = Open(ctx, cfg); err != nil {
 		return nil, err
 	}

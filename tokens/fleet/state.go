@@ -11,6 +11,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"p11fs/p11"
 	"p11fs/tokens"
 )
 
@@ -55,9 +56,18 @@ func (t *token) Fleet(ctx context.Context) tokens.Fleet {
 func (t *token) member(ctx context.Context, at string) tokens.FleetMember {
 	m := tokens.FleetMember{Address: at}
 	began := time.Now()
-	st, err := t.client.Status(ctx, at)
+	asking, cancel := ctx, func() {}
+	if end, ok := ctx.Deadline(); ok { // which leaves time to ask why
+		asking, cancel = context.WithDeadline(ctx, began.Add(2*end.Sub(began)/3))
+	}
+	st, err := t.client.Status(asking, at)
+	cancel()
 	if err != nil {
-		m.Wrong, m.Mend = t.ailing(err)
+		if bad := t.conf.TroubleOf(ctx, at); bad != nil {
+			m.Wrong, m.Mend = bad.Error(), p11.AdviceOf(bad)
+		} else {
+			m.Wrong, m.Mend = t.ailing(err)
+		}
 		return m
 	}
 	m.State = fmt.Sprintf("etcd %s, %d kB in use", st.Version, st.DbSizeInUse>>10)

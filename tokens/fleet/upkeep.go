@@ -50,7 +50,7 @@ func (u *upkeep) State() (st tokens.DirectoryState, err error) {
 	if err != nil {
 		return st, err
 	}
-	defer func() { err = errors.Join(err, l.Close()) }()
+	defer func() { err = l.end(context.Background(), err) }()
 	ctx, cancel := context.WithTimeout(context.Background(), stateTime)
 	defer cancel()
 	snap, err := s.newestRecord(ctx, 0)
@@ -119,7 +119,7 @@ func (u *upkeep) Backup(ctx context.Context, w io.Writer, progress func(done, to
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, l.Close()) }()
+	defer func() { err = l.end(ctx, err) }()
 	snap, err := s.snapshot(ctx, 0)
 	if err != nil {
 		return err

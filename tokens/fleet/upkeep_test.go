@@ -36,7 +36,7 @@ func newKeepers(t *testing.T) keepers {
 }
 
 func (k keepers) place(prefix string) tokens.Place {
-	p := place(k.t, confFile(k.t, k.cluster, k.sealKey, ""))
+	p := place(k.t, confFile(k.t, k.cluster, k.sealKey, "lease = 3s"))
 	text := strings.ReplaceAll(string(must[[]byte](k.t)(os.ReadFile(p.Config))), "/p11fs/web/", prefix)
 	noError(k.t, os.WriteFile(p.Config, []byte(text), 0o600))
 	return p

@@ -11,6 +11,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 
 	"p11fs/p11"
 )
@@ -26,6 +28,10 @@ func (c *Config) Client() (*clientv3.Client, error) {
 		Endpoints: c.Endpoints, TLS: conf,
 		// A member that does not answer is left for another one; 10 s is the least that etcd allows.
 		DialKeepAliveTime: max(c.Lease/3, 10*time.Second), DialKeepAliveTimeout: c.Lease / 3, PermitWithoutStream: true,
+		// However long no member answered, the next try is soon.
+		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second}, MinConnectTimeout: 5 * time.Second,
+		})},
 		Logger: zap.NewNop(), // what fails is said by who has asked
 	})
 	if err != nil {
@@ -85,7 +91,7 @@ func (c *Config) certificate(now time.Time) (*tls.Certificate, error) {
 		return nil, p11.Advise(p11.Errorf(p11.CKR_FUNCTION_FAILED, "%s and %s are no certificate and its key: %w", c.Cert, c.Key, err), "have the authority of etcd sign a certificate for a key of this machine's, and name both, as PEM")
 	}
 	const renew = "have the authority sign another one, and put it there; p11fs takes it by itself"
-	switch day := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }; {
+	switch {
 	case now.After(pair.Leaf.NotAfter):
 		return nil, p11.Advise(p11.Errorf(p11.CKR_DEVICE_ERROR, "the certificate %s has ended at %s", c.Cert, day(pair.Leaf.NotAfter)), renew)
 	case now.Before(pair.Leaf.NotBefore):

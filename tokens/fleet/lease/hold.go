@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -62,7 +63,7 @@ func (h *Host) register(ctx context.Context) (*lease, error) {
 // renewedLocked has the lease count from the moment it was asked for.
 func (h *Host) renewedLocked(asked, ttl time.Duration) {
 	h.deadline = asked + ttl - ttl/8
-	h.contact = time.Now()
+	h.contact, h.trouble = time.Now(), nil
 	h.countLocked()
 }
 
@@ -94,7 +95,7 @@ func (h *Host) run(ctx context.Context, l *lease) {
 		}
 		h.cfg.Log.Warn("no contact with the fleet: keys are not used until it is back", "prefix", h.cfg.Prefix, "err", err)
 		for {
-			if l, err = h.register(ctx); err == nil {
+			if l, err = h.registerOrTell(ctx); err == nil {
 				break
 			}
 			select {
@@ -105,6 +106,28 @@ func (h *Host) run(ctx context.Context, l *lease) {
 		}
 		h.cfg.Log.Info("in contact with the fleet again", "prefix", h.cfg.Prefix)
 	}
+}
+
+// registerOrTell is register, which notes meanwhile what keeps this machine from etcd.
+func (h *Host) registerOrTell(ctx context.Context) (*lease, error) {
+	if h.cfg.Trouble == nil {
+		return h.register(ctx)
+	}
+	asking, stop := context.WithCancel(ctx)
+	defer stop()
+	var asked sync.WaitGroup
+	asked.Go(func() {
+		err := h.cfg.Trouble(asking)
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.trouble = err
+	})
+	l, err := h.register(ctx)
+	if err == nil {
+		stop()
+	}
+	asked.Wait()
+	return l, err
 }
 
 // hold keeps a lease and acknowledges changes until it cannot. It returns why.

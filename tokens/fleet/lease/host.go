@@ -20,7 +20,7 @@ import (
 	"p11fs/tokens/fleet/seal"
 )
 
-// Config says in which fleet a machine is. All but Clock must be set.
+// Config says in which fleet a machine is. All but Trouble and Clock must be set.
 type Config struct {
 	// Client is the one by which what others change is watched, too, in a context of
 	// clientv3.WithRequireLeader: a stream of changes that stands still ends the contact.
@@ -30,6 +30,9 @@ type Config struct {
 	Name   string        // of the machine, for people
 	TTL    time.Duration // of the lease
 	Log    *slog.Logger
+	// Trouble says what keeps this machine from etcd, with advice, nil if it does not know. It is
+	// asked while there is no contact, and may be nil.
+	Trouble func(context.Context) error
 	// Clock is a clock that never goes back and does not stand still while the machine
 	// sleeps. It may be nil.
 	Clock func() time.Duration
@@ -56,6 +59,7 @@ type Host struct {
 	acked    int64
 	contact  time.Time // by the time of day, for people
 	why      error     // why there is no lease
+	trouble  error     // what Trouble has said since contact
 }
 
 // An Info is what a host writes about itself.
@@ -145,6 +149,9 @@ func (h *Host) Alive() error {
 	since, why := h.contact.UTC().Format(time.RFC3339), h.why
 	if why == nil {
 		why = errors.New("its lease is over, or what the others have changed is not yet here")
+	}
+	if h.trouble != nil {
+		return p11.Advise(p11.Errorf(p11.CKR_DEVICE_ERROR, "no contact with the fleet since %s: %w", since, h.trouble), p11.AdviceOf(h.trouble))
 	}
 	return p11.Advise(p11.Errorf(p11.CKR_DEVICE_ERROR, "no contact with the fleet since %s: %w", since, slow(why)),
 		"nothing, if it lasts for moments; otherwise see that most members of etcd run and that this machine reaches one: etcdctl endpoint health")
