@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"context"
 	"errors"
+	"sync"
 	"testing"
 
 	"p11fs/p11"
@@ -70,6 +72,32 @@ func TestPublicObjectsWithoutALogin(t *testing.T) {
 	want(t, s.DestroyObject(ctx, first), p11.CKR_OK)
 	_, err = made(s, 30)
 	want(t, err, p11.CKR_OK)
+}
+
+// A filling token has an object of 60 KiB when it was refreshed, as one has whose objects
+// are still read when the first call comes.
+type fillingToken struct {
+	*hooks.Token
+	once sync.Once
+}
+
+func (f *fillingToken) Refresh(ctx context.Context) (err error) {
+	f.once.Do(func() {
+		_, err = f.Create(ctx, p11.Attributes{
+			{Type: p11.CKA_CLASS, Value: p11.Ulong(p11.CKO_DATA)}, {Type: p11.CKA_PRIVATE, Value: p11.Bool(false)},
+			{Type: p11.CKA_TOKEN, Value: p11.Bool(true)}, {Type: p11.CKA_VALUE, Value: make([]byte, 60<<10)},
+		})
+	})
+	return err
+}
+
+// Public objects count that the token has not yet read when the first caller comes.
+func TestPublicObjectsStillRead(t *testing.T) {
+	token := hooks.New("tok", hooks.Options{})
+	b := benchOf(t, token, &fillingToken{Token: token}, Limits{Public: 64 << 10})
+	s := b.session(t, b.app(), rw)
+	_, err := s.CreateObject(t.Context(), append(tmpl(t, "class=data token=true"), p11.Attribute{Type: p11.CKA_VALUE, Value: make([]byte, 20<<10)}))
+	want(t, err, p11.CKR_DEVICE_MEMORY)
 }
 
 func TestStats(t *testing.T) {

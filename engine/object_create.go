@@ -91,7 +91,9 @@ func (s *Session) store(ctx context.Context, list ...*pending) ([]p11.ObjectHand
 			err = s.mayMake(p.attrs)
 		}
 		if err == nil && s.appSlot.current() == nil {
-			err = s.mayGrow(nil, p.attrs)
+			if err = s.appSlot.slot.token.Refresh(ctx); err == nil { // all that are there count
+				err = s.mayGrow(nil, p.attrs)
+			}
 		}
 		if err != nil {
 			s.disown(list...)

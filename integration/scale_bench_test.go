@@ -58,6 +58,8 @@ func measureScale(b *testing.B) {
 	clock("start", d.start)
 	memory("after start")
 	term = d.terminal()
+	clock("objects read", func() { term.ok("test ! -e $O/none.key") }) // which goes on while the token is in use
+	memory("after reading")
 	clock("login", func() { term.ok("echo " + userPIN + " > $T/login") })
 	tell("processor for start and login", processorTime(d.pid()).Seconds(), "s")
 	memory("after login")

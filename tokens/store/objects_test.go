@@ -405,6 +405,7 @@ func TestManyObjects(t *testing.T) {
 	runtime.ReadMemStats(&before)
 	start := time.Now()
 	s := openStore(t, cfg)
+	refresh(t, s) // which waits for all of them
 	took := time.Since(start)
 	runtime.GC()
 	runtime.ReadMemStats(&after)

@@ -87,11 +87,46 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 		return nil, err
 	}
 	s.pending = changes{all: true}
+	if index, err := s.objs.stamp(indexFile); err == nil && index.size > s.cfg.later() {
+		s.loadLater(unlock)
+		unlock = func() error { return nil } // the lock is that of the reading now
+		return s, nil
+	}
 	if err := s.sync(ctx, true); err != nil {
 		return nil, err
 	}
 	s.inspectObjects()
 	return s, nil
+}
+
+// laterSize is from how large an OBJ.IDX on the objects are read after the store is open.
+const laterSize = loadLot * format.IndexLine
+
+func (c *Config) later() int64 { return cmp.Or(c.laterSize, laterSize) }
+
+// loadLater reads the objects while the store is in use already: a daemon with a token of very
+// many is ready at once. Whoever wants to know of an object, or to change something, waits for
+// the token's lock, which is given back when all are read: Refresh and begin see that
+// something is pending. What cannot be read is pending still, and the next one has the error.
+func (s *Store) loadLater(unlock func() error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	s.stopLoading, s.loading = cancel, true
+	s.active.Add(1)
+	go func() {
+		defer s.active.Done()
+		defer cancel()
+		if err := s.sync(ctx, true); err == nil {
+			s.inspectObjects()
+		} else if ctx.Err() == nil {
+			s.cfg.Log.Error("the objects are not read", "dir", s.cfg.Dir, "err", err)
+		}
+		s.mu.Lock()
+		s.loading = false
+		s.mu.Unlock()
+		if err := unlock(); err != nil {
+			s.cfg.Log.Error("token lock", "dir", s.cfg.Dir, "err", err)
+		}
+	}()
 }
 
 // openFiles opens the directory of the objects, removes what a process that was

@@ -252,6 +252,7 @@ func testRoomForNames(t *testing.T, shared, files bool) {
 	}
 	cfg.Room = room * nameSize
 	s = openStore(t, cfg)
+	refresh(t, s)
 	if n := len(s.files); n > room {
 		t.Errorf("%d names are remembered", n)
 	}
@@ -275,6 +276,7 @@ func testRoomForNames(t *testing.T, shared, files bool) {
 	}
 	cfg.Room = 0
 	s = openStore(t, cfg)
+	refresh(t, s)
 	if got := labels(t, s); !got["first"] || !got["last"] {
 		t.Errorf("with more room there are %v", got)
 	}

@@ -75,6 +75,8 @@ type Config struct {
 	kernel  kernel // linux{} but in tests
 	segment func(*shm.TokenSegment) segment
 	noWatch bool // look at every file, as if inotify were used up
+
+	laterSize int64 // 0 but in tests: see loadLater
 }
 
 // A Store is one open token directory.
@@ -93,6 +95,10 @@ type Store struct {
 	closed bool
 	active sync.WaitGroup // lock sections; Add under mu while not closed
 	busy   bool           // a lock section is past its sync and still runs
+	// loading is set while loadLater reads the objects.
+	loading bool
+
+	stopLoading func() // set by Open, or nil; see loadLater
 
 	top, objs *folder
 	w         *watch
@@ -151,6 +157,9 @@ func (s *Store) Close() error {
 	}
 	s.closed = true
 	s.mu.Unlock()
+	if s.stopLoading != nil {
+		s.stopLoading()
+	}
 	s.active.Wait()
 	s.detach()
 	s.mu.Lock()
@@ -164,10 +173,16 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// Info is tokens.Storage.
+// Info is tokens.Storage. The token's data was read before its objects: who asks for it does
+// not wait while loadLater reads them, under the lock that keeps others from changing it.
 func (s *Store) Info(ctx context.Context) (p11.TokenInfo, error) {
-	if err := s.Refresh(ctx); err != nil {
-		return p11.TokenInfo{}, err
+	s.mu.Lock()
+	loading := s.loading && !s.closed
+	s.mu.Unlock()
+	if !loading {
+		if err := s.Refresh(ctx); err != nil {
+			return p11.TokenInfo{}, err
+		}
 	}
 	_, d := s.snapshot()
 	d = s.confirmed(d)
