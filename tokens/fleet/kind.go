@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"time"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-
 	"p11fs/locks"
 	"p11fs/p11"
 	"p11fs/tokens"
@@ -95,7 +93,7 @@ func (t *token) Close() error {
 type link struct {
 	path   string // of the configuration
 	conf   conf.Config
-	client *clientv3.Client
+	client *conf.Client
 	key    *seal.Key
 }
 
@@ -143,7 +141,7 @@ func (l *link) end(ctx context.Context, err error) error {
 func (l *link) config(place tokens.Place, iterations uint64) Config {
 	facts, _ := format.KindOf312(swtok.Kind)
 	cfg := Config{
-		Client: l.client, Prefix: l.conf.Prefix, Key: l.key, Create: place.Create, Room: place.Room,
+		Client: l.client.Client, Prefix: l.conf.Prefix, Key: l.key, Create: place.Create, Room: place.Room,
 		Log: place.Log, Now: place.Now, Rand: place.Rand,
 	}.withRandom()
 	cfg.Format = format.V312(facts, cfg.Rand, iterations)
@@ -166,7 +164,7 @@ func openToken(ctx context.Context, p swtok.Provider, place tokens.Place, iterat
 	// What is loaded after the machine has joined is what others count on that it has.
 	joining, cancel := context.WithTimeout(ctx, usualTimes().change)
 	defer cancel()
-	if t.host, err = lease.Join(joining, lease.Config{Client: l.client, Prefix: l.conf.Prefix, Key: l.key, Name: l.conf.Host, TTL: l.conf.Lease, Log: place.Log, Trouble: l.conf.Trouble}); err != nil {
+	if t.host, err = lease.Join(joining, lease.Config{Client: l.client.Client, Prefix: l.conf.Prefix, Key: l.key, Name: l.conf.Host, TTL: l.conf.Lease, Log: place.Log, Trouble: l.conf.Trouble}); err != nil {
 		return nil, l.explain(ctx, err)
 	}
 	undo = append(undo, t.host.Close)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -13,10 +14,8 @@ import (
 
 	"p11fs/p11"
 	"p11fs/tokens"
+	"p11fs/tokens/fleet/conf"
 )
-
-// slowAnswer is how long a member takes that is called slow: clients wait as long for changes.
-const slowAnswer = 300 * time.Millisecond
 
 var _ tokens.Fellow = (*token)(nil)
 
@@ -55,6 +54,12 @@ func (t *token) Fleet(ctx context.Context) tokens.Fleet {
 // member asks a member how it is.
 func (t *token) member(ctx context.Context, at string) tokens.FleetMember {
 	m := tokens.FleetMember{Address: at}
+	if u, err := url.Parse(at); err == nil {
+		if late := t.client.Late(u.Host); late != nil {
+			m.Wrong, m.Mend = late.Error(), p11.AdviceOf(late)
+			return m
+		}
+	}
 	began := time.Now()
 	asking, cancel := ctx, func() {}
 	if end, ok := ctx.Deadline(); ok { // which leaves time to ask why
@@ -82,8 +87,8 @@ func (t *token) member(ctx context.Context, at string) tokens.FleetMember {
 			m.Wrong, m.Mend = e, "etcdctl endpoint status --cluster, and etcdctl alarm list"
 		}
 	}
-	if took := time.Since(began); m.Wrong == "" && took > slowAnswer {
-		m.Wrong, m.Mend = fmt.Sprintf("it answers after %v", took.Round(time.Millisecond)), "look at the load, the disk and the network of that machine: every change waits for most members"
+	if took := time.Since(began); m.Wrong == "" && took > conf.SlowAnswer {
+		m.Wrong, m.Mend = fmt.Sprintf("it answers after %v", took.Round(time.Millisecond)), conf.LateAdvice
 	}
 	return m
 }

@@ -30,7 +30,12 @@ type keepers struct {
 
 func newKeepers(t *testing.T) keepers {
 	t.Helper()
-	k := keepers{t, etcdtest.Start(t, 1), filepath.Join(t.TempDir(), "seal.key")}
+	return keepersOn(t, etcdtest.Start(t, 1))
+}
+
+func keepersOn(t *testing.T, c *etcdtest.Cluster) keepers {
+	t.Helper()
+	k := keepers{t, c, filepath.Join(t.TempDir(), "seal.key")}
 	noError(t, seal.WriteKey(k.sealKey))
 	return k
 }

@@ -19,19 +19,20 @@ import (
 
 // Client is a client of the fleet's etcd, which connects when it is used. The certificate is
 // read anew for each connection, so one that was renewed needs no restart.
-func (c *Config) Client() (*clientv3.Client, error) {
+func (c *Config) Client() (*Client, error) {
 	conf, err := c.tls()
 	if err != nil {
 		return nil, err
 	}
-	cli, err := clientv3.New(clientv3.Config{
+	cli := newClient()
+	cli.Client, err = clientv3.New(clientv3.Config{
 		Endpoints: c.Endpoints, TLS: conf,
 		// A member that does not answer is left for another one; 10 s is the least that etcd allows.
 		DialKeepAliveTime: max(c.Lease/3, 10*time.Second), DialKeepAliveTimeout: c.Lease / 3, PermitWithoutStream: true,
 		// However long no member answered, the next try is soon.
 		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second}, MinConnectTimeout: 5 * time.Second,
-		})},
+		}), grpc.WithContextDialer(cli.dial), grpc.WithChainUnaryInterceptor(cli.ask)},
 		Logger: zap.NewNop(), // what fails is said by who has asked
 	})
 	if err != nil {

@@ -241,6 +241,9 @@ func (h *Host) Cut(out, in bool) {
 // CutFrom cuts the link to one member.
 func (h *Host) CutFrom(i int, out, in bool) { h.links[i].set(out, in) }
 
+// Slow has what one member answers come late by so much, piece by piece; 0 is as it was.
+func (h *Host) Slow(i int, by time.Duration) { h.links[i].delay(by) }
+
 // Heal makes all links whole.
 func (h *Host) Heal() { h.Cut(false, false) }
 

@@ -5,19 +5,22 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 )
 
 // A link is the way to one member: a listener that passes on what comes, unless it is cut.
 // Like a network that drops packets it does not say that it is cut: what is sent waits, and
 // arrives once the link is healed, if those who sent it still wait.
 type link struct {
-	l  net.Listener
-	wg sync.WaitGroup
+	l     net.Listener
+	wg    sync.WaitGroup
+	ended chan struct{} // closed when the link is
 
 	mu     sync.Mutex
-	healed *sync.Cond // cut or closed has changed
-	to     string     // where the member listens; empty while it does not
-	cut    [2]bool    // by direction
+	healed *sync.Cond    // cut or closed has changed
+	to     string        // where the member listens; empty while it does not
+	cut    [2]bool       // by direction
+	slow   time.Duration // by which each piece of what comes is late
 	closed bool
 	conns  map[net.Conn]bool
 }
@@ -34,7 +37,7 @@ func newLink() (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &link{l: l, conns: make(map[net.Conn]bool)}
+	k := &link{l: l, conns: make(map[net.Conn]bool), ended: make(chan struct{})}
 	k.healed = sync.NewCond(&k.mu)
 	k.wg.Go(k.accept)
 	return k, nil
@@ -60,10 +63,31 @@ func (k *link) set(cutOut, cutIn bool) {
 	k.healed.Broadcast()
 }
 
+// delay has what the member answers be late, piece by piece.
+func (k *link) delay(d time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.slow = d
+}
+
+// late waits as long as a piece of what comes is late.
+func (k *link) late() {
+	k.mu.Lock()
+	d := k.slow
+	k.mu.Unlock()
+	if d > 0 {
+		select {
+		case <-time.After(d):
+		case <-k.ended:
+		}
+	}
+}
+
 // close ends all connections, and waits for them.
 func (k *link) close() {
 	k.mu.Lock()
 	k.closed = true
+	close(k.ended)
 	for c := range k.conns {
 		_ = c.Close()
 	}
@@ -152,6 +176,9 @@ func (k *link) copy(to, from net.Conn, direction int) {
 	for {
 		n, err := from.Read(b)
 		if n > 0 {
+			if direction == in {
+				k.late()
+			}
 			if !k.pass(direction) {
 				return
 			}
