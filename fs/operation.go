@@ -119,7 +119,8 @@ func (o operation) refusal(slot *engine.Slot, i engine.ObjectInfo) error {
 		facts, _ := p11.MechanismFacts(m.Type)
 		return m.Flags&o.function != 0 && slices.Contains(facts.KeyTypes, i.KeyType)
 	}
-	why, advice := "the key has no "+o.usage.Short()+"=true", "use a key that has; those that are made keep their usage"
+	why := "the key has no " + o.usage.Short() + "=true"
+	advice := "use a key that has, or give it that, as p11fs set KEY " + o.usage.Short() + "=true does"
 	switch {
 	case !slices.ContainsFunc(slot.Mechanisms(), can):
 		why, advice = "no key of type "+i.KeyType.Short()+" can "+o.name, "use a key of another type; the key's file mechanisms lists what this one can do"

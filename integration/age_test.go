@@ -60,10 +60,21 @@ func TestAge(t *testing.T) {
 	refused("age -d -i tag.txt secret.age", "no identity matched")
 	term.ok("p11fs generate swtok x25519 label=other && p11fs generate swtok ec:p256 label=signs && p11fs generate swtok rsa:2048 label=rsa")
 	refused("p11fs age-recipient --identity swtok/other > other.txt && age -d -i other.txt both.age", "no identity matched")
-	refused("age -o x.age -r $(p11fs age-recipient swtok/signs) secret.txt && p11fs age-recipient --identity swtok/signs > signs.txt && age -d -i signs.txt x.age", "no derive=true")
+	// Nobody encrypts for a key that would not open it, and one that was made to sign learns to.
+	for _, line := range []string{"p11fs age-recipient swtok/signs", "p11fs age-recipient swtok/signs.pub", "p11fs age-recipient --identity signs"} {
+		refused(line, "p11fs set swtok/signs.key derive=true first")
+	}
+	term.ok("p11fs set swtok/signs.key derive=true && age -o x.age -r $(p11fs age-recipient swtok/signs) secret.txt && p11fs age-recipient --identity swtok/signs > signs.txt && p11fs set swtok/signs derive=false")
+	refused("age -d -i signs.txt x.age", "the key has no derive=true: use a key that has, or give it that, as p11fs set KEY derive=true does")
+	term.ok("p11fs set swtok/signs derive=true && age -d -i signs.txt x.age | cmp - secret.txt")
 	refused("p11fs age-recipient swtok/rsa", "age has no recipients of its type")
 
 	// It is found by what it is, and leaves nothing behind.
+	term.ok("p11fs logout swtok")
+	if r := term.run("p11fs age-recipient swtok/tag | cmp - tag.pub"); r.status != 0 || !strings.Contains(r.err, "swtok/tag.pub: whether its private key has derive=true") {
+		t.Errorf("of a key whose private half is not seen: status %d, %s", r.status, r.err)
+	}
+	term.ok("echo " + userPIN + " > $T/login")
 	term.ok("p11fs mv swtok/box elsewhere && age -d -i box.txt secret.age | cmp - secret.txt && p11fs rm --yes elsewhere tag other signs rsa && ls $O | cmp - before")
 	refused("age -d -i box.txt secret.age", "the key is in no token here")
 	term.ok("p11fs logout swtok")

@@ -42,10 +42,13 @@ is known to age from version 1.3, and to others by their plugin age-plugin-tag.
 
 With --identity it is what opens the file again, by age-plugin-p11fs, which must be in PATH:
 the same program under that name. It has the public key alone, and is no secret; the terminal
-must be logged in to the token, and a P-256 key was made with derive=true:
+must be logged in to the token:
 
   p11fs age-recipient --identity swtok/box > box.txt
-  age -d -i box.txt msg.age` + keyText,
+  age -d -i box.txt msg.age
+
+What is encrypted for a P-256 key opens with derive=true alone, which the key is made with, or
+gets by p11fs set KEY derive=true. A key without it is refused.` + keyText,
 		Example: `  p11fs age-recipient swtok/box`,
 		Args:    takes(1, 1),
 	}
@@ -63,9 +66,16 @@ must be logged in to the token, and a P-256 key was made with derive=true:
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
+		unsure, err := at.opens(k, key, name)
+		if err != nil {
+			return err
+		}
 		r, err := k.recipient()
 		if err != nil {
 			return err
+		}
+		if unsure != "" {
+			fmt.Fprintf(s.err, "p11fs: %s\n", printable(unsure))
 		}
 		if !*identity {
 			_, err = fmt.Fprintln(s.out, r)
@@ -75,6 +85,28 @@ must be logged in to the token, and a P-256 key was made with derive=true:
 		return err
 	}
 	return c
+}
+
+// opens refuses a key whose private half does not do what opens files, before anybody encrypts
+// for it. It returns what there is to say where that half is not seen.
+func (t tree) opens(k ageKey, key, name string) (unsure string, err error) {
+	private := key
+	if !strings.HasSuffix(key, ".key") {
+		if private, err = k.in(t); err != nil {
+			return "", err
+		}
+	}
+	if private == "" { // another's, or one that a login shows
+		if k.public.Curve() == ecdh.P256() && t.role("") == "public" {
+			unsure = fmt.Sprintf("%s: whether its private key has derive=true, which opens what is encrypted, is seen after p11fs login %s", name, shellQuote(filepath.Base(t.dir)))
+		}
+		return unsure, nil
+	}
+	if derive, err := t.read(private, "attr/derive"); err != nil || derive == "true\n" {
+		return "", err
+	}
+	name = filepath.Join(filepath.Base(t.dir), filepath.Base(private))
+	return "", fmt.Errorf("%s has no derive=true, and would not open what is encrypted for it: p11fs set %s derive=true first", name, shellQuote(name))
 }
 
 // ageKey reads the public half of a key.
@@ -179,22 +211,15 @@ func (k ageKey) find(getenv func(string) string) (at tree, key string, err error
 	if err != nil {
 		return at, "", err
 	}
-	kind := "ec-montgomery"
-	if k.public.Curve() == ecdh.P256() {
-		kind = "ec"
-	}
 	var public []string
 	for _, token := range t.tokens() {
-		names, err := t.ask("find the key", token, "find", []byte("class=private-key key-type="+kind+"\n"))
+		at := tree{filepath.Join(t.dir, token)}
+		key, err := k.in(at)
 		if err != nil {
 			continue // a slot without a token
 		}
-		at := tree{filepath.Join(t.dir, token)}
-		for name := range strings.Lines(names) {
-			key := filepath.Join("objects", strings.TrimSuffix(name, "\n"))
-			if found, err := at.ageKey(key); err == nil && found.public.Equal(k.public) {
-				return at, key, nil
-			}
+		if key != "" {
+			return at, key, nil
 		}
 		if t.role(token) == "public" {
 			public = append(public, "p11fs login "+shellQuote(token))
@@ -204,4 +229,23 @@ func (k ageKey) find(getenv func(string) string) (at tree, key string, err error
 		return at, "", fmt.Errorf("the key is not in a token that this terminal is logged in to: log in first (%s)", strings.Join(public, " or "))
 	}
 	return at, "", errors.New("the key is in no token here: it may have been destroyed, or be in another user's")
+}
+
+// in finds the private key in the token whose folder t is, or "".
+func (k ageKey) in(t tree) (key string, err error) {
+	kind := "ec-montgomery"
+	if k.public.Curve() == ecdh.P256() {
+		kind = "ec"
+	}
+	names, err := t.ask("find the key", "", "find", []byte("class=private-key key-type="+kind+"\n"))
+	if err != nil {
+		return "", err
+	}
+	for name := range strings.Lines(names) {
+		key := filepath.Join("objects", strings.TrimSuffix(name, "\n"))
+		if found, err := t.ageKey(key); err == nil && found.public.Equal(k.public) {
+			return key, nil
+		}
+	}
+	return "", nil
 }
