@@ -31,7 +31,7 @@ const (
 	TokenWent        EventKind = "went"
 	TokenOffline     EventKind = "offline"
 	TokenOnline      EventKind = "online"
-	EventsLost       EventKind = "lost" // there were more than the watcher keeps
+	EventsLost       EventKind = "lost" // more than the watcher keeps, or may be told of no more
 )
 
 // An Event is one change of a token.
@@ -70,6 +70,8 @@ type Watcher struct {
 	slot  *Slot // nil: all
 	owner bool  // of the daemon: may know of its logins
 	news  chan struct{}
+
+	reading sync.Mutex // held by who takes from the queue; outside of all other locks
 
 	mu    sync.Mutex // guards all below; the engine's other locks and those of tokens may be held
 	queue []noted
@@ -129,7 +131,7 @@ func (w *Watcher) Close() {
 	for i := range w.queue {
 		w.app.account.Give(w.queue[i].size())
 	}
-	w.queue = nil
+	w.queue, w.lost = nil, 0
 	w.mu.Unlock()
 	ws := &w.app.engine.watchers
 	ws.mu.Lock()
@@ -164,39 +166,66 @@ func (w *Watcher) nudge() {
 // News gets something whenever there may be something for Next.
 func (w *Watcher) News() <-chan struct{} { return w.news }
 
-// Next returns the oldest event that was not returned yet. more is false if there is none,
-// and ended if none will come: the application or the slot has gone.
+// Next returns the oldest event that was not returned yet. In the place of those that may be
+// told no more, of private objects under a login that has ended since, it says how many they
+// were. more is false if there is none, and ended if none will come: the application or the slot
+// has gone.
 func (w *Watcher) Next() (v Event, more, ended bool) {
-	for {
-		n, some, ended := w.take()
-		if !some || w.may(&n) {
-			return n.Event, some, ended && !some
+	w.reading.Lock()
+	defer w.reading.Unlock()
+	for hidden := (Event{Kind: EventsLost}); ; {
+		n, some, ended := w.first()
+		switch {
+		case some && !w.may(&n):
+			w.drop()
+			hidden.At, hidden.Lost = n.At, hidden.Lost+1
+			continue
+		case hidden.Lost > 0:
+			return hidden, true, false
+		case some:
+			w.drop()
 		}
+		return n.Event, some, ended && !some
 	}
 }
 
-func (w *Watcher) take() (n noted, some, ended bool) {
+// first is the oldest that waits.
+func (w *Watcher) first() (n noted, some, ended bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.queue) == 0 && w.lost > 0 {
-		n, w.lost = w.lostLocked(), 0
-		return n, true, false
+	if len(w.queue) == 0 {
+		w.markLocked()
 	}
 	if len(w.queue) == 0 {
 		return n, false, w.ended
 	}
-	n = w.queue[0]
+	return w.queue[0], true, false
+}
+
+// drop takes the oldest away.
+func (w *Watcher) drop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.queue) == 0 {
+		return // the watcher was closed
+	}
+	w.app.account.Give(w.queue[0].size())
 	w.queue[0] = noted{}
 	w.queue = w.queue[1:]
-	w.app.account.Give(n.size())
 	if len(w.queue) > 0 || w.lost > 0 || w.ended {
 		w.nudge() // another who waits
 	}
-	return n, true, false
 }
 
-func (w *Watcher) lostLocked() noted {
-	return noted{Event: Event{At: w.app.engine.now(), Kind: EventsLost, Lost: w.lost}}
+// markLocked has the queue say how many were lost behind it.
+func (w *Watcher) markLocked() {
+	if w.lost == 0 {
+		return
+	}
+	mark := noted{Event: Event{At: w.app.engine.now(), Kind: EventsLost, Lost: w.lost}}
+	w.lost = 0
+	w.app.account.Give(-mark.size())
+	w.queue = append(w.queue, mark)
 }
 
 // may says whether the application may still know of what was noted: a private object is
@@ -229,12 +258,7 @@ func (w *Watcher) put(n noted) {
 	case len(w.queue) >= maxEvents || w.app.account.Take(n.size()) != nil:
 		w.lost++
 	default:
-		if w.lost > 0 {
-			mark := w.lostLocked()
-			w.lost = 0
-			w.app.account.Give(-mark.size())
-			w.queue = append(w.queue, mark)
-		}
+		w.markLocked()
 		w.queue = append(w.queue, n)
 	}
 	w.nudge()

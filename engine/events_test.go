@@ -86,15 +86,20 @@ func TestEvents(t *testing.T) {
 	tells(t, "another user", wo, "changed:new gone:new")
 	create(t, s, "class=data private=true token=true label=late")
 	want(t, s.Logout(ctx), p11.CKR_OK)
-	tells(t, "who has logged out since", wa, "logout")
-	tells(t, "another user", wo, "made:late")
+	create(t, s, "class=data private=false token=true label=after")
+	tells(t, "who has logged out since", wa, "lost:1 logout made:after")
+	tells(t, "another user", wo, "made:late made:after")
 	other.Close()
 	tells(t, "an application that has ended", wo, "logout end")
 	logIn(t, s, p11.CKU_USER, "1234") // the first, which reads the private objects
 	tells(t, "the user", wa, "login")
 	want(t, s.DestroyObject(ctx, public), p11.CKR_OK)
 	tells(t, "the user", wa, "gone:open")
-	tells(t, "who is not logged in", ws, "made:open gone:open")
+	tells(t, "who is not logged in", ws, "made:open made:after gone:open")
+	create(t, s, aesKey+" private=true token=true label=one")
+	create(t, s, aesKey+" private=true token=true label=two")
+	a.Close()
+	tells(t, "the user whose application has ended", wa, "lost:2 logout end")
 }
 
 // TestEventsOfLocks: a PIN that is locked, by this process or another, ends logins.
@@ -144,7 +149,7 @@ func TestEventsByGrants(t *testing.T) {
 	tells(t, "the service", w, "held made:web")
 	create(t, s, aesKey+" private=true token=true label=web")
 	b.slot.Release("test")
-	tells(t, "the service without a grant that counts", w, "released")
+	tells(t, "the service without a grant that counts", w, "lost:1 released")
 }
 
 // TestEventsAreBounded: who does not read loses events, and is told so; the uid pays.

@@ -67,6 +67,12 @@ func TestEventsFile(t *testing.T) {
 			t.Errorf("%s is told\n%s", who, got)
 		}
 	}
+	// What was not read before a logout is told no more, and is not missing in silence.
+	alice.must(alice.echo("aes:256 label=late", "tok/generate"))
+	alice.must(alice.echo("", "tok/logout"))
+	if got := mine.told(); got != "- lost events=1\ntok logout user=user" {
+		t.Errorf("after a logout the token's file tells\n%s", got)
+	}
 	for _, p := range []string{"", "tok"} {
 		if slices.Contains(alice.ls(p), "events") {
 			t.Errorf("%q lists the file, and who reads a whole tree waits without end", p)

@@ -19,10 +19,11 @@ func newEvents(s streams) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "events [TOKEN]",
 		Short: "Print what happens to the tokens, one line each, as it happens",
-		Long: `Print what happens to a token, or to all, one line each, until it is interrupted: objects
-made, changed and gone, through whatever door; logins of this terminal; PINs locked and
-unlocked; tokens that come, go, or go offline. It tells what you may see: of private objects
-while you are logged in, or have a grant. It reads the file events of the mount.`,
+		Long: `Print what happens to a token, or to all, one line each, until it is interrupted, as by
+Ctrl-C (exit status 130): objects made, changed and gone, through whatever door; logins of
+this terminal; PINs locked and unlocked; tokens that come, go, or go offline. It tells what
+you may see: of private objects while you are logged in, or have a grant. What came too fast,
+or was not read before a logout, is a line lost. It reads the file events of the mount.`,
 		Example: `  p11fs events
   p11fs events swtok --json | jq --unbuffered -r 'select(.event == "gone") | .label'`,
 		Args: takes(0, 1),

@@ -83,7 +83,7 @@ func newRoot(s streams) *cobra.Command {
 and sessions as files: what is written to a key's file "sign" comes back signed.
 
 Exit status: 0 success; 1 failure; 2 wrong usage; 3 p11fs is not mounted;
-4 not logged in, or wrong PIN or pass phrase; 5 in use.`,
+4 not logged in, or wrong PIN or pass phrase; 5 in use; 130 interrupted.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		// How many letters may be wrong in a misspelt command.
