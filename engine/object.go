@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"context"
+	"iter"
 	"time"
 
 	"p11fs/p11"
@@ -336,6 +337,27 @@ func (e *entry) names() ObjectInfo {
 	info := e.outline(readable)
 	info.ID = bytes.Clone(info.ID)
 	return info
+}
+
+// peek is what names has of an object whose every attribute may be seen, without holding it:
+// what is packed stays so. It is false if the object has gone, or another version has come.
+func (v view) peek(o *tokens.Object) (ObjectInfo, bool) {
+	e := entry{handle: v.handle(o), object: o}
+	info := e.outline(nil)
+	there := o.Look(func(attrs iter.Seq[p11.Attribute]) {
+		for a := range attrs {
+			switch a.Type {
+			case p11.CKA_CLASS:
+				class, _ := p11.ToUlong(a.Value)
+				info.Class = p11.ObjectClass(class)
+			case p11.CKA_LABEL:
+				info.Label = string(a.Value)
+			case p11.CKA_ID:
+				info.ID = bytes.Clone(a.Value)
+			}
+		}
+	})
+	return info, there
 }
 
 // outline is what does not depend on the values of most attributes.

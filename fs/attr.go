@@ -4,8 +4,6 @@ import (
 	"context"
 	"syscall"
 
-	"github.com/hanwen/go-fuse/v2/fuse"
-
 	"p11fs/p11"
 	"p11fs/secret"
 )
@@ -19,12 +17,12 @@ type attrDir struct {
 
 func (d *attrDir) path(name string) string { return d.object.path("attr/" + name) }
 
-func (d *attrDir) list(ctx context.Context, c caller) ([]fuse.DirEntry, error) {
+func (d *attrDir) list(ctx context.Context, c caller) (entries, error) {
 	i, err := d.object.describe(ctx, c, d.object.ref)
 	if err != nil {
 		return nil, err
 	}
-	var list []fuse.DirEntry
+	var list few
 	for _, a := range i.Attrs {
 		if !i.Attrs.Secret(a.Type) {
 			name := a.Type.Short()

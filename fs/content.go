@@ -8,8 +8,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/hanwen/go-fuse/v2/fuse"
-
 	"p11fs/engine"
 	"p11fs/p11"
 	"p11fs/p11/pkix"
@@ -165,13 +163,13 @@ func (t content) label(name string) string {
 	return name
 }
 
-func (d *contentDir) list(ctx context.Context, c caller) ([]fuse.DirEntry, error) {
+func (d *contentDir) list(ctx context.Context, c caller) (entries, error) {
 	a, err := d.viewer(c)
 	if err != nil {
 		return nil, err
 	}
 	names, err := d.all(ctx, a, ofClass(d.class))
-	var list []fuse.DirEntry
+	var list few
 	for _, n := range names {
 		list = append(list, d.dirEntry(strings.TrimSuffix(n.name, d.suffix)+d.ext, d.path(n.ref, strings.Contains(n.name, "~")), syscall.S_IFREG))
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"syscall"
 
-	"github.com/hanwen/go-fuse/v2/fuse"
-
 	"p11fs/p11"
 )
 
@@ -15,8 +13,8 @@ type digestDir struct {
 	place
 }
 
-func (d *digestDir) list(context.Context, caller) ([]fuse.DirEntry, error) {
-	var list []fuse.DirEntry
+func (d *digestDir) list(context.Context, caller) (entries, error) {
+	var list few
 	for _, m := range d.slot.Mechanisms() {
 		if name := m.Type.Short(); m.Flags&p11.CKF_DIGEST != 0 {
 			list = append(list, d.dirEntry(name, "digest/"+name, syscall.S_IFREG))

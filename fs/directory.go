@@ -11,7 +11,7 @@ import (
 // A directory is what is behind a node that is one.
 type directory interface {
 	// list returns the names that the caller may see.
-	list(ctx context.Context, c caller) ([]fuse.DirEntry, error)
+	list(ctx context.Context, c caller) (entries, error)
 	// lookup returns the entry of that name, or an error of ENOENT.
 	lookup(ctx context.Context, c caller, name string) (*entry, error)
 
@@ -46,53 +46,100 @@ func (fixedNames) create(context.Context, caller, string, uint32) (*entry, *hand
 var (
 	_ gofs.FileReaddirenter = (*listing)(nil)
 	_ gofs.FileSeekdirer    = (*listing)(nil)
+	_ gofs.FileReleasedirer = (*listing)(nil)
 )
 
-// A listing is an open directory. It is made at the first read, and stays as it is
-// until the directory is rewound. The kernel sends one request at a time.
+// entries are what a directory had when its listing began.
+type entries interface {
+	// from returns some of them from a place on, each with the place behind it as its Off;
+	// none at the end.
+	from(ctx context.Context, place int) ([]fuse.DirEntry, error)
+	// len is the place of the end.
+	len() int
+}
+
+// few are entries that are few enough to be held.
+type few []fuse.DirEntry
+
+func (e few) len() int { return len(e) }
+
+func (e few) from(_ context.Context, place int) ([]fuse.DirEntry, error) {
+	for i := range e {
+		e[i].Off = uint64(i + 1)
+	}
+	return e[place:], nil
+}
+
+// A listing is an open directory. What is in it is decided at the first read, and stays as it
+// is until the directory is rewound; but what has gone meanwhile may be left out. The kernel
+// sends one request at a time.
 type listing struct {
-	node    *node
-	entries []fuse.DirEntry
-	loaded  bool
-	next    int
+	node  *node
+	all   entries         // nil before the first read
+	piece []fuse.DirEntry // that have been made, and not yet been asked for
+	place int             // behind what was given
+	held  int             // bytes in the account of uid
+	uid   uint32
 }
 
 // Readdirent returns the next entry, or nil at the end.
-func (l *listing) Readdirent(ctx context.Context) (next *fuse.DirEntry, errno syscall.Errno) {
-	if !l.loaded {
-		errno = l.node.serve(ctx, func(ctx context.Context, c caller) syscall.Errno {
-			entries, err := l.node.dir.list(ctx, c)
-			if err == nil {
-				l.entries, l.loaded = entries, true
-				who := l.node.fs.callers.ownerOf(c)
-				for i, e := range entries {
-					if e.Mode == syscall.S_IFREG {
-						entries[i].Ino = l.node.fs.fileIno(e.Ino, who)
-					}
-				}
-			}
-			return l.node.failed(c, err)
+func (l *listing) Readdirent(ctx context.Context) (*fuse.DirEntry, syscall.Errno) {
+	if len(l.piece) == 0 {
+		errno := l.node.serve(ctx, func(ctx context.Context, c caller) syscall.Errno {
+			return l.node.failed(c, l.read(ctx, c))
 		})
+		if errno != 0 || len(l.piece) == 0 {
+			return nil, errno
+		}
 	}
-	if l.next >= len(l.entries) {
-		return nil, errno
+	next := &l.piece[0]
+	l.piece, l.place = l.piece[1:], int(next.Off)
+	return next, 0
+}
+
+// read makes the next piece.
+func (l *listing) read(ctx context.Context, c caller) (err error) {
+	if l.all == nil {
+		all, err := l.node.dir.list(ctx, c)
+		if err != nil {
+			return err
+		}
+		size := heldPlaces(all.len()) * placeSize
+		if err := l.node.fs.config.Engine.Account(c.uid).Take(size); err != nil {
+			return err
+		}
+		l.all, l.held, l.uid = all, size, c.uid
 	}
-	e := l.entries[l.next]
-	l.next++
-	e.Off = uint64(l.next)
-	return &e, 0
+	if l.piece, err = l.all.from(ctx, l.place); err != nil {
+		return err
+	}
+	who := l.node.fs.callers.ownerOf(c)
+	for i, e := range l.piece {
+		if e.Mode == syscall.S_IFREG {
+			l.piece[i].Ino = l.node.fs.fileIno(e.Ino, who)
+		}
+	}
+	return nil
 }
 
 // Seekdir continues at an offset that was given out. 0 makes the listing anew.
-func (l *listing) Seekdir(_ context.Context, off uint64) syscall.Errno {
-	if off > uint64(len(l.entries)) {
+func (l *listing) Seekdir(ctx context.Context, off uint64) syscall.Errno {
+	if off != 0 && (l.all == nil || off > uint64(l.all.len())) {
 		return syscall.EINVAL
 	}
-	l.next = int(off)
 	if off == 0 {
-		l.entries, l.loaded = nil, false
+		l.Releasedir(ctx, 0)
 	}
+	l.place, l.piece = int(off), nil
 	return 0
+}
+
+// Releasedir is closedir(3).
+func (l *listing) Releasedir(context.Context, uint32) {
+	if l.held > 0 {
+		l.node.fs.config.Engine.Account(l.uid).Give(l.held)
+	}
+	l.all, l.piece, l.held = nil, nil, 0
 }
 
 // A staticDir is a directory whose names are always the same.
@@ -138,15 +185,16 @@ func (d *staticDir) addDir(name string, dir directory) {
 	d.add(name, &entry{place: d.place, path: name, perm: 0o770, dir: dir})
 }
 
-func (d *staticDir) list(context.Context, caller) ([]fuse.DirEntry, error) {
-	var list []fuse.DirEntry
+func (d *staticDir) list(context.Context, caller) (entries, error) { return d.names(), nil }
+
+func (d *staticDir) names() (list few) {
 	for _, e := range d.entries {
 		if e.unlisted {
 			continue
 		}
 		list = append(list, e.dirEntry(e.name, e.path, e.kind()))
 	}
-	return list, nil
+	return list
 }
 
 func (d *staticDir) lookup(_ context.Context, _ caller, name string) (*entry, error) {

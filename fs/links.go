@@ -36,32 +36,10 @@ type byIDDir struct {
 	objects
 }
 
-func (d *byIDDir) list(ctx context.Context, c caller) ([]fuse.DirEntry, error) {
-	a, err := d.viewer(c)
-	if err != nil {
-		return nil, err
-	}
-	var list []fuse.DirEntry
-	var names []plainName
-	var refs []objectRef
-	owners := make(map[string]int) // which object has a plain name
-	err = d.each(ctx, a, nil, func(i engine.ObjectInfo) bool {
-		if n, ok := idName(i); ok {
-			if owner, taken := owners[n.String()]; !taken || n.before(names[owner]) {
-				owners[n.String()] = len(names)
-			}
-			names, refs = append(names, n), append(refs, refOf(i))
-		}
-		return true
+func (d *byIDDir) list(ctx context.Context, c caller) (entries, error) {
+	return d.long(ctx, c, idName, func(name string, i engine.ObjectInfo) fuse.DirEntry {
+		return d.dirEntry(name, "by-id/"+refOf(i).uid(), syscall.S_IFLNK)
 	})
-	for i, n := range names {
-		name := n.String()
-		if owners[name] != i {
-			name = n.full(refs[i])
-		}
-		list = append(list, d.dirEntry(name, "by-id/"+refs[i].uid(), syscall.S_IFLNK))
-	}
-	return list, err
 }
 
 // idName is the name by CKA_ID, for those that fit into one.
@@ -98,19 +76,15 @@ type byUIDDir struct {
 	objects
 }
 
-func (d *byUIDDir) list(ctx context.Context, c caller) ([]fuse.DirEntry, error) {
-	a, err := d.viewer(c)
-	if err != nil {
-		return nil, err
-	}
-	var list []fuse.DirEntry
-	err = d.each(ctx, a, nil, func(i engine.ObjectInfo) bool {
-		if uid := refOf(i).uid(); i.Token {
-			list = append(list, d.dirEntry(uid, "by-uid/"+uid, syscall.S_IFLNK))
-		}
-		return true
+func (d *byUIDDir) list(ctx context.Context, c caller) (entries, error) {
+	return d.long(ctx, c, uidName, func(name string, _ engine.ObjectInfo) fuse.DirEntry {
+		return d.dirEntry(name, "by-uid/"+name, syscall.S_IFLNK)
 	})
-	return list, err
+}
+
+// uidName is the name of a token object by its uid.
+func uidName(i engine.ObjectInfo) (plainName, bool) {
+	return plainName{base: refOf(i).uid(), source: fromUID}, i.Token
 }
 
 func (d *byUIDDir) lookup(ctx context.Context, c caller, name string) (*entry, error) {

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"syscall"
 
-	"github.com/hanwen/go-fuse/v2/fuse"
-
 	"p11fs/engine"
 	"p11fs/p11"
 	"p11fs/p11/pkix"
@@ -54,12 +52,12 @@ func views() []view {
 
 var errNoView = refuse(syscall.ENOENT, p11.CKR_ATTRIBUTE_TYPE_INVALID, "this object has no such file: ls shows those that it has")
 
-func (d *objectDir) list(ctx context.Context, c caller) ([]fuse.DirEntry, error) {
+func (d *objectDir) list(ctx context.Context, c caller) (entries, error) {
 	i, err := d.describe(ctx, c, d.ref)
 	if err != nil {
 		return nil, err
 	}
-	list := []fuse.DirEntry{d.dirEntry("attr", d.path("attr"), syscall.S_IFDIR)}
+	list := few{d.dirEntry("attr", d.path("attr"), syscall.S_IFDIR)}
 	for _, v := range views() {
 		if d.has(ctx, c, v, i) {
 			list = append(list, d.dirEntry(v.name, d.path(v.name), syscall.S_IFREG))

@@ -113,25 +113,19 @@ func (o objects) all(ctx context.Context, a *engine.Application, template p11.At
 		})
 		return list, err
 	}
-	var plain []plainName
-	owners := make(map[string]int) // which object has a plain name
-	err := o.each(ctx, a, nil, func(i engine.ObjectInfo) bool {
-		n := plainNameOf(i)
-		name := n.String()
-		if owner, taken := owners[name]; !n.cut && (!taken || n.before(plain[owner])) {
-			owners[name] = len(plain)
-		}
-		plain = append(plain, n)
+	names, err := o.named(ctx, a, ownName)
+	if err != nil {
+		return nil, err
+	}
+	err = names.each(ctx, 0, func(_ int, name string, i engine.ObjectInfo) bool {
 		list = append(list, objectName{name, refOf(i)})
 		return true
 	})
-	for i, n := range plain {
-		if n.cut || owners[list[i].name] != i {
-			list[i].name = n.full(list[i].ref)
-		}
-	}
 	return list, err
 }
+
+// ownName is plainNameOf: every object has a name.
+func ownName(i engine.ObjectInfo) (plainName, bool) { return plainNameOf(i), true }
 
 // nameOf is the object's name among those that a may see.
 func (o objects) nameOf(ctx context.Context, a *engine.Application, i engine.ObjectInfo) string {
@@ -319,17 +313,10 @@ type objectsDir struct {
 	objects
 }
 
-func (d *objectsDir) list(ctx context.Context, c caller) ([]fuse.DirEntry, error) {
-	a, err := d.viewer(c)
-	if err != nil {
-		return nil, err
-	}
-	names, err := d.all(ctx, a, nil)
-	list := make([]fuse.DirEntry, 0, len(names))
-	for _, n := range names {
-		list = append(list, d.dirEntry(n.name, n.ref.path(), syscall.S_IFDIR))
-	}
-	return list, err
+func (d *objectsDir) list(ctx context.Context, c caller) (entries, error) {
+	return d.long(ctx, c, ownName, func(name string, i engine.ObjectInfo) fuse.DirEntry {
+		return d.dirEntry(name, refOf(i).path(), syscall.S_IFDIR)
+	})
 }
 
 // path is the path of the object's directory below a place.

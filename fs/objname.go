@@ -70,6 +70,9 @@ func splitName(name string) (base, suf string, ok bool) {
 // escape makes a file name of a label. What a directory or a terminal cannot have,
 // a leading dot, % and ~ become %XX.
 func escape(label string) string {
+	if isPlain(label) {
+		return label
+	}
 	var b strings.Builder
 	for i := 0; i < len(label); {
 		r, n := utf8.DecodeRuneInString(label[i:])
@@ -83,6 +86,16 @@ func escape(label string) string {
 		i += n
 	}
 	return b.String()
+}
+
+// isPlain says of a label of ASCII that none of it must be escaped.
+func isPlain(label string) bool {
+	for i := range len(label) {
+		if label[i] >= utf8.RuneSelf || mustEscape(rune(label[i]), i == 0) {
+			return false
+		}
+	}
+	return true
 }
 
 func mustEscape(r rune, first bool) bool {

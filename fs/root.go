@@ -5,8 +5,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/hanwen/go-fuse/v2/fuse"
-
 	"p11fs/engine"
 	"p11fs/p11"
 )
@@ -14,15 +12,15 @@ import (
 // A rootDir is the top of the tree: its files, and a folder for each token that is there.
 type rootDir struct{ staticDir }
 
-func (d *rootDir) list(ctx context.Context, c caller) ([]fuse.DirEntry, error) {
-	list, err := d.staticDir.list(ctx, c)
+func (d *rootDir) list(context.Context, caller) (entries, error) {
+	list := d.names()
 	for _, slot := range d.fs.config.Engine.Slots() {
 		if slot.Present() {
 			e := d.fs.tokenEntry(slot)
 			list = append(list, e.dirEntry(slot.Name(), e.path, e.kind()))
 		}
 	}
-	return list, err
+	return list, nil
 }
 
 func (d *rootDir) lookup(ctx context.Context, c caller, name string) (*entry, error) {

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/hanwen/go-fuse/v2/fuse"
-
 	"p11fs/p11"
 )
 
@@ -23,12 +21,12 @@ type sessionsDir struct {
 	place // of the token
 }
 
-func (d *sessionsDir) list(_ context.Context, c caller) ([]fuse.DirEntry, error) {
+func (d *sessionsDir) list(_ context.Context, c caller) (entries, error) {
 	a := d.fs.callers.find(c)
 	if a == nil {
-		return nil, nil
+		return few(nil), nil
 	}
-	var list []fuse.DirEntry
+	var list few
 	if a.session(d.slot, sessionRef{}) != nil {
 		list = append(list, d.dirEntry("self", "sessions/self", syscall.S_IFLNK))
 	}

@@ -356,6 +356,7 @@ func (p person) ls(path string) []string {
 	if errno != 0 {
 		p.w.t.Fatalf("ls %s: %v", path, errno)
 	}
+	defer h.(gofs.FileReleasedirer).Releasedir(p.ctx(), 0)
 	var names []string
 	for {
 		e, errno := h.(gofs.FileReaddirenter).Readdirent(p.ctx())
@@ -449,7 +450,11 @@ func TestSocketLink(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		list, err := f.rootNode().dir.list(t.Context(), caller{})
+		all, err := f.rootNode().dir.list(t.Context(), caller{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, err := all.from(t.Context(), 0)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -193,7 +193,7 @@ func (x *Index) putLocked(o *Object, seq uint64) (old *Object) {
 // itemOf returns what stands in the trees for an object.
 func (x *Index) itemOf(o *Object, seq uint64) *item {
 	it := &item{handle: o.Handle, name: o.Name, seq: seq, has: [keys]bool{byOrder: true}, obj: o}
-	o.look(func(attrs iter.Seq[p11.Attribute]) {
+	o.Look(func(attrs iter.Seq[p11.Attribute]) {
 		x.describe(it, attrs)
 		it.size = sizeOf(attrs)
 	})

@@ -142,17 +142,20 @@ func (o *Object) matches(template p11.Attributes) bool {
 	return o.packed.Match(template)
 }
 
-// look calls f with the object's attributes, unless it is gone. It unpacks nothing.
-func (o *Object) look(f func(iter.Seq[p11.Attribute])) {
+// Look calls f with the object's attributes, and unpacks nothing for that; false if the
+// object is gone. f keeps none of their values, and calls no method of the object.
+func (o *Object) Look(f func(iter.Seq[p11.Attribute])) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	switch {
 	case o.dropped && o.users == 0:
+		return false
 	case o.attrs != nil:
 		f(slices.Values(o.attrs))
 	default:
 		f(o.packed.All())
 	}
+	return true
 }
 
 // unlock gives mu back, and wipes what nobody holds any more.
