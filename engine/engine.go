@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -39,6 +38,8 @@ type Config struct {
 	// Table counts sessions over all processes; nil where no other process
 	// shares the tokens.
 	Table SessionTable
+	// Processors are how many there are for work; 0 is one.
+	Processors int
 	// Times are how long the threads of this process have run, and waited for a processor,
 	// in all; nil: it has all that the machine has.
 	Times func() (ran, waited time.Duration)
@@ -105,8 +106,8 @@ func New(c Config) (*Engine, error) {
 		policy:   c.Policy,
 		rules:    newRules(),
 		table:    c.Table,
-		turns:    newTurns(runtime.GOMAXPROCS(0), c.Times),
-		longs:    newLongs(),
+		turns:    newTurns(max(1, c.Processors), c.Times),
+		longs:    newLongs(max(1, c.Processors)),
 		apps:     btree.NewG(treeDegree, func(a, b *Application) bool { return a.number < b.number }),
 	}
 	if e.log == nil {

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"runtime"
 	"sync"
 
 	"p11fs/tokens"
@@ -19,7 +18,7 @@ type longs struct {
 	waiting []*long // the oldest first
 }
 
-func newLongs() *longs { return &longs{most: runtime.GOMAXPROCS(0)} }
+func newLongs(processors int) *longs { return &longs{most: processors} }
 
 // A long is a piece of such work that waits.
 type long struct {

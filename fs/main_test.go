@@ -59,7 +59,7 @@ const (
 
 // newTree returns a tree over one token in memory.
 func newTree(c Config, system processes, token *hooks.Token) (*FS, *engine.Engine, error) {
-	e, err := engine.New(engine.Config{Log: c.Log, Slots: []engine.SlotConfig{{ID: 1, Description: "a test slot", Token: token}}})
+	e, err := engine.New(engine.Config{Log: c.Log, Processors: 2, Slots: []engine.SlotConfig{{ID: 1, Description: "a test slot", Token: token}}})
 	if err != nil {
 		return nil, nil, err
 	}

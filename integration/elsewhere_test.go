@@ -479,7 +479,7 @@ func serveKind(ctx context.Context, kind tokens.Kind, mount string) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	return mountd.Run(ctx, mountd.Config{
-		Mode: mountd.User, Paths: paths, Kinds: []tokens.Kind{kind}, Provider: "far away", OpenToken: true,
+		Mode: mountd.User, Paths: paths, Kinds: []tokens.Kind{kind}, Provider: "far away", OpenToken: true, Processors: mountd.Processors(),
 		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 }

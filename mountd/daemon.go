@@ -42,6 +42,8 @@ type Config struct {
 	SeparateWrapping bool
 	// TokenSize bounds the object files of a token that are loaded: tokens.Place's Room.
 	TokenSize int64
+	// Processors are how many the process has; 0 is one.
+	Processors int
 	// Hold are files of PINs, by the names of the tokens to which the daemon logs in when it
 	// starts. It does so too to those of which the directory Credentials has one (systemd's
 	// $CREDENTIALS_DIRECTORY; empty for none).

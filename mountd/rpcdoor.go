@@ -48,7 +48,7 @@ func (d *Daemon) openRPC(context.Context) error {
 	if activated {
 		door.path = l.Addr().String()
 	}
-	door.server = rpc.New(rpc.Config{Engine: d.engine, Log: d.log, Version: rpcVersion(), Allow: d.allowPeer})
+	door.server = rpc.New(rpc.Config{Engine: d.engine, Log: d.log, Version: rpcVersion(), Allow: d.allowPeer, Processors: d.conf.Processors})
 	door.done = make(chan struct{})
 	go func() {
 		defer close(door.done)

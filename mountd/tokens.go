@@ -66,7 +66,8 @@ func (d *Daemon) openTokens(ctx context.Context) error {
 		slots = append(slots, s.config())
 	}
 	var err error
-	if d.engine, err = engine.New(engine.Config{Slots: slots, Log: d.log, Now: d.now, PINDelay: pinDelay, SeparateWrapping: d.conf.SeparateWrapping, Policy: d.policy, Table: d.sessionTable(), Times: threadTimes}); err != nil {
+	if d.engine, err = engine.New(engine.Config{Slots: slots, Log: d.log, Now: d.now, PINDelay: pinDelay, SeparateWrapping: d.conf.SeparateWrapping, Policy: d.policy, Table: d.sessionTable(),
+		Processors: d.conf.Processors, Times: threadTimes}); err != nil {
 		return err
 	}
 	d.later(d.engine.Close)

@@ -83,7 +83,7 @@ func serve(t testing.TB) *daemon {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	token := newToken(t, log)
-	e, err := engine.New(engine.Config{Slots: []engine.SlotConfig{{ID: 3, Description: "test", Manufacturer: "p11fs", Token: token}}, Log: log})
+	e, err := engine.New(engine.Config{Slots: []engine.SlotConfig{{ID: 3, Description: "test", Manufacturer: "p11fs", Token: token}}, Log: log, Processors: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func (d *daemon) start() {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	s := rpc.New(rpc.Config{Engine: d.engine, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	s := rpc.New(rpc.Config{Engine: d.engine, Processors: 2, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	d.listener, d.server, d.done = l, s, done

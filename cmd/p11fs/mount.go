@@ -86,6 +86,7 @@ credential pin.TOKEN, or in a file with --hold, has it log in to that token itse
 		if err := mountd.Harden(conf.Mode, log); err != nil {
 			return err
 		}
+		conf.Processors = mountd.Processors()
 		err = mountd.Run(c.Context(), conf)
 		if err != nil && !errors.Is(err, mountd.ErrBusy) {
 			err = fmt.Errorf("%w; p11fs doctor says what is in the way, and what mends it", err)

@@ -272,7 +272,8 @@ func (d *slotDaemon) serve() int {
 	conf := mountd.Config{
 		Mode: mountd.System, Paths: d.paths, SlotDaemon: true, Log: d.log,
 		TraceLevel: os.Getenv(mountd.TraceVariable), Reload: reload, Credentials: os.Getenv(credentialsVariable),
-		Ready: func(r mountd.Ready) { d.isReady(r, old) },
+		Processors: mountd.Processors(),
+		Ready:      func(r mountd.Ready) { d.isReady(r, old) },
 	}
 	if err := setKinds(&conf, "auto"); err != nil {
 		return d.exit(err)

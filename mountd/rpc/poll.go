@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"runtime"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -46,18 +45,17 @@ type pollers struct {
 
 // newPollers allows one for every two processors, and none on a single one: the
 // client could not run meanwhile.
-func newPollers() *pollers {
-	return &pollers{most: int32(runtime.GOMAXPROCS(0) / 2)}
+func newPollers(processors int) *pollers {
+	return &pollers{most: int32(processors / 2)}
 }
 
 // newLookers allows one for every processor, since who looks yields to the clients' threads
 // and to what else the daemon does; and none on a single one.
-func newLookers() *pollers {
-	n := int32(runtime.GOMAXPROCS(0))
-	if n == 1 {
-		n = 0
+func newLookers(processors int) *pollers {
+	if processors == 1 {
+		return &pollers{}
 	}
-	return &pollers{most: n}
+	return &pollers{most: int32(processors)}
 }
 
 func (p *pollers) enter() bool {

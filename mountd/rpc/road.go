@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math/bits"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -107,7 +106,7 @@ func (c *conn) makeRoad() (fd int, err error) {
 	*word(mem, wire.RoadOrder) = wire.RoadMark
 	c.input.still = true
 	c.road = &road{
-		conn: c, mem: mem, most: int32(runtime.GOMAXPROCS(0)), rests: newRests(),
+		conn: c, mem: mem, most: int32(c.server.config.Processors), rests: newRests(),
 		pending: word(mem, wire.RoadPending), looking: word(mem, wire.RoadLooking),
 	}
 	return fd, nil

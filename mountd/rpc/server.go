@@ -29,6 +29,8 @@ type Config struct {
 	// Allow returns why a peer may not use the tokens; without it all may whom
 	// the socket's mode lets in.
 	Allow func(Peer) error
+	// Processors are how many there are for work; 0 is one.
+	Processors int
 	// Limits on what clients hold; zero values mean the defaults.
 	MaxConnections int           // 4096, and a quarter of the descriptors
 	MaxPerUID      int           // connections of one uid but root's: half of MaxConnections
@@ -101,7 +103,8 @@ func New(c Config) *Server {
 	if c.MaxRoads == 0 {
 		c.MaxRoads = 96
 	}
-	return &Server{config: c, pollers: newPollers(), lookers: newLookers(), conns: map[*conn]struct{}{}, users: map[uint32]*user{}}
+	c.Processors = max(1, c.Processors)
+	return &Server{config: c, pollers: newPollers(c.Processors), lookers: newLookers(c.Processors), conns: map[*conn]struct{}{}, users: map[uint32]*user{}}
 }
 
 // Serve accepts connections on l until Close or an error of l; it returns nil

@@ -93,7 +93,7 @@ func serveLimited(t testing.TB, config Config, bytes int64, made ...tokens.Token
 	for i, token := range made {
 		list = append(list, engine.SlotConfig{ID: p11.SlotID(3 + i), Description: "test", Manufacturer: "p11fs", Token: token})
 	}
-	e, err := engine.New(engine.Config{Slots: list, Log: log, Limits: engine.Limits{Sessions: 10000, Bytes: bytes}})
+	e, err := engine.New(engine.Config{Slots: list, Log: log, Processors: 2, Limits: engine.Limits{Sessions: 10000, Bytes: bytes}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +102,7 @@ func serveLimited(t testing.TB, config Config, bytes int64, made ...tokens.Token
 	if err != nil {
 		t.Fatal(err)
 	}
-	config.Engine, config.Log = e, log
+	config.Engine, config.Log, config.Processors = e, log, 2
 	s := New(config)
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
