@@ -21,6 +21,7 @@ type place struct {
 	slot     *engine.Slot // nil at the top of the tree
 	ref      sessionRef
 	uid, gid uint32 // owner of the session's directory, unless ref is the default session
+	whose    owner  // of which application the session is, likewise
 }
 
 // A sessionRef is how a path names a session: by number or by name. The zero one
@@ -32,7 +33,9 @@ type sessionRef struct {
 
 func (r sessionRef) isDefault() bool { return r == sessionRef{} }
 
-// id is the part of a node's identity that its place makes.
+// id is the part of a node's identity that its place makes. Each application counts its
+// sessions, and names them: what the kernel has marked as removed when one of them closes its
+// session is no directory of another one's.
 func (p place) id() string {
 	switch {
 	case p.slot == nil:
@@ -40,7 +43,7 @@ func (p place) id() string {
 	case p.ref.isDefault():
 		return fmt.Sprintf("%d/", p.slot.Serial())
 	}
-	return fmt.Sprintf("%d/s%d:%d:%s/", p.slot.Serial(), p.uid, uint64(p.ref.number), p.ref.name)
+	return fmt.Sprintf("%d/s%d:%d:%s:%d:%s/", p.slot.Serial(), p.whose.uid, p.whose.sid, p.whose.started, uint64(p.ref.number), p.ref.name)
 }
 
 // ino is the inode number of the node with that identity. The hash is keyed, so

@@ -46,7 +46,7 @@ func (d *sessionsDir) below(c caller, s *session) place {
 	if s.name == "" {
 		ref.number = s.eng.Handle()
 	}
-	return place{fs: d.fs, slot: d.slot, ref: ref, uid: c.uid, gid: c.gid}
+	return place{fs: d.fs, slot: d.slot, ref: ref, uid: c.uid, gid: c.gid, whose: s.app.owner}
 }
 
 func (d *sessionsDir) lookup(_ context.Context, c caller, name string) (*entry, error) {

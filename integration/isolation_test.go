@@ -121,6 +121,23 @@ func TestTwoTerminals(t *testing.T) {
 	checkStranger(t, other, term)
 }
 
+// Sessions of one number, or of one name, that two terminals of a user have are two: one terminal goes
+// on in its own, also when it is in there, after the other one has closed its session.
+func TestSessionClosedElsewhere(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, daemonConfig{})
+	term, other := d.terminal(), d.terminal()
+	for _, begin := range []string{"n=$(cat $T/sessions/new) && echo $n", "n=work && mkdir $T/sessions/$n && echo $n"} {
+		name := term.ok(begin)
+		other.want(begin, name)
+		term.ok("cd $T/sessions/$n && cat info")
+		other.ok("cat $T/sessions/$n/info && rmdir $T/sessions/$n")
+		other.fails("p11io stat $T/sessions/"+strings.TrimSpace(name), syscall.ENOENT)
+		term.ok("cat info && echo label=none > find && cat find")
+		term.ok("cd - && echo label=none > $T/sessions/$n/find && cat $T/sessions/$n/find && rmdir $T/sessions/$n")
+	}
+}
+
 func TestTwoUsers(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
