@@ -1,8 +1,11 @@
 package conf_test
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -150,6 +153,40 @@ func TestClientOfConf(t *testing.T) {
 	c.CA = "/dev/zero"
 	if err := c.Check(time.Now()); err == nil || !strings.Contains(err.Error(), "more than") {
 		t.Errorf("a file without end: %v", err)
+	}
+}
+
+// TestTroubleEnds is that nobody waits for a member that says nothing of certificates any longer than he
+// wants to.
+func TestTroubleEnds(t *testing.T) {
+	ca := etcdtest.NewAuthority(t, t.TempDir())
+	pair := ca.Pair(t, "member", time.Now().Add(time.Hour), net.IPv4(127, 0, 0, 1))
+	cert, err := tls.LoadX509KeyPair(pair.Cert, pair.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		c := conf.Config{CA: ca.CA(), Cert: pair.Cert, Key: pair.Key}
+		done <- c.TroubleOf(ctx, "https://"+l.Addr().String())
+	}()
+	conn, err := l.Accept()
+	if err == nil {
+		defer conn.Close()
+		err = conn.(*tls.Conn).Handshake()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 

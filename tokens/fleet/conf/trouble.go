@@ -51,10 +51,9 @@ func (c *Config) TroubleOf(ctx context.Context, at string) error {
 	if err == nil {
 		defer conn.Close()
 		// What the member says of this machine's certificate comes behind the handshake; else
-		// it says something of HTTP at once.
-		if end, ok := ctx.Deadline(); ok {
-			_ = conn.SetReadDeadline(end)
-		}
+		// it says something of HTTP at once. Nobody waits for it any longer than for ctx: a lease
+		// that was got meanwhile is short.
+		defer context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Now()) })()
 		_, err = conn.Read(make([]byte, 1))
 	}
 	return c.trouble(at, err)
