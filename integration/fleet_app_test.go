@@ -81,7 +81,7 @@ func (a *fleetApp) call(words ...string) ([]string, error) {
 	e := errUnknown{words[0], strings.TrimSpace(said)}
 	switch {
 	case e.said == "ENOENT", e.is(p11.CKR_OBJECT_HANDLE_INVALID, p11.CKR_KEY_HANDLE_INVALID):
-		return nil, historytest.ErrAbsent
+		return nil, fmt.Errorf("%w: %s", historytest.ErrAbsent, e)
 	case e.is(p11.CKR_PIN_INCORRECT):
 		return nil, historytest.ErrWrong
 	case e.is(p11.CKR_PIN_LOCKED):
@@ -106,7 +106,7 @@ func (a *fleetApp) in(call string, words ...string) ([]string, error) {
 		if state, serr := a.call("state", a.session); serr != nil || state[0] != fmt.Sprintf("%x", uint64(p11.CKS_RW_USER_FUNCTIONS)) {
 			err = errUnknown{call, "the session has ended"}
 		} else if nothing {
-			err = historytest.ErrAbsent
+			err = fmt.Errorf("%w: %s gives nothing", historytest.ErrAbsent, call)
 		}
 	}
 	if e := (errUnknown{}); errors.As(err, &e) && !e.is(p11.CKR_DEVICE_ERROR) {
@@ -156,6 +156,9 @@ func (a *fleetApp) newSession() (string, error) {
 
 // Host is historytest.Client.
 func (a *fleetApp) Host() int { return a.h.n }
+
+// Door is historytest.Client.
+func (a *fleetApp) Door() string { return a.door }
 
 // fleetKey is the key of a name: its private value.
 func fleetKey(name string) []byte {

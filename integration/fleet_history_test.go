@@ -115,7 +115,7 @@ func (f *fleetTest) changePINs(ctx context.Context, w *historytest.World, office
 	for i := 0; ctx.Err() == nil; i++ {
 		next := fmt.Sprint(fleetSO, i)
 		a := officers[rand.IntN(fleetSize)]
-		err := w.Do(historytest.Op{Kind: "setpin", Object: historytest.PIN, Host: a.Host(), Old: pin, Value: next}, func(*historytest.Op) error { return a.setSO(pin, next) })
+		err := w.Do(historytest.Op{Kind: "setpin", Object: historytest.PIN, Host: a.Host(), Door: a.Door(), Old: pin, Value: next}, func(*historytest.Op) error { return a.setSO(pin, next) })
 		if errors.Is(err, errLocked) {
 			f.t.Log("the PIN is locked, by tries whose end a machine could not write")
 			return
@@ -123,7 +123,7 @@ func (f *fleetTest) changePINs(ctx context.Context, w *historytest.World, office
 		right := ""
 		for _, try := range []string{pin, next} { // the right one last, most of the time: it sets back what is counted
 			a := officers[rand.IntN(fleetSize)]
-			if w.Do(historytest.Op{Kind: "login", Object: historytest.PIN, Host: a.Host(), Value: try}, func(*historytest.Op) error { return a.tryPIN(p11.CKU_SO, try) }) == nil {
+			if w.Do(historytest.Op{Kind: "login", Object: historytest.PIN, Host: a.Host(), Door: a.Door(), Value: try}, func(*historytest.Op) error { return a.tryPIN(p11.CKU_SO, try) }) == nil {
 				right = try
 			}
 		}

@@ -124,6 +124,9 @@ func said(err error) error {
 // Host is historytest.Client.
 func (h *historyHost) Host() int { return h.n }
 
+// Door is historytest.Client.
+func (h *historyHost) Door() string { return "store" }
+
 // Create is historytest.Client.
 func (h *historyHost) Create(name, value string) error {
 	_, err := h.store.Create(context.Background(), historyKey(name, value))
@@ -238,7 +241,7 @@ func (w *world) changePINs(ctx context.Context) {
 	for i := 0; ctx.Err() == nil; i++ {
 		next := fmt.Sprint("pin-", i)
 		h := w.hosts[rand.IntN(len(w.hosts))]
-		err := w.Do(historytest.Op{Kind: "setpin", Object: historytest.PIN, Host: h.n, Old: pin, Value: next}, func(*historytest.Op) error {
+		err := w.Do(historytest.Op{Kind: "setpin", Object: historytest.PIN, Host: h.n, Door: h.Door(), Old: pin, Value: next}, func(*historytest.Op) error {
 			return said(h.store.SetPIN(context.Background(), p11.CKU_USER, tokentest.PIN(w.t, pin), tokentest.PIN(w.t, next)))
 		})
 		if errors.Is(err, p11.CKR_PIN_LOCKED) {
@@ -248,7 +251,7 @@ func (w *world) changePINs(ctx context.Context) {
 		right := ""
 		for _, try := range []string{pin, next} { // the right one last, most of the time: it sets back what is counted
 			h := w.hosts[rand.IntN(len(w.hosts))]
-			_ = w.Do(historytest.Op{Kind: "login", Object: historytest.PIN, Host: h.n, Value: try}, func(*historytest.Op) error {
+			_ = w.Do(historytest.Op{Kind: "login", Object: historytest.PIN, Host: h.n, Door: h.Door(), Value: try}, func(*historytest.Op) error {
 				l, err := h.store.Login(context.Background(), p11.CKU_USER, tokentest.PIN(w.t, try))
 				if err == nil {
 					right = try

@@ -17,14 +17,16 @@ type Op struct {
 	Kind       string // create, change, destroy, find, sign, last; setpin, login
 	Object     string
 	Host       int
+	Door       string // of the machine, by which it was done
 	Value      string // that is given, or was found
 	Old        string // PIN
 	Result     string // ok, absent, wrong; "" where nobody knows
+	Said       string // the error, if there was one
 	Call, Back int64  // nanoseconds
 }
 
 func (o *Op) String() string {
-	return fmt.Sprintf("%9.3f..%9.3f ms host %d: %s %s %q %q: %s", float64(o.Call)/1e6, float64(o.Back)/1e6, o.Host, o.Kind, o.Object, o.Old, o.Value, cmp.Or(o.Result, "unknown"))
+	return fmt.Sprintf("%9.3f..%9.3f ms host %d, %s: %s %s %q %q: %s (%s)", float64(o.Call)/1e6, float64(o.Back)/1e6, o.Host, o.Door, o.Kind, o.Object, o.Old, o.Value, cmp.Or(o.Result, "unknown"), o.Said)
 }
 
 // PIN is the object whose value is the PIN.

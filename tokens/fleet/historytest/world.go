@@ -17,10 +17,11 @@ var (
 	ErrWrong  = errors.New("the PIN is wrong")
 )
 
-// A Client works on the objects of a machine, whose number is its Host. One that finds
-// something that no history has says so itself.
+// A Client works on the objects of a machine, whose number is its Host, by a Door of it. One
+// that finds something that no history has says so itself.
 type Client interface {
 	Host() int
+	Door() string
 	Create(name, value string) error
 	Change(name, value string) error
 	Destroy(name string) error
@@ -70,6 +71,9 @@ func (w *World) Do(o Op, f func(o *Op) error) error {
 	o.Call = time.Since(w.start).Nanoseconds()
 	err := f(&o)
 	o.Back = time.Since(w.start).Nanoseconds()
+	if err != nil {
+		o.Said = err.Error()
+	}
 	switch {
 	case err == nil:
 		o.Result = "ok"
@@ -99,16 +103,16 @@ func (w *World) Use(ctx context.Context, c Client) {
 		what := rand.IntN(100)
 		switch {
 		case first:
-			if w.Do(Op{Kind: "create", Object: name, Host: c.Host(), Value: value}, func(*Op) error { return c.Create(name, value) }) != nil {
+			if w.Do(Op{Kind: "create", Object: name, Host: c.Host(), Door: c.Door(), Value: value}, func(*Op) error { return c.Create(name, value) }) != nil {
 				w.follow(s, name)
 			}
 		case what < 5:
-			err := w.Do(Op{Kind: "destroy", Object: name, Host: c.Host()}, func(*Op) error { return c.Destroy(name) })
+			err := w.Do(Op{Kind: "destroy", Object: name, Host: c.Host(), Door: c.Door()}, func(*Op) error { return c.Destroy(name) })
 			if !errors.Is(err, ErrAbsent) {
 				w.follow(s, name)
 			}
 		case what < 15:
-			_ = w.Do(Op{Kind: "change", Object: name, Host: c.Host(), Value: value}, func(*Op) error { return c.Change(name, value) })
+			_ = w.Do(Op{Kind: "change", Object: name, Host: c.Host(), Door: c.Door(), Value: value}, func(*Op) error { return c.Change(name, value) })
 		case what < 40 && before != "":
 			w.read(c, before)
 		default:
@@ -121,14 +125,14 @@ func (w *World) Use(ctx context.Context, c Client) {
 // read finds an object, or signs with it.
 func (w *World) read(c Client, name string) {
 	if rand.IntN(2) == 0 {
-		_ = w.Do(Op{Kind: "sign", Object: name, Host: c.Host()}, func(*Op) error { return c.Sign(name) })
+		_ = w.Do(Op{Kind: "sign", Object: name, Host: c.Host(), Door: c.Door()}, func(*Op) error { return c.Sign(name) })
 		return
 	}
 	_ = w.find("find", c, name)
 }
 
 func (w *World) find(kind string, c Client, name string) error {
-	return w.Do(Op{Kind: kind, Object: name, Host: c.Host()}, func(o *Op) (err error) {
+	return w.Do(Op{Kind: kind, Object: name, Host: c.Host(), Door: c.Door()}, func(o *Op) (err error) {
 		o.Value, err = c.Find(name)
 		return err
 	})
