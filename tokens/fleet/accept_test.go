@@ -7,12 +7,12 @@ import (
 	"testing"
 	"time"
 
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"p11fs/p11"
 	"p11fs/secret"
 	"p11fs/tokens"
+	"p11fs/tokens/swtok"
 	"p11fs/tokens/tokentest"
 )
 
@@ -78,6 +78,7 @@ func TestAccept(t *testing.T) {
 // after.
 func TestFleetIsTold(t *testing.T) {
 	k := newKeepers(t)
+	k.lease = "20s" // who loses his while etcd is full gets none
 	s := k.open("/a/")
 	ready(t, s.Store)
 	f := s.Fleet(t.Context())
@@ -85,21 +86,36 @@ func TestFleetIsTold(t *testing.T) {
 		t.Errorf("%+v", f)
 	}
 	t.Run("full", func(t *testing.T) {
-		c := k.cluster.Client(t)
-		st := must[*clientv3.StatusResponse](t)(c.Status(t.Context(), c.Endpoints()[0]))
-		alarm := pb.NewMaintenanceClient(c.ActiveConnection())
-		_, err := alarm.Alarm(t.Context(), &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: st.Header.MemberId, Alarm: pb.AlarmType_NOSPACE})
-		noError(t, err)
-		_, err = s.Create(t.Context(), p11.Attributes{{Type: p11.CKA_CLASS, Value: p11.Ulong(p11.CKO_DATA)}, {Type: p11.CKA_TOKEN, Value: p11.Bool(true)}})
-		if p11.RVOf(err) != p11.CKR_DEVICE_MEMORY || !strings.Contains(p11.AdviceOf(err), "alarm disarm") {
-			t.Errorf("a full etcd: %v (%s)", err, p11.AdviceOf(err))
+		one, two := k.open("/full/"), k.open("/full/")
+		gone := create(t, one.Store, "there", false)
+		want(t, two.Store, "there")
+		k.cluster.Full(t)
+		defer k.cluster.Room(t)
+		keep := func(p11.Attributes) error { return nil }
+		for what, err := range map[string]error{
+			"create":  second(one.Create(t.Context(), data("no", false))),
+			"destroy": one.Destroy(t.Context(), gone.Handle, keep),
+			"login":   second(two.Login(t.Context(), p11.CKU_SO, tokentest.PIN(t, tokens.DefaultSOPIN))),
+		} {
+			if p11.RVOf(err) != p11.CKR_DEVICE_MEMORY || !strings.Contains(p11.AdviceOf(err), "alarm disarm") {
+				t.Errorf("%s: %v (%s)", what, err, p11.AdviceOf(err))
+			}
 		}
-		if m := s.Fleet(t.Context()).Members[0]; m.Wrong != "etcd is full" || !strings.Contains(m.Mend, "alarm disarm") {
+		for _, s := range []*token{one, two} {
+			noError(t, s.Offline())
+			want(t, s.Store, "there")
+		}
+		_, err := openToken(t.Context(), swtok.GoProvider(), k.place("/full/"), iterations)
+		if p11.RVOf(err) != p11.CKR_DEVICE_ERROR || !strings.Contains(err.Error(), "etcd is full") || !strings.Contains(p11.AdviceOf(err), "alarm disarm") {
+			t.Errorf("a machine that joins: %v (%s)", err, p11.AdviceOf(err))
+		}
+		if m := one.Fleet(t.Context()).Members[0]; m.Wrong != "etcd is full" || !strings.Contains(m.Mend, "alarm disarm") {
 			t.Errorf("%+v", m)
 		}
-		_, err = c.AlarmDisarm(t.Context(), &clientv3.AlarmMember{})
-		noError(t, err)
-		create(t, s.Store, "there is room", false)
+		k.cluster.Room(t)
+		noError(t, one.Destroy(t.Context(), gone.Handle, keep))
+		create(t, two.Store, "there is room", false)
+		want(t, one.Store, "there is room")
 	})
 	t.Run("compacted", func(t *testing.T) {
 		c := k.cluster.Client(t)
@@ -110,9 +126,11 @@ func TestFleetIsTold(t *testing.T) {
 		k.cluster.Restart(0)
 		eventually(t, "contact", func() bool { return s.Refresh(t.Context()) == nil })
 		create(t, s.Store, "after", false)
-		want(t, s.Store, "there is room", "before", "after")
+		want(t, s.Store, "before", "after")
 	})
 }
+
+func second[T any](_ T, err error) error { return err }
 
 // A certificate that has ended is named, and a new one in its place is all that it takes.
 func TestCertificateEnds(t *testing.T) {

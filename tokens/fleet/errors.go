@@ -35,13 +35,7 @@ func final(err error) bool { return p11.RVOf(err) == p11.CKR_TOKEN_NOT_RECOGNIZE
 
 // refused reports whether etcd has said no, so that it says the same again.
 func refused(err error) bool {
-	return is(err, rpctypes.ErrNoSpace, rpctypes.ErrRequestTooLarge, rpctypes.ErrTooManyOps, rpctypes.ErrPermissionDenied, rpctypes.ErrUserEmpty, rpctypes.ErrAuthFailed)
-}
-
-// is reports whether etcd has said one of known.
-func is(err error, known ...error) bool {
-	var e rpctypes.EtcdError
-	return errors.As(rpctypes.Error(err), &e) && slices.ContainsFunc(known, func(k error) bool { return errors.Is(e, k) })
+	return lease.Says(err, rpctypes.ErrNoSpace, rpctypes.ErrRequestTooLarge, rpctypes.ErrTooManyOps, rpctypes.ErrPermissionDenied, rpctypes.ErrUserEmpty, rpctypes.ErrAuthFailed)
 }
 
 // trouble is an error of etcd as that of a token: what was to be done, and what to do now.
@@ -55,18 +49,15 @@ func (s *Store) trouble(what string, err error) error {
 	return p11.Advise(p11.Errorf(rv, "etcd did not %s: %w", what, err), advice)
 }
 
-// fullAdvice is what to do about a full etcd.
-const fullAdvice = "run etcdctl compact, etcdctl defrag --cluster and etcdctl alarm disarm, or start etcd with a larger --quota-backend-bytes; docs/fleet.md has the commands"
-
 // advise says what to do about an error of etcd, and what it is in PKCS#11.
 func advise(err *error, prefix string) (rv p11.RV, advice string) {
 	rv, advice = p11.CKR_DEVICE_ERROR, "see whether etcd has a majority: etcdctl endpoint status --cluster; the token comes back by itself"
 	switch text := (*err).Error(); {
-	case is(*err, rpctypes.ErrNoSpace):
-		rv, advice = p11.CKR_DEVICE_MEMORY, "etcd is full: "+fullAdvice
-	case is(*err, rpctypes.ErrRequestTooLarge, rpctypes.ErrTooManyOps):
+	case lease.Full(*err):
+		rv, advice = p11.CKR_DEVICE_MEMORY, "etcd is full: "+lease.FullAdvice
+	case lease.Says(*err, rpctypes.ErrRequestTooLarge, rpctypes.ErrTooManyOps):
 		rv, advice = p11.CKR_DEVICE_MEMORY, "it is too large for etcd: make less at once, or start etcd with a larger --max-request-bytes"
-	case is(*err, rpctypes.ErrPermissionDenied, rpctypes.ErrUserEmpty, rpctypes.ErrAuthFailed):
+	case lease.Says(*err, rpctypes.ErrPermissionDenied, rpctypes.ErrUserEmpty, rpctypes.ErrAuthFailed):
 		advice = "give the user of this certificate the role to read and write the prefix: etcdctl role grant-permission ROLE readwrite --prefix " + prefix
 	case strings.Contains(text, "certificate has expired"), strings.Contains(text, "expired certificate"):
 		advice = "a certificate has expired: make a new one for this machine, or for etcd, and put it in the place of the old one; p11fs need not be restarted"

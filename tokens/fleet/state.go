@@ -15,6 +15,7 @@ import (
 	"p11fs/p11"
 	"p11fs/tokens"
 	"p11fs/tokens/fleet/conf"
+	"p11fs/tokens/fleet/lease"
 )
 
 var _ tokens.Fellow = (*token)(nil)
@@ -82,7 +83,7 @@ func (t *token) member(ctx context.Context, at string) tokens.FleetMember {
 	for _, e := range st.Errors {
 		switch {
 		case strings.Contains(e, "NOSPACE"):
-			m.Wrong, m.Mend = "etcd is full", fullAdvice
+			m.Wrong, m.Mend = "etcd is full", lease.FullAdvice
 		case m.Wrong == "":
 			m.Wrong, m.Mend = e, "etcdctl endpoint status --cluster, and etcdctl alarm list"
 		}

@@ -26,6 +26,7 @@ type keepers struct {
 	t       *testing.T
 	cluster *etcdtest.Cluster
 	sealKey string
+	lease   string
 }
 
 func newKeepers(t *testing.T) keepers {
@@ -35,13 +36,13 @@ func newKeepers(t *testing.T) keepers {
 
 func keepersOn(t *testing.T, c *etcdtest.Cluster) keepers {
 	t.Helper()
-	k := keepers{t, c, filepath.Join(t.TempDir(), "seal.key")}
+	k := keepers{t, c, filepath.Join(t.TempDir(), "seal.key"), "3s"}
 	noError(t, seal.WriteKey(k.sealKey))
 	return k
 }
 
 func (k keepers) place(prefix string) tokens.Place {
-	p := place(k.t, confFile(k.t, k.cluster, k.sealKey, "lease = 3s"))
+	p := place(k.t, confFile(k.t, k.cluster, k.sealKey, "lease = "+k.lease))
 	text := strings.ReplaceAll(string(must[[]byte](k.t)(os.ReadFile(p.Config))), "/p11fs/web/", prefix)
 	noError(k.t, os.WriteFile(p.Config, []byte(text), 0o600))
 	return p

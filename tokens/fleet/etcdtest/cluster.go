@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
@@ -113,6 +114,29 @@ func (c *Cluster) Restart(i int) {
 	c.t.Helper()
 	if err := c.start(c.members[i]); err != nil {
 		c.t.Fatal(err)
+	}
+}
+
+// Full has etcd take itself for full, until Room.
+func (c *Cluster) Full(t testing.TB) {
+	t.Helper()
+	cli := c.Client(t)
+	st, err := cli.Status(t.Context(), c.Endpoints()[0])
+	if err == nil {
+		_, err = pb.NewMaintenanceClient(cli.ActiveConnection()).Alarm(t.Context(), &pb.AlarmRequest{
+			Action: pb.AlarmRequest_ACTIVATE, MemberID: st.Header.MemberId, Alarm: pb.AlarmType_NOSPACE,
+		})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Room has it take itself for full no more.
+func (c *Cluster) Room(t testing.TB) {
+	t.Helper()
+	if _, err := c.Client(t).AlarmDisarm(t.Context(), &clientv3.AlarmMember{}); err != nil {
+		t.Fatal(err)
 	}
 }
 

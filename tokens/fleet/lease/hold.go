@@ -110,24 +110,29 @@ func (h *Host) run(ctx context.Context, l *lease) {
 
 // registerOrTell is register, which notes meanwhile what keeps this machine from etcd.
 func (h *Host) registerOrTell(ctx context.Context) (*lease, error) {
-	if h.cfg.Trouble == nil {
-		return h.register(ctx)
-	}
 	asking, stop := context.WithCancel(ctx)
 	defer stop()
 	var asked sync.WaitGroup
 	asked.Go(func() {
-		err := h.cfg.Trouble(asking)
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		h.trouble = err
+		if h.cfg.Trouble != nil {
+			h.troubled(h.cfg.Trouble(asking))
+		}
 	})
 	l, err := h.register(ctx)
 	if err == nil {
 		stop()
 	}
 	asked.Wait()
+	if Full(err) {
+		h.troubled(errFull)
+	}
 	return l, err
+}
+
+func (h *Host) troubled(why error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.trouble = why
 }
 
 // hold keeps a lease and acknowledges changes until it cannot. It returns why.
@@ -143,17 +148,24 @@ func (h *Host) hold(ctx context.Context, l *lease) error {
 		cancel(h.beat(ctx, l))
 	}()
 	defer func() { cancel(nil); <-beats }()
+	var room <-chan time.Time // when etcd, which was full, is asked again
 	for {
 		// What was seen is looked at before what may have changed meanwhile.
 		h.mu.Lock()
 		moved, due := h.moved, h.wanted > h.acked && h.seen >= h.start && h.seen > h.acked
 		h.mu.Unlock()
-		if due {
-			if err := h.acknowledge(ctx, l); err != nil {
+		if due && room == nil {
+			switch err := h.acknowledge(ctx, l); {
+			case Full(err):
+				// Keys are used on: what was changed is here, and whoever has changed it waits.
+				room = time.After(pollTime)
+			case err != nil:
 				return err
 			}
 		}
 		select {
+		case <-room:
+			room = nil
 		case resp, ok := <-wanted:
 			if err := ended(ctx, resp, ok); err != nil {
 				return err
@@ -269,8 +281,9 @@ func (h *Host) renew(ctx context.Context, l *lease, patience time.Duration) erro
 	err := h.hear(ctx, patience/3)
 	if errors.Is(err, errSilent) {
 		// etcd says nothing of how far it is to a watch that begins at a revision yet to
-		// come, as it does where a connection was made anew. This makes it come.
-		if err = h.acknowledge(ctx, l); err == nil {
+		// come, as it does where a connection was made anew. This makes it come. An etcd that
+		// is full may only have been slow.
+		if err = h.acknowledge(ctx, l); err == nil || Full(err) {
 			err = h.hear(ctx, patience)
 		}
 	}

@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sys/unix"
 
@@ -81,7 +83,7 @@ func Join(ctx context.Context, cfg Config) (*Host, error) {
 	h.until.Store(never)
 	l, err := h.register(ctx)
 	if err != nil {
-		return nil, p11.Advise(p11.Errorf(p11.CKR_DEVICE_ERROR, "join the fleet: %w", slow(err)), "see that most members of etcd run and that this machine reaches one: etcdctl endpoint health")
+		return nil, advise(err, p11.Advise(p11.Errorf(p11.CKR_DEVICE_ERROR, "join the fleet: %w", plain(err)), "see that most members of etcd run and that this machine reaches one: etcdctl endpoint health"))
 	}
 	run, stop := context.WithCancel(context.Background())
 	h.stop = stop
@@ -96,11 +98,38 @@ func Join(ctx context.Context, cfg Config) (*Host, error) {
 // whoever waits.
 var ErrSlow = errors.New("etcd does not answer in time")
 
-func slow(err error) error {
-	if errors.Is(err, context.DeadlineExceeded) {
+// FullAdvice is what to do about a full etcd.
+const FullAdvice = "run etcdctl compact, etcdctl defrag --cluster and etcdctl alarm disarm, or start etcd with a larger --quota-backend-bytes; docs/fleet.md has the commands"
+
+var errFull = p11.Advise(errors.New("etcd is full"), FullAdvice)
+
+// Full reports whether etcd has refused what needs room, since it has none: to write, and to
+// grant a lease. It goes on renewing those that it has granted, and removes what it is told to.
+func Full(err error) bool { return Says(err, rpctypes.ErrNoSpace) }
+
+// Says reports whether etcd has said one of known.
+func Says(err error, known ...error) bool {
+	var e rpctypes.EtcdError
+	return errors.As(rpctypes.Error(err), &e) && slices.ContainsFunc(known, func(k error) bool { return errors.Is(e, k) })
+}
+
+// plain is an error of etcd in words for people.
+func plain(err error) error {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
 		return ErrSlow
+	case Full(err):
+		return errFull
 	}
 	return err
+}
+
+// advise is told, an error that comes of err, with what to do about a full etcd if that is it.
+func advise(err, told error) error {
+	if Full(err) {
+		return p11.Advise(told, FullAdvice)
+	}
+	return told
 }
 
 // never is before any time that a clock tells.
@@ -153,7 +182,7 @@ func (h *Host) Alive() error {
 	if h.trouble != nil {
 		return p11.Advise(p11.Errorf(p11.CKR_DEVICE_ERROR, "no contact with the fleet since %s: %w", since, h.trouble), p11.AdviceOf(h.trouble))
 	}
-	return p11.Advise(p11.Errorf(p11.CKR_DEVICE_ERROR, "no contact with the fleet since %s: %w", since, slow(why)),
+	return p11.Advise(p11.Errorf(p11.CKR_DEVICE_ERROR, "no contact with the fleet since %s: %w", since, plain(why)),
 		"nothing, if it lasts for moments; otherwise see that most members of etcd run and that this machine reaches one: etcdctl endpoint health")
 }
 
@@ -174,7 +203,7 @@ func (h *Host) ID() string {
 func (h *Host) Hosts(ctx context.Context) ([]Info, error) {
 	resp, err := h.cfg.Client.Get(ctx, h.hosts(), clientv3.WithPrefix())
 	if err != nil {
-		return nil, p11.Errorf(p11.CKR_DEVICE_ERROR, "ask for the hosts of the fleet: %w", slow(err))
+		return nil, p11.Errorf(p11.CKR_DEVICE_ERROR, "ask for the hosts of the fleet: %w", plain(err))
 	}
 	return h.infos(resp)
 }

@@ -47,6 +47,12 @@ func newKey(t testing.TB) *seal.Key {
 // join starts a machine whose clock is off by so much.
 func join(t testing.TB, c *etcdtest.Cluster, name string, off time.Duration) *machine {
 	t.Helper()
+	return joinFor(t, c, name, off, ttl)
+}
+
+// joinFor is join with a lease of its own length.
+func joinFor(t testing.TB, c *etcdtest.Cluster, name string, off, ttl time.Duration) *machine {
+	t.Helper()
 	m := &machine{net: c.Host(t)}
 	m.cli = m.net.Client(t)
 	start := time.Now()

@@ -58,8 +58,8 @@ func (h *Host) behind(hosts []Info, rev int64) []Info {
 // unsettled is the error of a change that is made, and not known everywhere.
 func (h *Host) unsettled(hosts []Info, err error, bound time.Duration) error {
 	if err != nil {
-		return p11.Advise(p11.Errorf(p11.CKR_DEVICE_ERROR, "the change is made, but it is not known whether the other hosts of the fleet have heard of it: %w", slow(err)),
-			"see that most members of etcd run and that this machine reaches one: then all hear of it")
+		return advise(err, p11.Advise(p11.Errorf(p11.CKR_DEVICE_ERROR, "the change is made, but it is not known whether the other hosts of the fleet have heard of it: %w", plain(err)),
+			"see that most members of etcd run and that this machine reaches one: then all hear of it"))
 	}
 	var names []string
 	for _, i := range hosts {
