@@ -52,6 +52,10 @@ func TestMain(m *testing.M) {
 		fmt.Println(runtime.GOMAXPROCS(0), Processors(), runtime.GOMAXPROCS(0))
 		os.Exit(0)
 	}
+	if move := os.Getenv(moveEnv); move != "" {
+		killedMove(move)
+		os.Exit(0)
+	}
 	os.Exit(m.Run())
 }
 

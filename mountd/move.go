@@ -31,10 +31,16 @@ type Move struct {
 	OutOfService func() error
 	// Progress may be nil.
 	Progress func(done, total int)
+
+	before func(step string) // where a test has it end; may be nil
 }
 
-// Move makes a move, and returns the directory to which what the token was has gone. Whatever
-// kills it, the token is the old one or the new one.
+// ErrMoved is wrapped by the error of a move of a token that is of that kind.
+var ErrMoved = errors.New("already")
+
+// Move makes a move, and returns the directory to which what the token was has gone, which is
+// empty where an earlier move had come so far. Whatever kills it, the token is the old one or the
+// new one, and the same move again makes it the new one.
 func (c Config) Move(ctx context.Context, m Move) (aside string, err error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -48,6 +54,9 @@ func (c Config) Move(ctx context.Context, m Move) (aside string, err error) {
 	if err != nil {
 		return "", err
 	}
+	if from.undeclared && from.Kind.Name == m.Kind {
+		return "", config.WriteReplaced(c.Paths.Config, from.ID, movedSlot(from, from.Kind))
+	}
 	to, err := c.moved(from, m)
 	if err != nil {
 		return "", err
@@ -59,34 +68,53 @@ func (c Config) Move(ctx context.Context, m Move) (aside string, err error) {
 	if err := m.OutOfService(); err != nil {
 		return "", err
 	}
-	// What is made stands where what it replaces will stand.
-	aside = filepath.Join(c.Paths.Data, RemovedPrefix+m.Token+"-"+time.Now().UTC().Format("20060102T150405.000Z"))
-	if err := c.copyToken(ctx, from, to, aside, m); err != nil {
-		return "", errors.Join(err, os.RemoveAll(aside))
+	name := m.Token + "-" + time.Now().UTC().Format("20060102T150405.000Z")
+	sweepUnfinished(c.Paths.Data)
+	made := filepath.Join(c.Paths.Data, newPrefix+name)
+	if err := c.copyToken(ctx, from, to, made, m); err != nil {
+		return "", errors.Join(err, os.RemoveAll(made))
 	}
-	exchange := func() error {
-		if err := errors.Join(syncBelow(aside), unix.Renameat2(unix.AT_FDCWD, aside, unix.AT_FDCWD, from.Place.Dir, unix.RENAME_EXCHANGE)); err != nil {
-			return fmt.Errorf("exchange %s and %s: %w", aside, from.Place.Dir, err)
+	aside = filepath.Join(c.Paths.Data, RemovedPrefix+name)
+	steps := []moveStep{
+		// What is made stands where what it replaces will stand: it is swept no more.
+		{"keep", func() error { return errors.Join(syncBelow(made), os.Rename(made, aside), syncBelow(c.Paths.Data)) }},
+		{"exchange", func() error { return exchange(c.Paths.Data, aside, from.Place.Dir) }},
+	}
+	if listed {
+		declare := moveStep{"declare", func() error { return config.WriteReplaced(c.Paths.Config, from.ID, to.Slot) }}
+		if toldByDirectory(*to.Kind) { // until then, or from then on, Slots goes by the directory
+			steps = slices.Insert(steps, 1, declare)
+		} else {
+			steps = append(steps, declare)
 		}
-		return syncBelow(c.Paths.Data)
-	}
-	declare := func() error {
-		if !listed {
-			return nil
-		}
-		return config.WriteReplaced(c.Paths.Config, from.ID, to.Slot)
-	}
-	// Until it is declared, a directory has what the token was.
-	steps := []func() error{exchange, declare}
-	if toldByDirectory(*to.Kind) {
-		steps = []func() error{declare, exchange}
 	}
 	for _, step := range steps {
-		if err := step(); err != nil {
+		m.reached(step.name)
+		if err := step.do(); err != nil {
 			return aside, err
 		}
 	}
 	return aside, nil
+}
+
+// A moveStep is one of those after which a move may have ended.
+type moveStep struct {
+	name string
+	do   func() error
+}
+
+func (m Move) reached(step string) {
+	if m.before != nil {
+		m.before(step)
+	}
+}
+
+// exchange exchanges two directories in data.
+func exchange(data, a, b string) error {
+	if err := unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE); err != nil {
+		return fmt.Errorf("exchange %s and %s: %w", a, b, err)
+	}
+	return syncBelow(data)
 }
 
 // moved is the slot of a token that a move is to make of another one.
@@ -96,7 +124,7 @@ func (c Config) moved(from Slot, m Move) (to Slot, err error) {
 	case at < 0:
 		return to, fmt.Errorf("there is no kind of token %q", m.Kind)
 	case from.Kind.Name == m.Kind:
-		return to, fmt.Errorf("%s is of the kind %s already", m.Token, m.Kind)
+		return to, fmt.Errorf("%s is of the kind %s %w", m.Token, m.Kind, ErrMoved)
 	case !from.Kind.Portable || !c.Kinds[at].Portable:
 		return to, fmt.Errorf("%s is of the kind %s, and cannot become a token of %s: name a token whose keys are in files or in a fleet", m.Token, from.Kind.Name, m.Kind)
 	}
@@ -106,15 +134,20 @@ func (c Config) moved(from Slot, m Move) (to Slot, err error) {
 			return to, fmt.Errorf("%s %q is no setting of tokens of the kind %s", one, value, k.Name)
 		}
 	}
-	to = Slot{Slot: from.Slot, Kind: k, Place: from.Place, numbered: from.numbered}
-	to.Library, to.ConfName, to.TokenName = k.Library+".so", "", from.Place.Name
-	newest := p11.Version{Major: 3, Minor: 12}
-	to.Format, to.HasFormat = p11.Version{}, false
-	if !toldByDirectory(*k) {
-		to.Format, to.HasFormat = newest, true
-	}
-	to.Place.Config, to.Place.Format, to.Place.AnyFormat = "", newest, false
+	to = Slot{Slot: movedSlot(from, k), Kind: k, Place: from.Place, numbered: from.numbered}
+	to.Place.Config, to.Place.Format, to.Place.AnyFormat = "", newest(), false
 	return to, nil
+}
+
+// movedSlot is what the configuration says of a slot once its token is of a kind.
+func movedSlot(from Slot, k *tokens.Kind) config.Slot {
+	s := from.Slot
+	s.Library, s.ConfName, s.TokenName = k.Library+".so", "", from.Place.Name
+	s.Format, s.HasFormat = p11.Version{}, false
+	if !toldByDirectory(*k) {
+		s.Format, s.HasFormat = newest(), true
+	}
+	return s
 }
 
 // copyToken makes the token that to is in a directory.
@@ -130,7 +163,7 @@ func (c Config) copyToken(ctx context.Context, from, to Slot, dir string, m Move
 		return err
 	case !st.Present || !st.Initialized:
 		return fmt.Errorf("%s has no token that anybody has initialised: there is nothing to move", m.Token)
-	case st.Format != p11.Version{Major: 3, Minor: 12}:
+	case st.Format != newest():
 		return fmt.Errorf("%s has the format of openCryptoki 3.8: p11fs migrate %[1]s without options first brings it into that of 3.12", m.Token)
 	}
 	p := to.Place
@@ -152,6 +185,7 @@ func (c Config) copyToken(ctx context.Context, from, to Slot, dir string, m Move
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		m.reached("copy")
 		w.CloseWithError(was.Backup(ctx, w, m.Progress))
 	}()
 	err = to.Kind.Upkeep(p).Restore(ctx, r, false, nil)

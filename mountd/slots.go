@@ -25,6 +25,8 @@ type Slot struct {
 	Why   string       // why the slot has no token
 
 	numbered bool // by the order of the names of directories
+	// undeclared: the configuration has another kind, since a move has ended before its last step.
+	undeclared bool
 }
 
 // Slots reads which slots there are: those of the configuration, and in user
@@ -66,8 +68,14 @@ func (c Config) Slots() ([]Slot, []*config.Problem, error) {
 			s.Why = fmt.Sprintf("slot %d has the token directory %s already", uint64(first), name)
 		default:
 			used[name] = f.ID
+			dir := filepath.Join(c.Paths.Data, name)
+			if inside := c.unmoved(f, kind, dir); inside != nil {
+				kind, s.undeclared = inside, true
+				f.Format, f.HasFormat = newest(), true
+				s.Slot = f
+			}
 			s.Kind = kind
-			s.Place = tokens.Place{Name: name, Dir: filepath.Join(c.Paths.Data, name), Config: c.confPath(f), Format: f.Format, Slot: uint64(f.ID)}
+			s.Place = tokens.Place{Name: name, Dir: dir, Config: c.confPath(f), Format: f.Format, Slot: uint64(f.ID)}
 			if c.Mode == User && !f.HasFormat && kind.OwnFormat != nil {
 				s.Place.Format, s.Place.AnyFormat = kind.OwnFormat(s.Place.Dir), true
 			}
@@ -80,6 +88,25 @@ func (c Config) Slots() ([]Slot, []*config.Problem, error) {
 		slots = append(slots, s)
 	}
 	return slots, warnings, nil
+}
+
+// newest is the format of all tokens that move.
+func newest() p11.Version { return p11.Version{Major: 3, Minor: 12} }
+
+// unmoved is the kind of the token in a directory of which the configuration says, between two
+// steps of a move, that it is of a kind that keeps a mark there, or nil. Else nobody would serve
+// it, until the move is made again.
+func (c Config) unmoved(f config.Slot, kind *tokens.Kind, dir string) *tokens.Kind {
+	if !kind.Portable || !toldByDirectory(*kind) || f.ConfName != "" || kind.Made(dir) {
+		return nil
+	}
+	i := slices.IndexFunc(c.Kinds, func(k tokens.Kind) bool {
+		return k.Portable && !toldByDirectory(k) && k.Made != nil && k.OwnFormat != nil && k.Made(dir) && k.OwnFormat(dir) == newest()
+	})
+	if i < 0 {
+		return nil
+	}
+	return &c.Kinds[i]
 }
 
 // unshared reports whether programs with openCryptoki's library get neither the slot nor

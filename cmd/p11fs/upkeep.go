@@ -154,7 +154,6 @@ func moveToken(c *cobra.Command, s streams, conf mountd.Config, m mountd.Move) (
 	if err != nil {
 		return err
 	}
-	serves = serves && t.token(m.Token) == nil
 	release, out := func() error { return nil }, false
 	m.OutOfService = func() (err error) {
 		release, err = h.outOfService(c.Context(), m.Token, false)
@@ -166,10 +165,16 @@ func moveToken(c *cobra.Command, s streams, conf mountd.Config, m mountd.Move) (
 	aside, err := conf.Move(c.Context(), m)
 	bar.stop()
 	err = errors.Join(err, release())
-	if serves && out { // also what it was before, if it did not become another
+	// Also what it was before, if it did not become another; and what a move that was killed has taken
+	// out of service.
+	if serves && (out || errors.Is(err, mountd.ErrMoved) && t.token(m.Token) != nil) {
 		err = errors.Join(err, t.order("migrate "+m.Token, "add "+m.Token))
 	}
-	if err == nil {
+	switch {
+	case err != nil:
+	case aside == "":
+		fmt.Fprintf(s.out, "%s was of the kind %s already, and the configuration says so now: a move before had not come so far.\n", m.Token, m.Kind)
+	default:
 		fmt.Fprintf(s.out, "%s is of the kind %s now. What its directory was is %s: remove it when it is not wanted any more.\n", m.Token, m.Kind, aside)
 	}
 	return err
