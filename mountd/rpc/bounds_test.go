@@ -163,6 +163,30 @@ func TestResultsInTheMaking(t *testing.T) {
 func TestRequestsTakeTurns(t *testing.T) {
 	path, server := serve(t, Config{})
 	k := dial(t, path, wire.V2).initialize()
+	waitsForTurns(t, server, func() { k.must(wire.CallGetInfo, nil) })
+}
+
+// TestRefusedTakeTurns: so does the reading of a long request for which there is no memory.
+func TestRefusedTakeTurns(t *testing.T) {
+	path, server := serveLimited(t, Config{}, 1<<20)
+	k := dial(t, path, wire.V2).initialize()
+	account := server.config.Engine.Account(uint32(os.Getuid()))
+	all := 1<<20 - int(account.Held())
+	if err := account.Take(all); err != nil {
+		t.Fatal(err)
+	}
+	defer account.Give(all)
+	waitsForTurns(t, server, func() {
+		_, rv := k.call(wire.CallSeedRandom, func(w *wiretest.Writer) { w.Ulong(0); w.Array(data(make([]byte, 1<<20))) })
+		if rv != p11.CKR_DEVICE_MEMORY {
+			t.Errorf("where no memory is left: %v", rv)
+		}
+	})
+}
+
+// waitsForTurns checks that a request of this process waits for others' turns.
+func waitsForTurns(t *testing.T, server *Server, request func()) {
+	t.Helper()
 	more, less := server.config.Engine.Account(uint32(os.Getuid())), server.config.Engine.Account(uint32(os.Getuid())+1)
 	early := 0
 	for range 20 {
@@ -174,7 +198,7 @@ func TestRequestsTakeTurns(t *testing.T) {
 		less.Turn(t.Context()).End()
 		begun := time.Now()
 		turns := []*engine.Turn{less.Turn(t.Context()), more.Turn(t.Context())} // one for each processor
-		k.must(wire.CallGetInfo, nil)
+		request()
 		if time.Since(begun) < 8*time.Millisecond { // a turn is waited for for 10
 			early++
 		}

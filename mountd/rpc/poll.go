@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p11fs/engine"
+	"p11fs/mountd/rpc/wire"
 )
 
 // pollTime is how long a read polls for the client's next request before it
@@ -220,12 +221,8 @@ func (in *input) peek(fd uintptr) bool {
 	}
 }
 
-// minTurn is the shortest buffer that is filled in a turn. A shorter one costs less than
-// that.
-const minTurn = 64 << 10
-
 func (in *input) once(fd uintptr) bool {
-	if len(in.buf) >= minTurn {
+	if len(in.buf) >= wire.LongRead { // a shorter one costs less than a turn
 		defer in.account.Turn(context.Background()).End() // it has an end of its own
 	}
 	for {

@@ -64,10 +64,7 @@ func ReadFrame(r *bufio.Reader, buf []byte, m *Memory) (code uint32, body []byte
 	code = binary.BigEndian.Uint32(h[0:])
 	options, length := binary.BigEndian.Uint32(h[4:]), binary.BigEndian.Uint32(h[8:])
 	if options > MaxOptions || length > MaxBody {
-		if _, err := io.CopyN(io.Discard, r, int64(options)+int64(length)); err != nil {
-			return 0, nil, unexpected(err)
-		}
-		return code, nil, ErrTooLong
+		return code, nil, unexpected(drop(r, int64(options)+int64(length), ErrTooLong))
 	}
 	if _, err := r.Discard(int(options)); err != nil {
 		return 0, nil, unexpected(err)
@@ -97,7 +94,7 @@ func readBody(r io.Reader, buf []byte, length int, m *Memory) (body []byte, err 
 		p := m.part()
 		if !m.allow(len(p)) {
 			m.giveBack(p)
-			return nil, drop(r, length-at)
+			return nil, drop(r, int64(length-at), ErrNotAllowed)
 		}
 		begun = append(begun, p)
 		if _, err := io.ReadFull(r, p[:]); err != nil {
@@ -105,7 +102,7 @@ func readBody(r io.Reader, buf []byte, length int, m *Memory) (body []byte, err 
 		}
 	}
 	if !m.allow(length - at) {
-		return nil, drop(r, length-at)
+		return nil, drop(r, int64(length-at), ErrNotAllowed)
 	}
 	body = make([]byte, length)
 	for i, p := range begun {
@@ -115,12 +112,21 @@ func readBody(r io.Reader, buf []byte, length int, m *Memory) (body []byte, err 
 	return body, err
 }
 
-// drop reads what is left of a body that is not allowed.
-func drop(r io.Reader, n int) error {
-	if _, err := io.CopyN(io.Discard, r, int64(n)); err != nil {
-		return err
+// LongRead is how much of a frame that is refused is read at once, while there is so much
+// of it.
+const LongRead = 64 << 10
+
+// drop reads what is left of a frame that is refused, and returns why it is.
+func drop(r io.Reader, n int64, why error) error {
+	b := make([]byte, min(n, LongRead))
+	defer secret.Wipe(b)
+	for n > 0 {
+		got, err := r.Read(b[:min(n, LongRead)])
+		if n -= int64(got); err != nil && n > 0 {
+			return err
+		}
 	}
-	return ErrNotAllowed
+	return why
 }
 
 func unexpected(err error) error {

@@ -188,6 +188,17 @@ func TestAnswer(t *testing.T) {
 	}
 }
 
+// counting counts reads.
+type counting struct {
+	r     io.Reader
+	reads int
+}
+
+func (c *counting) Read(b []byte) (int, error) {
+	c.reads++
+	return c.r.Read(b)
+}
+
 func TestReadFrameLimits(t *testing.T) {
 	header := func(options, body uint32) []byte {
 		b := binary.BigEndian.AppendUint32(nil, 7)
@@ -203,6 +214,16 @@ func TestReadFrameLimits(t *testing.T) {
 		}
 		if _, body, err := wire.ReadFrame(r, nil, nil); err != nil || string(body) != "x" {
 			t.Errorf("the next frame: %q, %v", body, err)
+		}
+	})
+	t.Run("drained in long reads", func(t *testing.T) {
+		const n = 20*wire.LongRead + 5
+		from := &counting{r: bytes.NewReader(append(header(wire.MaxOptions+1, n), make([]byte, wire.MaxOptions+1+n)...))}
+		if _, _, err := wire.ReadFrame(bufio.NewReader(from), nil, &wire.Memory{Allow: func(int) bool { return false }}); !errors.Is(err, wire.ErrTooLong) {
+			t.Error(err)
+		}
+		if from.reads > n/wire.LongRead+3 {
+			t.Errorf("%d reads", from.reads)
 		}
 	})
 	t.Run("announced only", func(t *testing.T) {
