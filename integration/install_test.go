@@ -58,7 +58,7 @@ func TestInstallDestdir(t *testing.T) {
 	run("install")
 	for name, want := range map[string][]string{
 		"usr/lib/systemd/system/p11fs.service": {
-			"Type=notify", "ExecStart=/usr/bin/p11fs mount --system", "Conflicts=pkcsslotd.service", "Alias=pkcsslotd.service",
+			"Type=notify", "ExecStart=/usr/bin/p11fs mount --system", "Conflicts=pkcsslotd.service", "Alias=pkcsslotd.service", "CPUWeight=400",
 		},
 		"usr/lib/systemd/system/p11fs-rpc.socket": {"ListenStream=/run/p11fs/rpc.sock", "FileDescriptorName=rpc.sock", "SocketGroup=pkcs11"},
 		"usr/lib/systemd/user/p11fs.service":      {"Type=notify", "ExecStart=/usr/bin/p11fs mount", "WantedBy=default.target"},
