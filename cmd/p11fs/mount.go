@@ -24,8 +24,9 @@ func newMount(s streams) *cobra.Command {
 		Long: `Mount the tokens and serve them until SIGTERM, SIGINT or p11fs umount.
 
 By default it is your own daemon: each directory with an NVTOK.DAT in
-$XDG_DATA_HOME/p11fs is a token, and in each empty one there a token is made, as for
-a second one by mkdir; without any, one called swtok is made. It is mounted on MOUNTPOINT, or $XDG_RUNTIME_DIR/p11, or ~/p11, which is made if it
+$XDG_DATA_HOME/p11fs is a token, and in each empty one there a token is made as it starts;
+without any, one called swtok is made. A second one is made while it serves, by p11fs token
+new. It is mounted on MOUNTPOINT, or $XDG_RUNTIME_DIR/p11, or ~/p11, which is made if it
 is absent. With --system it is the machine's: slots from
 /etc/opencryptoki/opencryptoki.conf, tokens in /var/lib/opencryptoki, mounted on
 /p11 for root and the group pkcs11.
