@@ -55,7 +55,7 @@ func TestImportToken(t *testing.T) {
 	term.ok(from + " --token-label all --dry-run > out; cat out; grep -q '^12 objects would come, 0 would be left' out && test $(ls $O | wc -l) = 0")
 	term.ok("echo wrong > wrong; " + "p11fs import-token soft swtok --token-label all --source-pin-file wrong 2>said; test $? = 4 && grep -q PIN said && test $(ls $O | wc -l) = 0")
 	term.ok(from + " --token-label all > out; cat out; grep -q '^12 objects came, 0 were there, 0 were left' out")
-	term.ok("grep -q '^came   private-key \"rsa\" as rsa.key$' out && grep -q 'data \"secret\" as secret.dat' out")
+	term.ok("grep -q '^came   private-key \"rsa\" as swtok/rsa.key$' out && grep -q 'data \"secret\" as swtok/secret.dat' out")
 
 	for _, key := range []string{"rsa", "ec", "koblitz"} {
 		term.ok("all --read-object --type pubkey --label " + key + " -o pub.der && openssl pkey -pubin -inform der -in pub.der -out pub.pem")
@@ -72,8 +72,8 @@ func TestImportToken(t *testing.T) {
 
 	// A key that is public there is told, and comes as a private one if that is wanted.
 	term.ok("p11fs logout swtok && cat $O/aes.sec/attr/private > was; echo " + userPIN + " > $T/login; grep -q false was && rmdir $O/aes.sec")
-	term.ok(from + " --token-label all > out; cat out; grep -q '^came   secret-key \"aes\" as aes.sec (public)$' out && grep -q '^note   1 private or secret keys are public' out && rmdir $O/aes.sec")
-	term.ok(from + " --token-label all --private > out; cat out; grep -q '^came   secret-key \"aes\" as aes.sec$' out && ! grep -q public, out")
+	term.ok(from + " --token-label all > out; cat out; grep -q '^came   secret-key \"aes\" as swtok/aes.sec (public)$' out && grep -q '^note   1 private or secret keys are public' out && rmdir $O/aes.sec")
+	term.ok(from + " --token-label all --private > out; cat out; grep -q '^came   secret-key \"aes\" as swtok/aes.sec$' out && ! grep -q public, out")
 	term.ok("p11fs logout swtok; ! test -e $O/aes.sec && echo " + userPIN + " > $T/login && cat $O/aes.sec/attr/private | grep -q true")
 
 	module := "p11fs import-token --module " + softHSM + " swtok --source-pin-file pin --token-label ext"
@@ -126,7 +126,7 @@ func TestExport(t *testing.T) {
 	term.ok("echo 'open it' > phrase; echo hello > msg; p11fs generate swtok rsa:2048 label=web extractable=true > made && p11fs generate swtok ec:p256 label=stays >> made")
 	term.ok("printf 'class=secret-key key-type=generic-secret label=mac extractable=true value=0x%062d\n' 7 > all; cat all > $T/import:template; echo note > $T/data/note")
 	term.ok("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout k.pem -out cert.pem -subj /CN=site.test -days 9 2>said && cp cert.pem $T/certs/site.pem")
-	term.ok("p11fs export swtok out --passphrase-file phrase > report; test $? = 1 && cat report && grep -q '^left   stays.key: ' report && test $(grep -c '^left' report) = 1 && tail -1 report | grep '^6 objects were written, 1 were left'")
+	term.ok("p11fs export swtok out --passphrase-file phrase > report; test $? = 1 && cat report && grep -q '^left   swtok/stays.key: ' report && test $(grep -c '^left' report) = 1 && tail -1 report | grep '^6 objects were written, 1 were left'")
 	term.ok("test \"$(ls out | tr '\\n' ' ')\" = 'mac.sec.age note.dat.age site.crt stays.pub.pem web.key.pem web.pub.pem ' && test \"$(stat -c %a out out/web.key.pem | tr '\\n' ' ')\" = '700 600 '")
 	term.ok("p11fs sign swtok/web -o sig < msg && openssl pkey -in out/web.key.pem -passin file:phrase -out web.pem && openssl dgst -sha256 -sign web.pem msg | cmp - sig && openssl dgst -sha256 -verify out/web.pub.pem -signature sig msg && cmp cert.pem out/site.crt")
 	term.ok("test $(ls $O | wc -l) = 7; p11fs export swtok out --passphrase-file phrase > report; test $? = 1 && grep -q 'web.key: .*is there' report")
@@ -142,7 +142,7 @@ func TestExport(t *testing.T) {
 		t.Errorf("the key is %x, %v", got, err)
 	}
 
-	term.ok("p11fs generate swtok aes:256 label=transport wrap=true unwrap=true && p11fs export swtok wrapped --wrap-with transport > report; test $? = 1 && cat report && test -s wrapped/web.key.wrapped && test -s wrapped/mac.sec.wrapped && grep -q '^left   note.dat: ' report")
+	term.ok("p11fs generate swtok aes:256 label=transport wrap=true unwrap=true && p11fs export swtok wrapped --wrap-with transport > report; test $? = 1 && cat report && test -s wrapped/web.key.wrapped && test -s wrapped/mac.sec.wrapped && grep -q '^left   swtok/note.dat: ' report")
 	term.ok("cat wrapped/web.key.wrapped > $O/transport.sec/unwrap:aes-key-wrap-kwp,class=private-key,key-type=rsa,label=back,sign=true && p11fs sign swtok/back < msg -o again && cmp sig again")
 	d.stop()
 }

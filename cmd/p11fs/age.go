@@ -61,7 +61,7 @@ gets by p11fs set KEY derive=true. A key without it is refused.` + keyText,
 		if err != nil {
 			return err
 		}
-		name := filepath.Join(filepath.Base(at.dir), filepath.Base(key))
+		name := at.called(key)
 		k, err := at.ageKey(key)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
@@ -105,7 +105,7 @@ func (t tree) opens(k ageKey, key, name string) (unsure string, err error) {
 	if derive, err := t.read(private, "attr/derive"); err != nil || derive == "true\n" {
 		return "", err
 	}
-	name = filepath.Join(filepath.Base(t.dir), filepath.Base(private))
+	name = t.called(private)
 	return "", fmt.Errorf("%s has no derive=true, and would not open what is encrypted for it: p11fs set %s derive=true first", name, shellQuote(name))
 }
 

@@ -149,7 +149,7 @@ func (i *ageIdentity) ECDH(peer *ecdh.PublicKey) (shared []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	what := "agree with " + filepath.Join(filepath.Base(i.at.dir), filepath.Base(i.key))
+	what := "agree with " + i.at.called(i.key)
 	file, err := makerFile(i.key, "derive", "ecdh1-derive", []string{"token=false", "private=true", "sensitive=false", "extractable=true", "key-type=generic-secret", fmt.Sprintf("value-len=%d", sharedSize)})
 	if err != nil {
 		return nil, err

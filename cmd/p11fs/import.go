@@ -124,7 +124,7 @@ func (i *fileImport) one(ctx context.Context, path string) error {
 	if errors.Is(err, syscall.EKEYREJECTED) && i.phraseFile == "" && path != "-" {
 		names, err = i.write(ctx, what, file, content[:n], true)
 	}
-	fmt.Fprint(i.s.out, names)
+	tree{filepath.Join(i.t.dir, i.token)}.printNames(i.s, names)
 	return err
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -174,10 +175,11 @@ func (i *importing) one(g group, report *importReport) error {
 	for n, o := range g.objects {
 		name, outcome := "", outcomeCame
 		if n < len(lines) {
-			name = lines[n]
-		}
-		if was, ok := strings.CutPrefix(name, "# already there as "); ok {
-			name, outcome = was, outcomeThere
+			was, there := strings.CutPrefix(lines[n], "# already there as ")
+			if there {
+				outcome = outcomeThere
+			}
+			name = tree{filepath.Join(i.t.dir, i.token)}.called(was)
 		}
 		report.add(o, outcome, name, nil)
 	}
@@ -207,7 +209,7 @@ type reported struct {
 	Label   string `json:"label,omitempty"`
 	ID      string `json:"id,omitempty"`
 	Place   string `json:"place,omitempty"`
-	Name    string `json:"name,omitempty"` // in TOKEN/objects, or of a file
+	Name    string `json:"name,omitempty"` // TOKEN/NAME, or of a file
 	Why     string `json:"why,omitempty"`
 	// Public is true of a private or secret key that is used without the PIN.
 	Public bool `json:"public,omitempty"`

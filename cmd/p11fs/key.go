@@ -87,7 +87,36 @@ func findKey(mount, name string, suffixes []string) (at tree, key string, err er
 	case len(public) > 0:
 		return at, "", &treeError{what: "find " + name, why: "there is no such key that everybody may see: log in first (" + strings.Join(public, " or ") + ")", err: syscall.EACCES}
 	}
-	return at, "", fmt.Errorf("there is no key %s: ls %s shows those that there are", name, filepath.Join(t.dir, "*", "objects"))
+	list := "p11fs ls"
+	if len(wanted) == 1 {
+		list += " " + shellQuote(wanted[0])
+	}
+	return at, "", fmt.Errorf("there is no key %s: %s shows those that there are", name, list)
+}
+
+// called is how commands print the name of an object, so that all of them take it again:
+// TOKEN/NAME, or its path where it is in the folder of a session.
+func (t tree) called(object string) string {
+	name := filepath.Base(object)
+	if filepath.Base(filepath.Dir(t.dir)) == "sessions" {
+		return filepath.Join(t.dir, "objects", name)
+	}
+	return filepath.Join(filepath.Base(t.dir), name)
+}
+
+// printNames prints the names that a file of the tree gave, a line each, and what it says of
+// others behind a #.
+func (t tree) printNames(s streams, names string) {
+	for line := range strings.Lines(names) {
+		there, is := strings.CutPrefix(line, "# already there as ")
+		switch {
+		case is:
+			line = "# already there as " + t.called(there)
+		case !strings.HasPrefix(line, "#"):
+			line = t.called(line)
+		}
+		fmt.Fprint(s.out, line)
+	}
 }
 
 // halfMissing is the error where a private key is there, and the public one that is meant

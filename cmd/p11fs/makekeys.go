@@ -115,7 +115,7 @@ func makerFile(key, operation, mechanism string, attributes []string) (string, e
 func (t tree) make(s streams, what, file string, in []byte) error {
 	names, err := t.exchange(what, "", file, os.O_RDWR|os.O_CREATE, in)
 	if err == nil {
-		fmt.Fprint(s.out, names)
+		t.printNames(s, names)
 	}
 	return err
 }

@@ -231,7 +231,7 @@ terminal wants --yes.` + objectText,
 				if filepath.Ext(n) == ".crt" && filepath.Ext(name) != ".crt" || slices.Contains(files, path) {
 					continue
 				}
-				files, names = append(files, path), append(names, filepath.Join(filepath.Base(at.dir), filepath.Base(n)))
+				files, names = append(files, path), append(names, at.called(n))
 			}
 		}
 		if !*yes {
@@ -351,7 +351,7 @@ func (t tree) listToken(token, attributes string) (list []object, err error) {
 
 // object reads what there is to tell of one, below the folder of its token.
 func (t tree) object(name string) (object, error) {
-	o := object{Name: filepath.Join(filepath.Base(t.dir), filepath.Base(name)), Attributes: map[string]string{}}
+	o := object{Name: t.called(name), Attributes: map[string]string{}}
 	info, err := t.read(name, "info")
 	if err != nil {
 		return o, err

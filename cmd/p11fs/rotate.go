@@ -86,7 +86,7 @@ type rotation struct {
 func (r *rotation) print(s streams) {
 	for _, names := range [][]string{r.now, r.dated} {
 		for i, n := range names {
-			names[i] = filepath.Join(filepath.Base(r.at.dir), n)
+			names[i] = r.at.called(n)
 			fmt.Fprintln(s.out, names[i])
 		}
 	}

@@ -220,7 +220,7 @@ allowed-mechanisms=sha256-rsa-pkcs+sha256-rsa-pkcs-pss.`,
 			words[i] = quoteWord(w)
 		}
 		answer, err := t.ask("generate "+token, token, "generate", []byte(strings.Join(words, " ")+"\n"))
-		fmt.Fprint(s.out, answer)
+		tree{filepath.Join(t.dir, token)}.printNames(s, answer)
 		return err
 	}
 	first := c.ValidArgsFunction

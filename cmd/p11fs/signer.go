@@ -28,7 +28,7 @@ type signer struct {
 // newSigner reads the public half of a private key: RSA, EC on one of NIST's curves, or
 // Ed25519. There is an error for any other, and for one that does not sign.
 func newSigner(at tree, key string) (*signer, error) {
-	s := &signer{at: at, key: key, name: filepath.Join(filepath.Base(at.dir), filepath.Base(key))}
+	s := &signer{at: at, key: key, name: at.called(key)}
 	text, err := at.read(key, "public.pem")
 	if err != nil {
 		return nil, at.refused(s.name, "", err)
