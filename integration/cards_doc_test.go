@@ -69,6 +69,11 @@ func TestCardsDoc(t *testing.T) {
 	all(trust)
 	term.ok("test $(wc -c < guarded.wrapped) = 256; grep -q '^trusted=true$' $T/objects/carrier.pub/info")
 
+	// No pass phrase is asked for where there is no backup.
+	if r := term.run("p11fs backup ep11tok saved < /dev/null"); r.status == 0 || !strings.Contains(r.err, "its keys open with its cards alone") || !strings.Contains(r.err, "cp -a") {
+		t.Errorf("a backup: %d, %s", r.status, r.err)
+	}
+
 	// Without the card objects are listed, and with it all is well again.
 	term.ok("p11fs card offline 00.0001 --dir ~/card")
 	if r := term.run("cat msg > $T/objects/web.key/sign && cat $T/objects/web.key/sign > sig2"); r.status == 0 {
@@ -100,6 +105,12 @@ func TestCCADoc(t *testing.T) {
 		t.Errorf("the session says %s", said)
 	}
 	term.ok("cmp msg opened && cmp msg arrived && ! cmp -s msg sealed && test $(wc -c < sealed) -eq $((12 + 6 + 16))")
+	// A key of another token comes by a file, which is what cp says.
+	term.ok("printf '%s\\n' 87654321 soft 1234abcd | p11fs token new soft && echo 1234abcd | p11fs login soft && p11fs generate soft ec:p256 label=site extractable=true && echo phrase > phrase")
+	if r := term.run("p11fs cp soft/site ccatok"); r.status == 0 || !strings.Contains(r.err, "p11fs export soft/site.key --output FILE, and bring that with p11fs import ccatok FILE") {
+		t.Errorf("cp to a card: %d, %s", r.status, r.err)
+	}
+	term.ok("p11fs export soft/site.key --passphrase-file phrase --output FILE && p11fs import ccatok FILE --passphrase-file phrase --label site && echo msg | p11fs sign ccatok/site > sig && echo msg | p11fs verify soft/site sig")
 	if r := term.run("printf x >> sealed; cat sealed > $C/objects/disk.sec/decrypt && cat $C/objects/disk.sec/decrypt"); r.status == 0 {
 		t.Errorf("what was changed is opened as %q", r.out)
 	}

@@ -189,8 +189,8 @@ func TestOwnKind(t *testing.T) {
 			t.Errorf("%s is %+v, %v", name, s.Kind, err)
 		}
 	}
-	c.Kinds[1].NoUpkeep = errors.New("a card has it")
-	if _, err := c.OpenUpkeep("elsewhere", false); !errors.Is(err, c.Kinds[1].NoUpkeep) {
+	c.Kinds[1].NoBackup = errors.New("a card has it")
+	if _, err := c.OpenUpkeep("elsewhere", false); !errors.Is(err, c.Kinds[1].NoBackup) {
 		t.Errorf("the upkeep of a kind without: %v", err)
 	}
 	c.Kinds[0].Made = func(dir string) bool { return dir == filepath.Join(c.Paths.Data, "elsewhere") }

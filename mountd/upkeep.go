@@ -38,7 +38,7 @@ func (c Config) OpenUpkeep(name string, create bool) (_ *Upkeep, err error) {
 		return nil, err
 	}
 	if s.Kind.Upkeep == nil {
-		return nil, fmt.Errorf("the token %s is of the kind %s: %w", name, s.Kind.Name, s.Kind.NoUpkeep)
+		return nil, fmt.Errorf("the token %s is of the kind %s: %w", name, s.Kind.Name, s.Kind.NoBackup)
 	}
 	u := &Upkeep{Slot: s, conf: c}
 	p := s.Place

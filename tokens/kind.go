@@ -52,10 +52,9 @@ type Kind struct {
 	// Portable: a backup of Upkeep has a token of which nothing is anywhere else, and another
 	// Portable kind restores it.
 	Portable bool
-	// NoUpkeep says why Upkeep is nil, and what to do instead.
-	NoUpkeep error
-	// Kept is how a token is kept of which Upkeep makes no backup; empty where it does.
-	Kept string
+	// NoBackup says why there is no Upkeep or none of its Backup; p11.AdviceOf it is how the
+	// token is kept instead. It is nil where there is one.
+	NoBackup error
 	// Vacant says, of a slot of the machine's configuration, why it has no token and is to
 	// get none, as where the machine lacks what such tokens live in; empty where it has one.
 	// It may be nil.

@@ -68,6 +68,9 @@ which the PINs still protect what is private.`,
 		if state, err := u.State(); err == nil && !state.Present {
 			return fmt.Errorf("%s has no token yet: p11fs mount makes it", args[0])
 		}
+		if err := u.Slot.Kind.NoBackup; err != nil { // nobody types a pass phrase to be told that
+			return fmt.Errorf("%s is not written: %w", path, err)
+		}
 		who, phrase, err := recipients(c.Context(), s, *to, *toFile, *phraseFile)
 		if err != nil {
 			return err

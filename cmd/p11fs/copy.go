@@ -121,7 +121,7 @@ func (k *copying) all(what string, names []string, one func(what, name string) e
 		}
 	}
 	for _, m := range k.made {
-		fmt.Fprintln(k.s.out, filepath.Join(filepath.Base(k.to.dir), m))
+		fmt.Fprintln(k.s.out, k.to.called(m))
 	}
 	return nil
 }
@@ -197,8 +197,8 @@ func (k *copying) keeping() string {
 		return err.Error()
 	}
 	for _, kind := range c.Kinds {
-		if kind.Kept != "" && strings.Contains("\n"+info, "\nkind: "+kind.Name+"\n") {
-			return kind.Kept
+		if kind.NoBackup != nil && strings.Contains("\n"+info, "\nkind: "+kind.Name+"\n") {
+			return p11.AdviceOf(kind.NoBackup)
 		}
 	}
 	return "keep the whole token with p11fs backup"
@@ -267,6 +267,13 @@ func (k *copying) wrapped(what, object string, attrs p11.Attributes) error {
 	if mechanism == "" {
 		return fmt.Errorf("%s: its token wraps no key as p11fs cp needs it: make a key in %s with p11fs generate, or %s", what, filepath.Base(k.to.dir), k.keeping())
 	}
+	if !k.to.unwraps(mechanism) {
+		to, from := filepath.Base(k.to.dir), k.from.called(object)
+		if classOf(attrs) == p11.CKO_SECRET_KEY {
+			return fmt.Errorf("%s: %s takes no key in that another token wraps: bring it from where it was made, with p11fs import %[2]s --as aes FILE, for one", what, to)
+		}
+		return fmt.Errorf("%s: %s takes no key in that another token wraps: write it into a file with p11fs export %s --output FILE, and bring that with p11fs import %[2]s FILE", what, to, shellQuote(from))
+	}
 	wrapped, err := k.from.exchange(what, "", filepath.Join("objects", k.by[k.from], "wrap"), os.O_RDWR, []byte(filepath.Base(object)+"\n"))
 	if err != nil {
 		return err
@@ -276,6 +283,17 @@ func (k *copying) wrapped(what, object string, attrs p11.Attributes) error {
 		return err
 	}
 	return k.make(what, file, []byte(wrapped))
+}
+
+// unwraps says whether the token whose folder t is unwraps keys by the mechanism.
+func (t tree) unwraps(mechanism string) bool {
+	can, _ := t.read("mechanisms")
+	for line := range strings.Lines(can) {
+		if words := strings.Fields(line); len(words) > 3 && words[0] == mechanism {
+			return slices.Contains(strings.Split(words[3], ","), "unwrap")
+		}
+	}
+	return false
 }
 
 // unwrapWords are the attributes of a key that unwrapping cannot know, where they are not

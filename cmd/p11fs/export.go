@@ -60,13 +60,13 @@ is there stays as it is, and its object is left.`,
 			return &usageError{err: errors.New("a token goes into a directory: leave --output and --ssh out, or name one object as TOKEN/NAME")}
 		}
 		x := &exporting{t: t, token: token, dir: args[1]}
+		if err := os.MkdirAll(x.dir, 0o700); err != nil {
+			return err
+		}
 		if err := x.begins(c.Context(), s, *by, *phraseFile); err != nil {
 			return err
 		}
 		defer x.phrase.Close()
-		if err := os.MkdirAll(x.dir, 0o700); err != nil {
-			return err
-		}
 		defer func() { err = errors.Join(err, x.close()) }()
 		report := &importReport{}
 		err = x.all(c.Context(), s, report)
@@ -125,11 +125,19 @@ func exportOne(ctx context.Context, s streams, mount, name string, f exportFlags
 		return &usageError{err: fmt.Errorf("%s is no private or secret key, and is written as it is: leave --wrap-with and --passphrase-file out, or name NAME.key", object)}
 	}
 	if closed {
+		if kind != ".key" && f.output == "" && isTerminal(s.out) {
+			return &usageError{err: errors.New("what comes out is no text, and standard output is a terminal: name a file with --output")}
+		}
+		defer func() { err = errors.Join(err, x.close()) }()
+		if f.by == "" { // nobody types a pass phrase to be told that the key stays
+			if err := x.leaves(object); err != nil {
+				return fmt.Errorf("export %s: %w", name, err)
+			}
+		}
 		if err := x.begins(ctx, s, f.by, f.phraseFile); err != nil {
 			return err
 		}
 		defer x.phrase.Close()
-		defer func() { err = errors.Join(err, x.close()) }()
 	}
 	var b []byte
 	switch {
@@ -146,9 +154,6 @@ func exportOne(ctx context.Context, s streams, mount, name string, f exportFlags
 	defer func() { secret.Wipe(b) }()
 	if err != nil {
 		return fmt.Errorf("export %s: %w", name, err)
-	}
-	if closed && kind != ".key" && f.output == "" && isTerminal(s.out) {
-		return &usageError{err: errors.New("what comes out is no text, and standard output is a terminal: name a file with --output")}
 	}
 	return writeOutput(s, f.output, b)
 }
@@ -210,7 +215,7 @@ func (x *exporting) all(ctx context.Context, s streams, report *importReport) er
 		if err != nil {
 			file, outcome = "", outcomeLeft
 		}
-		report.add(foreign.Object{Place: e.Name()}, outcome, file, whyOf(err))
+		report.add(foreign.Object{Place: filepath.Join(x.token, e.Name())}, outcome, file, whyOf(err))
 		bar.reached(n+1, len(entries))
 	}
 	return nil
@@ -291,6 +296,15 @@ func (x *exporting) read(elem ...string) ([]byte, error) {
 func (x *exporting) private(name string) bool {
 	b, err := x.read(name, "attr", "private")
 	return err != nil || strings.TrimSpace(string(b)) != "false"
+}
+
+// leaves says why the token does not let a key out.
+func (x *exporting) leaves(name string) error {
+	if err := x.begin(); err != nil {
+		return err
+	}
+	_, err := x.wrap(x.own, name)
+	return err
 }
 
 // plain is a key in the clear, which came wrapped. The caller wipes it.

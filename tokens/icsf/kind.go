@@ -50,7 +50,7 @@ func newKind(p swtok.Provider, w times, trace string) tokens.Kind {
 			return t, nil
 		},
 		Check: check, Weak: weak,
-		NoUpkeep: errNoUpkeep, Kept: kept,
+		NoBackup: errNoBackup,
 		Unshared: func(tokens.Place) bool { return true },
 	}
 }
@@ -92,8 +92,6 @@ func readConfig(place tokens.Place) (*icsffile.Config, error) {
 	return c, nil
 }
 
-// errNoUpkeep says why there is no tokens.Upkeep.
-var errNoUpkeep = errors.New("its objects are on the server, and nothing is in its directory but the PINs and the server's password: " + kept)
-
-// kept is how a token is.
-const kept = "save the server's tokens (ICSF's TKDS), and copy the directory with cp -a while p11fs is stopped"
+// errNoBackup says why there is no tokens.Upkeep.
+var errNoBackup = p11.Advise(p11.Errorf(p11.CKR_FUNCTION_NOT_SUPPORTED, "its objects are on the server, and nothing is in its directory but the PINs and the server's password"),
+	"save the server's tokens (ICSF's TKDS), and copy the directory with cp -a while p11fs is stopped")

@@ -13,7 +13,7 @@ import (
 // in another format, or a backup, would have nothing.
 func KeptWithCards(k tokens.Kind) tokens.Kind {
 	next, weak := k.Upkeep, k.Weak
-	k.Kept = kept
+	k.NoBackup = errNoBackup
 	k.Upkeep = func(p tokens.Place) tokens.Upkeep { return upkeep{next(p)} }
 	k.Weak = func(p tokens.Place) (why, mend string) {
 		if why, _ = weak(p); why != "" {
@@ -24,8 +24,8 @@ func KeptWithCards(k tokens.Kind) tokens.Kind {
 	return k
 }
 
-// kept is how a token is kept.
-const kept = "stop p11fs and copy the token's directory with cp -a, after each change of the card's key anew, and a software card's directory with it"
+var errNoBackup = p11.Advise(p11.Errorf(p11.CKR_FUNCTION_NOT_SUPPORTED, "its keys open with its cards alone, and a backup would have neither their master keys nor its configuration"),
+	"stop p11fs and copy the token's directory with cp -a, after each change of the card's key anew, and a software card's directory with it")
 
 type upkeep struct{ tokens.Upkeep }
 
@@ -37,6 +37,5 @@ func (upkeep) Migrate(context.Context, tokens.Migration) (tokens.Migrated, error
 
 // Backup is tokens.Upkeep.
 func (upkeep) Backup(context.Context, io.Writer, func(done, total int)) error {
-	return p11.Advise(p11.Errorf(p11.CKR_FUNCTION_NOT_SUPPORTED, "its keys open with its cards alone, and a backup would have neither their master keys nor its configuration"),
-		kept)
+	return errNoBackup
 }

@@ -24,7 +24,7 @@ func TestKeptWithCards(t *testing.T) {
 	})
 	u := k.Upkeep(tokens.Place{})
 	_, err := u.Migrate(t.Context(), tokens.Migration{})
-	for what, err := range map[string]error{"p11fs init": err, "cp -a": u.Backup(t.Context(), io.Discard, nil)} {
+	for what, err := range map[string]error{"p11fs init": err, "cp -a": u.Backup(t.Context(), io.Discard, nil), "with cp -a": k.NoBackup} {
 		if p11.RVOf(err) != p11.CKR_FUNCTION_NOT_SUPPORTED || !strings.Contains(p11.AdviceOf(err), what) {
 			t.Errorf("%v", err)
 		}

@@ -52,12 +52,13 @@ func NewKind(p swtok.Provider, device string) tokens.Kind {
 			}
 			return tokens.Protection{Mechanisms: []p11.MechanismType{p11.CKM_AES_KEY_GEN, p11.CKM_AES_GCM}, Bits: 128}
 		},
-		NoUpkeep: errNoUpkeep,
+		NoBackup: errNoBackup,
 	}
 }
 
-// errNoUpkeep says why there is no tokens.Upkeep: what it would save is of no use.
-var errNoUpkeep = errors.New("its keys are in this machine's TPM, and a copy of its directory opens with that TPM only: stop p11fs and copy the directory with cp -a, after each change of a PIN anew, and keep what must outlive the TPM elsewhere too")
+// errNoBackup says why there is no tokens.Upkeep: what it would save is of no use.
+var errNoBackup = p11.Advise(p11.Errorf(p11.CKR_FUNCTION_NOT_SUPPORTED, "its keys are in this machine's TPM, and a copy of its directory opens with that TPM only"),
+	"stop p11fs and copy the directory with cp -a, after each change of a PIN anew, and keep what must outlive the TPM elsewhere too")
 
 // A kind has the TPMs that are open: tokens share them.
 type kind struct {
