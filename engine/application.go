@@ -38,7 +38,8 @@ type Application struct {
 	grantings sync.Map // *Slot to *granting: the newest
 	events    slotEvents
 	calls     callSum
-	makings   makings
+	makings   ongoing[Busy] // keys that a token is making, which are no operations
+	lockWaits ongoing[LockWait]
 
 	mu       sync.RWMutex            // guards all below; 1st in the order of doc.go
 	closed   bool                    //

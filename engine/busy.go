@@ -57,40 +57,63 @@ func older(a, b *Busy) *Busy {
 	return a
 }
 
-// makings are the keys of an application that a token is making, which are no operations.
-type makings struct {
-	mu   sync.Mutex // guards list; nothing is locked under it
-	list map[*Busy]struct{}
+// A LockWait is a wait for a lock that processes share: another process has it, or another
+// application here.
+type LockWait struct {
+	Path  string // of the lock file
+	Since time.Time
 }
 
-// longest returns a copy of the one that has lasted longest; nil for none.
-func (m *makings) longest() (longest *Busy) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for b := range m.list {
-		longest = older(longest, b)
-	}
-	if longest != nil {
-		longest = new(*longest)
+// WaitsForLock notes that the application waits for a lock, until ended is called.
+func (a *Application) WaitsForLock(path string) (ended func()) {
+	return a.lockWaits.add(&LockWait{path, time.Now()})
+}
+
+// longestLockWait returns the wait for a lock that has lasted longest; nil for none.
+func (a *Application) longestLockWait() (longest *LockWait) {
+	for _, w := range a.lockWaits.all() {
+		if longest == nil || w.Since.Before(longest.Since) {
+			longest = &w
+		}
 	}
 	return longest
 }
 
+// ongoing is what an application is in the middle of. What is in it does not change.
+type ongoing[T any] struct {
+	mu   sync.Mutex // guards list; nothing is locked under it
+	list map[*T]struct{}
+}
+
+// add has t be in it until end is called.
+func (p *ongoing[T]) add(t *T) (end func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.list == nil {
+		p.list = map[*T]struct{}{}
+	}
+	p.list[t] = struct{}{}
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.list, t)
+	}
+}
+
+// all returns copies.
+func (p *ongoing[T]) all() (list []T) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for t := range p.list {
+		list = append(list, *t)
+	}
+	return list
+}
+
 // makes has the token make a key by call, and counts that.
 func (s *Session) makes(m p11.MechanismType, call func() error) error {
-	all := &s.appSlot.app.makings
 	b := &Busy{s.appSlot.slot.Name(), "generate", m, time.Now()}
-	all.mu.Lock()
-	if all.list == nil {
-		all.list = map[*Busy]struct{}{}
-	}
-	all.list[b] = struct{}{}
-	all.mu.Unlock()
-	defer func() { // also after a panic in the token
-		all.mu.Lock()
-		defer all.mu.Unlock()
-		delete(all.list, b)
-	}()
+	defer s.appSlot.app.makings.add(b)() // also after a panic in the token
 	err := call()
 	s.appSlot.called(m, b.Since, err)
 	return err

@@ -112,3 +112,26 @@ func TestWhoWaits(t *testing.T) {
 		t.Errorf("%+v", p.Waits)
 	}
 }
+
+// TestWhoWaitsForLock: Who tells of the wait for a lock that has lasted longest, also of who
+// has no session yet.
+func TestWhoWaitsForLock(t *testing.T) {
+	b := newBench(t, hooks.Options{})
+	a := b.app()
+	if list := b.Who(); len(list) != 0 {
+		t.Fatalf("%+v", list)
+	}
+	first := a.WaitsForLock("/lock/first")
+	second := a.WaitsForLock("/lock/second")
+	for _, end := range []func(){first, second} {
+		list := b.Who()
+		want := map[bool]string{true: "/lock/first", false: "/lock/second"}[len(a.lockWaits.all()) == 2]
+		if len(list) != 1 || list[0].Lock == nil || list[0].Lock.Path != want || list[0].Lock.Since.IsZero() {
+			t.Errorf("%+v, want one who waits for %s", list, want)
+		}
+		end()
+	}
+	if list := b.Who(); len(list) != 0 {
+		t.Errorf("after the last: %+v", list)
+	}
+}

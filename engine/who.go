@@ -18,6 +18,7 @@ type Presence struct {
 	Errors     uint64        // of those
 	Took       time.Duration // all of them together
 	Busy       *Busy         // of its calls in progress the longest; nil for none
+	Lock       *LockWait     // of its waits for a lock the longest; nil for none
 	Waits      Waits         // of its uid
 }
 
@@ -28,18 +29,21 @@ type LoginOf struct {
 	Since time.Time
 }
 
-// Who returns the applications that have sessions, in the order in which they were made.
+// Who returns the applications that have sessions, or wait for a lock, in the order in which they were made.
 func (e *Engine) Who() []Presence {
 	var list []Presence
 	for _, a := range e.applications() {
-		sessions := a.Sessions(nil)
-		if len(sessions) == 0 {
+		sessions, lock := a.Sessions(nil), a.longestLockWait()
+		if len(sessions) == 0 && lock == nil { // a program may wait before it has one
 			continue
 		}
 		p := Presence{
 			Number: a.number, Owner: a.owner, Since: a.since, Sessions: len(sessions),
 			Calls: a.calls.count.Load(), Errors: a.calls.errors.Load(), Took: time.Duration(a.calls.total.Load()),
-			Busy: a.makings.longest(), Waits: a.account.waits(),
+			Lock: lock, Waits: a.account.waits(),
+		}
+		for _, b := range a.makings.all() {
+			p.Busy = older(p.Busy, &b)
 		}
 		for _, s := range sessions {
 			s.mu.Lock()

@@ -150,15 +150,20 @@ func (cs *callers) close() {
 
 // find returns the caller's application, or nil when it has none.
 func (cs *callers) find(c caller) *application {
-	sid := cs.sessionOf(c)
-	cs.mu.Lock()
-	a := cs.apps[appKey{c.uid, sid}]
-	cs.mu.Unlock()
+	a := cs.known(c)
 	if a != nil && !a.leader.alive() {
 		cs.end(a)
 		return nil
 	}
 	return a
+}
+
+// known is find, whether or not the leader of the session lives.
+func (cs *callers) known(c caller) *application {
+	sid := cs.sessionOf(c)
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return cs.apps[appKey{c.uid, sid}]
 }
 
 // sessionOf returns the number of the caller's POSIX session, 0 if it is not known.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"p11fs/locks"
 )
 
 // interruptGrace is how long a request goes on after an interrupt. Signals that
@@ -18,7 +20,7 @@ const interruptGrace = 150 * time.Millisecond
 // nothing.
 type graceContext struct {
 	context.Context // the request's
-	tree            context.Context
+	fs              *FS
 	grace           time.Duration
 
 	mu   sync.Mutex // guards all below
@@ -32,7 +34,7 @@ func (f *FS) withGrace(ctx context.Context) (graceful context.Context, end func(
 	if f.grace == 0 {
 		return ctx, func() {}
 	}
-	g := &graceContext{Context: ctx, tree: f.life, grace: f.grace}
+	g := &graceContext{Context: ctx, fs: f, grace: f.grace}
 	return g, g.end
 }
 
@@ -46,7 +48,7 @@ func (g *graceContext) started() context.Context {
 		g.late = late
 		g.stop = []func() bool{
 			context.AfterFunc(g.Context, func() { time.AfterFunc(g.grace, cancel) }),
-			context.AfterFunc(g.tree, cancel),
+			context.AfterFunc(g.fs.life, cancel),
 		}
 	}
 	return g.late
@@ -55,12 +57,25 @@ func (g *graceContext) started() context.Context {
 // Err is nil until the grace is over.
 func (g *graceContext) Err() error {
 	switch {
-	case g.tree.Err() != nil:
+	case g.fs.life.Err() != nil:
 		return context.Canceled
 	case g.Context.Err() == nil:
 		return nil
 	}
 	return g.started().Err()
+}
+
+// Value has, beside the request's, who is told that the caller waits for a lock.
+func (g *graceContext) Value(key any) any {
+	if key != (locks.WaitsKey{}) {
+		return g.Context.Value(key)
+	}
+	return locks.Noted(func(path string) (ended func()) {
+		if a := g.fs.callers.known(callerOf(g.Context)); a != nil {
+			return a.eng.WaitsForLock(path)
+		}
+		return func() {}
+	})
 }
 
 // Done is closed when the grace is over.

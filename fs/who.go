@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"p11fs/engine"
+	"p11fs/locks"
 	"p11fs/p11"
 )
 
@@ -29,6 +31,11 @@ func (p place) whoText(_ context.Context, c caller) ([]byte, error) {
 		fmt.Fprintf(&b, " calls=%d errors=%d seconds=%.6f", w.Calls, w.Errors, w.Took.Seconds())
 		if d := w.Busy; d != nil {
 			fmt.Fprintf(&b, " busy=%q", fmt.Sprintf("%s:%s:%s:%.6f", d.Token, d.Does, d.Mechanism.Short(), time.Since(d.Since).Seconds()))
+		}
+		if l := w.Lock; l != nil {
+			pid, _ := locks.Holder("/proc", l.Path) // 0 is said too
+			token := strings.TrimPrefix(filepath.Base(l.Path), "LCK..")
+			fmt.Fprintf(&b, " lock=%q", fmt.Sprintf("%s:%.6f:%d", token, time.Since(l.Since).Seconds(), pid))
 		}
 		if w.Waits != (engine.Waits{}) {
 			fmt.Fprintf(&b, " waits=processor:%d,long:%d", w.Waits.Processor, w.Waits.Long)

@@ -100,12 +100,8 @@ func (l *Lock) Lock(ctx context.Context) (unlock func() error, err error) {
 		}(ctx)
 		ctx = patient
 	}
-	select {
-	case <-l.closed:
-		return nil, fmt.Errorf("%s: %w", l.path, ErrClosed)
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-l.turn:
+	if err := l.takeTurn(ctx); err != nil {
+		return nil, err
 	}
 	select {
 	case <-l.closed:
@@ -125,6 +121,24 @@ func (l *Lock) Lock(ctx context.Context) (unlock func() error, err error) {
 		}
 		return nil
 	}), nil
+}
+
+// takeTurn waits for the turn among the goroutines of this process.
+func (l *Lock) takeTurn(ctx context.Context) error {
+	select {
+	case <-l.turn:
+		return nil
+	default:
+	}
+	defer Waits(ctx, l.path)()
+	select {
+	case <-l.closed:
+		return fmt.Errorf("%s: %w", l.path, ErrClosed)
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-l.turn:
+		return nil
+	}
 }
 
 // lockFile locks the file; the caller has the turn. A file that was removed
@@ -161,6 +175,7 @@ func (l *Lock) wait(ctx context.Context) error {
 		}
 		l.waiter = startWaiter(l.f)
 	}
+	defer Waits(ctx, l.path)()
 	var ended error
 	select {
 	case err := <-l.waiter.done:

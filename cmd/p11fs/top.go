@@ -22,7 +22,8 @@ func newTop(s streams) *cobra.Command {
 		Short: "Show who works with the daemon, how fast, and what waits for what",
 		Long: `Show the applications that have sessions, as top shows processes: who it is, how many
 sessions and operations there are, how many calls of a token a second, how long one takes on
-average, how many fail, and what it waits for: a call of a token that takes long, a processor
+average, how many fail, and what it waits for: a token's lock, which another process or
+application has, a call of a token that takes long, a processor
 that others work on, or others' long work, such as keys that are made. Below that, to root
 and the owner of the mount, the same of each token and mechanism. You see your own
 applications; root and the owner of the mount see all.

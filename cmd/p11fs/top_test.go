@@ -45,7 +45,7 @@ func (m fakeMount) write(name, text string) {
 
 const (
 	topWho = `1 uid=4200000001 pid=11 command="busy\tone" door=rpc since=2020-01-02T03:04:05Z sessions=2 operations=1 calls=1000 errors=0 seconds=1.000000
-2 uid=4200000002 pid=12 command="\x1b[31mred" door=files since=2020-01-02T03:04:05Z sessions=1 operations=0 calls=5 errors=1 seconds=0.500000 busy="a:b:generate:rsa-pkcs-key-pair-gen:1.250000" waits=processor:3,long:2 login="a:user:2020-01-02T03:04:05Z"
+2 uid=4200000002 pid=12 command="\x1b[31mred" door=files since=2020-01-02T03:04:05Z sessions=1 operations=0 calls=5 errors=1 seconds=0.500000 busy="a:b:generate:rsa-pkcs-key-pair-gen:1.250000" lock="a:b:2.500000:77" waits=processor:3,long:2 login="a:user:2020-01-02T03:04:05Z"
 `
 	topMetrics = `# TYPE p11fs_sessions gauge
 p11fs_sessions 3
@@ -193,7 +193,7 @@ func TestTopOnce(t *testing.T) {
 	if err := json.Unmarshal(out.Bytes(), &v); err != nil {
 		t.Fatal(err)
 	}
-	if len(v.Callers) != 2 || v.Callers[1].Busy == nil || *v.Callers[1].Busy != (busyEntry{"a:b", "generate", "rsa-pkcs-key-pair-gen", 1.25}) || v.Callers[1].Waits != (waitEntry{3, 2}) || len(v.Tokens) != 1 {
+	if len(v.Callers) != 2 || v.Callers[1].Busy == nil || *v.Callers[1].Busy != (busyEntry{"a:b", "generate", "rsa-pkcs-key-pair-gen", 1.25}) || v.Callers[1].Lock == nil || *v.Callers[1].Lock != (lockEntry{"a:b", 2.5, 77}) || v.Callers[1].Waits != (waitEntry{3, 2}) || len(v.Tokens) != 1 {
 		t.Errorf("%s", out.String())
 	}
 	for _, delay := range []string{"0", "-1", "NaN", "1e9"} {
@@ -344,7 +344,7 @@ func TestTopDaemonGone(t *testing.T) {
 // line gives orders to the terminal.
 func FuzzTop(f *testing.F) {
 	f.Add(topWho, topMetrics, 10)
-	f.Add("9 command=\"a\\nb\" busy=\"x:y\" waits=processor:-1,long:99999999999999999999\n", "p11fs_sessions NaN\n", 3)
+	f.Add("9 command=\"a\\nb\" busy=\"x:y\" lock=\"x:y\" waits=processor:-1,long:99999999999999999999\n", "p11fs_sessions NaN\n", 3)
 	f.Fuzz(func(t *testing.T, who, metrics string, height int) {
 		var r reading
 		for line := range strings.Lines(who) {

@@ -32,6 +32,9 @@ func topOrders() []topOrder {
 			if c.Busy != nil {
 				waits += c.Busy.Seconds
 			}
+			if c.Lock != nil {
+				waits += c.Lock.Seconds
+			}
 			return waits
 		})},
 		{'u', "user", func(a, b topCall) int { return cmp.Compare(a.User, b.User) }},
@@ -76,8 +79,15 @@ const (
 const slow = 0.1
 
 // waits says what a caller waits for; "-" for nothing.
-func (c topCall) waits() string {
+func (c presence) waits() string {
 	var all []string
+	if l := c.Lock; l != nil {
+		holder := ""
+		if l.Holder > 0 {
+			holder = fmt.Sprintf(", which process %d has", l.Holder)
+		}
+		all = append(all, fmt.Sprintf("%s: its lock%s, %s", l.Token, holder, shortTime(l.Seconds)))
+	}
 	if b := c.Busy; b != nil && b.Seconds >= slow {
 		all = append(all, fmt.Sprintf("%s: %s %s, %s", b.Token, b.Does, b.Mechanism, shortTime(b.Seconds)))
 	}

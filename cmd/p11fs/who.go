@@ -29,6 +29,7 @@ type presence struct {
 	Errors     uint64       `json:"errors"`
 	Took       float64      `json:"seconds"` // all calls together
 	Busy       *busyEntry   `json:"busy,omitempty"`
+	Lock       *lockEntry   `json:"lock,omitempty"`
 	Waits      waitEntry    `json:"waits"`
 }
 
@@ -38,6 +39,13 @@ type busyEntry struct {
 	Does      string  `json:"does"`
 	Mechanism string  `json:"mechanism"`
 	Seconds   float64 `json:"seconds"`
+}
+
+// A lockEntry is a wait for the lock of a token.
+type lockEntry struct {
+	Token   string  `json:"token"`
+	Seconds float64 `json:"seconds"`
+	Holder  int     `json:"holder"` // the process that has it; 0 if that is not known
 }
 
 // A waitEntry is how many requests of the application's user wait.
@@ -91,6 +99,8 @@ func parsePresence(line string) (p presence, err error) {
 			p.Took = finite(value)
 		case "busy":
 			p.Busy = parseBusy(value)
+		case "lock":
+			p.Lock = parseLock(value)
 		case "waits":
 			_, _ = fmt.Sscanf(value, "processor:%d,long:%d", &p.Waits.Processor, &p.Waits.Long)
 		case "login":
@@ -110,6 +120,17 @@ func parseBusy(text string) *busyEntry {
 		return nil
 	}
 	return &busyEntry{strings.Join(words[:n], ":"), words[n], words[n+1], finite(words[n+2])}
+}
+
+// parseLock reads TOKEN:SECONDS:PID; a token's name may have colons.
+func parseLock(text string) *lockEntry {
+	words := strings.Split(text, ":")
+	n := len(words) - 2
+	if n < 1 {
+		return nil
+	}
+	pid, _ := strconv.Atoi(words[n+1])
+	return &lockEntry{strings.Join(words[:n], ":"), finite(words[n]), pid}
 }
 
 // finite is a number that JSON can have; 0 for others.
@@ -145,7 +166,8 @@ func newWho(s streams) *cobra.Command {
 		Short: "Show who has sessions with the daemon, and who is logged in",
 		Long: `Show the applications that have sessions, one a line: a terminal, job or service on the
 mount, by the leader of its POSIX session, or a program at the socket. You see your own;
-root and the owner of the mount see all. The number is what p11fs kick takes.
+root and the owner of the mount see all. The number is what p11fs kick takes. What an
+application waits for is told as p11fs top does.
 
 With --fleet it shows, of tokens that many machines have, how far this machine is, and to root
 and the owner of the mount the members of etcd and the machines.`,
@@ -172,13 +194,13 @@ and the owner of the mount the members of etcd and the machines.`,
 			return printJSON(s, list)
 		}
 		w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(w, "NUMBER\tUSER\tPID\tCOMMAND\tDOOR\tSINCE\tSESSIONS\tOPERATIONS\tLOGINS")
+		fmt.Fprintln(w, "NUMBER\tUSER\tPID\tCOMMAND\tDOOR\tSINCE\tSESSIONS\tOPERATIONS\tLOGINS\tWAITS FOR")
 		for _, p := range list {
 			logins := []string{}
 			for _, l := range p.Logins {
 				logins = append(logins, l.Token+":"+l.User)
 			}
-			fmt.Fprintf(w, "%d\t%s\t%d\t%s\t%s\t%s\t%d\t%d\t%s\n", p.Number, printableLine(p.User), p.PID, printableLine(p.Command), p.Door, p.Since, p.Sessions, p.Operations, printableLine(strings.Join(logins, " ")))
+			fmt.Fprintf(w, "%d\t%s\t%d\t%s\t%s\t%s\t%d\t%d\t%s\t%s\n", p.Number, printableLine(p.User), p.PID, printableLine(p.Command), p.Door, p.Since, p.Sessions, p.Operations, printableLine(strings.Join(logins, " ")), printableLine(p.waits()))
 		}
 		return w.Flush()
 	}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p11fs/engine"
+	"p11fs/locks"
 	"p11fs/mountd/rpc/wire"
 	"p11fs/p11"
 	"p11fs/secret"
@@ -57,7 +58,7 @@ func (c *conn) run(ctx context.Context, gone func()) {
 		// Its memory has what the last requests held.
 		r.Reset(zeros{})
 		_, _ = r.Peek(r.Size())
-	}).run(ctx)
+	}).run(context.WithValue(ctx, locks.WaitsKey{}, locks.Noted(c.state.waitsForLock)))
 }
 
 // zeros gives zeros without end.

@@ -58,6 +58,17 @@ func (st *state) initialize() error {
 	return nil
 }
 
+// waitsForLock notes that a call of the client waits for a lock.
+func (st *state) waitsForLock(path string) (ended func()) {
+	st.mu.Lock()
+	app := st.app
+	st.mu.Unlock()
+	if app == nil {
+		return func() {}
+	}
+	return app.WaitsForLock(path)
+}
+
 func (st *state) finalize() {
 	st.mu.Lock()
 	app, ended := st.app, st.ended

@@ -13,6 +13,8 @@ type crew[C any] struct {
 	mu      sync.Mutex
 	waiting []*member[C] // the leader first, until it takes them
 	leads   bool         // there is a leader
+
+	waits func(ctx context.Context) (ended func()) // notes that one waits; may be nil
 }
 
 // maxTogether bounds what is done at once.
@@ -31,6 +33,9 @@ type member[C any] struct {
 func (w *crew[C]) do(ctx context.Context, call *C, work func(ctx context.Context, take func(most int) []*C)) bool {
 	m := &member[C]{call: call, lead: make(chan struct{}), done: make(chan struct{})}
 	if !w.join(m) {
+		if w.waits != nil {
+			defer w.waits(ctx)()
+		}
 		select {
 		case <-m.lead:
 		case <-m.done:

@@ -36,6 +36,7 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 		bad:    make(map[format.Name]error), spoiled: make(map[string]string),
 		ample: ample{room: cmp.Or(cfg.Room, tokens.DefaultRoom)},
 	}
+	s.creators.waits, s.destroyers.waits = s.waits, s.waits
 	s.logins = tokens.NewLogins(&s.mu, s.validLocked, s.logoutLocked)
 	var fresh *newToken
 	if _, err := os.Lstat(filepath.Join(cfg.Dir, dataFile)); cfg.Create && errors.Is(err, fs.ErrNotExist) {

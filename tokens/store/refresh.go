@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"p11fs/locks"
 	"p11fs/p11"
 	"p11fs/tokens/store/format"
 )
@@ -68,6 +69,14 @@ func (s *Store) begin(ctx context.Context) (end func(), err error) {
 		s.noteShared()
 		release()
 	}, nil
+}
+
+// waits notes that the caller waits for another one, who waits for the token's lock or has it.
+func (s *Store) waits(ctx context.Context) (ended func()) {
+	if l, ok := s.cfg.Lock.(interface{ Path() string }); ok {
+		return locks.Waits(ctx, l.Path())
+	}
+	return func() {}
 }
 
 func errClosed() error {
