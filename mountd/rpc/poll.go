@@ -84,12 +84,25 @@ func (r *rests) now(t time.Time) bool { return int64(t.Sub(r.began)) < r.until.L
 // giveWay lets other threads run on this processor. It returns the time after that,
 // and whether there were any who took it for long: a rest begins then.
 func (r *rests) giveWay() (t time.Time, gave bool) {
+	t, took := yield()
+	if took < yieldTime {
+		return t, false
+	}
+	r.begin(t)
+	return t, true
+}
+
+// yield lets other threads run on this processor. It returns the time after that, and how
+// long they had it.
+func yield() (t time.Time, took time.Duration) {
 	before := time.Now()
 	_, _, _ = unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0) // always succeeds
 	t = time.Now()
-	if t.Sub(before) < yieldTime {
-		return t, false
-	}
+	return t, t.Sub(before)
+}
+
+// begin begins a rest.
+func (r *rests) begin(t time.Time) {
 	rest, since := time.Duration(r.rest.Load()), t.Sub(r.began)
 	if since-time.Duration(r.until.Load()) > 16*rest {
 		rest = minRest
@@ -98,7 +111,6 @@ func (r *rests) giveWay() (t time.Time, gave bool) {
 	}
 	r.rest.Store(int64(rest))
 	r.until.Store(int64(since + rest))
-	return t, true
 }
 
 // input reads a connection. A client that is slow costs nothing.

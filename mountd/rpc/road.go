@@ -16,9 +16,14 @@ import (
 	"p11fs/secret"
 )
 
-// lookTime is how long a worker looks for the next request before it leaves, and a client
-// for its reply before it sleeps.
+// lookTime is how long a worker looks for the next request before it leaves. While no other
+// uid works that is time of its own: whoever has the processor to which it yields is the
+// client or works for it, and who left each time would be called again for each request.
 const lookTime = 50 * time.Microsecond
+
+// ownTime is the most of a yield that counts as a worker's own. Between threads that all
+// yield it is over in a microsecond.
+const ownTime = 2 * time.Microsecond
 
 // atOnceTime is how long a worker looks before it yields for the first time, if that was
 // worth it: a client that runs beside it comes back in less. It costs less than a yield to
@@ -58,6 +63,9 @@ type road struct {
 	brisk  atomic.Bool   // looking was worth it, the last time
 	atOnce atomic.Bool   // likewise, before yielding
 	left   atomic.Int64  // when the last worker left, as rests counts
+	// answered counts requests: who gave the processor away for long, and finds that it has
+	// changed, gave it to the road's own threads or the client's.
+	answered atomic.Uint64
 
 	mu      sync.Mutex // guards all below
 	workers int32      // but those whose call takes long
@@ -257,6 +265,7 @@ func (r *road) claim() (slot int, ok bool) {
 type worker struct {
 	road  *road
 	watch watch
+	place place
 	in    []byte // of a request; in an account if it is longer than short
 	out   []byte // of replies
 	held  int    // in the account
@@ -266,12 +275,13 @@ type worker struct {
 func (w *worker) run(ctx context.Context) {
 	r := w.road
 	w.in = make([]byte, wire.RoadShortSize)
+	s := r.conn.server
 	w.watch.init(r.conn.branch, r.conn.unbranch, func() { w.goOn(ctx) })
 	defer func() {
 		w.watch.stop()
+		s.apart.leave(&w.place)
 		r.conn.account.Give(w.held)
 	}()
-	s := r.conn.server
 	s.workers.Add(1)
 	defer s.workers.Add(-1)
 	r.conn.user.workers.Add(1)
@@ -287,6 +297,9 @@ func (w *worker) run(ctx context.Context) {
 		// what comes on sockets be seen late.
 		if r.conn.user.workers.Load() > r.most && !r.conn.account.Alone() {
 			time.Sleep(crowdTime)
+		}
+		if s.workers.Load() > 1 {
+			s.apart.enter(&w.place)
 		}
 		slot, ok := r.claim()
 		for !ok && w.look(ctx) {
@@ -312,6 +325,7 @@ func (w *worker) run(ctx context.Context) {
 // goOn has another one look in the place of w, whose call takes long.
 func (w *worker) goOn(ctx context.Context) {
 	r := w.road
+	r.conn.server.apart.leave(&w.place)
 	r.mu.Lock()
 	if r.closed {
 		r.mu.Unlock()
@@ -346,15 +360,22 @@ func (w *worker) look(ctx context.Context) bool {
 		return false
 	}
 	defer r.conn.server.lookers.leave()
-	for t.Sub(began) < lookTime && ctx.Err() == nil {
-		var gave bool
-		if t, gave = r.rests.giveWay(); gave {
+	for looked := time.Duration(0); looked < lookTime && ctx.Err() == nil; {
+		answered := r.answered.Load()
+		var took time.Duration
+		t, took = yield()
+		if took >= yieldTime && r.answered.Load() == answered {
+			r.rests.begin(t)
 			return false
 		}
 		if atomic.LoadUint32(r.pending) != 0 {
 			r.atOnce.Store(t.Sub(began) < atOnceTime)
 			return true
 		}
+		if r.conn.account.Alone() {
+			took = min(took, ownTime)
+		}
+		looked += took
 	}
 	r.brisk.Store(false)
 	return false
@@ -363,6 +384,7 @@ func (w *worker) look(ctx context.Context) bool {
 // serve answers the request in a slot. False means that another goes on.
 func (w *worker) serve(ctx context.Context, slot int) bool {
 	r, c := w.road, w.road.conn
+	r.answered.Add(1)
 	offset, most := wire.RoadSlot(slot)
 	code := wire.RoadCode | uint32(slot)
 	atomic.AddUint32(r.looking, ^uint32(0))

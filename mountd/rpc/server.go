@@ -61,6 +61,7 @@ type Server struct {
 	pollers *pollers     // of sockets
 	lookers *pollers     // of roads
 	workers atomic.Int32 // of roads
+	apart   apart
 	pass    pass
 
 	mu       sync.Mutex // guards all below

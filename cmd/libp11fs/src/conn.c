@@ -27,9 +27,13 @@
    reply came within BRISK_TIME, in which both ends may have woken up. */
 enum { POLL_TIME = 100000, BRISK_TIME = 200000 };
 
-/* Likewise on the road, by call: how long, how long before it yields for the first time, and
-   how soon the reply must have come the last time for each. */
-enum { LOOK_FOR = 100000, AT_ONCE_FOR = 5000, SOON = 150000, CALL_KINDS = 64 };
+/* Likewise on the road, by call: for AT_ONCE_FOR before the thread yields for the first time,
+   and for LOOK_FOR in all. That is time of its own: of a yield, OWN_TIME at most, since while
+   others have the processor the daemon may be among them. Where more threads wait than there
+   are processors, all of it counts: they would take the processors from who works for them.
+   If a thread had to sleep, it looks the next time if the reply came within SOON, in which
+   both ends may have woken up. */
+enum { LOOK_FOR = 100000, OWN_TIME = 2000, AT_ONCE_FOR = 5000, SOON = 150000, CALL_KINDS = 64 };
 
 /* How soon the replies to a kind of call have come, the last time. */
 enum pace { PACE_UNKNOWN, PACE_AT_ONCE, PACE_SOON, PACE_SLOW };
@@ -57,11 +61,12 @@ struct conn {
     atomic_uint refs;
     struct sock socket;       /* guarded by open_conns.mu until opened */
     struct conn *prev, *next; /* guarded by open_conns.mu */
-    bool polls;               /* there is a processor for the daemon meanwhile */
+    int processors;           /* which this process may use */
     int64_t deadline;         /* of connecting and greeting; 0 later */
     int passed;               /* a descriptor that came while greeting, or -1 */
     struct road road;
     atomic_uchar pace[CALL_KINDS]; /* enum pace */
+    atomic_uint replies;          /* by the road: that some came tells who had the processor */
     atomic_llong rest;            /* how long the last rest from polling is */
     atomic_llong rests;           /* when it ends */
     atomic_bool ended;            /* written under mu */
@@ -125,7 +130,7 @@ struct conn *conn_open(const struct place *p, unsigned seconds)
     pthread_mutex_init(&c->mu, NULL);
     c->code = 15; /* codes begin at 16 */
     c->passed = -1;
-    c->polls = processors() > 1;
+    c->processors = processors();
     /* Made and noted under one lock, which fork takes too: no child can hold a
        descriptor that it does not know of. */
     pthread_mutex_lock(&open_conns.mu);
@@ -211,25 +216,28 @@ bool conn_stands(struct conn *c)
     return !conn_ended(c) && socket_ours(&c->socket);
 }
 
-/* give_way lets others on this processor run, and moves t on. True means that
-   somebody did. */
-static bool give_way(struct conn *c, int64_t *t)
+/* yield lets others on this processor run. It returns how long they did, since *t, and moves
+   that on. */
+static int64_t yield(int64_t *t)
 {
-    int64_t before = clock_now();
-    long long rest;
+    int64_t before = *t;
 
     sched_yield();
     *t = clock_now();
-    if (*t - before < YIELD_TIME)
-        return false;
-    rest = atomic_load(&c->rest);
-    if (*t - atomic_load(&c->rests) > 16 * rest)
+    return *t - before;
+}
+
+/* begin_rest has nobody poll for a while. */
+static void begin_rest(struct conn *c, int64_t t)
+{
+    long long rest = atomic_load(&c->rest);
+
+    if (t - atomic_load(&c->rests) > 16 * rest)
         rest = MIN_REST;
     else if (rest < MAX_REST)
         rest *= 2;
     atomic_store(&c->rest, rest);
-    atomic_store(&c->rests, *t + rest);
-    return true;
+    atomic_store(&c->rests, t + rest);
 }
 
 /* receive_greeting takes a descriptor that comes along, and notes it under the lock that
@@ -250,7 +258,7 @@ static ssize_t receive_greeting(struct conn *c, unsigned char *p, size_t n)
 static size_t receive(struct conn *c, unsigned char *p, size_t n)
 {
     int64_t began = clock_now(), t = began;
-    bool polls = c->deadline == 0 && c->polls && c->brisk && began >= atomic_load(&c->rests);
+    bool polls = c->deadline == 0 && c->processors > 1 && c->brisk && began >= atomic_load(&c->rests);
     int flags = polls ? MSG_DONTWAIT : 0;
 
     for (;;) {
@@ -262,8 +270,10 @@ static size_t receive(struct conn *c, unsigned char *p, size_t n)
         }
         if (got == 0 || (errno != EINTR && errno != EAGAIN))
             return 0;
-        if (flags != 0 && give_way(c, &t))
+        if (flags != 0 && yield(&t) >= YIELD_TIME) {
+            begin_rest(c, t);
             flags = 0;
+        }
         if (t - began >= POLL_TIME)
             flags = 0;
         if (c->deadline != 0 && clock_now() >= c->deadline)
@@ -445,9 +455,10 @@ static enum outcome wait_locked(struct conn *c, struct waiter *w)
 /* look looks for the reply in a slot for a moment. */
 static bool look(struct conn *c, int slot, enum pace pace, int64_t began)
 {
-    int64_t t = began;
+    bool crowded = road_taken(&c->road) > c->processors;
+    int64_t t = began, looked = 0;
 
-    if (!c->polls || pace == PACE_SLOW)
+    if (c->processors == 1 || pace == PACE_SLOW) /* the daemon has none meanwhile, or long to do */
         return road_answered(&c->road, slot);
     while (pace == PACE_AT_ONCE && t - began < AT_ONCE_FOR) {
         for (int i = 0; i < 100; i++) { /* which takes less than the clock */
@@ -456,17 +467,22 @@ static bool look(struct conn *c, int slot, enum pace pace, int64_t began)
         }
         t = clock_now();
     }
-    while (t - began < LOOK_FOR && t >= atomic_load(&c->rests)) {
-        (void)give_way(c, &t);
+    while (looked < LOOK_FOR && t >= atomic_load(&c->rests)) {
+        unsigned replies = atomic_load(&c->replies);
+        int64_t took = yield(&t);
+
+        if (took >= YIELD_TIME && atomic_load(&c->replies) == replies)
+            begin_rest(c, t); /* no thread of this process had the processor, or of the daemon for it */
         if (road_answered(&c->road, slot))
             return true;
+        looked += crowded || took < OWN_TIME ? took : OWN_TIME;
     }
     return road_answered(&c->road, slot);
 }
 
-static enum pace pace_of(int64_t took)
+static enum pace pace_of(int64_t took, bool slept)
 {
-    if (took >= SOON)
+    if (slept && took >= SOON)
         return PACE_SLOW;
     return took < AT_ONCE_FOR ? PACE_AT_ONCE : PACE_SOON;
 }
@@ -480,13 +496,14 @@ static enum outcome exchange_road(struct conn *c, int slot, const struct buffer 
     size_t n = buffer_size(request) - FRAME_HEADER;
     int64_t began = clock_now();
     enum outcome outcome = OUTCOME_OK;
-    bool here = true; /* the reply, once it is there */
+    bool here = true, slept; /* the reply is here, once it is there */
 
     if (road_ask(&c->road, slot, request, FRAME_HEADER) && !send_nudge(c)) {
         conn_end(c);
         return OUTCOME_LOST;
     }
-    if (!look(c, slot, atomic_load(pace), began)) {
+    slept = !look(c, slot, atomic_load(pace), began);
+    if (slept) {
         pthread_mutex_lock(&c->mu);
         if (road_by_socket(&c->road, slot)) {
             here = false;
@@ -496,7 +513,8 @@ static enum outcome exchange_road(struct conn *c, int slot, const struct buffer 
         }
         pthread_mutex_unlock(&c->mu);
     }
-    atomic_store(pace, (unsigned char)pace_of(clock_now() - began));
+    atomic_store(pace, (unsigned char)pace_of(clock_now() - began, slept));
+    atomic_fetch_add(&c->replies, 1);
     if (here && !road_collect(&c->road, slot, reply)) {
         pthread_mutex_lock(&c->mu);
         c->malformed = true;

@@ -74,6 +74,11 @@ int road_take(struct road *r, size_t request, size_t reply)
     return -1;
 }
 
+int road_taken(const struct road *r)
+{
+    return __builtin_popcount(atomic_load(&r->taken));
+}
+
 bool road_ask(struct road *r, int slot, const struct buffer *request, size_t header)
 {
     unsigned char *at = slot_at(r, slot);

@@ -23,6 +23,9 @@ void road_unmap(struct road *r);
 /* Takes a slot for a request and a reply of so many bytes; -1 if there is none. */
 int road_take(struct road *r, size_t request, size_t reply);
 
+/* How many slots are taken. */
+int road_taken(const struct road *r);
+
 /* Puts the request in, a frame without its header of so many bytes. True means that the
    daemon must be nudged. */
 bool road_ask(struct road *r, int slot, const struct buffer *request, size_t header);
