@@ -33,7 +33,7 @@ enum { POLL_TIME = 100000, BRISK_TIME = 200000 };
    are processors, all of it counts: they would take the processors from who works for them.
    If a thread had to sleep, it looks the next time if the reply came within SOON, in which
    both ends may have woken up. */
-enum { LOOK_FOR = 100000, OWN_TIME = 2000, AT_ONCE_FOR = 5000, SOON = 150000, CALL_KINDS = 64 };
+enum { LOOK_FOR = 200000, OWN_TIME = 2000, AT_ONCE_FOR = 5000, SOON = 250000, CALL_KINDS = 64 };
 
 /* How soon the replies to a kind of call have come, the last time. */
 enum pace { PACE_UNKNOWN, PACE_AT_ONCE, PACE_SOON, PACE_SLOW };
