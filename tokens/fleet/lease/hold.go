@@ -251,9 +251,10 @@ func (h *Host) acknowledge(ctx context.Context, l *lease) error {
 func (h *Host) beat(ctx context.Context, l *lease) error {
 	every := l.ttl / 5
 	last := h.cfg.Clock() // when the lease was surely there
-	for {
+	// The first time comes soon: keys are not used until it is known that all is here from before it.
+	for wait := min(every, 50*time.Millisecond); ; wait = every {
 		select {
-		case <-time.After(every):
+		case <-time.After(wait):
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -274,6 +274,12 @@ func testOnce(t *testing.T, c *etcdtest.Cluster, a, b *machine) {
 	b.alive(t)
 }
 
+// TestSoon is that who has taken a lease uses keys once the changes come, and not when the lease
+// is to be renewed, which here is after two minutes.
+func TestSoon(t *testing.T) {
+	joinFor(t, etcdtest.Start(t, 1), "a", 0, 10*time.Minute).alive(t)
+}
+
 // TestWaits is that who has taken something away goes on only when the others have it.
 func TestWaits(t *testing.T) {
 	c := etcdtest.Start(t, 1)
