@@ -93,6 +93,9 @@ func (d *Daemon) fleetLines(s *slot, owner bool) (lines []string) {
 		if h.Here {
 			more += ", this machine"
 		}
+		if h.Earlier {
+			more += ", was killed, unless two machines have its name: it goes when its lease ends"
+		}
 		add("host %s: %s %s since %s%s", s.Place.Name, h.ID, h.Name, h.Since.UTC().Format(time.RFC3339), more)
 	}
 	return lines

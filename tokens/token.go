@@ -458,6 +458,7 @@ type FleetHost struct {
 	Since    time.Time // by its own clock
 	Revision int64     // that it has last said it has, 0 until somebody has asked
 	Here     bool      // it is this one
+	Earlier  bool      // one that came later has its name: it was killed, unless two have one name
 }
 
 // A Sharer is a token that other processes use at the same time, through shared

@@ -38,7 +38,10 @@ func (t *token) Fleet(ctx context.Context) tokens.Fleet {
 			return // of which the members tell
 		}
 		for _, h := range hosts {
-			f.Hosts = append(f.Hosts, tokens.FleetHost{ID: h.ID, Name: h.Name, Since: h.Since, Revision: h.Acked, Here: h.ID == t.host.ID()})
+			f.Hosts = append(f.Hosts, tokens.FleetHost{
+				ID: h.ID, Name: h.Name, Since: h.Since, Revision: h.Acked, Here: h.ID == t.host.ID(),
+				Earlier: slices.ContainsFunc(hosts, func(o lease.Info) bool { return o.Name == h.Name && o.Created > h.Created }),
+			})
 		}
 		slices.SortFunc(f.Hosts, func(a, b tokens.FleetHost) int {
 			return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.ID, b.ID))
