@@ -15,7 +15,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"testing"
 	"time"
 
 	"p11fs/tokens/fleet/etcdtest"
@@ -36,9 +35,8 @@ func main() {
 	}
 }
 
-// A host is what a cluster for tests wants of a test.
+// A host is an etcdtest.T.
 type host struct {
-	testing.TB
 	dir   string
 	undo  []func()
 	dirs  int
@@ -53,6 +51,8 @@ func (h *host) Cleanup(f func()) { h.undo = append(h.undo, f) }
 func (h *host) Fatal(args ...any) {
 	panic(fatal{errors.New(fmt.Sprint(args...))})
 }
+func (h *host) Context() context.Context { return context.Background() }
+func (h *host) Skip(args ...any)         { h.Fatal(args...) }
 
 func (h *host) TempDir() string {
 	h.dirs++

@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync/atomic"
-	"testing"
 	"time"
 )
 
@@ -28,7 +27,7 @@ type Authority struct {
 }
 
 // NewAuthority makes one, whose certificate is dir/ca.pem.
-func NewAuthority(t testing.TB, dir string) *Authority {
+func NewAuthority(t T, dir string) *Authority {
 	t.Helper()
 	a := &Authority{dir: dir}
 	tmpl := &x509.Certificate{
@@ -45,7 +44,7 @@ func (a *Authority) CA() string { return filepath.Join(a.dir, "ca.pem") }
 
 // Pair makes a certificate for both ends of a connection, which ends at the time given. It is
 // of this machine's own address, and of more.
-func (a *Authority) Pair(t testing.TB, name string, end time.Time, more ...net.IP) Pair {
+func (a *Authority) Pair(t T, name string, end time.Time, more ...net.IP) Pair {
 	t.Helper()
 	key := newKey(t)
 	a.sign(t, name, &x509.Certificate{
@@ -63,7 +62,7 @@ func (a *Authority) Pair(t testing.TB, name string, end time.Time, more ...net.I
 }
 
 // sign makes the certificate of key and writes it to name.pem.
-func (a *Authority) sign(t testing.TB, name string, tmpl, parent *x509.Certificate, key *ecdsa.PrivateKey, end time.Time) *x509.Certificate {
+func (a *Authority) sign(t T, name string, tmpl, parent *x509.Certificate, key *ecdsa.PrivateKey, end time.Time) *x509.Certificate {
 	t.Helper()
 	tmpl.SerialNumber = big.NewInt(a.serial.Add(1))
 	tmpl.NotBefore, tmpl.NotAfter = end.Add(-48*time.Hour), end
@@ -79,7 +78,7 @@ func (a *Authority) sign(t testing.TB, name string, tmpl, parent *x509.Certifica
 	return cert
 }
 
-func newKey(t testing.TB) *ecdsa.PrivateKey {
+func newKey(t T) *ecdsa.PrivateKey {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -88,7 +87,7 @@ func newKey(t testing.TB) *ecdsa.PrivateKey {
 	return key
 }
 
-func writePEM(t testing.TB, path, kind string, der []byte) {
+func writePEM(t T, path, kind string, der []byte) {
 	t.Helper()
 	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
 		t.Fatal(err)

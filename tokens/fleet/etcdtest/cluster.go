@@ -1,6 +1,7 @@
 package etcdtest
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"net/url"
@@ -8,7 +9,6 @@ import (
 	"runtime"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -18,12 +18,22 @@ import (
 	"go.uber.org/zap"
 )
 
+// A T is what a cluster wants of a test.
+type T interface {
+	Helper()
+	Cleanup(func())
+	Context() context.Context
+	Fatal(args ...any)
+	Skip(args ...any)
+	TempDir() string
+}
+
 // Patience is how long a member may take to start on a machine that has much to do.
 const Patience = time.Minute
 
 // A Cluster is etcd, for one test.
 type Cluster struct {
-	t        testing.TB
+	t        T
 	dir      string
 	ca       *Authority
 	members  []*member
@@ -45,7 +55,7 @@ type member struct {
 
 // Start starts a cluster of so many members, which ends with the test. more is what their
 // configuration has otherwise than usual.
-func Start(t testing.TB, members int, more ...func(*embed.Config)) *Cluster {
+func Start(t T, members int, more ...func(*embed.Config)) *Cluster {
 	t.Helper()
 	if runtime.GOARCH == "s390x" {
 		t.Skip("a cluster of etcd under qemu holds no election in time")
@@ -89,7 +99,7 @@ func (c *Cluster) Dir() string { return c.dir }
 func (c *Cluster) Endpoints() []string { return c.straight.Endpoints() }
 
 // Client is a client that nobody cuts off. It is closed with the test.
-func (c *Cluster) Client(t testing.TB) *clientv3.Client { return c.straight.Client(t) }
+func (c *Cluster) Client(t T) *clientv3.Client { return c.straight.Client(t) }
 
 // Kill ends a member at once: it hands nothing over, and its connections break.
 func (c *Cluster) Kill(i int) {
@@ -118,7 +128,7 @@ func (c *Cluster) Restart(i int) {
 }
 
 // Full has etcd take itself for full, until Room.
-func (c *Cluster) Full(t testing.TB) {
+func (c *Cluster) Full(t T) {
 	t.Helper()
 	cli := c.Client(t)
 	st, err := cli.Status(t.Context(), c.Endpoints()[0])
@@ -133,7 +143,7 @@ func (c *Cluster) Full(t testing.TB) {
 }
 
 // Room has it take itself for full no more.
-func (c *Cluster) Room(t testing.TB) {
+func (c *Cluster) Room(t T) {
 	t.Helper()
 	if _, err := c.Client(t).AlarmDisarm(t.Context(), &clientv3.AlarmMember{}); err != nil {
 		t.Fatal(err)
@@ -226,7 +236,7 @@ type Host struct {
 }
 
 // Host makes one.
-func (c *Cluster) Host(t testing.TB) *Host {
+func (c *Cluster) Host(t T) *Host {
 	t.Helper()
 	h := &Host{c: c, pair: c.Pair(fmt.Sprintf("host%d", c.ca.serial.Load()), time.Now().Add(24*time.Hour))}
 	for _, m := range c.members {
@@ -272,7 +282,7 @@ func (h *Host) Slow(i int, by time.Duration) { h.links[i].delay(by) }
 func (h *Host) Heal() { h.Cut(false, false) }
 
 // Client is a client of the host's. It is closed with the test.
-func (h *Host) Client(t testing.TB) *clientv3.Client {
+func (h *Host) Client(t T) *clientv3.Client {
 	t.Helper()
 	info := transport.TLSInfo{CertFile: h.pair.Cert, KeyFile: h.pair.Key, TrustedCAFile: h.c.CA()}
 	conf, err := info.ClientConfig()
@@ -283,7 +293,7 @@ func (h *Host) Client(t testing.TB) *clientv3.Client {
 }
 
 // ClientTLS is Client with another certificate.
-func (h *Host) ClientTLS(t testing.TB, conf *tls.Config) *clientv3.Client {
+func (h *Host) ClientTLS(t T, conf *tls.Config) *clientv3.Client {
 	t.Helper()
 	cli, err := clientv3.New(clientv3.Config{
 		Endpoints: h.Endpoints(), TLS: conf, Logger: zap.NewNop(),
