@@ -118,6 +118,27 @@ func TestBackupRestore(t *testing.T) {
 			t.Errorf("%d objects are in etcd: those that were replaced are left", all.Count)
 		}
 	})
+	t.Run("once somebody has initialised it", func(t *testing.T) {
+		for range 3 {
+			_, err := s.Login(t.Context(), p11.CKU_SO, tokentest.PIN(t, "wrong-pin"))
+			if err == nil {
+				t.Error("a wrong PIN is right")
+			}
+		}
+		if _, err := s.Login(t.Context(), p11.CKU_SO, tokentest.PIN(t, soPIN)); p11.RVOf(err) != p11.CKR_PIN_LOCKED {
+			t.Errorf("the SO PIN is not locked: %v", err)
+		}
+		noError(t, k.upkeep("/a/").Restore(t.Context(), bytes.NewReader(kept), true, nil))
+		noError(t, s.InitToken(t.Context(), tokentest.PIN(t, soPIN), "another"))
+		want(t, s.Store)
+		noError(t, k.upkeep("/a/").Restore(t.Context(), bytes.NewReader(kept), true, nil))
+		want(t, s.Store, "open")
+		so := must[tokens.Login](t)(s.Login(t.Context(), p11.CKU_SO, tokentest.PIN(t, soPIN)))
+		noError(t, so.Close())
+		must[tokens.Login](t)(s.Login(t.Context(), p11.CKU_USER, tokentest.PIN(t, userPIN)))
+		want(t, s.Store, "open", "secret")
+		create(t, s.Store, "goes on", true)
+	})
 	t.Run("on a machine that serves it", func(t *testing.T) {
 		var said bytes.Buffer
 		p := k.place("/a/")
