@@ -59,26 +59,29 @@ func TestFleetDoc(t *testing.T) {
 	}
 }
 
+// TestFleetUnit is that systemd takes the page's unit of etcd, and etcd its options.
+func TestFleetUnit(t *testing.T) {
+	t.Parallel()
+	needTools(t, "systemd-analyze")
+	unit := docBlock(t, "fleet.md", "ini", "As units of systemd")
+	_, line, _ := strings.Cut(strings.ReplaceAll(unit, "\\\n", ""), "ExecStart=")
+	line, _, _ = strings.Cut(line, "\n")
+	if _, err := etcdConfig(strings.Fields(line)[1:]); err != nil {
+		t.Error(err)
+	}
+	path := filepath.Join(workDir(t, "unit"), "etcd.service")
+	if err := os.WriteFile(path, []byte(strings.ReplaceAll(unit, "/usr/local/bin/etcd", "/bin/true")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := command("systemd-analyze", "verify", "--man=no", path); strings.Contains(out, "etcd.service") {
+		t.Errorf("systemd-analyze verify (%v): %s", err, out)
+	}
+}
+
 // runEtcd is etcd with its options, as long as the process lives.
 func runEtcd(args []string) error {
-	cfg := embed.NewConfig()
-	options := flag.NewFlagSet("etcd", flag.ContinueOnError)
-	cfg.AddFlags(options)
-	if err := options.Parse(args); err != nil {
-		return err
-	}
-	for name, to := range map[string]*[]url.URL{
-		"listen-client-urls": &cfg.ListenClientUrls, "advertise-client-urls": &cfg.AdvertiseClientUrls,
-		"listen-peer-urls": &cfg.ListenPeerUrls, "initial-advertise-peer-urls": &cfg.AdvertisePeerUrls,
-	} {
-		u, err := url.Parse(options.Lookup(name).Value.String())
-		if err != nil {
-			return err
-		}
-		*to = []url.URL{*u}
-	}
-	cfg.ClusterState = embed.ClusterStateFlagNew
-	if err := cfg.Validate(); err != nil {
+	cfg, err := etcdConfig(args)
+	if err != nil {
 		return err
 	}
 	e, err := embed.StartEtcd(cfg)
@@ -86,4 +89,26 @@ func runEtcd(args []string) error {
 		return err
 	}
 	return <-e.Err()
+}
+
+// etcdConfig is what etcd makes of its options.
+func etcdConfig(args []string) (*embed.Config, error) {
+	cfg := embed.NewConfig()
+	options := flag.NewFlagSet("etcd", flag.ContinueOnError)
+	cfg.AddFlags(options)
+	if err := options.Parse(args); err != nil {
+		return nil, err
+	}
+	for name, to := range map[string]*[]url.URL{
+		"listen-client-urls": &cfg.ListenClientUrls, "advertise-client-urls": &cfg.AdvertiseClientUrls,
+		"listen-peer-urls": &cfg.ListenPeerUrls, "initial-advertise-peer-urls": &cfg.AdvertisePeerUrls,
+	} {
+		u, err := url.Parse(options.Lookup(name).Value.String())
+		if err != nil {
+			return nil, err
+		}
+		*to = []url.URL{*u}
+	}
+	cfg.ClusterState = embed.ClusterStateFlagNew
+	return cfg, cfg.Validate()
 }
