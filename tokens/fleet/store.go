@@ -52,6 +52,8 @@ func (c Config) withRandom() Config {
 type Contact interface {
 	// Seen says that the index has all changes up to a revision of etcd.
 	Seen(rev int64)
+	// Again is closed when the changes must be watched anew, from the last revision that was seen.
+	Again() <-chan struct{}
 	// Settle waits until each other machine has all changes up to a revision, or has no right
 	// any more to use keys.
 	Settle(ctx context.Context, rev int64) error
@@ -63,6 +65,7 @@ type Contact interface {
 type alone struct{}
 
 func (alone) Seen(int64)                          {}
+func (alone) Again() <-chan struct{}              { return nil }
 func (alone) Settle(context.Context, int64) error { return nil }
 func (alone) Alive() error                        { return nil }
 

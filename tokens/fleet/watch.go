@@ -11,6 +11,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"p11fs/p11"
+	"p11fs/tokens/fleet/lease"
 	"p11fs/tokens/fleet/seal"
 	"p11fs/tokens/store/format"
 )
@@ -62,32 +63,45 @@ var errKicked = errors.New("the token is loaded anew")
 // errUnfit is why the follower loads all anew: what it heard of does not follow what it knows.
 var errUnfit = errors.New("what was heard does not follow what is known")
 
+// errAgain ends a watch that begins anew where it was.
+var errAgain = errors.New("the changes are watched anew")
+
 // watch takes in changes behind a revision, until it cannot: the revision was compacted, or
-// the member that answers has no leader. It begins at that revision, since etcd says how far
-// a watch is only once none of its stream is still to begin.
-func (s *Store) watch(ctx context.Context, loaded int64) error {
+// the member that answers has no leader.
+func (s *Store) watch(ctx context.Context, loaded int64) (err error) {
+	for err = errAgain; errors.Is(err, errAgain); {
+		loaded, err = s.watchOnce(ctx, loaded)
+	}
+	return err
+}
+
+// watchOnce is watch, until it is to begin anew, behind the revision that it returns. It begins
+// at the revision, since etcd says how far a watch is only once none of its stream is still to
+// begin.
+func (s *Store) watchOnce(ctx context.Context, loaded int64) (int64, error) {
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
+	again := s.cfg.Contact.Again()
 	events := s.cfg.Client.Watch(ctx, s.all(), clientv3.WithRange(s.last()), clientv3.WithRev(loaded), clientv3.WithProgressNotify())
 	for {
 		select {
 		case <-s.kick:
-			return errKicked
+			return loaded, errKicked
+		case <-again:
+			return loaded, errAgain
 		case resp, ok := <-events:
 			if !ok {
-				return errors.New("the watch has ended")
+				return loaded, errors.New("the watch has ended")
 			}
 			if err := resp.Err(); err != nil {
-				return err
+				return loaded, err
 			}
 			if err := s.takeEvents(loaded, resp.Events); err != nil {
-				return err
+				return loaded, err
 			}
-			// The header of events may be of a later revision than they are.
-			if n := len(resp.Events); n > 0 {
-				s.cfg.Contact.Seen(resp.Events[n-1].Kv.ModRevision)
-			} else if resp.IsProgressNotify() {
-				s.cfg.Contact.Seen(resp.Header.Revision)
+			if at := lease.Told(resp); at > 0 {
+				loaded = max(loaded, at)
+				s.cfg.Contact.Seen(at)
 			}
 		}
 	}

@@ -39,12 +39,19 @@ func (k *heldKV) Do(ctx context.Context, op clientv3.Op) (clientv3.OpResponse, e
 	return resp, err
 }
 
+// renewed waits until the lease is.
+func (m *machine) renewed(t testing.TB) {
+	t.Helper()
+	left := m.Left()
+	until(t, "renewed", func() bool { now := m.Left(); grown := now > left; left = now; return grown })
+}
+
 // TestFull is that an etcd that is full cuts no machine off from its keys: one that cannot write that it
 // has heard of a change tries again, under the same lease, which goes on, and whoever has made
 // the change waits for it. A machine that would join is told what to do.
 func TestFull(t *testing.T) {
 	// Whoever loses his lease here gets none, and so this one outlives a machine that stands still.
-	const ttl = 20 * time.Second
+	const ttl = 10 * time.Second
 	c := etcdtest.Start(t, 1)
 	a, b := joinFor(t, c, "a", 0, ttl), joinFor(t, c, "b", 0, ttl)
 	a.alive(t)
@@ -58,8 +65,11 @@ func TestFull(t *testing.T) {
 	close(held.gate)
 
 	until(t, "tried again", func() bool { return held.refused.Load() > 2 })
-	left := b.Left()
-	until(t, "renewed", func() bool { now := b.Left(); grown := now > left; left = now; return grown })
+	b.renewed(t)
+	c.Kill(0) // and comes again: connections are made anew, and no revision comes
+	c.Restart(0)
+	b.renewed(t)
+	b.renewed(t)
 	if err := b.Alive(); err != nil || b.ID() != was {
 		t.Errorf("a full etcd: %v, and the lease is %q, not %q", err, b.ID(), was)
 	}

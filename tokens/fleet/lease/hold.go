@@ -139,9 +139,9 @@ func (h *Host) troubled(why error) {
 func (h *Host) hold(ctx context.Context, l *lease) error {
 	ctx, cancel := context.WithCancelCause(clientv3.WithRequireLeader(ctx))
 	defer cancel(nil)
-	// Both watches and the Store's are on one stream: see beat.
-	wanted := h.cfg.Client.Watch(ctx, h.wanting(), clientv3.WithRev(l.rev), clientv3.WithProgressNotify())
-	hosts := h.cfg.Client.Watch(ctx, h.hosts(), clientv3.WithPrefix(), clientv3.WithRev(l.rev), clientv3.WithProgressNotify())
+	again, at := h.Again(), l.rev // up to which all that is wanted was heard of
+	wanted, hosts, stop := h.watch(ctx, at)
+	defer func() { stop() }()
 	beats := make(chan struct{})
 	go func() {
 		defer close(beats)
@@ -171,6 +171,7 @@ func (h *Host) hold(ctx context.Context, l *lease) error {
 				return err
 			}
 			h.want(resp)
+			at = max(at, Told(resp))
 		case resp, ok := <-hosts:
 			if err := ended(ctx, resp, ok); err != nil {
 				return err
@@ -178,11 +179,36 @@ func (h *Host) hold(ctx context.Context, l *lease) error {
 			if len(resp.Events) > 0 {
 				h.announce()
 			}
+		case <-again:
+			again = h.Again()
+			stop()
+			wanted, hosts, stop = h.watch(ctx, at)
 		case <-moved:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// watch watches what is wanted, and the records of hosts, from a revision on. Both watches and the
+// Store's are on one stream: see renew.
+func (h *Host) watch(ctx context.Context, rev int64) (wanted, hosts clientv3.WatchChan, stop func()) {
+	ctx, stop = context.WithCancel(ctx)
+	wanted = h.cfg.Client.Watch(ctx, h.wanting(), clientv3.WithRev(rev), clientv3.WithProgressNotify())
+	hosts = h.cfg.Client.Watch(ctx, h.hosts(), clientv3.WithPrefix(), clientv3.WithRev(rev), clientv3.WithProgressNotify())
+	return wanted, hosts, stop
+}
+
+// Told is the revision up to which a watch has told all with a response, 0 if that says nothing
+// of it: the header of events may be of a later revision than they are.
+func Told(resp clientv3.WatchResponse) int64 {
+	switch n := len(resp.Events); {
+	case n > 0:
+		return resp.Events[n-1].Kv.ModRevision
+	case resp.IsProgressNotify():
+		return resp.Header.Revision
+	}
+	return 0
 }
 
 // ended returns why a watch is over.
@@ -282,9 +308,13 @@ func (h *Host) renew(ctx context.Context, l *lease, patience time.Duration) erro
 	err := h.hear(ctx, patience/3)
 	if errors.Is(err, errSilent) {
 		// etcd says nothing of how far it is to a watch that begins at a revision yet to
-		// come, as it does where a connection was made anew. This makes it come. An etcd that
-		// is full may only have been slow.
-		if err = h.acknowledge(ctx, l); err == nil || Full(err) {
+		// come, as it does where a connection was made anew. This makes it come. Where etcd is
+		// full none comes, and all watch anew from one that is there.
+		if err = h.acknowledge(ctx, l); Full(err) {
+			h.watchAgain()
+			err = nil
+		}
+		if err == nil {
 			err = h.hear(ctx, patience)
 		}
 	}
@@ -296,6 +326,14 @@ func (h *Host) renew(ctx context.Context, l *lease, patience time.Duration) erro
 		err = rpctypes.ErrLeaseNotFound
 	}
 	return err
+}
+
+// watchAgain has all that watch begin anew.
+func (h *Host) watchAgain() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	close(h.again)
+	h.again = make(chan struct{})
 }
 
 // hear asks how far the stream of changes is, and waits until the Store has it.

@@ -54,6 +54,7 @@ type Host struct {
 	seen     int64         // the revision up to which all is in memory
 	moved    chan struct{} // closed when Seen was called
 	changed  chan struct{} // closed when a record of a host has changed
+	again    chan struct{} // see Again
 	start    int64         // the revision that must be seen before the lease counts
 	deadline time.Duration // by the clock, of the lease
 	key      string        // of the record; empty without a lease
@@ -79,7 +80,7 @@ func Join(ctx context.Context, cfg Config) (*Host, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = bootTime
 	}
-	h := &Host{cfg: cfg, stopped: make(chan struct{}), acking: make(chan struct{}, 1), moved: make(chan struct{}), changed: make(chan struct{}), contact: time.Now()}
+	h := &Host{cfg: cfg, stopped: make(chan struct{}), acking: make(chan struct{}, 1), moved: make(chan struct{}), changed: make(chan struct{}), again: make(chan struct{}), contact: time.Now()}
 	h.until.Store(never)
 	l, err := h.register(ctx)
 	if err != nil {
@@ -159,6 +160,14 @@ func (h *Host) Seen(rev int64) {
 	close(h.moved)
 	h.moved = make(chan struct{})
 	h.countLocked()
+}
+
+// Again is closed when whoever watches for Seen must begin anew, from the last revision that he
+// has seen: what he hears no more of is not else heard of, and the lease ends.
+func (h *Host) Again() <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.again
 }
 
 // countLocked has the lease count as soon as all is seen that must be.

@@ -78,20 +78,30 @@ func joinFor(t testing.TB, c *etcdtest.Cluster, name string, off, ttl time.Durat
 	return m
 }
 
-// follow watches, and begins again where a watch ends.
+// follow watches, and begins again where a watch ends, or is to be anew.
 func (m *machine) follow(ctx context.Context) {
-	next := int64(1)
-	for ctx.Err() == nil {
-		for resp := range m.cli.Watch(clientv3.WithRequireLeader(ctx), prefix+"o/", clientv3.WithPrefix(), clientv3.WithRev(next), clientv3.WithProgressNotify()) {
-			switch n := len(resp.Events); {
-			case n > 0:
-				next = resp.Events[n-1].Kv.ModRevision + 1
-			case resp.IsProgressNotify():
-				next = resp.Header.Revision + 1
-			default:
-				continue
+	for at := int64(1); ctx.Err() == nil; {
+		at = m.watch(ctx, at)
+	}
+}
+
+func (m *machine) watch(ctx context.Context, at int64) int64 {
+	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	defer cancel()
+	again := m.Again()
+	events := m.cli.Watch(ctx, prefix+"o/", clientv3.WithPrefix(), clientv3.WithRev(at), clientv3.WithProgressNotify())
+	for {
+		select {
+		case <-again:
+			return at
+		case resp, ok := <-events:
+			if !ok {
+				return at
 			}
-			m.saw(next - 1)
+			if rev := lease.Told(resp); rev > 0 {
+				at = rev
+				m.saw(at)
+			}
 		}
 	}
 }
