@@ -206,7 +206,8 @@ func (f *fleetTest) killIn(p phase, n string, victim *fleetHost, app, with, make
 	return took, err
 }
 
-// again does something until an application that has been without its daemon has a session again.
+// again does something until an application that has been without its daemon has a session again, and
+// its machine contact with the fleet: a busy one may lose its lease for a moment.
 func again(f func() error) error {
 	for end := time.Now().Add(etcdtest.Patience); ; time.Sleep(10 * time.Millisecond) {
 		err := f()
@@ -245,7 +246,7 @@ func (f *fleetTest) pinsTriedAtOnce() {
 	for _, a := range guessers {
 		wg.Go(func() {
 			for range 3 {
-				err := f.inContact(func() error { return a.tryPIN(p11.CKU_USER, fleetSecret+"-guess") })
+				err := again(func() error { return a.tryPIN(p11.CKU_USER, fleetSecret+"-guess") })
 				switch {
 				case errors.Is(err, historytest.ErrWrong):
 					wrong.Add(1)
@@ -263,11 +264,11 @@ func (f *fleetTest) pinsTriedAtOnce() {
 		f.t.Errorf("%d guesses were looked at, and %d refused", wrong.Load(), locked.Load())
 	}
 	for _, a := range guessers {
-		if err := f.inContact(func() error { return a.tryPIN(p11.CKU_USER, fleetUser) }); !errors.Is(err, errLocked) {
+		if err := again(func() error { return a.tryPIN(p11.CKU_USER, fleetUser) }); !errors.Is(err, errLocked) {
 			f.t.Errorf("the right PIN on host %d, behind the guesses: %v", a.h.n, err)
 		}
 	}
-	if err := f.inContact(func() error {
+	if err := again(func() error {
 		return guessers[0].as(p11.CKU_SO, firstSO, func(session string) error {
 			_, err := guessers[0].call("initpin", session, hexOf(fleetUser))
 			return err
@@ -276,19 +277,8 @@ func (f *fleetTest) pinsTriedAtOnce() {
 		f.t.Fatal(err)
 	}
 	for _, a := range guessers {
-		if err := f.inContact(func() error { return a.tryPIN(p11.CKU_USER, fleetUser) }); err != nil {
+		if err := again(func() error { return a.tryPIN(p11.CKU_USER, fleetUser) }); err != nil {
 			f.t.Errorf("the user's PIN that the SO has set, on host %d: %v", a.h.n, err)
 		}
 	}
-}
-
-// inContact does what a machine may do while it is in contact with the fleet, and again if it
-// was not: a busy one may lose its lease for a moment.
-func (f *fleetTest) inContact(do func() error) (err error) {
-	eventually(f.t, "contact with the fleet", func() bool {
-		err = do()
-		e := errUnknown{}
-		return !errors.As(err, &e) || !e.is(p11.CKR_DEVICE_ERROR)
-	})
-	return err
 }
