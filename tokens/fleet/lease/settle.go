@@ -26,11 +26,13 @@ func (h *Host) Settle(ctx context.Context, rev int64) error {
 		h.mu.Lock()
 		changed := h.changed
 		h.mu.Unlock()
+		one, stop := context.WithTimeout(ctx, answerTime) // another member may answer
 		if asked {
-			hosts, err = h.Hosts(ctx)
-		} else if hosts, err = h.ask(ctx, rev); err == nil {
+			hosts, err = h.Hosts(one)
+		} else if hosts, err = h.ask(one, rev); err == nil {
 			asked = true
 		}
+		stop()
 		if err == nil {
 			if hosts = h.behind(hosts, rev); len(hosts) == 0 {
 				return nil
