@@ -53,7 +53,12 @@ func TestICSFDoc(t *testing.T) {
 		refuses("echo phrase | p11fs "+what, "its objects are on the server")
 	}
 	term.ok("printf '%s\\n' 87654321 other " + userPIN + " | p11fs token new swtok && echo " + userPIN + " | p11fs login swtok")
-	refuses("p11fs generate icsf ec:p256 label=guarded always-authenticate=true", "ICSF keeps no such keys")
+	for _, what := range []string{"always-authenticate=true", "copyable=false", "destroyable=false", "allowed-mechanisms=ecdsa"} {
+		refuses("p11fs generate icsf ec:p256 label=guarded "+what, "ICSF keeps no such objects")
+	}
+	refuses("p11fs set icsf/web copyable=false", "ICSF keeps no such objects")
+	refuses("echo hello | p11fs import icsf - --as generic --label guarded -a copyable=false", "ICSF keeps no such objects")
+	refuses("p11fs generate swtok aes:256 label=goes extractable=true && p11fs cp swtok/goes icsf", "p11fs import icsf --as aes FILE")
 	term.ok("p11fs generate icsf aes:256 label=free extractable=true")
 	refuses("p11fs cp icsf/free swtok", "save the server's tokens (ICSF's TKDS)")
 	term.ok("p11fs rm --yes icsf/free")

@@ -22,14 +22,24 @@ func notSent(t p11.AttributeType) bool {
 	}, t)
 }
 
-// sent are the attributes of a template as they go to the server. They share their values.
-func sent(attrs p11.Attributes) (list p11.Attributes, err error) {
-	for _, t := range []p11.AttributeType{p11.CKA_ALWAYS_AUTHENTICATE, p11.CKA_WRAP_WITH_TRUSTED} {
-		if attrs.Bool(p11.CKA_TOKEN) && attrs.Bool(t) { // which would be forgotten with what is known here
-			return nil, p11.Advise(p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "%s: ICSF keeps no such keys", t.Short()), "leave it out, or make the key in another token")
-		}
+// limits says whether an attribute that the server does not know keeps something from being done.
+func limits(a p11.Attribute) bool {
+	switch a.Type {
+	case p11.CKA_ALWAYS_AUTHENTICATE, p11.CKA_WRAP_WITH_TRUSTED, p11.CKA_TRUSTED:
+		return !bytes.Equal(a.Value, p11.Bool(false))
+	case p11.CKA_COPYABLE, p11.CKA_DESTROYABLE:
+		return bytes.Equal(a.Value, p11.Bool(false))
 	}
+	return a.Type == p11.CKA_ALLOWED_MECHANISMS && len(a.Value) > 0
+}
+
+// sent are the attributes of a template as they go to the server, for an object of the token
+// where stored is set. They share their values.
+func sent(attrs p11.Attributes, stored bool) (list p11.Attributes, err error) {
 	for _, a := range attrs {
+		if stored && limits(a) { // which would be forgotten with what is known here
+			return nil, p11.Advise(p11.Errorf(p11.CKR_ATTRIBUTE_VALUE_INVALID, "%s: ICSF keeps no such objects", a.Type.Short()), "leave it out, or make the object in another token")
+		}
 		if !notSent(a.Type) {
 			list = append(list, a)
 		}
@@ -64,7 +74,7 @@ func (s *objects) isMade(h icsfwire.Handle) bool {
 
 // bringIn makes an object of attributes, which stay the caller's.
 func (s *objects) bringIn(ctx context.Context, attrs p11.Attributes) (icsfwire.Handle, error) {
-	list, err := sent(attrs)
+	list, err := sent(attrs, attrs.Bool(p11.CKA_TOKEN))
 	if err != nil {
 		return "", err
 	}
@@ -125,7 +135,7 @@ func (s *objects) copy(ctx context.Context, from icsfwire.Handle, attrs p11.Attr
 	if err != nil {
 		return "", err
 	}
-	list, err := sent(changed(was, attrs))
+	list, err := sent(changed(was, attrs), attrs.Bool(p11.CKA_TOKEN))
 	if err != nil {
 		return "", err
 	}
@@ -180,7 +190,7 @@ func (s *objects) Update(ctx context.Context, h p11.ObjectHandle, change func(p1
 	}
 	return s.Index.Update(h, change, func(old *tokens.Object, attrs p11.Attributes) (o *tokens.Object, err error) {
 		err = s.locked(ctx, old, func(ctx context.Context, h icsfwire.Handle, was p11.Attributes) error {
-			list, err := sent(changed(was, attrs))
+			list, err := sent(changed(was, attrs), attrs.Bool(p11.CKA_TOKEN))
 			if err != nil {
 				return err
 			}

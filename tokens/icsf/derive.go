@@ -68,7 +68,7 @@ func derivable(template p11.Attributes) (list p11.Attributes, kt p11.KeyType, er
 	if class, _ := template.Class(); class != p11.CKO_SECRET_KEY || !ok {
 		return nil, 0, p11.Errorf(p11.CKR_TEMPLATE_INCONSISTENT, "the mechanism makes secret keys, and wants their key-type")
 	}
-	list, err = sent(withPrivate(template).Clone())
+	list, err = sent(withPrivate(template).Clone(), template.Bool(p11.CKA_TOKEN))
 	return list, kt, err
 }
 

@@ -32,7 +32,7 @@ func expect(template p11.Attributes, class p11.ObjectClass, kt p11.KeyType) (p11
 	a.Delete(p11.CKA_KEY_TYPE)
 	a.SetUlong(p11.CKA_CLASS, uint64(class))
 	a.SetUlong(p11.CKA_KEY_TYPE, uint64(kt))
-	return sent(a)
+	return sent(a, a.Bool(p11.CKA_TOKEN))
 }
 
 // made are the attributes of an object that a call has just made from a template: what the

@@ -173,7 +173,7 @@ func (t *token) UnwrapKey(ctx context.Context, m p11.Mechanism, unwrapping *toke
 	if !ok {
 		return nil, p11.Errorf(p11.CKR_KEY_HANDLE_INVALID, "the key is not on the server")
 	}
-	list, err := sent(withPrivate(template))
+	list, err := sent(withPrivate(template), template.Bool(p11.CKA_TOKEN))
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,7 @@
 // Command icsftest serves ICSF's PKCS#11 services over LDAP from memory, to try the icsf token
 // without a mainframe:
 //
-//	go run ./tokens/icsf/icsftest -addr 127.0.0.1:3389
+//	go run -trimpath ./tokens/icsf/icsftest -addr 127.0.0.1:3389
 //
 // It prints a line with what a client binds with, and ends with the signal it gets. What is in
 // its tokens is not protected, and gone when it ends.
