@@ -145,7 +145,7 @@ func TestOwnCard(t *testing.T) {
 	if err := opened.Close(); err != nil {
 		t.Error(err)
 	}
-	if wrong, mend := kind.Check(elsewhere); !strings.Contains(wrong, "no cca card answers at "+socket) || mend != "p11fs card serve --kind cca --socket "+socket {
+	if wrong, mend := kind.Check(elsewhere); !strings.Contains(wrong, "no cca card answers at "+socket) || mend != "p11fs card serve --kind cca --dir DIR --socket "+socket {
 		t.Errorf("the doctor says %q, %q", wrong, mend)
 	}
 	answered(t, kind, elsewhere, socket)

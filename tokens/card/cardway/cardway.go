@@ -145,7 +145,8 @@ func (w Way) Check(directory func(tokens.Place) (string, string), setting func(t
 		via := card.Dial(socket, w.ABI)
 		defer via.Close()
 		if err := ask(ctx, via, p); err != nil {
-			return fmt.Sprintf("%v: objects are listed, and no key can be used; of a real card the command takes --library too", err), fmt.Sprintf("p11fs card serve --kind %s --socket %s", w.ABI, socket)
+			return fmt.Sprintf("%v: objects are listed, and no key can be used until it is served again: a software card from its own directory, DIR, as any other opens none of these keys; a real one by --library in the place of --dir", err),
+				fmt.Sprintf("p11fs card serve --kind %s --dir DIR --socket %s", w.ABI, socket)
 		}
 		return "", ""
 	}
