@@ -23,7 +23,6 @@ func served() []p11.MechanismType {
 	}
 	for _, t := range []p11.MechanismType{
 		p11.CKM_SHA_1, p11.CKM_SHA224, p11.CKM_SHA256, p11.CKM_SHA384, p11.CKM_SHA512, p11.CKM_SHA512_224, p11.CKM_SHA512_256,
-		p11.CKM_IBM_SHA3_224, p11.CKM_IBM_SHA3_256, p11.CKM_IBM_SHA3_384, p11.CKM_IBM_SHA3_512,
 	} {
 		h, _ := p11.HashOf(t)
 		for _, m := range []p11.MechanismType{h.Type, h.HMAC, h.PKCS1, h.PSS, h.ECDSA} {
@@ -32,7 +31,13 @@ func served() []p11.MechanismType {
 			}
 		}
 	}
-	return append(list, ofStandard()...)
+	for _, h := range allSHA3() {
+		list = append(list, h.ibm, h.ibmHMAC)
+	}
+	for _, h := range allSHA3() {
+		list = append(list, h.hash, h.hmac)
+	}
+	return list
 }
 
 // uses are what the token does with a mechanism.

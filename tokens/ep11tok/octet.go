@@ -28,28 +28,30 @@ func onCard(t p11.MechanismType) []p11.MechanismType {
 // octetKeys says whether keys of a type are on those curves. The card has them for keys of EC.
 func octetKeys(kt p11.KeyType) bool { return kt == p11.CKK_EC_EDWARDS || kt == p11.CKK_EC_MONTGOMERY }
 
-// numbered is a mechanism of SHA-3 by IBM's number, which is older than the standard's, and is
-// what cards have. Others stay what they are.
-func numbered(t p11.MechanismType) p11.MechanismType {
-	ibm, ok := map[p11.MechanismType]p11.MechanismType{
-		p11.CKM_SHA3_224: p11.CKM_IBM_SHA3_224, p11.CKM_SHA3_224_HMAC: p11.CKM_IBM_SHA3_224_HMAC,
-		p11.CKM_SHA3_256: p11.CKM_IBM_SHA3_256, p11.CKM_SHA3_256_HMAC: p11.CKM_IBM_SHA3_256_HMAC,
-		p11.CKM_SHA3_384: p11.CKM_IBM_SHA3_384, p11.CKM_SHA3_384_HMAC: p11.CKM_IBM_SHA3_384_HMAC,
-		p11.CKM_SHA3_512: p11.CKM_IBM_SHA3_512, p11.CKM_SHA3_512_HMAC: p11.CKM_IBM_SHA3_512_HMAC,
-	}[t]
-	if !ok {
-		return t
+// sha3 has the numbers of a hash of SHA-3 and of its HMAC: the standard's, and IBM's, which are
+// older and are what cards have.
+type sha3 struct{ hash, hmac, ibm, ibmHMAC p11.MechanismType }
+
+func allSHA3() [4]sha3 {
+	return [...]sha3{
+		{p11.CKM_SHA3_224, p11.CKM_SHA3_224_HMAC, p11.CKM_IBM_SHA3_224, p11.CKM_IBM_SHA3_224_HMAC},
+		{p11.CKM_SHA3_256, p11.CKM_SHA3_256_HMAC, p11.CKM_IBM_SHA3_256, p11.CKM_IBM_SHA3_256_HMAC},
+		{p11.CKM_SHA3_384, p11.CKM_SHA3_384_HMAC, p11.CKM_IBM_SHA3_384, p11.CKM_IBM_SHA3_384_HMAC},
+		{p11.CKM_SHA3_512, p11.CKM_SHA3_512_HMAC, p11.CKM_IBM_SHA3_512, p11.CKM_IBM_SHA3_512_HMAC},
 	}
-	return ibm
 }
 
-// ofStandard are the mechanisms of SHA-3 by the standard's numbers.
-func ofStandard() (list []p11.MechanismType) {
-	for _, t := range []p11.MechanismType{p11.CKM_SHA3_224, p11.CKM_SHA3_256, p11.CKM_SHA3_384, p11.CKM_SHA3_512} {
-		h, _ := p11.HashOf(t)
-		list = append(list, t, h.HMAC)
+// numbered is a mechanism of SHA-3 by the number that the card knows. Others stay what they are.
+func numbered(t p11.MechanismType) p11.MechanismType {
+	for _, h := range allSHA3() {
+		switch t {
+		case h.hash:
+			return h.ibm
+		case h.hmac:
+			return h.ibmHMAC
+		}
 	}
-	return list
+	return t
 }
 
 // translated is a mechanism as the card has it for a key of attributes a.

@@ -19,8 +19,11 @@ func TestSHA3(t *testing.T) {
 		{Type: p11.CKA_CLASS, Value: p11.Ulong(p11.CKO_SECRET_KEY)}, {Type: p11.CKA_KEY_TYPE, Value: p11.Ulong(p11.CKK_GENERIC_SECRET)},
 		{Type: p11.CKA_VALUE, Value: bytes.Clone(value)}, {Type: p11.CKA_SIGN, Value: p11.Bool(true)}, {Type: p11.CKA_VERIFY, Value: p11.Bool(true)},
 	})
-	for _, mt := range append(ofStandard(), p11.CKM_IBM_SHA3_224, p11.CKM_IBM_SHA3_224_HMAC, p11.CKM_IBM_SHA3_256, p11.CKM_IBM_SHA3_256_HMAC,
-		p11.CKM_IBM_SHA3_384, p11.CKM_IBM_SHA3_384_HMAC, p11.CKM_IBM_SHA3_512, p11.CKM_IBM_SHA3_512_HMAC) {
+	var all []p11.MechanismType
+	for _, h := range allSHA3() {
+		all = append(all, h.hash, h.hmac, h.ibm, h.ibmHMAC)
+	}
+	for _, mt := range all {
 		m := p11.Mechanism{Type: mt}
 		facts, _ := p11.MechanismFacts(mt)
 		if facts.Hash == 0 {
