@@ -262,7 +262,7 @@ func (a *sshAgent) serve(ctx context.Context, l *net.UnixListener) error {
 	defer clients.Wait()
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
-	all := agentClients{list: map[*agentClient]struct{}{}}
+	all := newAgentClients()
 	for {
 		c, err := l.AcceptUnix()
 		if ctx.Err() != nil {
@@ -277,7 +277,7 @@ func (a *sshAgent) serve(ctx context.Context, l *net.UnixListener) error {
 			continue
 		}
 		client := all.admit(ctx, c)
-		if client == nil {
+		if client == nil { // ctx is done
 			c.Close()
 			return nil
 		}
@@ -292,6 +292,7 @@ func (a *sshAgent) serve(ctx context.Context, l *net.UnixListener) error {
 // An agentClient is a program that is served.
 type agentClient struct {
 	*net.UnixConn
+	of   *agentClients
 	idle atomic.Int64 // since when it is to send or to take something, in nanoseconds; 0: it is the agent's turn
 }
 
@@ -301,13 +302,27 @@ func (c *agentClient) Write(b []byte) (int, error) { return c.turn(c.UnixConn.Wr
 func (c *agentClient) turn(do func([]byte) (int, error), b []byte) (int, error) {
 	c.idle.Store(time.Now().UnixNano())
 	defer c.idle.Store(0)
+	c.of.mayHaveRoom()
 	return do(b)
 }
 
 // agentClients are those that are served, maxClients at most.
 type agentClients struct {
+	room chan struct{} // gets something when one has become idle or has left
+
 	mu   sync.Mutex // guards list
 	list map[*agentClient]struct{}
+}
+
+func newAgentClients() *agentClients {
+	return &agentClients{list: map[*agentClient]struct{}{}, room: make(chan struct{}, 1)}
+}
+
+func (a *agentClients) mayHaveRoom() {
+	select {
+	case a.room <- struct{}{}:
+	default:
+	}
 }
 
 // admit has a program served as well. Where there are too many, the one that has been idle for
@@ -317,7 +332,7 @@ func (a *agentClients) admit(ctx context.Context, c *net.UnixConn) *agentClient 
 	for ctx.Err() == nil {
 		a.mu.Lock()
 		if len(a.list) < maxClients {
-			client := &agentClient{UnixConn: c}
+			client := &agentClient{UnixConn: c, of: a}
 			client.idle.Store(time.Now().UnixNano()) // it is its turn, also before it is first read from
 			a.list[client] = struct{}{}
 			a.mu.Unlock()
@@ -336,7 +351,10 @@ func (a *agentClients) admit(ctx context.Context, c *net.UnixConn) *agentClient 
 		}
 		a.mu.Unlock()
 		if idlest == nil {
-			time.Sleep(20 * time.Millisecond)
+			select {
+			case <-a.room:
+			case <-ctx.Done():
+			}
 		}
 	}
 	return nil
@@ -348,6 +366,7 @@ func (a *agentClients) leave(client *agentClient) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.list, client)
+	a.mayHaveRoom()
 }
 
 // askpass asks the user by the program that ssh-agent would ask by (ssh-agent(1)).

@@ -56,7 +56,7 @@ func TestAgentIsNotFilled(t *testing.T) {
 // TestAgentAtWork: of a full house the one that is idle for longest goes, and none for which the
 // agent works.
 func TestAgentAtWork(t *testing.T) {
-	all := agentClients{list: map[*agentClient]struct{}{}}
+	all := newAgentClients()
 	clients := make([]*agentClient, maxClients)
 	for i := range clients {
 		clients[i] = all.admit(t.Context(), &net.UnixConn{})
@@ -67,5 +67,28 @@ func TestAgentAtWork(t *testing.T) {
 		if _, served := all.list[c]; served != (i != 1) {
 			t.Errorf("client %d: served is %v", i, served)
 		}
+	}
+
+	// While all are at work the newest waits, until one of them is idle again.
+	for c := range all.list {
+		c.idle.Store(0)
+	}
+	admitted := make(chan *agentClient, 1)
+	go func() { admitted <- all.admit(t.Context(), &net.UnixConn{}) }()
+	select {
+	case <-admitted:
+		t.Fatal("somebody comes in while all are at work")
+	case <-time.After(10 * time.Millisecond):
+	}
+	_, err := clients[2].turn(func([]byte) (int, error) {
+		select {
+		case <-admitted:
+			return 0, nil
+		case <-time.After(time.Minute):
+			return 0, errors.New("nobody comes in")
+		}
+	}, nil)
+	if err != nil {
+		t.Error(err)
 	}
 }
