@@ -180,7 +180,7 @@ func (t tree) named(token, name string, suffixes []string) (first []string, err 
 			continue // of another class
 		}
 		st, err := os.Stat(filepath.Join(t.dir, token, "objects", is))
-		if errors.Is(err, syscall.EIO) || errors.Is(err, syscall.ENODEV) || errors.Is(err, syscall.ENOTCONN) {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, t.refused("find "+name, token, err)
 		}
 		if err != nil || !st.IsDir() {
