@@ -192,7 +192,7 @@ func (c Config) copyToken(ctx context.Context, from, to Slot, dir string, m Move
 	r.CloseWithError(errors.Join(err, io.ErrClosedPipe))
 	<-done
 	if errors.Is(err, tokens.ErrInitialized) {
-		err = fmt.Errorf("%w, where %s is to go: take the one here out of service by p11fs token rm %[2]s, then serve that one by p11fs token new %[2]s --fleet FILE --adopt; docs/fleet.md has how this one replaces it", err, m.Token)
+		err = fmt.Errorf("%w, where %s is to go: to have that one served, p11fs token rm %[2]s first, and then token new --fleet FILE --adopt; docs/fleet.md has how this one replaces it", err, m.Token)
 	}
 	return err
 }
