@@ -99,7 +99,7 @@ func TestSoak(t *testing.T) {
 	need(t, len(kit) > 0, "p11-kit-client.so")
 	program := benchProgram(t)
 	module := func(path, work string) string {
-		return fmt.Sprintf("echo %s 1 300 | %s module %s %s %s | awk 'END { printf \"%%d\\n\", $1 * 1e9 / $2 }'", work, program, path, quote(manifest.Label), pin)
+		return fmt.Sprintf("echo %s 1 300 | %s module %s %s %s | awk 'END { if ($1 !~ /^[0-9]+$/) { print; exit 1 }; printf \"%%d\\n\", $1 * 1e9 / $2 }'", work, program, path, quote(manifest.Label), pin)
 	}
 	h.ok("export P T O P11_KIT_SERVER_ADDRESS=unix:path=" + mountd.SystemPaths("").RPC)
 	doors := map[string]string{
