@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"hash/maphash"
+	"slices"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
@@ -64,7 +65,7 @@ func (l *nameList) hash(n plainName) uint64 {
 }
 
 // each calls f with the names from a place on until it returns false. An object that was
-// renamed since has its full name, for its plain one may be another's.
+// renamed since has its new plain name, if that is not the name of another in the list.
 func (l *nameList) each(ctx context.Context, from int, f func(place int, name string, i engine.ObjectInfo) bool) error {
 	err := l.found.Names(ctx, from, func(place int, i engine.ObjectInfo) bool {
 		n, ok := l.name(i)
@@ -73,7 +74,7 @@ func (l *nameList) each(ctx context.Context, from int, f func(place int, name st
 			return false
 		case !ok:
 			return true
-		case n.cut || l.own[place] != l.hash(n):
+		case n.cut || !l.owns(place, l.hash(n)):
 			return f(place, n.full(refOf(i)), i)
 		}
 		return f(place, n.String(), i)
@@ -82,6 +83,19 @@ func (l *nameList) each(ctx context.Context, from int, f func(place int, name st
 		err = ctx.Err()
 	}
 	return err
+}
+
+// owns reports whether the plain name of that hash is the one of the object at a place. One that
+// was renamed takes a name that nobody had.
+func (l *nameList) owns(place int, hash uint64) bool {
+	switch was := l.own[place]; {
+	case was == hash:
+		return true
+	case was == 0 || slices.Contains(l.own, hash):
+		return false
+	}
+	l.own[place] = hash
+	return true
 }
 
 // A longDir is the entries of a directory that has one for each object.
