@@ -49,7 +49,7 @@ func TestTPMDoc(t *testing.T) {
 
 	// What is done with directories, and with other tokens.
 	for _, what := range []string{"backup tpm file", "restore /etc/hostname tpm", "check tpm", "migrate tpm"} {
-		refuses("echo phrase | p11fs "+what, "opens with that TPM only: stop p11fs and copy the directory")
+		refuses("echo phrase | p11fs "+what, "opens with that TPM only (stop p11fs and copy the directory")
 	}
 	term.ok("p11fs generate tpm rsa:2048 label=big; echo phrase | p11fs export tpm out > said || test $? = 1; cat said; grep 'left .*big.key' said; test -s out/web.pub.pem")
 	all(`mkdir soft && printf 'directories.tokendir = %s/soft\nobjectstore.backend = file\nlog.level = ERROR\n' "$PWD" > soft.conf
@@ -58,7 +58,7 @@ softhsm2-util --init-token --free --label all --so-pin 11112222 --pin 12345678
 for k in rsa:2048 EC:secp256k1; do pkcs11-tool --module ` + softHSM + ` --login --pin 12345678 --keypairgen --key-type $k --label soft-${k%:*}; done
 pkcs11-tool --module ` + softHSM + ` --read-object --type pubkey --label soft-rsa -o pub.der
 echo 12345678 > pin; p11fs import-token soft tpm --source-pin-file pin > said || test $? = 1; cat said
-grep 'came .*"soft-rsa" as soft-rsa.key' said; grep 'left .*"soft-EC".*the TPM does not have the curve' said
+grep 'came .*"soft-rsa" as tpm/soft-rsa.key' said; grep 'left .*"soft-EC".*the TPM does not have the curve' said
 p11fs sign tpm/soft-rsa -o sig < /etc/hostname; openssl dgst -sha256 -verify pub.der -keyform DER -signature sig /etc/hostname
 test "$(cat $O/soft-rsa.key/attr/extractable $O/soft-rsa.key/attr/never-extractable | tr '\n' ' ')" = 'false false '
 `)
