@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,6 +31,7 @@ type fleetApp struct {
 
 	session string // the user is logged in; "" is none
 	known   map[string]string
+	locked  atomic.Bool // the user's PIN was, when it was last tried
 }
 
 // app starts an application.
@@ -125,6 +127,7 @@ func (a *fleetApp) open() error {
 		return err
 	}
 	_, err = a.call("login", session, "1", hexOf(fleetUser))
+	a.locked.Store(errors.Is(err, errLocked))
 	if errors.Is(err, historytest.ErrAbsent) {
 		err = errUnknown{"login", err.Error()}
 	}
@@ -274,6 +277,14 @@ func (a *fleetApp) as(role p11.UserType, pin string, f func(session string) erro
 	}
 	_, _ = a.call("close", session)
 	return err
+}
+
+// setUser has the security officer set the user's PIN.
+func (a *fleetApp) setUser(so string) error {
+	return a.as(p11.CKU_SO, so, func(session string) error {
+		_, err := a.call("initpin", session, hexOf(fleetUser))
+		return err
+	})
 }
 
 // setSO changes the security officer's PIN.

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"testing"
 	"time"
 
 	"p11fs/p11"
@@ -29,7 +31,8 @@ func (f *fleetTest) histories() {
 		wg.Go(func() { w.Use(ctx, a) })
 	}
 	officers := f.apps(0)
-	wg.Go(func() { f.changePINs(ctx, w, officers) })
+	so := &officer{users: users, apps: officers, pins: []string{firstSO}}
+	wg.Go(func() { f.changePINs(ctx, w, so) })
 	faults := map[string]int{}
 	for end := time.Now().Add(*fleetTime); time.Now().Before(end) && !f.t.Failed(); {
 		f.fault(faults)
@@ -42,6 +45,7 @@ func (f *fleetTest) histories() {
 	for _, a := range users[:fleetSize] {
 		// What a machine changes is behind all that others have changed.
 		for end := time.Now().Add(etcdtest.Patience); a.Create(fmt.Sprint("end-", a.h.n), "1") != nil && time.Now().Before(end); {
+			so.unlock(f.t)
 			time.Sleep(100 * time.Millisecond)
 		}
 		if err := w.Last(etcdtest.Patience, a); err != nil {
@@ -104,8 +108,8 @@ func (f *fleetTest) fault(count map[string]int) {
 }
 
 // changePINs changes the security officer's PIN on one machine after the other, and tries it on others.
-func (f *fleetTest) changePINs(ctx context.Context, w *historytest.World, officers []*fleetApp) {
-	pin := firstSO
+func (f *fleetTest) changePINs(ctx context.Context, w *historytest.World, so *officer) {
+	pin, officers := firstSO, so.apps
 	if *fleetTime >= time.Minute { // what was tried by daemons that were killed counts as wrong by then, until a right PIN comes
 		time.Sleep(25 * time.Second)
 		if err := again(func() error { return officers[0].tryPIN(p11.CKU_SO, pin) }); err != nil {
@@ -117,9 +121,11 @@ func (f *fleetTest) changePINs(ctx context.Context, w *historytest.World, office
 		a := officers[rand.IntN(fleetSize)]
 		err := w.Do(historytest.Op{Kind: "setpin", Object: historytest.PIN, Host: a.Host(), Door: a.Door(), Old: pin, Value: next}, func(*historytest.Op) error { return a.setSO(pin, next) })
 		if errors.Is(err, errLocked) {
-			f.t.Log("the PIN is locked, by tries whose end a machine could not write")
+			f.t.Log("the officer's PIN is locked, by tries whose end a machine could not write")
 			return
 		}
+		so.pins = []string{pin, next}
+		so.unlock(f.t)
 		right := ""
 		for _, try := range []string{pin, next} { // the right one last, most of the time: it sets back what is counted
 			a := officers[rand.IntN(fleetSize)]
@@ -133,6 +139,27 @@ func (f *fleetTest) changePINs(ctx context.Context, w *historytest.World, office
 			pin = next
 		}
 		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// An officer has applications on each machine, and is there for some users. His PIN is one of some.
+type officer struct {
+	users, apps []*fleetApp
+	pins        []string
+}
+
+// unlock sets the user's PIN if it is locked, by tries whose end a machine could not write.
+func (o *officer) unlock(t *testing.T) {
+	for _, pin := range o.pins {
+		if !slices.ContainsFunc(o.users, func(a *fleetApp) bool { return a.locked.Load() }) {
+			return
+		}
+		if o.apps[rand.IntN(len(o.apps))].setUser(pin) == nil {
+			t.Log("the user's PIN was locked, by tries whose end a machine could not write, and is set")
+			for _, a := range o.users {
+				a.locked.Store(false)
+			}
+		}
 	}
 }
 

@@ -268,12 +268,7 @@ func (f *fleetTest) pinsTriedAtOnce() {
 			f.t.Errorf("the right PIN on host %d, behind the guesses: %v", a.h.n, err)
 		}
 	}
-	if err := again(func() error {
-		return guessers[0].as(p11.CKU_SO, firstSO, func(session string) error {
-			_, err := guessers[0].call("initpin", session, hexOf(fleetUser))
-			return err
-		})
-	}); err != nil {
+	if err := again(func() error { return guessers[0].setUser(firstSO) }); err != nil {
 		f.t.Fatal(err)
 	}
 	for _, a := range guessers {
