@@ -83,7 +83,7 @@ func (a *fleetApp) call(words ...string) ([]string, error) {
 	e := errUnknown{words[0], strings.TrimSpace(said)}
 	switch {
 	case e.said == "ENOENT", e.is(p11.CKR_OBJECT_HANDLE_INVALID, p11.CKR_KEY_HANDLE_INVALID):
-		return nil, fmt.Errorf("%w: %s", historytest.ErrAbsent, e)
+		return nil, fmt.Errorf("%w: %s", historytest.ErrAbsent, e.Error())
 	case e.is(p11.CKR_PIN_INCORRECT):
 		return nil, historytest.ErrWrong
 	case e.is(p11.CKR_PIN_LOCKED):
