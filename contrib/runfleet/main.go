@@ -179,11 +179,12 @@ func (h *host) machine(ctx context.Context, c *etcdtest.Cluster, p11fs, name, se
 	if err := daemon.Start(); err != nil {
 		return err
 	}
-	done := make(chan error, 1)
+	var ended error // once done is closed
+	done := make(chan struct{})
 	go func() {
-		err := daemon.Wait()
-		h.ended <- err
-		done <- err
+		ended = daemon.Wait()
+		close(done)
+		h.ended <- ended
 	}()
 	h.undo = append(h.undo, func() {
 		_ = daemon.Process.Signal(syscall.SIGTERM) // which may have ended
@@ -196,9 +197,8 @@ func (h *host) machine(ctx context.Context, c *etcdtest.Cluster, p11fs, name, se
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case err := <-done:
-			done <- err
-			return fmt.Errorf("the daemon of machine %s: %w", name, err)
+		case <-done:
+			return fmt.Errorf("the daemon of machine %s: %w", name, ended)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
