@@ -19,6 +19,7 @@ import (
 // root and the owner of the tree everybody's. A caller in another PID namespace sees none.
 func (p place) whoText(_ context.Context, c caller) ([]byte, error) {
 	var b bytes.Buffer
+	holders := lockHolders{}
 	for _, w := range p.fs.config.Engine.Who() {
 		if c.pid == 0 || w.Owner.UID != c.uid && !p.owns(c.uid) {
 			continue
@@ -33,9 +34,8 @@ func (p place) whoText(_ context.Context, c caller) ([]byte, error) {
 			fmt.Fprintf(&b, " busy=%q", fmt.Sprintf("%s:%s:%s:%.6f", d.Token, d.Does, d.Mechanism.Short(), time.Since(d.Since).Seconds()))
 		}
 		if l := w.Lock; l != nil {
-			pid, _ := locks.Holder("/proc", l.Path) // 0 is said too
 			token := strings.TrimPrefix(filepath.Base(l.Path), "LCK..")
-			fmt.Fprintf(&b, " lock=%q", fmt.Sprintf("%s:%.6f:%d", token, time.Since(l.Since).Seconds(), pid))
+			fmt.Fprintf(&b, " lock=%q", fmt.Sprintf("%s:%.6f:%d", token, time.Since(l.Since).Seconds(), holders.of(l.Path)))
 		}
 		if w.Waits != (engine.Waits{}) {
 			fmt.Fprintf(&b, " waits=processor:%d,long:%d", w.Waits.Processor, w.Waits.Long)
@@ -50,6 +50,19 @@ func (p place) whoText(_ context.Context, c caller) ([]byte, error) {
 		b.WriteByte('\n')
 	}
 	return b.Bytes(), nil
+}
+
+// lockHolders are the processes that have the locks of files, 0 where that is not told. The kernel's
+// list is as long as anybody likes, and very many may wait for one lock: it is read once.
+type lockHolders map[string]int
+
+func (h lockHolders) of(path string) int {
+	pid, ok := h[path]
+	if !ok {
+		pid, _ = locks.Holder("/proc", path)
+		h[path] = pid
+	}
+	return pid
 }
 
 // kick closes the sessions of an application, by its number in who.
