@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"sync"
 	"syscall"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
@@ -56,12 +57,16 @@ type entries interface {
 	from(ctx context.Context, place int) ([]fuse.DirEntry, error)
 	// len is the place of the end.
 	len() int
+	// size is what so many places hold, in bytes.
+	size(places int) int
 }
 
 // few are entries that are few enough to be held.
 type few []fuse.DirEntry
 
 func (e few) len() int { return len(e) }
+
+func (e few) size(places int) int { return places * nameSize }
 
 func (e few) from(_ context.Context, place int) ([]fuse.DirEntry, error) {
 	for i := range e {
@@ -78,8 +83,51 @@ type listing struct {
 	all   entries         // nil before the first read
 	piece []fuse.DirEntry // that have been made, and not yet been asked for
 	place int             // behind what was given
-	held  int             // bytes in the account of uid
+	held  int             // bytes in the account of uid, beside opened
 	uid   uint32
+
+	opener uint32
+	opened int  // bytes in the account of opener until the end
+	free   bool // one of the first of opener
+	ended  bool
+}
+
+// openDirs are how many directories each uid has open.
+type openDirs struct {
+	mu   sync.Mutex // guards all below; nothing is locked under it
+	open map[uint32]int
+}
+
+// freeDirs is how many open directories of a uid count little: who has no room left can still
+// list what there is to be removed.
+const freeDirs = 32
+
+// add counts one more, or less, and returns how many there were.
+func (d *openDirs) add(uid uint32, n int) (was int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.open == nil {
+		d.open = map[uint32]int{}
+	}
+	was = d.open[uid]
+	if d.open[uid] += n; d.open[uid] == 0 {
+		delete(d.open, uid)
+	}
+	return was
+}
+
+// newListing opens the directory n for the caller.
+func (n *node) newListing(c caller) (*listing, error) {
+	l := &listing{node: n, opener: c.uid, free: n.fs.dirs.add(c.uid, 1) < freeDirs}
+	if l.free {
+		return l, nil
+	}
+	if err := n.fs.config.Engine.Account(c.uid).Take(openSize); err != nil {
+		n.fs.dirs.add(c.uid, -1)
+		return nil, err
+	}
+	l.opened = openSize
+	return l, nil
 }
 
 // Readdirent returns the next entry, or nil at the end.
@@ -104,7 +152,7 @@ func (l *listing) read(ctx context.Context, c caller) (err error) {
 		if err != nil {
 			return err
 		}
-		size := heldPlaces(all.len()) * placeSize
+		size := l.size(all)
 		if err := l.node.fs.config.Engine.Account(c.uid).Take(size); err != nil {
 			return err
 		}
@@ -123,19 +171,38 @@ func (l *listing) read(ctx context.Context, c caller) (err error) {
 }
 
 // Seekdir continues at an offset that was given out. 0 makes the listing anew.
-func (l *listing) Seekdir(ctx context.Context, off uint64) syscall.Errno {
+func (l *listing) Seekdir(_ context.Context, off uint64) syscall.Errno {
 	if off != 0 && (l.all == nil || off > uint64(l.all.len())) {
 		return syscall.EINVAL
 	}
 	if off == 0 {
-		l.Releasedir(ctx, 0)
+		l.drop()
 	}
 	l.place, l.piece = int(off), nil
 	return 0
 }
 
+// size is what the listing of all counts.
+func (l *listing) size(all entries) int {
+	if l.free {
+		return all.size(heldPlaces(all.len()))
+	}
+	return all.size(all.len()) + min(pieceLen, all.len())*nameSize
+}
+
 // Releasedir is closedir(3).
 func (l *listing) Releasedir(context.Context, uint32) {
+	l.drop()
+	if l.ended {
+		return
+	}
+	l.ended = true
+	l.node.fs.config.Engine.Account(l.opener).Give(l.opened)
+	l.node.fs.dirs.add(l.opener, -1)
+}
+
+// drop lets go of what was listed.
+func (l *listing) drop() {
 	if l.held > 0 {
 		l.node.fs.config.Engine.Account(l.uid).Give(l.held)
 	}

@@ -64,6 +64,7 @@ type FS struct {
 
 	panics      atomic.Uint64
 	handles     atomic.Int64
+	dirs        openDirs
 	running     atomic.Int64 // requests at open files, but for those that wait
 	ran         atomic.Uint64
 	temporaries atomic.Uint64 // that were made, for their paths

@@ -122,6 +122,8 @@ const pieceLen = 512
 
 func (d longDir) len() int { return d.found.Len() }
 
+func (d longDir) size(places int) int { return places * placeSize }
+
 func (d longDir) from(ctx context.Context, place int) ([]fuse.DirEntry, error) {
 	piece := make([]fuse.DirEntry, 0, min(pieceLen, d.len()-place))
 	err := d.each(ctx, place, func(place int, name string, i engine.ObjectInfo) bool {
@@ -133,10 +135,11 @@ func (d longDir) from(ctx context.Context, place int) ([]fuse.DirEntry, error) {
 	return piece, err
 }
 
-// What a listing holds of each place, in bytes. That of the first places counts for nothing:
-// who has no room left can still list what there is to be removed.
+// What a listing holds of each place, and of each name that it has made, in bytes. That of the
+// first places counts for nothing in the first listings of a uid (freeDirs).
 const (
 	placeSize  = 16
+	nameSize   = 128
 	placesFree = 4096
 )
 

@@ -182,3 +182,66 @@ func TestLongListingsCount(t *testing.T) {
 		t.Errorf("%v, %v, want EDQUOT", e, errno)
 	}
 }
+
+// TestOpenDirectoriesCount: what very many open directories hold counts, also where each has few
+// names, and is given back; some can be opened by who has no room left.
+func TestOpenDirectoriesCount(t *testing.T) {
+	w := newWorldOf(t, hooks.New("tok", hooks.Options{}))
+	p := w.person(1000, 100)
+	p.fill(100)
+	account := w.engine.Account(p.uid)
+	before := account.Held()
+	var all []*listing
+	for range freeDirs + 100 {
+		l := p.opendir("tok/objects")
+		if names, _ := p.names(l, 1); len(names) != 1 {
+			t.Fatalf("%q, want one name", names)
+		}
+		all = append(all, l)
+	}
+	if got, want := account.Held()-before, int64(100*(openSize+100*(placeSize+nameSize))); got != want {
+		t.Errorf("%d bytes are counted, want %d", got, want)
+	}
+	taken := 0
+	for n := 1 << 40; n > 0; n /= 2 {
+		if account.Take(n) == nil {
+			taken += n
+		}
+	}
+	node, _, errno := p.walk("tok/objects")
+	p.must(errno)
+	if _, _, errno := node.OpendirHandle(p.ctx(), 0); errno != syscall.EDQUOT {
+		t.Errorf("one more opens with %v, want EDQUOT", errno)
+	}
+	for _, l := range all {
+		l.Releasedir(p.ctx(), 0)
+	}
+	room := account.Take(100 * openSize)
+	if room == nil {
+		account.Give(100 * openSize)
+	} else {
+		t.Errorf("nothing was given back: %v", room)
+	}
+	account.Give(taken)
+	if account.Held() != before {
+		t.Errorf("%d bytes after closing, want %d", account.Held(), before)
+	}
+}
+
+// TestOpenDirectoriesWithoutRoom: who has no room left lists a directory all the same.
+func TestOpenDirectoriesWithoutRoom(t *testing.T) {
+	w := newWorldOf(t, hooks.New("tok", hooks.Options{}))
+	p := w.person(1000, 100)
+	p.fill(3)
+	account := w.engine.Account(p.uid)
+	taken := 0
+	for n := 1 << 40; n > 0; n /= 2 {
+		if account.Take(n) == nil {
+			taken += n
+		}
+	}
+	defer account.Give(taken)
+	if names, _ := p.names(p.opendir("tok/objects"), 10); len(names) != 3 {
+		t.Errorf("%q, want 3 names", names)
+	}
+}

@@ -302,10 +302,15 @@ func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (chi
 
 // OpendirHandle opens a listing.
 func (n *node) OpendirHandle(ctx context.Context, _ uint32) (gofs.FileHandle, uint32, syscall.Errno) {
-	if !n.isThere(callerOf(ctx)) {
+	c := callerOf(ctx)
+	if !n.isThere(c) {
 		return nil, 0, syscall.ENOENT
 	}
-	return &listing{node: n}, 0, 0
+	l, err := n.newListing(c)
+	if err != nil {
+		return nil, 0, n.failed(c, err)
+	}
+	return l, 0, 0
 }
 
 // Mkdir opens a session where there can be one.
