@@ -3,6 +3,7 @@ package rpc
 import (
 	"encoding/binary"
 	"log/slog"
+	"net"
 	"os"
 	"runtime"
 	"testing"
@@ -182,6 +183,48 @@ func TestRefusedTakeTurns(t *testing.T) {
 			t.Errorf("where no memory is left: %v", rv)
 		}
 	})
+}
+
+// TestRefusedHoldNothing: who announces a request that is refused, and does not send it whole,
+// holds no memory for that.
+func TestRefusedHoldNothing(t *testing.T) {
+	path, _ := serveLimited(t, Config{}, 1<<20)
+	const clients, sent = 100, 1 << 20
+	var all []net.Conn
+	for range clients {
+		c, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := c.Write([]byte{byte(wire.V2)}); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, c)
+	}
+	frame := make([]byte, sent)
+	binary.BigEndian.PutUint32(frame[8:], 0x7fffffff)
+	before := heap()
+	for _, c := range all {
+		if _, err := c.Write(frame); err != nil { // most was read when it ends
+			t.Fatal(err)
+		}
+	}
+	if grown := int64(heap()) - int64(before); grown > clients*wire.LongRead/2 {
+		t.Errorf("%d clients hold %d bytes", clients, grown)
+	}
+	for _, c := range all {
+		_ = c.Close()
+	}
+}
+
+// heap returns how many bytes are in use.
+func heap() uint64 {
+	runtime.GC()
+	runtime.GC() // of what pools keep
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }
 
 // waitsForTurns checks that a request of this process waits for others' turns.

@@ -72,7 +72,7 @@ func (zeros) Read(b []byte) (int, error) {
 // greet agrees with the client on the protocol. It returns what requests come from.
 func (c *conn) greet() (*bufio.Reader, error) {
 	var err error
-	if c.input, err = newInput(c.socket, c.account, c.server.pollers, c.server.config.FrameTime); err != nil {
+	if c.input, err = newInput(c.socket, c.account, c.server.pollers, &c.server.skipped, c.server.config.FrameTime); err != nil {
 		return nil, err
 	}
 	c.input.begun(true)
@@ -95,7 +95,7 @@ func (c *conn) next(r *bufio.Reader, in []byte) (code uint32, body []byte, ok bo
 		_, err := r.Peek(1)
 		c.input.begun(true)
 		if err == nil {
-			code, body, err = wire.ReadFrame(r, in, &wire.Memory{Parts: &c.server.parts, Allow: func(n int) bool {
+			code, body, err = wire.ReadFrame(r, in, &wire.Memory{Parts: &c.server.parts, Skip: c.input.skip, Allow: func(n int) bool {
 				if c.account.Take(n) != nil {
 					return false
 				}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -13,6 +14,7 @@ import (
 
 	"p11fs/engine"
 	"p11fs/mountd/rpc/wire"
+	"p11fs/secret"
 )
 
 // pollTime is how long a read polls for the client's next request before it
@@ -128,6 +130,9 @@ type input struct {
 	inFrame   bool // the client has begun to send what is awaited
 	deadline  bool // one is set
 
+	skips   int64      // how many bytes are read that nobody wants
+	skipped *sync.Pool // of the server
+
 	attempt func(fd uintptr) bool // in.read, made once
 	buf     []byte
 	n       int
@@ -136,12 +141,12 @@ type input struct {
 
 // newInput returns the input of a connection. What a client has begun to send it
 // sends whole within frameTime.
-func newInput(c *net.UnixConn, a *engine.Account, p *pollers, frameTime time.Duration) (*input, error) {
+func newInput(c *net.UnixConn, a *engine.Account, p *pollers, s *sync.Pool, frameTime time.Duration) (*input, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	in := &input{socket: c, account: a, raw: raw, pollers: p, rests: newRests(), frameTime: frameTime}
+	in := &input{socket: c, account: a, raw: raw, pollers: p, skipped: s, rests: newRests(), frameTime: frameTime}
 	in.attempt = in.read
 	return in, nil
 }
@@ -234,14 +239,42 @@ func (in *input) peek(fd uintptr) bool {
 }
 
 func (in *input) once(fd uintptr) bool {
-	if len(in.buf) >= wire.LongRead { // a shorter one costs less than a turn
+	buf := in.buf
+	if max(int64(len(buf)), in.skips) >= wire.LongRead { // a shorter one costs less than a turn
 		defer in.account.Turn(context.Background()).End() // it has an end of its own
 	}
+	if in.skips > 0 {
+		p, ok := in.skipped.Get().(*skipped)
+		if !ok {
+			p = new(skipped)
+		}
+		defer in.skipped.Put(p)
+		buf = p[:min(in.skips, wire.LongRead)]
+		defer func() { secret.Wipe(buf[:max(0, in.n)]) }()
+	}
 	for {
-		in.n, in.err = unix.Read(int(fd), in.buf)
+		in.n, in.err = unix.Read(int(fd), buf)
 		if errors.Is(in.err, unix.EINTR) {
 			continue
 		}
 		return !errors.Is(in.err, unix.EAGAIN)
 	}
+}
+
+// skipped is what bytes are read into that nobody wants. A connection has it only while it
+// reads: who announces many bytes and does not send them holds none.
+type skipped [wire.LongRead]byte
+
+// skip reads n bytes and throws them away.
+func (in *input) skip(n int64) error {
+	var unused [1]byte // where a look at what there is goes
+	defer func() { in.skips = 0 }()
+	for in.skips = n; in.skips > 0; {
+		got, err := in.Read(unused[:])
+		if err != nil {
+			return err
+		}
+		in.skips -= int64(got)
+	}
+	return nil
 }

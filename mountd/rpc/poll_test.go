@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -40,7 +41,7 @@ func TestInput(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		in, err := newInput(here, e.Account(0), p, time.Minute)
+		in, err := newInput(here, e.Account(0), p, &sync.Pool{}, time.Minute)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -70,10 +70,11 @@ type Server struct {
 	closed   bool
 	accepted uint64
 
-	parts  wire.Parts // of requests that are not whole
-	calls  atomic.Uint64
-	panics atomic.Uint64
-	wg     sync.WaitGroup // of connections
+	parts   wire.Parts // of requests that are not whole
+	skipped sync.Pool  // of *skipped
+	calls   atomic.Uint64
+	panics  atomic.Uint64
+	wg      sync.WaitGroup // of connections
 }
 
 // user is what one uid holds.

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -27,6 +28,9 @@ type Memory struct {
 	// Allow says as a body arrives whether so many bytes more may be had.
 	Allow func(bytes int) bool
 	Parts *Parts
+	// Skip reads so many bytes of what the frame comes from, and throws them away. Without
+	// it that takes memory, also while they do not come.
+	Skip func(n int64) error
 }
 
 // Parts are memory for the beginnings of long bodies, which is used again. The zero
@@ -64,7 +68,7 @@ func ReadFrame(r *bufio.Reader, buf []byte, m *Memory) (code uint32, body []byte
 	code = binary.BigEndian.Uint32(h[0:])
 	options, length := binary.BigEndian.Uint32(h[4:]), binary.BigEndian.Uint32(h[8:])
 	if options > MaxOptions || length > MaxBody {
-		return code, nil, unexpected(drop(r, int64(options)+int64(length), ErrTooLong))
+		return code, nil, unexpected(m.drop(r, int64(options)+int64(length), ErrTooLong))
 	}
 	if _, err := r.Discard(int(options)); err != nil {
 		return 0, nil, unexpected(err)
@@ -76,7 +80,7 @@ func ReadFrame(r *bufio.Reader, buf []byte, m *Memory) (code uint32, body []byte
 // readBody takes memory as the body arrives, so that a header alone cannot make the
 // server allocate what it announces. Up to its half a long one is in parts: one that is
 // never sent whole costs no more than to read it.
-func readBody(r io.Reader, buf []byte, length int, m *Memory) (body []byte, err error) {
+func readBody(r *bufio.Reader, buf []byte, length int, m *Memory) (body []byte, err error) {
 	if length <= cap(buf) {
 		buf = buf[:length]
 		_, err := io.ReadFull(r, buf)
@@ -94,7 +98,7 @@ func readBody(r io.Reader, buf []byte, length int, m *Memory) (body []byte, err 
 		p := m.part()
 		if !m.allow(len(p)) {
 			m.giveBack(p)
-			return nil, drop(r, int64(length-at), ErrNotAllowed)
+			return nil, m.drop(r, int64(length-at), ErrNotAllowed)
 		}
 		begun = append(begun, p)
 		if _, err := io.ReadFull(r, p[:]); err != nil {
@@ -102,7 +106,7 @@ func readBody(r io.Reader, buf []byte, length int, m *Memory) (body []byte, err 
 		}
 	}
 	if !m.allow(length - at) {
-		return nil, drop(r, int64(length-at), ErrNotAllowed)
+		return nil, m.drop(r, int64(length-at), ErrNotAllowed)
 	}
 	body = make([]byte, length)
 	for i, p := range begun {
@@ -117,7 +121,14 @@ func readBody(r io.Reader, buf []byte, length int, m *Memory) (body []byte, err 
 const LongRead = 64 << 10
 
 // drop reads what is left of a frame that is refused, and returns why it is.
-func drop(r io.Reader, n int64, why error) error {
+func (m *Memory) drop(r *bufio.Reader, n int64, why error) error {
+	if m != nil && m.Skip != nil {
+		here, err := r.Discard(int(min(n, int64(r.Buffered()))))
+		if n -= int64(here); err == nil && n > 0 {
+			err = m.Skip(n)
+		}
+		return cmp.Or(err, why)
+	}
 	b := make([]byte, min(n, LongRead))
 	defer secret.Wipe(b)
 	for n > 0 {
