@@ -11,6 +11,7 @@ import (
 
 	"p11fs/p11"
 	"p11fs/secret"
+	"p11fs/tokens/fleet/conf"
 	"p11fs/tokens/fleet/seal"
 	"p11fs/tokens/store/format"
 )
@@ -219,11 +220,14 @@ func (s *Store) openRecord(value []byte) (*record, error) {
 	return r, err
 }
 
-// waitFor waits until all changes up to a revision are here.
+// waitFor waits until all changes up to a revision are here. Where they come late, from a member
+// that is slow, all is loaded from another one.
 func (s *Store) waitFor(ctx context.Context, rev int64) error {
 	late := time.NewTimer(s.cfg.times.come)
 	defer late.Stop()
-	again := time.NewTicker(s.cfg.times.come / 5)
+	most := s.cfg.times.come / 5
+	wait := min(conf.SlowAnswer, most)
+	again := time.NewTimer(wait)
 	defer again.Stop()
 	for {
 		s.mu.Lock()
@@ -236,6 +240,8 @@ func (s *Store) waitFor(ctx context.Context, rev int64) error {
 		case <-moved:
 		case <-again.C:
 			s.loadAnew()
+			wait = min(2*wait, most)
+			again.Reset(wait)
 		case <-ctx.Done():
 			return p11.Errorf(p11.CKR_FUNCTION_CANCELED, "interrupted: %w", ctx.Err())
 		case <-late.C:
