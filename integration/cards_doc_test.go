@@ -60,6 +60,11 @@ func TestCardsDoc(t *testing.T) {
 	if said := all(change); !strings.Contains(said, "keys of ep11tok are under the new master key") || strings.Contains(said, strings.TrimSpace(before)) {
 		t.Errorf("the change says %s", said)
 	}
+	all("p11fs card wk new --dir ~/card; p11fs card wk commit --dir ~/card; echo 1234abcd | p11fs card reencipher ep11tok\n" + doc["Taking a change back"])
+	if refused := term.run("p11fs card wk activate --dir ~/card"); refused.status == 0 || !strings.Contains(refused.err, "no next key that is committed") {
+		t.Errorf("activate behind cancel and clear: %d, %s", refused.status, refused.err)
+	}
+	term.ok("cat msg > $T/objects/web.key/sign && cat $T/objects/web.key/sign > sig")
 
 	// A key leaves the card under a trusted one, which the SO alone makes.
 	trust, found := doc["Keys that leave the card under a trusted key"]

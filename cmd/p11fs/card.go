@@ -298,7 +298,7 @@ func newCardWK(s streams) *cobra.Command {
 		Short: "Change the master keys of cards",
 		Long: `Change the master keys of cards: of one in EP11 mode the wrapping key, of one in CCA mode all
 three. CHANGE is new, which makes a next key; commit, which says
-that it may be used; activate, which makes it the current one, so that keys sealed under the
+that it may be used; clear, which removes it again; activate, which makes it the current one, so that keys sealed under the
 one before no longer work: it wants p11fs card reencipher for each token before; zeroise, which removes all; or, of one APQN, separate, which gives
 it keys of its own. A card that is served takes it up at once.`,
 		Example: "  p11fs card wk new --dir ~/card", Args: takes(1, 1),

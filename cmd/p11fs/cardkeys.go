@@ -34,8 +34,8 @@ func reencipherSteps() []reencipherStep {
 		},
 		{
 			"cancel", "Remove what reencipher made",
-			"Remove what reencipher made, where the next master key is not to be activated.",
-			tokens.Reencipherer.CancelReencipher, "%d keys of %s have nothing beside them any more\n",
+			"Remove what reencipher made, where the next master key is not to be activated: it loses all keys\nof the token from then on, and is to be taken out of the card, as p11fs card wk clear does.",
+			tokens.Reencipherer.CancelReencipher, "what reencipher made of %d keys of %s is removed: the card's next master key would lose them, so have it taken out of the card (p11fs card wk clear)\n",
 		},
 	}
 }

@@ -360,6 +360,7 @@ func (s *Set) writeKeyLocked(name string) error {
 const (
 	ChangeNew      = "new"      // makes a next key
 	ChangeCommit   = "commit"   // says that all have agreed to it
+	ChangeClear    = "clear"    // removes the next key
 	ChangeActivate = "activate" // makes it the current one, and that the old one
 	ChangeZeroise  = "zeroise"  // removes all
 	ChangeSeparate = "separate" // gives a domain keys of its own: a new current one
@@ -367,7 +368,7 @@ const (
 
 // Changes are all of them.
 func Changes() []string {
-	return []string{ChangeNew, ChangeCommit, ChangeActivate, ChangeZeroise, ChangeSeparate}
+	return []string{ChangeNew, ChangeCommit, ChangeClear, ChangeActivate, ChangeZeroise, ChangeSeparate}
 }
 
 // Change changes a master key: of a domain, or, where that is nil or has none of its own, of
@@ -385,7 +386,7 @@ func (s *Set) changeLocked(a *card.APQN, register, change string) error {
 	switch change {
 	case ChangeNew:
 		if s.exists(at(Next)) {
-			return p11.Errorf(p11.CKR_ACTION_PROHIBITED, "there is a next key already: activate it first")
+			return p11.Errorf(p11.CKR_ACTION_PROHIBITED, "there is a next key already: activate it first, or have clear remove it")
 		}
 		for _, name := range []string{committed, carried} { // of the key before, whose activation was cut off
 			if err := s.removeLocked(at(name)); err != nil {
@@ -400,9 +401,13 @@ func (s *Set) changeLocked(a *card.APQN, register, change string) error {
 		return s.writeLocked(at(committed), nil)
 	case ChangeActivate:
 		return s.activateLocked(at)
-	case ChangeZeroise:
+	case ChangeClear, ChangeZeroise:
+		gone := []string{committed, carried, Next} // in this order: a key that is left is not committed
+		if change == ChangeZeroise {
+			gone = append(gone, Current, Old)
+		}
 		var errs []error
-		for _, name := range []string{Current, Next, committed, carried, Old} {
+		for _, name := range gone {
 			errs = append(errs, s.removeLocked(at(name)))
 		}
 		return errors.Join(errs...)
