@@ -72,7 +72,7 @@ func TestKilledWriters(t *testing.T) {
 	for _, line := range []string{
 		"sh -c 'printf half; exec sleep 9' > F & sleep 0.2; kill -9 $!; wait $!",
 		"sh -c 'printf half; exec sleep 9' >> F & sleep 0.2; kill $!; wait $!",
-		"exec 4<>pipe; timeout -s INT 0.3 cat c2.pem pipe > F; exec 4>&-",
+		"exec 4<>pipe; timeout -s INT 2 cat c2.pem pipe > F; exec 4>&-",
 		"python3 -c 'import os, sys; f=open(sys.argv[1], \"wb\", 0); f.write(open(\"c2.pem\", \"rb\").read()); " + dies,
 		"python3 -c 'import os, sys; f=open(sys.argv[1], \"wb\", 0); os.close(os.dup(f.fileno())); " + dies,
 	} {
