@@ -98,6 +98,7 @@ func TestLoginDoc(t *testing.T) {
 		shell.ok("cp ~/msg ~/pin ~/web.pem . && ln $PWD/msg $PWD/here")
 		dir := strings.TrimSpace(shell.ok("pwd"))
 		shell.ok(block("nohup, setsid, and what outlives the terminal"))
+		shell.ok("while pgrep -s 0 -x setsid > pids; do sleep 0.05; done") // it begins a session after setsid -f has ended
 		shell.close()
 		eventually(t, "the job to sign", func() bool { b, err := os.ReadFile(filepath.Join(dir, "msg.sig")); return err == nil && len(b) > 60 })
 		verify(dir, "msg.sig")
